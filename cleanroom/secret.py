@@ -1,0 +1,104 @@
+"""A value that must never be seen: it redacts its ``repr``, refuses to be formatted, pickled or serialised to JSON."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import core_schema
+
+from cleanroom.errors import InvalidInput, NotFound, Refused
+
+
+class Secret:
+    """Secret bytes. :meth:`reveal` is the only way out, so that every use can be found by searching for it."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: bytes) -> None:
+        self._value = bytes(value)
+
+    def reveal(self) -> bytes:
+        """The bytes themselves. Call it where they are used, never to keep them."""
+        return self._value
+
+    def reveal_text(self) -> str:
+        """The bytes as UTF-8 text."""
+        return self._value.decode("utf-8")
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return "Secret(***)"
+
+    def __eq__(self, other: object) -> bool:
+        import hmac
+
+        return isinstance(other, Secret) and hmac.compare_digest(self._value, other._value)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Secret refuses to be pickled or copied")
+
+    def __len__(self) -> int:
+        return len(self._value)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        def refuse(value: Any) -> NoReturn:
+            raise TypeError("a Secret refuses to be serialised")
+
+        return core_schema.is_instance_schema(cls, serialization=core_schema.plain_serializer_function_ser_schema(refuse))
+
+
+def read_secret_file(path: str | os.PathLike[str], *, what: str = "secret") -> Secret:
+    """Read a secret from a file that only its owner can read.
+
+    Raises:
+        NotFound: ``SecretFileNotFound`` when there is no such file.
+        Refused: ``SecretFileTooOpen`` when group or others can read or write it, or it is not a regular file.
+        InvalidInput: ``SecretEmpty`` when it is empty.
+    """
+    file = Path(path)
+    try:
+        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise NotFound("SecretFileNotFound", f"{what}: there is no file {file}.", hint="Name a file that exists.") from error
+    except OSError as error:
+        raise Refused("SecretFileUnreadable", f"{what}: {file} cannot be read.", cause=error.strerror) from error
+    with os.fdopen(fd, "rb") as handle:
+        mode = os.fstat(handle.fileno())
+        if not stat.S_ISREG(mode.st_mode) or mode.st_mode & 0o077:
+            raise Refused(
+                "SecretFileTooOpen",
+                f"{what}: {file} has mode {stat.filemode(mode.st_mode)}; a secret must be a regular file that only its owner can read.",
+                hint=f"chmod 600 {file}",
+            )
+        value = handle.read()
+    if not value.strip():
+        raise InvalidInput("SecretEmpty", f"{what}: {file} is empty.")
+    return Secret(value)
+
+
+def write_secret_file(path: str | os.PathLike[str], value: bytes) -> None:
+    """Write a secret atomically with mode 0600; an existing file is replaced whole or not at all."""
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(fd, "wb") as handle:
+            handle.write(value)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, file)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,102 @@
+"""The local certificate authority: one root a state folder, one leaf a server. Development only, never a product part."""
+
+from __future__ import annotations
+
+import datetime as dt
+import fcntl
+import ipaddress
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+_LIFETIME = dt.timedelta(days=825)
+
+
+@dataclass(frozen=True)
+class ServerCertificate:
+    """Paths of a PEM certificate (leaf and root) and of its private key."""
+
+    cert: Path
+    key: Path
+
+
+class LocalAuthority:
+    """A root certificate in ``folder`` (``ca.pem``, ``ca-key.pem``), made at first use, that issues server leaves."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ca_file = folder / "ca.pem"
+        self._key_file = folder / "ca-key.pem"
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with open(folder / ".lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not self.ca_file.exists():
+                self._create()
+        self._cert = x509.load_pem_x509_certificate(self.ca_file.read_bytes())
+        key = serialization.load_pem_private_key(self._key_file.read_bytes(), None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        self._key = key
+
+    def _create(self) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "cleanroom local authority (NOT CONFIDENTIAL)")])
+        now = dt.datetime.now(dt.UTC)
+        cert = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - dt.timedelta(hours=1))
+            .not_valid_after(now + _LIFETIME)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(x509.KeyUsage(True, False, False, False, False, True, True, False, False), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .sign(key, hashes.SHA256())
+        )
+        _write_private(self._key_file, key)
+        self.ca_file.write_bytes(cert.public_bytes(serialization.Encoding.PEM))
+
+    def issue(self, name: str, hosts: Sequence[str] = ("localhost", "127.0.0.1", "::1")) -> ServerCertificate:
+        """A leaf for ``hosts`` (DNS names and IP addresses), kept as ``<name>.pem`` / ``<name>-key.pem`` and reused."""
+        result = ServerCertificate(self.folder / f"{name}.pem", self.folder / f"{name}-key.pem")
+        if result.cert.exists() and result.key.exists():
+            return result
+        key = ec.generate_private_key(ec.SECP256R1())
+        now = dt.datetime.now(dt.UTC)
+        names: list[x509.GeneralName] = []
+        for host in hosts:
+            try:
+                names.append(x509.IPAddress(ipaddress.ip_address(host)))
+            except ValueError:
+                names.append(x509.DNSName(host))
+        cert = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0])]))
+            .issuer_name(self._cert.subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - dt.timedelta(hours=1))
+            .not_valid_after(min(now + _LIFETIME, self._cert.not_valid_after_utc))
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+        _write_private(result.key, key)
+        pem = cert.public_bytes(serialization.Encoding.PEM) + self.ca_file.read_bytes()
+        result.cert.write_bytes(pem)
+        return result
+
+
+def _write_private(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as handle:
+        handle.write(pem)
