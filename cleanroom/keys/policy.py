@@ -1,0 +1,275 @@
+"""The release policy of a Key Vault key: its whole grammar (spec/skr.md section 7), parsed strictly, and its encoding.
+
+::
+
+    policy    := {"version": "1.0.0", "anyOf": [authority-block, ...]}
+    block     := {"authority": <https issuer URL>, ("allOf" | "anyOf"): [condition, ...]}
+    condition := {"claim": <path>, "equals": <text>} | {"allOf": [...]} | {"anyOf": [...]}
+
+The legacy form (``version`` 1.0, ``{"claim", "condition": "equals", "value"}``) is read and normalised, as the service does.
+Everything else is refused: an operator that is silently ignored would weaken the policy.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+
+from cleanroom.errors import InvalidInput
+from cleanroom.keys.encoding import compact_json, strict_json
+
+MAXIMUM_BYTES = 32 * 1024
+MAXIMUM_DEPTH = 8
+CONTENT_TYPE = "application/json; charset=utf-8"
+_SEGMENT = re.compile(r"[^\s.\[\]\x00-\x1f\x7f]+\Z")
+_HOST_DATA = re.compile(r"[0-9a-f]{64}\Z")
+
+HOST_DATA_CLAIM = "x-ms-sevsnpvm-hostdata"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class ClaimEquals(_Strict):
+    """One condition: the claim at ``claim`` (dots descend into objects) has the text form ``equals``."""
+
+    claim: str
+    equals: str
+
+    @field_validator("claim")
+    @classmethod
+    def _path(cls, value: str) -> str:
+        if len(value) > 512 or not all(_SEGMENT.match(segment) for segment in value.split(".")):
+            raise ValueError(f"{value[:80]!r} is not a dotted claim path; array indexing does not exist")
+        return value
+
+    @field_validator("equals", mode="before")
+    @classmethod
+    def _text(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            return "true" if value else "false"
+        if isinstance(value, int):
+            return str(value)
+        return value
+
+    def document(self) -> dict[str, Any]:
+        """The condition as JSON."""
+        return {"claim": self.claim, "equals": self.equals}
+
+
+def _condition_kind(value: Any) -> str:
+    if isinstance(value, ClaimEquals):
+        return "claim"
+    if isinstance(value, ConditionGroup):
+        return "group"
+    return "group" if isinstance(value, Mapping) and ("allOf" in value or "anyOf" in value) else "claim"
+
+
+Condition = Annotated["Annotated[ClaimEquals, Tag('claim')] | Annotated[ConditionGroup, Tag('group')]", Discriminator(_condition_kind)]
+
+
+class ConditionGroup(_Strict):
+    """``allOf`` or ``anyOf`` over one or more conditions; exactly one of the two."""
+
+    all_of: tuple[Condition, ...] | None = Field(default=None, alias="allOf", min_length=1, strict=False)
+    any_of: tuple[Condition, ...] | None = Field(default=None, alias="anyOf", min_length=1, strict=False)
+
+    @field_validator("all_of", "any_of", mode="before")
+    @classmethod
+    def _not_null(cls, value: Any) -> Any:
+        if value is None:
+            raise ValueError("an operator's conditions are a list, not null")
+        return value
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> ConditionGroup:
+        if (self.all_of is None) == (self.any_of is None):
+            raise ValueError("needs exactly one of allOf and anyOf")
+        return self
+
+    @property
+    def operator(self) -> Literal["allOf", "anyOf"]:
+        """Which of the two it is."""
+        return "anyOf" if self.all_of is None else "allOf"
+
+    @property
+    def conditions(self) -> tuple[ClaimEquals | ConditionGroup, ...]:
+        """The conditions under the operator."""
+        return self.all_of if self.all_of is not None else self.any_of or ()
+
+    def document(self) -> dict[str, Any]:
+        """The group as JSON."""
+        return {self.operator: [condition.document() for condition in self.conditions]}
+
+    def claims(self) -> Iterator[ClaimEquals]:
+        """Every claim condition below this group, in order."""
+        for condition in self.conditions:
+            if isinstance(condition, ClaimEquals):
+                yield condition
+            else:
+                yield from condition.claims()
+
+
+class AuthorityBlock(ConditionGroup):
+    """Conditions on tokens of one attestation authority."""
+
+    authority: str
+
+    @field_validator("authority")
+    @classmethod
+    def _https(cls, value: str) -> str:
+        return check_authority(value)
+
+    def document(self) -> dict[str, Any]:
+        """The block as JSON, in the order in which the service re-serialises it."""
+        return {"authority": self.authority, **super().document()}
+
+
+ConditionGroup.model_rebuild()
+AuthorityBlock.model_rebuild()
+
+
+def check_authority(value: str) -> str:
+    """An authority is an https URL without user, query or fragment. Raises ValueError."""
+    parts = urlsplit(value)
+    if parts.scheme != "https" or not parts.hostname or parts.query or parts.fragment or "@" in parts.netloc or re.search(r"\s", value):
+        raise ValueError(f"{value[:120]!r} is not an https issuer URL without user, query and fragment")
+    return value
+
+
+def same_authority(left: str, right: str) -> bool:
+    """Exact, case-sensitive equality modulo one trailing slash on either side. Never a prefix match."""
+    return left.removesuffix("/") == right.removesuffix("/")
+
+
+class ReleasePolicy(_Strict):
+    """A release policy. Equality compares the parsed policy: the service re-serialises what it was given."""
+
+    version: Literal["1.0.0"] = "1.0.0"
+    any_of: tuple[AuthorityBlock, ...] = Field(alias="anyOf", min_length=1, strict=False)
+
+    @staticmethod
+    def parse(data: bytes | str | Mapping[str, Any]) -> ReleasePolicy:
+        """Read a policy document (JSON text, or its object).
+
+        Raises:
+            InvalidInput: ``InvalidReleasePolicy``, naming the place and what is wrong there.
+        """
+        if isinstance(data, bytes | str):
+            size = len(data)
+            if size > MAXIMUM_BYTES:
+                raise _invalid(f"{size} bytes are more than the {MAXIMUM_BYTES} a policy may have")
+            try:
+                document = strict_json(data)
+            except ValueError as error:
+                raise _invalid(f"it is not one JSON document: {error}") from error
+        else:
+            document = data
+        if not isinstance(document, Mapping):
+            raise _invalid("a policy is a JSON object")
+        _check_depth(document)
+        if document.get("version") == "1.0":
+            document = {**document, "version": "1.0.0"}
+        document = _modern(document)
+        if "version" not in document:
+            raise _invalid('at version: it is missing; write "1.0.0"')
+        try:
+            return ReleasePolicy.model_validate(document)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(str(part) for part in first["loc"] if part not in {"claim", "group"} or part == first["loc"][-1]) or "policy"
+            raise _invalid(f"at {place}: {first['msg'].removeprefix('Value error, ')}") from error
+
+    @staticmethod
+    def for_clean_room(
+        authority: str,
+        host_data: str | Sequence[str],
+        *,
+        compliance_status: str = "azure-compliant-uvm",
+        attestation_type: str = "sevsnpvm",
+        strict: bool = True,
+    ) -> ReleasePolicy:
+        """The policy of a clean room's key: released only into a confidential container with this security policy.
+
+        Args:
+            authority: The MAA instance that attests the clean room (https issuer URL).
+            host_data: SHA-256 of the container security policy as 64 hex digits; several mean any one of them.
+            compliance_status: What MAA says of a utility VM that Microsoft signed; without this claim a foreign UVM would pass.
+            attestation_type: ``sevsnpvm`` for a confidential container.
+            strict: Also refuse debuggable guests and any VMPL but 0, so as not to rest on MAA's own policy for that.
+
+        Raises:
+            InvalidInput: ``InvalidReleasePolicy``.
+        """
+        values = [host_data] if isinstance(host_data, str) else list(host_data)
+        values = [value.lower() for value in values]
+        if not values or not all(_HOST_DATA.match(value) for value in values):
+            raise _invalid("host_data is the SHA-256 of a container security policy: 64 hex digits")
+        measured: list[dict[str, Any]] = [{"claim": HOST_DATA_CLAIM, "equals": value} for value in values]
+        conditions: list[dict[str, Any]] = [
+            measured[0] if len(measured) == 1 else {"anyOf": measured},
+            {"claim": "x-ms-compliance-status", "equals": compliance_status},
+            {"claim": "x-ms-attestation-type", "equals": attestation_type},
+        ]
+        if strict:
+            conditions.append({"claim": "x-ms-sevsnpvm-is-debuggable", "equals": "false"})
+            conditions.append({"claim": "x-ms-sevsnpvm-vmpl", "equals": "0"})
+        return ReleasePolicy.parse({"version": "1.0.0", "anyOf": [{"authority": authority, "allOf": conditions}]})
+
+    def document(self) -> dict[str, Any]:
+        """The policy as a JSON object in the service's canonical order."""
+        return {"version": self.version, "anyOf": [block.document() for block in self.any_of]}
+
+    def encode(self) -> bytes:
+        """The policy as compact JSON: what ``KeyReleasePolicy(encoded_policy=...)`` of azure-keyvault-keys takes."""
+        return compact_json(self.document())
+
+    def authorities(self) -> tuple[str, ...]:
+        """Every attestation authority that the policy names."""
+        return tuple(dict.fromkeys(block.authority for block in self.any_of))
+
+    def blocks_for(self, issuer: str) -> tuple[AuthorityBlock, ...]:
+        """The blocks whose authority is ``issuer``."""
+        return tuple(block for block in self.any_of if same_authority(block.authority, issuer))
+
+
+def _invalid(reason: str) -> InvalidInput:
+    return InvalidInput(
+        "InvalidReleasePolicy",
+        f"release policy: {reason}.",
+        hint='Write {"version": "1.0.0", "anyOf": [{"authority": "https://...", "allOf": [{"claim": "...", "equals": "..."}]}]}.',
+    )
+
+
+def _check_depth(document: Any) -> None:
+    """Refuse nesting beyond :data:`MAXIMUM_DEPTH` groups, without recursion (the input is hostile)."""
+    level: list[Any] = [document]
+    # Document, anyOf list, block; each group then adds its list and its conditions.
+    for _ in range(2 * MAXIMUM_DEPTH + 3):
+        deeper: list[Any] = []
+        for value in level:
+            if isinstance(value, Mapping):
+                deeper.extend(value.values())
+            elif isinstance(value, list | tuple):
+                deeper.extend(value)
+        if not deeper:
+            return
+        level = deeper
+    if any(isinstance(value, Mapping | list | tuple) for value in level):
+        raise _invalid(f"conditions nest deeper than {MAXIMUM_DEPTH}")
+
+
+def _modern(value: Any) -> Any:
+    """Rewrite legacy conditions; a legacy operator other than equals stays and is refused by the model."""
+    if isinstance(value, Mapping):
+        if set(value) == {"claim", "condition", "value"} and value["condition"] == "equals":
+            return {"claim": value["claim"], "equals": value["value"]}
+        return {key: _modern(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_modern(inner) for inner in value]
+    return value
