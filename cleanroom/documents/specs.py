@@ -1,0 +1,162 @@
+"""What people write: the YAML of a dataset and of a query, validated on the way in with errors that name the member.
+
+A query file may hold its SQL inline (``sql:``), as segments (``segments:``) or by reference (``sqlFile:``).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from cleanroom.documents.base import OurModel
+from cleanroom.documents.dataset import EncryptionMode, FieldType, Format, PrivacyFloors, describe_validation
+from cleanroom.documents.query import InputDataset, PostFilter, PreCondition, QuerySegment, QuerySegments, RunParameters
+from cleanroom.errors import InvalidInput, NotFound
+from cleanroom.identifiers import Name, canonical_json, sha256_hex
+
+T = TypeVar("T", bound=OurModel)
+MAX_FILE = 1024 * 1024
+
+
+class BlobStoreSpec(OurModel):
+    """A container of the storage account that the profile names."""
+
+    kind: Literal["azure-blob"]
+    container: str = Field(pattern=r"^[a-z0-9]([a-z0-9]|-(?=[a-z0-9])){2,62}$")
+    subdirectory: str = ""
+
+
+class S3StoreSpec(OurModel):
+    """A bucket; the endpoint and region are the profile's unless given here."""
+
+    kind: Literal["aws-s3"]
+    bucket: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
+    subdirectory: str = ""
+    connection_secret: str = Field(min_length=1)
+    """Reference, never the secret: ``file:PATH`` or ``env:NAME`` of ``{"awsAccessKeyId","awsSecretAccessKey"}``."""
+
+    @model_validator(mode="after")
+    def _reference(self) -> S3StoreSpec:
+        if not self.connection_secret.startswith(("file:", "env:")):
+            raise ValueError("connectionSecret must be a reference, file:PATH or env:NAME; never the secret itself")
+        return self
+
+
+class DatasetSpec(OurModel):
+    """A dataset as its owner describes it."""
+
+    name: Name
+    format: Format
+    columns: dict[str, FieldType] = Field(alias="schema", min_length=1)
+    access: Literal["read", "write"] = "read"
+    allowed_columns: tuple[str, ...] | None = None
+    """Columns that queries may read (inputs) or that a result may have (outputs); every column when absent."""
+    privacy: PrivacyFloors = PrivacyFloors()
+    partitioned_by: Literal["day"] | None = None
+    csv_header: bool = True
+    encryption: EncryptionMode = "CSE"
+    store: Annotated[BlobStoreSpec | S3StoreSpec, Field(discriminator="kind")]
+
+    @model_validator(mode="after")
+    def _known_columns(self) -> DatasetSpec:
+        if unknown := [name for name in self.allowed_columns or () if name not in self.columns]:
+            raise ValueError(f"allowedColumns names {', '.join(unknown)}, which schema does not have")
+        return self
+
+    def digest(self) -> str:
+        """What the owner's authorisation covers."""
+        return sha256_hex(canonical_json(self.model_dump(mode="json", by_alias=True, exclude_none=True)))
+
+
+class QuerySpec(OurModel):
+    """A query as its author describes it."""
+
+    name: Name
+    inputs: dict[str, Name] = Field(min_length=1, max_length=20)
+    """View name to dataset."""
+    output: Name
+    segments: tuple[QuerySegment, ...] = ()
+    sql: str | None = None
+    sql_file: str | None = None
+    pre_conditions: tuple[PreCondition, ...] | None = None
+    post_filters: tuple[PostFilter, ...] | None = None
+    parameters: RunParameters = RunParameters()
+
+    @model_validator(mode="after")
+    def _one_source(self) -> QuerySpec:
+        given = [bool(self.segments), self.sql is not None, self.sql_file is not None]
+        if sum(given) != 1:
+            raise ValueError("give exactly one of sql, sqlFile and segments")
+        if self.segments and (self.pre_conditions or self.post_filters):
+            raise ValueError("preConditions and postFilters belong into the segments where segments are given")
+        return self
+
+    def to_segments(self) -> QuerySegments:
+        """The segments in upstream's form; ``sqlFile`` must have been read in by :func:`load_query_spec`."""
+        if self.segments:
+            return QuerySegments(segments=self.segments)
+        assert self.sql is not None
+        one = QuerySegment(execution_sequence=1, data=self.sql, pre_conditions=self.pre_conditions, post_filters=self.post_filters)
+        return QuerySegments(segments=(one,))
+
+    def input_datasets(self) -> tuple[InputDataset, ...]:
+        return tuple(InputDataset(specification=dataset, view=view) for view, dataset in self.inputs.items())
+
+    def digest(self) -> str:
+        """What the author's authorisation covers."""
+        return sha256_hex(canonical_json(self.model_dump(mode="json", by_alias=True, exclude_none=True)))
+
+
+def load_dataset_spec(path: Path) -> DatasetSpec:
+    """Read a dataset's YAML.
+
+    Raises:
+        NotFound: ``FileNotFound``.
+        InvalidInput: ``YamlMalformed`` (line and column), ``DatasetSpecInvalid`` (member and rule).
+    """
+    return _load(DatasetSpec, path, "DatasetSpecInvalid")
+
+
+def load_query_spec(path: Path) -> QuerySpec:
+    """Read a query's YAML; ``sqlFile`` is read in, relative to the YAML's folder.
+
+    Raises:
+        NotFound: ``FileNotFound``.
+        InvalidInput: ``YamlMalformed``, ``QuerySpecInvalid``.
+    """
+    spec = _load(QuerySpec, path, "QuerySpecInvalid")
+    if spec.sql_file is None:
+        return spec
+    text = _read(path.parent / spec.sql_file)
+    return spec.model_copy(update={"sql": text, "sql_file": None})
+
+
+def _read(path: Path) -> str:
+    try:
+        if path.stat().st_size > MAX_FILE:
+            raise InvalidInput("FileTooLarge", f"{path}: over {MAX_FILE} bytes.")
+        return path.read_text("utf-8")
+    except FileNotFoundError as error:
+        raise NotFound("FileNotFound", f"There is no file {path}.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput("FileUnreadable", f"{path}: cannot be read as UTF-8 text.", cause=str(error)) from error
+
+
+def _load(model: type[T], path: Path, code: str) -> T:
+    text = _read(path)
+    try:
+        value: Any = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "not valid"
+        raise InvalidInput("YamlMalformed", f"{path}{where}: {problem}.", hint="Mend the YAML at that place.") from error
+    if not isinstance(value, dict):
+        raise InvalidInput("YamlMalformed", f"{path}: the document must be a mapping of members.")
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise InvalidInput(code, f"{path}: {describe_validation(error)}.") from error

@@ -1,0 +1,221 @@
+"""Messages of the query-approval life cycle."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import AwareDatetime, Field
+
+from cleanroom.documents.specs import QuerySpec
+from cleanroom.identifiers import HexDigest, Name
+from cleanroom.messages.base import Message
+
+QueryStage = Literal["Creating", "Draft", "Proposed", "Approved", "Withdrawn", "Expired", "Failed"]
+"""Stages of a query. ``Proposed`` is the diagram's "Not Approved"; a rejection leads back to ``Draft``."""
+
+DEFAULT_APPROVAL_SECONDS = 14 * 24 * 3600
+
+
+class Party(Message):
+    """A collaborator as governance and Temporal know them."""
+
+    name: Name
+    """Names the task queue ``collaborator.<name>``."""
+    user_id: str
+
+
+class PublishQueryInput(Message):
+    """Start of ``PublishQuery``."""
+
+    collaboration: str
+    proposer: Party
+    parties: tuple[Party, ...]
+    """Everybody who may own a dataset: where an owner's vote is cast."""
+    spec: QuerySpec
+    authorisation: str
+    """JWS of ``create-query`` by the proposer over ``spec.digest()``."""
+    approval_seconds: int = Field(default=DEFAULT_APPROVAL_SECONDS, ge=1)
+    reconcile_seconds: int = Field(default=60, ge=1)
+    carried: QueryState | None = None
+    """State handed over by continue-as-new."""
+
+
+class AuthorOrder(Message):
+    """What an activity on a collaborator's queue needs to know that its own user wants this done to a query."""
+
+    collaboration: str
+    query: Name
+    spec: QuerySpec | None = None
+    authorisation: str
+
+
+class GenerateQueryRequest(Message):
+    collaboration: str
+    spec: QuerySpec
+    proposer_id: str
+
+
+class QueryDraft(Message):
+    """A query document ready for governance, with what the approvers will see."""
+
+    document_id: Name
+    data: str
+    digest: HexDigest
+    labels: dict[str, str]
+    card: str
+    """Column lineage, floors and receiver as deterministic text."""
+    card_digest: HexDigest
+    owners: tuple[str, ...]
+    """User ids of the owners of every input and of the output: who must approve."""
+
+
+class DraftOrder(Message):
+    order: AuthorOrder
+    draft: QueryDraft
+    version: str = ""
+    """Version that the update replaces; empty on creation."""
+
+
+class DraftStored(Message):
+    version: str
+    digest: HexDigest
+
+
+class OwnersRequest(Message):
+    collaboration: str
+    query: Name
+
+
+class DatasetOwners(Message):
+    """The approvers, derived from governance and from nothing else."""
+
+    owners: tuple[str, ...]
+    version: str
+    digest: HexDigest
+
+
+class ProposeQueryOrder(Message):
+    order: AuthorOrder
+    owners: tuple[str, ...]
+    version: str
+    digest: HexDigest
+
+
+class QueryProposed(Message):
+    proposal_id: str
+    version: str
+    digest: HexDigest
+
+
+class VerifyDecisionRequest(Message):
+    collaboration: str
+    query: Name
+    proposal_id: str
+    version: str
+    digest: HexDigest
+    owners: tuple[str, ...]
+    token: str
+
+
+class VerifiedDecision(Message):
+    approver_id: str
+    decision: Literal["approve", "reject"]
+    reason: str
+    expires: AwareDatetime
+    max_runs: int | None
+    nonce: str
+
+
+class VoteOrder(Message):
+    """Cast the ballot that ``token`` (the approver's signed decision) orders."""
+
+    collaboration: str
+    query: Name
+    proposal_id: str
+    version: str
+    digest: HexDigest
+    token: str
+
+
+class WithdrawOrder(Message):
+    order: AuthorOrder
+    proposal_id: str
+
+
+class BallotRecorded(Message):
+    proposal_state: Literal["Open", "Accepted", "Rejected", "Withdrawn"]
+    ballots: dict[str, Literal["accepted", "rejected"]]
+
+
+class GovernanceQueryState(Message):
+    """What CGS holds of a query right now."""
+
+    state: Literal["Missing", "Draft", "Proposed", "Accepted"]
+    version: str = ""
+    digest: str = ""
+    proposal_id: str = ""
+    proposal_state: Literal["", "Open", "Accepted", "Rejected", "Withdrawn"] = ""
+    approvers: tuple[str, ...] = ()
+    ballots: dict[str, Literal["accepted", "rejected"]] = {}
+
+
+class HistoryEntry(Message):
+    at: AwareDatetime
+    event: str
+    by: str = ""
+    detail: str = ""
+
+
+class RefusedMessage(Message):
+    """A message that was not counted, and why."""
+
+    at: AwareDatetime
+    kind: str
+    code: str
+    message: str
+
+
+class QueryState(Message):
+    """Answer of the query ``state``: the diagram's note boxes."""
+
+    query: str
+    stage: QueryStage
+    version: str = ""
+    digest: str = ""
+    proposal_id: str = ""
+    pending: tuple[str, ...] = ()
+    accepted: tuple[str, ...] = ()
+    rejected: tuple[str, ...] = ()
+    expires: AwareDatetime | None = None
+    card: str = ""
+    owners: tuple[str, ...] = ()
+    history: tuple[HistoryEntry, ...] = ()
+    refused: tuple[RefusedMessage, ...] = ()
+    spec: QuerySpec | None = None
+
+
+class DecisionMessage(Message):
+    """Argument of ``approve`` and ``reject``: a signed decision, nothing else."""
+
+    decision: str
+
+
+class AuthorMessage(Message):
+    """Argument of ``update``, ``propose`` and ``withdraw``."""
+
+    party: Name
+    authorisation: str
+    spec: QuerySpec | None = None
+
+
+class CommandOutcome(Message):
+    """What became of a message."""
+
+    stage: QueryStage
+    version: str
+    pending: tuple[str, ...] = ()
+    accepted: tuple[str, ...] = ()
+    detail: str = ""
+
+
+PublishQueryInput.model_rebuild()
