@@ -1,0 +1,337 @@
+"""Streaming authenticated encryption of dataset objects: exactly Tink's AES256-GCM-HKDF-1MB wire format.
+
+One object, with all integers big-endian (Tink wire format, "AES-GCM-HKDF streaming")::
+
+    header        1 byte header length (40) | 32 bytes salt | 7 bytes nonce prefix
+    segment 0     AES-256-GCM of the first  1 MiB - 40 - 16 plaintext bytes, with its 16-byte tag
+    segment i     AES-256-GCM of the next   1 MiB - 16      plaintext bytes, with its 16-byte tag
+    last segment  whatever is left (may be empty only when the whole plaintext is)
+
+    object key    HKDF-SHA256(dataset key, salt, info = associated data, 32 bytes)
+    nonce         7 bytes nonce prefix | 4 bytes segment number | 1 byte: 1 in the last segment, else 0
+
+The associated data is the object's path within the dataset, so that an operator of the store can neither swap, reorder, cut nor
+graft objects or segments. Every segment is sealed on its own, so a reader may open any range (:class:`SealedObject`), which Tink's
+Python package does not offer. The dataset key is 32 random bytes, used as HKDF input key only.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import secrets
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from cleanroom.errors import InvalidInput, Refused
+from cleanroom.secret import Secret
+
+KEY_BYTES = 32
+SEGMENT_BYTES = 1 << 20
+"""Ciphertext bytes of every segment but the last, header included in the first."""
+TAG_BYTES = 16
+SALT_BYTES = 32
+PREFIX_BYTES = 7
+HEADER_BYTES = 1 + SALT_BYTES + PREFIX_BYTES
+FIRST_PLAIN_BYTES = SEGMENT_BYTES - HEADER_BYTES - TAG_BYTES
+PLAIN_BYTES = SEGMENT_BYTES - TAG_BYTES
+"""Plaintext bytes of a full segment other than the first."""
+
+MAX_SEGMENTS = 1 << 32
+
+ReadRange = Callable[[int, int], bytes]
+"""``(offset, length) -> bytes`` of the stored object."""
+
+_TINK_TYPE = "type.googleapis.com/google.crypto.tink.AesGcmHkdfStreamingKey"
+# AesGcmHkdfStreamingKey{params{ciphertext_segment_size=1048576, derived_key_size=32, hkdf_hash_type=SHA256}, key_value: 32 bytes}
+_TINK_PREFIX = bytes.fromhex("12080880804010201803") + b"\x1a\x20"
+
+
+def generate_dataset_key() -> Secret:
+    """A new dataset key: 32 random bytes."""
+    return Secret(secrets.token_bytes(KEY_BYTES))
+
+
+def encode_dataset_key(key: Secret) -> Secret:
+    """The key as base64 text: the form in which governance and Key Vault hold it."""
+    return Secret(base64.b64encode(_key_bytes(key)))
+
+
+def decode_dataset_key(value: Secret) -> Secret:
+    """The reverse of :func:`encode_dataset_key`.
+
+    Raises:
+        InvalidInput: ``DatasetKeyMalformed``.
+    """
+    try:
+        raw = base64.b64decode(value.reveal(), validate=True)
+    except ValueError:
+        raise InvalidInput("DatasetKeyMalformed", "dataset key: not base64 of 32 bytes.") from None
+    key = Secret(raw)
+    _key_bytes(key)
+    return key
+
+
+def dataset_key_to_tink(key: Secret, *, key_id: int = 1) -> Secret:
+    """The key as a cleartext Tink keyset (JSON) of one AES256-GCM-HKDF-1MB key, for any Tink library."""
+    value = base64.b64encode(_TINK_PREFIX + _key_bytes(key)).decode("ascii")
+    keyset = {
+        "primaryKeyId": key_id,
+        "key": [
+            {
+                "keyData": {"typeUrl": _TINK_TYPE, "value": value, "keyMaterialType": "SYMMETRIC"},
+                "status": "ENABLED",
+                "keyId": key_id,
+                "outputPrefixType": "RAW",
+            }
+        ],
+    }
+    return Secret(json.dumps(keyset).encode("ascii"))
+
+
+def dataset_key_from_tink(keyset: Secret) -> Secret:
+    """The primary key of a cleartext Tink keyset (JSON).
+
+    Raises:
+        InvalidInput: ``TinkKeysetUnsupported`` when it is not such a keyset, or its primary key is not AES256-GCM-HKDF-1MB.
+    """
+    try:
+        value = json.loads(keyset.reveal())
+        primary = next(entry for entry in value["key"] if entry["keyId"] == value["primaryKeyId"])
+        type_url = primary["keyData"]["typeUrl"]
+        raw = base64.b64decode(primary["keyData"]["value"], validate=True)
+    except (ValueError, KeyError, TypeError, StopIteration):
+        raise InvalidInput("TinkKeysetUnsupported", "keyset: not a cleartext Tink keyset in JSON with a primary key.") from None
+    if type_url != _TINK_TYPE or not raw.startswith(_TINK_PREFIX) or len(raw) != len(_TINK_PREFIX) + KEY_BYTES:
+        raise InvalidInput("TinkKeysetUnsupported", "keyset: the primary key is not of the template AES256_GCM_HKDF_1MB.")
+    return Secret(raw[len(_TINK_PREFIX) :])
+
+
+def sealed_size(plain_size: int) -> int:
+    """Stored bytes of a plaintext of ``plain_size`` bytes."""
+    return plain_size + HEADER_BYTES + TAG_BYTES * _segments_of_plain(plain_size)
+
+
+def plain_size(sealed: int) -> int:
+    """Plaintext bytes of an object of ``sealed`` stored bytes; -1 where no plaintext gives that size."""
+    size = sealed - HEADER_BYTES - TAG_BYTES * segment_count(sealed)
+    return size if size >= 0 and sealed_size(size) == sealed else -1
+
+
+def segment_count(sealed: int) -> int:
+    """Segments of an object of ``sealed`` stored bytes."""
+    return max(1, -(-sealed // SEGMENT_BYTES))
+
+
+def segment_start(index: int) -> int:
+    """Offset in the plaintext at which segment ``index`` begins."""
+    return 0 if index == 0 else FIRST_PLAIN_BYTES + (index - 1) * PLAIN_BYTES
+
+
+def _segments_of_plain(size: int) -> int:
+    return 1 if size <= FIRST_PLAIN_BYTES else 1 + -(-(size - FIRST_PLAIN_BYTES) // PLAIN_BYTES)
+
+
+def _key_bytes(key: Secret) -> bytes:
+    raw = key.reveal()
+    if len(raw) != KEY_BYTES:
+        raise InvalidInput("DatasetKeyMalformed", f"dataset key: {len(raw)} bytes; it must have {KEY_BYTES}.")
+    return raw
+
+
+def _object_cipher(key: Secret, salt: bytes, associated_data: bytes) -> AESGCM:
+    return AESGCM(HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=salt, info=associated_data).derive(_key_bytes(key)))
+
+
+def _nonce(prefix: bytes, index: int, last: bool) -> bytes:
+    return prefix + index.to_bytes(4, "big") + (b"\x01" if last else b"\x00")
+
+
+def seal_stream(source: BinaryIO, key: Secret, path: str) -> Iterator[bytes]:
+    """Seal ``source`` to its end. Yields the stored bytes in pieces of at most 1 MiB; holds two segments in memory.
+
+    Args:
+        source: Plaintext; read forwards once.
+        key: The dataset key.
+        path: The object's path within the dataset: the associated data.
+    """
+    salt, prefix = secrets.token_bytes(SALT_BYTES), secrets.token_bytes(PREFIX_BYTES)
+    cipher = _object_cipher(key, salt, path.encode("utf-8"))
+    header = bytes([HEADER_BYTES]) + salt + prefix
+    piece = _read_exactly(source, FIRST_PLAIN_BYTES)
+    for index in range(MAX_SEGMENTS):
+        following = _read_exactly(source, PLAIN_BYTES)
+        sealed = cipher.encrypt(_nonce(prefix, index, last=not following), piece, None)
+        yield header + sealed if index == 0 else sealed
+        if not following:
+            return
+        piece = following
+    raise InvalidInput("ObjectTooLarge", f"{path}: an object may have at most {MAX_SEGMENTS} segments of 1 MiB.")
+
+
+def seal_bytes(data: bytes, key: Secret, path: str) -> bytes:
+    """:func:`seal_stream` for what is in memory already."""
+    return b"".join(seal_stream(io.BytesIO(data), key, path))
+
+
+def open_bytes(sealed: bytes, key: Secret, path: str) -> bytes:
+    """The whole plaintext of one object in memory.
+
+    Raises:
+        Refused: ``CiphertextInvalid``.
+    """
+    return SealedObject(lambda offset, length: sealed[offset : offset + length], len(sealed), key, path).read_all()
+
+
+def _read_exactly(source: BinaryIO, size: int) -> bytes:
+    pieces = []
+    while size and (piece := source.read(size)):
+        pieces.append(piece)
+        size -= len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+class SealedObject:
+    """One stored object, opened in any order: a read costs the segments that it touches and nothing else.
+
+    Args:
+        read_range: Reads stored bytes; a short answer is refused.
+        size: Stored size in bytes. It decides which segment is the last, and that segment authenticates it.
+        key: The dataset key.
+        path: The object's path within the dataset.
+
+    Raises:
+        Refused: ``CiphertextInvalid`` when the size, the header or (later) a segment is not what the owner sealed under this key
+            and path: altered, cut, grafted, swapped, or another key.
+    """
+
+    def __init__(self, read_range: ReadRange, size: int, key: Secret, path: str) -> None:
+        self._read_range = read_range
+        self._path = path
+        self._stored = size
+        self.size = plain_size(size)
+        """Plaintext size in bytes; authentic once the last segment was opened."""
+        self.segments = segment_count(size)
+        if self.size < 0:
+            raise self._invalid("its size is not one that sealing produces; it was cut or is not sealed")
+        header = self._stored_bytes(0, HEADER_BYTES)
+        if header[0] != HEADER_BYTES:
+            raise self._invalid("its header is not that of the format AES256-GCM-HKDF-1MB")
+        self._prefix = header[1 + SALT_BYTES :]
+        self._cipher = _object_cipher(key, header[1 : 1 + SALT_BYTES], path.encode("utf-8"))
+
+    def open_segments(self, first: int, stop: int) -> list[bytes]:
+        """Plaintext of segments ``first`` (inclusive) to ``stop`` (exclusive), fetched in one ranged read."""
+        stop = min(stop, self.segments)
+        if first >= stop:
+            return []
+        start = first * SEGMENT_BYTES
+        sealed = memoryview(self._stored_bytes(start, min(stop * SEGMENT_BYTES, self._stored) - start))
+        plain = []
+        for index in range(first, stop):
+            offset = index * SEGMENT_BYTES - start
+            piece = sealed[offset + (HEADER_BYTES if index == 0 else 0) : offset + SEGMENT_BYTES]
+            try:
+                plain.append(self._cipher.decrypt(_nonce(self._prefix, index, last=index == self.segments - 1), piece, None))
+            except InvalidTag:
+                raise self._invalid(f"segment {index} of {self.segments} does not authenticate") from None
+        return plain
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Plaintext bytes ``[offset, offset + length)``, cut at the end of the object."""
+        end = min(offset + length, self.size)
+        if offset >= end:
+            return b""
+        first, last = _segment_of(offset), _segment_of(end - 1)
+        plain = b"".join(self.open_segments(first, last + 1))
+        start = offset - segment_start(first)
+        return plain[start : start + end - offset]
+
+    def read_all(self) -> bytes:
+        """The whole plaintext."""
+        return b"".join(self.open_segments(0, self.segments))
+
+    def _stored_bytes(self, offset: int, length: int) -> bytes:
+        data = self._read_range(offset, length)
+        if len(data) != length:
+            raise self._invalid(f"the store gave {len(data)} of {length} bytes at offset {offset}")
+        return data
+
+    def _invalid(self, why: str) -> Refused:
+        return Refused(
+            "CiphertextInvalid",
+            f"object {self._path!r}: {why}.",
+            hint="Either it was altered or moved in the store, or the key is another dataset's. Its owner can upload it again.",
+            details={"object": self._path},
+        )
+
+
+def _segment_of(offset: int) -> int:
+    return 0 if offset < FIRST_PLAIN_BYTES else 1 + (offset - FIRST_PLAIN_BYTES) // PLAIN_BYTES
+
+
+class SealedFile(io.RawIOBase):
+    """A seekable, read-only file over a :class:`SealedObject` (for Parquet: the footer and the row groups that are asked for).
+
+    Keeps the last segments opened, because Parquet's reads of neighbouring column chunks share them.
+    """
+
+    _CACHED = 8
+
+    def __init__(self, sealed: SealedObject) -> None:
+        super().__init__()
+        self._sealed = sealed
+        self._position = 0
+        self._cache: dict[int, bytes] = {}
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._sealed.size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Unlike a raw read, never short before the end of the object."""
+        end = self._sealed.size if size is None or size < 0 else min(self._position + size, self._sealed.size)
+        if self._position >= end:
+            return b""
+        first, last = _segment_of(self._position), _segment_of(end - 1)
+        plain = b"".join(self._segments(first, last + 1))
+        start = self._position - segment_start(first)
+        data = plain[start : start + end - self._position]
+        self._position = end
+        return data
+
+    def readall(self) -> bytes:
+        return self.read(-1)
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def _segments(self, first: int, stop: int) -> list[bytes]:
+        missing = [index for index in range(first, stop) if index not in self._cache]
+        opened: dict[int, bytes] = {}
+        if missing:
+            low, high = missing[0], missing[-1] + 1
+            opened = dict(zip(range(low, high), self._sealed.open_segments(low, high), strict=True))
+        result = [opened[index] if index in opened else self._cache[index] for index in range(first, stop)]
+        self._cache |= opened
+        while len(self._cache) > self._CACHED:
+            del self._cache[next(iter(self._cache))]
+        return result
