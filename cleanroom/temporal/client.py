@@ -1,0 +1,90 @@
+"""Connecting to Temporal: :mod:`temporalio.envconfig` and nothing else decides where, this module decides how."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+from temporalio.client import Client, Interceptor
+from temporalio.envconfig import ClientConfig
+from temporalio.service import GrpcCompression
+
+from cleanroom.errors import InvalidInput, Unavailable
+from cleanroom.temporal.converter import data_converter
+from cleanroom.temporal.keyring import Keyring
+from cleanroom.temporal.redaction import redact
+
+
+class TemporalSettings(BaseModel):
+    """Where Temporal is and which keys its payloads are under.
+
+    ``TEMPORAL_ADDRESS``, ``TEMPORAL_NAMESPACE``, ``TEMPORAL_API_KEY``, ``TEMPORAL_TLS_*`` override the file, as in every Temporal tool.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    config_file: Path | None = None
+    """TOML profiles of Temporal's own format; None: the file that ``TEMPORAL_CONFIG_FILE`` names, or the one in the user's configuration
+    folder."""
+    profile: str | None = None
+    """Profile in that file; None: ``TEMPORAL_PROFILE``, else ``default``."""
+    keyring: Path | None = None
+    """Codec keyring file; None leaves payloads in plain text (development only)."""
+
+
+async def connect(
+    settings: TemporalSettings,
+    *,
+    interceptors: Sequence[Interceptor] = (),
+    identity: str | None = None,
+    accept_unbound: bool = False,
+    scope: Literal["workflow", "schedule"] = "workflow",
+    lazy: bool = False,
+) -> Client:
+    """A client by ``settings``. With a keyring gRPC compression is off: cipher text does not compress (perf.md: 1.29x the throughput
+    without).
+
+    Args:
+        settings: Address, namespace, credentials, keyring.
+        interceptors: Client interceptors; those that are worker interceptors too apply to workers of this client.
+        identity: Shown in event histories; name the trust boundary, never a person's credential.
+        accept_unbound: See :class:`~cleanroom.temporal.codec.PayloadCodec`.
+        scope: ``schedule`` for a client that creates schedules.
+        lazy: Connect at first use.
+
+    Raises:
+        InvalidInput: ``TemporalProfileInvalid``.
+        Unavailable: ``TemporalUnavailable``.
+        NotFound, Refused, InvalidInput: From the keyring file, see :meth:`Keyring.load`.
+    """
+    keyring = Keyring.load(settings.keyring) if settings.keyring else None
+    try:
+        config = ClientConfig.load_client_connect_config(
+            profile=settings.profile, config_file=str(settings.config_file) if settings.config_file else None
+        )
+    except (RuntimeError, ValueError, OSError) as error:
+        raise InvalidInput(
+            "TemporalProfileInvalid",
+            f"The Temporal profile {settings.profile or 'default'!r} in {settings.config_file or 'the default file'} cannot be used.",
+            cause=redact(str(error)),
+        ) from None
+    config.setdefault("target_host", "localhost:7233")
+    try:
+        return await Client.connect(
+            **config,
+            data_converter=data_converter(keyring, accept_unbound=accept_unbound, scope=scope),
+            interceptors=list(interceptors),
+            grpc_compression=GrpcCompression.NONE if keyring else GrpcCompression.GZIP,
+            lazy=lazy,
+            identity=identity,
+        )
+    except RuntimeError as error:
+        raise Unavailable(
+            "TemporalUnavailable",
+            f"Temporal at {config['target_host']} could not be reached.",
+            cause=redact(str(error)),
+            hint="Start it, or name another address in the Temporal profile or TEMPORAL_ADDRESS.",
+            party="operator",
+        ) from None
