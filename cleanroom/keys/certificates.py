@@ -6,12 +6,14 @@ import base64
 import binascii
 import datetime as dt
 import ipaddress
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import certifi
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import Criticality, ExtensionPolicy, Policy, PolicyBuilder, Store, VerificationError
 
@@ -20,7 +22,10 @@ _MAXIMUM_CHAIN = 8
 
 def trusted_roots(file: Path | None) -> tuple[x509.Certificate, ...]:
     """The certificates of a PEM file; without one, the public roots that the HTTP clients trust too (certifi)."""
-    return tuple(x509.load_pem_x509_certificates((file or Path(certifi.where())).read_bytes()))
+    with warnings.catch_warnings():
+        # Some public roots carry serial numbers that newer rules forbid; they are trusted as keys, their serials are not used.
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+        return tuple(x509.load_pem_x509_certificates((file or Path(certifi.where())).read_bytes()))
 
 
 def read_x5c(x5c: object) -> list[x509.Certificate]:
@@ -78,7 +83,9 @@ def verify_chain(
         .may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _server_usage)
     )
     try:
-        builder = PolicyBuilder().store(Store(list(roots))).time(at).extension_policies(ca_policy=issuers, ee_policy=leaf)
+        builder = (
+            PolicyBuilder().store(Store(list(roots))).time(at.astimezone(dt.UTC)).extension_policies(ca_policy=issuers, ee_policy=leaf)
+        )
         builder.build_server_verifier(subject).verify(certificates[0], list(certificates[1:]))
     except (VerificationError, ValueError) as error:
         raise ValueError(f"the signing certificate does not chain to a trusted root for {host} at {at.isoformat()}: {error}") from error

@@ -48,14 +48,14 @@ class PolicyVerdict(BaseModel):
 
     def table(self) -> str:
         """Policy and token side by side as text, one condition a line."""
-        lines = [
-            f"{'ok' if self.authority_matched else 'NO':<4}iss: policy {' | '.join(self.authorities)}; token {self.issuer or '(missing)'}"
-        ]
-        lines += [
-            f"{'ok' if row.passed else 'NO':<4}{row.claim}: policy {row.expected}; token {'(missing)' if row.actual is None else row.actual}"
-            for row in self.rows
-            if row.counted or not self.authority_matched
-        ]
+
+        def line(passed: bool, name: str, policy: str, token: str) -> str:
+            return f"{'ok' if passed else 'NO':<4}{name}: policy {policy}; token {token}"
+
+        lines = [line(self.authority_matched, "iss", " | ".join(self.authorities), self.issuer or "(missing)")]
+        for row in self.rows:
+            if row.counted or not self.authority_matched:
+                lines.append(line(row.passed, row.claim, row.expected, "(missing)" if row.actual is None else row.actual))
         return "\n".join(lines)
 
 

@@ -55,5 +55,5 @@ def unwrap_data_key(kek: rsa.RSAPrivateKey, wrapped: str) -> Secret:
     except ValueError:
         raise Refused(
             "KeyUnwrapFailed",
-            f"wrapped key: {len(blob)} bytes do not unwrap with this RSA-{kek.key_size} KEK; it was wrapped for another key, or is damaged.",
+            f"wrapped key: {len(blob)} bytes do not unwrap with this RSA-{kek.key_size} KEK; it is another key's, or damaged.",
         ) from None

@@ -1,0 +1,189 @@
+"""Create or import a key with a release policy (``setKeyWithSKR`` of the publishing diagrams), once however often it is asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from azure.core.exceptions import AzureError, ResourceExistsError, ResourceNotFoundError
+from azure.keyvault.keys import JsonWebKey, KeyClient, KeyReleasePolicy, KeyVaultKey
+from cryptography.hazmat.primitives.asymmetric import rsa
+from pydantic import BaseModel, ConfigDict
+
+from cleanroom.errors import CleanRoomError, Conflict, Internal, InvalidInput
+from cleanroom.keys.encoding import b64_any
+from cleanroom.keys.jwk import private_jwk, public_jwk, public_key
+from cleanroom.keys.policy import CONTENT_TYPE, ReleasePolicy
+from cleanroom.keys.vault import KeyVaultSettings, translate
+
+if TYPE_CHECKING:
+    from azure.core.credentials import TokenCredential
+
+PURPOSE_TAG = "cleanroom-purpose"
+KEK_PURPOSE = "dataset-kek"
+KEK_SIZES = (2048, 3072)
+
+
+class KeyReference(BaseModel):
+    """Where a key is and its public half: what may be published and persisted."""
+
+    model_config = ConfigDict(frozen=True)
+
+    key_id: str
+    """``https://<vault>/keys/<name>/<version>``."""
+    name: str
+    version: str
+    public_jwk: dict[str, Any]
+    """``{kty: RSA, n, e}``."""
+    policy: dict[str, Any]
+    """The release policy document."""
+    created: bool
+    """False when the key was there already, with the same content."""
+
+    def public_key(self) -> rsa.RSAPublicKey:
+        """The RSA public key, to wrap a DEK with."""
+        key = public_key(self.public_jwk)
+        assert isinstance(key, rsa.RSAPublicKey)
+        return key
+
+
+async def set_key_with_skr(
+    *,
+    vault: KeyVaultSettings,
+    credential: TokenCredential,
+    name: str,
+    policy: ReleasePolicy,
+    key: rsa.RSAPrivateKey | None = None,
+    size: int = 2048,
+    tags: Mapping[str, str] | None = None,
+    immutable: bool = False,
+) -> KeyReference:
+    """Import ``key``, or create a fresh RSA key in the HSM, exportable under ``policy``.
+
+    An existing key is reused when it is exportable, HSM-protected and enabled, has the same (parsed) policy and our tags and, for
+    an import, the same public key. Anything else under that name is a conflict: a policy is never replaced silently.
+
+    Args:
+        vault: Where.
+        credential: Whose identity acts (Key Vault Crypto Officer).
+        name: The key's name; derive it from collaboration and dataset.
+        policy: Who may have the key released.
+        key: The key to import; None creates one that never existed outside the HSM.
+        size: Bits of a created key, 2048 or 3072.
+        tags: Further tags; they are part of the comparison.
+        immutable: Fix the policy for ever.
+
+    Raises:
+        InvalidInput: ``UnsupportedKekSize``, or what the service calls BadParameter.
+        Conflict: ``KeyExistsWithOtherContent``; ``ObjectIsDeletedButRecoverable`` with the remedy.
+        Refused: ``ForbiddenByRbac`` and the service's other refusals.
+        Unavailable: when the vault could not be asked.
+    """
+    bits = size if key is None else key.key_size
+    if bits not in KEK_SIZES:
+        raise InvalidInput("UnsupportedKekSize", f"KEK: {bits} bits; use one of {', '.join(map(str, KEK_SIZES))}.")
+    wanted_tags = {PURPOSE_TAG: KEK_PURPOSE, **(tags or {})}
+    return await asyncio.to_thread(_set, vault, credential, name, policy, key, bits, wanted_tags, immutable)
+
+
+def _set(
+    vault: KeyVaultSettings,
+    credential: TokenCredential,
+    name: str,
+    policy: ReleasePolicy,
+    key: rsa.RSAPrivateKey | None,
+    bits: int,
+    tags: dict[str, str],
+    immutable: bool,
+) -> KeyReference:
+    what = f"set key {vault.key_id(name)}"
+    with vault.client(credential) as client:
+        try:
+            existing = client.get_key(name)
+        except ResourceNotFoundError:
+            existing = None
+        except AzureError as error:
+            raise translate(error, what) from error
+        if existing is not None:
+            return _reuse(existing, policy, key, tags, immutable, what)
+        try:
+            return _reference(_make(client, name, policy, key, bits, tags, immutable), created=True)
+        except ResourceExistsError as error:
+            raise translate(error, what, party="key-owner") from error
+        except AzureError as error:
+            translated = translate(error, what)
+            # A concurrent attempt won with an immutable policy (1020): the comparison decides, as for any key that is there.
+            if translated.details.get("skr_code") == "AKV.SKR.1020":
+                return _reuse(client.get_key(name), policy, key, tags, immutable, what)
+            raise translated from error
+
+
+def _make(
+    client: KeyClient, name: str, policy: ReleasePolicy, key: rsa.RSAPrivateKey | None, bits: int, tags: dict[str, str], immutable: bool
+) -> KeyVaultKey:
+    release_policy = KeyReleasePolicy(policy.encode(), content_type=CONTENT_TYPE, immutable=immutable)
+    operations = ["encrypt", "wrapKey"]
+    if key is None:
+        return client.create_rsa_key(
+            name, size=bits, hardware_protected=True, exportable=True, release_policy=release_policy, key_operations=operations, tags=tags
+        )
+    members = {name: b64_any(value) for name, value in private_jwk(key).items() if name != "kty"}
+    web_key = JsonWebKey(kty="RSA-HSM", key_ops=operations, **members)
+    return client.import_key(name, web_key, hardware_protected=True, exportable=True, release_policy=release_policy, tags=tags)
+
+
+def _reuse(
+    existing: KeyVaultKey, policy: ReleasePolicy, key: rsa.RSAPrivateKey | None, tags: dict[str, str], immutable: bool, what: str
+) -> KeyReference:
+    properties = existing.properties
+    differences: dict[str, Any] = {}
+    if str(existing.key_type) != "RSA-HSM" or not properties.exportable or not properties.enabled:
+        differences["protection"] = {
+            "expected": "RSA-HSM, exportable, enabled",
+            "actual": f"{existing.key_type}, exportable={properties.exportable}, enabled={properties.enabled}",
+        }
+    found = properties.release_policy
+    try:
+        actual = ReleasePolicy.parse(bytes(found.encoded_policy)) if found is not None else None
+        shown: Any = actual.document() if actual is not None else None
+    except CleanRoomError as error:
+        actual, shown = None, str(error)
+    if actual != policy:
+        differences["release_policy"] = {"expected": policy.document(), "actual": shown}
+    if immutable and not (found is not None and found.immutable):
+        differences["immutable"] = {"expected": True, "actual": False}
+    have = properties.tags or {}
+    if any(have.get(tag) != value for tag, value in tags.items()):
+        differences["tags"] = {"expected": tags, "actual": {tag: have.get(tag) for tag in tags}}
+    if key is not None and not differences:
+        if _numbers(existing.key) != key.public_key().public_numbers():
+            differences["public_key"] = {"expected": "the key to import", "actual": "another key"}
+    if differences:
+        raise Conflict(
+            "KeyExistsWithOtherContent",
+            f"{what}: a key of that name exists already and differs in {', '.join(differences)}.",
+            hint="Choose another key name, or let the key's owner delete and purge that one; a policy is never replaced silently.",
+            party="key-owner",
+            details=differences,
+        )
+    return _reference(existing, created=False)
+
+
+def _numbers(key: JsonWebKey) -> rsa.RSAPublicNumbers:
+    # The SDK's JsonWebKey sets its members dynamically.
+    return rsa.RSAPublicNumbers(int.from_bytes(getattr(key, "e", b""), "big"), int.from_bytes(getattr(key, "n", b""), "big"))
+
+
+def _reference(key: KeyVaultKey, *, created: bool) -> KeyReference:
+    found = key.properties.release_policy
+    if found is None:
+        raise Internal("KeyWithoutPolicy", f"{key.id}: Key Vault answers an exportable key without a release policy.")
+    return KeyReference(
+        key_id=str(key.id),
+        name=str(key.name),
+        version=str(key.properties.version),
+        public_jwk=public_jwk(_numbers(key.key).public_key()),
+        policy=ReleasePolicy.parse(bytes(found.encoded_policy)).document(),
+        created=created,
+    )

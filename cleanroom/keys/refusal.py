@@ -1,0 +1,100 @@
+"""Why Key Vault refused a release. The service gives one 403 for several mismatches; the policy and the token tell which."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from azure.core.exceptions import HttpResponseError
+
+from cleanroom.errors import Refused
+from cleanroom.keys.evaluate import PolicyVerdict, evaluate
+from cleanroom.keys.policy import ReleasePolicy
+from cleanroom.keys.vault import service_error
+
+Cause = Literal["role", "authority", "claims", "key", "unknown"]
+
+_CODES: dict[Cause, str] = {
+    "role": "ForbiddenByRbac",
+    "authority": "AttestationNotAccepted",
+    "claims": "ReleasePolicyNotMet",
+    "key": "KeyDisabled",
+    "unknown": "KeyReleaseRefused",
+}
+_WHY: dict[Cause, str] = {
+    "role": "the caller lacks the data action keys/release",
+    "authority": "the attestation token is not one that this key accepts (its authority, signature or validity)",
+    "claims": "the attested guest does not meet the key's release policy",
+    "key": "the key is disabled or outside its validity",
+    "unknown": "the service gave no reason that the policy and the token explain",
+}
+_HINTS: dict[Cause, str] = {
+    "role": "Assign 'Key Vault Crypto Service Release User' at the vault to this identity; a new assignment can take minutes to reach it.",
+    "authority": "Attest at the authority that the policy names, with a fresh token; or let the key's owner change the policy's authority.",
+    "claims": "Run the container security policy that the key names, or let the key's owner set a release policy for this one.",
+    "key": "Let the key's owner enable it or extend its validity.",
+    "unknown": "Ask the key's owner to compare the release policy with the token's claims, and read the vault's audit log.",
+}
+
+
+def _cause(inner: str | None, message: str, verdict: PolicyVerdict | None, expired: bool) -> Cause:
+    if inner == "ForbiddenByRbac":
+        return "role"
+    if inner == "KeyDisabled":
+        return "key"
+    if expired or (verdict is not None and not verdict.authority_matched):
+        return "authority"
+    if verdict is not None and not verdict.ok:
+        return "claims"
+    if "cannot be verified" in message:
+        return "authority"
+    if "does not meet" in message:
+        return "claims"
+    if "does not have" in message or "not authorized" in message:
+        return "role"
+    return "unknown"
+
+
+def explain_refusal(
+    error: HttpResponseError,
+    *,
+    key_id: str,
+    claims: Mapping[str, Any],
+    policy: ReleasePolicy | None,
+    policy_source: str,
+    at: dt.datetime,
+) -> Refused:
+    """The 403 of a release as :class:`~cleanroom.errors.Refused`, with policy and token side by side.
+
+    Args:
+        error: The SDK's error.
+        key_id: The key asked for.
+        claims: The token's claims.
+        policy: The key's policy, when it is known.
+        policy_source: ``vault`` (read from the key) or ``expected`` (what the caller believes).
+        at: The instant of the refusal.
+
+    ``details``: ``cause`` (role, authority, claims, key, unknown), ``rows`` (``{place, authority, claim, expected, actual, passed,
+    counted}``), ``issuer``, ``authorities``, ``token_expires``, ``policy_source``, ``upstream`` (status, code, innererror).
+    """
+    code, inner, message = service_error(error)
+    verdict = evaluate(policy, claims) if policy is not None else None
+    expires = claims.get("exp")
+    expired = isinstance(expires, int | float) and expires <= at.timestamp()
+    cause = _cause(inner, message, verdict, expired)
+    failed = ", ".join(row.claim for row in verdict.failed) if cause == "claims" and verdict is not None else ""
+    text = f"release of {key_id}: Key Vault refused because {_WHY[cause]}" + (f": {failed}" if failed else "")
+    if expired:
+        text += "; the token has expired"
+    details: dict[str, Any] = {
+        "cause": cause,
+        "issuer": claims.get("iss"),
+        "token_expires": expires,
+        "policy_source": policy_source if policy is not None else None,
+        "upstream": {"status": error.status_code, "code": code, "innererror": inner},
+    }
+    if verdict is not None:
+        details |= {"authorities": list(verdict.authorities), "rows": [row.model_dump() for row in verdict.rows], "table": verdict.table()}
+    party = "clean-room" if cause == "authority" and expired else "key-owner"
+    return Refused(_CODES[cause], f"{text}.", cause=message, hint=_HINTS[cause], party=party, details=details)

@@ -1,0 +1,209 @@
+"""Secure key release: an attested guest obtains a Key Vault key that the release policy binds to it (spec/skr.md section 12)."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from azure.core.exceptions import AzureError, HttpResponseError
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from cleanroom.errors import InvalidInput, Refused
+from cleanroom.keys.certificates import trusted_roots
+from cleanroom.keys.encoding import b64url
+from cleanroom.keys.jwk import PrivateKey, base_kty, private_jwk, public_jwk, public_key, runtime_data, thumbprint, wrapping_jwk
+from cleanroom.keys.kek import unwrap_data_key
+from cleanroom.keys.policy import ReleasePolicy
+from cleanroom.keys.refusal import explain_refusal
+from cleanroom.keys.response import ReleaseExpectation, VerifiedRelease, verify_release_response
+from cleanroom.keys.vault import KeyVaultSettings, translate
+from cleanroom.keys.wrap import RELEASE_ALGORITHMS, KeyWrapAlgorithm, unwrap_key
+from cleanroom.secret import Secret
+
+if TYPE_CHECKING:
+    from azure.core.credentials import TokenCredential
+
+    from cleanroom.attestation import AttestationEvidence
+
+_WRAPPING_BITS = 2048
+
+
+class Attestor(Protocol):
+    """Produces SNP evidence that binds ``runtime_data`` (``cleanroom.attestation.GuestAttestor``)."""
+
+    async def attest(self, runtime_data: bytes) -> AttestationEvidence: ...
+
+
+class AttestationAuthority(Protocol):
+    """Turns evidence into a verified token (``cleanroom.attestation.maa.MaaClient``)."""
+
+    async def attest(self, evidence: AttestationEvidence, runtime_data: bytes, nonce: int | None = None) -> str: ...
+
+    async def validate(self, token: str) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class ReleasedKey:
+    """A released key. ``secret`` is PKCS#8 DER for RSA and EC, the raw bytes for oct; it redacts itself and must not be persisted."""
+
+    key_id: str
+    """``https://<vault>/keys/<name>/<version>``."""
+    kind: Literal["RSA", "EC", "oct"]
+    policy: ReleasePolicy
+    secret: Secret
+
+    def private_key(self) -> PrivateKey:
+        """The RSA or EC private key. Raises InvalidInput ``KeyKindMismatch`` for an oct key."""
+        if self.kind == "oct":
+            raise InvalidInput("KeyKindMismatch", f"{self.key_id} is a symmetric key; it has no private half.")
+        key = serialization.load_der_private_key(self.secret.reveal(), None)
+        assert isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey)
+        return key
+
+    def unwrap_data_key(self, wrapped: str) -> Secret:
+        """Use the key as KEK: open a base64 RSA-OAEP-SHA-256 wrapped DEK (:func:`cleanroom.keys.unwrap_data_key`)."""
+        key = self.private_key()
+        if not isinstance(key, rsa.RSAPrivateKey):
+            raise InvalidInput("KeyKindMismatch", f"{self.key_id} is an EC key; a KEK is RSA.")
+        return unwrap_data_key(key, wrapped)
+
+    def jwk(self) -> dict[str, Any]:
+        """The private JWK, as the sidecar's ``/key/release`` answers it: oct has k, RSA and EC all private members. Secret."""
+        if self.kind == "oct":
+            return {"kty": "oct", "k": b64url(self.secret.reveal()), "kid": self.key_id}
+        return private_jwk(self.private_key(), kid=self.key_id)
+
+
+def open_release(verified: VerifiedRelease, wrapping: rsa.RSAPrivateKey) -> ReleasedKey:
+    """Unwrap a verified release and check that the key is the one whose public half the signed response shows.
+
+    Raises:
+        Refused: ``KeyUnwrapFailed``, ``ReleasedKeyInconsistent``.
+    """
+    target = unwrap_key(wrapping, verified.ciphertext, verified.algorithm)
+    kind = base_kty(verified.jwk.get("kty"))
+    if kind == "oct":
+        size = verified.jwk.get("key_size")
+        if isinstance(size, int) and size != 8 * len(target):
+            raise _inconsistent(f"an oct key of {8 * len(target)} bits, announced were {size}")
+        return ReleasedKey(verified.key_id, "oct", verified.policy, Secret(target))
+    try:
+        key = serialization.load_der_private_key(target, None)
+    except (ValueError, TypeError):
+        raise _inconsistent(f"no PKCS#8 key although kty is {verified.jwk.get('kty')!r}") from None
+    if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
+        raise _inconsistent("a key of a kind that was not announced")
+    # Integers, not text: services spell e as AQAB and as AAEAAQ.
+    try:
+        announced = public_key(verified.jwk).public_numbers()
+    except InvalidInput as error:
+        raise _inconsistent("a key whose announced public half does not parse") from error
+    if key.public_key().public_numbers() != announced:
+        raise _inconsistent("a private key that does not belong to the announced public key")
+    return ReleasedKey(verified.key_id, "RSA" if isinstance(key, rsa.RSAPrivateKey) else "EC", verified.policy, Secret(target))
+
+
+def _inconsistent(what: str) -> Refused:
+    return Refused("ReleasedKeyInconsistent", f"Key Vault's release response, though signed, unwrapped to {what}.")
+
+
+async def release_key(
+    *,
+    vault: KeyVaultSettings,
+    credential: TokenCredential,
+    name: str,
+    attestor: Attestor,
+    maa: AttestationAuthority,
+    version: str | None = None,
+    policy: ReleasePolicy | None = None,
+    algorithm: KeyWrapAlgorithm = KeyWrapAlgorithm.RSA_AES_KEY_WRAP_256,
+) -> ReleasedKey:
+    """Release a key into this guest: fresh RSA key, evidence, MAA token, release, verification, unwrap.
+
+    Args:
+        vault: Where the key is.
+        credential: Whose identity asks (needs the data action keys/release).
+        name: The key's name.
+        attestor: The in-guest sidecar.
+        maa: The attestation authority that the key's policy names.
+        version: The key's version; its latest when absent.
+        policy: The release policy that the key must carry; a key with another one is refused after the release.
+        algorithm: How the vault wraps the key.
+
+    Raises:
+        Refused: ``ForbiddenByRbac`` (role), ``AttestationNotAccepted`` (authority), ``ReleasePolicyNotMet`` (claims), ``KeyDisabled``,
+            ``KeyReleaseRefused``, each with policy and token side by side in ``details``; the codes of
+            :func:`verify_release_response` and :func:`open_release`; ``AttestationTokenNotOurs``.
+        NotFound: ``KeyNotFound``.
+        Unavailable: ``KeyVaultUnreachable`` and the service's 429 and 5xx codes.
+        CleanRoomError: Whatever the attestor and MAA raise.
+    """
+    if algorithm not in RELEASE_ALGORITHMS:
+        raise InvalidInput("UnsupportedKeyWrapAlgorithm", f"enc: {algorithm} is not one of {', '.join(sorted(RELEASE_ALGORITHMS))}.")
+    wrapping = await asyncio.to_thread(rsa.generate_private_key, public_exponent=65537, key_size=_WRAPPING_BITS)
+    kid = thumbprint(public_jwk(wrapping))
+    bound = runtime_data(wrapping.public_key())
+    evidence = await attestor.attest(bound)
+    token = await maa.attest(evidence, bound)
+    claims = await maa.validate(token)
+    _check_token_is_ours(claims, wrapping.public_key(), kid)
+    return await asyncio.to_thread(_release, vault, credential, name, version, policy, algorithm, wrapping, kid, token, claims)
+
+
+def _check_token_is_ours(claims: dict[str, Any], wrapping: rsa.RSAPublicKey, kid: str) -> None:
+    try:
+        jwk = wrapping_jwk(claims)
+        ours = jwk["kid"] == kid and public_key(jwk).public_numbers() == wrapping.public_numbers()
+    except InvalidInput:
+        ours = False
+    if not ours:
+        raise Refused(
+            "AttestationTokenNotOurs",
+            "MAA's token does not carry the key that we asked it to attest; a key released on it would not be for us.",
+            hint="Check who sits between this guest and the attestation authority.",
+        )
+
+
+def _release(
+    vault: KeyVaultSettings,
+    credential: TokenCredential,
+    name: str,
+    version: str | None,
+    policy: ReleasePolicy | None,
+    algorithm: KeyWrapAlgorithm,
+    wrapping: rsa.RSAPrivateKey,
+    kid: str,
+    token: str,
+    claims: dict[str, Any],
+) -> ReleasedKey:
+    nonce = secrets.token_urlsafe(24)
+    asked = vault.key_id(name, version)
+    with vault.client(credential) as client:
+        try:
+            answer = client.release_key(name, token, version=version, algorithm=str(algorithm), nonce=nonce)
+        except HttpResponseError as error:
+            if error.status_code != 403:
+                raise translate(error, f"release of {asked}") from error
+            known, source = _policy_of(client, name, version), "vault"
+            if known is None:
+                known, source = policy, "expected"
+            at = dt.datetime.now(dt.UTC)
+            raise explain_refusal(error, key_id=asked, claims=claims, policy=known, policy_source=source, at=at) from error
+        except AzureError as error:
+            raise translate(error, f"release of {asked}") from error
+    expectation = ReleaseExpectation(key_id=asked, nonce=nonce, algorithm=str(algorithm), wrapping_kid=kid, policy=policy)
+    roots = trusted_roots(vault.release_ca_file or vault.ca_file)
+    return open_release(verify_release_response(str(answer.value), expectation, roots=roots), wrapping)
+
+
+def _policy_of(client: Any, name: str, version: str | None) -> ReleasePolicy | None:
+    """The key's policy for the explanation; None when the caller, as is usual, may release but not read the key."""
+    try:
+        found = client.get_key(name, version).properties.release_policy
+        return ReleasePolicy.parse(bytes(found.encoded_policy)) if found is not None else None
+    except (AzureError, InvalidInput):
+        return None

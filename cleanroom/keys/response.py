@@ -1,0 +1,207 @@
+"""Verification of Key Vault's signed release response (spec/skr.md sections 9 and 12), before anything is unwrapped."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hmac
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+from cryptography import x509
+
+from cleanroom.errors import CleanRoomError, Refused
+from cleanroom.keys import jws
+from cleanroom.keys.certificates import read_x5c, verify_chain
+from cleanroom.keys.encoding import b64_any, strict_json
+from cleanroom.keys.policy import ReleasePolicy
+
+
+@dataclass(frozen=True)
+class KeyId:
+    """A Key Vault key identifier ``https://host[:port]/keys/name[/version]``."""
+
+    host: str
+    """Host and port, lower case, as in the URL."""
+    name: str
+    version: str | None
+
+    @staticmethod
+    def parse(text: str) -> KeyId:
+        """Read an identifier. Raises ValueError."""
+        parts = urlsplit(text)
+        segments = parts.path.removeprefix("/").rstrip("/").split("/")
+        if parts.scheme != "https" or not parts.hostname or parts.query or parts.fragment or "@" in parts.netloc:
+            raise ValueError(f"{text!r} is not an https key identifier")
+        if segments[0] != "keys" or len(segments) not in {2, 3} or not all(segments):
+            raise ValueError(f"{text!r} is not https://<vault>/keys/<name>[/<version>]")
+        host = parts.hostname if parts.port in {None, 443} else f"{parts.hostname}:{parts.port}"
+        return KeyId(host, segments[1], segments[2] if len(segments) == 3 else None)
+
+    @property
+    def dns_name(self) -> str:
+        """The host without its port."""
+        return urlsplit(f"https://{self.host}").hostname or self.host
+
+    def names(self, other: KeyId) -> bool:
+        """Whether ``other`` is the same key of the same vault, of this version where this one has a version."""
+        same = self.host == other.host and self.name.lower() == other.name.lower()
+        return same and (self.version is None or self.version == other.version)
+
+    def __str__(self) -> str:
+        return f"https://{self.host}/keys/{self.name}" + (f"/{self.version}" if self.version else "")
+
+
+@dataclass(frozen=True)
+class ReleaseExpectation:
+    """What we asked for, to which the signed answer must correspond.
+
+    Attributes:
+        key_id: ``https://<vault>/keys/<name>[/<version>]`` as asked.
+        nonce: Ours, or None when none was sent.
+        algorithm: The ``enc`` asked for.
+        wrapping_kid: kid of our wrapping key, as in the attestation token.
+        policy: The release policy that the key must carry; None when there is no expectation.
+    """
+
+    key_id: str
+    nonce: str | None
+    algorithm: str
+    wrapping_kid: str
+    policy: ReleasePolicy | None = None
+
+
+@dataclass(frozen=True)
+class VerifiedRelease:
+    """A release response whose signature, chain and content hold; the key is still wrapped."""
+
+    key_id: str
+    """With version."""
+    jwk: Mapping[str, Any]
+    """The public members of the released key (none for oct), ``kty`` and ``key_ops``."""
+    attributes: Mapping[str, Any]
+    policy: ReleasePolicy
+    algorithm: str
+    ciphertext: bytes = field(repr=False)
+
+
+def _refuse(reason: str, *, code: str = "ReleaseResponseNotVerified", **details: Any) -> NoReturn:
+    raise Refused(
+        code,
+        f"Key Vault's release response is not acceptable: {reason}.",
+        hint="Nothing was unwrapped. Check the vault's address, its trusted roots and who sits between; then ask again.",
+        details=details,
+    )
+
+
+def _member(value: Any, *path: str) -> Mapping[str, Any]:
+    for name in path:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    if not isinstance(value, Mapping):
+        _refuse(f"{'.'.join(path)} is not an object")
+    return value
+
+
+def _key_id(value: object, what: str) -> KeyId:
+    try:
+        return KeyId.parse(value if isinstance(value, str) else "")
+    except ValueError as error:
+        _refuse(f"{what}: {error}")
+
+
+def _signed_payload(text: str, host: str, roots: Sequence[x509.Certificate], at: dt.datetime) -> Mapping[str, Any]:
+    try:
+        parsed = jws.parse(text)
+        certificates = read_x5c(parsed.header.get("x5c"))
+    except ValueError as error:
+        _refuse(str(error))
+    try:
+        key = verify_chain(certificates, roots, host, at)
+    except ValueError as error:
+        _refuse(str(error), code="ReleaseCertificateNotTrusted")
+    try:
+        jws.verify(parsed, key)
+    except ValueError as error:
+        _refuse(str(error))
+    return parsed.payload
+
+
+def _check_request(request: Mapping[str, Any], expected: ReleaseExpectation, asked: KeyId) -> None:
+    nonce = request.get("nonce")
+    if expected.nonce is not None and not (isinstance(nonce, str) and hmac.compare_digest(nonce.encode(), expected.nonce.encode())):
+        _refuse("request.nonce is not ours; this answer was made for another request", code="ReleaseNonceMismatch")
+    if request.get("enc") != expected.algorithm:
+        _refuse(f"request.enc is {request.get('enc')!r}, asked was {expected.algorithm}", code="ReleaseAlgorithmMismatch")
+    answered = _key_id(request.get("kid"), "request.kid")
+    if not (answered.host == asked.host and answered.name.lower() == asked.name.lower() and answered.version in {None, asked.version}):
+        _refuse(f"request.kid is {answered}, asked was {asked}", code="ReleaseKeyMismatch")
+
+
+def _policy(bundle: Mapping[str, Any], expected: ReleasePolicy | None) -> ReleasePolicy:
+    data = _member(bundle, "release_policy").get("data")
+    try:
+        policy = ReleasePolicy.parse(b64_any(data if isinstance(data, str) else ""))
+    except (CleanRoomError, ValueError) as error:
+        _refuse(f"release_policy does not parse: {error}")
+    if expected is not None and policy != expected:
+        _refuse(
+            "the key's release policy is not the one expected; somebody changed it after it was set",
+            code="ReleasePolicyMismatch",
+            expected=expected.document(),
+            actual=policy.document(),
+        )
+    return policy
+
+
+def verify_release_response(
+    value: str, expected: ReleaseExpectation, *, roots: Sequence[x509.Certificate], at: dt.datetime | None = None
+) -> VerifiedRelease:
+    """Verify the compact JWS that ``release`` returned.
+
+    Checks, in this order: three canonical segments and RS256; the x5c chain to ``roots`` for the vault's DNS name at ``at``
+    (now); the signature by the leaf; our nonce, algorithm and key; the released key's id, attributes and policy; the
+    ``key_hsm`` envelope (schema 1.0, our wrapping kid, our algorithm).
+
+    Raises:
+        Refused: ``ReleaseResponseNotVerified``, ``ReleaseCertificateNotTrusted``, ``ReleaseNonceMismatch``, ``ReleaseAlgorithmMismatch``,
+            ``ReleaseKeyMismatch``, ``ReleasePolicyMismatch``, ``ReleaseKeyDisabled``.
+    """
+    asked = _key_id(expected.key_id, "the key asked for")
+    payload = _signed_payload(value, asked.dns_name, roots, at or dt.datetime.now(dt.UTC))
+    _check_request(_member(payload, "request"), expected, asked)
+
+    bundle = _member(payload, "response", "key")
+    jwk, attributes = _member(bundle, "key"), _member(bundle, "attributes")
+    released = _key_id(jwk.get("kid"), "response key kid")
+    if released.version is None or not asked.names(released):
+        _refuse(f"the released key is {released}, asked was {asked}", code="ReleaseKeyMismatch")
+    if attributes.get("enabled") is not True:
+        _refuse("the released key is not enabled", code="ReleaseKeyDisabled")
+    if attributes.get("exportable") is not True:
+        _refuse("the released key is not marked exportable")
+    policy = _policy(bundle, expected.policy)
+
+    try:
+        envelope = strict_json(b64_any(str(jwk.get("key_hsm") or "")))
+        ciphertext = b64_any(str(envelope["ciphertext"]))
+    except (ValueError, KeyError, TypeError) as error:
+        _refuse(f"key_hsm does not parse: {type(error).__name__}")
+    if envelope.get("schema_version") != "1.0":
+        _refuse(f"key_hsm.schema_version is {envelope.get('schema_version')!r}, known is 1.0")
+    header = _member(envelope, "header")
+    if header.get("kid") != expected.wrapping_kid:
+        _refuse("key_hsm.header.kid is not our wrapping key", code="ReleaseKeyMismatch")
+    if header.get("alg") != "dir" or header.get("enc") != expected.algorithm:
+        _refuse(
+            f"key_hsm.header is alg {header.get('alg')!r}, enc {header.get('enc')!r}; asked was dir, {expected.algorithm}",
+            code="ReleaseAlgorithmMismatch",
+        )
+    return VerifiedRelease(
+        key_id=str(released),
+        jwk={name: member for name, member in jwk.items() if name != "key_hsm"},
+        attributes=dict(attributes),
+        policy=policy,
+        algorithm=expected.algorithm,
+        ciphertext=ciphertext,
+    )
