@@ -1,0 +1,41 @@
+"""Attestation: parse and verify AMD SEV-SNP evidence, and ask the guest's sidecar for it.
+
+``verify_evidence`` is the entrance; :class:`Verdict` the result; :class:`TrustStore` says who is believed and :class:`Expectations` what
+must hold.
+"""
+
+from cleanroom.attestation.certificates import LeafKind
+from cleanroom.attestation.checks import Check
+from cleanroom.attestation.evidence import ALLOW_ALL_HOST_DATA, AttestationEvidence, host_data_for, report_data_for
+from cleanroom.attestation.guest import GuestAttestor
+from cleanroom.attestation.products import Product, Tcb
+from cleanroom.attestation.reasons import AttestationRejected, Reason
+from cleanroom.attestation.report import GuestPolicy, SnpReport, parse_report
+from cleanroom.attestation.trust import ACI_UVM, AKS_UVM, TrustedRoot, TrustStore, UvmIssuer
+from cleanroom.attestation.verdict import Expectations, Verdict
+from cleanroom.attestation.verify import verify_evidence
+
+__all__ = [
+    "ACI_UVM",
+    "AKS_UVM",
+    "ALLOW_ALL_HOST_DATA",
+    "AttestationEvidence",
+    "AttestationRejected",
+    "Check",
+    "Expectations",
+    "GuestAttestor",
+    "GuestPolicy",
+    "LeafKind",
+    "Product",
+    "Reason",
+    "SnpReport",
+    "Tcb",
+    "TrustStore",
+    "TrustedRoot",
+    "UvmIssuer",
+    "Verdict",
+    "host_data_for",
+    "parse_report",
+    "report_data_for",
+    "verify_evidence",
+]

@@ -1,0 +1,325 @@
+"""The certificate chain of a report: leaf (VCEK or VLEK) ← intermediate (ASK or ASVK) ← root (ARK).
+
+A web-PKI path builder is the wrong tool: the leaves have serial 0, no key usage and PSS signatures. The three links are checked by hand
+with the signature parameters that AMD fixes. Source: AMD 57230 (VCEK certificate and KDS interface).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.utils import CryptographyDeprecationWarning
+from cryptography.x509.oid import NameOID
+
+from cleanroom.attestation.checks import Check, Checklist
+from cleanroom.attestation.products import Product, Tcb, product_from_name
+from cleanroom.attestation.reasons import AttestationRejected, Reason, hostile
+from cleanroom.attestation.trust import TrustedRoot, TrustStore, spki_sha256
+
+# AMD's leaves carry serial number 0, of which cryptography warns at every load; nothing here can change AMD's certificates.
+warnings.filterwarnings("ignore", message="Parsed a serial number which wasn't positive", category=CryptographyDeprecationWarning)
+
+MAX_ENDORSEMENTS: Final = 64 * 1024
+"""Bytes of endorsement text that are looked at; three real certificates take 6 KiB."""
+
+PSS_OID: Final = "1.2.840.113549.1.1.10"
+AMD_PSS: Final = padding.PSS(mgf=padding.MGF1(hashes.SHA384()), salt_length=48)
+
+_AMD: Final = "1.3.6.1.4.1.3704.1"
+_OID_PRODUCT_NAME: Final = f"{_AMD}.2"
+_OID_SPL: Final = {"bootloader": f"{_AMD}.3.1", "tee": f"{_AMD}.3.2", "snp": f"{_AMD}.3.3", "microcode": f"{_AMD}.3.8"}
+_OID_FMC_SPL: Final = f"{_AMD}.3.9"
+_OID_HW_ID: Final = f"{_AMD}.4"
+_OID_CSP_ID: Final = f"{_AMD}.5"
+
+_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]*?)-----END CERTIFICATE-----")
+
+
+class LeafKind(StrEnum):
+    """Whose key signed the report: the chip's own (VCEK) or one lent to a cloud provider (VLEK)."""
+
+    VCEK = "VCEK"
+    VLEK = "VLEK"
+
+
+@dataclass(frozen=True)
+class Validity:
+    """Validity window of one certificate."""
+
+    name: str
+    not_before: datetime
+    not_after: datetime
+
+
+@dataclass(frozen=True)
+class VerifiedChain:
+    """What a chain of verified signatures says. Its validity windows and revocation are for the caller to judge."""
+
+    root: TrustedRoot
+    kind: LeafKind
+    public_key: ec.EllipticCurvePublicKey
+    product_name: str
+    tcb: Tcb
+    hw_id: bytes | None
+    csp_id: str | None
+    validity: tuple[Validity, ...]
+    intermediate_serial: int
+    root_serial: int
+    root_subject: x509.Name
+    root_key: rsa.RSAPublicKey
+
+    @property
+    def product(self) -> Product:
+        return self.root.product
+
+
+@dataclass(frozen=True)
+class ExaminedChain:
+    """The checks made on a chain and, when all passed, what it says."""
+
+    checks: tuple[Check, ...]
+    chain: VerifiedChain
+
+
+def read_endorsements(text: bytes | str) -> list[bytes]:
+    """The DER certificates in an endorsements blob, in the order in which they stand.
+
+    Accepts PEM text, the JSON of Azure's THIM service (``vcekCert`` and ``certificateChain``), and base64 of either. Split on the PEM
+    markers, since Azure joins its PEMs without a newline at the seam.
+
+    Raises:
+        AttestationRejected: ``CertificateChainMalformed``.
+    """
+    data = text.encode("utf-8", "replace") if isinstance(text, str) else text
+    if len(data) > MAX_ENDORSEMENTS:
+        raise _malformed(f"The endorsements have {len(data)} bytes, more than {MAX_ENDORSEMENTS}.", f"{len(data)} bytes")
+    for _ in range(3):  # base64 may be wrapped once more by a transport
+        stripped = data.strip()
+        if stripped.startswith(b"{"):
+            data = _pem_of_thim(stripped)
+        if b"-----BEGIN" in data:
+            return _split_pem(data)
+        try:
+            data = base64.b64decode(b"".join(stripped.split()), validate=True)
+        except (binascii.Error, ValueError):
+            break
+    raise _malformed("The endorsements hold no certificate: neither PEM, nor THIM JSON, nor base64 of either.", "no certificate")
+
+
+def _split_pem(data: bytes) -> list[bytes]:
+    ders = []
+    for match in _PEM.finditer(data):
+        with hostile(Reason.CHAIN_MALFORMED, "certificate"):
+            ders.append(base64.b64decode(b"".join(match.group(1).split()), validate=True))
+    if not ders or data.count(b"-----BEGIN") != len(ders):
+        raise _malformed("The endorsements hold a broken PEM block or one that is no certificate.", f"{len(ders)} readable certificates")
+    return ders
+
+
+def _pem_of_thim(data: bytes) -> bytes:
+    with hostile(Reason.CHAIN_MALFORMED, "THIM certificate JSON"):
+        value = json.loads(data)
+        return f"{value['vcekCert']}\n{value['certificateChain']}".encode()
+
+
+def _malformed(message: str, actual: str) -> AttestationRejected:
+    return AttestationRejected(
+        Reason.CHAIN_MALFORMED, message, expected="three certificates: leaf, intermediate and root, in any order", actual=actual
+    )
+
+
+def examine_chain(ders: Sequence[bytes], trust: TrustStore, checklist: Checklist) -> VerifiedChain:
+    """Verify three certificates up to a trusted root, noting each check; what depends on the time is left out.
+
+    Raises:
+        Stop: A check failed; it is the last in ``checklist``.
+    """
+    roles = checklist.run(
+        "chain-format", lambda: _assign_roles(ders), expected="leaf, intermediate and root", show=lambda found: " <- ".join(map(_cn, found))
+    )
+    leaf, intermediate, root = roles
+    trusted = checklist.run(
+        "root-trusted",
+        lambda: _trusted_root(root, trust),
+        expected="a root key that is pinned and has signed itself",
+        show=lambda found: f"{'development' if found.development else 'AMD'} {found.product} {found.spki_sha256[:16]}…",
+    )
+    links = [(child, _signed_by(child, parent)) for child, parent in ((intermediate, root), (leaf, intermediate))]
+    checklist.require(
+        "chain-signatures",
+        all(verifies for _, verifies in links),
+        expected="RSASSA-PSS SHA-384 signatures of root over intermediate and of intermediate over leaf",
+        actual=", ".join(f"{_cn(child)} {'verifies' if verifies else 'does not verify'}" for child, verifies in links),
+        reason=Reason.CHAIN_SIGNATURE_INVALID,
+        message="A certificate of the chain is not signed by the next one; certificates of different chains may have been mixed.",
+    )
+    kind = checklist.run(
+        "chain-roles",
+        lambda: _leaf_kind(leaf, intermediate, root, trusted.product),
+        expected=f"SEV-VCEK under SEV-{trusted.product} or SEV-VLEK under SEV-VLEK-{trusted.product}, CA flags accordingly",
+        show=lambda found: f"{found} of {trusted.product}",
+    )
+    return checklist.run(
+        "leaf-certificate",
+        lambda: _read_leaf(leaf, intermediate, root, trusted, kind),
+        expected=f"a P-384 key and AMD's extensions of {trusted.product}",
+        show=lambda found: f"{found.product_name} TCB {found.tcb.text(found.product)}",
+    )
+
+
+def _assign_roles(ders: Sequence[bytes]) -> tuple[x509.Certificate, x509.Certificate, x509.Certificate]:
+    if len(ders) != 3:
+        raise _malformed(f"The endorsements hold {len(ders)} certificates; exactly three are needed.", f"{len(ders)} certificates")
+    with hostile(Reason.CHAIN_MALFORMED, "certificate"):
+        certificates = [x509.load_der_x509_certificate(der) for der in ders]
+        roots = [each for each in certificates if each.subject == each.issuer]
+        others = [each for each in certificates if each.subject != each.issuer]
+        if len(roots) == 1:
+            for leaf, intermediate in (others, others[::-1]):
+                if leaf.issuer == intermediate.subject and intermediate.issuer == roots[0].subject:
+                    return leaf, intermediate, roots[0]
+        actual = ", ".join(f"{_cn(each)} issued by {_cn_of(each.issuer)}" for each in certificates)
+    raise _malformed("The three certificates do not link: each one's issuer must be the next one's subject.", actual)
+
+
+def _trusted_root(root: x509.Certificate, trust: TrustStore) -> TrustedRoot:
+    with hostile(Reason.ROOT_NOT_TRUSTED, "root certificate's key"):
+        fingerprint = spki_sha256(root)
+    found = trust.root(fingerprint)
+    if found is None or not _signed_by(root, root):
+        raise AttestationRejected(
+            Reason.ROOT_NOT_TRUSTED,
+            f"The root {_cn(root)} is not trusted: its key is not among the pinned ones, or it has not signed its own certificate.",
+            expected=", ".join(f"{each.product} {each.spki_sha256[:16]}…" for each in trust.roots) or "no root at all",
+            actual=f"{_cn(root)} {fingerprint[:16]}…",
+        )
+    return found
+
+
+def _signed_by(child: x509.Certificate, parent: x509.Certificate) -> bool:
+    """RSASSA-PSS with SHA-384, MGF1-SHA-384 and a salt of 48 bytes: fixed by AMD, so never read from the certificate."""
+    try:
+        key = parent.public_key()
+        if not isinstance(key, rsa.RSAPublicKey) or child.signature_algorithm_oid.dotted_string != PSS_OID:
+            return False
+        key.verify(child.signature, child.tbs_certificate_bytes, AMD_PSS, hashes.SHA384())
+    except (InvalidSignature, ValueError, TypeError):
+        return False
+    except Exception:  # an unsupported key type of a crafted certificate: no signature of ours
+        return False
+    return True
+
+
+def _leaf_kind(leaf: x509.Certificate, intermediate: x509.Certificate, root: x509.Certificate, product: Product) -> LeafKind:
+    with hostile(Reason.CHAIN_MALFORMED, "certificate extension"):
+        for kind, issuer in ((LeafKind.VCEK, f"SEV-{product}"), (LeafKind.VLEK, f"SEV-VLEK-{product}")):
+            if _cn(leaf) == f"SEV-{kind}" and _cn(intermediate) == issuer and _cn(root) == f"ARK-{product}":
+                break
+        else:
+            raise _malformed("The certificates' names do not fit together.", " <- ".join(map(_cn, (leaf, intermediate, root))))
+        if not _is_ca(root) or not _is_ca(intermediate) or _is_ca(leaf):
+            raise _malformed("Root and intermediate must be certificate authorities, and the leaf must not be one.", "other CA flags")
+    return kind
+
+
+def _is_ca(certificate: x509.Certificate) -> bool:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        return False
+
+
+def _read_leaf(
+    leaf: x509.Certificate, intermediate: x509.Certificate, root: x509.Certificate, trusted: TrustedRoot, kind: LeafKind
+) -> VerifiedChain:
+    product = trusted.product
+    with hostile(Reason.CHAIN_MALFORMED, "leaf certificate"):
+        key = leaf.public_key()
+        if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
+            raise _malformed("The leaf's key is not a P-384 key.", type(key).__name__)
+        values = {
+            each.oid.dotted_string: each.value.value for each in leaf.extensions if isinstance(each.value, x509.UnrecognizedExtension)
+        }
+        name = _ia5(values, _OID_PRODUCT_NAME, "productName")
+        if product_from_name(name) is not product:
+            raise AttestationRejected(
+                Reason.PRODUCT_MISMATCH,
+                f"The leaf certificate is for {name!r}, its root for {product}.",
+                expected=str(product),
+                actual=name,
+            )
+        components = {component: _spl(values, oid) for component, oid in _OID_SPL.items()}
+        if product.has_fmc:
+            components["fmc"] = _spl(values, _OID_FMC_SPL)
+        hw_id = csp_id = None
+        if kind is LeafKind.VCEK:
+            hw_id = _hw_id(values.get(_OID_HW_ID), product)
+        else:
+            csp_id = _ia5(values, _OID_CSP_ID, "CSP_ID")
+        root_key = root.public_key()
+        assert isinstance(root_key, rsa.RSAPublicKey)
+        return VerifiedChain(
+            root=trusted,
+            kind=kind,
+            public_key=key,
+            product_name=name,
+            tcb=Tcb(**components),
+            hw_id=hw_id,
+            csp_id=csp_id,
+            validity=tuple(Validity(_cn(each), each.not_valid_before_utc, each.not_valid_after_utc) for each in (leaf, intermediate, root)),
+            # Not the leaf's: it is 0 on every AMD leaf, and reading it warns.
+            intermediate_serial=intermediate.serial_number,
+            root_serial=root.serial_number,
+            root_subject=root.subject,
+            root_key=root_key,
+        )
+
+
+def _spl(values: dict[str, bytes], oid: str) -> int:
+    """A security version number: a DER INTEGER of 0 to 255. Values from 128 on take two content octets."""
+    raw = values.get(oid)
+    if raw is None:
+        raise _malformed(f"The leaf certificate lacks the extension {oid}.", "absent")
+    well_formed = len(raw) == 3 and raw[:2] == b"\x02\x01" and raw[2] < 0x80
+    well_formed_high = len(raw) == 4 and raw[:3] == b"\x02\x02\x00" and raw[3] >= 0x80
+    if not well_formed and not well_formed_high:
+        raise _malformed(f"The extension {oid} is not a DER INTEGER of 0 to 255.", raw[:16].hex())
+    return raw[-1]
+
+
+def _ia5(values: dict[str, bytes], oid: str, name: str) -> str:
+    raw = values.get(oid)
+    if raw is None or len(raw) < 3 or raw[0] != 0x16 or raw[1] >= 0x80 or raw[1] != len(raw) - 2:
+        raise _malformed(f"The leaf certificate's {name} is absent or no IA5String.", "absent" if raw is None else raw[:16].hex())
+    return raw[2:].decode("ascii")
+
+
+def _hw_id(raw: bytes | None, product: Product) -> bytes:
+    length = product.chip_id_length
+    if raw is not None and len(raw) == length + 2 and raw[:2] == bytes((0x04, length)):
+        raw = raw[2:]  # wrapped in an OCTET STRING, which AMD's own certificates are not
+    if raw is None or len(raw) != length:
+        raise _malformed(f"The leaf certificate's hwID must have {length} bytes on {product}.", f"{len(raw)} bytes" if raw else "absent")
+    return raw
+
+
+def _cn(certificate: x509.Certificate) -> str:
+    return _cn_of(certificate.subject)
+
+
+def _cn_of(name: x509.Name) -> str:
+    attributes = name.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(attributes[0].value)[:64] if attributes else "(no name)"

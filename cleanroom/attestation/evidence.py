@@ -1,0 +1,69 @@
+"""What an attester sends: the ``attestation`` object of the governance service, and the digest that binds data to a report."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict
+
+from cleanroom.attestation.reasons import AttestationRejected, Reason, hostile
+
+REPORT_DATA_SIZE: Final = 64
+MAX_EVIDENCE_TEXT: Final = 96 * 1024
+
+ALLOW_ALL_HOST_DATA: Final = frozenset({"73973b78d70cc68353426de188db5dfc57e5b766e399935fb73a61127ea26d20"})
+"""host_data of the policy that allows every container, which the public clean-room samples use. Production refuses it."""
+
+
+class AttestationEvidence(BaseModel):
+    """The wire shape of the governance service's ``attestation``: base64 texts, and the TCB that the certificate was fetched for."""
+
+    model_config = ConfigDict(frozen=True)
+
+    evidence: str
+    """base64 of the 1184-byte report."""
+    endorsements: str
+    """base64 of concatenated PEM, leaf + ASK + ARK. Plain PEM, THIM JSON and base64 of that are read too."""
+    uvm_endorsements: str | None = None
+    """base64 of a COSE_Sign1."""
+    endorsed_tcb: str | None = None
+    """16 hex digits, most significant byte first."""
+
+    @staticmethod
+    def of(report: bytes, chain: bytes, uvm: bytes | None = None, endorsed_tcb: str | None = None) -> AttestationEvidence:
+        """Evidence from raw parts: the report's bytes, a PEM chain, and the bytes of a COSE_Sign1."""
+        return AttestationEvidence(
+            evidence=base64.b64encode(report).decode(),
+            endorsements=base64.b64encode(chain).decode(),
+            uvm_endorsements=base64.b64encode(uvm).decode() if uvm is not None else None,
+            endorsed_tcb=endorsed_tcb,
+        )
+
+    def digest(self) -> str:
+        """SHA-256 over the evidence's canonical JSON, in hex: a name for exactly this evidence."""
+        return hashlib.sha256(self.model_dump_json(exclude_none=True).encode()).hexdigest()
+
+
+def report_data_for(data: bytes) -> bytes:
+    """The 64 bytes that bind ``data`` to a report: its SHA-256, then 32 zero bytes."""
+    return hashlib.sha256(data).digest() + bytes(32)
+
+
+def host_data_for(security_policy_base64: str) -> bytes:
+    """host_data of a confidential container group: SHA-256 of its security policy *after* base64 decoding (the Rego text)."""
+    return hashlib.sha256(base64.b64decode(security_policy_base64, validate=True)).digest()
+
+
+def decode_base64(text: str, reason: Reason, what: str) -> bytes:
+    """Strict base64, white space aside.
+
+    Raises:
+        AttestationRejected: With ``reason``.
+    """
+    with hostile(reason, what):
+        if len(text) > MAX_EVIDENCE_TEXT:
+            limit = f"at most {MAX_EVIDENCE_TEXT} characters"
+            raise AttestationRejected(reason, f"The {what} has {len(text)} characters.", expected=limit, actual=f"{len(text)} characters")
+        return base64.b64decode("".join(text.split()), validate=True)

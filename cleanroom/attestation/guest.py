@@ -1,0 +1,99 @@
+"""Client of the attestation sidecar inside a confidential container group.
+
+The real one listens on ``http://localhost:8284`` in the same group; its routes are in the confidential-sidecar-containers project. A report
+is made for whatever runtime data the caller names, so it must be reachable from inside the guest only.
+"""
+
+from __future__ import annotations
+
+import base64
+import ssl
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+from pydantic import ValidationError
+
+from cleanroom.attestation.evidence import AttestationEvidence
+from cleanroom.errors import CleanRoomError, Internal, Refused, Unavailable
+
+_TIMEOUT: Final = httpx.Timeout(30.0, connect=5.0)
+_ROUTE: Final = "/attest/combined"
+
+
+class GuestAttestor:
+    """Asks the sidecar for this guest's own evidence.
+
+    Args:
+        base_url: Of the sidecar, without the route.
+        ca_file: PEM roots to trust for TLS; None for the system's, or for plain HTTP inside the guest.
+    """
+
+    def __init__(self, base_url: str, *, ca_file: Path | None = None) -> None:
+        self._url = base_url.rstrip("/") + _ROUTE
+        self._verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=str(ca_file)) if ca_file else True
+
+    async def attest(self, runtime_data: bytes) -> AttestationEvidence:
+        """Evidence whose report data is ``report_data_for(runtime_data)``.
+
+        Raises:
+            Unavailable: ``GuestAttestationUnavailable``: no answer, or a server error. Retryable.
+            Refused: ``GuestAttestationRefused``: the sidecar answered with a client error.
+            Internal: ``GuestAttestationMalformed``: the answer is no evidence.
+        """
+        try:
+            async with httpx.AsyncClient(verify=self._verify, timeout=_TIMEOUT) as client:
+                response = await client.post(self._url, json=_body(runtime_data))
+        except httpx.HTTPError as error:
+            raise _unreachable(error) from error
+        return _evidence(response)
+
+    def attest_sync(self, runtime_data: bytes) -> AttestationEvidence:
+        """:meth:`attest` for code without an event loop."""
+        try:
+            with httpx.Client(verify=self._verify, timeout=_TIMEOUT) as client:
+                response = client.post(self._url, json=_body(runtime_data))
+        except httpx.HTTPError as error:
+            raise _unreachable(error) from error
+        return _evidence(response)
+
+
+def _body(runtime_data: bytes) -> dict[str, Any]:
+    return {"runtime_data": base64.b64encode(runtime_data).decode()}
+
+
+def _unreachable(error: httpx.HTTPError) -> CleanRoomError:
+    # Without the URL: in development its path is the guest's capability.
+    return Unavailable(
+        "GuestAttestationUnavailable",
+        "The guest's attestation sidecar did not answer.",
+        cause=type(error).__name__,
+        hint="Check that the sidecar runs in the same container group and that its address is configured.",
+        party="operator",
+    )
+
+
+def _evidence(response: httpx.Response) -> AttestationEvidence:
+    if response.status_code >= 500:
+        raise Unavailable(
+            "GuestAttestationUnavailable",
+            f"The guest's attestation sidecar answered {response.status_code}.",
+            cause=response.text[:500],
+            party="operator",
+        )
+    if response.status_code != 200:
+        raise Refused(
+            "GuestAttestationRefused",
+            f"The guest's attestation sidecar answered {response.status_code}.",
+            cause=response.text[:500],
+            party="operator",
+        )
+    try:
+        return AttestationEvidence.model_validate_json(response.content)
+    except ValidationError as error:
+        raise Internal(
+            "GuestAttestationMalformed",
+            "The guest's attestation sidecar answered something that is no evidence.",
+            cause=str(error.error_count()) + " invalid members",
+            party="operator",
+        ) from error

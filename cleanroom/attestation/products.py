@@ -1,0 +1,126 @@
+"""AMD processor product lines: how a report or a certificate names one, and each one's TCB layout.
+
+The product decides the TCB layout, the certificate extensions that must be there, the length of the chip id and which root applies, so
+"unknown" is an error and never a default: decoding a Turin TCB with Milan's layout gives plausible nonsense.
+Source: AMD 56860 (SEV-SNP firmware ABI), tables TCB_VERSION and ATTESTATION_REPORT; AMD 57230 (VCEK certificates and KDS).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict
+
+from cleanroom.attestation.reasons import AttestationRejected, Reason
+
+
+class Product(StrEnum):
+    """A product line, spelled as in AMD's certificates (``ARK-Milan``)."""
+
+    MILAN = "Milan"
+    GENOA = "Genoa"
+    TURIN = "Turin"
+
+    @property
+    def chip_id_length(self) -> int:
+        """Significant bytes of ``chip_id``, which is also the length of the hwID extension: 8 on Turin, else 64."""
+        return 8 if self is Product.TURIN else 64
+
+    @property
+    def has_fmc(self) -> bool:
+        """Whether the TCB has a firmware-of-the-management-controller (FMC) component."""
+        return self is Product.TURIN
+
+
+_CPUID: Final = (
+    (0x19, 0x00, 0x0F, Product.MILAN),
+    (0x19, 0x10, 0x1F, Product.GENOA),
+    (0x19, 0xA0, 0xAF, Product.GENOA),  # Bergamo and Siena: Genoa's keys and layout
+    (0x1A, 0x00, 0x11, Product.TURIN),
+)
+
+
+def product_from_cpuid(family: int, model: int) -> Product:
+    """The product line of a combined CPUID family and model, as in report versions 3 and later.
+
+    Raises:
+        AttestationRejected: ``ProductUnsupported`` for everything not listed, the next generation included.
+    """
+    for known_family, first, last, product in _CPUID:
+        if family == known_family and first <= model <= last:
+            return product
+    raise AttestationRejected(
+        Reason.PRODUCT_UNSUPPORTED,
+        f"The report comes from CPU family {family:#04x} model {model:#04x}, which is neither Milan, Genoa nor Turin.",
+        expected="a CPU of Milan, Genoa or Turin",
+        actual=f"family {family:#04x}, model {model:#04x}",
+    )
+
+
+def product_from_name(name: str) -> Product | None:
+    """The product line of a certificate's productName (``Milan-B0`` → Milan); the stepping is not compared. None: not known."""
+    prefix = name.split("-", 1)[0]
+    return next((product for product in Product if product.value == prefix), None)
+
+
+class Tcb(BaseModel):
+    """Security version numbers of one TCB, one byte each (0–255). ``fmc`` is Turin's; zero elsewhere."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fmc: int = 0
+    bootloader: int
+    tee: int
+    snp: int
+    microcode: int
+
+    def covers(self, minimum: Tcb) -> bool:
+        """Whether every component is at least that of ``minimum``; an ordering of the whole number would let microcode dominate."""
+        return all(getattr(self, name) >= getattr(minimum, name) for name in TCB_COMPONENTS)
+
+    def text(self, product: Product) -> str:
+        """``bl.tee.snp.ucode``, on Turin ``fmc.bl.tee.snp.ucode``."""
+        shown = (self.bootloader, self.tee, self.snp, self.microcode)
+        return ".".join(str(n) for n in ((self.fmc, *shown) if product.has_fmc else shown))
+
+
+TCB_COMPONENTS: Final = ("fmc", "bootloader", "tee", "snp", "microcode")
+
+# Byte of TCB_VERSION that holds each component; the bytes that no component names must be zero.
+_LAYOUT_MILAN: Final = {"bootloader": 0, "tee": 1, "snp": 6, "microcode": 7}
+_LAYOUT_TURIN: Final = {"fmc": 0, "bootloader": 1, "tee": 2, "snp": 3, "microcode": 7}
+
+
+def _layout(product: Product) -> dict[str, int]:
+    return _LAYOUT_TURIN if product is Product.TURIN else _LAYOUT_MILAN
+
+
+def decode_tcb(raw: bytes, product: Product) -> Tcb:
+    """Decode the 8 bytes of a TCB_VERSION by the product's layout.
+
+    Raises:
+        AttestationRejected: ``ReportedTcbMismatch`` when a byte that the layout reserves is not zero.
+    """
+    layout = _layout(product)
+    if any(value for index, value in enumerate(raw) if index not in layout.values()):
+        raise AttestationRejected(
+            Reason.TCB_MISMATCH,
+            f"The TCB {raw.hex()} sets bytes that {product} reserves.",
+            expected=f"zero in the reserved bytes of {product}'s TCB",
+            actual=raw.hex(),
+        )
+    return Tcb(**{name: raw[index] for name, index in layout.items()})
+
+
+def encode_tcb(tcb: Tcb, product: Product) -> bytes:
+    """The 8 bytes of a TCB_VERSION; the inverse of :func:`decode_tcb`."""
+    raw = bytearray(8)
+    for name, index in _layout(product).items():
+        raw[index] = getattr(tcb, name)
+    return bytes(raw)
+
+
+def tcb_text(raw: bytes) -> str:
+    """The 16 hex digits that Azure calls ``tcbm``: the 8 bytes as a number, most significant byte first."""
+    return raw[::-1].hex()

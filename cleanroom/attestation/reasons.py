@@ -1,0 +1,104 @@
+"""Why evidence is refused: one stable reason for each way to fail, and the error that carries it.
+
+A reason is what callers match on; the text beside it is for people. Names that a real service uses for the same failure keep that service's
+spelling (``TeeDebugModeEnabled``, ``ReportDataMismatch``, ``HostDataMismatch``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+
+from cleanroom.errors import Refused
+
+
+class Reason(StrEnum):
+    """The closed list of refusals, in the order in which the checks run (groups A to E of the verification procedure)."""
+
+    # A. Structure of the report
+    REPORT_MALFORMED = "ReportMalformed"
+    REPORT_VERSION_UNSUPPORTED = "ReportVersionUnsupported"
+    SIGNATURE_ALGORITHM_UNSUPPORTED = "SignatureAlgorithmUnsupported"
+    SIGNING_KEY_UNSUPPORTED = "SigningKeyUnsupported"
+    SIGNATURE_ENCODING_INVALID = "SignatureEncodingInvalid"
+    # B. Certificate chain
+    CHAIN_MALFORMED = "CertificateChainMalformed"
+    LEAF_KIND_MISMATCH = "LeafCertificateKindMismatch"
+    ROOT_NOT_TRUSTED = "RootNotTrusted"
+    CHAIN_SIGNATURE_INVALID = "CertificateSignatureInvalid"
+    CERTIFICATE_NOT_YET_VALID = "CertificateNotYetValid"
+    CERTIFICATE_EXPIRED = "CertificateExpired"
+    CERTIFICATE_REVOKED = "CertificateRevoked"
+    REVOCATION_UNKNOWN = "RevocationStatusUnknown"
+    # C. Report against certificate
+    REPORT_SIGNATURE_INVALID = "ReportSignatureInvalid"
+    PRODUCT_UNSUPPORTED = "ProductUnsupported"
+    PRODUCT_MISMATCH = "ProductMismatch"
+    TCB_MISMATCH = "ReportedTcbMismatch"
+    CHIP_KEY_MASKED = "ChipKeyMasked"
+    CHIP_ID_MISMATCH = "ChipIdMismatch"
+    CLOUD_PROVIDER_NOT_ALLOWED = "CloudProviderNotAllowed"
+    # D. Guest policy and platform
+    POLICY_RESERVED_BIT = "GuestPolicyReservedBit"
+    DEBUG_ALLOWED = "TeeDebugModeEnabled"
+    MIGRATION_ALLOWED = "MigrationAllowed"
+    SMT_ALLOWED = "SmtAllowed"
+    SINGLE_SOCKET_NOT_REQUIRED = "SingleSocketNotRequired"
+    ABI_TOO_OLD = "GuestAbiTooOld"
+    VMPL_MISMATCH = "VmplMismatch"
+    TCB_TOO_OLD = "TcbTooOld"
+    ENDORSED_TCB_MISMATCH = "EndorsedTcbMismatch"
+    GUEST_SVN_TOO_OLD = "GuestSvnTooOld"
+    ID_KEY_DIGEST_MISMATCH = "IdKeyDigestMismatch"
+    AUTHOR_KEY_DIGEST_MISMATCH = "AuthorKeyDigestMismatch"
+    FAMILY_ID_MISMATCH = "FamilyIdMismatch"
+    IMAGE_ID_MISMATCH = "ImageIdMismatch"
+    # E. Bindings
+    REPORT_DATA_MISMATCH = "ReportDataMismatch"
+    HOST_DATA_MISMATCH = "HostDataMismatch"
+    HOST_DATA_REFUSED = "HostDataRefused"
+    MEASUREMENT_MISMATCH = "MeasurementMismatch"
+    UVM_MISSING = "UvmEndorsementMissing"
+    UVM_MALFORMED = "UvmEndorsementMalformed"
+    UVM_CHAIN_INVALID = "UvmCertificateChainInvalid"
+    UVM_SIGNATURE_INVALID = "UvmSignatureInvalid"
+    UVM_ISSUER_NOT_TRUSTED = "UvmIssuerNotTrusted"
+    UVM_SVN_TOO_OLD = "UvmSvnTooOld"
+    UVM_MEASUREMENT_MISMATCH = "UvmMeasurementMismatch"
+    # Azure confidential VM evidence
+    HCL_REPORT_MALFORMED = "HclReportMalformed"
+    RUNTIME_CLAIMS_MALFORMED = "RuntimeClaimsMalformed"
+    RUNTIME_CLAIMS_MISMATCH = "RuntimeClaimsMismatch"
+    TPM_QUOTE_MALFORMED = "TpmQuoteMalformed"
+    TPM_QUOTE_SIGNATURE_INVALID = "TpmQuoteSignatureInvalid"
+    NONCE_MISMATCH = "NonceMismatch"
+    PCR_DIGEST_MISMATCH = "PcrDigestMismatch"
+    USER_DATA_MISMATCH = "UserDataMismatch"
+
+
+class AttestationRejected(Refused):
+    """Evidence was refused. ``code`` is the :class:`Reason`; expected and actual are in ``details``."""
+
+    def __init__(self, reason: Reason, message: str, *, expected: str = "", actual: str = "", cause: str | None = None) -> None:
+        super().__init__(str(reason), message, cause=cause, party="operator", details={"expected": expected, "actual": actual})
+        self.reason = reason
+        self.expected = expected
+        self.actual = actual
+
+
+@contextmanager
+def hostile(reason: Reason, what: str) -> Iterator[None]:
+    """Run a parser over bytes that an adversary wrote: whatever it raises becomes one :class:`AttestationRejected`.
+
+    The parsers of X.509, CBOR and JSON raise a dozen unrelated exception types on crafted input (``ValueError``, ``OverflowError``,
+    ``UnsupportedAlgorithm``, ``RecursionError`` …). A list of them would be wrong with the next release, hence the broad net.
+    """
+    try:
+        yield
+    except AttestationRejected:
+        raise
+    except Exception as error:
+        raise AttestationRejected(
+            reason, f"{what} cannot be read.", expected=f"a well-formed {what}", actual=type(error).__name__
+        ) from error

@@ -1,0 +1,76 @@
+"""Certificate revocation lists of AMD's key distribution service.
+
+One list per product and flavour (``/vcek/v1/<product>/crl``, ``/vlek/v1/<product>/crl``), signed by the ARK, naming intermediates. AMD does
+not list single chips: old firmware is kept out by a minimum TCB. Nothing is fetched here; a caller supplies the bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+
+from cleanroom.attestation.certificates import AMD_PSS, PSS_OID, VerifiedChain
+from cleanroom.attestation.reasons import AttestationRejected, Reason, hostile
+
+MAX_CRL: Final = 1024 * 1024
+
+
+def check_revocation(chain: VerifiedChain, crls: Sequence[bytes], at: datetime, *, accept_stale: bool = False) -> str:
+    """Judge a chain by the lists that its root has issued; returns what was found, in words.
+
+    Args:
+        chain: A chain whose signatures verify.
+        crls: DER or PEM lists; those of other issuers are passed over.
+        at: The instant.
+        accept_stale: Whether a list past its ``nextUpdate`` still counts.
+
+    Raises:
+        AttestationRejected: ``CertificateRevoked``; ``RevocationStatusUnknown`` when no list applies, or one that applies is malformed,
+            wrongly signed, not yet valid, or stale.
+    """
+    applied = 0
+    for data in crls:
+        with hostile(Reason.REVOCATION_UNKNOWN, "revocation list"):
+            if len(data) > MAX_CRL:
+                raise ValueError("too long")
+            crl = x509.load_pem_x509_crl(data) if data.lstrip().startswith(b"-----BEGIN") else x509.load_der_x509_crl(data)
+            if crl.issuer != chain.root_subject:
+                continue
+            _check_list(crl, chain, at, accept_stale)
+        applied += 1
+    if not applied:
+        raise _unknown("No revocation list of this root was given.", f"{len(crls)} lists of other issuers")
+    return f"not revoked by {applied} list{'s' if applied > 1 else ''}"
+
+
+def _check_list(crl: x509.CertificateRevocationList, chain: VerifiedChain, at: datetime, accept_stale: bool) -> None:
+    try:
+        if crl.signature_algorithm_oid.dotted_string != PSS_OID:
+            raise InvalidSignature
+        chain.root_key.verify(crl.signature, crl.tbs_certlist_bytes, AMD_PSS, hashes.SHA384())
+    except InvalidSignature as error:
+        raise _unknown("The revocation list is not signed by the root.", "signature does not verify") from error
+    start, end = crl.last_update_utc, crl.next_update_utc
+    if at < start:
+        raise _unknown("The revocation list is not valid yet.", f"valid from {start.isoformat()}")
+    if (end is None or at > end) and not accept_stale:
+        raise _unknown("The revocation list is stale.", f"valid until {end.isoformat() if end else 'nowhere stated'}")
+    for name, serial in (("intermediate", chain.intermediate_serial), ("root", chain.root_serial)):
+        if crl.get_revoked_certificate_by_serial_number(serial) is not None:
+            raise AttestationRejected(
+                Reason.CERTIFICATE_REVOKED,
+                f"The {name} certificate {serial:#x} is revoked.",
+                expected="no certificate of the chain on the list",
+                actual=f"{name} {serial:#x} is listed",
+            )
+
+
+def _unknown(message: str, actual: str) -> AttestationRejected:
+    return AttestationRejected(
+        Reason.REVOCATION_UNKNOWN, message, expected="a current revocation list, signed by the root of the chain", actual=actual
+    )

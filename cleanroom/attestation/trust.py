@@ -1,0 +1,175 @@
+"""What is trusted: AMD root keys pinned by fingerprint, and the issuers of utility-VM endorsements.
+
+A key is pinned, not a certificate: a re-issued ARK certificate keeps its key. The fingerprints are SHA-256 over the DER
+SubjectPublicKeyInfo of AMD's ARK certificates (AMD 57230; published at kdsintf.amd.com ``/vcek/v1/<product>/cert_chain``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.x509.oid import NameOID
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cleanroom.attestation.cache import VerifiedCache
+from cleanroom.attestation.products import Product, product_from_name
+from cleanroom.errors import InvalidInput, NotFound
+
+if TYPE_CHECKING:
+    from cleanroom.attestation.certificates import ExaminedChain
+    from cleanroom.attestation.uvm import UvmEndorsement
+
+TRUST_FILE_FORMAT: Final = "cleanroom-attestation-trust/1"
+
+
+class TrustedRoot(BaseModel):
+    """One root key. ``development`` roots say so in every verdict that rests on them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    spki_sha256: str
+    """SHA-256 of the DER SubjectPublicKeyInfo, 64 lower-case hex digits."""
+    product: Product
+    development: bool = False
+
+
+class UvmIssuer(BaseModel):
+    """Who may endorse a utility VM: a row of (did:x509 issuer, feed, least security version)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    issuer: str
+    feed: str
+    minimum_svn: int
+    development: bool = False
+
+
+AMD_ROOTS: Final = (
+    TrustedRoot(spki_sha256="9f056bee44377e29308cb5ffa895bdfb62d18881fa6bed8d6f075b0204089cb9", product=Product.MILAN),
+    TrustedRoot(spki_sha256="429a69c9422aa258ee4d8db5fcda9c6470ef15f8cd5a9cebd6cbc7d90b863831", product=Product.GENOA),
+    TrustedRoot(spki_sha256="4f125410563a2ab9a50356f9243f6fe0b6f73de98603f53f90339c70e9d7ad08", product=Product.TURIN),
+)
+
+_MICROSOFT_SUPPLY_CHAIN: Final = "did:x509:0:sha256:I__iuL25oXEVFdTP_aBLx_eT1RPHbCQ_ECBQfYZpt9s::eku:1.3.6.1.4.1.311.76.59.1"
+ACI_UVM: Final = UvmIssuer(issuer=f"{_MICROSOFT_SUPPLY_CHAIN}.2", feed="ContainerPlat-AMD-UVM", minimum_svn=100)
+"""Azure Container Instances and virtual nodes."""
+AKS_UVM: Final = UvmIssuer(issuer=f"{_MICROSOFT_SUPPLY_CHAIN}.5", feed="ConfAKS-AMD-UVM", minimum_svn=1)
+"""Confidential AKS node pools; not trusted unless asked for."""
+
+
+class _TrustFile(BaseModel):
+    """The JSON form of a trust file. ``roots`` and ``uvm`` rows are marked as development whatever they say."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: str
+    note: str = ""
+    roots: tuple[TrustedRoot, ...] = ()
+    uvm: tuple[UvmIssuer, ...] = ()
+
+
+class TrustStore:
+    """Roots and endorsement issuers, immutable, with a cache of what was verified against exactly these.
+
+    Share one store per process: verified certificate chains and endorsements are remembered by the hash of their bytes.
+    """
+
+    def __init__(self, roots: Iterable[TrustedRoot], uvm: Iterable[UvmIssuer] = ()) -> None:
+        self._roots = {root.spki_sha256: root for root in roots}
+        self._uvm = tuple(uvm)
+        self.chains: VerifiedCache[ExaminedChain] = VerifiedCache(256)
+        self.endorsements: VerifiedCache[UvmEndorsement] = VerifiedCache(64)
+
+    @staticmethod
+    def amd() -> TrustStore:
+        """AMD's Milan, Genoa and Turin roots, and the ACI row of utility-VM endorsements."""
+        return TrustStore(AMD_ROOTS, (ACI_UVM,))
+
+    @staticmethod
+    def load(*, amd: bool = True, root_files: Sequence[Path] = (), uvm_rows: Sequence[UvmIssuer] = ()) -> TrustStore:
+        """A store of AMD's roots (unless ``amd`` is false) plus what each file adds.
+
+        Args:
+            amd: Whether AMD's roots and the ACI row are trusted.
+            root_files: Trust files as JSON, or PEM certificates named ``ARK-<product>``. Everything from a file counts as development.
+            uvm_rows: Further issuers of utility-VM endorsements.
+
+        Raises:
+            NotFound: ``TrustFileNotFound``.
+            InvalidInput: ``TrustFileInvalid``.
+        """
+        roots: list[TrustedRoot] = list(AMD_ROOTS) if amd else []
+        uvm: list[UvmIssuer] = [ACI_UVM] if amd else []
+        for path in root_files:
+            more_roots, more_uvm = _read_trust_file(Path(path))
+            roots += more_roots
+            uvm += more_uvm
+        return TrustStore(roots, (*uvm, *uvm_rows))
+
+    def root(self, spki_sha256: str) -> TrustedRoot | None:
+        """The trusted root with this key, if there is one."""
+        return self._roots.get(spki_sha256)
+
+    @property
+    def roots(self) -> tuple[TrustedRoot, ...]:
+        return tuple(self._roots.values())
+
+    @property
+    def uvm(self) -> tuple[UvmIssuer, ...]:
+        return self._uvm
+
+    def uvm_issuer(self, issuer: str, feed: str) -> UvmIssuer | None:
+        """The row for this issuer and feed, if there is one."""
+        return next((row for row in self._uvm if row.issuer == issuer and row.feed == feed), None)
+
+
+def spki_sha256(certificate: x509.Certificate) -> str:
+    """Fingerprint of a certificate's key: SHA-256 of the DER SubjectPublicKeyInfo, in hex."""
+    spki = certificate.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(spki).hexdigest()
+
+
+def trust_file_text(roots: Sequence[TrustedRoot], uvm: Sequence[UvmIssuer], note: str = "") -> str:
+    """The JSON text that :meth:`TrustStore.load` reads."""
+    value = _TrustFile(format=TRUST_FILE_FORMAT, note=note, roots=tuple(roots), uvm=tuple(uvm))
+    return value.model_dump_json(indent=2) + "\n"
+
+
+def _read_trust_file(path: Path) -> tuple[list[TrustedRoot], list[UvmIssuer]]:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise NotFound("TrustFileNotFound", f"There is no trust file {path}.") from error
+    except OSError as error:
+        raise InvalidInput("TrustFileInvalid", f"The trust file {path} cannot be read.", cause=error.strerror) from error
+    try:
+        if b"-----BEGIN" in data and not data.lstrip().startswith(b"{"):
+            return [_root_from_certificate(each) for each in x509.load_pem_x509_certificates(data)], []
+        parsed = _TrustFile.model_validate(json.loads(data))
+        if parsed.format != TRUST_FILE_FORMAT:
+            raise ValueError(f"format is {parsed.format!r}, expected {TRUST_FILE_FORMAT!r}")
+    except (ValueError, ValidationError) as error:
+        raise InvalidInput(
+            "TrustFileInvalid",
+            f"The trust file {path} is neither JSON of format {TRUST_FILE_FORMAT} nor PEM certificates named ARK-<product>.",
+            cause=str(error),
+        ) from error
+    return (
+        [root.model_copy(update={"development": True}) for root in parsed.roots],
+        [row.model_copy(update={"development": True}) for row in parsed.uvm],
+    )
+
+
+def _root_from_certificate(certificate: x509.Certificate) -> TrustedRoot:
+    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    name = str(names[0].value) if names else ""
+    product = product_from_name(name.removeprefix("ARK-")) if name.startswith("ARK-") else None
+    if product is None:
+        raise ValueError(f"the certificate is named {name!r}, not ARK-Milan, ARK-Genoa or ARK-Turin")
+    return TrustedRoot(spki_sha256=spki_sha256(certificate), product=product, development=True)

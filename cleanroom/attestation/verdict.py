@@ -1,0 +1,152 @@
+"""What is expected of evidence, and the verdict on it. Both are values: they can be stored, compared and shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from cleanroom.attestation.certificates import LeafKind
+from cleanroom.attestation.checks import Check
+from cleanroom.attestation.evidence import REPORT_DATA_SIZE, AttestationEvidence
+from cleanroom.attestation.products import Product, Tcb
+from cleanroom.attestation.report import HexBytes, SnpReport
+from cleanroom.errors import Refused
+
+
+def _digests(size: int) -> Any:
+    def normalise(values: frozenset[str] | None) -> frozenset[str] | None:
+        if values is None:
+            return None
+        for value in values:
+            if len(bytes.fromhex(value)) != size:
+                raise ValueError(f"{value!r} has not {size} bytes as hex")
+        return frozenset(value.lower() for value in values)
+
+    return AfterValidator(normalise)
+
+
+def _report_data(value: bytes | None) -> bytes | None:
+    if value is not None and len(value) != REPORT_DATA_SIZE:
+        raise ValueError(f"report_data has {len(value)} bytes, not {REPORT_DATA_SIZE}")
+    return value
+
+
+HexDigests16 = Annotated[frozenset[str] | None, _digests(16)]
+HexDigests32 = Annotated[frozenset[str] | None, _digests(32)]
+HexDigests48 = Annotated[frozenset[str] | None, _digests(48)]
+
+
+class Expectations(BaseModel):
+    """What must hold beyond the cryptography. Secure by default; ``None`` means "any". Hex values are compared in lower case.
+
+    A set of values is an allow-list: the report must equal one of them, and an empty set allows nothing.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # Report
+    minimum_report_version: int = 2
+    """Versions 3 and later state the CPU in signed bytes; production on Azure can ask for 3."""
+    allow_vlek: bool = True
+    csp_ids: frozenset[str] | None = None
+    """Cloud providers whose VLEK is accepted (the certificate's CSP_ID)."""
+    # Guest policy
+    allow_debug: bool = False
+    allow_migration: bool = False
+    allow_smt: bool = True
+    require_single_socket: bool = False
+    minimum_abi: tuple[int, int] | None = None
+    """(major, minor) of the firmware ABI that the policy must demand."""
+    vmpl: int | None = Field(default=0, ge=0, le=3)
+    """Privilege level of the requester; None accepts 0 to 3, never a report that the host requested."""
+    # Platform
+    minimum_tcb: Mapping[Product, Tcb] | None = None
+    """Least reported TCB by product, compared component by component; a product that is not listed is refused."""
+    minimum_guest_svn: int = 0
+    id_key_digests: HexDigests48 = None
+    author_key_digests: HexDigests48 = None
+    family_ids: HexDigests16 = None
+    image_ids: HexDigests16 = None
+    # Bindings
+    report_data: Annotated[HexBytes | None, AfterValidator(_report_data)] = None
+    """Exactly 64 bytes; see :func:`cleanroom.attestation.report_data_for`."""
+    host_data: HexDigests32 = None
+    refuse_host_data: HexDigests32 = frozenset()
+    """Host data that is refused even when listed, such as ``ALLOW_ALL_HOST_DATA``."""
+    measurements: HexDigests48 = None
+    require_uvm: bool = False
+    """Whether evidence without a utility-VM endorsement is refused. One that is there is verified in any case."""
+    minimum_uvm_svn: int | None = None
+    """Raises the least security version of the trust store's row."""
+    # Revocation
+    crls: tuple[bytes, ...] = ()
+    """DER or PEM lists. When any is given, one of the chain's root must be among them."""
+    accept_stale_crl: bool = False
+
+
+class Verdict(BaseModel):
+    """The outcome: every check, the parsed report, and the evidence that was judged, kept together.
+
+    ``product`` and ``version`` are None when the evidence did not even say. ``development`` is true when the verdict rests on a development
+    root or issuer: such evidence says nothing about confidentiality.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    ok: bool
+    product: Product | None
+    version: int | None
+    checks: tuple[Check, ...]
+    at: datetime
+    """The instant for which validity and revocation were judged."""
+    evidence: AttestationEvidence
+    report: SnpReport | None = None
+    leaf: LeafKind | None = None
+    development: bool = False
+
+    @property
+    def failures(self) -> tuple[Check, ...]:
+        """The checks that failed, in order."""
+        return tuple(check for check in self.checks if not check.passed)
+
+    def require(self) -> SnpReport:
+        """The report, when every check passed.
+
+        Raises:
+            Refused: With the first failed check's reason as ``code`` and all failed checks in ``details``.
+        """
+        if self.ok and self.report is not None:
+            return self.report
+        failures = self.failures
+        first = failures[0]
+        raise Refused(
+            str(first.reason),
+            f"The attestation evidence was refused: {first.message}",
+            hint="See the failed checks in the details; `cleanroom attest verify` shows all of them.",
+            party="operator",
+            details={
+                "product": self.product,
+                "version": self.version,
+                "evidence_sha256": self.evidence.digest(),
+                "failed": [check.model_dump(mode="json") for check in failures],
+            },
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """``{ok, product, version, checks: [{id, passed, expected, actual}]}``; a failed check also has its ``reason``."""
+        return {
+            "ok": self.ok,
+            "product": str(self.product) if self.product else None,
+            "version": self.version,
+            "leaf": str(self.leaf) if self.leaf else None,
+            "development": self.development,
+            "at": self.at.isoformat(),
+            "checks": [
+                {"id": check.id, "passed": check.passed, "expected": check.expected, "actual": check.actual}
+                | ({"reason": str(check.reason)} if check.reason else {})
+                for check in self.checks
+            ],
+        }

@@ -1,0 +1,314 @@
+"""Verification of SEV-SNP evidence: report, certificates, guest policy, bindings and utility-VM endorsement, as one list of checks.
+
+The order is that of trust: structure (A), certificate chain (B), report against certificate (C). A failure there ends the verdict, since
+nothing after it is trustworthy. Guest policy (D) and bindings (E, :mod:`cleanroom.attestation.policy`) are then all judged, so that a person
+sees everything that is wrong.
+Hostile bytes lead to a failed verdict, never to an exception.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+
+from cleanroom.attestation.certificates import ExaminedChain, LeafKind, VerifiedChain, examine_chain, read_endorsements
+from cleanroom.attestation.checks import Checklist, Stop
+from cleanroom.attestation.evidence import AttestationEvidence, decode_base64
+from cleanroom.attestation.policy import check_bindings, check_guest_policy, check_platform, check_uvm, one_of
+from cleanroom.attestation.products import Product, decode_tcb, product_from_cpuid, tcb_text
+from cleanroom.attestation.reasons import AttestationRejected, Reason
+from cleanroom.attestation.report import (
+    REPORT_SIZE,
+    SIGNATURE_ALGORITHM_ECDSA_P384_SHA384,
+    SIGNING_KEY_VCEK,
+    SIGNING_KEY_VLEK,
+    SnpReport,
+    parse_report,
+)
+from cleanroom.attestation.revocation import check_revocation
+from cleanroom.attestation.trust import TrustStore
+from cleanroom.attestation.verdict import Expectations, Verdict
+from cleanroom.errors import InvalidInput
+
+_ECDSA: Final = ec.ECDSA(hashes.SHA384())
+_SCALAR: Final = 48
+"""Bytes of a P-384 scalar; the report stores each in 72, of which the upper 24 must be zero."""
+
+
+def verify_evidence(evidence: AttestationEvidence, *, trust: TrustStore, expectations: Expectations, at: datetime) -> Verdict:
+    """Judge evidence at an instant.
+
+    Args:
+        evidence: The report with its endorsements, as received.
+        trust: The roots and endorsement issuers; verified chains are remembered in it.
+        expectations: What must hold beyond the cryptography.
+        at: For certificate validity and revocation, with a time zone. A caller that replays history passes the recorded instant.
+
+    Returns:
+        A verdict. Bad evidence gives one that is not ``ok``; it never raises.
+
+    Raises:
+        InvalidInput: ``InstantWithoutTimeZone``: a bug of the caller.
+    """
+    if at.tzinfo is None:
+        raise InvalidInput("InstantWithoutTimeZone", f"The instant {at.isoformat()} has no time zone.", hint="Pass an aware datetime.")
+    at = at.astimezone(UTC)
+    checklist = Checklist()
+    report: SnpReport | None = None
+    chain: VerifiedChain | None = None
+    product: Product | None = None
+    version: int | None = None
+    development = False
+    try:
+        raw = checklist.run(
+            "report-encoding",
+            lambda: decode_base64(evidence.evidence, Reason.REPORT_MALFORMED, "report"),
+            expected="base64",
+            show=lambda data: f"{len(data)} bytes",
+        )
+        version = int.from_bytes(raw[:4], "little") if len(raw) == REPORT_SIZE else None
+        report = _read_report(raw, checklist)
+        product = _stated_product(report)
+        _check_structure(report, expectations, checklist)
+        chain = _check_chain(evidence, trust, checklist)
+        product, development = chain.product, chain.root.development
+        _check_certificates_now(chain, report, expectations, at, checklist)
+        _check_report_against_leaf(report, chain, expectations, checklist)
+        check_guest_policy(report, expectations, checklist)
+        check_platform(evidence, report, chain, expectations, checklist)
+        check_bindings(report, expectations, checklist)
+        development |= check_uvm(evidence, report, trust, expectations, checklist)
+    except Stop:
+        pass
+    return Verdict.model_construct(
+        ok=checklist.ok,
+        product=product,
+        version=version,
+        checks=tuple(checklist.checks),
+        at=at,
+        evidence=evidence,
+        report=report,
+        leaf=chain.kind if chain else None,
+        development=development,
+    )
+
+
+# A. Structure
+
+
+def _read_report(raw: bytes, checklist: Checklist) -> SnpReport:
+    try:
+        report = parse_report(raw)
+    except AttestationRejected as error:
+        checklist.reject("report-version" if error.reason is Reason.REPORT_VERSION_UNSUPPORTED else "report-format", error)
+        raise Stop from error
+    checklist.record("report-format", True, expected="1184 bytes", actual="1184 bytes", reason=Reason.REPORT_MALFORMED)
+    return report
+
+
+def _stated_product(report: SnpReport) -> Product | None:
+    """What an unverified report says about itself, to name it in a verdict that fails early."""
+    if report.cpuid is None:
+        return None
+    try:
+        return product_from_cpuid(*report.cpuid[:2])
+    except AttestationRejected:
+        return None
+
+
+def _check_structure(report: SnpReport, expectations: Expectations, checklist: Checklist) -> None:
+    minimum = expectations.minimum_report_version
+    checklist.require(
+        "report-version",
+        report.version >= minimum,
+        expected=f"{max(minimum, 2)} to 5",
+        actual=str(report.version),
+        reason=Reason.REPORT_VERSION_UNSUPPORTED,
+    )
+    checklist.require(
+        "signature-algorithm",
+        report.signature_algorithm == SIGNATURE_ALGORITHM_ECDSA_P384_SHA384,
+        expected="1 (ECDSA P-384 with SHA-384)",
+        actual=str(report.signature_algorithm),
+        reason=Reason.SIGNATURE_ALGORITHM_UNSUPPORTED,
+    )
+    accepted = {SIGNING_KEY_VCEK} | ({SIGNING_KEY_VLEK} if expectations.allow_vlek else set())
+    checklist.require(
+        "signing-key",
+        report.signing_key in accepted,
+        expected="VCEK or VLEK" if expectations.allow_vlek else "VCEK",
+        actual=report.signing_key_name,
+        reason=Reason.SIGNING_KEY_UNSUPPORTED,
+    )
+    padding = report.signature_r[_SCALAR:] + report.signature_s[_SCALAR:] + report.signature_rest
+    checklist.require(
+        "signature-encoding",
+        not any(padding),
+        expected="zero in the unused bytes of the signature block",
+        actual="non-zero bytes" if any(padding) else "zero",
+        reason=Reason.SIGNATURE_ENCODING_INVALID,
+    )
+
+
+# B. Certificate chain
+
+
+def _check_chain(evidence: AttestationEvidence, trust: TrustStore, checklist: Checklist) -> VerifiedChain:
+    text = evidence.endorsements.encode("utf-8", "replace")
+    key = trust.chains.key(text)
+    examined = trust.chains.get(key)
+    if examined is None:
+        examination = Checklist()
+        try:
+            ders = read_endorsements(text)
+            chain = examine_chain(ders, trust, examination)
+        except AttestationRejected as error:
+            examination.reject("chain-format", error)
+            checklist.checks += examination.checks
+            raise Stop from error
+        except Stop:
+            checklist.checks += examination.checks
+            raise
+        examined = ExaminedChain(tuple(examination.checks), chain)
+        trust.chains.put(key, examined)
+    checklist.checks += examined.checks
+    return examined.chain
+
+
+def _check_certificates_now(
+    chain: VerifiedChain, report: SnpReport, expectations: Expectations, at: datetime, checklist: Checklist
+) -> None:
+    """What a verified chain must satisfy for this report at this instant."""
+    stated = LeafKind.VLEK if report.signing_key == SIGNING_KEY_VLEK else LeafKind.VCEK
+    checklist.record(
+        "leaf-kind",
+        chain.kind is stated,
+        expected=f"{stated}, the report's signing key",
+        actual=str(chain.kind),
+        reason=Reason.LEAF_KIND_MISMATCH,
+    )
+    start = max(chain.validity, key=lambda each: each.not_before)
+    end = min(chain.validity, key=lambda each: each.not_after)
+    checklist.record(
+        "certificate-validity",
+        start.not_before <= at <= end.not_after,
+        expected=f"{_moment(start.not_before)} ({start.name}) to {_moment(end.not_after)} ({end.name})",
+        actual=_moment(at),
+        reason=Reason.CERTIFICATE_NOT_YET_VALID if at < start.not_before else Reason.CERTIFICATE_EXPIRED,
+    )
+    if expectations.crls:
+        checklist.run(
+            "revocation",
+            lambda: check_revocation(chain, expectations.crls, at, accept_stale=expectations.accept_stale_crl),
+            expected="not on a current revocation list of the root",
+            show=str,
+        )
+    checklist.stop_if_failed()
+
+
+def _moment(at: datetime) -> str:
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+# C. Report against certificate
+
+
+def _check_report_against_leaf(report: SnpReport, chain: VerifiedChain, expectations: Expectations, checklist: Checklist) -> None:
+    verifies = _signature_verifies(report, chain.public_key)
+    checklist.record(
+        "report-signature",
+        verifies,
+        expected=f"a signature of the {chain.kind} certificate's key",
+        actual="verifies" if verifies else "does not verify",
+        reason=Reason.REPORT_SIGNATURE_INVALID,
+        message="The report is not signed by the leaf certificate's key: one was altered, or the certificate is another chip's or TCB's.",
+    )
+    _check_product(report, chain, checklist)
+    _check_tcb(report, chain, checklist)
+    if chain.kind is LeafKind.VCEK:
+        _check_chip(report, chain, checklist)
+    else:
+        _check_provider(report, chain, expectations, checklist)
+    checklist.stop_if_failed()
+
+
+def _signature_verifies(report: SnpReport, key: ec.EllipticCurvePublicKey) -> bool:
+    r = int.from_bytes(report.signature_r, "little")
+    s = int.from_bytes(report.signature_s, "little")
+    try:
+        key.verify(encode_dss_signature(r, s), report.signed, _ECDSA)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def _check_product(report: SnpReport, chain: VerifiedChain, checklist: Checklist) -> None:
+    if report.cpuid is None:
+        actual, passed, reason = f"{chain.product} (version 2 does not state it)", True, Reason.PRODUCT_MISMATCH
+    else:
+        try:
+            stated = product_from_cpuid(*report.cpuid[:2])
+        except AttestationRejected as error:
+            checklist.reject("product", error)
+            return
+        actual, passed, reason = str(stated), stated is chain.product, Reason.PRODUCT_MISMATCH
+    checklist.record("product", passed, expected=f"{chain.product}, the root's product", actual=actual, reason=reason)
+
+
+def _check_tcb(report: SnpReport, chain: VerifiedChain, checklist: Checklist) -> None:
+    try:
+        reported = decode_tcb(report.reported_tcb, chain.product)
+    except AttestationRejected as error:
+        checklist.reject("reported-tcb", error)
+        return
+    checklist.record(
+        "reported-tcb",
+        reported == chain.tcb,
+        expected=f"{chain.tcb.text(chain.product)}, the certificate's TCB",
+        actual=reported.text(chain.product),
+        reason=Reason.TCB_MISMATCH,
+        message=f"The report's TCB {reported.text(chain.product)} is not the certificate's {chain.tcb.text(chain.product)}; "
+        f"fetch the certificate of TCB {tcb_text(report.reported_tcb)}.",
+    )
+
+
+def _check_chip(report: SnpReport, chain: VerifiedChain, checklist: Checklist) -> None:
+    checklist.record(
+        "chip-key",
+        not report.chip_key_masked,
+        expected="not masked",
+        actual="masked" if report.chip_key_masked else "not masked",
+        reason=Reason.CHIP_KEY_MASKED,
+    )
+    hw_id = chain.hw_id or b""
+    checklist.record(
+        "chip-id",
+        any(report.chip_id) and report.chip_id == hw_id.ljust(64, b"\0"),
+        expected=hw_id.hex(),
+        actual=report.chip_id[: chain.product.chip_id_length].hex(),
+        reason=Reason.CHIP_ID_MISMATCH,
+        message="The report's chip id is not the certificate's hwID: report and certificate come from different chips.",
+    )
+
+
+def _check_provider(report: SnpReport, chain: VerifiedChain, expectations: Expectations, checklist: Checklist) -> None:
+    checklist.record(
+        "chip-id",
+        not any(report.chip_id),
+        expected="zero, as always with a VLEK",
+        actual="zero" if not any(report.chip_id) else report.chip_id.hex(),
+        reason=Reason.CHIP_ID_MISMATCH,
+    )
+    allowed = expectations.csp_ids
+    checklist.record(
+        "cloud-provider",
+        allowed is None or chain.csp_id in allowed,
+        expected="any" if allowed is None else one_of(allowed),
+        actual=str(chain.csp_id),
+        reason=Reason.CLOUD_PROVIDER_NOT_ALLOWED,
+    )
