@@ -1,0 +1,142 @@
+"""Session-scoped fixtures of real servers and of the Entra ID and ARM stand-in; ``tests/conftest.py`` loads them for every test."""
+
+from __future__ import annotations
+
+import ssl
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from cleanroom.secret import write_secret_file
+from cleanroom.settings import AzureSettings, CredentialSettings
+from localcloud.entra import EntraConfig, create_app
+from localcloud.entra_directory import Principal, RoleGrant, Subscription, Tenant
+from localcloud.serving import serving
+from localcloud.tls import LocalAuthority
+
+RESOURCE_GROUP = "clean-room"
+
+
+def fixed_id(*words: str) -> str:
+    """A GUID that is the same in every run."""
+    return str(uuid.uuid5(uuid.NAMESPACE_DNS, ".".join(words)))
+
+
+@pytest.fixture(scope="session")
+def local_authority(tmp_path_factory: pytest.TempPathFactory) -> LocalAuthority:
+    """The certificate authority of this test session."""
+    return LocalAuthority(tmp_path_factory.mktemp("tls"))
+
+
+@dataclass(frozen=True)
+class AzureWorld:
+    """Two tenants, each with a user (Owner of the subscription), a vault's own principal (Reader) and one without any role."""
+
+    url: str
+    ca_file: Path
+    secrets: Path
+
+    def http(self) -> httpx.Client:
+        """A bare client that trusts the world's certificates."""
+        return httpx.Client(verify=ssl.create_default_context(cafile=str(self.ca_file)))
+
+    def tenant_id(self, company: str) -> str:
+        return fixed_id("tenant", company)
+
+    def subscription_id(self, company: str) -> str:
+        return fixed_id("subscription", company)
+
+    def client_id(self, company: str, name: str = "user") -> str:
+        return fixed_id("client", company, name)
+
+    def object_id(self, company: str, name: str = "user") -> str:
+        return fixed_id("object", company, name)
+
+    def secret_file(self, company: str, name: str = "user") -> Path:
+        return self.secrets / f"{company}-{name}"
+
+    def credential(self, company: str, name: str = "user") -> CredentialSettings:
+        return CredentialSettings(
+            kind="client-secret",
+            authority=self.url,
+            tenant_id=self.tenant_id(company),
+            client_id=self.client_id(company, name),
+            client_secret_file=self.secret_file(company, name),
+            disable_instance_discovery=True,
+        )
+
+    def azure(self, company: str) -> AzureSettings:
+        return AzureSettings(subscription_id=self.subscription_id(company), resource_group=RESOURCE_GROUP, arm_url=self.url)
+
+    def group(self, company: str) -> str:
+        return f"/subscriptions/{self.subscription_id(company)}/resourceGroups/{RESOURCE_GROUP}"
+
+    def storage_id(self, company: str) -> str:
+        return f"{self.group(company)}/providers/Microsoft.Storage/storageAccounts/{company}"
+
+
+@pytest.fixture(scope="session")
+def start_azure_world(tmp_path_factory: pytest.TempPathFactory, local_authority: LocalAuthority):
+    """Starts a world: ``with start_azure_world(propagation_seconds=0) as world``."""
+
+    @contextmanager
+    def start(propagation_seconds: float = 0, token_seconds: int = 3600) -> Iterator[AzureWorld]:
+        folder = tmp_path_factory.mktemp("entra")
+        world = AzureWorld("", local_authority.ca_file, folder / "secrets")
+        tenants, principals, subscriptions = [], [], []
+        for company in ("contosso", "litware"):
+            tenants.append(Tenant(id=world.tenant_id(company), domain=f"{company}.example"))
+            for name, kind in (("user", "user"), ("vault", "service-principal"), ("nobody", "service-principal")):
+                write_secret_file(world.secret_file(company, name), uuid.uuid4().hex.encode())
+                principals.append(
+                    Principal(
+                        kind=kind,
+                        tenant_id=world.tenant_id(company),
+                        client_id=world.client_id(company, name),
+                        object_id=world.object_id(company, name),
+                        name=f"{company} {name}",
+                        username=f"{name}@{company}.example" if kind == "user" else None,
+                        client_secret_file=world.secret_file(company, name),
+                    )
+                )
+            grants = (
+                RoleGrant(object_id=world.object_id(company), role="Owner"),
+                RoleGrant(object_id=world.object_id(company, "vault"), role="Reader"),
+            )
+            subscriptions.append(
+                Subscription(
+                    id=world.subscription_id(company),
+                    tenant_id=world.tenant_id(company),
+                    name=company,
+                    resource_groups=(RESOURCE_GROUP,),
+                    grants=grants,
+                )
+            )
+        tls = local_authority.issue("entra")
+        config = EntraConfig(
+            tls_cert=tls.cert,
+            tls_key=tls.key,
+            state=folder / "state",
+            tenants=tuple(tenants),
+            principals=tuple(principals),
+            subscriptions=tuple(subscriptions),
+            issuer_ca_file=local_authority.ca_file,
+            propagation_seconds=propagation_seconds,
+            token_seconds=token_seconds,
+        )
+        with serving(create_app(config), "entra", tls) as url:
+            yield AzureWorld(url, local_authority.ca_file, world.secrets)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def azure_world(start_azure_world) -> Iterator[AzureWorld]:
+    """Entra ID and ARM where everything is effective at once."""
+    with start_azure_world() as world:
+        yield world
