@@ -115,7 +115,12 @@ class KubernetesSettings(_Section):
     namespace: str = "analytics"
     image: str = ""
     """Image of the Spark application, by digest."""
+    image_layers: tuple[HexDigest, ...] = ()
+    """dm-verity root hashes of the image's layers, bottom first: what the pod security policy binds."""
+    spark_version: str = "4.0.0"
     service_account: str = "spark"
+    virtual_nodes: bool = False
+    """Pods go to confidential virtual nodes (AKS VN2)."""
 
 
 class SparkSettings(_Section):
@@ -140,6 +145,8 @@ class Settings(BaseSettings):
     """Id of the contract in CGS."""
     boundary: Boundary = "collaborator"
     party: Name | None = None
+    parties: dict[Name, str] = {}
+    """Collaborators by name: their user id in governance. The name is also that of their task queue."""
     ca_file: Path | None = None
     """Roots for TLS of every service of this profile; the system's when absent."""
     keys_dir: Path = Path("~/.local/share/cleanroom/keys")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator
 from pydantic.alias_generators import to_camel
 
 from cleanroom.documents.dataset import EncryptionMode, FieldType, Format, PrivacyFloors, describe_validation
@@ -73,7 +73,8 @@ class JobDataset(_JobModel):
     document_digest: HexDigest
     format: Format
     schema_fields: dict[str, FieldType] = Field(alias="schema")
-    """Column name to type, in file order."""
+    """Column name to type, in file order. On the wire ``[[name, type], …]``: canonical JSON sorts the members of an object, and the
+    columns of a CSV without header are known by their place alone."""
     csv_header: bool = False
     partitioned_by: Literal["day"] | None = None
     allowed_fields: tuple[str, ...]
@@ -82,6 +83,21 @@ class JobDataset(_JobModel):
     encryption: EncryptionMode = "CSE"
     key_secret_id: str | None = None
     """CGS secret that holds the dataset key (32 bytes, base64) for this run's pods."""
+
+    @field_validator("schema_fields", mode="before")
+    @classmethod
+    def _read_columns(cls, value: object) -> object:
+        if not isinstance(value, list | tuple):
+            return value
+        if not all(isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[0], str) for pair in value):
+            raise ValueError("schema must be a list of [name, type] pairs")
+        if len({pair[0] for pair in value}) != len(value):
+            raise ValueError("schema names a column twice")
+        return {pair[0]: pair[1] for pair in value}
+
+    @field_serializer("schema_fields", when_used="json")
+    def _write_columns(self, value: dict[str, FieldType]) -> list[list[str]]:
+        return [[name, kind] for name, kind in value.items()]
 
 
 class JobGovernance(_JobModel):

@@ -1,0 +1,162 @@
+"""The SparkApplication (``sparkoperator.k8s.io/v1beta2``) of a run, built from the job, the pod profile and the pod policies.
+
+Nothing in it is secret and nothing in it is free text of a user: names, digests, the measured job configuration and a fixed Spark
+configuration. ``restartPolicy`` is ``Never`` because retries belong to the workflow, which counts them (users-and-threats.md S6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cleanroom.errors import InvalidInput
+from cleanroom.identifiers import job_name
+from cleanroom.spark.job import JobConfig
+from cleanroom.spark.policy import POLICY_ANNOTATION, PodPolicies, measured_environment
+from cleanroom.spark.profile import PodProfile, Role
+
+GROUP = "sparkoperator.k8s.io"
+VERSION = "v1beta2"
+PLURAL = "sparkapplications"
+
+RUN_LABEL = "cleanroom/run"
+QUERY_LABEL = "cleanroom/query"
+JOB_DIGEST_ANNOTATION = "cleanroom/job-digest"
+POLICY_DIGEST_ANNOTATION = "cleanroom/policy-digest"
+PROFILE_DIGEST_ANNOTATION = "cleanroom/profile-digest"
+CONTRACT_ANNOTATION = "cleanroom/contract"
+
+TIME_TO_LIVE_SECONDS = 24 * 3600
+"""A net under the workflow's own clean-up, counted by the operator from the end of the application."""
+
+BASE_SPARK_CONF: Mapping[str, str] = {
+    "spark.ui.enabled": "false",
+    "spark.eventLog.enabled": "false",
+    "spark.authenticate": "true",
+    "spark.network.crypto.enabled": "true",
+    "spark.task.maxFailures": "4",
+    "spark.sql.session.timeZone": "UTC",
+}
+"""Beside the locked SQL configuration: no UI and no event log (both would show rows to whoever operates the cluster), and
+authenticated, encrypted traffic between driver and executors, which leaves the pods."""
+
+
+def locked_configuration() -> dict[str, str]:
+    """The locked SQL configuration that the query gate demands of every session."""
+    from cleanroom.sql import locked_spark_conf
+
+    return dict(locked_spark_conf())
+
+
+def spark_configuration(locked: Mapping[str, str] | None = None) -> dict[str, str]:
+    """``sparkConf``: :data:`BASE_SPARK_CONF`, then the locked SQL configuration, which wins.
+
+    ``locked`` replaces what :func:`locked_configuration` gives and may name ``spark.sql.*`` and the base's keys only: every other key
+    could move the pods to another account, image or class path (users-and-threats.md S10).
+
+    Raises:
+        InvalidInput: ``SparkConfigurationRefused``.
+    """
+    if locked is not None:
+        for key in locked:
+            if not key.startswith("spark.sql.") and key not in BASE_SPARK_CONF:
+                raise InvalidInput(
+                    "SparkConfigurationRefused", f"sparkConf: {key!r} is not on the allow-list.", hint="Only spark.sql.* may be set here."
+                )
+    result = {**BASE_SPARK_CONF, **(locked_configuration() if locked is None else locked)}
+    return dict(sorted(result.items()))
+
+
+def build_application(
+    job: JobConfig, profile: PodProfile, policies: PodPolicies, *, locked_conf: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The custom resource as the Kubernetes API takes it; the same arguments give the same object.
+
+    Raises:
+        InvalidInput: ``JobConfigTooLarge``, ``SparkConfigurationRefused``.
+    """
+    labels = {
+        RUN_LABEL: job.run_id,
+        QUERY_LABEL: job.query_id,
+        "app.kubernetes.io/name": "cleanroom-sparkapp",
+        "app.kubernetes.io/managed-by": "cleanroom",
+    }
+    resources = profile.resources
+    return {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": "SparkApplication",
+        "metadata": {
+            "name": job_name(job.contract_id, job.query_id, job.run_id),
+            "namespace": profile.namespace,
+            "labels": labels,
+            "annotations": {
+                JOB_DIGEST_ANNOTATION: job.digest(),
+                POLICY_DIGEST_ANNOTATION: policies.digest(),
+                PROFILE_DIGEST_ANNOTATION: profile.digest(),
+                CONTRACT_ANNOTATION: job.contract_id,
+            },
+        },
+        "spec": {
+            "type": "Python",
+            "pythonVersion": "3",
+            "mode": "cluster",
+            "sparkVersion": profile.spark_version,
+            "image": profile.image,
+            "imagePullPolicy": "IfNotPresent",
+            "mainApplicationFile": profile.main_application_file,
+            "arguments": list(profile.arguments),
+            "sparkConf": spark_configuration(locked_conf),
+            "restartPolicy": {"type": "Never"},
+            "timeToLiveSeconds": TIME_TO_LIVE_SECONDS,
+            "volumes": [{"name": "spark-local-dir-1", "emptyDir": {}}],
+            "driver": {
+                "cores": resources.driver_cores,
+                "memory": resources.driver_memory,
+                "serviceAccount": profile.service_account,
+                **_pod("driver", job, profile, policies, labels),
+            },
+            "executor": {
+                "cores": resources.executor_cores,
+                "memory": resources.executor_memory,
+                "instances": resources.executor_instances,
+                # Kept until the application goes, so that an executor's end can be read.
+                "deleteOnTermination": False,
+                **_pod("executor", job, profile, policies, labels),
+            },
+        },
+    }
+
+
+def _pod(role: Role, job: JobConfig, profile: PodProfile, policies: PodPolicies, labels: Mapping[str, str]) -> dict[str, Any]:
+    annotations = {POLICY_ANNOTATION: policies.of(role).rego_base64, JOB_DIGEST_ANNOTATION: job.digest()}
+    result: dict[str, Any] = {
+        "labels": dict(labels),
+        "env": [
+            *({"name": name, "value": value} for name, value in measured_environment(job).items()),
+            {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            {"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
+        ],
+        "volumeMounts": [{"name": "spark-local-dir-1", "mountPath": "/var/data/spark-local-dir-1"}],
+        "securityContext": {"privileged": False, "allowPrivilegeEscalation": False},
+        "terminationGracePeriodSeconds": 30,
+    }
+    if profile.sidecars:
+        # Native sidecars: they start before the Spark container and do not keep the pod alive after it.
+        result["initContainers"] = [
+            {
+                "name": sidecar.name,
+                "image": sidecar.image,
+                "command": list(sidecar.command),
+                "env": [{"name": name, "value": value} for name, value in sorted(sidecar.environment.items())],
+                "restartPolicy": "Always",
+            }
+            for sidecar in profile.sidecars
+        ]
+    if profile.virtual_nodes:
+        annotations |= {
+            "microsoft.containerinstance.virtualnode.injectdns": "false",
+            "microsoft.containerinstance.virtualnode.injectkubeproxy": "false",
+        }
+        result["nodeSelector"] = {"virtualization": "virtualnode2"}
+        result["tolerations"] = [{"key": "virtual-kubelet.io/provider", "operator": "Exists", "effect": "NoSchedule"}]
+    return {**result, "annotations": annotations}

@@ -1,0 +1,353 @@
+"""What became of a SparkApplication: its state as the operator tells it, and why it failed, in a closed set of codes.
+
+States: spec/execute.md G2. ``SUBMISSION_FAILED`` is not an end (the operator retries or goes on to ``FAILED``), a state nobody has heard of
+keeps one waiting, and a driver that cannot start stays ``SUBMITTED`` for ever, so pods and events are read beside the state.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cleanroom.errors import CATEGORIES, CleanRoomError, Internal
+
+TERMINAL_STATES = frozenset({"COMPLETED", "FAILED"})
+KNOWN_STATES = TERMINAL_STATES | frozenset(
+    {
+        "",
+        "SUBMITTED",
+        "RUNNING",
+        "SUCCEEDING",
+        "FAILING",
+        "SUBMISSION_FAILED",
+        "PENDING_RERUN",
+        "INVALIDATING",
+        "SUSPENDING",
+        "SUSPENDED",
+        "RESUMING",
+        "UNKNOWN",
+    }
+)
+
+IMAGE_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"})
+START_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError"})
+
+
+class FailureCode(StrEnum):
+    """Why an application did not complete. The name says who must act: see :data:`_REMEDIES`."""
+
+    IMAGE_PULL = "ImagePull"
+    CAPACITY = "Capacity"
+    ADMISSION = "Admission"
+    POLICY_MISMATCH = "PolicyMismatch"
+    CONTAINER_START = "ContainerStart"
+    SUBMISSION = "Submission"
+    DRIVER_EXIT = "DriverExit"
+    OUT_OF_MEMORY = "OutOfMemory"
+    NODE_LOST = "NodeLost"
+    START_DEADLINE = "StartDeadline"
+    RUN_DEADLINE = "RunDeadline"
+    DELETED = "Deleted"
+    REPLACED = "Replaced"
+    UNKNOWN = "Unknown"
+
+
+_REMEDIES: dict[FailureCode, tuple[bool, str, str]] = {
+    FailureCode.IMAGE_PULL: (False, "operator", "Make the image with this digest pullable by the cluster."),
+    FailureCode.CAPACITY: (True, "operator", "Wait for room in the cluster, add nodes, or lower the requested cores and memory."),
+    FailureCode.ADMISSION: (False, "operator", "Read the admission webhook's message and its configuration."),
+    FailureCode.POLICY_MISMATCH: (
+        False,
+        "operator",
+        "The pod is not what was measured: find out who changed it.",
+    ),
+    FailureCode.CONTAINER_START: (False, "operator", "Read the pod's events."),
+    FailureCode.SUBMISSION: (True, "operator", "Read the operator's message; a leftover pod of this name must go first."),
+    FailureCode.DRIVER_EXIT: (False, "analyst", "Read the run's log and its failure code."),
+    FailureCode.OUT_OF_MEMORY: (False, "operator", "Give driver or executors more memory."),
+    FailureCode.NODE_LOST: (True, "operator", "The node went away; run again."),
+    FailureCode.START_DEADLINE: (True, "operator", "Read the pod's events; raise spark.driver_start_seconds where the cluster is slow."),
+    FailureCode.RUN_DEADLINE: (False, "operator", "Raise spark.run_seconds, or reduce the query."),
+    FailureCode.DELETED: (False, "operator", "Somebody deleted the SparkApplication; start a new run."),
+    FailureCode.REPLACED: (False, "operator", "Another object took the SparkApplication's name; start a new run."),
+    FailureCode.UNKNOWN: (False, "operator", "Read the SparkApplication's status and events."),
+}
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class ContainerView(_Model):
+    """One container's state as the kubelet reports it."""
+
+    name: str
+    state: str = "waiting"
+    """``waiting``, ``running`` or ``terminated``."""
+    reason: str | None = None
+    message: str | None = None
+    """For a terminated container: the termination message, at most 4096 bytes."""
+    exit_code: int | None = None
+    signal: int | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    restart_count: int = 0
+
+
+class PodView(_Model):
+    """What of a pod matters to a run."""
+
+    name: str
+    uid: str
+    role: str | None = None
+    phase: str = "Pending"
+    reason: str | None = None
+    message: str | None = None
+    scheduled: bool = True
+    scheduling_message: str | None = None
+    policy_host_data: str | None = None
+    """SHA-256 of the pod's policy annotation; None without one."""
+    containers: tuple[ContainerView, ...] = ()
+
+    def container(self, name: str) -> ContainerView | None:
+        """The container called ``name``."""
+        return next((item for item in self.containers if item.name == name), None)
+
+
+class EventView(_Model):
+    """One Kubernetes event about the application or a pod of it."""
+
+    reason: str
+    type: str = "Normal"
+    message: str = ""
+    object: str = ""
+    """``Kind/name`` of what it is about."""
+    count: int = 1
+    last_seen: datetime | None = None
+
+
+class ExecutorCounts(_Model):
+    pending: int = 0
+    running: int = 0
+    completed: int = 0
+    failed: int = 0
+
+
+class JobStatus(_Model):
+    """An application as one reading found it."""
+
+    tracking_id: str
+    uid: str
+    state: str = ""
+    """``status.applicationState.state``; empty before the operator has seen the object."""
+    message: str = ""
+    application_id: str | None = None
+    submission_attempts: int = 0
+    driver_pod: str | None = None
+    executors: ExecutorCounts = ExecutorCounts()
+    submitted_at: datetime | None = None
+    ended_at: datetime | None = None
+    job_digest: str | None = None
+    pods: tuple[PodView, ...] = ()
+    events: tuple[EventView, ...] = ()
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the operator calls this an end."""
+        return self.state in TERMINAL_STATES
+
+    def driver(self) -> PodView | None:
+        """The driver's pod, where there is one."""
+        return next((pod for pod in self.pods if pod.name == self.driver_pod or pod.role == "driver"), None)
+
+    def driver_container(self) -> ContainerView | None:
+        """The driver's Spark container: sidecars never decide a run's end."""
+        pod = self.driver()
+        return pod.container("spark-kubernetes-driver") if pod else None
+
+
+class Outcome(_Model):
+    """How a run's application ended."""
+
+    tracking_id: str
+    succeeded: bool
+    code: FailureCode | None = None
+    message: str = ""
+    retryable: bool = False
+    party: str | None = None
+    hint: str | None = None
+    exit_code: int | None = None
+    payload_error: dict[str, Any] | None = None
+    """The payload's own ``{code, message, category …}`` when the driver left one as its termination message."""
+    termination_message: str = ""
+    """The driver's termination message, verbatim: the receipt's JSON after success."""
+    status: JobStatus | None = None
+    seconds: float = Field(default=0.0, ge=0)
+    """From submission to the end, as the cluster dates them."""
+
+    def error(self) -> CleanRoomError | None:
+        """The failure as an error: the payload's own where it left one, else one whose code is :attr:`code`; None after success."""
+        if self.succeeded:
+            return None
+        if self.payload_error is not None:
+            error = CleanRoomError.from_dict(self.payload_error)
+            error.details.setdefault("trackingId", self.tracking_id)
+            return error
+        from cleanroom.errors import Refused, TimedOut, Unavailable
+
+        kind: type[CleanRoomError] = Internal
+        if self.code in (FailureCode.START_DEADLINE, FailureCode.RUN_DEADLINE):
+            kind = TimedOut
+        elif self.code in (FailureCode.POLICY_MISMATCH, FailureCode.ADMISSION):
+            kind = Refused
+        elif self.code in (FailureCode.CAPACITY, FailureCode.IMAGE_PULL, FailureCode.NODE_LOST, FailureCode.SUBMISSION):
+            kind = Unavailable
+        return kind(
+            f"Spark{(self.code or FailureCode.UNKNOWN).value}",
+            f"Spark application {self.tracking_id}: {self.message}",
+            hint=self.hint,
+            party=self.party,
+            details={"trackingId": self.tracking_id, "exitCode": self.exit_code},
+            retryable=self.retryable,
+        )
+
+
+def failed(status: JobStatus, code: FailureCode, message: str, **facts: Any) -> Outcome:
+    """A failed outcome with the code's remedy."""
+    retryable, party, hint = _REMEDIES[code]
+    return Outcome(
+        tracking_id=status.tracking_id,
+        succeeded=False,
+        code=code,
+        message=message,
+        retryable=retryable,
+        party=party,
+        hint=hint,
+        status=status,
+        seconds=_seconds(status),
+        **facts,
+    )
+
+
+def outcome_of(status: JobStatus) -> Outcome | None:
+    """The outcome that ``status`` shows, or None while the application may still go on.
+
+    An application that cannot start (image, policy) is an outcome although its state is not terminal; one that merely waits for room or
+    for its first reconcile is not: deadlines decide that (:mod:`cleanroom.spark.service`).
+    """
+    if status.state == "COMPLETED":
+        container = status.driver_container()
+        return Outcome(
+            tracking_id=status.tracking_id,
+            succeeded=True,
+            exit_code=container.exit_code if container else None,
+            termination_message=(container.message or "") if container else "",
+            status=status,
+            seconds=_seconds(status),
+        )
+    stuck = _cannot_start(status)
+    if stuck is not None:
+        return stuck
+    if status.state == "FAILED":
+        return _why_failed(status)
+    return None
+
+
+def waiting_reason(status: JobStatus) -> str | None:
+    """Why the driver is not running yet, as one line for people; None once it runs."""
+    pod = status.driver()
+    if pod is None:
+        return status.message or None if status.state == "SUBMISSION_FAILED" else "the driver pod does not exist yet"
+    if not pod.scheduled:
+        return pod.scheduling_message or "the driver pod waits for a node"
+    container = status.driver_container()
+    if container is not None and container.state == "waiting":
+        return ": ".join(part for part in (container.reason, container.message) if part) or "the container is being created"
+    return None
+
+
+def _cannot_start(status: JobStatus) -> Outcome | None:
+    pod = status.driver()
+    if pod is None:
+        return None
+    for container in pod.containers:
+        text = container.message or container.reason or ""
+        if container.state == "waiting" and container.reason in IMAGE_REASONS:
+            return failed(status, FailureCode.IMAGE_PULL, f"pod {pod.name} cannot pull its image: {container.reason}: {text}")
+        if container.reason in START_REASONS and (container.state == "waiting" or container.exit_code in (None, 128)):
+            code = FailureCode.POLICY_MISMATCH if _denied_by_policy(text) else FailureCode.CONTAINER_START
+            return failed(status, code, f"pod {pod.name} cannot start: {text}", exit_code=container.exit_code)
+    return None
+
+
+def _denied_by_policy(text: str) -> bool:
+    return "denied by policy" in text or "denied due to policy" in text or "policyDecision" in text
+
+
+def _why_failed(status: JobStatus) -> Outcome:
+    container = status.driver_container()
+    pod = status.driver()
+    if container is not None and container.state == "terminated" and container.exit_code is not None:
+        facts = {"exit_code": container.exit_code, "termination_message": container.message or ""}
+        if container.reason == "OOMKilled" or container.exit_code == 52:
+            return failed(status, FailureCode.OUT_OF_MEMORY, "the driver ran out of memory", **facts)
+        if container.reason == "ContainerStatusUnknown" or (pod and pod.reason in ("NodeLost", "NodeShutdown", "Terminated", "Evicted")):
+            return failed(
+                status, FailureCode.NODE_LOST, (pod and pod.message) or container.message or "the driver's node went away", **facts
+            )
+        payload = payload_error(container.message)
+        said = f": {payload['code']}: {payload['message']}" if payload else ""
+        reason = container.reason or "Error"
+        outcome = failed(
+            status,
+            FailureCode.DRIVER_EXIT,
+            f"driver exited with code {container.exit_code} ({reason}){said}",
+            payload_error=payload,
+            **facts,
+        )
+        if payload:
+            update = {"retryable": bool(payload.get("retryable")), "party": payload.get("party"), "hint": payload.get("hint")}
+            return outcome.model_copy(update=update)
+        return outcome
+    text = status.message or _last_warning(status.events)
+    lowered = text.lower()
+    if _denied_by_policy(text):
+        return failed(status, FailureCode.POLICY_MISMATCH, text)
+    if "admission webhook" in lowered and ("no node" in lowered or "capacity" in lowered or "none free" in lowered):
+        return failed(status, FailureCode.CAPACITY, text)
+    if "exceeded quota" in lowered or "insufficient" in lowered:
+        return failed(status, FailureCode.CAPACITY, text)
+    if "admission webhook" in lowered or "is forbidden" in lowered:
+        return failed(status, FailureCode.ADMISSION, text)
+    if "oomkilled" in lowered:
+        return failed(status, FailureCode.OUT_OF_MEMORY, text)
+    if "submit" in lowered or "already exist" in lowered or "driver pod not found" in lowered or pod is None:
+        return failed(status, FailureCode.SUBMISSION, text or "the operator could not submit the application")
+    return failed(status, FailureCode.UNKNOWN, text or "the application failed and nothing says why")
+
+
+def payload_error(message: str | None) -> dict[str, Any] | None:
+    """The payload's error in a termination message (JSON of ``CleanRoomError.to_dict``), or None."""
+    try:
+        value = json.loads(message or "")
+    except ValueError:
+        return None
+    if isinstance(value, dict) and isinstance(value.get("code"), str) and isinstance(value.get("message"), str):
+        category = value.get("category")
+        return {**value, "category": category if category in CATEGORIES else "internal"}
+    return None
+
+
+def _last_warning(events: Sequence[EventView]) -> str:
+    return next((event.message for event in reversed(events) if event.type == "Warning"), "")
+
+
+def _seconds(status: JobStatus) -> float:
+    if status.submitted_at is None or status.ended_at is None:
+        return 0.0
+    return max(0.0, (status.ended_at - status.submitted_at).total_seconds())
