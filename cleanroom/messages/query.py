@@ -37,7 +37,8 @@ class PublishQueryInput(Message):
     approval_seconds: int = Field(default=DEFAULT_APPROVAL_SECONDS, ge=1)
     reconcile_seconds: int = Field(default=60, ge=1)
     carried: QueryState | None = None
-    """State handed over by continue-as-new."""
+    """State handed over by continue-as-new, with the order under which the open proposal was made."""
+    carried_order: ProposerOrder | None = None
 
 
 class AuthorOrder(Message):
@@ -47,6 +48,13 @@ class AuthorOrder(Message):
     query: Name
     spec: QuerySpec | None = None
     authorisation: str
+
+
+class ProposerOrder(Message):
+    """Who proposed, and on what order: lets their own worker withdraw the proposal when its time is over."""
+
+    party: Name
+    order: AuthorOrder
 
 
 class GenerateQueryRequest(Message):
@@ -140,6 +148,8 @@ class VoteOrder(Message):
 class WithdrawOrder(Message):
     order: AuthorOrder
     proposal_id: str
+    expired: bool = False
+    """The deadline has passed: the order under which it was proposed is enough."""
 
 
 class BallotRecorded(Message):
@@ -157,6 +167,14 @@ class GovernanceQueryState(Message):
     proposal_state: Literal["", "Open", "Accepted", "Rejected", "Withdrawn"] = ""
     approvers: tuple[str, ...] = ()
     ballots: dict[str, Literal["accepted", "rejected"]] = {}
+
+
+class QueryChangeRequest(Message):
+    """Wait until governance shows something else than ``known``."""
+
+    collaboration: str
+    query: Name
+    known: GovernanceQueryState
 
 
 class HistoryEntry(Message):

@@ -1,0 +1,148 @@
+"""From governance's documents to the job configuration: pure, so that two parties who read the same documents get the same bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cleanroom.documents.dataset import AccessPoint
+from cleanroom.errors import InvalidInput, Refused
+from cleanroom.identifiers import clean_room_secret_id, federated_subject, run_secret_name, sha256_hex
+from cleanroom.runs.authority import AuthorisedRun, Dataset
+from cleanroom.runs.gate import gate
+from cleanroom.spark.job import (
+    BlobAccess,
+    JobConfig,
+    JobDataset,
+    JobGovernance,
+    JobSegment,
+    S3Access,
+)
+
+
+@dataclass(frozen=True)
+class JobEnvironment:
+    """Where pods find the world; the same for every run of a deployment, and measured."""
+
+    governance_url: str
+    authority: str
+    """Entra ID authority of the owners' managed identities."""
+    ca_pem: str = ""
+    storage_hosts: tuple[str, ...] = ()
+
+
+def event_scope(run_id: str) -> str:
+    """Scope of a run's audit events in governance."""
+    return f"run-{run_id}"
+
+
+def assemble_job(run: AuthorisedRun, environment: JobEnvironment) -> JobConfig:
+    """The job of an authorised run.
+
+    Raises:
+        Refused: ``QueryRefusedByGate`` with the gate's reasons, ``SecretOwnerMismatch``.
+        InvalidInput: ``UnsupportedAccessPointStoreType``, ``AccessIdentityMissing``, ``StoreConfigurationSecretIdMissing``.
+    """
+    segments = run.query.application.segments()
+    verdict = gate(segments, run.inputs, run.sink)
+    if not verdict.allowed:
+        first = verdict.reasons[0]
+        raise Refused(
+            "QueryRefusedByGate",
+            f"query {run.query.name!r}: {first.message}",
+            details={"reasons": [reason.model_dump(mode="json") for reason in verdict.reasons[:20]]},
+            party="analyst",
+            hint="`cleanroom query lint` shows every reason.",
+        )
+    contract_id = run.document.contract_id
+    return JobConfig(
+        contract_id=contract_id,
+        run_id=run.request.run_id,
+        query_id=run.query.name,
+        query_version=run.document.version,
+        query_digest=run.document.digest,
+        segments=tuple(
+            JobSegment(
+                execution_sequence=source.execution_sequence,
+                sql=rewritten,
+                source_digest=sha256_hex(source.data.encode()),
+                pre_conditions=source.pre_conditions or (),
+                post_filters=source.post_filters or (),
+            )
+            for source, rewritten in zip(segments.segments, verdict.rewritten, strict=True)
+        ),
+        datasets=tuple(_job_dataset(item, run, environment) for item in run.inputs),
+        datasink=_job_dataset(run.sink, run, environment),
+        parameters=run.request.parameters,
+        consent_secret_id=clean_room_secret_id(run_secret_name(run.request.run_id, run.query.name, "consent")),
+        event_scope=event_scope(run.request.run_id),
+        governance=JobGovernance(url=environment.governance_url, ca_pem=environment.ca_pem, storage_hosts=environment.storage_hosts),
+    )
+
+
+def _job_dataset(item: Dataset, run: AuthorisedRun, environment: JobEnvironment) -> JobDataset:
+    document, point = item.dataset, item.dataset.dataset_access_point
+    mode = point.protection.encryption_mode()
+    return JobDataset(
+        name=document.name,
+        view_name=item.view,
+        owner_id=item.owner_id,
+        document_version=item.document.version,
+        document_digest=item.document.digest,
+        format=document.dataset_schema.format,
+        schema_fields=document.dataset_schema.types(),
+        csv_header=document.dataset_schema.csv_header,
+        partitioned_by=document.dataset_schema.partitioned_by,
+        allowed_fields=document.dataset_access_policy.allowed_fields,
+        floors=document.dataset_access_policy.privacy_floors,
+        access=_access(item, point, run, environment),
+        encryption=mode,
+        key_secret_id=None if mode == "SSE" else _staged(run, document.name, "key"),
+    )
+
+
+def _staged(run: AuthorisedRun, dataset: str, kind: str) -> str:
+    return clean_room_secret_id(run_secret_name(run.request.run_id, dataset, kind))
+
+
+def _access(item: Dataset, point: AccessPoint, run: AuthorisedRun, environment: JobEnvironment) -> BlobAccess | S3Access:
+    store = point.store
+    if store.type in ("Azure_BlobStorage", "Azure_BlobStorage_DataLakeGen2"):
+        if point.identity is None:
+            raise InvalidInput("AccessIdentityMissing", f"dataset {point.name!r}: an Azure store needs an identity.")
+        return BlobAccess(
+            account_url=store.provider.url,
+            container=store.name,
+            prefix=point.subdirectory,
+            authority=environment.authority,
+            tenant_id=point.identity.tenant_id,
+            client_id=point.identity.client_id,
+            subject=federated_subject(run.document.contract_id, item.owner_id),
+            issuer_url=point.identity.token_issuer.issuer.url,
+        )
+    if store.type == "Aws_S3":
+        configuration = store.provider.decoded()
+        owned_secret(configuration.get("secretId"), item)
+        return S3Access(
+            endpoint_url=store.provider.url or None,
+            region=str(configuration.get("region") or "us-east-1"),
+            bucket=store.name,
+            prefix=point.subdirectory,
+            connection_secret_id=_staged(run, point.name, "connection"),
+        )
+    raise InvalidInput("UnsupportedAccessPointStoreType", f"dataset {point.name!r}: store type {store.type!r} is not supported.")
+
+
+def owned_secret(secret_id: object, item: Dataset) -> str:
+    """``secret_id`` if it is a secret that the dataset's own owner stored.
+
+    Upstream has no such binding: a stranger's dataset document could name somebody else's secret (spec/execute.md E9).
+
+    Raises:
+        InvalidInput: ``StoreConfigurationSecretIdMissing``.
+        Refused: ``SecretOwnerMismatch``.
+    """
+    if not isinstance(secret_id, str) or not secret_id:
+        raise InvalidInput("StoreConfigurationSecretIdMissing", f"dataset {item.dataset.name!r}: its store names no secretId.")
+    if not secret_id.startswith(f"{item.owner_id}_"):
+        raise Refused("SecretOwnerMismatch", f"dataset {item.dataset.name!r} names a secret that its owner did not store.")
+    return secret_id

@@ -1,0 +1,34 @@
+"""Signed decisions as documents in governance, so that whoever acts on an approval can verify it without Temporal."""
+
+from __future__ import annotations
+
+import json
+
+from cleanroom.errors import InvalidInput
+
+DECISION_LABELS = {"type": "query-decision"}
+
+
+def decision_document_id(proposal_id: str, user_id: str) -> str:
+    """Id of the document that holds ``user_id``'s decision on one proposal; a text proposed again is decided again."""
+    return f"decision-{proposal_id}-{user_id}"
+
+
+def decision_document_data(token: str) -> str:
+    """The ``data`` string for a decision's JWS."""
+    return json.dumps({"decision": token}, separators=(",", ":"))
+
+
+def parse_decision_document(data: str) -> str:
+    """The JWS in a decision document.
+
+    Raises:
+        InvalidInput: ``DecisionDocumentInvalid``.
+    """
+    try:
+        token = json.loads(data)["decision"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidInput("DecisionDocumentInvalid", 'decision document: not of the form {"decision": "<JWS>"}.') from error
+    if not isinstance(token, str):
+        raise InvalidInput("DecisionDocumentInvalid", "decision document: member decision is not text.")
+    return token
