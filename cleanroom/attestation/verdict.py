@@ -128,7 +128,7 @@ class Verdict(BaseModel):
             hint="See the failed checks in the details; `cleanroom attest verify` shows all of them.",
             party="operator",
             details={
-                "product": self.product,
+                "product": str(self.product) if self.product else None,
                 "version": self.version,
                 "evidence_sha256": self.evidence.digest(),
                 "failed": [check.model_dump(mode="json") for check in failures],

@@ -1,8 +1,8 @@
 """Verification of SEV-SNP evidence: report, certificates, guest policy, bindings and utility-VM endorsement, as one list of checks.
 
 The order is that of trust: structure (A), certificate chain (B), report against certificate (C). A failure there ends the verdict, since
-nothing after it is trustworthy. Guest policy (D) and bindings (E, :mod:`cleanroom.attestation.policy`) are then all judged, so that a person
-sees everything that is wrong.
+nothing after it is trustworthy. Guest policy (D) and bindings (E, :mod:`cleanroom.attestation.policy`) are then all judged, so that a
+person sees everything that is wrong.
 Hostile bytes lead to a failed verdict, never to an exception.
 """
 
