@@ -1,0 +1,388 @@
+"""CSV, JSON lines and Parquet as Arrow record batches of a dataset's schema: the one reader of the owner's upload and of the pods.
+
+Strict: a column that is missing or of another type is an error that names file, column, types and row, never a null.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.json as pajson
+import pyarrow.parquet as pq
+
+from cleanroom.datasets.schema import ARROW_TYPES, accepts, arrow_schema, convert, schema_mismatch
+from cleanroom.documents.dataset import DatasetSchema, FieldType, Format
+from cleanroom.errors import InvalidInput
+
+SUFFIXES: dict[Format, tuple[str, ...]] = {"csv": (".csv",), "json": (".json", ".jsonl", ".ndjson"), "parquet": (".parquet",)}
+"""File endings that belong to each format; others are not data of the dataset."""
+
+BLOCK_BYTES = 4 << 20
+"""Text is parsed in blocks of this size: a row must be shorter."""
+
+_CSV_COLUMN = re.compile(r"In CSV column #(\d+)")
+_ROW = re.compile(r"Row #(\d+)")
+_COLUMNS = re.compile(r"Expected (\d+) columns, got (\d+)")
+_JSON_KIND = re.compile(r"Column\(/(.+?)\) changed from \w+ to (\w+)")
+
+# Parsed by us from text, because Arrow's parsers refuse either times with a zone or times without one.
+_FROM_TEXT: tuple[FieldType, ...] = ("date", "timestamp")
+
+
+class Readable(Protocol):
+    """What the text readers need: ``read`` gives at most ``size`` bytes, and none only at the end."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
+
+
+@dataclass(frozen=True)
+class TextLayout:
+    """How the text of one CSV object is to be read."""
+
+    header: tuple[str, ...] | None = None
+    """Column names in file order; None when the file has no header line and the schema gives them."""
+    newlines_in_values: bool = False
+    """Whether quoted values may hold line breaks; such an object cannot be read from its middle."""
+
+
+def read_csv(
+    stream: Readable,
+    types: Mapping[str, FieldType],
+    columns: Sequence[str],
+    *,
+    where: str,
+    layout: TextLayout = TextLayout(),
+    first_row: int | None = 1,
+) -> Iterator[pa.RecordBatch]:
+    """Rows of CSV text (RFC 4180, UTF-8) that begins at the start of a row, after any header.
+
+    An unquoted empty value is null, ``""`` is an empty text.
+
+    Args:
+        stream: The text.
+        types: Field name to type, in file order unless ``layout.header`` says otherwise.
+        columns: Columns wanted, a subset of ``types``.
+        where: Path for errors.
+        layout: See :class:`TextLayout`.
+        first_row: Number of the first row in the file; None when it is not known.
+
+    Raises:
+        InvalidInput: ``SchemaMismatch``.
+    """
+    names = list(layout.header or types)
+    _require_columns(names, types, where)
+    read = pacsv.ReadOptions(column_names=names, block_size=BLOCK_BYTES, use_threads=False)
+    parse = pacsv.ParseOptions(newlines_in_values=layout.newlines_in_values)
+    text = {name: pa.string() if types[name] in _FROM_TEXT else ARROW_TYPES[types[name]] for name in columns}
+    convert_options = pacsv.ConvertOptions(
+        column_types=text, include_columns=list(columns), null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=False
+    )
+    head = stream.read(1)
+    if not head:
+        return
+    done = 0
+    try:
+        with pacsv.open_csv(_Prepended(head, stream), read_options=read, parse_options=parse, convert_options=convert_options) as reader:
+            for batch in reader:
+                yield _converted(batch, types, columns, where, None if first_row is None else first_row + done)
+                done += batch.num_rows
+    except pa.ArrowInvalid as error:
+        raise _csv_mismatch(error, names, types, where, first_row) from None
+
+
+def _csv_mismatch(
+    error: pa.ArrowInvalid, names: Sequence[str], types: Mapping[str, FieldType], where: str, first_row: int | None
+) -> InvalidInput:
+    # Arrow's text quotes the value that it could not read: take the places out of it and leave the rest.
+    text = str(error)
+    row_match = _ROW.search(text)
+    row = int(row_match[1]) + first_row - 1 if row_match and first_row is not None else None
+    if counts := _COLUMNS.search(text):
+        return schema_mismatch(where, None, f"{counts[1]} columns", f"{counts[2]} columns", row=row)
+    if column := _CSV_COLUMN.search(text):
+        name = names[int(column[1])]
+        actual = "bytes that are not UTF-8" if "UTF8" in text else f"a value that is not of type {types[name]}"
+        return schema_mismatch(where, name, types[name], actual, row=row)
+    if "straddling" in text or "block" in text:
+        return schema_mismatch(where, None, f"rows shorter than {BLOCK_BYTES} bytes", "a longer row", row=row)
+    return schema_mismatch(where, None, "CSV rows (RFC 4180)", "text that is not CSV", row=row)
+
+
+def read_json_lines(
+    stream: Readable,
+    types: Mapping[str, FieldType],
+    columns: Sequence[str],
+    *,
+    where: str,
+    first_row: int | None = 1,
+    at_start: bool = True,
+) -> Iterator[pa.RecordBatch]:
+    """Rows of JSON lines that begin at the start of a row. ``null`` and an absent member are null.
+
+    Args:
+        stream: The text.
+        types: Field name to type.
+        columns: Columns wanted, a subset of ``types``.
+        where: Path for errors.
+        first_row: Number of the first row in the file; None when it is not known.
+        at_start: Whether this is the start of the object: a column of which the first block has no trace is then an error.
+
+    Raises:
+        InvalidInput: ``SchemaMismatch``.
+    """
+    text = pa.schema([(name, pa.string() if types[name] in _FROM_TEXT else ARROW_TYPES[types[name]]) for name in columns])
+    for block in _line_blocks(stream, where):
+        if not block.strip():
+            continue
+        if at_start:
+            for name in columns:
+                if not _mentions(block, name):
+                    raise schema_mismatch(where, name, types[name], "no such member in the first rows")
+            at_start = False
+        try:
+            table = _parse_json(block, text)
+        except pa.ArrowInvalid as error:
+            raise _json_mismatch(error, block, text, types, where, first_row) from None
+        for batch in table.to_batches():
+            yield _converted(batch, types, columns, where, first_row)
+            if first_row is not None:
+                first_row += batch.num_rows
+
+
+def _parse_json(block: bytes, schema: pa.Schema) -> pa.Table:
+    return pajson.read_json(
+        io.BytesIO(block),
+        read_options=pajson.ReadOptions(use_threads=False, block_size=max(BLOCK_BYTES, len(block) + 1)),
+        parse_options=pajson.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
+    )
+
+
+def _json_mismatch(
+    error: pa.ArrowInvalid, block: bytes, schema: pa.Schema, types: Mapping[str, FieldType], where: str, first_row: int | None
+) -> InvalidInput:
+    for field in schema:
+        try:
+            _parse_json(block, pa.schema([field]))
+        except pa.ArrowInvalid as single:
+            if kind := _JSON_KIND.search(str(single)):
+                actual = kind[2]
+            elif "couldn't parse" in str(single):
+                actual = f"a number that is not of type {types[field.name]}"
+            else:
+                break  # not this column: the text itself is no JSON
+            row = next(_bad_rows(block, pa.schema([field])), None)
+            return schema_mismatch(
+                where, field.name, types[field.name], actual, row=None if row is None or first_row is None else first_row + row
+            )
+    del error
+    return schema_mismatch(where, None, "one JSON object a line", "text that is not")
+
+
+def _bad_rows(block: bytes, schema: pa.Schema) -> Iterator[int]:
+    for number, line in enumerate(line for line in block.splitlines() if line.strip()):
+        try:
+            _parse_json(line, schema)
+        except pa.ArrowInvalid:
+            yield number
+
+
+def _mentions(block: bytes, name: str) -> bool:
+    escaped = name.encode("unicode_escape").replace(b"\\x", b"\\u00")
+    return b'"%s"' % name.encode("utf-8") in block or b'"%s"' % escaped in block
+
+
+def _line_blocks(stream: Readable, where: str) -> Iterator[bytes]:
+    rest = b""
+    while piece := stream.read(BLOCK_BYTES):
+        cut = piece.rfind(b"\n") + 1
+        if cut:
+            yield rest + piece[:cut]
+            rest = piece[cut:]
+        else:
+            rest += piece
+            if len(rest) > 4 * BLOCK_BYTES:
+                raise schema_mismatch(where, None, f"rows shorter than {BLOCK_BYTES} bytes", "a longer row")
+    if rest:
+        yield rest
+
+
+def open_parquet(file: BinaryIO, types: Mapping[str, FieldType], columns: Sequence[str], *, where: str) -> pq.ParquetFile:
+    """Open a Parquet file and hold its schema against ``types``, for ``columns``.
+
+    Raises:
+        InvalidInput: ``SchemaMismatch``.
+    """
+    try:
+        parquet = pq.ParquetFile(file)
+    except pa.ArrowInvalid:
+        raise schema_mismatch(where, None, "a Parquet file", "bytes that are not one") from None
+    stored = parquet.schema_arrow
+    for name in columns:
+        places = stored.get_all_field_indices(name)
+        if len(places) != 1:
+            raise schema_mismatch(where, name, types[name], "no such column" if not places else f"{len(places)} columns of that name")
+        if not accepts(types[name], stored.field(places[0]).type):
+            raise schema_mismatch(where, name, types[name], f"type {stored.field(places[0]).type}")
+    return parquet
+
+
+def read_parquet(
+    parquet: pq.ParquetFile, types: Mapping[str, FieldType], columns: Sequence[str], *, where: str, row_groups: Sequence[int] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Rows of ``row_groups`` (all when None) of a file from :func:`open_parquet`."""
+    groups = list(range(parquet.num_row_groups) if row_groups is None else row_groups)
+    for batch in parquet.iter_batches(batch_size=1 << 16, row_groups=groups, columns=list(columns), use_threads=False):
+        yield _converted(batch, types, columns, where, None)
+
+
+def _require_columns(names: Sequence[str], types: Mapping[str, FieldType], where: str) -> None:
+    for name in types:
+        if name not in names:
+            raise schema_mismatch(where, name, types[name], "no such column in the header")
+    if extra := [name for name in names if name not in types]:
+        raise schema_mismatch(where, extra[0], "only columns of the schema", "a column that the schema does not have")
+
+
+def _converted(
+    batch: pa.RecordBatch, types: Mapping[str, FieldType], columns: Sequence[str], where: str, first_row: int | None
+) -> pa.RecordBatch:
+    arrays = []
+    for name in columns:
+        column = batch.column(name)
+        try:
+            arrays.append(convert(column, types[name]))
+        except pa.ArrowInvalid:
+            row = None if first_row is None else _first_bad(column, types[name], first_row)
+            raise schema_mismatch(where, name, types[name], f"a value that is not of type {types[name]}", row=row) from None
+    return pa.RecordBatch.from_arrays(arrays, schema=arrow_schema(types, columns))
+
+
+def _first_bad(column: pa.Array, field_type: FieldType, first_row: int) -> int:
+    low, high = 0, len(column)  # the first `low` values convert, the first `high` do not
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            convert(column.slice(low, middle - low), field_type)
+            low = middle
+        except pa.ArrowInvalid:
+            high = middle
+    return first_row + low
+
+
+class _Prepended(io.RawIOBase):
+    """A stream with bytes put back in front of it: Arrow takes an empty stream for an error, so one byte is tried first."""
+
+    def __init__(self, head: bytes, stream: Readable) -> None:
+        super().__init__()
+        self._head = head
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        if size == 0:
+            return b""
+        if self._head:
+            head, self._head = self._head, b""
+            return head + self._stream.read(max(0, size - len(head)) if size > 0 else -1)
+        return self._stream.read(size)
+
+
+def csv_header_line(line: bytes, where: str) -> tuple[str, ...]:
+    """Column names in a CSV header line.
+
+    Raises:
+        InvalidInput: ``SchemaMismatch``.
+    """
+    import csv
+
+    try:
+        return tuple(next(csv.reader([line.decode("utf-8-sig").rstrip("\r\n")]), []))
+    except (UnicodeDecodeError, csv.Error):
+        raise schema_mismatch(where, None, "a CSV header line in UTF-8", "other bytes") from None
+
+
+@dataclass(frozen=True)
+class CheckedFile:
+    """What reading a source file to its end established."""
+
+    rows: int
+    splittable: bool
+    """Whether a reader may begin at any line break (no line breaks inside of quoted CSV values)."""
+
+
+def check_file(
+    path: Path, schema: DatasetSchema, *, where: str | None = None, on_bytes: Callable[[int], None] | None = None
+) -> CheckedFile:
+    """Read a source file to its end and hold every row against the dataset's schema.
+
+    Args:
+        path: The file.
+        schema: What the dataset's document says.
+        where: Path for errors; the file's own when None.
+        on_bytes: Told how many bytes were read since the last call.
+
+    Raises:
+        InvalidInput: ``SchemaMismatch``, naming file, column, types and row; ``SourceUnreadable``.
+    """
+    place = where or str(path)
+    types = schema.types()
+    columns = list(types)
+    try:
+        with path.open("rb") as raw:
+            if schema.format == "parquet":
+                parquet = open_parquet(raw, types, columns, where=place)
+                return CheckedFile(sum(batch.num_rows for batch in read_parquet(parquet, types, columns, where=place)), True)
+            stream = _Counting(raw, on_bytes)
+            if schema.format == "json":
+                return CheckedFile(sum(batch.num_rows for batch in read_json_lines(stream, types, columns, where=place)), True)
+            header = None
+            if schema.csv_header:
+                header = csv_header_line(raw.readline(), place)
+                if header == ():
+                    raise schema_mismatch(place, None, "a CSV header line", "an empty file")
+            layout = TextLayout(header, newlines_in_values=True)
+            rows = sum(batch.num_rows for batch in read_csv(stream, types, columns, where=place, layout=layout))
+            return CheckedFile(rows, rows == stream.lines())
+    except OSError as error:
+        raise InvalidInput("SourceUnreadable", f"{place}: cannot be read.", cause=error.strerror) from error
+
+
+class _Counting(io.RawIOBase):
+    """Counts lines that are not empty, as Arrow does, while a parser reads."""
+
+    def __init__(self, stream: Readable, on_bytes: Callable[[int], None] | None) -> None:
+        super().__init__()
+        self._stream = stream
+        self._on_bytes = on_bytes
+        self._lines = 0
+        self._tail = b"\n"
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(size)
+        if data:
+            text = (self._tail + data).replace(b"\r", b"")
+            # A line that is not empty ends where a break follows something else than a break.
+            self._lines += text.count(b"\n") - text.startswith(b"\n") - _empty_lines(text)
+            self._tail = text[-1:]
+            if self._on_bytes:
+                self._on_bytes(len(data))
+        return data
+
+    def lines(self) -> int:
+        return self._lines + (self._tail != b"\n")
+
+
+def _empty_lines(text: bytes) -> int:
+    return sum(len(match.group()) - 1 for match in re.finditer(rb"\n{2,}", text))

@@ -1,0 +1,122 @@
+"""The owner's local key store: one dataset key a file, mode 0600, in a folder of mode 0700 (``Settings.keys_dir``)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from cleanroom.datasets.encryption import (
+    dataset_key_from_tink,
+    dataset_key_to_tink,
+    decode_dataset_key,
+    encode_dataset_key,
+    generate_dataset_key,
+)
+from cleanroom.errors import Conflict, NotFound, Refused
+from cleanroom.identifiers import require_name
+from cleanroom.secret import Secret, read_secret_file
+
+_SUFFIX = ".dataset-key"
+
+
+class KeyStore:
+    """Dataset keys of one owner on her own machine, base64 in one file each.
+
+    Args:
+        folder: Made with mode 0700 where it does not exist.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder.expanduser()
+
+    def path(self, dataset: str) -> Path:
+        """The file that holds, or would hold, the key of ``dataset``."""
+        return self._folder / f"{require_name('dataset', dataset)}{_SUFFIX}"
+
+    def get(self, dataset: str) -> Secret:
+        """The key of ``dataset``.
+
+        Raises:
+            NotFound: ``DatasetKeyNotFound``.
+            Refused: ``KeyStoreTooOpen``, ``SecretFileTooOpen`` when others could read it.
+            InvalidInput: ``DatasetKeyMalformed``.
+        """
+        self._check_folder()
+        path = self.path(dataset)
+        if not path.exists():
+            raise NotFound(
+                "DatasetKeyNotFound", f"dataset {dataset!r}: there is no key {path}.", hint="Upload the dataset first, or import its key."
+            )
+        return decode_dataset_key(Secret(read_secret_file(path, what=f"key of dataset {dataset!r}").reveal().strip()))
+
+    def get_or_create(self, dataset: str) -> Secret:
+        """The key of ``dataset``, made now where there is none. Of several concurrent callers all get the same key.
+
+        Raises:
+            As :meth:`get`.
+        """
+        if not self.path(dataset).exists():
+            with contextlib.suppress(Conflict):  # somebody was faster: theirs is the key
+                self._create(dataset, generate_dataset_key())
+        return self.get(dataset)
+
+    def put(self, dataset: str, key: Secret) -> None:
+        """Store a key that was made elsewhere.
+
+        Raises:
+            Conflict: ``DatasetKeyExists`` when there is another one: what it sealed would be lost.
+        """
+        try:
+            self._create(dataset, key)
+        except Conflict:
+            if self.get(dataset) != key:
+                raise
+
+    def export_tink(self, dataset: str) -> Secret:
+        """The key as a cleartext Tink keyset in JSON."""
+        return dataset_key_to_tink(self.get(dataset))
+
+    def import_tink(self, dataset: str, keyset: Secret) -> None:
+        """Store the primary key of a cleartext Tink keyset in JSON. Raises as :meth:`put`."""
+        self.put(dataset, dataset_key_from_tink(keyset))
+
+    def names(self) -> list[str]:
+        """Datasets that have a key here."""
+        return sorted(path.name.removesuffix(_SUFFIX) for path in self._folder.glob(f"*{_SUFFIX}"))
+
+    def _create(self, dataset: str, key: Secret) -> None:
+        path = self.path(dataset)
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._check_folder()
+        # Written whole under another name and then linked: the name appears once, complete, or not at all.
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with os.fdopen(fd, "wb") as handle:
+                handle.write(encode_dataset_key(key).reveal() + b"\n")
+                handle.flush()
+                os.fsync(handle.fileno())
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                raise Conflict(
+                    "DatasetKeyExists",
+                    f"dataset {dataset!r}: {path} holds a key already.",
+                    hint="What that key sealed cannot be opened with another. Move it away only if nothing does.",
+                ) from None
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _check_folder(self) -> None:
+        if not self._folder.is_dir():
+            return
+        mode = self._folder.stat().st_mode
+        if mode & 0o077:
+            raise Refused(
+                "KeyStoreTooOpen",
+                f"key store {self._folder} has mode {stat.filemode(mode)}; only its owner may enter it.",
+                hint=f"chmod 700 {self._folder}",
+            )

@@ -1,0 +1,66 @@
+"""The list of a dataset's objects, sealed like them: it lets an upload go on where it stopped, and lets a reader notice that an
+object is missing, added, or older than the rest, which sealing single objects cannot show."""
+
+from __future__ import annotations
+
+import json
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from cleanroom.datasets.encryption import open_bytes, seal_bytes
+from cleanroom.datasets.store import ObjectStore, join, read_object
+from cleanroom.errors import Refused
+from cleanroom.identifiers import HexDigest
+from cleanroom.secret import Secret
+
+MANIFEST_NAME = "_cleanroom/manifest"
+"""Path within the dataset. Names that begin with ``_`` or ``.`` are never data."""
+
+
+class ManifestObject(BaseModel):
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="ignore")
+
+    size: int = Field(ge=0)
+    """Stored bytes."""
+    sha256: HexDigest
+    """Of the stored bytes."""
+    plain_sha256: HexDigest
+    rows: int = Field(ge=0)
+    splittable: bool = True
+    """Whether a reader may begin at any line break of its text."""
+
+
+class Manifest(BaseModel):
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="ignore")
+
+    version: int = 1
+    dataset: str
+    complete: bool
+    """False while an upload is under way."""
+    objects: dict[str, ManifestObject] = {}
+
+    def rows(self) -> int:
+        return sum(entry.rows for entry in self.objects.values())
+
+
+def read_manifest(store: ObjectStore, prefix: str, key: Secret) -> Manifest | None:
+    """The dataset's manifest, or None when there is none (data that other tools uploaded).
+
+    Raises:
+        Refused: ``CiphertextInvalid``, ``ManifestInvalid``.
+    """
+    name = join(prefix, MANIFEST_NAME)
+    if not store.exists(name):
+        return None
+    plain = open_bytes(read_object(store, name), key, MANIFEST_NAME)
+    try:
+        return Manifest.model_validate_json(plain)
+    except ValidationError as error:
+        raise Refused("ManifestInvalid", f"{name}: not a manifest of this version.", cause=f"{error.error_count()} errors") from None
+
+
+def write_manifest(store: ObjectStore, prefix: str, key: Secret, manifest: Manifest) -> None:
+    """Seal and store the manifest, replacing the one that is there."""
+    plain = json.dumps(manifest.model_dump(mode="json", by_alias=True), separators=(",", ":")).encode("utf-8")
+    store.put(join(prefix, MANIFEST_NAME), seal_bytes(plain, key, MANIFEST_NAME))
