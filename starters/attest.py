@@ -124,16 +124,17 @@ def show_verdict(verdict: Verdict, console: Console) -> None:
     if verdict.development:
         console.print("NOT CONFIDENTIAL: this verdict rests on a development root.", style="bold yellow")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("check", no_wrap=True)
-    table.add_column("", no_wrap=True)
+    table.add_column("check", no_wrap=True, min_width=max((len(check.id) for check in verdict.checks), default=0))
+    table.add_column("", no_wrap=True, min_width=0 if verdict.ok else len("FAILED"))
     table.add_column("found", no_wrap=True, overflow="ellipsis")
     for check in verdict.checks:
         mark = Text("ok", style="green") if check.passed else Text("FAILED", style="bold red")
         table.add_row(check.id, mark, Text(check.actual))
     console.print(table)
     for check in verdict.failures:
-        console.print(Text.assemble((f"{check.reason}: ", "bold red"), check.message))
-        console.print(Text(f"  {check.id} expected {check.expected}\n  {check.id} found    {check.actual}"))
+        console.print(Text.assemble((str(check.reason), "bold red"), f"  {check.message}"), soft_wrap=True)
+        if check.expected not in check.message:
+            console.print(Text(f"  expected {check.expected}\n  found    {check.actual}"), soft_wrap=True)
 
 
 def _read(path: Path) -> bytes:

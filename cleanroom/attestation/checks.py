@@ -49,7 +49,7 @@ class Checklist:
                 expected=expected,
                 actual=actual,
                 reason=None if passed else reason,
-                message="" if passed else message or f"{check_id}: expected {expected}, found {actual}.",
+                message="" if passed else message or f"The check {check_id} expected {expected} and found {actual}.",
             )
         )
         return passed
