@@ -124,12 +124,12 @@ def show_verdict(verdict: Verdict, console: Console) -> None:
     if verdict.development:
         console.print("NOT CONFIDENTIAL: this verdict rests on a development root.", style="bold yellow")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("check", no_wrap=True, min_width=max((len(check.id) for check in verdict.checks), default=0))
-    table.add_column("", no_wrap=True, min_width=0 if verdict.ok else len("FAILED"))
+    table.add_column("", no_wrap=True, width=len("FAILED"))
+    table.add_column("check", no_wrap=True, width=max((len(check.id) for check in verdict.checks), default=0))
     table.add_column("found", no_wrap=True, overflow="ellipsis")
     for check in verdict.checks:
         mark = Text("ok", style="green") if check.passed else Text("FAILED", style="bold red")
-        table.add_row(check.id, mark, Text(check.actual))
+        table.add_row(mark, check.id, Text(check.actual))
     console.print(table)
     for check in verdict.failures:
         console.print(Text.assemble((str(check.reason), "bold red"), f"  {check.message}"), soft_wrap=True)
