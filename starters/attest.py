@@ -124,12 +124,13 @@ def show_verdict(verdict: Verdict, console: Console) -> None:
     if verdict.development:
         console.print("NOT CONFIDENTIAL: this verdict rests on a development root.", style="bold yellow")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("", no_wrap=True, width=len("FAILED"))
-    table.add_column("check", no_wrap=True, width=max((len(check.id) for check in verdict.checks), default=0))
-    table.add_column("found", no_wrap=True, overflow="ellipsis")
+    for heading in ("", "check", "found"):
+        table.add_column(heading, no_wrap=True)
+    longest = max((len(check.id) for check in verdict.checks), default=0)
+    room = max(console.width - longest - len("FAILED") - 8, 20)
     for check in verdict.checks:
         mark = Text("ok", style="green") if check.passed else Text("FAILED", style="bold red")
-        table.add_row(mark, check.id, Text(check.actual))
+        table.add_row(mark, check.id, Text(check.actual if len(check.actual) <= room else f"{check.actual[: room - 1]}…"))
     console.print(table)
     for check in verdict.failures:
         console.print(Text.assemble((str(check.reason), "bold red"), f"  {check.message}"), soft_wrap=True)
