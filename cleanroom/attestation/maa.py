@@ -10,7 +10,7 @@ import datetime as dt
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 from urllib.parse import urlsplit
 
 import httpx
@@ -98,14 +98,17 @@ def _refuse(code: str, reason: str, **details: Any) -> Refused:
     )
 
 
-def validate_token(token: str, *, issuer: str, keys: Mapping[str, rsa.RSAPublicKey], at: dt.datetime | None = None) -> dict[str, Any]:
+def validate_token(
+    token: str, *, issuer: str, keys: Mapping[str, rsa.RSAPublicKey], at: dt.datetime | None = None, skew: dt.timedelta = CLOCK_SKEW
+) -> dict[str, Any]:
     """The claims of an attestation token, verified against keys that were obtained from ``issuer``, never from the token's ``jku``.
 
     Args:
         token: The compact JWT.
         issuer: The authority that must have issued it (equal modulo one trailing slash).
         keys: Its signing keys by kid (:func:`signing_keys`).
-        at: The instant of the check; now when absent. ``nbf ≤ at < exp`` must hold, with :data:`CLOCK_SKEW` on ``nbf``.
+        at: The instant of the check; now when absent. ``nbf ≤ at + skew`` and ``at < exp`` must hold.
+        skew: How far ahead of ours the authority's clock may be.
 
     Raises:
         Refused: ``AttestationTokenMalformed``, ``AttestationTokenIssuerMismatch``, ``AttestationTokenKeyUnknown``,
@@ -132,12 +135,12 @@ def validate_token(token: str, *, issuer: str, keys: Mapping[str, rsa.RSAPublicK
         raise _refuse("AttestationTokenMalformed", "exp and nbf must be numbers")
     if now >= expires:
         raise _refuse("AttestationTokenExpired", f"it expired at {_instant(expires)}", exp=expires)
-    if now + CLOCK_SKEW.total_seconds() < begins:
+    if now + skew.total_seconds() < begins:
         raise _refuse("AttestationTokenNotYetValid", f"it is valid only from {_instant(begins)}", nbf=begins)
     return claims
 
 
-def _is_time(value: Any) -> bool:
+def _is_time(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**40
 
 
@@ -200,7 +203,7 @@ class MaaClient:
                 if not same_authority(str(metadata.get("issuer")), self.base_url) or not same_host:
                     raise Refused(
                         "MaaMetadataNotTrusted",
-                        f"{self.base_url}: its metadata names issuer {metadata.get('issuer')!r} and keys at {jwks_uri!r}; both must be its own.",
+                        f"{self.base_url}: its metadata names issuer {metadata.get('issuer')!r} and keys at {jwks_uri!r}, not its own.",
                     )
                 return signing_keys(self._document(await http.get(jwks_uri), "keys"))
         except httpx.HTTPError as error:
@@ -215,11 +218,10 @@ class MaaClient:
 
     def _document(self, answer: httpx.Response, what: str) -> Mapping[str, Any]:
         try:
-            document = answer.json()
+            parsed = answer.json()
         except ValueError:
-            document = {}
-        if not isinstance(document, Mapping):
-            document = {}
+            parsed = None
+        document: Mapping[str, Any] = parsed if isinstance(parsed, Mapping) else {}
         if answer.status_code == 200:
             return document
         envelope = document.get("error")

@@ -156,9 +156,8 @@ def _reuse(
     have = properties.tags or {}
     if any(have.get(tag) != value for tag, value in tags.items()):
         differences["tags"] = {"expected": tags, "actual": {tag: have.get(tag) for tag in tags}}
-    if key is not None and not differences:
-        if _numbers(existing.key) != key.public_key().public_numbers():
-            differences["public_key"] = {"expected": "the key to import", "actual": "another key"}
+    if key is not None and not differences and _numbers(existing.key) != key.public_key().public_numbers():
+        differences["public_key"] = {"expected": "the key to import", "actual": "another key"}
     if differences:
         raise Conflict(
             "KeyExistsWithOtherContent",
