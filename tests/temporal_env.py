@@ -1,6 +1,7 @@
 """Session fixtures: real Temporal dev servers for every test that needs one.
 
-Import what a test module needs (``from tests.temporal_env import temporal_env, keyring``); a session has one server of each kind, however many modules import them.
+Import what a test module needs (``from tests.temporal_env import temporal_env, keyring``); a session has one server of each kind, however
+many modules import them.
 
 * ``temporal_env``: real time, search attributes registered, the fast flags of perf.md.
 * ``time_skipping_env``: virtual time a workflow (time skipping V2).

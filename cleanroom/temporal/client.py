@@ -3,35 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
 from temporalio.client import Client, Interceptor
 from temporalio.envconfig import ClientConfig
 from temporalio.service import GrpcCompression
 
 from cleanroom.errors import InvalidInput, Unavailable
+from cleanroom.settings import TemporalSettings
 from cleanroom.temporal.converter import data_converter
 from cleanroom.temporal.keyring import Keyring
 from cleanroom.temporal.redaction import redact
-
-
-class TemporalSettings(BaseModel):
-    """Where Temporal is and which keys its payloads are under.
-
-    ``TEMPORAL_ADDRESS``, ``TEMPORAL_NAMESPACE``, ``TEMPORAL_API_KEY``, ``TEMPORAL_TLS_*`` override the file, as in every Temporal tool.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    config_file: Path | None = None
-    """TOML profiles of Temporal's own format; None: the file that ``TEMPORAL_CONFIG_FILE`` names, or the one in the user's configuration
-    folder."""
-    profile: str | None = None
-    """Profile in that file; None: ``TEMPORAL_PROFILE``, else ``default``."""
-    keyring: Path | None = None
-    """Codec keyring file; None leaves payloads in plain text (development only)."""
 
 
 async def connect(
@@ -47,7 +29,8 @@ async def connect(
     without).
 
     Args:
-        settings: Address, namespace, credentials, keyring.
+        settings: Names the file and profile with address, namespace and credentials, and the keyring file; ``TEMPORAL_ADDRESS``,
+            ``TEMPORAL_NAMESPACE``, ``TEMPORAL_API_KEY`` and ``TEMPORAL_TLS_*`` override the file, as in every Temporal tool.
         interceptors: Client interceptors; those that are worker interceptors too apply to workers of this client.
         identity: Shown in event histories; name the trust boundary, never a person's credential.
         accept_unbound: See :class:`~cleanroom.temporal.codec.PayloadCodec`.
@@ -59,7 +42,7 @@ async def connect(
         Unavailable: ``TemporalUnavailable``.
         NotFound, Refused, InvalidInput: From the keyring file, see :meth:`Keyring.load`.
     """
-    keyring = Keyring.load(settings.keyring) if settings.keyring else None
+    keyring = Keyring.load(settings.keyring_file) if settings.keyring_file else None
     try:
         config = ClientConfig.load_client_connect_config(
             profile=settings.profile, config_file=str(settings.config_file) if settings.config_file else None

@@ -88,6 +88,10 @@ class Keyring:
         keys = {**self._keys, key_id: Secret(os.urandom(KEY_BYTES))}
         return Keyring(key_id if make_current else self.current, keys)
 
+    def using(self, key_id: str) -> Keyring:
+        """A copy whose current key is ``key_id``, one of its keys."""
+        return Keyring(key_id, self._keys)
+
     @property
     def key_ids(self) -> tuple[str, ...]:
         """All key ids, the current one included."""
@@ -131,4 +135,4 @@ class Keyring:
 
 
 def _malformed(what: str) -> InvalidInput:
-    return InvalidInput("KeyringMalformed", f"codec keyring: {what}.", hint="Make one with `cleanroom codec-keys new`.")
+    return InvalidInput("KeyringMalformed", f"codec keyring: {what}.", hint="Make one with `cleanroom codec-keys FILE`.")

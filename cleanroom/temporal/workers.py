@@ -38,6 +38,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 from cleanroom.errors import CleanRoomError
 from cleanroom.temporal.converter import data_converter
 from cleanroom.temporal.failures import ErrorTranslation
+from cleanroom.temporal.guards import MessageGuard
 from cleanroom.temporal.keyring import Keyring
 
 logger = logging.getLogger("cleanroom.worker")
@@ -69,7 +70,7 @@ class WorkerSpec:
     workflows: Sequence[type] = ()
     activities: Sequence[Callable[..., Any]] = ()
     interceptors: Sequence[Interceptor] = ()
-    """In addition to the error translation, which is always there and innermost."""
+    """In addition to the message guard and the error translation, which are always there and innermost."""
     max_concurrent_activities: int = 32
     max_cached_workflows: int = 1000
     graceful_shutdown: timedelta = timedelta(seconds=20)
@@ -92,7 +93,7 @@ def create_worker(client: Client, spec: WorkerSpec) -> Worker:
     options: dict[str, Any] = {
         "workflows": spec.workflows,
         "activities": spec.activities,
-        "interceptors": [*spec.interceptors, ErrorTranslation()],
+        "interceptors": [*spec.interceptors, MessageGuard(), ErrorTranslation()],
         "workflow_runner": sandbox_runner(),
         "workflow_failure_exception_types": FAILURE_TYPES,
         "max_concurrent_activities": spec.max_concurrent_activities,
@@ -106,7 +107,14 @@ def create_worker(client: Client, spec: WorkerSpec) -> Worker:
     return Worker(client, task_queue=spec.task_queue, **(options | spec.extra))
 
 
-def replayer(workflows: Sequence[type], *, keyring: Keyring | None, namespace: str, accept_unbound: bool = False) -> Replayer:
+def replayer(
+    workflows: Sequence[type],
+    *,
+    keyring: Keyring | None,
+    namespace: str,
+    accept_unbound: bool = False,
+    interceptors: Sequence[Interceptor] = (),
+) -> Replayer:
     """A replayer for histories of ``namespace``: the codec binds payloads to it, and the SDK's own default is another name."""
     return Replayer(
         workflows=workflows,
@@ -114,6 +122,7 @@ def replayer(workflows: Sequence[type], *, keyring: Keyring | None, namespace: s
         data_converter=data_converter(keyring, accept_unbound=accept_unbound),
         workflow_runner=sandbox_runner(),
         workflow_failure_exception_types=FAILURE_TYPES,
+        interceptors=[*interceptors, MessageGuard()],
     )
 
 

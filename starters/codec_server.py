@@ -1,0 +1,106 @@
+"""``cleanroom codec-server`` and ``cleanroom codec-keys``: show encrypted payloads to people who may see them, and keep the keys that
+encrypt them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cleanroom.errors import CleanRoomError, Conflict, InvalidInput
+from cleanroom.secret import write_secret_file
+from cleanroom.temporal.codec_auth import OidcSettings
+from cleanroom.temporal.codec_server import CodecServerSettings, serve
+from cleanroom.temporal.keyring import Keyring
+
+
+def codec_server(
+    keyring: Annotated[Path, typer.Option(help="Codec keyring file (mode 0600).")],
+    tokens: Annotated[
+        Path | None, typer.Option(help="File with one bearer token, or JSON {name: token} (mode 0600); made when it does not exist.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; other than loopback needs TLS.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8234,
+    ui_origin: Annotated[list[str] | None, typer.Option(help="Origin of the Temporal Web UI; repeat for several.")] = None,
+    namespace: Annotated[list[str] | None, typer.Option(help="Temporal namespace that is served; repeat for several.")] = None,
+    decode_only: Annotated[bool, typer.Option("--decode-only", help="Refuse /encode.")] = False,
+    tls_cert: Annotated[Path | None, typer.Option(help="PEM certificate chain.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM private key.")] = None,
+    oidc_issuer: Annotated[str | None, typer.Option(help="Issuer of the Web UI's access tokens.")] = None,
+    oidc_audience: Annotated[str | None, typer.Option(help="Audience that those tokens must have.")] = None,
+    oidc_jwks: Annotated[str | None, typer.Option(help="URL of the issuer's keys.")] = None,
+    oidc_claim: Annotated[list[str] | None, typer.Option(help="NAME=VALUE that those tokens must hold; repeat for several.")] = None,
+) -> None:
+    """Serve the payload codec to the Temporal Web UI and the temporal command.
+
+    Example: cleanroom codec-server --keyring keyring.json --tokens codec-token --tls-cert codec.pem --tls-key codec-key.pem
+    """
+    if tokens is not None and not tokens.exists():
+        write_secret_file(tokens, secrets.token_urlsafe(32).encode() + b"\n")
+    oidc = None
+    if oidc_issuer or oidc_audience or oidc_jwks:
+        if not (oidc_issuer and oidc_audience and oidc_jwks):
+            raise InvalidInput("CodecOidcIncomplete", "--oidc-issuer, --oidc-audience and --oidc-jwks belong together.")
+        claims = dict(item.split("=", 1) for item in oidc_claim or [] if "=" in item)
+        oidc = OidcSettings(issuer=oidc_issuer, audience=oidc_audience, jwks_uri=oidc_jwks, required_claims=claims)
+    defaults = CodecServerSettings.model_fields
+    settings = CodecServerSettings(
+        keyring_file=keyring,
+        host=host,
+        port=port,
+        ui_origins=tuple(ui_origin) if ui_origin else defaults["ui_origins"].default,
+        namespaces=tuple(namespace) if namespace else defaults["namespaces"].default,
+        tokens_file=tokens,
+        oidc=oidc,
+        allow_encode=not decode_only,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+    )
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    address = f"{'https' if tls_cert else 'http'}://{'localhost' if host in ('127.0.0.1', '::1') else host}:{port}"
+    typer.echo(
+        f"codec server at {address}; sign a browser in at {address}/login" + (f" with the token in {tokens}" if tokens else ""), err=True
+    )
+    serve(settings)
+
+
+def codec_keys(
+    keyring: Annotated[Path, typer.Argument(help="Codec keyring file.")],
+    add: Annotated[str | None, typer.Option(help="Id of a key to add; without it a new keyring is made.")] = None,
+    current: Annotated[bool, typer.Option("--current/--not-current", help="Whether the added key seals from now on.")] = True,
+    use: Annotated[str | None, typer.Option(help="Id of a key in the file that seals from now on.")] = None,
+) -> None:
+    """Make a codec keyring, add a key to it, or change which key seals. Prints key ids, never keys.
+
+    To rotate without a gap: add with --not-current and restart every process, then --use that key and restart again.
+    """
+    if add is None and use is None:
+        if keyring.exists():
+            raise Conflict("KeyringExists", f"{keyring} exists already.", hint="Add a key to it with --add ID.")
+        ring = Keyring.generate()
+    else:
+        ring = Keyring.load(keyring)
+        if add is not None:
+            ring = ring.rotated(add, make_current=current)
+        if use is not None:
+            ring = ring.using(use)
+    ring.save(keyring)
+    typer.echo(json.dumps({"current": ring.current, "keys": list(ring.key_ids)}))
+
+
+def main() -> None:
+    """``python -m starters.codec_server``."""
+    try:
+        typer.run(codec_server)
+    except CleanRoomError as error:
+        typer.echo(json.dumps(error.to_dict()), err=True)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()
