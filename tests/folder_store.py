@@ -5,15 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
 
-from cleanroom.errors import NotFound
-
-
-@dataclass(frozen=True)
-class Item:
-    name: str
-    size: int
+from cleanroom.clients.objects import Digesting, ObjectInfo, Progress, Source, Stored, require_key
+from cleanroom.errors import Conflict, NotFound
 
 
 @dataclass(frozen=True)
@@ -21,39 +15,46 @@ class FolderStore:
     root: Path
     reads: list[tuple[str, int, int]] = field(default_factory=list, compare=False)
 
-    def list(self, prefix: str) -> Iterator[Item]:
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         for path in sorted(self.root.rglob("*")):
-            name = path.relative_to(self.root).as_posix()
-            if path.is_file() and name.startswith(prefix):
-                yield Item(name, path.stat().st_size)
+            key = path.relative_to(self.root).as_posix()
+            if path.is_file() and key.startswith(prefix):
+                yield ObjectInfo(key, path.stat().st_size, "", None)
 
-    def _path(self, name: str) -> Path:
-        path = self.root / name
+    def _path(self, key: str) -> Path:
+        path = self.root / require_key(key)
         if not path.is_file():
-            raise NotFound("ObjectNotFound", f"there is no object {name!r}.")
+            raise NotFound("NoSuchKey", f"there is no object {key!r}.")
         return path
 
-    def size(self, name: str) -> int:
-        return self._path(name).stat().st_size
+    def size(self, key: str) -> int:
+        return self._path(key).stat().st_size
 
-    def read_range(self, name: str, offset: int, length: int) -> bytes:
-        self.reads.append((name, offset, length))
-        with self._path(name).open("rb") as file:
+    def exists(self, key: str) -> bool:
+        return (self.root / key).is_file()
+
+    def read_range(self, key: str, offset: int, length: int) -> bytes:
+        self.reads.append((key, offset, length))
+        with self._path(key).open("rb") as file:
             file.seek(offset)
             return file.read(length)
 
-    def put(self, name: str, data: bytes | BinaryIO) -> None:
-        path = self.root / name
+    def read(self, key: str) -> bytes:
+        return self._path(key).read_bytes()
+
+    def put(self, key: str, source: Source, *, overwrite: bool = True, on_progress: Progress | None = None) -> Stored:
+        path = self.root / require_key(key)
+        if path.exists() and not overwrite:
+            raise Conflict("ObjectExists", f"{key!r} exists.")
         path.parent.mkdir(parents=True, exist_ok=True)
+        stream = Digesting(source)
         with path.open("wb") as file:
-            if isinstance(data, bytes):
-                file.write(data)
-            else:
-                while piece := data.read(1_000_003):
-                    file.write(piece)
+            while piece := stream.read(1_000_003):
+                file.write(piece)
+        return Stored(key, stream.size, stream.hexdigest())
 
-    def exists(self, name: str) -> bool:
-        return (self.root / name).is_file()
+    def delete(self, key: str) -> None:
+        (self.root / key).unlink(missing_ok=True)
 
-    def delete(self, name: str) -> None:
-        (self.root / name).unlink(missing_ok=True)
+    def close(self) -> None:
+        """Nothing is open."""

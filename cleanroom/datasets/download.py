@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 
 import pyarrow as pa
 
+from cleanroom.clients.objects import ObjectStore
 from cleanroom.datasets.encryption import SealedObject
 from cleanroom.datasets.files import TextLayout, csv_header_line, open_parquet, read_csv, read_json_lines, read_parquet
 from cleanroom.datasets.schema import arrow_schema
-from cleanroom.datasets.store import ObjectStore, join, read_object, within
 from cleanroom.documents.dataset import FieldType, Format
 from cleanroom.errors import InvalidInput, NotFound, Refused
 from cleanroom.identifiers import canonical_json, sha256_hex
@@ -24,11 +24,11 @@ def result_digest(objects: tuple[ResultObject, ...]) -> str:
     return sha256_hex(canonical_json([item.model_dump(mode="json", by_alias=True) for item in objects]))
 
 
-def list_results(store: ObjectStore, prefix: str, contract_id: str) -> dict[str, list[str]]:
+def list_results(store: ObjectStore, contract_id: str) -> dict[str, list[str]]:
     """Run ids below the sink, each with the names of its objects within the dataset. What counts is still the receipt."""
     runs: dict[str, list[str]] = {}
-    for item in store.list(join(prefix, f"{contract_id}/")):
-        name = within(prefix, item.name)
+    for item in store.list(f"{contract_id}/"):
+        name = item.key
         parts = name.split("/")
         if len(parts) == 3:
             runs.setdefault(parts[1], []).append(name)
@@ -37,23 +37,23 @@ def list_results(store: ObjectStore, prefix: str, contract_id: str) -> dict[str,
 
 def download_result(
     store: ObjectStore,
-    prefix: str,
     receipt: ResultReceipt,
     key: Secret,
     *,
     result_format: Format,
     types: Mapping[str, FieldType],
+    csv_header: bool = False,
     on_object: Callable[[ResultObject], None] | None = None,
 ) -> pa.Table:
     """The rows that ``receipt`` stands for, in order.
 
     Args:
-        store: The sink's container or bucket.
-        prefix: The sink's folder in it.
+        store: The sink's place.
         receipt: As the run reported it.
         key: The sink's dataset key.
         result_format: The sink's format.
         types: The sink's schema.
+        csv_header: Whether the sink's CSV objects begin with a header line.
         on_object: Told after each object.
 
     Raises:
@@ -69,9 +69,9 @@ def download_result(
     types = {name: types[name] for name in receipt.columns}
     batches: list[pa.RecordBatch] = []
     for item in receipt.objects:
-        sealed = _fetch(store, prefix, item)
+        sealed = _fetch(store, item)
         opened = SealedObject(lambda offset, length, data=sealed: data[offset : offset + length], len(sealed), key, item.name)  # type: ignore[misc]
-        batches += _rows(opened.read_all(), result_format, types, item.name)
+        batches += _rows(opened.read_all(), result_format, types, csv_header, item.name)
         if on_object:
             on_object(item)
     table = pa.Table.from_batches(batches, schema=arrow_schema(types))
@@ -82,10 +82,10 @@ def download_result(
     return table
 
 
-def _fetch(store: ObjectStore, prefix: str, item: ResultObject) -> bytes:
-    name = join(prefix, item.name)
+def _fetch(store: ObjectStore, item: ResultObject) -> bytes:
+    name = item.name
     try:
-        data = read_object(store, name)
+        data = store.read(name)
     except NotFound as error:
         raise NotFound("ResultObjectNotFound", f"result object {name!r} is not in the store.", cause=error.message) from error
     digest = hashlib.sha256(data).hexdigest()
@@ -98,12 +98,12 @@ def _fetch(store: ObjectStore, prefix: str, item: ResultObject) -> bytes:
     return data
 
 
-def _rows(plain: bytes, result_format: Format, types: Mapping[str, FieldType], where: str) -> list[pa.RecordBatch]:
+def _rows(plain: bytes, result_format: Format, types: Mapping[str, FieldType], csv_header: bool, where: str) -> list[pa.RecordBatch]:
     stream = io.BytesIO(plain)
     columns = list(types)
     if result_format == "parquet":
         return list(read_parquet(open_parquet(stream, types, columns, where=where), types, columns, where=where))
     if result_format == "json":
         return list(read_json_lines(stream, types, columns, where=where, at_start=False))
-    layout = TextLayout(csv_header_line(stream.readline(), where), newlines_in_values=True)
+    layout = TextLayout(csv_header_line(stream.readline(), where) if csv_header else None, newlines_in_values=True)
     return list(read_csv(stream, types, columns, where=where, layout=layout))

@@ -22,7 +22,7 @@ import io
 import json
 import secrets
 from collections.abc import Callable, Iterator
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -274,6 +274,17 @@ class SealedObject:
 
 def _segment_of(offset: int) -> int:
     return 0 if offset < FIRST_PLAIN_BYTES else 1 + (offset - FIRST_PLAIN_BYTES) // PLAIN_BYTES
+
+
+class SegmentedObject(Protocol):
+    """An object that is opened segment by segment; see :class:`SealedObject` for each member."""
+
+    size: int
+    segments: int
+
+    def open_segments(self, first: int, stop: int) -> list[bytes]: ...
+
+    def read_at(self, offset: int, length: int) -> bytes: ...
 
 
 class SealedFile(io.RawIOBase):

@@ -8,8 +8,8 @@ import json
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from cleanroom.clients.objects import ObjectStore
 from cleanroom.datasets.encryption import open_bytes, seal_bytes
-from cleanroom.datasets.store import ObjectStore, join, read_object
 from cleanroom.errors import Refused
 from cleanroom.identifiers import HexDigest
 from cleanroom.secret import Secret
@@ -44,23 +44,24 @@ class Manifest(BaseModel):
         return sum(entry.rows for entry in self.objects.values())
 
 
-def read_manifest(store: ObjectStore, prefix: str, key: Secret) -> Manifest | None:
+def read_manifest(store: ObjectStore, key: Secret) -> Manifest | None:
     """The dataset's manifest, or None when there is none (data that other tools uploaded).
 
     Raises:
         Refused: ``CiphertextInvalid``, ``ManifestInvalid``.
     """
-    name = join(prefix, MANIFEST_NAME)
-    if not store.exists(name):
+    if not store.exists(MANIFEST_NAME):
         return None
-    plain = open_bytes(read_object(store, name), key, MANIFEST_NAME)
+    plain = open_bytes(store.read(MANIFEST_NAME), key, MANIFEST_NAME)
     try:
         return Manifest.model_validate_json(plain)
     except ValidationError as error:
-        raise Refused("ManifestInvalid", f"{name}: not a manifest of this version.", cause=f"{error.error_count()} errors") from None
+        raise Refused(
+            "ManifestInvalid", f"{MANIFEST_NAME}: not a manifest of this version.", cause=f"{error.error_count()} errors"
+        ) from None
 
 
-def write_manifest(store: ObjectStore, prefix: str, key: Secret, manifest: Manifest) -> None:
+def write_manifest(store: ObjectStore, key: Secret, manifest: Manifest) -> None:
     """Seal and store the manifest, replacing the one that is there."""
     plain = json.dumps(manifest.model_dump(mode="json", by_alias=True), separators=(",", ":")).encode("utf-8")
-    store.put(join(prefix, MANIFEST_NAME), seal_bytes(plain, key, MANIFEST_NAME))
+    store.put(MANIFEST_NAME, seal_bytes(plain, key, MANIFEST_NAME))

@@ -12,10 +12,10 @@ from datetime import date
 from pathlib import Path
 from typing import BinaryIO, Literal, cast
 
+from cleanroom.clients.objects import ObjectStore
 from cleanroom.datasets.encryption import seal_stream, sealed_size
 from cleanroom.datasets.files import SUFFIXES, check_file
 from cleanroom.datasets.manifest import MANIFEST_NAME, Manifest, ManifestObject, read_manifest, write_manifest
-from cleanroom.datasets.store import ObjectStore, join, within
 from cleanroom.documents.dataset import DatasetSchema
 from cleanroom.errors import Conflict, InvalidInput
 from cleanroom.secret import Secret
@@ -114,7 +114,6 @@ def is_day(text: str) -> bool:
 
 def upload_dataset(
     store: ObjectStore,
-    prefix: str,
     key: Secret,
     *,
     dataset: str,
@@ -129,8 +128,7 @@ def upload_dataset(
     left alone. Memory is a few MiB whatever the files' size. Earlier objects stay unless ``replace``.
 
     Args:
-        store: Container or bucket.
-        prefix: Folder of the dataset in it.
+        store: The dataset's place.
         key: The dataset key.
         dataset: Its name, recorded in the manifest.
         schema: Every row is held against it before anything is stored.
@@ -151,21 +149,21 @@ def upload_dataset(
         checked[file.name] = (_digest(file.path), result.rows, result.splittable)
         tell("check", file.name, file.size)
 
-    before = read_manifest(store, prefix, key) or Manifest(dataset=dataset, complete=False)
+    before = read_manifest(store, key) or Manifest(dataset=dataset, complete=False)
     if before.dataset != dataset:
         raise Conflict(
             "ManifestOfAnotherDataset",
-            f"{join(prefix, '')}: the objects there belong to dataset {before.dataset!r}, not {dataset!r}.",
+            f"manifest: the objects there belong to dataset {before.dataset!r}, not {dataset!r}.",
             hint="Use another subdirectory for each dataset.",
         )
     objects = dict(before.objects)
-    stored = {within(prefix, item.name): item.size for item in store.list(join(prefix, ""))}
+    stored = {item.key: item.size for item in store.list()}
     uploaded: list[str] = []
     unchanged: list[str] = []
     saved = time.monotonic()
 
     def save(complete: bool) -> None:
-        write_manifest(store, prefix, key, Manifest(dataset=dataset, complete=complete, objects=objects))
+        write_manifest(store, key, Manifest(dataset=dataset, complete=complete, objects=objects))
 
     for file in files:
         digest, rows, splittable = checked[file.name]
@@ -178,10 +176,10 @@ def upload_dataset(
             save(complete=False)
         with file.path.open("rb") as raw:
             stream = SealingStream(raw, key, file.name, on_plain=lambda count, name=file.name: tell("upload", name, count))  # type: ignore[misc]
-            store.put(join(prefix, file.name), cast(BinaryIO, stream))
+            store.put(file.name, cast(BinaryIO, stream))
         if stream.plain_sha256() != digest:
             objects.pop(file.name, None)
-            store.delete(join(prefix, file.name))
+            store.delete(file.name)
             raise Conflict(
                 "SourceChanged",
                 f"{file.path}: changed while it was uploaded.",
@@ -206,7 +204,7 @@ def upload_dataset(
         # The list first: a reader then misses nothing that the list has.
         save(complete=True)
     for name in removed:
-        store.delete(join(prefix, name))
+        store.delete(name)
     return UploadResult(
         uploaded=tuple(uploaded),
         unchanged=tuple(unchanged),
