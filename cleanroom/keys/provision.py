@@ -138,7 +138,7 @@ def _reuse(
 ) -> KeyReference:
     properties = existing.properties
     differences: dict[str, Any] = {}
-    if str(existing.key_type) != "RSA-HSM" or not properties.exportable or not properties.enabled:
+    if existing.key_type != "RSA-HSM" or not properties.exportable or not properties.enabled:
         differences["protection"] = {
             "expected": "RSA-HSM, exportable, enabled",
             "actual": f"{existing.key_type}, exportable={properties.exportable}, enabled={properties.enabled}",

@@ -1,0 +1,162 @@
+"""A vault, a managed HSM and an attestation authority for the tests of this folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from azure.core.credentials import AccessToken
+from azure.keyvault.keys import KeyClient, KeyReleasePolicy
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from cleanroom.keys import ReleasePolicy, public_jwk, thumbprint
+from cleanroom.keys.jws import sign
+from cleanroom.keys.vault import KeyVaultSettings
+from localcloud.keyvault import KeyVaultConfig, create_app
+from localcloud.keyvault_release import AttestationIssuer
+from localcloud.serving import serving
+from localcloud.tls import LocalAuthority
+
+AUTHORITY = "https://maa.test.example"
+VECTORS = Path(os.environ.get("CLEANROOM_VECTORS", Path(__file__).parents[3] / ".." / "shared" / "vectors")).resolve()
+
+
+@pytest.fixture(scope="session")
+def vectors() -> Path:
+    """The folder of real vectors; tests that need it are skipped where it is absent."""
+    if not VECTORS.is_dir():
+        pytest.skip(f"no vectors at {VECTORS}; set CLEANROOM_VECTORS")
+    return VECTORS
+
+
+class StaticCredential:
+    """A credential that hands out one opaque token."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def get_token(self, *scopes: str, **options: Any) -> AccessToken:
+        assert scopes
+        return AccessToken(self._token, int(time.time()) + 3600)
+
+
+class Authority:
+    """An attestation authority that says whatever a test wants."""
+
+    def __init__(self, folder: Path) -> None:
+        self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        self.jwks_file = folder / "jwks.json"
+        self.jwks_file.write_text(json.dumps({"keys": [public_jwk(self.key, kid="test-key")]}))
+
+    def claims(self, guest: rsa.RSAPublicKey, **changes: Any) -> dict[str, Any]:
+        now = int(time.time())
+        jwk = public_jwk(guest)
+        claims = {
+            "iss": AUTHORITY,
+            "iat": now,
+            "nbf": now,
+            "exp": now + 600,
+            "x-ms-attestation-type": "sevsnpvm",
+            "x-ms-compliance-status": "azure-compliant-uvm",
+            "x-ms-sevsnpvm-hostdata": "ab" * 32,
+            "x-ms-sevsnpvm-is-debuggable": False,
+            "x-ms-sevsnpvm-vmpl": 0,
+            "x-ms-runtime": {"keys": [{**jwk, "kid": thumbprint(jwk), "key_ops": ["encrypt"]}]},
+        }
+        claims.update(changes)
+        return {name: value for name, value in claims.items() if value is not None}
+
+    def token(self, guest: rsa.RSAPublicKey, **changes: Any) -> str:
+        return sign({"typ": "JWT", "kid": "test-key", "jku": f"{AUTHORITY}/certs"}, self.claims(guest, **changes), self.key)
+
+
+@dataclasses.dataclass
+class Vault:
+    """A running stand-in."""
+
+    url: str
+    ca: Path
+    app: Any
+    policy: ReleasePolicy
+
+    def settings(self, **changes: Any) -> KeyVaultSettings:
+        values: dict[str, Any] = {"vault_url": self.url, "ca_file": self.ca, "verify_challenge_resource": False, "retries": 0, **changes}
+        return KeyVaultSettings(**values)
+
+    def client(self, token: str = "officer", **options: Any) -> KeyClient:
+        return KeyClient(
+            self.url,
+            StaticCredential(token),
+            verify_challenge_resource=False,
+            connection_verify=str(self.ca),
+            **{"retry_total": 0, **options},
+        )
+
+    def release_policy(self, **options: Any) -> KeyReleasePolicy:
+        return KeyReleasePolicy(self.policy.encode(), **options)
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="session")
+def local_ca(tmp_path_factory: pytest.TempPathFactory) -> LocalAuthority:
+    return LocalAuthority(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="session")
+def guest() -> rsa.RSAPrivateKey:
+    """The key pair of an attested guest."""
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+def start_vault(stack: ExitStack, folder: Path, local_ca: LocalAuthority, authority: Authority, **config: Any) -> Vault:
+    tls = local_ca.issue("keyvault")
+    values: dict[str, Any] = {
+        "tls_cert": tls.cert,
+        "tls_key": tls.key,
+        "state": folder,
+        "static_tokens": {"officer": "oid-officer", "releaser": "oid-releaser", "nobody": "oid-nobody"},
+        "roles": {
+            "oid-officer": ["Key Vault Crypto Officer"],
+            "oid-releaser": ["Key Vault Crypto Service Release User"],
+        },
+        "attestation": [AttestationIssuer(authority=AUTHORITY, jwks_file=authority.jwks_file)],
+        "release_authority": local_ca.folder,
+        **config,
+    }
+    app = create_app(KeyVaultConfig(**values))
+    url = stack.enter_context(serving(app, "keyvault", tls))
+    return Vault(url, local_ca.ca_file, app, ReleasePolicy.for_clean_room(AUTHORITY, "ab" * 32))
+
+
+@pytest.fixture(scope="session")
+def vault(tmp_path_factory: pytest.TempPathFactory, local_ca: LocalAuthority, authority: Authority) -> Iterator[Vault]:
+    with ExitStack() as stack:
+        yield start_vault(stack, tmp_path_factory.mktemp("vault"), local_ca, authority)
+
+
+@pytest.fixture(scope="session")
+def hsm(tmp_path_factory: pytest.TempPathFactory, local_ca: LocalAuthority, authority: Authority) -> Iterator[Vault]:
+    with ExitStack() as stack:
+        yield start_vault(stack, tmp_path_factory.mktemp("hsm"), local_ca, authority, mode="managed-hsm")
+
+
+@pytest.fixture
+def name() -> str:
+    """A key name of its own."""
+    return f"k-{os.urandom(6).hex()}"
+
+
+def utc(*parts: int) -> dt.datetime:
+    return dt.datetime(*parts, tzinfo=dt.UTC)  # type: ignore[misc,arg-type]
