@@ -1,0 +1,116 @@
+"""From CGS's answers to our error vocabulary. The service's own ``error.code`` is kept; only the category is ours (spec 15)."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import httpx
+
+from cleanroom.errors import CleanRoomError, Conflict, Internal, InvalidInput, NotFound, PreconditionFailed, Refused, Unavailable
+
+_PARTY: Final = "governance operator"
+_BY_CODE: Final[Mapping[str, type[CleanRoomError]]] = {
+    **dict.fromkeys(("VerifySnpAttestationFailed", "VerifyJwtAttestationFailed", "ReportDataMismatch", "SignatureMismatch"), Refused),
+    **dict.fromkeys(("OidClaimMissing", "AuthorizationFailed"), Refused),
+    **dict.fromkeys(("ContractNotAccepted", "UserDocumentNotAccepted", "ApproversNotFound", "NoTenantId"), PreconditionFailed),
+    **dict.fromkeys(("OidcIssuerNotEnabled", "SigningNotEnabled", "CANotEnabled"), PreconditionFailed),
+    **dict.fromkeys(("SigningKeyNotAvailable", "IssuerUrlNotSet", "NoCASigningKey", "InvitationNotAccepted"), PreconditionFailed),
+    **dict.fromkeys(("UserDocumentNotProposed", "ContractNotProposed", "DocumentNotProposed"), PreconditionFailed),
+    **dict.fromkeys(("ContractAlreadyAccepted", "DocumentAlreadyAccepted", "UserDocumentAlreadyAccepted"), Conflict),
+    **dict.fromkeys(("UserDocumentModified", "ContractModified", "DocumentModified", "ProposalIdMismatch"), Conflict),
+    **dict.fromkeys(("ProposalNotOpen", "VoteAlreadyExists", "ContractIdMismatch"), Conflict),
+    **dict.fromkeys(("ViewNotKnown", "IssuerKeysUnavailable"), Unavailable),
+    # An unknown route is a wrong base URL or another service, not a missing document.
+    **dict.fromkeys(("ResourceNotFound", "UnsupportedHttpVerb"), InvalidInput),
+}
+_BY_STATUS: Final[Mapping[int, type[CleanRoomError]]] = {
+    400: InvalidInput,
+    401: Refused,
+    403: Refused,
+    404: NotFound,
+    409: Conflict,
+    # A version that somebody else has changed: a concurrent change won.
+    412: Conflict,
+    413: InvalidInput,
+}
+_BUSY: Final = frozenset({408, 425, 429, 502, 503, 504})
+_HINTS: Final[Mapping[str, str]] = {
+    "CallerNotAuthorized": "A member must register this user (invitation, then set_user_identity).",
+    "CallerTenantNotAuthorized": "Sign in to the tenant that the user was registered with.",
+    "InvalidAuthenticationInfo": "Check that the token is not expired and that its issuer is registered with the governance service.",
+    "PreconditionFailed": "Read the document again and retry with its current version.",
+    "UserDocumentAlreadyExists": "Read the document and send its version to update it.",
+    "ResourceNotFound": "Check the governance URL and its mode (app, cgs-client or sidecar).",
+    "VerifySnpAttestationFailed": "Compare the clean room's host data with the contract's clean room policy.",
+}
+
+
+def from_response(response: httpx.Response, operation: str) -> CleanRoomError:
+    """The error for a non-2xx answer. ``operation`` says what was asked (method and route template, never ids in a query)."""
+    status = response.status_code
+    code, text = _envelope(response)
+    details: dict[str, Any] = {"status": status, "operation": operation}
+    if (wait := response.headers.get("retry-after")) is not None:
+        details["retry_after"] = wait
+    if status in _BUSY or (code is None and status >= 500):
+        kind: type[CleanRoomError] = Unavailable
+        name = code or ("GovernanceThrottled" if status == 429 else "GovernanceUnavailable")
+    elif code is None:
+        # Not the service's envelope: a gateway, or an ASP.NET problem of a proxy. A bare 404 says nothing about a document.
+        kind = {400: InvalidInput, 401: Refused, 403: Refused}.get(status, Unavailable)
+        name = {400: "BadRequest", 401: "InvalidAuthenticationInfo", 403: "Forbidden"}.get(status, "GovernanceAnswerUnexpected")
+    else:
+        name = code
+        kind = _BY_CODE.get(code) or _BY_STATUS.get(status, Internal)
+    return kind(
+        name,
+        f"The governance service answered {status} {name} to {operation}.",
+        cause=text,
+        hint=_HINTS.get(name),
+        party=_PARTY if kind is Unavailable else None,
+        details=details,
+    )
+
+
+def _envelope(response: httpx.Response) -> tuple[str | None, str]:
+    """``(error.code, text)``; ``None`` when the answer is not the ``{"error": {"code", "message"}}`` of CGS."""
+    try:
+        body = response.json()
+    except (ValueError, UnicodeDecodeError):
+        return None, response.text[:300]
+    error = body.get("error") if isinstance(body, dict) else None
+    if isinstance(error, dict) and isinstance(error.get("code"), str) and error["code"]:
+        return error["code"], str(error.get("message") or "")[:1000]
+    return None, response.text[:300]
+
+
+def from_transport(error: httpx.HTTPError | httpx.InvalidURL, operation: str) -> CleanRoomError:
+    """The error for a request that got no answer. Never :class:`NotFound`: nothing is known about the thing asked for."""
+    if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
+        return InvalidInput("GovernanceUrlInvalid", "The governance URL is not an http(s) URL.", cause=str(error))
+    chain = list(_causes(error))
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in chain):
+        code, message = "GovernanceCertificateUntrusted", "The governance service's certificate is not trusted."
+        return Refused(code, message, cause=str(error), hint="Name the service certificate or CA file of this governance service.")
+    if any(isinstance(cause, socket.gaierror) for cause in chain):
+        code, message = "GovernanceNameNotResolved", "The governance service's host name does not resolve."
+    elif isinstance(error, httpx.TimeoutException):
+        code, message = "GovernanceTimeout", "The governance service did not answer in time."
+    elif isinstance(error, httpx.ConnectError):
+        code, message = "GovernanceUnreachable", "The governance service cannot be connected to."
+    else:
+        code, message = "GovernanceConnectionLost", "The connection to the governance service broke before an answer came."
+    cause = str(error) or type(error).__name__
+    return Unavailable(code, f"{message} Operation: {operation}.", cause=cause, party=_PARTY, details={"operation": operation})
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or current.__context__

@@ -1,0 +1,193 @@
+"""One HTTP connection pool to a governance surface: paths, queries, JSON, errors, and waiting for CCF's commit."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import re
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, Self
+from urllib.parse import quote
+
+import httpx
+
+from cleanroom.errors import Internal, InvalidInput, Unavailable
+from cleanroom.governance import faults
+
+TokenProvider = Callable[[], str | Awaitable[str]]
+"""Gives a bearer token for each request; may be a coroutine function."""
+
+TRANSACTION_HEADER: Final = "x-ms-ccf-transaction-id"
+_COMMIT_SECONDS: Final = 10.0
+_HISTORY_TRIES: Final = 30
+
+
+def segment(name: str, value: str) -> str:
+    """An id as one path segment, percent-encoded once.
+
+    Raises:
+        InvalidInput: ``InvalidIdentifier`` for an empty id or one that URL handling would change.
+    """
+    if not value or value in (".", ".."):
+        raise InvalidInput("InvalidIdentifier", f"{name} {value!r} cannot be part of a URL.", hint="Use letters, digits, '.', '_' and '-'.")
+    return quote(value, safe="")
+
+
+def query_string(parameters: Mapping[str, str | int | None]) -> str:
+    """``?a=b&...`` for a server that decodes the whole query before it splits it (spec/governance.md 1).
+
+    Raises:
+        InvalidInput: ``InvalidQueryValue`` for a value with ``&``, ``=`` or ``+``, which the service would read as something else.
+    """
+    parts = []
+    for name, value in parameters.items():
+        if value is None:
+            continue
+        text = str(value)
+        if re.search(r"[&=+]", text):
+            raise InvalidInput("InvalidQueryValue", f"{name} {text!r} has '&', '=' or '+', which the governance service would misread.")
+        parts.append(f"{name}={quote(text, safe=':/,~@')}")
+    return "?" + "&".join(parts) if parts else ""
+
+
+class Channel:
+    """Requests to one base URL. Answers 2xx or raises a :class:`cleanroom.errors.CleanRoomError`.
+
+    Args:
+        base_url: Without a trailing slash; route paths are appended.
+        token: Bearer token provider, asked for each request.
+        ca_file: PEM roots of the service (a CCF network's service certificate); ``None`` uses the system's.
+        client_cert: (certificate, key) PEM files of a member.
+        headers: Sent with every request.
+        timeout: Seconds for one request.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        token: TokenProvider | None = None,
+        ca_file: Path | None = None,
+        client_cert: tuple[Path, Path] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 30.0,
+        commit_path: str | None = "/app/tx",
+    ) -> None:
+        self._base = base_url.rstrip("/")
+        self._token = token
+        self._commit_path = commit_path
+        context: ssl.SSLContext | bool = True
+        if ca_file is not None or client_cert is not None:
+            context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
+            if client_cert is not None:
+                context.load_cert_chain(*map(str, client_cert))
+        self._client = httpx.AsyncClient(verify=context, headers=dict(headers or {}), timeout=timeout, follow_redirects=False)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def _authorization(self) -> dict[str, str]:
+        if self._token is None:
+            return {}
+        token = self._token()
+        if inspect.isawaitable(token):
+            token = await token
+        return {"authorization": f"Bearer {token}"}
+
+    async def send(
+        self, method: str, path: str, *, json: Any = None, headers: Mapping[str, str] | None = None, operation: str | None = None
+    ) -> httpx.Response:
+        """One request; raises for everything but 2xx (202 included in success)."""
+        what = operation or f"{method} {path.partition('?')[0]}"
+        merged = await self._authorization()
+        if headers:
+            merged |= headers
+        try:
+            response = await self._client.request(method, self._base + path, json=json, headers=merged)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise faults.from_transport(error, what) from error
+        if not 200 <= response.status_code < 300:
+            raise faults.from_response(response, what)
+        return response
+
+    async def call(self, method: str, path: str, *, json: Any = None, headers: Mapping[str, str] | None = None) -> Any:
+        """One request; the JSON of the answer, ``None`` for an empty body."""
+        return body_of(await self.send(method, path, json=json, headers=headers))
+
+    async def write(self, method: str, path: str, *, json: Any = None, await_commit: bool = True) -> tuple[Any, str | None]:
+        """A request with an effect: (JSON or ``None``, transaction id). With ``await_commit`` it returns when the effect cannot be lost."""
+        response = await self.send(method, path, json=json)
+        transaction = response.headers.get(TRANSACTION_HEADER)
+        if await_commit and transaction is not None and self._commit_path is not None:
+            await self.committed(transaction)
+        return body_of(response), transaction
+
+    async def committed(self, transaction: str, *, within: float = _COMMIT_SECONDS) -> None:
+        """Wait until a transaction is globally committed.
+
+        Raises:
+            Unavailable: ``TransactionLost`` when a new primary rolled it back (safe to repeat), ``TransactionNotCommitted`` when it is
+                still pending after ``within`` seconds (its effect is unknown).
+        """
+        deadline = time.monotonic() + within
+        pause = 0.01
+        while True:
+            body = await self.call("GET", f"{self._commit_path}?transaction_id={transaction}")
+            status = body.get("status") if isinstance(body, dict) else None
+            if status == "Committed":
+                return
+            if status == "Invalid":
+                raise Unavailable(
+                    "TransactionLost", f"Transaction {transaction} was rolled back by the governance network; repeat the call."
+                )
+            if time.monotonic() + pause > deadline:
+                raise Unavailable(
+                    "TransactionNotCommitted",
+                    f"Transaction {transaction} is {status} after {within:g} s; whether it took effect is unknown.",
+                )
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 0.5)
+
+    async def history(self, path: str) -> Any:
+        """GET from the ledger: 202 with ``retry-after`` means that the node is still loading the range.
+
+        Raises:
+            Unavailable: ``HistoryNotReady`` when it still is after 30 tries.
+        """
+        for _ in range(_HISTORY_TRIES):
+            response = await self.send("GET", path)
+            if response.status_code != 202:
+                return body_of(response)
+            await asyncio.sleep(_retry_after(response))
+        raise Unavailable("HistoryNotReady", "The governance node has not loaded the ledger range yet.", hint="Try again in a minute.")
+
+
+def _retry_after(response: httpx.Response) -> float:
+    try:
+        return min(max(float(response.headers.get("retry-after", "1")), 0.0), 5.0)
+    except ValueError:
+        return 1.0
+
+
+def body_of(response: httpx.Response) -> Any:
+    """The JSON of a success; ``None`` for an empty body.
+
+    Raises:
+        Internal: ``GovernanceAnswerMalformed`` when a success is not JSON.
+    """
+    if not response.content:
+        return None
+    try:
+        return response.json()
+    except (ValueError, UnicodeDecodeError) as error:
+        raise Internal("GovernanceAnswerMalformed", "The governance service answered something that is not JSON.") from error
