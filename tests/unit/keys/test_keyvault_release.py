@@ -93,7 +93,9 @@ def test_rsa_ec_and_oct_keys_are_imported_and_released_by_a_managed_hsm(
     rsa_key = rsa.generate_private_key(public_exponent=65537, key_size=3072)
     ec_key = ec.generate_private_key(ec.SECP384R1())
     secret = bytes(range(32))
-    for index, (kty, jwk) in enumerate((("RSA", private_jwk(rsa_key)), ("EC", private_jwk(ec_key)), ("oct", {"kty": "oct", "k": b64url(secret)}))):
+    for index, (kty, jwk) in enumerate(
+        (("RSA", private_jwk(rsa_key)), ("EC", private_jwk(ec_key)), ("oct", {"kty": "oct", "k": b64url(secret)}))
+    ):
         members = {member: value if member == "crv" else b64_any(value) for member, value in jwk.items() if member != "kty"}
         imported = hsm.client().import_key(
             f"{name}-{index}",
@@ -103,7 +105,9 @@ def test_rsa_ec_and_oct_keys_are_imported_and_released_by_a_managed_hsm(
             release_policy=hsm.release_policy(),
         )
         assert imported.key_type == f"{kty}-HSM"
-        answer = hsm.client("releaser").release_key(f"{name}-{index}", authority.token(guest.public_key()), algorithm="RSA_AES_KEY_WRAP_256")
+        answer = hsm.client("releaser").release_key(
+            f"{name}-{index}", authority.token(guest.public_key()), algorithm="RSA_AES_KEY_WRAP_256"
+        )
         key_json = parse(answer.value).payload["response"]["key"]["key"]
         assert key_json["kty"] == ("oct-HSM" if kty == "oct" else kty)
         released = opened(hsm, answer.value, guest, f"{hsm.url}/keys/{name}-{index}", "RSA_AES_KEY_WRAP_256", None)

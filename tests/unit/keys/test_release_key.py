@@ -1,0 +1,317 @@
+"""The product's own release, from hardware to key: development hardware, attestation authority, vault, and ``release_key``."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import hashlib
+import json
+import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from cleanroom.attestation import AttestationEvidence, report_data_for
+from cleanroom.attestation.maa import MaaClient
+from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, NotFound, Refused, Unavailable
+from cleanroom.keys import KeyReference, ReleasedKey, ReleasePolicy, release_key, set_key_with_skr, wrap_data_key
+from cleanroom.secret import Secret
+from localcloud.keyvault_release import AttestationIssuer
+from localcloud.maa import MARKER, MaaConfig
+from localcloud.maa import create_app as create_maa
+from localcloud.serving import serving
+from localcloud.snp import DevelopmentHardware
+from localcloud.tls import LocalAuthority
+from tests.unit.keys.conftest import Authority, StaticCredential, Vault, start_vault
+
+HOST_DATA = hashlib.sha256(b"the clean room's security policy").digest()
+
+
+class Guest:
+    """A guest on the development hardware: what the sidecar does, without its HTTP face."""
+
+    def __init__(self, hardware: DevelopmentHardware, host_data: bytes = HOST_DATA, **fields: Any) -> None:
+        self._hardware = hardware
+        self._host_data = host_data
+        self._fields = fields
+
+    async def attest(self, runtime_data: bytes) -> AttestationEvidence:
+        return self._hardware.evidence(self._host_data, report_data_for(runtime_data), **self._fields)
+
+
+@dataclasses.dataclass
+class World:
+    hardware: DevelopmentHardware
+    maa_url: str
+    vault: Vault
+    ca: Path
+
+    def maa(self) -> MaaClient:
+        return MaaClient(self.maa_url, self.ca)
+
+    def policy(self, host_data: bytes = HOST_DATA, **options: Any) -> ReleasePolicy:
+        return ReleasePolicy.for_clean_room(self.maa_url, host_data.hex(), **options)
+
+    async def set(self, name: str, policy: ReleasePolicy | None = None, **options: Any) -> KeyReference:
+        chosen = policy or self.policy()
+        return await set_key_with_skr(
+            vault=self.vault.settings(), credential=StaticCredential("officer"), name=name, policy=chosen, **options
+        )
+
+    async def release(self, name: str, guest: Guest | None = None, caller: str = "releaser", **options: Any) -> ReleasedKey:
+        values: dict[str, Any] = {
+            "vault": self.vault.settings(),
+            "credential": StaticCredential(caller),
+            "name": name,
+            "attestor": guest or Guest(self.hardware),
+            "maa": self.maa(),
+            **options,
+        }
+        return await release_key(**values)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory, local_ca: LocalAuthority, authority: Authority) -> Iterator[World]:
+    hardware = DevelopmentHardware(tmp_path_factory.mktemp("snp"))
+    tls = local_ca.issue("maa")
+    maa = MaaConfig(
+        tls_cert=tls.cert, tls_key=tls.key, state=tmp_path_factory.mktemp("maa"), trust_files=(hardware.trust_file,), allow_debug=True
+    )
+    with ExitStack() as stack:
+        url = stack.enter_context(serving(create_maa(maa), "maa", tls))
+        issuer = AttestationIssuer(authority=url, ca_file=local_ca.ca_file)
+        vault = start_vault(stack, tmp_path_factory.mktemp("vault"), local_ca, authority, attestation=[issuer])
+        yield World(hardware, url, vault, local_ca.ca_file)
+
+
+@pytest.mark.parametrize("size", [2048, 3072])
+async def test_a_dataset_key_travels_from_the_owner_to_the_attested_guest(world: World, name: str, size: int) -> None:
+    reference = await world.set(name, size=size)
+    assert reference.created
+    data_key = Secret(bytes(range(32)))
+    wrapped = wrap_data_key(reference.public_key(), data_key)
+    released = await world.release(name, policy=world.policy())
+    assert released.kind == "RSA"
+    assert released.key_id == reference.key_id
+    assert released.unwrap_data_key(wrapped) == data_key
+
+
+async def test_an_imported_key_comes_back_the_same(world: World, name: str) -> None:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    reference = await world.set(name, key=key)
+    released = await world.release(name, version=reference.version)
+    private = released.private_key()
+    assert isinstance(private, rsa.RSAPrivateKey)
+    assert private.private_numbers() == key.private_numbers()
+
+
+async def test_setting_a_key_again_changes_nothing(world: World, name: str) -> None:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    first = await world.set(name, key=key, tags={"dataset": "flights"})
+    again = await world.set(name, key=key, tags={"dataset": "flights"})
+    assert (first.created, again.created) == (True, False)
+    assert again.model_copy(update={"created": True}) == first
+    assert len(list(world.vault.client().list_properties_of_key_versions(name))) == 1
+
+
+async def test_an_immutable_key_is_set_once_and_found_again(world: World, name: str) -> None:
+    first = await world.set(name, immutable=True)
+    assert (await world.set(name, immutable=True)).key_id == first.key_id
+
+
+async def test_other_content_under_the_name_is_a_conflict_that_says_what_differs(world: World, name: str) -> None:
+    await world.set(name, tags={"dataset": "flights"})
+    cases: list[tuple[str, dict[str, Any]]] = [
+        ("release_policy", {"policy": world.policy(bytes(32)), "tags": {"dataset": "flights"}}),
+        ("tags", {"tags": {"dataset": "planes"}}),
+        ("public_key", {"key": rsa.generate_private_key(public_exponent=65537, key_size=2048), "tags": {"dataset": "flights"}}),
+        ("immutable", {"immutable": True, "tags": {"dataset": "flights"}}),
+    ]
+    for difference, options in cases:
+        with pytest.raises(Conflict) as error:
+            await world.set(name, **options)
+        assert error.value.code == "KeyExistsWithOtherContent"
+        assert set(error.value.details) == {difference}
+
+
+async def test_a_plain_key_of_the_name_is_a_conflict(world: World, name: str) -> None:
+    world.vault.client().create_rsa_key(name, size=2048)
+    with pytest.raises(Conflict) as error:
+        await world.set(name)
+    assert {"protection", "release_policy", "tags"} == set(error.value.details)
+
+
+async def test_a_deleted_key_of_the_name_names_the_remedy(world: World, name: str) -> None:
+    await world.set(name)
+    world.vault.client().begin_delete_key(name, _polling_interval=0)
+    with pytest.raises(Conflict) as error:
+        await world.set(name)
+    assert error.value.code == "ObjectIsDeletedButRecoverable"
+    assert "recover" in str(error.value.hint)
+    assert "purge" in str(error.value.hint)
+
+
+async def test_an_owner_without_the_role_is_told_so(world: World, name: str) -> None:
+    with pytest.raises(Refused) as error:
+        await set_key_with_skr(vault=world.vault.settings(), credential=StaticCredential("nobody"), name=name, policy=world.policy())
+    assert error.value.code == "ForbiddenByRbac"
+
+
+async def test_a_kek_of_another_size_is_refused_before_anything_is_done(world: World, name: str) -> None:
+    with pytest.raises(InvalidInput) as error:
+        await world.set(name, size=1024)
+    assert error.value.code == "UnsupportedKekSize"
+
+
+async def test_wrong_host_data_is_explained_claim_by_claim(world: World, name: str) -> None:
+    await world.set(name)
+    with pytest.raises(Refused) as error:
+        await world.release(name, Guest(world.hardware, bytes(32)), caller="officer")
+    assert error.value.code == "ReleasePolicyNotMet"
+    assert error.value.details["cause"] == "claims"
+    assert error.value.details["policy_source"] == "vault"
+    assert error.value.details["upstream"] == {"status": 403, "code": "Forbidden", "innererror": "AccessDenied"}
+    rows = {row["claim"]: row for row in error.value.details["rows"]}
+    assert rows["x-ms-sevsnpvm-hostdata"] == {
+        "place": "anyOf[0].allOf[0]",
+        "authority": world.maa_url,
+        "claim": "x-ms-sevsnpvm-hostdata",
+        "expected": HOST_DATA.hex(),
+        "actual": "00" * 32,
+        "passed": False,
+        "counted": True,
+    }
+    assert [claim for claim, row in rows.items() if not row["passed"]] == ["x-ms-sevsnpvm-hostdata"]
+    assert f"NO  x-ms-sevsnpvm-hostdata: policy {HOST_DATA.hex()}; token {'00' * 32}" in error.value.details["table"]
+    json.dumps(error.value.to_dict())
+
+
+async def test_who_may_not_read_the_key_explains_with_the_expected_policy(world: World, name: str) -> None:
+    await world.set(name)
+    with pytest.raises(Refused) as error:
+        await world.release(name, Guest(world.hardware, bytes(32)), policy=world.policy())
+    assert error.value.code == "ReleasePolicyNotMet"
+    assert error.value.details["policy_source"] == "expected"
+    with pytest.raises(Refused) as error:
+        await world.release(name, Guest(world.hardware, bytes(32)))
+    assert error.value.code == "ReleasePolicyNotMet"
+    assert error.value.details["policy_source"] is None
+
+
+@pytest.mark.parametrize("fields", [{"policy": 0xB001F}, {"vmpl": 1}])
+async def test_a_debuggable_or_less_privileged_guest_gets_nothing(world: World, name: str, fields: dict[str, int]) -> None:
+    await world.set(name)
+    with pytest.raises(Refused) as error:
+        await world.release(name, Guest(world.hardware, **fields), policy=world.policy())
+    assert error.value.code == "ReleasePolicyNotMet"
+
+
+async def test_a_missing_role_is_named_as_the_cause(world: World, name: str) -> None:
+    await world.set(name)
+    with pytest.raises(Refused) as error:
+        await world.release(name, caller="nobody", policy=world.policy())
+    assert error.value.code == "ForbiddenByRbac"
+    assert error.value.details["cause"] == "role"
+
+
+async def test_another_authority_is_named_as_the_cause(world: World, name: str) -> None:
+    policy = ReleasePolicy.for_clean_room("https://sharedneu.neu.attest.azure.net", HOST_DATA.hex())
+    await world.set(name, policy)
+    with pytest.raises(Refused) as error:
+        await world.release(name, policy=policy)
+    assert error.value.code == "AttestationNotAccepted"
+    assert error.value.details["cause"] == "authority"
+    assert error.value.details["issuer"] == world.maa_url
+    assert error.value.details["authorities"] == ["https://sharedneu.neu.attest.azure.net"]
+
+
+async def test_a_key_whose_policy_was_changed_behind_our_back_is_not_used(world: World, name: str) -> None:
+    weaker = ReleasePolicy.parse(
+        {"version": "1.0.0", "anyOf": [{"authority": world.maa_url, "allOf": [{"claim": "x-ms-attestation-type", "equals": "sevsnpvm"}]}]}
+    )
+    await world.set(name, weaker)
+    with pytest.raises(Refused) as error:
+        await world.release(name, policy=world.policy())
+    assert error.value.code == "ReleasePolicyMismatch"
+
+
+async def test_a_disabled_and_an_unknown_key(world: World, name: str) -> None:
+    with pytest.raises(NotFound) as missing:
+        await world.release(name)
+    assert missing.value.code == "KeyNotFound"
+    await world.set(name)
+    world.vault.client().update_key_properties(name, enabled=False)
+    with pytest.raises(Refused) as error:
+        await world.release(name)
+    assert error.value.code == "KeyDisabled"
+
+
+async def test_an_untrusted_release_certificate_is_refused(world: World, name: str, tmp_path: Path) -> None:
+    await world.set(name)
+    stranger = LocalAuthority(tmp_path)
+    settings = world.vault.settings(release_ca_file=stranger.ca_file)
+    with pytest.raises(Refused) as error:
+        await world.release(name, vault=settings)
+    assert error.value.code == "ReleaseCertificateNotTrusted"
+
+
+async def test_an_unreachable_vault_is_not_a_refusal(world: World, name: str) -> None:
+    settings = world.vault.settings(vault_url="https://localhost:1")
+    with pytest.raises(Unavailable) as error:
+        await world.release(name, vault=settings)
+    assert error.value.code == "KeyVaultUnreachable"
+    assert error.value.retryable
+
+
+class Replaying:
+    """An authority that hands out another guest's token."""
+
+    def __init__(self, inner: MaaClient, hardware: DevelopmentHardware) -> None:
+        self._inner = inner
+        self._hardware = hardware
+
+    async def attest(self, evidence: AttestationEvidence, runtime_data: bytes, nonce: int | None = None) -> str:
+        from cleanroom.keys import runtime_data as make
+
+        other = make(rsa.generate_private_key(public_exponent=65537, key_size=2048).public_key())
+        return await self._inner.attest(await Guest(self._hardware).attest(other), other, nonce)
+
+    async def validate(self, token: str, *, at: dt.datetime | None = None) -> dict[str, Any]:
+        return await self._inner.validate(token, at=at)
+
+
+async def test_a_token_for_another_guests_key_is_not_used(world: World, name: str) -> None:
+    await world.set(name)
+    with pytest.raises(Refused) as error:
+        await world.release(name, maa=Replaying(world.maa(), world.hardware))
+    assert error.value.code == "AttestationTokenNotOurs"
+
+
+async def test_nothing_secret_is_in_reprs_and_errors(world: World, name: str) -> None:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    await world.set(name, key=key)
+    released = await world.release(name)
+    assert "***" in repr(released)
+    canary = format(key.private_numbers().d, "x")[:40]
+    with pytest.raises(CleanRoomError) as error:
+        await world.set(name, world.policy(bytes(32)), key=key)
+    text = "".join(traceback.format_exception(error.value)) + repr(released) + str(error.value.to_dict())
+    assert canary not in text.lower()
+    with pytest.raises(TypeError):
+        released.secret.__reduce__()
+
+
+async def test_tokens_of_the_stand_in_say_that_it_is_one(world: World) -> None:
+    from cleanroom.keys import runtime_data
+
+    bound = runtime_data(rsa.generate_private_key(public_exponent=65537, key_size=2048).public_key())
+    maa = world.maa()
+    claims = await maa.validate(await maa.attest(await Guest(world.hardware).attest(bound), bound, nonce=7))
+    assert claims[MARKER] == "NOT CONFIDENTIAL"
+    assert claims["x-ms-attestation-type"] == "sevsnpvm"
+    assert claims["x-ms-compliance-status"] == "azure-compliant-uvm"
+    assert claims["nonce"] == 7
