@@ -5,8 +5,8 @@ Who calls this: :func:`cleanroom.temporal.converter.data_converter` (clients, wo
 A sealed payload is::
 
     metadata["encoding"]  = b"binary/encrypted"
-    metadata["cr-header"] = netstrings: version, key id, namespace, kind, id, original encoding
-    data                  = nonce (12 bytes) || ciphertext || tag (16 bytes)
+    metadata["cr-header"] = netstrings: version, key id, namespace, kind, id, original encoding, nonce (12 bytes)
+    data                  = ciphertext || tag (16 bytes)
 
 The header *is* the associated data: length-prefixed, therefore unambiguous, readable in the Web UI, and authenticated. Because the
 binding travels in it, a codec server that is told no workflow id can still open the payload, while a worker compares it with the context
@@ -58,12 +58,19 @@ _VERSION: Final = b"1"
 _WHOLE: Final = b"*"
 """In place of the original encoding: the plaintext is the whole serialised payload, because it has more metadata than its encoding."""
 _NONCE: Final = 12
-_OVERHEAD: Final = _NONCE + 16
+_TAIL: Final = _NONCE + 1
+"""The nonce and the comma that ends the header: the only part of a header that differs from payload to payload."""
 _CACHE: Final = 4096
+_CACHE_ENTRIES: Final = 64
+_MAX_HEADER: Final = 4096
 _SCHEDULED = re.compile(r"-\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z\Z")
 
 Binding = tuple[str, str, str]
 """namespace, kind, id"""
+_Seal = tuple[AESGCM, bytes, Payload]
+"""cipher, header up to the nonce, message to copy"""
+_Opener = tuple[AESGCM, bool, Payload]
+"""cipher, whether the plaintext is a whole payload, message to copy"""
 
 
 class PayloadCodec(temporalio.converter.PayloadCodec, WithSerializationContext):
@@ -71,9 +78,8 @@ class PayloadCodec(temporalio.converter.PayloadCodec, WithSerializationContext):
 
     Args:
         keyring: The keys.
-        accept_unbound: Accept kind ``u`` as a workflow's input and messages. For the workers of workflows that people signal from the Web
-        UI,
-            whose messages prove their sender by a signature of their own.
+        accept_unbound: Accept kind ``u`` as a workflow's input and messages. For the workers of workflows that people signal from the
+            Web UI, whose messages prove their sender by a signature of their own.
         scope: ``schedule`` for the client that creates schedules, else ``workflow``.
     """
 
@@ -84,9 +90,9 @@ class PayloadCodec(temporalio.converter.PayloadCodec, WithSerializationContext):
         self._binding: Binding | None = None
         self._activity = False
         self._namespace = ""
-        # Shared by every copy that with_context makes: the SDK makes one a workflow task.
-        self._seals: dict[tuple[Binding, bytes], tuple[AESGCM, bytes, Payload]] = {}
-        self._headers: dict[bytes, _Header] = {}
+        # What was prepared for a binding, shared by every copy that with_context makes: the SDK makes one a workflow task.
+        self._shared: dict[tuple[Binding | None, str, bool], _Prepared] = {}
+        self._prepared = _Prepared()
 
     def with_context(self, context: SerializationContext) -> PayloadCodec:
         """A copy bound to the execution that ``context`` names."""
@@ -103,6 +109,7 @@ class PayloadCodec(temporalio.converter.PayloadCodec, WithSerializationContext):
                 copy._binding = (context.namespace, "a", context.activity_id or "")
         else:
             copy._binding = None
+        copy._share()
         return copy
 
     def unbound(self, namespace: str) -> PayloadCodec:
@@ -112,6 +119,7 @@ class PayloadCodec(temporalio.converter.PayloadCodec, WithSerializationContext):
         copy._activity = False
         copy._binding = None
         copy._namespace = namespace
+        copy._share()
         return copy
 
     async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
@@ -135,17 +143,17 @@ class PayloadCodec(temporalio.converter.PayloadCodec, WithSerializationContext):
     def seal(self, payload: Payload) -> Payload:
         """Seal one payload."""
         metadata = payload.metadata
-        encoding = metadata.get("encoding", b"") if len(metadata) == 1 and not payload.external_payloads else _WHOLE
-        binding = self._binding or (self._namespace, "u", "")
-        cached = self._seals.get((binding, encoding))
-        if cached is None:
-            cached = self._new_seal(binding, encoding)
-        cipher, header, template = cached
+        encoding = metadata.get("encoding", b"") if len(metadata) == 1 else _WHOLE
+        seal = self._prepared.seals.get(encoding)
+        if seal is None:
+            seal = self._new_seal(encoding)
+        cipher, prefix, template = seal
         nonce = os.urandom(_NONCE)
-        data = payload.data if encoding != _WHOLE else payload.SerializeToString()
+        header = prefix + nonce + b","
         sealed = Payload()
         sealed.CopyFrom(template)
-        sealed.data = nonce + cipher.encrypt(nonce, data, header)
+        sealed.metadata[HEADER] = header
+        sealed.data = cipher.encrypt(nonce, payload.data if encoding != _WHOLE else payload.SerializeToString(), header)
         return sealed
 
     def open(self, payload: Payload) -> Payload:
@@ -157,57 +165,69 @@ class PayloadCodec(temporalio.converter.PayloadCodec, WithSerializationContext):
         """
         metadata = payload.metadata
         raw = metadata.get(HEADER)
-        if metadata.get("encoding") != ENCODING:
-            if raw is not None:
-                raise _refused("PayloadMarkerStripped", "it carries a codec header but is not marked as encrypted")
-            raise _refused(
-                "PayloadNotEncrypted", "it is not encrypted", "Send it through the codec server or with a client that holds the keyring."
-            )
-        if raw is None or len(metadata) != 2:
-            raise _refused("PayloadTampered", "its codec header is missing or its metadata was extended")
-        header = self._headers.get(raw)
-        if header is None:
-            header = self._remember(raw)
-        binding = self._binding
-        if binding is not None:
-            if header.binding != binding:
-                self._compare(header.binding, binding)
-        elif self._namespace and header.binding[0] not in ("", self._namespace):
-            raise _refused("PayloadMisbound", f"it belongs to {_say(header.binding)} and was presented in namespace {self._namespace!r}")
-        data = payload.data
-        if len(data) < _OVERHEAD:
-            raise _refused("PayloadTampered", "it is too short to be sealed")
+        if raw is None or len(metadata) != 2 or metadata.get("encoding") != ENCODING:
+            raise _not_ours(payload)
+        prefix = raw[:-_TAIL]
+        known = self._prepared.opens.get(prefix)
+        opener = known or self._new_opener(raw, prefix)
+        cipher, whole, template = opener
         try:
-            plain = header.cipher.decrypt(data[:_NONCE], data[_NONCE:], raw)
-        except InvalidTag:
+            plain = cipher.decrypt(raw[-_TAIL:-1], payload.data, raw)
+        except (InvalidTag, ValueError):
             raise _refused("PayloadTampered", "its authentication tag does not match its content and header") from None
+        if known is None:
+            # Only now: a header is remembered when it was authentic once.
+            self._prepared.remember(prefix, opener)
         opened = Payload()
-        if header.encoding == _WHOLE:
+        if whole:
             try:
                 opened.ParseFromString(plain)
             except DecodeError:
                 raise _refused("PayloadTampered", "its content is not a payload") from None
             return opened
-        opened.CopyFrom(header.template)
+        opened.CopyFrom(template)
         opened.data = plain
         return opened
 
-    def _new_seal(self, binding: Binding, encoding: bytes) -> tuple[AESGCM, bytes, Payload]:
-        key_id = self.keyring.current
-        header = _pack(_VERSION, key_id.encode(), *(part.encode() for part in binding), encoding)
-        template = Payload(metadata={"encoding": ENCODING, HEADER: header})
-        entry = (self.keyring.cipher(key_id, binding[0]), header, template)
-        if len(self._seals) >= _CACHE:
-            self._seals.clear()
-        self._seals[(binding, encoding)] = entry
-        return entry
+    def _share(self) -> None:
+        key = (self._binding, self._namespace, self._activity)
+        prepared = self._shared.get(key)
+        if prepared is None:
+            if len(self._shared) >= _CACHE:
+                self._shared.clear()
+            prepared = self._shared[key] = _Prepared()
+        self._prepared = prepared
 
-    def _remember(self, raw: bytes) -> _Header:
-        header = _Header(raw, self.keyring)
-        if len(self._headers) >= _CACHE:
-            self._headers.clear()
-        self._headers[raw] = header
-        return header
+    def _new_seal(self, encoding: bytes) -> _Seal:
+        binding = self._binding or (self._namespace, "u", "")
+        key_id = self.keyring.current
+        prefix = _pack(_VERSION, key_id.encode(), *(part.encode() for part in binding), encoding) + b"%d:" % _NONCE
+        seal = (self.keyring.cipher(key_id, binding[0]), prefix, Payload(metadata={"encoding": ENCODING}))
+        if len(self._prepared.seals) < _CACHE_ENTRIES:
+            self._prepared.seals[encoding] = seal
+        return seal
+
+    def _new_opener(self, raw: bytes, prefix: bytes) -> _Opener:
+        """Parse a header and compare what it binds to with the context."""
+        if len(raw) > _MAX_HEADER:
+            raise _refused("PayloadTampered", "its codec header is too long")
+        parts = _unpack(prefix.removesuffix(b"%d:" % _NONCE)) if prefix.endswith(b",%d:" % _NONCE) else []
+        if len(parts) != 6 or parts[0] != _VERSION:
+            raise _refused("PayloadTampered", "its codec header has an unknown version or form")
+        try:
+            key_id, namespace, kind, name = (part.decode() for part in parts[1:5])
+        except UnicodeDecodeError:
+            raise _refused("PayloadTampered", "its codec header is not UTF-8") from None
+        if kind not in ("w", "a", "s", "u"):
+            raise _refused("PayloadTampered", "its codec header names an unknown kind of binding")
+        bound = (namespace, kind, name)
+        if self._binding is not None:
+            if bound != self._binding:
+                self._compare(bound, self._binding)
+        elif self._namespace and namespace not in ("", self._namespace):
+            raise _refused("PayloadMisbound", f"it belongs to {_say(bound)} and was presented in namespace {self._namespace!r}")
+        encoding = parts[5]
+        return self.keyring.cipher(key_id, namespace), encoding == _WHOLE, Payload(metadata={"encoding": encoding} if encoding else {})
 
     def _compare(self, bound: Binding, context: Binding) -> None:
         namespace, kind, name = bound
@@ -230,25 +250,19 @@ class PayloadCodec(temporalio.converter.PayloadCodec, WithSerializationContext):
         raise _refused("PayloadMisbound", f"it belongs to {_say(bound)} and was presented in {_say(context)}")
 
 
-class _Header:
-    """A parsed header: what opens payloads that carry it, and what they are bound to."""
+class _Prepared:
+    """What one binding needs again and again: seals by original encoding, openers by header without its nonce."""
 
-    __slots__ = ("binding", "cipher", "encoding", "template")
+    __slots__ = ("opens", "seals")
 
-    def __init__(self, raw: bytes, keyring: Keyring) -> None:
-        parts = _unpack(raw)
-        if len(parts) != 6 or parts[0] != _VERSION:
-            raise _refused("PayloadTampered", "its codec header has an unknown version or form")
-        try:
-            key_id, namespace, kind, name = (part.decode() for part in parts[1:5])
-        except UnicodeDecodeError:
-            raise _refused("PayloadTampered", "its codec header is not UTF-8") from None
-        if kind not in ("w", "a", "s", "u"):
-            raise _refused("PayloadTampered", "its codec header names an unknown kind of binding")
-        self.binding: Binding = (namespace, kind, name)
-        self.encoding = parts[5]
-        self.cipher = keyring.cipher(key_id, namespace)
-        self.template = Payload(metadata={"encoding": self.encoding} if self.encoding else {})
+    def __init__(self) -> None:
+        self.seals: dict[bytes, _Seal] = {}
+        self.opens: dict[bytes, _Opener] = {}
+
+    def remember(self, prefix: bytes, opener: _Opener) -> None:
+        if len(self.opens) >= _CACHE_ENTRIES:
+            self.opens.clear()
+        self.opens[prefix] = opener
 
 
 def tombstone(error: CleanRoomError) -> Payload:
@@ -282,6 +296,17 @@ def _unpack(raw: bytes) -> list[bytes]:
 def _say(binding: Binding) -> str:
     kind = {"w": "workflow", "a": "activity", "s": "schedule", "u": "nothing"}[binding[1]]
     return f"{kind} {binding[2]!r} in namespace {binding[0]!r}"
+
+
+def _not_ours(payload: Payload) -> Refused:
+    """Which of the three ways of not being sealed this is."""
+    if payload.metadata.get("encoding") == ENCODING:
+        return _refused("PayloadTampered", "its codec header is missing or its metadata was extended")
+    if HEADER in payload.metadata:
+        return _refused("PayloadMarkerStripped", "it carries a codec header but is not marked as encrypted")
+    return _refused(
+        "PayloadNotEncrypted", "it is not encrypted", "Send it through the codec server or with a client that holds the keyring."
+    )
 
 
 def _refused(code: str, what: str, hint: str | None = None, **details: Any) -> Refused:

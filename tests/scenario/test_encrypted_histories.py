@@ -323,5 +323,5 @@ async def test_what_the_history_carries_is_our_format(client: Client) -> None:
     await handle.signal(Waiting.hear, Note(text="x"))
     [payload] = await history_payloads(handle)
     assert payload.metadata["encoding"] == ENCODING
-    assert payload.metadata[HEADER] == b"1:1,4:test,7:default,1:w,%d:%s,10:json/plain," % (len(handle.id), handle.id.encode())
+    assert payload.metadata[HEADER][:-13] == b"1:1,4:test,7:default,1:w,%d:%s,10:json/plain,12:" % (len(handle.id), handle.id.encode())
     await handle.result()
