@@ -1,0 +1,167 @@
+"""Key wrap both ways, data keys under a KEK, and the vectors of RFC 5649."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+import os
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import hashes, keywrap
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cleanroom.errors import InvalidInput, Refused
+from cleanroom.keys import KeyWrapAlgorithm, unwrap_data_key, unwrap_key, wrap_data_key, wrap_key
+from cleanroom.secret import Secret
+
+SIZES = (2048, 3072, 4096)
+HASHES = {
+    "CKM_RSA_AES_KEY_WRAP": hashes.SHA1,
+    "RSA_AES_KEY_WRAP_256": hashes.SHA256,
+    "RSA_AES_KEY_WRAP_384": hashes.SHA384,
+    "RSA-OAEP-AES-KWP": hashes.SHA256,
+}
+
+
+@functools.cache
+def key_of(size: int) -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(public_exponent=65537, key_size=size)
+
+
+def oaep(name: str) -> padding.OAEP:
+    digest = HASHES[name]
+    return padding.OAEP(padding.MGF1(digest()), digest(), None)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.binary(min_size=1, max_size=3000), algorithm=st.sampled_from(list(KeyWrapAlgorithm)))
+def test_unwrap_undoes_wrap(size: int, data: bytes, algorithm: KeyWrapAlgorithm) -> None:
+    private = key_of(size)
+    blob = wrap_key(private.public_key(), data, algorithm)
+    assert len(blob) == size // 8 + 8 + 8 * -(-len(data) // 8)
+    assert unwrap_key(private, blob, algorithm) == data
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.binary(min_size=1, max_size=80), algorithm=st.sampled_from(list(KeyWrapAlgorithm)), draw=st.data())
+def test_any_bit_flip_is_rejected(data: bytes, algorithm: KeyWrapAlgorithm, draw: st.DataObject) -> None:
+    private = key_of(2048)
+    blob = bytearray(wrap_key(private.public_key(), data, algorithm))
+    bit = draw.draw(st.integers(0, 8 * len(blob) - 1))
+    blob[bit // 8] ^= 1 << bit % 8
+    with pytest.raises(Refused) as error:
+        unwrap_key(private, bytes(blob), algorithm)
+    assert error.value.code == "KeyUnwrapFailed"
+
+
+@pytest.mark.parametrize("name", HASHES)
+def test_the_layout_is_oaep_of_an_aes_256_key_and_kwp_of_the_target(name: str) -> None:
+    """Against a wrap made by hand, as the services make it."""
+    private, target = key_of(3072), os.urandom(1217)
+    kek = os.urandom(32)
+    by_hand = private.public_key().encrypt(kek, oaep(name)) + keywrap.aes_key_wrap_with_padding(kek, target)
+    assert unwrap_key(private, by_hand, name) == target
+    ours = wrap_key(private.public_key(), target, name)
+    assert keywrap.aes_key_unwrap_with_padding(private.decrypt(ours[:384], oaep(name)), ours[384:]) == target
+
+
+def test_the_published_shape_of_the_sidecar_vector() -> None:
+    assert len(wrap_key(key_of(2048).public_key(), bytes(32), "CKM_RSA_AES_KEY_WRAP")) == 256 + 40
+
+
+@pytest.mark.parametrize("made", [name for name in HASHES if name != "RSA-OAEP-AES-KWP"])
+@pytest.mark.parametrize("opened", [name for name in HASHES if name != "RSA-OAEP-AES-KWP"])
+def test_another_algorithm_does_not_open_it(made: str, opened: str) -> None:
+    blob = wrap_key(key_of(2048).public_key(), b"k" * 32, made)
+    if made == opened:
+        assert unwrap_key(key_of(2048), blob, opened) == b"k" * 32
+    else:
+        with pytest.raises(Refused):
+            unwrap_key(key_of(2048), blob, opened)
+
+
+def test_governance_and_the_256_algorithm_share_one_layout() -> None:
+    blob = wrap_key(key_of(2048).public_key(), b"secret", "RSA-OAEP-AES-KWP")
+    assert unwrap_key(key_of(2048), blob, "RSA_AES_KEY_WRAP_256") == b"secret"
+
+
+@pytest.mark.parametrize("cut", [0, 1, 255, 256, 257, 263, 264, 271, 295])
+def test_a_truncated_blob_is_rejected(cut: int) -> None:
+    blob = wrap_key(key_of(2048).public_key(), b"k" * 32)
+    with pytest.raises(Refused) as error:
+        unwrap_key(key_of(2048), blob[:cut])
+    assert error.value.code == "KeyUnwrapFailed"
+
+
+def test_another_key_of_any_size_does_not_open_it() -> None:
+    blob = wrap_key(key_of(2048).public_key(), b"k" * 32)
+    for other in (rsa.generate_private_key(public_exponent=65537, key_size=2048), key_of(3072), key_of(4096)):
+        with pytest.raises(Refused):
+            unwrap_key(other, blob)
+
+
+def test_a_short_aes_key_inside_is_rejected() -> None:
+    kek = os.urandom(16)
+    blob = key_of(2048).public_key().encrypt(kek, oaep("RSA_AES_KEY_WRAP_256")) + keywrap.aes_key_wrap_with_padding(kek, b"k" * 32)
+    with pytest.raises(Refused):
+        unwrap_key(key_of(2048), blob)
+
+
+def test_what_cannot_be_wrapped_is_refused_by_name() -> None:
+    with pytest.raises(InvalidInput) as error:
+        wrap_key(key_of(2048).public_key(), b"k", "RSA_AES_KEY_WRAP_512")
+    assert error.value.code == "UnsupportedKeyWrapAlgorithm"
+    with pytest.raises(InvalidInput) as error:
+        wrap_key(key_of(2048).public_key(), b"")
+    assert error.value.code == "NothingToWrap"
+    with pytest.raises(InvalidInput) as error:
+        wrap_key(rsa.generate_private_key(public_exponent=65537, key_size=1024).public_key(), b"k")
+    assert error.value.code == "WrappingKeyTooSmall"
+
+
+def test_the_vectors_of_rfc_5649(vectors: Path) -> None:
+    document = json.loads((vectors / "skr" / "rfc5649-kwp.json").read_text())
+    for vector in document["vectors"]:
+        kek, plain, wrapped = (bytes.fromhex(vector[name]) for name in ("kek", "plaintext", "wrapped"))
+        assert keywrap.aes_key_wrap_with_padding(kek, plain) == wrapped
+        assert keywrap.aes_key_unwrap_with_padding(kek, wrapped) == plain
+    wrong = document["wrong_kek"]
+    with pytest.raises(keywrap.InvalidUnwrap):
+        keywrap.aes_key_unwrap_with_padding(bytes.fromhex(wrong["kek"]), bytes.fromhex(wrong["wrapped"]))
+
+
+# Data keys
+
+
+@pytest.mark.parametrize("size", [2048, 3072])
+@settings(max_examples=15, deadline=None)
+@given(data=st.binary(min_size=1, max_size=2000))
+def test_a_data_key_of_any_length_survives_its_kek(size: int, data: bytes) -> None:
+    wrapped = wrap_data_key(key_of(size).public_key(), Secret(data))
+    assert unwrap_data_key(key_of(size), wrapped) == Secret(data)
+
+
+def test_a_32_byte_data_key_is_one_oaep_sha256_block_as_upstream_stores_it() -> None:
+    data_key = os.urandom(32)
+    block = base64.b64decode(wrap_data_key(key_of(2048).public_key(), Secret(data_key)))
+    assert len(block) == 256
+    assert key_of(2048).decrypt(block, oaep("RSA_AES_KEY_WRAP_256")) == data_key
+    upstream = base64.b64encode(key_of(2048).public_key().encrypt(data_key, oaep("RSA_AES_KEY_WRAP_256"))).decode()
+    assert unwrap_data_key(key_of(2048), upstream) == Secret(data_key)
+
+
+def test_a_damaged_data_key_is_refused() -> None:
+    wrapped = wrap_data_key(key_of(2048).public_key(), Secret(b"k" * 32))
+    with pytest.raises(Refused) as error:
+        unwrap_data_key(key_of(3072), wrapped)
+    assert error.value.code == "KeyUnwrapFailed"
+    with pytest.raises(Refused):
+        unwrap_data_key(key_of(2048), base64.b64encode(bytes(256)).decode())
+    with pytest.raises(InvalidInput) as invalid:
+        unwrap_data_key(key_of(2048), "not base64 !")
+    assert invalid.value.code == "InvalidWrappedKey"
