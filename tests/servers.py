@@ -1,21 +1,30 @@
-"""Session-scoped fixtures of real servers and of the Entra ID and ARM stand-in; ``tests/conftest.py`` loads them for every test."""
+"""Session-scoped fixtures of real servers and of the Entra ID and ARM stand-in; ``tests/conftest.py`` loads them for every test.
+
+``local_authority``, ``azure_world`` (Entra ID and ARM), ``azurite`` (real Azurite), ``seaweedfs`` (real SeaweedFS).
+"""
 
 from __future__ import annotations
 
+import base64
+import os
 import ssl
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
-from cleanroom.secret import write_secret_file
+from cleanroom.clients.s3 import S3Credentials, S3Store
+from cleanroom.clients.urls import StorageUrl, check_storage_url
+from cleanroom.secret import Secret, write_secret_file
 from cleanroom.settings import AzureSettings, CredentialSettings
 from localcloud.entra import EntraConfig, create_app
 from localcloud.entra_directory import Principal, RoleGrant, Subscription, Tenant
+from localcloud.processes import free_ports, running
 from localcloud.serving import serving
 from localcloud.tls import LocalAuthority
 
@@ -140,3 +149,94 @@ def azure_world(start_azure_world) -> Iterator[AzureWorld]:
     """Entra ID and ARM where everything is effective at once."""
     with start_azure_world() as world:
         yield world
+
+
+@dataclass(frozen=True)
+class BlobServer:
+    """Azurite with the accounts ``contosso`` and ``litware``: ``account_url(name)`` takes the storage tokens of ``azure_world``."""
+
+    url: str
+    ca_file: Path
+
+    @property
+    def host(self) -> str:
+        """What ``Settings.storage_hosts`` must declare."""
+        return self.url.removeprefix("https://")
+
+    def account_url(self, account: str = "contosso") -> str:
+        return f"{self.url}/{account}"
+
+    def checked_url(self, account: str = "contosso") -> StorageUrl:
+        return check_storage_url(self.account_url(account), "azure-blob", declared=[self.host])
+
+
+@pytest.fixture(scope="session")
+def azurite(tmp_path_factory: pytest.TempPathFactory, local_authority: LocalAuthority) -> Iterator[BlobServer]:
+    """A real Azurite."""
+    from localcloud import azurite as program
+
+    folder = tmp_path_factory.mktemp("azurite")
+    service = program.service(
+        folder=folder / "data",
+        tls=local_authority.issue("azurite"),
+        ca_file=local_authority.ca_file,
+        accounts={name: base64.b64encode(os.urandom(64)).decode() for name in ("contosso", "litware")},
+        port=free_ports(1)[0],
+        main=program.install(program.default_install_folder()),
+        log=folder / "log",
+    )
+    with running([service]):
+        yield BlobServer(service.url, local_authority.ca_file)
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """SeaweedFS: an administrator, and ``litware`` who may use the bucket ``litware`` only."""
+
+    url: str
+    ca_file: Path
+    admin: S3Credentials
+    litware: S3Credentials
+
+    @property
+    def host(self) -> str:
+        """What ``Settings.storage_hosts`` must declare."""
+        return self.url.removeprefix("https://")
+
+    def endpoint(self) -> StorageUrl:
+        return check_storage_url(self.url, "s3", declared=[self.host])
+
+    def store(self, bucket: str = "litware", credentials: S3Credentials | None = None, **options: Any) -> S3Store:
+        return S3Store(
+            bucket, region="us-east-1", endpoint=self.endpoint(), credentials=credentials or self.litware, ca_file=self.ca_file, **options
+        )
+
+
+@pytest.fixture(scope="session")
+def seaweedfs(tmp_path_factory: pytest.TempPathFactory, local_authority: LocalAuthority) -> Iterator[S3Server]:
+    """A real SeaweedFS with the buckets ``litware`` and ``private`` (the administrator's)."""
+    from localcloud import seaweedfs as program
+
+    folder = tmp_path_factory.mktemp("seaweedfs")
+    admin_key, litware_key = (Secret(uuid.uuid4().hex.encode()) for _ in range(2))
+    service = program.service(
+        folder=folder / "data",
+        tls=local_authority.issue("seaweedfs"),
+        ca_file=local_authority.ca_file,
+        identities=[
+            program.S3Identity("admin", "ADMINKEY", admin_key, ("Admin",)),
+            program.S3Identity.owner("litware", "LITWAREKEY", litware_key, ["litware"]),
+        ],
+        ports=free_ports(program.PORTS),
+        log=folder / "log",
+    )
+    with running([service]):
+        server = S3Server(
+            service.url,
+            local_authority.ca_file,
+            S3Credentials(Secret(b"ADMINKEY"), admin_key),
+            S3Credentials(Secret(b"LITWAREKEY"), litware_key),
+        )
+        for bucket in ("litware", "private"):
+            server.store(bucket, server.admin).create_bucket()
+        yield server

@@ -1,0 +1,137 @@
+"""Azure Blob Storage as an :class:`~cleanroom.clients.objects.ObjectStore`, through ``azure-storage-blob``."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from azure.core.credentials import TokenCredential
+from azure.storage.blob import BlobServiceClient, CustomerProvidedEncryptionKey, ExponentialRetry
+
+from cleanroom.clients.azure import azure_errors
+from cleanroom.clients.azure_credentials import client_options
+from cleanroom.clients.objects import (
+    BLOCK_BYTES,
+    Digesting,
+    ObjectInfo,
+    Progress,
+    Source,
+    Stored,
+    require_key,
+    require_list_prefix,
+    require_prefix,
+)
+from cleanroom.clients.urls import StorageUrl, refuse_private_addresses
+from cleanroom.errors import Conflict, InvalidInput, NotFound
+from cleanroom.secret import Secret
+
+
+class BlobStore:
+    """The blobs of one container below ``prefix``.
+
+    Args:
+        account: Checked account URL (:func:`cleanroom.clients.urls.check_storage_url`); a ``dfs`` host is read through its ``blob`` twin.
+        customer_key: 32 bytes that the service encrypts with and does not keep (customer-provided key, CPK).
+    """
+
+    def __init__(
+        self,
+        account: StorageUrl,
+        container: str,
+        credential: TokenCredential,
+        *,
+        prefix: str = "",
+        ca_file: Path | None = None,
+        customer_key: Secret | None = None,
+    ) -> None:
+        refuse_private_addresses(account)
+        self._prefix = require_prefix(prefix)
+        self._name = f"{account.url}/{container}"
+        url = account.url.replace(".dfs.", ".blob.", 1) if account.host.find(".dfs.") > 0 else account.url
+        options = client_options(ca_file) | {"max_single_put_size": BLOCK_BYTES, "max_block_size": BLOCK_BYTES}
+        # The storage SDK has a retry policy of its own, which would wait for most of a minute; the workflow retries.
+        options["retry_policy"] = ExponentialRetry(initial_backoff=1, increment_base=2, retry_total=2)
+        self._service = BlobServiceClient(url, credential=credential, **options)
+        self._container = self._service.get_container_client(container)
+        self._cpk = {} if customer_key is None else {"cpk": _customer_key(customer_key)}
+
+    def create_container(self) -> None:
+        """Create the container; nothing happens when it is there."""
+        try:
+            with azure_errors(f"create container {self._name}"):
+                self._container.create_container()
+        except Conflict as conflict:
+            if conflict.code != "ContainerAlreadyExists":
+                raise
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        start = self._prefix + require_list_prefix(prefix)
+        with azure_errors(f"list {self._name}/{start}"):
+            for item in self._container.list_blobs(name_starts_with=start or None):
+                yield ObjectInfo(item.name.removeprefix(self._prefix), int(item.size), str(item.etag), item.last_modified)
+
+    def size(self, key: str) -> int:
+        with azure_errors(f"read {self._where(key)}"):
+            return int(self._blob(key).get_blob_properties(**self._cpk).size)
+
+    def exists(self, key: str) -> bool:
+        try:
+            self.size(key)
+        except NotFound:
+            # A HEAD has no body to say which of the two is missing; either way there is no such object.
+            return False
+        return True
+
+    def read_range(self, key: str, offset: int, length: int) -> bytes:
+        if offset < 0 or length < 0:
+            raise InvalidInput("InvalidRange", f"range: offset {offset} and length {length} must not be negative.")
+        if length == 0:
+            return b""
+        try:
+            with azure_errors(f"read {self._where(key)}"):
+                return bytes(self._blob(key).download_blob(offset, length, max_concurrency=1, **self._cpk).readall())
+        except InvalidInput as error:
+            if error.code == "InvalidRange":  # the object ends before offset
+                return b""
+            raise
+
+    def read(self, key: str) -> bytes:
+        with azure_errors(f"read {self._where(key)}"):
+            return bytes(self._blob(key).download_blob(max_concurrency=2, **self._cpk).readall())
+
+    def put(self, key: str, source: Source, *, overwrite: bool = True, on_progress: Progress | None = None) -> Stored:
+        stream = Digesting(source)
+        options: dict[str, Any] = dict(self._cpk)
+        if on_progress is not None:
+            options["progress_hook"] = lambda current, total: on_progress(current)
+        with azure_errors(f"write {self._where(key)}"):
+            # Blocks are staged first and committed last, so a broken upload leaves the old content.
+            self._blob(key).upload_blob(stream, overwrite=overwrite, max_concurrency=1, **options)
+        return Stored(key, stream.size, stream.hexdigest())
+
+    def delete(self, key: str) -> None:
+        try:
+            with azure_errors(f"delete {self._where(key)}"):
+                self._blob(key).delete_blob(delete_snapshots="include")
+        except NotFound as missing:
+            if missing.code != "BlobNotFound":
+                raise
+
+    def close(self) -> None:
+        self._service.close()
+
+    def _where(self, key: str) -> str:
+        return f"{self._name}/{self._prefix}{key}"
+
+    def _blob(self, key: str) -> Any:
+        return self._container.get_blob_client(self._prefix + require_key(key))
+
+
+def _customer_key(key: Secret) -> CustomerProvidedEncryptionKey:
+    raw = key.reveal()
+    if len(raw) != 32:
+        raise InvalidInput("InvalidCustomerKey", "customer-provided key: 32 bytes are needed (AES-256).")
+    return CustomerProvidedEncryptionKey(base64.b64encode(raw).decode(), base64.b64encode(hashlib.sha256(raw).digest()).decode())

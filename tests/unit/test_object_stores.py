@@ -1,0 +1,300 @@
+"""Azurite through azure-storage-blob with a token of the Entra stand-in, SeaweedFS through boto3: one behaviour, two clouds."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import os
+import uuid
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from cleanroom.clients.azure import credential
+from cleanroom.clients.blob import BlobStore
+from cleanroom.clients.objects import BLOCK_BYTES, Digesting, ObjectStore, require_key, require_prefix
+from cleanroom.clients.s3 import S3Credentials, S3Store
+from cleanroom.clients.urls import check_storage_url
+from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, NotFound, PreconditionFailed, Refused, Unavailable
+from cleanroom.secret import Secret
+from localcloud.serving import serving
+from localcloud.tls import LocalAuthority
+from tests.servers import AzureWorld, BlobServer, S3Server
+
+
+@pytest.fixture(params=["azure-blob", "s3"])
+def make_store(request: pytest.FixtureRequest) -> Callable[..., ObjectStore]:
+    """Makes stores of both kinds over the same place, each test in its own prefix."""
+    folder = uuid.uuid4().hex
+    if request.param == "s3":
+        server: S3Server = request.getfixturevalue("seaweedfs")
+        return lambda prefix="": server.store(prefix=f"{folder}/{prefix}")
+    world: AzureWorld = request.getfixturevalue("azure_world")
+    azurite: BlobServer = request.getfixturevalue("azurite")
+    user = credential(world.credential("contosso"), ca_file=world.ca_file)
+
+    def make(prefix: str = "") -> BlobStore:
+        store = BlobStore(azurite.checked_url(), "flights", user, prefix=f"{folder}/{prefix}", ca_file=azurite.ca_file)
+        store.create_container()
+        return store
+
+    return make
+
+
+@pytest.fixture
+def store(make_store: Callable[..., ObjectStore]) -> ObjectStore:
+    return make_store()
+
+
+class TestBothStores:
+    def test_they_are_object_stores(self, store: ObjectStore):
+        assert isinstance(store, ObjectStore)
+
+    @pytest.mark.parametrize("kind", ["bytes", "file", "pieces"])
+    def test_what_is_written_is_read(self, store: ObjectStore, kind: str):
+        data = os.urandom(100_000)
+        source = {"bytes": data, "file": io.BytesIO(data), "pieces": (data[i : i + 777] for i in range(0, len(data), 777))}[kind]
+        stored = store.put("2013-01-01/part-0.csv", source)
+        assert (stored.size, stored.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+        assert store.read("2013-01-01/part-0.csv") == data
+        assert store.size("2013-01-01/part-0.csv") == len(data)
+        assert store.exists("2013-01-01/part-0.csv")
+
+    def test_ranges(self, store: ObjectStore):
+        data = bytes(range(256)) * 10
+        store.put("a", data)
+        assert store.read_range("a", 0, 10) == data[:10]
+        assert store.read_range("a", 100, 1000) == data[100:1100]
+        assert store.read_range("a", 2550, 100) == data[2550:]
+        assert store.read_range("a", 2560, 10) == b""
+        assert store.read_range("a", 9999, 10) == b""
+        assert store.read_range("a", 5, 0) == b""
+        with pytest.raises(InvalidInput):
+            store.read_range("a", -1, 10)
+
+    def test_an_upload_of_several_parts_reports_progress(self, store: ObjectStore):
+        data = os.urandom(2 * BLOCK_BYTES + 12_345)
+        seen: list[int] = []
+        stored = store.put("big", io.BytesIO(data), on_progress=seen.append)
+        assert stored.size == len(data) == seen[-1]
+        assert seen == sorted(seen)
+        assert len(seen) == 3
+        assert store.read_range("big", BLOCK_BYTES - 5, 10) == data[BLOCK_BYTES - 5 : BLOCK_BYTES + 5]
+        assert hashlib.sha256(store.read("big")).hexdigest() == stored.sha256
+
+    def test_an_object_of_exactly_one_block_and_an_empty_one(self, store: ObjectStore):
+        assert store.put("block", bytes(BLOCK_BYTES)).size == BLOCK_BYTES
+        assert store.size("block") == BLOCK_BYTES
+        assert store.put("empty", b"").sha256 == hashlib.sha256(b"").hexdigest()
+        assert store.read("empty") == b""
+
+    def test_a_broken_upload_leaves_the_old_content(self, store: ObjectStore):
+        store.put("a", b"old")
+
+        def broken():
+            yield bytes(BLOCK_BYTES)
+            yield bytes(BLOCK_BYTES)
+            raise RuntimeError("the source broke")
+
+        with pytest.raises(RuntimeError):
+            store.put("a", broken())
+        assert store.read("a") == b"old"
+
+    def test_overwriting_is_a_choice(self, store: ObjectStore):
+        store.put("a", b"one")
+        with pytest.raises(Conflict):
+            store.put("a", b"two", overwrite=False)
+        assert store.read("a") == b"one"
+        store.put("a", b"two")
+        assert store.read("a") == b"two"
+        store.put("new", b"x", overwrite=False)
+
+    def test_listing_is_ordered_and_keeps_to_the_prefix(self, make_store: Callable[..., ObjectStore]):
+        outer, inner = make_store(), make_store("in")
+        for key in ("2013-01-02/b", "2013-01-01/a", "2013-01-01/c"):
+            inner.put(key, key.encode())
+        outer.put("other", b"x")
+        assert [item.key for item in inner.list()] == ["2013-01-01/a", "2013-01-01/c", "2013-01-02/b"]
+        assert [(item.key, item.size) for item in inner.list("2013-01-02/")] == [("2013-01-02/b", 12)]
+        assert [item.key for item in outer.list()] == ["in/2013-01-01/a", "in/2013-01-01/c", "in/2013-01-02/b", "other"]
+        assert all(item.etag and item.last_modified for item in inner.list())
+        with pytest.raises(InvalidInput):
+            list(inner.list("../"))
+
+    def test_what_is_missing(self, store: ObjectStore):
+        assert not store.exists("nothing")
+        for act in (lambda: store.size("nothing"), lambda: store.read("nothing"), lambda: store.read_range("nothing", 0, 1)):
+            with pytest.raises(NotFound):
+                act()
+
+    def test_deleting_is_idempotent(self, store: ObjectStore):
+        store.put("a", b"x")
+        store.delete("a")
+        store.delete("a")
+        assert not store.exists("a")
+
+    @pytest.mark.parametrize("key", ["", "/a", "a//b", "../a", "a/../b", "a/.", "a\\b", "a\x00b", "a/"])
+    def test_keys_cannot_leave_the_prefix(self, store: ObjectStore, key: str):
+        for act in (store.read, store.delete, store.exists, lambda k: store.put(k, b"")):
+            with pytest.raises(InvalidInput, match="InvalidObjectKey"):
+                act(key)
+
+
+class TestBlob:
+    def test_a_token_for_another_resource_is_refused(self, azure_world: AzureWorld, azurite: BlobServer):
+        class Wrong:
+            def get_token(self, *scopes: str, **kwargs):
+                return credential(azure_world.credential("contosso"), ca_file=azure_world.ca_file).get_token(
+                    "https://vault.azure.net/.default"
+                )
+
+        store = BlobStore(azurite.checked_url(), "flights", Wrong(), ca_file=azurite.ca_file)
+        with pytest.raises(PreconditionFailed) as caught:
+            list(store.list())
+        assert caught.value.code in ("AuthenticationFailed", "InvalidAuthenticationInfo", "AuthorizationFailure")
+
+    def test_a_missing_container(self, azure_world: AzureWorld, azurite: BlobServer):
+        user = credential(azure_world.credential("contosso"), ca_file=azure_world.ca_file)
+        store = BlobStore(azurite.checked_url(), "no-container", user, ca_file=azurite.ca_file)
+        with pytest.raises(NotFound) as caught:
+            list(store.list())
+        assert caught.value.code == "ContainerNotFound"
+
+    def test_an_unknown_certificate_is_refused(self, azure_world: AzureWorld, azurite: BlobServer):
+        user = credential(azure_world.credential("contosso"), ca_file=azure_world.ca_file)
+        with pytest.raises(Unavailable) as caught:
+            BlobStore(azurite.checked_url(), "flights", user).exists("a")
+        assert caught.value.code == "AzureUnreachable"
+
+    def test_sign_in_failures_come_through_with_their_code(self, azure_world: AzureWorld, azurite: BlobServer):
+        stranger = azure_world.credential("contosso").model_copy(update={"client_id": str(uuid.UUID(int=5))})
+        store = BlobStore(azurite.checked_url(), "flights", credential(stranger, ca_file=azure_world.ca_file), ca_file=azurite.ca_file)
+        with pytest.raises(PreconditionFailed) as caught:
+            store.read("a")
+        assert caught.value.code == "AADSTS700016"
+
+
+class TestS3:
+    def test_a_wrong_secret_and_an_unknown_key(self, seaweedfs: S3Server):
+        wrong = S3Credentials(seaweedfs.litware.access_key_id, Secret(b"wrong"))
+        unknown = S3Credentials(Secret(b"UNKNOWN"), Secret(b"wrong"))
+        for credentials, code in ((wrong, "SignatureDoesNotMatch"), (unknown, "InvalidAccessKeyId")):
+            with pytest.raises(PreconditionFailed) as caught:
+                seaweedfs.store(credentials=credentials).check()
+            assert caught.value.code == code
+            with pytest.raises(PreconditionFailed):
+                seaweedfs.store(credentials=credentials).put("a", b"x")
+
+    def test_another_owners_bucket_is_closed(self, seaweedfs: S3Server):
+        seaweedfs.store("private", seaweedfs.admin).put("a", b"x")
+        for act in (lambda s: s.read("a"), lambda s: s.put("b", b"x"), lambda s: list(s.list()), lambda s: s.check()):
+            with pytest.raises(PreconditionFailed) as caught:
+                act(seaweedfs.store("private"))
+            assert caught.value.code == "AccessDenied"
+
+    def test_a_missing_bucket(self, seaweedfs: S3Server):
+        with pytest.raises(NotFound) as caught:
+            seaweedfs.store("no-bucket", seaweedfs.admin).check()
+        assert caught.value.code == "NoSuchBucket"
+
+    def test_a_customer_key_is_needed_again_to_read(self, seaweedfs: S3Server):
+        key = Secret(os.urandom(32))
+        sealed = seaweedfs.store(customer_key=key, prefix="cpk")
+        sealed.put("a", b"rows")
+        assert sealed.read("a") == b"rows"
+        assert sealed.read_range("a", 1, 2) == b"ow"
+        with pytest.raises(CleanRoomError):
+            seaweedfs.store(prefix="cpk").read("a")
+        with pytest.raises(CleanRoomError):
+            seaweedfs.store(customer_key=Secret(os.urandom(32)), prefix="cpk").read("a")
+
+    def test_an_unreachable_server_is_unavailable(self, seaweedfs: S3Server):
+        gone = check_storage_url("https://localhost:9", "s3", declared=["localhost:9"])
+        with pytest.raises(Unavailable) as caught:
+            S3Store("litware", region="us-east-1", endpoint=gone, credentials=seaweedfs.litware).check()
+        assert caught.value.code == "S3Unreachable"
+
+    @pytest.mark.parametrize("encoded", [False, True])
+    def test_connection_secrets(self, encoded: bool):
+        text = json.dumps({"awsAccessKeyId": "AKIA", "awsSecretAccessKey": "hunter2"}).encode()
+        parsed = S3Credentials.parse(Secret(base64.b64encode(text) if encoded else text))
+        assert parsed.secret_access_key.reveal() == b"hunter2"
+        assert parsed.session_token is None
+        assert "hunter2" not in repr(parsed)
+
+    @pytest.mark.parametrize("text", [b"hunter2", b"{}", b'{"awsAccessKeyId": "AKIA", "awsSecretAccessKey": ""}', b"[1]", b'{"hunter2"'])
+    def test_malformed_connection_secrets_are_not_shown(self, text: bytes):
+        with pytest.raises(InvalidInput) as caught:
+            S3Credentials.parse(Secret(text))
+        assert "hunter2" not in str(caught.value.to_dict())
+        assert caught.value.__cause__ is None
+
+
+@pytest.fixture(scope="module")
+def redirector(local_authority: LocalAuthority):
+    """A server that sends every request elsewhere, in both clouds' ways; yields its URL and what it was asked at the other place."""
+    elsewhere: list[str] = []
+
+    async def away(request: Request) -> Response:
+        if request.url.path.startswith("/elsewhere"):
+            elsewhere.append(request.url.path)
+            return Response(b"stolen")
+        body = b"<Error><Code>PermanentRedirect</Code><Message>away</Message><Endpoint>localhost</Endpoint></Error>"
+        headers = {"Location": str(request.url.replace(path="/elsewhere")), "x-amz-bucket-region": "eu-west-1"}
+        return Response(body, 301, headers=headers, media_type="application/xml")
+
+    app = Starlette(routes=[Route("/{path:path}", away, methods=["GET", "HEAD", "PUT", "POST"])])
+    with serving(app, "redirector", local_authority.issue("redirector")) as url:
+        yield url, elsewhere
+
+
+def test_redirects_are_never_followed(redirector, azure_world: AzureWorld, local_authority: LocalAuthority):
+    url, elsewhere = redirector
+    declared = [url.removeprefix("https://")]
+    user = credential(azure_world.credential("contosso"), ca_file=azure_world.ca_file)
+    blob = BlobStore(
+        check_storage_url(f"{url}/contosso", "azure-blob", declared=declared), "flights", user, ca_file=local_authority.ca_file
+    )
+    s3 = S3Store(
+        "litware",
+        region="us-east-1",
+        endpoint=check_storage_url(url, "s3", declared=declared),
+        credentials=S3Credentials(Secret(b"a"), Secret(b"b")),
+        ca_file=local_authority.ca_file,
+    )
+    for store in (blob, s3):
+        with pytest.raises(Refused) as caught:
+            store.read("a")
+        assert caught.value.code == "RedirectRefused"
+    assert elsewhere == []
+
+
+@given(st.lists(st.binary(max_size=50), max_size=20), st.lists(st.integers(0, 60), max_size=40))
+def test_digesting_passes_every_byte_in_the_sizes_asked_for(pieces: list[bytes], sizes: list[int]):
+    whole = b"".join(pieces)
+    stream = Digesting(iter(pieces))
+    got = []
+    for size in sizes:
+        piece = stream.read(size)
+        assert len(piece) == min(size, len(whole) - sum(map(len, got)))
+        got.append(piece)
+    got.append(stream.read())
+    assert b"".join(got) == whole
+    assert (stream.size, stream.hexdigest()) == (len(whole), hashlib.sha256(whole).hexdigest())
+
+
+def test_prefixes():
+    assert require_prefix("") == ""
+    assert require_prefix("a/b") == require_prefix("a/b/") == "a/b/"
+    assert require_key("a/b.csv") == "a/b.csv"
+    for bad in ("/", "..", "a//", "/a"):
+        with pytest.raises(InvalidInput):
+            require_prefix(bad)
