@@ -69,6 +69,7 @@ def verify(
         evidence = read_evidence(report, chain, uvm)
         expectations = Expectations(
             vmpl=vmpl,
+            require_uvm=uvm is not None,
             host_data=_hex_set(host_data, 32, "--host-data"),
             measurements=_hex_set(measurement, 48, "--measurement"),
             report_data=_report_data(report_data),

@@ -6,6 +6,7 @@ must hold.
 
 from cleanroom.attestation.certificates import LeafKind
 from cleanroom.attestation.checks import Check
+from cleanroom.attestation.cvm import CvmEvidence, CvmVerdict, verify_cvm_evidence
 from cleanroom.attestation.evidence import ALLOW_ALL_HOST_DATA, AttestationEvidence, host_data_for, report_data_for
 from cleanroom.attestation.guest import GuestAttestor
 from cleanroom.attestation.products import Product, Tcb
@@ -22,6 +23,8 @@ __all__ = [
     "AttestationEvidence",
     "AttestationRejected",
     "Check",
+    "CvmEvidence",
+    "CvmVerdict",
     "Expectations",
     "GuestAttestor",
     "GuestPolicy",
@@ -37,5 +40,6 @@ __all__ = [
     "host_data_for",
     "parse_report",
     "report_data_for",
+    "verify_cvm_evidence",
     "verify_evidence",
 ]

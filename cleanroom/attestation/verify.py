@@ -76,7 +76,7 @@ def verify_evidence(evidence: AttestationEvidence, *, trust: TrustStore, expecta
         product = _stated_product(report)
         _check_structure(report, expectations, checklist)
         chain = _check_chain(evidence, trust, checklist)
-        product, development = chain.product, chain.root.development
+        product, development = product or chain.product, chain.root.development
         _check_certificates_now(chain, report, expectations, at, checklist)
         _check_report_against_leaf(report, chain, expectations, checklist)
         check_guest_policy(report, expectations, checklist)
@@ -228,12 +228,12 @@ def _check_report_against_leaf(report: SnpReport, chain: VerifiedChain, expectat
         reason=Reason.REPORT_SIGNATURE_INVALID,
         message="The report is not signed by the leaf certificate's key: one was altered, or the certificate is another chip's or TCB's.",
     )
-    _check_product(report, chain, checklist)
-    _check_tcb(report, chain, checklist)
-    if chain.kind is LeafKind.VCEK:
-        _check_chip(report, chain, checklist)
-    else:
-        _check_provider(report, chain, expectations, checklist)
+    if _check_product(report, chain, checklist):  # without it, neither the TCB's layout nor the chip id's length is known
+        _check_tcb(report, chain, checklist)
+        if chain.kind is LeafKind.VCEK:
+            _check_chip(report, chain, checklist)
+        else:
+            _check_provider(report, chain, expectations, checklist)
     checklist.stop_if_failed()
 
 
@@ -247,17 +247,17 @@ def _signature_verifies(report: SnpReport, key: ec.EllipticCurvePublicKey) -> bo
     return True
 
 
-def _check_product(report: SnpReport, chain: VerifiedChain, checklist: Checklist) -> None:
-    if report.cpuid is None:
-        actual, passed, reason = f"{chain.product} (version 2 does not state it)", True, Reason.PRODUCT_MISMATCH
-    else:
+def _check_product(report: SnpReport, chain: VerifiedChain, checklist: Checklist) -> bool:
+    actual, passed = f"{chain.product} (version 2 does not state it)", True
+    if report.cpuid is not None:
         try:
             stated = product_from_cpuid(*report.cpuid[:2])
         except AttestationRejected as error:
             checklist.reject("product", error)
-            return
-        actual, passed, reason = str(stated), stated is chain.product, Reason.PRODUCT_MISMATCH
-    checklist.record("product", passed, expected=f"{chain.product}, the root's product", actual=actual, reason=reason)
+            return False
+        actual, passed = str(stated), stated is chain.product
+    expected = f"{chain.product}, the root's product"
+    return checklist.record("product", passed, expected=expected, actual=actual, reason=Reason.PRODUCT_MISMATCH)
 
 
 def _check_tcb(report: SnpReport, chain: VerifiedChain, checklist: Checklist) -> None:

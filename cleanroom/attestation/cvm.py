@@ -1,0 +1,249 @@
+"""Evidence of an Azure confidential VM: the SNP report binds the paravisor's runtime claims, these bind the vTPM's key, that signs a quote.
+
+The caller's own key is bound by the runtime claim ``user-data``, freshness by the quote's nonce, and the software by the PCR values.
+Source: the ``snp-cvm`` platform of the clean-room governance service and its HCL (host compatibility layer) report blob.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Final
+
+from cryptography.hazmat.primitives.asymmetric import rsa
+from pydantic import BaseModel, ConfigDict, Field
+
+from cleanroom.attestation.certificates import MAX_ENDORSEMENTS
+from cleanroom.attestation.checks import Checklist, Stop
+from cleanroom.attestation.evidence import REPORT_DATA_SIZE, AttestationEvidence, decode_base64, report_data_for
+from cleanroom.attestation.reasons import AttestationRejected, Reason, hostile
+from cleanroom.attestation.report import REPORT_SIZE
+from cleanroom.attestation.tpm import PCR_COUNT, Quote, parse_quote, pcr_digest_of, quote_signed_by
+from cleanroom.attestation.trust import TrustStore
+from cleanroom.attestation.verdict import Expectations, Verdict
+from cleanroom.attestation.verify import verify_evidence
+
+_MAGIC: Final = b"HCLA"
+_HEADER: Final = 32
+_RUNTIME_HEADER: Final = 20
+_CLAIMS: Final = _HEADER + REPORT_SIZE + _RUNTIME_HEADER
+_REPORT_TYPE_SNP: Final = 2
+_AK_KID: Final = "HCLAkPub"
+
+CLEAN_ROOM_NONCE: Final = hashlib.sha256(b"azure-cleanroom").digest()
+"""The nonce of the clean-room samples; it is constant, so it proves no freshness."""
+
+
+class CvmParts(BaseModel):
+    """Member ``evidence`` of a CVM attestation; all values base64."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+    tpm_quote: Annotated[str, Field(alias="tpmQuote")]
+    hcl_report: Annotated[str, Field(alias="hclReport")]
+    snp_report: Annotated[str, Field(alias="snpReport")]
+    aik_certificate: Annotated[str | None, Field(alias="aikCert")] = None
+    pcrs: Mapping[str, str]
+    """PCR index (decimal text) to value."""
+
+
+class CvmEvidence(BaseModel):
+    """The wire shape of an ``snp-cvm`` attestation."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+    evidence: CvmParts
+    nonce: str
+    platform_certificates: Annotated[str, Field(alias="platformCertificates")]
+    """PEM text of leaf, ASK and ARK; base64 of it is read too."""
+
+
+class CvmVerdict(BaseModel):
+    """The verdict on CVM evidence, with what the verified evidence states. ``pcrs`` and ``runtime_claims`` are empty unless ``ok``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    verdict: Verdict
+    pcrs: Mapping[int, str]
+    """PCR index to lower-case hex."""
+    runtime_claims: Mapping[str, Any]
+
+    @property
+    def ok(self) -> bool:
+        return self.verdict.ok
+
+
+def verify_cvm_evidence(
+    evidence: CvmEvidence,
+    *,
+    trust: TrustStore,
+    expectations: Expectations,
+    at: datetime,
+    nonce: bytes | None,
+    user_data: bytes | None = None,
+) -> CvmVerdict:
+    """Judge the evidence of an Azure confidential VM.
+
+    Args:
+        evidence: As received.
+        trust: The roots.
+        expectations: Of the SNP report, except ``report_data``, which the runtime claims determine here.
+        at: The instant, with a time zone.
+        nonce: What the quote must carry; None for the nonce that the evidence states (no freshness).
+        user_data: The 64 bytes that the runtime claim ``user-data`` must be, such as ``report_data_for(public_key_pem)``; None: any.
+
+    Returns:
+        A verdict whose checks are those of the report, then those of claims and quote. It never raises on bad evidence.
+    """
+    checklist = Checklist()
+    claims: dict[str, Any] = {}
+    pcrs: dict[int, bytes] = {}
+    parts = evidence.evidence
+    try:
+        report, claims_text = checklist.run(
+            "hcl-report",
+            lambda: _split_hcl_report(parts),
+            expected="an HCL report blob that holds the same SNP report",
+            show=lambda found: f"{len(found[1])} bytes of runtime claims",
+        )
+    except Stop:
+        return _verdict(evidence, None, checklist, at, {}, {})
+    bound = expectations.model_copy(update={"report_data": report_data_for(claims_text)})
+    certificates = evidence.platform_certificates[: MAX_ENDORSEMENTS + 1].encode("utf-8", "replace")
+    verdict = verify_evidence(AttestationEvidence.of(report, certificates), trust=trust, expectations=bound, at=at)
+    checklist.checks += verdict.checks
+    try:
+        checklist.stop_if_failed()
+        claims, attestation_key = checklist.run(
+            "runtime-claims",
+            lambda: _read_claims(claims_text),
+            expected=f"JSON with the attestation key {_AK_KID}",
+            show=lambda found: f"RSA-{found[1].key_size} {_AK_KID}",
+        )
+        quote = checklist.run(
+            "tpm-quote",
+            lambda: parse_quote(decode_base64(parts.tpm_quote, Reason.TPM_QUOTE_MALFORMED, "TPM quote")),
+            expected="a quote of the SHA-256 bank",
+            show=lambda found: f"PCRs {list(found.selected)}",
+        )
+        checklist.require(
+            "tpm-quote-signature",
+            quote_signed_by(quote, attestation_key),
+            expected=f"a signature of {_AK_KID}",
+            actual="verifies" if quote_signed_by(quote, attestation_key) else "does not verify",
+            reason=Reason.TPM_QUOTE_SIGNATURE_INVALID,
+        )
+        _check_nonce(evidence, quote, nonce, checklist)
+        pcrs = checklist.run(
+            "pcr-digest",
+            lambda: _verified_pcrs(parts, quote),
+            expected=quote.pcr_digest.hex(),
+            show=lambda _: quote.pcr_digest.hex(),
+        )
+        _check_user_data(claims, user_data, checklist)
+    except Stop:
+        pass
+    return _verdict(evidence, verdict, checklist, at, pcrs, claims)
+
+
+def _verdict(
+    evidence: CvmEvidence, verdict: Verdict | None, checklist: Checklist, at: datetime, pcrs: dict[int, bytes], claims: dict[str, Any]
+) -> CvmVerdict:
+    kept = AttestationEvidence(evidence=evidence.evidence.snp_report, endorsements=evidence.platform_certificates)
+    base = verdict or Verdict(ok=False, product=None, version=None, checks=(), at=at, evidence=kept)
+    combined = base.model_copy(update={"ok": checklist.ok and verdict is not None, "checks": tuple(checklist.checks)})
+    shown = {index: value.hex() for index, value in pcrs.items()} if combined.ok else {}
+    return CvmVerdict.model_construct(verdict=combined, pcrs=shown, runtime_claims=claims if combined.ok else {})
+
+
+def _split_hcl_report(parts: CvmParts) -> tuple[bytes, bytes]:
+    """The SNP report and the runtime claims' JSON bytes of the blob."""
+    blob = decode_base64(parts.hcl_report, Reason.HCL_REPORT_MALFORMED, "HCL report")
+    stated = decode_base64(parts.snp_report, Reason.REPORT_MALFORMED, "SNP report")
+    with hostile(Reason.HCL_REPORT_MALFORMED, "HCL report"):
+        if len(blob) < _CLAIMS or blob[:4] != _MAGIC:
+            raise ValueError("no HCL report")
+        report = blob[_HEADER : _HEADER + REPORT_SIZE]
+        runtime = blob[_HEADER + REPORT_SIZE : _CLAIMS]
+        report_type, claim_size = int.from_bytes(runtime[8:12], "little"), int.from_bytes(runtime[16:20], "little")
+        claims = blob[_CLAIMS : _CLAIMS + claim_size]
+        if len(claims) != claim_size or report_type != _REPORT_TYPE_SNP:
+            raise ValueError("not an SNP report with its claims")
+    if report != stated:
+        raise AttestationRejected(
+            Reason.HCL_REPORT_MALFORMED,
+            "The SNP report inside the HCL report is not the one that was sent beside it.",
+            expected=hashlib.sha256(report).hexdigest(),
+            actual=hashlib.sha256(stated).hexdigest(),
+        )
+    return report, claims
+
+
+def _read_claims(text: bytes) -> tuple[dict[str, Any], rsa.RSAPublicKey]:
+    with hostile(Reason.RUNTIME_CLAIMS_MALFORMED, "runtime claims"):
+        claims = json.loads(text)
+        keys = [key for key in claims["keys"] if key["kid"] == _AK_KID and key["kty"] == "RSA"]
+        if len(keys) != 1:
+            raise ValueError("not exactly one attestation key")
+        exponent, modulus = (_number(keys[0][name]) for name in ("e", "n"))
+        return dict(claims), rsa.RSAPublicNumbers(exponent, modulus).public_key()
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), "big")
+
+
+def _check_nonce(evidence: CvmEvidence, quote: Quote, nonce: bytes | None, checklist: Checklist) -> None:
+    wanted = nonce
+    if wanted is None:
+        wanted = checklist.run(
+            "nonce-encoding",
+            lambda: decode_base64(evidence.nonce, Reason.NONCE_MISMATCH, "nonce"),
+            expected="base64",
+            show=lambda found: f"{len(found)} bytes",
+        )
+    checklist.require(
+        "nonce",
+        hmac.compare_digest(quote.extra_data, wanted),
+        expected=wanted.hex(),
+        actual=quote.extra_data.hex(),
+        reason=Reason.NONCE_MISMATCH,
+    )
+
+
+def _verified_pcrs(parts: CvmParts, quote: Quote) -> dict[int, bytes]:
+    values: dict[int, bytes] = {}
+    with hostile(Reason.PCR_DIGEST_MISMATCH, "PCR value"):
+        for name, text in parts.pcrs.items():
+            index = int(name)
+            if not 0 <= index < PCR_COUNT:
+                raise ValueError("no such PCR")
+            values[index] = decode_base64(text, Reason.PCR_DIGEST_MISMATCH, "PCR value")
+    digest = pcr_digest_of(quote, values)
+    if not hmac.compare_digest(digest, quote.pcr_digest):
+        raise AttestationRejected(
+            Reason.PCR_DIGEST_MISMATCH,
+            "The PCR values are not those that the quote covers.",
+            expected=quote.pcr_digest.hex(),
+            actual=digest.hex(),
+        )
+    return {index: values[index] for index in quote.selected}
+
+
+def _check_user_data(claims: Mapping[str, Any], user_data: bytes | None, checklist: Checklist) -> None:
+    if user_data is None:
+        return
+    value = claims.get("user-data")
+    # The platform writes upper-case hex, other versions lower-case.
+    actual = value.lower() if isinstance(value, str) else ""
+    checklist.require(
+        "user-data",
+        len(user_data) == REPORT_DATA_SIZE and actual == user_data.hex(),
+        expected=user_data.hex(),
+        actual=actual[:256] or "absent",
+        reason=Reason.USER_DATA_MISMATCH,
+    )

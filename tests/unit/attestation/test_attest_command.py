@@ -1,0 +1,138 @@
+"""``cleanroom attest verify`` as a person or a script uses it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from localcloud.snp import DevelopmentHardware
+from starters.attest import app
+from tests.unit.attestation.conftest import vector_ids
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["verify", *map(str, arguments)], env={"COLUMNS": "80"})
+
+
+@pytest.fixture
+def tav(vectors: Path) -> tuple[Path, ...]:
+    folder = vectors / "snp" / "milan-v3-caci-tav"
+    return folder / "report.bin", Path("--chain"), folder / "chain.pem"
+
+
+def test_json_has_the_agreed_shape(tav: tuple[Path, ...]) -> None:
+    result = run(*tav, "--output", "json")
+    assert result.exit_code == 0
+    value = json.loads(result.stdout)
+    assert (value["ok"], value["product"], value["version"]) == (True, "Milan", 3)
+    assert all({"id", "passed", "expected", "actual"} <= set(check) for check in value["checks"])
+    assert all(isinstance(check["actual"], str) for check in value["checks"])
+
+
+@pytest.mark.parametrize("name", vector_ids())
+def test_exit_code_is_the_verdict(vectors: Path, name: str) -> None:
+    folder = vectors / "snp" / name
+    meta = json.loads((folder / "meta.json").read_text())
+    if not (folder / "chain.pem").exists():
+        assert run(folder / "report.bin", "--chain", folder / "report.bin", "--output", "json").exit_code == 4
+        return
+    at = "2024-12-01T00:00:00Z" if "vlek" in name else "2026-11-23T12:00:00Z"
+    vmpl = meta["report"]["vmpl"]
+    result = run(folder / "report.bin", "--chain", folder / "chain.pem", "--vmpl", vmpl, "--at", at, "--output", "json")
+    value = json.loads(result.stdout)
+    good = meta["report"]["version"] > 1 and not meta["report"]["policy_bits"]["debug"]
+    assert value["ok"] is good
+    assert result.exit_code == (0 if good else 4)
+
+
+def test_bindings(vectors: Path, tav: tuple[Path, ...]) -> None:
+    folder = vectors / "caci" / "milan-v3-caci-cleanroom-signing"
+    report = vectors / "snp" / folder.name / "report.bin"
+    chain = vectors / "snp" / folder.name / "chain.pem"
+    said = json.loads((vectors / "snp" / folder.name / "meta.json").read_text())["report"]
+    uvm = vectors / "uvm" / "svn103-d0c9e2be-5c9f4dd2c502.cose"
+    good = ("--uvm", uvm, "--host-data", said["host_data"].upper(), "--report-data", said["report_data"], "--vmpl", 0)
+    assert run(report, "--chain", chain, *good).exit_code == 0
+    assert run(report, "--chain", chain, "--report-data", said["report_data"][:64]).exit_code == 0
+    for wrong in (
+        ("--host-data", "00" * 32),
+        ("--report-data", "00" * 64),
+        ("--uvm", vectors / "uvm" / "svn101-5feee30d-7ae383f53082.cose"),
+        ("--uvm", report),
+        ("--vmpl", 1),
+        ("--at", "2010-01-01"),
+        ("--measurement", "00" * 48),
+        ("--crl", report),
+    ):
+        assert run(report, "--chain", chain, *wrong, "--output", "json").exit_code == 4, wrong
+
+
+def test_a_report_may_be_text(tmp_path: Path, tav: tuple[Path, ...]) -> None:
+    raw = tav[0].read_bytes()
+    for text in (raw.hex(), raw.hex().upper() + "\n", "0x" + raw.hex(), base64.b64encode(raw).decode(), base64.encodebytes(raw).decode()):
+        file = tmp_path / "report.txt"
+        file.write_text(text)
+        assert run(file, *tav[1:]).exit_code == 0
+
+
+def test_an_endorsement_may_be_base64_and_evidence_one_file(vectors: Path, tmp_path: Path, tav: tuple[Path, ...]) -> None:
+    uvm = tmp_path / "uvm.txt"
+    uvm.write_bytes(base64.encodebytes((vectors / "uvm" / "svn101-5feee30d-7ae383f53082.cose").read_bytes()))
+    assert run(*tav, "--uvm", uvm).exit_code == 0
+    assert run(vectors / "caci" / "milan-v3-caci-cleanroom-signing" / "snp_evidence.json").exit_code == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"\0", b"x" * 1183, b"{", b"\xff" * 5000, b"-----BEGIN CERTIFICATE-----"])
+def test_a_hostile_file_is_a_refusal_or_a_usage_error_never_a_traceback(tmp_path: Path, tav: tuple[Path, ...], content: bytes) -> None:
+    file = tmp_path / "hostile"
+    file.write_bytes(content)
+    for result in (
+        run(file, "--chain", tav[2], "--output", "json"),
+        run(tav[0], "--chain", file, "--output", "json"),
+        run(*tav, "--uvm", file, "--output", "json"),
+    ):
+        assert result.exit_code in {2, 4}
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+
+
+def test_exit_codes_of_wrong_usage_and_missing_files(tmp_path: Path, tav: tuple[Path, ...]) -> None:
+    for missing in (("nope", "--chain", tav[2]), (tav[0], "--chain", "nope"), (*tav, "--uvm", "nope"), (*tav, "--trust", "nope")):
+        result = run(*missing, "--output", "json")
+        assert result.exit_code == 3
+        assert json.loads(result.stderr)["category"] == "not-found"
+    for wrong in (
+        (),
+        (tav[0],),
+        (*tav, "--vmpl", 4),
+        (*tav, "--vmpl", "x"),
+        (*tav, "--host-data", "00"),
+        (*tav, "--host-data", "zz"),
+        (*tav, "--report-data", "00" * 63),
+        (*tav, "--at", "yesterday"),
+        (*tav, "--output", "xml"),
+        (tmp_path, "--chain", tav[2]),
+    ):
+        assert run(*wrong).exit_code == 2, wrong
+
+
+def test_the_table_names_what_failed(tav: tuple[Path, ...]) -> None:
+    result = run(*tav, "--vmpl", "2")
+    assert result.exit_code == 4
+    assert "REFUSED" in result.stdout
+    assert "VmplMismatch" in result.stdout
+    assert max(map(len, result.stdout.splitlines()[:30])) <= 80
+
+
+def test_a_development_root_is_named_and_needs_its_trust_file(tmp_path: Path, hardware: DevelopmentHardware) -> None:
+    evidence = tmp_path / "evidence.json"
+    evidence.write_text(hardware.evidence(bytes(32), bytes(64)).model_dump_json())
+    refused = run(evidence, "--output", "json")
+    assert refused.exit_code == 4
+    assert [check["reason"] for check in json.loads(refused.stdout)["checks"] if not check["passed"]] == ["RootNotTrusted"]
+    accepted = run(evidence, "--trust", hardware.trust_file)
+    assert accepted.exit_code == 0
+    assert "NOT CONFIDENTIAL" in accepted.stdout

@@ -1,0 +1,304 @@
+"""What no public vector shows: each rule broken alone, on a hierarchy minted for it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import replace
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from cleanroom.attestation import AttestationEvidence, Expectations, LeafKind, Product, Tcb, TrustStore, parse_report, verify_evidence
+from cleanroom.attestation.products import encode_tcb
+from cleanroom.errors import InvalidInput, Refused
+from localcloud.snp_minting import DEBUG_BIT, POLICY_CACI, LeafPlan, current_tcb, der_integer, mint_hierarchy, report_body, sign_report
+from tests.unit.attestation.conftest import Lab, lab_for, reasons
+
+AMD = "1.3.6.1.4.1.3704.1"
+GOOD_MILAN = LeafPlan(product=Product.MILAN, chip_id=bytes(range(1, 65)), rsa_bits=2048)
+
+
+@pytest.mark.parametrize("version", [2, 3, 4, 5])
+def test_supported_versions(milan: Lab, version: int) -> None:
+    verdict = milan.judge(milan.hierarchy.report(version=version))
+    assert verdict.ok, reasons(verdict)
+    assert (verdict.product, verdict.version, verdict.development) == (Product.MILAN, version, True)
+    assert verdict.report is not None
+    assert (verdict.report.launch_mitigations is None) is (version < 5)
+
+
+@pytest.mark.parametrize("version", [0, 1, 6, 0xFFFFFFFF])
+def test_other_versions_are_refused_though_signed(milan: Lab, version: int) -> None:
+    assert reasons(milan.judge(milan.hierarchy.report(version=version))) == ["ReportVersionUnsupported"]
+
+
+def test_version_5_on_turin(turin: Lab) -> None:
+    verdict = turin.judge(turin.hierarchy.report(version=5))
+    assert verdict.ok, reasons(verdict)
+    assert verdict.product is Product.TURIN
+    shown = {check.id: check.actual for check in verdict.checks}
+    assert shown["reported-tcb"] == "1.4.0.24.219"
+    assert shown["chip-id"] == bytes(range(1, 9)).hex()
+
+
+def test_turin_without_its_cpu_bytes_takes_the_layout_from_the_root(turin: Lab) -> None:
+    assert turin.judge(turin.hierarchy.report(version=2)).ok
+
+
+def test_a_vlek_of_genoa(vlek: Lab) -> None:
+    verdict = vlek.judge()
+    assert verdict.ok, reasons(verdict)
+    assert verdict.leaf is LeafKind.VLEK
+    assert reasons(vlek.judge(vlek.hierarchy.report(chip_id=bytes([1]).ljust(64, b"\0")))) == ["ChipIdMismatch"]
+    assert reasons(vlek.judge(vlek.hierarchy.report(flags=0))) == ["LeafCertificateKindMismatch"]
+
+
+@pytest.mark.parametrize("component", ["bootloader", "tee", "snp", "microcode"])
+@pytest.mark.parametrize("change", [-1, 1])
+def test_any_other_reported_tcb_is_refused_even_when_signed(milan: Lab, component: str, change: int) -> None:
+    tcb = current_tcb(Product.MILAN)
+    value = getattr(tcb, component) + change
+    if value < 0:
+        value = 2
+    report = milan.hierarchy.report(tcb=tcb.model_copy(update={component: value}))
+    assert reasons(milan.judge(report)) == ["ReportedTcbMismatch"]
+
+
+def test_fmc_counts_on_turin(turin: Lab) -> None:
+    report = turin.hierarchy.report(tcb=current_tcb(Product.TURIN).model_copy(update={"fmc": 2}))
+    assert reasons(turin.judge(report)) == ["ReportedTcbMismatch"]
+
+
+def test_reserved_bytes_of_the_reported_tcb_must_be_zero(milan: Lab) -> None:
+    raw = bytearray(encode_tcb(current_tcb(Product.MILAN), Product.MILAN))
+    raw[4] = 1
+    assert reasons(milan.judge(milan.hierarchy.report(reported_tcb=bytes(raw)))) == ["ReportedTcbMismatch"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"signature_algorithm": 2}, "SignatureAlgorithmUnsupported"),
+        ({"signature_algorithm": 0}, "SignatureAlgorithmUnsupported"),
+        ({"flags": 7 << 2}, "SigningKeyUnsupported"),
+        ({"flags": 2 << 2}, "SigningKeyUnsupported"),
+        ({"flags": 1 << 2}, "LeafCertificateKindMismatch"),
+        ({"flags": 2}, "ChipKeyMasked"),
+        ({"chip_id": bytes(64)}, "ChipIdMismatch"),
+        ({"chip_id": bytes(range(2, 66))}, "ChipIdMismatch"),
+        ({"cpuid": (0x19, 0x11, 1)}, "ProductMismatch"),
+        ({"cpuid": (0x1A, 0x02, 1)}, "ProductMismatch"),
+        ({"cpuid": (0x1A, 0x50, 1)}, "ProductUnsupported"),
+        ({"cpuid": (0x19, 0x20, 1)}, "ProductUnsupported"),
+        ({"cpuid": (0, 0, 0)}, "ProductUnsupported"),
+        ({"policy": POLICY_CACI | DEBUG_BIT}, "TeeDebugModeEnabled"),
+        ({"policy": POLICY_CACI | 1 << 18}, "MigrationAllowed"),
+        ({"policy": POLICY_CACI & ~(1 << 17)}, "GuestPolicyReservedBit"),
+        ({"vmpl": 1}, "VmplMismatch"),
+        ({"vmpl": 0xFFFFFFFF}, "VmplMismatch"),
+    ],
+)
+def test_one_rule_broken_gives_its_one_reason(milan: Lab, fields: dict[str, object], reason: str) -> None:
+    verdict = milan.judge(milan.hierarchy.report(**fields))
+    assert reasons(verdict) == [reason]
+    with pytest.raises(Refused) as refused:
+        verdict.require()
+    assert refused.value.code == reason
+
+
+def test_what_may_be_allowed(milan: Lab) -> None:
+    report = milan.hierarchy.report(policy=POLICY_CACI | DEBUG_BIT | 1 << 18, vmpl=3)
+    assert milan.judge(report, allow_debug=True, allow_migration=True, vmpl=3).ok
+    assert milan.judge(report, allow_debug=True, allow_migration=True, vmpl=None).ok
+    host = milan.hierarchy.report(vmpl=0xFFFFFFFF)
+    assert reasons(milan.judge(host, vmpl=None)) == ["VmplMismatch"]
+
+
+def test_all_failures_of_policy_and_bindings_are_shown_at_once(milan: Lab) -> None:
+    report = milan.hierarchy.report(policy=POLICY_CACI | DEBUG_BIT, vmpl=2)
+    verdict = milan.judge(report, report_data=bytes([1] * 64), host_data={"11" * 32}, require_uvm=True)
+    assert reasons(verdict) == ["TeeDebugModeEnabled", "VmplMismatch", "ReportDataMismatch", "HostDataMismatch", "UvmEndorsementMissing"]
+
+
+def test_report_data_is_compared_whole(milan: Lab) -> None:
+    report = milan.hierarchy.report(report_data=b"a" * 63 + b"b")
+    assert milan.judge(report, report_data=b"a" * 63 + b"b").ok
+    assert not milan.judge(report, report_data=b"a" * 64).ok
+    assert not milan.judge(report, report_data=b"a" * 32 + bytes(32)).ok
+
+
+def test_unused_signature_bytes_must_be_zero(milan: Lab) -> None:
+    report = milan.hierarchy.report()
+    for place in (0x2A0 + 48, 0x2A0 + 71, 0x2E8 + 48, 0x2E8 + 71, 0x330, 0x49F):
+        altered = report[:place] + b"\x01" + report[place + 1 :]
+        assert reasons(milan.judge(altered)) == ["SignatureEncodingInvalid"]
+
+
+@pytest.mark.parametrize("scalar", [0, 2**384 - 1])
+def test_scalars_out_of_range_do_not_verify(milan: Lab, scalar: int) -> None:
+    report = milan.hierarchy.report()
+    for place in (0x2A0, 0x2E8):
+        altered = report[:place] + scalar.to_bytes(48, "little") + report[place + 48 :]
+        assert reasons(milan.judge(altered)) == ["ReportSignatureInvalid"]
+
+
+def test_a_report_signed_by_another_key_is_refused(milan: Lab) -> None:
+    other = milan.hierarchy.with_leaf(GOOD_MILAN)
+    assert reasons(milan.judge(other.report())) == ["ReportSignatureInvalid"]
+
+
+# Certificates
+
+
+@pytest.mark.parametrize(
+    ("extensions", "reason"),
+    [
+        ({f"{AMD}.3.1": None}, "CertificateChainMalformed"),
+        ({f"{AMD}.3.8": None}, "CertificateChainMalformed"),
+        ({f"{AMD}.3.8": b"\x02\x01\xdb"}, "CertificateChainMalformed"),
+        ({f"{AMD}.3.8": b"\x02\x02\x01\x00"}, "CertificateChainMalformed"),
+        ({f"{AMD}.3.8": b"\x02\x02\x00\x01"}, "CertificateChainMalformed"),
+        ({f"{AMD}.3.8": b""}, "CertificateChainMalformed"),
+        ({f"{AMD}.3.8": der_integer(100)}, "ReportedTcbMismatch"),
+        ({f"{AMD}.4": None}, "CertificateChainMalformed"),
+        ({f"{AMD}.4": bytes(range(1, 9))}, "CertificateChainMalformed"),
+        ({f"{AMD}.4": bytes(range(2, 66))}, "ChipIdMismatch"),
+        ({f"{AMD}.2": None}, "CertificateChainMalformed"),
+        ({f"{AMD}.2": b"\x16\x05Genoa"}, "ProductMismatch"),
+        ({f"{AMD}.2": b"\x16\x06Venice"}, "ProductMismatch"),
+        ({f"{AMD}.2": b"\x0c\x05Milan"}, "CertificateChainMalformed"),
+    ],
+)
+def test_a_leaf_with_one_wrong_extension_is_refused(milan: Lab, extensions: dict[str, bytes | None], reason: str) -> None:
+    lab = Lab(milan.hierarchy.with_leaf(replace(GOOD_MILAN, extensions=extensions)), milan.trust)
+    assert reasons(lab.judge()) == [reason]
+
+
+def test_a_chip_id_wrapped_in_an_octet_string_is_read(milan: Lab) -> None:
+    wrapped = replace(GOOD_MILAN, extensions={f"{AMD}.4": b"\x04\x40" + GOOD_MILAN.chip_id})
+    lab = Lab(milan.hierarchy.with_leaf(wrapped), milan.trust)
+    assert lab.judge().ok
+
+
+def test_turin_needs_its_fmc_extension(turin: Lab) -> None:
+    plan = LeafPlan(product=Product.TURIN, chip_id=bytes(range(1, 9)), extensions={f"{AMD}.3.9": None})
+    assert reasons(Lab(turin.hierarchy.with_leaf(plan), turin.trust).judge()) == ["CertificateChainMalformed"]
+
+
+@pytest.mark.parametrize("names", [{"leaf": "SEV-VLEK"}, {"leaf": "SEV-VCEK2"}, {"leaf": "SEV-Milan"}])
+def test_leaf_names_are_checked(milan: Lab, names: dict[str, str]) -> None:
+    lab = Lab(milan.hierarchy.with_leaf(replace(GOOD_MILAN, names=names)), milan.trust)
+    assert reasons(lab.judge()) == ["CertificateChainMalformed"]
+
+
+def test_an_intermediate_of_another_product_under_a_trusted_root_is_refused() -> None:
+    lab = lab_for(mint_hierarchy(replace(GOOD_MILAN, names={"intermediate": "SEV-Genoa"})))
+    assert reasons(lab.judge()) == ["CertificateChainMalformed"]
+
+
+def test_a_leaf_that_is_signed_by_another_intermediate_key_is_refused(milan: Lab) -> None:
+    other = mint_hierarchy(GOOD_MILAN)
+    mixed = replace(milan.hierarchy, leaf=other.leaf, leaf_key=other.leaf_key)
+    assert reasons(Lab(mixed, milan.trust).judge()) == ["CertificateSignatureInvalid"]
+    mixed = replace(milan.hierarchy, leaf=other.leaf, leaf_key=other.leaf_key, intermediate=other.intermediate)
+    assert reasons(Lab(mixed, milan.trust).judge()) == ["CertificateSignatureInvalid"]
+
+
+def test_a_whole_hierarchy_of_another_root_is_refused_by_name(milan: Lab) -> None:
+    other = mint_hierarchy(GOOD_MILAN)
+    verdict = Lab(other, milan.trust).judge()
+    assert reasons(verdict) == ["RootNotTrusted"]
+    assert reasons(milan.judge(chain=other.chain_pem())) == ["RootNotTrusted"]
+    evidence = AttestationEvidence.of(other.report(), other.chain_pem())
+    amd = verify_evidence(evidence, trust=TrustStore.amd(), expectations=Expectations(), at=dt.datetime.now(dt.UTC))
+    assert reasons(amd) == ["RootNotTrusted"]
+    assert not amd.development
+
+
+def test_validity_is_judged_at_the_given_instant_each_time(milan: Lab) -> None:
+    now = dt.datetime.now(dt.UTC)
+    plan = replace(GOOD_MILAN, not_before=now - dt.timedelta(hours=1), not_after=now + dt.timedelta(hours=1))
+    lab = Lab(milan.hierarchy.with_leaf(plan), milan.trust)
+    assert lab.judge(at=now).ok
+    assert reasons(lab.judge(at=now + dt.timedelta(hours=2))) == ["CertificateExpired"]
+    assert reasons(lab.judge(at=now - dt.timedelta(hours=2))) == ["CertificateNotYetValid"]
+    assert lab.judge(at=now).ok
+
+
+def test_an_instant_without_a_time_zone_is_a_caller_s_bug(milan: Lab) -> None:
+    with pytest.raises(InvalidInput, match="InstantWithoutTimeZone"):
+        milan.judge(at=dt.datetime(2026, 1, 1))
+
+
+def test_the_cache_does_not_carry_trust_from_one_store_to_another(milan: Lab) -> None:
+    assert milan.judge().ok
+    assert len(milan.trust.chains) > 0
+    assert reasons(Lab(milan.hierarchy, TrustStore.amd()).judge()) == ["RootNotTrusted"]
+
+
+def test_refused_chains_are_not_remembered() -> None:
+    lab = Lab(mint_hierarchy(GOOD_MILAN), TrustStore.amd())
+    lab.judge()
+    assert len(lab.trust.chains) == 0
+
+
+# Revocation
+
+
+def test_revocation_lists(milan: Lab) -> None:
+    hierarchy, now = milan.hierarchy, dt.datetime.now(dt.UTC)
+    clean = hierarchy.crl(at=now - dt.timedelta(days=1))
+    assert milan.judge(crls=[clean]).ok
+    assert reasons(milan.judge(crls=[hierarchy.crl([hierarchy.intermediate.serial_number], at=now - dt.timedelta(1))])) == [
+        "CertificateRevoked"
+    ]
+    assert reasons(milan.judge(crls=[hierarchy.crl([hierarchy.root.serial_number], at=now - dt.timedelta(1))])) == ["CertificateRevoked"]
+    assert milan.judge(crls=[hierarchy.crl([12345], at=now - dt.timedelta(1))]).ok
+
+
+def test_a_revocation_list_that_cannot_be_believed_fails_closed(milan: Lab, turin: Lab) -> None:
+    hierarchy, now = milan.hierarchy, dt.datetime.now(dt.UTC)
+    stale = hierarchy.crl(at=now - dt.timedelta(days=40))
+    forged = hierarchy.crl(at=now, key=rsa.generate_private_key(65537, 2048))
+    future = hierarchy.crl(at=now + dt.timedelta(days=1))
+    foreign = turin.hierarchy.crl(at=now - dt.timedelta(days=1))
+    for crl in (stale, forged, future, foreign, b"garbage", b""):
+        assert reasons(milan.judge(crls=[crl])) == ["RevocationStatusUnknown"]
+    assert milan.judge(crls=[stale], accept_stale_crl=True).ok
+    assert milan.judge(crls=[foreign, hierarchy.crl(at=now - dt.timedelta(1))]).ok
+
+
+# Values
+
+
+def test_a_verdict_survives_json(milan: Lab) -> None:
+    verdict = milan.judge(report_data=bytes(64), host_data={"00" * 32})
+    again = type(verdict).model_validate_json(verdict.model_dump_json())
+    assert again == verdict
+    assert again.require().raw == milan_report(again)
+    failed = milan.judge(b"")
+    assert type(failed).model_validate_json(failed.model_dump_json()) == failed
+
+
+def milan_report(verdict: object) -> bytes:
+    import base64
+
+    return base64.b64decode(verdict.evidence.evidence)  # type: ignore[attr-defined]
+
+
+def test_expectations_refuse_values_that_could_never_match() -> None:
+    for wrong in ({"host_data": {"00"}}, {"report_data": bytes(32)}, {"measurements": {"zz" * 48}}, {"vmpl": 4}, {"unknown": 1}):
+        with pytest.raises(ValueError):
+            Expectations.model_validate(wrong)
+    assert Expectations(host_data=frozenset({"AB" * 32})).host_data == frozenset({"ab" * 32})
+
+
+def test_an_empty_allow_list_allows_nothing(milan: Lab) -> None:
+    assert reasons(milan.judge(host_data=set())) == ["HostDataMismatch"]
+
+
+def test_minted_reports_parse_back() -> None:
+    hierarchy = mint_hierarchy(GOOD_MILAN)
+    body = report_body(tcb=Tcb(bootloader=1, tee=2, snp=3, microcode=4), chip_id=GOOD_MILAN.chip_id)
+    report = parse_report(sign_report(body, hierarchy.leaf_key))
+    assert report.reported_tcb.hex() == "0102000000000304"
