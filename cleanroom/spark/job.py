@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serial
 from pydantic.alias_generators import to_camel
 
 from cleanroom.documents.dataset import EncryptionMode, FieldType, Format, PrivacyFloors, describe_validation
-from cleanroom.documents.query import PostFilter, PreCondition
+from cleanroom.documents.query import PostFilter, PreCondition, QuerySegment
 from cleanroom.errors import InvalidInput
 from cleanroom.identifiers import HexDigest, Name, canonical_json, sha256_hex
 
@@ -26,7 +26,7 @@ class _JobModel(BaseModel):
 
 
 class JobSegment(_JobModel):
-    """One segment after the query gate: ``sql`` is the gate's own rendering, ``source_digest`` is of the author's bytes."""
+    """One segment after the query gate: ``sql`` is the gate's own rendering, ``source_digest`` is of the whole approved text."""
 
     execution_sequence: int
     sql: str
@@ -124,6 +124,9 @@ class JobConfig(_JobModel):
     query_version: str
     query_digest: HexDigest
     segments: tuple[JobSegment, ...] = Field(min_length=1)
+    """What runs: the gate's rewrite."""
+    source: tuple[QuerySegment, ...] = ()
+    """What the author wrote and the owners approved, so that the pod can pass it through the gate again and compare."""
     datasets: tuple[JobDataset, ...] = Field(min_length=1)
     datasink: JobDataset
     parameters: JobParameters = JobParameters()

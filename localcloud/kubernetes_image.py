@@ -1,0 +1,127 @@
+"""Container images of the stand-in: a snapshot of source files, addressed by the hash of its content like any image.
+
+``build_sparkapp_image`` snapshots the installed ``sparkapp`` and ``cleanroom`` packages. Pods run the snapshot and nothing else, so what
+runs is what the pod policies measured, even when the working tree has moved on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+SPARKAPP_REPOSITORY = "localhost/cleanroom/sparkapp"
+_PACKAGES = ("cleanroom", "sparkapp")
+
+
+class LocalImage(BaseModel):
+    """One image: its reference by digest, the hashes that stand for its layers, and how its entry point is run on this machine."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    reference: str
+    layers: tuple[str, ...]
+    entrypoint: tuple[str, ...] = ("/opt/entrypoint.sh",)
+    working_dir: str = "/opt/spark/work-dir"
+    program: tuple[str, ...]
+    """What runs in place of the entry point; ``{python}`` is this interpreter. Runs with the snapshot as ``PYTHONPATH``."""
+    spark_version: str = "4.0.0"
+
+
+def build_sparkapp_image(images: Path) -> LocalImage:
+    """The image of the Spark payload as it is now, stored below ``images``; building the same sources again changes nothing.
+
+    Gives ``settings.kubernetes.image`` (``reference``), ``.image_layers`` (``layers``) and ``.spark_version``.
+    """
+    files: dict[str, bytes] = {}
+    for package in _PACKAGES:
+        spec = importlib.util.find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise RuntimeError(f"the package {package} is not installed")
+        root = Path(next(iter(spec.submodule_search_locations)))
+        for file in sorted(root.rglob("*")):
+            if file.is_file() and file.suffix in (".py", ".typed", ".json", ".sql", ".txt") and "__pycache__" not in file.parts:
+                files[f"{package}/{file.relative_to(root).as_posix()}"] = file.read_bytes()
+    return build_image(
+        images, SPARKAPP_REPOSITORY, files, program=("{python}", "-m", "sparkapp"), spark_version=importlib.metadata.version("pyspark")
+    )
+
+
+def build_image(
+    images: Path, repository: str, files: Mapping[str, bytes], *, program: Sequence[str], spark_version: str = "4.0.0"
+) -> LocalImage:
+    """Store ``files`` (relative path to content) as an image that runs ``program``."""
+    content = _content_digest(files, program, spark_version)
+    image = LocalImage(
+        reference=f"{repository}@sha256:{content}",
+        # dm-verity root hashes come from the layers' blocks; here, one layer, named by its content.
+        layers=(hashlib.sha256(f"layer {content}".encode()).hexdigest(),),
+        program=tuple(program),
+        spark_version=spark_version,
+    )
+    target = images / content
+    if not target.exists():
+        images.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(dir=images, prefix=".build-") as folder:
+            build = Path(folder) / content
+            for name, data in files.items():
+                file = build / "root" / name
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(data)
+            (build / "root").mkdir(parents=True, exist_ok=True)
+            (build / "image.json").write_text(image.model_dump_json())
+            try:
+                os.rename(build, target)
+            except OSError:
+                # Another process built the same content first.
+                if not target.exists():
+                    raise
+    return image
+
+
+def pull_image(images: Path, reference: str) -> tuple[LocalImage, Path]:
+    """The image and the folder of its files, with its content verified against the digest.
+
+    Raises:
+        LookupError: the registry has no such manifest, or its content is not what the digest says.
+    """
+    digest = reference.rpartition("@sha256:")[2]
+    folder = images / digest
+    if not digest or "/" in digest or not (folder / "image.json").is_file():
+        raise LookupError(f'failed to pull and unpack image "{reference}": failed to resolve reference "{reference}": not found')
+    image = LocalImage.model_validate(json.loads((folder / "image.json").read_text()))
+    root = folder / "root"
+    files = {
+        file.relative_to(root).as_posix(): file.read_bytes()
+        for file in sorted(root.rglob("*"))
+        if file.is_file() and "__pycache__" not in file.parts
+    }
+    if image.reference != reference or _content_digest(files, image.program, image.spark_version) != digest:
+        raise LookupError(
+            f'failed to pull and unpack image "{reference}": unexpected commit digest: content does not match sha256:{digest}'
+        )
+    return image, root
+
+
+def remove_image(images: Path, reference: str) -> None:
+    """Forget an image."""
+    shutil.rmtree(images / reference.rpartition("@sha256:")[2], ignore_errors=True)
+
+
+def program_of(image: LocalImage) -> list[str]:
+    """The argument vector of the image's program on this machine."""
+    return [sys.executable if part == "{python}" else part for part in image.program]
+
+
+def _content_digest(files: Mapping[str, bytes], program: Sequence[str], spark_version: str) -> str:
+    lines = [f"{name}\0{hashlib.sha256(files[name]).hexdigest()}\n" for name in sorted(files)]
+    return hashlib.sha256("".join([*lines, "\0".join(program), "\n", spark_version, "\n"]).encode()).hexdigest()

@@ -1,0 +1,101 @@
+"""A job, a profile and a running Kubernetes stand-in for the tests of ``cleanroom.spark``."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cleanroom.settings import KubernetesSettings
+from cleanroom.spark.application import build_application
+from cleanroom.spark.job import JobConfig
+from cleanroom.spark.kubernetes import KubernetesClient
+from cleanroom.spark.policy import pod_policies
+from cleanroom.spark.profile import PodProfile, PodResources
+from localcloud.kubernetes import KubernetesConfig, create_app, kubeconfig_path, write_kubeconfigs
+from localcloud.kubernetes_image import LocalImage, build_image
+from localcloud.serving import serving
+from localcloud.tls import LocalAuthority
+
+DIGEST = "0" * 64
+
+
+def make_job(run_id: str = "run-1", **changes: Any) -> JobConfig:
+    dataset = {
+        "name": "orders",
+        "viewName": "orders",
+        "ownerId": "u-contosso",
+        "documentVersion": "2.14",
+        "documentDigest": DIGEST,
+        "format": "csv",
+        "schema": [["region", "string"], ["amount", "number"]],
+        "allowedFields": ["region", "amount"],
+        "access": {"kind": "aws-s3", "region": "us-east-1", "bucket": "orders", "connectionSecretId": "s1"},
+    }
+    values = {
+        "contractId": "flights",
+        "runId": run_id,
+        "queryId": "totals",
+        "queryVersion": "2.20",
+        "queryDigest": DIGEST,
+        "segments": [{"executionSequence": 1, "sql": "SELECT region, sum(amount) FROM orders GROUP BY region", "sourceDigest": DIGEST}],
+        "datasets": [dataset],
+        "datasink": {**dataset, "name": "totals", "viewName": "totals"},
+        "consentSecretId": "consent",
+        "eventScope": "run-1",
+        "governance": {"url": "https://cgs.example"},
+    }
+    return JobConfig.model_validate(values | changes)
+
+
+def make_profile(image: str = f"registry.example/app@sha256:{DIGEST}", layers: tuple[str, ...] = (DIGEST,), **changes: Any) -> PodProfile:
+    resources = PodResources(driver_cores=1, driver_memory="512m", executor_cores=1, executor_memory="512m")
+    return PodProfile(**{"image": image, "layers": layers, "resources": resources, **changes})
+
+
+def script_image(images: Path, source: str) -> LocalImage:
+    """An image whose program is a Python script."""
+    return build_image(
+        images, "localhost/test/script", {"payload.py": textwrap.dedent(source).encode()}, program=("{python}", "-m", "payload")
+    )
+
+
+def application(job: JobConfig, image: LocalImage, **changes: Any) -> dict[str, Any]:
+    profile = make_profile(image.reference, image.layers, **changes)
+    return build_application(job, profile, pod_policies(job, profile), locked_conf={})
+
+
+@dataclass
+class Cluster:
+    url: str
+    config: KubernetesConfig
+    clients: list[KubernetesClient] = field(default_factory=list)
+
+    @property
+    def images(self) -> Path:
+        return self.config.images or self.config.state / "images"
+
+    def settings(self, account: str = "spark-service") -> KubernetesSettings:
+        return KubernetesSettings(kubeconfig=kubeconfig_path(self.config.state, account), namespace=self.config.namespace)
+
+    def client(self, account: str = "spark-service") -> KubernetesClient:
+        client = KubernetesClient.connect(self.settings(account))
+        self.clients.append(client)
+        return client
+
+
+@contextmanager
+def cluster(folder: Path, **changes: Any) -> Iterator[Cluster]:
+    tls = LocalAuthority(folder / "tls").issue("kubernetes")
+    config = KubernetesConfig(**{"tls_cert": tls.cert, "tls_key": tls.key, "state": folder / "kubernetes", **changes})
+    with serving(create_app(config), "kubernetes", tls) as url:
+        write_kubeconfigs(config, url)
+        running = Cluster(url, config)
+        try:
+            yield running
+        finally:
+            for client in running.clients:
+                client.close()
