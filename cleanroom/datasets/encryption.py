@@ -129,11 +129,6 @@ def segment_count(sealed: int) -> int:
     return max(1, -(-sealed // SEGMENT_BYTES))
 
 
-def segment_start(index: int) -> int:
-    """Offset in the plaintext at which segment ``index`` begins."""
-    return 0 if index == 0 else FIRST_PLAIN_BYTES + (index - 1) * PLAIN_BYTES
-
-
 def _segments_of_plain(size: int) -> int:
     return 1 if size <= FIRST_PLAIN_BYTES else 1 + -(-(size - FIRST_PLAIN_BYTES) // PLAIN_BYTES)
 
@@ -248,10 +243,18 @@ class SealedObject:
         end = min(offset + length, self.size)
         if offset >= end:
             return b""
-        first, last = _segment_of(offset), _segment_of(end - 1)
+        first, last = self.segment_of(offset), self.segment_of(end - 1)
         plain = b"".join(self.open_segments(first, last + 1))
-        start = offset - segment_start(first)
+        start = offset - self.segment_start(first)
         return plain[start : start + end - offset]
+
+    def segment_of(self, offset: int) -> int:
+        """Number of the segment that holds the plaintext byte at ``offset``."""
+        return 0 if offset < FIRST_PLAIN_BYTES else 1 + (offset - FIRST_PLAIN_BYTES) // PLAIN_BYTES
+
+    def segment_start(self, index: int) -> int:
+        """Offset in the plaintext at which segment ``index`` begins."""
+        return 0 if index == 0 else FIRST_PLAIN_BYTES + (index - 1) * PLAIN_BYTES
 
     def read_all(self) -> bytes:
         """The whole plaintext."""
@@ -272,10 +275,6 @@ class SealedObject:
         )
 
 
-def _segment_of(offset: int) -> int:
-    return 0 if offset < FIRST_PLAIN_BYTES else 1 + (offset - FIRST_PLAIN_BYTES) // PLAIN_BYTES
-
-
 class SegmentedObject(Protocol):
     """An object that is opened segment by segment; see :class:`SealedObject` for each member."""
 
@@ -286,6 +285,10 @@ class SegmentedObject(Protocol):
 
     def read_at(self, offset: int, length: int) -> bytes: ...
 
+    def segment_of(self, offset: int) -> int: ...
+
+    def segment_start(self, index: int) -> int: ...
+
 
 class SealedFile(io.RawIOBase):
     """A seekable, read-only file over a :class:`SealedObject` (for Parquet: the footer and the row groups that are asked for).
@@ -295,7 +298,7 @@ class SealedFile(io.RawIOBase):
 
     _CACHED = 8
 
-    def __init__(self, sealed: SealedObject) -> None:
+    def __init__(self, sealed: SegmentedObject) -> None:
         super().__init__()
         self._sealed = sealed
         self._position = 0
@@ -320,9 +323,9 @@ class SealedFile(io.RawIOBase):
         end = self._sealed.size if size is None or size < 0 else min(self._position + size, self._sealed.size)
         if self._position >= end:
             return b""
-        first, last = _segment_of(self._position), _segment_of(end - 1)
+        first, last = self._sealed.segment_of(self._position), self._sealed.segment_of(end - 1)
         plain = b"".join(self._segments(first, last + 1))
-        start = self._position - segment_start(first)
+        start = self._position - self._sealed.segment_start(first)
         data = plain[start : start + end - self._position]
         self._position = end
         return data

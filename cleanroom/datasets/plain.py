@@ -37,3 +37,9 @@ class PlainObject:
 
     def read_all(self) -> bytes:
         return self.read_at(0, self.size)
+
+    def segment_of(self, offset: int) -> int:
+        return offset // SEGMENT_BYTES
+
+    def segment_start(self, index: int) -> int:
+        return index * SEGMENT_BYTES

@@ -1,0 +1,299 @@
+"""Reading a dataset as Spark tasks: which objects, cut where, and what a task does to its share.
+
+The driver plans (names, sizes, segment numbers: nothing secret). Each task opens its own store, decrypts its own segments and parses
+them in Arrow, only the columns that are wanted. A text object may be cut at any segment; the rule that gives every row to exactly one
+share: a share that starts inside of an object drops everything up to its first line break, and every share reads on to the first line break
+at or after its end.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from typing import BinaryIO, cast
+
+import pyarrow as pa
+
+from cleanroom.datasets.encryption import SEGMENT_BYTES, SealedFile, SealedObject, SegmentedObject, decode_dataset_key, segment_count
+from cleanroom.datasets.files import SUFFIXES, TextLayout, csv_header_line, open_parquet, read_csv, read_json_lines, read_parquet
+from cleanroom.datasets.manifest import MANIFEST_NAME, Manifest, read_manifest
+from cleanroom.datasets.plain import PlainObject
+from cleanroom.datasets.upload import is_day
+from cleanroom.errors import InvalidInput, NotFound, PreconditionFailed, Refused
+from cleanroom.secret import Secret
+from cleanroom.spark.job import JobDataset, JobParameters
+from sparkapp.pod import Pod
+
+MIN_SHARE_BYTES = 4 << 20
+MAX_SHARE_BYTES = 32 << 20
+FETCH_SEGMENTS = 8
+"""Segments (1 MiB each) of one request to the store."""
+HEADER_LINE_BYTES = 64 << 10
+WHOLE = -1
+"""``Share.stop`` of a Parquet object that one task reads whole."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """Part of one object: segments ``[first, stop)`` of a text object, or row groups of a Parquet object."""
+
+    name: str
+    size: int
+    first: int
+    stop: int
+    weight: int
+    """Stored bytes of this part, about."""
+    newlines_in_values: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run reads of one dataset."""
+
+    dataset: str
+    tasks: tuple[tuple[Share, ...], ...]
+    """Shares of each Spark task."""
+    objects: int
+    stored_bytes: int
+    has_manifest: bool
+    missing_days: tuple[str, ...] = ()
+    """Days of the asked range that have no partition: they count as empty."""
+
+
+def dataset_key(pod: Pod, dataset: JobDataset) -> Secret | None:
+    """The key that opens the dataset's objects; None where the store decrypts (SSE, CPK).
+
+    Raises:
+        PreconditionFailed: ``DatasetKeyMissing``.
+    """
+    if dataset.encryption != "CSE":
+        return None
+    if dataset.key_secret_id is None:
+        raise PreconditionFailed("DatasetKeyMissing", f"job: dataset {dataset.name!r} is sealed, but names no key secret.")
+    return decode_dataset_key(pod.secret(dataset.key_secret_id))
+
+
+def plan(pod: Pod, dataset: JobDataset, parameters: JobParameters, *, parallelism: int) -> Plan:
+    """List the dataset's objects, hold them against its manifest, choose the days, and cut the rest into tasks.
+
+    Args:
+        pod: Where we are.
+        dataset: What to read.
+        parameters: The run's days; they select partitions of datasets that are partitioned by day.
+        parallelism: Tasks that can run at once.
+
+    Raises:
+        NotFound: ``DatasetEmpty``, ``NoDataInDateRange``.
+        Refused: ``DatasetTampered`` when the store holds other objects than the owner's manifest, ``CiphertextInvalid``.
+        PreconditionFailed: ``DatasetIncomplete`` while its upload is under way.
+        InvalidInput: ``DatasetNotDayPartitioned``.
+    """
+    store = pod.store(dataset)
+    key = dataset_key(pod, dataset)
+    listed = {item.key: item.size for item in store.list() if _is_data(item.key)}
+    manifest = read_manifest(store, key) if key is not None else None
+    if manifest is not None:
+        _hold_against(manifest, listed, dataset)
+    objects = {name: size for name, size in sorted(listed.items()) if name.lower().endswith(SUFFIXES[dataset.format])}
+    if not objects:
+        raise NotFound(
+            "DatasetEmpty",
+            f"dataset {dataset.name!r}: the store holds no {dataset.format} object of it, and {len(listed)} others.",
+            hint="Its owner must upload it.",
+            party=dataset.owner_id,
+        )
+    missing: tuple[str, ...] = ()
+    if dataset.partitioned_by == "day":
+        objects, missing = _days(objects, dataset, parameters)
+    shares = []
+    for name, size in objects.items():
+        known = manifest.objects.get(name) if manifest else None
+        shares += _shares(pod, dataset, name, size, splittable=known is not None and known.splittable)
+    total = sum(objects.values())
+    return Plan(dataset.name, _pack(shares, total, parallelism), len(objects), total, manifest is not None, missing)
+
+
+def _is_data(name: str) -> bool:
+    return not any(part.startswith(("_", ".")) for part in name.split("/"))
+
+
+def _hold_against(manifest: Manifest, listed: dict[str, int], dataset: JobDataset) -> None:
+    if manifest.dataset != dataset.name:
+        raise _tampered(dataset, MANIFEST_NAME, "the manifest is of another dataset")
+    if not manifest.complete:
+        raise PreconditionFailed(
+            "DatasetIncomplete",
+            f"dataset {dataset.name!r}: its upload has not ended.",
+            hint="Its owner must finish it.",
+            party=dataset.owner_id,
+        )
+    for name, entry in manifest.objects.items():
+        if listed.get(name) != entry.size:
+            raise _tampered(dataset, name, "it is missing" if name not in listed else "its size is not that of the manifest")
+    if extra := sorted(set(listed) - set(manifest.objects)):
+        raise _tampered(dataset, extra[0], "it is not in the manifest")
+
+
+def _tampered(dataset: JobDataset, name: str, why: str) -> Refused:
+    return Refused(
+        "DatasetTampered",
+        f"dataset {dataset.name!r}, object {name!r}: {why}.",
+        hint="Somebody changed the store, or an upload went on since; its owner can upload it again.",
+        party=dataset.owner_id,
+        details={"object": name},
+    )
+
+
+def _days(objects: dict[str, int], dataset: JobDataset, parameters: JobParameters) -> tuple[dict[str, int], tuple[str, ...]]:
+    for name in objects:
+        if "/" not in name or not is_day(name.split("/")[0]):
+            raise InvalidInput("DatasetNotDayPartitioned", f"dataset {dataset.name!r}: object {name!r} is not in a folder yyyy-MM-dd.")
+    if parameters.start_date is None or parameters.end_date is None:
+        return objects, ()
+    first, last = date.fromisoformat(parameters.start_date), date.fromisoformat(parameters.end_date)
+    wanted = {(first + timedelta(days=offset)).isoformat() for offset in range((last - first).days + 1)}
+    chosen = {name: size for name, size in objects.items() if name.split("/")[0] in wanted}
+    if not chosen:
+        raise NotFound(
+            "NoDataInDateRange",
+            f"dataset {dataset.name!r}: no day from {parameters.start_date} to {parameters.end_date} has a partition.",
+            hint="Choose other days; an empty range never means all data.",
+        )
+    return chosen, tuple(sorted(wanted - {name.split("/")[0] for name in chosen}))
+
+
+def _shares(pod: Pod, dataset: JobDataset, name: str, size: int, *, splittable: bool) -> list[Share]:
+    if dataset.format == "parquet":
+        if size <= MAX_SHARE_BYTES:
+            return [Share(name, size, 0, WHOLE, size)]
+        types = dataset.schema_fields
+        parquet = open_parquet(_file(open_object(pod, dataset, name, size)), types, [], where=_where(dataset, name))
+        groups = parquet.num_row_groups
+        return [Share(name, size, group, group + 1, size // groups) for group in range(groups)]
+    segments = segment_count(size)
+    if dataset.format == "csv" and not splittable:
+        # Nobody vouches that no quoted value holds a line break: one task reads it from its beginning.
+        return [Share(name, size, 0, segments, size, newlines_in_values=True)]
+    step = MIN_SHARE_BYTES // SEGMENT_BYTES
+    return [
+        Share(name, size, first, min(first + step, segments), min(MIN_SHARE_BYTES, size - first * SEGMENT_BYTES))
+        for first in range(0, segments, step)
+    ]
+
+
+def _pack(shares: Sequence[Share], total: int, parallelism: int) -> tuple[tuple[Share, ...], ...]:
+    """Neighbouring shares together, up to what keeps every core busy twice and no task over 32 MiB; pieces of one object are joined."""
+    target = min(MAX_SHARE_BYTES, max(MIN_SHARE_BYTES, -(-total // (2 * parallelism))))
+    tasks: list[tuple[Share, ...]] = []
+    current: list[Share] = []
+    filled = 0
+    for share in shares:
+        if current and filled + share.weight > target:
+            tasks.append(tuple(current))
+            current, filled = [], 0
+        filled += share.weight
+        if current and current[-1].name == share.name and current[-1].stop == share.first:
+            last = current.pop()
+            share = replace(last, stop=share.stop, weight=last.weight + share.weight)
+        current.append(share)
+    return (*tasks, tuple(current)) if current else tuple(tasks)
+
+
+def open_object(pod: Pod, dataset: JobDataset, name: str, size: int) -> SegmentedObject:
+    """One object of a dataset, opened with its key."""
+    read_range = functools.partial(pod.store(dataset).read_range, name)
+    key = dataset_key(pod, dataset)
+    return PlainObject(read_range, size, name) if key is None else SealedObject(read_range, size, key, name)
+
+
+def read_task(pod: Pod, dataset: JobDataset, columns: Sequence[str], shares: Sequence[Share]) -> Iterator[pa.RecordBatch]:
+    """The rows of one task, as the columns' Arrow types.
+
+    Raises:
+        InvalidInput: ``SchemaMismatch``, naming object and column.
+        Refused: ``CiphertextInvalid``.
+    """
+    for share in shares:
+        yield from _read_share(pod, dataset, columns, share)
+
+
+def _read_share(pod: Pod, dataset: JobDataset, columns: Sequence[str], share: Share) -> Iterator[pa.RecordBatch]:
+    where, types = _where(dataset, share.name), dataset.schema_fields
+    if dataset.format == "parquet":
+        parquet = open_parquet(_file(open_object(pod, dataset, share.name, share.size)), types, columns, where=where)
+        groups = range(parquet.num_row_groups) if share.stop == WHOLE else range(share.first, share.stop)
+        yield from read_parquet(parquet, types, columns, where=where, row_groups=groups)
+        return
+    opened = open_object(pod, dataset, share.name, share.size)
+    text = ShareText(opened, share.first, share.stop)
+    first_row = 1 if share.first == 0 else None
+    if dataset.format == "json":
+        yield from read_json_lines(text, types, columns, where=where, first_row=first_row, at_start=share.first == 0)
+        return
+    header = None
+    if dataset.csv_header:
+        line = opened.read_at(0, HEADER_LINE_BYTES).split(b"\n", 1)[0]
+        header = csv_header_line(line, where)
+        if share.first == 0:
+            text.skip(min(len(line) + 1, opened.size))
+    layout = TextLayout(header, share.newlines_in_values)
+    yield from read_csv(text, types, columns, where=where, layout=layout, first_row=first_row)
+
+
+def _where(dataset: JobDataset, name: str) -> str:
+    return f"{dataset.name}/{name}"
+
+
+def _file(opened: SegmentedObject) -> BinaryIO:
+    return cast(BinaryIO, SealedFile(opened))
+
+
+class ShareText:
+    """The text of whole rows of segments ``[first, stop)``, as a readable stream, fetched a few segments at a time."""
+
+    def __init__(self, opened: SegmentedObject, first: int, stop: int) -> None:
+        self._pieces = self._rows(opened, first, min(stop, opened.segments))
+        self._rest = b""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most ``size`` bytes; none only at the end."""
+        while not self._rest:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return b""
+            self._rest = piece
+        if size < 0:
+            data, self._rest = self._rest + b"".join(self._pieces), b""
+        else:
+            data, self._rest = self._rest[:size], self._rest[size:]
+        return data
+
+    def skip(self, count: int) -> None:
+        """Drop ``count`` bytes."""
+        while count > 0 and (data := self.read(count)):
+            count -= len(data)
+
+    @staticmethod
+    def _rows(opened: SegmentedObject, first: int, stop: int) -> Iterator[bytes]:
+        dropping = first > 0
+        index = first
+        while index < opened.segments:
+            until = min(index + FETCH_SEGMENTS, stop) if index < stop else index + 1
+            for piece in opened.open_segments(index, until):
+                if index >= stop:
+                    if dropping:
+                        return  # the row that covers the start goes on beyond the end: it is another share's
+                    cut = piece.find(b"\n")
+                    yield piece[: cut + 1] if cut >= 0 else piece
+                    if cut >= 0:
+                        return
+                elif dropping:
+                    cut = piece.find(b"\n")
+                    if cut >= 0:
+                        dropping = False
+                        yield piece[cut + 1 :]
+                else:
+                    yield piece
+                index += 1

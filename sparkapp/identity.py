@@ -1,0 +1,189 @@
+"""The pod's own identity: attestation to governance, secrets that it is granted, and the stores that it may open with them.
+
+One :class:`_Process` per process (driver, and every Python worker of every executor), made on first use, never pickled: each attests for
+itself, so a key exists only in the memory of processes that governance has seen. Where governance is, its roots, the secrets' ids and the
+storage hosts come from the measured job; only the address of the in-guest attestation sidecar comes from elsewhere, and it can refuse but
+not deceive, because governance verifies what it signs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tenacity
+
+from cleanroom.attestation import GuestAttestor
+from cleanroom.clients.azure_credentials import Credential, federated_credential
+from cleanroom.clients.blob import BlobStore
+from cleanroom.clients.objects import ObjectStore
+from cleanroom.clients.s3 import S3Credentials, S3Store
+from cleanroom.clients.urls import check_storage_url
+from cleanroom.datasets.encryption import decode_dataset_key
+from cleanroom.errors import CleanRoomError, Internal, PreconditionFailed
+from cleanroom.governance import CleanRoomClient
+from cleanroom.secret import Secret
+from cleanroom.spark.job import JOB_CONFIG_VARIABLE, BlobAccess, JobConfig, JobDataset, S3Access
+
+ATTESTATION_URL_VARIABLE = "CLEANROOM_ATTESTATION_URL"
+DEFAULT_ATTESTATION_URL = "http://localhost:8284"
+STORAGE_SCOPE = "https://storage.azure.com/.default"
+
+GOVERNANCE_SECONDS = 300.0
+"""How long governance may be away: a CCF network that recovers takes minutes (spec/execute.md E11)."""
+FEDERATION_SECONDS = 120.0
+"""How long a new federated credential may take to be known to Entra ID."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class AttestedPod:
+    """The :class:`sparkapp.pod.Pod` of a real pod. Empty, so that pickling it into a Spark task carries nothing."""
+
+    def job(self) -> JobConfig:
+        return _process().job
+
+    def secret(self, secret_id: str, *, fresh: bool = False) -> Secret:
+        return _process().secret(secret_id, fresh=fresh)
+
+    def store(self, dataset: JobDataset) -> ObjectStore:
+        return _process().store(dataset)
+
+    def record(self, event_id: str, event: dict[str, Any]) -> None:
+        _process().record(event_id, event)
+
+
+_CURRENT: _Process | None = None
+_LOCK = threading.Lock()
+
+
+def _process() -> _Process:
+    global _CURRENT
+    with _LOCK:
+        # Spark forks its Python workers: what a parent made (threads, connections, keys) is not the child's.
+        if _CURRENT is None or _CURRENT.pid != os.getpid():
+            _CURRENT = _Process()
+        return _CURRENT
+
+
+def job_from_environment() -> JobConfig:
+    """The job in this pod's measured environment.
+
+    Raises:
+        PreconditionFailed: ``JobConfigMissing``.
+        InvalidInput: ``JobConfigInvalid``.
+    """
+    value = os.environ.get(JOB_CONFIG_VARIABLE)
+    if not value:
+        raise PreconditionFailed("JobConfigMissing", f"{JOB_CONFIG_VARIABLE} is not set: this program runs in the pod of a run.")
+    return JobConfig.decode(value)
+
+
+class _Process:
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.job = job_from_environment()
+        self._ca_file = _roots(self.job.governance.ca_pem)
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="governance", daemon=True).start()
+        url = os.environ.get(ATTESTATION_URL_VARIABLE) or DEFAULT_ATTESTATION_URL
+        attestor = GuestAttestor(url, ca_file=self._ca_file)
+        self._governance = CleanRoomClient.direct(self.job.governance.url, self.job.contract_id, attestor, ca_file=self._ca_file)
+        self._secrets: dict[str, Secret] = {}
+        self._stores: dict[str, ObjectStore] = {}
+        self._lock = threading.RLock()
+
+    def secret(self, secret_id: str, *, fresh: bool) -> Secret:
+        with self._lock:
+            if fresh or secret_id not in self._secrets:
+                value = self._ask(lambda: self._governance.get_secret(secret_id))
+                if fresh:
+                    return value
+                self._secrets[secret_id] = value
+            return self._secrets[secret_id]
+
+    def record(self, event_id: str, event: dict[str, Any]) -> None:
+        self._ask(lambda: self._governance.put_event(event, event_id=event_id, scope=self.job.event_scope))
+
+    def store(self, dataset: JobDataset) -> ObjectStore:
+        with self._lock:
+            if dataset.name not in self._stores:
+                self._stores[dataset.name] = self._open_store(dataset)
+            return self._stores[dataset.name]
+
+    def _open_store(self, dataset: JobDataset) -> ObjectStore:
+        access, hosts = dataset.access, self.job.governance.storage_hosts
+        customer_key = None
+        if dataset.encryption == "CPK":
+            customer_key = decode_dataset_key(self.secret(dataset.key_secret_id or "", fresh=False))
+        if isinstance(access, BlobAccess):
+            account = check_storage_url(access.account_url, "azure-blob", declared=hosts, field=f"{dataset.name}.accountUrl")
+            credential = self._credential(access)
+            return BlobStore(
+                account,
+                access.container,
+                credential,
+                prefix=access.prefix,
+                ca_file=self._roots_for(account.declared),
+                customer_key=customer_key,
+            )
+        endpoint = None
+        if access.endpoint_url is not None:
+            endpoint = check_storage_url(access.endpoint_url, "s3", declared=hosts, field=f"{dataset.name}.endpointUrl")
+        return S3Store(
+            access.bucket,
+            region=access.region,
+            endpoint=endpoint,
+            credentials=self._s3_credentials(access),
+            prefix=access.prefix,
+            ca_file=self._roots_for(endpoint is not None and endpoint.declared),
+            customer_key=customer_key,
+        )
+
+    def _s3_credentials(self, access: S3Access) -> S3Credentials:
+        return S3Credentials.parse(self.secret(access.connection_secret_id, fresh=False))
+
+    def _credential(self, access: BlobAccess) -> Credential:
+        def assertion() -> str:
+            token = self._ask(lambda: self._governance.token(access.subject, access.tenant_id, issuer=access.issuer_url))
+            return token.reveal_text()
+
+        credential = federated_credential(access.tenant_id, access.client_id, assertion, authority=access.authority, ca_file=self._ca_file)
+        # Now rather than inside of a storage call: waiting for propagation belongs to signing in.
+        _persist(FEDERATION_SECONDS, lambda: credential.get_token(STORAGE_SCOPE))
+        return credential
+
+    def _roots_for(self, declared: bool) -> Path | None:
+        """Declared hosts (private stores, emulators) are known by the job's roots, the clouds' own by the system's."""
+        return self._ca_file if declared else None
+
+    def _ask(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        return _persist(GOVERNANCE_SECONDS, lambda: asyncio.run_coroutine_threadsafe(make(), self._loop).result())
+
+
+def _persist(seconds: float, call: Callable[[], T]) -> T:
+    """``call``, repeated with growing pauses while it fails with a retryable error, for at most ``seconds``."""
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception(lambda error: isinstance(error, CleanRoomError) and error.retryable),
+        wait=tenacity.wait_random_exponential(multiplier=0.5, max=15),
+        stop=tenacity.stop_after_delay(seconds),
+        reraise=True,
+    )(call)
+
+
+def _roots(pem: str) -> Path | None:
+    if not pem:
+        return None
+    if "BEGIN CERTIFICATE" not in pem:
+        raise Internal("JobRootsMalformed", "job: governance.caPem holds no certificate.")
+    handle, name = tempfile.mkstemp(prefix="cleanroom-roots-", suffix=".pem")
+    with os.fdopen(handle, "w", encoding="ascii") as file:
+        file.write(pem)
+    return Path(name)

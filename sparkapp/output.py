@@ -1,0 +1,174 @@
+"""The result: held against the sink's schema, sealed, stored as parts, and summed up in a receipt."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from cleanroom.datasets.download import result_digest
+from cleanroom.datasets.encryption import seal_bytes
+from cleanroom.datasets.schema import arrow_schema
+from cleanroom.documents.dataset import FieldType, Format
+from cleanroom.errors import InvalidInput
+from cleanroom.spark.job import JobConfig, JobDataset, ResultObject
+from sparkapp.datasources import dataset_key
+from sparkapp.failures import in_task
+from sparkapp.pod import Pod
+from sparkapp.views import SPARK_TYPES
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+DRIVER_ROWS = 100_000
+"""Results of at most so many rows go through the driver into one part, in order; larger ones are written by the tasks that hold them."""
+PART_BYTES = 64 << 20
+"""Plaintext bytes after which a task begins another part: what it holds in memory."""
+
+WIDENING: dict[FieldType, tuple[str, ...]] = {
+    "string": ("string",),
+    "integer": ("tinyint", "smallint", "int"),
+    "long": ("tinyint", "smallint", "int", "bigint"),
+    "number": ("tinyint", "smallint", "int", "float", "double", "decimal"),
+    "boolean": ("boolean",),
+    "date": ("date",),
+    "timestamp": ("timestamp", "timestamp_ntz"),
+}
+"""Spark types that a sink's field type takes. Nothing is cut off: ``long`` into ``number`` is refused because large ones would lose digits;
+``decimal`` into ``number`` is rounded to the nearest double; a ``timestamp_ntz`` is UTC. The remedy for the rest is CAST in the SQL."""
+
+_SUFFIX: dict[Format, str] = {"csv": "csv", "json": "jsonl", "parquet": "parquet"}
+
+
+def conform(frame: DataFrame, sink: JobDataset) -> DataFrame:
+    """The result with the sink's columns, order and types.
+
+    Strict: every allowed column of the sink must be there, and no other one.
+
+    Raises:
+        InvalidInput: ``OutputSchemaMismatch``, naming the column and both types.
+    """
+    from pyspark.sql import functions
+
+    fields = {field.name: field.dataType.simpleString() for field in frame.schema.fields}
+    if len(fields) != len(frame.schema.fields):
+        raise _mismatch(sink, "the result has two columns of one name", hint="Name them apart with AS.")
+    wanted = [name for name in sink.schema_fields if name in sink.allowed_fields]
+    if extra := [name for name in fields if name not in wanted]:
+        raise _mismatch(
+            sink, f"the result has column {extra[0]!r}, which the sink does not", hint=f"The sink has: {', '.join(wanted)} (case matters)."
+        )
+    columns = []
+    for name in wanted:
+        if name not in fields:
+            raise _mismatch(sink, f"the result lacks column {name!r}", hint="Select it, or publish a sink without it.")
+        expected, actual = sink.schema_fields[name], fields[name]
+        if actual.split("(")[0] not in WIDENING[expected]:
+            raise _mismatch(
+                sink,
+                f"column {name!r} is {actual}, the sink has {expected}",
+                hint=f"CAST({name} AS {SPARK_TYPES[expected].upper()}) in the SQL, or publish a sink with the result's type.",
+            )
+        columns.append(functions.col(f"`{name.replace('`', '``')}`").cast(SPARK_TYPES[expected]).alias(name))
+    return frame.select(*columns)
+
+
+def _mismatch(sink: JobDataset, why: str, *, hint: str) -> InvalidInput:
+    return InvalidInput("OutputSchemaMismatch", f"sink {sink.name!r}: {why}.", hint=hint)
+
+
+def write_result(frame: DataFrame, rows: int, pod: Pod, job: JobConfig) -> tuple[ResultObject, ...]:
+    """Seal and store the rows below ``<contract>/<run>/`` of the sink; parts in the result's order.
+
+    Args:
+        frame: From :func:`conform`, persisted.
+        rows: Its number of rows.
+        pod: Where we are.
+        job: What runs.
+    """
+    if rows <= DRIVER_ROWS:
+        return tuple(_write_parts(pod, job.datasink, _folder(job), 0, frame.toArrow().to_batches()))
+    write = functools.partial(_write_task, pod, job.datasink, _folder(job))
+    written = frame.mapInArrow(write, "name string, size bigint, sha256 string").collect()
+    objects = [ResultObject(name=row["name"], size=row["size"], sha256=row["sha256"]) for row in written]
+    return tuple(sorted(objects, key=lambda item: item.name))
+
+
+def discard(pod: Pod, sink: JobDataset, objects: Iterable[ResultObject]) -> None:
+    """Take back what was written: a result that the ledger does not know must not lie about."""
+    store = pod.store(sink)
+    for item in objects:
+        store.delete(item.name)
+
+
+def receipt_digest(objects: tuple[ResultObject, ...]) -> str:
+    """``ResultReceipt.digest``."""
+    return result_digest(objects)
+
+
+def _folder(job: JobConfig) -> str:
+    return f"{job.contract_id}/{job.run_id}"
+
+
+def _write_task(pod: Pod, sink: JobDataset, folder: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    from pyspark import TaskContext
+
+    context = TaskContext.get()
+    number = context.partitionId() if context else 0
+    for item in in_task(_write_parts(pod, sink, folder, number, batches)):
+        yield pa.RecordBatch.from_pydict({"name": [item.name], "size": [item.size], "sha256": [item.sha256]})
+
+
+def _write_parts(pod: Pod, sink: JobDataset, folder: str, number: int, batches: Iterable[pa.RecordBatch]) -> Iterator[ResultObject]:
+    schema = arrow_schema(sink.schema_fields, [name for name in sink.schema_fields if name in sink.allowed_fields])
+    held: list[pa.RecordBatch] = []
+    size = part = 0
+    for batch in batches:
+        if batch.num_rows == 0:
+            continue
+        held.append(
+            pa.RecordBatch.from_arrays(
+                [column.cast(field.type) for column, field in zip(batch.columns, schema, strict=True)], schema=schema
+            )
+        )
+        size += batch.nbytes
+        if size >= PART_BYTES:
+            yield _write_part(pod, sink, f"{folder}/part-{number:05d}-{part:03d}", held, schema)
+            held, size, part = [], 0, part + 1
+    if held:
+        yield _write_part(pod, sink, f"{folder}/part-{number:05d}-{part:03d}", held, schema)
+
+
+def _write_part(pod: Pod, sink: JobDataset, stem: str, batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> ResultObject:
+    name = f"{stem}.{_SUFFIX[sink.format]}"
+    data = _serialised(pa.Table.from_batches(batches, schema=schema), sink)
+    key = dataset_key(pod, sink)
+    stored = data if key is None else seal_bytes(data, key, name)
+    pod.store(sink).put(name, stored)
+    return ResultObject(name=name, size=len(stored), sha256=hashlib.sha256(stored).hexdigest())
+
+
+def _serialised(table: pa.Table, sink: JobDataset) -> bytes:
+    buffer = io.BytesIO()
+    if sink.format == "parquet":
+        pq.write_table(table, buffer, compression="zstd")
+    elif sink.format == "csv":
+        pacsv.write_csv(table, buffer, pacsv.WriteOptions(include_header=sink.csv_header, quoting_style="needed"))
+    else:
+        for row in table.to_pylist():
+            buffer.write(json.dumps({name: _json_value(value) for name, value in row.items()}, ensure_ascii=False).encode() + b"\n")
+    return buffer.getvalue()
+
+
+def _json_value(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # JSON has no NaN
+    return value.isoformat() if hasattr(value, "isoformat") else value

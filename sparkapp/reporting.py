@@ -1,0 +1,74 @@
+"""Telling people (standard output) and the ledger (CGS) what the run does, without any value of a dataset."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from typing import Any
+
+from cleanroom.errors import CleanRoomError, Unavailable
+from cleanroom.spark.job import JobConfig, ResultReceipt
+from cleanroom.spark.run_events import EVENT_IDS, RunEvent, event_id
+from sparkapp.failures import failure_code
+from sparkapp.pod import Pod
+
+
+class Reporter:
+    """Progress lines and audit events of one run. Every event is committed to the ledger before this returns: lost audit fails the run."""
+
+    def __init__(self, pod: Pod, job: JobConfig) -> None:
+        self._pod = pod
+        self._job = job
+        self._digest = job.digest()
+        self._started = time.monotonic()
+        self._lock = threading.Lock()
+
+    def seconds(self) -> float:
+        """Since the reporter was made."""
+        return time.monotonic() - self._started
+
+    def progress(self, text: str) -> None:
+        """One line of progress; names and times only."""
+        with self._lock:
+            sys.stdout.write(f"{self.seconds():8.2f}s  {text}\n")
+            sys.stdout.flush()
+
+    def event(
+        self,
+        name: str,
+        text: str,
+        *,
+        step: str = "",
+        error: CleanRoomError | None = None,
+        statistics: dict[str, float] | None = None,
+        facts: dict[str, Any] | None = None,
+        receipt: ResultReceipt | None = None,
+    ) -> None:
+        """Record one audit event.
+
+        Raises:
+            Unavailable: ``AuditLost`` when the ledger did not confirm it.
+            CleanRoomError: When governance refuses it.
+        """
+        event = RunEvent(
+            id=EVENT_IDS[name],
+            name=name,
+            message=f"Event_{name}_{EVENT_IDS[name]} | {text} | job id: {self._job.run_id}.",
+            run_id=self._job.run_id,
+            query_digest=self._job.query_digest,
+            job_digest=self._digest,
+            step=step,
+            code=failure_code(error.code) if error else None,
+            statistics=statistics or {},
+            facts=facts or {},
+            receipt=receipt,
+        )
+        try:
+            self._pod.record(event_id(self._job.run_id, name, step), event.wire())
+        except CleanRoomError as failed:
+            if not failed.retryable:
+                raise
+            raise Unavailable(
+                "AuditLost", f"The ledger did not confirm {name}, so the run cannot count as done.", cause=str(failed), retryable=True
+            ) from failed

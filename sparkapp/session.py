@@ -1,0 +1,86 @@
+"""The Spark session: locked, quiet and lean."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cleanroom.errors import Refused
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+LOCAL_CORES_VARIABLE = "CLEANROOM_LOCAL_CORES"
+"""Cores of a driver that was started without spark-submit and therefore executes everything itself; all when absent."""
+
+QUIET = {
+    # Spark's logs quote rows (a failed cast shows its value) and pod logs are the operator's to read.
+    "spark.log.level": "OFF",
+    "spark.executor.syncLogLevel.enabled": "true",
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.eventLog.enabled": "false",
+}
+LEAN = {
+    "spark.sql.execution.arrow.pyspark.enabled": "true",
+    "spark.sql.execution.arrow.maxRecordsPerBatch": "65536",
+    "spark.python.worker.reuse": "true",
+    "spark.sql.adaptive.enabled": "true",
+    "spark.sql.catalogImplementation": "in-memory",
+    "spark.sql.session.timeZone": "UTC",
+}
+LOCAL = {
+    # One process: short-lived, on few cores, talking to nobody.
+    "spark.driver.host": "127.0.0.1",
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto",
+    "spark.shuffle.compress": "false",
+    "spark.sql.codegen.wholeStage": "true",
+}
+
+
+def open_session(app_name: str) -> SparkSession:
+    """A Spark session with the locked SQL configuration.
+
+    Under spark-submit the cluster's master and resources are used as they were measured. Otherwise this process is a local Spark.
+    """
+    # Python workers must be this very interpreter with these very modules, not the python3 of PATH.
+    os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
+    root = str(Path(__file__).resolve().parent.parent)
+    paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    if root not in paths:
+        os.environ["PYTHONPATH"] = os.pathsep.join([root, *paths])
+
+    from pyspark import SparkConf
+    from pyspark.sql import SparkSession
+
+    conf = SparkConf()
+    if not conf.get("spark.master", None):
+        cores = int(os.environ.get(LOCAL_CORES_VARIABLE) or os.cpu_count() or 1)
+        conf.setMaster(f"local[{cores}]").set("spark.sql.shuffle.partitions", str(max(2, cores)))
+        for name, value in LOCAL.items():
+            conf.set(name, value)
+    for name, value in {**LEAN, **locked_configuration(), **QUIET}.items():
+        conf.set(name, value)
+    return SparkSession.builder.config(conf=conf).appName(app_name).getOrCreate()
+
+
+def locked_configuration() -> dict[str, str]:
+    """The SQL configuration that the query gate relies on."""
+    from cleanroom.sql import locked_spark_conf
+
+    return dict(locked_spark_conf())
+
+
+def require_locked(spark: SparkSession) -> None:
+    """Check that nothing has changed the locked configuration.
+
+    Raises:
+        Refused: ``SparkConfigurationChanged``.
+    """
+    for name, value in locked_configuration().items():
+        actual = spark.conf.get(name, None)
+        if actual != value:
+            raise Refused("SparkConfigurationChanged", f"Spark: {name} is {actual!r}; the query gate relies on {value!r}.")

@@ -1,0 +1,273 @@
+"""The whole payload on real Spark: encrypted CSV (day partitions), Parquet and JSON lines in, DuckDB's answer out, sealed and receipted."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+import pytest
+
+from cleanroom.datasets.download import download_result, list_results
+from cleanroom.datasets.encryption import encode_dataset_key, generate_dataset_key
+from cleanroom.datasets.upload import upload_dataset
+from cleanroom.documents.dataset import DatasetSchema, FieldType, Format, SchemaField
+from cleanroom.documents.query import PostFilter, PreCondition
+from cleanroom.errors import Refused
+from cleanroom.secret import Secret
+from cleanroom.spark.job import JobConfig, JobDataset, JobGovernance, JobParameters, JobSegment, ResultReceipt, S3Access
+from cleanroom.spark.run_events import RunEvent, parse_event
+from sparkapp.entry import main
+from tests.folder_pod import FolderPod
+from tests.folder_store import FolderStore
+
+pytestmark = pytest.mark.spark
+
+DIGEST = "ab" * 32
+CANARY = "CANARY-7f3a"
+
+FLIGHTS: dict[str, FieldType] = {
+    "day": "date",
+    "carrier": "string",
+    "tailnum": "string",
+    "origin": "string",
+    "dep_delay": "number",
+    "distance": "long",
+    "cancelled": "boolean",
+    "scheduled": "timestamp",
+    "passenger": "string",
+}
+PLANES: dict[str, FieldType] = {"tailnum": "string", "manufacturer": "string", "seats": "integer"}
+WEATHER: dict[str, FieldType] = {"origin": "string", "day": "date", "temp": "number", "note": "string"}
+RESULT: dict[str, FieldType] = {"manufacturer": "string", "flights": "long", "mean_delay": "number", "warmest": "number"}
+
+VIEW_SQL = "CREATE OR REPLACE TEMPORARY VIEW seen AS SELECT day, tailnum, origin, dep_delay FROM flights WHERE NOT cancelled"
+RESULT_SQL = (
+    "SELECT p.manufacturer, COUNT(*) AS flights, AVG(s.dep_delay) AS mean_delay, MAX(w.temp) AS warmest"
+    " FROM seen AS s JOIN planes AS p ON s.tailnum = p.tailnum JOIN weather AS w ON s.origin = w.origin AND s.day = w.day"
+    " GROUP BY p.manufacturer"
+)
+
+
+@dataclass
+class World:
+    """Three sealed datasets and a sink in folders, with the plaintext beside them for DuckDB."""
+
+    root: Path
+    keys: dict[str, Secret] = field(default_factory=dict)
+    datasets: dict[str, JobDataset] = field(default_factory=dict)
+    plain: dict[str, pa.Table] = field(default_factory=dict)
+
+    def dataset(
+        self,
+        name: str,
+        view: str,
+        fmt: Format,
+        types: dict[str, FieldType],
+        allowed: tuple[str, ...] | None = None,
+        *,
+        by_day: bool = False,
+    ) -> JobDataset:
+        self.keys[name] = generate_dataset_key()
+        secret = self.root / "secrets" / f"cleanroom_{name}.key"
+        secret.parent.mkdir(parents=True, exist_ok=True)
+        secret.write_bytes(encode_dataset_key(self.keys[name]).reveal())
+        self.datasets[name] = JobDataset(
+            name=name,
+            view_name=view,
+            owner_id=f"owner-of-{name}",
+            document_version="2.1",
+            document_digest=DIGEST,
+            format=fmt,
+            schema_fields=types,
+            partitioned_by="day" if by_day else None,
+            allowed_fields=allowed or tuple(types),
+            access=S3Access(region="eu-west-1", bucket=name, connection_secret_id="unused"),
+            key_secret_id=f"cleanroom_{name}.key",
+        )
+        return self.datasets[name]
+
+    def upload(self, name: str, folder: Path) -> None:
+        dataset = self.datasets[name]
+        schema = DatasetSchema(
+            format=dataset.format,
+            fields=tuple(SchemaField(field_name=key, field_type=value) for key, value in dataset.schema_fields.items()),
+            partitioned_by=dataset.partitioned_by,
+        )
+        upload_dataset(self.store(name), self.keys[name], dataset=name, schema=schema, sources=[folder])
+
+    def store(self, name: str) -> FolderStore:
+        return FolderStore(self.root / "stores" / name)
+
+    def job(self, **changes: Any) -> JobConfig:
+        values: dict[str, Any] = {
+            "contract_id": "flights",
+            "run_id": "r-1",
+            "query_id": "q-delays",
+            "query_version": "2.9",
+            "query_digest": DIGEST,
+            "segments": (
+                JobSegment(execution_sequence=1, sql=VIEW_SQL, source_digest=DIGEST),
+                JobSegment(execution_sequence=2, sql=RESULT_SQL, source_digest=DIGEST),
+            ),
+            "datasets": tuple(self.datasets[name] for name in ("contosso-flights", "litware-planes", "litware-weather")),
+            "datasink": self.datasets["litware-out"],
+            "consent_secret_id": "cleanroom_r-1.consent",
+            "event_scope": "run-r-1",
+            "governance": JobGovernance(url="https://cgs.invalid"),
+        }
+        return JobConfig(**{**values, **changes})
+
+    def consent(self, *states: dict[str, Any]) -> None:
+        receipts = [
+            {"runId": "r-1", "queryDigest": DIGEST, "consent": "enabled", "expires": "2999-01-01T00:00:00Z"} | state for state in states
+        ]
+        path = self.root / "secrets" / "cleanroom_r-1.consent"
+        path.write_text(json.dumps(receipts[0]))
+        if len(receipts) > 1:
+            path.with_suffix(".next").write_text("\n".join(json.dumps(receipt) for receipt in receipts))
+
+
+@dataclass
+class Outcome:
+    exit_code: int
+    termination: dict[str, Any]
+    output: str
+    pod: FolderPod
+
+    def receipt(self) -> ResultReceipt:
+        assert self.exit_code == 0, self.termination
+        return ResultReceipt.model_validate(self.termination)
+
+    def events(self) -> list[RunEvent]:
+        return [parse_event(event) for _, event in self.pod.events()]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    made = World(tmp_path / "world")
+    random_ = random.Random(5)
+    days = [date(2013, 1, 1) + timedelta(days=offset) for offset in range(4)]
+    tails = [f"N{number}" for number in range(40)]
+    flights = [
+        {
+            "day": days[number % 4],
+            "carrier": random_.choice(["AA", "UA", 'a,"b"']),
+            "tailnum": random_.choice([*tails, None]),
+            "origin": random_.choice(["JFK", "LGA"]),
+            "dep_delay": random_.choice([None, random_.uniform(-20, 200)]),
+            "distance": random_.randrange(1 << 40),
+            "cancelled": random_.random() < 0.1,
+            "scheduled": f"{days[number % 4]}T{number % 24:02}:15:00Z",
+            "passenger": f"{CANARY}-{number}",
+        }
+        for number in range(4000)
+    ]
+    planes = [{"tailnum": tail, "manufacturer": random_.choice(["BOEING", "AIRBUS", "EMBRAER"]), "seats": 100} for tail in tails]
+    weather = [
+        {"origin": origin, "day": day.isoformat(), "temp": random_.uniform(-5, 20), "note": CANARY}
+        for origin in ("JFK", "LGA")
+        for day in days
+    ]
+    source = tmp_path / "plain"
+    for day in days:
+        folder = source / "flights" / day.isoformat()
+        folder.mkdir(parents=True)
+        table = pa.Table.from_pylist([row for row in flights if row["day"] == day])
+        pacsv.write_csv(table, folder / "part.csv", pacsv.WriteOptions(include_header=False))
+    (source / "planes").mkdir()
+    planes_table = pa.Table.from_pylist(
+        planes, schema=pa.schema([("tailnum", pa.string()), ("manufacturer", pa.string()), ("seats", pa.int16())])
+    )
+    pq.write_table(planes_table, source / "planes" / "planes.parquet", row_group_size=10)
+    (source / "weather").mkdir()
+    (source / "weather" / "weather.jsonl").write_text("".join(json.dumps(row) + "\n" for row in weather))
+
+    visible = tuple(name for name in FLIGHTS if name != "passenger")
+    made.dataset("contosso-flights", "flights", "csv", FLIGHTS, visible, by_day=True)
+    made.dataset("litware-planes", "planes", "parquet", PLANES)
+    made.dataset("litware-weather", "weather", "json", WEATHER, ("origin", "day", "temp"))
+    made.dataset("litware-out", "out", "parquet", RESULT)
+    for name, folder in (("contosso-flights", "flights"), ("litware-planes", "planes"), ("litware-weather", "weather")):
+        made.upload(name, source / folder)
+    made.plain = {
+        "flights": pa.Table.from_pylist(flights),
+        "planes": planes_table,
+        "weather": pa.Table.from_pylist([row | {"day": date.fromisoformat(row["day"])} for row in weather]),
+    }
+    made.consent({})
+    return made
+
+
+@pytest.fixture
+def run(world: World, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    def start(job: JobConfig | None = None) -> Outcome:
+        termination = world.root / "termination"
+        monkeypatch.setenv("CLEANROOM_TERMINATION_LOG", str(termination))
+        monkeypatch.setenv("CLEANROOM_LOCAL_CORES", "2")
+        pod = FolderPod(world.root, (job or world.job()).encode())
+        exit_code = main(pod)
+        captured = capfd.readouterr()
+        output = captured.out + captured.err
+        assert CANARY not in output + termination.read_text() + json.dumps(pod.events())
+        return Outcome(exit_code, json.loads(termination.read_text()), output, pod)
+
+    return start
+
+
+def expected(world: World, where: str = "") -> list[dict[str, Any]]:
+    connection = duckdb.connect()
+    for name, table in world.plain.items():
+        connection.register(name, table)
+    connection.execute(f"CREATE VIEW seen AS SELECT day, tailnum, origin, dep_delay FROM flights WHERE NOT cancelled{where}")
+    return connection.execute(RESULT_SQL + " ORDER BY manufacturer").to_arrow_table().to_pylist()
+
+
+def result(world: World, receipt: ResultReceipt) -> list[dict[str, Any]]:
+    sink = world.datasets["litware-out"]
+    table = download_result(world.store(sink.name), receipt, world.keys[sink.name], result_format=sink.format, types=sink.schema_fields)
+    return table.sort_by("manufacturer").to_pylist()
+
+
+def assert_same(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> None:
+    assert [list(row) for row in ours] == [list(row) for row in theirs]
+    for left, right in zip(ours, theirs, strict=True):
+        for name, value in right.items():
+            assert left[name] == (pytest.approx(value, rel=1e-9) if isinstance(value, float) else value)
+
+
+def test_a_run_gives_what_duckdb_gives_and_a_receipt_that_the_ledger_has(world: World, run: Callable[..., Outcome]) -> None:
+    outcome = run()
+    receipt = outcome.receipt()
+
+    assert_same(result(world, receipt), expected(world))
+    assert receipt.rows == 3
+    assert receipt.rows_read == {"flights": 4000, "planes": 40, "weather": 8}
+    assert receipt.job_digest == outcome.pod.job().digest()
+    assert list_results(world.store("litware-out"), "flights") == {"r-1": [item.name for item in receipt.objects]}
+
+    events = outcome.events()
+    assert sorted(event.name for event in events[:3]) == ["DATASET_LOAD_COMPLETED"] * 3
+    assert [event.name for event in events[3:]] == ["DATASET_WRITE_COMPLETED", "QUERY_STATISTICS", "QUERY_COMPLETED"]
+    assert events[-1].receipt == receipt
+    assert {event.job_digest for event in events} == {receipt.job_digest}
+    assert outcome.pod.events()[-1][0] == "r-1.query-completed"
+
+
+def test_a_replaced_result_object_is_refused(world: World, run: Callable[..., Outcome]) -> None:
+    receipt = run().receipt()
+    store = world.store("litware-out")
+    name = receipt.objects[0].name
+    store.put(name, store.read(name)[:-1] + b"\0")
+    with pytest.raises(Refused, match="ResultDigestMismatch"):
+        result(world, receipt)
+    with pytest.raises(Refused, match="ReceiptDigestMismatch"):
+        result(world, receipt.model_copy(update={"digest": DIGEST}))
