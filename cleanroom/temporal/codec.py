@@ -56,7 +56,7 @@ TOMBSTONE: Final = b"binary/refused"
 HEADER: Final = "cr-header"
 _VERSION: Final = b"1"
 _WHOLE: Final = b"*"
-"""In place of the original encoding: the plaintext is the whole serialised payload, because it has more metadata than its encoding."""
+"""In place of the original encoding: the plaintext is the whole serialised payload, as its metadata is not an encoding alone."""
 _NONCE: Final = 12
 _TAIL: Final = _NONCE + 1
 """The nonce and the comma that ends the header: the only part of a header that differs from payload to payload."""
@@ -143,7 +143,7 @@ class PayloadCodec(temporalio.converter.PayloadCodec, WithSerializationContext):
     def seal(self, payload: Payload) -> Payload:
         """Seal one payload."""
         metadata = payload.metadata
-        encoding = metadata.get("encoding", b"") if len(metadata) == 1 else _WHOLE
+        encoding = metadata.get("encoding", _WHOLE) if len(metadata) == 1 else _WHOLE
         seal = self._prepared.seals.get(encoding)
         if seal is None:
             seal = self._new_seal(encoding)
@@ -227,7 +227,7 @@ class PayloadCodec(temporalio.converter.PayloadCodec, WithSerializationContext):
         elif self._namespace and namespace not in ("", self._namespace):
             raise _refused("PayloadMisbound", f"it belongs to {_say(bound)} and was presented in namespace {self._namespace!r}")
         encoding = parts[5]
-        return self.keyring.cipher(key_id, namespace), encoding == _WHOLE, Payload(metadata={"encoding": encoding} if encoding else {})
+        return self.keyring.cipher(key_id, namespace), encoding == _WHOLE, Payload(metadata={"encoding": encoding})
 
     def _compare(self, bound: Binding, context: Binding) -> None:
         namespace, kind, name = bound

@@ -12,22 +12,20 @@ from typing import Any
 
 MAX_TEXT = 8000
 _REMOVED = "[removed]"
+# Every pattern starts where a word starts and is bounded or scans a class once: hostile text costs linear time.
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.S), _REMOVED),
-    # JWS, JWE and bearer tokens
-    (re.compile(r"\beyJ[A-Za-z0-9_-]{8,}(\.[A-Za-z0-9_-]+){1,4}"), _REMOVED),
-    (re.compile(r"(?i)\b(bearer|basic|sharedkey|negotiate)\s+[A-Za-z0-9+/=._~:-]{8,}"), rf"\1 {_REMOVED}"),
+    (re.compile(r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----.*?(-----END [A-Z ]{0,30}PRIVATE KEY-----|\Z)", re.S), _REMOVED),
+    # JWS and JWE
+    (re.compile(r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]+){1,4}"), _REMOVED),
+    (re.compile(r"(?i)\b(bearer|basic|sharedkey|negotiate)\s{1,4}[A-Za-z0-9+/=._~:-]{8,}"), rf"\1 {_REMOVED}"),
     # user:password@host
-    (re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^/\s@:]+:[^/\s@]+@"), rf"\1{_REMOVED}@"),
-    # name=value, name: value, "name": "value"
-    (
-        re.compile(
-            r"(?i)\b((?:[a-z0-9_-]*(?:secret|password|passwd|pwd|accountkey|sharedaccess(?:key|signature)|api[_-]?key|access[_-]?key|private[_-]?key|"
-            r"client[_-]?assertion|access[_-]?token|refresh[_-]?token|id[_-]?token|session[_-]?token|connectionstring)[a-z0-9_-]*|sig|"
-            r"x-amz-(?:signature|credential|security-token)|kek|dek)[\"']?\s*[=:]\s*[\"']?)([^\s\"'&,;}]{4,})"
-        ),
-        rf"\1{_REMOVED}",
-    ),
+    (re.compile(r"(?i)(?<![a-z0-9+.-])([a-z][a-z0-9+.-]{1,20}://)[^/\s@:]{1,200}:[^/\s@]{1,500}@"), rf"\1{_REMOVED}@"),
+)
+_ASSIGNMENT = re.compile(r"(?<![\w.-])([\w-]{1,64})([\"']?\s{0,3}[=:]\s{0,3}[\"']?)([^\s\"'&,;}]{4,})")
+"""name=value, name: value, "name": "value"; the name decides."""
+_SECRET_ASSIGNMENT = re.compile(
+    r"(?i)secret|password|passwd|pwd|accountkey|sharedaccess(?:key|signature)|api[_-]?key|access[_-]?key|private[_-]?key|client[_-]?assertion|"
+    r"(?:access|refresh|id|session|security)[_-]?token|connectionstring|x-amz-(?:signature|credential)|\A(?:sig|kek|dek)\Z"
 )
 _SECRET_NAME = re.compile(
     r"(?i)(^|[_-])(secret|password|passwd|pwd|token|assertion|credential|credentials|dek|kek|private_?key|account_?key|connection_?string)$"
@@ -40,6 +38,7 @@ def redact(text: str, limit: int = MAX_TEXT) -> str:
     text = text[: 2 * limit]
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
+    text = _ASSIGNMENT.sub(lambda match: f"{match[1]}{match[2]}{_REMOVED}" if _SECRET_ASSIGNMENT.search(match[1]) else match[0], text)
     return text if len(text) <= limit else text[: limit - 14] + "… [truncated]"
 
 

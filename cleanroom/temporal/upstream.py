@@ -144,9 +144,7 @@ def _botocore(error: Exception) -> CleanRoomError | None:
 
 def _sockets(error: Exception) -> CleanRoomError | None:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return Refused(
-            "TlsCertificateRefused", "The server's certificate is not trusted.", cause=redact(error.verify_message or str(error))
-        )
+        return Refused("TlsCertificateRefused", "The server's certificate is not trusted.", cause=redact(str(error)))
     if isinstance(error, builtins.TimeoutError | builtins.ConnectionError | ssl.SSLError):
         return Unavailable(
             "Unreachable", "The service could not be reached or did not answer in time.", cause=redact(f"{type(error).__name__}: {error}")
