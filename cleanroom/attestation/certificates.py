@@ -9,9 +9,8 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -45,7 +44,8 @@ _OID_FMC_SPL: Final = f"{_AMD}.3.9"
 _OID_HW_ID: Final = f"{_AMD}.4"
 _OID_CSP_ID: Final = f"{_AMD}.5"
 
-_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]*?)-----END CERTIFICATE-----")
+_BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
+_END: Final = b"-----END CERTIFICATE-----"
 
 
 class LeafKind(StrEnum):
@@ -120,12 +120,16 @@ def read_endorsements(text: bytes | str) -> list[bytes]:
 
 
 def _split_pem(data: bytes) -> list[bytes]:
+    blocks = data.split(_BEGIN)[1:]
+    if len(blocks) != data.count(b"-----BEGIN"):
+        raise _malformed("The endorsements hold a PEM block that is no certificate.", "another PEM block")
     ders = []
-    for match in _PEM.finditer(data):
-        with hostile(Reason.CHAIN_MALFORMED, "certificate"):
-            ders.append(base64.b64decode(b"".join(match.group(1).split()), validate=True))
-    if not ders or data.count(b"-----BEGIN") != len(ders):
-        raise _malformed("The endorsements hold a broken PEM block or one that is no certificate.", f"{len(ders)} readable certificates")
+    for block in blocks:
+        content, end, _ = block.partition(_END)
+        with hostile(Reason.CHAIN_MALFORMED, "PEM certificate"):
+            if not end:
+                raise ValueError("no end marker")
+            ders.append(base64.b64decode(b"".join(content.split()), validate=True))
     return ders
 
 
@@ -141,15 +145,25 @@ def _malformed(message: str, actual: str) -> AttestationRejected:
     )
 
 
+class _Named:
+    """A certificate with its names read once: cryptography builds them anew at every access."""
+
+    __slots__ = ("certificate", "cn", "issuer", "subject")
+
+    def __init__(self, der: bytes) -> None:
+        self.certificate = x509.load_der_x509_certificate(der)
+        self.subject = self.certificate.subject
+        self.issuer = self.certificate.issuer
+        self.cn = _common_name(self.subject)
+
+
 def examine_chain(ders: Sequence[bytes], trust: TrustStore, checklist: Checklist) -> VerifiedChain:
     """Verify three certificates up to a trusted root, noting each check; what depends on the time is left out.
 
     Raises:
         Stop: A check failed; it is the last in ``checklist``.
     """
-    roles = checklist.run(
-        "chain-format", lambda: _assign_roles(ders), expected="leaf, intermediate and root", show=lambda found: " <- ".join(map(_cn, found))
-    )
+    roles = checklist.run("chain-format", lambda: _assign_roles(ders), expected="leaf, intermediate and root", show=_names)
     leaf, intermediate, root = roles
     trusted = checklist.run(
         "root-trusted",
@@ -162,7 +176,7 @@ def examine_chain(ders: Sequence[bytes], trust: TrustStore, checklist: Checklist
         "chain-signatures",
         all(verifies for _, verifies in links),
         expected="RSASSA-PSS SHA-384 signatures of root over intermediate and of intermediate over leaf",
-        actual=", ".join(f"{_cn(child)} {'verifies' if verifies else 'does not verify'}" for child, verifies in links),
+        actual=", ".join(f"{child.cn} {'verifies' if verifies else 'does not verify'}" for child, verifies in links),
         reason=Reason.CHAIN_SIGNATURE_INVALID,
         message="A certificate of the chain is not signed by the next one; certificates of different chains may have been mixed.",
     )
@@ -180,42 +194,47 @@ def examine_chain(ders: Sequence[bytes], trust: TrustStore, checklist: Checklist
     )
 
 
-def _assign_roles(ders: Sequence[bytes]) -> tuple[x509.Certificate, x509.Certificate, x509.Certificate]:
+def _names(chain: Iterable[_Named]) -> str:
+    return " <- ".join(each.cn for each in chain)
+
+
+def _assign_roles(ders: Sequence[bytes]) -> tuple[_Named, _Named, _Named]:
     if len(ders) != 3:
         raise _malformed(f"The endorsements hold {len(ders)} certificates; exactly three are needed.", f"{len(ders)} certificates")
     with hostile(Reason.CHAIN_MALFORMED, "certificate"):
-        certificates = [x509.load_der_x509_certificate(der) for der in ders]
+        certificates = [_Named(der) for der in ders]
         roots = [each for each in certificates if each.subject == each.issuer]
         others = [each for each in certificates if each.subject != each.issuer]
         if len(roots) == 1:
             for leaf, intermediate in (others, others[::-1]):
                 if leaf.issuer == intermediate.subject and intermediate.issuer == roots[0].subject:
                     return leaf, intermediate, roots[0]
-        actual = ", ".join(f"{_cn(each)} issued by {_cn_of(each.issuer)}" for each in certificates)
+        actual = ", ".join(f"{each.cn} issued by {_common_name(each.issuer)}" for each in certificates)
     raise _malformed("The three certificates do not link: each one's issuer must be the next one's subject.", actual)
 
 
-def _trusted_root(root: x509.Certificate, trust: TrustStore) -> TrustedRoot:
+def _trusted_root(root: _Named, trust: TrustStore) -> TrustedRoot:
     with hostile(Reason.ROOT_NOT_TRUSTED, "root certificate's key"):
-        fingerprint = spki_sha256(root)
+        fingerprint = spki_sha256(root.certificate)
     found = trust.root(fingerprint)
     if found is None or not _signed_by(root, root):
         raise AttestationRejected(
             Reason.ROOT_NOT_TRUSTED,
-            f"The root {_cn(root)} is not trusted: its key is not among the pinned ones, or it has not signed its own certificate.",
+            f"The root {root.cn} is not trusted: its key is not among the pinned ones, or it has not signed its own certificate.",
             expected=", ".join(f"{each.product} {each.spki_sha256[:16]}…" for each in trust.roots) or "no root at all",
-            actual=f"{_cn(root)} {fingerprint[:16]}…",
+            actual=f"{root.cn} {fingerprint[:16]}…",
         )
     return found
 
 
-def _signed_by(child: x509.Certificate, parent: x509.Certificate) -> bool:
+def _signed_by(child: _Named, parent: _Named) -> bool:
     """RSASSA-PSS with SHA-384, MGF1-SHA-384 and a salt of 48 bytes: fixed by AMD, so never read from the certificate."""
+    signed = child.certificate
     try:
-        key = parent.public_key()
-        if not isinstance(key, rsa.RSAPublicKey) or child.signature_algorithm_oid.dotted_string != PSS_OID:
+        key = parent.certificate.public_key()
+        if not isinstance(key, rsa.RSAPublicKey) or signed.signature_algorithm_oid.dotted_string != PSS_OID:
             return False
-        key.verify(child.signature, child.tbs_certificate_bytes, AMD_PSS, hashes.SHA384())
+        key.verify(signed.signature, signed.tbs_certificate_bytes, AMD_PSS, hashes.SHA384())
     except (InvalidSignature, ValueError, TypeError):
         return False
     except Exception:  # an unsupported key type of a crafted certificate: no signature of ours
@@ -223,35 +242,35 @@ def _signed_by(child: x509.Certificate, parent: x509.Certificate) -> bool:
     return True
 
 
-def _leaf_kind(leaf: x509.Certificate, intermediate: x509.Certificate, root: x509.Certificate, product: Product) -> LeafKind:
+def _leaf_kind(leaf: _Named, intermediate: _Named, root: _Named, product: Product) -> LeafKind:
     with hostile(Reason.CHAIN_MALFORMED, "certificate extension"):
         for kind, issuer in ((LeafKind.VCEK, f"SEV-{product}"), (LeafKind.VLEK, f"SEV-VLEK-{product}")):
-            if _cn(leaf) == f"SEV-{kind}" and _cn(intermediate) == issuer and _cn(root) == f"ARK-{product}":
+            if (leaf.cn, intermediate.cn, root.cn) == (f"SEV-{kind}", issuer, f"ARK-{product}"):
                 break
         else:
-            raise _malformed("The certificates' names do not fit together.", " <- ".join(map(_cn, (leaf, intermediate, root))))
+            raise _malformed("The certificates' names do not fit together.", _names((leaf, intermediate, root)))
         if not _is_ca(root) or not _is_ca(intermediate) or _is_ca(leaf):
             raise _malformed("Root and intermediate must be certificate authorities, and the leaf must not be one.", "other CA flags")
     return kind
 
 
-def _is_ca(certificate: x509.Certificate) -> bool:
+def _is_ca(named: _Named) -> bool:
     try:
-        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+        return named.certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     except x509.ExtensionNotFound:
         return False
 
 
-def _read_leaf(
-    leaf: x509.Certificate, intermediate: x509.Certificate, root: x509.Certificate, trusted: TrustedRoot, kind: LeafKind
-) -> VerifiedChain:
+def _read_leaf(leaf: _Named, intermediate: _Named, root: _Named, trusted: TrustedRoot, kind: LeafKind) -> VerifiedChain:
     product = trusted.product
     with hostile(Reason.CHAIN_MALFORMED, "leaf certificate"):
-        key = leaf.public_key()
+        key = leaf.certificate.public_key()
         if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
             raise _malformed("The leaf's key is not a P-384 key.", type(key).__name__)
         values = {
-            each.oid.dotted_string: each.value.value for each in leaf.extensions if isinstance(each.value, x509.UnrecognizedExtension)
+            each.oid.dotted_string: each.value.value
+            for each in leaf.certificate.extensions
+            if isinstance(each.value, x509.UnrecognizedExtension)
         }
         name = _ia5(values, _OID_PRODUCT_NAME, "productName")
         if product_from_name(name) is not product:
@@ -269,7 +288,7 @@ def _read_leaf(
             hw_id = _hw_id(values.get(_OID_HW_ID), product)
         else:
             csp_id = _ia5(values, _OID_CSP_ID, "CSP_ID")
-        root_key = root.public_key()
+        root_key = root.certificate.public_key()
         assert isinstance(root_key, rsa.RSAPublicKey)
         return VerifiedChain(
             root=trusted,
@@ -279,10 +298,13 @@ def _read_leaf(
             tcb=Tcb(**components),
             hw_id=hw_id,
             csp_id=csp_id,
-            validity=tuple(Validity(_cn(each), each.not_valid_before_utc, each.not_valid_after_utc) for each in (leaf, intermediate, root)),
+            validity=tuple(
+                Validity(each.cn, each.certificate.not_valid_before_utc, each.certificate.not_valid_after_utc)
+                for each in (leaf, intermediate, root)
+            ),
             # Not the leaf's: it is 0 on every AMD leaf, and reading it warns.
-            intermediate_serial=intermediate.serial_number,
-            root_serial=root.serial_number,
+            intermediate_serial=intermediate.certificate.serial_number,
+            root_serial=root.certificate.serial_number,
             root_subject=root.subject,
             root_key=root_key,
         )
@@ -316,10 +338,6 @@ def _hw_id(raw: bytes | None, product: Product) -> bytes:
     return raw
 
 
-def _cn(certificate: x509.Certificate) -> str:
-    return _cn_of(certificate.subject)
-
-
-def _cn_of(name: x509.Name) -> str:
+def _common_name(name: x509.Name) -> str:
     attributes = name.get_attributes_for_oid(NameOID.COMMON_NAME)
     return str(attributes[0].value)[:64] if attributes else "(no name)"

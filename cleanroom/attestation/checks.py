@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TypeVar
-
-from pydantic import BaseModel, ConfigDict
 
 from cleanroom.attestation.reasons import AttestationRejected, Reason
 
 T = TypeVar("T")
 
 
-class Check(BaseModel):
-    """One check. ``id`` is stable; ``expected`` and ``actual`` are for people; ``reason`` and ``message`` are set when it failed."""
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check. ``id`` is stable; ``expected`` and ``actual`` are for people; ``reason`` and ``message`` are set when it failed.
 
-    model_config = ConfigDict(frozen=True)
+    A dataclass and no pydantic model, since a verdict makes thirty of them; pydantic models hold and serialise it all the same.
+    """
 
     id: str
     passed: bool
@@ -43,7 +44,7 @@ class Checklist:
     def record(self, check_id: str, passed: bool, *, expected: str, actual: str, reason: Reason, message: str = "") -> bool:
         """Note one check; returns ``passed``."""
         self.checks.append(
-            Check.model_construct(
+            Check(
                 id=check_id,
                 passed=passed,
                 expected=expected,
@@ -77,7 +78,7 @@ class Checklist:
         except AttestationRejected as error:
             self.reject(check_id, error)
             raise Stop from error
-        self.checks.append(Check.model_construct(id=check_id, passed=True, expected=expected, actual=show(value), reason=None, message=""))
+        self.checks.append(Check(id=check_id, passed=True, expected=expected, actual=show(value), reason=None, message=""))
         return value
 
     def stop_if_failed(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -131,7 +132,7 @@ class Verdict(BaseModel):
                 "product": str(self.product) if self.product else None,
                 "version": self.version,
                 "evidence_sha256": self.evidence.digest(),
-                "failed": [check.model_dump(mode="json") for check in failures],
+                "failed": [asdict(check) | {"reason": str(check.reason)} for check in failures],
             },
         )
 

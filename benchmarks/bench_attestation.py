@@ -1,0 +1,115 @@
+"""How long a verdict takes, against the bare signature operations that it contains.
+
+    python benchmarks/bench_attestation.py [--rounds N] [--json]
+
+*bare* is the time of the signature verifications alone, with keys and certificates parsed before: the report's ECDSA P-384 signature, the
+chain's two RSA-PSS links, the root's signature on itself. *first* is a whole verdict on a chain never seen: base64, PEM, X.509, every
+check. *again* is a verdict with a chain that this trust store has verified (a fleet of guests on one chip and TCB). The target is a ratio
+of at most 2 for each. Real vectors are used when CLEANROOM_VECTORS names them, the development hardware otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+
+from cleanroom.attestation import AttestationEvidence, Expectations, TrustStore, parse_report, verify_evidence
+from cleanroom.attestation.certificates import AMD_PSS, read_endorsements
+from localcloud.snp import DevelopmentHardware
+
+NAME = "milan-v3-caci-tav"
+
+
+def load() -> tuple[AttestationEvidence, Callable[[], TrustStore]]:
+    """Evidence, and a maker of empty trust stores that believe it."""
+    folder = Path(os.environ.get("CLEANROOM_VECTORS", "../shared/vectors")) / "snp" / NAME
+    if folder.is_dir():
+        return AttestationEvidence.of((folder / "report.bin").read_bytes(), (folder / "chain.pem").read_bytes()), TrustStore.amd
+    hardware = DevelopmentHardware(Path(tempfile.mkdtemp()))
+    evidence = AttestationEvidence.of(hardware.report(bytes(32), bytes(64)), hardware.chain_pem)
+    return evidence, lambda: TrustStore.load(root_files=[hardware.trust_file])
+
+
+def bare_operations(evidence: AttestationEvidence) -> tuple[Callable[[], None], Callable[[], None]]:
+    """(all four signature verifications, the report's alone), everything else done beforehand."""
+    leaf, intermediate, root = (x509.load_der_x509_certificate(der) for der in read_endorsements(evidence.endorsements))
+    report = parse_report(base64.b64decode(evidence.evidence))
+    r, s = (int.from_bytes(half, "little") for half in (report.signature_r, report.signature_s))
+    signature, leaf_key = encode_dss_signature(r, s), leaf.public_key()
+    links = [
+        (parent.public_key(), child.signature, child.tbs_certificate_bytes)
+        for child, parent in ((leaf, intermediate), (intermediate, root), (root, root))
+    ]
+    assert isinstance(leaf_key, ec.EllipticCurvePublicKey)
+
+    def report_alone() -> None:
+        leaf_key.verify(signature, report.signed, ec.ECDSA(hashes.SHA384()))
+
+    def everything() -> None:
+        for key, link_signature, body in links:
+            key.verify(link_signature, body, AMD_PSS, hashes.SHA384())  # type: ignore[union-attr,call-arg]
+        report_alone()
+
+    return everything, report_alone
+
+
+def median_microseconds(work: Callable[[], object], rounds: int) -> float:
+    """Median of ``rounds`` calls, in µs; the median because the machine is shared."""
+    times = []
+    for _ in range(rounds):
+        start = time.perf_counter_ns()
+        work()
+        times.append(time.perf_counter_ns() - start)
+    return statistics.median(times) / 1000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=300)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    evidence, new_trust = load()
+    everything, report_alone = bare_operations(evidence)
+    at, expectations, shared = datetime.now(UTC), Expectations(), new_trust()
+
+    def judge(trust: TrustStore) -> None:
+        verify_evidence(evidence, trust=trust, expectations=expectations, at=at).require()
+
+    judge(shared)
+    stores = iter([new_trust() for _ in range(arguments.rounds)])
+    bare = median_microseconds(everything, arguments.rounds)
+    bare_report = median_microseconds(report_alone, arguments.rounds)
+    first = median_microseconds(lambda: judge(next(stores)), arguments.rounds)
+    again = median_microseconds(lambda: judge(shared), arguments.rounds)
+    rows = {
+        "bare_us": bare,
+        "bare_report_signature_us": bare_report,
+        "first_us": first,
+        "again_us": again,
+        "first_ratio": first / bare,
+        "again_ratio": again / bare,
+        "again_to_report_signature_ratio": again / bare_report,
+        "verdicts_per_second": 1e6 / again,
+    }
+    if arguments.json:
+        print(json.dumps({name: round(value, 2) for name, value in rows.items()}))
+        return
+    for name, value in rows.items():
+        print(f"{name:34} {value:10.2f}")
+
+
+if __name__ == "__main__":
+    main()
