@@ -271,3 +271,155 @@ def test_a_replaced_result_object_is_refused(world: World, run: Callable[..., Ou
         result(world, receipt)
     with pytest.raises(Refused, match="ReceiptDigestMismatch"):
         result(world, receipt.model_copy(update={"digest": DIGEST}))
+
+
+def test_a_date_range_reads_its_days_and_says_which_are_missing(world: World, run: Callable[..., Outcome]) -> None:
+    outcome = run(world.job(parameters=JobParameters(start_date="2013-01-03", end_date="2013-01-06")))
+    assert_same(result(world, outcome.receipt()), expected(world, " AND day >= DATE '2013-01-03'"))
+    assert outcome.receipt().rows_read["flights"] == 2000
+    (loaded,) = [event for event in outcome.events() if event.step == "contosso-flights"]
+    assert loaded.facts["missingDays"] == ["2013-01-05", "2013-01-06"]
+
+
+def test_post_filters_drop_small_groups_and_preconditions_hold(world: World, run: Callable[..., Outcome]) -> None:
+    every = {row["manufacturer"]: row["flights"] for row in expected(world)}
+    floor = sorted(every.values())[1]
+    segments = (
+        JobSegment(
+            execution_sequence=1,
+            sql=VIEW_SQL,
+            source_digest=DIGEST,
+            pre_conditions=(PreCondition(view_name="flights", min_row_count=4000),),
+        ),
+        JobSegment(
+            execution_sequence=2,
+            sql=RESULT_SQL,
+            source_digest=DIGEST,
+            pre_conditions=(PreCondition(view_name="SEEN", min_row_count=1000),),
+            post_filters=(PostFilter(column_name="flights", value=floor),),
+        ),
+    )
+    receipt = run(world.job(segments=segments)).receipt()
+    assert [row["manufacturer"] for row in result(world, receipt)] == sorted(name for name, count in every.items() if count >= floor)
+
+
+def corrupt(world: World, name: str) -> str:
+    store = world.store(name)
+    key = next(item.key for item in store.list() if not item.key.startswith("_"))
+    data = bytearray(store.read(key))
+    data[len(data) // 2] ^= 1
+    store.put(key, bytes(data))
+    return key
+
+
+def segments(sql: str = RESULT_SQL, **last: Any) -> tuple[JobSegment, ...]:
+    return (
+        JobSegment(execution_sequence=1, sql=VIEW_SQL, source_digest=DIGEST),
+        JobSegment(execution_sequence=2, sql=sql, source_digest=DIGEST, **last),
+    )
+
+
+def replant(world: World, name: str, key: str, content: bytes) -> None:
+    """What an owner's faulty tool would do: seal other rows under the right key, without a manifest."""
+    from cleanroom.datasets.encryption import seal_bytes
+
+    store = world.store(name)
+    for item in list(store.list()):
+        store.delete(item.key)
+    store.put(key, seal_bytes(content, world.keys[name], key))
+
+
+WITHDRAWN = {"consent": "withdrawn"}
+REFUSALS: dict[str, tuple[Callable[[World], JobConfig | None], str, str]] = {
+    "consent withdrawn before the start": (lambda w: w.consent(WITHDRAWN), "CONSENT_WITHDRAWN", "before it opened"),
+    "consent withdrawn while datasets were opened": (lambda w: w.consent({}, WITHDRAWN), "CONSENT_WITHDRAWN", "before the query ran"),
+    "consent withdrawn while the query ran": (lambda w: w.consent({}, {}, WITHDRAWN), "CONSENT_WITHDRAWN", "before the result was written"),
+    "consent expired": (lambda w: w.consent({"expires": "2013-01-01T00:00:00Z"}), "CONSENT_WITHDRAWN", "expired"),
+    "consent receipt of another run": (lambda w: w.consent({"runId": "r-2"}), "CONSENT_RECEIPT_INVALID", "another run"),
+    "consent receipt for another query": (lambda w: w.consent({"queryDigest": "cd" * 32}), "CONSENT_RECEIPT_INVALID", "another query"),
+    "consent receipt of a user": (
+        lambda w: w.job(consent_secret_id="u-1_consent"),
+        "CONSENT_RECEIPT_INVALID",
+        "not a secret of the clean room",
+    ),
+    "no consent receipt": (lambda w: w.job(consent_secret_id="cleanroom_none"), "SECRET_NOT_FOUND", "cleanroom_none"),
+    "dataset altered": (lambda w: corrupt(w, "litware-planes") and None, "CIPHERTEXT_INVALID", "planes.parquet"),
+    "object missing": (lambda w: w.store("litware-weather").delete("weather.jsonl"), "DATASET_TAMPERED", "weather.jsonl"),
+    "object added": (lambda w: w.store("litware-weather").put("more.jsonl", b"x") and None, "DATASET_TAMPERED", "more.jsonl"),
+    "wrong type in CSV": (
+        lambda w: replant(w, "contosso-flights", "2013-01-01/x.csv", b"2013-01-01,AA,N1,JFK,late,5,false,2013-01-01T00:00:00Z,x\n"),
+        "SCHEMA_MISMATCH",
+        "contosso-flights/2013-01-01/x.csv, column 'dep_delay', row 1: expected number",
+    ),
+    "column missing in JSON lines": (
+        lambda w: replant(w, "litware-weather", "w.jsonl", b'{"origin":"JFK","day":"2013-01-01"}\n'),
+        "SCHEMA_MISMATCH",
+        "litware-weather/w.jsonl, column 'temp': expected number, found no such member",
+    ),
+    "wrong type in Parquet": (
+        lambda w: replant(w, "litware-planes", "p.parquet", parquet({"tailnum": [1], "manufacturer": ["x"], "seats": [1]})),
+        "SCHEMA_MISMATCH",
+        "litware-planes/p.parquet, column 'tailnum': expected string, found type int64",
+    ),
+    "no day in the range": (
+        lambda w: w.job(parameters=JobParameters(start_date="2014-01-01", end_date="2014-01-02")),
+        "NO_DATA_IN_DATE_RANGE",
+        "2014-01-01",
+    ),
+    "precondition": (
+        lambda w: w.job(segments=segments(pre_conditions=(PreCondition(view_name="planes", min_row_count=41),))),
+        "PRECONDITION_FAILED",
+        "fewer than 41 rows",
+    ),
+    "post filter on no column": (
+        lambda w: w.job(segments=segments(post_filters=(PostFilter(column_name="people", value=2),))),
+        "POST_FILTER_INVALID",
+        "'people'",
+    ),
+    "column that is not allowed": (lambda w: w.job(segments=segments("SELECT passenger FROM flights")), "QUERY_INVALID", "passenger"),
+    "a value that cannot be cast": (
+        lambda w: w.job(segments=segments("SELECT CAST(carrier AS INT) AS flights FROM flights")),
+        "OUTPUT_SCHEMA_MISMATCH",
+        "manufacturer",
+    ),
+    "result type is not the sink's": (
+        lambda w: w.job(segments=segments(RESULT_SQL.replace("AVG(s.dep_delay)", "COUNT(s.dep_delay)"))),
+        "OUTPUT_SCHEMA_MISMATCH",
+        "column 'mean_delay' is bigint, the sink has number",
+    ),
+    "result has a further column": (
+        lambda w: w.job(segments=segments(RESULT_SQL.replace("COUNT(*) AS flights", "COUNT(*) AS flights, 1 AS more"))),
+        "OUTPUT_SCHEMA_MISMATCH",
+        "'more'",
+    ),
+    "error while it runs": (
+        lambda w: w.job(segments=segments(RESULT_SQL.replace("AVG(s.dep_delay)", "AVG(CAST(s.origin AS DOUBLE))"))),
+        "QUERY_FAILED",
+        "CAST_INVALID_INPUT",
+    ),
+    "lost audit": (lambda w: (w.root / "ledger-is-away").write_text("QUERY_COMPLETED") and None, "AUDIT_LOST", "QUERY_COMPLETED"),
+}
+
+
+def parquet(columns: dict[str, list[Any]]) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), sink)
+    return sink.getvalue().to_pybytes()
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_a_run_that_must_fail_says_why_and_leaves_no_result(case: str, world: World, run: Callable[..., Outcome]) -> None:
+    change, code, words = REFUSALS[case]
+    outcome = run(change(world))
+
+    assert outcome.termination["code"] == code, outcome.termination
+    assert words in outcome.termination["message"]
+    assert (
+        outcome.exit_code
+        == {"refused": 12, "invalid-input": 10, "not-found": 11, "precondition": 14, "unavailable": 15}[outcome.termination["category"]]
+    )
+    assert outcome.termination["details"]["runId"] == "r-1"
+    assert list(world.store("litware-out").list()) == []
+    assert outcome.events()[-1].name == "QUERY_FAILED"
+    assert outcome.events()[-1].code == code
+    assert "JFK" not in outcome.output + json.dumps(outcome.termination)
