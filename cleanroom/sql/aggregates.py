@@ -1,0 +1,287 @@
+"""Groups, aggregates and windows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from sqlglot import exp
+
+from cleanroom.sql.expressions import only, position_of, result_type
+from cleanroom.sql.floors import Floors
+from cleanroom.sql.lexical import MARK, Refusal
+from cleanroom.sql.values import ATOM, Scope, Value
+from cleanroom.sql.vocabulary import COUNTING, FUNCTIONS, MIXING
+
+_COMPOSED = COUNTING | MIXING | {"MIN", "MAX"}
+
+
+class Aggregates(Floors):
+    """Mixin of the checker: what GROUP BY makes of rows, and functions over groups and windows."""
+
+    allow_aggregate: bool
+    floors: dict[tuple[str, str], int]
+
+    def note(self, refusal: Refusal) -> None:
+        raise NotImplementedError
+
+    # -- GROUP BY -------------------------------------------------------------------------------------------------
+
+    def _prepare_groups(self, node: exp.Select, scope: Scope, items: Sequence[exp.Expression | Value]) -> None:
+        """Sets the group keys of ``scope``, whether its groups are single persons, and the text of GROUP BY."""
+        named = {
+            item.alias.lower(): item.this
+            for item in node.expressions
+            if isinstance(item, exp.Alias) and isinstance(item.args.get("alias"), exp.Identifier)
+        }
+        group = node.args.get("group")
+        keys: list[Value] = []
+        if group is not None:
+            self.context = "group"
+            scope.aliases = dict(named)
+            keys = self._group(group, scope, items)
+            scope.group_keys = {key.sql for key in keys}
+        elif node.args.get("having") is not None or any(_aggregates(item) for item in node.expressions):
+            scope.group_keys = set()
+        scope.aliases = named
+        if scope.group_keys is not None and scope.slots:
+            scope.keyed = self.is_keyed(scope, keys)
+            scope.raw_keys = [key.sql for key in keys if key.raw]
+            if not scope.keyed:
+                for key in keys:
+                    self.check_release_key(key, node)
+
+    def _group(self, group: exp.Expression, scope: Scope, items: Sequence[exp.Expression | Value]) -> list[Value]:
+        only(group, "expressions", "rollup", "cube", "grouping_sets")
+        many = [name for name in ("rollup", "cube", "grouping_sets") if group.args.get(name)]
+        if many and scope.slots:
+            raise Refusal(
+                "DifferencingRisk",
+                "ROLLUP, CUBE and GROUPING SETS over rows under a privacy floor: totals minus parts would show the groups that are suppressed",
+                position_of(group),
+            )
+        keys = [self._group_key(key, scope, items) for key in group.expressions]
+        texts = [key.sql for key in keys]
+        for name, word in (("rollup", "ROLLUP"), ("cube", "CUBE")):
+            for part in group.args.get(name) or []:
+                only(part, "expressions")
+                inner = [self._group_key(key, scope, items) for key in part.expressions]
+                if not inner:  # GROUP BY a, b WITH ROLLUP
+                    inner, texts = keys, []
+                else:
+                    keys = keys + inner
+                texts.append(f"{word}({', '.join(key.sql for key in inner)})")
+        for part in group.args.get("grouping_sets") or []:
+            only(part, "expressions")
+            sets = []
+            for each in part.expressions:
+                members = each.expressions if isinstance(each, exp.Tuple) else [each]
+                inner = [self._group_key(key, scope, items) for key in members]
+                keys = keys + inner
+                sets.append(f"({', '.join(key.sql for key in inner)})")
+            texts.append(f"GROUPING SETS({', '.join(sets)})")
+        if many and group.expressions and "grouping_sets" in many:
+            raise Refusal("ClauseNotAllowed", "GROUPING SETS beside other group keys is not allowed; write every set out", position_of(group))
+        scope.group_text = "\nGROUP BY " + ", ".join(texts)
+        return keys
+
+    def _group_key(self, node: exp.Expression, scope: Scope, items: Sequence[exp.Expression | Value]) -> Value:
+        while isinstance(node, exp.Paren):
+            node = node.this
+        if isinstance(node, exp.Literal) and not node.is_string and str(node.this).isdecimal():
+            index = int(str(node.this)) - 1
+            if not 0 <= index < len(items):
+                raise Refusal("ClauseNotAllowed", f"GROUP BY {node.this}: there is no such column", position_of(node))
+            item = items[index]
+            value = item if isinstance(item, Value) else self.value(item, scope)
+        else:
+            value = self.value(node, scope)
+        if not value.origins and value.degree == 0:
+            raise Refusal("ClauseNotAllowed", "GROUP BY a constant has no meaning", position_of(node))
+        if value.sql.isdecimal():
+            raise Refusal("ClauseNotAllowed", "GROUP BY a constant has no meaning", position_of(node))
+        return value
+
+    # -- aggregates -----------------------------------------------------------------------------------------------
+
+    def aggregate_value(self, node: exp.Anonymous, name: str, scope: Scope) -> Value:
+        if not self.allow_aggregate or self.aggregate:
+            where = "inside another aggregate" if self.aggregate else "in this clause"
+            raise Refusal("AggregateNotAllowedHere", f"{name} is not allowed {where}", position_of(node))
+        text, args, distinct = self._aggregate_args(node, name, scope)
+        return self._aggregate_result(node, name, f"{name}({text})", args, distinct, scope)
+
+    def _aggregate_args(self, node: exp.Anonymous, name: str, scope: Scope) -> tuple[str, list[Value], bool]:
+        nodes, distinct = node.expressions, False
+        if len(nodes) == 1 and isinstance(nodes[0], exp.Distinct):
+            only(nodes[0], "expressions")
+            nodes, distinct = nodes[0].expressions, True
+        if len(nodes) == 1 and isinstance(nodes[0], exp.Star):
+            only(nodes[0])
+            if name != "COUNT" or distinct:
+                raise Refusal("WrongArguments", f"{name}(*) is not allowed", position_of(node))
+            return "*", [], False
+        if len(nodes) > 1 and name == "COUNT" and not distinct:
+            raise Refusal("WrongArguments", "COUNT takes one column, or DISTINCT several", position_of(node))
+        if name in ("GROUPING", "GROUPING_ID"):
+            args = self.all(nodes, scope)
+            return ", ".join(arg.sql for arg in args), args, False
+        saved = self.context, self.aggregate
+        self.context, self.aggregate = name.lower(), name
+        try:
+            args = self.all(nodes, scope)
+        finally:
+            self.context, self.aggregate = saved
+        for arg in args:
+            if arg.windowed:
+                raise Refusal("AggregateNotAllowedHere", f"{name} of a window function is not allowed", position_of(node))
+            if arg.identity and name not in ("COUNT", "APPROX_COUNT_DISTINCT"):
+                raise Refusal("IdentityUse", f"{name} of {arg.name}: an identity may be counted and nothing else", position_of(node))
+        return ("DISTINCT " if distinct else "") + ", ".join(arg.sql for arg in args), args, distinct
+
+    def _aggregate_result(self, node: exp.Expression, name: str, sql: str, args: list[Value], distinct: bool, scope: Scope) -> Value:
+        if scope.slots and not scope.keyed:
+            self.protected_aggregate(name, args, distinct, scope, node)
+        how = name.lower()
+        floored = {slot.view for slot in scope.slots}
+        degree = 1 if name in _COMPOSED and all(arg.degree is not None and not arg.matched for arg in args) else None
+        return Value(
+            sql,
+            result_type(FUNCTIONS[name], args) if args else "long",
+            ATOM,
+            origins=frozenset((view, column, how) for arg in args for view, column, _ in arg.origins),
+            exposed=self.still_exposed(name, args, scope, floored),
+            degree=degree,
+            aggregated=True,
+        )
+
+    def aggregate_filter(self, node: exp.Expression, scope: Scope) -> Value:
+        only(node, "this", "expression")
+        call = node.this
+        if not isinstance(call, exp.Anonymous) or not isinstance(node.args["expression"], exp.Where):
+            raise Refusal("FunctionNotAllowed", "FILTER is allowed with an aggregate", position_of(node))
+        value = self.value(call, scope)
+        if not value.aggregated:
+            raise Refusal("FunctionNotAllowed", "FILTER is allowed with an aggregate", position_of(node))
+        only(node.args["expression"], "this")
+        saved = self.context, self.aggregate
+        self.context, self.aggregate = "condition", "FILTER"
+        try:
+            condition = self.value(node.args["expression"].this, scope)
+        finally:
+            self.context, self.aggregate = saved
+        if scope.slots and not scope.keyed:
+            self.add_cells([condition], node, scope)
+        condition.free = False
+        out = self.combine(f"{value.sql} FILTER(WHERE {condition.sql})", value.type, ATOM, [value, condition], node)
+        out.aggregated, out.free, out.degree = True, False, None
+        return out
+
+    def branches(self, conditions: Sequence[Value], node: exp.Expression, scope: Scope) -> bool:
+        if self.aggregate and scope.slots and not scope.keyed:
+            self.add_cells(conditions, node, scope)
+            return True
+        return False
+
+    # -- windows --------------------------------------------------------------------------------------------------
+
+    def window_value(self, node: exp.Expression, scope: Scope) -> Value:
+        only(node, "this", "partition_by", "order", "spec", "alias", "over")
+        if str(node.args.get("over") or "OVER").upper() != "OVER":
+            raise Refusal("ClauseNotAllowed", "only OVER (…) is allowed", position_of(node))
+        if not self.allow_aggregate or self.aggregate:
+            raise Refusal("AggregateNotAllowedHere", "a window function is not allowed here", position_of(node))
+        if scope.slots and (scope.group_keys is None or scope.keyed):
+            raise Refusal("WindowOverFloor", "a window over rows under a privacy floor is not allowed; aggregate them first", position_of(node))
+        call = node.this
+        if not isinstance(call, exp.Anonymous) or not isinstance(call.this, str) or not call.this.startswith(MARK):
+            raise Refusal("FunctionNotAllowed", "this function is not allowed over a window", position_of(node))
+        only(call, "this", "expressions")
+        name = call.this[len(MARK) :]
+        function = FUNCTIONS[name]
+        if function.kind not in ("aggregate", "window") or not function.least <= len(call.expressions) <= function.most:
+            raise Refusal("FunctionNotAllowed", f"{name} is not allowed over a window", position_of(node))
+        saved = self.context, self.in_window
+        self.context, self.in_window = "window", True
+        try:
+            if len(call.expressions) == 1 and isinstance(call.expressions[0], exp.Star) and name == "COUNT":
+                only(call.expressions[0])
+                args, text = [], "*"
+            else:
+                args = self.all(call.expressions, scope)
+                text = ", ".join(arg.sql for arg in args)
+            over, parts = self._over(node, scope)
+        finally:
+            self.context, self.in_window = saved
+        kind = result_type(function, args) if args else ("long" if name == "COUNT" else function.result)
+        out = self.combine(f"{name}({text}) OVER ({over})", kind, ATOM, [*args, *parts], node)
+        out.windowed, out.degree = True, None
+        return out
+
+    def _over(self, node: exp.Expression, scope: Scope) -> tuple[str, list[Value]]:
+        alias = node.args.get("alias")
+        if alias is not None:
+            definition = scope.windows.get(alias.name.lower())
+            if definition is None or node.args.get("partition_by") or node.args.get("order") or node.args.get("spec"):
+                raise Refusal("ClauseNotAllowed", f"there is no window {alias.name!r} to use as it is", position_of(node))
+            only(definition, "this", "partition_by", "order", "spec")
+            node = definition
+        parts = self.all(node.args.get("partition_by") or [], scope)
+        text = []
+        if parts:
+            text.append("PARTITION BY " + ", ".join(part.sql for part in parts))
+        order = node.args.get("order")
+        if order is not None:
+            only(order, "expressions")
+            keys = []
+            for item in order.expressions:
+                only(item, "this", "desc", "nulls_first")
+                value = self.value(item.this, scope)
+                parts.append(value)
+                nulls = "FIRST" if item.args.get("nulls_first") else "LAST"
+                keys.append(f"{value.sql} {'DESC' if item.args.get('desc') else 'ASC'} NULLS {nulls}")
+            text.append("ORDER BY " + ", ".join(keys))
+        spec = node.args.get("spec")
+        if spec is not None:
+            only(spec, "kind", "start", "start_side", "end", "end_side")
+            kind = str(spec.args.get("kind") or "").upper()
+            if kind not in ("ROWS", "RANGE"):
+                raise Refusal("ClauseNotAllowed", "a window frame is ROWS or RANGE", position_of(node))
+            start = self._bound(spec.args.get("start"), spec.args.get("start_side"), node)
+            end = self._bound(spec.args.get("end"), spec.args.get("end_side"), node) if spec.args.get("end") is not None else "CURRENT ROW"
+            text.append(f"{kind} BETWEEN {start} AND {end}")
+        return " ".join(text), parts
+
+    @staticmethod
+    def _bound(bound: object, side: object, node: exp.Expression) -> str:
+        if isinstance(bound, str) and bound.upper() == "CURRENT ROW":
+            return "CURRENT ROW"
+        word = str(side or "").upper()
+        if word in ("PRECEDING", "FOLLOWING"):
+            if isinstance(bound, str) and bound.upper() == "UNBOUNDED":
+                return f"UNBOUNDED {word}"
+            if isinstance(bound, exp.Literal) and not bound.is_string and str(bound.this).isdecimal():
+                return f"{bound.this} {word}"
+        raise Refusal("ClauseNotAllowed", "a frame bound is UNBOUNDED, CURRENT ROW or a whole number", position_of(node))
+
+
+def _aggregates(node: exp.Expression) -> bool:
+    """Whether ``node`` holds an aggregate of its own SELECT: not in a subquery, and not as the function of a window."""
+    return next(_find(node), None) is not None
+
+
+def _find(node: exp.Expression) -> Iterator[exp.Expression]:
+    if isinstance(node, exp.Query | exp.Subquery | exp.Exists):
+        return
+    if isinstance(node, exp.Window):
+        call = node.this
+        children = [*call.args.get("expressions", [])] if isinstance(call, exp.Anonymous) else [call]
+        children += [*(node.args.get("partition_by") or []), *([node.args["order"]] if node.args.get("order") else [])]
+    else:
+        if isinstance(node, exp.Anonymous) and isinstance(node.this, str):
+            function = FUNCTIONS.get(node.this.removeprefix(MARK))
+            if function is not None and function.kind == "aggregate":
+                yield node
+                return
+        children = list(node.iter_expressions())
+    for child in children:
+        yield from _find(child)

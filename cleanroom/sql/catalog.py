@@ -1,0 +1,195 @@
+"""What a query may see: the views of a collaboration, their columns, and what each owner demands of a result.
+
+A catalogue is small JSON (``Catalog.model_json_schema()``, also in ``docs/schemas/catalog.schema.json``)::
+
+    {"views": [{"name": "orders", "owner": "contosso",
+                "columns": [{"name": "user_key", "type": "string"}, {"name": "amount", "type": "number"}],
+                "allowedColumns": ["user_key", "amount"],
+                "floors": [{"minGroupSize": 50, "identityColumn": "user_key", "allowedOutputColumns": []}]}]}
+
+The reader is lenient where leniency cannot lose a rule (views and columns may also be objects keyed by name, ``floors`` may
+be one object or stand under ``floor``, the upstream spelling ``allowedFields`` is accepted) and strict where it could: a
+misspelt member of a floor, or a floor that names a column the view does not have as its identity, is an error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import Field, ValidationError, model_validator
+
+from cleanroom.documents.base import OurModel, WireModel
+from cleanroom.documents.dataset import FieldType, PrivacyFloors, describe_validation
+from cleanroom.errors import InvalidInput
+
+RELATION_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+"""Views, common table expressions and table aliases."""
+COLUMN_NAME = re.compile(r"[ -_a-~]{1,128}")
+"""Columns: printable ASCII without the backtick that quotes them."""
+RESERVED_PREFIXES = ("__cr_", "__f_")
+"""Names that only the gate itself writes."""
+
+_FLOOR_MEMBERS = ("minGroupSize", "min_group_size", "identityColumn", "identity_column", "allowedOutputColumns", "allowed_output_columns")
+
+
+class Column(OurModel):
+    """A column of a view. ``type`` is one of ``string integer number boolean date long timestamp`` (number is a double)."""
+
+    name: str = Field(min_length=1, max_length=128)
+    type: FieldType
+
+
+class View(WireModel):
+    """A dataset as the query names it.
+
+    ``columns``: all that the data holds, in file order. ``allowed_columns``: what the query may read (None is all).
+    ``floors``: one entry an owner's rule; several apply together, the strictest of each kind.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")
+    owner: str | None = None
+    columns: tuple[Column, ...] = Field(min_length=1)
+    allowed_columns: tuple[str, ...] | None = None
+    floors: tuple[PrivacyFloors, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shapes(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        data = dict(value)
+        columns = data.get("columns", data.get("schema", data.get("fields")))
+        if isinstance(columns, Mapping):
+            columns = [{"name": name, "type": kind} for name, kind in columns.items()]
+        if isinstance(columns, list | tuple):
+            data["columns"] = [_column(item) for item in columns]
+        if "allowedFields" in data and "allowedColumns" not in data:
+            data["allowedColumns"] = data["allowedFields"]
+        floors = [data.pop(member) for member in ("floors", "floor", "privacyFloors") if data.get(member) is not None]
+        own = {member: data.pop(member) for member in _FLOOR_MEMBERS if member in data}
+        data["floors"] = [item for floor in [*floors, own] if floor for item in ([floor] if not isinstance(floor, list | tuple) else floor)]
+        return data
+
+    @model_validator(mode="after")
+    def _consistent(self) -> View:
+        names = [column.name for column in self.columns]
+        lowered = [name.lower() for name in names]
+        if len(set(lowered)) != len(lowered):
+            raise ValueError(f"view {self.name}: two columns differ only by case; Spark does not tell them apart")
+        for name in names:
+            if not COLUMN_NAME.fullmatch(name) or name.startswith(RESERVED_PREFIXES):
+                raise ValueError(f"view {self.name}: column {name!r} is not printable ASCII without backticks, or uses a reserved prefix")
+        for name in self.allowed_columns or ():
+            if name.lower() not in lowered:
+                raise ValueError(f"view {self.name}: allowed column {name!r} is not among its columns")
+        for floor in self.floors:
+            if floor.identity_column and floor.identity_column.lower() not in lowered:
+                raise ValueError(f"view {self.name}: identityColumn {floor.identity_column!r} is not among its columns")
+        return self
+
+    def visible(self) -> tuple[Column, ...]:
+        """The columns that a query may read, in file order."""
+        if self.allowed_columns is None:
+            return self.columns
+        allowed = {name.lower() for name in self.allowed_columns}
+        return tuple(column for column in self.columns if column.name.lower() in allowed)
+
+    @property
+    def min_group_size(self) -> int:
+        """The strictest floor of this view; 0 where there is none."""
+        return max((floor.min_group_size for floor in self.floors), default=0)
+
+    @property
+    def identity_columns(self) -> tuple[str, ...]:
+        """Lower-case names of the columns that identify a person, each once, in the order of the floors."""
+        return tuple(dict.fromkeys(floor.identity_column.lower() for floor in self.floors if floor.identity_column))
+
+    def may_output(self, column: str) -> bool:
+        """Whether values of ``column`` (lower case) may appear in a result: no identity, and in every list that an owner gives."""
+        return column not in self.identity_columns and all(
+            column in {name.lower() for name in floor.allowed_output_columns}
+            for floor in self.floors
+            if floor.allowed_output_columns is not None
+        )
+
+    def lists_output(self, column: str) -> bool:
+        """Whether an owner has *listed* ``column`` (lower case) as publishable; a missing list does not."""
+        return self.may_output(column) and any(floor.allowed_output_columns is not None for floor in self.floors)
+
+
+class Catalog(WireModel):
+    """Every view that a query of one collaboration may name."""
+
+    views: tuple[View, ...] = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shapes(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        data = dict(value)
+        views = data.get("views")
+        if isinstance(views, Mapping):
+            views = [{"name": name, **(body if isinstance(body, Mapping) else {"columns": body})} for name, body in views.items()]
+        floors = data.get("floors")
+        if floors is not None and isinstance(views, list | tuple):
+            if not isinstance(floors, Mapping):
+                raise ValueError("floors at the top of a catalogue must be an object keyed by view name")
+            unknown = set(floors) - {view.get("name") for view in views if isinstance(view, Mapping)}
+            if unknown:
+                raise ValueError(f"floors name views that the catalogue does not have: {', '.join(sorted(unknown))}")
+            views = [{**view, "floor": floors[view["name"]]} if view.get("name") in floors else view for view in views]
+        data["views"] = views
+        return data
+
+    @model_validator(mode="after")
+    def _unique(self) -> Catalog:
+        lowered = [view.name.lower() for view in self.views]
+        if len(set(lowered)) != len(lowered):
+            raise ValueError("two views have the same name (Spark ignores case)")
+        return self
+
+    def view(self, name: str) -> View | None:
+        """The view called ``name``, ignoring case."""
+        return next((view for view in self.views if view.name.lower() == name.lower()), None)
+
+    @staticmethod
+    def parse(text: str | bytes) -> Catalog:
+        """Read a catalogue from JSON.
+
+        Raises:
+            InvalidInput: ``InvalidCatalog``, with the path of each member that is wrong.
+        """
+        try:
+            return Catalog.model_validate_json(text)
+        except ValidationError as error:
+            raise InvalidInput("InvalidCatalog", f"the catalogue is not valid: {describe_validation(error)}") from error
+
+
+def view_of(
+    name: str,
+    fields: Mapping[str, FieldType],
+    allowed: Iterable[str] | None = None,
+    floors: PrivacyFloors | None = None,
+    owner: str | None = None,
+) -> View:
+    """A view from a dataset document's parts: schema, allowed fields, privacy floors and owner."""
+    return View(
+        name=name,
+        owner=owner,
+        columns=tuple(Column(name=field, type=kind) for field, kind in fields.items()),
+        allowed_columns=None if allowed is None else tuple(allowed),
+        floors=() if floors is None or floors == PrivacyFloors() else (floors,),
+    )
+
+
+def _column(item: Any) -> Any:
+    if isinstance(item, str):
+        return {"name": item, "type": "string"}
+    if isinstance(item, Mapping) and "fieldName" in item:
+        return {"name": item["fieldName"], "type": item.get("fieldType")}
+    if isinstance(item, Mapping):
+        return {key: item[key] for key in ("name", "type") if key in item}
+    return item

@@ -1,0 +1,74 @@
+"""Column lineage as data, and as the card that an approver reads (users-and-threats.md T20, T21)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from cleanroom.sql.catalog import Catalog
+from cleanroom.sql.lexical import strip_invisible
+from cleanroom.sql.values import Origin, Result
+from cleanroom.sql.verdict import AppliedFloor, Lineage, OutputLineage, RewrittenSegment, SourceUse
+
+
+def lineage_of(
+    catalog: Catalog, uses: Mapping[tuple[str, str], set[str]], result: Result, floors: Mapping[tuple[str, str], int]
+) -> Lineage:
+    """Lineage of a checked query, in the order of the catalogue."""
+    order: dict[tuple[str, str], tuple[str, str]] = {}
+    for view in catalog.views:
+        for column in view.columns:
+            order[view.name.lower(), column.name.lower()] = (view.name, column.name)
+    inputs = tuple(SourceUse(view=view, column=column, uses=tuple(sorted(uses[key]))) for key, (view, column) in order.items() if key in uses)
+    outputs = tuple(
+        OutputLineage(name=field.name, type=field.type, sources=tuple(_sources(field.origins, order))) for field in result.fields
+    )
+    applied = []
+    for view in catalog.views:
+        for (name, identity), floor in sorted(floors.items()):
+            if name == view.name.lower():
+                exact = order[name, identity][1]
+                applied.append(AppliedFloor(view=view.name, owner=view.owner, identity_column=exact, min_group_size=floor))
+    return Lineage(inputs=inputs, outputs=outputs, floors=tuple(applied))
+
+
+def _sources(origins: frozenset[Origin], order: Mapping[tuple[str, str], tuple[str, str]]) -> list[SourceUse]:
+    how: dict[tuple[str, str], set[str]] = {}
+    for view, column, use in origins:
+        how.setdefault((view, column), set()).add(use)
+    return [SourceUse(view=order[key][0], column=order[key][1], uses=tuple(sorted(how[key]))) for key in order if key in how]
+
+
+def card_of(lineage: Lineage, segments: Sequence[RewrittenSegment]) -> str:
+    """What the query does, for the people who decide: the same query gives the same text, byte for byte.
+
+    Control, bidirectional and other invisible characters are removed from every name; the SQL escapes its own.
+    """
+    lines = ["reads"]
+    for view in dict.fromkeys(use.view for use in lineage.inputs):
+        columns = [f"{_name(use.column)} ({', '.join(use.uses)})" for use in lineage.inputs if use.view == view]
+        lines.append(f"  {_name(view)}: {', '.join(columns)}")
+    if not lineage.inputs:
+        lines.append("  nothing")
+    lines.append("result")
+    for output in lineage.outputs:
+        sources = [f"{_name(source.view)}.{_name(source.column)} ({', '.join(source.uses)})" for source in output.sources]
+        lines.append(f"  {_name(output.name)} {output.type} <- {', '.join(sources) or 'no input column'}")
+    lines.append("floors")
+    for floor in lineage.floors:
+        owner = f" ({_name(floor.owner)})" if floor.owner else ""
+        lines.append(f"  {_name(floor.view)}{owner}: every row is of at least {floor.min_group_size} distinct {_name(floor.identity_column)}")
+    if not lineage.floors:
+        lines.append("  none")
+    for segment in segments:
+        if segment.pre_conditions or segment.post_filters:
+            lines.append(f"conditions of segment {segment.execution_sequence}")
+            lines.extend(f"  {_name(pre.view_name)} has at least {pre.min_row_count} rows" for pre in segment.pre_conditions)
+            lines.extend(f"  only rows with {_name(post.column_name)} >= {post.value}" for post in segment.post_filters)
+    lines.append("runs")
+    for segment in segments:
+        lines.extend("  " + strip_invisible(line) for line in f"{segment.sql};".split("\n"))
+    return "\n".join(lines) + "\n"
+
+
+def _name(text: str) -> str:
+    return strip_invisible(text)[:128]

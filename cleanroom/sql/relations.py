@@ -1,0 +1,462 @@
+"""Relations and names: what FROM, JOIN and LATERAL VIEW bring into scope, and which input column a name means.
+
+Only three things are relations: a view of the catalogue, an earlier temporary view or common table expression of the same
+query, and a subquery. A name with more than one part before the column is never a relation (``csv.`/path```, ``spark_catalog.x``).
+"""
+
+from __future__ import annotations
+
+import difflib
+
+from sqlglot import exp
+
+from cleanroom.sql.catalog import COLUMN_NAME, RELATION_NAME, Catalog, View
+from cleanroom.sql.expressions import Expressions, flatten, only, position_of
+from cleanroom.sql.lexical import MARK, Refusal, strip_invisible
+from cleanroom.sql.values import Result, Scope, Slot, Source, Value, quote
+from cleanroom.sql.vocabulary import FUNCTIONS
+
+HIDDEN = "__cr_id_"
+"""Columns in which the rewrite carries identities through subqueries; an author cannot write such a name."""
+
+_JOINS = {
+    ("", ""): "JOIN",
+    ("", "INNER"): "JOIN",
+    ("", "CROSS"): "CROSS JOIN",
+    ("LEFT", ""): "LEFT JOIN",
+    ("LEFT", "OUTER"): "LEFT JOIN",
+    ("RIGHT", ""): "RIGHT JOIN",
+    ("RIGHT", "OUTER"): "RIGHT JOIN",
+    ("FULL", ""): "FULL JOIN",
+    ("FULL", "OUTER"): "FULL JOIN",
+    ("LEFT", "SEMI"): "LEFT SEMI JOIN",
+    ("", "SEMI"): "LEFT SEMI JOIN",
+    ("LEFT", "ANTI"): "LEFT ANTI JOIN",
+    ("", "ANTI"): "LEFT ANTI JOIN",
+}
+
+
+class Relations(Expressions):
+    """Mixin of the checker: FROM clauses and column names."""
+
+    catalog: Catalog
+    trusted: bool
+    named: dict[str, Result]
+    uses: dict[tuple[str, str], set[str]]
+
+    def query(self, node: exp.Expression, scope: Scope | None, *, hidden: bool) -> Result:
+        raise NotImplementedError
+
+    # -- FROM -----------------------------------------------------------------------------------------------------
+
+    def from_clause(self, node: exp.Expression, scope: Scope) -> str:
+        """The checked text of FROM with its joins and lateral views; fills ``scope``. Empty where there is no FROM."""
+        start = node.args.get("from_")
+        if start is None:
+            if node.args.get("joins") or node.args.get("laterals"):
+                raise Refusal("ClauseNotAllowed", "a join needs a FROM", position_of(node))
+            scope.multiplied = True
+            return ""
+        only(start, "this")
+        text = ["\nFROM " + self.relation(start.this, scope)[1]]
+        text.extend(self.join(join, scope) for join in node.args.get("joins") or [])
+        text.extend(self.lateral(lateral, scope) for lateral in node.args.get("laterals") or [])
+        return "".join(text)
+
+    def relation(self, node: exp.Expression, scope: Scope) -> tuple[Source, str]:
+        if isinstance(node, exp.Table):
+            return self._table(node, scope)
+        if isinstance(node, exp.Subquery):
+            only(node, "this", "alias")
+            if not isinstance(node.this, exp.Query) or isinstance(node.this, exp.Table):
+                raise Refusal("RelationNotAllowed", "parentheses in FROM may hold a query, not a join", position_of(node))
+            result = self.query(node.this, self.lateral_parent(scope), hidden=True)
+            columns = self._alias_columns(node)
+            source = self._source(self._alias(node, scope, "subquery"), result, columns, scope)
+            names = f"({', '.join(quote(name) for name in columns)})" if columns else ""
+            return source, f"(\n  {_indent(result.sql)}\n) AS {quote(source.alias)}{names}"
+        if isinstance(node, exp.Values):
+            return self._values(node, scope)
+        if isinstance(node, exp.Func):
+            raise Refusal("TableFunctionNotAllowed", "table functions are not relations here", position_of(node))
+        raise Refusal("RelationNotAllowed", f"a relation of kind {type(node).__name__} is not allowed", position_of(node))
+
+    def lateral_parent(self, scope: Scope) -> Scope | None:
+        """Subqueries in FROM see what encloses the whole SELECT, not their neighbours (LATERAL is not allowed)."""
+        return scope.parent
+
+    def _table(self, node: exp.Table, scope: Scope) -> tuple[Source, str]:
+        if not isinstance(node.this, exp.Identifier):
+            raise Refusal(
+                "TableFunctionNotAllowed", "table functions (range, read_files, explode …) are not relations here", position_of(node)
+            )
+        if node.args.get("db") or node.args.get("catalog"):
+            raise Refusal(
+                "MultiPartName",
+                f"{strip_invisible('.'.join(part.name for part in node.parts))[:120]!r}: a relation is one plain name; "
+                "files, formats and catalogues cannot be read",
+                position_of(node),
+            )
+        only(node, "this", "alias")
+        name = node.name
+        columns = self._alias_columns(node)
+        names = f"({', '.join(quote(item) for item in columns)})" if columns else ""
+        result = self.named.get(name.lower())
+        if result is not None:
+            source = self._source(self._alias(node, scope, name), result, columns, scope)
+            return source, f"{quote(name)} AS {quote(source.alias)}{names}"
+        view = self.catalog.view(name)
+        if view is None:
+            known = sorted([view.name for view in self.catalog.views] + list(self.named))
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {close[0]}?" if close else f"the query may read {', '.join(known)}"
+            raise Refusal("UnknownRelation", f"there is no view {strip_invisible(name)[:120]!r}: {hint}", position_of(node))
+        if columns:
+            raise Refusal("ClauseNotAllowed", "column aliases on an input view are not allowed", position_of(node))
+        source = self._view_source(view, self._alias(node, scope, view.name), scope)
+        return source, f"{quote(view.name)} AS {quote(source.alias)}"
+
+    def _values(self, node: exp.Expression, scope: Scope) -> tuple[Source, str]:
+        only(node, "expressions", "alias")
+        columns = self._alias_columns(node)
+        rows = [row.expressions if isinstance(row, exp.Tuple) else [row] for row in node.expressions]
+        if not columns or any(len(row) != len(columns) for row in rows):
+            raise Refusal("RelationNotAllowed", "VALUES needs an alias that names each of its columns", position_of(node))
+        empty = Scope()
+        values = [self.all(row, empty) for row in rows]
+        if any(value.degree != 0 and value.origins for row in values for value in row):
+            raise Refusal("RelationNotAllowed", "VALUES may hold constants only", position_of(node))
+        written = self._alias(node, scope, "values")
+        source = Source(self._unique(written, scope), written, {})
+        for index, name in enumerate(columns):
+            source.fields[name.lower()] = Value(
+                f"{quote(source.alias)}.{quote(name)}",
+                values[0][index].type,
+                degree=1,
+                raw=True,
+                free=True,
+                sources=frozenset([source.alias]),
+                name=name,
+            )
+        scope.sources[written.lower()] = source
+        scope.multiplied = True
+        text = ", ".join("(" + ", ".join(value.sql for value in row) + ")" for row in values)
+        return source, f"VALUES {text} AS {quote(source.alias)}({', '.join(quote(name) for name in columns)})"
+
+    def _view_source(self, view: View, written: str, scope: Scope) -> Source:
+        alias = self._unique(written, scope)
+        visible = view.columns if self.trusted else view.visible()
+        protected = view.min_group_size > 0 and not self.trusted
+        identities = view.identity_columns if protected else ()
+        key, at = view.name.lower(), frozenset([alias])
+        fields = {}
+        for column in visible:
+            name = column.name.lower()
+            fields[name] = Value(
+                f"{quote(alias)}.{quote(column.name)}",
+                column.type,
+                origins=frozenset([(key, name, "value")]),
+                exposed=frozenset([(key, name)]),
+                degree=1,
+                raw=True,
+                identity=name in identities,
+                free=True,
+                sources=at,
+                name=column.name,
+            )
+        hidden = frozenset(column.name.lower() for column in view.columns) - fields.keys()
+        source = Source(alias, written, fields, hidden, view.name)
+        scope.sources[written.lower()] = source
+        exact = {column.name.lower(): column.name for column in view.columns}
+        scope.slots.extend(Slot(key, name, f"{quote(alias)}.{quote(exact[name])}") for name in identities)
+        return source
+
+    def _source(self, written: str, result: Result, columns: list[str], scope: Scope) -> Source:
+        alias = self._unique(written, scope)
+        names = columns or [field.name for field in result.fields]
+        if len(names) != len(result.fields):
+            raise Refusal("ClauseNotAllowed", f"{alias} has {len(result.fields)} columns and the alias names {len(names)}")
+        if columns and result.slots:
+            raise Refusal(
+                "ClauseNotAllowed", f"{alias}: column aliases on a relation under a privacy floor are not allowed; alias in its SELECT"
+            )
+        fields = {}
+        at = frozenset([alias])
+        for name, field in zip(names, result.fields, strict=True):
+            fields[name.lower()] = Value(
+                f"{quote(alias)}.{quote(name)}",
+                field.type,
+                origins=field.origins,
+                exposed=field.exposed,
+                degree=field.degree,
+                raw=field.raw,
+                identity=field.identity,
+                free=True,
+                sources=at,
+                name=name,
+            )
+        source = Source(alias, written, fields)
+        scope.sources[written.lower()] = source
+        scope.slots.extend(Slot(slot.view, slot.identity, f"{quote(alias)}.{quote(slot.ref)}") for slot in result.slots)
+        scope.releases |= result.releases
+        scope.multiplied = scope.multiplied or result.multiplied
+        return source
+
+    def _alias(self, node: exp.Expression, scope: Scope, fallback: str) -> str:
+        alias = node.args.get("alias")
+        if alias is not None:
+            only(alias, "this", "columns")
+        name = alias.name if alias is not None and alias.this is not None else fallback
+        self.check_relation_name(name, node)
+        if name.lower() in scope.sources:
+            if alias is None and fallback in ("subquery", "values"):
+                while name.lower() in scope.sources:
+                    name += "_"
+            else:
+                raise Refusal("DuplicateAlias", f"two relations in one FROM are called {name}; give each its own alias", position_of(node))
+        return name
+
+    def _unique(self, name: str, scope: Scope) -> str:
+        """``name``, or a variation that no enclosing SELECT uses: a reference then means one relation, whoever reads it."""
+        taken = {source.alias.lower() for level in scope.chain() for source in level.sources.values()}
+        unique, number = name, 2
+        while unique.lower() in taken:
+            unique, number = f"{name}_{number}", number + 1
+        return unique
+
+    def _alias_columns(self, node: exp.Expression) -> list[str]:
+        alias = node.args.get("alias")
+        names = [column.name for column in (alias.args.get("columns") or [])] if alias is not None else []
+        for name in names:
+            self.check_column_name(name, node)
+        if len({name.lower() for name in names}) != len(names):
+            raise Refusal("DuplicateColumn", "two columns have the same alias", position_of(node))
+        return names
+
+    def check_relation_name(self, name: str, node: exp.Expression) -> None:
+        if not RELATION_NAME.fullmatch(name):
+            raise Refusal("NameNotAllowed", f"{strip_invisible(name)[:120]!r} is not a plain name (letters, digits, _)", position_of(node))
+
+    def check_column_name(self, name: str, node: exp.Expression) -> None:
+        if not COLUMN_NAME.fullmatch(name):
+            raise Refusal(
+                "NameNotAllowed",
+                f"{strip_invisible(name)[:120]!r} is not a name that a column may have (printable ASCII)",
+                position_of(node),
+            )
+
+    # -- joins ----------------------------------------------------------------------------------------------------
+
+    def join(self, node: exp.Expression, scope: Scope) -> str:
+        only(node, "this", "side", "kind", "on", "using", "method")
+        method, side, kind = (str(node.args.get(name) or "").upper() for name in ("method", "side", "kind"))
+        word = _JOINS.get((side, kind))
+        if word is None or method not in ("", "NATURAL"):
+            raise Refusal("JoinNotAllowed", f"a {' '.join(filter(None, (method, side, kind)))} join is not allowed", position_of(node))
+        left = list(scope.sources.values())
+        slots = len(scope.slots)
+        source, text = self.relation(node.this, scope)
+        using = [item.name for item in node.args.get("using") or []]
+        if method == "NATURAL":
+            using = [value.name for key, value in source.fields.items() if any(key in other.fields for other in left)]
+        conditions: list[Value] = []
+        self.context = "join"
+        merged = [self._using(name, left, source, scope, word) for name in using]
+        conditions.extend(condition for condition, _, _ in merged)
+        if node.args.get("on") is not None:
+            conditions.extend(self.conjuncts(node.args["on"], scope, equate=word == "JOIN"))
+        if word == "JOIN" and not conditions:
+            word = "CROSS JOIN"
+        if word in ("LEFT JOIN", "RIGHT JOIN", "FULL JOIN") and not conditions:
+            raise Refusal("JoinNotAllowed", f"a {word} needs ON or USING", position_of(node))
+        self.join_floor(word, scope, slots, left, source, conditions, node)
+        for _, key, value in merged:
+            scope.merged[key] = value
+        if word.startswith("LEFT S") or word.startswith("LEFT A"):
+            del scope.sources[source.written.lower()]
+        on = " AND ".join(part.sql if part.level >= 2 else f"({part.sql})" for part in conditions)
+        return f"\n{word} {text}" + (f" ON {on}" if on else "")
+
+    def join_floor(
+        self, word: str, scope: Scope, slots: int, left: list[Source], right: Source, conditions: list[Value], node: exp.Expression
+    ) -> None:
+        raise NotImplementedError
+
+    def _using(self, name: str, left: list[Source], right: Source, scope: Scope, word: str) -> tuple[Value, str, Value]:
+        key = name.lower()
+        if key in scope.merged:
+            first = scope.merged[key]
+        else:
+            owners = [source for source in left if key in source.fields]
+            if len(owners) != 1:
+                code = "AmbiguousColumn" if owners else "UnknownColumn"
+                raise Refusal(code, f"USING ({strip_invisible(name)[:80]}): the left side has {len(owners)} such columns")
+            first = owners[0].fields[key]
+        if key not in right.fields:
+            raise Refusal("UnknownColumn", f"USING ({strip_invisible(name)[:80]}): {right.alias} has no such column")
+        second = right.fields[key]
+        condition = exp.EQ()
+        out = self.combine(f"{first.sql} = {second.sql}", "boolean", 2, [first, second], condition, identity=True)
+        out.identity = False
+        self.equality(first, second, scope, equate=word == "JOIN")
+        self.record(first)
+        self.record(second)
+        scope.dropped.add((right.alias.lower(), key))
+        if word == "RIGHT JOIN":
+            value = second
+        elif word == "FULL JOIN":
+            value = self.combine(f"COALESCE({first.sql}, {second.sql})", first.type, 6, [first, second], condition, identity=True)
+            value.name = first.name
+        else:
+            value = first
+        return out, key, value
+
+    def conjuncts(self, node: exp.Expression, scope: Scope, *, equate: bool) -> list[Value]:
+        """Checks the conditions of an ON or WHERE one by one, and remembers which columns they make equal."""
+        out = []
+        for part in flatten(node, exp.And):
+            semi = self.semi_join(part, scope) if equate else None
+            if semi is not None:
+                out.append(semi)
+                continue
+            out.append(self.value(part, scope))
+            if type(part) is exp.EQ:
+                self.equality(*self.equal_sides, scope, equate=equate)
+        return out
+
+    def semi_join(self, node: exp.Expression, scope: Scope) -> Value | None:
+        raise NotImplementedError
+
+    def equality(self, first: Value, second: Value, scope: Scope, *, equate: bool) -> None:
+        """Remembers that two columns of different relations are equal in every row (``equate``) or where both are present."""
+        if not (first.origins and second.origins) or first.sources & second.sources:
+            return
+        scope.links.extend((one, two) for one in first.sources for two in second.sources)
+        if first.raw and second.raw:
+            scope.outer_equalities.append((first, second))
+        if equate and first.raw and second.raw:
+            scope.equate(first.sql, second.sql)
+            scope.equalities.append((first, second))
+
+    # -- LATERAL VIEW ---------------------------------------------------------------------------------------------
+
+    def lateral(self, node: exp.Expression, scope: Scope) -> str:
+        only(node, "this", "view", "outer", "alias", "ordinality")
+        call = node.this
+        name = (
+            call.this[len(MARK) :] if isinstance(call, exp.Anonymous) and isinstance(call.this, str) and call.this.startswith(MARK) else ""
+        )
+        if not node.args.get("view") or FUNCTIONS.get(name, FUNCTIONS["SUM"]).kind != "generator":
+            raise Refusal("RelationNotAllowed", "only LATERAL VIEW explode(…) and posexplode(…) are allowed", position_of(node))
+        if scope.slots:
+            raise Refusal(
+                "FanOutOverFloor", "LATERAL VIEW over rows under a privacy floor is not allowed: it copies rows", position_of(node)
+            )
+        self.context = "explode"
+        only(call, "this", "expressions")
+        if len(call.expressions) != 1:
+            raise Refusal("WrongArguments", f"{name} takes one array", position_of(node))
+        value = self.value(call.expressions[0], scope)
+        if value.type != "array":
+            raise Refusal("TypeNotAllowed", f"{name} needs an array (split, collect_list, array …), not {value.type}", position_of(node))
+        columns = self._alias_columns(node)
+        expected = 2 if name.startswith("POS") else 1
+        if len(columns) != expected:
+            raise Refusal("ClauseNotAllowed", f"LATERAL VIEW {name.lower()}(…) needs AS with {expected} column name(s)", position_of(node))
+        written = self._alias(node, scope, "exploded")
+        alias = self._unique(written, scope)
+        fields = {}
+        for column in columns:
+            field = self.combine(f"{quote(alias)}.{quote(column)}", "string", 6, [value], node)
+            field.name, field.raw, field.free, field.sources, field.degree = column, True, True, frozenset([alias]), 1
+            fields[column.lower()] = field
+        scope.sources[written.lower()] = Source(alias, written, fields)
+        scope.links.extend((alias, other) for other in value.sources)
+        scope.multiplied = True
+        outer = "OUTER " if node.args.get("outer") else ""
+        return f"\nLATERAL VIEW {outer}{name}({value.sql}) {quote(alias)} AS {', '.join(quote(column) for column in columns)}"
+
+    # -- names ----------------------------------------------------------------------------------------------------
+
+    def record(self, value: Value) -> None:
+        for view, column, _ in value.origins:
+            self.uses.setdefault((view, column), set()).add(self.context)
+
+    def column(self, node: exp.Expression, scope: Scope) -> Value:
+        """The input column that a name means: the innermost SELECT that knows it, and an earlier alias of the same SELECT last."""
+        only(node, "this", "table")
+        identifier, table = node.this, node.args.get("table")
+        if not isinstance(identifier, exp.Identifier):
+            raise Refusal("ExpressionNotAllowed", "* is allowed only as an item of a SELECT and in COUNT(*)", position_of(node))
+        name = identifier.name
+        for level in scope.chain():
+            found = self._lookup(name, table.name if table is not None else None, level, node)
+            if found is not None:
+                return self._read(found, scope, level)
+            if level is scope and table is None and name.lower() in scope.aliases:
+                return self.alias_value(name, scope, node)
+        raise self._unknown(name, table.name if table is not None else None, scope, node)
+
+    def alias_value(self, name: str, scope: Scope, node: exp.Expression) -> Value:
+        """An alias of the same SELECT, as the expression that it stands for."""
+        target = scope.aliases.pop(name.lower())
+        try:
+            return self.value(target, scope)
+        finally:
+            scope.aliases[name.lower()] = target
+
+    def _read(self, found: Value, scope: Scope, level: Scope) -> Value:
+        self.record(found)
+        if level is not scope:
+            for inner in scope.chain():
+                if inner is level:
+                    break
+                inner.outer_reads.append(found)
+        grouped = level.group_keys is not None and found.sql in level.group_keys
+        if not grouped:
+            return found
+        copy = Value(
+            found.sql, found.type, found.level, origins=found.origins, exposed=found.exposed, degree=found.degree, raw=found.raw,
+            identity=found.identity, sources=found.sources, matched=found.matched, name=found.name,
+        )  # fmt: skip
+        return copy
+
+    def _lookup(self, name: str, table: str | None, scope: Scope, node: exp.Expression) -> Value | None:
+        key = name.lower()
+        if table is not None:
+            source = scope.sources.get(table.lower()) or next(
+                (s for s in scope.sources.values() if s.written.lower() == table.lower()), None
+            )
+            return source.fields.get(key) if source is not None else None
+        if key in scope.merged:
+            return scope.merged[key]
+        found = [source.fields[key] for source in scope.sources.values() if key in source.fields]
+        if len(found) > 1:
+            raise Refusal(
+                "AmbiguousColumn", f"{strip_invisible(name)[:80]} is in several relations; write alias.{name[:80]}", position_of(node)
+            )
+        return found[0] if found else None
+
+    def _unknown(self, name: str, table: str | None, scope: Scope, node: exp.Expression) -> Refusal:
+        shown = strip_invisible(name)[:120]
+        for level in scope.chain():
+            for source in level.sources.values():
+                if (table is None or source.written.lower() == table.lower()) and name.lower() in source.hidden:
+                    allowed = ", ".join(value.name for value in source.fields.values())
+                    close = difflib.get_close_matches(name.lower(), list(source.fields), 1)
+                    hint = f"did you mean {close[0]}? " if close else ""
+                    return Refusal(
+                        "ColumnNotAllowed",
+                        f"the owner of {source.view} does not allow the column {shown!r}; {hint}allowed: {allowed}",
+                        position_of(node),
+                    )
+        names = [value.name for level in scope.chain() for source in level.sources.values() for value in source.fields.values()]
+        close = difflib.get_close_matches(name, names, 1)
+        if table is not None and not any(table.lower() in level.sources for level in scope.chain()):
+            return Refusal("UnknownRelation", f"there is no relation {strip_invisible(table)[:120]!r} here", position_of(node))
+        hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(sorted(set(names))[:20])}"
+        return Refusal("UnknownColumn", f"there is no column {shown!r}: {hint}", position_of(node))
+
+
+def _indent(text: str) -> str:
+    return text.replace("\n", "\n  ")

@@ -1,0 +1,225 @@
+"""What the checker knows about an expression, a column of a relation and a relation.
+
+Everything that the gate lets through becomes text of its own making the moment it has been checked; these are the facts that
+travel with that text. ``origins`` say which input columns a value comes from and how (for the lineage), ``exposed`` say of
+which input columns a value still shows values (for the owners' output rules), ``degree`` says what an aggregate over
+protected rows may do with it (0: constant, n: polynomial of columns, None: could single out rows).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from sqlglot import exp
+
+Origin = tuple[str, str, str]
+"""View, column (both lower case), and how: ``value``, ``computed``, or the name of an aggregate."""
+Column = tuple[str, str]
+
+NOTHING: frozenset[Origin] = frozenset()
+NO_COLUMNS: frozenset[Column] = frozenset()
+NO_TEXT: frozenset[str] = frozenset()
+
+OR, AND, PREDICATE, SUM, PRODUCT, SIGN, ATOM = range(7)
+"""How tightly the outermost operator of a text binds."""
+
+
+class Value:
+    """A checked scalar expression."""
+
+    __slots__ = (
+        "aggregated",
+        "degree",
+        "exposed",
+        "free",
+        "identity",
+        "level",
+        "matched",
+        "name",
+        "origins",
+        "raw",
+        "sources",
+        "sql",
+        "type",
+        "windowed",
+    )
+
+    def __init__(
+        self,
+        sql: str,
+        type: str,
+        level: int = ATOM,
+        *,
+        origins: frozenset[Origin] = NOTHING,
+        exposed: frozenset[Column] = NO_COLUMNS,
+        degree: int | None = 0,
+        raw: bool = False,
+        identity: bool = False,
+        free: bool = False,
+        aggregated: bool = False,
+        windowed: bool = False,
+        sources: frozenset[str] = NO_TEXT,
+        matched: frozenset[str] = NO_TEXT,
+        name: str = "",
+    ) -> None:
+        self.sql = sql
+        self.type = type
+        self.level = level
+        self.origins = origins
+        self.exposed = exposed
+        self.degree = degree
+        self.raw = raw
+        """A column as it is, not computed."""
+        self.identity = identity
+        """Comes from an identity column of an owner's floor."""
+        self.free = free
+        """Refers to a column outside of any aggregate and any group key."""
+        self.aggregated = aggregated
+        self.windowed = windowed
+        self.sources = sources
+        """Aliases of the relations that it reads."""
+        self.matched = matched
+        """Conditions that say whether the outer join which supplied it found a row."""
+        self.name = name
+        """Name that the column has where no alias is given."""
+
+
+@dataclass(slots=True)
+class Slot:
+    """One protected input inside a relation: each of its rows carries the identity of a person in ``ref``."""
+
+    view: str
+    identity: str
+    ref: str
+    matched: str = ""
+    """Condition under which an outer join found the row that it belongs to."""
+    column: int | None = None
+    """Place of the identity among the output columns of a finished query."""
+    outer: Value | None = None
+    """A column of an enclosing query that equals the identity in every row."""
+
+
+@dataclass(slots=True)
+class OutField:
+    """A column of a finished query."""
+
+    name: str
+    type: str
+    origins: frozenset[Origin]
+    exposed: frozenset[Column]
+    degree: int | None
+    raw: bool
+    identity: bool
+
+
+@dataclass(slots=True)
+class Result:
+    """A finished query. ``slots`` name its hidden identity columns; ``releases`` are the floors already enforced inside it."""
+
+    sql: str
+    fields: list[OutField]
+    slots: list[Slot] = field(default_factory=list)
+    releases: frozenset[tuple[int, str]] = frozenset()
+    """Number of the release and view that it covers, for each."""
+    multiplied: bool = False
+    """Holds rows that the text itself made (constants, unions, explode), so that joining it could copy protected rows at will."""
+
+
+@dataclass(slots=True)
+class Source:
+    """A relation in FROM, under its alias."""
+
+    alias: str
+    written: str
+    fields: dict[str, Value]
+    """By lower-case name, in order."""
+    hidden: frozenset[str] = NO_TEXT
+    """Lower-case names of columns that exist and are not allowed."""
+    view: str = ""
+    """Name of the input view, where it is one."""
+
+
+class Scope:
+    """Names in force inside one SELECT, and what is known about its rows."""
+
+    __slots__ = (
+        "aliases", "cells", "dropped", "equalities", "outer_equalities", "group_keys", "group_text", "keyed", "links", "merged", "multiplied", "outer_reads", "parent", "raw_keys", "releases",
+        "slots", "sources", "unions", "windows",
+    )  # fmt: skip
+
+    def __init__(self, parent: Scope | None = None) -> None:
+        self.parent = parent
+        self.sources: dict[str, Source] = {}
+        self.merged: dict[str, Value] = {}
+        self.dropped: set[tuple[str, str]] = set()
+        """Source alias and column that a USING merged away from ``*``."""
+        self.aliases: dict[str, exp.Expression] = {}
+        self.group_keys: set[str] | None = None
+        self.group_text = ""
+        self.raw_keys: list[str] = []
+        """Texts of the group keys that are plain columns."""
+        self.slots: list[Slot] = []
+        self.releases: frozenset[tuple[int, str]] = frozenset()
+        self.multiplied = False
+        self.windows: dict[str, exp.Expression] = {}
+        self.unions: dict[str, str] = {}
+        """Columns known to be equal in every row: text of a reference to the text of its representative."""
+        self.outer_reads: list[Value] = []
+        self.links: list[tuple[str, str]] = []
+        """Pairs of relations that an equality of columns joins."""
+        self.equalities: list[tuple[Value, Value]] = []
+        """Equal columns that hold for every row that is left."""
+        self.outer_equalities: list[tuple[Value, Value]] = []
+        """Every equality of two plain columns in a join condition, of whichever kind."""
+        self.keyed = False
+        """Rows are grouped by every identity below them, so that a group is one person."""
+        self.cells: dict[tuple[str, ...], bool] = {}
+        """Conditions by which aggregates over protected rows divide them; True where an empty part must be suppressed as well."""
+
+    def chain(self) -> Iterator[Scope]:
+        scope: Scope | None = self
+        while scope is not None:
+            yield scope
+            scope = scope.parent
+
+    def representative(self, ref: str) -> str:
+        while ref in self.unions:
+            ref = self.unions[ref]
+        return ref
+
+    def equate(self, left: str, right: str) -> None:
+        left, right = self.representative(left), self.representative(right)
+        if left != right:
+            self.unions[right] = left
+
+
+def quote(name: str) -> str:
+    """``name`` as Spark reads it back; names are checked to hold no backtick."""
+    return f"`{name}`"
+
+
+def text_literal(value: str) -> str:
+    """``value`` as a Spark string literal."""
+    out = value.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
+    return f"'{out}'"
+
+
+def wrap(value: Value, least: int) -> str:
+    """The text of ``value`` as an operand of something that binds at ``least``."""
+    return value.sql if value.level >= least else f"({value.sql})"
+
+
+def widest(types: list[str]) -> str:
+    """The common type of several, as Spark's coercion finds it (roughly: it decides names in a report, not values)."""
+    known = [kind for kind in types if kind not in ("null", "unknown")]
+    if not known:
+        return types[0] if types else "null"
+    if len(set(known)) == 1:
+        return known[0]
+    for kind in ("number", "decimal", "long", "integer"):
+        if kind in known and all(other in ("number", "decimal", "long", "integer") for other in known):
+            return kind
+    if set(known) <= {"date", "timestamp"}:
+        return "timestamp"
+    return "string" if "string" in known else known[0]

@@ -1,0 +1,130 @@
+"""The functions that a query may call, by their Spark names. Whatever is not here is refused.
+
+Left out on purpose: reflection (``reflect``, ``java_method``), the environment (``current_user``, ``version``,
+``input_file_name``, ``current_catalog``), randomness (``rand``, ``uuid``, ``shuffle``), what depends on the physical layout
+(``monotonically_increasing_id``, ``spark_partition_id``), side channels by failure (``raise_error``, ``assert_true``), schema
+readers, higher-order functions, sketches, generators other than ``explode`` and ``posexplode``, and everything of newer
+Spark versions until somebody has looked at it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+Kind = Literal["scalar", "aggregate", "window", "generator"]
+
+RESULT_OF_FIRST = "first"
+RESULT_OF_ALL = "all"
+RESULT_OF_REST = "rest"
+SUM_TYPE = "sum"
+ARRAY = "array"
+
+
+class Function(NamedTuple):
+    """``least``/``most``: number of arguments. ``result``: a type, or how it follows from the arguments."""
+
+    kind: Kind
+    least: int
+    most: int
+    result: str
+
+
+def _parse(kind: Kind, table: str) -> dict[str, Function]:
+    functions = {}
+    for line in table.split("\n"):
+        if not line.strip():
+            continue
+        result, _, names = line.strip().partition(":")
+        for item in names.split():
+            name, _, arity = item.partition("/")
+            least, _, most = arity.partition("-")
+            functions[name] = Function(kind, int(least), int(most or least), result)
+    return functions
+
+
+FUNCTIONS: dict[str, Function] = {
+    **_parse(
+        "scalar",
+        """
+        first: ABS/1 NEGATIVE/1 POSITIVE/1 PMOD/2 MOD/2 NULLIF/2 NULLIFZERO/1 ZEROIFNULL/1 ROUND/1-2 BROUND/1-2 TRY_ADD/2 TRY_SUBTRACT/2
+        first: ARRAY_DISTINCT/1 SORT_ARRAY/1-2 REVERSE/1 TRY_MULTIPLY/2
+        all: COALESCE/1-32 IFNULL/2 NVL/2 GREATEST/2-32 LEAST/2-32 NANVL/2
+        rest: IF/3 NVL2/3
+        long: CEIL/1 CEILING/1 FLOOR/1 UNIX_TIMESTAMP/1-2 TO_UNIX_TIMESTAMP/1-2 UNIX_SECONDS/1 UNIX_MILLIS/1 XXHASH64/1-32 CRC32/1 BIGINT/1 FACTORIAL/1
+        number: SQRT/1 CBRT/1 EXP/1 LN/1 LOG/1-2 LOG10/1 LOG2/1 LOG1P/1 EXPM1/1 POW/2 POWER/2 SIGN/1 SIGNUM/1 SIN/1 COS/1 TAN/1 ASIN/1 ACOS/1 ATAN/1 ATAN2/2
+        number: DEGREES/1 RADIANS/1 PI/0 E/0 HYPOT/2 TRY_DIVIDE/2 MONTHS_BETWEEN/2-3 DOUBLE/1 FLOAT/1 WIDTH_BUCKET/4
+        boolean: ISNULL/1 ISNOTNULL/1 ISNAN/1 STARTSWITH/2 ENDSWITH/2 CONTAINS/2 REGEXP_LIKE/2 REGEXP/2 RLIKE/2 BOOLEAN/1 ARRAY_CONTAINS/2
+        string: UPPER/1 UCASE/1 LOWER/1 LCASE/1 TRIM/1-2 BTRIM/1-2 LTRIM/1-2 RTRIM/1-2 SUBSTRING/2-3 SUBSTR/2-3 LEFT/2 RIGHT/2 CONCAT/1-32 CONCAT_WS/2-32
+        string: REPLACE/2-3 TRANSLATE/3 LPAD/2-3 RPAD/2-3 REPEAT/2 INITCAP/1 CHR/1 SPLIT_PART/3 SUBSTRING_INDEX/3 REGEXP_REPLACE/3-4 REGEXP_EXTRACT/2-3
+        string: REGEXP_SUBSTR/2 FORMAT_NUMBER/2 HEX/1 MD5/1 SHA1/1 SHA/1 SHA2/2 SOUNDEX/1 DATE_FORMAT/2 FROM_UNIXTIME/1-2 STRING/1 ARRAY_JOIN/2-3 TO_CHAR/2
+        string: DAYNAME/1 MONTHNAME/1 SPACE/1 BASE64/1
+        integer: LENGTH/1 LEN/1 CHAR_LENGTH/1 CHARACTER_LENGTH/1 OCTET_LENGTH/1 BIT_LENGTH/1 INSTR/2 LOCATE/2-3 POSITION/2-3 ASCII/1 LEVENSHTEIN/2-3
+        integer: REGEXP_COUNT/2 FIND_IN_SET/2 HASH/1-32 INT/1 DATEDIFF/2-3 YEAR/1 QUARTER/1 MONTH/1 DAY/1 DAYOFMONTH/1 DAYOFWEEK/1 DAYOFYEAR/1
+        integer: WEEKDAY/1 WEEKOFYEAR/1 HOUR/1 MINUTE/1 SECOND/1 DATE_PART/2 SIZE/1 CARDINALITY/1 ARRAY_SIZE/1 DATE_DIFF/2-3 UNIX_DATE/1
+        integer: SHIFTLEFT/2 SHIFTRIGHT/2
+        long: TIMESTAMPDIFF/3
+        array: SPLIT/2-3 ARRAY/1-64 SEQUENCE/2-3
+        date: DATE/1 TO_DATE/1-2 DATE_ADD/2 DATE_SUB/2 ADD_MONTHS/2 LAST_DAY/1 NEXT_DAY/2 TRUNC/2 MAKE_DATE/3 DATE_FROM_UNIX_DATE/1 CURRENT_DATE/0
+        timestamp: TIMESTAMP/1 TO_TIMESTAMP/1-2 DATE_TRUNC/2 TIMESTAMP_SECONDS/1 TIMESTAMP_MILLIS/1 CURRENT_TIMESTAMP/0 NOW/0
+        timestamp: FROM_UTC_TIMESTAMP/2 TO_UTC_TIMESTAMP/2 TIMESTAMPADD/3 DATEADD/2-3
+        """,
+    ),
+    **_parse(
+        "aggregate",
+        """
+        long: COUNT/1-32 COUNT_IF/1 APPROX_COUNT_DISTINCT/1-2
+        sum: SUM/1 TRY_SUM/1
+        number: AVG/1 MEAN/1 TRY_AVG/1 STDDEV/1 STDDEV_SAMP/1 STDDEV_POP/1 STD/1 VARIANCE/1 VAR_SAMP/1 VAR_POP/1 CORR/2 COVAR_POP/2 COVAR_SAMP/2
+        number: SKEWNESS/1 KURTOSIS/1 MEDIAN/1 PERCENTILE/2
+        first: MIN/1 MAX/1 ANY_VALUE/1-2 FIRST/1-2 LAST/1-2 FIRST_VALUE/1-2 LAST_VALUE/1-2 MAX_BY/2 MIN_BY/2 MODE/1 PERCENTILE_APPROX/2-3 APPROX_PERCENTILE/2-3
+        boolean: BOOL_AND/1 BOOL_OR/1 EVERY/1
+        array: COLLECT_LIST/1 COLLECT_SET/1 ARRAY_AGG/1
+        integer: GROUPING/1
+        long: GROUPING_ID/0-32
+        """,
+    ),
+    **_parse(
+        "window",
+        """
+        integer: ROW_NUMBER/0 RANK/0 DENSE_RANK/0 NTILE/0-1
+        number: PERCENT_RANK/0 CUME_DIST/0
+        first: LAG/1-3 LEAD/1-3 NTH_VALUE/2-3
+        """,
+    ),
+    **_parse("generator", "all: EXPLODE/1 EXPLODE_OUTER/1\nrest: POSEXPLODE/1 POSEXPLODE_OUTER/1"),
+}
+
+UNIT_FUNCTIONS = frozenset({"DATEADD", "DATE_DIFF", "DATEDIFF", "TIMESTAMPADD", "TIMESTAMPDIFF"})
+"""With three arguments, the first is a unit keyword."""
+UNITS = frozenset({"YEAR", "QUARTER", "MONTH", "WEEK", "DAY", "HOUR", "MINUTE", "SECOND", "MILLISECOND"})
+EXTRACT_FIELDS = UNITS | {"DOW", "DAYOFWEEK", "DOY", "DAYOFYEAR", "YEAROFWEEK", "DAYOFWEEK_ISO"}
+
+IDENTITY_NORMALISERS = frozenset({"LOWER", "UPPER", "LCASE", "UCASE", "TRIM", "BTRIM", "SHA2", "SHA1", "SHA", "MD5", "STRING", "HEX"})
+"""What may be done to an identity before it is compared with another party's identity."""
+
+COUNTING = frozenset({"COUNT", "APPROX_COUNT_DISTINCT", "COUNT_IF"})
+"""Aggregates whose result shows none of the values that they count."""
+MIXING = frozenset(
+    {"SUM", "TRY_SUM", "AVG", "MEAN", "TRY_AVG", "STDDEV", "STDDEV_SAMP", "STDDEV_POP", "STD", "VARIANCE", "VAR_SAMP", "VAR_POP"}
+    | {"CORR", "COVAR_POP", "COVAR_SAMP", "SKEWNESS", "KURTOSIS"}
+)
+"""Aggregates that mix the values of a group into one number."""
+
+TYPES = {
+    "INT": ("INT", "integer"),
+    "BIGINT": ("BIGINT", "long"),
+    "SMALLINT": ("SMALLINT", "integer"),
+    "TINYINT": ("TINYINT", "integer"),
+    "DOUBLE": ("DOUBLE", "number"),
+    "FLOAT": ("FLOAT", "number"),
+    "DECIMAL": ("DECIMAL", "decimal"),
+    "TEXT": ("STRING", "string"),
+    "VARCHAR": ("STRING", "string"),
+    "CHAR": ("STRING", "string"),
+    "DATE": ("DATE", "date"),
+    "TIMESTAMP": ("TIMESTAMP", "timestamp"),
+    "TIMESTAMPTZ": ("TIMESTAMP", "timestamp"),
+    "TIMESTAMPLTZ": ("TIMESTAMP", "timestamp"),
+    "BOOLEAN": ("BOOLEAN", "boolean"),
+}
+"""sqlglot's type name to the type as Spark spells it and as the documents call it."""
