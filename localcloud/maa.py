@@ -255,8 +255,6 @@ class MaaServer:
         compliance = _compliance(verdict, evidence)
         if compliance is not None:
             claims["x-ms-compliance-status"] = compliance
-        if nonce is not None:
-            claims["nonce"] = nonce
         header = {"alg": "RS256", "jku": f"{issuer}/certs", "kid": self._token_key.kid, "typ": "JWT"}
         return jws.sign(header, dict(sorted(claims.items())), self._token_key.key)
 

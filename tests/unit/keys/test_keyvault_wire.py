@@ -1,0 +1,434 @@
+"""The stand-in at the wire of the unmodified SDK: keys and their rules, challenge, paging, soft delete, errors, durability."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import datetime as dt
+import hashlib
+import json
+import os
+import ssl
+import stat
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from azure.core.credentials import AccessToken
+from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
+from azure.keyvault.keys import JsonWebKey, KeyReleasePolicy
+from azure.keyvault.keys.aio import KeyClient as AsyncKeyClient
+from azure.keyvault.keys.crypto import CryptographyClient, EncryptionAlgorithm, KeyWrapAlgorithm, SignatureAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from cleanroom.keys import ReleasePolicy
+from cleanroom.keys.encoding import b64_any, b64url
+from cleanroom.keys.jwk import private_jwk
+from localcloud.keyvault import Fault
+from localcloud.tls import LocalAuthority
+from tests.unit.keys.conftest import AUTHORITY, Authority, StaticCredential, Vault, start_vault
+
+
+def http(vault: Vault, token: str | None = "officer") -> httpx.Client:
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    context = ssl.create_default_context(cafile=str(vault.ca))
+    return httpx.Client(base_url=vault.url, verify=context, headers=headers, params={"api-version": "7.4"})
+
+
+def error_of(error: pytest.ExceptionInfo[Any]) -> tuple[int, str, str]:
+    body = error.value.response.json()["error"]
+    return error.value.status_code, body["code"], body["message"]
+
+
+def exportable(vault: Vault, name: str, **options: Any) -> Any:
+    values = {"hardware_protected": True, "exportable": True, "release_policy": vault.release_policy(), "size": 2048, **options}
+    return vault.client().create_rsa_key(name, **values)
+
+
+def test_the_first_request_is_challenged(vault: Vault) -> None:
+    with http(vault, None) as client:
+        answer = client.get("/keys/any/", headers={"x-ms-client-request-id": "abc"})
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == (
+        'Bearer authorization="https://login.microsoftonline.com/00000000-0000-0000-0000-000000000000", resource="https://vault.azure.net"'
+    )
+    assert answer.json() == {"error": {"code": "Unauthorized", "message": "AKV10000: Request is missing a Bearer or PoP token."}}
+    assert answer.headers["x-ms-client-request-id"] == "abc"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_who_calls_is_asked_before_anything_is_read(vault: Vault) -> None:
+    with http(vault, None) as client:
+        assert client.post("/keys/any//release", content=b"{broken", params={"api-version": "none"}).status_code == 401
+        assert client.get("/no/such/route/at/all").status_code == 401
+
+
+def test_a_managed_hsm_challenges_with_an_empty_body(hsm: Vault) -> None:
+    with http(hsm, None) as client:
+        answer = client.get("/keys")
+    assert (answer.status_code, answer.content) == (401, b"")
+    assert 'resource="https://managedhsm.azure.net"' in answer.headers["www-authenticate"]
+
+
+def test_an_api_version_is_required_and_known(vault: Vault, name: str) -> None:
+    with http(vault) as client:
+        for version in ("", "8.0", "latest"):
+            answer = client.get("/keys", params={"api-version": version})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (400, "BadParameter")
+        assert client.get("/keys", params={"api-version": "2016-10-01"}).status_code == 200
+        exportable(vault, name)
+        old = client.post(f"/keys/{name}//release", params={"api-version": "7.2"}, json={"target": "x"})
+        assert (old.status_code, old.json()["error"]["code"]) == (400, "BadParameter")
+        create = {"kty": "RSA-HSM", "attributes": {"exportable": True}}
+        assert "AKV.SKR.1001" in client.post(f"/keys/{name}x/create", params={"api-version": "7.1"}, json=create).json()["error"]["message"]
+
+
+def test_create_get_list_update(vault: Vault, name: str) -> None:
+    client = vault.client()
+    made = exportable(vault, name, tags={"a": "1"}, key_operations=["encrypt", "wrapKey"])
+    assert made.id == f"{vault.url}/keys/{name}/{made.properties.version}"
+    assert len(made.properties.version) == 32
+    assert made.key_type == "RSA-HSM"
+    found = client.get_key(name)
+    assert found.key.n == made.key.n
+    assert found.properties.exportable
+    assert found.properties.tags == {"a": "1"}
+    assert list(found.key_operations) == ["encrypt", "wrapKey"]
+    assert ReleasePolicy.parse(found.properties.release_policy.encoded_policy) == vault.policy
+    assert found.properties.release_policy.content_type == "application/json; charset=utf-8"
+    second = exportable(vault, name)
+    assert client.get_key(name).properties.version == second.properties.version
+    assert client.get_key(name, made.properties.version).key.n == made.key.n
+    versions = {item.version for item in client.list_properties_of_key_versions(name)}
+    assert versions == {made.properties.version, second.properties.version}
+    expires = dt.datetime(2040, 1, 1, tzinfo=dt.UTC)
+    updated = client.update_key_properties(name, tags={"b": "2"}, expires_on=expires, enabled=False)
+    assert (updated.properties.tags, updated.properties.expires_on, updated.properties.enabled) == ({"b": "2"}, expires, False)
+    assert client.get_key(name, made.properties.version).properties.enabled
+
+
+def test_listing_is_paged(vault: Vault, name: str) -> None:
+    client = vault.client()
+    for index in range(5):
+        client.create_ec_key(f"{name}-{index}", curve="P-256")
+    mine = sorted(item.name for item in client.list_properties_of_keys(max_page_size=2) if str(item.name).startswith(name))
+    assert mine == [f"{name}-{index}" for index in range(5)]
+
+
+def test_a_policy_may_be_sent_in_either_base64(vault: Vault, name: str) -> None:
+    policy = vault.policy.encode() + b"  "
+    with http(vault) as client:
+        for index, data in enumerate((base64.b64encode(policy), base64.urlsafe_b64encode(policy), b64url(policy).encode())):
+            body = {"kty": "RSA-HSM", "attributes": {"exportable": True}, "release_policy": {"data": data.decode()}}
+            answer = client.post(f"/keys/{name}-{index}/create", json=body)
+            assert answer.status_code == 200
+            assert b64_any(answer.json()["release_policy"]["data"]) == vault.policy.encode()
+
+
+def test_the_policy_is_answered_in_canonical_order(vault: Vault, name: str) -> None:
+    legacy = {
+        "anyOf": [{"allOf": [{"value": "true", "condition": "equals", "claim": "sdk-test"}], "authority": AUTHORITY}],
+        "version": "1.0",
+    }
+    key = vault.client().create_rsa_key(
+        name, size=2048, hardware_protected=True, exportable=True, release_policy=KeyReleasePolicy(json.dumps(legacy).encode())
+    )
+    assert key.properties.release_policy.encoded_policy.decode() == (
+        '{"version":"1.0.0","anyOf":[{"authority":"https://maa.test.example","allOf":[{"claim":"sdk-test","equals":"true"}]}]}'
+    )
+
+
+@pytest.mark.parametrize("spelling", ["Hsm", "hsm"])
+def test_import_accepts_either_spelling_of_hsm(vault: Vault, name: str, spelling: str) -> None:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    body = {
+        "key": {**private_jwk(key), "kty": "RSA", "key_ops": ["encrypt"]},
+        spelling: True,
+        "attributes": {"exportable": True},
+        "release_policy": {"data": b64url(vault.policy.encode()), "immutable": False},
+    }
+    with http(vault) as client:
+        answer = client.put(f"/keys/{name}", json=body)
+    assert answer.json()["key"]["kty"] == "RSA-HSM"
+    assert int.from_bytes(b64_any(answer.json()["key"]["n"]), "big") == key.public_key().public_numbers().n
+    assert not {"d", "p", "q", "dp", "dq", "qi", "k"} & set(answer.json()["key"])
+
+
+def test_a_vault_holds_no_symmetric_key_and_an_hsm_none_above_64_bytes(vault: Vault, hsm: Vault, name: str) -> None:
+    with pytest.raises(HttpResponseError) as error:
+        vault.client().import_key(name, JsonWebKey(kty="oct-HSM", k=bytes(32)), hardware_protected=True)
+    assert error_of(error)[:2] == (400, "BadParameter")
+    hsm.client().import_key(name, JsonWebKey(kty="oct-HSM", k=bytes(64)), hardware_protected=True)
+    with pytest.raises(HttpResponseError) as error:
+        hsm.client().import_key(f"{name}x", JsonWebKey(kty="oct-HSM", k=bytes(65)), hardware_protected=True)
+    assert error_of(error) == (400, "BadParameter", "JSON Web Key: k property of oct key is too large, maximum size is 64")
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"kty": "RSA-HSM", "attributes": {"exportable": True}}, "AKV.SKR.1004: Exportable keys must have release policy."),
+        ({"kty": "RSA-HSM", "release_policy": "POLICY"}, "AKV.SKR.1005: Non-exportable keys must not have release policy."),
+        ({"kty": "RSA", "attributes": {"exportable": True}, "release_policy": "POLICY"}, "AKV.SKR.1006"),
+    ],
+)
+def test_exportable_needs_a_policy_and_an_hsm(vault: Vault, name: str, body: dict[str, Any], code: str) -> None:
+    if body.get("release_policy") == "POLICY":
+        body = {**body, "release_policy": {"data": b64url(vault.policy.encode())}}
+    with http(vault) as client:
+        answer = client.post(f"/keys/{name}/create", json=body)
+        assert answer.status_code == 400
+        assert answer.json()["error"]["code"] == "BadParameter"
+        assert answer.json()["error"]["message"].startswith(code)
+        assert client.get(f"/keys/{name}/").status_code == 404
+
+
+def test_exportable_never_changes(vault: Vault, name: str) -> None:
+    client = vault.client()
+    client.create_rsa_key(name, size=2048, hardware_protected=True)
+    with pytest.raises(HttpResponseError) as error:
+        exportable(vault, name)
+    assert "AKV.SKR.1003" in error_of(error)[2]
+    with pytest.raises(HttpResponseError) as error:
+        client.update_key_properties(name, release_policy=vault.release_policy())
+    assert "AKV.SKR.1005" in error_of(error)[2]
+    with http(vault) as raw:
+        answer = raw.patch(f"/keys/{name}", json={"attributes": {"exportable": True}})
+    assert "AKV.SKR.1014" in answer.json()["error"]["message"]
+
+
+def test_the_policy_belongs_to_the_versionless_key(vault: Vault, name: str) -> None:
+    client = vault.client()
+    version = exportable(vault, name).properties.version
+    other = ReleasePolicy.for_clean_room(AUTHORITY, "cd" * 32)
+    with pytest.raises(HttpResponseError) as error:
+        client.update_key_properties(name, version, release_policy=KeyReleasePolicy(other.encode()))
+    assert "AKV.SKR.1016" in error_of(error)[2]
+    client.update_key_properties(name, release_policy=KeyReleasePolicy(other.encode()))
+    for found in (client.get_key(name), client.get_key(name, version)):
+        assert ReleasePolicy.parse(found.properties.release_policy.encoded_policy) == other
+
+
+def test_an_immutable_policy_stays_for_ever(vault: Vault, name: str) -> None:
+    client = vault.client()
+    made = exportable(vault, name, release_policy=vault.release_policy(immutable=True))
+    assert made.properties.release_policy.immutable
+    other = KeyReleasePolicy(ReleasePolicy.for_clean_room(AUTHORITY, "cd" * 32).encode())
+    expected = (400, "BadParameter", "AKV.SKR.1020: Immutable Key Release Policy cannot be modified.")
+    for attempt in (
+        lambda: client.update_key_properties(name, release_policy=other),
+        lambda: client.update_key_properties(name, release_policy=vault.release_policy(immutable=False)),
+        lambda: exportable(vault, name, release_policy=other),
+    ):
+        with pytest.raises(HttpResponseError) as error:
+            attempt()
+        assert error_of(error) == expected
+    # A new version keeps the policy of the key.
+    again = client.create_rsa_key(name, size=2048, hardware_protected=True, exportable=True)
+    assert ReleasePolicy.parse(again.properties.release_policy.encoded_policy) == vault.policy
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {"data": "!!"},
+        {"data": b64url(b"{}")},
+        {"data": b64url(b'{"version":"1.0.0","anyOf":[{"authority":"https://a","allOf":[{"claim":"a","notEquals":"b"}]}]}')},
+        {"data": b64url(b'{"version":"1.0.0","anyOf":[{"authority":"http://a","allOf":[{"claim":"a","equals":"b"}]}]}')},
+        {"data": 5},
+        {},
+        [],
+        "text",
+        {"data": b64url(b"x" * 40_000)},
+        {"contentType": "text/plain", "data": "POLICY"},
+        {"immutable": "yes", "data": "POLICY"},
+        {"more": 1, "data": "POLICY"},
+    ],
+)
+def test_a_policy_outside_the_grammar_is_not_stored(vault: Vault, name: str, policy: Any) -> None:
+    if isinstance(policy, dict) and policy.get("data") == "POLICY":
+        policy = {**policy, "data": b64url(vault.policy.encode())}
+    with http(vault) as client:
+        answer = client.post(f"/keys/{name}/create", json={"kty": "RSA-HSM", "attributes": {"exportable": True}, "release_policy": policy})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "BadParameter")
+        assert client.get(f"/keys/{name}/").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        None,
+        b"",
+        b"{",
+        b"[]",
+        b"5",
+        b'{"kty":"DES"}',
+        b'{"kty":"RSA","key_size":1024}',
+        b'{"kty":"RSA","key_ops":["dance"]}',
+        b'{"kty":"RSA","attributes":[]}',
+        b'{"kty":"RSA","attributes":{"enabled":"yes"}}',
+        b'{"kty":"RSA","tags":{"a":1}}',
+        b'{"kty":"EC","crv":"P-1"}',
+        b"[" * 20_000,
+    ],
+)
+def test_malformed_bodies_are_bad_parameters(vault: Vault, name: str, body: bytes | None) -> None:
+    with http(vault) as client:
+        answer = client.post(f"/keys/{name}/create", content=body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "BadParameter")
+
+
+def test_names_are_what_the_service_allows(vault: Vault) -> None:
+    with http(vault) as client:
+        for name in ("a_b", "a.b", "x" * 128, "%C3%A9"):
+            assert client.post(f"/keys/{name}/create", json={"kty": "EC"}).status_code == 400
+
+
+def test_the_three_routes_of_release_are_one(vault: Vault, authority: Authority, guest: rsa.RSAPrivateKey, name: str) -> None:
+    version = exportable(vault, name).properties.version
+    body = {"target": authority.token(guest.public_key()), "enc": "RSA_AES_KEY_WRAP_256"}
+    with http(vault, "releaser") as client:
+        for path in (f"/keys/{name}/release", f"/keys/{name}//release", f"/keys/{name}/{version}/release"):
+            answer = client.post(path, json=body)
+            assert answer.status_code == 200, path
+            assert list(answer.json()) == ["value"]
+        assert client.post(f"/keys/{name}/{'0' * 32}/release", json=body).json()["error"]["code"] == "KeyNotFound"
+        for bad in ({}, {"target": 5}, {**body, "nonce": 5}, {**body, "enc": "none"}, {**body, "x": 1}, {"target": ""}):
+            answer = client.post(f"/keys/{name}//release", json=bad)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (400, "BadParameter"), bad
+
+
+def test_soft_delete_recover_and_purge(vault: Vault, name: str) -> None:
+    client = vault.client()
+    made = exportable(vault, name)
+    poller = client.begin_delete_key(name, _polling_interval=0)
+    deleted = poller.result()
+    assert deleted.recovery_id == f"{vault.url}/deletedkeys/{name}"
+    assert deleted.scheduled_purge_date - deleted.deleted_date == dt.timedelta(days=7)
+    poller.wait()
+    with pytest.raises(ResourceNotFoundError):
+        client.get_key(name)
+    with pytest.raises(ResourceExistsError) as error:
+        exportable(vault, name)
+    assert error_of(error)[:2] == (409, "Conflict")
+    assert error.value.response.json()["error"]["innererror"]["code"] == "ObjectIsDeletedButRecoverable"
+    assert name in {item.name for item in client.list_deleted_keys()}
+    assert client.get_deleted_key(name).id == made.id
+    assert client.begin_recover_deleted_key(name, _polling_interval=0).result().id == made.id
+    assert client.get_key(name).key.n == made.key.n
+    client.begin_delete_key(name, _polling_interval=0).wait()
+    client.purge_deleted_key(name)
+    with pytest.raises(ResourceNotFoundError):
+        client.get_deleted_key(name)
+    assert exportable(vault, name).key.n != made.key.n
+
+
+def test_cryptographic_operations_through_the_sdk(vault: Vault, name: str) -> None:
+    key = vault.client().create_rsa_key(name, size=2048, hardware_protected=True)
+    crypto = CryptographyClient(
+        key, StaticCredential("officer"), verify_challenge_resource=False, connection_verify=str(vault.ca), retry_total=0
+    )
+    secret = os.urandom(32)
+    for algorithm in (EncryptionAlgorithm.rsa_oaep, EncryptionAlgorithm.rsa_oaep_256):
+        assert crypto.decrypt(algorithm, crypto.encrypt(algorithm, secret).ciphertext).plaintext == secret
+    for wrap in (KeyWrapAlgorithm.rsa_oaep, KeyWrapAlgorithm.rsa_oaep_256):
+        assert crypto.unwrap_key(wrap, crypto.wrap_key(wrap, secret).encrypted_key).key == secret
+    digest = hashlib.sha256(b"message").digest()
+    for signature in (SignatureAlgorithm.rs256, SignatureAlgorithm.ps256):
+        assert crypto.verify(signature, digest, crypto.sign(signature, digest).signature).is_valid
+    curve = vault.client().create_ec_key(f"{name}-ec", curve="P-384")
+    crypto = CryptographyClient(
+        curve, StaticCredential("officer"), verify_challenge_resource=False, connection_verify=str(vault.ca), retry_total=0
+    )
+    digest = hashlib.sha384(b"message").digest()
+    assert crypto.verify(SignatureAlgorithm.es384, digest, crypto.sign(SignatureAlgorithm.es384, digest).signature).is_valid
+
+
+def test_an_operation_that_the_key_does_not_permit_is_forbidden(vault: Vault, name: str) -> None:
+    exportable(vault, name, key_operations=["encrypt", "wrapKey"])
+    with http(vault) as client:
+        answer = client.post(f"/keys/{name}//decrypt", json={"alg": "RSA-OAEP-256", "value": b64url(bytes(256))})
+        assert (answer.status_code, answer.json()["error"]["innererror"]["code"]) == (403, "KeyOperationForbidden")
+        assert client.post(f"/keys/{name}//wrapkey", json={"alg": "RSA-OAEP-256", "value": b64url(bytes(32))}).status_code == 200
+
+
+def test_retryable_answers_are_retried_by_the_sdk(vault: Vault, name: str) -> None:
+    server = vault.app.state.server
+    exportable(vault, name)
+    body = {"error": {"code": "Throttled", "message": "slow down"}}
+    server.faults += [Fault(429, {"Retry-After": "0"}, body), Fault(500, {}, body)]
+    assert vault.client(retry_total=3, retry_backoff_factor=0).get_key(name).name == name
+    assert server.faults == []
+    server.faults.append(Fault(429, {"Retry-After": "0"}, body))
+    with pytest.raises(HttpResponseError) as error:
+        vault.client().get_key(name)
+    assert error.value.status_code == 429
+
+
+class AsyncCredential:
+    async def get_token(self, *scopes: str, **options: Any) -> AccessToken:
+        return AccessToken("officer", 2**31)
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_the_asynchronous_sdk_works_too(vault: Vault, authority: Authority, guest: rsa.RSAPrivateKey, name: str) -> None:
+    client = AsyncKeyClient(vault.url, AsyncCredential(), verify_challenge_resource=False, connection_verify=str(vault.ca))
+    async with client:
+        await client.create_rsa_key(name, size=2048, hardware_protected=True, exportable=True, release_policy=vault.release_policy())
+        answer = await client.release_key(name, authority.token(guest.public_key()))
+    assert answer.value.count(".") == 2
+
+
+def test_concurrent_creations_are_all_kept(vault: Vault, name: str) -> None:
+    async def run() -> list[Any]:
+        return await asyncio.gather(*(asyncio.to_thread(vault.client().create_ec_key, name, curve="P-256") for _ in range(8)))
+
+    made = asyncio.run(run())
+    assert len({key.properties.version for key in made}) == 8
+    assert len(list(vault.client().list_properties_of_key_versions(name))) == 8
+
+
+def test_keys_survive_a_restart_and_are_sealed_on_disk(
+    tmp_path: Path, local_ca: LocalAuthority, authority: Authority, guest: rsa.RSAPrivateKey, name: str
+) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    members = {member: value if member == "crv" else b64_any(value) for member, value in private_jwk(key).items() if member != "kty"}
+    with ExitStack() as stack:
+        first = start_vault(stack, tmp_path, local_ca, authority)
+        first.client().import_key(
+            name, JsonWebKey(kty="EC-HSM", **members), hardware_protected=True, exportable=True, release_policy=first.release_policy()
+        )
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    private = key.private_numbers().private_value.to_bytes(32, "big")
+    for path in files:
+        content = path.read_bytes()
+        assert private not in content
+        assert base64.b64encode(private)[:40] not in content
+        assert private.hex().encode() not in content
+    for secret in ("keyvault-seal.key", "release-key.pem", "keyvault.sqlite"):
+        assert stat.S_IMODE((tmp_path / secret).stat().st_mode) == 0o600
+    with ExitStack() as stack:
+        second = start_vault(stack, tmp_path, local_ca, authority)
+        found = second.client().get_key(name)
+        assert int.from_bytes(found.key.x, "big") == key.public_key().public_numbers().x
+        assert second.client().release_key(name, authority.token(guest.public_key())).value
+
+
+def test_a_wrong_seal_key_opens_nothing(tmp_path: Path, local_ca: LocalAuthority, authority: Authority) -> None:
+    with ExitStack() as stack:
+        first = start_vault(stack, tmp_path, local_ca, authority)
+        first.client().create_ec_key("k", curve="P-256")
+    (tmp_path / "keyvault-seal.key").write_bytes(b"00" * 32)
+    with ExitStack() as stack:
+        second = start_vault(stack, tmp_path, local_ca, authority)
+        with http(second) as client:
+            assert client.post("/keys/k//sign", json={"alg": "ES256", "value": b64url(bytes(32))}).status_code == 500
+
+
+def test_health_says_that_nothing_is_confidential(vault: Vault) -> None:
+    with http(vault, None) as client:
+        assert client.get("/healthz").json() == {"status": "ok", "service": "keyvault", "confidential": False}
