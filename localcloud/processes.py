@@ -81,36 +81,33 @@ class RunningService:
                 start_new_session=True,
             )
         self.pid = self._process.pid
+        self.started = time.monotonic()
 
     def exit_code(self) -> int | None:
         """The exit code, None while it runs."""
         return self._process.poll()
 
-    def wait_ready(self) -> None:
-        """Wait until the ready check holds.
+    def poll_ready(self) -> bool:
+        """Ask once whether the ready check holds.
 
         Raises:
-            Unavailable: ``ServiceExited`` when the process ends before; the cause is the end of its log.
-            TimedOut: ``ServiceNotReady``.
+            Unavailable: ``ServiceExited`` when the process has ended; the cause is the end of its log.
+            TimedOut: ``ServiceNotReady`` when the service's ``seconds`` have passed since it was started.
         """
-        service = self.service
-        deadline = time.monotonic() + service.seconds
-        while not is_ready(service.ready):
-            code = self.exit_code()
-            if code is not None:
-                raise Unavailable(
-                    "ServiceExited",
-                    f"{service.name} ended with exit code {code} before it was ready.",
-                    cause=log_tail(service.log),
-                    retryable=False,
-                )
-            if time.monotonic() > deadline:
-                raise TimedOut(
-                    "ServiceNotReady",
-                    f"{service.name} was not ready after {service.seconds:.0f} seconds.",
-                    cause=log_tail(service.log),
-                    hint=f"See {service.log}.",
-                )
+        service, code = self.service, self.exit_code()
+        if code is not None:
+            message = f"{service.name} ended with exit code {code} before it was ready."
+            raise Unavailable("ServiceExited", message, cause=log_tail(service.log), hint=f"See {service.log}.", retryable=False)
+        if is_ready(service.ready):
+            return True
+        if time.monotonic() - self.started > service.seconds:
+            message = f"{service.name} was not ready after {service.seconds:.0f} seconds."
+            raise TimedOut("ServiceNotReady", message, cause=log_tail(service.log), hint=f"See {service.log}.")
+        return False
+
+    def wait_ready(self) -> None:
+        """Wait until the ready check holds; raises as :meth:`poll_ready`."""
+        while not self.poll_ready():
             time.sleep(_POLL_SECONDS)
 
     def terminate(self) -> None:

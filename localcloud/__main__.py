@@ -1,0 +1,86 @@
+"""The local cloud's command line: ``python -m localcloud up|down|ps --state DIR``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from cleanroom.errors import CleanRoomError
+from localcloud.supervisor import Supervisor, python, read_status, start_detached, stop_detached
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; returns the exit code (:mod:`cleanroom.errors`)."""
+    parser = argparse.ArgumentParser(prog="python -m localcloud", description="The clouds of one machine. NOT CONFIDENTIAL.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    up = commands.add_parser("up", help="start everything; stays in the foreground until Ctrl-C")
+    up.add_argument("--detach", action="store_true", help="go to the background once everything is ready")
+    up.add_argument("--seconds", type=float, default=180.0, help="with --detach: how long to wait for everything (default: 180)")
+    down = commands.add_parser("down", help="stop everything")
+    ps = commands.add_parser("ps", help="show what runs")
+    for command in (up, down, ps):
+        command.add_argument("--state", type=Path, default=Path(".cleanroom"), help="state folder (default: .cleanroom)")
+        command.add_argument("--output", choices=("table", "json"), default="table")
+    arguments = parser.parse_args(argv)
+    try:
+        return {"up": _up, "down": _down, "ps": _ps}[arguments.command](arguments)
+    except CleanRoomError as error:
+        _say(json.dumps(error.to_dict()) if arguments.output == "json" else _text(error))
+        return error.exit_code
+
+
+def _up(arguments: argparse.Namespace) -> int:
+    state = arguments.state.resolve()
+    if arguments.detach:
+        running = read_status(state)
+        if running is None or running["status"] != "ready":
+            command = python("localcloud", "up", "--state", str(state))
+            running = start_detached(state, command, seconds=arguments.seconds, on_event=_say)
+        _print(running, arguments.output)
+        return 0
+    from localcloud.topology import build
+
+    Supervisor(state, build(state), on_event=_say).run()
+    return 0
+
+
+def _down(arguments: argparse.Namespace) -> int:
+    stopped = stop_detached(arguments.state.resolve())
+    if arguments.output == "json":
+        print(json.dumps({"stopped": stopped}))
+    else:
+        _say("stopped" if stopped else "nothing was running")
+    return 0
+
+
+def _ps(arguments: argparse.Namespace) -> int:
+    status = read_status(arguments.state.resolve()) or {"status": "stopped", "services": [], "error": None}
+    _print(status, arguments.output)
+    return 0
+
+
+def _print(status: dict[str, Any], output: str) -> None:
+    if output == "json":
+        print(json.dumps(status))
+        return
+    rows = [("NAME", "STATE", "PID", "URL")]
+    rows += [(s["name"], s["state"], str(s["pid"] or ""), s["url"] or "") for s in status["services"] if s["kind"] == "service"]
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    for row in rows:
+        print("  ".join([*(text.ljust(width) for text, width in zip(row[:3], widths, strict=True)), row[3]]).rstrip())
+
+
+def _text(error: CleanRoomError) -> str:
+    lines = [str(error), *([error.cause] if error.cause else []), *([f"hint: {error.hint}"] if error.hint else [])]
+    return "\n".join(lines)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,269 @@
+"""Starting, watching and stopping processes: order, failures, Ctrl-C, orphans."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cleanroom.errors import Conflict, Internal, NotFound, TimedOut, Unavailable
+from localcloud import temporal_server
+from localcloud.processes import Ready, RunningService, Service, free_ports, running
+from localcloud.supervisor import Step, Supervisor, read_status, start_detached, stop_detached
+
+LISTEN = """
+import http.server, signal, sys, subprocess
+signal.signal(signal.SIGTERM, lambda *a: (print("bye", flush=True), sys.exit(0)))
+if "--child" in sys.argv:
+    print("child", subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid, flush=True)
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), http.server.SimpleHTTPRequestHandler).serve_forever()
+"""
+
+
+def listener(folder: Path, name: str = "web", *, after: tuple[str, ...] = (), extra: tuple[str, ...] = ()) -> Service:
+    port = free_ports(1)[0]
+    return Service(
+        name=name,
+        argv=(sys.executable, "-c", LISTEN, str(port), *extra),
+        ready=Ready(kind="http", url=f"http://127.0.0.1:{port}/"),
+        url=f"http://127.0.0.1:{port}",
+        log=folder / f"{name}.log",
+        cwd=folder,
+        after=after,
+        seconds=30,
+    )
+
+
+def broken(folder: Path, code: str, **over) -> Service:
+    return listener(folder, "broken").model_copy(update={"argv": (sys.executable, "-c", code)} | over)
+
+
+def until(check, seconds: float = 30):
+    deadline = time.monotonic() + seconds
+    while not (value := check()):
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.02)
+    return value
+
+
+def gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+class TestProcesses:
+    def test_ready_then_stopped_with_its_children(self, tmp_path: Path):
+        with running([listener(tmp_path, extra=("--child",))]) as started:
+            process = started["web"]
+            child = int(until(lambda: (tmp_path / "web.log").read_text().partition("child ")[2].split() or None)[0])
+            assert psutil.pid_exists(child)
+        assert process.exit_code() == 0
+        until(lambda: gone(child))
+
+    def test_a_process_that_ignores_sigterm_is_killed(self, tmp_path: Path):
+        code = "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('on', flush=True); time.sleep(600)"
+        process = RunningService(broken(tmp_path, code, stop_seconds=0.2))
+        until(lambda: "on" in (tmp_path / "broken.log").read_text())
+        process.stop()
+        assert process.exit_code() == -signal.SIGKILL
+
+    def test_one_that_ends_early_shows_its_last_words(self, tmp_path: Path):
+        with (
+            pytest.raises(Unavailable, match="exit code 3") as caught,
+            running([broken(tmp_path, "print('no disk'); raise SystemExit(3)")]),
+        ):
+            pytest.fail("became ready")
+        assert "no disk" in (caught.value.cause or "")
+
+    def test_one_that_never_is_ready(self, tmp_path: Path):
+        with pytest.raises(TimedOut, match="ServiceNotReady"), running([broken(tmp_path, "import time; time.sleep(600)", seconds=0.5)]):
+            pytest.fail("became ready")
+
+    def test_environment_is_not_in_the_repr(self, tmp_path: Path):
+        service = listener(tmp_path).model_copy(update={"env": {"KEY": "hunter2"}})
+        assert "hunter2" not in repr(service)
+
+    def test_ports_are_distinct(self):
+        assert len(set(free_ports(50))) == 50
+
+
+class TestSupervisor:
+    def test_order_status_and_stop(self, tmp_path: Path):
+        events: list[str] = []
+        seen: list[bool] = []
+        first, last = listener(tmp_path, "first"), listener(tmp_path, "last", after=("set-up",))
+        step = Step("set-up", lambda: seen.append(not (tmp_path / "last.log").exists()), after=("first",))
+        supervisor = Supervisor(tmp_path, [last, step, first], on_event=events.append)
+        thread = threading.Thread(target=supervisor.run)
+        thread.start()
+        try:
+            until(lambda: (read_status(tmp_path) or {}).get("status") == "ready")
+            status = read_status(tmp_path)
+            assert {s["name"]: s["state"] for s in status["services"]} == {"first": "ready", "set-up": "ready", "last": "ready"}
+            assert (tmp_path / "services.json").stat().st_mode & 0o077 == 0
+            assert seen == [True]
+        finally:
+            supervisor.stop()
+            thread.join(30)
+        assert [text.split()[0] for text in events] == ["first", "set-up", "last", "last", "first"]
+        assert read_status(tmp_path)["status"] == "stopped"
+
+    def test_what_ends_is_shown_and_not_restarted(self, tmp_path: Path):
+        supervisor = Supervisor(tmp_path, [listener(tmp_path)])
+        thread = threading.Thread(target=supervisor.run)
+        thread.start()
+        try:
+            until(lambda: (read_status(tmp_path) or {}).get("status") == "ready")
+            os.kill(read_status(tmp_path)["services"][0]["pid"], signal.SIGKILL)
+            until(lambda: json.loads((tmp_path / "services.json").read_text())["services"][0]["exit_code"] == -signal.SIGKILL)
+            assert read_status(tmp_path)["services"][0]["state"] == "exited"
+            assert read_status(tmp_path)["status"] == "ready"
+        finally:
+            supervisor.stop()
+            thread.join(30)
+
+    def test_one_failure_stops_what_had_started(self, tmp_path: Path):
+        bad = broken(tmp_path, "raise SystemExit(4)").model_copy(update={"after": ("web",)})
+        with pytest.raises(Unavailable, match="ServiceExited"):
+            Supervisor(tmp_path, [listener(tmp_path), bad]).run()
+        status = read_status(tmp_path)
+        assert status["status"] == "failed"
+        assert status["error"]["code"] == "ServiceExited"
+        assert all(gone(s["pid"]) for s in status["services"])
+
+    def test_a_failing_step_stops_everything(self, tmp_path: Path):
+        def fail() -> None:
+            raise NotFound("NoUser", "There is no user.")
+
+        with pytest.raises(NotFound):
+            Supervisor(tmp_path, [listener(tmp_path), Step("set-up", fail, after=("web",))]).run()
+        assert all(gone(s["pid"]) for s in read_status(tmp_path)["services"] if s["pid"])
+
+    def test_topologies_that_cannot_start(self, tmp_path: Path):
+        with pytest.raises(Internal, match="unknown dependencies"):
+            Supervisor(tmp_path, [listener(tmp_path, after=("nobody",))])
+        with pytest.raises(Internal, match="wait for each other"):
+            Supervisor(tmp_path, [listener(tmp_path, "a", after=("b",)), listener(tmp_path, "b", after=("a",))]).run()
+
+    def test_only_one_a_state_folder(self, tmp_path: Path):
+        supervisor = Supervisor(tmp_path, [listener(tmp_path)])
+        thread = threading.Thread(target=supervisor.run)
+        thread.start()
+        try:
+            until(lambda: (read_status(tmp_path) or {}).get("status") == "ready")
+            with pytest.raises(Conflict, match="AlreadyRunning"):
+                Supervisor(tmp_path, [listener(tmp_path, "other")]).run()
+            assert read_status(tmp_path)["services"][0]["name"] == "web"
+        finally:
+            supervisor.stop()
+            thread.join(30)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from localcloud.processes import Service
+from localcloud.supervisor import Supervisor
+state = Path(sys.argv[1])
+services = [Service.model_validate_json(text) for text in sys.argv[2:]]
+Supervisor(state, services, on_event=lambda text: print(text, flush=True)).run()
+"""
+
+
+class TestDetached:
+    @staticmethod
+    def argv(state: Path, *services: Service) -> list[str]:
+        return [sys.executable, "-c", SCRIPT, str(state), *(service.model_dump_json() for service in services)]
+
+    def test_up_and_down(self, tmp_path: Path):
+        events: list[str] = []
+        status = start_detached(tmp_path, self.argv(tmp_path, listener(tmp_path)), seconds=60, on_event=events.append)
+        assert status["status"] == "ready"
+        assert events[0].startswith("web ready at http")
+        assert stop_detached(tmp_path)
+        assert gone(status["pid"])
+        assert gone(status["services"][0]["pid"])
+        assert not stop_detached(tmp_path)
+
+    def test_a_failure_is_reported_to_the_caller(self, tmp_path: Path):
+        with pytest.raises(Unavailable) as caught:
+            start_detached(tmp_path, self.argv(tmp_path, broken(tmp_path, "raise SystemExit(4)")), seconds=60, on_event=print)
+        assert caught.value.code == "ServiceExited"
+
+    def test_down_finds_what_a_killed_supervisor_left(self, tmp_path: Path):
+        status = start_detached(tmp_path, self.argv(tmp_path, listener(tmp_path)), seconds=60, on_event=print)
+        os.kill(status["pid"], signal.SIGKILL)
+        until(lambda: gone(status["pid"]))
+        assert read_status(tmp_path)["status"] == "orphaned"
+        assert stop_detached(tmp_path)
+        until(lambda: gone(status["services"][0]["pid"]))
+
+    def test_a_reused_process_id_is_left_alone(self, tmp_path: Path):
+        start_detached(tmp_path, self.argv(tmp_path, listener(tmp_path)), seconds=60, on_event=print)
+        stop_detached(tmp_path)
+        file = tmp_path / "services.json"
+        bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        try:
+            value = json.loads(file.read_text())
+            value["status"] = "ready"
+            value["services"][0] |= {"pid": bystander.pid, "state": "ready"}
+            file.write_text(json.dumps(value))
+            assert not stop_detached(tmp_path)
+            assert bystander.poll() is None
+        finally:
+            bystander.kill()
+            bystander.wait()
+
+    def test_ctrl_c_in_the_foreground_stops_in_order(self, tmp_path: Path):
+        first, last = listener(tmp_path, "first"), listener(tmp_path, "last", after=("first",))
+        process = subprocess.Popen(self.argv(tmp_path, first, last), stdout=subprocess.PIPE, text=True)
+        until(lambda: (read_status(tmp_path) or {}).get("status") == "ready")
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=30)
+        assert process.returncode == 0
+        assert output.splitlines()[-2:] == ["last stopped", "first stopped"]
+        assert all(gone(s["pid"]) for s in read_status(tmp_path)["services"])
+
+    def test_nothing_was_ever_started(self, tmp_path: Path):
+        with pytest.raises(NotFound, match="NothingStarted"):
+            stop_detached(tmp_path)
+
+
+def test_temporal_starts_with_its_search_attributes_and_keeps_its_database(tmp_path: Path):
+    from temporalio.client import Client
+
+    port, ui, http, metrics = free_ports(4)
+    service = temporal_server.service(
+        database=tmp_path / "temporal.db",
+        port=port,
+        ui_port=ui,
+        http_port=http,
+        metrics_port=metrics,
+        log=tmp_path / "log",
+        search_attributes={"CrKind": "Keyword", "CrVersion": "Int"},
+    )
+
+    async def start() -> None:
+        from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
+
+        client = await Client.connect(service.url)
+        attributes = TypedSearchAttributes([SearchAttributePair(SearchAttributeKey.for_keyword("CrKind"), "run")])
+        await client.start_workflow("Nothing", id="kept", task_queue="nobody", search_attributes=attributes)
+
+    async def find() -> list[str]:
+        client = await Client.connect(service.url)
+        return [(await client.get_workflow_handle("kept").describe()).id]
+
+    import asyncio
+
+    with running([service]):
+        asyncio.run(start())
+    with running([service]):
+        assert asyncio.run(find()) == ["kept"]
