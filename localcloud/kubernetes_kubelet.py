@@ -288,6 +288,7 @@ class Kubelet:
             "SPARK_LOCAL_DIRS": str(local),
             "SPARK_CONF_DIR": str(conf),
             "SPARK_LOCAL_IP": _POD_IP,
+            "CLEANROOM_LOCAL_CORES": str(local_cores(properties)),
             "PYTHONPATH": str(root),
             "PYTHONPYCACHEPREFIX": str(self._state / "pycache"),
             "PYTHONUNBUFFERED": "1",
@@ -380,12 +381,16 @@ class Kubelet:
                 raise
 
 
+def local_cores(properties: dict[str, str]) -> int:
+    """Cores of all executors together."""
+    return int(properties.get("spark.executor.cores", "1")) * int(properties.get("spark.executor.instances", "1"))
+
+
 def submit_arguments(properties: dict[str, str]) -> str:
     """``PYSPARK_SUBMIT_ARGS`` for a driver that hosts its executors' cores and memory in its own process."""
-    cores = int(properties.get("spark.executor.cores", "1")) * int(properties.get("spark.executor.instances", "1"))
     memory = memory_mib(properties.get("spark.driver.memory", "1g"))
     memory += memory_mib(properties.get("spark.executor.memory", "1g")) * int(properties.get("spark.executor.instances", "1"))
-    parts = ["--master", f"local[{cores}]", "--driver-memory", f"{memory}m"]
+    parts = ["--master", f"local[{local_cores(properties)}]", "--driver-memory", f"{memory}m"]
     left_out = ("spark.kubernetes.", "spark.submit.", "spark.executor.", "spark.driver.memory", "spark.driver.cores", "spark.app.id")
     for key, value in sorted(properties.items()):
         if not key.startswith(left_out):

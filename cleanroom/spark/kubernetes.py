@@ -6,11 +6,14 @@ Synchronous, over the official ``kubernetes`` package; call it from threads. Err
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +47,51 @@ class Change:
 
     object: dict[str, Any] | None
     resource_version: str
+
+
+class StopSignal:
+    """Ends watches of other threads at once: cuts the connections on which they wait."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._lock = threading.Lock()
+        self._responses: list[Any] = []
+
+    def is_set(self) -> bool:
+        """Whether :meth:`set` was called."""
+        return self._event.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep until set, at most ``seconds``."""
+        return self._event.wait(seconds)
+
+    def set(self) -> None:
+        """Stop every reader, now and later."""
+        with self._lock:
+            self._event.set()
+            for response in self._responses:
+                _cut(response)
+
+    @contextmanager
+    def reading(self, response: Any) -> Iterator[None]:
+        """Register a response for as long as it is being read."""
+        with self._lock:
+            if self._event.is_set():
+                _cut(response)
+            self._responses.append(response)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._responses.remove(response)
+
+
+def _cut(response: Any) -> None:
+    sock = getattr(getattr(response, "connection", None), "sock", None)
+    if sock is not None:
+        # Already closed by the peer is as good as cut.
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
 
 
 class KubernetesClient:
@@ -159,7 +207,7 @@ class KubernetesClient:
         return list(result["items"])
 
     def changes(
-        self, name: str, *, seconds: float, resource_version: str | None = None, stop: threading.Event | None = None
+        self, name: str, *, seconds: float, resource_version: str | None = None, stop: StopSignal | None = None
     ) -> Iterator[Change]:
         """The application's states, first the present one (unless ``resource_version`` says what is known already), for ``seconds``.
 
@@ -210,7 +258,7 @@ class KubernetesClient:
         return result
 
     def _watch_once(
-        self, name: str, resource_version: str, seconds: float, stop: threading.Event | None
+        self, name: str, resource_version: str, seconds: float, stop: StopSignal | None
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         response = self._call(
             f"watch SparkApplication {name}",
@@ -229,9 +277,7 @@ class KubernetesClient:
             _request_timeout=(5.0, seconds + 15),
         )
         try:
-            for line in _lines(response):
-                if stop and stop.is_set():
-                    return
+            for line in _read(response, stop):
                 if not line:
                     continue
                 event = json.loads(line)
@@ -286,7 +332,21 @@ class KubernetesClient:
                 )
             self._await_pod_change(name, listing["metadata"]["resourceVersion"], remaining)
 
-    def _await_pod_change(self, name: str, resource_version: str, seconds: float) -> None:
+    def await_pod_change(
+        self, name: str, seconds: float, resource_version: str | None = None, *, stop: StopSignal | None = None
+    ) -> str | None:
+        """Wait until a pod of the application changes, at most ``seconds`` (at least 1); the resource version to go on from.
+
+        None as ``resource_version`` starts at the present; None as the result asks to start there again.
+        """
+        version = resource_version or self._pod_list(name)["metadata"]["resourceVersion"]
+        line = self._await_pod_change(name, version, seconds, stop)
+        if line is None:
+            return str(version)
+        found = json.loads(line)
+        return None if found["type"] == "ERROR" else str(found["object"]["metadata"]["resourceVersion"])
+
+    def _await_pod_change(self, name: str, resource_version: str, seconds: float, stop: StopSignal | None = None) -> str | None:
         response = self._call(
             f"watch pods of {name}",
             self._core.list_namespaced_pod,
@@ -299,9 +359,10 @@ class KubernetesClient:
             _request_timeout=(5.0, seconds + 15),
         )
         try:
-            next((line for line in _lines(response) if line), None)
+            return next((line for line in _read(response, stop) if line), None)
         except (urllib3.exceptions.HTTPError, OSError) as error:
             _log.info("watch of pods of %s ended: %s", name, type(error).__name__)
+            return None
         finally:
             response.close()
             response.release_conn()
@@ -379,6 +440,14 @@ class KubernetesClient:
                 cause=f"{type(error).__name__}: {error}",
                 party="operator",
             ) from error
+
+
+def _read(response: Any, stop: StopSignal | None) -> Iterator[str]:
+    with (stop or StopSignal()).reading(response):
+        for line in _lines(response):
+            if stop and stop.is_set():
+                return
+            yield line
 
 
 class _Expired(Exception):

@@ -112,6 +112,7 @@ class PodView(_Model):
     scheduling_message: str | None = None
     policy_host_data: str | None = None
     """SHA-256 of the pod's policy annotation; None without one."""
+    owner_uid: str | None = None
     containers: tuple[ContainerView, ...] = ()
 
     def container(self, name: str) -> ContainerView | None:
@@ -152,7 +153,10 @@ class JobStatus(_Model):
     executors: ExecutorCounts = ExecutorCounts()
     submitted_at: datetime | None = None
     ended_at: datetime | None = None
+    created_at: datetime | None = None
     job_digest: str | None = None
+    driver_host_data: str | None = None
+    """SHA-256 of the policy that the application gives to its driver pod."""
     pods: tuple[PodView, ...] = ()
     events: tuple[EventView, ...] = ()
 
@@ -250,12 +254,33 @@ def outcome_of(status: JobStatus) -> Outcome | None:
             status=status,
             seconds=_seconds(status),
         )
-    stuck = _cannot_start(status)
+    stuck = _unprotected(status) or _cannot_start(status)
     if stuck is not None:
         return stuck
     if status.state == "FAILED":
-        return _why_failed(status)
+        return _orphaned_driver(status) if "already exist" in status.message else _why_failed(status)
     return None
+
+
+def _unprotected(status: JobStatus) -> Outcome | None:
+    """A webhook that was silently not applied (users-and-threats.md S7): the pod has no secrets to lose, but it will never get any."""
+    pod = status.driver()
+    if pod is None or status.driver_host_data is None or pod.policy_host_data == status.driver_host_data:
+        return None
+    text = f"pod {pod.name} carries {'another' if pod.policy_host_data else 'no'} policy than its application gives it"
+    return failed(status, FailureCode.POLICY_MISMATCH, text)
+
+
+def _orphaned_driver(status: JobStatus) -> Outcome | None:
+    """The operator lost track and submitted twice (users-and-threats.md S3): the driver pod of this very application decides."""
+    pod, container = status.driver(), status.driver_container()
+    if pod is None or container is None or pod.owner_uid != status.uid:
+        return _why_failed(status)
+    if container.state != "terminated":
+        return None
+    if container.exit_code != 0:
+        return _why_failed(status)
+    return outcome_of(status.model_copy(update={"state": "COMPLETED", "ended_at": container.finished_at}))
 
 
 def waiting_reason(status: JobStatus) -> str | None:

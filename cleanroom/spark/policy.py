@@ -11,7 +11,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from cleanroom.errors import InvalidInput, Refused
 from cleanroom.identifiers import HexDigest, canonical_json, sha256_hex
@@ -74,14 +74,23 @@ class PodPolicy(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rego: str
-    rego_base64: str
     host_data: HexDigest
+
+    @model_validator(mode="after")
+    def _bound(self) -> PodPolicy:
+        if sha256_hex(self.rego.encode("utf-8")) != self.host_data:
+            raise ValueError("host_data is not the SHA-256 of rego")
+        return self
+
+    @property
+    def rego_base64(self) -> str:
+        """What the pod's annotation carries."""
+        return base64.b64encode(self.rego.encode("utf-8")).decode("ascii")
 
     @staticmethod
     def of(text: str) -> PodPolicy:
         """The policy whose Rego is ``text``."""
-        raw = text.encode("utf-8")
-        return PodPolicy(rego=text, rego_base64=base64.b64encode(raw).decode("ascii"), host_data=sha256_hex(raw))
+        return PodPolicy(rego=text, host_data=sha256_hex(text.encode("utf-8")))
 
 
 class PodPolicies(BaseModel):

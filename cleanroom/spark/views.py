@@ -35,6 +35,8 @@ def job_status(application: dict[str, Any], pods: Iterable[PodView] = (), events
         ),
         submitted_at=_time(status.get("lastSubmissionAttemptTime")),
         ended_at=_time(status.get("terminationTime")),
+        created_at=_time(metadata.get("creationTimestamp")),
+        driver_host_data=_host_data((application["spec"]["driver"].get("annotations") or {}).get(POLICY_ANNOTATION)),
         job_digest=(metadata.get("annotations") or {}).get(JOB_DIGEST_ANNOTATION),
         pods=tuple(pods),
         events=tuple(events),
@@ -55,6 +57,7 @@ def pod_view(pod: dict[str, Any]) -> PodView:
         scheduled=scheduled.get("status") != "False",
         scheduling_message=scheduled.get("message"),
         policy_host_data=_host_data((metadata.get("annotations") or {}).get(POLICY_ANNOTATION)),
+        owner_uid=next((owner["uid"] for owner in metadata.get("ownerReferences") or () if owner.get("kind") == "SparkApplication"), None),
         containers=tuple(
             _container(item) for item in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ()))
         ),

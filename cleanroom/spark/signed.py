@@ -1,0 +1,247 @@
+"""What the Spark service says about itself and about pod policies, and how the clean room checks every word of it.
+
+The service makes one signing key a process. Its attestation report binds the key and the caller's nonce; the key signs the pod
+policies together with the job and the nonce. The clean room verifies the report, the signature and the nonce, and then computes the
+policies itself: a service that is attested but wrong is refused as well.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import secrets
+from collections.abc import Iterable
+from datetime import datetime
+
+import jwt
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from pydantic import BaseModel, ConfigDict, Field
+
+from cleanroom.attestation import (
+    ALLOW_ALL_HOST_DATA,
+    AttestationEvidence,
+    Expectations,
+    TrustStore,
+    Verdict,
+    report_data_for,
+    verify_evidence,
+)
+from cleanroom.errors import Refused
+from cleanroom.identifiers import canonical_json
+from cleanroom.spark.job import JobConfig
+from cleanroom.spark.policy import PodPolicies, pod_policies
+from cleanroom.spark.profile import PodProfile
+
+_ALGORITHM = "ES256"
+_TYPE = "cleanroom-pod-policies+jws"
+MIN_NONCE = 22
+"""Characters of base64url that hold 128 bits."""
+
+
+class ServiceReport(BaseModel):
+    """The service's evidence. ``payload`` is the JSON ``{"nonce", "servicePublicKey"}`` (the key as PEM) exactly as it was bound: the
+    report's data is SHA-256 of its UTF-8 bytes, then 32 zero bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    evidence: AttestationEvidence
+    payload: str = Field(max_length=8192)
+
+
+class SignedPolicies(BaseModel):
+    """Pod policies with the service's statement: a compact JWS over ``{driver, executor, jobDigest, nonce, profileDigest}``, where the
+    first two are the roles' host data."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    policies: PodPolicies
+    statement: str = Field(max_length=8192)
+
+
+class VerifiedService(BaseModel):
+    """A Spark service whose report held: the key that its later statements are checked with, and the evidence for it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    public_key: str
+    """PEM."""
+    host_data: str
+    nonce: str
+    evidence_digest: str
+    verified_at: datetime
+    development: bool
+    """True when the verdict rests on a development root: nothing about this service is confidential."""
+
+
+def new_nonce() -> str:
+    """A fresh challenge: 256 random bits, base64url."""
+    return secrets.token_urlsafe(32)
+
+
+def require_nonce(nonce: str) -> str:
+    """``nonce`` if it is long enough to be one.
+
+    Raises:
+        Refused: ``NonceTooShort``.
+    """
+    if len(nonce) < MIN_NONCE or len(nonce) > 256:
+        raise Refused("NonceTooShort", f"nonce: {len(nonce)} characters; a challenge has {MIN_NONCE} to 256.")
+    return nonce
+
+
+class PolicySigner:
+    """The service's key: made at start, in memory only, so that a report vouches for exactly this process."""
+
+    def __init__(self) -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self.public_key = (
+            self._key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode("ascii")
+        )
+
+    def payload(self, nonce: str) -> str:
+        """What a report for ``nonce`` binds.
+
+        Raises:
+            Refused: ``NonceTooShort``.
+        """
+        return canonical_json({"nonce": require_nonce(nonce), "servicePublicKey": self.public_key}).decode("utf-8")
+
+    def sign(self, job: JobConfig, profile: PodProfile, policies: PodPolicies, nonce: str) -> SignedPolicies:
+        """The service's statement about a job's policies.
+
+        Raises:
+            Refused: ``NonceTooShort``.
+        """
+        content = canonical_json(_statement(job, profile, policies, require_nonce(nonce)))
+        return SignedPolicies(
+            policies=policies, statement=jwt.PyJWS().encode(content, self._key, algorithm=_ALGORITHM, headers={"typ": _TYPE})
+        )
+
+
+def verify_service_report(
+    report: ServiceReport,
+    nonce: str,
+    trust: TrustStore,
+    expected_host_data: Iterable[str],
+    at: datetime,
+    *,
+    expectations: Expectations | None = None,
+) -> tuple[VerifiedService, Verdict]:
+    """Check a service's report from its hardware up to the nonce that we chose.
+
+    Args:
+        report: As received.
+        nonce: The challenge of this very call.
+        trust: Roots and endorsement issuers.
+        expected_host_data: Host data (hex) of the services that we accept; none allows none.
+        at: Instant for validity, with a time zone.
+        expectations: What else must hold (TCB, utility VM …); its bindings are replaced by ours.
+
+    Raises:
+        Refused: With the reason of the first failed check (``HostDataMismatch`` …), ``ServiceReportMalformed`` or ``NonceMismatch``.
+    """
+    demanded = (expectations or Expectations(require_uvm=True, refuse_host_data=ALLOW_ALL_HOST_DATA)).model_copy(
+        update={
+            "host_data": frozenset(value.lower() for value in expected_host_data),
+            "report_data": report_data_for(report.payload.encode("utf-8")),
+        }
+    )
+    verdict = verify_evidence(report.evidence, trust=trust, expectations=demanded, at=at)
+    parsed = verdict.require()
+    # Only now is the payload known to be the guest's own words.
+    try:
+        payload = json.loads(report.payload)
+        found, key = payload["nonce"], payload["servicePublicKey"]
+        if not (isinstance(found, str) and isinstance(key, str)):
+            raise TypeError("members must be strings")
+        _public_key(key)
+    except (ValueError, KeyError, TypeError) as error:
+        raise Refused(
+            "ServiceReportMalformed", "Spark service report: the payload is not {nonce, servicePublicKey}.", cause=str(error)
+        ) from error
+    _require_nonce_match(found, nonce, "Spark service report")
+    service = VerifiedService(
+        public_key=key,
+        host_data=parsed.host_data.hex(),
+        nonce=nonce,
+        evidence_digest=report.evidence.digest(),
+        verified_at=at,
+        development=verdict.development,
+    )
+    return service, verdict
+
+
+def verify_signed_policies(
+    signed: SignedPolicies, service: VerifiedService, job: JobConfig, profile: PodProfile, nonce: str
+) -> PodPolicies:
+    """Check that ``signed`` is the attested service's statement about ``job``, and that its policies are those that we compute ourselves.
+
+    Raises:
+        Refused: ``PolicySignatureInvalid`` (also after a restart of the service: get its report again), ``NonceMismatch``,
+            ``PolicyJobMismatch`` (made for another job or another image), ``PodPolicyMismatch`` (not what the job gives).
+    """
+    try:
+        decoded = jwt.PyJWS().decode_complete(signed.statement, _public_key(service.public_key), algorithms=[_ALGORITHM])
+        if decoded["header"].get("typ") != _TYPE:
+            raise ValueError("typ is of another kind of statement")
+        statement = json.loads(decoded["payload"])
+    except (jwt.PyJWTError, ValueError) as error:
+        raise Refused(
+            "PolicySignatureInvalid",
+            "pod policies: not signed by the key that the Spark service's report binds.",
+            cause=f"{type(error).__name__}: {error}",
+            hint="The service may have restarted since its report: attest it again, then ask for the policies again.",
+        ) from error
+    expected_policies = pod_policies(job, profile)
+    expected = _statement(job, profile, expected_policies, nonce)
+    if not isinstance(statement, dict) or set(statement) != set(expected):
+        raise Refused("PolicySignatureInvalid", "pod policies: the service's statement has not the agreed members.")
+    _require_nonce_match(str(statement["nonce"]), nonce, "pod policies")
+    for member, what in (("jobDigest", "job"), ("profileDigest", "image and pod profile")):
+        if statement[member] != expected[member]:
+            raise Refused(
+                "PolicyJobMismatch",
+                f"pod policies: made for another {what} than ours.",
+                details={"member": member, "expected": expected[member], "actual": statement[member]},
+                party="operator",
+            )
+    differing = [
+        role
+        for role, ours, theirs in (
+            ("driver", expected_policies.driver, signed.policies.driver),
+            ("executor", expected_policies.executor, signed.policies.executor),
+        )
+        if ours.rego != theirs.rego or statement[role] != ours.host_data
+    ]
+    if differing:
+        raise Refused(
+            "PodPolicyMismatch",
+            f"pod policies: the {' and '.join(differing)} policy is not what the job and the image give.",
+            hint="The Spark service runs other code than the clean room, or is configured for another image.",
+            party="operator",
+            details={"expected": {"driver": expected["driver"], "executor": expected["executor"]}, "signed": statement},
+        )
+    return expected_policies
+
+
+def _statement(job: JobConfig, profile: PodProfile, policies: PodPolicies, nonce: str) -> dict[str, str]:
+    return {
+        "driver": policies.driver.host_data,
+        "executor": policies.executor.host_data,
+        "jobDigest": job.digest(),
+        "nonce": nonce,
+        "profileDigest": profile.digest(),
+    }
+
+
+def _require_nonce_match(found: str, wanted: str, what: str) -> None:
+    if not hmac.compare_digest(found.encode(), require_nonce(wanted).encode()):
+        raise Refused("NonceMismatch", f"{what}: answers another challenge than ours; it may be a replay.")
+
+
+def _public_key(pem: str) -> ec.EllipticCurvePublicKey:
+    key = serialization.load_pem_public_key(pem.encode("utf-8"))
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise ValueError("the key is not EC P-256")
+    return key
