@@ -1,0 +1,191 @@
+"""Workers on a real server: connect by profile, announce themselves, stop on a signal, hand their work over; retries and search
+attributes on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from temporalio.testing import WorkflowEnvironment
+
+from cleanroom.errors import InvalidInput, NotFound, Unavailable
+from cleanroom.settings import TemporalSettings
+from cleanroom.temporal import attributes
+from cleanroom.temporal.client import connect
+from cleanroom.temporal.workers import WorkerSpec, create_worker, replayer, run_worker
+from tests.codec_models import Note
+from tests.lifecycle_workflows import ACTIVITIES, WORKFLOWS, Counting, Polling
+from tests.temporal_env import TEST_KEYRING, temporal_env, time_skipping_env, unique
+
+pytestmark = pytest.mark.scenario
+_ = (temporal_env, time_skipping_env)
+
+
+@pytest.fixture
+def profile(tmp_path: Path, temporal_env: WorkflowEnvironment) -> TemporalSettings:
+    address = temporal_env.client.service_client.config.target_host
+    config = tmp_path / "temporal.toml"
+    config.write_text(f'[profile.test]\naddress = "{address}"\nnamespace = "default"\n')
+    TEST_KEYRING.save(tmp_path / "keyring.json")
+    return TemporalSettings(config_file=config, profile="test", keyring_file=tmp_path / "keyring.json")
+
+
+@contextlib.asynccontextmanager
+async def worker_process(profile: TemporalSettings, queue: str, ready: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    arguments = [str(profile.config_file), str(profile.keyring_file), queue, str(ready), "0"]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.lifecycle_worker", *arguments, stderr=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[2]
+    )
+    try:
+        async with asyncio.timeout(30):
+            while not ready.exists():
+                assert process.returncode is None, (await process.stderr.read()).decode() if process.stderr else ""
+                await asyncio.sleep(0.02)
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def stopped(process: asyncio.subprocess.Process, number: signal.Signals) -> str:
+    """Signal a worker and return what it said until it ended by itself."""
+    process.send_signal(number)
+    _, error = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == 0, error.decode()
+    return error.decode()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_stopped_worker_hands_its_position_to_the_next(
+    temporal_env: WorkflowEnvironment, profile: TemporalSettings, tmp_path: Path, number: signal.Signals
+) -> None:
+    queue, ready = unique("lifecycle"), tmp_path / "ready"
+    handle = await temporal_env.client.start_workflow(Counting.run, Note(text="n", number=40), id=unique("counting"), task_queue=queue)
+    async with worker_process(profile, queue, ready) as process:
+
+        async def counted() -> bool:
+            description = await handle.describe()
+            return any(pending.heartbeat_details.payloads for pending in description.raw_description.pending_activities)
+
+        async with asyncio.timeout(20):
+            while not await counted():
+                await asyncio.sleep(0.02)
+        log = await stopped(process, number)
+    assert f"worker lifecycle got {number.name}" in log
+    assert "worker lifecycle stopped" in log
+    assert "Traceback" not in log.split("stopping")[0]
+    assert not ready.exists()
+    async with worker_process(profile, queue, ready):
+        # Position 20 was recorded within the SDK's throttle of 5 s: it arrived because stopping flushes.
+        assert await asyncio.wait_for(handle.result(), 20) == [20, 40]
+
+
+async def test_health_ready_and_resources(temporal_env: WorkflowEnvironment, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    events: list[str] = []
+
+    @contextlib.asynccontextmanager
+    async def resource(name: str) -> AsyncIterator[None]:
+        events.append(f"open {name}")
+        yield
+        events.append(f"close {name}")
+
+    caplog.set_level("INFO", logger="cleanroom.worker")
+    stop, ready = asyncio.Event(), tmp_path / "ready"
+    spec = WorkerSpec("health", unique("health"), WORKFLOWS, ACTIVITIES, ready_file=ready, health_port=0)
+    running = asyncio.create_task(run_worker(temporal_env.client, spec, resources=[resource("a"), resource("b")], stop=stop))
+    async with asyncio.timeout(20):
+        while not ready.exists():
+            await asyncio.sleep(0.01)
+    url = next(word for word in caplog.text.split() if word.startswith("http://"))
+    async with httpx.AsyncClient() as http:
+        answer = await http.get(url)
+    assert (answer.status_code, answer.json()["status"], answer.json()["worker"]) == (200, "ok", "health")
+    stop.set()
+    await asyncio.wait_for(running, 30)
+    assert events == ["open a", "open b", "close b", "close a"]
+    assert not ready.exists()
+
+
+async def test_virtual_time_polls_by_retry_and_search_attributes(time_skipping_env: WorkflowEnvironment) -> None:
+    queue, client = unique("polling"), time_skipping_env.client
+    async with create_worker(client, WorkerSpec("polling", queue, WORKFLOWS, ACTIVITIES)):
+        handle = await client.start_workflow(
+            Polling.run,
+            Note(text="n", number=100),
+            id=unique("polling"),
+            task_queue=queue,
+            search_attributes=attributes.start_attributes(
+                kind="query", collaboration="flights", digest="ab" * 32, pending_for=["contosso"]
+            ),
+        )
+        result = await asyncio.wait_for(handle.result(), 30)
+        assert result == {"attempts": 100, "days": 30}
+        history = await handle.fetch_history()
+        scheduled = [event for event in history.events if event.HasField("activity_task_scheduled_event_attributes")]
+        assert len(scheduled) == 2, "polling by retries leaves no history"
+        described = await handle.describe()
+        assert described.typed_search_attributes[attributes.STAGE] == "done"
+        assert described.typed_search_attributes[attributes.DIGEST] == "abababababab"
+        assert attributes.PENDING_FOR not in described.typed_search_attributes
+        await replayer(WORKFLOWS, keyring=TEST_KEYRING, namespace=client.namespace).replay_workflow(history)
+
+
+async def test_the_inbox_query(temporal_env: WorkflowEnvironment) -> None:
+    collaboration = unique("c")
+    handle = await temporal_env.client.start_workflow(
+        Counting.run,
+        Note(text="n"),
+        id=unique("inbox"),
+        task_queue=unique("nobody"),
+        search_attributes=attributes.start_attributes(collaboration=collaboration, pending_for=["litware", "contosso"]),
+    )
+
+    async def found(user: str) -> list[str]:
+        query = f"CrPendingFor = '{user}' AND CrCollab = '{collaboration}'"
+        return [item.id async for item in temporal_env.client.list_workflows(query)]
+
+    async with asyncio.timeout(10):
+        while not await found("contosso"):
+            await asyncio.sleep(0.02)
+    assert await found("contosso") == [handle.id]
+    assert await found("fabrikam") == []
+    await handle.terminate()
+
+
+class TestConnect:
+    async def test_by_profile(self, profile: TemporalSettings) -> None:
+        client = await connect(profile, identity="me")
+        assert client.identity == "me"
+        assert client.data_converter.payload_codec is not None
+        assert [item async for item in client.list_workflows("WorkflowId = 'none'")] == []
+
+    @pytest.mark.parametrize(
+        ("change", "kind", "code"),
+        [
+            ({"profile": "other"}, InvalidInput, "TemporalProfileInvalid"),
+            ({"config_file": "broken"}, InvalidInput, "TemporalProfileInvalid"),
+            ({"keyring_file": "missing"}, NotFound, "SecretFileNotFound"),
+            ({"config_file": "closed"}, Unavailable, "TemporalUnavailable"),
+        ],
+    )
+    async def test_what_is_wrong_is_named(
+        self, profile: TemporalSettings, tmp_path: Path, change: dict[str, Any], kind: type[Exception], code: str
+    ) -> None:
+        (tmp_path / "broken").write_text("not = [toml")
+        (tmp_path / "closed").write_text('[profile.test]\naddress = "127.0.0.1:1"\n')
+        settings = profile.model_copy(update={key: value if key == "profile" else tmp_path / value for key, value in change.items()})
+        with pytest.raises(kind, match=code):
+            await connect(settings)
+
+
+def test_graceful_period_is_not_zero() -> None:
+    assert WorkerSpec("n", "q").graceful_shutdown > timedelta(0)
