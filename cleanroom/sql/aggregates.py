@@ -9,7 +9,7 @@ from sqlglot import exp
 from cleanroom.sql.expressions import only, position_of, result_type
 from cleanroom.sql.floors import Floors
 from cleanroom.sql.lexical import MARK, Refusal
-from cleanroom.sql.values import ATOM, Scope, Value
+from cleanroom.sql.values import ATOM, ROWS, Scope, Value
 from cleanroom.sql.vocabulary import COUNTING, FUNCTIONS, MIXING
 
 _COMPOSED = COUNTING | MIXING | {"MIN", "MAX"}
@@ -80,7 +80,9 @@ class Aggregates(Floors):
                 sets.append(f"({', '.join(key.sql for key in inner)})")
             texts.append(f"GROUPING SETS({', '.join(sets)})")
         if many and group.expressions and "grouping_sets" in many:
-            raise Refusal("ClauseNotAllowed", "GROUPING SETS beside other group keys is not allowed; write every set out", position_of(group))
+            raise Refusal(
+                "ClauseNotAllowed", "GROUPING SETS beside other group keys is not allowed; write every set out", position_of(group)
+            )
         scope.group_text = "\nGROUP BY " + ", ".join(texts)
         return keys
 
@@ -148,7 +150,8 @@ class Aggregates(Floors):
             sql,
             result_type(FUNCTIONS[name], args) if args else "long",
             ATOM,
-            origins=frozenset((view, column, how) for arg in args for view, column, _ in arg.origins),
+            origins=frozenset((view, column, how) for arg in args for view, column, _ in arg.origins)
+            or frozenset((view, ROWS, how) for view in scope.views),
             exposed=self.still_exposed(name, args, scope, floored),
             degree=degree,
             aggregated=True,
@@ -191,7 +194,9 @@ class Aggregates(Floors):
         if not self.allow_aggregate or self.aggregate:
             raise Refusal("AggregateNotAllowedHere", "a window function is not allowed here", position_of(node))
         if scope.slots and (scope.group_keys is None or scope.keyed):
-            raise Refusal("WindowOverFloor", "a window over rows under a privacy floor is not allowed; aggregate them first", position_of(node))
+            raise Refusal(
+                "WindowOverFloor", "a window over rows under a privacy floor is not allowed; aggregate them first", position_of(node)
+            )
         call = node.this
         if not isinstance(call, exp.Anonymous) or not isinstance(call.this, str) or not call.this.startswith(MARK):
             raise Refusal("FunctionNotAllowed", "this function is not allowed over a window", position_of(node))

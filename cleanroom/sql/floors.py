@@ -26,7 +26,7 @@ from sqlglot import exp
 from cleanroom.sql.expressions import position_of
 from cleanroom.sql.lexical import Refusal
 from cleanroom.sql.relations import Relations
-from cleanroom.sql.values import Scope, Slot, Source, Value
+from cleanroom.sql.values import SUM, Scope, Slot, Source, Value, wrap
 from cleanroom.sql.vocabulary import COUNTING, MIXING
 
 MAX_CELLS = 32
@@ -53,7 +53,9 @@ class Floors(Relations):
             raise Refusal("JoinOverFloor", "a FULL JOIN of rows under a privacy floor is not allowed", position_of(node))
         if word == "LEFT ANTI JOIN":
             if mine:
-                raise Refusal("JoinOverFloor", "rows that are absent from data under a privacy floor cannot be told apart", position_of(node))
+                raise Refusal(
+                    "JoinOverFloor", "rows that are absent from data under a privacy floor cannot be told apart", position_of(node)
+                )
             return
         if word == "LEFT SEMI JOIN":
             scope.slots[slots:] = [self._carry(slot, scope, right, node) for slot in mine]
@@ -85,7 +87,9 @@ class Floors(Relations):
                 if inner.sql == slot.ref and inner.raw and outer.raw and right.alias not in outer.sources:
                     return Slot(slot.view, slot.identity, outer.sql)
         raise Refusal(
-            "JoinOverFloor", f"rows of {slot.view} are under a privacy floor: filter by its identity column {slot.identity}", position_of(node)
+            "JoinOverFloor",
+            f"rows of {slot.view} are under a privacy floor: filter by its identity column {slot.identity}",
+            position_of(node),
         )
 
     def check_rows(self, scope: Scope, node: exp.Expression) -> None:
@@ -134,14 +138,18 @@ class Floors(Relations):
             if view is None or view.may_output(column):
                 continue
             if column in view.identity_columns:
-                raise Refusal("IdentityInOutput", f"{what} {column}: it identifies persons of {view.name} and cannot be part of a result", where)
-            raise Refusal("OutputColumnNotAllowed", f"{what} {column}: the owner of {view.name} does not allow its values in a result", where)
+                raise Refusal(
+                    "IdentityInOutput", f"{what} {column}: it identifies persons of {view.name} and cannot be part of a result", where
+                )
+            raise Refusal(
+                "OutputColumnNotAllowed", f"{what} {column}: the owner of {view.name} does not allow its values in a result", where
+            )
 
     def protected_aggregate(self, name: str, args: list[Value], distinct: bool, scope: Scope, node: exp.Expression) -> None:
         """Whether an aggregate over protected rows, in a release, may be computed."""
         matched = frozenset(text for arg in args for text in arg.matched)
         for text in matched:
-            scope.cells[(text,)] = True
+            scope.cells[(f"({text})",)] = True
         at = position_of(node)
         if name in ("COUNT", "APPROX_COUNT_DISTINCT"):
             if not all(arg.degree == 0 or arg.raw or (arg.degree is not None and not distinct) for arg in args):
@@ -188,8 +196,8 @@ class Floors(Relations):
             if condition.degree is None and not condition.origins:
                 listed = False
             for text in condition.matched:
-                scope.cells[(text,)] = True
-        key = tuple(condition.sql for condition in conditions)
+                scope.cells[(f"({text})",)] = True
+        key = tuple(wrap(condition, SUM) for condition in conditions)
         scope.cells[key] = scope.cells.get(key, False) or not listed
 
     def floor_conditions(self, scope: Scope, node: exp.Expression) -> list[str]:
@@ -208,11 +216,11 @@ class Floors(Relations):
                 f"the conditions inside the aggregates divide each group into {total} parts; the limit is {MAX_CELLS}",
                 position_of(node),
             )
-        if divisions and floor > 1 or strict:
+        if (divisions and floor > 1) or strict:
             for parts in itertools.product(*divisions):
                 condition = " AND ".join(parts)
                 for ref, matched in identities.items():
-                    if matched and f"(({matched}) IS NOT TRUE)" in parts:
+                    if matched and f"({matched}) IS NOT TRUE" in parts:
                         continue  # rows without a person of this view
                     count = f"COUNT(DISTINCT CASE WHEN {condition} THEN {ref} END)"
                     conditions.append(f"{count} >= {floor}" if strict else f"{count} NOT BETWEEN 1 AND {floor - 1}")
@@ -221,8 +229,8 @@ class Floors(Relations):
     @staticmethod
     def _part(key: tuple[str, ...], index: int) -> str:
         """Condition of the rows that fall into branch ``index`` of a CASE (the last is ELSE); never unknown."""
-        before = [f"(({text}) IS NOT TRUE)" for text in key[:index]]
-        return " AND ".join([*before, *([f"(({key[index]}) IS TRUE)"] if index < len(key) else [])])
+        before = [f"{text} IS NOT TRUE" for text in key[:index]]
+        return " AND ".join([*before, *([f"{key[index]} IS TRUE"] if index < len(key) else [])])
 
     @staticmethod
     def still_exposed(name: str, args: Sequence[Value], scope: Scope, floored: set[str]) -> frozenset[tuple[str, str]]:

@@ -58,7 +58,9 @@ class Checker(Queries):
                 position_of(node),
             )
         if not last:
-            raise Refusal("SelectNotLast", "only the last segment is a SELECT; the segments before it make temporary views", position_of(node))
+            raise Refusal(
+                "SelectNotLast", "only the last segment is a SELECT; the segments before it make temporary views", position_of(node)
+            )
         result = self.query(node, None, hidden=False)
         return result.sql, None, result
 
@@ -72,7 +74,12 @@ class Checker(Queries):
         if last:
             raise Refusal("LastSegmentNotSelect", "the last segment must be a SELECT: its rows are the result", position_of(node))
         target = node.this
-        if not isinstance(target, exp.Table) or target.args.get("db") or target.args.get("catalog") or not isinstance(target.this, exp.Identifier):
+        if (
+            not isinstance(target, exp.Table)
+            or target.args.get("db")
+            or target.args.get("catalog")
+            or not isinstance(target.this, exp.Identifier)
+        ):
             raise Refusal("StatementNotAllowed", "a temporary view has one plain name and no column list", position_of(node))
         only(target, "this")
         if not isinstance(node.args.get("expression"), exp.Query):
@@ -176,7 +183,11 @@ def _check_shape(segments: Sequence[QuerySegment]) -> list[Reason]:
         return [Reason(code="QueryTooLarge", message=f"the query has {len(segments)} segments; the limit is {MAX_SEGMENTS}")]
     highest = segments[-1].execution_sequence
     if sum(segment.execution_sequence == highest for segment in segments) != 1:
-        return [Reason(code="LastSegmentNotSingle", message="the highest executionSequence must have exactly one segment: its rows are the result")]
+        return [
+            Reason(
+                code="LastSegmentNotSingle", message="the highest executionSequence must have exactly one segment: its rows are the result"
+            )
+        ]
     return []
 
 
@@ -191,7 +202,9 @@ def _check_conditions(checker: Checker, segment: QuerySegment, result: Result, v
             raise Refusal("PostFilterNotAllowed", "postFilters apply to the last segment; this one makes a view")
         field = next((field for field in result.fields if field.name == post.column_name), None)
         if field is None:
-            raise Refusal("UnknownColumn", f"postFilters: the result has no column {post.column_name[:80]!r} (names are case-sensitive here)")
+            raise Refusal(
+                "UnknownColumn", f"postFilters: the result has no column {post.column_name[:80]!r} (names are case-sensitive here)"
+            )
         if field.type not in _NUMERIC:
             raise Refusal("TypeNotAllowed", f"postFilters: {field.name} is {field.type}; a filter compares numbers")
 
@@ -207,7 +220,11 @@ def _unstable(rewritten: Sequence[RewrittenSegment], catalog: Catalog) -> Reason
             sql = ""
         if checker.notes or sql != segment.sql:
             why = f" ({checker.notes[0].code}: {checker.notes[0].message})" if checker.notes else ""
-            return Reason(code="UnstableRendering", message=f"the rewritten query does not read back as itself; refused to be safe{why}", segment=index)
+            return Reason(
+                code="UnstableRendering",
+                message=f"the rewritten query does not read back as itself; refused to be safe{why}",
+                segment=index,
+            )
     return None
 
 

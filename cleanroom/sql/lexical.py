@@ -50,7 +50,7 @@ _BANNED = {
 _STANDARD_FORM = {"SUBSTRING": TokenType.FROM, "SUBSTR": TokenType.FROM, "TRIM": TokenType.FROM, "POSITION": TokenType.IN}
 
 
-class Refusal(Exception):  # noqa: N818 (a decision about the query, not an error of ours)
+class Refusal(Exception):
     """Carries one :class:`Reason` out of the checker; never leaves this package."""
 
     def __init__(self, code: str, message: str, position: Position | None = None) -> None:

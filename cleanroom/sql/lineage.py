@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from cleanroom.sql.catalog import Catalog
 from cleanroom.sql.lexical import strip_invisible
-from cleanroom.sql.values import Origin, Result
+from cleanroom.sql.values import ROWS, Origin, Result
 from cleanroom.sql.verdict import AppliedFloor, Lineage, OutputLineage, RewrittenSegment, SourceUse
 
 
@@ -18,7 +18,10 @@ def lineage_of(
     for view in catalog.views:
         for column in view.columns:
             order[view.name.lower(), column.name.lower()] = (view.name, column.name)
-    inputs = tuple(SourceUse(view=view, column=column, uses=tuple(sorted(uses[key]))) for key, (view, column) in order.items() if key in uses)
+        order[view.name.lower(), ROWS] = (view.name, ROWS)
+    inputs = tuple(
+        SourceUse(view=view, column=column, uses=tuple(sorted(uses[key]))) for key, (view, column) in order.items() if key in uses
+    )
     outputs = tuple(
         OutputLineage(name=field.name, type=field.type, sources=tuple(_sources(field.origins, order))) for field in result.fields
     )
@@ -56,7 +59,9 @@ def card_of(lineage: Lineage, segments: Sequence[RewrittenSegment]) -> str:
     lines.append("floors")
     for floor in lineage.floors:
         owner = f" ({_name(floor.owner)})" if floor.owner else ""
-        lines.append(f"  {_name(floor.view)}{owner}: every row is of at least {floor.min_group_size} distinct {_name(floor.identity_column)}")
+        lines.append(
+            f"  {_name(floor.view)}{owner}: every row is of at least {floor.min_group_size} distinct {_name(floor.identity_column)}"
+        )
     if not lineage.floors:
         lines.append("  none")
     for segment in segments:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sqlglot import exp
 
 from cleanroom.sql.aggregates import Aggregates
-from cleanroom.sql.expressions import only, position_of
+from cleanroom.sql.expressions import flatten, only, position_of
 from cleanroom.sql.lexical import Refusal
 from cleanroom.sql.relations import HIDDEN
 from cleanroom.sql.values import NO_COLUMNS, OutField, Result, Scope, Slot, Value, quote, widest
@@ -92,7 +92,7 @@ class Queries(Aggregates):
             OutField(name, field.type, field.origins, field.exposed, field.degree, field.raw, field.identity)
             for field, name in zip(result.fields, columns, strict=True)
         ]
-        return Result(sql, fields, result.slots, result.releases, result.multiplied)
+        return Result(sql, fields, result.slots, result.releases, result.views, result.multiplied)
 
     # -- SELECT ---------------------------------------------------------------------------------------------------
 
@@ -120,7 +120,13 @@ class Queries(Aggregates):
         items: list[tuple[exp.Expression | Value, str]] = []
         for item in node.expressions:
             target = item.this if isinstance(item, exp.Alias) else item
-            star = item if isinstance(item, exp.Star) else item.this if isinstance(item, exp.Column) and isinstance(item.this, exp.Star) else None
+            star = (
+                item
+                if isinstance(item, exp.Star)
+                else item.this
+                if isinstance(item, exp.Column) and isinstance(item.this, exp.Star)
+                else None
+            )
             if star is not None:
                 items.extend((value, value.name) for value in self._star(item, star, scope))
                 continue
@@ -154,7 +160,9 @@ class Queries(Aggregates):
                         found.append(value)
         known = {value.name.lower() for value in found}
         if left_out - known:
-            raise Refusal("UnknownColumn", f"EXCEPT names columns that are not there: {', '.join(sorted(left_out - known))}", position_of(item))
+            raise Refusal(
+                "UnknownColumn", f"EXCEPT names columns that are not there: {', '.join(sorted(left_out - known))}", position_of(item)
+            )
         if not scope.sources:
             raise Refusal("UnknownRelation", "* needs a FROM", position_of(item))
         self.context = "output"
@@ -179,7 +187,13 @@ class Queries(Aggregates):
                     self.note(refusal)
                     value = Value("NULL", "unknown")
             if scope.group_keys is not None and value.free:
-                self.note(Refusal("NotGrouped", f"{name}: neither in GROUP BY nor inside an aggregate", None if isinstance(item, Value) else position_of(item)))
+                self.note(
+                    Refusal(
+                        "NotGrouped",
+                        f"{name}: neither in GROUP BY nor inside an aggregate",
+                        None if isinstance(item, Value) else position_of(item),
+                    )
+                )
             out.append((name, value))
             if name.lower() in later:
                 scope.aliases[name.lower()] = later[name.lower()]
@@ -192,10 +206,11 @@ class Queries(Aggregates):
         if node.args.get("having") is not None:
             only(node.args["having"], "this")
             self.context = "filter"
-            value = self.value(node.args["having"].this, scope)
-            if value.free:
-                raise Refusal("NotGrouped", "HAVING may read group keys and aggregates only", position_of(node.args["having"]))
-            having.append(value.sql if value.level >= 2 else f"({value.sql})")
+            for part in flatten(node.args["having"].this, exp.And):
+                value = self.value(part, scope)
+                if value.free:
+                    raise Refusal("NotGrouped", "HAVING may read group keys and aggregates only", position_of(node.args["having"]))
+                having.append(value.sql if value.level >= 2 else f"({value.sql})")
         order = self._order(node, scope, values)
         release = bool(scope.slots) and scope.group_keys is not None and not scope.keyed
         if distinct and scope.slots and not release:
@@ -227,7 +242,7 @@ class Queries(Aggregates):
         sql += order + self._limit(node)
         fields = [self._field(name, value, bool(scope.slots)) for name, value in values]
         named = [Slot(s.view, s.identity, HIDDEN + str(i), column=s.column, outer=s.outer) for i, s in enumerate(slots)]
-        return Result(sql, fields, named, scope.releases, scope.multiplied and not release)
+        return Result(sql, fields, named, scope.releases, scope.views, scope.multiplied and not release)
 
     def _slots(self, scope: Scope, values: list[tuple[str, Value]]) -> list[Slot]:
         """The scope's slots, each by a column that the SELECT may still name, and where it stands in the output or outside."""
@@ -248,7 +263,9 @@ class Queries(Aggregates):
     @staticmethod
     def _field(name: str, value: Value, protected: bool) -> OutField:
         degree = None if value.matched or (value.windowed and value.degree != 0) else value.degree
-        return OutField(name, value.type, value.origins, value.exposed, degree, value.raw and not value.matched, value.identity and protected)
+        return OutField(
+            name, value.type, value.origins, value.exposed, degree, value.raw and not value.matched, value.identity and protected
+        )
 
     @staticmethod
     def _distinct(node: exp.Expression) -> bool:
@@ -337,7 +354,8 @@ class Queries(Aggregates):
             raise Refusal("LimitOverFloor", "LIMIT over rows under a privacy floor is not allowed; aggregate them first", position_of(node))
         named = [Slot(slot.view, slot.identity, HIDDEN + str(index)) for index, slot in enumerate(slots)]
         releases = frozenset(pair for branch in branches for pair in branch.releases)
-        return Result(sql, fields, named, releases, multiplied=not slots)
+        views = frozenset(view for branch in branches for view in branch.views)
+        return Result(sql, fields, named, releases, views, multiplied=not slots)
 
     def _check_union_floor(self, node: exp.Expression, word: str, branches: list[Result], slots: list[Slot]) -> None:
         if not slots:
@@ -389,8 +407,11 @@ class Queries(Aggregates):
         result = self.query(node, box, hidden=False)
         if result.releases:
             if box.outer_reads:
-                raise Refusal("DifferencingRisk", "an aggregate under a privacy floor may not depend on the rows around it", position_of(node))
+                raise Refusal(
+                    "DifferencingRisk", "an aggregate under a privacy floor may not depend on the rows around it", position_of(node)
+                )
             scope.releases |= result.releases
+        scope.views |= result.views
         return result, box.outer_reads
 
     def _no_rows(self, result: Result, node: exp.Expression) -> None:

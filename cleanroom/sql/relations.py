@@ -13,7 +13,7 @@ from sqlglot import exp
 from cleanroom.sql.catalog import COLUMN_NAME, RELATION_NAME, Catalog, View
 from cleanroom.sql.expressions import Expressions, flatten, only, position_of
 from cleanroom.sql.lexical import MARK, Refusal, strip_invisible
-from cleanroom.sql.values import Result, Scope, Slot, Source, Value, quote
+from cleanroom.sql.values import ROWS, Result, Scope, Slot, Source, Value, quote
 from cleanroom.sql.vocabulary import FUNCTIONS
 
 HIDDEN = "__cr_id_"
@@ -169,6 +169,8 @@ class Relations(Expressions):
         scope.sources[written.lower()] = source
         exact = {column.name.lower(): column.name for column in view.columns}
         scope.slots.extend(Slot(key, name, f"{quote(alias)}.{quote(exact[name])}") for name in identities)
+        scope.views |= {key}
+        self.uses.setdefault((key, ROWS), set()).add("rows")
         return source
 
     def _source(self, written: str, result: Result, columns: list[str], scope: Scope) -> Source:
@@ -199,6 +201,7 @@ class Relations(Expressions):
         scope.sources[written.lower()] = source
         scope.slots.extend(Slot(slot.view, slot.identity, f"{quote(alias)}.{quote(slot.ref)}") for slot in result.slots)
         scope.releases |= result.releases
+        scope.views |= result.views
         scope.multiplied = scope.multiplied or result.multiplied
         return source
 

@@ -17,6 +17,9 @@ Origin = tuple[str, str, str]
 """View, column (both lower case), and how: ``value``, ``computed``, or the name of an aggregate."""
 Column = tuple[str, str]
 
+ROWS = "*"
+"""Stands for a column where rows are read or counted."""
+
 NOTHING: frozenset[Origin] = frozenset()
 NO_COLUMNS: frozenset[Column] = frozenset()
 NO_TEXT: frozenset[str] = frozenset()
@@ -122,6 +125,8 @@ class Result:
     slots: list[Slot] = field(default_factory=list)
     releases: frozenset[tuple[int, str]] = frozenset()
     """Number of the release and view that it covers, for each."""
+    views: frozenset[str] = NO_TEXT
+    """Input views that the rows come from, lower case."""
     multiplied: bool = False
     """Holds rows that the text itself made (constants, unions, explode), so that joining it could copy protected rows at will."""
 
@@ -144,8 +149,26 @@ class Scope:
     """Names in force inside one SELECT, and what is known about its rows."""
 
     __slots__ = (
-        "aliases", "cells", "dropped", "equalities", "outer_equalities", "group_keys", "group_text", "keyed", "links", "merged", "multiplied", "outer_reads", "parent", "raw_keys", "releases",
-        "slots", "sources", "unions", "windows",
+        "aliases",
+        "cells",
+        "dropped",
+        "equalities",
+        "group_keys",
+        "group_text",
+        "keyed",
+        "links",
+        "merged",
+        "multiplied",
+        "outer_equalities",
+        "outer_reads",
+        "parent",
+        "raw_keys",
+        "releases",
+        "slots",
+        "sources",
+        "unions",
+        "views",
+        "windows",
     )  # fmt: skip
 
     def __init__(self, parent: Scope | None = None) -> None:
@@ -162,6 +185,8 @@ class Scope:
         self.slots: list[Slot] = []
         self.releases: frozenset[tuple[int, str]] = frozenset()
         self.multiplied = False
+        self.views: frozenset[str] = NO_TEXT
+        """Input views that the rows come from."""
         self.windows: dict[str, exp.Expression] = {}
         self.unions: dict[str, str] = {}
         """Columns known to be equal in every row: text of a reference to the text of its representative."""

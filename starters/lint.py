@@ -1,0 +1,94 @@
+"""``cleanroom query lint``: what the gate says about a query, before anybody is asked to approve it.
+
+Mounted by the command line as ``cleanroom query lint``; also callable alone: ``python -m starters.lint --sql FILE --catalog FILE``.
+"""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cleanroom.documents.query import QuerySegment, QuerySegments
+from cleanroom.errors import CleanRoomError, InvalidInput, NotFound
+from cleanroom.sql import Catalog, GateVerdict, Reason, analyse, strip_invisible
+from cleanroom.sql.lexical import Refusal, split_statements
+
+EXIT_REFUSED = 4
+
+
+class Output(StrEnum):
+    """How the verdict is printed."""
+
+    text = "text"
+    json = "json"
+
+
+def verdict_of(sql: str, catalog: Catalog) -> GateVerdict:
+    """The verdict over the text of a file: ``;``-separated statements in order, or the JSON ``{"segments": […]}`` of a query document."""
+    if sql.lstrip().startswith("{"):
+        try:
+            document = QuerySegments.model_validate_json(sql)
+        except ValueError as error:
+            first = str(error).splitlines()[-1] if str(error) else "not JSON"
+            raise InvalidInput("InvalidQueryFormat", f"the file looks like JSON and holds no query segments: {first}") from error
+        return analyse(document.segments, catalog)
+    try:
+        statements = split_statements(sql)
+    except Refusal as refusal:
+        return GateVerdict(allowed=False, reasons=(refusal.reason(0),))
+    if not statements:
+        return GateVerdict(allowed=False, reasons=(Reason(code="EmptyQuery", message="the file holds no statement"),))
+    return analyse([QuerySegment(execution_sequence=index + 1, data=text) for index, text in enumerate(statements)], catalog)
+
+
+def lint(
+    sql: Annotated[Path, typer.Option("--sql", help="File with the query: statements separated by ';', or segments as JSON.")],
+    catalog: Annotated[Path, typer.Option("--catalog", help="Catalogue of views, allowed columns and floors (JSON).")],
+    output: Annotated[Output, typer.Option("--output", "-o", help="text: the card that approvers see; json: {allowed, reasons, lineage, rewritten}.")] = Output.text,
+) -> None:
+    """Check a query against a catalogue and show what would run.
+
+    Exit codes: 0 allowed, 2 bad input, 3 file missing, 4 refused.
+
+    Example: cleanroom query lint --sql overlap.sql --catalog catalog.json --output json
+    """
+    try:
+        verdict = verdict_of(_read(sql, "--sql"), Catalog.parse(_read(catalog, "--catalog")))
+    except CleanRoomError as error:
+        if output is Output.json:
+            typer.echo(json.dumps({"error": error.to_dict()}, indent=2))
+        typer.echo(strip_invisible(str(error)), err=True)
+        raise typer.Exit(error.exit_code) from error
+    if output is Output.json:
+        typer.echo(json.dumps(verdict.to_dict(), indent=2))
+    elif verdict.allowed:
+        typer.echo(verdict.card, nl=False)
+    if not verdict.allowed:
+        if output is Output.text:
+            for reason in verdict.reasons:
+                typer.echo(describe(reason), err=True)
+        raise typer.Exit(EXIT_REFUSED)
+
+
+def describe(reason: Reason) -> str:
+    """One line for a terminal, free of control characters (users-and-threats.md T20)."""
+    segment = f"segment {reason.segment + 1}" if reason.segment is not None else "query"
+    place = f" line {reason.position.line} column {reason.position.column}" if reason.position is not None else ""
+    return strip_invisible(f"{segment}{place}: {reason.code}: {reason.message}")
+
+
+def _read(path: Path, option: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NotFound("FileNotFound", f"{option} {path}: there is no such file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput("UnreadableFile", f"{option} {path}: not a readable UTF-8 text file: {error}") from error
+
+
+if __name__ == "__main__":
+    typer.run(lint)
