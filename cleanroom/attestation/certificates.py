@@ -6,14 +6,13 @@ with the signature parameters that AMD fixes. Source: AMD 57230 (VCEK certificat
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 
 from cryptography import x509
@@ -24,6 +23,7 @@ from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import NameOID
 
 from cleanroom.attestation.checks import Check, Checklist
+from cleanroom.attestation.evidence import strict_base64
 from cleanroom.attestation.products import Product, Tcb, product_from_name
 from cleanroom.attestation.reasons import AttestationRejected, Reason, hostile
 from cleanroom.attestation.trust import TrustedRoot, TrustStore, spki_sha256
@@ -113,8 +113,8 @@ def read_endorsements(text: bytes | str) -> list[bytes]:
         if b"-----BEGIN" in data:
             return _split_pem(data)
         try:
-            data = base64.b64decode(b"".join(stripped.split()), validate=True)
-        except (binascii.Error, ValueError):
+            data = strict_base64(stripped)
+        except ValueError:
             break
     raise _malformed("The endorsements hold no certificate: neither PEM, nor THIM JSON, nor base64 of either.", "no certificate")
 
@@ -129,7 +129,7 @@ def _split_pem(data: bytes) -> list[bytes]:
         with hostile(Reason.CHAIN_MALFORMED, "PEM certificate"):
             if not end:
                 raise ValueError("no end marker")
-            ders.append(base64.b64decode(b"".join(content.split()), validate=True))
+            ders.append(strict_base64(content))
     return ders
 
 
@@ -194,6 +194,27 @@ def examine_chain(ders: Sequence[bytes], trust: TrustStore, checklist: Checklist
     )
 
 
+@lru_cache(maxsize=256)
+def _named(der: bytes) -> _Named:
+    """Parsed certificates are shared: every chip of a product brings the same intermediate and root. Parsing is no trust."""
+    return _Named(der)
+
+
+def parse_certificates(ders: Iterable[bytes]) -> None:
+    """Parse certificates ahead of their use, such as a product's intermediate and root.
+
+    Raises:
+        ValueError: One is no certificate.
+    """
+    for der in ders:
+        _named(der)
+
+
+def forget_parsed() -> None:
+    """Forget all parsed certificates (for measurements)."""
+    _named.cache_clear()
+
+
 def _names(chain: Iterable[_Named]) -> str:
     return " <- ".join(each.cn for each in chain)
 
@@ -202,7 +223,7 @@ def _assign_roles(ders: Sequence[bytes]) -> tuple[_Named, _Named, _Named]:
     if len(ders) != 3:
         raise _malformed(f"The endorsements hold {len(ders)} certificates; exactly three are needed.", f"{len(ders)} certificates")
     with hostile(Reason.CHAIN_MALFORMED, "certificate"):
-        certificates = [_Named(der) for der in ders]
+        certificates = [_named(der) for der in ders]
         roots = [each for each in certificates if each.subject == each.issuer]
         others = [each for each in certificates if each.subject != each.issuer]
         if len(roots) == 1:

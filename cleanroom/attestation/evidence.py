@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import binascii
 import hashlib
 from typing import Final
 
@@ -53,7 +54,16 @@ def report_data_for(data: bytes) -> bytes:
 
 def host_data_for(security_policy_base64: str) -> bytes:
     """host_data of a confidential container group: SHA-256 of its security policy *after* base64 decoding (the Rego text)."""
-    return hashlib.sha256(base64.b64decode(security_policy_base64, validate=True)).digest()
+    return hashlib.sha256(strict_base64(security_policy_base64.encode())).digest()
+
+
+def strict_base64(data: bytes) -> bytes:
+    """Standard base64 without stray characters, white space aside; several times faster than ``b64decode(validate=True)``.
+
+    Raises:
+        ValueError: It is none.
+    """
+    return binascii.a2b_base64(b"".join(data.split()), strict_mode=True)
 
 
 def decode_base64(text: str, reason: Reason, what: str) -> bytes:
@@ -66,4 +76,4 @@ def decode_base64(text: str, reason: Reason, what: str) -> bytes:
         if len(text) > MAX_EVIDENCE_TEXT:
             limit = f"at most {MAX_EVIDENCE_TEXT} characters"
             raise AttestationRejected(reason, f"The {what} has {len(text)} characters.", expected=limit, actual=f"{len(text)} characters")
-        return base64.b64decode("".join(text.split()), validate=True)
+        return strict_base64(text.encode())
