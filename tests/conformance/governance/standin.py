@@ -1,0 +1,85 @@
+"""The stand-in as the default target of this suite."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from cleanroom.attestation import report_data_for
+from localcloud.cgs import CgsConfig, create_app
+from localcloud.cgs_auth import MEMBER_HEADER, IssuerConfig, MemberConfig
+from localcloud.serving import serving
+from localcloud.snp import DevelopmentHardware
+from localcloud.tls import LocalAuthority
+from tests.conformance.governance.target import Attest, Settings
+
+ISSUER = "https://issuer.example/conformance/v2.0"
+AUDIENCE = "api://cleanroom-governance"
+TENANT = "5f0f2a1e-0000-4000-8000-00000000c0de"
+MEMBER_TOKEN = "conformance-member-token-000000"
+USERS = ("ann-oid", "bob-oid", "eve-oid")
+
+
+class StandIn:
+    """What a stand-in needs, made once in a folder: certificates, development hardware, an issuer of user tokens."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.authority = LocalAuthority(folder / "tls")
+        self.tls = self.authority.issue("cgs")
+        self.hardware = DevelopmentHardware(folder / "snp")
+        self.issuer_key = rsa.generate_private_key(65537, 2048)
+        jwk = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(self.issuer_key.public_key())) | {
+            "kid": "issuer-1",
+            "alg": "RS256",
+            "use": "sig",
+        }
+        (folder / "jwks.json").write_text(json.dumps({"keys": [jwk]}))
+
+    def config(self, **changes: Any) -> CgsConfig:
+        """A config with one member and one issuer."""
+        values: dict[str, Any] = {
+            "tls_cert": self.tls.cert,
+            "tls_key": self.tls.key,
+            "state": self.folder / "state",
+            "members": (MemberConfig(name="operator", token=MEMBER_TOKEN, member_data={"tenantId": "member-tenant"}),),
+            "issuers": (IssuerConfig(issuer=ISSUER, jwks_file=self.folder / "jwks.json", audience=AUDIENCE),),
+            "trust_files": (self.hardware.trust_file,),
+            "slow_history": True,
+        }
+        return CgsConfig(**(values | changes))
+
+    def attest(self, host_data: bytes, **fields: Any) -> Attest:
+        """Evidence of a guest on the development hardware."""
+        return lambda data: self.hardware.evidence(host_data, report_data_for(data), **fields).model_dump(exclude_none=True)
+
+    def settings(self, url: str) -> Settings:
+        """How to speak to it."""
+        return Settings(
+            url=url,
+            verify=ssl.create_default_context(cafile=str(self.authority.ca_file)),
+            issuer=ISSUER,
+            issuer_key=self.issuer_key,
+            issuer_kid="issuer-1",
+            audience=AUDIENCE,
+            tenant=TENANT,
+            users=USERS,
+            member_headers={MEMBER_HEADER: MEMBER_TOKEN},
+            client_url=f"{url}/cgs-client",
+            client_headers={MEMBER_HEADER: MEMBER_TOKEN},
+            attest=self.attest(bytes(range(32))),
+            attest_other=self.attest(b"\xee" * 32),
+        )
+
+    @contextmanager
+    def serve(self, **changes: Any) -> Iterator[Settings]:
+        """Serve it from this process."""
+        with serving(create_app(self.config(**changes)), "cgs", self.tls) as url:
+            yield self.settings(url)

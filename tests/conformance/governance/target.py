@@ -1,0 +1,321 @@
+"""The CGS under test, spoken to with plain httpx and with envelopes made here: nothing of this suite uses our own client."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import ssl
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.keywrap import aes_key_unwrap_with_padding
+
+HOST_DATA = "x-ms-sevsnpvm-hostdata"
+DEBUG = "x-ms-sevsnpvm-is-debuggable"
+Attest = Callable[[bytes], dict[str, Any]]
+
+
+def fresh(prefix: str) -> str:
+    """An id that no earlier run has used."""
+    return f"{prefix}-{uuid.uuid4().hex[:16]}"
+
+
+def expect(response: httpx.Response, status: int, code: str | None = None) -> Any:
+    """Assert the status, the ``error.code`` and the shape of errors; returns the JSON (``None`` for an empty body)."""
+    assert response.status_code == status, f"{response.status_code} {response.text}"
+    if status >= 400:
+        error = response.json()["error"]
+        assert isinstance(error["message"], str)
+        assert error["code"] == code
+        assert response.headers["content-type"].startswith("application/json")
+        return error
+    return response.json() if response.content else None
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody with tokens of the trusted issuer."""
+
+    oid: str
+    tenant: str
+    claims: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to reach the service and to prove who one is; read from the environment or made for the stand-in."""
+
+    url: str
+    verify: Any
+    issuer: str
+    issuer_key: Any
+    issuer_kid: str
+    audience: str
+    tenant: str
+    users: tuple[str, str, str]
+    contract: str | None = None
+    member_headers: Mapping[str, str] | None = None
+    member_cert: tuple[str, str] | None = None
+    client_url: str | None = None
+    client_headers: Mapping[str, str] = field(default_factory=dict)
+    attest: Attest | None = None
+    attest_other: Attest | None = None
+
+
+class Guest:
+    """A clean room: one RSA-2048 key bound to one report; makes the envelopes of spec 2.3."""
+
+    def __init__(self, attest: Attest, *, strip: bool = False) -> None:
+        self.key = rsa.generate_private_key(65537, 2048)
+        pem = self.key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        self.pem = pem.strip() if strip else pem
+        self.public = base64.b64encode(self.pem).decode()
+        self.attestation = attest(self.pem)
+        self.host_data = base64.b64decode(self.attestation["evidence"])[0xC0:0xE0].hex()
+
+    def consent(self) -> dict[str, Any]:
+        """E3"""
+        return {"platform": "snp-caci", "attestation": self.attestation}
+
+    def read(self) -> dict[str, Any]:
+        """E1"""
+        return {**self.consent(), "encrypt": {"publicKey": self.public}}
+
+    def sign(self, data: bytes, *, salt: int = 32) -> dict[str, str]:
+        """RSA-PSS over the decoded data."""
+        signature = self.key.sign(data, padding.PSS(padding.MGF1(hashes.SHA256()), salt), hashes.SHA256())
+        return {"signature": base64.b64encode(signature).decode(), "publicKey": self.public}
+
+    def write(self, payload: Any, *, timestamp: Any = None) -> dict[str, Any]:
+        """E2"""
+        data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+        stamp = str(int(time.time() * 1000)) if timestamp is None else timestamp
+        return {**self.read(), "data": base64.b64encode(data).decode(), "timestamp": stamp, "sign": self.sign(data)}
+
+    def unwrap(self, body: Mapping[str, Any]) -> bytes:
+        """Undo RSA-OAEP-AES-KWP."""
+        assert set(body) == {"value"}
+        blob = base64.b64decode(body["value"], validate=True)
+        aes = self.key.decrypt(blob[:256], padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None))
+        assert len(aes) == 32
+        return aes_key_unwrap_with_padding(aes, blob[256:])
+
+
+class Target:
+    """The service under test and its cast: three registered users, a stranger with a valid token, a member, clean rooms."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.http = httpx.Client(base_url=settings.url, verify=settings.verify, timeout=60)
+        self.ann, self.bob, self.eve = (Person(oid, settings.tenant) for oid in settings.users)
+        self.stranger = Person(fresh("stranger"), settings.tenant)
+        self._guest: dict[str, Guest] = {}
+        self._contract: str | None = None
+
+    def close(self) -> None:
+        self.http.close()
+
+    # -- identities
+
+    def token(self, who: Person, **changes: Any) -> str:
+        """A token; a change to ``None`` drops the claim, ``kid`` and ``key`` change how it is signed."""
+        settings, now = self.settings, int(time.time())
+        key, kid = changes.pop("key", settings.issuer_key), changes.pop("kid", settings.issuer_kid)
+        claims = {"iss": settings.issuer, "aud": settings.audience, "iat": now, "nbf": now - 60, "exp": now + 3000}
+        claims |= {"oid": who.oid, "sub": who.oid, "tid": who.tenant, **who.claims, **changes}
+        return jwt.encode({k: v for k, v in claims.items() if v is not None}, key, "RS256", headers={"kid": kid})
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        who: Person | str | None = None,
+        *,
+        json: Any = ...,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        """One request as ``who``: a person, ``"member"``, a ready token, or nobody."""
+        merged = dict(headers or {})
+        client, close = self.http, False
+        if isinstance(who, Person):
+            merged["authorization"] = f"Bearer {self.token(who)}"
+        elif who == "member":
+            if self.settings.member_cert:
+                client, close = httpx.Client(verify=self.settings.verify, cert=self.settings.member_cert, base_url=self.settings.url), True
+            elif self.settings.member_headers:
+                merged |= self.settings.member_headers
+            else:
+                pytest.skip("no member credential given (CLEANROOM_CGS_MEMBER_CERT/KEY)")
+        elif who is not None:
+            merged["authorization"] = f"Bearer {who}"
+        arguments: dict[str, Any] = {"content": content} if content is not None else {} if json is ... else {"json": json}
+        try:
+            return client.request(method, path, headers=merged, **arguments)
+        finally:
+            if close:
+                client.close()
+
+    # -- clean rooms
+
+    def guest(self, kind: str = "good") -> Guest:
+        """``good`` matches the policy of this suite's contracts, ``other`` is another clean room with genuine evidence."""
+        attest = self.settings.attest if kind == "good" else self.settings.attest_other
+        if attest is None:
+            pytest.skip(f"no attestation for a {kind} clean room given (CLEANROOM_CGS_ATTESTATION_URL)")
+        if kind not in self._guest:
+            self._guest[kind] = Guest(attest)
+        return self._guest[kind]
+
+    # -- governance, through cgs-client as a member
+
+    def proxy(self, method: str, path: str, *, json: Any = ..., headers: Mapping[str, str] | None = None) -> httpx.Response:
+        """One request to cgs-client with the member's identity."""
+        if self.settings.client_url is None:
+            pytest.skip("no cgs-client with a member's identity given (CLEANROOM_CGS_CLIENT_URL)")
+        arguments: dict[str, Any] = {} if json is ... else {"json": json}
+        merged = self.settings.client_headers if headers is None else headers
+        return self.http.request(method, self.settings.client_url + path, headers=dict(merged), **arguments)
+
+    def govern(self, name: str, args: Mapping[str, Any]) -> dict[str, Any]:
+        """Pass one governance action with the (only) member's vote."""
+        proposal = expect(self.proxy("POST", "/proposals/create", json={"actions": [{"name": name, "args": dict(args)}]}), 200)
+        if proposal["proposalState"] == "Open":
+            proposal = expect(self.proxy("POST", f"/proposals/{proposal['proposalId']}/ballots/vote_accept"), 200)
+        assert proposal["proposalState"] == "Accepted", proposal
+        return proposal
+
+    def draft_contract(self) -> str:
+        """A fresh contract in state Draft."""
+        contract_id = fresh("contract")
+        expect(self.proxy("PUT", f"/contracts/{contract_id}", json={"data": "terms"}), 200)
+        return contract_id
+
+    def accepted_contract(self, claims: Mapping[str, Any] | None = None) -> str:
+        """A fresh accepted contract, with a clean room policy when ``claims`` are given."""
+        contract_id = self.draft_contract()
+        self.govern("set_contract", {"contractId": contract_id, "contract": expect(self.proxy("GET", f"/contracts/{contract_id}"), 200)})
+        if claims is not None:
+            self.govern("set_clean_room_policy", {"contractId": contract_id, "type": "add", "claims": dict(claims)})
+        return contract_id
+
+    def contract(self) -> str:
+        """The contract that most tests share: accepted, admits the good clean room."""
+        if self._contract is None:
+            self._contract = self.settings.contract or self.accepted_contract(self.policy())
+        return self._contract
+
+    def policy(self) -> dict[str, Any]:
+        """The claims that admit the good clean room only."""
+        return {DEBUG: False, HOST_DATA: self.guest().host_data}
+
+    def enroll(self) -> None:
+        """Register the three users, when this run can govern."""
+        if self.settings.client_url is not None:
+            for who in (self.ann, self.bob, self.eve):
+                self.govern("set_user_identity", {"id": who.oid, "accountType": "microsoft", "data": {"tenantId": who.tenant}})
+
+    # -- documents
+
+    def put(self, document_id: str, who: Person, **changes: Any) -> httpx.Response:
+        """PUT a draft with good contents, changed by ``changes`` (``None`` drops a member)."""
+        body = {"contractId": self.contract(), "data": '{"name":"sales"}', **changes}
+        return self.call("PUT", f"/userdocuments/{document_id}", who, json={k: v for k, v in body.items() if v is not None})
+
+    def get(self, document_id: str, who: Person | None = None) -> dict[str, Any]:
+        """The document as a user sees it."""
+        return dict(expect(self.call("GET", f"/userdocuments/{document_id}", who or self.ann), 200))
+
+    def propose(self, document_id: str, who: Person, approvers: Sequence[Person], **document: Any) -> str:
+        """Create a proposal; returns its id."""
+        proposal_id = uuid.uuid4().hex
+        expect(self.call("PUT", f"/users/proposals/{proposal_id}", who, json=self.proposal(document_id, approvers, **document)), 200)
+        return proposal_id
+
+    def proposal(self, document_id: str, approvers: Sequence[Person], **document: Any) -> dict[str, Any]:
+        """The body of a proposal."""
+        content = {"contractId": self.contract(), "version": "1.1", "data": '{"name":"sales"}', **document}
+        return {
+            "name": "set_user_document",
+            "args": {"documentId": document_id, "document": content},
+            "approvers": approver_rows(approvers),
+        }
+
+    def vote(self, proposal_id: str, who: Person, ballot: Any = "accepted") -> httpx.Response:
+        """Submit a ballot."""
+        return self.call("POST", f"/users/proposals/{proposal_id}/ballots/submit", who, json={"ballot": ballot})
+
+    def accepted(self, approvers: Sequence[Person], **document: Any) -> str:
+        """A fresh accepted document."""
+        document_id = fresh("doc")
+        proposal_id = self.propose(document_id, approvers[0], approvers, **document)
+        for who in approvers:
+            expect(self.vote(proposal_id, who), 200)
+        return document_id
+
+
+def approver_rows(people: Sequence[Person]) -> list[dict[str, str]]:
+    """``approvers`` of a document or a proposal."""
+    return [{"approverId": who.oid, "approverIdType": "user"} for who in people]
+
+
+def report_data(pem: bytes) -> bytes:
+    """SHA-256 and 32 zero bytes."""
+    return hashlib.sha256(pem).digest() + bytes(32)
+
+
+def sidecar(url: str, verify: Any) -> Attest:
+    """Evidence from an in-guest attestation sidecar."""
+
+    def attest(data: bytes) -> dict[str, Any]:
+        answer = httpx.post(f"{url}/attest/combined", json={"runtime_data": base64.b64encode(data).decode()}, verify=verify, timeout=60)
+        return {k: v for k, v in answer.raise_for_status().json().items() if v is not None}
+
+    return attest
+
+
+def from_environment() -> Settings | None:
+    """Settings of an outside CGS, when ``CLEANROOM_CGS_URL`` is set."""
+    env = os.environ
+    if "CLEANROOM_CGS_URL" not in env:
+        return None
+    needed = ["CLEANROOM_CGS_ISSUER", "CLEANROOM_CGS_ISSUER_KEY", "CLEANROOM_CGS_ISSUER_KID", "CLEANROOM_CGS_USERS"]
+    absent = [name for name in needed if name not in env]
+    if absent:
+        pytest.exit(f"CLEANROOM_CGS_URL is set, but not {', '.join(absent)}; see tests/conformance/governance/README.md", 2)
+    users = tuple(env["CLEANROOM_CGS_USERS"].split(","))
+    if len(users) != 3:
+        pytest.exit("CLEANROOM_CGS_USERS must be three object ids, separated by commas", 2)
+    ca = env.get("CLEANROOM_CGS_CA_FILE")
+    verify: Any = ssl.create_default_context(cafile=ca) if ca else True
+    cert, key = env.get("CLEANROOM_CGS_MEMBER_CERT"), env.get("CLEANROOM_CGS_MEMBER_KEY")
+    good, other = env.get("CLEANROOM_CGS_ATTESTATION_URL"), env.get("CLEANROOM_CGS_OTHER_ATTESTATION_URL")
+    headers = env.get("CLEANROOM_CGS_MEMBER_HEADERS")
+    return Settings(
+        url=env["CLEANROOM_CGS_URL"].rstrip("/"),
+        verify=verify,
+        issuer=env["CLEANROOM_CGS_ISSUER"],
+        issuer_key=serialization.load_pem_private_key(Path(env["CLEANROOM_CGS_ISSUER_KEY"]).read_bytes(), None),
+        issuer_kid=env["CLEANROOM_CGS_ISSUER_KID"],
+        audience=env.get("CLEANROOM_CGS_AUDIENCE", "api://cleanroom-governance"),
+        tenant=env.get("CLEANROOM_CGS_TENANT", "72f988bf-86f1-41af-91ab-2d7cd011db47"),
+        users=users,
+        contract=env.get("CLEANROOM_CGS_CONTRACT"),
+        member_cert=(cert, key) if cert and key else None,
+        member_headers=json.loads(headers) if headers else None,
+        client_url=env.get("CLEANROOM_CGS_CLIENT_URL"),
+        client_headers=json.loads(env.get("CLEANROOM_CGS_CLIENT_HEADERS", "{}")),
+        attest=sidecar(good, verify) if good else None,
+        attest_other=sidecar(other, verify) if other else None,
+    )

@@ -1,0 +1,132 @@
+"""Section 1 and 2.1: dispatch, prefixes, errors, transaction ids, authentication."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from tests.conformance.governance.target import Person, Target, expect, fresh
+
+
+@pytest.mark.parametrize("prefix", ["", "/app"])
+def test_routes_answer_with_and_without_the_app_prefix(cgs: Target, prefix: str) -> None:
+    assert expect(cgs.call("GET", f"{prefix}/userdocuments", cgs.ann), 200)["value"] is not None
+
+
+def test_an_unknown_path_is_404_resource_not_found(cgs: Target) -> None:
+    expect(cgs.call("GET", "/app/no/such/route", cgs.ann), 404, "ResourceNotFound")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("DELETE", "/app/userdocuments/x", {"GET", "PUT"}),
+        ("GET", "/app/contracts/c/secrets/s", {"POST", "PUT"}),
+        ("GET", "/app/users/proposals/p", {"POST", "PUT"}),
+        ("POST", "/app/oidc/keys", {"GET"}),
+    ],
+)
+def test_a_wrong_verb_is_405_with_allow(cgs: Target, method: str, path: str, allowed: set[str]) -> None:
+    response = cgs.call(method, path, cgs.ann)
+    expect(response, 405, "UnsupportedHttpVerb")
+    assert {verb.strip() for verb in response.headers["allow"].split(",")} - {"OPTIONS"} == allowed
+
+
+def test_no_credential_is_401_with_one_detail_for_each_policy(cgs: Target) -> None:
+    error = expect(cgs.call("GET", "/app/userdocuments"), 401, "InvalidAuthenticationInfo")
+    assert [row["auth_policy"] for row in error["details"]] == ["member_cert", "user_cert", "jwt"]
+    assert all(row["code"] and row["message"] for row in error["details"])
+
+
+def test_bad_tokens_are_401(cgs: Target) -> None:
+    now = int(time.time())
+    for token in (
+        cgs.token(cgs.ann, exp=now - 60),
+        cgs.token(cgs.ann, nbf=now + 600),
+        cgs.token(cgs.ann, exp=None),
+        cgs.token(cgs.ann, iss="https://elsewhere.example/"),
+        cgs.token(cgs.ann, kid="no-such-key"),
+        cgs.token(cgs.ann, key=rsa.generate_private_key(65537, 2048)),
+        "not.a.token",
+    ):
+        expect(cgs.call("GET", "/app/userdocuments", token), 401, "InvalidAuthenticationInfo")
+
+
+def test_trap_27_unknown_user_is_403_other_tenant_is_403_and_no_oid_is_500(cgs: Target) -> None:
+    expect(cgs.call("GET", "/app/userdocuments", cgs.stranger), 403, "CallerNotAuthorized")
+    expect(cgs.call("GET", "/app/userdocuments", Person(cgs.ann.oid, "another-tenant")), 403, "CallerTenantNotAuthorized")
+    expect(cgs.call("GET", "/app/userdocuments", cgs.token(cgs.ann, tid=None)), 403, "CallerTenantNotAuthorized")
+    expect(cgs.call("GET", "/app/userdocuments", cgs.token(cgs.ann, oid=None)), 500, "InternalError")
+
+
+def test_trap_27_a_broken_token_on_a_no_auth_route_is_treated_as_a_clean_room(cgs: Target) -> None:
+    broken = cgs.token(cgs.ann, exp=int(time.time()) - 60)
+    secret = f"/app/contracts/{cgs.contract()}/secrets/{fresh('s')}"
+    expect(cgs.call("PUT", secret, broken, json={"value": "v"}), 400, "AttestationMissing")
+    consent = f"/app/contracts/{cgs.contract()}/runtimeoptions/execution/status"
+    expect(cgs.call("POST", consent, broken, json={}), 400, "AttestationMissing")
+
+
+def test_members_only_routes_refuse_users_with_401(cgs: Target) -> None:
+    expect(cgs.call("PUT", f"/app/contracts/{fresh('c')}", cgs.ann, json={"data": "x"}), 401, "InvalidAuthenticationInfo")
+    expect(cgs.call("POST", "/app/oidc/generateSigningKey", cgs.ann), 401, "InvalidAuthenticationInfo")
+
+
+def test_writes_carry_a_transaction_id_that_is_committed(cgs: Target) -> None:
+    response = cgs.put(fresh("doc"), cgs.ann)
+    assert expect(response, 200) is None
+    assert "content-type" not in response.headers
+    transaction = response.headers["x-ms-ccf-transaction-id"]
+    deadline = time.monotonic() + 10
+    for route in ("/app/tx", "/gov/tx"):
+        while True:
+            body = expect(cgs.http.get(f"{route}?transaction_id={transaction}"), 200)
+            assert body["transaction_id"] == transaction
+            assert body["status"] in {"Pending", "Committed"}
+            if body["status"] == "Committed":
+                break
+            assert time.monotonic() < deadline
+
+
+def test_a_future_transaction_is_unknown(cgs: Target) -> None:
+    body = expect(cgs.http.get("/app/tx?transaction_id=2.999999999"), 200)
+    assert body["status"] == "Unknown"
+
+
+def test_transaction_ids_grow_and_a_refused_write_leaves_no_trace(cgs: Target) -> None:
+    document_id = fresh("doc")
+    first = cgs.put(document_id, cgs.ann).headers["x-ms-ccf-transaction-id"]
+    expect(cgs.put(document_id, cgs.bob, data="changed"), 409, "UserDocumentAlreadyExists")
+    second = cgs.put(fresh("doc"), cgs.ann).headers["x-ms-ccf-transaction-id"]
+    assert int(second.split(".")[1]) > int(first.split(".")[1])
+    assert cgs.get(document_id)["data"] == '{"name":"sales"}'
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"nonsense"])
+def test_a_body_that_is_not_json_is_500(cgs: Target, content: bytes) -> None:
+    expect(cgs.call("PUT", f"/app/userdocuments/{fresh('d')}", cgs.ann, content=content), 500, "InternalError")
+
+
+def test_path_parameters_are_not_percent_decoded(cgs: Target) -> None:
+    document_id = fresh("a") + "%20b"
+    expect(cgs.put(document_id, cgs.ann), 200)
+    assert cgs.get(document_id)["id"] == document_id
+
+
+def test_a_repeated_query_key_keeps_the_last_value_and_a_leading_ampersand_is_harmless(cgs: Target) -> None:
+    label = fresh("label")
+    document_id = fresh("doc")
+    expect(cgs.put(document_id, cgs.ann, labels={"kind": label}), 200)
+    body = expect(cgs.call("GET", f"/app/userdocuments?&labelSelector=kind:none&labelSelector=kind:{label}", cgs.ann), 200)
+    assert [row["id"] for row in body["value"]] == [document_id]
+
+
+def test_members_are_public(cgs: Target) -> None:
+    rows = expect(cgs.http.get("/gov/service/members?api-version=2024-07-01"), 200)["value"]
+    assert rows
+    for row in rows:
+        assert len(row["memberId"]) == 64
+        assert row["status"] in {"Accepted", "Active"}
+        assert {"memberData", "certificate", "recoveryRole"} <= row.keys()
