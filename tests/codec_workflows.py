@@ -144,6 +144,8 @@ class Waiting:
 
     @workflow.signal
     def hear(self, note: Note) -> None:
+        if note.number < 0:
+            raise Refused("NoteRefused", "negative")
         self.heard.append(note)
 
     @workflow.update

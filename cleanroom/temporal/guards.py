@@ -3,7 +3,7 @@
 Signals and updates come from people and other tools, with no payload or one too many. Calling the handler then raises ``TypeError`` in
 workflow code, which fails the workflow *task*, which is retried for ever: one mistyped signal would stop an approval for good (seen on a
 real server with ``temporal workflow signal`` and no ``--input``). The guard drops such a signal with a warning, as the SDK does when a
-payload cannot be decoded, and refuses such an update.
+payload cannot be decoded, and refuses such an update. An error of ours raised by a signal's handler ends that signal, not the workflow.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from temporalio.worker import (
     WorkflowInterceptorClassInput,
 )
 
+from cleanroom.errors import CleanRoomError
+
 
 class MessageGuard(Interceptor):
     """Worker interceptor for workflow messages; stateless and deterministic, so replayers need it too."""
@@ -38,7 +40,11 @@ class _Guard(WorkflowInboundInterceptor):
                 "signal %s came with %d arguments, which its handler does not take: dropped", input.signal, len(input.args)
             )
             return
-        await self.next.handle_signal(input)
+        try:
+            await self.next.handle_signal(input)
+        except CleanRoomError as error:
+            # Our errors fail a workflow where they are raised in it; a signal cannot be answered, and its sender must not decide that.
+            workflow.logger.warning("signal %s was refused by its handler: %s", input.signal, error.code)
 
     def handle_update_validator(self, input: HandleUpdateInput) -> None:
         _require(input)

@@ -35,11 +35,12 @@ from temporalio.client import Client
 from temporalio.worker import Interceptor, Replayer, Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
-from cleanroom.errors import CleanRoomError
+from cleanroom.errors import CleanRoomError, Unavailable
 from cleanroom.temporal.converter import data_converter
 from cleanroom.temporal.failures import ErrorTranslation
 from cleanroom.temporal.guards import MessageGuard
 from cleanroom.temporal.keyring import Keyring
+from cleanroom.temporal.redaction import redact
 
 logger = logging.getLogger("cleanroom.worker")
 
@@ -149,6 +150,7 @@ async def run_worker(
         running = asyncio.create_task(worker.run(), name=f"worker-{spec.name}")
         stopping = asyncio.create_task(stop.wait())
         try:
+            await _polling(worker, running, spec)
             state["status"] = "ok"
             logger.info("worker %s ready on task queue %s (namespace %s)", spec.name, spec.task_queue, client.namespace)
             if spec.ready_file:
@@ -165,6 +167,25 @@ async def run_worker(
             if spec.ready_file:
                 spec.ready_file.unlink(missing_ok=True)
         logger.info("worker %s stopped", spec.name)
+
+
+async def _polling(worker: Worker, running: asyncio.Task[None], spec: WorkerSpec) -> None:
+    """Return when the worker polls: its namespace exists and the server answers.
+
+    Raises:
+        Unavailable: ``WorkerStartFailed``.
+    """
+    while not worker.is_running and not running.done():
+        # The SDK has no event for it.
+        await asyncio.wait([running], timeout=0.01)
+    if running.done() and (error := running.exception()) is not None:
+        raise Unavailable(
+            "WorkerStartFailed",
+            f"The worker {spec.name} could not start on the task queue {spec.task_queue}.",
+            cause=redact(str(error)),
+            hint="Check that the Temporal server runs and that the namespace exists.",
+            party="operator",
+        )
 
 
 @contextlib.contextmanager

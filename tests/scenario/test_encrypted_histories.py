@@ -214,6 +214,7 @@ async def test_messages_with_a_wrong_number_of_arguments_do_not_stop_the_workflo
     handle = await start_waiting(client, 1)
     await send_raw(client, handle.id)
     await handle.signal("hear", args=[Note(text="one"), Note(text="too many")])
+    await handle.signal(Waiting.hear, Note(text="refused by its handler", number=-1))
     assert await handle.query(Waiting.count) == 0
     with pytest.raises(WorkflowUpdateFailedError) as failed:
         await handle.execute_update("tell")

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from temporalio.client import Client
 from temporalio.testing import WorkflowEnvironment
 
 from cleanroom.errors import InvalidInput, NotFound, Unavailable
@@ -112,6 +113,16 @@ async def test_health_ready_and_resources(temporal_env: WorkflowEnvironment, tmp
     stop.set()
     await asyncio.wait_for(running, 30)
     assert events == ["open a", "open b", "close b", "close a"]
+    assert not ready.exists()
+
+
+async def test_a_worker_that_cannot_start_says_why_and_is_never_ready(temporal_env: WorkflowEnvironment, tmp_path: Path) -> None:
+    config = temporal_env.client.config()
+    client = Client(service_client=config["service_client"], namespace="no-such-namespace", data_converter=config["data_converter"])
+    ready = tmp_path / "ready"
+    with pytest.raises(Unavailable, match="WorkerStartFailed") as failed:
+        await run_worker(client, WorkerSpec("lost", "q", WORKFLOWS, ACTIVITIES, ready_file=ready))
+    assert "no-such-namespace" in str(failed.value.cause)
     assert not ready.exists()
 
 
