@@ -7,27 +7,33 @@ from datetime import timedelta
 
 from temporalio import workflow
 from temporalio.common import VersioningBehavior
+from temporalio.exceptions import ActivityError
 
 with workflow.unsafe.imports_passed_through():
     from activities.clean_room import CleanRoomGovernance
     from activities.clean_room_secrets import CleanRoomSecrets
     from activities.spark_service import SparkServiceActivities
-
     from cleanroom.identifiers import CLEAN_ROOM_QUEUE, SPARK_SERVICE_QUEUE
     from cleanroom.messages.run import (
         Grant,
         GrantRequest,
         PolicyRequest,
+        PolicyStatement,
         Prepared,
         ReportRequest,
         RunQueryInput,
+        RunTicket,
         ServiceProof,
+        SparkVerdict,
         StagedSecret,
         StageRequest,
+        VerifyPolicyRequest,
         VerifySparkRequest,
     )
     from cleanroom.runs.authority import service_nonce
     from cleanroom.spark.job import JobConfig, JobDataset
+    from cleanroom.spark.signed import ServiceReport
+    from cleanroom.temporal.failures import error_from_failure
     from cleanroom.temporal.retries import PROPAGATION, STANDARD
     from workflows.story import Story
 
@@ -43,6 +49,7 @@ STEPS = {
     "idp": "Configure IDP per policy",
 }
 ROLES = ("driver", "executor")
+ATTESTATION_ATTEMPTS = 3
 MAX_AT_ONCE = 20
 """Secrets in flight at once: every fan-out is bounded."""
 
@@ -97,33 +104,7 @@ class Prepare:
             CleanRoomGovernance.build_job, ticket, **STANDARD.config("gate, floors, job configuration", task_queue=here)
         )
         story.stage("attestation")
-        nonce = service_nonce(ticket)
-        report = await story.step(
-            "report",
-            workflow.execute_activity_method(
-                SparkServiceActivities.get_attestation_report,
-                ReportRequest(nonce=nonce),
-                **STANDARD.config("fresh nonce", task_queue=SPARK_SERVICE_QUEUE),
-            ),
-        )
-        spark = await story.step(
-            "verify",
-            workflow.execute_activity_method(
-                CleanRoomGovernance.verify_spark,
-                VerifySparkRequest(ticket=ticket, report=report),
-                **STANDARD.config("signature, chain, host data, nonce", task_queue=here),
-            ),
-        )
-        story.note("verify", f"{spark.product}, host data {spark.host_data[:12]}, {len(spark.checks)} checks")
-        policies = await story.step(
-            "policy",
-            workflow.execute_activity_method(
-                SparkServiceActivities.get_security_policy,
-                PolicyRequest(job=job, nonce=nonce),
-                **STANDARD.config("signed by the attested key", task_queue=SPARK_SERVICE_QUEUE),
-            ),
-        )
-        proof = ServiceProof(report=report, policies=policies)
+        proof, spark = await self._verified_service(ticket, job)
         story.stage("release_keys")
         await story.step("secrets", self._propagate(input, job, proof), note=f"{len(_wanted(job))} secrets")
         story.stage("idp")
@@ -139,12 +120,56 @@ class Prepare:
             approvals=approvals,
         )
 
+    async def _verified_service(self, ticket: RunTicket, job: JobConfig) -> tuple[ServiceProof, SparkVerdict]:
+        """Report, verdict, policies. A service that restarts in between has a new key and is attested again."""
+        story, here, nonce = self._story, CLEAN_ROOM_QUEUE, service_nonce(ticket)
+        for attempt in range(1, ATTESTATION_ATTEMPTS + 1):
+            report = await story.step(
+                "report",
+                workflow.execute_activity_method(
+                    SparkServiceActivities.get_attestation_report,
+                    ReportRequest(nonce=nonce),
+                    **STANDARD.config("fresh nonce", task_queue=SPARK_SERVICE_QUEUE),
+                ),
+            )
+            spark = await story.step(
+                "verify",
+                workflow.execute_activity_method(
+                    CleanRoomGovernance.verify_spark,
+                    VerifySparkRequest(ticket=ticket, report=report),
+                    **STANDARD.config("signature, chain, host data, nonce", task_queue=here),
+                ),
+            )
+            story.note("verify", f"{spark.product}, host data {spark.host_data[:12]}, {len(spark.checks)} checks")
+            try:
+                policies = await story.step("policy", self._policy(ticket, job, report, nonce))
+            except ActivityError as error:
+                if error_from_failure(error).code != "PolicySignatureInvalid" or attempt == ATTESTATION_ATTEMPTS:
+                    raise
+                story.note("report", "the service restarted; attesting it again")
+                continue
+            return ServiceProof(report=report, policies=policies), spark
+        raise AssertionError("unreachable")
+
+    async def _policy(self, ticket: RunTicket, job: JobConfig, report: ServiceReport, nonce: str) -> PolicyStatement:
+        policies = await workflow.execute_activity_method(
+            SparkServiceActivities.get_security_policy,
+            PolicyRequest(job=job, nonce=nonce),
+            **STANDARD.config("per pod role, signed by the attested key", task_queue=SPARK_SERVICE_QUEUE),
+        )
+        await workflow.execute_activity_method(
+            CleanRoomGovernance.verify_security_policy,
+            VerifyPolicyRequest(ticket=ticket, proof=ServiceProof(report=report, policies=policies)),
+            **STANDARD.config("compute the policies and compare", task_queue=CLEAN_ROOM_QUEUE),
+        )
+        return policies
+
     async def _propagate(self, input: RunQueryInput, job: JobConfig, proof: ServiceProof) -> None:
         await asyncio.gather(*(self._secret(input, proof, dataset, kind) for dataset, kind in _wanted(job)))
 
     async def _secret(self, input: RunQueryInput, proof: ServiceProof, dataset: JobDataset, kind: str) -> None:
         """One dataset secret: obtain it (Key Vault or governance), then set it for each pod policy."""
-        request = StageRequest(ticket=input.ticket, proof=proof, dataset=dataset.name, kind=kind)  # type: ignore[arg-type]
+        request = StageRequest(ticket=input.ticket, proof=proof, dataset=dataset.name, kind=kind)
         from_vault = dataset.access.kind == "azure-blob" and kind == "key"
         async with self._slots:
             if from_vault:
@@ -164,7 +189,7 @@ class Prepare:
             for role in ROLES:
                 grants = await workflow.execute_activity_method(
                     CleanRoomSecrets.set_secret,
-                    GrantRequest(ticket=input.ticket, proof=proof, role=role, secret=staged),  # type: ignore[arg-type]
+                    GrantRequest(ticket=input.ticket, proof=proof, role=role, secret=staged),
                     **STANDARD.config(f"set {kind} of {dataset.name} for the {role}", task_queue=CLEAN_ROOM_QUEUE),
                 )
                 self._grants.extend(grants.grants)
@@ -173,7 +198,7 @@ class Prepare:
         for role in ROLES:
             grants = await workflow.execute_activity_method(
                 CleanRoomSecrets.configure_idp,
-                GrantRequest(ticket=input.ticket, proof=proof, role=role),  # type: ignore[arg-type]
+                GrantRequest(ticket=input.ticket, proof=proof, role=role),
                 **STANDARD.config(f"tokens and events for the {role}", task_queue=CLEAN_ROOM_QUEUE),
             )
             self._grants.extend(grants.grants)

@@ -18,10 +18,10 @@ from temporalio.common import RetryPolicy, VersioningBehavior
 from temporalio.exceptions import is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
-    from activities.collaborator import CollaboratorGovernance
-    from activities.frontend import Frontend
     from pydantic import ValidationError
 
+    from activities.collaborator import CollaboratorGovernance
+    from activities.frontend import Frontend
     from cleanroom.documents.dataset import describe_validation
     from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, PreconditionFailed, Refused
     from cleanroom.identifiers import FRONTEND_QUEUE, collaborator_queue
@@ -171,7 +171,7 @@ class PublishQuery:
             proposal_id=self._proposal_id,
             proposal_state="Open",
             approvers=self._owners,
-            ballots=self._ballots,  # type: ignore[arg-type]
+            ballots=self._ballots,
         )
         request = QueryChangeRequest(collaboration=self._input.collaboration, query=self._input.spec.name, known=known)
         return await workflow.execute_activity_method(Frontend.await_query_change, request, **config)
@@ -182,7 +182,7 @@ class PublishQuery:
             watch.cancel()
             try:
                 await watch
-            except BaseException as error:
+            except (Exception, asyncio.CancelledError) as error:
                 if not is_cancelled_exception(error):
                     raise
 

@@ -15,8 +15,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.clean_room import CleanRoomGovernance
     from activities.clean_room_secrets import CleanRoomSecrets
     from activities.spark_service import SparkServiceActivities
-
-    from cleanroom.errors import CleanRoomError, Internal, Refused
+    from cleanroom.errors import CleanRoomError, Refused
     from cleanroom.identifiers import CLEAN_ROOM_QUEUE, SPARK_SERVICE_QUEUE, prepare_workflow_id
     from cleanroom.messages.run import (
         AuditEvent,
@@ -73,7 +72,7 @@ class RunQuery:
         error: BaseException | None = None
         try:
             self._receipt = await self._execute()
-        except BaseException as caught:
+        except (Exception, asyncio.CancelledError) as caught:
             # Whatever happened, the grants are taken back before it is told.
             error = caught
         state: RunState = "COMPLETED"
@@ -115,7 +114,7 @@ class RunQuery:
         story.stage("submit")
         await self._timed("consent", self._consent_receipt(prepared))
         await self._audit("RUN_STARTED", "query execution starts", {"job": prepared.job_digest, "query": prepared.snapshot.query.digest})
-        self._tracking = await self._timed(
+        tracking = await self._timed(
             "submit",
             workflow.execute_activity_method(
                 SparkServiceActivities.submit_job,
@@ -123,11 +122,12 @@ class RunQuery:
                 **STANDARD.config("SparkApplication", task_queue=SPARK_SERVICE_QUEUE),
             ),
         )
+        self._tracking = tracking
         self._state = "Running"
         story.stage("watch")
-        outcome = await self._timed("watch", self._watch(prepared, self._tracking))
-        if outcome.state != "COMPLETED":
-            raise _job_error(outcome)
+        outcome = await self._timed("watch", self._watch(prepared, tracking))
+        if outcome.error is not None:
+            raise CleanRoomError.from_dict(outcome.error)
         self._state = "Concluding"
         story.stage("conclude")
         return await self._timed(
@@ -170,7 +170,8 @@ class RunQuery:
         try:
             await workflow.wait([job, consent], return_when=asyncio.FIRST_COMPLETED)
             if job.done():
-                return job.result()
+                outcome: JobOutcome = job.result()
+                return outcome
             withdrawn = consent.result()
             raise Refused(
                 "ConsentWithdrawn",
@@ -263,18 +264,3 @@ class RunQuery:
 
 async def _settled(work: Awaitable[T]) -> T:
     return await work
-
-
-def _job_error(outcome: JobOutcome) -> CleanRoomError:
-    """A job that did not complete, as an error of ours; the code is the payload's or the platform's own."""
-    if outcome.state == "DELETED":
-        return Refused(
-            "JobDeleted", "The SparkApplication was deleted while it ran.", party="operator", details={"events": list(outcome.events)}
-        )
-    kind = Refused if outcome.code in ("CONSENT_WITHDRAWN", "POLICY_MISMATCH", "PRECONDITION_FAILED", "SCHEMA_MISMATCH") else Internal
-    return kind(
-        outcome.code or "SPARK_JOB_FAILED",
-        outcome.message or "The Spark job failed.",
-        details={"exitCode": outcome.exit_code, "events": list(outcome.events)[-20:]},
-        hint="`cleanroom run show` has the stages and the cluster's events.",
-    )

@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 
 from cleanroom.errors import InvalidInput, Refused, Unavailable
 
-StorageKind = Literal["azure-blob", "s3"]
+StorageKind = Literal["azure-blob", "s3", "key-vault", "maa"]
+"""Kinds of services that documents name by URL: two storages, the vault that holds a key, the authority that attests."""
 
 _AZURE_SUFFIX = r"core\.(windows\.net|usgovcloudapi\.net|chinacloudapi\.cn)"
 _REGION = r"[a-z]{2}(-[a-z]+)+-\d"
@@ -30,8 +31,15 @@ _HOSTS = {
     "s3": re.compile(
         rf"([a-z0-9][a-z0-9-]{{1,61}}[a-z0-9]\.)?s3(-fips)?(\.dualstack)?\.({_REGION})\.amazonaws\.com(\.cn)?|s3\.amazonaws\.com"
     ),
+    "key-vault": re.compile(r"[a-z0-9][a-z0-9-]{1,22}[a-z0-9]\.(vault|managedhsm)\.(azure\.net|azure\.cn|usgovcloudapi\.net)"),
+    "maa": re.compile(r"[a-z0-9-]+(\.[a-z0-9]+)?\.attest\.azure\.(net|cn|us)"),
 }
-_EXPECTED = {"azure-blob": "<account>.blob.core.windows.net or <account>.dfs.core.windows.net", "s3": "s3.<region>.amazonaws.com"}
+_EXPECTED = {
+    "azure-blob": "<account>.blob.core.windows.net or <account>.dfs.core.windows.net",
+    "s3": "s3.<region>.amazonaws.com",
+    "key-vault": "<name>.vault.azure.net or <name>.managedhsm.azure.net",
+    "maa": "<name>.<region>.attest.azure.net",
+}
 _HOSTNAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 _SEGMENT = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]*")
 
@@ -94,7 +102,7 @@ def check_storage_url(url: str, kind: StorageKind, *, declared: Collection[str] 
         if not _HOSTS[kind].fullmatch(host):
             raise Refused(
                 "StorageHostNotAllowed",
-                f"{field}: {host!r} is not a host of {kind} storage.",
+                f"{field}: {host!r} is not a {kind} host.",
                 hint=f"Expected {_EXPECTED[kind]}; other hosts must be declared in storage_hosts by the operator.",
             )
         if port not in (None, 443):

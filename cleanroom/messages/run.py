@@ -9,6 +9,7 @@ from pydantic import Field
 from cleanroom.identifiers import HexDigest, Name
 from cleanroom.messages.base import Message
 from cleanroom.spark.job import JobConfig, ResultReceipt
+from cleanroom.spark.signed import ServiceReport
 
 RunState = Literal["Preparing", "Submitting", "Running", "Concluding", "COMPLETED", "FAILED", "CANCELLED"]
 PodRole = Literal["driver", "executor"]
@@ -69,13 +70,6 @@ class ReportRequest(Message):
     nonce: HexDigest
 
 
-class ServiceReportMessage(Message):
-    """The Spark service's attestation report: ``payload`` is the JSON text whose SHA-256 the report binds."""
-
-    evidence: dict[str, Any]
-    payload: str
-
-
 class SparkVerdict(Message):
     """That the Spark service is the code that we accept."""
 
@@ -87,7 +81,7 @@ class SparkVerdict(Message):
 
 class VerifySparkRequest(Message):
     ticket: RunTicket
-    report: ServiceReportMessage
+    report: ServiceReport
 
 
 class PolicyRequest(Message):
@@ -95,11 +89,12 @@ class PolicyRequest(Message):
     nonce: HexDigest
 
 
-class SignedPoliciesMessage(Message):
-    """Pod security policies per role, signed by the key that the Spark service's report binds."""
+class PolicyStatement(Message):
+    """The Spark service's word on a job's pod policies; their texts are not carried, because whoever relies on them computes
+    them from the job, byte for byte."""
 
-    token: str
-    """Compact JWS over ``{nonce, jobDigest, driver: hostData, executor: hostData}``."""
+    statement: str
+    """Compact JWS over ``{driver, executor, jobDigest, nonce, profileDigest}``, the first two being host data."""
     driver_host_data: HexDigest
     executor_host_data: HexDigest
 
@@ -107,8 +102,13 @@ class SignedPoliciesMessage(Message):
 class ServiceProof(Message):
     """What lets an activity convince itself that the policies it is given are the right ones."""
 
-    report: ServiceReportMessage
-    policies: SignedPoliciesMessage
+    report: ServiceReport
+    policies: PolicyStatement
+
+
+class VerifyPolicyRequest(Message):
+    ticket: RunTicket
+    proof: ServiceProof
 
 
 class StageRequest(Message):
@@ -197,14 +197,10 @@ class WatchRequest(Message):
 
 
 class JobOutcome(Message):
-    """How a job ended, in our vocabulary."""
+    """How a job ended, in our vocabulary; ``error`` is :meth:`cleanroom.errors.CleanRoomError.to_dict` of why it did not complete."""
 
-    state: Literal["COMPLETED", "FAILED", "DELETED"]
-    code: str = ""
-    message: str = ""
-    exit_code: int | None = None
-    events: tuple[str, ...] = ()
-    log_tail: str = ""
+    completed: bool
+    error: dict[str, Any] | None = None
 
 
 class ConsentWatchRequest(Message):

@@ -54,6 +54,7 @@ def assemble_job(run: AuthorisedRun, environment: JobEnvironment) -> JobConfig:
             hint="`cleanroom query lint` shows every reason.",
         )
     contract_id = run.document.contract_id
+    source_digest = sha256_hex(run.query.application.query.encode())
     return JobConfig(
         contract_id=contract_id,
         run_id=run.request.run_id,
@@ -62,14 +63,15 @@ def assemble_job(run: AuthorisedRun, environment: JobEnvironment) -> JobConfig:
         query_digest=run.document.digest,
         segments=tuple(
             JobSegment(
-                execution_sequence=source.execution_sequence,
-                sql=rewritten,
-                source_digest=sha256_hex(source.data.encode()),
-                pre_conditions=source.pre_conditions or (),
-                post_filters=source.post_filters or (),
+                execution_sequence=segment.execution_sequence,
+                sql=segment.sql,
+                source_digest=source_digest,
+                pre_conditions=segment.pre_conditions,
+                post_filters=segment.post_filters,
             )
-            for source, rewritten in zip(segments.segments, verdict.rewritten, strict=True)
+            for segment in verdict.rewritten
         ),
+        source=segments.segments,
         datasets=tuple(_job_dataset(item, run, environment) for item in run.inputs),
         datasink=_job_dataset(run.sink, run, environment),
         parameters=run.request.parameters,

@@ -75,6 +75,30 @@ def service_nonce(ticket: RunTicket) -> str:
     return sha256_hex(b"cleanroom spark attestation\0" + ticket.request.encode())
 
 
+async def published_keys(reader: GovernanceReader, collaboration: str, user_id: str) -> KeyDocument:
+    """The signing keys that ``user_id`` published in governance.
+
+    Raises:
+        PreconditionFailed: ``ApproverKeyNotPublished``.
+        Refused: ``ApproverKeyInvalid`` unless the user, and nobody else, vouched for the document.
+    """
+    document_id = approver_key_document_id(user_id)
+    try:
+        document = await reader.accepted_document(document_id)
+    except NotFound as error:
+        raise PreconditionFailed(
+            "ApproverKeyNotPublished",
+            f"user {user_id} has no accepted document {document_id}.",
+            hint="They publish their key with `cleanroom key publish`.",
+        ) from error
+    if document.proposer_id != user_id or document.accepted_by != (user_id,) or document.contract_id != collaboration:
+        raise Refused("ApproverKeyInvalid", f"{document_id}: not proposed and accepted by user {user_id} alone in this collaboration.")
+    keys = parse_key_document(document.data, document_id=document_id)
+    if keys.user_id != user_id:
+        raise Refused("ApproverKeyInvalid", f"{document_id}: holds the key of {keys.user_id}.")
+    return keys
+
+
 class RunAuthority:
     """Checks one ticket against governance.
 
@@ -91,7 +115,7 @@ class RunAuthority:
         self._collaboration = collaboration
         self._now = now
 
-    async def caller(self, ticket: RunTicket) -> tuple[RunRequest, int]:
+    async def caller(self, ticket: RunTicket, *, past: bool = False) -> tuple[RunRequest, int]:
         """Get users, validate the caller: registered, active, and really the signer of this request.
 
         Returns:
@@ -104,37 +128,24 @@ class RunAuthority:
             raise Refused("CollaborationMismatch", f"run: collaboration {ticket.collaboration!r} is not {self._collaboration!r}.")
         claimed = peek(RunRequest, ticket.request)
         users = await self._reader.active_users()
-        if claimed.signer not in users:
+        if claimed.signer not in users and not past:
             raise Refused(
                 "CallerNotAuthorized",
                 f"caller: user {claimed.signer} is not an active user of collaboration {self._collaboration}.",
                 party="operator",
                 hint="Invite the user and let a member accept them (`cleanroom invite`).",
             )
+        now = min(self._now(), claimed.expires - dt.timedelta(seconds=1)) if past else self._now()
         request = verify(
-            RunRequest, ticket.request, await self._key_document(claimed.signer), collaboration=self._collaboration, now=self._now()
+            RunRequest,
+            ticket.request,
+            await published_keys(self._reader, self._collaboration, claimed.signer),
+            collaboration=self._collaboration,
+            now=now,
         )
         if (request.query, request.run_id) != (ticket.query, ticket.run_id):
             raise Refused("TicketMismatch", "run: the signed request is for another query or run than the ticket says.")
         return request, len(users)
-
-    async def _key_document(self, user_id: str) -> KeyDocument:
-        document_id = approver_key_document_id(user_id)
-        try:
-            document = await self._reader.accepted_document(document_id)
-        except NotFound as error:
-            raise PreconditionFailed(
-                "ApproverKeyNotPublished",
-                f"user {user_id} has no accepted document {document_id}.",
-                hint="They publish their key with `cleanroom key publish`.",
-            ) from error
-        # The document counts only if the user, and nobody else, vouched for it.
-        if document.proposer_id != user_id or document.accepted_by != (user_id,) or document.contract_id != self._collaboration:
-            raise Refused("ApproverKeyInvalid", f"{document_id}: not proposed and accepted by user {user_id} alone in this collaboration.")
-        keys = parse_key_document(document.data, document_id=document_id)
-        if keys.user_id != user_id:
-            raise Refused("ApproverKeyInvalid", f"{document_id}: holds the key of {keys.user_id}.")
-        return keys
 
     async def fetch_query(self, ticket: RunTicket, request: RunRequest) -> tuple[AcceptedDocument, QueryDocument]:
         """Fetch the query; it must be accepted, ours, and the very text that the caller means.
@@ -178,7 +189,7 @@ class RunAuthority:
             )
 
     async def access_and_approvals(
-        self, request: RunRequest, document: AcceptedDocument, query: QueryDocument
+        self, request: RunRequest, document: AcceptedDocument, query: QueryDocument, *, past: bool = False
     ) -> tuple[tuple[Dataset, ...], Dataset, tuple[str, ...], int | None]:
         """Validate dataset access and query approvals.
 
@@ -215,7 +226,7 @@ class RunAuthority:
             raise Refused(
                 "CallerNotAuthorized", f"caller: user {request.signer} neither proposed query {query.name!r} nor owns a dataset of it."
             )
-        left = await self._decisions(request, document, owners)
+        left = None if past else await self._decisions(request, document, owners)
         return tuple(datasets[:-1]), datasets[-1], owners, left
 
     async def _dataset(self, name: str, view: str, version: str, digest: str, mode: str) -> Dataset:
@@ -275,7 +286,13 @@ class RunAuthority:
             raise Refused("SignedDecisionInvalid", f"{document_id}: not published by owner {owner} alone.")
         token = parse_decision_document(stored.data)
         try:
-            decision = verify(Decision, token, await self._key_document(owner), collaboration=self._collaboration, now=self._now())
+            decision = verify(
+                Decision,
+                token,
+                await published_keys(self._reader, self._collaboration, owner),
+                collaboration=self._collaboration,
+                now=self._now(),
+            )
         except CleanRoomError as error:
             code = "ApprovalExpired" if error.code == "StatementExpired" else error.code
             raise Refused(code, f"query {document.id!r}: owner {owner}'s approval: {error.message}") from error
@@ -299,11 +316,17 @@ class RunAuthority:
                     hint="The approver who disabled it can enable it (`cleanroom consent on`).",
                 )
 
-    async def authorise(self, ticket: RunTicket, *, consent: bool = True) -> AuthorisedRun:
-        """All checks, from one reading. Raises what they raise."""
-        request, _ = await self.caller(ticket)
+    async def authorise(self, ticket: RunTicket, *, consent: bool = True, past: bool = False) -> AuthorisedRun:
+        """All checks, from one reading. Raises what they raise.
+
+        Args:
+            consent: Whether consent is checked too.
+            past: For undoing and recording what was begun: a request that has expired meanwhile and approvals that have ended
+                do not matter; nothing may be released on such a reading.
+        """
+        request, _ = await self.caller(ticket, past=past)
         document, query = await self.fetch_query(ticket, request)
-        inputs, sink, owners, left = await self.access_and_approvals(request, document, query)
+        inputs, sink, owners, left = await self.access_and_approvals(request, document, query, past=past)
         run = AuthorisedRun(
             request=request,
             request_digest=sha256_hex(ticket.request.encode()),

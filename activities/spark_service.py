@@ -1,0 +1,97 @@
+"""The Clean Room Spark Service: attests itself, makes pod policies, runs the job on Kubernetes.
+
+It releases no secret, and yet it distrusts what it is asked: before a job is submitted it reads the approvals and the consent
+from governance with its own identity and assembles the job itself.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from temporalio import activity
+
+from cleanroom.errors import Refused
+from cleanroom.identifiers import job_name
+from cleanroom.messages.run import (
+    JobOutcome,
+    PolicyRequest,
+    PolicyStatement,
+    ReportRequest,
+    RunTicket,
+    SubmitRequest,
+    TrackingId,
+    WatchRequest,
+)
+from cleanroom.runs.assembly import JobEnvironment, assemble_job
+from cleanroom.runs.authority import RunAuthority
+from cleanroom.runs.readers import UserReader
+from cleanroom.settings import Settings
+from cleanroom.spark.outcome import JobStatus
+from cleanroom.spark.policy import pod_policies
+from cleanroom.spark.service import Deadlines, SparkService
+from cleanroom.spark.signed import ServiceReport
+from cleanroom.temporal.heartbeat import Heartbeater
+
+
+class SparkServiceActivities:
+    """What the clean room asks of the Spark service."""
+
+    def __init__(self, settings: Settings, service: SparkService, reader: UserReader, environment: JobEnvironment) -> None:
+        self._service = service
+        self._authority = RunAuthority(reader, settings.collaboration)
+        self._environment = environment
+
+    @activity.defn
+    async def get_attestation_report(self, request: ReportRequest) -> ServiceReport:
+        """A fresh report that binds this process's signing key to the run's nonce."""
+        return await self._service.attestation_report(request.nonce)
+
+    @activity.defn
+    async def get_security_policy(self, request: PolicyRequest) -> PolicyStatement:
+        """The pod security policies of the job, signed by the attested key."""
+        signed = await self._service.security_policy(request.job, request.nonce)
+        return PolicyStatement(
+            statement=signed.statement,
+            driver_host_data=signed.policies.driver.host_data,
+            executor_host_data=signed.policies.executor.host_data,
+        )
+
+    @activity.defn
+    async def submit_job(self, request: SubmitRequest) -> TrackingId:
+        """Submit the job once: approvals, consent and the job itself are established from governance, not from the request.
+
+        Raises:
+            Refused: ``JobMismatch`` when the request's job is not what governance's documents give; what
+                :class:`cleanroom.runs.authority.RunAuthority` refuses.
+        """
+        run = await self._authority.authorise(request.ticket)
+        job = assemble_job(run, self._environment)
+        if job.digest() != request.job.digest():
+            raise Refused(
+                "JobMismatch",
+                f"run {request.ticket.run_id!r}: the job asked for is not the one that governance's documents give.",
+                details={"asked": request.job.digest(), "assembled": job.digest()},
+                party="operator",
+                hint="Clean room and Spark service must have the same settings and version.",
+            )
+        submitted = await self._service.submit(job, pod_policies(job, self._service.profile).digest())
+        return TrackingId(name=submitted.tracking_id, namespace=submitted.namespace, uid=submitted.uid)
+
+    @activity.defn
+    async def watch_job(self, request: WatchRequest) -> JobOutcome:
+        """Get status until complete. Resumes where it was; tells what it sees by heartbeat."""
+        async with Heartbeater(str) as heartbeat:
+
+            def tell(status: JobStatus) -> None:
+                heartbeat.beat(f"{status.state or 'NEW'} at {dt.datetime.now(dt.UTC):%H:%M:%S}")
+
+            deadlines = Deadlines(driver_start_seconds=request.driver_start_seconds, run_seconds=request.run_seconds)
+            outcome = await self._service.watch(request.tracking.name, tell, deadlines, uid=request.tracking.uid or None)
+        error = outcome.error()
+        return JobOutcome(completed=error is None, error=error.to_dict() if error is not None else None)
+
+    @activity.defn
+    async def delete_job(self, ticket: RunTicket) -> bool:
+        """Stop the run's job and wait until no pod of it is left; False when there was none."""
+        await self._authority.caller(ticket, past=True)
+        return await self._service.delete(job_name(ticket.collaboration, ticket.query, ticket.run_id))

@@ -1,0 +1,187 @@
+"""Generate the dataset descriptor from what its owner wrote and what the steps before brought; pure."""
+
+from __future__ import annotations
+
+from cleanroom.documents.dataset import (
+    DATASET_LABELS,
+    AccessPoint,
+    DatasetAccessPolicy,
+    DatasetDocument,
+    DatasetSchema,
+    EncryptionSecret,
+    EncryptionSecrets,
+    Identity,
+    Protection,
+    Provider,
+    Resource,
+    SchemaField,
+    SecretReference,
+    TokenIssuer,
+    encode_configuration,
+    parse_dataset,
+)
+from cleanroom.documents.specs import BlobStoreSpec, DatasetSpec, S3StoreSpec
+from cleanroom.errors import InvalidInput
+from cleanroom.identifiers import document_digest
+from cleanroom.messages.publish import CleanRoomIdentity, Descriptor, DescriptorRequest, EncryptionKey, ManagedIdentity, StoredSecret
+
+KEY_FORMAT = "TINK_AES256_GCM_HKDF_1MB"
+
+
+def generate_descriptor(request: DescriptorRequest) -> Descriptor:
+    """The dataset document of ``request``.
+
+    Raises:
+        InvalidInput: ``DescriptorIncomplete``, ``DatasetDocumentInvalid``.
+    """
+    spec = request.spec
+    reads = spec.access == "read"
+    identity: Identity | None
+    if isinstance(spec.store, BlobStoreSpec):
+        store, identity, protection = _azure(request, spec.store)
+    else:
+        store, identity, protection = _s3(request, spec.store)
+    document = DatasetDocument(
+        name=spec.name,
+        dataset_schema=schema_of(spec),
+        dataset_access_policy=DatasetAccessPolicy(
+            access_mode=spec.access, allowed_fields=spec.allowed_columns or tuple(spec.columns), privacy_floors=spec.privacy
+        ),
+        dataset_access_point=AccessPoint(
+            name=spec.name,
+            type="Volume_ReadOnly" if reads else "Volume_ReadWrite",
+            subdirectory=spec.store.subdirectory,
+            store=store,
+            identity=identity,
+            protection=protection,
+        ),
+    )
+    data = document.to_data()
+    parse_dataset(data, document_id=spec.name)  # what is proposed must be readable by whoever runs on it
+    return Descriptor(document_id=spec.name, data=data, digest=document_digest(data), labels=DATASET_LABELS)
+
+
+def schema_of(spec: DatasetSpec) -> DatasetSchema:
+    """The document's schema for what the owner wrote."""
+    return DatasetSchema(
+        format=spec.format,
+        fields=tuple(SchemaField(field_name=name, field_type=kind) for name, kind in spec.columns.items()),
+        partitioned_by=spec.partitioned_by,
+        csv_header=spec.csv_header and spec.format == "csv",
+    )
+
+
+def _azure(request: DescriptorRequest, store: BlobStoreSpec) -> tuple[Resource, Identity, Protection]:
+    identity = _given(request.identity, request, "identity")
+    clean_room = _given(request.clean_room, request, "clean_room")
+    key = request.encryption_key
+    owner = _identity(identity, clean_room)
+    mode = request.spec.encryption
+    if mode != "SSE" and key is None:
+        raise InvalidInput("DescriptorIncomplete", f"dataset {request.spec.name!r}: encryption {mode} needs an encryption key.")
+    way = "ReadOnly" if request.spec.access == "read" else "ReadWrite"
+    return (
+        Resource(
+            id=store.container,
+            name=store.container,
+            type="Azure_BlobStorage",
+            provider=Provider(protocol="Azure_BlobStorage", url=request.store_url),
+        ),
+        owner,
+        Protection(
+            proxy_type=f"SecureVolume__{way}__Azure__BlobStorage",
+            configuration=encode_configuration({"KeyType": "KEK", "EncryptionMode": mode, "KeyFormat": KEY_FORMAT}),
+            encryption_secrets=_wrapped(request.spec.name, key) if key and mode != "SSE" else None,
+            encryption_secret_access_identity=owner if mode != "SSE" else None,
+        ),
+    )
+
+
+def _wrapped(dataset: str, key: EncryptionKey) -> EncryptionSecrets:
+    """DEK in the descriptor itself, wrapped; KEK in Key Vault, released to the clean room alone."""
+    return EncryptionSecrets(
+        dek=EncryptionSecret(
+            name=f"{dataset}-dek",
+            wrapped_key=key.wrapped_key,
+            secret=SecretReference(
+                backing_resource=Resource(
+                    id=f"{dataset}-dek", name=f"{dataset}-dek", type="Descriptor", provider=Provider(protocol="Wrapped_Key")
+                )
+            ),
+        ),
+        kek=EncryptionSecret(
+            name=key.key_name,
+            secret=SecretReference(
+                backing_resource=Resource(
+                    id=key.key_id,
+                    name=key.key_name,
+                    type="AzureKeyVault",
+                    provider=Provider(
+                        protocol="AzureKeyVault_SecureKey",
+                        url=key.key_vault_url,
+                        configuration=encode_configuration({"authority": key.authority}),
+                    ),
+                )
+            ),
+        ),
+    )
+
+
+def _identity(identity: ManagedIdentity, clean_room: CleanRoomIdentity) -> Identity:
+    return Identity(
+        name=identity.name,
+        client_id=identity.client_id,
+        tenant_id=identity.tenant_id,
+        token_issuer=TokenIssuer(
+            issuer_type="FederatedIdentityBasedTokenIssuer",
+            issuer=Provider(protocol="AzureAD_Federated", url=clean_room.issuer_url),
+            federated_identity=Identity(
+                name="cleanroom_cgs_oidc",
+                token_issuer=TokenIssuer(
+                    issuer_type="AttestationBasedTokenIssuer", issuer=Provider(protocol="Attested_OIDC", url=clean_room.issuer_url)
+                ),
+            ),
+        ),
+    )
+
+
+def _s3(request: DescriptorRequest, store: S3StoreSpec) -> tuple[Resource, None, Protection]:
+    secrets: dict[str, StoredSecret] = {secret.kind: secret for secret in request.secrets}
+    connection = _given(secrets.get("connection"), request, "connection secret")
+    key = secrets.get("key")
+    mode = request.spec.encryption
+    if mode != "SSE" and key is None:
+        raise InvalidInput("DescriptorIncomplete", f"dataset {request.spec.name!r}: encryption {mode} needs an encryption key.")
+    way = "ReadOnly" if request.spec.access == "read" else "ReadWrite"
+    configuration = encode_configuration({"secretId": connection.secret_id, "region": request.region})
+    return (
+        Resource(
+            id=store.bucket,
+            name=store.bucket,
+            type="Aws_S3",
+            provider=Provider(protocol="Aws_S3", url=request.store_url, configuration=configuration),
+        ),
+        None,
+        Protection(
+            proxy_type=f"SecureVolume__{way}__Aws__S3",
+            configuration=encode_configuration({"KeyType": "DEK", "EncryptionMode": mode, "KeyFormat": KEY_FORMAT}),
+            encryption_secrets=_held(request.spec.name, key) if key and mode != "SSE" else None,
+        ),
+    )
+
+
+def _held(dataset: str, key: StoredSecret) -> EncryptionSecrets:
+    return EncryptionSecrets(
+        dek=EncryptionSecret(
+            name=f"{dataset}-dek",
+            secret=SecretReference(
+                backing_resource=Resource(id=key.secret_id, name=key.secret_id, type="Cgs", provider=Provider(protocol="Cgs_Secret"))
+            ),
+        )
+    )
+
+
+def _given(value: object, request: DescriptorRequest, what: str):  # type: ignore[no-untyped-def]
+    if value is None:
+        raise InvalidInput("DescriptorIncomplete", f"dataset {request.spec.name!r}: the descriptor needs its {what}.")
+    return value

@@ -1,0 +1,98 @@
+"""Generate the query document: pin every dataset as it stands, derive the approvers, pass the gate, draw the approver's card."""
+
+from __future__ import annotations
+
+from cleanroom.documents.dataset import parse_dataset
+from cleanroom.documents.query import QUERY_LABELS, Application, ApprovalScope, InputDataset, PinnedDocument, QueryDocument, encode_segments
+from cleanroom.documents.specs import QuerySpec
+from cleanroom.errors import NotFound, PreconditionFailed, Refused
+from cleanroom.identifiers import document_digest
+from cleanroom.messages.query import GenerateQueryRequest, QueryDraft
+from cleanroom.runs.authority import Dataset
+from cleanroom.runs.gate import gate
+from cleanroom.runs.reader import GovernanceReader
+
+OUTPUT_VIEW = "result"
+
+
+async def read_dataset(reader: GovernanceReader, name: str, view: str, mode: str) -> Dataset:
+    """An accepted dataset that allows ``mode``.
+
+    Raises:
+        PreconditionFailed: ``DatasetNotAccepted``: unknown, or not accepted yet (both read alike in governance).
+        Refused: ``AccessModeMismatch``.
+    """
+    try:
+        document = await reader.accepted_document(name)
+    except NotFound as error:
+        raise PreconditionFailed(
+            "DatasetNotAccepted",
+            f"dataset {name!r} does not exist or is not accepted.",
+            cause=str(error),
+            hint="`cleanroom dataset list` shows what there is; its owner publishes it with `cleanroom dataset publish`.",
+        ) from error
+    dataset = parse_dataset(document.data, document_id=name)
+    if dataset.dataset_access_policy.access_mode != mode:
+        raise Refused(
+            "AccessModeMismatch",
+            f"dataset {name!r} allows {dataset.dataset_access_policy.access_mode}, the query wants {mode}.",
+            hint="Inputs must allow read, the output must allow write.",
+        )
+    return Dataset(document, dataset, view)
+
+
+async def read_datasets(reader: GovernanceReader, spec: QuerySpec) -> tuple[tuple[Dataset, ...], Dataset]:
+    """Inputs in order, and the output."""
+    inputs = [await read_dataset(reader, item.specification, item.view, "read") for item in spec.input_datasets()]
+    return tuple(inputs), await read_dataset(reader, spec.output, OUTPUT_VIEW, "write")
+
+
+def owners_of(inputs: tuple[Dataset, ...], sink: Dataset) -> tuple[str, ...]:
+    """Who must approve: the owners of every input and of the output (T5)."""
+    return tuple(sorted({item.owner_id for item in (*inputs, sink)}))
+
+
+async def generate_query(reader: GovernanceReader, request: GenerateQueryRequest) -> QueryDraft:
+    """The query document of ``request``.
+
+    Raises:
+        PreconditionFailed: ``DatasetNotAccepted``.
+        Refused: ``QueryRefusedByGate`` with the gate's reasons; ``AccessModeMismatch``.
+    """
+    spec = request.spec
+    inputs, sink = await read_datasets(reader, spec)
+    segments = spec.to_segments()
+    verdict = gate(segments, inputs, sink)
+    if not verdict.allowed:
+        raise Refused(
+            "QueryRefusedByGate",
+            f"query {spec.name!r}: {verdict.reasons[0].message}",
+            party="analyst",
+            details={"reasons": [reason.model_dump(mode="json", by_alias=True) for reason in verdict.reasons[:20]]},
+            hint="`cleanroom query lint` shows every reason.",
+        )
+    pins = tuple(
+        PinnedDocument(id=item.dataset.name, version=item.document.version, digest=item.document.digest, owner_id=item.owner_id)
+        for item in (*inputs, sink)
+    )
+    document = QueryDocument(
+        name=spec.name,
+        application=Application(
+            input_dataset=spec.input_datasets(),
+            output_dataset=InputDataset(specification=spec.output, view=OUTPUT_VIEW),
+            query=encode_segments(segments),
+        ),
+        approval=ApprovalScope(
+            collaboration=request.collaboration, proposer_id=request.proposer_id, datasets=pins, parameters=spec.parameters
+        ),
+    )
+    data = document.to_data()
+    return QueryDraft(
+        document_id=spec.name,
+        data=data,
+        digest=document_digest(data),
+        labels=QUERY_LABELS,
+        card=verdict.card,
+        card_digest=verdict.card_digest,
+        owners=owners_of(inputs, sink),
+    )

@@ -1,0 +1,56 @@
+"""The command line ``cleanroom``: nouns and verbs. Errors are ``{code, message, cause, hint}`` with stable exit codes.
+
+0 ok, 1 internal, 2 usage, 3 not found, 4 refused by policy or approval, 5 conflict, 6 precondition, 7 upstream unavailable,
+8 timed out, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from cleanroom.errors import CleanRoomError
+from starters import attest, dataset, keys, local, query, run, worker
+from starters.codec_server import codec_keys, codec_server
+from starters.demo import demo
+from starters.output import Format, print_error
+
+app = typer.Typer(
+    name="cleanroom",
+    help="Durable orchestration of confidential clean rooms.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.add_typer(dataset.app, name="dataset")
+app.add_typer(query.app, name="query")
+app.add_typer(run.app, name="run")
+app.add_typer(keys.app, name="key")
+app.add_typer(attest.app, name="attest")
+app.command("up")(local.up)
+app.command("down")(local.down)
+app.command("ps")(local.ps)
+app.command("demo")(demo)
+app.command("worker")(worker.worker)
+app.command("codec-server")(codec_server)
+app.command("codec-keys")(codec_keys)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        app()
+    except CleanRoomError as error:
+        wants_json = any(
+            word in ("--output=json", "-ojson") or (word in ("--output", "-o") and sys.argv[index + 1 : index + 2] == ["json"])
+            for index, word in enumerate(sys.argv)
+        )
+        print_error(error, Format.JSON if wants_json else Format.TABLE)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

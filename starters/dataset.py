@@ -1,0 +1,204 @@
+"""``cleanroom dataset``: publish, upload, show, list. Also ``python -m starters.dataset``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
+from temporalio.client import WorkflowHandle
+from temporalio.common import WorkflowIDReusePolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
+
+from cleanroom.clients.owned import open_store
+from cleanroom.datasets.keystore import KeyStore
+from cleanroom.datasets.upload import UploadProgress, UploadResult, upload_dataset
+from cleanroom.documents.dataset import DATASET_LABELS, parse_dataset
+from cleanroom.documents.specs import DatasetSpec, S3StoreSpec, load_dataset_spec
+from cleanroom.errors import CleanRoomError
+from cleanroom.identifiers import FRONTEND_QUEUE, dataset_workflow_id, document_digest
+from cleanroom.messages.publish import PublishDatasetInput, PublishedDataset
+from cleanroom.publishing.descriptor import schema_of
+from cleanroom.temporal.attributes import start_attributes
+from starters.output import ConfigFile, Format, Output, Profile, print_record, print_rows, reported, safe, say, talk
+from starters.progress import follow_timeline
+from starters.session import Session, run_async
+from workflows.publish_azure_dataset import PublishAzureDataset
+from workflows.publish_s3_dataset import PublishS3Dataset
+
+app = typer.Typer(help="Publish encrypted datasets.", no_args_is_help=True)
+File = Annotated[Path, typer.Argument(help="The dataset's YAML.", show_default=False)]
+
+
+@app.command()
+def publish(
+    file: File,
+    profile: Profile = None,
+    config: ConfigFile = None,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the document is accepted.")] = True,
+    output: Output = Format.TABLE,
+) -> None:
+    """Publish a dataset: identity, roles, federation, key with release policy, document.
+
+    Example: cleanroom dataset publish demo/contosso-flights.yaml --profile contosso
+    """
+    with reported(output):
+        session = Session.load(profile, config)
+        spec = load_dataset_spec(file)
+        print_record(run_async(publish_dataset(session, spec, wait=wait)), output, title=f"dataset {spec.name}")
+
+
+async def publish_dataset(session: Session, spec: DatasetSpec, *, wait: bool = True) -> dict[str, Any]:
+    """Start the publishing workflow of ``spec`` (or attach to the one that runs or has succeeded) and return the published document."""
+    client = await session.temporal()
+    s3 = isinstance(spec.store, S3StoreSpec)
+    workflow_type: Any = PublishS3Dataset if s3 else PublishAzureDataset
+    workflow_id = dataset_workflow_id(session.collaboration, spec.name)
+    input = PublishDatasetInput(
+        collaboration=session.collaboration,
+        party=session.party,
+        owner_id=session.user_id,
+        spec=spec,
+        authorisation=session.authorise("publish-dataset", spec.name, spec.digest()),
+    )
+    try:
+        handle: WorkflowHandle[Any, PublishedDataset] = await client.start_workflow(
+            workflow_type.run,
+            input,
+            id=workflow_id,
+            task_queue=FRONTEND_QUEUE,
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
+            static_summary=f"{session.party} publishes dataset {spec.name} ({'S3' if s3 else 'Azure Blob'})",
+            search_attributes=start_attributes(
+                collaboration=session.collaboration, kind="dataset", proposer=session.party, datasets=[spec.name]
+            ),
+        )
+    except WorkflowAlreadyStartedError:
+        say(f"[dim]{safe(workflow_id)} exists already; showing that one[/dim]")
+        handle = client.get_workflow_handle(workflow_id, result_type=PublishedDataset)
+    link = session.ui_link(workflow_id)
+    if not wait:
+        return {"workflowId": workflow_id, "link": link}
+    published = await follow_timeline(handle, f"publishing {spec.name}")
+    return {**published.model_dump(mode="json"), "workflowId": workflow_id, "link": link}
+
+
+@app.command()
+def upload(
+    file: File,
+    sources: Annotated[list[Path], typer.Argument(help="Files or folders with the rows.", show_default=False)],
+    profile: Profile = None,
+    config: ConfigFile = None,
+    replace: Annotated[bool, typer.Option(help="Delete stored objects that the sources no longer have.")] = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Encrypt rows on this machine and upload them; nothing readable leaves it.
+
+    Example: cleanroom dataset upload demo/contosso-flights.yaml flights.csv --profile contosso
+    """
+    with reported(output):
+        session = Session.load(profile, config)
+        spec = load_dataset_spec(file)
+        result = upload_rows(session, spec, sources, replace=replace)
+        print_record(
+            {
+                "dataset": spec.name,
+                "rows": result.rows,
+                "uploaded": list(result.uploaded),
+                "unchanged": list(result.unchanged),
+                "storedBytes": result.stored_bytes,
+            },
+            output,
+            title=f"dataset {spec.name}",
+        )
+
+
+def upload_rows(session: Session, spec: DatasetSpec, sources: list[Path], *, replace: bool = False) -> UploadResult:
+    """Check, seal and upload ``sources`` with a progress bar on standard error."""
+    store = open_store(session.settings, spec, create=True)
+    key = KeyStore(session.settings.keys_dir).get_or_create(spec.name)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=talk, transient=True) as progress:
+        task = progress.add_task(f"upload {spec.name}", total=None)
+
+        def tell(step: UploadProgress) -> None:
+            progress.update(task, completed=step.done, total=step.total, description=f"{step.stage} {spec.name}")
+
+        return upload_dataset(
+            store,
+            key,
+            dataset=spec.name,
+            schema=schema_of(spec),
+            sources=sources,
+            replace=replace,
+            on_progress=tell,
+        )
+
+
+@app.command()
+def show(name: str, profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
+    """Show a dataset's document as governance holds it."""
+    with reported(output):
+        session = Session.load(profile, config)
+        print_record(run_async(_show(session, name)), output, title=f"dataset {name}")
+
+
+async def _show(session: Session, name: str) -> dict[str, Any]:
+    async with session.governance() as client:
+        document = await session.documents(client).get(name)
+    dataset = parse_dataset(document.data, document_id=name)
+    policy = dataset.dataset_access_policy
+    return {
+        "id": document.id,
+        "state": document.state,
+        "version": document.version,
+        "digest": document_digest(document.data),
+        "owner": _party(session, document.proposer_id),
+        "access": policy.access_mode,
+        "format": dataset.dataset_schema.format,
+        "columns": dataset.dataset_schema.types(),
+        "allowedColumns": list(policy.allowed_fields),
+        "privacyFloors": json.loads(policy.privacy_floors.model_dump_json(by_alias=True)),
+        "store": f"{dataset.dataset_access_point.store.type} {dataset.dataset_access_point.store.name}",
+        "encryption": dataset.dataset_access_point.protection.encryption_mode(),
+    }
+
+
+@app.command("list")
+def list_(profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
+    """List the collaboration's datasets."""
+    with reported(output):
+        session = Session.load(profile, config)
+        rows = run_async(_list(session))
+        print_rows(rows, output, columns=("dataset", "state", "owner", "access", "format", "version"), title="datasets")
+
+
+async def _list(session: Session) -> list[dict[str, Any]]:
+    rows = []
+    async with session.governance() as client:
+        documents = session.documents(client)
+        for name in await documents.ids(DATASET_LABELS):
+            document = await documents.get(name)
+            row: dict[str, Any] = {
+                "dataset": document.id,
+                "state": document.state,
+                "owner": _party(session, document.proposer_id),
+                "version": document.version,
+            }
+            try:
+                dataset = parse_dataset(document.data, document_id=name)
+                row |= {"access": dataset.dataset_access_policy.access_mode, "format": dataset.dataset_schema.format}
+            except CleanRoomError as error:
+                row |= {"access": "?", "format": error.code}
+            rows.append(row)
+    return rows
+
+
+def _party(session: Session, user_id: str) -> str:
+    return next((name for name, known in session.settings.parties.items() if known == user_id), user_id)
+
+
+if __name__ == "__main__":
+    app()

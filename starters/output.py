@@ -1,0 +1,121 @@
+"""What commands print: data on standard output (a table, or JSON with ``--output json``), talk and errors on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from pydantic import BaseModel
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from cleanroom.errors import CleanRoomError
+from cleanroom.temporal.markdown import plain
+
+
+class Format(StrEnum):
+    """How results are printed."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+Output = Annotated[Format, typer.Option("--output", "-o", help="table for people, json for programs.")]
+Profile = Annotated[str | None, typer.Option("--profile", "-p", envvar="CLEANROOM_PROFILE", help="Who acts: a profile of cleanroom.toml.")]
+ConfigFile = Annotated[str | None, typer.Option("--config", envvar="CLEANROOM_CONFIG", help="Path of cleanroom.toml.")]
+
+out = Console(soft_wrap=True)
+talk = Console(stderr=True, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """A line of talk to standard error; ``text`` may hold Rich markup of ours, strangers' parts go through :func:`safe`."""
+    talk.print(text)
+
+
+def safe(text: object, limit: int = 400) -> str:
+    """Somebody else's text: no control, ANSI or bidirectional characters, no markup (T20)."""
+    return escape(plain(str(text), limit))
+
+
+def to_json(value: Any) -> Any:
+    """Models and tuples as plain JSON values."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", by_alias=False, exclude_none=True)
+    if isinstance(value, Mapping):
+        return {key: to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(item) for item in value]
+    return value
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on one line, as a program reads it."""
+    sys.stdout.write(json.dumps(to_json(value), ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def print_record(value: Any, output: Format, *, title: str = "") -> None:
+    """One thing: its members as rows."""
+    if output is Format.JSON:
+        print_json(value)
+        return
+    table = Table(title=title or None, show_header=False, title_justify="left")
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for key, item in to_json(value).items():
+        table.add_row(safe(key), _cell(item))
+    out.print(table)
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]], output: Format, *, columns: Sequence[str], title: str = "") -> None:
+    """Many things of a kind; no rows is an empty list, not an error."""
+    if output is Format.JSON:
+        print_json(list(rows))
+        return
+    table = Table(title=title or None, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(row.get(column, "")) for column in columns))
+    out.print(table if rows else "[dim]none[/dim]")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, dict | list):
+        return safe(json.dumps(value, ensure_ascii=False), 2000)
+    return safe(value, 2000)
+
+
+def print_error(error: CleanRoomError, output: Format) -> None:
+    """``{code, message, cause, hint, …}`` to standard output as JSON, or words to standard error."""
+    if output is Format.JSON:
+        print_json({"error": error.to_dict()})
+        return
+    talk.print(f"[bold red]error[/bold red] [bold]{safe(error.code)}[/bold]: {safe(error.message, 2000)}")
+    if error.cause:
+        talk.print(f"  [dim]cause:[/dim] {safe(error.cause, 1000)}")
+    for reason in error.details.get("reasons", [])[:10]:
+        talk.print(f"  - {safe(reason.get('message', reason))}")
+    if error.party:
+        talk.print(f"  [dim]who must act:[/dim] {safe(error.party)}")
+    if error.hint:
+        talk.print(f"  [green]hint:[/green] {safe(error.hint, 1000)}")
+
+
+@contextmanager
+def reported(output: Format) -> Iterator[None]:
+    """Run a command's body; an error of ours is printed and becomes its exit code."""
+    try:
+        yield
+    except CleanRoomError as error:
+        print_error(error, output)
+        raise typer.Exit(error.exit_code) from error

@@ -1,0 +1,312 @@
+"""``cleanroom run``: start, show, watch, cancel, result. Also ``python -m starters.run``."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
+from temporalio.common import WorkflowIDReusePolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
+
+from cleanroom.clients.owned import open_store
+from cleanroom.datasets.download import download_result
+from cleanroom.datasets.keystore import KeyStore
+from cleanroom.documents.dataset import parse_dataset
+from cleanroom.documents.query import parse_query
+from cleanroom.documents.specs import DatasetSpec, load_dataset_spec
+from cleanroom.errors import Conflict, PreconditionFailed, Refused
+from cleanroom.identifiers import CLEAN_ROOM_QUEUE, document_digest, require_name, run_workflow_id
+from cleanroom.messages.run import RunQueryInput, RunResult, RunStatus, RunTicket
+from cleanroom.spark.job import JobParameters, ResultReceipt
+from cleanroom.statements import RunRequest, sign
+from cleanroom.temporal.attributes import start_attributes
+from starters.output import ConfigFile, Format, Output, Profile, out, print_json, print_record, print_rows, reported, safe, say
+from starters.progress import follow_timeline
+from starters.result import chart_png, print_chart, result_rows, result_table
+from starters.session import Session, new_run_id, now, require_workflow, run_async
+from workflows.run_query import RunQuery
+
+app = typer.Typer(help="Run approved queries.", no_args_is_help=True)
+
+RunId = Annotated[str, typer.Argument(help="The run's id.", show_default=False)]
+REQUEST_LIFETIME = dt.timedelta(hours=12)
+Handle = WorkflowHandle[RunQuery, RunResult]
+
+
+@app.command()
+def start(
+    query: Annotated[str, typer.Argument(help="The approved query.", show_default=False)],
+    profile: Profile = None,
+    config: ConfigFile = None,
+    run_id: Annotated[str | None, typer.Option(help="Name of the run; the same name is never run twice.")] = None,
+    start_date: Annotated[str | None, typer.Option(help="First day (yyyy-MM-dd), where the query allows a date range.")] = None,
+    end_date: Annotated[str | None, typer.Option(help="Last day (yyyy-MM-dd).")] = None,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Watch the run to its end.")] = True,
+    output: Output = Format.TABLE,
+) -> None:
+    """Run an approved query once.
+
+    Example: cleanroom run start delays --profile fabrikam
+    """
+    with reported(output):
+        session = Session.load(profile, config)
+        parameters = JobParameters(start_date=start_date, end_date=end_date)
+        handle = run_async(_start(session, query, run_id or new_run_id(), parameters))
+        if not wait:
+            print_record({"runId": handle.id.rsplit("/", 1)[-1], "workflowId": handle.id, "link": session.ui_link(handle.id)}, output)
+            return
+        print_record(_result_record(session, run_async(watch_run(session, handle.id.rsplit("/", 1)[-1]))), output)
+
+
+async def _start(session: Session, query: str, run_id: str, parameters: JobParameters) -> Handle:
+    async with session.governance() as governance:
+        document = await session.documents(governance).get(query)
+    return await start_run(session, query, document_digest(str(document.data)), run_id, parameters)
+
+
+async def start_run(
+    session: Session,
+    query: str,
+    digest: str,
+    run_id: str,
+    parameters: JobParameters | None = None,
+    *,
+    run_seconds: int | None = None,
+    consent_check_seconds: int = 5,
+) -> Handle:
+    """Sign the request and start the run.
+
+    Raises:
+        Conflict: ``RunExists`` when a run of that id was started before.
+    """
+    require_name("run_id", run_id)
+    request = RunRequest(
+        collaboration=session.collaboration,
+        signer=session.user_id,
+        expires=now() + REQUEST_LIFETIME,
+        query=query,
+        digest=digest,
+        run_id=run_id,
+        parameters=parameters or JobParameters(),
+    )
+    spark = session.settings.spark
+    ticket = RunTicket(collaboration=session.collaboration, query=query, run_id=run_id, request=sign(request, session.key()))
+    client = await session.temporal()
+    try:
+        return await client.start_workflow(
+            RunQuery.run,
+            RunQueryInput(
+                ticket=ticket,
+                caller=session.party,
+                driver_start_seconds=spark.driver_start_seconds,
+                run_seconds=run_seconds or spark.run_seconds,
+                consent_check_seconds=consent_check_seconds,
+            ),
+            id=run_workflow_id(session.collaboration, run_id),
+            task_queue=CLEAN_ROOM_QUEUE,
+            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+            static_summary=f"{session.party} runs query {query}",
+            search_attributes=start_attributes(
+                collaboration=session.collaboration, kind="run", query=query, proposer=session.party, digest=digest
+            ),
+        )
+    except WorkflowAlreadyStartedError as error:
+        raise Conflict("RunExists", f"run {run_id!r} was started before.", hint=f"cleanroom run show {run_id}") from error
+
+
+async def _handle(session: Session, run_id: str) -> Handle:
+    client = await session.temporal()
+    handle = client.get_workflow_handle_for(RunQuery.run, run_workflow_id(session.collaboration, run_id))
+    await require_workflow(handle, f"run {run_id!r}", "`cleanroom run list` shows what there is.")
+    return handle
+
+
+async def watch_run(session: Session, run_id: str) -> RunResult:
+    """Follow a run to its end; raises what it failed with."""
+    handle = await _handle(session, run_id)
+    return await follow_timeline(handle, f"run {run_id}", query="status")
+
+
+@app.command()
+def watch(run_id: RunId, profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
+    """Follow a run until it is complete."""
+    with reported(output):
+        session = Session.load(profile, config)
+        print_record(_result_record(session, run_async(watch_run(session, run_id))), output, title=f"run {run_id}")
+
+
+@app.command()
+def show(run_id: RunId, profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
+    """Show where a run stands: state, steps, failure, receipt."""
+    with reported(output):
+        session = Session.load(profile, config)
+        record = run_async(_show(session, run_id))
+        print_record(record, output, title=f"run {run_id}")
+
+
+async def _show(session: Session, run_id: str) -> dict[str, Any]:
+    handle = await _handle(session, run_id)
+    status: RunStatus = await handle.query(RunQuery.status)
+    outcome: RunResult = await handle.query(RunQuery.outcome)
+    return {
+        **_result_record(session, outcome),
+        "stage": status.stage,
+        "steps": list(status.steps),
+        "job": status.job,
+    }
+
+
+def _result_record(session: Session, result: RunResult) -> dict[str, Any]:
+    receipt = result.receipt
+    workflow_id = run_workflow_id(session.collaboration, result.run_id)
+    return {
+        "runId": result.run_id,
+        "query": result.query,
+        "state": result.state,
+        "rows": receipt.rows if receipt else None,
+        "digest": receipt.digest if receipt else None,
+        "failure": result.failure.model_dump(mode="json") if result.failure else None,
+        "seconds": {stage: round(value, 2) for stage, value in result.stages.items()},
+        "sparkSeconds": round(receipt.spark_seconds, 2) if receipt else None,
+        "revoked": result.revoked.model_dump() if result.revoked else None,
+        "workflowId": workflow_id,
+        "link": session.ui_link(workflow_id),
+    }
+
+
+@app.command("list")
+def list_(profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
+    """List the collaboration's runs, the newest first."""
+    with reported(output):
+        session = Session.load(profile, config)
+        rows = run_async(_list(session))
+        print_rows(rows, output, columns=("run", "query", "caller", "state", "stage", "started"), title="runs")
+
+
+async def _list(session: Session) -> list[dict[str, Any]]:
+    client = await session.temporal()
+    wanted = f"WorkflowType = 'RunQuery' AND CrCollab = '{session.collaboration}'"
+    rows = []
+    async for item in client.list_workflows(wanted, limit=200):
+        found = {pair.key.name: pair.value for pair in item.typed_search_attributes}
+        rows.append(
+            {
+                "run": item.id.rsplit("/", 1)[-1],
+                "query": found.get("CrQuery", ""),
+                "caller": found.get("CrProposer", ""),
+                "state": found.get("CrOutcome") or (item.status.name if item.status else ""),
+                "stage": found.get("CrStage", ""),
+                "started": item.start_time.isoformat(timespec="seconds"),
+            }
+        )
+    return rows
+
+
+@app.command()
+def cancel(run_id: RunId, profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
+    """Cancel a run: the job is deleted, every grant is revoked."""
+    with reported(output):
+        session = Session.load(profile, config)
+        print_record(run_async(cancel_run(session, run_id)), output, title=f"run {run_id}")
+
+
+async def cancel_run(session: Session, run_id: str) -> dict[str, Any]:
+    """Ask for cancellation and wait until the run has cleaned up.
+
+    Raises:
+        Conflict: ``RunEnded`` when it had ended before.
+    """
+    from temporalio.client import WorkflowFailureError
+
+    handle = await _handle(session, run_id)
+    description = await handle.describe()
+    if description.status is not WorkflowExecutionStatus.RUNNING:
+        state = description.status.name if description.status else "?"
+        raise Conflict("RunEnded", f"run {run_id!r} has ended already ({state}).", hint=f"cleanroom run show {run_id}")
+    await handle.cancel()
+    try:
+        await handle.result()
+    except WorkflowFailureError:
+        say(f"run {safe(run_id)} has stopped")
+    return await _show(session, run_id)
+
+
+@app.command()
+def result(
+    run_id: RunId,
+    profile: Profile = None,
+    config: ConfigFile = None,
+    dataset: Annotated[Path | None, typer.Option(help="YAML of the output dataset, for its receiver: opens the rows.")] = None,
+    chart: Annotated[Path | None, typer.Option(help="Write a chart of the result (PNG).")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Rows to print as a table.")] = 25,
+    output: Output = Format.TABLE,
+) -> None:
+    """The result: rows for the receiver (with --dataset), the receipt for everybody else.
+
+    Example: cleanroom run result r-1 --dataset demo/litware-output.yaml --profile litware
+    """
+    with reported(output):
+        session = Session.load(profile, config)
+        receipt = run_async(read_receipt(session, run_id))
+        if dataset is None:
+            print_record({"receipt": True, **receipt.model_dump(mode="json")}, output, title=f"receipt of run {run_id}")
+            return
+        spec = load_dataset_spec(dataset)
+        table = open_result(session, spec, receipt)
+        rows = result_rows(table)
+        if chart is not None:
+            chart_png(rows, chart, title=f"{receipt.dataset}: run {run_id}")
+            say(f"chart written to {safe(chart)}")
+        if output is Format.JSON:
+            print_json({"runId": run_id, "rows": rows, "digest": receipt.digest})
+            return
+        out.print(result_table(rows, title=f"result of run {run_id}", limit=limit))
+        print_chart(rows)
+
+
+async def read_receipt(session: Session, run_id: str) -> ResultReceipt:
+    """The receipt of a completed run.
+
+    Raises:
+        PreconditionFailed: ``RunNotComplete``.
+    """
+    handle = await _handle(session, run_id)
+    outcome: RunResult = await handle.query(RunQuery.outcome)
+    if outcome.receipt is None:
+        raise PreconditionFailed(
+            "RunNotComplete",
+            f"run {run_id!r} is {outcome.state}; it has no result" + (f": {outcome.failure.code}." if outcome.failure else "."),
+            hint=f"cleanroom run watch {run_id}",
+        )
+    return outcome.receipt
+
+
+def open_result(session: Session, spec: DatasetSpec, receipt: ResultReceipt) -> Any:
+    """Download and decrypt the rows on the receiver's machine, checked against the receipt.
+
+    Raises:
+        Refused: ``NotTheReceiver`` when the receipt is for another dataset; digest mismatches.
+    """
+    if receipt.dataset != spec.name:
+        raise Refused("NotTheReceiver", f"the result went to dataset {receipt.dataset!r}, not to {spec.name!r}.")
+    store = open_store(session.settings, spec)
+    key = KeyStore(session.settings.keys_dir).get(spec.name)
+    return download_result(store, receipt, key, result_format=spec.format, types=spec.columns, csv_header=spec.csv_header)
+
+
+async def query_of(session: Session, name: str) -> Any:
+    """The parsed query document and the parsed documents of its datasets, as governance holds them."""
+    async with session.governance() as governance:
+        documents = session.documents(governance)
+        query = parse_query(str((await documents.get(name)).data), document_id=name)
+        wanted = [*query.application.input_dataset, query.application.output_dataset]
+        return query, [
+            parse_dataset(str((await documents.get(item.specification)).data), document_id=item.specification) for item in wanted
+        ]
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,156 @@
+"""What every command of a person needs: settings of the profile, the Temporal client, the person's own signature."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import uuid
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+from temporalio.client import Client, WorkflowHandle
+from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
+
+from cleanroom.clients.azure_credentials import Credential, credential
+from cleanroom.errors import InvalidInput, NotFound, PreconditionFailed
+from cleanroom.governance import GovernanceUserClient
+from cleanroom.publishing.user_documents import UserDocuments, governance_client
+from cleanroom.settings import Settings, load_settings
+from cleanroom.statements import Authorisation, SigningKey, load_or_create_signing_key, sign
+from cleanroom.temporal.client import connect
+from cleanroom.temporal.failures import error_from_failure
+
+T = TypeVar("T")
+ORDER_LIFETIME = dt.timedelta(days=30)
+
+
+class Session:
+    """One person at one command."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._credential: Credential | None = None
+
+    @staticmethod
+    def load(profile: str | None, config: str | None) -> Session:
+        """Settings of the profile; raises what :func:`cleanroom.settings.load_settings` raises."""
+        return Session(load_settings(profile, path=Path(config) if config else None))
+
+    @property
+    def collaboration(self) -> str:
+        if not self.settings.collaboration:
+            raise PreconditionFailed(
+                "SettingMissing", "settings: collaboration is not set.", hint="Run `cleanroom up`, or set it in cleanroom.toml."
+            )
+        return self.settings.collaboration
+
+    @property
+    def party(self) -> str:
+        """Name of the collaborator who acts.
+
+        Raises:
+            InvalidInput: ``ProfileIsNoPerson``.
+        """
+        if self.settings.party is None:
+            known = ", ".join(sorted(self.settings.parties)) or "none"
+            raise InvalidInput(
+                "ProfileIsNoPerson",
+                f"profile {self.settings.profile!r} is not a collaborator's.",
+                hint=f"Name who acts with --profile; known: {known}.",
+            )
+        return self.settings.party
+
+    @property
+    def user_id(self) -> str:
+        party = self.party
+        try:
+            return self.settings.parties[party]
+        except KeyError:
+            raise PreconditionFailed("PartyUnknown", f"settings: party {party!r} has no user id in [parties].") from None
+
+    def key(self) -> SigningKey:
+        """This person's signing key."""
+        return load_or_create_signing_key(self.settings.keys_dir)
+
+    def credential(self) -> Credential:
+        if self._credential is None:
+            self._credential = credential(self.settings.credential, ca_file=self.settings.ca_file)
+        return self._credential
+
+    def governance(self) -> GovernanceUserClient:
+        """Governance as this person; use as an asynchronous context manager."""
+        return governance_client(self.settings, self.credential())
+
+    def documents(self, client: GovernanceUserClient) -> UserDocuments:
+        return UserDocuments(client, self.collaboration)
+
+    def authorise(self, action: str, subject: str, digest: str) -> str:
+        """This person's signed order to their own worker."""
+        order = Authorisation(
+            collaboration=self.collaboration,
+            signer=self.user_id,
+            expires=now() + ORDER_LIFETIME,
+            action=action,
+            subject=subject,
+            digest=digest,
+        )
+        return sign(order, self.key())
+
+    async def temporal(self) -> Client:
+        """The Temporal client of this profile.
+
+        Raises:
+            Unavailable: ``TemporalUnavailable``.
+        """
+        return await connect(self.settings.temporal, identity=f"cleanroom-cli/{self.settings.profile}")
+
+    def ui_link(self, workflow_id: str, run_id: str | None = None, namespace: str = "default") -> str:
+        """Address of a workflow in the Temporal Web UI."""
+        from urllib.parse import quote
+
+        path = f"/namespaces/{namespace}/workflows/{quote(workflow_id, safe='')}"
+        return self.settings.temporal.ui_url.rstrip("/") + path + (f"/{run_id}/history" if run_id else "")
+
+
+def now() -> dt.datetime:
+    """The wall clock in UTC, whole seconds: what people sign."""
+    return dt.datetime.now(dt.UTC).replace(microsecond=0)
+
+
+def new_run_id() -> str:
+    """A short run id that sorts by time: ``r-<date>-<random>``."""
+    return f"r-{now():%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}"
+
+
+def run_async(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command's coroutine; failures of Temporal come out as errors of ours.
+
+    Raises:
+        CleanRoomError: whatever happened.
+    """
+    from temporalio.client import WorkflowFailureError, WorkflowUpdateFailedError
+
+    async def wrapped() -> T:
+        try:
+            return await work
+        except (WorkflowFailureError, WorkflowUpdateFailedError, RPCError, WorkflowAlreadyStartedError) as error:
+            raise error_from_failure(error) from error
+
+    return asyncio.run(wrapped())
+
+
+async def require_workflow(handle: WorkflowHandle[Any, Any], what: str, hint: str) -> WorkflowHandle[Any, Any]:
+    """``handle`` if its workflow exists.
+
+    Raises:
+        NotFound: ``WorkflowNotFound``, in the words of ``what``.
+    """
+    try:
+        await handle.describe()
+    except RPCError as error:
+        if error.status is RPCStatusCode.NOT_FOUND:
+            raise NotFound("WorkflowNotFound", f"There is no {what}.", hint=hint) from error
+        raise
+    return handle

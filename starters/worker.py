@@ -1,0 +1,58 @@
+"""``cleanroom worker``: run one trust boundary's worker. Also ``python -m starters.worker``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cleanroom.settings import Settings, load_settings
+from cleanroom.temporal.client import connect
+from cleanroom.temporal.workers import WorkerSpec, create_worker
+from starters.output import ConfigFile, Format, Output, reported
+
+app = typer.Typer(help="Run a worker.")
+
+
+@app.command()
+def worker(
+    boundary: Annotated[
+        str, typer.Argument(help="Profile of the boundary: contosso, litware, fabrikam, frontend, clean-room, spark-service.")
+    ],
+    config: ConfigFile = None,
+    ready_file: Annotated[Path | None, typer.Option(help="Written when the worker polls.")] = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Serve one trust boundary's task queue until stopped (SIGTERM or Ctrl-C).
+
+    Example: cleanroom worker litware
+    """
+    from workers.run import configure_logging, serve
+
+    with reported(output):
+        configure_logging()
+        settings = load_settings(boundary, path=Path(config) if config else None)
+        asyncio.run(serve(settings, ready_file=ready_file))
+
+
+@asynccontextmanager
+async def serving_own_queue(settings: Settings) -> AsyncIterator[None]:
+    """Serve the queue of the settings' own person inside this process, beside whatever worker of theirs may run elsewhere."""
+    from workers.boundaries import boundary_worker
+
+    mine = boundary_worker(settings)
+    client = await connect(settings.temporal, identity=f"{mine.name}/cli")
+    spec = WorkerSpec(name=mine.name, task_queue=mine.task_queue, activities=mine.activities, max_concurrent_activities=4)
+    async with AsyncExitStack() as stack:
+        for resource in mine.resources:
+            await stack.enter_async_context(resource)
+        await stack.enter_async_context(create_worker(client, spec))
+        yield
+
+
+if __name__ == "__main__":
+    app()

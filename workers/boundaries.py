@@ -1,0 +1,187 @@
+"""The trust boundaries: what each worker serves, with which credentials, and nothing more.
+
+``collaborator``  one person's own credentials: Azure subscription, S3 secret, vote; queue ``collaborator.<party>``
+``frontend``      the frontend's registered identity; the publishing workflows
+``clean-room``    the attested Clean Room Application; the prepare and run workflows
+``spark-service`` the attested Spark service and its Kubernetes credentials
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+from activities.azure_ad import AzureAd
+from activities.blob import Blob
+from activities.clean_room import CleanRoomGovernance
+from activities.clean_room_context import CleanRoom, job_environment
+from activities.clean_room_secrets import CleanRoomSecrets
+from activities.collaborator import CollaboratorGovernance
+from activities.frontend import Frontend
+from activities.key_vault import KeyVault
+from activities.orders import Orders
+from activities.s3 import S3
+from activities.spark_service import SparkServiceActivities
+from cleanroom.attestation import GuestAttestor
+from cleanroom.clients.azure import FederatedCredentials, ManagedIdentities, RoleAssignments
+from cleanroom.clients.azure_credentials import credential
+from cleanroom.datasets.keystore import KeyStore
+from cleanroom.errors import PreconditionFailed
+from cleanroom.governance import CleanRoomClient
+from cleanroom.identifiers import CLEAN_ROOM_QUEUE, FRONTEND_QUEUE, SPARK_SERVICE_QUEUE, collaborator_queue
+from cleanroom.publishing.user_documents import UserDocuments, governance_client
+from cleanroom.runs.readers import UserReader
+from cleanroom.settings import Settings
+from cleanroom.spark.profile import PodProfile
+from cleanroom.spark.service import SparkService
+from workflows.prepare import Prepare
+from workflows.publish_azure_dataset import PublishAzureDataset
+from workflows.publish_query import PublishQuery
+from workflows.publish_s3_dataset import PublishS3Dataset
+from workflows.run_query import RunQuery
+
+
+@dataclass(frozen=True)
+class BoundaryWorker:
+    """What one worker process registers, and the clients it opens and closes."""
+
+    name: str
+    task_queue: str
+    workflows: tuple[type, ...] = ()
+    activities: tuple[Callable[..., Any], ...] = ()
+    resources: tuple[AbstractAsyncContextManager[Any], ...] = field(default=())
+
+
+def boundary_worker(settings: Settings) -> BoundaryWorker:
+    """The worker of the settings' boundary.
+
+    Raises:
+        PreconditionFailed: ``SettingMissing`` naming what the boundary needs and does not have.
+    """
+    if not settings.collaboration:
+        raise PreconditionFailed("SettingMissing", "settings: collaboration is not set.", hint="Run `cleanroom up`, or set it.")
+    return {
+        "collaborator": _collaborator,
+        "frontend": _frontend,
+        "clean-room": _clean_room,
+        "spark-service": _spark_service,
+    }[settings.boundary](settings)
+
+
+def _collaborator(settings: Settings) -> BoundaryWorker:
+    if settings.party is None:
+        raise PreconditionFailed("SettingMissing", "settings: party is not set; a collaborator's worker acts for one party.")
+    own = credential(settings.credential, ca_file=settings.ca_file)
+    client = governance_client(settings, own)
+    orders, keys = Orders(settings), KeyStore(settings.keys_dir)
+    governance = CollaboratorGovernance(orders, UserDocuments(client, settings.collaboration), keys)
+    s3 = S3(settings, orders)
+    activities: list[Callable[..., Any]] = [
+        governance.set_secret,
+        governance.propose_document,
+        governance.accept_document,
+        governance.create_document,
+        governance.update_document,
+        governance.confirm_order,
+        governance.propose_query,
+        governance.withdraw_proposal,
+        governance.accept_query,
+        governance.reject_query,
+        s3.get_connection_secret,
+        s3.locate_s3_store,
+    ]
+    if settings.azure.subscription_id:
+        roles = RoleAssignments(own, settings.azure, ca_file=settings.ca_file)
+        directory = AzureAd(
+            orders,
+            ManagedIdentities(own, settings.azure, ca_file=settings.ca_file),
+            FederatedCredentials(own, settings.azure, ca_file=settings.ca_file),
+        )
+        blob = Blob(settings, orders, roles)
+        vault = KeyVault(settings, orders, roles, own, client, keys)
+        activities += [
+            directory.create_managed_identity,
+            directory.set_federation,
+            blob.allow_access_blob,
+            blob.locate_blob_store,
+            vault.allow_access_key_vault,
+            vault.set_key_with_skr,
+        ]
+    return BoundaryWorker(
+        name=f"collaborator.{settings.party}",
+        task_queue=collaborator_queue(settings.party),
+        activities=tuple(activities),
+        resources=(client,),
+    )
+
+
+def _frontend(settings: Settings) -> BoundaryWorker:
+    client = governance_client(settings, credential(settings.credential, ca_file=settings.ca_file))
+    frontend = Frontend(UserDocuments(client, settings.collaboration), UserReader(client, settings.collaboration), settings.collaboration)
+    return BoundaryWorker(
+        name="frontend",
+        task_queue=FRONTEND_QUEUE,
+        workflows=(PublishAzureDataset, PublishS3Dataset, PublishQuery),
+        activities=(
+            frontend.get_clean_room_identity,
+            frontend.get_clean_room_policy,
+            frontend.generate_dataset_descriptor,
+            frontend.generate_query_document,
+            frontend.determine_dataset_owners,
+            frontend.verify_decision,
+            frontend.await_query_change,
+        ),
+        resources=(client,),
+    )
+
+
+def _clean_room(settings: Settings) -> BoundaryWorker:
+    user = governance_client(settings, credential(settings.credential, ca_file=settings.ca_file))
+    attestor = GuestAttestor(settings.attestation.url, ca_file=settings.ca_file)
+    client = CleanRoomClient.direct(settings.governance.url, settings.collaboration, attestor, ca_file=settings.ca_file)
+    room = CleanRoom(settings, client, user, PodProfile.from_settings(settings))
+    governance, secrets = CleanRoomGovernance(room), CleanRoomSecrets(room)
+    return BoundaryWorker(
+        name="clean-room",
+        task_queue=CLEAN_ROOM_QUEUE,
+        workflows=(Prepare, RunQuery),
+        activities=(
+            governance.get_users,
+            governance.fetch_query,
+            governance.validate_access_and_approvals,
+            governance.check_execution_consent,
+            governance.build_job,
+            governance.verify_spark,
+            governance.verify_security_policy,
+            governance.record_event,
+            governance.collect_result,
+            secrets.get_key_with_skr,
+            secrets.get_secret,
+            secrets.set_secret,
+            secrets.configure_idp,
+            secrets.issue_consent_receipt,
+            secrets.watch_consent,
+            secrets.revoke_grants,
+        ),
+        resources=(user, client),
+    )
+
+
+def _spark_service(settings: Settings) -> BoundaryWorker:
+    user = governance_client(settings, credential(settings.credential, ca_file=settings.ca_file))
+    service = SparkService.from_settings(settings)
+    spark = SparkServiceActivities(settings, service, UserReader(user, settings.collaboration), job_environment(settings))
+    return BoundaryWorker(
+        name="spark-service",
+        task_queue=SPARK_SERVICE_QUEUE,
+        activities=(
+            spark.get_attestation_report,
+            spark.get_security_policy,
+            spark.submit_job,
+            spark.watch_job,
+            spark.delete_job,
+        ),
+        resources=(user, service),
+    )

@@ -1,0 +1,44 @@
+"""Run one boundary's worker until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from pathlib import Path
+
+from cleanroom.settings import Settings
+from cleanroom.temporal.client import connect
+from cleanroom.temporal.workers import WorkerSpec, run_worker
+from workers.boundaries import boundary_worker
+
+logger = logging.getLogger("cleanroom.worker")
+
+
+def configure_logging() -> None:
+    """One line a record on standard error; libraries that log requests (and so addresses and headers) only warn."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    for noisy in ("azure", "httpx", "httpcore", "urllib3", "botocore", "boto3", "kubernetes"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+async def serve(settings: Settings, *, ready_file: Path | None = None, stop: asyncio.Event | None = None) -> None:
+    """Connect, announce what is not confidential, and poll this boundary's queue.
+
+    Raises:
+        CleanRoomError: settings are missing, Temporal is unreachable.
+    """
+    worker = boundary_worker(settings)
+    if settings.attestation.trust_files and settings.boundary in ("clean-room", "spark-service"):
+        logger.warning("NOT CONFIDENTIAL: development attestation roots are trusted (%s)", worker.name)
+    if settings.temporal.keyring_file is None:
+        logger.warning("payloads are NOT encrypted: settings.temporal.keyring_file is not set (%s)", worker.name)
+    client = await connect(settings.temporal, identity=worker.name)
+    spec = WorkerSpec(
+        name=worker.name,
+        task_queue=worker.task_queue,
+        workflows=worker.workflows,
+        activities=worker.activities,
+        ready_file=ready_file,
+    )
+    await run_worker(client, spec, resources=worker.resources)
