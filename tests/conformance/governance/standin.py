@@ -36,7 +36,8 @@ class StandIn:
         self.tls = self.authority.issue("cgs")
         self.hardware = DevelopmentHardware(folder / "snp")
         self.issuer_key = rsa.generate_private_key(65537, 2048)
-        jwk = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(self.issuer_key.public_key())) | {
+        public = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(self.issuer_key.public_key()))
+        jwk = public | {
             "kid": "issuer-1",
             "alg": "RS256",
             "use": "sig",
