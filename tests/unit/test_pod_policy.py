@@ -1,0 +1,216 @@
+"""Pod policies: reproducible byte for byte, different for every difference that matters, and held against containers."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cleanroom.errors import InvalidInput, PreconditionFailed, Refused
+from cleanroom.settings import KubernetesSettings, Settings
+from cleanroom.spark import rego
+from cleanroom.spark.job import JobConfig
+from cleanroom.spark.policy import PodContainer, PodPolicy, admitted_environment, check_pod, measured_environment, pod_policies
+from cleanroom.spark.profile import PodProfile, PodResources, SidecarProfile
+from tests.unit.spark_support import DIGEST, make_job, make_profile
+
+OTHER = "1" * 64
+names = st.from_regex(r"[a-z0-9]{1,12}(-[a-z0-9]{1,8})?", fullmatch=True)
+texts = st.text(max_size=200)
+
+
+@st.composite
+def jobs(draw: st.DrawFn) -> JobConfig:
+    job = make_job(draw(names))
+    segment = {"executionSequence": 1, "sql": draw(texts), "sourceDigest": DIGEST}
+    columns = draw(st.dictionaries(st.text(min_size=1, max_size=10), st.sampled_from(["string", "long", "date"]), min_size=1, max_size=6))
+    values = job.model_dump(mode="json", by_alias=True)
+    values["segments"] = [segment]
+    values["datasets"][0]["schema"] = [[name, kind] for name, kind in columns.items()]
+    values["contractId"] = draw(texts)
+    return JobConfig.model_validate(values)
+
+
+@given(jobs())
+def test_policy_is_reproducible_from_the_wire_form_of_the_job(job: JobConfig) -> None:
+    profile = make_profile()
+    again = JobConfig.decode(job.encode())
+    assert again == job
+    assert list(again.datasets[0].schema_fields) == list(job.datasets[0].schema_fields)
+    assert pod_policies(again, make_profile()) == pod_policies(job, profile)
+
+
+@given(jobs())
+def test_policy_text_is_read_back_exactly(job: JobConfig) -> None:
+    profile = make_profile()
+    for role in ("driver", "executor"):
+        policy = pod_policies(job, profile).of(role)
+        rules = rego.parse(policy.rego)
+        assert rego.render(rules, minimum_svn=profile.infrastructure_svn) == policy.rego
+        assert policy.rego.isascii()
+        assert hashlib.sha256(base64.b64decode(policy.rego_base64)).hexdigest() == policy.host_data
+        assert rules[0].command == profile.command(role)
+        assert f"JOB_CONFIG={job.encode()}" in [rule.pattern for rule in rules[0].env_rules if rule.required]
+
+
+def test_every_measured_difference_changes_host_data_and_unmeasured_ones_do_not() -> None:
+    base = pod_policies(make_job(), make_profile())
+    sidecar = SidecarProfile(name="skr", image=f"registry.example/skr@sha256:{DIGEST}", layers=(DIGEST,), command=("/skr",))
+    other_sql = [{"executionSequence": 1, "sql": "SELECT 2", "sourceDigest": DIGEST}]
+    measured = [
+        pod_policies(make_job("run-2"), make_profile()),
+        pod_policies(make_job(queryDigest=OTHER), make_profile()),
+        pod_policies(make_job(parameters={"startDate": "2026-01-01", "endDate": "2026-01-02"}), make_profile()),
+        pod_policies(make_job(segments=other_sql), make_profile()),
+        pod_policies(make_job(), make_profile(layers=(OTHER,))),
+        pod_policies(make_job(), make_profile(image=f"registry.example/app@sha256:{OTHER}")),
+        pod_policies(make_job(), make_profile(main_application_file="local:///opt/other.py")),
+        pod_policies(make_job(), make_profile(sidecars=(sidecar,))),
+        pod_policies(make_job(), make_profile(infrastructure_svn=5)),
+    ]
+    assert len({policies.driver.host_data for policies in [base, *measured]}) == len(measured) + 1
+    big = PodResources(driver_cores=8, driver_memory="16g", executor_cores=8, executor_memory="32g", executor_instances=9)
+    unmeasured = make_profile(resources=big, namespace="other", service_account="other", spark_version="4.9.9")
+    assert pod_policies(make_job(), unmeasured) == base
+    assert unmeasured.digest() == make_profile().digest()
+    assert base.driver.host_data != base.executor.host_data
+    assert len(base.host_data()) == 2
+
+
+def test_profile_needs_image_by_digest_and_layers() -> None:
+    with pytest.raises(ValueError, match="image"):
+        make_profile(image="registry.example/app:latest")
+    with pytest.raises(ValueError, match="layers"):
+        make_profile(layers=())
+    with pytest.raises(ValueError, match="main_application_file"):
+        make_profile(main_application_file="https://evil.example/x.py")
+    with pytest.raises(PreconditionFailed, match="image"):
+        PodProfile.from_settings(Settings())
+    image = f"registry.example/app@sha256:{DIGEST}"
+    with pytest.raises(PreconditionFailed, match="image_layers"):
+        PodProfile.from_settings(Settings(kubernetes=KubernetesSettings(image=image)))
+    profile = PodProfile.from_settings(Settings(kubernetes=KubernetesSettings(image=image, image_layers=(DIGEST,), namespace="ns")))
+    assert (profile.image, profile.namespace) == (image, "ns")
+    with pytest.raises(InvalidInput) as caught:
+        PodProfile.from_settings(Settings(kubernetes=KubernetesSettings(image="app:1", image_layers=(DIGEST,))))
+    assert caught.value.code == "PodProfileInvalid"
+
+
+def test_job_too_large_for_one_variable_is_refused() -> None:
+    job = make_job(segments=[{"executionSequence": 1, "sql": "x" * 100_000, "sourceDigest": DIGEST}])
+    with pytest.raises(InvalidInput) as caught:
+        pod_policies(job, make_profile())
+    assert caught.value.code == "JobConfigTooLarge"
+
+
+def container(**changes: object) -> PodContainer:
+    profile = make_profile()
+    values = {
+        "command": profile.command("driver"),
+        "environment": measured_environment(make_job()),
+        "layers": profile.layers,
+        "working_dir": profile.working_dir,
+    }
+    return PodContainer.model_validate(values | changes)
+
+
+DRIVER = pod_policies(make_job(), make_profile()).driver.rego
+
+
+def test_the_measured_container_is_admitted() -> None:
+    assert check_pod(DRIVER, container()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"command": (*make_profile().command("driver"), "--debug")}, "invalid command"),
+        ({"command": ("/bin/sh", "-c", "cat /secrets")}, "invalid command"),
+        ({"environment": {}}, "JOB_CONFIG is missing"),
+        ({"environment": measured_environment(make_job("run-2"))}, "JOB_CONFIG has another value"),
+        ({"layers": (OTHER,)}, "no matching containers"),
+        ({"layers": (DIGEST, DIGEST)}, "no matching containers"),
+        ({"working_dir": "/tmp"}, "invalid working directory"),
+        ({"privileged": True}, "privileged escalation"),
+    ],
+)
+def test_a_changed_container_is_refused(changes: dict[str, object], error: str) -> None:
+    differences = check_pod(DRIVER, container(**changes))
+    assert any(error in text for text in differences)
+
+
+def test_executor_policy_does_not_admit_the_driver() -> None:
+    executor = pod_policies(make_job(), make_profile()).executor.rego
+    assert any("invalid command" in text for text in check_pod(executor, container()))
+
+
+@pytest.mark.parametrize(
+    ("pair", "kept"),
+    [
+        ("CLEANROOM_ATTESTATION_URL=http://localhost:8284", True),
+        ("CLEANROOM_ATTESTATION_URL=file:///etc/passwd", False),
+        ("POD_NAME=cr-x-driver", True),
+        ("POD_NAME=cr-x-driver\nLD_PRELOAD=/x", False),
+        ("LD_PRELOAD=/tmp/evil.so", False),
+        ("PYTHONPATH=/tmp/evil", False),
+        ("JAVA_TOOL_OPTIONS=-javaagent:/tmp/evil.jar", False),
+        ("PYSPARK_SUBMIT_ARGS=--conf spark.jars=x", False),
+        ("XPOD_NAME=a", False),
+        ("SPARK_JAVA_OPT_0=-XX:OnOutOfMemoryError=sh", False),
+        ("JAVA_HOME=/opt/java/openjdk", True),
+        ("JAVA_HOME=/tmp/java", False),
+    ],
+)
+def test_unknown_variables_are_dropped(pair: str, kept: bool) -> None:
+    name, _, value = pair.partition("=")
+    item = container(environment={**measured_environment(make_job()), name: value})
+    assert check_pod(DRIVER, item) == []
+    assert (name in admitted_environment(DRIVER, item)) is kept
+
+
+@pytest.mark.parametrize(
+    ("option", "kept"),
+    [
+        ("-Dspark.driver.port=7078", True),
+        ("--add-opens=java.base/java.lang=ALL-UNNAMED", True),
+        ("-XX:OnOutOfMemoryError=sh -c id", False),
+        ("-javaagent:/tmp/a.jar", False),
+        ("-Dspark.driver.port=7078 -javaagent:x", False),
+    ],
+)
+def test_executor_java_options_cannot_run_commands(option: str, kept: bool) -> None:
+    policies = pod_policies(make_job(), make_profile())
+    environment = {**measured_environment(make_job()), "SPARK_JAVA_OPT_3": option}
+    item = container(command=make_profile().command("executor"), environment=environment)
+    assert ("SPARK_JAVA_OPT_3" in admitted_environment(policies.executor.rego, item)) is kept
+
+
+ALLOW_ALL = 'package policy\n\napi_svn := "0.10.0"\n\ncreate_container := {"allowed": true, "env_list": null, "allow_stdio_access": true}\n'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ALLOW_ALL,
+        "",
+        DRIVER + '\ncreate_container := {"allowed": true}\n',
+        DRIVER.replace("allow_runtime_logging := false", "allow_runtime_logging := true"),
+        DRIVER.replace("create_container := data.framework.create_container", 'create_container := {"allowed": true}'),
+        DRIVER.replace('"allow_elevated":false', '"allow_elevated": false', 1),
+    ],
+)
+def test_other_policies_admit_nothing(text: str) -> None:
+    with pytest.raises(Refused) as caught:
+        rego.parse(text)
+    assert caught.value.code == "PodPolicyMalformed"
+    assert check_pod(text, container())[0].startswith("invalid policy")
+
+
+def test_policy_value_is_bound_to_its_text() -> None:
+    policy = PodPolicy.of(DRIVER)
+    with pytest.raises(ValueError, match="host_data"):
+        PodPolicy.model_validate(json.loads(policy.model_dump_json()) | {"rego": DRIVER + " "})

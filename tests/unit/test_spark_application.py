@@ -1,0 +1,85 @@
+"""The SparkApplication: deterministic, complete, without secrets, and nothing of it chosen by a user."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+
+from cleanroom.errors import InvalidInput
+from cleanroom.identifiers import job_name
+from cleanroom.spark.application import build_application, spark_configuration
+from cleanroom.spark.job import JobConfig
+from cleanroom.spark.policy import POLICY_ANNOTATION, pod_policies
+from cleanroom.spark.profile import SidecarProfile
+from localcloud.kubernetes_schema import validate
+from localcloud.kubernetes_store import SPARK_APPLICATIONS
+from tests.unit.spark_support import DIGEST, make_job, make_profile
+
+
+def build(**profile: object) -> dict:  # type: ignore[type-arg]
+    job, made = make_job(), make_profile(**profile)
+    return build_application(job, made, pod_policies(job, made), locked_conf={})
+
+
+def test_same_job_gives_the_same_bytes() -> None:
+    assert json.dumps(build()) == json.dumps(build())
+
+
+def test_shape() -> None:
+    job, item = make_job(), build()
+    policies = pod_policies(job, make_profile())
+    assert (item["apiVersion"], item["kind"]) == ("sparkoperator.k8s.io/v1beta2", "SparkApplication")
+    assert item["metadata"]["name"] == job_name("flights", "totals", "run-1")
+    assert item["metadata"]["labels"]["cleanroom/run"] == "run-1"
+    assert item["metadata"]["annotations"]["cleanroom/job-digest"] == job.digest()
+    assert item["metadata"]["annotations"]["cleanroom/policy-digest"] == policies.digest()
+    spec = item["spec"]
+    assert spec["restartPolicy"] == {"type": "Never"}
+    assert spec["timeToLiveSeconds"] > 0
+    assert spec["mainApplicationFile"].startswith("local:///")
+    for role in ("driver", "executor"):
+        assert spec[role]["annotations"][POLICY_ANNOTATION] == policies.of(role).rego_base64
+        variables = {entry["name"]: entry.get("value") for entry in spec[role]["env"]}
+        assert JobConfig.decode(variables["JOB_CONFIG"] or "") == job
+        assert spec[role]["securityContext"]["privileged"] is False
+
+
+def test_the_crd_knows_every_field() -> None:
+    sidecar = SidecarProfile(
+        name="skr", image=f"r.example/skr@sha256:{DIGEST}", layers=(DIGEST,), command=("/skr",), environment={"A": "b"}
+    )
+    assert validate(SPARK_APPLICATIONS, build(sidecars=(sidecar,), virtual_nodes=True), strict=True) == []
+
+
+def test_sidecars_are_native_and_measured() -> None:
+    sidecar = SidecarProfile(
+        name="skr", image=f"r.example/skr@sha256:{DIGEST}", layers=("2" * 64,), command=("/skr",), environment={"A": "b"}
+    )
+    item = build(sidecars=(sidecar,))
+    for role in ("driver", "executor"):
+        (container,) = item["spec"][role]["initContainers"]
+        assert (container["restartPolicy"], container["env"]) == ("Always", [{"name": "A", "value": "b"}])
+        policy = base64.b64decode(item["spec"][role]["annotations"][POLICY_ANNOTATION]).decode()
+        assert '"command":["/skr"]' in policy
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "spark.kubernetes.authenticate.driver.serviceAccountName",
+        "spark.jars",
+        "spark.driver.extraJavaOptions",
+        "spark.hadoop.fs.s3a.access.key",
+    ],
+)
+def test_configuration_outside_of_the_allow_list_is_refused(key: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        spark_configuration({key: "x"})
+    assert caught.value.code == "SparkConfigurationRefused"
+
+
+def test_locked_configuration_wins() -> None:
+    assert spark_configuration({"spark.sql.session.timeZone": "Europe/Paris"})["spark.sql.session.timeZone"] == "Europe/Paris"
+    assert spark_configuration({})["spark.network.crypto.enabled"] == "true"
