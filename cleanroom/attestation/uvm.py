@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import io
 import json
 import re
 from collections.abc import Mapping
@@ -95,13 +96,13 @@ def _read_sign1(data: bytes) -> _Sign1:
     if len(data) > MAX_ENDORSEMENT:
         raise _malformed(f"The endorsement has {len(data)} bytes, more than {MAX_ENDORSEMENT}.", f"{len(data)} bytes")
     with hostile(Reason.UVM_MALFORMED, "COSE_Sign1"):
-        message = cbor2.loads(data, max_depth=8)
+        message = _decode(data)
         if not isinstance(message, cbor2.CBORTag) or message.tag != 18 or not isinstance(message.value, list | tuple):
             raise _malformed("The endorsement is no COSE_Sign1 (CBOR tag 18).", type(message).__name__)
         parts = list(message.value)
         if len(parts) != 4 or not all(isinstance(parts[i], bytes) for i in (0, 2, 3)) or not isinstance(parts[1], Mapping):
             raise _malformed("The COSE_Sign1 is not [protected, unprotected, payload, signature].", f"{len(parts)} elements")
-        protected = cbor2.loads(parts[0], max_depth=8, allow_duplicate_keys=False)
+        protected = _decode(parts[0])
         if not isinstance(protected, Mapping):
             raise _malformed("The protected header is no map.", type(protected).__name__)
         header = dict(protected)
@@ -109,6 +110,15 @@ def _read_sign1(data: bytes) -> _Sign1:
         if unknown:
             raise _malformed("The endorsement has critical headers that are not understood.", str(unknown)[:100])
         return _Sign1(parts[0], header, parts[2], parts[3])
+
+
+def _decode(data: bytes) -> Any:
+    """One CBOR item and nothing behind it."""
+    stream = io.BytesIO(data)
+    value = cbor2.load(stream, max_depth=8, allow_duplicate_keys=False)
+    if stream.read(1):
+        raise ValueError("bytes left over")
+    return value
 
 
 def _x5chain(header: Mapping[Any, Any]) -> list[bytes]:

@@ -195,11 +195,22 @@ FORGERIES: dict[str, tuple[Callable[[EndorsementIssuer], bytes], str]] = {
     "old shape with claims": (lambda i: _plain(i, {15: {}}), "UvmEndorsementMalformed"),
     "untagged": (lambda i: cbor2.dumps(cbor2.loads(i.endorse(MEASUREMENT, 101)).value), "UvmEndorsementMalformed"),
     "other tag": (lambda i: cbor2.dumps(cbor2.CBORTag(98, cbor2.loads(i.endorse(MEASUREMENT, 101)).value)), "UvmEndorsementMalformed"),
+    "a byte behind it": (lambda i: i.endorse(MEASUREMENT, 101) + b"\0", "UvmEndorsementMalformed"),
+    "header twice": (lambda i: _twice(i), "UvmEndorsementMalformed"),
     "empty": (lambda i: b"\xd2\x80", "UvmEndorsementMalformed"),
     "deeply nested": (lambda i: b"\xd2" + b"\x81" * 5000 + b"\x00", "UvmEndorsementMalformed"),
     "huge length": (lambda i: b"\xd2\x9b\x7f\xff\xff\xff\xff\xff\xff\xff", "UvmEndorsementMalformed"),
     "too long": (lambda i: i.endorse(MEASUREMENT, 101) + bytes(70_000), "UvmEndorsementMalformed"),
 }
+
+
+def _twice(issuer: EndorsementIssuer) -> bytes:
+    """A protected header that states its feed two times, which parsers resolve differently."""
+    protected, unprotected, payload, signature = cbor2.loads(issuer.endorse(MEASUREMENT, 101)).value
+    header = cbor2.loads(protected)
+    doubled = bytes((protected[0] + 1,)) + protected[1:] + cbor2.dumps("feed") + cbor2.dumps(UVM_FEED)
+    assert len(header) == protected[0] & 0x1F
+    return cbor2.dumps(cbor2.CBORTag(18, [doubled, unprotected, payload, signature]))
 
 
 def _did_of_leaf(issuer: EndorsementIssuer) -> str:
