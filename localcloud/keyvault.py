@@ -7,7 +7,6 @@ NOT CONFIDENTIAL: the "HSM" is a process that can read every key.
 from __future__ import annotations
 
 import datetime as dt
-import json
 import logging
 import secrets
 from collections.abc import Callable, Mapping
@@ -24,6 +23,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from cleanroom.keys.encoding import strict_json
 from localcloud.keyvault_auth import ArmRoleReader, ArmRoles, Authenticator, Caller, StaticRoles, TokenIssuer, require
 from localcloud.keyvault_errors import KeyVaultError, bad_parameter
 from localcloud.keyvault_release import AssertionVerifier, AttestationIssuer, ReleaseSigner
@@ -158,6 +158,9 @@ class KeyVaultServer:
             if error.why is not None:
                 _LOG.info("refused: %s", error.why)
             response = self._refusal(error)
+        except Exception:
+            _LOG.exception("unexpected")
+            response = JSONResponse({"error": {"code": "InternalServerError", "message": "An internal error has occurred."}}, 500)
         response.headers.update(_headers(request, self._config.mode))
         return response
 
@@ -201,8 +204,8 @@ class Call:
             if len(raw) > _MAXIMUM_BODY:
                 raise bad_parameter(f"The request body is longer than {_MAXIMUM_BODY} bytes.")
         try:
-            body = json.loads(raw) if raw else None
-        except (ValueError, RecursionError):
+            body = strict_json(raw) if raw else None
+        except ValueError:
             body = None
         parameters = request.path_params
         return Call(

@@ -56,7 +56,7 @@ def generate(kty: str, body: Mapping[str, Any]) -> Material:
                 raise bad_parameter(f"The public exponent {exponent} is not supported.")
             return _from_private(rsa.generate_private_key(public_exponent=exponent, key_size=bits), kty)
         case "EC":
-            name = curve or _CURVE_OF.get(size or 256, "")
+            name = str(curve or _CURVE_OF.get(size if isinstance(size, int) else 256, ""))
             if name not in web_key.CURVES:
                 raise bad_parameter(f"The curve {name!r} is not supported.")
             return _from_private(ec.generate_private_key(web_key.CURVES[name]), kty)

@@ -72,6 +72,8 @@ class Attributes:
             member = given.get(name)
             if member is not None and (not isinstance(member, kind) or (kind is int and isinstance(member, bool))):
                 raise bad_parameter(f"attributes.{name} has the wrong type.")
+            if kind is int and member is not None and not 0 <= member < 2**40:
+                raise bad_parameter(f"attributes.{name} is not a time.")
         return Attributes(given.get("enabled"), given.get("nbf"), given.get("exp"), given.get("exportable"))
 
 

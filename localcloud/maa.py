@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import hashlib
-import json
 import logging
 import secrets
 from collections.abc import Callable, Mapping
@@ -216,8 +215,8 @@ class MaaServer:
             if len(raw) > _MAXIMUM_BODY:
                 raise MaaError("InvalidParameter", f"The request body is longer than {_MAXIMUM_BODY} bytes.")
             try:
-                body = json.loads(raw)
-            except (ValueError, RecursionError) as error:
+                body = strict_json(raw)
+            except ValueError as error:
                 raise MaaError("InvalidParameter", "The request body is not JSON.") from error
             if not isinstance(body, dict):
                 raise MaaError("InvalidParameter", "The request body is not a JSON object.")

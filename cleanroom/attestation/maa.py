@@ -130,9 +130,10 @@ def validate_token(
     except ValueError as error:
         raise _refuse("AttestationTokenSignatureInvalid", str(error)) from error
     now = (at or dt.datetime.now(dt.UTC)).timestamp()
-    expires, begins = claims.get("exp"), claims.get("nbf", claims.get("iat"))
+    # A token without nbf and iat is valid from the beginning (RFC 7519 section 4.1.5); without exp it would be valid for ever.
+    expires, begins = claims.get("exp"), claims.get("nbf", claims.get("iat", 0))
     if not _is_time(expires) or not _is_time(begins):
-        raise _refuse("AttestationTokenMalformed", "exp and nbf must be numbers")
+        raise _refuse("AttestationTokenMalformed", "exp must be a number, and nbf where it is there")
     if now >= expires:
         raise _refuse("AttestationTokenExpired", f"it expired at {_instant(expires)}", exp=expires)
     if now + skew.total_seconds() < begins:

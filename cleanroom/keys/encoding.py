@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 import re
 from typing import Any, NoReturn
 
@@ -57,7 +58,7 @@ def b64uint(value: int) -> str:
 
 
 def strict_json(data: bytes | str) -> Any:
-    """Parse JSON, refusing duplicate members and non-finite numbers, which readers understand differently.
+    """Parse JSON, refusing what readers understand differently: duplicate members, non-finite numbers, lone surrogates.
 
     Raises:
         ValueError: on malformed, ambiguous or too deeply nested JSON.
@@ -72,11 +73,19 @@ def strict_json(data: bytes | str) -> Any:
     def constant(name: str) -> NoReturn:
         raise ValueError(f"{name} is not JSON")
 
+    def number(text: str) -> float:
+        value = float(text)
+        if not math.isfinite(value):
+            raise ValueError(f"{text} is out of range")
+        return value
+
     try:
         text = data.decode("utf-8") if isinstance(data, bytes) else data
-        return json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
-    except (UnicodeDecodeError, RecursionError) as error:
+        value = json.loads(text, object_pairs_hook=pairs, parse_constant=constant, parse_float=number)
+        compact_json(value)
+    except (UnicodeError, RecursionError) as error:
         raise ValueError("not JSON") from error
+    return value
 
 
 def compact_json(value: Any) -> bytes:

@@ -88,7 +88,8 @@ def _shown(value: Any) -> str | None:
     text = text_form(value)
     if text is None:
         return f"({'null' if value is None else type(value).__name__})"
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    shown = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text[: _SHOWN + 1])
+    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
 
 
 def _evaluate(group: ConditionGroup, claims: Mapping[str, Any], place: str, authority: str, counted: bool, rows: list[ClaimRow]) -> bool:

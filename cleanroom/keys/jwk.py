@@ -59,8 +59,8 @@ def public_key(jwk: Mapping[str, Any]) -> PublicKey:
         match base_kty(jwk.get("kty")):
             case "RSA":
                 return rsa.RSAPublicNumbers(integer(jwk, "e"), integer(jwk, "n")).public_key()
-            case "EC" if jwk.get("crv") in CURVES:
-                return ec.EllipticCurvePublicNumbers(integer(jwk, "x"), integer(jwk, "y"), CURVES[jwk["crv"]]).public_key()
+            case "EC" if str(jwk.get("crv")) in CURVES:
+                return ec.EllipticCurvePublicNumbers(integer(jwk, "x"), integer(jwk, "y"), CURVES[str(jwk["crv"])]).public_key()
     except ValueError as error:
         raise InvalidInput("InvalidJwk", "JWK: the members do not make a public key.", cause=str(error)) from error
     raise InvalidInput("InvalidJwk", f"JWK: kty {jwk.get('kty')!r} with crv {jwk.get('crv')!r} is not a public key of a known kind.")

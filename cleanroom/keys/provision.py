@@ -108,7 +108,7 @@ def _set(
         if existing is not None:
             return _reuse(existing, policy, key, tags, immutable, what)
         try:
-            return _reference(_make(client, name, policy, key, bits, tags, immutable), created=True)
+            made = _make(client, name, policy, key, bits, tags, immutable)
         except ResourceExistsError as error:
             raise translate(error, what, party="key-owner") from error
         except AzureError as error:
@@ -117,6 +117,10 @@ def _set(
             if translated.details.get("skr_code") == "AKV.SKR.1020":
                 return _reuse(client.get_key(name), policy, key, tags, immutable, what)
             raise translated from error
+    # A vault that answers with another policy than it was given would release the key to somebody else.
+    if differences := _differences(made, policy, key, tags, immutable):
+        raise Internal("KeyVaultAnswerUnexpected", f"{what}: the key that Key Vault made differs from what was asked.", details=differences)
+    return _reference(made, created=True)
 
 
 def _make(
@@ -133,9 +137,10 @@ def _make(
     return client.import_key(name, web_key, hardware_protected=True, exportable=True, release_policy=release_policy, tags=tags)
 
 
-def _reuse(
-    existing: KeyVaultKey, policy: ReleasePolicy, key: rsa.RSAPrivateKey | None, tags: dict[str, str], immutable: bool, what: str
-) -> KeyReference:
+def _differences(
+    existing: KeyVaultKey, policy: ReleasePolicy, key: rsa.RSAPrivateKey | None, tags: dict[str, str], immutable: bool
+) -> dict[str, Any]:
+    """What of the key is not as asked, by aspect; empty when it is the key that was asked for."""
     properties = existing.properties
     differences: dict[str, Any] = {}
     if existing.key_type != "RSA-HSM" or not properties.exportable or not properties.enabled:
@@ -158,7 +163,13 @@ def _reuse(
         differences["tags"] = {"expected": tags, "actual": {tag: have.get(tag) for tag in tags}}
     if key is not None and not differences and _numbers(existing.key) != key.public_key().public_numbers():
         differences["public_key"] = {"expected": "the key to import", "actual": "another key"}
-    if differences:
+    return differences
+
+
+def _reuse(
+    existing: KeyVaultKey, policy: ReleasePolicy, key: rsa.RSAPrivateKey | None, tags: dict[str, str], immutable: bool, what: str
+) -> KeyReference:
+    if differences := _differences(existing, policy, key, tags, immutable):
         raise Conflict(
             "KeyExistsWithOtherContent",
             f"{what}: a key of that name exists already and differs in {', '.join(differences)}.",

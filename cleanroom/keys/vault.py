@@ -22,7 +22,10 @@ from cleanroom.errors import CleanRoomError, Conflict, Internal, InvalidInput, N
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
 
+    from cleanroom.settings import AzureSettings
+
 _SKR_CODE = re.compile(r"AKV\.SKR\.\d{4}")
+_ENTRA_CODE = re.compile(r"AADSTS\d+")
 DELETED_BUT_RECOVERABLE = "ObjectIsDeletedButRecoverable"
 
 
@@ -50,6 +53,16 @@ class KeyVaultSettings(BaseModel):
         if not re.fullmatch(r"https://[^/?#@\s]+/?", value):
             raise ValueError("vault_url must be https://<host>[:port] without a path")
         return value.rstrip("/")
+
+    @staticmethod
+    def from_azure(azure: AzureSettings, ca_file: Path | None, *, vault_url: str | None = None) -> KeyVaultSettings:
+        """The settings of a process, for its own vault or for the one at ``vault_url`` (from a dataset's document)."""
+        return KeyVaultSettings(
+            vault_url=vault_url or azure.key_vault_url,
+            ca_file=ca_file,
+            verify_challenge_resource=azure.verify_challenge_resource,
+            release_ca_file=azure.key_vault_release_ca_file,
+        )
 
     def key_id(self, name: str, version: str | None = None) -> str:
         """The identifier of a key in this vault."""
@@ -101,9 +114,10 @@ def translate(error: AzureError, what: str, *, party: str | None = None) -> Clea
     if match := _SKR_CODE.search(message):
         details["skr_code"] = match[0]
     if isinstance(error, ClientAuthenticationError):
-        # Without a response it is the credential that failed, before anything was asked of the vault.
+        # Without an envelope it is the credential that failed, before anything was asked of the vault.
+        entra = _ENTRA_CODE.search(message)
         return Refused(
-            code or "KeyVaultAuthenticationFailed",
+            code or (entra[0] if entra else "KeyVaultAuthenticationFailed"),
             f"{what}: the vault does not accept who we are, or no token could be obtained.",
             cause=message or str(error.message),
             hint="Check the credential: tenant, client id, secret or federated token, and that the token's audience is the vault's.",

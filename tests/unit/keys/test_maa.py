@@ -332,7 +332,8 @@ def claims_of(**changes: Any) -> dict[str, Any]:
         ({"exp": "9999999999"}, 0, "AttestationTokenMalformed"),
         ({"exp": True}, 0, "AttestationTokenMalformed"),
         ({"exp": 10**300}, 0, "AttestationTokenMalformed"),
-        ({"nbf": None, "iat": None}, 0, "AttestationTokenMalformed"),
+        ({"nbf": None, "iat": None}, 0, None),
+        ({"nbf": None}, -301, "AttestationTokenNotYetValid"),
         ({"nbf": "0"}, 0, "AttestationTokenMalformed"),
     ],
 )
