@@ -19,6 +19,7 @@ def main(argv: list[str] | None = None) -> int:
     up = commands.add_parser("up", help="start everything; stays in the foreground until Ctrl-C")
     up.add_argument("--detach", action="store_true", help="go to the background once everything is ready")
     up.add_argument("--seconds", type=float, default=180.0, help="with --detach: how long to wait for everything (default: 180)")
+    up.add_argument("--no-workers", action="store_true", help="start the services only; run workers with `cleanroom worker`")
     down = commands.add_parser("down", help="stop everything")
     ps = commands.add_parser("ps", help="show what runs")
     for command in (up, down, ps):
@@ -37,13 +38,14 @@ def _up(arguments: argparse.Namespace) -> int:
     if arguments.detach:
         running = read_status(state)
         if running is None or running["status"] != "ready":
-            command = python("localcloud", "up", "--state", str(state))
+            command = python("localcloud", "up", "--state", str(state), *(["--no-workers"] if arguments.no_workers else []))
             running = start_detached(state, command, seconds=arguments.seconds, on_event=_say)
         _print(running, arguments.output)
         return 0
-    from localcloud.topology import build
+    # Reading the topology makes keys and certificates; `down` and `ps` do without.
+    from localcloud.topology import LocalCloud
 
-    Supervisor(state, build(state), on_event=_say).run()
+    Supervisor(state, LocalCloud(state).items(workers=not arguments.no_workers), on_event=_say).run()
     return 0
 
 
@@ -57,17 +59,16 @@ def _down(arguments: argparse.Namespace) -> int:
 
 
 def _ps(arguments: argparse.Namespace) -> int:
-    status = read_status(arguments.state.resolve()) or {"status": "stopped", "services": [], "error": None}
-    _print(status, arguments.output)
+    _print(read_status(arguments.state.resolve()) or {"services": []}, arguments.output)
     return 0
 
 
 def _print(status: dict[str, Any], output: str) -> None:
+    services = [service for service in status["services"] if service["kind"] == "service"]
     if output == "json":
-        print(json.dumps(status))
+        print(json.dumps(services))
         return
-    rows = [("NAME", "STATE", "PID", "URL")]
-    rows += [(s["name"], s["state"], str(s["pid"] or ""), s["url"] or "") for s in status["services"] if s["kind"] == "service"]
+    rows = [("NAME", "STATE", "PID", "URL"), *((s["name"], s["state"], str(s["pid"] or ""), s["url"]) for s in services)]
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     for row in rows:
         print("  ".join([*(text.ljust(width) for text, width in zip(row[:3], widths, strict=True)), row[3]]).rstrip())

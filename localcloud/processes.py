@@ -25,11 +25,11 @@ _POLL_SECONDS = 0.05
 
 
 class Ready(BaseModel):
-    """When a service counts as ready: an HTTP answer, an open port, or a command that succeeds."""
+    """When a service counts as ready: an HTTP answer, an open port, a command that succeeds, or a file that it writes."""
 
     model_config = ConfigDict(frozen=True)
 
-    kind: Literal["http", "tcp", "command"]
+    kind: Literal["http", "tcp", "command", "file"]
     url: str = ""
     ca_file: Path | None = None
     any_status: bool = False
@@ -38,6 +38,8 @@ class Ready(BaseModel):
     argv: tuple[str, ...] = ()
     expect: tuple[str, ...] = ()
     """Texts that the command's output must hold."""
+    path: Path | None = None
+    """The file; what an earlier process left there is removed first."""
 
 
 class Service(BaseModel):
@@ -70,6 +72,8 @@ class RunningService:
     def __init__(self, service: Service) -> None:
         self.service = service
         service.log.parent.mkdir(parents=True, exist_ok=True)
+        if service.ready.path is not None:
+            service.ready.path.unlink(missing_ok=True)
         with open(service.log, "ab") as log:
             self._process = subprocess.Popen(
                 service.argv,
@@ -140,6 +144,8 @@ def _signal_group(pid: int, number: signal.Signals) -> None:
 
 def is_ready(ready: Ready) -> bool:
     """Ask once."""
+    if ready.kind == "file":
+        return ready.path is not None and ready.path.exists()
     if ready.kind == "tcp":
         try:
             with socket.create_connection(("127.0.0.1", ready.port), timeout=1):
