@@ -135,7 +135,8 @@ def start_vault(stack: ExitStack, folder: Path, local_ca: LocalAuthority, author
         "release_authority": local_ca.folder,
         **config,
     }
-    app = create_app(KeyVaultConfig(**values))
+    clock = values.pop("clock", None)
+    app = create_app(KeyVaultConfig(**values), **({} if clock is None else {"clock": clock}))
     url = stack.enter_context(serving(app, "keyvault", tls))
     return Vault(url, local_ca.ca_file, app, ReleasePolicy.for_clean_room(AUTHORITY, "ab" * 32))
 

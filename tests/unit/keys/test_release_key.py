@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import datetime as dt
 import hashlib
 import json
+import ssl
 import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
+from pydantic import SecretStr
 
-from cleanroom.attestation import AttestationEvidence, report_data_for
+from cleanroom.attestation import AttestationEvidence, GuestAttestor, report_data_for
 from cleanroom.attestation.maa import MaaClient
 from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, NotFound, Refused, Unavailable
-from cleanroom.keys import KeyReference, ReleasedKey, ReleasePolicy, release_key, set_key_with_skr, wrap_data_key
+from cleanroom.keys import (
+    KeyReference,
+    ReleasedKey,
+    ReleaseExpectation,
+    ReleasePolicy,
+    release_key,
+    set_key_with_skr,
+    verify_release_response,
+    wrap_data_key,
+)
+from cleanroom.keys.certificates import trusted_roots
 from cleanroom.secret import Secret
 from localcloud.keyvault_release import AttestationIssuer
 from localcloud.maa import MARKER, MaaConfig
@@ -314,3 +328,51 @@ async def test_tokens_of_the_stand_in_say_that_it_is_one(world: World) -> None:
     assert claims[MARKER] == "NOT CONFIDENTIAL"
     assert claims["x-ms-attestation-type"] == "sevsnpvm"
     assert claims["x-ms-compliance-status"] == "azure-compliant-uvm"
+
+
+async def test_the_whole_way_through_the_in_guest_sidecar(world: World, name: str, tmp_path: Path, local_ca: LocalAuthority) -> None:
+    """Hardware server, guest, sidecar, authority, vault: every hop over TLS."""
+    from localcloud.snp import SnpConfig
+    from localcloud.snp import create_app as create_snp
+
+    tls = local_ca.issue("snp")
+    config = SnpConfig(tls_cert=tls.cert, tls_key=tls.key, state=world.hardware.state, admin_token=SecretStr("admin"))
+    policy_text = base64.b64encode(b"package policy").decode()
+    with serving(create_snp(config), "snp", tls) as url:
+        context = ssl.create_default_context(cafile=str(local_ca.ca_file))
+        with httpx.Client(base_url=url, verify=context) as http:
+            body = {"name": "clean-room", "security_policy_base64": policy_text}
+            guest = http.post("/guests", json=body, headers={"Authorization": "Bearer admin"}).raise_for_status().json()
+        policy = ReleasePolicy.for_clean_room(world.maa_url, guest["host_data"])
+        reference = await world.set(name, policy)
+        attestor = GuestAttestor(guest["url"], ca_file=local_ca.ca_file)
+        released = await world.release(name, attestor=attestor, policy=policy)
+    assert released.key_id == reference.key_id
+
+
+async def test_genuine_hardware_evidence_opens_a_key(
+    vectors: Path, tmp_path: Path, local_ca: LocalAuthority, authority: Authority, name: str
+) -> None:
+    """Real report, real endorsements, real request body → token → release. Its private key is not here, so it stays wrapped."""
+    then = dt.datetime(2026, 6, 1, tzinfo=dt.UTC)
+    tls = local_ca.issue("maa")
+    maa = create_maa(MaaConfig(tls_cert=tls.cert, tls_key=tls.key, state=tmp_path / "maa"), clock=lambda: then)
+    with ExitStack() as stack:
+        url = stack.enter_context(serving(maa, "maa", tls))
+        issuer = AttestationIssuer(authority=url, ca_file=local_ca.ca_file)
+        vault = start_vault(stack, tmp_path / "vault", local_ca, authority, attestation=[issuer], clock=lambda: then)
+        body = json.loads((vectors / "caci" / "milan-v3-caci-cleanroom-maa" / "maa-request.json").read_text())
+        context = ssl.create_default_context(cafile=str(local_ca.ca_file))
+        with httpx.Client(base_url=url, verify=context) as http:
+            token = http.post("/attest/SevSnpVm", params={"api-version": "2022-08-01"}, json=body).raise_for_status().json()["token"]
+        host_data = "73973b78d70cc68353426de188db5dfc57e5b766e399935fb73a61127ea26d20"
+        policy = ReleasePolicy.for_clean_room(url, host_data)
+        settings = vault.settings()
+        reference = await set_key_with_skr(vault=settings, credential=StaticCredential("officer"), name=name, policy=policy)
+        answer = vault.client("releaser").release_key(name, token, algorithm="RSA_AES_KEY_WRAP_256", nonce="n")
+    expected = ReleaseExpectation(f"{vault.url}/keys/{name}", "n", "RSA_AES_KEY_WRAP_256", "96478d5f", policy)
+    verified = verify_release_response(str(answer.value), expected, roots=trusted_roots(vault.ca))
+    assert verified.key_id == reference.key_id
+    # Modulus of the guest's RSA-2048 key, then the key-wrapped PKCS#8.
+    assert len(verified.ciphertext) > 256 + 1024
+    assert (len(verified.ciphertext) - 256) % 8 == 0
