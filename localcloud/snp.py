@@ -228,7 +228,7 @@ def create_app(config: SnpConfig) -> Starlette:
         except (ValidationError, binascii.Error) as error:
             return _error(400, f"not a launch request: {error}")
         guest_id = guests.launch(wanted, host_data)
-        url = f"{request.url.scheme}://localhost:{request.url.port}/guests/{guest_id}"
+        url = f"{request.url.scheme}://localhost:{request.scope['server'][1]}/guests/{guest_id}"
         return JSONResponse({"guest_id": guest_id, "url": url, "host_data": host_data.hex()}, 201)
 
     async def end(request: Request) -> JSONResponse:
