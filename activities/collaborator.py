@@ -26,12 +26,14 @@ from cleanroom.messages.query import (
 )
 from cleanroom.publishing.user_documents import UserDocuments, proposal_id_for
 from cleanroom.runs.decisions import DECISION_LABELS, decision_document_data, decision_document_id
+from cleanroom.settings import Settings
 
 
 class CollaboratorGovernance:
     """What one collaborator does in governance, on that collaborator's signed word."""
 
-    def __init__(self, orders: Orders, documents: UserDocuments, keys: KeyStore) -> None:
+    def __init__(self, settings: Settings, orders: Orders, documents: UserDocuments, keys: KeyStore) -> None:
+        self._settings = settings
         self._orders = orders
         self._documents = documents
         self._keys = keys
@@ -47,7 +49,7 @@ class CollaboratorGovernance:
         if request.kind == "key":
             value = encode_dataset_key(self._keys.get_or_create(order.spec.name))
         else:
-            value = read_secret_reference(require_s3(order.spec).connection_secret)
+            value = read_secret_reference(require_s3(order.spec).connection_secret, self._settings)
             S3Credentials.parse(value)
         name = user_secret_name(order.spec.name, request.kind)
         return StoredSecret(kind=request.kind, secret_id=await self._documents.client.put_secret(order.collaboration, name, value))

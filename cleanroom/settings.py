@@ -2,7 +2,7 @@
 
 Precedence: environment ``CLEANROOM_<SECTION>__<FIELD>`` > profile table > ``[default]`` table of the config file > defaults here.
 The file is ``$CLEANROOM_CONFIG``, else ``./cleanroom.toml``, else ``./.cleanroom/cleanroom.toml``, else
-``~/.config/cleanroom/cleanroom.toml``. Temporal's own connection settings come from ``temporalio.envconfig``
+``./.cleanroom/demo/cleanroom.toml``, else ``~/.config/cleanroom/cleanroom.toml``. Temporal's own connection settings come from ``temporalio.envconfig``
 (``TEMPORAL_*`` and its TOML file); ours only name that file and the payload keyring.
 
 Example::
@@ -151,6 +151,8 @@ class Settings(BaseSettings):
     """Roots for TLS of every service of this profile; the system's when absent."""
     keys_dir: Path = Path("~/.local/share/cleanroom/keys")
     """Where a collaborator's own keys lie (dataset keys, signing key): folder of mode 0700."""
+    secret_files: dict[str, Path] = {}
+    """Secrets of this profile by name: files of mode 0600, named in dataset files as ``secret:NAME``."""
     storage_hosts: tuple[str, ...] = ()
     """Hosts (``host`` or ``host:port``) declared as storage although they are not Azure's or AWS's: emulators."""
     credential: CredentialSettings = CredentialSettings()
@@ -188,7 +190,8 @@ def config_path(explicit: Path | None = None) -> Path | None:
                 "ConfigNotFound", f"config: there is no file {named}.", hint="Run `cleanroom up`, or name another file with --config."
             )
         return named
-    candidates = (Path("cleanroom.toml"), Path(".cleanroom/cleanroom.toml"), Path.home() / ".config/cleanroom/cleanroom.toml")
+    local = (Path("cleanroom.toml"), Path(".cleanroom/cleanroom.toml"), Path(".cleanroom/demo/cleanroom.toml"))
+    candidates = (*local, Path.home() / ".config/cleanroom/cleanroom.toml")
     return next((path for path in candidates if path.is_file()), None)
 
 
@@ -251,7 +254,9 @@ def _resolve(values: dict[str, Any], base: Path) -> dict[str, Any]:
     """Make relative paths relative to the config file, and expand ``~``."""
     result: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, dict):
+        if key == "secret_files" and isinstance(value, dict):
+            result[key] = {name: base / Path(item).expanduser() for name, item in value.items()}
+        elif isinstance(value, dict):
             result[key] = _resolve(value, base)
         elif key.endswith(_PATH_SUFFIXES) and isinstance(value, str):
             result[key] = base / Path(value).expanduser()

@@ -48,7 +48,9 @@ def verdict_of(sql: str, catalog: Catalog) -> GateVerdict:
 def lint(
     sql: Annotated[Path, typer.Option("--sql", help="File with the query: statements separated by ';', or segments as JSON.")],
     catalog: Annotated[Path, typer.Option("--catalog", help="Catalogue of views, allowed columns and floors (JSON).")],
-    output: Annotated[Output, typer.Option("--output", "-o", help="text: the card that approvers see; json: {allowed, reasons, lineage, rewritten}.")] = Output.text,
+    output: Annotated[
+        Output, typer.Option("--output", "-o", help="text: the card that approvers see; json: {allowed, reasons, lineage, rewritten}.")
+    ] = Output.text,
 ) -> None:
     """Check a query against a catalogue and show what would run.
 

@@ -76,7 +76,7 @@ def _collaborator(settings: Settings) -> BoundaryWorker:
     own = credential(settings.credential, ca_file=settings.ca_file)
     client = governance_client(settings, own)
     orders, keys = Orders(settings), KeyStore(settings.keys_dir)
-    governance = CollaboratorGovernance(orders, UserDocuments(client, settings.collaboration), keys)
+    governance = CollaboratorGovernance(settings, orders, UserDocuments(client, settings.collaboration), keys)
     s3 = S3(settings, orders)
     activities: list[Callable[..., Any]] = [
         governance.set_secret,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from cleanroom.clients.azure_credentials import credential
 from cleanroom.clients.blob import BlobStore
@@ -11,6 +12,7 @@ from cleanroom.clients.s3 import S3Credentials, S3Store
 from cleanroom.clients.urls import check_storage_url
 from cleanroom.documents.specs import BlobStoreSpec, DatasetSpec, S3StoreSpec
 from cleanroom.errors import InvalidInput, NotFound, PreconditionFailed
+from cleanroom.identifiers import require_name
 from cleanroom.secret import Secret, read_secret_file
 from cleanroom.settings import Settings
 
@@ -18,8 +20,13 @@ SECRET_VARIABLE_PREFIX = "CLEANROOM_SECRET_"  # noqa: S105 - the name of a varia
 """Only such variables may be named in a reference, so that a forged reference cannot fetch others."""
 
 
-def read_secret_reference(reference: str) -> Secret:
-    """The secret behind ``file:PATH`` (mode 0600) or ``env:NAME``.
+def secret_path(settings: Settings, name: str) -> Path:
+    """The file of the profile's secret ``name``: named in the settings, else in the key folder."""
+    return settings.secret_files.get(name) or settings.keys_dir.expanduser() / f"{require_name('secret', name)}.secret"
+
+
+def read_secret_reference(reference: str, settings: Settings) -> Secret:
+    """The secret behind ``secret:NAME`` (of the profile), ``file:PATH`` (mode 0600) or ``env:NAME``.
 
     Raises:
         InvalidInput: ``SecretReferenceInvalid``.
@@ -27,6 +34,8 @@ def read_secret_reference(reference: str) -> Secret:
         Refused: ``SecretFileTooOpen``.
     """
     kind, _, name = reference.partition(":")
+    if kind == "secret" and name:
+        return read_secret_file(secret_path(settings, name), what=f"secret {name!r}")
     if kind == "file" and name:
         return read_secret_file(os.path.expanduser(name), what="connection secret")
     if kind == "env" and name.startswith(SECRET_VARIABLE_PREFIX):
@@ -36,7 +45,7 @@ def read_secret_reference(reference: str) -> Secret:
         return Secret(value.encode())
     raise InvalidInput(
         "SecretReferenceInvalid",
-        f"connection secret: {reference!r} is neither file:PATH nor env:{SECRET_VARIABLE_PREFIX}NAME.",
+        f"connection secret: {reference!r} is not secret:NAME, file:PATH or env:{SECRET_VARIABLE_PREFIX}NAME.",
         hint="Give a reference, never the secret itself.",
     )
 
@@ -61,7 +70,7 @@ def open_blob(settings: Settings, store: BlobStoreSpec) -> BlobStore:
 
 def open_s3(settings: Settings, store: S3StoreSpec) -> S3Store:
     """The bucket of ``store``, opened with the connection secret that it references."""
-    secret = read_secret_reference(store.connection_secret)
+    secret = read_secret_reference(store.connection_secret, settings)
     url = settings.s3.endpoint_url
     endpoint = check_storage_url(url, "s3", declared=settings.storage_hosts, field="s3.endpoint_url") if url else None
     return S3Store(

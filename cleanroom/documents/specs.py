@@ -25,7 +25,7 @@ class BlobStoreSpec(OurModel):
     """A container of the storage account that the profile names."""
 
     kind: Literal["azure-blob"]
-    container: str = Field(pattern=r"^[a-z0-9]([a-z0-9]|-(?=[a-z0-9])){2,62}$")
+    container: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$")
     subdirectory: str = ""
 
 
@@ -36,12 +36,13 @@ class S3StoreSpec(OurModel):
     bucket: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
     subdirectory: str = ""
     connection_secret: str = Field(min_length=1)
-    """Reference, never the secret: ``file:PATH`` or ``env:NAME`` of ``{"awsAccessKeyId","awsSecretAccessKey"}``."""
+    """Reference, never the secret: ``secret:NAME`` of the profile, ``file:PATH`` or ``env:NAME``; its value is
+    ``{"awsAccessKeyId","awsSecretAccessKey"}``."""
 
     @model_validator(mode="after")
     def _reference(self) -> S3StoreSpec:
-        if not self.connection_secret.startswith(("file:", "env:")):
-            raise ValueError("connectionSecret must be a reference, file:PATH or env:NAME; never the secret itself")
+        if not self.connection_secret.startswith(("secret:", "file:", "env:")):
+            raise ValueError("connectionSecret must be a reference, secret:NAME, file:PATH or env:NAME; never the secret itself")
         return self
 
 
