@@ -52,39 +52,46 @@ class Aggregates(Floors):
 
     def _group(self, group: exp.Expression, scope: Scope, items: Sequence[exp.Expression | Value]) -> list[Value]:
         only(group, "expressions", "rollup", "cube", "grouping_sets")
-        many = [name for name in ("rollup", "cube", "grouping_sets") if group.args.get(name)]
+        composed = (exp.Rollup, exp.Cube, exp.GroupingSets)
+        plain = [key for key in group.expressions if not isinstance(key, composed)]
+        many = [key for key in group.expressions if isinstance(key, composed)]
+        many += [part for name in ("rollup", "cube", "grouping_sets") for part in group.args.get(name) or []]
         if many and scope.slots:
             raise Refusal(
                 "DifferencingRisk",
-                "ROLLUP, CUBE and GROUPING SETS over rows under a privacy floor: totals minus parts would show the groups that are suppressed",
+                "ROLLUP, CUBE and GROUPING SETS over rows under a privacy floor: "
+                "totals minus parts would show the groups that are suppressed",
                 position_of(group),
             )
-        keys = [self._group_key(key, scope, items) for key in group.expressions]
+        keys = [self._group_key(key, scope, items) for key in plain]
         texts = [key.sql for key in keys]
-        for name, word in (("rollup", "ROLLUP"), ("cube", "CUBE")):
-            for part in group.args.get(name) or []:
-                only(part, "expressions")
-                inner = [self._group_key(key, scope, items) for key in part.expressions]
-                if not inner:  # GROUP BY a, b WITH ROLLUP
-                    inner, texts = keys, []
-                else:
-                    keys = keys + inner
-                texts.append(f"{word}({', '.join(key.sql for key in inner)})")
-        for part in group.args.get("grouping_sets") or []:
-            only(part, "expressions")
-            sets = []
-            for each in part.expressions:
-                members = each.expressions if isinstance(each, exp.Tuple) else [each]
-                inner = [self._group_key(key, scope, items) for key in members]
-                keys = keys + inner
-                sets.append(f"({', '.join(key.sql for key in inner)})")
-            texts.append(f"GROUPING SETS({', '.join(sets)})")
-        if many and group.expressions and "grouping_sets" in many:
-            raise Refusal(
-                "ClauseNotAllowed", "GROUPING SETS beside other group keys is not allowed; write every set out", position_of(group)
-            )
+        for part in many:
+            inner, text = self._grouping(part, keys, scope, items)
+            if not part.expressions:  # GROUP BY a, b WITH ROLLUP
+                texts = []
+            keys = keys + inner
+            texts.append(text)
+        if plain and any(isinstance(part, exp.GroupingSets) for part in many):
+            raise Refusal("ClauseNotAllowed", "GROUPING SETS beside other group keys: write every set out instead", position_of(group))
         scope.group_text = "\nGROUP BY " + ", ".join(texts)
         return keys
+
+    def _grouping(
+        self, node: exp.Expression, before: list[Value], scope: Scope, items: Sequence[exp.Expression | Value]
+    ) -> tuple[list[Value], str]:
+        only(node, "expressions")
+        if not isinstance(node, exp.GroupingSets):
+            inner = [self._group_key(key, scope, items) for key in node.expressions]
+            word = "ROLLUP" if isinstance(node, exp.Rollup) else "CUBE"
+            return inner, f"{word}({', '.join(key.sql for key in inner or before)})"
+        keys: list[Value] = []
+        sets = []
+        for each in node.expressions:
+            members = each.expressions if isinstance(each, exp.Tuple) else [each]
+            inner = [self._group_key(key, scope, items) for key in members]
+            keys += inner
+            sets.append(f"({', '.join(key.sql for key in inner)})")
+        return keys, f"GROUPING SETS({', '.join(sets)})"
 
     def _group_key(self, node: exp.Expression, scope: Scope, items: Sequence[exp.Expression | Value]) -> Value:
         while isinstance(node, exp.Paren):

@@ -132,7 +132,7 @@ class Catalog(WireModel):
         data = dict(value)
         views = data.get("views")
         if isinstance(views, Mapping):
-            views = [{"name": name, **(body if isinstance(body, Mapping) else {"columns": body})} for name, body in views.items()]
+            views = [{"name": name, **_body(body)} for name, body in views.items()]
         floors = data.get("floors")
         if floors is not None and isinstance(views, list | tuple):
             if not isinstance(floors, Mapping):
@@ -183,6 +183,12 @@ def view_of(
         allowed_columns=None if allowed is None else tuple(allowed),
         floors=() if floors is None or floors == PrivacyFloors() else (floors,),
     )
+
+
+def _body(body: Any) -> dict[str, Any]:
+    if isinstance(body, Mapping) and not ("columns" in body or "fields" in body or "schema" in body):
+        return {"columns": body}
+    return dict(body) if isinstance(body, Mapping) else {"columns": body}
 
 
 def _column(item: Any) -> Any:
