@@ -56,7 +56,7 @@ class LeafPlan:
     names: Mapping[str, str] = field(default_factory=dict)
     """Common names by role (``leaf``, ``intermediate``, ``root``) instead of AMD's."""
     extensions: Mapping[str, bytes | None] = field(default_factory=dict)
-    rsa_bits: int = 3072
+    rsa_bits: int = 2048
 
 
 @dataclass(frozen=True)
@@ -307,7 +307,7 @@ class EndorsementIssuer:
         return cbor2.dumps(cbor2.CBORTag(18, [protected, {}, payload, signature]))
 
 
-def mint_endorsement_issuer(*, eku: str = UVM_EKU, rsa_bits: int = 3072) -> EndorsementIssuer:
+def mint_endorsement_issuer(*, eku: str = UVM_EKU, rsa_bits: int = 2048) -> EndorsementIssuer:
     """A root and a leaf with the extended key usage ``eku``."""
     now = dt.datetime.now(dt.UTC)
     root_key, leaf_key = rsa.generate_private_key(65537, rsa_bits), rsa.generate_private_key(65537, rsa_bits)
