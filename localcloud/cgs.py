@@ -109,7 +109,12 @@ class Governance:
         if path.startswith("/gov/"):
             return self._gov(request)
         path = path.removeprefix("/app") if path.startswith("/app/") else path
-        route, params = TABLE.find(request.method, path)
+        try:
+            route, params = TABLE.find(request.method, path)
+        except Fault as fault:
+            if request.method == "OPTIONS" and fault.status == 405:
+                return Outgoing(204, headers=fault.headers)
+            raise
         caller = await self.auth.authenticate(_POLICIES[route.who], request.headers)
         call = Call(request.method, path, params, parse_query(request.query), request.body, caller, now=time.time())
         if "A" in route.who and (caller is None or caller.policy == "no_auth"):

@@ -211,7 +211,7 @@ class Store:
             else:
                 self._writer.execute("UPDATE ledger SET seqno = ?", (seqno,))
                 await asyncio.to_thread(self._writer.execute, "COMMIT")
-        except sqlite3.Error as error:
+        except Exception as error:  # whatever it was, nobody may wait for an answer that never comes
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
             answers = [(pending.done, None, error) for pending in batch]

@@ -1,0 +1,211 @@
+"""The CGS stand-in's own promises: what is acknowledged survives SIGKILL, secrets are sealed on disk, credentials stay out of logs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from localcloud.cgs_auth import MEMBER_HEADER, IssuerConfig
+from localcloud.serving import serving
+from tests.conformance.governance.standin import AUDIENCE, ISSUER, MEMBER_TOKEN, StandIn
+from tests.conformance.governance.target import Target, expect, fresh
+
+
+@pytest.fixture(scope="module")
+def standin(tmp_path_factory: pytest.TempPathFactory) -> StandIn:
+    return StandIn(tmp_path_factory.mktemp("cgs-standin"))
+
+
+class Process:
+    """The stand-in as the supervisor runs it."""
+
+    def __init__(self, standin: StandIn, state: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        config = standin.config(state=state, port=self.port, slow_history=False)
+        self.file = state.with_suffix(".json")
+        self.file.write_text(config.model_dump_json())
+        self.settings = standin.settings(f"https://localhost:{self.port}")
+        self.child: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Target:
+        command = [sys.executable, "-m", "localcloud.cgs", "--config", str(self.file)]
+        self.child = subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[2])
+        target = Target(self.settings)
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            try:
+                if target.http.get("/healthz").status_code == 200:
+                    return target
+            except httpx.TransportError:
+                threading.Event().wait(0.05)
+        raise AssertionError("the stand-in did not start")
+
+    def kill(self) -> None:
+        assert self.child is not None
+        self.child.send_signal(signal.SIGKILL)
+        self.child.wait()
+
+
+@pytest.fixture
+def process(standin: StandIn, tmp_path: Path) -> Iterator[Process]:
+    server = Process(standin, tmp_path / "state")
+    yield server
+    if server.child is not None and server.child.poll() is None:
+        server.kill()
+
+
+def test_a_ballot_acknowledged_is_a_ballot_kept_through_sigkill(process: Process) -> None:
+    target = process.start()
+    target.enroll()
+    contract = target.contract()
+    highest = 0
+    for round_ in range(2):
+        proposals = [target.propose(fresh("doc"), target.ann, [target.ann, target.bob]) for _ in range(40)]
+        acknowledged: dict[str, int] = {}
+
+        def vote(rows: list[str], target: Target = target, acknowledged: dict[str, int] = acknowledged) -> None:
+            for proposal_id in rows:
+                try:
+                    response = target.vote(proposal_id, target.ann)
+                except httpx.TransportError:
+                    return
+                if response.status_code == 200:
+                    acknowledged[proposal_id] = int(response.headers["x-ms-ccf-transaction-id"].split(".")[1])
+
+        threads = [threading.Thread(target=vote, args=(proposals[start::6],)) for start in range(6)]
+        for thread in threads:
+            thread.start()
+        enough = 10 * (round_ + 1)
+        while len(acknowledged) < enough and any(thread.is_alive() for thread in threads):
+            threading.Event().wait(0.001)
+        process.kill()
+        for thread in threads:
+            thread.join()
+        assert len(acknowledged) >= enough
+        target = process.start()
+        for proposal_id in acknowledged:
+            body = expect(target.call("POST", f"/app/users/proposals/{proposal_id}/status", target.bob), 200)
+            assert body["ballots"] == [{"approverId": target.ann.oid, "ballot": "accepted"}]
+        # Sequence numbers are never used twice.
+        again = target.put(fresh("doc"), target.ann, contractId=contract).headers["x-ms-ccf-transaction-id"]
+        assert int(again.split(".")[1]) > max([highest, *acknowledged.values()])
+        highest = int(again.split(".")[1])
+
+
+def test_secrets_and_signing_keys_are_sealed_on_disk(standin: StandIn, tmp_path: Path) -> None:
+    canary = "canary-7f3a9c-do-not-find-me"
+    with standin.serve(state=tmp_path) as settings:
+        target = Target(settings)
+        target.enroll()
+        path = f"/app/contracts/{target.contract()}/secrets/{fresh('s')}"
+        expect(target.call("PUT", path, target.ann, json={"value": canary}), 200)
+        target.govern("enable_oidc_issuer", {"kid": "k"})
+        expect(target.call("POST", "/app/oidc/generateSigningKey", "member"), 200)
+        target.close()
+    assert stat.S_IMODE(os.stat(tmp_path / "storage.key").st_mode) == 0o600
+    for file in tmp_path.iterdir():
+        content = file.read_bytes()
+        assert canary.encode() not in content
+        assert b"PRIVATE KEY" not in content
+
+
+def test_state_is_read_back_after_an_ordinary_restart(standin: StandIn, tmp_path: Path) -> None:
+    with standin.serve(state=tmp_path) as settings:
+        target = Target(settings)
+        target.enroll()
+        contract = target.contract()
+        secret = expect(target.call("PUT", f"/app/contracts/{contract}/secrets/a", target.ann, json={"value": "v"}), 200)["secretId"]
+        document_id = target.accepted([target.ann, target.bob])
+        before = target.get(document_id)
+        target.close()
+    with standin.serve(state=tmp_path) as settings:
+        target = Target(settings)
+        assert target.get(document_id) == before
+        guest = target.guest()
+        assert guest.unwrap(expect(target.call("POST", f"/app/contracts/{contract}/secrets/{secret}", json=guest.read()), 200)) == b"v"
+        target.close()
+
+
+def test_the_request_log_never_sees_tokens(standin: StandIn, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with standin.serve(state=tmp_path) as settings:
+        target = Target(settings)
+        expect(target.http.get(f"/cgs-client/as/{MEMBER_TOKEN}/members"), 200)
+        expect(target.http.get("/cgs-client/as/wrong-token-wrong-token/members"), 401, "InvalidAuthenticationInfo")
+        expect(target.http.get("/cgs-client/members"), 401, "InvalidAuthenticationInfo")
+        target.close()
+    log = "\n".join(record.getMessage() for record in caplog.records if record.name == "localcloud.cgs")
+    assert "/cgs-client/as/***/members" in log
+    assert MEMBER_TOKEN not in log
+
+
+def test_keys_are_fetched_from_the_issuer_kept_and_refetched_for_a_new_kid(standin: StandIn, tmp_path: Path) -> None:
+    keys = json.loads((standin.folder / "jwks.json").read_text())["keys"]
+    served: list[dict[str, str]] = []
+    asked = 0
+
+    async def jwks(request: object) -> JSONResponse:
+        nonlocal asked
+        asked += 1
+        return JSONResponse({"keys": served})
+
+    issuer_app = Starlette(routes=[Route("/keys", jwks)])
+    state = tmp_path / "state"
+    with serving(issuer_app, "issuer", standin.tls) as url:
+        issuer = IssuerConfig(issuer=ISSUER, jwks_uri=f"{url}/keys", ca_file=standin.authority.ca_file, audience=AUDIENCE)
+        with standin.serve(state=state, issuers=(issuer,)) as settings:
+            target = Target(settings)
+            served.extend(keys)
+            expect(target.call("GET", "/app/userdocuments", target.ann), 403, "CallerNotAuthorized")
+            for _ in range(5):
+                expect(target.call("GET", "/app/userdocuments", target.ann), 403, "CallerNotAuthorized")
+            assert asked == 1
+            target.close()
+    # The issuer is gone: known keys still serve, unknown ones are "cannot be had", not "refused".
+    with standin.serve(state=state, issuers=(issuer,)) as settings:
+        target = Target(settings)
+        expect(target.call("GET", "/app/userdocuments", target.ann), 403, "CallerNotAuthorized")
+        expect(target.call("GET", "/app/userdocuments", target.token(target.ann, kid="new")), 503, "IssuerKeysUnavailable")
+        target.close()
+
+
+def test_a_token_for_another_audience_is_refused(standin: StandIn, tmp_path: Path) -> None:
+    with standin.serve(state=tmp_path) as settings:
+        target = Target(settings)
+        expect(
+            target.call("GET", "/app/userdocuments", target.token(target.ann, aud="https://vault.azure.net")),
+            401,
+            "InvalidAuthenticationInfo",
+        )
+        expect(target.call("GET", "/app/userdocuments", target.token(target.ann, exp="9999999999")), 401, "InvalidAuthenticationInfo")
+        expect(
+            target.call("PUT", "/app/contracts/c", headers={MEMBER_HEADER: "x" * 40}, json={"data": 1}), 401, "InvalidAuthenticationInfo"
+        )
+        target.close()
+
+
+def test_a_body_that_is_too_large_is_413(standin: StandIn, tmp_path: Path) -> None:
+    with standin.serve(state=tmp_path) as settings:
+        target = Target(settings)
+        target.enroll()
+        response = target.call("PUT", f"/app/userdocuments/{fresh('d')}", target.ann, content=b"x" * (5 << 20))
+        expect(response, 413, "RequestBodyTooLarge")
+        target.close()
