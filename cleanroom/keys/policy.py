@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_serializer, model_validator
 
 from cleanroom.errors import InvalidInput
 from cleanroom.keys.encoding import compact_json, strict_json
@@ -33,6 +33,14 @@ HOST_DATA_CLAIM = "x-ms-sevsnpvm-hostdata"
 
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    def document(self) -> dict[str, Any]:
+        """The JSON object of this part of a policy."""
+        raise NotImplementedError
+
+    @model_serializer
+    def _serialise(self) -> dict[str, Any]:
+        return self.document()
 
 
 class ClaimEquals(_Strict):
@@ -150,8 +158,18 @@ def same_authority(left: str, right: str) -> bool:
 class ReleasePolicy(_Strict):
     """A release policy. Equality compares the parsed policy: the service re-serialises what it was given."""
 
-    version: Literal["1.0.0"] = "1.0.0"
+    version: Literal["1.0.0"]
     any_of: tuple[AuthorityBlock, ...] = Field(alias="anyOf", min_length=1, strict=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _normal(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise ValueError("a policy is a JSON object")
+        _check_depth(value)
+        if value.get("version") == "1.0":
+            value = {**value, "version": "1.0.0"}
+        return _modern(value)
 
     @staticmethod
     def parse(data: bytes | str | Mapping[str, Any]) -> ReleasePolicy:
@@ -170,14 +188,6 @@ class ReleasePolicy(_Strict):
                 raise _invalid(f"it is not one JSON document: {error}") from error
         else:
             document = data
-        if not isinstance(document, Mapping):
-            raise _invalid("a policy is a JSON object")
-        _check_depth(document)
-        if document.get("version") == "1.0":
-            document = {**document, "version": "1.0.0"}
-        document = _modern(document)
-        if "version" not in document:
-            raise _invalid('at version: it is missing; write "1.0.0"')
         try:
             return ReleasePolicy.model_validate(document)
         except ValidationError as error:
@@ -261,7 +271,7 @@ def _check_depth(document: Any) -> None:
             return
         level = deeper
     if any(isinstance(value, Mapping | list | tuple) for value in level):
-        raise _invalid(f"conditions nest deeper than {MAXIMUM_DEPTH}")
+        raise ValueError(f"conditions nest deeper than {MAXIMUM_DEPTH}")
 
 
 def _modern(value: Any) -> Any:

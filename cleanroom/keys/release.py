@@ -14,8 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from cleanroom.errors import InvalidInput, Refused
 from cleanroom.keys.certificates import trusted_roots
-from cleanroom.keys.encoding import b64url
-from cleanroom.keys.jwk import PrivateKey, base_kty, private_jwk, public_jwk, public_key, runtime_data, thumbprint, wrapping_jwk
+from cleanroom.keys.jwk import PrivateKey, base_kty, public_jwk, public_key, runtime_data, thumbprint, wrapping_jwk
 from cleanroom.keys.kek import unwrap_data_key
 from cleanroom.keys.policy import ReleasePolicy
 from cleanroom.keys.refusal import explain_refusal
@@ -70,12 +69,6 @@ class ReleasedKey:
         if not isinstance(key, rsa.RSAPrivateKey):
             raise InvalidInput("KeyKindMismatch", f"{self.key_id} is an EC key; a KEK is RSA.")
         return unwrap_data_key(key, wrapped)
-
-    def jwk(self) -> dict[str, Any]:
-        """The private JWK, as the sidecar's ``/key/release`` answers it: oct has k, RSA and EC all private members. Secret."""
-        if self.kind == "oct":
-            return {"kty": "oct", "k": b64url(self.secret.reveal()), "kid": self.key_id}
-        return private_jwk(self.private_key(), kid=self.key_id)
 
 
 def open_release(verified: VerifiedRelease, wrapping: rsa.RSAPrivateKey) -> ReleasedKey:

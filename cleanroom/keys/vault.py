@@ -22,8 +22,6 @@ from cleanroom.errors import CleanRoomError, Conflict, Internal, InvalidInput, N
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
 
-    from cleanroom.settings import AzureSettings
-
 _SKR_CODE = re.compile(r"AKV\.SKR\.\d{4}")
 _ENTRA_CODE = re.compile(r"AADSTS\d+")
 DELETED_BUT_RECOVERABLE = "ObjectIsDeletedButRecoverable"
@@ -53,16 +51,6 @@ class KeyVaultSettings(BaseModel):
         if not re.fullmatch(r"https://[^/?#@\s]+/?", value):
             raise ValueError("vault_url must be https://<host>[:port] without a path")
         return value.rstrip("/")
-
-    @staticmethod
-    def from_azure(azure: AzureSettings, ca_file: Path | None, *, vault_url: str | None = None) -> KeyVaultSettings:
-        """The settings of a process, for its own vault or for the one at ``vault_url`` (from a dataset's document)."""
-        return KeyVaultSettings(
-            vault_url=vault_url or azure.key_vault_url,
-            ca_file=ca_file,
-            verify_challenge_resource=azure.verify_challenge_resource,
-            release_ca_file=azure.key_vault_release_ca_file,
-        )
 
     def key_id(self, name: str, version: str | None = None) -> str:
         """The identifier of a key in this vault."""
