@@ -2,7 +2,7 @@
 
 Through ``azure-mgmt-msi`` and ``azure-mgmt-authorization``; every operation is idempotent: it compares what is there with what is
 asked. Synchronous: an ``async`` caller uses :func:`asyncio.to_thread`. Credentials come from :mod:`cleanroom.clients.azure_credentials`
-and are re-exported here.
+and are re-exported here. The management SDKs take most of a second to import, so that only who makes a client imports one.
 """
 
 from __future__ import annotations
@@ -14,10 +14,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from azure.core.exceptions import AzureError, HttpResponseError, ServiceRequestError, ServiceResponseError
-from azure.mgmt.authorization.v2022_04_01 import AuthorizationManagementClient
-from azure.mgmt.authorization.v2022_04_01.models import RoleAssignmentCreateParameters
-from azure.mgmt.msi.v2024_11_30 import ManagedServiceIdentityClient
-from azure.mgmt.msi.v2024_11_30.models import FederatedIdentityCredential, Identity
 from pydantic import BaseModel, ConfigDict
 
 from cleanroom.clients.azure_credentials import (
@@ -157,12 +153,18 @@ def _arm_options(settings: AzureSettings, ca_file: Path | None) -> dict[str, Any
     return client_options(ca_file) | {"base_url": settings.arm_url.rstrip("/"), "credential_scopes": [ARM_SCOPE]}
 
 
+def _msi_client(credential: Credential, settings: AzureSettings, ca_file: Path | None) -> Any:
+    from azure.mgmt.msi.v2024_11_30 import ManagedServiceIdentityClient
+
+    return ManagedServiceIdentityClient(credential, settings.subscription_id, **_arm_options(settings, ca_file))
+
+
 class ManagedIdentities:
     """User-assigned managed identities in the resource group of ``settings``."""
 
     def __init__(self, credential: Credential, settings: AzureSettings, *, ca_file: Path | None = None) -> None:
         self._settings = settings
-        self._client: Any = ManagedServiceIdentityClient(credential, settings.subscription_id, **_arm_options(settings, ca_file))
+        self._client = _msi_client(credential, settings, ca_file)
 
     def create_or_update(self, name: str, *, tags: Mapping[str, str] | None = None) -> ManagedIdentity:
         """The identity ``name``, made if it is not there; calling it again gives the same ids.
@@ -170,6 +172,8 @@ class ManagedIdentities:
         Raises:
             CleanRoomError: as :func:`azure_error`; ``InvalidResourceLocation`` when it is in another region.
         """
+        from azure.mgmt.msi.v2024_11_30.models import Identity
+
         with azure_errors(f"create managed identity {name}"):
             body = Identity(location=self._settings.location, tags=dict(tags) if tags is not None else None)
             return _identity(self._client.user_assigned_identities.create_or_update(self._settings.resource_group, name, body))
@@ -194,8 +198,7 @@ class FederatedCredentials:
 
     def __init__(self, credential: Credential, settings: AzureSettings, *, ca_file: Path | None = None) -> None:
         self._settings = settings
-        client: Any = ManagedServiceIdentityClient(credential, settings.subscription_id, **_arm_options(settings, ca_file))
-        self._operations = client.federated_identity_credentials
+        self._operations = _msi_client(credential, settings, ca_file).federated_identity_credentials
 
     def set(self, identity: str, name: str, federation: Federation) -> Federation:
         """Make ``identity`` trust tokens of exactly ``federation`` under ``name``; nothing is written when it does already.
@@ -204,6 +207,8 @@ class FederatedCredentials:
             Conflict: ``FederatedCredentialDiffers`` when ``name`` exists with another issuer, subject or audience: it may serve another
                 clean room, so it is not overwritten. ``Conflict`` when another name already holds this issuer and subject.
         """
+        from azure.mgmt.msi.v2024_11_30.models import FederatedIdentityCredential
+
         doing = f"set federated credential {name} of {identity}"
         with azure_errors(doing):
             existing = {item.name.lower(): _federation(item) for item in self._operations.list(self._settings.resource_group, identity)}
@@ -232,6 +237,8 @@ class RoleAssignments:
     """Who may do what on a resource."""
 
     def __init__(self, credential: Credential, settings: AzureSettings, *, ca_file: Path | None = None) -> None:
+        from azure.mgmt.authorization.v2022_04_01 import AuthorizationManagementClient
+
         client: Any = AuthorizationManagementClient(credential, settings.subscription_id, **_arm_options(settings, ca_file))
         self._operations = client.role_assignments
 
@@ -245,6 +252,8 @@ class RoleAssignments:
             InvalidInput: ``UnknownRole``, ``InvalidScope``.
             Unavailable: ``PrincipalNotFound`` while a new identity is not known to ARM yet.
         """
+        from azure.mgmt.authorization.v2022_04_01.models import RoleAssignmentCreateParameters
+
         role_id = ROLE_IDS.get(role)
         if role_id is None:
             raise InvalidInput(

@@ -1,4 +1,7 @@
-"""Azure Blob Storage as an :class:`~cleanroom.clients.objects.ObjectStore`, through ``azure-storage-blob``."""
+"""Azure Blob Storage as an :class:`~cleanroom.clients.objects.ObjectStore`, through ``azure-storage-blob``.
+
+The SDK takes most of a second to import, so that only who opens a store imports it.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,9 @@ import base64
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from azure.core.credentials import TokenCredential
-from azure.storage.blob import BlobServiceClient, CustomerProvidedEncryptionKey, ExponentialRetry
 
 from cleanroom.clients.azure import azure_errors
 from cleanroom.clients.azure_credentials import client_options
@@ -27,6 +29,9 @@ from cleanroom.clients.objects import (
 from cleanroom.clients.urls import StorageUrl, refuse_private_addresses
 from cleanroom.errors import Conflict, InvalidInput, NotFound
 from cleanroom.secret import Secret
+
+if TYPE_CHECKING:
+    from azure.storage.blob import CustomerProvidedEncryptionKey
 
 
 class BlobStore:
@@ -47,6 +52,8 @@ class BlobStore:
         ca_file: Path | None = None,
         customer_key: Secret | None = None,
     ) -> None:
+        from azure.storage.blob import BlobServiceClient, ExponentialRetry
+
         refuse_private_addresses(account)
         self._prefix = require_prefix(prefix)
         self._name = f"{account.url}/{container}"
@@ -131,6 +138,8 @@ class BlobStore:
 
 
 def _customer_key(key: Secret) -> CustomerProvidedEncryptionKey:
+    from azure.storage.blob import CustomerProvidedEncryptionKey
+
     raw = key.reveal()
     if len(raw) != 32:
         raise InvalidInput("InvalidCustomerKey", "customer-provided key: 32 bytes are needed (AES-256).")

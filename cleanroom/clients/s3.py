@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -93,6 +91,10 @@ class S3Store:
         ca_file: Path | None = None,
         customer_key: Secret | None = None,
     ) -> None:
+        # Most of a second to import, so that only who opens a store pays.
+        import boto3
+        from botocore.config import Config
+
         if endpoint is None or not endpoint.declared:
             check_region(region)
         if endpoint is not None:
