@@ -43,16 +43,12 @@ class Checklist:
 
     def record(self, check_id: str, passed: bool, *, expected: str, actual: str, reason: Reason, message: str = "") -> bool:
         """Note one check; returns ``passed``."""
-        self.checks.append(
-            Check(
-                id=check_id,
-                passed=passed,
-                expected=expected,
-                actual=actual,
-                reason=None if passed else reason,
-                message="" if passed else message or f"The check {check_id} expected {expected} and found {actual}.",
-            )
-        )
+        expected, actual = _printable(expected), _printable(actual)
+        if passed:
+            self.checks.append(Check(check_id, True, expected, actual))
+        else:
+            message = _printable(message) or f"The check {check_id} expected {expected} and found {actual}."
+            self.checks.append(Check(check_id, False, expected, actual, reason, message))
         return passed
 
     def require(self, check_id: str, passed: bool, *, expected: str, actual: str, reason: Reason, message: str = "") -> None:
@@ -78,10 +74,15 @@ class Checklist:
         except AttestationRejected as error:
             self.reject(check_id, error)
             raise Stop from error
-        self.checks.append(Check(id=check_id, passed=True, expected=expected, actual=show(value), reason=None, message=""))
+        self.checks.append(Check(check_id, True, expected, _printable(show(value))))
         return value
 
     def stop_if_failed(self) -> None:
         """Stop at the end of a group in which something failed."""
         if not self.ok:
             raise Stop
+
+
+def _printable(text: str) -> str:
+    """``text`` without control characters: names in certificates and endorsements may be an adversary's, and reach terminals and logs."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")

@@ -242,6 +242,14 @@ def test_refused_chains_are_not_remembered() -> None:
     assert len(lab.trust.chains) == 0
 
 
+def test_names_of_an_adversary_cannot_steer_a_terminal() -> None:
+    hostile = mint_hierarchy(replace(GOOD_MILAN, names={"root": "ARK\x1b[2J\r\nMilan", "intermediate": "\x07", "leaf": "SEV-VCEK"}))
+    verdict = Lab(hostile, TrustStore.amd()).judge()
+    assert reasons(verdict) == ["RootNotTrusted"]
+    for check in verdict.checks:
+        assert f"{check.expected}{check.actual}{check.message}".isprintable()
+
+
 # Revocation
 
 
