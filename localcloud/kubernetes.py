@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import logging
 import os
 import secrets
 from collections.abc import AsyncIterator
@@ -53,6 +54,8 @@ def create_app(config: KubernetesConfig) -> Starlette:
     for namespace in ("default", "kube-system", config.namespace):
         if store.find(NAMESPACES, "", namespace) is None:
             store.create(NAMESPACES, "", {"metadata": {"name": namespace}, "status": {"phase": "Active"}})
+    # The HTTP client's own log lines name guests' addresses, which are capabilities.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     guests = None
     if config.snp_url is not None:
         if config.snp_token_file is None:
@@ -115,8 +118,6 @@ def write_kubeconfigs(config: KubernetesConfig, url: str) -> Path:
 def _fail_loudly(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and task.exception() is not None:
         # A cluster without its controllers would look alive and do nothing.
-        import logging
-
         logging.getLogger("localcloud.kubernetes").critical("controller died", exc_info=task.exception())
         os.kill(os.getpid(), 15)
 

@@ -205,7 +205,8 @@ class Api:
                         yield _line(change.kind, change.object)
                 remaining = deadline - time.monotonic()
                 try:
-                    await asyncio.wait_for(changed.wait(), max(0.0, remaining))
+                    async with asyncio.timeout(max(0.0, remaining)):
+                        await changed.wait()
                 except TimeoutError:
                     if parameters.get("allowWatchBookmarks", "").lower() == "true":
                         bookmark = {
@@ -321,7 +322,8 @@ class Api:
                 changed.clear()
                 try:
                     # A log file tells nobody that it grew; the pod's end does.
-                    await asyncio.wait_for(changed.wait(), 0.25)
+                    async with asyncio.timeout(0.25):
+                        await changed.wait()
                 except TimeoutError:
                     continue
 

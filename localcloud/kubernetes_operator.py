@@ -39,7 +39,8 @@ class Operator:
                     await asyncio.sleep(0)
                     continue
                 try:
-                    await asyncio.wait_for(changed.wait(), self._next_expiry())
+                    async with asyncio.timeout(self._next_expiry()):
+                        await changed.wait()
                 except TimeoutError:
                     continue
 

@@ -73,7 +73,8 @@ class PodProcess:
                 return False
             # Members of the session are not our children: the kernel tells us of their end one by one only.
             try:
-                await asyncio.wait_for(_ended(left[0].pid), min(0.25, max(0.01, deadline - asyncio.get_running_loop().time())))
+                async with asyncio.timeout(min(0.25, max(0.01, deadline - asyncio.get_running_loop().time()))):
+                    await _ended(left[0].pid)
             except TimeoutError:
                 continue
         return True

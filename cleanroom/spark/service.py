@@ -264,7 +264,8 @@ class _Watch:
                 if outcome is not None:
                     return outcome
                 try:
-                    await asyncio.wait_for(self._changed.wait(), self._patience())
+                    async with asyncio.timeout(self._patience()):
+                        await self._changed.wait()
                 except TimeoutError:
                     continue
         finally:

@@ -1,0 +1,334 @@
+"""The Spark service over real protocols: its attestation and signed policies, and runs from submit to their end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import jwt
+import pytest
+
+from cleanroom.attestation import AttestationEvidence, Expectations, GuestAttestor, TrustStore, report_data_for, verify_evidence
+from cleanroom.errors import Conflict, NotFound, Refused, TimedOut, Unavailable
+from cleanroom.identifiers import canonical_json
+from cleanroom.spark.job import JobConfig
+from cleanroom.spark.outcome import FailureCode, JobStatus
+from cleanroom.spark.policy import PodPolicies, PodPolicy, pod_policies
+from cleanroom.spark.service import (
+    Deadlines,
+    ServiceReport,
+    SignedPolicies,
+    SparkService,
+    new_nonce,
+    verify_service_report,
+    verify_signed_policies,
+)
+from cleanroom.spark.signed import PolicySigner
+from localcloud.kubernetes_image import LocalImage
+from localcloud.serving import serving
+from localcloud.snp import DevelopmentHardware, SnpConfig
+from localcloud.snp import create_app as create_snp
+from localcloud.tls import LocalAuthority
+from tests.unit.spark_support import Cluster, cluster, make_job, make_profile, script_image
+
+pytestmark = pytest.mark.scenario
+
+HOST_DATA = "ab" * 32
+TOKEN = "hypervisor-token"
+ATTESTING = """
+import base64, json, os, pathlib, ssl, urllib.request
+job = json.loads(base64.b64decode(os.environ["JOB_CONFIG"]))
+body = json.dumps({"runtime_data": base64.b64encode(b"pod key").decode()}).encode()
+request = urllib.request.Request(os.environ["CLEANROOM_ATTESTATION_URL"] + "/attest/combined", body)
+answer = urllib.request.urlopen(request, context=ssl.create_default_context(cadata=job["governance"]["caPem"])).read()
+print(answer.decode())
+"""
+WAITING = "import signal\nprint('here', flush=True)\nsignal.pause()\n"
+DEADLINES = Deadlines(driver_start_seconds=20, run_seconds=60)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("spark-service")
+
+
+@pytest.fixture(scope="module")
+def hardware(folder: Path) -> DevelopmentHardware:
+    return DevelopmentHardware(folder / "snp")
+
+
+@pytest.fixture(scope="module")
+def trust(hardware: DevelopmentHardware) -> TrustStore:
+    return TrustStore.load(amd=True, root_files=[hardware.trust_file])
+
+
+@pytest.fixture(scope="module")
+def ca_pem(folder: Path) -> str:
+    return LocalAuthority(folder / "tls").ca_file.read_text()
+
+
+@pytest.fixture(scope="module")
+def running(folder: Path, hardware: DevelopmentHardware) -> Iterator[Cluster]:
+    tls = LocalAuthority(folder / "tls").issue("snp")
+    config = SnpConfig.model_validate({"tls_cert": tls.cert, "tls_key": tls.key, "state": folder / "snp", "admin_token": TOKEN})
+    (folder / "token").write_text(TOKEN)
+    with (
+        serving(create_snp(config), "snp", tls) as url,
+        cluster(folder, snp_url=url, snp_token_file=folder / "token", snp_ca_file=folder / "tls" / "ca.pem", cpus=2) as found,
+    ):
+        yield found
+
+
+class Hardware:
+    """A guest with fixed host data on the development chip."""
+
+    def __init__(self, hardware: DevelopmentHardware, host_data: str = HOST_DATA) -> None:
+        self._hardware, self._host_data = hardware, host_data
+
+    async def attest(self, runtime_data: bytes) -> AttestationEvidence:
+        return self._hardware.evidence(bytes.fromhex(self._host_data), report_data_for(runtime_data))
+
+
+def service_for(running: Cluster, hardware: DevelopmentHardware, image: LocalImage | None = None) -> SparkService:
+    profile = make_profile(image.reference, image.layers) if image else make_profile()
+    return SparkService(Hardware(hardware), running.client(), profile, beat_seconds=0.5)
+
+
+def digest(service: SparkService, job: JobConfig) -> str:
+    return pod_policies(job, service.profile).digest()
+
+
+# --- trust
+
+
+async def test_report_and_policies_hold(running: Cluster, hardware: DevelopmentHardware, trust: TrustStore) -> None:
+    service, job, nonce = service_for(running, hardware), make_job(), new_nonce()
+    report = ServiceReport.model_validate_json((await service.attestation_report(nonce)).model_dump_json())
+    verified, verdict = verify_service_report(report, nonce, trust, [HOST_DATA.upper()], datetime.now(UTC))
+    assert verdict.ok
+    assert verified.development
+    assert verified.host_data == HOST_DATA
+    second = new_nonce()
+    signed = SignedPolicies.model_validate_json((await service.security_policy(job, second)).model_dump_json())
+    assert verify_signed_policies(signed, verified, job, make_profile(), second) == pod_policies(job, make_profile())
+
+
+async def test_a_report_is_refused_for_each_reason(running: Cluster, hardware: DevelopmentHardware, trust: TrustStore) -> None:
+    service, nonce, now = service_for(running, hardware), new_nonce(), datetime.now(UTC)
+    report = await service.attestation_report(nonce)
+
+    def code(report: ServiceReport = report, nonce: str = nonce, trust: TrustStore = trust, host: tuple[str, ...] = (HOST_DATA,)) -> str:
+        with pytest.raises(Refused) as caught:
+            verify_service_report(report, nonce, trust, host, now)
+        return caught.value.code
+
+    assert code(nonce=new_nonce()) == "NonceMismatch"
+    assert code(nonce="short") == "NonceTooShort"
+    other_host, nobody = code(host=("cd" * 32,)), code(host=())
+    assert other_host == nobody
+    assert "HostData" in other_host or "HOST_DATA" in other_host.upper()
+    stranger = PolicySigner().payload(nonce)
+    assert code(report.model_copy(update={"payload": stranger})) != "NonceMismatch"
+    assert code(trust=TrustStore.amd()) != "NonceMismatch"
+    odd = '{"nonce": 1}'
+    bound = ServiceReport(evidence=await Hardware(hardware).attest(odd.encode()), payload=odd)
+    assert code(bound) == "ServiceReportMalformed"
+    with pytest.raises(Refused):
+        await service.attestation_report("short")
+
+
+async def test_policies_are_refused_for_each_reason(running: Cluster, hardware: DevelopmentHardware, trust: TrustStore) -> None:
+    service, job, nonce = service_for(running, hardware), make_job(), new_nonce()
+    profile = make_profile()
+    report = await service.attestation_report(nonce)
+    verified, _ = verify_service_report(report, nonce, trust, [HOST_DATA], datetime.now(UTC))
+    signed = await service.security_policy(job, nonce)
+
+    def code(signed: SignedPolicies = signed, job: JobConfig = job, nonce: str = nonce, image: str | None = None) -> str:
+        with pytest.raises(Refused) as caught:
+            verify_signed_policies(signed, verified, job, make_profile(image) if image else profile, nonce)
+        return caught.value.code
+
+    restarted = await service_for(running, hardware).security_policy(job, nonce)
+    assert code(restarted) == "PolicySignatureInvalid"
+    assert code(nonce=new_nonce()) == "NonceMismatch"
+    assert code(job=make_job("run-2")) == "PolicyJobMismatch"
+    assert code(image=f"registry.example/app@sha256:{'3' * 64}") == "PolicyJobMismatch"
+    wide = PodPolicy.of(signed.policies.driver.rego.replace("allow_runtime_logging := false", "allow_runtime_logging := true"))
+    swapped = PodPolicies(driver=wide, executor=signed.policies.executor)
+    assert code(signed.model_copy(update={"policies": swapped})) == "PodPolicyMismatch"
+    # An attested service that signs another policy than the job gives is refused too.
+    assert code(service._signer.sign(job, profile, swapped, nonce)) == "PodPolicyMismatch"
+    crossed = PodPolicies(driver=signed.policies.executor, executor=signed.policies.driver)
+    assert code(service._signer.sign(job, profile, crossed, nonce)) == "PodPolicyMismatch"
+    content = canonical_json({"nonce": nonce})
+    for typ in ("cleanroom-pod-policies+jws", "other"):
+        statement = jwt.PyJWS().encode(content, service._signer._key, algorithm="ES256", headers={"typ": typ})
+        assert code(signed.model_copy(update={"statement": statement})) == "PolicySignatureInvalid"
+    unsigned = jwt.PyJWS().encode(content, None, algorithm="none")
+    assert code(signed.model_copy(update={"statement": unsigned})) == "PolicySignatureInvalid"
+    keyed = jwt.PyJWS().encode(content, "x" * 64, algorithm="HS256", headers={"typ": "cleanroom-pod-policies+jws"})
+    assert code(signed.model_copy(update={"statement": keyed})) == "PolicySignatureInvalid"
+
+
+# --- runs
+
+
+async def test_a_pod_attests_with_the_host_data_of_its_policy(
+    running: Cluster, hardware: DevelopmentHardware, trust: TrustStore, ca_pem: str
+) -> None:
+    service = service_for(running, hardware, script_image(running.images, ATTESTING))
+    job = make_job("attests", governance={"url": "https://cgs.example", "caPem": ca_pem})
+    submission = await service.submit(job, digest(service, job))
+    outcome = await service.watch(submission.tracking_id, lambda status: None, DEADLINES, uid=submission.uid)
+    text = await service.logs(submission.tracking_id)
+    assert outcome.succeeded, text
+    evidence = AttestationEvidence.model_validate_json(text)
+    wanted = pod_policies(job, service.profile).driver.host_data
+    expectations = Expectations(host_data=frozenset({wanted}), report_data=report_data_for(b"pod key"), require_uvm=True)
+    assert verify_evidence(evidence, trust=trust, expectations=expectations, at=datetime.now(UTC)).ok
+    process = next((running.config.state / "pods").glob("*/process.json"))
+    url = json.loads(process.read_text())["guest"]
+    # The guest ended with its pod: its address gives no further reports.
+    with pytest.raises(Refused):
+        await GuestAttestor(f"{running.config.snp_url}/guests/{url}", ca_file=running.config.snp_ca_file).attest(b"late")
+    assert await service.delete(submission.tracking_id, uid=submission.uid)
+
+
+async def test_submit_twice_is_one_application(running: Cluster, hardware: DevelopmentHardware) -> None:
+    image = script_image(running.images, WAITING)
+    service, job = service_for(running, hardware, image), make_job("twice")
+    first = await service.submit(job, digest(service, job))
+    second = await service_for(running, hardware, image).submit(job, digest(service, job))
+    assert (first.created, second.created, first.uid) == (True, False, second.uid)
+    changed = make_job("twice", queryDigest="1" * 64)
+    with pytest.raises(Conflict) as conflict:
+        await service.submit(changed, digest(service, changed))
+    assert conflict.value.code == "SparkApplicationDiffers"
+    with pytest.raises(Refused) as refused:
+        await service.submit(job, digest(service, changed))
+    assert refused.value.code == "PodPolicyChanged"
+    assert await service.delete(first.tracking_id)
+    assert not await service.delete(first.tracking_id)
+
+
+async def test_watch_can_be_cancelled_and_resumed(running: Cluster, hardware: DevelopmentHardware) -> None:
+    service, job = service_for(running, hardware, script_image(running.images, WAITING)), make_job("resumed")
+    submission = await service.submit(job, digest(service, job))
+    readings: list[JobStatus] = []
+    started = asyncio.Event()
+
+    def progress(status: JobStatus) -> None:
+        readings.append(status)
+        if status.state == "RUNNING":
+            started.set()
+
+    first = asyncio.create_task(service.watch(submission.tracking_id, progress, DEADLINES))
+    await asyncio.wait_for(started.wait(), 20)
+    first.cancel()
+    begun = time.monotonic()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    assert time.monotonic() - begun < 5
+    count = len(readings)
+    again = asyncio.create_task(service.watch(submission.tracking_id, progress, DEADLINES))
+    while len(readings) < count + 3:
+        await asyncio.sleep(0.05)
+    # Silence is broken every beat, so that a heartbeat can be sent from there.
+    assert not again.done()
+    await service.delete(submission.tracking_id)
+    outcome = await asyncio.wait_for(again, 20)
+    assert (outcome.succeeded, outcome.code) == (False, FailureCode.DELETED)
+    assert {reading.state for reading in readings} >= {"RUNNING"}
+
+
+async def test_deadlines(running: Cluster, hardware: DevelopmentHardware) -> None:
+    image = script_image(running.images, WAITING)
+    service, job = service_for(running, hardware, image), make_job("slow")
+    submission = await service.submit(job, digest(service, job))
+    outcome = await service.watch(submission.tracking_id, lambda status: None, Deadlines(driver_start_seconds=20, run_seconds=1))
+    assert outcome.code is FailureCode.RUN_DEADLINE
+    assert isinstance(outcome.error(), TimedOut)
+    gone = image.model_copy(update={"reference": f"localhost/test/x@sha256:{'8' * 64}"})
+    other = service_for(running, hardware, gone)
+    missing = await other.submit(make_job("no-image"), digest(other, make_job("no-image")))
+    found = await other.watch(missing.tracking_id, lambda status: None, DEADLINES)
+    assert found.code is FailureCode.IMAGE_PULL
+    big = SparkService(
+        Hardware(hardware),
+        running.client(),
+        make_profile(image.reference, image.layers, resources={"driver_cores": 64}),
+        beat_seconds=0.5,
+    )
+    waiting = await big.submit(make_job("no-room"), digest(big, make_job("no-room")))
+    full = await big.watch(waiting.tracking_id, lambda status: None, Deadlines(driver_start_seconds=1))
+    assert full.code is FailureCode.CAPACITY
+    assert full.retryable
+    assert "Insufficient cpu" in full.message
+    for name in (submission.tracking_id, missing.tracking_id, waiting.tracking_id):
+        assert await service.delete(name)
+
+
+async def test_another_object_of_the_same_name_is_noticed(running: Cluster, hardware: DevelopmentHardware) -> None:
+    service, job = service_for(running, hardware, script_image(running.images, WAITING)), make_job("replaced")
+    first = await service.submit(job, digest(service, job))
+    await service.delete(first.tracking_id)
+    second = await service.submit(job, digest(service, job))
+    outcome = await service.watch(first.tracking_id, lambda status: None, DEADLINES, uid=first.uid)
+    assert outcome.code is FailureCode.REPLACED
+    assert await service.delete(second.tracking_id, uid=second.uid)
+    with pytest.raises(NotFound):
+        await service.status(second.tracking_id)
+
+
+async def test_an_absent_cluster_is_unavailable_not_failed(folder: Path, hardware: DevelopmentHardware) -> None:
+    with cluster(folder / "absent") as short:
+        service = service_for(short, hardware)
+    with pytest.raises(Unavailable):
+        await service.watch("cr-x", lambda status: None, Deadlines(unreachable_seconds=0.5))
+    service.close()
+
+
+async def test_logs_carry_no_terminal_sequences(running: Cluster, hardware: DevelopmentHardware) -> None:
+    source = "print('a\\x1b]0;title\\x07b\\u202ec', flush=True)\n"
+    service, job = service_for(running, hardware, script_image(running.images, source)), make_job("logs")
+    submission = await service.submit(job, digest(service, job))
+    await service.watch(submission.tracking_id, lambda status: None, DEADLINES)
+    assert await service.logs(submission.tracking_id) == "a]0;titlebc\n"
+    assert await service.delete(submission.tracking_id)
+
+
+SPARK = """
+import json, os
+from sparkapp.session import open_session
+spark = open_session("test")
+rows = spark.createDataFrame([("a", 1), ("a", 2), ("b", 3)], "k string, v int")
+rows.createOrReplaceTempView("rows")
+result = [list(row) for row in spark.sql("SELECT k, sum(v) FROM rows GROUP BY k ORDER BY k").collect()]
+conf = dict(spark.sparkContext.getConf().getAll())
+names = ["spark.master", "spark.driver.memory", "spark.authenticate", "spark.app.name"]
+answer = {"result": result, "conf": {name: conf.get(name) for name in names}, "ansi": spark.conf.get("spark.sql.runSQLOnFiles")}
+open(os.environ["CLEANROOM_TERMINATION_LOG"], "w").write(json.dumps(answer))
+spark.stop()
+"""
+
+
+@pytest.mark.spark
+async def test_spark_runs_in_a_pod(running: Cluster, hardware: DevelopmentHardware) -> None:
+    image = script_image(running.images, SPARK)
+    resources = {"driver_cores": 1, "driver_memory": "512m", "executor_cores": 1, "executor_memory": "512m", "executor_instances": 2}
+    service = SparkService(Hardware(hardware), running.client(), make_profile(image.reference, image.layers, resources=resources))
+    job = make_job("spark")
+    submission = await service.submit(job, digest(service, job))
+    outcome = await service.watch(submission.tracking_id, lambda status: None, Deadlines(driver_start_seconds=60, run_seconds=120))
+    assert outcome.succeeded, await service.logs(submission.tracking_id)
+    answer = json.loads(outcome.termination_message)
+    assert answer["result"] == [["a", 3], ["b", 3]]
+    assert answer["conf"]["spark.master"] == "local[2]"
+    assert answer["conf"]["spark.driver.memory"] == "1536m"
+    assert answer["conf"]["spark.authenticate"] == "true"
+    assert await service.delete(submission.tracking_id)
