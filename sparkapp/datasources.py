@@ -49,17 +49,20 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a run reads of one dataset."""
+class Survey:
+    """What a run is to read of one dataset: the objects of its days, held against the owner's manifest."""
 
-    dataset: str
-    tasks: tuple[tuple[Share, ...], ...]
-    """Shares of each Spark task."""
-    objects: int
-    stored_bytes: int
+    dataset: JobDataset
+    objects: dict[str, int]
+    """Path within the dataset to stored bytes."""
+    unsplittable: frozenset[str]
+    """CSV objects of which nobody vouches that no quoted value holds a line break."""
     has_manifest: bool
     missing_days: tuple[str, ...] = ()
     """Days of the asked range that have no partition: they count as empty."""
+
+    def stored_bytes(self) -> int:
+        return sum(self.objects.values())
 
 
 def dataset_key(pod: Pod, dataset: JobDataset) -> Secret | None:
@@ -75,14 +78,13 @@ def dataset_key(pod: Pod, dataset: JobDataset) -> Secret | None:
     return decode_dataset_key(pod.secret(dataset.key_secret_id))
 
 
-def plan(pod: Pod, dataset: JobDataset, parameters: JobParameters, *, parallelism: int) -> Plan:
-    """List the dataset's objects, hold them against its manifest, choose the days, and cut the rest into tasks.
+def survey(pod: Pod, dataset: JobDataset, parameters: JobParameters) -> Survey:
+    """List the dataset's objects, hold them against its manifest, and choose the days.
 
     Args:
         pod: Where we are.
         dataset: What to read.
-        parameters: The run's days; they select partitions of datasets that are partitioned by day.
-        parallelism: Tasks that can run at once.
+        parameters: The run's days; they select partitions of datasets that are partitioned by day, and mean nothing to others.
 
     Raises:
         NotFound: ``DatasetEmpty``, ``NoDataInDateRange``.
@@ -107,12 +109,17 @@ def plan(pod: Pod, dataset: JobDataset, parameters: JobParameters, *, parallelis
     missing: tuple[str, ...] = ()
     if dataset.partitioned_by == "day":
         objects, missing = _days(objects, dataset, parameters)
-    shares = []
-    for name, size in objects.items():
-        known = manifest.objects.get(name) if manifest else None
-        shares += _shares(pod, dataset, name, size, splittable=known is not None and known.splittable)
-    total = sum(objects.values())
-    return Plan(dataset.name, _pack(shares, total, parallelism), len(objects), total, manifest is not None, missing)
+    vouched = {name for name, entry in manifest.objects.items() if entry.splittable} if manifest else set()
+    unsplittable = frozenset(objects) - vouched if dataset.format == "csv" else frozenset()
+    return Survey(dataset, objects, unsplittable, manifest is not None, missing)
+
+
+def cut(pod: Pod, found: Survey, *, parallelism: int) -> tuple[tuple[Share, ...], ...]:
+    """The shares of each task; ``parallelism`` is how many tasks can run at once."""
+    shares: list[Share] = []
+    for name, size in found.objects.items():
+        shares += _shares(pod, found.dataset, name, size, splittable=name not in found.unsplittable)
+    return _pack(shares, found.stored_bytes(), parallelism)
 
 
 def _is_data(name: str) -> bool:

@@ -2,83 +2,113 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from cleanroom.errors import CleanRoomError
-from cleanroom.spark.job import JobConfig, JobDataset, ResultReceipt
+from cleanroom.spark.job import JobConfig, ResultReceipt
+from sparkapp.config import job_from_environment
 from sparkapp.consent import require_consent
 from sparkapp.execution import run_segments
-from sparkapp.failures import report_failure, safely, write_termination
-from sparkapp.identity import AttestedPod
+from sparkapp.failures import failure_code, report_failure, safely, write_termination
+from sparkapp.gate import require_rendering
 from sparkapp.output import conform, discard, receipt_digest, write_result
 from sparkapp.pod import Pod
 from sparkapp.reporting import Reporter
 from sparkapp.session import open_session, require_locked
-from sparkapp.views import LoadFailed, View, register_views
+from sparkapp.views import LoadFailed, View, open_datasets, register_views
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 
 def main(pod: Pod | None = None) -> int:
     """Run the job of this pod. Returns 0, or the exit code of the failure's category (:data:`sparkapp.failures.EXIT_CODES`)."""
-    pod = pod or AttestedPod()
     facts: dict[str, str] = {}
+    # PySpark logs the values over which a query failed, and clients log requests. What this program has to say, it prints.
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
-        job = pod.job()
+        job = pod.job() if pod else job_from_environment()
         facts = {"runId": job.run_id, "jobDigest": job.digest()}
         receipt = run(pod, job)
     except Exception as error:
         failure = safely(error)
-        print(f"failed: {failure.code}", flush=True)
+        print(f"failed: {failure_code(failure.code)}", flush=True)
         return report_failure(failure, facts)
+    finally:
+        logging.disable(before)
     write_termination(receipt.model_dump(mode="json", by_alias=True))
     return 0
 
 
-def run(pod: Pod, job: JobConfig) -> ResultReceipt:
+def run(pod: Pod | None, job: JobConfig) -> ResultReceipt:
     """Execute the job and return its receipt, which the ledger has by then.
+
+    Args:
+        pod: Where we are; None is the attested pod.
+        job: What to run.
 
     Raises:
         CleanRoomError: Typed, without any value of a dataset; ``QUERY_FAILED`` is in the ledger where that could be reached.
     """
-    reporter = Reporter(pod, job)
-    try:
-        return _run(pod, job, reporter)
-    except Exception as error:
-        failure = safely(error)
+    # Spark's JVM takes seconds to start, in a process of its own: everything up to the first use of it is done meanwhile.
+    with ThreadPoolExecutor(max_workers=1) as starter:
+        session = starter.submit(open_session, f"cleanroom-{job.run_id}")
         try:
-            reporter.event("QUERY_FAILED", f"Query {job.query_id} failed: {failure.code}", error=failure)
-        except CleanRoomError as unrecorded:
-            failure.details["auditLost"] = unrecorded.code
-        raise failure from None
+            reporter = Reporter(pod or _attested_pod(), job)
+            try:
+                return _run(session, reporter)
+            except Exception as error:
+                failure = safely(error)
+                try:
+                    reporter.event("QUERY_FAILED", f"Query {job.query_id} failed: {failure.code}", error=failure)
+                except CleanRoomError as unrecorded:
+                    failure.details["auditLost"] = unrecorded.code
+                raise failure from None
+        finally:
+            if session.exception() is None:
+                session.result().stop()
 
 
-def _run(pod: Pod, job: JobConfig, reporter: Reporter) -> ResultReceipt:
-    # Before Spark: a run without consent should not cost anybody a JVM.
+def _attested_pod() -> Pod:
+    from sparkapp.identity import AttestedPod  # two seconds of imports that Spark's start hides
+
+    return AttestedPod()
+
+
+def _run(session: Future[SparkSession], reporter: Reporter) -> ResultReceipt:
+    pod, job = reporter.pod, reporter.job
+    require_rendering(job)
     require_consent(pod, before="it opened any dataset")
     reporter.progress(f"run {job.run_id}: attested, consent is given")
+    with _reported_load(reporter):
+        datasets = open_datasets(pod, job, on_start=lambda dataset: reporter.progress(f"dataset {dataset.name}: opening"))
+    spark = session.result()
+    reporter.progress("Spark is up")
     spark_started = time.monotonic()
-    spark = open_session(f"cleanroom-{job.run_id}")
+    with _reported_load(reporter):
+        views = register_views(spark, pod, datasets, on_loaded=functools.partial(_loaded, reporter))
+    require_consent(pod, before="the query ran")
+    require_locked(spark)
+    result = run_segments(spark, job, views, on_segment=lambda number, of: reporter.progress(f"segment {number} of {of}"))
+    frame = conform(result, job.datasink).persist()
+    rows = frame.count()
+    reporter.progress("the query has run")
+    require_consent(pod, before="the result was written")
     try:
-        reporter.progress("Spark is up")
-        views = _load(spark, pod, job, reporter)
-        require_consent(pod, before="the query ran")
-        require_locked(spark)
-        frame = conform(
-            run_segments(spark, job, views, on_segment=lambda number, of: reporter.progress(f"segment {number} of {of}")), job.datasink
-        ).persist()
-        rows = frame.count()
-        reporter.progress("the query has run")
-        require_consent(pod, before="the result was written")
-        try:
-            objects = write_result(frame, rows, pod, job)
-        except Exception as error:
-            failure = safely(error)
-            reporter.event(
-                "DATASET_WRITE_FAILED", f"Result of {job.query_id} not written: {failure.code}", step=job.datasink.name, error=failure
-            )
-            raise failure from None
-        spark_seconds = time.monotonic() - spark_started
-    finally:
-        spark.stop()
+        objects = write_result(frame, rows, pod, job)
+    except Exception as error:
+        failure = safely(error)
+        text = f"Result of {job.query_id} not written: {failure.code}"
+        reporter.event("DATASET_WRITE_FAILED", text, step=job.datasink.name, error=failure)
+        raise failure from None
+    spark_seconds = time.monotonic() - spark_started
     receipt = ResultReceipt(
         run_id=job.run_id,
         query_digest=job.query_digest,
@@ -101,32 +131,31 @@ def _run(pod: Pod, job: JobConfig, reporter: Reporter) -> ResultReceipt:
     return receipt
 
 
-def _load(spark: object, pod: Pod, job: JobConfig, reporter: Reporter) -> list[View]:
-    def loaded(view: View) -> None:
-        planned = view.plan
-        reporter.event(
-            "DATASET_LOAD_COMPLETED",
-            f"Dataset {view.dataset.name} loaded",
-            step=view.dataset.name,
-            statistics={"rows": view.rows, "objects": planned.objects, "storedBytes": planned.stored_bytes},
-            facts={
-                "documentVersion": view.dataset.document_version,
-                "documentDigest": view.dataset.document_digest,
-                "manifest": planned.has_manifest,
-                "missingDays": list(planned.missing_days),
-            },
-        )
-        reporter.progress(f"dataset {view.dataset.name} is open as {view.dataset.view_name}")
-
-    def start(dataset: JobDataset) -> None:
-        reporter.progress(f"dataset {dataset.name}: opening")
-
+@contextmanager
+def _reported_load(reporter: Reporter) -> Iterator[None]:
     try:
-        return register_views(spark, pod, job, on_start=start, on_loaded=loaded)  # type: ignore[arg-type]
+        yield
     except LoadFailed as failed:
-        name = failed.dataset.name
-        reporter.event("DATASET_LOAD_FAILED", f"Dataset {name} not loaded: {failed.error.code}", step=name, error=failed.error)
-        raise failed.error from None
+        name, error = failed.dataset.name, failed.error
+        reporter.event("DATASET_LOAD_FAILED", f"Dataset {name} not loaded: {error.code}", step=name, error=error)
+        raise error from None
+
+
+def _loaded(reporter: Reporter, view: View) -> None:
+    dataset, found = view.dataset, view.found
+    reporter.event(
+        "DATASET_LOAD_COMPLETED",
+        f"Dataset {dataset.name} loaded",
+        step=dataset.name,
+        statistics={"rows": view.rows, "objects": len(found.objects), "storedBytes": found.stored_bytes()},
+        facts={
+            "documentVersion": dataset.document_version,
+            "documentDigest": dataset.document_digest,
+            "manifest": found.has_manifest,
+            "missingDays": list(found.missing_days),
+        },
+    )
+    reporter.progress(f"dataset {dataset.name} is open as {dataset.view_name}")
 
 
 def _confirm(reporter: Reporter, job: JobConfig, receipt: ResultReceipt) -> None:

@@ -26,10 +26,11 @@ from cleanroom.clients.objects import ObjectStore
 from cleanroom.clients.s3 import S3Credentials, S3Store
 from cleanroom.clients.urls import check_storage_url
 from cleanroom.datasets.encryption import decode_dataset_key
-from cleanroom.errors import CleanRoomError, Internal, PreconditionFailed
+from cleanroom.errors import CleanRoomError, Internal
 from cleanroom.governance import CleanRoomClient
 from cleanroom.secret import Secret
-from cleanroom.spark.job import JOB_CONFIG_VARIABLE, BlobAccess, JobConfig, JobDataset, S3Access
+from cleanroom.spark.job import BlobAccess, JobConfig, JobDataset, S3Access
+from sparkapp.config import job_from_environment
 
 ATTESTATION_URL_VARIABLE = "CLEANROOM_ATTESTATION_URL"
 DEFAULT_ATTESTATION_URL = "http://localhost:8284"
@@ -71,19 +72,6 @@ def _process() -> _Process:
         if _CURRENT is None or _CURRENT.pid != os.getpid():
             _CURRENT = _Process()
         return _CURRENT
-
-
-def job_from_environment() -> JobConfig:
-    """The job in this pod's measured environment.
-
-    Raises:
-        PreconditionFailed: ``JobConfigMissing``.
-        InvalidInput: ``JobConfigInvalid``.
-    """
-    value = os.environ.get(JOB_CONFIG_VARIABLE)
-    if not value:
-        raise PreconditionFailed("JobConfigMissing", f"{JOB_CONFIG_VARIABLE} is not set: this program runs in the pod of a run.")
-    return JobConfig.decode(value)
 
 
 class _Process:

@@ -18,8 +18,8 @@ class Reporter:
     """Progress lines and audit events of one run. Every event is committed to the ledger before this returns: lost audit fails the run."""
 
     def __init__(self, pod: Pod, job: JobConfig) -> None:
-        self._pod = pod
-        self._job = job
+        self.pod = pod
+        self.job = job
         self._digest = job.digest()
         self._started = time.monotonic()
         self._lock = threading.Lock()
@@ -54,9 +54,9 @@ class Reporter:
         event = RunEvent(
             id=EVENT_IDS[name],
             name=name,
-            message=f"Event_{name}_{EVENT_IDS[name]} | {text} | job id: {self._job.run_id}.",
-            run_id=self._job.run_id,
-            query_digest=self._job.query_digest,
+            message=f"Event_{name}_{EVENT_IDS[name]} | {text} | job id: {self.job.run_id}.",
+            run_id=self.job.run_id,
+            query_digest=self.job.query_digest,
             job_digest=self._digest,
             step=step,
             code=failure_code(error.code) if error else None,
@@ -65,7 +65,7 @@ class Reporter:
             receipt=receipt,
         )
         try:
-            self._pod.record(event_id(self._job.run_id, name, step), event.wire())
+            self.pod.record(event_id(self.job.run_id, name, step), event.wire())
         except CleanRoomError as failed:
             if not failed.retryable:
                 raise

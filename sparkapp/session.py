@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cleanroom.errors import Refused
+from cleanroom.sql.sparkconf import locked_spark_conf, locked_sql_conf
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -15,10 +16,15 @@ if TYPE_CHECKING:
 LOCAL_CORES_VARIABLE = "CLEANROOM_LOCAL_CORES"
 """Cores of a driver that was started without spark-submit and therefore executes everything itself; all when absent."""
 
+SEALED = {
+    # Spills and shuffle files are encrypted, and rows go from Python to the JVM through a socket instead of a file.
+    "spark.io.encryption.enabled": "true",
+}
 QUIET = {
     # Spark's logs quote rows (a failed cast shows its value) and pod logs are the operator's to read.
     "spark.log.level": "OFF",
     "spark.executor.syncLogLevel.enabled": "true",
+    "spark.python.sql.dataFrameDebugging.enabled": "false",
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     "spark.eventLog.enabled": "false",
@@ -27,9 +33,8 @@ LEAN = {
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     "spark.sql.execution.arrow.maxRecordsPerBatch": "65536",
     "spark.python.worker.reuse": "true",
+    "spark.python.daemon.module": "sparkapp.daemon",
     "spark.sql.adaptive.enabled": "true",
-    "spark.sql.catalogImplementation": "in-memory",
-    "spark.sql.session.timeZone": "UTC",
 }
 LOCAL = {
     # One process: short-lived, on few cores, talking to nobody.
@@ -57,21 +62,14 @@ def open_session(app_name: str) -> SparkSession:
     from pyspark.sql import SparkSession
 
     conf = SparkConf()
-    if not conf.get("spark.master", None):
+    if "PYSPARK_GATEWAY_PORT" not in os.environ:  # spark-submit sets it, and with it the cluster's master
         cores = int(os.environ.get(LOCAL_CORES_VARIABLE) or os.cpu_count() or 1)
         conf.setMaster(f"local[{cores}]").set("spark.sql.shuffle.partitions", str(max(2, cores)))
         for name, value in LOCAL.items():
             conf.set(name, value)
-    for name, value in {**LEAN, **locked_configuration(), **QUIET}.items():
+    for name, value in {**LEAN, **locked_spark_conf(), **SEALED, **QUIET}.items():
         conf.set(name, value)
     return SparkSession.builder.config(conf=conf).appName(app_name).getOrCreate()
-
-
-def locked_configuration() -> dict[str, str]:
-    """The SQL configuration that the query gate relies on."""
-    from cleanroom.sql import locked_spark_conf
-
-    return dict(locked_spark_conf())
 
 
 def require_locked(spark: SparkSession) -> None:
@@ -80,7 +78,7 @@ def require_locked(spark: SparkSession) -> None:
     Raises:
         Refused: ``SparkConfigurationChanged``.
     """
-    for name, value in locked_configuration().items():
+    for name, value in locked_sql_conf().items():
         actual = spark.conf.get(name, None)
         if actual != value:
             raise Refused("SparkConfigurationChanged", f"Spark: {name} is {actual!r}; the query gate relies on {value!r}.")

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
 import sqlglot
 from sqlglot import exp
 
-from cleanroom.documents.dataset import FieldType
+from cleanroom.datasets.schema import arrow_schema
+from cleanroom.documents.dataset import FieldType, Format
 from cleanroom.errors import CleanRoomError
 from cleanroom.spark.job import JobConfig, JobDataset
-from sparkapp.datasources import Plan, Share, plan, read_task
+from sparkapp.datasources import Share, Survey, cut, read_task, survey
 from sparkapp.failures import in_task, safely
 from sparkapp.pod import Pod
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 SPARK_TYPES: dict[FieldType, str] = {
     "string": "string",
@@ -33,13 +38,30 @@ SPARK_TYPES: dict[FieldType, str] = {
 }
 
 
+DRIVER_BYTES: dict[Format, int] = {"csv": 64 << 20, "json": 64 << 20, "parquet": 16 << 20}
+"""Stored bytes up to which the driver reads a dataset itself, while Spark still starts: less than what it takes to start Python workers
+that attest themselves. Parquet is compressed, hence less."""
+
+
 @dataclass(frozen=True)
 class View:
     """One dataset as the query sees it."""
 
-    dataset: JobDataset
-    plan: Plan
+    found: Survey
     rows: int
+
+    @property
+    def dataset(self) -> JobDataset:
+        return self.found.dataset
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A dataset that was found; ``table`` holds its rows where it is small."""
+
+    found: Survey
+    columns: tuple[str, ...]
+    table: pa.Table | None
 
 
 class LoadFailed(Exception):
@@ -52,12 +74,14 @@ class LoadFailed(Exception):
 
 
 def needed_columns(job: JobConfig, dataset: JobDataset) -> list[str]:
-    """The allowed columns that the SQL can refer to, in file order; never none.
+    """The columns that the SQL may and can refer to, in file order; never none.
 
-    A superset is enough, so every identifier of the SQL counts, whatever it names; a star (other than in ``count(*)``) or SQL that cannot
-    be parsed counts as all.
+    It may refer to the allowed columns and, in the gate's own counting, to the identity column of the owner's floor. A superset of what it
+    does refer to is enough, so every identifier of the SQL counts, whatever it names; a star (other than in ``count(*)``) or SQL that
+    cannot be parsed counts as all.
     """
-    allowed = [name for name in dataset.schema_fields if name in dataset.allowed_fields]
+    visible = {name.lower() for name in (*dataset.allowed_fields, dataset.floors.identity_column) if name}
+    allowed = [name for name in dataset.schema_fields if name.lower() in visible]
     named: set[str] = set()
     for segment in job.segments:
         try:
@@ -70,56 +94,90 @@ def needed_columns(job: JobConfig, dataset: JobDataset) -> list[str]:
             if any(not isinstance(star.parent, exp.Count) for star in tree.find_all(exp.Star)):
                 return allowed
             named |= {identifier.name.lower() for identifier in tree.find_all(exp.Identifier)}
-        named |= {item.column_name.lower() for item in segment.post_filters}
     return [name for name in allowed if name.lower() in named] or allowed[:1]
 
 
-def register_views(
-    spark: SparkSession, pod: Pod, job: JobConfig, *, on_start: Callable[[JobDataset], None], on_loaded: Callable[[View], None]
-) -> list[View]:
-    """Read every dataset and register it under its view name; several at a time.
+def open_datasets(pod: Pod, job: JobConfig, *, on_start: Callable[[JobDataset], None]) -> list[Opened]:
+    """Find every dataset, several at a time, and read the small ones. Needs no Spark, so that Spark can start meanwhile.
 
-    Each is read once, into Spark's own memory (spilling where it does not fit), so that errors in the data are found and named before the
-    query runs, preconditions know the rows, and a dataset that is used twice is decrypted once.
+    Raises:
+        LoadFailed: The first dataset that could not be opened.
+    """
+    return _for_each(job.datasets, lambda dataset: dataset, lambda dataset: _open(pod, job, dataset, on_start))
+
+
+def _open(pod: Pod, job: JobConfig, dataset: JobDataset, on_start: Callable[[JobDataset], None]) -> Opened:
+    on_start(dataset)
+    found = survey(pod, dataset, job.parameters)
+    columns = needed_columns(job, dataset)
+    table = read_table(pod, found, columns) if found.stored_bytes() <= DRIVER_BYTES[dataset.format] else None
+    return Opened(found, tuple(columns), table)
+
+
+def read_table(pod: Pod, found: Survey, columns: Sequence[str]) -> pa.Table:
+    """A whole dataset in this process, on all its cores."""
+    cores = os.cpu_count() or 1
+    with ThreadPoolExecutor(max_workers=cores) as pool:
+        shares = cut(pod, found, parallelism=cores)
+        parts = list(pool.map(lambda share: list(read_task(pod, found.dataset, columns, share)), shares))
+    return pa.Table.from_batches([batch for part in parts for batch in part], schema=arrow_schema(found.dataset.schema_fields, columns))
+
+
+def register_views(spark: SparkSession, pod: Pod, datasets: Sequence[Opened], *, on_loaded: Callable[[View], None]) -> list[View]:
+    """Register every dataset under its view name, reading those that the driver has not read.
+
+    Each of those is read once, into Spark's own memory (spilling, encrypted, where it does not fit), so that errors in the data are found
+    and named before the query runs, preconditions know the rows, and a dataset that is used twice is decrypted once.
 
     Raises:
         LoadFailed: The first dataset that could not be opened.
     """
 
-    def load(dataset: JobDataset) -> View:
-        on_start(dataset)
-        try:
-            view = _load(spark, pod, job, dataset)
-        except Exception as error:
-            raise LoadFailed(dataset, safely(error)) from None
+    def register(opened: Opened) -> View:
+        view = _register(spark, pod, opened)
         on_loaded(view)
         return view
 
-    with ThreadPoolExecutor(max_workers=min(4, len(job.datasets))) as pool:
-        futures = [pool.submit(load, dataset) for dataset in job.datasets]
-        return [future.result() for future in futures]
+    return _for_each(datasets, lambda opened: opened.found.dataset, register)
 
 
-def _load(spark: SparkSession, pod: Pod, job: JobConfig, dataset: JobDataset) -> View:
+def _register(spark: SparkSession, pod: Pod, opened: Opened) -> View:
     from pyspark import StorageLevel
 
-    planned = plan(pod, dataset, job.parameters, parallelism=spark.sparkContext.defaultParallelism)
-    frame = read_frame(spark, pod, dataset, planned, needed_columns(job, dataset)).persist(StorageLevel.MEMORY_AND_DISK)
-    rows = frame.count()
+    dataset = opened.found.dataset
+    if opened.table is not None:
+        frame, rows = spark.createDataFrame(opened.table, schema=_ddl(dataset, opened.columns)), opened.table.num_rows
+    else:
+        frame = read_frame(spark, pod, opened.found, opened.columns).persist(StorageLevel.MEMORY_AND_DISK)
+        rows = frame.count()
     frame.createOrReplaceTempView(dataset.view_name)
-    return View(dataset, planned, rows)
+    return View(opened.found, rows)
 
 
-def read_frame(spark: SparkSession, pod: Pod, dataset: JobDataset, planned: Plan, columns: Sequence[str]) -> DataFrame:
-    """The dataset as a DataFrame: one Spark task for each task of the plan, decrypting and parsing in Arrow.
+def read_frame(spark: SparkSession, pod: Pod, found: Survey, columns: Sequence[str]) -> DataFrame:
+    """The dataset as a DataFrame: tasks that decrypt and parse their own shares, in Arrow.
 
-    The plan is applied to a range of task numbers with ``mapInArrow`` rather than registered as a Python data source: both run the same
+    The shares are applied to a range of task numbers with ``mapInArrow`` rather than registered as a Python data source: both run the same
     reader in the same workers, but a data source has Spark start further Python processes to plan each scan (4 s more for the first).
     """
-    schema = ", ".join(f"`{name.replace('`', '``')}` {SPARK_TYPES[dataset.schema_fields[name]]}" for name in columns)
-    count = len(planned.tasks)
-    read = functools.partial(_read_tasks, pod, dataset, tuple(columns), planned.tasks)
-    return spark.range(0, count, 1, max(1, count)).mapInArrow(read, schema)
+    tasks = cut(pod, found, parallelism=spark.sparkContext.defaultParallelism)
+    read = functools.partial(_read_tasks, pod, found.dataset, tuple(columns), tasks)
+    return spark.range(0, len(tasks), 1, max(1, len(tasks))).mapInArrow(read, _ddl(found.dataset, columns))
+
+
+def _ddl(dataset: JobDataset, columns: Sequence[str]) -> str:
+    return ", ".join(f"`{name.replace('`', '``')}` {SPARK_TYPES[dataset.schema_fields[name]]}" for name in columns)
+
+
+def _for_each(items: Sequence[Item], dataset_of: Callable[[Item], JobDataset], work: Callable[[Item], Result]) -> list[Result]:
+    def guarded(item: Item) -> Result:
+        try:
+            return work(item)
+        except Exception as error:
+            raise LoadFailed(dataset_of(item), safely(error)) from None
+
+    with ThreadPoolExecutor(max_workers=min(4, len(items))) as pool:
+        return [future.result() for future in [pool.submit(guarded, item) for item in items]]
 
 
 def _read_tasks(

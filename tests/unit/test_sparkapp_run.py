@@ -20,11 +20,12 @@ from cleanroom.datasets.download import download_result, list_results
 from cleanroom.datasets.encryption import encode_dataset_key, generate_dataset_key
 from cleanroom.datasets.upload import upload_dataset
 from cleanroom.documents.dataset import DatasetSchema, FieldType, Format, SchemaField
-from cleanroom.documents.query import PostFilter, PreCondition
+from cleanroom.documents.query import PostFilter, PreCondition, QuerySegment
 from cleanroom.errors import Refused
 from cleanroom.secret import Secret
 from cleanroom.spark.job import JobConfig, JobDataset, JobGovernance, JobParameters, JobSegment, ResultReceipt, S3Access
 from cleanroom.spark.run_events import RunEvent, parse_event
+from cleanroom.sql import Catalog, Column, View, analyse
 from sparkapp.entry import main
 from tests.folder_pod import FolderPod
 from tests.folder_store import FolderStore
@@ -55,6 +56,30 @@ RESULT_SQL = (
     " FROM seen AS s JOIN planes AS p ON s.tailnum = p.tailnum JOIN weather AS w ON s.origin = w.origin AND s.day = w.day"
     " GROUP BY p.manufacturer"
 )
+
+
+def segments(sql: str = RESULT_SQL, *, raw: bool = False, **last: Any) -> tuple[JobSegment, ...]:
+    """The query as the gate renders it; ``raw`` is what somebody would write into a job past the gate."""
+    written = (
+        QuerySegment(execution_sequence=1, data=VIEW_SQL, pre_conditions=last.pop("first_pre_conditions", ())),
+        QuerySegment(execution_sequence=2, data=sql, **last),
+    )
+    if raw:
+        return tuple(JobSegment(execution_sequence=item.execution_sequence, sql=item.data, source_digest=DIGEST) for item in written)
+    views = [
+        View(name=name, columns=tuple(Column(name=key, type=value) for key, value in types.items()))
+        for name, types in (("flights", FLIGHTS), ("planes", PLANES), ("weather", WEATHER))
+    ]
+    return tuple(
+        JobSegment(
+            execution_sequence=item.execution_sequence,
+            sql=item.sql,
+            source_digest=DIGEST,
+            pre_conditions=item.pre_conditions,
+            post_filters=item.post_filters,
+        )
+        for item in analyse(written, Catalog(views=tuple(views))).require().rewritten
+    )
 
 
 @dataclass
@@ -114,10 +139,7 @@ class World:
             "query_id": "q-delays",
             "query_version": "2.9",
             "query_digest": DIGEST,
-            "segments": (
-                JobSegment(execution_sequence=1, sql=VIEW_SQL, source_digest=DIGEST),
-                JobSegment(execution_sequence=2, sql=RESULT_SQL, source_digest=DIGEST),
-            ),
+            "segments": segments(),
             "datasets": tuple(self.datasets[name] for name in ("contosso-flights", "litware-planes", "litware-weather")),
             "datasink": self.datasets["litware-out"],
             "consent_secret_id": "cleanroom_r-1.consent",
@@ -217,6 +239,7 @@ def run(world: World, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixt
         exit_code = main(pod)
         captured = capfd.readouterr()
         output = captured.out + captured.err
+        (world.root / "output").write_text(output)
         assert CANARY not in output + termination.read_text() + json.dumps(pod.events())
         return Outcome(exit_code, json.loads(termination.read_text()), output, pod)
 
@@ -284,22 +307,12 @@ def test_a_date_range_reads_its_days_and_says_which_are_missing(world: World, ru
 def test_post_filters_drop_small_groups_and_preconditions_hold(world: World, run: Callable[..., Outcome]) -> None:
     every = {row["manufacturer"]: row["flights"] for row in expected(world)}
     floor = sorted(every.values())[1]
-    segments = (
-        JobSegment(
-            execution_sequence=1,
-            sql=VIEW_SQL,
-            source_digest=DIGEST,
-            pre_conditions=(PreCondition(view_name="flights", min_row_count=4000),),
-        ),
-        JobSegment(
-            execution_sequence=2,
-            sql=RESULT_SQL,
-            source_digest=DIGEST,
-            pre_conditions=(PreCondition(view_name="SEEN", min_row_count=1000),),
-            post_filters=(PostFilter(column_name="flights", value=floor),),
-        ),
+    checked = segments(
+        first_pre_conditions=(PreCondition(view_name="flights", min_row_count=4000),),
+        pre_conditions=(PreCondition(view_name="SEEN", min_row_count=1000),),
+        post_filters=(PostFilter(column_name="flights", value=floor),),
     )
-    receipt = run(world.job(segments=segments)).receipt()
+    receipt = run(world.job(segments=checked)).receipt()
     assert [row["manufacturer"] for row in result(world, receipt)] == sorted(name for name, count in every.items() if count >= floor)
 
 
@@ -310,13 +323,6 @@ def corrupt(world: World, name: str) -> str:
     data[len(data) // 2] ^= 1
     store.put(key, bytes(data))
     return key
-
-
-def segments(sql: str = RESULT_SQL, **last: Any) -> tuple[JobSegment, ...]:
-    return (
-        JobSegment(execution_sequence=1, sql=VIEW_SQL, source_digest=DIGEST),
-        JobSegment(execution_sequence=2, sql=sql, source_digest=DIGEST, **last),
-    )
 
 
 def replant(world: World, name: str, key: str, content: bytes) -> None:
@@ -371,16 +377,21 @@ REFUSALS: dict[str, tuple[Callable[[World], JobConfig | None], str, str]] = {
         "PRECONDITION_FAILED",
         "fewer than 41 rows",
     ),
-    "post filter on no column": (
-        lambda w: w.job(segments=segments(post_filters=(PostFilter(column_name="people", value=2),))),
-        "POST_FILTER_INVALID",
-        "'people'",
+    "column that is not allowed": (
+        lambda w: w.job(segments=segments("SELECT passenger AS manufacturer FROM flights")),
+        "QUERY_NOT_RENDERED",
+        "segment 2",
     ),
-    "column that is not allowed": (lambda w: w.job(segments=segments("SELECT passenger FROM flights")), "QUERY_INVALID", "passenger"),
-    "a value that cannot be cast": (
-        lambda w: w.job(segments=segments("SELECT CAST(carrier AS INT) AS flights FROM flights")),
+    "SQL that is not the gate's": (lambda w: w.job(segments=segments(raw=True)), "QUERY_NOT_RENDERED", "segment 1"),
+    "SQL that reads a file": (
+        lambda w: w.job(segments=segments("SELECT * FROM csv.`/etc/passwd`", raw=True)),
+        "QUERY_NOT_RENDERED",
+        "segment",
+    ),
+    "result lacks a column": (
+        lambda w: w.job(segments=segments("SELECT carrier AS manufacturer FROM flights")),
         "OUTPUT_SCHEMA_MISMATCH",
-        "manufacturer",
+        "lacks column 'flights'",
     ),
     "result type is not the sink's": (
         lambda w: w.job(segments=segments(RESULT_SQL.replace("AVG(s.dep_delay)", "COUNT(s.dep_delay)"))),
