@@ -6,16 +6,16 @@ import datetime as dt
 import re
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
-from cleanroom.errors import InvalidInput
-from cleanroom.keys.encoding import b64_any, b64url
+from cleanroom.keys.encoding import b64url
 from cleanroom.keys.jwk import base_kty
-from cleanroom.keys.policy import CONTENT_TYPE, ReleasePolicy
+from cleanroom.keys.policy import ReleasePolicy
 from localcloud import keyvault_material as material
 from localcloud.keyvault_errors import KeyVaultError, bad_parameter, forbidden, not_found, skr
 from localcloud.keyvault_release import AssertionVerifier, ReleaseSigner, parse_release_body, wrapped_for
+from localcloud.keyvault_requests import Attributes, Policy, read_policy, read_tags
 from localcloud.keyvault_store import KeyRecord, KeyStore, VersionRecord
 
 Mode = Literal["vault", "managed-hsm"]
@@ -23,66 +23,6 @@ NAME = re.compile(r"[0-9a-zA-Z-]{1,127}\Z")
 _RECOVERABLE_DAYS = 7
 _RECOVERY_LEVEL = "CustomizedRecoverable+Purgeable"
 _KTYS = {"vault": frozenset({"RSA", "EC", "RSA-HSM", "EC-HSM"}), "managed-hsm": frozenset({"RSA-HSM", "EC-HSM", "oct-HSM"})}
-
-
-@dataclass(frozen=True)
-class Policy:
-    """The release policy of a request, normalised."""
-
-    document: str
-    content_type: str
-    immutable: bool
-
-
-def read_policy(value: Any) -> Policy | None:
-    """A ``release_policy`` member. Raises KeyVaultError 400, so that a policy never weakens silently."""
-    if value is None:
-        return None
-    if not isinstance(value, Mapping) or set(value) - {"data", "contentType", "immutable"}:
-        raise bad_parameter("release_policy is an object of data, contentType and immutable.")
-    data, content_type, immutable = value.get("data"), value.get("contentType"), value.get("immutable")
-    try:
-        if not isinstance(data, str) or not data:
-            raise ValueError("data is missing")
-        document = ReleasePolicy.parse(b64_any(data)).encode().decode()
-    except (ValueError, InvalidInput) as error:
-        raise bad_parameter(f"release_policy.data is not a release policy: {error}") from error
-    if content_type is not None and str(content_type).replace(" ", "").lower() != CONTENT_TYPE.replace(" ", ""):
-        raise bad_parameter(f"release_policy.contentType {content_type!r} is not supported; use {CONTENT_TYPE!r}.")
-    if immutable is not None and not isinstance(immutable, bool):
-        raise bad_parameter("release_policy.immutable is true or false.")
-    return Policy(document, CONTENT_TYPE, bool(immutable))
-
-
-@dataclass(frozen=True)
-class Attributes:
-    """The ``attributes`` of a request; None where not given."""
-
-    enabled: bool | None
-    nbf: int | None
-    exp: int | None
-    exportable: bool | None
-
-    @staticmethod
-    def read(value: Any) -> Attributes:
-        given = {} if value is None else value
-        if not isinstance(given, Mapping):
-            raise bad_parameter("attributes is not an object.")
-        for name, kind in (("enabled", bool), ("exportable", bool), ("nbf", int), ("exp", int)):
-            member = given.get(name)
-            if member is not None and (not isinstance(member, kind) or (kind is int and isinstance(member, bool))):
-                raise bad_parameter(f"attributes.{name} has the wrong type.")
-            if kind is int and member is not None and not 0 <= member < 2**40:
-                raise bad_parameter(f"attributes.{name} is not a time.")
-        return Attributes(given.get("enabled"), given.get("nbf"), given.get("exp"), given.get("exportable"))
-
-
-def read_tags(value: Any) -> dict[str, str] | None:
-    if value is None:
-        return None
-    if not isinstance(value, Mapping) or len(value) > 15 or not all(isinstance(tag, str) for tag in value.values()):
-        raise bad_parameter("tags is an object of at most 15 texts.")
-    return dict(value)
 
 
 class Vault:

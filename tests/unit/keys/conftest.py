@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime as dt
 import json
 import os
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from azure.core.credentials import AccessToken
 from azure.keyvault.keys import KeyClient, KeyReleasePolicy
@@ -159,5 +160,17 @@ def name() -> str:
     return f"k-{os.urandom(6).hex()}"
 
 
-def utc(*parts: int) -> dt.datetime:
-    return dt.datetime(*parts, tzinfo=dt.UTC)  # type: ignore[misc,arg-type]
+def http(vault: Vault, token: str | None = "officer") -> httpx.Client:
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    context = ssl.create_default_context(cafile=str(vault.ca))
+    return httpx.Client(base_url=vault.url, verify=context, headers=headers, params={"api-version": "7.4"})
+
+
+def error_of(error: pytest.ExceptionInfo[Any]) -> tuple[int, str, str]:
+    body = error.value.response.json()["error"]
+    return error.value.status_code, body["code"], body["message"]
+
+
+def exportable(vault: Vault, name: str, **options: Any) -> Any:
+    values = {"hardware_protected": True, "exportable": True, "release_policy": vault.release_policy(), "size": 2048, **options}
+    return vault.client().create_rsa_key(name, **values)

@@ -6,19 +6,16 @@ import asyncio
 import base64
 import datetime as dt
 import hashlib
-import json
 import os
-import ssl
 import stat
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from azure.core.credentials import AccessToken
 from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
-from azure.keyvault.keys import JsonWebKey, KeyReleasePolicy
+from azure.keyvault.keys import JsonWebKey
 from azure.keyvault.keys.aio import KeyClient as AsyncKeyClient
 from azure.keyvault.keys.crypto import CryptographyClient, EncryptionAlgorithm, KeyWrapAlgorithm, SignatureAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -28,23 +25,7 @@ from cleanroom.keys.encoding import b64_any, b64url
 from cleanroom.keys.jwk import private_jwk
 from localcloud.keyvault import Fault
 from localcloud.tls import LocalAuthority
-from tests.unit.keys.conftest import AUTHORITY, Authority, StaticCredential, Vault, start_vault
-
-
-def http(vault: Vault, token: str | None = "officer") -> httpx.Client:
-    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    context = ssl.create_default_context(cafile=str(vault.ca))
-    return httpx.Client(base_url=vault.url, verify=context, headers=headers, params={"api-version": "7.4"})
-
-
-def error_of(error: pytest.ExceptionInfo[Any]) -> tuple[int, str, str]:
-    body = error.value.response.json()["error"]
-    return error.value.status_code, body["code"], body["message"]
-
-
-def exportable(vault: Vault, name: str, **options: Any) -> Any:
-    values = {"hardware_protected": True, "exportable": True, "release_policy": vault.release_policy(), "size": 2048, **options}
-    return vault.client().create_rsa_key(name, **values)
+from tests.unit.keys.conftest import Authority, StaticCredential, Vault, error_of, exportable, http, start_vault
 
 
 def test_the_first_request_is_challenged(vault: Vault) -> None:
@@ -117,29 +98,6 @@ def test_listing_is_paged(vault: Vault, name: str) -> None:
     assert mine == [f"{name}-{index}" for index in range(5)]
 
 
-def test_a_policy_may_be_sent_in_either_base64(vault: Vault, name: str) -> None:
-    policy = vault.policy.encode() + b"  "
-    with http(vault) as client:
-        for index, data in enumerate((base64.b64encode(policy), base64.urlsafe_b64encode(policy), b64url(policy).encode())):
-            body = {"kty": "RSA-HSM", "attributes": {"exportable": True}, "release_policy": {"data": data.decode()}}
-            answer = client.post(f"/keys/{name}-{index}/create", json=body)
-            assert answer.status_code == 200
-            assert b64_any(answer.json()["release_policy"]["data"]) == vault.policy.encode()
-
-
-def test_the_policy_is_answered_in_canonical_order(vault: Vault, name: str) -> None:
-    legacy = {
-        "anyOf": [{"allOf": [{"value": "true", "condition": "equals", "claim": "sdk-test"}], "authority": AUTHORITY}],
-        "version": "1.0",
-    }
-    key = vault.client().create_rsa_key(
-        name, size=2048, hardware_protected=True, exportable=True, release_policy=KeyReleasePolicy(json.dumps(legacy).encode())
-    )
-    assert key.properties.release_policy.encoded_policy.decode() == (
-        '{"version":"1.0.0","anyOf":[{"authority":"https://maa.test.example","allOf":[{"claim":"sdk-test","equals":"true"}]}]}'
-    )
-
-
 @pytest.mark.parametrize("spelling", ["Hsm", "hsm"])
 def test_import_accepts_either_spelling_of_hsm(vault: Vault, name: str, spelling: str) -> None:
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -154,106 +112,6 @@ def test_import_accepts_either_spelling_of_hsm(vault: Vault, name: str, spelling
     assert answer.json()["key"]["kty"] == "RSA-HSM"
     assert int.from_bytes(b64_any(answer.json()["key"]["n"]), "big") == key.public_key().public_numbers().n
     assert not {"d", "p", "q", "dp", "dq", "qi", "k"} & set(answer.json()["key"])
-
-
-def test_a_vault_holds_no_symmetric_key_and_an_hsm_none_above_64_bytes(vault: Vault, hsm: Vault, name: str) -> None:
-    with pytest.raises(HttpResponseError) as error:
-        vault.client().import_key(name, JsonWebKey(kty="oct-HSM", k=bytes(32)), hardware_protected=True)
-    assert error_of(error)[:2] == (400, "BadParameter")
-    hsm.client().import_key(name, JsonWebKey(kty="oct-HSM", k=bytes(64)), hardware_protected=True)
-    with pytest.raises(HttpResponseError) as error:
-        hsm.client().import_key(f"{name}x", JsonWebKey(kty="oct-HSM", k=bytes(65)), hardware_protected=True)
-    assert error_of(error) == (400, "BadParameter", "JSON Web Key: k property of oct key is too large, maximum size is 64")
-
-
-@pytest.mark.parametrize(
-    ("body", "code"),
-    [
-        ({"kty": "RSA-HSM", "attributes": {"exportable": True}}, "AKV.SKR.1004: Exportable keys must have release policy."),
-        ({"kty": "RSA-HSM", "release_policy": "POLICY"}, "AKV.SKR.1005: Non-exportable keys must not have release policy."),
-        ({"kty": "RSA", "attributes": {"exportable": True}, "release_policy": "POLICY"}, "AKV.SKR.1006"),
-    ],
-)
-def test_exportable_needs_a_policy_and_an_hsm(vault: Vault, name: str, body: dict[str, Any], code: str) -> None:
-    if body.get("release_policy") == "POLICY":
-        body = {**body, "release_policy": {"data": b64url(vault.policy.encode())}}
-    with http(vault) as client:
-        answer = client.post(f"/keys/{name}/create", json=body)
-        assert answer.status_code == 400
-        assert answer.json()["error"]["code"] == "BadParameter"
-        assert answer.json()["error"]["message"].startswith(code)
-        assert client.get(f"/keys/{name}/").status_code == 404
-
-
-def test_exportable_never_changes(vault: Vault, name: str) -> None:
-    client = vault.client()
-    client.create_rsa_key(name, size=2048, hardware_protected=True)
-    with pytest.raises(HttpResponseError) as error:
-        exportable(vault, name)
-    assert "AKV.SKR.1003" in error_of(error)[2]
-    with pytest.raises(HttpResponseError) as error:
-        client.update_key_properties(name, release_policy=vault.release_policy())
-    assert "AKV.SKR.1005" in error_of(error)[2]
-    with http(vault) as raw:
-        answer = raw.patch(f"/keys/{name}", json={"attributes": {"exportable": True}})
-    assert "AKV.SKR.1014" in answer.json()["error"]["message"]
-
-
-def test_the_policy_belongs_to_the_versionless_key(vault: Vault, name: str) -> None:
-    client = vault.client()
-    version = exportable(vault, name).properties.version
-    other = ReleasePolicy.for_clean_room(AUTHORITY, "cd" * 32)
-    with pytest.raises(HttpResponseError) as error:
-        client.update_key_properties(name, version, release_policy=KeyReleasePolicy(other.encode()))
-    assert "AKV.SKR.1016" in error_of(error)[2]
-    client.update_key_properties(name, release_policy=KeyReleasePolicy(other.encode()))
-    for found in (client.get_key(name), client.get_key(name, version)):
-        assert ReleasePolicy.parse(found.properties.release_policy.encoded_policy) == other
-
-
-def test_an_immutable_policy_stays_for_ever(vault: Vault, name: str) -> None:
-    client = vault.client()
-    made = exportable(vault, name, release_policy=vault.release_policy(immutable=True))
-    assert made.properties.release_policy.immutable
-    other = KeyReleasePolicy(ReleasePolicy.for_clean_room(AUTHORITY, "cd" * 32).encode())
-    expected = (400, "BadParameter", "AKV.SKR.1020: Immutable Key Release Policy cannot be modified.")
-    for attempt in (
-        lambda: client.update_key_properties(name, release_policy=other),
-        lambda: client.update_key_properties(name, release_policy=vault.release_policy(immutable=False)),
-        lambda: exportable(vault, name, release_policy=other),
-    ):
-        with pytest.raises(HttpResponseError) as error:
-            attempt()
-        assert error_of(error) == expected
-    # A new version keeps the policy of the key.
-    again = client.create_rsa_key(name, size=2048, hardware_protected=True, exportable=True)
-    assert ReleasePolicy.parse(again.properties.release_policy.encoded_policy) == vault.policy
-
-
-@pytest.mark.parametrize(
-    "policy",
-    [
-        {"data": "!!"},
-        {"data": b64url(b"{}")},
-        {"data": b64url(b'{"version":"1.0.0","anyOf":[{"authority":"https://a","allOf":[{"claim":"a","notEquals":"b"}]}]}')},
-        {"data": b64url(b'{"version":"1.0.0","anyOf":[{"authority":"http://a","allOf":[{"claim":"a","equals":"b"}]}]}')},
-        {"data": 5},
-        {},
-        [],
-        "text",
-        {"data": b64url(b"x" * 40_000)},
-        {"contentType": "text/plain", "data": "POLICY"},
-        {"immutable": "yes", "data": "POLICY"},
-        {"more": 1, "data": "POLICY"},
-    ],
-)
-def test_a_policy_outside_the_grammar_is_not_stored(vault: Vault, name: str, policy: Any) -> None:
-    if isinstance(policy, dict) and policy.get("data") == "POLICY":
-        policy = {**policy, "data": b64url(vault.policy.encode())}
-    with http(vault) as client:
-        answer = client.post(f"/keys/{name}/create", json={"kty": "RSA-HSM", "attributes": {"exportable": True}, "release_policy": policy})
-        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "BadParameter")
-        assert client.get(f"/keys/{name}/").status_code == 404
 
 
 @pytest.mark.parametrize(

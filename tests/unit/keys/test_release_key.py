@@ -376,3 +376,26 @@ async def test_genuine_hardware_evidence_opens_a_key(
     # Modulus of the guest's RSA-2048 key, then the key-wrapped PKCS#8.
     assert len(verified.ciphertext) > 256 + 1024
     assert (len(verified.ciphertext) - 256) % 8 == 0
+
+
+async def test_an_expired_token_is_refused_here_and_at_the_vault(
+    world: World, name: str, tmp_path: Path, local_ca: LocalAuthority, authority: Authority
+) -> None:
+    tls = local_ca.issue("maa")
+    values = {"tls_cert": tls.cert, "tls_key": tls.key, "trust_files": (world.hardware.trust_file,)}
+    with ExitStack() as stack:
+        instant = stack.enter_context(serving(create_maa(MaaConfig(state=tmp_path / "maa", token_seconds=0, **values)), "maa", tls))
+        with pytest.raises(Refused) as error:
+            await world.release(name, maa=MaaClient(instant, world.ca))
+        assert error.value.code == "AttestationTokenExpired"
+        # A vault whose clock is ahead: the token is good here, not there.
+        issuer = AttestationIssuer(authority=world.maa_url, ca_file=local_ca.ca_file)
+        later = dt.datetime.now(dt.UTC) + dt.timedelta(hours=9)
+        vault = start_vault(stack, tmp_path / "vault", local_ca, authority, attestation=[issuer], clock=lambda: later)
+        settings = vault.settings()
+        await set_key_with_skr(vault=settings, credential=StaticCredential("officer"), name=name, policy=world.policy())
+        with pytest.raises(Refused) as error:
+            await world.release(name, vault=settings, policy=world.policy())
+    assert error.value.code == "AttestationNotAccepted"
+    assert error.value.details["cause"] == "authority"
+    assert all(row["passed"] for row in error.value.details["rows"])
