@@ -43,7 +43,7 @@ def profiles(cloud: LocalCloud) -> dict[str, Any]:
         "collaboration": COLLABORATION,
         "ca_file": path(cloud.authority.ca_file),
         "parties": {person.name: person.object_id for person in PEOPLE},
-        "storage_hosts": [url.removeprefix("https://") for url in (cloud.url("azurite"), cloud.s3_url)],
+        "storage_hosts": [url.removeprefix("https://") for url in (cloud.url("azurite"), cloud.s3_url, cloud.url("keyvault"), cloud.url("maa"))],
         "temporal": {
             "config_file": "temporal.toml",
             "keyring_file": path(cloud.keyring_file),
@@ -78,7 +78,9 @@ def profiles(cloud: LocalCloud) -> dict[str, Any]:
         "key_vault_url": cloud.url("keyvault"),
         "key_vault_id": companies.resource_id("Microsoft.KeyVault/vaults", "contosso"),
     }
+    people[LITWARE.name]["secret_files"] = {"s3": path(cloud.connection_secret_file(LITWARE.name))}
     people[LITWARE.name]["s3"] = {"endpoint_url": cloud.s3_url, "region": "us-east-1", "bucket": "litware"}
+    people[LITWARE.name]["secret_files"] = {"s3": path(cloud.connection_secret_file(LITWARE.name))}
     services: dict[str, dict[str, Any]] = {
         FRONTEND.name: {"boundary": "frontend", "credential": credential(FRONTEND)},
         CLEAN_ROOM.name: {
