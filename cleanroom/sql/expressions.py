@@ -341,11 +341,19 @@ class Expressions:
 
     def _conditional(self, sql: str, conditions: list[Value], results: list[Value], node: exp.Expression, scope: Scope) -> Value:
         degree = None
-        if self.branches(conditions, node, scope) and all(result.degree is not None for result in results):
+        divides = self.branches(conditions, node, scope)
+        if divides and all(result.degree is not None for result in results):
             degree = max(result.degree or 0 for result in results)
-        out = self.combine(sql, widest([result.type for result in results]), ATOM, [*conditions, *results], node, degree=degree)
+        for condition in conditions:
+            if condition.identity:
+                self.combine("", "boolean", ATOM, [condition], node)
+        out = self.combine(
+            sql, widest([result.type for result in results]), ATOM, [*conditions, *results], node, degree=degree, identity=divides
+        )
         if out.degree == 0 and any(condition.degree != 0 for condition in conditions):
             out.degree = degree
+        # COUNT(DISTINCT CASE WHEN … THEN column END): plain values of the rows of one branch.
+        out.raw = divides and any(result.raw for result in results) and all(result.raw or result.type == "null" for result in results)
         return out
 
     def _cast(self, node: exp.Expression, scope: Scope) -> Value:

@@ -10,6 +10,7 @@ not as its own dialect-neutral rewriting; what is not in the vocabulary stays as
 
 from __future__ import annotations
 
+import logging
 import re
 
 from sqlglot import exp
@@ -24,6 +25,9 @@ MAX_TEXT = 256 * 1024
 MAX_TOKENS = 30_000
 MAX_DEPTH = 64
 MARK = "__f_"
+
+# Its warnings quote the author's text, which must not reach a log or a terminal unfiltered (T20).
+logging.getLogger("sqlglot").setLevel(logging.ERROR)
 
 _DIALECT = Dialect.get_or_raise("spark")
 _INVISIBLE = re.compile(
