@@ -291,3 +291,38 @@ def test_the_released_pkcs8_is_unencrypted_der(vault: Vault, authority: Authorit
     released = opened(vault, answer.value, guest, f"{vault.url}/keys/{name}", "RSA_AES_KEY_WRAP_256", None)
     assert serialization.load_der_private_key(released.secret.reveal(), None)
     assert base64.b64encode(released.secret.reveal()).decode() not in repr(released)
+
+
+def test_created_ec_and_oct_keys_are_released_too(
+    vault: Vault, hsm: Vault, authority: Authority, guest: rsa.RSAPrivateKey, name: str
+) -> None:
+    made = vault.client().create_ec_key(
+        name, curve="P-256K", hardware_protected=True, exportable=True, release_policy=vault.release_policy()
+    )
+    answer = vault.client("releaser").release_key(name, authority.token(guest.public_key()))
+    released = opened(vault, answer.value, guest, str(made.id), "CKM_RSA_AES_KEY_WRAP", None)
+    private = released.private_key()
+    assert isinstance(private, ec.EllipticCurvePrivateKey)
+    assert private.public_key().public_numbers().x == int.from_bytes(made.key.x, "big")
+    oct_key = hsm.client().create_oct_key(name, size=256, hardware_protected=True, exportable=True, release_policy=hsm.release_policy())
+    assert oct_key.key_type == "oct-HSM"
+    assert oct_key.key.k is None
+    answer = hsm.client("releaser").release_key(name, authority.token(guest.public_key()), algorithm="RSA_AES_KEY_WRAP_384")
+    released = opened(hsm, answer.value, guest, str(oct_key.id), "RSA_AES_KEY_WRAP_384", None)
+    assert (released.kind, len(released.secret)) == ("oct", 32)
+
+
+def test_each_version_releases_its_own_key_under_the_one_policy(
+    vault: Vault, authority: Authority, guest: rsa.RSAPrivateKey, name: str
+) -> None:
+    versions = [make(vault, name), make(vault, name)]
+    moduli = set()
+    for version in versions:
+        answer = vault.client("releaser").release_key(name, authority.token(guest.public_key()), version=version)
+        released = opened(vault, answer.value, guest, f"{vault.url}/keys/{name}/{version}", "CKM_RSA_AES_KEY_WRAP", None)
+        private = released.private_key()
+        assert isinstance(private, rsa.RSAPrivateKey)
+        moduli.add(private.public_key().public_numbers().n)
+    assert len(moduli) == 2
+    answer = vault.client("releaser").release_key(name, authority.token(guest.public_key()))
+    assert parse(answer.value).payload["response"]["key"]["key"]["kid"].endswith(versions[-1])
