@@ -21,6 +21,8 @@ from cleanroom.errors import InvalidInput, Refused
 
 MINIMUM_RSA_BITS = 2048
 _KEK_BYTES = 32
+# PKCS#11 lets who wraps choose the AES size; the services take 256 bits, and so do we.
+_ACCEPTED_KEK_BYTES = frozenset({16, 24, 32})
 # A released key is at most an RSA-4096 PKCS#8 (2.4 KB); a governance secret may be a whole document.
 _MAXIMUM_TARGET = 16 * 1024 * 1024
 
@@ -96,7 +98,7 @@ def unwrap_key(private: rsa.RSAPrivateKey, blob: bytes, algorithm: str = KeyWrap
         if len(tail) < 16 or len(tail) % 8:
             raise ValueError("length")
         kek = private.decrypt(head, _oaep(chosen))
-        if len(kek) != _KEK_BYTES:
+        if len(kek) not in _ACCEPTED_KEK_BYTES:
             raise ValueError("key length")
         return keywrap.aes_key_unwrap_with_padding(kek, tail)
     except (ValueError, keywrap.InvalidUnwrap):

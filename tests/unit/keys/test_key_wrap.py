@@ -105,11 +105,16 @@ def test_another_key_of_any_size_does_not_open_it() -> None:
             unwrap_key(other, blob)
 
 
-def test_a_short_aes_key_inside_is_rejected() -> None:
-    kek = os.urandom(16)
-    blob = key_of(2048).public_key().encrypt(kek, oaep("RSA_AES_KEY_WRAP_256")) + keywrap.aes_key_wrap_with_padding(kek, b"k" * 32)
-    with pytest.raises(Refused):
-        unwrap_key(key_of(2048), blob)
+def test_the_key_inside_is_an_aes_key() -> None:
+    for size in (16, 24, 32):
+        kek = os.urandom(size)
+        blob = key_of(2048).public_key().encrypt(kek, oaep("RSA_AES_KEY_WRAP_256")) + keywrap.aes_key_wrap_with_padding(kek, b"k" * 32)
+        assert unwrap_key(key_of(2048), blob) == b"k" * 32
+    for size in (0, 1, 20, 33, 64):
+        blob = key_of(2048).public_key().encrypt(bytes(size), oaep("RSA_AES_KEY_WRAP_256")) + bytes(40)
+        with pytest.raises(Refused) as error:
+            unwrap_key(key_of(2048), blob)
+        assert error.value.code == "KeyUnwrapFailed"
 
 
 def test_what_cannot_be_wrapped_is_refused_by_name() -> None:
