@@ -25,6 +25,8 @@ MEMBER_HEADER = "x-localcloud-member-token"
 KEYS = "public:ccf.gov.jwt.public_signing_keys"
 IDENTITIES = "public:ccf.gov.user_identities"
 _ALGORITHMS = ["RS256", "ES256"]
+_TOKEN_ROWS = 4096
+"""Verified tokens that are remembered until they expire."""
 _log = logging.getLogger("localcloud.cgs")
 
 
@@ -122,6 +124,7 @@ class Authenticator:
         self._issuers = list(issuers)
         self._keys: dict[tuple[int, str], jwt.PyJWK] = {}
         self._asked: dict[int, float] = {}
+        self._tokens: dict[bytes, dict[str, Any]] = {}
         self._lock = asyncio.Lock()
         for row, issuer in enumerate(self._issuers):
             saved, _ = store.read(lambda tx, issuer=issuer: tx.get(KEYS, issuer.issuer))  # type: ignore[misc]
@@ -177,6 +180,17 @@ class Authenticator:
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise _BadToken("No bearer token.")
+        digest = hashlib.sha256(token.encode()).digest()
+        known = self._tokens.get(digest)
+        if known is not None and known["exp"] > time.time():
+            return known
+        claims = await self._verified(token)
+        if len(self._tokens) >= _TOKEN_ROWS:
+            self._tokens.clear()
+        self._tokens[digest] = claims
+        return claims
+
+    async def _verified(self, token: str) -> dict[str, Any]:
         try:
             kid = jwt.get_unverified_header(token).get("kid")
         except jwt.InvalidTokenError as error:
