@@ -76,7 +76,7 @@ def explain_refusal(
         at: The instant of the refusal.
 
     ``details``: ``cause`` (role, authority, claims, key, unknown), ``rows`` (``{place, authority, claim, expected, actual, passed,
-    counted}``), ``issuer``, ``authorities``, ``token_expires``, ``policy_source``, ``upstream`` (status, code, innererror).
+    counted}``), ``table`` and ``reasons`` (the same as text lines), ``issuer``, ``authorities``, ``token_expires``, ``policy_source``, ``upstream`` (status, code, innererror).
     """
     code, inner, message = service_error(error)
     verdict = evaluate(policy, claims) if policy is not None else None
@@ -95,6 +95,13 @@ def explain_refusal(
         "upstream": {"status": error.status_code, "code": code, "innererror": inner},
     }
     if verdict is not None:
-        details |= {"authorities": list(verdict.authorities), "rows": [row.model_dump() for row in verdict.rows], "table": verdict.table()}
+        lines = verdict.table().splitlines()
+        details |= {
+            "authorities": list(verdict.authorities),
+            "rows": [row.model_dump() for row in verdict.rows],
+            "table": verdict.table(),
+            # What the command line prints below the message; what does not hold comes first.
+            "reasons": [{"message": line} for line in sorted(lines, key=lambda line: not line.startswith("NO"))],
+        }
     party = "clean-room" if cause == "authority" and expired else "key-owner"
     return Refused(_CODES[cause], f"{text}.", cause=message, hint=_HINTS[cause], party=party, details=details)

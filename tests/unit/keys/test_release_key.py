@@ -201,7 +201,9 @@ async def test_wrong_host_data_is_explained_claim_by_claim(world: World, name: s
     }
     assert [claim for claim, row in rows.items() if not row["passed"]] == ["x-ms-sevsnpvm-hostdata"]
     assert f"NO  x-ms-sevsnpvm-hostdata: policy {HOST_DATA.hex()}; token {'00' * 32}" in error.value.details["table"]
-    json.dumps(error.value.to_dict())
+    assert error.value.details["reasons"][0]["message"].startswith("NO  x-ms-sevsnpvm-hostdata: policy ")
+    assert len(error.value.details["reasons"]) == 6
+    assert json.loads(json.dumps(error.value.to_dict()))["code"] == "ReleasePolicyNotMet"
 
 
 async def test_who_may_not_read_the_key_explains_with_the_expected_policy(world: World, name: str) -> None:
