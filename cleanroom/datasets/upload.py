@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import re
@@ -17,7 +18,7 @@ from cleanroom.datasets.encryption import seal_stream, sealed_size
 from cleanroom.datasets.files import SUFFIXES, check_file
 from cleanroom.datasets.manifest import MANIFEST_NAME, Manifest, ManifestObject, read_manifest, write_manifest
 from cleanroom.documents.dataset import DatasetSchema
-from cleanroom.errors import Conflict, InvalidInput
+from cleanroom.errors import CleanRoomError, Conflict, InvalidInput
 from cleanroom.secret import Secret
 
 _DAY = re.compile(r"^\d{4}-\d{2}-\d{2}$")
@@ -165,34 +166,40 @@ def upload_dataset(
     def save(complete: bool) -> None:
         write_manifest(store, key, Manifest(dataset=dataset, complete=complete, objects=objects))
 
-    for file in files:
-        digest, rows, splittable = checked[file.name]
-        known = objects.get(file.name)
-        if known is not None and known.plain_sha256 == digest and stored.get(file.name) == known.size:
-            unchanged.append(file.name)
-            tell("skip", file.name, file.size)
-            continue
-        if not uploaded:
-            save(complete=False)
-        with file.path.open("rb") as raw:
-            stream = SealingStream(raw, key, file.name, on_plain=lambda count, name=file.name: tell("upload", name, count))  # type: ignore[misc]
-            store.put(file.name, cast(BinaryIO, stream))
-        if stream.plain_sha256() != digest:
-            objects.pop(file.name, None)
-            store.delete(file.name)
-            raise Conflict(
-                "SourceChanged",
-                f"{file.path}: changed while it was uploaded.",
-                hint="Upload again when nothing writes to it.",
-                retryable=True,
+    try:
+        for file in files:
+            digest, rows, splittable = checked[file.name]
+            known = objects.get(file.name)
+            if known is not None and known.plain_sha256 == digest and stored.get(file.name) == known.size:
+                unchanged.append(file.name)
+                tell("skip", file.name, file.size)
+                continue
+            if not uploaded:
+                save(complete=False)
+            with file.path.open("rb") as raw:
+                stream = SealingStream(raw, key, file.name, on_plain=lambda count, name=file.name: tell("upload", name, count))  # type: ignore[misc]
+                store.put(file.name, cast(BinaryIO, stream))
+            if stream.plain_sha256() != digest:
+                objects.pop(file.name, None)
+                store.delete(file.name)
+                raise Conflict(
+                    "SourceChanged",
+                    f"{file.path}: changed while it was uploaded.",
+                    hint="Upload again when nothing writes to it.",
+                    retryable=True,
+                )
+            objects[file.name] = ManifestObject(
+                size=stream.stored, sha256=stream.stored_sha256(), plain_sha256=digest, rows=rows, splittable=splittable
             )
-        objects[file.name] = ManifestObject(
-            size=stream.stored, sha256=stream.stored_sha256(), plain_sha256=digest, rows=rows, splittable=splittable
-        )
-        uploaded.append(file.name)
-        if time.monotonic() - saved > _MANIFEST_EVERY_SECONDS:
+            uploaded.append(file.name)
+            if time.monotonic() - saved > _MANIFEST_EVERY_SECONDS:
+                save(complete=False)
+                saved = time.monotonic()
+    except Exception:
+        # What was stored so far needs not be stored again. The error that stopped us is the one to tell.
+        with contextlib.suppress(CleanRoomError):
             save(complete=False)
-            saved = time.monotonic()
+        raise
 
     removed: list[str] = []
     if replace:

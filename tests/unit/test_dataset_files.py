@@ -227,13 +227,9 @@ def test_an_upload_goes_on_where_it_was_interrupted_and_repeats_nothing(tmp_path
 
     before = {item.key: store.read(item.key) for item in store.list("2013")}
     second = upload(store, key, source)
-    assert "2013-01-03/part.jsonl" in second.uploaded
-    third = upload(store, key, source)
-    assert third.uploaded == ()
-    assert len(third.unchanged) == 3
-    assert {name: data for name, data in before.items() if name in second.unchanged} == {
-        name: store.read(name) for name in second.unchanged
-    }
+    assert second.uploaded == ("2013-01-03/part.jsonl",)  # type: ignore[attr-defined]
+    assert upload(store, key, source).uploaded == ()  # type: ignore[attr-defined]
+    assert before == {name: store.read(name) for name in before}
 
 
 def test_changed_files_are_uploaded_again_others_stay_and_replace_removes(tmp_path: Path, source: Path) -> None:

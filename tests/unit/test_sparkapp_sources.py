@@ -1,0 +1,307 @@
+"""How a dataset is cut into shares: every row in exactly one, whatever the cut; nothing of the store is believed."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cleanroom.datasets.encryption import encode_dataset_key, generate_dataset_key, seal_bytes
+from cleanroom.datasets.upload import upload_dataset
+from cleanroom.documents.dataset import DatasetSchema, FieldType, SchemaField
+from cleanroom.errors import CleanRoomError
+from cleanroom.spark.job import JobConfig, JobDataset, JobGovernance, JobParameters, JobSegment, S3Access
+from sparkapp import datasources
+from sparkapp.datasources import ShareText, cut, survey
+from sparkapp.failures import TaskFailed, failure_code, in_task, safely, write_termination
+from sparkapp.views import needed_columns, read_table
+from tests.folder_pod import FolderPod
+from tests.folder_store import FolderStore
+
+DIGEST = "ab" * 32
+
+
+class Tiny:
+    """An object whose segments are a few bytes, so that rows cross several of them."""
+
+    def __init__(self, data: bytes, step: int) -> None:
+        self.data, self.step = data, step
+        self.size = len(data)
+        self.segments = max(1, -(-len(data) // step))
+
+    def open_segments(self, first: int, stop: int) -> list[bytes]:
+        return [self.data[index * self.step : (index + 1) * self.step] for index in range(first, min(stop, self.segments))]
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        return self.data[offset : offset + length]
+
+    def segment_of(self, offset: int) -> int:
+        return offset // self.step
+
+    def segment_start(self, index: int) -> int:
+        return index * self.step
+
+
+@given(
+    rows=st.lists(st.binary(max_size=12).map(lambda row: row.replace(b"\n", b"x")), max_size=15),
+    ends=st.booleans(),
+    step=st.integers(1, 9),
+    cuts=st.sets(st.integers(1, 200), max_size=8),
+    read=st.integers(1, 40),
+)
+@settings(max_examples=400, deadline=None)
+def test_every_byte_is_in_exactly_one_share_in_whole_rows(rows: list[bytes], ends: bool, step: int, cuts: set[int], read: int) -> None:
+    data = b"\n".join(rows) + (b"\n" if ends and rows else b"")
+    opened = Tiny(data, step)
+    edges = [0, *sorted(cut for cut in cuts if cut < opened.segments), opened.segments]
+    shares = []
+    for first, stop in itertools.pairwise(edges):
+        text = ShareText(opened, first, stop)
+        pieces = []
+        while piece := text.read(read):
+            assert len(piece) <= read
+            pieces.append(piece)
+        shares.append(b"".join(pieces))
+    assert b"".join(shares) == data
+    assert all(share.endswith(b"\n") for share in [share for share in shares if share][:-1])
+
+
+TYPES: dict[str, FieldType] = {"id": "long", "text": "string", "hidden": "string"}
+
+
+class World:
+    def __init__(self, root: Path, **dataset: object) -> None:
+        self.root = root
+        self.key = generate_dataset_key()
+        (root / "secrets").mkdir(parents=True)
+        (root / "secrets" / "cleanroom_key").write_bytes(encode_dataset_key(self.key).reveal())
+        values: dict[str, object] = {
+            "name": "things",
+            "view_name": "things",
+            "owner_id": "u-1",
+            "document_version": "1.1",
+            "document_digest": DIGEST,
+            "format": "csv",
+            "schema_fields": TYPES,
+            "allowed_fields": ("id", "text"),
+            "access": S3Access(region="eu-west-1", bucket="b", connection_secret_id="x"),
+            "key_secret_id": "cleanroom_key",
+        }
+        self.dataset = JobDataset.model_validate({**values, **dataset})
+        self.store = FolderStore(root / "stores" / "things")
+
+    def pod(self, sql: str = "SELECT id, text FROM things") -> FolderPod:
+        job = JobConfig(
+            contract_id="c",
+            run_id="r-1",
+            query_id="q",
+            query_version="1.1",
+            query_digest=DIGEST,
+            segments=(JobSegment(execution_sequence=1, sql=sql, source_digest=DIGEST),),
+            datasets=(self.dataset,),
+            datasink=self.dataset,
+            consent_secret_id="cleanroom_consent",
+            event_scope="s",
+            governance=JobGovernance(url="https://cgs.invalid"),
+        )
+        return FolderPod(self.root, job.encode())
+
+    def upload(self, folder: Path) -> None:
+        upload_dataset(self.store, self.key, dataset="things", schema=self.schema(), sources=[folder])
+
+    def schema(self) -> DatasetSchema:
+        fields = tuple(SchemaField(field_name=name, field_type=kind) for name, kind in self.dataset.schema_fields.items())
+        return DatasetSchema(
+            format=self.dataset.format, fields=fields, partitioned_by=self.dataset.partitioned_by, csv_header=self.dataset.csv_header
+        )
+
+    def plant(self, name: str, data: bytes) -> None:
+        self.store.put(name, seal_bytes(data, self.key, name))
+
+    def read(self, columns: Sequence[str] = ("id", "text"), parameters: JobParameters = JobParameters()) -> pa.Table:
+        pod = self.pod()
+        return read_table(pod, survey(pod, self.dataset, parameters), columns)
+
+
+def rows(count: int, width: int = 900) -> list[dict[str, object]]:
+    return [{"id": number, "text": f"{number}:" + "é" * (number % width), "hidden": "h" * 50} for number in range(count)]
+
+
+@pytest.mark.parametrize("fmt", ["csv", "csv with header", "json", "parquet"])
+def test_a_large_object_is_cut_and_read_whole(tmp_path: Path, fmt: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasources, "MIN_SHARE_BYTES", 1 << 20)
+    monkeypatch.setattr(datasources, "MAX_SHARE_BYTES", 1 << 20)
+    world = World(tmp_path / "w", format=fmt.split()[0], csv_header="header" in fmt)
+    folder = tmp_path / "plain"
+    folder.mkdir()
+    data = rows(6000)
+    if fmt == "parquet":
+        table = pa.Table.from_pylist(data)
+        pq.write_table(table, folder / "x.parquet", row_group_size=700, compression="none", use_dictionary=False)
+    elif fmt == "json":
+        (folder / "x.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in data))
+    else:
+        head = "hidden,text,id\n" if "header" in fmt else ""
+        order = ("hidden", "text", "id") if head else ("id", "text", "hidden")
+        (folder / "x.csv").write_text(head + "".join(",".join(str(row[name]) for name in order) + "\n" for row in data))
+    world.upload(folder)
+
+    pod = world.pod()
+    shares = cut(pod, survey(pod, world.dataset, JobParameters()), parallelism=2)
+    assert len(shares) > 3
+    assert world.read().to_pylist() == [{"id": row["id"], "text": row["text"]} for row in data]
+
+
+def test_csv_with_breaks_in_values_is_read_whole_by_one_task(tmp_path: Path) -> None:
+    world = World(tmp_path / "w")
+    folder = tmp_path / "plain"
+    folder.mkdir()
+    (folder / "x.csv").write_text("".join(f'{number},"a\n{number}",h\n' for number in range(400_000)))
+    world.upload(folder)
+    pod = world.pod()
+    (only,) = cut(pod, survey(pod, world.dataset, JobParameters()), parallelism=8)
+    assert only[0].newlines_in_values
+    table = world.read()
+    assert table.num_rows == 400_000
+    assert table.column("text")[7].as_py() == "a\n7"
+
+
+def test_what_other_tools_sealed_is_read_without_a_manifest(tmp_path: Path) -> None:
+    world = World(tmp_path / "w")
+    world.plant("x.csv", b"1,one,h\n")
+    found = survey(world.pod(), world.dataset, JobParameters())
+    assert (found.has_manifest, found.unsplittable) == (False, {"x.csv"})
+    assert world.read().to_pylist() == [{"id": 1, "text": "one"}]
+
+
+def test_pruned_columns_of_parquet_are_not_fetched(tmp_path: Path) -> None:
+    world = World(tmp_path / "w", format="parquet")
+    big = pa.table({"id": pa.array(range(200)), "text": ["t"] * 200, "hidden": [f"{n:09}" * 4000 for n in range(200)]})
+    sink = io.BytesIO()
+    pq.write_table(big, sink, compression="none", use_dictionary=False)
+    world.plant("x.parquet", sink.getvalue())
+    pod = world.pod()
+    store = FolderStore(world.root / "stores" / "things")
+
+    class Watched(FolderPod):
+        def store(self, dataset: JobDataset) -> FolderStore:  # type: ignore[override]
+            return store
+
+    watched = Watched(pod.root, pod.config)
+    assert read_table(watched, survey(watched, world.dataset, JobParameters()), ["id", "text"]).num_rows == 200
+    assert sum(length for _, _, length in store.reads) < store.size("x.parquet") / 2
+
+
+DAYS = {"2013-01-01/a.csv": b"1,a,h\n", "2013-01-02/a.csv": b"2,b,h\n", "2013-01-04/a.csv": b"4,d,h\n"}
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "ids", "missing"),
+    [
+        (None, None, [1, 2, 4], []),
+        ("2013-01-01", "2013-01-01", [1], []),
+        ("2013-01-02", "2013-01-05", [2, 4], ["2013-01-03", "2013-01-05"]),
+    ],
+)
+def test_days_choose_partitions(tmp_path: Path, start: str | None, end: str | None, ids: list[int], missing: list[str]) -> None:
+    world = World(tmp_path / "w", partitioned_by="day")
+    for name, data in DAYS.items():
+        world.plant(name, data)
+    parameters = JobParameters(start_date=start, end_date=end)
+    assert world.read(parameters=parameters).column("id").to_pylist() == ids
+    assert list(survey(world.pod(), world.dataset, parameters).missing_days) == missing
+
+
+def test_a_range_without_any_day_is_an_error_and_never_all_data(tmp_path: Path) -> None:
+    world = World(tmp_path / "w", partitioned_by="day")
+    for name, data in DAYS.items():
+        world.plant(name, data)
+    with pytest.raises(CleanRoomError, match="NoDataInDateRange"):
+        world.read(parameters=JobParameters(start_date="2012-01-01", end_date="2012-12-31"))
+    world.plant("stray.csv", b"9,z,h\n")
+    with pytest.raises(CleanRoomError, match="DatasetNotDayPartitioned"):
+        world.read()
+
+
+def test_an_empty_object_is_no_rows_and_an_empty_store_is_an_error(tmp_path: Path) -> None:
+    world = World(tmp_path / "w")
+    with pytest.raises(CleanRoomError, match="DatasetEmpty"):
+        world.read()
+    world.plant("x.csv", b"")
+    assert world.read().num_rows == 0
+
+
+def test_an_upload_under_way_is_not_read(tmp_path: Path) -> None:
+    from cleanroom.datasets.manifest import Manifest, write_manifest
+
+    world = World(tmp_path / "w")
+    world.plant("x.csv", b"1,a,h\n")
+    write_manifest(world.store, world.key, Manifest(dataset="things", complete=False))
+    with pytest.raises(CleanRoomError, match="DatasetIncomplete"):
+        world.read()
+    write_manifest(world.store, world.key, Manifest(dataset="others", complete=True))
+    with pytest.raises(CleanRoomError, match="DatasetTampered"):
+        world.read()
+
+
+@pytest.mark.parametrize(
+    ("sql", "columns"),
+    [
+        ("SELECT ID FROM things", ["id"]),
+        ("SELECT COUNT(*) AS n FROM things", ["id"]),
+        ("SELECT * FROM things", ["id", "text"]),
+        ("SELECT t.* FROM things AS t", ["id", "text"]),
+        ("SELECT a.id FROM things AS a JOIN things AS b USING (text)", ["id", "text"]),
+        ("SELECT hidden FROM things", ["id"]),
+        ("THIS IS NO SQL (", ["id", "text"]),
+    ],
+)
+def test_only_allowed_columns_that_the_query_names_are_read(tmp_path: Path, sql: str, columns: list[str]) -> None:
+    world = World(tmp_path / "w")
+    assert needed_columns(world.pod(sql).job(), world.dataset) == columns
+
+
+def test_the_identity_column_of_a_floor_is_read_although_the_query_may_not(tmp_path: Path) -> None:
+    world = World(tmp_path / "w", floors={"minGroupSize": 5, "identityColumn": "hidden"})
+    assert needed_columns(world.pod("SELECT COUNT(DISTINCT hidden) AS n FROM things").job(), world.dataset) == ["hidden"]
+
+
+# --- failures
+
+
+def test_errors_leave_tasks_typed_and_without_values() -> None:
+    def broken(error: Exception):
+        yield 1
+        raise error
+
+    typed = CleanRoomError.from_dict({"code": "SchemaMismatch", "message": "x", "category": "invalid-input", "details": {"row": 3}})
+    for error, code in ((typed, "SchemaMismatch"), (ValueError("SECRET"), "PayloadError")):
+        with pytest.raises(TaskFailed) as caught:
+            list(in_task(broken(error)))
+        assert "SECRET" not in str(caught.value)
+        assert caught.value.__cause__ is None
+        wrapped = RuntimeError(f"Job aborted: Traceback …\n{caught.value}\n at java.lang.Thread")
+        assert safely(wrapped).code == code
+    assert safely(wrapped).category == "internal"
+
+
+def test_codes_are_spelt_one_way_in_pods() -> None:
+    assert failure_code("SchemaMismatch") == "SCHEMA_MISMATCH"
+    assert failure_code("AADSTS700213") == "AADSTS700213"
+    assert failure_code("NoDataInDateRange") == "NO_DATA_IN_DATE_RANGE"
+
+
+def test_a_termination_message_always_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLEANROOM_TERMINATION_LOG", str(tmp_path / "log"))
+    write_termination({"code": "X", "message": "é" * 9000, "cause": "c" * 9000, "details": {"d": "d" * 9000}})
+    text = (tmp_path / "log").read_bytes()
+    assert len(text) <= 4096
+    assert json.loads(text)["code"] == "X"
