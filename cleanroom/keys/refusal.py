@@ -10,8 +10,16 @@ from azure.core.exceptions import HttpResponseError
 
 from cleanroom.errors import Refused
 from cleanroom.keys.evaluate import PolicyVerdict, evaluate
-from cleanroom.keys.policy import ReleasePolicy
+from cleanroom.keys.policy import HOST_DATA_CLAIM, ReleasePolicy
 from cleanroom.keys.vault import service_error
+
+_USUAL_CLAIMS = (
+    HOST_DATA_CLAIM,
+    "x-ms-compliance-status",
+    "x-ms-attestation-type",
+    "x-ms-sevsnpvm-is-debuggable",
+    "x-ms-sevsnpvm-vmpl",
+)
 
 Cause = Literal["role", "authority", "claims", "key", "unknown"]
 
@@ -76,7 +84,9 @@ def explain_refusal(
         at: The instant of the refusal.
 
     ``details``: ``cause`` (role, authority, claims, key, unknown), ``rows`` (``{place, authority, claim, expected, actual, passed,
-    counted}``), ``table`` and ``reasons`` (the same as text lines), ``issuer``, ``authorities``, ``token_expires``, ``policy_source``, ``upstream`` (status, code, innererror).
+    counted}``), ``table`` and ``reasons`` (the same as text lines), ``token`` (the claims that policies usually name), ``issuer``,
+    ``authorities``, ``token_expires``, ``policy_source``, ``upstream`` (status, code, innererror). Who may release may usually not read
+    the key: without ``policy`` there are no rows, and ``reasons`` shows the token's side alone.
     """
     code, inner, message = service_error(error)
     verdict = evaluate(policy, claims) if policy is not None else None
@@ -91,6 +101,7 @@ def explain_refusal(
         "cause": cause,
         "issuer": claims.get("iss"),
         "token_expires": expires,
+        "token": {name: claims.get(name) for name in _USUAL_CLAIMS},
         "policy_source": policy_source if policy is not None else None,
         "upstream": {"status": error.status_code, "code": code, "innererror": inner},
     }
@@ -103,5 +114,7 @@ def explain_refusal(
             # What the command line prints below the message; what does not hold comes first.
             "reasons": [{"message": line} for line in sorted(lines, key=lambda line: not line.startswith("NO"))],
         }
+    else:
+        details["reasons"] = [{"message": f"token {name}: {claims.get(name, '(missing)')}"} for name in ("iss", *_USUAL_CLAIMS)]
     party = "clean-room" if cause == "authority" and expired else "key-owner"
     return Refused(_CODES[cause], f"{text}.", cause=message, hint=_HINTS[cause], party=party, details=details)

@@ -216,6 +216,8 @@ async def test_who_may_not_read_the_key_explains_with_the_expected_policy(world:
         await world.release(name, Guest(world.hardware, bytes(32)))
     assert error.value.code == "ReleasePolicyNotMet"
     assert error.value.details["policy_source"] is None
+    assert error.value.details["token"]["x-ms-sevsnpvm-hostdata"] == "00" * 32
+    assert {"message": f"token x-ms-sevsnpvm-hostdata: {'00' * 32}"} in error.value.details["reasons"]
 
 
 @pytest.mark.parametrize("fields", [{"policy": 0xB001F}, {"vmpl": 1}])
