@@ -56,6 +56,7 @@ class Aggregates(Floors):
         plain = [key for key in group.expressions if not isinstance(key, composed)]
         many = [key for key in group.expressions if isinstance(key, composed)]
         many += [part for name in ("rollup", "cube", "grouping_sets") for part in group.args.get(name) or []]
+        scope.multiplied = scope.multiplied or bool(many)
         if many and scope.slots:
             raise Refusal(
                 "DifferencingRisk",

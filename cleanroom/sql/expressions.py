@@ -438,7 +438,9 @@ class Expressions:
             degree = args[0].degree
         normal = name in IDENTITY_NORMALISERS and all(arg.degree == 0 for arg in args[1:])
         sql = f"{name}({', '.join(arg.sql for arg in args)})"
-        return self.combine(sql, result_type(function, args), ATOM, args, node, degree=degree, identity=normal)
+        out = self.combine(sql, result_type(function, args), ATOM, args, node, degree=degree, identity=normal)
+        out.joinable = normal and args[0].joinable
+        return out
 
 
 def flatten(node: exp.Expression, kind: type[exp.Expression]) -> list[exp.Expression]:

@@ -169,6 +169,8 @@ class Relations(Expressions):
         scope.sources[written.lower()] = source
         exact = {column.name.lower(): column.name for column in view.columns}
         scope.slots.extend(Slot(key, name, f"{quote(alias)}.{quote(exact[name])}") for name in identities)
+        if key in scope.views and not protected:
+            scope.multiplied = True  # a view joined with itself makes rows of the text's choosing
         scope.views |= {key}
         self.uses.setdefault((key, ROWS), set()).add("rows")
         return source
@@ -201,8 +203,9 @@ class Relations(Expressions):
         scope.sources[written.lower()] = source
         scope.slots.extend(Slot(slot.view, slot.identity, f"{quote(alias)}.{quote(slot.ref)}") for slot in result.slots)
         scope.releases |= result.releases
+        again = any(view in scope.views and not self.is_protected(view) for view in result.views)
         scope.views |= result.views
-        scope.multiplied = scope.multiplied or result.multiplied
+        scope.multiplied = scope.multiplied or result.multiplied or again
         return source
 
     def _alias(self, node: exp.Expression, scope: Scope, fallback: str) -> str:
@@ -235,6 +238,10 @@ class Relations(Expressions):
         if len({name.lower() for name in names}) != len(names):
             raise Refusal("DuplicateColumn", "two columns have the same alias", position_of(node))
         return names
+
+    def is_protected(self, name: str) -> bool:
+        view = self.catalog.view(name)
+        return view is not None and view.min_group_size > 0
 
     def check_relation_name(self, name: str, node: exp.Expression) -> None:
         if not RELATION_NAME.fullmatch(name):
@@ -334,7 +341,8 @@ class Relations(Expressions):
         """Remembers that two columns of different relations are equal in every row (``equate``) or where both are present."""
         if not (first.origins and second.origins) or first.sources & second.sources:
             return
-        scope.links.extend((one, two) for one in first.sources for two in second.sources)
+        if first.joinable and second.joinable:
+            scope.links.extend((one, two) for one in first.sources for two in second.sources)
         if first.raw and second.raw:
             scope.outer_equalities.append((first, second))
         if equate and first.raw and second.raw:

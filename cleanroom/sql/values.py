@@ -37,6 +37,7 @@ class Value:
         "exposed",
         "free",
         "identity",
+        "joinable",
         "level",
         "matched",
         "name",
@@ -74,6 +75,8 @@ class Value:
         self.degree = degree
         self.raw = raw
         """A column as it is, not computed."""
+        self.joinable = raw
+        """A column as it is, or an identity in normal form: equal values mean the same thing."""
         self.identity = identity
         """Comes from an identity column of an owner's floor."""
         self.free = free

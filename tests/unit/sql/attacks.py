@@ -360,3 +360,10 @@ OVER_FLOORS = [
 ]
 
 ON_OPEN_DATA = [*FILES_AND_CATALOGUES, *TABLE_FUNCTIONS, *FUNCTIONS, *STATEMENTS, *TEXT_TRICKS]
+OVER_FLOORS += [
+    "SELECT t.tag, SUM(o.amount) AS s FROM orders o JOIN (SELECT a.region, b.region AS tag FROM regions a JOIN regions b ON a.country = b.country) t ON o.region = t.region GROUP BY t.tag",
+    "SELECT b.region, SUM(o.amount) AS s FROM orders o JOIN regions a ON o.region = a.region JOIN regions b ON a.country = b.country GROUP BY b.region",
+    "SELECT r.region, SUM(o.amount) AS s FROM orders o JOIN regions r ON length(o.region) * 0 = length(r.region) * 0 GROUP BY r.region",
+    "SELECT r.region, SUM(o.amount) AS s FROM orders o JOIN regions r ON o.amount - o.amount = length(r.region) - length(r.region) GROUP BY r.region",
+    "SELECT r.country, SUM(o.amount) AS s FROM orders o JOIN (SELECT region, country FROM regions GROUP BY ROLLUP (region, country)) r ON o.region = r.region GROUP BY r.country",
+]

@@ -80,7 +80,8 @@ def create(connection: duckdb.DuckDBPyConnection, catalog: Catalog, rows: dict[s
         connection.execute(f"CREATE OR REPLACE TABLE {view.name} ({', '.join(f'{c.name} {_TYPES[c.type]}' for _, c in columns)})")
         data = [tuple(row[index] for index, _ in columns) for row in rows.get(view.name, ())]
         if data:
-            connection.executemany(f"INSERT INTO {view.name} VALUES ({', '.join('?' * len(columns))})", data)
+            one = f"({', '.join('?' * len(columns))})"
+            connection.execute(f"INSERT INTO {view.name} VALUES {', '.join([one] * len(data))}", [value for row in data for value in row])
 
 
 def run(connection: duckdb.DuckDBPyConnection, spark_sql: str) -> list[tuple[Any, ...]]:
