@@ -26,6 +26,7 @@ from cleanroom.secret import Secret
 from cleanroom.spark.job import JobConfig, JobDataset, JobGovernance, JobParameters, JobSegment, ResultReceipt, S3Access
 from cleanroom.spark.run_events import RunEvent, parse_event
 from cleanroom.sql import Catalog, Column, View, analyse
+from sparkapp import output, views
 from sparkapp.entry import main
 from tests.folder_pod import FolderPod
 from tests.folder_store import FolderStore
@@ -283,6 +284,23 @@ def test_a_run_gives_what_duckdb_gives_and_a_receipt_that_the_ledger_has(world: 
     assert events[-1].receipt == receipt
     assert {event.job_digest for event in events} == {receipt.job_digest}
     assert outcome.pod.events()[-1][0] == "r-1.query-completed"
+
+
+def test_spark_tasks_read_and_write_what_is_too_large_for_the_driver(
+    world: World, run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(views, "DRIVER_BYTES", dict.fromkeys(views.DRIVER_BYTES, 0))
+    monkeypatch.setattr(output, "DRIVER_ROWS", 0)
+    receipt = run().receipt()
+    assert_same(result(world, receipt), expected(world))
+    assert receipt.rows_read == {"flights": 4000, "planes": 40, "weather": 8}
+
+    # A failure in a task comes back typed, and without the values that Spark would log.
+    world.store("litware-out").delete(receipt.objects[0].name)
+    replant(world, "contosso-flights", "2013-01-01/x.csv", f"2013-01-01,AA,N1,JFK,{CANARY},5,false,,x\n".encode())
+    failed = run()
+    assert failed.termination["code"] == "SCHEMA_MISMATCH"
+    assert "contosso-flights/2013-01-01/x.csv, column 'dep_delay', row 1: expected number" in failed.termination["message"]
 
 
 def test_a_replaced_result_object_is_refused(world: World, run: Callable[..., Outcome]) -> None:
