@@ -148,9 +148,10 @@ def _malformed(message: str, actual: str) -> AttestationRejected:
 class _Named:
     """A certificate with its names read once: cryptography builds them anew at every access."""
 
-    __slots__ = ("certificate", "cn", "issuer", "subject")
+    __slots__ = ("certificate", "cn", "der", "issuer", "subject")
 
     def __init__(self, der: bytes) -> None:
+        self.der = der
         self.certificate = x509.load_der_x509_certificate(der)
         self.subject = self.certificate.subject
         self.issuer = self.certificate.issuer
@@ -256,11 +257,22 @@ def _signed_by(child: _Named, parent: _Named) -> bool:
         if not isinstance(key, rsa.RSAPublicKey) or signed.signature_algorithm_oid.dotted_string != PSS_OID:
             return False
         key.verify(signed.signature, signed.tbs_certificate_bytes, AMD_PSS, hashes.SHA384())
+        return _nothing_unsigned(child.der, signed.tbs_certificate_bytes, signed.signature)
     except (InvalidSignature, ValueError, TypeError):
         return False
     except Exception:  # an unsupported key type of a crafted certificate: no signature of ours
         return False
-    return True
+
+
+def _nothing_unsigned(der: bytes, body: bytes, signature: bytes) -> bool:
+    """Whether a certificate is its signed body, the signature algorithm as the body states it, the signature, and no other bit.
+
+    RFC 5280 4.1.1.2 asks that the algorithm outside equals the one inside; it is the one part of a certificate that nothing signs.
+    """
+    framing = 4  # tag, 82 and two length octets: certificate and RSA signature both have 256 bytes or more, and less than 64 KiB
+    algorithm = der[framing + len(body) : len(der) - len(signature) - framing - 1]
+    rest = body + algorithm + b"\x03\x82" + (len(signature) + 1).to_bytes(2, "big") + b"\0" + signature
+    return algorithm in body and der == b"\x30\x82" + len(rest).to_bytes(2, "big") + rest
 
 
 def _leaf_kind(leaf: _Named, intermediate: _Named, root: _Named, product: Product) -> LeafKind:

@@ -122,3 +122,8 @@ def test_a_fresh_nonce_is_needed_where_one_was_given(machine: DevelopmentVirtual
     evidence = machine.evidence(USER_DATA, nonce=b"fresh" * 4)
     assert judge(evidence, development, nonce=b"fresh" * 4).ok
     assert reasons(judge(evidence, development).verdict) == ["NonceMismatch"]
+
+
+def test_a_nonce_that_is_no_base64_is_refused(good: CvmEvidence, development: TrustStore) -> None:
+    assert reasons(judge(good.model_copy(update={"nonce": "%"}), development, nonce=None).verdict) == ["NonceMismatch"]
+    assert judge(good.model_copy(update={"nonce": "%"}), development).ok

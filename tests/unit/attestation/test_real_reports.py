@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cleanroom.attestation import AttestationEvidence, Expectations, TrustStore, Verdict, host_data_for, report_data_for, verify_evidence
+from cleanroom.attestation.certificates import read_endorsements
 from cleanroom.attestation.report import REPORT_SIZE, SIGNED_SIZE
 from tests.unit.attestation.conftest import NOW, reasons, vector_ids
 
@@ -167,6 +168,12 @@ def test_any_other_length_is_refused(vectors: Path, amd: TrustStore, size: int) 
     assert reasons(judge(AttestationEvidence.of(report, (folder / "chain.pem").read_bytes()), amd)) == ["ReportMalformed"]
 
 
+@pytest.mark.parametrize("text", ["", "%", "AAAA=", "é", "A" * 200_000])
+def test_a_report_that_is_no_base64_of_one_is_refused(vectors: Path, amd: TrustStore, text: str) -> None:
+    evidence = AttestationEvidence(evidence=text, endorsements=(vectors / "snp/milan-v3-caci-tav/chain.pem").read_text())
+    assert reasons(judge(evidence, amd)) == ["ReportMalformed"]
+
+
 def test_certificates_of_another_machine_are_refused(vectors: Path, amd: TrustStore) -> None:
     names = [name for name in vector_ids() if (vectors / "snp" / name / "chain.pem").exists() and name not in REFUSED]
     for name, other in zip(names, names[1:] + names[:1], strict=True):
@@ -305,3 +312,19 @@ def test_what_governance_may_ask_further(vectors: Path, amd: TrustStore) -> None
     ]
     old = evidence_of(vectors / "snp" / "milan-v2-automata-b")
     assert reasons(judge(old, amd, minimum_report_version=3)) == ["ReportVersionUnsupported"]
+
+
+def test_a_flipped_bit_anywhere_in_a_certificate_is_refused(vectors: Path) -> None:
+    """Every third byte of each certificate, what nothing signs included (the outer signature algorithm, DER lengths)."""
+    folder = vectors / "snp" / "genoa-v3-caci-tav"
+    report = (folder / "report.bin").read_bytes()
+    ders = read_endorsements((folder / "chain.pem").read_bytes())
+    trust = TrustStore.amd()
+    for index, der in enumerate(ders):
+        for place in range(index, len(der), 3):
+            altered = list(ders)
+            altered[index] = der[:place] + bytes((der[place] ^ 1 << place % 8,)) + der[place + 1 :]
+            pem = b"".join(b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(each) + b"-----END CERTIFICATE-----\n" for each in altered)
+            verdict = judge(AttestationEvidence.of(report, pem), trust)
+            assert not verdict.ok, (index, place)
+            assert str(verdict.failures[0].reason) in {"CertificateChainMalformed", "RootNotTrusted", "CertificateSignatureInvalid"}
