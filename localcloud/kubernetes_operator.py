@@ -135,6 +135,7 @@ class Operator:
 
         def apply(item: Object) -> None:
             status = item.setdefault("status", {})
+            status.setdefault("driverInfo", {})
             status["submissionAttempts"] = status.get("submissionAttempts", 0) + 1
             status["lastSubmissionAttemptTime"] = timestamp()
             status["terminationTime"] = None

@@ -17,7 +17,7 @@ _LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z
 _POD_FIELDS: dict[str, str] = {
     **dict.fromkeys(("cores", "terminationGracePeriodSeconds"), "integer"),
     **dict.fromkeys(("memory", "memoryLimit", "memoryOverhead", "coreLimit", "coreRequest", "image", "serviceAccount"), "string"),
-    **dict.fromkeys(("schedulerName", "javaOptions", "priorityClassName"), "string"),
+    **dict.fromkeys(("schedulerName", "javaOptions", "priorityClassName", "runtimeClassName"), "string"),
     **dict.fromkeys(("labels", "annotations", "nodeSelector", "envVars"), "strings"),
     **dict.fromkeys(
         ("template", "gpu", "envSecretKeyRefs", "affinity", "podSecurityContext", "securityContext", "dnsConfig", "lifecycle"), "object"
@@ -53,9 +53,18 @@ _SPEC_FIELDS: dict[str, str] = {
 _ENUMS = {
     "spec.type": ("Java", "Python", "Scala", "R"),
     "spec.mode": ("cluster", "client"),
+    "spec.pythonVersion": ("2", "3"),
     "spec.restartPolicy.type": ("Never", "OnFailure", "Always"),
 }
-_MINIMA = {"spec.driver.cores": 1, "spec.executor.cores": 1, "spec.executor.instances": 1}
+_MINIMA = {
+    "spec.driver.cores": 1,
+    "spec.executor.cores": 1,
+    "spec.executor.instances": 1,
+    "spec.restartPolicy.onFailureRetries": 0,
+    "spec.restartPolicy.onSubmissionFailureRetries": 0,
+    "spec.restartPolicy.onFailureRetryInterval": 1,
+    "spec.restartPolicy.onSubmissionFailureRetryInterval": 1,
+}
 
 _CHECKS: dict[str, Callable[[Any], bool]] = {
     "string": lambda value: isinstance(value, str),
@@ -123,7 +132,7 @@ def _spark_causes(body: Object, warnings: list[str]) -> list[Object]:
         return [_cause("FieldValueRequired", "spec", "Required value")]
     causes = [
         _cause("FieldValueRequired", f"spec.{field}", "Required value")
-        for field in ("driver", "executor", "sparkVersion", "type")
+        for field in ("driver", "executor", "mainApplicationFile", "sparkVersion", "type")
         if field not in spec
     ]
     causes += _fields("spec", spec, _SPEC_FIELDS, warnings)

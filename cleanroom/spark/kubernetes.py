@@ -300,14 +300,15 @@ class KubernetesClient:
 
         Raises:
             Conflict: the object of this name has another uid.
-            TimedOut: ``PodsRemain`` when pods outlive ``seconds``.
+            TimedOut: ``PodsRemain`` when pods outlive ``seconds``, ``SparkApplicationRemains`` when the object itself does.
         """
         deadline = time.monotonic() + seconds
-        existed = True
         body = kubernetes.client.V1DeleteOptions(
             propagation_policy="Foreground", preconditions=kubernetes.client.V1Preconditions(uid=uid) if uid else None
         )
+        found: str | None = None
         try:
+            found = self.get(name)["metadata"]["uid"]
             self._call(
                 f"delete SparkApplication {name}",
                 self._custom.delete_namespaced_custom_object,
@@ -319,11 +320,18 @@ class KubernetesClient:
                 body=body,
             )
         except NotFound:
-            existed = False
+            # Its pods may still be there: the operator removes them after it.
+            pass
+        gone = found is None
         while True:
             listing = self._pod_list(name)
             if not listing["items"]:
-                return existed
+                if gone or found is None:
+                    return found is not None
+                # And then look at the pods again: a submission under way may have made one meanwhile.
+                self._await_gone(name, found, deadline - time.monotonic())
+                gone = True
+                continue
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 names = ", ".join(pod["metadata"]["name"] for pod in listing["items"])
@@ -331,6 +339,13 @@ class KubernetesClient:
                     "PodsRemain", f"SparkApplication {name}: deleted, but after {seconds:.0f} s pods remain: {names}.", retryable=True
                 )
             self._await_pod_change(name, listing["metadata"]["resourceVersion"], remaining)
+
+    def _await_gone(self, name: str, uid: str, seconds: float) -> None:
+        """Wait until the object itself is gone as well, so that its name is free."""
+        for change in self.changes(name, seconds=max(1.0, seconds)):
+            if change.object is None or change.object["metadata"]["uid"] != uid:
+                return
+        raise TimedOut("SparkApplicationRemains", f"SparkApplication {name}: its pods are gone, but it is still there.", retryable=True)
 
     def await_pod_change(
         self, name: str, seconds: float, resource_version: str | None = None, *, stop: StopSignal | None = None

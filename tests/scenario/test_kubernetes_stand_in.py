@@ -467,6 +467,65 @@ def test_time_to_live_is_a_net(client: KubernetesClient, receipt_image: LocalIma
     assert changes[-1] is None
 
 
+def test_a_plain_delete_takes_the_pods_with_it(client: KubernetesClient, waiting_image: LocalImage) -> None:
+    name = client.create_or_get(application(make_job("plain"), waiting_image))[0]["metadata"]["name"]
+    follow(client, name, lambda status: status.state == "RUNNING")
+    custom = kubernetes.client.CustomObjectsApi(client._api)
+    answer = custom.delete_namespaced_custom_object(GROUP, VERSION, "analytics", PLURAL, name)
+    assert (answer["kind"], answer["status"]) == ("Status", "Success")
+    with pytest.raises(NotFound):
+        client.get(name)
+    assert client.delete(name) is False
+    assert client.pods(name) == []
+
+
+def test_a_failed_submission_goes_on_to_failed(client: KubernetesClient, receipt_image: LocalImage) -> None:
+    item = application(make_job("submission"), receipt_image)
+    item["spec"]["mainApplicationFile"] = "https://evil.example/x.py"
+    name = client.create_or_get(item)[0]["metadata"]["name"]
+    outcome = finish(client, name)
+    assert outcome.code is FailureCode.SUBMISSION
+    assert outcome.status is not None
+    assert "SparkApplicationSubmissionFailed" in {event.reason for event in outcome.status.events}
+    assert client.delete(name)
+
+
+def test_suspending_stops_the_driver_and_resuming_starts_another(client: KubernetesClient, waiting_image: LocalImage) -> None:
+    name = client.create_or_get(application(make_job("suspend"), waiting_image))[0]["metadata"]["name"]
+    before = follow(client, name, lambda status: status.state == "RUNNING")
+    custom = kubernetes.client.CustomObjectsApi(client._api)
+    custom.patch_namespaced_custom_object(GROUP, VERSION, "analytics", PLURAL, name, {"spec": {"suspend": True}})
+    suspended = follow(client, name, lambda status: status.state == "SUSPENDED")
+    assert (suspended.pods, suspended.driver_pod, outcome_of(suspended)) == ((), None, None)
+    custom.patch_namespaced_custom_object(GROUP, VERSION, "analytics", PLURAL, name, {"spec": {"suspend": False}})
+    after = follow(client, name, lambda status: status.state == "RUNNING")
+    assert after.pods[0].uid != before.pods[0].uid
+    assert client.delete(name)
+
+
+def test_a_log_can_be_followed_to_the_end_of_the_pod(shared: Cluster, client: KubernetesClient) -> None:
+    source = """
+    import os, pathlib, time
+    print("first", flush=True)
+    gate = pathlib.Path(os.environ["HOME"]).parents[2] / os.environ["POD_NAME"]
+    while not gate.exists():
+        time.sleep(0.02)
+    print("last", flush=True)
+    """
+    name = client.create_or_get(application(make_job("follow"), script_image(shared.images, source)))[0]["metadata"]["name"]
+    follow(client, name, lambda status: status.state == "RUNNING")
+    admin = shared.client("admin")
+    core = kubernetes.client.CoreV1Api(admin._api)
+    stream = kubernetes.watch.Watch().stream(core.read_namespaced_pod_log, f"{name}-driver", "analytics")
+    lines = []
+    for line in stream:
+        lines.append(line)
+        if line == "first":
+            (shared.config.state / f"{name}-driver").touch()
+    assert lines == ["first", "last"]
+    assert client.delete(name)
+
+
 # --- restarts
 
 

@@ -1,0 +1,136 @@
+"""The stand-in's store: a watch from any point that the history still reaches rebuilds the present; selectors select."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from localcloud.kubernetes_api import merge_patch
+from localcloud.kubernetes_schema import field_selector, label_selector
+from localcloud.kubernetes_store import CONFIG_MAPS, PODS, ApiFailure, Object, Store
+
+
+@contextmanager
+def store(window: int = 100) -> Iterator[Store]:
+    with tempfile.TemporaryDirectory() as folder:
+        made = Store(Path(folder) / "store.sqlite", window=window)
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+steps = st.lists(
+    st.tuples(st.sampled_from(["create", "update", "remove"]), st.sampled_from(["a", "b", "c"]), st.integers(0, 3)), max_size=30
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps, st.integers(0, 30))
+def test_a_watch_from_anywhere_rebuilds_the_present(sequence: list[tuple[str, str, int]], start: int) -> None:
+    with store() as items:
+        state: dict[str, Object] = {}
+        known: dict[str, Object] | None = None
+        version = 0
+        for number, (action, name, value) in enumerate(sequence):
+            if number == start:
+                known = {item["metadata"]["name"]: item for item in items.objects(CONFIG_MAPS, "ns")}
+                version = items.version
+            try:
+                if action == "create":
+                    state[name] = items.create(CONFIG_MAPS, "ns", {"metadata": {"name": name}, "data": {"v": str(value)}})
+                elif action == "update":
+                    state[name] = items.update(CONFIG_MAPS, "ns", name, lambda item, value=value: {**item, "data": {"v": str(value)}})
+                else:
+                    items.remove(CONFIG_MAPS, "ns", name)
+                    del state[name]
+            except ApiFailure as failure:
+                if failure.code != (409 if action == "create" else 404):
+                    raise
+        if known is None:
+            known, version = {item["metadata"]["name"]: item for item in items.objects(CONFIG_MAPS, "ns")}, items.version
+        versions = [version]
+        for change in items.since(version, CONFIG_MAPS, "ns"):
+            versions.append(change.version)
+            name = change.object["metadata"]["name"]
+            assert change.object["metadata"]["resourceVersion"] == str(change.version)
+            if change.kind == "DELETED":
+                del known[name]
+            else:
+                assert (change.kind == "ADDED") == (name not in known)
+                known[name] = change.object
+        assert known == state
+        assert versions == sorted(set(versions))
+
+
+def test_history_is_bounded_and_says_so() -> None:
+    with store(window=10) as items:
+        for number in range(30):
+            items.create(CONFIG_MAPS, "ns", {"metadata": {"name": f"m{number}"}})
+        assert len(items.since(items.version - 10, CONFIG_MAPS, "ns")) == 10
+        with pytest.raises(ApiFailure) as caught:
+            items.since(items.version - 11, CONFIG_MAPS, "ns")
+        assert (caught.value.code, caught.value.status["reason"]) == (410, "Expired")
+
+
+def test_objects_survive_a_restart_and_unchanged_ones_are_not_written() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        first = Store(Path(folder) / "s.sqlite")
+        made = first.create(PODS, "ns", {"metadata": {"name": "p"}, "spec": {"a": 1}})
+        assert first.update(PODS, "ns", "p", lambda item: item) == made
+        changed = first.update(PODS, "ns", "p", lambda item: {**item, "spec": {"a": 2}, "metadata": {**item["metadata"], "uid": "forged"}})
+        assert (changed["metadata"]["generation"], changed["metadata"]["uid"]) == (2, made["metadata"]["uid"])
+        first.close()
+        second = Store(Path(folder) / "s.sqlite")
+        assert second.get(PODS, "ns", "p") == changed
+        assert [change.kind for change in second.since(0, PODS, None)] == ["ADDED", "MODIFIED"]
+        second.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "matches"),
+    [
+        ("", True),
+        ("role=driver", True),
+        ("role==driver,app=x", True),
+        ("role!=driver", False),
+        ("role in (driver, executor)", True),
+        ("role notin (driver)", False),
+        ("other notin (driver)", True),
+        ("role", True),
+        ("!role", False),
+        ("missing", False),
+        ("app=x,missing=1", False),
+    ],
+)
+def test_label_selectors(text: str, matches: bool) -> None:
+    assert label_selector(text)({"metadata": {"labels": {"role": "driver", "app": "x"}}}) is matches
+
+
+def test_selectors_that_the_api_does_not_know_are_refused() -> None:
+    with pytest.raises(ApiFailure):
+        label_selector("a=b=c d")
+    with pytest.raises(ApiFailure):
+        field_selector(PODS, "spec.containers=x")
+    assert field_selector(PODS, "status.phase!=Running")({"metadata": {}, "status": {"phase": "Failed"}})
+
+
+values = st.recursive(
+    st.none() | st.integers() | st.text(max_size=3), lambda inner: st.dictionaries(st.sampled_from("abc"), inner), max_leaves=8
+)
+
+
+@given(values, values)
+def test_merge_patch(target: Any, patch: Any) -> None:
+    """RFC 7396: applying a patch twice is applying it once, and nulls remove."""
+    once = merge_patch(target, patch)
+    assert merge_patch(once, patch) == once
+    if isinstance(patch, dict):
+        assert all((key in once) == (value is not None) for key, value in patch.items())
