@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,14 +32,17 @@ from temporalio.client import (
 from temporalio.testing import WorkflowEnvironment
 
 from cleanroom.errors import Refused
+from cleanroom.secret import write_secret_file
 from cleanroom.temporal.codec import ENCODING, HEADER, PayloadCodec
+from cleanroom.temporal.codec_server import CodecServerSettings, create_app
 from cleanroom.temporal.converter import data_converter
 from cleanroom.temporal.failures import error_from_failure
 from cleanroom.temporal.keyring import Keyring
 from cleanroom.temporal.workers import WorkerSpec, create_worker, replayer
+from localcloud.serving import serving
 from tests.codec_models import Note
 from tests.codec_workflows import ACTIVITIES, WORKFLOWS, Everything, Failing, Waiting
-from tests.temporal_env import TEST_KEYRING, client_with, temporal_env, unique
+from tests.temporal_env import TEST_KEYRING, client_with, temporal_binary, temporal_env, unique
 
 pytestmark = pytest.mark.scenario
 _ = temporal_env
@@ -326,3 +331,40 @@ async def test_what_the_history_carries_is_our_format(client: Client) -> None:
     assert payload.metadata["encoding"] == ENCODING
     assert payload.metadata[HEADER][:-13] == b"1:1,4:test,7:default,1:w,%d:%s,10:json/plain,12:" % (len(handle.id), handle.id.encode())
     await handle.result()
+
+
+async def test_the_temporal_command_reads_and_signals_through_the_codec_server(
+    client: Client, temporal_env: WorkflowEnvironment, tmp_path: Path
+) -> None:
+    token = "token-for-the-temporal-command"
+    write_secret_file(tmp_path / "token", token.encode())
+    app = create_app(CodecServerSettings(keyring_file=tmp_path / "none", tokens_file=tmp_path / "token"), keyring=TEST_KEYRING)
+    handle = await start_waiting(client, 1)
+    address = temporal_env.client.service_client.config.target_host
+
+    async def temporal(endpoint: str, *arguments: str, auth: str = f"Bearer {token}") -> tuple[int, str]:
+        process = await asyncio.create_subprocess_exec(
+            *(temporal_binary(), "workflow", *arguments, "-w", handle.id, "--address", address),
+            *("--codec-endpoint", endpoint, "--codec-auth", auth),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+        )
+        output, _ = await asyncio.wait_for(process.communicate(), 30)
+        return process.returncode or 0, output.decode()
+
+    with serving(app, "codec-server") as url:
+        send = ("signal", "--name", "hear", "--input", f'{{"text": "{CANARY}"}}')
+        # Unbound, which this worker does not take, and without credentials.
+        assert (await temporal(url, *send))[0] == 0
+        assert (await temporal(url, *send, auth="Bearer wrong"))[0] != 0
+        assert await handle.query(Waiting.count) == 0
+        code, output = await temporal(f"{url}/workflow/{handle.id}", *send)
+        assert code == 0, output
+        assert await handle.result() == [Note(text=CANARY)]
+        code, output = await temporal(url, "show", "--output", "json")
+        assert code == 0, output
+        shown = [base64.b64decode(data).decode(errors="replace") for data in re.findall(r'"data": "([^"]*)"', output)]
+        assert any(CANARY in text for text in shown)
+        _, output = await temporal(url, "show", "--output", "json", auth="Bearer wrong")
+        assert not any(CANARY.encode() in base64.b64decode(data) for data in re.findall(r'"data": "([^"]*)"', output))
