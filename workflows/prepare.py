@@ -6,7 +6,6 @@ import asyncio
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.common import VersioningBehavior
 from temporalio.exceptions import ActivityError
 
 with workflow.unsafe.imports_passed_through():
@@ -54,7 +53,7 @@ MAX_AT_ONCE = 20
 """Secrets in flight at once: every fan-out is bounded."""
 
 
-@workflow.defn(name="Prepare", versioning_behavior=VersioningBehavior.PINNED)
+@workflow.defn(name="Prepare")
 class Prepare:
     """Check everything, verify the Spark service, hand the secrets to this run's pod policies."""
 

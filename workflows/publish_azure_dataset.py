@@ -6,7 +6,6 @@ import asyncio
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.common import VersioningBehavior
 
 with workflow.unsafe.imports_passed_through():
     from activities.azure_ad import AzureAd
@@ -14,7 +13,6 @@ with workflow.unsafe.imports_passed_through():
     from activities.collaborator import CollaboratorGovernance
     from activities.frontend import Frontend
     from activities.key_vault import KeyVault
-
     from cleanroom.identifiers import FRONTEND_QUEUE, collaborator_queue
     from cleanroom.messages.publish import (
         AcceptOrder,
@@ -44,7 +42,7 @@ STEPS = {
 }
 
 
-@workflow.defn(name="PublishAzureDataset", versioning_behavior=VersioningBehavior.PINNED)
+@workflow.defn(name="PublishAzureDataset")
 class PublishAzureDataset:
     """Publish an encrypted dataset whose key lies in the owner's Key Vault, released to the clean room alone."""
 

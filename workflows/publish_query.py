@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy, VersioningBehavior
+from temporalio.common import RetryPolicy
 from temporalio.exceptions import is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
@@ -75,7 +75,7 @@ class _Command:
         return self.outcome is not None or self.error is not None
 
 
-@workflow.defn(name="PublishQuery", versioning_behavior=VersioningBehavior.AUTO_UPGRADE)
+@workflow.defn(name="PublishQuery")
 class PublishQuery:
     """The life of one query from its first draft to its last day."""
 

@@ -6,13 +6,11 @@ import asyncio
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.common import VersioningBehavior
 
 with workflow.unsafe.imports_passed_through():
     from activities.collaborator import CollaboratorGovernance
     from activities.frontend import Frontend
     from activities.s3 import S3
-
     from cleanroom.identifiers import FRONTEND_QUEUE, collaborator_queue
     from cleanroom.messages.publish import (
         AcceptOrder,
@@ -38,7 +36,7 @@ STEPS = {
 }
 
 
-@workflow.defn(name="PublishS3Dataset", versioning_behavior=VersioningBehavior.PINNED)
+@workflow.defn(name="PublishS3Dataset")
 class PublishS3Dataset:
     """Publish an encrypted dataset in S3 whose connection secret and key are held by governance under the clean room policy."""
 

@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from temporalio import workflow
-from temporalio.common import VersioningBehavior
 from temporalio.exceptions import is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
@@ -52,7 +51,7 @@ STEPS = {
 }
 
 
-@workflow.defn(name="RunQuery", versioning_behavior=VersioningBehavior.PINNED)
+@workflow.defn(name="RunQuery")
 class RunQuery:
     """One run of an approved query, from the caller's signed request to the receipt."""
 
