@@ -30,6 +30,7 @@ from localcloud.kubernetes_store import CONFIG_MAPS, PODS, ApiFailure, Object, S
 MAX_TERMINATION_MESSAGE = 4096
 NODE = "localcloud"
 _POD_IP = "127.0.0.1"
+_SHUTDOWN_GRACE = 2.0
 _BACKOFF = (2.0, 4.0, 8.0, 16.0, 32.0)
 _log = logging.getLogger("localcloud.kubernetes.kubelet")
 
@@ -343,14 +344,16 @@ class Kubelet:
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-        for pod in self._store.objects(PODS):
-            record = self._record(pod)
-            if record is None or not _process(record).alive():
-                continue
-            await _process(record).stop(2)
-            await self._forget(record["guest"])
-            self._finish(pod, {"exitCode": 143, "reason": "Error", "startedAt": record["started"], "finishedAt": timestamp()})
-            self._status(pod, reason="Terminated", message="Pod was terminated in response to imminent node shutdown.")
+        await asyncio.gather(*(self._stop_for_shutdown(pod) for pod in self._store.objects(PODS)))
+
+    async def _stop_for_shutdown(self, pod: Object) -> None:
+        record = self._record(pod)
+        if record is None or not _process(record).alive():
+            return
+        await _process(record).stop(_SHUTDOWN_GRACE)
+        await self._forget(record["guest"])
+        self._finish(pod, {"exitCode": 143, "reason": "Error", "startedAt": record["started"], "finishedAt": timestamp()})
+        self._status(pod, reason="Terminated", message="Pod was terminated in response to imminent node shutdown.")
 
     def _record(self, pod: Object) -> Object | None:
         file = self._folder(pod) / "process.json"
@@ -379,6 +382,21 @@ class Kubelet:
         except ApiFailure as failure:
             if failure.code != 404:
                 raise
+
+
+def end_leftover_pods(state: Path) -> int:
+    """Stop what pods of a stand-in that was killed still run; how many there were. For whoever takes the whole machine down.
+
+    ``state`` is the stand-in's state folder. Nothing is written: a stand-in that starts there again finds its pods lost.
+    """
+    processes = [_process(json.loads(file.read_text())) for file in (state / "pods").glob("*/process.json")]
+    alive = [process for process in processes if process.alive()]
+
+    async def stop() -> None:
+        await asyncio.gather(*(process.stop(_SHUTDOWN_GRACE) for process in alive))
+
+    asyncio.run(stop())
+    return len(alive)
 
 
 def local_cores(properties: dict[str, str]) -> int:

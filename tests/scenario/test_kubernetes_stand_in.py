@@ -31,6 +31,7 @@ from cleanroom.spark.outcome import FailureCode, JobStatus, Outcome, outcome_of
 from cleanroom.spark.policy import POLICY_ANNOTATION
 from localcloud.kubernetes import KubernetesConfig, kubeconfig_path
 from localcloud.kubernetes_image import LocalImage, build_image, build_sparkapp_image, pull_image
+from localcloud.kubernetes_kubelet import end_leftover_pods
 from localcloud.kubernetes_process import LOST, start
 from localcloud.tls import LocalAuthority
 from tests.unit.spark_support import Cluster, application, cluster, make_job, script_image
@@ -585,7 +586,7 @@ def test_pods_outlive_a_killed_stand_in(tmp_path: Path) -> None:
         while not exit_file.exists() and time.monotonic() < deadline:
             time.sleep(0.02)
         assert _runs(records[1]["pid"])
-    with standing(config):
+    with standing(config) as process:
         client = KubernetesClient.connect(settings)
         assert finish(client, names[0]).exit_code == 7
         assert client.status(names[1]).state == "RUNNING"
@@ -595,7 +596,13 @@ def test_pods_outlive_a_killed_stand_in(tmp_path: Path) -> None:
             status = client.status(name)
             assert (status.submission_attempts, status.pods[0].uid) == (1, pod.uid)
             assert client.delete(name)
+        name = client.create_or_get(application(make_job("left"), image))[0]["metadata"]["name"]
+        follow(client, name, lambda status: status.state == "RUNNING")
         client.close()
+        process.kill()
+        process.wait(10)
+    assert end_leftover_pods(config.state) == 1
+    assert end_leftover_pods(config.state) == 0
 
 
 def test_a_node_that_shuts_down_says_so(tmp_path: Path) -> None:
