@@ -22,7 +22,7 @@ from typing import Any
 import jwt
 from pydantic import BaseModel, ConfigDict
 
-from cleanroom.errors import InvalidInput, Refused
+from cleanroom.errors import InvalidInput, Refused, Unavailable
 from cleanroom.secret import read_secret_file
 
 COOKIE = "cr-codec"
@@ -106,6 +106,13 @@ class Authenticator:
                 options={"require": ["exp", "iss", "aud"]},
                 leeway=30,
             )
+        except jwt.PyJWKClientConnectionError:
+            raise Unavailable(
+                "CodecIssuerUnreachable",
+                "The keys of the token issuer could not be fetched.",
+                hint="Check oidc.jwks_uri.",
+                party="operator",
+            ) from None
         except jwt.PyJWTError as error:
             # PyJWT's messages name claims and reasons; the type alone is enough for a stranger.
             raise _refused(f"the access token is not valid ({type(error).__name__})") from None

@@ -44,7 +44,7 @@ from cleanroom.temporal.keyring import Keyring
 logger = logging.getLogger("cleanroom.codec_server")
 
 MAX_BODY = 16 * 1024 * 1024
-_STATUS = {"invalid-input": 400, "refused": 403, "not-found": 404}
+_STATUS = {"invalid-input": 400, "refused": 403, "not-found": 404, "unavailable": 503}
 
 
 class CodecServerSettings(BaseModel):

@@ -265,6 +265,14 @@ class TestOidc:
                 assert (await http.post("/decode", json=body(sealed()), headers=auth(token))).status_code == 401
             assert (await http.post("/decode", json=body(sealed()), headers=auth(self.token(key)))).status_code == 200
 
+    async def test_an_unreachable_issuer_is_no_verdict_on_the_token(
+        self, configured: CodecServerSettings, issuer: tuple[str, rsa.RSAPrivateKey]
+    ) -> None:
+        oidc = OidcSettings(issuer="https://login", audience="codec", jwks_uri="http://127.0.0.1:1/keys")
+        async with client_of(configured.model_copy(update={"oidc": oidc})) as http:
+            response = await http.post("/decode", json=body(sealed()), headers=auth(self.token(issuer[1])))
+            assert (response.status_code, response.json()["error"]["code"]) == (503, "CodecIssuerUnreachable")
+
 
 class TestConfiguration:
     def test_never_open(self, configured: CodecServerSettings) -> None:
