@@ -14,14 +14,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import logging
 import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -36,10 +34,10 @@ from localcloud.cgs_auth import Authenticator, IssuerConfig, MemberConfig, membe
 from localcloud.cgs_http import Call, Crash, Fault, Incoming, Outgoing, Reply, Route, RouteTable, failure, parse_query
 from localcloud.cgs_proxy import PREFIX, Proxy
 from localcloud.cgs_store import VIEW, Store
-from localcloud.serving import Receive, Scope, Send, StandInConfig, health_route, main
+from localcloud.cgs_transport import Transport
+from localcloud.serving import StandInConfig, health_route, main
 
 NAME = "cgs"
-MAX_BODY = 4 << 20
 _log = logging.getLogger("localcloud.cgs")
 _POLICIES: dict[str, tuple[str, ...]] = {
     "U": ("member_cert", "user_cert", "jwt"),
@@ -148,7 +146,7 @@ class Governance:
             raise Fault(405, "UnsupportedHttpVerb", f"{request.method} is not supported for {request.path}.", headers={"allow": "GET"})
         text = parse_query(request.query).get("transaction_id", "")
         view, _, number = text.partition(".")
-        if not (view.isdigit() and number.isdigit()):
+        if not re.fullmatch(r"[0-9]{1,18}\.[0-9]{1,18}", text):
             raise Fault(400, "InvalidQueryParameterValue", "transaction_id must be <view>.<seqno>.")
         _, current = self.store.read(lambda tx: None)
         status = "Unknown" if int(number) > current or int(view) > VIEW else "Committed" if int(view) == VIEW else "Invalid"
@@ -174,56 +172,6 @@ def _wrapped(plain: bytes, pem: str) -> str:
         raise Crash("encrypt.publicKey cannot wrap the answer") from error
 
 
-def encode(body: Any) -> bytes:
-    """JSON without spaces, UTF-8; lone surrogates are escaped."""
-    try:
-        return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return json.dumps(body, separators=(",", ":")).encode()
-
-
-async def _read_body(receive: Receive) -> bytes:
-    chunks: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        chunk = message.get("body", b"")
-        size += len(chunk)
-        if size <= MAX_BODY:
-            chunks.append(chunk)
-        if message["type"] == "http.disconnect" or not message.get("more_body"):
-            break
-    if size > MAX_BODY:
-        raise Fault(413, "RequestBodyTooLarge", f"The body must be at most {MAX_BODY} bytes.")
-    return b"".join(chunks)
-
-
-class Transport:
-    """ASGI edge: keeps the path as it was sent (CCF does not decode it) and sends empty bodies without a content type."""
-
-    def __init__(self, handle: Any) -> None:
-        self._handle = handle
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        path = scope["raw_path"].split(b"?")[0].decode("latin-1")
-        try:
-            body = await _read_body(receive)
-            answer = await self._handle(Incoming(scope["method"], path, scope["query_string"], headers, body))
-        except Fault as fault:
-            answer = failure(fault)
-        # The member token of /cgs-client/as/<token>/ is a credential: the request log must not see it.
-        scope["path"] = re.sub(rf"^{PREFIX}/as/[^/]+", f"{PREFIX}/as/***", scope["path"])
-        content = b"" if answer.body is None else encode(answer.body)
-        rows = [(name.encode(), value.encode()) for name, value in answer.headers.items()]
-        if content:
-            rows.append((b"content-type", b"application/json"))
-        if answer.status not in (204, 304):
-            rows.append((b"content-length", str(len(content)).encode()))
-        await send({"type": "http.response.start", "status": answer.status, "headers": rows})
-        await send({"type": "http.response.body", "body": content})
-
-
 def create_app(config: CgsConfig) -> Starlette:
     """The ASGI application over the state in ``config.state``."""
     store = Store(config.state)
@@ -240,7 +188,9 @@ def create_app(config: CgsConfig) -> Starlette:
         yield
         store.close()
 
-    return Starlette(routes=[health_route(NAME), Mount("/", app=Transport(handle))], lifespan=lifespan)
+    return Starlette(
+        routes=[health_route(NAME), Mount("/", app=Transport(handle, hide=(rf"^{PREFIX}/as/[^/]+", f"{PREFIX}/as/***")))], lifespan=lifespan
+    )
 
 
 if __name__ == "__main__":

@@ -46,11 +46,11 @@ def put_event(call: Call, tx: Tx) -> Reply:
     if not truthy(timestamp):
         raise Fault(400, "TimestampMissing", "timestamp must be given: milliseconds since 1970, as a string.")
     if isinstance(timestamp, str):
-        if not re.fullmatch(r"\d+", timestamp):
+        if not re.fullmatch(r"[0-9]+", timestamp):
             # The original accepts any text here and then fails every read that meets it; the specification asks a stand-in to refuse.
             raise Fault(400, "TimestampMissing", "timestamp must be milliseconds since 1970 in decimal digits.")
         timestamp = timestamp.lstrip("0") or "0"
-    if not isinstance(timestamp, str | int) or int(timestamp) > _MAX_TIMESTAMP:
+    if (isinstance(timestamp, str) and len(timestamp) > 13) or (isinstance(timestamp, int | float) and timestamp > _MAX_TIMESTAMP):
         raise Fault(400, "TimestampTooLarge", f"timestamp must be at most {_MAX_TIMESTAMP} ms.")
     if attested:
         require_attestation(call, tx, body, delegates=[("events", "writer")], bind="sign")

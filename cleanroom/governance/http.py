@@ -31,9 +31,13 @@ def segment(name: str, value: str) -> str:
     Raises:
         InvalidInput: ``InvalidIdentifier`` for an empty id or one that URL handling would change.
     """
-    if not value or value in (".", ".."):
+    try:
+        encoded = quote(value, safe="")
+    except UnicodeEncodeError:
+        encoded = ""
+    if encoded in ("", ".", ".."):
         raise InvalidInput("InvalidIdentifier", f"{name} {value!r} cannot be part of a URL.", hint="Use letters, digits, '.', '_' and '-'.")
-    return quote(value, safe="")
+    return encoded
 
 
 def query_string(parameters: Mapping[str, str | int | None]) -> str:

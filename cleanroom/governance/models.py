@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from cleanroom.errors import Internal
@@ -36,6 +36,14 @@ def read(model: type[M], value: Any) -> M:
         raise Internal("GovernanceAnswerMalformed", f"The governance service's {model.__name__} lacks or misspells: {fields}.") from None
 
 
+def _labels(value: Any) -> Any:
+    return value if isinstance(value, dict) else None
+
+
+Labels = Annotated[dict[str, Any] | None, BeforeValidator(_labels)]
+"""CGS stores whatever a user sends as labels; one user's odd labels must not break everybody's list."""
+
+
 class Approver(Wire):
     """Who must accept: ``approver_id`` is an ``oid`` (user) or a member id; the type is informational."""
 
@@ -58,7 +66,7 @@ class Document(Wire):
     version: str | None = None
     contract_id: str | None = None
     data: Any = None
-    labels: dict[str, str] | None = None
+    labels: Labels = None
     approvers: tuple[Approver, ...] | None = None
     proposal_id: str = ""
     proposer_id: str = ""
@@ -69,7 +77,7 @@ class DocumentSummary(Wire):
     """One row of a list."""
 
     id: str
-    labels: dict[str, str] | None = None
+    labels: Labels = None
 
 
 class ProposalStatus(Wire):

@@ -1,0 +1,447 @@
+"""The governance clients against the stand-in: users by both surfaces, clean rooms directly and through the sidecar."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from pydantic import SecretStr
+
+from cleanroom.attestation import GuestAttestor, host_data_for
+from cleanroom.errors import Conflict, InvalidInput, NotFound, PreconditionFailed, Refused, Unavailable
+from cleanroom.governance import Approver, CleanRoomClient, GovernanceMemberClient, GovernanceUserClient, host_data_claims
+from cleanroom.secret import Secret
+from localcloud import cgs_sidecar, snp
+from localcloud.cgs_auth import MEMBER_HEADER
+from localcloud.cgs_bootstrap import User, bootstrap
+from localcloud.serving import serving
+from tests.conformance.governance.standin import MEMBER_TOKEN, TENANT, USERS, StandIn
+from tests.conformance.governance.target import Person, Target, fresh
+
+ANN, BOB, EVE = USERS
+POLICY = "cGFja2FnZSBjbGVhbnJvb20="
+POD_POLICY = "cGFja2FnZSBwb2Q="
+
+
+@dataclass
+class Cloud:
+    """The servers of this file and who can speak to them."""
+
+    url: str
+    ca: Path
+    contract: str
+    token: Callable[[str], str]
+    attestors: dict[str, GuestAttestor]
+    sidecars: dict[str, str]
+
+    def user(self, oid: str, mode: Literal["app", "cgs-client"] = "app") -> GovernanceUserClient:
+        base = self.url if mode == "app" else f"{self.url}/cgs-client"
+        return GovernanceUserClient(base, token=lambda: self.token(oid), mode=mode, ca_file=self.ca)
+
+    def member(self) -> GovernanceMemberClient:
+        return GovernanceMemberClient(f"{self.url}/cgs-client", ca_file=self.ca, headers={MEMBER_HEADER: MEMBER_TOKEN})
+
+    def room(self, kind: str, way: str) -> CleanRoomClient:
+        if way == "sidecar":
+            return CleanRoomClient.through_sidecar(self.sidecars[kind], contract_id=self.contract, ca_file=self.ca)
+        return CleanRoomClient.direct(self.url, self.contract, self.attestors[kind], ca_file=self.ca)
+
+
+@pytest.fixture(scope="module")
+async def cloud(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cloud]:
+    folder = tmp_path_factory.mktemp("governance")
+    standin = StandIn(folder)
+    tls, ca = standin.tls, standin.authority.ca_file
+    with ExitStack() as stack:
+        hardware = snp.SnpConfig(tls_cert=tls.cert, tls_key=tls.key, state=folder / "snp", admin_token=SecretStr("admin-token"))
+        snp_url = stack.enter_context(serving(snp.create_app(hardware), "snp", tls))
+        settings = stack.enter_context(standin.serve(state=folder / "cgs"))
+        target = Target(settings)
+        attestors, sidecars = {}, {}
+        for kind, policy in (("good", POLICY), ("pod", POD_POLICY)):
+            launch = target.http.post(
+                f"{snp_url}/guests", json={"name": kind, "security_policy_base64": policy}, headers={"authorization": "Bearer admin-token"}
+            )
+            guest_url = launch.json()["url"]
+            attestors[kind] = GuestAttestor(guest_url, ca_file=ca)
+            config = cgs_sidecar.SidecarConfig(
+                tls_cert=tls.cert,
+                tls_key=tls.key,
+                state=folder / kind,
+                cgs_url=settings.url,
+                cgs_ca_file=ca,
+                attestation_url=guest_url,
+                attestation_ca_file=ca,
+            )
+            sidecars[kind] = stack.enter_context(serving(cgs_sidecar.create_app(config), "cgs-sidecar", tls))
+        users = [User(oid=oid, tenant_id=TENANT) for oid in USERS]
+        contract = fresh("contract")
+        for _ in range(2):
+            await bootstrap(
+                settings.url, ca, MEMBER_TOKEN, contract, users, [host_data_for(POLICY).hex()], deployment_info={"url": "https://x.example"}
+            )
+        yield Cloud(settings.url, ca, contract, lambda oid: target.token(Person(oid, TENANT)), attestors, sidecars)
+        target.close()
+
+
+@pytest.fixture(params=["app", "cgs-client"])
+def mode(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+APPROVERS = [Approver(approver_id=ANN), Approver(approver_id=BOB)]
+
+
+async def accepted(cloud: Cloud, approvers: list[Approver]) -> str:
+    document_id = fresh("doc")
+    async with cloud.user(ANN) as ann:
+        version = await ann.put_document(document_id, cloud.contract, "data", approvers=approvers)
+        assert version is not None
+        proposal_id = await ann.propose_document(document_id, version=version)
+    for approver in approvers:
+        async with cloud.user(approver.approver_id) as client:
+            await client.submit_ballot(proposal_id, accept=True)
+    return document_id
+
+
+async def test_a_document_through_both_surfaces(cloud: Cloud, mode: Literal["app", "cgs-client"]) -> None:
+    document_id = fresh("doc")
+    async with cloud.user(ANN, mode) as ann, cloud.user(BOB, mode) as bob:
+        version = await ann.put_document(document_id, cloud.contract, '{"a":1}', labels={"kind": document_id}, approvers=APPROVERS)
+        draft = await ann.get_document(document_id)
+        assert (draft.state, draft.version, draft.approvers) == ("Draft", version, tuple(APPROVERS))
+        assert [row.id for row in await bob.list_documents({"kind": document_id})] == [document_id]
+        with pytest.raises(Conflict) as conflict:
+            await ann.propose_document(document_id, version="1.0")
+        assert conflict.value.code == "UserDocumentModified"
+        assert version is not None
+        proposal_id = await ann.propose_document(document_id, version=version)
+        assert (await bob.get_document(document_id)).state == "Proposed"
+        assert (await bob.get_proposal(proposal_id)).approvers == tuple(APPROVERS)
+        await ann.submit_ballot(proposal_id, accept=True)
+        assert (await bob.proposal_status(proposal_id)).state == "Open"
+        assert (await bob.submit_ballot(proposal_id, accept=True)).state == "Accepted"
+        done = await ann.get_document(document_id)
+        assert (done.state, done.data, done.proposal_id) == ("Accepted", '{"a":1}', proposal_id)
+        assert done.final_votes is not None
+        assert {vote.approver_id for vote in done.final_votes} == {ANN, BOB}
+        with pytest.raises(Conflict) as terminal:
+            await ann.put_document(document_id, cloud.contract, "x", version=version)
+        assert terminal.value.code == "UserDocumentAlreadyAccepted"
+        await ann.set_document_consent(cloud.contract, document_id, enabled=False)
+        consent = await bob.document_consent(cloud.contract, document_id)
+        assert not consent.enabled
+        assert consent.reason is not None
+        assert consent.reason.code == "UserDocumentRuntimeOptionDisabled"
+        await ann.set_document_consent(cloud.contract, document_id, enabled=True)
+        assert (await bob.document_consent(cloud.contract, document_id)).enabled
+
+
+async def test_rejected_and_withdrawn_return_to_draft(cloud: Cloud, mode: Literal["app", "cgs-client"]) -> None:
+    document_id = fresh("doc")
+    async with cloud.user(ANN, mode) as ann, cloud.user(BOB, mode) as bob:
+        version = await ann.put_document(document_id, cloud.contract, "x", approvers=APPROVERS)
+        assert version is not None
+        first = await ann.propose_document(document_id, version=version)
+        assert (await bob.submit_ballot(first, accept=False)).state == "Rejected"
+        second = await ann.propose_document(document_id, version=version)
+        with pytest.raises(Refused) as refused:
+            await bob.withdraw_proposal(second)
+        assert refused.value.code == "NotProposalOwner"
+        assert (await ann.withdraw_proposal(second)).state == "Withdrawn"
+        assert (await ann.get_document(document_id)).version == version
+
+
+async def test_proposing_and_voting_can_be_repeated(cloud: Cloud) -> None:
+    document_id, proposal_id = fresh("doc"), fresh("proposal")
+    async with cloud.user(ANN) as ann, cloud.user(BOB) as bob:
+        version = await ann.put_document(document_id, cloud.contract, "x", approvers=APPROVERS)
+        assert version is not None
+        for _ in range(2):
+            assert await ann.propose_document(document_id, version=version, proposal_id=proposal_id) == proposal_id
+        for client, oid in ((ann, ANN), (bob, BOB)):
+            for _ in range(2):
+                await client.submit_ballot(proposal_id, accept=True, voter_id=oid)
+        # The voter's own earlier ballot counts as done, another one does not.
+        with pytest.raises(Conflict):
+            await bob.submit_ballot(proposal_id, accept=False, voter_id=BOB)
+        with pytest.raises(Conflict):
+            await bob.submit_ballot(proposal_id, accept=True)
+        assert await ann.propose_document(document_id, version=version, proposal_id=proposal_id) == proposal_id
+
+
+async def test_a_proposal_id_with_other_content_is_a_conflict(cloud: Cloud) -> None:
+    proposal_id = fresh("proposal")
+    async with cloud.user(ANN) as ann:
+        for number in range(2):
+            document_id = fresh("doc")
+            version = await ann.put_document(document_id, cloud.contract, f"{number}", approvers=APPROVERS)
+            assert version is not None
+            if number == 0:
+                await ann.propose_document(document_id, version=version, proposal_id=proposal_id)
+            else:
+                with pytest.raises(Conflict) as conflict:
+                    await ann.propose_document(document_id, version=version, proposal_id=proposal_id)
+                assert conflict.value.code == "ProposalAlreadyExists"
+
+
+async def test_a_document_without_approvers_is_not_proposed(cloud: Cloud) -> None:
+    document_id = fresh("doc")
+    async with cloud.user(ANN) as ann:
+        version = await ann.put_document(document_id, cloud.contract, "x")
+        assert version is not None
+        with pytest.raises(PreconditionFailed) as missing:
+            await ann.propose_document(document_id, version=version)
+        assert missing.value.code == "ApproversMissing"
+
+
+async def test_codes_are_kept_and_categories_are_ours(cloud: Cloud, mode: Literal["app", "cgs-client"]) -> None:
+    async with cloud.user(ANN, mode) as ann, cloud.user("nobody", mode) as nobody:
+        with pytest.raises(NotFound) as missing:
+            await ann.get_document(fresh("none"))
+        assert (missing.value.code, missing.value.details["status"]) == ("UserDocumentNotFound", 404)
+        assert missing.value.cause
+        with pytest.raises(Refused) as refused:
+            await nobody.list_documents()
+        assert (refused.value.code, refused.value.hint is not None) == ("CallerNotAuthorized", True)
+        with pytest.raises(NotFound) as contract:
+            await ann.put_document(fresh("doc"), "no-such-contract", "x")
+        assert contract.value.code == "ContractNotFound"
+        document_id = fresh("doc")
+        await ann.put_document(document_id, cloud.contract, "x")
+        with pytest.raises(Conflict) as stale:
+            await ann.put_document(document_id, cloud.contract, "x", version="1.0")
+        assert stale.value.code == "PreconditionFailed"
+        with pytest.raises(InvalidInput) as empty:
+            await ann.put_document(fresh("doc"), cloud.contract, "")
+        assert empty.value.code == "DataMissing"
+
+
+async def test_the_rest_of_the_users_view(cloud: Cloud, mode: Literal["app", "cgs-client"]) -> None:
+    async with cloud.user(ANN, mode) as ann:
+        secret_id = await ann.put_secret(cloud.contract, "s3", Secret(b"connection"))
+        assert secret_id == f"{ANN}_s3"
+        assert secret_id in await ann.list_secrets(cloud.contract)
+        policy = await ann.clean_room_policy(cloud.contract)
+        assert policy.policy["x-ms-sevsnpvm-hostdata"] == [host_data_for(POLICY).hex()]
+        assert await ann.delegate_policy(cloud.contract, "secrets", fresh("none")) == {}
+        info = await ann.oidc_issuer_info()
+        assert (info.enabled, info.issuer_url) == (True, f"{cloud.url}/oidc")
+        assert {row.id for row in await ann.list_identities()} >= set(USERS)
+        assert (await ann.get_identity(BOB)).data.tenant_id == TENANT
+        assert (await ann.get_contract(cloud.contract)).state == "Accepted"
+        assert cloud.contract in await ann.list_contracts("Accepted")
+        assert (await ann.deployment_info(cloud.contract)).data == {"url": "https://x.example"}
+        assert (await ann.deployment_spec(cloud.contract)).data == {}
+        assert [row.status for row in await ann.members()] == ["Active"]
+        assert (await ann.contract_consent(cloud.contract)).enabled
+        if mode == "app":
+            await ann.require_active()
+            assert len((await ann.oidc_keys())["keys"]) == 1
+            assert (await ann.oidc_discovery())["jwks_uri"] == f"{cloud.url}/oidc/keys"
+        else:
+            with pytest.raises(InvalidInput) as only:
+                await ann.require_active()
+            assert only.value.code == "NotThroughProxy"
+
+
+async def test_an_invitation_from_proposal_to_active_user(cloud: Cloud) -> None:
+    name = f"{fresh('new')}@example.org"
+    async with cloud.member() as member:
+        invitation_id, proposal = await member.propose_invitation(name)
+        await member.vote(proposal.proposal_id, accept=True)
+        assert (await member.get_invitation(invitation_id)).status == "Open"
+        with pytest.raises(PreconditionFailed) as early:
+            await member.propose_identity(accepted_invitation_id=invitation_id)
+        assert early.value.code == "InvitationNotAccepted"
+        with pytest.raises(NotFound):
+            await member.get_invitation(fresh("none"))
+
+
+async def test_members_switch_contract_execution(cloud: Cloud) -> None:
+    async with cloud.member() as member, cloud.user(ANN) as ann:
+        await member.set_contract_execution(cloud.contract, enabled=False)
+        try:
+            consent = await ann.contract_consent(cloud.contract)
+            assert consent.reason is not None
+            assert consent.reason.code == "ContractDisabled"
+        finally:
+            await member.set_contract_execution(cloud.contract, enabled=True)
+        assert (await ann.contract_consent(cloud.contract)).enabled
+
+
+async def test_bootstrap_removes_stale_host_data(cloud: Cloud) -> None:
+    contract, old, new = fresh("contract"), "aa" * 32, "bb" * 32
+    await bootstrap(cloud.url, cloud.ca, MEMBER_TOKEN, contract, [], [old])
+    await bootstrap(cloud.url, cloud.ca, MEMBER_TOKEN, contract, [], [new])
+    async with cloud.user(ANN) as ann:
+        assert (await ann.clean_room_policy(contract)).policy == {"x-ms-sevsnpvm-is-debuggable": [False], "x-ms-sevsnpvm-hostdata": [new]}
+
+
+@pytest.fixture(params=["direct", "sidecar"])
+def way(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+async def test_secrets_and_grants_of_a_clean_room(cloud: Cloud, way: str) -> None:
+    name, pod_host = fresh("dek"), host_data_for(POD_POLICY).hex()
+    async with cloud.room("good", way) as room, cloud.room("pod", way) as pod, cloud.user(ANN) as ann:
+        secret_id = await room.put_secret(name, Secret("schlüssel \U0001f512".encode()))
+        assert secret_id == f"cleanroom_{name}"
+        assert (await room.get_secret(secret_id)).reveal_text() == "schlüssel \U0001f512"
+        with pytest.raises(Refused) as refused:
+            await pod.get_secret(secret_id)
+        assert refused.value.code == "VerifySnpAttestationFailed"
+        await room.allow_secret(secret_id, [pod_host])
+        await room.allow_secret(secret_id, [pod_host])
+        assert await ann.delegate_policy(cloud.contract, "secrets", secret_id) == {
+            "x-ms-sevsnpvm-is-debuggable": [False],
+            "x-ms-sevsnpvm-hostdata": [pod_host],
+        }
+        assert (await pod.get_secret(secret_id)).reveal_text() == "schlüssel \U0001f512"
+        for _ in range(2):
+            await room.revoke("secrets", secret_id, [pod_host])
+            assert await ann.delegate_policy(cloud.contract, "secrets", secret_id) == {}
+        with pytest.raises(Refused):
+            await pod.get_secret(secret_id)
+        with pytest.raises(NotFound) as missing:
+            await room.get_secret("cleanroom_none")
+        assert missing.value.code == "SecretNotFound"
+        assert secret_id in {row.delegate_id for row in await ann.list_delegates(cloud.contract)}
+
+
+async def test_revoking_one_run_leaves_another_runs_grant(cloud: Cloud) -> None:
+    one, two = "11" * 32, "22" * 32
+    async with cloud.room("good", "direct") as room, cloud.user(ANN) as ann:
+        delegate = fresh("shared")
+        await room.allow_secret(delegate, [one])
+        await room.allow_secret(delegate, [two])
+        await room.revoke("secrets", delegate, [one])
+        left = await ann.delegate_policy(cloud.contract, "secrets", delegate)
+        assert left["x-ms-sevsnpvm-hostdata"] == [two]
+        await room.revoke("secrets", delegate, [two])
+        assert await ann.delegate_policy(cloud.contract, "secrets", delegate) == {}
+
+
+async def test_documents_consent_tokens_and_events_of_a_clean_room(cloud: Cloud, way: str) -> None:
+    document_id = await accepted(cloud, [Approver(approver_id=ANN)])
+    event_id, subject, pod_host = fresh("run"), fresh("sub"), host_data_for(POD_POLICY).hex()
+    async with cloud.room("good", way) as room, cloud.room("pod", way) as pod, cloud.user(ANN) as ann:
+        assert await room.accepted_document(document_id) == await ann.get_document(document_id)
+        assert (await room.document_consent(document_id)).enabled
+        assert (await room.contract_consent()).enabled
+        await ann.set_document_consent(cloud.contract, document_id, enabled=False)
+        assert not (await room.document_consent(document_id)).enabled
+        missing = await room.document_consent(fresh("none"))
+        assert missing.reason is not None
+        assert missing.reason.code == "UserDocumentNotAccepted"
+        with pytest.raises(NotFound):
+            await room.accepted_document(fresh("none"))
+
+        token = (await room.token(subject, TENANT, audience="api://AzureADTokenExchange")).reveal_text()
+        assert token.count(".") == 2
+        with pytest.raises(Refused):
+            await pod.token(subject, TENANT)
+        await room.allow_subject(subject, [pod_host])
+        await pod.token(subject, TENANT)
+
+        for step in range(3):
+            await room.put_event({"step": step}, event_id=event_id, scope="runs")
+        latest = await ann.latest_event(cloud.contract, event_id=event_id, scope="runs")
+        assert latest is not None
+        assert latest.data == {"step": 2}
+        events = [event async for event in ann.events(cloud.contract, event_id=event_id, scope="runs", page=1)]
+        assert [event.data["step"] for event in events] == [0, 1, 2]
+        assert all(event.timestamp_iso for event in events)
+        assert await ann.latest_event(cloud.contract, event_id=fresh("none")) is None
+
+        await room.require_active_user(cloud.token(ANN))
+        with pytest.raises(Refused) as inactive:
+            await room.require_active_user(cloud.token("nobody"))
+        assert inactive.value.code == "CallerNotAuthorized"
+        assert [member.status for member in await room.members()] == ["Active"]
+
+
+async def test_events_by_the_proxy_follow_pages_too(cloud: Cloud) -> None:
+    event_id = fresh("run")
+    async with cloud.room("good", "direct") as room, cloud.user(ANN, "cgs-client") as ann:
+        for step in range(3):
+            await room.put_event(step, event_id=event_id)
+        assert [event.data async for event in ann.events(cloud.contract, event_id=event_id, page=2)] == [0, 1, 2]
+
+
+async def test_secrets_are_checked_before_they_are_sent(cloud: Cloud, way: str) -> None:
+    async with cloud.room("good", way) as room:
+        for value, code in ((b"", "ValueMissing"), (b"x" * 25_601, "ValueTooLarge")):
+            with pytest.raises(InvalidInput) as refused:
+                await room.put_secret("s", Secret(value))
+            assert refused.value.code == code
+
+
+@pytest.mark.parametrize("value", ["", "AA" * 32, "zz" * 32, "aa" * 31])
+def test_host_data_must_be_lower_case_hex(value: str) -> None:
+    with pytest.raises(InvalidInput):
+        host_data_claims([value])
+    with pytest.raises(InvalidInput):
+        host_data_claims([])
+
+
+async def test_values_that_the_service_would_misread_are_refused(cloud: Cloud) -> None:
+    async with cloud.room("good", "direct") as room, cloud.user(ANN) as ann:
+        for subject in ("a&b", "a=b", "a+b"):
+            with pytest.raises(InvalidInput) as refused:
+                await room.token(subject, TENANT)
+            assert refused.value.code == "InvalidQueryValue"
+        for bad in ("", ".", ".."):
+            with pytest.raises(InvalidInput):
+                await ann.get_document(bad)
+        with pytest.raises(InvalidInput):
+            await ann.list_documents({"a:b": "c"})
+
+
+async def test_one_report_and_one_key_serve_many_concurrent_calls(cloud: Cloud) -> None:
+    import asyncio
+
+    class Counting(GuestAttestor):
+        calls = 0
+
+        async def attest(self, runtime_data: bytes) -> Any:
+            Counting.calls += 1
+            return await cloud.attestors["good"].attest(runtime_data)
+
+    async with CleanRoomClient.direct(cloud.url, cloud.contract, Counting("https://unused"), ca_file=cloud.ca) as room:
+        secret_id = await room.put_secret(fresh("s"), Secret(b"v"))
+        values = await asyncio.gather(*(room.get_secret(secret_id) for _ in range(20)))
+        assert {value.reveal() for value in values} == {b"v"}
+    assert Counting.calls == 1
+
+
+async def test_an_attestation_sidecar_that_is_away_is_unavailable(cloud: Cloud) -> None:
+    async with CleanRoomClient.direct(cloud.url, cloud.contract, GuestAttestor("http://127.0.0.1:9"), ca_file=cloud.ca) as room:
+        with pytest.raises(Unavailable) as away:
+            await room.get_secret("x")
+        assert away.value.code == "GuestAttestationUnavailable"
+
+
+async def test_odd_labels_of_one_user_do_not_break_the_list(cloud: Cloud) -> None:
+    async with cloud.user(ANN) as ann:
+        for labels in ("text", ["a"], {"a": 1, "b": {"c": None}}):
+            body = {"contractId": cloud.contract, "data": "x", "labels": labels}
+            await ann._channel.call("PUT", f"/app/userdocuments/{fresh('odd')}", json=body)
+        assert len(await ann.list_documents()) >= 3
+
+
+async def test_documents_keep_what_they_carry(cloud: Cloud) -> None:
+    """What the user reads is what the clean room decrypts, member by member, for data that is not ASCII."""
+    document_id = fresh("doc")
+    data = json.dumps({"name": "Umsätze \U0001f512", "schema": [["a", 1]]}, ensure_ascii=False)
+    async with cloud.user(ANN) as ann, cloud.room("good", "direct") as room:
+        version = await ann.put_document(document_id, cloud.contract, data, labels={"t": "ä"}, approvers=[Approver(approver_id=ANN)])
+        assert version is not None
+        await ann.submit_ballot(await ann.propose_document(document_id, version=version), accept=True)
+        assert (await room.accepted_document(document_id)).data == data == (await ann.get_document(document_id)).data
