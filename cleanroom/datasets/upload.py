@@ -18,7 +18,7 @@ from cleanroom.datasets.encryption import seal_stream, sealed_size
 from cleanroom.datasets.files import SUFFIXES, check_file
 from cleanroom.datasets.manifest import MANIFEST_NAME, Manifest, ManifestObject, read_manifest, write_manifest
 from cleanroom.documents.dataset import DatasetSchema
-from cleanroom.errors import CleanRoomError, Conflict, InvalidInput
+from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, Refused
 from cleanroom.secret import Secret
 
 _DAY = re.compile(r"^\d{4}-\d{2}-\d{2}$")
@@ -139,7 +139,7 @@ def upload_dataset(
 
     Raises:
         InvalidInput: As :func:`find_sources`; ``SchemaMismatch``.
-        Conflict: ``SourceChanged`` when a file changed while it was read; ``ManifestOfAnotherDataset``.
+        Conflict: ``SourceChanged`` when a file changed while it was read; ``ManifestOfAnotherDataset``; ``StoredUnderAnotherKey``.
         Unavailable, Refused: Of the store.
     """
     files = find_sources(sources, schema)
@@ -150,7 +150,7 @@ def upload_dataset(
         checked[file.name] = (_digest(file.path), result.rows, result.splittable)
         tell("check", file.name, file.size)
 
-    before = read_manifest(store, key) or Manifest(dataset=dataset, complete=False)
+    before = _manifest_before(store, key, dataset, replace)
     if before.dataset != dataset:
         raise Conflict(
             "ManifestOfAnotherDataset",
@@ -219,6 +219,20 @@ def upload_dataset(
         rows=complete.rows(),
         stored_bytes=sum(entry.size for entry in objects.values()),
     )
+
+
+def _manifest_before(store: ObjectStore, key: Secret, dataset: str, replace: bool) -> Manifest:
+    try:
+        return read_manifest(store, key) or Manifest(dataset=dataset, complete=False)
+    except Refused as error:
+        if replace:
+            return Manifest(dataset=dataset, complete=False)
+        raise Conflict(
+            "StoredUnderAnotherKey",
+            f"dataset {dataset!r}: what lies at its place was sealed with another key, or was altered.",
+            cause=error.message,
+            hint="Use the key of the earlier upload, or replace what is there.",
+        ) from error
 
 
 class _Teller:

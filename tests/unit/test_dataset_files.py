@@ -245,6 +245,15 @@ def test_changed_files_are_uploaded_again_others_stay_and_replace_removes(tmp_pa
     assert replaced.rows == 1
 
 
+def test_what_another_key_sealed_is_only_replaced_on_demand(tmp_path: Path, source: Path) -> None:
+    store, key = FolderStore(tmp_path / "store"), generate_dataset_key()
+    upload(store, generate_dataset_key(), source)
+    with pytest.raises(Conflict, match="StoredUnderAnotherKey"):
+        upload(store, key, source)
+    assert len(upload(store, key, source, replace=True).uploaded) == 3  # type: ignore[attr-defined]
+    assert read_manifest(store, key) is not None
+
+
 def test_nothing_is_stored_when_any_file_is_wrong(tmp_path: Path, source: Path) -> None:
     store = FolderStore(tmp_path / "store")
     (source / "2013-01-03" / "part.jsonl").write_text('{"id":"x","day":"2013-01-02"}\n')

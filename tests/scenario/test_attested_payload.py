@@ -1,0 +1,249 @@
+"""``python -m sparkapp`` as a pod runs it: its own process, secrets by attestation from CGS, real S3, real Spark, events in the ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pydantic import SecretStr
+
+from cleanroom.attestation import GuestAttestor
+from cleanroom.clients.s3 import S3Store
+from cleanroom.datasets.download import download_result
+from cleanroom.datasets.encryption import encode_dataset_key, generate_dataset_key
+from cleanroom.datasets.upload import upload_dataset
+from cleanroom.documents.dataset import DatasetSchema, FieldType, SchemaField
+from cleanroom.documents.query import QuerySegment
+from cleanroom.governance import CleanRoomClient
+from cleanroom.secret import Secret
+from cleanroom.spark.job import JobConfig, JobDataset, JobGovernance, JobSegment, ResultReceipt, S3Access
+from cleanroom.spark.run_events import event_id, parse_event
+from cleanroom.sql import Catalog, Column, View, analyse
+from localcloud.serving import serving
+from localcloud.snp import DevelopmentHardware, SnpConfig
+from localcloud.snp import create_app as create_snp
+from localcloud.tls import LocalAuthority
+from tests.conformance.governance.standin import StandIn
+from tests.conformance.governance.target import DEBUG, HOST_DATA, Target, expect
+from tests.servers import S3Server
+
+pytestmark = [pytest.mark.scenario, pytest.mark.spark]
+
+DIGEST = "ab" * 32
+CANARY = "CANARY-51d0"
+ADMIN = "hypervisor-token-00000000000000"
+TYPES: dict[str, FieldType] = {"tailnum": "string", "maker": "string", "owner": "string"}
+RESULT: dict[str, FieldType] = {"maker": "string", "planes": "long"}
+SQL = "SELECT maker, COUNT(*) AS planes FROM planes WHERE CAST(tailnum AS INT) > 0 GROUP BY maker"
+
+
+@dataclass
+class World:
+    """A contract that one clean room matches, and pods that match nothing until it grants them something."""
+
+    snp: str
+    cgs: Target
+    contract: str
+    clean_room: CleanRoomClient
+    s3: S3Server
+    ca_pem: str
+    ca_file: Path
+    folder: Path
+
+    def guest(self, policy: str) -> tuple[str, str]:
+        """A launched guest's attestation URL and host data."""
+        with httpx.Client(verify=self.s3_context(), headers={"authorization": f"Bearer {ADMIN}"}) as http:
+            body = {"name": policy, "security_policy_base64": base64.b64encode(policy.encode()).decode()}
+            launched = http.post(f"{self.snp}/guests", json=body).raise_for_status().json()
+        return launched["url"], launched["host_data"]
+
+    def s3_context(self) -> Any:
+        import ssl
+
+        return ssl.create_default_context(cafile=str(self.ca_file))
+
+    def store(self, dataset: str) -> S3Store:
+        return self.s3.store(prefix=f"{self.contract}/{dataset}")
+
+    def pod(self, job: JobConfig, attestation_url: str) -> subprocess.CompletedProcess[str]:
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.folder),
+            "PYTHONPATH": os.getcwd(),
+            "JOB_CONFIG": job.encode(),
+            "CLEANROOM_ATTESTATION_URL": attestation_url,
+            "CLEANROOM_TERMINATION_LOG": str(self.folder / "termination"),
+            "CLEANROOM_LOCAL_CORES": "2",
+        } | ({"JAVA_HOME": os.environ["JAVA_HOME"]} if "JAVA_HOME" in os.environ else {})
+        return subprocess.run(
+            [sys.executable, "-m", "sparkapp"], env=environment, cwd=self.folder, capture_output=True, text=True, timeout=240, check=False
+        )
+
+    def termination(self) -> dict[str, Any]:
+        return dict(json.loads((self.folder / "termination").read_text()))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory, local_authority: LocalAuthority, seaweedfs: S3Server) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("payload")
+    standin = StandIn(folder / "cgs")
+    standin.hardware = DevelopmentHardware(folder / "snp")
+    tls = local_authority.issue("snp")
+    config = SnpConfig(tls_cert=tls.cert, tls_key=tls.key, state=folder / "snp", admin_token=SecretStr(ADMIN))
+    with serving(create_snp(config), "snp", tls) as snp, standin.serve() as settings:
+        ca_pem = local_authority.ca_file.read_text() + standin.authority.ca_file.read_text()
+        ca_file = folder / "ca.pem"
+        ca_file.write_text(ca_pem)
+        cgs = Target(settings)
+        cgs.enroll()
+        made = World(snp, cgs, "", None, seaweedfs, ca_pem, ca_file, folder)  # type: ignore[arg-type]
+        url, host_data = made.guest("the clean room's policy")
+        made.contract = cgs.accepted_contract({DEBUG: False, HOST_DATA: host_data})
+        made.clean_room = CleanRoomClient.direct(settings.url, made.contract, GuestAttestor(url, ca_file=ca_file), ca_file=ca_file)
+        yield made
+        cgs.close()
+
+
+async def prepare(world: World, run_id: str) -> tuple[JobConfig, dict[str, Secret]]:
+    """What the clean room does before a run: datasets in the store, secrets in CGS, the job that refers to them."""
+    connection = json.dumps(
+        {"awsAccessKeyId": "LITWAREKEY", "awsSecretAccessKey": world.s3.litware.secret_access_key.reveal_text()}
+    ).encode()
+    secrets = {
+        f"{run_id}.planes.connection": Secret(connection),
+        f"{run_id}.out.connection": Secret(connection),
+        f"{run_id}.run.consent": Secret(
+            json.dumps(
+                {
+                    "runId": run_id,
+                    "queryDigest": DIGEST,
+                    "consent": "enabled",
+                    "expires": (datetime.now(UTC) + timedelta(minutes=10)).isoformat(),
+                }
+            ).encode()
+        ),
+    }
+    keys = {}
+    datasets = []
+    for name, view, types in (("planes", "planes", TYPES), ("out", "out", RESULT)):
+        keys[name] = generate_dataset_key()
+        secrets[f"{run_id}.{name}.key"] = encode_dataset_key(keys[name])
+        datasets.append(
+            JobDataset(
+                name=name,
+                view_name=view,
+                owner_id="litware",
+                document_version="2.1",
+                document_digest=DIGEST,
+                format="parquet",
+                schema_fields=types,
+                allowed_fields=tuple(name for name in types if name != "owner"),
+                access=S3Access(
+                    endpoint_url=world.s3.url,
+                    region="us-east-1",
+                    bucket="litware",
+                    prefix=f"{world.contract}/{name}",
+                    connection_secret_id=f"cleanroom_{run_id}.{name}.connection",
+                ),
+                key_secret_id=f"cleanroom_{run_id}.{name}.key",
+            )
+        )
+    source = world.folder / f"{run_id}-planes.parquet"
+    rows = {"tailnum": [str(n) for n in range(1, 301)], "maker": ["BOEING", "AIRBUS", "EMBRAER"] * 100, "owner": [CANARY] * 300}
+    pq.write_table(pa.table(rows), source)
+    schema = DatasetSchema(format="parquet", fields=tuple(SchemaField(field_name=key, field_type=value) for key, value in TYPES.items()))
+    await asyncio.to_thread(
+        upload_dataset, world.store("planes"), keys["planes"], dataset="planes", schema=schema, sources=[source], replace=True
+    )
+    for name, value in secrets.items():
+        await world.clean_room.put_secret(name, value)
+    view = View(name="planes", columns=tuple(Column(name=key, type=value) for key, value in TYPES.items()))
+    verdict = analyse([QuerySegment(execution_sequence=1, data=SQL)], Catalog(views=(view,))).require()
+    job = JobConfig(
+        contract_id=world.contract,
+        run_id=run_id,
+        query_id="q-makers",
+        query_version="2.3",
+        query_digest=DIGEST,
+        segments=(JobSegment(execution_sequence=1, sql=verdict.rewritten[0].sql, source_digest=DIGEST),),
+        datasets=(datasets[0],),
+        datasink=datasets[1],
+        consent_secret_id=f"cleanroom_{run_id}.run.consent",
+        event_scope=f"run-{run_id}",
+        governance=JobGovernance(url=world.cgs.settings.url, ca_pem=world.ca_pem, storage_hosts=(world.s3.host,)),
+    )
+    return job, keys
+
+
+async def grant(world: World, run_id: str, host_data: str) -> None:
+    for name in ("planes.connection", "planes.key", "out.connection", "out.key", "run.consent"):
+        await world.clean_room.allow_secret(f"cleanroom_{run_id}.{name}", [host_data])
+    await world.clean_room.allow_events([host_data])
+
+
+def assert_silent(world: World, ran: subprocess.CompletedProcess[str], keys: dict[str, Secret]) -> None:
+    told = ran.stdout + ran.stderr + (world.folder / "termination").read_text()
+    for secret in (
+        CANARY,
+        "AIRBUS",
+        world.s3.litware.secret_access_key.reveal_text(),
+        *(encode_dataset_key(k).reveal_text() for k in keys.values()),
+    ):
+        assert secret not in told
+
+
+async def test_a_granted_pod_computes_and_an_ungranted_one_learns_nothing(world: World) -> None:
+    job, keys = await prepare(world, "r-1")
+    url, host_data = world.guest("the policy of this run's driver")
+    await grant(world, "r-1", host_data)
+
+    stranger, _ = world.guest("another pod's policy")
+    refused = await asyncio.to_thread(world.pod, job, stranger)
+    assert (refused.returncode, world.termination()["code"]) == (12, "VERIFY_SNP_ATTESTATION_FAILED"), refused.stderr
+    assert_silent(world, refused, keys)
+
+    ran = await asyncio.to_thread(world.pod, job, url)
+    assert ran.returncode == 0, ran.stdout + ran.stderr + str(world.termination())
+    assert_silent(world, ran, keys)
+    receipt = ResultReceipt.model_validate(world.termination())
+    store = await asyncio.to_thread(world.store, "out")
+    table = await asyncio.to_thread(
+        lambda: download_result(store, receipt, keys["out"], result_format="parquet", types=RESULT).sort_by("maker")
+    )
+    assert table.to_pylist() == [{"maker": maker, "planes": 100} for maker in ("AIRBUS", "BOEING", "EMBRAER")]
+
+    path = f"/contracts/{world.contract}/events?id={event_id('r-1', 'QUERY_COMPLETED')}&scope=run-r-1"
+    (entry,) = expect(world.cgs.call("GET", path, world.cgs.ann), 200)["value"]
+    assert parse_event(entry["data"]).receipt == receipt
+
+
+async def test_a_value_over_which_the_query_fails_is_in_no_log(world: World) -> None:
+    job, keys = await prepare(world, "r-2")
+    url, host_data = world.guest("the policy of the second run")
+    await grant(world, "r-2", host_data)
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"tailnum": ["AIRBUS-1"], "maker": ["AIRBUS"], "owner": [CANARY]}), sink)
+    source = world.folder / "bad.parquet"
+    source.write_bytes(sink.getvalue())
+    schema = DatasetSchema(format="parquet", fields=tuple(SchemaField(field_name=key, field_type=value) for key, value in TYPES.items()))
+    store = world.store("planes")
+    await asyncio.to_thread(upload_dataset, store, keys["planes"], dataset="planes", schema=schema, sources=[source], replace=True)
+
+    ran = await asyncio.to_thread(world.pod, job, url)
+    assert (ran.returncode, world.termination()["code"]) == (10, "QUERY_FAILED")
+    assert "CAST_INVALID_INPUT" in world.termination()["message"]
+    assert_silent(world, ran, keys)
