@@ -21,8 +21,9 @@ from pydantic import Field
 from starlette.applications import Starlette
 
 from cleanroom.secret import write_secret_file
+from localcloud.kubernetes_admission import SnpGuests
 from localcloud.kubernetes_api import ROLES, Accounts, Api
-from localcloud.kubernetes_kubelet import Kubelet, SnpGuests
+from localcloud.kubernetes_kubelet import Kubelet
 from localcloud.kubernetes_operator import Operator
 from localcloud.kubernetes_store import NAMESPACES, Store
 from localcloud.serving import StandInConfig, health_route, main

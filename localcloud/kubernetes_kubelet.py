@@ -7,63 +7,27 @@ its policy annotation, and a container whose layers, command or measured variabl
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import logging
 import os
-import shlex
 import shutil
-import ssl
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from cleanroom.spark.policy import POLICY_ANNOTATION, PodContainer, admitted_environment, check_pod
+from cleanroom.spark.policy import POLICY_ANNOTATION, PodContainer
+from localcloud.kubernetes_admission import NODE, POD_IP, Refusal, SnpGuests, admit, environment_of, local_cores, submit_arguments
 from localcloud.kubernetes_image import LocalImage, program_of, pull_image
-from localcloud.kubernetes_operator import DRIVER_CONTAINER, memory_mib
+from localcloud.kubernetes_operator import DRIVER_CONTAINER
 from localcloud.kubernetes_process import LOST, PodProcess, start
 from localcloud.kubernetes_store import CONFIG_MAPS, PODS, ApiFailure, Object, Store, timestamp
 
 MAX_TERMINATION_MESSAGE = 4096
-NODE = "localcloud"
-_POD_IP = "127.0.0.1"
 _SHUTDOWN_GRACE = 2.0
 _BACKOFF = (2.0, 4.0, 8.0, 16.0, 32.0)
 _log = logging.getLogger("localcloud.kubernetes.kubelet")
-
-
-class SnpGuests:
-    """Client of the SNP hardware stand-in: one guest a pod."""
-
-    def __init__(self, url: str, token_file: Path, ca_file: Path | None) -> None:
-        self._url, self._token_file = url.rstrip("/"), token_file
-        self._tls = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
-
-    async def create(self, name: str, policy_base64: str) -> tuple[str, str]:
-        """(guest id, attestation URL) of a new guest whose host data is the SHA-256 of the policy."""
-        async with self._client() as client:
-            response = await client.post(f"{self._url}/guests", json={"name": name, "security_policy_base64": policy_base64})
-            response.raise_for_status()
-            answer = response.json()
-        return answer["guest_id"], answer["url"]
-
-    async def delete(self, guest: str) -> None:
-        """Forget a guest; it can make no report from then on."""
-        async with self._client() as client:
-            response = await client.delete(f"{self._url}/guests/{guest}")
-            if response.status_code != 404:
-                response.raise_for_status()
-
-    def _client(self) -> httpx.AsyncClient:
-        headers = {"authorization": f"Bearer {self._token_file.read_text().strip()}"}
-        return httpx.AsyncClient(headers=headers, verify=self._tls, timeout=10)
-
-
-class Refusal(Exception):
-    """The pod's policy does not allow its container."""
 
 
 class Kubelet:
@@ -191,7 +155,7 @@ class Kubelet:
             component="default-scheduler",
         )
         conditions = [{"type": "PodScheduled", "status": "True", "lastTransitionTime": timestamp()}]
-        self._status(pod, conditions=conditions, phase="Pending", hostIP=_POD_IP, podIP=_POD_IP)
+        self._status(pod, conditions=conditions, phase="Pending", hostIP=POD_IP, podIP=POD_IP)
         self._waiting(pod, "ContainerCreating", "")
 
     async def _pull(self, pod: Object) -> tuple[LocalImage, Path]:
@@ -242,7 +206,7 @@ class Kubelet:
         scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
         termination = folder / "termination-log"
         spec = _container(pod)
-        declared = _environment(pod, spec)
+        declared = environment_of(pod, spec)
         if url is not None:
             declared["CLEANROOM_ATTESTATION_URL"] = url
         declared["CLEANROOM_TERMINATION_LOG"] = str(termination)
@@ -254,7 +218,7 @@ class Kubelet:
             working_dir=spec.get("workingDir") or image.working_dir,
             privileged=bool((spec.get("securityContext") or {}).get("privileged")),
         )
-        admitted = _admit(policy, container)
+        admitted = admit(policy, container)
         properties = self._properties(pod)
         environment = {**admitted, **self._image_environment(root, scratch, properties)}
         exit_file = folder / "exit-code"
@@ -288,7 +252,7 @@ class Kubelet:
             "TMPDIR": str(local),
             "SPARK_LOCAL_DIRS": str(local),
             "SPARK_CONF_DIR": str(conf),
-            "SPARK_LOCAL_IP": _POD_IP,
+            "SPARK_LOCAL_IP": POD_IP,
             "CLEANROOM_LOCAL_CORES": str(local_cores(properties)),
             "PYTHONPATH": str(root),
             "PYTHONPYCACHEPREFIX": str(self._state / "pycache"),
@@ -397,62 +361,6 @@ def end_leftover_pods(state: Path) -> int:
 
     asyncio.run(stop())
     return len(alive)
-
-
-def local_cores(properties: dict[str, str]) -> int:
-    """Cores of all executors together."""
-    return int(properties.get("spark.executor.cores", "1")) * int(properties.get("spark.executor.instances", "1"))
-
-
-def submit_arguments(properties: dict[str, str]) -> str:
-    """``PYSPARK_SUBMIT_ARGS`` for a driver that hosts its executors' cores and memory in its own process."""
-    memory = memory_mib(properties.get("spark.driver.memory", "1g"))
-    memory += memory_mib(properties.get("spark.executor.memory", "1g")) * int(properties.get("spark.executor.instances", "1"))
-    parts = ["--master", f"local[{local_cores(properties)}]", "--driver-memory", f"{memory}m"]
-    left_out = ("spark.kubernetes.", "spark.submit.", "spark.executor.", "spark.driver.memory", "spark.driver.cores", "spark.app.id")
-    for key, value in sorted(properties.items()):
-        if not key.startswith(left_out):
-            parts += ["--conf", f"{key}={value}"]
-    return shlex.join([*parts, "pyspark-shell"])
-
-
-def _admit(policy: str | None, container: PodContainer) -> dict[str, str]:
-    if policy is None:
-        raise Refusal(f"the pod has no {POLICY_ANNOTATION} annotation; this node runs confidential pods only: denied by policy")
-    try:
-        rego = base64.b64decode(policy, validate=True).decode("utf-8")
-    except ValueError as error:
-        raise Refusal("the policy annotation is not base64 of UTF-8: denied by policy") from error
-    differences = check_pod(rego, container)
-    if differences:
-        decision = {"decision": "deny", "reason": {"errors": differences}, "input": {"rule": "create_container"}}
-        encoded = json.dumps(decision, separators=(",", ":"))
-        raise Refusal(
-            "failed to create containerd task: failed to create shim task: container creation denied due to policy: "
-            f"{'; '.join(differences)}: policyDecision< {encoded} >policyDecision"
-        )
-    return admitted_environment(rego, container)
-
-
-def _environment(pod: Object, container: Object) -> dict[str, str]:
-    sources: dict[str, Callable[[], str]] = {
-        "metadata.name": lambda: pod["metadata"]["name"],
-        "metadata.namespace": lambda: pod["metadata"]["namespace"],
-        "metadata.uid": lambda: pod["metadata"]["uid"],
-        "spec.nodeName": lambda: NODE,
-        "status.podIP": lambda: _POD_IP,
-        "status.hostIP": lambda: _POD_IP,
-    }
-    result = {}
-    for item in container.get("env", ()):
-        if "valueFrom" in item:
-            path = (item["valueFrom"].get("fieldRef") or {}).get("fieldPath", "")
-            if path not in sources:
-                raise Refusal(f"env {item['name']}: only fieldRef of {', '.join(sources)} is supported")
-            result[item["name"]] = sources[path]()
-        else:
-            result[item["name"]] = item.get("value", "")
-    return result
 
 
 def _container(pod: Object) -> Object:

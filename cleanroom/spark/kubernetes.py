@@ -6,14 +6,10 @@ Synchronous, over the official ``kubernetes`` package; call it from threads. Err
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,15 +17,15 @@ import kubernetes
 import urllib3
 from kubernetes.client.exceptions import ApiException
 
-from cleanroom.errors import CleanRoomError, Conflict, Internal, InvalidInput, NotFound, PreconditionFailed, Refused, TimedOut, Unavailable
+from cleanroom.errors import Conflict, NotFound, PreconditionFailed, TimedOut, Unavailable
 from cleanroom.settings import KubernetesSettings
 from cleanroom.spark.application import GROUP, JOB_DIGEST_ANNOTATION, PLURAL, POLICY_DIGEST_ANNOTATION, VERSION
+from cleanroom.spark.kubernetes_stream import StopSignal, api_error, read_lines
 from cleanroom.spark.outcome import EventView, JobStatus, PodView
 from cleanroom.spark.views import event_view, job_status, pod_view
 
 # The package has annotations in parts only; strict checking cannot see through the rest.
 _config: Any = kubernetes.config
-_lines: Any = kubernetes.watch.watch.iter_resp_lines
 
 APP_LABEL = "sparkoperator.k8s.io/app-name"
 DRIVER_CONTAINER = "spark-kubernetes-driver"
@@ -47,51 +43,6 @@ class Change:
 
     object: dict[str, Any] | None
     resource_version: str
-
-
-class StopSignal:
-    """Ends watches of other threads at once: cuts the connections on which they wait."""
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-        self._lock = threading.Lock()
-        self._responses: list[Any] = []
-
-    def is_set(self) -> bool:
-        """Whether :meth:`set` was called."""
-        return self._event.is_set()
-
-    def wait(self, seconds: float) -> bool:
-        """Sleep until set, at most ``seconds``."""
-        return self._event.wait(seconds)
-
-    def set(self) -> None:
-        """Stop every reader, now and later."""
-        with self._lock:
-            self._event.set()
-            for response in self._responses:
-                _cut(response)
-
-    @contextmanager
-    def reading(self, response: Any) -> Iterator[None]:
-        """Register a response for as long as it is being read."""
-        with self._lock:
-            if self._event.is_set():
-                _cut(response)
-            self._responses.append(response)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._responses.remove(response)
-
-
-def _cut(response: Any) -> None:
-    sock = getattr(getattr(response, "connection", None), "sock", None)
-    if sock is not None:
-        # Already closed by the peer is as good as cut.
-        with contextlib.suppress(OSError):
-            sock.shutdown(socket.SHUT_RDWR)
 
 
 class KubernetesClient:
@@ -277,7 +228,7 @@ class KubernetesClient:
             _request_timeout=(5.0, seconds + 15),
         )
         try:
-            for line in _read(response, stop):
+            for line in read_lines(response, stop):
                 if not line:
                     continue
                 event = json.loads(line)
@@ -374,7 +325,7 @@ class KubernetesClient:
             _request_timeout=(5.0, seconds + 15),
         )
         try:
-            return next((line for line in _read(response, stop) if line), None)
+            return next((line for line in read_lines(response, stop) if line), None)
         except (urllib3.exceptions.HTTPError, OSError) as error:
             _log.info("watch of pods of %s ended: %s", name, type(error).__name__)
             return None
@@ -457,14 +408,6 @@ class KubernetesClient:
             ) from error
 
 
-def _read(response: Any, stop: StopSignal | None) -> Iterator[str]:
-    with (stop or StopSignal()).reading(response):
-        for line in _lines(response):
-            if stop and stop.is_set():
-                return
-            yield line
-
-
 class _Expired(Exception):
     """The watch's resource version is too old (410 Gone)."""
 
@@ -472,31 +415,3 @@ class _Expired(Exception):
 def _digests(application: dict[str, Any]) -> dict[str, str | None]:
     annotations = application["metadata"].get("annotations") or {}
     return {key: annotations.get(key) for key in (JOB_DIGEST_ANNOTATION, POLICY_DIGEST_ANNOTATION)}
-
-
-def api_error(what: str, error: ApiException) -> CleanRoomError:
-    """The API's answer as an error whose code is the Status object's ``reason``."""
-    try:
-        status = json.loads(error.body or "{}")
-    except (ValueError, TypeError):
-        status = {}
-    status = status if isinstance(status, dict) else {}
-    reason = str(status.get("reason") or (error.reason or "Unknown").replace(" ", ""))
-    text = str(status.get("message") or error.reason or "no message")
-    details = {"status": error.status}
-    match error.status:
-        case 400 | 422:
-            return InvalidInput(reason, f"{what}: {text}", details=details)
-        case 401:
-            return Refused(reason, f"{what}: the Kubernetes API does not know us.", cause=text, party="operator", details=details)
-        case 403:
-            return Refused(
-                reason, f"{what}: {text}", party="operator", hint="Grant the service account this right, or ask why not.", details=details
-            )
-        case 404:
-            return NotFound(reason, f"{what}: {text}", details=details)
-        case 409:
-            return Conflict(reason, f"{what}: {text}", details=details)
-        case 429 | 500 | 502 | 503 | 504 | 0 | None:
-            return Unavailable(reason, f"{what}: {text}", details=details)
-    return Internal(reason, f"{what}: HTTP {error.status}: {text}", details=details)

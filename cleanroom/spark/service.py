@@ -21,7 +21,8 @@ from cleanroom.errors import CleanRoomError, NotFound, Refused, Unavailable
 from cleanroom.settings import Settings
 from cleanroom.spark.application import build_application
 from cleanroom.spark.job import JobConfig
-from cleanroom.spark.kubernetes import KubernetesClient, StopSignal
+from cleanroom.spark.kubernetes import KubernetesClient
+from cleanroom.spark.kubernetes_stream import StopSignal
 from cleanroom.spark.outcome import KNOWN_STATES, FailureCode, JobStatus, Outcome, failed, outcome_of, waiting_reason
 from cleanroom.spark.policy import PodPolicies, pod_policies
 from cleanroom.spark.profile import PodProfile

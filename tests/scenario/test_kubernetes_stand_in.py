@@ -26,7 +26,8 @@ from kubernetes.client.exceptions import ApiException
 from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, NotFound, Refused, Unavailable
 from cleanroom.settings import KubernetesSettings
 from cleanroom.spark.application import GROUP, PLURAL, VERSION
-from cleanroom.spark.kubernetes import KubernetesClient, StopSignal
+from cleanroom.spark.kubernetes import KubernetesClient
+from cleanroom.spark.kubernetes_stream import StopSignal
 from cleanroom.spark.outcome import FailureCode, JobStatus, Outcome, outcome_of
 from cleanroom.spark.policy import POLICY_ANNOTATION
 from localcloud.kubernetes import KubernetesConfig, kubeconfig_path
