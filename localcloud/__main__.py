@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from cleanroom.errors import CleanRoomError
-from localcloud.supervisor import Supervisor, python, read_status, start_detached, stop_detached
+from localcloud.processes import Service
+from localcloud.supervisor import Step, Supervisor, python, read_status, start_detached, stop_detached
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -20,6 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     up.add_argument("--detach", action="store_true", help="go to the background once everything is ready")
     up.add_argument("--seconds", type=float, default=180.0, help="with --detach: how long to wait for everything (default: 180)")
     up.add_argument("--no-workers", action="store_true", help="start the services only; run workers with `cleanroom worker`")
+    up.add_argument("--propagation-seconds", type=float, default=0.0, help="how late new roles and federations take effect (default: 0)")
     down = commands.add_parser("down", help="stop everything")
     ps = commands.add_parser("ps", help="show what runs")
     for command in (up, down, ps):
@@ -38,14 +40,19 @@ def _up(arguments: argparse.Namespace) -> int:
     if arguments.detach:
         running = read_status(state)
         if running is None or running["status"] != "ready":
-            command = python("localcloud", "up", "--state", str(state), *(["--no-workers"] if arguments.no_workers else []))
+            options = ["--propagation-seconds", str(arguments.propagation_seconds), *(["--no-workers"] if arguments.no_workers else [])]
+            command = python("localcloud", "up", "--state", str(state), *options)
             running = start_detached(state, command, seconds=arguments.seconds, on_event=_say)
         _print(running, arguments.output)
         return 0
-    # Reading the topology makes keys and certificates; `down` and `ps` do without.
-    from localcloud.topology import LocalCloud
 
-    Supervisor(state, LocalCloud(state).items(workers=not arguments.no_workers), on_event=_say).run()
+    def plan() -> list[Service | Step]:
+        # `down`, `ps` and a refused `up` do without its many imports.
+        from localcloud.topology import LocalCloud
+
+        return LocalCloud(state, propagation_seconds=arguments.propagation_seconds).items(workers=not arguments.no_workers)
+
+    Supervisor(state, plan, on_event=_say).run()
     return 0
 
 

@@ -71,7 +71,10 @@ SERVICES = (FRONTEND, CLEAN_ROOM, SPARK_SERVICE)
 CONTOSSO_VAULT = Account("contosso", "vault", person=False)
 """As whom Contosso's vault asks ARM for roles."""
 
-ACCOUNTS = (*PEOPLE, *SERVICES, CONTOSSO_VAULT)
+CONTOSSO_STORAGE = Account("contosso", "storage", person=False)
+"""As whom Contosso's storage account asks ARM for roles."""
+
+ACCOUNTS = (*PEOPLE, *SERVICES, CONTOSSO_VAULT, CONTOSSO_STORAGE)
 SUBSCRIPTION_ID = derived_id("subscription", "contosso")
 
 
@@ -97,10 +100,10 @@ def principals(secret_folder: Path) -> tuple[Principal, ...]:
 
 
 def subscriptions() -> tuple[Subscription, ...]:
-    """Contosso's subscription. Its user owns it and manages keys and blobs; its vault may read role assignments."""
+    """Contosso's subscription. Its user owns it and manages keys and blobs; its vault and storage account may read role assignments."""
     roles = ("Owner", "Key Vault Crypto Officer", "Storage Blob Data Contributor")
     grants = [RoleGrant(object_id=CONTOSSO.object_id, role=role) for role in roles]
-    grants.append(RoleGrant(object_id=CONTOSSO_VAULT.object_id, role="Reader"))
+    grants += [RoleGrant(object_id=account.object_id, role="Reader") for account in (CONTOSSO_VAULT, CONTOSSO_STORAGE)]
     return (
         Subscription(
             id=SUBSCRIPTION_ID, tenant_id=CONTOSSO.tenant_id, name="Contosso", resource_groups=(RESOURCE_GROUP,), grants=tuple(grants)
@@ -108,6 +111,15 @@ def subscriptions() -> tuple[Subscription, ...]:
     )
 
 
-def resource_id(kind: str, name: str) -> str:
-    """ARM id of a resource of Contosso's, such as ``("Microsoft.KeyVault/vaults", "contosso")``."""
+def vault_id() -> str:
+    """ARM id of Contosso's key vault."""
+    return _resource_id("Microsoft.KeyVault/vaults", "contosso")
+
+
+def storage_account_id() -> str:
+    """ARM id of Contosso's storage account."""
+    return _resource_id("Microsoft.Storage/storageAccounts", "contosso")
+
+
+def _resource_id(kind: str, name: str) -> str:
     return f"/subscriptions/{SUBSCRIPTION_ID}/resourceGroups/{RESOURCE_GROUP}/providers/{kind}/{name}"

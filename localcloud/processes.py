@@ -16,7 +16,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Literal
+from urllib.parse import urlsplit
 
+import psutil
 from pydantic import BaseModel, ConfigDict, Field
 
 from cleanroom.errors import PreconditionFailed, TimedOut, Unavailable
@@ -54,7 +56,7 @@ class Service(BaseModel):
     cwd: Path | None = None
     ready: Ready
     url: str
-    """What clients connect to."""
+    """What clients connect to; a port in it must be the process's own before it counts as ready."""
     log: Path
     after: tuple[str, ...] = ()
     """Names of services that must be ready before."""
@@ -102,12 +104,27 @@ class RunningService:
         if code is not None:
             message = f"{service.name} ended with exit code {code} before it was ready."
             raise Unavailable("ServiceExited", message, cause=log_tail(service.log), hint=f"See {service.log}.", retryable=False)
-        if is_ready(service.ready):
+        if is_ready(service.ready) and self._listens():
             return True
         if time.monotonic() - self.started > service.seconds:
             message = f"{service.name} was not ready after {service.seconds:.0f} seconds."
             raise TimedOut("ServiceNotReady", message, cause=log_tail(service.log), hint=f"See {service.log}.")
         return False
+
+    def _listens(self) -> bool:
+        """Whether the port of the service's URL is this process's own: another server there would answer the check as well."""
+        port = urlsplit(self.service.url if "//" in self.service.url else f"//{self.service.url}").port
+        if port is None:
+            return True
+        try:
+            leader = psutil.Process(self.pid)
+            return any(
+                connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+                for process in (leader, *leader.children(recursive=True))
+                for connection in process.net_connections("tcp")
+            )
+        except psutil.NoSuchProcess:
+            return False
 
     def wait_ready(self) -> None:
         """Wait until the ready check holds; raises as :meth:`poll_ready`."""

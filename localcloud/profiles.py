@@ -9,6 +9,7 @@ import tomli_w
 
 from cleanroom.secret import write_secret_file
 from localcloud import companies
+from localcloud.cgs_auth import MEMBER_HEADER
 from localcloud.companies import CLEAN_ROOM, COLLABORATION, CONTOSSO, FRONTEND, LITWARE, PEOPLE, SPARK_SERVICE, Account
 
 if TYPE_CHECKING:
@@ -43,7 +44,9 @@ def profiles(cloud: LocalCloud) -> dict[str, Any]:
         "collaboration": COLLABORATION,
         "ca_file": path(cloud.authority.ca_file),
         "parties": {person.name: person.object_id for person in PEOPLE},
-        "storage_hosts": [url.removeprefix("https://") for url in (cloud.url("azurite"), cloud.s3_url, cloud.url("keyvault"), cloud.url("maa"))],
+        "storage_hosts": [
+            url.removeprefix("https://") for url in (cloud.url("blobaccess"), cloud.s3_url, cloud.url("keyvault"), cloud.url("maa"))
+        ],
         "temporal": {
             "config_file": "temporal.toml",
             "keyring_file": path(cloud.keyring_file),
@@ -73,10 +76,10 @@ def profiles(cloud: LocalCloud) -> dict[str, Any]:
     people[CONTOSSO.name]["azure"] = {
         "subscription_id": companies.SUBSCRIPTION_ID,
         "resource_group": companies.RESOURCE_GROUP,
-        "storage_account_url": f"{cloud.url('azurite')}/contosso",
-        "storage_account_id": companies.resource_id("Microsoft.Storage/storageAccounts", "contosso"),
+        "storage_account_url": f"{cloud.url('blobaccess')}/contosso",
+        "storage_account_id": companies.storage_account_id(),
         "key_vault_url": cloud.url("keyvault"),
-        "key_vault_id": companies.resource_id("Microsoft.KeyVault/vaults", "contosso"),
+        "key_vault_id": companies.vault_id(),
     }
     people[LITWARE.name]["secret_files"] = {"s3": path(cloud.connection_secret_file(LITWARE.name))}
     people[LITWARE.name]["s3"] = {"endpoint_url": cloud.s3_url, "region": "us-east-1", "bucket": "litware"}
@@ -95,4 +98,12 @@ def profiles(cloud: LocalCloud) -> dict[str, Any]:
             "kubernetes": {"kubeconfig": path(cloud.kubeconfig), "context": "localcloud"},
         },
     }
-    return {"default": default, "profile": people | services}
+    operator = {
+        "boundary": "collaborator",
+        "governance": {
+            "proxy_url": f"{cloud.url('cgs')}/cgs-client",
+            "member_token_file": path(cloud.member_token_file),
+            "member_token_header": MEMBER_HEADER,
+        },
+    }
+    return {"default": default, "profile": people | services | {"operator": operator}}

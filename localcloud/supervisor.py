@@ -72,32 +72,31 @@ class _Entry:
 
 @dataclass
 class Supervisor:
-    """Runs the items of a topology in this process until it is told to stop."""
+    """Runs the items of a topology in this process until it is told to stop.
+
+    ``plan`` is asked for the items when the state folder is ours alone, because making a plan may write there.
+    """
 
     state: Path
-    items: Sequence[Service | Step]
+    plan: Callable[[], Sequence[Service | Step]]
     on_event: Callable[[str], None] = lambda text: None
     _entries: dict[str, _Entry] = field(init=False, default_factory=dict)
     _stop: threading.Event = field(init=False, default_factory=threading.Event)
     _status: str = field(init=False, default="starting")
     _error: dict[str, Any] | None = field(init=False, default=None)
 
-    def __post_init__(self) -> None:
-        self._entries = {item.name: _Entry(item) for item in self.items}
-        unknown = {name for item in self.items for name in item.after} - self._entries.keys()
-        if unknown or len(self._entries) != len(self.items):
-            raise Internal("TopologyInvalid", f"services: unknown dependencies {sorted(unknown)}, or a name twice.")
-
     def run(self) -> None:
         """Start everything, stay until SIGINT or SIGTERM, stop everything.
 
         Raises:
             Conflict: ``AlreadyRunning`` when another supervisor holds the state folder.
+            Internal: ``TopologyInvalid`` when dependencies are unknown or go in a circle.
             CleanRoomError: why a service or step could not start; whatever had started has been stopped.
         """
         self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         with _lock(self.state), self._signals():
             try:
+                self._make_entries(self.plan())
                 self._start_all()
                 if not self._stop.is_set():
                     self._report("ready")
@@ -111,6 +110,12 @@ class Supervisor:
     def stop(self) -> None:
         """Ask :meth:`run` to end; safe from a signal handler or another thread."""
         self._stop.set()
+
+    def _make_entries(self, items: Sequence[Service | Step]) -> None:
+        self._entries = {item.name: _Entry(item) for item in items}
+        unknown = {name for item in items for name in item.after} - self._entries.keys()
+        if unknown or len(self._entries) != len(items):
+            raise Internal("TopologyInvalid", f"services: unknown dependencies {sorted(unknown)}, or a name twice.")
 
     def _start_all(self) -> None:
         self._report("starting")

@@ -12,7 +12,6 @@ import base64
 import hashlib
 import json
 import secrets
-import socket
 import ssl
 from collections.abc import Sequence
 from functools import cached_property
@@ -28,10 +27,11 @@ from cleanroom.spark.rego import PAUSE, ContainerRule, EnvRule, render
 from cleanroom.temporal.attributes import ALL as SEARCH_ATTRIBUTES
 from cleanroom.temporal.keyring import Keyring
 from localcloud import azurite, companies, seaweedfs, temporal_server
+from localcloud.blobaccess import BlobAccessConfig, StorageAccount
 from localcloud.cgs import CgsConfig
 from localcloud.cgs_auth import IssuerConfig, MemberConfig
 from localcloud.cgs_bootstrap import User, bootstrap
-from localcloud.companies import CLEAN_ROOM, COLLABORATION, CONTOSSO, CONTOSSO_VAULT, PEOPLE, SERVICES, Account
+from localcloud.companies import CLEAN_ROOM, COLLABORATION, CONTOSSO, CONTOSSO_STORAGE, CONTOSSO_VAULT, PEOPLE, SERVICES, Account
 from localcloud.entra import EntraConfig
 from localcloud.keyvault import KeyVaultConfig
 from localcloud.keyvault_auth import ArmRoles, TokenIssuer
@@ -39,14 +39,15 @@ from localcloud.keyvault_release import AttestationIssuer
 from localcloud.kubernetes import KubernetesConfig, kubeconfig_path
 from localcloud.kubernetes_image import LocalImage, build_sparkapp_image
 from localcloud.maa import MaaConfig
-from localcloud.processes import Ready, Service, free_ports
+from localcloud.ports import stable_ports
+from localcloud.processes import Ready, Service
 from localcloud.profiles import write_profiles
 from localcloud.serving import StandInConfig
 from localcloud.snp import DevelopmentHardware
 from localcloud.supervisor import Step, python, write_json
 from localcloud.tls import LocalAuthority, ServerCertificate
 
-STAND_INS = ("entra", "snp", "maa", "keyvault", "cgs", "kubernetes")
+STAND_INS = ("entra", "snp", "maa", "keyvault", "cgs", "kubernetes", "blobaccess")
 _PREFERRED_PORTS = {"temporal": 7233, "temporal-ui": 8233, "codec": 8234}
 _OTHER_PORTS = ("temporal-http", "temporal-metrics", "azurite", *(f"seaweedfs-{i}" for i in range(seaweedfs.PORTS)), *STAND_INS)
 GUESTS = ("clean-room", "spark-service")
@@ -55,13 +56,18 @@ S3_REGION = "us-east-1"
 
 
 class LocalCloud:
-    """The collaboration below ``state``; :meth:`items` is what the supervisor runs."""
+    """The collaboration below ``state``; :meth:`items` is what the supervisor runs.
 
-    def __init__(self, state: Path) -> None:
+    Args:
+        propagation_seconds: How late role assignments and federated credentials become effective, as they do in Azure.
+    """
+
+    def __init__(self, state: Path, *, propagation_seconds: float = 0) -> None:
         self.state = state
+        self._propagation_seconds = propagation_seconds
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.authority = LocalAuthority(state / "tls")
-        self.ports = _ports(state / "ports.json")
+        self.ports = stable_ports(state / "ports.json", preferred=_PREFERRED_PORTS, others=_OTHER_PORTS)
         self.config_file = state / "cleanroom.toml"
 
     # Places
@@ -89,6 +95,11 @@ class LocalCloud:
     @property
     def codec_token_file(self) -> Path:
         return self.state / "secrets/codec-token"
+
+    @property
+    def member_token_file(self) -> Path:
+        """Token of the consortium's member."""
+        return self._token_file("cgs-member")
 
     @property
     def guests_file(self) -> Path:
@@ -180,22 +191,28 @@ class LocalCloud:
                 subscriptions=companies.subscriptions(),
                 authority=entra,
                 issuer_ca_file=ca,
+                propagation_seconds=self._propagation_seconds,
             ),
             "maa": MaaConfig(**self._common("maa"), amd_roots=False, trust_files=(self.hardware.trust_file,), issuer=maa),
             "keyvault": KeyVaultConfig(
                 **self._common("keyvault"),
                 authority_url=contosso_issuer,
                 issuers=(TokenIssuer(issuer=f"{contosso_issuer}/v2.0", jwks_uri=f"{contosso_issuer}/discovery/v2.0/keys", ca_file=ca),),
-                arm=ArmRoles(
-                    url=entra,
-                    vault_id=companies.resource_id("Microsoft.KeyVault/vaults", "contosso"),
-                    token_url=f"{contosso_issuer}/oauth2/v2.0/token",
-                    client_id=CONTOSSO_VAULT.client_id,
-                    client_secret_file=self.secret_file(CONTOSSO_VAULT),
-                    ca_file=ca,
-                ),
+                arm=self._roles_of(companies.vault_id(), CONTOSSO_VAULT),
                 attestation=(AttestationIssuer(authority=maa, ca_file=ca),),
                 release_authority=self.authority.folder,
+            ),
+            "blobaccess": BlobAccessConfig(
+                **self._common("blobaccess"),
+                azurite_url=self.url("azurite"),
+                azurite_ca_file=ca,
+                accounts={
+                    "contosso": StorageAccount(
+                        tenant_id=CONTOSSO.tenant_id,
+                        jwks_uri=f"{contosso_issuer}/discovery/v2.0/keys",
+                        roles=self._roles_of(companies.storage_account_id(), CONTOSSO_STORAGE),
+                    )
+                },
             ),
             "cgs": CgsConfig(
                 **self._common("cgs"),
@@ -221,6 +238,17 @@ class LocalCloud:
             ),
             "snp": StandInConfig(**self._common("snp")),
         }
+
+    def _roles_of(self, resource_id: str, service: Account) -> ArmRoles:
+        """How ``service`` asks ARM for the role assignments on its own resource."""
+        return ArmRoles(
+            url=self.url("entra"),
+            vault_id=resource_id,
+            token_url=f"{self.url('entra')}/{service.tenant_id}/oauth2/v2.0/token",
+            client_id=service.client_id,
+            client_secret_file=self.secret_file(service),
+            ca_file=self.authority.ca_file,
+        )
 
     def _common(self, name: str) -> dict[str, Any]:
         tls = self._tls(name)
@@ -367,23 +395,3 @@ class LocalCloud:
 def _temporal_type(key: Any) -> str:
     """``KEYWORD_LIST`` as the command line spells it: ``KeywordList``."""
     return str(key.indexed_value_type.name).title().replace("_", "")
-
-
-def _ports(file: Path) -> dict[str, int]:
-    """Ports by name: the usual ones of Temporal where nobody has them, else free ones; chosen once, then kept."""
-    ports: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
-    preferred = {name: port for name, port in _PREFERRED_PORTS.items() if name not in ports and _is_free(port)}
-    ports |= preferred
-    missing = [name for name in (*_PREFERRED_PORTS, *_OTHER_PORTS) if name not in ports]
-    ports |= dict(zip(missing, free_ports(len(missing)), strict=True))
-    write_json(file, ports)
-    return ports
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
+from unittest.mock import ANY
 
 import psutil
 import pytest
 
 from cleanroom.errors import Conflict, Internal, NotFound, TimedOut, Unavailable
 from localcloud import temporal_server
+from localcloud.ports import stable_ports
 from localcloud.processes import Ready, RunningService, Service, free_ports, running
 from localcloud.supervisor import Step, Supervisor, read_status, start_detached, stop_detached
 
@@ -86,6 +89,12 @@ class TestProcesses:
         with pytest.raises(TimedOut, match="ServiceNotReady"), running([broken(tmp_path, "import time; time.sleep(600)", seconds=0.5)]):
             pytest.fail("became ready")
 
+    def test_somebody_elses_server_on_the_port_is_not_ours(self, tmp_path: Path):
+        other = listener(tmp_path, "other")
+        slow = broken(tmp_path, "import time; time.sleep(1); raise SystemExit('address in use')", url=other.url, ready=other.ready)
+        with running([other]), pytest.raises(Unavailable, match="ServiceExited"), running([slow]):
+            pytest.fail("became ready")
+
     def test_environment_is_not_in_the_repr(self, tmp_path: Path):
         service = listener(tmp_path).model_copy(update={"env": {"KEY": "hunter2"}})
         assert "hunter2" not in repr(service)
@@ -94,13 +103,33 @@ class TestProcesses:
         assert len(set(free_ports(50))) == 50
 
 
+def test_ports_are_kept_and_avoid_who_is_there(tmp_path: Path):
+    file = tmp_path / "ports.json"
+    wanted, taken = free_ports(2)
+    with socket.socket() as somebody:
+        somebody.bind(("127.0.0.1", taken))
+        somebody.listen()
+        first = stable_ports(file, preferred={"ui": wanted, "api": taken}, others=["a", "b"])
+    assert first["ui"] == wanted
+    assert first["api"] != taken
+    assert len(set(first.values())) == 4
+    assert stable_ports(file, preferred={"ui": wanted, "api": taken}, others=["a", "b"]) == first
+    assert stable_ports(file, preferred={"ui": wanted, "api": taken}, others=["a", "b", "c"]) | first == first | {"c": ANY}
+    with socket.socket() as somebody:
+        somebody.bind(("127.0.0.1", wanted))
+        somebody.listen()
+        moved = stable_ports(file, preferred={"ui": wanted, "api": taken}, others=["a", "b"])
+    assert moved["ui"] != wanted
+    assert (moved["a"], moved["b"]) == (first["a"], first["b"])
+
+
 class TestSupervisor:
     def test_order_status_and_stop(self, tmp_path: Path):
         events: list[str] = []
         seen: list[bool] = []
         first, last = listener(tmp_path, "first"), listener(tmp_path, "last", after=("set-up",))
         step = Step("set-up", lambda: seen.append(not (tmp_path / "last.log").exists()), after=("first",))
-        supervisor = Supervisor(tmp_path, [last, step, first], on_event=events.append)
+        supervisor = Supervisor(tmp_path, lambda: [last, step, first], on_event=events.append)
         thread = threading.Thread(target=supervisor.run)
         thread.start()
         try:
@@ -116,7 +145,8 @@ class TestSupervisor:
         assert read_status(tmp_path)["status"] == "stopped"
 
     def test_what_ends_is_shown_and_not_restarted(self, tmp_path: Path):
-        supervisor = Supervisor(tmp_path, [listener(tmp_path)])
+        web = listener(tmp_path)
+        supervisor = Supervisor(tmp_path, lambda: [web])
         thread = threading.Thread(target=supervisor.run)
         thread.start()
         try:
@@ -132,7 +162,7 @@ class TestSupervisor:
     def test_one_failure_stops_what_had_started(self, tmp_path: Path):
         bad = broken(tmp_path, "raise SystemExit(4)").model_copy(update={"after": ("web",)})
         with pytest.raises(Unavailable, match="ServiceExited"):
-            Supervisor(tmp_path, [listener(tmp_path), bad]).run()
+            Supervisor(tmp_path, lambda: [listener(tmp_path), bad]).run()
         status = read_status(tmp_path)
         assert status["status"] == "failed"
         assert status["error"]["code"] == "ServiceExited"
@@ -143,23 +173,24 @@ class TestSupervisor:
             raise NotFound("NoUser", "There is no user.")
 
         with pytest.raises(NotFound):
-            Supervisor(tmp_path, [listener(tmp_path), Step("set-up", fail, after=("web",))]).run()
+            Supervisor(tmp_path, lambda: [listener(tmp_path), Step("set-up", fail, after=("web",))]).run()
         assert all(gone(s["pid"]) for s in read_status(tmp_path)["services"] if s["pid"])
 
     def test_topologies_that_cannot_start(self, tmp_path: Path):
         with pytest.raises(Internal, match="unknown dependencies"):
-            Supervisor(tmp_path, [listener(tmp_path, after=("nobody",))])
+            Supervisor(tmp_path, lambda: [listener(tmp_path, after=("nobody",))]).run()
         with pytest.raises(Internal, match="wait for each other"):
-            Supervisor(tmp_path, [listener(tmp_path, "a", after=("b",)), listener(tmp_path, "b", after=("a",))]).run()
+            Supervisor(tmp_path, lambda: [listener(tmp_path, "a", after=("b",)), listener(tmp_path, "b", after=("a",))]).run()
 
     def test_only_one_a_state_folder(self, tmp_path: Path):
-        supervisor = Supervisor(tmp_path, [listener(tmp_path)])
+        web = listener(tmp_path)
+        supervisor = Supervisor(tmp_path, lambda: [web])
         thread = threading.Thread(target=supervisor.run)
         thread.start()
         try:
             until(lambda: (read_status(tmp_path) or {}).get("status") == "ready")
             with pytest.raises(Conflict, match="AlreadyRunning"):
-                Supervisor(tmp_path, [listener(tmp_path, "other")]).run()
+                Supervisor(tmp_path, lambda: [listener(tmp_path, "other")]).run()
             assert read_status(tmp_path)["services"][0]["name"] == "web"
         finally:
             supervisor.stop()
@@ -169,11 +200,12 @@ class TestSupervisor:
 SCRIPT = """
 import sys
 from pathlib import Path
+from localcloud.ports import stable_ports
 from localcloud.processes import Service
 from localcloud.supervisor import Supervisor
 state = Path(sys.argv[1])
 services = [Service.model_validate_json(text) for text in sys.argv[2:]]
-Supervisor(state, services, on_event=lambda text: print(text, flush=True)).run()
+Supervisor(state, lambda: services, on_event=lambda text: print(text, flush=True)).run()
 """
 
 
