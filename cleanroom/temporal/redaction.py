@@ -28,8 +28,10 @@ _SECRET_ASSIGNMENT = re.compile(
     r"(?:access|refresh|id|session|security)[_-]?token|connectionstring|x-amz-(?:signature|credential)|\A(?:sig|kek|dek)\Z"
 )
 _SECRET_NAME = re.compile(
-    r"(?i)(^|[_-])(secret|password|passwd|pwd|token|assertion|credential|credentials|dek|kek|private_?key|account_?key|connection_?string)$"
+    r"(?:^|[_-]|(?<=[a-z0-9])(?=[A-Z]))"
+    r"(?i:secret|password|passwd|pwd|token|assertion|credentials?|dek|kek|private_?key|account_?key|connection_?string)$"
 )
+"""Names of values, in snake_case, kebab-case or camelCase, that are not told."""
 
 
 def redact(text: str, limit: int = MAX_TEXT) -> str:

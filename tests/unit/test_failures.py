@@ -323,9 +323,19 @@ class TestRedaction:
         for _ in range(30):
             nested = [nested]
         value = redact_details(
-            {"digest": "d", "clientSecret": "s", "client_secret": "SECRETSECRET", "b": b"xyz", "n": nested, "token": "SECRETSECRET"}
+            {
+                "digest": "d",
+                "clientSecret": "SECRETSECRET",
+                "privateKey": "SECRETSECRET",
+                "secretName": "contosso-dek",
+                "client_secret": "SECRETSECRET",
+                "b": b"xyz",
+                "n": nested,
+                "token": "SECRETSECRET",
+            }
         )
         assert value["digest"] == "d"
+        assert value["secretName"] == "contosso-dek"
         assert "SECRETSECRET" not in str(value)
         assert value["b"] == "<3 bytes>"
         assert len(str(value["n"])) < 40
