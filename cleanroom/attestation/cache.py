@@ -41,5 +41,15 @@ class VerifiedCache(Generic[T]):
             while len(self._values) > self._size:
                 self._values.popitem(last=False)
 
+    def forget(self, key: bytes) -> None:
+        """Drop one entry, if it is there."""
+        with self._lock:
+            self._values.pop(key, None)
+
+    def clear(self) -> None:
+        """Drop all entries."""
+        with self._lock:
+            self._values.clear()
+
     def __len__(self) -> int:
         return len(self._values)

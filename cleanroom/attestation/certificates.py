@@ -6,7 +6,6 @@ with the signature parameters that AMD fixes. Source: AMD 57230 (VCEK certificat
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -23,16 +22,14 @@ from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import NameOID
 
 from cleanroom.attestation.checks import Check, Checklist
-from cleanroom.attestation.evidence import strict_base64
+from cleanroom.attestation.endorsements import chain_malformed
+from cleanroom.attestation.endorsements import read_endorsements as read_endorsements  # also found here by readers of chains
 from cleanroom.attestation.products import Product, Tcb, product_from_name
 from cleanroom.attestation.reasons import AttestationRejected, Reason, hostile
 from cleanroom.attestation.trust import TrustedRoot, TrustStore, spki_sha256
 
 # AMD's leaves carry serial number 0, of which cryptography warns at every load; nothing here can change AMD's certificates.
 warnings.filterwarnings("ignore", message="Parsed a serial number which wasn't positive", category=CryptographyDeprecationWarning)
-
-MAX_ENDORSEMENTS: Final = 64 * 1024
-"""Bytes of endorsement text that are looked at; three real certificates take 6 KiB."""
 
 PSS_OID: Final = "1.2.840.113549.1.1.10"
 AMD_PSS: Final = padding.PSS(mgf=padding.MGF1(hashes.SHA384()), salt_length=48)
@@ -43,9 +40,6 @@ _OID_SPL: Final = {"bootloader": f"{_AMD}.3.1", "tee": f"{_AMD}.3.2", "snp": f"{
 _OID_FMC_SPL: Final = f"{_AMD}.3.9"
 _OID_HW_ID: Final = f"{_AMD}.4"
 _OID_CSP_ID: Final = f"{_AMD}.5"
-
-_BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
-_END: Final = b"-----END CERTIFICATE-----"
 
 
 class LeafKind(StrEnum):
@@ -94,68 +88,37 @@ class ExaminedChain:
     chain: VerifiedChain
 
 
-def read_endorsements(text: bytes | str) -> list[bytes]:
-    """The DER certificates in an endorsements blob, in the order in which they stand.
-
-    Accepts PEM text, the JSON of Azure's THIM service (``vcekCert`` and ``certificateChain``), and base64 of either. Split on the PEM
-    markers, since Azure joins its PEMs without a newline at the seam.
-
-    Raises:
-        AttestationRejected: ``CertificateChainMalformed``.
-    """
-    data = text.encode("utf-8", "replace") if isinstance(text, str) else text
-    if len(data) > MAX_ENDORSEMENTS:
-        raise _malformed(f"The endorsements have {len(data)} bytes, more than {MAX_ENDORSEMENTS}.", f"{len(data)} bytes")
-    for _ in range(3):  # base64 may be wrapped once more by a transport
-        stripped = data.strip()
-        if stripped.startswith(b"{"):
-            data = _pem_of_thim(stripped)
-        if b"-----BEGIN" in data:
-            return _split_pem(data)
-        try:
-            data = strict_base64(stripped)
-        except ValueError:
-            break
-    raise _malformed("The endorsements hold no certificate: neither PEM, nor THIM JSON, nor base64 of either.", "no certificate")
-
-
-def _split_pem(data: bytes) -> list[bytes]:
-    blocks = data.split(_BEGIN)[1:]
-    if len(blocks) != data.count(b"-----BEGIN"):
-        raise _malformed("The endorsements hold a PEM block that is no certificate.", "another PEM block")
-    ders = []
-    for block in blocks:
-        content, end, _ = block.partition(_END)
-        with hostile(Reason.CHAIN_MALFORMED, "PEM certificate"):
-            if not end:
-                raise ValueError("no end marker")
-            ders.append(strict_base64(content))
-    return ders
-
-
-def _pem_of_thim(data: bytes) -> bytes:
-    with hostile(Reason.CHAIN_MALFORMED, "THIM certificate JSON"):
-        value = json.loads(data)
-        return f"{value['vcekCert']}\n{value['certificateChain']}".encode()
-
-
-def _malformed(message: str, actual: str) -> AttestationRejected:
-    return AttestationRejected(
-        Reason.CHAIN_MALFORMED, message, expected="three certificates: leaf, intermediate and root, in any order", actual=actual
-    )
-
-
 class _Named:
-    """A certificate with its names read once: cryptography builds them anew at every access."""
+    """A certificate with what the checks read more than once: cryptography builds or copies each of these anew at every access."""
 
-    __slots__ = ("certificate", "cn", "der", "issuer", "subject")
+    __slots__ = ("body", "certificate", "cn", "der", "issuer", "signature", "subject")
 
     def __init__(self, der: bytes) -> None:
         self.der = der
         self.certificate = x509.load_der_x509_certificate(der)
-        self.subject = self.certificate.subject
-        self.issuer = self.certificate.issuer
-        self.cn = _common_name(self.subject)
+        self.body = self.certificate.tbs_certificate_bytes
+        self.signature = self.certificate.signature
+        self.issuer, self.subject = _raw_names(self.body)
+        self.cn = _common_name(self.certificate.subject)
+
+
+def _raw_names(body: bytes) -> tuple[bytes, bytes]:
+    """DER of issuer and subject in a signed body that parsed as a certificate: fields 4 and 6 (RFC 5280 4.1); compared byte by byte."""
+    fields, place = [], _contents(body, 0)[0]
+    for _ in range(6):
+        end = _contents(body, place)[1]
+        fields.append(body[place:end])
+        place = end
+    return fields[3], fields[5]
+
+
+def _contents(der: bytes, place: int) -> tuple[int, int]:
+    """Where the contents of the DER value at ``place`` start and end."""
+    length, start = der[place + 1], place + 2
+    if length >= 0x80:
+        octets = length & 0x7F
+        length, start = int.from_bytes(der[start : start + octets], "big"), start + octets
+    return start, start + length
 
 
 def examine_chain(ders: Sequence[bytes], trust: TrustStore, checklist: Checklist) -> VerifiedChain:
@@ -172,7 +135,7 @@ def examine_chain(ders: Sequence[bytes], trust: TrustStore, checklist: Checklist
         expected="a root key that is pinned and has signed itself",
         show=lambda found: f"{'development' if found.development else 'AMD'} {found.product} {found.spki_sha256[:16]}…",
     )
-    links = [(child, _signed_by(child, parent)) for child, parent in ((intermediate, root), (leaf, intermediate))]
+    links = [(child, _link_verifies(child, parent, trust)) for child, parent in ((intermediate, root), (leaf, intermediate))]
     checklist.require(
         "chain-signatures",
         all(verifies for _, verifies in links),
@@ -222,7 +185,7 @@ def _names(chain: Iterable[_Named]) -> str:
 
 def _assign_roles(ders: Sequence[bytes]) -> tuple[_Named, _Named, _Named]:
     if len(ders) != 3:
-        raise _malformed(f"The endorsements hold {len(ders)} certificates; exactly three are needed.", f"{len(ders)} certificates")
+        raise chain_malformed(f"The endorsements hold {len(ders)} certificates; exactly three are needed.", f"{len(ders)} certificates")
     with hostile(Reason.CHAIN_MALFORMED, "certificate"):
         certificates = [_named(der) for der in ders]
         roots = [each for each in certificates if each.subject == each.issuer]
@@ -231,15 +194,15 @@ def _assign_roles(ders: Sequence[bytes]) -> tuple[_Named, _Named, _Named]:
             for leaf, intermediate in (others, others[::-1]):
                 if leaf.issuer == intermediate.subject and intermediate.issuer == roots[0].subject:
                     return leaf, intermediate, roots[0]
-        actual = ", ".join(f"{each.cn} issued by {_common_name(each.issuer)}" for each in certificates)
-    raise _malformed("The three certificates do not link: each one's issuer must be the next one's subject.", actual)
+        actual = ", ".join(f"{each.cn} issued by {_common_name(each.certificate.issuer)}" for each in certificates)
+    raise chain_malformed("The three certificates do not link: each one's issuer must be the next one's subject.", actual)
 
 
 def _trusted_root(root: _Named, trust: TrustStore) -> TrustedRoot:
     with hostile(Reason.ROOT_NOT_TRUSTED, "root certificate's key"):
         fingerprint = spki_sha256(root.certificate)
     found = trust.root(fingerprint)
-    if found is None or not _signed_by(root, root):
+    if found is None or not _link_verifies(root, root, trust):
         raise AttestationRejected(
             Reason.ROOT_NOT_TRUSTED,
             f"The root {root.cn} is not trusted: its key is not among the pinned ones, or it has not signed its own certificate.",
@@ -249,30 +212,40 @@ def _trusted_root(root: _Named, trust: TrustStore) -> TrustedRoot:
     return found
 
 
+def _link_verifies(child: _Named, parent: _Named, trust: TrustStore) -> bool:
+    """:func:`_signed_by`, remembered in the trust store: every chip of a product brings the same root and intermediate."""
+    key = trust.links.key(child.der + parent.der)
+    if trust.links.get(key):
+        return True
+    verifies = _signed_by(child, parent)
+    if verifies:
+        trust.links.put(key, True)
+    return verifies
+
+
 def _signed_by(child: _Named, parent: _Named) -> bool:
     """RSASSA-PSS with SHA-384, MGF1-SHA-384 and a salt of 48 bytes: fixed by AMD, so never read from the certificate."""
-    signed = child.certificate
     try:
         key = parent.certificate.public_key()
-        if not isinstance(key, rsa.RSAPublicKey) or signed.signature_algorithm_oid.dotted_string != PSS_OID:
+        if not isinstance(key, rsa.RSAPublicKey) or child.certificate.signature_algorithm_oid.dotted_string != PSS_OID:
             return False
-        key.verify(signed.signature, signed.tbs_certificate_bytes, AMD_PSS, hashes.SHA384())
-        return _nothing_unsigned(child.der, signed.tbs_certificate_bytes, signed.signature)
+        key.verify(child.signature, child.body, AMD_PSS, hashes.SHA384())
+        return _nothing_unsigned(child)
     except (InvalidSignature, ValueError, TypeError):
         return False
     except Exception:  # an unsupported key type of a crafted certificate: no signature of ours
         return False
 
 
-def _nothing_unsigned(der: bytes, body: bytes, signature: bytes) -> bool:
+def _nothing_unsigned(named: _Named) -> bool:
     """Whether a certificate is its signed body, the signature algorithm as the body states it, the signature, and no other bit.
 
     RFC 5280 4.1.1.2 asks that the algorithm outside equals the one inside; it is the one part of a certificate that nothing signs.
     """
     framing = 4  # tag, 82 and two length octets: certificate and RSA signature both have 256 bytes or more, and less than 64 KiB
-    algorithm = der[framing + len(body) : len(der) - len(signature) - framing - 1]
-    rest = body + algorithm + b"\x03\x82" + (len(signature) + 1).to_bytes(2, "big") + b"\0" + signature
-    return algorithm in body and der == b"\x30\x82" + len(rest).to_bytes(2, "big") + rest
+    algorithm = named.der[framing + len(named.body) : len(named.der) - len(named.signature) - framing - 1]
+    rest = named.body + algorithm + b"\x03\x82" + (len(named.signature) + 1).to_bytes(2, "big") + b"\0" + named.signature
+    return algorithm in named.body and named.der == b"\x30\x82" + len(rest).to_bytes(2, "big") + rest
 
 
 def _leaf_kind(leaf: _Named, intermediate: _Named, root: _Named, product: Product) -> LeafKind:
@@ -281,9 +254,9 @@ def _leaf_kind(leaf: _Named, intermediate: _Named, root: _Named, product: Produc
             if (leaf.cn, intermediate.cn, root.cn) == (f"SEV-{kind}", issuer, f"ARK-{product}"):
                 break
         else:
-            raise _malformed("The certificates' names do not fit together.", _names((leaf, intermediate, root)))
+            raise chain_malformed("The certificates' names do not fit together.", _names((leaf, intermediate, root)))
         if not _is_ca(root) or not _is_ca(intermediate) or _is_ca(leaf):
-            raise _malformed("Root and intermediate must be certificate authorities, and the leaf must not be one.", "other CA flags")
+            raise chain_malformed("Root and intermediate must be certificate authorities, and the leaf must not be one.", "other CA flags")
     return kind
 
 
@@ -299,7 +272,7 @@ def _read_leaf(leaf: _Named, intermediate: _Named, root: _Named, trusted: Truste
     with hostile(Reason.CHAIN_MALFORMED, "leaf certificate"):
         key = leaf.certificate.public_key()
         if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
-            raise _malformed("The leaf's key is not a P-384 key.", type(key).__name__)
+            raise chain_malformed("The leaf's key is not a P-384 key.", type(key).__name__)
         values = {
             each.oid.dotted_string: each.value.value
             for each in leaf.certificate.extensions
@@ -338,7 +311,7 @@ def _read_leaf(leaf: _Named, intermediate: _Named, root: _Named, trusted: Truste
             # Not the leaf's: it is 0 on every AMD leaf, and reading it warns.
             intermediate_serial=intermediate.certificate.serial_number,
             root_serial=root.certificate.serial_number,
-            root_subject=root.subject,
+            root_subject=root.certificate.subject,
             root_key=root_key,
         )
 
@@ -347,18 +320,18 @@ def _spl(values: dict[str, bytes], oid: str) -> int:
     """A security version number: a DER INTEGER of 0 to 255. Values from 128 on take two content octets."""
     raw = values.get(oid)
     if raw is None:
-        raise _malformed(f"The leaf certificate lacks the extension {oid}.", "absent")
+        raise chain_malformed(f"The leaf certificate lacks the extension {oid}.", "absent")
     well_formed = len(raw) == 3 and raw[:2] == b"\x02\x01" and raw[2] < 0x80
     well_formed_high = len(raw) == 4 and raw[:3] == b"\x02\x02\x00" and raw[3] >= 0x80
     if not well_formed and not well_formed_high:
-        raise _malformed(f"The extension {oid} is not a DER INTEGER of 0 to 255.", raw[:16].hex())
+        raise chain_malformed(f"The extension {oid} is not a DER INTEGER of 0 to 255.", raw[:16].hex())
     return raw[-1]
 
 
 def _ia5(values: dict[str, bytes], oid: str, name: str) -> str:
     raw = values.get(oid)
     if raw is None or len(raw) < 3 or raw[0] != 0x16 or raw[1] >= 0x80 or raw[1] != len(raw) - 2:
-        raise _malformed(f"The leaf certificate's {name} is absent or no IA5String.", "absent" if raw is None else raw[:16].hex())
+        raise chain_malformed(f"The leaf certificate's {name} is absent or no IA5String.", "absent" if raw is None else raw[:16].hex())
     return raw[2:].decode("ascii")
 
 
@@ -367,7 +340,9 @@ def _hw_id(raw: bytes | None, product: Product) -> bytes:
     if raw is not None and len(raw) == length + 2 and raw[:2] == bytes((0x04, length)):
         raw = raw[2:]  # wrapped in an OCTET STRING, which AMD's own certificates are not
     if raw is None or len(raw) != length:
-        raise _malformed(f"The leaf certificate's hwID must have {length} bytes on {product}.", f"{len(raw)} bytes" if raw else "absent")
+        raise chain_malformed(
+            f"The leaf certificate's hwID must have {length} bytes on {product}.", f"{len(raw)} bytes" if raw else "absent"
+        )
     return raw
 
 

@@ -17,8 +17,8 @@ from typing import Annotated, Any, Final
 from cryptography.hazmat.primitives.asymmetric import rsa
 from pydantic import BaseModel, ConfigDict, Field
 
-from cleanroom.attestation.certificates import MAX_ENDORSEMENTS
 from cleanroom.attestation.checks import Checklist, Stop
+from cleanroom.attestation.endorsements import MAX_ENDORSEMENTS
 from cleanroom.attestation.evidence import REPORT_DATA_SIZE, AttestationEvidence, decode_base64, report_data_for
 from cleanroom.attestation.reasons import AttestationRejected, Reason, hostile
 from cleanroom.attestation.report import REPORT_SIZE

@@ -83,6 +83,7 @@ class TrustStore:
     def __init__(self, roots: Iterable[TrustedRoot], uvm: Iterable[UvmIssuer] = ()) -> None:
         self._roots = {root.spki_sha256: root for root in roots}
         self._uvm = tuple(uvm)
+        self.links: VerifiedCache[bool] = VerifiedCache(64)
         self.chains: VerifiedCache[ExaminedChain] = VerifiedCache(256)
         self.endorsements: VerifiedCache[UvmEndorsement] = VerifiedCache(64)
 

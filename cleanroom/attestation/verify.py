@@ -16,8 +16,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from cleanroom.attestation.certificates import ExaminedChain, LeafKind, VerifiedChain, examine_chain, read_endorsements
+from cleanroom.attestation.certificates import ExaminedChain, LeafKind, VerifiedChain, examine_chain
 from cleanroom.attestation.checks import Checklist, Stop
+from cleanroom.attestation.endorsements import read_endorsements
 from cleanroom.attestation.evidence import AttestationEvidence, decode_base64
 from cleanroom.attestation.policy import check_bindings, check_guest_policy, check_platform, check_uvm, one_of
 from cleanroom.attestation.products import Product, decode_tcb, product_from_cpuid, tcb_text
@@ -212,7 +213,8 @@ def _check_certificates_now(
 
 
 def _moment(at: datetime) -> str:
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """An instant in UTC as text."""
+    return f"{at.replace(microsecond=0, tzinfo=None).isoformat()}Z"
 
 
 # C. Report against certificate

@@ -32,9 +32,10 @@ from cleanroom.attestation import (
     verify_cvm_evidence,
     verify_evidence,
 )
-from cleanroom.attestation.certificates import examine_chain, read_endorsements
+from cleanroom.attestation.certificates import examine_chain
 from cleanroom.attestation.checks import Checklist
 from cleanroom.attestation.cvm import CvmParts
+from cleanroom.attestation.endorsements import read_endorsements
 from cleanroom.attestation.revocation import check_revocation
 from cleanroom.attestation.tpm import parse_quote
 from cleanroom.attestation.trust import spki_sha256

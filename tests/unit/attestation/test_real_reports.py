@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cleanroom.attestation import AttestationEvidence, Expectations, TrustStore, Verdict, host_data_for, report_data_for, verify_evidence
-from cleanroom.attestation.certificates import read_endorsements
+from cleanroom.attestation.endorsements import read_endorsements
 from cleanroom.attestation.report import REPORT_SIZE, SIGNED_SIZE
 from tests.unit.attestation.conftest import NOW, reasons, vector_ids
 

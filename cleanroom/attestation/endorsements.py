@@ -1,0 +1,67 @@
+"""Find the certificates in what attesters send as "endorsements"."""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+from cleanroom.attestation.evidence import strict_base64
+from cleanroom.attestation.reasons import AttestationRejected, Reason, hostile
+
+MAX_ENDORSEMENTS: Final = 64 * 1024
+"""Bytes of endorsement text that are looked at; three real certificates take 6 KiB."""
+
+_BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
+_END: Final = b"-----END CERTIFICATE-----"
+
+
+def read_endorsements(text: bytes | str) -> list[bytes]:
+    """The DER certificates in an endorsements blob, in the order in which they stand.
+
+    Accepts PEM text, the JSON of Azure's THIM service (``vcekCert`` and ``certificateChain``), and base64 of either. Split on the PEM
+    markers, since Azure joins its PEMs without a newline at the seam.
+
+    Raises:
+        AttestationRejected: ``CertificateChainMalformed``.
+    """
+    data = text.encode("utf-8", "replace") if isinstance(text, str) else text
+    if len(data) > MAX_ENDORSEMENTS:
+        raise chain_malformed(f"The endorsements have {len(data)} bytes, more than {MAX_ENDORSEMENTS}.", f"{len(data)} bytes")
+    for _ in range(3):  # base64 may be wrapped once more by a transport
+        stripped = data.strip()
+        if stripped.startswith(b"{"):
+            data = _pem_of_thim(stripped)
+        if b"-----BEGIN" in data:
+            return _split_pem(data)
+        try:
+            data = strict_base64(stripped)
+        except ValueError:
+            break
+    raise chain_malformed("The endorsements hold no certificate: neither PEM, nor THIM JSON, nor base64 of either.", "no certificate")
+
+
+def _split_pem(data: bytes) -> list[bytes]:
+    blocks = data.split(_BEGIN)[1:]
+    if len(blocks) != data.count(b"-----BEGIN"):
+        raise chain_malformed("The endorsements hold a PEM block that is no certificate.", "another PEM block")
+    ders = []
+    for block in blocks:
+        content, end, _ = block.partition(_END)
+        with hostile(Reason.CHAIN_MALFORMED, "PEM certificate"):
+            if not end:
+                raise ValueError("no end marker")
+            ders.append(strict_base64(content))
+    return ders
+
+
+def _pem_of_thim(data: bytes) -> bytes:
+    with hostile(Reason.CHAIN_MALFORMED, "THIM certificate JSON"):
+        value = json.loads(data)
+        return f"{value['vcekCert']}\n{value['certificateChain']}".encode()
+
+
+def chain_malformed(message: str, actual: str) -> AttestationRejected:
+    """The refusal of a chain that cannot be read as one."""
+    return AttestationRejected(
+        Reason.CHAIN_MALFORMED, message, expected="three certificates: leaf, intermediate and root, in any order", actual=actual
+    )
