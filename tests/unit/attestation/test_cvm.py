@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -127,3 +128,22 @@ def test_a_fresh_nonce_is_needed_where_one_was_given(machine: DevelopmentVirtual
 def test_a_nonce_that_is_no_base64_is_refused(good: CvmEvidence, development: TrustStore) -> None:
     assert reasons(judge(good.model_copy(update={"nonce": "%"}), development, nonce=None).verdict) == ["NonceMismatch"]
     assert judge(good.model_copy(update={"nonce": "%"}), development).ok
+
+
+@pytest.mark.parametrize("claims", [b"", b"{", b"[]", b'{"keys": []}', b'{"keys": [{"kid": "HCLAkPub", "kty": "RSA", "e": "AQAB"}]}'])
+def test_claims_without_a_readable_attestation_key_are_refused(
+    machine: DevelopmentVirtualMachine, good: CvmEvidence, development: TrustStore, claims: bytes
+) -> None:
+    blob = machine.hcl_report(claims)
+    evidence = changed(good, hcl_report=b64(blob), snp_report=b64(blob[32:1216]))
+    assert reasons(judge(evidence, development).verdict) == ["RuntimeClaimsMalformed"]
+
+
+def test_a_key_that_stands_twice_in_the_claims_is_refused(
+    machine: DevelopmentVirtualMachine, good: CvmEvidence, development: TrustStore
+) -> None:
+    claims = json.loads(machine.claims(USER_DATA))
+    claims["keys"] *= 2
+    blob = machine.hcl_report(json.dumps(claims).encode())
+    evidence = changed(good, hcl_report=b64(blob), snp_report=b64(blob[32:1216]))
+    assert reasons(judge(evidence, development).verdict) == ["RuntimeClaimsMalformed"]
