@@ -6,6 +6,7 @@ import asyncio
 import datetime as dt
 import json
 import sqlite3
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -44,6 +45,7 @@ PODS = Resource("pods", "Pod", has_spec=True)
 EVENTS = Resource("events", "Event")
 CONFIG_MAPS = Resource("configmaps", "ConfigMap")
 SPARK_APPLICATIONS = Resource("sparkapplications", "SparkApplication", "sparkoperator.k8s.io", "v1beta2", has_spec=True)
+EVENT_LIFETIME = dt.timedelta(hours=1)
 RESOURCES = (NAMESPACES, PODS, EVENTS, CONFIG_MAPS, SPARK_APPLICATIONS)
 
 
@@ -100,6 +102,7 @@ class Store:
 
     def __init__(self, file: Path, *, window: int = 2000) -> None:
         self._window = window
+        self._swept = float("-inf")
         self._waiters: set[asyncio.Event] = set()
         self._db = sqlite3.connect(file, check_same_thread=False, isolation_level=None)
         self._db.execute("PRAGMA journal_mode=WAL")
@@ -269,15 +272,18 @@ class Store:
 
     def record(self, about: Object, reason: str, message: str, *, warning: bool = False, component: str = "kubelet") -> None:
         """A core/v1 event about ``about``; the same one again raises its count."""
-        metadata = about["metadata"]
+        metadata, message = about["metadata"], message[:1024]
         namespace = metadata["namespace"]
         seen = timestamp()
-        for event in self.objects(EVENTS, namespace):
-            if event["involvedObject"]["uid"] == metadata["uid"] and event["reason"] == reason and event["message"] == message:
-                self.update(
-                    EVENTS, namespace, event["metadata"]["name"], lambda item: {**item, "count": item["count"] + 1, "lastTimestamp": seen}
-                )
-                return
+        self._forget_old_events()
+        rows = self._db.execute(
+            "SELECT name FROM objects WHERE resource=? AND namespace=? AND json_extract(body, '$.involvedObject.uid')=?"
+            " AND json_extract(body, '$.reason')=? AND json_extract(body, '$.message')=?",
+            (EVENTS.plural, namespace, metadata["uid"], reason, message),
+        )
+        if (row := rows.fetchone()) is not None:
+            self.update(EVENTS, namespace, row[0], lambda item: {**item, "count": item["count"] + 1, "lastTimestamp": seen})
+            return
         self.create(
             EVENTS,
             namespace,
@@ -291,7 +297,7 @@ class Store:
                     "uid": metadata["uid"],
                 },
                 "reason": reason,
-                "message": message[:1024],
+                "message": message,
                 "type": "Warning" if warning else "Normal",
                 "source": {"component": component},
                 "reportingComponent": component,
@@ -301,3 +307,16 @@ class Store:
                 "count": 1,
             },
         )
+
+    def _forget_old_events(self) -> None:
+        """Clusters keep events for an hour."""
+        now = time.monotonic()
+        if now - self._swept < 60:
+            return
+        self._swept = now
+        oldest = (dt.datetime.now(dt.UTC) - EVENT_LIFETIME).strftime("%Y-%m-%dT%H:%M:%SZ")
+        rows = self._db.execute(
+            "SELECT namespace, name FROM objects WHERE resource=? AND json_extract(body, '$.lastTimestamp')<?", (EVENTS.plural, oldest)
+        )
+        for namespace, name in rows.fetchall():
+            self.remove(EVENTS, namespace, name)

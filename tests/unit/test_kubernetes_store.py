@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from localcloud.kubernetes_api import merge_patch
 from localcloud.kubernetes_schema import field_selector, label_selector
-from localcloud.kubernetes_store import CONFIG_MAPS, PODS, ApiFailure, Object, Store
+from localcloud.kubernetes_store import CONFIG_MAPS, EVENTS, PODS, ApiFailure, Object, Store
 
 
 @contextmanager
@@ -91,6 +91,23 @@ def test_objects_survive_a_restart_and_unchanged_ones_are_not_written() -> None:
         second = Store(Path(folder) / "s.sqlite")
         assert second.get(PODS, "ns", "p") == changed
         assert [change.kind for change in second.since(0, PODS, None)] == ["ADDED", "MODIFIED"]
+        second.close()
+
+
+def test_events_are_counted_and_forgotten_after_an_hour() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        first = Store(Path(folder) / "s.sqlite")
+        pod = first.create(PODS, "ns", {"metadata": {"name": "p"}, "spec": {}})
+        for reason in ("BackOff", "BackOff", "Failed"):
+            first.record(pod, reason, "again")
+        assert {event["reason"]: event["count"] for event in first.objects(EVENTS, "ns")} == {"BackOff": 2, "Failed": 1}
+        old = first.objects(EVENTS, "ns")[0]["metadata"]["name"]
+        first.update(EVENTS, "ns", old, lambda item: {**item, "lastTimestamp": "2020-01-01T00:00:00Z"})
+        first.close()
+        second = Store(Path(folder) / "s.sqlite")
+        second.record(pod, "Killing", "x")
+        assert old not in [event["metadata"]["name"] for event in second.objects(EVENTS, "ns")]
+        assert len(second.objects(EVENTS, "ns")) == 2
         second.close()
 
 
