@@ -63,7 +63,11 @@ def test_an_envelope_without_encrypt_is_a_mismatch_where_only_the_signature_is_n
 def test_evidence_that_was_touched_is_refused(cgs: Target, secret: str, part: str) -> None:
     envelope = copy.deepcopy(cgs.guest().read())
     raw = bytearray(base64.b64decode(envelope["attestation"][part]))
-    raw[len(raw) // 2] ^= 1
+    middle = len(raw) // 2
+    if part == "endorsements":
+        # A line end of the PEM text could change without changing a certificate.
+        middle = next(index for index in range(middle, len(raw)) if chr(raw[index]).isalnum())
+    raw[middle] ^= 1
     envelope["attestation"][part] = base64.b64encode(bytes(raw)).decode()
     expect(cgs.call("POST", secret, json=envelope), 400, "VerifySnpAttestationFailed")
 
