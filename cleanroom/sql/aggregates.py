@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from sqlglot import exp
 
-from cleanroom.sql.expressions import only, position_of, result_type
+from cleanroom.sql.expressions import only, position_of
 from cleanroom.sql.floors import Floors
+from cleanroom.sql.functions import result_type
 from cleanroom.sql.lexical import MARK, Refusal
 from cleanroom.sql.values import ATOM, ROWS, Scope, Value
 from cleanroom.sql.vocabulary import COUNTING, FUNCTIONS, MIXING
@@ -26,7 +27,7 @@ class Aggregates(Floors):
 
     # -- GROUP BY -------------------------------------------------------------------------------------------------
 
-    def _prepare_groups(self, node: exp.Select, scope: Scope, items: Sequence[exp.Expression | Value]) -> None:
+    def _prepare_groups(self, node: exp.Select, scope: Scope, items: Sequence[exp.Expr | Value]) -> None:
         """Sets the group keys of ``scope``, whether its groups are single persons, and the text of GROUP BY."""
         named = {
             item.alias.lower(): item.this
@@ -50,7 +51,7 @@ class Aggregates(Floors):
                 for key in keys:
                     self.check_release_key(key, node)
 
-    def _group(self, group: exp.Expression, scope: Scope, items: Sequence[exp.Expression | Value]) -> list[Value]:
+    def _group(self, group: exp.Expr, scope: Scope, items: Sequence[exp.Expr | Value]) -> list[Value]:
         only(group, "expressions", "rollup", "cube", "grouping_sets")
         composed = (exp.Rollup, exp.Cube, exp.GroupingSets)
         plain = [key for key in group.expressions if not isinstance(key, composed)]
@@ -77,9 +78,7 @@ class Aggregates(Floors):
         scope.group_text = "\nGROUP BY " + ", ".join(texts)
         return keys
 
-    def _grouping(
-        self, node: exp.Expression, before: list[Value], scope: Scope, items: Sequence[exp.Expression | Value]
-    ) -> tuple[list[Value], str]:
+    def _grouping(self, node: exp.Expr, before: list[Value], scope: Scope, items: Sequence[exp.Expr | Value]) -> tuple[list[Value], str]:
         only(node, "expressions")
         if not isinstance(node, exp.GroupingSets):
             inner = [self._group_key(key, scope, items) for key in node.expressions]
@@ -94,7 +93,7 @@ class Aggregates(Floors):
             sets.append(f"({', '.join(key.sql for key in inner)})")
         return keys, f"GROUPING SETS({', '.join(sets)})"
 
-    def _group_key(self, node: exp.Expression, scope: Scope, items: Sequence[exp.Expression | Value]) -> Value:
+    def _group_key(self, node: exp.Expr, scope: Scope, items: Sequence[exp.Expr | Value]) -> Value:
         while isinstance(node, exp.Paren):
             node = node.this
         if isinstance(node, exp.Literal) and not node.is_string and str(node.this).isdecimal():
@@ -148,7 +147,7 @@ class Aggregates(Floors):
                 raise Refusal("IdentityUse", f"{name} of {arg.name}: an identity may be counted and nothing else", position_of(node))
         return ("DISTINCT " if distinct else "") + ", ".join(arg.sql for arg in args), args, distinct
 
-    def _aggregate_result(self, node: exp.Expression, name: str, sql: str, args: list[Value], distinct: bool, scope: Scope) -> Value:
+    def _aggregate_result(self, node: exp.Expr, name: str, sql: str, args: list[Value], distinct: bool, scope: Scope) -> Value:
         if scope.slots and not scope.keyed:
             self.protected_aggregate(name, args, distinct, scope, node)
         how = name.lower()
@@ -165,7 +164,7 @@ class Aggregates(Floors):
             aggregated=True,
         )
 
-    def aggregate_filter(self, node: exp.Expression, scope: Scope) -> Value:
+    def aggregate_filter(self, node: exp.Expr, scope: Scope) -> Value:
         only(node, "this", "expression")
         call = node.this
         if not isinstance(call, exp.Anonymous) or not isinstance(node.args["expression"], exp.Where):
@@ -187,7 +186,7 @@ class Aggregates(Floors):
         out.aggregated, out.free, out.degree = True, False, None
         return out
 
-    def branches(self, conditions: Sequence[Value], node: exp.Expression, scope: Scope) -> bool:
+    def branches(self, conditions: Sequence[Value], node: exp.Expr, scope: Scope) -> bool:
         if self.aggregate and scope.slots and not scope.keyed:
             self.add_cells(conditions, node, scope)
             return True
@@ -195,7 +194,7 @@ class Aggregates(Floors):
 
     # -- windows --------------------------------------------------------------------------------------------------
 
-    def window_value(self, node: exp.Expression, scope: Scope) -> Value:
+    def window_value(self, node: exp.Expr, scope: Scope) -> Value:
         only(node, "this", "partition_by", "order", "spec", "alias", "over")
         if str(node.args.get("over") or "OVER").upper() != "OVER":
             raise Refusal("ClauseNotAllowed", "only OVER (…) is allowed", position_of(node))
@@ -230,7 +229,7 @@ class Aggregates(Floors):
         out.windowed, out.degree = True, None
         return out
 
-    def _over(self, node: exp.Expression, scope: Scope) -> tuple[str, list[Value]]:
+    def _over(self, node: exp.Expr, scope: Scope) -> tuple[str, list[Value]]:
         alias = node.args.get("alias")
         if alias is not None:
             definition = scope.windows.get(alias.name.lower())
@@ -265,7 +264,7 @@ class Aggregates(Floors):
         return " ".join(text), parts
 
     @staticmethod
-    def _bound(bound: object, side: object, node: exp.Expression) -> str:
+    def _bound(bound: object, side: object, node: exp.Expr) -> str:
         if isinstance(bound, str) and bound.upper() == "CURRENT ROW":
             return "CURRENT ROW"
         word = str(side or "").upper()
@@ -277,12 +276,12 @@ class Aggregates(Floors):
         raise Refusal("ClauseNotAllowed", "a frame bound is UNBOUNDED, CURRENT ROW or a whole number", position_of(node))
 
 
-def _aggregates(node: exp.Expression) -> bool:
+def _aggregates(node: exp.Expr) -> bool:
     """Whether ``node`` holds an aggregate of its own SELECT: not in a subquery, and not as the function of a window."""
     return next(_find(node), None) is not None
 
 
-def _find(node: exp.Expression) -> Iterator[exp.Expression]:
+def _find(node: exp.Expr) -> Iterator[exp.Expr]:
     if isinstance(node, exp.Query | exp.Subquery | exp.Exists):
         return
     if isinstance(node, exp.Window):

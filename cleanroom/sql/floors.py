@@ -27,6 +27,7 @@ from cleanroom.sql.expressions import position_of
 from cleanroom.sql.lexical import Refusal
 from cleanroom.sql.relations import Relations
 from cleanroom.sql.values import SUM, Scope, Slot, Source, Value, wrap
+from cleanroom.sql.verdict import Position
 from cleanroom.sql.vocabulary import COUNTING, MIXING
 
 MAX_CELLS = 32
@@ -43,7 +44,7 @@ class Floors(Relations):
     # -- rows -----------------------------------------------------------------------------------------------------
 
     def join_floor(
-        self, word: str, scope: Scope, slots: int, left: list[Source], right: Source, conditions: list[Value], node: exp.Expression
+        self, word: str, scope: Scope, slots: int, left: list[Source], right: Source, conditions: list[Value], node: exp.Expr
     ) -> None:
         """Rules for a join in which rows under a floor take part; ``slots`` of the scope's slots are of the left side."""
         if not scope.slots or word in ("JOIN", "CROSS JOIN"):
@@ -80,7 +81,7 @@ class Floors(Relations):
         texts = {condition.sql for condition in conditions}
         return [pair for pair in scope.outer_equalities if f"{pair[0].sql} = {pair[1].sql}" in texts]
 
-    def _carry(self, slot: Slot, scope: Scope, right: Source, node: exp.Expression) -> Slot:
+    def _carry(self, slot: Slot, scope: Scope, right: Source, node: exp.Expr) -> Slot:
         """The slot of a relation that only filters, expressed by a column that equals its identity in every row that is left."""
         for first, second in scope.outer_equalities:
             for inner, outer in ((first, second), (second, first)):
@@ -92,7 +93,7 @@ class Floors(Relations):
             position_of(node),
         )
 
-    def check_rows(self, scope: Scope, node: exp.Expression) -> None:
+    def check_rows(self, scope: Scope, node: exp.Expr) -> None:
         """After FROM and WHERE: the text must not have copied protected rows."""
         aliases = [source.alias for source in scope.sources.values()]
         connected = self._connected(aliases, scope.links)
@@ -125,14 +126,12 @@ class Floors(Relations):
         raw = {scope.representative(key.sql) for key in keys if key.raw}
         return bool(scope.slots) and all(scope.representative(slot.ref) in raw for slot in scope.slots)
 
-    def check_release_key(self, key: Value, node: exp.Expression) -> None:
+    def check_release_key(self, key: Value, node: exp.Expr) -> None:
         """A group key of a release shows its values: each must be publishable."""
         self.check_exposed(key, "grouping by", position_of(node))
 
-    def check_exposed(self, value: Value, what: str, at: object) -> None:
-        from cleanroom.sql.verdict import Position
-
-        where = at if isinstance(at, Position) else None
+    def check_exposed(self, value: Value, what: str, where: Position | None) -> None:
+        """Refuses a value that still shows columns which their owners do not let out."""
         for view_name, column in sorted(value.exposed):
             view = self.catalog.view(view_name)
             if view is None or view.may_output(column):
@@ -145,7 +144,7 @@ class Floors(Relations):
                 "OutputColumnNotAllowed", f"{what} {column}: the owner of {view.name} does not allow its values in a result", where
             )
 
-    def protected_aggregate(self, name: str, args: list[Value], distinct: bool, scope: Scope, node: exp.Expression) -> None:
+    def protected_aggregate(self, name: str, args: list[Value], distinct: bool, scope: Scope, node: exp.Expr) -> None:
         """Whether an aggregate over protected rows, in a release, may be computed."""
         matched = frozenset(text for arg in args for text in arg.matched)
         for text in matched:
@@ -179,7 +178,7 @@ class Floors(Relations):
             at,
         )
 
-    def add_cells(self, conditions: Sequence[Value], node: exp.Expression, scope: Scope) -> None:
+    def add_cells(self, conditions: Sequence[Value], node: exp.Expr, scope: Scope) -> None:
         """Remembers that an aggregate divides the rows of a group by ``conditions``."""
         listed = True
         for condition in conditions:
@@ -200,7 +199,7 @@ class Floors(Relations):
         key = tuple(wrap(condition, SUM) for condition in conditions)
         scope.cells[key] = scope.cells.get(key, False) or not listed
 
-    def floor_conditions(self, scope: Scope, node: exp.Expression) -> list[str]:
+    def floor_conditions(self, scope: Scope, node: exp.Expr) -> list[str]:
         """What HAVING must demand of a group made of the scope's protected rows."""
         floor = self.floor_of(scope.slots)
         identities = {slot.ref: slot.matched for slot in scope.slots}
@@ -217,10 +216,10 @@ class Floors(Relations):
                 position_of(node),
             )
         if (divisions and floor > 1) or strict:
-            for parts in itertools.product(*divisions):
-                condition = " AND ".join(parts)
+            for cell in itertools.product(*divisions):
+                condition = " AND ".join(cell)
                 for ref, matched in identities.items():
-                    if matched and f"({matched}) IS NOT TRUE" in parts:
+                    if matched and f"({matched}) IS NOT TRUE" in cell:
                         continue  # rows without a person of this view
                     count = f"COUNT(DISTINCT CASE WHEN {condition} THEN {ref} END)"
                     conditions.append(f"{count} >= {floor}" if strict else f"{count} NOT BETWEEN 1 AND {floor - 1}")

@@ -16,7 +16,7 @@ import re
 from sqlglot import exp
 from sqlglot.dialects.dialect import Dialect
 from sqlglot.errors import SqlglotError
-from sqlglot.tokens import Token, TokenType
+from sqlglot.tokenizer_core import Token, TokenType
 
 from cleanroom.sql.verdict import Position, Reason
 from cleanroom.sql.vocabulary import FUNCTIONS
@@ -142,7 +142,7 @@ def _check_tokens(text: str, tokens: list[Token], trusted: bool) -> None:
             raise Refusal("ReservedName", f"{token.text!r}: names that begin with __cr_ or {MARK} are reserved", position(token))
 
 
-def parse_statement(text: str, *, trusted: bool = False) -> exp.Expression:
+def parse_statement(text: str, *, trusted: bool = False) -> exp.Expr:
     """The one statement in ``text``, with known functions marked (:data:`MARK`).
 
     Raises:

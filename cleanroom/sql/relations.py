@@ -10,10 +10,11 @@ import difflib
 
 from sqlglot import exp
 
-from cleanroom.sql.catalog import COLUMN_NAME, RELATION_NAME, Catalog, View
-from cleanroom.sql.expressions import Expressions, flatten, only, position_of
+from cleanroom.sql.catalog import View
+from cleanroom.sql.expressions import flatten, only, position_of
 from cleanroom.sql.lexical import MARK, Refusal, strip_invisible
-from cleanroom.sql.values import ROWS, Result, Scope, Slot, Source, Value, quote
+from cleanroom.sql.names import Names
+from cleanroom.sql.values import ATOM, PREDICATE, ROWS, Result, Scope, Slot, Source, Value, conjunction, indent, quote
 from cleanroom.sql.vocabulary import FUNCTIONS
 
 HIDDEN = "__cr_id_"
@@ -36,20 +37,18 @@ _JOINS = {
 }
 
 
-class Relations(Expressions):
-    """Mixin of the checker: FROM clauses and column names."""
+class Relations(Names):
+    """Mixin of the checker: FROM clauses."""
 
-    catalog: Catalog
     trusted: bool
     named: dict[str, Result]
-    uses: dict[tuple[str, str], set[str]]
 
-    def query(self, node: exp.Expression, scope: Scope | None, *, hidden: bool) -> Result:
+    def query(self, node: exp.Expr, scope: Scope | None, *, hidden: bool) -> Result:
         raise NotImplementedError
 
     # -- FROM -----------------------------------------------------------------------------------------------------
 
-    def from_clause(self, node: exp.Expression, scope: Scope) -> str:
+    def from_clause(self, node: exp.Expr, scope: Scope) -> str:
         """The checked text of FROM with its joins and lateral views; fills ``scope``. Empty where there is no FROM."""
         start = node.args.get("from_")
         if start is None:
@@ -63,7 +62,7 @@ class Relations(Expressions):
         text.extend(self.lateral(lateral, scope) for lateral in node.args.get("laterals") or [])
         return "".join(text)
 
-    def relation(self, node: exp.Expression, scope: Scope) -> tuple[Source, str]:
+    def relation(self, node: exp.Expr, scope: Scope) -> tuple[Source, str]:
         if isinstance(node, exp.Table):
             return self._table(node, scope)
         if isinstance(node, exp.Subquery):
@@ -74,7 +73,7 @@ class Relations(Expressions):
             columns = self._alias_columns(node)
             source = self._source(self._alias(node, scope, "subquery"), result, columns, scope)
             names = f"({', '.join(quote(name) for name in columns)})" if columns else ""
-            return source, f"(\n  {_indent(result.sql)}\n) AS {quote(source.alias)}{names}"
+            return source, f"(\n  {indent(result.sql)}\n) AS {quote(source.alias)}{names}"
         if isinstance(node, exp.Values):
             return self._values(node, scope)
         if isinstance(node, exp.Func):
@@ -116,7 +115,7 @@ class Relations(Expressions):
         source = self._view_source(view, self._alias(node, scope, view.name), scope)
         return source, f"{quote(view.name)} AS {quote(source.alias)}"
 
-    def _values(self, node: exp.Expression, scope: Scope) -> tuple[Source, str]:
+    def _values(self, node: exp.Expr, scope: Scope) -> tuple[Source, str]:
         only(node, "expressions", "alias")
         columns = self._alias_columns(node)
         rows = [row.expressions if isinstance(row, exp.Tuple) else [row] for row in node.expressions]
@@ -208,56 +207,9 @@ class Relations(Expressions):
         scope.multiplied = scope.multiplied or result.multiplied or again
         return source
 
-    def _alias(self, node: exp.Expression, scope: Scope, fallback: str) -> str:
-        alias = node.args.get("alias")
-        if alias is not None:
-            only(alias, "this", "columns")
-        name = alias.name if alias is not None and alias.this is not None else fallback
-        self.check_relation_name(name, node)
-        if name.lower() in scope.sources:
-            if alias is None and fallback in ("subquery", "values"):
-                while name.lower() in scope.sources:
-                    name += "_"
-            else:
-                raise Refusal("DuplicateAlias", f"two relations in one FROM are called {name}; give each its own alias", position_of(node))
-        return name
-
-    def _unique(self, name: str, scope: Scope) -> str:
-        """``name``, or a variation that no enclosing SELECT uses: a reference then means one relation, whoever reads it."""
-        taken = {source.alias.lower() for level in scope.chain() for source in level.sources.values()}
-        unique, number = name, 2
-        while unique.lower() in taken:
-            unique, number = f"{name}_{number}", number + 1
-        return unique
-
-    def _alias_columns(self, node: exp.Expression) -> list[str]:
-        alias = node.args.get("alias")
-        names = [column.name for column in (alias.args.get("columns") or [])] if alias is not None else []
-        for name in names:
-            self.check_column_name(name, node)
-        if len({name.lower() for name in names}) != len(names):
-            raise Refusal("DuplicateColumn", "two columns have the same alias", position_of(node))
-        return names
-
-    def is_protected(self, name: str) -> bool:
-        view = self.catalog.view(name)
-        return view is not None and view.min_group_size > 0
-
-    def check_relation_name(self, name: str, node: exp.Expression) -> None:
-        if not RELATION_NAME.fullmatch(name):
-            raise Refusal("NameNotAllowed", f"{strip_invisible(name)[:120]!r} is not a plain name (letters, digits, _)", position_of(node))
-
-    def check_column_name(self, name: str, node: exp.Expression) -> None:
-        if not COLUMN_NAME.fullmatch(name):
-            raise Refusal(
-                "NameNotAllowed",
-                f"{strip_invisible(name)[:120]!r} is not a name that a column may have (printable ASCII)",
-                position_of(node),
-            )
-
     # -- joins ----------------------------------------------------------------------------------------------------
 
-    def join(self, node: exp.Expression, scope: Scope) -> str:
+    def join(self, node: exp.Expr, scope: Scope) -> str:
         only(node, "this", "side", "kind", "on", "using", "method")
         method, side, kind = (str(node.args.get(name) or "").upper() for name in ("method", "side", "kind"))
         word = _JOINS.get((side, kind))
@@ -282,13 +234,13 @@ class Relations(Expressions):
         self.join_floor(word, scope, slots, left, source, conditions, node)
         for _, key, value in merged:
             scope.merged[key] = value
-        if word.startswith("LEFT S") or word.startswith("LEFT A"):
+        if word.startswith(("LEFT S", "LEFT A")):
             del scope.sources[source.written.lower()]
-        on = " AND ".join(part.sql if part.level >= 2 else f"({part.sql})" for part in conditions)
+        on = conjunction(conditions)
         return f"\n{word} {text}" + (f" ON {on}" if on else "")
 
     def join_floor(
-        self, word: str, scope: Scope, slots: int, left: list[Source], right: Source, conditions: list[Value], node: exp.Expression
+        self, word: str, scope: Scope, slots: int, left: list[Source], right: Source, conditions: list[Value], node: exp.Expr
     ) -> None:
         raise NotImplementedError
 
@@ -306,7 +258,7 @@ class Relations(Expressions):
             raise Refusal("UnknownColumn", f"USING ({strip_invisible(name)[:80]}): {right.alias} has no such column")
         second = right.fields[key]
         condition = exp.EQ()
-        out = self.combine(f"{first.sql} = {second.sql}", "boolean", 2, [first, second], condition, identity=True)
+        out = self.combine(f"{first.sql} = {second.sql}", "boolean", PREDICATE, [first, second], condition, identity=True)
         out.identity = False
         self.equality(first, second, scope, equate=word == "JOIN")
         self.record(first)
@@ -315,13 +267,13 @@ class Relations(Expressions):
         if word == "RIGHT JOIN":
             value = second
         elif word == "FULL JOIN":
-            value = self.combine(f"COALESCE({first.sql}, {second.sql})", first.type, 6, [first, second], condition, identity=True)
+            value = self.combine(f"COALESCE({first.sql}, {second.sql})", first.type, ATOM, [first, second], condition, identity=True)
             value.name = first.name
         else:
             value = first
         return out, key, value
 
-    def conjuncts(self, node: exp.Expression, scope: Scope, *, equate: bool) -> list[Value]:
+    def conjuncts(self, node: exp.Expr, scope: Scope, *, equate: bool) -> list[Value]:
         """Checks the conditions of an ON or WHERE one by one, and remembers which columns they make equal."""
         out = []
         for part in flatten(node, exp.And):
@@ -334,7 +286,7 @@ class Relations(Expressions):
                 self.equality(*self.equal_sides, scope, equate=equate)
         return out
 
-    def semi_join(self, node: exp.Expression, scope: Scope) -> Value | None:
+    def semi_join(self, node: exp.Expr, scope: Scope) -> Value | None:
         raise NotImplementedError
 
     def equality(self, first: Value, second: Value, scope: Scope, *, equate: bool) -> None:
@@ -351,7 +303,7 @@ class Relations(Expressions):
 
     # -- LATERAL VIEW ---------------------------------------------------------------------------------------------
 
-    def lateral(self, node: exp.Expression, scope: Scope) -> str:
+    def lateral(self, node: exp.Expr, scope: Scope) -> str:
         only(node, "this", "view", "outer", "alias", "ordinality")
         call = node.this
         name = (
@@ -378,7 +330,7 @@ class Relations(Expressions):
         alias = self._unique(written, scope)
         fields = {}
         for column in columns:
-            field = self.combine(f"{quote(alias)}.{quote(column)}", "string", 6, [value], node)
+            field = self.combine(f"{quote(alias)}.{quote(column)}", "string", ATOM, [value], node)
             field.name, field.raw, field.free, field.sources, field.degree = column, True, True, frozenset([alias]), 1
             fields[column.lower()] = field
         scope.sources[written.lower()] = Source(alias, written, fields)
@@ -386,88 +338,3 @@ class Relations(Expressions):
         scope.multiplied = True
         outer = "OUTER " if node.args.get("outer") else ""
         return f"\nLATERAL VIEW {outer}{name}({value.sql}) {quote(alias)} AS {', '.join(quote(column) for column in columns)}"
-
-    # -- names ----------------------------------------------------------------------------------------------------
-
-    def record(self, value: Value) -> None:
-        for view, column, _ in value.origins:
-            self.uses.setdefault((view, column), set()).add(self.context)
-
-    def column(self, node: exp.Expression, scope: Scope) -> Value:
-        """The input column that a name means: the innermost SELECT that knows it, and an earlier alias of the same SELECT last."""
-        only(node, "this", "table")
-        identifier, table = node.this, node.args.get("table")
-        if not isinstance(identifier, exp.Identifier):
-            raise Refusal("ExpressionNotAllowed", "* is allowed only as an item of a SELECT and in COUNT(*)", position_of(node))
-        name = identifier.name
-        for level in scope.chain():
-            found = self._lookup(name, table.name if table is not None else None, level, node)
-            if found is not None:
-                return self._read(found, scope, level)
-            if level is scope and table is None and name.lower() in scope.aliases:
-                return self.alias_value(name, scope, node)
-        raise self._unknown(name, table.name if table is not None else None, scope, node)
-
-    def alias_value(self, name: str, scope: Scope, node: exp.Expression) -> Value:
-        """An alias of the same SELECT, as the expression that it stands for."""
-        target = scope.aliases.pop(name.lower())
-        try:
-            return self.value(target, scope)
-        finally:
-            scope.aliases[name.lower()] = target
-
-    def _read(self, found: Value, scope: Scope, level: Scope) -> Value:
-        self.record(found)
-        if level is not scope:
-            for inner in scope.chain():
-                if inner is level:
-                    break
-                inner.outer_reads.append(found)
-        grouped = level.group_keys is not None and found.sql in level.group_keys
-        if not grouped:
-            return found
-        copy = Value(
-            found.sql, found.type, found.level, origins=found.origins, exposed=found.exposed, degree=found.degree, raw=found.raw,
-            identity=found.identity, sources=found.sources, matched=found.matched, name=found.name,
-        )  # fmt: skip
-        return copy
-
-    def _lookup(self, name: str, table: str | None, scope: Scope, node: exp.Expression) -> Value | None:
-        key = name.lower()
-        if table is not None:
-            source = scope.sources.get(table.lower()) or next(
-                (s for s in scope.sources.values() if s.written.lower() == table.lower()), None
-            )
-            return source.fields.get(key) if source is not None else None
-        if key in scope.merged:
-            return scope.merged[key]
-        found = [source.fields[key] for source in scope.sources.values() if key in source.fields]
-        if len(found) > 1:
-            raise Refusal(
-                "AmbiguousColumn", f"{strip_invisible(name)[:80]} is in several relations; write alias.{name[:80]}", position_of(node)
-            )
-        return found[0] if found else None
-
-    def _unknown(self, name: str, table: str | None, scope: Scope, node: exp.Expression) -> Refusal:
-        shown = strip_invisible(name)[:120]
-        for level in scope.chain():
-            for source in level.sources.values():
-                if (table is None or source.written.lower() == table.lower()) and name.lower() in source.hidden:
-                    allowed = ", ".join(value.name for value in source.fields.values())
-                    close = difflib.get_close_matches(name.lower(), list(source.fields), 1)
-                    hint = f"did you mean {close[0]}? " if close else ""
-                    return Refusal(
-                        "ColumnNotAllowed",
-                        f"the owner of {source.view} does not allow the column {shown!r}; {hint}allowed: {allowed}",
-                        position_of(node),
-                    )
-        names = [value.name for level in scope.chain() for source in level.sources.values() for value in source.fields.values()]
-        close = difflib.get_close_matches(name, names, 1)
-        if table is not None and not any(table.lower() in level.sources for level in scope.chain()):
-            return Refusal("UnknownRelation", f"there is no relation {strip_invisible(table)[:120]!r} here", position_of(node))
-        hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(sorted(set(names))[:20])}"
-        return Refusal("UnknownColumn", f"there is no column {shown!r}: {hint}", position_of(node))
-
-
-def _indent(text: str) -> str:
-    return text.replace("\n", "\n  ")

@@ -8,7 +8,7 @@ protected rows may do with it (0: constant, n: polynomial of columns, None: coul
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from sqlglot import exp
@@ -180,7 +180,7 @@ class Scope:
         self.merged: dict[str, Value] = {}
         self.dropped: set[tuple[str, str]] = set()
         """Source alias and column that a USING merged away from ``*``."""
-        self.aliases: dict[str, exp.Expression] = {}
+        self.aliases: dict[str, exp.Expr] = {}
         self.group_keys: set[str] | None = None
         self.group_text = ""
         self.raw_keys: list[str] = []
@@ -190,7 +190,7 @@ class Scope:
         self.multiplied = False
         self.views: frozenset[str] = NO_TEXT
         """Input views that the rows come from."""
-        self.windows: dict[str, exp.Expression] = {}
+        self.windows: dict[str, exp.Expr] = {}
         self.unions: dict[str, str] = {}
         """Columns known to be equal in every row: text of a reference to the text of its representative."""
         self.outer_reads: list[Value] = []
@@ -231,6 +231,16 @@ def text_literal(value: str) -> str:
     """``value`` as a Spark string literal."""
     out = value.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
     return f"'{out}'"
+
+
+def conjunction(parts: Iterable[Value]) -> str:
+    """``parts`` joined by AND."""
+    return " AND ".join(wrap(part, PREDICATE) for part in parts)
+
+
+def indent(text: str) -> str:
+    """``text`` two spaces further in; no literal of ours holds a line break."""
+    return text.replace("\n", "\n  ")
 
 
 def wrap(value: Value, least: int) -> str:

@@ -1,5 +1,7 @@
 """Attacks: none of them may pass. Each line is one query; statements of one query are separated by ';'."""
 
+# ruff: noqa: E501  (one query a line)
+
 from __future__ import annotations
 
 FILES_AND_CATALOGUES = [

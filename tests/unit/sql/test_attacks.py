@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from cleanroom.documents.query import PostFilter, PreCondition, QuerySegment
@@ -14,10 +16,8 @@ from tests.unit.sql.world import GUARDED, OPEN
 def _verdicts(sql: str, catalog: object) -> list[GateVerdict]:
     """As the file that ``lint`` reads, and as one segment."""
     verdicts = [check_sql([sql], catalog)]  # type: ignore[arg-type]
-    try:
+    with contextlib.suppress(Refusal):
         verdicts.append(check_sql(split_statements(sql), catalog))  # type: ignore[arg-type]
-    except Refusal:
-        pass
     return verdicts
 
 
@@ -58,7 +58,9 @@ def _segment(number: int, sql: str, **more: object) -> QuerySegment:
         ([_segment(1, "SELECT kind FROM events", pre_conditions=(PreCondition(view_name="secrets", min_row_count=3),))], "UnknownRelation"),
         (
             [
-                _segment(1, "CREATE OR REPLACE TEMP VIEW v AS SELECT spend FROM events", post_filters=(PostFilter(column_name="spend", value=3),)),
+                _segment(
+                    1, "CREATE OR REPLACE TEMP VIEW v AS SELECT spend FROM events", post_filters=(PostFilter(column_name="spend", value=3),)
+                ),
                 _segment(2, "SELECT spend FROM v"),
             ],
             "PostFilterNotAllowed",

@@ -1,5 +1,7 @@
 """Privacy floors: whatever passes the gate shows nothing of a group below the floor."""
 
+# ruff: noqa: E501  (one query a line)
+
 from __future__ import annotations
 
 import random
@@ -31,12 +33,22 @@ def populate(seed: int, persons: int = 60) -> Rows:
             region = home if rnd.random() < 0.9 else rnd.choice(REGIONS)
             orders.append(
                 (
-                    len(orders), key, region, rnd.choice(["paid", "paid", "open", "void"]), round(rnd.uniform(1, 100), 2),
-                    rnd.choice([0.0, 0.1]), rnd.randint(18, 80), f"2024-01-{rnd.randint(1, 9):02}", f"{key}@example.com",
-                )  # fmt: skip
+                    len(orders),
+                    key,
+                    region,
+                    rnd.choice(["paid", "paid", "open", "void"]),
+                    round(rnd.uniform(1, 100), 2),
+                    rnd.choice([0.0, 0.1]),
+                    rnd.randint(18, 80),
+                    f"2024-01-{rnd.randint(1, 9):02}",
+                    f"{key}@example.com",
+                )
             )
         if rnd.random() < 0.7:
-            clicks.extend((key, rnd.choice(["a", "b", "rare"]), round(rnd.uniform(0, 5), 2), rnd.choice(["web", "app"])) for _ in range(rnd.randint(1, 3)))
+            clicks.extend(
+                (key, rnd.choice(["a", "b", "rare"]), round(rnd.uniform(0, 5), 2), rnd.choice(["web", "app"]))
+                for _ in range(rnd.randint(1, 3))
+            )
         weights.append((key, float(rnd.randint(0, 3)), rnd.choice(["s1", "s2", "s3"])))
     regions = [(name, "X" if name < "n" else "Y") for name in REGIONS]
     return {"orders": orders, "clicks": clicks, "weights": weights, "regions": regions}
@@ -119,7 +131,15 @@ def test_several_floors_of_one_view_all_hold() -> None:
 
 def test_an_identity_column_that_the_query_may_not_read_is_still_counted() -> None:
     catalog = Catalog.model_validate(
-        {"views": {"v": {"columns": {"person": "string", "x": "number"}, "allowedColumns": ["x"], "floor": {"minGroupSize": 10, "identityColumn": "person"}}}}
+        {
+            "views": {
+                "v": {
+                    "columns": {"person": "string", "x": "number"},
+                    "allowedColumns": ["x"],
+                    "floor": {"minGroupSize": 10, "identityColumn": "person"},
+                }
+            }
+        }
     )
     assert not check_sql("SELECT COUNT(person) AS n FROM v", catalog).allowed
     verdict = check_sql("SELECT SUM(x) AS s FROM v", catalog)
@@ -128,10 +148,18 @@ def test_an_identity_column_that_the_query_may_not_read_is_still_counted() -> No
 
 
 def test_output_columns_are_the_owners_choice_without_a_floor_too() -> None:
-    catalog = Catalog.model_validate({"views": {"v": {"columns": {"a": "string", "b": "number"}, "floor": {"allowedOutputColumns": ["a"]}}}})
+    catalog = Catalog.model_validate(
+        {"views": {"v": {"columns": {"a": "string", "b": "number"}, "floor": {"allowedOutputColumns": ["a"]}}}}
+    )
     assert check_sql("SELECT a, COUNT(b) AS n FROM v GROUP BY a", catalog).allowed
     assert check_sql("SELECT a FROM v WHERE b > 3", catalog).allowed
-    for sql in ("SELECT b FROM v", "SELECT b + 1 AS c FROM v", "SELECT MAX(b) AS c FROM v", "SELECT a, SUM(b) AS s FROM v GROUP BY a", "SELECT * FROM v"):
+    for sql in (
+        "SELECT b FROM v",
+        "SELECT b + 1 AS c FROM v",
+        "SELECT MAX(b) AS c FROM v",
+        "SELECT a, SUM(b) AS s FROM v GROUP BY a",
+        "SELECT * FROM v",
+    ):
         verdict = check_sql(sql, catalog)
         assert [reason.code for reason in verdict.reasons] == ["OutputColumnNotAllowed"], sql
 
@@ -151,27 +179,56 @@ def test_a_conditional_aggregate_shows_a_group_only_if_each_part_is_large(seed: 
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_what_an_outer_join_found_is_counted_only_if_found_and_not_found_are_large(seed: int, connection: duckdb.DuckDBPyConnection) -> None:
+def test_what_an_outer_join_found_is_counted_only_if_found_and_not_found_are_large(
+    seed: int, connection: duckdb.DuckDBPyConnection
+) -> None:
     create(connection, GUARDED, populate(seed))
     sql = "SELECT o.region, COUNT(c.campaign) AS n FROM orders o LEFT JOIN clicks c ON o.user_key = c.user_key GROUP BY o.region"
     verdict = check_sql(sql, GUARDED)
     assert verdict.allowed, verdict.reasons
     shown = {row[0] for row in run_verdict(connection, verdict)}
-    found = dict(connection.execute("SELECT region, COUNT(DISTINCT user_key) FROM orders WHERE user_key IN (SELECT user_key FROM clicks) GROUP BY region").fetchall())
-    rest = dict(connection.execute("SELECT region, COUNT(DISTINCT user_key) FROM orders WHERE user_key NOT IN (SELECT user_key FROM clicks) GROUP BY region").fetchall())
+    found = dict(
+        connection.execute(
+            "SELECT region, COUNT(DISTINCT user_key) FROM orders WHERE user_key IN (SELECT user_key FROM clicks) GROUP BY region"
+        ).fetchall()
+    )
+    rest = dict(
+        connection.execute(
+            "SELECT region, COUNT(DISTINCT user_key) FROM orders WHERE user_key NOT IN (SELECT user_key FROM clicks) GROUP BY region"
+        ).fetchall()
+    )
     assert shown == {region for region in REGIONS if found.get(region, 0) >= FLOOR and rest.get(region, 0) >= FLOOR}
 
 
 # -- anything that the gate lets through --------------------------------------------------------------------------------
 
-KEYS = ["region", "status", "upper(region)", "CASE WHEN status = 'paid' THEN 1 ELSE 0 END", "day", "age", "user_key", "w.seg", "c.device", "1"]
+KEYS = [
+    "region",
+    "status",
+    "upper(region)",
+    "CASE WHEN status = 'paid' THEN 1 ELSE 0 END",
+    "day",
+    "age",
+    "user_key",
+    "w.seg",
+    "c.device",
+    "1",
+]
 AGGREGATES = [
     "COUNT(*)", "SUM(o.amount)", "AVG(o.amount * (1 - o.discount))", "COUNT(DISTINCT o.user_key)", "COUNT(o.order_id)", "MAX(o.day)", "MIN(o.amount)",
     "SUM(CASE WHEN o.status = 'paid' THEN o.amount ELSE 0 END)", "SUM(CASE WHEN o.order_id = 3 THEN o.amount ELSE 0 END)", "COUNT_IF(o.status = 'open')",
     "SUM(o.amount) FILTER (WHERE o.region = 'tiny')", "SUM(w.w)", "SUM(c.spend)", "1000", "STDDEV(o.amount)", "SUM(1)", "ROUND(AVG(o.age), 1)",
     "COUNT(DISTINCT CASE WHEN o.status = 'paid' THEN o.user_key END)", "COUNT(c.campaign)", "MAX(w.w)",
 ]  # fmt: skip
-FILTERS = ["o.status = 'paid'", "o.age > 30", "o.order_id <> 3", "o.user_key IS NOT NULL", "o.user_key IN (SELECT user_key FROM clicks)", "o.amount > 1 OR o.region = 'tiny'", "o.user_key = 'u1'"]
+FILTERS = [
+    "o.status = 'paid'",
+    "o.age > 30",
+    "o.order_id <> 3",
+    "o.user_key IS NOT NULL",
+    "o.user_key IN (SELECT user_key FROM clicks)",
+    "o.amount > 1 OR o.region = 'tiny'",
+    "o.user_key = 'u1'",
+]
 HAVINGS = ["COUNT(*) > 1", "TRUE", "SUM(o.amount) > 10 OR COUNT(*) = 1", "MAX(o.amount) > 3", "COUNT(DISTINCT o.user_key) < 3"]
 SOURCES = [
     "orders o", "(SELECT * FROM orders) o", "(SELECT * FROM orders WHERE age > 20) o", "(SELECT DISTINCT * FROM orders) o", "base o",
@@ -183,14 +240,23 @@ JOINS = [
     "CROSS JOIN weights w", "JOIN clicks c ON c.user_key = o.user_key JOIN weights w ON w.user_key = c.user_key",
     "LEFT JOIN (SELECT user_key, seg, w FROM weights WHERE user_key = 'u1') w ON o.user_key = w.user_key", "LEFT SEMI JOIN clicks c ON o.user_key = c.user_key",
 ]  # fmt: skip
-OUTSIDE = ["{q}", "{q}", "SELECT * FROM ({q}) z", "SELECT z.*, COUNT(*) OVER () AS rows FROM ({q}) z", "WITH z AS ({q}) SELECT * FROM z", "{q} ORDER BY 1 LIMIT 5"]
+OUTSIDE = [
+    "{q}",
+    "{q}",
+    "SELECT * FROM ({q}) z",
+    "SELECT z.*, COUNT(*) OVER () AS rows FROM ({q}) z",
+    "WITH z AS ({q}) SELECT * FROM z",
+    "{q} ORDER BY 1 LIMIT 5",
+]
 
 
 @st.composite
 def queries(draw: st.DrawFn) -> str:
     keys = draw(st.lists(st.sampled_from(KEYS), max_size=2, unique=True))
     items = [f"{key} AS k{index}" for index, key in enumerate(keys)]
-    items += [f"{agg} AS a{index}" for index, agg in enumerate(draw(st.lists(st.sampled_from(AGGREGATES), min_size=1, max_size=3, unique=True)))]
+    items += [
+        f"{agg} AS a{index}" for index, agg in enumerate(draw(st.lists(st.sampled_from(AGGREGATES), min_size=1, max_size=3, unique=True)))
+    ]
     filters = draw(st.lists(st.sampled_from(FILTERS), max_size=2, unique=True))
     sql = f"SELECT {', '.join(items)} FROM {draw(st.sampled_from(SOURCES))} {draw(st.sampled_from(JOINS))}"
     if filters:

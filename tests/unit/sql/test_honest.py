@@ -12,7 +12,10 @@ from cleanroom.sql.lexical import split_statements
 from tests.unit.sql.honest import GENERAL, TPCH
 from tests.unit.sql.world import OPEN, create, open_rows, run, run_verdict, same
 
-HONEST = [*(pytest.param(sql, id=f"tpch-{name}") for name, sql in TPCH.items()), *(pytest.param(sql, id=f"general-{i}") for i, sql in enumerate(GENERAL))]
+HONEST = [
+    *(pytest.param(sql, id=f"tpch-{name}") for name, sql in TPCH.items()),
+    *(pytest.param(sql, id=f"general-{i}") for i, sql in enumerate(GENERAL)),
+]
 
 
 @pytest.fixture(scope="module")

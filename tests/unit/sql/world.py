@@ -1,5 +1,7 @@
 """Catalogues and data of the gate's tests, and how to run a query on them in DuckDB."""
 
+# ruff: noqa: E501  (one query a line)
+
 from __future__ import annotations
 
 import math
@@ -12,7 +14,15 @@ import sqlglot
 
 from cleanroom.sql import Catalog, GateVerdict
 
-_TYPES = {"string": "VARCHAR", "integer": "INTEGER", "long": "BIGINT", "number": "DOUBLE", "boolean": "BOOLEAN", "date": "DATE", "timestamp": "TIMESTAMP"}
+_TYPES = {
+    "string": "VARCHAR",
+    "integer": "INTEGER",
+    "long": "BIGINT",
+    "number": "DOUBLE",
+    "boolean": "BOOLEAN",
+    "date": "DATE",
+    "timestamp": "TIMESTAMP",
+}
 
 OPEN = Catalog.model_validate(
     {
@@ -72,7 +82,9 @@ GUARDED = Catalog.model_validate(
 """Two owners with floors (5 and 3), and two views of the analyst's own without."""
 
 
-def create(connection: duckdb.DuckDBPyConnection, catalog: Catalog, rows: dict[str, Sequence[tuple[Any, ...]]], *, visible: bool = False) -> None:
+def create(
+    connection: duckdb.DuckDBPyConnection, catalog: Catalog, rows: dict[str, Sequence[tuple[Any, ...]]], *, visible: bool = False
+) -> None:
     """Make the catalogue's views as tables and fill them. ``visible``: only columns that are allowed or identify."""
     for view in catalog.views:
         names = {column.name for column in view.visible()} | {c.name for c in view.columns if c.name.lower() in view.identity_columns}
@@ -157,8 +169,19 @@ def open_rows(seed: int = 7) -> dict[str, list[tuple[Any, ...]]]:
         part, supp = rnd.choice(pairs)
         rows["lineitem"].append(
             (
-                rnd.randint(1, 120), part, supp, float(rnd.randint(1, 50)), rnd.uniform(10, 1000), rnd.choice([0.0, 0.05, 0.06, 0.07, 0.1]),
-                rnd.choice([0.0, 0.04, 0.08]), rnd.choice("RAN"), rnd.choice("OF"), day(), day(), day(), rnd.choice(["MAIL", "SHIP", "AIR"]),
+                rnd.randint(1, 120),
+                part,
+                supp,
+                float(rnd.randint(1, 50)),
+                rnd.uniform(10, 1000),
+                rnd.choice([0.0, 0.05, 0.06, 0.07, 0.1]),
+                rnd.choice([0.0, 0.04, 0.08]),
+                rnd.choice("RAN"),
+                rnd.choice("OF"),
+                day(),
+                day(),
+                day(),
+                rnd.choice(["MAIL", "SHIP", "AIR"]),
             )  # fmt: skip
         )
     return rows

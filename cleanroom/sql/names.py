@@ -1,0 +1,152 @@
+"""Names: which input column a name means, and what an author may call things."""
+
+from __future__ import annotations
+
+import difflib
+
+from sqlglot import exp
+
+from cleanroom.sql.catalog import COLUMN_NAME, RELATION_NAME, Catalog
+from cleanroom.sql.expressions import only, position_of
+from cleanroom.sql.functions import Functions
+from cleanroom.sql.lexical import Refusal, strip_invisible
+from cleanroom.sql.values import Result, Scope, Value
+
+
+class Names(Functions):
+    """Mixin of the checker: aliases and columns."""
+
+    catalog: Catalog
+    uses: dict[tuple[str, str], set[str]]
+
+    def _alias(self, node: exp.Expr, scope: Scope, fallback: str) -> str:
+        alias = node.args.get("alias")
+        if alias is not None:
+            only(alias, "this", "columns")
+        name = alias.name if alias is not None and alias.this is not None else fallback
+        self.check_relation_name(name, node)
+        if name.lower() in scope.sources:
+            if alias is None and fallback in ("subquery", "values"):
+                while name.lower() in scope.sources:
+                    name += "_"
+            else:
+                raise Refusal("DuplicateAlias", f"two relations in one FROM are called {name}; give each its own alias", position_of(node))
+        return name
+
+    def _unique(self, name: str, scope: Scope) -> str:
+        """``name``, or a variation that no enclosing SELECT uses: a reference then means one relation, whoever reads it."""
+        taken = {source.alias.lower() for level in scope.chain() for source in level.sources.values()}
+        unique, number = name, 2
+        while unique.lower() in taken:
+            unique, number = f"{name}_{number}", number + 1
+        return unique
+
+    def _alias_columns(self, node: exp.Expr) -> list[str]:
+        alias = node.args.get("alias")
+        names = [column.name for column in (alias.args.get("columns") or [])] if alias is not None else []
+        for name in names:
+            self.check_column_name(name, node)
+        if len({name.lower() for name in names}) != len(names):
+            raise Refusal("DuplicateColumn", "two columns have the same alias", position_of(node))
+        return names
+
+    def is_protected(self, name: str) -> bool:
+        view = self.catalog.view(name)
+        return view is not None and view.min_group_size > 0
+
+    def check_unique(self, result: Result, what: str, node: exp.Expr) -> None:
+        seen: set[str] = set()
+        for field in result.fields:
+            if field.name.lower() in seen:
+                raise Refusal("DuplicateColumn", f"{what} has two columns called {field.name}; alias one of them", position_of(node))
+            seen.add(field.name.lower())
+
+    def check_relation_name(self, name: str, node: exp.Expr) -> None:
+        if not RELATION_NAME.fullmatch(name):
+            raise Refusal("NameNotAllowed", f"{strip_invisible(name)[:120]!r} is not a plain name (letters, digits, _)", position_of(node))
+
+    def check_column_name(self, name: str, node: exp.Expr) -> None:
+        if not COLUMN_NAME.fullmatch(name):
+            raise Refusal(
+                "NameNotAllowed",
+                f"{strip_invisible(name)[:120]!r} is not a name that a column may have (printable ASCII)",
+                position_of(node),
+            )
+
+    def record(self, value: Value) -> None:
+        for view, column, _ in value.origins:
+            self.uses.setdefault((view, column), set()).add(self.context)
+
+    def column(self, node: exp.Expr, scope: Scope) -> Value:
+        """The input column that a name means: the innermost SELECT that knows it, and an earlier alias of the same SELECT last."""
+        only(node, "this", "table")
+        identifier, table = node.this, node.args.get("table")
+        if not isinstance(identifier, exp.Identifier):
+            raise Refusal("ExpressionNotAllowed", "* is allowed only as an item of a SELECT and in COUNT(*)", position_of(node))
+        name = identifier.name
+        for level in scope.chain():
+            found = self._lookup(name, table.name if table is not None else None, level, node)
+            if found is not None:
+                return self._read(found, scope, level)
+            if level is scope and table is None and name.lower() in scope.aliases:
+                return self.alias_value(name, scope, node)
+        raise self._unknown(name, table.name if table is not None else None, scope, node)
+
+    def alias_value(self, name: str, scope: Scope, node: exp.Expr) -> Value:
+        """An alias of the same SELECT, as the expression that it stands for."""
+        target = scope.aliases.pop(name.lower())
+        try:
+            return self.value(target, scope)
+        finally:
+            scope.aliases[name.lower()] = target
+
+    def _read(self, found: Value, scope: Scope, level: Scope) -> Value:
+        self.record(found)
+        if level is not scope:
+            for inner in scope.chain():
+                if inner is level:
+                    break
+                inner.outer_reads.append(found)
+        grouped = level.group_keys is not None and found.sql in level.group_keys
+        if not grouped:
+            return found
+        return Value(
+            found.sql, found.type, found.level, origins=found.origins, exposed=found.exposed, degree=found.degree, raw=found.raw,
+            identity=found.identity, sources=found.sources, matched=found.matched, name=found.name,
+        )  # fmt: skip
+
+    def _lookup(self, name: str, table: str | None, scope: Scope, node: exp.Expr) -> Value | None:
+        key = name.lower()
+        if table is not None:
+            source = scope.sources.get(table.lower()) or next(
+                (s for s in scope.sources.values() if s.written.lower() == table.lower()), None
+            )
+            return source.fields.get(key) if source is not None else None
+        if key in scope.merged:
+            return scope.merged[key]
+        found = [source.fields[key] for source in scope.sources.values() if key in source.fields]
+        if len(found) > 1:
+            raise Refusal(
+                "AmbiguousColumn", f"{strip_invisible(name)[:80]} is in several relations; write alias.{name[:80]}", position_of(node)
+            )
+        return found[0] if found else None
+
+    def _unknown(self, name: str, table: str | None, scope: Scope, node: exp.Expr) -> Refusal:
+        shown = strip_invisible(name)[:120]
+        for level in scope.chain():
+            for source in level.sources.values():
+                if (table is None or source.written.lower() == table.lower()) and name.lower() in source.hidden:
+                    allowed = ", ".join(value.name for value in source.fields.values())
+                    close = difflib.get_close_matches(name.lower(), list(source.fields), 1)
+                    hint = f"did you mean {close[0]}? " if close else ""
+                    return Refusal(
+                        "ColumnNotAllowed",
+                        f"the owner of {source.view} does not allow the column {shown!r}; {hint}allowed: {allowed}",
+                        position_of(node),
+                    )
+        names = [value.name for level in scope.chain() for source in level.sources.values() for value in source.fields.values()]
+        close = difflib.get_close_matches(name, names, 1)
+        if table is not None and not any(table.lower() in level.sources for level in scope.chain()):
+            return Refusal("UnknownRelation", f"there is no relation {strip_invisible(table)[:120]!r} here", position_of(node))
+        hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(sorted(set(names))[:20])}"
+        return Refusal("UnknownColumn", f"there is no column {shown!r}: {hint}", position_of(node))
