@@ -198,9 +198,9 @@ def _instant(value: str | None) -> datetime:
         return datetime.now(UTC)
     try:
         instant = datetime.fromisoformat(value.strip())
-    except ValueError as error:
+        return instant.astimezone(UTC) if instant.tzinfo else instant.replace(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
         raise InvalidInput("InstantMalformed", f"--at: {value!r} is no ISO 8601 time.", hint="For example 2026-11-23T09:30:00Z.") from error
-    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
 
 
 def _fail(error: CleanRoomError, output: Output) -> NoReturn:

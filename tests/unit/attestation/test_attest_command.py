@@ -113,6 +113,7 @@ def test_exit_codes_of_wrong_usage_and_missing_files(tmp_path: Path, tav: tuple[
         (*tav, "--host-data", "zz"),
         (*tav, "--report-data", "00" * 63),
         (*tav, "--at", "yesterday"),
+        (*tav, "--at", "0001-01-01T00:00:00+10:00"),
         (*tav, "--output", "xml"),
         (tmp_path, "--chain", tav[2]),
     ):
