@@ -144,6 +144,7 @@ class Api:
             self._accounts.allow(request, "watch" if watching else "list", resource, namespace)
             keep = self._selection(request, resource)
             if watching:
+                _number(request.query_params, "timeoutSeconds", _DEFAULT_WATCH_SECONDS)
                 return StreamingResponse(self._watch(request, resource, namespace, keep), media_type="application/json")
             items = [item for item in self._store.objects(resource, namespace) if keep(item)]
             return JSONResponse(
@@ -183,7 +184,7 @@ class Api:
         self, request: Request, resource: Resource, namespace: str | None, keep: Callable[[Object], bool]
     ) -> AsyncIterator[bytes]:
         parameters = request.query_params
-        deadline = time.monotonic() + float(parameters.get("timeoutSeconds") or _DEFAULT_WATCH_SECONDS)
+        deadline = time.monotonic() + _number(parameters, "timeoutSeconds", _DEFAULT_WATCH_SECONDS)
         start = parameters.get("resourceVersion", "")
         with self._store.subscription() as changed:
             version = int(start) if start.isdigit() else 0
@@ -301,9 +302,9 @@ class Api:
         text = file.read_bytes()
         if "tailLines" in query:
             lines = text.splitlines(keepends=True)
-            text = b"".join(lines[max(0, len(lines) - int(query["tailLines"])) :])
+            text = b"".join(lines[max(0, len(lines) - _number(query, "tailLines", 0)) :])
         if "limitBytes" in query:
-            text = text[: int(query["limitBytes"])]
+            text = text[: _number(query, "limitBytes", 0)]
         if query.get("follow", "").lower() != "true":
             return PlainTextResponse(text)
         return StreamingResponse(self._follow(file, text, namespace, name, pod["metadata"]["uid"]), media_type="text/plain")
@@ -340,6 +341,13 @@ async def _no_such_path(request: Request) -> Response:
     return JSONResponse(failure.status, 404)
 
 
+def _number(query: Mapping[str, str], name: str, default: int) -> int:
+    text = query.get(name) or str(default)
+    if not text.isdecimal():
+        raise ApiFailure(400, "BadRequest", f'strconv.ParseInt: parsing "{text}": invalid syntax')
+    return int(text)
+
+
 async def _body(request: Request, *, optional: bool = False) -> Object:
     raw = await request.body()
     if optional and not raw:
@@ -348,8 +356,8 @@ async def _body(request: Request, *, optional: bool = False) -> Object:
         value = json.loads(raw)
     except ValueError as error:
         raise ApiFailure(400, "BadRequest", f"couldn't get version/kind; json parse error: {error}") from error
-    if not isinstance(value, dict):
-        raise ApiFailure(400, "BadRequest", "the body must be a JSON object")
+    if not isinstance(value, dict) or not isinstance(value.get("metadata", {}), dict):
+        raise ApiFailure(400, "BadRequest", "the body must be a JSON object, and its metadata too")
     return value
 
 

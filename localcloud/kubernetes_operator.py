@@ -11,6 +11,7 @@ import asyncio
 import datetime as dt
 import logging
 import math
+import re
 import uuid
 from collections.abc import Callable
 
@@ -51,6 +52,9 @@ class Operator:
                 self._reconcile(application)
             except ApiFailure as failure:
                 _log.warning("reconcile %s: %s", application["metadata"]["name"], failure)
+            except Exception:
+                # One odd application must not stop the others.
+                _log.exception("reconcile %s", application["metadata"]["name"])
         self._collect()
 
     def _next_expiry(self) -> float | None:
@@ -115,6 +119,8 @@ class Operator:
             failure = f"failed to run spark-submit: mainApplicationFile {main_file!r} is not in the image"
         else:
             try:
+                # spark-submit reads both before it makes anything.
+                memory_mib(application["spec"]["executor"].get("memory", "1g"))
                 pod = driver_pod(application, pod_name, submission, app_id)
                 conf_map = pod["spec"]["volumes"][-1]["configMap"]["name"]
                 created = self._store.create(PODS, metadata["namespace"], pod)
@@ -126,6 +132,8 @@ class Operator:
                         "data": {"spark.properties": spark_properties(application, app_id)},
                     },
                 )
+            except ValueError as error:
+                failure = f"failed to run spark-submit: {error}"
             except ApiFailure as error:
                 failure = (
                     f"failed to run spark-submit: driver pod already exist: {error}"
@@ -350,9 +358,15 @@ def spark_properties(application: Object, app_id: str) -> str:
 
 
 def memory_mib(text: str) -> int:
-    """JVM notation (``512m``, ``2g``) in MiB, rounded up."""
-    number, unit = int(text[:-1]), text[-1].lower()
-    return math.ceil(number * {"k": 1 / 1024, "m": 1, "g": 1024, "t": 1024 * 1024}[unit])
+    """JVM notation (``512m``, ``2g``) in MiB, rounded up.
+
+    Raises:
+        ValueError: anything else.
+    """
+    match = re.fullmatch(r"(\d+)([kmgt])b?", text.lower())
+    if match is None:
+        raise ValueError(f"Failed to parse byte string: {text}")
+    return math.ceil(int(match[1]) * {"k": 1 / 1024, "m": 1, "g": 1024, "t": 1024 * 1024}[match[2]])
 
 
 def _owner(item: Object) -> Object:

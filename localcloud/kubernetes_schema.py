@@ -113,7 +113,10 @@ def _metadata_causes(resource: Resource, body: Object) -> list[Object]:
         causes.append(
             _cause("FieldValueInvalid", "metadata.name", f'Invalid value: "{name}": a lowercase RFC 1123 subdomain must consist of …')
         )
-    for key, value in (metadata.get("labels") or {}).items():
+    labels = metadata.get("labels") or {}
+    if not isinstance(labels, dict):
+        return [*causes, _wrong_type("metadata.labels", labels, "object")]
+    for key, value in labels.items():
         if not _LABEL_KEY.fullmatch(key):
             causes.append(_cause("FieldValueInvalid", "metadata.labels", f'Invalid value: "{key}": not a label key'))
         if not isinstance(value, str) or len(value) > 63 or not _LABEL_VALUE.fullmatch(value):

@@ -51,6 +51,15 @@ print("child", child.pid, flush=True)
 signal.pause()
 """
 
+GATED = """
+import os, pathlib, sys, time
+gate = pathlib.Path(os.environ["HOME"]).parents[2] / os.environ["POD_NAME"]
+print("waiting", flush=True)
+while not gate.exists():
+    time.sleep(0.02)
+sys.exit(7)
+"""
+
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
@@ -242,17 +251,23 @@ def test_unsupported_selectors_are_bad_requests(client: KubernetesClient) -> Non
 # --- watching
 
 
-def test_a_watch_resumes_where_it_was(client: KubernetesClient, receipt_image: LocalImage) -> None:
-    name = client.create_or_get(application(make_job("resume"), receipt_image))[0]["metadata"]["name"]
-    first = next(iter(client.changes(name, seconds=10)))
+def test_a_watch_resumes_where_it_was(shared: Cluster, client: KubernetesClient) -> None:
+    name = client.create_or_get(application(make_job("resume"), script_image(shared.images, GATED)))[0]["metadata"]["name"]
+    version = ""
+    for change in client.changes(name, seconds=20):
+        version = change.resource_version
+        if change.object and change.object.get("status", {}).get("applicationState", {}).get("state") == "RUNNING":
+            break
+    (shared.config.state / f"{name}-driver").touch()
+    follow(client, name, lambda status: status.state == "FAILED")
+    # Everything that happened while nobody watched, in order and once.
     states = []
-    for change in client.changes(name, seconds=20, resource_version=first.resource_version):
+    for change in client.changes(name, seconds=5, resource_version=version):
         assert change.object is not None
         states.append(change.object["status"]["applicationState"]["state"])
-        if states[-1] == "COMPLETED":
+        if states[-1] == "FAILED":
             break
-    assert states[-2:] == ["SUCCEEDING", "COMPLETED"]
-    assert "RUNNING" in states
+    assert states == ["FAILING", "FAILED"]
     assert client.delete(name)
     last = list(client.changes(name, seconds=5))
     assert [change.object for change in last] == [None]
@@ -481,9 +496,20 @@ def test_a_plain_delete_takes_the_pods_with_it(client: KubernetesClient, waiting
     assert client.pods(name) == []
 
 
-def test_a_failed_submission_goes_on_to_failed(client: KubernetesClient, receipt_image: LocalImage) -> None:
-    item = application(make_job("submission"), receipt_image)
+def _remote_file(item: dict[str, Any]) -> None:
     item["spec"]["mainApplicationFile"] = "https://evil.example/x.py"
+
+
+def _odd_memory(item: dict[str, Any]) -> None:
+    item["spec"]["executor"]["memory"] = "much"
+
+
+@pytest.mark.parametrize("change", [_remote_file, _odd_memory])
+def test_a_failed_submission_goes_on_to_failed(
+    client: KubernetesClient, receipt_image: LocalImage, change: Callable[[dict[str, Any]], None]
+) -> None:
+    item = application(make_job(f"submission{change.__name__.replace('_', '-')}"), receipt_image)
+    change(item)
     name = client.create_or_get(item)[0]["metadata"]["name"]
     outcome = finish(client, name)
     assert outcome.code is FailureCode.SUBMISSION
@@ -551,16 +577,6 @@ def standing(config: KubernetesConfig) -> Iterator[subprocess.Popen[bytes]]:
     finally:
         process.terminate()
         process.wait(20)
-
-
-GATED = """
-import os, pathlib, sys, time
-gate = pathlib.Path(os.environ["HOME"]).parents[2] / os.environ["POD_NAME"]
-print("waiting", flush=True)
-while not gate.exists():
-    time.sleep(0.02)
-sys.exit(7)
-"""
 
 
 def test_pods_outlive_a_killed_stand_in(tmp_path: Path) -> None:

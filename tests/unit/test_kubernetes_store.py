@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cleanroom.spark.application import build_application
+from cleanroom.spark.policy import pod_policies
 from localcloud.kubernetes_api import merge_patch
-from localcloud.kubernetes_schema import field_selector, label_selector
-from localcloud.kubernetes_store import CONFIG_MAPS, EVENTS, PODS, ApiFailure, Object, Store
+from localcloud.kubernetes_operator import driver_pod
+from localcloud.kubernetes_schema import field_selector, label_selector, validate
+from localcloud.kubernetes_store import CONFIG_MAPS, EVENTS, PODS, SPARK_APPLICATIONS, ApiFailure, Object, Store
+from tests.unit.spark_support import make_job, make_profile
 
 
 @contextmanager
@@ -151,3 +156,51 @@ def test_merge_patch(target: Any, patch: Any) -> None:
     assert merge_patch(once, patch) == once
     if isinstance(patch, dict):
         assert all((key in once) == (value is not None) for key, value in patch.items())
+
+
+documents = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 3) | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+fields = st.sampled_from(
+    [
+        ("metadata",),
+        ("metadata", "name"),
+        ("metadata", "labels"),
+        ("metadata", "annotations"),
+        ("spec",),
+        ("spec", "driver"),
+        ("spec", "executor"),
+        ("spec", "driver", "cores"),
+        ("spec", "driver", "env"),
+        ("spec", "executor", "instances"),
+        ("spec", "restartPolicy"),
+        ("spec", "sparkConf"),
+        ("spec", "arguments"),
+        ("spec", "type"),
+        ("spec", "nodeSelector"),
+    ]
+)
+
+
+@given(st.lists(st.tuples(fields, documents), min_size=1, max_size=3))
+def test_whatever_is_sent_is_judged_and_never_a_crash(changes: list[tuple[tuple[str, ...], Any]]) -> None:
+    job, profile = make_job(), make_profile()
+    body: Any = json.loads(json.dumps(build_application(job, profile, pod_policies(job, profile), locked_conf={})))
+    for path, value in changes:
+        target = body
+        for part in path[:-1]:
+            target = target.get(part) if isinstance(target, dict) else None
+        if isinstance(target, dict):
+            target[path[-1]] = value
+    try:
+        validate(SPARK_APPLICATIONS, body, strict=False)
+    except ApiFailure as failure:
+        if failure.code not in (400, 403, 422):
+            raise
+    else:
+        # What is accepted is what the operator can read.
+        body["metadata"]["uid"] = "u"
+        driver_pod(body, "p", "s", "spark-1")
+        assert body["spec"]["driver"].get("cores", 1) >= 1
