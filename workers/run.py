@@ -33,7 +33,9 @@ async def serve(settings: Settings, *, ready_file: Path | None = None, stop: asy
         logger.warning("NOT CONFIDENTIAL: development attestation roots are trusted (%s)", worker.name)
     if settings.temporal.keyring_file is None:
         logger.warning("payloads are NOT encrypted: settings.temporal.keyring_file is not set (%s)", worker.name)
-    client = await connect(settings.temporal, identity=worker.name)
+    # People may paste a signed decision into the Web UI's signal box; what comes from there is bound to no workflow by the codec,
+    # only by its signature. Everywhere else payloads must be bound to their workflow.
+    client = await connect(settings.temporal, identity=worker.name, accept_unbound=settings.boundary == "frontend")
     spec = WorkerSpec(
         name=worker.name,
         task_queue=worker.task_queue,

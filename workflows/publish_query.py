@@ -15,7 +15,7 @@ from typing import Any
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import is_cancelled_exception
+from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
@@ -153,10 +153,9 @@ class PublishQuery:
         except TimeoutError:
             await self._expire()
             return
-        if watch is not None and watch.done():
+        if watch is not None and watch is self._watch and watch.done():
             self._watch = None
-            if not watch.cancelled():
-                self._project(watch.result())
+            self._project(watch.result())
 
     async def _governance_change(self) -> GovernanceQueryState:
         """Poll governance outside of history until it says something else than we show."""
@@ -174,7 +173,15 @@ class PublishQuery:
             ballots=self._ballots,
         )
         request = QueryChangeRequest(collaboration=self._input.collaboration, query=self._input.spec.name, known=known)
-        return await workflow.execute_activity_method(Frontend.await_query_change, request, **config)
+        try:
+            return await workflow.execute_activity_method(Frontend.await_query_change, request, **config)
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            # Governance refuses to be read: shown, and tried again after the interval, while messages are still taken.
+            self._note("governance cannot be read", "", error_from_failure(error).code)
+            await workflow.sleep(seconds, summary="governance cannot be read")
+            return known
 
     async def _stop_watching(self) -> None:
         if self._watch is not None:
@@ -485,7 +492,7 @@ class PublishQuery:
 
     def _project(self, state: GovernanceQueryState) -> None:
         """Governance says something else than we show: it is right."""
-        if self._stage != "Proposed":
+        if self._stage != "Proposed" or (state.state, state.proposal_id, state.ballots) == ("Proposed", self._proposal_id, self._ballots):
             return
         self._ballots = dict(state.ballots)
         if state.state == "Accepted":

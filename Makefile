@@ -1,0 +1,51 @@
+# make demo   the main job, on this machine          make test   the tests
+# Both install what they need into .venv first; nothing outside of this folder is touched.
+SHELL := /bin/bash
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+NODE_STAMP := $(VENV)/.node-installed
+export CLEANROOM_NODE_DIR := $(CURDIR)/$(VENV)/node
+PYTEST_ARGS ?=
+DEMO_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup check demo test lint bench clean
+
+help: ## show this help
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+check: ## check what a fresh machine must have, and say how to get what is missing
+	@python3 scripts/check_machine.py
+
+setup: $(STAMP) $(NODE_STAMP) ## install everything into .venv
+
+$(STAMP): requirements.lock pyproject.toml
+	@python3 scripts/check_machine.py
+	@test -x $(PY) || python3 -m venv $(VENV)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
+	@$(VENV)/bin/uv pip sync --quiet --python $(PY) --require-hashes requirements.lock requirements-uv.lock
+	@$(VENV)/bin/uv pip install --quiet --python $(PY) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(NODE_STAMP): localcloud/node/package-lock.json $(STAMP)
+	@$(PY) -m localcloud install
+	@touch $@
+
+demo: setup ## three companies, two clouds, one approved query, a real result
+	@$(VENV)/bin/cleanroom demo $(DEMO_ARGS)
+
+test: setup ## the tests, on real servers
+	@$(PY) -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP) ## ruff and mypy --strict
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/mypy
+
+bench: setup ## speed, as ratios within one run
+	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(PY) $$file || exit 1; done
+
+clean: ## remove what the other targets made
+	@-test -x $(PY) && for state in .cleanroom .cleanroom/demo; do test -e $$state/services.json && $(PY) -m localcloud down --state $$state; done; true
+	@rm -rf $(VENV) .cleanroom .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
