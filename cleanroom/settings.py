@@ -70,6 +70,12 @@ class GovernanceSettings(_Section):
     mode: Literal["app", "cgs-client"] = "app"
     scope: str = "api://cleanroom-governance/.default"
     """OAuth scope of the user tokens that CGS accepts."""
+    proxy_url: str = ""
+    """URL of the ``cgs-client`` through which a member of the consortium governs; needed in a member's profile alone."""
+    member_token_file: Path | None = None
+    """What that proxy wants to see of its member, where it asks for anything: a file of mode 0600."""
+    member_header: str = "authorization"
+    """Header that carries it (``authorization`` sends it as a bearer token)."""
 
 
 class AzureSettings(_Section):

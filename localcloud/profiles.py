@@ -103,7 +103,7 @@ def profiles(cloud: LocalCloud) -> dict[str, Any]:
         "governance": {
             "proxy_url": f"{cloud.url('cgs')}/cgs-client",
             "member_token_file": path(cloud.member_token_file),
-            "member_token_header": MEMBER_HEADER,
+            "member_header": MEMBER_HEADER,
         },
     }
     return {"default": default, "profile": people | services | {"operator": operator}}
