@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import re
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, Final
 
 import typer
 from pydantic import ValidationError
@@ -21,19 +19,13 @@ from rich.text import Text
 from cleanroom.attestation import AttestationEvidence, Expectations, TrustStore, Verdict, verify_evidence
 from cleanroom.attestation.evidence import REPORT_DATA_SIZE
 from cleanroom.attestation.report import REPORT_SIZE
-from cleanroom.errors import CleanRoomError, InvalidInput, NotFound, Refused
+from cleanroom.errors import InvalidInput, NotFound, Refused
+from starters.output import Format, Output, print_json, reported
 
 app = typer.Typer(no_args_is_help=True, help="Attestation evidence: what a confidential guest proves about itself.")
 
 MAX_FILE: Final = 4 * 1024 * 1024
 _COSE_SIGN1_TAG: Final = 0xD2
-
-
-class Output(StrEnum):
-    """How the verdict is shown."""
-
-    TABLE = "table"
-    JSON = "json"
 
 
 @app.callback()
@@ -57,7 +49,7 @@ def verify(
     ] = None,
     crl: Annotated[list[Path] | None, typer.Option(help="AMD revocation list, DER or PEM; repeat for several.")] = None,
     trust: Annotated[list[Path] | None, typer.Option(help="Trust file of a development root, beside AMD's; repeat for several.")] = None,
-    output: Annotated[Output, typer.Option(help="How to show the verdict.")] = Output.TABLE,
+    output: Output = Format.TABLE,
 ) -> None:
     """Verify a report: certificates up to AMD's pinned roots, signature, TCB, chip, guest policy, and the values given here.
 
@@ -65,7 +57,7 @@ def verify(
 
     Example: cleanroom attest verify report.bin --chain chain.pem --uvm uvm.cose --host-data 73973b78…
     """
-    try:
+    with reported(output):
         evidence = read_evidence(report, chain, uvm)
         expectations = Expectations(
             vmpl=vmpl,
@@ -77,10 +69,8 @@ def verify(
         )
         store = TrustStore.load(amd=True, root_files=trust or ())
         verdict = verify_evidence(evidence, trust=store, expectations=expectations, at=_instant(at))
-    except CleanRoomError as error:
-        _fail(error, output)
-    if output is Output.JSON:
-        typer.echo(json.dumps(verdict.summary(), indent=2))
+    if output is Format.JSON:
+        print_json(verdict.summary())
     else:
         show_verdict(verdict, Console())
     if not verdict.ok:
@@ -201,14 +191,6 @@ def _instant(value: str | None) -> datetime:
         return instant.astimezone(UTC) if instant.tzinfo else instant.replace(tzinfo=UTC)
     except (ValueError, OverflowError) as error:
         raise InvalidInput("InstantMalformed", f"--at: {value!r} is no ISO 8601 time.", hint="For example 2026-11-23T09:30:00Z.") from error
-
-
-def _fail(error: CleanRoomError, output: Output) -> NoReturn:
-    if output is Output.JSON:
-        typer.echo(json.dumps(error.to_dict()), err=True)
-    else:
-        typer.echo(f"{error}{f' {error.hint}' if error.hint else ''}", err=True)
-    raise typer.Exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def test_exit_codes_of_wrong_usage_and_missing_files(tmp_path: Path, tav: tuple[
     for missing in (("nope", "--chain", tav[2]), (tav[0], "--chain", "nope"), (*tav, "--uvm", "nope"), (*tav, "--trust", "nope")):
         result = run(*missing, "--output", "json")
         assert result.exit_code == 3
-        assert json.loads(result.stderr)["category"] == "not-found"
+        assert json.loads(result.stdout)["error"]["category"] == "not-found"
     for wrong in (
         (),
         (tav[0],),
