@@ -24,12 +24,13 @@ def main(argv: list[str] | None = None) -> int:
     up.add_argument("--propagation-seconds", type=float, default=0.0, help="how late new roles and federations take effect (default: 0)")
     down = commands.add_parser("down", help="stop everything")
     ps = commands.add_parser("ps", help="show what runs")
-    for command in (up, down, ps):
+    install = commands.add_parser("install", help="install what is not a Python package (Azurite), and nothing else")
+    for command in (up, down, ps, install):
         command.add_argument("--state", type=Path, default=Path(".cleanroom"), help="state folder (default: .cleanroom)")
         command.add_argument("--output", choices=("table", "json"), default="table")
     arguments = parser.parse_args(argv)
     try:
-        return {"up": _up, "down": _down, "ps": _ps}[arguments.command](arguments)
+        return {"up": _up, "down": _down, "ps": _ps, "install": _install}[arguments.command](arguments)
     except CleanRoomError as error:
         _say(json.dumps(error.to_dict()) if arguments.output == "json" else _text(error))
         return error.exit_code
@@ -37,8 +38,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def _up(arguments: argparse.Namespace) -> int:
     state = arguments.state.resolve()
+    running = read_status(state)
+    if running is not None and running["status"] == "orphaned":
+        _say("an earlier supervisor died; stopping what it left running")
+        stop_detached(state)
+        running = None
     if arguments.detach:
-        running = read_status(state)
         if running is None or running["status"] != "ready":
             options = ["--propagation-seconds", str(arguments.propagation_seconds), *(["--no-workers"] if arguments.no_workers else [])]
             command = python("localcloud", "up", "--state", str(state), *options)
@@ -53,6 +58,13 @@ def _up(arguments: argparse.Namespace) -> int:
         return LocalCloud(state, propagation_seconds=arguments.propagation_seconds).items(workers=not arguments.no_workers)
 
     Supervisor(state, plan, on_event=_say).run()
+    return 0
+
+
+def _install(arguments: argparse.Namespace) -> int:
+    from localcloud import azurite
+
+    _say(f"azurite: {azurite.install(azurite.default_install_folder())}")
     return 0
 
 

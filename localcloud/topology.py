@@ -350,6 +350,9 @@ class LocalCloud:
         operator = S3Credentials(Secret(b"OPERATOR"), Secret(self._token("s3-operator").encode()))
         store = S3Store(S3_BUCKET, region=S3_REGION, endpoint=endpoint, credentials=operator, ca_file=self.authority.ca_file)
         store.create_bucket()
+        # The first write of a bucket makes its volumes, which takes seconds; and only a write shows that it can be written.
+        store.put("ready", b"")
+        store.delete("ready")
         store.close()
 
     def _create_collaboration(self) -> None:
