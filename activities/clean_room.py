@@ -24,7 +24,20 @@ from cleanroom.runs.readers import RUNS_SCOPE, accepted, runs_event_id
 from cleanroom.spark.job import JobConfig, ResultReceipt
 from cleanroom.spark.run_events import event_id, parse_event
 
-AUDIT_STEPS = frozenset({"RUN_STARTED", "RUN_COMPLETED", "RUN_FAILED", "RUN_CANCELLED"})
+AUDIT_STEPS = frozenset(
+    {
+        "PREPARE_STARTED",
+        "GRANTED",
+        "PREPARED",
+        "RUN_STARTED",
+        "SUBMITTED",
+        "REVOKED",
+        "RUN_COMPLETED",
+        "RUN_FAILED",
+        "RUN_CANCELLED",
+    }
+)
+"""Steps of a run that the clean room enters into the ledger; the pods' own are in :data:`cleanroom.spark.run_events.EVENT_IDS`."""
 
 
 class CleanRoomGovernance:
@@ -96,6 +109,8 @@ class CleanRoomGovernance:
             "caller": request.signer,
             "digests": event.digests,
         }
+        if event.proof is not None:
+            body |= await self._room.attested_statement(event.ticket, event.proof, body)
         scope = event_scope(request.run_id)
         await self._room.client.put_event(body, event_id=event_id(request.run_id, event.step), scope=scope)
         if event.step == "RUN_STARTED":

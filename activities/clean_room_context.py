@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
+from typing import Any
 
 from cleanroom.attestation import GuestAttestor, TrustStore
 from cleanroom.errors import PreconditionFailed
 from cleanroom.governance import CleanRoomClient, GovernanceUserClient
+from cleanroom.identifiers import canonical_json
 from cleanroom.messages.run import RunTicket, ServiceProof, SparkVerdict
 from cleanroom.runs.assembly import JobEnvironment, assemble_job
 from cleanroom.runs.authority import AuthorisedRun, RunAuthority, service_nonce
@@ -80,3 +82,16 @@ class CleanRoom:
         job = self.job(run)
         policies = self._services.policies(proof, service_nonce(ticket), job, at=dt.datetime.now(dt.UTC))
         return run, job, policies
+
+    async def attested_statement(self, ticket: RunTicket, proof: ServiceProof, body: dict[str, Any]) -> dict[str, Any]:
+        """What a verified run adds to an audit event ``body``: digests, and a report of this guest that binds the event's canonical
+        JSON, so that an auditor can tell years later which code vouched for it."""
+        run, job, policies = await self.proven(ticket, proof)
+        facts: dict[str, Any] = {
+            "jobDigest": job.digest(),
+            "hostData": {"driver": policies.driver.host_data, "executor": policies.executor.host_data},
+            "documents": {item.id: item.digest for item in (run.document, *(dataset.document for dataset in run.datasets))},
+            "approvedBy": list(run.approved_by),
+        }
+        evidence = await self.attestor.attest(canonical_json(body | facts))
+        return facts | {"attestation": evidence.model_dump(mode="json", exclude_none=True)}

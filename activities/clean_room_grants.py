@@ -27,12 +27,12 @@ async def grant(client: CleanRoomClient, delegate_type: str, delegate_id: str, h
 
 async def revoke(
     client: CleanRoomClient, user: GovernanceUserClient, contract_id: str, delegate_type: str, delegate_id: str, host_data: Sequence[str]
-) -> int:
-    """Take ``host_data`` out of one delegate policy; what is not there counts as taken out. Returns how many were removed."""
+) -> tuple[Grant, ...]:
+    """Take ``host_data`` out of one delegate policy; what is not there counts as taken out. Returns what was removed."""
     held = (await user.delegate_policy(contract_id, delegate_type, delegate_id)).get(HOST_DATA) or []
     present = [value for value in host_data if value in held]
     if not present:
-        return 0
+        return ()
     try:
         await client.set_delegate(delegate_type, delegate_id, "remove", {HOST_DATA: present})
     except Internal as error:
@@ -40,4 +40,4 @@ async def revoke(
         left = (await user.delegate_policy(contract_id, delegate_type, delegate_id)).get(HOST_DATA) or []
         if error.code != "InternalError" or any(value in left for value in present):
             raise
-    return len(present)
+    return tuple(Grant(delegate_type=delegate_type, delegate_id=delegate_id, host_data=value) for value in present)

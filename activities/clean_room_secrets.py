@@ -25,6 +25,7 @@ from cleanroom.messages.run import (
     ConsentReceiptRequest,
     ConsentWatchRequest,
     ConsentWithdrawn,
+    Grant,
     GrantRequest,
     Grants,
     Revoked,
@@ -219,16 +220,17 @@ class CleanRoomSecrets:
         hosts = self._room.policies(job).host_data()
         contract = run.document.contract_id
         existing = set(await self._room.user.list_secrets(contract))
-        grants = secrets = 0
+        removed: list[Grant] = []
+        secrets = 0
         for secret_id in sorted({*_staged_ids(job), job.consent_secret_id}):
-            grants += await revoke(self._room.client, self._room.user, contract, SECRETS, secret_id, hosts)
+            removed += await revoke(self._room.client, self._room.user, contract, SECRETS, secret_id, hosts)
             if secret_id in existing:
                 await self._room.client.put_secret(secret_id.removeprefix("cleanroom_"), TOMBSTONE)
                 secrets += 1
         for subject in _subjects(run):
-            grants += await revoke(self._room.client, self._room.user, contract, SUBJECTS, subject, hosts)
-        grants += await revoke(self._room.client, self._room.user, contract, EVENTS, WRITER, hosts)
-        return Revoked(secrets=secrets, grants=grants)
+            removed += await revoke(self._room.client, self._room.user, contract, SUBJECTS, subject, hosts)
+        removed += await revoke(self._room.client, self._room.user, contract, EVENTS, WRITER, hosts)
+        return Revoked(secrets=secrets, grants=len(removed), removed=tuple(removed))
 
 
 def _source(item: Dataset, kind: str) -> str:

@@ -171,7 +171,7 @@ def _result_record(session: Session, result: RunResult) -> dict[str, Any]:
         "failure": result.failure.model_dump(mode="json") if result.failure else None,
         "seconds": {stage: round(value, 2) for stage, value in result.stages.items()},
         "sparkSeconds": round(receipt.spark_seconds, 2) if receipt else None,
-        "revoked": result.revoked.model_dump() if result.revoked else None,
+        "revoked": result.revoked.model_dump(exclude={"removed"}) if result.revoked else None,
         "workflowId": workflow_id,
         "link": session.ui_link(workflow_id),
     }

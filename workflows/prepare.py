@@ -12,8 +12,9 @@ with workflow.unsafe.imports_passed_through():
     from activities.clean_room import CleanRoomGovernance
     from activities.clean_room_secrets import CleanRoomSecrets
     from activities.spark_service import SparkServiceActivities
-    from cleanroom.identifiers import CLEAN_ROOM_QUEUE, SPARK_SERVICE_QUEUE
+    from cleanroom.identifiers import CLEAN_ROOM_QUEUE, SPARK_SERVICE_QUEUE, canonical_json, sha256_hex
     from cleanroom.messages.run import (
+        AuditEvent,
         Grant,
         GrantRequest,
         PolicyRequest,
@@ -79,6 +80,9 @@ class Prepare:
                 CleanRoomGovernance.get_users, ticket, **STANDARD.config(f"caller {input.caller}", task_queue=here)
             ),
         )
+        await self._audit(
+            AuditEvent(ticket=ticket, step="PREPARE_STARTED", message="checks begin", digests={"request": _digest(ticket.request)})
+        )
         snapshot = await story.step(
             "query",
             workflow.execute_activity_method(
@@ -108,6 +112,11 @@ class Prepare:
         await story.step("secrets", self._propagate(input, job, proof), note=f"{len(_wanted(job))} secrets")
         story.stage("idp")
         await story.step("idp", self._configure_idp(input, proof))
+        grants = sorted((item.model_dump(mode="json") for item in self._grants), key=lambda item: sorted(item.items()))
+        digests = {"grants": sha256_hex(canonical_json(grants))}
+        await self._audit(AuditEvent(ticket=ticket, step="GRANTED", message=f"{len(grants)} grants", digests=digests))
+        digests = {"report": proof.report.evidence.digest(), "policies": _digest(proof.policies.statement)}
+        await self._audit(AuditEvent(ticket=ticket, step="PREPARED", message="pods may run", digests=digests, proof=proof))
         return Prepared(
             job=job,
             job_digest=job.digest(),
@@ -202,9 +211,18 @@ class Prepare:
             )
             self._grants.extend(grants.grants)
 
+    async def _audit(self, event: AuditEvent) -> None:
+        await workflow.execute_activity_method(
+            CleanRoomGovernance.record_event, event, **STANDARD.config(f"audit: {event.step}", task_queue=CLEAN_ROOM_QUEUE)
+        )
+
     @workflow.query(description="The steps of the diagram and where each stands.")
     def timeline(self) -> tuple[str, ...]:
         return self._story.lines()
+
+
+def _digest(text: str) -> str:
+    return sha256_hex(text.encode())
 
 
 def _wanted(job: JobConfig) -> list[tuple[JobDataset, str]]:

@@ -122,6 +122,7 @@ class RunQuery:
             ),
         )
         self._tracking = tracking
+        await self._audit("SUBMITTED", f"job {tracking.name}", {"job": prepared.job_digest})
         self._state = "Running"
         story.stage("watch")
         outcome = await self._timed("watch", self._watch(prepared, tracking))
@@ -202,8 +203,11 @@ class RunQuery:
             )
         )
         self._revoked = revoked
-        if prepared is not None:
-            digests = {"job": prepared.job_digest} | ({"result": self._receipt.digest} if self._receipt else {})
+        if revoked is not None:
+            told = f"{revoked.secrets} secrets, {revoked.grants} grants"
+            await self._quietly(self._audit("REVOKED", told, {"job": prepared.job_digest} if prepared else {}))
+        if prepared is not None or revoked is not None:
+            digests = ({"job": prepared.job_digest} if prepared else {}) | ({"result": self._receipt.digest} if self._receipt else {})
             await self._quietly(self._audit(f"RUN_{state}", self._failure.code if self._failure else "result delivered", digests))
 
     async def _quietly(self, work: Awaitable[T]) -> T | None:

@@ -174,6 +174,8 @@ class AuditEvent(Message):
     step: str
     message: str
     digests: dict[str, str] = {}
+    proof: ServiceProof | None = None
+    """With it, the clean room verifies the run once more and enters what follows from it, bound to an attestation report of its own."""
 
 
 class SubmitRequest(Message):
@@ -227,6 +229,8 @@ class RevokeRequest(Message):
 class Revoked(Message):
     secrets: int
     grants: int
+    removed: tuple[Grant, ...] = ()
+    """What was taken out of delegate policies by this call; what was not there any more is not listed."""
 
 
 class RunFailure(Message):
