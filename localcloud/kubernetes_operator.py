@@ -19,6 +19,7 @@ from localcloud.kubernetes_store import CONFIG_MAPS, PODS, SPARK_APPLICATIONS, A
 
 APP_LABEL = "sparkoperator.k8s.io/app-name"
 DRIVER_CONTAINER = "spark-kubernetes-driver"
+MAX_ARGUMENT = 131_071
 _OPERATOR = "spark-operator"
 _log = logging.getLogger("localcloud.kubernetes.operator")
 
@@ -119,8 +120,9 @@ class Operator:
             failure = f"failed to run spark-submit: mainApplicationFile {main_file!r} is not in the image"
         else:
             try:
-                # spark-submit reads both before it makes anything.
+                # spark-submit reads all of it before it makes anything.
                 memory_mib(application["spec"]["executor"].get("memory", "1g"))
+                _check_arguments(application)
                 pod = driver_pod(application, pod_name, submission, app_id)
                 conf_map = pod["spec"]["volumes"][-1]["configMap"]["name"]
                 created = self._store.create(PODS, metadata["namespace"], pod)
@@ -335,6 +337,20 @@ def driver_pod(application: Object, name: str, submission: str, app_id: str) -> 
         "status": {"phase": "Pending"},
     }
     return result
+
+
+def _check_arguments(application: Object) -> None:
+    """The operator passes annotations and variables as arguments, of which Linux takes 131,071 bytes each.
+
+    Raises:
+        ValueError: One is longer.
+    """
+    for role in ("driver", "executor"):
+        spec = application["spec"][role]
+        annotations = [f"spark.kubernetes.{role}.annotation.{name}={value}" for name, value in spec.get("annotations", {}).items()]
+        variables = [f"spark.kubernetes.{role}Env.{item['name']}={item.get('value', '')}" for item in spec.get("env", [])]
+        if any(len(argument.encode()) > MAX_ARGUMENT for argument in (*annotations, *variables)):
+            raise ValueError("fork/exec /opt/spark/bin/spark-submit: argument list too long")
 
 
 def spark_properties(application: Object, app_id: str) -> str:

@@ -26,8 +26,9 @@ POLICY_ANNOTATION = "microsoft.containerinstance.virtualnode.ccepolicy"
 SPARK_CONTAINERS: Mapping[Role, str] = MappingProxyType({"driver": "spark-kubernetes-driver", "executor": "spark-kubernetes-executor"})
 """Names that Spark on Kubernetes gives to its containers."""
 
-MAX_JOB_CONFIG = 120_000
-"""Longest ``JOB_CONFIG`` in characters: Linux takes 131,071 bytes in one variable, Kubernetes 256 KiB of annotations on one pod."""
+MAX_POLICY = 130_000
+"""Longest policy in base64 characters. The operator hands it to ``spark-submit`` as one argument, and Linux takes 131,071 bytes in one;
+that leaves about 65,000 bytes for the job's own JSON."""
 
 _COMMON_UNMEASURED = {
     "CLEANROOM_ATTESTATION_URL": r"https?://[A-Za-z0-9._:\[\]/-]+",
@@ -115,19 +116,8 @@ class PodPolicies(BaseModel):
 
 
 def measured_environment(job: JobConfig) -> dict[str, str]:
-    """Variables that both roles must have with exactly these values.
-
-    Raises:
-        InvalidInput: ``JobConfigTooLarge``.
-    """
-    encoded = job.encode()
-    if len(encoded) > MAX_JOB_CONFIG:
-        raise InvalidInput(
-            "JobConfigTooLarge",
-            f"{JOB_CONFIG_VARIABLE}: {len(encoded)} characters; a pod takes at most {MAX_JOB_CONFIG} in one measured variable.",
-            hint="Shorten the SQL, or split the query.",
-        )
-    return {JOB_CONFIG_VARIABLE: encoded}
+    """Variables that both roles must have with exactly these values."""
+    return {JOB_CONFIG_VARIABLE: job.encode()}
 
 
 def pod_policies(job: JobConfig, profile: PodProfile) -> PodPolicies:
@@ -171,7 +161,15 @@ def _policy(role: Role, measured: Mapping[str, str], profile: PodProfile) -> Pod
         )
         for sidecar in profile.sidecars
     ]
-    return PodPolicy.of(rego.render([*containers, rego.PAUSE], minimum_svn=profile.infrastructure_svn))
+    policy = PodPolicy.of(rego.render([*containers, rego.PAUSE], minimum_svn=profile.infrastructure_svn))
+    if len(policy.rego_base64) > MAX_POLICY:
+        raise InvalidInput(
+            "JobConfigTooLarge",
+            f"{JOB_CONFIG_VARIABLE}: {len(measured[JOB_CONFIG_VARIABLE])} characters make a {role} policy of {len(policy.rego_base64)}; "
+            f"a pod takes at most {MAX_POLICY}.",
+            hint="Shorten the SQL, or split the query.",
+        )
+    return policy
 
 
 def _exact(values: Mapping[str, str], *, required: bool) -> list[EnvRule]:

@@ -504,7 +504,11 @@ def _odd_memory(item: dict[str, Any]) -> None:
     item["spec"]["executor"]["memory"] = "much"
 
 
-@pytest.mark.parametrize("change", [_remote_file, _odd_memory])
+def _long_argument(item: dict[str, Any]) -> None:
+    item["spec"]["driver"]["annotations"]["x"] = "y" * 131_072
+
+
+@pytest.mark.parametrize("change", [_remote_file, _odd_memory, _long_argument])
 def test_a_failed_submission_goes_on_to_failed(
     client: KubernetesClient, receipt_image: LocalImage, change: Callable[[dict[str, Any]], None]
 ) -> None:

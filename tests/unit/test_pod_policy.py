@@ -14,7 +14,15 @@ from cleanroom.errors import InvalidInput, PreconditionFailed, Refused
 from cleanroom.settings import KubernetesSettings, Settings
 from cleanroom.spark import rego
 from cleanroom.spark.job import JobConfig
-from cleanroom.spark.policy import PodContainer, PodPolicy, admitted_environment, check_pod, measured_environment, pod_policies
+from cleanroom.spark.policy import (
+    POLICY_ANNOTATION,
+    PodContainer,
+    PodPolicy,
+    admitted_environment,
+    check_pod,
+    measured_environment,
+    pod_policies,
+)
 from cleanroom.spark.profile import PodProfile, PodResources, SidecarProfile
 from tests.unit.spark_support import DIGEST, make_job, make_profile
 
@@ -101,9 +109,13 @@ def test_profile_needs_image_by_digest_and_layers() -> None:
 
 
 def test_job_too_large_for_one_variable_is_refused() -> None:
-    job = make_job(segments=[{"executionSequence": 1, "sql": "x" * 100_000, "sourceDigest": DIGEST}])
+    def sized(size: int) -> JobConfig:
+        return make_job(segments=[{"executionSequence": 1, "sql": "x" * size, "sourceDigest": DIGEST}])
+
+    largest = pod_policies(sized(64_000), make_profile())
+    assert len(f"spark.kubernetes.driver.annotation.{POLICY_ANNOTATION}={largest.driver.rego_base64}") <= 131_071
     with pytest.raises(InvalidInput) as caught:
-        pod_policies(job, make_profile())
+        pod_policies(sized(70_000), make_profile())
     assert caught.value.code == "JobConfigTooLarge"
 
 
