@@ -255,7 +255,6 @@ class Kubelet:
             "SPARK_LOCAL_IP": POD_IP,
             "CLEANROOM_LOCAL_CORES": str(local_cores(properties)),
             "PYTHONPATH": str(root),
-            "PYTHONPYCACHEPREFIX": str(self._state / "pycache"),
             "PYTHONUNBUFFERED": "1",
             "PYSPARK_PYTHON": sys.executable,
             "PYSPARK_SUBMIT_ARGS": submit_arguments(properties),
