@@ -17,7 +17,7 @@ from sparkapp.consent import require_consent
 from sparkapp.execution import run_segments
 from sparkapp.failures import failure_code, report_failure, safely, write_termination
 from sparkapp.gate import require_rendering
-from sparkapp.output import conform, discard, receipt_digest, write_result
+from sparkapp.output import compute, conform, discard, receipt_digest, write_result
 from sparkapp.pod import Pod
 from sparkapp.reporting import Reporter
 from sparkapp.session import open_session, require_locked
@@ -96,13 +96,12 @@ def _run(session: Future[SparkSession], reporter: Reporter) -> ResultReceipt:
         views = register_views(spark, pod, datasets, on_loaded=functools.partial(_loaded, reporter))
     require_consent(pod, before="the query ran")
     require_locked(spark)
-    result = run_segments(spark, job, views, on_segment=lambda number, of: reporter.progress(f"segment {number} of {of}"))
-    frame = conform(result, job.datasink).persist()
-    rows = frame.count()
+    frame = run_segments(spark, job, views, on_segment=lambda number, of: reporter.progress(f"segment {number} of {of}"))
+    result = compute(conform(frame, job.datasink))
     reporter.progress("the query has run")
     require_consent(pod, before="the result was written")
     try:
-        objects = write_result(frame, rows, pod, job)
+        objects = write_result(result, pod, job)
     except Exception as error:
         failure = safely(error)
         text = f"Result of {job.query_id} not written: {failure.code}"
@@ -115,7 +114,7 @@ def _run(session: Future[SparkSession], reporter: Reporter) -> ResultReceipt:
         job_digest=job.digest(),
         dataset=job.datasink.name,
         objects=objects,
-        rows=rows,
+        rows=result.rows,
         digest=receipt_digest(objects),
         columns=tuple(name for name in job.datasink.schema_fields if name in job.datasink.allowed_fields),
         rows_read={view.dataset.view_name: view.rows for view in views},

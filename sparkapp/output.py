@@ -8,6 +8,7 @@ import io
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -85,19 +86,35 @@ def _mismatch(sink: JobDataset, why: str, *, hint: str) -> InvalidInput:
     return InvalidInput("OutputSchemaMismatch", f"sink {sink.name!r}: {why}.", hint=hint)
 
 
-def write_result(frame: DataFrame, rows: int, pod: Pod, job: JobConfig) -> tuple[ResultObject, ...]:
-    """Seal and store the rows below ``<contract>/<run>/`` of the sink; parts in the result's order.
+@dataclass(frozen=True)
+class Computed:
+    """A computed result: its number of rows, and they themselves where they are few; else ``frame`` holds them in Spark."""
+
+    rows: int
+    frame: DataFrame
+    table: pa.Table | None
+
+
+def compute(frame: DataFrame) -> Computed:
+    """Run the query. What leaves a clean room is mostly small, so first the driver asks for one row more than it would take; only a
+    result that has it is computed as a whole, into Spark's memory.
 
     Args:
-        frame: From :func:`conform`, persisted.
-        rows: Its number of rows.
-        pod: Where we are.
-        job: What runs.
+        frame: From :func:`conform`.
     """
-    if rows <= DRIVER_ROWS:
-        return tuple(_write_parts(pod, job.datasink, _folder(job), 0, frame.toArrow().to_batches()))
+    table = frame.limit(DRIVER_ROWS + 1).toArrow()
+    if table.num_rows <= DRIVER_ROWS:
+        return Computed(table.num_rows, frame, table)
+    held = frame.persist()
+    return Computed(held.count(), held, None)
+
+
+def write_result(result: Computed, pod: Pod, job: JobConfig) -> tuple[ResultObject, ...]:
+    """Seal and store the rows below ``<contract>/<run>/`` of the sink; parts in the result's order."""
+    if result.table is not None:
+        return tuple(_write_parts(pod, job.datasink, _folder(job), 0, result.table.to_batches()))
     write = functools.partial(_write_task, pod, job.datasink, _folder(job))
-    written = frame.mapInArrow(write, "name string, size bigint, sha256 string").collect()
+    written = result.frame.mapInArrow(write, "name string, size bigint, sha256 string").collect()
     objects = [ResultObject(name=row["name"], size=row["size"], sha256=row["sha256"]) for row in written]
     return tuple(sorted(objects, key=lambda item: item.name))
 

