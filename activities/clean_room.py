@@ -22,22 +22,7 @@ from cleanroom.messages.run import (
 from cleanroom.runs.assembly import event_scope
 from cleanroom.runs.readers import RUNS_SCOPE, accepted, runs_event_id
 from cleanroom.spark.job import JobConfig, ResultReceipt
-from cleanroom.spark.run_events import event_id, parse_event
-
-AUDIT_STEPS = frozenset(
-    {
-        "PREPARE_STARTED",
-        "GRANTED",
-        "PREPARED",
-        "RUN_STARTED",
-        "SUBMITTED",
-        "REVOKED",
-        "RUN_COMPLETED",
-        "RUN_FAILED",
-        "RUN_CANCELLED",
-    }
-)
-"""Steps of a run that the clean room enters into the ledger; the pods' own are in :data:`cleanroom.spark.run_events.EVENT_IDS`."""
+from cleanroom.spark.run_events import CLEAN_ROOM_STEPS, event_id, parse_event
 
 
 class CleanRoomGovernance:
@@ -96,8 +81,8 @@ class CleanRoomGovernance:
     @activity.defn
     async def record_event(self, event: AuditEvent) -> None:
         """Enter a step of the run into the ledger; what is entered is derived from the signed request, not taken from the caller."""
-        if event.step not in AUDIT_STEPS:
-            raise InvalidInput("AuditStepUnknown", f"audit: step {event.step!r} is not one of {', '.join(sorted(AUDIT_STEPS))}.")
+        if event.step not in CLEAN_ROOM_STEPS:
+            raise InvalidInput("AuditStepUnknown", f"audit: step {event.step!r} is not one of {', '.join(sorted(CLEAN_ROOM_STEPS))}.")
         request, _ = await self._room.authority.caller(event.ticket, past=True)
         body = {
             "source": "cleanroom-application",

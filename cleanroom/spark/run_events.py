@@ -25,6 +25,19 @@ EVENT_IDS: dict[str, int] = {
     "DATASET_WRITE_FAILED": 3006,
 }
 
+CLEAN_ROOM_STEPS = (
+    "PREPARE_STARTED",
+    "GRANTED",
+    "PREPARED",
+    "RUN_STARTED",
+    "SUBMITTED",
+    "REVOKED",
+    "RUN_COMPLETED",
+    "RUN_FAILED",
+    "RUN_CANCELLED",
+)
+"""What the clean room itself enters about a run, in the order in which it happens; the pods' own events are :data:`EVENT_IDS`."""
+
 
 class RunEvent(BaseModel):
     """One audit event. ``QUERY_COMPLETED`` is the last of a successful run and carries the receipt; ``QUERY_FAILED`` carries the code."""

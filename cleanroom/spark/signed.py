@@ -12,6 +12,7 @@ import json
 import secrets
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives import serialization
@@ -181,18 +182,7 @@ def verify_signed_policies(
         Refused: ``PolicySignatureInvalid`` (also after a restart of the service: get its report again), ``NonceMismatch``,
             ``PolicyJobMismatch`` (made for another job or another image), ``PodPolicyMismatch`` (not what the job gives).
     """
-    try:
-        decoded = jwt.PyJWS().decode_complete(signed.statement, _public_key(service.public_key), algorithms=[_ALGORITHM])
-        if decoded["header"].get("typ") != _TYPE:
-            raise ValueError("typ is of another kind of statement")
-        statement = json.loads(decoded["payload"])
-    except (jwt.PyJWTError, ValueError) as error:
-        raise Refused(
-            "PolicySignatureInvalid",
-            "pod policies: not signed by the key that the Spark service's report binds.",
-            cause=f"{type(error).__name__}: {error}",
-            hint="The service may have restarted since its report: attest it again, then ask for the policies again.",
-        ) from error
+    statement = read_statement(signed.statement, service)
     expected_policies = pod_policies(job, profile)
     expected = _statement(job, profile, expected_policies, nonce)
     if not isinstance(statement, dict) or set(statement) != set(expected):
@@ -223,6 +213,26 @@ def verify_signed_policies(
             details={"expected": {"driver": expected["driver"], "executor": expected["executor"]}, "signed": statement},
         )
     return expected_policies
+
+
+def read_statement(statement: str, service: VerifiedService) -> Any:
+    """The content of the attested service's signed statement; what it says is for the caller to judge.
+
+    Raises:
+        Refused: ``PolicySignatureInvalid``.
+    """
+    try:
+        decoded = jwt.PyJWS().decode_complete(statement, _public_key(service.public_key), algorithms=[_ALGORITHM])
+        if decoded["header"].get("typ") != _TYPE:
+            raise ValueError("typ is of another kind of statement")
+        return json.loads(decoded["payload"])
+    except (jwt.PyJWTError, ValueError) as error:
+        raise Refused(
+            "PolicySignatureInvalid",
+            "pod policies: not signed by the key that the Spark service's report binds.",
+            cause=f"{type(error).__name__}: {error}",
+            hint="The service may have restarted since its report: attest it again, then ask for the policies again.",
+        ) from error
 
 
 def _statement(job: JobConfig, profile: PodProfile, policies: PodPolicies, nonce: str) -> dict[str, str]:
