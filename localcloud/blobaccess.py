@@ -48,6 +48,7 @@ _HOP_BY_HOP = {
     "host",
 }
 _ROLE_SECONDS = 1.0
+_CHUNK_BYTES = 256 * 1024
 _LOG = logging.getLogger("localcloud.blobaccess")
 
 
@@ -194,7 +195,7 @@ class Front:
         except httpx.HTTPError as error:
             _LOG.warning("Azurite does not answer: %s", type(error).__name__)
             return StorageError(503, "ServerBusy", "The server is busy.").response()
-        response = StreamingResponse(answer.aiter_raw(), answer.status_code, background=BackgroundTask(answer.aclose))
+        response = StreamingResponse(answer.aiter_raw(_CHUNK_BYTES), answer.status_code, background=BackgroundTask(answer.aclose))
         response.raw_headers = [(name.lower(), value) for name, value in answer.headers.raw if name.decode().lower() not in _HOP_BY_HOP]
         return response
 
