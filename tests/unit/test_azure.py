@@ -18,7 +18,8 @@ from azure.mgmt.msi import ManagedServiceIdentityClient
 from azure.mgmt.msi.models import Identity
 from cryptography.hazmat.primitives.asymmetric import rsa
 from starlette.applications import Starlette
-from starlette.responses import JSONResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from cleanroom.clients.azure import (
@@ -33,7 +34,7 @@ from cleanroom.clients.azure import (
     credential,
     federated_credential,
 )
-from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, NotFound, PreconditionFailed, Unavailable
+from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, NotFound, PreconditionFailed, Refused, Unavailable
 from cleanroom.secret import write_secret_file
 from localcloud.serving import serving
 from localcloud.tls import LocalAuthority
@@ -481,3 +482,48 @@ class TestPropagation:
             while not effective():
                 assert time.monotonic() < made + 20
             assert federated(world, identity, issuer.assertion(), issuer.federation()).get_token(STORAGE_SCOPE).token
+
+
+@pytest.fixture(scope="module")
+def arm(azure_world: AzureWorld, local_authority: LocalAuthority) -> Iterator[ManagedIdentities]:
+    async def answer(request: Request) -> Response:
+        status, code = request.path_params["name"].split("-")
+        body = {"error": {"code": code, "message": "so it is"}} if code != "none" else {"unexpected": True}
+        return JSONResponse(body, int(status), headers={"Retry-After": "0", "Location": str(request.url.replace(path="/elsewhere"))})
+
+    path = "/subscriptions/{s}/resourceGroups/{g}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{name}"
+    with serving(Starlette(routes=[Route(path, answer)]), "arm", local_authority.issue("arm")) as url:
+        settings = azure_world.azure("contosso").model_copy(update={"arm_url": url})
+        yield ManagedIdentities(contosso(azure_world), settings, ca_file=azure_world.ca_file)
+
+
+class TestErrorsOfServices:
+    """Any status that ARM may answer, through the unmodified SDK, as our category."""
+
+    @pytest.mark.parametrize(
+        ("answer", "kind", "code", "retryable"),
+        [
+            ("400-BadRequest", InvalidInput, "BadRequest", False),
+            ("401-ExpiredAuthenticationToken", PreconditionFailed, "ExpiredAuthenticationToken", False),
+            ("403-AuthorizationFailed", PreconditionFailed, "AuthorizationFailed", True),
+            ("404-ResourceNotFound", NotFound, "ResourceNotFound", False),
+            ("409-Conflict", Conflict, "Conflict", False),
+            ("412-PreconditionFailed", Conflict, "PreconditionFailed", False),
+            ("429-TooManyRequests", Unavailable, "TooManyRequests", True),
+            ("500-InternalServerError", Unavailable, "InternalServerError", True),
+            ("503-none", Unavailable, "Http503", True),
+            ("302-none", Refused, "RedirectRefused", False),
+            ("307-none", Refused, "RedirectRefused", False),
+        ],
+    )
+    def test_categories(self, arm: ManagedIdentities, answer: str, kind: type[CleanRoomError], code: str, retryable: bool):
+        with pytest.raises(CleanRoomError) as caught:
+            arm.get(answer)
+        assert type(caught.value) is kind
+        assert (caught.value.code, caught.value.retryable) == (code, retryable)
+        assert answer in caught.value.message
+
+    def test_unreachable_is_never_not_found(self, azure_world: AzureWorld):
+        settings = azure_world.azure("contosso").model_copy(update={"arm_url": "https://localhost:9"})
+        with pytest.raises(Unavailable, match="AzureUnreachable"):
+            ManagedIdentities(contosso(azure_world), settings, ca_file=azure_world.ca_file).get("flights")

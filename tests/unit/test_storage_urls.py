@@ -134,6 +134,34 @@ def test_hostile_s3_hosts_are_refused(host: str):
         check_storage_url(f"https://{host}", "s3")
 
 
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        ("https://contosso.vault.azure.net", "key-vault"),
+        ("https://contosso.managedhsm.azure.net", "key-vault"),
+        ("https://sharedeus.eus.attest.azure.net", "maa"),
+    ],
+)
+def test_vaults_and_attestation_authorities_pass(url: str, kind):
+    assert check_storage_url(f"{url}/", kind).url == url
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "contosso.blob.core.windows.net",
+        "vault.azure.net",
+        "contosso.vault.azure.net.evil.example",
+        "a.b.vault.azure.net",
+        "attest.azure.net.evil",
+    ],
+)
+def test_hostile_vaults_and_authorities_are_refused(host: str):
+    for kind in ("key-vault", "maa"):
+        with pytest.raises(Refused, match="StorageHostNotAllowed"):
+            check_storage_url(f"https://{host}", kind)
+
+
 def test_secrets_in_a_url_are_not_repeated_in_the_error():
     for url in ("https://user:hunter2@contosso.blob.core.windows.net", "https://contosso.blob.core.windows.net/x?sig=hunter2"):
         with pytest.raises(CleanRoomError) as caught:
