@@ -96,7 +96,7 @@ def _fresh(state: Path) -> None:
     """
     if not state.exists():
         return
-    if any(service.get("state") == "running" for service in list_local_cloud(state)):
+    if any(service.get("state") in ("ready", "starting", "running") for service in list_local_cloud(state)):
         raise Conflict("DemoRunning", f"a local cloud is running on {state}.", hint=f"cleanroom down --state {state}")
     if not (state / "cleanroom.toml").exists() and any(state.iterdir()):
         raise Conflict(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,8 +16,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cleanroom.errors import CleanRoomError
+from cleanroom.errors import CleanRoomError, Internal
 from cleanroom.temporal.markdown import plain
+
+DEBUG_VARIABLE = "CLEANROOM_DEBUG"
 
 
 class Format(StrEnum):
@@ -119,3 +122,15 @@ def reported(output: Format) -> Iterator[None]:
     except CleanRoomError as error:
         print_error(error, output)
         raise typer.Exit(error.exit_code) from error
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as error:
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        unexpected = Internal(
+            "UnexpectedError",
+            f"{type(error).__name__}: {error}",
+            hint=f"This is a bug. {DEBUG_VARIABLE}=1 shows where it happened; please report that.",
+        )
+        print_error(unexpected, output)
+        raise typer.Exit(unexpected.exit_code) from error

@@ -150,13 +150,21 @@ def show(run_id: RunId, profile: Profile = None, config: ConfigFile = None, outp
 async def _show(session: Session, run_id: str) -> dict[str, Any]:
     handle = await _handle(session, run_id)
     status: RunStatus = await handle.query(RunQuery.status)
-    outcome: RunResult = await handle.query(RunQuery.outcome)
+    outcome = await _outcome(handle)
     return {
         **_result_record(session, outcome),
         "stage": status.stage,
         "steps": list(status.steps),
         "job": status.job,
     }
+
+
+async def _outcome(handle: Handle) -> RunResult:
+    """The result so far; of a completed run from its history, which needs no worker."""
+    if (await handle.describe()).status is WorkflowExecutionStatus.COMPLETED:
+        return await handle.result()
+    outcome: RunResult = await handle.query(RunQuery.outcome)
+    return outcome
 
 
 def _result_record(session: Session, result: RunResult) -> dict[str, Any]:
@@ -274,7 +282,7 @@ async def read_receipt(session: Session, run_id: str) -> ResultReceipt:
         PreconditionFailed: ``RunNotComplete``.
     """
     handle = await _handle(session, run_id)
-    outcome: RunResult = await handle.query(RunQuery.outcome)
+    outcome = await _outcome(handle)
     if outcome.receipt is None:
         raise PreconditionFailed(
             "RunNotComplete",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from temporalio.client import Client, WorkflowHandle
-from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.exceptions import TemporalError
 from temporalio.service import RPCError, RPCStatusCode
 
 from cleanroom.clients.azure_credentials import Credential, credential
@@ -130,12 +130,11 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
     Raises:
         CleanRoomError: whatever happened.
     """
-    from temporalio.client import WorkflowFailureError, WorkflowUpdateFailedError
 
     async def wrapped() -> T:
         try:
             return await work
-        except (WorkflowFailureError, WorkflowUpdateFailedError, RPCError, WorkflowAlreadyStartedError) as error:
+        except (TemporalError, RPCError) as error:
             raise error_from_failure(error) from error
 
     return asyncio.run(wrapped())

@@ -92,5 +92,9 @@ def open_store(settings: Settings, spec: DatasetSpec, *, create: bool = False) -
         return blob
     s3 = open_s3(settings, spec.store)
     if create:
-        s3.create_bucket()
+        try:
+            s3.check()
+        except NotFound:
+            # Asked first: a key that may write to its bucket is seldom allowed to create one.
+            s3.create_bucket()
     return s3
