@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from sqlglot import exp
 
@@ -13,6 +13,7 @@ from cleanroom.sql.lexical import MARK, Refusal
 from cleanroom.sql.values import ATOM, ROWS, Scope, Value
 from cleanroom.sql.vocabulary import COUNTING, FUNCTIONS, MIXING
 
+_LEAVES = frozenset({exp.Column, exp.Literal, exp.Identifier, exp.Null, exp.Boolean, exp.Star, exp.DataType})
 _COMPOSED = COUNTING | MIXING | {"MIN", "MAX"}
 
 
@@ -278,22 +279,18 @@ class Aggregates(Floors):
 
 def _aggregates(node: exp.Expr) -> bool:
     """Whether ``node`` holds an aggregate of its own SELECT: not in a subquery, and not as the function of a window."""
-    return next(_find(node), None) is not None
-
-
-def _find(node: exp.Expr) -> Iterator[exp.Expr]:
-    if isinstance(node, exp.Query | exp.Subquery | exp.Exists):
-        return
-    if isinstance(node, exp.Window):
-        call = node.this
-        children = [*call.args.get("expressions", [])] if isinstance(call, exp.Anonymous) else [call]
-        children += [*(node.args.get("partition_by") or []), *([node.args["order"]] if node.args.get("order") else [])]
-    else:
-        if isinstance(node, exp.Anonymous) and isinstance(node.this, str):
-            function = FUNCTIONS.get(node.this.removeprefix(MARK))
+    stack = [node]
+    while stack:
+        part = stack.pop()
+        kind = type(part)
+        if kind in _LEAVES or isinstance(part, exp.Query | exp.Exists):
+            continue
+        if isinstance(part, exp.Window) and isinstance(part.this, exp.Anonymous):
+            stack += [*part.this.expressions, *(part.args.get("partition_by") or []), *filter(None, [part.args.get("order")])]
+            continue
+        if kind is exp.Anonymous and isinstance(part.this, str):
+            function = FUNCTIONS.get(part.this.removeprefix(MARK))
             if function is not None and function.kind == "aggregate":
-                yield node
-                return
-        children = list(node.iter_expressions())
-    for child in children:
-        yield from _find(child)
+                return True
+        stack += part.iter_expressions()
+    return False

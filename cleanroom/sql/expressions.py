@@ -38,8 +38,9 @@ def position_of(node: exp.Expr | None) -> Position | None:
 
 def only(node: exp.Expr, *names: str) -> None:
     """Refuses any part of ``node`` that is not named; absent and empty parts are no parts."""
-    for name, part in node.args.items():
-        if part is None or part is False or part == [] or name in names:
+    args = node.args
+    for name in args:
+        if name in names or not args[name]:
             continue
         what = name.strip("_").replace("_", " ").upper()
         raise Refusal("ClauseNotAllowed", f"{describe(node)} with {what} is not allowed", position_of(node))
@@ -137,8 +138,10 @@ class Expressions:
     def literal(self, node: exp.Expr, scope: Scope) -> Value:
         only(node, "this", "is_string")
         text = str(node.this)
-        if node.args.get("is_string"):
+        if node.args["is_string"]:
             return Value(text_literal(text), "string")
+        if text.isdecimal() and len(text) < 6:
+            return Value(text, "integer")
         if not _NUMBER.fullmatch(text):
             raise Refusal("LiteralNotAllowed", f"{strip_invisible(text)[:40]!r} is not a number that is allowed here", position_of(node))
         degree = 0 if float(text) <= LARGEST_FACTOR and len(text) <= 16 and "e" not in text.lower() else None

@@ -17,6 +17,8 @@ class Names(Functions):
     """Mixin of the checker: aliases and columns."""
 
     catalog: Catalog
+    trusted: bool
+    """Reading the gate's own rendering: every column, no owner's rule."""
     uses: dict[tuple[str, str], set[str]]
 
     def _alias(self, node: exp.Expr, scope: Scope, fallback: str) -> str:
@@ -74,8 +76,15 @@ class Names(Functions):
             )
 
     def record(self, value: Value) -> None:
+        if self.trusted:
+            return
+        uses, context = self.uses, self.context
         for view, column, _ in value.origins:
-            self.uses.setdefault((view, column), set()).add(self.context)
+            key = (view, column)
+            if key in uses:
+                uses[key].add(context)
+            else:
+                uses[key] = {context}
 
     def column(self, node: exp.Expr, scope: Scope) -> Value:
         """The input column that a name means: the innermost SELECT that knows it, and an earlier alias of the same SELECT last."""

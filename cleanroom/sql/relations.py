@@ -40,7 +40,6 @@ _JOINS = {
 class Relations(Names):
     """Mixin of the checker: FROM clauses."""
 
-    trusted: bool
     named: dict[str, Result]
 
     def query(self, node: exp.Expr, scope: Scope | None, *, hidden: bool) -> Result:
@@ -168,8 +167,6 @@ class Relations(Names):
         scope.sources[written.lower()] = source
         exact = {column.name.lower(): column.name for column in view.columns}
         scope.slots.extend(Slot(key, name, f"{quote(alias)}.{quote(exact[name])}") for name in identities)
-        if key in scope.views and not protected:
-            scope.multiplied = True  # a view joined with itself makes rows of the text's choosing
         scope.views |= {key}
         self.uses.setdefault((key, ROWS), set()).add("rows")
         return source
@@ -202,9 +199,8 @@ class Relations(Names):
         scope.sources[written.lower()] = source
         scope.slots.extend(Slot(slot.view, slot.identity, f"{quote(alias)}.{quote(slot.ref)}") for slot in result.slots)
         scope.releases |= result.releases
-        again = any(view in scope.views and not self.is_protected(view) for view in result.views)
         scope.views |= result.views
-        scope.multiplied = scope.multiplied or result.multiplied or again
+        scope.multiplied = scope.multiplied or result.multiplied
         return source
 
     # -- joins ----------------------------------------------------------------------------------------------------
@@ -297,8 +293,11 @@ class Relations(Names):
             scope.links.extend((one, two) for one in first.sources for two in second.sources)
         if first.raw and second.raw:
             scope.outer_equalities.append((first, second))
+        # A view without a floor that is joined with itself makes as many copies of a row, and with such labels, as the text likes.
+        if any(not self.is_protected(view) for view in scope.behind(first) & scope.behind(second)):
+            scope.multiplied = True
         if equate and first.raw and second.raw:
-            scope.equate(first.sql, second.sql)
+            scope.equate(first, second)
             scope.equalities.append((first, second))
 
     # -- LATERAL VIEW ---------------------------------------------------------------------------------------------

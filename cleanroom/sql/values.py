@@ -154,6 +154,7 @@ class Scope:
     __slots__ = (
         "aliases",
         "cells",
+        "class_views",
         "dropped",
         "equalities",
         "group_keys",
@@ -194,6 +195,7 @@ class Scope:
         self.unions: dict[str, str] = {}
         """Columns known to be equal in every row: text of a reference to the text of its representative."""
         self.outer_reads: list[Value] = []
+        self.class_views: dict[str, frozenset[str]] = {}
         self.links: list[tuple[str, str]] = []
         """Pairs of relations that an equality of columns joins."""
         self.equalities: list[tuple[Value, Value]] = []
@@ -216,10 +218,18 @@ class Scope:
             ref = self.unions[ref]
         return ref
 
-    def equate(self, left: str, right: str) -> None:
-        left, right = self.representative(left), self.representative(right)
-        if left != right:
-            self.unions[right] = left
+    def equate(self, left: Value, right: Value) -> None:
+        """From here on both columns are known to be equal in every row."""
+        views = self.behind(left) | self.behind(right)
+        one, two = self.representative(left.sql), self.representative(right.sql)
+        if one != two:
+            self.unions[two] = one
+        self.class_views[one] = views
+
+    def behind(self, value: Value) -> frozenset[str]:
+        """Input views that ``value``, or a column known to be equal to it, comes from."""
+        own = frozenset(view for view, _, _ in value.origins)
+        return own | self.class_views.get(self.representative(value.sql), NO_TEXT)
 
 
 def quote(name: str) -> str:

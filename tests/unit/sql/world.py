@@ -182,6 +182,6 @@ def open_rows(seed: int = 7) -> dict[str, list[tuple[Any, ...]]]:
                 day(),
                 day(),
                 rnd.choice(["MAIL", "SHIP", "AIR"]),
-            )  # fmt: skip
+            )
         )
     return rows

@@ -1,0 +1,115 @@
+"""How long the query gate takes: ``python benchmarks/bench_gate.py [--limit MILLISECONDS]``.
+
+The query has 200 lines or more: twelve common table expressions with joins, conditions and aggregates, and a join of all of
+them. Time is of ``analyse`` as a whole: reading, checking, rewriting, reading the rewriting again, lineage and card. The bare
+parser is measured beside it, because the gate reads every query twice. Exit 1 when the median is over the limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import sqlglot
+
+from cleanroom.sql import Catalog, check_sql
+
+CATALOG = Catalog.model_validate(
+    {
+        "views": {
+            "orders": {
+                "columns": {
+                    "order_id": "integer",
+                    "user_key": "string",
+                    "region": "string",
+                    "amount": "number",
+                    "discount": "number",
+                    "status": "string",
+                },
+                "floors": {"minGroupSize": 50, "identityColumn": "user_key", "allowedOutputColumns": ["region", "status"]},
+            },
+            "clicks": {"columns": {"user_key": "string", "clicked_at": "timestamp", "spend": "number"}},
+        }
+    }
+)
+
+
+def query(parts: int = 12) -> str:
+    """A query of about 17 lines a part, in the shape of a report: rows, then persons, then one result under a floor."""
+    tables = []
+    for number in range(parts):
+        source = "orders" if number == 0 else f"part_{number - 1}"
+        tables.append(
+            f"""part_{number} AS (
+  SELECT
+    o.user_key AS user_key,
+    o.region AS region,
+    o.status AS status,
+    o.amount AS amount,
+    o.discount AS discount,
+    coalesce(o.amount, 0) AS gross_{number}
+  FROM {source} AS o
+  JOIN (
+    SELECT user_key, SUM(spend) AS spend, COUNT(*) AS clicks
+    FROM clicks
+    WHERE clicked_at >= DATE '2024-01-{number + 1:02}'
+    GROUP BY user_key
+  ) AS c ON o.user_key = c.user_key
+  WHERE o.amount > {number}
+    AND o.region IN ('north', 'south', 'east')
+    AND (o.status <> 'void' OR c.spend BETWEEN {number} AND {number + 10})
+)"""
+        )
+    last = f"part_{parts - 1}"
+    return (
+        "WITH " + ",\n".join(tables) + f"\nSELECT p.region,\n  SUM(p.amount * (1 - p.discount)) AS total,\n"
+        "  COUNT(DISTINCT p.user_key) AS buyers,\n"
+        f"  AVG(p.gross_{parts - 1}) AS mean\nFROM {last} AS p\nGROUP BY p.region\nHAVING COUNT(*) > 10\nORDER BY total DESC"
+    )
+
+
+def median_ms(work: Callable[[], object], rounds: int) -> tuple[float, float]:
+    """Median and best of ``rounds`` runs, in milliseconds of this process's processor time (others may be using the machine)."""
+    times = []
+    for _ in range(rounds):
+        gc.collect()
+        start = time.process_time()
+        work()
+        times.append((time.process_time() - start) * 1000)
+    return statistics.median(times), min(times)
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--limit", type=float, default=20.0, help="milliseconds")
+    arguments.add_argument("--rounds", type=int, default=30)
+    options = arguments.parse_args()
+    sql = query()
+    verdict = check_sql(sql, CATALOG)
+    if not verdict.allowed:
+        print([reason.message for reason in verdict.reasons], file=sys.stderr)
+        return 1
+    gate, gate_best = median_ms(lambda: check_sql(sql, CATALOG), options.rounds)
+    parser, parser_best = median_ms(lambda: sqlglot.parse(sql, dialect="spark"), options.rounds)
+    print(
+        json.dumps(
+            {
+                "lines": sql.count("\n") + 1,
+                "gate_ms": round(gate, 2),
+                "gate_best_ms": round(gate_best, 2),
+                "parser_ms": round(parser, 2),
+                "parser_best_ms": round(parser_best, 2),
+                "limit_ms": options.limit,
+            }
+        )
+    )
+    return 0 if gate <= options.limit else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""The catalogue: its schema, the shapes that are read, and the mistakes that are not forgiven."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cleanroom.documents.dataset import PrivacyFloors
+from cleanroom.errors import InvalidInput
+from cleanroom.sql import Catalog, check_sql, view_of
+
+SCHEMA = Path(__file__).parents[3] / "docs" / "schemas" / "catalog.schema.json"
+CANONICAL = {
+    "views": [
+        {
+            "name": "v",
+            "owner": "contosso",
+            "columns": [{"name": "person", "type": "string"}, {"name": "x", "type": "number"}],
+            "allowedColumns": ["person", "x"],
+            "floors": [{"minGroupSize": 7, "identityColumn": "person", "allowedOutputColumns": ["x"]}],
+        }
+    ]
+}
+
+
+def test_the_checked_in_schema_is_the_models_own() -> None:
+    stored = json.loads(SCHEMA.read_text())
+    stored.pop("$schema")
+    assert stored == Catalog.model_json_schema()
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"views": {"v": {"columns": {"person": "string", "x": "number"}, "floors": [{"minGroupSize": 7, "identityColumn": "person"}]}}},
+        {"views": {"v": {"columns": {"person": "string", "x": "number"}, "floors": {"minGroupSize": 7, "identityColumn": "person"}}}},
+        {"views": {"v": {"columns": {"person": "string", "x": "number"}, "floor": {"min_group_size": 7, "identity_column": "person"}}}},
+        {"views": {"v": {"columns": {"person": "string", "x": "number"}, "minGroupSize": 7, "identityColumn": "person"}}},
+        {"views": {"v": {"person": "string", "x": "number"}}, "floors": {"v": {"minGroupSize": 7, "identityColumn": "person"}}},
+        {
+            "views": [
+                {
+                    "name": "v",
+                    "fields": [{"fieldName": "person", "fieldType": "string"}, {"fieldName": "x", "fieldType": "number"}],
+                    "allowedFields": ["person", "x"],
+                    "privacyFloors": {"minGroupSize": 7, "identityColumn": "person"},
+                }
+            ]
+        },
+        CANONICAL,
+    ],
+)
+def test_every_shape_carries_the_floor(shape: dict[str, Any]) -> None:
+    catalog = Catalog.parse(json.dumps(shape))
+    verdict = check_sql("SELECT SUM(x) AS s FROM v", catalog)
+    assert "COUNT(DISTINCT `v`.`person`) >= 7" in verdict.sql
+    assert Catalog.parse(catalog.model_dump_json(by_alias=True)) == catalog
+
+
+@pytest.mark.parametrize(
+    "floor",
+    [
+        {"minGroupsize": 7, "identityColumn": "person"},
+        {"minGroupSize": 7},
+        {"minGroupSize": 7, "identityColumn": "nobody"},
+        {"minGroupSize": -1, "identityColumn": "person"},
+        {"minGroupSize": "many", "identityColumn": "person"},
+        {"minGroupSize": 7, "identityColumn": "person", "allowedOutputColums": ["x"]},
+    ],
+)
+def test_a_floor_that_says_something_else_than_it_means_is_an_error(floor: dict[str, Any]) -> None:
+    shape = {"views": {"v": {"columns": {"person": "string", "x": "number"}, "floors": floor}}}
+    with pytest.raises(InvalidInput) as caught:
+        Catalog.parse(json.dumps(shape))
+    assert caught.value.code == "InvalidCatalog"
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {},
+        {"views": []},
+        {"views": {"v": {"columns": {}}}},
+        {"views": {"v": {"columns": {"x": "blob"}}}},
+        {"views": {"v": {"columns": {"x": "string", "X": "string"}}}},
+        {"views": {"v": {"columns": {"a`b": "string"}}}},
+        {"views": {"v": {"columns": {"__cr_id_0": "string"}}}},
+        {"views": {"v": {"columns": {"x": "string"}, "allowedColumns": ["y"]}}},
+        {"views": {"v.w": {"columns": {"x": "string"}}}},
+        {"views": {"v": {"columns": {"x": "string"}}, "V": {"columns": {"x": "string"}}}},
+        {"views": {"v": {"columns": {"x": "string"}}}, "floors": {"w": {"minGroupSize": 7, "identityColumn": "x"}}},
+        {"views": {"v": {"columns": {"x": "string"}}}, "floors": [{"minGroupSize": 7, "identityColumn": "x"}]},
+    ],
+)
+def test_a_catalogue_that_is_not_one_is_an_error(shape: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput):
+        Catalog.parse(json.dumps(shape))
+
+
+def test_a_view_from_the_parts_of_a_dataset_document() -> None:
+    view = view_of("v", {"person": "string", "x": "number"}, ["x"], PrivacyFloors(min_group_size=4, identity_column="person"), "contosso")
+    assert [column.name for column in view.visible()] == ["x"]
+    assert (view.min_group_size, view.identity_columns) == (4, ("person",))
+    assert view_of("v", {"x": "number"}).floors == ()
