@@ -324,7 +324,7 @@ async def test_spark_runs_in_a_pod(running: Cluster, hardware: DevelopmentHardwa
     service = SparkService(Hardware(hardware), running.client(), make_profile(image.reference, image.layers, resources=resources))
     job = make_job("spark")
     submission = await service.submit(job, digest(service, job))
-    outcome = await service.watch(submission.tracking_id, lambda status: None, Deadlines(driver_start_seconds=60, run_seconds=120))
+    outcome = await service.watch(submission.tracking_id, lambda status: None, Deadlines(driver_start_seconds=60, run_seconds=240))
     assert outcome.succeeded, await service.logs(submission.tracking_id)
     answer = json.loads(outcome.termination_message)
     assert answer["result"] == [["a", 3], ["b", 3]]
