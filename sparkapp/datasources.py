@@ -8,8 +8,8 @@ at or after its end.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import BinaryIO, cast
@@ -24,12 +24,15 @@ from cleanroom.datasets.upload import is_day
 from cleanroom.errors import InvalidInput, NotFound, PreconditionFailed, Refused
 from cleanroom.secret import Secret
 from cleanroom.spark.job import JobDataset, JobParameters
+from sparkapp.failures import persist
 from sparkapp.pod import Pod
 
 MIN_SHARE_BYTES = 4 << 20
 MAX_SHARE_BYTES = 32 << 20
 FETCH_SEGMENTS = 8
 """Segments (1 MiB each) of one request to the store."""
+STORE_SECONDS = 60.0
+"""How long a store may be away in the middle of reading."""
 HEADER_LINE_BYTES = 64 << 10
 WHOLE = -1
 """``Share.stop`` of a Parquet object that one task reads whole."""
@@ -210,8 +213,12 @@ def _pack(shares: Sequence[Share], total: int, parallelism: int) -> tuple[tuple[
 
 def open_object(pod: Pod, dataset: JobDataset, name: str, size: int) -> SegmentedObject:
     """One object of a dataset, opened with its key."""
-    read_range = functools.partial(pod.store(dataset).read_range, name)
+    store = pod.store(dataset)
     key = dataset_key(pod, dataset)
+
+    def read_range(offset: int, length: int) -> bytes:
+        return persist(STORE_SECONDS, lambda: store.read_range(name, offset, length))
+
     return PlainObject(read_range, size, name) if key is None else SealedObject(read_range, size, key, name)
 
 
@@ -285,22 +292,32 @@ class ShareText:
     @staticmethod
     def _rows(opened: SegmentedObject, first: int, stop: int) -> Iterator[bytes]:
         dropping = first > 0
-        index = first
-        while index < opened.segments:
-            until = min(index + FETCH_SEGMENTS, stop) if index < stop else index + 1
-            for piece in opened.open_segments(index, until):
-                if index >= stop:
-                    if dropping:
-                        return  # the row that covers the start goes on beyond the end: it is another share's
-                    cut = piece.find(b"\n")
-                    yield piece[: cut + 1] if cut >= 0 else piece
-                    if cut >= 0:
-                        return
-                elif dropping:
-                    cut = piece.find(b"\n")
-                    if cut >= 0:
-                        dropping = False
-                        yield piece[cut + 1 :]
-                else:
-                    yield piece
-                index += 1
+        for piece in _fetched(opened, first, stop):
+            if not dropping:
+                yield piece
+            elif (cut := piece.find(b"\n")) >= 0:
+                dropping = False
+                yield piece[cut + 1 :]
+        if dropping:
+            return  # the row that covers the start goes on beyond the end: it is another share's
+        for index in range(stop, opened.segments):
+            (piece,) = opened.open_segments(index, index + 1)
+            cut = piece.find(b"\n")
+            yield piece[: cut + 1] if cut >= 0 else piece
+            if cut >= 0:
+                return
+
+
+def _fetched(opened: SegmentedObject, first: int, stop: int) -> Iterator[bytes]:
+    """Segments ``[first, stop)`` in order; while one request's are parsed, the next is under way."""
+    starts = range(first, stop, FETCH_SEGMENTS)
+    if len(starts) == 1:
+        yield from opened.open_segments(first, stop)
+        return
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        following = pool.submit(opened.open_segments, starts[0], min(starts[0] + FETCH_SEGMENTS, stop))
+        for start in starts[1:]:
+            pieces = following.result()
+            following = pool.submit(opened.open_segments, start, min(start + FETCH_SEGMENTS, stop))
+            yield from pieces
+        yield from following.result()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ def main(pod: Pod | None = None) -> int:
     # PySpark logs the values over which a query failed, and clients log requests. What this program has to say, it prints.
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module="pyspark")
     try:
         job = pod.job() if pod else job_from_environment()
         facts = {"runId": job.run_id, "jobDigest": job.digest()}
@@ -59,7 +61,7 @@ def run(pod: Pod | None, job: JobConfig) -> ResultReceipt:
     """
     # Spark's JVM takes seconds to start, in a process of its own: everything up to the first use of it is done meanwhile.
     with ThreadPoolExecutor(max_workers=1) as starter:
-        session = starter.submit(open_session, f"cleanroom-{job.run_id}")
+        session = starter.submit(_start_spark, f"cleanroom-{job.run_id}")
         try:
             reporter = Reporter(pod or _attested_pod(), job)
             try:
@@ -73,7 +75,12 @@ def run(pod: Pod | None, job: JobConfig) -> ResultReceipt:
                 raise failure from None
         finally:
             if session.exception() is None:
-                session.result().stop()
+                session.result()[0].stop()
+
+
+def _start_spark(app_name: str) -> tuple[SparkSession, float]:
+    started = time.monotonic()
+    return open_session(app_name), time.monotonic() - started
 
 
 def _attested_pod() -> Pod:
@@ -82,14 +89,14 @@ def _attested_pod() -> Pod:
     return AttestedPod()
 
 
-def _run(session: Future[SparkSession], reporter: Reporter) -> ResultReceipt:
+def _run(session: Future[tuple[SparkSession, float]], reporter: Reporter) -> ResultReceipt:
     pod, job = reporter.pod, reporter.job
     require_rendering(job)
     require_consent(pod, before="it opened any dataset")
     reporter.progress(f"run {job.run_id}: attested, consent is given")
     with _reported_load(reporter):
         datasets = open_datasets(pod, job, on_start=lambda dataset: reporter.progress(f"dataset {dataset.name}: opening"))
-    spark = session.result()
+    spark, start_seconds = session.result()
     reporter.progress("Spark is up")
     spark_started = time.monotonic()
     with _reported_load(reporter):
@@ -107,7 +114,7 @@ def _run(session: Future[SparkSession], reporter: Reporter) -> ResultReceipt:
         text = f"Result of {job.query_id} not written: {failure.code}"
         reporter.event("DATASET_WRITE_FAILED", text, step=job.datasink.name, error=failure)
         raise failure from None
-    spark_seconds = time.monotonic() - spark_started
+    spark_seconds = start_seconds + time.monotonic() - spark_started
     receipt = ResultReceipt(
         run_id=job.run_id,
         query_digest=job.query_digest,

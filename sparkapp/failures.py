@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import tenacity
+
 from cleanroom.errors import CleanRoomError, Internal, InvalidInput
 
 TERMINATION_LOG_VARIABLE = "CLEANROOM_TERMINATION_LOG"
@@ -107,6 +109,16 @@ def _unexpected(error: BaseException) -> CleanRoomError:
 
 def _encode(error: CleanRoomError) -> str:
     return f"{_MARK}{base64.b64encode(json.dumps(error.to_dict()).encode()).decode()}:"
+
+
+def persist(seconds: float, call: Callable[[], T]) -> T:
+    """``call``, repeated with growing pauses while it fails with a retryable error of ours, for at most ``seconds``."""
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception(lambda error: isinstance(error, CleanRoomError) and error.retryable),
+        wait=tenacity.wait_random_exponential(multiplier=0.5, max=15),
+        stop=tenacity.stop_after_delay(seconds),
+        reraise=True,
+    )(call)
 
 
 def report_failure(error: CleanRoomError, facts: dict[str, Any]) -> int:

@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import tenacity
-
 from cleanroom.attestation import GuestAttestor
 from cleanroom.clients.azure_credentials import Credential, federated_credential
 from cleanroom.clients.blob import BlobStore
@@ -26,11 +24,12 @@ from cleanroom.clients.objects import ObjectStore
 from cleanroom.clients.s3 import S3Credentials, S3Store
 from cleanroom.clients.urls import check_storage_url
 from cleanroom.datasets.encryption import decode_dataset_key
-from cleanroom.errors import CleanRoomError, Internal
+from cleanroom.errors import Internal
 from cleanroom.governance import CleanRoomClient
 from cleanroom.secret import Secret
 from cleanroom.spark.job import BlobAccess, JobConfig, JobDataset, S3Access
 from sparkapp.config import job_from_environment
+from sparkapp.failures import persist
 
 ATTESTATION_URL_VARIABLE = "CLEANROOM_ATTESTATION_URL"
 DEFAULT_ATTESTATION_URL = "http://localhost:8284"
@@ -145,7 +144,7 @@ class _Process:
 
         credential = federated_credential(access.tenant_id, access.client_id, assertion, authority=access.authority, ca_file=self._ca_file)
         # Now rather than inside of a storage call: waiting for propagation belongs to signing in.
-        _persist(FEDERATION_SECONDS, lambda: credential.get_token(STORAGE_SCOPE))
+        persist(FEDERATION_SECONDS, lambda: credential.get_token(STORAGE_SCOPE))
         return credential
 
     def _roots_for(self, declared: bool) -> Path | None:
@@ -153,17 +152,7 @@ class _Process:
         return self._ca_file if declared else None
 
     def _ask(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        return _persist(GOVERNANCE_SECONDS, lambda: asyncio.run_coroutine_threadsafe(make(), self._loop).result())
-
-
-def _persist(seconds: float, call: Callable[[], T]) -> T:
-    """``call``, repeated with growing pauses while it fails with a retryable error, for at most ``seconds``."""
-    return tenacity.Retrying(
-        retry=tenacity.retry_if_exception(lambda error: isinstance(error, CleanRoomError) and error.retryable),
-        wait=tenacity.wait_random_exponential(multiplier=0.5, max=15),
-        stop=tenacity.stop_after_delay(seconds),
-        reraise=True,
-    )(call)
+        return persist(GOVERNANCE_SECONDS, lambda: asyncio.run_coroutine_threadsafe(make(), self._loop).result())
 
 
 def _roots(pem: str) -> Path | None:

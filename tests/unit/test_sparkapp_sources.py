@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from cleanroom.datasets.encryption import encode_dataset_key, generate_dataset_key, seal_bytes
 from cleanroom.datasets.upload import upload_dataset
 from cleanroom.documents.dataset import DatasetSchema, FieldType, SchemaField
-from cleanroom.errors import CleanRoomError
+from cleanroom.errors import CleanRoomError, Unavailable
 from cleanroom.spark.job import JobConfig, JobDataset, JobGovernance, JobParameters, JobSegment, S3Access
 from sparkapp import datasources
 from sparkapp.datasources import ShareText, cut, survey
@@ -198,6 +198,26 @@ def test_pruned_columns_of_parquet_are_not_fetched(tmp_path: Path) -> None:
     watched = Watched(pod.root, pod.config)
     assert read_table(watched, survey(watched, world.dataset, JobParameters()), ["id", "text"]).num_rows == 200
     assert sum(length for _, _, length in store.reads) < store.size("x.parquet") / 2
+
+
+def test_a_store_that_is_away_for_a_moment_costs_nothing_but_time(tmp_path: Path) -> None:
+    world = World(tmp_path / "w")
+    world.plant("x.csv", b"1,one,h\n")
+    failures = iter([Unavailable("StoreUnavailable", "no answer")] * 2)
+
+    class Flaky(FolderStore):
+        def read_range(self, key: str, offset: int, length: int) -> bytes:
+            if failure := next(failures, None):
+                raise failure
+            return super().read_range(key, offset, length)
+
+    class Shaky(FolderPod):
+        def store(self, dataset: JobDataset) -> FolderStore:  # type: ignore[override]
+            return Flaky(self.root / "stores" / dataset.name)
+
+    pod = Shaky(world.root, world.pod().config)
+    assert read_table(pod, survey(pod, world.dataset, JobParameters()), ["id"]).num_rows == 1
+    assert next(failures, None) is None
 
 
 DAYS = {"2013-01-01/a.csv": b"1,a,h\n", "2013-01-02/a.csv": b"2,b,h\n", "2013-01-04/a.csv": b"4,d,h\n"}
