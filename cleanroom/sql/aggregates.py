@@ -53,9 +53,13 @@ class Aggregates(Floors):
                     self.check_release_key(key, node)
 
     def _group(self, group: exp.Expr, scope: Scope, items: Sequence[exp.Expr | Value]) -> list[Value]:
-        only(group, "expressions", "rollup", "cube", "grouping_sets")
+        only(group, "expressions", "rollup", "cube", "grouping_sets", "all")
         composed = (exp.Rollup, exp.Cube, exp.GroupingSets)
         plain = [key for key in group.expressions if not isinstance(key, composed)]
+        if group.args.get("all"):
+            plain = [exp.Literal.number(index + 1) for index, item in enumerate(items) if isinstance(item, Value) or not _aggregates(item)]
+            if group.expressions or not plain:
+                raise Refusal("ClauseNotAllowed", "GROUP BY ALL needs a column that is not an aggregate", position_of(group))
         many = [key for key in group.expressions if isinstance(key, composed)]
         many += [part for name in ("rollup", "cube", "grouping_sets") for part in group.args.get(name) or []]
         scope.multiplied = scope.multiplied or bool(many)

@@ -265,6 +265,15 @@ class Expressions:
         left, right = (wrap(part, SUM) for part in parts)
         return self.combine(f"{left} {'NOT ' if negated else ''}{_LIKES[type(node)]} {right}", "boolean", PREDICATE, parts, node)
 
+    def escape(self, node: exp.Expr, scope: Scope) -> Value:
+        only(node, "this", "expression")
+        sign = node.args["expression"]
+        if not isinstance(node.this, exp.Like | exp.ILike) or not isinstance(sign, exp.Literal) or len(str(sign.this)) != 1:
+            raise Refusal("LiteralNotAllowed", "LIKE … ESCAPE takes one character", position_of(node))
+        out = self.value(node.this, scope)
+        out.sql += f" ESCAPE {text_literal(str(sign.this))}"
+        return out
+
     def arithmetic(self, node: exp.Expr, scope: Scope) -> Value:
         only(node, "this", "expression", "typed", "safe")
         kind = type(node)
@@ -384,6 +393,7 @@ _HANDLERS: dict[type[exp.Expr], str] = {
     exp.Between: "between",
     exp.In: "membership",
     **dict.fromkeys(_LIKES, "like"),
+    exp.Escape: "escape",
     **dict.fromkeys(_ARITHMETIC, "arithmetic"),
     exp.DPipe: "concatenation",
     exp.Neg: "minus",

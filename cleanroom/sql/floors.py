@@ -12,8 +12,9 @@ Refused, because the condition would not mean what it says:
 * rows copied or chosen by the text: joins without an equality, constants, LATERAL VIEW, a union of a view with itself, windows, LIMIT;
 * aggregates that show a value of one person (MIN, MAX, FIRST, COLLECT_LIST, percentiles …), except MIN and MAX of a column that its
   owner lists as publishable;
-* aggregates of expressions that can single out rows. A CASE, IF or FILTER whose conditions read listed columns only is allowed, and
-  each part into which the conditions divide a group must itself reach the floor (or, for listed columns, be empty).
+* aggregates of expressions that can single out rows. A CASE, IF or FILTER whose conditions read columns that may be in a result is
+  allowed, and each part into which the conditions divide a group must itself reach the floor; a part may be empty only where the
+  owners have listed all of these columns as publishable, because an empty part and a small one could otherwise be told apart.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from sqlglot import exp
 from cleanroom.sql.expressions import position_of
 from cleanroom.sql.lexical import Refusal
 from cleanroom.sql.relations import Relations
-from cleanroom.sql.values import SUM, Scope, Slot, Source, Value, wrap
+from cleanroom.sql.values import ROWS, SUM, Scope, Slot, Source, Value, wrap
 from cleanroom.sql.verdict import Position
 from cleanroom.sql.vocabulary import COUNTING, MIXING
 
@@ -186,12 +187,14 @@ class Floors(Relations):
                 view = self.catalog.view(view_name)
                 if view is None or view.min_group_size == 0:
                     listed = False
-                elif not view.lists_output(column):
+                elif not view.may_output(column) or column == ROWS:
                     raise Refusal(
                         "ConditionalAggregate",
-                        f"a condition inside an aggregate reads {column}, which the owner of {view.name} does not list as publishable",
+                        f"a condition inside an aggregate reads {column}, which the owner of {view.name} does not let into a result",
                         position_of(node),
                     )
+                elif not view.lists_output(column):
+                    listed = False
             if condition.degree is None and not condition.origins:
                 listed = False
             for text in condition.matched:

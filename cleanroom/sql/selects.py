@@ -54,7 +54,8 @@ class Selects(Subqueries):
                 else None
             )
             if star is not None:
-                items.extend((value, value.name) for value in self._star(item, star, scope))
+                for value in self._star(item, star, scope):
+                    items.append((value, _unused(value.name, items)))
                 continue
             if isinstance(item, exp.Alias):
                 only(item, "this", "alias")
@@ -243,6 +244,15 @@ class Selects(Subqueries):
                 raise Refusal("ClauseNotAllowed", f"{word} takes a whole number", position_of(node))
             text += f"\n{word} {count.this}"
         return text
+
+
+def _unused(name: str, items: Sequence[tuple[object, str]]) -> str:
+    """``name``, or a variation: ``*`` over a join may bring two columns of one name, which nobody could tell apart in a result."""
+    taken = {other.lower() for _, other in items}
+    unique, number = name, 2
+    while unique.lower() in taken:
+        unique, number = f"{name}_{number}", number + 1
+    return unique
 
 
 def direction(item: exp.Expr) -> str:

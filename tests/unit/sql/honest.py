@@ -205,4 +205,13 @@ GENERAL = [
     "SELECT greatest(spend, 10) AS g, least(spend, 10) AS l, nullif(kind, 'view') AS n, sign(spend) AS sg FROM events",
     "SELECT a.n + b.n AS total FROM (SELECT COUNT(*) AS n FROM users) a, (SELECT COUNT(*) AS n FROM events) b",
     "SELECT city FROM users ORDER BY length(city) DESC, city ASC NULLS LAST",
+    "SELECT * FROM events e JOIN users u ON e.user_key = u.user_key",
+    "SELECT kind, COUNT(*) AS n FROM events GROUP BY ALL",
+    "SELECT event_id FROM events WHERE note LIKE '%!%%' ESCAPE '!' OR kind NOT LIKE 'b%'",
+    "SELECT kind, COUNT(*) * 100.0 / SUM(COUNT(*)) OVER () AS pct FROM events GROUP BY kind",
+    "SELECT kind, spend > AVG(spend) OVER (PARTITION BY kind) AS above FROM events",
+    "SELECT kind, GROUPING(kind) AS g, COUNT(*) AS n FROM events GROUP BY ROLLUP (kind)",
+    "SELECT kind, bool_or(spend > 30) AS b, count_if(spend > 3) AS c, SUM(spend) / nullif(COUNT(*), 0) AS m FROM events GROUP BY kind",
+    "SELECT kind, split_part(kind, 'i', 1) AS s, lpad(kind, 5, '*') AS p, char_length(kind) AS l FROM events",
+    "SELECT 5 DIV 2 AS a, 7 / 2 AS b, -5 AS c, NOT kind = 'x' AND spend > 1 AS d FROM events",
 ]

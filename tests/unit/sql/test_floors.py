@@ -178,6 +178,17 @@ def test_a_conditional_aggregate_shows_a_group_only_if_each_part_is_large(seed: 
         assert (region in shown) == (bool(sizes) and not small)
 
 
+def test_without_a_list_of_output_columns_an_empty_part_is_suppressed_like_a_small_one(connection: duckdb.DuckDBPyConnection) -> None:
+    rows = populate(0)
+    rows["clicks"] = [(f"u{number}", campaign, 1.0, device) for number in range(20) for campaign in ("a", "b") for device in ("web", "app")]
+    create(connection, GUARDED, rows)
+    for campaign, shown in (("a", True), ("nowhere", False)):
+        sql = f"SELECT device, SUM(CASE WHEN campaign = '{campaign}' THEN 1 ELSE 0 END) AS n FROM clicks GROUP BY device"
+        verdict = check_sql(sql, GUARDED)
+        assert verdict.allowed, verdict.reasons
+        assert bool(run_verdict(connection, verdict)) == shown
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_what_an_outer_join_found_is_counted_only_if_found_and_not_found_are_large(
     seed: int, connection: duckdb.DuckDBPyConnection
