@@ -130,10 +130,10 @@ async def _until(handle: Handle, done: Any, what: str, *, seconds: float = 120) 
     try:
         while asyncio.get_running_loop().time() < deadline:
             state: QueryState = await handle.query(PublishQuery.state)
-            if done(state):
-                return state
             if state.stage == "Failed":
                 return await result
+            if done(state):
+                return state
             await asyncio.wait([result], timeout=0.2)
     finally:
         result.cancel()
