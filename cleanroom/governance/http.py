@@ -88,7 +88,9 @@ class Channel:
             context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
             if client_cert is not None:
                 context.load_cert_chain(*map(str, client_cert))
-        self._client = httpx.AsyncClient(verify=context, headers=dict(headers or {}), timeout=timeout, follow_redirects=False)
+        # Idle connections go before a server's usual five seconds do, so that no request is sent into one that is just closing.
+        limits = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=4.0)
+        self._client = httpx.AsyncClient(verify=context, headers=dict(headers or {}), timeout=timeout, limits=limits)
 
     async def __aenter__(self) -> Self:
         return self

@@ -192,6 +192,14 @@ def test_trap_16_bad_delegate_input_is_500(cgs: Target, body: dict[str, Any]) ->
     assert delegate_claims(cgs, "secrets", delegate_id) == {}
 
 
+def test_trap_15_a_removal_that_fails_halfway_removes_nothing(cgs: Target) -> None:
+    delegate_id = fresh("d")
+    expect(delegate(cgs, "secrets", delegate_id, {"type": "add", "claims": {HOST_DATA: [A, B]}}), 200)
+    for claims in ({HOST_DATA: A, DEBUG: False}, {HOST_DATA: [B, A], "x-ms-ver": "3"}):
+        expect(delegate(cgs, "secrets", delegate_id, {"type": "remove", "claims": claims}), 500, "InternalError")
+        assert delegate_claims(cgs, "secrets", delegate_id) == {HOST_DATA: [A, B]}
+
+
 def test_cvm_claims_need_their_policy_type(cgs: Target) -> None:
     delegate_id = fresh("d")
     expect(delegate(cgs, "secrets", delegate_id, {"type": "add", "claims": {"pcr23": "x"}}), 500, "InternalError")
