@@ -11,7 +11,7 @@ import sys
 import typer
 
 from cleanroom.errors import CleanRoomError
-from starters import attest, collaboration, consent, dataset, keys, local, query, run, secrets, worker
+from starters import attest, audit, collaboration, consent, dataset, keys, local, query, run, secrets, worker
 from starters.codec_server import codec_keys, codec_server
 from starters.demo import demo
 from starters.output import Format, print_error
@@ -29,6 +29,7 @@ app.add_typer(run.app, name="run")
 app.add_typer(keys.app, name="key")
 app.add_typer(secrets.app, name="secret")
 app.add_typer(attest.app, name="attest")
+app.add_typer(audit.app, name="audit")
 app.add_typer(consent.app, name="consent")
 app.add_typer(collaboration.app, name="collaboration")
 collaboration.mount(app)

@@ -1,0 +1,150 @@
+"""Documents, votes, signed decisions, the signed request and consent: the clean room's own checks, applied to what the bundle holds."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from cleanroom.audit.chain import Record
+from cleanroom.audit.material import (
+    DOCUMENT_KINDS,
+    BundleReader,
+    ConsentBody,
+    DocumentBody,
+    Item,
+    Material,
+    OutcomeBody,
+    RequestBody,
+    as_accepted,
+)
+from cleanroom.audit.verdict import Checks
+from cleanroom.errors import CleanRoomError
+from cleanroom.identifiers import document_digest
+from cleanroom.messages.run import RunTicket
+from cleanroom.runs.authority import AuthorisedRun, RunAuthority, published_keys
+from cleanroom.statements.keys import KeyDocument
+from cleanroom.statements.model import RunRequest
+from cleanroom.statements.signing import peek
+
+T = TypeVar("T")
+
+
+def finished(work: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that never waits, as all that read from a bundle; works inside and outside of an event loop."""
+    try:
+        work.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    raise AssertionError("reading a bundle must not wait")
+
+
+def ticket_of(material: Material, request: Item[RequestBody]) -> RunTicket:
+    """The ticket as the run had it."""
+    export = material.export
+    return RunTicket(collaboration=export.collaboration, query=export.query, run_id=export.run_id, request=request.body.request)
+
+
+def keys_of(material: Material, user_id: str) -> KeyDocument:
+    """The signing keys that the bundle holds for a user, vouched for by that user alone.
+
+    Raises:
+        CleanRoomError: ``ApproverKeyNotPublished``, ``ApproverKeyInvalid``.
+    """
+    return finished(published_keys(BundleReader(material, user_id, frozenset()), material.export.collaboration, user_id))
+
+
+def check_documents(material: Material, checks: Checks) -> None:
+    """Every document is accepted, of this collaboration, accepted by all whom it names, and has the digest that its record says."""
+    for item in material.all(DocumentBody, *DOCUMENT_KINDS):
+        record = item.record
+        try:
+            document = as_accepted(item.body)
+        except CleanRoomError as error:
+            checks.add("document", record, False, error.message)
+            continue
+        if document_digest(document.data) != item.body.digest:
+            checks.add("document", record, False, f"its digest is {document_digest(document.data)}, not {item.body.digest}")
+        elif document.id != record.subject:
+            checks.add("document", record, False, f"it is document {document.id!r}")
+        elif document.contract_id != material.export.collaboration:
+            checks.add("document", record, False, f"it belongs to contract {document.contract_id!r}")
+        elif missing := sorted(set(document.approvers) - set(document.accepted_by)):
+            checks.add("document", record, False, f"no accepting vote of {', '.join(missing)}")
+        else:
+            checks.add("document", record, True, f"version {document.version}, sha256 {item.body.digest[:16]}…")
+
+
+def run_instant(material: Material) -> dt.datetime | None:
+    """When the run was checked: the ledger's PREPARE_STARTED, else Temporal's start."""
+    for item in material.events("PREPARE_STARTED"):
+        return item.body.at
+    outcome = material.one(OutcomeBody)
+    return outcome.body.started_at if outcome else None
+
+
+def check_approvals(material: Material, checks: Checks) -> AuthorisedRun | None:
+    """Request, pins, owners, decisions, limits and consent; returns the run when all hold."""
+    request = material.one(RequestBody, checks, what="request")
+    at = run_instant(material)
+    if request is None or at is None:
+        if at is None:
+            checks.missing("outcome", material.export.run_id)
+        return None
+    consents = [item for item in material.all(ConsentBody) if item.body.status == "enabled"]
+    try:
+        signer = peek(RunRequest, request.body.request).signer
+    except CleanRoomError as error:
+        checks.add("request", request.record, False, f"{error.code}: {error.message}")
+        return None
+    consented = frozenset(name for item in consents for name in item.body.documents)
+    reader = BundleReader(material, signer, consented)
+    authority = RunAuthority(reader, material.export.collaboration, now=lambda: at)
+    ticket = ticket_of(material, request)
+    try:
+        finished(authority.caller(ticket))
+    except CleanRoomError as error:
+        _blame(checks, "request", request.record, error)
+        return None
+    checks.add("request", request.record, True, f"signed by {signer}")
+    reader.trail.clear()
+    must = material.begun or material.completed
+    try:
+        run = finished(authority.authorise(ticket, consent=must))
+    except CleanRoomError as error:
+        if not must:
+            checks.notes.append(f"The run went no further than its checks: {error.code}.")
+            return None
+        _blame(checks, "approvals", _guilty(error, reader.trail, request.record), error)
+        return None
+    by_id = {item.record.subject: item.record for item in material.all(DocumentBody)}
+    checks.add("approvals", by_id.get(run.document.id), True, f"approved by {', '.join(run.approved_by)}")
+    if must and consents:
+        checks.add("consent", consents[0].record, True, f"{len(consented)} documents", subject="every document of the run")
+    return run
+
+
+def _guilty(error: CleanRoomError, trail: list[Item[DocumentBody]], fallback: Record) -> Record:
+    """The record that an error is about: the decision of an owner whom it names, a document that it names, else the last one read."""
+    for item in reversed(trail):
+        owner = str(item.body.document.get("proposerId", ""))
+        if item.record.kind == "decision" and owner and owner in error.message:
+            return item.record
+    for item in reversed(trail):
+        if repr(item.record.subject) in error.message or f"{item.record.subject}:" in error.message:
+            return item.record
+    return trail[-1].record if trail else fallback
+
+
+def _blame(checks: Checks, id: str, record: Record, error: CleanRoomError) -> None:
+    absent = error.details.get("document") if error.code == "UserDocumentNotFound" else None
+    cause = error.__cause__
+    if isinstance(cause, CleanRoomError) and cause.code == "UserDocumentNotFound":
+        absent = cause.details.get("document", absent)
+    if absent:
+        checks.missing("document", str(absent))
+    elif error.code == "ConsentCheckMissing":
+        checks.missing("consent", str(error.details.get("document", "")))
+    else:
+        checks.add(id, record, False, f"{error.code}: {error.message}")

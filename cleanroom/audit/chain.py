@@ -1,0 +1,210 @@
+"""The bundle: records in order, each holding the SHA-256 of the one before it, and a manifest that repeats every digest.
+
+The digest of a record is SHA-256 over its canonical JSON (RFC 8785), ``previous`` included; the first record's ``previous`` is 64 zeros
+and the last record's digest is the *head*. The first record, of kind ``export``, says everything that the manifest says about the
+export, so that no member of the manifest lies outside of the chain; the exporter's signature (``seal``) covers the head.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+from cleanroom.identifiers import HexDigest, canonical_json, sha256_hex
+
+FORMAT = "cleanroom-audit-bundle/1"
+GENESIS = "0" * 64
+
+Kind = Literal[
+    "export",
+    "request",
+    "outcome",
+    "document",
+    "key",
+    "decision",
+    "clean-room-policy",
+    "consent",
+    "report",
+    "job",
+    "policies",
+    "grant",
+    "revocation",
+    "receipt",
+    "event",
+]
+KINDS: tuple[str, ...] = get_args(Kind)
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="forbid")
+
+
+class Record(_Model):
+    """One piece of evidence. ``subject`` says of what: a document id, a step, an event's place in the ledger."""
+
+    index: int
+    previous: HexDigest
+    kind: Kind
+    subject: str
+    body: dict[str, Any]
+
+    def canonical(self) -> bytes:
+        """RFC 8785 bytes."""
+        return canonical_json(self.model_dump(mode="json", by_alias=True))
+
+    def digest(self) -> str:
+        """SHA-256 of :meth:`canonical`, lower-case hex."""
+        return sha256_hex(self.canonical())
+
+
+class Entry(_Model):
+    """A record's line in the manifest."""
+
+    index: int
+    kind: Kind
+    subject: str
+    digest: HexDigest
+
+
+class Manifest(_Model):
+    """What the bundle is and holds. ``facts`` are the body of the first record; ``seal`` is a JWS of :class:`.seal.ExportSeal`."""
+
+    format: str = FORMAT
+    facts: dict[str, Any]
+    entries: tuple[Entry, ...]
+    head: HexDigest
+    seal: str | None = None
+
+
+class Bundle(_Model):
+    """One run's evidence."""
+
+    manifest: Manifest
+    records: tuple[Record, ...]
+
+
+class Break(_Model):
+    """The first link that does not hold: the record (or its place) and what happened to it."""
+
+    index: int
+    kind: str
+    subject: str
+    what: Literal["edited", "missing", "extra", "reordered", "manifest"]
+    message: str
+
+
+def build_bundle(items: Iterable[tuple[Kind, str, Mapping[str, Any]]]) -> Bundle:
+    """Chain ``(kind, subject, body)`` in the given order; the first must be of kind ``export``. The bundle is not sealed yet."""
+    records: list[Record] = []
+    previous = GENESIS
+    for index, (kind, subject, body) in enumerate(items):
+        record = Record(index=index, previous=previous, kind=kind, subject=subject, body=plain_json(dict(body)))
+        records.append(record)
+        previous = record.digest()
+    entries = tuple(Entry(index=r.index, kind=r.kind, subject=r.subject, digest=r.digest()) for r in records)
+    return Bundle(manifest=Manifest(facts=records[0].body, entries=entries, head=previous), records=tuple(records))
+
+
+def plain_json(value: Any) -> Any:
+    """``value`` as JSON that has a canonical form: numbers beyond 2^53 and text that is not Unicode, which strangers may have put into
+    the ledger, become readable text."""
+    if isinstance(value, Mapping):
+        return {_text(str(key)): plain_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_json(item) for item in value]
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, bool) or value is None:
+        return value
+    if isinstance(value, int):
+        return value if abs(value) < 2**53 else str(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    return _text(str(value))
+
+
+def _text(value: str) -> str:
+    return value.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def first_break(bundle: Bundle) -> Break | None:
+    """The first broken link, or None when every record is the one that was exported, in its place.
+
+    Manifest and ``previous`` members are two witnesses of every record: where they disagree, the record that neither or only one of
+    them knows is named.
+    """
+    entries, records = bundle.manifest.entries, bundle.records
+    digests = [record.digest() for record in records]
+    for index in range(max(len(entries), len(records))):
+        if index < len(entries) and index < len(records) and digests[index] == entries[index].digest:
+            found = _placed(bundle, digests, index)
+        else:
+            found = _misplaced(bundle, digests, index)
+        if found is not None:
+            return found
+    if not records:
+        return Break(index=0, kind="export", subject="", what="missing", message="The bundle holds no record.")
+    if bundle.manifest.head != digests[-1]:
+        return _break(bundle.manifest, records[-1], "manifest", "The manifest's head is not the digest of the last record.")
+    return _facts(bundle)
+
+
+def _placed(bundle: Bundle, digests: list[str], index: int) -> Break | None:
+    """A record whose digest the manifest repeats: its place, its link and its line must fit too."""
+    record, entry = bundle.records[index], bundle.manifest.entries[index]
+    previous = digests[index - 1] if index else GENESIS
+    if record.index != index:
+        return _break(bundle.manifest, record, "reordered", f"Record {record.index} stands in place {index}.", index)
+    if record.previous != previous:
+        return _break(bundle.manifest, record, "edited", f"Record {index} does not hold the digest of the record before it.", index)
+    if (entry.index, entry.kind, entry.subject) != (record.index, record.kind, record.subject):
+        return _break(bundle.manifest, record, "manifest", f"The manifest calls record {index} {entry.kind} {entry.subject!r}.", index)
+    return None
+
+
+def _misplaced(bundle: Bundle, digests: list[str], index: int) -> Break:
+    """What happened at ``index``, where manifest and records part."""
+    entries, records = bundle.manifest.entries, bundle.records
+    wanted = {entry.digest for entry in entries}
+    if index >= len(records):
+        entry = entries[index]
+        return Break(index=index, kind=entry.kind, subject=entry.subject, what="missing", message=f"Record {index} is not there.")
+    record, digest = records[index], digests[index]
+    if index >= len(entries):
+        return _break(bundle.manifest, record, "extra", f"Record {index} is not in the manifest.", index)
+    entry = entries[index]
+    if digest in wanted:
+        # The record belongs elsewhere: the one that belongs here is either further on, or gone.
+        if entry.digest in digests:
+            return _break(bundle.manifest, record, "reordered", f"Record {record.index} stands in place {index}.", index)
+        return Break(index=index, kind=entry.kind, subject=entry.subject, what="missing", message=f"Record {index} is not there.")
+    if entry.digest in digests:
+        return _break(bundle.manifest, record, "extra", f"A record that the manifest does not know stands in place {index}.", index)
+    linked = index + 1 < len(records) and records[index + 1].previous == digest
+    if linked and record.previous == (digests[index - 1] if index else GENESIS):
+        return _break(bundle.manifest, record, "manifest", f"The manifest gives record {index} another digest than its successor.", index)
+    return _break(bundle.manifest, record, "edited", f"Record {index} is not what was exported: its digest differs.", index)
+
+
+def _facts(bundle: Bundle) -> Break | None:
+    manifest, first = bundle.manifest, bundle.records[0]
+    if manifest.format != FORMAT:
+        return _break(manifest, first, "manifest", f"The manifest's format is {manifest.format!r}, not {FORMAT!r}.")
+    if first.kind != "export" or canonical_json(manifest.facts) != canonical_json(first.body):
+        return _break(manifest, first, "manifest", "The manifest says other things about the export than record 0.")
+    return None
+
+
+def _break(
+    manifest: Manifest,
+    record: Record,
+    what: Literal["edited", "missing", "extra", "reordered", "manifest"],
+    message: str,
+    index: int | None = None,
+) -> Break:
+    place = record.index if index is None else index
+    return Break(index=place, kind=record.kind, subject=record.subject, what=what, message=message)

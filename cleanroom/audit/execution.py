@@ -1,0 +1,203 @@
+"""The attested service, the job that was measured, the grants for its pods and the result."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from cleanroom.attestation import TrustStore, parse_report
+from cleanroom.attestation.evidence import strict_base64
+from cleanroom.audit.approvals import ticket_of
+from cleanroom.audit.material import (
+    GrantBody,
+    Item,
+    JobBody,
+    Material,
+    PoliciesBody,
+    ReceiptBody,
+    ReportBody,
+    RequestBody,
+    RevocationBody,
+)
+from cleanroom.audit.verdict import Checks
+from cleanroom.datasets.download import result_digest
+from cleanroom.errors import CleanRoomError
+from cleanroom.identifiers import federated_subject
+from cleanroom.runs.assembly import JobEnvironment, assemble_job
+from cleanroom.runs.authority import AuthorisedRun, service_nonce
+from cleanroom.spark.job import JobConfig
+from cleanroom.spark.signed import VerifiedService, read_statement, verify_service_report
+
+GRANTED_TO_ALL = (("events", "writer"),)
+"""Delegate policies that every run's pods are entered into."""
+
+
+@dataclass(frozen=True)
+class MeasuredJob:
+    """The job with its pods' host data, as the attested service signed them."""
+
+    job: JobConfig
+    driver: str
+    executor: str
+    subjects: frozenset[str]
+    """Subjects of ID tokens that the pods may get."""
+
+
+def check_service(
+    material: Material, checks: Checks, trust: TrustStore, accepted_host_data: Collection[str] | None
+) -> VerifiedService | None:
+    """The Spark service's report: hardware, endorsement, host data, and that it answers this very request."""
+    if not (material.begun or material.completed) and not material.all(ReportBody):
+        return None
+    item, request = material.one(ReportBody, checks, what="report"), material.one(RequestBody)
+    if item is None or request is None:
+        return None
+    nonce = service_nonce(ticket_of(material, request))
+    if item.body.nonce != nonce:
+        checks.add("attestation", item.record, False, "its nonce is not the one that follows from the signed request")
+        return None
+    evidence = item.body.report.evidence
+    try:
+        found = parse_report(strict_base64(evidence.evidence.encode())).host_data.hex()
+        wanted = frozenset(accepted_host_data) if accepted_host_data is not None else frozenset({found})
+        service, verdict = verify_service_report(item.body.report, nonce, trust, wanted, item.body.at)
+    except (CleanRoomError, ValueError) as error:
+        shown = f"{error.code}: {error.message}" if isinstance(error, CleanRoomError) else f"not a report: {error}"
+        checks.add("attestation", item.record, False, shown)
+        return None
+    if accepted_host_data is None:
+        checks.notes.append(f"Spark service: host data {found}; compare it with what you trust, or give --spark-host-data.")
+    checks.development |= verdict.development
+    checks.add("attestation", item.record, True, f"{verdict.product}, host data {found[:16]}…, {len(verdict.checks)} checks")
+    return service
+
+
+def check_job(material: Material, checks: Checks, run: AuthorisedRun | None, service: VerifiedService | None) -> MeasuredJob | None:
+    """The job has its digest, follows from the documents, and is what the attested service signed policies for."""
+    if not (material.begun or material.completed) and not material.all(JobBody):
+        return None
+    item = material.one(JobBody, checks, what="job")
+    policies = material.one(PoliciesBody, checks if material.begun or material.completed else None, what="policies")
+    if item is None:
+        return None
+    job = item.body.job
+    if job.digest() != item.body.digest:
+        checks.add("job", item.record, False, f"its digest is {job.digest()}")
+        return None
+    if run is not None:
+        _derived(checks, item, run)
+    if policies is None or service is None:
+        return None
+    try:
+        statement = read_statement(policies.body.statement, service)
+    except CleanRoomError as error:
+        checks.add("policies", policies.record, False, f"{error.code}: {error.message}")
+        return None
+    said = statement if isinstance(statement, dict) else {}
+    for member, value in (
+        ("jobDigest", job.digest()),
+        ("nonce", service.nonce),
+        ("driver", policies.body.driver),
+        ("executor", policies.body.executor),
+    ):
+        if said.get(member) != value:
+            checks.add("policies", policies.record, False, f"the service signed another {member}: {str(said.get(member))[:80]}")
+            return None
+    checks.add("policies", policies.record, True, "signed by the attested service for this job")
+    return MeasuredJob(job=job, driver=policies.body.driver, executor=policies.body.executor, subjects=_subjects(job, run))
+
+
+def _subjects(job: JobConfig, run: AuthorisedRun | None) -> frozenset[str]:
+    named = {each.access.subject for each in (*job.datasets, job.datasink) if each.access.kind == "azure-blob"}
+    if run is not None:
+        with_identity = [item for item in run.datasets if item.dataset.dataset_access_point.identity is not None]
+        named |= {federated_subject(run.document.contract_id, item.owner_id) for item in with_identity}
+    return frozenset(named)
+
+
+def _derived(checks: Checks, item: Item[JobBody], run: AuthorisedRun) -> None:
+    """Assemble the job again from the documents. The SQL that the gate renders may differ between versions of it, nothing else may."""
+    job = item.body.job
+    authority = next((each.access.authority for each in (*job.datasets, job.datasink) if each.access.kind == "azure-blob"), "")
+    environment = JobEnvironment(
+        governance_url=job.governance.url, authority=authority, ca_pem=job.governance.ca_pem, storage_hosts=job.governance.storage_hosts
+    )
+    if job.source != run.query.application.segments().segments:
+        checks.add("job", item.record, False, "its source is not the approved text")
+        return
+    try:
+        expected = assemble_job(run, environment)
+    except CleanRoomError as error:
+        if error.code != "QueryRefusedByGate":
+            checks.add("job", item.record, False, f"{error.code}: {error.message}")
+            return
+        checks.notes.append(f"This version's query gate would refuse the text ({error.message}); the gate of the run accepted it.")
+        checks.add("job", item.record, True, "its source is the approved text")
+        return
+    ours, theirs = (value.model_dump(mode="json", by_alias=True) for value in (expected, job))
+    differing = sorted(name for name in ours if ours[name] != theirs[name] and name != "segments")
+    if differing:
+        checks.add("job", item.record, False, f"not what the documents give: {', '.join(differing)}")
+        return
+    if ours["segments"] != theirs["segments"]:
+        checks.notes.append("This version's query gate renders the approved text differently from what ran; compare the job's segments.")
+    checks.add("job", item.record, True, "follows from the approved documents")
+
+
+def expected_grants(measured: MeasuredJob) -> set[tuple[str, str, str]]:
+    """Every grant that a prepared run has: per pod role its staged secrets, the owners' subjects, the event writers."""
+    job = measured.job
+    secrets = {job.consent_secret_id}
+    for dataset in (*job.datasets, job.datasink):
+        if dataset.key_secret_id:
+            secrets.add(dataset.key_secret_id)
+        if dataset.access.kind == "aws-s3":
+            secrets.add(dataset.access.connection_secret_id)
+    places = (
+        [("secrets", name) for name in secrets] + [("oauth-federation-subjects", name) for name in measured.subjects] + list(GRANTED_TO_ALL)
+    )
+    return {(kind, name, host) for kind, name in places for host in (measured.driver, measured.executor)}
+
+
+def check_grants(material: Material, checks: Checks, measured: MeasuredJob | None) -> None:
+    """Grants are exactly those that the job needs, and none of them is left."""
+    items = material.all(GrantBody)
+    if measured is None:
+        return
+    expected = expected_grants(measured)
+    for item in items:
+        kind, name, host = item.body.key()
+        if item.body.key() not in expected:
+            checks.add("grants", item.record, False, "the job needs no such grant")
+        elif item.body.held:
+            checks.add("grants", item.record, False, f"{kind} {name} still admits {host[:16]}…: not revoked")
+    present = {item.body.key() for item in items}
+    if material.begun or material.completed:
+        for kind, name, host in sorted(expected - present):
+            checks.missing("grant", f"{kind} {name} for {host[:16]}…")
+    revocation = material.one(RevocationBody, checks if items else None, what="revocation")
+    if items and revocation is not None and not any(item.body.held for item in items):
+        told = f"{len(items)} grants, none is left; {revocation.body.secrets} secrets overwritten"
+        checks.add("grants", revocation.record, True, told, subject="grants and their revocation")
+
+
+def check_result(material: Material, checks: Checks, measured: MeasuredJob | None) -> None:
+    """The receipt is of this run, text and job, and names its own objects."""
+    if not material.completed:
+        return
+    item = material.one(ReceiptBody, checks, what="receipt")
+    if item is None:
+        return
+    receipt = item.body.receipt
+    problem = ""
+    if receipt.run_id != material.export.run_id:
+        problem = f"it is of run {receipt.run_id!r}"
+    elif receipt.digest != result_digest(receipt.objects):
+        problem = "its digest is not that of the objects it lists"
+    elif measured is not None and receipt.job_digest != measured.job.digest():
+        problem = "it is of another job"
+    elif measured is not None and receipt.query_digest != measured.job.query_digest:
+        problem = "it is of another query text"
+    elif measured is not None and receipt.dataset != measured.job.datasink.name:
+        problem = f"it names dataset {receipt.dataset!r}, the job writes to {measured.job.datasink.name!r}"
+    checks.add("receipt", item.record, not problem, problem or f"{receipt.rows} rows in {len(receipt.objects)} objects")

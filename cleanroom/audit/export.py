@@ -1,0 +1,271 @@
+"""Collecting a run's evidence: governance as the exporting user sees it, and Temporal's histories."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import AsyncIterator, Callable, Mapping
+
+from cleanroom.audit.chain import Bundle, Kind, build_bundle
+from cleanroom.audit.history import RunTrace
+from cleanroom.audit.material import (
+    Body,
+    ConsentBody,
+    DocumentBody,
+    EventBody,
+    ExportBody,
+    GrantBody,
+    JobBody,
+    OutcomeBody,
+    PoliciesBody,
+    PolicyBody,
+    ReceiptBody,
+    ReportBody,
+    RequestBody,
+    RevocationBody,
+)
+from cleanroom.audit.seal import SEAL_LIFETIME, ExportSeal
+from cleanroom.documents.query import QueryDocument, parse_query
+from cleanroom.errors import CleanRoomError, NotFound
+from cleanroom.governance import Document, Event, GovernanceUserClient
+from cleanroom.identifiers import approver_key_document_id, document_digest
+from cleanroom.messages.run import ConsentVerdict, ConsentWithdrawn, Grant, PolicyStatement, Revoked, SparkVerdict
+from cleanroom.onboarding import HOST_DATA_CLAIM
+from cleanroom.runs.assembly import event_scope
+from cleanroom.runs.authority import service_nonce
+from cleanroom.runs.decisions import decision_document_id
+from cleanroom.runs.readers import RUNS_SCOPE, runs_event_id
+from cleanroom.spark.job import JobConfig, ResultReceipt
+from cleanroom.spark.run_events import CLEAN_ROOM_STEPS, EVENT_IDS, event_id
+from cleanroom.spark.signed import ServiceReport
+from cleanroom.statements import RunRequest, SigningKey, sign
+from cleanroom.statements.keys import parse_key_document
+from cleanroom.statements.signing import peek
+
+Item = tuple[Kind, str, Mapping[str, object]]
+
+
+class Exporter:
+    """Collects one run for one user.
+
+    Args:
+        client: Governance as the exporting user.
+        collaboration: The contract.
+        user_id: The exporting user; ``key`` seals in their name.
+        key: Their signing key, None leaves the bundle unsealed.
+        now: The clock.
+    """
+
+    def __init__(
+        self,
+        client: GovernanceUserClient,
+        collaboration: str,
+        user_id: str,
+        key: SigningKey | None,
+        now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+    ) -> None:
+        self._client = client
+        self._collaboration = collaboration
+        self._user_id = user_id
+        self._key = key
+        self._now = now
+        self._items: list[Item] = []
+
+    def _add(self, kind: Kind, subject: str, body: Body) -> None:
+        self._items.append((kind, subject, body.wire()))
+
+    async def export(self, trace: RunTrace) -> Bundle:
+        """The bundle of a run that has ended.
+
+        Raises:
+            Refused, Unavailable: from governance.
+        """
+        ticket, now = trace.input.ticket, self._now()
+        sealed = await self._can_seal()
+        self._items.clear()
+        self._add(
+            "export",
+            ticket.run_id,
+            ExportBody(
+                collaboration=self._collaboration,
+                run_id=ticket.run_id,
+                query=ticket.query,
+                state=trace.state,
+                exported_at=now,
+                exported_by=self._user_id,
+                sealed_by=self._user_id if sealed else None,
+            ),
+        )
+        self._add("request", ticket.run_id, RequestBody(request=ticket.request))
+        self._add("outcome", ticket.run_id, _outcome(trace))
+        await self._documents(trace, sealed)
+        policy = await self._client.clean_room_policy(self._collaboration)
+        self._add("clean-room-policy", self._collaboration, PolicyBody(policy=policy.policy))
+        self._consents(trace)
+        self._service(trace)
+        await self._grants(trace)
+        if found := trace.last("collect_result", ResultReceipt):
+            self._add("receipt", ticket.run_id, ReceiptBody(receipt=found[0]))
+        await self._events(trace)
+        bundle = build_bundle(self._items)
+        if not sealed or self._key is None:
+            return bundle
+        seal = ExportSeal(
+            collaboration=self._collaboration,
+            signer=self._user_id,
+            expires=now.replace(microsecond=0) + SEAL_LIFETIME,
+            run_id=ticket.run_id,
+            head=bundle.manifest.head,
+        )
+        return bundle.model_copy(update={"manifest": bundle.manifest.model_copy(update={"seal": sign(seal, self._key)})})
+
+    async def _can_seal(self) -> bool:
+        """Whether the key at hand is one that the user has published: no other signature could be checked."""
+        document = await self._find(approver_key_document_id(self._user_id)) if self._key is not None else None
+        if self._key is None or document is None or document.state != "Accepted":
+            return False
+        published = parse_key_document(str(document.data), document_id=document.id)
+        return self._key.public.kid in {key.kid for key in published.keys}
+
+    async def _find(self, document_id: str) -> Document | None:
+        try:
+            return await self._client.get_document(document_id)
+        except NotFound as error:
+            if error.code != "UserDocumentNotFound":
+                raise
+            return None
+
+    async def _document(self, kind: Kind, document_id: str) -> Document | None:
+        """Enter a document once; one that is not there leaves a gap, which the verifier names where it matters."""
+        if any(subject == document_id for _, subject, _ in self._items):
+            return None
+        document = await self._find(document_id)
+        if document is not None:
+            self._add(kind, document_id, DocumentBody(document=document.wire(), digest=document_digest(str(document.data))))
+        return document
+
+    async def _documents(self, trace: RunTrace, sealed: bool) -> None:
+        """Query, datasets, decisions of their owners, keys of everybody who signed something."""
+        ticket = trace.input.ticket
+        people = [_signer(ticket.request), *([self._user_id] if sealed else [])]
+        query = await self._document("document", ticket.query)
+        owners: list[str] = []
+        if query is not None:
+            for pin in _pins(query):
+                dataset = await self._document("document", pin)
+                if dataset is not None and dataset.proposer_id not in owners:
+                    owners.append(dataset.proposer_id)
+            for owner in sorted(owners):
+                await self._document("decision", decision_document_id(query.proposal_id, owner))
+        for user in dict.fromkeys([*people, *sorted(owners)]):
+            if user:
+                await self._document("key", approver_key_document_id(user))
+
+    def _consents(self, trace: RunTrace) -> None:
+        for item in trace.done:
+            if isinstance(item.result, ConsentVerdict):
+                self._add("consent", item.name, ConsentBody(step=item.name, at=item.at, documents=item.result.documents, status="enabled"))
+            elif isinstance(item.result, ConsentWithdrawn):
+                found = item.result
+                body = ConsentBody(step=item.name, at=item.at, documents=(found.document_id,), status="withdrawn", message=found.message)
+                self._add("consent", item.name, body)
+            elif item.name == "issue_consent_receipt":
+                # It checks the consent of the query and of every dataset again (RunAuthority.authorise) before it writes.
+                checked = trace.last("check_execution_consent", ConsentVerdict)
+                documents = checked[0].documents if checked else ()
+                self._add("consent", item.name, ConsentBody(step=item.name, at=item.at, documents=documents, status="enabled"))
+
+    def _service(self, trace: RunTrace) -> None:
+        ticket = trace.input.ticket
+        report, verdict = trace.last("get_attestation_report", ServiceReport), trace.last("verify_spark", SparkVerdict)
+        if report is not None:
+            at = verdict[1] if verdict is not None else report[1]
+            found = verdict[0].model_dump(mode="json") if verdict is not None else {}
+            self._add("report", "spark-service", ReportBody(report=report[0], nonce=service_nonce(ticket), at=at, verdict=found))
+        if job := trace.last("build_job", JobConfig):
+            self._add("job", ticket.run_id, JobBody(job=job[0], digest=job[0].digest()))
+        if policies := trace.last("get_security_policy", PolicyStatement):
+            told = policies[0]
+            body = PoliciesBody(statement=told.statement, driver=told.driver_host_data, executor=told.executor_host_data)
+            self._add("policies", ticket.run_id, body)
+
+    async def _grants(self, trace: RunTrace) -> None:
+        grants = list(trace.grants())
+        job, policies = trace.last("build_job", JobConfig), trace.last("get_security_policy", PolicyStatement)
+        if job is not None and policies is not None and "issue_consent_receipt" in trace.steps():
+            hosts = (policies[0].driver_host_data, policies[0].executor_host_data)
+            secret = job[0].consent_secret_id
+            grants += [Grant(delegate_type="secrets", delegate_id=secret, host_data=host) for host in dict.fromkeys(hosts)]
+        held: dict[tuple[str, str], list[str]] = {}
+        for grant in grants:
+            place = (grant.delegate_type, grant.delegate_id)
+            if place not in held:
+                claims = await self._client.delegate_policy(self._collaboration, *place)
+                held[place] = [str(value) for value in claims.get(HOST_DATA_CLAIM) or []]
+            body = GrantBody(
+                delegate_type=grant.delegate_type,
+                delegate_id=grant.delegate_id,
+                host_data=grant.host_data,
+                held=grant.host_data in held[place],
+            )
+            self._add("grant", f"{grant.delegate_type}/{grant.delegate_id}/{grant.host_data[:16]}", body)
+        if found := trace.last("revoke_grants", Revoked):
+            revoked, at = found
+            body_ = RevocationBody(at=at, secrets=revoked.secrets, grants=revoked.grants, removed=revoked.removed)
+            self._add("revocation", trace.input.ticket.run_id, body_)
+
+    async def _events(self, trace: RunTrace) -> None:
+        ticket = trace.input.ticket
+        query = await self._find(ticket.query)
+        events = [event async for event in run_events(self._client, self._collaboration, ticket.run_id, _pins(query) if query else [])]
+        own: int | None = None
+        started: list[Event] = []
+        async for event in self._client.events(self._collaboration, event_id=runs_event_id(ticket.query), scope=RUNS_SCOPE):
+            started.append(event)
+            if own is None and isinstance(event.data, dict) and event.data.get("runId") == ticket.run_id:
+                own = event.seqno
+        events += [event for event in started if own is not None and event.seqno <= own]
+        for event in sorted(events, key=lambda each: each.seqno):
+            body = EventBody(scope=event.scope, id=event.id, seqno=event.seqno, timestamp=event.timestamp, data=event.data)
+            self._add("event", f"{event.id}#{event.seqno}", body)
+
+
+async def run_events(client: GovernanceUserClient, collaboration: str, run_id: str, datasets: list[str]) -> AsyncIterator[Event]:
+    """Every ledger entry of a run, id by id: governance keeps no list of ids, but a run's ids follow from its name and its datasets."""
+    scope = event_scope(run_id)
+    ids = [event_id(run_id, name) for name in (*CLEAN_ROOM_STEPS, *EVENT_IDS)]
+    ids += [event_id(run_id, name, dataset) for name in EVENT_IDS if name.startswith("DATASET_") for dataset in datasets]
+    for id in ids:
+        # The latest value is one cheap read; only what exists is read from the ledger.
+        if await client.latest_event(collaboration, event_id=id, scope=scope) is None:
+            continue
+        async for event in client.events(collaboration, event_id=id, scope=scope):
+            yield event
+
+
+def _outcome(trace: RunTrace) -> OutcomeBody:
+    return OutcomeBody(
+        workflow_id=trace.workflow_id,
+        temporal_run_id=trace.temporal_run_id,
+        state=trace.state,
+        started_at=trace.started_at,
+        closed_at=trace.closed_at,
+        failure=trace.failure,
+        steps=trace.steps(),
+    )
+
+
+def _signer(request: str) -> str:
+    try:
+        return peek(RunRequest, request).signer
+    except CleanRoomError:
+        # A request that nobody can read has no signer whose key could be fetched; the verifier says so.
+        return ""
+
+
+def _pins(query: Document) -> list[str]:
+    try:
+        parsed: QueryDocument = parse_query(str(query.data), document_id=query.id)
+    except CleanRoomError:
+        return []
+    wanted = [*parsed.application.input_dataset, parsed.application.output_dataset]
+    return [item.specification for item in wanted]

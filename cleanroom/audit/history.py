@@ -1,0 +1,201 @@
+"""What Temporal's histories of a run say: inputs and results of its activities, read without any worker. Needs the payload keyring.
+
+It is evidence only where something in it is signed or attested; everything else is checked against governance's ledger by whoever
+verifies the bundle.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from temporalio.api.common.v1 import Payload
+from temporalio.api.enums.v1 import EventType
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.converter import DataConverter, WorkflowSerializationContext
+from temporalio.service import RPCError, RPCStatusCode
+
+from cleanroom.errors import Internal, NotFound, PreconditionFailed
+from cleanroom.identifiers import prepare_workflow_id, run_workflow_id
+from cleanroom.messages.run import (
+    ConsentVerdict,
+    ConsentWithdrawn,
+    Grant,
+    Grants,
+    PolicyStatement,
+    Revoked,
+    RunQueryInput,
+    RunState,
+    SparkVerdict,
+)
+from cleanroom.spark.job import JobConfig, ResultReceipt
+from cleanroom.spark.signed import ServiceReport
+from cleanroom.temporal.failures import error_from_failure
+
+T = TypeVar("T")
+
+_RESULTS: dict[str, Any] = {
+    "build_job": JobConfig,
+    "check_execution_consent": ConsentVerdict,
+    "get_attestation_report": ServiceReport,
+    "verify_spark": SparkVerdict,
+    "get_security_policy": PolicyStatement,
+    "set_secret": Grants,
+    "configure_idp": Grants,
+    "watch_consent": ConsentWithdrawn,
+    "collect_result": ResultReceipt,
+    "revoke_grants": Revoked,
+}
+"""Activities whose results are evidence, and what they return."""
+_ENDED: dict[WorkflowExecutionStatus, RunState] = {
+    WorkflowExecutionStatus.COMPLETED: "COMPLETED",
+    WorkflowExecutionStatus.FAILED: "FAILED",
+    WorkflowExecutionStatus.CANCELED: "CANCELLED",
+    WorkflowExecutionStatus.TERMINATED: "FAILED",
+    WorkflowExecutionStatus.TIMED_OUT: "FAILED",
+}
+
+
+@dataclass(frozen=True)
+class Done:
+    """One completed activity."""
+
+    name: str
+    at: dt.datetime
+    result: Any = None
+
+
+@dataclass(frozen=True)
+class RunTrace:
+    """A run that has ended, as its histories tell it."""
+
+    input: RunQueryInput
+    workflow_id: str
+    temporal_run_id: str
+    state: RunState
+    started_at: dt.datetime
+    closed_at: dt.datetime
+    failure: dict[str, Any] | None
+    done: tuple[Done, ...] = field(default=())
+    """Completed activities of the run and of its preparation, in the order of their completion."""
+
+    def last(self, name: str, kind: type[T]) -> tuple[T, dt.datetime] | None:
+        """Result and instant of the last completed activity called ``name``."""
+        for item in reversed(self.done):
+            if item.name == name and isinstance(item.result, kind):
+                return item.result, item.at
+        return None
+
+    def grants(self) -> tuple[Grant, ...]:
+        """Every grant that was made, without repetitions."""
+        made = [grant for item in self.done if isinstance(item.result, Grants) for grant in item.result.grants]
+        return tuple(dict.fromkeys(made))
+
+    def steps(self) -> dict[str, dt.datetime]:
+        """Activity name to the instant at which it was last completed."""
+        return {item.name: item.at for item in self.done}
+
+
+async def trace_run(client: Client, collaboration: str, run_id: str) -> RunTrace:
+    """Read the histories of a run and of its preparation.
+
+    Raises:
+        NotFound: ``WorkflowNotFound`` (also when Temporal's retention has removed it).
+        PreconditionFailed: ``RunNotEnded``.
+        Internal: ``HistoryMalformed``; what the payload codec refuses.
+    """
+    workflow_id = run_workflow_id(collaboration, run_id)
+    handle = client.get_workflow_handle(workflow_id)
+    try:
+        description = await handle.describe()
+    except RPCError as error:
+        if error.status is RPCStatusCode.NOT_FOUND:
+            raise NotFound(
+                "WorkflowNotFound",
+                f"There is no run {run_id!r}.",
+                hint="`cleanroom run list` shows what there is; Temporal forgets runs when their retention ends, so export in time.",
+            ) from error
+        raise
+    state = _ENDED.get(description.status) if description.status is not None else None
+    if state is None or description.close_time is None:
+        raise PreconditionFailed(
+            "RunNotEnded", f"run {run_id!r} has not ended; its evidence is not complete.", hint=f"cleanroom run watch {run_id}"
+        )
+    events = [event async for event in handle.fetch_history_events()]
+    converter = client.data_converter.with_context(WorkflowSerializationContext(client.namespace, workflow_id))
+    input = await _input(events, converter)
+    done = [*await _prepare_done(client, collaboration, run_id), *await _done(events, converter)]
+    return RunTrace(
+        input=input,
+        workflow_id=workflow_id,
+        temporal_run_id=description.run_id,
+        state=state,
+        started_at=description.start_time,
+        closed_at=description.close_time,
+        failure=await _failure(events, converter),
+        done=tuple(sorted(done, key=lambda item: item.at)),
+    )
+
+
+async def _prepare_done(client: Client, collaboration: str, run_id: str) -> list[Done]:
+    workflow_id = prepare_workflow_id(collaboration, run_id)
+    converter = client.data_converter.with_context(WorkflowSerializationContext(client.namespace, workflow_id))
+    try:
+        events = [event async for event in client.get_workflow_handle(workflow_id).fetch_history_events()]
+    except RPCError as error:
+        if error.status is RPCStatusCode.NOT_FOUND:
+            # The run ended before its preparation began.
+            return []
+        raise
+    return await _done(events, converter)
+
+
+async def _decode(converter: DataConverter, payloads: Sequence[Payload], kind: Any) -> Any:
+    try:
+        return (await converter.decode(payloads, [kind]))[0]
+    except Exception as error:
+        raise error_from_failure(error) from error
+
+
+async def _input(events: list[HistoryEvent], converter: DataConverter) -> RunQueryInput:
+    if not events or events[0].event_type != EventType.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED:
+        raise Internal("HistoryMalformed", "The run's history does not begin with its start.")
+    payloads = events[0].workflow_execution_started_event_attributes.input.payloads
+    found: RunQueryInput = await _decode(converter, payloads, RunQueryInput)
+    return found
+
+
+async def _done(events: list[HistoryEvent], converter: DataConverter) -> list[Done]:
+    names = {
+        event.event_id: event.activity_task_scheduled_event_attributes.activity_type.name
+        for event in events
+        if event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED
+    }
+    found: list[Done] = []
+    for event in events:
+        if event.event_type != EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED:
+            continue
+        completed = event.activity_task_completed_event_attributes
+        name = names.get(completed.scheduled_event_id, "")
+        kind = _RESULTS.get(name)
+        result = await _decode(converter, completed.result.payloads, kind) if kind is not None else None
+        found.append(Done(name=name, at=event.event_time.ToDatetime(dt.UTC), result=result))
+    return found
+
+
+async def _failure(events: list[HistoryEvent], converter: DataConverter) -> dict[str, Any] | None:
+    last = events[-1]
+    if last.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED:
+        error = error_from_failure(await converter.decode_failure(last.workflow_execution_failed_event_attributes.failure))
+        return {"code": error.code, "message": error.message, "party": error.party, "hint": error.hint}
+    if last.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED:
+        return None
+    return {
+        "code": EventType.Name(last.event_type).removeprefix("EVENT_TYPE_WORKFLOW_EXECUTION_"),
+        "message": "",
+        "party": None,
+        "hint": None,
+    }

@@ -1,0 +1,174 @@
+"""The ledger's entries of the run: complete, in order, about this run, and the clean room's attested statement among them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from pydantic import ValidationError
+
+from cleanroom.attestation import (
+    ALLOW_ALL_HOST_DATA,
+    AttestationEvidence,
+    Expectations,
+    TrustStore,
+    report_data_for,
+    verify_evidence,
+)
+from cleanroom.audit.chain import Record
+from cleanroom.audit.material import DocumentBody, EventBody, Item, JobBody, Material, PoliciesBody, PolicyBody, ReceiptBody, RequestBody
+from cleanroom.audit.verdict import Checks
+from cleanroom.documents.dataset import describe_validation
+from cleanroom.errors import CleanRoomError
+from cleanroom.identifiers import canonical_json, document_digest
+from cleanroom.onboarding import HOST_DATA_CLAIM
+from cleanroom.runs.assembly import event_scope
+from cleanroom.runs.readers import RUNS_SCOPE, runs_event_id
+from cleanroom.spark.run_events import parse_event
+from cleanroom.statements.model import RunRequest
+from cleanroom.statements.signing import peek
+
+ATTESTATION = "attestation"
+
+
+def check_ledger(material: Material, checks: Checks, trust: TrustStore, accepted_host_data: Collection[str] | None) -> None:
+    """All checks of the ledger's entries."""
+    _order(material, checks)
+    _about_this_run(material, checks)
+    _needed(material, checks)
+    _completion(material, checks)
+    _attested(material, checks, trust, accepted_host_data)
+
+
+def _order(material: Material, checks: Checks) -> None:
+    last = 0
+    items = material.all(EventBody)
+    for item in items:
+        if item.body.seqno <= last:
+            checks.add("events", item.record, False, f"seqno {item.body.seqno} follows {last}: the ledger only grows")
+            return
+        last = item.body.seqno
+    if items:
+        checks.add("events", items[-1].record, True, f"{len(items)} entries, seqno {items[0].body.seqno} to {last}", subject="order")
+
+
+def _about_this_run(material: Material, checks: Checks) -> None:
+    export, scope = material.export, event_scope(material.export.run_id)
+    digest = _requested_digest(material)
+    for item in material.all(EventBody):
+        body = item.body
+        if body.scope == RUNS_SCOPE:
+            if body.id != runs_event_id(export.query):
+                checks.add("events", item.record, False, "it is of another query")
+        elif body.scope != scope or body.member("runId") != export.run_id:
+            checks.add("events", item.record, False, "it is of another run")
+        elif digest is not None and body.member("queryDigest") != digest:
+            checks.add("events", item.record, False, "it is about another query text")
+
+
+def _requested_digest(material: Material) -> str | None:
+    request = material.one(RequestBody)
+    if request is None:
+        return None
+    try:
+        return peek(RunRequest, request.body.request).digest
+    except CleanRoomError:
+        # Told by the check of the request itself.
+        return None
+
+
+def _needed(material: Material, checks: Checks) -> None:
+    state = material.export.state
+    needed = [f"RUN_{state}"] if material.begun or state == "COMPLETED" else []
+    if state == "COMPLETED":
+        needed += ["PREPARE_STARTED", "GRANTED", "PREPARED", "RUN_STARTED", "SUBMITTED", "QUERY_COMPLETED", "REVOKED"]
+    for name in needed:
+        if not material.events(name):
+            checks.missing("event", name)
+    for other in {"COMPLETED", "FAILED", "CANCELLED"} - {state}:
+        for item in material.events(f"RUN_{other}"):
+            checks.add("events", item.record, False, f"the ledger says {other}, the export {state}")
+
+
+def _completion(material: Material, checks: Checks) -> None:
+    """The pods' own completion record carries the receipt that the run delivered."""
+    receipt = material.one(ReceiptBody)
+    found = material.events("QUERY_COMPLETED")
+    if receipt is None or not found:
+        return
+    last = found[-1]
+    try:
+        told = parse_event(last.body.data).receipt
+    except CleanRoomError as error:
+        checks.add("events", last.record, False, error.message)
+        return
+    same = told == receipt.body.receipt
+    checks.add("events", last.record, same, "carries the receipt" if same else "its receipt is not the one that was delivered")
+
+
+def _attested(material: Material, checks: Checks, trust: TrustStore, accepted_host_data: Collection[str] | None) -> None:
+    """Statements that the clean room bound to its own report: genuine, by a clean room of the contract, and true of these records."""
+    policy = material.one(PolicyBody)
+    attested = [item for item in material.events() if item.body.member(ATTESTATION) is not None]
+    if material.export.state == "COMPLETED" and not attested:
+        checks.missing("event with the clean room's attestation", "PREPARED")
+    for item in attested:
+        problem = _statement_problem(item, material, checks, trust, accepted_host_data, policy)
+        checks.add("clean-room", item.record, not problem, problem or "attested statement of the clean room")
+
+
+def _statement_problem(
+    item: Item[EventBody],
+    material: Material,
+    checks: Checks,
+    trust: TrustStore,
+    accepted_host_data: Collection[str] | None,
+    policy: Item[PolicyBody] | None,
+) -> str:
+    statement = dict(item.body.data)
+    try:
+        evidence = AttestationEvidence.model_validate(statement.pop(ATTESTATION))
+    except ValidationError as error:
+        return describe_validation(error)
+    if accepted_host_data is not None:
+        accepted = frozenset(accepted_host_data)
+    elif policy is not None:
+        accepted = frozenset(str(value) for value in policy.body.policy.get(HOST_DATA_CLAIM, []))
+    else:
+        return "the bundle does not say which clean rooms the contract admits"
+    try:
+        demanded = Expectations(
+            require_uvm=True,
+            refuse_host_data=ALLOW_ALL_HOST_DATA,
+            host_data=accepted,
+            report_data=report_data_for(canonical_json(statement)),
+        )
+        verdict = verify_evidence(evidence, trust=trust, expectations=demanded, at=item.body.at)
+    except ValueError as error:
+        return f"it cannot be judged: {error}"
+    if not verdict.ok:
+        first = verdict.failures[0]
+        return f"{first.reason}: {first.message}"
+    if accepted_host_data is None:
+        checks.notes.append(f"Clean room: host data {', '.join(sorted(accepted))}; compare it, or give --clean-room-host-data.")
+    checks.development |= verdict.development
+    return _contradiction(statement, material)
+
+
+def _contradiction(statement: dict[str, object], material: Material) -> str:
+    """Where the attested statement says something else than the records."""
+    job, policies = material.one(JobBody), material.one(PoliciesBody)
+    if job is not None and statement.get("jobDigest") != job.body.digest:
+        return "it vouches for another job"
+    if policies is not None and statement.get("hostData") != {"driver": policies.body.driver, "executor": policies.body.executor}:
+        return "it vouches for other pod policies"
+    documents = statement.get("documents")
+    if not isinstance(documents, dict):
+        return "it names no documents"
+    held: dict[str, Record] = {}
+    for item in material.all(DocumentBody):
+        held[item.record.subject] = item.record
+        wanted = documents.get(item.record.subject)
+        if wanted is not None and wanted != document_digest(str(item.body.document.get("data", ""))):
+            return f"it vouches for another text of document {item.record.subject!r}"
+    missing = sorted(set(documents) - set(held))
+    return f"it rests on document {missing[0]!r}, which the bundle does not hold" if missing else ""
