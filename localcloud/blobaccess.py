@@ -202,6 +202,8 @@ class Front:
 
 def create_app(config: BlobAccessConfig) -> Starlette:
     """The application."""
+    # One log line a request is ours; httpx would add the requests that we make, with their queries.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     front = Front(config)
 
     @asynccontextmanager

@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import logging
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -224,6 +225,8 @@ def create_app(config: EntraConfig) -> Starlette:
         subscriptions=config.subscriptions,
         propagation_seconds=config.propagation_seconds,
     )
+    # One log line a request is ours; httpx would add the requests that we make, with their queries.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     signer = TokenSigner(config.state)
     entra = Entra(config, directory, signer)
     arm = Arm(directory, signer, entra.authority)
