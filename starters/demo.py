@@ -174,9 +174,10 @@ def _play(state: Path, rows: int | None, clock: _Clock, console: Console) -> dic
         table.sort(key=lambda row: -float(row["avg_dep_delay"]))
         console.print(result_table(table, title=f"result of {run_id}, opened by litware"))
         if console is out:
-            print_chart(table)
+            print_chart(table, "avg_dep_delay")
         chart = state / "result.png"
-        chart_png(table, chart, title="Average departure delay from New York City in 2013, minutes, by manufacturer")
+        title = "Average departure delay from New York City in 2013, minutes, by manufacturer of the aircraft"
+        chart_png(table, chart, title=title, value="avg_dep_delay")
         console.print(f"chart: {chart}")
         console.print(f"receipt for fabrikam: {receipt.rows} rows, digest {receipt.digest}")
     workflow_ids = {

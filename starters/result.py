@@ -44,8 +44,9 @@ def _text(value: Any) -> str:
     return safe("" if value is None else value)
 
 
-def series(rows: Rows) -> tuple[list[str], list[float], str] | None:
-    """What to draw: labels from the first text column, values from the last numeric one, the value's name; None when there is no such."""
+def series(rows: Rows, value: str | None = None) -> tuple[list[str], list[float], str] | None:
+    """What to draw: labels from the text columns, values from ``value`` (else the last numeric column), its name; None when there is
+    nothing to draw."""
     if not rows:
         return None
     columns = list(rows[0])
@@ -53,14 +54,14 @@ def series(rows: Rows) -> tuple[list[str], list[float], str] | None:
     numbers = [name for name in columns if all(isinstance(row[name], int | float) and not isinstance(row[name], bool) for row in rows)]
     if not labels or not numbers:
         return None
-    value = numbers[-1]
+    value = value if value in numbers else numbers[-1]
     ordered = sorted(rows, key=lambda row: float(row[value]), reverse=True)[:MAX_BARS]
     return [safe(" ".join(str(row[name]) for name in labels), 24) for row in ordered], [float(row[value]) for row in ordered], value
 
 
-def print_chart(rows: Rows) -> None:
-    """A bar chart in the terminal."""
-    found = series(rows)
+def print_chart(rows: Rows, value: str | None = None) -> None:
+    """A bar chart of ``value`` in the terminal."""
+    found = series(rows, value)
     if found is None:
         return
     import plotext
@@ -68,13 +69,14 @@ def print_chart(rows: Rows) -> None:
     labels, values, name = found
     plotext.clear_figure()
     plotext.simple_bar(labels, values, width=min(out.width, 100), title=name)
-    # plotext draws with its own colours; Rich must not read the text as markup.
-    out.print(plotext.build(), markup=False, highlight=False)
+    drawn = plotext.build()
+    # plotext draws with its own colours, which only a terminal shows.
+    out.print(drawn if out.is_terminal else plotext.uncolorize(drawn), markup=False, highlight=False)
 
 
-def chart_png(rows: Rows, path: Path, *, title: str = "") -> bool:
-    """Write a horizontal bar chart to ``path``; False when there is nothing to draw."""
-    found = series(rows)
+def chart_png(rows: Rows, path: Path, *, title: str = "", value: str | None = None) -> bool:
+    """Write a horizontal bar chart of ``value`` to ``path``; False when there is nothing to draw."""
+    found = series(rows, value)
     if found is None:
         return False
     import matplotlib

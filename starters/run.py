@@ -249,6 +249,7 @@ def result(
     config: ConfigFile = None,
     dataset: Annotated[Path | None, typer.Option(help="YAML of the output dataset, for its receiver: opens the rows.")] = None,
     chart: Annotated[Path | None, typer.Option(help="Write a chart of the result (PNG).")] = None,
+    value: Annotated[str | None, typer.Option(help="Column to draw; the last numeric one otherwise.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Rows to print as a table.")] = 25,
     output: Output = Format.TABLE,
 ) -> None:
@@ -266,13 +267,13 @@ def result(
         table = open_result(session, spec, receipt)
         rows = result_rows(table)
         if chart is not None:
-            chart_png(rows, chart, title=f"{receipt.dataset}: run {run_id}")
+            chart_png(rows, chart, title=f"{receipt.dataset}: run {run_id}", value=value)
             say(f"chart written to {safe(chart)}")
         if output is Format.JSON:
             print_json({"runId": run_id, "rows": rows, "digest": receipt.digest})
             return
         out.print(result_table(rows, title=f"result of run {run_id}", limit=limit))
-        print_chart(rows)
+        print_chart(rows, value)
 
 
 async def read_receipt(session: Session, run_id: str) -> ResultReceipt:
