@@ -11,6 +11,7 @@ import binascii
 import datetime as dt
 import hashlib
 import hmac
+import json
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -22,24 +23,37 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from pydantic import ValidationError
 
-from cleanroom.attestation import AttestationEvidence, Expectations, TrustStore, verify_evidence
+from cleanroom.attestation import (
+    AttestationEvidence,
+    CvmEvidence,
+    Expectations,
+    TrustStore,
+    Verdict,
+    verify_cvm_evidence,
+    verify_evidence,
+)
 from localcloud.cgs_http import UNDEFINED, Call, Crash, Fault, member, parse_json, truthy
 from localcloud.cgs_store import Tx
 
 _CACHE_SECONDS = 60.0
 _CACHE_ROWS = 512
+SNP_CLAIM = "x-ms-sevsnpvm-"
 
 
 @dataclass(frozen=True)
 class Attested:
-    """What the verifier says of a request's evidence: the claims of a genuine CACI report, or why there are none."""
+    """What the verifier says of a request's evidence: the claims of genuine evidence, or why there are none."""
 
+    platform: str
+    """``snp-caci`` or ``snp-cvm``: what the evidence is, whatever the envelope says."""
     claims: Mapping[str, Any] | None
+    report_data: str = ""
+    """128 lower-case hex digits that the evidence binds."""
     reason: str = ""
 
 
 class EvidenceVerifier:
-    """Verifies CACI evidence; the answer for the same bytes is kept a minute, because clean rooms reuse one report."""
+    """Verifies CACI and CVM evidence; the answer for the same bytes is kept a minute, because clean rooms reuse one report."""
 
     def __init__(self, trust: TrustStore) -> None:
         self._trust = trust
@@ -64,29 +78,46 @@ class EvidenceVerifier:
         attestation = body.get("attestation") if isinstance(body, dict) else None
         if not isinstance(attestation, dict):
             return None
-        digest = hashlib.sha256(
-            repr(sorted((k, v) for k, v in attestation.items() if isinstance(v, str))).encode("utf-8", "replace")
-        ).digest()
+        digest = hashlib.sha256(json.dumps(attestation, sort_keys=True).encode()).digest()
         known = self._known.get(digest)
         if known is not None and known[0] > time.monotonic():
             return known[1]
-        result = self._verify(attestation)
+        result = self._verify_cvm(attestation) if isinstance(attestation.get("evidence"), dict) else self._verify_caci(attestation)
         if len(self._known) >= _CACHE_ROWS:
             self._known.clear()
         self._known[digest] = (time.monotonic() + _CACHE_SECONDS, result)
         return result
 
-    def _verify(self, attestation: Mapping[str, Any]) -> Attested:
+    def _verify_caci(self, attestation: Mapping[str, Any]) -> Attested:
         try:
             evidence = AttestationEvidence.model_validate({k: v for k, v in attestation.items() if k in AttestationEvidence.model_fields})
             report = base64.b64decode(evidence.evidence, validate=True)
         except (ValidationError, binascii.Error, ValueError):
-            return Attested(None, "The evidence is not of the CACI shape {evidence, endorsements, uvm_endorsements}.")
+            return Attested("snp-caci", None, reason="The evidence is not of the CACI shape {evidence, endorsements, uvm_endorsements}.")
         verdict = verify_evidence(evidence, trust=self._trust, expectations=self._expectations, at=dt.datetime.now(dt.UTC))
         if not verdict.ok:
-            failed = ", ".join(check.id for check in verdict.checks if not check.passed)
-            return Attested(None, f"The evidence is not genuine: {failed}.")
-        return Attested(caci_claims(report))
+            return Attested("snp-caci", None, reason=_not_genuine(verdict))
+        claims = caci_claims(report)
+        return Attested("snp-caci", claims, claims[f"{SNP_CLAIM}reportdata"])
+
+    def _verify_cvm(self, attestation: Mapping[str, Any]) -> Attested:
+        try:
+            evidence = CvmEvidence.model_validate(attestation)
+        except ValidationError:
+            return Attested("snp-cvm", None, reason="The evidence is not of the CVM shape {evidence, nonce, platformCertificates}.")
+        judged = verify_cvm_evidence(evidence, trust=self._trust, expectations=self._expectations, at=dt.datetime.now(dt.UTC), nonce=None)
+        user_data = judged.runtime_claims.get("user-data")
+        if not judged.ok:
+            return Attested("snp-cvm", None, reason=_not_genuine(judged.verdict))
+        if not isinstance(user_data, str):
+            return Attested("snp-cvm", None, reason="The runtime claims have no user-data.")
+        # Only values that the quote covers; spelt as the evidence spells them, because that is what policies compare with.
+        claims = {f"pcr{name}": value for name, value in evidence.evidence.pcrs.items() if int(name) in judged.pcrs}
+        return Attested("snp-cvm", claims, user_data.lower())
+
+
+def _not_genuine(verdict: Verdict) -> str:
+    return f"The evidence is not genuine: {', '.join(check.id for check in verdict.checks if not check.passed)}."
 
 
 def caci_claims(report: bytes) -> dict[str, Any]:
@@ -166,14 +197,15 @@ def require_attestation(
     Args:
         bind: ``encrypt`` or ``sign``: the object whose ``publicKey`` the report must bind; ``None`` for consent checks.
     """
-    platform = member(body, "platform")
-    if not ignore_platform and truthy(platform) and platform not in ("snp-caci", "snp-cvm"):
+    stated = member(body, "platform")
+    platform = stated if truthy(stated) and not ignore_platform else "snp-caci"
+    if platform not in ("snp-caci", "snp-cvm"):
         raise Fault(400, "UnsupportedPlatform", f"platform {platform!r} is not supported; use snp-caci or snp-cvm.")
-    if not ignore_platform and platform == "snp-cvm":
-        raise Fault(400, "VerifySnpAttestationFailed", "This server has no verifier for snp-cvm evidence.")
     seen = call.attested
     if seen is None or seen.claims is None:
         raise Fault(400, "VerifySnpAttestationFailed", seen.reason if seen else "The attestation is not an object of base64 strings.")
+    if seen.platform != platform:
+        raise Fault(400, "VerifySnpAttestationFailed", f"The evidence is of platform {seen.platform}, not {platform}.")
     mismatch = match_policy(tx, call.params["contractId"], seen.claims, delegates)
     if mismatch is not None:
         raise Fault(400, "VerifySnpAttestationFailed", mismatch)
@@ -184,8 +216,12 @@ def require_attestation(
     except Crash as error:
         raise Fault(400, "ReportDataMismatch", f"There is no {bind}.publicKey to compare with the report data.") from error
     expected = hashlib.sha256(pem).hexdigest() + "0" * 64
-    if not hmac.compare_digest(expected, seen.claims["x-ms-sevsnpvm-reportdata"]):
-        raise Fault(400, "ReportDataMismatch", f"The report does not bind {bind}.publicKey: its report data is not the key's SHA-256.")
+    if not hmac.compare_digest(expected.encode(), seen.report_data.encode()):
+        raise Fault(
+            400,
+            "ReportDataMismatch",
+            f"The report does not bind {bind}.publicKey: its report data (or user-data) is not the key's SHA-256.",
+        )
     return pem.decode("utf-8", "replace")
 
 

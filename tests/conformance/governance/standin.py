@@ -17,6 +17,7 @@ from localcloud.cgs import CgsConfig, create_app
 from localcloud.cgs_auth import MEMBER_HEADER, IssuerConfig, MemberConfig
 from localcloud.serving import serving
 from localcloud.snp import DevelopmentHardware
+from localcloud.snp_cvm import DevelopmentVirtualMachine
 from localcloud.tls import LocalAuthority
 from tests.conformance.governance.target import Attest, Settings
 
@@ -35,6 +36,7 @@ class StandIn:
         self.authority = LocalAuthority(folder / "tls")
         self.tls = self.authority.issue("cgs")
         self.hardware = DevelopmentHardware(folder / "snp")
+        self.machine = DevelopmentVirtualMachine(self.hardware)
         self.issuer_key = rsa.generate_private_key(65537, 2048)
         public = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(self.issuer_key.public_key()))
         jwk = public | {
@@ -61,6 +63,11 @@ class StandIn:
         """Evidence of a guest on the development hardware."""
         return lambda data: self.hardware.evidence(host_data, report_data_for(data), **fields).model_dump(exclude_none=True)
 
+    def attest_vm(self, data: bytes) -> dict[str, Any]:
+        """Evidence of a confidential VM on the development hardware."""
+        evidence = self.machine.evidence(report_data_for(data))
+        return evidence.model_dump(by_alias=True, exclude_none=True)
+
     def settings(self, url: str) -> Settings:
         """How to speak to it."""
         return Settings(
@@ -77,6 +84,7 @@ class StandIn:
             client_headers={MEMBER_HEADER: MEMBER_TOKEN},
             attest=self.attest(bytes(range(32))),
             attest_other=self.attest(b"\xee" * 32),
+            attest_vm=self.attest_vm,
         )
 
     @contextmanager

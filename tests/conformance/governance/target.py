@@ -71,22 +71,25 @@ class Settings:
     client_headers: Mapping[str, str] = field(default_factory=dict)
     attest: Attest | None = None
     attest_other: Attest | None = None
+    attest_vm: Attest | None = None
 
 
 class Guest:
     """A clean room: one RSA-2048 key bound to one report; makes the envelopes of spec 2.3."""
 
-    def __init__(self, attest: Attest, *, strip: bool = False) -> None:
+    def __init__(self, attest: Attest, *, strip: bool = False, platform: str = "snp-caci") -> None:
+        self.platform = platform
         self.key = rsa.generate_private_key(65537, 2048)
         pem = self.key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
         self.pem = pem.strip() if strip else pem
         self.public = base64.b64encode(self.pem).decode()
         self.attestation = attest(self.pem)
-        self.host_data = base64.b64decode(self.attestation["evidence"])[0xC0:0xE0].hex()
+        evidence = self.attestation["evidence"]
+        self.host_data = base64.b64decode(evidence)[0xC0:0xE0].hex() if isinstance(evidence, str) else ""
 
     def consent(self) -> dict[str, Any]:
         """E3"""
-        return {"platform": "snp-caci", "attestation": self.attestation}
+        return {"platform": self.platform, "attestation": self.attestation}
 
     def read(self) -> dict[str, Any]:
         """E1"""
@@ -177,6 +180,12 @@ class Target:
         if kind not in self._guest:
             self._guest[kind] = Guest(attest)
         return self._guest[kind]
+
+    def virtual_machine(self) -> Guest:
+        """A confidential VM whose evidence the service trusts (platform ``snp-cvm``)."""
+        if self.settings.attest_vm is None:
+            pytest.skip("no evidence of a confidential VM at hand")
+        return Guest(self.settings.attest_vm, platform="snp-cvm")
 
     # -- governance, through cgs-client as a member
 
