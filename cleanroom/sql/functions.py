@@ -8,7 +8,7 @@ from sqlglot import exp
 
 from cleanroom.sql.expressions import Expressions, describe, only, position_of
 from cleanroom.sql.lexical import MARK, Refusal
-from cleanroom.sql.values import ATOM, PREDICATE, Scope, Value, widest, wrap
+from cleanroom.sql.values import ATOM, NUMERIC, PREDICATE, Scope, Value, widest, wrap
 from cleanroom.sql.vocabulary import EXTRACT_FIELDS, FUNCTIONS, IDENTITY_NORMALISERS, TYPES, UNIT_FUNCTIONS, UNITS, Function
 
 
@@ -165,5 +165,5 @@ def result_type(function: Function, args: Sequence[Value]) -> str:
         case "rest":
             return widest(kinds[1:])
         case "sum":
-            return {"integer": "long", "long": "long", "decimal": "decimal"}.get(kinds[0], "number")
+            return {"decimal": "decimal", "number": "number", "float": "number"}.get(kinds[0], "long" if kinds[0] in NUMERIC else "number")
     return function.result

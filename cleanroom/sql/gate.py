@@ -18,11 +18,10 @@ from cleanroom.sql.expressions import only, position_of
 from cleanroom.sql.lexical import Refusal, parse_statement
 from cleanroom.sql.lineage import card_of, lineage_of
 from cleanroom.sql.queries import Queries
-from cleanroom.sql.values import Result, Value, quote
+from cleanroom.sql.values import NUMERIC, Result, Value, quote
 from cleanroom.sql.verdict import GateVerdict, OutputColumn, Reason, RewrittenSegment
 
 MAX_SEGMENTS = 50
-_NUMERIC = ("integer", "long", "number", "decimal")
 
 
 class Checker(Queries):
@@ -205,7 +204,7 @@ def _check_conditions(checker: Checker, segment: QuerySegment, result: Result, v
             raise Refusal(
                 "UnknownColumn", f"postFilters: the result has no column {post.column_name[:80]!r} (names are case-sensitive here)"
             )
-        if field.type not in _NUMERIC:
+        if field.type not in NUMERIC:
             raise Refusal("TypeNotAllowed", f"postFilters: {field.name} is {field.type}; a filter compares numbers")
 
 

@@ -13,6 +13,10 @@ _SQL = {
     "spark.sql.legacy.allowHashOnMapType": "false",
     "spark.sql.sources.default": "parquet",
     "spark.sql.globalTempDatabase": "global_temp",
+    # No code from the text: reflection and TRANSFORM scripts fail in analysis (Spark 4.3; both static), and no SQL scripts.
+    "spark.sql.restrictedMode.enabled": "true",
+    "spark.sql.reflect.allowList": "(?!)",
+    "spark.sql.scripting.enabled": "false",
     # Nothing is substituted into the text, and a string is a string.
     "spark.sql.variable.substitute": "false",
     "spark.sql.parser.escapedStringLiterals": "false",

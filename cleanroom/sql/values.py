@@ -258,6 +258,10 @@ def wrap(value: Value, least: int) -> str:
     return value.sql if value.level >= least else f"({value.sql})"
 
 
+NUMERIC = ("number", "float", "decimal", "long", "integer", "smallint", "tinyint")
+"""Types of numbers as verdicts name them, the widest first; ``number`` is a double."""
+
+
 def widest(types: list[str]) -> str:
     """The common type of several, as Spark's coercion finds it (roughly: it decides names in a report, not values)."""
     known = [kind for kind in types if kind not in ("null", "unknown")]
@@ -265,9 +269,9 @@ def widest(types: list[str]) -> str:
         return types[0] if types else "null"
     if len(set(known)) == 1:
         return known[0]
-    for kind in ("number", "decimal", "long", "integer"):
-        if kind in known and all(other in ("number", "decimal", "long", "integer") for other in known):
-            return kind
+    for kind in NUMERIC:
+        if kind in known and all(other in NUMERIC for other in known):
+            return "number" if kind == "float" and "decimal" in known else kind
     if set(known) <= {"date", "timestamp"}:
         return "timestamp"
     return "string" if "string" in known else known[0]

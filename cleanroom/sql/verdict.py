@@ -66,7 +66,7 @@ class Lineage(_Model):
 
 
 class OutputColumn(_Model):
-    """``type``: a field type of the documents, or ``decimal``, ``array``, ``interval``, ``null`` where Spark gives one of those."""
+    """``type``: a field type of the documents, or ``float decimal smallint tinyint array interval null`` where Spark gives one of those."""
 
     name: str
     type: str

@@ -54,7 +54,7 @@ FUNCTIONS: dict[str, Function] = {
         long: BIGINT/1 FACTORIAL/1
         number: SQRT/1 CBRT/1 EXP/1 LN/1 LOG/1-2 LOG10/1 LOG2/1 LOG1P/1 EXPM1/1 POW/2 POWER/2 SIGN/1 SIGNUM/1 SIN/1 COS/1 TAN/1 ASIN/1
         number: ACOS/1 ATAN/1 ATAN2/2
-        number: DEGREES/1 RADIANS/1 PI/0 E/0 HYPOT/2 TRY_DIVIDE/2 MONTHS_BETWEEN/2-3 DOUBLE/1 FLOAT/1 WIDTH_BUCKET/4
+        number: DEGREES/1 RADIANS/1 PI/0 E/0 HYPOT/2 TRY_DIVIDE/2 MONTHS_BETWEEN/2-3 DOUBLE/1 WIDTH_BUCKET/4
         boolean: ISNULL/1 ISNOTNULL/1 ISNAN/1 STARTSWITH/2 ENDSWITH/2 CONTAINS/2 REGEXP_LIKE/2 REGEXP/2 RLIKE/2 BOOLEAN/1
         boolean: ARRAY_CONTAINS/2
         string: UPPER/1 UCASE/1 LOWER/1 LCASE/1 TRIM/1-2 BTRIM/1-2 LTRIM/1-2 RTRIM/1-2 SUBSTRING/2-3 SUBSTR/2-3 LEFT/2 RIGHT/2
@@ -69,6 +69,7 @@ FUNCTIONS: dict[str, Function] = {
         integer: REGEXP_COUNT/2 FIND_IN_SET/2 HASH/1-32 INT/1 DATEDIFF/2-3 YEAR/1 QUARTER/1 MONTH/1 DAY/1 DAYOFMONTH/1 DAYOFWEEK/1
         integer: DAYOFYEAR/1
         integer: WEEKDAY/1 WEEKOFYEAR/1 HOUR/1 MINUTE/1 SECOND/1 DATE_PART/2 SIZE/1 CARDINALITY/1 ARRAY_SIZE/1 DATE_DIFF/2-3 UNIX_DATE/1
+        float: FLOAT/1
         integer: SHIFTLEFT/2 SHIFTRIGHT/2
         long: TIMESTAMPDIFF/3
         array: SPLIT/2-3 ARRAY/1-64 SEQUENCE/2-3
@@ -90,7 +91,7 @@ FUNCTIONS: dict[str, Function] = {
         first: PERCENTILE_APPROX/2-3 APPROX_PERCENTILE/2-3
         boolean: BOOL_AND/1 BOOL_OR/1 EVERY/1
         array: COLLECT_LIST/1 COLLECT_SET/1 ARRAY_AGG/1
-        integer: GROUPING/1
+        tinyint: GROUPING/1
         long: GROUPING_ID/0-32
         """,
     ),
@@ -124,10 +125,10 @@ MIXING = frozenset(
 TYPES = {
     "INT": ("INT", "integer"),
     "BIGINT": ("BIGINT", "long"),
-    "SMALLINT": ("SMALLINT", "integer"),
-    "TINYINT": ("TINYINT", "integer"),
+    "SMALLINT": ("SMALLINT", "smallint"),
+    "TINYINT": ("TINYINT", "tinyint"),
     "DOUBLE": ("DOUBLE", "number"),
-    "FLOAT": ("FLOAT", "number"),
+    "FLOAT": ("FLOAT", "float"),
     "DECIMAL": ("DECIMAL", "decimal"),
     "TEXT": ("STRING", "string"),
     "VARCHAR": ("STRING", "string"),
