@@ -7,16 +7,16 @@ headers. Nobody is served without one of them.
 
 from __future__ import annotations
 
-import json
 import re
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from localcloud.cgs_auth import MEMBER_HEADER, MemberConfig
+from localcloud.cgs_auth import MEMBER_HEADER
 from localcloud.cgs_constitution import Chamber, is_regular
 from localcloud.cgs_governance_store import PROPOSALS, PROPOSALS_INFO
-from localcloud.cgs_http import Call, Crash, Fault, Incoming, Outgoing, Reply, Route, RouteTable, failure, parse_json
+from localcloud.cgs_http import Call, Crash, Fault, Incoming, Outgoing, Reply, Route, RouteTable, failure
+from localcloud.cgs_proxy_session import OPERATIONS, Session, Upstream, at, same
 from localcloud.cgs_proxy_users import identity_action, invitation_action
 from localcloud.cgs_store import VIEW, Tx
 
@@ -24,95 +24,6 @@ if TYPE_CHECKING:
     from localcloud.cgs import Governance
 
 PREFIX = "/cgs-client"
-
-
-class Session:
-    """One proxied request: its identity, its parameters, and calls to the application in the caller's name."""
-
-    def __init__(self, proxy: Proxy, request: Incoming, params: dict[str, str], identity: dict[str, str]) -> None:
-        self.proxy, self.request, self.params, self.identity = proxy, request, params, identity
-
-    def body(self) -> dict[str, Any]:
-        """The JSON object of the body; anything else is 400."""
-        try:
-            value = parse_json(self.request.body) if self.request.body.strip() else {}
-        except Crash as error:
-            raise Fault(400, "InvalidInput", "The body is not JSON.") from error
-        if not isinstance(value, dict):
-            raise Fault(400, "InvalidInput", "The body must be a JSON object.")
-        return value
-
-    def need(self, name: str, code: str) -> Any:
-        """A member of the body that must be there and not be empty."""
-        value = self.body().get(name)
-        if value in (None, "", {}):
-            raise Fault(400, code, f"{name} must be given.")
-        return value
-
-    async def app(self, method: str, path: str, body: Any = None, query: bytes | None = None) -> Outgoing:
-        """Call an app route; ``body`` ``None`` sends none."""
-        raw = b"" if body is None else json.dumps(body).encode("utf-8", "surrogatepass")
-        return await self.proxy.governance.handle(Incoming(method, f"/app{path}", query or b"", self.identity, raw))
-
-    async def read(self, method: str, path: str) -> dict[str, Any]:
-        """Call an app route and insist on success."""
-        answer = await self.app(method, path)
-        if answer.status >= 300:
-            raise Upstream(answer)
-        return dict(answer.body)
-
-    def member(self) -> MemberConfig:
-        """The member whose signing key a governance call needs; a user's token is not enough (500, as in the original)."""
-        found = self.proxy.governance.auth.member(self.identity.get(MEMBER_HEADER, ""))
-        if found is None:
-            raise Fault(500, "InvalidOperationException", "A member signing key is needed; this client has only a token.")
-        return found
-
-    async def govern(self, work: Callable[[Tx, Chamber, MemberConfig], Any]) -> Outgoing:
-        """Run a governance write as the member."""
-        who = self.member()
-        result, seqno = await self.proxy.governance.store.write(lambda tx: work(tx, self.proxy.chamber, who))
-        return Outgoing(200, result, {"x-ms-ccf-transaction-id": f"{VIEW}.{seqno}"})
-
-    async def propose(self, name: str, args: dict[str, Any]) -> Outgoing:
-        """Create a proposal of one action."""
-        return await self.govern(lambda tx, chamber, who: chamber.create(tx, who, [{"name": name, "args": args}]))
-
-    async def vote(self, proposal_id: str, yes: bool) -> Outgoing:
-        """Cast a governance ballot."""
-        return await self.govern(lambda tx, chamber, who: chamber.vote(tx, who, proposal_id, yes))
-
-
-class Upstream(Exception):
-    """An answer of the application that is passed through."""
-
-    def __init__(self, answer: Outgoing) -> None:
-        super().__init__(answer.status)
-        self.answer = answer
-
-
-Operation = Callable[[Session], Awaitable[Outgoing]]
-_OPERATIONS: dict[tuple[str, str], Operation] = {}
-
-
-def _at(method: str, *paths: str) -> Callable[[Operation], Operation]:
-    def register(operation: Operation) -> Operation:
-        for path in paths:
-            _OPERATIONS[(method, path)] = operation
-        return operation
-
-    return register
-
-
-def _same(method: str, path: str, upstream_method: str | None = None, upstream_path: str | None = None, *, body: bool = False) -> None:
-    """A route that only renames: parameters are filled into ``upstream_path``."""
-
-    async def forward(session: Session) -> Outgoing:
-        target = (upstream_path or path).format(**session.params)
-        return await session.app(upstream_method or method, target, session.body() if body else None, session.request.query)
-
-    _OPERATIONS[(method, path)] = forward
-
 
 for _method, _path, _upstream, _target, _body in (
     ("GET", "/contracts", "GET", None, False),
@@ -150,25 +61,43 @@ for _method, _path, _upstream, _target, _body in (
     ("POST", "/runtimeoptions/checkstatus/{o}", "POST", "/runtimeoptions/{o}/status", False),
     ("GET", "/proposals/{p}/historical", "GET", None, False),
 ):
-    _same(_method, _path, _upstream, _target, body=_body)
+    same(_method, _path, _upstream, _target, body=_body)
 
 
-@_at("GET", "/ready")
+@at("GET", "/ready")
 async def _ready(session: Session) -> Outgoing:
     return Outgoing(200, {"status": "up"})
 
 
-@_at("GET", "/members")
+@at("GET", "/show")
+async def _show(session: Session) -> Outgoing:
+    found = session.governance.auth.member(session.identity.get(MEMBER_HEADER, ""))
+    who = {"memberId": found.id, "memberData": found.member_data} if found else {}
+    return Outgoing(200, {"ccfEndpoint": "this server", "authMode": "SigningKey" if found else "FromAuthHeader", **who})
+
+
+@at("POST", "/configure")
+async def _configure(session: Session) -> Outgoing:
+    # The original keeps the identity that it is handed here for the whole process (trap 35); this one knows each request's.
+    return Outgoing(200)
+
+
+@at("GET", "/node/ready/app", "/node/ready/gov")
+async def _node_ready(session: Session) -> Outgoing:
+    return Outgoing(204)
+
+
+@at("GET", "/members")
 async def _members(session: Session) -> Outgoing:
-    return await session.proxy.governance.handle(Incoming("GET", "/gov/service/members"))
+    return await session.governance.handle(Incoming("GET", "/gov/service/members"))
 
 
-@_at("GET", "/network/show", "/service/info")
+@at("GET", "/network/show", "/service/info")
 async def _service_info(session: Session) -> Outgoing:
-    return await session.proxy.governance.handle(Incoming("GET", "/gov/service/info"))
+    return await session.governance.handle(Incoming("GET", "/gov/service/info"))
 
 
-@_at("GET", "/contracts/{c}/events")
+@at("GET", "/contracts/{c}/events")
 async def _events(session: Session) -> Outgoing:
     answer = await session.app("GET", f"/contracts/{session.params['c']}/events", None, session.request.query)
     for _ in range(2):
@@ -198,14 +127,14 @@ async def _open_proposal(session: Session, method: str, path: str, not_proposed:
     return proposal_id
 
 
-@_at("POST", "/contracts/{c}/propose")
+@at("POST", "/contracts/{c}/propose")
 async def _propose_contract(session: Session) -> Outgoing:
     contract_id = session.params["c"]
     current = await _compare(session, "POST", f"/contracts/{contract_id}", "ContractModified")
     return await session.propose("set_contract", {"contractId": contract_id, "contract": current})
 
 
-@_at("POST", "/memberdocuments/{d}/propose")
+@at("POST", "/memberdocuments/{d}/propose")
 async def _propose_member_document(session: Session) -> Outgoing:
     document_id = session.params["d"]
     current = await _compare(session, "GET", f"/memberdocuments/{document_id}", "DocumentModified")
@@ -233,28 +162,28 @@ def _register_member_votes(prefix: str, method: str, not_proposed: str) -> None:
         proposal_id = await _open_proposal(session, method, prefix.format(**session.params), not_proposed)
         return await session.vote(proposal_id, decide(session))
 
-    _OPERATIONS[("POST", f"{prefix}/vote_accept")] = lambda session: cast(session, lambda _: True)
-    _OPERATIONS[("POST", f"{prefix}/vote_reject")] = lambda session: cast(session, lambda _: False)
-    _OPERATIONS[("POST", f"{prefix}/vote")] = lambda session: cast(session, lambda s: _script(_ballot_of(s)))
+    OPERATIONS[("POST", f"{prefix}/vote_accept")] = lambda session: cast(session, lambda _: True)
+    OPERATIONS[("POST", f"{prefix}/vote_reject")] = lambda session: cast(session, lambda _: False)
+    OPERATIONS[("POST", f"{prefix}/vote")] = lambda session: cast(session, lambda s: _script(_ballot_of(s)))
 
 
 _register_member_votes("/contracts/{c}", "POST", "ContractNotProposed")
 _register_member_votes("/memberdocuments/{d}", "GET", "DocumentNotProposed")
 
 
-@_at("POST", "/contracts/{c}/cleanroompolicy/propose")
+@at("POST", "/contracts/{c}/cleanroompolicy/propose")
 async def _propose_policy(session: Session) -> Outgoing:
     session.need("type", "TypeMissing")
     session.need("claims", "ClaimsMissing")
     return await session.propose("set_clean_room_policy", {"contractId": session.params["c"], **session.body()})
 
 
-@_at("POST", "/contracts/{c}/deploymentspec/propose")
+@at("POST", "/contracts/{c}/deploymentspec/propose")
 async def _propose_spec(session: Session) -> Outgoing:
     return await session.propose("set_deployment_spec", {"contractId": session.params["c"], "spec": {"data": session.body()}})
 
 
-@_at("POST", "/contracts/{c}/deploymentinfo/propose")
+@at("POST", "/contracts/{c}/deploymentinfo/propose")
 async def _propose_info(session: Session) -> Outgoing:
     return await session.propose("set_deployment_info", {"contractId": session.params["c"], "info": {"data": session.body()}})
 
@@ -263,7 +192,7 @@ def _register_switch(option: str, verb: str) -> None:
     async def propose(session: Session) -> Outgoing:
         return await session.propose(f"set_contract_runtime_options_{verb}_{option}", {"contractId": session.params["c"]})
 
-    _OPERATIONS[("POST", f"/contracts/{{c}}/{option}/propose-{verb}")] = propose
+    OPERATIONS[("POST", f"/contracts/{{c}}/{option}/propose-{verb}")] = propose
 
 
 for _option in ("logging", "telemetry"):
@@ -271,7 +200,7 @@ for _option in ("logging", "telemetry"):
         _register_switch(_option, _verb)
 
 
-@_at("POST", "/runtimeoptions/{o}/{action}")
+@at("POST", "/runtimeoptions/{o}/{action}")
 async def _propose_service_option(session: Session) -> Outgoing:
     states = {"propose-enable": "enabled", "propose-disable": "disabled"}
     if session.params["action"] not in states:
@@ -280,7 +209,7 @@ async def _propose_service_option(session: Session) -> Outgoing:
     return await session.propose("set_cgs_runtime_options", {"option": session.params["o"], "status": state})
 
 
-@_at("POST", "/userdocuments/{d}/propose")
+@at("POST", "/userdocuments/{d}/propose")
 async def _propose_document(session: Session) -> Outgoing:
     document_id = session.params["d"]
     current = await _compare(session, "GET", f"/userdocuments/{document_id}", "UserDocumentModified")
@@ -289,13 +218,13 @@ async def _propose_document(session: Session) -> Outgoing:
 
 async def _create_user_proposal(session: Session, args: Any, approvers: Any, name: Any = "set_user_document") -> Outgoing:
     if not approvers:
-        regular = [m for m in session.proxy.chamber.members if is_regular(m) and m.status == "Active"]
+        regular = [m for m in session.chamber.members if is_regular(m) and m.status == "Active"]
         approvers = [{"approverId": candidate.id, "approverIdType": "member"} for candidate in regular]
     body = {"name": name, "args": args, "approvers": approvers}
     return await session.app("PUT", f"/users/proposals/{uuid.uuid4().hex}", body)
 
 
-@_at("POST", "/users/proposals/create")
+@at("POST", "/users/proposals/create")
 async def _create_proposal(session: Session) -> Outgoing:
     body = session.body()
     return await _create_user_proposal(session, body.get("args"), body.get("approvers"), body.get("name"))
@@ -310,15 +239,15 @@ def _register_user_votes(path: str, ballot: str) -> None:
     async def on_proposal(session: Session) -> Outgoing:
         return await session.app("POST", f"/users/proposals/{session.params['p']}/ballots/submit", {"ballot": ballot})
 
-    _OPERATIONS[("POST", f"/userdocuments/{{d}}/{path}")] = on_document
-    _OPERATIONS[("POST", f"/users/proposals/{{p}}/ballots/{path}")] = on_proposal
+    OPERATIONS[("POST", f"/userdocuments/{{d}}/{path}")] = on_document
+    OPERATIONS[("POST", f"/users/proposals/{{p}}/ballots/{path}")] = on_proposal
 
 
 _register_user_votes("vote_accept", "accepted")
 _register_user_votes("vote_reject", "rejected")
 
 
-@_at("POST", "/userdocuments/{d}/vote")
+@at("POST", "/userdocuments/{d}/vote")
 async def _vote_document(session: Session) -> Outgoing:
     proposal_id = await _open_proposal(session, "GET", f"/userdocuments/{session.params['d']}", "UserDocumentNotProposed")
     return await session.app("POST", f"/users/proposals/{proposal_id}/ballots/submit", {"ballot": _ballot_of(session)})
@@ -330,7 +259,7 @@ def _register_document_option(path: str, verb: str | None) -> None:
         contract_id = (await session.read("GET", f"/userdocuments/{document_id}")).get("contractId")
         return await session.app("POST", f"/contracts/{contract_id}/userdocuments/{document_id}/runtimeoptions/{option}/{verb}")
 
-    _OPERATIONS[("POST", path)] = switch
+    OPERATIONS[("POST", path)] = switch
 
 
 _register_document_option("/userdocuments/{d}/runtimeoptions/{o}/enable", "enable")
@@ -338,12 +267,12 @@ _register_document_option("/userdocuments/{d}/runtimeoptions/{o}/disable", "disa
 _register_document_option("/userdocuments/{d}/checkstatus/{o}", "status")
 
 
-@_at("POST", "/users/identities/add")
+@at("POST", "/users/identities/add")
 async def _add_identity(session: Session) -> Outgoing:
     return await session.propose("set_user_identity", await identity_action(session))
 
 
-@_at("POST", "/users/invitations/propose")
+@at("POST", "/users/invitations/propose")
 async def _propose_invitation(session: Session) -> Outgoing:
     args = invitation_action(session.body())
     answer = await session.propose("set_user_invitation_by_jwt_claims", args)
@@ -351,28 +280,28 @@ async def _propose_invitation(session: Session) -> Outgoing:
     return answer
 
 
-@_at("POST", "/proposals/create")
+@at("POST", "/proposals/create")
 async def _create_governance_proposal(session: Session) -> Outgoing:
     actions = session.body().get("actions")
     return await session.govern(lambda tx, chamber, who: chamber.create(tx, who, actions))
 
 
-@_at("POST", "/proposals/{p}/withdraw")
+@at("POST", "/proposals/{p}/withdraw")
 async def _withdraw(session: Session) -> Outgoing:
     return await session.govern(lambda tx, chamber, who: chamber.withdraw(tx, who, session.params["p"]))
 
 
-@_at("POST", "/proposals/{p}/ballots/vote_accept")
+@at("POST", "/proposals/{p}/ballots/vote_accept")
 async def _accept(session: Session) -> Outgoing:
     return await session.vote(session.params["p"], True)
 
 
-@_at("POST", "/proposals/{p}/ballots/vote_reject")
+@at("POST", "/proposals/{p}/ballots/vote_reject")
 async def _reject(session: Session) -> Outgoing:
     return await session.vote(session.params["p"], False)
 
 
-@_at("POST", "/proposals/{p}/ballots/vote")
+@at("POST", "/proposals/{p}/ballots/vote")
 async def _vote(session: Session) -> Outgoing:
     return await session.vote(session.params["p"], _script(session.need("ballot", "BallotKeyMissing")))
 
@@ -380,10 +309,10 @@ async def _vote(session: Session) -> Outgoing:
 def _read_governance(path: str, work: Callable[[Tx, Chamber, str], Any]) -> None:
     async def read(session: Session) -> Outgoing:
         session.member()
-        body, seqno = session.proxy.governance.store.read(lambda tx: work(tx, session.proxy.chamber, session.params.get("p", "")))
+        body, seqno = session.governance.store.read(lambda tx: work(tx, session.chamber, session.params.get("p", "")))
         return Outgoing(200, body, {"x-ms-ccf-transaction-id": f"{VIEW}.{seqno}"})
 
-    _OPERATIONS[("GET", path)] = read
+    OPERATIONS[("GET", path)] = read
 
 
 def _actions(tx: Tx, chamber: Chamber, proposal_id: str) -> Any:
@@ -406,7 +335,7 @@ def _unused(call: Call, tx: Tx) -> Reply:
     raise AssertionError("proxy routes are dispatched by operation")
 
 
-_TABLE = RouteTable([Route(method, path, "U", _unused) for method, path in _OPERATIONS])
+_TABLE = RouteTable([Route(method, path, "U", _unused) for method, path in OPERATIONS])
 
 
 class Proxy:
@@ -438,4 +367,4 @@ class Proxy:
         if not identity and path != "/ready":
             raise Fault(401, "InvalidAuthenticationInfo", f"Send Authorization: Bearer or {MEMBER_HEADER}.")
         route, params = _TABLE.find(request.method, path)
-        return await _OPERATIONS[(route.method, route.path)](Session(self, request, params, identity))
+        return await OPERATIONS[(route.method, route.path)](Session(self.governance, self.chamber, request, params, identity))

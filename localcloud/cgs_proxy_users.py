@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from localcloud.cgs_http import Fault
 
 if TYPE_CHECKING:
-    from localcloud.cgs_proxy import Session
+    from localcloud.cgs_proxy_session import Session
 
 
 def _refuse(code: str, message: str) -> Fault:
