@@ -61,3 +61,20 @@ def test_delegate_values_added_at_once_are_all_kept(cgs: Target) -> None:
     together(lambda body: expect(cgs.call("PUT", path, json=body), 200), bodies)
     claims = expect(cgs.call("POST", path, cgs.ann), 200)["claims"]
     assert sorted(claims["x-ms-sevsnpvm-hostdata"]) == values
+
+
+def test_a_write_that_fails_halfway_leaves_no_trace_among_others_that_succeed(cgs: Target) -> None:
+    guest, delegate_id = cgs.guest(), fresh("d")
+    path = f"/app/contracts/{cgs.contract()}/cleanroompolicy/delegates/secrets/{delegate_id}"
+    kept = {"x-ms-sevsnpvm-hostdata": ["aa" * 32, "bb" * 32]}
+    expect(cgs.call("PUT", path, json=guest.write({"type": "add", "claims": kept})), 200)
+    failing = guest.write({"type": "remove", "claims": {"x-ms-sevsnpvm-hostdata": "aa" * 32, "x-ms-ver": "3"}})
+
+    def work(number: int) -> str:
+        if number % 2:
+            return code_of(cgs.put(fresh("doc"), cgs.ann))
+        return code_of(cgs.call("PUT", path, json=failing))
+
+    for _ in range(3):
+        assert Counter(together(work, list(range(24)))) == {"ok": 12, "InternalError": 12}
+    assert expect(cgs.call("POST", path, cgs.ann), 200)["claims"] == kept
