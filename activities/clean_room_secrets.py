@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
+import re
 
 from temporalio import activity
 
@@ -107,7 +108,12 @@ class CleanRoomSecrets:
         )
         try:
             released = await release_key(
-                vault=vault, credential=credential, name=kek.name, attestor=room.attestor, maa=MaaClient(maa_url, room.ca_file)
+                vault=vault,
+                credential=credential,
+                name=kek.name,
+                version=_key_version(kek.id),
+                attestor=room.attestor,
+                maa=MaaClient(maa_url, room.ca_file),
             )
         except Refused as error:
             if error.code == "ForbiddenByRbac":
@@ -231,6 +237,12 @@ class CleanRoomSecrets:
             removed += await revoke(self._room.client, self._room.user, contract, SUBJECTS, subject, hosts)
         removed += await revoke(self._room.client, self._room.user, contract, EVENTS, WRITER, hosts)
         return Revoked(secrets=secrets, grants=len(removed), removed=tuple(removed))
+
+
+def _key_version(key_id: str) -> str | None:
+    """Version in ``https://<vault>/keys/<name>/<version>``: a later version of the key must not change which one is asked for."""
+    match = re.fullmatch(r"https://[^/]+/keys/[^/]+/([0-9a-zA-Z]+)", key_id)
+    return match[1] if match else None
 
 
 def _source(item: Dataset, kind: str) -> str:

@@ -101,7 +101,7 @@ def _server(app: Any, name: str, tls: ServerCertificate | None) -> uvicorn.Serve
             server_header=False,
             ssl_certfile=str(tls.cert) if tls else None,
             ssl_keyfile=str(tls.key) if tls else None,
-            timeout_graceful_shutdown=3,
+            timeout_graceful_shutdown=1,
         )
     )
 

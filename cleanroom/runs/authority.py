@@ -7,6 +7,7 @@ that releases something calls.
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -208,10 +209,12 @@ class RunAuthority:
         wanted = [*query.application.input_dataset, query.application.output_dataset]
         if [item.specification for item in wanted] != [pin.id for pin in approval.datasets]:
             raise Refused("DatasetPinsMismatch", f"query {query.name!r}: its pins do not name its datasets in order.")
-        datasets = [
-            await self._dataset(item.specification, item.view, pin.version, pin.digest, "write" if index == len(wanted) - 1 else "read")
-            for index, (item, pin) in enumerate(zip(wanted, approval.datasets, strict=True))
-        ]
+        datasets = await asyncio.gather(
+            *(
+                self._dataset(item.specification, item.view, pin.version, pin.digest, "write" if index == len(wanted) - 1 else "read")
+                for index, (item, pin) in enumerate(zip(wanted, approval.datasets, strict=True))
+            )
+        )
         owners = tuple(sorted({item.owner_id for item in datasets}))
         missing = [owner for owner in owners if owner not in document.accepted_by]
         if missing:
@@ -253,8 +256,7 @@ class RunAuthority:
     async def _decisions(self, request: RunRequest, document: AcceptedDocument, owners: tuple[str, ...]) -> int | None:
         """Every owner's signed decision, read from governance and verified; their limits are enforced."""
         limits: list[int] = []
-        for owner in owners:
-            decision = await self._decision(document, owner)
+        for owner, decision in zip(owners, await asyncio.gather(*(self._decision(document, owner) for owner in owners)), strict=True):
             if decision.decision != "approve":
                 raise Refused("QueryMissingApprovalsFromDatasetOwners", f"query {document.id!r}: owner {owner} signed a rejection.")
             if decision.max_runs is not None:
@@ -306,8 +308,8 @@ class RunAuthority:
         Raises:
             Refused: the reason's own code, ``UserDocumentRuntimeOptionDisabled`` or ``UserDocumentNotAccepted``.
         """
-        for document_id in document_ids:
-            answer = await self._reader.consent(document_id)
+        answers = await asyncio.gather(*(self._reader.consent(document_id) for document_id in document_ids))
+        for document_id, answer in zip(document_ids, answers, strict=True):
             if answer.status != "enabled":
                 raise Refused(
                     answer.code or "UserDocumentRuntimeOptionDisabled",
