@@ -21,7 +21,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from localcloud.cgs_auth import MEMBER_HEADER, IssuerConfig
+from localcloud.cgs_auth import MEMBER_HEADER, IssuerConfig, MemberConfig
 from localcloud.serving import serving
 from tests.conformance.governance.standin import AUDIENCE, ISSUER, MEMBER_TOKEN, StandIn
 from tests.conformance.governance.target import Target, expect, fresh
@@ -208,4 +208,96 @@ def test_a_body_that_is_too_large_is_413(standin: StandIn, tmp_path: Path) -> No
         target.enroll()
         response = target.call("PUT", f"/app/userdocuments/{fresh('d')}", target.ann, content=b"x" * (5 << 20))
         expect(response, 413, "RequestBodyTooLarge")
+        target.close()
+
+
+def member_config(name: str, **data: object) -> MemberConfig:
+    return MemberConfig(name=name, token=f"{name}-token-0000000000000000", member_data=data or None)
+
+
+def govern(target: Target, path: str, member: MemberConfig, body: object = None) -> httpx.Response:
+    return target.http.post(f"/cgs-client{path}", json=body or {}, headers={MEMBER_HEADER: member.token})
+
+
+def proposal(name: str = "enable_oidc_issuer", **args: object) -> dict[str, object]:
+    return {"actions": [{"name": name, "args": args or {"kid": "k"}}]}
+
+
+def test_trap_26_what_is_not_ready_is_405(standin: StandIn, tmp_path: Path) -> None:
+    with standin.serve(state=tmp_path) as settings:
+        target = Target(settings)
+        target.enroll()
+        contract = target.contract()
+        query = "?exp=1&iat=1&jti=j&sub=s&tid=t&aud=a"
+        token = f"/app/contracts/{contract}/oauth/token{query}"
+        assert expect(target.call("POST", "/app/oidc/issuerInfo", target.ann), 200) == {"enabled": False}
+        assert expect(target.http.get("/app/oidc/.well-known/openid-configuration"), 200)["issuer"] == "{placeholder}"
+        expect(target.call("POST", "/app/oidc/generateSigningKey", "member"), 405, "OidcIssuerNotEnabled")
+        expect(target.http.get("/app/oidc/keys"), 405, "SigningKeyNotAvailable")
+        expect(target.call("POST", token, json=target.guest().read()), 405, "SigningKeyNotAvailable")
+        target.govern("enable_oidc_issuer", {"kid": "k"})
+        made = expect(target.call("POST", "/app/oidc/generateSigningKey", "member"), 200)
+        assert made == {"reqId": "1", "kid": "k-1"}
+        expect(target.call("POST", token, json=target.guest().read()), 405, "IssuerUrlNotSet")
+        target.govern("enable_oidc_issuer", {"kid": "later ones change nothing"})
+        assert expect(target.call("POST", "/app/oidc/generateSigningKey", "member"), 200) == made
+        target.close()
+
+
+def test_all_active_regular_members_must_accept_and_one_may_veto(standin: StandIn, tmp_path: Path) -> None:
+    one, two = member_config("one"), member_config("two")
+    waiting = MemberConfig(name="waiting", token="waiting-token-000000000000", status="Accepted")
+    with standin.serve(state=tmp_path, members=(one, two, waiting)) as settings:
+        target = Target(settings)
+        made = expect(govern(target, "/proposals/create", one, proposal()), 200)
+        accept = f"/proposals/{made['proposalId']}/ballots/vote_accept"
+        assert expect(govern(target, accept, one), 200)["proposalState"] == "Open"
+        assert expect(govern(target, accept, one), 200)["ballotCount"] == 1
+        expect(govern(target, accept.replace("accept", "reject"), one), 400, "VoteAlreadyExists")
+        expect(govern(target, f"/proposals/{made['proposalId']}/withdraw", two), 403, "AuthorizationFailed")
+        assert expect(govern(target, accept, two), 200)["proposalState"] == "Accepted"
+
+        contract = proposal("set_contract", contractId="c", contract={"data": "x"})
+        made = expect(govern(target, "/proposals/create", one, contract), 200)
+        accept = f"/proposals/{made['proposalId']}/ballots/vote_accept"
+        expect(govern(target, accept, one), 200)
+        # A member who is merely Accepted must become active before a contract passes.
+        assert expect(govern(target, accept, two), 200)["proposalState"] == "Open"
+        vetoed = expect(govern(target, accept.replace("accept", "reject"), waiting), 200)
+        assert vetoed["proposalState"] == "Rejected"
+        target.close()
+
+
+def test_trap_36_and_37_operators_do_not_count_and_nobody_means_everybody(standin: StandIn, tmp_path: Path) -> None:
+    operator = member_config("operator2", isOperator=True)
+    role = member_config("role", cgsRoles={"cgsOperator": "true"})
+    with standin.serve(state=tmp_path, members=(operator, role)) as settings:
+        target = Target(settings)
+        assert expect(govern(target, "/proposals/create", operator, proposal()), 200)["proposalState"] == "Accepted"
+        target.close()
+    boolean = member_config("boolean", cgsRoles={"cgsOperator": True})
+    with standin.serve(state=tmp_path / "two", members=(operator, boolean)) as settings:
+        target = Target(settings)
+        assert expect(govern(target, "/proposals/create", operator, proposal()), 200)["proposalState"] == "Open"
+        target.close()
+
+
+def test_a_contract_operator_passes_alone_only_what_is_switched_on(standin: StandIn, tmp_path: Path) -> None:
+    regular = member_config("regular")
+    operator = member_config("contracts", cgsRoles={"contractOperator": "true"})
+    with standin.serve(state=tmp_path, members=(regular, operator)) as settings:
+        target = Target(settings)
+
+        def passed(name: str, **args: object) -> None:
+            made = expect(govern(target, "/proposals/create", regular, proposal(name, **args)), 200)
+            done = expect(govern(target, f"/proposals/{made['proposalId']}/ballots/vote_accept", regular), 200)
+            assert done["proposalState"] == "Accepted"
+
+        passed("set_contract", contractId="c", contract={"data": "x"})
+        policy = proposal("set_clean_room_policy", contractId="c", type="add", claims={"x-ms-sevsnpvm-hostdata": "aa"})
+        assert expect(govern(target, "/proposals/create", operator, policy), 200)["proposalState"] == "Open"
+        passed("set_cgs_runtime_options", option="autoapprove-cleanroompolicy-proposal", status="enabled")
+        assert expect(govern(target, "/proposals/create", operator, policy), 200)["proposalState"] == "Accepted"
+        info = proposal("set_deployment_info", contractId="c", info={"data": {"a": 1}})
+        assert expect(govern(target, "/proposals/create", operator, info), 200)["proposalState"] == "Open"
         target.close()

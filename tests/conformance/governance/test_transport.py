@@ -130,3 +130,36 @@ def test_members_are_public(cgs: Target) -> None:
         assert len(row["memberId"]) == 64
         assert row["status"] in {"Accepted", "Active"}
         assert {"memberData", "certificate", "recoveryRole"} <= row.keys()
+
+
+def test_trap_31_list_shapes_differ(cgs: Target) -> None:
+    contract = f"/app/contracts/{cgs.contract()}"
+    for path in (
+        "/app/contracts",
+        "/app/userdocuments",
+        "/app/users/identities",
+        "/app/users/invitations",
+        f"{contract}/secrets",
+        f"{contract}/userdocuments",
+        f"{contract}/events",
+        f"{contract}/cleanroompolicy/delegates",
+    ):
+        body = expect(cgs.call("GET", path, cgs.ann), 200)
+        assert isinstance(body["value"], list), path
+    for path in ("/app/memberdocuments", f"{contract}/memberdocuments"):
+        assert isinstance(expect(cgs.call("GET", path, cgs.ann), 200), list)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/app/contracts/{c}/secrets"),
+        ("POST", "/app/contracts/{c}/consentcheck/execution"),
+        ("POST", "/app/contracts/{c}/acceptedUserDocuments/d"),
+        ("GET", "/app/contracts/{c}/secrets/s/cleanroompolicy"),
+        ("GET", "/app/contracts/{c}/oauth/federation/subjects/s/cleanroompolicy"),
+    ],
+)
+def test_trap_40_routes_of_the_stale_descriptions_do_not_exist(cgs: Target, method: str, path: str) -> None:
+    response = cgs.call(method, path.replace("{c}", cgs.contract()), cgs.ann, json={})
+    assert (response.status_code, response.json()["error"]["code"]) in {(404, "ResourceNotFound"), (405, "UnsupportedHttpVerb")}
