@@ -6,7 +6,6 @@ Mounted by the command line as ``cleanroom query lint``; also callable alone: ``
 from __future__ import annotations
 
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -16,15 +15,9 @@ from cleanroom.documents.query import QuerySegment, QuerySegments
 from cleanroom.errors import CleanRoomError, InvalidInput, NotFound
 from cleanroom.sql import Catalog, GateVerdict, Reason, analyse, strip_invisible
 from cleanroom.sql.lexical import Refusal, split_statements
+from starters.output import Format
 
 EXIT_REFUSED = 4
-
-
-class Output(StrEnum):
-    """How the verdict is printed."""
-
-    text = "text"
-    json = "json"
 
 
 def verdict_of(sql: str, catalog: Catalog) -> GateVerdict:
@@ -49,8 +42,8 @@ def lint(
     sql: Annotated[Path, typer.Option("--sql", help="File with the query: statements separated by ';', or segments as JSON.")],
     catalog: Annotated[Path, typer.Option("--catalog", help="Catalogue of views, allowed columns and floors (JSON).")],
     output: Annotated[
-        Output, typer.Option("--output", "-o", help="text: the card that approvers see; json: {allowed, reasons, lineage, rewritten}.")
-    ] = Output.text,
+        Format, typer.Option("--output", "-o", help="table: the card that approvers see; json: {allowed, reasons, lineage, rewritten}.")
+    ] = Format.TABLE,
 ) -> None:
     """Check a query against a catalogue and show what would run.
 
@@ -61,16 +54,16 @@ def lint(
     try:
         verdict = verdict_of(_read(sql, "--sql"), Catalog.parse(_read(catalog, "--catalog")))
     except CleanRoomError as error:
-        if output is Output.json:
+        if output is Format.JSON:
             typer.echo(json.dumps({"error": error.to_dict()}, indent=2))
         typer.echo(strip_invisible(str(error)), err=True)
         raise typer.Exit(error.exit_code) from error
-    if output is Output.json:
+    if output is Format.JSON:
         typer.echo(json.dumps(verdict.to_dict(), indent=2))
     elif verdict.allowed:
         typer.echo(verdict.card, nl=False)
     if not verdict.allowed:
-        if output is Output.text:
+        if output is Format.TABLE:
             for reason in verdict.reasons:
                 typer.echo(describe(reason), err=True)
         raise typer.Exit(EXIT_REFUSED)

@@ -127,6 +127,8 @@ class Catalog(WireModel):
     @model_validator(mode="before")
     @classmethod
     def _shapes(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            return {"views": value}
         if not isinstance(value, Mapping):
             return value
         data = dict(value)

@@ -31,6 +31,9 @@ _SQL = {
     "spark.sql.orderByOrdinal": "true",
     "spark.sql.groupByAliases": "true",
     "spark.sql.session.timeZone": "UTC",
+    # A value that cannot be divided, cast or parsed ends the run instead of changing the answer in silence. That a run failed tells
+    # the analyst one bit about the rows; the pod keeps the value itself out of every message.
+    "spark.sql.ansi.enabled": "true",
     # Errors and plans must not carry values of rows into logs.
     "spark.sql.debug.maxToStringFields": "0",
     "spark.sql.maxMetadataStringLength": "100",
