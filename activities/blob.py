@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from temporalio import activity
 
+from activities.azure_ad import require_own_identity
 from activities.orders import Orders
-from cleanroom.clients.azure import STORAGE_CONTRIBUTOR, STORAGE_READER, RoleAssignments
+from cleanroom.clients.azure import STORAGE_CONTRIBUTOR, STORAGE_READER, ManagedIdentities, RoleAssignments
 from cleanroom.errors import PreconditionFailed
 from cleanroom.messages.publish import AccessGranted, AccessOrder, OwnerOrder, StoreLocation
 from cleanroom.settings import Settings
@@ -14,15 +15,17 @@ from cleanroom.settings import Settings
 class Blob:
     """Who may read the encrypted rows."""
 
-    def __init__(self, settings: Settings, orders: Orders, roles: RoleAssignments) -> None:
+    def __init__(self, settings: Settings, orders: Orders, roles: RoleAssignments, identities: ManagedIdentities) -> None:
         self._settings = settings
         self._orders = orders
         self._roles = roles
+        self._identities = identities
 
     @activity.defn
     def allow_access_blob(self, request: AccessOrder) -> AccessGranted:
         """Give the dataset's identity the least role on the storage account that its access mode needs."""
         self._orders.dataset(request.order)
+        require_own_identity(self._identities, request)
         scope = self._settings.azure.storage_account_id
         if not scope:
             raise PreconditionFailed("SettingMissing", "settings: azure.storage_account_id is not set.", hint="Name its ARM resource id.")

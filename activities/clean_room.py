@@ -20,7 +20,7 @@ from cleanroom.messages.run import (
     VerifySparkRequest,
 )
 from cleanroom.runs.assembly import event_scope
-from cleanroom.runs.readers import RUNS_SCOPE, accepted, runs_event_id
+from cleanroom.runs.readers import accepted
 from cleanroom.spark.job import JobConfig, ResultReceipt
 from cleanroom.spark.run_events import CLEAN_ROOM_STEPS, event_id, parse_event
 
@@ -98,8 +98,6 @@ class CleanRoomGovernance:
             body |= await self._room.attested_statement(event.ticket, event.proof, body)
         scope = event_scope(request.run_id)
         await self._room.client.put_event(body, event_id=event_id(request.run_id, event.step), scope=scope)
-        if event.step == "RUN_STARTED":
-            await self._room.client.put_event(body, event_id=runs_event_id(request.query), scope=RUNS_SCOPE)
 
     @activity.defn
     async def collect_result(self, request: CollectRequest) -> ResultReceipt:

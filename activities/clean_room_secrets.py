@@ -36,6 +36,7 @@ from cleanroom.messages.run import (
 )
 from cleanroom.runs.assembly import owned_secret
 from cleanroom.runs.authority import AuthorisedRun, Dataset
+from cleanroom.runs.readers import RUNS_SCOPE, closed_event_id, runs_event_id
 from cleanroom.secret import Secret
 from cleanroom.spark.job import JobConfig
 from cleanroom.temporal.heartbeat import Heartbeater
@@ -164,11 +165,30 @@ class CleanRoomSecrets:
     @activity.defn
     async def issue_consent_receipt(self, request: ConsentReceiptRequest) -> StagedSecret:
         """Check consent once more and give this run's pods a short-lived receipt that says so."""
-        _, job, policies = await self._room.proven(request.ticket, request.proof)
+        run, job, policies = await self._room.proven(request.ticket, request.proof)
+        await self._count(run, job)
         await self._write_receipt(job, "enabled", request.seconds)
         for host_data in policies.host_data():
             await grant(self._room.client, SECRETS, job.consent_secret_id, host_data)
         return StagedSecret(dataset=job.query_id, kind="consent", secret_id=job.consent_secret_id)
+
+    async def _count(self, run: AuthorisedRun, job: JobConfig) -> None:
+        """Enter the start of the run into the ledger, which the owners' limits are counted by. Here, because no pod executes without the
+        receipt: whoever leaves out other steps cannot leave out this one. Concurrent runs that together exceed a limit are all
+        refused."""
+        body = {
+            "source": "cleanroom-application",
+            "name": "RUN_STARTED",
+            "message": "counted",
+            "runId": job.run_id,
+            "query": job.query_id,
+            "queryDigest": job.query_digest,
+            "caller": run.request.signer,
+            "digests": {"job": job.digest()},
+        }
+        await self._room.client.put_event(body, event_id=runs_event_id(job.query_id), scope=RUNS_SCOPE)
+        if run.runs_left is not None:
+            await self._room.authority.still_counted(run)
 
     async def _write_receipt(self, job: JobConfig, consent: str, seconds: int) -> None:
         expires = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=seconds)
@@ -225,6 +245,9 @@ class CleanRoomSecrets:
             return Revoked(secrets=0, grants=0)
         hosts = self._room.policies(job).host_data()
         contract = run.document.contract_id
+        # First of all: from here on nothing is given to this run any more, whatever is replayed.
+        closing = {"source": "cleanroom-application", "name": "RUN_CLOSED", "runId": job.run_id, "query": job.query_id}
+        await self._room.client.put_event(closing, event_id=closed_event_id(job.run_id), scope=RUNS_SCOPE)
         existing = set(await self._room.user.list_secrets(contract))
         removed: list[Grant] = []
         secrets = 0

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from temporalio import activity
 
+from activities.azure_ad import require_own_identity
 from activities.governance_policy import require_same_policy
 from activities.orders import Orders
-from cleanroom.clients.azure import RELEASE_USER, Credential, RoleAssignments
+from cleanroom.clients.azure import RELEASE_USER, Credential, ManagedIdentities, RoleAssignments
 from cleanroom.datasets.keystore import KeyStore
 from cleanroom.errors import PreconditionFailed
 from cleanroom.governance import GovernanceUserClient
@@ -38,6 +39,7 @@ class KeyVault:
         settings: Settings,
         orders: Orders,
         roles: RoleAssignments,
+        identities: ManagedIdentities,
         credential: Credential,
         governance: GovernanceUserClient,
         keys: KeyStore,
@@ -45,6 +47,7 @@ class KeyVault:
         self._settings = settings
         self._orders = orders
         self._roles = roles
+        self._identities = identities
         self._credential = credential
         self._governance = governance
         self._keys = keys
@@ -53,6 +56,7 @@ class KeyVault:
     def allow_access_key_vault(self, request: AccessOrder) -> AccessGranted:
         """Give the dataset's identity the role to ask for a release; the release policy still decides."""
         self._orders.dataset(request.order)
+        require_own_identity(self._identities, request)
         scope = self._settings.azure.key_vault_id
         if not scope:
             raise PreconditionFailed("SettingMissing", "settings: azure.key_vault_id is not set.", hint="Name its ARM resource id.")
@@ -80,6 +84,7 @@ class KeyVault:
             tags={"collaboration": order.collaboration, "dataset": order.spec.name},
         )
         wrapped = wrap_data_key(key.public_key(), self._keys.get_or_create(order.spec.name))
+        self._keys.remember_wrapping(order.spec.name, wrapped)
         return EncryptionKey(
             key_name=key.name,
             key_id=key.key_id,

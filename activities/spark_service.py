@@ -79,7 +79,15 @@ class SparkServiceActivities:
 
     @activity.defn
     async def watch_job(self, request: WatchRequest) -> JobOutcome:
-        """Get status until complete. Resumes where it was; tells what it sees by heartbeat."""
+        """Get status until complete. Resumes where it was; tells what it sees by heartbeat.
+
+        Raises:
+            Refused: ``JobMismatch`` when the job is another run's.
+        """
+        ticket = request.ticket
+        await self._authority.caller(ticket, past=True)
+        if request.tracking.name != job_name(ticket.collaboration, ticket.query, ticket.run_id):
+            raise Refused("JobMismatch", f"run {ticket.run_id!r}: job {request.tracking.name!r} is not its own.")
         async with Heartbeater(str) as heartbeat:
 
             def tell(status: JobStatus) -> None:

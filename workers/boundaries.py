@@ -76,7 +76,8 @@ def _collaborator(settings: Settings) -> BoundaryWorker:
     own = credential(settings.credential, ca_file=settings.ca_file)
     client = governance_client(settings, own)
     orders, keys = Orders(settings), KeyStore(settings.keys_dir)
-    governance = CollaboratorGovernance(settings, orders, UserDocuments(client, settings.collaboration), keys)
+    identities = ManagedIdentities(own, settings.azure, ca_file=settings.ca_file) if settings.azure.subscription_id else None
+    governance = CollaboratorGovernance(settings, orders, UserDocuments(client, settings.collaboration), keys, identities)
     s3 = S3(settings, orders)
     activities: list[Callable[..., Any]] = [
         governance.set_secret,
@@ -92,15 +93,11 @@ def _collaborator(settings: Settings) -> BoundaryWorker:
         s3.get_connection_secret,
         s3.locate_s3_store,
     ]
-    if settings.azure.subscription_id:
+    if identities is not None:
         roles = RoleAssignments(own, settings.azure, ca_file=settings.ca_file)
-        directory = AzureAd(
-            orders,
-            ManagedIdentities(own, settings.azure, ca_file=settings.ca_file),
-            FederatedCredentials(own, settings.azure, ca_file=settings.ca_file),
-        )
-        blob = Blob(settings, orders, roles)
-        vault = KeyVault(settings, orders, roles, own, client, keys)
+        directory = AzureAd(orders, identities, FederatedCredentials(own, settings.azure, ca_file=settings.ca_file), client)
+        blob = Blob(settings, orders, roles, identities)
+        vault = KeyVault(settings, orders, roles, identities, own, client, keys)
         activities += [
             directory.create_managed_identity,
             directory.set_federation,

@@ -153,7 +153,12 @@ class RunQuery:
             _settled(
                 workflow.execute_activity_method(
                     SparkServiceActivities.watch_job,
-                    WatchRequest(tracking=tracking, driver_start_seconds=input.driver_start_seconds, run_seconds=input.run_seconds),
+                    WatchRequest(
+                        ticket=input.ticket,
+                        tracking=tracking,
+                        driver_start_seconds=input.driver_start_seconds,
+                        run_seconds=input.run_seconds,
+                    ),
                     **WATCH.config(f"status of {tracking.name} until complete", task_queue=SPARK_SERVICE_QUEUE),
                 )
             )

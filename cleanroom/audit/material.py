@@ -267,6 +267,10 @@ class BundleReader:
         # Who is registered is governance's word at the time, which a bundle can only repeat; the ledger's PREPARE_STARTED stands for it.
         return frozenset({self._signer})
 
+    async def run_closed(self, run_id: str) -> bool:
+        # A bundle is made when the run is over; what was given to it was given before.
+        return False
+
     async def runs_started(self, query: str) -> frozenset[str]:
         mine = self._material.export.run_id
         starts = [

@@ -20,6 +20,7 @@ from cleanroom.identifiers import require_name
 from cleanroom.secret import Secret, read_secret_file
 
 _SUFFIX = ".dataset-key"
+_WRAPPINGS = ".dataset-key-wrappings"
 
 
 class KeyStore:
@@ -74,6 +75,21 @@ class KeyStore:
         except Conflict:
             if self.get(dataset) != key:
                 raise
+
+    def remember_wrapping(self, dataset: str, wrapped: str) -> None:
+        """Note that ``wrapped`` is the key of ``dataset`` wrapped here: OAEP is randomised, so it can be recognised in no other way."""
+        self._check_folder()
+        path = self.path(dataset).with_suffix(_WRAPPINGS)
+        # One short write in append mode: concurrent ones do not mix.
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "wb") as handle:
+            handle.write(wrapped.encode("ascii") + b"\n")
+            handle.flush()
+            os.fsync(handle.fileno())
+
+    def wrappings(self, dataset: str) -> frozenset[str]:
+        """Every wrapping of the key of ``dataset`` that was made here."""
+        path = self.path(dataset).with_suffix(_WRAPPINGS)
+        return frozenset(path.read_text("ascii").split()) if path.exists() else frozenset()
 
     def export_tink(self, dataset: str) -> Secret:
         """The key as a cleartext Tink keyset in JSON."""

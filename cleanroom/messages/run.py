@@ -193,6 +193,7 @@ class TrackingId(Message):
 
 
 class WatchRequest(Message):
+    ticket: RunTicket
     tracking: TrackingId
     driver_start_seconds: int
     run_seconds: int

@@ -273,6 +273,14 @@ class RunAuthority:
             )
         return left
 
+    async def still_counted(self, run: AuthorisedRun) -> None:
+        """That the approvals still leave this run, once its start is in the ledger.
+
+        Raises:
+            Refused: ``ApprovalRunsExhausted``, ``ApprovalExpired`` …
+        """
+        await self._decisions(run.request, run.document, run.owners)
+
     async def _decision(self, document: AcceptedDocument, owner: str) -> Decision:
         document_id = decision_document_id(document.proposal_id, owner)
         try:
@@ -327,6 +335,12 @@ class RunAuthority:
                 do not matter; nothing may be released on such a reading.
         """
         request, _ = await self.caller(ticket, past=past)
+        if not past and await self._reader.run_closed(request.run_id):
+            raise Refused(
+                "RunClosed",
+                f"run {request.run_id!r}: its grants were taken back; a request is good for one run.",
+                hint="Start another run.",
+            )
         document, query = await self.fetch_query(ticket, request)
         inputs, sink, owners, left = await self.access_and_approvals(request, document, query, past=past)
         run = AuthorisedRun(

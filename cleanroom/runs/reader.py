@@ -63,3 +63,7 @@ class GovernanceReader(Protocol):
     async def runs_started(self, query: str) -> frozenset[str]:
         """Ids of the runs of ``query`` that the ledger has seen start."""
         ...
+
+    async def run_closed(self, run_id: str) -> bool:
+        """Whether the ledger says that the run's grants were taken back."""
+        ...

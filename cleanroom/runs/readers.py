@@ -16,6 +16,11 @@ def runs_event_id(query: str) -> str:
     return f"query.{query}"
 
 
+def closed_event_id(run_id: str) -> str:
+    """Id (in :data:`RUNS_SCOPE`) of the entry that says that a run's grants were taken back: nothing is given to it any more."""
+    return f"closed.{run_id}"
+
+
 def accepted(document: Document) -> AcceptedDocument:
     """A document of the wire as the authority sees it.
 
@@ -67,6 +72,9 @@ class UserReader:
             if isinstance(event.data, dict) and isinstance(event.data.get("runId"), str):
                 started.add(event.data["runId"])
         return frozenset(started)
+
+    async def run_closed(self, run_id: str) -> bool:
+        return await self._client.latest_event(self._contract, event_id=closed_event_id(run_id), scope=RUNS_SCOPE) is not None
 
 
 class AttestedReader(UserReader):
