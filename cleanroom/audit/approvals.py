@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from cleanroom.audit.chain import Record
@@ -31,13 +33,13 @@ T = TypeVar("T")
 
 
 def finished(work: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that never waits, as all that read from a bundle; works inside and outside of an event loop."""
+    """The result of checks that read from a bundle and so wait for nothing; callable with and without a running event loop."""
     try:
-        work.send(None)
-    except StopIteration as stop:
-        result: T = stop.value
-        return result
-    raise AssertionError("reading a bundle must not wait")
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        return beside.submit(asyncio.run, work).result()
 
 
 def ticket_of(material: Material, request: Item[RequestBody]) -> RunTicket:
@@ -138,10 +140,12 @@ def _guilty(error: CleanRoomError, trail: list[Item[DocumentBody]], fallback: Re
 
 
 def _blame(checks: Checks, id: str, record: Record, error: CleanRoomError) -> None:
-    absent = error.details.get("document") if error.code == "UserDocumentNotFound" else None
-    cause = error.__cause__
-    if isinstance(cause, CleanRoomError) and cause.code == "UserDocumentNotFound":
-        absent = cause.details.get("document", absent)
+    absent: object = None
+    link: BaseException | None = error
+    while isinstance(link, CleanRoomError):
+        if link.code == "UserDocumentNotFound":
+            absent = link.details.get("document")
+        link = link.__cause__
     if absent:
         checks.missing("document", str(absent))
     elif error.code == "ConsentCheckMissing":

@@ -1,0 +1,301 @@
+"""A completed run, made from the project's own parts without any server: real signatures, development attestation, the demo's documents."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from cleanroom.attestation import TrustStore, report_data_for
+from cleanroom.audit.chain import Bundle, Kind, build_bundle
+from cleanroom.audit.execution import MeasuredJob, expected_grants
+from cleanroom.audit.material import (
+    ConsentBody,
+    DocumentBody,
+    EventBody,
+    ExportBody,
+    GrantBody,
+    JobBody,
+    OutcomeBody,
+    PoliciesBody,
+    PolicyBody,
+    ReceiptBody,
+    ReportBody,
+    RequestBody,
+    RevocationBody,
+)
+from cleanroom.audit.seal import SEAL_LIFETIME, ExportSeal
+from cleanroom.datasets.download import result_digest
+from cleanroom.documents.specs import load_dataset_spec, load_query_spec
+from cleanroom.errors import NotFound
+from cleanroom.governance import Approver, Ballot, Document
+from cleanroom.identifiers import approver_key_document_id, canonical_json, document_digest, federated_subject, sha256_hex, user_secret_name
+from cleanroom.messages.publish import CleanRoomIdentity, DescriptorRequest, EncryptionKey, ManagedIdentity, StoredSecret
+from cleanroom.messages.query import GenerateQueryRequest
+from cleanroom.messages.run import RunTicket
+from cleanroom.publishing.descriptor import generate_descriptor
+from cleanroom.publishing.query_document import generate_query
+from cleanroom.runs.assembly import JobEnvironment, assemble_job, event_scope
+from cleanroom.runs.authority import RunAuthority, service_nonce
+from cleanroom.runs.decisions import DECISION_LABELS, decision_document_data, decision_document_id
+from cleanroom.runs.reader import AcceptedDocument, Consent
+from cleanroom.runs.readers import RUNS_SCOPE, accepted, runs_event_id
+from cleanroom.spark.job import JobConfig, ResultObject, ResultReceipt
+from cleanroom.spark.policy import pod_policies
+from cleanroom.spark.run_events import EVENT_IDS, RunEvent, event_id
+from cleanroom.spark.signed import PolicySigner, ServiceReport
+from cleanroom.statements import Decision, RunRequest, SigningKey, load_or_create_signing_key, sign
+from cleanroom.statements.keys import KEY_LABELS, KeyDocument
+from localcloud.snp import DevelopmentHardware
+from tests.servers import fixed_id
+from tests.unit.spark_support import make_profile
+
+DEMO = Path(__file__).resolve().parent.parent / "demo"
+COLLABORATION, RUN, QUERY = "flights", "r-20261123-101500-abc123", "fabrikam-delays"
+DATASETS = ("contosso-flights", "litware-planes", "litware-weather", "litware-delays")
+PEOPLE = ("contosso", "litware", "fabrikam")
+SPARK_HOST, CLEAN_ROOM_HOST = "5a" * 32, "c1" * 32
+Items = list[tuple[Kind, str, dict[str, Any]]]
+
+
+class AuditWorld:
+    """One completed run of the demo's query. ``items()`` are the records' contents before they are chained."""
+
+    def __init__(self, folder: Path, *, max_runs: int | None = 3) -> None:
+        self.hardware = DevelopmentHardware(folder / "snp")
+        self.users = {name: fixed_id("audit", name) for name in PEOPLE}
+        self.keys: dict[str, SigningKey] = {name: load_or_create_signing_key(folder / name) for name in PEOPLE}
+        self.now = dt.datetime.now(dt.UTC).replace(microsecond=0)
+        self.documents: dict[str, Document] = {}
+        self._max_runs = max_runs
+        asyncio.run(self._publish())
+
+    @property
+    def trust(self) -> TrustStore:
+        return TrustStore.load(amd=True, root_files=[self.hardware.trust_file])
+
+    # ------------------------------------------------------------------ governance
+
+    async def accepted_document(self, document_id: str) -> AcceptedDocument:
+        if document_id not in self.documents:
+            raise NotFound("UserDocumentNotFound", document_id)
+        return accepted(self.documents[document_id])
+
+    async def consent(self, document_id: str) -> Consent:
+        return Consent(status="enabled")
+
+    async def active_users(self) -> frozenset[str]:
+        return frozenset(self.users.values())
+
+    async def runs_started(self, query: str) -> frozenset[str]:
+        return frozenset()
+
+    async def run_closed(self, run_id: str) -> bool:
+        return False
+
+    def accept(self, document_id: str, data: str, proposer: str, approvers: tuple[str, ...], labels: Mapping[str, str]) -> None:
+        """Put an accepted document."""
+        users = [self.users[name] for name in approvers]
+        self.documents[document_id] = Document(
+            id=document_id,
+            state="Accepted",
+            version=f"2.{len(self.documents) + 10}",
+            contract_id=COLLABORATION,
+            data=data,
+            labels=dict(labels),
+            approvers=tuple(Approver(approver_id=user) for user in users),
+            proposal_id=sha256_hex(document_id.encode())[:32],
+            proposer_id=self.users[proposer],
+            final_votes=tuple(Ballot(approver_id=user, ballot="accepted") for user in users),
+        )
+
+    async def _publish(self) -> None:
+        for name in PEOPLE:
+            body = KeyDocument(user_id=self.users[name], keys=(self.keys[name].public,)).to_data()
+            self.accept(approver_key_document_id(self.users[name]), body, name, (name,), KEY_LABELS)
+        for dataset in DATASETS:
+            owner = dataset.split("-", 1)[0]
+            descriptor = generate_descriptor(self._descriptor_request(dataset, owner))
+            self.accept(dataset, descriptor.data, owner, (owner,), descriptor.labels)
+        spec = load_query_spec(DEMO / f"{QUERY}.yaml")
+        request = GenerateQueryRequest(collaboration=COLLABORATION, spec=spec, proposer_id=self.users["fabrikam"])
+        draft = await generate_query(self, request)
+        self.accept(QUERY, draft.data, "fabrikam", ("contosso", "litware"), draft.labels)
+        for owner in ("contosso", "litware"):
+            self.decide(owner)
+
+    def _descriptor_request(self, dataset: str, owner: str) -> DescriptorRequest:
+        user, spec = self.users[owner], load_dataset_spec(DEMO / f"{dataset}.yaml")
+        request = DescriptorRequest(
+            collaboration=COLLABORATION, owner_id=user, spec=spec, store_url="https://contosso.blob.core.windows.net"
+        )
+        if owner == "litware":
+            secrets = [StoredSecret(kind=kind, secret_id=f"{user}_{user_secret_name(dataset, kind)}") for kind in ("connection", "key")]
+            changes: dict[str, Any] = {"secrets": tuple(secrets), "region": "us-east-1", "store_url": "https://s3.us-east-1.amazonaws.com"}
+            return request.model_copy(update=changes)
+        issuer = CleanRoomIdentity(issuer_url="https://issuer.example", subject=federated_subject(COLLABORATION, user), audience="a")
+        identity = ManagedIdentity(
+            name="id", resource_id="/id", client_id=fixed_id("client"), principal_id=user, tenant_id=fixed_id("tenant")
+        )
+        vault, authority = "https://contosso.vault.azure.net", "https://contosso.weu.attest.azure.net"
+        key = EncryptionKey(key_name="kek", key_id=f"{vault}/keys/kek/1", key_vault_url=vault, authority=authority, wrapped_key="AAAA")
+        return request.model_copy(update={"clean_room": issuer, "identity": identity, "encryption_key": key})
+
+    def decide(self, owner: str, **changes: Any) -> None:
+        """``owner``'s signed decision on the query as it is."""
+        query = self.documents[QUERY]
+        content: dict[str, Any] = {
+            "collaboration": COLLABORATION,
+            "signer": self.users[owner],
+            "expires": self.now + dt.timedelta(days=30),
+            "query": QUERY,
+            "version": str(query.version),
+            "digest": document_digest(str(query.data)),
+            "decision": "approve",
+            "max_runs": self._max_runs,
+        }
+        token = sign(Decision(**(content | changes)), self.keys[changes.pop("by", owner)])
+        document_id = decision_document_id(query.proposal_id, self.users[owner])
+        self.accept(document_id, decision_document_data(token), owner, (owner,), DECISION_LABELS)
+
+    # ------------------------------------------------------------------ the run
+
+    @cached_property
+    def ticket(self) -> RunTicket:
+        request = RunRequest(
+            collaboration=COLLABORATION,
+            signer=self.users["fabrikam"],
+            expires=self.now + dt.timedelta(hours=12),
+            query=QUERY,
+            digest=document_digest(str(self.documents[QUERY].data)),
+            run_id=RUN,
+        )
+        return RunTicket(collaboration=COLLABORATION, query=QUERY, run_id=RUN, request=sign(request, self.keys["fabrikam"]))
+
+    @cached_property
+    def job(self) -> JobConfig:
+        run = asyncio.run(RunAuthority(self, COLLABORATION).authorise(self.ticket))
+        return assemble_job(run, JobEnvironment("https://cgs.example", "https://login.microsoftonline.com"))
+
+    @cached_property
+    def receipt(self) -> ResultReceipt:
+        objects = (ResultObject(name="part-0.parquet", size=1234, sha256=sha256_hex(b"rows")),)
+        return ResultReceipt(
+            run_id=RUN,
+            query_digest=self.job.query_digest,
+            job_digest=self.job.digest(),
+            dataset="litware-delays",
+            objects=objects,
+            rows=12,
+            digest=result_digest(objects),
+            columns=("manufacturer",),
+        )
+
+    def items(self) -> Items:
+        """Contents of every record of a genuine bundle."""
+        nonce, signer, profile = service_nonce(self.ticket), PolicySigner(), make_profile()
+        payload = signer.payload(nonce)
+        evidence = self.hardware.evidence(bytes.fromhex(SPARK_HOST), report_data_for(payload.encode()))
+        policies = pod_policies(self.job, profile)
+        statement = signer.sign(self.job, profile, policies, nonce).statement
+        driver, executor = policies.driver.host_data, policies.executor.host_data
+        named = (QUERY, *DATASETS)
+        export = ExportBody(
+            collaboration=COLLABORATION,
+            run_id=RUN,
+            query=QUERY,
+            state="COMPLETED",
+            exported_at=self.now,
+            exported_by=self.users["contosso"],
+            sealed_by=self.users["contosso"],
+        )
+        outcome = OutcomeBody(
+            workflow_id=f"cr/{COLLABORATION}/run/{RUN}", temporal_run_id="t-1", state="COMPLETED", started_at=self.now, closed_at=self.now
+        )
+        rows: list[tuple[Kind, str, Any]] = [
+            ("export", RUN, export),
+            ("request", RUN, RequestBody(request=self.ticket.request)),
+            ("outcome", RUN, outcome),
+        ]
+        for document_id, document in self.documents.items():
+            kind: Kind = "decision" if document_id.startswith("decision-") else "key" if document_id.startswith("approver-") else "document"
+            rows.append((kind, document_id, DocumentBody(document=document.wire(), digest=document_digest(str(document.data)))))
+        claims = {"x-ms-sevsnpvm-hostdata": [CLEAN_ROOM_HOST], "x-ms-sevsnpvm-is-debuggable": [False]}
+        rows += [
+            ("clean-room-policy", COLLABORATION, PolicyBody(policy=claims)),
+            ("consent", "check", ConsentBody(step="check_execution_consent", at=self.now, documents=named, status="enabled")),
+            ("report", "spark-service", ReportBody(report=ServiceReport(evidence=evidence, payload=payload), nonce=nonce, at=self.now)),
+            ("job", RUN, JobBody(job=self.job, digest=self.job.digest())),
+            ("policies", RUN, PoliciesBody(statement=statement, driver=driver, executor=executor)),
+        ]
+        subject = federated_subject(COLLABORATION, self.users["contosso"])
+        measured = MeasuredJob(job=self.job, driver=driver, executor=executor, subjects=frozenset({subject}))
+        for type_, id_, host in sorted(expected_grants(measured)):
+            rows.append(("grant", f"{type_}/{id_}", GrantBody(delegate_type=type_, delegate_id=id_, host_data=host, held=False)))
+        rows += [
+            ("revocation", RUN, RevocationBody(at=self.now, secrets=8, grants=16)),
+            ("receipt", RUN, ReceiptBody(receipt=self.receipt)),
+            *(("event", f"{event.id}#{event.seqno}", event) for event in self.events(driver, executor)),
+        ]
+        return [(kind, subject_, body.wire()) for kind, subject_, body in rows]
+
+    def events(self, driver: str, executor: str) -> list[EventBody]:
+        """The ledger's entries."""
+        scope, moment = event_scope(RUN), str(int(self.now.timestamp() * 1000))
+        found: list[EventBody] = []
+
+        def add(id_: str, data: Any, where: str = scope) -> None:
+            found.append(EventBody(scope=where, id=id_, seqno=100 + 3 * len(found), timestamp=moment, data=data))
+
+        def step(name: str) -> dict[str, Any]:
+            return {"source": "cleanroom-application", "name": name, "runId": RUN, "query": QUERY, "queryDigest": self.job.query_digest}
+
+        for name in ("PREPARE_STARTED", "GRANTED"):
+            add(event_id(RUN, name), step(name))
+        statement = step("PREPARED") | {
+            "jobDigest": self.job.digest(),
+            "hostData": {"driver": driver, "executor": executor},
+            "documents": {name: document_digest(str(self.documents[name].data)) for name in (QUERY, *DATASETS)},
+        }
+        evidence = self.hardware.evidence(bytes.fromhex(CLEAN_ROOM_HOST), report_data_for(canonical_json(statement)))
+        add(event_id(RUN, "PREPARED"), statement | {"attestation": evidence.model_dump(mode="json", exclude_none=True)})
+        add(event_id(RUN, "RUN_STARTED"), step("RUN_STARTED"))
+        add(runs_event_id(QUERY), step("RUN_STARTED"), RUNS_SCOPE)
+        add(event_id(RUN, "SUBMITTED"), step("SUBMITTED"))
+        completed = RunEvent(
+            id=EVENT_IDS["QUERY_COMPLETED"],
+            name="QUERY_COMPLETED",
+            message="done",
+            run_id=RUN,
+            query_digest=self.job.query_digest,
+            job_digest=self.job.digest(),
+            receipt=self.receipt,
+        )
+        add(event_id(RUN, "QUERY_COMPLETED"), completed.wire())
+        for name in ("REVOKED", "RUN_COMPLETED"):
+            add(event_id(RUN, name), step(name))
+        return found
+
+    def bundle(self, items: Items | None = None, *, sealed_by: str | None = "contosso") -> Bundle:
+        """Chained, and sealed by a person."""
+        bundle = build_bundle(items if items is not None else self.items())
+        if sealed_by is None:
+            return bundle
+        seal = ExportSeal(
+            collaboration=COLLABORATION,
+            signer=self.users[sealed_by],
+            expires=self.now + SEAL_LIFETIME,
+            run_id=RUN,
+            head=bundle.manifest.head,
+        )
+        sealed = bundle.manifest.model_copy(update={"seal": sign(seal, self.keys[sealed_by])})
+        return bundle.model_copy(update={"manifest": sealed})
+
+
+def clone(items: Items) -> Items:
+    """A deep copy, to be tampered with."""
+    return [(kind, subject, json.loads(json.dumps(body))) for kind, subject, body in items]
