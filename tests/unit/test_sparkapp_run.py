@@ -252,7 +252,7 @@ def expected(world: World, where: str = "") -> list[dict[str, Any]]:
     for name, table in world.plain.items():
         connection.register(name, table)
     connection.execute(f"CREATE VIEW seen AS SELECT day, tailnum, origin, dep_delay FROM flights WHERE NOT cancelled{where}")
-    return connection.execute(RESULT_SQL + " ORDER BY manufacturer").arrow().read_all().to_pylist()
+    return connection.sql(RESULT_SQL + " ORDER BY manufacturer").to_arrow_table().to_pylist()
 
 
 def result(world: World, receipt: ResultReceipt) -> list[dict[str, Any]]:
