@@ -27,7 +27,8 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from cleanroom.attestation import TrustStore
-from cleanroom.governance.wrapping import wrap
+from cleanroom.errors import InvalidInput
+from cleanroom.keys.wrap import KeyWrapAlgorithm, wrap_key
 from localcloud import cgs_contracts, cgs_documents, cgs_events, cgs_oidc, cgs_policies, cgs_proposals, cgs_secrets, cgs_users
 from localcloud.cgs_attested import EvidenceVerifier
 from localcloud.cgs_auth import Authenticator, IssuerConfig, MemberConfig, member_row
@@ -167,8 +168,8 @@ def _wrapped(plain: bytes, pem: str) -> str:
         key = serialization.load_pem_public_key(pem.encode())
         if not isinstance(key, rsa.RSAPublicKey):
             raise ValueError("not an RSA key")
-        return base64.b64encode(wrap(key, plain)).decode()
-    except ValueError as error:
+        return base64.b64encode(wrap_key(key, plain, KeyWrapAlgorithm.RSA_OAEP_AES_KWP)).decode()
+    except (ValueError, InvalidInput) as error:
         raise Crash("encrypt.publicKey cannot wrap the answer") from error
 
 

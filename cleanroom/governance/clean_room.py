@@ -42,7 +42,7 @@ class CleanRoomClient(ABC):
     """CGS as a clean room sees it, for one contract. Make one with :meth:`direct` or :meth:`through_sidecar`.
 
     Errors are those of :class:`cleanroom.governance.GovernanceUserClient`; additionally ``Refused`` ``VerifySnpAttestationFailed`` when
-    this clean room does not match the contract's policy (or a delegate's), ``ReportDataMismatch``, ``SignatureMismatch``, ``UnwrapFailed``.
+    this clean room does not match the contract's policy (or a delegate's), ``ReportDataMismatch``, ``SignatureMismatch``, ``KeyUnwrapFailed``.
     """
 
     @staticmethod

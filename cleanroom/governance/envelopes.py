@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from cleanroom.attestation import AttestationEvidence, GuestAttestor
 from cleanroom.errors import Internal
-from cleanroom.governance.wrapping import unwrap
+from cleanroom.keys.wrap import KeyWrapAlgorithm, unwrap_key
 from cleanroom.secret import Secret
 
 _LARGE: Final = 4096
@@ -82,7 +82,7 @@ class Enveloper:
 
         Raises:
             Internal: ``GovernanceAnswerMalformed`` when the answer has another shape.
-            Refused: ``UnwrapFailed`` when it is not wrapped for our key.
+            Refused: ``KeyUnwrapFailed`` when it is not wrapped for our key.
         """
         identity = await self._get()
         try:
@@ -90,8 +90,8 @@ class Enveloper:
         except (TypeError, KeyError, ValueError, binascii.Error) as error:
             raise Internal("GovernanceAnswerMalformed", "The wrapped answer has no base64 value.") from error
         if len(blob) > _LARGE:
-            return await asyncio.to_thread(unwrap, identity.key, blob)
-        return unwrap(identity.key, blob)
+            return Secret(await asyncio.to_thread(unwrap_key, identity.key, blob, KeyWrapAlgorithm.RSA_OAEP_AES_KWP))
+        return Secret(unwrap_key(identity.key, blob, KeyWrapAlgorithm.RSA_OAEP_AES_KWP))
 
 
 def _wire(evidence: AttestationEvidence) -> dict[str, str]:
