@@ -41,8 +41,9 @@ def host_data_claims(host_data: Sequence[str]) -> dict[str, Any]:
 class CleanRoomClient(ABC):
     """CGS as a clean room sees it, for one contract. Make one with :meth:`direct` or :meth:`through_sidecar`.
 
-    Errors are those of :class:`cleanroom.governance.GovernanceUserClient`; additionally ``Refused`` ``VerifySnpAttestationFailed`` when
-    this clean room does not match the contract's policy (or a delegate's), ``ReportDataMismatch``, ``SignatureMismatch``, ``KeyUnwrapFailed``.
+    Errors are those of :class:`cleanroom.governance.GovernanceUserClient`, and ``Refused`` with ``VerifySnpAttestationFailed`` when
+    this clean room does not match the contract's policy (or a delegate's), ``ReportDataMismatch``, ``SignatureMismatch`` or
+    ``KeyUnwrapFailed``.
     """
 
     @staticmethod
