@@ -43,7 +43,7 @@ from cleanroom.runs.assembly import JobEnvironment, assemble_job, event_scope
 from cleanroom.runs.authority import RunAuthority, service_nonce
 from cleanroom.runs.decisions import DECISION_LABELS, decision_document_data, decision_document_id
 from cleanroom.runs.reader import AcceptedDocument, Consent
-from cleanroom.runs.readers import RUNS_SCOPE, accepted, runs_event_id
+from cleanroom.runs.readers import RUNS_SCOPE, accepted, closed_event_id, runs_event_id
 from cleanroom.spark.job import JobConfig, ResultObject, ResultReceipt
 from cleanroom.spark.policy import pod_policies
 from cleanroom.spark.run_events import EVENT_IDS, RunEvent, event_id
@@ -276,6 +276,7 @@ class AuditWorld:
             receipt=self.receipt,
         )
         add(event_id(RUN, "QUERY_COMPLETED"), completed.wire())
+        add(closed_event_id(RUN), {"name": "RUN_CLOSED", "runId": RUN, "query": QUERY}, RUNS_SCOPE)
         for name in ("REVOKED", "RUN_COMPLETED"):
             add(event_id(RUN, name), step(name))
         return found

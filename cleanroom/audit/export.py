@@ -33,7 +33,7 @@ from cleanroom.onboarding import HOST_DATA_CLAIM
 from cleanroom.runs.assembly import event_scope
 from cleanroom.runs.authority import service_nonce
 from cleanroom.runs.decisions import decision_document_id
-from cleanroom.runs.readers import RUNS_SCOPE, runs_event_id
+from cleanroom.runs.readers import RUNS_SCOPE, closed_event_id, runs_event_id
 from cleanroom.spark.job import JobConfig, ResultReceipt
 from cleanroom.spark.run_events import CLEAN_ROOM_STEPS, EVENT_IDS, event_id
 from cleanroom.spark.signed import ServiceReport
@@ -224,6 +224,9 @@ class Exporter:
             if own is None and isinstance(event.data, dict) and event.data.get("runId") == ticket.run_id:
                 own = event.seqno
         events += [event for event in started if own is not None and event.seqno <= own]
+        closed = closed_event_id(ticket.run_id)
+        if await self._client.latest_event(self._collaboration, event_id=closed, scope=RUNS_SCOPE) is not None:
+            events += [event async for event in self._client.events(self._collaboration, event_id=closed, scope=RUNS_SCOPE)]
         for event in sorted(events, key=lambda each: each.seqno):
             body = EventBody(scope=event.scope, id=event.id, seqno=event.seqno, timestamp=event.timestamp, data=event.data)
             self._add("event", f"{event.id}#{event.seqno}", body)

@@ -22,7 +22,7 @@ from cleanroom.errors import CleanRoomError
 from cleanroom.identifiers import canonical_json, document_digest
 from cleanroom.onboarding import HOST_DATA_CLAIM
 from cleanroom.runs.assembly import event_scope
-from cleanroom.runs.readers import RUNS_SCOPE, runs_event_id
+from cleanroom.runs.readers import RUNS_SCOPE, closed_event_id, runs_event_id
 from cleanroom.spark.run_events import parse_event
 from cleanroom.statements.model import RunRequest
 from cleanroom.statements.signing import peek
@@ -57,7 +57,7 @@ def _about_this_run(material: Material, checks: Checks) -> None:
     for item in material.all(EventBody):
         body = item.body
         if body.scope == RUNS_SCOPE:
-            if body.id != runs_event_id(export.query):
+            if body.id not in (runs_event_id(export.query), closed_event_id(export.run_id)):
                 checks.add("events", item.record, False, "it is of another query")
         elif body.scope != scope or body.member("runId") != export.run_id:
             checks.add("events", item.record, False, "it is of another run")
@@ -84,6 +84,9 @@ def _needed(material: Material, checks: Checks) -> None:
     for name in needed:
         if not material.events(name):
             checks.missing("event", name)
+    closed = [item for item in material.all(EventBody) if item.body.id == closed_event_id(material.export.run_id)]
+    if needed and not closed:
+        checks.missing("event", "RUN_CLOSED")
     for other in {"COMPLETED", "FAILED", "CANCELLED"} - {state}:
         for item in material.events(f"RUN_{other}"):
             checks.add("events", item.record, False, f"the ledger says {other}, the export {state}")

@@ -339,6 +339,7 @@ def _event(name: str, member: str, value: Any) -> Change:
         (drop("event", "query-completed"), "complete", "event"),
         (drop("event", "run-completed"), "complete", "event"),
         (drop("event", "revoked"), "complete", "event"),
+        (drop("event", "closed"), "complete", "event"),
         (decision_by_another_key, "approvals", "decision"),
         (put("decision", "document.proposerId", "somebody"), "approvals", "decision"),
         (other_sql, "approvals", "document"),
