@@ -23,9 +23,9 @@ from starters.consent import set_consent
 from starters.dataset import upload_rows
 from starters.query import create_query
 from starters.session import Session, now, run_async
-from tests.local_cloud import Cloud, World, code_of, flights_spec, planes_spec, unique
+from tests.local_cloud import Cloud, World, code_of, flights_spec, planes_spec, python, unique
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +211,7 @@ def test_malformed_yaml(cloud: Cloud, tmp_path: Path, kind: str) -> None:
     config = ("--config", str(cloud.state / "cleanroom.toml"), "--profile", "contosso")
     result = python("starters.cli", *kind.split(), str(file), *config, "--output", "json")
     assert result.returncode == 2
-    error = json.loads(result.stderr.splitlines()[-1])
+    error = json.loads(result.stdout.splitlines()[-1])["error"]
     assert error["code"] == "YamlMalformed"
     assert "line 2" in error["message"]
 

@@ -1,0 +1,185 @@
+"""Workers that are killed in the middle, runs that are cancelled, consent that is withdrawn while Spark runs.
+
+Nothing is lost, nothing happens twice, no grant is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from temporalio.client import WorkflowHandle
+
+from cleanroom.identifiers import dataset_workflow_id, job_name, prepare_workflow_id, query_workflow_id
+from cleanroom.messages.run import RunResult
+from starters.consent import set_consent
+from starters.dataset import publish_dataset, upload_rows
+from starters.query import create_query, propose_query, read_state
+from starters.result import result_rows
+from starters.run import cancel_run, open_result, read_receipt, start_run
+from starters.session import run_async
+from tests.local_cloud import (
+    Cloud,
+    World,
+    assert_same_rows,
+    beating,
+    flights_spec,
+    output_spec,
+    planes_spec,
+    scheduled,
+    unique,
+)
+
+pytestmark = [pytest.mark.scenario, pytest.mark.spark, pytest.mark.timeout(900)]
+
+
+async def killed_at(cloud: Cloud, worker: str, workflow_id: str, activity: str) -> None:
+    """Kill ``worker`` when ``activity`` has been scheduled in the workflow, and start it again with the same command."""
+    client = await cloud.fabrikam.temporal()
+    await scheduled(await started(client.get_workflow_handle(workflow_id)), activity)
+    cloud.kill(worker)
+    await asyncio.to_thread(cloud.start_again, worker)
+
+
+async def started(handle: WorkflowHandle[Any, Any]) -> WorkflowHandle[Any, Any]:
+    """The handle once its workflow exists."""
+    from temporalio.service import RPCError
+
+    while True:
+        try:
+            await handle.describe()
+            return handle
+        except RPCError:
+            await asyncio.sleep(0.02)
+
+
+def application(cloud: Cloud, query: str, run_id: str) -> dict[str, Any] | None:
+    """The run's SparkApplication, if there is one."""
+    name = job_name(cloud.collaboration, query, run_id)
+    found = [item for item in cloud.applications() if item["metadata"]["name"] == name]
+    return found[0] if found else None
+
+
+async def running(cloud: Cloud, query: str, run_id: str) -> str:
+    """Wait until Spark runs; returns the application's uid."""
+    client = await cloud.fabrikam.temporal()
+    await beating(cloud.run_handle(client, run_id), "watch_job")
+    while True:
+        found = await asyncio.to_thread(application, cloud, query, run_id)
+        if found and found.get("status", {}).get("applicationState", {}).get("state") == "RUNNING":
+            return str(found["metadata"]["uid"])
+        await asyncio.sleep(0.1)
+
+
+def test_every_worker_is_killed_on_the_way(cloud: Cloud, world: World) -> None:
+    """The whole path from the first dataset to the result, with every worker killed in the middle of its part of it."""
+    flights, planes, output = flights_spec(), planes_spec(), output_spec()
+    dataset_id = lambda spec: dataset_workflow_id(cloud.collaboration, spec.name)  # noqa: E731
+    upload_rows(cloud.contosso, flights, [world.files["flights"]])
+    upload_rows(cloud.litware, planes, [world.files["planes"]])
+    beside = world.query("beside")
+
+    async def publish() -> None:
+        await asyncio.gather(
+            publish_dataset(cloud.contosso, flights),
+            publish_dataset(cloud.litware, planes),
+            publish_dataset(cloud.litware, output),
+            create_query(cloud.fabrikam, beside),
+            killed_at(cloud, "contosso", dataset_id(flights), "set_key_with_skr"),
+            killed_at(cloud, "litware", dataset_id(planes), "set_secret"),
+            killed_at(cloud, "frontend", dataset_id(planes), "generate_dataset_descriptor"),
+            killed_at(cloud, "fabrikam", query_workflow_id(cloud.collaboration, beside.name), "create_document"),
+        )
+
+    run_async(publish())
+    for owner, spec in ((cloud.contosso, flights), (cloud.litware, planes), (cloud.litware, output)):
+        _accepted_once(cloud, owner.user_id, spec.name)
+    assert run_async(read_state(cloud.fabrikam, beside.name)).stage == "Draft"
+
+    query = world.query("crash", inputs={"flights": flights.name, "planes": planes.name}, output=output.name)
+    run_async(create_query(cloud.fabrikam, query, reconcile_seconds=1))
+    run_async(propose_query(cloud.fabrikam, query.name))
+    for owner in (cloud.litware, cloud.contosso):
+        state = cloud.decide(owner, query.name)
+    run_id = unique("r")
+
+    async def run() -> tuple[str, RunResult]:
+        handle = await start_run(cloud.fabrikam, query.name, state.digest, run_id, consent_check_seconds=1)
+        await killed_at(cloud, "clean-room", prepare_workflow_id(cloud.collaboration, run_id), "set_secret")
+        uid = await running(cloud, query.name, run_id)
+        cloud.kill("spark-service")
+        cloud.kill("clean-room")
+        await asyncio.gather(*(asyncio.to_thread(cloud.start_again, worker) for worker in ("spark-service", "clean-room")))
+        return uid, await handle.result()
+
+    uid, result = run_async(run())
+    assert result.state == "COMPLETED"
+    names = [item["metadata"]["name"] for item in cloud.applications() if run_id in item["metadata"]["name"]]
+    assert names == [job_name(cloud.collaboration, query.name, run_id)]
+    assert (application(cloud, query.name, run_id) or {})["metadata"]["uid"] == uid
+    receipt = run_async(read_receipt(cloud.fabrikam, run_id))
+    assert_same_rows(result_rows(open_result(cloud.litware, output, receipt)), world.expected(), "origin")
+    assert cloud.grants_left() == {}
+    assert cloud.secrets_left(run_id) == []
+    assert len(cloud.secrets_of(run_id)) == 6  # three keys, two connections, the consent receipt
+
+
+def _accepted_once(cloud: Cloud, owner: str, name: str) -> None:
+    async def look() -> None:
+        async with cloud.fabrikam.governance() as client:
+            document = await cloud.fabrikam.documents(client).get(name)
+            assert (document.state, document.proposer_id) == ("Accepted", owner)
+            assert [(vote.approver_id, vote.ballot) for vote in document.final_votes or ()] == [(owner, "accepted")]
+
+    run_async(look())
+
+
+@pytest.fixture(scope="module")
+def approved(cloud: Cloud, world: World) -> tuple[str, str]:
+    state = cloud.approved(world.query())
+    return state.query, state.digest
+
+
+def test_cancelled_while_spark_runs(cloud: Cloud, approved: tuple[str, str]) -> None:
+    run_id = cloud.start(*approved)
+    run_async(running(cloud, approved[0], run_id))
+    shown = run_async(cancel_run(cloud.fabrikam, run_id))
+    assert (shown["state"], shown["failure"]["code"]) == ("CANCELLED", "RunCancelled")
+    _nothing_left(cloud, approved[0], run_id)
+
+
+def test_consent_is_withdrawn_while_spark_runs(cloud: Cloud, approved: tuple[str, str]) -> None:
+    run_id = cloud.start(*approved)
+    run_async(running(cloud, approved[0], run_id))
+    run_async(set_consent(cloud.contosso, approved[0], enabled=False))
+    try:
+        result = cloud.ended(run_id)
+    finally:
+        run_async(set_consent(cloud.contosso, approved[0], enabled=True))
+    assert result.state == "FAILED"
+    assert result.failure is not None
+    assert result.failure.code == "ConsentWithdrawn"
+    _nothing_left(cloud, approved[0], run_id)
+
+
+def test_cancelled_while_it_is_prepared(cloud: Cloud, approved: tuple[str, str]) -> None:
+    """Some secrets are staged and some grants are given: all are taken back, although nobody has a list of them."""
+    run_id = cloud.start(*approved)
+
+    async def cancel() -> dict[str, Any]:
+        client = await cloud.fabrikam.temporal()
+        prepare = await started(client.get_workflow_handle(prepare_workflow_id(cloud.collaboration, run_id)))
+        await scheduled(prepare, "set_secret")
+        return await cancel_run(cloud.fabrikam, run_id)
+
+    shown = run_async(cancel())
+    assert shown["state"] == "CANCELLED"
+    _nothing_left(cloud, approved[0], run_id)
+
+
+def _nothing_left(cloud: Cloud, query: str, run_id: str) -> None:
+    assert application(cloud, query, run_id) is None
+    assert cloud.grants_left() == {}
+    assert cloud.secrets_of(run_id) != []
+    assert cloud.secrets_left(run_id) == []

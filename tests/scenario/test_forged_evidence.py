@@ -1,0 +1,266 @@
+"""A forged activity input must not leak a key: what the clean room's activities, governance and Key Vault say to wrong evidence.
+
+``Prepare`` runs alone here, so that its grants stand while guests that are almost the right ones ask for the secrets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from temporalio.testing import ActivityEnvironment
+
+from activities.clean_room_context import CleanRoom
+from activities.clean_room_secrets import SUBJECTS, CleanRoomSecrets
+from cleanroom.attestation import GuestAttestor
+from cleanroom.errors import CleanRoomError, Refused
+from cleanroom.identifiers import CLEAN_ROOM_QUEUE, federated_subject, prepare_workflow_id
+from cleanroom.messages.run import (
+    GrantRequest,
+    PolicyStatement,
+    Prepared,
+    RevokeRequest,
+    RunQueryInput,
+    RunTicket,
+    ServiceProof,
+    StageRequest,
+)
+from cleanroom.runs.authority import service_nonce
+from cleanroom.spark.policy import pod_policies
+from cleanroom.spark.profile import PodProfile
+from cleanroom.spark.signed import PolicySigner, ServiceReport
+from cleanroom.temporal.attributes import start_attributes
+from localcloud.snp import DevelopmentHardware
+from starters.session import run_async
+from tests.local_cloud import Cloud, Guest, World
+from tests.scenario.test_refusals import ticket_of
+from workflows.prepare import Prepare
+
+pytestmark = [pytest.mark.scenario, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def ticket(cloud: Cloud, world: World) -> RunTicket:
+    """Of a query that both owners have approved."""
+    state = cloud.approved(world.query())
+    return ticket_of(cloud, state.query, state.digest)[0]
+
+
+@pytest.fixture(scope="module")
+def prepared(cloud: Cloud, ticket: RunTicket) -> Any:
+    """A run that is prepared and not yet submitted; what it was granted is taken back at the end."""
+
+    async def prepare() -> Prepared:
+        client = await cloud.fabrikam.temporal()
+        return await client.execute_workflow(
+            Prepare.run,
+            RunQueryInput(ticket=ticket, caller="fabrikam"),
+            id=prepare_workflow_id(ticket.collaboration, ticket.run_id),
+            task_queue=CLEAN_ROOM_QUEUE,
+            search_attributes=start_attributes(collaboration=ticket.collaboration, kind="run", query=ticket.query, proposer="fabrikam"),
+        )
+
+    found = run_async(prepare())
+    yield found
+
+    async def revoke(room: CleanRoom) -> None:
+        await CleanRoomSecrets(room).revoke_grants(RevokeRequest(ticket=ticket))
+
+    in_room(cloud, revoke)
+    assert cloud.grants_left() == {}
+    assert cloud.secrets_left(ticket.run_id) == []
+
+
+def in_room(cloud: Cloud, work: Callable[[CleanRoom], Awaitable[Any]]) -> Any:
+    """``work`` with what the clean room's worker has in hand."""
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[CleanRoom]:
+        room, resources = cloud.room()
+        try:
+            yield room
+        finally:
+            for resource in resources:
+                await resource.aclose()
+
+    async def run() -> Any:
+        async with opened() as room:
+            return await work(room)
+
+    return run_async(run())
+
+
+def refusal(cloud: Cloud, work: Callable[[CleanRoom], Awaitable[Any]]) -> CleanRoomError:
+    with pytest.raises(CleanRoomError) as caught:
+        in_room(cloud, work)
+    return caught.value
+
+
+# ---------------------------------------------------------------------- pods
+
+
+def test_only_pods_with_this_runs_policy_get_its_secrets(cloud: Cloud, prepared: Prepared) -> None:
+    """Control and attack in one: the measured pods read every staged secret; a pod whose policy was changed afterwards reads none."""
+    profile = PodProfile.from_settings(cloud.settings("spark-service"))
+    right = pod_policies(prepared.job, profile)
+    changed = pod_policies(prepared.job, profile.model_copy(update={"arguments": ("--print-everything",)}))
+    subject = federated_subject(cloud.collaboration, cloud.contosso.user_id)
+    tenant = cloud.contosso.settings.credential.tenant_id
+    assert tenant
+
+    async def look(host_data: str) -> list[str]:
+        outcomes = []
+        async with cloud.guest(host_data) as pod:
+            for read in (*(pod.get_secret(item.secret_id) for item in prepared.secrets), pod.token(subject, tenant)):
+                try:
+                    await read
+                    outcomes.append("read")
+                except Refused as error:
+                    outcomes.append(error.code)
+        return outcomes
+
+    assert set(run_async(look(right.driver.host_data))) == {"read"}
+    assert set(run_async(look(right.executor.host_data))) == {"read"}
+    assert set(run_async(look(changed.driver.host_data))) == {"VerifySnpAttestationFailed"}
+    assert len(prepared.secrets) == 5  # three keys, two connections
+
+
+def test_a_pods_secrets_are_not_the_next_runs(cloud: Cloud, prepared: Prepared, ticket: RunTicket, world: World) -> None:
+    """Pods of another run of the same query have another policy, because the run's id is measured."""
+    other = prepared.job.model_copy(update={"run_id": "r-another"})
+    host_data = pod_policies(other, PodProfile.from_settings(cloud.settings("spark-service"))).driver.host_data
+
+    async def look() -> None:
+        async with cloud.guest(host_data) as pod:
+            await pod.get_secret(prepared.secrets[0].secret_id)
+
+    with pytest.raises(Refused) as caught:
+        run_async(look())
+    assert caught.value.code == "VerifySnpAttestationFailed"
+
+
+# ---------------------------------------------------------------------- the Spark service
+
+
+def stage(prepared: Prepared, ticket: RunTicket, proof: ServiceProof) -> StageRequest:
+    azure = next(item for item in prepared.job.datasets if item.access.kind == "azure-blob")
+    return StageRequest(ticket=ticket, proof=proof, dataset=azure.name, kind="key")
+
+
+def forged_service(
+    prepared: Prepared,
+    ticket: RunTicket,
+    hardware: DevelopmentHardware,
+    host_data: str,
+    profile: PodProfile,
+    nonce: str | None = None,
+    pods: PodProfile | None = None,
+) -> ServiceProof:
+    """Report and policies of a service of the attacker's; ``pods`` is what it really lets run."""
+    signer, nonce = PolicySigner(), nonce or service_nonce(ticket)
+    payload = signer.payload(nonce)
+    evidence = run_async(Guest(hardware, host_data).attest(payload.encode()))
+    policies = pod_policies(prepared.job, pods or profile)
+    statement = PolicyStatement(
+        statement=signer.sign(prepared.job, profile, policies, nonce).statement,
+        driver_host_data=policies.driver.host_data,
+        executor_host_data=policies.executor.host_data,
+    )
+    return ServiceProof(report=ServiceReport(evidence=evidence, payload=payload), policies=statement)
+
+
+@pytest.mark.parametrize("step", ["get_key_with_skr", "set_secret", "configure_idp"])
+def test_service_with_other_code(cloud: Cloud, prepared: Prepared, ticket: RunTicket, step: str) -> None:
+    profile = PodProfile.from_settings(cloud.settings("clean-room"))
+    proof = forged_service(prepared, ticket, cloud.hardware, "ab" * 32, profile)
+    assert refusal(cloud, lambda room: release(room, step, prepared, ticket, proof)).code == "HostDataMismatch"
+
+
+@pytest.mark.parametrize("step", ["get_key_with_skr", "set_secret", "configure_idp"])
+def test_service_under_an_unknown_root(cloud: Cloud, prepared: Prepared, ticket: RunTicket, step: str, tmp_path: Path) -> None:
+    """Everything is right but the hardware: another chip maker's root signs for it."""
+    settings = cloud.settings("clean-room")
+    proof = forged_service(
+        prepared, ticket, DevelopmentHardware(tmp_path), settings.spark.service_host_data[0], PodProfile.from_settings(settings)
+    )
+    assert refusal(cloud, lambda room: release(room, step, prepared, ticket, proof)).code == "RootNotTrusted"
+
+
+def test_report_of_another_run_is_replayed(cloud: Cloud, prepared: Prepared, ticket: RunTicket) -> None:
+    settings = cloud.settings("clean-room")
+    proof = forged_service(
+        prepared, ticket, cloud.hardware, settings.spark.service_host_data[0], PodProfile.from_settings(settings), nonce="0" * 64
+    )
+    assert refusal(cloud, lambda room: release(room, "get_key_with_skr", prepared, ticket, proof)).code == "NonceMismatch"
+
+
+def test_service_signs_other_pod_policies(cloud: Cloud, prepared: Prepared, ticket: RunTicket) -> None:
+    """The right service's word on a pod with one more argument is not the word that the job gives."""
+    settings = cloud.settings("clean-room")
+    profile = PodProfile.from_settings(settings)
+    pods = profile.model_copy(update={"arguments": ("--print-everything",)})
+    proof = forged_service(prepared, ticket, cloud.hardware, settings.spark.service_host_data[0], profile, pods=pods)
+    assert refusal(cloud, lambda room: release(room, "set_secret", prepared, ticket, proof)).code == "PodPolicyMismatch"
+
+
+def test_statement_by_another_key(cloud: Cloud, prepared: Prepared, ticket: RunTicket) -> None:
+    settings = cloud.settings("clean-room")
+    other = forged_service(
+        prepared, ticket, cloud.hardware, settings.spark.service_host_data[0], PodProfile.from_settings(settings)
+    ).policies
+    proof = prepared.proof.model_copy(update={"policies": other})
+    assert refusal(cloud, lambda room: release(room, "set_secret", prepared, ticket, proof)).code == "PolicySignatureInvalid"
+
+
+def test_secret_that_is_not_of_this_run(cloud: Cloud, prepared: Prepared, ticket: RunTicket) -> None:
+    """A forged id must not open somebody's own secret to the pods."""
+    foreign = prepared.secrets[0].model_copy(update={"secret_id": f"{cloud.litware.user_id}_planes.key"})
+    request = GrantRequest(ticket=ticket, proof=prepared.proof, role="driver", secret=foreign)
+    assert refusal(cloud, lambda room: CleanRoomSecrets(room).set_secret(request)).code == "SecretNotInJob"
+
+
+async def release(room: CleanRoom, step: str, prepared: Prepared, ticket: RunTicket, proof: ServiceProof) -> Any:
+    secrets = CleanRoomSecrets(room)
+    if step == "get_key_with_skr":
+        return await _skr(secrets, stage(prepared, ticket, proof))
+    secret = prepared.secrets[0] if step == "set_secret" else None
+    return await getattr(secrets, step)(GrantRequest(ticket=ticket, proof=proof, role="driver", secret=secret))
+
+
+# ---------------------------------------------------------------------- Key Vault
+
+
+def test_wrong_host_data_at_key_vault(cloud: Cloud, prepared: Prepared, ticket: RunTicket) -> None:
+    """Another guest on the same hardware: Microsoft Azure Attestation vouches for it, and the key's release policy does not."""
+    other = cloud.settings("spark-service").attestation
+
+    async def ask(room: CleanRoom) -> Any:
+        room.attestor = GuestAttestor(other.url, ca_file=room.ca_file)
+        return await _skr(CleanRoomSecrets(room), stage(prepared, ticket, prepared.proof))
+
+    error = refusal(cloud, ask)
+    assert error.code == "ReleasePolicyNotMet"
+    assert "hostdata" in str(error.details).lower()
+    assert other.url not in str(error.to_dict())
+
+
+def test_the_right_guest_gets_the_key(cloud: Cloud, prepared: Prepared, ticket: RunTicket) -> None:
+    """The control of the tests above."""
+    staged = in_room(cloud, lambda room: _skr(CleanRoomSecrets(room), stage(prepared, ticket, prepared.proof)))
+    assert staged in prepared.secrets
+
+
+def test_grants_name_every_subject_and_secret(prepared: Prepared) -> None:
+    kinds = {grant.delegate_type for grant in prepared.grants}
+    assert kinds == {"secrets", SUBJECTS, "events"}
+    assert {grant.delegate_id for grant in prepared.grants if grant.delegate_type == "secrets"} == {
+        item.secret_id for item in prepared.secrets
+    }
+
+
+async def _skr(secrets: CleanRoomSecrets, request: StageRequest) -> Any:
+    """The activity in an activity's environment, because it beats."""
+    return await ActivityEnvironment().run(secrets.get_key_with_skr, request)

@@ -1,0 +1,375 @@
+"""The life of a query: draft, update, proposal, votes by signal and by update, rejection, withdrawal, expiry, votes cast elsewhere,
+and everything that must not count."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from temporalio.client import WorkflowUpdateFailedError
+
+from cleanroom.documents.query import PreCondition
+from cleanroom.errors import CleanRoomError
+from cleanroom.messages.query import AuthorMessage, CommandOutcome, DecisionMessage, QueryState
+from cleanroom.statements import Decision, load_or_create_signing_key, sign
+from cleanroom.temporal.failures import error_from_failure
+from starters.query import _command, _handle, create_query, propose_query, read_state, sign_decision
+from starters.session import Session, now, run_async
+from tests.local_cloud import Cloud, World, code_of
+from workflows.publish_query import MAX_REFUSED, PublishQuery
+
+pytestmark = [pytest.mark.scenario, pytest.mark.timeout(900)]
+
+
+def draft(cloud: Cloud, world: World, **options: Any) -> str:
+    """A fresh draft of Fabrikam's; returns its name."""
+    spec = world.query("life")
+    run_async(create_query(cloud.fabrikam, spec, **{"reconcile_seconds": 1, **options}))
+    return spec.name
+
+
+def proposed(cloud: Cloud, world: World, **options: Any) -> QueryState:
+    return cloud.propose(world.query("life"), **options)
+
+
+def state_of(cloud: Cloud, name: str) -> QueryState:
+    return run_async(read_state(cloud.fabrikam, name))
+
+
+def until(cloud: Cloud, name: str, done: Callable[[QueryState], bool], seconds: float = 30) -> QueryState:
+    """The query's state as soon as ``done`` holds."""
+    deadline = time.monotonic() + seconds
+    while not done(state := state_of(cloud, name)):
+        assert time.monotonic() < deadline, state
+    return state
+
+
+def send(session: Session, name: str, signal: Any, *messages: Any) -> None:
+    """Signals, as anybody who reaches Temporal can send them."""
+
+    async def work() -> None:
+        handle = await _handle(session, name)
+        await asyncio.gather(*(handle.signal(signal, message) for message in messages))
+
+    run_async(work())
+
+
+def update(session: Session, name: str, handler: Any, message: Any) -> CommandOutcome:
+    """An update's answer; raises what it was refused with."""
+
+    async def work() -> CommandOutcome:
+        try:
+            return await (await _handle(session, name)).execute_update(handler, message)
+        except WorkflowUpdateFailedError as error:
+            raise error_from_failure(error) from error
+
+    return run_async(work())
+
+
+def refused_with(cloud: Cloud, name: str, signal: Any, message: Any) -> str:
+    """The code with which a signal was not counted; nothing else may change by it."""
+    before = state_of(cloud, name)
+    send(cloud.fabrikam, name, signal, message)
+    after = until(cloud, name, lambda state: len(state.refused) > len(before.refused))
+    assert (after.stage, after.version, after.accepted, after.rejected) == (before.stage, before.version, before.accepted, before.rejected)
+    return after.refused[-1].code
+
+
+def decision_of(session: Session, state: QueryState, **claims: Any) -> Decision:
+    """A decision to approve what the query says now, with some claims changed."""
+    values: dict[str, Any] = {
+        "collaboration": session.collaboration,
+        "signer": session.user_id,
+        "expires": now() + dt.timedelta(days=1),
+        "query": state.query,
+        "version": state.version,
+        "digest": state.digest,
+        "decision": "approve",
+    }
+    return Decision(**(values | claims))
+
+
+def message_of(session: Session, state: QueryState, **claims: Any) -> dict[str, Any]:
+    return DecisionMessage(decision=sign(decision_of(session, state, **claims), session.key())).model_dump()
+
+
+# ---------------------------------------------------------------------- the diagram
+
+
+def test_the_diagrams_notes(cloud: Cloud, world: World) -> None:
+    """Create, update by another party, propose, approve, approve: state, pending and accepted as the diagram's notes say."""
+    name = draft(cloud, world)
+    first = state_of(cloud, name)
+    assert (first.stage, first.pending, first.accepted) == ("Draft", (), ())
+    stricter = world.query(name=name, pre_conditions=(PreCondition(view_name="flights", min_row_count=10),))
+    run_async(_command(cloud.litware, name, "update-query", PublishQuery.revise, stricter))
+    second = state_of(cloud, name)
+    assert second.stage == "Draft"
+    assert second.version != first.version
+    assert second.digest != first.digest
+    outcome = run_async(propose_query(cloud.fabrikam, name))
+    assert set(outcome.pending) == {"contosso", "litware"}
+    third = cloud.decide(cloud.litware, name)
+    assert (third.stage, third.pending, third.accepted) == ("Proposed", ("contosso",), ("litware",))
+    fourth = cloud.decide(cloud.contosso, name)
+    assert (fourth.stage, fourth.pending, fourth.accepted) == ("Approved", (), ("contosso", "litware"))
+    assert [entry.event for entry in fourth.history] == ["created", "updated", "proposed", "approved", "approved", "approved by all"]
+    assert fourth.refused == ()
+
+
+def test_rejection_returns_it_to_draft_and_approvals_start_at_none(cloud: Cloud, world: World) -> None:
+    state = proposed(cloud, world)
+    cloud.decide(cloud.litware, state.query)
+    after = cloud.decide(cloud.contosso, state.query, "reject", reason="not now")
+    assert (after.stage, after.pending) == ("Draft", ())
+    assert any(entry.event == "rejected" and entry.by == "contosso" and entry.detail == "not now" for entry in after.history)
+    again = run_async(propose_query(cloud.fabrikam, state.query))
+    assert set(again.pending) == {"contosso", "litware"}
+    assert again.accepted == ()
+
+
+def test_withdrawn_by_its_author_and_proposed_again(cloud: Cloud, world: World) -> None:
+    state = proposed(cloud, world)
+    cloud.decide(cloud.litware, state.query)
+    run_async(_command(cloud.fabrikam, state.query, "withdraw-query", PublishQuery.retract, None))
+    assert state_of(cloud, state.query).stage == "Draft"
+    assert proposal_state(cloud, state.proposal_id) == "Withdrawn"
+    again = run_async(propose_query(cloud.fabrikam, state.query))
+    assert again.accepted == ()
+    assert state_of(cloud, state.query).proposal_id != state.proposal_id
+
+
+def test_withdrawing_a_draft_closes_it(cloud: Cloud, world: World) -> None:
+    name = draft(cloud, world)
+    run_async(_command(cloud.fabrikam, name, "withdraw-query", PublishQuery.retract, None))
+    assert state_of(cloud, name).stage == "Withdrawn"
+
+
+def test_nobody_else_withdraws(cloud: Cloud, world: World) -> None:
+    state = proposed(cloud, world)
+    assert code_of(lambda: run_async(_command(cloud.litware, state.query, "withdraw-query", PublishQuery.retract, None))) == (
+        "NotProposalOwner"
+    )
+    assert state_of(cloud, state.query).stage == "Proposed"
+
+
+def test_expires(cloud: Cloud, world: World) -> None:
+    """At the deadline the proposal is withdrawn in governance, so that no late vote can count."""
+    state = proposed(cloud, world, approval_seconds=5)
+    after = until(cloud, state.query, lambda state: state.stage == "Expired")
+    assert after.history[-1].event == "expired"
+    assert proposal_state(cloud, state.proposal_id) == "Withdrawn"
+    assert code_of(lambda: cloud.decide(cloud.litware, state.query)) == "QueryNotProposed"
+
+
+def proposal_state(cloud: Cloud, proposal_id: str) -> str:
+    async def look() -> str:
+        async with cloud.fabrikam.governance() as client:
+            return (await client.proposal_status(proposal_id)).state
+
+    return run_async(look())
+
+
+# ---------------------------------------------------------------------- governance is the truth
+
+
+def test_votes_cast_in_governance_are_seen_within_an_interval(cloud: Cloud, world: World) -> None:
+    state = proposed(cloud, world)
+    vote_outside(cloud.contosso, state, accept=True)
+    seen = until(cloud, state.query, lambda state: state.accepted == ("contosso",), seconds=10)
+    assert seen.stage == "Proposed"
+    vote_outside(cloud.litware, state, accept=True)
+    assert until(cloud, state.query, lambda state: state.stage == "Approved", seconds=10).accepted == ("contosso", "litware")
+
+
+def test_rejection_cast_in_governance_is_seen(cloud: Cloud, world: World) -> None:
+    state = proposed(cloud, world)
+    vote_outside(cloud.contosso, state, accept=False)
+    assert until(cloud, state.query, lambda state: state.stage == "Draft", seconds=10).history[-1].detail == "seen in governance"
+
+
+def test_draft_edited_in_governance_is_not_proposed_unseen(cloud: Cloud, world: World) -> None:
+    name = draft(cloud, world)
+
+    async def edit() -> None:
+        async with cloud.fabrikam.governance() as client:
+            held = await client.get_document(name)
+            text = str(held.data).replace(":", ": ", 1)
+            await client.put_document(
+                name, cloud.collaboration, text, version=held.version, labels=held.labels, approvers=held.approvers or ()
+            )
+
+    run_async(edit())
+    assert code_of(lambda: run_async(propose_query(cloud.fabrikam, name))) == "DraftChanged"
+    assert state_of(cloud, name).stage == "Draft"
+
+
+def vote_outside(session: Session, state: QueryState, *, accept: bool) -> None:
+    async def vote() -> None:
+        async with session.governance() as client:
+            await session.documents(client).vote(state.proposal_id, session.user_id, accept=accept)
+
+    run_async(vote())
+
+
+# ---------------------------------------------------------------------- what does not count
+
+
+@pytest.fixture(scope="module")
+def open_query(cloud: Cloud, world: World) -> QueryState:
+    """A proposal that stays open: what is sent to it in these tests must not count."""
+    return proposed(cloud, world)
+
+
+@pytest.mark.parametrize("message", [{"approve": True}, "approve", None, ["approve"], {"decision": 1}, {"decision": "approve"}])
+def test_typed_by_hand(cloud: Cloud, open_query: QueryState, message: Any) -> None:
+    code = refused_with(cloud, open_query.query, PublishQuery.approve, message)
+    assert code in ("MessageMalformed", "StatementMalformed")
+    last = state_of(cloud, open_query.query).refused[-1]
+    assert last.kind == "approve"
+    assert last.message
+
+
+@pytest.mark.parametrize(
+    ("claims", "code"),
+    [
+        ({"expires": dt.datetime(2020, 1, 1, tzinfo=dt.UTC)}, "StatementExpired"),
+        ({"collaboration": "another"}, "CollaborationMismatch"),
+        ({"query": "another"}, "DecisionQueryMismatch"),
+        ({"digest": "0" * 64}, "DecisionDigestMismatch"),
+        ({"version": "0.0"}, "DecisionVersionMismatch"),
+        ({"decision": "reject"}, "DecisionMismatch"),
+    ],
+)
+def test_signed_decision_on_something_else(cloud: Cloud, open_query: QueryState, claims: dict[str, Any], code: str) -> None:
+    message = message_of(cloud.contosso, open_query, **claims)
+    assert refused_with(cloud, open_query.query, PublishQuery.approve, message) == code
+
+
+def test_forged_by_another_key(cloud: Cloud, open_query: QueryState, tmp_path: Path) -> None:
+    """In Contosso's name, by a key that is not Contosso's; and by Fabrikam's own, published, key."""
+    decision = decision_of(cloud.contosso, open_query)
+    stranger = sign(decision, load_or_create_signing_key(tmp_path / "keys"))
+    assert refused_with(cloud, open_query.query, PublishQuery.approve, {"decision": stranger}) == "ApproverKeyUnknown"
+    assert refused_with(cloud, open_query.query, PublishQuery.approve, {"decision": sign(decision, cloud.fabrikam.key())}) == (
+        "ApproverKeyUnknown"
+    )
+
+
+def test_signature_of_another_statement(cloud: Cloud, open_query: QueryState) -> None:
+    """Claims exchanged under a good signature."""
+    good = sign(decision_of(cloud.contosso, open_query, decision="reject"), cloud.contosso.key())
+    wanted = sign(decision_of(cloud.contosso, open_query), cloud.contosso.key())
+    spliced = ".".join([*wanted.split(".")[:2], good.split(".")[2]])
+    assert refused_with(cloud, open_query.query, PublishQuery.approve, {"decision": spliced}) == "SignatureInvalid"
+
+
+def test_decision_of_somebody_who_owns_nothing(cloud: Cloud, open_query: QueryState) -> None:
+    message = message_of(cloud.fabrikam, open_query)
+    assert refused_with(cloud, open_query.query, PublishQuery.approve, message) == "NotProposalApprover"
+
+
+def test_decision_on_the_text_before_an_edit_is_replayed(cloud: Cloud, world: World) -> None:
+    """Litware approved; the author withdraws, edits and proposes again; the old approval is sent once more by anybody."""
+    state = proposed(cloud, world)
+    old = sign_decision(cloud.litware, state_of(cloud, state.query), "approve").model_dump()
+    run_async(_command(cloud.fabrikam, state.query, "withdraw-query", PublishQuery.retract, None))
+    edited = world.query(name=state.query, sql=world.SQL.replace(">= 25", ">= 30"))
+    run_async(_command(cloud.fabrikam, state.query, "update-query", PublishQuery.revise, edited))
+    run_async(propose_query(cloud.fabrikam, state.query))
+    assert refused_with(cloud, state.query, PublishQuery.approve, old) == "DecisionDigestMismatch"
+
+
+def test_decision_on_a_withdrawn_proposal_of_the_same_text(cloud: Cloud, world: World) -> None:
+    """The same text proposed again is decided again: the version is another."""
+    state = proposed(cloud, world)
+    old = sign_decision(cloud.litware, state_of(cloud, state.query), "approve").model_dump()
+    run_async(_command(cloud.fabrikam, state.query, "withdraw-query", PublishQuery.retract, None))
+    run_async(propose_query(cloud.fabrikam, state.query))
+    if state_of(cloud, state.query).version == state.version:
+        pytest.skip("governance kept the draft's version: text and version are what was decided on")
+    assert refused_with(cloud, state.query, PublishQuery.approve, old) == "DecisionVersionMismatch"
+
+
+def test_votes_are_counted_once(cloud: Cloud, world: World) -> None:
+    """The same signal thrice, then the opposite."""
+    state = proposed(cloud, world)
+    message = message_of(cloud.litware, state)
+    send(cloud.litware, state.query, PublishQuery.approve, message, message, message)
+    after = until(cloud, state.query, lambda state: state.accepted == ("litware",))
+    assert after.stage == "Proposed"
+    opposite = message_of(cloud.litware, state, decision="reject")
+    assert refused_with(cloud, state.query, PublishQuery.reject, opposite) == "BallotAlreadySubmitted"
+
+
+def test_flood_is_bounded_and_the_owner_is_still_heard(cloud: Cloud, world: World) -> None:
+    state = proposed(cloud, world)
+    send(cloud.fabrikam, state.query, PublishQuery.approve, *({"junk": number} for number in range(300)))
+    after = cloud.decide(cloud.litware, state.query)
+    assert after.accepted == ("litware",)
+    assert len(after.refused) <= MAX_REFUSED
+    assert {item.code for item in after.refused} <= {"MessageMalformed", "TooManyMessages"}
+
+
+# ---------------------------------------------------------------------- updates
+
+
+def test_updates_answer(cloud: Cloud, world: World) -> None:
+    """The same life by updates: each returns what it came to."""
+    name = draft(cloud, world)
+    submitted = run_async(propose_query(cloud.fabrikam, name))
+    assert submitted.stage == "Proposed"
+    state = state_of(cloud, name)
+    for party, pending in ((cloud.litware, ("contosso",)), (cloud.contosso, ())):
+        outcome = update(party, name, PublishQuery.decide, DecisionMessage(**message_of(party, state)))
+        assert outcome.pending == pending
+    assert outcome.stage == "Approved"
+
+
+def test_validators_refuse_what_the_stage_does_not_allow(cloud: Cloud, world: World) -> None:
+    """Refused by a validator: an answer with a code, and nothing in the history."""
+    name = draft(cloud, world)
+    events = history_length(cloud, name)
+    decision = DecisionMessage(decision="x")
+    order = AuthorMessage(party="fabrikam", authorisation="x")
+    assert _update_code(cloud, name, PublishQuery.decide, decision) == "QueryNotProposed"
+    assert history_length(cloud, name) == events
+    run_async(propose_query(cloud.fabrikam, name))
+    assert _update_code(cloud, name, PublishQuery.revise, order) == "QueryNotDraft"
+    assert _update_code(cloud, name, PublishQuery.submit, order) == "QueryNotDraft"
+    for owner in (cloud.litware, cloud.contosso):
+        cloud.decide(owner, name)
+    assert _update_code(cloud, name, PublishQuery.retract, order) == "QueryNotOpen"
+    assert _update_code(cloud, name, PublishQuery.decide, decision) == "QueryNotProposed"
+
+
+def test_update_that_is_not_signed_by_the_author(cloud: Cloud, world: World) -> None:
+    """Whoever reaches Temporal can send an update; without the author's signature the author's own worker refuses."""
+    name = draft(cloud, world)
+    assert _update_code(cloud, name, PublishQuery.submit, AuthorMessage(party="fabrikam", authorisation="x")) == "StatementMalformed"
+    stolen = AuthorMessage(party="fabrikam", authorisation=cloud.litware.authorise("propose-query", name, "0" * 64))
+    assert _update_code(cloud, name, PublishQuery.submit, stolen) == "SignerMismatch"
+    assert state_of(cloud, name).stage == "Draft"
+
+
+def test_name_is_taken(cloud: Cloud, world: World) -> None:
+    name = draft(cloud, world)
+    assert code_of(lambda: run_async(create_query(cloud.fabrikam, world.query(name=name)))) == "QueryExists"
+
+
+def _update_code(cloud: Cloud, name: str, handler: Any, message: Any) -> str:
+    with pytest.raises(CleanRoomError) as caught:
+        update(cloud.fabrikam, name, handler, message)
+    return caught.value.code
+
+
+def history_length(cloud: Cloud, name: str) -> int:
+    async def look() -> int:
+        return (await (await _handle(cloud.fabrikam, name)).describe()).history_length
+
+    return run_async(look())

@@ -1,0 +1,72 @@
+"""What only the rows can tell: the pods refuse, the run fails with their code, and nothing is left of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from cleanroom.documents.query import PreCondition
+from cleanroom.messages.run import RunResult
+from starters.dataset import upload_rows
+from tests.local_cloud import Cloud, World, planes_spec
+
+pytestmark = [pytest.mark.scenario, pytest.mark.spark, pytest.mark.timeout(900)]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A run that failed in the pods, on a query that was approved for one run."""
+
+    query: str
+    digest: str
+    run_id: str
+    result: RunResult
+
+
+@pytest.fixture(scope="module")
+def failed(cloud: Cloud, world: World) -> dict[str, Failed]:
+    """Two runs side by side, because each of them starts Spark."""
+    uploaded = planes_spec()
+    upload_rows(cloud.litware, uploaded, [world.files["planes"]])
+    columns = {"tailnum": "string", "manufacturer": "string", "places": "long"}
+    cloud.publish(cloud.litware, planes_spec(name=uploaded.name, schema=columns, store=uploaded.store.model_dump(by_alias=True)))
+    queries = {
+        "schema": world.query("schema", inputs={"flights": world.flights.name, "planes": uploaded.name}),
+        "rows": world.query("rows", pre_conditions=(PreCondition(view_name="flights", min_row_count=3001),)),
+    }
+    runs = {}
+    for word, query in queries.items():
+        state = cloud.approved(query, max_runs=1)
+        runs[word] = (state.query, state.digest, cloud.start(state.query, state.digest))
+    return {word: Failed(*run, result=cloud.ended(run[2])) for word, run in runs.items()}
+
+
+def test_rows_do_not_have_the_published_schema(failed: dict[str, Failed]) -> None:
+    assert _code(failed["schema"].result) == "SchemaMismatch"
+
+
+def test_too_few_rows(failed: dict[str, Failed]) -> None:
+    result = failed["rows"].result
+    assert _code(result) == "PreConditionNotMet"
+    assert result.failure is not None
+    assert "3000" not in result.failure.message, "how many rows there are is the owner's secret"
+
+
+def test_nothing_is_left(cloud: Cloud, failed: dict[str, Failed]) -> None:
+    assert cloud.grants_left() == {}
+    for run in failed.values():
+        assert cloud.secrets_of(run.run_id) != []
+        assert cloud.secrets_left(run.run_id) == []
+        assert run.result.receipt is None
+
+
+def test_approval_for_one_run_is_used_up(cloud: Cloud, failed: dict[str, Failed]) -> None:
+    run = failed["rows"]
+    assert cloud.refused(run.query, run.digest)[0] == "ApprovalRunsExhausted"
+
+
+def _code(result: RunResult) -> str:
+    assert result.state == "FAILED"
+    assert result.failure is not None
+    return result.failure.code
