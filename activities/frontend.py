@@ -109,7 +109,8 @@ class Frontend:
         """Is this a decision of an approver on exactly this version? What is not is refused with its reason.
 
         Raises:
-            Refused: ``NotProposalApprover``, ``DecisionVersionMismatch``, ``DecisionDigestMismatch``, ``DecisionQueryMismatch`` and
+            Refused: ``NotProposalApprover``, ``DecisionVersionMismatch``, ``DecisionDigestMismatch``, ``DecisionQueryMismatch``,
+                ``DecisionProposalMismatch`` and
                 those of :func:`cleanroom.statements.verify`.
         """
         self._ours(request.collaboration)
@@ -128,6 +129,12 @@ class Frontend:
             )
         if decision.version != request.version:
             raise Refused("DecisionVersionMismatch", f"decision: it is on version {decision.version}, the query is at {request.version}.")
+        if decision.proposal_id != request.proposal_id:
+            raise Refused(
+                "DecisionProposalMismatch",
+                "decision: it is on an earlier proposal of this query; every proposal is decided anew.",
+                hint="Decide on the query as it is proposed now.",
+            )
         return VerifiedDecision(
             approver_id=decision.signer,
             decision=decision.decision,

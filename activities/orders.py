@@ -53,15 +53,16 @@ class Orders:
     def decision(self, order: VoteOrder, decision: str) -> Decision:
         """This person decided so on exactly this version and text."""
         verified = verify(Decision, order.token, self._keys(), collaboration=self._collaboration(order.collaboration), now=self._now())
-        same = (verified.query, verified.version, verified.digest, verified.decision) == (
+        same = (verified.query, verified.version, verified.proposal_id, verified.digest, verified.decision) == (
             order.query,
             order.version,
+            order.proposal_id,
             order.digest,
             decision,
         )
         if not same:
             raise Refused(
-                "DecisionMismatch", "vote: the signed decision is on another query, version, text or verdict than the one asked for."
+                "DecisionMismatch", "vote: the signed decision is on another query, version, proposal, text or verdict than asked for."
             )
         return verified
 

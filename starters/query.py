@@ -318,6 +318,7 @@ def sign_decision(
         expires=now() + dt.timedelta(days=expires_days),
         query=state.query,
         version=held,
+        proposal_id=document.proposal_id,
         digest=digest,
         decision=decision,
         reason=reason,

@@ -154,6 +154,7 @@ class AuditWorld:
             "expires": self.now + dt.timedelta(days=30),
             "query": QUERY,
             "version": str(query.version),
+            "proposal_id": query.proposal_id,
             "digest": document_digest(str(query.data)),
             "decision": "approve",
             "max_runs": self._max_runs,
@@ -259,6 +260,7 @@ class AuditWorld:
         statement = step("PREPARED") | {
             "jobDigest": self.job.digest(),
             "hostData": {"driver": driver, "executor": executor},
+            "approvedBy": sorted(self.users[name] for name in ("contosso", "litware")),
             "documents": {name: document_digest(str(self.documents[name].data)) for name in (QUERY, *DATASETS)},
         }
         evidence = self.hardware.evidence(bytes.fromhex(CLEAN_ROOM_HOST), report_data_for(canonical_json(statement)))

@@ -306,8 +306,10 @@ class RunAuthority:
         except CleanRoomError as error:
             code = "ApprovalExpired" if error.code == "StatementExpired" else error.code
             raise Refused(code, f"query {document.id!r}: owner {owner}'s approval: {error.message}") from error
-        if (decision.query, decision.digest) != (document.id, document.digest):
-            raise Refused("SignedDecisionInvalid", f"{document_id}: it decides on another text than query {document.id!r} has now.")
+        if (decision.query, decision.digest, decision.proposal_id) != (document.id, document.digest, document.proposal_id):
+            raise Refused(
+                "SignedDecisionInvalid", f"{document_id}: it decides on another text or proposal than that of query {document.id!r} now."
+            )
         return decision
 
     async def consent(self, document_ids: list[str]) -> None:

@@ -40,6 +40,9 @@ class Decision(Statement):
     query: Name
     version: str
     """Version of the query document as proposed."""
+    proposal_id: str = Field(min_length=1, max_length=64)
+    """The proposal that is voted on. A draft keeps its version when a proposal is withdrawn or rejected, so that without this a decision
+    on one proposal could be replayed on the next one of the same text."""
     digest: HexDigest
     """:func:`cleanroom.identifiers.document_digest` of the proposed document."""
     decision: Literal["approve", "reject"]

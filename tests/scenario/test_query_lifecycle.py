@@ -88,6 +88,7 @@ def decision_of(session: Session, state: QueryState, **claims: Any) -> Decision:
         "expires": now() + dt.timedelta(days=1),
         "query": state.query,
         "version": state.version,
+        "proposal_id": state.proposal_id,
         "digest": state.digest,
         "decision": "approve",
     }
@@ -243,6 +244,7 @@ def test_typed_by_hand(cloud: Cloud, open_query: QueryState, message: Any) -> No
         ({"query": "another"}, "DecisionQueryMismatch"),
         ({"digest": "0" * 64}, "DecisionDigestMismatch"),
         ({"version": "0.0"}, "DecisionVersionMismatch"),
+        ({"proposal_id": "0" * 32}, "DecisionProposalMismatch"),
         ({"decision": "reject"}, "DecisionMismatch"),
     ],
 )
@@ -286,14 +288,13 @@ def test_decision_on_the_text_before_an_edit_is_replayed(cloud: Cloud, world: Wo
 
 
 def test_decision_on_a_withdrawn_proposal_of_the_same_text(cloud: Cloud, world: World) -> None:
-    """The same text proposed again is decided again: the version is another."""
+    """The same text proposed again is decided again, although governance keeps the draft's version."""
     state = proposed(cloud, world)
     old = sign_decision(cloud.litware, state_of(cloud, state.query), "approve").model_dump()
     run_async(_command(cloud.fabrikam, state.query, "withdraw-query", PublishQuery.retract, None))
     run_async(propose_query(cloud.fabrikam, state.query))
-    if state_of(cloud, state.query).version == state.version:
-        pytest.skip("governance kept the draft's version: text and version are what was decided on")
-    assert refused_with(cloud, state.query, PublishQuery.approve, old) == "DecisionVersionMismatch"
+    assert state_of(cloud, state.query).version == state.version
+    assert refused_with(cloud, state.query, PublishQuery.approve, old) == "DecisionProposalMismatch"
 
 
 def test_votes_are_counted_once(cloud: Cloud, world: World) -> None:
