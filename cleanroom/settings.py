@@ -2,8 +2,8 @@
 
 Precedence: environment ``CLEANROOM_<SECTION>__<FIELD>`` > profile table > ``[default]`` table of the config file > defaults here.
 The file is ``$CLEANROOM_CONFIG``, else ``./cleanroom.toml``, else ``./.cleanroom/cleanroom.toml``, else
-``./.cleanroom/demo/cleanroom.toml``, else ``~/.config/cleanroom/cleanroom.toml``. Temporal's own connection settings come from ``temporalio.envconfig``
-(``TEMPORAL_*`` and its TOML file); ours only name that file and the payload keyring.
+``./.cleanroom/demo/cleanroom.toml``, else ``~/.config/cleanroom/cleanroom.toml``. Temporal's own connection settings come from
+``temporalio.envconfig`` (``TEMPORAL_*`` and its TOML file); ours only name that file and the payload keyring.
 
 Example::
 
@@ -223,6 +223,12 @@ def load_settings(profile: str | None = None, *, path: Path | None = None) -> Se
     name = profile or os.environ.get(PROFILE_VARIABLE) or "default"
     file = config_path(path)
     values: dict[str, Any] = {}
+    if file is None and name != "default":
+        raise NotFound(
+            "ConfigNotFound",
+            f"profile: {name!r} needs a config file, and there is none.",
+            hint="Run `cleanroom up`, or name a file with --config or CLEANROOM_CONFIG.",
+        )
     if file is not None:
         tables = load_tables(file)
         profiles = tables.get("profile", {})

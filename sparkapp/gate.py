@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from cleanroom.errors import Refused
 from cleanroom.spark.job import JobConfig, JobDataset
-from cleanroom.sql import Catalog, Column, View
+from cleanroom.sql import Catalog, Column, View, analyse
 from cleanroom.sql.gate import Checker
 from cleanroom.sql.lexical import Refusal
 
 
 def require_rendering(job: JobConfig) -> None:
-    """Read every segment as the gate reads its own renderings; each must come out unchanged and name nothing but the run's views.
+    """The SQL of the job is what the gate makes, here and now, of the text that the owners approved, under the owners' own floors.
 
-    The owners' floors were rewritten into this text where the job was made, in the attested clean room; here is checked that the text is
-    still one of the gate's, so that nothing outside of its language reaches Spark.
+    Besides, every segment is read as the gate reads its own renderings; each must come out unchanged and name nothing but the run's
+    views, so that nothing outside of the gate's language reaches Spark.
 
     Raises:
-        Refused: ``QueryNotRendered``.
+        Refused: ``QueryNotRendered``; ``QuerySourceMissing`` where floors apply and the job does not hold the approved text.
     """
+    _require_rewrite(job)
     checker = Checker(Catalog(views=tuple(_view(dataset) for dataset in job.datasets)), trusted=True)
     # Stable: segments of one sequence keep their order, as they run.
     segments = sorted(job.segments, key=lambda segment: segment.execution_sequence)
@@ -30,6 +31,32 @@ def require_rendering(job: JobConfig) -> None:
             raise _refused(number, checker.notes[0].code)
         if sql != segment.sql:
             raise _refused(number, "it reads back as another text")
+
+
+def _require_rewrite(job: JobConfig) -> None:
+    """Pass the approved text through the gate again, floors included, and compare with what is to run."""
+    if not job.source:
+        if any(dataset.floors.min_group_size or dataset.floors.allowed_output_columns is not None for dataset in job.datasets):
+            raise Refused("QuerySourceMissing", "job: it holds no approved text, so the owners' floors cannot be enforced again.")
+        return
+    views = tuple(
+        View(
+            name=dataset.view_name,
+            owner=dataset.owner_id,
+            columns=tuple(Column(name=name, type=kind) for name, kind in dataset.schema_fields.items()),
+            allowed_columns=dataset.allowed_fields,
+            floors=(dataset.floors,),
+        )
+        for dataset in job.datasets
+    )
+    verdict = analyse(job.source, Catalog(views=views))
+    if not verdict.allowed:
+        raise _refused(1, verdict.reasons[0].code)
+    ours = [(item.execution_sequence, item.sql, item.pre_conditions, item.post_filters) for item in verdict.rewritten]
+    theirs = [(item.execution_sequence, item.sql, item.pre_conditions, item.post_filters) for item in job.segments]
+    if ours != theirs:
+        number = next((i for i, pair in enumerate(zip(ours, theirs, strict=False), 1) if pair[0] != pair[1]), len(ours))
+        raise _refused(number, "it is not what the gate makes of the approved text under the owners' floors")
 
 
 def _view(dataset: JobDataset) -> View:

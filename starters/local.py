@@ -13,8 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cleanroom.errors import CleanRoomError, Internal, Unavailable
-from starters.output import Format, Output, print_json, print_rows, reported, say
+from cleanroom.errors import CleanRoomError, Internal, NotFound, Unavailable
+from starters.output import Format, Output, print_json, print_rows, reported, safe, say, talk
 
 DEFAULT_STATE = Path(".cleanroom")
 State = Annotated[Path, typer.Option(help="Folder of the local cloud's state, keys and logs.")]
@@ -52,13 +52,18 @@ def _show(services: list[dict[str, Any]], output: Format) -> None:
 
 def start_local_cloud(state: Path) -> list[dict[str, Any]]:
     """Start the local cloud detached and wait until every service answers; its progress goes to standard error."""
-    _localcloud("up", "--state", str(state), "--detach", quiet=False)
+    _localcloud("up", "--state", str(state), "--detach", "--output", "json", quiet=False)
     return list_local_cloud(state)
 
 
 def stop_local_cloud(state: Path) -> None:
     """Stop every service of the local cloud and wait until it is gone."""
-    _localcloud("down", "--state", str(state), quiet=False)
+    try:
+        _localcloud("down", "--state", str(state), "--output", "json", quiet=False)
+    except NotFound as error:
+        if error.code != "NothingStarted":
+            raise
+        say("nothing was running")
 
 
 def list_local_cloud(state: Path) -> list[dict[str, Any]]:
@@ -72,15 +77,35 @@ def list_local_cloud(state: Path) -> list[dict[str, Any]]:
 
 
 def _localcloud(*arguments: str, quiet: bool) -> str:
+    """Run the local cloud's own command; its talk is passed on as it comes, its error becomes ours."""
     command = [sys.executable, "-m", "localcloud", *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE if quiet else None, text=True, check=False)  # noqa: S603
-    if done.returncode != 0:
-        error: CleanRoomError = Unavailable(
+    last = ""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for line in process.stderr:
+            last = line.strip() or last
+            if not quiet and not last.startswith("{"):
+                talk.print(safe(last), highlight=False)
+        answer = process.stdout.read()
+    if process.returncode == 0:
+        return answer
+    try:
+        raise CleanRoomError.from_dict(json.loads(last))
+    except json.JSONDecodeError:
+        raise Unavailable(
             "LocalCloudFailed",
-            f"`python -m localcloud {arguments[0]}` ended with {done.returncode}.",
-            cause=(done.stderr or "").strip()[-1000:] or None,
+            f"`python -m localcloud {arguments[0]}` ended with {process.returncode}.",
+            cause=last[-1000:] or None,
             hint="Look at the logs below the state folder, then try again.",
             party="operator",
-        )
-        raise error
-    return done.stdout
+        ) from None
+
+
+app = typer.Typer(help="The whole collaboration on one machine. NOT CONFIDENTIAL.", no_args_is_help=True)
+app.command("up")(up)
+app.command("down")(down)
+app.command("ps")(ps)
+
+if __name__ == "__main__":
+    app()
