@@ -15,7 +15,18 @@ from cleanroom.attestation import (
     verify_evidence,
 )
 from cleanroom.audit.chain import Record
-from cleanroom.audit.material import DocumentBody, EventBody, Item, JobBody, Material, PoliciesBody, PolicyBody, ReceiptBody, RequestBody
+from cleanroom.audit.material import (
+    DocumentBody,
+    EventBody,
+    Item,
+    JobBody,
+    Material,
+    PoliciesBody,
+    PolicyBody,
+    ReceiptBody,
+    RequestBody,
+    as_accepted,
+)
 from cleanroom.audit.verdict import Checks
 from cleanroom.documents.dataset import describe_validation
 from cleanroom.errors import CleanRoomError
@@ -167,6 +178,13 @@ def _contradiction(statement: dict[str, object], material: Material) -> str:
     documents = statement.get("documents")
     if not isinstance(documents, dict):
         return "it names no documents"
+    query = material.document(material.export.query)
+    try:
+        voted = sorted(as_accepted(query.body).accepted_by) if query is not None else []
+    except CleanRoomError as error:
+        return error.message
+    if statement.get("approvedBy") != voted:
+        return "it names other approvers than the query's votes"
     held: dict[str, Record] = {}
     for item in material.all(DocumentBody):
         held[item.record.subject] = item.record
