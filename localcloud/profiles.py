@@ -50,7 +50,7 @@ def profiles(cloud: LocalCloud) -> dict[str, Any]:
         "temporal": {
             "config_file": "temporal.toml",
             "keyring_file": path(cloud.keyring_file),
-            "ui_url": cloud.temporal_ui_url,
+            "ui_url": cloud.codec_url,
             "codec_token_file": path(cloud.codec_token_file),
         },
         "governance": {"url": cloud.url("cgs"), "mode": "app"},

@@ -48,8 +48,16 @@ from localcloud.supervisor import Step, python, write_json
 from localcloud.tls import LocalAuthority, ServerCertificate
 
 STAND_INS = ("entra", "snp", "maa", "keyvault", "cgs", "kubernetes", "blobaccess")
-_PREFERRED_PORTS = {"temporal": 7233, "temporal-ui": 8233, "codec": 8234}
-_OTHER_PORTS = ("temporal-http", "temporal-metrics", "azurite", *(f"seaweedfs-{i}" for i in range(seaweedfs.PORTS)), *STAND_INS)
+# People look for the Web UI at 8233: there they find its gateway, which shows it readable. The Web UI's own server is behind it.
+_PREFERRED_PORTS = {"temporal": 7233, "codec": 8233}
+_OTHER_PORTS = (
+    "temporal-ui",
+    "temporal-http",
+    "temporal-metrics",
+    "azurite",
+    *(f"seaweedfs-{i}" for i in range(seaweedfs.PORTS)),
+    *STAND_INS,
+)
 GUESTS = ("clean-room", "spark-service")
 S3_BUCKET = "litware"
 S3_REGION = "us-east-1"
@@ -82,10 +90,12 @@ class LocalCloud:
 
     @property
     def temporal_ui_url(self) -> str:
+        """The Web UI's own server, behind the gateway."""
         return f"http://localhost:{self.ports['temporal-ui']}"
 
     @property
     def codec_url(self) -> str:
+        """The gateway: Web UI and codec on one origin."""
         return f"http://localhost:{self.ports['codec']}"
 
     @property
@@ -268,13 +278,13 @@ class LocalCloud:
             metrics_port=self.ports["temporal-metrics"],
             log=self._log("temporal"),
             search_attributes={key.name: _temporal_type(key) for key in SEARCH_ATTRIBUTES},
-            codec_endpoint=self.codec_url,
+            codec_endpoint=f"{self.codec_url}/codec",
         )
 
     def _codec_server(self) -> Service:
         argv = python(
             "starters.codec_server", "--keyring", str(self.keyring_file), "--tokens", str(self.codec_token_file),
-            "--port", str(self.ports["codec"]), "--ui-origin", self.temporal_ui_url,
+            "--port", str(self.ports["codec"]), "--ui-upstream", self.temporal_ui_url,
         )  # fmt: skip
         return Service(
             name="codec",

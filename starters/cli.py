@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import typer
@@ -15,6 +16,7 @@ from starters import attest, audit, collaboration, consent, dataset, keys, local
 from starters.codec_server import codec_keys, codec_server
 from starters.demo import demo
 from starters.output import Format, print_error
+from starters.ui import ui
 
 app = typer.Typer(
     name="cleanroom",
@@ -37,6 +39,7 @@ app.command("up")(local.up)
 app.command("down")(local.down)
 app.command("ps")(local.ps)
 app.command("demo")(demo)
+app.command("ui")(ui)
 app.command("worker")(worker.worker)
 app.command("codec-server")(codec_server)
 app.command("codec-keys")(codec_keys)
@@ -44,6 +47,8 @@ app.command("codec-keys")(codec_keys)
 
 def main() -> None:
     """Entry point of the console script."""
+    # What goes wrong is told once, by us; libraries that narrate every attempt are asked to be quiet.
+    logging.getLogger("azure").setLevel(logging.CRITICAL)
     try:
         app()
     except CleanRoomError as error:

@@ -35,8 +35,17 @@ def codec_server(
     oidc_audience: Annotated[str | None, typer.Option(help="Audience that those tokens must have.")] = None,
     oidc_jwks: Annotated[str | None, typer.Option(help="URL of the issuer's keys.")] = None,
     oidc_claim: Annotated[list[str] | None, typer.Option(help="NAME=VALUE that those tokens must hold; repeat for several.")] = None,
+    ui_upstream: Annotated[
+        str | None, typer.Option(help="Address of the Temporal Web UI's server: be its gateway, with a login before every page.")
+    ] = None,
+    remote_upstream: Annotated[bool, typer.Option("--remote-upstream", help="Allow a Web UI that is not on this machine.")] = False,
+    public_origin: Annotated[
+        str | None, typer.Option(help="How browsers reach the gateway, where that is not http(s)://localhost:<port>.")
+    ] = None,
 ) -> None:
-    """Serve the payload codec to the Temporal Web UI and the temporal command.
+    """Serve the payload codec to the Temporal Web UI and the temporal command; with --ui-upstream also the Web UI, readable.
+
+    Start the Web UI's server with the codec endpoint <address of this server>/codec, and open it with `cleanroom ui`.
 
     Example: cleanroom codec-server --keyring keyring.json --tokens codec-token --tls-cert codec.pem --tls-key codec-key.pem
     """
@@ -53,19 +62,23 @@ def codec_server(
         keyring_file=keyring,
         host=host,
         port=port,
-        ui_origins=tuple(ui_origin) if ui_origin else defaults["ui_origins"].default,
+        ui_origins=tuple(ui_origin) if ui_origin else () if ui_upstream else defaults["ui_origins"].default,
         namespaces=tuple(namespace) if namespace else defaults["namespaces"].default,
         tokens_file=tokens,
         oidc=oidc,
         allow_encode=not decode_only,
         tls_cert=tls_cert,
         tls_key=tls_key,
+        ui_upstream=ui_upstream,
+        remote_upstream=remote_upstream,
+        public_origin=public_origin,
     )
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    address = f"{'https' if tls_cert else 'http'}://{'localhost' if host in ('127.0.0.1', '::1') else host}:{port}"
-    typer.echo(
-        f"codec server at {address}; sign a browser in at {address}/login" + (f" with the token in {tokens}" if tokens else ""), err=True
-    )
+    if ui_upstream:
+        typer.echo(f"Temporal Web UI, readable, at {settings.origin}; open it with `cleanroom ui`", err=True)
+    else:
+        token = f" with the token in {tokens}" if tokens else ""
+        typer.echo(f"codec server at {settings.origin}; sign a browser in at {settings.origin}/login{token}", err=True)
     serve(settings)
 
 

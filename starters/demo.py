@@ -12,7 +12,6 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.panel import Panel
-from rich.table import Table
 
 from cleanroom.documents.query import PreCondition
 from cleanroom.documents.specs import DatasetSpec, load_dataset_spec, load_query_spec
@@ -83,7 +82,10 @@ def demo(
                 talk.print("[dim]stopping the local cloud[/dim]")
                 stop_local_cloud(state)
         if keep:
-            console.print(f"Everything is still running. Stop it with [bold]cleanroom down --state {safe(state)}[/bold]")
+            config = "" if state == DEMO_STATE else f" --config {safe(state / 'cleanroom.toml')}"
+            console.print("Everything is still running.")
+            console.print(f"  look around:  [bold]cleanroom ui {QUERY}{config}[/bold]", soft_wrap=True)
+            console.print(f"  stop it:      [bold]cleanroom down --state {safe(state)}[/bold]", soft_wrap=True)
         if output is Format.JSON:
             print_json(summary)
 
@@ -185,10 +187,7 @@ def _play(state: Path, rows: int | None, clock: _Clock, console: Console) -> dic
         "query": query_workflow_id(people["litware"].collaboration, QUERY),
         "run": run_workflow_id(people["litware"].collaboration, run_id),
     }
-    links = Table(title="in the Temporal Web UI (with --keep)", title_justify="left", show_header=False)
-    for name, workflow_id in workflow_ids.items():
-        links.add_row(name, people["litware"].ui_link(workflow_id))
-    console.print(links)
+    _print_links(people["litware"], workflow_ids, console)
     return {
         "run_id": run_id,
         "state": result.state,
@@ -200,6 +199,16 @@ def _play(state: Path, rows: int | None, clock: _Clock, console: Console) -> dic
         "parts": clock.parts,
         "chart": str(chart),
     }
+
+
+def _print_links(person: Session, workflow_ids: dict[str, str], console: Console) -> None:
+    """One plain line a link: a table would cut them at the terminal's width, and a cut link is none."""
+    console.print("[bold]in the Temporal Web UI[/bold] (with --keep; [bold]cleanroom ui[/bold] logs your browser in)")
+    width = max(len(name) for name in workflow_ids)
+    for name, workflow_id in workflow_ids.items():
+        console.print(
+            f"  {safe(name):<{width}}  {safe(person.ui_link(workflow_id))}", soft_wrap=True, highlight=False, no_wrap=True, crop=False
+        )
 
 
 if __name__ == "__main__":

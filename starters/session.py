@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
 
 from temporalio.client import Client, WorkflowHandle
 from temporalio.exceptions import TemporalError
@@ -80,7 +81,13 @@ class Session:
         return self._credential
 
     def governance(self) -> GovernanceUserClient:
-        """Governance as this person; use as an asynchronous context manager."""
+        """Governance as this person; use as an asynchronous context manager.
+
+        Raises:
+            InvalidInput: ``ProfileIsNoPerson`` when nobody was named although the config file knows people.
+        """
+        if self.settings.profile == "default" and self.settings.parties and self.settings.credential.kind == "default":
+            self.party  # noqa: B018 - raises, naming the people
         return governance_client(self.settings, self.credential())
 
     def documents(self, client: GovernanceUserClient) -> UserDocuments:
@@ -106,12 +113,17 @@ class Session:
         """
         return await connect(self.settings.temporal, identity=f"cleanroom-cli/{self.settings.profile}")
 
-    def ui_link(self, workflow_id: str, run_id: str | None = None, namespace: str = "default") -> str:
-        """Address of a workflow in the Temporal Web UI."""
-        from urllib.parse import quote
+    def ui_link(self, workflow_id: str) -> str:
+        """Address of a workflow in the Temporal Web UI, for a browser that is logged in (`cleanroom ui`)."""
+        return f"{self._ui_workflows()}/{quote(workflow_id, safe='')}"
 
-        path = f"/namespaces/{namespace}/workflows/{quote(workflow_id, safe='')}"
-        return self.settings.temporal.ui_url.rstrip("/") + path + (f"/{run_id}/history" if run_id else "")
+    def ui_list(self) -> str:
+        """Address of the list of this collaboration's workflows in the Temporal Web UI, see :meth:`ui_link`."""
+        query = urlencode({"query": f'CrCollab="{self.collaboration}"'}, quote_via=quote)
+        return f"{self._ui_workflows()}?{query}"
+
+    def _ui_workflows(self) -> str:
+        return f"{self.settings.temporal.ui_url.rstrip('/')}/namespaces/default/workflows"
 
 
 def now() -> dt.datetime:

@@ -1,4 +1,5 @@
-"""Who may use the codec server: static bearer tokens, OIDC access tokens, and the browser session that stands for one of them.
+"""Who may use the codec server: static bearer tokens, OIDC access tokens, and what stands for one of them: the browser session, and the
+login code that starts it.
 
 The Temporal Web UI sends what it has: its own access token as ``Authorization: Bearer`` (codec setting "pass access token", HTTPS
 endpoints only) when its server has sign-in, or cookies ("include cross-origin credentials") when it has none. The ``temporal`` command
@@ -13,6 +14,7 @@ import hashlib
 import hmac
 import json
 import os
+import secrets
 import ssl
 import time
 from collections.abc import Mapping
@@ -28,6 +30,10 @@ from cleanroom.secret import read_secret_file
 COOKIE = "cr-codec"
 _ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 _MINIMUM_TOKEN = 24
+CODE_LIFETIME = 120
+"""Seconds that a login code can be used."""
+_CODE_PREFIX = "once-"
+_MAX_CODES = 100
 
 
 class OidcSettings(BaseModel):
@@ -61,6 +67,7 @@ class Authenticator:
         self._oidc = oidc
         self._lifetime = session_lifetime
         self._session_key = os.urandom(32)
+        self._codes: dict[bytes, tuple[str, float]] = {}
         self._jwks = None
         if oidc is not None:
             context = ssl.create_default_context(cafile=str(oidc.ca_file) if oidc.ca_file else None)
@@ -122,6 +129,33 @@ class Authenticator:
             if wanted not in held:
                 raise _refused(f"the access token lacks {claim}={wanted}")
         return str(claims.get("preferred_username") or claims.get("sub") or claims.get("oid") or "unnamed")
+
+    def new_code(self, name: str) -> tuple[str, int]:
+        """A code that starts one browser session for a caller, and its lifetime in seconds; in memory alone."""
+        now = time.monotonic()
+        self._codes = {digest: entry for digest, entry in self._codes.items() if entry[1] > now}
+        while len(self._codes) >= _MAX_CODES:
+            # The oldest goes: who asks for more than anybody can use loses their own.
+            del self._codes[next(iter(self._codes))]
+        code = _CODE_PREFIX + secrets.token_urlsafe(32)
+        self._codes[hashlib.sha256(code.encode()).digest()] = (name, now + CODE_LIFETIME)
+        return code, CODE_LIFETIME
+
+    def is_code(self, text: str) -> bool:
+        """Whether ``text`` is meant as a login code; says nothing about whether it is one."""
+        return text.startswith(_CODE_PREFIX)
+
+    def redeem(self, code: str) -> str:
+        """The caller of a login code, which is used up by that.
+
+        Raises:
+            Refused: ``CodecUnauthenticated``.
+        """
+        # Found by its digest: what the time of the look-up tells is about that, not about the code.
+        name, expires = self._codes.pop(hashlib.sha256(code.encode()).digest(), ("", 0.0))
+        if time.monotonic() >= expires:
+            raise _refused("the login code was used before, has expired, or is of another server")
+        return name
 
     def new_session(self, name: str) -> tuple[str, int]:
         """A cookie value for a caller, and its lifetime in seconds. Sessions end with the process."""

@@ -8,7 +8,9 @@ say so accept
   (:mod:`cleanroom.temporal.codec`), and ``/decode`` opens whatever is authentic and of that namespace: the binding is inside.
 * ``/workflow/{workflow id}/encode`` and ``…/decode``: the same bound to a workflow, for ``temporal … --codec-endpoint
 https://host/workflow/<id>``.
-* ``/login``: exchanges a token for a browser session (cookie), for a Web UI without sign-in of its own.
+* the same below ``/codec``, where a browser finds them on the Web UI's own origin when this server is its gateway
+  (:mod:`cleanroom.temporal.ui_gateway`, ``ui_upstream``): with a session cookie, no setting in the browser is needed.
+* ``/login``: exchanges a token for a browser session (cookie), for a Web UI on another origin without sign-in of its own.
 
 Every call is authenticated and, from a browser, must come from the Web UI's origin. A payload that is refused is answered as a note in
 its place that says why, so that one forged payload does not hide the rest of a history. Plaintext is shown inside a note that it is not
@@ -40,6 +42,7 @@ from cleanroom.errors import CleanRoomError, InvalidInput, NotFound, Refused
 from cleanroom.temporal.codec import PayloadCodec
 from cleanroom.temporal.codec_auth import COOKIE, Authenticator, OidcSettings
 from cleanroom.temporal.keyring import Keyring
+from cleanroom.temporal.ui_gateway import PREFIX, UiGateway, check_upstream, is_loopback
 
 logger = logging.getLogger("cleanroom.codec_server")
 
@@ -63,7 +66,19 @@ class CodecServerSettings(BaseModel):
     allow_encode: bool = True
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    ui_upstream: str | None = None
+    """Address of the Web UI's own server (``http://localhost:8080``); this server is then its gateway."""
+    remote_upstream: bool = False
+    """Allow an upstream that is not on this machine."""
+    public_origin: str | None = None
+    """How browsers reach the gateway, where that is not ``http(s)://localhost:<port>``."""
     session_lifetime: float = Field(default=8 * 3600, gt=0)
+
+    @property
+    def origin(self) -> str:
+        """Origin of the gateway as browsers spell it."""
+        host = "localhost" if is_loopback(self.host) else self.host
+        return (self.public_origin or f"{'https' if self.tls_cert else 'http'}://{host}:{self.port}").rstrip("/")
 
 
 def create_app(settings: CodecServerSettings, *, keyring: Keyring | None = None) -> Starlette:
@@ -72,7 +87,7 @@ def create_app(settings: CodecServerSettings, *, keyring: Keyring | None = None)
     Raises:
         InvalidInput: No authentication is configured, an origin is not one, or the keyring or tokens file is malformed.
     """
-    for origin in settings.ui_origins:
+    for origin in (*settings.ui_origins, settings.origin):
         if origin == "*" or origin.count("/") != 2 or not origin.startswith(("http://", "https://")):
             raise InvalidInput("CodecOriginInvalid", f"ui_origins: {origin!r} is not an origin such as http://localhost:8233.")
     server = _CodecServer(settings, keyring or Keyring.load(settings.keyring_file))
@@ -85,19 +100,29 @@ def create_app(settings: CodecServerSettings, *, keyring: Keyring | None = None)
         allow_credentials=True,
         max_age=600,
     )
-    return Starlette(
-        routes=[
-            Route("/healthz", server.health, methods=["GET"]),
-            Route("/login", server.login_page, methods=["GET"]),
-            Route("/login", server.login, methods=["POST"]),
-            Route("/workflow/{workflow:path}/encode", server.encode, methods=["POST"]),
-            Route("/workflow/{workflow:path}/decode", server.decode, methods=["POST"]),
-            Route("/encode", server.encode, methods=["POST"]),
-            Route("/decode", server.decode, methods=["POST"]),
-        ],
-        middleware=[cors],
-        exception_handlers={CleanRoomError: _on_error},
-    )
+    routes = [
+        Route(prefix + path, endpoint, methods=["POST"])
+        for prefix in ("", PREFIX)
+        for path, endpoint in (
+            ("/workflow/{workflow:path}/encode", server.encode),
+            ("/workflow/{workflow:path}/decode", server.decode),
+            ("/encode", server.encode),
+            ("/decode", server.decode),
+        )
+    ]
+    routes.append(Route("/healthz", server.health, methods=["GET"]))
+    if (gateway := server.gateway) is None:
+        routes += [Route("/login", server.login_page, methods=["GET"]), Route("/login", server.login, methods=["POST"])]
+        return Starlette(routes=routes, middleware=[cors], exception_handlers={CleanRoomError: _on_error})
+    every = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+    routes += [
+        Route(f"{PREFIX}/login", gateway.login_page, methods=["GET"]),
+        Route(f"{PREFIX}/login", gateway.login, methods=["POST"]),
+        Route(f"{PREFIX}/login-codes", gateway.code, methods=["POST"]),
+        Route(f"{PREFIX}/logout", gateway.logout, methods=["POST"]),
+        Route("/{path:path}", gateway.forward, methods=every),
+    ]
+    return Starlette(routes=routes, middleware=[cors], exception_handlers={CleanRoomError: _on_error}, lifespan=gateway.lifespan)
 
 
 async def _on_error(request: Request, error: Exception) -> Response:
@@ -113,6 +138,12 @@ class _CodecServer:
         self.settings = settings
         self.codec = PayloadCodec(keyring)
         self.auth = Authenticator(settings.tokens_file, settings.oidc, session_lifetime=settings.session_lifetime)
+        self.gateway = None
+        self.origins = settings.ui_origins
+        if settings.ui_upstream is not None:
+            upstream = check_upstream(settings.ui_upstream, remote=settings.remote_upstream)
+            self.gateway = UiGateway(self.auth, origin=settings.origin, upstream=upstream)
+            self.origins = (*settings.ui_origins, settings.origin)
 
     async def health(self, request: Request) -> Response:
         return JSONResponse({"status": "ok", "service": "codec-server"})
@@ -145,11 +176,11 @@ class _CodecServer:
 
     async def _caller(self, request: Request) -> str:
         origin = request.headers.get("origin")
-        if origin is not None and origin not in self.settings.ui_origins:
+        if origin is not None and origin not in self.origins:
             # CORS only hides the answer from the page; this does not make one.
             raise Refused("CodecOriginRefused", "The request comes from a page that is not the Web UI.")
         header = request.headers.get("authorization")
-        cookie = request.cookies.get(COOKIE)
+        cookie = request.cookies.get(self.gateway.cookie if self.gateway else COOKIE)
         if cookie is not None and origin is not None:
             # A cookie counts only from the Web UI's own page: browsers add it by themselves.
             try:
