@@ -173,7 +173,15 @@ class Prepare:
         return policies
 
     async def _propagate(self, input: RunQueryInput, job: JobConfig, proof: ServiceProof) -> None:
-        await asyncio.gather(*(self._secret(input, proof, dataset, kind) for dataset, kind in _wanted(job)))
+        """All secrets side by side. When one fails, or the run is cancelled, the others have ended before this does: a grant that is
+        given after the run's revocation would stay."""
+        branches = [asyncio.create_task(self._secret(input, proof, dataset, kind)) for dataset, kind in _wanted(job)]
+        try:
+            await asyncio.gather(*branches)
+        finally:
+            for branch in branches:
+                branch.cancel()
+            await asyncio.gather(*branches, return_exceptions=True)
 
     async def _secret(self, input: RunQueryInput, proof: ServiceProof, dataset: JobDataset, kind: str) -> None:
         """One dataset secret: obtain it (Key Vault or governance), then set it for each pod policy."""
@@ -185,20 +193,22 @@ class Prepare:
                 staged = await workflow.execute_activity_method(
                     CleanRoomSecrets.get_key_with_skr,
                     request,
-                    **PROPAGATION.attempt(timedelta(seconds=60), heartbeat=timedelta(seconds=20)).config(
-                        f"release key {dataset.name} v{dataset.document_version}", task_queue=CLEAN_ROOM_QUEUE
-                    ),
+                    **PROPAGATION.attempt(timedelta(seconds=60), heartbeat=timedelta(seconds=20))
+                    .to_the_end()
+                    .config(f"release key {dataset.name} v{dataset.document_version}", task_queue=CLEAN_ROOM_QUEUE),
                 )
             else:
                 staged = await workflow.execute_activity_method(
-                    CleanRoomSecrets.get_secret, request, **STANDARD.config(f"get {kind} of {dataset.name}", task_queue=CLEAN_ROOM_QUEUE)
+                    CleanRoomSecrets.get_secret,
+                    request,
+                    **STANDARD.to_the_end().config(f"get {kind} of {dataset.name}", task_queue=CLEAN_ROOM_QUEUE),
                 )
             self._secrets.append(staged)
             for role in ROLES:
                 grants = await workflow.execute_activity_method(
                     CleanRoomSecrets.set_secret,
                     GrantRequest(ticket=input.ticket, proof=proof, role=role, secret=staged),
-                    **STANDARD.config(f"set {kind} of {dataset.name} for the {role}", task_queue=CLEAN_ROOM_QUEUE),
+                    **STANDARD.to_the_end().config(f"set {kind} of {dataset.name} for the {role}", task_queue=CLEAN_ROOM_QUEUE),
                 )
                 self._grants.extend(grants.grants)
 
@@ -207,7 +217,7 @@ class Prepare:
             grants = await workflow.execute_activity_method(
                 CleanRoomSecrets.configure_idp,
                 GrantRequest(ticket=input.ticket, proof=proof, role=role),
-                **STANDARD.config(f"tokens and events for the {role}", task_queue=CLEAN_ROOM_QUEUE),
+                **STANDARD.to_the_end().config(f"tokens and events for the {role}", task_queue=CLEAN_ROOM_QUEUE),
             )
             self._grants.extend(grants.grants)
 

@@ -118,7 +118,7 @@ class RunQuery:
             workflow.execute_activity_method(
                 SparkServiceActivities.submit_job,
                 SubmitRequest(ticket=ticket, job=prepared.job, proof=prepared.proof),
-                **STANDARD.config("SparkApplication", task_queue=SPARK_SERVICE_QUEUE),
+                **STANDARD.to_the_end().config("SparkApplication", task_queue=SPARK_SERVICE_QUEUE),
             ),
         )
         self._tracking = tracking
@@ -143,7 +143,7 @@ class RunQuery:
         await workflow.execute_activity_method(
             CleanRoomSecrets.issue_consent_receipt,
             ConsentReceiptRequest(ticket=self._input.ticket, proof=prepared.proof),
-            **STANDARD.config("for this run's pods only", task_queue=CLEAN_ROOM_QUEUE),
+            **STANDARD.to_the_end().config("for this run's pods only", task_queue=CLEAN_ROOM_QUEUE),
         )
 
     async def _watch(self, prepared: Prepared, tracking: TrackingId) -> JobOutcome:

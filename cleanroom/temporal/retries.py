@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from temporalio.common import RetryPolicy
-from temporalio.workflow import ActivityConfig
+from temporalio.workflow import ActivityCancellationType, ActivityConfig
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Timing:
     schedule_to_close: timedelta | None
     retry: RetryPolicy
     heartbeat: timedelta | None = None
+    cancellation: ActivityCancellationType | None = None
 
     def config(self, summary: str | None = None, *, task_queue: str | None = None) -> ActivityConfig:
         """The keyword arguments of ``workflow.execute_activity``."""
@@ -30,6 +31,8 @@ class Timing:
             config["schedule_to_close_timeout"] = self.schedule_to_close
         if self.heartbeat is not None:
             config["heartbeat_timeout"] = self.heartbeat
+        if self.cancellation is not None:
+            config["cancellation_type"] = self.cancellation
         if summary is not None:
             config["summary"] = summary
         if task_queue is not None:
@@ -39,6 +42,11 @@ class Timing:
     def within(self, schedule_to_close: timedelta) -> Timing:
         """The same with another bound on the whole, the wait for a worker included."""
         return replace(self, schedule_to_close=schedule_to_close)
+
+    def to_the_end(self) -> Timing:
+        """The same for a step that leaves something behind to be undone: a cancelled workflow waits until the step has ended, at most one
+        attempt's time; otherwise the step could take effect after its undoing."""
+        return replace(self, cancellation=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED)
 
     def attempt(self, start_to_close: timedelta, *, heartbeat: timedelta | None = None) -> Timing:
         """The same with another bound on one attempt; give ``heartbeat`` when that exceeds 10 s."""
