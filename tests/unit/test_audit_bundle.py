@@ -127,7 +127,7 @@ def first_broken(world: AuditWorld, data: bytes) -> int | None:
     return found.index if found is not None and found.id == "chain" else None
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_any_byte_edit_of_any_record_is_found_and_names_it(world: AuditWorld, written: bytes, data: st.DataObject) -> None:
     lines = written.split(b"\n")
@@ -139,7 +139,7 @@ def test_any_byte_edit_of_any_record_is_found_and_names_it(world: AuditWorld, wr
     assert first_broken(world, edited) == index
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_any_byte_edit_of_the_manifest_is_found(world: AuditWorld, written: bytes, data: st.DataObject) -> None:
     end = written.index(b"\n")

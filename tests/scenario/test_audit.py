@@ -1,0 +1,149 @@
+"""Evidence of real runs: exported by whoever may see them, verified offline, and broken by any change."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cleanroom.attestation import TrustStore
+from cleanroom.audit.chain import Bundle
+from cleanroom.audit.files import bundle_json, parse_bundle, read_bundle
+from cleanroom.audit.verify import verify_bundle
+from cleanroom.datasets.keystore import KeyStore
+from cleanroom.errors import Refused
+from cleanroom.spark.run_events import CLEAN_ROOM_STEPS
+from starters.consent import set_consent
+from starters.session import Session, run_async
+from tests.local_cloud import Cloud, World, beating, python
+
+pytestmark = [pytest.mark.scenario, pytest.mark.timeout(900)]
+
+
+def export(cloud: Cloud, party: str, run_id: str, file: Path, *, code: int = 0) -> dict[str, Any]:
+    """``cleanroom audit export`` as its own process."""
+    options = ["--profile", party, "--config", str(cloud.state / "cleanroom.toml"), "--output", "json"]
+    done = python("starters.audit", "export", run_id, "--file", str(file), *options)
+    assert done.returncode == code, done.stdout + done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def verify(cloud: Cloud, file: Path, *options: str) -> tuple[int, dict[str, Any]]:
+    """``cleanroom audit verify`` as its own process, without any settings: exit code and verdict."""
+    done = python("starters.audit", "verify", str(file), "--trust", str(cloud.hardware.trust_file), "--output", "json", *options)
+    return done.returncode, dict(json.loads(done.stdout))
+
+
+@pytest.fixture(scope="module")
+def completed(cloud: Cloud, world: World, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """(run id, its bundle exported by Litware) of a run that completed."""
+    file = tmp_path_factory.mktemp("evidence") / "run.json"
+    state = cloud.approved(world.query(), max_runs=5)
+    run_id = cloud.start(state.query, state.digest)
+    assert export(cloud, "litware", run_id, file, code=6)["error"]["code"] == "RunNotEnded"
+    assert cloud.ended(run_id).state == "COMPLETED"
+    export(cloud, "litware", run_id, file)
+    return run_id, file
+
+
+def kinds(bundle: Bundle) -> set[str]:
+    return {record.kind for record in bundle.records}
+
+
+def test_a_completed_run_is_proven_offline(cloud: Cloud, world: World, completed: tuple[str, Path]) -> None:
+    _, file = completed
+    own = cloud.settings("clean-room")
+    code, verdict = verify(cloud, file, "--spark-host-data", own.spark.service_host_data[0])
+    assert (code, verdict["ok"], verdict["state"], verdict["development"]) == (0, True, "COMPLETED", True)
+    assert verdict["sealed_by"] == cloud.litware.user_id
+    wanted = {"request", "document", "key", "decision", "report", "job", "policies", "grant", "revocation", "consent", "receipt", "event"}
+    assert kinds(read_bundle(file)) >= wanted
+    # AMD's roots alone do not vouch for development hardware.
+    assert not verify_bundle(read_bundle(file), TrustStore.amd()).ok
+
+
+def test_evidence_holds_no_secret(cloud: Cloud, world: World, completed: tuple[str, Path]) -> None:
+    text = completed[1].read_text()
+    for session, dataset in ((cloud.contosso, world.flights), (cloud.litware, world.planes), (cloud.litware, world.output)):
+        key = KeyStore(session.settings.keys_dir).get(dataset.name)
+        assert key.reveal().hex() not in text
+        assert json.dumps(key.reveal().decode("latin-1"))[1:-1] not in text
+    connection = json.loads((cloud.state / "parties/litware/s3-connection.json").read_text())
+    assert connection["awsSecretAccessKey"] not in text
+
+
+def test_every_changed_record_of_it_is_named(cloud: Cloud, completed: tuple[str, Path]) -> None:
+    trust = TrustStore.load(amd=True, root_files=[cloud.hardware.trust_file])
+    lines = completed[1].read_bytes().split(b"\n")
+    for index in range(len(lines) - 4):
+        line = lines[index + 2]
+        edited = b"\n".join([*lines[: index + 2], line.replace(b'"subject":"', b'"subject":"x', 1), *lines[index + 3 :]])
+        broken = verify_bundle(parse_bundle(edited), trust).first_broken
+        assert broken is not None
+        assert broken.index == index
+        spaced = b"\n".join([*lines[: index + 2], line.replace(b":", b": ", 1), *lines[index + 3 :]])
+        with pytest.raises(Refused) as refused:
+            parse_bundle(spaced)
+        assert refused.value.details["index"] == index
+
+
+def test_every_party_can_export_and_each_seals_its_own(cloud: Cloud, completed: tuple[str, Path], tmp_path: Path) -> None:
+    told = export(cloud, "contosso", completed[0], tmp_path / "run.zip")
+    assert told["sealedBy"] == cloud.contosso.user_id
+    assert verify(cloud, tmp_path / "run.zip")[0] == 0
+    mine, theirs = read_bundle(completed[1]), read_bundle(tmp_path / "run.zip")
+    mixed = mine.model_copy(update={"manifest": mine.manifest.model_copy(update={"seal": theirs.manifest.seal})})
+    (tmp_path / "mixed.json").write_bytes(bundle_json(mixed))
+    code, verdict = verify(cloud, tmp_path / "mixed.json")
+    assert (code, verdict["first_broken"]["id"]) == (4, "seal")
+
+
+def test_every_step_is_in_the_ledger_in_order(cloud: Cloud, completed: tuple[str, Path]) -> None:
+    options = ["--profile", "fabrikam", "--config", str(cloud.state / "cleanroom.toml"), "--output", "json"]
+    rows = json.loads(python("starters.audit", "list", "--run", completed[0], *options).stdout)
+    names = [row["event"] for row in rows if row["event"] in CLEAN_ROOM_STEPS]
+    assert names == [name for name in CLEAN_ROOM_STEPS if name not in ("RUN_FAILED", "RUN_CANCELLED")]
+    assert [row["seqno"] for row in rows] == sorted(row["seqno"] for row in rows)
+    second = rows[1]["seqno"]
+    paged = json.loads(
+        python("starters.audit", "list", "--run", completed[0], "--from-seqno", str(second), "--limit", "2", *options).stdout
+    )
+    assert [row["seqno"] for row in paged] == [row["seqno"] for row in rows[1:3]]
+
+
+def test_a_run_that_was_refused_has_evidence_too(cloud: Cloud, world: World, tmp_path: Path) -> None:
+    state = cloud.propose(world.query())
+    code, run_id = cloud.refused(state.query, state.digest)
+    assert code == "QueryNotApproved"
+    export(cloud, "fabrikam", run_id, tmp_path / "run.json")
+    found, verdict = verify(cloud, tmp_path / "run.json")
+    assert (found, verdict["state"]) == (0, "FAILED")
+    assert not kinds(read_bundle(tmp_path / "run.json")) & {"grant", "receipt", "report"}
+
+
+def test_withdrawn_consent_is_part_of_the_evidence(cloud: Cloud, world: World, tmp_path: Path) -> None:
+    state = cloud.approved(world.query())
+    run_id = cloud.start(state.query, state.digest)
+
+    async def running(session: Session) -> None:
+        await asyncio.wait_for(beating(cloud.run_handle(await session.temporal(), run_id), "watch_consent"), 120)
+
+    run_async(running(cloud.fabrikam))
+    run_async(set_consent(cloud.contosso, state.query, enabled=False))
+    result = cloud.ended(run_id)
+    assert result.failure is not None
+    assert result.failure.code == "ConsentWithdrawn"
+    export(cloud, "contosso", run_id, tmp_path / "run.json")
+    code, verdict = verify(cloud, tmp_path / "run.json")
+    assert code == 0, verdict.get("first_broken")
+    consents = [record.body for record in read_bundle(tmp_path / "run.json").records if record.kind == "consent"]
+    assert consents[-1]["status"] == "withdrawn"
+    assert consents[-1]["documents"] == [state.query]
+
+
+def test_an_unknown_run_is_not_found(cloud: Cloud, tmp_path: Path) -> None:
+    assert export(cloud, "litware", "r-nowhere", tmp_path / "run.json", code=3)["error"]["code"] == "WorkflowNotFound"
+    assert not (tmp_path / "run.json").exists()
