@@ -222,12 +222,16 @@ class Cloud:
         return run_async(work())
 
     def secrets_left(self, run_id: str) -> list[str]:
-        """Staged secrets of a run that still hold something, read as the clean room."""
+        """Staged secrets of a run that still hold something, read as the clean room.
+
+        Not the consent receipt: it is no secret, and the clean room may renew it once more when no pod can read it any longer.
+        """
         own = self.settings("clean-room")
 
         async def work() -> list[str]:
             async with self.fabrikam.governance() as client:
-                ids = [name for name in await client.list_secrets(self.collaboration) if name.startswith(f"cleanroom_{run_id}.")]
+                names = await client.list_secrets(self.collaboration)
+            ids = [name for name in names if name.startswith(f"cleanroom_{run_id}.") and not name.endswith(".consent")]
             attestor = GuestAttestor(own.attestation.url, ca_file=own.ca_file)
             async with CleanRoomClient.direct(own.governance.url, self.collaboration, attestor, ca_file=own.ca_file) as room:
                 return [name for name in ids if (await room.get_secret(name)).reveal() != TOMBSTONE.reveal()]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from cleanroom.documents.query import QUERY_LABELS
 from cleanroom.errors import CleanRoomError
@@ -19,11 +20,12 @@ from cleanroom.publishing.query_document import generate_query
 from cleanroom.publishing.user_documents import proposal_id_for
 from cleanroom.runs.readers import UserReader
 from cleanroom.statements import RunRequest, load_or_create_signing_key, sign
+from starters.cli import app
 from starters.consent import set_consent
 from starters.dataset import upload_rows
 from starters.query import create_query
 from starters.session import Session, now, run_async
-from tests.local_cloud import Cloud, World, code_of, flights_spec, planes_spec, python, unique
+from tests.local_cloud import Cloud, World, code_of, flights_spec, planes_spec, unique
 
 pytestmark = [pytest.mark.scenario, pytest.mark.timeout(900)]
 
@@ -209,8 +211,8 @@ def test_malformed_yaml(cloud: Cloud, tmp_path: Path, kind: str) -> None:
     file = tmp_path / "bad.yaml"
     file.write_text("name: x\n  inputs: [\n")
     config = ("--config", str(cloud.state / "cleanroom.toml"), "--profile", "contosso")
-    result = python("starters.cli", *kind.split(), str(file), *config, "--output", "json")
-    assert result.returncode == 2
+    result = CliRunner().invoke(app, [*kind.split(), str(file), *config, "--output", "json"])
+    assert result.exit_code == 2
     error = json.loads(result.stdout.splitlines()[-1])["error"]
     assert error["code"] == "YamlMalformed"
     assert "line 2" in error["message"]

@@ -32,7 +32,11 @@ def failed(cloud: Cloud, world: World) -> dict[str, Failed]:
     columns = {"tailnum": "string", "manufacturer": "string", "places": "long"}
     cloud.publish(cloud.litware, planes_spec(name=uploaded.name, schema=columns, store=uploaded.store.model_dump(by_alias=True)))
     queries = {
-        "schema": world.query("schema", inputs={"flights": world.flights.name, "planes": uploaded.name}),
+        "schema": world.query(
+            "schema",
+            inputs={"flights": world.flights.name, "planes": uploaded.name},
+            sql=world.SQL.replace("AVG(f.dep_delay)", "AVG(p.places)"),
+        ),
         "rows": world.query("rows", pre_conditions=(PreCondition(view_name="flights", min_row_count=3001),)),
     }
     runs = {}
@@ -43,12 +47,12 @@ def failed(cloud: Cloud, world: World) -> dict[str, Failed]:
 
 
 def test_rows_do_not_have_the_published_schema(failed: dict[str, Failed]) -> None:
-    assert _code(failed["schema"].result) == "SchemaMismatch"
+    assert _code(failed["schema"].result) == "SCHEMA_MISMATCH"
 
 
 def test_too_few_rows(failed: dict[str, Failed]) -> None:
     result = failed["rows"].result
-    assert _code(result) == "PreConditionNotMet"
+    assert _code(result) == "PRECONDITION_FAILED"
     assert result.failure is not None
     assert "3000" not in result.failure.message, "how many rows there are is the owner's secret"
 
