@@ -152,7 +152,7 @@ async def export_run(session: Session, run_id: str, file: Path) -> dict[str, Any
     write_bundle(bundle, file)
     return {
         "file": str(file),
-        "runId": run_id,
+        "run_id": run_id,
         "state": trace.state,
         "records": len(bundle.records),
         "head": bundle.manifest.head,

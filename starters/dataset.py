@@ -80,9 +80,9 @@ async def publish_dataset(session: Session, spec: DatasetSpec, *, wait: bool = T
         handle = client.get_workflow_handle(workflow_id, result_type=PublishedDataset)
     link = session.ui_link(workflow_id)
     if not wait:
-        return {"workflowId": workflow_id, "link": link}
+        return {"workflow_id": workflow_id, "link": link}
     published = await follow_timeline(handle, f"publishing {spec.name}")
-    return {**published.model_dump(mode="json"), "workflowId": workflow_id, "link": link}
+    return {**published.model_dump(mode="json"), "workflow_id": workflow_id, "link": link}
 
 
 @app.command()
@@ -108,7 +108,7 @@ def upload(
                 "rows": result.rows,
                 "uploaded": list(result.uploaded),
                 "unchanged": list(result.unchanged),
-                "storedBytes": result.stored_bytes,
+                "stored_bytes": result.stored_bytes,
             },
             output,
             title=f"dataset {spec.name}",
@@ -159,8 +159,8 @@ async def _show(session: Session, name: str) -> dict[str, Any]:
         "access": policy.access_mode,
         "format": dataset.dataset_schema.format,
         "columns": dataset.dataset_schema.types(),
-        "allowedColumns": list(policy.allowed_fields),
-        "privacyFloors": json.loads(policy.privacy_floors.model_dump_json(by_alias=True)),
+        "allowed_columns": list(policy.allowed_fields),
+        "privacy_floors": json.loads(policy.privacy_floors.model_dump_json(by_alias=True)),
         "store": f"{dataset.dataset_access_point.store.type} {dataset.dataset_access_point.store.name}",
         "encryption": dataset.dataset_access_point.protection.encryption_mode(),
     }

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.panel import Panel
 
 from cleanroom.documents.query import PreCondition
 from cleanroom.documents.specs import DatasetSpec, load_dataset_spec, load_query_spec
@@ -23,7 +22,7 @@ from starters.dataset import publish_dataset, upload_rows
 from starters.keys import publish_key
 from starters.local import list_local_cloud, start_local_cloud, stop_local_cloud
 from starters.output import Format, Output, out, print_json, reported, safe, talk
-from starters.query import _command, create_query, propose_query, read_state, send_decision, sign_decision
+from starters.query import _command, create_query, print_card, propose_query, read_state, send_decision, sign_decision
 from starters.result import chart_png, print_chart, result_rows, result_table
 from starters.run import open_result, start_run, watch_run
 from starters.session import Session, new_run_id, run_async
@@ -153,7 +152,7 @@ def _play(state: Path, rows: int | None, clock: _Clock, console: Console) -> dic
         proposed = run_async(propose_query(people["fabrikam"], QUERY))
         talk.print(f"  {proposed.detail}; pending: {', '.join(proposed.pending)}")
     with clock.part("the owners look at the lineage card and approve by signal"):
-        console.print(Panel("\n".join(safe(line, 300) for line in run_async(read_state(people["litware"], QUERY)).card.splitlines()[:20])))
+        print_card(people["litware"], run_async(read_state(people["litware"], QUERY)), console)
         for party in ("litware", "contosso"):
             person = people[party]
             message = sign_decision(person, run_async(read_state(person, QUERY)), "approve", max_runs=10)

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.panel import Panel
+from rich.console import Console
 from temporalio.client import WorkflowHandle
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from cleanroom.documents.query import QUERY_LABELS
 from cleanroom.documents.specs import QuerySpec, load_query_spec
-from cleanroom.errors import Conflict, InvalidInput, TimedOut
+from cleanroom.errors import CleanRoomError, Conflict, TimedOut
 from cleanroom.identifiers import FRONTEND_QUEUE, canonical_json, document_digest, query_workflow_id, sha256_hex
 from cleanroom.messages.query import (
     DEFAULT_APPROVAL_SECONDS,
@@ -151,7 +151,7 @@ def _record(session: Session, state: QueryState) -> dict[str, Any]:
         "accepted": list(state.accepted),
         "rejected": list(state.rejected),
         "expires": state.expires.isoformat() if state.expires else None,
-        "workflowId": workflow_id,
+        "workflow_id": workflow_id,
         "link": session.ui_link(workflow_id),
     }
 
@@ -269,14 +269,22 @@ def _decide_command(
             print_json(message)
             return
         if output is Format.TABLE and not options.yes:
-            out.print(Panel(safe(state.card, 20_000) if not state.card else _card(state.card), title=f"{name} version {state.version}"))
+            print_card(session, state)
             typer.confirm(f"{decision} as {session.party}?", abort=True, err=True)
         after = run_async(send_decision(session, name, decision, message, wait=options.wait))
         print_record(_record(session, after), output, title=f"query {name}")
 
 
-def _card(card: str) -> str:
-    return "\n".join(safe(line, 300) for line in card.splitlines()[:200])
+def print_card(session: Session, state: QueryState, console: Console = out) -> None:
+    """What the approvers decide on: reads, result, floors and the text that runs; owners by name, lines whole."""
+    names = {user: name for name, user in session.settings.parties.items()}
+    console.rule(f"[bold]{safe(state.query)}[/bold] version {safe(state.version)}", align="left")
+    for line in state.card.splitlines()[:400]:
+        for user, name in names.items():
+            line = line.replace(user, name)
+        indent = len(line) - len(line.lstrip(" "))
+        console.print(" " * indent + safe(line, 1000), highlight=False)
+    console.rule()
 
 
 async def read_state(session: Session, name: str) -> QueryState:
@@ -355,7 +363,7 @@ async def send_decision(
         state = await _until(handle, settled, f"the vote of {session.party}")
     if len(state.refused) > seen:
         last: RefusedMessage = state.refused[-1]
-        raise InvalidInput(last.code, last.message) if last.code == "MessageMalformed" else Conflict(last.code, last.message)
+        raise CleanRoomError.from_dict({"code": last.code, "message": last.message, "category": last.category})
     return state
 
 
@@ -377,7 +385,7 @@ def show(name: Name, profile: Profile = None, config: ConfigFile = None, output:
             record |= {"card": state.card, "history": [item.model_dump(mode="json") for item in state.history]}
         print_record(record, output, title=f"query {name}")
         if output is Format.TABLE and state.card:
-            out.print(Panel(_card(state.card), title="what the approvers see"))
+            print_card(session, state)
 
 
 @app.command("list")

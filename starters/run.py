@@ -56,7 +56,7 @@ def start(
         parameters = JobParameters(start_date=start_date, end_date=end_date)
         handle = run_async(_start(session, query, run_id or new_run_id(), parameters))
         if not wait:
-            print_record({"runId": handle.id.rsplit("/", 1)[-1], "workflowId": handle.id, "link": session.ui_link(handle.id)}, output)
+            print_record({"run_id": handle.id.rsplit("/", 1)[-1], "workflow_id": handle.id, "link": session.ui_link(handle.id)}, output)
             return
         print_record(_result_record(session, run_async(watch_run(session, handle.id.rsplit("/", 1)[-1]))), output)
 
@@ -171,16 +171,16 @@ def _result_record(session: Session, result: RunResult) -> dict[str, Any]:
     receipt = result.receipt
     workflow_id = run_workflow_id(session.collaboration, result.run_id)
     return {
-        "runId": result.run_id,
+        "run_id": result.run_id,
         "query": result.query,
         "state": result.state,
         "rows": receipt.rows if receipt else None,
         "digest": receipt.digest if receipt else None,
         "failure": result.failure.model_dump(mode="json") if result.failure else None,
         "seconds": {stage: round(value, 2) for stage, value in result.stages.items()},
-        "sparkSeconds": round(receipt.spark_seconds, 2) if receipt else None,
+        "spark_seconds": round(receipt.spark_seconds, 2) if receipt else None,
         "revoked": result.revoked.model_dump(exclude={"removed"}) if result.revoked else None,
-        "workflowId": workflow_id,
+        "workflow_id": workflow_id,
         "link": session.ui_link(workflow_id),
     }
 
@@ -270,7 +270,7 @@ def result(
             chart_png(rows, chart, title=f"{receipt.dataset}: run {run_id}", value=value)
             say(f"chart written to {safe(chart)}")
         if output is Format.JSON:
-            print_json({"runId": run_id, "rows": rows, "digest": receipt.digest})
+            print_json({"run_id": run_id, "rows": rows, "digest": receipt.digest})
             return
         out.print(result_table(rows, title=f"result of run {run_id}", limit=limit))
         print_chart(rows, value)

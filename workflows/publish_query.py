@@ -306,7 +306,9 @@ class PublishQuery:
 
     def _refuse(self, command: _Command, error: CleanRoomError) -> None:
         command.error = error
-        self._refused.append(RefusedMessage(at=workflow.now(), kind=command.kind, code=error.code, message=error.message[:500]))
+        self._refused.append(
+            RefusedMessage(at=workflow.now(), kind=command.kind, code=error.code, message=error.message[:500], category=error.category)
+        )
         self._show()
 
     # ------------------------------------------------------------------ draft

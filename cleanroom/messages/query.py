@@ -191,6 +191,7 @@ class RefusedMessage(Message):
     kind: str
     code: str
     message: str
+    category: str = "refused"
 
 
 class QueryState(Message):
