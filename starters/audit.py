@@ -20,6 +20,7 @@ from cleanroom.errors import CleanRoomError, InvalidInput, NotFound, Refused
 from cleanroom.governance import Event, GovernanceUserClient
 from cleanroom.identifiers import require_name
 from cleanroom.runs.readers import RUNS_SCOPE, runs_event_id
+from starters.leaving import run_and_leave
 from starters.output import ConfigFile, Format, Output, Profile, out, print_json, print_record, print_rows, reported, safe, say
 from starters.session import Session, run_async
 
@@ -222,4 +223,4 @@ def show_verdict(verdict: BundleVerdict) -> None:
 
 
 if __name__ == "__main__":
-    app()
+    run_and_leave(app)

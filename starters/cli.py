@@ -15,6 +15,7 @@ from cleanroom.errors import CleanRoomError
 from starters import attest, audit, collaboration, consent, dataset, keys, local, query, run, secrets, worker
 from starters.codec_server import codec_keys, codec_server
 from starters.demo import demo
+from starters.leaving import run_and_leave
 from starters.output import Format, print_error
 from starters.ui import ui
 
@@ -47,6 +48,10 @@ app.command("codec-keys")(codec_keys)
 
 def main() -> None:
     """Entry point of the console script."""
+    run_and_leave(_main)
+
+
+def _main() -> None:
     # What goes wrong is told once, by us; libraries that narrate every attempt are asked to be quiet.
     logging.getLogger("azure").setLevel(logging.CRITICAL)
     try:

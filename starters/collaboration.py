@@ -11,6 +11,7 @@ import typer
 from cleanroom.errors import Conflict
 from cleanroom.governance import GovernanceUserClient, Invitation
 from cleanroom.onboarding import HOST_DATA_CLAIM, Onboarding, Step, member_client
+from starters.leaving import run_and_leave
 from starters.output import ConfigFile, Format, Output, Profile, print_record, print_rows, reported, safe, say
 from starters.session import Session, run_async
 
@@ -280,4 +281,4 @@ def mount(root: typer.Typer) -> None:
 
 if __name__ == "__main__":
     mount(app)
-    app()
+    run_and_leave(app)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from cleanroom.governance import Consent, GovernanceUserClient
+from starters.leaving import run_and_leave
 from starters.output import ConfigFile, Format, Output, Profile, print_record, reported
 from starters.session import Session, run_async
 
@@ -106,4 +107,4 @@ def disabled_by(consent: Consent, approvers: list[str], parties: dict[str, str])
 
 
 if __name__ == "__main__":
-    app()
+    run_and_leave(app)
