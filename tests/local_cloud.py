@@ -85,6 +85,7 @@ class Cloud:
         self.demo = demo
         self._restarted: dict[str, RunningService] = {}
         self._commands: dict[str, tuple[tuple[str, ...], Path, Path]] = {}
+        """Of killed workers: command, working folder, ready file."""
 
     # ------------------------------------------------------------------ who
 
@@ -274,7 +275,7 @@ class Cloud:
 
     def start_again(self, worker: str) -> None:
         """Start a killed worker with the same command; returns when it polls."""
-        argv, cwd, ready = self._commands[worker]
+        argv, cwd, ready = self._commands.pop(worker)
         service = Service(
             name=f"worker.{worker}",
             argv=argv,
@@ -285,6 +286,11 @@ class Cloud:
         )
         self._restarted[worker] = RunningService(service)
         self._restarted[worker].wait_ready()
+
+    def revive(self) -> None:
+        """Start every worker that a test has killed and not started again."""
+        for worker in tuple(self._commands):
+            self.start_again(worker)
 
     def _process(self, worker: str) -> psutil.Process:
         running = self._restarted.get(worker)

@@ -6,6 +6,7 @@ Nothing is lost, nothing happens twice, no grant is left.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -32,6 +33,13 @@ from tests.local_cloud import (
 )
 
 pytestmark = [pytest.mark.scenario, pytest.mark.spark, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(autouse=True)
+def everybody_works_again(cloud: Cloud) -> Iterator[None]:
+    """Whatever a test did to the workers, the next one finds them all."""
+    yield
+    cloud.revive()
 
 
 async def killed_at(cloud: Cloud, worker: str, workflow_id: str, activity: str) -> None:
