@@ -1,0 +1,39 @@
+"""The local cloud's operator governs with the commands that any member has, and everybody sees the same collaboration."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.local_cloud import Cloud, World, python
+
+pytestmark = [pytest.mark.scenario, pytest.mark.timeout(900)]
+
+
+def run(cloud: Cloud, profile: str, *words: str, code: int = 0) -> Any:
+    """A command as its own process."""
+    options = ["--profile", profile, "--config", str(cloud.state / "cleanroom.toml"), "--output", "json"]
+    done = python("starters.cli", *words, *options)
+    assert done.returncode == code, done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+def test_the_operator_governs_and_everybody_sees_it(cloud: Cloud) -> None:
+    shown = [run(cloud, profile, "collaboration", "show") for profile in ("operator", "contosso", "fabrikam")]
+    assert shown[0]["state"] == "Accepted"
+    assert shown[0]["cleanRooms"] == shown[1]["cleanRooms"] == shown[2]["cleanRooms"]
+    again = run(cloud, "operator", "collaboration", "create", "--host-data", shown[0]["cleanRooms"][0])
+    assert {step["state"] for step in again["steps"]} == {"unchanged"}
+    rows = run(cloud, "litware", "members")
+    assert {row["party"] for row in rows if row["kind"] == "user"} >= {"contosso", "litware", "fabrikam"}
+    assert run(cloud, "contosso", "invite", "mallory@contosso.example", code=6)["error"]["code"] == "NotAMember"
+
+
+def test_only_the_owner_switches_a_datasets_consent(cloud: Cloud, world: World) -> None:
+    name = world.flights.name
+    assert run(cloud, "litware", "consent", "off", name, code=4)["error"]["code"] == "NotUserDocumentApprover"
+    assert run(cloud, "contosso", "consent", "off", name)["disabledBy"] == ["contosso"]
+    assert run(cloud, "litware", "consent", "show", name)["status"] == "disabled"
+    assert run(cloud, "contosso", "consent", "on", name)["status"] == "enabled"
