@@ -167,6 +167,9 @@ def verify(
     trust: Annotated[list[Path] | None, typer.Option(help="Further attestation roots (JSON or PEM); AMD's are always trusted.")] = None,
     spark_host_data: HostData = None,
     clean_room_host_data: HostData = None,
+    key: Annotated[
+        list[str] | None, typer.Option(help="USER=THUMBPRINT: a signing key that you know to be this user's; repeatable.")
+    ] = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Verify a bundle without any network: chain, signatures, digests, attestation, completeness. Names the first broken link.
@@ -182,6 +185,7 @@ def verify(
             store,
             spark_host_data=_host_data("--spark-host-data", spark_host_data),
             clean_room_host_data=_host_data("--clean-room-host-data", clean_room_host_data),
+            keys=_keys(key or []),
         )
         if output is Format.JSON:
             print_json(verdict)
@@ -200,6 +204,16 @@ def _host_data(option: str, values: list[str] | None) -> frozenset[str] | None:
     return frozenset(value.lower() for value in values)
 
 
+def _keys(values: list[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for value in values:
+        user, _, kid = value.partition("=")
+        if not user or not kid:
+            raise InvalidInput("InvalidKey", f"--key: {value!r} is not USER=THUMBPRINT.", hint="`cleanroom key publish` prints both.")
+        found.setdefault(user, []).append(kid)
+    return found
+
+
 def show_verdict(verdict: BundleVerdict) -> None:
     """The verdict for people: a headline, a row a check, the first broken link, what to compare by hand."""
     head = "[bold green]VERIFIED[/bold green]" if verdict.ok else "[bold red]BROKEN[/bold red]"
@@ -214,6 +228,8 @@ def show_verdict(verdict: BundleVerdict) -> None:
         mark = "[green]ok[/green]" if check.passed else "[bold red]FAILED[/bold red]"
         table.add_row(mark, check.id, "" if check.index is None else str(check.index), safe(check.subject, 80), safe(check.detail, 300))
     out.print(table)
+    for user, kids in verdict.signers.items():
+        out.print(f"[dim]signer {safe(user)}: key {safe(', '.join(kids))}[/dim]")
     for note in verdict.notes:
         out.print(f"[dim]note: {safe(note)}[/dim]")
     if verdict.first_broken is not None:

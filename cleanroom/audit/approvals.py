@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -25,7 +25,7 @@ from cleanroom.errors import CleanRoomError
 from cleanroom.identifiers import document_digest
 from cleanroom.messages.run import RunTicket
 from cleanroom.runs.authority import AuthorisedRun, RunAuthority, published_keys
-from cleanroom.statements.keys import KeyDocument
+from cleanroom.statements.keys import KeyDocument, parse_key_document
 from cleanroom.statements.model import RunRequest
 from cleanroom.statements.signing import peek
 
@@ -80,6 +80,25 @@ def check_documents(material: Material, checks: Checks) -> None:
             checks.add("document", record, False, f"no accepting vote of {', '.join(missing)}")
         else:
             checks.add("document", record, True, f"version {document.version}, sha256 {item.body.digest[:16]}…")
+
+
+def check_keys(material: Material, checks: Checks, pinned: Mapping[str, Collection[str]]) -> None:
+    """Whose keys the bundle holds; those of ``pinned`` users must be among the thumbprints that the auditor knows to be theirs."""
+    for item in material.all(DocumentBody, "key"):
+        try:
+            document = as_accepted(item.body)
+            held = parse_key_document(document.data, document_id=document.id)
+        except CleanRoomError as error:
+            checks.add("keys", item.record, False, f"{error.code}: {error.message}")
+            continue
+        kids = tuple(key.kid for key in held.keys)
+        checks.signers[held.user_id] = kids
+        if held.user_id in pinned:
+            strange = [kid for kid in kids if kid not in pinned[held.user_id]]
+            told = f"key {strange[0]} is not one that you know to be {held.user_id}'s" if strange else "known to be theirs"
+            checks.add("keys", item.record, not strange, told)
+    for user in sorted(set(pinned) - set(checks.signers)):
+        checks.missing("key", user)
 
 
 def run_instant(material: Material) -> dt.datetime | None:

@@ -34,7 +34,7 @@ from cleanroom.identifiers import canonical_json, document_digest
 from cleanroom.onboarding import HOST_DATA_CLAIM
 from cleanroom.runs.assembly import event_scope
 from cleanroom.runs.readers import RUNS_SCOPE, closed_event_id, runs_event_id
-from cleanroom.spark.run_events import parse_event
+from cleanroom.spark.run_events import event_id, parse_event
 from cleanroom.statements.model import RunRequest
 from cleanroom.statements.signing import peek
 
@@ -72,6 +72,8 @@ def _about_this_run(material: Material, checks: Checks) -> None:
                 checks.add("events", item.record, False, "it is of another query")
         elif body.scope != scope or body.member("runId") != export.run_id:
             checks.add("events", item.record, False, "it is of another run")
+        elif body.id != event_id(export.run_id, str(body.member("name")), str(body.member("step") or "")):
+            checks.add("events", item.record, False, "its place in the ledger is that of another event")
         elif digest is not None and body.member("queryDigest") != digest:
             checks.add("events", item.record, False, "it is about another query text")
 
@@ -98,6 +100,10 @@ def _needed(material: Material, checks: Checks) -> None:
     closed = [item for item in material.all(EventBody) if item.body.id == closed_event_id(material.export.run_id)]
     if needed and not closed:
         checks.missing("event", "RUN_CLOSED")
+    started = [item for item in material.all(EventBody) if item.body.id == runs_event_id(material.export.query)]
+    if needed and not any(item.body.member("runId") == material.export.run_id for item in started):
+        # Without it, how many runs came before this one could not be told, and a limit on runs would go unnoticed.
+        checks.missing("event", f"start of the run among those of query {material.export.query}")
     for other in {"COMPLETED", "FAILED", "CANCELLED"} - {state}:
         for item in material.events(f"RUN_{other}"):
             checks.add("events", item.record, False, f"the ledger says {other}, the export {state}")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from cleanroom.audit.chain import Bundle, Kind, Record
@@ -144,12 +144,12 @@ class EventBody(Body):
     scope: str
     id: str
     seqno: int
-    timestamp: str
+    timestamp: str = Field(pattern=r"^[0-9]{1,13}$")
     data: Any = None
 
     @property
     def at(self) -> dt.datetime:
-        """The sender's clock. Raises ``ValueError`` for what is none."""
+        """The sender's clock."""
         return dt.datetime.fromtimestamp(int(self.timestamp) / 1000, dt.UTC)
 
     def member(self, name: str) -> Any:

@@ -32,6 +32,8 @@ class BundleVerdict(BaseModel):
     head: str = ""
     records: int = 0
     sealed_by: str | None = None
+    signers: dict[str, tuple[str, ...]] = {}
+    """User id to the thumbprints (RFC 7638) of the keys that the bundle holds for them: to be compared with a source of one's own."""
     development: bool = False
     checks: tuple[BundleCheck, ...] = ()
     notes: tuple[str, ...] = ()
@@ -45,6 +47,7 @@ class Checks:
         self.rows: list[BundleCheck] = []
         self.notes: list[str] = []
         self.development = False
+        self.signers: dict[str, tuple[str, ...]] = {}
 
     def add(self, id: str, record: Record | None, passed: bool, detail: str = "", *, subject: str = "") -> bool:
         """Enter one check and return whether it passed."""

@@ -8,13 +8,14 @@ the clean room's attested statement in the ledger is verified as well.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from cleanroom.attestation import TrustStore
-from cleanroom.audit.approvals import check_approvals, check_documents, keys_of
+from cleanroom.audit.approvals import check_approvals, check_documents, check_keys, keys_of
 from cleanroom.audit.chain import Bundle, first_break
 from cleanroom.audit.execution import check_grants, check_job, check_result, check_service
 from cleanroom.audit.files import read_bundle
@@ -28,7 +29,12 @@ from cleanroom.statements import verify
 
 
 def verify_file(
-    path: Path, trust: TrustStore, *, spark_host_data: Collection[str] | None = None, clean_room_host_data: Collection[str] | None = None
+    path: Path,
+    trust: TrustStore,
+    *,
+    spark_host_data: Collection[str] | None = None,
+    clean_room_host_data: Collection[str] | None = None,
+    keys: Mapping[str, Collection[str]] | None = None,
 ) -> BundleVerdict:
     """Read and judge a file; contents that are no bundle any more are a verdict too.
 
@@ -49,7 +55,7 @@ def verify_file(
             kind=str(details.get("kind", "")),
         )
         return BundleVerdict(ok=False, checks=(broken,), first_broken=broken)
-    return verify_bundle(bundle, trust, spark_host_data=spark_host_data, clean_room_host_data=clean_room_host_data)
+    return verify_bundle(bundle, trust, spark_host_data=spark_host_data, clean_room_host_data=clean_room_host_data, keys=keys)
 
 
 def verify_bundle(
@@ -58,6 +64,7 @@ def verify_bundle(
     *,
     spark_host_data: Collection[str] | None = None,
     clean_room_host_data: Collection[str] | None = None,
+    keys: Mapping[str, Collection[str]] | None = None,
 ) -> BundleVerdict:
     """Judge a bundle.
 
@@ -67,6 +74,7 @@ def verify_bundle(
         spark_host_data: Host data (hex) of Spark services that the auditor accepts; None takes what the run's clean room accepted, and a
             note says which.
         clean_room_host_data: The same for the clean room; None takes the contract's policy as exported.
+        keys: User id to thumbprints of signing keys that the auditor knows to be theirs; users who are not named are not compared.
     """
     checks = Checks()
     broken = first_break(bundle)
@@ -80,15 +88,33 @@ def verify_bundle(
     except ValidationError as error:
         checks.add("readable", bundle.records[0], False, describe_validation(error))
         return _verdict(bundle, checks)
-    _check_seal(bundle, material, checks)
-    check_documents(material, checks)
-    run = check_approvals(material, checks)
-    service = check_service(material, checks, trust, spark_host_data)
-    job = check_job(material, checks, run, service)
-    check_grants(material, checks, job)
-    check_result(material, checks, job)
-    check_ledger(material, checks, trust, clean_room_host_data)
+    with _judging(checks, "seal"):
+        _check_seal(bundle, material, checks)
+    with _judging(checks, "document"):
+        check_documents(material, checks)
+        check_keys(material, checks, keys or {})
+    run, service, job = None, None, None
+    with _judging(checks, "approvals"):
+        run = check_approvals(material, checks)
+    with _judging(checks, "attestation"):
+        service = check_service(material, checks, trust, spark_host_data)
+    with _judging(checks, "job"):
+        job = check_job(material, checks, run, service)
+    with _judging(checks, "result"):
+        check_grants(material, checks, job)
+        check_result(material, checks, job)
+    with _judging(checks, "events"):
+        check_ledger(material, checks, trust, clean_room_host_data)
     return _verdict(bundle, checks)
+
+
+@contextmanager
+def _judging(checks: Checks, part: str) -> Iterator[None]:
+    """A part of the bundle that cannot even be judged (a number without canonical form, text that is not Unicode) fails its check."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError) as error:
+        checks.add(part, None, False, f"cannot be judged: {type(error).__name__}: {error}"[:300], subject=part)
 
 
 def _check_seal(bundle: Bundle, material: Material, checks: Checks) -> None:
@@ -111,7 +137,7 @@ def _check_seal(bundle: Bundle, material: Material, checks: Checks) -> None:
 
 def _verdict(bundle: Bundle, checks: Checks) -> BundleVerdict:
     facts, manifest = bundle.manifest.facts, bundle.manifest
-    first = checks.first_broken()
+    first, sealed_by = checks.first_broken(), facts.get("sealedBy")
     return BundleVerdict(
         ok=first is None,
         run_id=str(facts.get("runId", "")),
@@ -119,7 +145,8 @@ def _verdict(bundle: Bundle, checks: Checks) -> BundleVerdict:
         state=str(facts.get("state", "")),
         head=manifest.head,
         records=len(bundle.records),
-        sealed_by=facts.get("sealedBy"),
+        sealed_by=sealed_by if isinstance(sealed_by, str) else None,
+        signers=checks.signers,
         development=checks.development,
         checks=tuple(checks.rows),
         notes=tuple(checks.notes),

@@ -114,6 +114,26 @@ def test_host_data_that_the_auditor_does_not_accept(world: AuditWorld, bundle: B
     assert "HostData" in verdict.first_broken.detail
 
 
+def test_signing_keys_that_the_auditor_knows(world: AuditWorld, bundle: Bundle) -> None:
+    known = {world.users[name]: [key.public.kid] for name, key in world.keys.items()}
+    verdict = verify_bundle(bundle, world.trust, keys=known)
+    assert verdict.ok
+    assert verdict.signers == {user: tuple(kids) for user, kids in known.items()}
+    other = verify_bundle(bundle, world.trust, keys={world.users["litware"]: ["another"]})
+    assert other.first_broken is not None
+    assert (other.first_broken.id, other.first_broken.kind) == ("keys", "key")
+    assert not verify_bundle(bundle, world.trust, keys={"somebody": ["kid"]}).ok
+
+
+def test_a_bundle_made_up_from_the_first_byte_lacks_the_hardware(world: AuditWorld, tmp_path: Path) -> None:
+    """Own keys, own documents, own chip: all of it consistent, and signed by nobody whom the auditor trusts."""
+    forged = AuditWorld(tmp_path).bundle()
+    verdict = verify_bundle(forged, world.trust)
+    assert verdict.first_broken is not None
+    assert verdict.first_broken.id == "attestation"
+    assert {check.id for check in verdict.checks if not check.passed} == {"attestation", "clean-room"}
+
+
 # ---------------------------------------------------------------------- the chain
 
 
@@ -340,6 +360,9 @@ def _event(name: str, member: str, value: Any) -> Change:
         (drop("event", "run-completed"), "complete", "event"),
         (drop("event", "revoked"), "complete", "event"),
         (drop("event", "closed"), "complete", "event"),
+        (drop("event", f"query.{QUERY}"), "complete", "event"),
+        (put("event", "data.runId", "r-other", f"query.{QUERY}"), "complete", "event"),
+        (put("event", "id", "elsewhere", "granted"), "events", "event"),
         (decision_by_another_key, "approvals", "decision"),
         (put("decision", "document.proposerId", "somebody"), "approvals", "decision"),
         (other_sql, "approvals", "document"),
@@ -385,6 +408,28 @@ def test_a_forged_record_is_found_although_it_was_chained_again(
     assert not verdict.ok
     assert (check, kind) in {(row.id, row.kind) for row in verdict.checks if not row.passed}, verdict.checks
     assert verdict.first_broken is not None
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20), lambda inner: st.lists(inner, max_size=3)
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_whatever_a_forger_writes_is_judged_and_never_crashes(world: AuditWorld, items: Items, data: st.DataObject) -> None:
+    tampered = clone(items)
+    body: Any = tampered[data.draw(st.integers(0, len(tampered) - 1))][2]
+    while True:
+        keys = sorted(body) if isinstance(body, dict) else list(range(len(body)))
+        key: Any = data.draw(st.sampled_from(keys))
+        if not isinstance(body[key], dict | list) or not body[key] or data.draw(st.booleans()):
+            break
+        body = body[key]
+    before, body[key] = body[key], data.draw(_JSON | st.just("2.5") | st.just([]) | st.just({}))
+    verdict = judge(world, tampered)
+    assert verdict.ok or verdict.first_broken is not None
+    assert before is not None
 
 
 def test_attestation_stripped_from_the_ledger_is_missed(world: AuditWorld, items: Items) -> None:
@@ -460,6 +505,7 @@ def test_the_command_verifies_offline_and_names_the_first_broken_link(world: Aud
         (["verify", "."], 2),
         (["verify", "nowhere.json", "--trust", "nowhere"], 3),
         (["verify", "nowhere.json", "--spark-host-data", "xyz"], 2),
+        (["verify", "nowhere.json", "--key", "no-thumbprint"], 2),
         (["verify"], 2),
         (["export", "r-1", "--file", "bundle.txt"], 2),
         (["export", "r-1"], 2),
