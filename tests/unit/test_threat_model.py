@@ -1,0 +1,44 @@
+"""``docs/threat-model.md`` names files and tests: every one of them must exist, and every threat must have some."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "docs/threat-model.md").read_text("utf-8")
+
+
+def _rows() -> dict[str, str]:
+    return {match[1]: match[0] for match in re.finditer(r"^\| (T\d+) \|.*$", TEXT, re.M)}
+
+
+def test_every_threat_is_there() -> None:
+    assert list(_rows()) == [f"T{number}" for number in range(1, 22)]
+
+
+def test_every_named_file_exists() -> None:
+    named = set(re.findall(r"`((?:cleanroom|activities|workflows|workers|starters|sparkapp|localcloud|tests)/[\w./-]*)`", TEXT))
+    assert len(named) > 25
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_every_named_test_exists() -> None:
+    files = {path.name: path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py")}
+    found = 0
+    for threat, row in _rows().items():
+        file, tests = "", 0
+        for name, test in re.findall(r"`(test_\w+\.py)?::(test_\w+)`", row):
+            file = name or file
+            assert re.search(rf"^\s*(async )?def {test}\(", files.get(file, ""), re.M), f"{threat}: {file}::{test}"
+            tests += 1
+        assert tests, threat
+        found += tests
+    assert found > 50
+
+
+def test_rows_of_the_forgeries_that_are_quoted_exist() -> None:
+    source = (ROOT / "tests/scenario/test_forged_inputs.py").read_text("utf-8")
+    for quoted in re.findall(r"\(rows? ([^)]*)\)", TEXT):
+        for text in re.findall(r'"([^"]+)"', quoted):
+            assert text.strip("… ") in source, text
