@@ -149,7 +149,7 @@ def first_break(bundle: Bundle) -> Break | None:
     if not records:
         return Break(index=0, kind="export", subject="", what="missing", message="The bundle holds no record.")
     if bundle.manifest.head != digests[-1]:
-        return _break(bundle.manifest, records[-1], "manifest", "The manifest's head is not the digest of the last record.")
+        return _break(records[-1], "manifest", "The manifest's head is not the digest of the last record.")
     return _facts(bundle)
 
 
@@ -158,11 +158,11 @@ def _placed(bundle: Bundle, digests: list[str], index: int) -> Break | None:
     record, entry = bundle.records[index], bundle.manifest.entries[index]
     previous = digests[index - 1] if index else GENESIS
     if record.index != index:
-        return _break(bundle.manifest, record, "reordered", f"Record {record.index} stands in place {index}.", index)
+        return _break(record, "reordered", f"Record {record.index} stands in place {index}.", index)
     if record.previous != previous:
-        return _break(bundle.manifest, record, "edited", f"Record {index} does not hold the digest of the record before it.", index)
+        return _break(record, "edited", f"Record {index} does not hold the digest of the record before it.", index)
     if (entry.index, entry.kind, entry.subject) != (record.index, record.kind, record.subject):
-        return _break(bundle.manifest, record, "manifest", f"The manifest calls record {index} {entry.kind} {entry.subject!r}.", index)
+        return _break(record, "manifest", f"The manifest calls record {index} {entry.kind} {entry.subject!r}.", index)
     return None
 
 
@@ -175,36 +175,32 @@ def _misplaced(bundle: Bundle, digests: list[str], index: int) -> Break:
         return Break(index=index, kind=entry.kind, subject=entry.subject, what="missing", message=f"Record {index} is not there.")
     record, digest = records[index], digests[index]
     if index >= len(entries):
-        return _break(bundle.manifest, record, "extra", f"Record {index} is not in the manifest.", index)
+        return _break(record, "extra", f"Record {index} is not in the manifest.", index)
     entry = entries[index]
     if digest in wanted:
         # The record belongs elsewhere: the one that belongs here is either further on, or gone.
         if entry.digest in digests:
-            return _break(bundle.manifest, record, "reordered", f"Record {record.index} stands in place {index}.", index)
+            return _break(record, "reordered", f"Record {record.index} stands in place {index}.", index)
         return Break(index=index, kind=entry.kind, subject=entry.subject, what="missing", message=f"Record {index} is not there.")
     if entry.digest in digests:
-        return _break(bundle.manifest, record, "extra", f"A record that the manifest does not know stands in place {index}.", index)
+        return _break(record, "extra", f"A record that the manifest does not know stands in place {index}.", index)
     linked = index + 1 < len(records) and records[index + 1].previous == digest
     if linked and record.previous == (digests[index - 1] if index else GENESIS):
-        return _break(bundle.manifest, record, "manifest", f"The manifest gives record {index} another digest than its successor.", index)
-    return _break(bundle.manifest, record, "edited", f"Record {index} is not what was exported: its digest differs.", index)
+        return _break(record, "manifest", f"The manifest gives record {index} another digest than its successor.", index)
+    return _break(record, "edited", f"Record {index} is not what was exported: its digest differs.", index)
 
 
 def _facts(bundle: Bundle) -> Break | None:
     manifest, first = bundle.manifest, bundle.records[0]
     if manifest.format != FORMAT:
-        return _break(manifest, first, "manifest", f"The manifest's format is {manifest.format!r}, not {FORMAT!r}.")
+        return _break(first, "manifest", f"The manifest's format is {manifest.format!r}, not {FORMAT!r}.")
     if first.kind != "export" or canonical_json(manifest.facts) != canonical_json(first.body):
-        return _break(manifest, first, "manifest", "The manifest says other things about the export than record 0.")
+        return _break(first, "manifest", "The manifest says other things about the export than record 0.")
     return None
 
 
 def _break(
-    manifest: Manifest,
-    record: Record,
-    what: Literal["edited", "missing", "extra", "reordered", "manifest"],
-    message: str,
-    index: int | None = None,
+    record: Record, what: Literal["edited", "missing", "extra", "reordered", "manifest"], message: str, index: int | None = None
 ) -> Break:
     place = record.index if index is None else index
     return Break(index=place, kind=record.kind, subject=record.subject, what=what, message=message)
