@@ -207,7 +207,8 @@ class CleanRoomSecrets:
 
         Governance being away is not a withdrawal, but the receipt then runs out and the pods stop by themselves: it fails closed.
         """
-        async with Heartbeater(str) as heartbeat:
+        # The run's end waits for this one to stop, so its cancellation should arrive within a second or two.
+        async with Heartbeater(str, every=1.0) as heartbeat:
             run, job, _ = await self._room.proven(request.ticket, request.proof)
             documents = [run.document.id, *(item.document.id for item in run.datasets)]
             renewed = 0.0

@@ -22,6 +22,7 @@ from cleanroom.identifiers import FRONTEND_QUEUE, dataset_workflow_id, document_
 from cleanroom.messages.publish import PublishDatasetInput, PublishedDataset
 from cleanroom.publishing.descriptor import schema_of
 from cleanroom.temporal.attributes import start_attributes
+from cleanroom.temporal.markdown import code, details, escape
 from starters.output import ConfigFile, Format, Output, Profile, print_record, print_rows, reported, safe, say, talk
 from starters.progress import follow_timeline
 from starters.session import Session, run_async
@@ -71,6 +72,7 @@ async def publish_dataset(session: Session, spec: DatasetSpec, *, wait: bool = T
             task_queue=FRONTEND_QUEUE,
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
             static_summary=f"{session.party} publishes dataset {spec.name} ({'S3' if s3 else 'Azure Blob'})",
+            static_details=_details(session, spec, s3=s3),
             search_attributes=start_attributes(
                 collaboration=session.collaboration, kind="dataset", proposer=session.party, datasets=[spec.name]
             ),
@@ -83,6 +85,22 @@ async def publish_dataset(session: Session, spec: DatasetSpec, *, wait: bool = T
         return {"workflow_id": workflow_id, "link": link}
     published = await follow_timeline(handle, f"publishing {spec.name}")
     return {**published.model_dump(mode="json"), "workflow_id": workflow_id, "link": link}
+
+
+def _details(session: Session, spec: DatasetSpec, *, s3: bool) -> str:
+    """What the Web UI says about a dataset beside its progress."""
+    where = (
+        "Its rows are encrypted on the owner's machine and lie in S3; the data key and the connection secret go to governance, readable by "
+        "the attested clean room alone."
+        if s3
+        else "Its rows are encrypted on the owner's machine and lie in Blob storage; the data key is wrapped by a key in the owner's Key "
+        "Vault, which is released to the attested clean room alone."
+    )
+    return details(
+        f"**{escape(session.party)}** publishes {code(spec.name)} to collaboration {code(session.collaboration)}.",
+        where,
+        "Each step is idempotent. A role or a federated credential that has not spread yet is waited for and retried.",
+    )
 
 
 @app.command()

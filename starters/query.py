@@ -29,6 +29,7 @@ from cleanroom.messages.query import (
 )
 from cleanroom.statements import Decision, sign
 from cleanroom.temporal.attributes import start_attributes
+from cleanroom.temporal.markdown import code, details, escape, table
 from starters.lint import lint
 from starters.output import ConfigFile, Format, Output, Profile, out, print_json, print_record, print_rows, reported, safe
 from starters.session import Session, now, require_workflow, run_async
@@ -101,6 +102,7 @@ async def create_query(
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
             id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
             static_summary=f"query {spec.name} of {session.party}",
+            static_details=_details(session, spec),
             search_attributes=start_attributes(
                 collaboration=session.collaboration,
                 kind="query",
@@ -117,6 +119,18 @@ async def create_query(
         ) from error
     state = await _until(handle, lambda state: state.stage != "Creating", f"the draft of {spec.name}")
     return _record(session, state)
+
+
+def _details(session: Session, spec: QuerySpec) -> str:
+    """What the Web UI says about a query beside its state."""
+    name = spec.name
+    return details(
+        f"The life of query {code(name)}, written by **{escape(session.party)}**: draft, proposal, decisions, until it is closed.",
+        table(("view", "dataset"), [*sorted(spec.inputs.items()), ("(output)", spec.output)]),
+        "Every owner of these datasets decides, by a signed decision on exactly this version. "
+        f"A decision can be pasted into *Send a Signal*: {code(f'cleanroom query approve {name} --print-signal')} prints it. "
+        "What was not counted, and why, is in the query *refused*.",
+    )
 
 
 async def _until(handle: Handle, done: Any, what: str, *, seconds: float = 120) -> QueryState:

@@ -23,6 +23,7 @@ from cleanroom.messages.run import RunQueryInput, RunResult, RunStatus, RunTicke
 from cleanroom.spark.job import JobParameters, ResultReceipt
 from cleanroom.statements import RunRequest, sign
 from cleanroom.temporal.attributes import start_attributes
+from cleanroom.temporal.markdown import code, details, escape
 from starters.output import ConfigFile, Format, Output, Profile, out, print_json, print_record, print_rows, reported, safe, say
 from starters.progress import follow_timeline
 from starters.result import chart_png, print_chart, result_rows, result_table
@@ -109,12 +110,27 @@ async def start_run(
             task_queue=CLEAN_ROOM_QUEUE,
             id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
             static_summary=f"{session.party} runs query {query}",
+            static_details=_details(session, query, digest, run_id, parameters),
             search_attributes=start_attributes(
                 collaboration=session.collaboration, kind="run", query=query, proposer=session.party, digest=digest
             ),
         )
     except WorkflowAlreadyStartedError as error:
         raise Conflict("RunExists", f"run {run_id!r} was started before.", hint=f"cleanroom run show {run_id}") from error
+
+
+def _details(session: Session, query: str, digest: str, run_id: str, parameters: JobParameters | None) -> str:
+    """What the Web UI says about a run beside its progress."""
+    given = {name: value for name, value in (parameters or JobParameters()).model_dump(mode="json").items() if value is not None}
+    lines = [
+        f"One run of query {code(query)} for **{escape(session.party)}**, asked for by a signed request.",
+        f"Approved text and datasets: digest {code(digest)}",
+        f"Parameters: {code(', '.join(f'{name} = {value}' for name, value in given.items()))}" if given else "",
+        f"Steps: this workflow, and {code(run_workflow_id(session.collaboration, run_id) + '/prepare')} for the preparation.",
+        f"Follow it: {code(f'cleanroom run watch {run_id}')}. Stop it: {code(f'cleanroom run cancel {run_id}')}.",
+        "Whatever way it ends, every grant that it was given is revoked.",
+    ]
+    return details(*lines)
 
 
 async def _handle(session: Session, run_id: str) -> Handle:

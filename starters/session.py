@@ -113,9 +113,11 @@ class Session:
         """
         return await connect(self.settings.temporal, identity=f"cleanroom-cli/{self.settings.profile}")
 
-    def ui_link(self, workflow_id: str) -> str:
-        """Address of a workflow in the Temporal Web UI, for a browser that is logged in (`cleanroom ui`)."""
-        return f"{self._ui_workflows()}/{quote(workflow_id, safe='')}"
+    def ui_link(self, workflow_id: str, run_id: str | None = None) -> str:
+        """Address of a workflow in the Temporal Web UI, for a browser that is logged in (`cleanroom ui`): its timeline, or with ``run_id``
+        the page that tells its story in words."""
+        page = f"{self._ui_workflows()}/{quote(workflow_id, safe='')}"
+        return f"{page}/{quote(run_id, safe='')}/user-metadata" if run_id else page
 
     def ui_list(self) -> str:
         """Address of the list of this collaboration's workflows in the Temporal Web UI, see :meth:`ui_link`."""

@@ -44,22 +44,22 @@ def ui(
     """
     with reported(output):
         session = Session.load(profile, config)
-        workflow_id = run_async(find_workflow(session, what)) if what else None
-        page = session.ui_link(workflow_id) if workflow_id else session.ui_list()
+        workflow_id, run_id = run_async(find_workflow(session, what)) if what else (None, None)
+        page = session.ui_link(workflow_id, run_id) if workflow_id else session.ui_list()
         link = login_link(session.settings, page)
         if output is Format.JSON:
-            print_json({"url": link["url"], "expiresIn": link["expiresIn"], "page": page, "workflowId": workflow_id})
+            print_json({"url": link["url"], "expires_in": link["expires_in"], "page": page, "workflow_id": workflow_id})
         else:
             # Not through Rich: a link is one line, whatever the width of the terminal.
             sys.stdout.write(link["url"] + "\n")
             sys.stdout.flush()
-            say(f"[dim]works once, within {link['expiresIn']} seconds; later, in the same browser: {page}[/dim]")
+            say(f"[dim]works once, within {link['expires_in']} seconds; later, in the same browser: {page}[/dim]")
         if browser if browser is not None else output is Format.TABLE and _has_desktop():
             webbrowser.open(link["url"])
 
 
-async def find_workflow(session: Session, what: str) -> str:
-    """The workflow id that ``what`` names: itself, or a query, run, dataset or preparation of that name.
+async def find_workflow(session: Session, what: str) -> tuple[str, str | None]:
+    """Workflow id and run id of the workflow that ``what`` names: itself, or a query, run, dataset or preparation of that name.
 
     Raises:
         NotFound: ``WorkflowNotFound``.
@@ -73,12 +73,12 @@ async def find_workflow(session: Session, what: str) -> str:
         candidates.insert(0, prepare_workflow_id(collaboration, what.removesuffix("/prepare")))
     for workflow_id in candidates:
         try:
-            await client.get_workflow_handle(workflow_id).describe()
+            found = await client.get_workflow_handle(workflow_id).describe()
         except RPCError as error:
             if error.status is not RPCStatusCode.NOT_FOUND:
                 raise
         else:
-            return workflow_id
+            return workflow_id, found.run_id
     raise NotFound(
         "WorkflowNotFound",
         f"There is no query, run, dataset or workflow {what!r} in collaboration {collaboration!r}.",
@@ -87,7 +87,7 @@ async def find_workflow(session: Session, what: str) -> str:
 
 
 def login_link(settings: Settings, page: str) -> dict[str, Any]:
-    """``{url, expiresIn}``: a link with a single-use login code that leads on to ``page``, got with the profile's codec token.
+    """``{url, expires_in}``: a link with a single-use login code that leads on to ``page``, got with the profile's codec token.
 
     Raises:
         PreconditionFailed: ``CodecTokenMissing``, ``UiIsNoGateway``.
@@ -135,7 +135,7 @@ def login_link(settings: Settings, page: str) -> dict[str, Any]:
             hint="Set temporal.ui_url in cleanroom.toml to the gateway.",
         ) from None
     fragment = urlencode({"code": code, "next": page.removeprefix(gateway) or "/"})
-    return {"url": f"{gateway}/codec/login#{fragment}", "expiresIn": lifetime}
+    return {"url": f"{gateway}/codec/login#{fragment}", "expires_in": lifetime}
 
 
 def _has_desktop() -> bool:

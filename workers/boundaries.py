@@ -52,6 +52,8 @@ class BoundaryWorker:
     workflows: tuple[type, ...] = ()
     activities: tuple[Callable[..., Any], ...] = ()
     resources: tuple[AbstractAsyncContextManager[Any], ...] = field(default=())
+    heartbeat_seconds: float | None = None
+    """Heartbeats are sent at most this often; the project's default when None. Cancellations arrive with them."""
 
 
 def boundary_worker(settings: Settings) -> BoundaryWorker:
@@ -163,6 +165,7 @@ def _clean_room(settings: Settings) -> BoundaryWorker:
             secrets.revoke_grants,
         ),
         resources=(user, client),
+        heartbeat_seconds=1,
     )
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from cleanroom.settings import Settings
 from cleanroom.temporal.client import connect
@@ -42,5 +44,13 @@ async def serve(settings: Settings, *, ready_file: Path | None = None, stop: asy
         workflows=worker.workflows,
         activities=worker.activities,
         ready_file=ready_file,
+        extra=_pace(worker.heartbeat_seconds),
     )
     await run_worker(client, spec, resources=worker.resources)
+
+
+def _pace(seconds: float | None) -> dict[str, Any]:
+    if seconds is None:
+        return {}
+    interval = timedelta(seconds=seconds)
+    return {"max_heartbeat_throttle_interval": interval, "default_heartbeat_throttle_interval": interval}

@@ -8,6 +8,7 @@ because a collaborator's worker may be away for days.
 from __future__ import annotations
 
 import asyncio
+import textwrap
 from collections import deque
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -569,18 +570,45 @@ class PublishQuery:
             spec=self._spec,
         )
 
+    def _decisions(self) -> list[str]:
+        """One line an owner: what they decided, and when; or that they are waited for, and since when."""
+        if self._stage not in ("Proposed", "Approved"):
+            return []
+        when = {(entry.event, entry.by): entry.at for entry in self._history}
+        proposed = max((entry.at for entry in self._history if entry.event == "proposed"), default=None)
+        lines = []
+        for name, ballot in sorted((self._name(owner), self._ballots.get(owner, "")) for owner in self._owners):
+            at = when.get(("approved" if ballot == "accepted" else "rejected", name)) if ballot else proposed
+            time = f"{at:%Y-%m-%d %H:%M:%S} UTC" if at else ""
+            mark, word = {"accepted": ("✓", "approved"), "rejected": ("✗", "rejected")}.get(ballot, ("○", "**waited for** since"))
+            lines.append(f"- {mark} {escape(name)} {word} {time}")
+        return lines
+
+    def _next_step(self) -> str:
+        """The command that moves the query on."""
+        name = self._input.spec.name
+        if self._stage == "Draft":
+            return f"Next: {code(f'cleanroom query propose {name} --profile {self._input.proposer.name}')}"
+        if self._stage == "Proposed":
+            commands = [code(f"cleanroom query approve {name} --profile {owner}") for owner in self._pending()]
+            return "Next: " + " and ".join(commands[:3]) if commands else ""
+        if self._stage == "Approved":
+            return f"Next: {code(f'cleanroom run start {name} --profile {self._input.proposer.name}')}"
+        return ""
+
     def _show(self) -> None:
         """Current details in the words of the diagram's notes, and the search attributes behind the saved views."""
         stage = {"Proposed": "Not Approved"}.get(self._stage, self._stage)
         pending, accepted = self._pending(), self._by("accepted")
+        name, owners = self._input.spec.name, len(self._owners)
+        counted = f" ({len(accepted)} of {owners} owners)" if self._stage in ("Proposed", "Approved") else ""
+        until = f", expires {self._expires:%Y-%m-%d %H:%M} UTC" if self._expires else ""
         lines = [
-            f"**{escape(self._input.spec.name)}** — State: **{stage}**",
-            f"Version {code(self._version or '-')}, digest {code(self._digest[:16] or '-')}",
-            f"Pending: {escape(', '.join(pending)) or '–'}",
-            f"Accepted: {escape(', '.join(accepted)) or '–'}",
+            f"**{escape(name)}** of {escape(self._input.proposer.name)}: **{stage}**{counted}",
+            f"version {code(self._version or '-')}, digest {code(self._digest[:16] or '-')}{until}",
+            "\n".join(self._decisions()),
+            self._next_step(),
         ]
-        if self._expires:
-            lines.append(f"Expires: {self._expires:%Y-%m-%d %H:%M} UTC")
         if self._refused:
             last = self._refused[-1]
             lines.append(f"Refused messages: {len(self._refused)}; last: {code(last.code)} {escape(last.message)}")
@@ -588,7 +616,11 @@ class PublishQuery:
             f"- {entry.at:%Y-%m-%d %H:%M:%S} {escape(entry.event)} {escape(entry.by)} {escape(entry.detail)}"
             for entry in list(self._history)[-15:]
         )
-        workflow.set_current_details(details("\n\n".join(lines), code_block(self._card) if self._card else "", story))
+        card = code_block(_folded(self._card)) if self._card else ""
+        shown = [line for line in lines if line]
+        workflow.set_current_details(
+            details("\n\n".join(shown), "**What happened**", story, "**What the owners approve**" if card else "", card)
+        )
         wanted = (self._stage, pending, accepted, self._digest, self._expires)
         if getattr(self, "_shown", None) != wanted:
             self._shown = wanted
@@ -602,6 +634,15 @@ class PublishQuery:
                     (attributes.EXPIRES_AT, self._expires),
                 )
             )
+
+
+def _folded(card: str, width: int = 64) -> str:
+    """The card's lines as wide as the Web UI's column; what is longer goes on below, indented."""
+    lines: list[str] = []
+    for line in card.splitlines():
+        indent = line[: len(line) - len(line.lstrip(" "))]
+        lines += textwrap.wrap(line, width, subsequent_indent=f"{indent}    ", break_on_hyphens=False) or [""]
+    return "\n".join(lines)
 
 
 def _parse(model: type[Any], command: _Command) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from temporalio import workflow
 from temporalio.exceptions import is_cancelled_exception
@@ -34,12 +34,21 @@ with workflow.unsafe.imports_passed_through():
         WatchRequest,
     )
     from cleanroom.spark.job import ResultReceipt
+    from cleanroom.temporal import attributes
     from cleanroom.temporal.failures import application_error, error_from_failure
+    from cleanroom.temporal.markdown import code
     from cleanroom.temporal.retries import CLEANUP, STANDARD, WATCH
     from workflows.prepare import Prepare
-    from workflows.story import Story
+    from workflows.story import Story, ending
 
 T = TypeVar("T")
+
+WATCHERS_END = timedelta(seconds=10)
+"""How long a run waits for its watchers to stop; their grants are gone by then, so nothing depends on it."""
+PREPARE_DETAILS = (
+    "Checks the caller, the query, every owner's approval and consent, verifies the Spark service by its attestation report, and hands "
+    "each dataset's secret to this run's pod policies alone. The run waits for it; what it granted is revoked when the run ends."
+)
 
 STEPS = {
     "prepare": "Prepare phase",
@@ -65,6 +74,7 @@ class RunQuery:
         self._failure: RunFailure | None = None
         self._receipt: ResultReceipt | None = None
         self._seconds: dict[str, float] = {}
+        self._watchers: list[asyncio.Task[Any]] = []
 
     @workflow.run
     async def run(self, input: RunQueryInput) -> RunResult:
@@ -87,7 +97,7 @@ class RunQuery:
         self._state = state
         self._story.outcome(state if self._failure is None else self._failure.code)
         result = self._result(state)
-        self._story.footer = f"**{state}**" + (f": {self._failure.code}" if self._failure else "")
+        self._story.footer = self._ending(state)
         self._story.show()
         if error is not None:
             if is_cancelled_exception(error):
@@ -104,13 +114,18 @@ class RunQuery:
                 Prepare.run,
                 input,
                 id=prepare_workflow_id(ticket.collaboration, ticket.run_id),
-                static_summary=f"Prepare phase of run {ticket.run_id}",
+                static_summary=f"prepare run {ticket.run_id} of query {ticket.query}",
+                static_details=PREPARE_DETAILS,
+                search_attributes=attributes.start_attributes(
+                    collaboration=ticket.collaboration, kind="prepare", query=ticket.query, proposer=input.caller
+                ),
                 execution_timeout=timedelta(hours=1),
             ),
         )
         self._prepared = prepared
         self._state = "Submitting"
-        story.stage("submit")
+        used = sorted({item.name for item in (*prepared.job.datasets, prepared.job.datasink)})
+        story.stage("submit", (attributes.DATASETS, used))
         await self._timed("consent", self._consent_receipt(prepared))
         await self._audit("RUN_STARTED", "query execution starts", {"job": prepared.job_digest, "query": prepared.snapshot.query.digest})
         tracking = await self._timed(
@@ -163,15 +178,18 @@ class RunQuery:
                 )
             )
         )
+        consent_config = WATCH.config("consent of every approver", task_queue=CLEAN_ROOM_QUEUE)
+        consent_config["cancellation_type"] = workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED
         consent = asyncio.create_task(
             _settled(
                 workflow.execute_activity_method(
                     CleanRoomSecrets.watch_consent,
                     ConsentWatchRequest(ticket=input.ticket, proof=prepared.proof, interval_seconds=input.consent_check_seconds),
-                    **WATCH.config("consent of every approver", task_queue=CLEAN_ROOM_QUEUE),
+                    **consent_config,
                 )
             )
         )
+        self._watchers = [consent]
         try:
             await workflow.wait([job, consent], return_when=asyncio.FIRST_COMPLETED)
             if job.done():
@@ -214,6 +232,20 @@ class RunQuery:
         if prepared is not None or revoked is not None:
             digests = ({"job": prepared.job_digest} if prepared else {}) | ({"result": self._receipt.digest} if self._receipt else {})
             await self._quietly(self._audit(f"RUN_{state}", self._failure.code if self._failure else "result delivered", digests))
+        await self._watchers_ended()
+
+    async def _watchers_ended(self) -> None:
+        """Wait until the consent watch has stopped, which it was asked to before the result was collected: it keeps the receipt of this
+        run alive, and a run that has ended must not look as if something of it still runs."""
+
+        def ended() -> bool:
+            return all(task.done() for task in self._watchers)
+
+        if not ended():
+            try:
+                await workflow.wait_condition(ended, timeout=WATCHERS_END, timeout_summary="the consent watch stops")
+            except TimeoutError:
+                workflow.logger.warning("the consent watch has not stopped; it ends with its next heartbeat")
 
     async def _quietly(self, work: Awaitable[T]) -> T | None:
         """Cleanup goes on past a failed step; what failed is shown."""
@@ -240,6 +272,16 @@ class RunQuery:
             return await self._story.step(key, work)
         finally:
             self._seconds[key] = (workflow.now() - started).total_seconds()
+
+    def _ending(self, state: RunState) -> str:
+        """How it ended, in the words of who is woken up by it: what, who must act, what to do; or what came out."""
+        if self._failure is not None:
+            failure = self._failure
+            return ending(state, CleanRoomError(failure.code, failure.message, party=failure.party or None, hint=failure.hint or None))
+        if self._receipt is None:
+            return f"**{state}**"
+        receipt = self._receipt
+        return f"**{state}**: {receipt.rows} rows in {code(receipt.dataset)}, digest {code(receipt.digest[:16])}"
 
     def _result(self, state: RunState) -> RunResult:
         return RunResult(

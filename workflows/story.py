@@ -11,13 +11,15 @@ from temporalio import workflow
 from temporalio.common import SearchAttributeKey
 from temporalio.exceptions import is_cancelled_exception
 
+from cleanroom.errors import CleanRoomError
 from cleanroom.temporal import attributes
 from cleanroom.temporal.failures import error_from_failure
-from cleanroom.temporal.markdown import details, escape
+from cleanroom.temporal.markdown import code, details, escape
 
 T = TypeVar("T")
 
-_MARKS = {"waiting": "▫️", "running": "▶️", "done": "✅", "failed": "❌", "skipped": "➖"}
+# Of the fonts that every machine has: emoji are empty boxes where their font is missing.
+_MARKS = {"waiting": "○", "running": "▶", "done": "✓", "failed": "✗", "skipped": "–"}
 
 
 class Story:
@@ -65,12 +67,13 @@ class Story:
     def skip(self, key: str) -> None:
         self._state[key] = "skipped"
 
-    def stage(self, name: str, **more: Any) -> None:
-        """Set ``CrStage`` and ``CrStageSince``; costs one event, so once a stage and not once a step."""
+    def stage(self, name: str, *more: tuple[SearchAttributeKey[Any], Any]) -> None:
+        """Set ``CrStage``, ``CrStageSince`` and ``more``; costs one event, so once a stage and not once a step."""
         self._stage = name
         pairs: list[tuple[SearchAttributeKey[Any], Any]] = [
             (attributes.STAGE, f"{self._kind}.{name}"),
             (attributes.STAGE_SINCE, workflow.now()),
+            *more,
         ]
         workflow.upsert_search_attributes(attributes.updates(*pairs))
 
@@ -85,11 +88,17 @@ class Story:
             yield
         except BaseException as error:
             if not is_cancelled_exception(error):
-                self.outcome(error_from_failure(error).code)
+                known = error_from_failure(error)
+                self.outcome(known.code)
+                self.footer = ending("FAILED", known)
             else:
                 self.outcome("CANCELLED")
+                self.footer = "**CANCELLED**"
+            self.show()
             raise
         self.outcome("succeeded")
+        self.footer = "**DONE**"
+        self.show()
 
     @property
     def current_stage(self) -> str:
@@ -107,5 +116,20 @@ class Story:
 
     def show(self) -> None:
         """Write the checklist into the Web UI's current details."""
-        rows = [f"- {_MARKS[self._state[key]]} {escape(label + self._note(key))}" for key, label in self._labels.items()]
-        workflow.set_current_details(details(f"**{escape(self._title)}**", "\n".join(rows), self.footer))
+        rows = [f"- {_MARKS[self._state[key]]} {self._line(key)}" for key in self._labels]
+        workflow.set_current_details(details(f"**{escape(self._title)}**", self.footer, "\n".join(rows)))
+
+    def _line(self, key: str) -> str:
+        line = escape(self._labels[key] + self._note(key))
+        if self._state[key] == "running":
+            # A query does not run the clock: the time since when tells a stuck step from a young one.
+            return f"**{line}** — since {self._started[key]:%H:%M:%S} UTC"
+        return line
+
+
+def ending(state: str, error: CleanRoomError) -> str:
+    """How it ended, for who is woken up by it: what happened, who must act, what to do."""
+    lines = [f"**{state}**: {code(error.code)} {escape(error.message, 600)}"]
+    lines += [f"Who must act: **{escape(error.party)}**"] if error.party else []
+    lines += [f"What to do: {escape(error.hint, 600)}"] if error.hint else []
+    return "\n\n".join(lines)

@@ -142,7 +142,7 @@ class _CodecServer:
         self.origins = settings.ui_origins
         if settings.ui_upstream is not None:
             upstream = check_upstream(settings.ui_upstream, remote=settings.remote_upstream)
-            self.gateway = UiGateway(self.auth, origin=settings.origin, upstream=upstream)
+            self.gateway = UiGateway(self.auth, origin=settings.origin, upstream=upstream, namespaces=settings.namespaces)
             self.origins = (*settings.ui_origins, settings.origin)
 
     async def health(self, request: Request) -> Response:

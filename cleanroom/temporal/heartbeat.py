@@ -33,10 +33,10 @@ _FALLBACK = 10.0
 class _Details(Generic[D]):
     """The latest details and the pace."""
 
-    def __init__(self, details_type: type[D]) -> None:
+    def __init__(self, details_type: type[D], *, every: float | None = None) -> None:
         info = activity.info()
         timeout = info.heartbeat_timeout
-        self.interval = min(timeout.total_seconds() / 3, 30.0) if timeout else _FALLBACK
+        self.interval = min(timeout.total_seconds() / 3, 30.0, every or 30.0) if timeout else _FALLBACK
         self.details: D | None = None
         """What the last attempt recorded last, then what this one did."""
         if info.heartbeat_details:
@@ -59,6 +59,8 @@ class Heartbeater(_Details[D]):
 
     Args:
         details_type: The type of the details, anything that pydantic validates.
+        every: Beat at least this often (seconds), where a cancellation should arrive soon; the worker's
+            ``max_heartbeat_throttle_interval`` must allow it.
     """
 
     async def __aenter__(self) -> Self:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from html import escape
 from secrets import token_urlsafe
@@ -29,6 +29,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 
 from cleanroom.errors import CleanRoomError, InvalidInput, Refused, Unavailable
 from cleanroom.temporal.codec_auth import Authenticator
+from cleanroom.temporal.ui_views import as_script
 
 logger = logging.getLogger("cleanroom.codec_server")
 
@@ -87,15 +88,16 @@ class UiGateway:
 
     Args:
         origin: Scheme, host and port as browsers see this server.
-        upstream: Where the Web UI's own server is; None serves the login alone.
-        http: For tests.
+        upstream: Where the Web UI's own server is.
+        namespaces: Those whose lists get columns and saved views at a browser's first login.
     """
 
-    def __init__(self, auth: Authenticator, *, origin: str, upstream: str | None, http: httpx.AsyncClient | None = None) -> None:
+    def __init__(self, auth: Authenticator, *, origin: str, upstream: str, namespaces: Sequence[str]) -> None:
         self._auth = auth
         self._origin = origin
         self._upstream = upstream
-        self._http = http or httpx.AsyncClient(timeout=_TIMEOUT, trust_env=False, follow_redirects=False)
+        self._preferences = as_script(namespaces)
+        self._http = httpx.AsyncClient(timeout=_TIMEOUT, trust_env=False, follow_redirects=False)
         parts = urlsplit(origin)
         self._host = parts.netloc
         self.secure = parts.scheme == "https"
@@ -171,7 +173,6 @@ class UiGateway:
             self._check_origin(request, required=True)
         elif request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none") and not _is_navigation(request):
             raise Refused("CodecOriginRefused", "The request does not come from a page of this server.")
-        assert self._upstream is not None
         outgoing = self._http.build_request(
             request.method,
             httpx.URL(self._upstream).copy_with(raw_path=_raw_path(request).encode("latin-1")),
@@ -208,7 +209,7 @@ class UiGateway:
         return [*headers, ("x-forwarded-host", self._host), ("x-forwarded-proto", "https" if self.secure else "http")]
 
     def _location(self, value: bytes) -> bytes:
-        upstream = str(self._upstream).encode()
+        upstream = self._upstream.encode()
         rest = value.removeprefix(upstream)
         return (rest or b"/") if value.startswith(upstream) and rest[:1] in (b"", b"/", b"?") else value
 
@@ -230,7 +231,12 @@ class UiGateway:
 
     def _page(self, status: int, wanted: str, problem: str = "") -> HTMLResponse:
         nonce = token_urlsafe(16)
-        page = _LOGIN.replace("NONCE", nonce).replace("NEXT", escape(_local(wanted), quote=True)).replace("PROBLEM", escape(problem))
+        page = (
+            _LOGIN.replace("NONCE", nonce)
+            .replace("NEXT", escape(_local(wanted), quote=True))
+            .replace("PROBLEM", escape(problem))
+            .replace("PREFERENCES", self._preferences)
+        )
         policy = (
             f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; form-action 'self'; base-uri 'none'; "
             "frame-ancestors 'none'"
@@ -319,6 +325,9 @@ _LOGIN = (
 const given = new URLSearchParams(location.hash.slice(1));
 const form = document.forms[0];
 if (given.has("code")) {
+  for (const [key, value] of Object.entries(PREFERENCES)) {
+    if (localStorage.getItem(key) === null) localStorage.setItem(key, JSON.stringify(value));
+  }
   history.replaceState(null, "", location.pathname + location.search);
   form.code.value = given.get("code");
   if (given.has("next")) form.elements.next.value = given.get("next");
