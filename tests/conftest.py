@@ -1,6 +1,7 @@
 """Fixtures that every test may ask for, and how the tests share two processes (``make test`` runs ``-n 2 --dist loadgroup``).
 
-A file stays in one process, so that its servers start once. Everything on the one local cloud is one group, the longest, and so it begins first.
+A file stays in one process, so that its servers start once. Everything on the one local cloud is one group; it is the longest,
+and so it begins first.
 """
 
 from __future__ import annotations
