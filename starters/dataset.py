@@ -23,6 +23,7 @@ from cleanroom.messages.publish import PublishDatasetInput, PublishedDataset
 from cleanroom.publishing.descriptor import schema_of
 from cleanroom.temporal.attributes import start_attributes
 from cleanroom.temporal.markdown import code, details, escape
+from starters.leaving import run_and_leave
 from starters.output import ConfigFile, Format, Output, Profile, print_record, print_rows, reported, safe, say, talk
 from starters.progress import follow_timeline
 from starters.session import Session, run_async
@@ -219,4 +220,4 @@ def _party(session: Session, user_id: str) -> str:
 
 
 if __name__ == "__main__":
-    app()
+    run_and_leave(app)

@@ -29,7 +29,8 @@ from cleanroom.messages.query import (
 )
 from cleanroom.statements import Decision, sign
 from cleanroom.temporal.attributes import start_attributes
-from cleanroom.temporal.markdown import code, details, escape, table
+from cleanroom.temporal.markdown import code, details, escape
+from starters.leaving import run_and_leave
 from starters.lint import lint
 from starters.output import ConfigFile, Format, Output, Profile, out, print_json, print_record, print_rows, reported, safe
 from starters.session import Session, now, require_workflow, run_async
@@ -126,7 +127,12 @@ def _details(session: Session, spec: QuerySpec) -> str:
     name = spec.name
     return details(
         f"The life of query {code(name)}, written by **{escape(session.party)}**: draft, proposal, decisions, until it is closed.",
-        table(("view", "dataset"), [*sorted(spec.inputs.items()), ("(output)", spec.output)]),
+        "\n".join(
+            [
+                *(f"- reads {code(dataset)} as {code(view)}" for view, dataset in sorted(spec.inputs.items())),
+                f"- writes {code(spec.output)}",
+            ]
+        ),
         "Every owner of these datasets decides, by a signed decision on exactly this version. "
         f"A decision can be pasted into *Send a Signal*: {code(f'cleanroom query approve {name} --print-signal')} prints it. "
         "What was not counted, and why, is in the query *refused*.",
@@ -437,4 +443,4 @@ async def _list(session: Session) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    app()
+    run_and_leave(app)

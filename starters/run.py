@@ -24,6 +24,7 @@ from cleanroom.spark.job import JobParameters, ResultReceipt
 from cleanroom.statements import RunRequest, sign
 from cleanroom.temporal.attributes import start_attributes
 from cleanroom.temporal.markdown import code, details, escape
+from starters.leaving import run_and_leave
 from starters.output import ConfigFile, Format, Output, Profile, out, print_json, print_record, print_rows, reported, safe, say
 from starters.progress import follow_timeline
 from starters.result import chart_png, print_chart, result_rows, result_table
@@ -334,4 +335,4 @@ async def query_of(session: Session, name: str) -> Any:
 
 
 if __name__ == "__main__":
-    app()
+    run_and_leave(app)

@@ -13,6 +13,7 @@ import typer
 from cleanroom.settings import Settings, load_settings
 from cleanroom.temporal.client import connect
 from cleanroom.temporal.workers import WorkerSpec, create_worker
+from starters.leaving import run_and_leave
 from starters.output import ConfigFile, Format, Output, reported
 
 app = typer.Typer(help="Run a worker.")
@@ -55,4 +56,4 @@ async def serving_own_queue(settings: Settings) -> AsyncIterator[None]:
 
 
 if __name__ == "__main__":
-    app()
+    run_and_leave(app)
