@@ -570,6 +570,12 @@ class PublishQuery:
             spec=self._spec,
         )
 
+    def _named(self, card: str) -> str:
+        """The card with names of collaborators for user ids; what is signed holds the ids."""
+        for user, name in self._names.items():
+            card = card.replace(user, name)
+        return card
+
     def _decisions(self) -> list[str]:
         """One line an owner: what they decided, and when; or that they are waited for, and since when."""
         if self._stage not in ("Proposed", "Approved"):
@@ -613,10 +619,11 @@ class PublishQuery:
             last = self._refused[-1]
             lines.append(f"Refused messages: {len(self._refused)}; last: {code(last.code)} {escape(last.message)}")
         story = "\n".join(
-            f"- {entry.at:%Y-%m-%d %H:%M:%S} {escape(entry.event)} {escape(entry.by)} {escape(entry.detail)}"
+            f"- {entry.at:%Y-%m-%d %H:%M:%S} {escape(entry.event)}"
+            f"{f' by **{escape(entry.by)}**' if entry.by else ''}{f': {escape(entry.detail)}' if entry.detail else ''}"
             for entry in list(self._history)[-15:]
         )
-        card = code_block(_folded(self._card)) if self._card else ""
+        card = code_block(_folded(self._named(self._card))) if self._card else ""
         shown = [line for line in lines if line]
         workflow.set_current_details(
             details("\n\n".join(shown), "**What happened**", story, "**What the owners approve**" if card else "", card)

@@ -17,7 +17,8 @@ DETAILS_LIMIT = 16_000
 """Temporal refuses current details above 20 kB."""
 
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[PX^_][^\x1b]*(?:\x1b\\)?|[@-Z\\-_])|\x9b[0-?]*[ -/]*[@-~]")
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~&:@$=\"'])")
+# Not quotes: they mean something inside of links and tags alone, which cannot be formed, and the Web UI shows their backslashes.
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~&:@$=])")
 _SPACE = re.compile(r"\s+")
 
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
-COLUMNS: Final = ("Status", "Workflow ID", "CrStage", "CrStageSince", "CrPendingFor", "CrOutcome", "Start", "End")
+COLUMNS: Final = ("Status", "Workflow ID", "CrStage", "CrPendingFor", "CrOutcome", "CrStageSince", "Start")
 VIEWS: Final = (
     ("Waiting for a decision", 'ExecutionStatus="Running" AND CrPendingFor IS NOT NULL'),
     ("Under way", 'ExecutionStatus="Running" AND CrKind IN ("run","prepare","dataset")'),
