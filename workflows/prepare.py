@@ -35,6 +35,7 @@ with workflow.unsafe.imports_passed_through():
     from cleanroom.spark.signed import ServiceReport
     from cleanroom.temporal.failures import error_from_failure
     from cleanroom.temporal.retries import PROPAGATION, STANDARD
+    from workflows.cancellation import then_stop
     from workflows.story import Story
 
 STEPS = {
@@ -190,34 +191,42 @@ class Prepare:
         async with self._slots:
             if from_vault:
                 # A role or a federated credential that has not spread yet looks like a refusal; it is waited for, boundedly.
-                staged = await workflow.execute_activity_method(
-                    CleanRoomSecrets.get_key_with_skr,
-                    request,
-                    **PROPAGATION.attempt(timedelta(seconds=60), heartbeat=timedelta(seconds=20))
-                    .to_the_end()
-                    .config(f"release key {dataset.name} v{dataset.document_version}", task_queue=CLEAN_ROOM_QUEUE),
+                staged = await then_stop(
+                    workflow.execute_activity_method(
+                        CleanRoomSecrets.get_key_with_skr,
+                        request,
+                        **PROPAGATION.attempt(timedelta(seconds=60), heartbeat=timedelta(seconds=20))
+                        .to_the_end()
+                        .config(f"release key {dataset.name} v{dataset.document_version}", task_queue=CLEAN_ROOM_QUEUE),
+                    )
                 )
             else:
-                staged = await workflow.execute_activity_method(
-                    CleanRoomSecrets.get_secret,
-                    request,
-                    **STANDARD.to_the_end().config(f"get {kind} of {dataset.name}", task_queue=CLEAN_ROOM_QUEUE),
+                staged = await then_stop(
+                    workflow.execute_activity_method(
+                        CleanRoomSecrets.get_secret,
+                        request,
+                        **STANDARD.to_the_end().config(f"get {kind} of {dataset.name}", task_queue=CLEAN_ROOM_QUEUE),
+                    )
                 )
             self._secrets.append(staged)
             for role in ROLES:
-                grants = await workflow.execute_activity_method(
-                    CleanRoomSecrets.set_secret,
-                    GrantRequest(ticket=input.ticket, proof=proof, role=role, secret=staged),
-                    **STANDARD.to_the_end().config(f"set {kind} of {dataset.name} for the {role}", task_queue=CLEAN_ROOM_QUEUE),
+                grants = await then_stop(
+                    workflow.execute_activity_method(
+                        CleanRoomSecrets.set_secret,
+                        GrantRequest(ticket=input.ticket, proof=proof, role=role, secret=staged),
+                        **STANDARD.to_the_end().config(f"set {kind} of {dataset.name} for the {role}", task_queue=CLEAN_ROOM_QUEUE),
+                    )
                 )
                 self._grants.extend(grants.grants)
 
     async def _configure_idp(self, input: RunQueryInput, proof: ServiceProof) -> None:
         for role in ROLES:
-            grants = await workflow.execute_activity_method(
-                CleanRoomSecrets.configure_idp,
-                GrantRequest(ticket=input.ticket, proof=proof, role=role),
-                **STANDARD.to_the_end().config(f"tokens and events for the {role}", task_queue=CLEAN_ROOM_QUEUE),
+            grants = await then_stop(
+                workflow.execute_activity_method(
+                    CleanRoomSecrets.configure_idp,
+                    GrantRequest(ticket=input.ticket, proof=proof, role=role),
+                    **STANDARD.to_the_end().config(f"tokens and events for the {role}", task_queue=CLEAN_ROOM_QUEUE),
+                )
             )
             self._grants.extend(grants.grants)
 

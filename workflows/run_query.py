@@ -38,6 +38,7 @@ with workflow.unsafe.imports_passed_through():
     from cleanroom.temporal.failures import application_error, error_from_failure
     from cleanroom.temporal.markdown import code
     from cleanroom.temporal.retries import CLEANUP, STANDARD, WATCH
+    from workflows.cancellation import then_stop
     from workflows.prepare import Prepare
     from workflows.story import Story, ending
 
@@ -110,16 +111,18 @@ class RunQuery:
         story.stage("prepare")
         prepared = await self._timed(
             "prepare",
-            workflow.execute_child_workflow(
-                Prepare.run,
-                input,
-                id=prepare_workflow_id(ticket.collaboration, ticket.run_id),
-                static_summary=f"prepare run {ticket.run_id} of query {ticket.query}",
-                static_details=PREPARE_DETAILS,
-                search_attributes=attributes.start_attributes(
-                    collaboration=ticket.collaboration, kind="prepare", query=ticket.query, proposer=input.caller
-                ),
-                execution_timeout=timedelta(hours=1),
+            then_stop(
+                workflow.execute_child_workflow(
+                    Prepare.run,
+                    input,
+                    id=prepare_workflow_id(ticket.collaboration, ticket.run_id),
+                    static_summary=f"prepare run {ticket.run_id} of query {ticket.query}",
+                    static_details=PREPARE_DETAILS,
+                    search_attributes=attributes.start_attributes(
+                        collaboration=ticket.collaboration, kind="prepare", query=ticket.query, proposer=input.caller
+                    ),
+                    execution_timeout=timedelta(hours=1),
+                )
             ),
         )
         self._prepared = prepared
@@ -130,10 +133,12 @@ class RunQuery:
         await self._audit("RUN_STARTED", "query execution starts", {"job": prepared.job_digest, "query": prepared.snapshot.query.digest})
         tracking = await self._timed(
             "submit",
-            workflow.execute_activity_method(
-                SparkServiceActivities.submit_job,
-                SubmitRequest(ticket=ticket, job=prepared.job, proof=prepared.proof),
-                **STANDARD.to_the_end().config("SparkApplication", task_queue=SPARK_SERVICE_QUEUE),
+            then_stop(
+                workflow.execute_activity_method(
+                    SparkServiceActivities.submit_job,
+                    SubmitRequest(ticket=ticket, job=prepared.job, proof=prepared.proof),
+                    **STANDARD.to_the_end().config("SparkApplication", task_queue=SPARK_SERVICE_QUEUE),
+                )
             ),
         )
         self._tracking = tracking
@@ -155,10 +160,12 @@ class RunQuery:
         )
 
     async def _consent_receipt(self, prepared: Prepared) -> None:
-        await workflow.execute_activity_method(
-            CleanRoomSecrets.issue_consent_receipt,
-            ConsentReceiptRequest(ticket=self._input.ticket, proof=prepared.proof),
-            **STANDARD.to_the_end().config("for this run's pods only", task_queue=CLEAN_ROOM_QUEUE),
+        await then_stop(
+            workflow.execute_activity_method(
+                CleanRoomSecrets.issue_consent_receipt,
+                ConsentReceiptRequest(ticket=self._input.ticket, proof=prepared.proof),
+                **STANDARD.to_the_end().config("for this run's pods only", task_queue=CLEAN_ROOM_QUEUE),
+            )
         )
 
     async def _watch(self, prepared: Prepared, tracking: TrackingId) -> JobOutcome:

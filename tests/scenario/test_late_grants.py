@@ -1,0 +1,158 @@
+"""A grant in flight when a preparation fails or is cancelled: the preparation ends after it, so that the run's revocation finds it.
+
+A real server and the real workflow; the clean room's activities are slow or refuse on purpose.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from temporalio import activity
+from temporalio.api.enums.v1 import EventType
+from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
+from temporalio.testing import WorkflowEnvironment
+
+from cleanroom.attestation import AttestationEvidence
+from cleanroom.errors import Refused
+from cleanroom.identifiers import CLEAN_ROOM_QUEUE, SPARK_SERVICE_QUEUE
+from cleanroom.messages.run import (
+    ApprovalVerdict,
+    AuditEvent,
+    CallerVerdict,
+    ConsentVerdict,
+    DocumentSnapshot,
+    PolicyRequest,
+    PolicyStatement,
+    QuerySnapshot,
+    ReportRequest,
+    RunQueryInput,
+    RunTicket,
+    SparkVerdict,
+    StagedSecret,
+    StageRequest,
+    VerifyPolicyRequest,
+    VerifySparkRequest,
+)
+from cleanroom.spark.job import JobConfig
+from cleanroom.spark.signed import ServiceReport
+from cleanroom.temporal.failures import error_from_failure
+from cleanroom.temporal.workers import WorkerSpec, create_worker
+from tests.temporal_env import temporal_env, unique
+from tests.unit.spark_support import DIGEST, make_job
+from workflows.prepare import Prepare
+
+pytestmark = pytest.mark.scenario
+_ = temporal_env
+TICKET = RunTicket(collaboration="flights", query="totals", run_id="run-1", request="signed")
+
+
+class Room:
+    """Two secrets that are on their way until the test lets them land; that of ``totals`` is refused if the test says so. Nothing is set for
+    pods: no such activity is registered here, and none may be asked for once a secret has landed."""
+
+    def __init__(self, *, refuse: bool) -> None:
+        self.refuse = refuse
+        self.started, self.let_land = asyncio.Event(), asyncio.Event()
+        self.landed: list[str] = []
+
+    def activities(self) -> list[Callable[..., Any]]:
+        """Of the clean room and of the Spark service, under the names that the workflow calls."""
+        document = DocumentSnapshot(id="totals", version="1", digest=DIGEST, owner_id="u")
+
+        @activity.defn
+        async def get_users(ticket: RunTicket) -> CallerVerdict:
+            return CallerVerdict(caller_id="u", users=3)
+
+        @activity.defn
+        async def fetch_query(ticket: RunTicket) -> QuerySnapshot:
+            return QuerySnapshot(query=document, datasets=(document,))
+
+        @activity.defn
+        async def validate_access_and_approvals(ticket: RunTicket) -> ApprovalVerdict:
+            return ApprovalVerdict(owners=("u",), approved_by=("u",))
+
+        @activity.defn
+        async def check_execution_consent(ticket: RunTicket) -> ConsentVerdict:
+            return ConsentVerdict(documents=("totals",))
+
+        @activity.defn
+        async def build_job(ticket: RunTicket) -> JobConfig:
+            return make_job()
+
+        @activity.defn
+        async def get_attestation_report(request: ReportRequest) -> ServiceReport:
+            return ServiceReport(evidence=AttestationEvidence(evidence="", endorsements=""), payload="{}")
+
+        @activity.defn
+        async def verify_spark(request: VerifySparkRequest) -> SparkVerdict:
+            return SparkVerdict(host_data=DIGEST, product="Milan", checks=(), service_key_digest=DIGEST)
+
+        @activity.defn
+        async def get_security_policy(request: PolicyRequest) -> PolicyStatement:
+            return PolicyStatement(statement="signed", driver_host_data=DIGEST, executor_host_data=DIGEST)
+
+        @activity.defn
+        async def verify_security_policy(request: VerifyPolicyRequest) -> None: ...
+
+        @activity.defn
+        async def record_event(event: AuditEvent) -> None: ...
+
+        @activity.defn
+        async def get_secret(request: StageRequest) -> StagedSecret:
+            if request.dataset == "totals" and self.refuse:
+                await self.started.wait()
+                raise Refused("SecretOwnerMismatch", "on purpose")
+            if request.dataset == "orders":
+                self.started.set()
+            await self.let_land.wait()
+            self.landed.append(request.dataset)
+            return StagedSecret(dataset=request.dataset, kind=request.kind, secret_id="s1")
+
+        return [
+            get_users, fetch_query, validate_access_and_approvals, check_execution_consent, build_job, get_attestation_report,
+            verify_spark, get_security_policy, verify_security_policy, record_event, get_secret,
+        ]  # fmt: skip
+
+
+async def cancel_requested(handle: WorkflowHandle[Any, Any]) -> None:
+    """Return when the workflow has asked an activity to stop; fail when it ends without."""
+    async for event in handle.fetch_history_events(wait_new_event=True):
+        if event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_CANCEL_REQUESTED:
+            return
+    raise AssertionError("the preparation ended while a secret was on its way")
+
+
+async def test_another_secret_is_refused(temporal_env: WorkflowEnvironment) -> None:
+    room = Room(refuse=True)
+    error = await _prepared(temporal_env, room, cancel=False)
+    assert error_from_failure(error).code == "SecretOwnerMismatch"
+    assert room.landed == ["orders"]
+
+
+async def test_the_run_is_cancelled(temporal_env: WorkflowEnvironment) -> None:
+    room = Room(refuse=False)
+    await _prepared(temporal_env, room, cancel=True)
+    assert sorted(room.landed) == ["orders", "totals"]
+
+
+async def _prepared(env: WorkflowEnvironment, room: Room, *, cancel: bool) -> WorkflowFailureError:
+    client = env.client
+    here = WorkerSpec("clean-room", CLEAN_ROOM_QUEUE, (Prepare,), room.activities())
+    service = WorkerSpec("spark-service", SPARK_SERVICE_QUEUE, (), room.activities())
+    async with create_worker(client, here), create_worker(client, service):
+        handle = await client.start_workflow(
+            Prepare.run, RunQueryInput(ticket=TICKET, caller="fabrikam"), id=unique("prepare"), task_queue=CLEAN_ROOM_QUEUE
+        )
+        await room.started.wait()
+        if cancel:
+            await handle.cancel()
+        await cancel_requested(handle)
+        assert (await handle.describe()).status is WorkflowExecutionStatus.RUNNING
+        assert room.landed == []
+        room.let_land.set()
+        with pytest.raises(WorkflowFailureError) as failed:
+            await asyncio.wait_for(handle.result(), 45)
+        return failed.value
