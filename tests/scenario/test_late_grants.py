@@ -50,8 +50,10 @@ TICKET = RunTicket(collaboration="flights", query="totals", run_id="run-1", requ
 
 
 class Room:
-    """Two secrets that are on their way until the test lets them land; that of ``totals`` is refused if the test says so. Nothing is set for
-    pods: no such activity is registered here, and none may be asked for once a secret has landed."""
+    """Two secrets that are on their way until the test lets them land; that of ``totals`` is refused if the test says so.
+
+    Nothing is set for pods: no such activity is registered here, and none may be asked for once a secret has landed.
+    """
 
     def __init__(self, *, refuse: bool) -> None:
         self.refuse = refuse
