@@ -549,7 +549,7 @@ FORGERIES: list[tuple[str, str, str, Make, str]] = [
         CLEAN_ROOM_QUEUE,
         "set_secret",
         lambda loot: {**_grant(loot.open).model_dump(mode="json"), "role": "attacker"},
-        "MessageMalformed",
+        "PayloadMalformed",
     ),
     (
         "a dataset that the query does not name",
