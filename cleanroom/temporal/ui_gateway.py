@@ -23,7 +23,6 @@ from secrets import token_urlsafe
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
-from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 
@@ -190,7 +189,7 @@ class UiGateway:
                 party="operator",
             )
             return _unavailable_page(unavailable) if _is_navigation(request) else _error(502, unavailable)
-        response = StreamingResponse(answer.aiter_raw(), answer.status_code, background=BackgroundTask(answer.aclose))
+        response = StreamingResponse(_body(answer), answer.status_code)
         # Not a mapping: several Set-Cookie are several.
         response.raw_headers = [
             (name.lower(), self._location(value) if name.lower() == b"location" else value)
@@ -272,6 +271,15 @@ def _passes_back(name: str, answer: httpx.Response) -> bool:
     named = {item.strip().lower() for item in answer.headers.get("connection", "").split(",")}
     # Upstream may tell other origins that they can read; here nobody else may.
     return name not in _HOP_BY_HOP and name not in named and not name.startswith("access-control-") and name != "x-frame-options"
+
+
+async def _body(answer: httpx.Response) -> AsyncIterator[bytes]:
+    """The answer as it comes; the connection is given back however the browser leaves."""
+    try:
+        async for chunk in answer.aiter_raw():
+            yield chunk
+    finally:
+        await answer.aclose()
 
 
 async def _form(request: Request) -> bytes:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import threading
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +59,17 @@ async def _echo(request: Request) -> Response:
     return answer
 
 
+LEFT = threading.Event()
+"""The Web UI's server has noticed that nobody reads any more."""
+
+
 async def _slow(request: Request) -> Response:
     async def parts() -> AsyncIterator[bytes]:
-        yield b"first"
-        await asyncio.sleep(3600)
-        yield b"never"
+        try:
+            yield b"first"
+            await asyncio.sleep(60)
+        finally:
+            LEFT.set()
 
     return StreamingResponse(parts())
 
@@ -93,8 +101,10 @@ def gateway(tokens: Path, upstream: str, **settings: Any) -> Starlette:
     )
 
 
-def browser(app: Starlette, origin: str = ORIGIN) -> httpx.AsyncClient:
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url=origin)
+@asynccontextmanager
+async def browser(app: Starlette, origin: str = ORIGIN) -> AsyncIterator[httpx.AsyncClient]:
+    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url=origin) as client:
+        yield client
 
 
 @pytest_asyncio.fixture
@@ -273,6 +283,7 @@ async def test_answers_are_streamed(tokens: Path, upstream: str) -> None:
             value = (await log_in(http, await code_of(http))).headers["set-cookie"].partition(";")[0]
             async with http.stream("GET", "/slow", headers={"Cookie": value}) as answer:
                 assert await asyncio.wait_for(anext(answer.aiter_raw()), 10) == b"first"
+            assert await asyncio.to_thread(LEFT.wait, 10)
 
 
 @pytest.mark.parametrize(
