@@ -30,7 +30,7 @@ def java() -> str | None:
 
 def main() -> int:
     problems = []
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - this runs before anything is installed, with whatever Python there is
         problems.append(f"Python {sys.version.split()[0]} is too old; install Python 3.11 or newer.")
     if sys.platform != "linux":
         print(f"note: developed and tested on Linux; this is {sys.platform}.", file=sys.stderr)
