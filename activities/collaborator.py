@@ -183,8 +183,8 @@ class CollaboratorGovernance:
             await self._documents.propose(order.query, request.version, wanted)
             document = await self._documents.get(order.query)
         digest = document_digest(str(document.data))
-        if digest != request.digest:
-            raise Conflict("DraftChanged", f"query {order.query!r}: another text was proposed meanwhile.")
+        if digest != request.digest or {item.approver_id for item in document.approvers or ()} != set(request.owners):
+            raise Conflict("DraftChanged", f"query {order.query!r}: another text, or to other approvers, was proposed meanwhile.")
         return QueryProposed(proposal_id=document.proposal_id, version=request.version, digest=digest)
 
     @activity.defn

@@ -170,6 +170,7 @@ class Frontend:
         """
         self._ours(request.collaboration)
         now, known = await self._query_state(request.query), request.known
-        if (now.state, now.proposal_id, now.ballots) == (known.state, known.proposal_id, known.ballots):
+        same_text = known.state != "Draft" or (now.version, now.digest) == (known.version, known.digest)
+        if same_text and (now.state, now.proposal_id, now.ballots) == (known.state, known.proposal_id, known.ballots):
             raise PreconditionFailed("NothingChanged", "governance still says what is shown.", retryable=True)
         return now

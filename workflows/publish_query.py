@@ -59,6 +59,11 @@ MAX_HISTORY = 200
 MAX_WAITING = 100
 """Messages that may wait at once; more are refused, so that a flood cannot grow the state without bound (T17)."""
 
+WATCH_DRAFTS = "watch-drafts"
+"""Patch: drafts are watched too, and a proposal made in governance is shown (histories before it watched open proposals alone)."""
+
+OTHER_TEXT = "The text was changed in governance, outside of this workflow; it has no card. Read the document itself before deciding."
+
 _CLOSED: tuple[QueryStage, ...] = ("Withdrawn", "Expired", "Failed")
 
 
@@ -104,6 +109,8 @@ class PublishQuery:
         self._votes: dict[str, asyncio.Task[None]] = {}
         self._watch: asyncio.Task[GovernanceQueryState] | None = None
         self._proposed_on = input.carried_order
+        self._acknowledged = input.carried_acknowledged or self._digest
+        """Digest of the draft that was written here, or that somebody was told of: nothing else is proposed unseen."""
 
     # ------------------------------------------------------------------ the life
 
@@ -122,7 +129,7 @@ class PublishQuery:
                 await self._handle(self._commands.popleft())
             if workflow.info().is_continue_as_new_suggested() and self._may_continue():
                 await self._stop_watching()
-                workflow.continue_as_new(input.model_copy(update={"carried": self._state(), "carried_order": self._proposed_on}))
+                workflow.continue_as_new(input.model_copy(update=self._carried()))
         await self._stop_watching()
         for command in self._commands:
             self._refuse(
@@ -134,12 +141,15 @@ class PublishQuery:
         self._show()
         return self._state()
 
+    def _carried(self) -> dict[str, Any]:
+        return {"carried": self._state(), "carried_order": self._proposed_on, "carried_acknowledged": self._acknowledged}
+
     def _may_continue(self) -> bool:
         return not self._commands and not self._votes and workflow.all_handlers_finished()
 
     async def _next_event(self) -> None:
         """Wait for a message, a change in governance, or the deadline; whichever is first."""
-        if self._stage == "Proposed" and self._watch is None:
+        if self._watch is None and (self._stage == "Proposed" or (self._stage == "Draft" and workflow.patched(WATCH_DRAFTS))):
             self._watch = asyncio.create_task(self._governance_change())
         watch = self._watch
         now = workflow.now()
@@ -165,13 +175,13 @@ class PublishQuery:
         config = poll.config("votes cast elsewhere", task_queue=FRONTEND_QUEUE)
         config["retry_policy"] = RetryPolicy(initial_interval=seconds, backoff_coefficient=1, maximum_interval=seconds)
         known = GovernanceQueryState(
-            state="Proposed",
+            state="Draft" if self._stage == "Draft" else "Proposed",
             version=self._version,
             digest=self._digest,
             proposal_id=self._proposal_id,
-            proposal_state="Open",
+            proposal_state="" if self._stage == "Draft" else "Open",
             approvers=self._owners,
-            ballots=self._ballots,
+            ballots={} if self._stage == "Draft" else self._ballots,
         )
         request = QueryChangeRequest(collaboration=self._input.collaboration, query=self._input.spec.name, known=known)
         try:
@@ -343,7 +353,9 @@ class PublishQuery:
                 f"{'create' if create else 'update'} {draft.document_id} as {party}", task_queue=collaborator_queue(party)
             ),
         )
+        await self._stop_watching()
         self._stage, self._version, self._digest = "Draft", stored.version, stored.digest
+        self._acknowledged = stored.digest
         self._spec, self._card, self._owners, self._ballots = order.spec, draft.card, draft.owners, {}
 
     async def _update(self, message: AuthorMessage) -> str:
@@ -363,9 +375,11 @@ class PublishQuery:
             OwnersRequest(collaboration=self._input.collaboration, query=self._input.spec.name),
             **STANDARD.config("owners of every input and of the output", task_queue=FRONTEND_QUEUE),
         )
-        if owners.digest != self._digest:
+        if owners.digest != self._acknowledged:
             # Anybody authorised may edit a draft in governance; what the owners would see is not what was written here.
-            self._version, self._digest = owners.version, owners.digest
+            await self._stop_watching()
+            self._take_text(owners.version, owners.digest)
+            self._acknowledged = owners.digest
             raise Conflict(
                 "DraftChanged",
                 f"The draft was changed outside of this workflow and is at version {owners.version} now.",
@@ -379,6 +393,7 @@ class PublishQuery:
                 task_queue=collaborator_queue(message.party),
             ),
         )
+        await self._stop_watching()
         self._stage, self._owners, self._ballots = "Proposed", owners.owners, {}
         self._proposed_on = ProposerOrder(party=message.party, order=self._order(message))
         self._version, self._digest, self._proposal_id = proposed.version, proposed.digest, proposed.proposal_id
@@ -409,8 +424,7 @@ class PublishQuery:
 
     async def _back_to_draft(self, event: str, by: str, detail: str = "") -> None:
         await self._stop_watching()
-        for vote in self._votes.values():
-            vote.cancel()
+        self._cancel_votes()
         self._stage, self._proposal_id, self._expires = "Draft", "", None
         self._note(event, by, detail)
 
@@ -495,20 +509,53 @@ class PublishQuery:
 
     def _project(self, state: GovernanceQueryState) -> None:
         """Governance says something else than we show: it is right."""
-        if self._stage != "Proposed" or (state.state, state.proposal_id, state.ballots) == ("Proposed", self._proposal_id, self._ballots):
+        if self._stage not in ("Draft", "Proposed"):
             return
-        self._ballots = dict(state.ballots)
+        if self._stage == "Proposed" and (state.state, state.proposal_id, state.ballots) == (
+            "Proposed",
+            self._proposal_id,
+            self._ballots,
+        ):
+            return
         if state.state == "Accepted":
+            self._ballots = dict(state.ballots)
+            self._take_proposal(state)
             self._stage, self._version = "Approved", state.version
             self._note("approved by all", "", "seen in governance")
+        elif state.state == "Proposed" and state.proposal_id != self._proposal_id and workflow.patched(WATCH_DRAFTS):
+            self._cancel_votes()
+            self._ballots = dict(state.ballots)
+            self._take_proposal(state)
+            self._stage = "Proposed"
+            self._note("proposed", "", "seen in governance")
         elif state.state == "Draft" or state.proposal_id != self._proposal_id:
-            for vote in self._votes.values():
-                vote.cancel()
-            self._stage, self._version, self._digest = "Draft", state.version, state.digest
-            self._proposal_id, self._expires = "", None
-            self._note("returned to draft", "", "seen in governance")
+            event = "draft changed" if self._stage == "Draft" else "returned to draft"
+            self._cancel_votes()
+            self._ballots = dict(state.ballots)
+            self._take_text(state.version, state.digest)
+            self._stage, self._proposal_id, self._expires = "Draft", "", None
+            self._note(event, "", "seen in governance")
         else:
+            self._ballots = dict(state.ballots)
             self._note("votes changed", "", "seen in governance")
+
+    def _take_proposal(self, state: GovernanceQueryState) -> None:
+        """What is proposed or accepted in governance, if it was not proposed here: its own text, approvers and time."""
+        if state.proposal_id == self._proposal_id:
+            return
+        self._take_text(state.version, state.digest)
+        self._proposal_id, self._owners, self._proposed_on = state.proposal_id, state.approvers, None
+        self._expires = workflow.now() + timedelta(seconds=self._input.approval_seconds)
+
+    def _take_text(self, version: str, digest: str) -> None:
+        """Show the text that governance holds. The card was drawn from what was written here; it must not stand beside another text."""
+        if digest != self._digest:
+            self._card = OTHER_TEXT
+        self._version, self._digest = version, digest
+
+    def _cancel_votes(self) -> None:
+        for vote in self._votes.values():
+            vote.cancel()
 
     # ------------------------------------------------------------------ what it shows
 

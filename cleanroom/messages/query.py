@@ -39,6 +39,8 @@ class PublishQueryInput(Message):
     carried: QueryState | None = None
     """State handed over by continue-as-new, with the order under which the open proposal was made."""
     carried_order: ProposerOrder | None = None
+    carried_acknowledged: str = ""
+    """Digest of the draft that may be proposed without being looked at again."""
 
 
 class AuthorOrder(Message):
