@@ -282,8 +282,8 @@ class Governance(RuleBasedStateMachine):
 
     world: ClassVar[World]
 
-    @initialize()
-    def create(self) -> None:
+    @initialize(begin=st.sampled_from(["draft", "proposed", "voted", "voted", "approved"]))
+    def create(self, begin: str) -> None:
         world = self.world
         self.name = unique("machine")
         self.specs = [self._spec(number) for number in range(3)]
@@ -294,6 +294,10 @@ class Governance(RuleBasedStateMachine):
         self.model = Model((first.version, first.digest), self.ids(OWNERS))
         self.acknowledged = first.digest
         self.hurry, self.converged, self.closed = False, True, False
+        if begin != "draft":
+            self.propose(who=AUTHOR, honest=True, via="update")
+        for owner in {"voted": OWNERS[1:], "approved": OWNERS}.get(begin, ()):
+            self.decide(who=owner, verdict="approve", wrong="", via="update")
 
     def _spec(self, number: int) -> QuerySpec:
         sql = f"SELECT f.origin AS origin, COUNT(*) AS flights FROM f GROUP BY f.origin HAVING COUNT(*) >= {number + 10}"
@@ -473,7 +477,7 @@ class Governance(RuleBasedStateMachine):
                 assert self.converged <= (status.state == "Withdrawn")
                 self.model.proposal = None if status.state == "Withdrawn" else proposal
 
-    @precondition(lambda self: not self.closed)
+    @precondition(lambda self: not self.closed and self.model.proposal is not None)
     @rule(who=OWNER, verdict=st.sampled_from(["approve", "approve", "approve", "reject"]), wrong=WRONG, via=VIA)
     def decide(self, who: str, verdict: Literal["approve", "reject"], wrong: str, via: str) -> None:
         state, user, ballot = self.seen(), self.world.users[who], "accepted" if verdict == "approve" else "rejected"
@@ -552,6 +556,7 @@ class Governance(RuleBasedStateMachine):
         if self.outside(work, self.model.refuses_withdrawal(self.world.users[who]), hurry=hurry) is not None:
             self.model.proposal = None
 
+    @precondition(lambda self: self.model.proposal is not None)
     @rule(who=WHO, enabled=st.booleans())
     def consent(self, who: str, enabled: bool) -> None:
         user, wanted = self.world.users[who], self.model.refuses_consent(self.world.users[who])
@@ -631,7 +636,7 @@ def test_workflow_and_governance_follow_the_model(machine_world: World) -> None:
     Governance.world = machine_world
     checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
     budget = settings(
-        max_examples=8,
+        max_examples=20,
         stateful_step_count=12,
         deadline=None,
         derandomize=True,
