@@ -36,7 +36,7 @@ demo: setup ## three companies, two clouds, one approved query, a real result
 	@$(VENV)/bin/cleanroom demo $(DEMO_ARGS)
 
 test: setup ## the tests, on real servers
-	@$(PY) -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+	@$(PY) -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 lint: $(STAMP) ## ruff and mypy --strict
 	@$(VENV)/bin/ruff format --check .
