@@ -10,10 +10,10 @@ PYTEST_ARGS ?=
 DEMO_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check demo test lint bench clean
+.PHONY: help setup check demo test lint histories bench clean
 
 help: ## show this help
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 check: ## check what a fresh machine must have, and say how to get what is missing
 	@python3 scripts/check_machine.py
@@ -42,6 +42,11 @@ lint: $(STAMP) ## ruff and mypy --strict
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/mypy
+
+histories: setup ## record the histories anew that the replay tests use (after the order of commands has changed)
+	@$(VENV)/bin/cleanroom demo --keep --rows 20000 --state .cleanroom/histories
+	@$(PY) -m tests.histories.record .cleanroom/histories
+	@$(VENV)/bin/cleanroom down --state .cleanroom/histories
 
 bench: setup ## speed, as ratios within one run
 	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(PY) $$file || exit 1; done
