@@ -151,3 +151,18 @@ def test_strangers_learn_nothing(cgs: Target) -> None:
         403,
         "CallerTenantNotAuthorized",
     )
+
+
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [
+        ("a=b", "a"),  # cut at the first '='
+        ("a%3Db", "a"),  # the query is decoded before it is split
+        ("a+b", "a b"),  # '+' is a space
+        ("a%2Bb", "a+b"),
+        ("a%26sub%3Dz", "z"),  # an encoded '&' separates, and the last of a repeated key counts
+    ],
+)
+def test_trap_24_characters_in_query_values_are_mangled(issuer: Target, sent: str, read: str) -> None:
+    _, claims, _ = token(issuer, query(sub=sent))
+    assert claims["sub"] == read
