@@ -103,15 +103,19 @@ async def test_health_ready_and_resources(temporal_env: WorkflowEnvironment, tmp
     stop, ready = asyncio.Event(), tmp_path / "ready"
     spec = WorkerSpec("health", unique("health"), WORKFLOWS, ACTIVITIES, ready_file=ready, health_port=0)
     running = asyncio.create_task(run_worker(temporal_env.client, spec, resources=[resource("a"), resource("b")], stop=stop))
-    async with asyncio.timeout(20):
-        while not ready.exists():
-            await asyncio.sleep(0.01)
-    url = next(word for word in caplog.text.split() if word.startswith("http://"))
-    async with httpx.AsyncClient() as http:
-        answer = await http.get(url)
-    assert (answer.status_code, answer.json()["status"], answer.json()["worker"]) == (200, "ok", "health")
-    stop.set()
-    await asyncio.wait_for(running, 30)
+    try:
+        async with asyncio.timeout(20):
+            while not ready.exists():
+                await asyncio.sleep(0.01)
+        url = next((word for word in caplog.text.split() if word.startswith("http://")), None)
+        assert url is not None, f"the log names no health address: {caplog.text!r}"
+        async with httpx.AsyncClient() as http:
+            answer = await http.get(url)
+        assert (answer.status_code, answer.json()["status"], answer.json()["worker"]) == (200, "ok", "health")
+    finally:
+        # A worker that outlives its test would keep the session's event loop from ending.
+        stop.set()
+        await asyncio.wait_for(running, 30)
     assert events == ["open a", "open b", "close b", "close a"]
     assert not ready.exists()
 
