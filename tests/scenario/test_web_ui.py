@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import uuid
@@ -98,6 +99,10 @@ async def test_a_login_link_makes_everything_readable(web_ui: tuple[WorkflowEnvi
         encoded = await browser.post("/codec/encode", json={"payloads": [plain]}, headers=cors(origin))
         assert CANARY not in base64.b64decode(encoded.json()["payloads"][0]["data"]).decode(errors="replace")
         csrf = browser.cookies.get("_csrf") or ""
+        # The Web UI dials its server at start and, when that was a moment too early, again only after a while.
+        async with asyncio.timeout(30):
+            while (await browser.get(f"{api}/history", headers=cors(origin))).status_code == 503:
+                await asyncio.sleep(0.05)
         signalled = await browser.post(f"{api}/signal/hear", json={"input": encoded.json()}, headers=cors(origin) | {"X-CSRF-Token": csrf})
         assert signalled.status_code == 200, signalled.text
         assert await handle.result() == [Note(text=CANARY)]

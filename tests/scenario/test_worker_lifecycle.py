@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -100,6 +101,8 @@ async def test_health_ready_and_resources(temporal_env: WorkflowEnvironment, tmp
         events.append(f"close {name}")
 
     caplog.set_level("INFO", logger="cleanroom.worker")
+    # Logging configured by a server of another test in this process may have switched existing loggers off.
+    logging.getLogger("cleanroom.worker").disabled = False
     stop, ready = asyncio.Event(), tmp_path / "ready"
     spec = WorkerSpec("health", unique("health"), WORKFLOWS, ACTIVITIES, ready_file=ready, health_port=0)
     running = asyncio.create_task(run_worker(temporal_env.client, spec, resources=[resource("a"), resource("b")], stop=stop))
@@ -107,7 +110,7 @@ async def test_health_ready_and_resources(temporal_env: WorkflowEnvironment, tmp
         async with asyncio.timeout(20):
             while not ready.exists():
                 await asyncio.sleep(0.01)
-        url = next((word for word in caplog.text.split() if word.startswith("http://")), None)
+        url = next((word for word in caplog.text.split() if word.endswith("/healthz")), None)
         assert url is not None, f"the log names no health address: {caplog.text!r}"
         async with httpx.AsyncClient() as http:
             answer = await http.get(url)
