@@ -15,8 +15,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -147,9 +147,3 @@ def serving(app: Any, name: str, tls: ServerCertificate | None = None, *, port: 
         server.should_exit = True
         thread.join(10)
         listener.close()
-
-
-@asynccontextmanager
-async def no_lifespan(app: Starlette) -> AsyncIterator[None]:
-    """A lifespan that does nothing, for applications without start-up work."""
-    yield

@@ -14,8 +14,6 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from cleanroom.clients.owned import open_store
 from cleanroom.datasets.download import download_result
 from cleanroom.datasets.keystore import KeyStore
-from cleanroom.documents.dataset import parse_dataset
-from cleanroom.documents.query import parse_query
 from cleanroom.documents.specs import DatasetSpec, load_dataset_spec
 from cleanroom.errors import Conflict, PreconditionFailed, Refused
 from cleanroom.identifiers import CLEAN_ROOM_QUEUE, document_digest, require_name, run_workflow_id
@@ -321,17 +319,6 @@ def open_result(session: Session, spec: DatasetSpec, receipt: ResultReceipt) -> 
     store = open_store(session.settings, spec)
     key = KeyStore(session.settings.keys_dir).get(spec.name)
     return download_result(store, receipt, key, result_format=spec.format, types=spec.columns, csv_header=spec.csv_header)
-
-
-async def query_of(session: Session, name: str) -> Any:
-    """The parsed query document and the parsed documents of its datasets, as governance holds them."""
-    async with session.governance() as governance:
-        documents = session.documents(governance)
-        query = parse_query(str((await documents.get(name)).data), document_id=name)
-        wanted = [*query.application.input_dataset, query.application.output_dataset]
-        return query, [
-            parse_dataset(str((await documents.get(item.specification)).data), document_id=item.specification) for item in wanted
-        ]
 
 
 if __name__ == "__main__":
