@@ -26,10 +26,9 @@ def plain(text: str, limit: int = SUMMARY_LIMIT) -> str:
     """One line without control, format and bidirectional characters, ANSI sequences, private-use characters or stacked marks, at most
     ``limit`` characters."""
     text = _ANSI.sub("", text[: limit * 8])
-    text = _SPACE.sub(" ", text)
     kept: list[str] = []
     marks = 0
-    for character in text:
+    for character in _SPACE.sub(" ", text):
         category = unicodedata.category(character)
         # Cc control, Cf format (bidi, zero width, tags), Co private, Cs surrogate, Cn unassigned, Zl/Zp separators
         if category in ("Cc", "Cf", "Co", "Cs", "Cn", "Zl", "Zp"):
@@ -37,7 +36,8 @@ def plain(text: str, limit: int = SUMMARY_LIMIT) -> str:
         marks = marks + 1 if category in ("Mn", "Me") else 0
         if marks <= 2:
             kept.append(character)
-    line = "".join(kept).strip()
+    # Again: what was taken out may have stood between two spaces.
+    line = _SPACE.sub(" ", "".join(kept)).strip()
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
