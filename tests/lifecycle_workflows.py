@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from datetime import timedelta
 from typing import Any
 
 from temporalio import activity, workflow
+from temporalio.common import RetryPolicy
 
 with workflow.unsafe.imports_passed_through():
     from cleanroom.errors import PreconditionFailed
     from cleanroom.temporal import attributes
     from cleanroom.temporal.heartbeat import Heartbeater
-    from cleanroom.temporal.retries import POLL, STANDARD, WATCH
+    from cleanroom.temporal.retries import POLL, STANDARD, WATCH, Timing
     from tests.codec_models import Note
 
 
@@ -40,6 +42,41 @@ async def ready_on(note: Note) -> int:
     return attempt
 
 
+@activity.defn
+async def silent(note: Note) -> str:
+    """Lasts longer than its heartbeat timeout, never beats, and has something to finish after it was asked to stop."""
+    if note.text == "cancel":
+        await activity.wait_for_cancelled()
+    await asyncio.sleep(note.number / 1000)
+    return "finished"
+
+
+@activity.defn
+def silent_in_a_thread(note: Note) -> str:
+    """The same in a thread."""
+    if note.text == "cancel":
+        activity.wait_for_cancelled_sync()
+    threading.Event().wait(note.number / 1000)
+    return "finished"
+
+
+@workflow.defn
+class Stepping:
+    """One step that must not be repeated and, once started, runs to its end; a cancelled workflow returns what the step returned."""
+
+    @workflow.run
+    async def run(self, note: Note) -> str:
+        once = Timing(
+            start_to_close=timedelta(seconds=30),
+            schedule_to_close=None,
+            retry=RetryPolicy(maximum_attempts=1),
+            heartbeat=timedelta(seconds=0.5),
+        )
+        step = silent_in_a_thread if note.text.startswith("thread") else silent
+        note = Note(text=note.text.removeprefix("thread "), number=note.number)
+        return str(await workflow.execute_activity(step, note, **once.to_the_end().config("step")))
+
+
 @workflow.defn
 class Counting:
     """One watched activity."""
@@ -65,5 +102,5 @@ class Polling:
         return {"attempts": attempts, "days": (workflow.now() - before).days}
 
 
-WORKFLOWS = [Counting, Polling]
-ACTIVITIES = [count_to, ready_on]
+WORKFLOWS = [Counting, Polling, Stepping]
+ACTIVITIES = [count_to, ready_on, silent, silent_in_a_thread]

@@ -57,9 +57,14 @@ def _s(seconds: float) -> timedelta:
     return timedelta(seconds=seconds)
 
 
+_ALIVE = _s(10)
+"""A worker that was killed is noticed after this: :mod:`cleanroom.temporal.alive` beats for every step. Long enough for a worker whose
+event loop is held up for some seconds."""
+
 STANDARD = Timing(
     start_to_close=_s(30),
     schedule_to_close=_s(360),
+    heartbeat=_ALIVE,
     retry=RetryPolicy(initial_interval=_s(1), backoff_coefficient=2, maximum_interval=_s(30), maximum_attempts=8),
 )
 """A call to a service. Worst case: 8 x 30 s + (1 + 2 + 4 + 8 + 16 + 30 + 30) s = 331 s, bounded at 6 min."""
@@ -67,6 +72,7 @@ STANDARD = Timing(
 PROPAGATION = Timing(
     start_to_close=_s(30),
     schedule_to_close=_s(900),
+    heartbeat=_ALIVE,
     retry=RetryPolicy(initial_interval=_s(5), backoff_coefficient=1.5, maximum_interval=_s(30), maximum_attempts=0),
 )
 """A call that fails until a role assignment or a federated credential has spread (Azure names up to 10 minutes for roles, seconds for
@@ -95,6 +101,7 @@ Worst case: 24 h."""
 CLEANUP = Timing(
     start_to_close=_s(30),
     schedule_to_close=timedelta(hours=1),
+    heartbeat=_ALIVE,
     retry=RetryPolicy(initial_interval=_s(1), backoff_coefficient=2, maximum_interval=_s(60), maximum_attempts=0),
 )
 """Revoking grants: tried for an hour, because what it leaves behind is access. Worst case: 1 h."""

@@ -15,7 +15,8 @@ from typing import Any
 
 import httpx
 import pytest
-from temporalio.client import Client
+from temporalio.api.enums.v1 import PendingActivityState
+from temporalio.client import Client, WorkflowHandle
 from temporalio.testing import WorkflowEnvironment
 
 from cleanroom.errors import InvalidInput, NotFound, Unavailable
@@ -24,7 +25,7 @@ from cleanroom.temporal import attributes
 from cleanroom.temporal.client import connect
 from cleanroom.temporal.workers import WorkerSpec, create_worker, replayer, run_worker
 from tests.codec_models import Note
-from tests.lifecycle_workflows import ACTIVITIES, WORKFLOWS, Counting, Polling
+from tests.lifecycle_workflows import ACTIVITIES, WORKFLOWS, Counting, Polling, Stepping
 from tests.temporal_env import TEST_KEYRING, temporal_env, time_skipping_env, unique
 
 pytestmark = pytest.mark.scenario
@@ -89,6 +90,43 @@ async def test_a_stopped_worker_hands_its_position_to_the_next(
     async with worker_process(profile, queue, ready):
         # Position 20 was recorded within the SDK's throttle of 5 s: it arrived because stopping flushes.
         assert await asyncio.wait_for(handle.result(), 20) == [20, 40]
+
+
+@pytest.mark.parametrize("where", ["", "thread "])
+async def test_a_step_that_never_beats_outlives_its_heartbeat_timeout(temporal_env: WorkflowEnvironment, where: str) -> None:
+    queue, client = unique("alive"), temporal_env.client
+    async with create_worker(client, WorkerSpec("alive", queue, WORKFLOWS, ACTIVITIES)):
+        note = Note(text=f"{where}wait", number=1300)
+        assert await client.execute_workflow(Stepping.run, note, id=unique("alive"), task_queue=queue) == "finished"
+
+
+@pytest.mark.parametrize("where", ["", "thread "])
+async def test_a_cancelled_step_runs_to_its_end(temporal_env: WorkflowEnvironment, where: str) -> None:
+    """Cancellation arrives by heartbeat while the step waits for it; what the step does afterwards still counts."""
+    queue, client = unique("alive"), temporal_env.client
+    async with create_worker(client, WorkerSpec("alive", queue, WORKFLOWS, ACTIVITIES)):
+        handle = await client.start_workflow(Stepping.run, Note(text=f"{where}cancel", number=50), id=unique("alive"), task_queue=queue)
+        async with asyncio.timeout(20):
+            while not any(p.state == PendingActivityState.PENDING_ACTIVITY_STATE_STARTED for p in await pending(handle)):
+                await asyncio.sleep(0.01)
+        await handle.cancel()
+        assert await asyncio.wait_for(handle.result(), 20) == "finished"
+
+
+async def test_a_step_ends_with_its_worker(temporal_env: WorkflowEnvironment) -> None:
+    """A worker that leaves does not wait for a step that has a minute to go."""
+    queue, client = unique("alive"), temporal_env.client
+    spec = WorkerSpec("alive", queue, WORKFLOWS, ACTIVITIES, graceful_shutdown=timedelta(seconds=0.1))
+    async with asyncio.timeout(30), create_worker(client, spec):
+        handle = await client.start_workflow(Stepping.run, Note(text="wait", number=60_000), id=unique("alive"), task_queue=queue)
+        while not any(p.state == PendingActivityState.PENDING_ACTIVITY_STATE_STARTED for p in await pending(handle)):
+            await asyncio.sleep(0.01)
+    await handle.terminate()
+
+
+async def pending(handle: WorkflowHandle[Any, Any]) -> list[Any]:
+    """The workflow's pending activities."""
+    return list((await handle.describe()).raw_description.pending_activities)
 
 
 async def test_health_ready_and_resources(temporal_env: WorkflowEnvironment, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

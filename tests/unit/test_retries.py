@@ -53,4 +53,4 @@ def test_config_is_what_execute_activity_takes() -> None:
     assert config["schedule_to_close_timeout"] == timedelta(hours=1)
     assert config["start_to_close_timeout"] == timedelta(minutes=30)
     assert config["heartbeat_timeout"] == retries.WATCH.heartbeat
-    assert "heartbeat_timeout" not in retries.STANDARD.config()
+    assert "heartbeat_timeout" not in retries.NO_RETRY.config()
