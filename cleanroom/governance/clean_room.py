@@ -13,8 +13,8 @@ from typing import Any, Final, Literal, Self
 from cleanroom.attestation import GuestAttestor
 from cleanroom.errors import Internal, InvalidInput
 from cleanroom.governance.envelopes import Enveloper
-from cleanroom.governance.http import Channel, query_string, segment
-from cleanroom.governance.models import Consent, Document, Member, read
+from cleanroom.governance.http import Channel, application_url, query_string, segment
+from cleanroom.governance.models import Consent, Document, Member, read, rows, text
 from cleanroom.governance.user import ContractOption, DocumentOption
 from cleanroom.secret import Secret
 
@@ -57,13 +57,16 @@ class CleanRoomClient(ABC):
         timeout: float = 30.0,
     ) -> CleanRoomClient:
         """Speak to the CCF application itself with an own RSA-2048 key bound to this guest's report. Every write waits for commit."""
-        return _Direct(Channel(base_url, ca_file=ca_file, timeout=timeout), contract_id, Enveloper(attestor), await_commit)
+        return _Direct(Channel(application_url(base_url), ca_file=ca_file, timeout=timeout), contract_id, Enveloper(attestor), await_commit)
 
     @staticmethod
     def through_sidecar(
-        base_url: str = "http://localhost:8300", *, contract_id: str | None = None, ca_file: Path | None = None, timeout: float = 60.0
+        base_url: str = "http://localhost:8300", *, contract_id: str | None = None, ca_file: Path | None = None, timeout: float = 90.0
     ) -> CleanRoomClient:
-        """Speak to the ``ccr-governance`` sidecar of this guest; ``contract_id`` overrides the contract it was configured with."""
+        """Speak to the ``ccr-governance`` sidecar of this guest; ``contract_id`` overrides the contract it was configured with.
+
+        The sidecar retries what CGS answers with 5xx three times, 5 to 20 s apart, before it passes it on: hence the long timeout.
+        """
         headers = (
             {} if contract_id is None else {"x-ms-ccr-governance-api-path-prefix": f"app/contracts/{segment('contract id', contract_id)}"}
         )
@@ -187,12 +190,13 @@ class _Direct(CleanRoomClient):
 
     async def _put(self, path: str, payload: Any, timestamp_ms: int | None = None) -> Any:
         envelope = await self._enveloper.writing(payload, timestamp_ms=timestamp_ms)
-        answer, _ = await self._channel.write("PUT", self._contract + path, json=envelope, await_commit=self._await_commit)
+        hide = (envelope["data"],)
+        answer, _ = await self._channel.write("PUT", self._contract + path, json=envelope, await_commit=self._await_commit, hide=hide)
         return answer
 
     async def put_secret(self, name: str, value: Secret) -> str:
         answer = await self._put(f"/secrets/{segment('secret name', name)}", {"value": _check_secret(value)})
-        return str(answer["secretId"])
+        return text(answer, "secretId")
 
     async def get_secret(self, secret_id: str) -> Secret:
         return await self._read(f"/secrets/{segment('secret id', secret_id)}")
@@ -212,7 +216,12 @@ class _Direct(CleanRoomClient):
 
     async def accepted_document(self, document_id: str) -> Document:
         plain = await self._read(f"/userdocuments/accepted/{segment('document id', document_id)}")
-        return read(Document, json.loads(plain.reveal()))
+        try:
+            opened = json.loads(plain.reveal())
+        except (ValueError, RecursionError):
+            # Without the cause, which would quote the document.
+            raise Internal("GovernanceAnswerMalformed", "The accepted document that was opened is not JSON.") from None
+        return read(Document, opened)
 
     async def document_consent(self, document_id: str, option: DocumentOption = "execution") -> Consent:
         path = f"{self._contract}/userdocuments/{segment('document id', document_id)}/runtimeoptions/{option}/status"
@@ -236,17 +245,18 @@ class _Direct(CleanRoomClient):
 
     async def members(self) -> list[Member]:
         body = await self._channel.call("GET", "/gov/service/members?api-version=2024-07-01")
-        return [read(Member, row) for row in body["value"]]
+        return [read(Member, row) for row in rows(body)]
 
 
 class _Sidecar(CleanRoomClient):
     async def put_secret(self, name: str, value: Secret) -> str:
-        body = await self._channel.call("PUT", f"/secrets/{segment('secret name', name)}", json={"value": _check_secret(value)})
-        return str(body["secretId"])
+        plain = _check_secret(value)
+        body = await self._channel.call("PUT", f"/secrets/{segment('secret name', name)}", json={"value": plain}, hide=(plain,))
+        return text(body, "secretId")
 
     async def get_secret(self, secret_id: str) -> Secret:
         body = await self._channel.call("POST", f"/secrets/{segment('secret id', secret_id)}")
-        return Secret(str(body["value"]).encode())
+        return Secret(text(body, "value").encode())
 
     async def set_delegate(
         self,
@@ -275,7 +285,7 @@ class _Sidecar(CleanRoomClient):
     async def token(self, subject: str, tenant_id: str, *, audience: str = FEDERATION_AUDIENCE, issuer: str | None = None) -> Secret:
         query = query_string({"sub": subject, "tenantId": tenant_id, "aud": audience, "iss": issuer})
         body = await self._channel.call("POST", f"/oauth/token{query}")
-        return Secret(str(body["value"]).encode())
+        return Secret(text(body, "value").encode())
 
     async def put_event(self, data: Any, *, event_id: str | None = None, scope: str | None = None, timestamp_ms: int | None = None) -> None:
         # The sidecar stamps events with its own clock.
@@ -288,4 +298,4 @@ class _Sidecar(CleanRoomClient):
 
     async def members(self) -> list[Member]:
         body = await self._channel.call("POST", "/members")
-        return [read(Member, row) for row in body["value"]]
+        return [read(Member, row) for row in rows(body)]

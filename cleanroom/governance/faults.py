@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import httpx
@@ -12,6 +16,11 @@ import httpx
 from cleanroom.errors import CleanRoomError, Conflict, Internal, InvalidInput, NotFound, PreconditionFailed, Refused, Unavailable
 
 _PARTY: Final = "governance operator"
+_TEXT: Final = 1000
+_LOOKED_AT: Final = 100_000
+"""Characters of an upstream text that are kept, and that are searched for secrets first."""
+_SECRET: Final = 4
+"""Shorter ones would take ordinary words apart."""
 _BY_CODE: Final[Mapping[str, type[CleanRoomError]]] = {
     **dict.fromkeys(("VerifySnpAttestationFailed", "VerifyJwtAttestationFailed", "ReportDataMismatch", "SignatureMismatch"), Refused),
     **dict.fromkeys(("OidClaimMissing", "AuthorizationFailed"), Refused),
@@ -48,13 +57,15 @@ _HINTS: Final[Mapping[str, str]] = {
 }
 
 
-def from_response(response: httpx.Response, operation: str) -> CleanRoomError:
-    """The error for a non-2xx answer. ``operation`` says what was asked (method and route template, never ids in a query)."""
+def from_response(response: httpx.Response, operation: str, *, hide: Sequence[str] = ()) -> CleanRoomError:
+    """The error for a non-2xx answer. ``operation`` says what was asked (method and path, never the query); ``hide`` are the request's
+    secrets, which a gateway may echo."""
     status = response.status_code
     code, text = _envelope(response)
+    code, text = code and _without(code, hide)[:200], _without(text, hide)[:_TEXT]
     details: dict[str, Any] = {"status": status, "operation": operation}
-    if (wait := response.headers.get("retry-after")) is not None:
-        details["retry_after"] = wait
+    if (wait := retry_after(response)) is not None:
+        details["retryAfter"] = wait
     if status in _BUSY or (code is None and status >= 500):
         kind: type[CleanRoomError] = Unavailable
         name = code or ("GovernanceThrottled" if status == 429 else "GovernanceUnavailable")
@@ -79,12 +90,31 @@ def _envelope(response: httpx.Response) -> tuple[str | None, str]:
     """``(error.code, text)``; ``None`` when the answer is not the ``{"error": {"code", "message"}}`` of CGS."""
     try:
         body = response.json()
-    except (ValueError, UnicodeDecodeError):
-        return None, response.text[:300]
+    except (ValueError, RecursionError):
+        return None, response.text[:_LOOKED_AT]
     error = body.get("error") if isinstance(body, dict) else None
     if isinstance(error, dict) and isinstance(error.get("code"), str) and error["code"]:
-        return error["code"], str(error.get("message") or "")[:1000]
-    return None, response.text[:300]
+        return error["code"], str(error.get("message") or "")[:_LOOKED_AT]
+    return None, response.text[:_LOOKED_AT]
+
+
+def _without(text: str, secrets: Sequence[str]) -> str:
+    # Before the text is cut, so that no half of a secret stays; also as JSON would spell it.
+    for secret in sorted((secret for secret in secrets if len(secret) >= _SECRET), key=len, reverse=True):
+        for form in (secret, json.dumps(secret)[1:-1]):
+            text = text.replace(form, "[removed]")
+    return text
+
+
+def retry_after(response: httpx.Response) -> float | None:
+    """Seconds that the service asks to wait: ``Retry-After`` as a number or as a date; ``None`` without one that can be read."""
+    text = response.headers.get("retry-after", "").strip()
+    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
+        return float(text)
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 def from_transport(error: httpx.HTTPError | httpx.InvalidURL, operation: str) -> CleanRoomError:
@@ -103,7 +133,9 @@ def from_transport(error: httpx.HTTPError | httpx.InvalidURL, operation: str) ->
         code, message = "GovernanceUnreachable", "The governance service cannot be connected to."
     else:
         code, message = "GovernanceConnectionLost", "The connection to the governance service broke before an answer came."
-    cause = str(error) or type(error).__name__
+    # What the library refuses to send, it quotes: a header may be in it.
+    cause = "" if isinstance(error, httpx.LocalProtocolError) else str(error)
+    cause = cause or type(error).__name__
     return Unavailable(code, f"{message} Operation: {operation}.", cause=cause, party=_PARTY, details={"operation": operation})
 
 

@@ -7,7 +7,7 @@ import inspect
 import re
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import quote
@@ -23,6 +23,11 @@ TokenProvider = Callable[[], str | Awaitable[str]]
 TRANSACTION_HEADER: Final = "x-ms-ccf-transaction-id"
 _COMMIT_SECONDS: Final = 10.0
 _HISTORY_TRIES: Final = 30
+_HISTORY_WAIT: Final = 5.0
+_UNCOMMITTED_PAUSES: Final = (0.1, 0.2, 0.4, 0.8)
+_REDIRECTS: Final = 3
+_BEARER: Final = re.compile(r"Bearer [\x21-\x7e]+")
+_HEADER: Final = re.compile(r"[\x20-\x7e]*")
 
 
 def segment(name: str, value: str) -> str:
@@ -57,16 +62,44 @@ def query_string(parameters: Mapping[str, str | int | None]) -> str:
     return "?" + "&".join(parts) if parts else ""
 
 
+def application_url(base_url: str) -> str:
+    """The CCF node's URL; tools write it with and without the application's prefix ``/app``."""
+    return base_url.rstrip("/").removesuffix("/app")
+
+
+def _tls(ca_file: Path | None, client_cert: tuple[Path, Path] | None) -> ssl.SSLContext | bool:
+    if ca_file is None and client_cert is None:
+        return True
+    try:
+        context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
+        if client_cert is not None:
+            context.load_cert_chain(*map(str, client_cert))
+    except OSError as error:  # ssl.SSLError is one
+        files = ", ".join(str(file) for file in (ca_file, *(client_cert or ())) if file is not None)
+        raise InvalidInput(
+            "GovernanceCertificateFileInvalid",
+            f"Of the certificate files of the governance service ({files}), one cannot be read or is not PEM.",
+            cause=str(error),
+        ) from error
+    return context
+
+
 class Channel:
     """Requests to one base URL. Answers 2xx or raises a :class:`cleanroom.errors.CleanRoomError`.
 
+    A node that is not the primary may answer 307 or 308; that is followed to the same host, or to whichever host shows a certificate
+    under ``ca_file``, which is what makes it a node of this network. Nothing else is followed.
+
     Args:
-        base_url: Without a trailing slash; route paths are appended.
+        base_url: Route paths are appended to it.
         token: Bearer token provider, asked for each request.
         ca_file: PEM roots of the service (a CCF network's service certificate); ``None`` uses the system's.
         client_cert: (certificate, key) PEM files of a member.
         headers: Sent with every request.
         timeout: Seconds for one request.
+
+    Raises:
+        InvalidInput: ``GovernanceCertificateFileInvalid``, ``GovernanceHeaderMalformed``.
     """
 
     def __init__(
@@ -83,11 +116,13 @@ class Channel:
         self._base = base_url.rstrip("/")
         self._token = token
         self._commit_path = commit_path
-        context: ssl.SSLContext | bool = True
-        if ca_file is not None or client_cert is not None:
-            context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
-            if client_cert is not None:
-                context.load_cert_chain(*map(str, client_cert))
+        self._pinned = ca_file is not None
+        # What a caller gives beyond the proxy's own headers is a credential of theirs.
+        self._hidden = [value.removeprefix("Bearer ") for name, value in (headers or {}).items() if not name.lower().startswith("x-ms-")]
+        for name, value in (headers or {}).items():
+            if not _HEADER.fullmatch(value):
+                raise InvalidInput("GovernanceHeaderMalformed", f"The value of header {name} has characters that a header cannot carry.")
+        context = _tls(ca_file, client_cert)
         # Idle connections go before a server's usual five seconds do, so that no request is sent into one that is just closing.
         limits = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=4.0)
         self._client = httpx.AsyncClient(verify=context, headers=dict(headers or {}), timeout=timeout, limits=limits)
@@ -111,28 +146,58 @@ class Channel:
         return {"authorization": f"Bearer {token}"}
 
     async def send(
-        self, method: str, path: str, *, json: Any = None, headers: Mapping[str, str] | None = None, operation: str | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Any = None,
+        headers: Mapping[str, str] | None = None,
+        operation: str | None = None,
+        hide: Sequence[str] = (),
     ) -> httpx.Response:
-        """One request; raises for everything but 2xx (202 included in success)."""
+        """One request; raises for everything but 2xx (202 included in success). ``hide``: texts that no error may repeat."""
         what = operation or f"{method} {path.partition('?')[0]}"
         merged = await self._authorization()
         if headers:
             merged |= headers
+        if "authorization" in merged and not _BEARER.fullmatch(merged["authorization"]):
+            # An HTTP library would quote the token in its complaint.
+            raise InvalidInput("BearerTokenMalformed", "The bearer token is empty or has characters that a header cannot carry.")
+        url = self._base + path
         try:
-            response = await self._client.request(method, self._base + path, json=json, headers=merged)
+            response = await self._client.request(method, url, json=json, headers=merged)
+            for _ in range(_REDIRECTS):
+                primary = self._primary(response)
+                if primary is None:
+                    break
+                response = await self._client.request(method, primary, json=json, headers=merged)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise faults.from_transport(error, what) from error
         if not 200 <= response.status_code < 300:
-            raise faults.from_response(response, what)
+            bearer = merged.get("authorization", "").removeprefix("Bearer ")
+            raise faults.from_response(response, what, hide=(bearer, *self._hidden, *hide))
         return response
 
-    async def call(self, method: str, path: str, *, json: Any = None, headers: Mapping[str, str] | None = None) -> Any:
-        """One request; the JSON of the answer, ``None`` for an empty body."""
-        return body_of(await self.send(method, path, json=json, headers=headers))
+    def _primary(self, response: httpx.Response) -> httpx.URL | None:
+        """Where a 307 or 308 leads, when that is this network's business."""
+        if response.status_code not in (307, 308) or "location" not in response.headers:
+            return None
+        here = response.url
+        there = here.join(response.headers["location"])
+        same_host = there.host == here.host
+        return there if there.scheme == here.scheme and (same_host or (self._pinned and there.scheme == "https")) else None
 
-    async def write(self, method: str, path: str, *, json: Any = None, await_commit: bool = True) -> tuple[Any, str | None]:
+    async def call(
+        self, method: str, path: str, *, json: Any = None, headers: Mapping[str, str] | None = None, hide: Sequence[str] = ()
+    ) -> Any:
+        """One request; the JSON of the answer, ``None`` for an empty body."""
+        return body_of(await self.send(method, path, json=json, headers=headers, hide=hide))
+
+    async def write(
+        self, method: str, path: str, *, json: Any = None, await_commit: bool = True, hide: Sequence[str] = ()
+    ) -> tuple[Any, str | None]:
         """A request with an effect: (JSON or ``None``, transaction id). With ``await_commit`` it returns when the effect cannot be lost."""
-        response = await self.send(method, path, json=json)
+        response = await self.send(method, path, json=json, hide=hide)
         transaction = response.headers.get(TRANSACTION_HEADER)
         if await_commit and transaction is not None and self._commit_path is not None:
             await self.committed(transaction)
@@ -148,8 +213,12 @@ class Channel:
         deadline = time.monotonic() + within
         pause = 0.01
         while True:
-            body = await self.call("GET", f"{self._commit_path}?transaction_id={transaction}")
-            status = body.get("status") if isinstance(body, dict) else None
+            try:
+                body = await self.call("GET", f"{self._commit_path}?transaction_id={transaction}")
+                status = body.get("status") if isinstance(body, dict) else None
+            except Unavailable as error:
+                # The write was answered; whether it stays can be asked again.
+                status = error.code
             if status == "Committed":
                 return
             if status == "Invalid":
@@ -167,22 +236,26 @@ class Channel:
     async def history(self, path: str) -> Any:
         """GET from the ledger: 202 with ``retry-after`` means that the node is still loading the range.
 
+        A range that ends in a write that is not committed yet is ``InternalError`` (spec 11) for a moment, so that is asked again.
+
         Raises:
             Unavailable: ``HistoryNotReady`` when it still is after 30 tries.
         """
+        pauses = iter(_UNCOMMITTED_PAUSES)
         for _ in range(_HISTORY_TRIES):
-            response = await self.send("GET", path)
+            try:
+                response = await self.send("GET", path)
+            except Internal as error:
+                pause = next(pauses, None)
+                if error.code != "InternalError" or pause is None:
+                    raise
+                await asyncio.sleep(pause)
+                continue
             if response.status_code != 202:
                 return body_of(response)
-            await asyncio.sleep(_retry_after(response))
+            wait = faults.retry_after(response)
+            await asyncio.sleep(1.0 if wait is None else min(wait, _HISTORY_WAIT))
         raise Unavailable("HistoryNotReady", "The governance node has not loaded the ledger range yet.", hint="Try again in a minute.")
-
-
-def _retry_after(response: httpx.Response) -> float:
-    try:
-        return min(max(float(response.headers.get("retry-after", "1")), 0.0), 5.0)
-    except ValueError:
-        return 1.0
 
 
 def body_of(response: httpx.Response) -> Any:
@@ -195,5 +268,5 @@ def body_of(response: httpx.Response) -> Any:
         return None
     try:
         return response.json()
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise Internal("GovernanceAnswerMalformed", "The governance service answered something that is not JSON.") from error

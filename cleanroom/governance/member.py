@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from cleanroom.errors import InvalidInput
 from cleanroom.governance.http import segment
-from cleanroom.governance.models import GovernanceProposal, read
+from cleanroom.governance.models import GovernanceProposal, read, rows, text
 from cleanroom.governance.user import GovernanceUserClient
 
 
@@ -71,7 +71,7 @@ class GovernanceMemberClient(GovernanceUserClient):
             name: value for name, value in (("invitationId", invitation_id), ("tenantId", tenant_id)) if value
         }
         answer, _ = await self._write("POST", "/users/invitations/propose", body)
-        return str(answer["invitationId"]), read(GovernanceProposal, answer)
+        return text(answer, "invitationId"), read(GovernanceProposal, answer)
 
     async def propose_identity(self, *, accepted_invitation_id: str) -> GovernanceProposal:
         """Register the user who accepted an invitation. Raises ``PreconditionFailed`` ``InvitationNotAccepted``."""
@@ -85,4 +85,4 @@ class GovernanceMemberClient(GovernanceUserClient):
     async def proposals(self) -> Sequence[GovernanceProposal]:
         """Governance proposals that have not been erased (a resolved one goes when a later one resolves, trap 38)."""
         body = await self._get("/proposals")
-        return [read(GovernanceProposal, row) for row in body["value"]]
+        return [read(GovernanceProposal, row) for row in rows(body)]

@@ -36,6 +36,44 @@ def read(model: type[M], value: Any) -> M:
         raise Internal("GovernanceAnswerMalformed", f"The governance service's {model.__name__} lacks or misspells: {fields}.") from None
 
 
+def member(value: Any, name: str) -> Any:
+    """A member that an answer must have. Raises ``Internal`` ``GovernanceAnswerMalformed``."""
+    if not isinstance(value, dict) or value.get(name) is None:
+        raise Internal("GovernanceAnswerMalformed", f"The governance service's answer lacks {name}.")
+    return value[name]
+
+
+def text(value: Any, name: str) -> str:
+    """A text that an answer must have. Raises ``Internal`` ``GovernanceAnswerMalformed``."""
+    found = member(value, name)
+    if not isinstance(found, str) or not found:
+        raise Internal("GovernanceAnswerMalformed", f"The governance service's answer has no text as {name}.")
+    return found
+
+
+def table(value: Any, name: str) -> dict[str, Any]:
+    """An object that an answer must have. Raises ``Internal`` ``GovernanceAnswerMalformed``."""
+    found = member(value, name)
+    if not isinstance(found, dict):
+        raise Internal("GovernanceAnswerMalformed", f"The governance service's answer has no object as {name}.")
+    return found
+
+
+def whole(value: Any) -> dict[str, Any]:
+    """An answer that is an object. Raises ``Internal`` ``GovernanceAnswerMalformed``."""
+    if not isinstance(value, dict):
+        raise Internal("GovernanceAnswerMalformed", "The governance service's answer is no object.")
+    return value
+
+
+def rows(value: Any) -> list[Any]:
+    """The rows of a list ``{"value": [...]}``. Raises ``Internal`` ``GovernanceAnswerMalformed``."""
+    found = member(value, "value")
+    if not isinstance(found, list):
+        raise Internal("GovernanceAnswerMalformed", "The governance service's list has no array as value.")
+    return found
+
+
 def _labels(value: Any) -> Any:
     return value if isinstance(value, dict) else None
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from cleanroom.errors import Conflict, InvalidInput, PreconditionFailed
-from cleanroom.governance.http import Channel, TokenProvider, query_string, segment
+from cleanroom.governance.http import Channel, TokenProvider, application_url, query_string, segment
 from cleanroom.governance.models import (
     Approver,
     CleanRoomPolicy,
@@ -29,6 +29,10 @@ from cleanroom.governance.models import (
     SigningKey,
     UserIdentity,
     read,
+    rows,
+    table,
+    text,
+    whole,
 )
 from cleanroom.secret import Secret
 
@@ -45,7 +49,7 @@ class GovernanceUserClient:
     ``Refused`` for 401 and 403.
 
     Args:
-        base_url: The CCF application's URL (without ``/app``) or, in mode ``cgs-client``, the proxy's URL.
+        base_url: The CCF application's URL (with or without ``/app``) or, in mode ``cgs-client``, the proxy's URL.
         token: Bearer token provider. ``None`` for a member who has a client certificate, or for a proxy with its own identity.
         mode: ``app`` speaks the application's routes (spec/governance.md 3); ``cgs-client`` the proxy's (13).
         ca_file: Service certificate or CA of the server.
@@ -81,7 +85,7 @@ class GovernanceUserClient:
         self._await_commit = await_commit
         self._root = "/app" if mode == "app" else ""
         self._channel = Channel(
-            base_url,
+            application_url(base_url) if mode == "app" else base_url,
             token=token,
             ca_file=ca_file,
             client_cert=client_cert,
@@ -106,8 +110,8 @@ class GovernanceUserClient:
         """Read ``path``; ``post`` where the application's "get" is a POST and the proxy's is a GET (trap 1)."""
         return await self._channel.call("POST" if post and self.mode == "app" else "GET", self._root + path)
 
-    async def _write(self, method: str, path: str, body: Any = None) -> tuple[Any, str | None]:
-        return await self._channel.write(method, self._root + path, json=body, await_commit=self._await_commit)
+    async def _write(self, method: str, path: str, body: Any = None, *, hide: Sequence[str] = ()) -> tuple[Any, str | None]:
+        return await self._channel.write(method, self._root + path, json=body, await_commit=self._await_commit, hide=hide)
 
     def _only_app(self, what: str) -> None:
         if self.mode != "app":
@@ -128,7 +132,7 @@ class GovernanceUserClient:
                     raise InvalidInput("InvalidLabel", f"Label {name!r}={value!r} cannot be selected: no empty text, ':' or ','.")
             selector = ",".join(f"{name}:{value}" for name, value in labels.items())
         body = await self._get("/userdocuments" + query_string({"labelSelector": selector}))
-        return [read(DocumentSummary, row) for row in body["value"]]
+        return [read(DocumentSummary, row) for row in rows(body)]
 
     async def put_document(
         self,
@@ -160,22 +164,28 @@ class GovernanceUserClient:
     async def propose_document(self, document_id: str, *, version: str, proposal_id: str | None = None) -> str:
         """Propose the draft of exactly this ``version`` to its approvers; returns the proposal's id.
 
-        ``proposal_id`` makes the call repeatable in mode ``app``: the same proposal with the same content counts as done. The proxy
-        chooses its own id.
+        ``proposal_id`` makes the call repeatable: in mode ``app`` that very proposal counts as done. The proxy chooses its own id; there
+        a proposal of this version, open or accepted, counts. Whoever relies on its content or approvers reads them again.
 
         Raises:
             Conflict: ``UserDocumentModified`` (another version), ``UserDocumentAlreadyProposed``, ``ProposalAlreadyExists``.
             PreconditionFailed: ``ApproversMissing`` when the draft names none.
         """
         if self.mode == "cgs-client":
-            body, _ = await self._write("POST", f"/userdocuments/{segment('document id', document_id)}/propose", {"version": version})
-            return str(body["proposalId"])
+            try:
+                body, _ = await self._write("POST", f"/userdocuments/{segment('document id', document_id)}/propose", {"version": version})
+            except Conflict as error:
+                if proposal_id is None or error.code not in ("UserDocumentAlreadyProposed", "UserDocumentModified"):
+                    raise
+                known = await self._proposal_of(await self.get_document(document_id), version)
+                if known is None:
+                    raise
+                return known
+            return text(body, "proposalId")
         wanted = proposal_id or uuid.uuid4().hex
         document = await self.get_document(document_id)
-        if proposal_id is not None and document.state != "Draft" and document.proposal_id == proposal_id:
-            asked = (await self.get_proposal(proposal_id)).args.get("document", {})
-            if asked.get("version") == version:
-                return proposal_id
+        if proposal_id is not None and document.proposal_id == proposal_id and await self._proposal_of(document, version) is not None:
+            return proposal_id
         if document.version != version:
             raise Conflict(
                 "UserDocumentModified",
@@ -187,6 +197,13 @@ class GovernanceUserClient:
         snapshot = document.model_dump(by_alias=True, exclude_none=True, include={"contract_id", "version", "data", "labels"})
         return await self.create_proposal(wanted, document_id, snapshot, document.approvers)
 
+    async def _proposal_of(self, document: Document, version: str) -> str | None:
+        """Id of the proposal that a document is proposed or accepted by, when it is of this draft version."""
+        if document.state == "Draft" or not document.proposal_id:
+            return None
+        asked = (await self.get_proposal(document.proposal_id)).args.get("document")
+        return document.proposal_id if isinstance(asked, dict) and asked.get("version") == version else None
+
     async def create_proposal(self, proposal_id: str, document_id: str, document: Mapping[str, Any], approvers: Sequence[Approver]) -> str:
         """Create a ``set_user_document`` proposal from a snapshot. CGS does not compare it with the draft (trap 5)."""
         args = {"documentId": document_id, "document": dict(document)}
@@ -195,7 +212,7 @@ class GovernanceUserClient:
             answer, _ = await self._write("POST", "/users/proposals/create", body)
         else:
             answer, _ = await self._write("PUT", f"/users/proposals/{segment('proposal id', proposal_id)}", body)
-        return str(answer["proposalId"])
+        return text(answer, "proposalId")
 
     async def get_proposal(self, proposal_id: str) -> Proposal:
         """The content of a user proposal. Raises ``NotFound`` ``ProposalNotFound``."""
@@ -269,13 +286,14 @@ class GovernanceUserClient:
     async def put_secret(self, contract_id: str, name: str, value: Secret) -> str:
         """Store a text secret (at most 25,600 UTF-16 units) under the caller's name; returns its full id ``<caller>_<name>``."""
         path = f"/contracts/{segment('contract id', contract_id)}/secrets/{segment('secret name', name)}"
-        body, _ = await self._write("PUT", path, {"value": value.reveal_text()})
-        return str(body["secretId"])
+        plain = value.reveal_text()
+        body, _ = await self._write("PUT", path, {"value": plain}, hide=(plain,))
+        return text(body, "secretId")
 
     async def list_secrets(self, contract_id: str) -> list[str]:
         """Ids of the contract's secrets; values can only be read by clean rooms."""
         body = await self._get(f"/contracts/{segment('contract id', contract_id)}/secrets")
-        return [str(row["secretId"]) for row in body["value"]]
+        return [text(row, "secretId") for row in rows(body)]
 
     # -- clean room policies (8) ----------------------------------------------------------------------------------------------------------
 
@@ -287,12 +305,12 @@ class GovernanceUserClient:
         """Claims of a delegate policy; empty when there is none."""
         path = f"/contracts/{segment('contract id', contract_id)}/cleanroompolicy/delegates/"
         path += f"{segment('delegate type', delegate_type)}/{segment('delegate id', delegate_id)}"
-        return dict((await self._get(path, post=True))["claims"])
+        return table(await self._get(path, post=True), "claims")
 
     async def list_delegates(self, contract_id: str) -> list[Delegate]:
         """Delegate policies that were ever set; those with all claims removed stay listed (trap 19)."""
         body = await self._get(f"/contracts/{segment('contract id', contract_id)}/cleanroompolicy/delegates")
-        return [read(Delegate, row) for row in body["value"]]
+        return [read(Delegate, row) for row in rows(body)]
 
     # -- OIDC (9) -----------------------------------------------------------------------------------------------------------------------
 
@@ -312,18 +330,18 @@ class GovernanceUserClient:
     async def oidc_discovery(self) -> dict[str, Any]:
         """The public discovery document (it advertises RS256 although tokens are PS256, trap 23)."""
         self._only_app("The discovery document")
-        return dict(await self._get("/oidc/.well-known/openid-configuration"))
+        return whole(await self._get("/oidc/.well-known/openid-configuration"))
 
     async def oidc_keys(self) -> dict[str, Any]:
         """The public JWKS. Raises ``PreconditionFailed`` ``SigningKeyNotAvailable``."""
         self._only_app("The JWKS")
-        return dict(await self._get("/oidc/keys"))
+        return whole(await self._get("/oidc/keys"))
 
     # -- users, invitations, members (10) -----------------------------------------------------------------------------------------------
 
     async def list_identities(self) -> list[UserIdentity]:
         """Registered users."""
-        return [read(UserIdentity, row) for row in (await self._get("/users/identities"))["value"]]
+        return [read(UserIdentity, row) for row in rows(await self._get("/users/identities"))]
 
     async def get_identity(self, user_id: str) -> UserIdentity:
         """A registered user by ``oid``. Raises ``NotFound`` ``UserIdentityNotFound``."""
@@ -336,7 +354,7 @@ class GovernanceUserClient:
 
     async def list_invitations(self) -> list[Invitation]:
         """All invitations."""
-        return [read(Invitation, row) for row in (await self._get("/users/invitations"))["value"]]
+        return [read(Invitation, row) for row in rows(await self._get("/users/invitations"))]
 
     async def get_invitation(self, invitation_id: str) -> Invitation:
         """One invitation. Raises ``NotFound`` ``InvitationNotFound``."""
@@ -349,13 +367,13 @@ class GovernanceUserClient:
     async def members(self) -> list[Member]:
         """The consortium's members (public)."""
         path = "/members" if self.mode == "cgs-client" else "/gov/service/members?api-version=2024-07-01"
-        return [read(Member, row) for row in (await self._channel.call("GET", path))["value"]]
+        return [read(Member, row) for row in rows(await self._channel.call("GET", path))]
 
     # -- contracts and deployments (12) -----------------------------------------------------------------------------------------------
 
     async def list_contracts(self, state: Literal["Draft", "Proposed", "Accepted"] | None = None) -> list[str]:
         """Ids of the contracts, in one state or all."""
-        return [str(row["id"]) for row in (await self._get("/contracts" + query_string({"state": state})))["value"]]
+        return [text(row, "id") for row in rows(await self._get("/contracts" + query_string({"state": state})))]
 
     async def get_contract(self, contract_id: str) -> Contract:
         """A contract. Raises ``NotFound`` ``ContractNotFound``."""

@@ -175,6 +175,23 @@ async def test_proposing_and_voting_can_be_repeated(cloud: Cloud) -> None:
         assert await ann.propose_document(document_id, version=version, proposal_id=proposal_id) == proposal_id
 
 
+async def test_proposing_through_the_proxy_can_be_repeated_too(cloud: Cloud) -> None:
+    """The proxy makes up the proposal's id, so a repetition finds the proposal by the version that it is of."""
+    document_id, wanted = fresh("doc"), fresh("proposal")
+    async with cloud.user(ANN, "cgs-client") as ann:
+        version = await ann.put_document(document_id, cloud.contract, "x", approvers=[Approver(approver_id=ANN)])
+        assert version is not None
+        proposal_id = await ann.propose_document(document_id, version=version, proposal_id=wanted)
+        assert await ann.propose_document(document_id, version=version, proposal_id=wanted) == proposal_id
+        with pytest.raises(Conflict) as open_already:
+            await ann.propose_document(document_id, version=version)
+        assert open_already.value.code == "UserDocumentAlreadyProposed"
+        with pytest.raises(Conflict):
+            await ann.propose_document(document_id, version="1.0", proposal_id=wanted)
+        await ann.submit_ballot(proposal_id, accept=True)
+        assert await ann.propose_document(document_id, version=version, proposal_id=wanted) == proposal_id
+
+
 async def test_a_proposal_id_with_other_content_is_a_conflict(cloud: Cloud) -> None:
     proposal_id = fresh("proposal")
     async with cloud.user(ANN) as ann:

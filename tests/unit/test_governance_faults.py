@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
+import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +30,9 @@ from cleanroom.errors import (
     Refused,
     Unavailable,
 )
-from cleanroom.governance import GovernanceUserClient
+from cleanroom.governance import CleanRoomClient, GovernanceUserClient
 from cleanroom.governance.http import query_string, segment
+from cleanroom.secret import Secret
 from localcloud.serving import serving
 from localcloud.tls import LocalAuthority
 
@@ -109,7 +113,8 @@ async def test_every_answer_has_one_category(
     error = await outcome(url)
     assert (type(error), error.code, error.retryable) == (kind, code, retryable)
     if "retry-after" in answer.headers:
-        assert error.details["retry_after"] == "7"
+        # Under the name, and as the number, that becomes Temporal's next retry delay.
+        assert error.details["retryAfter"] == 7.0
 
 
 async def test_nobody_there_is_unavailable() -> None:
@@ -194,6 +199,169 @@ async def test_a_pending_transaction_has_a_deadline(server: tuple[str, Script]) 
         with pytest.raises(Unavailable) as pending:
             await client._channel.committed("2.5", within=0.1)
     assert pending.value.code == "TransactionNotCommitted"
+
+
+async def test_the_wait_for_commit_outlives_a_node_that_is_busy(server: tuple[str, Script]) -> None:
+    url, script = server
+    script.asked.clear()
+    script.answers = [WRITTEN, cgs(503, "ViewNotKnown"), Response(status_code=502), tx("Committed")]
+    async with GovernanceUserClient(url, token=lambda: CANARY) as client:
+        assert await client.put_document("d", "c", "x") == "2.5"
+    assert len(script.asked) == 4
+
+
+async def test_a_range_that_ends_in_an_uncommitted_write_is_asked_again(
+    server: tuple[str, Script], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cleanroom.governance.http._UNCOMMITTED_PAUSES", (0.0, 0.0))
+    url, script = server
+    script.answers = [cgs(500, "InternalError"), JSONResponse({"value": []})]
+    async with GovernanceUserClient(url, token=lambda: CANARY) as client:
+        assert [event async for event in client.events("c")] == []
+        script.answers = [cgs(500, "InternalError")]
+        script.asked.clear()
+        with pytest.raises(Internal):
+            _ = [event async for event in client.events("c")]
+    assert len(script.asked) == 3
+
+
+async def test_a_node_that_is_not_the_primary_sends_on_to_it(server: tuple[str, Script]) -> None:
+    url, script = server
+    script.asked.clear()
+    script.answers = [Response(status_code=307, headers={"location": f"{url}/primary"}), WRITTEN]
+    async with GovernanceUserClient(url, token=lambda: CANARY, await_commit=False) as client:
+        assert await client.put_document("d", "c", "x") == "2.5"
+        assert [(method, path, headers["authorization"]) for method, path, headers in script.asked] == [
+            ("PUT", "app/userdocuments/d", f"Bearer {CANARY}"),
+            ("PUT", "primary", f"Bearer {CANARY}"),
+        ]
+        script.asked.clear()
+        script.answers = [Response(status_code=308, headers={"location": "/again"})]
+        with pytest.raises(Unavailable):
+            await client.get_document("d")
+    assert len(script.asked) == 4  # no redirect loop
+
+
+@pytest.mark.parametrize("location", ["http://127.0.0.1:9/elsewhere", "ftp://localhost/x", "http://[broken"])
+async def test_a_token_is_not_carried_to_a_host_that_proves_nothing(server: tuple[str, Script], location: str) -> None:
+    url, script = server
+    script.asked.clear()
+    script.answers = [Response(status_code=307, headers={"location": location})]
+    error = await outcome(url)
+    assert error.code in {"GovernanceAnswerUnexpected", "GovernanceUrlInvalid"}
+    assert len(script.asked) == 1
+
+
+def _reads(client: GovernanceUserClient) -> dict[str, Any]:
+    return {
+        "document": lambda: client.get_document("d"),
+        "documents": client.list_documents,
+        "proposal": lambda: client.get_proposal("p"),
+        "status": lambda: client.proposal_status("p"),
+        "ballot": lambda: client.submit_ballot("p", accept=True),
+        "create": lambda: client.create_proposal("p", "d", {}, []),
+        "consent": lambda: client.document_consent("c", "d"),
+        "put_secret": lambda: client.put_secret("c", "s", Secret(b"v")),
+        "secrets": lambda: client.list_secrets("c"),
+        "delegate": lambda: client.delegate_policy("c", "t", "d"),
+        "delegates": lambda: client.list_delegates("c"),
+        "issuer": client.oidc_issuer_info,
+        "key": client.generate_oidc_signing_key,
+        "discovery": client.oidc_discovery,
+        "identities": client.list_identities,
+        "invitations": client.list_invitations,
+        "members": client.members,
+        "contracts": client.list_contracts,
+        "contract": lambda: client.get_contract("c"),
+    }
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"null", b"[]", b'"text"', b'{"value": 7, "claims": 7}', b'{"value": [7]}', b"[" * 100_000 + b"]" * 100_000]
+)
+async def test_a_success_of_another_shape_is_malformed_whatever_was_asked(server: tuple[str, Script], body: bytes) -> None:
+    url, script = server
+    script.answers = [Response(body, 200, media_type="application/json")]
+    async with GovernanceUserClient(url, token=lambda: CANARY) as client:
+        for name, ask in _reads(client).items():
+            if name == "discovery" and body.startswith(b"{"):
+                continue  # an object is what it is
+            with pytest.raises(Internal) as malformed:
+                await ask()
+            assert malformed.value.code == "GovernanceAnswerMalformed", name
+    async with CleanRoomClient.through_sidecar(url) as room:
+        asks: list[Callable[[], Any]] = [
+            lambda: room.put_secret("s", Secret(b"v")),
+            lambda: room.get_secret("s"),
+            lambda: room.accepted_document("d"),
+            lambda: room.document_consent("d"),
+            lambda: room.token("sub", "tenant"),
+            room.members,
+        ]
+        for ask in asks:
+            with pytest.raises(Internal) as malformed:
+                await ask()
+            assert malformed.value.code == "GovernanceAnswerMalformed"
+
+
+@pytest.mark.parametrize("padding", ["", "x" * 950])
+async def test_secrets_that_a_gateway_echoes_are_taken_out_of_the_error(server: tuple[str, Script], padding: str) -> None:
+    url, script = server
+    secret = 'connection-"canary"-\u00fc\n-93f1'
+    for text in (
+        f"{padding} you sent Bearer {CANARY} and member-canary-1",
+        json.dumps({"value": secret, "of": CANARY, "by": "member-canary-1"}),
+    ):
+        script.answers = [Response(text, 400), JSONResponse({"error": {"code": "Odd", "message": text}}, 400)]
+        async with GovernanceUserClient(url, token=lambda: CANARY, headers={"x-member": "member-canary-1"}) as client:
+            for _ in range(2):
+                with pytest.raises(CleanRoomError) as caught:
+                    await client.put_secret("c", "s", Secret(secret.encode()))
+                told = str(caught.value.to_dict())
+                assert not [part for part in ("canary", "93f1", CANARY[:12]) if part in told]
+                script.answers.reverse()
+
+
+@pytest.mark.parametrize("token", ["", "canary\n", "canary two", "canär", "canary\r\nx-more: 1"])
+async def test_a_token_that_no_header_can_carry_is_not_quoted(token: str) -> None:
+    async with GovernanceUserClient("http://localhost:9", token=lambda: token) as client:
+        with pytest.raises(InvalidInput) as malformed:
+            await client.members()
+    assert malformed.value.code == "BearerTokenMalformed"
+    assert "can" not in str(malformed.value.to_dict()["cause"])
+    with pytest.raises(InvalidInput) as header:
+        GovernanceUserClient("http://localhost:9", headers={"x-member": f"canary\n{token}"})
+    assert header.value.code == "GovernanceHeaderMalformed"
+    assert "canary" not in str(header.value.to_dict())
+
+
+@pytest.mark.parametrize("content", [None, b"no certificate"])
+def test_a_certificate_file_that_is_none_is_named(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(InvalidInput, match=str(file)) as invalid:
+        GovernanceUserClient("https://localhost:9", ca_file=file)
+    assert invalid.value.code == "GovernanceCertificateFileInvalid"
+
+
+@pytest.mark.parametrize("style", ["", "/", "/app", "/app/"])
+async def test_the_applications_url_is_taken_with_and_without_its_prefix(server: tuple[str, Script], style: str) -> None:
+    url, script = server
+    script.asked.clear()
+    script.answers = [JSONResponse({"value": []})]
+    async with GovernanceUserClient(url + style, token=lambda: CANARY) as client:
+        await client.list_documents()
+        await client.members()
+    assert [path for _, path, _ in script.asked] == ["app/userdocuments", "gov/service/members?api-version=2024-07-01"]
+
+
+async def test_a_date_to_retry_after_is_read(server: tuple[str, Script]) -> None:
+    url, script = server
+    script.answers = [cgs(503, "ViewNotKnown", **{"retry-after": format_datetime(dt.datetime.now(dt.UTC) + dt.timedelta(minutes=2))})]
+    assert 100 < (await outcome(url)).details["retryAfter"] <= 120
+    script.answers = [cgs(503, "ViewNotKnown", **{"retry-after": "soon"})]
+    assert "retryAfter" not in (await outcome(url)).details
 
 
 async def test_history_that_is_loading_is_asked_again(server: tuple[str, Script]) -> None:
