@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from pydantic import ValidationError
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from cleanroom.attestation import AttestationEvidence, Expectations, TrustStore, Verdict, verify_evidence
+from cleanroom.attestation.documents import EvidenceDocument, read_document, standard_base64
 from cleanroom.attestation.evidence import REPORT_DATA_SIZE
 from cleanroom.attestation.report import REPORT_SIZE
 from cleanroom.errors import InvalidInput, NotFound, Refused
@@ -26,6 +25,8 @@ app = typer.Typer(no_args_is_help=True, help="Attestation evidence: what a confi
 
 MAX_FILE: Final = 4 * 1024 * 1024
 _COSE_SIGN1_TAG: Final = 0xD2
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+_VMPLS: Final = range(4)
 
 
 @app.callback()
@@ -43,7 +44,7 @@ def verify(
     host_data: Annotated[list[str] | None, typer.Option(help="Host data that is accepted, 64 hex digits; repeat for several.")] = None,
     report_data: Annotated[str | None, typer.Option(help="Report data, 128 hex digits; 64 hex digits mean a SHA-256 and zeros.")] = None,
     measurement: Annotated[list[str] | None, typer.Option(help="Launch measurement that is accepted, 96 hex digits; repeatable.")] = None,
-    vmpl: Annotated[int, typer.Option(min=0, max=3, help="Privilege level that requested the report.")] = 0,
+    vmpl: Annotated[int, typer.Option(help="Privilege level that requested the report, 0 to 3.")] = 0,
     at: Annotated[
         str | None, typer.Option(help="Instant for certificate validity, ISO 8601, UTC unless it says otherwise. Default: now.")
     ] = None,
@@ -58,6 +59,8 @@ def verify(
     Example: cleanroom attest verify report.bin --chain chain.pem --uvm uvm.cose --host-data 73973b78…
     """
     with reported(output):
+        if vmpl not in _VMPLS:
+            raise InvalidInput("VmplOutOfRange", f"--vmpl: {vmpl} is no privilege level of a guest.", hint="Give 0, 1, 2 or 3.")
         evidence = read_evidence(report, chain, uvm)
         expectations = Expectations(
             vmpl=vmpl,
@@ -86,22 +89,17 @@ def read_evidence(report: Path, chain: Path | None, uvm: Path | None) -> Attesta
     """
     data = _read(report)
     uvm_data = _read(uvm) if uvm else None
-    if data.lstrip().startswith(b"{") and len(data) != REPORT_SIZE:
-        try:
-            evidence = AttestationEvidence.model_validate_json(data)
-        except ValidationError as error:
-            raise InvalidInput(
-                "EvidenceMalformed", f"{report} is JSON, but no evidence with 'evidence' and 'endorsements'.", cause=str(error)
-            ) from error
-        changes: dict[str, str] = {}
-        if chain is not None:
-            changes["endorsements"] = base64.b64encode(_read(chain)).decode()
-        if uvm_data is not None:
-            changes["uvm_endorsements"] = base64.b64encode(_cose_bytes(uvm_data)).decode()
-        return evidence.model_copy(update=changes)
-    if chain is None:
+    is_document = len(data) != REPORT_SIZE and data.removeprefix(_BYTE_ORDER_MARK).lstrip().startswith(b"{")
+    document = read_document(data) if is_document else EvidenceDocument("")
+    if chain is None and document.endorsements is None:
         raise InvalidInput("ChainMissing", "A report alone proves nothing.", hint="Give its certificates with --chain CHAIN.pem.")
-    return AttestationEvidence.of(_report_bytes(data), _read(chain), _cose_bytes(uvm_data) if uvm_data is not None else None)
+    raw = _report_bytes(document.report.encode("utf-8", "replace") if is_document else data)
+    return AttestationEvidence(
+        evidence=base64.b64encode(raw).decode(),
+        endorsements=base64.b64encode(_read(chain)).decode() if chain is not None else document.endorsements or "",
+        uvm_endorsements=base64.b64encode(_cose_bytes(uvm_data)).decode() if uvm_data is not None else document.uvm_endorsements,
+        endorsed_tcb=document.endorsed_tcb,
+    )
 
 
 def show_verdict(verdict: Verdict, console: Console) -> None:
@@ -143,25 +141,26 @@ def _read(path: Path) -> bytes:
 
 
 def _report_bytes(data: bytes) -> bytes:
-    """The report from its raw bytes, or from hex or base64 text of exactly a report; anything else is left for the verifier to refuse."""
+    """The report from its raw bytes, or from hex, base64 or base64url text; anything else is left for the verifier to refuse."""
     if len(data) == REPORT_SIZE:
         return data
     text = b"".join(data.split())
+    if re.fullmatch(rb"(0x)?([0-9a-fA-F]{2})+", text):
+        return bytes.fromhex(text.decode().removeprefix("0x"))
+    return _from_base64(text) or data
+
+
+def _from_base64(text: bytes) -> bytes | None:
     try:
-        if re.fullmatch(rb"(0x)?[0-9a-fA-F]+", text):
-            return bytes.fromhex(text.decode().removeprefix("0x"))
-        return base64.b64decode(text, validate=True) if text else data
-    except (ValueError, binascii.Error):
-        return data
+        return base64.b64decode(standard_base64(text.decode("ascii")), validate=True)
+    except ValueError:
+        return None
 
 
 def _cose_bytes(data: bytes) -> bytes:
     if data[:1] == bytes((_COSE_SIGN1_TAG,)):
         return data
-    try:
-        return base64.b64decode(b"".join(data.split()), validate=True)
-    except (ValueError, binascii.Error):
-        return data
+    return _from_base64(data) or data
 
 
 def _hex(value: str, sizes: tuple[int, ...], option: str) -> bytes:

@@ -73,7 +73,8 @@ def test_bindings(vectors: Path, tav: tuple[Path, ...]) -> None:
 
 def test_a_report_may_be_text(tmp_path: Path, tav: tuple[Path, ...]) -> None:
     raw = tav[0].read_bytes()
-    for text in (raw.hex(), raw.hex().upper() + "\n", "0x" + raw.hex(), base64.b64encode(raw).decode(), base64.encodebytes(raw).decode()):
+    encoded = base64.b64encode(raw), base64.encodebytes(raw), base64.urlsafe_b64encode(raw), base64.b64encode(raw).rstrip(b"=")
+    for text in (raw.hex(), raw.hex().upper() + "\n", "0x" + raw.hex(), *map(bytes.decode, encoded)):
         file = tmp_path / "report.txt"
         file.write_text(text)
         assert run(file, *tav[1:]).exit_code == 0
@@ -84,6 +85,49 @@ def test_an_endorsement_may_be_base64_and_evidence_one_file(vectors: Path, tmp_p
     uvm.write_bytes(base64.encodebytes((vectors / "uvm" / "svn101-5feee30d-7ae383f53082.cose").read_bytes()))
     assert run(*tav, "--uvm", uvm).exit_code == 0
     assert run(vectors / "caci" / "milan-v3-caci-cleanroom-signing" / "snp_evidence.json").exit_code == 0
+
+
+def test_evidence_is_read_from_the_documents_that_carry_it(vectors: Path, tmp_path: Path, tav: tuple[Path, ...]) -> None:
+    name = "milan-v3-caci-cleanroom-signing"
+    evidence = json.loads((vectors / "caci" / name / "snp_evidence.json").read_text())
+    raw = base64.b64decode(evidence["evidence"])
+    sample = {
+        "attestation": evidence["evidence"],
+        "platformCertificates": evidence["endorsements"],
+        "uvmEndorsements": evidence["uvm_endorsements"],
+    }
+    parts = {
+        "SnpReport": base64.urlsafe_b64encode(raw).decode(),
+        "VcekCertChain": base64.urlsafe_b64encode(base64.b64decode(evidence["endorsements"])).decode().rstrip("="),
+        "Endorsements": _url({"Uvm": [base64.urlsafe_b64encode(base64.b64decode(evidence["uvm_endorsements"])).decode()]}),
+    }
+    file = tmp_path / "document.json"
+    for document in (
+        evidence,
+        evidence | {"uvm_endorsements": None, "endorsed_tcb": "db18000000000004"},
+        {"platform": "snp-caci", "attestation": evidence, "sign": {"publicKey": ""}},
+        sample,
+        {"report": sample, "publicKey": ""},
+        {"report": {"snpCACI": sample}},
+        {"report": _url(parts), "runtimeData": {"data": "", "dataType": "JSON"}},
+        json.loads((vectors / "caci" / "milan-v3-caci-cleanroom-maa" / "maa-request.json").read_text()),
+    ):
+        for text in (json.dumps(document).encode(), b"\xef\xbb\xbf" + json.dumps(document, indent=1).encode()):
+            file.write_bytes(text)
+            assert run(file).exit_code == 0, document
+    for bare in ({"report": raw.hex()}, {"evidence": evidence["evidence"]}, {"attestation": evidence["evidence"]}):
+        file.write_text(json.dumps(bare))
+        assert json.loads(run(file, "--output", "json").stdout)["error"]["code"] == "ChainMissing"
+        assert run(file, "--chain", vectors / "snp" / name / "chain.pem").exit_code == 0
+    for other in ({}, {"report": 5}, {"report": {"report": {"report": sample}}}, {**evidence, "endorsements": 5}, {"report": _url([])}):
+        file.write_text(json.dumps(other))
+        result = run(file, *tav[1:], "--output", "json")
+        assert result.exit_code in {2, 4}, other
+        assert isinstance(result.exception, SystemExit)
+
+
+def _url(value: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
 
 
 @pytest.mark.parametrize("content", [b"", b"\0", b"x" * 1183, b"{", b"\xff" * 5000, b"-----BEGIN CERTIFICATE-----"])
@@ -108,6 +152,7 @@ def test_exit_codes_of_wrong_usage_and_missing_files(tmp_path: Path, tav: tuple[
         (),
         (tav[0],),
         (*tav, "--vmpl", 4),
+        (*tav, "--vmpl", -1),
         (*tav, "--vmpl", "x"),
         (*tav, "--host-data", "00"),
         (*tav, "--host-data", "zz"),

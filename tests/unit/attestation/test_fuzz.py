@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import os
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -35,11 +36,13 @@ from cleanroom.attestation import (
 from cleanroom.attestation.certificates import examine_chain
 from cleanroom.attestation.checks import Checklist
 from cleanroom.attestation.cvm import CvmParts
+from cleanroom.attestation.documents import read_document
 from cleanroom.attestation.endorsements import read_endorsements
 from cleanroom.attestation.revocation import check_revocation
 from cleanroom.attestation.tpm import parse_quote
 from cleanroom.attestation.trust import spki_sha256
 from cleanroom.attestation.uvm import verify_endorsement
+from cleanroom.errors import InvalidInput
 from localcloud.snp_minting import LeafPlan, mint_endorsement_issuer, mint_hierarchy
 
 fuzz = settings(
@@ -193,6 +196,17 @@ def test_parsers_raise_only_the_typed_error(data: bytes) -> None:
     for parse in (parse_report, read_endorsements, verify_endorsement, parse_quote):
         with contextlib.suppress(AttestationRejected):
             parse(data)
+
+
+DOCUMENT = json.dumps({"report": {"snpCACI": {"attestation": "AAAA", "platformCertificates": "AAAA", "uvmEndorsements": "AAAA"}}}).encode()
+REQUEST = json.dumps({"report": base64.b64encode(b'{"SnpReport":"AA","VcekCertChain":"AA","Endorsements":"e30"}').decode()}).encode()
+
+
+@fuzz
+@given(st.one_of(altered(DOCUMENT), altered(REQUEST), st.binary(max_size=200)))
+def test_evidence_documents_are_read_or_refused(data: bytes) -> None:
+    with contextlib.suppress(InvalidInput):
+        assert read_document(data).report is not None
 
 
 @fuzz

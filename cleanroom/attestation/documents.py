@@ -1,0 +1,103 @@
+"""Read evidence out of the JSON documents that carry it: one report, and what came with it, from half a dozen shapes.
+
+The sidecar's answers, the governance service's request body and stored samples, and the request body of Microsoft Azure Attestation (facts:
+spec/attestation.md section 11, spec/skr.md section 2). Which text encodes what is settled here; nothing is judged.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from cleanroom.errors import InvalidInput
+
+
+class EvidenceDocument(NamedTuple):
+    """What a document holds, as text; None for what it lacks."""
+
+    report: str
+    """The report in base64, base64url or hex."""
+    endorsements: str | None = None
+    uvm_endorsements: str | None = None
+    """base64."""
+    endorsed_tcb: str | None = None
+
+
+def read_document(data: bytes) -> EvidenceDocument:
+    """The evidence in a JSON document.
+
+    Accepted are ``{"evidence", "endorsements", "uvm_endorsements", "endorsed_tcb"}`` (the sidecar's ``/attest/combined``), the same under
+    ``attestation`` (the governance service), ``{"report": hex}`` (``/attest/raw``), ``{"attestation", "platformCertificates",
+    "uvmEndorsements"}`` alone or under ``report`` or ``report.snpCACI`` (stored samples), and the body of ``POST /attest/SevSnpVm``.
+
+    Raises:
+        InvalidInput: ``EvidenceMalformed``.
+    """
+    try:
+        found = _find(json.loads(data.decode("utf-8-sig")))
+    except (ValueError, RecursionError) as error:
+        raise _malformed(type(error).__name__) from error
+    if found is None:
+        raise _malformed(None)
+    return found
+
+
+def _find(value: Any, depth: int = 0) -> EvidenceDocument | None:
+    if not isinstance(value, Mapping) or depth > 2:
+        return None
+    if isinstance(value.get("evidence"), str):
+        return EvidenceDocument(
+            value["evidence"], _text(value, "endorsements"), _text(value, "uvm_endorsements"), _text(value, "endorsed_tcb")
+        )
+    if isinstance(value.get("attestation"), str):
+        return EvidenceDocument(value["attestation"], _text(value, "platformCertificates"), _text(value, "uvmEndorsements"))
+    report = value.get("report")
+    if isinstance(report, str):
+        return _attestation_request(report) or EvidenceDocument(report)
+    inner = (value.get(name) for name in ("attestation", "report", "snpCACI"))
+    return next((found for each in inner if (found := _find(each, depth + 1)) is not None), None)
+
+
+def _attestation_request(report: str) -> EvidenceDocument | None:
+    """The ``report`` member of a request to Microsoft Azure Attestation: base64url of JSON, base64url inside as well."""
+    text = standard_base64(report)
+    if not text.startswith("eyJ"):  # base64 of '{"'
+        return None
+    parts = json.loads(base64.b64decode(text, validate=True))
+    if not isinstance(parts, Mapping) or not isinstance(parts.get("SnpReport"), str):
+        return None
+    chain, wrapped = _text(parts, "VcekCertChain"), _text(parts, "Endorsements")
+    endorsements = json.loads(base64.b64decode(standard_base64(wrapped), validate=True)) if wrapped else {}
+    uvm = endorsements.get("Uvm") if isinstance(endorsements, Mapping) else None
+    first = uvm[0] if isinstance(uvm, list) and uvm else None
+    return EvidenceDocument(
+        standard_base64(parts["SnpReport"]),
+        standard_base64(chain) if chain else None,
+        standard_base64(first) if isinstance(first, str) else None,
+    )
+
+
+def standard_base64(text: str) -> str:
+    """base64 or base64url, padded or not, as padded standard base64; text that is neither is not made one."""
+    stripped = "".join(text.split()).rstrip("=").replace("-", "+").replace("_", "/")
+    return stripped + "=" * (-len(stripped) % 4)
+
+
+def _text(value: Mapping[str, Any], name: str) -> str | None:
+    member = value.get(name)
+    if member is None or member == "":
+        return None
+    if not isinstance(member, str):
+        raise ValueError(f"{name} is no text")
+    return member
+
+
+def _malformed(cause: str | None) -> InvalidInput:
+    return InvalidInput(
+        "EvidenceMalformed",
+        "The document is JSON by its first byte, but holds no attestation report.",
+        cause=cause,
+        hint='Write {"evidence": base64, "endorsements": base64, "uvm_endorsements": base64}, or give the report itself.',
+    )
