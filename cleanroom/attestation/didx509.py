@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -44,10 +45,22 @@ def load_chain(ders: Sequence[bytes]) -> tuple[x509.Certificate, ...]:
         for depth, (child, parent) in enumerate(zip(chain, (*chain[1:], chain[-1]), strict=True)):
             if not isinstance(child.signature_hash_algorithm, _LINK_HASHES):
                 raise _invalid("A certificate of the endorsement is signed with a weak hash.", str(child.signature_hash_algorithm))
-            child.verify_directly_issued_by(parent)
+            if not _issued_by(child, parent):
+                raise _invalid(
+                    "A certificate of the endorsement is not issued by the next one, or the last one has not signed itself.",
+                    f"certificate {depth} of {len(chain)} does not verify",
+                )
             if depth > 0:
                 _require_ca(child, below=depth - 1)
     return chain
+
+
+def _issued_by(child: x509.Certificate, parent: x509.Certificate) -> bool:
+    try:
+        child.verify_directly_issued_by(parent)
+    except (InvalidSignature, ValueError, TypeError):
+        return False
+    return True
 
 
 def _require_ca(certificate: x509.Certificate, *, below: int) -> None:

@@ -36,7 +36,8 @@ MAX_ENDORSEMENT: Final = 64 * 1024
 _ALG, _CRIT, _CONTENT_TYPE, _CWT_CLAIMS, _X5CHAIN, _X5T = 1, 2, 3, 15, 33, 34
 _HASH_ALG, _PREIMAGE_TYPE = 258, 259
 _CWT_ISS, _CWT_SUB, _CWT_IAT = 1, 2, 6
-_COSE_SHA_256, _COSE_SHA_384 = -16, -43
+_COSE_SHA_256: Final = -16
+_SIGN1_TAG: Final = 0xD2
 _MEASUREMENT: Final = "x-ms-sevsnpvm-launchmeasurement"
 _GUEST_SVN: Final = "x-ms-sevsnpvm-guestsvn"
 
@@ -97,7 +98,13 @@ def _read_sign1(data: bytes) -> _Sign1:
         raise _malformed(f"The endorsement has {len(data)} bytes, more than {MAX_ENDORSEMENT}.", f"{len(data)} bytes")
     with hostile(Reason.UVM_MALFORMED, "COSE_Sign1"):
         message = _decode(data)
-        if not isinstance(message, cbor2.CBORTag) or message.tag != 18 or not isinstance(message.value, list | tuple):
+        # The first byte too: the decoder takes a self-description tag (55799) off without a word.
+        if (
+            data[0] != _SIGN1_TAG
+            or not isinstance(message, cbor2.CBORTag)
+            or message.tag != 18
+            or not isinstance(message.value, list | tuple)
+        ):
             raise _malformed("The endorsement is no COSE_Sign1 (CBOR tag 18).", type(message).__name__)
         parts = list(message.value)
         if len(parts) != 4 or not all(isinstance(parts[i], bytes) for i in (0, 2, 3)) or not isinstance(parts[1], Mapping):
@@ -157,9 +164,10 @@ def _hash_envelope(message: _Sign1, chain: tuple[x509.Certificate, ...]) -> UvmE
         claims = header[_CWT_CLAIMS]
         if not isinstance(claims, Mapping) or "iss" in header or "feed" in header:
             raise _malformed("The CWT claims are no map, or stand beside the headers of the older shape.", "mixed shapes")
-        if header.get(_HASH_ALG) != _COSE_SHA_384 or header.get(_PREIMAGE_TYPE) != "application/octet-stream":
+        # Which hash made the measurement is for the platform to say; it is the measurement itself that is compared.
+        if type(header.get(_HASH_ALG)) is not int or header.get(_PREIMAGE_TYPE) != "application/octet-stream":
             raise _malformed(
-                "The hash envelope must state SHA-384 over application/octet-stream.",
+                "The hash envelope must state a hash algorithm (header 258) over application/octet-stream (header 259).",
                 f"{header.get(_HASH_ALG)} over {header.get(_PREIMAGE_TYPE)}"[:100],
             )
         if len(message.payload) != 48:

@@ -114,6 +114,9 @@ def test_both_shapes_verify(hardware: DevelopmentHardware, issuer: EndorsementIs
         (issuer.endorse(MEASUREMENT, 101), "reference-info"),
         (issuer.endorse_envelope(MEASUREMENT, 101), "hash-envelope"),
         (issuer.endorse_envelope(MEASUREMENT, 101, issued=int(datetime.now(UTC).timestamp())), "hash-envelope"),
+        # ContainerPlat writes the time as CBOR's epoch tag, which RFC 8392 does not ask for; receipts stand unprotected.
+        (_envelope(issuer, {15: {1: issuer.did, 2: UVM_FEED, 6: datetime.now(UTC), "svn": 101}}), "hash-envelope"),
+        (_envelope(issuer, {258: -16}), "hash-envelope"),
     ):
         assert judge(hardware, issuer, uvm).ok
         assert verify_endorsement(uvm).shape == shape
@@ -187,13 +190,15 @@ FORGERIES: dict[str, tuple[Callable[[EndorsementIssuer], bytes], str]] = {
     "svn true": (lambda i: _plain(i, payload=_payload(svn=True)), "UvmEndorsementMalformed"),
     "svn negative": (lambda i: _plain(i, payload=_payload(svn=-1)), "UvmEndorsementMalformed"),
     "envelope with text payload": (lambda i: _envelope(i, payload=_payload()), "UvmEndorsementMalformed"),
-    "envelope of other hash": (lambda i: _envelope(i, {258: -16}), "UvmEndorsementMalformed"),
+    "envelope without hash": (lambda i: _envelope(i, {258: None}), "UvmEndorsementMalformed"),
+    "envelope of a hash by name": (lambda i: _envelope(i, {258: "SHA-384"}), "UvmEndorsementMalformed"),
     "envelope without type": (lambda i: _envelope(i, {259: None}), "UvmEndorsementMalformed"),
     "envelope with old headers": (lambda i: _envelope(i, {"iss": i.did}), "UvmEndorsementMalformed"),
     "envelope svn as text": (lambda i: _envelope(i, svn="0x65"), "UvmEndorsementMalformed"),
     "envelope before its certificates": (lambda i: i.endorse_envelope(MEASUREMENT, 101, issued=1), "UvmEndorsementMalformed"),
     "old shape with claims": (lambda i: _plain(i, {15: {}}), "UvmEndorsementMalformed"),
     "untagged": (lambda i: cbor2.dumps(cbor2.loads(i.endorse(MEASUREMENT, 101)).value), "UvmEndorsementMalformed"),
+    "tagged as CBOR": (lambda i: b"\xd9\xd9\xf7" + i.endorse(MEASUREMENT, 101), "UvmEndorsementMalformed"),
     "other tag": (lambda i: cbor2.dumps(cbor2.CBORTag(98, cbor2.loads(i.endorse(MEASUREMENT, 101)).value)), "UvmEndorsementMalformed"),
     "a byte behind it": (lambda i: i.endorse(MEASUREMENT, 101) + b"\0", "UvmEndorsementMalformed"),
     "header twice": (lambda i: _twice(i), "UvmEndorsementMalformed"),
