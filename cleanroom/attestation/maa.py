@@ -122,9 +122,10 @@ def validate_token(
     actual = claims.get("iss")
     if not isinstance(actual, str) or not same_authority(actual, issuer):
         raise _refuse("AttestationTokenIssuerMismatch", f"iss is {actual!r}, trusted is {issuer}", expected=issuer, actual=actual)
-    key = keys.get(str(parsed.header.get("kid")))
+    kid = parsed.header.get("kid")
+    key = keys.get(kid) if isinstance(kid, str) else None
     if key is None:
-        raise _refuse("AttestationTokenKeyUnknown", f"kid {parsed.header.get('kid')!r} is not among the authority's keys")
+        raise _refuse("AttestationTokenKeyUnknown", f"kid {kid!r} is not among the authority's keys")
     try:
         jws.verify(parsed, key)
     except ValueError as error:

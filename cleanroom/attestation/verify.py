@@ -288,11 +288,13 @@ def _check_chip(report: SnpReport, chain: VerifiedChain, checklist: Checklist) -
         reason=Reason.CHIP_KEY_MASKED,
     )
     hw_id = chain.hw_id or b""
+    # All 64 bytes where those behind the chip's own are what differs.
+    length = chain.product.chip_id_length if not any(report.chip_id[chain.product.chip_id_length :]) else len(report.chip_id)
     checklist.record(
         "chip-id",
         any(report.chip_id) and report.chip_id == hw_id.ljust(64, b"\0"),
-        expected=hw_id.hex(),
-        actual=report.chip_id[: chain.product.chip_id_length].hex(),
+        expected=hw_id.hex() if any(hw_id) else "a chip id that is not zero",
+        actual=report.chip_id[:length].hex(),
         reason=Reason.CHIP_ID_MISMATCH,
         message="The report's chip id is not the certificate's hwID: report and certificate come from different chips.",
     )

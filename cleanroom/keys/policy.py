@@ -191,8 +191,12 @@ class ReleasePolicy(_Strict):
         try:
             return ReleasePolicy.model_validate(document)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join(str(part) for part in first["loc"] if part not in {"claim", "group"} or part == first["loc"][-1]) or "policy"
+            errors = error.errors(include_url=False, include_input=False)
+            # An operator that does not exist is named before the "equals" that its condition lacks.
+            first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
+            # pydantic puts the tag of a condition's kind into the path; a member named claim comes last.
+            *parents, last = (part for part in first["loc"] or ("policy",) if part != "group")
+            place = ".".join(str(part) for part in (*(part for part in parents if part != "claim"), last))
             raise _invalid(f"at {place}: {first['msg'].removeprefix('Value error, ')}") from error
 
     @staticmethod

@@ -41,6 +41,12 @@ def test_version_5_on_turin(turin: Lab) -> None:
     assert shown["chip-id"] == bytes(range(1, 9)).hex()
 
 
+def test_bytes_behind_turin_s_chip_id_are_shown(turin: Lab) -> None:
+    chip_id = (bytes(range(1, 9)) + b"\1").ljust(64, b"\0")
+    (failed,) = turin.judge(turin.hierarchy.report(chip_id=chip_id)).failures
+    assert (failed.id, failed.expected, failed.actual) == ("chip-id", bytes(range(1, 9)).hex(), chip_id.hex())
+
+
 def test_turin_without_its_cpu_bytes_takes_the_layout_from_the_root(turin: Lab) -> None:
     assert turin.judge(turin.hierarchy.report(version=2)).ok
 

@@ -349,11 +349,13 @@ def test_issuer_and_time(key: rsa.RSAPrivateKey, changes: dict[str, Any], at: in
 
 
 def test_signature_and_key(key: rsa.RSAPrivateKey) -> None:
-    keys = {"k": key.public_key()}
+    keys = dict.fromkeys(("k", "1", "None"), key.public_key())
     stranger = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     cases = {
         sign({"kid": "other"}, claims_of(), key): "AttestationTokenKeyUnknown",
         sign({}, claims_of(), key): "AttestationTokenKeyUnknown",
+        sign({"kid": 1}, claims_of(), key): "AttestationTokenKeyUnknown",
+        sign({"kid": None}, claims_of(), key): "AttestationTokenKeyUnknown",
         # A jku in the header is never followed: only the keys of the authority count.
         sign({"kid": "other", "jku": "https://evil.example/certs"}, claims_of(), stranger): "AttestationTokenKeyUnknown",
         sign({"kid": "k"}, claims_of(), stranger): "AttestationTokenSignatureInvalid",

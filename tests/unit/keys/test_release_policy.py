@@ -222,6 +222,22 @@ def test_everything_outside_the_grammar_is_refused(what: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("what", "place"),
+    [
+        ("notEquals", "at anyOf.0.allOf.0.notEquals:"),
+        ("condition without claim", "at anyOf.0.allOf.0.claim:"),
+        ("condition without value", "at anyOf.0.allOf.0.equals:"),
+        ("nested empty", "at anyOf.0.allOf.0.anyOf:"),
+        ("no version", "at version:"),
+    ],
+)
+def test_a_refusal_names_the_member(what: str, place: str) -> None:
+    with pytest.raises(InvalidInput) as error:
+        ReleasePolicy.parse(json.dumps(BAD[what]))
+    assert place in error.value.message
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "",
