@@ -92,10 +92,10 @@ b). Worst case: 24 h; give the real deadline with :meth:`Timing.within`."""
 WATCH = Timing(
     start_to_close=timedelta(hours=12),
     schedule_to_close=timedelta(hours=24),
-    heartbeat=_s(30),
+    heartbeat=_ALIVE,
     retry=RetryPolicy(initial_interval=_s(1), backoff_coefficient=2, maximum_interval=_s(30), maximum_attempts=0),
 )
-"""One heartbeating activity that watches a job to its end and resumes from its heartbeat details. A dead worker is noticed after 30 s.
+"""One heartbeating activity that watches a job to its end and resumes from its heartbeat details. A dead worker is noticed after 10 s.
 Worst case: 24 h."""
 
 CLEANUP = Timing(
