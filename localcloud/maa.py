@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -236,6 +237,8 @@ class MaaServer:
             runtime = strict_json(runtime_data)
         except ValueError as error:
             raise MaaError("InvalidParameter", "runtimeData.data is not JSON although its dataType says so.") from error
+        if not isinstance(runtime, dict):
+            raise MaaError("InvalidParameter", "runtimeData.data is not a JSON object.")
         assert verdict.report is not None
         issued = int(now.timestamp())
         claims: dict[str, Any] = {
@@ -271,13 +274,21 @@ class MaaServer:
         return verdict
 
 
+async def _no_operation(request: Request, error: Exception) -> Response:
+    """Another path or method, in the envelope of all errors."""
+    assert isinstance(error, HTTPException)
+    message = f"There is no operation {request.method} {request.url.path}."
+    code = "MethodNotAllowed" if error.status_code == 405 else "NotFound"
+    return JSONResponse({"error": {"code": code, "message": message}}, error.status_code, error.headers)
+
+
 def _wall_clock() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
 
 
 def create_app(config: MaaConfig, *, clock: Callable[[], dt.datetime] = _wall_clock) -> Starlette:
     """The application; ``clock`` replaces the wall clock in tests."""
-    app = Starlette(routes=[health_route("maa"), *MaaServer(config, clock).routes()])
+    app = Starlette(routes=[health_route("maa"), *MaaServer(config, clock).routes()], exception_handlers={HTTPException: _no_operation})
     app.router.redirect_slashes = False
     return app
 

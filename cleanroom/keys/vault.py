@@ -66,6 +66,8 @@ class KeyVaultSettings(BaseModel):
             connection_timeout=self.timeout,
             read_timeout=self.timeout,
             retry_total=self.retries,
+            # A vault that sends us elsewhere is not the one that was named: neither token nor key goes there.
+            permit_redirects=False,
             **options,
         )
 
@@ -111,6 +113,11 @@ def translate(error: AzureError, what: str, *, party: str | None = None) -> Clea
             hint="Check the credential: tenant, client id, secret or federated token, and that the token's audience is the vault's.",
             party=party,
             details=details,
+        )
+    if status is not None and 300 <= status < 400:
+        hint = "Check the vault's address, and who sits between."
+        return Refused(
+            "KeyVaultRedirected", f"{what}: Key Vault points elsewhere ({status}); nothing was sent there.", hint=hint, details=details
         )
     if status == 403:
         hint = "Check whether the key is enabled, within its validity, and permits the operation."

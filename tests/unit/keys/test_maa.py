@@ -178,7 +178,7 @@ async def test_other_runtime_data_is_refused(maa: Maa, bound: bytes) -> None:
 
 
 async def test_runtime_data_must_be_json(maa: Maa) -> None:
-    for data in (b"not json", b"\xff\xfe", b'{"a":1,"a":2}'):
+    for data in (b"not json", b"\xff\xfe", b'{"a":1,"a":2}', b"[]", b"null", b'"text"'):
         with pytest.raises(Refused) as error:
             await maa.client().attest(maa.evidence(data), data)
         assert error.value.code == "MaaRefusedEvidence"
@@ -246,7 +246,10 @@ def test_the_route_and_its_version(maa: Maa, bound: bytes) -> None:
     body = attestation_request(maa.evidence(bound), bound)
     assert maa.post(body, version="2022-08-01").status_code == 200
     assert maa.post(body, version="1999-01-01").status_code == 400
-    assert maa.post(body, path="/attest/SgxEnclave").status_code == 404
+    for path, status in (("/attest/SgxEnclave", 404), ("/attest", 404), ("/attest/SevSnpVm/more", 404), ("/certs", 405)):
+        answer = maa.post(body, path=path)
+        assert answer.status_code == status
+        assert set(answer.json()["error"]) == {"code", "message"}
     assert maa.post({**body, "nonce": -1}).status_code == 400
     assert maa.post({**body, "nonce": True}).status_code == 400
 

@@ -34,6 +34,7 @@ from cleanroom.keys import (
 )
 from cleanroom.keys.certificates import trusted_roots
 from cleanroom.secret import Secret
+from localcloud.keyvault import Fault
 from localcloud.keyvault_release import AttestationIssuer
 from localcloud.maa import MARKER, MaaConfig
 from localcloud.maa import create_app as create_maa
@@ -275,6 +276,16 @@ async def test_an_untrusted_release_certificate_is_refused(world: World, name: s
     with pytest.raises(Refused) as error:
         await world.release(name, vault=settings)
     assert error.value.code == "ReleaseCertificateNotTrusted"
+
+
+@pytest.mark.parametrize("status", [302, 307, 308])
+async def test_a_vault_that_points_elsewhere_is_not_followed(world: World, name: str, status: int) -> None:
+    await world.set(name)
+    there = f"{world.vault.url}/keys/{name}//release?api-version=2025-07-01"
+    world.vault.app.state.server.faults.append(Fault(status, {"Location": there}, {}))
+    with pytest.raises(Refused) as error:
+        await world.release(name)
+    assert error.value.code == "KeyVaultRedirected"
 
 
 async def test_an_unreachable_vault_is_not_a_refusal(world: World, name: str) -> None:
