@@ -215,9 +215,11 @@ class Chamber:
             if not isinstance(actions, list) or not actions:
                 raise Crash("actions must be a non-empty array")
             for action in actions:
-                if member(action, "name") not in ACTIONS:
-                    raise Crash(f"{member(action, 'name')!r} is not an action")
-                ACTIONS[action["name"]].validate(tx, member(action, "args"))
+                name = member(action, "name")
+                if not isinstance(name, str) or name not in ACTIONS:
+                    raise Crash(f"{name!r} is not an action")
+                action.setdefault("args", {})
+                ACTIONS[name].validate(tx, _object(action, "args"))
         except Crash as error:
             raise Fault(400, "ProposalFailedToValidate", f"The proposal is not valid: {error}.") from error
         proposal_id = secrets.token_hex(32)

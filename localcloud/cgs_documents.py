@@ -28,8 +28,15 @@ def check_version(tx: Tx, table: str, key: str, incoming: Any, exists_code: str)
         return
     if not truthy(incoming):
         raise Fault(409, exists_code, f"{key} exists already; to update it, read it and send its version.")
-    if incoming != current:
+    if not _loosely_equal(incoming, current):
         raise Fault(412, "PreconditionFailed", f"{key} has version {current}, not {incoming}; read it again and retry.")
+
+
+def _loosely_equal(incoming: Any, current: str) -> bool:
+    """JavaScript's ``==`` with a string: a number equals the string that spells it."""
+    if isinstance(incoming, int | float):
+        return float(incoming) == float(current)
+    return bool(incoming == current)
 
 
 def put_document(call: Call, tx: Tx) -> Reply:

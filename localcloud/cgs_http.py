@@ -100,16 +100,33 @@ class Call:
         return parse_json(self.raw)
 
 
+MAX_NESTING = 200
+"""Levels of arrays and objects. What is stored is read again from deeper in the stack, so the interpreter's own limit would be too late."""
+
+
 def parse_json(raw: bytes | str) -> Any:
-    """Strict JSON (no NaN); anything else is a :class:`Crash`."""
+    """Strict JSON (no NaN, at most :data:`MAX_NESTING` levels); anything else is a :class:`Crash`."""
 
     def refuse(token: str) -> Any:
         raise ValueError(token)
 
     try:
-        return json.loads(raw, parse_constant=refuse)
+        value = json.loads(raw, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
         raise Crash("the body is not JSON") from error
+    opening = raw.count(b"[") + raw.count(b"{") if isinstance(raw, bytes) else raw.count("[") + raw.count("{")
+    if opening > MAX_NESTING and _levels(value) > MAX_NESTING:
+        raise Crash("the body is nested too deeply")
+    return value
+
+
+def _levels(value: Any) -> int:
+    level, inside = 0, [value]
+    while inside := [
+        item for holder in inside if isinstance(holder, dict | list) for item in (holder.values() if isinstance(holder, dict) else holder)
+    ]:
+        level += 1
+    return level
 
 
 def parse_query(raw: bytes) -> dict[str, str]:

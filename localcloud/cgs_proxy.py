@@ -7,6 +7,7 @@ headers. Nobody is served without one of them.
 
 from __future__ import annotations
 
+import logging
 import re
 import uuid
 from collections.abc import Callable
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from localcloud.cgs import Governance
 
 PREFIX = "/cgs-client"
+_log = logging.getLogger("localcloud.cgs")
 
 for _method, _path, _upstream, _target, _body in (
     ("GET", "/contracts", "GET", None, False),
@@ -355,6 +357,9 @@ class Proxy:
             return failure(fault)
         except Crash as crash:
             return failure(Fault(500, "InternalError", f"The application failed: {crash}."))
+        except Exception as error:
+            _log.exception("%s failed", request.method)
+            return failure(Fault(500, type(error).__name__, "The proxy failed."))
 
     async def _answer(self, request: Incoming) -> Outgoing:
         path = request.path.removeprefix(PREFIX)

@@ -50,7 +50,16 @@ class Upstream(Exception):
     def __init__(self, answer: httpx.Response) -> None:
         super().__init__(answer.status_code)
         headers = {name: answer.headers[name] for name in (TRANSACTION_HEADER, "retry-after") if name in answer.headers}
-        self.answer = Outgoing(answer.status_code, answer.json() if answer.content else None, headers)
+        self.answer = Outgoing(answer.status_code, _json(answer), headers)
+
+
+def _json(answer: httpx.Response) -> Any:
+    try:
+        return answer.json() if answer.content else None
+    except ValueError as error:
+        raise Fault(
+            500, "JsonException", f"The governance service answered {answer.status_code} with something that is not JSON."
+        ) from error
 
 
 class Sidecar:
@@ -90,13 +99,13 @@ class Sidecar:
             raise Upstream(answer)
         if commit and TRANSACTION_HEADER in answer.headers:
             await self._committed(answer.headers[TRANSACTION_HEADER])
-        return answer.json() if answer.content else None
+        return _json(answer)
 
     async def _committed(self, transaction: str) -> None:
         deadline = time.monotonic() + _COMMIT_SECONDS
         while time.monotonic() < deadline:
-            status = (await self.client.get(f"/app/tx?transaction_id={transaction}")).json().get("status")
-            if status == "Committed":
+            body = _json(await self.client.get(f"/app/tx?transaction_id={transaction}"))
+            if isinstance(body, dict) and body.get("status") == "Committed":
                 return
             await asyncio.sleep(0.05)
         raise Fault(500, "TimeoutException", f"Transaction {transaction} was not committed in {_COMMIT_SECONDS:g} s.")

@@ -17,6 +17,7 @@ def cgs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     if outside is not None:
         target = Target(outside)
         target.enroll()
+        target.require_users()
         yield target
         target.close()
         return

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 import jwt
@@ -220,10 +220,21 @@ class Target:
         return contract_id
 
     def contract(self) -> str:
-        """The contract that most tests share: accepted, admits the good clean room."""
+        """The contract that most tests share: accepted, admits the good clean room.
+
+        Documents need no more of it than a draft (trap 33). So without a clean room, and then even without a cgs-client, there is still
+        one to test them with.
+        """
         if self._contract is None:
-            self._contract = self.settings.contract or self.accepted_contract(self.policy())
+            self._contract = self.settings.contract or self._make_contract()
         return self._contract
+
+    def _make_contract(self) -> str:
+        if self.settings.attest is not None or self.settings.client_url is not None:
+            return self.accepted_contract(self.policy() if self.settings.attest is not None else None)
+        contract_id = fresh("contract")
+        expect(self.call("PUT", f"/app/contracts/{contract_id}", "member", json={"data": "terms"}), 200)
+        return contract_id
 
     def policy(self) -> dict[str, Any]:
         """The claims that admit the good clean room only."""
@@ -234,6 +245,15 @@ class Target:
         if self.settings.client_url is not None:
             for who in (self.ann, self.bob, self.eve):
                 self.govern("set_user_identity", {"id": who.oid, "accountType": "microsoft", "data": {"tenantId": who.tenant}})
+
+    def require_users(self) -> None:
+        """End the session with what is wrong when a user of this suite cannot act: nothing else would pass."""
+        for who in (self.ann, self.bob, self.eve):
+            answer = self.call("POST", "/app/users/identities/self/status", who)
+            if answer.status_code == 401:
+                _refuse(f"the service does not accept the tokens of CLEANROOM_CGS_ISSUER={self.settings.issuer}: {answer.text}")
+            if answer.status_code != 200:
+                _refuse(f"CLEANROOM_CGS_USERS: {who.oid} of tenant {who.tenant} is no active user: {answer.text}")
 
     # -- documents
 
@@ -294,37 +314,74 @@ def sidecar(url: str, verify: Any) -> Attest:
     return attest
 
 
+def _refuse(reason: str) -> NoReturn:
+    pytest.exit(f"{reason}; see tests/conformance/governance/README.md", 2)
+
+
+def _json_setting(name: str) -> dict[str, str] | None:
+    text = os.environ.get(name)
+    if not text:
+        return None
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
+        _refuse(f"{name} is not a JSON object of texts")
+    return value
+
+
+def _trusted(name: str) -> ssl.SSLContext | bool:
+    file = os.environ.get(name)
+    try:
+        return ssl.create_default_context(cafile=file) if file else True
+    except OSError as error:
+        _refuse(f"{name}={file} is not a readable PEM file ({error})")
+
+
 def from_environment() -> Settings | None:
-    """Settings of an outside CGS, when ``CLEANROOM_CGS_URL`` is set."""
-    env = os.environ
+    """Settings of an outside CGS, when ``CLEANROOM_CGS_URL`` is set; settings that cannot be used end the session with what is wrong."""
+    env = {name: value for name, value in os.environ.items() if value}
     if "CLEANROOM_CGS_URL" not in env:
         return None
     needed = ["CLEANROOM_CGS_ISSUER", "CLEANROOM_CGS_ISSUER_KEY", "CLEANROOM_CGS_ISSUER_KID", "CLEANROOM_CGS_USERS"]
     absent = [name for name in needed if name not in env]
     if absent:
-        pytest.exit(f"CLEANROOM_CGS_URL is set, but not {', '.join(absent)}; see tests/conformance/governance/README.md", 2)
-    users = tuple(env["CLEANROOM_CGS_USERS"].split(","))
-    if len(users) != 3:
-        pytest.exit("CLEANROOM_CGS_USERS must be three object ids, separated by commas", 2)
-    ca = env.get("CLEANROOM_CGS_CA_FILE")
-    verify: Any = ssl.create_default_context(cafile=ca) if ca else True
+        _refuse(f"CLEANROOM_CGS_URL is set, but not {', '.join(absent)}")
+    users = tuple(user.strip() for user in env["CLEANROOM_CGS_USERS"].split(","))
+    if len(users) != 3 or not all(users) or len(set(users)) != 3:
+        _refuse("CLEANROOM_CGS_USERS must be three different object ids, separated by commas")
+    try:
+        issuer_key = serialization.load_pem_private_key(Path(env["CLEANROOM_CGS_ISSUER_KEY"]).read_bytes(), None)
+    except (OSError, ValueError, TypeError) as error:
+        _refuse(f"CLEANROOM_CGS_ISSUER_KEY={env['CLEANROOM_CGS_ISSUER_KEY']} is not a readable private key in PEM ({error})")
     cert, key = env.get("CLEANROOM_CGS_MEMBER_CERT"), env.get("CLEANROOM_CGS_MEMBER_KEY")
+    missing = [file for file in (cert, key) if file and not Path(file).is_file()]
+    if missing or bool(cert) != bool(key):
+        _refuse("CLEANROOM_CGS_MEMBER_CERT and CLEANROOM_CGS_MEMBER_KEY must both be files")
+    verify = _trusted("CLEANROOM_CGS_CA_FILE")
     good, other = env.get("CLEANROOM_CGS_ATTESTATION_URL"), env.get("CLEANROOM_CGS_OTHER_ATTESTATION_URL")
-    headers = env.get("CLEANROOM_CGS_MEMBER_HEADERS")
-    return Settings(
-        url=env["CLEANROOM_CGS_URL"].rstrip("/"),
+    client_url = env.get("CLEANROOM_CGS_CLIENT_URL")
+    settings = Settings(
+        # Written with and without the application's prefix.
+        url=env["CLEANROOM_CGS_URL"].rstrip("/").removesuffix("/app"),
         verify=verify,
         issuer=env["CLEANROOM_CGS_ISSUER"],
-        issuer_key=serialization.load_pem_private_key(Path(env["CLEANROOM_CGS_ISSUER_KEY"]).read_bytes(), None),
+        issuer_key=issuer_key,
         issuer_kid=env["CLEANROOM_CGS_ISSUER_KID"],
         audience=env.get("CLEANROOM_CGS_AUDIENCE", "api://cleanroom-governance"),
         tenant=env.get("CLEANROOM_CGS_TENANT", "72f988bf-86f1-41af-91ab-2d7cd011db47"),
-        users=users,
+        users=(users[0], users[1], users[2]),
         contract=env.get("CLEANROOM_CGS_CONTRACT"),
         member_cert=(cert, key) if cert and key else None,
-        member_headers=json.loads(headers) if headers else None,
-        client_url=env.get("CLEANROOM_CGS_CLIENT_URL"),
-        client_headers=json.loads(env.get("CLEANROOM_CGS_CLIENT_HEADERS", "{}")),
-        attest=sidecar(good, verify) if good else None,
-        attest_other=sidecar(other, verify) if other else None,
+        member_headers=_json_setting("CLEANROOM_CGS_MEMBER_HEADERS"),
+        client_url=client_url.rstrip("/") if client_url else None,
+        client_headers=_json_setting("CLEANROOM_CGS_CLIENT_HEADERS") or {},
+        attest=sidecar(good.rstrip("/"), verify) if good else None,
+        attest_other=sidecar(other.rstrip("/"), verify) if other else None,
     )
+    try:
+        httpx.get(f"{settings.url}/app/userdocuments", verify=verify, timeout=30)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        _refuse(f"CLEANROOM_CGS_URL={env['CLEANROOM_CGS_URL']} does not answer ({type(error).__name__}: {error})")
+    return settings

@@ -96,9 +96,12 @@ def expect_history(cgs: Target, proposal_id: str) -> list[dict[str, Any]]:
     return list(expect(response, 200)["value"])
 
 
-def test_an_unknown_action_fails_to_validate(cgs: Target) -> None:
-    body = {"actions": [{"name": "no_such_action", "args": {}}]}
-    expect(cgs.proxy("POST", "/proposals/create", json=body), 400, "ProposalFailedToValidate")
+@pytest.mark.parametrize(
+    "action",
+    [{"name": "no_such_action", "args": {}}, {"name": ["x"], "args": {}}, {"args": {}}, 7, None, {"name": "set_contract", "args": 7}],
+)
+def test_an_unknown_action_fails_to_validate(cgs: Target, action: Any) -> None:
+    expect(cgs.proxy("POST", "/proposals/create", json={"actions": [action]}), 400, "ProposalFailedToValidate")
 
 
 @pytest.mark.parametrize(("name", "field"), [("spec", "set_deployment_spec"), ("info", "set_deployment_info")])

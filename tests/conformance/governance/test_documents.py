@@ -51,7 +51,10 @@ def test_trap_4_versions_on_put(cgs: Target) -> None:
     expect(cgs.put(document_id, cgs.ann, version=""), 409, "UserDocumentAlreadyExists")
     expect(cgs.put(document_id, cgs.ann, version="9.9"), 412, "PreconditionFailed")
     version = first.headers["x-ms-ccf-transaction-id"]
-    second = cgs.put(document_id, cgs.bob, version=version, data="2")
+    # JavaScript compares them loosely: a number equals the string that spells it.
+    expect(cgs.put(document_id, cgs.ann, version=9.9), 412, "PreconditionFailed")
+    expect(cgs.put(document_id, cgs.ann, version=True), 412, "PreconditionFailed")
+    second = cgs.put(document_id, cgs.bob, version=float(version), data="2")
     expect(second, 200)
     expect(cgs.put(document_id, cgs.ann, version=version), 412, "PreconditionFailed")
     assert cgs.get(document_id)["version"] == second.headers["x-ms-ccf-transaction-id"]

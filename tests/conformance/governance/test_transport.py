@@ -109,6 +109,22 @@ def test_a_body_that_is_not_json_is_500(cgs: Target, content: bytes) -> None:
     expect(cgs.call("PUT", f"/app/userdocuments/{fresh('d')}", cgs.ann, content=content), 500, "InternalError")
 
 
+def test_one_callers_nesting_does_not_break_everybodys_list(cgs: Target) -> None:
+    """Whether it is taken or not: nobody else's reads may fail for it."""
+    for depth in (150, 900, 960, 5000):
+        body = b'{"contractId":"%s","data":%s}' % (cgs.contract().encode(), b"[" * depth + b"]" * depth)
+        document_id = fresh("deep")
+        response = cgs.call("PUT", f"/app/userdocuments/{document_id}", cgs.ann, content=body)
+        if response.status_code == 200:
+            expect(cgs.call("GET", f"/app/userdocuments/{document_id}", cgs.ann), 200)
+        else:
+            assert response.status_code in {400, 413, 500}
+            expect(cgs.call("GET", f"/app/userdocuments/{document_id}", cgs.ann), 404, "UserDocumentNotFound")
+    expect(cgs.call("GET", "/app/userdocuments", cgs.ann), 200)
+    if cgs.settings.client_url is not None:
+        expect(cgs.proxy("GET", "/userdocuments"), 200)
+
+
 def test_path_parameters_are_not_percent_decoded(cgs: Target) -> None:
     document_id = fresh("a") + "%20b"
     expect(cgs.put(document_id, cgs.ann), 200)
