@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 from cleanroom.errors import Internal
@@ -14,9 +14,16 @@ M = TypeVar("M", bound="Wire")
 
 
 class Wire(BaseModel):
-    """Base of all answers."""
+    """Base of all answers. An explicit ``null`` is as good as an absent member: CGS stores what users send, proxies write both."""
 
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="ignore")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, value: Any) -> Any:
+        if isinstance(value, dict) and None in value.values():
+            return {name: item for name, item in value.items() if item is not None}
+        return value
 
     def wire(self) -> dict[str, Any]:
         """The JSON object as CGS spells it, without absent members."""

@@ -13,8 +13,19 @@ import pytest
 from pydantic import SecretStr
 
 from cleanroom.attestation import GuestAttestor, host_data_for
-from cleanroom.errors import Conflict, InvalidInput, NotFound, PreconditionFailed, Refused, Unavailable
-from cleanroom.governance import Approver, CleanRoomClient, GovernanceMemberClient, GovernanceUserClient, host_data_claims
+from cleanroom.errors import Conflict, Internal, InvalidInput, NotFound, PreconditionFailed, Refused, Unavailable
+from cleanroom.governance import (
+    Approver,
+    CleanRoomClient,
+    Consent,
+    Deployment,
+    Document,
+    GovernanceMemberClient,
+    GovernanceUserClient,
+    Invitation,
+    host_data_claims,
+)
+from cleanroom.governance.models import read
 from cleanroom.secret import Secret
 from localcloud import cgs_sidecar, snp
 from localcloud.cgs_auth import MEMBER_HEADER
@@ -451,6 +462,17 @@ async def test_odd_labels_of_one_user_do_not_break_the_list(cloud: Cloud) -> Non
             body = {"contractId": cloud.contract, "data": "x", "labels": labels}
             await ann._channel.call("PUT", f"/app/userdocuments/{fresh('odd')}", json=body)
         assert len(await ann.list_documents()) >= 3
+
+
+def test_an_explicit_null_is_as_good_as_an_absent_member() -> None:
+    row = {"id": "d", "state": "Draft", "approvers": [{"approverId": "a", "approverIdType": None}], "proposalId": None, "finalVotes": None}
+    document = read(Document, {**row, "data": None, "labels": None})
+    assert (document.proposal_id, document.data, document.approvers) == ("", None, (Approver(approver_id="a"),))
+    assert read(Consent, {"status": "enabled", "reason": None, "proposalIds": None}).enabled
+    assert read(Invitation, {"invitationId": "i", "status": "Open", "userInfo": None, "claims": None}).claims == {}
+    assert read(Deployment, {"data": None, "proposalIds": None}).data == {}
+    with pytest.raises(Internal, match="state"):
+        read(Document, {"id": "d", "state": None})
 
 
 async def test_documents_keep_what_they_carry(cloud: Cloud) -> None:
