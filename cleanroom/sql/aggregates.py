@@ -9,7 +9,7 @@ from sqlglot import exp
 from cleanroom.sql.expressions import only, position_of
 from cleanroom.sql.floors import Floors
 from cleanroom.sql.functions import result_type
-from cleanroom.sql.lexical import MARK, Refusal
+from cleanroom.sql.lexical import MARK, Refusal, strip_invisible
 from cleanroom.sql.values import ATOM, ROWS, Scope, Value
 from cleanroom.sql.vocabulary import COUNTING, FUNCTIONS, MIXING
 
@@ -167,6 +167,7 @@ class Aggregates(Floors):
             exposed=self.still_exposed(name, args, scope, floored),
             degree=degree,
             aggregated=True,
+            weight=max((arg.weight for arg in args), default=1.0),
         )
 
     def aggregate_filter(self, node: exp.Expr, scope: Scope) -> Value:
@@ -234,12 +235,22 @@ class Aggregates(Floors):
         out.windowed, out.degree = True, None
         return out
 
+    def check_windows(self, scope: Scope) -> None:
+        """Named windows that nothing uses, which therefore do not run: they are held to the same rules."""
+        self.context = "window"
+        for definition in scope.windows.values():
+            self._over(definition, scope)
+
     def _over(self, node: exp.Expr, scope: Scope) -> tuple[str, list[Value]]:
         alias = node.args.get("alias")
         if alias is not None:
             definition = scope.windows.get(alias.name.lower())
             if definition is None or node.args.get("partition_by") or node.args.get("order") or node.args.get("spec"):
-                raise Refusal("ClauseNotAllowed", f"there is no window {alias.name!r} to use as it is", position_of(node))
+                raise Refusal(
+                    "ClauseNotAllowed",
+                    f"OVER {strip_invisible(alias.name)[:80]}: a named window of this SELECT is used as it is; write it out as OVER (…)",
+                    position_of(node),
+                )
             only(definition, "this", "partition_by", "order", "spec")
             node = definition
         parts = self.all(node.args.get("partition_by") or [], scope)

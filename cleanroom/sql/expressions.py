@@ -7,20 +7,17 @@ same in every SQL dialect, so that Spark cannot read another tree than the one t
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 
 from sqlglot import exp
 
 from cleanroom.sql.lexical import MARK, Refusal, strip_invisible
+from cleanroom.sql.polynomials import LARGEST_FACTOR, polynomial, weight_of
 from cleanroom.sql.values import AND, ATOM, OR, PREDICATE, PRODUCT, SIGN, SUM, Scope, Value, text_literal, widest, wrap
 from cleanroom.sql.verdict import Position
 from cleanroom.sql.vocabulary import UNITS
-
-MAX_DEGREE = 3
-"""Sums of products of up to three columns (``price * (1 - discount) * (1 + tax)``): moments, not indicators of single rows."""
-LARGEST_FACTOR = 1_000_000
-"""Constants above this in an aggregate over protected rows could hide or single out rows by rounding or overflow."""
 
 _NUMBER = re.compile(r"[0-9]{1,38}(\.[0-9]{0,38})?([eE][+-]?[0-9]{1,3})?|\.[0-9]{1,38}([eE][+-]?[0-9]{1,3})?")
 
@@ -99,9 +96,10 @@ class Expressions:
         *,
         degree: int | None = None,
         identity: bool = False,
+        weight: float = math.inf,
     ) -> Value:
         """A value computed from ``parts``. ``identity``: identities may take part (and mark the result)."""
-        out = Value(sql, kind, level)
+        out = Value(sql, kind, level, weight=weight)
         constant = True
         for part in parts:
             if part.identity:
@@ -139,24 +137,29 @@ class Expressions:
         only(node, "this", "is_string")
         text = str(node.this)
         if node.args["is_string"]:
-            return Value(text_literal(text), "string")
+            return Value(text_literal(text), "string", weight=math.inf)
         if text.isdecimal() and len(text) < 6:
-            return Value(text, "integer")
+            value = Value(text, "integer", weight=max(1.0, float(text)))
+            value.number = float(text)
+            return value
         if not _NUMBER.fullmatch(text):
             raise Refusal("LiteralNotAllowed", f"{strip_invisible(text)[:40]!r} is not a number that is allowed here", position_of(node))
-        degree = 0 if float(text) <= LARGEST_FACTOR and len(text) <= 16 and "e" not in text.lower() else None
+        number = float(text)
+        degree = 0 if number <= LARGEST_FACTOR and len(text) <= 16 and "e" not in text.lower() else None
         kind = "number" if "e" in text.lower() else "decimal" if "." in text else "integer" if int(text) < 2**31 else "long"
-        return Value(text, kind, degree=degree)
+        value = Value(text, kind, degree=degree, weight=weight_of(number))
+        value.number = number
+        return value
 
     def raw_string(self, node: exp.Expr, scope: Scope) -> Value:
         only(node, "this")
-        return Value(text_literal(str(node.this)), "string")
+        return Value(text_literal(str(node.this)), "string", weight=math.inf)
 
     def adjacent_strings(self, node: exp.Expr, scope: Scope) -> Value:
         parts = node.args.get("expressions") or []
         if not all(isinstance(part, exp.Literal) and part.is_string for part in parts):
             raise Refusal("FunctionNotAllowed", "this form of concatenation is not allowed", position_of(node))
-        return Value(text_literal("".join(str(part.this) for part in parts)), "string")
+        return Value(text_literal("".join(str(part.this) for part in parts)), "string", weight=math.inf)
 
     def boolean(self, node: exp.Expr, scope: Scope) -> Value:
         only(node, "this")
@@ -252,6 +255,8 @@ class Expressions:
         if node.args.get("query") is not None:
             return self.in_subquery(node, scope, negated)
         only(node, "this", "expressions")
+        if not node.expressions:
+            raise Refusal("Unparsable", "IN needs at least one value", position_of(node))
         what = self.value(node.this, scope)
         items = self.all(node.expressions, scope)
         text = f"{wrap(what, SUM)} {'NOT ' if negated else ''}IN ({', '.join(item.sql for item in items)})"
@@ -288,8 +293,9 @@ class Expressions:
         for part in reversed(spine):
             right = self.value(part, scope)
             text = f"{wrap(left, level if left.level != level or _same(left, word) else level + 1)} {word} {wrap(right, level + 1)}"
-            left = self.combine(text, _arithmetic_type(kind, left, right), level, [left, right], node, degree=_degree(kind, left, right))
-            left.name = word
+            degree, weight, number = polynomial(kind, left, right)
+            left = self.combine(text, _arithmetic_type(kind, left, right), level, [left, right], node, degree=degree, weight=weight)
+            left.name, left.number = word, number
         left.name = ""
         return left
 
@@ -301,7 +307,9 @@ class Expressions:
     def minus(self, node: exp.Expr, scope: Scope) -> Value:
         only(node, "this")
         part = self.value(node.this, scope)
-        return self.combine(f"-{wrap(part, ATOM)}", part.type, SIGN, [part], node, degree=part.degree)
+        out = self.combine(f"-{wrap(part, ATOM)}", part.type, SIGN, [part], node, degree=part.degree, weight=part.weight)
+        out.number = None if part.number is None else -part.number
+        return out
 
 
 def flatten(node: exp.Expr, kind: type[exp.Expr]) -> list[exp.Expr]:
@@ -322,20 +330,6 @@ def flatten(node: exp.Expr, kind: type[exp.Expr]) -> list[exp.Expr]:
 
 def _same(left: Value, word: str) -> bool:
     return left.name == word
-
-
-def _degree(kind: type[exp.Expr], left: Value, right: Value) -> int | None:
-    if left.degree is None or right.degree is None:
-        return None
-    if kind in (exp.Add, exp.Sub):
-        degree = max(left.degree, right.degree)
-    elif kind is exp.Mul:
-        degree = left.degree + right.degree
-    elif kind is exp.Div and right.degree == 0:
-        degree = left.degree
-    else:
-        return None
-    return degree if degree <= MAX_DEGREE else None
 
 
 def _arithmetic_type(kind: type[exp.Expr], left: Value, right: Value) -> str:

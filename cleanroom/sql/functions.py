@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from sqlglot import exp
@@ -53,14 +54,16 @@ class Functions(Expressions):
     def _conditional(self, sql: str, conditions: list[Value], results: list[Value], node: exp.Expr, scope: Scope) -> Value:
         degree = None
         divides = self.branches(conditions, node, scope)
+        weight = max((result.weight for result in results), default=1.0)
         if divides and all(result.degree is not None for result in results):
             degree = max(result.degree or 0 for result in results)
         for condition in conditions:
             if condition.identity:
                 self.combine("", "boolean", ATOM, [condition], node)
         out = self.combine(
-            sql, widest([result.type for result in results]), ATOM, [*conditions, *results], node, degree=degree, identity=divides
-        )
+            sql, widest([result.type for result in results]), ATOM, [*conditions, *results], node,
+            degree=degree, identity=divides, weight=weight,
+        )  # fmt: skip
         if out.degree == 0 and any(condition.degree != 0 for condition in conditions):
             out.degree = degree
         # COUNT(DISTINCT CASE WHEN … THEN column END): plain values of the rows of one branch.
@@ -87,11 +90,15 @@ class Functions(Expressions):
             name = f"DECIMAL({', '.join(sizes)})"
         part = self.value(node.this, scope)
         word = "TRY_CAST" if isinstance(node, exp.TryCast) and node.args.get("safe") else "CAST"
+        # A cast that can fail (or, as TRY_CAST, give NULL) for some rows tells them from the others.
         numeric = kind in ("number", "decimal", "long") and part.type in ("number", "decimal", "long", "integer")
-        exact = numeric and not (kind in ("long", "decimal") and part.type in ("number", "decimal"))
+        digits = int(sizes[0]) - int((*sizes, "0")[1]) if sizes else 10
+        narrow = kind == "decimal" and digits < (10 if part.type == "integer" else 19)
+        exact = numeric and word == "CAST" and not narrow and not (kind in ("long", "decimal") and part.type in ("number", "decimal"))
         return self.combine(
-            f"{word}({part.sql} AS {name})", kind, ATOM, [part], node, degree=part.degree if exact else None, identity=kind == "string"
-        )
+            f"{word}({part.sql} AS {name})", kind, ATOM, [part], node,
+            degree=part.degree if exact else None, identity=kind == "string", weight=part.weight if exact else math.inf,
+        )  # fmt: skip
 
     def extract(self, node: exp.Expr, scope: Scope) -> Value:
         only(node, "this", "expression")
@@ -144,12 +151,12 @@ class Functions(Expressions):
         args = self.all(nodes, scope)
         if name == "IF":
             return self._if(node, args, scope)
-        degree = None
+        degree, weight = None, math.inf
         if name in ("COALESCE", "NVL", "IFNULL") and all(arg.degree == 0 for arg in args[1:]):
-            degree = args[0].degree
+            degree, weight = args[0].degree, max(arg.weight for arg in args)
         normal = name in IDENTITY_NORMALISERS and all(arg.degree == 0 for arg in args[1:])
         sql = f"{name}({', '.join(arg.sql for arg in args)})"
-        out = self.combine(sql, result_type(function, args), ATOM, args, node, degree=degree, identity=normal)
+        out = self.combine(sql, result_type(function, args), ATOM, args, node, degree=degree, identity=normal, weight=weight)
         out.joinable = normal and args[0].joinable
         return out
 

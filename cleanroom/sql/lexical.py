@@ -51,6 +51,26 @@ _BANNED = {
     TokenType.HEREDOC_STRING: ("EscapeNotAllowed", "dollar-quoted text is not allowed in a query"),
     TokenType.PIPE_GT: ("ClauseNotAllowed", "pipe syntax (|>) is not allowed; write the query with SELECT … FROM"),
 }
+_DANGLING = {TokenType.COMMA, TokenType.ON, TokenType.USING, TokenType.OVER, TokenType.ALIAS}
+_ENDS = {
+    TokenType.COMMA,
+    TokenType.FROM,
+    TokenType.WHERE,
+    TokenType.GROUP_BY,
+    TokenType.HAVING,
+    TokenType.QUALIFY,
+    TokenType.WINDOW,
+    TokenType.ORDER_BY,
+    TokenType.LIMIT,
+    TokenType.OFFSET,
+    TokenType.UNION,
+    TokenType.INTERSECT,
+    TokenType.EXCEPT,
+    TokenType.JOIN,
+    TokenType.R_PAREN,
+    TokenType.SEMICOLON,
+}
+"""What cannot follow a word of ``_DANGLING``; the parser forgives it and Spark does not."""
 _STANDARD_FORM = {"SUBSTRING": TokenType.FROM, "SUBSTR": TokenType.FROM, "TRIM": TokenType.FROM, "POSITION": TokenType.IN}
 
 
@@ -120,8 +140,14 @@ def _join_doubled_quotes(text: str, tokens: list[Token]) -> list[Token]:
 def _check_tokens(text: str, tokens: list[Token], trusted: bool) -> None:
     depth = prefixes = 0
     plain = text.isascii()
+    if "/*+" in text:
+        _check_hints(text, tokens)
+    last = None
     for token in tokens:
         kind = token.token_type
+        if last is not None and kind in _ENDS and last.token_type in _DANGLING:
+            raise Refusal("Unparsable", f"nothing stands between {last.text!r} and {token.text!r}", position(last))
+        last = token
         if kind in _OPENERS:
             depth += 1
             if depth > MAX_DEPTH:
@@ -140,6 +166,18 @@ def _check_tokens(text: str, tokens: list[Token], trusted: bool) -> None:
             )
         if not trusted and token.text.startswith("__") and kind not in _STRINGS and token.text.lower().startswith(("__cr_", MARK)):
             raise Refusal("ReservedName", f"{token.text!r}: names that begin with __cr_ or {MARK} are reserved", position(token))
+    if last is not None and last.token_type in _DANGLING:
+        raise Refusal("Unparsable", f"nothing follows {last.text!r}", position(last))
+
+
+def _check_hints(text: str, tokens: list[Token]) -> None:
+    """Hints where the tokeniser takes them for comments."""
+    at = text.find("/*+")
+    while at >= 0:
+        if not any(token.start <= at <= token.end for token in tokens):
+            code, message = _BANNED[TokenType.HINT]
+            raise Refusal(code, message, _position_of(text, at))
+        at = text.find("/*+", at + 1)
 
 
 def parse_statement(text: str, *, trusted: bool = False) -> exp.Expr:

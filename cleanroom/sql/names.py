@@ -121,7 +121,7 @@ class Names(Functions):
             return found
         return Value(
             found.sql, found.type, found.level, origins=found.origins, exposed=found.exposed, degree=found.degree, raw=found.raw,
-            identity=found.identity, sources=found.sources, matched=found.matched, name=found.name,
+            identity=found.identity, sources=found.sources, matched=found.matched, name=found.name, weight=found.weight,
         )  # fmt: skip
 
     def _lookup(self, name: str, table: str | None, scope: Scope, node: exp.Expr) -> Value | None:

@@ -72,7 +72,7 @@ class Queries(SetOperations):
         qualified = [item if " AS " in item else f"{item} AS {item.rsplit('.', 1)[1]}" for item in qualified]
         sql = "SELECT\n  " + ",\n  ".join(qualified) + f"\nFROM (\n  {indent(result.sql)}\n) AS `renamed`"
         fields = [
-            OutField(name, field.type, field.origins, field.exposed, field.degree, field.raw, field.identity)
+            OutField(name, field.type, field.origins, field.exposed, field.degree, field.raw, field.identity, field.weight)
             for field, name in zip(result.fields, columns, strict=True)
         ]
         return Result(sql, fields, result.slots, result.releases, result.views, result.multiplied)

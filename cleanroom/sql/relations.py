@@ -194,6 +194,7 @@ class Relations(Names):
                 free=True,
                 sources=at,
                 name=name,
+                weight=field.weight,
             )
         source = Source(alias, written, fields)
         scope.sources[written.lower()] = source
@@ -289,6 +290,8 @@ class Relations(Names):
         """Remembers that two columns of different relations are equal in every row (``equate``) or where both are present."""
         if not (first.origins and second.origins) or first.sources & second.sources:
             return
+        self.shows_too(first, second, scope)
+        self.shows_too(second, first, scope)
         if first.joinable and second.joinable:
             scope.links.extend((one, two) for one in first.sources for two in second.sources)
         if first.raw and second.raw:
@@ -299,6 +302,14 @@ class Relations(Names):
         if equate and first.raw and second.raw:
             scope.equate(first, second)
             scope.equalities.append((first, second))
+
+    def shows_too(self, column: Value, other: Value, scope: Scope) -> None:
+        """A column of this FROM that equals ``other`` shows the values of ``other`` as well; identities have rules of their own."""
+        exposed = frozenset(
+            (view, name) for view, name in other.exposed if (of := self.catalog.view(view)) is not None and name not in of.identity_columns
+        )
+        if column.raw and exposed and any(column.sources == {source.alias} for source in scope.sources.values()):
+            column.exposed = column.exposed | exposed
 
     # -- LATERAL VIEW ---------------------------------------------------------------------------------------------
 

@@ -138,6 +138,7 @@ class Selects(Subqueries):
                 if value.free:
                     raise Refusal("NotGrouped", "HAVING may read group keys and aggregates only", position_of(node.args["having"]))
                 having.append(conjunction([value]))
+        self.check_windows(scope)
         order = self._order(node, scope, values)
         release = bool(scope.slots) and scope.group_keys is not None and not scope.keyed
         if distinct and scope.slots and not release:
@@ -191,8 +192,9 @@ class Selects(Subqueries):
     def _field(name: str, value: Value, protected: bool) -> OutField:
         degree = None if value.matched or (value.windowed and value.degree != 0) else value.degree
         return OutField(
-            name, value.type, value.origins, value.exposed, degree, value.raw and not value.matched, value.identity and protected
-        )
+            name, value.type, value.origins, value.exposed, degree, value.raw and not value.matched,
+            value.identity and protected, value.weight,
+        )  # fmt: skip
 
     @staticmethod
     def _distinct(node: exp.Expr) -> bool:

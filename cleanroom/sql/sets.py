@@ -41,7 +41,9 @@ class SetOperations(Selects):
         for branch in branches:
             texts.append(f"(\n  {indent(self._pad(branch, before, len(slots), hidden, node))}\n)")
             before += len(branch.slots)
-        fields = [self._merge([branch.fields[index] for branch in branches]) for index in range(width)]
+        # Values of persons mixed with values that the author may know: to count them distinct would tell whether one is among them.
+        mixed = bool(slots) and not all(branch.slots for branch in branches)
+        fields = [self._merge([branch.fields[index] for branch in branches], mixed) for index in range(width)]
         sql = f"\n{word}\n".join(texts)
         values = [(field.name, Value(quote(field.name), field.type)) for field in fields]
         empty = Scope(parent)
@@ -81,7 +83,7 @@ class SetOperations(Selects):
         return "SELECT\n  " + ",\n  ".join(columns) + f"\nFROM (\n  {indent(branch.sql)}\n) AS `part`"
 
     @staticmethod
-    def _merge(fields: list[OutField]) -> OutField:
+    def _merge(fields: list[OutField], mixed: bool) -> OutField:
         first = fields[0]
         degrees = [field.degree for field in fields]
         return OutField(
@@ -90,6 +92,7 @@ class SetOperations(Selects):
             frozenset(origin for field in fields for origin in field.origins),
             frozenset(pair for field in fields for pair in field.exposed) or NO_COLUMNS,
             None if None in degrees else max(degree or 0 for degree in degrees),
-            all(field.raw for field in fields),
+            not mixed and all(field.raw for field in fields),
             any(field.identity for field in fields),
+            max(field.weight for field in fields),
         )

@@ -76,8 +76,10 @@ class Subqueries(Aggregates):
 
     def _in_text(self, node: exp.Expr, what: Value, result: Result, reads: list[Value], negated: bool) -> Value:
         text = f"{wrap(what, SUM)} {'NOT ' if negated else ''}IN (\n  {indent(result.sql)}\n)"
-        join = bool(result.fields[0].origins) and bool(what.origins)
-        out = self.combine(text, "boolean", PREDICATE, [what, *reads], node, identity=join or not what.identity)
+        field = result.fields[0]
+        join = bool(field.origins) and bool(what.origins)
+        shown = Value("", field.type, exposed=field.exposed, degree=None)
+        out = self.combine(text, "boolean", PREDICATE, [what, shown, *reads], node, identity=join or not what.identity)
         out.identity, out.degree = False, None
         return out
 
@@ -89,6 +91,7 @@ class Subqueries(Aggregates):
                 if slot.column != 0 or not what.raw or not what.origins:
                     self._no_rows(result, node)
                 scope.slots.append(Slot(slot.view, slot.identity, what.sql))
+            self.shows_too(what, Value("", what.type, exposed=result.fields[0].exposed), scope)
             return self._in_text(node, what, result, reads, False)
         if isinstance(node, exp.Exists):
             only(node, "this")

@@ -41,11 +41,13 @@ class Value:
         "level",
         "matched",
         "name",
+        "number",
         "origins",
         "raw",
         "sources",
         "sql",
         "type",
+        "weight",
         "windowed",
     )
 
@@ -66,6 +68,7 @@ class Value:
         sources: frozenset[str] = NO_TEXT,
         matched: frozenset[str] = NO_TEXT,
         name: str = "",
+        weight: float = 1.0,
     ) -> None:
         self.sql = sql
         self.type = type
@@ -89,6 +92,10 @@ class Value:
         """Conditions that say whether the outer join which supplied it found a row."""
         self.name = name
         """Name that the column has where no alias is given."""
+        self.weight = weight
+        """Largest constant, or inverse of one, by which the expression scales a column: where it is huge, rounding can single out rows."""
+        self.number: float | None = None
+        """What a numeric constant is, where the gate knows it."""
 
 
 @dataclass(slots=True)
@@ -117,6 +124,7 @@ class OutField:
     degree: int | None
     raw: bool
     identity: bool
+    weight: float = 1.0
 
 
 @dataclass(slots=True)

@@ -149,7 +149,7 @@ def test_an_identity_column_that_the_query_may_not_read_is_still_counted() -> No
 
 def test_output_columns_are_the_owners_choice_without_a_floor_too() -> None:
     catalog = Catalog.model_validate(
-        {"views": {"v": {"columns": {"a": "string", "b": "number"}, "floor": {"allowedOutputColumns": ["a"]}}}}
+        {"views": {"v": {"columns": {"a": "string", "b": "number"}, "floor": {"allowedOutputColumns": ["a"]}}, "w": {"c": "number"}}}
     )
     assert check_sql("SELECT a, COUNT(b) AS n FROM v GROUP BY a", catalog).allowed
     assert check_sql("SELECT a FROM v WHERE b > 3", catalog).allowed
@@ -159,6 +159,9 @@ def test_output_columns_are_the_owners_choice_without_a_floor_too() -> None:
         "SELECT MAX(b) AS c FROM v",
         "SELECT a, SUM(b) AS s FROM v GROUP BY a",
         "SELECT * FROM v",
+        "SELECT w.c FROM w JOIN v ON w.c = v.b",
+        "SELECT w.c FROM w WHERE w.c IN (SELECT b FROM v)",
+        "SELECT w.c IN (SELECT b FROM v) AS c FROM w",
     ):
         verdict = check_sql(sql, catalog)
         assert [reason.code for reason in verdict.reasons] == ["OutputColumnNotAllowed"], sql
