@@ -77,6 +77,10 @@ def prepare_workflow_id(collaboration: str, run_id: str) -> str:
     return f"cr/{collaboration}/run/{run_id}/prepare"
 
 
+def conclude_workflow_id(collaboration: str, run_id: str) -> str:
+    return f"cr/{collaboration}/run/{run_id}/conclude"
+
+
 def job_name(collaboration: str, query: str, run_id: str) -> str:
     """Name of the SparkApplication: readable, unique for (collaboration, query, run), a DNS-1035 label of at most 63.
 

@@ -36,6 +36,7 @@ from cleanroom.runs.readers import UserReader
 from cleanroom.settings import Settings
 from cleanroom.spark.profile import PodProfile
 from cleanroom.spark.service import SparkService
+from workflows.conclude_run import ConcludeRun
 from workflows.prepare import Prepare
 from workflows.publish_azure_dataset import PublishAzureDataset
 from workflows.publish_query import PublishQuery
@@ -145,7 +146,7 @@ def _clean_room(settings: Settings) -> BoundaryWorker:
     return BoundaryWorker(
         name="clean-room",
         task_queue=CLEAN_ROOM_QUEUE,
-        workflows=(Prepare, RunQuery),
+        workflows=(Prepare, RunQuery, ConcludeRun),
         activities=(
             governance.get_users,
             governance.fetch_query,

@@ -234,6 +234,14 @@ class Revoked(Message):
     """What was taken out of delegate policies by this call; what was not there any more is not listed."""
 
 
+class Concluded(Message):
+    """Result of ``ConcludeRun``."""
+
+    revoked: Revoked
+    job_stopped: bool
+    """Whether there was still a job to stop."""
+
+
 class RunFailure(Message):
     code: str
     message: str

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 from temporalio.client import WorkflowHandle
 
+from cleanroom.errors import Conflict
 from cleanroom.identifiers import dataset_workflow_id, job_name, prepare_workflow_id, query_workflow_id
 from cleanroom.messages.run import RunResult
+from starters.conclude import conclude_run
 from starters.consent import set_consent
 from starters.dataset import publish_dataset, upload_rows
 from starters.query import create_query, propose_query, read_state
@@ -184,6 +186,26 @@ def test_cancelled_while_it_is_prepared(cloud: Cloud, approved: tuple[str, str])
     shown = run_async(cancel())
     assert shown["state"] == "CANCELLED"
     _nothing_left(cloud, approved[0], run_id)
+
+
+def test_terminated_while_spark_runs(cloud: Cloud, approved: tuple[str, str]) -> None:
+    """A termination lets a run clean up nothing; `cleanroom run conclude` does, once the run has ended and as often as it is asked."""
+    run_id = cloud.start(*approved)
+    run_async(running(cloud, approved[0], run_id))
+    with pytest.raises(Conflict, match="RunStillRuns"):
+        run_async(conclude_run(cloud.litware, run_id))
+
+    async def terminate() -> None:
+        await cloud.run_handle(await cloud.fabrikam.temporal(), run_id).terminate()
+
+    run_async(terminate())
+    assert cloud.grants_left() != {}
+    assert cloud.secrets_left(run_id) != []
+    shown = run_async(conclude_run(cloud.litware, run_id))
+    assert (shown["revoked"]["secrets"], shown["job_stopped"]) == (len(cloud.secrets_of(run_id)), True)
+    _nothing_left(cloud, approved[0], run_id)
+    again = run_async(conclude_run(cloud.litware, run_id))
+    assert (again["revoked"]["grants"], again["job_stopped"]) == (0, False)
 
 
 def _nothing_left(cloud: Cloud, query: str, run_id: str) -> None:

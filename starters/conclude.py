@@ -1,0 +1,59 @@
+"""``cleanroom run conclude``: undo what a run left behind that was terminated, and so could not clean up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from temporalio.common import WorkflowIDConflictPolicy
+
+from cleanroom.audit.history import trace_run
+from cleanroom.errors import Conflict, PreconditionFailed
+from cleanroom.identifiers import CLEAN_ROOM_QUEUE, conclude_workflow_id
+from cleanroom.messages.run import Concluded
+from cleanroom.temporal.attributes import start_attributes
+from cleanroom.temporal.markdown import code, details
+from starters.progress import follow_timeline
+from starters.session import Session
+from workflows.conclude_run import ConcludeRun
+
+
+async def conclude_run(session: Session, run_id: str) -> dict[str, Any]:
+    """Revoke the grants of a run that has ended, stop its job, tell the ledger. May be repeated; asking twice at once is asking once.
+
+    Raises:
+        Conflict: ``RunStillRuns``: it cleans up by itself when it ends.
+        NotFound: ``WorkflowNotFound``.
+    """
+    client = await session.temporal()
+    try:
+        trace = await trace_run(client, session.collaboration, run_id)
+    except PreconditionFailed as error:
+        if error.code != "RunNotEnded":
+            raise
+        raise Conflict(
+            "RunStillRuns", f"run {run_id!r} has not ended; it cleans up by itself when it does.", hint=f"cleanroom run cancel {run_id}"
+        ) from error
+    ticket = trace.input.ticket
+    handle = await client.start_workflow(
+        ConcludeRun.run,
+        ticket,
+        id=conclude_workflow_id(session.collaboration, run_id),
+        task_queue=CLEAN_ROOM_QUEUE,
+        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        static_summary=f"conclude run {run_id} of query {ticket.query}",
+        static_details=details(
+            f"Run {code(run_id)} ended without cleaning up: a termination does not let it. This undoes what it left behind: its grants are "
+            "revoked, its job is stopped, the ledger is told. What to undo is derived from governance."
+        ),
+        search_attributes=start_attributes(
+            collaboration=session.collaboration, kind="conclude", query=ticket.query, proposer=trace.input.caller
+        ),
+    )
+    result: Concluded = await follow_timeline(handle, f"conclude run {run_id}")
+    return {
+        "run_id": run_id,
+        "revoked": result.revoked.model_dump(exclude={"removed"}),
+        "job_stopped": result.job_stopped,
+        "workflow_id": handle.id,
+        "link": session.ui_link(handle.id),
+    }
