@@ -18,6 +18,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import NameOID
 
@@ -26,7 +27,7 @@ from cleanroom.attestation.endorsements import chain_malformed
 from cleanroom.attestation.endorsements import read_endorsements as read_endorsements  # also found here by readers of chains
 from cleanroom.attestation.products import Product, Tcb, product_from_name
 from cleanroom.attestation.reasons import AttestationRejected, Reason, hostile
-from cleanroom.attestation.trust import TrustedRoot, TrustStore, spki_sha256
+from cleanroom.attestation.trust import TrustedRoot, TrustStore, key_sha256
 
 # AMD's leaves carry serial number 0, of which cryptography warns at every load; nothing here can change AMD's certificates.
 warnings.filterwarnings("ignore", message="Parsed a serial number which wasn't positive", category=CryptographyDeprecationWarning)
@@ -40,6 +41,9 @@ _OID_SPL: Final = {"bootloader": f"{_AMD}.3.1", "tee": f"{_AMD}.3.2", "snp": f"{
 _OID_FMC_SPL: Final = f"{_AMD}.3.9"
 _OID_HW_ID: Final = f"{_AMD}.4"
 _OID_CSP_ID: Final = f"{_AMD}.5"
+_CN: Final = bytes.fromhex("0603550403")
+_TEXT_TAGS: Final = (0x0C, 0x13)
+"""UTF8String and PrintableString."""
 
 
 class LeafKind(StrEnum):
@@ -91,7 +95,7 @@ class ExaminedChain:
 class _Named:
     """A certificate with what the checks read more than once: cryptography builds or copies each of these anew at every access."""
 
-    __slots__ = ("body", "certificate", "cn", "der", "issuer", "signature", "subject")
+    __slots__ = ("_key", "body", "certificate", "cn", "der", "issuer", "signature", "subject")
 
     def __init__(self, der: bytes) -> None:
         self.der = der
@@ -99,7 +103,18 @@ class _Named:
         self.body = self.certificate.tbs_certificate_bytes
         self.signature = self.certificate.signature
         self.issuer, self.subject = _raw_names(self.body)
-        self.cn = _common_name(self.certificate.subject)
+        self.cn = _raw_common_name(self.subject) or _common_name(self.certificate.subject)
+        self._key: CertificatePublicKeyTypes | None = None
+
+    def key(self) -> CertificatePublicKeyTypes:
+        """The certificate's key, loaded once: OpenSSL examines an RSA-4096 key for as long as a signature takes.
+
+        Raises:
+            Exception: Whatever cryptography raises for a key that it does not know.
+        """
+        if self._key is None:
+            self._key = self.certificate.public_key()
+        return self._key
 
 
 def _raw_names(body: bytes) -> tuple[bytes, bytes]:
@@ -110,6 +125,22 @@ def _raw_names(body: bytes) -> tuple[bytes, bytes]:
         fields.append(body[place:end])
         place = end
     return fields[3], fields[5]
+
+
+def _raw_common_name(name: bytes) -> str | None:
+    """The first common name in the DER of a plain name; None leaves any other to cryptography, which takes far longer."""
+    place, end = _contents(name, 0)
+    while place < end:
+        attribute, behind = _contents(name, place)
+        start, stop = _contents(name, attribute)
+        if stop != behind:
+            return None  # two attributes in one
+        if name.startswith(_CN, start):
+            value = start + len(_CN)
+            text = name[slice(*_contents(name, value))]
+            return text.decode("ascii")[:64] if name[value] in _TEXT_TAGS and text.isascii() else None
+        place = behind
+    return None
 
 
 def _contents(der: bytes, place: int) -> tuple[int, int]:
@@ -200,7 +231,7 @@ def _assign_roles(ders: Sequence[bytes]) -> tuple[_Named, _Named, _Named]:
 
 def _trusted_root(root: _Named, trust: TrustStore) -> TrustedRoot:
     with hostile(Reason.ROOT_NOT_TRUSTED, "root certificate's key"):
-        fingerprint = spki_sha256(root.certificate)
+        fingerprint = key_sha256(root.key())
     found = trust.root(fingerprint)
     if found is None or not _link_verifies(root, root, trust):
         raise AttestationRejected(
@@ -226,7 +257,7 @@ def _link_verifies(child: _Named, parent: _Named, trust: TrustStore) -> bool:
 def _signed_by(child: _Named, parent: _Named) -> bool:
     """RSASSA-PSS with SHA-384, MGF1-SHA-384 and a salt of 48 bytes: fixed by AMD, so never read from the certificate."""
     try:
-        key = parent.certificate.public_key()
+        key = parent.key()
         if not isinstance(key, rsa.RSAPublicKey) or child.certificate.signature_algorithm_oid.dotted_string != PSS_OID:
             return False
         key.verify(child.signature, child.body, AMD_PSS, hashes.SHA384())
@@ -270,7 +301,7 @@ def _is_ca(named: _Named) -> bool:
 def _read_leaf(leaf: _Named, intermediate: _Named, root: _Named, trusted: TrustedRoot, kind: LeafKind) -> VerifiedChain:
     product = trusted.product
     with hostile(Reason.CHAIN_MALFORMED, "leaf certificate"):
-        key = leaf.certificate.public_key()
+        key = leaf.key()
         if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
             raise chain_malformed("The leaf's key is not a P-384 key.", type(key).__name__)
         values = {
@@ -294,7 +325,7 @@ def _read_leaf(leaf: _Named, intermediate: _Named, root: _Named, trusted: Truste
             hw_id = _hw_id(values.get(_OID_HW_ID), product)
         else:
             csp_id = _ia5(values, _OID_CSP_ID, "CSP_ID")
-        root_key = root.certificate.public_key()
+        root_key = root.key()
         assert isinstance(root_key, rsa.RSAPublicKey)
         return VerifiedChain(
             root=trusted,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import NameOID
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -132,8 +133,12 @@ class TrustStore:
 
 def spki_sha256(certificate: x509.Certificate) -> str:
     """Fingerprint of a certificate's key: SHA-256 of the DER SubjectPublicKeyInfo, in hex."""
-    spki = certificate.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return hashlib.sha256(spki).hexdigest()
+    return key_sha256(certificate.public_key())
+
+
+def key_sha256(key: CertificatePublicKeyTypes) -> str:
+    """Fingerprint of a key: SHA-256 of its DER SubjectPublicKeyInfo, in hex."""
+    return hashlib.sha256(key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)).hexdigest()
 
 
 def trust_file_text(roots: Sequence[TrustedRoot], uvm: Sequence[UvmIssuer], note: str = "") -> str:

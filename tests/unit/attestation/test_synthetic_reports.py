@@ -6,9 +6,15 @@ import datetime as dt
 from dataclasses import replace
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.name import _ASN1Type
+from cryptography.x509.oid import NameOID
 
 from cleanroom.attestation import AttestationEvidence, Expectations, LeafKind, Product, Tcb, TrustStore, parse_report, verify_evidence
+from cleanroom.attestation.certificates import _Named
 from cleanroom.attestation.products import encode_tcb
 from cleanroom.errors import InvalidInput, Refused
 from localcloud.snp_minting import DEBUG_BIT, POLICY_CACI, LeafPlan, current_tcb, der_integer, mint_hierarchy, report_body, sign_report
@@ -246,6 +252,20 @@ def test_refused_chains_are_not_remembered() -> None:
     lab = Lab(mint_hierarchy(GOOD_MILAN), TrustStore.amd())
     lab.judge()
     assert len(lab.trust.chains) == 0
+
+
+def test_a_certificate_s_name_is_read_as_cryptography_reads_it() -> None:
+    key, text = ec.generate_private_key(ec.SECP256R1()), _ASN1Type
+    organisation, common = x509.NameAttribute(NameOID.ORGANIZATION_NAME, "AMD"), NameOID.COMMON_NAME
+    plain, other = x509.NameAttribute(common, "SEV-VCEK"), x509.NameAttribute(common, "SEV-VLEK")
+    wide, accented = x509.NameAttribute(common, "SEV-VLEK", text.BMPString), x509.NameAttribute(common, "é")
+    pair = x509.RelativeDistinguishedName
+    for parts in ([], [plain], [organisation, plain, other], [wide, plain], [accented, plain], [pair([organisation, other]), plain]):
+        name = x509.Name(parts)
+        builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
+        made = builder.not_valid_before(dt.datetime(2026, 1, 1)).not_valid_after(dt.datetime(2027, 1, 1)).sign(key, hashes.SHA256())
+        found = [each.value for each in made.subject if each.oid == common] or ["(no name)"]
+        assert _Named(made.public_bytes(Encoding.DER)).cn == found[0]
 
 
 def test_names_of_an_adversary_cannot_steer_a_terminal() -> None:
