@@ -260,7 +260,14 @@ def test_a_certificate_s_name_is_read_as_cryptography_reads_it() -> None:
     plain, other = x509.NameAttribute(common, "SEV-VCEK"), x509.NameAttribute(common, "SEV-VLEK")
     wide, accented = x509.NameAttribute(common, "SEV-VLEK", text.BMPString), x509.NameAttribute(common, "é")
     pair = x509.RelativeDistinguishedName
-    for parts in ([], [plain], [organisation, plain, other], [wide, plain], [accented, plain], [pair([organisation, other]), plain]):
+    for parts in (
+        [],
+        [plain],
+        [organisation, plain, other],
+        [wide, plain],
+        [accented, plain],
+        [pair([organisation, other]), pair([plain])],
+    ):
         name = x509.Name(parts)
         builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
         made = builder.not_valid_before(dt.datetime(2026, 1, 1)).not_valid_after(dt.datetime(2027, 1, 1)).sign(key, hashes.SHA256())
