@@ -6,12 +6,14 @@ A proposal that other members must vote on too stays open; then the step says so
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict
 
-from cleanroom.errors import Conflict, NotFound, PreconditionFailed, Refused
+from cleanroom.errors import Conflict, InvalidInput, NotFound, PreconditionFailed, Refused
 from cleanroom.governance import Contract, GovernanceMemberClient, GovernanceProposal, Invitation, host_data_claims
 from cleanroom.secret import read_secret_file
 from cleanroom.settings import Settings
@@ -28,6 +30,35 @@ class Step(BaseModel):
     step: str
     state: StepState
     proposal_id: str = ""
+
+
+def require_id(field: str, value: str) -> str:
+    """An id that governance, tools and people all read alike: CCF compares path segments as they were sent (spec/governance.md 17).
+
+    Raises:
+        InvalidInput: ``InvalidIdentifier``.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,128}", value) or not value.strip("."):
+        raise InvalidInput(
+            "InvalidIdentifier", f"{field}: {value!r} cannot be an id.", hint="Use letters, digits, '.', '_' and '-', at most 128 of them."
+        )
+    return value
+
+
+def require_issuer_url(value: str) -> str:
+    """An issuer URL as OpenID Connect has it: https (http for a development machine), no query, no fragment, no user.
+
+    Raises:
+        InvalidInput: ``InvalidUrl``.
+    """
+    try:
+        parts = urlsplit(value)
+        good = parts.scheme in ("https", "http") and bool(parts.hostname) and not (parts.query or parts.fragment or parts.username)
+    except ValueError:
+        good = False
+    if not good or re.search(r"[\s\x00-\x1f]", value):
+        raise InvalidInput("InvalidUrl", f"issuer: {value!r} is not an https URL without query and fragment.")
+    return value
 
 
 def member_client(settings: Settings) -> GovernanceMemberClient:
@@ -85,9 +116,11 @@ class Onboarding:
 
         Raises:
             Conflict: ``CollaborationDiffers`` when it exists with other data.
+            InvalidInput: ``InvalidIdentifier``.
             Refused: as :meth:`settle`.
         """
         step = "contract"
+        require_id("collaboration", contract_id)
         try:
             contract = await self._client.get_contract(contract_id)
         except NotFound as error:
@@ -128,7 +161,13 @@ class Onboarding:
         return await self.settle(step, await self._client.propose_clean_room_policy(contract_id, claims))
 
     async def oidc_issuer(self, url: str, kid: str) -> list[Step]:
-        """Enable the OIDC issuer, make its signing key, set the governed issuer URL."""
+        """Enable the OIDC issuer, make its signing key, set the governed issuer URL.
+
+        Raises:
+            InvalidInput: ``InvalidUrl``: the service itself takes any text, and with it nobody's tokens would verify.
+            Refused: as :meth:`settle`.
+        """
+        require_issuer_url(url)
         steps: list[Step] = []
         info = await self._client.oidc_issuer_info()
         if not info.enabled:
@@ -147,9 +186,23 @@ class Onboarding:
         """Invite a user by sign-in name, or a service principal by application id and tenant; returns the invitation's id.
 
         Raises:
-            InvalidInput: ``InvalidUserName``, ``InvalidGuidUserName``, ``TenantIdMissing``.
+            InvalidInput: ``InvalidIdentifier``, ``InvalidUserName``, ``InvalidGuidUserName``, ``TenantIdMissing``.
+            Conflict: ``InvitationDiffers``: the id is somebody else's invitation. The service would add this user to it, and whoever of
+                the two accepts first would take it.
             Refused: as :meth:`settle`.
         """
+        if invitation_id is not None:
+            require_id("invitation", invitation_id)
+            existing = {item.invitation_id: item for item in await self._client.list_invitations()}.get(invitation_id)
+            if existing is not None:
+                names = [value for claim, values in existing.claims.items() if claim != "tid" for value in values]
+                if names != [user_name] or (tenant_id and existing.claims.get("tid") != [tenant_id]):
+                    raise Conflict(
+                        "InvitationDiffers",
+                        f"invitation {invitation_id!r} exists ({existing.status}) for {', '.join(map(str, names)) or 'nobody'}.",
+                        hint="Leave --invitation out, or name another id.",
+                    )
+                return invitation_id, Step(step="invitation", state="unchanged")
         found, proposal = await self._client.propose_invitation(
             user_name, invitation_id=invitation_id, tenant_id=tenant_id, service_principal=service_principal
         )

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from cleanroom.errors import Conflict
-from cleanroom.governance import GovernanceUserClient, Invitation
-from cleanroom.onboarding import HOST_DATA_CLAIM, Onboarding, Step, member_client
+from cleanroom.governance import GovernanceUserClient, Invitation, host_data_claims
+from cleanroom.onboarding import HOST_DATA_CLAIM, Onboarding, Step, member_client, require_id, require_issuer_url
 from starters.leaving import run_and_leave
 from starters.output import ConfigFile, Format, Output, Profile, print_record, print_rows, reported, safe, say
 from starters.session import Session, run_async
@@ -22,16 +22,31 @@ CollaborationName = Annotated[str | None, typer.Argument(help="Id of the contrac
 InvitationId = Annotated[str, typer.Argument(help="The invitation's id.", show_default=False)]
 
 
+def is_member(session: Session) -> bool:
+    """Whether this profile acts as a member of the consortium, and as no user."""
+    return session.settings.party is None and bool(session.settings.governance.proxy_url)
+
+
+def as_person(session: Session) -> GovernanceUserClient:
+    """Governance as the user whose profile this is.
+
+    Raises:
+        InvalidInput: ``ProfileIsNoPerson`` for a member's profile: it has no user's credential.
+    """
+    if is_member(session):
+        session.party  # noqa: B018 - raises, naming the people
+    return session.governance()
+
+
 @asynccontextmanager
-async def _reader(session: Session) -> AsyncIterator[GovernanceUserClient]:
+async def reader(session: Session) -> AsyncIterator[GovernanceUserClient]:
     """Governance as whoever this profile is: a member through the proxy, or a user."""
-    as_member = session.settings.party is None and session.settings.governance.proxy_url
-    async with member_client(session.settings) if as_member else session.governance() as client:
+    async with member_client(session.settings) if is_member(session) else session.governance() as client:
         yield client
 
 
 def _name(session: Session, name: str | None) -> str:
-    return name or session.collaboration
+    return session.collaboration if name is None else name
 
 
 @app.command()
@@ -58,7 +73,12 @@ def create(
 async def create_collaboration(
     session: Session, name: str, data: str | None, host_data: list[str], oidc_issuer: str | None, oidc_kid: str = "cleanroom"
 ) -> dict[str, Any]:
-    """All steps that this member can do; stops at a contract that others must accept first."""
+    """All steps that this member can do; stops at a contract that others must accept first. Wrong words change nothing."""
+    require_id("collaboration", name)
+    if host_data:
+        host_data_claims(host_data)
+    if oidc_issuer:
+        require_issuer_url(oidc_issuer)
     async with member_client(session.settings) as client:
         onboarding = Onboarding(client)
         contract, first = await onboarding.contract(name, data)
@@ -121,7 +141,7 @@ def show(name: CollaborationName = None, profile: Profile = None, config: Config
 
 async def show_collaboration(session: Session, name: str) -> dict[str, Any]:
     """The collaboration as governance has it."""
-    async with _reader(session) as client:
+    async with reader(session) as client:
         contract = await client.get_contract(name)
         policy = await client.clean_room_policy(name)
         issuer = await client.oidc_issuer_info()
@@ -190,8 +210,9 @@ async def accept(session: Session, invitation_id: str) -> dict[str, Any]:
     Raises:
         Conflict: ``InvitationNotOpen`` when somebody else did.
         Refused: ``TokenClaimMissing``, ``TokenClaimMismatch``: it is another user's invitation.
+        InvalidInput: ``ProfileIsNoPerson``.
     """
-    async with session.governance() as client:
+    async with as_person(session) as client:
         try:
             await client.accept_invitation(invitation_id)
         except Conflict as error:
@@ -230,7 +251,7 @@ def members(ctx: typer.Context, profile: Profile = None, config: ConfigFile = No
 async def list_members(session: Session) -> list[dict[str, Any]]:
     """Rows ``{kind: member|user|invitation, id, name, party, status}``."""
     parties = {user: name for name, user in session.settings.parties.items()}
-    async with _reader(session) as client:
+    async with reader(session) as client:
         found, users, invitations = await client.members(), await client.list_identities(), await client.list_invitations()
     rows: list[dict[str, Any]] = [
         {"kind": "member", "id": item.member_id, "name": (item.member_data or {}).get("identifier", ""), "party": "", "status": item.status}

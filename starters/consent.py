@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from cleanroom.governance import Consent, GovernanceUserClient
+from starters.collaboration import as_person, reader
 from starters.leaving import run_and_leave
 from starters.output import ConfigFile, Format, Output, Profile, print_record, reported
 from starters.session import Session, run_async
@@ -49,7 +50,7 @@ def show(
         session = Session.load(profile, config)
 
         async def work() -> dict[str, Any]:
-            async with session.governance() as client:
+            async with reader(session) as client:
                 return await consent_record(session, client, document, option)
 
         print_record(run_async(work()), output, title=f"consent {document}")
@@ -72,8 +73,9 @@ async def set_consent(
         NotFound: ``UserDocumentNotFound``.
         PreconditionFailed: ``UserDocumentNotAccepted``.
         Refused: ``NotUserDocumentApprover``.
+        InvalidInput: ``ProfileIsNoPerson``.
     """
-    async with session.governance() as client:
+    async with as_person(session) as client:
         # Governance does not compare the contract here; a document of another collaboration must not be switched by mistake.
         await session.documents(client).get(document)
         await client.set_document_consent(session.collaboration, document, option, enabled=enabled)

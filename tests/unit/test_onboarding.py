@@ -167,6 +167,17 @@ def test_an_invited_user_is_active_only_after_a_member_admits_them(desk_of: Any)
     assert not [row for row in rows if row["kind"] == "invitation"]
 
 
+def test_inviting_can_be_repeated_but_an_invitation_never_gets_a_second_guest(desk_of: Any) -> None:
+    desk: Desk = desk_of("operator")
+    desk.run("collaboration", "create")
+    for state in ("done", "unchanged"):
+        assert desk.run("invite", "ann@a.example", "--invitation", "i-1", "--tenant", "t")["state"] == state
+    assert desk.run("invite", "bob@b.example", "--invitation", "i-1", code=5)["error"]["code"] == "InvitationDiffers"
+    assert desk.run("invite", "ann@a.example", "--invitation", "i-1", "--tenant", "u", code=5)["error"]["code"] == "InvitationDiffers"
+    (row,) = [row for row in desk.run("members") if row["kind"] == "invitation"]
+    assert row["name"] == "ann@a.example, t"
+
+
 def test_a_second_member_must_vote_before_the_collaboration_goes_on(desk_of: Any) -> None:
     desk: Desk = desk_of("operator", "second")
     first = desk.run("collaboration", "create", "--host-data", HOST_DATA)
@@ -186,6 +197,8 @@ def test_consent_is_withdrawn_and_given_by_its_own_approver(desk: Desk) -> None:
     # Somebody else's yes does not undo Contosso's no.
     assert desk.run("consent", "on", "sales", profile="litware")["disabledBy"] == ["contosso"]
     assert desk.run("consent", "show", "sales", "--option", "telemetry", profile="litware")["status"] == "enabled"
+    # A member is no user, but may look.
+    assert desk.run("consent", "show", "sales", profile="operator")["disabledBy"] == ["contosso"]
     assert desk.run("consent", "on", "sales", profile="contosso")["status"] == "enabled"
 
 
@@ -195,11 +208,23 @@ def test_consent_is_withdrawn_and_given_by_its_own_approver(desk: Desk) -> None:
         (("consent", "off", "nothing-here"), "contosso", 3, "UserDocumentNotFound"),
         (("consent", "off", "contossos-own"), "litware", 4, "NotUserDocumentApprover"),
         (("collaboration", "show", "unknown"), "contosso", 3, "ContractNotFound"),
+        (("collaboration", "show", ""), "contosso", 2, "InvalidIdentifier"),
         (("collaboration", "create", "--host-data", "XYZ"), "operator", 2, "InvalidHostData"),
+        (("collaboration", "create", ""), "operator", 2, "InvalidIdentifier"),
+        (("collaboration", "create", "a/b"), "operator", 2, "InvalidIdentifier"),
+        (("collaboration", "create", ".."), "operator", 2, "InvalidIdentifier"),
+        (("collaboration", "create", "never-made", "--oidc-issuer", "not a url"), "operator", 2, "InvalidUrl"),
+        (("collaboration", "create", "never-made", "--oidc-issuer", "https://a.example/x?y"), "operator", 2, "InvalidUrl"),
+        (("collaboration", "create", "never-made", "--host-data", "AB" * 32), "operator", 2, "InvalidHostData"),
+        (("collaboration", "show", "never-made"), "operator", 3, "ContractNotFound"),
         (("collaboration", "create"), "contosso", 6, "NotAMember"),
         (("collaboration", "vote", "0" * 64), "operator", 3, "ProposalNotFound"),
         (("invite", "two words"), "operator", 2, "InvalidUserName"),
         (("invite", "not-a-guid", "--service-principal"), "operator", 2, "InvalidGuidUserName"),
+        (("invite", "a@b.example", "--invitation", "x/y"), "operator", 2, "InvalidIdentifier"),
+        (("invite", "somebody@else.example", "--invitation", "i-contosso"), "operator", 5, "InvitationDiffers"),
+        (("accept-invitation", "i-contosso"), "operator", 2, "ProfileIsNoPerson"),
+        (("consent", "off", "contossos-own"), "operator", 2, "ProfileIsNoPerson"),
         (("accept-invitation", "i-unknown"), "litware", 3, "InvitationNotFound"),
         (("accept-invitation", "i-contosso"), "litware", 5, "InvitationNotOpen"),
         (("members", "admit", "i-unknown"), "operator", 3, "InvitationNotFound"),
