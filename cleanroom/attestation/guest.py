@@ -32,7 +32,9 @@ class GuestAttestor:
     def __init__(self, base_url: str, *, ca_file: Path | None = None) -> None:
         self._url = base_url.rstrip("/") + _ROUTE
         # Made once: httpx would read the system's roots anew for every client.
-        self._tls = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
+        tls = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
+        # No proxy from the environment: the sidecar is in this guest, and nobody outside answers for it.
+        self._options: dict[str, Any] = {"verify": tls, "timeout": _TIMEOUT, "trust_env": False, "follow_redirects": False}
 
     async def attest(self, runtime_data: bytes) -> AttestationEvidence:
         """Evidence whose report data is ``report_data_for(runtime_data)``.
@@ -43,7 +45,7 @@ class GuestAttestor:
             Internal: ``GuestAttestationMalformed``: the answer is no evidence.
         """
         try:
-            async with httpx.AsyncClient(verify=self._tls, timeout=_TIMEOUT) as client:
+            async with httpx.AsyncClient(**self._options) as client:
                 response = await client.post(self._url, json=_body(runtime_data))
         except httpx.HTTPError as error:
             raise _unreachable(error) from error
@@ -52,7 +54,7 @@ class GuestAttestor:
     def attest_sync(self, runtime_data: bytes) -> AttestationEvidence:
         """:meth:`attest` for code without an event loop."""
         try:
-            with httpx.Client(verify=self._tls, timeout=_TIMEOUT) as client:
+            with httpx.Client(**self._options) as client:
                 response = client.post(self._url, json=_body(runtime_data))
         except httpx.HTTPError as error:
             raise _unreachable(error) from error

@@ -60,7 +60,9 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
             yield Host(url, authority.ca_file, client, trust)
 
 
-async def test_a_guest_proves_its_policy_and_its_data(host: Host) -> None:
+@pytest.mark.parametrize("proxy", ["", "http://127.0.0.1:9"])
+async def test_a_guest_proves_its_policy_and_its_data(host: Host, monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
     guest = host.launch()
     assert guest["host_data"] == host_data_for(POLICY).hex()
     attestor = GuestAttestor(guest["url"], ca_file=host.ca_file)
