@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import httpx
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from cleanroom.attestation.certificates import read_endorsements
@@ -82,7 +83,7 @@ def signing_keys(jwks: Mapping[str, Any]) -> dict[str, rsa.RSAPublicKey]:
                 key = x509.load_der_x509_certificate(base64.b64decode(str(chain[0]), validate=True)).public_key()
             else:
                 key = jwk.public_key(entry)
-        except (ValueError, CleanRoomError):
+        except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm, CleanRoomError):
             continue
         if isinstance(key, rsa.RSAPublicKey):
             result[entry["kid"]] = key

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import NameOID
@@ -160,7 +161,7 @@ def _read_trust_file(path: Path) -> tuple[list[TrustedRoot], list[UvmIssuer]]:
         parsed = _TrustFile.model_validate(json.loads(data))
         if parsed.format != TRUST_FILE_FORMAT:
             raise ValueError(f"format is {parsed.format!r}, expected {TRUST_FILE_FORMAT!r}")
-    except (ValueError, ValidationError) as error:
+    except (ValueError, ValidationError, x509.InvalidVersion, UnsupportedAlgorithm) as error:
         raise InvalidInput(
             "TrustFileInvalid",
             f"The trust file {path} is neither JSON of format {TRUST_FILE_FORMAT} nor PEM certificates named ARK-<product>.",

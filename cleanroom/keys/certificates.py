@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import datetime as dt
 import ipaddress
 import warnings
@@ -38,7 +37,7 @@ def read_x5c(x5c: object) -> list[x509.Certificate]:
         raise ValueError("x5c is missing, empty or not a list of base64 certificates")
     try:
         return [x509.load_der_x509_certificate(base64.b64decode(entry, validate=True)) for entry in x5c]
-    except (binascii.Error, ValueError) as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise ValueError("x5c holds something that is not a certificate") from error
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from azure.core.exceptions import AzureError, HttpResponseError
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
@@ -86,7 +87,7 @@ def open_release(verified: VerifiedRelease, wrapping: rsa.RSAPrivateKey) -> Rele
         return ReleasedKey(verified.key_id, "oct", verified.policy, Secret(target))
     try:
         key = serialization.load_der_private_key(target, None)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         raise _inconsistent(f"no PKCS#8 key although kty is {verified.jwk.get('kty')!r}") from None
     if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
         raise _inconsistent("a key of a kind that was not announced")

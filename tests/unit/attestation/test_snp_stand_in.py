@@ -161,6 +161,12 @@ def test_trust_files(tmp_path: Path, hardware: DevelopmentHardware) -> None:
         wrong.write_text(text)
         with pytest.raises(InvalidInput, match="TrustFileInvalid"):
             TrustStore.load(root_files=[wrong])
+    der = hardware.hierarchy.root.public_bytes(Encoding.DER)
+    version = der.index(bytes.fromhex("a003020102")) + 4
+    odd = base64.encodebytes(der[:version] + b"\x01" + der[version + 1 :])
+    wrong.write_bytes(b"-----BEGIN CERTIFICATE-----\n" + odd + b"-----END CERTIFICATE-----\n")
+    with pytest.raises(InvalidInput, match="TrustFileInvalid"):
+        TrustStore.load(root_files=[wrong])
 
 
 async def test_no_sidecar_is_unavailable_not_refused() -> None:

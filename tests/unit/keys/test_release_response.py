@@ -21,6 +21,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cleanroom.attestation.maa import signing_keys
 from cleanroom.errors import Refused
 from cleanroom.keys import ReleaseExpectation, ReleasePolicy, VerifiedRelease, public_jwk, verify_release_response, wrap_key
 from cleanroom.keys.certificates import trusted_roots, verify_chain
@@ -209,6 +210,14 @@ def test_a_missing_or_broken_x5c_is_refused(pki: Pki, payload: dict[str, Any], c
     refused(sign(header(pki, x5c=chain), payload, pki.leaf_key), pki, "ReleaseResponseNotVerified")
 
 
+def test_a_certificate_of_no_known_version_is_refused(pki: Pki, payload: dict[str, Any]) -> None:
+    leaf = pki.leaf.public_bytes(serialization.Encoding.DER)
+    version = leaf.index(bytes.fromhex("a003020102")) + 4
+    odd = base64.b64encode(leaf[:version] + b"\x01" + leaf[version + 1 :]).decode()
+    refused(sign(header(pki, x5c=[odd]), payload, pki.leaf_key), pki, "ReleaseResponseNotVerified")
+    assert signing_keys({"keys": [{"kid": "k", "x5c": [odd]}]}) == {}
+
+
 def test_certificates_of_others_are_refused(pki: Pki, payload: dict[str, Any]) -> None:
     other = make_pki()
     own_chain = x5c(other.leaf, other.issuer, other.root)
@@ -355,6 +364,9 @@ def with_target(payload: dict[str, Any], wrapping: rsa.RSAPrivateKey, private: b
     return edit(payload, KEY, members)
 
 
+_P256, _UNKNOWN_CURVE = bytes.fromhex("06082a8648ce3d030107"), bytes.fromhex("06082a8648ce3d03017f")
+
+
 def test_the_unwrapped_key_must_be_the_announced_one(
     pki: Pki, payload: dict[str, Any], wrapping: rsa.RSAPrivateKey, target: rsa.RSAPrivateKey
 ) -> None:
@@ -367,6 +379,7 @@ def test_the_unwrapped_key_must_be_the_announced_one(
         (der(target), {"kty": "RSA"}),
         (der(target)[:-1], public_jwk(target)),
         (b"x" * 32, public_jwk(target)),
+        (der(ec.generate_private_key(ec.SECP256R1())).replace(_P256, _UNKNOWN_CURVE), public_jwk(target)),
         (b"x" * 16, {"kty": "oct-HSM", "key_size": 256}),
     ]
     for private, jwk in cases:
