@@ -21,7 +21,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from cleanroom.attestation import GuestAttestor
-from cleanroom.errors import CleanRoomError
+from cleanroom.errors import CleanRoomError, Unavailable
 from cleanroom.governance.envelopes import Enveloper
 from cleanroom.governance.http import TRANSACTION_HEADER, query_string, segment
 from localcloud.cgs_http import Call, Crash, Fault, Incoming, Outgoing, Reply, Route, RouteTable, failure, parse_json, parse_query
@@ -83,7 +83,7 @@ class Sidecar:
         except Crash as crash:
             return failure(Fault(400, "InvalidInput", str(crash)))
         except (CleanRoomError, httpx.HTTPError) as error:
-            return failure(Fault(500, type(error).__name__, str(error)))
+            return failure(Fault(500, _exception_name(error), str(error)))
 
     def prefix(self, request: Incoming) -> str:
         """The contract's path: of the request's header, else of the configuration."""
@@ -122,6 +122,13 @@ class Sidecar:
     async def consent(self, path: str) -> Any:
         """An E3 check."""
         return await self.send("POST", path, body=await self._enveloper.consent())
+
+
+def _exception_name(error: Exception) -> str:
+    """The .NET exception that the original would name."""
+    if isinstance(error, httpx.TimeoutException):
+        return "TaskCanceledException"
+    return "HttpRequestException" if isinstance(error, httpx.HTTPError | Unavailable) else "InvalidOperationException"
 
 
 Operation = Callable[[Sidecar, Incoming, dict[str, str]], Awaitable[Outgoing]]

@@ -39,13 +39,14 @@ _BY_STATUS: Final[Mapping[int, type[CleanRoomError]]] = {
     400: InvalidInput,
     401: Refused,
     403: Refused,
-    404: NotFound,
     409: Conflict,
     # A version that somebody else has changed: a concurrent change won.
     412: Conflict,
     413: InvalidInput,
 }
 _BUSY: Final = frozenset({408, 425, 429, 502, 503, 504})
+_NO_ANSWER: Final = re.compile(r"(HttpRequest|HttpIO|Socket|IO|Timeout|TaskCanceled|OperationCanceled)Exception")
+"""Cgs-client and the sidecar answer 500 with the name of the .NET exception (spec 13): these say that *they* got no answer from CGS."""
 _HINTS: Final[Mapping[str, str]] = {
     "CallerNotAuthorized": "A member must register this user (invitation, then set_user_identity).",
     "CallerTenantNotAuthorized": "Sign in to the tenant that the user was registered with.",
@@ -75,7 +76,7 @@ def from_response(response: httpx.Response, operation: str, *, hide: Sequence[st
         name = {400: "BadRequest", 401: "InvalidAuthenticationInfo", 403: "Forbidden"}.get(status, "GovernanceAnswerUnexpected")
     else:
         name = code
-        kind = _BY_CODE.get(code) or _BY_STATUS.get(status, Internal)
+        kind = _BY_CODE.get(code) or _BY_STATUS.get(status) or _by_spelling(status, code)
     return kind(
         name,
         f"The governance service answered {status} {name} to {operation}.",
@@ -84,6 +85,16 @@ def from_response(response: httpx.Response, operation: str, *, hide: Sequence[st
         party=_PARTY if kind is Unavailable else None,
         details=details,
     )
+
+
+def _by_spelling(status: int, code: str) -> type[CleanRoomError]:
+    """For codes that are not CGS's own: CCF's, a proxy's, a gateway's."""
+    if status == 404:
+        # CCF says 404 FrontendNotOpen while a service starts: only what says "not found" is missing.
+        return NotFound if code.endswith("NotFound") else Unavailable
+    if status >= 500 and code != "InternalError" and (_NO_ANSWER.fullmatch(code) or not code.endswith("Exception")):
+        return Unavailable
+    return Internal
 
 
 def _envelope(response: httpx.Response) -> tuple[str | None, str]:

@@ -31,6 +31,7 @@ from localcloud import cgs_sidecar, snp
 from localcloud.cgs_auth import MEMBER_HEADER
 from localcloud.cgs_bootstrap import User, bootstrap
 from localcloud.serving import serving
+from localcloud.tls import LocalAuthority
 from tests.conformance.governance.standin import MEMBER_TOKEN, TENANT, USERS, StandIn
 from tests.conformance.governance.target import Person, Target, fresh
 
@@ -49,6 +50,7 @@ class Cloud:
     token: Callable[[str], str]
     attestors: dict[str, GuestAttestor]
     sidecars: dict[str, str]
+    guest_url: str
 
     def user(self, oid: str, mode: Literal["app", "cgs-client"] = "app") -> GovernanceUserClient:
         base = self.url if mode == "app" else f"{self.url}/cgs-client"
@@ -96,7 +98,7 @@ async def cloud(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cloud
             await bootstrap(
                 settings.url, ca, MEMBER_TOKEN, contract, users, [host_data_for(POLICY).hex()], deployment_info={"url": "https://x.example"}
             )
-        yield Cloud(settings.url, ca, contract, lambda oid: target.token(Person(oid, TENANT)), attestors, sidecars)
+        yield Cloud(settings.url, ca, contract, lambda oid: target.token(Person(oid, TENANT)), attestors, sidecars, guest_url)
         target.close()
 
 
@@ -454,6 +456,26 @@ async def test_an_attestation_sidecar_that_is_away_is_unavailable(cloud: Cloud) 
         with pytest.raises(Unavailable) as away:
             await room.get_secret("x")
         assert away.value.code == "GuestAttestationUnavailable"
+
+
+async def test_a_sidecar_that_cannot_reach_governance_or_its_guest_is_unavailable(cloud: Cloud, tmp_path: Path) -> None:
+    nobody = "http://127.0.0.1:9"
+    tls = LocalAuthority(tmp_path / "tls").issue("sidecar")
+    for cgs_url, attestation_url in ((nobody, cloud.guest_url), (cloud.url, nobody)):
+        config = cgs_sidecar.SidecarConfig(
+            tls_cert=tls.cert,
+            tls_key=tls.key,
+            state=tmp_path,
+            cgs_url=cgs_url,
+            cgs_ca_file=cloud.ca,
+            attestation_url=attestation_url,
+            attestation_ca_file=cloud.ca,
+        )
+        with serving(cgs_sidecar.create_app(config), "cgs-sidecar", tls) as url:
+            async with CleanRoomClient.through_sidecar(url, contract_id=cloud.contract, ca_file=tmp_path / "tls/ca.pem") as room:
+                with pytest.raises(Unavailable) as away:
+                    await room.get_secret("x")
+        assert (away.value.code, away.value.retryable) == ("HttpRequestException", True)
 
 
 async def test_odd_labels_of_one_user_do_not_break_the_list(cloud: Cloud) -> None:
