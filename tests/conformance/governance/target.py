@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import httpx
 import jwt
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.keywrap import aes_key_unwrap_with_padding
@@ -169,6 +170,14 @@ class Target:
         finally:
             if close:
                 client.close()
+
+    def member_id(self) -> str:
+        """Id of the member whose credential this run has: SHA-256 of the certificate; without one, of the only active member."""
+        if self.settings.member_cert:
+            certificate = x509.load_pem_x509_certificate(Path(self.settings.member_cert[0]).read_bytes())
+            return certificate.fingerprint(hashes.SHA256()).hex()
+        rows = expect(self.http.get("/gov/service/members?api-version=2024-07-01"), 200)["value"]
+        return str(next(row["memberId"] for row in rows if row["status"] == "Active"))
 
     # -- clean rooms
 

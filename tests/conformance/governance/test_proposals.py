@@ -173,7 +173,7 @@ def test_unknown_proposals_are_404(cgs: Target, path: str) -> None:
 
 def test_a_member_may_be_an_approver(cgs: Target) -> None:
     document_id = fresh("doc")
-    member_id = expect(cgs.http.get("/gov/service/members?api-version=2024-07-01"), 200)["value"][0]["memberId"]
+    member_id = cgs.member_id()
     body = cgs.proposal(document_id, [])
     body["approvers"] = [{"approverId": member_id, "approverIdType": "user"}]
     proposal_id = fresh("p")
