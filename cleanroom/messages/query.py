@@ -41,6 +41,17 @@ class PublishQueryInput(Message):
     carried_order: ProposerOrder | None = None
     carried_acknowledged: str = ""
     """Digest of the draft that may be proposed without being looked at again."""
+    carried_good_until: AwareDatetime | None = None
+    """When the first of the approvals counted so far ends."""
+    carried_votes: tuple[CarriedVote, ...] = ()
+    """Votes that were taken and not cast yet: their voters' workers are away."""
+
+
+class CarriedVote(Message):
+    """A decision on its way to its voter's worker."""
+
+    kind: Literal["approve", "reject", "decide"]
+    decision: str
 
 
 class AuthorOrder(Message):

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from temporalio import activity
-from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.client import WorkflowFailureError, WorkflowHandle, WorkflowUpdateFailedError, WorkflowUpdateStage
 from temporalio.testing import WorkflowEnvironment
 
 from cleanroom.documents.specs import QuerySpec
-from cleanroom.errors import PreconditionFailed, Unavailable
+from cleanroom.errors import CleanRoomError, Conflict, PreconditionFailed, Refused, Unavailable
 from cleanroom.identifiers import FRONTEND_QUEUE, collaborator_queue
 from cleanroom.messages.query import (
     AuthorMessage,
@@ -61,7 +61,13 @@ class Book:
     def __init__(self) -> None:
         self.ballots: dict[str, str] = {}
         self.withdrawn: list[WithdrawOrder] = []
-        self.unreachable = False
+        self.says: CleanRoomError | GovernanceQueryState | None = None
+        """What governance answers to who watches it; by default that nothing has changed."""
+        self.watched: list[str] = []
+        """Queries that were looked at: workflows of other tests may still be there."""
+        self.verified = asyncio.Event()
+        self.verified.set()
+        self.creates: CleanRoomError | None = None
 
     def activities(self) -> list[Callable[..., Any]]:
         """Under the names that the workflow calls."""
@@ -74,6 +80,9 @@ class Book:
 
         @activity.defn
         async def create_document(request: DraftOrder) -> DraftStored:
+            await self.verified.wait()
+            if self.creates is not None:
+                raise self.creates
             return DraftStored(version="2.1", digest=DIGEST)
 
         @activity.defn
@@ -86,6 +95,7 @@ class Book:
 
         @activity.defn
         async def verify_decision(request: VerifyDecisionRequest) -> VerifiedDecision:
+            await self.verified.wait()
             party, decision, days = request.token.split(":")
             expires = datetime.now(UTC) + timedelta(days=float(days))
             return VerifiedDecision(approver_id=party, decision=decision, reason="", expires=expires, max_runs=None, nonce=request.token)
@@ -99,11 +109,16 @@ class Book:
         @activity.defn
         async def withdraw_proposal(request: WithdrawOrder) -> None:
             self.withdrawn.append(request)
+            if set(self.ballots) == set(OWNERS):
+                raise Conflict("ProposalNotOpen", "it has been approved by all meanwhile.")
 
         @activity.defn
         async def await_query_change(request: QueryChangeRequest) -> GovernanceQueryState:
-            if self.unreachable:
-                raise Unavailable("GovernanceUnavailable", "governance does not answer.")
+            self.watched.append(request.query)
+            if isinstance(self.says, CleanRoomError):
+                raise self.says
+            if self.says is not None:
+                return self.says
             raise PreconditionFailed("NothingChanged", "governance still says what is shown.", retryable=True)
 
         return [
@@ -141,8 +156,8 @@ def _spec(book: Book, queue: str) -> WorkerSpec:
     return WorkerSpec(queue, queue, workflows, book.activities(), graceful_shutdown=timedelta(milliseconds=1))
 
 
-async def proposed(server: WorkflowEnvironment, **options: Any) -> WorkflowHandle[PublishQuery, QueryState]:
-    """A proposal in real time; :meth:`WorkflowEnvironment.fast_forward` moves its clock."""
+async def started(server: WorkflowEnvironment, **options: Any) -> WorkflowHandle[PublishQuery, QueryState]:
+    """A query in real time; :meth:`WorkflowEnvironment.fast_forward` moves its clock."""
     spec = QuerySpec(name=unique("q"), inputs={"f": "flights"}, output="out", sql="SELECT 1")
     input = PublishQueryInput(
         collaboration="flights",
@@ -153,10 +168,19 @@ async def proposed(server: WorkflowEnvironment, **options: Any) -> WorkflowHandl
         **{"reconcile_seconds": 3 * DAY, **options},
     )
     with server.with_time_skipping_disabled():
-        handle = await server.client.start_workflow(
+        return await server.client.start_workflow(
             PublishQuery.run, input, id=unique("query"), task_queue=FRONTEND_QUEUE, static_summary="a query in virtual time"
         )
+
+
+async def drafted(server: WorkflowEnvironment, **options: Any) -> WorkflowHandle[PublishQuery, QueryState]:
+    handle = await started(server, **options)
     await seen(handle, lambda state: state.stage == "Draft")
+    return handle
+
+
+async def proposed(server: WorkflowEnvironment, **options: Any) -> WorkflowHandle[PublishQuery, QueryState]:
+    handle = await drafted(server, **options)
     await handle.execute_update(PublishQuery.submit, AuthorMessage(party="fabrikam", authorisation="signed"))
     return handle
 
@@ -207,11 +231,11 @@ async def test_an_approver_who_is_away(server: WorkflowEnvironment, book: Book) 
 
 async def test_governance_away_for_a_week_expires_nothing(server: WorkflowEnvironment, book: Book) -> None:
     """ "Unreachable" is never "rejected": messages are still taken."""
-    book.unreachable = True
+    book.says = Unavailable("GovernanceUnavailable", "governance does not answer.")
     handle = await proposed(server)
     await server.fast_forward(handle, timedelta(days=7))
     assert (await handle.query(PublishQuery.state)).stage == "Proposed"
-    book.unreachable = False
+    book.says = None
     await handle.signal(PublishQuery.approve, token("litware"))
     await seen(handle, lambda state: state.accepted == ("litware",))
 
@@ -242,3 +266,141 @@ async def test_nothing_is_lost_when_the_history_is_cut(server: WorkflowEnvironme
     await server.fast_forward(handle, timedelta(days=15))
     assert (await asyncio.wait_for(handle.result(), 20)).stage == "Expired"
     assert [order.expired for order in book.withdrawn] == [True]
+
+
+async def replayed(server: WorkflowEnvironment, handle: WorkflowHandle[PublishQuery, QueryState]) -> None:
+    """The workflow's code goes the same way again."""
+    history = await server.client.get_workflow_handle(handle.id).fetch_history()
+    await replayer([PublishQuery], keyring=TEST_KEYRING, namespace=server.client.namespace, accept_unbound=True).replay_workflow(history)
+
+
+def order(party: str) -> dict[str, Any]:
+    return AuthorMessage(party=party, authorisation="signed").model_dump(mode="json")
+
+
+async def test_an_order_of_somebody_who_is_away_holds_nothing_up(server: WorkflowEnvironment, book: Book) -> None:
+    """Anybody who reaches Temporal can send an order in Contosso's name, whose worker is off: votes are cast, the deadline is kept."""
+    handle = await proposed(server, approval_seconds=2)
+    await handle.signal(PublishQuery.withdraw, order("contosso"))
+    await handle.signal(PublishQuery.approve, token("litware"))
+    assert (await seen(handle, lambda state: state.accepted == ("litware",))).stage == "Proposed"
+    state = await asyncio.wait_for(handle.result(), 20)
+    assert (state.stage, [item.code for item in state.refused]) == ("Expired", ["QueryClosed"])
+    await replayed(server, handle)
+
+
+async def test_a_draft_does_not_expire_under_the_hands_of_who_proposes_it(server: WorkflowEnvironment, book: Book) -> None:
+    handle = await drafted(server, approval_seconds=1)
+    await handle.signal(PublishQuery.propose, order("contosso"))
+    state = await seen(handle, lambda state: state.expires is not None and datetime.now(UTC) > state.expires + timedelta(seconds=0.2))
+    assert state.stage == "Draft"
+    async with create_worker(server.client, _spec(book, collaborator_queue("contosso"))):
+        state = await asyncio.wait_for(handle.result(), 20)
+    assert [(entry.event, entry.by) for entry in state.history] == [
+        ("created", "fabrikam"),
+        ("proposed", "contosso"),
+        ("expired", "deadline"),
+    ]
+
+
+async def test_an_order_of_nobody_is_refused_at_once(server: WorkflowEnvironment, book: Book) -> None:
+    handle = await proposed(server)
+    await handle.signal(PublishQuery.withdraw, order("nobody"))
+    assert (await seen(handle, lambda state: bool(state.refused))).refused[0].code == "PartyUnknown"
+
+
+async def test_a_draft_while_governance_refuses_to_be_read(server: WorkflowEnvironment, book: Book) -> None:
+    """That is no change of the draft: it is said once, and the draft expires when it would have."""
+    book.says = Refused("UserNotActive", "this frontend is no active user.")
+    handle = await drafted(server, reconcile_seconds=DAY)
+    before = await handle.query(PublishQuery.state)
+    await server.fast_forward(handle, timedelta(days=5))
+    state = await handle.query(PublishQuery.state)
+    assert [(entry.event, entry.detail) for entry in state.history[1:]] == [("governance cannot be read", "UserNotActive")]
+    assert state.expires == before.expires
+    assert book.watched.count(state.query) >= 3
+
+
+@pytest.mark.parametrize("stage", ["Draft", "Proposed"])
+async def test_a_document_that_governance_lacks_is_looked_for_once_an_interval(server: WorkflowEnvironment, book: Book, stage: str) -> None:
+    book.says = GovernanceQueryState(state="Missing")
+    handle = await (drafted if stage == "Draft" else proposed)(server)
+    state = await seen(handle, lambda state: state.history[-1].event == "governance cannot be read")
+    watched = book.watched.count(state.query)
+    await handle.signal(PublishQuery.withdraw, order("nobody"))
+    await seen(handle, lambda state: bool(state.refused))
+    assert (state.stage, book.watched.count(state.query)) == (stage, watched)
+
+
+async def test_an_approved_query_lasts_as_long_as_its_approvals(server: WorkflowEnvironment, book: Book) -> None:
+    """The proposal's deadline ends with the proposal: what was approved for 30 and 20 days is good for 20."""
+    async with create_worker(server.client, _spec(book, collaborator_queue("contosso"))):
+        handle = await proposed(server)
+        await handle.signal(PublishQuery.approve, token("litware", days=30))
+        await seen(handle, lambda state: state.accepted == ("litware",))
+        await handle.signal(PublishQuery.approve, token("contosso", days=20))
+        state = await seen(handle, lambda state: state.stage == "Approved")
+    assert state.expires is not None
+    assert timedelta(days=19, hours=23) < state.expires - datetime.now(UTC) <= timedelta(days=20)
+    await server.fast_forward(handle, timedelta(days=19))
+    assert (await handle.query(PublishQuery.state)).stage == "Approved"
+    await server.fast_forward(handle, timedelta(days=2))
+    assert (await asyncio.wait_for(handle.result(), 20)).stage == "Expired"
+
+
+async def test_accepted_in_governance_at_the_last_moment(server: WorkflowEnvironment, book: Book) -> None:
+    """Between the last look at governance and the deadline: accepted is for ever, and is not shown as expired."""
+    handle = await proposed(server)
+    book.ballots = dict.fromkeys(OWNERS, "accepted")
+    await server.fast_forward(handle, timedelta(days=14, minutes=1))
+    assert (await seen(handle, lambda state: state.stage != "Proposed")).stage == "Approved"
+
+
+async def test_cancelled_while_a_vote_is_verified(server: WorkflowEnvironment, book: Book) -> None:
+    """A cancellation is told once; whoever waits for an answer gets one."""
+    handle = await proposed(server)
+    book.verified.clear()
+    waiting = await handle.start_update(
+        PublishQuery.decide, DecisionMessage(**token("litware")), wait_for_stage=WorkflowUpdateStage.ACCEPTED
+    )
+    await handle.cancel()
+    with pytest.raises(WorkflowFailureError) as stopped:
+        await asyncio.wait_for(handle.result(), 20)
+    assert error_from_failure(stopped.value).code == "Cancelled"
+    with pytest.raises(WorkflowUpdateFailedError):
+        await waiting.result()
+    book.verified.set()
+
+
+async def test_an_order_that_waits_for_a_query_that_cannot_be_created(server: WorkflowEnvironment, book: Book) -> None:
+    book.verified.clear()
+    book.creates = Conflict("DocumentExists", "there is such a document already.")
+    handle = await started(server)
+    waiting = await handle.start_update(
+        PublishQuery.submit, AuthorMessage(party="fabrikam", authorisation="signed"), wait_for_stage=WorkflowUpdateStage.ACCEPTED
+    )
+    book.verified.set()
+    with pytest.raises(WorkflowUpdateFailedError) as refused:
+        await asyncio.wait_for(waiting.result(), 20)
+    assert error_from_failure(refused.value).code == "QueryClosed"
+    with pytest.raises(WorkflowFailureError) as failed:
+        await asyncio.wait_for(handle.result(), 20)
+    assert error_from_failure(failed.value).code == "DocumentExists"
+
+
+async def test_the_vote_of_an_absent_approver_goes_into_the_next_history(server: WorkflowEnvironment, book: Book) -> None:
+    """A vote that waits for days must not keep the history from being cut; it is cast when the voter's worker comes."""
+    handle = await proposed(server)
+    waiting = await handle.start_update(
+        PublishQuery.decide, DecisionMessage(**token("contosso")), wait_for_stage=WorkflowUpdateStage.ACCEPTED
+    )
+    first = (await handle.describe()).run_id
+    async with asyncio.timeout(20):
+        while (await handle.describe()).run_id == first:
+            await handle.signal(PublishQuery.approve, {"junk": 1})
+    assert "taken" in (await waiting.result()).detail
+    await handle.signal(PublishQuery.approve, token("litware"))
+    await seen(handle, lambda state: state.accepted == ("litware",))
+    async with create_worker(server.client, _spec(book, collaborator_queue("contosso"))):
+        assert (await seen(handle, lambda state: state.stage == "Approved")).accepted == OWNERS
+    await replayed(server, handle)

@@ -21,7 +21,8 @@ from cleanroom.temporal.failures import error_from_failure
 from starters.query import _command, _handle, create_query, propose_query, read_state, sign_decision
 from starters.session import Session, now, run_async
 from tests.local_cloud import Cloud, World, code_of
-from workflows.publish_query import MAX_REFUSED, PublishQuery
+from workflows.publish_query import PublishQuery
+from workflows.query_life import MAX_REFUSED
 
 pytestmark = [pytest.mark.scenario, pytest.mark.timeout(900)]
 
