@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
 
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
     from activities.azure_ad import AzureAd
     from activities.blob import Blob
-    from activities.collaborator import CollaboratorGovernance
     from activities.frontend import Frontend
     from activities.key_vault import KeyVault
-    from cleanroom.identifiers import FRONTEND_QUEUE, collaborator_queue
+    from cleanroom.identifiers import FRONTEND_QUEUE
     from cleanroom.messages.publish import (
-        AcceptOrder,
         AccessOrder,
-        CleanRoomDetailsRequest,
-        DescriptorRequest,
         FederationOrder,
         KeyOrder,
-        OwnerOrder,
-        ProposeOrder,
         PublishDatasetInput,
         PublishedDataset,
     )
     from cleanroom.temporal.retries import PROPAGATION, STANDARD
+    from workflows.publication import A_DAY, CLOSING_STEPS, Publication
     from workflows.story import Story
 
 STEPS = {
@@ -36,9 +30,7 @@ STEPS = {
     "details": "Get clean room details (identity and security policy)",
     "federation": "Set federation",
     "key": "Set key with secure key release",
-    "descriptor": "Generate dataset descriptor",
-    "propose": "Propose document",
-    "accept": "Accept document",
+    **CLOSING_STEPS,
 }
 
 
@@ -58,11 +50,9 @@ class PublishAzureDataset:
 
     async def _publish(self, input: PublishDatasetInput) -> PublishedDataset:
         story = self._story
-        order = OwnerOrder(collaboration=input.collaboration, spec=input.spec, authorisation=input.authorisation)
-        queue = collaborator_queue(input.party)
-        # The owner's worker may be started later; a day is given to it.
-        own = STANDARD.within(timedelta(days=1))
-        spreading = PROPAGATION.within(timedelta(days=1))
+        publication = Publication(input, story)
+        order, own, queue = publication.order, publication.own, publication.queue
+        spreading = PROPAGATION.within(A_DAY)
         story.stage("identity")
         identity = await story.step(
             "identity",
@@ -71,7 +61,6 @@ class PublishAzureDataset:
             ),
         )
         access = AccessOrder(order=order, identity=identity)
-        details = CleanRoomDetailsRequest(collaboration=input.collaboration, owner_id=input.owner_id)
         _, _, (clean_room, policy) = await asyncio.gather(
             story.step(
                 "blob",
@@ -89,11 +78,11 @@ class PublishAzureDataset:
                 "details",
                 asyncio.gather(
                     workflow.execute_activity_method(
-                        Frontend.get_clean_room_identity, details, **STANDARD.config("issuer, subject, audience", task_queue=FRONTEND_QUEUE)
+                        Frontend.get_clean_room_identity,
+                        publication.details,
+                        **STANDARD.config("issuer, subject, audience", task_queue=FRONTEND_QUEUE),
                     ),
-                    workflow.execute_activity_method(
-                        Frontend.get_clean_room_policy, details, **STANDARD.config("host data of the clean room", task_queue=FRONTEND_QUEUE)
-                    ),
+                    publication.get_clean_room_policy(),
                 ),
             ),
         )
@@ -118,38 +107,7 @@ class PublishAzureDataset:
         location = await workflow.execute_activity_method(
             Blob.locate_blob_store, order, **own.config("where the rows are", task_queue=queue)
         )
-        descriptor = await story.step(
-            "descriptor",
-            workflow.execute_activity_method(
-                Frontend.generate_dataset_descriptor,
-                DescriptorRequest(
-                    collaboration=input.collaboration,
-                    owner_id=input.owner_id,
-                    spec=input.spec,
-                    store_url=location.url,
-                    identity=identity,
-                    clean_room=clean_room,
-                    encryption_key=key,
-                ),
-                **STANDARD.config("dataset document", task_queue=FRONTEND_QUEUE),
-            ),
-        )
-        proposed = await story.step(
-            "propose",
-            workflow.execute_activity_method(
-                CollaboratorGovernance.propose_document,
-                ProposeOrder(order=order, descriptor=descriptor),
-                **own.config(f"propose {descriptor.document_id}, approver: {input.party}", task_queue=queue),
-            ),
-        )
-        self._published = await story.step(
-            "accept",
-            workflow.execute_activity_method(
-                CollaboratorGovernance.accept_document,
-                AcceptOrder(order=order, proposed=proposed),
-                **own.config(f"accept {descriptor.document_id} as {input.party}", task_queue=queue),
-            ),
-        )
+        self._published = await publication.publish(location.url, identity=identity, clean_room=clean_room, encryption_key=key)
         return self._published
 
     @workflow.query(description="The published document, once it is accepted.")

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
 
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
     from activities.collaborator import CollaboratorGovernance
-    from activities.frontend import Frontend
     from activities.s3 import S3
-    from cleanroom.identifiers import FRONTEND_QUEUE, collaborator_queue
     from cleanroom.messages.publish import (
-        AcceptOrder,
-        CleanRoomDetailsRequest,
-        DescriptorRequest,
-        OwnerOrder,
-        ProposeOrder,
         PublishDatasetInput,
         PublishedDataset,
         SecretOrder,
     )
-    from cleanroom.temporal.retries import STANDARD
+    from workflows.publication import CLOSING_STEPS, Publication
     from workflows.story import Story
 
 STEPS = {
@@ -30,9 +22,7 @@ STEPS = {
     "policy": "Get clean room security policy",
     "set-connection": "Set secret: connection secret",
     "set-key": "Set secret: encryption key",
-    "descriptor": "Generate dataset descriptor",
-    "propose": "Propose document",
-    "accept": "Accept document",
+    **CLOSING_STEPS,
 }
 
 
@@ -52,10 +42,8 @@ class PublishS3Dataset:
 
     async def _publish(self, input: PublishDatasetInput) -> PublishedDataset:
         story = self._story
-        order = OwnerOrder(collaboration=input.collaboration, spec=input.spec, authorisation=input.authorisation)
-        queue = collaborator_queue(input.party)
-        own = STANDARD.within(timedelta(days=1))
-        details = CleanRoomDetailsRequest(collaboration=input.collaboration, owner_id=input.owner_id)
+        publication = Publication(input, story)
+        order, own, queue = publication.order, publication.own, publication.queue
         story.stage("secrets")
         await story.step(
             "connection",
@@ -63,12 +51,7 @@ class PublishS3Dataset:
                 S3.get_connection_secret, order, **own.config("the secret opens the bucket", task_queue=queue)
             ),
         )
-        policy = await story.step(
-            "policy",
-            workflow.execute_activity_method(
-                Frontend.get_clean_room_policy, details, **STANDARD.config("host data of the clean room", task_queue=FRONTEND_QUEUE)
-            ),
-        )
+        policy = await story.step("policy", publication.get_clean_room_policy())
         secrets = await asyncio.gather(
             story.step(
                 "set-connection",
@@ -89,37 +72,7 @@ class PublishS3Dataset:
         )
         story.stage("publish")
         location = await workflow.execute_activity_method(S3.locate_s3_store, order, **own.config("where the rows are", task_queue=queue))
-        descriptor = await story.step(
-            "descriptor",
-            workflow.execute_activity_method(
-                Frontend.generate_dataset_descriptor,
-                DescriptorRequest(
-                    collaboration=input.collaboration,
-                    owner_id=input.owner_id,
-                    spec=input.spec,
-                    store_url=location.url,
-                    region=location.region,
-                    secrets=tuple(secrets),
-                ),
-                **STANDARD.config("dataset document", task_queue=FRONTEND_QUEUE),
-            ),
-        )
-        proposed = await story.step(
-            "propose",
-            workflow.execute_activity_method(
-                CollaboratorGovernance.propose_document,
-                ProposeOrder(order=order, descriptor=descriptor),
-                **own.config(f"propose {descriptor.document_id}, approver: {input.party}", task_queue=queue),
-            ),
-        )
-        self._published = await story.step(
-            "accept",
-            workflow.execute_activity_method(
-                CollaboratorGovernance.accept_document,
-                AcceptOrder(order=order, proposed=proposed),
-                **own.config(f"accept {descriptor.document_id} as {input.party}", task_queue=queue),
-            ),
-        )
+        self._published = await publication.publish(location.url, region=location.region, secrets=tuple(secrets))
         return self._published
 
     @workflow.query(description="The published document, once it is accepted.")
