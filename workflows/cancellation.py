@@ -1,10 +1,10 @@
-"""Cancellation that is not lost: a step that runs to its end hands over its result even though the workflow was asked to stop meanwhile."""
+"""Cancellation that is not lost, and that loses nothing: steps that run to their end although the workflow is asked to stop meanwhile."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import TypeVar
+from collections.abc import Awaitable, Coroutine
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -23,3 +23,18 @@ async def then_stop(work: Awaitable[T]) -> T:
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
     return result
+
+
+async def undisturbed(work: Coroutine[Any, Any, T]) -> T:
+    """Await ``work``, which goes on and is waited for although this task is cancelled: a cleanup that is left in its middle, because
+    somebody asks to stop what has stopped already, leaves behind what it would have undone."""
+    task = asyncio.create_task(work)
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            # Of whom? When ``work`` itself was cancelled, it is done; otherwise it is waited for again.
+            continue
+        except Exception:
+            break
+    return task.result()

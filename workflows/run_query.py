@@ -38,7 +38,7 @@ with workflow.unsafe.imports_passed_through():
     from cleanroom.temporal.failures import application_error, error_from_failure
     from cleanroom.temporal.markdown import code
     from cleanroom.temporal.retries import CLEANUP, STANDARD, WATCH
-    from workflows.cancellation import then_stop
+    from workflows.cancellation import then_stop, undisturbed
     from workflows.prepare import Prepare
     from workflows.story import Story, ending
 
@@ -93,8 +93,7 @@ class RunQuery:
             code = "RunCancelled" if cancelled else known.code
             message = "The run was cancelled." if cancelled else known.message
             self._failure = RunFailure(code=code, message=message, party=known.party or "", hint=known.hint or "")
-        # Shielded: a cancelled run must clean up like any other.
-        await asyncio.shield(asyncio.create_task(self._conclude(state)))
+        await undisturbed(self._conclude(state))
         self._state = state
         self._story.outcome(state if self._failure is None else self._failure.code)
         result = self._result(state)

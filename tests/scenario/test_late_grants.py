@@ -28,6 +28,8 @@ from cleanroom.messages.run import (
     PolicyStatement,
     QuerySnapshot,
     ReportRequest,
+    Revoked,
+    RevokeRequest,
     RunQueryInput,
     RunTicket,
     SparkVerdict,
@@ -43,6 +45,7 @@ from cleanroom.temporal.workers import WorkerSpec, create_worker
 from tests.temporal_env import temporal_env, unique
 from tests.unit.spark_support import DIGEST, make_job
 from workflows.prepare import Prepare
+from workflows.run_query import RunQuery
 
 pytestmark = pytest.mark.scenario
 _ = temporal_env
@@ -158,3 +161,45 @@ async def _prepared(env: WorkflowEnvironment, room: Room, *, cancel: bool) -> Wo
         with pytest.raises(WorkflowFailureError) as failed:
             await asyncio.wait_for(handle.result(), 45)
         return failed.value
+
+
+async def test_cancelled_while_the_grants_are_taken_back(temporal_env: WorkflowEnvironment) -> None:
+    """The run has failed already and cleans up; who asks it to stop now must not stop that."""
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    @activity.defn
+    async def get_users(ticket: RunTicket) -> CallerVerdict:
+        raise Refused("CallerNotRegistered", "on purpose")
+
+    @activity.defn
+    async def revoke_grants(request: RevokeRequest) -> Revoked:
+        begun.set()
+        await go_on.wait()
+        return Revoked(secrets=0, grants=0)
+
+    @activity.defn
+    async def record_event(event: AuditEvent) -> None:
+        told.append(event.step)
+
+    told: list[str] = []
+    spec = WorkerSpec("clean-room", CLEAN_ROOM_QUEUE, (RunQuery, Prepare), [get_users, revoke_grants, record_event])
+    async with create_worker(temporal_env.client, spec):
+        handle = await temporal_env.client.start_workflow(
+            RunQuery.run,
+            RunQueryInput(ticket=TICKET.model_copy(update={"run_id": unique("r")}), caller="fabrikam"),
+            id=unique("run"),
+            task_queue=CLEAN_ROOM_QUEUE,
+        )
+        await begun.wait()
+        await handle.cancel()
+        async for event in handle.fetch_history_events(wait_new_event=True):
+            if event.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCEL_REQUESTED:
+                break
+        # A task of the workflow after the request: had it given up, it would have ended by it.
+        await handle.query(RunQuery.status)
+        assert (await handle.describe()).status is WorkflowExecutionStatus.RUNNING
+        go_on.set()
+        with pytest.raises(WorkflowFailureError) as failed:
+            await asyncio.wait_for(handle.result(), 45)
+    assert error_from_failure(failed.value).code == "CallerNotRegistered"
+    assert told == ["REVOKED", "RUN_FAILED"]
