@@ -38,7 +38,7 @@ def check_revocation(chain: VerifiedChain, crls: Sequence[bytes], at: datetime, 
         with hostile(Reason.REVOCATION_UNKNOWN, "revocation list"):
             if len(data) > MAX_CRL:
                 raise ValueError("too long")
-            crl = x509.load_pem_x509_crl(data) if data.lstrip().startswith(b"-----BEGIN") else x509.load_der_x509_crl(data)
+            crl = x509.load_pem_x509_crl(data) if b"-----BEGIN X509 CRL-----" in data else x509.load_der_x509_crl(data)
             if crl.issuer != chain.root_subject:
                 continue
             _check_list(crl, chain, at, accept_stale)

@@ -36,7 +36,8 @@ MAX_ENDORSEMENT: Final = 64 * 1024
 _ALG, _CRIT, _CONTENT_TYPE, _CWT_CLAIMS, _X5CHAIN, _X5T = 1, 2, 3, 15, 33, 34
 _HASH_ALG, _PREIMAGE_TYPE = 258, 259
 _CWT_ISS, _CWT_SUB, _CWT_IAT = 1, 2, 6
-_COSE_SHA_256: Final = -16
+_COSE_HASHES: Final = {-16: hashlib.sha256, -43: hashlib.sha384, -44: hashlib.sha512}
+"""IANA COSE Algorithms. Genuine endorsements name their leaf by SHA-256."""
 _SIGN1_TAG: Final = 0xD2
 _MEASUREMENT: Final = "x-ms-sevsnpvm-launchmeasurement"
 _GUEST_SVN: Final = "x-ms-sevsnpvm-guestsvn"
@@ -140,9 +141,11 @@ def _check_thumbprint(header: Mapping[Any, Any], leaf: bytes) -> None:
     if _X5T not in header:
         return
     value = header[_X5T]
-    if not isinstance(value, list | tuple) or len(value) != 2 or value[0] != _COSE_SHA_256 or value[1] != hashlib.sha256(leaf).digest():
+    algorithm, digest = value if isinstance(value, list | tuple) and len(value) == 2 else (None, None)
+    hasher = _COSE_HASHES.get(algorithm) if type(algorithm) is int else None
+    if hasher is None or digest != hasher(leaf).digest():
         raise AttestationRejected(
-            Reason.UVM_CHAIN_INVALID, "The x5t header does not name the leaf.", expected="SHA-256 of the leaf", actual="another value"
+            Reason.UVM_CHAIN_INVALID, "The x5t header does not name the leaf.", expected="a SHA-2 hash of the leaf", actual="another value"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 from dataclasses import replace
 
@@ -290,6 +291,9 @@ def test_revocation_lists(milan: Lab) -> None:
     hierarchy, now = milan.hierarchy, dt.datetime.now(dt.UTC)
     clean = hierarchy.crl(at=now - dt.timedelta(days=1))
     assert milan.judge(crls=[clean]).ok
+    pem = b"-----BEGIN X509 CRL-----\n" + base64.encodebytes(clean) + b"-----END X509 CRL-----\n"
+    assert milan.judge(crls=[pem]).ok
+    assert milan.judge(crls=[b"Certificate Revocation List of AMD\n" + pem]).ok
     assert reasons(milan.judge(crls=[hierarchy.crl([hierarchy.intermediate.serial_number], at=now - dt.timedelta(1))])) == [
         "CertificateRevoked"
     ]

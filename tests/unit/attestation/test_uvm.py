@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -117,6 +118,10 @@ def test_both_shapes_verify(hardware: DevelopmentHardware, issuer: EndorsementIs
         # ContainerPlat writes the time as CBOR's epoch tag, which RFC 8392 does not ask for; receipts stand unprotected.
         (_envelope(issuer, {15: {1: issuer.did, 2: UVM_FEED, 6: datetime.now(UTC), "svn": 101}}), "hash-envelope"),
         (_envelope(issuer, {258: -16}), "hash-envelope"),
+        (
+            _envelope(issuer, {34: [-43, hashlib.sha384(issuer.chain[0].public_bytes(serialization.Encoding.DER)).digest()]}),
+            "hash-envelope",
+        ),
     ):
         assert judge(hardware, issuer, uvm).ok
         assert verify_endorsement(uvm).shape == shape
@@ -177,6 +182,8 @@ FORGERIES: dict[str, tuple[Callable[[EndorsementIssuer], bytes], str]] = {
     "other feed": (lambda i: i.endorse(MEASUREMENT, 101, feed="Other"), "UvmIssuerNotTrusted"),
     "content type": (lambda i: _plain(i, {3: "text/plain"}), "UvmEndorsementMalformed"),
     "thumbprint": (lambda i: _plain(i, {34: [-16, bytes(32)]}), "UvmCertificateChainInvalid"),
+    "thumbprint of an unknown hash": (lambda i: _plain(i, {34: [-15, bytes(8)]}), "UvmCertificateChainInvalid"),
+    "thumbprint no pair": (lambda i: _plain(i, {34: bytes(32)}), "UvmCertificateChainInvalid"),
     "critical header": (lambda i: _plain(i, {2: ["unknown"], "unknown": 1}), "UvmEndorsementMalformed"),
     "algorithm unknown": (lambda i: _plain(i, algorithm=-8), "UvmSignatureInvalid"),
     "algorithm of other family": (lambda i: _plain(i, algorithm=-7), "UvmSignatureInvalid"),
