@@ -1,0 +1,298 @@
+"""The rules of a query's life without Temporal: what votes, orders and governance lead to, and what can never be."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from cleanroom.documents.specs import QuerySpec
+from cleanroom.errors import InvalidInput, PreconditionFailed, Refused
+from cleanroom.messages.query import (
+    AuthorMessage,
+    AuthorOrder,
+    BallotRecorded,
+    DatasetOwners,
+    DraftStored,
+    GovernanceQueryState,
+    Party,
+    ProposerOrder,
+    PublishQueryInput,
+    QueryDraft,
+    QueryProposed,
+    VerifiedDecision,
+)
+from workflows.query_life import CLOSED, MAX_HISTORY, MAX_REFUSED, OTHER_TEXT, QueryLife
+from workflows.query_mailbox import MAX_WAITING, VOTES, Command, Mailbox
+from workflows.query_story import query_attributes, query_details
+
+OWNERS = ("u-contosso", "u-litware")
+NAMES = ("contosso", "fabrikam", "litware")
+PERIOD = timedelta(days=14)
+START = datetime(2026, 1, 1, tzinfo=UTC)
+SPEC = QuerySpec(name="delays", inputs={"f": "flights"}, output="out", sql="SELECT 1")
+INPUT = PublishQueryInput(
+    collaboration="flights",
+    proposer=Party(name="fabrikam", user_id="u-fabrikam"),
+    parties=tuple(Party(name=name, user_id=f"u-{name}") for name in NAMES),
+    spec=SPEC,
+    authorisation="signed",
+)
+ORDER = ProposerOrder(party="fabrikam", order=AuthorOrder(collaboration="flights", query="delays", authorisation="signed"))
+
+
+def digest(number: int) -> str:
+    return f"{number:064x}"
+
+
+def draft(number: int) -> QueryDraft:
+    return QueryDraft(
+        document_id="delays", data="{}", digest=digest(number), labels={}, card=f"card {number}", card_digest=digest(0), owners=OWNERS
+    )
+
+
+def drafted(number: int = 1) -> QueryLife:
+    life = QueryLife(INPUT)
+    life.stored(SPEC, draft(number), DraftStored(version=f"2.{number}", digest=digest(number)))
+    return life
+
+
+def proposed(number: int = 1, proposal: str = "p1", now: datetime = START) -> QueryLife:
+    life = drafted(number)
+    life.proposed(now, OWNERS, QueryProposed(proposal_id=proposal, version=life.version, digest=life.digest), ORDER)
+    return life
+
+
+def vote(user: str, decision: Any = "approve", days: float = 30) -> VerifiedDecision:
+    return VerifiedDecision(
+        approver_id=user, decision=decision, reason="", expires=START + timedelta(days=days), max_runs=None, nonce=f"{user}-{days}"
+    )
+
+
+def counted(life: QueryLife, state: Any, ballots: dict[str, Any], decision: VerifiedDecision) -> bool:
+    return life.count(START, decision, BallotRecorded(proposal_state=state, ballots=ballots))
+
+
+def seen(life: QueryLife, **state: Any) -> bool:
+    values = {"version": life.version, "digest": life.digest, "proposal_id": life.proposal_id, "approvers": life.owners} | state
+    return life.project(START, GovernanceQueryState(**values), proposals=True)
+
+
+def test_an_approval_that_ends_sooner_ends_the_wait_and_then_the_query() -> None:
+    life = proposed()
+    assert life.expires == START + PERIOD
+    assert not counted(life, "Open", {OWNERS[0]: "accepted"}, vote(OWNERS[0], days=3))
+    assert (life.expires, life.pending()) == (START + timedelta(days=3), ("litware",))
+    counted(life, "Accepted", dict.fromkeys(OWNERS, "accepted"), vote(OWNERS[1], days=40))
+    assert (life.stage, life.expires, life.by("accepted")) == ("Approved", START + timedelta(days=3), ("contosso", "litware"))
+
+
+def test_an_approved_query_outlives_its_proposals_deadline() -> None:
+    life = proposed()
+    counted(life, "Open", {OWNERS[0]: "accepted"}, vote(OWNERS[0], days=40))
+    counted(life, "Accepted", dict.fromkeys(OWNERS, "accepted"), vote(OWNERS[1], days=30))
+    assert life.expires == START + timedelta(days=30)
+
+
+def test_a_rejection_shortens_nothing_and_ends_the_proposal() -> None:
+    life = proposed()
+    assert counted(life, "Rejected", {OWNERS[0]: "rejected"}, vote(OWNERS[0], "reject", days=1))
+    assert (life.stage, life.proposal_id, life.expires, life.good_until, life.pending()) == ("Draft", "", None, None, ())
+
+
+def test_what_was_seen_before_its_own_step_told_is_not_undone() -> None:
+    """Governance was read between the effect of a proposal and the end of its step: a ballot there is kept, it is said once."""
+    life = drafted()
+    assert seen(life, state="Proposed", proposal_id="p1", approvers=OWNERS, ballots={OWNERS[0]: "accepted"})
+    life.proposed(START, OWNERS, QueryProposed(proposal_id="p1", version=life.version, digest=life.digest), ORDER)
+    assert (life.stage, life.by("accepted"), life.proposed_on) == ("Proposed", ("contosso",), ORDER)
+    assert [entry.event for entry in life.history] == ["proposed"]
+
+
+def test_a_draft_written_after_somebody_proposed_elsewhere_closes_no_proposal() -> None:
+    life = drafted()
+    seen(life, state="Proposed", proposal_id="p9", approvers=OWNERS)
+    life.stored(SPEC, draft(2), DraftStored(version="2.2", digest=digest(2)))
+    assert (life.stage, life.digest, life.proposal_id) == ("Proposed", digest(1), "p9")
+
+
+def test_the_card_never_stands_beside_another_text() -> None:
+    life = drafted()
+    assert life.card == "card 1"
+    seen(life, state="Draft", version="2.5", digest=digest(5))
+    assert (life.card, life.digest, life.acknowledged) == (OTHER_TEXT, digest(5), digest(1))
+    life.look_again(DatasetOwners(owners=OWNERS, version="2.6", digest=digest(6)))
+    assert (life.digest, life.acknowledged) == (digest(6), digest(6))
+
+
+@pytest.mark.parametrize("make", [drafted, proposed])
+def test_what_is_shown_already_is_no_change(make: Any) -> None:
+    life = make()
+    before = life.state()
+    assert not life.project(START, life.known(), proposals=True)
+    assert not life.project(START, GovernanceQueryState(state="Missing"), proposals=True)
+    assert life.state() == before
+
+
+def test_nothing_moves_an_approved_or_a_closed_query() -> None:
+    for stage in ("Approved", *CLOSED):
+        life = drafted()
+        life.stage = stage
+        before = life.state()
+        assert not seen(life, state="Draft", version="9.9", digest=digest(9))
+        assert life.state() == before
+
+
+def test_what_could_not_be_withdrawn_is_not_shown_as_closed() -> None:
+    life = proposed()
+    life.overdue(START, "fabrikam", "StepTimedOut")
+    assert (life.stage, life.expires) == ("Proposed", START + PERIOD)
+    life.accepted_elsewhere(START)
+    assert (life.stage, life.by("accepted")) == ("Approved", ("contosso", "litware"))
+
+
+# ---------------------------------------------------------------------- the mailbox
+
+
+def command(kind: str, party: str = "") -> Command:
+    return Command(kind, {"decision": "x"} if kind in ("approve", "reject", "decide") else {"party": party, "authorisation": "x"})
+
+
+def test_nobody_waits_behind_somebody_elses_order() -> None:
+    box = Mailbox()
+    sent = [command("update", "litware"), command("propose", "litware"), command("approve"), command("propose", "fabrikam")]
+    for item in sent:
+        box.add(item)
+    busy = {"litware"}
+    assert box.ready(busy)
+    assert [box.take(busy), box.take(busy), box.take(busy)] == [sent[2], sent[3], None]
+    assert not box.ready(busy)
+    assert [box.take(()), *box.empty()] == sent[:2]
+    assert not box
+
+
+def test_a_flood_fills_its_own_lane_alone() -> None:
+    box = Mailbox()
+    for _ in range(MAX_WAITING):
+        box.add(command("withdraw", "litware"))
+    with pytest.raises(Refused, match="100 messages"):
+        box.add(command("update", "litware"))
+    box.add(command("withdraw", "fabrikam"))
+    box.add(command("approve"))
+    assert box.take({"litware", VOTES}).lane == "fabrikam"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("message", [None, "x", 1, [], {}, {"party": 1}, {"party": "A B"}, {"party": "x", "authorisation": "y", "z": 1}])
+def test_whatever_was_sent_is_answered(message: Any) -> None:
+    sent = Command("propose", message)
+    assert sent.lane
+    with pytest.raises(InvalidInput, match="propose:"):
+        sent.parsed(AuthorMessage)
+
+
+# ---------------------------------------------------------------------- whatever happens
+
+
+class Life(RuleBasedStateMachine):
+    """Anything may happen in any order; continued as new at any moment."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.life, self.now, self.count = drafted(), START, 0
+
+    @rule(days=st.integers(0, 20))
+    def time_goes_by(self, days: int) -> None:
+        self.now += timedelta(days=days)
+
+    @rule(number=st.integers(1, 3))
+    def written(self, number: int) -> None:
+        self.life.stored(SPEC, draft(number), DraftStored(version=f"3.{number}", digest=digest(number)))
+
+    @rule(proposal=st.sampled_from(["p1", "p2"]))
+    def proposed_here(self, proposal: str) -> None:
+        if self.life.stage in ("Draft", "Proposed"):
+            done = QueryProposed(proposal_id=proposal, version=self.life.version, digest=self.life.digest)
+            self.life.proposed(self.now, OWNERS, done, ORDER)
+
+    @rule(user=st.sampled_from(OWNERS), decision=st.sampled_from(["approve", "reject"]), days=st.integers(1, 60))
+    def voted(self, user: str, decision: Any, days: int) -> None:
+        life = self.life
+        if life.stage != "Proposed" or user in life.ballots:
+            return
+        ballots = life.ballots | {user: "accepted" if decision == "approve" else "rejected"}
+        state = "Rejected" if "rejected" in ballots.values() else "Accepted" if set(ballots) >= set(life.owners) else "Open"
+        life.voted(self.now, vote(user, decision, days))
+        ended = life.count(self.now, vote(user, decision, days), BallotRecorded(proposal_state=state, ballots=ballots))
+        assert ended == (life.stage != "Proposed")
+
+    @rule(
+        state=st.sampled_from(["Missing", "Draft", "Proposed", "Accepted"]),
+        number=st.integers(1, 3),
+        proposal=st.sampled_from(["p1", "p2", "p3"]),
+        ballots=st.dictionaries(st.sampled_from(OWNERS), st.just("accepted")),
+    )
+    def governance_says(self, state: Any, number: int, proposal: str, ballots: dict[str, Any]) -> None:
+        held = state in ("Proposed", "Accepted")
+        said = GovernanceQueryState(
+            state=state,
+            version=f"3.{number}",
+            digest=digest(number),
+            proposal_id=proposal if held else "",
+            approvers=OWNERS,
+            ballots=dict.fromkeys(OWNERS, "accepted") if state == "Accepted" else ballots if held else {},
+        )
+        moves = self.life.stage in ("Draft", "Proposed") and state != "Missing"
+        self.life.project(self.now, said, proposals=True)
+        if moves:
+            assert self.life.stage == {"Accepted": "Approved"}.get(state, state), "governance is right"
+            assert self.life.state() == self.again(said), "and saying it twice changes nothing"
+
+    def again(self, said: GovernanceQueryState) -> Any:
+        self.life.project(self.now, said, proposals=True)
+        return self.life.state()
+
+    @rule()
+    def withdrawn(self) -> None:
+        if self.life.stage == "Proposed":
+            self.life.back_to_draft(self.now, "withdrawn", "fabrikam")
+
+    @rule(times=st.integers(1, 80))
+    def refused(self, times: int) -> None:
+        for _ in range(times):
+            self.life.refuse(self.now, "approve", PreconditionFailed("X", "y" * 2000))
+            self.life.note(self.now, "event", "", "z" * 2000)
+
+    @rule()
+    def continued_as_new(self) -> None:
+        before = self.life
+        self.life = QueryLife(PublishQueryInput.model_validate_json(INPUT.model_copy(update=before.carried()).model_dump_json()))
+        assert self.life.state() == before.state()
+        assert (self.life.ballots, self.life.known()) == (before.ballots, before.known())
+        assert (self.life.proposed_on, self.life.acknowledged, self.life.good_until) == (
+            before.proposed_on,
+            before.acknowledged,
+            before.good_until,
+        )
+
+    @invariant()
+    def holds(self) -> None:
+        if not hasattr(self, "life"):
+            return
+        life, state = self.life, self.life.state()
+        assert not set(state.pending) & {*state.accepted, *state.rejected}
+        assert bool(state.pending) <= (life.stage == "Proposed")
+        assert (life.stage in ("Proposed", "Approved")) == bool(life.proposal_id)
+        assert life.stage != "Approved" or life.expires is not None
+        assert len(life.history) <= MAX_HISTORY
+        assert len(life.refused) <= MAX_REFUSED
+        assert len(state.model_dump_json()) < 200_000, "far from what a payload may be"
+        assert len(query_details(life, "fabrikam").encode()) < 20_000
+        assert len(query_attributes(life, self.now)) == 6
+
+
+TestLife = Life.TestCase
+TestLife.settings = settings(max_examples=40, stateful_step_count=15, deadline=None, derandomize=True, database=None)
