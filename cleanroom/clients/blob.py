@@ -17,6 +17,7 @@ from cleanroom.clients.azure import azure_errors
 from cleanroom.clients.azure_credentials import client_options
 from cleanroom.clients.objects import (
     BLOCK_BYTES,
+    BoundedReads,
     Digesting,
     ObjectInfo,
     Progress,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from azure.storage.blob import CustomerProvidedEncryptionKey
 
 
-class BlobStore:
+class BlobStore(BoundedReads):
     """The blobs of one container below ``prefix``.
 
     Args:
@@ -84,26 +85,9 @@ class BlobStore:
         with azure_errors(f"read {self._where(key)}"):
             return int(self._blob(key).get_blob_properties(**self._cpk).size)
 
-    def exists(self, key: str) -> bool:
-        try:
-            self.size(key)
-        except NotFound:
-            # A HEAD has no body to say which of the two is missing; either way there is no such object.
-            return False
-        return True
-
-    def read_range(self, key: str, offset: int, length: int) -> bytes:
-        if offset < 0 or length < 0:
-            raise InvalidInput("InvalidRange", f"range: offset {offset} and length {length} must not be negative.")
-        if length == 0:
-            return b""
-        try:
-            with azure_errors(f"read {self._where(key)}"):
-                return bytes(self._blob(key).download_blob(offset, length, max_concurrency=1, **self._cpk).readall())
-        except InvalidInput as error:
-            if error.code == "InvalidRange":  # the object ends before offset
-                return b""
-            raise
+    def _read_within(self, key: str, offset: int, length: int) -> bytes:
+        with azure_errors(f"read {self._where(key)}"):
+            return bytes(self._blob(key).download_blob(offset, length, max_concurrency=1, **self._cpk).readall())
 
     def read(self, key: str) -> bytes:
         with azure_errors(f"read {self._where(key)}"):

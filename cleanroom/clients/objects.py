@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import BinaryIO, Protocol, runtime_checkable
 
-from cleanroom.errors import InvalidInput
+from cleanroom.errors import InvalidInput, NotFound
 
 BLOCK_BYTES = 8 << 20
 """Bytes of one part of an upload; what a store holds in memory."""
@@ -81,6 +82,37 @@ class ObjectStore(Protocol):
 
     def close(self) -> None:
         """Close connections."""
+
+
+class BoundedReads(ABC):
+    """What every store answers in the same way: whether there is an object, and reads outside of one."""
+
+    @abstractmethod
+    def size(self, key: str) -> int: ...
+
+    @abstractmethod
+    def _read_within(self, key: str, offset: int, length: int) -> bytes:
+        """``length`` > 0 bytes from ``offset`` >= 0; raises ``InvalidRange`` where the object has ended before."""
+
+    def exists(self, key: str) -> bool:
+        try:
+            self.size(key)
+        except NotFound:
+            # A HEAD has no body to say which is missing, the object or its container; either way there is no such object.
+            return False
+        return True
+
+    def read_range(self, key: str, offset: int, length: int) -> bytes:
+        if offset < 0 or length < 0:
+            raise InvalidInput("InvalidRange", f"range: offset {offset} and length {length} must not be negative.")
+        if length == 0:
+            return b""
+        try:
+            return self._read_within(key, offset, length)
+        except InvalidInput as error:
+            if error.code == "InvalidRange":
+                return b""
+            raise
 
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\\]")

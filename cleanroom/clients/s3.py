@@ -22,6 +22,7 @@ from botocore.exceptions import (
 
 from cleanroom.clients.objects import (
     BLOCK_BYTES,
+    BoundedReads,
     Digesting,
     ObjectInfo,
     Progress,
@@ -71,7 +72,7 @@ class S3Credentials:
         return S3Credentials(*secrets)
 
 
-class S3Store:
+class S3Store(BoundedReads):
     """The objects of one bucket below ``prefix``.
 
     Args:
@@ -165,24 +166,8 @@ class S3Store:
         with _errors(f"read {self._where(key)}"):
             return int(self._client.head_object(Bucket=self._bucket, Key=self._key(key), **self._sse)["ContentLength"])
 
-    def exists(self, key: str) -> bool:
-        try:
-            self.size(key)
-        except NotFound:
-            return False
-        return True
-
-    def read_range(self, key: str, offset: int, length: int) -> bytes:
-        if offset < 0 or length < 0:
-            raise InvalidInput("InvalidRange", f"range: offset {offset} and length {length} must not be negative.")
-        if length == 0:
-            return b""
-        try:
-            return self._get(key, Range=f"bytes={offset}-{offset + length - 1}")
-        except InvalidInput as error:
-            if error.code == "InvalidRange":  # the object ends before offset
-                return b""
-            raise
+    def _read_within(self, key: str, offset: int, length: int) -> bytes:
+        return self._get(key, Range=f"bytes={offset}-{offset + length - 1}")
 
     def read(self, key: str) -> bytes:
         return self._get(key)
