@@ -76,12 +76,17 @@ class VerifiedChain:
     validity: tuple[Validity, ...]
     intermediate_serial: int
     root_serial: int
-    root_subject: x509.Name
+    root_certificate: x509.Certificate
     root_key: rsa.RSAPublicKey
 
     @property
     def product(self) -> Product:
         return self.root.product
+
+    @property
+    def root_subject(self) -> x509.Name:
+        """What a revocation list of this root names as its issuer; asked for only when there is one."""
+        return self.root_certificate.subject
 
 
 @dataclass(frozen=True)
@@ -342,7 +347,7 @@ def _read_leaf(leaf: _Named, intermediate: _Named, root: _Named, trusted: Truste
             # Not the leaf's: it is 0 on every AMD leaf, and reading it warns.
             intermediate_serial=intermediate.certificate.serial_number,
             root_serial=root.certificate.serial_number,
-            root_subject=root.certificate.subject,
+            root_certificate=root.certificate,
             root_key=root_key,
         )
 
