@@ -74,17 +74,16 @@ def accept_invitation(call: Call, tx: Tx) -> Reply:
     """Any valid token; every invited claim must equal an allowed value."""
     assert call.caller is not None
     key, token = call.params["invitationId"], call.caller.claims
-    if not tx.has(INVITATIONS, key):
+    found = read_invitation(tx, key)
+    if found is None:
         raise Fault(404, "InvitationNotFound", f"There is no invitation {key}.")
-    info = tx.get(INVITATIONS_INFO, key)
-    if info is not None and info["status"] != "Open":
-        raise Fault(409, "InvitationNotOpen", f"Invitation {key} is {info['status']}.")
+    if found["status"] != "Open":
+        raise Fault(409, "InvitationNotOpen", f"Invitation {key} is {found['status']}.")
     if "oid" not in token:
         raise Fault(404, "OidClaimMissing", "The token has no oid claim.")
-    wanted = dict(tx.items(invitation_claims_table(key)))
-    if not wanted:
+    if not found["claims"]:
         raise Crash("the invitation has no claims")
-    for name, values in wanted.items():
+    for name, values in found["claims"].items():
         source = "upn" if name == "preferred_username" and _entra(token) and token.get("ver") == "1.0" else name
         if source not in token:
             raise Fault(403, "TokenClaimMissing", f"The token has no claim {source}.")

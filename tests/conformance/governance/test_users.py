@@ -80,6 +80,10 @@ def test_a_finalized_invitation_cannot_be_changed(cgs: Target) -> None:
     args = {"invitationId": invitation_id, "type": "add", "accountType": "microsoft", "claims": {"email": "b@x"}}
     body = {"actions": [{"name": "set_user_invitation_by_jwt_claims", "args": args}]}
     expect(cgs.proxy("POST", "/proposals/create", json=body), 400, "ProposalFailedToValidate")
+    # Nor be accepted, although nobody has accepted it.
+    path = f"/app/users/invitations/{invitation_id}"
+    assert expect(cgs.call("POST", path, cgs.ann), 200)["status"] == "Finalized"
+    expect(cgs.call("POST", f"{path}/accept", cgs.token(cgs.ann, email="a@x")), 409, "InvitationNotOpen")
     cgs.govern("remove_user_identity", {"id": oid})
 
 
