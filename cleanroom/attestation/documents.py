@@ -29,8 +29,9 @@ def read_document(data: bytes) -> EvidenceDocument:
     """The evidence in a JSON document.
 
     Accepted are ``{"evidence", "endorsements", "uvm_endorsements", "endorsed_tcb"}`` (the sidecar's ``/attest/combined``), the same under
-    ``attestation`` (the governance service), ``{"report": hex}`` (``/attest/raw``), ``{"attestation", "platformCertificates",
-    "uvmEndorsements"}`` alone or under ``report`` or ``report.snpCACI`` (stored samples), and the body of ``POST /attest/SevSnpVm``.
+    ``attestation`` (the governance service) or with the report as ``raw`` (a CCF node's quote), ``{"report": hex}`` (``/attest/raw``),
+    ``{"attestation", "platformCertificates", "uvmEndorsements"}`` alone or under ``report`` or ``report.snpCACI`` (stored samples), and the
+    body of ``POST /attest/SevSnpVm``.
 
     Raises:
         InvalidInput: ``EvidenceMalformed``.
@@ -47,10 +48,11 @@ def read_document(data: bytes) -> EvidenceDocument:
 def _find(value: Any, depth: int = 0) -> EvidenceDocument | None:
     if not isinstance(value, Mapping) or depth > 2:
         return None
-    if isinstance(value.get("evidence"), str):
-        return EvidenceDocument(
-            value["evidence"], _text(value, "endorsements"), _text(value, "uvm_endorsements"), _text(value, "endorsed_tcb")
-        )
+    for name in ("evidence", "raw"):
+        if isinstance(value.get(name), str):
+            return EvidenceDocument(
+                value[name], _text(value, "endorsements"), _text(value, "uvm_endorsements"), _text(value, "endorsed_tcb")
+            )
     if isinstance(value.get("attestation"), str):
         return EvidenceDocument(value["attestation"], _text(value, "platformCertificates"), _text(value, "uvmEndorsements"))
     report = value.get("report")

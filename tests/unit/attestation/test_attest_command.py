@@ -106,6 +106,7 @@ def test_evidence_is_read_from_the_documents_that_carry_it(vectors: Path, tmp_pa
         evidence,
         evidence | {"uvm_endorsements": None, "endorsed_tcb": "db18000000000004"},
         {"platform": "snp-caci", "attestation": evidence, "sign": {"publicKey": ""}},
+        {"node_id": "00", "format": "AMD_SEV_SNP_v1", "raw": evidence["evidence"], **{key: evidence[key] for key in list(evidence)[1:]}},
         sample,
         {"report": sample, "publicKey": ""},
         {"report": {"snpCACI": sample}},
