@@ -186,7 +186,7 @@ def _instant(value: str | None) -> datetime:
     if value is None:
         return datetime.now(UTC)
     try:
-        instant = datetime.fromisoformat(value.strip())
+        instant = datetime.fromisoformat(value.strip().upper())  # RFC 3339 allows a small t and z
         return instant.astimezone(UTC) if instant.tzinfo else instant.replace(tzinfo=UTC)
     except (ValueError, OverflowError) as error:
         raise InvalidInput("InstantMalformed", f"--at: {value!r} is no ISO 8601 time.", hint="For example 2026-11-23T09:30:00Z.") from error

@@ -27,7 +27,7 @@ def wrap_data_key(kek: rsa.RSAPublicKey, data_key: Secret) -> str:
         InvalidInput: ``WrappingKeyTooSmall`` under 2048 bits, ``NothingToWrap``.
     """
     if kek.key_size < MINIMUM_RSA_BITS:
-        raise InvalidInput("WrappingKeyTooSmall", f"KEK: a {kek.key_size}-bit RSA key is too small; use 2048 or 3072 bits.")
+        raise InvalidInput("WrappingKeyTooSmall", f"KEK: a {kek.key_size}-bit RSA key is too small; use {MINIMUM_RSA_BITS} bits or more.")
     size = (kek.key_size + 7) // 8
     if 0 < len(data_key) <= size - _OVERHEAD:
         return base64.b64encode(kek.encrypt(data_key.reveal(), _OAEP)).decode("ascii")

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 PURPOSE_TAG = "cleanroom-purpose"
 KEK_PURPOSE = "dataset-kek"
-KEK_SIZES = (2048, 3072)
+KEK_SIZES = (2048, 3072, 4096)
+"""Bits of the RSA keys that Key Vault makes and takes."""
 
 
 class KeyReference(BaseModel):
@@ -70,7 +71,7 @@ async def set_key_with_skr(
         name: The key's name; derive it from collaboration and dataset.
         policy: Who may have the key released.
         key: The key to import; None creates one that never existed outside the HSM.
-        size: Bits of a created key, 2048 or 3072.
+        size: Bits of a created key, one of ``KEK_SIZES``.
         tags: Further tags; they are part of the comparison.
         immutable: Fix the policy for ever.
 

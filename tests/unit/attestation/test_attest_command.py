@@ -58,6 +58,8 @@ def test_bindings(vectors: Path, tav: tuple[Path, ...]) -> None:
     good = ("--uvm", uvm, "--host-data", said["host_data"].upper(), "--report-data", said["report_data"], "--vmpl", 0)
     assert run(report, "--chain", chain, *good).exit_code == 0
     assert run(report, "--chain", chain, "--report-data", said["report_data"][:64]).exit_code == 0
+    for at in ("2026-11-23", "2026-11-23T12:00:00.5z", "2026-11-23t12:00:00+05:30"):
+        assert run(report, "--chain", chain, "--at", at).exit_code == 0
     for wrong in (
         ("--host-data", "00" * 32),
         ("--report-data", "00" * 64),

@@ -177,9 +177,10 @@ async def test_an_owner_without_the_role_is_told_so(world: World, name: str) -> 
 
 
 async def test_a_kek_of_another_size_is_refused_before_anything_is_done(world: World, name: str) -> None:
-    with pytest.raises(InvalidInput) as error:
-        await world.set(name, size=1024)
-    assert error.value.code == "UnsupportedKekSize"
+    for size in (1024, 2047, 8192):
+        with pytest.raises(InvalidInput) as error:
+            await world.set(name, size=size)
+        assert error.value.code == "UnsupportedKekSize"
 
 
 async def test_wrong_host_data_is_explained_claim_by_claim(world: World, name: str) -> None:
