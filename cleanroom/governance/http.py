@@ -67,6 +67,20 @@ def application_url(base_url: str) -> str:
     return base_url.rstrip("/").removesuffix("/app")
 
 
+def read_certificate(file: Path) -> bytes:
+    """A certificate file's bytes. Raises ``InvalidInput`` ``GovernanceCertificateFileInvalid``."""
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise _certificate_file([file], error) from error
+
+
+def _certificate_file(files: Sequence[Path], error: OSError) -> InvalidInput:
+    names = ", ".join(map(str, files))
+    message = f"Of the certificate files of the governance service ({names}), one cannot be read or is not PEM."
+    return InvalidInput("GovernanceCertificateFileInvalid", message, cause=str(error))
+
+
 def _tls(ca_file: Path | None, client_cert: tuple[Path, Path] | None) -> ssl.SSLContext | bool:
     if ca_file is None and client_cert is None:
         return True
@@ -75,12 +89,7 @@ def _tls(ca_file: Path | None, client_cert: tuple[Path, Path] | None) -> ssl.SSL
         if client_cert is not None:
             context.load_cert_chain(*map(str, client_cert))
     except OSError as error:  # ssl.SSLError is one
-        files = ", ".join(str(file) for file in (ca_file, *(client_cert or ())) if file is not None)
-        raise InvalidInput(
-            "GovernanceCertificateFileInvalid",
-            f"Of the certificate files of the governance service ({files}), one cannot be read or is not PEM.",
-            cause=str(error),
-        ) from error
+        raise _certificate_file([file for file in (ca_file, *(client_cert or ())) if file is not None], error) from error
     return context
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from cleanroom.errors import Conflict, InvalidInput, PreconditionFailed
-from cleanroom.governance.http import Channel, TokenProvider, application_url, query_string, segment
+from cleanroom.governance.http import Channel, TokenProvider, application_url, query_string, read_certificate, segment
 from cleanroom.governance.models import (
     Approver,
     CleanRoomPolicy,
@@ -80,7 +80,7 @@ class GovernanceUserClient:
             if ccf_endpoint is not None:
                 extra["x-ms-ccf-endpoint"] = ccf_endpoint
             if service_cert is not None:
-                extra["x-ms-service-cert"] = base64.b64encode(service_cert.read_bytes()).decode()
+                extra["x-ms-service-cert"] = base64.b64encode(read_certificate(service_cert)).decode()
         self.mode: Mode = mode
         self._await_commit = await_commit
         self._root = "/app" if mode == "app" else ""

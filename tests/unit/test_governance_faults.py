@@ -351,6 +351,9 @@ def test_a_certificate_file_that_is_none_is_named(tmp_path: Path, content: bytes
     with pytest.raises(InvalidInput, match=str(file)) as invalid:
         GovernanceUserClient("https://localhost:9", ca_file=file)
     assert invalid.value.code == "GovernanceCertificateFileInvalid"
+    if content is None:
+        with pytest.raises(InvalidInput, match="GovernanceCertificateFileInvalid"):
+            GovernanceUserClient("http://localhost:9", mode="cgs-client", service_cert=file)
 
 
 @pytest.mark.parametrize("style", ["", "/", "/app", "/app/"])
