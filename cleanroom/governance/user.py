@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from cleanroom.errors import Conflict, InvalidInput, PreconditionFailed
+from cleanroom.errors import Conflict, Internal, InvalidInput, PreconditionFailed
 from cleanroom.governance.http import Channel, TokenProvider, application_url, query_string, read_certificate, segment
 from cleanroom.governance.models import (
     Approver,
@@ -415,7 +415,11 @@ class GovernanceUserClient:
         """All events of an id from the ledger, oldest first; follows pages and waits while the node loads history (202)."""
         query = query_string({"id": event_id, "scope": scope, "from_seqno": from_seqno, "to_seqno": to_seqno, "max_seqno_per_page": page})
         path: str | None = f"{self._root}/contracts/{segment('contract id', contract_id)}/events{query}"
+        seen: set[str] = set()
         while path is not None:
+            if path in seen:
+                raise Internal("GovernanceAnswerMalformed", "The governance service's pages of events lead back to an earlier page.")
+            seen.add(path)
             found = read(EventPage, await self._channel.history(path))
             for event in found.value:
                 yield event

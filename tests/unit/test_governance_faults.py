@@ -404,6 +404,14 @@ async def test_a_link_that_leaves_the_service_is_not_followed(server: tuple[str,
     assert leaving.value.code == "GovernanceLinkInvalid"
 
 
+async def test_pages_that_lead_in_a_circle_are_left(server: tuple[str, Script]) -> None:
+    url, script = server
+    script.answers = [JSONResponse({"value": [], "nextLink": "/app/contracts/c/events?from_seqno=5"})]
+    async with GovernanceUserClient(url, token=lambda: CANARY) as client:
+        with pytest.raises(Internal, match="earlier page"):
+            _ = [event async for event in client.events("c")]
+
+
 async def test_the_proxys_headers(server: tuple[str, Script], tmp_path: Path) -> None:
     url, script = server
     script.asked.clear()
