@@ -11,6 +11,7 @@ import base64
 import datetime as dt
 import hashlib
 import logging
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -179,8 +180,10 @@ class MaaServer:
         self._token_key = TokenKey(config.state)
 
     def routes(self) -> list[Route]:
+        attest = Route("/attest/{kind}", self.attest, methods=["POST"])
+        attest.path_regex = re.compile(attest.path_regex.pattern, re.IGNORECASE)  # clients differ in spelling
         return [
-            Route("/attest/{kind}", self.attest, methods=["POST"]),
+            attest,
             Route("/.well-known/openid-configuration", self.metadata, methods=["GET"]),
             Route("/certs", self.certs, methods=["GET"]),
         ]
@@ -206,7 +209,7 @@ class MaaServer:
         return JSONResponse(self._token_key.jwks())
 
     async def attest(self, request: Request) -> Response:
-        """POST /attest/SevSnpVm; the path is compared without regard to case, as clients differ."""
+        """POST /attest/SevSnpVm; the path is compared without regard to case."""
         try:
             if request.path_params["kind"].lower() != "sevsnpvm":
                 raise MaaError("NotFound", f"There is no attestation type {request.path_params['kind']!r}.", 404)

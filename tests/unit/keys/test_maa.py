@@ -245,6 +245,8 @@ def test_malformed_requests_are_bad_requests(maa: Maa, body: Any) -> None:
 def test_the_route_and_its_version(maa: Maa, bound: bytes) -> None:
     body = attestation_request(maa.evidence(bound), bound)
     assert maa.post(body, version="2022-08-01").status_code == 200
+    assert maa.post(body, path="/attest/SevSnpVM", version="2020-10-01").status_code == 200
+    assert maa.post(body, path="/Attest/sevsnpvm").status_code == 200
     assert maa.post(body, version="1999-01-01").status_code == 400
     for path, status in (("/attest/SgxEnclave", 404), ("/attest", 404), ("/attest/SevSnpVm/more", 404), ("/certs", 405)):
         answer = maa.post(body, path=path)
