@@ -71,15 +71,19 @@ def bare_operations(evidence: AttestationEvidence) -> tuple[Callable[[], None], 
     return everything, report_alone
 
 
-def median_microseconds(work: Callable[[], object], rounds: int, before: Callable[[], object] = lambda: None) -> float:
-    """Median CPU time of ``rounds`` calls, in µs, each after an untimed ``before``: wall time would measure who else is busy."""
-    times = []
+def median_microseconds(cases: dict[str, tuple[Callable[[], object], Callable[[], object]]], rounds: int) -> dict[str, float]:
+    """Median CPU time of each case's work in µs, each run after its untimed preparation.
+
+    CPU time, since wall time would measure who else is busy; and the cases take turns, since a neighbour on the same core slows that too.
+    """
+    times: dict[str, list[int]] = {name: [] for name in cases}
     for _ in range(rounds):
-        before()
-        start = time.thread_time_ns()
-        work()
-        times.append(time.thread_time_ns() - start)
-    return statistics.median(times) / 1000
+        for name, (before, work) in cases.items():
+            before()
+            start = time.thread_time_ns()
+            work()
+            times[name].append(time.thread_time_ns() - start)
+    return {name: statistics.median(each) / 1000 for name, each in times.items()}
 
 
 def main() -> None:
@@ -106,11 +110,20 @@ def main() -> None:
         forget_parsed()
         parse_certificates(authorities)
 
-    bare = median_microseconds(everything, arguments.rounds)
-    bare_report = median_microseconds(report_alone, arguments.rounds)
-    first = median_microseconds(lambda: judge(shared), arguments.rounds, before=without_leaf)
-    cold = median_microseconds(lambda: judge(next(empty)), arguments.rounds, before=forget_parsed)
-    again = median_microseconds(lambda: judge(shared), arguments.rounds)
+    def nothing() -> None:
+        pass
+
+    found = median_microseconds(
+        {
+            "bare": (nothing, everything),
+            "bare_report": (nothing, report_alone),
+            "cold": (forget_parsed, lambda: judge(next(empty))),
+            "first": (without_leaf, lambda: judge(shared)),
+            "again": (nothing, lambda: judge(shared)),
+        },
+        arguments.rounds,
+    )
+    bare, bare_report, cold, first, again = found.values()
     rows = {
         "bare_us": bare,
         "bare_report_signature_us": bare_report,

@@ -105,7 +105,8 @@ class _Named:
     def __init__(self, der: bytes) -> None:
         self.der = der
         self.certificate = x509.load_der_x509_certificate(der)
-        self.body = self.certificate.tbs_certificate_bytes
+        start = _contents(der, 0)[0]
+        self.body = der[start : _contents(der, start)[1]]  # as received; cryptography would encode its parsed form anew
         self.signature = self.certificate.signature
         self.issuer, self.subject = _raw_names(self.body)
         self.cn = _raw_common_name(self.subject) or _common_name(self.certificate.subject)
