@@ -11,7 +11,7 @@ from cleanroom.sql.floors import Floors
 from cleanroom.sql.functions import result_type
 from cleanroom.sql.lexical import MARK, Refusal, strip_invisible
 from cleanroom.sql.values import ATOM, ROWS, Scope, Value
-from cleanroom.sql.vocabulary import COUNTING, FUNCTIONS, MIXING
+from cleanroom.sql.vocabulary import COUNTING, FUNCTIONS, IGNORING_NULLS, MIXING, WITHIN_GROUP
 
 _LEAVES = frozenset({exp.Column, exp.Literal, exp.Identifier, exp.Null, exp.Boolean, exp.Star, exp.DataType})
 _COMPOSED = COUNTING | MIXING | {"MIN", "MAX"}
@@ -21,6 +21,7 @@ class Aggregates(Floors):
     """Mixin of the checker: what GROUP BY makes of rows, and functions over groups and windows."""
 
     allow_aggregate: bool
+    in_qualify: bool
     floors: dict[tuple[str, str], int]
 
     def note(self, refusal: Refusal) -> None:
@@ -60,6 +61,12 @@ class Aggregates(Floors):
             plain = [exp.Literal.number(index + 1) for index, item in enumerate(items) if isinstance(item, Value) or not _aggregates(item)]
             if group.expressions or not plain:
                 raise Refusal("ClauseNotAllowed", "GROUP BY ALL needs a column that is not an aggregate", position_of(group))
+        hive = group.args.get("grouping_sets")
+        if hive and plain and not group.args.get("rollup") and not group.args.get("cube"):  # GROUP BY a, b GROUPING SETS ((a), (b))
+            listed = {key.sql for key in self._grouping(hive[0], [], scope, items)[0]}
+            if not all(self._group_key(key, scope, items).sql in listed for key in plain):
+                raise Refusal("ClauseNotAllowed", "each key before GROUPING SETS must be in one of the sets", position_of(group))
+            plain = []
         many = [key for key in group.expressions if isinstance(key, composed)]
         many += [part for name in ("rollup", "cube", "grouping_sets") for part in group.args.get(name) or []]
         scope.multiplied = scope.multiplied or bool(many)
@@ -121,14 +128,60 @@ class Aggregates(Floors):
         if not self.allow_aggregate or self.aggregate:
             where = "inside another aggregate" if self.aggregate else "in this clause"
             raise Refusal("AggregateNotAllowedHere", f"{name} is not allowed {where}", position_of(node))
+        if self.in_qualify:
+            raise Refusal("AggregateNotAllowedHere", f"QUALIFY: give {name}(…) an alias in the SELECT and use that here", position_of(node))
+        if (not node.expressions and name == "MODE") or WITHIN_GROUP.get(name):
+            raise Refusal("WrongArguments", f"{name}(…) needs WITHIN GROUP (ORDER BY …)", position_of(node))
         text, args, distinct = self._aggregate_args(node, name, scope)
         return self._aggregate_result(node, name, f"{name}({text})", args, distinct, scope)
+
+    def within_group(self, node: exp.Expr, scope: Scope) -> Value:
+        """``PERCENTILE_CONT(0.5) WITHIN GROUP (ORDER BY x)`` and its like: aggregates of what they sort by."""
+        only(node, "this", "expression")
+        call, order = node.this, node.args["expression"]
+        name = called(call)
+        if name not in WITHIN_GROUP or not isinstance(order, exp.Order) or (WITHIN_GROUP[name] and len(call.expressions) != 1):
+            raise Refusal(
+                "FunctionNotAllowed", f"WITHIN GROUP (ORDER BY …) is allowed with {', '.join(sorted(WITHIN_GROUP))}", position_of(node)
+            )
+        if not self.allow_aggregate or self.aggregate:
+            raise Refusal("AggregateNotAllowedHere", f"{name} is not allowed in this clause", position_of(node))
+        only(call, "this", "expressions")
+        only(order, "expressions")
+        text, args, distinct = self._aggregate_args(call, name, scope)
+        saved = self.context, self.aggregate
+        self.context, self.aggregate = name.lower(), name
+        try:
+            texts, keys = self._sort_keys(order, scope)
+        finally:
+            self.context, self.aggregate = saved
+        for key in keys:
+            if key.windowed or key.identity:
+                raise Refusal("AggregateNotAllowedHere", f"{name} cannot sort by a window or an identity", position_of(node))
+        listed = name in ("LISTAGG", "STRING_AGG")
+        if not listed and (len(keys) != 1 or (name == "MODE" and args)):
+            raise Refusal("WrongArguments", f"{name} sorts by one expression", position_of(node))
+        sql = f"{name}({text}) WITHIN GROUP (ORDER BY {', '.join(texts)})"
+        out = self._aggregate_result(node, name, sql, [*args, *keys] if listed else keys, distinct, scope)
+        out.degree = None
+        return out
+
+    def nulls_treatment(self, node: exp.Expr, scope: Scope) -> Value:
+        only(node, "this")
+        if called(node.this) not in IGNORING_NULLS:
+            raise Refusal("FunctionNotAllowed", f"IGNORE NULLS is allowed with {', '.join(sorted(IGNORING_NULLS))}", position_of(node))
+        out = self.value(node.this, scope)
+        if isinstance(node, exp.IgnoreNulls):
+            out.sql += " IGNORE NULLS"
+        return out
 
     def _aggregate_args(self, node: exp.Anonymous, name: str, scope: Scope) -> tuple[str, list[Value], bool]:
         nodes, distinct = node.expressions, False
         if len(nodes) == 1 and isinstance(nodes[0], exp.Distinct):
             only(nodes[0], "expressions")
             nodes, distinct = nodes[0].expressions, True
+            if len(nodes) > FUNCTIONS[name].most:
+                raise Refusal("WrongArguments", f"{name} does not take {len(nodes)} arguments", position_of(node))
         if len(nodes) == 1 and isinstance(nodes[0], exp.Star):
             only(nodes[0])
             if name != "COUNT" or distinct:
@@ -210,14 +263,29 @@ class Aggregates(Floors):
             raise Refusal(
                 "WindowOverFloor", "a window over rows under a privacy floor is not allowed; aggregate them first", position_of(node)
             )
-        call = node.this
-        if not isinstance(call, exp.Anonymous) or not isinstance(call.this, str) or not call.this.startswith(MARK):
+        call, where, nulls = node.this, None, ""
+        if isinstance(call, exp.Filter):
+            only(call, "this", "expression")
+            only(call.args["expression"], "this")
+            call, where = call.this, call.args["expression"].this
+        if isinstance(call, exp.IgnoreNulls | exp.RespectNulls):
+            only(call, "this")
+            nulls = " IGNORE NULLS" if isinstance(call, exp.IgnoreNulls) else ""
+            call = call.this
+        name = called(call)
+        if not name:
             raise Refusal("FunctionNotAllowed", "this function is not allowed over a window", position_of(node))
         only(call, "this", "expressions")
-        name = call.this[len(MARK) :]
         function = FUNCTIONS[name]
-        if function.kind not in ("aggregate", "window") or not function.least <= len(call.expressions) <= function.most:
+        allowed = function.kind in ("aggregate", "window") and not WITHIN_GROUP.get(name) and name not in ("GROUPING", "GROUPING_ID")
+        if not allowed or not max(function.least, name == "MODE") <= len(call.expressions) <= function.most:
             raise Refusal("FunctionNotAllowed", f"{name} is not allowed over a window", position_of(node))
+        if nulls and name not in IGNORING_NULLS:
+            raise Refusal("FunctionNotAllowed", f"IGNORE NULLS is not allowed with {name}", position_of(node))
+        if where is not None and function.kind != "aggregate":
+            raise Refusal("FunctionNotAllowed", "FILTER is allowed with an aggregate", position_of(node))
+        if len(call.expressions) == 1 and isinstance(call.expressions[0], exp.Distinct):
+            raise Refusal("ClauseNotAllowed", f"{name}(DISTINCT …) OVER (…): Spark has no such window; aggregate first", position_of(node))
         saved = self.context, self.in_window
         self.context, self.in_window = "window", True
         try:
@@ -228,10 +296,13 @@ class Aggregates(Floors):
                 args = self.all(call.expressions, scope)
                 text = ", ".join(arg.sql for arg in args)
             over, parts = self._over(node, scope)
+            if where is not None:
+                parts.append(self.value(where, scope))
+                nulls += f" FILTER(WHERE {parts[-1].sql})"
         finally:
             self.context, self.in_window = saved
         kind = result_type(function, args) if args else ("long" if name == "COUNT" else function.result)
-        out = self.combine(f"{name}({text}) OVER ({over})", kind, ATOM, [*args, *parts], node)
+        out = self.combine(f"{name}({text}){nulls} OVER ({over})", kind, ATOM, [*args, *parts], node)
         out.windowed, out.degree = True, None
         return out
 
@@ -260,13 +331,8 @@ class Aggregates(Floors):
         order = node.args.get("order")
         if order is not None:
             only(order, "expressions")
-            keys = []
-            for item in order.expressions:
-                only(item, "this", "desc", "nulls_first")
-                value = self.value(item.this, scope)
-                parts.append(value)
-                nulls = "FIRST" if item.args.get("nulls_first") else "LAST"
-                keys.append(f"{value.sql} {'DESC' if item.args.get('desc') else 'ASC'} NULLS {nulls}")
+            keys, values = self._sort_keys(order, scope)
+            parts += values
             text.append("ORDER BY " + ", ".join(keys))
         spec = node.args.get("spec")
         if spec is not None:
@@ -274,13 +340,24 @@ class Aggregates(Floors):
             kind = str(spec.args.get("kind") or "").upper()
             if kind not in ("ROWS", "RANGE"):
                 raise Refusal("ClauseNotAllowed", "a window frame is ROWS or RANGE", position_of(node))
-            start = self._bound(spec.args.get("start"), spec.args.get("start_side"), node)
-            end = self._bound(spec.args.get("end"), spec.args.get("end_side"), node) if spec.args.get("end") is not None else "CURRENT ROW"
+            start = self._bound(spec.args.get("start"), spec.args.get("start_side"), node, scope)
+            end = (
+                self._bound(spec.args.get("end"), spec.args.get("end_side"), node, scope)
+                if spec.args.get("end") is not None
+                else "CURRENT ROW"
+            )
             text.append(f"{kind} BETWEEN {start} AND {end}")
         return " ".join(text), parts
 
-    @staticmethod
-    def _bound(bound: object, side: object, node: exp.Expr) -> str:
+    def _sort_keys(self, order: exp.Expr, scope: Scope) -> tuple[list[str], list[Value]]:
+        texts, values = [], []
+        for item in order.expressions:
+            only(item, "this", "desc", "nulls_first")
+            values.append(self.value(item.this, scope))
+            texts.append(values[-1].sql + direction(item))
+        return texts, values
+
+    def _bound(self, bound: object, side: object, node: exp.Expr, scope: Scope) -> str:
         if isinstance(bound, str) and bound.upper() == "CURRENT ROW":
             return "CURRENT ROW"
         word = str(side or "").upper()
@@ -289,7 +366,20 @@ class Aggregates(Floors):
                 return f"UNBOUNDED {word}"
             if isinstance(bound, exp.Literal) and not bound.is_string and str(bound.this).isdecimal():
                 return f"{bound.this} {word}"
-        raise Refusal("ClauseNotAllowed", "a frame bound is UNBOUNDED, CURRENT ROW or a whole number", position_of(node))
+            if isinstance(bound, exp.Interval):
+                return f"{self.value(bound, scope).sql} {word}"
+        raise Refusal("ClauseNotAllowed", "a frame bound is UNBOUNDED, CURRENT ROW, a whole number or an interval", position_of(node))
+
+
+def called(node: object) -> str:
+    """Name of the function of the vocabulary that ``node`` calls, or nothing."""
+    name = node.this if isinstance(node, exp.Anonymous) else None
+    return name[len(MARK) :] if isinstance(name, str) and name.startswith(MARK) else ""
+
+
+def direction(item: exp.Expr) -> str:
+    """Sort direction with the place of NULLs spelt out, so that every engine sorts alike."""
+    return f" {'DESC' if item.args.get('desc') else 'ASC'} NULLS {'FIRST' if item.args.get('nulls_first') else 'LAST'}"
 
 
 def _aggregates(node: exp.Expr) -> bool:
@@ -300,8 +390,12 @@ def _aggregates(node: exp.Expr) -> bool:
         kind = type(part)
         if kind in _LEAVES or isinstance(part, exp.Query | exp.Exists):
             continue
-        if isinstance(part, exp.Window) and isinstance(part.this, exp.Anonymous):
-            stack += [*part.this.expressions, *(part.args.get("partition_by") or []), *filter(None, [part.args.get("order")])]
+        if isinstance(part, exp.Window):
+            call = part.this
+            while isinstance(call, exp.Filter | exp.IgnoreNulls | exp.RespectNulls):
+                stack += [call.args["expression"]] if isinstance(call, exp.Filter) else []
+                call = call.this
+            stack += [*call.expressions, *(part.args.get("partition_by") or []), *filter(None, [part.args.get("order")])]
             continue
         if kind is exp.Anonymous and isinstance(part.this, str):
             function = FUNCTIONS.get(part.this.removeprefix(MARK))

@@ -17,7 +17,6 @@ from cleanroom.sql.lexical import MARK, Refusal, strip_invisible
 from cleanroom.sql.polynomials import LARGEST_FACTOR, polynomial, weight_of
 from cleanroom.sql.values import AND, ATOM, OR, PREDICATE, PRODUCT, SIGN, SUM, Scope, Value, text_literal, widest, wrap
 from cleanroom.sql.verdict import Position
-from cleanroom.sql.vocabulary import UNITS
 
 _NUMBER = re.compile(r"[0-9]{1,38}(\.[0-9]{0,38})?([eE][+-]?[0-9]{1,3})?|\.[0-9]{1,38}([eE][+-]?[0-9]{1,3})?")
 
@@ -82,6 +81,12 @@ class Expressions:
 
     def in_subquery(self, node: exp.Expr, scope: Scope, negated: bool) -> Value:
         """``x IN (SELECT …)``; the part of the checker that knows queries has it."""
+        raise NotImplementedError
+
+    def tuple_membership(self, node: exp.Expr, scope: Scope, negated: bool) -> Value:
+        raise NotImplementedError
+
+    def quantified_like(self, node: exp.Expr, word: str, negated: bool, scope: Scope) -> Value:
         raise NotImplementedError
 
     # -- helpers --------------------------------------------------------------------------------------------------
@@ -172,21 +177,6 @@ class Expressions:
         only(node)
         return Value("CURRENT_DATE()", "date") if isinstance(node, exp.CurrentDate) else Value("CURRENT_TIMESTAMP()", "timestamp")
 
-    def interval(self, node: exp.Expr, scope: Scope) -> Value:
-        only(node, "this", "unit")
-        unit, amount = node.args.get("unit"), node.this
-        if isinstance(amount, exp.Neg):
-            only(amount, "this")
-            sign, amount = "-", amount.this
-        else:
-            sign = ""
-        if not (isinstance(unit, exp.Var) and unit.name.upper().rstrip("S") in UNITS and isinstance(amount, exp.Literal)):
-            raise Refusal("LiteralNotAllowed", "an interval is INTERVAL '<whole number>' <unit>", position_of(node))
-        text = str(amount.this).strip()
-        if not re.fullmatch(r"-?[0-9]{1,9}", text):
-            raise Refusal("LiteralNotAllowed", "an interval is INTERVAL '<whole number>' <unit>", position_of(node))
-        return Value(f"INTERVAL '{sign}{text}' {unit.name.upper().rstrip('S')}", "interval")
-
     # -- operators ------------------------------------------------------------------------------------------------
 
     def paren(self, node: exp.Expr, scope: Scope) -> Value:
@@ -257,6 +247,8 @@ class Expressions:
         only(node, "this", "expressions")
         if not node.expressions:
             raise Refusal("Unparsable", "IN needs at least one value", position_of(node))
+        if isinstance(node.this, exp.Tuple):
+            return self.tuple_membership(node, scope, negated)
         what = self.value(node.this, scope)
         items = self.all(node.expressions, scope)
         text = f"{wrap(what, SUM)} {'NOT ' if negated else ''}IN ({', '.join(item.sql for item in items)})"
@@ -266,6 +258,8 @@ class Expressions:
         only(node, "this", "expression", "negate")
         if node.args.get("negate"):
             negated = not negated
+        if isinstance(node.args["expression"], exp.Any | exp.All):
+            return self.quantified_like(node, _LIKES[type(node)], negated, scope)
         parts = self.all((node.this, node.args["expression"]), scope)
         left, right = (wrap(part, SUM) for part in parts)
         return self.combine(f"{left} {'NOT ' if negated else ''}{_LIKES[type(node)]} {right}", "boolean", PREDICATE, parts, node)
@@ -273,8 +267,9 @@ class Expressions:
     def escape(self, node: exp.Expr, scope: Scope) -> Value:
         only(node, "this", "expression")
         sign = node.args["expression"]
-        if not isinstance(node.this, exp.Like | exp.ILike) or not isinstance(sign, exp.Literal) or len(str(sign.this)) != 1:
-            raise Refusal("LiteralNotAllowed", "LIKE … ESCAPE takes one character", position_of(node))
+        pattern = node.this.args.get("expression") if isinstance(node.this, exp.Like | exp.ILike) else None
+        if pattern is None or isinstance(pattern, exp.Any | exp.All) or not isinstance(sign, exp.Literal) or len(str(sign.this)) != 1:
+            raise Refusal("LiteralNotAllowed", "LIKE … ESCAPE takes one pattern and one character", position_of(node))
         out = self.value(node.this, scope)
         out.sql += f" ESCAPE {text_literal(str(sign.this))}"
         return out
@@ -390,6 +385,11 @@ _HANDLERS: dict[type[exp.Expr], str] = {
     exp.Escape: "escape",
     **dict.fromkeys(_ARITHMETIC, "arithmetic"),
     exp.DPipe: "concatenation",
+    exp.BitwiseAnd: "bits",
+    exp.BitwiseOr: "bits",
+    exp.BitwiseXor: "bits",
+    exp.BitwiseNot: "bits",
+    exp.Bracket: "element",
     exp.Neg: "minus",
     exp.Case: "case",
     exp.Cast: "cast",
@@ -398,10 +398,14 @@ _HANDLERS: dict[type[exp.Expr], str] = {
     exp.Substring: "standard_form",
     exp.StrPosition: "standard_form",
     exp.Trim: "standard_form",
+    exp.Overlay: "overlay",
     exp.Anonymous: "function",
     exp.Exists: "exists_value",
     exp.Subquery: "subquery_value",
     exp.Window: "window_value",
     exp.Filter: "aggregate_filter",
+    exp.WithinGroup: "within_group",
+    exp.IgnoreNulls: "nulls_treatment",
+    exp.RespectNulls: "nulls_treatment",
 }
 """Every expression that may appear, and the method of the checker that checks it."""

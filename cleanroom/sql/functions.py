@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 from sqlglot import exp
 
-from cleanroom.sql.expressions import Expressions, describe, only, position_of
+from cleanroom.sql.expressions import describe, only, position_of
+from cleanroom.sql.forms import Forms
 from cleanroom.sql.lexical import MARK, Refusal
 from cleanroom.sql.values import ATOM, NUMERIC, PREDICATE, Scope, Value, widest, wrap
 from cleanroom.sql.vocabulary import EXTRACT_FIELDS, FUNCTIONS, IDENTITY_NORMALISERS, TYPES, UNIT_FUNCTIONS, UNITS, Function
 
 
-class Functions(Expressions):
+class Functions(Forms):
     """Mixin of the checker: everything that looks like a call."""
 
     aggregate: str
@@ -106,7 +107,8 @@ class Functions(Expressions):
         if unit not in EXTRACT_FIELDS:
             raise Refusal("LiteralNotAllowed", f"EXTRACT knows {', '.join(sorted(EXTRACT_FIELDS))}", position_of(node))
         part = self.value(node.args["expression"], scope)
-        return self.combine(f"EXTRACT({unit} FROM {part.sql})", "integer", ATOM, [part], node)
+        kind = "decimal" if unit == "SECOND" else "integer"
+        return self.combine(f"EXTRACT({unit} FROM {part.sql})", kind, ATOM, [part], node)
 
     def standard_form(self, node: exp.Expr, scope: Scope) -> Value:
         """``SUBSTRING(x FROM 1 FOR 2)``, ``POSITION('a' IN x)``, ``TRIM(x FROM y)``: written as ordinary calls where Spark has one."""
@@ -147,7 +149,8 @@ class Functions(Expressions):
             if unit not in UNITS:
                 raise Refusal("LiteralNotAllowed", f"{name} takes a unit of {', '.join(sorted(UNITS))}", position_of(node))
             parts = self.all(nodes[1:], scope)
-            return self.combine(f"{name}({unit}, {parts[0].sql}, {parts[1].sql})", function.result, ATOM, parts, node)
+            kind = "long" if function.result == "integer" else function.result
+            return self.combine(f"{name}({unit}, {parts[0].sql}, {parts[1].sql})", kind, ATOM, parts, node)
         args = self.all(nodes, scope)
         if name == "IF":
             return self._if(node, args, scope)
@@ -171,6 +174,8 @@ def result_type(function: Function, args: Sequence[Value]) -> str:
             return widest(kinds)
         case "rest":
             return widest(kinds[1:])
+        case "decode":
+            return widest([*kinds[2::2], *(kinds[-1:] if len(kinds) % 2 == 0 else [])])
         case "sum":
             return {"decimal": "decimal", "number": "number", "float": "number"}.get(kinds[0], "long" if kinds[0] in NUMERIC else "number")
     return function.result

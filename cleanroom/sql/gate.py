@@ -38,6 +38,7 @@ class Checker(Queries):
         self.context = "output"
         self.aggregate = ""
         self.in_window = False
+        self.in_qualify = False
         self.allow_aggregate = False
         none = Value("", "null")
         self.equal_sides = (none, none)
@@ -72,19 +73,27 @@ class Checker(Queries):
             raise Refusal("StatementNotAllowed", "only CREATE OR REPLACE TEMP VIEW <name> AS SELECT … is allowed", position_of(node))
         if last:
             raise Refusal("LastSegmentNotSelect", "the last segment must be a SELECT: its rows are the result", position_of(node))
-        target = node.this
+        target, columns = node.this, []
+        if isinstance(target, exp.Schema):
+            only(target, "this", "expressions")
+            if not all(isinstance(column, exp.Identifier) for column in target.expressions):
+                raise Refusal("StatementNotAllowed", "the columns of a temporary view are plain names", position_of(node))
+            columns = [column.name for column in target.expressions]
+            target = target.this
         if (
             not isinstance(target, exp.Table)
             or target.args.get("db")
             or target.args.get("catalog")
             or not isinstance(target.this, exp.Identifier)
         ):
-            raise Refusal("StatementNotAllowed", "a temporary view has one plain name and no column list", position_of(node))
+            raise Refusal("StatementNotAllowed", "a temporary view has one plain name", position_of(node))
         only(target, "this")
         if not isinstance(node.args.get("expression"), exp.Query):
             raise Refusal("StatementNotAllowed", "a temporary view is made AS SELECT …", position_of(node))
         self.claim_name(target.name, target)
         result = self.query(node.args["expression"], None, hidden=True)
+        if columns:
+            result = self.renamed(result, columns, node)
         self.check_unique(result, f"the view {target.name}", node)
         self.named[target.name.lower()] = result
         return f"CREATE OR REPLACE TEMPORARY VIEW {quote(target.name)} AS\n{result.sql}", target.name, result

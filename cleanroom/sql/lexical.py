@@ -19,7 +19,7 @@ from sqlglot.errors import SqlglotError
 from sqlglot.tokenizer_core import Token, TokenType
 
 from cleanroom.sql.verdict import Position, Reason
-from cleanroom.sql.vocabulary import FUNCTIONS
+from cleanroom.sql.vocabulary import FUNCTIONS, SYNONYMS
 
 MAX_TEXT = 256 * 1024
 MAX_TOKENS = 30_000
@@ -71,7 +71,14 @@ _ENDS = {
     TokenType.SEMICOLON,
 }
 """What cannot follow a word of ``_DANGLING``; the parser forgives it and Spark does not."""
-_STANDARD_FORM = {"SUBSTRING": TokenType.FROM, "SUBSTR": TokenType.FROM, "TRIM": TokenType.FROM, "POSITION": TokenType.IN}
+_STANDARD_FORM = {
+    "SUBSTRING": TokenType.FROM,
+    "SUBSTR": TokenType.FROM,
+    "TRIM": TokenType.FROM,
+    "POSITION": TokenType.IN,
+    "OVERLAY": TokenType.FROM,
+}
+_BEFORE_QUANTIFIER = {TokenType.LIKE, TokenType.ILIKE, TokenType.RLIKE, TokenType.EQ, TokenType.NEQ, TokenType.LT, TokenType.GT}
 
 
 class Refusal(Exception):
@@ -235,6 +242,8 @@ def _mark_functions(tokens: list[Token]) -> None:
             continue
         token = tokens[index]
         name = token.text.upper()
+        if name in SYNONYMS and not (index and tokens[index - 1].token_type in _BEFORE_QUANTIFIER):
+            name = SYNONYMS[name]
         if name not in FUNCTIONS or token.token_type in (TokenType.IDENTIFIER, *_STRINGS):
             continue
         if index and tokens[index - 1].token_type is TokenType.DOT:

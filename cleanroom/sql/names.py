@@ -10,13 +10,14 @@ from cleanroom.sql.catalog import COLUMN_NAME, RELATION_NAME, Catalog
 from cleanroom.sql.expressions import only, position_of
 from cleanroom.sql.functions import Functions
 from cleanroom.sql.lexical import Refusal, strip_invisible
-from cleanroom.sql.values import Result, Scope, Value
+from cleanroom.sql.values import ATOM, Result, Scope, Value, quote
 
 
 class Names(Functions):
     """Mixin of the checker: aliases and columns."""
 
     catalog: Catalog
+    in_qualify: bool
     trusted: bool
     """Reading the gate's own rendering: every column, no owner's rule."""
     uses: dict[tuple[str, str], set[str]]
@@ -104,10 +105,15 @@ class Names(Functions):
     def alias_value(self, name: str, scope: Scope, node: exp.Expr) -> Value:
         """An alias of the same SELECT, as the expression that it stands for."""
         target = scope.aliases.pop(name.lower())
+        saved, self.in_qualify = self.in_qualify, False
         try:
-            return self.value(target, scope)
+            value = self.value(target, scope)
         finally:
             scope.aliases[name.lower()] = target
+            self.in_qualify = saved
+        if self.in_qualify:  # Spark computes the SELECT list first
+            value.sql, value.level = quote(name), ATOM
+        return value
 
     def _read(self, found: Value, scope: Scope, level: Scope) -> Value:
         self.record(found)

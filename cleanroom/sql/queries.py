@@ -19,8 +19,8 @@ class Queries(SetOperations):
             only(node, "this")
             return self.query(node.this, scope, hidden=hidden)
         names: list[str] = []
-        saved = self.context, self.aggregate, self.in_window, self.allow_aggregate
-        self.aggregate, self.in_window, self.allow_aggregate = "", False, False
+        saved = self.context, self.aggregate, self.in_window, self.allow_aggregate, self.in_qualify
+        self.aggregate, self.in_window, self.allow_aggregate, self.in_qualify = "", False, False, False
         try:
             text = self._with(node, names)
             if isinstance(node, exp.Select):
@@ -32,7 +32,7 @@ class Queries(SetOperations):
         finally:
             for name in names:
                 del self.named[name]
-            self.context, self.aggregate, self.in_window, self.allow_aggregate = saved
+            self.context, self.aggregate, self.in_window, self.allow_aggregate, self.in_qualify = saved
         result.sql = text + result.sql
         return result
 
@@ -49,7 +49,7 @@ class Queries(SetOperations):
             columns = self._alias_columns(table)
             result = self.query(table.this, None, hidden=True)
             if columns:
-                result = self._renamed(result, columns, table)
+                result = self.renamed(result, columns, table)
             self.check_unique(result, f"the table expression {name}", table)
             self.named[name.lower()] = result
             names.append(name.lower())
@@ -62,7 +62,10 @@ class Queries(SetOperations):
         if self.catalog.view(name) is not None or name.lower() in self.named:
             raise Refusal("NameShadowsView", f"{name} is the name of another relation already; choose another", position_of(node))
 
-    def _renamed(self, result: Result, columns: list[str], node: exp.Expr) -> Result:
+    def renamed(self, result: Result, columns: list[str], node: exp.Expr) -> Result:
+        """``result`` with other column names."""
+        for name in columns:
+            self.check_column_name(name, node)
         if len(columns) != len(result.fields):
             raise Refusal("ClauseNotAllowed", f"{len(columns)} column names for {len(result.fields)} columns", position_of(node))
         self.check_unique(result, "the query", node)

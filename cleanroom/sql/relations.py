@@ -56,8 +56,9 @@ class Relations(Names):
             scope.multiplied = True
             return ""
         only(start, "this")
-        text = ["\nFROM " + self.relation(start.this, scope)[1]]
-        text.extend(self.join(join, scope) for join in node.args.get("joins") or [])
+        first, joins = _unwrapped(start.this, node.args.get("joins") or [])
+        text = ["\nFROM " + self.relation(first, scope)[1]]
+        text.extend(self.join(join, scope) for join in joins)
         text.extend(self.lateral(lateral, scope) for lateral in node.args.get("laterals") or [])
         return "".join(text)
 
@@ -67,7 +68,12 @@ class Relations(Names):
         if isinstance(node, exp.Subquery):
             only(node, "this", "alias")
             if not isinstance(node.this, exp.Query) or isinstance(node.this, exp.Table):
-                raise Refusal("RelationNotAllowed", "parentheses in FROM may hold a query, not a join", position_of(node))
+                raise Refusal(
+                    "RelationNotAllowed",
+                    "a join in parentheses may stand first in FROM, or be an INNER JOIN with ON inside an INNER JOIN; "
+                    "else write it as a subquery with an alias",
+                    position_of(node),
+                )
             result = self.query(node.this, self.lateral_parent(scope), hidden=True)
             columns = self._alias_columns(node)
             source = self._source(self._alias(node, scope, "subquery"), result, columns, scope)
@@ -118,7 +124,8 @@ class Relations(Names):
         only(node, "expressions", "alias")
         columns = self._alias_columns(node)
         rows = [row.expressions if isinstance(row, exp.Tuple) else [row] for row in node.expressions]
-        if not columns or any(len(row) != len(columns) for row in rows):
+        columns = columns or [f"col{index + 1}" for index in range(len(rows[0]))]
+        if any(len(row) != len(columns) for row in rows):
             raise Refusal("RelationNotAllowed", "VALUES needs an alias that names each of its columns", position_of(node))
         empty = Scope()
         values = [self.all(row, empty) for row in rows]
@@ -338,9 +345,10 @@ class Relations(Names):
             raise Refusal("ClauseNotAllowed", f"LATERAL VIEW {name.lower()}(…) needs AS with {expected} column name(s)", position_of(node))
         written = self._alias(node, scope, "exploded")
         alias = self._unique(written, scope)
-        fields = {}
+        fields: dict[str, Value] = {}
         for column in columns:
-            field = self.combine(f"{quote(alias)}.{quote(column)}", "string", ATOM, [value], node)
+            kind = "integer" if expected == 2 and not fields else "string"
+            field = self.combine(f"{quote(alias)}.{quote(column)}", kind, ATOM, [value], node)
             field.name, field.raw, field.free, field.sources, field.degree = column, True, True, frozenset([alias]), 1
             fields[column.lower()] = field
         scope.sources[written.lower()] = Source(alias, written, fields)
@@ -348,3 +356,47 @@ class Relations(Names):
         scope.multiplied = True
         outer = "OUTER " if node.args.get("outer") else ""
         return f"\nLATERAL VIEW {outer}{name}({value.sql}) {quote(alias)} AS {', '.join(quote(column) for column in columns)}"
+
+
+def _unwrapped(first: exp.Expr, joins: list[exp.Expr]) -> tuple[exp.Expr, list[exp.Expr]]:
+    """FROM without the parentheses that change nothing: ``(a JOIN b) JOIN c``, and ``a JOIN (b JOIN c ON p) ON q`` where all are inner."""
+    while isinstance(first, exp.Subquery) and not first.args.get("alias") and isinstance(first.this, exp.Table | exp.Subquery):
+        only(first, "this", "joins")
+        joins = [*(first.args.get("joins") or []), *joins]
+        first = first.this
+    if isinstance(first, exp.Table) and first.args.get("joins"):
+        joins = [*first.args["joins"], *joins]
+        first = _without_joins(first)
+    out: list[exp.Expr] = []
+    for join in joins:
+        group = join.this
+        inner = group.this if isinstance(group, exp.Subquery) and not group.args.get("alias") else None
+        if not isinstance(inner, exp.Table):
+            out.append(join)
+            continue
+        only(group, "this")
+        nested = inner.args.get("joins") or []
+        if not nested:
+            out.append(exp.Join(**{**join.args, "this": inner}))
+            continue
+        if not all(_is_inner(part) for part in (join, *nested)):
+            out.append(join)  # refused there
+            continue
+        out.append(exp.Join(this=_without_joins(inner), kind="CROSS"))
+        last = nested[-1]
+        both = [part.args["on"] for part in (last, join) if part.args.get("on") is not None]
+        on = exp.And(this=both[0], expression=both[1]) if len(both) == 2 else both[0] if both else None
+        out += [*nested[:-1], exp.Join(this=last.this, on=on)]
+    return first, out
+
+
+def _without_joins(table: exp.Table) -> exp.Table:
+    return exp.Table(**{name: part for name, part in table.args.items() if name != "joins"})
+
+
+def _is_inner(join: exp.Expr) -> bool:
+    plain = not any(join.args.get(part) for part in ("using", "method", "side")) and str(join.args.get("kind") or "").upper() in (
+        "",
+        "INNER",
+    )
+    return plain and isinstance(join.this, exp.Table | exp.Subquery)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from sqlglot import exp
 
+from cleanroom.sql.aggregates import direction
 from cleanroom.sql.expressions import flatten, only, position_of
 from cleanroom.sql.lexical import Refusal
 from cleanroom.sql.relations import HIDDEN
@@ -13,7 +14,8 @@ from cleanroom.sql.subqueries import Subqueries
 from cleanroom.sql.values import OutField, Result, Scope, Slot, Value, conjunction, quote
 
 _PARTS = (
-    "with_", "distinct", "expressions", "limit", "from_", "joins", "laterals", "where", "group", "having", "windows", "order", "offset",
+    "with_", "distinct", "expressions", "limit", "from_", "joins", "laterals", "where", "group", "having", "windows", "qualify", "order",
+    "offset",
 )  # fmt: skip
 
 
@@ -138,6 +140,7 @@ class Selects(Subqueries):
                 if value.free:
                     raise Refusal("NotGrouped", "HAVING may read group keys and aggregates only", position_of(node.args["having"]))
                 having.append(conjunction([value]))
+        qualify = self._qualify(node, scope)
         self.check_windows(scope)
         order = self._order(node, scope, values)
         release = bool(scope.slots) and scope.group_keys is not None and not scope.keyed
@@ -165,12 +168,29 @@ class Selects(Subqueries):
         sql = f"SELECT {'DISTINCT' if distinct else ''}".rstrip() + "\n  " + ",\n  ".join(columns) + text + group
         if having:
             sql += "\nHAVING " + " AND ".join(having)
+        sql += qualify
         if slots and (node.args.get("limit") or node.args.get("offset")):
             raise Refusal("LimitOverFloor", "LIMIT over rows under a privacy floor is not allowed; aggregate them first", position_of(node))
         sql += order + self._limit(node)
         fields = [self._field(name, value, bool(scope.slots)) for name, value in values]
         named = [Slot(s.view, s.identity, HIDDEN + str(i), column=s.column, outer=s.outer) for i, s in enumerate(slots)]
         return Result(sql, fields, named, scope.releases, scope.views, scope.multiplied and not release)
+
+    def _qualify(self, node: exp.Select, scope: Scope) -> str:
+        clause = node.args.get("qualify")
+        if clause is None:
+            return ""
+        only(clause, "this")
+        self.context, self.in_qualify = "filter", True
+        try:
+            value = self.value(clause.this, scope)
+        finally:
+            self.in_qualify = False
+        if not value.windowed:
+            raise Refusal("ClauseNotAllowed", "QUALIFY needs a window function; use WHERE or HAVING", position_of(clause))
+        if scope.group_keys is not None and value.free:
+            raise Refusal("NotGrouped", "QUALIFY may read group keys, aggregates and windows over them only", position_of(clause))
+        return "\nQUALIFY " + conjunction([value])
 
     def _slots(self, scope: Scope, values: list[tuple[str, Value]]) -> list[Slot]:
         """The scope's slots, each by a column that the SELECT may still name, and where it stands in the output or outside."""
@@ -214,6 +234,9 @@ class Selects(Subqueries):
         texts = {value.sql: name for name, value in values}
         parts = []
         for item in order.expressions:
+            if len(order.expressions) == 1 and isinstance(item.this, exp.Var) and item.this.name.upper() == "ALL":
+                only(item, "this", "desc", "nulls_first")
+                return "\nORDER BY " + ", ".join(quote(name) + direction(item) for name, _ in values)
             if not isinstance(item, exp.Ordered):
                 raise Refusal("ClauseNotAllowed", "this form of ORDER BY is not allowed", position_of(item))
             only(item, "this", "desc", "nulls_first")
@@ -240,8 +263,13 @@ class Selects(Subqueries):
             clause = node.args.get(name)
             if clause is None:
                 continue
-            only(clause, "expression")
+            if not isinstance(clause, exp.Fetch):
+                only(clause, "expression")
             count = clause.args.get("expression")
+            if word == "LIMIT" and isinstance(count, exp.Var) and count.name.upper() == "ALL":
+                continue
+            if isinstance(clause, exp.Fetch):
+                raise Refusal("ClauseNotAllowed", "FETCH FIRST is not Spark SQL; write LIMIT <whole number>", position_of(node))
             if not isinstance(count, exp.Literal) or count.is_string or not str(count.this).isdecimal():
                 raise Refusal("ClauseNotAllowed", f"{word} takes a whole number", position_of(node))
             text += f"\n{word} {count.this}"
@@ -255,8 +283,3 @@ def _unused(name: str, items: Sequence[tuple[object, str]]) -> str:
     while unique.lower() in taken:
         unique, number = f"{name}_{number}", number + 1
     return unique
-
-
-def direction(item: exp.Expr) -> str:
-    """Sort direction with the place of NULLs spelt out, so that every engine sorts alike."""
-    return f" {'DESC' if item.args.get('desc') else 'ASC'} NULLS {'FIRST' if item.args.get('nulls_first') else 'LAST'}"

@@ -64,21 +64,26 @@ class Subqueries(Aggregates):
 
     def _in_parts(self, node: exp.Expr, scope: Scope) -> tuple[Value, Result, list[Value]]:
         only(node, "this", "query")
-        what = self.value(node.this, scope)
+        what = self._tuple(node.this, scope) if isinstance(node.this, exp.Tuple) else self.value(node.this, scope)
+        width = len(node.this.expressions) if isinstance(node.this, exp.Tuple) else 1
         query = node.args["query"]
         while isinstance(query, exp.Subquery):
             only(query, "this")
             query = query.this
         result, reads = self._inner(query, scope)
-        if len(result.fields) != 1:
-            raise Refusal("WrongArguments", "IN (SELECT …) has exactly one column", position_of(node))
+        if len(result.fields) != width:
+            raise Refusal("WrongArguments", f"IN (SELECT …) has {len(result.fields)} columns and {width} to compare", position_of(node))
         return what, result, reads
+
+    def _tuple(self, node: exp.Expr, scope: Scope) -> Value:
+        """``(a, b)`` before IN (SELECT …): columns that are no identities, for an identity is compared alone."""
+        parts = self.all(node.expressions, scope)
+        return self.combine(f"({', '.join(part.sql for part in parts)})", "unknown", ATOM, parts, node)
 
     def _in_text(self, node: exp.Expr, what: Value, result: Result, reads: list[Value], negated: bool) -> Value:
         text = f"{wrap(what, SUM)} {'NOT ' if negated else ''}IN (\n  {indent(result.sql)}\n)"
-        field = result.fields[0]
-        join = bool(field.origins) and bool(what.origins)
-        shown = Value("", field.type, exposed=field.exposed, degree=None)
+        join = bool(result.fields[0].origins) and bool(what.origins)
+        shown = Value("", "unknown", exposed=frozenset(pair for field in result.fields for pair in field.exposed), degree=None)
         out = self.combine(text, "boolean", PREDICATE, [what, shown, *reads], node, identity=join or not what.identity)
         out.identity, out.degree = False, None
         return out
