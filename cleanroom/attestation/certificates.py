@@ -31,6 +31,8 @@ from cleanroom.attestation.trust import TrustedRoot, TrustStore, key_sha256
 
 # AMD's leaves carry serial number 0, of which cryptography warns at every load; nothing here can change AMD's certificates.
 warnings.filterwarnings("ignore", message="Parsed a serial number which wasn't positive", category=CryptographyDeprecationWarning)
+# Of an adversary's names it warns too; they are refused, with their reason, and standard error stays ours.
+warnings.filterwarnings("ignore", message="Attribute's length must be", category=UserWarning)
 
 PSS_OID: Final = "1.2.840.113549.1.1.10"
 AMD_PSS: Final = padding.PSS(mgf=padding.MGF1(hashes.SHA384()), salt_length=48)
