@@ -6,8 +6,10 @@ Strict: a column that is missing or of another type is an error that names file,
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -194,8 +196,7 @@ def _bad_rows(block: bytes, schema: pa.Schema) -> Iterator[int]:
 
 
 def _mentions(block: bytes, name: str) -> bool:
-    escaped = name.encode("unicode_escape").replace(b"\\x", b"\\u00")
-    return b'"%s"' % name.encode("utf-8") in block or b'"%s"' % escaped in block
+    return any(json.dumps(name, ensure_ascii=ascii_only).encode() in block for ascii_only in (False, True))
 
 
 def _line_blocks(stream: Readable, where: str) -> Iterator[bytes]:
@@ -219,10 +220,8 @@ def open_parquet(file: BinaryIO, types: Mapping[str, FieldType], columns: Sequen
     Raises:
         InvalidInput: ``SchemaMismatch``.
     """
-    try:
+    with _whole_parquet(where):
         parquet = pq.ParquetFile(file)
-    except pa.ArrowInvalid:
-        raise schema_mismatch(where, None, "a Parquet file", "bytes that are not one") from None
     stored = parquet.schema_arrow
     for name in columns:
         places = stored.get_all_field_indices(name)
@@ -236,16 +235,38 @@ def open_parquet(file: BinaryIO, types: Mapping[str, FieldType], columns: Sequen
 def read_parquet(
     parquet: pq.ParquetFile, types: Mapping[str, FieldType], columns: Sequence[str], *, where: str, row_groups: Sequence[int] | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """Rows of ``row_groups`` (all when None) of a file from :func:`open_parquet`."""
+    """Rows of ``row_groups`` (all when None) of a file from :func:`open_parquet`.
+
+    Raises:
+        InvalidInput: ``SchemaMismatch``.
+    """
     groups = list(range(parquet.num_row_groups) if row_groups is None else row_groups)
-    for batch in parquet.iter_batches(batch_size=1 << 16, row_groups=groups, columns=list(columns), use_threads=False):
+    batches = parquet.iter_batches(batch_size=1 << 16, row_groups=groups, columns=list(columns), use_threads=False)
+    while True:
+        with _whole_parquet(where):
+            batch = next(batches, None)
+        if batch is None:
+            return
         yield _converted(batch, types, columns, where, None)
+
+
+@contextmanager
+def _whole_parquet(where: str) -> Iterator[None]:
+    """Arrow's errors about the bytes of a Parquet file as ours; those of what is read from pass."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the operating system's, not Arrow's word for damaged pages
+        raise schema_mismatch(where, None, "a Parquet file", "bytes that are not one") from None
 
 
 def _require_columns(names: Sequence[str], types: Mapping[str, FieldType], where: str) -> None:
     for name in types:
-        if name not in names:
-            raise schema_mismatch(where, name, types[name], "no such column in the header")
+        if (count := names.count(name)) != 1:
+            raise schema_mismatch(
+                where, name, types[name], f"{count} columns of that name in the header" if count else "no such column in the header"
+            )
     if extra := [name for name in names if name not in types]:
         raise schema_mismatch(where, extra[0], "only columns of the schema", "a column that the schema does not have")
 
@@ -316,7 +337,7 @@ class CheckedFile:
 
     rows: int
     splittable: bool
-    """Whether a reader may begin at any line break (no line breaks inside of quoted CSV values)."""
+    """Whether a reader may begin at any line feed (none inside of quoted CSV values)."""
 
 
 def check_file(
@@ -351,7 +372,7 @@ def check_file(
                     raise schema_mismatch(place, None, "a CSV header line", "an empty file")
             layout = TextLayout(header, newlines_in_values=True)
             rows = sum(batch.num_rows for batch in read_csv(stream, types, columns, where=place, layout=layout))
-            return CheckedFile(rows, rows == stream.lines())
+            return CheckedFile(rows, stream.bare_returns() == 0 and rows == stream.lines())
     except OSError as error:
         raise InvalidInput("SourceUnreadable", f"{place}: cannot be read.", cause=error.strerror) from error
 
@@ -365,6 +386,8 @@ class _Counting(io.RawIOBase):
         self._on_bytes = on_bytes
         self._lines = 0
         self._tail = b"\n"
+        self._returned = False
+        self._bare_returns = 0
 
     def readable(self) -> bool:
         return True
@@ -372,6 +395,8 @@ class _Counting(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         data = self._stream.read(size)
         if data:
+            self._bare_returns += data.count(b"\r") - data.count(b"\r\n") - (self._returned and data.startswith(b"\n"))
+            self._returned = data.endswith(b"\r")
             text = (self._tail + data).replace(b"\r", b"")
             # A line that is not empty ends where a break follows something else than a break.
             self._lines += text.count(b"\n") - text.startswith(b"\n") - _empty_lines(text)
@@ -379,6 +404,10 @@ class _Counting(io.RawIOBase):
             if self._on_bytes:
                 self._on_bytes(len(data))
         return data
+
+    def bare_returns(self) -> int:
+        """Carriage returns that stand alone: they end rows for Arrow and no lines for us, so that lines then say nothing about rows."""
+        return self._bare_returns
 
     def lines(self) -> int:
         return self._lines + (self._tail != b"\n")

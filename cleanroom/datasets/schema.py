@@ -63,7 +63,8 @@ def convert(column: pa.Array | pa.ChunkedArray, field_type: FieldType) -> pa.Arr
     """``column`` as the Arrow type of ``field_type``; text is parsed where the type is ``date`` or ``timestamp``.
 
     Raises:
-        pyarrow.ArrowInvalid: When a text is not a date or a time. Its own message holds the value: do not pass it on.
+        pyarrow.ArrowInvalid: When a text is not a date or a time, or a time is too far away. Its own message holds the value: do not
+            pass it on.
     """
     target = ARROW_TYPES[field_type]
     if column.type == target:
@@ -73,9 +74,11 @@ def convert(column: pa.Array | pa.ChunkedArray, field_type: FieldType) -> pa.Arr
     if field_type == "timestamp":
         if pa.types.is_string(column.type):
             return _parse_times(column)
+        # Only cutting is unsafe by intent: coarser units overflow, which an unsafe cast would not notice.
+        safe = column.type.unit != "ns"
         if column.type.tz is None:
-            return pc.cast(pc.cast(column, pa.timestamp("us"), safe=False), target)
-        return pc.cast(column, target, safe=False)
+            return pc.cast(pc.cast(column, pa.timestamp("us"), safe=safe), target)
+        return pc.cast(column, target, safe=safe)
     return pc.cast(column, target)
 
 

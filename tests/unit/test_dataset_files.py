@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from cleanroom.clients.objects import Source, Stored
 from cleanroom.datasets.encryption import generate_dataset_key, open_bytes
-from cleanroom.datasets.files import check_file, read_csv
+from cleanroom.datasets.files import CheckedFile, TextLayout, _Counting, check_file, open_parquet, read_csv, read_json_lines, read_parquet
 from cleanroom.datasets.keystore import KeyStore
 from cleanroom.datasets.manifest import MANIFEST_NAME, read_manifest
 from cleanroom.datasets.upload import UploadProgress, find_sources, upload_dataset
@@ -58,6 +58,63 @@ def table(**changes: pa.Array) -> pa.Table:
     return pa.table({name: value for name, value in (columns | changes).items() if value is not None})
 
 
+def damaged(content: pa.Table | None = None) -> bytes:
+    """A Parquet file of which a page was overwritten; of an empty table, the footer."""
+    buffer = io.BytesIO()
+    pq.write_table(content or table(), buffer)
+    data = bytearray(buffer.getvalue())
+    place = len(data) - 40 if content is not None else 4
+    data[place : place + 20] = b"\xff" * 20
+    return bytes(data)
+
+
+EXACT = {
+    "id": [-(2**31), None],
+    "name": ['a "quoted", \n line\r\n é \N{GRINNING FACE} \x00', None],
+    "score": [0.1, None],
+    "day": [date(1, 1, 1), None],
+    "at": [datetime(2013, 6, 1, 10, 0, 0, 123456, tzinfo=UTC), None],
+    "ok": [False, None],
+    "n": [2**63 - 1, None],
+}
+
+
+def csv_of(values: dict[str, list[object]], names: Sequence[str]) -> bytes:
+    def text(value: object) -> str:
+        if value is None:
+            return ""
+        if isinstance(value, str):
+            return '"' + value.replace('"', '""') + '"'
+        return value.isoformat() if isinstance(value, datetime | date) else str(value).lower()
+
+    return "".join(",".join(text(values[name][row]) for name in names) + "\n" for row in range(2)).encode()
+
+
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("columns", [tuple(TYPES), ("name", "at"), ("n",)])
+@pytest.mark.parametrize("fmt", ["csv", "csv with header", "json", "parquet"])
+def test_every_type_keeps_its_values_and_nulls(fmt: str, columns: tuple[str, ...], bom: bytes) -> None:
+    if fmt == "json":
+        rows = ({name: values[row] for name, values in EXACT.items()} for row in range(2))
+        lines = "".join(json.dumps(row, default=lambda value: value.isoformat()) + "\n" for row in rows)
+        batches = list(read_json_lines(io.BytesIO(bom + lines.encode()), TYPES, columns, where="x"))
+    elif fmt == "parquet":
+        buffer = io.BytesIO()
+        pq.write_table(
+            pa.table(
+                {name: pa.array(EXACT[name]) for name in reversed(EXACT) if name != "id"} | {"id": pa.array([-(2**31), None], pa.int32())}
+            ),
+            buffer,
+        )
+        batches = list(read_parquet(open_parquet(buffer, TYPES, columns, where="x"), TYPES, columns, where="x"))
+    else:
+        header = tuple(reversed(TYPES)) if fmt == "csv with header" else None
+        layout = TextLayout(header, newlines_in_values=True)
+        batches = list(read_csv(io.BytesIO(bom + csv_of(EXACT, header or tuple(TYPES))), TYPES, columns, where="x", layout=layout))
+    found = pa.Table.from_batches(batches)
+    assert found.to_pydict() == {name: EXACT[name] for name in columns}
+
+
 def test_each_format_is_read_as_the_schema_says(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(GOOD_CSV)
     (tmp_path / "a.jsonl").write_text(GOOD_JSON)
@@ -92,6 +149,9 @@ def test_times_with_and_without_zone_are_utc() -> None:
         ("a.parquet", table(n=pa.array([1.0, 2.0])), "column 'n': expected long, found type double"),
         ("a.parquet", table(score=None), "column 'score': expected number, found no such column"),
         ("a.parquet", b"SECRET", "expected a Parquet file"),
+        ("a.parquet", damaged(pa.table({"id": pa.array([], pa.int32())})), "expected a Parquet file"),
+        ("a.parquet", damaged(), "expected a Parquet file"),
+        ("a.parquet", table(at=pa.array([1, 1 << 60], pa.timestamp("ms"))), "column 'at': expected timestamp, found a value that is not"),
     ],
 )
 def test_a_mismatch_names_file_column_types_and_row_but_no_value(tmp_path: Path, name: str, content: object, words: str) -> None:
@@ -117,6 +177,7 @@ def test_headers_may_be_in_any_order_and_must_be_complete(tmp_path: Path) -> Non
     assert check_file(file, schema("csv", header=True, types=types)).rows == 1
     for text, words in (
         ("b\nx\n", "column 'a': expected integer, found no such column in the header"),
+        ("a,b,b\n1,x,y\n", "column 'b': expected string, found 2 columns of that name in the header"),
         ("a,b,c\n", "only columns of the schema"),
     ):
         file.write_text(text)
@@ -132,7 +193,20 @@ def test_only_files_without_breaks_inside_of_values_count_as_splittable(tmp_path
     file.write_bytes("".join(f"{number},{text}\n" for number, text in enumerate(quoted)).encode())
     checked = check_file(file, schema("csv", types={"n": "long", "text": "string"}))
     assert checked.rows == len(rows)
-    assert checked.splittable == (not any("\n" in row for row in rows))
+    assert checked.splittable == (not any("\n" in row or "\r" in row for row in rows))
+
+
+def test_rows_that_end_in_bare_returns_do_not_vouch_for_line_feeds(tmp_path: Path) -> None:
+    # Three rows and three lines, but one line feed is inside of a value.
+    (tmp_path / "a.csv").write_bytes(b'a\rb\n"c\nd"\n')
+    assert check_file(tmp_path / "a.csv", schema("csv", types={"text": "string"})) == CheckedFile(rows=3, splittable=False)
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_return_and_its_line_feed_may_come_apart(at: int) -> None:
+    counting = _Counting(io.BytesIO(b"a\r\nb\r\n"), None)
+    assert counting.read(at) + counting.read() == b"a\r\nb\r\n"
+    assert (counting.lines(), counting.bare_returns()) == (2, 0)
 
 
 # --- the key store
