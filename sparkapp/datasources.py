@@ -93,7 +93,7 @@ def survey(pod: Pod, dataset: JobDataset, parameters: JobParameters) -> Survey:
         NotFound: ``DatasetEmpty``, ``NoDataInDateRange``.
         Refused: ``DatasetTampered`` when the store holds other objects than the owner's manifest, ``CiphertextInvalid``.
         PreconditionFailed: ``DatasetIncomplete`` while its upload is under way.
-        InvalidInput: ``DatasetNotDayPartitioned``.
+        InvalidInput: ``DatasetNotDayPartitioned``, ``InvalidDateRange``.
     """
     store = pod.store(dataset)
     key = dataset_key(pod, dataset)
@@ -160,9 +160,15 @@ def _days(objects: dict[str, int], dataset: JobDataset, parameters: JobParameter
     for name in objects:
         if "/" not in name or not is_day(name.split("/")[0]):
             raise InvalidInput("DatasetNotDayPartitioned", f"dataset {dataset.name!r}: object {name!r} is not in a folder yyyy-MM-dd.")
-    if parameters.start_date is None or parameters.end_date is None:
+    if parameters.start_date is None and parameters.end_date is None:
         return objects, ()
-    first, last = date.fromisoformat(parameters.start_date), date.fromisoformat(parameters.end_date)
+    try:
+        first, last = date.fromisoformat(parameters.start_date or ""), date.fromisoformat(parameters.end_date or "")
+    except ValueError:
+        # Half a range must not become all data.
+        raise InvalidInput(
+            "InvalidDateRange", f"parameters: {parameters.start_date} to {parameters.end_date} is no range of days yyyy-MM-dd."
+        ) from None
     wanted = {(first + timedelta(days=offset)).isoformat() for offset in range((last - first).days + 1)}
     chosen = {name: size for name, size in objects.items() if name.split("/")[0] in wanted}
     if not chosen:

@@ -30,6 +30,7 @@ from cleanroom.audit.material import (
 )
 from cleanroom.audit.seal import SEAL_LIFETIME, ExportSeal
 from cleanroom.datasets.download import result_digest
+from cleanroom.documents.query import RunParameters
 from cleanroom.documents.specs import load_dataset_spec, load_query_spec
 from cleanroom.errors import NotFound
 from cleanroom.governance import Approver, Ballot, Document
@@ -44,7 +45,7 @@ from cleanroom.runs.authority import RunAuthority, service_nonce
 from cleanroom.runs.decisions import DECISION_LABELS, decision_document_data, decision_document_id
 from cleanroom.runs.reader import AcceptedDocument, Consent
 from cleanroom.runs.readers import RUNS_SCOPE, accepted, closed_event_id, runs_event_id
-from cleanroom.spark.job import JobConfig, ResultObject, ResultReceipt
+from cleanroom.spark.job import JobConfig, JobParameters, ResultObject, ResultReceipt
 from cleanroom.spark.policy import pod_policies
 from cleanroom.spark.run_events import EVENT_IDS, RunEvent, event_id
 from cleanroom.spark.signed import PolicySigner, ServiceReport
@@ -65,13 +66,14 @@ Items = list[tuple[Kind, str, dict[str, Any]]]
 class AuditWorld:
     """One completed run of the demo's query. ``items()`` are the records' contents before they are chained."""
 
-    def __init__(self, folder: Path, *, max_runs: int | None = 3) -> None:
+    def __init__(self, folder: Path, *, max_runs: int | None = 3, bounds: RunParameters = RunParameters()) -> None:
         self.hardware = DevelopmentHardware(folder / "snp")
         self.users = {name: fixed_id("audit", name) for name in PEOPLE}
         self.keys: dict[str, SigningKey] = {name: load_or_create_signing_key(folder / name) for name in PEOPLE}
         self.now = dt.datetime.now(dt.UTC).replace(microsecond=0)
         self.documents: dict[str, Document] = {}
         self._max_runs = max_runs
+        self._bounds = bounds
         asyncio.run(self._publish())
 
     @property
@@ -121,7 +123,7 @@ class AuditWorld:
             owner = dataset.split("-", 1)[0]
             descriptor = generate_descriptor(self._descriptor_request(dataset, owner))
             self.accept(dataset, descriptor.data, owner, (owner,), descriptor.labels)
-        spec = load_query_spec(DEMO / f"{QUERY}.yaml")
+        spec = load_query_spec(DEMO / f"{QUERY}.yaml").model_copy(update={"parameters": self._bounds})
         request = GenerateQueryRequest(collaboration=COLLABORATION, spec=spec, proposer_id=self.users["fabrikam"])
         draft = await generate_query(self, request)
         self.accept(QUERY, draft.data, "fabrikam", ("contosso", "litware"), draft.labels)
@@ -167,6 +169,10 @@ class AuditWorld:
 
     @cached_property
     def ticket(self) -> RunTicket:
+        return self.ask()
+
+    def ask(self, parameters: JobParameters = JobParameters()) -> RunTicket:
+        """Fabrikam's signed request for a run."""
         request = RunRequest(
             collaboration=COLLABORATION,
             signer=self.users["fabrikam"],
@@ -174,6 +180,7 @@ class AuditWorld:
             query=QUERY,
             digest=document_digest(str(self.documents[QUERY].data)),
             run_id=RUN,
+            parameters=parameters,
         )
         return RunTicket(collaboration=COLLABORATION, query=QUERY, run_id=RUN, request=sign(request, self.keys["fabrikam"]))
 

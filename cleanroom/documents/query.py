@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+from datetime import date
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -70,11 +71,24 @@ class PinnedDocument(OurModel):
 
 
 class RunParameters(OurModel):
-    """Bounds within which a run may choose; part of what is approved (T11)."""
+    """Bounds within which a run may choose; part of what is approved (T11). Where there are bounds, a run must name days within them."""
 
     date_range: bool = False
     earliest: str | None = Field(default=None, pattern=r"^\d{4}-\d{2}-\d{2}$")
     latest: str | None = Field(default=None, pattern=r"^\d{4}-\d{2}-\d{2}$")
+
+    @model_validator(mode="after")
+    def _bounds(self) -> RunParameters:
+        for what, day in (("earliest", self.earliest), ("latest", self.latest)):
+            try:
+                date.fromisoformat(day or "2000-01-01")
+            except ValueError:
+                raise ValueError(f"{what} {day!r} is not a day of the calendar") from None
+        if (self.earliest or self.latest) and not self.date_range:
+            raise ValueError("earliest and latest bound a date range: dateRange must be true")
+        if self.earliest and self.latest and self.earliest > self.latest:
+            raise ValueError(f"earliest {self.earliest} is after latest {self.latest}")
+        return self
 
 
 class ApprovalScope(OurModel):

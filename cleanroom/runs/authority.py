@@ -370,6 +370,14 @@ def _check_parameters(request: RunRequest, query: QueryDocument) -> None:
         raise InvalidInput("InvalidDateRange", "parameters: give both startDate and endDate, or neither.")
     allowed = approval.parameters
     if start is None or end is None:
+        if allowed.earliest or allowed.latest:
+            # No range would read every day there is, also those outside of what was approved.
+            raise Refused(
+                "ParametersNotApproved",
+                f"query {query.name!r} was approved for {allowed.earliest or 'the beginning'} to {allowed.latest or 'the end'} only, "
+                "and the request names no days.",
+                hint="Give startDate and endDate within them.",
+            )
         return
     try:
         first, last = dt.date.fromisoformat(start), dt.date.fromisoformat(end)

@@ -246,6 +246,11 @@ def test_a_range_without_any_day_is_an_error_and_never_all_data(tmp_path: Path) 
         world.plant(name, data)
     with pytest.raises(CleanRoomError, match="NoDataInDateRange"):
         world.read(parameters=JobParameters(start_date="2012-01-01", end_date="2012-12-31"))
+    for start, end in (("2013-01-01", None), (None, "2013-01-04"), ("2013-01-01", "2013-02-30")):
+        with pytest.raises(CleanRoomError, match="InvalidDateRange"):
+            world.read(parameters=JobParameters(start_date=start, end_date=end))
+    with pytest.raises(CleanRoomError, match="NoDataInDateRange"):
+        world.read(parameters=JobParameters(start_date="2013-01-04", end_date="2013-01-01"))
     world.plant("stray.csv", b"9,z,h\n")
     with pytest.raises(CleanRoomError, match="DatasetNotDayPartitioned"):
         world.read()
