@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
+from cleanroom.documents.dataset import describe_validation
 from cleanroom.documents.query import QuerySegment, QuerySegments
 from cleanroom.errors import CleanRoomError, InvalidInput, NotFound
 from cleanroom.sql import Catalog, GateVerdict, Reason, analyse, strip_invisible
@@ -25,9 +27,12 @@ def verdict_of(sql: str, catalog: Catalog) -> GateVerdict:
     if sql.lstrip().startswith("{"):
         try:
             document = QuerySegments.model_validate_json(sql)
-        except ValueError as error:
-            first = str(error).splitlines()[-1] if str(error) else "not JSON"
-            raise InvalidInput("InvalidQueryFormat", f"the file looks like JSON and holds no query segments: {first}") from error
+        except ValidationError as error:
+            raise InvalidInput(
+                "InvalidQueryFormat",
+                f"the file looks like JSON and holds no query segments: {describe_validation(error)}",
+                hint='SQL text, or {"segments": [{"executionSequence": 1, "data": "SELECT …"}]}',
+            ) from error
         return analyse(document.segments, catalog)
     try:
         statements = split_statements(sql)
@@ -56,7 +61,7 @@ def lint(
     except CleanRoomError as error:
         if output is Format.JSON:
             typer.echo(json.dumps({"error": error.to_dict()}, indent=2))
-        typer.echo(strip_invisible(str(error)), err=True)
+        typer.echo(strip_invisible(f"{error}; {error.hint}" if error.hint else str(error)), err=True)
         raise typer.Exit(error.exit_code) from error
     if output is Format.JSON:
         typer.echo(json.dumps(verdict.to_dict(), indent=2))
@@ -80,9 +85,15 @@ def _read(path: Path, option: str) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise NotFound("FileNotFound", f"{option} {path}: there is no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput("UnreadableFile", f"{option} {path}: not a readable UTF-8 text file: {error}") from error
+        raise NotFound("FileNotFound", f"{option} {path}: there is no such file", cause=str(error), hint="check the path") from error
+    except UnicodeDecodeError as error:
+        raise InvalidInput(
+            "UnreadableFile", f"{option} {path}: not a UTF-8 text file", cause=str(error), hint="save the file as UTF-8"
+        ) from error
+    except OSError as error:
+        raise InvalidInput(
+            "UnreadableFile", f"{option} {path}: cannot be read", cause=str(error), hint="name a file that this user may read"
+        ) from error
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ misspelt member of a floor, or a floor that names a column the view does not hav
 
 from __future__ import annotations
 
+import difflib
+import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -31,7 +33,21 @@ COLUMN_NAME = re.compile(r"[ -_a-~]{1,128}")
 RESERVED_PREFIXES = ("__cr_", "__f_")
 """Names that only the gate itself writes."""
 
+_SPELLINGS = {
+    "allowedFields": "allowedColumns",
+    "allowed_fields": "allowedColumns",
+    "allowed_columns": "allowedColumns",
+    "privacyFloors": "privacy_floors",
+    "privacyFloor": "privacy_floors",
+    "privacy_floor": "privacy_floors",
+}
+_NOTES = ("description", "comment", "nullable")
+"""Members of a column that say nothing about who may see it."""
+_RULE = re.compile("allow|floor|group|ident|column|field|polic|privacy|output|deny|denied|forbid|hid|mask|restrict|sensitiv", re.IGNORECASE)
 _FLOOR_MEMBERS = ("minGroupSize", "min_group_size", "identityColumn", "identity_column", "allowedOutputColumns", "allowed_output_columns")
+
+
+_VIEW_MEMBERS = ("schema", "fields", "allowedColumns", "floor", "privacy_floors", *_FLOOR_MEMBERS)
 
 
 class Column(OurModel):
@@ -59,15 +75,16 @@ class View(WireModel):
     def _shapes(cls, value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
-        data = dict(value)
+        data: dict[str, Any] = {_SPELLINGS.get(str(member), str(member)): part for member, part in value.items()}
+        if len(data) < len(value):
+            raise ValueError(f"view {data.get('name')}: a member is there twice, in two spellings")
+        _no_lost_rule(data, {*cls.model_fields, *_VIEW_MEMBERS}, f"view {data.get('name')}")
         columns = data.get("columns", data.get("schema", data.get("fields")))
         if isinstance(columns, Mapping):
             columns = [{"name": name, "type": kind} for name, kind in columns.items()]
         if isinstance(columns, list | tuple):
             data["columns"] = [_column(item) for item in columns]
-        if "allowedFields" in data and "allowedColumns" not in data:
-            data["allowedColumns"] = data["allowedFields"]
-        floors = [data.pop(member) for member in ("floors", "floor", "privacyFloors") if data.get(member) is not None]
+        floors = [data.pop(member) for member in ("floors", "floor", "privacy_floors") if data.get(member) is not None]
         own = {member: data.pop(member) for member in _FLOOR_MEMBERS if member in data}
         data["floors"] = [item for floor in [*floors, own] if floor for item in ([floor] if not isinstance(floor, list | tuple) else floor)]
         return data
@@ -132,6 +149,7 @@ class Catalog(WireModel):
         if not isinstance(value, Mapping):
             return value
         data = dict(value)
+        _no_lost_rule(data, {"views", "floors"}, "the catalogue")
         views = data.get("views")
         if isinstance(views, Mapping):
             views = [{"name": name, **_body(body)} for name, body in views.items()]
@@ -165,9 +183,19 @@ class Catalog(WireModel):
             InvalidInput: ``InvalidCatalog``, with the path of each member that is wrong.
         """
         try:
+            json.loads(text, object_pairs_hook=_unique_members)
+        except (ValueError, RecursionError) as error:
+            raise InvalidInput(
+                "InvalidCatalog", f"the catalogue is not JSON: {error}", hint="its schema is docs/schemas/catalog.schema.json"
+            ) from error
+        try:
             return Catalog.model_validate_json(text)
         except ValidationError as error:
-            raise InvalidInput("InvalidCatalog", f"the catalogue is not valid: {describe_validation(error)}") from error
+            raise InvalidInput(
+                "InvalidCatalog",
+                f"the catalogue is not valid: {describe_validation(error)}",
+                hint="its schema is docs/schemas/catalog.schema.json",
+            ) from error
 
 
 def view_of(
@@ -199,5 +227,22 @@ def _column(item: Any) -> Any:
     if isinstance(item, Mapping) and "fieldName" in item:
         return {"name": item["fieldName"], "type": item.get("fieldType")}
     if isinstance(item, Mapping):
-        return {key: item[key] for key in ("name", "type") if key in item}
+        return {key: part for key, part in item.items() if key not in _NOTES}
     return item
+
+
+def _no_lost_rule(data: Mapping[str, Any], known: set[str], where: str) -> None:
+    """A member that nobody reads must not look like a rule: ``allowedcolumns`` would else allow every column."""
+    for member in data:
+        if member not in known and _RULE.search(member):
+            close = difflib.get_close_matches(member, sorted(known), 1, 0.7)
+            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(name for name in known if '_' not in name))}"
+            raise ValueError(f"{where}: there is no member {member!r}; {hint}")
+
+
+def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the member {next(name for name in names if names.count(name) > 1)!r} is there twice in one object")
+    return members

@@ -51,7 +51,7 @@ _BANNED = {
     TokenType.HEREDOC_STRING: ("EscapeNotAllowed", "dollar-quoted text is not allowed in a query"),
     TokenType.PIPE_GT: ("ClauseNotAllowed", "pipe syntax (|>) is not allowed; write the query with SELECT … FROM"),
 }
-_DANGLING = {TokenType.COMMA, TokenType.ON, TokenType.USING, TokenType.OVER, TokenType.ALIAS}
+_UNFINISHED = {TokenType.COMMA, TokenType.ON, TokenType.USING, TokenType.OVER, TokenType.ALIAS}
 _ENDS = {
     TokenType.COMMA,
     TokenType.FROM,
@@ -70,7 +70,14 @@ _ENDS = {
     TokenType.R_PAREN,
     TokenType.SEMICOLON,
 }
-"""What cannot follow a word of ``_DANGLING``; the parser forgives it and Spark does not."""
+"""What cannot follow a word of ``_UNFINISHED``; the parser forgives it and Spark does not."""
+_OPENER, _CLOSER, _REFUSED, _PREFIX, _STRING, _DANGLING, _END = (1 << bit for bit in range(7))
+_ROLES: dict[TokenType, int] = {}
+for _bit, _kinds in enumerate((_OPENERS, _CLOSERS, _BANNED, _PREFIXES, _STRINGS, _UNFINISHED, _ENDS)):
+    for _kind in _kinds:
+        _ROLES[_kind] = _ROLES.get(_kind, 0) | 1 << _bit
+"""All of the above in one look."""
+_QUOTED = {TokenType.IDENTIFIER, *_STRINGS}
 _STANDARD_FORM = {
     "SUBSTRING": TokenType.FROM,
     "SUBSTR": TokenType.FROM,
@@ -149,32 +156,41 @@ def _check_tokens(text: str, tokens: list[Token], trusted: bool) -> None:
     plain = text.isascii()
     if "/*+" in text:
         _check_hints(text, tokens)
-    last = None
+    dangling: Token | None = None
+    reserved = not trusted and "__" in text
     for token in tokens:
-        kind = token.token_type
-        if last is not None and kind in _ENDS and last.token_type in _DANGLING:
-            raise Refusal("Unparsable", f"nothing stands between {last.text!r} and {token.text!r}", position(last))
-        last = token
-        if kind in _OPENERS:
+        roles = _ROLES.get(token.token_type, 0)
+        if dangling is not None:
+            if roles & _END:
+                raise Refusal("Unparsable", f"nothing stands between {dangling.text!r} and {token.text!r}", position(dangling))
+            dangling = None
+        if roles & _PREFIX:
+            prefixes += 1
+            if prefixes > 8:
+                raise Refusal("QueryTooComplex", "too many prefix operators in a row", position(token))
+        else:
+            prefixes = 0
+        if roles & _OPENER:
             depth += 1
             if depth > MAX_DEPTH:
                 raise Refusal("QueryTooComplex", f"expressions are nested more than {MAX_DEPTH} deep", position(token))
-        elif kind in _CLOSERS:
+        elif roles & _CLOSER:
             depth = max(0, depth - 1)
-        elif kind in _BANNED:
-            code, message = _BANNED[kind]
+        elif roles & _REFUSED:
+            code, message = _BANNED[token.token_type]
             raise Refusal(code, message, position(token))
-        prefixes = prefixes + 1 if kind in _PREFIXES else 0
-        if prefixes > 8:
-            raise Refusal("QueryTooComplex", "too many prefix operators in a row", position(token))
-        if not plain and kind not in _STRINGS and not token.text.isascii():
+        elif roles & _DANGLING:
+            dangling = token
+        if roles & _STRING:
+            continue
+        if not plain and not token.text.isascii():
             raise Refusal(
                 "NonAsciiName", f"{strip_invisible(token.text)!r}: names must be ASCII, so that they cannot look alike", position(token)
             )
-        if not trusted and token.text.startswith("__") and kind not in _STRINGS and token.text.lower().startswith(("__cr_", MARK)):
+        if reserved and token.text.lower().startswith(("__cr_", MARK)):
             raise Refusal("ReservedName", f"{token.text!r}: names that begin with __cr_ or {MARK} are reserved", position(token))
-    if last is not None and last.token_type in _DANGLING:
-        raise Refusal("Unparsable", f"nothing follows {last.text!r}", position(last))
+    if dangling is not None:
+        raise Refusal("Unparsable", f"nothing follows {dangling.text!r}", position(dangling))
 
 
 def _check_hints(text: str, tokens: list[Token]) -> None:
@@ -198,10 +214,11 @@ def parse_statement(text: str, *, trusted: bool = False) -> exp.Expr:
         tokens.pop()
     if not tokens:
         raise Refusal("EmptySegment", "the segment holds no statement")
-    for token in tokens:
-        if token.token_type is TokenType.SEMICOLON:
-            raise Refusal("MultipleStatements", "a segment holds exactly one statement; put each into its own segment", position(token))
-    _mark_functions(tokens)
+    kinds = [token.token_type for token in tokens]
+    if TokenType.SEMICOLON in kinds:
+        at = position(tokens[kinds.index(TokenType.SEMICOLON)])
+        raise Refusal("MultipleStatements", "a segment holds exactly one statement; put each into its own segment", at)
+    _mark_functions(tokens, kinds)
     try:
         statements = _DIALECT.parser().parse(tokens, text)
     except (SqlglotError, ValueError, RecursionError, KeyError, TypeError, AttributeError, IndexError) as error:
@@ -236,17 +253,19 @@ def position(token: Token) -> Position:
     return Position(line=token.line, column=max(1, token.col - (token.end - token.start)))
 
 
-def _mark_functions(tokens: list[Token]) -> None:
-    for index in range(len(tokens) - 1):
-        if tokens[index + 1].token_type is not TokenType.L_PAREN:
+def _mark_functions(tokens: list[Token], kinds: list[TokenType]) -> None:
+    """Mark the known functions in ``tokens``, whose types are ``kinds``."""
+    opening = TokenType.L_PAREN
+    for index, kind in enumerate(kinds[1:]):
+        if kind is not opening:
             continue
         token = tokens[index]
         name = token.text.upper()
-        if name in SYNONYMS and not (index and tokens[index - 1].token_type in _BEFORE_QUANTIFIER):
+        if name in SYNONYMS and not (index and kinds[index - 1] in _BEFORE_QUANTIFIER):
             name = SYNONYMS[name]
-        if name not in FUNCTIONS or token.token_type in (TokenType.IDENTIFIER, *_STRINGS):
+        if name not in FUNCTIONS or kinds[index] in _QUOTED:
             continue
-        if index and tokens[index - 1].token_type is TokenType.DOT:
+        if index and kinds[index - 1] is TokenType.DOT:
             continue
         if name in _STANDARD_FORM and _has_inside(tokens, index + 1, _STANDARD_FORM[name]):
             continue

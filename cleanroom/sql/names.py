@@ -93,7 +93,9 @@ class Names(Functions):
         identifier, table = node.this, node.args.get("table")
         if not isinstance(identifier, exp.Identifier):
             raise Refusal("ExpressionNotAllowed", "* is allowed only as an item of a SELECT and in COUNT(*)", position_of(node))
-        name = identifier.name
+        name = str(identifier.args["this"])
+        if table is not None and (source := scope.sources.get(table.args["this"].lower())) and (known := source.fields.get(name.lower())):
+            return self._read(known, scope, scope)
         for level in scope.chain():
             found = self._lookup(name, table.name if table is not None else None, level, node)
             if found is not None:
@@ -116,7 +118,8 @@ class Names(Functions):
         return value
 
     def _read(self, found: Value, scope: Scope, level: Scope) -> Value:
-        self.record(found)
+        if not self.trusted:
+            self.record(found)
         if level is not scope:
             for inner in scope.chain():
                 if inner is level:

@@ -14,7 +14,7 @@ from cleanroom.sql.catalog import View
 from cleanroom.sql.expressions import flatten, only, position_of
 from cleanroom.sql.lexical import MARK, Refusal, strip_invisible
 from cleanroom.sql.names import Names
-from cleanroom.sql.values import ATOM, PREDICATE, ROWS, Result, Scope, Slot, Source, Value, conjunction, indent, quote
+from cleanroom.sql.values import ATOM, NO_COLUMNS, NOTHING, PREDICATE, ROWS, Result, Scope, Slot, Source, Value, conjunction, indent, quote
 from cleanroom.sql.vocabulary import FUNCTIONS
 
 HIDDEN = "__cr_id_"
@@ -154,14 +154,15 @@ class Relations(Names):
         protected = view.min_group_size > 0 and not self.trusted
         identities = view.identity_columns if protected else ()
         key, at = view.name.lower(), frozenset([alias])
+        follow = not self.trusted  # nobody reads the lineage of our own rendering
         fields = {}
         for column in visible:
             name = column.name.lower()
             fields[name] = Value(
                 f"{quote(alias)}.{quote(column.name)}",
                 column.type,
-                origins=frozenset([(key, name, "value")]),
-                exposed=frozenset([(key, name)]),
+                origins=frozenset([(key, name, "value")]) if follow else NOTHING,
+                exposed=frozenset([(key, name)]) if follow else NO_COLUMNS,
                 degree=1,
                 raw=True,
                 identity=name in identities,

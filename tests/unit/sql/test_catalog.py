@@ -91,6 +91,11 @@ def test_a_floor_that_says_something_else_than_it_means_is_an_error(floor: dict[
         {"views": {"v": {"columns": {"x": "string"}, "allowedColumns": ["y"]}}},
         {"views": {"v.w": {"columns": {"x": "string"}}}},
         {"views": {"v": {"columns": {"x": "string"}}, "V": {"columns": {"x": "string"}}}},
+        {"views": [{"name": "v", "columns": [{"name": "x", "type": "string"}], "allowedColums": ["x"]}]},
+        {"views": [{"name": "v", "columns": [{"name": "x", "type": "string"}], "allowedcolumns": []}]},
+        {"views": [{"name": "v", "columns": [{"name": "x", "type": "string"}], "allowedFields": ["x"], "allowedColumns": []}]},
+        {"views": [{"name": "v", "columns": [{"name": "x", "type": "string", "hidden": True}]}]},
+        {"views": [{"name": "v", "columns": [{"name": "x", "type": "string"}]}], "minGroupSize": 7},
         {"views": {"v": {"columns": {"x": "string"}}}, "floors": {"w": {"minGroupSize": 7, "identityColumn": "x"}}},
         {"views": {"v": {"columns": {"x": "string"}}}, "floors": [{"minGroupSize": 7, "identityColumn": "x"}]},
     ],
@@ -98,6 +103,18 @@ def test_a_floor_that_says_something_else_than_it_means_is_an_error(floor: dict[
 def test_a_catalogue_that_is_not_one_is_an_error(shape: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput):
         Catalog.parse(json.dumps(shape))
+
+
+def test_a_rule_that_is_there_twice_is_an_error() -> None:
+    text = '{"views": [{"name": "v", "columns": [{"name": "x", "type": "string"}], "allowedColumns": [], "allowedColumns": ["x"]}]}'
+    with pytest.raises(InvalidInput, match="allowedColumns") as caught:
+        Catalog.parse(text)
+    assert (caught.value.code, bool(caught.value.hint)) == ("InvalidCatalog", True)
+
+
+def test_members_that_are_no_rule_are_read_over() -> None:
+    text = '{"$schema": "s", "views": [{"title": "t", "name": "v", "columns": [{"type": "string", "description": "d", "name": "x"}]}]}'
+    assert [view.name for view in Catalog.parse(text).views] == ["v"]
 
 
 def test_a_view_from_the_parts_of_a_dataset_document() -> None:
