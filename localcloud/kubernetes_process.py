@@ -55,7 +55,11 @@ class PodProcess:
         return LOST if code is None else code
 
     async def stop(self, grace_seconds: float) -> None:
-        """SIGTERM to every process of the session, and after the grace SIGKILL; returns when none is left."""
+        """SIGTERM to every process of the session, and after the grace SIGKILL; returns when none is left.
+
+        Also to those that come later, and to those that have become another program since: a signal that arrives between a fork and
+        its exec is lost, and the pod would go on for its whole grace.
+        """
         if await self._signal(signal.SIGTERM, grace_seconds):
             return
         if not await self._signal(signal.SIGKILL, 10):
@@ -63,12 +67,17 @@ class PodProcess:
 
     async def _signal(self, number: signal.Signals, seconds: float) -> bool:
         deadline = asyncio.get_running_loop().time() + seconds
-        for process in self._session():
-            try:
-                process.send_signal(number)
-            except psutil.NoSuchProcess:
-                continue
+        told: dict[int, list[str]] = {}
         while left := self._session():
+            for process in left:
+                try:
+                    # Asked before the signal is sent: what becomes another program meanwhile is told again.
+                    program = process.cmdline()
+                    if told.get(process.pid) != program:
+                        told[process.pid] = program
+                        process.send_signal(number)
+                except psutil.NoSuchProcess:
+                    continue
             if asyncio.get_running_loop().time() >= deadline:
                 return False
             # Members of the session are not our children: the kernel tells us of their end one by one only.

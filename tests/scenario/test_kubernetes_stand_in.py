@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
 import os
@@ -639,6 +640,17 @@ def test_a_node_that_shuts_down_says_so(tmp_path: Path) -> None:
         outcome = finish(client, name)
         assert (outcome.code, outcome.retryable) == (FailureCode.NODE_LOST, True)
         assert client.delete(name)
+
+
+async def test_a_process_that_comes_after_the_signal_is_told_too(tmp_path: Path) -> None:
+    """A signal that arrives before a program is started in its process is lost; the pod must not go on for its whole grace."""
+    program = ["/bin/sh", "-c", "trap 'exec sleep 600' TERM; touch ready; sleep 600 & wait"]
+    process = start(program, {"PATH": os.environ["PATH"]}, cwd=tmp_path, log=tmp_path / "log", exit_file=tmp_path / "exit")
+    async with asyncio.timeout(10):
+        while not (tmp_path / "ready").exists():
+            await asyncio.sleep(0.01)
+        await process.stop(30)
+    assert process.exit_code() == 128 + signal.SIGTERM
 
 
 async def test_a_lost_shim_is_not_taken_for_success(tmp_path: Path) -> None:
