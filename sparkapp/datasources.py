@@ -98,7 +98,7 @@ def survey(pod: Pod, dataset: JobDataset, parameters: JobParameters) -> Survey:
     store = pod.store(dataset)
     key = dataset_key(pod, dataset)
     listed = {item.key: item.size for item in store.list() if _is_data(item.key)}
-    manifest = read_manifest(store, key) if key is not None else None
+    manifest = read_manifest(store, key)
     if manifest is not None:
         _hold_against(manifest, listed, dataset)
     objects = {name: size for name, size in sorted(listed.items()) if name.lower().endswith(SUFFIXES[dataset.format])}

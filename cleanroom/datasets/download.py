@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import pyarrow as pa
 
 from cleanroom.clients.objects import ObjectStore
-from cleanroom.datasets.encryption import SealedObject
+from cleanroom.datasets.encryption import open_bytes
 from cleanroom.datasets.files import TextLayout, csv_header_line, open_parquet, read_csv, read_json_lines, read_parquet
 from cleanroom.datasets.schema import arrow_schema
 from cleanroom.documents.dataset import FieldType, Format
@@ -38,7 +38,7 @@ def list_results(store: ObjectStore, contract_id: str) -> dict[str, list[str]]:
 def download_result(
     store: ObjectStore,
     receipt: ResultReceipt,
-    key: Secret,
+    key: Secret | None,
     *,
     result_format: Format,
     types: Mapping[str, FieldType],
@@ -50,7 +50,7 @@ def download_result(
     Args:
         store: The sink's place.
         receipt: As the run reported it.
-        key: The sink's dataset key.
+        key: The sink's dataset key; None where the store itself encrypts (SSE, CPK).
         result_format: The sink's format.
         types: The sink's schema.
         csv_header: Whether the sink's CSV objects begin with a header line.
@@ -69,9 +69,8 @@ def download_result(
     types = {name: types[name] for name in receipt.columns}
     batches: list[pa.RecordBatch] = []
     for item in receipt.objects:
-        sealed = _fetch(store, item)
-        opened = SealedObject(lambda offset, length, data=sealed: data[offset : offset + length], len(sealed), key, item.name)  # type: ignore[misc]
-        batches += _rows(opened.read_all(), result_format, types, csv_header, item.name)
+        stored = _fetch(store, item)
+        batches += _rows(stored if key is None else open_bytes(stored, key, item.name), result_format, types, csv_header, item.name)
         if on_object:
             on_object(item)
     table = pa.Table.from_batches(batches, schema=arrow_schema(types))

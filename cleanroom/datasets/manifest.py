@@ -1,4 +1,4 @@
-"""The list of a dataset's objects, sealed like them: it lets an upload go on where it stopped, and lets a reader notice that an
+"""The list of a dataset's objects, sealed where they are: it lets an upload go on where it stopped, and lets a reader notice that an
 object is missing, added, or older than the rest, which sealing single objects cannot show."""
 
 from __future__ import annotations
@@ -44,15 +44,16 @@ class Manifest(BaseModel):
         return sum(entry.rows for entry in self.objects.values())
 
 
-def read_manifest(store: ObjectStore, key: Secret) -> Manifest | None:
-    """The dataset's manifest, or None when there is none (data that other tools uploaded).
+def read_manifest(store: ObjectStore, key: Secret | None) -> Manifest | None:
+    """The dataset's manifest, or None when there is none (data that other tools uploaded). Without a key (SSE, CPK) it is plain JSON.
 
     Raises:
         Refused: ``CiphertextInvalid``, ``ManifestInvalid``.
     """
     if not store.exists(MANIFEST_NAME):
         return None
-    plain = open_bytes(store.read(MANIFEST_NAME), key, MANIFEST_NAME)
+    stored = store.read(MANIFEST_NAME)
+    plain = stored if key is None else open_bytes(stored, key, MANIFEST_NAME)
     try:
         return Manifest.model_validate_json(plain)
     except ValidationError as error:
@@ -61,7 +62,7 @@ def read_manifest(store: ObjectStore, key: Secret) -> Manifest | None:
         ) from None
 
 
-def write_manifest(store: ObjectStore, key: Secret, manifest: Manifest) -> None:
-    """Seal and store the manifest, replacing the one that is there."""
+def write_manifest(store: ObjectStore, key: Secret | None, manifest: Manifest) -> None:
+    """Store the manifest, sealed where there is a key, replacing the one that is there."""
     plain = json.dumps(manifest.model_dump(mode="json", by_alias=True), separators=(",", ":")).encode("utf-8")
-    store.put(MANIFEST_NAME, seal_bytes(plain, key, MANIFEST_NAME))
+    store.put(MANIFEST_NAME, plain if key is None else seal_bytes(plain, key, MANIFEST_NAME))

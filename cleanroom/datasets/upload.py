@@ -1,4 +1,4 @@
-"""Seal local files and put them into an object store: checked against the schema first, in bounded memory, and resumable."""
+"""Put local files into an object store, sealed unless the store encrypts: schema checked first, in bounded memory, resumable."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal, cast
 
 from cleanroom.clients.objects import ObjectStore
-from cleanroom.datasets.encryption import seal_stream, sealed_size
+from cleanroom.datasets.encryption import SEGMENT_BYTES, seal_stream, sealed_size
 from cleanroom.datasets.files import SUFFIXES, check_file
 from cleanroom.datasets.manifest import MANIFEST_NAME, Manifest, ManifestObject, read_manifest, write_manifest
 from cleanroom.documents.dataset import DatasetSchema
@@ -115,7 +115,7 @@ def is_day(text: str) -> bool:
 
 def upload_dataset(
     store: ObjectStore,
-    key: Secret,
+    key: Secret | None,
     *,
     dataset: str,
     schema: DatasetSchema,
@@ -130,7 +130,7 @@ def upload_dataset(
 
     Args:
         store: The dataset's place.
-        key: The dataset key.
+        key: The dataset key; None where the store itself encrypts (SSE, CPK), and nothing is sealed here.
         dataset: Its name, recorded in the manifest.
         schema: Every row is held against it before anything is stored.
         sources: Files and folders; with day partitions, folders named ``yyyy-MM-dd`` below one of them.
@@ -139,7 +139,8 @@ def upload_dataset(
 
     Raises:
         InvalidInput: As :func:`find_sources`; ``SchemaMismatch``.
-        Conflict: ``SourceChanged`` when a file changed while it was read; ``ManifestOfAnotherDataset``; ``StoredUnderAnotherKey``.
+        Conflict: ``SourceChanged`` when a file changed while it was read; ``ManifestOfAnotherDataset``; ``StoredUnderAnotherKey``
+            (also: sealed, although the store is to encrypt, or the reverse).
         Unavailable, Refused: Of the store.
     """
     files = find_sources(sources, schema)
@@ -221,7 +222,7 @@ def upload_dataset(
     )
 
 
-def _manifest_before(store: ObjectStore, key: Secret, dataset: str, replace: bool) -> Manifest:
+def _manifest_before(store: ObjectStore, key: Secret | None, dataset: str, replace: bool) -> Manifest:
     try:
         return read_manifest(store, key) or Manifest(dataset=dataset, complete=False)
     except Refused as error:
@@ -229,7 +230,7 @@ def _manifest_before(store: ObjectStore, key: Secret, dataset: str, replace: boo
             return Manifest(dataset=dataset, complete=False)
         raise Conflict(
             "StoredUnderAnotherKey",
-            f"dataset {dataset!r}: what lies at its place was sealed with another key, or was altered.",
+            f"dataset {dataset!r}: what lies at its place was sealed with another key or in another way, or was altered.",
             cause=error.message,
             hint="Use the key of the earlier upload, or replace what is there.",
         ) from error
@@ -253,12 +254,15 @@ def _digest(path: Path) -> str:
 
 
 class SealingStream(io.RawIOBase):
-    """The sealed form of ``source`` as a stream that an uploader reads: at most two segments in memory, digests of both sides."""
+    """What is stored of ``source`` as a stream that an uploader reads: its sealed form, or itself without a key. At most two segments in
+    memory, digests of both sides."""
 
-    def __init__(self, source: BinaryIO, key: Secret, path: str, *, on_plain: Callable[[int], None] | None = None) -> None:
+    def __init__(self, source: BinaryIO, key: Secret | None, path: str, *, on_plain: Callable[[int], None] | None = None) -> None:
         super().__init__()
         self._source = _Hashing(source, on_plain)
-        self._pieces = seal_stream(self._source, key, path)  # type: ignore[arg-type]
+        self._pieces = (
+            iter(lambda: self._source.read(SEGMENT_BYTES), b"") if key is None else seal_stream(self._source, key, path)  # type: ignore[arg-type]
+        )
         self._rest = memoryview(b"")
         self._hash = hashlib.sha256()
         self.stored = 0

@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 from collections.abc import Sequence
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,17 +15,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cleanroom.clients.objects import ObjectStore
+from cleanroom.datasets.download import download_result
 from cleanroom.datasets.encryption import encode_dataset_key, generate_dataset_key, seal_bytes
+from cleanroom.datasets.schema import arrow_schema
 from cleanroom.datasets.upload import upload_dataset
 from cleanroom.documents.dataset import DatasetSchema, FieldType, SchemaField
 from cleanroom.errors import CleanRoomError, Unavailable
-from cleanroom.spark.job import JobConfig, JobDataset, JobGovernance, JobParameters, JobSegment, S3Access
+from cleanroom.spark.job import JobConfig, JobDataset, JobGovernance, JobParameters, JobSegment, ResultReceipt, S3Access
 from sparkapp import datasources
 from sparkapp.datasources import ShareText, cut, survey
 from sparkapp.failures import TaskFailed, failure_code, in_task, safely, write_termination
+from sparkapp.output import Computed, receipt_digest, write_result
 from sparkapp.views import needed_columns, read_table
 from tests.folder_pod import FolderPod
 from tests.folder_store import FolderStore
+from tests.servers import S3Server
 
 DIGEST = "ab" * 32
 
@@ -180,6 +186,99 @@ def test_what_other_tools_sealed_is_read_without_a_manifest(tmp_path: Path) -> N
     found = survey(world.pod(), world.dataset, JobParameters())
     assert (found.has_manifest, found.unsplittable) == (False, {"x.csv"})
     assert world.read().to_pylist() == [{"id": 1, "text": "one"}]
+
+
+@pytest.mark.parametrize("mode", ["SSE", "CPK"])
+@pytest.mark.parametrize("fmt", ["csv", "json", "parquet"])
+def test_what_the_store_encrypts_is_uploaded_plain_and_read_so(tmp_path: Path, mode: str, fmt: str) -> None:
+    world = World(tmp_path / "w", format=fmt, encryption=mode, key_secret_id=None)
+    source = tmp_path / ("x." + {"json": "jsonl"}.get(fmt, fmt))
+    values = rows(3000)
+    if fmt == "parquet":
+        pq.write_table(pa.Table.from_pylist(values), source)
+    else:
+        lines = (json.dumps(row) if fmt == "json" else f"{row['id']},{row['text']},{row['hidden']}" for row in values)
+        source.write_text("\n".join(lines) + "\n")
+    for again in (False, True):
+        done = upload_dataset(world.store, None, dataset="things", schema=world.schema(), sources=[source])
+        assert (done.unchanged if again else done.uploaded) == (source.name,)
+    assert world.store.read(source.name) == source.read_bytes()
+    assert world.read().to_pylist() == [{"id": row["id"], "text": row["text"]} for row in values]
+    world.store.put("more" + source.suffix, b"")
+    with pytest.raises(CleanRoomError, match="DatasetTampered"):
+        world.read()
+
+
+def test_sealed_and_plain_are_not_mistaken_for_one_another(tmp_path: Path) -> None:
+    source = tmp_path / "x.csv"
+    source.write_text("1,one,h\n")
+    world = World(tmp_path / "w")
+    world.upload(source)
+    with pytest.raises(CleanRoomError, match="StoredUnderAnotherKey"):
+        upload_dataset(world.store, None, dataset="things", schema=world.schema(), sources=[source])
+    world.dataset = world.dataset.model_copy(update={"encryption": "SSE"})
+    with pytest.raises(CleanRoomError, match="ManifestInvalid"):
+        world.read()
+    upload_dataset(world.store, None, dataset="things", schema=world.schema(), sources=[source], replace=True)
+    world.dataset = world.dataset.model_copy(update={"encryption": "CSE"})
+    with pytest.raises(CleanRoomError, match="CiphertextInvalid"):
+        world.read()
+
+
+def test_a_customer_key_reaches_the_store_and_nobody_reads_without_it(tmp_path: Path, seaweedfs: S3Server) -> None:
+    key, prefix = generate_dataset_key(), "customer-key"
+    source = tmp_path / "x.csv"
+    source.write_text("".join(f"{number},{'t' * 900},h\n" for number in range(7000)))  # over one request, so in several parts
+    store = seaweedfs.store(prefix=prefix, customer_key=key)
+
+    class OnS3(FolderPod):
+        def store(self, dataset: JobDataset) -> ObjectStore:
+            return store
+
+    world = World(tmp_path / "w", encryption="CPK", key_secret_id=None)
+    upload_dataset(store, None, dataset="things", schema=world.schema(), sources=[source])
+    pod = OnS3(world.root, world.pod().config)
+    found = survey(pod, world.dataset, JobParameters())
+    assert read_table(pod, found, ["id"]).column("id").to_pylist() == list(range(7000))
+    for other in (None, generate_dataset_key()):
+        with pytest.raises(CleanRoomError):
+            seaweedfs.store(prefix=prefix, customer_key=other).read("x.csv")
+
+
+@pytest.mark.parametrize("mode", ["CSE", "SSE", "CPK"])
+@pytest.mark.parametrize("fmt", ["csv", "csv with header", "json", "parquet"])
+def test_a_result_is_downloaded_as_it_was_written(tmp_path: Path, fmt: str, mode: str) -> None:
+    types = {"s": "string", "i": "integer", "l": "long", "n": "number", "b": "boolean", "d": "date", "t": "timestamp"}
+    world = World(
+        tmp_path / "w",
+        format=fmt.split()[0],
+        csv_header=fmt == "csv with header",
+        encryption=mode,
+        key_secret_id="cleanroom_key" if mode == "CSE" else None,
+        schema_fields=types,
+        allowed_fields=tuple(types),
+    )
+    values: list[dict[str, object]] = [
+        dict.fromkeys(types),
+        {"s": 'a "b",\n\r\n é', "i": -1, "l": 2**60, "n": 0.1, "b": False, "d": date(1, 1, 1), "t": datetime(2024, 1, 2, 3, 4, 5, 6, UTC)},
+        {"s": "", "i": 0, "l": 0, "n": -0.5, "b": True, "d": date(9999, 12, 31), "t": datetime(1, 1, 1, tzinfo=UTC)},
+    ]
+    table = pa.Table.from_pylist(values, schema=arrow_schema(world.dataset.schema_fields))
+    pod = world.pod()
+    objects = write_result(Computed(3, None, table), pod, pod.job())  # type: ignore[arg-type]
+    receipt = ResultReceipt(
+        run_id="r-1",
+        query_digest=DIGEST,
+        job_digest=DIGEST,
+        dataset="things",
+        objects=objects,
+        rows=3,
+        digest=receipt_digest(objects),
+        columns=tuple(types),
+    )
+    key = world.key if mode == "CSE" else None
+    options = {"result_format": world.dataset.format, "types": world.dataset.schema_fields, "csv_header": world.dataset.csv_header}
+    assert download_result(world.store, receipt, key, **options).to_pylist() == values  # type: ignore[arg-type]
 
 
 def test_pruned_columns_of_parquet_are_not_fetched(tmp_path: Path) -> None:
