@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
-from temporalio.client import WorkflowHandle
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from cleanroom.documents.query import QUERY_LABELS
 from cleanroom.documents.specs import QuerySpec, load_query_spec
-from cleanroom.errors import CleanRoomError, Conflict, TimedOut
+from cleanroom.errors import CleanRoomError, Conflict
 from cleanroom.identifiers import FRONTEND_QUEUE, canonical_json, document_digest, query_workflow_id, sha256_hex
 from cleanroom.messages.query import (
     DEFAULT_APPROVAL_SECONDS,
@@ -26,6 +24,7 @@ from cleanroom.messages.query import (
     PublishQueryInput,
     QueryState,
     RefusedMessage,
+    decision_mark,
 )
 from cleanroom.statements import Decision, sign
 from cleanroom.temporal.attributes import start_attributes
@@ -33,7 +32,8 @@ from cleanroom.temporal.markdown import code, details, escape
 from starters.leaving import run_and_leave
 from starters.lint import lint
 from starters.output import ConfigFile, Format, Output, Profile, out, print_json, print_record, print_rows, reported, safe
-from starters.session import Session, now, require_workflow, run_async
+from starters.query_workflow import own_queue, query_closed, query_handle, served, taking_messages, until
+from starters.session import Session, now, run_async
 from workflows.publish_query import PublishQuery
 
 app = typer.Typer(help="Propose queries and decide on them.", no_args_is_help=True)
@@ -42,18 +42,10 @@ app.command("lint")(lint)
 Name = Annotated[str, typer.Argument(help="The query's name.", show_default=False)]
 File = Annotated[Path, typer.Argument(help="The query's YAML.", show_default=False)]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the answer.")]
-Handle = WorkflowHandle[PublishQuery, QueryState]
 
 
 def _parties(session: Session) -> tuple[Party, ...]:
     return tuple(Party(name=name, user_id=user) for name, user in sorted(session.settings.parties.items()))
-
-
-async def _handle(session: Session, name: str) -> Handle:
-    client = await session.temporal()
-    handle = client.get_workflow_handle_for(PublishQuery.run, query_workflow_id(session.collaboration, name))
-    await require_workflow(handle, f"query {name!r}", "`cleanroom query list` shows what there is.")
-    return handle
 
 
 @app.command()
@@ -118,7 +110,7 @@ async def create_query(
             f"query {spec.name!r} exists already.",
             hint=f"Update its draft: cleanroom query update, or look at it: cleanroom query show {spec.name}.",
         ) from error
-    state = await _until(handle, lambda state: state.stage != "Creating", f"the draft of {spec.name}")
+    state = await served(session, until(handle, lambda state: state.stage != "Creating", f"the draft of {spec.name}"))
     return _record(session, state)
 
 
@@ -137,27 +129,6 @@ def _details(session: Session, spec: QuerySpec) -> str:
         f"A decision can be pasted into *Send a Signal*: {code(f'cleanroom query approve {name} --print-signal')} prints it. "
         "What was not counted, and why, is in the query *refused*.",
     )
-
-
-async def _until(handle: Handle, done: Any, what: str, *, seconds: float = 120) -> QueryState:
-    """Look at the query's state until ``done``; a workflow that failed raises its own error.
-
-    Raises:
-        TimedOut: ``StillWaiting``.
-    """
-    deadline = asyncio.get_running_loop().time() + seconds
-    result = asyncio.ensure_future(handle.result())
-    try:
-        while asyncio.get_running_loop().time() < deadline:
-            state: QueryState = await handle.query(PublishQuery.state)
-            if state.stage == "Failed":
-                return await result
-            if done(state):
-                return state
-            await asyncio.wait([result], timeout=0.2)
-    finally:
-        result.cancel()
-    raise TimedOut("StillWaiting", f"waited {seconds:.0f} s for {what}; it goes on by itself.", hint="Look again later.", retryable=True)
 
 
 def _record(session: Session, state: QueryState) -> dict[str, Any]:
@@ -207,11 +178,16 @@ def withdraw(name: Name, profile: Profile = None, config: ConfigFile = None, out
 
 
 async def _command(session: Session, name: str, action: str, update: Any, spec: QuerySpec | None) -> CommandOutcome:
-    handle = await _handle(session, name)
+    handle = await query_handle(session, name)
     digest = spec.digest() if spec else sha256_hex(canonical_json({"query": name, "action": action}))
     message = AuthorMessage(party=session.party, authorisation=session.authorise(action, name, digest), spec=spec)
-    outcome: CommandOutcome = await handle.execute_update(update, message)
-    return outcome
+
+    async def answer() -> CommandOutcome:
+        with taking_messages(name):
+            outcome: CommandOutcome = await handle.execute_update(update, message)
+        return outcome
+
+    return await served(session, answer())
 
 
 @app.command()
@@ -241,10 +217,10 @@ def approve(
 @app.command()
 def reject(
     name: Name,
-    reason: Annotated[str, typer.Option(help="Why.", prompt=False)],
     profile: Profile = None,
     config: ConfigFile = None,
     version: Annotated[str | None, typer.Option(help="Reject only if the query is at this version.")] = None,
+    reason: Annotated[str, typer.Option(help="Why: a word to the others.")] = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     wait: Wait = True,
     print_signal: Annotated[
@@ -309,7 +285,7 @@ def print_card(session: Session, state: QueryState, console: Console = out) -> N
 
 async def read_state(session: Session, name: str) -> QueryState:
     """The query's state as its workflow shows it."""
-    handle = await _handle(session, name)
+    handle = await query_handle(session, name)
     state: QueryState = await handle.query(PublishQuery.state)
     return state
 
@@ -368,30 +344,28 @@ async def send_decision(
     Raises:
         CleanRoomError: the reason for which it was refused.
     """
-    handle = await _handle(session, name)
+    handle = await query_handle(session, name)
     before: QueryState = await handle.query(PublishQuery.state)
-    await handle.signal(PublishQuery.approve if decision == "approve" else PublishQuery.reject, message.model_dump())
+    with taking_messages(name):
+        await handle.signal(PublishQuery.approve if decision == "approve" else PublishQuery.reject, message.model_dump())
     if not wait:
         return before
-    seen = len(before.refused)
+    mark = decision_mark(message.decision)
 
-    def settled(state: QueryState) -> bool:
-        voted = session.party in (*state.accepted, *state.rejected) or state.stage in ("Approved", "Draft")
-        return voted or len(state.refused) > seen
+    def refusal(state: QueryState) -> RefusedMessage | None:
+        return next((item for item in state.refused if item.about == mark), None)
 
-    async with _own_queue(session):
-        state = await _until(handle, settled, f"the vote of {session.party}")
-    if len(state.refused) > seen:
-        last: RefusedMessage = state.refused[-1]
-        raise CleanRoomError.from_dict({"code": last.code, "message": last.message, "category": last.category})
+    def voted(state: QueryState) -> bool:
+        return session.party in (*state.accepted, *state.rejected) or state.stage in ("Approved", "Draft")
+
+    async with own_queue(session):
+        state = await until(handle, lambda state: voted(state) or refusal(state) is not None, f"the vote of {session.party}")
+    refused = refusal(state)
+    if refused is not None:
+        raise CleanRoomError.from_dict({"code": refused.code, "message": refused.message, "category": refused.category})
+    if not voted(state):
+        raise query_closed(name)
     return state
-
-
-def _own_queue(session: Session) -> Any:
-    """Serve this person's own queue while they wait, so that a vote needs no worker of theirs to be running."""
-    from starters.worker import serving_own_queue
-
-    return serving_own_queue(session.settings)
 
 
 @app.command()

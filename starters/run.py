@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
 from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
@@ -14,8 +15,9 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from cleanroom.clients.owned import open_store
 from cleanroom.datasets.download import download_result
 from cleanroom.datasets.keystore import KeyStore
+from cleanroom.documents.dataset import describe_validation
 from cleanroom.documents.specs import DatasetSpec, load_dataset_spec
-from cleanroom.errors import Conflict, PreconditionFailed, Refused
+from cleanroom.errors import Conflict, InvalidInput, PreconditionFailed, Refused
 from cleanroom.identifiers import CLEAN_ROOM_QUEUE, document_digest, require_name, run_workflow_id
 from cleanroom.messages.run import RunQueryInput, RunResult, RunStatus, RunTicket
 from cleanroom.spark.job import JobParameters, ResultReceipt
@@ -53,12 +55,25 @@ def start(
     """
     with reported(output):
         session = Session.load(profile, config)
-        parameters = JobParameters(start_date=start_date, end_date=end_date)
+        parameters = _parameters(start_date, end_date)
         handle = run_async(_start(session, query, run_id or new_run_id(), parameters))
         if not wait:
             print_record({"run_id": handle.id.rsplit("/", 1)[-1], "workflow_id": handle.id, "link": session.ui_link(handle.id)}, output)
             return
         print_record(_result_record(session, run_async(watch_run(session, handle.id.rsplit("/", 1)[-1]))), output)
+
+
+def _parameters(start_date: str | None, end_date: str | None) -> JobParameters:
+    """
+    Raises:
+        InvalidInput: ``RunParametersInvalid``.
+    """
+    try:
+        return JobParameters(start_date=start_date, end_date=end_date)
+    except ValidationError as error:
+        raise InvalidInput(
+            "RunParametersInvalid", f"parameters: {describe_validation(error)}.", hint="Dates are written yyyy-MM-dd."
+        ) from error
 
 
 async def _start(session: Session, query: str, run_id: str, parameters: JobParameters) -> Handle:

@@ -156,7 +156,7 @@ class QueryDesk:
 
     def _refuse(self, command: Command, error: CleanRoomError) -> None:
         command.error = error
-        self._life.refuse(workflow.now(), command.kind, error)
+        self._life.refuse(workflow.now(), command.kind, error, command.about)
         self._board.show()
 
     # ------------------------------------------------------------------ orders of the authors

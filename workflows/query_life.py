@@ -173,8 +173,10 @@ class QueryLife:
         if not self.history or (self.history[-1].event, self.history[-1].detail) != (event, detail):
             self.note(now, event, "", detail)
 
-    def refuse(self, now: datetime, kind: str, error: CleanRoomError) -> None:
-        self.refused.append(RefusedMessage(at=now, kind=kind, code=error.code, message=error.message[:500], category=error.category))
+    def refuse(self, now: datetime, kind: str, error: CleanRoomError, about: str = "") -> None:
+        self.refused.append(
+            RefusedMessage(at=now, kind=kind, code=error.code, message=error.message[:500], category=error.category, about=about)
+        )
 
     def close(self, now: datetime, stage: QueryStage, by: str) -> None:
         self.stage = stage

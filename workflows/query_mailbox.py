@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from cleanroom.documents.dataset import describe_validation
 from cleanroom.errors import CleanRoomError, InvalidInput, Refused
 from cleanroom.messages.base import Message
-from cleanroom.messages.query import CommandOutcome
+from cleanroom.messages.query import CommandOutcome, decision_mark
 
 M = TypeVar("M", bound=Message)
 
@@ -48,6 +48,12 @@ class Command:
             return VOTES
         party = self.message.get("party") if isinstance(self.message, dict) else None
         return party if isinstance(party, str) and party else "?"
+
+    @property
+    def about(self) -> str:
+        """Of a vote: which one (:attr:`RefusedMessage.about`)."""
+        token = self.message.get("decision") if isinstance(self.message, dict) else None
+        return decision_mark(token) if self.lane == VOTES and isinstance(token, str) else ""
 
     def parsed(self, model: type[M]) -> M:
         """The message as ``model``; whatever was sent, the answer is an error that can be shown, never a stuck workflow.

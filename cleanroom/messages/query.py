@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import AwareDatetime, Field
 
 from cleanroom.documents.specs import QuerySpec
-from cleanroom.identifiers import HexDigest, Name
+from cleanroom.identifiers import HexDigest, Name, sha256_hex
 from cleanroom.messages.base import Message
 
 QueryStage = Literal["Creating", "Draft", "Proposed", "Approved", "Withdrawn", "Expired", "Failed"]
@@ -197,6 +197,11 @@ class HistoryEntry(Message):
     detail: str = ""
 
 
+def decision_mark(token: str) -> str:
+    """By what a signed decision is found among the messages that were not counted."""
+    return sha256_hex(token.encode())[:16]
+
+
 class RefusedMessage(Message):
     """A message that was not counted, and why."""
 
@@ -205,6 +210,8 @@ class RefusedMessage(Message):
     code: str
     message: str
     category: str = "refused"
+    about: str = ""
+    """Of a vote: the first 16 hex digits of the SHA-256 of its signed decision, by which its sender finds it."""
 
 
 class QueryState(Message):

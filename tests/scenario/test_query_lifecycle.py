@@ -18,7 +18,8 @@ from cleanroom.errors import CleanRoomError
 from cleanroom.messages.query import AuthorMessage, CommandOutcome, DecisionMessage, QueryState
 from cleanroom.statements import Decision, load_or_create_signing_key, sign
 from cleanroom.temporal.failures import error_from_failure
-from starters.query import _command, _handle, create_query, propose_query, read_state, sign_decision
+from starters.query import _command, create_query, propose_query, read_state, sign_decision
+from starters.query_workflow import query_handle
 from starters.session import Session, now, run_async
 from tests.local_cloud import Cloud, World, code_of
 from workflows.publish_query import PublishQuery
@@ -54,7 +55,7 @@ def send(session: Session, name: str, signal: Any, *messages: Any) -> None:
     """Signals, as anybody who reaches Temporal can send them."""
 
     async def work() -> None:
-        handle = await _handle(session, name)
+        handle = await query_handle(session, name)
         await asyncio.gather(*(handle.signal(signal, message) for message in messages))
 
     run_async(work())
@@ -65,7 +66,7 @@ def update(session: Session, name: str, handler: Any, message: Any) -> CommandOu
 
     async def work() -> CommandOutcome:
         try:
-            return await (await _handle(session, name)).execute_update(handler, message)
+            return await (await query_handle(session, name)).execute_update(handler, message)
         except WorkflowUpdateFailedError as error:
             raise error_from_failure(error) from error
 
@@ -372,6 +373,6 @@ def _update_code(cloud: Cloud, name: str, handler: Any, message: Any) -> str:
 
 def history_length(cloud: Cloud, name: str) -> int:
     async def look() -> int:
-        return (await (await _handle(cloud.fabrikam, name)).describe()).history_length
+        return (await (await query_handle(cloud.fabrikam, name)).describe()).history_length
 
     return run_async(look())
