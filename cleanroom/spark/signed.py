@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any
 
 import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import BaseModel, ConfigDict, Field
@@ -251,7 +252,10 @@ def _require_nonce_match(found: str, wanted: str, what: str) -> None:
 
 
 def _public_key(pem: str) -> ec.EllipticCurvePublicKey:
-    key = serialization.load_pem_public_key(pem.encode("utf-8"))
+    try:
+        key = serialization.load_pem_public_key(pem.encode("utf-8"))
+    except UnsupportedAlgorithm as error:
+        raise ValueError(f"the key is of an unknown kind: {error}") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise ValueError("the key is not EC P-256")
     return key

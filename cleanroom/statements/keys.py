@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import BaseModel, ConfigDict, Field
@@ -115,8 +116,13 @@ def load_or_create_signing_key(folder: Path) -> SigningKey:
             write_secret_file(path, pem)
     try:
         key = serialization.load_pem_private_key(read_secret_file(path, what="signing key").reveal(), None)
-    except ValueError as error:
-        raise InvalidInput("SigningKeyInvalid", f"signing key: {path} is not a PEM private key.") from error
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        # Not PEM, locked with a passphrase, of a kind that nobody knows.
+        raise InvalidInput(
+            "SigningKeyInvalid",
+            f"signing key: {path} is not a PEM private key that can be read without a passphrase.",
+            hint="Move it away; a new key is made at first use and must be published (`cleanroom key publish`).",
+        ) from error
     if not isinstance(key, Ed25519PrivateKey):
         raise InvalidInput("SigningKeyInvalid", f"signing key: {path} is not an Ed25519 key.")
     return SigningKey(key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import time
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from cleanroom.attestation import AttestationEvidence, Expectations, GuestAttestor, TrustStore, report_data_for, verify_evidence
 from cleanroom.errors import Conflict, NotFound, Refused, TimedOut, Unavailable
@@ -134,9 +137,14 @@ async def test_a_report_is_refused_for_each_reason(running: Cluster, hardware: D
     stranger = PolicySigner().payload(nonce)
     assert code(report.model_copy(update={"payload": stranger})) != "NonceMismatch"
     assert code(trust=TrustStore.amd()) != "NonceMismatch"
-    odd = '{"nonce": 1}'
-    bound = ServiceReport(evidence=await Hardware(hardware).attest(odd.encode()), payload=odd)
-    assert code(bound) == "ServiceReportMalformed"
+    known = ec.generate_private_key(ec.SECP256R1()).public_key()
+    der = known.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    # The last byte of prime256v1's object identifier: a curve that nobody knows.
+    body = base64.b64encode(der.replace(bytes.fromhex("2a8648ce3d030107"), bytes.fromhex("2a8648ce3d030163"))).decode()
+    unknown = f"-----BEGIN PUBLIC KEY-----\n{body}\n-----END PUBLIC KEY-----\n"
+    for odd in ('{"nonce": 1}', json.dumps({"nonce": nonce, "servicePublicKey": unknown})):
+        bound = ServiceReport(evidence=await Hardware(hardware).attest(odd.encode()), payload=odd)
+        assert code(bound) == "ServiceReportMalformed"
     with pytest.raises(Refused):
         await service.attestation_report("short")
 

@@ -1,0 +1,50 @@
+"""The key a person signs with: one file, one key; what is no such key is said so and left as it is."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from cleanroom.errors import InvalidInput, Refused
+from cleanroom.secret import write_secret_file
+from cleanroom.statements import load_or_create_signing_key
+
+PEM, PKCS8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+OPEN = serialization.NoEncryption()
+
+
+def test_who_asks_at_once_gets_one_key(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        kids = set(pool.map(lambda _: load_or_create_signing_key(tmp_path / "keys").public.kid, range(8)))
+    assert len(kids) == 1
+    assert (tmp_path / "keys/signing-key.pem").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"not a key",
+        Ed25519PrivateKey.generate().private_bytes(PEM, PKCS8, serialization.BestAvailableEncryption(b"passphrase")),
+        ec.generate_private_key(ec.SECP256R1()).private_bytes(PEM, PKCS8, OPEN),
+        Ed25519PrivateKey.generate().public_key().public_bytes(PEM, serialization.PublicFormat.SubjectPublicKeyInfo),
+    ],
+    ids=["text", "with a passphrase", "another kind", "a public key"],
+)
+def test_what_is_no_signing_key_is_refused_and_kept(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "signing-key.pem"
+    write_secret_file(file, content)
+    with pytest.raises(InvalidInput, match="SigningKeyInvalid"):
+        load_or_create_signing_key(tmp_path)
+    assert file.read_bytes() == content
+
+
+def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    load_or_create_signing_key(tmp_path)
+    (tmp_path / "signing-key.pem").chmod(0o644)
+    with pytest.raises(Refused, match="SecretFileTooOpen"):
+        load_or_create_signing_key(tmp_path)
