@@ -1,4 +1,4 @@
-"""``cleanroom run``: start, show, watch, cancel, result. Also ``python -m starters.run``."""
+"""``cleanroom run``: start, show, watch, cancel, conclude, result. Also ``python -m starters.run``."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from cleanroom.spark.job import JobParameters, ResultReceipt
 from cleanroom.statements import RunRequest, sign
 from cleanroom.temporal.attributes import start_attributes
 from cleanroom.temporal.markdown import code, details, escape
+from starters.conclude import conclude_run
 from starters.leaving import run_and_leave
 from starters.output import ConfigFile, Format, Output, Profile, out, print_json, print_record, print_rows, reported, safe, say
 from starters.progress import follow_timeline
@@ -141,8 +142,8 @@ def _details(session: Session, query: str, digest: str, run_id: str, parameters:
         f"Approved text and datasets: digest {code(digest)}",
         f"Parameters: {code(', '.join(f'{name} = {value}' for name, value in given.items()))}" if given else "",
         f"Steps: this workflow, and {code(run_workflow_id(session.collaboration, run_id) + '/prepare')} for the preparation.",
-        f"Follow it: {code(f'cleanroom run watch {run_id}')}. Stop it: {code(f'cleanroom run cancel {run_id}')}.",
-        "Whatever way it ends, every grant that it was given is revoked.",
+        f"Follow it: {code(f'cleanroom run watch {run_id}')}. Stop it: {code(f'cleanroom run cancel {run_id}')}, never by terminating it.",
+        f"Whatever way it ends, every grant that it was given is revoked; after a termination by {code(f'cleanroom run conclude {run_id}')}.",
     ]
     return details(*lines)
 
@@ -270,6 +271,19 @@ async def cancel_run(session: Session, run_id: str) -> dict[str, Any]:
     except WorkflowFailureError:
         say(f"run {safe(run_id)} has stopped")
     return await _show(session, run_id)
+
+
+@app.command()
+def conclude(run_id: RunId, profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
+    """Clean up after a run that was terminated: revoke its grants, stop its job.
+
+    Runs that end, fail or are cancelled clean up by themselves.
+
+    Example: cleanroom run conclude r-1 --profile litware
+    """
+    with reported(output):
+        session = Session.load(profile, config)
+        print_record(run_async(conclude_run(session, run_id)), output, title=f"run {run_id}")
 
 
 @app.command()

@@ -195,7 +195,7 @@ class Prepare:
                     workflow.execute_activity_method(
                         CleanRoomSecrets.get_key_with_skr,
                         request,
-                        **PROPAGATION.attempt(timedelta(seconds=60), heartbeat=timedelta(seconds=20))
+                        **PROPAGATION.attempt(timedelta(seconds=60))
                         .to_the_end()
                         .config(f"release key {dataset.name} v{dataset.document_version}", task_queue=CLEAN_ROOM_QUEUE),
                     )
