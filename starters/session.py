@@ -33,6 +33,7 @@ class Session:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._credential: Credential | None = None
+        self._namespace = "default"
 
     @staticmethod
     def load(profile: str | None, config: str | None) -> Session:
@@ -111,7 +112,9 @@ class Session:
         Raises:
             Unavailable: ``TemporalUnavailable``.
         """
-        return await connect(self.settings.temporal, identity=f"cleanroom-cli/{self.settings.profile}")
+        client = await connect(self.settings.temporal, identity=f"cleanroom-cli/{self.settings.profile}")
+        self._namespace = client.namespace
+        return client
 
     def ui_link(self, workflow_id: str, run_id: str | None = None) -> str:
         """Address of a workflow in the Temporal Web UI, for a browser that is logged in (`cleanroom ui`): its timeline, or with ``run_id``
@@ -125,7 +128,7 @@ class Session:
         return f"{self._ui_workflows()}?{query}"
 
     def _ui_workflows(self) -> str:
-        return f"{self.settings.temporal.ui_url.rstrip('/')}/namespaces/default/workflows"
+        return f"{self.settings.temporal.ui_url.rstrip('/')}/namespaces/{quote(self._namespace, safe='')}/workflows"
 
 
 def now() -> dt.datetime:
