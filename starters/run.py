@@ -143,7 +143,7 @@ def _details(session: Session, query: str, digest: str, run_id: str, parameters:
         f"Parameters: {code(', '.join(f'{name} = {value}' for name, value in given.items()))}" if given else "",
         f"Steps: this workflow, and {code(run_workflow_id(session.collaboration, run_id) + '/prepare')} for the preparation.",
         f"Follow it: {code(f'cleanroom run watch {run_id}')}. Stop it: {code(f'cleanroom run cancel {run_id}')}, never by terminating it.",
-        f"Whatever way it ends, every grant that it was given is revoked; after a termination by {code(f'cleanroom run conclude {run_id}')}.",
+        f"Whatever way it ends, every grant that it was given is revoked; after a termination: {code(f'cleanroom run conclude {run_id}')}.",
     ]
     return details(*lines)
 
