@@ -259,10 +259,6 @@ class Aggregates(Floors):
             raise Refusal("ClauseNotAllowed", "only OVER (…) is allowed", position_of(node))
         if not self.allow_aggregate or self.aggregate:
             raise Refusal("AggregateNotAllowedHere", "a window function is not allowed here", position_of(node))
-        if scope.slots and (scope.group_keys is None or scope.keyed):
-            raise Refusal(
-                "WindowOverFloor", "a window over rows under a privacy floor is not allowed; aggregate them first", position_of(node)
-            )
         call, where, nulls = node.this, None, ""
         if isinstance(call, exp.Filter):
             only(call, "this", "expression")
@@ -295,12 +291,21 @@ class Aggregates(Floors):
             else:
                 args = self.all(call.expressions, scope)
                 text = ", ".join(arg.sql for arg in args)
-            over, parts = self._over(node, scope)
+            over, partition, parts = self._over(node, scope)
             if where is not None:
                 parts.append(self.value(where, scope))
                 nulls += f" FILTER(WHERE {parts[-1].sql})"
         finally:
             self.context, self.in_window = saved
+        if scope.slots and (scope.group_keys is None or scope.keyed):
+            if scope.keyed or not self.is_keyed(scope, partition):
+                raise Refusal(
+                    "WindowOverFloor",
+                    "a window over rows under a privacy floor must be PARTITION BY their identity; or aggregate them first",
+                    position_of(node),
+                )
+            partition = [key for key in partition if not (key.raw and key.identity)]
+        parts += partition
         kind = result_type(function, args) if args else ("long" if name == "COUNT" else function.result)
         out = self.combine(f"{name}({text}){nulls} OVER ({over})", kind, ATOM, [*args, *parts], node)
         out.windowed, out.degree = True, None
@@ -312,7 +317,8 @@ class Aggregates(Floors):
         for definition in scope.windows.values():
             self._over(definition, scope)
 
-    def _over(self, node: exp.Expr, scope: Scope) -> tuple[str, list[Value]]:
+    def _over(self, node: exp.Expr, scope: Scope) -> tuple[str, list[Value], list[Value]]:
+        """Text of a window, what it partitions by and what it sorts by."""
         alias = node.args.get("alias")
         if alias is not None:
             definition = scope.windows.get(alias.name.lower())
@@ -324,15 +330,15 @@ class Aggregates(Floors):
                 )
             only(definition, "this", "partition_by", "order", "spec")
             node = definition
-        parts = self.all(node.args.get("partition_by") or [], scope)
+        partition = self.all(node.args.get("partition_by") or [], scope)
+        values: list[Value] = []
         text = []
-        if parts:
-            text.append("PARTITION BY " + ", ".join(part.sql for part in parts))
+        if partition:
+            text.append("PARTITION BY " + ", ".join(part.sql for part in partition))
         order = node.args.get("order")
         if order is not None:
             only(order, "expressions")
             keys, values = self._sort_keys(order, scope)
-            parts += values
             text.append("ORDER BY " + ", ".join(keys))
         spec = node.args.get("spec")
         if spec is not None:
@@ -347,7 +353,7 @@ class Aggregates(Floors):
                 else "CURRENT ROW"
             )
             text.append(f"{kind} BETWEEN {start} AND {end}")
-        return " ".join(text), parts
+        return " ".join(text), partition, values
 
     def _sort_keys(self, order: exp.Expr, scope: Scope) -> tuple[list[str], list[Value]]:
         texts, values = [], []

@@ -9,7 +9,8 @@ every identity are one row a person and still protected.
 Refused, because the condition would not mean what it says:
 
 * two releases of one view in one result, ROLLUP, CUBE, GROUPING SETS (their difference shows the groups that are suppressed);
-* rows copied or chosen by the text: joins without an equality, constants, LATERAL VIEW, a union of a view with itself, windows, LIMIT;
+* rows copied or chosen by the text: joins without an equality, constants, LATERAL VIEW, a union of a view with itself, LIMIT, and
+  windows that are not PARTITION BY the identity (those that are see one person at a time, like rows grouped by her);
 * aggregates that show a value of one person (MIN, MAX, FIRST, COLLECT_LIST, percentiles …), except MIN and MAX of a column that its
   owner lists as publishable;
 * aggregates of expressions that can single out rows. A CASE, IF or FILTER whose conditions read columns that may be in a result is
@@ -163,7 +164,7 @@ class Floors(Relations):
                 raise Refusal(
                     "ConditionalAggregate",
                     f"{name} over rows under a privacy floor takes columns and their sums and products (up to three factors); "
-                    "this expression could single out rows",
+                    "this expression could single out rows (round and cast the result, not the rows)",
                     at,
                 )
             if any(arg.type in ("boolean", "string") for arg in args):

@@ -157,6 +157,8 @@ class Functions(Forms):
         degree, weight = None, math.inf
         if name in ("COALESCE", "NVL", "IFNULL") and all(arg.degree == 0 for arg in args[1:]):
             degree, weight = args[0].degree, max(arg.weight for arg in args)
+        if name in ("DATEDIFF", "DATE_DIFF") and all(arg.type == "date" and arg.degree is not None for arg in args):
+            degree, weight = max(arg.degree or 0 for arg in args), 1.0
         normal = name in IDENTITY_NORMALISERS and all(arg.degree == 0 for arg in args[1:])
         sql = f"{name}({', '.join(arg.sql for arg in args)})"
         out = self.combine(sql, result_type(function, args), ATOM, args, node, degree=degree, identity=normal, weight=weight)

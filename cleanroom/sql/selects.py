@@ -147,7 +147,7 @@ class Selects(Subqueries):
         if distinct and scope.slots and not release:
             raw = {scope.representative(value.sql) for _, value in values if value.raw}
             if not all(scope.representative(slot.ref) in raw for slot in scope.slots):
-                if scope.keyed:
+                if scope.keyed or qualify or any(value.windowed for _, value in values):
                     raise Refusal("RowLevelOutput", "DISTINCT over rows under a privacy floor: aggregate them instead", position_of(node))
                 for _, value in values:
                     self.check_release_key(value, node)

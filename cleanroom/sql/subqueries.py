@@ -7,7 +7,7 @@ from sqlglot import exp
 from cleanroom.sql.aggregates import Aggregates
 from cleanroom.sql.expressions import only, position_of
 from cleanroom.sql.lexical import Refusal
-from cleanroom.sql.values import ATOM, PREDICATE, SUM, Result, Scope, Slot, Value, indent, wrap
+from cleanroom.sql.values import ATOM, PREDICATE, ROWS, SUM, Result, Scope, Slot, Value, indent, wrap
 
 
 class Subqueries(Aggregates):
@@ -53,7 +53,8 @@ class Subqueries(Aggregates):
         return self._exists(result, reads, node)
 
     def _exists(self, result: Result, reads: list[Value], node: exp.Expr) -> Value:
-        out = self.combine(f"EXISTS(\n  {indent(result.sql)}\n)", "boolean", PREDICATE, reads, node, identity=True)
+        rows = Value("", "boolean", origins=frozenset((view, ROWS, "exists") for view in result.views), degree=None)
+        out = self.combine(f"EXISTS(\n  {indent(result.sql)}\n)", "boolean", PREDICATE, [rows, *reads], node, identity=True)
         out.identity, out.degree = False, None
         return out
 
@@ -83,7 +84,11 @@ class Subqueries(Aggregates):
     def _in_text(self, node: exp.Expr, what: Value, result: Result, reads: list[Value], negated: bool) -> Value:
         text = f"{wrap(what, SUM)} {'NOT ' if negated else ''}IN (\n  {indent(result.sql)}\n)"
         join = bool(result.fields[0].origins) and bool(what.origins)
-        shown = Value("", "unknown", exposed=frozenset(pair for field in result.fields for pair in field.exposed), degree=None)
+        shown = Value(
+            "", "unknown", degree=None,
+            origins=frozenset(origin for field in result.fields for origin in field.origins),
+            exposed=frozenset(pair for field in result.fields for pair in field.exposed),
+        )  # fmt: skip
         out = self.combine(text, "boolean", PREDICATE, [what, shown, *reads], node, identity=join or not what.identity)
         out.identity, out.degree = False, None
         return out

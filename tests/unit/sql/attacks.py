@@ -394,6 +394,13 @@ OVER_FLOORS = [
     # Windows, limits, subqueries, outer rows.
     "SELECT region, SUM(amount) OVER (PARTITION BY region) AS s FROM orders",
     "SELECT region, COUNT(*) OVER () AS n FROM orders",
+    "SELECT DISTINCT region, ROW_NUMBER() OVER (PARTITION BY user_key ORDER BY day) AS rn FROM orders",
+    "SELECT region, ROW_NUMBER() OVER (PARTITION BY user_key ORDER BY day) AS rn FROM orders",
+    "SELECT region, SUM(rn) AS s FROM (SELECT region, ROW_NUMBER() OVER (PARTITION BY user_key ORDER BY amount) AS rn FROM orders) t GROUP BY region",
+    "SELECT m, COUNT(*) AS n FROM (SELECT MAX(user_key) OVER (PARTITION BY user_key) AS m FROM orders) t GROUP BY m",
+    "SELECT m, COUNT(*) AS n FROM (SELECT SUM(amount) OVER (PARTITION BY user_key) AS m FROM orders) t GROUP BY m",
+    "SELECT region, COUNT(*) AS n FROM orders WINDOW w AS (PARTITION BY region ORDER BY MAX(amount)) GROUP BY region",
+    "SELECT region, COUNT(*) AS n FROM (SELECT region, RANK() OVER (PARTITION BY lower(user_key) ORDER BY day) AS r FROM orders) t GROUP BY region",
     "SELECT region, SUM(rn) AS s FROM (SELECT region, user_key, ROW_NUMBER() OVER (ORDER BY amount) AS rn FROM orders) t GROUP BY region",
     "SELECT region, SUM(amount) AS s FROM (SELECT * FROM orders ORDER BY amount DESC LIMIT 6) t GROUP BY region",
     "SELECT region FROM regions WHERE region IN (SELECT region FROM orders WHERE age = 37)",

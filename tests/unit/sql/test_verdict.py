@@ -99,6 +99,18 @@ def test_lineage_follows_columns_through_views_and_expressions() -> None:
     assert [(column.name, column.type) for column in verdict.output] == [("city", "string"), ("mean", "number"), ("n", "long")]
 
 
+def test_a_condition_in_the_output_names_what_it_looks_into() -> None:
+    verdict = check_sql(
+        "SELECT EXISTS (SELECT 1 FROM events e WHERE e.user_key = u.user_key) AS a, user_key IN (SELECT user_key FROM events) AS b FROM users u",
+        OPEN,
+    )
+    assert verdict.lineage is not None
+    assert [[(s.view, s.column, s.uses) for s in output.sources] for output in verdict.lineage.outputs] == [
+        [("events", "*", ("exists",)), ("users", "user_key", ("computed",))],
+        [("events", "user_key", ("computed",)), ("users", "user_key", ("computed",))],
+    ]
+
+
 def test_require_raises_what_the_command_line_shows() -> None:
     with pytest.raises(Refused) as caught:
         check_sql("SELECT ip FROM events", OPEN).require()
