@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import datetime as dt
 import json
 from collections.abc import Mapping
@@ -65,6 +66,8 @@ Items = list[tuple[Kind, str, dict[str, Any]]]
 
 class AuditWorld:
     """One completed run of the demo's query. ``items()`` are the records' contents before they are chained."""
+
+    run_id = RUN
 
     def __init__(self, folder: Path, *, max_runs: int | None = 3, bounds: RunParameters = RunParameters()) -> None:
         self.hardware = DevelopmentHardware(folder / "snp")
@@ -167,6 +170,14 @@ class AuditWorld:
 
     # ------------------------------------------------------------------ the run
 
+    def another_run(self, later: dt.timedelta) -> AuditWorld:
+        """The same world with another run of the same query."""
+        other = copy.copy(self)
+        for name in ("ticket", "job", "receipt"):
+            other.__dict__.pop(name, None)
+        other.run_id, other.now = "r-20261124-101500-def456", self.now + later
+        return other
+
     @cached_property
     def ticket(self) -> RunTicket:
         return self.ask()
@@ -179,10 +190,10 @@ class AuditWorld:
             expires=self.now + dt.timedelta(hours=12),
             query=QUERY,
             digest=document_digest(str(self.documents[QUERY].data)),
-            run_id=RUN,
+            run_id=self.run_id,
             parameters=parameters,
         )
-        return RunTicket(collaboration=COLLABORATION, query=QUERY, run_id=RUN, request=sign(request, self.keys["fabrikam"]))
+        return RunTicket(collaboration=COLLABORATION, query=QUERY, run_id=self.run_id, request=sign(request, self.keys["fabrikam"]))
 
     @cached_property
     def job(self) -> JobConfig:
@@ -193,7 +204,7 @@ class AuditWorld:
     def receipt(self) -> ResultReceipt:
         objects = (ResultObject(name="part-0.parquet", size=1234, sha256=sha256_hex(b"rows")),)
         return ResultReceipt(
-            run_id=RUN,
+            run_id=self.run_id,
             query_digest=self.job.query_digest,
             job_digest=self.job.digest(),
             dataset="litware-delays",
@@ -214,7 +225,7 @@ class AuditWorld:
         named = (QUERY, *DATASETS)
         export = ExportBody(
             collaboration=COLLABORATION,
-            run_id=RUN,
+            run_id=self.run_id,
             query=QUERY,
             state="COMPLETED",
             exported_at=self.now,
@@ -222,12 +233,16 @@ class AuditWorld:
             sealed_by=self.users["contosso"],
         )
         outcome = OutcomeBody(
-            workflow_id=f"cr/{COLLABORATION}/run/{RUN}", temporal_run_id="t-1", state="COMPLETED", started_at=self.now, closed_at=self.now
+            workflow_id=f"cr/{COLLABORATION}/run/{self.run_id}",
+            temporal_run_id="t-1",
+            state="COMPLETED",
+            started_at=self.now,
+            closed_at=self.now,
         )
         rows: list[tuple[Kind, str, Any]] = [
-            ("export", RUN, export),
-            ("request", RUN, RequestBody(request=self.ticket.request)),
-            ("outcome", RUN, outcome),
+            ("export", self.run_id, export),
+            ("request", self.run_id, RequestBody(request=self.ticket.request)),
+            ("outcome", self.run_id, outcome),
         ]
         for document_id, document in self.documents.items():
             kind: Kind = "decision" if document_id.startswith("decision-") else "key" if document_id.startswith("approver-") else "document"
@@ -237,33 +252,39 @@ class AuditWorld:
             ("clean-room-policy", COLLABORATION, PolicyBody(policy=claims)),
             ("consent", "check", ConsentBody(step="check_execution_consent", at=self.now, documents=named, status="enabled")),
             ("report", "spark-service", ReportBody(report=ServiceReport(evidence=evidence, payload=payload), nonce=nonce, at=self.now)),
-            ("job", RUN, JobBody(job=self.job, digest=self.job.digest())),
-            ("policies", RUN, PoliciesBody(statement=statement, driver=driver, executor=executor)),
+            ("job", self.run_id, JobBody(job=self.job, digest=self.job.digest())),
+            ("policies", self.run_id, PoliciesBody(statement=statement, driver=driver, executor=executor)),
         ]
         subject = federated_subject(COLLABORATION, self.users["contosso"])
         measured = MeasuredJob(job=self.job, driver=driver, executor=executor, subjects=frozenset({subject}))
         for type_, id_, host in sorted(expected_grants(measured)):
             rows.append(("grant", f"{type_}/{id_}", GrantBody(delegate_type=type_, delegate_id=id_, host_data=host, held=False)))
         rows += [
-            ("revocation", RUN, RevocationBody(at=self.now, secrets=8, grants=16)),
-            ("receipt", RUN, ReceiptBody(receipt=self.receipt)),
+            ("revocation", self.run_id, RevocationBody(at=self.now, secrets=8, grants=16)),
+            ("receipt", self.run_id, ReceiptBody(receipt=self.receipt)),
             *(("event", f"{event.id}#{event.seqno}", event) for event in self.events(driver, executor)),
         ]
         return [(kind, subject_, body.wire()) for kind, subject_, body in rows]
 
     def events(self, driver: str, executor: str) -> list[EventBody]:
         """The ledger's entries."""
-        scope, moment = event_scope(RUN), str(int(self.now.timestamp() * 1000))
+        scope, moment = event_scope(self.run_id), str(int(self.now.timestamp() * 1000))
         found: list[EventBody] = []
 
         def add(id_: str, data: Any, where: str = scope) -> None:
             found.append(EventBody(scope=where, id=id_, seqno=100 + 3 * len(found), timestamp=moment, data=data))
 
         def step(name: str) -> dict[str, Any]:
-            return {"source": "cleanroom-application", "name": name, "runId": RUN, "query": QUERY, "queryDigest": self.job.query_digest}
+            return {
+                "source": "cleanroom-application",
+                "name": name,
+                "runId": self.run_id,
+                "query": QUERY,
+                "queryDigest": self.job.query_digest,
+            }
 
         for name in ("PREPARE_STARTED", "GRANTED"):
-            add(event_id(RUN, name), step(name))
+            add(event_id(self.run_id, name), step(name))
         statement = step("PREPARED") | {
             "jobDigest": self.job.digest(),
             "hostData": {"driver": driver, "executor": executor},
@@ -271,23 +292,23 @@ class AuditWorld:
             "documents": {name: document_digest(str(self.documents[name].data)) for name in (QUERY, *DATASETS)},
         }
         evidence = self.hardware.evidence(bytes.fromhex(CLEAN_ROOM_HOST), report_data_for(canonical_json(statement)))
-        add(event_id(RUN, "PREPARED"), statement | {"attestation": evidence.model_dump(mode="json", exclude_none=True)})
-        add(event_id(RUN, "RUN_STARTED"), step("RUN_STARTED"))
+        add(event_id(self.run_id, "PREPARED"), statement | {"attestation": evidence.model_dump(mode="json", exclude_none=True)})
+        add(event_id(self.run_id, "RUN_STARTED"), step("RUN_STARTED"))
         add(runs_event_id(QUERY), step("RUN_STARTED"), RUNS_SCOPE)
-        add(event_id(RUN, "SUBMITTED"), step("SUBMITTED"))
+        add(event_id(self.run_id, "SUBMITTED"), step("SUBMITTED"))
         completed = RunEvent(
             id=EVENT_IDS["QUERY_COMPLETED"],
             name="QUERY_COMPLETED",
             message="done",
-            run_id=RUN,
+            run_id=self.run_id,
             query_digest=self.job.query_digest,
             job_digest=self.job.digest(),
             receipt=self.receipt,
         )
-        add(event_id(RUN, "QUERY_COMPLETED"), completed.wire())
-        add(closed_event_id(RUN), {"name": "RUN_CLOSED", "runId": RUN, "query": QUERY}, RUNS_SCOPE)
+        add(event_id(self.run_id, "QUERY_COMPLETED"), completed.wire())
+        add(closed_event_id(self.run_id), {"name": "RUN_CLOSED", "runId": self.run_id, "query": QUERY}, RUNS_SCOPE)
         for name in ("REVOKED", "RUN_COMPLETED"):
-            add(event_id(RUN, name), step(name))
+            add(event_id(self.run_id, name), step(name))
         return found
 
     def bundle(self, items: Items | None = None, *, sealed_by: str | None = "contosso") -> Bundle:
@@ -299,7 +320,7 @@ class AuditWorld:
             collaboration=COLLABORATION,
             signer=self.users[sealed_by],
             expires=self.now + SEAL_LIFETIME,
-            run_id=RUN,
+            run_id=self.run_id,
             head=bundle.manifest.head,
         )
         sealed = bundle.manifest.model_copy(update={"seal": sign(seal, self.keys[sealed_by])})

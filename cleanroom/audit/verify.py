@@ -21,6 +21,7 @@ from cleanroom.audit.execution import check_grants, check_job, check_result, che
 from cleanroom.audit.files import read_bundle
 from cleanroom.audit.ledger import check_ledger
 from cleanroom.audit.material import Material
+from cleanroom.audit.records import check_records
 from cleanroom.audit.seal import ExportSeal
 from cleanroom.audit.verdict import BundleCheck, BundleVerdict, Checks
 from cleanroom.documents.dataset import describe_validation
@@ -90,6 +91,8 @@ def verify_bundle(
         return _verdict(bundle, checks)
     with _judging(checks, "seal"):
         _check_seal(bundle, material, checks)
+    with _judging(checks, "complete"):
+        check_records(material, checks)
     with _judging(checks, "document"):
         check_documents(material, checks)
         check_keys(material, checks, keys or {})

@@ -396,6 +396,12 @@ def _event(name: str, member: str, value: Any) -> Change:
         (_event("prepared", "query", "x"), "clean-room", "event"),
         (put("clean-room-policy", "policy", {}), "clean-room", "event"),
         (put("outcome", "startedAt", "yesterday"), "readable", "outcome"),
+        (drop("outcome"), "complete", "outcome"),
+        (put("outcome", "workflowId", "cr/flights/run/r-other"), "outcome", "outcome"),
+        (put("outcome", "state", "FAILED"), "outcome", "outcome"),
+        (put("outcome", "closedAt", "2001-01-01T00:00:00Z"), "outcome", "outcome"),
+        (put("consent", "at", "2001-01-01T00:00:00Z"), "consent", "consent"),
+        (put("revocation", "at", "2100-01-01T00:00:00Z"), "revocation", "revocation"),
         (put("export", "state", "FAILED"), "complete", "event"),
     ],
 )
@@ -408,6 +414,33 @@ def test_a_forged_record_is_found_although_it_was_chained_again(
     assert not verdict.ok
     assert (check, kind) in {(row.id, row.kind) for row in verdict.checks if not row.passed}, verdict.checks
     assert verdict.first_broken is not None
+
+
+def test_a_genuine_record_of_another_run_does_not_stand_for_ours(world: AuditWorld, items: Items) -> None:
+    theirs = world.another_run(dt.timedelta(hours=1)).items()
+    differing = [index for index in range(1, len(items)) if items[index] != theirs[index]]
+    assert {items[index][0] for index in differing} == {
+        *("request", "outcome", "consent", "report", "job", "policies", "grant", "revocation", "receipt", "event")
+    }
+    for index in (index for index in differing if items[index][0] != "grant" or items[index - 1][0] != "grant"):
+        for insert in (False, True):
+            tampered, foreign = clone(items), clone(theirs)[index]
+            tampered[index : index if insert else index + 1] = [foreign]
+            verdict = judge(world, tampered)
+            assert not verdict.ok, foreign[:2]
+            assert verdict.first_broken is not None
+            kind = "document" if foreign[0] == "key" else foreign[0]
+            assert kind in {row.kind for row in verdict.checks if not row.passed}, (foreign[:2], verdict.first_broken)
+
+
+def test_no_record_is_there_twice_or_missing(world: AuditWorld, items: Items) -> None:
+    for index in (index for index in range(1, len(items)) if items[index][0] != "grant" or items[index - 1][0] != "grant"):
+        twice = clone(items)
+        twice.insert(index + 1, clone(items)[index])
+        verdict = judge(world, twice)
+        assert verdict.first_broken is not None, items[index][:2]
+        assert verdict.first_broken.kind in (items[index][0], "event"), (items[index][:2], verdict.first_broken)
+        assert not judge(world, [*clone(items)[:index], *clone(items)[index + 1 :]]).ok, items[index][:2]
 
 
 _JSON = st.recursive(
