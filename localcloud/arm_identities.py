@@ -11,6 +11,7 @@ from localcloud.arm_call import ArmError, Call, Routes
 from localcloud.entra_directory import Directory, FederatedCredential, ManagedIdentity
 
 _IDENTITIES = "Microsoft.ManagedIdentity/userAssignedIdentities"
+_MAX_TEXT = 600
 _MAX_FEDERATED = 20
 
 
@@ -116,6 +117,10 @@ class ManagedIdentityProvider:
             raise ArmError(400, "BadRequest", "Federated Identity Credential 'subject' is required.")
         if not isinstance(audiences, list) or len(audiences) != 1 or not isinstance(audiences[0], str):
             raise ArmError(400, "BadRequest", "Federated Identity Credential 'audiences' has to hold exactly one value.")
+        if any(len(value) > _MAX_TEXT for value in (issuer, subject, audiences[0])):
+            raise ArmError(
+                400, "BadRequest", f"Federated Identity Credential issuer, subject and audience have {_MAX_TEXT} characters at most."
+            )
         others = [item for item in self._directory.federated(identity.id) if item.name.lower() != name.lower()]
         if any((item.issuer, item.subject) == (issuer, subject) for item in others):
             raise ArmError(409, "Conflict", "Issuer and subject combination already exists for this Managed Identity.")

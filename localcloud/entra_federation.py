@@ -58,7 +58,7 @@ def _match(claims: Mapping[str, Any], client_id: str, name: str, credentials: Se
         raise EntraError(70025, "invalid_client", f"The client '{client_id}'({name}) has no configured federated identity credentials.")
     issuer, subject = str(claims.get("iss", "")), str(claims.get("sub", ""))
     audiences = claims.get("aud", "")
-    presented = [audiences] if isinstance(audiences, str) else [str(item) for item in audiences]
+    presented = [str(item) for item in audiences] if isinstance(audiences, list) else [str(audiences)]
     effective = [item for item in credentials if item.effective_at <= time.time()]
     # What has not propagated looks like an unknown subject: real callers see that code in the first seconds.
     by_issuer = [item for item in effective if item.issuer == issuer]
@@ -88,7 +88,7 @@ def _check_lifetime(claims: Mapping[str, Any]) -> None:
     try:
         expires = int(claims["exp"])
         valid_from = int(claims.get("nbf", claims.get("iat", 0)))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise EntraError(50027, "invalid_request", "JWT token is invalid or malformed: no usable 'exp'.") from error
     now = time.time()
     if not valid_from - _SKEW <= now < expires:
@@ -109,10 +109,13 @@ async def _signing_key(issuer: str, header: Mapping[str, Any], http: httpx.Async
     except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
         raise EntraError(50166, "invalid_request", "Request to External OIDC endpoint failed.") from error
     kid = header.get("kid")
-    for jwk in keys:
-        if jwk.get("kid") == kid and jwk.get("kty") == "RSA":
-            # Governance signs PS256 with a key that its JWKS marks RS256 (spec/governance.md 9): take the key, not its "alg".
-            return jwt.algorithms.RSAAlgorithm.from_jwk({k: jwk[k] for k in ("kty", "n", "e")})
+    try:
+        for jwk in keys:
+            if jwk.get("kid") == kid and jwk.get("kty") == "RSA":
+                # Governance signs PS256 with a key that its JWKS marks RS256 (spec/governance.md 9): take the key, not its "alg".
+                return jwt.algorithms.RSAAlgorithm.from_jwk({k: jwk[k] for k in ("kty", "n", "e")})
+    except (jwt.PyJWTError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise EntraError(50166, "invalid_request", "Request to External OIDC endpoint failed: its keys cannot be read.") from error
     raise EntraError(
         7000272,
         "invalid_client",

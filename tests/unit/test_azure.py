@@ -290,6 +290,27 @@ class TestRoles:
         assert roles.allow(scope, STORAGE_READER, identity.principal_id) == first
         assert first.scope == scope
 
+    def test_an_assignment_exists_only_where_all_of_it_is_equal(self, azure_world: AzureWorld, identity: ManagedIdentity):
+        scope, sdk = azure_world.storage_id("contosso"), self.sdk(azure_world)
+        reader, release = (
+            next(sdk.role_definitions.list(scope, filter=f"roleName eq '{name}'")) for name in (STORAGE_READER, RELEASE_USER)
+        )
+        other = azure_world.object_id("contosso")
+        name = str(uuid.uuid4())
+
+        def put(name: str, role: str = reader.id, principal: str = identity.principal_id, scope: str = scope) -> str:
+            try:
+                sdk.role_assignments.create(scope, name, {"properties": {"roleDefinitionId": role, "principalId": principal}})
+            except HttpResponseError as error:
+                return f"{error.status_code} {error.error and error.error.code}"
+            return "set"
+
+        assert [put(name), put(name)] == ["set", "set"]
+        assert put(str(uuid.uuid4())) == put(str(uuid.uuid4()), scope=scope.upper().replace("/SUBSCRIPTIONS", "/subscriptions", 1))
+        assert put(str(uuid.uuid4())) == "409 RoleAssignmentExists"
+        assert put(name, role=release.id) == put(name, principal=other) == "400 RoleAssignmentUpdateNotPermitted"
+        assert put(str(uuid.uuid4()), role=release.id) == put(str(uuid.uuid4()), scope=azure_world.group("contosso")) == "set"
+
     def test_an_assignment_of_another_name_is_found(self, azure_world: AzureWorld, identity: ManagedIdentity):
         scope = azure_world.storage_id("contosso")
         sdk = self.sdk(azure_world)
@@ -404,10 +425,20 @@ class TestFederation:
 
     @pytest.mark.parametrize(
         ("claims", "code"),
-        [({"exp": "1000"}, "AADSTS700024"), ({"nbf": "4000000000"}, "AADSTS700024"), ({"exp": "soon"}, "AADSTS50027")],
+        [
+            ({"exp": "1000"}, "AADSTS700024"),
+            ({"nbf": "4000000000"}, "AADSTS700024"),
+            ({"exp": "soon"}, "AADSTS50027"),
+            ({"exp": None}, "AADSTS50027"),
+            ({"exp": float("inf")}, "AADSTS50027"),
+            ({"aud": {"api://AzureADTokenExchange": 1}}, "AADSTS700212"),
+            ({"aud": []}, "AADSTS700212"),
+            ({"sub": ["contract-owner"]}, "AADSTS700213"),
+            ({"sub": "contract-owner "}, "AADSTS700213"),
+        ],
     )
-    def test_lifetime(self, azure_world: AzureWorld, trusting: ManagedIdentity, issuer: Issuer, claims: dict, code: str):
-        with pytest.raises(PreconditionFailed) as caught:
+    def test_lifetime_and_odd_claims(self, azure_world: AzureWorld, trusting: ManagedIdentity, issuer: Issuer, claims: dict, code: str):
+        with pytest.raises(CleanRoomError) as caught:
             federated(azure_world, trusting, issuer.assertion(**claims)).get_token(STORAGE_SCOPE)
         assert caught.value.code == code
 
@@ -441,6 +472,34 @@ class TestFederation:
         with pytest.raises(Unavailable) as caught:
             federated(azure_world, identity, dead.assertion()).get_token(STORAGE_SCOPE)
         assert caught.value.code == "AADSTS50166"
+
+    def test_limits_of_federated_credentials(self, azure_world: AzureWorld, identity: ManagedIdentity, issuer: Issuer):
+        sdk = self.credentials(azure_world)._operations
+        group = azure_world.azure("contosso").resource_group
+
+        def put(name: str, **over: object) -> str:
+            body = {"issuer": issuer.url, "subject": f"s-{name}", "audiences": ["api://AzureADTokenExchange"]} | over
+            try:
+                sdk.create_or_update(group, identity.name, name, {"properties": body})
+            except HttpResponseError as error:
+                return f"{error.status_code} {error.error and error.error.code}"
+            return "set"
+
+        for name, over in (
+            ("ab", {}),
+            ("no dots.here", {}),
+            ("n" * 121, {}),
+            ("two", {"audiences": ["a", "b"]}),
+            ("none", {"audiences": []}),
+            ("plain", {"issuer": "http://localhost/oidc"}),
+            ("nobody", {"subject": ""}),
+            ("long", {"subject": "s" * 601}),
+        ):
+            assert put(name, **over) == "400 BadRequest", name
+        assert {put(f"credential-{number}") for number in range(20)} == {"set"}
+        assert put("credential-20") == "400 BadRequest"
+        assert put("credential-19", subject="another") == "set"
+        assert put("credential-19", subject="s-credential-0") == "409 Conflict"
 
     def test_an_identity_without_federation(self, azure_world: AzureWorld, identity: ManagedIdentity, issuer: Issuer):
         with pytest.raises(CleanRoomError) as caught:
