@@ -19,6 +19,7 @@ from cleanroom.attestation.documents import EvidenceDocument, read_document, sta
 from cleanroom.attestation.evidence import REPORT_DATA_SIZE
 from cleanroom.attestation.report import REPORT_SIZE
 from cleanroom.errors import InvalidInput, NotFound, Refused
+from starters.entry import command_line
 from starters.output import Format, Output, print_json, reported
 
 app = typer.Typer(no_args_is_help=True, help="Attestation evidence: what a confidential guest proves about itself.")
@@ -193,4 +194,4 @@ def _instant(value: str | None) -> datetime:
 
 
 if __name__ == "__main__":
-    app()
+    command_line(app)

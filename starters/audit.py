@@ -20,7 +20,7 @@ from cleanroom.errors import CleanRoomError, InvalidInput, NotFound, Refused
 from cleanroom.governance import Event, GovernanceUserClient
 from cleanroom.identifiers import require_name
 from cleanroom.runs.readers import RUNS_SCOPE, runs_event_id
-from starters.leaving import run_and_leave
+from starters.entry import command_line
 from starters.output import ConfigFile, Format, Output, Profile, out, print_json, print_record, print_rows, reported, safe, say
 from starters.session import Session, run_async
 
@@ -239,4 +239,4 @@ def show_verdict(verdict: BundleVerdict) -> None:
 
 
 if __name__ == "__main__":
-    run_and_leave(app)
+    command_line(app)

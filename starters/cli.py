@@ -6,17 +6,12 @@
 
 from __future__ import annotations
 
-import logging
-import sys
-
 import typer
 
-from cleanroom.errors import CleanRoomError
 from starters import attest, audit, collaboration, consent, dataset, keys, local, query, run, secrets, worker
 from starters.codec_server import codec_keys, codec_server
 from starters.demo import demo
-from starters.leaving import run_and_leave
-from starters.output import Format, print_error
+from starters.entry import command_line
 from starters.ui import ui
 
 app = typer.Typer(
@@ -48,23 +43,7 @@ app.command("codec-keys")(codec_keys)
 
 def main() -> None:
     """Entry point of the console script."""
-    run_and_leave(_main)
-
-
-def _main() -> None:
-    # What goes wrong is told once, by us; libraries that narrate every attempt are asked to be quiet.
-    logging.getLogger("azure").setLevel(logging.CRITICAL)
-    try:
-        app()
-    except CleanRoomError as error:
-        wants_json = any(
-            word in ("--output=json", "-ojson") or (word in ("--output", "-o") and sys.argv[index + 1 : index + 2] == ["json"])
-            for index, word in enumerate(sys.argv)
-        )
-        print_error(error, Format.JSON if wants_json else Format.TABLE)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    command_line(app)
 
 
 if __name__ == "__main__":

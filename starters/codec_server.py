@@ -12,11 +12,12 @@ from typing import Annotated
 
 import typer
 
-from cleanroom.errors import CleanRoomError, Conflict, InvalidInput
+from cleanroom.errors import Conflict, InvalidInput
 from cleanroom.secret import write_secret_file
 from cleanroom.temporal.codec_auth import OidcSettings
 from cleanroom.temporal.codec_server import CodecServerSettings, serve
 from cleanroom.temporal.keyring import Keyring
+from starters.entry import command_line
 
 
 def codec_server(
@@ -106,14 +107,7 @@ def codec_keys(
     typer.echo(json.dumps({"current": ring.current, "keys": list(ring.key_ids)}))
 
 
-def main() -> None:
-    """``python -m starters.codec_server``."""
-    try:
-        typer.run(codec_server)
-    except CleanRoomError as error:
-        typer.echo(json.dumps(error.to_dict()), err=True)
-        sys.exit(error.exit_code)
-
-
 if __name__ == "__main__":
-    main()
+    app = typer.Typer()
+    app.command()(codec_server)
+    command_line(app)

@@ -11,7 +11,7 @@ import typer
 from cleanroom.errors import Conflict
 from cleanroom.governance import GovernanceUserClient, Invitation, host_data_claims
 from cleanroom.onboarding import HOST_DATA_CLAIM, Onboarding, Step, member_client, require_id, require_issuer_url
-from starters.leaving import run_and_leave
+from starters.entry import command_line
 from starters.output import ConfigFile, Format, Output, Profile, print_record, print_rows, reported, safe, say
 from starters.session import Session, run_async
 
@@ -302,4 +302,4 @@ def mount(root: typer.Typer) -> None:
 
 if __name__ == "__main__":
     mount(app)
-    run_and_leave(app)
+    command_line(app)

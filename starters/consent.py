@@ -9,7 +9,7 @@ import typer
 
 from cleanroom.governance import Consent, GovernanceUserClient
 from starters.collaboration import as_person, reader
-from starters.leaving import run_and_leave
+from starters.entry import command_line
 from starters.output import ConfigFile, Format, Output, Profile, print_record, reported
 from starters.session import Session, run_async
 
@@ -109,4 +109,4 @@ def disabled_by(consent: Consent, approvers: list[str], parties: dict[str, str])
 
 
 if __name__ == "__main__":
-    run_and_leave(app)
+    command_line(app)

@@ -23,7 +23,7 @@ from cleanroom.messages.publish import PublishDatasetInput, PublishedDataset
 from cleanroom.publishing.descriptor import schema_of
 from cleanroom.temporal.attributes import start_attributes
 from cleanroom.temporal.markdown import code, details, escape
-from starters.leaving import run_and_leave
+from starters.entry import command_line
 from starters.output import ConfigFile, Format, Output, Profile, print_record, print_rows, reported, safe, say, talk
 from starters.progress import follow_timeline
 from starters.session import Session, run_async
@@ -220,4 +220,4 @@ def _party(session: Session, user_id: str) -> str:
 
 
 if __name__ == "__main__":
-    run_and_leave(app)
+    command_line(app)

@@ -19,8 +19,8 @@ from cleanroom.identifiers import dataset_workflow_id, query_workflow_id, run_wo
 from cleanroom.messages.run import RunResult
 from cleanroom.settings import load_settings
 from starters.dataset import publish_dataset, upload_rows
+from starters.entry import command_line
 from starters.keys import publish_key
-from starters.leaving import run_and_leave
 from starters.local import list_local_cloud, start_local_cloud, stop_local_cloud
 from starters.output import Format, Output, out, print_json, reported, safe, talk
 from starters.query import _command, create_query, print_card, propose_query, read_state, send_decision, sign_decision
@@ -212,4 +212,4 @@ def _print_links(person: Session, workflow_ids: dict[str, str], console: Console
 
 
 if __name__ == "__main__":
-    run_and_leave(app)
+    command_line(app)

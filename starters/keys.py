@@ -9,6 +9,7 @@ import typer
 from cleanroom.errors import Conflict
 from cleanroom.identifiers import approver_key_document_id
 from cleanroom.statements.keys import KEY_LABELS, KeyDocument, parse_key_document
+from starters.entry import command_line
 from starters.output import ConfigFile, Format, Output, Profile, print_record, reported
 from starters.session import Session, run_async
 
@@ -52,4 +53,4 @@ async def publish_key(session: Session) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    app()
+    command_line(app)

@@ -17,6 +17,7 @@ from cleanroom.documents.query import QuerySegment, QuerySegments
 from cleanroom.errors import CleanRoomError, InvalidInput, NotFound
 from cleanroom.sql import Catalog, GateVerdict, Reason, analyse, strip_invisible
 from cleanroom.sql.lexical import Refusal, split_statements
+from starters.entry import command_line
 from starters.output import Format
 
 EXIT_REFUSED = 4
@@ -60,7 +61,7 @@ def lint(
         verdict = verdict_of(_read(sql, "--sql"), Catalog.parse(_read(catalog, "--catalog")))
     except CleanRoomError as error:
         if output is Format.JSON:
-            typer.echo(json.dumps({"error": error.to_dict()}, indent=2))
+            typer.echo(json.dumps(error.to_dict(), indent=2))
         typer.echo(strip_invisible(f"{error}; {error.hint}" if error.hint else str(error)), err=True)
         raise typer.Exit(error.exit_code) from error
     if output is Format.JSON:
@@ -97,4 +98,6 @@ def _read(path: Path, option: str) -> str:
 
 
 if __name__ == "__main__":
-    typer.run(lint)
+    app = typer.Typer()
+    app.command()(lint)
+    command_line(app)

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from cleanroom.errors import CleanRoomError, Internal, NotFound, Unavailable
+from starters.entry import command_line
 from starters.output import Format, Output, print_json, print_rows, reported, safe, say, talk
 
 DEFAULT_STATE = Path(".cleanroom")
@@ -108,4 +109,4 @@ app.command("down")(down)
 app.command("ps")(ps)
 
 if __name__ == "__main__":
-    app()
+    command_line(app)

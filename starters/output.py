@@ -101,7 +101,7 @@ def _cell(value: Any) -> str:
 def print_error(error: CleanRoomError, output: Format) -> None:
     """``{code, message, cause, hint, …}`` to standard output as JSON, or words to standard error."""
     if output is Format.JSON:
-        print_json({"error": error.to_dict()})
+        print_json(error.to_dict())
         return
     talk.print(f"[bold red]error[/bold red] [bold]{safe(error.code)}[/bold]: {safe(error.message, 2000)}")
     if error.cause:

@@ -29,7 +29,7 @@ from cleanroom.messages.query import (
 from cleanroom.statements import Decision, sign
 from cleanroom.temporal.attributes import start_attributes
 from cleanroom.temporal.markdown import code, details, escape
-from starters.leaving import run_and_leave
+from starters.entry import command_line
 from starters.lint import lint
 from starters.output import ConfigFile, Format, Output, Profile, out, print_json, print_record, print_rows, reported, safe
 from starters.query_workflow import own_queue, query_closed, query_handle, served, taking_messages, until
@@ -417,4 +417,4 @@ async def _list(session: Session) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    run_and_leave(app)
+    command_line(app)

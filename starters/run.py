@@ -25,7 +25,7 @@ from cleanroom.statements import RunRequest, sign
 from cleanroom.temporal.attributes import start_attributes
 from cleanroom.temporal.markdown import code, details, escape
 from starters.conclude import conclude_run
-from starters.leaving import run_and_leave
+from starters.entry import command_line
 from starters.output import ConfigFile, Format, Output, Profile, out, print_json, print_record, print_rows, reported, safe, say
 from starters.progress import follow_timeline
 from starters.result import chart_png, print_chart, result_rows, result_table
@@ -351,4 +351,4 @@ def open_result(session: Session, spec: DatasetSpec, receipt: ResultReceipt) -> 
 
 
 if __name__ == "__main__":
-    run_and_leave(app)
+    command_line(app)

@@ -12,6 +12,7 @@ import typer
 from cleanroom.clients.owned import SECRET_VARIABLE_PREFIX, secret_path
 from cleanroom.errors import InvalidInput, NotFound
 from cleanroom.secret import read_secret_file, write_secret_file
+from starters.entry import command_line
 from starters.output import ConfigFile, Format, Output, Profile, print_record, reported
 from starters.session import Session
 
@@ -57,4 +58,4 @@ def set_(
 
 
 if __name__ == "__main__":
-    app()
+    command_line(app)

@@ -18,6 +18,7 @@ from cleanroom.identifiers import dataset_workflow_id, prepare_workflow_id, quer
 from cleanroom.secret import read_secret_file
 from cleanroom.settings import Settings
 from cleanroom.temporal.ui_gateway import is_loopback
+from starters.entry import command_line
 from starters.output import ConfigFile, Format, Output, Profile, print_json, reported, say
 from starters.session import Session, run_async
 
@@ -145,4 +146,4 @@ def _has_desktop() -> bool:
 
 
 if __name__ == "__main__":
-    app()
+    command_line(app)

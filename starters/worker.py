@@ -13,7 +13,7 @@ import typer
 from cleanroom.settings import Settings, load_settings
 from cleanroom.temporal.client import connect
 from cleanroom.temporal.workers import WorkerSpec, create_worker
-from starters.leaving import run_and_leave
+from starters.entry import command_line
 from starters.output import ConfigFile, Format, Output, reported
 
 app = typer.Typer(help="Run a worker.")
@@ -56,4 +56,4 @@ async def serving_own_queue(settings: Settings) -> AsyncIterator[None]:
 
 
 if __name__ == "__main__":
-    run_and_leave(app)
+    command_line(app)

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from starters.cli import app
+from starters.entry import call
 
 NAMES = {
     "dataset": {"publish", "upload", "show", "list"},
@@ -51,7 +52,38 @@ def test_errors(words: str, code: str, exit_code: int, tmp_path: Path, monkeypat
     Path("wrong.yaml").write_text("name: x\nsql: 1\n")
     Path("here.toml").write_text('collaboration = "flights"\n')
     result = runner.invoke(app, [*words.split(), "--output", "json"])
-    error = json.loads(result.stdout)["error"]
+    error = json.loads(result.stdout)
     assert (error["code"], result.exit_code) == (code, exit_code), error
     assert {"code", "message", "cause", "hint"} <= set(error)
     assert code != "YamlMalformed" or "line 3" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("run shw r-1 -o json", "No such command 'shw'"),
+        ("run show --output=json", "run_id"),
+        ("run start delays --run -o json", "--run"),
+        ("run result r-1 --limit 0 --output json", "--limit"),
+    ],
+)
+def test_usage_errors_are_json_where_json_is_asked_for(words: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        call(app, words.split())
+    error = json.loads(capsys.readouterr().out)
+    assert (left.value.code, error["code"], message in error["message"]) == (2, "UsageError", True), error
+    assert "--help" in error["hint"]
+
+
+def test_usage_errors_are_words_otherwise(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        call(app, ["run", "shw"])
+    told = capsys.readouterr()
+    assert (left.value.code, told.out, "No such command" in told.err) == (2, "", True)
+
+
+def test_help_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        call(app, ["run", "show", "--help", "-o", "json"])
+    assert left.value.code == 0
+    assert "Usage" in capsys.readouterr().out

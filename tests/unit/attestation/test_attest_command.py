@@ -120,7 +120,7 @@ def test_evidence_is_read_from_the_documents_that_carry_it(vectors: Path, tmp_pa
             assert run(file).exit_code == 0, document
     for bare in ({"report": raw.hex()}, {"evidence": evidence["evidence"]}, {"attestation": evidence["evidence"]}):
         file.write_text(json.dumps(bare))
-        assert json.loads(run(file, "--output", "json").stdout)["error"]["code"] == "ChainMissing"
+        assert json.loads(run(file, "--output", "json").stdout)["code"] == "ChainMissing"
         assert run(file, "--chain", vectors / "snp" / name / "chain.pem").exit_code == 0
     for other in ({}, {"report": 5}, {"report": {"report": {"report": sample}}}, {**evidence, "endorsements": 5}, {"report": _url([])}):
         file.write_text(json.dumps(other))
@@ -150,7 +150,7 @@ def test_exit_codes_of_wrong_usage_and_missing_files(tmp_path: Path, tav: tuple[
     for missing in (("nope", "--chain", tav[2]), (tav[0], "--chain", "nope"), (*tav, "--uvm", "nope"), (*tav, "--trust", "nope")):
         result = run(*missing, "--output", "json")
         assert result.exit_code == 3
-        assert json.loads(result.stdout)["error"]["category"] == "not-found"
+        assert json.loads(result.stdout)["category"] == "not-found"
     for wrong in (
         (),
         (tav[0],),

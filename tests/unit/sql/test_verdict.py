@@ -181,14 +181,14 @@ def test_missing_files_exit_3_and_bad_input_2(files: tuple[Path, Path], tmp_path
     files[1].write_text("{")
     code, out, err = _lint(*files, "--output", "json")
     assert code == 2
-    assert json.loads(out)["error"]["code"] == "InvalidCatalog"
+    assert json.loads(out)["code"] == "InvalidCatalog"
     assert "InvalidCatalog" in err
     assert runner.invoke(app, ["--sql", str(files[0])]).exit_code == 2
     files[1].write_text(GUARDED.model_dump_json(by_alias=True))
     for content in (b"\xff\xfe\x00", b'{"segments": [{"executionSequence": 1}]}'):
         files[0].write_bytes(content)
         code, out, err = _lint(*files, "--output", "json")
-        body = json.loads(out)["error"]
+        body = json.loads(out)
         assert code == 2
         assert body["hint"] in err
         assert "pydantic" not in out
