@@ -13,7 +13,7 @@ from sqlglot import exp
 from cleanroom.sql.catalog import View
 from cleanroom.sql.expressions import flatten, only, position_of
 from cleanroom.sql.lexical import MARK, Refusal, strip_invisible
-from cleanroom.sql.names import Names
+from cleanroom.sql.pivots import Pivots
 from cleanroom.sql.values import ATOM, NO_COLUMNS, NOTHING, PREDICATE, ROWS, Result, Scope, Slot, Source, Value, conjunction, indent, quote
 from cleanroom.sql.vocabulary import FUNCTIONS
 
@@ -37,7 +37,7 @@ _JOINS = {
 }
 
 
-class Relations(Names):
+class Relations(Pivots):
     """Mixin of the checker: FROM clauses."""
 
     named: dict[str, Result]
@@ -63,6 +63,8 @@ class Relations(Names):
         return "".join(text)
 
     def relation(self, node: exp.Expr, scope: Scope) -> tuple[Source, str]:
+        if node.args.get("pivots"):
+            return self.pivot(node, scope)
         if isinstance(node, exp.Table):
             return self._table(node, scope)
         if isinstance(node, exp.Subquery):

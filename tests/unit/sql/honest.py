@@ -229,6 +229,8 @@ GENERAL = [
     "SELECT event_id, AVG(spend) OVER (ORDER BY day RANGE BETWEEN INTERVAL 7 DAYS PRECEDING AND CURRENT ROW) AS m FROM events",
     "SELECT day + INTERVAL 1 QUARTER AS q, day - INTERVAL '2' WEEK AS w, extract(second FROM date_trunc('hour', day)) AS s FROM events",
     "WITH f AS (SELECT user_key, MIN(day) AS d FROM events GROUP BY user_key) SELECT date_trunc('MONTH', f.d) AS cohort, COUNT(DISTINCT e.user_key) AS n FROM events e JOIN f ON e.user_key = f.user_key GROUP BY 1",
+    "SELECT * FROM (SELECT user_key, kind, spend FROM events) PIVOT (SUM(spend) AS s, MAX(spend) AS n FOR kind IN ('buy' AS buy, 'view' AS view))",
+    "SELECT p.user_key, p.buy, u.city FROM (SELECT user_key, kind, spend FROM events) AS e PIVOT (SUM(spend) FOR kind IN ('buy', 'view')) AS p JOIN users u ON u.user_key = p.user_key WHERE p.buy > 3",
     "SELECT 24 * 60 * 60 AS s, 1e3 AS a, 1.5D AS b, 2L AS c, .5 AS g, 100 / 10 / 2 AS h",
     "SELECT 5 DIV 2 AS a, 7 / 2 AS b, -5 AS c, NOT kind = 'x' AND spend > 1 AS d FROM events",
 ]

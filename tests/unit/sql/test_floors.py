@@ -231,7 +231,7 @@ KEYS = [
     "1",
 ]
 AGGREGATES = [
-    "COUNT(*)", "SUM(o.amount)", "AVG(o.amount * (1 - o.discount))", "COUNT(DISTINCT o.user_key)", "COUNT(o.order_id)", "MAX(o.day)", "MIN(o.amount)",
+    "COUNT(*)", "SUM(o.amount)", "AVG(o.amount * (1 - o.discount))", "COUNT(DISTINCT o.user_key)", "COUNT(o.order_id)", "MAX(o.day)", "MIN(o.amount)", "REGR_SLOPE(o.amount, o.age)", "SUM(o.amount * 1000 / 7)", "COUNT(TRY_CAST(o.order_id AS DECIMAL(1, 0)))",
     "SUM(CASE WHEN o.status = 'paid' THEN o.amount ELSE 0 END)", "SUM(CASE WHEN o.order_id = 3 THEN o.amount ELSE 0 END)", "COUNT_IF(o.status = 'open')",
     "SUM(o.amount) FILTER (WHERE o.region = 'tiny')", "SUM(w.w)", "SUM(c.spend)", "1000", "STDDEV(o.amount)", "SUM(1)", "ROUND(AVG(o.age), 1)",
     "COUNT(DISTINCT CASE WHEN o.status = 'paid' THEN o.user_key END)", "COUNT(c.campaign)", "MAX(w.w)",
@@ -249,6 +249,8 @@ HAVINGS = ["COUNT(*) > 1", "TRUE", "SUM(o.amount) > 10 OR COUNT(*) = 1", "MAX(o.
 SOURCES = [
     "orders o", "(SELECT * FROM orders) o", "(SELECT * FROM orders WHERE age > 20) o", "(SELECT DISTINCT * FROM orders) o", "base o",
     "(SELECT user_key, order_id, region, status, amount, discount, age, day FROM orders ORDER BY age LIMIT 3) o",
+    "(SELECT * FROM orders QUALIFY ROW_NUMBER() OVER (PARTITION BY user_key ORDER BY order_id) = 1) o",
+    "(SELECT * FROM orders QUALIFY ROW_NUMBER() OVER (PARTITION BY region ORDER BY order_id) = 1) o",
 ]  # fmt: skip
 JOINS = [
     "", "", "JOIN weights w ON o.user_key = w.user_key", "LEFT JOIN weights w ON o.user_key = w.user_key", "JOIN clicks c ON c.user_key = o.user_key",
