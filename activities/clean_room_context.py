@@ -24,11 +24,11 @@ from cleanroom.spark.signed import ServiceReport
 
 def job_environment(settings: Settings) -> JobEnvironment:
     """Where this deployment's pods find the world; the clean room and the Spark service must be configured alike."""
-    ca = settings.ca_file.read_text("ascii") if settings.ca_file else ""
+    roots = [file.read_text("ascii") for file in (settings.governance.service_cert_file, settings.ca_file) if file is not None]
     return JobEnvironment(
         governance_url=settings.governance.url,
         authority=settings.credential.authority,
-        ca_pem=ca,
+        ca_pem="\n".join(roots),
         storage_hosts=settings.storage_hosts,
     )
 

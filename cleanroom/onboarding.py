@@ -81,7 +81,13 @@ def member_client(settings: Settings) -> GovernanceMemberClient:
         token = read_secret_file(section.member_token_file, what="member token").reveal_text().strip()
         name = section.member_header
         headers[name] = f"Bearer {token}" if name.lower() == "authorization" else token
-    return GovernanceMemberClient(section.proxy_url, ca_file=settings.ca_file, headers=headers)
+    return GovernanceMemberClient(
+        section.proxy_url,
+        ca_file=settings.ca_file,
+        headers=headers,
+        ccf_endpoint=section.ccf_endpoint,
+        service_cert=section.service_cert_file,
+    )
 
 
 class Onboarding:

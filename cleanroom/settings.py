@@ -70,6 +70,14 @@ class GovernanceSettings(_Section):
     mode: Literal["app", "cgs-client"] = "app"
     scope: str = "api://cleanroom-governance/.default"
     """OAuth scope of the user tokens that CGS accepts."""
+    service_cert_file: Path | None = None
+    """Certificate of the governance service, which CCF issues to itself: the one root for TLS with ``url`` (mode ``app``), or what the
+    proxy is told to expect (mode ``cgs-client``). The profile's ``ca_file`` when absent."""
+    ccf_endpoint: str | None = None
+    """Mode ``cgs-client``: the CCF URL that the proxy shall use; its own when absent."""
+    client_cert_file: Path | None = None
+    client_key_file: Path | None = None
+    """Certificate and key (mode 0600) of a member of the consortium, for reading in mode ``app``."""
     proxy_url: str = ""
     """URL of the ``cgs-client`` through which a member of the consortium governs; needed in a member's profile alone."""
     member_token_file: Path | None = None
@@ -169,6 +177,11 @@ class Settings(BaseSettings):
     attestation: AttestationSettings = AttestationSettings()
     kubernetes: KubernetesSettings = KubernetesSettings()
     spark: SparkSettings = SparkSettings()
+
+    @property
+    def governance_roots(self) -> Path | None:
+        """Roots for TLS with the governance application itself."""
+        return self.governance.service_cert_file or self.ca_file
 
     @classmethod
     def settings_customise_sources(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cleanroom.attestation import GuestAttestor
-from cleanroom.clients.azure_credentials import Credential, federated_credential
+from cleanroom.clients.azure_credentials import PUBLIC_AUTHORITIES, Credential, federated_credential
 from cleanroom.clients.blob import BlobStore
 from cleanroom.clients.objects import ObjectStore
 from cleanroom.clients.s3 import S3Credentials, S3Store
@@ -142,7 +142,8 @@ class _Process:
             token = self._ask(lambda: self._governance.token(access.subject, access.tenant_id, issuer=access.issuer_url))
             return token.reveal_text()
 
-        credential = federated_credential(access.tenant_id, access.client_id, assertion, authority=access.authority, ca_file=self._ca_file)
+        roots = self._roots_for(access.authority.rstrip("/") not in PUBLIC_AUTHORITIES)
+        credential = federated_credential(access.tenant_id, access.client_id, assertion, authority=access.authority, ca_file=roots)
         # Now rather than inside of a storage call: waiting for propagation belongs to signing in.
         persist(FEDERATION_SECONDS, lambda: credential.get_token(STORAGE_SCOPE))
         return credential

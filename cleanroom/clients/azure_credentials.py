@@ -30,6 +30,8 @@ from cleanroom.secret import read_secret_file
 from cleanroom.settings import CredentialSettings
 
 PUBLIC_AUTHORITY = "https://login.microsoftonline.com"
+PUBLIC_AUTHORITIES = frozenset({PUBLIC_AUTHORITY, "https://login.microsoftonline.us", "https://login.partner.microsoftonline.cn"})
+"""Authorities of Microsoft's clouds (azure.identity.AzureAuthorityHosts): TLS by the system's roots."""
 
 
 def client_options(ca_file: Path | None) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from azure.core.credentials import TokenCredential
@@ -12,7 +14,8 @@ from cleanroom.documents.dataset import parse_dataset
 from cleanroom.errors import Conflict, Internal, InvalidInput, NotFound, PreconditionFailed
 from cleanroom.governance import Approver, Document, GovernanceUserClient, ProposalStatus
 from cleanroom.identifiers import document_digest
-from cleanroom.settings import Settings
+from cleanroom.secret import read_secret_file
+from cleanroom.settings import GovernanceSettings, Settings
 
 
 def governance_client(settings: Settings, credential: TokenCredential | Any) -> GovernanceUserClient:
@@ -25,10 +28,32 @@ def governance_client(settings: Settings, credential: TokenCredential | Any) -> 
     if not section.url:
         raise PreconditionFailed("SettingMissing", "settings: governance.url is not set.", hint="Run `cleanroom up`, or set it.")
 
-    def token() -> str:
-        return str(credential.get_token(section.scope).token)
+    async def token() -> str:
+        # A thread: azure-identity's own call blocks, and may go to Entra ID.
+        return str((await asyncio.to_thread(credential.get_token, section.scope)).token)
 
-    return GovernanceUserClient(section.url, token=token, mode=section.mode, ca_file=settings.ca_file)
+    through_proxy = section.mode == "cgs-client"
+    return GovernanceUserClient(
+        section.url,
+        token=token,
+        mode=section.mode,
+        ca_file=settings.ca_file if through_proxy else settings.governance_roots,
+        client_cert=_client_cert(section),
+        ccf_endpoint=section.ccf_endpoint,
+        service_cert=section.service_cert_file if through_proxy else None,
+    )
+
+
+def _client_cert(section: GovernanceSettings) -> tuple[Path, Path] | None:
+    if section.client_cert_file is None and section.client_key_file is None:
+        return None
+    if section.client_cert_file is None or section.client_key_file is None:
+        raise PreconditionFailed(
+            "SettingMissing", "settings: governance.client_cert_file and governance.client_key_file go together; one of them is not set."
+        )
+    # Only a file that its owner alone can read: the same rule as for every secret.
+    read_secret_file(section.client_key_file, what="member key")
+    return section.client_cert_file, section.client_key_file
 
 
 def proposal_id_for(*parts: str) -> str:

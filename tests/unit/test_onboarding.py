@@ -14,8 +14,9 @@ import tomli_w
 import typer
 from typer.testing import CliRunner
 
-from cleanroom.errors import PreconditionFailed
+from cleanroom.errors import PreconditionFailed, Refused
 from cleanroom.onboarding import member_client
+from cleanroom.publishing.user_documents import governance_client
 from cleanroom.secret import write_secret_file
 from cleanroom.settings import load_settings
 from localcloud import cgs
@@ -263,3 +264,34 @@ def test_a_member_token_that_others_can_read_is_refused(desk: Desk, tmp_path: Pa
         member_client(changed)
     with pytest.raises(PreconditionFailed, match="NotAMember"):
         member_client(load_settings("contosso", path=desk.config))
+
+
+async def test_a_services_own_certificate_is_the_one_root_of_governance(desk: Desk, tmp_path: Path) -> None:
+    """CCF issues its certificate to itself: it is set beside the roots of all other services, and stands for governance alone."""
+    settings = load_settings("contosso", path=desk.config)
+    assert settings.ca_file is not None
+    other = LocalAuthority(tmp_path / "other").ca_file
+    own = settings.governance.model_copy(update={"service_cert_file": settings.ca_file})
+    for changed, reachable in (
+        (settings.model_copy(update={"ca_file": other, "governance": own}), True),
+        (settings.model_copy(update={"governance": own.model_copy(update={"service_cert_file": other})}), False),
+    ):
+        client = governance_client(changed, Session(settings).credential())
+        async with client:
+            if reachable:
+                assert await client.list_documents() is not None
+                continue
+            with pytest.raises(Refused, match="GovernanceCertificateUntrusted"):
+                await client.list_documents()
+
+
+def test_half_a_member_certificate_is_refused(desk: Desk, tmp_path: Path) -> None:
+    settings = load_settings("contosso", path=desk.config)
+    half = settings.governance.model_copy(update={"client_cert_file": tmp_path / "member.pem"})
+    with pytest.raises(PreconditionFailed, match="client_key_file"):
+        governance_client(settings.model_copy(update={"governance": half}), Session(settings).credential())
+    (tmp_path / "key.pem").write_text("x")
+    (tmp_path / "key.pem").chmod(0o644)
+    whole = half.model_copy(update={"client_key_file": tmp_path / "key.pem"})
+    with pytest.raises(Refused, match="SecretFileTooOpen"):
+        governance_client(settings.model_copy(update={"governance": whole}), Session(settings).credential())
