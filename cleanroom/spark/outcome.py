@@ -357,15 +357,19 @@ def _why_failed(status: JobStatus) -> Outcome:
 
 
 def payload_error(message: str | None) -> dict[str, Any] | None:
-    """The payload's error in a termination message (JSON of ``CleanRoomError.to_dict``), or None."""
+    """The payload's error in a termination message (JSON of ``CleanRoomError.to_dict``), or None.
+
+    The cluster hands it over, so members of another type than ours are left out.
+    """
     try:
         value = json.loads(message or "")
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    if isinstance(value, dict) and isinstance(value.get("code"), str) and isinstance(value.get("message"), str):
-        category = value.get("category")
-        return {**value, "category": category if category in CATEGORIES else "internal"}
-    return None
+    if not (isinstance(value, dict) and isinstance(value.get("code"), str) and isinstance(value.get("message"), str)):
+        return None
+    kinds = {"code": str, "message": str, "cause": str, "hint": str, "party": str, "details": dict, "retryable": bool, "category": str}
+    error = {name: value[name] for name, kind in kinds.items() if isinstance(value.get(name), kind)}
+    return {**error, "category": error["category"] if error.get("category") in CATEGORIES else "internal"}
 
 
 def _last_warning(events: Sequence[EventView]) -> str:

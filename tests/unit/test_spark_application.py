@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cleanroom.errors import InvalidInput
 from cleanroom.identifiers import job_name
@@ -83,3 +86,27 @@ def test_configuration_outside_of_the_allow_list_is_refused(key: str) -> None:
 def test_locked_configuration_wins() -> None:
     assert spark_configuration({"spark.sql.session.timeZone": "Europe/Paris"})["spark.sql.session.timeZone"] == "Europe/Paris"
     assert spark_configuration({})["spark.network.crypto.enabled"] == "true"
+
+
+TEXT = st.text(alphabet="aA9-_./é ", max_size=90)
+
+
+@given(TEXT, TEXT, TEXT, st.sampled_from(["case", "tail", "symbol", "join"]))
+def test_names_of_applications_are_labels_and_do_not_collide(collaboration: str, query: str, run: str, change: str) -> None:
+    other = {
+        "case": (collaboration, query, run.swapcase() + "x"),
+        "tail": (collaboration, query, run + "-" * 63 + "tail"),
+        "symbol": (collaboration, query, run + "_"),
+        "join": (collaboration + query + "x", "", run),
+    }[change]
+    names = [job_name(*key) for key in ((collaboration, query, run), other)]
+    assert names[0] != names[1]
+    for name in names:
+        assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name)
+        # The driver pod is called <name>-driver, and its name is a label of at most 63 too.
+        assert len(name) + len("-driver") <= 63
+
+
+def test_runs_that_differ_in_case_or_late_have_names_of_their_own() -> None:
+    runs = ["Run_42/A", "run-42-a", "RUN-42-A", "r" * 63, "r" * 64, "r" * 63 + "x", "run-42-a-", "run--42-a"]
+    assert len({job_name("flights", "totals", run) for run in runs}) == len(runs)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cleanroom.errors import InvalidInput, Refused, TimedOut, Unavailable
-from cleanroom.spark.outcome import ContainerView, EventView, FailureCode, JobStatus, PodView, failed, outcome_of, waiting_reason
+from cleanroom.spark.outcome import ContainerView, EventView, FailureCode, JobStatus, Outcome, PodView, failed, outcome_of, waiting_reason
 from cleanroom.spark.views import job_status, pod_view
 
 NAME = "cr-run"
@@ -121,6 +121,19 @@ def test_a_message_that_is_no_error_is_no_error(message: str) -> None:
     outcome = outcome_of(status("FAILED", driver=container("terminated", exit_code=1, message=message)))
     assert outcome is not None
     assert outcome.payload_error is None
+
+
+@pytest.mark.parametrize("member", ["category", "cause", "hint", "party", "details", "retryable"])
+@pytest.mark.parametrize("value", ["text", 5, 1.5, True, None, [1], ["a", "b"], {}, {"a": 1}, [["a", "b"]]])
+def test_members_of_another_type_are_left_out_of_an_error(member: str, value: object) -> None:
+    message = json.dumps({"code": "X", "message": "m", "category": "refused", member: value})
+    outcome = outcome_of(status("FAILED", driver=container("terminated", exit_code=12, message=message)))
+    assert outcome is not None
+    assert Outcome.model_validate_json(outcome.model_dump_json()) == outcome
+    error = outcome.error()
+    assert error is not None
+    assert error.code == "X"
+    assert json.loads(json.dumps(error.to_dict()))["details"]["trackingId"] == NAME
 
 
 @pytest.mark.parametrize(
