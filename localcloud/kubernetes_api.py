@@ -245,6 +245,11 @@ class Api:
                 merge_patch(before, change) if patch else {**change, **({"status": before["status"]} if "status" in before else {})}
             )
             wanted = (change.get("metadata") or {}).get("resourceVersion")
+            if wanted is None and not patch and resource is SPARK_APPLICATIONS:
+                # Custom resources cannot be replaced blindly, as the core's own objects can.
+                cause = {"reason": "FieldValueInvalid", "field": "metadata.resourceVersion", "message": "must be specified for an update"}
+                text = f'{resource.qualified} "{name}" is invalid: {cause["field"]}: Invalid value: 0x0: {cause["message"]}'
+                raise ApiFailure(422, "Invalid", text, {"name": name, "kind": resource.kind, "causes": [cause]})
             if wanted is not None and wanted != before["metadata"]["resourceVersion"]:
                 text = "the object has been modified; please apply your changes to the latest version and try again"
                 raise conflict(resource, name, text)

@@ -50,6 +50,47 @@ _SPEC_FIELDS: dict[str, str] = {
     "executor": "executor",
     "suspend": "boolean",
 }
+_NESTED: dict[str, dict[str, str]] = {
+    "spec.dynamicAllocation": {
+        **dict.fromkeys(("enabled", "shuffleTrackingEnabled"), "boolean"),
+        **dict.fromkeys(("initialExecutors", "minExecutors", "maxExecutors", "shuffleTrackingTimeout"), "integer"),
+    },
+    "spec.restartPolicy": {
+        "type": "string",
+        **dict.fromkeys(
+            ("onFailureRetries", "onFailureRetryInterval", "onSubmissionFailureRetries", "onSubmissionFailureRetryInterval"), "integer"
+        ),
+    },
+    "spec.monitoring": {
+        **dict.fromkeys(("exposeDriverMetrics", "exposeExecutorMetrics"), "boolean"),
+        **dict.fromkeys(("metricsProperties", "metricsPropertiesFile"), "string"),
+        "prometheus": "object",
+    },
+    "spec.deps": dict.fromkeys(("archives", "excludePackages", "files", "jars", "packages", "pyFiles", "repositories"), "texts"),
+}
+"""Members of the spec's own objects; what belongs to a pod (affinity, security context …) is Kubernetes' own and not looked into."""
+_REQUIRED: dict[str, tuple[str, ...]] = {
+    "spec": ("driver", "executor", "mainApplicationFile", "sparkVersion", "type"),
+    "spec.monitoring": ("exposeDriverMetrics", "exposeExecutorMetrics"),
+    **{f"spec.{role}.gpu": ("name", "quantity") for role in ("driver", "executor")},
+}
+_REQUIRED_OF_ITEMS: dict[str, tuple[str, ...]] = {
+    "spec.volumes": ("name",),
+    "spec.driverIngressOptions": ("servicePort",),
+    **{
+        f"spec.{role}.{field}": names
+        for role in ("driver", "executor")
+        for field, names in {
+            "env": ("name",),
+            "volumeMounts": ("name", "mountPath"),
+            "initContainers": ("name",),
+            "sidecars": ("name",),
+            "configMaps": ("name", "path"),
+            "secrets": ("name", "path", "secretType"),
+            "ports": ("containerPort", "name", "protocol"),
+        }.items()
+    },
+}
 _ENUMS = {
     "spec.type": ("Java", "Python", "Scala", "R"),
     "spec.mode": ("cluster", "client"),
@@ -133,11 +174,7 @@ def _spark_causes(body: Object, warnings: list[str]) -> list[Object]:
     spec = body.get("spec")
     if not isinstance(spec, dict):
         return [_cause("FieldValueRequired", "spec", "Required value")]
-    causes = [
-        _cause("FieldValueRequired", f"spec.{field}", "Required value")
-        for field in ("driver", "executor", "mainApplicationFile", "sparkVersion", "type")
-        if field not in spec
-    ]
+    causes = _missing(body)
     causes += _fields("spec", spec, _SPEC_FIELDS, warnings)
     for path, allowed in _ENUMS.items():
         value = _at(body, path)
@@ -151,6 +188,21 @@ def _spark_causes(body: Object, warnings: list[str]) -> list[Object]:
                 _cause("FieldValueInvalid", path, f"Invalid value: {value}: {path} in body should be greater than or equal to {least}")
             )
     return causes
+
+
+def _missing(body: Object) -> list[Object]:
+    places = [(path, _at(body, path), names) for path, names in _REQUIRED.items()]
+    for path, names in _REQUIRED_OF_ITEMS.items():
+        items = _at(body, path)
+        if isinstance(items, list):
+            places += [(f"{path}[{number}]", item, names) for number, item in enumerate(items)]
+    return [
+        _cause("FieldValueRequired", f"{path}.{name}", "Required value")
+        for path, value, names in places
+        if isinstance(value, dict)
+        for name in names
+        if name not in value
+    ]
 
 
 def _fields(path: str, value: Object, known: dict[str, str], warnings: list[str]) -> list[Object]:
@@ -167,6 +219,8 @@ def _fields(path: str, value: Object, known: dict[str, str], warnings: list[str]
                 causes.append(_wrong_type(where, value[name], "object"))
         elif not _CHECKS[kind](value[name]):
             causes.append(_wrong_type(where, value[name], _TYPE_NAMES.get(kind, kind)))
+        elif where in _NESTED:
+            causes += _fields(where, value[name], _NESTED[where], warnings)
     return causes
 
 

@@ -232,6 +232,10 @@ def test_stale_writes_and_wrong_uids_conflict(client: KubernetesClient, waiting_
     with pytest.raises(ApiException) as caught:
         custom.patch_namespaced_custom_object(GROUP, VERSION, "analytics", PLURAL, name, patch)
     assert caught.value.status == 409
+    blind = {**item, "metadata": {key: value for key, value in item["metadata"].items() if key != "resourceVersion"}}
+    with pytest.raises(ApiException) as caught:
+        custom.replace_namespaced_custom_object(GROUP, VERSION, "analytics", PLURAL, name, blind)
+    assert caught.value.status == 422
     with pytest.raises(Conflict):
         client.delete(name, uid="00000000-0000-0000-0000-000000000000")
     patched = custom.patch_namespaced_custom_object(GROUP, VERSION, "analytics", PLURAL, name, {"metadata": {"labels": {"seen": "yes"}}})

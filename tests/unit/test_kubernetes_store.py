@@ -184,6 +184,77 @@ fields = st.sampled_from(
 )
 
 
+def submitted(path: str, value: Any) -> Any:
+    """The application of a job with one member set, or taken away where ``value`` is ``...``."""
+    job, profile = make_job(), make_profile()
+    body: Any = json.loads(json.dumps(build_application(job, profile, pod_policies(job, profile), locked_conf={})))
+    target = body
+    *parents, last = path.split(".")
+    for part in parents:
+        target = target[part]
+    if value is ...:
+        del target[last]
+    else:
+        target[last] = value
+    return body
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "field", "text"),
+    [
+        ("spec", ..., "spec", "Required value"),
+        ("spec", [], "spec", "Required value"),
+        *(
+            (f"spec.{name}", ..., f"spec.{name}", "Required value")
+            for name in ("driver", "executor", "mainApplicationFile", "sparkVersion", "type")
+        ),
+        ("spec.type", "Cobol", "spec.type", 'supported values: "Java", "Python", "Scala", "R"'),
+        ("spec.type", 1, "spec.type", "must be of type string"),
+        ("spec.mode", "in-cluster-client", "spec.mode", "Unsupported value"),
+        ("spec.pythonVersion", "4", "spec.pythonVersion", "Unsupported value"),
+        ("spec.restartPolicy", {"type": "Sometimes"}, "spec.restartPolicy.type", "Unsupported value"),
+        ("spec.restartPolicy", {"type": 1}, "spec.restartPolicy.type", "must be of type string"),
+        ("spec.restartPolicy", {"onFailureRetries": "3"}, "spec.restartPolicy.onFailureRetries", "must be of type integer"),
+        ("spec.restartPolicy", {"onFailureRetryInterval": 0}, "spec.restartPolicy.onFailureRetryInterval", "greater than or equal to 1"),
+        ("spec.dynamicAllocation", {"enabled": "yes"}, "spec.dynamicAllocation.enabled", "must be of type boolean"),
+        ("spec.dynamicAllocation", {"maxExecutors": 1.5}, "spec.dynamicAllocation.maxExecutors", "must be of type integer"),
+        ("spec.monitoring", {"exposeDriverMetrics": True}, "spec.monitoring.exposeExecutorMetrics", "Required value"),
+        ("spec.deps", {"jars": "local:///a.jar"}, "spec.deps.jars", "must be of type array"),
+        ("spec.suspend", "true", "spec.suspend", "must be of type boolean"),
+        ("spec.timeToLiveSeconds", "60", "spec.timeToLiveSeconds", "must be of type integer"),
+        ("spec.arguments", ["a", 1], "spec.arguments", "must be of type array"),
+        ("spec.sparkConf", {"spark.x": True}, "spec.sparkConf", "must be of type object"),
+        ("spec.volumes", [{"emptyDir": {}}], "spec.volumes[0].name", "Required value"),
+        ("spec.driver.cores", 0, "spec.driver.cores", "greater than or equal to 1"),
+        ("spec.driver.cores", True, "spec.driver.cores", "must be of type integer"),
+        ("spec.driver.memory", 512, "spec.driver.memory", "must be of type string"),
+        ("spec.driver.env", [{"name": "A"}, {"value": "1"}], "spec.driver.env[1].name", "Required value"),
+        ("spec.driver.gpu", {"name": "nvidia.com/gpu"}, "spec.driver.gpu.quantity", "Required value"),
+        ("spec.executor.instances", "2", "spec.executor.instances", "must be of type integer"),
+        ("spec.executor.volumeMounts", [{"name": "v"}], "spec.executor.volumeMounts[0].mountPath", "Required value"),
+        ("metadata.name", ..., "metadata.name", "Required value"),
+    ],
+)
+def test_what_the_crd_refuses(path: str, value: Any, field: str, text: str) -> None:
+    with pytest.raises(ApiFailure) as caught:
+        validate(SPARK_APPLICATIONS, submitted(path, value), strict=False)
+    assert (caught.value.code, caught.value.status["reason"]) == (422, "Invalid")
+    causes = {cause["field"]: cause["message"] for cause in caught.value.status["details"]["causes"]}
+    assert text in causes[field]
+
+
+@pytest.mark.parametrize(
+    "path", ["spec.restartpolicy", "spec.driver.podname", "spec.executor.kubernetesMaster", "spec.restartPolicy.retries"]
+)
+def test_unknown_members_are_pruned_with_a_warning_or_refused_where_strict(path: str) -> None:
+    body = submitted(path, "x")
+    assert validate(SPARK_APPLICATIONS, body, strict=False) == [f'unknown field "{path}"']
+    assert validate(SPARK_APPLICATIONS, body, strict=True) == []
+    with pytest.raises(ApiFailure, match="strict decoding error") as caught:
+        validate(SPARK_APPLICATIONS, submitted(path, "x"), strict=True)
+    assert caught.value.code == 400
+
+
 @given(st.lists(st.tuples(fields, documents), min_size=1, max_size=3))
 def test_whatever_is_sent_is_judged_and_never_a_crash(changes: list[tuple[tuple[str, ...], Any]]) -> None:
     job, profile = make_job(), make_profile()
