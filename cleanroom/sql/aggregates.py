@@ -116,7 +116,7 @@ class Aggregates(Floors):
             value = item if isinstance(item, Value) else self.value(item, scope)
         else:
             value = self.value(node, scope)
-        if not value.origins and value.degree == 0:
+        if not value.origins and not value.sources and value.degree == 0:
             raise Refusal("ClauseNotAllowed", "GROUP BY a constant has no meaning", position_of(node))
         if value.sql.isdecimal():
             raise Refusal("ClauseNotAllowed", "GROUP BY a constant has no meaning", position_of(node))

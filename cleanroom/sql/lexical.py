@@ -15,7 +15,7 @@ import re
 
 from sqlglot import exp
 from sqlglot.dialects.dialect import Dialect
-from sqlglot.errors import SqlglotError
+from sqlglot.errors import ParseError, SqlglotError
 from sqlglot.tokenizer_core import Token, TokenType
 
 from cleanroom.sql.verdict import Position, Reason
@@ -222,7 +222,7 @@ def parse_statement(text: str, *, trusted: bool = False) -> exp.Expr:
     try:
         statements = _DIALECT.parser().parse(tokens, text)
     except (SqlglotError, ValueError, RecursionError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise Refusal("Unparsable", f"the text cannot be read as Spark SQL: {_first_line(error)}") from error
+        raise Refusal("Unparsable", f"the text cannot be read as Spark SQL: {_first_line(error)}", _place(error)) from error
     if len(statements) != 1 or statements[0] is None:
         raise Refusal("MultipleStatements", "a segment holds exactly one statement")
     return statements[0]
@@ -289,6 +289,12 @@ def _has_inside(tokens: list[Token], opening: int, wanted: TokenType) -> bool:
 def _position_of(text: str, offset: int) -> Position:
     line = text.count("\n", 0, offset) + 1
     return Position(line=line, column=offset - (text.rfind("\n", 0, offset) + 1) + 1)
+
+
+def _place(error: BaseException) -> Position | None:
+    details = error.errors[0] if isinstance(error, ParseError) and error.errors else {}
+    line, column, what = details.get("line"), details.get("col"), details.get("highlight")
+    return Position(line=line, column=max(1, column - len(what or "") + 1)) if line and column else None
 
 
 def _first_line(error: BaseException) -> str:

@@ -151,7 +151,7 @@ class Selects(Subqueries):
                     raise Refusal("RowLevelOutput", "DISTINCT over rows under a privacy floor: aggregate them instead", position_of(node))
                 for _, value in values:
                     self.check_release_key(value, node)
-                keys = list(dict.fromkeys(value.sql for _, value in values if value.origins))
+                keys = list(dict.fromkeys(value.sql for _, value in values if value.origins or value.sources))
                 group = "\nGROUP BY " + ", ".join(keys) if keys else ""
                 distinct, release = False, True
         if release:

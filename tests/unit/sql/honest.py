@@ -12,6 +12,14 @@ TPCH = {
                avg(l_quantity) as avg_qty, avg(l_extendedprice) as avg_price, avg(l_discount) as avg_disc, count(*) as count_order
         from lineitem where l_shipdate <= date '1998-12-01' - interval '90' day
         group by l_returnflag, l_linestatus order by l_returnflag, l_linestatus""",
+    "q2": """
+        select s_name, n_name, p_partkey, ps_supplycost from part, supplier, partsupp, nation, region
+        where p_partkey = ps_partkey and s_suppkey = ps_suppkey and p_size > 3 and p_type like '%BRASS' and s_nationkey = n_nationkey
+          and n_regionkey = r_regionkey and r_name = 'AMERICA' and ps_supplycost = (
+            select min(ps_supplycost) from partsupp, supplier, nation, region
+            where p_partkey = ps_partkey and s_suppkey = ps_suppkey and s_nationkey = n_nationkey and n_regionkey = r_regionkey
+              and r_name = 'AMERICA')
+        order by n_name, s_name, p_partkey limit 100""",
     "q3": """
         select l_orderkey, sum(l_extendedprice * (1 - l_discount)) as revenue, o_orderdate, o_shippriority
         from customer, sales, lineitem
@@ -231,6 +239,10 @@ GENERAL = [
     "WITH f AS (SELECT user_key, MIN(day) AS d FROM events GROUP BY user_key) SELECT date_trunc('MONTH', f.d) AS cohort, COUNT(DISTINCT e.user_key) AS n FROM events e JOIN f ON e.user_key = f.user_key GROUP BY 1",
     "SELECT * FROM (SELECT user_key, kind, spend FROM events) PIVOT (SUM(spend) AS s, MAX(spend) AS n FOR kind IN ('buy' AS buy, 'view' AS view))",
     "SELECT p.user_key, p.buy, u.city FROM (SELECT user_key, kind, spend FROM events) AS e PIVOT (SUM(spend) FOR kind IN ('buy', 'view')) AS p JOIN users u ON u.user_key = p.user_key WHERE p.buy > 3",
+    "SELECT channel, SUM(amt) AS amt FROM (SELECT 'store' AS channel, spend AS amt FROM events WHERE kind = 'buy' UNION ALL SELECT 'web', spend FROM events WHERE kind = 'view') t GROUP BY channel",
+    "SELECT DISTINCT k, kind FROM (SELECT 'x' AS k, kind FROM events) t",
+    "SELECT GROUPING(kind) + GROUPING(city) AS level, kind, city, SUM(spend) AS s, RANK() OVER (PARTITION BY GROUPING(kind) + GROUPING(city), CASE WHEN GROUPING(city) = 0 THEN kind END ORDER BY SUM(spend) DESC) AS r FROM events JOIN users USING (user_key) GROUP BY ROLLUP (kind, city)",
+    "SELECT user_key, session, MIN(day) AS since FROM (SELECT user_key, day, SUM(new) OVER (PARTITION BY user_key ORDER BY day, event_id) AS session FROM (SELECT user_key, event_id, day, CASE WHEN DATEDIFF(day, LAG(day) OVER (PARTITION BY user_key ORDER BY day, event_id)) > 10 THEN 1 ELSE 0 END AS new FROM events) a) b GROUP BY user_key, session",
     "SELECT 24 * 60 * 60 AS s, 1e3 AS a, 1.5D AS b, 2L AS c, .5 AS g, 100 / 10 / 2 AS h",
     "SELECT 5 DIV 2 AS a, 7 / 2 AS b, -5 AS c, NOT kind = 'x' AND spend > 1 AS d FROM events",
 ]

@@ -111,6 +111,12 @@ def test_a_condition_in_the_output_names_what_it_looks_into() -> None:
     ]
 
 
+def test_a_text_that_cannot_be_read_is_refused_at_its_place() -> None:
+    (reason,) = check_sql("SELECT kind\nFROM events WHERE spend > 3 XOR kind = 'buy'", OPEN).reasons
+    assert reason.position is not None
+    assert (reason.code, reason.position.line, reason.position.column) == ("Unparsable", 2, 29)
+
+
 def test_require_raises_what_the_command_line_shows() -> None:
     with pytest.raises(Refused) as caught:
         check_sql("SELECT ip FROM events", OPEN).require()
