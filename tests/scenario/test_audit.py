@@ -43,7 +43,7 @@ def completed(cloud: Cloud, world: World, tmp_path_factory: pytest.TempPathFacto
     file = tmp_path_factory.mktemp("evidence") / "run.json"
     state = cloud.approved(world.query(), max_runs=5)
     run_id = cloud.start(state.query, state.digest)
-    assert export(cloud, "litware", run_id, file, code=6)["error"]["code"] == "RunNotEnded"
+    assert export(cloud, "litware", run_id, file, code=6)["code"] == "RunNotEnded"
     assert cloud.ended(run_id).state == "COMPLETED"
     export(cloud, "litware", run_id, file)
     return run_id, file
@@ -145,5 +145,5 @@ def test_withdrawn_consent_is_part_of_the_evidence(cloud: Cloud, world: World, t
 
 
 def test_an_unknown_run_is_not_found(cloud: Cloud, tmp_path: Path) -> None:
-    assert export(cloud, "litware", "r-nowhere", tmp_path / "run.json", code=3)["error"]["code"] == "WorkflowNotFound"
+    assert export(cloud, "litware", "r-nowhere", tmp_path / "run.json", code=3)["code"] == "WorkflowNotFound"
     assert not (tmp_path / "run.json").exists()

@@ -6,6 +6,7 @@ import base64
 import datetime as dt
 import io
 import json
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -529,6 +530,69 @@ def test_the_command_verifies_offline_and_names_the_first_broken_link(world: Aud
         place(world.items(), "receipt"),
     )
     assert "first broken link" in CliRunner().invoke(app, ["audit", "verify", str(bad), *trust]).output
+
+
+Raw = Callable[[list[Any], list[Any]], int]
+"""Changes the records of a written bundle, given those of another run's, and returns the place of the first broken link."""
+
+
+def _removed(records: list[Any], theirs: list[Any]) -> int:
+    del records[20]
+    return 20
+
+
+def _swapped(records: list[Any], theirs: list[Any]) -> int:
+    records[5], records[6] = records[6], records[5]
+    return 5
+
+
+def _substituted(records: list[Any], theirs: list[Any]) -> int:
+    records[39] = theirs[39]
+    return 39
+
+
+def _repeated(records: list[Any], theirs: list[Any]) -> int:
+    records.insert(12, records[12])
+    return 13
+
+
+def _cut(records: list[Any], theirs: list[Any]) -> int:
+    records.pop()
+    return len(records)
+
+
+def _appended(records: list[Any], theirs: list[Any]) -> int:
+    records.append(theirs[-1])
+    return len(records) - 1
+
+
+def _edited(records: list[Any], theirs: list[Any]) -> int:
+    records[16]["body"]["job"]["datasets"][0]["viewName"] += "x"
+    return 16
+
+
+@pytest.mark.parametrize("change", [_removed, _swapped, _substituted, _repeated, _cut, _appended, _edited])
+@pytest.mark.parametrize("form", ["json", "zip"])
+def test_the_command_names_the_first_broken_link_of_either_form(
+    world: AuditWorld, bundle: Bundle, tmp_path: Path, change: Raw, form: str
+) -> None:
+    value = json.loads(bundle_json(bundle))
+    other = world.another_run(dt.timedelta(hours=1))
+    place = change(value["records"], json.loads(bundle_json(other.bundle()))["records"])
+    file = tmp_path / f"b.{form}"
+    if form == "json":
+        file.write_text(json.dumps(value))
+    else:
+        with zipfile.ZipFile(file, "w") as out, zipfile.ZipFile(io.BytesIO(bundle_zip(bundle))) as genuine:
+            out.writestr("manifest.json", genuine.read("manifest.json"))
+            names = [name for name in genuine.namelist() if name != "manifest.json"]
+            for number, record in enumerate(value["records"]):
+                name = re.sub(r"\d+", lambda found, number=number: f"{number:0{len(found[0])}d}", names[0], count=1)
+                out.writestr(name, canonical_json(record))
+    done = CliRunner().invoke(app, ["audit", "verify", str(file), "--trust", str(world.hardware.trust_file), "--output", "json"])
+    assert done.exit_code == 4, done.output
+    found = json.loads(done.stdout)["first_broken"]
+    assert found["index"] == place, (found, value["records"][place - 1 : place + 1])
 
 
 @pytest.mark.parametrize(
