@@ -131,6 +131,13 @@ class View(WireModel):
             if floor.allowed_output_columns is not None
         )
 
+    def withheld(self) -> tuple[tuple[str, str], ...]:
+        """View and column (lower case) of what no result may show, identities left out."""
+        if all(floor.allowed_output_columns is None for floor in self.floors):
+            return ()
+        names = (column.name.lower() for column in self.columns)
+        return tuple((self.name.lower(), name) for name in names if name not in self.identity_columns and not self.may_output(name))
+
     def lists_output(self, column: str) -> bool:
         """Whether an owner has *listed* ``column`` (lower case) as publishable; a missing list does not."""
         return self.may_output(column) and any(floor.allowed_output_columns is not None for floor in self.floors)

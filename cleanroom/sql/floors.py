@@ -97,6 +97,8 @@ class Floors(Relations):
 
     def check_rows(self, scope: Scope, node: exp.Expr) -> None:
         """After FROM and WHERE: the text must not have copied protected rows."""
+        if scope.ties:
+            self.spread_ties(scope)
         aliases = [source.alias for source in scope.sources.values()]
         connected = self._connected(aliases, scope.links)
         if scope.slots and (scope.multiplied or not connected):

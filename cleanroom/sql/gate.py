@@ -30,6 +30,7 @@ class Checker(Queries):
     def __init__(self, catalog: Catalog, *, trusted: bool = False) -> None:
         self.catalog = catalog
         self.trusted = trusted
+        self.withheld = frozenset() if trusted else frozenset(pair for view in catalog.views for pair in view.withheld())
         self.named: dict[str, Result] = {}
         self.uses: dict[tuple[str, str], set[str]] = {}
         self.floors: dict[tuple[str, str], int] = {}

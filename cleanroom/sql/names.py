@@ -18,6 +18,8 @@ class Names(Functions):
 
     catalog: Catalog
     in_qualify: bool
+    withheld: frozenset[tuple[str, str]]
+    """View and column (lower case) of what no result may show, except identities, which have rules of their own."""
     trusted: bool
     """Reading the gate's own rendering: every column, no owner's rule."""
     uses: dict[tuple[str, str], set[str]]
@@ -86,6 +88,28 @@ class Names(Functions):
                 uses[key].add(context)
             else:
                 uses[key] = {context}
+
+    def tie(self, node: exp.Expr, condition: Value, scope: Scope) -> None:
+        """Remembers that ``condition`` compares columns of several relations, where one of them must not be shown."""
+        if len(condition.sources) > 1 and not self.withheld.isdisjoint(condition.exposed):
+            names = [(part.name, part.table or None) for part in node.find_all(exp.Column) if isinstance(part.this, exp.Identifier)]
+            scope.ties.append(tuple(value for name, table in names if (value := self._lookup(name, table, scope, node)) is not None))
+
+    def spread_ties(self, scope: Scope) -> None:
+        """After FROM and WHERE: a column that is compared with a withheld one would show its values under another name."""
+        aliases = frozenset(source.alias for source in scope.sources.values())
+        changed = True
+        while changed:
+            changed = False
+            for tie in scope.ties:
+                for value in tie:
+                    other = self._withheld_by(tie, value)
+                    if value.sources <= aliases and not other <= value.exposed:
+                        value.exposed = value.exposed | other
+                        changed = True
+
+    def _withheld_by(self, tie: tuple[Value, ...], value: Value) -> frozenset[tuple[str, str]]:
+        return frozenset(pair for other in tie if other.sources != value.sources for pair in other.exposed if pair in self.withheld)
 
     def column(self, node: exp.Expr, scope: Scope) -> Value:
         """The input column that a name means: the innermost SELECT that knows it, and an earlier alias of the same SELECT last."""

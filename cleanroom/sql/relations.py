@@ -289,6 +289,7 @@ class Relations(Pivots):
                 out.append(semi)
                 continue
             out.append(self.value(part, scope))
+            self.tie(part, out[-1], scope)
             if type(part) is exp.EQ:
                 self.equality(*self.equal_sides, scope, equate=equate)
         return out
@@ -300,8 +301,8 @@ class Relations(Pivots):
         """Remembers that two columns of different relations are equal in every row (``equate``) or where both are present."""
         if not (first.origins and second.origins) or first.sources & second.sources:
             return
-        self.shows_too(first, second, scope)
-        self.shows_too(second, first, scope)
+        if self.withheld:
+            scope.ties.append((first, second))
         if first.joinable and second.joinable:
             scope.links.extend((one, two) for one in first.sources for two in second.sources)
         if first.raw and second.raw:
@@ -312,14 +313,6 @@ class Relations(Pivots):
         if equate and first.raw and second.raw:
             scope.equate(first, second)
             scope.equalities.append((first, second))
-
-    def shows_too(self, column: Value, other: Value, scope: Scope) -> None:
-        """A column of this FROM that equals ``other`` shows the values of ``other`` as well; identities have rules of their own."""
-        exposed = frozenset(
-            (view, name) for view, name in other.exposed if (of := self.catalog.view(view)) is not None and name not in of.identity_columns
-        )
-        if column.raw and exposed and any(column.sources == {source.alias} for source in scope.sources.values()):
-            column.exposed = column.exposed | exposed
 
     # -- LATERAL VIEW ---------------------------------------------------------------------------------------------
 

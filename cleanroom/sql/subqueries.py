@@ -101,7 +101,8 @@ class Subqueries(Aggregates):
                 if slot.column != 0 or not what.raw or not what.origins:
                     self._no_rows(result, node)
                 scope.slots.append(Slot(slot.view, slot.identity, what.sql))
-            self.shows_too(what, Value("", what.type, exposed=result.fields[0].exposed), scope)
+            if self.withheld and what.raw:
+                scope.ties.append((what, Value("", what.type, exposed=result.fields[0].exposed)))
             return self._in_text(node, what, result, reads, False)
         if isinstance(node, exp.Exists):
             only(node, "this")

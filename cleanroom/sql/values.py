@@ -178,6 +178,7 @@ class Scope:
         "releases",
         "slots",
         "sources",
+        "ties",
         "unions",
         "views",
         "windows",
@@ -203,6 +204,8 @@ class Scope:
         self.unions: dict[str, str] = {}
         """Columns known to be equal in every row: text of a reference to the text of its representative."""
         self.outer_reads: list[Value] = []
+        self.ties: list[tuple[Value, ...]] = []
+        """Columns of different relations that one condition compares: what one shows, the others may show."""
         self.class_views: dict[str, frozenset[str]] = {}
         self.links: list[tuple[str, str]] = []
         """Pairs of relations that an equality of columns joins."""

@@ -332,6 +332,12 @@ OVER_FLOORS = [
     "SELECT w.w, COUNT(*) AS n FROM orders o JOIN weights w ON o.age = w.w GROUP BY w.w",
     "SELECT w.w AS a, COUNT(*) AS n FROM orders o, weights w WHERE w.w = o.age GROUP BY w.w",
     "SELECT w.w * 1 AS a, COUNT(*) AS n FROM weights w LEFT JOIN orders o ON o.age = w.w GROUP BY w.w * 1",
+    "SELECT w.w, COUNT(*) AS n FROM orders o JOIN weights w ON o.user_key = w.user_key AND o.age <=> w.w GROUP BY w.w",
+    "SELECT w.w, COUNT(*) AS n FROM orders o JOIN weights w ON o.user_key = w.user_key WHERE o.age + 0 = w.w GROUP BY w.w",
+    "SELECT w.w, COUNT(*) AS n FROM orders o JOIN weights w ON o.user_key = w.user_key WHERE w.w IN (o.age) GROUP BY w.w",
+    "SELECT w.w, COUNT(*) AS n FROM orders o JOIN weights w ON o.user_key = w.user_key WHERE w.w >= o.age AND w.w <= o.age GROUP BY w.w",
+    "SELECT w.w, COUNT(*) AS n FROM orders o JOIN weights w ON o.user_key = w.user_key WHERE NOT (w.w <> o.age) OR FALSE GROUP BY w.w",
+    "SELECT x.w, COUNT(*) AS n FROM orders o JOIN weights w ON o.user_key = w.user_key JOIN weights x ON x.w = w.w AND x.user_key = w.user_key WHERE w.w = o.age GROUP BY x.w",
     "SELECT x.age, COUNT(*) AS n FROM orders o JOIN (SELECT w AS age, seg FROM weights) x USING (age) GROUP BY x.age",
     # One person inside an aggregate.
     "SELECT region, SUM(CASE WHEN user_key = 'u1' THEN amount ELSE 0 END) AS s FROM orders GROUP BY region",

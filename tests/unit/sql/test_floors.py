@@ -156,6 +156,7 @@ def test_output_columns_are_the_owners_choice_without_a_floor_too() -> None:
     )
     assert check_sql("SELECT a, COUNT(b) AS n FROM v GROUP BY a", catalog).allowed
     assert check_sql("SELECT a FROM v WHERE b > 3", catalog).allowed
+    assert check_sql("SELECT w.c FROM w WHERE NOT EXISTS (SELECT 1 FROM v WHERE v.b = w.c)", catalog).allowed
     for sql in (
         "SELECT b FROM v",
         "SELECT b + 1 AS c FROM v",
