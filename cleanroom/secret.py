@@ -64,7 +64,7 @@ def read_secret_file(path: str | os.PathLike[str], *, what: str = "secret") -> S
     Raises:
         NotFound: ``SecretFileNotFound`` when there is no such file.
         Refused: ``SecretFileTooOpen`` when group or others can read or write it, or it is not a regular file.
-        InvalidInput: ``SecretEmpty`` when it is empty.
+        InvalidInput: ``SecretEmpty`` when it is empty, ``SecretFileIsFolder``.
     """
     file = Path(path)
     try:
@@ -73,6 +73,9 @@ def read_secret_file(path: str | os.PathLike[str], *, what: str = "secret") -> S
         raise NotFound("SecretFileNotFound", f"{what}: there is no file {file}.", hint="Name a file that exists.") from error
     except OSError as error:
         raise Refused("SecretFileUnreadable", f"{what}: {file} cannot be read.", cause=error.strerror) from error
+    if stat.S_ISDIR(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise InvalidInput("SecretFileIsFolder", f"{what}: {file} is a folder, not a file.", hint="Name a file of mode 0600.")
     with os.fdopen(fd, "rb") as handle:
         mode = os.fstat(handle.fileno())
         if not stat.S_ISREG(mode.st_mode) or mode.st_mode & 0o077:

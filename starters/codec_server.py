@@ -3,9 +3,10 @@ encrypt them."""
 
 from __future__ import annotations
 
-import json
+import errno
 import logging
 import secrets
+import socket
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +19,7 @@ from cleanroom.temporal.codec_auth import OidcSettings
 from cleanroom.temporal.codec_server import CodecServerSettings, serve
 from cleanroom.temporal.keyring import Keyring
 from starters.entry import command_line
+from starters.output import Format, Output, print_record, reported
 
 
 def codec_server(
@@ -26,7 +28,7 @@ def codec_server(
         Path | None, typer.Option(help="File with one bearer token, or JSON {name: token} (mode 0600); made when it does not exist.")
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; other than loopback needs TLS.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8234,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8234,
     ui_origin: Annotated[list[str] | None, typer.Option(help="Origin of the Temporal Web UI; repeat for several.")] = None,
     namespace: Annotated[list[str] | None, typer.Option(help="Temporal namespace that is served; repeat for several.")] = None,
     decode_only: Annotated[bool, typer.Option("--decode-only", help="Refuse /encode.")] = False,
@@ -43,6 +45,7 @@ def codec_server(
     public_origin: Annotated[
         str | None, typer.Option(help="How browsers reach the gateway, where that is not http(s)://localhost:<port>.")
     ] = None,
+    output: Output = Format.TABLE,
 ) -> None:
     """Serve the payload codec to the Temporal Web UI and the temporal command; with --ui-upstream also the Web UI, readable.
 
@@ -50,37 +53,65 @@ def codec_server(
 
     Example: cleanroom codec-server --keyring keyring.json --tokens codec-token --tls-cert codec.pem --tls-key codec-key.pem
     """
-    if tokens is not None and not tokens.exists():
-        write_secret_file(tokens, secrets.token_urlsafe(32).encode() + b"\n")
-    oidc = None
-    if oidc_issuer or oidc_audience or oidc_jwks:
-        if not (oidc_issuer and oidc_audience and oidc_jwks):
-            raise InvalidInput("CodecOidcIncomplete", "--oidc-issuer, --oidc-audience and --oidc-jwks belong together.")
-        claims = dict(item.split("=", 1) for item in oidc_claim or [] if "=" in item)
-        oidc = OidcSettings(issuer=oidc_issuer, audience=oidc_audience, jwks_uri=oidc_jwks, required_claims=claims)
-    defaults = CodecServerSettings.model_fields
-    settings = CodecServerSettings(
-        keyring_file=keyring,
-        host=host,
-        port=port,
-        ui_origins=tuple(ui_origin) if ui_origin else () if ui_upstream else defaults["ui_origins"].default,
-        namespaces=tuple(namespace) if namespace else defaults["namespaces"].default,
-        tokens_file=tokens,
-        oidc=oidc,
-        allow_encode=not decode_only,
-        tls_cert=tls_cert,
-        tls_key=tls_key,
-        ui_upstream=ui_upstream,
-        remote_upstream=remote_upstream,
-        public_origin=public_origin,
-    )
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    if ui_upstream:
-        typer.echo(f"Temporal Web UI, readable, at {settings.origin}; open it with `cleanroom ui`", err=True)
-    else:
-        token = f" with the token in {tokens}" if tokens else ""
-        typer.echo(f"codec server at {settings.origin}; sign a browser in at {settings.origin}/login{token}", err=True)
-    serve(settings)
+    with reported(output):
+        defaults = CodecServerSettings.model_fields
+        settings = CodecServerSettings(
+            keyring_file=keyring,
+            host=host,
+            port=port,
+            ui_origins=tuple(ui_origin) if ui_origin else () if ui_upstream else defaults["ui_origins"].default,
+            namespaces=tuple(namespace) if namespace else defaults["namespaces"].default,
+            tokens_file=tokens,
+            oidc=_oidc(oidc_issuer, oidc_audience, oidc_jwks, oidc_claim or []),
+            allow_encode=not decode_only,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            ui_upstream=ui_upstream,
+            remote_upstream=remote_upstream,
+            public_origin=public_origin,
+        )
+        Keyring.load(keyring)
+        _require_free(host, port)
+        if tokens is not None and not tokens.exists():
+            write_secret_file(tokens, secrets.token_urlsafe(32).encode() + b"\n")
+        logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+        if ui_upstream:
+            typer.echo(f"Temporal Web UI, readable, at {settings.origin}; open it with `cleanroom ui`", err=True)
+        else:
+            token = f" with the token in {tokens}" if tokens else ""
+            typer.echo(f"codec server at {settings.origin}; sign a browser in at {settings.origin}/login{token}", err=True)
+        serve(settings)
+
+
+def _oidc(issuer: str | None, audience: str | None, jwks: str | None, claims: list[str]) -> OidcSettings | None:
+    """
+    Raises:
+        InvalidInput: ``CodecOidcIncomplete``, ``CodecOidcClaimMalformed``.
+    """
+    if not (issuer or audience or jwks or claims):
+        return None
+    if not (issuer and audience and jwks):
+        raise InvalidInput("CodecOidcIncomplete", "--oidc-issuer, --oidc-audience and --oidc-jwks belong together.")
+    pairs = [claim.partition("=") for claim in claims]
+    for name, equals, _ in pairs:
+        if not (name and equals):
+            raise InvalidInput("CodecOidcClaimMalformed", f"--oidc-claim: {name!r} is not NAME=VALUE.", hint="For example team=operators.")
+    return OidcSettings(issuer=issuer, audience=audience, jwks_uri=jwks, required_claims={name: value for name, _, value in pairs})
+
+
+def _require_free(host: str, port: int) -> None:
+    """
+    Raises:
+        Conflict: ``PortInUse``.
+        InvalidInput: ``CodecAddressUnusable``.
+    """
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            pass
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise Conflict("PortInUse", f"--port: something else listens on {host}:{port}.", hint="Name another port.") from error
+        raise InvalidInput("CodecAddressUnusable", f"cannot listen on {host}:{port}.", cause=str(error)) from error
 
 
 def codec_keys(
@@ -88,26 +119,31 @@ def codec_keys(
     add: Annotated[str | None, typer.Option(help="Id of a key to add; without it a new keyring is made.")] = None,
     current: Annotated[bool, typer.Option("--current/--not-current", help="Whether the added key seals from now on.")] = True,
     use: Annotated[str | None, typer.Option(help="Id of a key in the file that seals from now on.")] = None,
+    output: Output = Format.JSON,
 ) -> None:
     """Make a codec keyring, add a key to it, or change which key seals. Prints key ids, never keys.
 
     To rotate without a gap: add with --not-current and restart every process, then --use that key and restart again.
-    """
-    if add is None and use is None:
-        if keyring.exists():
-            raise Conflict("KeyringExists", f"{keyring} exists already.", hint="Add a key to it with --add ID.")
-        ring = Keyring.generate()
-    else:
-        ring = Keyring.load(keyring)
-        if add is not None:
-            ring = ring.rotated(add, make_current=current)
-        if use is not None:
-            ring = ring.using(use)
-    ring.save(keyring)
-    typer.echo(json.dumps({"current": ring.current, "keys": list(ring.key_ids)}))
 
+    Example: cleanroom codec-keys keyring.json
+    """
+    with reported(output):
+        if add is None and use is None:
+            if keyring.exists():
+                raise Conflict("KeyringExists", f"{keyring} exists already.", hint="Add a key to it with --add ID.")
+            ring = Keyring.generate()
+        else:
+            ring = Keyring.load(keyring)
+            if add is not None:
+                ring = ring.rotated(add, make_current=current)
+            if use is not None:
+                ring = ring.using(use)
+        ring.save(keyring)
+        print_record({"current": ring.current, "keys": list(ring.key_ids)}, output)
+
+
+app = typer.Typer()
+app.command()(codec_server)
 
 if __name__ == "__main__":
-    app = typer.Typer()
-    app.command()(codec_server)
     command_line(app)

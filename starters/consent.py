@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 import typer
 
+from cleanroom.errors import CleanRoomError
 from cleanroom.governance import Consent, GovernanceUserClient
 from starters.collaboration import as_person, reader
 from starters.entry import command_line
@@ -45,13 +48,17 @@ def off(
 def show(
     document: Document, option: Option = "execution", profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE
 ) -> None:
-    """Show whether all approvers of a query or dataset consent, and who does not."""
+    """Show whether all approvers of a query or dataset consent, and who does not.
+
+    Example: cleanroom consent show contosso-flights --profile litware
+    """
     with reported(output):
         session = Session.load(profile, config)
 
         async def work() -> dict[str, Any]:
             async with reader(session) as client:
-                return await consent_record(session, client, document, option)
+                with _advised(document):
+                    return await consent_record(session, client, document, option)
 
         print_record(run_async(work()), output, title=f"consent {document}")
 
@@ -76,10 +83,25 @@ async def set_consent(
         InvalidInput: ``ProfileIsNoPerson``.
     """
     async with as_person(session) as client:
-        # Governance does not compare the contract here; a document of another collaboration must not be switched by mistake.
-        await session.documents(client).get(document)
-        await client.set_document_consent(session.collaboration, document, option, enabled=enabled)
-        return await consent_record(session, client, document, option)
+        with _advised(document):
+            # Governance does not compare the contract here; a document of another collaboration must not be switched by mistake.
+            await session.documents(client).get(document)
+            await client.set_document_consent(session.collaboration, document, option, enabled=enabled)
+            return await consent_record(session, client, document, option)
+
+
+@contextmanager
+def _advised(document: str) -> Iterator[None]:
+    """Around governance: what it refuses gets a hint, in the words of the command line."""
+    try:
+        yield
+    except CleanRoomError as error:
+        error.hint = error.hint or {
+            "UserDocumentNotFound": "`cleanroom query list` and `cleanroom dataset list` show what there is.",
+            "UserDocumentNotAccepted": "Consent is about what has been approved; reject an open proposal: `cleanroom query reject`.",
+            "NotUserDocumentApprover": f"Only those who approved {document!r} give or withdraw consent to it.",
+        }.get(error.code)
+        raise
 
 
 async def consent_record(

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import typer
+from typer.rich_utils import rich_format_error
 
 from cleanroom.errors import CleanRoomError, InvalidInput
 from starters.leaving import run_and_leave
-from starters.output import Format, print_error
+from starters.output import Format, plain_streams, print_error, say
 
 # Typer has Click inside since 0.2x, and depended on it before: its own exception leads to the right one.
 _UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError")
@@ -30,12 +31,14 @@ def call(app: typer.Typer, arguments: Sequence[str]) -> None:
     """
     # Libraries that narrate every attempt are asked to be quiet.
     logging.getLogger("azure").setLevel(logging.CRITICAL)
+    plain_streams()
     output = Format.JSON if _wants_json(arguments) else Format.TABLE
     try:
-        if output is Format.TABLE:
-            app(list(arguments))
         code = app(list(arguments), standalone_mode=False)
     except _UsageError as error:
+        if output is Format.TABLE:
+            rich_format_error(error)  # type: ignore[arg-type]
+            sys.exit(InvalidInput.exit_code)
         context = getattr(error, "ctx", None)
         hint = f"`{context.command_path} --help` says what it takes." if context is not None else None
         wrong = InvalidInput("UsageError", getattr(error, "format_message", error.__str__)(), hint=hint)
@@ -44,7 +47,11 @@ def call(app: typer.Typer, arguments: Sequence[str]) -> None:
     except CleanRoomError as error:
         print_error(error, output)
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
+    except typer.Abort:
+        # A question was answered with no, or by nobody.
+        say("Aborted; nothing was done.")
+        sys.exit(130)
+    except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -16,6 +16,11 @@ from starters.session import Session, run_async
 app = typer.Typer(help="Your signing key.", no_args_is_help=True)
 
 
+@app.callback()
+def _group() -> None:
+    """The key that signs your decisions lies in your key folder; its public half is published once."""
+
+
 @app.command()
 def publish(profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
     """Publish the public half of your signing key in governance, accepted by you alone.

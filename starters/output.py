@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import os
 import sys
@@ -14,12 +16,16 @@ import typer
 from pydantic import BaseModel
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 from cleanroom.errors import CleanRoomError, Internal
 from cleanroom.temporal.markdown import plain
 
 DEBUG_VARIABLE = "CLEANROOM_DEBUG"
+_UNBOUNDED = 10_000
+_SQUEEZE = 1.5
+"""A table that is so many times as wide as the terminal is printed as paragraphs: its cells would be a few letters wide."""
 
 
 class Format(StrEnum):
@@ -35,6 +41,26 @@ ConfigFile = Annotated[str | None, typer.Option("--config", envvar="CLEANROOM_CO
 
 out = Console(soft_wrap=True)
 talk = Console(stderr=True, soft_wrap=True)
+
+
+_PLAIN = str.maketrans("▇█━─│┃✔✓✘▶·…—’“”", '##--||++x>..-\'""')
+_PLAIN_ERRORS = "cleanroom.plain"
+
+
+def _plainly(error: UnicodeError) -> tuple[str, int]:
+    """Drawing characters as ASCII ones, others as question marks, for :func:`codecs.register_error`."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end].translate(_PLAIN)
+    return "".join(character if character.isascii() else "?" for character in text), error.end
+
+
+def plain_streams() -> None:
+    """What a terminal's encoding lacks (``LC_ALL=C``) is replaced on the way out; no command fails for it after its work is done."""
+    codecs.register_error(_PLAIN_ERRORS, _plainly)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_PLAIN_ERRORS)
 
 
 def say(text: str) -> None:
@@ -59,8 +85,9 @@ def to_json(value: Any) -> Any:
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on one line, as a program reads it."""
-    sys.stdout.write(json.dumps(to_json(value), ensure_ascii=False) + "\n")
+    """One JSON document on one line, as a program reads it; escaped where the stream's encoding would change it."""
+    utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    sys.stdout.write(json.dumps(to_json(value), ensure_ascii=not utf8) + "\n")
     sys.stdout.flush()
 
 
@@ -78,16 +105,31 @@ def print_record(value: Any, output: Format, *, title: str = "") -> None:
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], output: Format, *, columns: Sequence[str], title: str = "") -> None:
-    """Many things of a kind; no rows is an empty list, not an error."""
+    """Many things of a kind; no rows is an empty list, not an error. The first column names them: it is never broken, so that it can be
+    copied."""
     if output is Format.JSON:
         print_json(list(rows))
         return
     table = Table(title=title or None, title_justify="left")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column == columns[0])
     for row in rows:
         table.add_row(*(_cell(row.get(column, "")) for column in columns))
-    out.print(table if rows else "[dim]none[/dim]")
+    if not rows:
+        out.print("[dim]none[/dim]")
+        return
+    wanted = Measurement.get(out, out.options.update(max_width=_UNBOUNDED), table).maximum
+    if not out.is_terminal and "COLUMNS" not in os.environ:
+        # A pipe or a file is as wide as the table, so that a line stays a line for `grep`.
+        Console(width=wanted).print(table)
+    elif wanted <= out.width * _SQUEEZE:
+        out.print(table)
+    else:
+        for row in rows:
+            out.print(
+                *(f"[bold]{_cell(row.get(c, ''))}[/bold]" if c == columns[0] else f"  {c}: {_cell(row.get(c, ''))}" for c in columns),
+                sep="\n",
+            )
 
 
 def _cell(value: Any) -> str:

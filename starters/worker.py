@@ -22,7 +22,10 @@ app = typer.Typer(help="Run a worker.")
 @app.command()
 def worker(
     boundary: Annotated[
-        str, typer.Argument(help="Profile of the boundary: contosso, litware, fabrikam, frontend, clean-room, spark-service.")
+        str,
+        typer.Argument(
+            help="Whose: a collaborator (litware, or collaborator.litware), frontend, clean-room or spark-service.", show_default=False
+        ),
     ],
     config: ConfigFile = None,
     ready_file: Annotated[Path | None, typer.Option(help="Written when the worker polls.")] = None,
@@ -36,7 +39,8 @@ def worker(
 
     with reported(output):
         configure_logging()
-        settings = load_settings(boundary, path=Path(config) if config else None)
+        # The task queue of a collaborator's boundary is its name; its profile is the collaborator's.
+        settings = load_settings(boundary.removeprefix("collaborator."), path=Path(config) if config else None)
         asyncio.run(serve(settings, ready_file=ready_file))
 
 

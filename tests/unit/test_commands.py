@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
+import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from starters.cli import app
 from starters.entry import call
+from starters.local import _advice, started_state
+from starters.output import Format, print_rows
 
 NAMES = {
     "dataset": {"publish", "upload", "show", "list"},
@@ -17,6 +25,7 @@ NAMES = {
     "run": {"start", "show", "watch", "cancel", "result"},
 }
 runner = CliRunner()
+HOUSE = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("noun", NAMES)
@@ -40,6 +49,15 @@ def test_the_verbs_of_the_contract(noun: str) -> None:
         ("run show r-1", "TemporalUnavailable", 7),
         ("query show delays --profile nobody --config here.toml", "ProfileNotFound", 3),
         ("query list", "SettingMissing", 6),
+        ("up --state here.toml", "StateNotAFolder", 2),
+        ("down --state here.toml", "StateNotAFolder", 2),
+        ("ps --state here.toml", "StateNotAFolder", 2),
+        ("codec-keys missing.json --add k2", "SecretFileNotFound", 3),
+        ("codec-keys . --add k2", "SecretFileIsFolder", 2),
+        ("codec-keys here.toml", "KeyringExists", 5),
+        ("codec-server --keyring missing.json", "SecretFileNotFound", 3),
+        ("codec-server --keyring missing.json --oidc-claim team=a", "CodecOidcIncomplete", 2),
+        ("codec-server --keyring a --oidc-issuer b --oidc-audience c --oidc-jwks d --oidc-claim team", "CodecOidcClaimMalformed", 2),
     ],
 )
 def test_errors(words: str, code: str, exit_code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,6 +98,68 @@ def test_usage_errors_are_words_otherwise(capsys: pytest.CaptureFixture[str]) ->
         call(app, ["run", "shw"])
     told = capsys.readouterr()
     assert (left.value.code, told.out, "No such command" in told.err) == (2, "", True)
+
+
+def test_a_question_that_nobody_answers_is_an_interruption(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    asking = typer.Typer()
+    asking.command()(lambda: typer.confirm("approve?", abort=True, err=True))
+    with pytest.raises(SystemExit) as left:
+        call(asking, [])
+    assert left.value.code == 130
+    assert "Aborted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("up", ()), ("down", ()), ("ps", ()), ("demo", ()), ("worker", ()), ("ui", ()), ("codec_server", ()), ("keys", ("publish",)),
+        ("secrets", ("set",)), ("local", ("ps",)), ("dataset", ("upload",)), ("query", ("propose",)), ("run", ("start",)),
+        ("consent", ("off",)), ("collaboration", ("show",)), ("audit", ("verify",)), ("attest", ("verify",)),
+    ],
+)  # fmt: skip
+def test_every_command_is_a_script_with_the_same_words(name: str, words: tuple[str, ...]) -> None:
+    module = importlib.import_module(f"starters.{name}")
+    script = getattr(module, "app", None)
+    assert isinstance(script, typer.Typer)
+    helped = runner.invoke(script, [*words, "--help"])
+    assert helped.exit_code == 0, helped.output
+    assert "--output" in helped.output
+
+
+def test_what_a_terminal_cannot_show_is_replaced() -> None:
+    script = "from starters.output import *; plain_streams(); out.print('▇▇ ✔ — Zürich …'); print_json({'name': 'Zürich'})"
+    ascii_terminal = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, env=ascii_terminal, timeout=60, check=True, cwd=HOUSE)
+    assert told.stdout.decode("ascii").splitlines() == ["## + - Z?rich .", '{"name": "Z\\u00fcrich"}']
+
+
+def test_rows_keep_their_names_whole(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        {"run": "r-20260112-091500-a1b2c3", "query": "some-long-query-name", "state": "COMPLETED", "started": "2026-01-12T09:15:00+00:00"}
+    ]
+    columns = ("run", "query", "state", "started")
+    monkeypatch.delenv("COLUMNS", raising=False)
+    print_rows(rows, Format.TABLE, columns=columns)
+    assert any(all(str(value) in line for value in rows[0].values()) for line in capsys.readouterr().out.splitlines()), "a pipe: one line"
+    monkeypatch.setenv("COLUMNS", "60")
+    print_rows(rows, Format.TABLE, columns=columns)
+    narrow = capsys.readouterr().out.splitlines()
+    assert narrow[0] == rows[0]["run"]
+    assert "  query: some-long-query-name" in narrow
+
+
+def test_what_has_exited_is_told_with_the_command_that_starts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    services = [{"name": "temporal", "state": "ready"}, {"name": "worker.litware", "state": "exited"}]
+    assert "cleanroom worker litware[" in " ".join(_advice(Path(".cleanroom"), services))
+    assert "--config other/cleanroom.toml" in " ".join(_advice(Path("other"), services))
+    services[0]["state"] = "exited"
+    assert "cleanroom up --state other[" in " ".join(_advice(Path("other"), services))
+    assert started_state(None) == Path(".cleanroom")
+    Path(".cleanroom/demo").mkdir(parents=True)
+    Path(".cleanroom/demo/services.json").touch()
+    assert started_state(None) == Path(".cleanroom/demo")
 
 
 def test_help_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
