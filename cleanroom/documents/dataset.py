@@ -43,9 +43,10 @@ class DatasetSchema(WireModel):
 
     @model_validator(mode="after")
     def _unique(self) -> DatasetSchema:
-        names = [field.field_name for field in self.fields]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"field names must be unique; twice: {', '.join(twice)}")
+        # Spark takes names without regard to case: `Email` beside `email` could stand in for it where only one is allowed.
+        names = [field.field_name.lower() for field in self.fields]
+        if twice := sorted({field.field_name for field in self.fields if names.count(field.field_name.lower()) > 1}):
+            raise ValueError(f"field names must be unique without regard to case; twice: {', '.join(twice)}")
         return self
 
     def types(self) -> dict[str, FieldType]:
