@@ -7,6 +7,7 @@ same in every SQL dialect, so that Spark cannot read another tree than the one t
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Iterable
@@ -17,8 +18,20 @@ from cleanroom.sql.lexical import MARK, Refusal, strip_invisible
 from cleanroom.sql.polynomials import LARGEST_FACTOR, polynomial, weight_of
 from cleanroom.sql.values import AND, ATOM, OR, PREDICATE, PRODUCT, SIGN, SUM, Scope, Value, text_literal, widest, wrap
 from cleanroom.sql.verdict import Position
+from cleanroom.sql.vocabulary import FUNCTIONS
 
 _NUMBER = re.compile(r"[0-9]{1,38}(\.[0-9]{0,38})?([eE][+-]?[0-9]{1,3})?|\.[0-9]{1,38}([eE][+-]?[0-9]{1,3})?")
+
+
+_REMEDIES = {
+    "sort": "; use ORDER BY",
+    "cluster": "; use ORDER BY",
+    "distribute": "; leave it out",
+    "sample": ": each run would give another answer; use WHERE",
+    "pivots": "; pivot a subquery with an alias",
+    "hint": "; leave it out",
+}
+"""By the parser's name for a clause: what to write instead."""
 
 
 def position_of(node: exp.Expr | None) -> Position | None:
@@ -39,7 +52,16 @@ def only(node: exp.Expr, *names: str) -> None:
         if name in names or not args[name]:
             continue
         what = name.strip("_").replace("_", " ").upper()
-        raise Refusal("ClauseNotAllowed", f"{describe(node)} with {what} is not allowed", position_of(node))
+        remedy = _REMEDIES.get(name.strip("_"), "")
+        raise Refusal("ClauseNotAllowed", f"{describe(node)} with {what} is not allowed{remedy}", position_of(node))
+
+
+def not_listed(node: exp.Expr) -> Refusal:
+    """The refusal of a function that the vocabulary does not have."""
+    name = node.name if isinstance(node, exp.Anonymous) else ""
+    close = difflib.get_close_matches(name.upper(), FUNCTIONS, 1, 0.8) if len(name) > 3 else []
+    hint = f"; did you mean {close[0].lower()}?" if close else ""
+    return Refusal("FunctionNotAllowed", f"{describe(node)} is not on the list of allowed functions{hint}", position_of(node))
 
 
 def describe(node: exp.Expr) -> str:
@@ -70,7 +92,7 @@ class Expressions:
         name = _HANDLERS.get(type(node))
         if name is None:
             if isinstance(node, exp.Func):
-                raise Refusal("FunctionNotAllowed", f"{describe(node)} is not on the list of allowed functions", position_of(node))
+                raise not_listed(node)
             if isinstance(node, exp.Query):
                 raise Refusal("ClauseNotAllowed", "a query is not allowed here", position_of(node))
             raise Refusal("ExpressionNotAllowed", f"an expression of kind {describe(node)} is not allowed", position_of(node))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from sqlglot import exp
 
-from cleanroom.sql.expressions import describe, only, position_of
+from cleanroom.sql.expressions import not_listed, only, position_of
 from cleanroom.sql.forms import Forms
 from cleanroom.sql.lexical import MARK, Refusal
 from cleanroom.sql.values import ATOM, NUMERIC, PREDICATE, Scope, Value, widest, wrap
@@ -131,7 +131,7 @@ class Functions(Forms):
         only(node, "this", "expressions")
         marked = node.this
         if not isinstance(marked, str) or not marked.startswith(MARK):
-            raise Refusal("FunctionNotAllowed", f"{describe(node)} is not on the list of allowed functions", position_of(node))
+            raise not_listed(node)
         name = marked[len(MARK) :]
         function = FUNCTIONS[name]
         nodes = node.expressions

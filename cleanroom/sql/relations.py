@@ -83,6 +83,10 @@ class Relations(Pivots):
             return source, f"(\n  {indent(result.sql)}\n) AS {quote(source.alias)}{names}"
         if isinstance(node, exp.Values):
             return self._values(node, scope)
+        if isinstance(node, exp.Lateral):
+            raise Refusal(
+                "RelationNotAllowed", "LATERAL is not allowed; join a subquery that groups by what it is joined on", position_of(node)
+            )
         if isinstance(node, exp.Func):
             raise Refusal("TableFunctionNotAllowed", "table functions are not relations here", position_of(node))
         raise Refusal("RelationNotAllowed", f"a relation of kind {type(node).__name__} is not allowed", position_of(node))
