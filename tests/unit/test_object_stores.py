@@ -277,6 +277,61 @@ def test_redirects_are_never_followed(redirector, azure_world: AzureWorld, local
     assert elsewhere == []
 
 
+def test_a_customer_key_goes_with_every_request_for_a_blob(azure_world: AzureWorld, local_authority: LocalAuthority):
+    """Azurite knows no customer-provided keys (it refuses their headers), so here the service is one that demands them."""
+    key = Secret(os.urandom(32))
+    wanted = {
+        "x-ms-encryption-key": base64.b64encode(key.reveal()).decode(),
+        "x-ms-encryption-key-sha256": base64.b64encode(hashlib.sha256(key.reveal()).digest()).decode(),
+        "x-ms-encryption-algorithm": "AES256",
+    }
+    blobs: dict[str, bytes] = {}
+    asked: list[str] = []
+
+    async def service(request: Request) -> Response:
+        if any(request.headers.get(name) != value for name, value in wanted.items()):
+            body = b"<Error><Code>BlobUsesCustomerSpecifiedEncryption</Code><Message>It has a key.</Message></Error>"
+            return Response(body, 409, headers={"x-ms-error-code": "BlobUsesCustomerSpecifiedEncryption"}, media_type="application/xml")
+        name, part = request.url.path, request.query_params.get("comp", "")
+        asked.append(f"{request.method} {part}".strip())
+        headers = {"etag": '"1"', "last-modified": "Sat, 28 Nov 2026 10:00:00 GMT", "x-ms-blob-type": "BlockBlob"}
+        if request.method == "PUT":
+            if part == "block":
+                name += request.query_params["blockid"]
+            if part == "blocklist":
+                blobs[name] = b"".join(blobs.pop(block) for block in sorted(blobs) if block.startswith(name))
+            else:
+                blobs[name] = await request.body()
+            return Response(status_code=201, headers=headers)
+        data = blobs[name]
+        if request.method == "HEAD":
+            return Response(headers=headers | {"content-length": str(len(data))})
+        first, last = (int(bound) for bound in request.headers["x-ms-range"].removeprefix("bytes=").split("-"))
+        piece = data[first : last + 1]
+        return Response(piece, 206, headers=headers | {"content-range": f"bytes {first}-{first + len(piece) - 1}/{len(data)}"})
+
+    app = Starlette(routes=[Route("/{path:path}", service, methods=["GET", "HEAD", "PUT"])])
+    with serving(app, "customer-keys", local_authority.issue("customer-keys")) as url:
+        account = check_storage_url(f"{url}/contosso", "azure-blob", declared=[url.removeprefix("https://")])
+        user = credential(azure_world.credential("contosso"), ca_file=azure_world.ca_file)
+
+        def store(customer_key: Secret | None) -> BlobStore:
+            return BlobStore(account, "flights", user, ca_file=local_authority.ca_file, customer_key=customer_key)
+
+        ours, long = store(key), os.urandom(BLOCK_BYTES + 10)
+        ours.put("a", b"rows")
+        ours.put("b", io.BytesIO(long))
+        assert (ours.read("a"), ours.read_range("a", 1, 2), ours.size("a"), ours.exists("a")) == (b"rows", b"ow", 4, True)
+        assert ours.read("b") == long
+        assert {"PUT block", "PUT blocklist", "GET", "HEAD"} <= set(asked)
+        for other in (None, Secret(os.urandom(32))):
+            with pytest.raises(Conflict) as caught:
+                store(other).read("a")
+            assert caught.value.code == "BlobUsesCustomerSpecifiedEncryption"
+    with pytest.raises(InvalidInput, match="InvalidCustomerKey"):
+        BlobStore(account, "flights", user, ca_file=local_authority.ca_file, customer_key=Secret(b"short"))
+
+
 @given(st.lists(st.binary(max_size=50), max_size=20), st.lists(st.integers(0, 60), max_size=40))
 def test_digesting_passes_every_byte_in_the_sizes_asked_for(pieces: list[bytes], sizes: list[int]):
     whole = b"".join(pieces)
