@@ -164,7 +164,8 @@ class AuditWorld:
             "decision": "approve",
             "max_runs": self._max_runs,
         }
-        token = sign(Decision(**(content | changes)), self.keys[changes.pop("by", owner)])
+        key = self.keys[changes.pop("by", owner)]
+        token = sign(Decision(**(content | changes)), key)
         document_id = decision_document_id(query.proposal_id, self.users[owner])
         self.accept(document_id, decision_document_data(token), owner, (owner,), DECISION_LABELS)
 

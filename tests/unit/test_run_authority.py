@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import datetime as dt
+import json
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -13,8 +16,10 @@ from pydantic import ValidationError
 from cleanroom.documents.query import RunParameters
 from cleanroom.errors import CleanRoomError
 from cleanroom.runs.authority import RunAuthority
+from cleanroom.runs.decisions import decision_document_id
+from cleanroom.runs.reader import Consent
 from cleanroom.spark.job import JobParameters
-from tests.audit_world import COLLABORATION, AuditWorld
+from tests.audit_world import COLLABORATION, DATASETS, QUERY, AuditWorld
 
 Worlds = Callable[[RunParameters], AuditWorld]
 
@@ -74,3 +79,108 @@ def test_a_run_names_days_within_what_was_approved(
 def test_bounds_that_bound_nothing_are_refused(bounds: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         RunParameters.model_validate(bounds)
+
+
+# ---------------------------------------------------------------------- approvals, datasets and consent, read again by whoever acts
+
+Change = Callable[[AuditWorld], None]
+
+
+def document(name: str, **changes: Any) -> Change:
+    """Other members of a document as governance holds it."""
+
+    def change(world: AuditWorld) -> None:
+        world.documents[name] = world.documents[name].model_copy(update=changes)
+
+    return change
+
+
+def data(name: str, path: str, value: Any) -> Change:
+    """Another text of a document under the same version."""
+
+    def change(world: AuditWorld) -> None:
+        content = json.loads(str(world.documents[name].data))
+        *parents, last = path.split(".")
+        target: Any = content
+        for part in parents:
+            target = target[int(part)] if part.isdigit() else target[part]
+        target[last] = value
+        document(name, data=json.dumps(content))(world)
+
+    return change
+
+
+def without_vote_of(owner: str) -> Change:
+    def change(world: AuditWorld) -> None:
+        query = world.documents[QUERY]
+        left = [user for user in query.final_votes if user.approver_id != world.users[owner]]
+        # As a proposer would write it who talks to governance directly: only friends are asked, and the document reads Accepted.
+        approvers = tuple(user for user in query.approvers if user.approver_id != world.users[owner])
+        document(QUERY, final_votes=tuple(left), approvers=approvers)(world)
+
+    return change
+
+
+def decision(owner: str, **changes: Any) -> Change:
+    return lambda world: world.decide(owner, **changes)
+
+
+def without_decision_of(owner: str) -> Change:
+    return lambda world: world.documents.pop(decision_document_id(world.documents[QUERY].proposal_id, world.users[owner])) and None
+
+
+LONG_AGO = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (without_vote_of("contosso"), "QueryMissingApprovalsFromDatasetOwners"),
+        # Litware owns the output too: upstream never asks its owner.
+        (without_vote_of("litware"), "QueryMissingApprovalsFromDatasetOwners"),
+        (without_decision_of("contosso"), "SignedDecisionMissing"),
+        (without_decision_of("litware"), "SignedDecisionMissing"),
+        (decision("litware", decision="reject"), "QueryMissingApprovalsFromDatasetOwners"),
+        (decision("litware", by="contosso"), "SignatureInvalid"),
+        (decision("litware", digest="0" * 64), "SignedDecisionInvalid"),
+        (decision("litware", query="another"), "SignedDecisionInvalid"),
+        (decision("litware", proposal_id="f" * 32), "SignedDecisionInvalid"),
+        (decision("litware", expires=LONG_AGO), "ApprovalExpired"),
+        (decision("litware", collaboration="another"), "CollaborationMismatch"),
+        (document(QUERY, state="Proposed"), "QueryNotApproved"),
+        (document(QUERY, state="Draft"), "QueryNotApproved"),
+        (document(QUERY, contract_id="another"), "ContractIdMismatch"),
+        (data(QUERY, "application.inputDataset.0.view", "other"), "QueryDigestMismatch"),
+        (document("contosso-flights", version="9.9"), "DatasetChanged"),
+        (data("contosso-flights", "datasetAccessPoint.subdirectory", "elsewhere"), "DatasetChanged"),
+        (data("litware-delays", "datasetAccessPoint.store.name", "another-bucket"), "DatasetChanged"),
+        (document("litware-planes", state="Draft"), "UserDocumentNotFound"),
+        (lambda world: world.documents.pop("litware-planes") and None, "UserDocumentNotFound"),
+        (document("litware-planes", contract_id="another"), "ContractIdMismatch"),
+        (lambda world: world.users.pop("fabrikam") and None, "CallerNotAuthorized"),
+    ],
+)
+def test_whoever_acts_reads_again_and_refuses(worlds: Worlds, change: Change, code: str) -> None:
+    genuine = worlds(NONE)
+    ticket = genuine.ticket
+    world = copy.copy(genuine)
+    world.documents, world.users = dict(genuine.documents), dict(genuine.users)
+    change(world)
+    with pytest.raises(CleanRoomError) as caught:
+        asyncio.run(RunAuthority(world, COLLABORATION).authorise(ticket))
+    assert caught.value.code == code, caught.value.message
+
+
+@pytest.mark.parametrize("withdrawn", [QUERY, *DATASETS])
+@pytest.mark.parametrize("reason", ["UserDocumentRuntimeOptionDisabled", "UserDocumentNotAccepted"])
+def test_consent_of_the_query_and_of_every_dataset_counts(worlds: Worlds, withdrawn: str, reason: str) -> None:
+    class Withdrawn(AuditWorld):
+        async def consent(self, document_id: str) -> Consent:
+            return Consent(status="disabled", code=reason, message="m") if document_id == withdrawn else Consent(status="enabled")
+
+    world = copy.copy(worlds(NONE))
+    world.__class__ = Withdrawn
+    with pytest.raises(CleanRoomError) as caught:
+        asyncio.run(RunAuthority(world, COLLABORATION).authorise(world.ticket))
+    assert (caught.value.code, caught.value.details["document"]) == (reason, withdrawn)
+    assert asyncio.run(RunAuthority(world, COLLABORATION).authorise(world.ticket, consent=False)).document.id == QUERY
