@@ -141,7 +141,7 @@ LONG_AGO = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
         (without_decision_of("contosso"), "SignedDecisionMissing"),
         (without_decision_of("litware"), "SignedDecisionMissing"),
         (decision("litware", decision="reject"), "QueryMissingApprovalsFromDatasetOwners"),
-        (decision("litware", by="contosso"), "SignatureInvalid"),
+        (decision("litware", by="contosso"), "ApproverKeyUnknown"),
         (decision("litware", digest="0" * 64), "SignedDecisionInvalid"),
         (decision("litware", query="another"), "SignedDecisionInvalid"),
         (decision("litware", proposal_id="f" * 32), "SignedDecisionInvalid"),
