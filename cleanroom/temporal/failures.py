@@ -172,7 +172,9 @@ def error_from_failure(error: BaseException) -> CleanRoomError:
     if isinstance(error, WorkflowQueryRejectedError):
         return PreconditionFailed("WorkflowClosed", "The workflow is closed and answers no more queries.")
     if isinstance(error, RPCTimeoutOrCancelledError):
-        return Unavailable("TemporalTimeout", "Temporal did not answer in time.", hint="Is a worker for this workflow running?")
+        return Unavailable(
+            "TemporalTimeout", "Temporal did not answer in time.", hint="Does the workflow's worker run? `cleanroom ps` shows it."
+        )
     if isinstance(error, RPCError):
         return _rpc(error)
     if type(error).__name__ == "KeyringMissing":
@@ -225,12 +227,26 @@ def _rpc(error: RPCError) -> CleanRoomError:
         return Conflict("WorkflowAlreadyStarted", message)
     if status == RPCStatusCode.INVALID_ARGUMENT:
         return InvalidInput("TemporalInvalidArgument", message)
+    if status == RPCStatusCode.FAILED_PRECONDITION and "no poller" in message:
+        return Unavailable(
+            "NoWorker",
+            "No worker serves this workflow's task queue, so that it cannot be asked. It goes on as soon as one does.",
+            cause=message,
+            hint="`cleanroom ps` names the worker that has exited; `cleanroom worker BOUNDARY` starts it again.",
+            party="operator",
+        )
     if status == RPCStatusCode.FAILED_PRECONDITION:
         return PreconditionFailed("TemporalPrecondition", message)
     if status == RPCStatusCode.DEADLINE_EXCEEDED:
         return Unavailable(
-            "TemporalTimeout", "Temporal did not answer in time.", cause=message, hint="Is a worker for this workflow running?"
+            "TemporalTimeout",
+            "Temporal did not answer in time.",
+            cause=message,
+            hint="Does the workflow's worker run? `cleanroom ps` shows it.",
         )
     return Unavailable(
-        "TemporalUnavailable", "Temporal could not be reached.", cause=message, hint="Check the address in the Temporal profile."
+        "TemporalUnavailable",
+        "Temporal could not be reached.",
+        cause=message,
+        hint="Check the address in the Temporal profile; locally, `cleanroom ps` shows whether it runs.",
     )

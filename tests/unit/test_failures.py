@@ -261,6 +261,7 @@ def test_unknown_errors_are_not_claimed() -> None:
         (WorkflowAlreadyStartedError("cr/a/run/1", "RunQuery"), Conflict, "WorkflowAlreadyStarted", "cr/a/run/1"),
         (RPCError("no such", RPCStatusCode.NOT_FOUND, b""), NotFound, "WorkflowNotFound", "no such"),
         (RPCError("down", RPCStatusCode.UNAVAILABLE, b""), Unavailable, "TemporalUnavailable", "reached"),
+        (RPCError("no poller seen for task queue", RPCStatusCode.FAILED_PRECONDITION, b""), Unavailable, "NoWorker", "goes on"),
         (RPCError("slow", RPCStatusCode.DEADLINE_EXCEEDED, b""), Unavailable, "TemporalTimeout", "answer"),
         (RPCError("no", RPCStatusCode.PERMISSION_DENIED, b""), Refused, "TemporalRefused", "no"),
         (ValueError("password=hunter2secret"), Internal, UNEXPECTED, "ValueError"),
