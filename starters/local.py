@@ -88,7 +88,8 @@ def _advice(state: Path, services: list[dict[str, Any]]) -> Iterator[str]:
         return
     for name in workers:
         config = "" if state == started_state(None) else f" --config {safe(state / 'cleanroom.toml')}"
-        yield f"{safe(name)} has exited; unless you did so by hand, start it again: [bold]cleanroom worker {safe(name.removeprefix(WORKER_PREFIX))}{config}[/bold]"
+        command = f"cleanroom worker {safe(name.removeprefix(WORKER_PREFIX))}{config}"
+        yield f"{safe(name)} has exited; unless you did so by hand, start it again: [bold]{command}[/bold]"
     option = _state_option(state)
     for name in (name for name in exited if name not in workers):
         yield f"{safe(name)} has exited; restart all, on the same state: [bold]cleanroom down{option} && cleanroom up{option}[/bold]"
