@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from typing import BinaryIO, cast
 
@@ -49,6 +49,8 @@ class Share:
     weight: int
     """Stored bytes of this part, about."""
     newlines_in_values: bool = False
+    header: str | None = None
+    """As the manifest has it (:class:`cleanroom.datasets.manifest.ManifestObject`)."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class Survey:
     has_manifest: bool
     missing_days: tuple[str, ...] = ()
     """Days of the asked range that have no partition: they count as empty."""
+    headers: dict[str, str | None] = field(default_factory=dict)
+    """Of the objects that the manifest lists."""
 
     def stored_bytes(self) -> int:
         return sum(self.objects.values())
@@ -114,14 +118,16 @@ def survey(pod: Pod, dataset: JobDataset, parameters: JobParameters) -> Survey:
         objects, missing = _days(objects, dataset, parameters)
     vouched = {name for name, entry in manifest.objects.items() if entry.splittable} if manifest else set()
     unsplittable = frozenset(objects) - vouched if dataset.format == "csv" else frozenset()
-    return Survey(dataset, objects, unsplittable, manifest is not None, missing)
+    headers = {name: entry.header for name, entry in manifest.objects.items()} if manifest else {}
+    return Survey(dataset, objects, unsplittable, manifest is not None, missing, headers)
 
 
 def cut(pod: Pod, found: Survey, *, parallelism: int) -> tuple[tuple[Share, ...], ...]:
     """The shares of each task; ``parallelism`` is how many tasks can run at once."""
     shares: list[Share] = []
     for name, size in found.objects.items():
-        shares += _shares(pod, found.dataset, name, size, splittable=name not in found.unsplittable)
+        whole = Share(name, size, 0, WHOLE, size, header=found.headers.get(name))
+        shares += _shares(pod, found.dataset, whole, splittable=name not in found.unsplittable)
     return _pack(shares, found.stored_bytes(), parallelism)
 
 
@@ -180,21 +186,22 @@ def _days(objects: dict[str, int], dataset: JobDataset, parameters: JobParameter
     return chosen, tuple(sorted(wanted - {name.split("/")[0] for name in chosen}))
 
 
-def _shares(pod: Pod, dataset: JobDataset, name: str, size: int, *, splittable: bool) -> list[Share]:
+def _shares(pod: Pod, dataset: JobDataset, whole: Share, *, splittable: bool) -> list[Share]:
+    size = whole.size
     if dataset.format == "parquet":
         if size <= MAX_SHARE_BYTES:
-            return [Share(name, size, 0, WHOLE, size)]
+            return [whole]
         types = dataset.schema_fields
-        parquet = open_parquet(_file(open_object(pod, dataset, name, size)), types, [], where=_where(dataset, name))
+        parquet = open_parquet(_file(open_object(pod, dataset, whole)), types, [], where=_where(dataset, whole.name))
         groups = parquet.num_row_groups
-        return [Share(name, size, group, group + 1, size // groups) for group in range(groups)]
+        return [replace(whole, first=group, stop=group + 1, weight=size // groups) for group in range(groups)]
     segments = segment_count(size)
     if dataset.format == "csv" and not splittable:
         # Nobody vouches that no quoted value holds a line break: one task reads it from its beginning.
-        return [Share(name, size, 0, segments, size, newlines_in_values=True)]
+        return [replace(whole, stop=segments, newlines_in_values=True)]
     step = MIN_SHARE_BYTES // SEGMENT_BYTES
     return [
-        Share(name, size, first, min(first + step, segments), min(MIN_SHARE_BYTES, size - first * SEGMENT_BYTES))
+        replace(whole, first=first, stop=min(first + step, segments), weight=min(MIN_SHARE_BYTES, size - first * SEGMENT_BYTES))
         for first in range(0, segments, step)
     ]
 
@@ -217,15 +224,21 @@ def _pack(shares: Sequence[Share], total: int, parallelism: int) -> tuple[tuple[
     return (*tasks, tuple(current)) if current else tuple(tasks)
 
 
-def open_object(pod: Pod, dataset: JobDataset, name: str, size: int) -> SegmentedObject:
-    """One object of a dataset, opened with its key."""
-    store = pod.store(dataset)
+def open_object(pod: Pod, dataset: JobDataset, share: Share) -> SegmentedObject:
+    """The object of a share, opened with the dataset's key.
+
+    Raises:
+        Refused: ``CiphertextInvalid``, also when it is not the object that the manifest lists.
+    """
+    store, name, size = pod.store(dataset), share.name, share.size
     key = dataset_key(pod, dataset)
 
     def read_range(offset: int, length: int) -> bytes:
         return persist(STORE_SECONDS, lambda: store.read_range(name, offset, length))
 
-    return PlainObject(read_range, size, name) if key is None else SealedObject(read_range, size, key, name)
+    if key is None:
+        return PlainObject(read_range, size, name)
+    return SealedObject(read_range, size, key, name, header=bytes.fromhex(share.header) if share.header else None)
 
 
 def read_task(pod: Pod, dataset: JobDataset, columns: Sequence[str], shares: Sequence[Share]) -> Iterator[pa.RecordBatch]:
@@ -242,11 +255,11 @@ def read_task(pod: Pod, dataset: JobDataset, columns: Sequence[str], shares: Seq
 def _read_share(pod: Pod, dataset: JobDataset, columns: Sequence[str], share: Share) -> Iterator[pa.RecordBatch]:
     where, types = _where(dataset, share.name), dataset.schema_fields
     if dataset.format == "parquet":
-        parquet = open_parquet(_file(open_object(pod, dataset, share.name, share.size)), types, columns, where=where)
+        parquet = open_parquet(_file(open_object(pod, dataset, share)), types, columns, where=where)
         groups = range(parquet.num_row_groups) if share.stop == WHOLE else range(share.first, share.stop)
         yield from read_parquet(parquet, types, columns, where=where, row_groups=groups)
         return
-    opened = open_object(pod, dataset, share.name, share.size)
+    opened = open_object(pod, dataset, share)
     text = ShareText(opened, share.first, share.stop)
     first_row = 1 if share.first == 0 else None
     if dataset.format == "json":

@@ -200,13 +200,15 @@ class SealedObject:
         size: Stored size in bytes. It decides which segment is the last, and that segment authenticates it.
         key: The dataset key.
         path: The object's path within the dataset.
+        header: Its first 40 bytes where they are known. They are random and every segment depends on them, so they tell this object from
+            every other one that was ever sealed under the same key and path.
 
     Raises:
         Refused: ``CiphertextInvalid`` when the size, the header or (later) a segment is not what the owner sealed under this key
             and path: altered, cut, grafted, swapped, or another key.
     """
 
-    def __init__(self, read_range: ReadRange, size: int, key: Secret, path: str) -> None:
+    def __init__(self, read_range: ReadRange, size: int, key: Secret, path: str, *, header: bytes | None = None) -> None:
         self._read_range = read_range
         self._path = path
         self._stored = size
@@ -215,11 +217,13 @@ class SealedObject:
         self.segments = segment_count(size)
         if self.size < 0:
             raise self._invalid("its size is not one that sealing produces; it was cut or is not sealed")
-        header = self._stored_bytes(0, HEADER_BYTES)
-        if header[0] != HEADER_BYTES:
+        found = self._stored_bytes(0, HEADER_BYTES)
+        if found[0] != HEADER_BYTES:
             raise self._invalid("its header is not that of the format AES256-GCM-HKDF-1MB")
-        self._prefix = header[1 + SALT_BYTES :]
-        self._cipher = _object_cipher(key, header[1 : 1 + SALT_BYTES], path.encode("utf-8"))
+        if header is not None and found != header:
+            raise self._invalid("it is an older or another object than the one that the manifest lists")
+        self._prefix = found[1 + SALT_BYTES :]
+        self._cipher = _object_cipher(key, found[1 : 1 + SALT_BYTES], path.encode("utf-8"))
 
     def open_segments(self, first: int, stop: int) -> list[bytes]:
         """Plaintext of segments ``first`` (inclusive) to ``stop`` (exclusive), fetched in one ranged read."""

@@ -25,6 +25,8 @@ class ManifestObject(BaseModel):
     """Stored bytes."""
     sha256: HexDigest
     """Of the stored bytes."""
+    header: str | None = Field(default=None, pattern=r"^[0-9a-f]{80}$")
+    """Hex of the first 40 stored bytes of a sealed object: whoever reads any part of it sees whether it is this one."""
     plain_sha256: HexDigest
     rows: int = Field(ge=0)
     splittable: bool = True

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal, cast
 
 from cleanroom.clients.objects import ObjectStore
-from cleanroom.datasets.encryption import SEGMENT_BYTES, seal_stream, sealed_size
+from cleanroom.datasets.encryption import HEADER_BYTES, SEGMENT_BYTES, seal_stream, sealed_size
 from cleanroom.datasets.files import SUFFIXES, check_file
 from cleanroom.datasets.manifest import MANIFEST_NAME, Manifest, ManifestObject, read_manifest, write_manifest
 from cleanroom.documents.dataset import DatasetSchema
@@ -190,7 +190,12 @@ def upload_dataset(
                     retryable=True,
                 )
             objects[file.name] = ManifestObject(
-                size=stream.stored, sha256=stream.stored_sha256(), plain_sha256=digest, rows=rows, splittable=splittable
+                size=stream.stored,
+                sha256=stream.stored_sha256(),
+                header=None if key is None else stream.header.hex(),
+                plain_sha256=digest,
+                rows=rows,
+                splittable=splittable,
             )
             uploaded.append(file.name)
             if time.monotonic() - saved > _MANIFEST_EVERY_SECONDS:
@@ -267,6 +272,8 @@ class SealingStream(io.RawIOBase):
         self._hash = hashlib.sha256()
         self.stored = 0
         """Bytes given out so far."""
+        self.header = b""
+        """The first 40 bytes of them."""
 
     def readable(self) -> bool:
         return True
@@ -288,6 +295,7 @@ class SealingStream(io.RawIOBase):
             have += len(piece)
         data = b"".join(pieces)
         self._hash.update(data)
+        self.header += data[: HEADER_BYTES - len(self.header)]
         self.stored += len(data)
         return data
 

@@ -188,6 +188,36 @@ def test_what_other_tools_sealed_is_read_without_a_manifest(tmp_path: Path) -> N
     assert world.read().to_pylist() == [{"id": 1, "text": "one"}]
 
 
+@pytest.mark.parametrize("fmt", ["csv", "json", "parquet"])
+def test_an_older_or_another_datasets_object_under_the_same_key_is_refused(tmp_path: Path, fmt: str) -> None:
+    source = tmp_path / ("x." + {"json": "jsonl"}.get(fmt, fmt))
+
+    def write(text: str) -> None:
+        row = {"id": 1, "text": text, "hidden": "h"}
+        if fmt == "parquet":
+            pq.write_table(pa.Table.from_pylist([row]), source)
+        else:
+            source.write_text((json.dumps(row) if fmt == "json" else f"1,{text},h") + "\n")
+
+    ours, theirs = World(tmp_path / "a"), World(tmp_path / "b")
+    for world in (ours, theirs):
+        world.dataset = world.dataset.model_copy(update={"format": fmt})
+    theirs.key = ours.key
+    write("old")
+    ours.upload(source)
+    old = ours.store.read(source.name)
+    write("abc")
+    upload_dataset(theirs.store, theirs.key, dataset="others", schema=theirs.schema(), sources=[source])
+    write("new")
+    ours.upload(source)
+    assert ours.read().column("text").to_pylist() == ["new"]
+    for foreign in (old, theirs.store.read(source.name)):
+        assert len(foreign) == ours.store.size(source.name)
+        ours.store.put(source.name, foreign)
+        with pytest.raises(CleanRoomError, match=r"CiphertextInvalid.*older or another object"):
+            ours.read()
+
+
 @pytest.mark.parametrize("mode", ["SSE", "CPK"])
 @pytest.mark.parametrize("fmt", ["csv", "json", "parquet"])
 def test_what_the_store_encrypts_is_uploaded_plain_and_read_so(tmp_path: Path, mode: str, fmt: str) -> None:
