@@ -163,9 +163,9 @@ class Store:
         """Changes after ``version``, oldest first.
 
         Raises:
-            ApiFailure: 410 when the history does not reach back that far.
+            ApiFailure: 410 when the history does not reach back that far, or was begun anew since that version.
         """
-        if version < self.oldest:
+        if version < self.oldest or version > self.version:
             raise expired(version, self.oldest)
         rows = self._db.execute(
             "SELECT version, kind, body FROM history WHERE version>? AND resource=? AND (? IS NULL OR namespace=?) ORDER BY version",

@@ -52,6 +52,10 @@ _log = logging.getLogger(__name__)
 _HOPELESS = ("not found", "denied", "unauthorized", "InvalidImageName", "ErrImageNeverPull")
 
 
+_STARTED_STATES = ("RUNNING", "SUCCEEDING", "FAILING")
+"""States in which the operator has seen the driver run."""
+
+
 class Attestor(Protocol):
     """Whoever produces this guest's evidence: :class:`cleanroom.attestation.GuestAttestor`."""
 
@@ -331,32 +335,16 @@ class _Watch:
         outcome = outcome_of(status)
         if outcome is not None and not self._may_recover(outcome, status):
             return outcome
-        return self._overdue(status)
+        return overdue(status, self._deadlines)
 
     def _may_recover(self, outcome: Outcome, status: JobStatus) -> bool:
         if outcome.code is FailureCode.IMAGE_PULL and not any(word in outcome.message for word in _HOPELESS):
-            return self._age(status) < self._deadlines.image_pull_seconds
+            return _age(status) < self._deadlines.image_pull_seconds
         return False
 
     def _gone(self, message: str, code: FailureCode) -> Outcome:
         status = self._last or JobStatus(tracking_id=self._name, uid=self._uid or "")
         return failed(status, code, message)
-
-    def _overdue(self, status: JobStatus) -> Outcome | None:
-        container = status.driver_container()
-        if container is None or container.started_at is None or container.state == "waiting":
-            if self._age(status) < self._deadlines.driver_start_seconds:
-                return None
-            reason = waiting_reason(status) or f"the application is {status.state or 'not seen by the operator yet'}"
-            pod = status.driver()
-            code = FailureCode.CAPACITY if pod is not None and not pod.scheduled else FailureCode.START_DEADLINE
-            return failed(status, code, f"the driver has not started within {self._deadlines.driver_start_seconds:g} s: {reason}")
-        if _since(container.started_at) < self._deadlines.run_seconds:
-            return None
-        return failed(status, FailureCode.RUN_DEADLINE, f"the run has taken longer than {self._deadlines.run_seconds:g} s")
-
-    def _age(self, status: JobStatus) -> float:
-        return _since(status.created_at) if status.created_at is not None else 0.0
 
     def _patience(self) -> float:
         """Seconds until something is due even if nothing changes."""
@@ -368,8 +356,32 @@ class _Watch:
             if started is not None:
                 due.append(self._deadlines.run_seconds - _since(started))
             else:
-                due += [limit - self._age(status) for limit in (self._deadlines.driver_start_seconds, self._deadlines.image_pull_seconds)]
+                due += [limit - _age(status) for limit in (self._deadlines.driver_start_seconds, self._deadlines.image_pull_seconds)]
         return max(0.05, min(seconds for seconds in due if seconds > 0))
+
+
+def overdue(status: JobStatus, deadlines: Deadlines) -> Outcome | None:
+    """The failure of an application that takes too long, or None while it may go on.
+
+    Once the operator says that the driver runs, a pod that is not to be seen (it is short-lived, or its node is away) has started
+    nevertheless: one reading without it must not fail a run that may be about to complete.
+    """
+    container = status.driver_container()
+    started = container.started_at if container is not None and container.state != "waiting" else None
+    if started is None and status.state not in _STARTED_STATES:
+        if _age(status) < deadlines.driver_start_seconds:
+            return None
+        reason = waiting_reason(status) or f"the application is {status.state or 'not seen by the operator yet'}"
+        pod = status.driver()
+        code = FailureCode.CAPACITY if pod is not None and not pod.scheduled else FailureCode.START_DEADLINE
+        return failed(status, code, f"the driver has not started within {deadlines.driver_start_seconds:g} s: {reason}")
+    if (_age(status) if started is None else _since(started)) < deadlines.run_seconds:
+        return None
+    return failed(status, FailureCode.RUN_DEADLINE, f"the run has taken longer than {deadlines.run_seconds:g} s")
+
+
+def _age(status: JobStatus) -> float:
+    return _since(status.created_at) if status.created_at is not None else 0.0
 
 
 def _since(instant: datetime) -> float:

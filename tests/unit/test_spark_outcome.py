@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from cleanroom.errors import InvalidInput, Refused, TimedOut, Unavailable
 from cleanroom.spark.outcome import ContainerView, EventView, FailureCode, JobStatus, Outcome, PodView, failed, outcome_of, waiting_reason
+from cleanroom.spark.service import Deadlines, overdue
 from cleanroom.spark.views import job_status, pod_view
 
 NAME = "cr-run"
@@ -189,3 +191,42 @@ def test_objects_without_a_status_are_read() -> None:
     }
     assert job_status(odd).executors.running == 1
     assert pod_view({"metadata": {"name": "p", "uid": "u"}}).phase == "Unknown"
+
+
+NOW = datetime.now(UTC)
+LIMITS = Deadlines(driver_start_seconds=60, run_seconds=600)
+
+
+@pytest.mark.parametrize(
+    ("reading", "age", "code", "words"),
+    [
+        (status("", ""), 30, None, ""),
+        (status(""), 90, FailureCode.START_DEADLINE, "the driver pod does not exist yet"),
+        (status("SUBMITTED"), 90, FailureCode.START_DEADLINE, "the driver pod does not exist yet"),
+        (status("SUBMISSION_FAILED", "no such image"), 90, FailureCode.START_DEADLINE, "no such image"),
+        (status("PENDING_RERUN"), 90, FailureCode.START_DEADLINE, "does not exist"),
+        (
+            status("SUBMITTED", scheduled=False, scheduling_message="0/3 nodes: Insufficient cpu"),
+            90,
+            FailureCode.CAPACITY,
+            "Insufficient cpu",
+        ),
+        (status("SUBMITTED", driver=container("waiting", reason="ContainerCreating")), 90, FailureCode.START_DEADLINE, "ContainerCreating"),
+        (
+            status("SUBMITTED", driver=container("waiting", reason="ErrImagePull", message="no such host")),
+            90,
+            FailureCode.START_DEADLINE,
+            "ErrImagePull: no such host",
+        ),
+        (status("RUNNING", driver=container(started_at=NOW - timedelta(seconds=80))), 90, None, ""),
+        (status("RUNNING", driver=container(started_at=NOW - timedelta(seconds=700))), 760, FailureCode.RUN_DEADLINE, "longer than 600 s"),
+        # The pod of a driver that ran is gone, and the operator has not looked again yet.
+        (status("RUNNING"), 90, None, ""),
+        (status("SUCCEEDING"), 90, None, ""),
+        (status("RUNNING"), 700, FailureCode.RUN_DEADLINE, "longer than 600 s"),
+    ],
+)
+def test_deadlines_name_what_was_waited_for(reading: JobStatus, age: int, code: FailureCode | None, words: str) -> None:
+    outcome = overdue(reading.model_copy(update={"created_at": NOW - timedelta(seconds=age)}), LIMITS)
+    assert (outcome.code if outcome else None) == code
+    assert outcome is None or words in outcome.message
