@@ -108,7 +108,7 @@ class Expressions:
     def tuple_membership(self, node: exp.Expr, scope: Scope, negated: bool) -> Value:
         raise NotImplementedError
 
-    def quantified_like(self, node: exp.Expr, word: str, negated: bool, scope: Scope) -> Value:
+    def like(self, node: exp.Expr, scope: Scope, negated: bool = False) -> Value:
         raise NotImplementedError
 
     # -- helpers --------------------------------------------------------------------------------------------------
@@ -276,26 +276,6 @@ class Expressions:
         text = f"{wrap(what, SUM)} {'NOT ' if negated else ''}IN ({', '.join(item.sql for item in items)})"
         return self.combine(text, "boolean", PREDICATE, [what, *items], node)
 
-    def like(self, node: exp.Expr, scope: Scope, negated: bool = False) -> Value:
-        only(node, "this", "expression", "negate")
-        if node.args.get("negate"):
-            negated = not negated
-        if isinstance(node.args["expression"], exp.Any | exp.All):
-            return self.quantified_like(node, _LIKES[type(node)], negated, scope)
-        parts = self.all((node.this, node.args["expression"]), scope)
-        left, right = (wrap(part, SUM) for part in parts)
-        return self.combine(f"{left} {'NOT ' if negated else ''}{_LIKES[type(node)]} {right}", "boolean", PREDICATE, parts, node)
-
-    def escape(self, node: exp.Expr, scope: Scope) -> Value:
-        only(node, "this", "expression")
-        sign = node.args["expression"]
-        pattern = node.this.args.get("expression") if isinstance(node.this, exp.Like | exp.ILike) else None
-        if pattern is None or isinstance(pattern, exp.Any | exp.All) or not isinstance(sign, exp.Literal) or len(str(sign.this)) != 1:
-            raise Refusal("LiteralNotAllowed", "LIKE … ESCAPE takes one pattern and one character", position_of(node))
-        out = self.value(node.this, scope)
-        out.sql += f" ESCAPE {text_literal(str(sign.this))}"
-        return out
-
     def arithmetic(self, node: exp.Expr, scope: Scope) -> Value:
         only(node, "this", "expression", "typed", "safe")
         kind = type(node)
@@ -375,7 +355,6 @@ _COMPARISONS: dict[type[exp.Expr], str] = {
     exp.NullSafeEQ: "<=>",
     exp.NullSafeNEQ: "<=>",
 }
-_LIKES: dict[type[exp.Expr], str] = {exp.Like: "LIKE", exp.ILike: "ILIKE", exp.RegexpLike: "RLIKE"}
 _ARITHMETIC: dict[type[exp.Expr], tuple[str, int]] = {
     exp.Add: ("+", SUM),
     exp.Sub: ("-", SUM),
@@ -403,7 +382,7 @@ _HANDLERS: dict[type[exp.Expr], str] = {
     exp.Is: "is_test",
     exp.Between: "between",
     exp.In: "membership",
-    **dict.fromkeys(_LIKES, "like"),
+    **dict.fromkeys((exp.Like, exp.ILike, exp.RegexpLike), "like"),
     exp.Escape: "escape",
     **dict.fromkeys(_ARITHMETIC, "arithmetic"),
     exp.DPipe: "concatenation",

@@ -8,7 +8,7 @@ from sqlglot import exp
 
 from cleanroom.sql.expressions import Expressions, only, position_of
 from cleanroom.sql.lexical import MARK, Refusal
-from cleanroom.sql.values import ATOM, PREDICATE, SUM, Scope, Value, widest, wrap
+from cleanroom.sql.values import ATOM, PREDICATE, SUM, Scope, Value, text_literal, widest, wrap
 
 INTERVAL_UNITS = frozenset({"YEAR", "MONTH", "WEEK", "DAY", "HOUR", "MINUTE", "SECOND", "MILLISECOND", "MICROSECOND"})
 _SPANS = {
@@ -21,6 +21,7 @@ _SPANS = {
     ("MINUTE", "SECOND"): r"-?[0-9]{1,9}:[0-9]{1,2}(\.[0-9]{1,6})?",
 }
 _BITS: dict[type[exp.Expr], str] = {exp.BitwiseAnd: "&", exp.BitwiseOr: "|", exp.BitwiseXor: "^"}
+_LIKES: dict[type[exp.Expr], str] = {exp.Like: "LIKE", exp.ILike: "ILIKE", exp.RegexpLike: "RLIKE"}
 _WHOLE = ("integer", "long", "smallint", "tinyint", "null")
 
 
@@ -86,6 +87,26 @@ class Forms(Expressions):
         else:
             raise Refusal("ExpressionNotAllowed", "this form of element access is not allowed", position_of(node))
         return self.combine(text, "string", ATOM, parts, node)
+
+    def like(self, node: exp.Expr, scope: Scope, negated: bool = False) -> Value:
+        only(node, "this", "expression", "negate")
+        if node.args.get("negate"):
+            negated = not negated
+        if isinstance(node.args["expression"], exp.Any | exp.All):
+            return self.quantified_like(node, _LIKES[type(node)], negated, scope)
+        parts = self.all((node.this, node.args["expression"]), scope)
+        left, right = (wrap(part, SUM) for part in parts)
+        return self.combine(f"{left} {'NOT ' if negated else ''}{_LIKES[type(node)]} {right}", "boolean", PREDICATE, parts, node)
+
+    def escape(self, node: exp.Expr, scope: Scope) -> Value:
+        only(node, "this", "expression")
+        sign = node.args["expression"]
+        pattern = node.this.args.get("expression") if isinstance(node.this, exp.Like | exp.ILike) else None
+        if pattern is None or isinstance(pattern, exp.Any | exp.All) or not isinstance(sign, exp.Literal) or len(str(sign.this)) != 1:
+            raise Refusal("LiteralNotAllowed", "LIKE … ESCAPE takes one pattern and one character", position_of(node))
+        out = self.value(node.this, scope)
+        out.sql += f" ESCAPE {text_literal(str(sign.this))}"
+        return out
 
     def quantified_like(self, node: exp.Expr, word: str, negated: bool, scope: Scope) -> Value:
         """``x LIKE ANY ('a%', 'b%')``."""
