@@ -337,7 +337,7 @@ OVER_FLOORS = [
     "SELECT w.w, COUNT(*) AS n FROM orders o JOIN weights w ON o.user_key = w.user_key WHERE w.w IN (o.age) GROUP BY w.w",
     "SELECT w.w, COUNT(*) AS n FROM orders o JOIN weights w ON o.user_key = w.user_key WHERE w.w >= o.age AND w.w <= o.age GROUP BY w.w",
     "SELECT w.w, COUNT(*) AS n FROM orders o JOIN weights w ON o.user_key = w.user_key WHERE NOT (w.w <> o.age) OR FALSE GROUP BY w.w",
-    "SELECT x.w, COUNT(*) AS n FROM orders o JOIN weights w ON o.user_key = w.user_key JOIN weights x ON x.w = w.w AND x.user_key = w.user_key WHERE w.w = o.age GROUP BY x.w",
+    "SELECT c.spend, COUNT(*) AS n FROM orders o JOIN weights w ON o.user_key = w.user_key JOIN clicks c ON c.user_key = o.user_key AND c.spend = w.w WHERE w.w = o.age GROUP BY c.spend",
     "SELECT x.age, COUNT(*) AS n FROM orders o JOIN (SELECT w AS age, seg FROM weights) x USING (age) GROUP BY x.age",
     # One person inside an aggregate.
     "SELECT region, SUM(CASE WHEN user_key = 'u1' THEN amount ELSE 0 END) AS s FROM orders GROUP BY region",
