@@ -213,7 +213,7 @@ def test_malformed_yaml(cloud: Cloud, tmp_path: Path, kind: str) -> None:
     config = ("--config", str(cloud.state / "cleanroom.toml"), "--profile", "contosso")
     result = CliRunner().invoke(app, [*kind.split(), str(file), *config, "--output", "json"])
     assert result.exit_code == 2
-    error = json.loads(result.stdout.splitlines()[-1])["error"]
+    error = json.loads(result.stdout.splitlines()[-1])
     assert error["code"] == "YamlMalformed"
     assert "line 2" in error["message"]
 
