@@ -121,7 +121,7 @@ def _row(event: Event) -> dict[str, Any]:
 @app.command()
 def export(
     run_id: RunId,
-    file: Annotated[Path, typer.Option("--file", "-f", help="Where to write it: .json or .zip.")],
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="Where to write it: .json or .zip; RUN.zip when not given.")] = None,
     profile: Profile = None,
     config: ConfigFile = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
@@ -132,6 +132,7 @@ def export(
     Example: cleanroom audit export r-1 --file r-1.zip --profile contosso
     """
     with reported(output):
+        file = file or Path(f"{require_name('run', run_id)}.zip")
         if file.suffix not in (".json", ".zip"):
             raise InvalidInput("BundleFileUnknown", f"{file}: a bundle is a .json or a .zip file.")
         if file.exists() and not force:

@@ -13,7 +13,7 @@ from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from cleanroom.clients.owned import open_store
-from cleanroom.datasets.keystore import KeyStore
+from cleanroom.datasets.keystore import DatasetKeys, KeyStore
 from cleanroom.datasets.upload import UploadProgress, UploadResult, upload_dataset
 from cleanroom.documents.dataset import DATASET_LABELS, parse_dataset
 from cleanroom.documents.specs import DatasetSpec, S3StoreSpec, load_dataset_spec
@@ -136,8 +136,8 @@ def upload(
 
 def upload_rows(session: Session, spec: DatasetSpec, sources: list[Path], *, replace: bool = False) -> UploadResult:
     """Check, seal and upload ``sources`` with a progress bar on standard error."""
-    store = open_store(session.settings, spec, create=True)
-    key = KeyStore(session.settings.keys_dir).get_or_create(spec.name)
+    keys = DatasetKeys.of(spec.encryption, lambda: KeyStore(session.settings.keys_dir).get_or_create(spec.name))
+    store = open_store(session.settings, spec, create=True, customer_key=keys.customer)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeElapsedColumn())
     with Progress(*columns, console=talk, transient=True) as progress:
         task = progress.add_task(f"upload {spec.name}", total=None)
@@ -147,7 +147,7 @@ def upload_rows(session: Session, spec: DatasetSpec, sources: list[Path], *, rep
 
         return upload_dataset(
             store,
-            key,
+            keys.sealing,
             dataset=spec.name,
             schema=schema_of(spec),
             sources=sources,

@@ -12,9 +12,10 @@ from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
 from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
+from cleanroom.audit.history import run_input
 from cleanroom.clients.owned import open_store
 from cleanroom.datasets.download import download_result
-from cleanroom.datasets.keystore import KeyStore
+from cleanroom.datasets.keystore import DatasetKeys, KeyStore
 from cleanroom.documents.dataset import describe_validation
 from cleanroom.documents.specs import DatasetSpec, load_dataset_spec
 from cleanroom.errors import Conflict, InvalidInput, PreconditionFailed, Refused
@@ -22,6 +23,7 @@ from cleanroom.identifiers import CLEAN_ROOM_QUEUE, document_digest, require_nam
 from cleanroom.messages.run import RunQueryInput, RunResult, RunStatus, RunTicket
 from cleanroom.spark.job import JobParameters, ResultReceipt
 from cleanroom.statements import RunRequest, sign
+from cleanroom.statements.signing import peek
 from cleanroom.temporal.attributes import start_attributes
 from cleanroom.temporal.markdown import code, details, escape
 from starters.conclude import conclude_run
@@ -93,10 +95,10 @@ async def start_run(
     run_seconds: int | None = None,
     consent_check_seconds: int = 5,
 ) -> Handle:
-    """Sign the request and start the run.
+    """Sign the request and start the run. Asked again for the same, it is the same run: a run id is a promise that it happens once.
 
     Raises:
-        Conflict: ``RunExists`` when a run of that id was started before.
+        Conflict: ``RunExists`` when a run of that id was started for something else, or by somebody else.
     """
     require_name("run_id", run_id)
     request = RunRequest(
@@ -131,7 +133,16 @@ async def start_run(
             ),
         )
     except WorkflowAlreadyStartedError as error:
-        raise Conflict("RunExists", f"run {run_id!r} was started before.", hint=f"cleanroom run show {run_id}") from error
+        before = peek(RunRequest, (await run_input(client, session.collaboration, run_id)).ticket.request)
+        asked = ("signer", "query", "digest", "parameters")
+        other = [name for name in asked if getattr(before, name) != getattr(request, name)]
+        if other:
+            raise Conflict(
+                "RunExists",
+                f"run {run_id!r} was started before with another {', '.join(other)}.",
+                hint=f"Name another run, or look at this one: cleanroom run show {run_id}",
+            ) from error
+        return client.get_workflow_handle_for(RunQuery.run, run_workflow_id(session.collaboration, run_id))
 
 
 def _details(session: Session, query: str, digest: str, run_id: str, parameters: JobParameters | None) -> str:
@@ -345,9 +356,9 @@ def open_result(session: Session, spec: DatasetSpec, receipt: ResultReceipt) -> 
     """
     if receipt.dataset != spec.name:
         raise Refused("NotTheReceiver", f"the result went to dataset {receipt.dataset!r}, not to {spec.name!r}.")
-    store = open_store(session.settings, spec)
-    key = KeyStore(session.settings.keys_dir).get(spec.name)
-    return download_result(store, receipt, key, result_format=spec.format, types=spec.columns, csv_header=spec.csv_header)
+    keys = DatasetKeys.of(spec.encryption, lambda: KeyStore(session.settings.keys_dir).get(spec.name))
+    store = open_store(session.settings, spec, customer_key=keys.customer)
+    return download_result(store, receipt, keys.sealing, result_format=spec.format, types=spec.columns, csv_header=spec.csv_header)
 
 
 if __name__ == "__main__":

@@ -176,7 +176,7 @@ def federation_of(assertion: str) -> Federation | None:
     except jwt.PyJWTError:
         return None
     audience = claims.get("aud", "")
-    text = audience if isinstance(audience, str) else " ".join(str(item) for item in audience)
+    text = " ".join(str(item) for item in audience) if isinstance(audience, list) else str(audience)
     return Federation(issuer=str(claims.get("iss", "")), subject=str(claims.get("sub", "")), audience=text)
 
 

@@ -50,7 +50,7 @@ def read_secret_reference(reference: str, settings: Settings) -> Secret:
     )
 
 
-def open_blob(settings: Settings, store: BlobStoreSpec) -> BlobStore:
+def open_blob(settings: Settings, store: BlobStoreSpec, *, customer_key: Secret | None = None) -> BlobStore:
     """The container of ``store`` in the profile's storage account, below its subdirectory."""
     if not settings.azure.storage_account_url:
         raise PreconditionFailed(
@@ -65,10 +65,11 @@ def open_blob(settings: Settings, store: BlobStoreSpec) -> BlobStore:
         credential(settings.credential, ca_file=settings.ca_file),
         prefix=store.subdirectory,
         ca_file=settings.ca_file,
+        customer_key=customer_key,
     )
 
 
-def open_s3(settings: Settings, store: S3StoreSpec) -> S3Store:
+def open_s3(settings: Settings, store: S3StoreSpec, *, customer_key: Secret | None = None) -> S3Store:
     """The bucket of ``store``, opened with the connection secret that it references."""
     secret = read_secret_reference(store.connection_secret, settings)
     url = settings.s3.endpoint_url
@@ -80,17 +81,19 @@ def open_s3(settings: Settings, store: S3StoreSpec) -> S3Store:
         credentials=S3Credentials.parse(secret),
         prefix=store.subdirectory,
         ca_file=settings.ca_file,
+        customer_key=customer_key,
     )
 
 
-def open_store(settings: Settings, spec: DatasetSpec, *, create: bool = False) -> ObjectStore:
-    """The store of a dataset; ``create`` makes its container or bucket where it is missing."""
+def open_store(settings: Settings, spec: DatasetSpec, *, create: bool = False, customer_key: Secret | None = None) -> ObjectStore:
+    """The store of a dataset; ``create`` makes its container or bucket where it is missing, ``customer_key`` is given to it with every
+    object (CPK, SSE-C)."""
     if isinstance(spec.store, BlobStoreSpec):
-        blob = open_blob(settings, spec.store)
+        blob = open_blob(settings, spec.store, customer_key=customer_key)
         if create:
             blob.create_container()
         return blob
-    s3 = open_s3(settings, spec.store)
+    s3 = open_s3(settings, spec.store, customer_key=customer_key)
     if create:
         try:
             s3.check()

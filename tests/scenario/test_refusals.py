@@ -169,6 +169,10 @@ def test_request_of_another_run_is_replayed(cloud: Cloud, approved: tuple[str, s
 def test_run_id_is_used_twice(cloud: Cloud, approved: tuple[str, str]) -> None:
     _, run_id = cloud.refused(approved[0], "1" * 64)
     assert code_of(lambda: cloud.start(*approved, run_id=run_id)) == "RunExists"
+    assert code_of(lambda: cloud.start(approved[0], "1" * 64, run_id=run_id, by=cloud.litware)) == "RunExists"
+    # The same once more is no second run.
+    assert cloud.start(approved[0], "1" * 64, run_id=run_id) == run_id
+    assert cloud.ended(run_id).state == "FAILED"
 
 
 def test_date_range_that_was_not_approved(cloud: Cloud, approved: tuple[str, str]) -> None:
