@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -34,6 +35,8 @@ def main() -> int:
         problems.append(f"Python {sys.version.split()[0]} is too old; install Python 3.11 or newer.")
     if sys.platform != "linux":
         print(f"note: developed and tested on Linux; this is {sys.platform}.", file=sys.stderr)
+    if importlib.util.find_spec("ensurepip") is None and not os.path.exists(os.path.join(".venv", "bin", "python")):
+        problems.append("this Python cannot make virtual environments; Debian, Ubuntu: apt-get install python3-venv")
     problem = java()
     if problem:
         problems.append(problem)
