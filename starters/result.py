@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
+from cleanroom.errors import InvalidInput
 from starters.output import out, safe
 
 Rows = Sequence[Mapping[str, Any]]
@@ -46,7 +47,11 @@ def _text(value: Any) -> str:
 
 def series(rows: Rows, value: str | None = None) -> tuple[list[str], list[float], str] | None:
     """What to draw: labels from the text columns, values from ``value`` (else the last numeric column), its name; None when there is
-    nothing to draw."""
+    nothing to draw.
+
+    Raises:
+        InvalidInput: ``ChartColumnUnknown``.
+    """
     if not rows:
         return None
     columns = list(rows[0])
@@ -54,7 +59,11 @@ def series(rows: Rows, value: str | None = None) -> tuple[list[str], list[float]
     numbers = [name for name in columns if all(isinstance(row[name], int | float) and not isinstance(row[name], bool) for row in rows)]
     if not labels or not numbers:
         return None
-    value = value if value in numbers else numbers[-1]
+    if value is not None and value not in numbers:
+        raise InvalidInput(
+            "ChartColumnUnknown", f"--value: {value!r} is no column of numbers of this result.", hint=f"There are: {', '.join(numbers)}."
+        )
+    value = value or numbers[-1]
     ordered = sorted(rows, key=lambda row: float(row[value]), reverse=True)[:MAX_BARS]
     return [safe(" ".join(str(row[name]) for name in labels), 24) for row in ordered], [float(row[value]) for row in ordered], value
 
@@ -75,7 +84,11 @@ def print_chart(rows: Rows, value: str | None = None) -> None:
 
 
 def chart_png(rows: Rows, path: Path, *, title: str = "", value: str | None = None) -> bool:
-    """Write a horizontal bar chart of ``value`` to ``path``; False when there is nothing to draw."""
+    """Write a horizontal bar chart of ``value`` to ``path``; False when there is nothing to draw.
+
+    Raises:
+        InvalidInput: ``ChartColumnUnknown``, ``ChartNotWritten``.
+    """
     found = series(rows, value)
     if found is None:
         return False
@@ -93,7 +106,12 @@ def chart_png(rows: Rows, path: Path, *, title: str = "", value: str | None = No
     axes.set_title(title, loc="left", fontsize=12)
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.12)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Whatever the file is called, it is a PNG.
+        figure.savefig(path, dpi=120, format="png")
+    except OSError as error:
+        raise InvalidInput("ChartNotWritten", f"--chart: {path} cannot be written.", cause=error.strerror) from error
+    finally:
+        pyplot.close(figure)
     return True

@@ -14,10 +14,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from cleanroom.errors import InvalidInput
 from starters.cli import app
 from starters.entry import call
 from starters.local import _advice, started_state
 from starters.output import Format, print_rows
+from starters.result import chart_png, series
 
 NAMES = {
     "dataset": {"publish", "upload", "show", "list"},
@@ -160,6 +162,15 @@ def test_what_has_exited_is_told_with_the_command_that_starts_it(tmp_path: Path,
     Path(".cleanroom/demo").mkdir(parents=True)
     Path(".cleanroom/demo/services.json").touch()
     assert started_state(None) == Path(".cleanroom/demo")
+
+
+def test_charts_are_of_columns_that_there_are_in_files_that_can_be(tmp_path: Path) -> None:
+    rows = [{"name": "a", "n": 1.5}, {"name": "b", "n": 2}]
+    assert series(rows) == (["b", "a"], [2.0, 1.5], "n")
+    with pytest.raises(InvalidInput, match="ChartColumnUnknown"):
+        series(rows, "name")
+    with pytest.raises(InvalidInput, match="ChartNotWritten"):
+        chart_png(rows, tmp_path)
 
 
 def test_help_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
