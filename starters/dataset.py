@@ -17,12 +17,13 @@ from cleanroom.datasets.keystore import DatasetKeys, KeyStore
 from cleanroom.datasets.upload import UploadProgress, UploadResult, upload_dataset
 from cleanroom.documents.dataset import DATASET_LABELS, parse_dataset
 from cleanroom.documents.specs import DatasetSpec, S3StoreSpec, load_dataset_spec
-from cleanroom.errors import CleanRoomError
+from cleanroom.errors import CleanRoomError, Conflict
 from cleanroom.identifiers import FRONTEND_QUEUE, dataset_workflow_id, document_digest
 from cleanroom.messages.publish import PublishDatasetInput, PublishedDataset
 from cleanroom.publishing.descriptor import schema_of
 from cleanroom.temporal.attributes import start_attributes
 from cleanroom.temporal.markdown import code, details, escape
+from cleanroom.temporal.started import started_with
 from starters.entry import command_line
 from starters.output import ConfigFile, Format, Output, Profile, print_record, print_rows, reported, safe, say, talk
 from starters.progress import follow_timeline
@@ -79,6 +80,14 @@ async def publish_dataset(session: Session, spec: DatasetSpec, *, wait: bool = T
             ),
         )
     except WorkflowAlreadyStartedError:
+        before = await started_with(client, workflow_id, PublishDatasetInput)
+        if before.owner_id != session.user_id or before.spec.digest() != spec.digest():
+            who = "with another specification" if before.owner_id == session.user_id else f"by {before.party}"
+            raise Conflict(
+                "DatasetExists",
+                f"dataset {spec.name!r} was published before {who}.",
+                hint="A published dataset is never changed: give this one another name.",
+            ) from None
         say(f"[dim]{safe(workflow_id)} exists already; showing that one[/dim]")
         handle = client.get_workflow_handle(workflow_id, result_type=PublishedDataset)
     link = session.ui_link(workflow_id)
@@ -158,7 +167,10 @@ def upload_rows(session: Session, spec: DatasetSpec, sources: list[Path], *, rep
 
 @app.command()
 def show(name: str, profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
-    """Show a dataset's document as governance holds it."""
+    """Show a dataset's document as governance holds it.
+
+    Example: cleanroom dataset show contosso-flights --profile fabrikam
+    """
     with reported(output):
         session = Session.load(profile, config)
         print_record(run_async(_show(session, name)), output, title=f"dataset {name}")
@@ -187,7 +199,10 @@ async def _show(session: Session, name: str) -> dict[str, Any]:
 
 @app.command("list")
 def list_(profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
-    """List the collaboration's datasets."""
+    """List the collaboration's datasets.
+
+    Example: cleanroom dataset list --profile fabrikam
+    """
     with reported(output):
         session = Session.load(profile, config)
         rows = run_async(_list(session))

@@ -60,7 +60,7 @@ def create(
 ) -> None:
     """Create a query as a draft.
 
-    Example: cleanroom query create demo/fabrikam-query.yaml --profile fabrikam
+    Example: cleanroom query create demo/fabrikam-delays.yaml --profile fabrikam
     """
     with reported(output):
         session = Session.load(profile, config)
@@ -149,7 +149,10 @@ def _record(session: Session, state: QueryState) -> dict[str, Any]:
 
 @app.command()
 def update(file: File, profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
-    """Replace a draft: a new version without any approval."""
+    """Replace a draft: a new version without any approval.
+
+    Example: cleanroom query update demo/fabrikam-delays.yaml --profile fabrikam
+    """
     with reported(output):
         session = Session.load(profile, config)
         spec = load_query_spec(file)
@@ -159,7 +162,10 @@ def update(file: File, profile: Profile = None, config: ConfigFile = None, outpu
 
 @app.command()
 def propose(name: Name, profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
-    """Propose a draft to the owners of every input and of the output."""
+    """Propose a draft to the owners of every input and of the output.
+
+    Example: cleanroom query propose fabrikam-delays --profile fabrikam
+    """
     with reported(output):
         print_record(run_async(propose_query(Session.load(profile, config), name)), output, title=f"query {name}")
 
@@ -171,7 +177,10 @@ async def propose_query(session: Session, name: str) -> CommandOutcome:
 
 @app.command()
 def withdraw(name: Name, profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
-    """Withdraw an open proposal (it becomes a draft again), or close a draft."""
+    """Withdraw an open proposal (it becomes a draft again), or close a draft.
+
+    Example: cleanroom query withdraw fabrikam-delays --profile fabrikam
+    """
     with reported(output):
         session = Session.load(profile, config)
         print_record(run_async(_command(session, name, "withdraw-query", PublishQuery.retract, None)), output, title=f"query {name}")
@@ -228,7 +237,10 @@ def reject(
     ] = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Reject the query; one rejection closes the proposal and it becomes a draft again."""
+    """Reject the query; one rejection closes the proposal and it becomes a draft again.
+
+    Example: cleanroom query reject fabrikam-delays --reason "no floor" --profile contosso
+    """
     options = _Options(version, 30, None, reason, yes, wait, print_signal)
     _decide_command("reject", name, profile, config, options, output)
 
@@ -370,7 +382,10 @@ async def send_decision(
 
 @app.command()
 def show(name: Name, profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
-    """Show state, pending and accepted approvers, the lineage card, and messages that were not counted."""
+    """Show state, pending and accepted approvers, the lineage card, and messages that were not counted.
+
+    Example: cleanroom query show fabrikam-delays --profile litware
+    """
     with reported(output):
         session = Session.load(profile, config)
         state = run_async(read_state(session, name))
@@ -384,7 +399,10 @@ def show(name: Name, profile: Profile = None, config: ConfigFile = None, output:
 
 @app.command("list")
 def list_(profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
-    """List the collaboration's queries as governance holds them."""
+    """List the collaboration's queries as governance holds them.
+
+    Example: cleanroom query list --profile fabrikam
+    """
     with reported(output):
         session = Session.load(profile, config)
         rows = run_async(_list(session))

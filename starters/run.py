@@ -12,7 +12,6 @@ from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
 from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
-from cleanroom.audit.history import run_input
 from cleanroom.clients.owned import open_store
 from cleanroom.datasets.download import download_result
 from cleanroom.datasets.keystore import DatasetKeys, KeyStore
@@ -26,6 +25,7 @@ from cleanroom.statements import RunRequest, sign
 from cleanroom.statements.signing import peek
 from cleanroom.temporal.attributes import start_attributes
 from cleanroom.temporal.markdown import code, details, escape
+from cleanroom.temporal.started import started_with
 from starters.conclude import conclude_run
 from starters.entry import command_line
 from starters.output import ConfigFile, Format, Output, Profile, out, print_json, print_record, print_rows, reported, safe, say
@@ -133,7 +133,8 @@ async def start_run(
             ),
         )
     except WorkflowAlreadyStartedError as error:
-        before = peek(RunRequest, (await run_input(client, session.collaboration, run_id)).ticket.request)
+        first = await started_with(client, run_workflow_id(session.collaboration, run_id), RunQueryInput)
+        before = peek(RunRequest, first.ticket.request)
         asked = ("signer", "query", "digest", "parameters")
         other = [name for name in asked if getattr(before, name) != getattr(request, name)]
         if other:
@@ -174,7 +175,10 @@ async def watch_run(session: Session, run_id: str) -> RunResult:
 
 @app.command()
 def watch(run_id: RunId, profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
-    """Follow a run until it is complete."""
+    """Follow a run until it is complete.
+
+    Example: cleanroom run watch r-1 --profile fabrikam
+    """
     with reported(output):
         session = Session.load(profile, config)
         print_record(_result_record(session, run_async(watch_run(session, run_id))), output, title=f"run {run_id}")
@@ -182,7 +186,10 @@ def watch(run_id: RunId, profile: Profile = None, config: ConfigFile = None, out
 
 @app.command()
 def show(run_id: RunId, profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
-    """Show where a run stands: state, steps, failure, receipt."""
+    """Show where a run stands: state, steps, failure, receipt.
+
+    Example: cleanroom run show r-1 --profile fabrikam
+    """
     with reported(output):
         session = Session.load(profile, config)
         record = run_async(_show(session, run_id))
@@ -229,7 +236,10 @@ def _result_record(session: Session, result: RunResult) -> dict[str, Any]:
 
 @app.command("list")
 def list_(profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
-    """List the collaboration's runs, the newest first."""
+    """List the collaboration's runs, the newest first.
+
+    Example: cleanroom run list --profile fabrikam
+    """
     with reported(output):
         session = Session.load(profile, config)
         rows = run_async(_list(session))
@@ -257,7 +267,10 @@ async def _list(session: Session) -> list[dict[str, Any]]:
 
 @app.command()
 def cancel(run_id: RunId, profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
-    """Cancel a run: the job is deleted, every grant is revoked."""
+    """Cancel a run: the job is deleted, every grant is revoked.
+
+    Example: cleanroom run cancel r-1 --profile fabrikam
+    """
     with reported(output):
         session = Session.load(profile, config)
         print_record(run_async(cancel_run(session, run_id)), output, title=f"run {run_id}")
@@ -310,7 +323,7 @@ def result(
 ) -> None:
     """The result: rows for the receiver (with --dataset), the receipt for everybody else.
 
-    Example: cleanroom run result r-1 --dataset demo/litware-output.yaml --profile litware
+    Example: cleanroom run result r-1 --dataset demo/litware-delays.yaml --profile litware
     """
     with reported(output):
         session = Session.load(profile, config)

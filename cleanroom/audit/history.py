@@ -99,24 +99,6 @@ class RunTrace:
         return {item.name: item.at for item in self.done}
 
 
-async def run_input(client: Client, collaboration: str, run_id: str) -> RunQueryInput:
-    """What a run was started with, whether or not it has ended.
-
-    Raises:
-        NotFound: ``WorkflowNotFound``.
-        Internal: ``HistoryMalformed``; what the payload codec refuses.
-    """
-    workflow_id = run_workflow_id(collaboration, run_id)
-    converter = client.data_converter.with_context(WorkflowSerializationContext(client.namespace, workflow_id))
-    try:
-        first = await anext(client.get_workflow_handle(workflow_id).fetch_history_events(page_size=1))
-    except RPCError as error:
-        if error.status is RPCStatusCode.NOT_FOUND:
-            raise NotFound("WorkflowNotFound", f"There is no run {run_id!r}.", hint="`cleanroom run list` shows what there is.") from error
-        raise
-    return await _input([first], converter)
-
-
 async def trace_run(client: Client, collaboration: str, run_id: str) -> RunTrace:
     """Read the histories of a run and of its preparation.
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from cleanroom.documents.query import QUERY_LABELS
 from cleanroom.errors import CleanRoomError
-from cleanroom.identifiers import document_digest
+from cleanroom.identifiers import dataset_workflow_id, document_digest
 from cleanroom.messages.query import GenerateQueryRequest
 from cleanroom.messages.run import RunTicket
 from cleanroom.publishing.query_document import generate_query
@@ -22,7 +22,7 @@ from cleanroom.runs.readers import UserReader
 from cleanroom.statements import RunRequest, load_or_create_signing_key, sign
 from starters.cli import app
 from starters.consent import set_consent
-from starters.dataset import upload_rows
+from starters.dataset import publish_dataset, upload_rows
 from starters.query import create_query
 from starters.session import Session, now, run_async
 from tests.local_cloud import Cloud, World, code_of, flights_spec, planes_spec, unique
@@ -181,6 +181,14 @@ def test_date_range_that_was_not_approved(cloud: Cloud, approved: tuple[str, str
 
 
 # ---------------------------------------------------------------------- what people write
+
+
+def test_dataset_that_exists_is_not_published_by_another_nor_changed(cloud: Cloud, world: World) -> None:
+    spec = world.flights
+    assert run_async(publish_dataset(cloud.contosso, spec))["workflow_id"] == dataset_workflow_id(cloud.collaboration, spec.name)
+    changed = spec.model_copy(update={"allowed_columns": tuple(spec.columns)[:1]})
+    assert code_of(lambda: run_async(publish_dataset(cloud.contosso, changed))) == "DatasetExists"
+    assert code_of(lambda: run_async(publish_dataset(cloud.litware, spec))) == "DatasetExists"
 
 
 def test_unknown_dataset(cloud: Cloud, world: World) -> None:

@@ -605,7 +605,7 @@ def test_the_command_names_the_first_broken_link_of_either_form(
         (["verify", "nowhere.json", "--key", "no-thumbprint"], 2),
         (["verify"], 2),
         (["export", "r-1", "--file", "bundle.txt"], 2),
-        (["export", "r-1"], 2),
+        (["export", "r-1", "--config", "nowhere.toml"], 3),
         (["export", "Not a run", "--file", "b.json", "--config", "nowhere.toml"], 3),
         (["list", "--run", "r-1", "--query", "q"], 2),
         (["list", "--limit", "0"], 2),
