@@ -33,7 +33,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cleanroom.attestation import AttestationEvidence, Expectations, TrustStore, parse_report, verify_evidence
 from cleanroom.attestation.certificates import AMD_PSS, forget_parsed, parse_certificates
 from cleanroom.attestation.endorsements import read_endorsements
-from localcloud.snp import DevelopmentHardware
+from localcloud.snp.server import DevelopmentHardware
 
 NAME = "milan-v3-caci-tav"
 

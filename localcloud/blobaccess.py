@@ -28,10 +28,10 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from localcloud.arm_roles import Role
-from localcloud.entra_tokens import STORAGE
-from localcloud.keyvault_auth import ArmRoleReader, ArmRoles, Caller
-from localcloud.keyvault_errors import KeyVaultError
+from localcloud.arm.roles import Role
+from localcloud.entra.tokens import STORAGE
+from localcloud.keyvault.auth import ArmRoleReader, ArmRoles, Caller
+from localcloud.keyvault.errors import KeyVaultError
 from localcloud.serving import StandInConfig, health_route, main
 
 _CONTAINERS = "Microsoft.Storage/storageAccounts/blobServices/containers"

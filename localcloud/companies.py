@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cleanroom.secret import write_secret_file
-from localcloud.entra_directory import Principal, RoleGrant, Subscription, Tenant
+from localcloud.entra.directory import Principal, RoleGrant, Subscription, Tenant
 
 RESOURCE_GROUP = "clean-room"
 COLLABORATION = "flights"

@@ -9,7 +9,7 @@ import tomli_w
 
 from cleanroom.secret import write_secret_file
 from localcloud import companies
-from localcloud.cgs_auth import MEMBER_HEADER
+from localcloud.cgs.auth import MEMBER_HEADER
 from localcloud.companies import CLEAN_ROOM, COLLABORATION, CONTOSSO, FRONTEND, LITWARE, PEOPLE, SPARK_SERVICE, Account
 
 if TYPE_CHECKING:

@@ -28,22 +28,22 @@ from cleanroom.temporal.attributes import ALL as SEARCH_ATTRIBUTES
 from cleanroom.temporal.keyring import Keyring
 from localcloud import azurite, companies, seaweedfs, temporal_server
 from localcloud.blobaccess import BlobAccessConfig, StorageAccount
-from localcloud.cgs import CgsConfig
-from localcloud.cgs_auth import IssuerConfig, MemberConfig
-from localcloud.cgs_bootstrap import User, bootstrap
+from localcloud.cgs.auth import IssuerConfig, MemberConfig
+from localcloud.cgs.bootstrap import User, bootstrap
+from localcloud.cgs.server import CgsConfig
 from localcloud.companies import CLEAN_ROOM, COLLABORATION, CONTOSSO, CONTOSSO_STORAGE, CONTOSSO_VAULT, PEOPLE, SERVICES, Account
-from localcloud.entra import EntraConfig
-from localcloud.keyvault import KeyVaultConfig
-from localcloud.keyvault_auth import ArmRoles, TokenIssuer
-from localcloud.keyvault_release import AttestationIssuer
-from localcloud.kubernetes import KubernetesConfig, kubeconfig_path
-from localcloud.kubernetes_image import LocalImage, build_sparkapp_image
+from localcloud.entra.server import EntraConfig
+from localcloud.keyvault.auth import ArmRoles, TokenIssuer
+from localcloud.keyvault.release import AttestationIssuer
+from localcloud.keyvault.server import KeyVaultConfig
+from localcloud.kubernetes.image import LocalImage, build_sparkapp_image
+from localcloud.kubernetes.server import KubernetesConfig, kubeconfig_path
 from localcloud.maa import MaaConfig
 from localcloud.ports import stable_ports
 from localcloud.processes import Ready, Service
 from localcloud.profiles import write_profiles
 from localcloud.serving import StandInConfig
-from localcloud.snp import DevelopmentHardware
+from localcloud.snp.server import DevelopmentHardware
 from localcloud.supervisor import Step, python, write_json
 from localcloud.tls import LocalAuthority, ServerCertificate
 

@@ -42,7 +42,7 @@ from cleanroom.settings import Settings, load_settings
 from cleanroom.spark.profile import PodProfile
 from cleanroom.temporal.attributes import start_attributes
 from localcloud.processes import Ready, RunningService, Service, log_tail
-from localcloud.snp import DevelopmentHardware
+from localcloud.snp.server import DevelopmentHardware
 from localcloud.supervisor import read_status
 from starters.dataset import publish_dataset, upload_rows
 from starters.keys import publish_key

@@ -22,8 +22,8 @@ from cleanroom.clients.s3 import S3Credentials, S3Store
 from cleanroom.clients.urls import StorageUrl, check_storage_url
 from cleanroom.secret import Secret, write_secret_file
 from cleanroom.settings import AzureSettings, CredentialSettings
-from localcloud.entra import EntraConfig, create_app
-from localcloud.entra_directory import Principal, RoleGrant, Subscription, Tenant
+from localcloud.entra.directory import Principal, RoleGrant, Subscription, Tenant
+from localcloud.entra.server import EntraConfig, create_app
 from localcloud.processes import free_ports, running
 from localcloud.serving import serving
 from localcloud.tls import LocalAuthority

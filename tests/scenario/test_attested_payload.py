@@ -34,8 +34,8 @@ from cleanroom.spark.job import JobConfig, JobDataset, JobGovernance, JobSegment
 from cleanroom.spark.run_events import event_id, parse_event
 from cleanroom.sql import Catalog, Column, View, analyse
 from localcloud.serving import serving
-from localcloud.snp import DevelopmentHardware, SnpConfig
-from localcloud.snp import create_app as create_snp
+from localcloud.snp.server import DevelopmentHardware, SnpConfig
+from localcloud.snp.server import create_app as create_snp
 from localcloud.tls import LocalAuthority
 from tests.conformance.governance.standin import StandIn
 from tests.conformance.governance.target import DEBUG, HOST_DATA, Target, expect

@@ -31,10 +31,10 @@ from cleanroom.spark.kubernetes import KubernetesClient
 from cleanroom.spark.kubernetes_stream import StopSignal
 from cleanroom.spark.outcome import FailureCode, JobStatus, Outcome, outcome_of
 from cleanroom.spark.policy import POLICY_ANNOTATION
-from localcloud.kubernetes import KubernetesConfig, kubeconfig_path
-from localcloud.kubernetes_image import LocalImage, build_image, build_sparkapp_image, pull_image
-from localcloud.kubernetes_kubelet import end_leftover_pods
-from localcloud.kubernetes_process import LOST, start
+from localcloud.kubernetes.image import LocalImage, build_image, build_sparkapp_image, pull_image
+from localcloud.kubernetes.kubelet import end_leftover_pods
+from localcloud.kubernetes.process import LOST, start
+from localcloud.kubernetes.server import KubernetesConfig, kubeconfig_path
 from localcloud.tls import LocalAuthority
 from tests.unit.spark_support import Cluster, application, cluster, make_job, script_image
 

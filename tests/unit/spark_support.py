@@ -15,8 +15,8 @@ from cleanroom.spark.job import JobConfig
 from cleanroom.spark.kubernetes import KubernetesClient
 from cleanroom.spark.policy import pod_policies
 from cleanroom.spark.profile import PodProfile, PodResources
-from localcloud.kubernetes import KubernetesConfig, create_app, kubeconfig_path, write_kubeconfigs
-from localcloud.kubernetes_image import LocalImage, build_image
+from localcloud.kubernetes.image import LocalImage, build_image
+from localcloud.kubernetes.server import KubernetesConfig, create_app, kubeconfig_path, write_kubeconfigs
 from localcloud.serving import serving
 from localcloud.tls import LocalAuthority
 

@@ -23,7 +23,7 @@ from cleanroom.clients.objects import BLOCK_BYTES
 from cleanroom.clients.urls import check_storage_url
 from cleanroom.errors import PreconditionFailed
 from localcloud.blobaccess import BlobAccessConfig, StorageAccount, action_of, create_app
-from localcloud.keyvault_auth import ArmRoles
+from localcloud.keyvault.auth import ArmRoles
 from localcloud.serving import serving
 from localcloud.tls import LocalAuthority
 from tests.servers import AzureWorld, BlobServer

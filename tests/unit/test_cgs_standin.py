@@ -21,7 +21,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from localcloud.cgs_auth import MEMBER_HEADER, IssuerConfig, MemberConfig
+from localcloud.cgs.auth import MEMBER_HEADER, IssuerConfig, MemberConfig
 from localcloud.serving import serving
 from tests.conformance.governance.standin import AUDIENCE, ISSUER, MEMBER_TOKEN, StandIn
 from tests.conformance.governance.target import Target, expect, fresh

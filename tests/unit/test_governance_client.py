@@ -27,10 +27,11 @@ from cleanroom.governance import (
 )
 from cleanroom.governance.models import read
 from cleanroom.secret import Secret
-from localcloud import cgs_sidecar, snp
-from localcloud.cgs_auth import MEMBER_HEADER
-from localcloud.cgs_bootstrap import User, bootstrap
+from localcloud.cgs import sidecar as cgs_sidecar
+from localcloud.cgs.auth import MEMBER_HEADER
+from localcloud.cgs.bootstrap import User, bootstrap
 from localcloud.serving import serving
+from localcloud.snp import server as snp
 from localcloud.tls import LocalAuthority
 from tests.conformance.governance.standin import MEMBER_TOKEN, TENANT, USERS, StandIn
 from tests.conformance.governance.target import Person, Target, fresh

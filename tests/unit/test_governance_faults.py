@@ -445,7 +445,7 @@ def test_an_id_is_always_one_segment(text: str) -> None:
 
 @given(st.dictionaries(st.sampled_from(["id", "scope", "sub"]), st.text(st.characters(codec="utf-8")), max_size=3))
 def test_a_query_says_what_was_meant_after_being_decoded_whole(values: dict[str, str]) -> None:
-    from localcloud.cgs_http import parse_query
+    from localcloud.cgs.http import parse_query
 
     try:
         text = query_string(values)

@@ -19,8 +19,8 @@ from cleanroom.onboarding import member_client
 from cleanroom.publishing.user_documents import governance_client
 from cleanroom.secret import write_secret_file
 from cleanroom.settings import load_settings
-from localcloud import cgs
-from localcloud.cgs_auth import MEMBER_HEADER, IssuerConfig, MemberConfig
+from localcloud.cgs import server as cgs
+from localcloud.cgs.auth import MEMBER_HEADER, IssuerConfig, MemberConfig
 from localcloud.serving import serving
 from localcloud.tls import LocalAuthority
 from starters import collaboration, consent

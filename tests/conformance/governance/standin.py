@@ -13,11 +13,11 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from cleanroom.attestation import report_data_for
-from localcloud.cgs import CgsConfig, create_app
-from localcloud.cgs_auth import MEMBER_HEADER, IssuerConfig, MemberConfig
+from localcloud.cgs.auth import MEMBER_HEADER, IssuerConfig, MemberConfig
+from localcloud.cgs.server import CgsConfig, create_app
 from localcloud.serving import serving
-from localcloud.snp import DevelopmentHardware
-from localcloud.snp_cvm import DevelopmentVirtualMachine
+from localcloud.snp.cvm import DevelopmentVirtualMachine
+from localcloud.snp.server import DevelopmentHardware
 from localcloud.tls import LocalAuthority
 from tests.conformance.governance.target import Attest, Settings
 

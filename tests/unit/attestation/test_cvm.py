@@ -13,8 +13,8 @@ import pytest
 
 from cleanroom.attestation import CvmEvidence, CvmVerdict, Expectations, TrustStore, report_data_for, verify_cvm_evidence
 from cleanroom.attestation.cvm import CLEAN_ROOM_NONCE, CvmParts
-from localcloud.snp import DevelopmentHardware
-from localcloud.snp_cvm import DevelopmentVirtualMachine
+from localcloud.snp.cvm import DevelopmentVirtualMachine
+from localcloud.snp.server import DevelopmentHardware
 from tests.unit.attestation.conftest import NOW, reasons
 
 USER_DATA = report_data_for(b"-----BEGIN PUBLIC KEY-----")

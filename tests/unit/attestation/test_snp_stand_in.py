@@ -26,7 +26,7 @@ from cleanroom.attestation import (
 )
 from cleanroom.errors import InvalidInput, NotFound, Refused, Unavailable
 from localcloud.serving import serving
-from localcloud.snp import DevelopmentHardware, SnpConfig, create_app
+from localcloud.snp.server import DevelopmentHardware, SnpConfig, create_app
 from localcloud.tls import LocalAuthority
 from tests.unit.attestation.conftest import reasons
 

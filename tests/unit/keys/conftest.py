@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cleanroom.keys import ReleasePolicy, public_jwk, thumbprint
 from cleanroom.keys.jws import sign
 from cleanroom.keys.vault import KeyVaultSettings
-from localcloud.keyvault import KeyVaultConfig, create_app
-from localcloud.keyvault_release import AttestationIssuer
+from localcloud.keyvault.release import AttestationIssuer
+from localcloud.keyvault.server import KeyVaultConfig, create_app
 from localcloud.serving import serving
 from localcloud.tls import LocalAuthority
 

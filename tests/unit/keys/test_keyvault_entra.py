@@ -16,9 +16,9 @@ from azure.keyvault.keys import KeyClient
 
 from cleanroom.keys import ReleasePolicy, set_key_with_skr
 from cleanroom.keys.vault import KeyVaultSettings
-from localcloud.arm_roles import BY_NAME
-from localcloud.keyvault import KeyVaultConfig, create_app
-from localcloud.keyvault_auth import ArmRoles, TokenIssuer
+from localcloud.arm.roles import BY_NAME
+from localcloud.keyvault.auth import ArmRoles, TokenIssuer
+from localcloud.keyvault.server import KeyVaultConfig, create_app
 from localcloud.serving import serving
 from localcloud.tls import LocalAuthority
 from tests.servers import AzureWorld

@@ -30,7 +30,7 @@ from cleanroom.keys.jwk import wrapping_jwk
 from cleanroom.keys.jws import parse, sign
 from localcloud.maa import MARKER, MaaConfig, create_app
 from localcloud.serving import serving
-from localcloud.snp import DevelopmentHardware
+from localcloud.snp.server import DevelopmentHardware
 from localcloud.tls import LocalAuthority
 
 THEN = dt.datetime(2026, 6, 1, tzinfo=dt.UTC)

@@ -1,0 +1,1 @@
+"""Stand-in of Azure Resource Manager: managed identities, federated credentials, role assignments."""

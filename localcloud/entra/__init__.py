@@ -1,0 +1,1 @@
+"""Stand-in of Entra ID: discovery, tokens, federated assertions."""

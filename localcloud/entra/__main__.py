@@ -1,0 +1,5 @@
+"""``python -m localcloud.entra --config FILE``"""
+
+from localcloud.entra.server import run
+
+run()

@@ -1,0 +1,1 @@
+"""Stand-in of SEV-SNP hardware: reports in the real format under a development root."""
