@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from rich.console import Console
 from typer.testing import CliRunner
 
 from cleanroom.errors import InvalidInput
@@ -145,6 +146,8 @@ def test_rows_keep_their_names_whole(monkeypatch: pytest.MonkeyPatch, capsys: py
     print_rows(rows, Format.TABLE, columns=columns)
     assert any(all(str(value) in line for value in rows[0].values()) for line in capsys.readouterr().out.splitlines()), "a pipe: one line"
     monkeypatch.setenv("COLUMNS", "60")
+    # A console asks for its width when it is made, if the variable was set by then.
+    monkeypatch.setattr("starters.output.out", Console(soft_wrap=True))
     print_rows(rows, Format.TABLE, columns=columns)
     narrow = capsys.readouterr().out.splitlines()
     assert narrow[0] == rows[0]["run"]
