@@ -13,7 +13,7 @@ from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from cleanroom.clients.owned import open_store
-from cleanroom.datasets.keystore import DatasetKeys, KeyStore
+from cleanroom.datasets.keystore import KeyStore
 from cleanroom.datasets.upload import UploadProgress, UploadResult, upload_dataset
 from cleanroom.documents.dataset import DATASET_LABELS, parse_dataset
 from cleanroom.documents.specs import DatasetSpec, S3StoreSpec, load_dataset_spec
@@ -145,8 +145,8 @@ def upload(
 
 def upload_rows(session: Session, spec: DatasetSpec, sources: list[Path], *, replace: bool = False) -> UploadResult:
     """Check, seal and upload ``sources`` with a progress bar on standard error."""
-    keys = DatasetKeys.of(spec.encryption, lambda: KeyStore(session.settings.keys_dir).get_or_create(spec.name))
-    store = open_store(session.settings, spec, create=True, customer_key=keys.customer)
+    keys = KeyStore(session.settings.keys_dir)
+    store = open_store(session.settings, spec, create=True, customer_key=lambda: keys.get_or_create(spec.name))
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeElapsedColumn())
     with Progress(*columns, console=talk, transient=True) as progress:
         task = progress.add_task(f"upload {spec.name}", total=None)
@@ -156,7 +156,7 @@ def upload_rows(session: Session, spec: DatasetSpec, sources: list[Path], *, rep
 
         return upload_dataset(
             store,
-            keys.sealing,
+            keys.get_or_create(spec.name) if spec.encryption == "CSE" else None,
             dataset=spec.name,
             schema=schema_of(spec),
             sources=sources,

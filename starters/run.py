@@ -14,7 +14,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from cleanroom.clients.owned import open_store
 from cleanroom.datasets.download import download_result
-from cleanroom.datasets.keystore import DatasetKeys, KeyStore
+from cleanroom.datasets.keystore import KeyStore
 from cleanroom.documents.dataset import describe_validation
 from cleanroom.documents.specs import DatasetSpec, load_dataset_spec
 from cleanroom.errors import Conflict, InvalidInput, PreconditionFailed, Refused
@@ -369,9 +369,10 @@ def open_result(session: Session, spec: DatasetSpec, receipt: ResultReceipt) -> 
     """
     if receipt.dataset != spec.name:
         raise Refused("NotTheReceiver", f"the result went to dataset {receipt.dataset!r}, not to {spec.name!r}.")
-    keys = DatasetKeys.of(spec.encryption, lambda: KeyStore(session.settings.keys_dir).get(spec.name))
-    store = open_store(session.settings, spec, customer_key=keys.customer)
-    return download_result(store, receipt, keys.sealing, result_format=spec.format, types=spec.columns, csv_header=spec.csv_header)
+    keys = KeyStore(session.settings.keys_dir)
+    store = open_store(session.settings, spec, customer_key=lambda: keys.get(spec.name))
+    sealing = keys.get(spec.name) if spec.encryption == "CSE" else None
+    return download_result(store, receipt, sealing, result_format=spec.format, types=spec.columns, csv_header=spec.csv_header)
 
 
 if __name__ == "__main__":

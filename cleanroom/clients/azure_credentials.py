@@ -36,7 +36,13 @@ PUBLIC_AUTHORITIES = frozenset({PUBLIC_AUTHORITY, "https://login.microsoftonline
 
 def client_options(ca_file: Path | None) -> dict[str, Any]:
     """Pipeline options of every Azure client: our roots, no redirects, few retries (the workflow retries), bounded waits."""
-    options: dict[str, Any] = {"permit_redirects": False, "retry_total": 2, "connection_timeout": 10, "read_timeout": 60}
+    options: dict[str, Any] = {
+        "permit_redirects": False,
+        "retry_total": 2,
+        "retry_backoff_factor": 0.2,
+        "connection_timeout": 10,
+        "read_timeout": 60,
+    }
     if ca_file is not None:
         options["connection_verify"] = str(ca_file)
     return options

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from cleanroom.clients.azure_credentials import credential
@@ -50,7 +51,7 @@ def read_secret_reference(reference: str, settings: Settings) -> Secret:
     )
 
 
-def open_blob(settings: Settings, store: BlobStoreSpec, *, customer_key: Secret | None = None) -> BlobStore:
+def open_blob(settings: Settings, store: BlobStoreSpec, *, customer_key: Callable[[], Secret] | None = None) -> BlobStore:
     """The container of ``store`` in the profile's storage account, below its subdirectory."""
     if not settings.azure.storage_account_url:
         raise PreconditionFailed(
@@ -65,11 +66,11 @@ def open_blob(settings: Settings, store: BlobStoreSpec, *, customer_key: Secret 
         credential(settings.credential, ca_file=settings.ca_file),
         prefix=store.subdirectory,
         ca_file=settings.ca_file,
-        customer_key=customer_key,
+        customer_key=customer_key() if customer_key else None,
     )
 
 
-def open_s3(settings: Settings, store: S3StoreSpec, *, customer_key: Secret | None = None) -> S3Store:
+def open_s3(settings: Settings, store: S3StoreSpec, *, customer_key: Callable[[], Secret] | None = None) -> S3Store:
     """The bucket of ``store``, opened with the connection secret that it references."""
     secret = read_secret_reference(store.connection_secret, settings)
     url = settings.s3.endpoint_url
@@ -81,19 +82,22 @@ def open_s3(settings: Settings, store: S3StoreSpec, *, customer_key: Secret | No
         credentials=S3Credentials.parse(secret),
         prefix=store.subdirectory,
         ca_file=settings.ca_file,
-        customer_key=customer_key,
+        customer_key=customer_key() if customer_key else None,
     )
 
 
-def open_store(settings: Settings, spec: DatasetSpec, *, create: bool = False, customer_key: Secret | None = None) -> ObjectStore:
-    """The store of a dataset; ``create`` makes its container or bucket where it is missing, ``customer_key`` is given to it with every
-    object (CPK, SSE-C)."""
+def open_store(
+    settings: Settings, spec: DatasetSpec, *, create: bool = False, customer_key: Callable[[], Secret] | None = None
+) -> ObjectStore:
+    """The store of a dataset; ``create`` makes its container or bucket where it is missing. ``customer_key`` is asked, once the credentials
+    are there, for a dataset whose key is given to the store with every object (CPK, SSE-C)."""
+    given = customer_key if spec.encryption == "CPK" else None
     if isinstance(spec.store, BlobStoreSpec):
-        blob = open_blob(settings, spec.store, customer_key=customer_key)
+        blob = open_blob(settings, spec.store, customer_key=given)
         if create:
             blob.create_container()
         return blob
-    s3 = open_s3(settings, spec.store, customer_key=customer_key)
+    s3 = open_s3(settings, spec.store, customer_key=given)
     if create:
         try:
             s3.check()

@@ -6,8 +6,6 @@ import contextlib
 import os
 import secrets
 import stat
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from cleanroom.datasets.encryption import (
@@ -17,32 +15,12 @@ from cleanroom.datasets.encryption import (
     encode_dataset_key,
     generate_dataset_key,
 )
-from cleanroom.documents.dataset import EncryptionMode
 from cleanroom.errors import Conflict, NotFound, Refused
 from cleanroom.identifiers import require_name
 from cleanroom.secret import Secret, read_secret_file
 
 _SUFFIX = ".dataset-key"
 _WRAPPINGS = ".dataset-key-wrappings"
-
-
-@dataclass(frozen=True)
-class DatasetKeys:
-    """What a dataset's one key is for, by its encryption: sealing here (CSE), the store's own encryption (CPK), or nothing (SSE: none)."""
-
-    sealing: Secret | None = None
-    customer: Secret | None = None
-
-    @classmethod
-    def of(cls, mode: EncryptionMode, key: Callable[[], Secret]) -> DatasetKeys:
-        """The keys of a dataset that is encrypted in ``mode``; ``key`` is asked where there is one."""
-        match mode:
-            case "CSE":
-                return cls(sealing=key())
-            case "CPK":
-                return cls(customer=key())
-            case "SSE":
-                return cls()
 
 
 class KeyStore:
