@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 def main() -> None:
     """Entry point of the console script. Imports take a second or two, in which Ctrl-C must not print a traceback either."""
     try:
-        from starters.commands import app
+        from starters.commands import build
         from starters.entry import command_line
+
+        app = build(*sys.argv[1:2])
     except KeyboardInterrupt:
         sys.exit(130)
     command_line(app)
@@ -29,9 +31,10 @@ def __getattr__(name: str) -> Typer:
     """``app``, for those who call it in their own process."""
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from starters.commands import app
+    from starters.commands import build
 
-    return app
+    globals()["app"] = build()
+    return globals()["app"]  # type: ignore[no-any-return]
 
 
 if __name__ == "__main__":

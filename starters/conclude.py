@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from temporalio.client import WorkflowExecutionStatus
 from temporalio.common import WorkflowIDConflictPolicy
 
-from cleanroom.audit.history import trace_run
-from cleanroom.errors import Conflict, PreconditionFailed
-from cleanroom.identifiers import CLEAN_ROOM_QUEUE, conclude_workflow_id
-from cleanroom.messages.run import Concluded
+from cleanroom.errors import Conflict
+from cleanroom.identifiers import CLEAN_ROOM_QUEUE, conclude_workflow_id, run_workflow_id
+from cleanroom.messages.run import Concluded, RunQueryInput
 from cleanroom.temporal.attributes import start_attributes
 from cleanroom.temporal.markdown import code, details
+from cleanroom.temporal.started import started_with
 from starters.progress import follow_timeline
-from starters.session import Session
+from starters.session import Session, require_workflow
 from workflows.conclude_run import ConcludeRun
 
 
@@ -25,15 +26,14 @@ async def conclude_run(session: Session, run_id: str) -> dict[str, Any]:
         NotFound: ``WorkflowNotFound``.
     """
     client = await session.temporal()
-    try:
-        trace = await trace_run(client, session.collaboration, run_id)
-    except PreconditionFailed as error:
-        if error.code != "RunNotEnded":
-            raise
+    run_workflow = run_workflow_id(session.collaboration, run_id)
+    ended = await require_workflow(client.get_workflow_handle(run_workflow), f"run {run_id!r}", "`cleanroom run list` shows what there is.")
+    if (await ended.describe()).status is WorkflowExecutionStatus.RUNNING:
         raise Conflict(
             "RunStillRuns", f"run {run_id!r} has not ended; it cleans up by itself when it does.", hint=f"cleanroom run cancel {run_id}"
-        ) from error
-    ticket = trace.input.ticket
+        )
+    started = await started_with(client, run_workflow, RunQueryInput)
+    ticket = started.ticket
     handle = await client.start_workflow(
         ConcludeRun.run,
         ticket,
@@ -46,7 +46,7 @@ async def conclude_run(session: Session, run_id: str) -> dict[str, Any]:
             "revoked, its job is stopped, the ledger is told. What to undo is derived from governance."
         ),
         search_attributes=start_attributes(
-            collaboration=session.collaboration, kind="conclude", query=ticket.query, proposer=trace.input.caller
+            collaboration=session.collaboration, kind="conclude", query=ticket.query, proposer=started.caller
         ),
     )
     result: Concluded = await follow_timeline(handle, f"conclude run {run_id}")
