@@ -141,7 +141,7 @@ class UserDocuments:
         """Bring a document that ``user_id`` alone answers for to Accepted: draft, proposal, own vote. Repeatable.
 
         Raises:
-            Conflict: ``DocumentDiffers`` when it is accepted with other content.
+            Conflict: ``DocumentDiffers`` when it is accepted, or proposed, with other content or by somebody else.
         """
         existing = await self.find(document_id)
         if existing is not None and existing.state == "Accepted":
@@ -153,6 +153,13 @@ class UserDocuments:
                 )
             return existing
         if existing is not None and existing.state == "Proposed":
+            # A vote is for what was proposed, so it is looked at before: anybody can propose a document to this user alone.
+            if existing.proposer_id != user_id or not _same(existing, data, labels, [user_id]):
+                raise Conflict(
+                    "DocumentDiffers",
+                    f"document {document_id!r} was proposed by {existing.proposer_id}, or with other content; nothing was voted for.",
+                    hint="Reject or withdraw that proposal in governance, then publish again.",
+                )
             proposal_id = existing.proposal_id
         else:
             replaces = _version(existing) if existing is not None else None

@@ -14,7 +14,7 @@ import tomli_w
 import typer
 from typer.testing import CliRunner
 
-from cleanroom.errors import PreconditionFailed, Refused
+from cleanroom.errors import Conflict, PreconditionFailed, Refused
 from cleanroom.onboarding import member_client
 from cleanroom.publishing.user_documents import governance_client
 from cleanroom.secret import write_secret_file
@@ -295,3 +295,17 @@ def test_half_a_member_certificate_is_refused(desk: Desk, tmp_path: Path) -> Non
     whole = half.model_copy(update={"client_key_file": tmp_path / "key.pem"})
     with pytest.raises(Refused, match="SecretFileTooOpen"):
         governance_client(settings.model_copy(update={"governance": whole}), Session(settings).credential())
+
+
+async def test_nobody_is_made_to_vouch_for_what_another_proposed_in_their_name(desk: Desk) -> None:
+    contosso, litware = (Session.load(name, str(desk.config)) for name in ("contosso", "litware"))
+    mine, name = desk.world.object_id("contosso"), "approver-key-of-contosso"
+    async with litware.governance() as client:
+        theirs = litware.documents(client)
+        version = await theirs.put_draft(name, '{"key": "theirs"}', {"type": "key"}, [mine])
+        proposal = await theirs.propose(name, version, "p-theirs")
+    async with contosso.governance() as client:
+        for data in ('{"key": "mine"}', '{"key": "theirs"}'):
+            with pytest.raises(Conflict, match="DocumentDiffers"):
+                await contosso.documents(client).publish_own(name, data, {"type": "key"}, mine)
+        assert (await client.proposal_status(proposal)).ballots == ()
