@@ -14,6 +14,7 @@ from sqlglot import exp
 
 from cleanroom.documents.query import QuerySegment
 from cleanroom.sql.catalog import Catalog
+from cleanroom.sql.collection import collection_waits
 from cleanroom.sql.expressions import only, position_of
 from cleanroom.sql.lexical import Refusal, parse_statement
 from cleanroom.sql.lineage import card_of, lineage_of
@@ -133,6 +134,11 @@ def analyse(segments: Sequence[QuerySegment], catalog: Catalog) -> GateVerdict:
     Returns:
         The verdict; ``allowed`` is False as soon as there is one reason. Nothing is executed and nothing is raised.
     """
+    with collection_waits():
+        return _analyse(segments, catalog)
+
+
+def _analyse(segments: Sequence[QuerySegment], catalog: Catalog) -> GateVerdict:
     ordered = sorted(enumerate(segments), key=lambda pair: (pair[1].execution_sequence, pair[0]))
     reasons = _check_shape([segment for _, segment in ordered])
     if reasons:
