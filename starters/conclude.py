@@ -27,14 +27,15 @@ async def conclude_run(session: Session, run_id: str) -> dict[str, Any]:
     """
     client = await session.temporal()
     run_workflow = run_workflow_id(session.collaboration, run_id)
-    ended = await require_workflow(client.get_workflow_handle(run_workflow), f"run {run_id!r}", "`cleanroom run list` shows what there is.")
-    if (await ended.describe()).status is WorkflowExecutionStatus.RUNNING:
+    handle = client.get_workflow_handle(run_workflow)
+    ended = await require_workflow(handle, f"run {run_id!r}", "`cleanroom run list` shows what there is.")
+    if ended.status is WorkflowExecutionStatus.RUNNING:
         raise Conflict(
             "RunStillRuns", f"run {run_id!r} has not ended; it cleans up by itself when it does.", hint=f"cleanroom run cancel {run_id}"
         )
     started = await started_with(client, run_workflow, RunQueryInput)
     ticket = started.ticket
-    handle = await client.start_workflow(
+    concluding = await client.start_workflow(
         ConcludeRun.run,
         ticket,
         id=conclude_workflow_id(session.collaboration, run_id),
@@ -49,11 +50,11 @@ async def conclude_run(session: Session, run_id: str) -> dict[str, Any]:
             collaboration=session.collaboration, kind="conclude", query=ticket.query, proposer=started.caller
         ),
     )
-    result: Concluded = await follow_timeline(handle, f"conclude run {run_id}")
+    result: Concluded = await follow_timeline(concluding, f"conclude run {run_id}")
     return {
         "run_id": run_id,
         "revoked": result.revoked.model_dump(exclude={"removed"}),
         "job_stopped": result.job_stopped,
-        "workflow_id": handle.id,
-        "link": session.ui_link(handle.id),
+        "workflow_id": concluding.id,
+        "link": session.ui_link(concluding.id),
     }

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
-from temporalio.client import Client, WorkflowHandle
+from temporalio.client import Client, WorkflowExecutionDescription, WorkflowHandle
 from temporalio.exceptions import TemporalError
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -157,16 +157,15 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(wrapped())
 
 
-async def require_workflow(handle: WorkflowHandle[Any, Any], what: str, hint: str) -> WorkflowHandle[Any, Any]:
-    """``handle`` if its workflow exists.
+async def require_workflow(handle: WorkflowHandle[Any, Any], what: str, hint: str) -> WorkflowExecutionDescription:
+    """What the server says of ``handle``, if its workflow exists.
 
     Raises:
         NotFound: ``WorkflowNotFound``, in the words of ``what``.
     """
     try:
-        await handle.describe()
+        return await handle.describe()
     except RPCError as error:
         if error.status is RPCStatusCode.NOT_FOUND:
             raise NotFound("WorkflowNotFound", f"There is no {what}.", hint=hint) from error
         raise
-    return handle

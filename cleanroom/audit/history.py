@@ -7,11 +7,9 @@ verifies the bundle.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from temporalio.api.common.v1 import Payload
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client, WorkflowExecutionStatus
@@ -34,6 +32,7 @@ from cleanroom.messages.run import (
 from cleanroom.spark.job import JobConfig, ResultReceipt
 from cleanroom.spark.signed import ServiceReport
 from cleanroom.temporal.failures import error_from_failure
+from cleanroom.temporal.started import decode_one, start_argument
 
 T = TypeVar("T")
 
@@ -126,7 +125,9 @@ async def trace_run(client: Client, collaboration: str, run_id: str) -> RunTrace
         )
     events = [event async for event in handle.fetch_history_events()]
     converter = client.data_converter.with_context(WorkflowSerializationContext(client.namespace, workflow_id))
-    input = await _input(events, converter)
+    if not events:
+        raise Internal("HistoryMalformed", "The run's history is empty.")
+    input = await start_argument(events[0], converter, RunQueryInput)
     done = [*await _prepare_done(client, collaboration, run_id), *await _done(events, converter)]
     return RunTrace(
         input=input,
@@ -153,21 +154,6 @@ async def _prepare_done(client: Client, collaboration: str, run_id: str) -> list
     return await _done(events, converter)
 
 
-async def _decode(converter: DataConverter, payloads: Sequence[Payload], kind: Any) -> Any:
-    try:
-        return (await converter.decode(payloads, [kind]))[0]
-    except Exception as error:
-        raise error_from_failure(error) from error
-
-
-async def _input(events: list[HistoryEvent], converter: DataConverter) -> RunQueryInput:
-    if not events or events[0].event_type != EventType.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED:
-        raise Internal("HistoryMalformed", "The run's history does not begin with its start.")
-    payloads = events[0].workflow_execution_started_event_attributes.input.payloads
-    found: RunQueryInput = await _decode(converter, payloads, RunQueryInput)
-    return found
-
-
 async def _done(events: list[HistoryEvent], converter: DataConverter) -> list[Done]:
     names = {
         event.event_id: event.activity_task_scheduled_event_attributes.activity_type.name
@@ -181,7 +167,7 @@ async def _done(events: list[HistoryEvent], converter: DataConverter) -> list[Do
         completed = event.activity_task_completed_event_attributes
         name = names.get(completed.scheduled_event_id, "")
         kind = _RESULTS.get(name)
-        result = await _decode(converter, completed.result.payloads, kind) if kind is not None else None
+        result = await decode_one(converter, completed.result.payloads, kind) if kind is not None else None
         found.append(Done(name=name, at=event.event_time.ToDatetime(dt.UTC), result=result))
     return found
 

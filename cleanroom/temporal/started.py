@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
+from temporalio.api.common.v1 import Payload
 from temporalio.api.enums.v1 import EventType
+from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client
-from temporalio.converter import WorkflowSerializationContext
+from temporalio.converter import DataConverter, WorkflowSerializationContext
 from temporalio.service import RPCError, RPCStatusCode
 
 from cleanroom.errors import Internal, NotFound
@@ -28,11 +31,26 @@ async def started_with(client: Client, workflow_id: str, kind: type[T]) -> T:
         if error.status is RPCStatusCode.NOT_FOUND:
             raise NotFound("WorkflowNotFound", f"There is no workflow {workflow_id!r}.") from error
         raise
+    return await start_argument(
+        first, client.data_converter.with_context(WorkflowSerializationContext(client.namespace, workflow_id)), kind
+    )
+
+
+async def start_argument(first: HistoryEvent, converter: DataConverter, kind: type[T]) -> T:
+    """The argument in the first event of a history; ``converter`` is in that workflow's context.
+
+    Raises:
+        Internal: ``HistoryMalformed``; what the payload codec refuses.
+    """
     if first.event_type != EventType.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED:
-        raise Internal("HistoryMalformed", f"The history of {workflow_id!r} does not begin with its start.")
-    converter = client.data_converter.with_context(WorkflowSerializationContext(client.namespace, workflow_id))
+        raise Internal("HistoryMalformed", "The workflow's history does not begin with its start.")
+    return await decode_one(converter, first.workflow_execution_started_event_attributes.input.payloads, kind)
+
+
+async def decode_one(converter: DataConverter, payloads: Sequence[Payload], kind: type[T]) -> T:
+    """The first of ``payloads``; what the payload codec or the model refuses is an error of ours."""
     try:
-        decoded: list[T] = await converter.decode(first.workflow_execution_started_event_attributes.input.payloads, [kind])
+        decoded: list[T] = await converter.decode(payloads, [kind])
     except Exception as error:
         raise error_from_failure(error) from error
     return decoded[0]
