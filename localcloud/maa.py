@@ -20,7 +20,6 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.x509.oid import NameOID
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -36,6 +35,7 @@ from cleanroom.keys.encoding import b64_any, b64url, strict_json
 from cleanroom.keys.jwk import public_jwk
 from cleanroom.secret import read_secret_file, write_secret_file
 from localcloud.serving import StandInConfig, health_route, main
+from localcloud.tls import self_signed
 
 _LOG = logging.getLogger("localcloud.maa")
 _API_VERSIONS = frozenset({"2020-10-01", "2022-08-01", "2025-06-01"})
@@ -78,18 +78,7 @@ class TokenKey:
         key_file, cert_file = state / "maa-key.pem", state / "maa-cert.pem"
         if not (key_file.exists() and cert_file.exists()):
             key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-            name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "attestation stand-in (NOT CONFIDENTIAL)")])
-            now = dt.datetime.now(dt.UTC)
-            cert = (
-                x509.CertificateBuilder()
-                .subject_name(name)
-                .issuer_name(name)
-                .public_key(key.public_key())
-                .serial_number(x509.random_serial_number())
-                .not_valid_before(now - dt.timedelta(hours=1))
-                .not_valid_after(now + dt.timedelta(days=825))
-                .sign(key, hashes.SHA256())
-            )
+            cert = self_signed("attestation stand-in (NOT CONFIDENTIAL)", key).sign(key, hashes.SHA256())
             pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
             write_secret_file(key_file, pem)
             cert_file.write_bytes(cert.public_bytes(serialization.Encoding.PEM))

@@ -32,6 +32,7 @@ from cleanroom.keys.policy import ReleasePolicy, same_authority
 from cleanroom.keys.wrap import RELEASE_ALGORITHMS, KeyWrapAlgorithm, wrap_key
 from cleanroom.secret import read_secret_file, write_secret_file
 from localcloud.keyvault.errors import NOT_MET, NOT_VERIFIED, KeyVaultError, bad_parameter, forbidden
+from localcloud.tls import authority_certificate
 
 _LOG = logging.getLogger("localcloud.keyvault")
 
@@ -210,21 +211,7 @@ def _load(pem: bytes) -> _CaKey:
 
 def _make_root() -> tuple[x509.Certificate, _CaKey]:
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Key Vault stand-in release authority (NOT CONFIDENTIAL)")])
-    now = dt.datetime.now(dt.UTC)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(days=825))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(x509.KeyUsage(True, False, False, False, False, True, True, False, False), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-    )
-    return builder.sign(key, hashes.SHA256()), key
+    return authority_certificate("Key Vault stand-in release authority (NOT CONFIDENTIAL)", key), key
 
 
 def _general_name(host: str) -> x509.GeneralName:
