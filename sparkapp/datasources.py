@@ -95,7 +95,8 @@ def survey(pod: Pod, dataset: JobDataset, parameters: JobParameters) -> Survey:
 
     Raises:
         NotFound: ``DatasetEmpty``, ``NoDataInDateRange``.
-        Refused: ``DatasetTampered`` when the store holds other objects than the owner's manifest, ``CiphertextInvalid``.
+        Refused: ``DatasetTampered`` when the store holds other objects than the owner's manifest, ``CiphertextInvalid``,
+            ``ManifestMissing`` where the owner requires one.
         PreconditionFailed: ``DatasetIncomplete`` while its upload is under way.
         InvalidInput: ``DatasetNotDayPartitioned``, ``InvalidDateRange``.
     """
@@ -105,6 +106,14 @@ def survey(pod: Pod, dataset: JobDataset, parameters: JobParameters) -> Survey:
     manifest = read_manifest(store, key)
     if manifest is not None:
         _hold_against(manifest, listed, dataset)
+    elif dataset.manifest == "required" and listed:
+        raise Refused(
+            "ManifestMissing",
+            f"dataset {dataset.name!r}: the store holds {len(listed)} objects and no {MANIFEST_NAME}, so none can be shown to be missing.",
+            hint="Somebody deleted it, or another tool stored the rows. Its owner can upload them again with `cleanroom dataset upload`, "
+            "or publish the dataset with `manifest: optional`.",
+            party=dataset.owner_id,
+        )
     objects = {name: size for name, size in sorted(listed.items()) if name.lower().endswith(SUFFIXES[dataset.format])}
     if not objects:
         raise NotFound(

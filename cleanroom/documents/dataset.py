@@ -1,7 +1,7 @@
 """The dataset document ("descriptor"): where the encrypted rows are, their schema, who may see which columns, and how the key is reached.
 
 Shape: spec/execute.md A8, so that existing tools read it. Ours are ``datasetAccessPolicy.privacyFloors``,
-``datasetSchema.partitionedBy`` and ``protection.encryptionSecrets.dek.wrappedKey``.
+``datasetSchema.partitionedBy``, ``datasetAccessPoint.manifest`` and ``protection.encryptionSecrets.dek.wrappedKey``.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ FieldType = Literal["string", "integer", "number", "boolean", "date", "long", "t
 Format = Literal["csv", "json", "parquet"]
 EncryptionMode = Literal["CSE", "CPK", "SSE"]
 """CSE: sealed by its owner before upload (default; Tink AES256-GCM-HKDF-1MB). CPK: key given with each request. SSE: the store's own."""
+
+ManifestRule = Literal["required", "optional"]
+"""``required``: rows are read only beside the sealed list of objects that an upload leaves, so that whoever runs the store cannot leave
+objects out by deleting the list too. ``optional``: rows that another tool sealed and stored are read without one."""
 
 StoreType = Literal["Azure_BlobStorage", "Azure_BlobStorage_DataLakeGen2", "Aws_S3"]
 
@@ -152,6 +156,8 @@ class AccessPoint(WireModel):
     store: Resource
     identity: Identity | None = None
     protection: Protection
+    manifest: ManifestRule | None = None
+    """None, as upstream's documents have it, is ``optional``."""
 
     @field_validator("subdirectory")
     @classmethod

@@ -12,7 +12,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from cleanroom.documents.base import OurModel
-from cleanroom.documents.dataset import EncryptionMode, FieldType, Format, PrivacyFloors, describe_validation
+from cleanroom.documents.dataset import EncryptionMode, FieldType, Format, ManifestRule, PrivacyFloors, describe_validation
 from cleanroom.documents.query import InputDataset, PostFilter, PreCondition, QuerySegment, QuerySegments, RunParameters
 from cleanroom.errors import InvalidInput, NotFound
 from cleanroom.identifiers import Name, canonical_json, sha256_hex
@@ -59,6 +59,8 @@ class DatasetSpec(OurModel):
     partitioned_by: Literal["day"] | None = None
     csv_header: bool = True
     encryption: EncryptionMode = "CSE"
+    manifest: ManifestRule | None = None
+    """Whether rows may be read without the list that `cleanroom dataset upload` leaves; an input dataset requires it when absent."""
     store: Annotated[BlobStoreSpec | S3StoreSpec, Field(discriminator="kind")]
 
     @model_validator(mode="after")
@@ -66,6 +68,10 @@ class DatasetSpec(OurModel):
         if unknown := [name for name in self.allowed_columns or () if name not in self.columns]:
             raise ValueError(f"allowedColumns names {', '.join(unknown)}, which schema does not have")
         return self
+
+    def manifest_rule(self) -> ManifestRule | None:
+        """What the document says; None for an output, which nobody reads through it."""
+        return (self.manifest or "required") if self.access == "read" else self.manifest
 
     def digest(self) -> str:
         """What the owner's authorisation covers."""

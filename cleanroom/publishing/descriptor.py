@@ -54,6 +54,7 @@ def generate_descriptor(request: DescriptorRequest) -> Descriptor:
             store=store,
             identity=identity,
             protection=protection,
+            manifest=spec.manifest_rule(),
         ),
     )
     data = document.to_data()

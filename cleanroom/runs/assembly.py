@@ -99,6 +99,7 @@ def _job_dataset(item: Dataset, run: AuthorisedRun, environment: JobEnvironment)
         access=_access(item, point, run, environment),
         encryption=mode,
         key_secret_id=None if mode == "SSE" else _staged(run, document.name, "key"),
+        manifest=point.manifest or "optional",
     )
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator
 from pydantic.alias_generators import to_camel
 
-from cleanroom.documents.dataset import EncryptionMode, FieldType, Format, PrivacyFloors, describe_validation
+from cleanroom.documents.dataset import EncryptionMode, FieldType, Format, ManifestRule, PrivacyFloors, describe_validation
 from cleanroom.documents.query import PostFilter, PreCondition, QuerySegment
 from cleanroom.errors import InvalidInput
 from cleanroom.identifiers import HexDigest, Name, canonical_json, sha256_hex
@@ -81,6 +81,7 @@ class JobDataset(_JobModel):
     floors: PrivacyFloors = PrivacyFloors()
     access: Access
     encryption: EncryptionMode = "CSE"
+    manifest: ManifestRule = "optional"
     key_secret_id: str | None = None
     """CGS secret that holds the dataset key (32 bytes, base64) for this run's pods."""
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from cleanroom.clients.objects import ObjectStore
 from cleanroom.datasets.download import download_result
 from cleanroom.datasets.encryption import encode_dataset_key, generate_dataset_key, seal_bytes
+from cleanroom.datasets.manifest import MANIFEST_NAME
 from cleanroom.datasets.schema import arrow_schema
 from cleanroom.datasets.upload import upload_dataset
 from cleanroom.documents.dataset import DatasetSchema, FieldType, SchemaField
@@ -186,6 +187,24 @@ def test_what_other_tools_sealed_is_read_without_a_manifest(tmp_path: Path) -> N
     found = survey(world.pod(), world.dataset, JobParameters())
     assert (found.has_manifest, found.unsplittable) == (False, {"x.csv"})
     assert world.read().to_pylist() == [{"id": 1, "text": "one"}]
+
+
+def test_deleting_the_manifest_does_not_hide_that_objects_are_missing(tmp_path: Path) -> None:
+    world = World(tmp_path / "w", manifest="required")
+    folder = tmp_path / "src"
+    folder.mkdir()
+    for name in ("a", "b"):
+        (folder / f"{name}.csv").write_text(f"1,{name},h\n")
+    world.upload(folder)
+    assert world.read().num_rows == 2
+    world.store.delete("b.csv")
+    with pytest.raises(CleanRoomError, match="DatasetTampered"):
+        world.read()
+    world.store.delete(MANIFEST_NAME)
+    with pytest.raises(CleanRoomError, match="ManifestMissing") as caught:
+        world.read()
+    assert caught.value.party == "u-1"
+    assert "manifest: optional" in caught.value.hint
 
 
 @pytest.mark.parametrize("fmt", ["csv", "json", "parquet"])
