@@ -182,6 +182,14 @@ class CollaboratorGovernance:
             wanted = proposal_id_for(order.query, request.version, order.authorisation)
             await self._documents.propose(order.query, request.version, wanted)
             document = await self._documents.get(order.query)
+        if document.proposer_id != self._orders.user_id:
+            # Anybody may propose a draft; only who proposed it can withdraw it when it expires.
+            raise Conflict(
+                "ProposedByAnother",
+                f"query {order.query!r}: {document.proposer_id} proposed it in governance, not its author {self._orders.user_id}.",
+                hint="Ask them to withdraw that proposal, or reject it, then propose again.",
+                party=document.proposer_id,
+            )
         digest = document_digest(str(document.data))
         if digest != request.digest or {item.approver_id for item in document.approvers or ()} != set(request.owners):
             raise Conflict("DraftChanged", f"query {order.query!r}: another text, or to other approvers, was proposed meanwhile.")

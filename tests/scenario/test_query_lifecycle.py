@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,13 @@ from typing import Any
 import pytest
 from temporalio.client import WorkflowUpdateFailedError
 
+from activities.collaborator import CollaboratorGovernance
+from activities.orders import Orders
+from cleanroom.datasets.keystore import KeyStore
 from cleanroom.documents.query import PreCondition
 from cleanroom.errors import CleanRoomError
-from cleanroom.messages.query import AuthorMessage, CommandOutcome, DecisionMessage, QueryState
+from cleanroom.identifiers import document_digest
+from cleanroom.messages.query import AuthorMessage, AuthorOrder, CommandOutcome, DecisionMessage, ProposeQueryOrder, QueryState
 from cleanroom.statements import Decision, load_or_create_signing_key, sign
 from cleanroom.temporal.failures import error_from_failure
 from starters.query import _command, create_query, propose_query, read_state, sign_decision
@@ -210,6 +215,31 @@ def test_draft_edited_in_governance_is_not_proposed_unseen(cloud: Cloud, world: 
     run_async(edit())
     assert code_of(lambda: run_async(propose_query(cloud.fabrikam, name))) == "DraftChanged"
     assert state_of(cloud, name).stage == "Draft"
+
+
+def test_a_proposal_of_the_same_text_by_somebody_else_is_not_taken_for_the_authors(cloud: Cloud, world: World) -> None:
+    """Its proposer could withdraw it, and the author could not when it expires."""
+    name = draft(cloud, world)
+    state = state_of(cloud, name)
+    author = cloud.fabrikam
+
+    async def propose_twice() -> None:
+        async with cloud.litware.governance() as client:
+            await cloud.litware.documents(client).propose(name, state.version, uuid.uuid4().hex)
+        order = AuthorOrder(
+            collaboration=author.collaboration,
+            query=name,
+            authorisation=author.authorise("propose-query", name, document_digest(name)),
+        )
+        async with author.governance() as client:
+            own = CollaboratorGovernance(
+                author.settings, Orders(author.settings), author.documents(client), KeyStore(author.settings.keys_dir)
+            )
+            owners = tuple(cloud.session(party).user_id for party in ("contosso", "litware"))
+            await own.propose_query(ProposeQueryOrder(order=order, owners=owners, version=state.version, digest=state.digest))
+
+    assert code_of(lambda: run_async(propose_twice())) == "ProposedByAnother"
+    assert until(cloud, name, lambda state: state.stage == "Proposed", seconds=10).history[-1].detail == "seen in governance"
 
 
 def vote_outside(session: Session, state: QueryState, *, accept: bool) -> None:
