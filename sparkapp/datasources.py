@@ -96,7 +96,7 @@ def survey(pod: Pod, dataset: JobDataset, parameters: JobParameters) -> Survey:
     Raises:
         NotFound: ``DatasetEmpty``, ``NoDataInDateRange``.
         Refused: ``DatasetTampered`` when the store holds other objects than the owner's manifest, ``CiphertextInvalid``,
-            ``ManifestMissing`` where the owner requires one.
+            ``ManifestMissing`` where the owner requires one, ``RowsNotThosePublished`` where another is there than the pinned one.
         PreconditionFailed: ``DatasetIncomplete`` while its upload is under way.
         InvalidInput: ``DatasetNotDayPartitioned``, ``InvalidDateRange``.
     """
@@ -106,7 +106,7 @@ def survey(pod: Pod, dataset: JobDataset, parameters: JobParameters) -> Survey:
     manifest = read_manifest(store, key)
     if manifest is not None:
         _hold_against(manifest, listed, dataset)
-    elif dataset.manifest == "required" and listed:
+    elif dataset.manifest != "optional" and listed:
         raise Refused(
             "ManifestMissing",
             f"dataset {dataset.name!r}: the store holds {len(listed)} objects and no {MANIFEST_NAME}, so none can be shown to be missing.",
@@ -152,6 +152,14 @@ def _hold_against(manifest: Manifest, listed: dict[str, int], dataset: JobDatase
             "DatasetIncomplete",
             f"dataset {dataset.name!r}: its upload has not ended.",
             hint="Its owner must finish it.",
+            party=dataset.owner_id,
+        )
+    if dataset.manifest_digest not in (None, manifest.digest()):
+        raise Refused(
+            "RowsNotThosePublished",
+            f"dataset {dataset.name!r}: its rows are not those that its owner published and every approval is of: the manifest's digest is "
+            f"{manifest.digest()}, the document's {dataset.manifest_digest}.",
+            hint="Its owner uploaded since, or somebody put an earlier upload back. Other rows are another dataset: publish them as one.",
             party=dataset.owner_id,
         )
     for name, entry in manifest.objects.items():

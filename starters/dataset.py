@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,10 +15,11 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from cleanroom.clients.owned import open_store
 from cleanroom.datasets.keystore import KeyStore
+from cleanroom.datasets.manifest import read_manifest
 from cleanroom.datasets.upload import UploadProgress, UploadResult, upload_dataset
 from cleanroom.documents.dataset import DATASET_LABELS, parse_dataset
 from cleanroom.documents.specs import DatasetSpec, S3StoreSpec, load_dataset_spec
-from cleanroom.errors import CleanRoomError, Conflict
+from cleanroom.errors import CleanRoomError, Conflict, PreconditionFailed
 from cleanroom.identifiers import FRONTEND_QUEUE, dataset_workflow_id, document_digest
 from cleanroom.messages.publish import PublishDatasetInput, PublishedDataset
 from cleanroom.publishing.descriptor import schema_of
@@ -53,8 +55,30 @@ def publish(
         print_record(run_async(publish_dataset(session, spec, wait=wait)), output, title=f"dataset {spec.name}")
 
 
+def pinned(session: Session, spec: DatasetSpec) -> DatasetSpec:
+    """``spec`` with the digest of the rows that are in the store now, where it pins them and does not say to which.
+
+    Raises:
+        PreconditionFailed: ``NothingToPin`` before the upload has ended.
+        NotFound: ``DatasetKeyNotFound``.
+        Unavailable, Refused: Of the store.
+    """
+    if spec.manifest != "pinned" or spec.manifest_digest is not None:
+        return spec
+    keys = KeyStore(session.settings.keys_dir)
+    held = read_manifest(open_store(session.settings, spec, create=False), keys.get(spec.name))
+    if held is None or not held.complete or held.dataset != spec.name:
+        raise PreconditionFailed(
+            "NothingToPin",
+            f"dataset {spec.name!r}: manifest is pinned, but its place holds no finished upload.",
+            hint="`cleanroom dataset upload` first, then publish.",
+        )
+    return spec.model_copy(update={"manifest_digest": held.digest()})
+
+
 async def publish_dataset(session: Session, spec: DatasetSpec, *, wait: bool = True) -> dict[str, Any]:
     """Start the publishing workflow of ``spec`` (or attach to the one that runs or has succeeded) and return the published document."""
+    spec = await asyncio.to_thread(pinned, session, spec)
     client = await session.temporal()
     s3 = isinstance(spec.store, S3StoreSpec)
     workflow_type: Any = PublishS3Dataset if s3 else PublishAzureDataset
@@ -194,6 +218,8 @@ async def _show(session: Session, name: str) -> dict[str, Any]:
         "privacy_floors": json.loads(policy.privacy_floors.model_dump_json(by_alias=True)),
         "store": f"{dataset.dataset_access_point.store.type} {dataset.dataset_access_point.store.name}",
         "encryption": dataset.dataset_access_point.protection.encryption_mode(),
+        "manifest": dataset.dataset_access_point.manifest or "optional",
+        "manifest_digest": dataset.dataset_access_point.manifest_digest,
     }
 
 

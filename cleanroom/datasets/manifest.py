@@ -11,7 +11,7 @@ from pydantic.alias_generators import to_camel
 from cleanroom.clients.objects import ObjectStore
 from cleanroom.datasets.encryption import open_bytes, seal_bytes
 from cleanroom.errors import Refused
-from cleanroom.identifiers import HexDigest
+from cleanroom.identifiers import HexDigest, canonical_json, sha256_hex
 from cleanroom.secret import Secret
 
 MANIFEST_NAME = "_cleanroom/manifest"
@@ -44,6 +44,10 @@ class Manifest(BaseModel):
 
     def rows(self) -> int:
         return sum(entry.rows for entry in self.objects.values())
+
+    def digest(self) -> str:
+        """Hex SHA-256 of the canonical JSON (RFC 8785) of what is in it: it names exactly these stored objects, whatever seals the list."""
+        return sha256_hex(canonical_json(self.model_dump(mode="json", by_alias=True)))
 
 
 def read_manifest(store: ObjectStore, key: Secret | None) -> Manifest | None:

@@ -14,16 +14,17 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from cleanroom.documents.base import OurModel, WireModel
 from cleanroom.errors import InvalidInput
-from cleanroom.identifiers import Name
+from cleanroom.identifiers import HexDigest, Name
 
 FieldType = Literal["string", "integer", "number", "boolean", "date", "long", "timestamp"]
 Format = Literal["csv", "json", "parquet"]
 EncryptionMode = Literal["CSE", "CPK", "SSE"]
 """CSE: sealed by its owner before upload (default; Tink AES256-GCM-HKDF-1MB). CPK: key given with each request. SSE: the store's own."""
 
-ManifestRule = Literal["required", "optional"]
+ManifestRule = Literal["optional", "required", "pinned"]
 """``required``: rows are read only beside the sealed list of objects that an upload leaves, so that whoever runs the store cannot leave
-objects out by deleting the list too. ``optional``: rows that another tool sealed and stored are read without one."""
+objects out by deleting the list too. ``pinned``: beside exactly the list of which the document holds the digest, so that approvals are of
+these rows, and an earlier upload cannot be put back. ``optional``: rows that another tool sealed and stored are read without a list."""
 
 StoreType = Literal["Azure_BlobStorage", "Azure_BlobStorage_DataLakeGen2", "Aws_S3"]
 
@@ -158,6 +159,8 @@ class AccessPoint(WireModel):
     protection: Protection
     manifest: ManifestRule | None = None
     """None, as upstream's documents have it, is ``optional``."""
+    manifest_digest: HexDigest | None = None
+    """:meth:`cleanroom.datasets.manifest.Manifest.digest`, where it is ``pinned``."""
 
     @field_validator("subdirectory")
     @classmethod
@@ -187,6 +190,9 @@ class DatasetDocument(WireModel):
         ):
             if unknown := [name for name in names if name not in types]:
                 raise ValueError(f"{what} names {', '.join(unknown)}, which the schema does not have")
+        point = self.dataset_access_point
+        if (point.manifest == "pinned") != (point.manifest_digest is not None):
+            raise ValueError("datasetAccessPoint.manifestDigest goes with manifest 'pinned', and only with it")
         if self.dataset_access_point.name != self.name:
             raise ValueError(f"datasetAccessPoint.name {self.dataset_access_point.name!r} must equal name {self.name!r}")
         wants = "Volume_ReadOnly" if policy.access_mode == "read" else "Volume_ReadWrite"

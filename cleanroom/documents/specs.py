@@ -15,7 +15,7 @@ from cleanroom.documents.base import OurModel
 from cleanroom.documents.dataset import EncryptionMode, FieldType, Format, ManifestRule, PrivacyFloors, describe_validation
 from cleanroom.documents.query import InputDataset, PostFilter, PreCondition, QuerySegment, QuerySegments, RunParameters
 from cleanroom.errors import InvalidInput, NotFound
-from cleanroom.identifiers import Name, canonical_json, sha256_hex
+from cleanroom.identifiers import HexDigest, Name, canonical_json, sha256_hex
 
 T = TypeVar("T", bound=OurModel)
 MAX_FILE = 1024 * 1024
@@ -61,12 +61,23 @@ class DatasetSpec(OurModel):
     encryption: EncryptionMode = "CSE"
     manifest: ManifestRule | None = None
     """Whether rows may be read without the list that `cleanroom dataset upload` leaves; an input dataset requires it when absent."""
+    manifest_digest: HexDigest | None = None
+    """Which list, where ``manifest`` is ``pinned``; `cleanroom dataset publish` takes it from the store when absent."""
     store: Annotated[BlobStoreSpec | S3StoreSpec, Field(discriminator="kind")]
 
     @model_validator(mode="after")
     def _known_columns(self) -> DatasetSpec:
         if unknown := [name for name in self.allowed_columns or () if name not in self.columns]:
             raise ValueError(f"allowedColumns names {', '.join(unknown)}, which schema does not have")
+        return self
+
+    @model_validator(mode="after")
+    def _pinned_rows(self) -> DatasetSpec:
+        if self.manifest_digest is not None and self.manifest != "pinned":
+            raise ValueError("manifestDigest goes with manifest: pinned")
+        if self.manifest == "pinned" and (self.encryption != "CSE" or self.access != "read"):
+            # Where the store encrypts, nothing but the store's word ties the bytes that are read to the list.
+            raise ValueError("manifest: pinned is for datasets that are read and sealed by their owner (access: read, encryption: CSE)")
         return self
 
     def manifest_rule(self) -> ManifestRule | None:

@@ -36,6 +36,10 @@ def generate_descriptor(request: DescriptorRequest) -> Descriptor:
     """
     spec = request.spec
     reads = spec.access == "read"
+    if spec.manifest == "pinned" and spec.manifest_digest is None:
+        raise InvalidInput(
+            "DescriptorIncomplete", f"dataset {spec.name!r}: manifest is pinned, but nobody said to what.", hint="Set manifestDigest."
+        )
     identity: Identity | None
     if isinstance(spec.store, BlobStoreSpec):
         store, identity, protection = _azure(request, spec.store)
@@ -55,6 +59,7 @@ def generate_descriptor(request: DescriptorRequest) -> Descriptor:
             identity=identity,
             protection=protection,
             manifest=spec.manifest_rule(),
+            manifest_digest=spec.manifest_digest,
         ),
     )
     data = document.to_data()

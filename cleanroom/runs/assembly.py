@@ -100,6 +100,7 @@ def _job_dataset(item: Dataset, run: AuthorisedRun, environment: JobEnvironment)
         encryption=mode,
         key_secret_id=None if mode == "SSE" else _staged(run, document.name, "key"),
         manifest=point.manifest or "optional",
+        manifest_digest=point.manifest_digest,
     )
 
 

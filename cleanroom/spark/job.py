@@ -82,6 +82,7 @@ class JobDataset(_JobModel):
     access: Access
     encryption: EncryptionMode = "CSE"
     manifest: ManifestRule = "optional"
+    manifest_digest: HexDigest | None = None
     key_secret_id: str | None = None
     """CGS secret that holds the dataset key (32 bytes, base64) for this run's pods."""
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from cleanroom.documents.query import PreCondition
@@ -25,18 +27,22 @@ class Failed:
 
 
 @pytest.fixture(scope="module")
-def failed(cloud: Cloud, world: World) -> dict[str, Failed]:
-    """Two runs side by side, because each of them starts Spark."""
+def failed(cloud: Cloud, world: World, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Failed]:
+    """Runs side by side, because each of them starts Spark."""
     uploaded = planes_spec()
     upload_rows(cloud.litware, uploaded, [world.files["planes"]])
     columns = {"tailnum": "string", "manufacturer": "string", "places": "long"}
     cloud.publish(cloud.litware, planes_spec(name=uploaded.name, schema=columns, store=uploaded.store.model_dump(by_alias=True)))
+    fixed = planes_spec(manifest="pinned")
+    cloud.publish(cloud.litware, fixed, world.files["planes"])
+    upload_rows(cloud.litware, fixed, [_other_rows(world.files["planes"], tmp_path_factory.mktemp("rows"))])
     queries = {
         "schema": world.query(
             "schema",
             inputs={"flights": world.flights.name, "planes": uploaded.name},
             sql=world.SQL.replace("AVG(f.dep_delay)", "AVG(p.places)"),
         ),
+        "pinned": world.query("pinned", inputs={"flights": world.flights.name, "planes": fixed.name}),
         "rows": world.query("rows", pre_conditions=(PreCondition(view_name="flights", min_row_count=3001),)),
     }
     runs = {}
@@ -48,6 +54,10 @@ def failed(cloud: Cloud, world: World) -> dict[str, Failed]:
 
 def test_rows_do_not_have_the_published_schema(failed: dict[str, Failed]) -> None:
     assert _code(failed["schema"].result) == "SCHEMA_MISMATCH"
+
+
+def test_rows_that_came_after_the_ones_that_were_published(failed: dict[str, Failed]) -> None:
+    assert _code(failed["pinned"].result) == "ROWS_NOT_THOSE_PUBLISHED"
 
 
 def test_too_few_rows(failed: dict[str, Failed]) -> None:
@@ -68,6 +78,13 @@ def test_nothing_is_left(cloud: Cloud, failed: dict[str, Failed]) -> None:
 def test_approval_for_one_run_is_used_up(cloud: Cloud, failed: dict[str, Failed]) -> None:
     run = failed["rows"]
     assert cloud.refused(run.query, run.digest)[0] == "ApprovalRunsExhausted"
+
+
+def _other_rows(file: Path, folder: Path) -> Path:
+    """The same file without its last row."""
+    table = pq.read_table(file)
+    pq.write_table(table.slice(0, table.num_rows - 1), folder / file.name)
+    return folder / file.name
 
 
 def _code(result: RunResult) -> str:

@@ -163,6 +163,9 @@ POINT = "datasetAccessPoint"
         (f"{POINT}.type", "Volume", "type"),
         *((f"{POINT}.subdirectory", value, "subdirectory") for value in ("/a", "a/../b", "a//b", "a\\b", ".", "a/")),
         (f"{POINT}.protection", {}, "proxyType"),
+        (f"{POINT}.manifest", "sometimes", "manifest"),
+        (f"{POINT}.manifest", "pinned", "manifestDigest goes with manifest 'pinned'"),
+        (f"{POINT}.manifestDigest", "ab" * 32, "manifestDigest goes with manifest 'pinned'"),
     ],
 )
 def test_a_wrong_dataset_document_is_refused_and_the_member_named(path: str, value: Any, words: str) -> None:

@@ -8,43 +8,69 @@ from pathlib import Path
 import pytest
 
 from cleanroom.datasets.keystore import KeyStore
+from cleanroom.datasets.manifest import MANIFEST_NAME
 from cleanroom.documents.specs import DatasetSpec
 from cleanroom.errors import CleanRoomError
 from cleanroom.secret import write_secret_file
 from cleanroom.settings import Settings
-from starters.dataset import upload_rows
+from starters.dataset import pinned, upload_rows
 from starters.session import Session
 from tests.servers import S3Server
 
 ROWS = b"tailnum,seats\nN10156,55\nN102UW,182\n"
 
 
+def litware(seaweedfs: S3Server, folder: Path) -> Session:
+    """Litware, with its own S3 credentials and an empty key folder."""
+    credentials = {"awsAccessKeyId": "LITWAREKEY", "awsSecretAccessKey": seaweedfs.litware.secret_access_key.reveal_text()}
+    write_secret_file(folder / "connection", json.dumps(credentials).encode())
+    values = {
+        "party": "litware",
+        "ca_file": seaweedfs.ca_file,
+        "keys_dir": folder / "keys",
+        "storage_hosts": (seaweedfs.host,),
+        "s3": {"endpoint_url": seaweedfs.url, "bucket": "litware"},
+        "secret_files": {"s3": folder / "connection"},
+    }
+    return Session(Settings.model_validate(values))
+
+
+def planes(name: str, folder: str, **changes: object) -> DatasetSpec:
+    values = {
+        "name": name,
+        "format": "csv",
+        "schema": {"tailnum": "string", "seats": "integer"},
+        "store": {"kind": "aws-s3", "bucket": "litware", "subdirectory": folder, "connectionSecret": "secret:s3"},
+    }
+    return DatasetSpec.model_validate(values | changes)
+
+
+def test_pinned_is_what_the_last_upload_left(seaweedfs: S3Server, tmp_path: Path) -> None:
+    session, spec = litware(seaweedfs, tmp_path), planes("planes-pinned", "own-pinned", manifest="pinned")
+    with pytest.raises(CleanRoomError, match="DatasetKeyNotFound"):
+        pinned(session, spec)
+    (tmp_path / "planes.csv").write_bytes(ROWS)
+    upload_rows(session, spec, [tmp_path / "planes.csv"])
+    first = pinned(session, spec)
+    assert first.manifest_digest is not None
+    assert first.digest() != spec.digest(), "the owner's order covers which rows"
+    upload_rows(session, spec, [tmp_path / "planes.csv"])
+    assert pinned(session, spec) == first, "nothing was stored anew"
+    (tmp_path / "planes.csv").write_bytes(ROWS + b"N103US,182\n")
+    upload_rows(session, spec, [tmp_path / "planes.csv"])
+    assert pinned(session, spec) != first
+    assert pinned(session, first) == first, "what the owner wrote stands"
+    seaweedfs.store(prefix="own-pinned").delete(MANIFEST_NAME)
+    with pytest.raises(CleanRoomError, match="NothingToPin"):
+        pinned(session, spec)
+
+
 @pytest.mark.parametrize("mode", ["CSE", "CPK", "SSE"])
 def test_each_encryption_stores_rows_as_it_says(mode: str, seaweedfs: S3Server, tmp_path: Path) -> None:
-    credentials = {"awsAccessKeyId": "LITWAREKEY", "awsSecretAccessKey": seaweedfs.litware.secret_access_key.reveal_text()}
-    write_secret_file(tmp_path / "connection", json.dumps(credentials).encode())
-    settings = Settings.model_validate(
-        {
-            "party": "litware",
-            "ca_file": seaweedfs.ca_file,
-            "keys_dir": tmp_path / "keys",
-            "storage_hosts": (seaweedfs.host,),
-            "s3": {"endpoint_url": seaweedfs.url, "bucket": "litware"},
-            "secret_files": {"s3": tmp_path / "connection"},
-        }
-    )
     folder = f"own-{mode.lower()}"
-    spec = DatasetSpec.model_validate(
-        {
-            "name": f"planes-{mode.lower()}",
-            "format": "csv",
-            "schema": {"tailnum": "string", "seats": "integer"},
-            "encryption": mode,
-            "store": {"kind": "aws-s3", "bucket": "litware", "subdirectory": folder, "connectionSecret": "secret:s3"},
-        }
-    )
+    spec = planes(f"planes-{mode.lower()}", folder, encryption=mode)
     (tmp_path / "planes.csv").write_bytes(ROWS)
-    uploaded = upload_rows(Session(settings), spec, [tmp_path / "planes.csv"])
+    uploaded = upload_rows(litware(seaweedfs, tmp_path), spec, [tmp_path / "planes.csv"])
     assert uploaded.rows == 2
 
     store = seaweedfs.store(prefix=folder)

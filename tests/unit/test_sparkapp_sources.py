@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from cleanroom.clients.objects import ObjectStore
 from cleanroom.datasets.download import download_result
 from cleanroom.datasets.encryption import encode_dataset_key, generate_dataset_key, seal_bytes
-from cleanroom.datasets.manifest import MANIFEST_NAME
+from cleanroom.datasets.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
 from cleanroom.datasets.schema import arrow_schema
 from cleanroom.datasets.upload import upload_dataset
 from cleanroom.documents.dataset import DatasetSchema, FieldType, SchemaField
@@ -205,6 +205,38 @@ def test_deleting_the_manifest_does_not_hide_that_objects_are_missing(tmp_path: 
         world.read()
     assert caught.value.party == "u-1"
     assert "manifest: optional" in caught.value.hint
+
+
+def test_rows_that_are_pinned_are_those_of_one_upload(tmp_path: Path) -> None:
+    world = World(tmp_path / "w")
+    folder = tmp_path / "src"
+    folder.mkdir()
+    (folder / "a.csv").write_text("1,a,h\n")
+    world.upload(folder)
+    held = read_manifest(world.store, world.key)
+    assert held is not None
+    earlier = {item.key: world.store.read(item.key) for item in world.store.list()}
+    (folder / "b.csv").write_text("2,b,h\n")
+    world.upload(folder)
+    now = read_manifest(world.store, world.key)
+    assert now is not None
+
+    def pin(manifest: Manifest) -> None:
+        world.dataset = world.dataset.model_copy(update={"manifest": "pinned", "manifest_digest": manifest.digest()})
+
+    pin(now)
+    assert world.read().num_rows == 2
+    # The administrator of the store puts the earlier upload back, list and all.
+    world.store.delete("b.csv")
+    for name, data in earlier.items():
+        world.store.put(name, data)
+    with pytest.raises(CleanRoomError, match="RowsNotThosePublished"):
+        world.read()
+    pin(held)
+    assert world.read().num_rows == 1
+    world.store.delete(MANIFEST_NAME)
+    with pytest.raises(CleanRoomError, match="ManifestMissing"):
+        world.read()
 
 
 @pytest.mark.parametrize("fmt", ["csv", "json", "parquet"])
@@ -413,8 +445,6 @@ def test_an_empty_object_is_no_rows_and_an_empty_store_is_an_error(tmp_path: Pat
 
 
 def test_an_upload_under_way_is_not_read(tmp_path: Path) -> None:
-    from cleanroom.datasets.manifest import Manifest, write_manifest
-
     world = World(tmp_path / "w")
     world.plant("x.csv", b"1,a,h\n")
     write_manifest(world.store, world.key, Manifest(dataset="things", complete=False))
