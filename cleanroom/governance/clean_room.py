@@ -12,10 +12,10 @@ from typing import Any, Final, Literal, Self
 
 from cleanroom.attestation import GuestAttestor
 from cleanroom.errors import Internal, InvalidInput
+from cleanroom.governance.documents import ContractOption, DocumentOption
 from cleanroom.governance.envelopes import Enveloper
 from cleanroom.governance.http import Channel, application_url, query_string, segment
 from cleanroom.governance.models import Consent, Document, Member, read, rows, text
-from cleanroom.governance.user import ContractOption, DocumentOption
 from cleanroom.secret import Secret
 
 TOKEN_SECONDS: Final = 300

@@ -1,31 +1,23 @@
-"""The governance client of users and members: documents, proposals, ballots, consent, secrets, policies, OIDC, identities, events."""
+"""The governance client of users and members: documents and consent, and beside them secrets, policies, OIDC, identities, events."""
 
 from __future__ import annotations
 
-import base64
-import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal, Self
+from collections.abc import AsyncIterator
+from typing import Any, Literal
 
-from cleanroom.errors import Conflict, Internal, InvalidInput, PreconditionFailed
-from cleanroom.governance.http import Channel, TokenProvider, application_url, query_string, read_certificate, segment
+from cleanroom.errors import Internal, InvalidInput
+from cleanroom.governance.documents import DocumentCalls
+from cleanroom.governance.http import query_string, segment
 from cleanroom.governance.models import (
-    Approver,
     CleanRoomPolicy,
-    Consent,
     Contract,
     Delegate,
     Deployment,
-    Document,
-    DocumentSummary,
     Event,
     EventPage,
     Invitation,
     Member,
     OidcIssuerInfo,
-    Proposal,
-    ProposalStatus,
     SigningKey,
     UserIdentity,
     read,
@@ -36,12 +28,8 @@ from cleanroom.governance.models import (
 )
 from cleanroom.secret import Secret
 
-Mode = Literal["app", "cgs-client"]
-DocumentOption = Literal["execution", "telemetry"]
-ContractOption = Literal["execution", "logging", "telemetry"]
 
-
-class GovernanceUserClient:
+class GovernanceUserClient(DocumentCalls):
     """CGS as users and members see it. One instance a caller; safe for concurrent use in one event loop.
 
     Every method raises :class:`cleanroom.errors.CleanRoomError` subclasses that carry CGS's own ``error.code``:
@@ -49,237 +37,8 @@ class GovernanceUserClient:
     ``Refused`` for 401 and 403.
 
     Args:
-        base_url: The CCF application's URL (with or without ``/app``) or, in mode ``cgs-client``, the proxy's URL.
-        token: Bearer token provider. ``None`` for a member who has a client certificate, or for a proxy with its own identity.
-        mode: ``app`` speaks the application's routes (spec/governance.md 3); ``cgs-client`` the proxy's (13).
-        ca_file: Service certificate or CA of the server.
-        client_cert: (certificate, key) PEM files of a member (mode ``app``).
-        headers: Extra headers.
-        ccf_endpoint, service_cert: Mode ``cgs-client``: the CCF URL and service certificate that the proxy shall use for this request.
-        await_commit: Wait for CCF's commit after writes (mode ``app``; the proxy waits by itself).
+        As :class:`cleanroom.governance.surface.Surface`.
     """
-
-    def __init__(
-        self,
-        base_url: str,
-        *,
-        token: TokenProvider | None = None,
-        mode: Mode = "app",
-        ca_file: Path | None = None,
-        client_cert: tuple[Path, Path] | None = None,
-        headers: Mapping[str, str] | None = None,
-        ccf_endpoint: str | None = None,
-        service_cert: Path | None = None,
-        await_commit: bool = True,
-        timeout: float = 30.0,
-    ) -> None:
-        extra = dict(headers or {})
-        if mode == "cgs-client":
-            if token is not None:
-                extra["x-ms-auth-mode"] = "FromAuthHeader"
-            if ccf_endpoint is not None:
-                extra["x-ms-ccf-endpoint"] = ccf_endpoint
-            if service_cert is not None:
-                extra["x-ms-service-cert"] = base64.b64encode(read_certificate(service_cert)).decode()
-        self.mode: Mode = mode
-        self._await_commit = await_commit
-        self._root = "/app" if mode == "app" else ""
-        self._channel = Channel(
-            application_url(base_url) if mode == "app" else base_url,
-            token=token,
-            ca_file=ca_file,
-            client_cert=client_cert,
-            headers=extra,
-            timeout=timeout,
-            commit_path="/app/tx" if mode == "app" else None,
-        )
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._channel.aclose()
-
-    # -- how the two surfaces differ ------------------------------------------------------------------------------------------------
-
-    async def _get(self, path: str, *, post: bool = False) -> Any:
-        """Read ``path``; ``post`` where the application's "get" is a POST and the proxy's is a GET (trap 1)."""
-        return await self._channel.call("POST" if post and self.mode == "app" else "GET", self._root + path)
-
-    async def _write(self, method: str, path: str, body: Any = None, *, hide: Sequence[str] = ()) -> tuple[Any, str | None]:
-        return await self._channel.write(method, self._root + path, json=body, await_commit=self._await_commit, hide=hide)
-
-    def _only_app(self, what: str) -> None:
-        if self.mode != "app":
-            raise InvalidInput("NotThroughProxy", f"{what} has no cgs-client route; use the application's URL (mode app).")
-
-    # -- documents (4) ----------------------------------------------------------------------------------------------------------------
-
-    async def get_document(self, document_id: str) -> Document:
-        """The document: Accepted, else Proposed, else Draft. Raises ``NotFound`` ``UserDocumentNotFound``."""
-        return read(Document, await self._get(f"/userdocuments/{segment('document id', document_id)}"))
-
-    async def list_documents(self, labels: Mapping[str, str] | None = None) -> list[DocumentSummary]:
-        """Documents of all contracts, those that carry every one of ``labels``."""
-        selector = None
-        if labels:
-            for name, value in labels.items():
-                if not name.strip() or not value.strip() or any(mark in name + value for mark in ":,"):
-                    raise InvalidInput("InvalidLabel", f"Label {name!r}={value!r} cannot be selected: no empty text, ':' or ','.")
-            selector = ",".join(f"{name}:{value}" for name, value in labels.items())
-        body = await self._get("/userdocuments" + query_string({"labelSelector": selector}))
-        return [read(DocumentSummary, row) for row in rows(body)]
-
-    async def put_document(
-        self,
-        document_id: str,
-        contract_id: str,
-        data: Any,
-        *,
-        version: str | None = None,
-        labels: Mapping[str, str] | None = None,
-        approvers: Sequence[Approver] | None = None,
-    ) -> str | None:
-        """Create (no ``version``) or replace a draft; what is not given is erased (trap 6). Returns the draft's new version.
-
-        Raises:
-            Conflict: ``UserDocumentAlreadyExists`` (version missing), ``PreconditionFailed`` (changed meanwhile),
-                ``UserDocumentAlreadyAccepted``.
-            NotFound: ``ContractNotFound``.
-        """
-        body: dict[str, Any] = {"contractId": contract_id, "data": data}
-        if version is not None:
-            body["version"] = version
-        if labels is not None:
-            body["labels"] = dict(labels)
-        if approvers is not None:
-            body["approvers"] = [approver.wire() for approver in approvers]
-        _, transaction = await self._write("PUT", f"/userdocuments/{segment('document id', document_id)}", body)
-        return transaction
-
-    async def propose_document(self, document_id: str, *, version: str, proposal_id: str | None = None) -> str:
-        """Propose the draft of exactly this ``version`` to its approvers; returns the proposal's id.
-
-        ``proposal_id`` makes the call repeatable: in mode ``app`` that very proposal counts as done. The proxy chooses its own id; there
-        a proposal of this version, open or accepted, counts. Whoever relies on its content or approvers reads them again.
-
-        Raises:
-            Conflict: ``UserDocumentModified`` (another version), ``UserDocumentAlreadyProposed``, ``ProposalAlreadyExists``.
-            PreconditionFailed: ``ApproversMissing`` when the draft names none.
-        """
-        if self.mode == "cgs-client":
-            try:
-                body, _ = await self._write("POST", f"/userdocuments/{segment('document id', document_id)}/propose", {"version": version})
-            except Conflict as error:
-                if proposal_id is None or error.code not in ("UserDocumentAlreadyProposed", "UserDocumentModified"):
-                    raise
-                known = await self._proposal_of(await self.get_document(document_id), version)
-                if known is None:
-                    raise
-                return known
-            return text(body, "proposalId")
-        wanted = proposal_id or uuid.uuid4().hex
-        document = await self.get_document(document_id)
-        if proposal_id is not None and document.proposal_id == proposal_id and await self._proposal_of(document, version) is not None:
-            return proposal_id
-        if document.version != version:
-            raise Conflict(
-                "UserDocumentModified",
-                f"Document {document_id} has version {document.version} ({document.state}), not {version}.",
-                hint="Read it again, and propose what it says now.",
-            )
-        if not document.approvers:
-            raise PreconditionFailed("ApproversMissing", f"Document {document_id} names no approvers.", hint="Put it again with approvers.")
-        snapshot = document.model_dump(by_alias=True, exclude_none=True, include={"contract_id", "version", "data", "labels"})
-        return await self.create_proposal(wanted, document_id, snapshot, document.approvers)
-
-    async def _proposal_of(self, document: Document, version: str) -> str | None:
-        """Id of the proposal that a document is proposed or accepted by, when it is of this draft version."""
-        if document.state == "Draft" or not document.proposal_id:
-            return None
-        asked = (await self.get_proposal(document.proposal_id)).args.get("document")
-        return document.proposal_id if isinstance(asked, dict) and asked.get("version") == version else None
-
-    async def create_proposal(self, proposal_id: str, document_id: str, document: Mapping[str, Any], approvers: Sequence[Approver]) -> str:
-        """Create a ``set_user_document`` proposal from a snapshot. CGS does not compare it with the draft (trap 5)."""
-        args = {"documentId": document_id, "document": dict(document)}
-        body = {"name": "set_user_document", "args": args, "approvers": [approver.wire() for approver in approvers]}
-        if self.mode == "cgs-client":
-            answer, _ = await self._write("POST", "/users/proposals/create", body)
-        else:
-            answer, _ = await self._write("PUT", f"/users/proposals/{segment('proposal id', proposal_id)}", body)
-        return text(answer, "proposalId")
-
-    async def get_proposal(self, proposal_id: str) -> Proposal:
-        """The content of a user proposal. Raises ``NotFound`` ``ProposalNotFound``."""
-        return read(Proposal, await self._get(f"/users/proposals/{segment('proposal id', proposal_id)}", post=True))
-
-    async def proposal_status(self, proposal_id: str) -> ProposalStatus:
-        """State and ballots of a user proposal. Raises ``NotFound`` ``ProposalNotFound``."""
-        return read(ProposalStatus, await self._get(f"/users/proposals/{segment('proposal id', proposal_id)}/status", post=True))
-
-    async def submit_ballot(self, proposal_id: str, *, accept: bool, voter_id: str | None = None) -> ProposalStatus:
-        """Vote. With ``voter_id`` (the caller's own id) a repetition of the same ballot counts as done.
-
-        Raises:
-            Refused: ``NotProposalApprover``.
-            Conflict: ``ProposalNotOpen``, ``BallotAlreadySubmitted`` (a ballot cannot be changed, trap 7).
-        """
-        path = f"/users/proposals/{segment('proposal id', proposal_id)}/ballots/"
-        ballot = "accepted" if accept else "rejected"
-        try:
-            if self.mode == "cgs-client":
-                body, _ = await self._write("POST", path + ("vote_accept" if accept else "vote_reject"))
-            else:
-                body, _ = await self._write("POST", path + "submit", {"ballot": ballot})
-        except Conflict as error:
-            if voter_id is None or error.code not in ("BallotAlreadySubmitted", "ProposalNotOpen"):
-                raise
-            status = await self.proposal_status(proposal_id)
-            if not any(cast.approver_id == voter_id and cast.ballot == ballot for cast in status.ballots):
-                raise
-            return status
-        return read(ProposalStatus, body)
-
-    async def withdraw_proposal(self, proposal_id: str) -> ProposalStatus:
-        """Withdraw one's own open proposal. Raises ``Refused`` ``NotProposalOwner``, ``Conflict`` ``ProposalNotOpen``."""
-        body, _ = await self._write("POST", f"/users/proposals/{segment('proposal id', proposal_id)}/withdraw")
-        return read(ProposalStatus, body)
-
-    # -- consent (6) ------------------------------------------------------------------------------------------------------------------
-
-    async def document_consent(self, contract_id: str, document_id: str, option: DocumentOption = "execution") -> Consent:
-        """Status of a document's option. A missing document is ``disabled`` here and ``NotFound`` through the proxy (trap 9)."""
-        document = f"/userdocuments/{segment('document id', document_id)}"
-        if self.mode == "cgs-client":
-            return read(Consent, await self._channel.call("POST", f"{document}/checkstatus/{segment('option', option)}"))
-        path = f"/app/contracts/{segment('contract id', contract_id)}{document}/runtimeoptions/{segment('option', option)}/status"
-        return read(Consent, await self._channel.call("POST", path))
-
-    async def set_document_consent(
-        self, contract_id: str, document_id: str, option: DocumentOption = "execution", *, enabled: bool
-    ) -> None:
-        """Give or withdraw the caller's consent. Raises ``Refused`` ``NotUserDocumentApprover``, ``PreconditionFailed``."""
-        verb = "enable" if enabled else "disable"
-        path = f"/userdocuments/{segment('document id', document_id)}/runtimeoptions/{segment('option', option)}/{verb}"
-        prefix = "" if self.mode == "cgs-client" else f"/contracts/{segment('contract id', contract_id)}"
-        await self._write("POST", prefix + path)
-
-    async def contract_consent(self, contract_id: str, option: ContractOption = "execution") -> Consent:
-        """Status of a contract's option."""
-        path = f"/contracts/{segment('contract id', contract_id)}"
-        path += f"/checkstatus/{option}" if self.mode == "cgs-client" else f"/runtimeoptions/{option}/status"
-        return read(Consent, await self._channel.call("POST", self._root + path))
-
-    async def set_contract_execution(self, contract_id: str, *, enabled: bool) -> None:
-        """Members only: give or withdraw this member's consent to execution under the contract."""
-        verb = "enable" if enabled else "disable"
-        path = f"/contracts/{segment('contract id', contract_id)}"
-        await self._write("POST", path + (f"/execution/{verb}" if self.mode == "cgs-client" else f"/runtimeoptions/execution/{verb}"))
 
     # -- secrets (7) ------------------------------------------------------------------------------------------------------------------
 
