@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import BinaryIO, Literal, cast
 
 from cleanroom.clients.objects import ObjectStore
+from cleanroom.datasets.check import check_file
 from cleanroom.datasets.encryption import HEADER_BYTES, SEGMENT_BYTES, seal_stream, sealed_size
-from cleanroom.datasets.files import SUFFIXES, check_file
+from cleanroom.datasets.files import SUFFIXES
 from cleanroom.datasets.manifest import MANIFEST_NAME, Manifest, ManifestObject, read_manifest, write_manifest
 from cleanroom.documents.dataset import DatasetSchema
 from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, Refused

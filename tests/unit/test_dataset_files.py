@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cleanroom.clients.objects import Source, Stored
+from cleanroom.datasets.check import CheckedFile, _Counting, check_file
 from cleanroom.datasets.encryption import generate_dataset_key, open_bytes
-from cleanroom.datasets.files import CheckedFile, TextLayout, _Counting, check_file, open_parquet, read_csv, read_json_lines, read_parquet
+from cleanroom.datasets.files import TextLayout, open_parquet, read_csv, read_json_lines, read_parquet
 from cleanroom.datasets.keystore import KeyStore
 from cleanroom.datasets.manifest import MANIFEST_NAME, read_manifest
 from cleanroom.datasets.upload import UploadProgress, find_sources, upload_dataset
