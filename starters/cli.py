@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Entry point of the console script. Imports take a second or two, in which Ctrl-C must not print a traceback either."""
+    """Entry point of the console script. Ctrl-C while it imports must not print a traceback either."""
     try:
         from starters.commands import build
         from starters.entry import command_line
 
-        app = build(*sys.argv[1:2])
+        app = build()
     except KeyboardInterrupt:
         sys.exit(130)
     command_line(app)

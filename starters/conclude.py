@@ -13,9 +13,9 @@ from cleanroom.messages.run import Concluded, RunQueryInput
 from cleanroom.temporal.attributes import start_attributes
 from cleanroom.temporal.markdown import code, details
 from cleanroom.temporal.started import started_with
+from starters.names import CONCLUDE_RUN
 from starters.progress import follow_timeline
 from starters.session import Session, require_workflow
-from workflows.conclude_run import ConcludeRun
 
 
 async def conclude_run(session: Session, run_id: str) -> dict[str, Any]:
@@ -36,8 +36,9 @@ async def conclude_run(session: Session, run_id: str) -> dict[str, Any]:
     started = await started_with(client, run_workflow, RunQueryInput)
     ticket = started.ticket
     concluding = await client.start_workflow(
-        ConcludeRun.run,
+        CONCLUDE_RUN,
         ticket,
+        result_type=Concluded,
         id=conclude_workflow_id(session.collaboration, run_id),
         task_queue=CLEAN_ROOM_QUEUE,
         id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
@@ -50,7 +51,7 @@ async def conclude_run(session: Session, run_id: str) -> dict[str, Any]:
             collaboration=session.collaboration, kind="conclude", query=ticket.query, proposer=started.caller
         ),
     )
-    result: Concluded = await follow_timeline(concluding, f"conclude run {run_id}")
+    result: Concluded = await follow_timeline(client, concluding, f"conclude run {run_id}")
     return {
         "run_id": run_id,
         "revoked": result.revoked.model_dump(exclude={"removed"}),

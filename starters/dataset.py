@@ -5,33 +5,30 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 from temporalio.client import WorkflowHandle
 from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
-from cleanroom.clients.owned import open_store
-from cleanroom.datasets.keystore import KeyStore
-from cleanroom.datasets.manifest import read_manifest
-from cleanroom.datasets.upload import UploadProgress, UploadResult, upload_dataset
 from cleanroom.documents.dataset import DATASET_LABELS, parse_dataset
 from cleanroom.documents.specs import DatasetSpec, S3StoreSpec, load_dataset_spec
 from cleanroom.errors import CleanRoomError, Conflict, PreconditionFailed
 from cleanroom.identifiers import FRONTEND_QUEUE, dataset_workflow_id, document_digest
 from cleanroom.messages.publish import PublishDatasetInput, PublishedDataset
-from cleanroom.publishing.descriptor import schema_of
 from cleanroom.temporal.attributes import start_attributes
 from cleanroom.temporal.markdown import code, details, escape
 from cleanroom.temporal.started import started_with
 from starters.entry import command_line
+from starters.names import PUBLISH_AZURE_DATASET, PUBLISH_S3_DATASET
 from starters.output import ConfigFile, Format, Output, Profile, print_record, print_rows, reported, safe, say, talk
 from starters.progress import follow_timeline
 from starters.session import Session, run_async
-from workflows.publish_azure_dataset import PublishAzureDataset
-from workflows.publish_s3_dataset import PublishS3Dataset
+
+# Stores and their SDKs are imported by who opens one.
+if TYPE_CHECKING:
+    from cleanroom.datasets.upload import UploadProgress, UploadResult
 
 app = typer.Typer(help="Publish encrypted datasets.", no_args_is_help=True)
 File = Annotated[Path, typer.Argument(help="The dataset's YAML.", show_default=False)]
@@ -65,6 +62,10 @@ def pinned(session: Session, spec: DatasetSpec) -> DatasetSpec:
     """
     if spec.manifest != "pinned" or spec.manifest_digest is not None:
         return spec
+    from cleanroom.clients.owned import open_store
+    from cleanroom.datasets.keystore import KeyStore
+    from cleanroom.datasets.manifest import read_manifest
+
     keys = KeyStore(session.settings.keys_dir)
     held = read_manifest(open_store(session.settings, spec, create=False), keys.get(spec.name))
     if held is None or not held.complete or held.dataset != spec.name:
@@ -81,7 +82,6 @@ async def publish_dataset(session: Session, spec: DatasetSpec, *, wait: bool = T
     spec = await asyncio.to_thread(pinned, session, spec)
     client = await session.temporal()
     s3 = isinstance(spec.store, S3StoreSpec)
-    workflow_type: Any = PublishS3Dataset if s3 else PublishAzureDataset
     workflow_id = dataset_workflow_id(session.collaboration, spec.name)
     input = PublishDatasetInput(
         collaboration=session.collaboration,
@@ -92,8 +92,9 @@ async def publish_dataset(session: Session, spec: DatasetSpec, *, wait: bool = T
     )
     try:
         handle: WorkflowHandle[Any, PublishedDataset] = await client.start_workflow(
-            workflow_type.run,
+            PUBLISH_S3_DATASET if s3 else PUBLISH_AZURE_DATASET,
             input,
+            result_type=PublishedDataset,
             id=workflow_id,
             task_queue=FRONTEND_QUEUE,
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
@@ -117,7 +118,7 @@ async def publish_dataset(session: Session, spec: DatasetSpec, *, wait: bool = T
     link = session.ui_link(workflow_id)
     if not wait:
         return {"workflow_id": workflow_id, "link": link}
-    published = await follow_timeline(handle, f"publishing {spec.name}")
+    published = await follow_timeline(client, handle, f"publishing {spec.name}")
     return {**published.model_dump(mode="json"), "workflow_id": workflow_id, "link": link}
 
 
@@ -169,6 +170,13 @@ def upload(
 
 def upload_rows(session: Session, spec: DatasetSpec, sources: list[Path], *, replace: bool = False) -> UploadResult:
     """Check, seal and upload ``sources`` with a progress bar on standard error."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
+
+    from cleanroom.clients.owned import open_store
+    from cleanroom.datasets.keystore import KeyStore
+    from cleanroom.datasets.upload import upload_dataset
+    from cleanroom.publishing.descriptor import schema_of
+
     keys = KeyStore(session.settings.keys_dir)
     store = open_store(session.settings, spec, create=True, customer_key=lambda: keys.get_or_create(spec.name))
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeElapsedColumn())

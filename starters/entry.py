@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import typer
-from typer.rich_utils import rich_format_error
 
 from cleanroom.errors import CleanRoomError, InvalidInput
 from starters.leaving import run_and_leave
@@ -37,6 +36,8 @@ def call(app: typer.Typer, arguments: Sequence[str]) -> None:
         code = app(list(arguments), standalone_mode=False)
     except _UsageError as error:
         if output is Format.TABLE:
+            from typer.rich_utils import rich_format_error
+
             rich_format_error(error)  # type: ignore[arg-type]
             sys.exit(InvalidInput.exit_code)
         context = getattr(error, "ctx", None)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import ValidationError
@@ -15,16 +15,21 @@ from pydantic import ValidationError
 from cleanroom.documents.dataset import describe_validation
 from cleanroom.documents.query import QuerySegment, QuerySegments
 from cleanroom.errors import CleanRoomError, InvalidInput, NotFound
-from cleanroom.sql import Catalog, GateVerdict, Reason, analyse, strip_invisible
-from cleanroom.sql.lexical import Refusal, split_statements
 from starters.entry import command_line
 from starters.output import Format
+
+# The gate is a quarter of a second to import, and every command of the noun `query` imports this module.
+if TYPE_CHECKING:
+    from cleanroom.sql import Catalog, GateVerdict, Reason
 
 EXIT_REFUSED = 4
 
 
 def verdict_of(sql: str, catalog: Catalog) -> GateVerdict:
     """The verdict over the text of a file: ``;``-separated statements in order, or the JSON ``{"segments": […]}`` of a query document."""
+    from cleanroom.sql import GateVerdict, Reason, analyse
+    from cleanroom.sql.lexical import Refusal, split_statements
+
     if sql.lstrip().startswith("{"):
         try:
             document = QuerySegments.model_validate_json(sql)
@@ -57,6 +62,8 @@ def lint(
 
     Example: cleanroom query lint --sql overlap.sql --catalog catalog.json --output json
     """
+    from cleanroom.sql import Catalog, strip_invisible
+
     try:
         verdict = verdict_of(_read(sql, "--sql"), Catalog.parse(_read(catalog, "--catalog")))
     except CleanRoomError as error:
@@ -77,6 +84,8 @@ def lint(
 
 def describe(reason: Reason) -> str:
     """One line for a terminal, free of control characters (users-and-threats.md T20)."""
+    from cleanroom.sql import strip_invisible
+
     segment = f"segment {reason.segment + 1}" if reason.segment is not None else "query"
     place = f" line {reason.position.line} column {reason.position.column}" if reason.position is not None else ""
     return strip_invisible(f"{segment}{place}: {reason.code}: {reason.message}")

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from rich.live import Live
 from rich.text import Text
-from temporalio.client import WorkflowHandle
+from temporalio.client import Client, WorkflowHandle, WorkflowQueryFailedError
 from temporalio.service import RPCError
 
+from cleanroom.errors import Unavailable
+from cleanroom.messages.run import RunStatus
+from starters.asking import ask
+from starters.names import STATUS, TIMELINE
 from starters.output import safe, talk
 
 T = TypeVar("T")
@@ -17,18 +22,28 @@ _MARKS = {"waiting": "[dim]·[/dim]", "running": "[yellow]▶[/yellow]", "done":
 POLL_SECONDS = 0.5
 
 
-async def follow_timeline(handle: WorkflowHandle[Any, T], title: str, *, query: str = "timeline") -> T:
-    """Wait for the workflow's result while showing its steps; raises what the workflow fails with."""
+async def follow_timeline(client: Client, handle: WorkflowHandle[Any, T], title: str, *, query: str = TIMELINE) -> T:
+    """Wait for the workflow's result while showing its steps; raises what the workflow fails with. Where no worker serves it, that is told,
+    and waited for: it goes on as soon as one does."""
     result = asyncio.ensure_future(handle.result())
     shown: tuple[str, ...] = ()
+    missing = False
     with Live(Text(title), console=talk, refresh_per_second=4, transient=True) as live:
         while not result.done():
+            asking = asyncio.ensure_future(_steps(client, handle, query))
+            await asyncio.wait([result, asking], return_when=asyncio.FIRST_COMPLETED)
+            if not asking.done():
+                asking.cancel()
+                break
+            lines = shown
             try:
-                answer = await handle.query(query, rpc_timeout=None, result_type=list[str] if query == "timeline" else dict[str, Any])
-                lines = tuple(answer if query == "timeline" else answer.get("steps", ()))
-            except RPCError:
-                # No worker answers right now; the result is still awaited and the last picture stays.
-                lines = shown
+                # A workflow that cannot answer, or a server that does not: its result is still awaited and the last picture stays.
+                with suppress(RPCError, WorkflowQueryFailedError):
+                    lines, missing = asking.result(), False
+            except Unavailable as error:
+                if not missing:
+                    talk.print(f"  [yellow]waiting[/yellow]: {safe(error.message)} [green]hint:[/green] {safe(error.hint)}")
+                missing = True
             if lines != shown:
                 if not talk.is_terminal:
                     for line in lines:
@@ -37,7 +52,13 @@ async def follow_timeline(handle: WorkflowHandle[Any, T], title: str, *, query: 
                 shown = lines
                 live.update(Text.from_markup("\n".join([f"[bold]{safe(title)}[/bold]", *map(_line, lines)])))
             await asyncio.wait([result], timeout=POLL_SECONDS)
-    return result.result()
+    return await result
+
+
+async def _steps(client: Client, handle: WorkflowHandle[Any, Any], query: str) -> tuple[str, ...]:
+    if query == STATUS:
+        return (await ask(client, handle, STATUS, RunStatus)).steps
+    return await ask(client, handle, query, tuple[str, ...])
 
 
 def _line(line: str) -> str:

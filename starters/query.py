@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
+from temporalio.client import WorkflowExecutionStatus
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from cleanroom.documents.query import QUERY_LABELS
 from cleanroom.documents.specs import QuerySpec, load_query_spec
-from cleanroom.errors import CleanRoomError, Conflict
+from cleanroom.errors import Conflict, Unavailable
 from cleanroom.identifiers import FRONTEND_QUEUE, canonical_json, document_digest, query_workflow_id, sha256_hex
 from cleanroom.messages.query import (
     DEFAULT_APPROVAL_SECONDS,
     AuthorMessage,
     CommandOutcome,
-    DecisionMessage,
     Party,
     PublishQueryInput,
     QueryState,
-    RefusedMessage,
-    decision_mark,
 )
-from cleanroom.statements import Decision, sign
+from cleanroom.temporal import attributes
 from cleanroom.temporal.attributes import start_attributes
 from cleanroom.temporal.markdown import code, details, escape
+from starters.asking import require_worker
 from starters.entry import command_line
 from starters.lint import lint
+from starters.names import PUBLISH_QUERY, RETRACT, REVISE, SUBMIT
 from starters.output import ConfigFile, Format, Output, Profile, out, print_json, print_record, print_rows, reported, safe
-from starters.query_workflow import own_queue, query_closed, query_handle, served, taking_messages, until
-from starters.session import Session, now, run_async
-from workflows.publish_query import PublishQuery
+from starters.query_workflow import QueryFound, find_query, read_state, served, state_of, taking_messages, until
+from starters.session import Session, run_async
+from starters.votes import send_decision, sign_decision
+
+if TYPE_CHECKING:
+    from cleanroom.governance import GovernanceUserClient
 
 app = typer.Typer(help="Propose queries and decide on them.", no_args_is_help=True)
 app.command("lint")(lint)
@@ -88,8 +90,9 @@ async def create_query(
     )
     try:
         handle = await client.start_workflow(
-            PublishQuery.run,
+            PUBLISH_QUERY,
             input,
+            result_type=QueryState,
             id=workflow_id,
             task_queue=FRONTEND_QUEUE,
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
@@ -110,7 +113,7 @@ async def create_query(
             f"query {spec.name!r} exists already.",
             hint=f"Update its draft: cleanroom query update, or look at it: cleanroom query show {spec.name}.",
         ) from error
-    state = await served(session, until(handle, lambda state: state.stage != "Creating", f"the draft of {spec.name}"))
+    state = await served(session, until(client, handle, lambda state: state.stage != "Creating", f"the draft of {spec.name}"))
     return _record(session, state)
 
 
@@ -156,7 +159,7 @@ def update(file: File, profile: Profile = None, config: ConfigFile = None, outpu
     with reported(output):
         session = Session.load(profile, config)
         spec = load_query_spec(file)
-        outcome = run_async(_command(session, spec.name, "update-query", PublishQuery.revise, spec))
+        outcome = run_async(_command(session, spec.name, "update-query", REVISE, spec))
         print_record(outcome, output, title=f"query {spec.name}")
 
 
@@ -172,7 +175,7 @@ def propose(name: Name, profile: Profile = None, config: ConfigFile = None, outp
 
 async def propose_query(session: Session, name: str) -> CommandOutcome:
     """Propose the draft as it is now and return who must approve."""
-    return await _command(session, name, "propose-query", PublishQuery.submit, None)
+    return await _command(session, name, "propose-query", SUBMIT, None)
 
 
 @app.command()
@@ -183,17 +186,18 @@ def withdraw(name: Name, profile: Profile = None, config: ConfigFile = None, out
     """
     with reported(output):
         session = Session.load(profile, config)
-        print_record(run_async(_command(session, name, "withdraw-query", PublishQuery.retract, None)), output, title=f"query {name}")
+        print_record(run_async(_command(session, name, "withdraw-query", RETRACT, None)), output, title=f"query {name}")
 
 
 async def _command(session: Session, name: str, action: str, update: Any, spec: QuerySpec | None) -> CommandOutcome:
-    handle = await query_handle(session, name)
+    found = await find_query(session, name)
+    await require_worker(found.client, found.described.task_queue)
     digest = spec.digest() if spec else sha256_hex(canonical_json({"query": name, "action": action}))
     message = AuthorMessage(party=session.party, authorisation=session.authorise(action, name, digest), spec=spec)
 
     async def answer() -> CommandOutcome:
         with taking_messages(name):
-            outcome: CommandOutcome = await handle.execute_update(update, message)
+            outcome: CommandOutcome = await found.handle.execute_update(update, message, result_type=CommandOutcome)
         return outcome
 
     return await served(session, answer())
@@ -295,91 +299,6 @@ def print_card(session: Session, state: QueryState, console: Console = out) -> N
     console.rule()
 
 
-async def read_state(session: Session, name: str) -> QueryState:
-    """The query's state as its workflow shows it."""
-    handle = await query_handle(session, name)
-    state: QueryState = await handle.query(PublishQuery.state)
-    return state
-
-
-def sign_decision(
-    session: Session,
-    state: QueryState,
-    decision: Literal["approve", "reject"],
-    *,
-    version: str | None = None,
-    expires_days: float = 30,
-    max_runs: int | None = None,
-    reason: str = "",
-) -> DecisionMessage:
-    """This person's signed decision on exactly the text that governance holds.
-
-    The text is read from governance, not from the workflow: whoever runs Temporal must not choose what is signed.
-
-    Raises:
-        Conflict: ``VersionMismatch``, ``QueryNotProposed``.
-    """
-    document = run_async(_document(session, state.query))
-    if document.state != "Proposed":
-        raise Conflict("QueryNotProposed", f"query {state.query!r} is {document.state} in governance; only a proposed query takes votes.")
-    held = document.version or ""
-    if version is not None and version != held:
-        raise Conflict("VersionMismatch", f"query {state.query!r} is at version {held}, not {version}.", hint="Look at it again.")
-    digest = document_digest(str(document.data))
-    if (held, digest) != (state.version, state.digest):
-        raise Conflict("VersionMismatch", f"query {state.query!r}: the workflow shows version {state.version}, governance holds {held}.")
-    statement = Decision(
-        collaboration=session.collaboration,
-        signer=session.user_id,
-        expires=now() + dt.timedelta(days=expires_days),
-        query=state.query,
-        version=held,
-        proposal_id=document.proposal_id,
-        digest=digest,
-        decision=decision,
-        reason=reason,
-        max_runs=max_runs,
-    )
-    return DecisionMessage(decision=sign(statement, session.key()))
-
-
-async def _document(session: Session, name: str) -> Any:
-    async with session.governance() as client:
-        return await session.documents(client).get(name)
-
-
-async def send_decision(
-    session: Session, name: str, decision: Literal["approve", "reject"], message: DecisionMessage, *, wait: bool = True
-) -> QueryState:
-    """Send the signal of the diagram; with ``wait``, until this vote is counted or refused.
-
-    Raises:
-        CleanRoomError: the reason for which it was refused.
-    """
-    handle = await query_handle(session, name)
-    before: QueryState = await handle.query(PublishQuery.state)
-    with taking_messages(name):
-        await handle.signal(PublishQuery.approve if decision == "approve" else PublishQuery.reject, message.model_dump())
-    if not wait:
-        return before
-    mark = decision_mark(message.decision)
-
-    def refusal(state: QueryState) -> RefusedMessage | None:
-        return next((item for item in state.refused if item.about == mark), None)
-
-    def voted(state: QueryState) -> bool:
-        return session.party in (*state.accepted, *state.rejected) or state.stage in ("Approved", "Draft")
-
-    async with own_queue(session):
-        state = await until(handle, lambda state: voted(state) or refusal(state) is not None, f"the vote of {session.party}")
-    refused = refusal(state)
-    if refused is not None:
-        raise CleanRoomError.from_dict({"code": refused.code, "message": refused.message, "category": refused.category})
-    if not voted(state):
-        raise query_closed(name)
-    return state
-
-
 @app.command()
 def show(name: Name, profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
     """Show state, pending and accepted approvers, the lineage card, and messages that were not counted.
@@ -388,13 +307,54 @@ def show(name: Name, profile: Profile = None, config: ConfigFile = None, output:
     """
     with reported(output):
         session = Session.load(profile, config)
-        state = run_async(read_state(session, name))
-        record = _record(session, state) | {"refused": [item.model_dump(mode="json") for item in state.refused]}
+        record, state = run_async(_show(session, name))
         if output is Format.JSON:
-            record |= {"card": state.card, "history": [item.model_dump(mode="json") for item in state.history]}
+            record |= {
+                "card": state.card if state else "",
+                "history": [item.model_dump(mode="json") for item in state.history] if state else [],
+            }
         print_record(record, output, title=f"query {name}")
-        if output is Format.TABLE and state.card:
+        if output is Format.TABLE and state and state.card:
             print_card(session, state)
+
+
+async def _show(session: Session, name: str) -> tuple[dict[str, Any], QueryState | None]:
+    """The record, and the state where somebody tells it: the workflow's worker, or the result of one that has ended."""
+    found = await find_query(session, name)
+    unanswered: Unavailable | None = None
+    state: QueryState | None = None
+    try:
+        state = await state_of(found)
+    except Unavailable as error:
+        unanswered = error
+        if found.described.status is WorkflowExecutionStatus.COMPLETED:
+            state = await found.handle.result()
+    record = _record(session, state) if state else await _governance_record(session, found)
+    return record | {
+        "refused": [item.model_dump(mode="json") for item in state.refused] if state else [],
+        "unanswered": unanswered.to_dict() if unanswered else None,
+    }, state
+
+
+async def _governance_record(session: Session, found: QueryFound) -> dict[str, Any]:
+    """What governance and Temporal's server know of a query whose workflow does not answer."""
+    name, described = found.handle.id.rsplit("/", 1)[-1], found.described
+    async with session.governance() as client:
+        row = await _row(session, client, name) if await session.documents(client).find(name) else {}
+    ended = described.status not in (None, WorkflowExecutionStatus.RUNNING)
+    expires = described.typed_search_attributes.get(attributes.EXPIRES_AT)
+    return {
+        "query": name,
+        "state": described.status.name if ended and described.status else row.get("state", "Creating"),
+        "version": row.get("version", ""),
+        "digest": row.get("digest", ""),
+        "pending": row.get("pending", []),
+        "accepted": row.get("accepted", []),
+        "rejected": row.get("rejected", []),
+        "expires": expires.isoformat() if expires else None,
+        "workflow_id": found.handle.id,
+        "link": session.ui_link(found.handle.id),
+    }
 
 
 @app.command("list")
@@ -410,28 +370,32 @@ def list_(profile: Profile = None, config: ConfigFile = None, output: Output = F
 
 
 async def _list(session: Session) -> list[dict[str, Any]]:
-    names = {user: name for name, user in session.settings.parties.items()}
-    rows = []
     async with session.governance() as client:
-        documents = session.documents(client)
-        for query in await documents.ids(QUERY_LABELS):
-            document = await documents.get(query)
-            voted: set[str] = set()
-            if document.proposal_id:
-                status = await client.proposal_status(document.proposal_id)
-                voted = {ballot.approver_id for ballot in status.ballots if ballot.ballot == "accepted"}
-            approvers = {item.approver_id for item in document.approvers or ()}
-            open_ = document.state == "Proposed"
-            rows.append(
-                {
-                    "query": query,
-                    "state": {"Proposed": "Not Approved", "Accepted": "Approved"}.get(document.state, document.state),
-                    "version": document.version,
-                    "pending": sorted(names.get(user, user) for user in approvers - voted) if open_ else [],
-                    "accepted": sorted(names.get(user, user) for user in voted),
-                }
-            )
-    return rows
+        return [await _row(session, client, query) for query in await session.documents(client).ids(QUERY_LABELS)]
+
+
+async def _row(session: Session, client: GovernanceUserClient, query: str) -> dict[str, Any]:
+    """A query as governance holds it, people by name."""
+    names = {user: name for name, user in session.settings.parties.items()}
+    document = await session.documents(client).get(query)
+    ballots: dict[str, str] = {}
+    if document.proposal_id:
+        status = await client.proposal_status(document.proposal_id)
+        ballots = {ballot.approver_id: str(ballot.ballot) for ballot in status.ballots}
+
+    def voted(word: str) -> list[str]:
+        return sorted(names.get(user, user) for user, ballot in ballots.items() if ballot == word)
+
+    approvers = {item.approver_id for item in document.approvers or ()}
+    return {
+        "query": query,
+        "state": {"Proposed": "Not Approved", "Accepted": "Approved"}.get(document.state, document.state),
+        "version": document.version,
+        "digest": document_digest(str(document.data)),
+        "pending": sorted(names.get(user, user) for user in approvers - set(ballots)) if document.state == "Proposed" else [],
+        "accepted": voted("accepted"),
+        "rejected": voted("rejected"),
+    }
 
 
 if __name__ == "__main__":

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from temporalio.client import WorkflowHandle
+from temporalio.client import Client, WorkflowExecutionDescription, WorkflowHandle
 from temporalio.service import RPCError, RPCStatusCode
 
-from cleanroom.errors import PreconditionFailed, TimedOut
+from cleanroom.errors import PreconditionFailed, TimedOut, Unavailable
 from cleanroom.identifiers import query_workflow_id
 from cleanroom.messages.query import QueryState
+from starters.asking import ask, require_worker
+from starters.names import STATE
+from starters.output import safe, say
 from starters.session import Session, require_workflow
-from workflows.publish_query import PublishQuery
 
-Handle = WorkflowHandle[PublishQuery, QueryState]
+Handle = WorkflowHandle[Any, QueryState]
 T = TypeVar("T")
 
 OWN_WORKER_SECONDS = 3.0
@@ -25,16 +27,40 @@ ANSWER_SECONDS = 120.0
 """So long a command waits; what it asked for goes on without it."""
 
 
-async def query_handle(session: Session, name: str) -> Handle:
+class QueryFound(NamedTuple):
+    """A query's workflow that exists."""
+
+    client: Client
+    handle: Handle
+    described: WorkflowExecutionDescription
+
+
+async def find_query(session: Session, name: str) -> QueryFound:
     """The query's workflow.
 
     Raises:
         NotFound: ``WorkflowNotFound``.
     """
     client = await session.temporal()
-    handle = client.get_workflow_handle_for(PublishQuery.run, query_workflow_id(session.collaboration, name))
-    await require_workflow(handle, f"query {name!r}", "`cleanroom query list` shows what there is.")
-    return handle
+    handle: Handle = client.get_workflow_handle(query_workflow_id(session.collaboration, name), result_type=QueryState)
+    described = await require_workflow(handle, f"query {name!r}", "`cleanroom query list` shows what there is.")
+    return QueryFound(client, handle, described)
+
+
+async def read_state(session: Session, name: str) -> QueryState:
+    """The query's state as its workflow shows it.
+
+    Raises:
+        NotFound: ``WorkflowNotFound``.
+        Unavailable: ``NoWorker``.
+    """
+    return await state_of(await find_query(session, name))
+
+
+async def state_of(found: QueryFound) -> QueryState:
+    """See :func:`read_state`."""
+    await require_worker(found.client, found.described.task_queue)
+    return await ask(found.client, found.handle, STATE, QueryState)
 
 
 async def served(session: Session, work: Coroutine[Any, Any, T]) -> T:
@@ -60,17 +86,29 @@ def _still_waiting(seconds: float, what: str) -> TimedOut:
     return TimedOut("StillWaiting", f"waited {seconds:.0f} s for {what}; it goes on by itself.", hint="Look again later.", retryable=True)
 
 
-async def until(handle: Handle, done: Callable[[QueryState], bool], what: str, *, seconds: float = ANSWER_SECONDS) -> QueryState:
-    """Look at the query's state until ``done`` or until the query is closed; a workflow that failed raises its own error.
+async def until(
+    client: Client, handle: Handle, done: Callable[[QueryState], bool], what: str, *, seconds: float = ANSWER_SECONDS
+) -> QueryState:
+    """Look at the query's state until ``done`` or until the query is closed; a workflow that failed raises its own error. A worker that is
+    gone for a moment is waited for.
 
     Raises:
         TimedOut: ``StillWaiting``.
+        Unavailable: ``NoWorker``.
     """
     deadline = asyncio.get_running_loop().time() + seconds
     result = asyncio.ensure_future(handle.result())
+    told = False
     try:
         while asyncio.get_running_loop().time() < deadline:
-            state: QueryState = await handle.query(PublishQuery.state)
+            try:
+                state = await ask(client, handle, STATE, QueryState)
+            except Unavailable as error:
+                await require_worker(client, error.details["queue"])
+                if not told:
+                    say(f"[dim]{safe(error.message)} Waiting.[/dim]")
+                told = True
+                continue
             if state.stage == "Failed":
                 return await result
             if done(state):

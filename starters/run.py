@@ -8,37 +8,33 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
-from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
+from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError
 from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
-from cleanroom.clients.owned import open_store
-from cleanroom.datasets.download import download_result
-from cleanroom.datasets.keystore import KeyStore
 from cleanroom.documents.dataset import describe_validation
 from cleanroom.documents.specs import DatasetSpec, load_dataset_spec
 from cleanroom.errors import Conflict, InvalidInput, PreconditionFailed, Refused
 from cleanroom.identifiers import CLEAN_ROOM_QUEUE, document_digest, require_name, run_workflow_id
-from cleanroom.messages.run import RunQueryInput, RunResult, RunStatus, RunTicket
+from cleanroom.messages.run import RunQueryInput, RunResult, RunTicket
 from cleanroom.spark.job import JobParameters, ResultReceipt
-from cleanroom.statements import RunRequest, sign
-from cleanroom.statements.signing import peek
 from cleanroom.temporal.attributes import start_attributes
 from cleanroom.temporal.markdown import code, details, escape
 from cleanroom.temporal.started import started_with
+from starters.asking import require_worker
 from starters.conclude import conclude_run
 from starters.entry import command_line
+from starters.names import RUN_QUERY, STATUS
 from starters.output import ConfigFile, Format, Output, Profile, out, print_json, print_record, print_rows, reported, safe, say
 from starters.progress import follow_timeline
 from starters.result import chart_png, print_chart, result_rows, result_table
-from starters.session import Session, new_run_id, now, require_workflow, run_async
-from workflows.run_query import RunQuery
+from starters.run_workflow import Handle, RunLook, find_run, look
+from starters.session import Session, new_run_id, now, run_async
 
 app = typer.Typer(help="Run approved queries.", no_args_is_help=True)
 
 RunId = Annotated[str, typer.Argument(help="The run's id.", show_default=False)]
 REQUEST_LIFETIME = dt.timedelta(hours=12)
-Handle = WorkflowHandle[RunQuery, RunResult]
 
 
 @app.command()
@@ -100,6 +96,9 @@ async def start_run(
     Raises:
         Conflict: ``RunExists`` when a run of that id was started for something else, or by somebody else.
     """
+    from cleanroom.statements import RunRequest, sign
+    from cleanroom.statements.signing import peek
+
     require_name("run_id", run_id)
     request = RunRequest(
         collaboration=session.collaboration,
@@ -115,7 +114,7 @@ async def start_run(
     client = await session.temporal()
     try:
         return await client.start_workflow(
-            RunQuery.run,
+            RUN_QUERY,
             RunQueryInput(
                 ticket=ticket,
                 caller=session.party,
@@ -125,6 +124,7 @@ async def start_run(
             ),
             id=run_workflow_id(session.collaboration, run_id),
             task_queue=CLEAN_ROOM_QUEUE,
+            result_type=RunResult,
             id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
             static_summary=f"{session.party} runs query {query}",
             static_details=_details(session, query, digest, run_id, parameters),
@@ -143,7 +143,7 @@ async def start_run(
                 f"run {run_id!r} was started before with another {', '.join(other)}.",
                 hint=f"Name another run, or look at this one: cleanroom run show {run_id}",
             ) from error
-        return client.get_workflow_handle_for(RunQuery.run, run_workflow_id(session.collaboration, run_id))
+        return client.get_workflow_handle(run_workflow_id(session.collaboration, run_id), result_type=RunResult)
 
 
 def _details(session: Session, query: str, digest: str, run_id: str, parameters: JobParameters | None) -> str:
@@ -160,17 +160,10 @@ def _details(session: Session, query: str, digest: str, run_id: str, parameters:
     return details(*lines)
 
 
-async def _handle(session: Session, run_id: str) -> Handle:
-    client = await session.temporal()
-    handle = client.get_workflow_handle_for(RunQuery.run, run_workflow_id(session.collaboration, run_id))
-    await require_workflow(handle, f"run {run_id!r}", "`cleanroom run list` shows what there is.")
-    return handle
-
-
 async def watch_run(session: Session, run_id: str) -> RunResult:
     """Follow a run to its end; raises what it failed with."""
-    handle = await _handle(session, run_id)
-    return await follow_timeline(handle, f"run {run_id}", query="status")
+    found = await find_run(session, run_id)
+    return await follow_timeline(found.client, found.handle, f"run {run_id}", query=STATUS)
 
 
 @app.command()
@@ -197,23 +190,21 @@ def show(run_id: RunId, profile: Profile = None, config: ConfigFile = None, outp
 
 
 async def _show(session: Session, run_id: str) -> dict[str, Any]:
-    handle = await _handle(session, run_id)
-    status: RunStatus = await handle.query(RunQuery.status)
-    outcome = await _outcome(handle)
+    seen = await look(await find_run(session, run_id))
+    return _look_record(session, run_id, seen)
+
+
+def _look_record(session: Session, run_id: str, seen: RunLook) -> dict[str, Any]:
+    result = seen.result or RunResult(run_id=run_id, query=seen.query, state="Preparing")
     return {
-        **_result_record(session, outcome),
-        "stage": status.stage,
-        "steps": list(status.steps),
-        "job": status.job,
+        **_result_record(session, result),
+        "state": seen.state,
+        "failure": seen.failure.model_dump(mode="json") if seen.failure else None,
+        "stage": seen.stage,
+        "steps": list(seen.steps),
+        "job": seen.job,
+        "unanswered": seen.unanswered.to_dict() if seen.unanswered else None,
     }
-
-
-async def _outcome(handle: Handle) -> RunResult:
-    """The result so far; of a completed run from its history, which needs no worker."""
-    if (await handle.describe()).status is WorkflowExecutionStatus.COMPLETED:
-        return await handle.result()
-    outcome: RunResult = await handle.query(RunQuery.outcome)
-    return outcome
 
 
 def _result_record(session: Session, result: RunResult) -> dict[str, Any]:
@@ -281,17 +272,18 @@ async def cancel_run(session: Session, run_id: str) -> dict[str, Any]:
 
     Raises:
         Conflict: ``RunEnded`` when it had ended before.
+        Unavailable: ``NoWorker``: it is asked for, and happens when one serves the run again.
     """
-    from temporalio.client import WorkflowFailureError
-
-    handle = await _handle(session, run_id)
-    description = await handle.describe()
-    if description.status is not WorkflowExecutionStatus.RUNNING:
-        state = description.status.name if description.status else "?"
-        raise Conflict("RunEnded", f"run {run_id!r} has ended already ({state}).", hint=f"cleanroom run show {run_id}")
-    await handle.cancel()
+    found = await find_run(session, run_id)
+    status = found.described.status
+    if status is not WorkflowExecutionStatus.RUNNING:
+        raise Conflict(
+            "RunEnded", f"run {run_id!r} has ended already ({status.name if status else '?'}).", hint=f"cleanroom run show {run_id}"
+        )
+    await found.handle.cancel()
+    await require_worker(found.client, found.described.task_queue)
     try:
-        await handle.result()
+        await follow_timeline(found.client, found.handle, f"run {run_id}", query=STATUS)
     except WorkflowFailureError:
         say(f"run {safe(run_id)} has stopped")
     return await _show(session, run_id)
@@ -350,15 +342,18 @@ async def read_receipt(session: Session, run_id: str) -> ResultReceipt:
     Raises:
         PreconditionFailed: ``RunNotComplete``.
     """
-    handle = await _handle(session, run_id)
-    outcome = await _outcome(handle)
-    if outcome.receipt is None:
-        raise PreconditionFailed(
-            "RunNotComplete",
-            f"run {run_id!r} is {outcome.state}; it has no result" + (f": {outcome.failure.code}." if outcome.failure else "."),
-            hint=f"cleanroom run watch {run_id}",
-        )
-    return outcome.receipt
+    found = await find_run(session, run_id)
+    if found.described.status is WorkflowExecutionStatus.COMPLETED:
+        receipt = (await found.handle.result()).receipt
+        if receipt is not None:
+            return receipt
+    seen = await look(found)
+    why = f": {seen.failure.code}." if seen.failure else "."
+    raise PreconditionFailed(
+        "RunNotComplete",
+        f"run {run_id!r} is {seen.state}; it has no result{why}",
+        hint=f"cleanroom run {'show' if found.ended else 'watch'} {run_id}",
+    )
 
 
 def open_result(session: Session, spec: DatasetSpec, receipt: ResultReceipt) -> Any:
@@ -367,6 +362,10 @@ def open_result(session: Session, spec: DatasetSpec, receipt: ResultReceipt) -> 
     Raises:
         Refused: ``NotTheReceiver`` when the receipt is for another dataset; digest mismatches.
     """
+    from cleanroom.clients.owned import open_store
+    from cleanroom.datasets.download import download_result
+    from cleanroom.datasets.keystore import KeyStore
+
     if receipt.dataset != spec.name:
         raise Refused("NotTheReceiver", f"the result went to dataset {receipt.dataset!r}, not to {spec.name!r}.")
     keys = KeyStore(session.settings.keys_dir)

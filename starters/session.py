@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import sys
 import uuid
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlencode
 
-from temporalio.client import Client, WorkflowExecutionDescription, WorkflowHandle
-from temporalio.exceptions import TemporalError
-from temporalio.service import RPCError, RPCStatusCode
-
-from cleanroom.clients.azure_credentials import Credential, credential
 from cleanroom.errors import InvalidInput, NotFound, PreconditionFailed
-from cleanroom.governance import GovernanceUserClient
-from cleanroom.publishing.user_documents import UserDocuments, governance_client
 from cleanroom.settings import Settings, load_settings
-from cleanroom.statements import Authorisation, SigningKey, load_or_create_signing_key, sign
-from cleanroom.temporal.client import connect
-from cleanroom.temporal.failures import error_from_failure
+
+# What a command does not need is not imported: Temporal, governance with its attestation, Azure's credentials are a second together.
+if TYPE_CHECKING:
+    from temporalio.client import Client, WorkflowExecutionDescription, WorkflowHandle
+
+    from cleanroom.clients.azure_credentials import Credential
+    from cleanroom.governance import GovernanceUserClient
+    from cleanroom.publishing.user_documents import UserDocuments
+    from cleanroom.statements import SigningKey
 
 T = TypeVar("T")
 ORDER_LIFETIME = dt.timedelta(days=30)
@@ -74,10 +74,14 @@ class Session:
 
     def key(self) -> SigningKey:
         """This person's signing key."""
+        from cleanroom.statements import load_or_create_signing_key
+
         return load_or_create_signing_key(self.settings.keys_dir)
 
     def credential(self) -> Credential:
         if self._credential is None:
+            from cleanroom.clients.azure_credentials import credential
+
             self._credential = credential(self.settings.credential, ca_file=self.settings.ca_file)
         return self._credential
 
@@ -87,15 +91,21 @@ class Session:
         Raises:
             InvalidInput: ``ProfileIsNoPerson`` when nobody was named although the config file knows people.
         """
+        from cleanroom.publishing.user_documents import governance_client
+
         if self.settings.profile == "default" and self.settings.parties and self.settings.credential.kind == "default":
             self.party  # noqa: B018 - raises, naming the people
         return governance_client(self.settings, self.credential())
 
     def documents(self, client: GovernanceUserClient) -> UserDocuments:
+        from cleanroom.publishing.user_documents import UserDocuments
+
         return UserDocuments(client, self.collaboration)
 
     def authorise(self, action: str, subject: str, digest: str) -> str:
         """This person's signed order to their own worker."""
+        from cleanroom.statements import Authorisation, sign
+
         order = Authorisation(
             collaboration=self.collaboration,
             signer=self.user_id,
@@ -112,6 +122,8 @@ class Session:
         Raises:
             Unavailable: ``TemporalUnavailable``.
         """
+        from cleanroom.temporal.client import connect
+
         client = await connect(self.settings.temporal, identity=f"cleanroom-cli/{self.settings.profile}")
         self._namespace = client.namespace
         return client
@@ -151,10 +163,24 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
     async def wrapped() -> T:
         try:
             return await work
-        except (TemporalError, RPCError) as error:
+        except Exception as error:
+            if not _of_temporal(error):
+                raise
+            from cleanroom.temporal.failures import error_from_failure
+
             raise error_from_failure(error) from error
 
     return asyncio.run(wrapped())
+
+
+def _of_temporal(error: Exception) -> bool:
+    """Whether Temporal's client raised it. Who never imported that client never met its errors."""
+    if "temporalio.exceptions" not in sys.modules:
+        return False
+    from temporalio.exceptions import TemporalError
+    from temporalio.service import RPCError
+
+    return isinstance(error, TemporalError | RPCError)
 
 
 async def require_workflow(handle: WorkflowHandle[Any, Any], what: str, hint: str) -> WorkflowExecutionDescription:
@@ -163,6 +189,8 @@ async def require_workflow(handle: WorkflowHandle[Any, Any], what: str, hint: st
     Raises:
         NotFound: ``WorkflowNotFound``, in the words of ``what``.
     """
+    from temporalio.service import RPCError, RPCStatusCode
+
     try:
         return await handle.describe()
     except RPCError as error:

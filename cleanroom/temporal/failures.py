@@ -20,7 +20,6 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
-from temporalio import activity
 from temporalio.client import RPCTimeoutOrCancelledError, WorkflowFailureError, WorkflowQueryRejectedError, WorkflowUpdateFailedError
 from temporalio.exceptions import (
     ActivityError,
@@ -35,7 +34,6 @@ from temporalio.exceptions import (
     WorkflowAlreadyStartedError,
 )
 from temporalio.service import RPCError, RPCStatusCode
-from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
 from cleanroom.errors import (
     CleanRoomError,
@@ -80,27 +78,6 @@ def clean_room_error(error: ApplicationError) -> CleanRoomError:
     if details and isinstance(details[0], Mapping) and details[0].get("category"):
         return CleanRoomError.from_dict(details[0])
     return Internal(error.type or UNEXPECTED, redact(error.message), retryable=not error.non_retryable)
-
-
-class ErrorTranslation(Interceptor):
-    """Worker interceptor: every activity's error becomes an :class:`ApplicationError` by :func:`translated`."""
-
-    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
-        return _Translate(next)
-
-
-class _Translate(ActivityInboundInterceptor):
-    async def execute_activity(self, input: ExecuteActivityInput) -> Any:
-        try:
-            return await self.next.execute_activity(input)
-        except Exception as error:
-            failure = translated(error, attempt=activity.info().attempt)
-            if failure is error:
-                raise
-            if failure.type == UNEXPECTED:
-                # The traceback's frames, not the exception's text, which may quote a secret.
-                activity.logger.error(failure.message, exc_info=(type(failure), failure, error.__traceback__))
-            raise failure.with_traceback(error.__traceback__) from None
 
 
 def translated(error: Exception, *, attempt: int = 1) -> Any:

@@ -39,10 +39,10 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 from cleanroom.errors import CleanRoomError, Unavailable
 from cleanroom.temporal.alive import Alive
 from cleanroom.temporal.converter import data_converter
-from cleanroom.temporal.failures import ErrorTranslation
 from cleanroom.temporal.guards import MessageGuard
 from cleanroom.temporal.keyring import Keyring
 from cleanroom.temporal.redaction import redact
+from cleanroom.temporal.translation import ErrorTranslation
 
 logger = logging.getLogger("cleanroom.worker")
 

@@ -24,7 +24,7 @@ from cleanroom.messages.query import AuthorMessage, AuthorOrder, CommandOutcome,
 from cleanroom.statements import Decision, load_or_create_signing_key, sign
 from cleanroom.temporal.failures import error_from_failure
 from starters.query import _command, create_query, propose_query, read_state, sign_decision
-from starters.query_workflow import query_handle
+from starters.query_workflow import find_query
 from starters.session import Session, now, run_async
 from tests.local_cloud import Cloud, World, code_of
 from workflows.publish_query import PublishQuery
@@ -60,7 +60,7 @@ def send(session: Session, name: str, signal: Any, *messages: Any) -> None:
     """Signals, as anybody who reaches Temporal can send them."""
 
     async def work() -> None:
-        handle = await query_handle(session, name)
+        handle = (await find_query(session, name)).handle
         await asyncio.gather(*(handle.signal(signal, message) for message in messages))
 
     run_async(work())
@@ -71,7 +71,7 @@ def update(session: Session, name: str, handler: Any, message: Any) -> CommandOu
 
     async def work() -> CommandOutcome:
         try:
-            return await (await query_handle(session, name)).execute_update(handler, message)
+            return await (await find_query(session, name)).handle.execute_update(handler, message)
         except WorkflowUpdateFailedError as error:
             raise error_from_failure(error) from error
 
@@ -403,6 +403,6 @@ def _update_code(cloud: Cloud, name: str, handler: Any, message: Any) -> str:
 
 def history_length(cloud: Cloud, name: str) -> int:
     async def look() -> int:
-        return (await (await query_handle(cloud.fabrikam, name)).describe()).history_length
+        return (await (await find_query(cloud.fabrikam, name)).handle.describe()).history_length
 
     return run_async(look())

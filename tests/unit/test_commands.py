@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import io
 import json
 import os
@@ -16,7 +17,9 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from cleanroom.errors import InvalidInput
+from starters import names
 from starters.cli import app
+from starters.commands import COMMANDS
 from starters.entry import call
 from starters.local import _advice, started_state
 from starters.output import Format, print_rows
@@ -37,6 +40,61 @@ def test_the_verbs_of_the_contract(noun: str) -> None:
         helped = runner.invoke(app, [noun, verb, "--help"])
         assert helped.exit_code == 0, verb
         assert "--output" in helped.output, verb
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_says_what_each_says_of_itself(name: str) -> None:
+    entry = COMMANDS[name]
+    found = getattr(importlib.import_module(f"starters.{entry.module}"), entry.attribute)
+    told = found.info.help if isinstance(found, typer.Typer) else inspect.getdoc(found).split("\n\n")[0].replace("\n", " ")
+    assert entry.line == told
+
+
+@pytest.mark.parametrize(
+    ("words", "unwanted"),
+    [
+        (("--help",), {"temporalio", "cryptography", "httpx", "cleanroom.settings"}),
+        (("query", "show", "x", "--config", "here.toml"), {"azure", "httpx", "sqlglot", "kubernetes", "boto3", "activities", "workflows"}),
+        (("run", "show", "x", "--config", "here.toml"), {"azure", "httpx", "sqlglot", "kubernetes", "pyarrow", "activities", "workflows"}),
+    ],
+)
+def test_a_command_imports_what_it_needs(words: tuple[str, ...], unwanted: set[str], tmp_path: Path) -> None:
+    (tmp_path / "here.toml").write_text('collaboration = "flights"\n')
+    script = (
+        "import sys; from starters.entry import call; from starters.cli import app\n"
+        f"try: call(app, {words!r})\nfinally: print(*sys.modules)"
+    )
+    environment = {**os.environ, "TEMPORAL_ADDRESS": "127.0.0.1:1", "PYTHONPATH": str(HOUSE)}
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, timeout=60, cwd=tmp_path)
+    loaded = set(told.stdout.splitlines()[-1].split())
+    assert "starters.commands" in loaded, told.stderr
+    assert ("temporalio.client" in loaded) is (words != ("--help",)), told.stderr
+    assert not loaded & unwanted
+
+
+def test_workflows_and_their_messages_are_called_by_the_names_that_they_have() -> None:
+    from temporalio.workflow import _Definition
+
+    from workflows.conclude_run import ConcludeRun
+    from workflows.publish_azure_dataset import PublishAzureDataset
+    from workflows.publish_query import PublishQuery
+    from workflows.publish_s3_dataset import PublishS3Dataset
+    from workflows.run_query import RunQuery
+
+    def definition(workflow: type) -> _Definition:
+        return _Definition.must_from_class(workflow)
+
+    query, run = definition(PublishQuery), definition(RunQuery)
+    assert (query.name, run.name) == (names.PUBLISH_QUERY, names.RUN_QUERY)
+    assert {names.APPROVE, names.REJECT} <= set(query.signals)
+    assert {names.REVISE, names.SUBMIT, names.RETRACT} <= set(query.updates)
+    assert names.STATE in query.queries
+    assert {names.STATUS, names.OUTCOME} <= set(run.queries)
+    for workflow, name in (
+        (PublishAzureDataset, names.PUBLISH_AZURE_DATASET), (PublishS3Dataset, names.PUBLISH_S3_DATASET), (ConcludeRun, names.CONCLUDE_RUN),
+    ):  # fmt: skip
+        assert definition(workflow).name == name
+        assert names.TIMELINE in definition(workflow).queries
 
 
 @pytest.mark.parametrize(

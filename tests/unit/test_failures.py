@@ -53,13 +53,13 @@ from cleanroom.errors import (
 from cleanroom.temporal.failures import (
     UNEXPECTED,
     UNEXPECTED_ATTEMPTS,
-    ErrorTranslation,
     application_error,
     clean_room_error,
     error_from_failure,
     translated,
 )
 from cleanroom.temporal.redaction import MAX_TEXT, redact, redact_details
+from cleanroom.temporal.translation import ErrorTranslation
 from cleanroom.temporal.upstream import from_upstream
 
 

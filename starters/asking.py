@@ -1,0 +1,85 @@
+"""Asking a workflow: its worker answers at once, or it is told soon that none does, and what starts one."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, Final, TypeVar
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+from temporalio.client import Client, WorkflowHandle
+from temporalio.service import RPCError, RPCStatusCode
+
+from cleanroom.errors import Unavailable
+
+T = TypeVar("T")
+
+ANSWER_SECONDS: Final = 5.0
+"""A worker that runs answers within milliseconds; one that has to read a long history first, within a second or two."""
+POLL_SECONDS: Final = 70.0
+"""A worker asks for work at least once a minute: who has not for so long is gone."""
+NO_WORKER: Final = "NoWorker"
+_UNANSWERED = (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED)
+
+
+async def ask(client: Client, handle: WorkflowHandle[Any, Any], query: str, kind: type[T]) -> T:
+    """The workflow's answer to ``query``.
+
+    Raises:
+        Unavailable: ``NoWorker`` when no worker of its task queue answers.
+    """
+    try:
+        answer: T = await handle.query(query, result_type=kind, rpc_timeout=timedelta(seconds=ANSWER_SECONDS))
+        return answer
+    except RPCError as error:
+        if not unanswered(error):
+            raise
+        queue = (await handle.describe()).task_queue
+        raise no_worker(queue, await last_poll(client, queue)) from error
+
+
+def unanswered(error: RPCError) -> bool:
+    """Whether the server was reached and no worker answered it."""
+    return error.status in _UNANSWERED or (error.status is RPCStatusCode.FAILED_PRECONDITION and "no poller" in error.message)
+
+
+async def require_worker(client: Client, queue: str) -> None:
+    """Look whether somebody serves ``queue``, before waiting for what only they can do.
+
+    Raises:
+        Unavailable: ``NoWorker``.
+    """
+    seconds = await last_poll(client, queue)
+    if seconds is None or seconds > POLL_SECONDS:
+        raise no_worker(queue, seconds)
+
+
+async def last_poll(client: Client, queue: str) -> float | None:
+    """Seconds since a worker last asked ``queue`` for workflow tasks; None when none did of late (the server remembers five minutes)."""
+    answer = await client.workflow_service.describe_task_queue(
+        DescribeTaskQueueRequest(
+            namespace=client.namespace, task_queue=TaskQueue(name=queue), task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW
+        )
+    )
+    now = Timestamp()
+    now.GetCurrentTime()
+    return (
+        min((now.ToNanoseconds() - poller.last_access_time.ToNanoseconds()) / 1e9 for poller in answer.pollers) if answer.pollers else None
+    )
+
+
+def no_worker(queue: str, seconds: float | None) -> Unavailable:
+    """``seconds``: since the queue was last served."""
+    if seconds is not None and seconds <= POLL_SECONDS:
+        what = f"The worker of queue {queue!r} asked for work {seconds:.0f} s ago and does not answer within {ANSWER_SECONDS:.0f} s."
+    else:
+        what = f"No worker serves queue {queue!r}, so that the workflow cannot be asked. It goes on as soon as one does."
+    return Unavailable(
+        NO_WORKER,
+        what,
+        hint=f"`cleanroom worker {queue.removeprefix('collaborator.')}` serves it; locally, `cleanroom ps` shows what has exited.",
+        party="operator",
+        details={"queue": queue},
+    )
