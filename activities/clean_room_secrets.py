@@ -10,6 +10,7 @@ import asyncio
 import datetime as dt
 import json
 import re
+import secrets
 
 from temporalio import activity
 
@@ -164,13 +165,24 @@ class CleanRoomSecrets:
 
     @activity.defn
     async def issue_consent_receipt(self, request: ConsentReceiptRequest) -> StagedSecret:
-        """Check consent once more and give this run's pods a short-lived receipt that says so."""
+        """Check consent once more and give this run's pods a short-lived receipt that says so, and the secret by which they know each
+        other."""
         run, job, policies = await self._room.proven(request.ticket, request.proof)
         await self._count(run, job)
         await self._write_receipt(job, "enabled", request.seconds)
-        for host_data in policies.host_data():
-            await grant(self._room.client, SECRETS, job.consent_secret_id, host_data)
+        await self._make_network_secret(job)
+        for secret_id in _own_ids(job):
+            for host_data in policies.host_data():
+                await grant(self._room.client, SECRETS, secret_id, host_data)
         return StagedSecret(dataset=job.query_id, kind="consent", secret_id=job.consent_secret_id)
+
+    async def _make_network_secret(self, job: JobConfig) -> None:
+        """Give the run its random network secret, once: what a pod has read already must not change under it."""
+        existing = await self._room.user.list_secrets(job.contract_id)
+        if job.network_secret_id is None or job.network_secret_id in existing:
+            return
+        name = run_secret_name(job.run_id, job.query_id, "network")
+        await self._room.client.put_secret(name, Secret(secrets.token_urlsafe(32).encode()))
 
     async def _count(self, run: AuthorisedRun, job: JobConfig) -> None:
         """Enter the start of the run into the ledger, which the owners' limits are counted by. Here, because no pod executes without the
@@ -251,16 +263,16 @@ class CleanRoomSecrets:
         await self._room.client.put_event(closing, event_id=closed_event_id(job.run_id), scope=RUNS_SCOPE)
         existing = set(await self._room.user.list_secrets(contract))
         removed: list[Grant] = []
-        secrets = 0
-        for secret_id in sorted({*_staged_ids(job), job.consent_secret_id}):
+        overwritten = 0
+        for secret_id in sorted({*_staged_ids(job), *_own_ids(job)}):
             removed += await revoke(self._room.client, self._room.user, contract, SECRETS, secret_id, hosts)
             if secret_id in existing:
                 await self._room.client.put_secret(secret_id.removeprefix("cleanroom_"), TOMBSTONE)
-                secrets += 1
+                overwritten += 1
         for subject in _subjects(run):
             removed += await revoke(self._room.client, self._room.user, contract, SUBJECTS, subject, hosts)
         removed += await revoke(self._room.client, self._room.user, contract, EVENTS, WRITER, hosts)
-        return Revoked(secrets=secrets, grants=len(removed), removed=tuple(removed))
+        return Revoked(secrets=overwritten, grants=len(removed), removed=tuple(removed))
 
 
 def _key_version(key_id: str) -> str | None:
@@ -294,6 +306,11 @@ def _staged_ids(job: JobConfig) -> set[str]:
         if dataset.access.kind == "aws-s3":
             ids.add(dataset.access.connection_secret_id)
     return ids
+
+
+def _own_ids(job: JobConfig) -> tuple[str, ...]:
+    """Ids of what the clean room itself makes for the pods of this job: no owner's secret."""
+    return (job.consent_secret_id, *((job.network_secret_id,) if job.network_secret_id else ()))
 
 
 def _subjects(run: AuthorisedRun) -> list[str]:

@@ -97,7 +97,7 @@ def federated_subject(contract_id: str, owner_id: str) -> str:
 
 
 def run_secret_name(run_id: str, dataset: str, kind: str) -> str:
-    """Name under which the clean room stages one secret of one run; ``kind`` is ``key``, ``connection`` or ``consent``."""
+    """Name under which the clean room stages one secret of one run; ``kind`` is ``key``, ``connection``, ``consent`` or ``network``."""
     return f"{run_id}.{dataset}.{kind}"
 
 

@@ -18,10 +18,11 @@ from sparkapp.consent import require_consent
 from sparkapp.execution import run_segments
 from sparkapp.failures import failure_code, report_failure, safely, write_termination
 from sparkapp.gate import require_rendering
+from sparkapp.launch import network_secret_file
 from sparkapp.output import compute, conform, discard, receipt_digest, write_result
 from sparkapp.pod import Pod
 from sparkapp.reporting import Reporter
-from sparkapp.session import open_session, require_locked
+from sparkapp.session import clustered, open_session, require_locked
 from sparkapp.views import LoadFailed, View, open_datasets, register_views
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def run(pod: Pod | None, job: JobConfig) -> ResultReceipt:
     """
     # Spark's JVM takes seconds to start, in a process of its own: everything up to the first use of it is done meanwhile.
     with ThreadPoolExecutor(max_workers=1) as starter:
-        session = starter.submit(_start_spark, f"cleanroom-{job.run_id}")
+        session = starter.submit(_start_spark, pod, job)
         try:
             reporter = Reporter(pod or _attested_pod(), job)
             try:
@@ -78,9 +79,10 @@ def run(pod: Pod | None, job: JobConfig) -> ResultReceipt:
                 session.result()[0].stop()
 
 
-def _start_spark(app_name: str) -> tuple[SparkSession, float]:
+def _start_spark(pod: Pod | None, job: JobConfig) -> tuple[SparkSession, float]:
     started = time.monotonic()
-    return open_session(app_name), time.monotonic() - started
+    secret = network_secret_file(job, pod or _attested_pod()) if clustered() else None
+    return open_session(f"cleanroom-{job.run_id}", network_secret=secret), time.monotonic() - started
 
 
 def _attested_pod() -> Pod:

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cleanroom.errors import Refused
+from cleanroom.errors import PreconditionFailed, Refused
+from cleanroom.spark.network import NETWORK_CONF, SECRET_FILE
 from cleanroom.sql.sparkconf import locked_spark_conf, locked_sql_conf
 
 if TYPE_CHECKING:
@@ -46,11 +47,22 @@ LOCAL = {
 }
 
 
-def open_session(app_name: str) -> SparkSession:
+def clustered() -> bool:
+    """Whether spark-submit has started this process: with the cluster's master, and executors in pods of their own."""
+    return "PYSPARK_GATEWAY_PORT" in os.environ
+
+
+def open_session(app_name: str, *, network_secret: Path | None = None) -> SparkSession:
     """A Spark session with the locked SQL configuration.
 
-    Under spark-submit the cluster's master and resources are used as they were measured. Otherwise this process is a local Spark.
+    Under spark-submit the cluster's master and resources are used, and ``network_secret`` is the file by which executors are known
+    (:func:`sparkapp.launch.network_secret_file`). Otherwise this process is a local Spark, which talks to nobody.
+
+    Raises:
+        PreconditionFailed: ``NetworkSecretMissing``.
     """
+    if clustered() and network_secret is None:
+        raise PreconditionFailed("NetworkSecretMissing", "Spark: executors would not be known to the driver, nor it to them.")
     # Python workers must be this very interpreter with these very modules, not the python3 of PATH.
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
     root = str(Path(__file__).resolve().parent.parent)
@@ -62,12 +74,14 @@ def open_session(app_name: str) -> SparkSession:
     from pyspark.sql import SparkSession
 
     conf = SparkConf()
-    if "PYSPARK_GATEWAY_PORT" not in os.environ:  # spark-submit sets it, and with it the cluster's master
+    if not clustered():
         cores = int(os.environ.get(LOCAL_CORES_VARIABLE) or os.cpu_count() or 1)
         conf.setMaster(f"local[{cores}]").set("spark.sql.shuffle.partitions", str(max(2, cores)))
         for name, value in LOCAL.items():
             conf.set(name, value)
-    for name, value in {**LEAN, **locked_spark_conf(), **SEALED, **QUIET}.items():
+    else:
+        conf.set(SECRET_FILE, str(network_secret))
+    for name, value in {**LEAN, **locked_spark_conf(), **SEALED, **NETWORK_CONF, **QUIET}.items():
         conf.set(name, value)
     return SparkSession.builder.config(conf=conf).appName(app_name).getOrCreate()
 

@@ -134,6 +134,8 @@ def _derived(checks: Checks, item: Item[JobBody], run: AuthorisedRun) -> None:
         checks.notes.append(f"This version's query gate would refuse the text ({error.message}); the gate of the run accepted it.")
         checks.add("job", item.record, True, "its source is the approved text")
         return
+    if job.network_secret_id is None:  # of before the pods of a run had one
+        expected = expected.model_copy(update={"network_secret_id": None})
     ours, theirs = (value.model_dump(mode="json", by_alias=True) for value in (expected, job))
     differing = sorted(name for name in ours if ours[name] != theirs[name] and name != "segments")
     if differing:
@@ -147,7 +149,7 @@ def _derived(checks: Checks, item: Item[JobBody], run: AuthorisedRun) -> None:
 def expected_grants(measured: MeasuredJob) -> set[tuple[str, str, str]]:
     """Every grant that a prepared run has: per pod role its staged secrets, the owners' subjects, the event writers."""
     job = measured.job
-    secrets = {job.consent_secret_id}
+    secrets = {job.consent_secret_id, *((job.network_secret_id,) if job.network_secret_id else ())}
     for dataset in (*job.datasets, job.datasink):
         if dataset.key_secret_id:
             secrets.add(dataset.key_secret_id)

@@ -193,8 +193,10 @@ class Exporter:
         job, policies = trace.last("build_job", JobConfig), trace.last("get_security_policy", PolicyStatement)
         if job is not None and policies is not None and "issue_consent_receipt" in trace.steps():
             hosts = (policies[0].driver_host_data, policies[0].executor_host_data)
-            secret = job[0].consent_secret_id
-            grants += [Grant(delegate_type="secrets", delegate_id=secret, host_data=host) for host in dict.fromkeys(hosts)]
+            made = [secret for secret in (job[0].consent_secret_id, job[0].network_secret_id) if secret]
+            grants += [
+                Grant(delegate_type="secrets", delegate_id=secret, host_data=host) for secret in made for host in dict.fromkeys(hosts)
+            ]
         held: dict[tuple[str, str], list[str]] = {}
         for grant in grants:
             place = (grant.delegate_type, grant.delegate_id)

@@ -76,6 +76,7 @@ def assemble_job(run: AuthorisedRun, environment: JobEnvironment) -> JobConfig:
         datasink=_job_dataset(run.sink, run, environment),
         parameters=run.request.parameters,
         consent_secret_id=clean_room_secret_id(run_secret_name(run.request.run_id, run.query.name, "consent")),
+        network_secret_id=clean_room_secret_id(run_secret_name(run.request.run_id, run.query.name, "network")),
         event_scope=event_scope(run.request.run_id),
         governance=JobGovernance(url=environment.governance_url, ca_pem=environment.ca_pem, storage_hosts=environment.storage_hosts),
     )
@@ -98,9 +99,9 @@ def _job_dataset(item: Dataset, run: AuthorisedRun, environment: JobEnvironment)
         floors=document.dataset_access_policy.privacy_floors,
         access=_access(item, point, run, environment),
         encryption=mode,
-        key_secret_id=None if mode == "SSE" else _staged(run, document.name, "key"),
         manifest=point.manifest or "optional",
         manifest_digest=point.manifest_digest,
+        key_secret_id=None if mode == "SSE" else _staged(run, document.name, "key"),
     )
 
 

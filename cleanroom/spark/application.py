@@ -12,6 +12,7 @@ from typing import Any
 from cleanroom.errors import InvalidInput
 from cleanroom.identifiers import job_name
 from cleanroom.spark.job import JobConfig
+from cleanroom.spark.network import NETWORK_CONF
 from cleanroom.spark.policy import POLICY_ANNOTATION, PodPolicies, measured_environment
 from cleanroom.spark.profile import PodProfile, Role
 
@@ -32,8 +33,7 @@ TIME_TO_LIVE_SECONDS = 24 * 3600
 BASE_SPARK_CONF: Mapping[str, str] = {
     "spark.ui.enabled": "false",
     "spark.eventLog.enabled": "false",
-    "spark.authenticate": "true",
-    "spark.network.crypto.enabled": "true",
+    **NETWORK_CONF,
     "spark.task.maxFailures": "4",
     "spark.sql.session.timeZone": "UTC",
 }

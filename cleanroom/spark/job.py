@@ -134,6 +134,8 @@ class JobConfig(_JobModel):
     parameters: JobParameters = JobParameters()
     consent_secret_id: str
     """CGS secret with the consent receipt ``{"runId","queryDigest","consent":"enabled"|"withdrawn","expires"}``."""
+    network_secret_id: str | None = None
+    """CGS secret by which this run's driver and executors know each other (docs/decisions/007); None in jobs of before there was one."""
     event_scope: str
     """Scope of the pods' audit events in CGS."""
     governance: JobGovernance

@@ -1,0 +1,226 @@
+"""The image's entry point: what of an operator's word reaches Spark, and by what an executor is known."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from cleanroom.errors import CleanRoomError, InvalidInput, NotFound, PreconditionFailed
+from cleanroom.secret import Secret
+from cleanroom.spark.job import JobConfig
+from cleanroom.spark.network import NETWORK_CONF
+from sparkapp import launch
+from sparkapp.properties import parse_properties, render_properties
+from sparkapp.session import open_session
+from tests.unit.spark_support import make_job
+
+JOB = make_job(networkSecretId="cleanroom_run-1.totals.network")
+ARGUMENTS = ["--class", "org.apache.spark.deploy.PythonRunner", "local:///opt/cleanroom/sparkapp/__main__.py"]
+EXECUTOR = {
+    "SPARK_DRIVER_URL": "spark://CoarseGrainedScheduler@10.0.0.7:7078",
+    "SPARK_EXECUTOR_ID": "1",
+    "SPARK_EXECUTOR_CORES": "2",
+    "SPARK_EXECUTOR_MEMORY": "2048m",
+    "SPARK_APPLICATION_ID": "spark-1",
+    "SPARK_EXECUTOR_POD_IP": "10.0.0.8",
+    "SPARK_EXECUTOR_POD_NAME": "cr-exec-1",
+    "SPARK_RESOURCE_PROFILE_ID": "0",
+}
+
+
+class Granted:
+    """A pod that governance knows; it gives no secret but those of the run."""
+
+    def __init__(self, **secrets: str) -> None:
+        self.secrets = secrets
+
+    def secret(self, secret_id: str, *, fresh: bool = False) -> Secret:
+        if secret_id not in self.secrets:
+            raise NotFound("SecretNotFound", f"secret {secret_id!r}: not there, or not for this pod.")
+        return Secret(self.secrets[secret_id].encode())
+
+
+GRANTED = Granted(**{JOB.network_secret_id or "": "by-which-pods-know-each-other"})
+
+
+@pytest.fixture(autouse=True)
+def _scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch.tempfile, "tempdir", str(tmp_path))
+
+
+def driver(tmp_path: Path, properties: dict[str, str], environment: dict[str, str] | None = None) -> tuple[list[str], dict[str, str], dict]:  # type: ignore[type-arg]
+    file = tmp_path / "given.properties"
+    file.write_text(render_properties(properties), "ascii")
+    command, variables = launch.driver_command(["--properties-file", str(file), *ARGUMENTS], JOB, environment or {})
+    return command, variables, parse_properties(Path(command[2]).read_text("ascii"))
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("#Java properties\n#Sat Nov 28\nspark.master=k8s\\://https\\://10.0.0.1\\:443\n", {"spark.master": "k8s://https://10.0.0.1:443"}),
+        ("a = b\nc:d\ne f g\nh\n", {"a": "b", "c": "d", "e": "f g", "h": ""}),
+        ("a=one\\\n   two\nb=\\u00e9\\t\\=\n!c=1\n", {"a": "onetwo", "b": "é\t="}),
+        ("a\\ b\\=c=1\r\n\r\na\\\\=2\\\\\n", {"a b=c": "1", "a\\": "2\\"}),
+        ("a=1\na=2\nb=3\\", {"a": "2", "b": "3"}),
+        ("", {}),
+    ],
+)  # fmt: skip
+def test_properties_are_read_as_java_reads_them(text: str, values: dict[str, str]) -> None:
+    assert parse_properties(text) == values
+    assert parse_properties(render_properties(values)) == values
+
+
+def test_odd_values_come_back() -> None:
+    values = {"k:=# y": " v\n\r\t\\=: é😀", "z": ""}
+    assert parse_properties(render_properties(values)) == values
+    assert render_properties(values).isascii()
+    with pytest.raises(InvalidInput):
+        parse_properties("a=\\u00g1")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("spark.master", "local[2]"),
+        ("spark.master", "k8s://https://api\nspark.jars=x"),
+        ("spark.driver.extraJavaOptions", "-javaagent:/var/data/x.jar"),
+        ("spark.executor.extraJavaOptions", "-XX:OnOutOfMemoryError=sh"),
+        ("spark.driver.extraClassPath", "/var/data"),
+        ("spark.jars", "https://operator/x.jar"),
+        ("spark.submit.pyFiles", "https://operator/x.py"),
+        ("spark.files", "/etc/passwd"),
+        ("spark.plugins", "x.Plugin"),
+        ("spark.extraListeners", "x.Listener"),
+        ("spark.pyspark.python", "/var/data/python"),
+        ("spark.archives", "x.zip#environment"),
+        ("spark.executorEnv.LD_PRELOAD", "/var/data/x.so"),
+        ("spark.executorEnv.PYTHONPATH", "/var/data"),
+        ("spark.authenticate.secret", "known"),
+        ("spark.authenticate.enableSaslEncryption", "false"),
+        ("spark.ssl.rpc.enabled", "true"),
+        ("spark.network.crypto.config.x", "y"),
+        ("spark.kubernetes.executor.podTemplateFile", "/tmp/secret"),
+        ("spark.kubernetes.authenticate.driver.mounted.oauthTokenFile", "/tmp/cleanroom-network-x/secret"),
+        ("spark.kubernetes.authenticate.driver.mounted.oauthTokenFile", "/x/serviceaccount/../secret/serviceaccount/token"),
+        ("spark.kubernetes.authenticate.oauthToken", "t"),
+        ("spark.kubernetes.executor.secrets.x", "/etc/x"),
+        ("spark.kubernetes.executor.volumes.hostPath.x.mount.path", "/"),
+        ("spark.kubernetes.scheduler.name", "x"),
+        ("spark.driver.memory", "1g -javaagent:x"),
+        ("spark.sql.extensions", "x.Extension"),
+        ("spark.dynamicAllocation.enabled", "true"),
+        ("spark.eventLog.enabled", "true"),
+        ("spark.eventLog.dir", "file:/var/data"),
+        ("spark.hadoop.fs.defaultFS", "s3a://operator"),
+        ("spark.redaction.regex", "nothing"),
+    ],
+)
+def test_an_operators_property_reaches_no_driver(tmp_path: Path, name: str, value: str) -> None:
+    assert name not in driver(tmp_path, {name: value})[2]
+
+
+def test_what_names_places_and_sizes_is_kept(tmp_path: Path) -> None:
+    given = {
+        "spark.master": "k8s://https://kubernetes.default.svc:443",
+        "spark.app.id": "spark-1",
+        "spark.driver.host": "cr-driver-svc.analytics.svc",
+        "spark.driver.port": "7078",
+        "spark.driver.memory": "512m",
+        "spark.executor.instances": "2",
+        "spark.executor.memory": "2g",
+        "spark.kubernetes.namespace": "analytics",
+        "spark.kubernetes.driver.pod.name": "cr-driver",
+        "spark.kubernetes.container.image": "r.example/app@sha256:" + "0" * 64,
+        "spark.kubernetes.executor.annotation.microsoft.containerinstance.virtualnode.ccepolicy": "cGFj",
+        "spark.kubernetes.executor.label.cleanroom/run": "run-1",
+        "spark.kubernetes.submitInDriver": "true",
+        "spark.kubernetes.authenticate.driver.serviceAccountName": "spark",
+        "spark.kubernetes.authenticate.driver.mounted.oauthTokenFile": "/var/run/secrets/kubernetes.io/serviceaccount/token",
+    }
+    kept = driver(tmp_path, given, {"SPARK_DRIVER_BIND_ADDRESS": "10.0.0.7"})[2]
+    own = {"spark.submit.deployMode": "client", "spark.executorEnv.JOB_CONFIG": JOB.encode(), "spark.driver.bindAddress": "10.0.0.7"}
+    assert kept == given | dict(NETWORK_CONF) | own
+
+
+def test_a_weaker_protocol_or_another_job_is_overruled(tmp_path: Path) -> None:
+    lies = {**dict.fromkeys(NETWORK_CONF, "false"), "spark.executorEnv.JOB_CONFIG": make_job("run-2").encode()}
+    kept = driver(tmp_path, lies)[2]
+    assert {name: kept[name] for name in NETWORK_CONF} == dict(NETWORK_CONF)
+    assert JobConfig.decode(kept["spark.executorEnv.JOB_CONFIG"]) == JOB
+
+
+def test_configuration_folder_and_variables_are_our_own(tmp_path: Path) -> None:
+    given = {
+        "SPARK_CONF_DIR": "/opt/spark/conf",
+        "JAVA_TOOL_OPTIONS": "-javaagent:x",
+        "SPARK_SUBMIT_OPTS": "-javaagent:x",
+        "LD_PRELOAD": "x",
+        "KUBERNETES_AUTH_TOKEN": "x",
+        "JOB_CONFIG": JOB.encode(),
+        "POD_NAME": "p",
+    }
+    command, variables, _ = driver(tmp_path, {}, given)
+    folder = Path(variables["SPARK_CONF_DIR"])
+    assert folder.is_relative_to(tmp_path)
+    assert sorted(path.name for path in folder.iterdir()) == ["log4j2.properties", "spark.properties"]
+    assert "off" in (folder / "log4j2.properties").read_text()
+    assert not set(variables) & {"JAVA_TOOL_OPTIONS", "SPARK_SUBMIT_OPTS", "LD_PRELOAD", "KUBERNETES_AUTH_TOKEN"}
+    assert (variables["JOB_CONFIG"], variables["POD_NAME"]) == (JOB.encode(), "p")
+    assert command[0].endswith("/bin/spark-submit")
+    assert command[-1] == "/opt/cleanroom/sparkapp/__main__.py"
+
+
+def test_an_executor_gets_the_secret_in_a_file_and_nowhere_else() -> None:
+    command, variables = launch.executor_command(JOB, GRANTED, EXECUTOR | {"SPARK_JAVA_OPT_0": "-Dspark.authenticate=false"})
+    options = dict(item[2:].split("=", 1) for item in command if item.startswith("-Dspark."))
+    file = Path(options.pop("spark.authenticate.secret.file"))
+    assert file.read_bytes() == b"by-which-pods-know-each-other"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+    assert options == {**NETWORK_CONF, "spark.master": "k8s://driver"}
+    assert "by-which" not in " ".join(command) + json.dumps(variables)
+    assert command[command.index("--driver-url") + 1] == EXECUTOR["SPARK_DRIVER_URL"]
+    assert "-Xmx2048m" in command
+    assert not [item for item in command if "authenticate=false" in item]
+
+
+@pytest.mark.parametrize(
+    ("job", "pod", "environment", "code"),
+    [
+        (make_job(), GRANTED, EXECUTOR, "NetworkSecretMissing"),
+        (JOB, Granted(), EXECUTOR, "SecretNotFound"),
+        (JOB, GRANTED, EXECUTOR | {"SPARK_DRIVER_URL": ""}, "ExecutorVariableMissing"),
+    ],
+)
+def test_an_executor_that_cannot_be_known_does_not_start(job: JobConfig, pod: Granted, environment: dict[str, str], code: str) -> None:
+    with pytest.raises(CleanRoomError) as caught:
+        launch.executor_command(job, pod, environment)
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "code"),
+    [
+        (["sh", "-c", "id"], 10, "ROLE_UNKNOWN"),
+        ([], 10, "ROLE_UNKNOWN"),
+        (["driver"], 10, "DRIVER_ARGUMENTS_INVALID"),
+        (["driver", "--properties-file", "/nowhere", *ARGUMENTS], 10, "SPARK_PROPERTIES_INVALID"),
+        (["executor", "--more"], 10, "ROLE_UNKNOWN"),
+    ],
+)
+def test_failure_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], exit_code: int, code: str) -> None:
+    monkeypatch.setenv("JOB_CONFIG", JOB.encode())
+    monkeypatch.setenv("CLEANROOM_TERMINATION_LOG", str(tmp_path / "told"))
+    assert launch.main(arguments) == exit_code
+    assert json.loads((tmp_path / "told").read_text())["code"] == code
+
+
+def test_no_session_with_executors_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYSPARK_GATEWAY_PORT", "1")
+    with pytest.raises(PreconditionFailed) as caught:
+        open_session("x")
+    assert caught.value.code == "NetworkSecretMissing"
