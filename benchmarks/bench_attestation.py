@@ -3,7 +3,7 @@
     python benchmarks/bench_attestation.py [--rounds N] [--json]
 
 *bare* is the time of the signature verifications alone, with keys and certificates parsed before: the report's ECDSA P-384 signature, the
-chain's two RSA-PSS links, the root's signature on itself. Three verdicts are set against it:
+chain's two RSA-PSS links, the root's signature on itself; a cold verdict makes exactly these four. Three verdicts are set against it:
 
 * *cold*: nothing is known; base64, PEM, X.509, every signature and every check. Only a process's first verdict of a product is like that.
 * *first*: a chip never seen. Its leaf is parsed and verified; AMD's intermediate and root were verified with another chip's chain before.
@@ -31,8 +31,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from cleanroom.attestation import AttestationEvidence, Expectations, TrustStore, parse_report, verify_evidence
-from cleanroom.attestation.certificates import AMD_PSS, forget_parsed, parse_certificates
 from cleanroom.attestation.endorsements import read_endorsements
+from cleanroom.attestation.parsed import AMD_PSS, forget_parsed, parse_certificates
 from localcloud.snp.server import DevelopmentHardware
 
 NAME = "milan-v3-caci-tav"
@@ -106,7 +106,7 @@ def main() -> None:
         """Leave what a verdict on another chip of the same product leaves behind."""
         judge(shared)
         shared.chains.clear()
-        shared.links.forget(shared.links.key(leaf + authorities[0]))
+        shared.links.forget((leaf, authorities[0]))
         forget_parsed()
         parse_certificates(authorities)
 

@@ -63,7 +63,10 @@ def strict_base64(data: bytes) -> bytes:
     Raises:
         ValueError: It is none.
     """
-    return binascii.a2b_base64(b"".join(data.split()), strict_mode=True)
+    try:
+        return binascii.a2b_base64(data.replace(b"\n", b""), strict_mode=True)
+    except binascii.Error:  # other white space, or no base64 at all
+        return binascii.a2b_base64(b"".join(data.split()), strict_mode=True)
 
 
 def decode_base64(text: str, reason: Reason, what: str) -> bytes:

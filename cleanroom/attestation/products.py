@@ -12,6 +12,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
+from cleanroom.attestation.models import unchecked
 from cleanroom.attestation.reasons import AttestationRejected, Reason
 
 
@@ -58,10 +59,12 @@ def product_from_cpuid(family: int, model: int) -> Product:
     )
 
 
+_BY_NAME: Final = {product.value: product for product in Product}
+
+
 def product_from_name(name: str) -> Product | None:
     """The product line of a certificate's productName (``Milan-B0`` → Milan); the stepping is not compared. None: not known."""
-    prefix = name.split("-", 1)[0]
-    return next((product for product in Product if product.value == prefix), None)
+    return _BY_NAME.get(name.split("-", 1)[0])
 
 
 class Tcb(BaseModel):
@@ -103,14 +106,15 @@ def decode_tcb(raw: bytes, product: Product) -> Tcb:
         AttestationRejected: ``ReportedTcbMismatch`` when a byte that the layout reserves is not zero.
     """
     layout = _layout(product)
-    if any(value for index, value in enumerate(raw) if index not in layout.values()):
+    tcb = unchecked(Tcb, **({"fmc": 0} | {name: raw[index] for name, index in layout.items()}))
+    if encode_tcb(tcb, product) != raw:
         raise AttestationRejected(
             Reason.TCB_MISMATCH,
             f"The TCB {raw.hex()} sets bytes that {product} reserves.",
             expected=f"zero in the reserved bytes of {product}'s TCB",
             actual=raw.hex(),
         )
-    return Tcb(**{name: raw[index] for name, index in layout.items()})
+    return tcb
 
 
 def encode_tcb(tcb: Tcb, product: Product) -> bytes:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
+from cleanroom.attestation.models import unchecked
 from cleanroom.attestation.reasons import AttestationRejected, Reason
 
 REPORT_SIZE: Final = 0x4A0
@@ -208,11 +209,11 @@ def parse_report(raw: bytes) -> SnpReport:
         chip_id,
         committed_tcb,
     ) = _HEAD.unpack_from(raw)
-    # model_construct: the struct module has checked every type and length already, and this is on the hot path.
-    return SnpReport.model_construct(
+    return unchecked(  # the struct module has checked every type and length already
+        SnpReport,
         version=version,
         guest_svn=guest_svn,
-        policy=GuestPolicy.model_construct(value=policy),
+        policy=unchecked(GuestPolicy, value=policy),
         family_id=family_id,
         image_id=image_id,
         vmpl=vmpl,

@@ -14,7 +14,8 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 
-from cleanroom.attestation.certificates import AMD_PSS, PSS_OID, VerifiedChain
+from cleanroom.attestation.certificates import VerifiedChain
+from cleanroom.attestation.parsed import AMD_PSS, PSS_OID
 from cleanroom.attestation.reasons import AttestationRejected, Reason, hostile
 
 MAX_CRL: Final = 1024 * 1024
@@ -60,7 +61,7 @@ def _check_list(crl: x509.CertificateRevocationList, chain: VerifiedChain, at: d
         raise _unknown("The revocation list is not valid yet.", f"valid from {start.isoformat()}")
     if (end is None or at > end) and not accept_stale:
         raise _unknown("The revocation list is stale.", f"valid until {end.isoformat() if end else 'nowhere stated'}")
-    for name, serial in (("intermediate", chain.intermediate_serial), ("root", chain.root_serial)):
+    for name, serial in chain.serials():
         if crl.get_revoked_certificate_by_serial_number(serial) is not None:
             raise AttestationRejected(
                 Reason.CERTIFICATE_REVOKED,

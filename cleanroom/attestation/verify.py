@@ -16,10 +16,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from cleanroom.attestation.certificates import ExaminedChain, LeafKind, VerifiedChain, examine_chain
+from cleanroom.attestation.certificates import ExaminedChain, LeafKind, VerifiedChain, examine_chain, moment
 from cleanroom.attestation.checks import Checklist, Stop
 from cleanroom.attestation.endorsements import read_endorsements
 from cleanroom.attestation.evidence import AttestationEvidence, decode_base64
+from cleanroom.attestation.models import unchecked
 from cleanroom.attestation.policy import check_bindings, check_guest_policy, check_platform, check_uvm, one_of
 from cleanroom.attestation.products import Product, decode_tcb, product_from_cpuid, tcb_text
 from cleanroom.attestation.reasons import AttestationRejected, Reason
@@ -86,7 +87,8 @@ def verify_evidence(evidence: AttestationEvidence, *, trust: TrustStore, expecta
         development |= check_uvm(evidence, report, trust, expectations, checklist)
     except Stop:
         pass
-    return Verdict.model_construct(
+    return unchecked(
+        Verdict,
         ok=checklist.ok,
         product=product,
         version=version,
@@ -146,12 +148,13 @@ def _check_structure(report: SnpReport, expectations: Expectations, checklist: C
         actual=report.signing_key_name,
         reason=Reason.SIGNING_KEY_UNSUPPORTED,
     )
-    padding = report.signature_r[_SCALAR:] + report.signature_s[_SCALAR:] + report.signature_rest
+    unused = report.signature_r[_SCALAR:] + report.signature_s[_SCALAR:] + report.signature_rest
+    zero = unused == bytes(len(unused))
     checklist.require(
         "signature-encoding",
-        not any(padding),
+        zero,
         expected="zero in the unused bytes of the signature block",
-        actual="non-zero bytes" if any(padding) else "zero",
+        actual="zero" if zero else "non-zero bytes",
         reason=Reason.SIGNATURE_ENCODING_INVALID,
     )
 
@@ -193,14 +196,13 @@ def _check_certificates_now(
         actual=str(chain.kind),
         reason=Reason.LEAF_KIND_MISMATCH,
     )
-    start = max(chain.validity, key=lambda each: each.not_before)
-    end = min(chain.validity, key=lambda each: each.not_after)
+    validity = chain.validity
     checklist.record(
         "certificate-validity",
-        start.not_before <= at <= end.not_after,
-        expected=f"{_moment(start.not_before)} ({start.name}) to {_moment(end.not_after)} ({end.name})",
-        actual=_moment(at),
-        reason=Reason.CERTIFICATE_NOT_YET_VALID if at < start.not_before else Reason.CERTIFICATE_EXPIRED,
+        validity.not_before <= at <= validity.not_after,
+        expected=validity.text,
+        actual=moment(at),
+        reason=Reason.CERTIFICATE_NOT_YET_VALID if at < validity.not_before else Reason.CERTIFICATE_EXPIRED,
     )
     if expectations.crls:
         checklist.run(
@@ -210,11 +212,6 @@ def _check_certificates_now(
             show=str,
         )
     checklist.stop_if_failed()
-
-
-def _moment(at: datetime) -> str:
-    """An instant in UTC as text."""
-    return f"{at.replace(microsecond=0, tzinfo=None).isoformat()}Z"
 
 
 # C. Report against certificate
@@ -263,18 +260,22 @@ def _check_product(report: SnpReport, chain: VerifiedChain, checklist: Checklist
 
 
 def _check_tcb(report: SnpReport, chain: VerifiedChain, checklist: Checklist) -> None:
+    expected = f"{chain.tcb_text}, the certificate's TCB"
+    if report.reported_tcb == chain.tcb_raw:
+        checklist.record("reported-tcb", True, expected=expected, actual=chain.tcb_text, reason=Reason.TCB_MISMATCH)
+        return
     try:
-        reported = decode_tcb(report.reported_tcb, chain.product)
+        reported = decode_tcb(report.reported_tcb, chain.product).text(chain.product)
     except AttestationRejected as error:
         checklist.reject("reported-tcb", error)
         return
     checklist.record(
         "reported-tcb",
-        reported == chain.tcb,
-        expected=f"{chain.tcb.text(chain.product)}, the certificate's TCB",
-        actual=reported.text(chain.product),
+        False,
+        expected=expected,
+        actual=reported,
         reason=Reason.TCB_MISMATCH,
-        message=f"The report's TCB {reported.text(chain.product)} is not the certificate's {chain.tcb.text(chain.product)}; "
+        message=f"The report's TCB {reported} is not the certificate's {chain.tcb_text}; "
         f"fetch the certificate of TCB {tcb_text(report.reported_tcb)}.",
     )
 

@@ -15,7 +15,7 @@ from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import NameOID
 
 from cleanroom.attestation import AttestationEvidence, Expectations, LeafKind, Product, Tcb, TrustStore, parse_report, verify_evidence
-from cleanroom.attestation.certificates import _Named
+from cleanroom.attestation.parsed import ParsedCertificate
 from cleanroom.attestation.products import encode_tcb
 from cleanroom.errors import InvalidInput, Refused
 from localcloud.snp.minting import DEBUG_BIT, POLICY_CACI, LeafPlan, current_tcb, der_integer, mint_hierarchy, report_body, sign_report
@@ -273,7 +273,7 @@ def test_a_certificate_s_name_is_read_as_cryptography_reads_it() -> None:
         builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
         made = builder.not_valid_before(dt.datetime(2026, 1, 1)).not_valid_after(dt.datetime(2027, 1, 1)).sign(key, hashes.SHA256())
         found = [each.value for each in made.subject if each.oid == common] or ["(no name)"]
-        assert _Named(made.public_bytes(Encoding.DER)).cn == found[0]
+        assert ParsedCertificate(made.public_bytes(Encoding.DER)).cn == found[0]
 
 
 def test_names_of_an_adversary_cannot_steer_a_terminal() -> None:
