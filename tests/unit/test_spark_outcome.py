@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from cleanroom.errors import InvalidInput, Refused, TimedOut, Unavailable
+from cleanroom.spark import service
 from cleanroom.spark.outcome import ContainerView, EventView, FailureCode, JobStatus, Outcome, PodView, failed, outcome_of, waiting_reason
 from cleanroom.spark.service import Deadlines, overdue
 from cleanroom.spark.views import job_status, pod_view
@@ -226,7 +227,11 @@ LIMITS = Deadlines(driver_start_seconds=60, run_seconds=600)
         (status("RUNNING"), 700, FailureCode.RUN_DEADLINE, "longer than 600 s"),
     ],
 )
-def test_deadlines_name_what_was_waited_for(reading: JobStatus, age: int, code: FailureCode | None, words: str) -> None:
+def test_deadlines_name_what_was_waited_for(
+    reading: JobStatus, age: int, code: FailureCode | None, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The readings were made when the tests were collected, which may be minutes ago.
+    monkeypatch.setattr(service, "_since", lambda instant: (NOW - instant).total_seconds())
     outcome = overdue(reading.model_copy(update={"created_at": NOW - timedelta(seconds=age)}), LIMITS)
     assert (outcome.code if outcome else None) == code
     assert outcome is None or words in outcome.message
