@@ -139,9 +139,9 @@ def _governance_secrets(state: Path, scanner: Scanner) -> None:
 # ---------------------------------------------------------------------- where a stranger could read
 
 
-async def histories(client: Client, *, decoded: bool) -> list[Place]:
-    """Every history of the namespace, with visibility, memo and pending activities."""
-    service, places, token = client.workflow_service, [], b""
+async def histories(client: Client) -> tuple[list[Place], list[Place]]:
+    """Every history of the namespace, with visibility, memo and pending activities: as the server holds them, and opened."""
+    service, raw, decoded, token = client.workflow_service, [], [], b""
     codec = PayloadCodec(Keyring.load(_KEYRING[0]))
     while True:
         page = await service.list_workflow_executions(
@@ -162,15 +162,13 @@ async def histories(client: Client, *, decoded: bool) -> list[Place]:
                 after = history.next_page_token
                 if not after:
                     break
-            where = f"{'decoded ' if decoded else ''}history {execution.workflow_id}"
+            where = f"history {execution.workflow_id}"
             for answer in answers:
-                if not decoded:
-                    places.append((where, answer.SerializeToString()))
-                else:
-                    places += [(where, opened) async for opened in _opened(answer, codec.unbound(client.namespace))]
+                raw.append((where, answer.SerializeToString()))
+                decoded += [(f"decoded {where}", opened) async for opened in _opened(answer, codec.unbound(client.namespace))]
         token = page.next_page_token
         if not token:
-            return places
+            return raw, decoded
 
 
 _KEYRING: list[Path] = []
@@ -406,12 +404,17 @@ def test_the_secrets_are_known(played: Played) -> None:
     assert len(names) > 40
 
 
-@pytest.mark.parametrize("decoded", [False, True], ids=["raw", "decoded"])
-def test_histories(played: Played, decoded: bool) -> None:
-    async def read() -> list[Place]:
-        return await histories(await played.cloud.fabrikam.temporal(), decoded=decoded)
+@pytest.fixture(scope="module")
+def history(played: Played) -> tuple[list[Place], list[Place]]:
+    async def read() -> tuple[list[Place], list[Place]]:
+        return await histories(await played.cloud.fabrikam.temporal())
 
-    places = run_async(read())
+    return run_async(read())
+
+
+@pytest.mark.parametrize("decoded", [False, True], ids=["raw", "decoded"])
+def test_histories(played: Played, history: tuple[list[Place], list[Place]], decoded: bool) -> None:
+    places = history[decoded]
     everything = b"\n".join(data for _, data in places)
     # Proof of reading: the run's id is in the clear outside, the SQL only inside.
     assert played.runs["success"].encode() in everything
@@ -430,7 +433,7 @@ def test_search_of_histories_finds_what_is_there(played: Played) -> None:
         client = await cloud.fabrikam.temporal()
         handle = client.get_workflow_handle(query_workflow_id(cloud.collaboration, played.queries[0]))
         await handle.signal(PublishQuery.approve, DecisionMessage(decision=canary))
-        return await histories(client, decoded=False), await histories(client, decoded=True)
+        return await histories(client)
 
     raw, decoded = run_async(plant())
     clean(scanner.look(raw, forms=False))
@@ -519,6 +522,15 @@ def test_searcher_finds_every_writing(tmp_path: Path, writing: str) -> None:
     assert scanner.look(files(tmp_path)) != []
     (tmp_path / "deep/service.log").write_bytes(os.urandom(100_000))
     assert scanner.look(files(tmp_path)) == []
+
+
+def test_searcher_reads_each_place_by_itself() -> None:
+    secret, scanner = os.urandom(16), Scanner()
+    scanner.know("planted", secret)
+    whole = [("start", secret + b"x"), ("end", b"x" + secret), ("alone", secret)]
+    assert scanner.look([("empty", b""), *whole, ("empty", b""), ("half", secret[:9]), ("rest", secret[9:])]) == sorted(
+        (Finding("planted", "raw", where) for where, _ in whole), key=lambda item: item.where
+    )
 
 
 @pytest.mark.parametrize(
