@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -24,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cleanroom.errors import PreconditionFailed, TimedOut, Unavailable
 
 _POLL_SECONDS = 0.05
+_LOWEST_PORT = 10_000
 
 
 class Ready(BaseModel):
@@ -104,7 +106,8 @@ class RunningService:
         if code is not None:
             message = f"{service.name} ended with exit code {code} before it was ready."
             raise Unavailable("ServiceExited", message, cause=log_tail(service.log), hint=f"See {service.log}.", retryable=False)
-        if is_ready(service.ready) and self._listens():
+        # Its port first: a command that is asked too early costs a process each time.
+        if self._listens() and is_ready(service.ready):
             return True
         if time.monotonic() - self.started > service.seconds:
             message = f"{service.name} was not ready after {service.seconds:.0f} seconds."
@@ -217,12 +220,31 @@ def _tail(handle: IO[bytes], lines: int) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Distinct TCP ports that nobody listens on now. Somebody may take one before it is used; its service then fails to start."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for item in sockets:
-            item.bind(("127.0.0.1", 0))
-        return [item.getsockname()[1] for item in sockets]
+    """Distinct TCP ports that nobody listens on now.
+
+    They lie below the range from which the system takes a port for whoever asks for any: a connection or a server of somebody else that
+    begins before they are used is not given one of them.
+
+    Raises:
+        Unavailable: ``PortsExhausted``.
+    """
+    span = range(_LOWEST_PORT, max(_ephemeral_ports(), _LOWEST_PORT + 1000))
+    ports: list[int] = []
+    for port in secrets.SystemRandom().sample(span, k=len(span)):
+        if len(ports) == count:
+            return ports
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            ports.append(port)
+    raise Unavailable("PortsExhausted", f"Fewer than {count} TCP ports are free between {span.start} and {span.stop}.", retryable=False)
+
+
+def _ephemeral_ports() -> int:
+    """The first of the ports that the system gives away by itself."""
+    try:
+        return int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except OSError:
+        return 32_768  # Linux's own choice; others begin higher
 
 
 def executable(name: str, *, package: str, environment: Mapping[str, str] | None = None) -> str:

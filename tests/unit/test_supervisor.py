@@ -99,8 +99,11 @@ class TestProcesses:
         service = listener(tmp_path).model_copy(update={"env": {"KEY": "hunter2"}})
         assert "hunter2" not in repr(service)
 
-    def test_ports_are_distinct(self):
-        assert len(set(free_ports(50))) == 50
+    def test_ports_are_distinct_and_none_that_the_system_gives_to_others(self):
+        assert len(chosen := set(free_ports(50))) == 50
+        with socket.socket() as somebody:
+            somebody.bind(("127.0.0.1", 0))
+            assert max(chosen) < int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0]) <= somebody.getsockname()[1]
 
 
 def test_ports_are_kept_and_avoid_who_is_there(tmp_path: Path):
