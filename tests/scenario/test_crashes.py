@@ -83,8 +83,11 @@ async def running(cloud: Cloud, query: str, run_id: str) -> str:
 
 
 def test_every_worker_is_killed_on_the_way(cloud: Cloud, world: World) -> None:
-    """The whole path from the first dataset to the result, with every worker killed in the middle of its part of it."""
-    flights, planes, output = flights_spec(), planes_spec(), output_spec()
+    """The whole path from the first dataset to the result, with every worker killed in the middle of its part of it.
+
+    Each dataset is encrypted in another of the three ways: by its owner, by the store with the owner's key, by the store.
+    """
+    flights, planes, output = flights_spec(), planes_spec(encryption="CPK"), output_spec(encryption="SSE")
     dataset_id = lambda spec: dataset_workflow_id(cloud.collaboration, spec.name)  # noqa: E731
     upload_rows(cloud.contosso, flights, [world.files["flights"]])
     upload_rows(cloud.litware, planes, [world.files["planes"]])
@@ -132,7 +135,7 @@ def test_every_worker_is_killed_on_the_way(cloud: Cloud, world: World) -> None:
     assert_same_rows(result_rows(open_result(cloud.litware, output, receipt)), world.expected(), "origin")
     assert cloud.grants_left() == {}
     assert cloud.secrets_left(run_id) == []
-    assert len(cloud.secrets_of(run_id)) == 6  # three keys, two connections, the consent receipt
+    assert len(cloud.secrets_of(run_id)) == 6  # two keys, two connections, the secret between the pods, the consent receipt
 
 
 def _accepted_once(cloud: Cloud, owner: str, name: str) -> None:
