@@ -6,19 +6,15 @@ A query file may hold its SQL inline (``sql:``), as segments (``segments:``) or 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from cleanroom.documents.base import OurModel
-from cleanroom.documents.dataset import EncryptionMode, FieldType, Format, ManifestRule, PrivacyFloors, describe_validation
+from cleanroom.documents.dataset import EncryptionMode, FieldType, Format, ManifestRule, PrivacyFloors
 from cleanroom.documents.query import InputDataset, PostFilter, PreCondition, QuerySegment, QuerySegments, RunParameters
-from cleanroom.errors import InvalidInput, NotFound
+from cleanroom.documents.yaml_files import load_yaml, read_text
 from cleanroom.identifiers import HexDigest, Name, canonical_json, sha256_hex
-
-T = TypeVar("T", bound=OurModel)
-MAX_FILE = 1024 * 1024
 
 
 class BlobStoreSpec(OurModel):
@@ -135,7 +131,7 @@ def load_dataset_spec(path: Path) -> DatasetSpec:
         NotFound: ``FileNotFound``.
         InvalidInput: ``YamlMalformed`` (line and column), ``DatasetSpecInvalid`` (member and rule).
     """
-    return _load(DatasetSpec, path, "DatasetSpecInvalid")
+    return load_yaml(DatasetSpec, path, "DatasetSpecInvalid")
 
 
 def load_query_spec(path: Path) -> QuerySpec:
@@ -145,36 +141,8 @@ def load_query_spec(path: Path) -> QuerySpec:
         NotFound: ``FileNotFound``.
         InvalidInput: ``YamlMalformed``, ``QuerySpecInvalid``.
     """
-    spec = _load(QuerySpec, path, "QuerySpecInvalid")
+    spec = load_yaml(QuerySpec, path, "QuerySpecInvalid")
     if spec.sql_file is None:
         return spec
-    text = _read(path.parent / spec.sql_file)
+    text = read_text(path.parent / spec.sql_file)
     return spec.model_copy(update={"sql": text, "sql_file": None})
-
-
-def _read(path: Path) -> str:
-    try:
-        if path.stat().st_size > MAX_FILE:
-            raise InvalidInput("FileTooLarge", f"{path}: over {MAX_FILE} bytes.")
-        return path.read_text("utf-8")
-    except FileNotFoundError as error:
-        raise NotFound("FileNotFound", f"There is no file {path}.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput("FileUnreadable", f"{path}: cannot be read as UTF-8 text.", cause=str(error)) from error
-
-
-def _load(model: type[T], path: Path, code: str) -> T:
-    text = _read(path)
-    try:
-        value: Any = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "not valid"
-        raise InvalidInput("YamlMalformed", f"{path}{where}: {problem}.", hint="Mend the YAML at that place.") from error
-    if not isinstance(value, dict):
-        raise InvalidInput("YamlMalformed", f"{path}: the document must be a mapping of members.")
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        raise InvalidInput(code, f"{path}: {describe_validation(error)}.") from error

@@ -16,7 +16,8 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
-from cleanroom.errors import InvalidInput
+from cleanroom.documents.specs import load_query_spec
+from cleanroom.errors import CleanRoomError, InvalidInput
 from starters import names
 from starters.cli import app
 from starters.commands import COMMANDS
@@ -135,6 +136,46 @@ def test_errors(words: str, code: str, exit_code: int, tmp_path: Path, monkeypat
     assert (error["code"], result.exit_code) == (code, exit_code), error
     assert {"code", "message", "cause", "hint"} <= set(error)
     assert code != "YamlMalformed" or "line 3" in error["message"]
+
+
+QUERY = "name: x\ninputs: {a: b}\noutput: c\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "message", "hint"),
+    [
+        (QUERY + "sql: SELECT 1\ninputs: {a: c}\n", "YamlMalformed", "line 5, column 1: 'inputs' is given twice", "Mend"),
+        (QUERY.replace("a: b", "a: b, 'a': c"), "YamlMalformed", "'a' is given twice", "Mend"),
+        (QUERY + "sqlFiel: x\n", "QuerySpecInvalid", "sqlFiel: there is no such member", "did you mean sqlFile?"),
+        (QUERY + "colour: red\n", "QuerySpecInvalid", "colour: there is no such member", "Its members are: name, inputs"),
+        ("sql: SELECT 1\n", "QuerySpecInvalid", "name: is missing; inputs: is missing; output: is missing", "Its members are: name"),
+        (QUERY.replace("x", "Big Name") + "sql: x\n", "QuerySpecInvalid", "name: String should match", "lower-case letters"),
+        ("name: " + "[" * 5000, "YamlMalformed", "line 1, column 38: nested deeper than 32", "Mend"),
+        ("x: &a {k: 1}\n" + QUERY + "sql: 1\n", "QuerySpecInvalid", "x: there is no such member", "sql"),
+        ("name: 2013-99-99\n", "YamlMalformed", "month must be in 1..12", "quotes"),
+        ("- a\n", "YamlMalformed", "no mapping", "Its members are"),
+        ("", "YamlMalformed", "is empty", "Its members are"),
+        ("a\tb: 'c\n\td", "YamlMalformed", "line", "Mend"),
+        ("name: \x01\n", "YamlMalformed", "special characters are not allowed", "Mend"),
+        (QUERY + 'sqlFile: "a\\0b"\n', "FileUnreadable", "cannot be read", "Name a file"),
+        (QUERY + "sqlFile: /dev/zero\n", "FileTooLarge", "over 1048576 bytes", "right file"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_named(text: str, code: str, message: str, hint: str, tmp_path: Path) -> None:
+    file = tmp_path / "query.yaml"
+    file.write_text(text)
+    with pytest.raises(CleanRoomError) as wrong:
+        load_query_spec(file)
+    error = wrong.value
+    assert (error.code, error.exit_code) == (code, 2)
+    assert message in error.message
+    assert hint in (error.hint or "")
+
+
+def test_members_may_be_shared_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "query.yaml"
+    file.write_text(QUERY + "sql: SELECT 1\npreConditions:\n- &one {viewName: a, minRowCount: 1}\n- {<<: *one, minRowCount: 2}\n")
+    assert [item.min_row_count for item in load_query_spec(file).pre_conditions or ()] == [1, 2]
 
 
 @pytest.mark.parametrize(
