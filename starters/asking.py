@@ -16,28 +16,30 @@ from cleanroom.errors import Unavailable
 
 T = TypeVar("T")
 
-ANSWER_SECONDS: Final = 5.0
+QUERY_SECONDS: Final = 5.0
 """A worker that runs answers within milliseconds; one that has to read a long history first, within a second or two."""
+PATIENT_SECONDS: Final = 15.0
+"""A worker that was killed and started again is found by the server after 10 s at most: whoever wants something done waits for that."""
 POLL_SECONDS: Final = 70.0
 """A worker asks for work at least once a minute: who has not for so long is gone."""
 NO_WORKER: Final = "NoWorker"
 _UNANSWERED = (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED)
 
 
-async def ask(client: Client, handle: WorkflowHandle[Any, Any], query: str, kind: type[T]) -> T:
-    """The workflow's answer to ``query``.
+async def ask(client: Client, handle: WorkflowHandle[Any, Any], query: str, kind: type[T], *, seconds: float = QUERY_SECONDS) -> T:
+    """The workflow's answer to ``query``, within ``seconds``.
 
     Raises:
         Unavailable: ``NoWorker`` when no worker of its task queue answers.
     """
     try:
-        answer: T = await handle.query(query, result_type=kind, rpc_timeout=timedelta(seconds=ANSWER_SECONDS))
+        answer: T = await handle.query(query, result_type=kind, rpc_timeout=timedelta(seconds=seconds))
         return answer
     except RPCError as error:
         if not unanswered(error):
             raise
         queue = (await handle.describe()).task_queue
-        raise no_worker(queue, await last_poll(client, queue)) from error
+        raise no_worker(queue, await last_poll(client, queue), waited=seconds) from error
 
 
 def unanswered(error: RPCError) -> bool:
@@ -70,10 +72,10 @@ async def last_poll(client: Client, queue: str) -> float | None:
     )
 
 
-def no_worker(queue: str, seconds: float | None) -> Unavailable:
-    """``seconds``: since the queue was last served."""
+def no_worker(queue: str, seconds: float | None, *, waited: float = QUERY_SECONDS) -> Unavailable:
+    """``seconds``: since the queue was last served; ``waited``: for an answer."""
     if seconds is not None and seconds <= POLL_SECONDS:
-        what = f"The worker of queue {queue!r} asked for work {seconds:.0f} s ago and does not answer within {ANSWER_SECONDS:.0f} s."
+        what = f"The worker of queue {queue!r} asked for work {seconds:.0f} s ago and does not answer within {waited:.0f} s."
     else:
         what = f"No worker serves queue {queue!r}, so that the workflow cannot be asked. It goes on as soon as one does."
     return Unavailable(

@@ -39,7 +39,8 @@ def _group() -> None:
 def verify(
     report: Annotated[Path, typer.Argument(help="The report: 1184 bytes, or hex or base64 of them, or the JSON of a whole evidence.")],
     chain: Annotated[
-        Path | None, typer.Option(help="PEM with the leaf (VCEK or VLEK), its intermediate and AMD's root, in any order; or THIM JSON.")
+        Path | None,
+        typer.Option(help="PEM with the leaf (VCEK or VLEK), its intermediate and AMD's root, in any order; or DER, or THIM JSON."),
     ] = None,
     uvm: Annotated[Path | None, typer.Option(help="Utility-VM endorsement (COSE_Sign1), as bytes or base64.")] = None,
     host_data: Annotated[list[str] | None, typer.Option(help="Host data that is accepted, 64 hex digits; repeat for several.")] = None,
@@ -89,16 +90,16 @@ def read_evidence(report: Path, chain: Path | None, uvm: Path | None) -> Attesta
         InvalidInput: ``ChainMissing``, ``EvidenceMalformed``, ``FileUnreadable``, ``FileTooLong``.
     """
     data = _read(report)
-    uvm_data = _read(uvm) if uvm else None
     is_document = len(data) != REPORT_SIZE and data.removeprefix(_BYTE_ORDER_MARK).lstrip().startswith(b"{")
     document = read_document(data) if is_document else EvidenceDocument("")
     if chain is None and document.endorsements is None:
         raise InvalidInput("ChainMissing", "A report alone proves nothing.", hint="Give its certificates with --chain CHAIN.pem.")
+    uvm_data = _read(uvm) if uvm is not None else (document.uvm_endorsements or "").encode("utf-8", "replace") or None
     raw = _report_bytes(document.report.encode("utf-8", "replace") if is_document else data)
     return AttestationEvidence(
         evidence=base64.b64encode(raw).decode(),
         endorsements=base64.b64encode(_read(chain)).decode() if chain is not None else document.endorsements or "",
-        uvm_endorsements=base64.b64encode(_cose_bytes(uvm_data)).decode() if uvm_data is not None else document.uvm_endorsements,
+        uvm_endorsements=base64.b64encode(_cose_bytes(uvm_data)).decode() if uvm_data is not None else None,
         endorsed_tcb=document.endorsed_tcb,
     )
 
@@ -166,7 +167,7 @@ def _cose_bytes(data: bytes) -> bytes:
 
 def _hex(value: str, sizes: tuple[int, ...], option: str) -> bytes:
     try:
-        data = bytes.fromhex(value.removeprefix("0x"))
+        data = bytes.fromhex(value.strip().lower().removeprefix("0x"))
     except ValueError as error:
         raise InvalidInput("HexMalformed", f"{option}: {value!r} is no hex.") from error
     if len(data) not in sizes:

@@ -100,7 +100,7 @@ def print_record(value: Any, output: Format, *, title: str = "") -> None:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for key, item in to_json(value).items():
-        table.add_row(safe(key), _cell(item))
+        table.add_row(safe(key), _cell(item, "\n"))
     out.print(table)
 
 
@@ -132,12 +132,28 @@ def print_rows(rows: Sequence[Mapping[str, Any]], output: Format, *, columns: Se
             )
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, between: str = ", ") -> str:
+    """``between``: what stands between the parts of a list or a table of plain values."""
     if value is None:
         return ""
+    if isinstance(value, dict) and not any(isinstance(item, dict | list) for item in value.values()):
+        value = [f"{key}: {_cell(item)}" for key, item in value.items()]
+    if isinstance(value, list) and not any(isinstance(item, dict | list) for item in value):
+        return between.join(_cell(item) for item in value)
     if isinstance(value, dict | list):
         return safe(json.dumps(value, ensure_ascii=False), 2000)
     return safe(value, 2000)
+
+
+def print_look(record: dict[str, Any], output: Format, *, title: str) -> None:
+    """A record that may be missing something: for people, why (``unanswered``) is said beside it, not in it."""
+    error = record.get("unanswered")
+    if output is Format.TABLE:
+        record = {key: value for key, value in record.items() if key != "unanswered"}
+    print_record(record, output, title=title)
+    if error is not None:
+        say(f"[yellow]incomplete[/yellow]: {safe(error['message'], 1000)}")
+        say(f"  [green]hint:[/green] {safe(error['hint'], 1000)}")
 
 
 def print_error(error: CleanRoomError, output: Format) -> None:

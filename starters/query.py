@@ -26,11 +26,11 @@ from cleanroom.messages.query import (
 from cleanroom.temporal import attributes
 from cleanroom.temporal.attributes import start_attributes
 from cleanroom.temporal.markdown import code, details, escape
-from starters.asking import require_worker
+from starters.asking import QUERY_SECONDS
 from starters.entry import command_line
 from starters.lint import lint
 from starters.names import PUBLISH_QUERY, RETRACT, REVISE, SUBMIT
-from starters.output import ConfigFile, Format, Output, Profile, out, print_json, print_record, print_rows, reported, safe
+from starters.output import ConfigFile, Format, Output, Profile, out, print_json, print_look, print_record, print_rows, reported, safe
 from starters.query_workflow import QueryFound, find_query, read_state, served, state_of, taking_messages, until
 from starters.session import Session, run_async
 from starters.votes import send_decision, sign_decision
@@ -191,7 +191,7 @@ def withdraw(name: Name, profile: Profile = None, config: ConfigFile = None, out
 
 async def _command(session: Session, name: str, action: str, update: Any, spec: QuerySpec | None) -> CommandOutcome:
     found = await find_query(session, name)
-    await require_worker(found.client, found.described.task_queue)
+    await state_of(found)
     digest = spec.digest() if spec else sha256_hex(canonical_json({"query": name, "action": action}))
     message = AuthorMessage(party=session.party, authorisation=session.authorise(action, name, digest), spec=spec)
 
@@ -313,7 +313,7 @@ def show(name: Name, profile: Profile = None, config: ConfigFile = None, output:
                 "card": state.card if state else "",
                 "history": [item.model_dump(mode="json") for item in state.history] if state else [],
             }
-        print_record(record, output, title=f"query {name}")
+        print_look(record, output, title=f"query {name}")
         if output is Format.TABLE and state and state.card:
             print_card(session, state)
 
@@ -324,7 +324,7 @@ async def _show(session: Session, name: str) -> tuple[dict[str, Any], QueryState
     unanswered: Unavailable | None = None
     state: QueryState | None = None
     try:
-        state = await state_of(found)
+        state = await state_of(found, seconds=QUERY_SECONDS)
     except Unavailable as error:
         unanswered = error
         if found.described.status is WorkflowExecutionStatus.COMPLETED:

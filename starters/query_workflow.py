@@ -13,7 +13,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from cleanroom.errors import PreconditionFailed, TimedOut, Unavailable
 from cleanroom.identifiers import query_workflow_id
 from cleanroom.messages.query import QueryState
-from starters.asking import ask, require_worker
+from starters.asking import PATIENT_SECONDS, ask, require_worker
 from starters.names import STATE
 from starters.output import safe, say
 from starters.session import Session, require_workflow
@@ -57,10 +57,10 @@ async def read_state(session: Session, name: str) -> QueryState:
     return await state_of(await find_query(session, name))
 
 
-async def state_of(found: QueryFound) -> QueryState:
-    """See :func:`read_state`."""
+async def state_of(found: QueryFound, *, seconds: float = PATIENT_SECONDS) -> QueryState:
+    """See :func:`read_state`; ``seconds``: for how long an answer is waited for."""
     await require_worker(found.client, found.described.task_queue)
-    return await ask(found.client, found.handle, STATE, QueryState)
+    return await ask(found.client, found.handle, STATE, QueryState, seconds=seconds)
 
 
 async def served(session: Session, work: Coroutine[Any, Any, T]) -> T:

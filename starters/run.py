@@ -14,7 +14,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from cleanroom.documents.dataset import describe_validation
 from cleanroom.documents.specs import DatasetSpec, load_dataset_spec
-from cleanroom.errors import Conflict, InvalidInput, PreconditionFailed, Refused
+from cleanroom.errors import Conflict, InvalidInput, PreconditionFailed, Refused, Unavailable
 from cleanroom.identifiers import CLEAN_ROOM_QUEUE, document_digest, require_name, run_workflow_id
 from cleanroom.messages.run import RunQueryInput, RunResult, RunTicket
 from cleanroom.spark.job import JobParameters, ResultReceipt
@@ -25,7 +25,7 @@ from starters.asking import require_worker
 from starters.conclude import conclude_run
 from starters.entry import command_line
 from starters.names import RUN_QUERY, STATUS
-from starters.output import ConfigFile, Format, Output, Profile, out, print_json, print_record, print_rows, reported, safe, say
+from starters.output import ConfigFile, Format, Output, Profile, out, print_json, print_look, print_record, print_rows, reported, safe, say
 from starters.progress import follow_timeline
 from starters.result import chart_png, print_chart, result_rows, result_table
 from starters.run_workflow import Handle, RunLook, find_run, look
@@ -154,8 +154,8 @@ def _details(session: Session, query: str, digest: str, run_id: str, parameters:
         f"Approved text and datasets: digest {code(digest)}",
         f"Parameters: {code(', '.join(f'{name} = {value}' for name, value in given.items()))}" if given else "",
         f"Steps: this workflow, and {code(run_workflow_id(session.collaboration, run_id) + '/prepare')} for the preparation.",
-        f"Follow it: {code(f'cleanroom run watch {run_id}')}. Stop it: {code(f'cleanroom run cancel {run_id}')}, never by terminating it.",
-        f"Whatever way it ends, every grant that it was given is revoked; after a termination: {code(f'cleanroom run conclude {run_id}')}.",
+        "Whatever way it ends, every grant that it was given is revoked. Only a termination does not let it: then run "
+        f"{code(f'cleanroom run conclude {run_id}')}.",
     ]
     return details(*lines)
 
@@ -186,7 +186,7 @@ def show(run_id: RunId, profile: Profile = None, config: ConfigFile = None, outp
     with reported(output):
         session = Session.load(profile, config)
         record = run_async(_show(session, run_id))
-        print_record(record, output, title=f"run {run_id}")
+        print_look(record, output, title=f"run {run_id}")
 
 
 async def _show(session: Session, run_id: str) -> dict[str, Any]:
@@ -264,7 +264,7 @@ def cancel(run_id: RunId, profile: Profile = None, config: ConfigFile = None, ou
     """
     with reported(output):
         session = Session.load(profile, config)
-        print_record(run_async(cancel_run(session, run_id)), output, title=f"run {run_id}")
+        print_look(run_async(cancel_run(session, run_id)), output, title=f"run {run_id}")
 
 
 async def cancel_run(session: Session, run_id: str) -> dict[str, Any]:
@@ -281,7 +281,11 @@ async def cancel_run(session: Session, run_id: str) -> dict[str, Any]:
             "RunEnded", f"run {run_id!r} has ended already ({status.name if status else '?'}).", hint=f"cleanroom run show {run_id}"
         )
     await found.handle.cancel()
-    await require_worker(found.client, found.described.task_queue)
+    try:
+        await require_worker(found.client, found.described.task_queue)
+    except Unavailable as error:
+        error.message = f"run {run_id!r} is asked to stop. {error.message}"
+        raise
     try:
         await follow_timeline(found.client, found.handle, f"run {run_id}", query=STATUS)
     except WorkflowFailureError:

@@ -89,7 +89,8 @@ async def send_decision(
         )
     refused = refusal(state)
     if refused is not None:
-        raise CleanRoomError.from_dict({"code": refused.code, "message": refused.message, "category": refused.category})
+        told = refused.model_dump(include={"code", "message", "cause", "hint", "category"})
+        raise CleanRoomError.from_dict({key: value or None for key, value in told.items()})
     if not voted(state):
         raise query_closed(name)
     return state

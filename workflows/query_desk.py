@@ -155,8 +155,8 @@ class QueryDesk:
         )
 
     def _refuse(self, command: Command, error: CleanRoomError) -> None:
-        command.error = error
-        self._life.refuse(workflow.now(), command.kind, error, command.about)
+        command.error = self._life.told(error)
+        self._life.refuse(workflow.now(), command.kind, command.error, command.about)
         self._board.show()
 
     # ------------------------------------------------------------------ orders of the authors

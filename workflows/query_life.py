@@ -80,11 +80,16 @@ class QueryLife:
     def name(self, user_id: str) -> str:
         return self._names.get(user_id, user_id)
 
-    def named(self, card: str) -> str:
-        """The card with names of collaborators for user ids; what is signed holds the ids."""
+    def named(self, text: str) -> str:
+        """A card or an error's text with names of collaborators for user ids; what is signed, and what governance says, holds the ids."""
         for user, name in self._names.items():
-            card = card.replace(user, name)
-        return card
+            text = text.replace(user, name)
+        return text
+
+    def told(self, error: CleanRoomError) -> CleanRoomError:
+        """``error`` as the people here read it: by names."""
+        value = error.to_dict()
+        return CleanRoomError.from_dict(value | {key: self.named(value[key]) for key in ("message", "cause", "hint") if value[key]})
 
     def by(self, ballot: str) -> tuple[str, ...]:
         """Names of those who voted ``accepted`` or ``rejected``."""
@@ -175,7 +180,16 @@ class QueryLife:
 
     def refuse(self, now: datetime, kind: str, error: CleanRoomError, about: str = "") -> None:
         self.refused.append(
-            RefusedMessage(at=now, kind=kind, code=error.code, message=error.message[:500], category=error.category, about=about)
+            RefusedMessage(
+                at=now,
+                kind=kind,
+                code=error.code,
+                message=error.message[:500],
+                cause=(error.cause or "")[:500],
+                hint=(error.hint or "")[:500],
+                category=error.category,
+                about=about,
+            )
         )
 
     def close(self, now: datetime, stage: QueryStage, by: str) -> None:

@@ -51,7 +51,10 @@ def query_details(life: QueryLife, proposer: str) -> str:
     ]
     if life.refused:
         last = life.refused[-1]
-        lines.append(f"Refused messages: {len(life.refused)}; last: {code(last.code)} {escape(last.message)}")
+        because = f" ({escape(last.cause)})" if last.cause else ""
+        lines.append(
+            f"Refused messages: {len(life.refused)}; last, *{escape(last.kind)}*: {code(last.code)} {escape(last.message)}{because}"
+        )
     story = "\n".join(
         f"- {entry.at:%Y-%m-%d %H:%M:%S} {escape(entry.event)}"
         f"{f' by **{escape(entry.by)}**' if entry.by else ''}{f': {escape(entry.detail)}' if entry.detail else ''}"

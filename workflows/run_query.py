@@ -68,7 +68,11 @@ class RunQuery:
     @workflow.init
     def __init__(self, input: RunQueryInput) -> None:
         self._input = input
-        self._story = Story(f"Run {input.ticket.run_id} of {input.ticket.query} for {input.caller}", STEPS, kind="run")
+        run_id = input.ticket.run_id
+        self._story = Story(f"Run {run_id} of {input.ticket.query} for {input.caller}", STEPS, kind="run")
+        self._story.footer = (
+            f"While it runs: follow it with {code(f'cleanroom run watch {run_id}')}, stop it with {code(f'cleanroom run cancel {run_id}')}."
+        )
         self._state: RunState = "Preparing"
         self._prepared: Prepared | None = None
         self._tracking: TrackingId | None = None

@@ -209,6 +209,8 @@ class RefusedMessage(Message):
     kind: str
     code: str
     message: str
+    cause: str = ""
+    hint: str = ""
     category: str = "refused"
     about: str = ""
     """Of a vote: the first 16 hex digits of the SHA-256 of its signed decision, by which its sender finds it."""
