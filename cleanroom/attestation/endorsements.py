@@ -6,6 +6,7 @@ import json
 from typing import Final
 
 from cleanroom.attestation.evidence import strict_base64
+from cleanroom.attestation.parsed import members
 from cleanroom.attestation.reasons import AttestationRejected, Reason, hostile
 
 MAX_ENDORSEMENTS: Final = 64 * 1024
@@ -13,13 +14,16 @@ MAX_ENDORSEMENTS: Final = 64 * 1024
 
 _BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
 _END: Final = b"-----END CERTIFICATE-----"
+_DER: Final = b"\x30\x82"
+"""How a certificate starts: a sequence of 256 bytes or more."""
 
 
 def read_endorsements(text: bytes | str) -> list[bytes]:
     """The DER certificates in an endorsements blob, in the order in which they stand.
 
-    Accepts PEM text, the JSON of Azure's THIM service (``vcekCert`` and ``certificateChain``), and base64 of either. Split on the PEM
-    markers, since Azure joins its PEMs without a newline at the seam.
+    Accepts PEM text, the JSON of Azure's THIM service (``vcekCert`` and ``certificateChain``), DER certificates one behind the other (as
+    AMD's key service hands out leaves), and base64 of each. Split on the PEM markers, since Azure joins its PEMs without a newline at the
+    seam.
 
     Raises:
         AttestationRejected: ``CertificateChainMalformed``.
@@ -33,11 +37,16 @@ def read_endorsements(text: bytes | str) -> list[bytes]:
             data = _pem_of_thim(stripped)
         if b"-----BEGIN" in data:
             return _split_pem(data)
+        if data.startswith(_DER):
+            with hostile(Reason.CHAIN_MALFORMED, "DER certificate"):
+                return [data[start:end] for start, _, end in members(data, 0, len(data))]
         try:
             data = strict_base64(stripped)
         except ValueError:
             break
-    raise chain_malformed("The endorsements hold no certificate: neither PEM, nor THIM JSON, nor base64 of either.", "no certificate")
+    raise chain_malformed(
+        "The endorsements hold no certificate: neither PEM, nor THIM JSON, nor DER, nor base64 of these.", "no certificate"
+    )
 
 
 def _split_pem(data: bytes) -> list[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import json
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict
@@ -44,7 +45,9 @@ class AttestationEvidence(BaseModel):
 
     def digest(self) -> str:
         """SHA-256 over the evidence's canonical JSON, in hex: a name for exactly this evidence."""
-        return hashlib.sha256(self.model_dump_json(exclude_none=True).encode()).hexdigest()
+        text = json.dumps(self.model_dump(exclude_none=True), separators=(",", ":"), ensure_ascii=False)
+        # An adversary's text may hold lone surrogates, which are no characters; its evidence has a name all the same.
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def report_data_for(data: bytes) -> bytes:

@@ -70,7 +70,8 @@ def _pem(der: bytes) -> str:
 def signing_keys(jwks: Mapping[str, Any]) -> dict[str, rsa.RSAPublicKey]:
     """The RSA keys of an authority's JWKS by kid; from the ``x5c`` leaf where there is one, else from ``n`` and ``e``.
 
-    Unreadable entries are left out: a token that names one is then refused for an unknown key.
+    Entries that are unreadable, or whose certificate and numbers are of two keys (RFC 7517 section 4.7), are left out: a token that names
+    one is then refused for an unknown key.
     """
     result: dict[str, rsa.RSAPublicKey] = {}
     entries = jwks.get("keys")
@@ -81,6 +82,8 @@ def signing_keys(jwks: Mapping[str, Any]) -> dict[str, rsa.RSAPublicKey]:
             chain = entry.get("x5c")
             if isinstance(chain, list) and chain:
                 key = x509.load_der_x509_certificate(base64.b64decode(str(chain[0]), validate=True)).public_key()
+                if "n" in entry and jwk.public_key(entry) != key:
+                    continue
             else:
                 key = jwk.public_key(entry)
         except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm, CleanRoomError):

@@ -124,13 +124,17 @@ def thumbprint(jwk: Mapping[str, Any]) -> str:
     """RFC 7638 SHA-256 thumbprint, base64url. Only the required members count, as they are spelled.
 
     Raises:
-        InvalidInput: ``InvalidJwk`` for an unknown kty or a missing member.
+        InvalidInput: ``InvalidJwk`` for an unknown kty, or a member that is missing or no text.
     """
     kty = str(jwk.get("kty"))
     required = _REQUIRED.get(kty)
     if required is None or any(not isinstance(jwk.get(name), str) for name in required):
         raise InvalidInput("InvalidJwk", f"JWK: kty {kty!r} has no thumbprint, or a required member is missing.")
-    return b64url(hashlib.sha256(compact_json({name: jwk[name] for name in required})).digest())
+    try:
+        members = compact_json({name: jwk[name] for name in required})
+    except UnicodeError as error:
+        raise InvalidInput("InvalidJwk", "JWK: a member holds something that is no character.") from error
+    return b64url(hashlib.sha256(members).digest())
 
 
 def runtime_data(keys: Sequence[rsa.RSAPublicKey] | rsa.RSAPublicKey) -> bytes:

@@ -178,16 +178,13 @@ class ReleasePolicy(_Strict):
         Raises:
             InvalidInput: ``InvalidReleasePolicy``, naming the place and what is wrong there.
         """
-        if isinstance(data, bytes | str):
-            size = len(data)
-            if size > MAXIMUM_BYTES:
-                raise _invalid(f"{size} bytes are more than the {MAXIMUM_BYTES} a policy may have")
-            try:
-                document = strict_json(data)
-            except ValueError as error:
-                raise _invalid(f"it is not one JSON document: {error}") from error
-        else:
-            document = data
+        try:
+            text = data if isinstance(data, bytes | str) else compact_json(data)
+            if len(text) > MAXIMUM_BYTES:
+                raise _invalid(f"{len(text)} bytes are more than the {MAXIMUM_BYTES} a policy may have")
+            document = strict_json(text)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise _invalid(f"it is not one JSON document: {error}") from error
         try:
             return ReleasePolicy.model_validate(document)
         except ValidationError as error:

@@ -38,7 +38,8 @@ _WHY: dict[Cause, str] = {
     "unknown": "the service gave no reason that the policy and the token explain",
 }
 _HINTS: dict[Cause, str] = {
-    "role": "Assign 'Key Vault Crypto Service Release User' at the vault to this identity; a new assignment can take minutes to reach it.",
+    "role": "Assign 'Key Vault Crypto Service Release User' at the vault to this identity (where access policies rule: the key permission"
+    " 'release'); a new assignment can take minutes to reach it.",
     "authority": "Attest at the authority that the policy names, with a fresh token; or let the key's owner change the policy's authority.",
     "claims": "Run the container security policy that the key names, or let the key's owner set a release policy for this one.",
     "key": "Let the key's owner enable it or extend its validity.",
@@ -46,11 +47,23 @@ _HINTS: dict[Cause, str] = {
 }
 
 
+# What the service says goes before what the policy and the token would explain: it asks for the caller's role and the key's state first.
+_INNER: Mapping[str, Cause] = {
+    "ForbiddenByRbac": "role",
+    "ForbiddenByPolicy": "role",
+    "KeyDisabled": "key",
+    "KeyNotYetValid": "key",
+    "KeyExpired": "key",
+    "ForbiddenByFirewall": "unknown",
+    "ForbiddenByConnection": "unknown",
+}
+
+
 def _cause(inner: str | None, message: str, verdict: PolicyVerdict | None, expired: bool) -> Cause:
-    if inner == "ForbiddenByRbac":
+    if inner is not None and inner in _INNER:
+        return _INNER[inner]
+    if "does not have" in message or "not authorized" in message:
         return "role"
-    if inner == "KeyDisabled":
-        return "key"
     if expired or (verdict is not None and not verdict.authority_matched):
         return "authority"
     if verdict is not None and not verdict.ok:
@@ -59,8 +72,6 @@ def _cause(inner: str | None, message: str, verdict: PolicyVerdict | None, expir
         return "authority"
     if "does not meet" in message:
         return "claims"
-    if "does not have" in message or "not authorized" in message:
-        return "role"
     return "unknown"
 
 

@@ -235,8 +235,8 @@ def _number(request: Request, name: str, default: int, maximum: int) -> int:
     value = request.query_params.get(name)
     if value is None:
         return default
-    if not value.isdecimal() or int(value) > maximum:
-        raise bad_parameter(f"{name}={value} is not a number from 0 to {maximum}.")
+    if not value.isdecimal() or len(value) > len(str(maximum)) or int(value) > maximum:
+        raise bad_parameter(f"{name}={value[:40]} is not a number from 0 to {maximum}.")
     return int(value)
 
 

@@ -55,7 +55,7 @@ def test_bindings(vectors: Path, tav: tuple[Path, ...]) -> None:
     chain = vectors / "snp" / folder.name / "chain.pem"
     said = json.loads((vectors / "snp" / folder.name / "meta.json").read_text())["report"]
     uvm = vectors / "uvm" / "svn103-d0c9e2be-5c9f4dd2c502.cose"
-    good = ("--uvm", uvm, "--host-data", said["host_data"].upper(), "--report-data", said["report_data"], "--vmpl", 0)
+    good = ("--uvm", uvm, "--host-data", f"0X{said['host_data'].upper()}", "--report-data", said["report_data"], "--vmpl", 0)
     assert run(report, "--chain", chain, *good).exit_code == 0
     assert run(report, "--chain", chain, "--report-data", said["report_data"][:64]).exit_code == 0
     for at in ("2026-11-23", "2026-11-23T12:00:00.5z", "2026-11-23t12:00:00+05:30"):
@@ -107,6 +107,7 @@ def test_evidence_is_read_from_the_documents_that_carry_it(vectors: Path, tmp_pa
     for document in (
         evidence,
         evidence | {"uvm_endorsements": None, "endorsed_tcb": "db18000000000004"},
+        evidence | {"uvm_endorsements": base64.urlsafe_b64encode(base64.b64decode(evidence["uvm_endorsements"])).decode().rstrip("=")},
         {"platform": "snp-caci", "attestation": evidence, "sign": {"publicKey": ""}},
         {"node_id": "00", "format": "AMD_SEV_SNP_v1", "raw": evidence["evidence"], **{key: evidence[key] for key in list(evidence)[1:]}},
         sample,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
+import hashlib
 from dataclasses import replace
 
 import pytest
@@ -247,6 +248,31 @@ def test_the_cache_does_not_carry_trust_from_one_store_to_another(milan: Lab) ->
     assert milan.judge().ok
     assert len(milan.trust.chains) > 0
     assert reasons(Lab(milan.hierarchy, TrustStore.amd()).judge()) == ["RootNotTrusted"]
+
+
+def test_a_chain_may_be_der(milan: Lab) -> None:
+    made = milan.hierarchy
+    leaf, intermediate, root = (each.public_bytes(Encoding.DER) for each in (made.leaf, made.intermediate, made.root))
+    assert milan.judge(chain=leaf + intermediate + root).ok
+    assert milan.judge(chain=base64.b64encode(root + leaf + intermediate)).ok
+    for other in (
+        leaf + intermediate,
+        leaf + intermediate + root + root,
+        leaf + intermediate + root + b"\0",
+        leaf + intermediate + root[:-1],
+    ):
+        assert reasons(milan.judge(chain=other)) == ["CertificateChainMalformed"]
+
+
+def test_evidence_of_what_is_no_character_is_refused_like_any_other(milan: Lab) -> None:
+    evidence = AttestationEvidence.of(milan.hierarchy.report(), milan.hierarchy.chain_pem())
+    for change in ({"evidence": "\ud800"}, {"endorsements": "\ud800"}, {"uvm_endorsements": "\ud800"}, {"endorsed_tcb": "\ud800"}):
+        odd = evidence.model_copy(update=change)
+        verdict = verify_evidence(odd, trust=milan.trust, expectations=Expectations(), at=dt.datetime.now(dt.UTC))
+        with pytest.raises(Refused) as refused:
+            verdict.require()
+        assert refused.value.details["evidence_sha256"] == odd.digest() != evidence.digest()
+    assert evidence.digest() == hashlib.sha256(evidence.model_dump_json(exclude_none=True).encode()).hexdigest()
 
 
 def test_refused_chains_are_not_remembered() -> None:

@@ -54,6 +54,12 @@ def keys() -> list[Any]:
     return [rsa.generate_private_key(public_exponent=65537, key_size=2048), *(ec.generate_private_key(curve) for curve in curves)]
 
 
+def test_a_thumbprint_of_what_is_no_text_is_refused() -> None:
+    for wrong in ("\ud800", 5, None):
+        with pytest.raises(InvalidInput, match="InvalidJwk"):
+            thumbprint({**EXAMPLE, "n": wrong})
+
+
 def test_private_keys_survive_their_jwk(keys: list[Any]) -> None:
     for key in keys:
         jwk = private_jwk(key)

@@ -96,6 +96,9 @@ def test_listing_is_paged(vault: Vault, name: str) -> None:
         client.create_ec_key(f"{name}-{index}", curve="P-256")
     mine = sorted(item.name for item in client.list_properties_of_keys(max_page_size=2) if str(item.name).startswith(name))
     assert mine == [f"{name}-{index}" for index in range(5)]
+    with http(vault) as plain:
+        for wrong in ({"$skiptoken": "x"}, {"$skiptoken": "1" * 5000}, {"maxresults": "26"}, {"maxresults": "-1"}):
+            assert plain.get("/keys", params={"api-version": "7.4", **wrong}).status_code == 400
 
 
 @pytest.mark.parametrize("spelling", ["Hsm", "hsm"])

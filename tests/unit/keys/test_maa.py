@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -31,7 +32,7 @@ from cleanroom.keys.jws import parse, sign
 from localcloud.maa import MARKER, MaaConfig, create_app
 from localcloud.serving import serving
 from localcloud.snp.server import DevelopmentHardware
-from localcloud.tls import LocalAuthority
+from localcloud.tls import LocalAuthority, self_signed
 
 THEN = dt.datetime(2026, 6, 1, tzinfo=dt.UTC)
 HOST_DATA = bytes(range(32))
@@ -376,8 +377,13 @@ def test_signature_and_key(key: rsa.RSAPrivateKey) -> None:
 
 def test_unreadable_keys_of_a_jwks_are_left_out(key: rsa.RSAPrivateKey) -> None:
     good = public_jwk(key, kid="good")
-    entries = [5, {}, {"kid": "x"}, {"kid": "y", "kty": "RSA", "n": "!", "e": "AQAB"}, {"kid": "z", "x5c": ["AAAA"]}, good]
-    assert set(signing_keys({"keys": entries})) == {"good"}
+    stranger = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    certificate = self_signed("authority", key).sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+    x5c = [base64.b64encode(certificate).decode()]
+    bad = [5, {}, {"kid": "x"}, {"kid": "y", "kty": "RSA", "n": "!", "e": "AQAB"}, {"kid": "z", "x5c": ["AAAA"]}]
+    entries = [*bad, good, public_jwk(key, kid="both", x5c=x5c), {"kid": "bare", "x5c": x5c}, public_jwk(stranger, kid="two", x5c=x5c)]
+    found = signing_keys({"keys": entries})
+    assert found == dict.fromkeys(("good", "both", "bare"), key.public_key())
     assert signing_keys({}) == {}
     assert signing_keys({"keys": "x"}) == {}
 

@@ -238,6 +238,29 @@ async def test_a_missing_role_is_named_as_the_cause(world: World, name: str) -> 
     assert error.value.details["cause"] == "role"
 
 
+@pytest.mark.parametrize(
+    ("inner", "message", "cause"),
+    [
+        ("ForbiddenByPolicy", "The user, group or application 'appid=x' does not have keys release permission on key vault 'v'.", "role"),
+        (None, "Caller is not authorized to perform action on resource.", "role"),
+        ("KeyExpired", "Operation is not allowed on an expired key.", "key"),
+        ("ForbiddenByFirewall", "Client address is not authorized and caller is not a trusted service.", "unknown"),
+        ("AccessDenied", "Target environment attestation does not meet key release policy requirements.", "claims"),
+    ],
+)
+async def test_what_the_vault_says_goes_before_what_the_policy_would_explain(
+    world: World, name: str, inner: str | None, message: str, cause: str
+) -> None:
+    policy = world.policy(bytes(32))
+    await world.set(name, policy)
+    envelope = {"code": "Forbidden", "message": message} | ({} if inner is None else {"innererror": {"code": inner}})
+    world.vault.app.state.server.faults.append(Fault(403, {}, {"error": envelope}))
+    with pytest.raises(Refused) as error:
+        await world.release(name, policy=policy)
+    assert error.value.details["cause"] == cause
+    assert error.value.details["upstream"]["innererror"] == inner
+
+
 async def test_another_authority_is_named_as_the_cause(world: World, name: str) -> None:
     policy = ReleasePolicy.for_clean_room("https://sharedneu.neu.attest.azure.net", HOST_DATA.hex())
     await world.set(name, policy)

@@ -257,6 +257,14 @@ def test_what_is_not_one_json_object_is_refused(text: str | bytes) -> None:
         ReleasePolicy.parse(text)
 
 
+@pytest.mark.parametrize("text", ["\ud800", float("nan"), b"x", "x" * 40_000])
+def test_an_object_is_read_as_strictly_as_its_text(text: Any) -> None:
+    with pytest.raises(InvalidInput, match="InvalidReleasePolicy"):
+        ReleasePolicy.parse(
+            {"version": "1.0.0", "anyOf": [{"authority": "https://maa.example", "allOf": [{"claim": "a", "equals": text}]}]}
+        )
+
+
 def test_size_and_depth_have_limits() -> None:
     def nested(depth: int) -> dict[str, Any]:
         condition: dict[str, Any] = equals("a", "b")
