@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import NameOID
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from cleanroom.attestation.cache import VerifiedCache
 from cleanroom.attestation.products import Product, product_from_name
@@ -30,12 +31,18 @@ if TYPE_CHECKING:
 TRUST_FILE_FORMAT: Final = "cleanroom-attestation-trust/1"
 
 
+def _fingerprint(value: str) -> str:
+    if not re.fullmatch("[0-9a-f]{64}", value.lower()):
+        raise ValueError(f"{value[:80]!r} is no SHA-256 as 64 hex digits")
+    return value.lower()
+
+
 class TrustedRoot(BaseModel):
     """One root key. ``development`` roots say so in every verdict that rests on them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    spki_sha256: str
+    spki_sha256: Annotated[str, AfterValidator(_fingerprint)]
     """SHA-256 of the DER SubjectPublicKeyInfo, 64 lower-case hex digits."""
     product: Product
     development: bool = False
@@ -83,7 +90,9 @@ class TrustStore:
     """
 
     def __init__(self, roots: Iterable[TrustedRoot], uvm: Iterable[UvmIssuer] = ()) -> None:
-        self._roots = {root.spki_sha256: root for root in roots}
+        self._roots: dict[str, TrustedRoot] = {}
+        for root in roots:
+            self._roots.setdefault(root.spki_sha256, root)  # no file makes a genuine root another product's, or a development one
         self._uvm = tuple(uvm)
         self.links: VerifiedCache[bool] = VerifiedCache(64)
         self.chains: VerifiedCache[ExaminedChain] = VerifiedCache(256)
@@ -161,7 +170,7 @@ def _read_trust_file(path: Path) -> tuple[list[TrustedRoot], list[UvmIssuer]]:
         parsed = _TrustFile.model_validate(json.loads(data))
         if parsed.format != TRUST_FILE_FORMAT:
             raise ValueError(f"format is {parsed.format!r}, expected {TRUST_FILE_FORMAT!r}")
-    except (ValueError, ValidationError, x509.InvalidVersion, UnsupportedAlgorithm) as error:
+    except (ValueError, RecursionError, ValidationError, x509.InvalidVersion, UnsupportedAlgorithm) as error:
         raise InvalidInput(
             "TrustFileInvalid",
             f"The trust file {path} is neither JSON of format {TRUST_FILE_FORMAT} nor PEM certificates named ARK-<product>.",

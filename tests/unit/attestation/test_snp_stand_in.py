@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import logging
 import ssl
 from collections.abc import Iterator
@@ -156,6 +157,8 @@ def test_trust_files(tmp_path: Path, hardware: DevelopmentHardware) -> None:
         '{"format": "other"}',
         "-----BEGIN CERTIFICATE-----",
         '{"format": "cleanroom-attestation-trust/1", "roots": [1]}',
+        '{"format": "cleanroom-attestation-trust/1", "roots": [{"spki_sha256": "9f", "product": "Milan"}]}',
+        "[" * 100_000,
     ):
         wrong = tmp_path / "wrong"
         wrong.write_text(text)
@@ -167,6 +170,15 @@ def test_trust_files(tmp_path: Path, hardware: DevelopmentHardware) -> None:
     wrong.write_bytes(b"-----BEGIN CERTIFICATE-----\n" + odd + b"-----END CERTIFICATE-----\n")
     with pytest.raises(InvalidInput, match="TrustFileInvalid"):
         TrustStore.load(root_files=[wrong])
+
+
+def test_no_trust_file_changes_what_a_genuine_root_is(tmp_path: Path) -> None:
+    genuine = TrustStore.amd().roots
+    file = tmp_path / "trust.json"
+    claimed = [{"spki_sha256": root.spki_sha256.upper(), "product": "Turin"} for root in genuine]
+    file.write_text(json.dumps({"format": "cleanroom-attestation-trust/1", "roots": claimed}))
+    assert TrustStore.load(root_files=[file]).roots == genuine
+    assert {root.development for root in TrustStore.load(amd=False, root_files=[file]).roots} == {True}
 
 
 async def test_no_sidecar_is_unavailable_not_refused() -> None:
