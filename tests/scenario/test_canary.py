@@ -38,6 +38,7 @@ from temporalio.api.workflowservice.v1 import (
 )
 from temporalio.client import Client
 
+from activities.clean_room_secrets import TOMBSTONE
 from cleanroom.documents.query import PreCondition
 from cleanroom.governance import Event, GovernanceUserClient
 from cleanroom.identifiers import query_workflow_id
@@ -108,8 +109,8 @@ def _vault_keys(state: Path, scanner: Scanner) -> None:
         vault.close()
 
 
-def _governance_secrets(state: Path, scanner: Scanner) -> None:
-    """What governance holds sealed: everybody's secrets, the runs' copies, the issuer's signing key."""
+def _sealed(state: Path) -> list[tuple[str, bytes]]:
+    """Key and plain value of everything that governance holds sealed now."""
     sealer = Sealer(state / "state/cgs/storage.key")
     with sqlite3.connect(state / "state/cgs/cgs.sqlite") as db:
         rows = db.execute("SELECT tab, key, value FROM kv").fetchall()
@@ -119,6 +120,12 @@ def _governance_secrets(state: Path, scanner: Scanner) -> None:
         # Public tables hold JSON; what is sealed opens at its own place only.
         with suppress(InvalidTag, TypeError, ValueError):
             opened.append((key, sealer.open(table, key, sealed)))
+    return opened
+
+
+def _governance_secrets(state: Path, scanner: Scanner) -> None:
+    """What governance holds sealed: everybody's secrets, the runs' copies, the issuer's signing key."""
+    opened = _sealed(state)
     assert len(opened) > 5
     for key, plain in opened:
         try:
@@ -272,6 +279,8 @@ class Watcher:
     commands: dict[str, bytes] = field(default_factory=dict)
     environments: dict[str, bytes] = field(default_factory=dict)
     objects: dict[bytes, str] = field(default_factory=dict)
+    network: dict[str, bytes] = field(default_factory=dict)
+    """The secrets between the pods of a run, which are overwritten when it ends."""
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> Watcher:
@@ -303,6 +312,9 @@ class Watcher:
                 continue
         for where, data in kubernetes(self.cloud):
             self.objects[data] = where
+        for key, plain in _sealed(self.cloud.state):
+            if key.endswith(".network") and plain != TOMBSTONE.reveal():
+                self.network.setdefault(key, plain)
 
 
 # ---------------------------------------------------------------------- the path
@@ -352,6 +364,8 @@ def played(cloud: Cloud, world: World, tmp_path_factory: pytest.TempPathFactory)
         terminal.append(command(cloud, "run", *arguments, "--profile", "fabrikam", "--output", "json"))
     terminal += _failing_commands(cloud, world, scanner, tmp_path_factory.mktemp("canary"))
     every_secret(cloud, scanner)
+    for key, plain in watcher.network.items():
+        scanner.know(f"network secret {key}", plain)
     return Played(cloud, [good.query, bad.query], runs, terminal, watcher, scanner)
 
 
@@ -401,6 +415,8 @@ def test_the_secrets_are_known(played: Played) -> None:
     names = {what for what, _, _ in played.scanner.needles}
     assert any("signing-key.pem" in name for name in names)
     assert any(name.startswith("token contosso") for name in names)
+    for run_id in (played.runs["success"], played.runs["cancel"]):
+        assert any(name.startswith("network secret") and run_id in name for name in names), run_id
     assert len(names) > 40
 
 
