@@ -56,6 +56,16 @@ def _server_usage(policy: Policy, certificate: x509.Certificate, usage: x509.Ext
         raise ValueError("the leaf is not for server authentication")
 
 
+def _leaf_is_no_authority(policy: Policy, certificate: x509.Certificate, constraints: x509.BasicConstraints | None) -> None:
+    if constraints is not None and constraints.ca:
+        raise ValueError("the leaf is a certificate authority")
+
+
+def _leaf_key_usage(policy: Policy, certificate: x509.Certificate, usage: x509.KeyUsage | None) -> None:
+    if usage is not None and not usage.digital_signature:
+        raise ValueError("the leaf's key is not for signatures")
+
+
 def verify_chain(
     certificates: Sequence[x509.Certificate], roots: Sequence[x509.Certificate], host: str, at: dt.datetime
 ) -> rsa.RSAPublicKey:
@@ -80,6 +90,8 @@ def verify_chain(
         ExtensionPolicy.permit_all()
         .require_present(x509.SubjectAlternativeName, Criticality.AGNOSTIC, None)
         .may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _server_usage)
+        .may_be_present(x509.BasicConstraints, Criticality.AGNOSTIC, _leaf_is_no_authority)
+        .may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, _leaf_key_usage)
     )
     try:
         builder = (

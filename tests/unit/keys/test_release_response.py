@@ -57,6 +57,7 @@ def certificate(
     ca: bool = False,
     days: tuple[int, int] = (-30, 30),
     usage: Any = ExtendedKeyUsageOID.SERVER_AUTH,
+    key_usage: x509.KeyUsage | None = None,
 ) -> x509.Certificate:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)])
     builder = (
@@ -69,10 +70,18 @@ def certificate(
         .not_valid_after(NOW + dt.timedelta(days=days[1]))
         .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
     )
+    if key_usage is not None:
+        builder = builder.add_extension(key_usage, critical=True)
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(each) for each in names]), critical=False)
         builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
     return builder.sign(issuer_key, hashes.SHA256())
+
+
+def usage_of(name: str) -> x509.KeyUsage:
+    names = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
+    others = ("key_cert_sign", "crl_sign", "encipher_only", "decipher_only")
+    return x509.KeyUsage(**{each: each == name for each in (*names, *others)})
 
 
 def make_pki() -> Pki:
@@ -246,12 +255,23 @@ def test_the_order_above_the_leaf_and_an_absent_root_do_not_matter(pki: Pki, pay
         lambda p: certificate("x", p.leaf_key, p.issuer, p.issuer_key, names=(HOST,), days=(1, 30)),
         lambda p: certificate("x", p.leaf_key, p.issuer, p.issuer_key, names=(HOST,), usage=ExtendedKeyUsageOID.CLIENT_AUTH),
         lambda p: certificate("x", p.leaf_key, p.leaf, p.leaf_key, names=(HOST,)),
+        lambda p: certificate("x", p.leaf_key, None, p.leaf_key, names=(HOST,)),
+        lambda p: certificate("x", p.leaf_key, p.issuer, p.issuer_key, names=(HOST,), ca=True),
+        lambda p: certificate("x", p.leaf_key, p.issuer, p.issuer_key, names=(HOST,), key_usage=usage_of("key_encipherment")),
     ],
-    ids=["other name", "two labels", "deeper wildcard", "common name only", "expired", "not yet valid", "client only", "leaf as issuer"],
+    ids=[
+        *("other name", "two labels", "deeper wildcard", "common name only", "expired", "not yet valid", "client only", "leaf as issuer"),
+        *("self-signed", "authority as leaf", "not for signatures"),
+    ],
 )
 def test_a_certificate_that_does_not_fit_is_refused(pki: Pki, payload: dict[str, Any], make: Callable[[Pki], x509.Certificate]) -> None:
     text = sign(header(pki, x5c=x5c(make(pki), pki.leaf, pki.issuer, pki.root)), payload, pki.leaf_key)
     refused(text, pki, "ReleaseCertificateNotTrusted")
+
+
+def test_a_leaf_for_signatures_may_say_so(pki: Pki, payload: dict[str, Any]) -> None:
+    leaf = certificate("x", pki.leaf_key, pki.issuer, pki.issuer_key, names=(HOST,), key_usage=usage_of("digital_signature"))
+    assert check(sign(header(pki, x5c=x5c(leaf, pki.issuer)), payload, pki.leaf_key), pki)
 
 
 def test_a_chain_through_a_leaf_is_refused(pki: Pki, payload: dict[str, Any]) -> None:
