@@ -16,7 +16,7 @@ from cleanroom.spark.job import JobConfig, ResultReceipt
 from sparkapp.config import job_from_environment
 from sparkapp.consent import require_consent
 from sparkapp.execution import run_segments
-from sparkapp.failures import failure_code, report_failure, safely, write_termination
+from sparkapp.failures import failure_code, report_failure, safely, told, write_termination
 from sparkapp.gate import require_rendering
 from sparkapp.launch import network_secret_file
 from sparkapp.output import compute, conform, discard, receipt_digest, write_result
@@ -68,7 +68,7 @@ def run(pod: Pod | None, job: JobConfig) -> ResultReceipt:
             try:
                 return _run(session, reporter)
             except Exception as error:
-                failure = safely(error)
+                failure = told(error, job)
                 try:
                     reporter.event("QUERY_FAILED", f"Query {job.query_id} failed: {failure.code}", error=failure)
                 except CleanRoomError as unrecorded:
@@ -112,7 +112,7 @@ def _run(session: Future[tuple[SparkSession, float]], reporter: Reporter) -> Res
     try:
         objects = write_result(result, pod, job)
     except Exception as error:
-        failure = safely(error)
+        failure = told(error, job)
         text = f"Result of {job.query_id} not written: {failure.code}"
         reporter.event("DATASET_WRITE_FAILED", text, step=job.datasink.name, error=failure)
         raise failure from None

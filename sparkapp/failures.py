@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import tenacity
 
 from cleanroom.errors import CleanRoomError, Internal, InvalidInput
+from cleanroom.spark.job import JobConfig
 
 TERMINATION_LOG_VARIABLE = "CLEANROOM_TERMINATION_LOG"
 DEFAULT_TERMINATION_LOG = "/dev/termination-log"
@@ -94,6 +95,22 @@ def _spark_error(error: BaseException) -> CleanRoomError | None:
         f"The query failed while it ran: {condition}. Its text is withheld, because Spark quotes values.",
         hint="Make the SQL robust against such values (try_cast, try_divide …), then propose it again.",
         details={"condition": condition},
+    )
+
+
+def told(error: BaseException, job: JobConfig) -> CleanRoomError:
+    """``error`` as :func:`safely` has it, and where an owner lets groups alone be seen, no more of a failing query than that it failed.
+
+    An author can write an expression that fails in one of a dozen ways by the value of one row: which way it was would be the value.
+    """
+    failure = safely(error)
+    floors = [dataset.floors for dataset in job.datasets]
+    if failure.code != "QueryFailed" or not any(floor.min_group_size or floor.allowed_output_columns is not None for floor in floors):
+        return failure
+    return InvalidInput(
+        "QueryFailed",
+        "The query failed while it ran. Why is withheld, because an owner of its rows has set a privacy floor.",
+        hint="Make the SQL robust against any value (try_cast, try_divide …), try it on rows of your own, then propose it again.",
     )
 
 

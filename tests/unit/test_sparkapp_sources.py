@@ -8,12 +8,14 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyspark.errors import ArithmeticException, NumberFormatException
 
 from cleanroom.clients.objects import ObjectStore
 from cleanroom.datasets.download import download_result
@@ -22,11 +24,11 @@ from cleanroom.datasets.manifest import MANIFEST_NAME, Manifest, read_manifest, 
 from cleanroom.datasets.schema import arrow_schema
 from cleanroom.datasets.upload import upload_dataset
 from cleanroom.documents.dataset import DatasetSchema, FieldType, SchemaField
-from cleanroom.errors import CleanRoomError, Unavailable
+from cleanroom.errors import CleanRoomError, PreconditionFailed, Unavailable
 from cleanroom.spark.job import JobConfig, JobDataset, JobGovernance, JobParameters, JobSegment, ResultReceipt, S3Access
 from sparkapp import datasources
 from sparkapp.datasources import ShareText, cut, survey
-from sparkapp.failures import TaskFailed, failure_code, in_task, safely, write_termination
+from sparkapp.failures import TaskFailed, failure_code, in_task, safely, told, write_termination
 from sparkapp.output import Computed, receipt_digest, write_result
 from sparkapp.views import needed_columns, read_table
 from tests.folder_pod import FolderPod
@@ -494,6 +496,18 @@ def test_errors_leave_tasks_typed_and_without_values() -> None:
         wrapped = RuntimeError(f"Job aborted: Traceback …\n{caught.value}\n at java.lang.Thread")
         assert safely(wrapped).code == code
     assert safely(wrapped).category == "internal"
+
+
+@pytest.mark.parametrize("floors", [{"minGroupSize": 5, "identityColumn": "hidden"}, {"allowedOutputColumns": ["id"]}, {}])
+def test_under_a_floor_no_more_is_told_than_that_the_query_failed(tmp_path: Path, floors: dict[str, Any]) -> None:
+    """Which of Spark's conditions it was is chosen by the author, and can be made to depend on one row."""
+    job = World(tmp_path / "w", floors=floors).pod().job()
+    errors = [NumberFormatException("CANARY"), ArithmeticException("CANARY")]
+    told_of = [told(error, job).to_dict() for error in errors]
+    assert (told_of[0] == told_of[1]) is bool(floors)
+    assert {item["code"] for item in told_of} == {"QueryFailed"}
+    assert "CANARY" not in str(told_of)
+    assert told(PreconditionFailed("ConsentWithdrawn", "x"), job).code == "ConsentWithdrawn"
 
 
 def test_codes_are_spelt_one_way_in_pods() -> None:
