@@ -12,7 +12,6 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
 from typing import NoReturn
 
 
@@ -31,9 +30,14 @@ def run_and_leave(command: Callable[[], object]) -> NoReturn:
         code = 1
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
-        # A reader that has gone away (`| head`) is no reason for another exit code.
-        with suppress(BrokenPipeError):
-            stream.flush()
+        try:
+            if stream is not None:
+                stream.flush()
+        except BrokenPipeError:
+            # A reader that has gone away (`| head`) is no reason for another exit code.
+            pass
+        except OSError:
+            code = code or 1
     os._exit(code)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import io
 import json
 import os
@@ -10,7 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 from pydantic import BaseModel
@@ -21,8 +22,10 @@ from rich.table import Table
 
 from cleanroom.errors import CleanRoomError, Internal
 from cleanroom.temporal.markdown import plain
+from starters.advice import advised
 
 DEBUG_VARIABLE = "CLEANROOM_DEBUG"
+NOT_WRITTEN = "OutputNotWritten"
 _UNBOUNDED = 10_000
 _SQUEEZE = 1.5
 """A table that is so many times as wide as the terminal is printed as paragraphs: its cells would be a few letters wide."""
@@ -55,12 +58,45 @@ def _plainly(error: UnicodeError) -> tuple[str, int]:
     return "".join(character if character.isascii() else "?" for character in text), error.end
 
 
+class _Pipe(io.FileIO):
+    """Where the reader has gone away (``| head``), what is written goes nowhere: that is the reader's choice, and no error."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            return memoryview(data).nbytes
+
+
 def plain_streams() -> None:
-    """What a terminal's encoding lacks (``LC_ALL=C``) is replaced on the way out; no command fails for it after its work is done."""
+    """Streams on which no command fails after its work is done: what a terminal's encoding lacks (``LC_ALL=C``) is replaced on the way
+    out, readers may leave, and a stream that was closed (``>&-``) is an empty one."""
     codecs.register_error(_PLAIN_ERRORS, _plainly)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=_PLAIN_ERRORS)
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115
+    sys.stdout = _plain(sys.stdout)
+    sys.stderr = _plain(sys.stderr)
+
+
+def _plain(stream: TextIO | None) -> TextIO:
+    if stream is None:
+        return open(os.devnull, "w")
+    if type(stream) is not io.TextIOWrapper:
+        # Somebody else's: a test's, or another program's that calls us.
+        return stream
+    if type(getattr(stream.buffer, "raw", stream.buffer)) is io.FileIO:
+        stream.flush()
+        pipe = _Pipe(stream.fileno(), "wb", closefd=False)
+        # Unbuffered, where Python was told to be (PYTHONUNBUFFERED).
+        file = io.BufferedWriter(pipe) if isinstance(stream.buffer, io.BufferedWriter) else pipe
+        return io.TextIOWrapper(
+            file,
+            encoding=stream.encoding,
+            errors=_PLAIN_ERRORS,
+            line_buffering=stream.line_buffering,
+            write_through=file is pipe,
+        )
+    stream.reconfigure(errors=_PLAIN_ERRORS)
+    return stream
 
 
 def say(text: str) -> None:
@@ -133,15 +169,19 @@ def print_rows(rows: Sequence[Mapping[str, Any]], output: Format, *, columns: Se
 
 
 def _cell(value: Any, between: str = ", ") -> str:
-    """``between``: what stands between the parts of a list or a table of plain values."""
+    """``between``: what stands between the parts of a list or a table of plain values; of the latter, empty ones are left out."""
     if value is None:
         return ""
     if isinstance(value, dict) and not any(isinstance(item, dict | list) for item in value.values()):
-        value = [f"{key}: {_cell(item)}" for key, item in value.items()]
+        value = [f"{key}: {_plain_cell(item)}" for key, item in value.items() if item not in (None, "")]
     if isinstance(value, list) and not any(isinstance(item, dict | list) for item in value):
-        return between.join(_cell(item) for item in value)
+        return between.join(_plain_cell(item) for item in value)
     if isinstance(value, dict | list):
         return safe(json.dumps(value, ensure_ascii=False), 2000)
+    return _plain_cell(value)
+
+
+def _plain_cell(value: Any) -> str:
     return safe(value, 2000)
 
 
@@ -158,7 +198,8 @@ def print_look(record: dict[str, Any], output: Format, *, title: str) -> None:
 
 def print_error(error: CleanRoomError, output: Format) -> None:
     """``{code, message, cause, hint, …}`` to standard output as JSON, or words to standard error."""
-    if output is Format.JSON:
+    advised(error)
+    if output is Format.JSON and error.code != NOT_WRITTEN:
         print_json(error.to_dict())
         return
     talk.print(f"[bold red]error[/bold red] [bold]{safe(error.code)}[/bold]: {safe(error.message, 2000)}")
@@ -185,10 +226,13 @@ def reported(output: Format) -> Iterator[None]:
     except Exception as error:
         if os.environ.get(DEBUG_VARIABLE):
             raise
-        unexpected = Internal(
-            "UnexpectedError",
-            f"{type(error).__name__}: {error}",
-            hint=f"This is a bug. {DEBUG_VARIABLE}=1 shows where it happened; please report that.",
-        )
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            unexpected = Internal(NOT_WRITTEN, f"{error.filename or 'output'}: cannot be written.", cause=error.strerror, hint="Make room.")
+        else:
+            unexpected = Internal(
+                "UnexpectedError",
+                f"{type(error).__name__}: {error}",
+                hint=f"This is a bug. {DEBUG_VARIABLE}=1 shows where it happened; please report that.",
+            )
         print_error(unexpected, output)
         raise typer.Exit(unexpected.exit_code) from error

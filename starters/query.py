@@ -43,6 +43,7 @@ app.command("lint")(lint)
 
 Name = Annotated[str, typer.Argument(help="The query's name.", show_default=False)]
 File = Annotated[Path, typer.Argument(help="The query's YAML.", show_default=False)]
+MAX_DAYS = 3650
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the answer.")]
 
 
@@ -55,9 +56,10 @@ def create(
     file: File,
     profile: Profile = None,
     config: ConfigFile = None,
-    approval_days: Annotated[float, typer.Option(min=0.0001, help="Days until an open proposal expires.")] = DEFAULT_APPROVAL_SECONDS
-    / 86400,
-    reconcile_seconds: Annotated[int, typer.Option(min=1, help="How often votes cast elsewhere are looked for.")] = 60,
+    approval_days: Annotated[
+        float, typer.Option(min=0.0001, max=MAX_DAYS, help="Days until an open proposal expires.")
+    ] = DEFAULT_APPROVAL_SECONDS / 86400,
+    reconcile_seconds: Annotated[int, typer.Option(min=1, max=86400, help="How often votes cast elsewhere are looked for.")] = 60,
     output: Output = Format.TABLE,
 ) -> None:
     """Create a query as a draft.
@@ -209,8 +211,8 @@ def approve(
     profile: Profile = None,
     config: ConfigFile = None,
     version: Annotated[str | None, typer.Option(help="Approve only if the query is at this version.")] = None,
-    expires_days: Annotated[float, typer.Option(min=0.0001, help="Days for which the approval is good.")] = 30,
-    max_runs: Annotated[int | None, typer.Option(min=1, help="Number of runs for which it is good.")] = None,
+    expires_days: Annotated[float, typer.Option(min=0.0001, max=MAX_DAYS, help="Days for which the approval is good.")] = 30,
+    max_runs: Annotated[int | None, typer.Option(min=1, max=1_000_000, help="Number of runs for which it is good.")] = None,
     reason: Annotated[str, typer.Option(help="A word to the others.")] = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     wait: Wait = True,

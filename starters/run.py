@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
-from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError
+from temporalio.client import WorkflowExecution, WorkflowExecutionStatus, WorkflowFailureError
 from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
@@ -18,6 +18,7 @@ from cleanroom.errors import Conflict, InvalidInput, PreconditionFailed, Refused
 from cleanroom.identifiers import CLEAN_ROOM_QUEUE, document_digest, require_name, run_workflow_id
 from cleanroom.messages.run import RunQueryInput, RunResult, RunTicket
 from cleanroom.spark.job import JobParameters, ResultReceipt
+from cleanroom.temporal import attributes
 from cleanroom.temporal.attributes import start_attributes
 from cleanroom.temporal.markdown import code, details, escape
 from cleanroom.temporal.started import started_with
@@ -28,7 +29,7 @@ from starters.names import RUN_QUERY, STATUS
 from starters.output import ConfigFile, Format, Output, Profile, out, print_json, print_look, print_record, print_rows, reported, safe, say
 from starters.progress import follow_timeline
 from starters.result import chart_png, print_chart, result_rows, result_table
-from starters.run_workflow import Handle, RunLook, find_run, look
+from starters.run_workflow import Handle, RunLook, find_run, look, run_state
 from starters.session import Session, new_run_id, now, run_async
 
 app = typer.Typer(help="Run approved queries.", no_args_is_help=True)
@@ -234,7 +235,7 @@ def list_(profile: Profile = None, config: ConfigFile = None, output: Output = F
     with reported(output):
         session = Session.load(profile, config)
         rows = run_async(_list(session))
-        print_rows(rows, output, columns=("run", "query", "caller", "state", "stage", "started"), title="runs")
+        print_rows(rows, output, columns=("run", "query", "caller", "state", "failure", "stage", "started"), title="runs")
 
 
 async def _list(session: Session) -> list[dict[str, Any]]:
@@ -248,12 +249,19 @@ async def _list(session: Session) -> list[dict[str, Any]]:
                 "run": item.id.rsplit("/", 1)[-1],
                 "query": found.get("CrQuery", ""),
                 "caller": found.get("CrProposer", ""),
-                "state": found.get("CrOutcome") or (item.status.name if item.status else ""),
+                "state": run_state(item),
+                "failure": _failure_code(item),
                 "stage": found.get("CrStage", ""),
                 "started": item.start_time.isoformat(timespec="seconds"),
             }
         )
     return rows
+
+
+def _failure_code(item: WorkflowExecution) -> str:
+    """The code that a run ended with which did not complete; its outcome is its state otherwise."""
+    outcome = str(item.typed_search_attributes.get(attributes.OUTCOME, ""))
+    return "" if outcome == "COMPLETED" else outcome
 
 
 @app.command()

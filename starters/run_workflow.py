@@ -5,7 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final, NamedTuple
 
-from temporalio.client import Client, WorkflowExecutionDescription, WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
+from temporalio.client import (
+    Client,
+    WorkflowExecution,
+    WorkflowExecutionDescription,
+    WorkflowExecutionStatus,
+    WorkflowFailureError,
+    WorkflowHandle,
+)
 
 from cleanroom.errors import CleanRoomError, Unavailable
 from cleanroom.identifiers import run_workflow_id
@@ -69,7 +76,7 @@ async def look(found: RunFound) -> RunLook:
     completed = described.status is WorkflowExecutionStatus.COMPLETED
     seen = RunLook(
         query=str(described.typed_search_attributes.get(attributes.QUERY, "")),
-        state=_state(described),
+        state=run_state(described),
         stage=_stage(described),
         result=await found.handle.result() if completed else None,
         failure=await _failure(found) if found.ended and not completed else None,
@@ -107,12 +114,13 @@ async def _failure(found: RunFound) -> RunFailure | None:
     return None
 
 
-def _state(described: WorkflowExecutionDescription) -> str:
+def run_state(described: WorkflowExecution) -> str:
+    """The run's state as the server knows it."""
     status = described.status
     if status is None or status is WorkflowExecutionStatus.RUNNING:
         return _STATES.get(_stage(described), "Preparing")
     return {WorkflowExecutionStatus.CANCELED: "CANCELLED"}.get(status, status.name)
 
 
-def _stage(described: WorkflowExecutionDescription) -> str:
+def _stage(described: WorkflowExecution) -> str:
     return str(described.typed_search_attributes.get(attributes.STAGE, "")).removeprefix("run.")

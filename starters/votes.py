@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any, Literal
 
-from cleanroom.errors import CleanRoomError, Conflict
+from cleanroom.errors import CleanRoomError, Conflict, PreconditionFailed
 from cleanroom.identifiers import document_digest
 from cleanroom.messages.query import DecisionMessage, QueryState, RefusedMessage, decision_mark
 from starters.names import APPROVE, REJECT
@@ -28,13 +28,16 @@ def sign_decision(
     The text is read from governance, not from the workflow: whoever runs Temporal must not choose what is signed.
 
     Raises:
-        Conflict: ``VersionMismatch``, ``QueryNotProposed``.
+        Conflict: ``VersionMismatch``.
+        PreconditionFailed: ``QueryNotProposed``.
     """
     from cleanroom.statements import Decision, sign
 
     document = run_async(_document(session, state.query))
     if document.state != "Proposed":
-        raise Conflict("QueryNotProposed", f"query {state.query!r} is {document.state} in governance; only a proposed query takes votes.")
+        raise PreconditionFailed(
+            "QueryNotProposed", f"query {state.query!r} is {document.state} in governance; only a proposed query takes votes."
+        )
     held = document.version or ""
     if version is not None and version != held:
         raise Conflict("VersionMismatch", f"query {state.query!r} is at version {held}, not {version}.", hint="Look at it again.")

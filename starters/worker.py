@@ -29,6 +29,10 @@ def worker(
     ],
     config: ConfigFile = None,
     ready_file: Annotated[Path | None, typer.Option(help="Written when the worker polls.")] = None,
+    health_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Answer GET /healthz at this port: 200 while the worker polls.", show_default=False)
+    ] = None,
+    health_host: Annotated[str, typer.Option(help="Address of the health port.")] = "127.0.0.1",
     output: Output = Format.TABLE,
 ) -> None:
     """Serve one trust boundary's task queue until stopped (SIGTERM or Ctrl-C).
@@ -41,7 +45,7 @@ def worker(
         configure_logging()
         # The task queue of a collaborator's boundary is its name; its profile is the collaborator's.
         settings = load_settings(boundary.removeprefix("collaborator."), path=Path(config) if config else None)
-        asyncio.run(serve(settings, ready_file=ready_file))
+        asyncio.run(serve(settings, ready_file=ready_file, health_port=health_port, health_host=health_host))
 
 
 @asynccontextmanager

@@ -78,7 +78,8 @@ class Story:
         workflow.upsert_search_attributes(attributes.updates(*pairs))
 
     def outcome(self, code: str) -> None:
-        """Set ``CrOutcome`` at the end."""
+        """Set ``CrOutcome`` at the end; what was not begun is not waited for any more."""
+        self._state = {key: "skipped" if state == "waiting" else state for key, state in self._state.items()}
         workflow.upsert_search_attributes(attributes.updates((attributes.OUTCOME, code), (attributes.STAGE, f"{self._kind}.closed")))
 
     @asynccontextmanager

@@ -236,6 +236,42 @@ def test_what_a_terminal_cannot_show_is_replaced() -> None:
     assert told.stdout.decode("ascii").splitlines() == ["## + - Z?rich .", '{"name": "Z\\u00fcrich"}']
 
 
+@pytest.mark.parametrize(
+    ("redirected", "code", "told"),
+    [
+        ("| true", 0, ""),
+        (">&-", 0, ""),
+        (">/dev/full", 1, "OutputNotWritten"),
+        ("-o json | true", 0, ""),
+        ("-o json >/dev/full", 1, "OutputNotWritten"),
+        ("2>&-", 0, ""),
+        ("<&-", 0, ""),
+    ],
+)
+def test_who_reads_may_leave(redirected: str, code: int, told: str, tmp_path: Path) -> None:
+    (tmp_path / "said.py").write_text(
+        "import sys, typer\n"
+        "from starters.output import *\n"
+        "from starters.entry import command_line\n"
+        "app = typer.Typer()\n"
+        "@app.command()\n"
+        "def rows(output: Output = Format.TABLE) -> None:\n"
+        "    with reported(output):\n"
+        "        sys.stdin.read()\n"
+        "        print_rows([{'name': 'x' * 70}] * 3000, output, columns=('name',))\n"
+        "        say('done')\n"
+        "command_line(app)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(HOUSE), "PYTHONUNBUFFERED": "1" if redirected == "| true" else ""}
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", f"{sys.executable} said.py {redirected}"],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment, timeout=60, cwd=tmp_path,
+    )  # fmt: skip
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+    assert told in done.stderr
+    assert code != 0 or redirected == "2>&-" or "done" in done.stderr
+
+
 def test_rows_keep_their_names_whole(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [
         {"run": "r-20260112-091500-a1b2c3", "query": "some-long-query-name", "state": "COMPLETED", "started": "2026-01-12T09:15:00+00:00"}
