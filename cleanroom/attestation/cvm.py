@@ -34,6 +34,8 @@ _CLAIMS: Final = _HEADER + REPORT_SIZE + _RUNTIME_HEADER
 _REPORT_TYPE_SNP: Final = 2
 _AK_KID: Final = "HCLAkPub"
 
+_NO_HOST_DATA: Final = frozenset({bytes(32).hex()})
+
 CLEAN_ROOM_NONCE: Final = hashlib.sha256(b"azure-cleanroom").digest()
 """The nonce of the clean-room samples; it is constant, so it proves no freshness."""
 
@@ -91,7 +93,8 @@ def verify_cvm_evidence(
     Args:
         evidence: As received.
         trust: The roots.
-        expectations: Of the SNP report, except ``report_data``, which the runtime claims determine here.
+        expectations: Of the SNP report, except ``report_data``, which the runtime claims determine here, ``vmpl``, which is the
+            paravisor's 0, and ``host_data``, which is zero on a virtual machine unless other values are named.
         at: The instant, with a time zone.
         nonce: What the quote must carry; None for the nonce that the evidence states (no freshness).
         user_data: The 64 bytes that the runtime claim ``user-data`` must be, such as ``report_data_for(public_key_pem)``; None: any.
@@ -112,7 +115,10 @@ def verify_cvm_evidence(
         )
     except Stop:
         return _verdict(evidence, None, checklist, at, {}, {})
-    bound = expectations.model_copy(update={"report_data": report_data_for(claims_text)})
+    # Any other guest, a confidential container above all, can have claims of its own making hashed into its own report: what it cannot have
+    # is the paravisor's privilege level and no host data.
+    host_data = _NO_HOST_DATA if expectations.host_data is None else expectations.host_data
+    bound = expectations.model_copy(update={"report_data": report_data_for(claims_text), "vmpl": 0, "host_data": host_data})
     certificates = evidence.platform_certificates[: MAX_ENDORSEMENTS + 1].encode("utf-8", "replace")
     verdict = verify_evidence(AttestationEvidence.of(report, certificates), trust=trust, expectations=bound, at=at)
     checklist.checks += verdict.checks

@@ -14,6 +14,7 @@ MAX_ENDORSEMENTS: Final = 64 * 1024
 
 _BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
 _END: Final = b"-----END CERTIFICATE-----"
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _DER: Final = b"\x30\x82"
 """How a certificate starts: a sequence of 256 bytes or more."""
 
@@ -32,7 +33,7 @@ def read_endorsements(text: bytes | str) -> list[bytes]:
     if len(data) > MAX_ENDORSEMENTS:
         raise chain_malformed(f"The endorsements have {len(data)} bytes, more than {MAX_ENDORSEMENTS}.", f"{len(data)} bytes")
     for _ in range(3):  # base64 may be wrapped once more by a transport
-        stripped = data.strip()
+        stripped = data.removeprefix(_BYTE_ORDER_MARK).strip()
         if stripped.startswith(b"{"):
             data = _pem_of_thim(stripped)
         if b"-----BEGIN" in data:

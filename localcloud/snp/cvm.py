@@ -7,7 +7,7 @@ import hashlib
 import json
 import struct
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
@@ -37,9 +37,12 @@ class DevelopmentVirtualMachine:
         configuration = {"console-enabled": True, "secure-boot": True, "tpm-enabled": True}
         return json.dumps({"keys": [key], "vm-configuration": configuration, "user-data": user_data.hex().upper()}).encode()
 
-    def hcl_report(self, claims: bytes) -> bytes:
-        """The HCL blob: header, SNP report over the claims, runtime header, claims, padding."""
-        report = self._hardware.report(bytes(32), report_data_for(claims))
+    def hcl_report(self, claims: bytes, host_data: bytes = bytes(32), **fields: Any) -> bytes:
+        """The HCL blob: header, SNP report over the claims, runtime header, claims, padding.
+
+        ``host_data`` and ``fields`` (:meth:`DevelopmentHardware.report`) are what another guest's report would say.
+        """
+        report = self._hardware.report(host_data, report_data_for(claims), **fields)
         header = b"HCLA" + struct.pack("<3I", 1, 2346, 2) + bytes(16)
         runtime = struct.pack("<5I", len(claims) + 20, 1, 2, 1, len(claims))
         return (header + report + runtime + claims).ljust(2600, b"\0")

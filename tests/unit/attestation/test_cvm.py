@@ -107,6 +107,21 @@ def test_each_link_is_needed(
         assert (verdict.pcrs, verdict.runtime_claims) == ({}, {})
 
 
+@pytest.mark.parametrize(
+    ("host_data", "fields", "reason"), [(b"\1" * 32, {}, "HostDataMismatch"), (bytes(32), {"vmpl": 2}, "VmplMismatch")]
+)
+def test_a_guest_that_is_no_virtual_machine_cannot_invent_one(
+    machine: DevelopmentVirtualMachine, good: CvmEvidence, development: TrustStore, host_data: bytes, fields: dict[str, int], reason: str
+) -> None:
+    """A container gets a report over any bytes that it likes, so over claims that name a "vTPM" of its own too."""
+    blob = machine.hcl_report(machine.claims(USER_DATA), host_data, **fields)
+    forged = changed(good, hcl_report=b64(blob), snp_report=b64(blob[32:1216]))
+    verdict = verify_cvm_evidence(
+        forged, trust=development, expectations=Expectations(vmpl=None), at=datetime.now(UTC), nonce=None, user_data=USER_DATA
+    )
+    assert reasons(verdict.verdict) == [reason]
+
+
 def test_only_selected_pcrs_are_reported(machine: DevelopmentVirtualMachine, good: CvmEvidence, development: TrustStore) -> None:
     few = {index: machine.pcrs[index] for index in (4, 7, 11)}
     verdict = judge(changed(good, tpm_quote=b64(machine.quote(CLEAN_ROOM_NONCE, few))), development)

@@ -221,7 +221,7 @@ def test_endorsements_are_read_in_each_form_that_azure_sends(vectors: Path, amd:
     report = base64.b64encode((vectors / "snp" / folder.name / "report.bin").read_bytes()).decode()
     thim = (folder / "thim_host_amd_certificate.json").read_text()
     pem = json.loads(thim)["vcekCert"] + json.loads(thim)["certificateChain"]
-    for endorsements in (pem, thim, base64.b64encode(pem.encode()).decode(), base64.b64encode(thim.encode()).decode()):
+    for endorsements in (pem, thim, f"\ufeff{thim}", base64.b64encode(pem.encode()).decode(), base64.b64encode(thim.encode()).decode()):
         assert judge(AttestationEvidence(evidence=report, endorsements=endorsements), amd).ok
 
 
