@@ -101,6 +101,8 @@ def _server(app: Any, name: str, tls: ServerCertificate | None) -> uvicorn.Serve
             server_header=False,
             ssl_certfile=str(tls.cert) if tls else None,
             ssl_keyfile=str(tls.key) if tls else None,
+            # Clients that keep their connections, as Spark's does, expect a server to keep idle ones for longer than uvicorn's 5 s.
+            timeout_keep_alive=75,
             timeout_graceful_shutdown=1,
         )
     )

@@ -11,6 +11,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import os
 import secrets
 import ssl
 from collections.abc import Sequence
@@ -47,6 +48,8 @@ from localcloud.snp.server import DevelopmentHardware
 from localcloud.supervisor import Step, python, write_json
 from localcloud.tls import LocalAuthority, ServerCertificate
 
+EXECUTOR_PODS_VARIABLE = "CLEANROOM_EXECUTOR_PODS"
+"""``1`` gives executors pods of their own, as on a cluster (docs/kubernetes.md); a run then takes longer to start."""
 STAND_INS = ("entra", "snp", "maa", "keyvault", "cgs", "kubernetes", "blobaccess")
 # People look for the Web UI at 8233: there they find its gateway, which shows it readable. The Web UI's own server is behind it.
 _PREFERRED_PORTS = {"temporal": 7233, "codec": 8233}
@@ -245,6 +248,7 @@ class LocalCloud:
                 snp_url=self.url("snp"),
                 snp_token_file=self._token_file("snp-admin"),
                 snp_ca_file=ca,
+                executor_pods=os.environ.get(EXECUTOR_PODS_VARIABLE) == "1",
             ),
             "snp": StandInConfig(**self._common("snp")),
         }

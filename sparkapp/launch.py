@@ -59,7 +59,6 @@ _VARIABLES = re.compile(
 _EXECUTOR_CLASS = "org.apache.spark.scheduler.cluster.k8s.KubernetesExecutorBackend"
 _MODULES = (
     "-XX:+IgnoreUnrecognizedVMOptions",
-    "--add-modules=jdk.incubator.vector",
     *(
         f"--add-opens={name}=ALL-UNNAMED"
         for name in (
@@ -73,9 +72,15 @@ _MODULES = (
     "-Dio.netty.tryReflectionSetAccessible=true",
     "--enable-native-access=ALL-UNNAMED",
 )
-"""What Spark's own launcher gives to every JVM of its (``JavaModuleOptions``)."""
-# Spark's logs quote rows, and an executor learns of the session's level only once it has joined.
-_LOGGING = "rootLogger.level = off\n"
+"""What Spark's own launcher gives to every JVM of its (``JavaModuleOptions``), but for a module of linear algebra that announces itself."""
+_LOGGING = """\
+rootLogger.level = off
+rootLogger.appenderRef.none.ref = none
+appender.none.type = Null
+appender.none.name = none
+"""
+"""Spark's logs quote rows, and an executor learns of the session's level only once it has joined. Without an appender Spark would take the
+file for none."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -37,6 +37,11 @@ LEAN = {
     "spark.python.daemon.module": "sparkapp.daemon",
     "spark.sql.adaptive.enabled": "true",
 }
+CLUSTERED = {
+    **NETWORK_CONF,
+    # Executors attest themselves before they join; a plan that is made without them has fewer parts than they have cores.
+    "spark.scheduler.maxRegisteredResourcesWaitingTime": "300s",
+}
 LOCAL = {
     # One process: short-lived, on few cores, talking to nobody.
     "spark.driver.host": "127.0.0.1",
@@ -80,8 +85,9 @@ def open_session(app_name: str, *, network_secret: Path | None = None) -> SparkS
         for name, value in LOCAL.items():
             conf.set(name, value)
     else:
-        conf.set(SECRET_FILE, str(network_secret))
-    for name, value in {**LEAN, **locked_spark_conf(), **SEALED, **NETWORK_CONF, **QUIET}.items():
+        for name, value in {**CLUSTERED, SECRET_FILE: str(network_secret)}.items():
+            conf.set(name, value)
+    for name, value in {**LEAN, **locked_spark_conf(), **SEALED, **QUIET}.items():
         conf.set(name, value)
     return SparkSession.builder.config(conf=conf).appName(app_name).getOrCreate()
 

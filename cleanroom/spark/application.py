@@ -13,7 +13,7 @@ from cleanroom.errors import InvalidInput
 from cleanroom.identifiers import job_name
 from cleanroom.spark.job import JobConfig
 from cleanroom.spark.network import NETWORK_CONF
-from cleanroom.spark.policy import POLICY_ANNOTATION, PodPolicies, measured_environment
+from cleanroom.spark.policy import LOCAL_DIR, POLICY_ANNOTATION, PodPolicies, measured_environment
 from cleanroom.spark.profile import PodProfile, Role
 
 GROUP = "sparkoperator.k8s.io"
@@ -136,7 +136,7 @@ def _pod(role: Role, job: JobConfig, profile: PodProfile, policies: PodPolicies,
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
             {"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
         ],
-        "volumeMounts": [{"name": "spark-local-dir-1", "mountPath": "/var/data/spark-local-dir-1"}],
+        "volumeMounts": [{"name": "spark-local-dir-1", "mountPath": LOCAL_DIR}],
         "securityContext": {"privileged": False, "allowPrivilegeEscalation": False},
         "terminationGracePeriodSeconds": 30,
     }

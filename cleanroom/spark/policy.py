@@ -26,6 +26,9 @@ POLICY_ANNOTATION = "microsoft.containerinstance.virtualnode.ccepolicy"
 SPARK_CONTAINERS: Mapping[Role, str] = MappingProxyType({"driver": "spark-kubernetes-driver", "executor": "spark-kubernetes-executor"})
 """Names that Spark on Kubernetes gives to its containers."""
 
+LOCAL_DIR = "/var/data/spark-local-dir-1"
+"""Where both roles' scratch volume is mounted; the framework compares destinations to the letter."""
+
 MAX_POLICY = 130_000
 """Longest policy in base64 characters. The operator hands it to ``spark-submit`` as one argument, and Linux takes 131,071 bytes in one;
 that leaves about 65,000 bytes for the job's own JSON."""
@@ -146,7 +149,7 @@ def _policy(role: Role, measured: Mapping[str, str], profile: PodProfile) -> Pod
                     source="sandbox:///tmp/atlas/emptydir/.+",
                 ),
                 MountRule(destination="/opt/spark/conf", options=("rbind", "rshared", "ro"), source="sandbox:///tmp/atlas/emptydir/.+"),
-                MountRule(destination="/var/data", options=("rbind", "rshared", "rw"), source="sandbox:///tmp/atlas/emptydir/.+"),
+                MountRule(destination=LOCAL_DIR, options=("rbind", "rshared", "rw"), source="sandbox:///tmp/atlas/emptydir/.+"),
             ),
             working_dir=profile.working_dir,
         )

@@ -18,6 +18,7 @@ from localcloud.kubernetes.store import Object
 
 NODE = "localcloud"
 POD_IP = "127.0.0.1"
+EXECUTOR_CONTAINER = "spark-kubernetes-executor"
 
 
 class SnpGuests:
@@ -49,6 +50,11 @@ class SnpGuests:
 
 class Refusal(Exception):
     """The pod's policy does not allow its container."""
+
+
+def clustered(container: str, properties: dict[str, str]) -> bool:
+    """Whether the container is of a driver that asks the API server for executors, or such an executor."""
+    return container == EXECUTOR_CONTAINER or properties.get("spark.master", "").startswith("k8s://")
 
 
 def local_cores(properties: dict[str, str]) -> int:

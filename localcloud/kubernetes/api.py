@@ -31,12 +31,12 @@ from localcloud.kubernetes.store import (
 
 GIT_VERSION = "v1.33.0-localcloud"
 _DEFAULT_WATCH_SECONDS = 1800
-_EVERYTHING = frozenset({"get", "list", "watch", "create", "update", "patch", "delete"})
+_EVERYTHING = frozenset({"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"})
 _READ = frozenset({"get", "list", "watch"})
 
 ROLES: Mapping[str, Mapping[str, frozenset[str]]] = {
     "admin": {"*": _EVERYTHING},
-    # What deploy/'s RBAC gives to the Spark service: applications, and to read what belongs to them.
+    # What the chart's RBAC gives to the Spark service (deploy/chart/templates/rbac.yaml), and more for whoever looks on.
     "spark-service": {
         "sparkapplications": _EVERYTHING,
         "pods": _READ,
@@ -44,6 +44,13 @@ ROLES: Mapping[str, Mapping[str, frozenset[str]]] = {
         "events": _READ,
         "configmaps": _READ,
         "namespaces": frozenset({"get"}),
+    },
+    # Exactly what it gives to a driver: its executors, and what Spark makes and removes beside them.
+    "spark": {
+        "pods": _READ | {"create", "patch", "delete", "deletecollection"},
+        "configmaps": frozenset({"get", "list", "create", "delete", "deletecollection"}),
+        "services": frozenset({"get", "list", "delete", "deletecollection"}),
+        "persistentvolumeclaims": frozenset({"get", "list", "delete", "deletecollection"}),
     },
     "viewer": {"sparkapplications": _READ, "pods": _READ, "events": _READ},
 }
@@ -111,7 +118,7 @@ class Api:
             if resource is PODS:
                 result.append(Route(f"{base}/pods/{{name}}/log", self._handle(self._log), methods=["GET"]))
             result.append(Route(f"{base}/{resource.plural}/{{name}}/status", self._item(resource, "status"), methods=["GET"]))
-            result.append(Route(f"{base}/{resource.plural}", self._collection(resource), methods=["GET", "POST"]))
+            result.append(Route(f"{base}/{resource.plural}", self._collection(resource), methods=["GET", "POST", "DELETE"]))
             result.append(Route(f"{base}/{resource.plural}/{{name}}", self._item(resource), methods=["GET", "PUT", "PATCH", "DELETE"]))
         result.append(Route("/{path:path}", _no_such_path))
         return result
@@ -140,9 +147,14 @@ class Api:
             namespace = request.path_params.get("namespace")
             if request.method == "POST":
                 return await self._create(request, resource, namespace)
+            if request.method == "DELETE":
+                return await self._delete_collection(request, resource, namespace)
             watching = request.query_params.get("watch", "").lower() in ("1", "true")
             self._accounts.allow(request, "watch" if watching else "list", resource, namespace)
             keep = self._selection(request, resource)
+            if watching and request.headers.get("upgrade", "").lower() == "websocket":
+                # Spark's client asks for one first; told so, it watches by a long answer, as everybody does through a proxy.
+                raise ApiFailure(503, "ServiceUnavailable", "WebSockets are not served here: watch without")
             if watching:
                 _number(request.query_params, "timeoutSeconds", _DEFAULT_WATCH_SECONDS)
                 return StreamingResponse(self._watch(request, resource, namespace, keep), media_type="application/json")
@@ -157,6 +169,13 @@ class Api:
             )
 
         return self._handle(collection)
+
+    async def _delete_collection(self, request: Request, resource: Resource, namespace: str | None) -> Response:
+        self._accounts.allow(request, "deletecollection", resource, namespace)
+        options, keep = await _body(request, optional=True), self._selection(request, resource)
+        for item in [item for item in self._store.objects(resource, namespace) if keep(item)]:
+            self._delete(resource, namespace or "", item["metadata"]["name"], options, request.query_params)
+        return JSONResponse({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"})
 
     def _selection(self, request: Request, resource: Resource) -> Callable[[Object], bool]:
         labels = label_selector(request.query_params.get("labelSelector", ""))

@@ -34,6 +34,8 @@ class LocalImage(BaseModel):
     working_dir: str = "/opt/spark/work-dir"
     program: tuple[str, ...]
     """What runs in place of the entry point; ``{python}`` is this interpreter. Runs with the snapshot as ``PYTHONPATH``."""
+    launcher: tuple[str, ...] = ()
+    """What runs in place of the entry point with all of its arguments, where executors have pods of their own."""
     spark_version: str = "4.0.0"
 
 
@@ -52,20 +54,32 @@ def build_sparkapp_image(images: Path) -> LocalImage:
             if file.is_file() and file.suffix in (".py", ".typed", ".json", ".sql", ".txt") and "__pycache__" not in file.parts:
                 files[f"{package}/{file.relative_to(root).as_posix()}"] = file.read_bytes()
     return build_image(
-        images, SPARKAPP_REPOSITORY, files, program=("{python}", "-m", "sparkapp"), spark_version=importlib.metadata.version("pyspark")
+        images,
+        SPARKAPP_REPOSITORY,
+        files,
+        program=("{python}", "-m", "sparkapp"),
+        launcher=("{python}", "-m", "sparkapp.launch"),
+        spark_version=importlib.metadata.version("pyspark"),
     )
 
 
 def build_image(
-    images: Path, repository: str, files: Mapping[str, bytes], *, program: Sequence[str], spark_version: str = "4.0.0"
+    images: Path,
+    repository: str,
+    files: Mapping[str, bytes],
+    *,
+    program: Sequence[str],
+    launcher: Sequence[str] = (),
+    spark_version: str = "4.0.0",
 ) -> LocalImage:
-    """Store ``files`` (relative path to content) as an image that runs ``program``."""
-    content = _content_digest(files, program, spark_version)
+    """Store ``files`` (relative path to content) as an image that runs ``program``, or ``launcher``."""
+    content = _content_digest(files, (*program, *launcher), spark_version)
     image = LocalImage(
         reference=f"{repository}@sha256:{content}",
         # dm-verity root hashes come from the layers' blocks; here, one layer, named by its content.
         layers=(hashlib.sha256(f"layer {content}".encode()).hexdigest(),),
         program=tuple(program),
+        launcher=tuple(launcher),
         spark_version=spark_version,
     )
     target = images / content
@@ -105,7 +119,7 @@ def pull_image(images: Path, reference: str) -> tuple[LocalImage, Path]:
         for file in sorted(root.rglob("*"))
         if file.is_file() and "__pycache__" not in file.parts
     }
-    if image.reference != reference or _content_digest(files, image.program, image.spark_version) != digest:
+    if image.reference != reference or _content_digest(files, (*image.program, *image.launcher), image.spark_version) != digest:
         raise LookupError(
             f'failed to pull and unpack image "{reference}": unexpected commit digest: content does not match sha256:{digest}'
         )
@@ -120,6 +134,11 @@ def remove_image(images: Path, reference: str) -> None:
 def program_of(image: LocalImage) -> list[str]:
     """The argument vector of the image's program on this machine."""
     return [sys.executable if part == "{python}" else part for part in image.program]
+
+
+def launcher_of(image: LocalImage) -> list[str]:
+    """The argument vector of the image's entry point on this machine; its program where it has none."""
+    return [sys.executable if part == "{python}" else part for part in image.launcher or image.program]
 
 
 def _content_digest(files: Mapping[str, bytes], program: Sequence[str], spark_version: str) -> str:

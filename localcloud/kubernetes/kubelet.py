@@ -18,8 +18,19 @@ from typing import Any
 import httpx
 
 from cleanroom.spark.policy import POLICY_ANNOTATION, PodContainer
-from localcloud.kubernetes.admission import NODE, POD_IP, Refusal, SnpGuests, admit, environment_of, local_cores, submit_arguments
-from localcloud.kubernetes.image import LocalImage, program_of, pull_image
+from localcloud.kubernetes.admission import (
+    NODE,
+    POD_IP,
+    Refusal,
+    SnpGuests,
+    admit,
+    clustered,
+    environment_of,
+    local_cores,
+    submit_arguments,
+)
+from localcloud.kubernetes.image import LocalImage, launcher_of, program_of, pull_image
+from localcloud.kubernetes.mounts import Mounts
 from localcloud.kubernetes.operator import DRIVER_CONTAINER
 from localcloud.kubernetes.process import LOST, PodProcess, start
 from localcloud.kubernetes.store import CONFIG_MAPS, PODS, ApiFailure, Object, Store, timestamp
@@ -220,12 +231,19 @@ class Kubelet:
         )
         admitted = admit(policy, container)
         properties = self._properties(pod)
-        environment = {**admitted, **self._image_environment(root, scratch, properties)}
         exit_file = folder / "exit-code"
         termination.touch(mode=0o600)
-        main = spec.get("args", [])
-        arguments = main[6:] if spec["name"] == DRIVER_CONTAINER else main
-        process = start([*program_of(image), *arguments], environment, cwd=scratch, log=folder / f"{spec['name']}.log", exit_file=exit_file)
+        arguments = list(spec.get("args", ()))
+        environment = {**admitted, **self._image_environment(root, scratch)}
+        if clustered(spec["name"], properties):
+            mounts = Mounts(scratch, root, self._state / f"kubeconfig-{pod['spec'].get('serviceAccountName', 'default')}.yaml")
+            mounts.service_account()
+            mounts.configuration(self._configuration(pod))
+            program = [*launcher_of(image), *(mounts.translated(argument) for argument in arguments)]
+        else:
+            environment |= {"CLEANROOM_LOCAL_CORES": str(local_cores(properties)), "PYSPARK_SUBMIT_ARGS": submit_arguments(properties)}
+            program = [*program_of(image), *(arguments[6:] if spec["name"] == DRIVER_CONTAINER else arguments)]
+        process = start(program, environment, cwd=scratch, log=folder / f"{spec['name']}.log", exit_file=exit_file)
         record = {"pid": process.pid, "created": process.created, "exit_file": str(exit_file), "guest": guest, "started": timestamp()}
         (folder / "process.json").write_text(json.dumps(record))
         os.chmod(folder / "process.json", 0o600)
@@ -234,13 +252,14 @@ class Kubelet:
             pod,
             phase="Running",
             startTime=record["started"],
+            conditions=[{"type": name, "status": "True", "lastTransitionTime": record["started"]} for name in ("PodScheduled", "Ready")],
             containerStatuses=[_container_status(spec, {"running": {"startedAt": record["started"]}}, ready=True)],
         )
         return record
 
-    def _image_environment(self, root: Path, scratch: Path, properties: dict[str, str]) -> dict[str, str]:
-        """What the image itself sets: where its program, its Java and its Python are, and what its entry point reads from
-        ``spark.properties``. Nothing of the stand-in's own environment but ``PATH`` and ``JAVA_HOME``."""
+    def _image_environment(self, root: Path, scratch: Path) -> dict[str, str]:
+        """What the image itself sets: where its program, its Java and its Python are. Nothing of the stand-in's own environment but
+        ``PATH`` and ``JAVA_HOME``."""
         local, conf = scratch / "tmp", scratch / "conf"
         for folder in (local, conf):
             folder.mkdir(exist_ok=True, mode=0o700)
@@ -253,20 +272,21 @@ class Kubelet:
             "SPARK_LOCAL_DIRS": str(local),
             "SPARK_CONF_DIR": str(conf),
             "SPARK_LOCAL_IP": POD_IP,
-            "CLEANROOM_LOCAL_CORES": str(local_cores(properties)),
             "PYTHONPATH": str(root),
             "PYTHONUNBUFFERED": "1",
             "PYSPARK_PYTHON": sys.executable,
-            "PYSPARK_SUBMIT_ARGS": submit_arguments(properties),
         }
 
-    def _properties(self, pod: Object) -> dict[str, str]:
+    def _configuration(self, pod: Object) -> dict[str, str]:
         for volume in pod["spec"].get("volumes", ()):
             if "configMap" in volume:
                 found = self._store.get(CONFIG_MAPS, pod["metadata"]["namespace"], volume["configMap"]["name"])
-                lines = found.get("data", {}).get("spark.properties", "").splitlines()
-                return dict(line.split("=", 1) for line in lines if "=" in line)
+                return dict(found.get("data") or {})
         return {}
+
+    def _properties(self, pod: Object) -> dict[str, str]:
+        lines = self._configuration(pod).get("spark.properties", "").splitlines()
+        return dict(line.split("=", 1) for line in lines if "=" in line)
 
     def _ended(self, pod: Object, record: Object, code: int) -> None:
         state: Object = {"startedAt": record["started"], "finishedAt": timestamp()}

@@ -1,8 +1,8 @@
 """The Spark Operator of the stand-in: the life cycle of SparkApplications as spec/execute.md G1-G3 tells it, and the garbage collector.
 
 Driven by changes: every write to the store wakes it, and each pass moves each application by at most one state, so that watchers see them
-all. Differences from the real one: ``restartPolicy`` other than ``Never`` is treated as ``Never``, and the driver pod hosts the executors'
-cores itself (Spark in local mode), so ``executorState`` stays empty.
+all. Differences from the real one: ``restartPolicy`` other than ``Never`` is treated as ``Never``; and, unless ``executor_pods`` is set,
+the driver pod hosts the executors' cores itself (Spark in local mode), so that ``executorState`` stays empty.
 """
 
 from __future__ import annotations
@@ -15,20 +15,27 @@ import re
 import uuid
 from collections.abc import Callable
 
+from localcloud.kubernetes.mounts import API_SERVER, SERVICE_ACCOUNT
 from localcloud.kubernetes.store import CONFIG_MAPS, PODS, SPARK_APPLICATIONS, ApiFailure, Object, Store, timestamp
 
 APP_LABEL = "sparkoperator.k8s.io/app-name"
 DRIVER_CONTAINER = "spark-kubernetes-driver"
 MAX_ARGUMENT = 131_071
 _OPERATOR = "spark-operator"
+_EXECUTOR_STATES = {"Running": "RUNNING", "Succeeded": "COMPLETED", "Failed": "FAILED"}
 _log = logging.getLogger("localcloud.kubernetes.operator")
 
 
 class Operator:
-    """Reconciles every SparkApplication of the store until cancelled."""
+    """Reconciles every SparkApplication of the store until cancelled.
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    Args:
+        store: The API server's objects.
+        executor_pods: Whether drivers shall ask for executors in pods of their own.
+    """
+
+    def __init__(self, store: Store, *, executor_pods: bool = False) -> None:
+        self._store, self._executor_pods = store, executor_pods
 
     async def run(self) -> None:
         """Reconcile at every change, and when the next time to live runs out."""
@@ -73,6 +80,8 @@ class Operator:
         if left is not None and left <= 0:
             self._store.remove(SPARK_APPLICATIONS, metadata["namespace"], metadata["name"])
             return
+        if self._executor_pods:
+            self._count_executors(application)
         state = _state(application)
         suspend = bool(application["spec"].get("suspend"))
         if suspend and state in ("", "SUBMITTED", "RUNNING", "PENDING_RERUN"):
@@ -131,7 +140,7 @@ class Operator:
                     metadata["namespace"],
                     {
                         "metadata": {"name": conf_map, "ownerReferences": [_owner(created)]},
-                        "data": {"spark.properties": spark_properties(application, app_id)},
+                        "data": {"spark.properties": spark_properties(application, app_id, pod_name if self._executor_pods else None)},
                     },
                 )
             except ValueError as error:
@@ -168,6 +177,18 @@ class Operator:
         else:
             self._store.record(application, "SparkApplicationSubmissionFailed", failure, warning=True, component=_OPERATOR)
         self._write(application, apply)
+
+    def _count_executors(self, application: Object) -> None:
+        """``executorState``: executor pod to ``PENDING``, ``RUNNING``, ``COMPLETED`` or ``FAILED``."""
+        metadata = application["metadata"]
+        labels = {"spark-role": "executor", "spark-app-selector": (application.get("status") or {}).get("sparkApplicationId")}
+        found = {
+            pod["metadata"]["name"]: _EXECUTOR_STATES.get((pod.get("status") or {}).get("phase") or "", "PENDING")
+            for pod in self._store.objects(PODS, metadata["namespace"])
+            if labels.items() <= (pod["metadata"].get("labels") or {}).items()
+        }
+        if found and found != application["status"].get("executorState"):
+            self._write(application, lambda item: item["status"].update(executorState=found))
 
     def _follow_driver(self, application: Object) -> None:
         metadata = application["metadata"]
@@ -353,8 +374,8 @@ def _check_arguments(application: Object) -> None:
             raise ValueError("fork/exec /opt/spark/bin/spark-submit: argument list too long")
 
 
-def spark_properties(application: Object, app_id: str) -> str:
-    """``spark.properties``, the file that the driver container mounts."""
+def spark_properties(application: Object, app_id: str, driver_pod: str | None) -> str:
+    """``spark.properties``, the file that the driver container mounts; with a ``driver_pod``, its driver asks for executor pods."""
     spec = application["spec"]
     driver, executor = spec["driver"], spec["executor"]
     values = {
@@ -369,8 +390,29 @@ def spark_properties(application: Object, app_id: str) -> str:
         "spark.kubernetes.container.image": spec.get("image", ""),
         "spark.kubernetes.namespace": application["metadata"]["namespace"],
         "spark.submit.deployMode": "cluster",
+        **(_executor_properties(application, driver_pod) if driver_pod else {}),
     }
     return "".join(f"{key}={value}\n" for key, value in sorted(values.items()))
+
+
+def _executor_properties(application: Object, driver_pod: str) -> dict[str, str]:
+    """What ``spark-submit`` and the operator add so that a driver can make executor pods."""
+    executor, metadata = application["spec"]["executor"], application["metadata"]
+    labels = {**executor.get("labels", {}), APP_LABEL: metadata["name"], "sparkoperator.k8s.io/launched-by-spark-operator": "true"}
+    return {
+        "spark.master": f"k8s://{API_SERVER}",
+        "spark.driver.host": "127.0.0.1",
+        "spark.kubernetes.driver.master": API_SERVER,
+        "spark.kubernetes.driver.pod.name": driver_pod,
+        "spark.kubernetes.submitInDriver": "true",
+        # Where Spark looks anyway; said, so that it holds in a process without mounts.
+        "spark.kubernetes.authenticate.driver.mounted.oauthTokenFile": f"{SERVICE_ACCOUNT}/token",
+        "spark.kubernetes.authenticate.driver.mounted.caCertFile": f"{SERVICE_ACCOUNT}/ca.crt",
+        "spark.kubernetes.executor.deleteOnTermination": str(executor.get("deleteOnTermination", True)).lower(),
+        **{f"spark.kubernetes.executor.label.{name}": value for name, value in labels.items()},
+        **{f"spark.kubernetes.executor.annotation.{name}": value for name, value in executor.get("annotations", {}).items()},
+        **{f"spark.executorEnv.{item['name']}": item["value"] for item in executor.get("env", ()) if "value" in item},
+    }
 
 
 def memory_mib(text: str) -> int:

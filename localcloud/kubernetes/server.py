@@ -44,6 +44,8 @@ class KubernetesConfig(StandInConfig):
     snp_ca_file: Path | None = None
     cpus: float = Field(default=16, gt=0)
     """What the node offers to pods' requests; 16 although the machine has fewer, because requests only model scheduling here."""
+    executor_pods: bool = False
+    """Whether executors run in pods of their own, as on a cluster; else the driver's process is its own executor, which starts sooner."""
     history: int = Field(default=2000, ge=10)
     """How many changes a watch can go back before it is told 410 Gone."""
 
@@ -63,7 +65,7 @@ def create_app(config: KubernetesConfig) -> Starlette:
             raise ValueError("snp_token_file is required with snp_url")
         guests = SnpGuests(config.snp_url, config.snp_token_file, config.snp_ca_file)
     kubelet = Kubelet(store, config.state, config.images or config.state / "images", guests, cpus=config.cpus)
-    operator = Operator(store)
+    operator = Operator(store, executor_pods=config.executor_pods)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -87,9 +89,10 @@ def create_app(config: KubernetesConfig) -> Starlette:
 def service_account_tokens(state: Path) -> dict[str, str]:
     """Service account to bearer token; made at first use, kept with mode 0600."""
     file = state / "tokens.json"
-    if not file.exists():
-        write_secret_file(file, json.dumps({name: secrets.token_urlsafe(32) for name in ROLES}).encode())
-    tokens: dict[str, str] = json.loads(file.read_text())
+    tokens: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
+    if missing := [name for name in ROLES if name not in tokens]:
+        tokens |= {name: secrets.token_urlsafe(32) for name in missing}
+        write_secret_file(file, json.dumps(tokens).encode())
     return tokens
 
 

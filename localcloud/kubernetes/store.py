@@ -45,8 +45,10 @@ PODS = Resource("pods", "Pod", has_spec=True)
 EVENTS = Resource("events", "Event")
 CONFIG_MAPS = Resource("configmaps", "ConfigMap")
 SPARK_APPLICATIONS = Resource("sparkapplications", "SparkApplication", "sparkoperator.k8s.io", "v1beta2", has_spec=True)
+SERVICES = Resource("services", "Service", has_spec=True)
+VOLUME_CLAIMS = Resource("persistentvolumeclaims", "PersistentVolumeClaim", has_spec=True)
 EVENT_LIFETIME = dt.timedelta(hours=1)
-RESOURCES = (NAMESPACES, PODS, EVENTS, CONFIG_MAPS, SPARK_APPLICATIONS)
+RESOURCES = (NAMESPACES, PODS, EVENTS, CONFIG_MAPS, SERVICES, VOLUME_CLAIMS, SPARK_APPLICATIONS)
 
 
 class ApiFailure(Exception):

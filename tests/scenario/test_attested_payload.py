@@ -31,8 +31,12 @@ from cleanroom.documents.query import QuerySegment
 from cleanroom.governance import CleanRoomClient
 from cleanroom.secret import Secret
 from cleanroom.spark.job import JobConfig, JobDataset, JobGovernance, JobSegment, ResultReceipt, S3Access
+from cleanroom.spark.outcome import JobStatus
+from cleanroom.spark.policy import pod_policies
 from cleanroom.spark.run_events import event_id, parse_event
+from cleanroom.spark.service import Deadlines, SparkService
 from cleanroom.sql import Catalog, Column, View, analyse
+from localcloud.kubernetes.image import build_sparkapp_image
 from localcloud.serving import serving
 from localcloud.snp.server import DevelopmentHardware, SnpConfig
 from localcloud.snp.server import create_app as create_snp
@@ -40,6 +44,7 @@ from localcloud.tls import LocalAuthority
 from tests.conformance.governance.standin import StandIn
 from tests.conformance.governance.target import DEBUG, HOST_DATA, Target, expect
 from tests.servers import S3Server
+from tests.unit.spark_support import cluster, make_profile
 
 pytestmark = [pytest.mark.scenario, pytest.mark.spark]
 
@@ -118,12 +123,16 @@ def world(tmp_path_factory: pytest.TempPathFactory, local_authority: LocalAuthor
         cgs.close()
 
 
-async def prepare(world: World, run_id: str) -> tuple[JobConfig, dict[str, Secret]]:
-    """What the clean room does before a run: datasets in the store, secrets in CGS, the job that refers to them."""
+async def prepare(world: World, run_id: str, *, heavy: bool = False) -> tuple[JobConfig, dict[str, Secret]]:
+    """What the clean room does before a run: datasets in the store, secrets in CGS, the job that refers to them.
+
+    ``heavy`` makes the dataset one that the driver leaves to executors.
+    """
     connection = json.dumps(
         {"awsAccessKeyId": "LITWAREKEY", "awsSecretAccessKey": world.s3.litware.secret_access_key.reveal_text()}
     ).encode()
     secrets = {
+        f"{run_id}.run.network": Secret(b"known-to-the-pods-of-this-run-alone"),
         f"{run_id}.planes.connection": Secret(connection),
         f"{run_id}.out.connection": Secret(connection),
         f"{run_id}.run.consent": Secret(
@@ -164,6 +173,8 @@ async def prepare(world: World, run_id: str) -> tuple[JobConfig, dict[str, Secre
         )
     source = world.folder / f"{run_id}-planes.parquet"
     rows = {"tailnum": [str(n) for n in range(1, 301)], "maker": ["BOEING", "AIRBUS", "EMBRAER"] * 100, "owner": [CANARY] * 300}
+    if heavy:
+        rows["owner"] = [os.urandom(30_000).hex() for _ in range(300)]
     pq.write_table(pa.table(rows), source)
     schema = DatasetSchema(format="parquet", fields=tuple(SchemaField(field_name=key, field_type=value) for key, value in TYPES.items()))
     await asyncio.to_thread(
@@ -183,6 +194,7 @@ async def prepare(world: World, run_id: str) -> tuple[JobConfig, dict[str, Secre
         datasets=(datasets[0],),
         datasink=datasets[1],
         consent_secret_id=f"cleanroom_{run_id}.run.consent",
+        network_secret_id=f"cleanroom_{run_id}.run.network",
         event_scope=f"run-{run_id}",
         governance=JobGovernance(url=world.cgs.settings.url, ca_pem=world.ca_pem, storage_hosts=(world.s3.host,)),
     )
@@ -190,7 +202,7 @@ async def prepare(world: World, run_id: str) -> tuple[JobConfig, dict[str, Secre
 
 
 async def grant(world: World, run_id: str, host_data: str) -> None:
-    for name in ("planes.connection", "planes.key", "out.connection", "out.key", "run.consent"):
+    for name in ("planes.connection", "planes.key", "out.connection", "out.key", "run.consent", "run.network"):
         await world.clean_room.allow_secret(f"cleanroom_{run_id}.{name}", [host_data])
     await world.clean_room.allow_events([host_data])
 
@@ -247,3 +259,39 @@ async def test_a_value_over_which_the_query_fails_is_in_no_log(world: World) -> 
     assert (ran.returncode, world.termination()["code"]) == (10, "QUERY_FAILED")
     assert "CAST_INVALID_INPUT" in world.termination()["message"]
     assert_silent(world, ran, keys)
+
+
+@pytest.mark.skipif(os.environ.get("CLEANROOM_EXECUTOR_PODS") != "1", reason="starts three JVMs; CLEANROOM_EXECUTOR_PODS=1 runs it")
+async def test_executors_have_pods_and_attest_themselves(world: World, tmp_path: Path) -> None:
+    """The whole of Spark on Kubernetes: its own scheduler asks the API server for an executor's pod, which is held to the executor's
+    policy, gets its secrets by its own report, and is let in by the secret that only pods of this run can read."""
+    job, keys = await prepare(world, "r-3", heavy=True)
+    token = tmp_path / "snp-token"
+    token.write_text(ADMIN)
+    changes = {"executor_pods": True, "snp_url": world.snp, "snp_token_file": token, "snp_ca_file": world.ca_file}
+    with cluster(tmp_path, **changes) as running:
+        image = build_sparkapp_image(running.images)
+        profile = make_profile(image.reference, image.layers)
+        policies = pod_policies(job, profile)
+        assert len(set(policies.host_data())) == 2
+        for host_data in policies.host_data():
+            await grant(world, "r-3", host_data)
+        service = SparkService(DevelopmentHardware(tmp_path / "unused"), running.client(), profile)  # type: ignore[arg-type]
+        seen: list[JobStatus] = []
+        submission = await service.submit(job, policies.digest())
+        outcome = await service.watch(submission.tracking_id, seen.append, Deadlines(driver_start_seconds=60, run_seconds=900))
+        assert outcome.succeeded, outcome
+        receipt = ResultReceipt.model_validate_json(outcome.termination_message)
+        (executor,) = [pod for pod in outcome.status.pods if pod.role == "executor"]
+        assert (executor.phase, executor.policy_host_data) == ("Succeeded", policies.executor.host_data)
+        assert max(status.executors.running for status in seen) == 1
+        # Nothing of what an executor saw, said about rows or was told is where the operator reads.
+        assert await asyncio.to_thread(running.client().logs, executor.name, container=None) == ""
+        operators = (running.config.state / "kubernetes.sqlite").read_bytes() + outcome.model_dump_json().encode()
+        assert b"known-to-the-pods" not in operators
+        await service.delete(submission.tracking_id)
+        service.close()
+    store = await asyncio.to_thread(world.store, "out")
+    table = await asyncio.to_thread(download_result, store, receipt, keys["out"], result_format="parquet", types=RESULT)
+    assert sorted(table["planes"].to_pylist()) == [100, 100, 100]
+    assert receipt.rows_read == {"planes": 300}
