@@ -24,8 +24,17 @@ def configure_logging() -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-async def serve(settings: Settings, *, ready_file: Path | None = None, stop: asyncio.Event | None = None) -> None:
+async def serve(
+    settings: Settings,
+    *,
+    ready_file: Path | None = None,
+    health_port: int | None = None,
+    health_host: str = "127.0.0.1",
+    stop: asyncio.Event | None = None,
+) -> None:
     """Connect, announce what is not confidential, and poll this boundary's queue.
+
+    ``ready_file``, ``health_port`` and ``health_host`` are those of :class:`cleanroom.temporal.workers.WorkerSpec`.
 
     Raises:
         CleanRoomError: settings are missing, Temporal is unreachable.
@@ -44,6 +53,8 @@ async def serve(settings: Settings, *, ready_file: Path | None = None, stop: asy
         workflows=worker.workflows,
         activities=worker.activities,
         ready_file=ready_file,
+        health_port=health_port,
+        health_host=health_host,
         extra=_pace(worker.heartbeat_seconds),
     )
     await run_worker(client, spec, resources=worker.resources)

@@ -15,11 +15,14 @@ from typing import Any
 
 import httpx
 import pytest
+from google.protobuf.duration_pb2 import Duration as DurationMessage
 from temporalio.api.enums.v1 import PendingActivityState
+from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest
 from temporalio.client import Client, WorkflowHandle
+from temporalio.common import SearchAttributeKey
 from temporalio.testing import WorkflowEnvironment
 
-from cleanroom.errors import InvalidInput, NotFound, Unavailable
+from cleanroom.errors import Conflict, InvalidInput, NotFound, Unavailable
 from cleanroom.settings import TemporalSettings
 from cleanroom.temporal import attributes
 from cleanroom.temporal.client import connect
@@ -27,6 +30,7 @@ from cleanroom.temporal.workers import WorkerSpec, create_worker, replayer, run_
 from tests.codec_models import Note
 from tests.lifecycle_workflows import ACTIVITIES, WORKFLOWS, Counting, Polling, Stepping
 from tests.temporal_env import TEST_KEYRING, temporal_env, time_skipping_env, unique
+from workers.register import register
 
 pytestmark = pytest.mark.scenario
 _ = (temporal_env, time_skipping_env)
@@ -246,3 +250,21 @@ class TestConnect:
 
 def test_graceful_period_is_not_zero() -> None:
     assert WorkerSpec("n", "q").graceful_shutdown > timedelta(0)
+
+
+async def test_search_attributes_are_registered_once_and_only_what_is_missing(temporal_env: WorkflowEnvironment) -> None:
+    client, namespace = temporal_env.client, unique("attributes")
+    options = RegisterNamespaceRequest(namespace=namespace, workflow_execution_retention_period=DurationMessage(seconds=86400))
+    await client.workflow_service.register_namespace(options)
+    there = await Client.connect(client.service_client.config.target_host, namespace=namespace)
+    wanted = tuple(sorted(key.name for key in attributes.ALL))
+    assert await register(there) == wanted
+    assert await register(there) == ()
+    assert await register(client) == ()  # this one had them from its start
+
+
+async def test_an_attribute_of_another_type_is_told(temporal_env: WorkflowEnvironment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.register.ALL", (SearchAttributeKey.for_int(attributes.QUERY.name),))
+    with pytest.raises(Conflict) as caught:
+        await register(temporal_env.client)
+    assert caught.value.code == "SearchAttributeTypeDiffers"

@@ -1,0 +1,74 @@
+"""``python -m workers.register PROFILE``: register the search attributes that a cluster does not have yet. Repeatable."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
+from temporalio.client import Client
+from temporalio.service import RPCError
+
+from cleanroom.errors import CleanRoomError, Conflict, Unavailable
+from cleanroom.settings import load_settings
+from cleanroom.temporal.attributes import ALL
+from cleanroom.temporal.client import connect
+
+
+async def register(client: Client) -> tuple[str, ...]:
+    """Names of those that were missing and have been registered in the client's namespace.
+
+    Raises:
+        Conflict: ``SearchAttributeTypeDiffers`` when the cluster has one of another type.
+        Unavailable: ``SearchAttributesNotRegistered``.
+    """
+    wanted = {key.name: int(key.indexed_value_type) for key in ALL}
+    try:
+        listed = await client.operator_service.list_search_attributes(ListSearchAttributesRequest(namespace=client.namespace))
+        present = dict(listed.custom_attributes)
+        for name in sorted(wanted.keys() & present.keys()):
+            if present[name] != wanted[name]:
+                raise Conflict(
+                    "SearchAttributeTypeDiffers",
+                    f"search attribute {name}: the namespace {client.namespace!r} has it with another type.",
+                    hint="Use a namespace of its own for the collaboration.",
+                    party="operator",
+                )
+        missing = tuple(sorted(wanted.keys() - present.keys()))
+        if missing:
+            request = AddSearchAttributesRequest(namespace=client.namespace)
+            for name in missing:
+                request.search_attributes[name] = wanted[name]  # type: ignore[assignment]
+            await client.operator_service.add_search_attributes(request)
+    except RPCError as error:
+        raise Unavailable(
+            "SearchAttributesNotRegistered",
+            f"search attributes of namespace {client.namespace!r}: {error.status.name.lower().replace('_', ' ')}.",
+            cause=error.message,
+            hint="Create the namespace first; registering needs the right to administer it.",
+            party="operator",
+        ) from error
+    return missing
+
+
+async def _run(profile: str) -> None:
+    settings = load_settings(profile)
+    registered = await register(await connect(settings.temporal, identity="register-search-attributes"))
+    print(f"registered: {', '.join(registered) or 'none was missing'}", flush=True)
+
+
+def main() -> int:
+    """Register for the profile that the command line names."""
+    if len(sys.argv) != 2:
+        print("usage: python -m workers.register PROFILE", file=sys.stderr)
+        return 2
+    try:
+        asyncio.run(_run(sys.argv[1]))
+    except CleanRoomError as error:
+        print(f"{error.code}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
