@@ -12,6 +12,7 @@ _HINTS: Final = {
     "ContractNotFound": "`cleanroom collaboration show` without a name shows that of the settings.",
     "ContractIdMismatch": f"It belongs to another collaboration. {_THERE_IS}",
     "FileNotFound": "Name a file that exists.",
+    "GovernanceUnreachable": "Check governance.url in cleanroom.toml; locally, `cleanroom ps` shows what runs.",
     "InvalidDateRange": "Give both --start-date and --end-date (yyyy-MM-dd), the first not after the last.",
     "NotProposalApprover": "The owners of the query's datasets decide on it: `cleanroom query show` names them.",
     "NotProposalOwner": "Who proposed it withdraws it; an owner of its datasets rejects it: `cleanroom query reject`.",

@@ -9,10 +9,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
-from temporalio.client import Client, WorkflowHandle
+from temporalio.client import Client, WorkflowHandle, WorkflowQueryFailedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from cleanroom.errors import Unavailable
+from cleanroom.temporal.failures import error_from_failure
 
 T = TypeVar("T")
 
@@ -31,10 +32,13 @@ async def ask(client: Client, handle: WorkflowHandle[Any, Any], query: str, kind
 
     Raises:
         Unavailable: ``NoWorker`` when no worker of its task queue answers.
+        PreconditionFailed: ``WorkflowCannotAnswer`` when one does and fails.
     """
     try:
         answer: T = await handle.query(query, result_type=kind, rpc_timeout=timedelta(seconds=seconds))
         return answer
+    except WorkflowQueryFailedError as error:
+        raise error_from_failure(error) from error
     except RPCError as error:
         if not unanswered(error):
             raise

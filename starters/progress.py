@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 
 from rich.live import Live
 from rich.text import Text
-from temporalio.client import Client, WorkflowHandle, WorkflowQueryFailedError
+from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError
 
-from cleanroom.errors import Unavailable
+from cleanroom.errors import CleanRoomError
 from cleanroom.messages.run import RunStatus
 from starters.asking import ask
 from starters.names import STATUS, TIMELINE
@@ -37,12 +37,12 @@ async def follow_timeline(client: Client, handle: WorkflowHandle[Any, T], title:
                 break
             lines = shown
             try:
-                # A workflow that cannot answer, or a server that does not: its result is still awaited and the last picture stays.
-                with suppress(RPCError, WorkflowQueryFailedError):
+                # The server is out of reach for a moment: the result is still awaited and the last picture stays.
+                with suppress(RPCError):
                     lines, missing = asking.result(), False
-            except Unavailable as error:
+            except CleanRoomError as error:
                 if not missing:
-                    talk.print(f"  [yellow]waiting[/yellow]: {safe(error.message)} [green]hint:[/green] {safe(error.hint)}")
+                    talk.print(f"  [yellow]waiting[/yellow]: {safe(error.message)} [green]hint:[/green] {safe(error.hint or "")}")
                 missing = True
             if lines != shown:
                 if not talk.is_terminal:

@@ -13,7 +13,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from cleanroom.documents.query import QUERY_LABELS
 from cleanroom.documents.specs import QuerySpec, load_query_spec
-from cleanroom.errors import Conflict, Unavailable
+from cleanroom.errors import CleanRoomError, Conflict
 from cleanroom.identifiers import FRONTEND_QUEUE, canonical_json, document_digest, query_workflow_id, sha256_hex
 from cleanroom.messages.query import (
     DEFAULT_APPROVAL_SECONDS,
@@ -323,11 +323,11 @@ def show(name: Name, profile: Profile = None, config: ConfigFile = None, output:
 async def _show(session: Session, name: str) -> tuple[dict[str, Any], QueryState | None]:
     """The record, and the state where somebody tells it: the workflow's worker, or the result of one that has ended."""
     found = await find_query(session, name)
-    unanswered: Unavailable | None = None
+    unanswered: CleanRoomError | None = None
     state: QueryState | None = None
     try:
         state = await state_of(found, seconds=QUERY_SECONDS)
-    except Unavailable as error:
+    except CleanRoomError as error:
         unanswered = error
         if found.described.status is WorkflowExecutionStatus.COMPLETED:
             state = await found.handle.result()

@@ -109,6 +109,12 @@ async def until(
                     say(f"[dim]{safe(error.message)} Waiting.[/dim]")
                 told = True
                 continue
+            except PreconditionFailed:
+                # A workflow that fails at its start cannot answer either; then its failure says more.
+                await asyncio.wait([result], timeout=2)
+                if result.done():
+                    return result.result()
+                raise
             if state.stage == "Failed":
                 return await result
             if done(state):

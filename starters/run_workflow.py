@@ -14,7 +14,7 @@ from temporalio.client import (
     WorkflowHandle,
 )
 
-from cleanroom.errors import CleanRoomError, Unavailable
+from cleanroom.errors import CleanRoomError
 from cleanroom.identifiers import run_workflow_id
 from cleanroom.messages.run import RunFailure, RunResult, RunStatus
 from cleanroom.temporal import attributes
@@ -86,7 +86,7 @@ async def look(found: RunFound) -> RunLook:
         status, outcome = await asyncio.gather(
             ask(found.client, found.handle, STATUS, RunStatus), ask(found.client, found.handle, OUTCOME, RunResult)
         )
-    except Unavailable as error:
+    except CleanRoomError as error:
         return seen._replace(unanswered=error)
     return seen._replace(
         # Who was terminated did not notice, and would tell where it stood then.

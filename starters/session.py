@@ -194,6 +194,6 @@ async def require_workflow(handle: WorkflowHandle[Any, Any], what: str, hint: st
     try:
         return await handle.describe()
     except RPCError as error:
-        if error.status is RPCStatusCode.NOT_FOUND:
+        if error.status is RPCStatusCode.NOT_FOUND and not error.message.startswith("Namespace "):
             raise NotFound("WorkflowNotFound", f"There is no {what}.", hint=hint) from error
         raise

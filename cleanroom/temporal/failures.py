@@ -20,7 +20,13 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
-from temporalio.client import RPCTimeoutOrCancelledError, WorkflowFailureError, WorkflowQueryRejectedError, WorkflowUpdateFailedError
+from temporalio.client import (
+    RPCTimeoutOrCancelledError,
+    WorkflowFailureError,
+    WorkflowQueryFailedError,
+    WorkflowQueryRejectedError,
+    WorkflowUpdateFailedError,
+)
 from temporalio.exceptions import (
     ActivityError,
     ApplicationError,
@@ -146,6 +152,14 @@ def error_from_failure(error: BaseException) -> CleanRoomError:
             f"A workflow with the id {error.workflow_id} exists already.",
             details={"workflowId": error.workflow_id, "runId": error.run_id},
         )
+    if isinstance(error, WorkflowQueryFailedError):
+        return PreconditionFailed(
+            "WorkflowCannotAnswer",
+            "The workflow's worker runs and cannot answer for it.",
+            cause=redact(str(error)),
+            hint="Is it of another version than this command or than the workflow? Its log says why.",
+            party="operator",
+        )
     if isinstance(error, WorkflowQueryRejectedError):
         return PreconditionFailed("WorkflowClosed", "The workflow is closed and answers no more queries.")
     if isinstance(error, RPCTimeoutOrCancelledError):
@@ -196,6 +210,12 @@ def _timed_out(error: TimeoutError, wrapper: BaseException | None) -> CleanRoomE
 def _rpc(error: RPCError) -> CleanRoomError:
     message = redact(error.message)
     status = error.status
+    if status == RPCStatusCode.NOT_FOUND and message.startswith("Namespace "):
+        return NotFound(
+            "NamespaceNotFound",
+            f"Temporal has no such namespace: {message}",
+            hint="Check the namespace in the Temporal profile or TEMPORAL_NAMESPACE.",
+        )
     if status == RPCStatusCode.NOT_FOUND:
         return NotFound("WorkflowNotFound", f"Temporal knows no such workflow or namespace: {message}")
     if status in (RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNAUTHENTICATED):

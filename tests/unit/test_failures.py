@@ -21,7 +21,7 @@ from azure.core.exceptions import (
 from botocore.exceptions import ClientError, EndpointConnectionError
 from kubernetes.client.exceptions import ApiException
 from temporalio import activity
-from temporalio.client import WorkflowFailureError
+from temporalio.client import WorkflowFailureError, WorkflowQueryFailedError
 from temporalio.exceptions import (
     ActivityError,
     ApplicationError,
@@ -260,6 +260,8 @@ def test_unknown_errors_are_not_claimed() -> None:
         (child_error(activity_error(ApplicationError("m", type="Strange"))), Internal, "Strange", "m"),
         (WorkflowAlreadyStartedError("cr/a/run/1", "RunQuery"), Conflict, "WorkflowAlreadyStarted", "cr/a/run/1"),
         (RPCError("no such", RPCStatusCode.NOT_FOUND, b""), NotFound, "WorkflowNotFound", "no such"),
+        (RPCError("Namespace x is not found.", RPCStatusCode.NOT_FOUND, b""), NotFound, "NamespaceNotFound", "Namespace x"),
+        (WorkflowQueryFailedError("Encoded failure"), PreconditionFailed, "WorkflowCannotAnswer", "cannot answer"),
         (RPCError("down", RPCStatusCode.UNAVAILABLE, b""), Unavailable, "TemporalUnavailable", "reached"),
         (RPCError("no poller seen for task queue", RPCStatusCode.FAILED_PRECONDITION, b""), Unavailable, "NoWorker", "goes on"),
         (RPCError("slow", RPCStatusCode.DEADLINE_EXCEEDED, b""), Unavailable, "TemporalTimeout", "answer"),
