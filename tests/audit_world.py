@@ -135,6 +135,8 @@ class AuditWorld:
 
     def _descriptor_request(self, dataset: str, owner: str) -> DescriptorRequest:
         user, spec = self.users[owner], load_dataset_spec(DEMO / f"{dataset}.yaml")
+        if spec.manifest == "pinned":
+            spec = spec.model_copy(update={"manifest_digest": sha256_hex(dataset.encode())})
         request = DescriptorRequest(
             collaboration=COLLABORATION, owner_id=user, spec=spec, store_url="https://contosso.blob.core.windows.net"
         )
