@@ -38,7 +38,7 @@ demo: setup ## three companies, two clouds, one approved query, a real result
 	@$(VENV)/bin/cleanroom demo $(DEMO_ARGS)
 
 test: setup ## the tests, on real servers
-	@$(PY) -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	@$(PY) -m pytest -n 3 --dist loadfile $(PYTEST_ARGS)
 
 lint: $(STAMP) ## ruff and mypy --strict
 	@$(VENV)/bin/ruff format --check .
@@ -55,4 +55,5 @@ bench: setup ## speed, as ratios within one run
 
 clean: ## remove what the other targets made
 	@-test -x $(PY) && for state in .cleanroom .cleanroom/demo; do test -e $$state/services.json && $(PY) -m localcloud down --state $$state; done; true
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	@rm -rf $(VENV) .cleanroom .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -1,7 +1,7 @@
 """One local cloud a test session: every server and every worker of the project, as ``cleanroom up`` starts them.
 
 ``cloud`` (:class:`Cloud`) is started at the first test that asks for it and stopped at the end, whatever happens. When a test of the demo
-command is among those to run, the demo itself starts the cloud (a second one beside it would cost half a minute). Set
+command is among those to run here, the demo itself starts the cloud (a second one beside it would cost half a minute). Set
 ``CLEANROOM_TEST_CLOUD`` to the state folder of a cloud that runs already to use that one instead; it is then left running.
 
 ``world`` (:class:`World`) has small datasets of two owners, published once; tests make their own queries on them.
@@ -41,14 +41,15 @@ from cleanroom.publishing.user_documents import governance_client
 from cleanroom.settings import Settings, load_settings
 from cleanroom.spark.profile import PodProfile
 from cleanroom.temporal.attributes import start_attributes
-from localcloud.processes import Ready, RunningService, Service, log_tail
+from localcloud.processes import Ready, RunningService, Service, free_ports, log_tail
 from localcloud.snp.server import DevelopmentHardware
-from localcloud.supervisor import read_status
+from localcloud.supervisor import read_status, write_json
 from starters.dataset import publish_dataset, upload_rows
 from starters.keys import publish_key
 from starters.query import create_query, propose_query, read_state, send_decision, sign_decision
 from starters.run import start_run
 from starters.session import Session, run_async
+from tests.distribution import piece
 from workflows.run_query import RunQuery
 
 REUSE = "CLEANROOM_TEST_CLOUD"
@@ -354,14 +355,34 @@ def cloud(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     state = tmp_path_factory.mktemp("local-cloud")
     demo: subprocess.CompletedProcess[str] | None = None
     try:
-        if any("demo" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        if any("demo" in getattr(item, "fixturenames", ()) for item in _together(request.config, request.session.items)):
             demo = python("starters.cli", "demo", "--keep", "--output", "json", "--state", str(state / "cloud"), seconds=600)
         if demo is None or (read_status(state / "cloud") or {}).get("status") != "ready":
+            if demo is None:
+                (state / "cloud").mkdir(mode=0o700)
+                # Not the preferred ones: another process of this session may start a cloud in this moment.
+                write_json(state / "cloud/ports.json", dict(zip(("temporal", "codec"), free_ports(2), strict=True)))
             started = python("localcloud", "up", "--state", str(state / "cloud"), "--detach")
             assert started.returncode == 0, started.stderr
         yield from _given(Cloud(state / "cloud", demo))
     finally:
         python("localcloud", "down", "--state", str(state / "cloud"))
+
+
+_CURRENT: list[pytest.Item] = []
+"""The test that asks for fixtures now."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    _CURRENT[:] = [item]
+
+
+def _together(config: pytest.Config, items: list[pytest.Item]) -> list[pytest.Item]:
+    """The tests that share a cloud with the current one: of several processes each collects all tests and runs some."""
+    if not hasattr(config, "workerinput"):
+        return items
+    return [item for item in items if piece(item.nodeid) == piece(_CURRENT[0].nodeid)]
 
 
 def _given(found: Cloud) -> Iterator[Cloud]:

@@ -1,0 +1,53 @@
+"""How the tests share a few processes: which stay together, and which are handed out first (``tests/conftest.py`` applies it).
+
+A file stays in one process, so that its servers start once. The files on the local cloud are two pieces, each with a cloud of its own: as
+one they would take half of the whole time. What takes long is handed out first, or the last piece would run alone at the end.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ON_THE_CLOUD = frozenset(
+    path.name
+    for path in Path(__file__).with_name("scenario").glob("test_*.py")
+    if "(cloud:" in (text := path.read_text()) or ", cloud:" in text
+)
+"""Scenario files with tests that take the fixture ``cloud``."""
+WITH_THE_DEMO = frozenset({"test_demo_result.py", "test_canary.py", "test_crashes.py", "test_audit.py"})
+"""Those on the cloud that the demo starts; Spark runs most on it."""
+FIRST = (
+    "the demo's cloud",
+    "another cloud",
+    "tests/unit/sql/test_on_spark.py",
+    "tests/unit/test_sparkapp_run.py",
+    "tests/scenario/test_attested_payload.py",
+    "tests/unit/test_object_stores.py",
+    "tests/scenario/test_governance_machine.py",
+    "tests/scenario/test_spark_service.py",
+    "tests/scenario/test_kubernetes_stand_in.py",
+    "tests/scenario/test_local_cloud.py",
+    "tests/scenario/test_worker_lifecycle.py",
+    "tests/unit/test_sparkapp_sources.py",
+    "tests/unit/test_audit_bundle.py",
+    "tests/unit/sql/test_floors.py",
+    "tests/scenario/test_encrypted_histories.py",
+    "tests/scenario/test_query_in_time.py",
+    "tests/unit/keys/test_keyvault_release.py",
+    "tests/conformance/governance/test_model.py",
+)
+"""Pieces of ten seconds and more, the longest first; the others follow."""
+
+
+def piece(nodeid: str) -> str:
+    """The piece that a test belongs to."""
+    file = nodeid.split("::", 1)[0]
+    name = file.rsplit("/", 1)[-1]
+    if "scenario/" not in file or name not in ON_THE_CLOUD:
+        return file
+    return "the demo's cloud" if name in WITH_THE_DEMO else "another cloud"
+
+
+def rank(nodeid: str) -> int:
+    """Where its piece stands in the order."""
+    return FIRST.index(found) if (found := piece(nodeid)) in FIRST else len(FIRST)
