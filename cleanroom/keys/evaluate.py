@@ -50,7 +50,8 @@ class PolicyVerdict(BaseModel):
         """Policy and token side by side as text, one condition a line."""
 
         def line(passed: bool, name: str, policy: str, token: str) -> str:
-            return f"{'ok' if passed else 'NO':<4}{name}: policy {policy}; token {token}"
+            # Policy and token are other parties' texts: no line of theirs looks like one of ours.
+            return printable(f"{'ok' if passed else 'NO':<4}{name}: policy {policy}; token {token}")
 
         lines = [line(self.authority_matched, "iss", " | ".join(self.authorities), self.issuer or "(missing)")]
         for row in self.rows:
@@ -82,13 +83,18 @@ def _lookup(claims: Mapping[str, Any], path: str) -> Any:
     return value
 
 
+def printable(text: str) -> str:
+    """Somebody else's text without control, bidirectional and line-breaking characters."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
 def _shown(value: Any) -> str | None:
     if value is _MISSING:
         return None
     text = text_form(value)
     if text is None:
         return f"({'null' if value is None else type(value).__name__})"
-    shown = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text[: _SHOWN + 1])
+    shown = printable(text[: _SHOWN + 1])
     return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
 
 

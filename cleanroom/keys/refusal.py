@@ -9,7 +9,7 @@ from typing import Any, Literal
 from azure.core.exceptions import HttpResponseError
 
 from cleanroom.errors import Refused
-from cleanroom.keys.evaluate import PolicyVerdict, evaluate
+from cleanroom.keys.evaluate import PolicyVerdict, evaluate, printable
 from cleanroom.keys.policy import HOST_DATA_CLAIM, ReleasePolicy
 from cleanroom.keys.vault import service_error
 
@@ -105,6 +105,7 @@ def explain_refusal(
     expired = isinstance(expires, int | float) and expires <= at.timestamp()
     cause = _cause(inner, message, verdict, expired)
     failed = ", ".join(row.claim for row in verdict.failed) if cause == "claims" and verdict is not None else ""
+    failed = printable(failed)
     text = f"release of {key_id}: Key Vault refused because {_WHY[cause]}" + (f": {failed}" if failed else "")
     if expired:
         text += "; the token has expired"
@@ -126,6 +127,6 @@ def explain_refusal(
             "reasons": [{"message": line} for line in sorted(lines, key=lambda line: not line.startswith("NO"))],
         }
     else:
-        details["reasons"] = [{"message": f"token {name}: {claims.get(name, '(missing)')}"} for name in ("iss", *_USUAL_CLAIMS)]
+        details["reasons"] = [{"message": printable(f"token {name}: {claims.get(name, '(missing)')}")} for name in ("iss", *_USUAL_CLAIMS)]
     party = "clean-room" if cause == "authority" and expired else "key-owner"
     return Refused(_CODES[cause], f"{text}.", cause=message, hint=_HINTS[cause], party=party, details=details)

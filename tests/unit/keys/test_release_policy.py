@@ -237,6 +237,19 @@ def test_a_refusal_names_the_member(what: str, place: str) -> None:
     assert place in error.value.message
 
 
+def test_the_table_of_a_hostile_policy_has_no_lines_of_its_own() -> None:
+    policy = ReleasePolicy.parse(
+        {
+            "version": "1.0.0",
+            "anyOf": [{"authority": "https://maa.example/\u202e", "allOf": [equals("a\u2066", "x\nok  b: policy y\x1b[2J")]}],
+        }
+    )
+    verdict = evaluate(policy, {"iss": "https://maa.example/\u202e", "a\u2066": "\n"})
+    lines = verdict.table().split("\n")
+    assert [line[:2] for line in lines] == ["ok", "NO"]
+    assert all(line.isprintable() for line in lines)
+
+
 @pytest.mark.parametrize(
     "text",
     [
