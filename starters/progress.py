@@ -42,7 +42,7 @@ async def follow_timeline(client: Client, handle: WorkflowHandle[Any, T], title:
                     lines, missing = asking.result(), False
             except CleanRoomError as error:
                 if not missing:
-                    talk.print(f"  [yellow]waiting[/yellow]: {safe(error.message)} [green]hint:[/green] {safe(error.hint or "")}")
+                    talk.print(f"  [yellow]waiting[/yellow]: {safe(error.message)} [green]hint:[/green] {safe(error.hint or '')}")
                 missing = True
             if lines != shown:
                 if not talk.is_terminal:
