@@ -106,6 +106,8 @@ class PodProcess:
 
 def start(program: Sequence[str], environment: Mapping[str, str], *, cwd: Path, log: Path, exit_file: Path) -> PodProcess:
     """Start ``program`` with exactly ``environment``, its output in ``log``."""
+    # The shim opens it a little later; a container that runs has a log by then, if an empty one.
+    log.touch()
     process = subprocess.Popen(
         ["/bin/sh", "-c", _SHIM, "pod-shim", str(log), str(exit_file), *program],
         env=dict(environment),
