@@ -7,6 +7,7 @@ from cleanroom.spark.job import JobConfig, JobDataset
 from cleanroom.sql import Catalog, Column, View, analyse
 from cleanroom.sql.gate import Checker
 from cleanroom.sql.lexical import Refusal
+from sparkapp.failures import has_floors
 
 
 def require_rendering(job: JobConfig) -> None:
@@ -36,7 +37,7 @@ def require_rendering(job: JobConfig) -> None:
 def _require_rewrite(job: JobConfig) -> None:
     """Pass the approved text through the gate again, floors included, and compare with what is to run."""
     if not job.source:
-        if any(dataset.floors.min_group_size or dataset.floors.allowed_output_columns is not None for dataset in job.datasets):
+        if has_floors(job):
             raise Refused("QuerySourceMissing", "job: it holds no approved text, so the owners' floors cannot be enforced again.")
         return
     views = tuple(

@@ -19,7 +19,7 @@ import pytest
 from cleanroom.datasets.download import download_result, list_results
 from cleanroom.datasets.encryption import encode_dataset_key, generate_dataset_key
 from cleanroom.datasets.upload import upload_dataset
-from cleanroom.documents.dataset import DatasetSchema, FieldType, Format, SchemaField
+from cleanroom.documents.dataset import DatasetSchema, FieldType, Format, PrivacyFloors, SchemaField
 from cleanroom.documents.query import PostFilter, PreCondition, QuerySegment
 from cleanroom.errors import Refused
 from cleanroom.secret import Secret
@@ -332,6 +332,40 @@ def test_post_filters_drop_small_groups_and_preconditions_hold(world: World, run
     )
     receipt = run(world.job(segments=checked)).receipt()
     assert [row["manufacturer"] for row in result(world, receipt)] == sorted(name for name, count in every.items() if count >= floor)
+
+
+def test_under_a_floor_it_is_not_told_which_view_had_too_few_rows(world: World, run: Callable[..., Outcome]) -> None:
+    """Twenty such views, each with a row only if somebody flew farther than so much, would tell how far by where the run stops."""
+    floor = PrivacyFloors(min_group_size=2, identity_column="tailnum")
+    flights = world.datasets["contosso-flights"].model_copy(update={"floors": floor})
+    columns = tuple(Column(name=key, type=value) for key, value in FLIGHTS.items())
+    view = View(name="flights", owner=flights.owner_id, columns=columns, allowed_columns=flights.allowed_fields, floors=(floor,))
+    about_one = "CREATE OR REPLACE TEMPORARY VIEW {} AS SELECT carrier FROM flights WHERE origin = 'JFK' AND distance > {}"
+    source = (
+        QuerySegment(execution_sequence=1, data=about_one.format("near", 0)),
+        QuerySegment(execution_sequence=2, data=about_one.format("far", 1 << 41)),
+        QuerySegment(
+            execution_sequence=3,
+            data=about_one.format("farther", 1 << 42),
+            pre_conditions=(PreCondition(view_name="near", min_row_count=1), PreCondition(view_name="far", min_row_count=1)),
+        ),
+        QuerySegment(
+            execution_sequence=4,
+            data="SELECT carrier, COUNT(*) AS flights FROM flights GROUP BY carrier",
+            pre_conditions=(PreCondition(view_name="farther", min_row_count=1),),
+        ),
+    )
+    rewritten = analyse(source, Catalog(views=(view,))).require().rewritten
+    checked = tuple(
+        JobSegment(execution_sequence=item.execution_sequence, sql=item.sql, source_digest=DIGEST, pre_conditions=item.pre_conditions or ())
+        for item in rewritten
+    )
+    outcome = run(world.job(segments=checked, source=source, datasets=(flights,)))
+    assert outcome.termination["code"] == "PRECONDITION_FAILED"
+    assert "withheld" in outcome.termination["message"]
+    told = json.dumps([outcome.termination, outcome.pod.events()])
+    assert all(name not in told for name in ("near", "far", "segment 3"))
+    assert "segment 4 of 4" in outcome.output
 
 
 def corrupt(world: World, name: str) -> str:
