@@ -154,6 +154,15 @@ def _instant(seconds: float) -> str:
     return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat()
 
 
+def _origin(url: str) -> tuple[str, str] | None:
+    """Scheme and host (with port) of a URL; None for what is none."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    return parts.scheme, parts.netloc
+
+
 class MaaClient:
     """Client of one attestation authority.
 
@@ -164,7 +173,8 @@ class MaaClient:
     """
 
     def __init__(self, base_url: str, ca_file: Path | None = None, *, timeout: float = 30.0) -> None:
-        if urlsplit(base_url).scheme != "https":
+        origin = _origin(base_url)
+        if origin is None or origin[0] != "https" or not origin[1]:
             raise InvalidInput("InvalidMaaUrl", f"maa_url: {base_url!r} is not https.")
         self.base_url = base_url.rstrip("/")
         self._verify = ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
@@ -205,27 +215,26 @@ class MaaClient:
             async with self._http() as http:
                 metadata = self._document(await http.get(f"{self.base_url}/.well-known/openid-configuration"), "metadata")
                 jwks_uri = str(metadata.get("jwks_uri"))
-                same_host = urlsplit(jwks_uri)[:2] == urlsplit(self.base_url)[:2]
-                if not same_authority(str(metadata.get("issuer")), self.base_url) or not same_host:
+                if not same_authority(str(metadata.get("issuer")), self.base_url) or _origin(jwks_uri) != _origin(self.base_url):
                     raise Refused(
                         "MaaMetadataNotTrusted",
                         f"{self.base_url}: its metadata names issuer {metadata.get('issuer')!r} and keys at {jwks_uri!r}, not its own.",
                     )
                 return signing_keys(self._document(await http.get(jwks_uri), "keys"))
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._unreachable(error) from error
 
     async def validate(self, token: str, *, at: dt.datetime | None = None) -> dict[str, Any]:
         """Fetch the authority's keys and :func:`validate_token`; the claims."""
         return validate_token(token, issuer=self.base_url, keys=await self.signing_keys(), at=at)
 
-    def _unreachable(self, error: httpx.HTTPError) -> Unavailable:
+    def _unreachable(self, error: httpx.HTTPError | httpx.InvalidURL) -> Unavailable:
         return Unavailable("MaaUnreachable", f"{self.base_url} could not be asked.", cause=f"{type(error).__name__}: {error}")
 
     def _document(self, answer: httpx.Response, what: str) -> Mapping[str, Any]:
         try:
             parsed = answer.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             parsed = None
         document: Mapping[str, Any] = parsed if isinstance(parsed, Mapping) else {}
         if answer.status_code == 200:

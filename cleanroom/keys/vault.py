@@ -76,7 +76,7 @@ def service_error(error: HttpResponseError) -> tuple[str, str | None, str]:
     """``(code, inner code, message)`` of Key Vault's error envelope."""
     try:
         body = error.response.json() if error.response is not None else {}  # type: ignore[attr-defined]
-    except (ValueError, AttributeError, TypeError):
+    except (ValueError, AttributeError, TypeError, RecursionError):
         body = {}
     envelope = body.get("error") if isinstance(body, Mapping) else None
     if isinstance(envelope, Mapping):

@@ -105,7 +105,7 @@ def _fetch(issuer: AttestationIssuer) -> dict[str, rsa.RSAPublicKey]:
             if not same_authority(str(metadata["issuer"]), base) or urlsplit(jwks_uri)[:2] != urlsplit(base)[:2]:
                 raise _not_verified(f"the metadata of {base} names another issuer or another host for its keys")
             return signing_keys(http.get(jwks_uri).raise_for_status().json())
-    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _not_verified(f"the keys of {base} could not be fetched: {type(error).__name__}") from error
 
 

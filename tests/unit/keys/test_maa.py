@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from cleanroom.attestation import AttestationEvidence, report_data_for
@@ -288,6 +288,7 @@ async def test_a_server_without_our_root_is_not_asked(maa: Maa, bound: bytes) ->
         {"issuer": "https://other.example", "jwks_uri": "{base}/certs"},
         {"issuer": "{base}", "jwks_uri": "https://evil.example/certs"},
         {"issuer": "{base}", "jwks_uri": "http://localhost/certs"},
+        {"issuer": "{base}", "jwks_uri": "https://[x/certs"},
         {"issuer": "{base}"},
         {},
     ],
@@ -301,6 +302,29 @@ async def test_metadata_that_points_elsewhere_is_not_followed(local_ca: LocalAut
     with serving(app, "fake-maa", local_ca.issue("maa")) as url, pytest.raises(Refused) as error:
         await MaaClient(url, local_ca.ca_file).signing_keys()
     assert error.value.code == "MaaMetadataNotTrusted"
+
+
+async def test_an_authority_that_talks_nonsense_is_refused_or_unavailable(local_ca: LocalAuthority, hardware: DevelopmentHardware) -> None:
+    said = b""
+
+    async def answer(request: Request) -> Response:
+        return Response(said.replace(b"{base}", f"https://{request.headers['host']}".encode()))
+
+    app = Starlette(routes=[Route("/{rest:path}", answer, methods=["GET", "POST"])])
+    evidence = hardware.evidence(bytes(32), bytes(64))
+    with serving(app, "fake-maa", local_ca.issue("maa")) as url:
+        client = MaaClient(url, local_ca.ca_file)
+        for said in (b"[" * 100_000, b"\xff", b"[]", b'{"issuer": "{base}", "jwks_uri": "{base}/\\u0001"}'):
+            with pytest.raises((Refused, Unavailable)):
+                await client.signing_keys()
+            with pytest.raises(Unavailable):
+                await client.attest(evidence, b"{}")
+
+
+@pytest.mark.parametrize("url", ["http://maa.example", "https://[x", "https://", "maa.example", ""])
+def test_an_authority_has_an_https_address(url: str) -> None:
+    with pytest.raises(InvalidInput, match="InvalidMaaUrl"):
+        MaaClient(url)
 
 
 # Token validation
