@@ -305,16 +305,16 @@ async def test_metadata_that_points_elsewhere_is_not_followed(local_ca: LocalAut
 
 
 async def test_an_authority_that_talks_nonsense_is_refused_or_unavailable(local_ca: LocalAuthority, hardware: DevelopmentHardware) -> None:
-    said = b""
+    said = [b""]
 
     async def answer(request: Request) -> Response:
-        return Response(said.replace(b"{base}", f"https://{request.headers['host']}".encode()))
+        return Response(said[0].replace(b"{base}", f"https://{request.headers['host']}".encode()))
 
     app = Starlette(routes=[Route("/{rest:path}", answer, methods=["GET", "POST"])])
     evidence = hardware.evidence(bytes(32), bytes(64))
     with serving(app, "fake-maa", local_ca.issue("maa")) as url:
         client = MaaClient(url, local_ca.ca_file)
-        for said in (b"[" * 100_000, b"\xff", b"[]", b'{"issuer": "{base}", "jwks_uri": "{base}/\\u0001"}'):
+        for said[0] in (b"[" * 100_000, b"\xff", b"[]", b'{"issuer": "{base}", "jwks_uri": "{base}/\\u0001"}'):
             with pytest.raises((Refused, Unavailable)):
                 await client.signing_keys()
             with pytest.raises(Unavailable):
