@@ -13,6 +13,8 @@ from cleanroom.errors import CleanRoomError, InvalidInput
 from starters.leaving import run_and_leave
 from starters.output import Format, plain_streams, print_error, say
 
+INTERRUPTED = 130
+
 # Typer has Click inside since 0.2x, and depended on it before: its own exception leads to the right one.
 _UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError")
 
@@ -51,14 +53,17 @@ def call(app: typer.Typer, arguments: Sequence[str]) -> None:
     except typer.Abort:
         # A question was answered with no, or by nobody.
         say("Aborted; nothing was done.")
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except KeyboardInterrupt:
-        sys.exit(130)
+        code = INTERRUPTED
+    # Typer has a code of its own for it, which it returns.
+    if code == INTERRUPTED and output is Format.JSON:
+        print_error(CleanRoomError("Interrupted", "The command was interrupted.", hint="What it had asked for goes on."), output)
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _wants_json(arguments: Sequence[str]) -> bool:
     return any(
-        word in ("--output=json", "-ojson") or (word in ("--output", "-o") and arguments[index + 1 : index + 2] == ["json"])
+        word in ("--output=json", "-ojson") or (word in ("--output", "-o") and list(arguments[index + 1 : index + 2]) == ["json"])
         for index, word in enumerate(arguments)
     )

@@ -24,7 +24,15 @@ POLL_SECONDS = 0.5
 
 async def follow_timeline(client: Client, handle: WorkflowHandle[Any, T], title: str, *, query: str = TIMELINE) -> T:
     """Wait for the workflow's result while showing its steps; raises what the workflow fails with. Where no worker serves it, that is told,
-    and waited for: it goes on as soon as one does."""
+    and waited for: it goes on as soon as one does. So it does when the wait is interrupted."""
+    try:
+        return await _followed(client, handle, title, query)
+    except asyncio.CancelledError:
+        talk.print(f"[dim]{safe(title)} goes on by itself; only the wait for it was interrupted[/dim]")
+        raise
+
+
+async def _followed(client: Client, handle: WorkflowHandle[Any, T], title: str, query: str) -> T:
     result = asyncio.ensure_future(handle.result())
     shown: tuple[str, ...] = ()
     missing = False

@@ -310,6 +310,10 @@ def show(name: Name, profile: Profile = None, config: ConfigFile = None, output:
     with reported(output):
         session = Session.load(profile, config)
         record, state = run_async(_show(session, name))
+        if output is Format.TABLE and state:
+            record["refused"] = [
+                f"{item.at:%Y-%m-%d %H:%M:%S} {item.kind}: {item.code}: {item.cause or item.message}" for item in state.refused
+            ]
         if output is Format.JSON:
             record |= {
                 "card": state.card if state else "",

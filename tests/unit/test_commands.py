@@ -23,7 +23,7 @@ from starters.cli import app
 from starters.commands import COMMANDS
 from starters.entry import call
 from starters.local import _advice, started_state
-from starters.output import Format, print_rows
+from starters.output import Format, Output, print_rows
 from starters.result import chart_png, series
 
 NAMES = {
@@ -227,6 +227,20 @@ def test_every_command_is_a_script_with_the_same_words(name: str, words: tuple[s
     helped = runner.invoke(script, [*words, "--help"])
     assert helped.exit_code == 0, helped.output
     assert "--output" in helped.output
+
+
+def test_an_interruption_is_an_error_in_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+    waiting = typer.Typer()
+
+    @waiting.command()
+    def wait(output: Output = Format.TABLE) -> None:
+        raise KeyboardInterrupt
+
+    for words, code in (((), None), (("-o", "json"), "Interrupted")):
+        with pytest.raises(SystemExit) as left:
+            call(waiting, words)
+        told = capsys.readouterr().out
+        assert (left.value.code, json.loads(told)["code"] if told else None) == (130, code)
 
 
 def test_what_a_terminal_cannot_show_is_replaced() -> None:
