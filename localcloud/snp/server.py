@@ -151,7 +151,7 @@ class LaunchRequest(BaseModel):
     name: str = Field(min_length=1, max_length=200)
     security_policy_base64: str
     """base64 of the Rego text, as in an ARM template; its SHA-256 becomes the guest's host data."""
-    guest_policy: int = POLICY_CACI
+    guest_policy: int = Field(default=POLICY_CACI, ge=0, lt=1 << 32)
     """The SNP guest policy; a debuggable guest sets bit 19."""
 
 
@@ -247,7 +247,7 @@ def create_app(config: SnpConfig) -> Starlette:
             if len(body) > MAX_BODY:
                 return _error(413, "the runtime data is too long")
             runtime_data = base64.b64decode(json.loads(body)["runtime_data"], validate=True)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             return _error(400, f"the body must be {{'runtime_data': base64}}: {type(error).__name__}")
         host_data, guest_policy, report_id = guest
         return hardware.evidence(host_data, report_data_for(runtime_data), policy=guest_policy, report_id=report_id)

@@ -107,12 +107,13 @@ def test_only_the_hypervisor_launches_and_ends_guests(host: Host) -> None:
         assert host.http.delete(f"/guests/{guest['guest_id']}", headers=headers).status_code == 401
 
 
-@pytest.mark.parametrize("body", [b"", b"{}", b"[]", b'{"runtime_data": 1}', b'{"runtime_data": "%"}', b"\xff"])
+@pytest.mark.parametrize("body", [b"", b"{}", b"[]", b'{"runtime_data": 1}', b'{"runtime_data": "%"}', b"\xff", b"[" * 10_000])
 def test_a_bad_request_is_a_client_error(host: Host, body: bytes) -> None:
     guest = host.launch()
     assert host.http.post(f"{guest['url']}/attest/combined", content=body).status_code == 400
     assert host.http.post("/guests", content=body, headers=ADMIN).status_code == 400
-    assert host.http.post("/guests", json={"name": "x", "security_policy_base64": "%"}, headers=ADMIN).status_code == 400
+    for wrong in ({"security_policy_base64": "%"}, {"security_policy_base64": "", "guest_policy": 1 << 63}, {"guest_policy": -1}):
+        assert host.http.post("/guests", json={"name": "x", "security_policy_base64": POLICY} | wrong, headers=ADMIN).status_code == 400
 
 
 def test_a_guest_s_address_is_a_capability_and_stays_out_of_the_log(host: Host, caplog: pytest.LogCaptureFixture) -> None:
