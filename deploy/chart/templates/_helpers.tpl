@@ -1,0 +1,67 @@
+{{- define "cleanroom.name" -}}
+{{ printf "%s-%s" .release .boundary | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "cleanroom.labels" -}}
+app.kubernetes.io/name: cleanroom
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end }}
+
+{{- define "cleanroom.image" -}}
+{{ required "image.repository is needed" .Values.image.repository }}@{{ required "image.digest is needed: a tag can be moved, a digest cannot" .Values.image.digest }}
+{{- end }}
+
+{{- /* Every boundary that is to be installed, by name: the three of the clean room, and collaborator-PARTY for each collaborator. */ -}}
+{{- define "cleanroom.boundaries" -}}
+{{- $all := dict }}
+{{- range $name, $values := .Values.boundaries }}
+{{- if $values.enabled }}{{ $_ := set $all $name $values }}{{ end }}
+{{- end }}
+{{- range $party, $values := .Values.collaborators }}
+{{- $own := mergeOverwrite (deepCopy $.Values.boundaries.frontend) (dict "enabled" true "replicas" 1 "profile" $party "secretName" "" "workloadIdentity" false "clientId" "") $values }}
+{{- if $own.enabled }}{{ $_ := set $all (printf "collaborator-%s" $party) $own }}{{ end }}
+{{- end }}
+{{- toJson $all }}
+{{- end }}
+
+{{- define "cleanroom.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 10001
+runAsGroup: 10001
+fsGroup: 10001
+# Else every start would open the keys on a collaborator's volume to the group, and they would be refused.
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "cleanroom.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
+{{- define "cleanroom.environment" -}}
+- {name: CLEANROOM_CONFIG, value: /etc/cleanroom/cleanroom.toml}
+- {name: TEMPORAL_ADDRESS, value: {{ required "temporal.address is needed" .Values.temporal.address | quote }}}
+- {name: TEMPORAL_NAMESPACE, value: {{ .Values.temporal.namespace | quote }}}
+{{- range $name, $value := .Values.temporal.environment }}
+- {name: {{ $name }}, value: {{ $value | quote }}}
+{{- end }}
+{{- end }}
+
+{{- /* The Secret's files as our reader demands them. Kubernetes gives a process that is not root files of mode 0440 at best (fsGroup), and
+       a secret that a group can read is refused; so they are copied into memory once, as files of mode 0400. */ -}}
+{{- define "cleanroom.secretCopy" -}}
+- name: secrets
+  image: {{ include "cleanroom.image" .root | quote }}
+  imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+  command: [/bin/sh, -euc, "umask 077; for file in /secret/*; do cp -L \"$file\" /run/cleanroom/; done; chmod 0400 /run/cleanroom/*"]
+  resources: {requests: {cpu: 10m, memory: 16Mi}, limits: {memory: 64Mi}}
+  securityContext: {{- include "cleanroom.containerSecurity" . | nindent 4 }}
+  volumeMounts:
+    - {name: secret, mountPath: /secret, readOnly: true}
+    - {name: run, mountPath: /run/cleanroom}
+{{- end }}

@@ -1,0 +1,17 @@
+#!/bin/sh
+# The installed tree, made independent of when and by whom it was built: our packages on the path, byte code by content, times of the epoch.
+set -eu
+role=$1 root=/opt/cleanroom
+site=$(echo "$root"/lib/python3.*/site-packages)
+echo "$root" >"$site/cleanroom.pth"
+rm -rf "$root"/include "$root"/lib64 "$root"/bin/[Aa]ctivate* "$root"/bin/pip*
+find "$root" \( -name __pycache__ -o -name direct_url.json -o -name REQUESTED \) -prune -exec rm -rf {} +
+find "$root/bin" -type f ! -name 'python*' -delete
+if [ "$role" = worker ]; then
+  printf '#!%s/bin/python -P\nimport sys\n\nfrom starters.cli import main\n\nsys.exit(main())\n' "$root" >"$root/bin/cleanroom"
+  chmod 755 "$root/bin/cleanroom"
+fi
+# Checked by hash of the source, not by its time, so that the same sources give the same bytes.
+"$root/bin/python" -m compileall -q -j 0 --invalidation-mode unchecked-hash "$root" || test "$role" = spark
+find "$root" -exec touch --no-dereference --date "@${SOURCE_DATE_EPOCH:-0}" {} +
+chmod -R go-w,a+rX "$root"

