@@ -88,6 +88,7 @@ class World:
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.folder),
+            "TMPDIR": str(self.folder),
             "PYTHONPATH": os.getcwd(),
             "JOB_CONFIG": job.encode(),
             "CLEANROOM_ATTESTATION_URL": attestation_url,
