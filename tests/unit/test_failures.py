@@ -346,7 +346,7 @@ class TestRedaction:
     def test_it_is_fast_on_hostile_text(self) -> None:
         import time
 
-        started = time.perf_counter()
+        started = time.thread_time()
         for text in (
             "eyJ" + "a." * 8000,
             "-----BEGIN " * 2000,
@@ -360,4 +360,4 @@ class TestRedaction:
             "a=b:" * 4000,
         ):
             redact(text)
-        assert time.perf_counter() - started < 1
+        assert time.thread_time() - started < 1
