@@ -8,12 +8,13 @@ import hashlib
 import json
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from cleanroom.attestation.reasons import AttestationRejected, Reason, hostile
 
 REPORT_DATA_SIZE: Final = 64
 MAX_EVIDENCE_TEXT: Final = 96 * 1024
+_BASE64: Final = TypeAdapter(bytes, config=ConfigDict(val_json_bytes="base64"))
 
 ALLOW_ALL_HOST_DATA: Final = frozenset({"73973b78d70cc68353426de188db5dfc57e5b766e399935fb73a61127ea26d20"})
 """host_data of the policy that allows every container, which the public clean-room samples use. Production refuses it."""
@@ -61,15 +62,20 @@ def host_data_for(security_policy_base64: str) -> bytes:
 
 
 def strict_base64(data: bytes) -> bytes:
-    """Standard base64 without stray characters, white space aside; several times faster than ``b64decode(validate=True)``.
+    """Standard base64 without stray characters, white space aside.
 
     Raises:
         ValueError: It is none.
     """
-    try:
-        return binascii.a2b_base64(data.replace(b"\n", b""), strict_mode=True)
-    except binascii.Error:  # other white space, or no base64 at all
-        return binascii.a2b_base64(b"".join(data.split()), strict_mode=True)
+    text = data.replace(b"\n", b"")
+    # pydantic's decoder takes a tenth of the time of the standard library's, which took as long over a chain as a signature. It accepts
+    # more (base64url, no padding, JSON's escapes), so only what has none of these is given to it.
+    if len(text) % 4 == 0 and not (b"-" in text or b"_" in text or b"\\" in text):
+        try:
+            return _BASE64.validate_json(b'"%b"' % text)
+        except ValidationError:
+            pass
+    return binascii.a2b_base64(b"".join(data.split()), strict_mode=True)
 
 
 def decode_base64(text: str, reason: Reason, what: str) -> bytes:

@@ -6,6 +6,7 @@ CLEANROOM_FUZZ_EXAMPLES sets the examples of each property (60 in the suite; 100
 from __future__ import annotations
 
 import base64
+import binascii
 import contextlib
 import json
 import os
@@ -38,6 +39,7 @@ from cleanroom.attestation.checks import Checklist
 from cleanroom.attestation.cvm import CvmParts
 from cleanroom.attestation.documents import read_document
 from cleanroom.attestation.endorsements import read_endorsements
+from cleanroom.attestation.evidence import strict_base64
 from cleanroom.attestation.revocation import check_revocation
 from cleanroom.attestation.tpm import parse_quote
 from cleanroom.attestation.trust import spki_sha256
@@ -106,6 +108,25 @@ def pem(ders: list[bytes]) -> bytes:
 def test_the_originals_verify() -> None:
     for uvm in (None, UVM, ENVELOPE):
         assert judge(AttestationEvidence.of(REPORT, CHAIN, uvm)).ok
+
+
+_odd = st.sampled_from(
+    [b"", b"=", b"==", b"-", b"_", b"\\", b'"', b"\n", b" ", b"\t\r", b"\x0b", b"\xff", b"\0", b"A", b"\\u0041", b"+/", b"\xc2\xa0"]
+)
+
+
+@fuzz
+@given(data=st.binary(max_size=9), odd=_odd, place=st.integers(0, 12), cut=st.integers(0, 1))
+def test_base64_is_what_the_standard_library_strictly_takes_for_it(data: bytes, odd: bytes, place: int, cut: int) -> None:
+    text = base64.b64encode(data)
+    altered = text[:place] + odd + text[place + cut :]
+    try:
+        expected = binascii.a2b_base64(b"".join(altered.split()), strict_mode=True)
+    except ValueError:
+        with pytest.raises(binascii.Error):
+            strict_base64(altered)
+    else:
+        assert strict_base64(altered) == expected
 
 
 @fuzz
