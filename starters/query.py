@@ -131,7 +131,6 @@ def _details(session: Session, spec: QuerySpec) -> str:
             ]
         ),
         "Every owner of these datasets decides, by a signed decision on exactly this version. "
-        f"A decision can be pasted into *Send a Signal*: {code(f'cleanroom query approve {name} --print-signal')} prints it. "
         "What was not counted, and why, is in the query *refused*.",
     )
 

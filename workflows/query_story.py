@@ -10,7 +10,7 @@ from temporalio import workflow
 from temporalio.common import SearchAttributeKey
 
 from cleanroom.temporal import attributes
-from cleanroom.temporal.markdown import code, code_block, details, escape
+from cleanroom.temporal.markdown import code, code_block, details, escape, prose
 from workflows.query_life import QueryLife
 
 EVENTS_SHOWN = 15
@@ -42,7 +42,7 @@ def query_details(life: QueryLife, proposer: str) -> str:
     """State, owners, next step, story and card, as Markdown within the Web UI's limit."""
     stage = {"Proposed": "Not Approved"}.get(life.stage, life.stage)
     counted = f" ({len(life.by('accepted'))} of {len(life.owners)} owners)" if life.stage in ("Proposed", "Approved") else ""
-    until = f", expires {life.expires:%Y-%m-%d %H:%M} UTC" if life.expires else ""
+    until = f", expires {life.expires:%Y-%m-%d %H:%M} UTC" if life.expires and not life.closed else ""
     lines = [
         f"**{escape(life.query)}** of {escape(proposer)}: **{stage}**{counted}",
         f"version {code(life.version or '-')}, digest {code(life.digest[:16] or '-')}{until}",
@@ -51,9 +51,9 @@ def query_details(life: QueryLife, proposer: str) -> str:
     ]
     if life.refused:
         last = life.refused[-1]
-        because = f" ({escape(last.cause)})" if last.cause else ""
+        because = f" ({prose(last.cause)})" if last.cause else ""
         lines.append(
-            f"Refused messages: {len(life.refused)}; last, *{escape(last.kind)}*: {code(last.code)} {escape(last.message)}{because}"
+            f"Refused messages: {len(life.refused)}; last, *{escape(last.kind)}*: {code(last.code)} {prose(last.message)}{because}"
         )
     story = "\n".join(
         f"- {entry.at:%Y-%m-%d %H:%M:%S} {escape(entry.event)}"
@@ -62,7 +62,8 @@ def query_details(life: QueryLife, proposer: str) -> str:
     )
     card = code_block(_folded(life.named(life.card))) if life.card else ""
     shown = [line for line in lines if line]
-    return details("\n\n".join(shown), "**What happened**", story, "**What the owners approve**" if card else "", card)
+    about = "What it was about" if life.closed else "What the owners approve"
+    return details("\n\n".join(shown), "**What happened**", story, f"**{about}**" if card else "", card)
 
 
 def query_attributes(life: QueryLife, now: datetime) -> list[tuple[SearchAttributeKey[Any], Any]]:
@@ -98,7 +99,8 @@ def _next_step(life: QueryLife, proposer: str) -> str:
         return f"Next: {code(f'cleanroom query propose {life.query} --profile {proposer}')}"
     if life.stage == "Proposed":
         commands = [code(f"cleanroom query approve {life.query} --profile {owner}") for owner in life.pending()]
-        return "Next: " + " and ".join(commands[:3]) if commands else ""
+        paste = f"With {code('--print-signal')} it prints what *Send a Signal* takes."
+        return "Next: " + " and ".join(commands[:3]) + ". " + paste if commands else ""
     if life.stage == "Approved":
         return f"Next: {code(f'cleanroom run start {life.query} --profile {proposer}')}"
     return ""

@@ -291,7 +291,11 @@ class RunQuery:
         if self._receipt is None:
             return f"**{state}**"
         receipt = self._receipt
-        return f"**{state}**: {receipt.rows} rows in {code(receipt.dataset)}, digest {code(receipt.digest[:16])}"
+        opens = code(f"cleanroom run result {self._input.ticket.run_id} --dataset FILE")
+        return (
+            f"**{state}**: {receipt.rows} rows in {code(receipt.dataset)}, digest {code(receipt.digest[:16])}\n\n"
+            f"Its receiver opens it with {opens}; without {code('--dataset')} everybody sees the receipt."
+        )
 
     def _result(self, state: RunState) -> RunResult:
         return RunResult(

@@ -14,7 +14,7 @@ from temporalio.exceptions import is_cancelled_exception
 from cleanroom.errors import CleanRoomError
 from cleanroom.temporal import attributes
 from cleanroom.temporal.failures import error_from_failure
-from cleanroom.temporal.markdown import code, details, escape
+from cleanroom.temporal.markdown import code, details, escape, prose
 
 T = TypeVar("T")
 
@@ -130,7 +130,7 @@ class Story:
 
 def ending(state: str, error: CleanRoomError) -> str:
     """How it ended, for who is woken up by it: what happened, who must act, what to do."""
-    lines = [f"**{state}**: {code(error.code)} {escape(error.message, 600)}"]
+    lines = [f"**{state}**: {code(error.code)} {prose(error.message, 600)}"]
     lines += [f"Who must act: **{escape(error.party)}**"] if error.party else []
-    lines += [f"What to do: {escape(error.hint, 600)}"] if error.hint else []
+    lines += [f"What to do: {prose(error.hint, 600)}"] if error.hint else []
     return "\n\n".join(lines)

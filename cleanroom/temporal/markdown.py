@@ -43,12 +43,25 @@ def plain(text: str, limit: int = SUMMARY_LIMIT) -> str:
 
 def escape(text: str, limit: int = SUMMARY_LIMIT) -> str:
     """:func:`plain`, with every character that Markdown or HTML gives a meaning escaped."""
-    return _MARKDOWN.sub(r"\\\1", plain(text, limit)).replace("\\<", "&lt;").replace("\\>", "&gt;").replace("\\&", "&amp;")
+    return _literal(plain(text, limit))
+
+
+def _literal(line: str) -> str:
+    return _MARKDOWN.sub(r"\\\1", line).replace("\\<", "&lt;").replace("\\>", "&gt;").replace("\\&", "&amp;")
 
 
 def code(text: str, limit: int = SUMMARY_LIMIT) -> str:
     """:func:`plain` as inline code: nothing in it is interpreted."""
     return "`" + (plain(text, limit).replace("`", "'") or " ") + "`"
+
+
+def prose(text: str, limit: int = SUMMARY_LIMIT) -> str:
+    """:func:`escape`, with what stands between backticks (`` `cleanroom ps` `` in a hint of ours) as :func:`code`."""
+    parts = plain(text, limit).split("`")
+    if len(parts) % 2 == 0:
+        # One without its other half is a backtick.
+        parts[-2:] = ["`".join(parts[-2:])]
+    return "".join(code(part, limit) if index % 2 else _literal(part) for index, part in enumerate(parts))
 
 
 def code_block(text: str, language: str = "", limit: int = 4000) -> str:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cleanroom.temporal import attributes
-from cleanroom.temporal.markdown import DETAILS_LIMIT, code, code_block, details, escape, plain, table
+from cleanroom.temporal.markdown import DETAILS_LIMIT, code, code_block, details, escape, plain, prose, table
 
 HOSTILE = "\x1b]0;title\x07\x1b[31mred\x1b[0m\u202etxt.exe\u2066\u200b\x00\x07[x](javascript:alert(1))\n# head <img src=//evil> `a` |b|"
 
@@ -55,6 +55,15 @@ def test_hostile_text_is_shown_as_text() -> None:
     assert "](" not in shown
     assert "<" not in shown.replace("&lt;", "")
     assert code("a`b\x1b[0m") == "`a'b`"
+
+
+def test_commands_in_a_hint_are_code_and_nothing_else_is() -> None:
+    assert prose("Run `cleanroom ps`, then *wait*.") == "Run `cleanroom ps`, then \\*wait\\*\\."
+    assert prose("one ` alone") == escape("one ` alone")
+    assert prose("`a` and ` alone") == "`a` and \\` alone"
+    assert prose(HOSTILE).count("`") == 2
+    assert "](" not in prose(HOSTILE)
+    assert len(prose("x" * 900, 600).split("…")) == 2
 
 
 @given(st.text(alphabet=st.sampled_from("ab <>[]()!`*_#|\\&~\n\x1b\u202e-.:"), max_size=60))
