@@ -1,0 +1,129 @@
+"""What a driver finds that asks the stand-in for executors: mounts, its own rights, pods that are held to the executor's policy.
+
+A script plays Spark here, so that it takes no JVM; Spark itself runs in ``test_attested_payload.py``.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from cleanroom.spark.policy import pod_policies
+from cleanroom.spark.service import Deadlines, SparkService
+from localcloud.kubernetes.image import build_image
+from localcloud.kubernetes.server import service_account_tokens
+from tests.unit.spark_support import Cluster, cluster, make_job, make_profile
+
+pytestmark = pytest.mark.scenario
+
+DRIVER = """
+import json, os, ssl, sys, time, urllib.request
+from pathlib import Path
+
+role, arguments = sys.argv[1], sys.argv[2:]
+if role == "executor":
+    print("executor", os.environ["SPARK_EXECUTOR_POD_IP"], "SPARK_JAVA_OPT_0" in os.environ, flush=True)
+    sys.exit(0)
+properties = dict(line.split("=", 1) for line in Path(arguments[1]).read_text().splitlines())
+prefix = "spark.kubernetes.authenticate.driver.mounted."
+token = Path(properties[prefix + "oauthTokenFile"]).read_text()
+tls = ssl.create_default_context(cafile=properties[prefix + "caCertFile"])
+base = properties["spark.kubernetes.driver.master"] + "/api/v1/namespaces/analytics/pods"
+
+def call(method, url, body=None):
+    headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
+    data = json.dumps(body).encode() if body is not None else None
+    with urllib.request.urlopen(urllib.request.Request(url, data, headers, method=method), context=tls) as answer:
+        return json.loads(answer.read())
+
+executor = "spark.kubernetes.executor."
+me = call("GET", base + "/" + properties["spark.kubernetes.driver.pod.name"])
+def make(name, job):
+    owner = {"apiVersion": "v1", "kind": "Pod", "name": me["metadata"]["name"], "uid": me["metadata"]["uid"], "controller": True}
+    labels, annotations = ({key[len(prefix):]: value for key, value in properties.items() if key.startswith(prefix)}
+                           for prefix in (executor + "label.", executor + "annotation."))
+    labels |= {"spark-role": "executor", "spark-app-selector": properties["spark.app.id"]}
+    address = {"name": "SPARK_EXECUTOR_POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
+    env = [{"name": "JOB_CONFIG", "value": job}, {"name": "SPARK_JAVA_OPT_0", "value": "-javaagent:x"}, address]
+    image = properties["spark.kubernetes.container.image"]
+    container = {"name": "spark-kubernetes-executor", "image": image, "args": ["executor"], "env": env}
+    metadata = {"name": name, "labels": labels, "annotations": annotations, "ownerReferences": [owner]}
+    call("POST", base, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": [container]}})
+    for _ in range(200):
+        pod = call("GET", base + "/" + name)
+        if pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
+            state = pod["status"]["containerStatuses"][0]["state"]["terminated"]
+            return [pod["status"]["phase"], state.get("message", "")]
+        time.sleep(0.05)
+
+job = os.environ["JOB_CONFIG"]
+told = {
+    "arguments": arguments[2:],
+    "master": properties["spark.master"],
+    "right": make("exec-1", job),
+    "another job": make("exec-2", job[:-8] + "AAAAAAA="),
+    "labels": me["metadata"]["labels"]["spark-role"],
+}
+Path(os.environ["CLEANROOM_TERMINATION_LOG"]).write_text(json.dumps(told))
+"""
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Any:
+    with cluster(tmp_path, executor_pods=True) as found:
+        yield found
+
+
+async def test_a_driver_makes_executors_and_the_node_holds_them_to_their_policy(running: Cluster, tmp_path: Path) -> None:
+    entry = ("{python}", "-m", "entry")
+    image = build_image(running.images, "localhost/test/entry", {"entry.py": DRIVER.encode()}, program=entry, launcher=entry)
+    profile, job = make_profile(image.reference, image.layers), make_job("executors")
+    service = SparkService(None, running.client(), profile)  # type: ignore[arg-type]
+    submission = await service.submit(job, pod_policies(job, profile).digest())
+    outcome = await service.watch(submission.tracking_id, lambda status: None, Deadlines(driver_start_seconds=30, run_seconds=60))
+    assert outcome.succeeded, outcome.message
+    told = json.loads(outcome.termination_message)
+    root = running.images / image.reference.rpartition(":")[2] / "root"
+    assert told["arguments"] == ["--class", "org.apache.spark.deploy.PythonRunner", f"local://{root}/sparkapp/__main__.py"]
+    assert told["master"] == f"k8s://{running.url}"
+    assert (told["right"], told["labels"]) == (["Succeeded", ""], "driver")
+    phase, message = told["another job"]
+    assert phase == "Failed"
+    assert "JOB_CONFIG has another value than the policy measures" in message
+    pods = {pod.name: pod for pod in outcome.status.pods}
+    assert (pods["exec-1"].role, pods["exec-1"].policy_host_data) == ("executor", pod_policies(job, profile).executor.host_data)
+    counted = outcome.status.executors
+    assert (counted.completed, counted.failed) == (1, 1)
+    # What the policy does not allow has not reached the container.
+    assert running.client("admin").logs("exec-1", container=None) == "executor 127.0.0.1 False\n"
+    assert await service.delete(submission.tracking_id)
+    assert running.client().pods(submission.tracking_id) == []
+    service.close()
+
+
+def test_what_a_drivers_account_may_and_may_not(running: Cluster) -> None:
+    headers = {"authorization": f"Bearer {service_account_tokens(running.config.state)['spark']}"}
+    tls = ssl.create_default_context(cafile=str(running.config.tls_cert))
+    with httpx.Client(base_url=f"{running.url}/api/v1/namespaces/analytics", headers=headers, verify=tls) as http:
+        for name in ("a", "b", "c"):
+            body = {"metadata": {"name": name, "labels": {"app": "x" if name != "c" else "y"}}, "data": {}}
+            assert http.post("/configmaps", json=body).status_code == 201
+        assert http.delete("/configmaps", params={"labelSelector": "app=x"}).status_code == 200
+        assert [item["metadata"]["name"] for item in http.get("/configmaps").json()["items"]] == ["c"]
+        assert http.delete("/persistentvolumeclaims").status_code == 200
+        assert http.get("/services").json()["items"] == []
+        # Spark's client asks for a WebSocket first, and goes on without when it is told that there is none.
+        websocket = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-key": "x", "sec-websocket-version": "13"}
+        assert http.get("/pods", params={"watch": "true"}, headers=websocket).status_code == 503
+        with http.stream("GET", "/pods", params={"watch": "true", "timeoutSeconds": "1"}) as watching:
+            assert watching.status_code == 200
+        for method, path in (("POST", "/services"), ("GET", "/events"), ("PUT", "/configmaps/c"), ("GET", "/pods/x/log")):
+            assert http.request(method, path, json={}).status_code == 403, path
+        elsewhere = f"{running.url}/apis/sparkoperator.k8s.io/v1beta2/namespaces/analytics/sparkapplications"
+        assert http.get(elsewhere).status_code == 403
+        assert http.get(f"{running.url}/api/v1/namespaces/default/pods").status_code == 403
