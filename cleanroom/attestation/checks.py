@@ -27,10 +27,20 @@ class Check:
     message: str = ""
 
 
+_KEPT = 512
+"""Characters of the longest text that is kept; some hold an adversary's words."""
+
+
 @lru_cache(maxsize=1024)
-def _passed(check_id: str, expected: str, actual: str) -> Check:
-    """A check that passed: most verdicts share most of theirs, and to look one up takes a fifth of making it."""
+def _kept(check_id: str, expected: str, actual: str) -> Check:
+    """Most verdicts share most of their passed checks, and to look one up takes a fifth of making it."""
     return Check(check_id, True, _printable(expected), _printable(actual))
+
+
+def _passed(check_id: str, expected: str, actual: str) -> Check:
+    if len(actual) > _KEPT:
+        return Check(check_id, True, _printable(expected), _printable(actual))
+    return _kept(check_id, expected, actual)
 
 
 class Stop(Exception):

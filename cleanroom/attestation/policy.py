@@ -18,6 +18,9 @@ from cleanroom.attestation.trust import TrustStore
 from cleanroom.attestation.uvm import UvmEndorsement, same_measurement, verify_endorsement
 from cleanroom.attestation.verdict import Expectations
 
+_SHOWN = 200
+"""Characters of an endorsement's own texts that a check shows."""
+
 
 def check_guest_policy(report: SnpReport, expectations: Expectations, checklist: Checklist) -> None:
     policy = report.policy
@@ -158,7 +161,7 @@ def check_uvm(
         "uvm-endorsement",
         True,
         expected="a COSE_Sign1 whose signature, chain and issuer identifier hold",
-        actual=f"{endorsement.feed} svn {endorsement.svn} ({endorsement.shape})",
+        actual=f"{endorsement.feed[:_SHOWN]} svn {endorsement.svn} ({endorsement.shape})",
         reason=Reason.UVM_MALFORMED,
     )
     row = trust.uvm_issuer(endorsement.issuer, endorsement.feed)
@@ -166,7 +169,7 @@ def check_uvm(
         "uvm-issuer",
         row is not None,
         expected=one_of(f"{each.feed} by {each.issuer}" for each in trust.uvm),
-        actual=f"{endorsement.feed} by {endorsement.issuer}",
+        actual=f"{endorsement.feed[:_SHOWN]} by {endorsement.issuer[:_SHOWN]}",
         reason=Reason.UVM_ISSUER_NOT_TRUSTED,
     )
     if row is not None:
