@@ -51,9 +51,8 @@ def query_details(life: QueryLife, proposer: str) -> str:
     ]
     if life.refused:
         last = life.refused[-1]
-        because = f" ({prose(last.cause)})" if last.cause else ""
         lines.append(
-            f"Refused messages: {len(life.refused)}; last, *{escape(last.kind)}*: {code(last.code)} {prose(last.message)}{because}"
+            f"Refused messages: {len(life.refused)}; last, *{escape(last.kind)}*: {code(last.code)} {prose(last.cause or last.message)}"
         )
     story = "\n".join(
         f"- {entry.at:%Y-%m-%d %H:%M:%S} {escape(entry.event)}"

@@ -73,6 +73,30 @@ def vote(user: str, decision: Any = "approve", days: float = 30) -> VerifiedDeci
     )
 
 
+def test_what_was_not_counted_says_why_and_by_names() -> None:
+    life = proposed()
+    answer = Refused(
+        "NotProposalOwner", "answered 403 to POST /withdraw.", cause="Only u-fabrikam can withdraw proposal p1.", hint="Ask u-litware."
+    )
+    told = life.told(answer)
+    assert (told.code, told.cause, told.hint, told.exit_code) == (
+        "NotProposalOwner", "Only fabrikam can withdraw proposal p1.", "Ask litware.", answer.exit_code,
+    )  # fmt: skip
+    life.refuse(START, "withdraw", told)
+    kept = life.state().refused[-1]
+    assert (kept.cause, kept.hint) == (told.cause, told.hint)
+    assert "last, *withdraw*: `NotProposalOwner` Only fabrikam can" in query_details(life, "fabrikam")
+
+
+def test_a_closed_query_waits_for_nothing() -> None:
+    life = proposed()
+    assert "expires" in query_details(life, "fabrikam")
+    assert "--print-signal" in query_details(life, "fabrikam")
+    life.close(START, "Withdrawn", "fabrikam")
+    shown = query_details(life, "fabrikam")
+    assert not any(word in shown for word in ("expires", "Next:", "Signal", "What the owners approve"))
+
+
 def counted(life: QueryLife, state: Any, ballots: dict[str, Any], decision: VerifiedDecision) -> bool:
     return life.count(START, decision, BallotRecorded(proposal_state=state, ballots=ballots))
 
