@@ -28,7 +28,7 @@ def on(
 ) -> None:
     """Consent (again) to the use of a query or dataset that you approved.
 
-    Example: cleanroom consent on delays --profile contosso
+    Example: cleanroom consent on fabrikam-delays --profile contosso
     """
     _set(document, option, True, profile, config, output)
 

@@ -149,7 +149,7 @@ def upload(
 ) -> None:
     """Encrypt rows on this machine and upload them; nothing readable leaves it.
 
-    Example: cleanroom dataset upload demo/contosso-flights.yaml flights.csv --profile contosso
+    Example: cleanroom dataset upload demo/contosso-flights.yaml .cleanroom/demo/data/flights.csv --profile contosso
     """
     with reported(output):
         session = Session.load(profile, config)

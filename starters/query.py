@@ -222,7 +222,7 @@ def approve(
 ) -> None:
     """Approve exactly what the query says now, with your own signature.
 
-    Example: cleanroom query approve delays --profile litware
+    Example: cleanroom query approve fabrikam-delays --profile litware
     """
     options = _Options(version, expires_days, max_runs, reason, yes, wait, print_signal)
     _decide_command("approve", name, profile, config, options, output)

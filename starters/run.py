@@ -51,7 +51,7 @@ def start(
 ) -> None:
     """Run an approved query once.
 
-    Example: cleanroom run start delays --profile fabrikam
+    Example: cleanroom run start fabrikam-delays --profile fabrikam
     """
     with reported(output):
         session = Session.load(profile, config)
