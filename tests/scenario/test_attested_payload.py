@@ -50,6 +50,7 @@ pytestmark = [pytest.mark.scenario, pytest.mark.spark]
 
 DIGEST = "ab" * 32
 CANARY = "CANARY-51d0"
+NETWORK_SECRET = b"known-to-the-pods-of-this-run-alone"
 ADMIN = "hypervisor-token-00000000000000"
 TYPES: dict[str, FieldType] = {"tailnum": "string", "maker": "string", "owner": "string"}
 RESULT: dict[str, FieldType] = {"maker": "string", "planes": "long"}
@@ -133,7 +134,7 @@ async def prepare(world: World, run_id: str, *, heavy: bool = False) -> tuple[Jo
         {"awsAccessKeyId": "LITWAREKEY", "awsSecretAccessKey": world.s3.litware.secret_access_key.reveal_text()}
     ).encode()
     secrets = {
-        f"{run_id}.run.network": Secret(b"known-to-the-pods-of-this-run-alone"),
+        f"{run_id}.run.network": Secret(NETWORK_SECRET),
         f"{run_id}.planes.connection": Secret(connection),
         f"{run_id}.out.connection": Secret(connection),
         f"{run_id}.run.consent": Secret(
@@ -289,7 +290,8 @@ async def test_executors_have_pods_and_attest_themselves(world: World, tmp_path:
         # Nothing of what an executor saw, said about rows or was told is where the operator reads.
         assert await asyncio.to_thread(running.client().logs, executor.name, container=None) == ""
         operators = (running.config.state / "kubernetes.sqlite").read_bytes() + outcome.model_dump_json().encode()
-        assert b"known-to-the-pods" not in operators
+        assert NETWORK_SECRET not in operators
+        assert base64.b64encode(NETWORK_SECRET) not in operators  # as Spark would put it into a variable
         await service.delete(submission.tracking_id)
         service.close()
     store = await asyncio.to_thread(world.store, "out")
