@@ -15,7 +15,7 @@ from cleanroom.errors import CleanRoomError, Conflict, Internal, InvalidInput
 from cleanroom.keys.encoding import b64_any
 from cleanroom.keys.jwk import private_jwk, public_jwk, public_key
 from cleanroom.keys.policy import CONTENT_TYPE, ReleasePolicy
-from cleanroom.keys.vault import KeyVaultSettings, translate
+from cleanroom.keys.vault import KeyVaultSettings, translate, well_formed_answers
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
@@ -80,6 +80,7 @@ async def set_key_with_skr(
         Conflict: ``KeyExistsWithOtherContent``; ``ObjectIsDeletedButRecoverable`` with the remedy.
         Refused: ``ForbiddenByRbac`` and the service's other refusals.
         Unavailable: when the vault could not be asked.
+        Internal: ``KeyVaultAnswerUnexpected``.
     """
     bits = size if key is None else key.key_size
     if bits not in KEK_SIZES:
@@ -99,7 +100,7 @@ def _set(
     immutable: bool,
 ) -> KeyReference:
     what = f"set key {vault.key_id(name)}"
-    with vault.client(credential) as client:
+    with well_formed_answers(what), vault.client(credential) as client:
         try:
             existing = client.get_key(name)
         except ResourceNotFoundError:
@@ -114,14 +115,19 @@ def _set(
             raise translate(error, what, party="key-owner") from error
         except AzureError as error:
             translated = translate(error, what)
-            # A concurrent attempt won with an immutable policy (1020): the comparison decides, as for any key that is there.
-            if translated.details.get("skr_code") == "AKV.SKR.1020":
+            if translated.details.get("skr_code") != "AKV.SKR.1020":
+                raise translated from error
+            # A concurrent attempt won with an immutable policy: the comparison decides, as for any key that is there.
+            try:
                 return _reuse(client.get_key(name), policy, key, tags, immutable, what)
-            raise translated from error
-    # A vault that answers with another policy than it was given would release the key to somebody else.
-    if differences := _differences(made, policy, key, tags, immutable):
-        raise Internal("KeyVaultAnswerUnexpected", f"{what}: the key that Key Vault made differs from what was asked.", details=differences)
-    return _reference(made, created=True)
+            except AzureError as unread:
+                raise translate(unread, what) from unread
+        # A vault that answers with another policy than it was given would release the key to somebody else.
+        if differences := _differences(made, policy, key, tags, immutable):
+            raise Internal(
+                "KeyVaultAnswerUnexpected", f"{what}: the key that Key Vault made differs from what was asked.", details=differences
+            )
+        return _reference(made, created=True)
 
 
 def _make(

@@ -13,14 +13,14 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from cleanroom.errors import InvalidInput, Refused
+from cleanroom.errors import CleanRoomError, InvalidInput, Refused
 from cleanroom.keys.certificates import trusted_roots
 from cleanroom.keys.jwk import PrivateKey, base_kty, public_jwk, public_key, runtime_data, thumbprint, wrapping_jwk
 from cleanroom.keys.kek import unwrap_data_key
 from cleanroom.keys.policy import ReleasePolicy
 from cleanroom.keys.refusal import explain_refusal
 from cleanroom.keys.response import ReleaseExpectation, VerifiedRelease, verify_release_response
-from cleanroom.keys.vault import KeyVaultSettings, translate
+from cleanroom.keys.vault import KeyVaultSettings, translate, well_formed_answers
 from cleanroom.keys.wrap import RELEASE_ALGORITHMS, KeyWrapAlgorithm, unwrap_key
 from cleanroom.secret import Secret
 
@@ -134,6 +134,7 @@ async def release_key(
             :func:`verify_release_response` and :func:`open_release`; ``AttestationTokenNotOurs``.
         NotFound: ``KeyNotFound``.
         Unavailable: ``KeyVaultUnreachable`` and the service's 429 and 5xx codes.
+        Internal: ``KeyVaultAnswerUnexpected``.
         CleanRoomError: Whatever the attestor and MAA raise.
     """
     if algorithm not in RELEASE_ALGORITHMS:
@@ -178,7 +179,8 @@ def _release(
     asked = vault.key_id(name, version)
     with vault.client(credential) as client:
         try:
-            answer = client.release_key(name, token, version=version, algorithm=str(algorithm), nonce=nonce)
+            with well_formed_answers(f"release of {asked}"):
+                value = str(client.release_key(name, token, version=version, algorithm=str(algorithm), nonce=nonce).value)
         except HttpResponseError as error:
             if error.status_code != 403:
                 raise translate(error, f"release of {asked}") from error
@@ -191,13 +193,14 @@ def _release(
             raise translate(error, f"release of {asked}") from error
     expectation = ReleaseExpectation(key_id=asked, nonce=nonce, algorithm=str(algorithm), wrapping_kid=kid, policy=policy)
     roots = trusted_roots(vault.release_ca_file or vault.ca_file)
-    return open_release(verify_release_response(str(answer.value), expectation, roots=roots), wrapping)
+    return open_release(verify_release_response(value, expectation, roots=roots), wrapping)
 
 
 def _policy_of(client: Any, name: str, version: str | None) -> ReleasePolicy | None:
     """The key's policy for the explanation; None when the caller, as is usual, may release but not read the key."""
     try:
-        found = client.get_key(name, version).properties.release_policy
-        return ReleasePolicy.parse(bytes(found.encoded_policy)) if found is not None else None
-    except (AzureError, InvalidInput):
+        with well_formed_answers(f"policy of {name}"):
+            found = client.get_key(name, version).properties.release_policy
+            return ReleasePolicy.parse(bytes(found.encoded_policy)) if found is not None else None
+    except (AzureError, CleanRoomError):
         return None

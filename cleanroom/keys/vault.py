@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +85,26 @@ def service_error(error: HttpResponseError) -> tuple[str, str | None, str]:
         inner_code = inner.get("code") if isinstance(inner, Mapping) else None
         return str(envelope.get("code") or ""), inner_code, str(envelope.get("message") or "")
     return "", None, error.message or ""
+
+
+@contextmanager
+def well_formed_answers(what: str) -> Iterator[None]:
+    """Run calls of the SDK and read its answers: the SDK trusts their shape, so a malformed one raises whatever comes of it.
+
+    Raises:
+        Internal: ``KeyVaultAnswerUnexpected``. The SDK's own errors and ours pass.
+    """
+    try:
+        yield
+    except (AzureError, CleanRoomError):
+        raise
+    except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+        raise Internal(
+            "KeyVaultAnswerUnexpected",
+            f"{what}: Key Vault's answer is not what its protocol says.",
+            cause=f"{type(error).__name__}: {str(error)[:200]}",
+            hint="Check the vault's address, who sits between, and (where its host is another) verify_challenge_resource.",
+        ) from error
 
 
 def translate(error: AzureError, what: str, *, party: str | None = None) -> CleanRoomError:

@@ -21,7 +21,7 @@ from pydantic import SecretStr
 
 from cleanroom.attestation import AttestationEvidence, GuestAttestor, report_data_for
 from cleanroom.attestation.maa import MaaClient
-from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, NotFound, Refused, Unavailable
+from cleanroom.errors import CleanRoomError, Conflict, Internal, InvalidInput, NotFound, Refused, Unavailable
 from cleanroom.keys import (
     KeyReference,
     ReleasedKey,
@@ -300,6 +300,27 @@ async def test_an_untrusted_release_certificate_is_refused(world: World, name: s
     with pytest.raises(Refused) as error:
         await world.release(name, vault=settings)
     assert error.value.code == "ReleaseCertificateNotTrusted"
+
+
+@pytest.mark.parametrize(
+    "answer", [{}, {"key": None}, {"key": {"kid": 5}}, {"key": {"kid": "https://v/keys/n/1", "kty": "RSA-HSM", "n": 5}}]
+)
+async def test_an_answer_of_another_shape_is_a_typed_error(world: World, name: str, answer: dict[str, Any]) -> None:
+    faults = world.vault.app.state.server.faults
+    faults.append(Fault(200, {}, answer))
+    with pytest.raises(Internal, match="KeyVaultAnswerUnexpected"):
+        await world.set(name)
+    faults.append(Fault(200, {}, answer))
+    with pytest.raises(Refused, match="ReleaseResponseNotVerified"):
+        await world.release(name)
+
+
+async def test_a_key_that_cannot_be_read_after_all_is_unavailable(world: World, name: str) -> None:
+    envelope = {"error": {"code": "BadParameter", "message": "AKV.SKR.1020: Immutable Key Release Policy cannot be modified."}}
+    missing = {"error": {"code": "KeyNotFound", "message": "A key was not found in this key vault."}}
+    world.vault.app.state.server.faults += [Fault(404, {}, missing), Fault(400, {}, envelope), Fault(503, {}, {})]
+    with pytest.raises(Unavailable):
+        await world.set(name)
 
 
 @pytest.mark.parametrize("status", [302, 307, 308])
