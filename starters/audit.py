@@ -219,7 +219,8 @@ def show_verdict(verdict: BundleVerdict) -> None:
     """The verdict for people: a headline, a row a check, the first broken link, what to compare by hand."""
     head = "[bold green]VERIFIED[/bold green]" if verdict.ok else "[bold red]BROKEN[/bold red]"
     sealed = f", signed by {safe(verdict.sealed_by)}" if verdict.sealed_by else ""
-    out.print(f"{head}  run {safe(verdict.run_id)} of {safe(verdict.query)}: {safe(verdict.state)}, {verdict.records} records{sealed}")
+    about = f"run {safe(verdict.run_id)} of {safe(verdict.query)}: {safe(verdict.state)}, " if verdict.run_id else ""
+    out.print(f"{head}  {about}{verdict.records} records{sealed}")
     if verdict.development:
         out.print("[bold yellow]NOT CONFIDENTIAL: an attestation rests on a development root.[/bold yellow]")
     table = Table()
@@ -236,7 +237,8 @@ def show_verdict(verdict: BundleVerdict) -> None:
     if verdict.first_broken is not None:
         broken = verdict.first_broken
         where = f"record {broken.index}" if broken.index is not None else "missing"
-        out.print(f"[bold red]first broken link[/bold red]: {where}, {safe(broken.kind)} {safe(broken.subject)}: {safe(broken.detail)}")
+        what = " ".join(safe(part) for part in (broken.kind, broken.subject) if part)
+        out.print(f"[bold red]first broken link[/bold red]: {', '.join(filter(None, (where, what)))}: {safe(broken.detail)}")
 
 
 if __name__ == "__main__":

@@ -13,11 +13,11 @@ from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from cleanroom.documents.dataset import describe_validation
-from cleanroom.documents.specs import DatasetSpec, load_dataset_spec
-from cleanroom.errors import Conflict, InvalidInput, PreconditionFailed, Refused, Unavailable
+from cleanroom.documents.specs import load_dataset_spec
+from cleanroom.errors import Conflict, InvalidInput, NotFound, Unavailable
 from cleanroom.identifiers import CLEAN_ROOM_QUEUE, document_digest, require_name, run_workflow_id
 from cleanroom.messages.run import RunQueryInput, RunResult, RunTicket
-from cleanroom.spark.job import JobParameters, ResultReceipt
+from cleanroom.spark.job import JobParameters
 from cleanroom.temporal import attributes
 from cleanroom.temporal.attributes import start_attributes
 from cleanroom.temporal.markdown import code, details, escape
@@ -28,6 +28,7 @@ from starters.entry import command_line
 from starters.names import RUN_QUERY, STATUS
 from starters.output import ConfigFile, Format, Output, Profile, out, print_json, print_look, print_record, print_rows, reported, safe, say
 from starters.progress import follow_timeline
+from starters.receiver import open_result, read_receipt, require_receiver
 from starters.result import chart_png, print_chart, result_rows, result_table
 from starters.run_workflow import Handle, RunLook, find_run, look, run_state
 from starters.session import Session, new_run_id, now, run_async
@@ -336,7 +337,11 @@ def result(
             print_record({"receipt": True, **receipt.model_dump(mode="json")}, output, title=f"receipt of run {run_id}")
             return
         spec = load_dataset_spec(dataset)
-        table = open_result(session, spec, receipt)
+        try:
+            table = open_result(session, spec, receipt)
+        except NotFound:
+            run_async(require_receiver(session, spec))
+            raise
         rows = result_rows(table)
         if chart is not None:
             chart_png(rows, chart, title=f"{receipt.dataset}: run {run_id}", value=value)
@@ -346,44 +351,6 @@ def result(
             return
         out.print(result_table(rows, title=f"result of run {run_id}", limit=limit))
         print_chart(rows, value)
-
-
-async def read_receipt(session: Session, run_id: str) -> ResultReceipt:
-    """The receipt of a completed run.
-
-    Raises:
-        PreconditionFailed: ``RunNotComplete``.
-    """
-    found = await find_run(session, run_id)
-    if found.described.status is WorkflowExecutionStatus.COMPLETED:
-        receipt = (await found.handle.result()).receipt
-        if receipt is not None:
-            return receipt
-    seen = await look(found)
-    why = f": {seen.failure.code}." if seen.failure else "."
-    raise PreconditionFailed(
-        "RunNotComplete",
-        f"run {run_id!r} is {seen.state}; it has no result{why}",
-        hint=f"cleanroom run {'show' if found.ended else 'watch'} {run_id}",
-    )
-
-
-def open_result(session: Session, spec: DatasetSpec, receipt: ResultReceipt) -> Any:
-    """Download and decrypt the rows on the receiver's machine, checked against the receipt.
-
-    Raises:
-        Refused: ``NotTheReceiver`` when the receipt is for another dataset; digest mismatches.
-    """
-    from cleanroom.clients.owned import open_store
-    from cleanroom.datasets.download import download_result
-    from cleanroom.datasets.keystore import KeyStore
-
-    if receipt.dataset != spec.name:
-        raise Refused("NotTheReceiver", f"the result went to dataset {receipt.dataset!r}, not to {spec.name!r}.")
-    keys = KeyStore(session.settings.keys_dir)
-    store = open_store(session.settings, spec, customer_key=lambda: keys.get(spec.name))
-    sealing = keys.get(spec.name) if spec.encryption == "CSE" else None
-    return download_result(store, receipt, sealing, result_format=spec.format, types=spec.columns, csv_header=spec.csv_header)
 
 
 if __name__ == "__main__":

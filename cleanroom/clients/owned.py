@@ -36,7 +36,11 @@ def read_secret_reference(reference: str, settings: Settings) -> Secret:
     """
     kind, _, name = reference.partition(":")
     if kind == "secret" and name:
-        return read_secret_file(secret_path(settings, name), what=f"secret {name!r}")
+        try:
+            return read_secret_file(secret_path(settings, name), what=f"secret {name!r}")
+        except NotFound as error:
+            error.hint = f"Its owner stores it: cleanroom secret set {name} --secret-stdin --profile {settings.profile}"
+            raise
     if kind == "file" and name:
         return read_secret_file(os.path.expanduser(name), what="connection secret")
     if kind == "env" and name.startswith(SECRET_VARIABLE_PREFIX):
