@@ -36,6 +36,8 @@ KEPT: Mapping[str, str] = {
     r"spark\.(driver\.|driver\.blockManager\.|blockManager\.)port": _NUMBER,
     r"spark\.(driver|executor)\.(cores|instances)": _NUMBER,
     r"spark\.(driver|executor)\.(memory|memoryOverhead)": _SIZE,
+    r"spark\.(driver|executor|kubernetes)\.memoryOverheadFactor": r"[0-9](\.[0-9]{1,6})?",
+    r"spark\.kubernetes\.allocation\.[A-Za-z.]{1,60}": r"\d{1,9}(ms|s|m)?",
     r"spark\.kubernetes\.(namespace|driver\.pod\.name|executor\.podNamePrefix)": _NAME,
     r"spark\.kubernetes\.(executor\.)?container\.image": _IMAGE,
     r"spark\.kubernetes\.container\.image\.pullPolicy": r"Always|IfNotPresent|Never",
