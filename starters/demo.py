@@ -26,8 +26,9 @@ from starters.names import REVISE
 from starters.output import Format, Output, out, print_json, reported, safe, talk
 from starters.query import _command, create_query, print_card, propose_query
 from starters.query_workflow import read_state
+from starters.receiver import open_result
 from starters.result import chart_png, print_chart, result_rows, result_table
-from starters.run import open_result, start_run, watch_run
+from starters.run import start_run, watch_run
 from starters.session import Session, new_run_id, run_async
 from starters.votes import send_decision, sign_decision
 
