@@ -302,9 +302,7 @@ async def test_an_untrusted_release_certificate_is_refused(world: World, name: s
     assert error.value.code == "ReleaseCertificateNotTrusted"
 
 
-@pytest.mark.parametrize(
-    "answer", [{}, {"key": None}, {"key": {"kid": 5}}, {"key": {"kid": "https://v/keys/n/1", "kty": "RSA-HSM", "n": 5}}]
-)
+@pytest.mark.parametrize("answer", [{}, {"key": None}, {"key": {"kid": 5}}])
 async def test_an_answer_of_another_shape_is_a_typed_error(world: World, name: str, answer: dict[str, Any]) -> None:
     faults = world.vault.app.state.server.faults
     faults.append(Fault(200, {}, answer))
