@@ -92,7 +92,7 @@ def well_formed_answers(what: str) -> Iterator[None]:
     """Run calls of the SDK and read its answers: the SDK trusts their shape, so a malformed one raises whatever comes of it.
 
     Raises:
-        Internal: ``KeyVaultAnswerUnexpected``. The SDK's own errors and ours pass.
+        Internal: ``KeyVaultAnswerUnexpected``, retryable where another answer may be better. The SDK's own errors and ours pass.
     """
     try:
         yield
@@ -104,6 +104,8 @@ def well_formed_answers(what: str) -> Iterator[None]:
             f"{what}: Key Vault's answer is not what its protocol says.",
             cause=f"{type(error).__name__}: {str(error)[:200]}",
             hint="Check the vault's address, who sits between, and (where its host is another) verify_challenge_resource.",
+            # A gateway's empty answer may pass; a host that is not the challenge's, which is the SDK's plain ValueError, stays.
+            retryable=type(error) is not ValueError,
         ) from error
 
 

@@ -306,11 +306,20 @@ async def test_an_untrusted_release_certificate_is_refused(world: World, name: s
 async def test_an_answer_of_another_shape_is_a_typed_error(world: World, name: str, answer: dict[str, Any]) -> None:
     faults = world.vault.app.state.server.faults
     faults.append(Fault(200, {}, answer))
-    with pytest.raises(Internal, match="KeyVaultAnswerUnexpected"):
+    with pytest.raises(Internal, match="KeyVaultAnswerUnexpected") as error:
         await world.set(name)
+    assert error.value.retryable is (answer.get("key") is None)
     faults.append(Fault(200, {}, answer))
     with pytest.raises(Refused, match="ReleaseResponseNotVerified"):
         await world.release(name)
+
+
+async def test_a_vault_whose_host_is_not_its_challenge_s_is_not_asked_again(world: World, name: str) -> None:
+    settings = world.vault.settings(verify_challenge_resource=True, vault_url=world.vault.url.replace("localhost", "127.0.0.1"))
+    with pytest.raises(Internal, match="KeyVaultAnswerUnexpected") as error:
+        await world.release(name, vault=settings)
+    assert not error.value.retryable
+    assert "challenge" in str(error.value.cause)
 
 
 async def test_a_key_that_cannot_be_read_after_all_is_unavailable(world: World, name: str) -> None:
