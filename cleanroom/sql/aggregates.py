@@ -9,7 +9,8 @@ from sqlglot import exp
 from cleanroom.sql.expressions import only, position_of
 from cleanroom.sql.floors import Floors
 from cleanroom.sql.functions import result_type
-from cleanroom.sql.lexical import MARK, Refusal, strip_invisible
+from cleanroom.sql.lexical import Refusal, strip_invisible
+from cleanroom.sql.marking import MARK
 from cleanroom.sql.values import ATOM, ROWS, Scope, Value
 from cleanroom.sql.vocabulary import COUNTING, FUNCTIONS, IGNORING_NULLS, MIXING, WITHIN_GROUP
 
@@ -228,9 +229,9 @@ class Aggregates(Floors):
         call = node.this
         if not isinstance(call, exp.Anonymous) or not isinstance(node.args["expression"], exp.Where):
             raise Refusal("FunctionNotAllowed", "FILTER is allowed with an aggregate", position_of(node))
-        value = self.value(call, scope)
-        if not value.aggregated:
+        if FUNCTIONS.get(called(call), FUNCTIONS["ABS"]).kind != "aggregate":
             raise Refusal("FunctionNotAllowed", "FILTER is allowed with an aggregate", position_of(node))
+        value = self.value(call, scope)
         only(node.args["expression"], "this")
         saved = self.context, self.aggregate
         self.context, self.aggregate = "condition", "FILTER"
@@ -380,7 +381,10 @@ class Aggregates(Floors):
 def called(node: object) -> str:
     """Name of the function of the vocabulary that ``node`` calls, or nothing."""
     name = node.this if isinstance(node, exp.Anonymous) else None
-    return name[len(MARK) :] if isinstance(name, str) and name.startswith(MARK) else ""
+    if not isinstance(name, str) or not name.startswith(MARK):
+        return ""
+    name = name[len(MARK) :]
+    return name if name in FUNCTIONS else ""
 
 
 def direction(item: exp.Expr) -> str:

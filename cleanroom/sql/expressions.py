@@ -14,7 +14,8 @@ from collections.abc import Iterable
 
 from sqlglot import exp
 
-from cleanroom.sql.lexical import MARK, Refusal, strip_invisible
+from cleanroom.sql.lexical import Refusal, strip_invisible
+from cleanroom.sql.marking import MARK
 from cleanroom.sql.polynomials import LARGEST_FACTOR, polynomial, weight_of
 from cleanroom.sql.values import AND, ATOM, OR, PREDICATE, PRODUCT, SIGN, SUM, Scope, Value, text_literal, widest, wrap
 from cleanroom.sql.verdict import Position

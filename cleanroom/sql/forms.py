@@ -7,7 +7,8 @@ import re
 from sqlglot import exp
 
 from cleanroom.sql.expressions import Expressions, only, position_of
-from cleanroom.sql.lexical import MARK, Refusal
+from cleanroom.sql.lexical import Refusal
+from cleanroom.sql.marking import MARK
 from cleanroom.sql.values import ATOM, PREDICATE, SUM, Scope, Value, text_literal, widest, wrap
 
 INTERVAL_UNITS = frozenset({"YEAR", "MONTH", "WEEK", "DAY", "HOUR", "MINUTE", "SECOND", "MILLISECOND", "MICROSECOND"})

@@ -9,7 +9,8 @@ from sqlglot import exp
 
 from cleanroom.sql.expressions import not_listed, only, position_of
 from cleanroom.sql.forms import Forms
-from cleanroom.sql.lexical import MARK, Refusal
+from cleanroom.sql.lexical import Refusal
+from cleanroom.sql.marking import CASTS, MARK
 from cleanroom.sql.values import ATOM, NUMERIC, PREDICATE, Scope, Value, widest, wrap
 from cleanroom.sql.vocabulary import EXTRACT_FIELDS, FUNCTIONS, IDENTITY_NORMALISERS, TYPES, UNIT_FUNCTIONS, UNITS, Function
 
@@ -89,8 +90,20 @@ class Functions(Forms):
             raise Refusal("TypeNotAllowed", "a cast to this type is not allowed", position_of(node))
         if name == "DECIMAL" and sizes:
             name = f"DECIMAL({', '.join(sizes)})"
-        part = self.value(node.this, scope)
         word = "TRY_CAST" if isinstance(node, exp.TryCast) and node.args.get("safe") else "CAST"
+        return self._cast(word, node.this, name, kind, sizes, node, scope)
+
+    def _marked_cast(self, node: exp.Anonymous, word: str, scope: Scope) -> Value:
+        """``CAST(x AS type)`` as the tokens were marked: a call with the type as its second argument."""
+        if len(node.expressions) != 2 or not isinstance(node.expressions[1], exp.Literal):
+            raise Refusal("WrongArguments", f"{word} takes one value AS a type", position_of(node))
+        written, _, inside = str(node.expressions[1].this).partition("(")
+        name, kind = TYPES[written]
+        sizes = inside.rstrip(")").split(", ") if inside and name == "DECIMAL" else []
+        return self._cast(word, node.expressions[0], f"{name}({', '.join(sizes)})" if sizes else name, kind, sizes, node, scope)
+
+    def _cast(self, word: str, what: exp.Expr, name: str, kind: str, sizes: list[str], node: exp.Expr, scope: Scope) -> Value:
+        part = self.value(what, scope)
         # A cast that can fail (or, as TRY_CAST, give NULL) for some rows tells them from the others.
         numeric = kind in ("number", "decimal", "long") and part.type in ("number", "decimal", "long", "integer")
         digits = int(sizes[0]) - int((*sizes, "0")[1]) if sizes else 10
@@ -133,6 +146,8 @@ class Functions(Forms):
         if not isinstance(marked, str) or not marked.startswith(MARK):
             raise not_listed(node)
         name = marked[len(MARK) :]
+        if name in CASTS:
+            return self._marked_cast(node, name, scope)
         function = FUNCTIONS[name]
         nodes = node.expressions
         if not function.least <= len(nodes) <= function.most and not (len(nodes) == 1 and isinstance(nodes[0], exp.Distinct)):

@@ -2,29 +2,35 @@
 
 Two walls before the parser. The *characters*: no control, bidirectional, zero-width or otherwise invisible code points, and
 nothing outside ASCII except inside string literals and comments, so that a name cannot look like another. The *tokens*: no
-hints, parameters, variables, statement separators, and no nesting deep enough to exhaust a stack.
-
-Functions that the vocabulary knows reach the parser under a marked name, so that it returns them as they were written and
-not as its own dialect-neutral rewriting; what is not in the vocabulary stays as it is and is refused later, by name.
+hints, parameters, variables, statement separators, and nothing that would exhaust the parser's stack or its time: it recurses
+without looking (a thousand times FROM ends the process), and where it guesses it reads again, twice as often at each level.
 """
 
 from __future__ import annotations
 
 import logging
 import re
+from bisect import bisect_right
 
 from sqlglot import exp
 from sqlglot.dialects.dialect import Dialect
 from sqlglot.errors import ParseError, SqlglotError
+from sqlglot.parsers.spark import SparkParser
 from sqlglot.tokenizer_core import Token, TokenType
 
+from cleanroom.sql.marking import MARK, mark_functions
 from cleanroom.sql.verdict import Position, Reason
-from cleanroom.sql.vocabulary import FUNCTIONS, SYNONYMS
+from cleanroom.sql.vocabulary import FUNCTIONS
 
 MAX_TEXT = 256 * 1024
 MAX_TOKENS = 30_000
 MAX_DEPTH = 64
-MARK = "__f_"
+MAX_RUN = 8
+"""How often one word or sign may stand beside itself, and how many prefix operators in a row."""
+MAX_TYPES = 8
+"""How many types with something in parentheses or brackets, other than sizes; the parser reads what is inside twice."""
+NODES_PER_TOKEN = 6
+"""An honest statement makes less than one node of the tree a token; what the parser reads again counts again."""
 
 # Its warnings quote the author's text, which must not reach a log or a terminal unfiltered (T20).
 logging.getLogger("sqlglot").setLevel(logging.ERROR)
@@ -71,21 +77,20 @@ _ENDS = {
     TokenType.SEMICOLON,
 }
 """What cannot follow a word of ``_UNFINISHED``; the parser forgives it and Spark does not."""
-_OPENER, _CLOSER, _REFUSED, _PREFIX, _STRING, _DANGLING, _END = (1 << bit for bit in range(7))
+_TYPES = set(SparkParser.TYPE_TOKENS) - {TokenType.NULL, TokenType.INTERVAL}
+_OPENER, _CLOSER, _REFUSED, _PREFIX, _TYPE, _DANGLING, _END = (1 << bit for bit in range(7))
 _ROLES: dict[TokenType, int] = {}
-for _bit, _kinds in enumerate((_OPENERS, _CLOSERS, _BANNED, _PREFIXES, _STRINGS, _UNFINISHED, _ENDS)):
+for _bit, _kinds in enumerate((_OPENERS, _CLOSERS, _BANNED, _PREFIXES, _TYPES, _UNFINISHED, _ENDS)):
     for _kind in _kinds:
         _ROLES[_kind] = _ROLES.get(_kind, 0) | 1 << _bit
 """All of the above in one look."""
-_QUOTED = {TokenType.IDENTIFIER, *_STRINGS}
-_STANDARD_FORM = {
-    "SUBSTRING": TokenType.FROM,
-    "SUBSTR": TokenType.FROM,
-    "TRIM": TokenType.FROM,
-    "POSITION": TokenType.IN,
-    "OVERLAY": TokenType.FROM,
-}
-_BEFORE_QUANTIFIER = {TokenType.LIKE, TokenType.ILIKE, TokenType.RLIKE, TokenType.EQ, TokenType.NEQ, TokenType.LT, TokenType.GT}
+_REPEATABLE = {
+    TokenType.STRING, TokenType.NUMBER, TokenType.VAR, TokenType.IDENTIFIER, TokenType.SEMICOLON, TokenType.L_PAREN, TokenType.R_PAREN,
+    TokenType.R_BRACKET, TokenType.END,
+}  # fmt: skip
+"""What may stand beside itself: bounded by depth, or read without recursion."""
+_OPENINGS = (TokenType.L_PAREN, TokenType.L_BRACKET)
+_QUERIES = {TokenType.SELECT, TokenType.WITH, TokenType.FROM, TokenType.VALUES, TokenType.TABLE, TokenType.L_PAREN}
 
 
 class Refusal(Exception):
@@ -152,52 +157,87 @@ def _join_doubled_quotes(text: str, tokens: list[Token]) -> list[Token]:
 
 
 def _check_tokens(text: str, tokens: list[Token], trusted: bool) -> None:
-    depth = prefixes = 0
-    plain = text.isascii()
+    kinds = [token.token_type for token in tokens]
+    _check_names(text, tokens, kinds, trusted)
     if "/*+" in text:
         _check_hints(text, tokens)
-    dangling: Token | None = None
-    reserved = not trusted and "__" in text
-    for token in tokens:
-        roles = _ROLES.get(token.token_type, 0)
-        if dangling is not None:
-            if roles & _END:
-                raise Refusal("Unparsable", f"nothing stands between {dangling.text!r} and {token.text!r}", position(dangling))
-            dangling = None
-        if roles & _PREFIX:
-            prefixes += 1
-            if prefixes > 8:
-                raise Refusal("QueryTooComplex", "too many prefix operators in a row", position(token))
+    roles_of = _ROLES.get
+    depth = prefixes = run = types = 0
+    prefix_at, before = -2, None
+    for index, kind in enumerate(kinds):
+        if kind is before:
+            run += 1
+            if run > MAX_RUN and kind not in _REPEATABLE:
+                raise Refusal("QueryTooComplex", f"{tokens[index].text[:40]!r} stands too often in a row", position(tokens[index]))
         else:
-            prefixes = 0
+            before, run = kind, 1
+        roles = roles_of(kind)
+        if roles is None:
+            continue
         if roles & _OPENER:
             depth += 1
             if depth > MAX_DEPTH:
-                raise Refusal("QueryTooComplex", f"expressions are nested more than {MAX_DEPTH} deep", position(token))
+                raise Refusal("QueryTooComplex", f"expressions are nested more than {MAX_DEPTH} deep", position(tokens[index]))
         elif roles & _CLOSER:
             depth = max(0, depth - 1)
         elif roles & _REFUSED:
-            code, message = _BANNED[token.token_type]
-            raise Refusal(code, message, position(token))
-        elif roles & _DANGLING:
-            dangling = token
-        if roles & _STRING:
+            code, message = _BANNED[kind]
+            raise Refusal(code, message, position(tokens[index]))
+        if roles & _PREFIX:
+            prefixes = prefixes + 1 if prefix_at == index - 1 else 1
+            prefix_at = index
+            if prefixes > MAX_RUN:
+                raise Refusal("QueryTooComplex", "too many prefix operators in a row", position(tokens[index]))
+        if roles & _TYPE and _holds_types(tokens, kinds, index):
+            types += 1
+            if types > MAX_TYPES:
+                raise Refusal("QueryTooComplex", "too many types with types inside of them", position(tokens[index]))
+        if roles & _DANGLING:
+            following = tokens[index + 1] if index + 1 < len(tokens) else None
+            if following is None:
+                raise Refusal("Unparsable", f"nothing follows {tokens[index].text!r}", position(tokens[index]))
+            if roles_of(following.token_type, 0) & _END:
+                text_of = f"nothing stands between {tokens[index].text!r} and {following.text!r}"
+                raise Refusal("Unparsable", text_of, position(tokens[index]))
+
+
+def _check_names(text: str, tokens: list[Token], kinds: list[TokenType], trusted: bool) -> None:
+    """Everything but strings is ASCII, and no name is one of ours."""
+    reserved = not trusted and "__" in text
+    if text.isascii() and not reserved:
+        return
+    for token, kind in zip(tokens, kinds, strict=True):
+        if kind in _STRINGS:
             continue
-        if not plain and not token.text.isascii():
+        if not token.text.isascii():
             raise Refusal(
                 "NonAsciiName", f"{strip_invisible(token.text)!r}: names must be ASCII, so that they cannot look alike", position(token)
             )
         if reserved and token.text.lower().startswith(("__cr_", MARK)):
             raise Refusal("ReservedName", f"{token.text!r}: names that begin with __cr_ or {MARK} are reserved", position(token))
-    if dangling is not None:
-        raise Refusal("Unparsable", f"nothing follows {dangling.text!r}", position(dangling))
+
+
+def _holds_types(tokens: list[Token], kinds: list[TokenType], index: int) -> bool:
+    """Whether the parser will look for types inside of what follows the type at ``index``."""
+    after = kinds[index + 1 : index + 6]
+    if not after or after[0] not in _OPENINGS:
+        return False
+    if after[0] is TokenType.L_BRACKET:
+        return True
+    number = TokenType.NUMBER
+    sizes = after[1:3] == [number, TokenType.R_PAREN] or after[1:] == [number, TokenType.COMMA, number, TokenType.R_PAREN]
+    marked = tokens[index].text.upper() in FUNCTIONS and (not index or kinds[index - 1] is not TokenType.DOT)
+    query = kinds[index] is TokenType.UNION and after[1:2] and after[1] in _QUERIES
+    return not (sizes or marked or query)
 
 
 def _check_hints(text: str, tokens: list[Token]) -> None:
     """Hints where the tokeniser takes them for comments."""
+    starts = [token.start for token in tokens]
     at = text.find("/*+")
     while at >= 0:
-        if not any(token.start <= at <= token.end for token in tokens):
+        token = tokens[max(0, bisect_right(starts, at) - 1)] if tokens else None
+        if token is None or not token.start <= at <= token.end:
             code, message = _BANNED[TokenType.HINT]
             raise Refusal(code, message, _position_of(text, at))
         at = text.find("/*+", at + 1)
@@ -218,10 +258,14 @@ def parse_statement(text: str, *, trusted: bool = False) -> exp.Expr:
     if TokenType.SEMICOLON in kinds:
         at = position(tokens[kinds.index(TokenType.SEMICOLON)])
         raise Refusal("MultipleStatements", "a segment holds exactly one statement; put each into its own segment", at)
-    _mark_functions(tokens, kinds)
+    tokens = mark_functions(tokens, kinds)
+    parser = _DIALECT.parser(max_nodes=NODES_PER_TOKEN * len(tokens) + 500)
     try:
-        statements = _DIALECT.parser().parse(tokens, text)
+        statements = parser.parse(tokens, text)
     except (SqlglotError, ValueError, RecursionError, KeyError, TypeError, AttributeError, IndexError) as error:
+        if isinstance(error, RecursionError) or "Maximum number of AST nodes" in str(error):
+            why = "the text can be read in too many ways: give each JOIN its ON, and nest less"
+            raise Refusal("QueryTooComplex", why, _place(error)) from error
         raise Refusal("Unparsable", f"the text cannot be read as Spark SQL: {_first_line(error)}", _place(error)) from error
     if len(statements) != 1 or statements[0] is None:
         raise Refusal("MultipleStatements", "a segment holds exactly one statement")
@@ -251,39 +295,6 @@ def split_statements(text: str) -> list[str]:
 
 def position(token: Token) -> Position:
     return Position(line=token.line, column=max(1, token.col - (token.end - token.start)))
-
-
-def _mark_functions(tokens: list[Token], kinds: list[TokenType]) -> None:
-    """Mark the known functions in ``tokens``, whose types are ``kinds``."""
-    opening = TokenType.L_PAREN
-    for index, kind in enumerate(kinds[1:]):
-        if kind is not opening:
-            continue
-        token = tokens[index]
-        name = token.text.upper()
-        if name in SYNONYMS and not (index and kinds[index - 1] in _BEFORE_QUANTIFIER):
-            name = SYNONYMS[name]
-        if name not in FUNCTIONS or kinds[index] in _QUOTED:
-            continue
-        if index and kinds[index - 1] is TokenType.DOT:
-            continue
-        if name in _STANDARD_FORM and _has_inside(tokens, index + 1, _STANDARD_FORM[name]):
-            continue
-        tokens[index] = Token(TokenType.VAR, MARK + name, token.line, token.col, token.start, token.end)
-
-
-def _has_inside(tokens: list[Token], opening: int, wanted: TokenType) -> bool:
-    depth = 0
-    for token in tokens[opening:]:
-        if token.token_type is TokenType.L_PAREN:
-            depth += 1
-        elif token.token_type is TokenType.R_PAREN:
-            depth -= 1
-            if depth == 0:
-                return False
-        elif depth == 1 and token.token_type is wanted:
-            return True
-    return False
 
 
 def _position_of(text: str, offset: int) -> Position:

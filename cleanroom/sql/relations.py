@@ -12,7 +12,8 @@ from sqlglot import exp
 
 from cleanroom.sql.catalog import View
 from cleanroom.sql.expressions import flatten, only, position_of
-from cleanroom.sql.lexical import MARK, Refusal, strip_invisible
+from cleanroom.sql.lexical import Refusal, strip_invisible
+from cleanroom.sql.marking import MARK
 from cleanroom.sql.pivots import Pivots
 from cleanroom.sql.values import ATOM, NO_COLUMNS, NOTHING, PREDICATE, ROWS, Result, Scope, Slot, Source, Value, conjunction, indent, quote
 from cleanroom.sql.vocabulary import FUNCTIONS

@@ -1,0 +1,141 @@
+"""What is changed in the tokens before the parser sees them.
+
+Functions that the vocabulary knows reach the parser under a marked name, so that it returns them as they were written and
+not as its own dialect-neutral rewriting; what is not in the vocabulary stays as it is and is refused later, by name. Casts to the
+types that are allowed are marked too, as calls whose second argument is the type: the parser takes 50 µs for each type that it reads.
+"""
+
+from __future__ import annotations
+
+from sqlglot.tokenizer_core import Token, TokenType
+
+from cleanroom.sql.vocabulary import FUNCTIONS, SYNONYMS, TYPES
+
+MARK = "__f_"
+CASTS = ("CAST", "TRY_CAST")
+
+_QUOTED = {
+    TokenType.IDENTIFIER,
+    TokenType.STRING,
+    TokenType.RAW_STRING,
+    TokenType.NATIONAL_STRING,
+    TokenType.HEREDOC_STRING,
+    TokenType.UNICODE_STRING,
+}
+_STANDARD_FORM = {
+    "SUBSTRING": TokenType.FROM,
+    "SUBSTR": TokenType.FROM,
+    "TRIM": TokenType.FROM,
+    "POSITION": TokenType.IN,
+    "OVERLAY": TokenType.FROM,
+}
+_BEFORE_QUANTIFIER = {TokenType.LIKE, TokenType.ILIKE, TokenType.RLIKE, TokenType.EQ, TokenType.NEQ, TokenType.LT, TokenType.GT}
+_TYPES = {TokenType[name]: name for name in TYPES if name in TokenType.__members__}
+_SIZED = {TokenType.DECIMAL, TokenType.VARCHAR, TokenType.CHAR}
+_LITERAL = {TokenType.DATE, TokenType.TIMESTAMP, TokenType.TIMESTAMPTZ, TokenType.TIMESTAMPLTZ} & _TYPES.keys()
+_BEFORE_LITERAL = {
+    TokenType.COMMA, TokenType.L_PAREN, TokenType.EQ, TokenType.NEQ, TokenType.LT, TokenType.LTE, TokenType.GT, TokenType.GTE,
+    TokenType.AND, TokenType.OR, TokenType.NOT, TokenType.BETWEEN, TokenType.PLUS, TokenType.DASH, TokenType.SELECT, TokenType.WHERE,
+    TokenType.HAVING, TokenType.WHEN, TokenType.THEN, TokenType.ELSE, TokenType.ON, TokenType.NULLSAFE_EQ,
+}  # fmt: skip
+_LOOKED_AT = {TokenType.L_PAREN, TokenType.R_PAREN} | _LITERAL
+
+Edit = tuple[int, int, list[Token]]
+"""First token and the one after the last that are replaced, and by what."""
+
+
+def mark_functions(tokens: list[Token], kinds: list[TokenType]) -> list[Token]:
+    """``tokens``, whose types are ``kinds``, with known functions, casts and dates marked."""
+    opening, closing = TokenType.L_PAREN, TokenType.R_PAREN
+    edits: list[Edit] = []
+    stack: list[tuple[int, bool]] = []
+    """Parentheses that are open: place, and whether a cast stands before them."""
+    for at, kind in [(index, kind) for index, kind in enumerate(kinds) if kind in _LOOKED_AT]:
+        if kind is closing:
+            if stack and stack[-1][1]:
+                edits += _cast_edits(tokens, kinds, stack[-1][0], at)
+            del stack[-1:]
+            continue
+        if kind is not opening:
+            if at and kinds[at - 1] in _BEFORE_LITERAL and kinds[at + 1 : at + 2] == [TokenType.STRING]:
+                edits += _literal_edits(tokens, kinds, at)
+            continue
+        name = tokens[at - 1].text.upper() if at else ""
+        member = at > 1 and kinds[at - 2] is TokenType.DOT
+        plain = at > 0 and not member and kinds[at - 1] not in _QUOTED
+        stack.append((at, plain and name in CASTS))
+        if name in SYNONYMS and not (at > 1 and kinds[at - 2] in _BEFORE_QUANTIFIER):
+            name = SYNONYMS[name]
+        if plain and name in FUNCTIONS and not (name in _STANDARD_FORM and _has_inside(tokens, at, _STANDARD_FORM[name])):
+            tokens[at - 1] = _like(tokens[at - 1], TokenType.VAR, MARK + name)
+    if not edits:
+        return tokens
+    marked: list[Token] = []
+    last = 0
+    for start, stop, new in sorted(edits, key=lambda edit: edit[0]):
+        marked += tokens[last:start]
+        marked += new
+        last = stop
+    return marked + tokens[last:]
+
+
+def _cast_edits(tokens: list[Token], kinds: list[TokenType], opening: int, closing: int) -> list[Edit]:
+    """``CAST(x AS DECIMAL(9, 2))`` becomes ``__f_CAST(x, 'DECIMAL(9, 2)')``."""
+    found = _type_before(tokens, kinds, closing)
+    if found is None:
+        return []
+    at, name = found
+    word = tokens[opening - 1]
+    return [
+        (opening - 1, opening, [_like(word, TokenType.VAR, MARK + word.text.upper())]),
+        (at, closing, [_like(tokens[at], TokenType.COMMA, ","), _like(tokens[at + 1], TokenType.STRING, name)]),
+    ]
+
+
+def _literal_edits(tokens: list[Token], kinds: list[TokenType], at: int) -> list[Edit]:
+    """``DATE '2024-01-31'`` becomes ``__f_CAST('2024-01-31', 'DATE')``."""
+    if kinds[at + 2 : at + 3] == [TokenType.STRING]:
+        return []
+    token, text = tokens[at], tokens[at + 1]
+    new = [
+        _like(token, TokenType.VAR, MARK + "CAST"), _like(token, TokenType.L_PAREN, "("), text, _like(text, TokenType.COMMA, ","),
+        _like(text, TokenType.STRING, _TYPES[kinds[at]]), _like(text, TokenType.R_PAREN, ")"),
+    ]  # fmt: skip
+    return [(at, at + 2, new)]
+
+
+def _type_before(tokens: list[Token], kinds: list[TokenType], closing: int) -> tuple[int, str] | None:
+    """Place of AS and the type, where ``AS <allowed type>`` stands right before ``closing``."""
+    number = TokenType.NUMBER
+    at, sizes = closing - 2, ""
+    if kinds[closing - 1] is TokenType.R_PAREN:
+        if kinds[closing - 3 : closing] == [TokenType.L_PAREN, number, TokenType.R_PAREN]:
+            at, texts = closing - 5, [tokens[closing - 2].text]
+        elif kinds[closing - 5 : closing] == [TokenType.L_PAREN, number, TokenType.COMMA, number, TokenType.R_PAREN]:
+            at, texts = closing - 7, [tokens[closing - 4].text, tokens[closing - 2].text]
+        else:
+            return None
+        if at < 0 or kinds[at + 1] not in _SIZED or not all(text.isdecimal() for text in texts):
+            return None
+        sizes = f"({', '.join(texts)})"
+    if at < 0 or kinds[at] is not TokenType.ALIAS or kinds[at + 1] not in _TYPES:
+        return None
+    return at, _TYPES[kinds[at + 1]] + sizes
+
+
+def _has_inside(tokens: list[Token], opening: int, wanted: TokenType) -> bool:
+    depth = 0
+    for token in tokens[opening:]:
+        if token.token_type is TokenType.L_PAREN:
+            depth += 1
+        elif token.token_type is TokenType.R_PAREN:
+            depth -= 1
+            if depth == 0:
+                return False
+        elif depth == 1 and token.token_type is wanted:
+            return True
+    return False
+
+
+def _like(token: Token, kind: TokenType, text: str) -> Token:
+    return Token(kind, text, token.line, token.col, token.start, token.end)
