@@ -180,7 +180,7 @@ def upload_rows(session: Session, spec: DatasetSpec, sources: list[Path], *, rep
     keys = KeyStore(session.settings.keys_dir)
     store = open_store(session.settings, spec, create=True, customer_key=lambda: keys.get_or_create(spec.name))
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=talk, transient=True) as progress:
+    with Progress(*columns, console=talk, transient=True, disable=not talk.is_terminal) as progress:
         task = progress.add_task(f"upload {spec.name}", total=None)
 
         def tell(step: UploadProgress) -> None:

@@ -26,6 +26,8 @@ from starters.advice import advised
 
 DEBUG_VARIABLE = "CLEANROOM_DEBUG"
 NOT_WRITTEN = "OutputNotWritten"
+PEOPLE: dict[str, str] = {}
+"""User id to name of whoever the command's settings know: services name people by id, and errors are told by name."""
 _UNBOUNDED = 10_000
 _SQUEEZE = 1.5
 """A table that is so many times as wide as the terminal is printed as paragraphs: its cells would be a few letters wide."""
@@ -107,6 +109,13 @@ def say(text: str) -> None:
 def safe(text: object, limit: int = 400) -> str:
     """Somebody else's text: no control, ANSI or bidirectional characters, no markup (T20)."""
     return escape(plain(str(text), limit))
+
+
+def by_name(text: str) -> str:
+    """A service's words with names for the user ids in them."""
+    for user, name in PEOPLE.items():
+        text = text.replace(user, name)
+    return text
 
 
 def to_json(value: Any) -> Any:
@@ -199,6 +208,7 @@ def print_look(record: dict[str, Any], output: Format, *, title: str) -> None:
 def print_error(error: CleanRoomError, output: Format) -> None:
     """``{code, message, cause, hint, …}`` to standard output as JSON, or words to standard error."""
     advised(error)
+    error.message, error.cause = by_name(error.message), error.cause and by_name(error.cause)
     if output is Format.JSON and error.code != NOT_WRITTEN:
         print_json(error.to_dict())
         return

@@ -52,15 +52,23 @@ async def _followed(client: Client, handle: WorkflowHandle[Any, T], title: str, 
                 if not missing:
                     talk.print(f"  [yellow]waiting[/yellow]: {safe(error.message)} [green]hint:[/green] {safe(error.hint or '')}")
                 missing = True
-            if lines != shown:
-                if not talk.is_terminal:
-                    for line in lines:
-                        if line not in shown and line.startswith(("done", "failed")):
-                            talk.print(f"  {_line(line)}")
-                shown = lines
-                live.update(Text.from_markup("\n".join([f"[bold]{safe(title)}[/bold]", *map(_line, lines)])))
+            shown = _told(lines, shown)
+            live.update(Text.from_markup("\n".join([f"[bold]{safe(title)}[/bold]", *map(_line, shown)])))
             await asyncio.wait([result], timeout=POLL_SECONDS)
+    if not talk.is_terminal and not missing:
+        # The last steps ended with the workflow.
+        with suppress(RPCError, CleanRoomError):
+            _told(await _steps(client, handle, query), shown)
     return await result
+
+
+def _told(lines: tuple[str, ...], shown: tuple[str, ...]) -> tuple[str, ...]:
+    """Say what has ended since, where a picture cannot be redrawn."""
+    if not talk.is_terminal:
+        for line in lines:
+            if line not in shown and line.startswith(("done", "failed")):
+                talk.print(f"  {_line(line)}")
+    return lines
 
 
 async def _steps(client: Client, handle: WorkflowHandle[Any, Any], query: str) -> tuple[str, ...]:

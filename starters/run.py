@@ -26,7 +26,21 @@ from starters.asking import require_worker
 from starters.conclude import conclude_run
 from starters.entry import command_line
 from starters.names import RUN_QUERY, STATUS
-from starters.output import ConfigFile, Format, Output, Profile, out, print_json, print_look, print_record, print_rows, reported, safe, say
+from starters.output import (
+    ConfigFile,
+    Format,
+    Output,
+    Profile,
+    by_name,
+    out,
+    print_json,
+    print_look,
+    print_record,
+    print_rows,
+    reported,
+    safe,
+    say,
+)
 from starters.progress import follow_timeline
 from starters.receiver import open_result, read_receipt, require_receiver
 from starters.result import chart_png, print_chart, result_rows, result_table
@@ -201,7 +215,7 @@ def _look_record(session: Session, run_id: str, seen: RunLook) -> dict[str, Any]
     return {
         **_result_record(session, result),
         "state": seen.state,
-        "failure": seen.failure.model_dump(mode="json") if seen.failure else None,
+        "failure": {key: by_name(text) for key, text in seen.failure.model_dump(mode="json").items()} if seen.failure else None,
         "stage": seen.stage,
         "steps": list(seen.steps),
         "job": seen.job,

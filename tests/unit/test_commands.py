@@ -17,14 +17,15 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from cleanroom.documents.specs import load_query_spec
-from cleanroom.errors import CleanRoomError, InvalidInput
-from starters import names
+from cleanroom.errors import CleanRoomError, InvalidInput, NotFound, Refused
+from starters import names, output
 from starters.cli import app
 from starters.commands import COMMANDS
 from starters.entry import call
 from starters.local import _advice, started_state
-from starters.output import Format, Output, print_rows
+from starters.output import Format, Output, print_error, print_rows
 from starters.result import chart_png, series
+from starters.session import Session
 
 NAMES = {
     "dataset": {"publish", "upload", "show", "list"},
@@ -227,6 +228,19 @@ def test_every_command_is_a_script_with_the_same_words(name: str, words: tuple[s
     helped = runner.invoke(script, [*words, "--help"])
     assert helped.exit_code == 0, helped.output
     assert "--output" in helped.output
+
+
+def test_people_are_told_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("starters.output.PEOPLE", {})
+    (tmp_path / "here.toml").write_text('collaboration = "flights"\n[default.parties]\nlitware = "738d85d9"\n')
+    monkeypatch.setattr("starters.session.PEOPLE", output.PEOPLE)
+    Session.load(None, str(tmp_path / "here.toml"))
+    print_error(Refused("ConsentDisabled", "disabled by: m[738d85d9]", cause="so says 738d85d9"), Format.JSON)
+    error = json.loads(capsys.readouterr().out)
+    assert (error["message"], error["cause"]) == ("disabled by: m[litware]", "so says litware")
+    print_error(NotFound("UserDocumentNotFound", "no x"), Format.JSON)
+    error = json.loads(capsys.readouterr().out)
+    assert "query list" in error["hint"]
 
 
 def test_an_interruption_is_an_error_in_json_too(capsys: pytest.CaptureFixture[str]) -> None:
