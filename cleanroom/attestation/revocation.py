@@ -13,9 +13,10 @@ from typing import Final
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from cleanroom.attestation.certificates import VerifiedChain
-from cleanroom.attestation.parsed import AMD_PSS, PSS_OID
+from cleanroom.attestation.parsed import AMD_PSS, PSS_OID, members
 from cleanroom.attestation.reasons import AttestationRejected, Reason, hostile
 
 MAX_CRL: Final = 1024 * 1024
@@ -54,6 +55,8 @@ def _check_list(crl: x509.CertificateRevocationList, chain: VerifiedChain, at: d
         if crl.signature_algorithm_oid.dotted_string != PSS_OID:
             raise InvalidSignature
         chain.root_key.verify(crl.signature, crl.tbs_certlist_bytes, AMD_PSS, hashes.SHA384())
+        if not _nothing_unsigned(crl):
+            raise InvalidSignature
     except InvalidSignature as error:
         raise _unknown("The revocation list is not signed by the root.", "signature does not verify") from error
     start, end = crl.last_update_utc, crl.next_update_utc
@@ -69,6 +72,14 @@ def _check_list(crl: x509.CertificateRevocationList, chain: VerifiedChain, at: d
                 expected="no certificate of the chain on the list",
                 actual=f"{name} {serial:#x} is listed",
             )
+
+
+def _nothing_unsigned(crl: x509.CertificateRevocationList) -> bool:
+    """Whether the two things that a list's signature does not cover say nothing of their own: RFC 5280 5.1.1.2 and 5.1.1.3."""
+    der = crl.public_bytes(Encoding.DER)
+    ((_, start, end),) = members(der, 0, len(der))
+    _, (first, _, last), (_, signature, _) = members(der, start, end)
+    return der[first:last] in crl.tbs_certlist_bytes and der[signature] == 0
 
 
 def _unknown(message: str, actual: str) -> AttestationRejected:

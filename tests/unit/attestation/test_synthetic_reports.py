@@ -333,7 +333,14 @@ def test_a_revocation_list_that_cannot_be_believed_fails_closed(milan: Lab, turi
     forged = hierarchy.crl(at=now, key=rsa.generate_private_key(65537, 2048))
     future = hierarchy.crl(at=now + dt.timedelta(days=1))
     foreign = turin.hierarchy.crl(at=now - dt.timedelta(days=1))
-    for crl in (stale, forged, future, foreign, b"garbage", b""):
+    # What the signature does not cover: the bits that it says are unused, and the algorithm outside of the signed body.
+    current = next(each for _ in range(64) if not (each := hierarchy.crl(at=now - dt.timedelta(days=1)))[-1] & 1)
+    signature = current.rindex(b"\x03\x82\x01\x01\x00") + 4
+    unused = current[:signature] + b"\x01" + current[signature + 1 :]
+    salt = current.rindex(b"\xa2\x03\x02\x01\x30", 0, signature) + 4
+    other = current[:salt] + b"\x31" + current[salt + 1 :]
+    assert milan.judge(crls=[current]).ok
+    for crl in (stale, forged, future, foreign, unused, other, b"garbage", b""):
         assert reasons(milan.judge(crls=[crl])) == ["RevocationStatusUnknown"]
     assert milan.judge(crls=[stale], accept_stale_crl=True).ok
     assert milan.judge(crls=[foreign, hierarchy.crl(at=now - dt.timedelta(1))]).ok
