@@ -15,7 +15,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from cleanroom.documents.dataset import describe_validation
 from cleanroom.documents.specs import load_dataset_spec
 from cleanroom.errors import Conflict, InvalidInput, NotFound, Unavailable
-from cleanroom.identifiers import CLEAN_ROOM_QUEUE, document_digest, require_name, run_workflow_id
+from cleanroom.identifiers import CLEAN_ROOM_QUEUE, document_digest, prepare_workflow_id, require_name, run_workflow_id
 from cleanroom.messages.run import RunQueryInput, RunResult, RunTicket
 from cleanroom.spark.job import JobParameters
 from cleanroom.temporal import attributes
@@ -41,6 +41,7 @@ from starters.output import (
     safe,
     say,
 )
+from starters.pending import retried
 from starters.progress import follow_timeline
 from starters.receiver import open_result, read_receipt, require_receiver
 from starters.result import chart_png, print_chart, result_rows, result_table
@@ -206,8 +207,10 @@ def show(run_id: RunId, profile: Profile = None, config: ConfigFile = None, outp
 
 
 async def _show(session: Session, run_id: str) -> dict[str, Any]:
-    seen = await look(await find_run(session, run_id))
-    return _look_record(session, run_id, seen)
+    found = await find_run(session, run_id)
+    seen = await look(found)
+    trying = {} if found.ended else await retried(found.client, found.handle.id, prepare_workflow_id(session.collaboration, run_id))
+    return _look_record(session, run_id, seen) | {"retrying": {step: by_name(str(error)) for step, error in trying.items()}}
 
 
 def _look_record(session: Session, run_id: str, seen: RunLook) -> dict[str, Any]:
