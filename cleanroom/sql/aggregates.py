@@ -115,6 +115,7 @@ class Aggregates(Floors):
                 raise Refusal("ClauseNotAllowed", f"GROUP BY {node.this}: there is no such column", position_of(node))
             item = items[index]
             value = item if isinstance(item, Value) else self.value(item, scope)
+            self.expand(len(value.sql), node)
         else:
             value = self.value(node, scope)
         if not value.origins and not value.sources and value.degree == 0:
@@ -354,6 +355,8 @@ class Aggregates(Floors):
                 else "CURRENT ROW"
             )
             text.append(f"{kind} BETWEEN {start} AND {end}")
+        if alias is not None:
+            self.expand(sum(map(len, text)), node)
         return " ".join(text), partition, values
 
     def _sort_keys(self, order: exp.Expr, scope: Scope) -> tuple[list[str], list[Value]]:

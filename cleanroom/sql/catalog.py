@@ -18,6 +18,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
@@ -113,23 +114,25 @@ class View(WireModel):
         allowed = {name.lower() for name in self.allowed_columns}
         return tuple(column for column in self.columns if column.name.lower() in allowed)
 
-    @property
+    @cached_property
     def min_group_size(self) -> int:
         """The strictest floor of this view; 0 where there is none."""
         return max((floor.min_group_size for floor in self.floors), default=0)
 
-    @property
+    @cached_property
     def identity_columns(self) -> tuple[str, ...]:
         """Lower-case names of the columns that identify a person, each once, in the order of the floors."""
         return tuple(dict.fromkeys(floor.identity_column.lower() for floor in self.floors if floor.identity_column))
 
     def may_output(self, column: str) -> bool:
         """Whether values of ``column`` (lower case) may appear in a result: no identity, and in every list that an owner gives."""
-        return column not in self.identity_columns and all(
-            column in {name.lower() for name in floor.allowed_output_columns}
-            for floor in self.floors
-            if floor.allowed_output_columns is not None
-        )
+        return column not in self.identity_columns and all(column in listed for listed in self._listed)
+
+    @cached_property
+    def _listed(self) -> tuple[frozenset[str], ...]:
+        """What each owner's list holds, in lower case."""
+        lists = [floor.allowed_output_columns for floor in self.floors]
+        return tuple(frozenset(name.lower() for name in names) for names in lists if names is not None)
 
     def withheld(self) -> tuple[tuple[str, str], ...]:
         """View and column (lower case) of what no result may show, identities left out."""
@@ -180,7 +183,11 @@ class Catalog(WireModel):
 
     def view(self, name: str) -> View | None:
         """The view called ``name``, ignoring case."""
-        return next((view for view in self.views if view.name.lower() == name.lower()), None)
+        return self._by_name.get(name.lower())
+
+    @cached_property
+    def _by_name(self) -> dict[str, View]:
+        return {view.name.lower(): view for view in self.views}
 
     @staticmethod
     def parse(text: str | bytes) -> Catalog:

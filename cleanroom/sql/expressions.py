@@ -11,6 +11,7 @@ import difflib
 import math
 import re
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 
 from sqlglot import exp
 
@@ -101,6 +102,13 @@ class Expressions:
         if value.free and scope.group_keys is not None and value.sql in scope.group_keys:
             value.free = False
         return value
+
+    def alias_target(self, node: exp.Expr, scope: Scope) -> exp.Expr | None:
+        """What ``node`` stands for where it is an earlier alias of the same SELECT; the part of the checker that knows names has it."""
+        raise NotImplementedError
+
+    def without_alias(self, node: exp.Expr, scope: Scope) -> AbstractContextManager[exp.Expr]:
+        raise NotImplementedError
 
     def in_subquery(self, node: exp.Expr, scope: Scope, negated: bool) -> Value:
         """``x IN (SELECT …)``; the part of the checker that knows queries has it."""
@@ -210,14 +218,22 @@ class Expressions:
         kind = type(node)
         word, level = ("AND", AND) if kind is exp.And else ("OR", OR)
         parts = [self.value(part, scope) for part in flatten(node, kind)]
-        texts = [part.sql if part.level >= PREDICATE else f"({part.sql})" for part in parts]
-        return self.combine(f" {word} ".join(texts), "boolean", level, parts, node)
+        texts = [part.sql if part.level >= PREDICATE or part.chain == word else f"({part.sql})" for part in parts]
+        out = self.combine(f" {word} ".join(texts), "boolean", level, parts, node)
+        out.chain = word
+        return out
 
     def negation(self, node: exp.Expr, scope: Scope) -> Value:
         only(node, "this")
-        inner = node.this
+        return self._negated(node.this, node, scope)
+
+    def _negated(self, inner: exp.Expr, node: exp.Expr, scope: Scope) -> Value:
         while isinstance(inner, exp.Paren):
             inner = inner.this
+        target = self.alias_target(inner, scope)
+        if target is not None:  # NOT of an alias is written as NOT of what it stands for, which is how it will be read
+            with self.without_alias(inner, scope):
+                return self._negated(target, node, scope)
         if isinstance(inner, exp.In):
             return self.membership(inner, scope, negated=True)
         if isinstance(inner, exp.Is):
@@ -300,7 +316,10 @@ class Expressions:
     def concatenation(self, node: exp.Expr, scope: Scope) -> Value:
         only(node, "this", "expression", "safe")
         parts = [self.value(part, scope) for part in flatten(node, exp.DPipe)]
-        return self.combine(" || ".join(wrap(part, ATOM) for part in parts), "string", SUM, parts, node)
+        texts = [part.sql if part.chain == "||" else wrap(part, ATOM) for part in parts]
+        out = self.combine(" || ".join(texts), "string", SUM, parts, node)
+        out.chain = "||"
+        return out
 
     def minus(self, node: exp.Expr, scope: Scope) -> Value:
         only(node, "this")

@@ -33,6 +33,8 @@ from cleanroom.sql.verdict import Position
 from cleanroom.sql.vocabulary import COUNTING, MIXING
 
 MAX_CELLS = 32
+MAX_SLOTS = 64
+"""Inputs under a floor in one FROM; each joins and counts persons of its own."""
 
 
 class Floors(Relations):
@@ -97,6 +99,11 @@ class Floors(Relations):
 
     def check_rows(self, scope: Scope, node: exp.Expr) -> None:
         """After FROM and WHERE: the text must not have copied protected rows."""
+        if len(scope.slots) > MAX_SLOTS:
+            raise Refusal(
+                "QueryTooComplex", f"more than {MAX_SLOTS} relations under a privacy floor in one FROM, counting those inside of others",
+                position_of(node),
+            )  # fmt: skip
         if scope.ties:
             self.spread_ties(scope)
         aliases = [source.alias for source in scope.sources.values()]
@@ -114,14 +121,17 @@ class Floors(Relations):
     def _connected(aliases: list[str], links: list[tuple[str, str]]) -> bool:
         if len(aliases) < 2:
             return True
-        reached, grown = {aliases[0]}, True
-        while grown and len(reached) < len(aliases):
-            grown = False
-            for one, two in links:
-                if (one in reached) != (two in reached):
-                    reached |= {one, two}
-                    grown = True
-        return set(aliases) <= reached
+        beside: dict[str, list[str]] = {}
+        for one, two in links:
+            beside.setdefault(one, []).append(two)
+            beside.setdefault(two, []).append(one)
+        reached, waiting = {aliases[0]}, [aliases[0]]
+        while waiting:
+            for other in beside.get(waiting.pop(), ()):
+                if other not in reached:
+                    reached.add(other)
+                    waiting.append(other)
+        return reached.issuperset(aliases)
 
     # -- groups ---------------------------------------------------------------------------------------------------
 

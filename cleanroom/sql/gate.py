@@ -18,6 +18,7 @@ from cleanroom.sql.collection import collection_waits
 from cleanroom.sql.expressions import only, position_of
 from cleanroom.sql.lexical import Refusal, parse_statement
 from cleanroom.sql.lineage import card_of, lineage_of
+from cleanroom.sql.names import MAX_REASONS
 from cleanroom.sql.queries import Queries
 from cleanroom.sql.values import NUMERIC, Result, Value, quote
 from cleanroom.sql.verdict import GateVerdict, OutputColumn, Reason, RewrittenSegment
@@ -37,6 +38,7 @@ class Checker(Queries):
         self.floors: dict[tuple[str, str], int] = {}
         self.notes: list[Refusal] = []
         self.releases = 0
+        self.expansion = 0
         self.context = "output"
         self.aggregate = ""
         self.in_window = False
@@ -47,6 +49,8 @@ class Checker(Queries):
 
     def note(self, refusal: Refusal) -> None:
         self.notes.append(refusal)
+        if len(self.notes) > MAX_REASONS:
+            raise refusal
 
     def segment(self, text: str, *, last: bool) -> tuple[str, str | None, Result]:
         """One segment: its own rendering, the view that it makes (or None), and what is known about its rows."""
@@ -154,9 +158,9 @@ def _analyse(segments: Sequence[QuerySegment], catalog: Catalog) -> GateVerdict:
             if last and not checker.notes:
                 checker.check_result(result, "")
         except Refusal as refusal:
-            checker.note(refusal)
+            checker.notes.append(refusal)
         except RecursionError:
-            checker.note(Refusal("QueryTooComplex", "the query is nested too deeply"))
+            checker.notes.append(Refusal("QueryTooComplex", "the query is nested too deeply"))
         if checker.notes:
             reasons = [note.reason(index) for note in checker.notes]
             return GateVerdict(allowed=False, reasons=tuple(dict.fromkeys(reasons)))
@@ -231,8 +235,18 @@ def _unstable(rewritten: Sequence[RewrittenSegment], catalog: Catalog) -> Reason
         try:
             sql, _, _ = checker.segment(segment.sql, last=index == len(rewritten) - 1)
         except Refusal as refusal:
-            checker.note(refusal)
+            checker.notes.append(refusal)
             sql = ""
+        except RecursionError:
+            checker.notes.append(Refusal("QueryTooComplex", "it is nested too deeply"))
+            sql = ""
+        if checker.notes and checker.notes[0].code in ("QueryTooLarge", "QueryTooComplex"):
+            note = checker.notes[0]
+            return Reason(
+                code=note.code,
+                message=f"the query with its aliases, * and operators written out: {note.message}; make it smaller, or of several steps",
+                segment=index,
+            )
         if checker.notes or sql != segment.sql:
             why = f" ({checker.notes[0].code}: {checker.notes[0].message})" if checker.notes else ""
             return Reason(

@@ -14,16 +14,19 @@ def lineage_of(
     catalog: Catalog, uses: Mapping[tuple[str, str], set[str]], result: Result, floors: Mapping[tuple[str, str], int]
 ) -> Lineage:
     """Lineage of a checked query, in the order of the catalogue."""
+    touched = {view for view, _ in uses}
     order: dict[tuple[str, str], tuple[str, str]] = {}
     for view in catalog.views:
-        for column in view.columns:
-            order[view.name.lower(), column.name.lower()] = (view.name, column.name)
-        order[view.name.lower(), ROWS] = (view.name, ROWS)
+        key = view.name.lower()
+        if key in touched:
+            order.update({(key, column.name.lower()): (view.name, column.name) for column in view.columns})
+            order[key, ROWS] = (view.name, ROWS)
+    places = {key: index for index, key in enumerate(order)}
     inputs = tuple(
         SourceUse(view=view, column=column, uses=tuple(sorted(uses[key]))) for key, (view, column) in order.items() if key in uses
     )
     outputs = tuple(
-        OutputLineage(name=field.name, type=field.type, sources=tuple(_sources(field.origins, order))) for field in result.fields
+        OutputLineage(name=field.name, type=field.type, sources=tuple(_sources(field.origins, order, places))) for field in result.fields
     )
     applied = []
     for view in catalog.views:
@@ -34,11 +37,15 @@ def lineage_of(
     return Lineage(inputs=inputs, outputs=outputs, floors=tuple(applied))
 
 
-def _sources(origins: frozenset[Origin], order: Mapping[tuple[str, str], tuple[str, str]]) -> list[SourceUse]:
+def _sources(
+    origins: frozenset[Origin], order: Mapping[tuple[str, str], tuple[str, str]], places: Mapping[tuple[str, str], int]
+) -> list[SourceUse]:
     how: dict[tuple[str, str], set[str]] = {}
     for view, column, use in origins:
         how.setdefault((view, column), set()).add(use)
-    return [SourceUse(view=order[key][0], column=order[key][1], uses=tuple(sorted(how[key]))) for key in order if key in how]
+    return [
+        SourceUse(view=order[key][0], column=order[key][1], uses=tuple(sorted(how[key]))) for key in sorted(how, key=places.__getitem__)
+    ]
 
 
 def card_of(lineage: Lineage, segments: Sequence[RewrittenSegment]) -> str:

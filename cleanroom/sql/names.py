@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from sqlglot import exp
 
@@ -12,17 +14,34 @@ from cleanroom.sql.functions import Functions
 from cleanroom.sql.lexical import Refusal, strip_invisible
 from cleanroom.sql.values import ATOM, Result, Scope, Value, quote
 
+MAX_EXPANSION = 1024 * 1024
+"""Characters that relations, aliases, ordinals, ``*`` and named windows of one query may stand for, each time that they are written out."""
+MAX_REASONS = 50
+
 
 class Names(Functions):
     """Mixin of the checker: aliases and columns."""
 
     catalog: Catalog
+    expansion: int
+    """Characters of :data:`MAX_EXPANSION` that are used up."""
     in_qualify: bool
     withheld: frozenset[tuple[str, str]]
     """View and column (lower case) of what no result may show, except identities, which have rules of their own."""
     trusted: bool
     """Reading the gate's own rendering: every column, no owner's rule."""
     uses: dict[tuple[str, str], set[str]]
+
+    def expand(self, size: int, node: exp.Expr | None) -> None:
+        """Counts what a short text stands for: without a limit, ``a + a AS b, b + b AS c, …`` doubles with every item."""
+        self.expansion += size
+        if self.expansion > MAX_EXPANSION:
+            raise Refusal(
+                "QueryTooLarge",
+                f"the relations, aliases, ordinals, * and named windows of this query stand for more than {MAX_EXPANSION} characters; "
+                "compute each part once, in a common table expression",
+                position_of(node),
+            )
 
     def _alias(self, node: exp.Expr, scope: Scope, fallback: str) -> str:
         alias = node.args.get("alias")
@@ -98,15 +117,18 @@ class Names(Functions):
     def spread_ties(self, scope: Scope) -> None:
         """After FROM and WHERE: a column that is compared with a withheld one would show its values under another name."""
         aliases = frozenset(source.alias for source in scope.sources.values())
-        changed = True
-        while changed:
-            changed = False
-            for tie in scope.ties:
-                for value in tie:
-                    other = self._withheld_by(tie, value)
-                    if value.sources <= aliases and not other <= value.exposed:
-                        value.exposed = value.exposed | other
-                        changed = True
+        ties_of: dict[int, list[int]] = {}
+        for index, tie in enumerate(scope.ties):
+            for value in tie:
+                ties_of.setdefault(id(value), []).append(index)
+        waiting = dict.fromkeys(range(len(scope.ties)))
+        while waiting:
+            tie = scope.ties[waiting.popitem()[0]]
+            for value in tie:
+                other = self._withheld_by(tie, value)
+                if value.sources <= aliases and not other <= value.exposed:
+                    value.exposed = value.exposed | other
+                    waiting.update(dict.fromkeys(ties_of[id(value)]))
 
     def _withheld_by(self, tie: tuple[Value, ...], value: Value) -> frozenset[tuple[str, str]]:
         return frozenset(pair for other in tie if other.sources != value.sources for pair in other.exposed if pair in self.withheld)
@@ -128,15 +150,30 @@ class Names(Functions):
                 return self.alias_value(name, scope, node)
         raise self._unknown(name, table.name if table is not None else None, scope, node)
 
+    def alias_target(self, node: exp.Expr, scope: Scope) -> exp.Expr | None:
+        plain = isinstance(node, exp.Column) and not node.args.get("table") and isinstance(node.this, exp.Identifier)
+        if not plain or self.in_qualify or node.name.lower() not in scope.aliases:
+            return None
+        return scope.aliases[node.name.lower()] if self._lookup(node.name, None, scope, node) is None else None
+
+    @contextmanager
+    def without_alias(self, node: exp.Expr, scope: Scope) -> Iterator[exp.Expr]:
+        """What the alias ``node`` stands for; inside, the name does not mean itself."""
+        target = scope.aliases.pop(node.name.lower())
+        try:
+            yield target
+        finally:
+            scope.aliases[node.name.lower()] = target
+
     def alias_value(self, name: str, scope: Scope, node: exp.Expr) -> Value:
         """An alias of the same SELECT, as the expression that it stands for."""
-        target = scope.aliases.pop(name.lower())
         saved, self.in_qualify = self.in_qualify, False
         try:
-            value = self.value(target, scope)
+            with self.without_alias(node, scope) as target:
+                value = self.value(target, scope)
         finally:
-            scope.aliases[name.lower()] = target
             self.in_qualify = saved
+        self.expand(len(value.sql), node)
         if self.in_qualify:  # Spark computes the SELECT list first
             value.sql, value.level = quote(name), ATOM
         return value

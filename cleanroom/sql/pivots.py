@@ -54,6 +54,7 @@ class Pivots(Names):
         self.context = "group"
         for value in fields:
             self.record(value)
+        self.expand(len(values) * len(aggregates) * 16, clause)
         for label, _ in values:
             for name, value in aggregates:
                 shown = Value(

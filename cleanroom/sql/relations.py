@@ -162,6 +162,7 @@ class Relations(Pivots):
         identities = view.identity_columns if protected else ()
         key, at = view.name.lower(), frozenset([alias])
         follow = not self.trusted  # nobody reads the lineage of our own rendering
+        self.expand(8 * len(visible), None)
         fields = {}
         for column in visible:
             name = column.name.lower()
@@ -195,6 +196,7 @@ class Relations(Pivots):
             raise Refusal(
                 "ClauseNotAllowed", f"{alias}: column aliases on a relation under a privacy floor are not allowed; alias in its SELECT"
             )
+        self.expand(8 * len(names), None)
         fields = {}
         at = frozenset([alias])
         for name, field in zip(names, result.fields, strict=True):

@@ -46,6 +46,7 @@ class Selects(Subqueries):
     def _items(self, node: exp.Select, scope: Scope) -> list[tuple[exp.Expr | Value, str]]:
         """SELECT list with ``*`` replaced by the columns that the query may read: expression (or column) and output name."""
         items: list[tuple[exp.Expr | Value, str]] = []
+        taken: dict[str, int] = {}
         for item in node.expressions:
             target = item.this if isinstance(item, exp.Alias) else item
             star = (
@@ -57,7 +58,7 @@ class Selects(Subqueries):
             )
             if star is not None:
                 for value in self._star(item, star, scope):
-                    items.append((value, _unused(value.name, items)))
+                    items.append((value, _unused(value.name, taken)))
                 continue
             if isinstance(item, exp.Alias):
                 only(item, "this", "alias")
@@ -68,6 +69,7 @@ class Selects(Subqueries):
                 name = f"_c{len(items)}"
             self.check_column_name(name, item)
             items.append((target, name))
+            taken.setdefault(name.lower(), 1)
         if not items:
             raise Refusal("Unparsable", "a SELECT needs at least one column", position_of(node))
         return items
@@ -96,6 +98,7 @@ class Selects(Subqueries):
             raise Refusal("UnknownRelation", "* needs a FROM", position_of(item))
         self.context = "output"
         out = [value for value in found if value.name.lower() not in left_out]
+        self.expand(sum(len(value.sql) + len(value.name) for value in out), item)
         for value in out:
             self.record(value)
         return out
@@ -276,10 +279,12 @@ class Selects(Subqueries):
         return text
 
 
-def _unused(name: str, items: Sequence[tuple[object, str]]) -> str:
+def _unused(name: str, taken: dict[str, int]) -> str:
     """``name``, or a variation: ``*`` over a join may bring two columns of one name, which nobody could tell apart in a result."""
-    taken = {other.lower() for _, other in items}
-    unique, number = name, 2
+    unique, number = name, taken.get(name.lower(), 1)
     while unique.lower() in taken:
-        unique, number = f"{name}_{number}", number + 1
+        number += 1
+        unique = f"{name}_{number}"
+    taken[name.lower()] = number
+    taken.setdefault(unique.lower(), 1)
     return unique

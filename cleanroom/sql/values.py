@@ -33,6 +33,7 @@ class Value:
 
     __slots__ = (
         "aggregated",
+        "chain",
         "degree",
         "exposed",
         "free",
@@ -94,6 +95,8 @@ class Value:
         """Name that the column has where no alias is given."""
         self.weight = weight
         """Largest constant, or inverse of one, by which the expression scales a column: where it is huge, rounding can single out rows."""
+        self.chain = ""
+        """The operator, where it is a chain of AND, OR or ||: inside of a longer one it needs no parentheses, and a reader drops them."""
         self.number: float | None = None
         """What a numeric constant is, where the gate knows it."""
 

@@ -245,4 +245,8 @@ GENERAL = [
     "SELECT user_key, session, MIN(day) AS since FROM (SELECT user_key, day, SUM(new) OVER (PARTITION BY user_key ORDER BY day, event_id) AS session FROM (SELECT user_key, event_id, day, CASE WHEN DATEDIFF(day, LAG(day) OVER (PARTITION BY user_key ORDER BY day, event_id)) > 10 THEN 1 ELSE 0 END AS new FROM events) a) b GROUP BY user_key, session",
     "SELECT 24 * 60 * 60 AS s, 1e3 AS a, 1.5D AS b, 2L AS c, .5 AS g, 100 / 10 / 2 AS h",
     "SELECT 5 DIV 2 AS a, 7 / 2 AS b, -5 AS c, NOT kind = 'x' AND spend > 1 AS d FROM events",
+    "SELECT event_id, kind || 'x' AS a, a || 'y' AS b, 'z' || b || a AS c FROM events",
+    "SELECT event_id, spend > 3 AND kind = 'buy' AS a, a AND spend < 30 AS b, b OR a AS c, c OR NOT c AS d FROM events",
+    "SELECT event_id, kind IN ('buy') AS a, NOT a AS b, NOT (b) AS c, note IS NULL AS d, NOT d AND a AS e FROM events",
+    "SELECT event_id, kind LIKE 'b%' AS a, NOT a AS b, spend BETWEEN 1 AND 9 AS c, NOT c AS d FROM events",
 ]

@@ -1,0 +1,84 @@
+"""A small text must not cost much: what would hang or end the parser, or grow without bound when written out, is refused with a type."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from cleanroom.sql import Catalog, check_sql
+from tests.unit.sql.world import GUARDED, OPEN
+
+WIDE = Catalog.model_validate({"views": {"wide": {f"c{number}": "number" for number in range(500)}}})
+
+
+def nested(before: str, after: str, times: int = 60) -> str:
+    return before * times + "1" + after * times
+
+
+TOO_MUCH = {
+    # The parser reads again what it guessed wrong: twice as often at each level.
+    "joins without ON": "SELECT a FROM t " + "JOIN a " * 500,
+    "joins without ON in parentheses": "SELECT a FROM " + "(a JOIN b JOIN " * 60 + "c" + ")" * 60,
+    "structs": f"SELECT {nested('struct(', ')')}",
+    "structs that do not end": "SELECT " + "struct(" * 60,
+    "sizes of types": f"SELECT {nested('DECIMAL(', ')')}",
+    "arrays of types": f"SELECT a FROM {nested('BIGINT[', ']')}",
+    "laterals": "SELECT a FROM " + "(SELECT * FROM a, LATERAL " * 60,
+    # It recurses without looking: this ended the process.
+    "FROM FROM": "FROM " * 14_000,
+    "many NOT": "SELECT a FROM t WHERE " + "NOT ! " * 5_000 + "a",
+    # Written out, it is much longer than the text.
+    "aliases that double": "SELECT spend AS a0, " + ", ".join(f"a{n} + a{n} AS a{n + 1}" for n in range(60)) + " FROM events",
+    "stars": f"SELECT {', '.join('*' * 200)} FROM wide",
+    "stars of joins": "SELECT * FROM wide w0 " + " ".join(f"JOIN wide w{n} ON w{n}.c0 = w0.c0" for n in range(1, 60)),
+    "stars through steps": "WITH s0 AS (SELECT * FROM wide)"
+    + "".join(f", s{n} AS (SELECT * FROM s{n - 1})" for n in range(1, 60))
+    + " SELECT * FROM s59",
+    "a window used often": "SELECT "
+    + ", ".join(f"SUM(spend) OVER w AS s{n}" for n in range(300))
+    + " FROM events WINDOW w AS (PARTITION BY "
+    + ", ".join(f"spend + {n}" for n in range(300))
+    + ")",
+    "an ordinal in each of many levels": "SELECT " + "(SELECT concat(kind, " * 30 + "'x'" + ") AS k FROM events GROUP BY 1)" * 30,
+    "persons that double": "WITH s0 AS (SELECT user_key, region FROM orders)"
+    + "".join(f", s{n} AS (SELECT a.user_key, a.region FROM s{n - 1} a JOIN s{n - 1} b ON a.user_key = b.user_key)" for n in range(1, 60))
+    + " SELECT region, COUNT(*) AS n FROM s59 GROUP BY region",
+    "one after the other": "SELECT spend" + " + spend - spend" * 100 + " AS s FROM events",
+    "tests of tests": "SELECT kind FROM events WHERE kind" + " IS NULL" * 5_000,
+}
+
+
+@pytest.mark.parametrize("name", TOO_MUCH)
+def test_what_costs_too_much_is_refused_soon(name: str) -> None:
+    catalog = WIDE if "wide" in TOO_MUCH[name] else GUARDED if "orders" in TOO_MUCH[name] else OPEN
+    start = time.process_time()
+    verdict = check_sql(TOO_MUCH[name], catalog)
+    assert not verdict.allowed
+    assert {reason.code for reason in verdict.reasons} <= {"QueryTooComplex", "QueryTooLarge"}, verdict.reasons
+    assert time.process_time() - start < 10
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM wide",
+        "SELECT kind FROM events WHERE kind IN (" + ", ".join(f"'k{n}'" for n in range(2_000)) + ")",
+        "SELECT CASE " + " ".join(f"WHEN spend > {n} THEN {n}" for n in range(300)) + " END AS c FROM events",
+        " UNION ALL ".join(f"SELECT kind, {n} AS n FROM events" for n in range(200)),
+        "SELECT " + ", ".join(f"CAST(spend AS DECIMAL(12, {n % 9})) AS c{n}" for n in range(200)) + " FROM events",
+        "SELECT kind FROM events WHERE kind IN ('/*+', '/*+')" + " OR kind = '/*+'" * 2_000,
+        "SELECT " + ", ".join(f"SUM(spend + {n}) AS c{n}" for n in range(200)) + " FROM events GROUP BY kind",
+        "SELECT a.kind FROM events a CROSS JOIN " + " CROSS JOIN ".join(f"users u{n}" for n in range(40)),
+        "SELECT a.kind FROM events a JOIN users b JOIN users c JOIN users d JOIN users e",
+        "SELECT kind AS k0, " + ", ".join(f"k{n} || 'x' AS k{n + 1}" for n in range(40)) + " FROM events",
+    ],
+)
+def test_what_is_merely_long_passes(sql: str) -> None:
+    assert check_sql(sql, WIDE if "wide" in sql else OPEN).allowed
+
+
+def test_reasons_are_bounded() -> None:
+    verdict = check_sql("SELECT " + ", ".join(f"nothing{n}" for n in range(1_000)) + " FROM events", OPEN)
+    assert {reason.code for reason in verdict.reasons} == {"UnknownColumn"}
+    assert len(verdict.reasons) <= 60
