@@ -84,6 +84,8 @@ class Cloud:
     def __init__(self, state: Path, demo: subprocess.CompletedProcess[str] | None = None) -> None:
         self.state = state
         self.demo = demo
+        # Now: the demo seals all that it stores, what comes after it may leave that to the store.
+        self.stored_by_demo = [path.read_bytes() for path in self.stored()] if demo else []
         self._restarted: dict[str, RunningService] = {}
         self._commands: dict[str, tuple[tuple[str, ...], Path, Path]] = {}
         """Of killed workers: command, working folder, ready file."""
@@ -135,6 +137,10 @@ class Cloud:
         attestor = GuestAttestor(own.attestation.url, ca_file=own.ca_file)
         client = CleanRoomClient.direct(own.governance.url, self.collaboration, attestor, ca_file=own.ca_file)
         return CleanRoom(own, client, user, PodProfile.from_settings(own)), [user, client]
+
+    def stored(self) -> list[Path]:
+        """The files in which the two stores keep what they hold."""
+        return [path for store in ("azurite", "seaweedfs") for path in (self.state / "state" / store).rglob("*") if path.is_file()]
 
     # ------------------------------------------------------------------ datasets and queries
 
