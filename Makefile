@@ -8,6 +8,9 @@ NODE_STAMP := $(VENV)/.node-installed
 export CLEANROOM_NODE_DIR := $(CURDIR)/$(VENV)/node
 # Container images often set it. Dozens of processes would then each compile some 1,500 modules again: three seconds, every time.
 unexport PYTHONDONTWRITEBYTECODE
+# For Java: the classes that Spark loads, ready to be mapped (tests/spark_archive.py). What Java has to say of it does not concern Spark.
+SPARK_ARCHIVE := $(VENV)/spark.jsa
+WITH_ARCHIVE = JDK_JAVA_OPTIONS='-XX:+IgnoreUnrecognizedVMOptions "-XX:SharedArchiveFile=$(CURDIR)/$(SPARK_ARCHIVE)" -Xlog:disable -Xlog:all=error:stderr'
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 
@@ -34,11 +37,16 @@ $(NODE_STAMP): localcloud/node/package-lock.json $(STAMP)
 	@$(PY) -m localcloud install
 	@touch $@
 
+$(SPARK_ARCHIVE): $(STAMP)
+	@rm -f $@
+	@$(PY) -m tests.spark_archive $@ >$(VENV)/spark-archive.log 2>&1 || true
+	@test -s $@ || touch $@
+
 demo: setup ## three companies, two clouds, one approved query, a real result
 	@$(VENV)/bin/cleanroom demo $(DEMO_ARGS)
 
-test: setup ## the tests, on real servers
-	@$(PY) -m pytest -n 3 --dist loadfile $(PYTEST_ARGS)
+test: setup $(SPARK_ARCHIVE) ## the tests, on real servers
+	@test ! -s $(SPARK_ARCHIVE) || export $(WITH_ARCHIVE); $(PY) -m pytest -n 3 --dist loadfile $(PYTEST_ARGS)
 
 lint: $(STAMP) ## ruff and mypy --strict
 	@$(VENV)/bin/ruff format --check .

@@ -259,18 +259,17 @@ class Kubelet:
 
     def _image_environment(self, root: Path, scratch: Path) -> dict[str, str]:
         """What the image itself sets: where its program, its Java and its Python are. Nothing of the stand-in's own environment but
-        ``PATH`` and ``JAVA_HOME``."""
-        local, conf = scratch / "tmp", scratch / "conf"
-        for folder in (local, conf):
-            folder.mkdir(exist_ok=True, mode=0o700)
+        ``PATH``, ``JAVA_HOME`` and ``JDK_JAVA_OPTIONS`` (how this machine's Java starts)."""
+        local = scratch / "tmp"
+        local.mkdir(exist_ok=True, mode=0o700)
         return {
             "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),
-            **({"JAVA_HOME": os.environ["JAVA_HOME"]} if "JAVA_HOME" in os.environ else {}),
+            **{name: os.environ[name] for name in ("JAVA_HOME", "JDK_JAVA_OPTIONS") if name in os.environ},
             "LANG": "C.UTF-8",
             "HOME": str(scratch),
             "TMPDIR": str(local),
             "SPARK_LOCAL_DIRS": str(local),
-            "SPARK_CONF_DIR": str(conf),
+            "SPARK_CONF_DIR": str(scratch / "conf"),  # nothing is there, unless the pod mounts it
             "SPARK_LOCAL_IP": POD_IP,
             "PYTHONPATH": str(root),
             "PYTHONUNBUFFERED": "1",

@@ -95,7 +95,7 @@ class World:
             "CLEANROOM_ATTESTATION_URL": attestation_url,
             "CLEANROOM_TERMINATION_LOG": str(self.folder / "termination"),
             "CLEANROOM_LOCAL_CORES": "2",
-        } | ({"JAVA_HOME": os.environ["JAVA_HOME"]} if "JAVA_HOME" in os.environ else {})
+        } | {name: os.environ[name] for name in ("JAVA_HOME", "JDK_JAVA_OPTIONS") if name in os.environ}
         return subprocess.run(
             [sys.executable, "-m", "sparkapp"], env=environment, cwd=self.folder, capture_output=True, text=True, timeout=240, check=False
         )
