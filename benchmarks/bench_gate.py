@@ -1,7 +1,8 @@
 """How long the query gate takes: ``python benchmarks/bench_gate.py [--limit MILLISECONDS]``.
 
 The query has 200 lines or more: twelve common table expressions with joins, conditions and aggregates, and a join of all of
-them. Time is of ``analyse`` as a whole: reading, checking, rewriting, reading the rewriting again, lineage and card. The bare
+them. Beside it: 200 branches of a CASE, 200 output columns with casts, and all of 500 columns.
+Time is of ``analyse`` as a whole: reading, checking, rewriting, reading the rewriting again, lineage and card. The bare
 parser is measured beside it, because the gate reads every query twice. Exit 1 when the median is over the limit.
 """
 
@@ -14,6 +15,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import sqlglot
 
@@ -73,6 +75,15 @@ def query(parts: int = 12) -> str:
     )
 
 
+WIDE = Catalog.model_validate({"views": {"wide": {f"c{number}": "number" for number in range(500)}}})
+SHAPES = {
+    "case": "SELECT CASE\n" + "\n".join(f"  WHEN spend > {n} THEN 'over {n}'" for n in range(200)) + "\nEND AS band FROM clicks",
+    "columns": "SELECT\n  " + ",\n  ".join(f"CAST(SUM(spend + {n}) AS DECIMAL(12, 2)) AS c{n}" for n in range(200)) + "\nFROM clicks",
+    "wide": "SELECT * FROM wide",
+}
+"""Other queries that are long, written or written out."""
+
+
 def median_ms(work: Callable[[], object], rounds: int) -> tuple[float, float]:
     """Median and best of ``rounds`` runs, in milliseconds of this process's processor time (others may be using the machine)."""
     times = []
@@ -96,6 +107,13 @@ def main() -> int:
         return 1
     gate, gate_best = median_ms(lambda: check_sql(sql, CATALOG), options.rounds)
     parser, parser_best = median_ms(lambda: sqlglot.parse(sql, dialect="spark"), options.rounds)
+    shapes = {}
+    for name, text in SHAPES.items():
+        catalog = WIDE if name == "wide" else CATALOG
+        if not check_sql(text, catalog).allowed:
+            print(f"the shape {name} is refused", file=sys.stderr)
+            return 1
+        shapes[f"{name}_ms"] = round(median_ms(partial(check_sql, text, catalog), max(5, options.rounds // 3))[1], 2)
     print(
         json.dumps(
             {
@@ -105,6 +123,7 @@ def main() -> int:
                 "parser_ms": round(parser, 2),
                 "parser_best_ms": round(parser_best, 2),
                 "limit_ms": options.limit,
+                **shapes,
             }
         )
     )

@@ -32,11 +32,10 @@ class Aggregates(Floors):
 
     def _prepare_groups(self, node: exp.Select, scope: Scope, items: Sequence[exp.Expr | Value]) -> None:
         """Sets the group keys of ``scope``, whether its groups are single persons, and the text of GROUP BY."""
-        named = {
-            item.alias.lower(): item.this
-            for item in node.expressions
-            if isinstance(item, exp.Alias) and isinstance(item.args.get("alias"), exp.Identifier)
-        }
+        named = {}
+        for item in node.expressions:
+            if type(item) is exp.Alias and isinstance(item.args["alias"], exp.Identifier):
+                named[str(item.args["alias"].this).lower()] = item.this
         group = node.args.get("group")
         keys: list[Value] = []
         if group is not None:
@@ -397,6 +396,10 @@ def direction(item: exp.Expr) -> str:
 
 def _aggregates(node: exp.Expr) -> bool:
     """Whether ``node`` holds an aggregate of its own SELECT: not in a subquery, and not as the function of a window."""
+    while type(node) is exp.Alias:
+        node = node.this
+    if type(node) in _LEAVES:
+        return False
     stack = [node]
     while stack:
         part = stack.pop()

@@ -12,13 +12,14 @@ import math
 import re
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from functools import lru_cache
 
 from sqlglot import exp
 
 from cleanroom.sql.lexical import Refusal, strip_invisible
 from cleanroom.sql.marking import MARK
 from cleanroom.sql.polynomials import LARGEST_FACTOR, polynomial, weight_of
-from cleanroom.sql.values import AND, ATOM, OR, PREDICATE, PRODUCT, SIGN, SUM, Scope, Value, text_literal, widest, wrap
+from cleanroom.sql.values import AND, ATOM, OR, PREDICATE, PRODUCT, SIGN, SUM, Origin, Scope, Value, text_literal, widest, wrap
 from cleanroom.sql.verdict import Position
 from cleanroom.sql.vocabulary import FUNCTIONS
 
@@ -161,7 +162,7 @@ class Expressions:
             out.windowed = out.windowed or part.windowed
         out.degree = 0 if constant else degree
         if out.origins:
-            out.origins = frozenset([(view, column, "computed" if how == "value" else how) for view, column, how in out.origins])
+            out.origins = computed(out.origins)
         return out
 
     def all(self, nodes: Iterable[exp.Expr], scope: Scope) -> list[Value]:
@@ -327,6 +328,12 @@ class Expressions:
         out = self.combine(f"-{wrap(part, ATOM)}", part.type, SIGN, [part], node, degree=part.degree, weight=part.weight)
         out.number = None if part.number is None else -part.number
         return out
+
+
+@lru_cache(maxsize=4096)
+def computed(origins: frozenset[Origin]) -> frozenset[Origin]:
+    """``origins`` of something computed from what has these."""
+    return frozenset([(view, column, "computed" if how == "value" else how) for view, column, how in origins])
 
 
 def flatten(node: exp.Expr, kind: type[exp.Expr]) -> list[exp.Expr]:

@@ -29,7 +29,7 @@ MAX_RUN = 8
 """How often one word or sign may stand beside itself, and how many prefix operators in a row."""
 MAX_TYPES = 8
 """How many types with something in parentheses or brackets, other than sizes; the parser reads what is inside twice."""
-NODES_PER_TOKEN = 6
+NODES_PER_TOKEN = 3
 """An honest statement makes less than one node of the tree a token; what the parser reads again counts again."""
 
 # Its warnings quote the author's text, which must not reach a log or a terminal unfiltered (T20).

@@ -78,7 +78,8 @@ def card_of(lineage: Lineage, segments: Sequence[RewrittenSegment]) -> str:
             lines.extend(f"  only rows with {_name(post.column_name)} >= {post.value}" for post in segment.post_filters)
     lines.append("runs")
     for segment in segments:
-        lines.extend("  " + strip_invisible(line) for line in f"{segment.sql};".split("\n"))
+        plain = all(line.isprintable() and line.isascii() for line in segment.sql.split("\n"))
+        lines.extend("  " + (line if plain else strip_invisible(line)) for line in f"{segment.sql};".split("\n"))
     return "\n".join(lines) + "\n"
 
 

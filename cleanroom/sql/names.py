@@ -79,7 +79,10 @@ class Names(Functions):
         return view is not None and view.min_group_size > 0
 
     def check_unique(self, result: Result, what: str, node: exp.Expr) -> None:
-        seen: set[str] = set()
+        seen: set[str] = {field.name.lower() for field in result.fields}
+        if len(seen) == len(result.fields):
+            return
+        seen.clear()
         for field in result.fields:
             if field.name.lower() in seen:
                 raise Refusal("DuplicateColumn", f"{what} has two columns called {field.name}; alias one of them", position_of(node))
@@ -90,7 +93,7 @@ class Names(Functions):
             raise Refusal("NameNotAllowed", f"{strip_invisible(name)[:120]!r} is not a plain name (letters, digits, _)", position_of(node))
 
     def check_column_name(self, name: str, node: exp.Expr) -> None:
-        if not COLUMN_NAME.fullmatch(name):
+        if not ((name.isidentifier() and name.isascii() and len(name) <= 128) or COLUMN_NAME.fullmatch(name)):
             raise Refusal(
                 "NameNotAllowed",
                 f"{strip_invisible(name)[:120]!r} is not a name that a column may have (printable ASCII)",
@@ -110,7 +113,7 @@ class Names(Functions):
 
     def tie(self, node: exp.Expr, condition: Value, scope: Scope) -> None:
         """Remembers that ``condition`` compares columns of several relations, where one of them must not be shown."""
-        if len(condition.sources) > 1 and not self.withheld.isdisjoint(condition.exposed):
+        if self.withheld and len(condition.sources) > 1 and not self.withheld.isdisjoint(condition.exposed):
             names = [(part.name, part.table or None) for part in node.find_all(exp.Column) if isinstance(part.this, exp.Identifier)]
             scope.ties.append(tuple(value for name, table in names if (value := self._lookup(name, table, scope, node)) is not None))
 
@@ -189,10 +192,10 @@ class Names(Functions):
         grouped = level.group_keys is not None and found.sql in level.group_keys
         if not grouped:
             return found
-        return Value(
-            found.sql, found.type, found.level, origins=found.origins, exposed=found.exposed, degree=found.degree, raw=found.raw,
-            identity=found.identity, sources=found.sources, matched=found.matched, name=found.name, weight=found.weight,
-        )  # fmt: skip
+        out = Value.of_column(found.sql, found.type, found.name, found.sources, found.origins, found.exposed, found.degree)
+        out.level, out.raw, out.joinable, out.free = found.level, found.raw, found.raw, False
+        out.identity, out.matched, out.weight = found.identity, found.matched, found.weight
+        return out
 
     def _lookup(self, name: str, table: str | None, scope: Scope, node: exp.Expr) -> Value | None:
         key = name.lower()

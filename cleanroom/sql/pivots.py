@@ -74,7 +74,7 @@ class Pivots(Names):
         for name, value in zip(names, fields, strict=True):
             out.fields[name.lower()] = Value(
                 f"{quote(out.alias)}.{quote(name)}", value.type, origins=value.origins, exposed=value.exposed, degree=None,
-                raw=value.raw, free=True, sources=frozenset([out.alias]), name=name,
+                raw=value.raw, joinable=value.raw, free=True, sources=frozenset([out.alias]), name=name,
             )  # fmt: skip
         scope.sources[written.lower()] = out
         scope.views |= box.views

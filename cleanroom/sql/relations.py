@@ -141,14 +141,8 @@ class Relations(Pivots):
         written = self._alias(node, scope, "values")
         source = Source(self._unique(written, scope), written, {})
         for index, name in enumerate(columns):
-            source.fields[name.lower()] = Value(
-                f"{quote(source.alias)}.{quote(name)}",
-                values[0][index].type,
-                degree=1,
-                raw=True,
-                free=True,
-                sources=frozenset([source.alias]),
-                name=name,
+            source.fields[name.lower()] = Value.of_column(
+                f"{quote(source.alias)}.{quote(name)}", values[0][index].type, name, frozenset([source.alias]), NOTHING, NO_COLUMNS, 1
             )
         scope.sources[written.lower()] = source
         scope.multiplied = True
@@ -163,21 +157,14 @@ class Relations(Pivots):
         key, at = view.name.lower(), frozenset([alias])
         follow = not self.trusted  # nobody reads the lineage of our own rendering
         self.expand(8 * len(visible), None)
+        prefix = f"{quote(alias)}."
         fields = {}
         for column in visible:
             name = column.name.lower()
-            fields[name] = Value(
-                f"{quote(alias)}.{quote(column.name)}",
-                column.type,
-                origins=frozenset([(key, name, "value")]) if follow else NOTHING,
-                exposed=frozenset([(key, name)]) if follow else NO_COLUMNS,
-                degree=1,
-                raw=True,
-                identity=name in identities,
-                free=True,
-                sources=at,
-                name=column.name,
-            )
+            origins = frozenset([(key, name, "value")]) if follow else NOTHING
+            exposed = frozenset([(key, name)]) if follow else NO_COLUMNS
+            fields[name] = Value.of_column(f"{prefix}{quote(column.name)}", column.type, column.name, at, origins, exposed, 1)
+            fields[name].identity = name in identities
         hidden = frozenset(column.name.lower() for column in view.columns) - fields.keys()
         source = Source(alias, written, fields, hidden, view.name)
         scope.sources[written.lower()] = source
@@ -198,21 +185,12 @@ class Relations(Pivots):
             )
         self.expand(8 * len(names), None)
         fields = {}
-        at = frozenset([alias])
+        at, prefix = frozenset([alias]), f"{quote(alias)}."
         for name, field in zip(names, result.fields, strict=True):
-            fields[name.lower()] = Value(
-                f"{quote(alias)}.{quote(name)}",
-                field.type,
-                origins=field.origins,
-                exposed=field.exposed,
-                degree=field.degree,
-                raw=field.raw,
-                identity=field.identity,
-                free=True,
-                sources=at,
-                name=name,
-                weight=field.weight,
-            )
+            value = Value.of_column(f"{prefix}{quote(name)}", field.type, name, at, field.origins, field.exposed, field.degree)
+            value.raw = value.joinable = field.raw
+            value.identity, value.weight = field.identity, field.weight
+            fields[name.lower()] = value
         source = Source(alias, written, fields)
         scope.sources[written.lower()] = source
         scope.slots.extend(Slot(slot.view, slot.identity, f"{quote(alias)}.{quote(slot.ref)}") for slot in result.slots)

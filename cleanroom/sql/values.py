@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from sqlglot import exp
 
@@ -52,53 +53,47 @@ class Value:
         "windowed",
     )
 
-    def __init__(
-        self,
-        sql: str,
-        type: str,
-        level: int = ATOM,
-        *,
-        origins: frozenset[Origin] = NOTHING,
-        exposed: frozenset[Column] = NO_COLUMNS,
-        degree: int | None = 0,
-        raw: bool = False,
-        identity: bool = False,
-        free: bool = False,
-        aggregated: bool = False,
-        windowed: bool = False,
-        sources: frozenset[str] = NO_TEXT,
-        matched: frozenset[str] = NO_TEXT,
-        name: str = "",
-        weight: float = 1.0,
-    ) -> None:
+    def __init__(self, sql: str, type: str, level: int = ATOM, weight: float = 1.0, **facts: Any) -> None:
         self.sql = sql
         self.type = type
         self.level = level
-        self.origins = origins
-        self.exposed = exposed
-        self.degree = degree
-        self.raw = raw
-        """A column as it is, not computed."""
-        self.joinable = raw
-        """A column as it is, or an identity in normal form: equal values mean the same thing."""
-        self.identity = identity
-        """Comes from an identity column of an owner's floor."""
-        self.free = free
-        """Refers to a column outside of any aggregate and any group key."""
-        self.aggregated = aggregated
-        self.windowed = windowed
-        self.sources = sources
-        """Aliases of the relations that it reads."""
-        self.matched = matched
-        """Conditions that say whether the outer join which supplied it found a row."""
-        self.name = name
-        """Name that the column has where no alias is given."""
         self.weight = weight
         """Largest constant, or inverse of one, by which the expression scales a column: where it is huge, rounding can single out rows."""
+        self.origins: frozenset[Origin] = NOTHING
+        self.exposed: frozenset[Column] = NO_COLUMNS
+        self.sources: frozenset[str] = NO_TEXT
+        """Aliases of the relations that it reads."""
+        self.matched: frozenset[str] = NO_TEXT
+        """Conditions that say whether the outer join which supplied it found a row."""
+        self.degree: int | None = 0
+        self.raw = False
+        """A column as it is, not computed."""
+        self.joinable = False
+        """A column as it is, or an identity in normal form: equal values mean the same thing."""
+        self.identity = False
+        """Comes from an identity column of an owner's floor."""
+        self.free = False
+        """Refers to a column outside of any aggregate and any group key."""
+        self.aggregated = False
+        self.windowed = False
+        self.name = ""
+        """Name that the column has where no alias is given."""
         self.chain = ""
         """The operator, where it is a chain of AND, OR or ||: inside of a longer one it needs no parentheses, and a reader drops them."""
         self.number: float | None = None
         """What a numeric constant is, where the gate knows it."""
+        for name, fact in facts.items():
+            setattr(self, name, fact)
+
+    @staticmethod
+    def of_column(
+        sql: str, type: str, name: str, sources: frozenset[str], origins: frozenset[Origin], exposed: frozenset[Column], degree: int | None
+    ) -> Value:
+        """A column as it is."""
+        out = Value(sql, type)
+        out.name, out.sources, out.origins, out.exposed, out.degree = name, sources, origins, exposed, degree
+        out.raw = out.joinable = out.free = True
+        return out
 
 
 @dataclass(slots=True)
