@@ -58,10 +58,16 @@ COMMANDS: Final[dict[str, _Entry]] = {
 }
 """By name, in the order of the help."""
 _LISTING = "cleanroom.listing"
+_NOT_YET: Any = None
 
 
 class _Commands(TyperGroup):
     """The commands by name, each made when it is asked for."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        # Their names, by which a misspelt one is told what was meant.
+        self.commands = dict.fromkeys(COMMANDS, _NOT_YET)
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
@@ -84,6 +90,10 @@ class _Commands(TyperGroup):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         ctx.meta[_LISTING] = True
         super().format_help(ctx, formatter)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        ctx.meta[_LISTING] = True
+        return super().shell_complete(ctx, incomplete)
 
 
 def _nothing() -> None:

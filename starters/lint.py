@@ -32,11 +32,12 @@ def verdict_of(sql: str, catalog: Catalog) -> GateVerdict:
 
     if sql.lstrip().startswith("{"):
         try:
-            document = QuerySegments.model_validate_json(sql)
-        except ValidationError as error:
+            document = QuerySegments.model_validate(json.loads(sql, object_pairs_hook=unique_members))
+        except (ValueError, RecursionError) as error:
+            why = describe_validation(error) if isinstance(error, ValidationError) else str(error)
             raise InvalidInput(
                 "InvalidQueryFormat",
-                f"the file looks like JSON and holds no query segments: {describe_validation(error)}",
+                f"the file looks like JSON and holds no query segments: {why}",
                 hint='SQL text, or {"segments": [{"executionSequence": 1, "data": "SELECT …"}]}',
             ) from error
         return analyse(document.segments, catalog)

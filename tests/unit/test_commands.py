@@ -183,6 +183,7 @@ def test_members_may_be_shared_in_a_file(tmp_path: Path) -> None:
     ("words", "message"),
     [
         ("run shw r-1 -o json", "No such command 'shw'"),
+        ("qery show x -o json", "Did you mean 'query'?"),
         ("run show --output=json", "run_id"),
         ("run start delays --run -o json", "--run"),
         ("run result r-1 --limit 0 --output json", "--limit"),
