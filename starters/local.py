@@ -141,10 +141,17 @@ def _localcloud(command_name: str, state: Path, *options: str, quiet: bool = Fal
     """Run the local cloud's own command; its talk is passed on as it comes, its error becomes ours.
 
     Raises:
-        InvalidInput: ``StateNotAFolder``.
+        InvalidInput: ``StateNotAFolder``, ``StateNotWritable``.
     """
     if state.exists() and not state.is_dir():
         raise InvalidInput("StateNotAFolder", f"--state: {state} is a file, not a folder.", hint="Name a folder, new or of a local cloud.")
+    if command_name == "up":
+        try:
+            state.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InvalidInput(
+                "StateNotWritable", f"--state: {state} cannot be made.", cause=error.strerror, hint="Name a folder that you may write."
+            ) from error
     command = [sys.executable, "-m", "localcloud", command_name, "--state", str(state), "--output", "json", *options]
     last = ""
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603

@@ -69,9 +69,11 @@ def read_bundle(path: Path) -> Bundle:
             link); ``details`` name the record.
     """
     try:
-        if path.stat().st_size > MAX_FILE:
+        with path.open("rb") as file:
+            # Pipes and devices have no size; none is read further than a bundle may be long.
+            data = file.read(MAX_FILE + 1)
+        if len(data) > MAX_FILE:
             raise InvalidInput("FileTooLong", f"{path} is longer than {MAX_FILE} bytes.")
-        data = path.read_bytes()
     except FileNotFoundError as error:
         raise NotFound("FileNotFound", f"There is no file {path}.") from error
     except OSError as error:

@@ -201,8 +201,14 @@ def sign_in_error(error: AzureError, *, presented: Federation | None = None, reg
     match = re.search(r"AADSTS\d+", text)
     code = match[0] if match else None
     if code is None:
-        if isinstance(error, ServiceRequestError | ServiceResponseError):
-            return Unavailable("EntraUnreachable", "Entra ID could not be asked for a token.", cause=text)
+        # azure-identity wraps what its own transport raised: "Authentication failed: " is then said of a server that never answered.
+        if any(isinstance(item, ServiceRequestError | ServiceResponseError) for item in (error, error.__cause__)):
+            return Unavailable(
+                "EntraUnreachable",
+                "Entra ID could not be asked for a token.",
+                cause=text,
+                hint="Check credential.authority in cleanroom.toml; locally, `cleanroom ps` shows what runs.",
+            )
         if isinstance(error, identity.CredentialUnavailableError):
             return PreconditionFailed(
                 "CredentialUnavailable", "No credential is available here.", cause=text, hint="Sign in, or set credential.kind."

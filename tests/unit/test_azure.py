@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import azure.identity
 import jwt
 import pytest
-from azure.core.exceptions import ClientAuthenticationError, HttpResponseError
+from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, ServiceRequestError
 from azure.mgmt.authorization import AuthorizationManagementClient
 from azure.mgmt.msi import ManagedServiceIdentityClient
 from azure.mgmt.msi.models import Identity
@@ -34,6 +34,7 @@ from cleanroom.clients.azure import (
     credential,
     federated_credential,
 )
+from cleanroom.clients.azure_credentials import sign_in_error
 from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, NotFound, PreconditionFailed, Refused, Unavailable
 from cleanroom.secret import write_secret_file
 from localcloud.serving import serving
@@ -196,6 +197,13 @@ class TestSignIn:
         with pytest.raises(Unavailable) as caught:
             gone.get_token(STORAGE_SCOPE)
         assert caught.value.code == "EntraUnreachable"
+
+    def test_what_azure_identity_wraps_is_still_a_server_that_did_not_answer(self):
+        wrapped = ClientAuthenticationError("Authentication failed: connection refused")
+        wrapped.__cause__ = ServiceRequestError("connection refused")
+        error = sign_in_error(wrapped)
+        assert (error.code, error.exit_code, error.retryable) == ("EntraUnreachable", 7, True)
+        assert sign_in_error(ClientAuthenticationError("Authentication failed: no")).code == "AuthenticationFailed"
 
     def test_incomplete_settings_name_the_field(self, azure_world: AzureWorld):
         with pytest.raises(InvalidInput, match="client_id"):

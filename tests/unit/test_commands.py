@@ -115,6 +115,8 @@ def test_workflows_and_their_messages_are_called_by_the_names_that_they_have() -
         ("up --state here.toml", "StateNotAFolder", 2),
         ("down --state here.toml", "StateNotAFolder", 2),
         ("ps --state here.toml", "StateNotAFolder", 2),
+        ("up --state /proc/none", "StateNotWritable", 2),
+        ("audit verify .", "FileUnreadable", 2),
         ("codec-keys missing.json --add k2", "SecretFileNotFound", 3),
         ("codec-keys . --add k2", "SecretFileIsFolder", 2),
         ("codec-keys here.toml", "KeyringExists", 5),
