@@ -18,6 +18,8 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+import javaproperties
+
 from cleanroom.errors import InvalidInput, PreconditionFailed
 from cleanroom.secret import write_secret_file
 from cleanroom.spark.job import JOB_CONFIG_VARIABLE, JobConfig
@@ -25,7 +27,6 @@ from cleanroom.spark.network import NETWORK_CONF, SECRET_FILE
 from sparkapp.config import job_from_environment
 from sparkapp.failures import report_failure, safely
 from sparkapp.pod import Pod
-from sparkapp.properties import parse_properties, render_properties
 
 _NUMBER, _SIZE, _NAME, _HOST = r"\d{1,9}", r"\d{1,9}([kmgt]b?)?", r"[A-Za-z0-9._-]{1,253}", r"[A-Za-z0-9.:\[\]_-]{1,253}"
 _IMAGE, _FLAG, _LINE = r"[A-Za-z0-9._:/@-]{1,255}", r"true|false", r"[^\r\n\0]*"
@@ -123,12 +124,14 @@ def driver_command(arguments: Sequence[str], job: JobConfig, environment: Mappin
     if len(arguments) < 5 or arguments[0] != "--properties-file" or arguments[2] != "--class":
         raise InvalidInput("DriverArgumentsInvalid", "container: the driver's arguments are not those of Spark on Kubernetes.")
     try:
-        given = parse_properties(Path(arguments[1]).read_text("iso-8859-1"))
+        given = javaproperties.loads(Path(arguments[1]).read_text("iso-8859-1"))
     except OSError as error:
         raise InvalidInput("SparkPropertiesInvalid", "spark.properties: cannot be read.", cause=error.strerror) from None
+    except javaproperties.InvalidUEscapeError:
+        raise InvalidInput("SparkPropertiesInvalid", "spark.properties: an escape is not \\u and four hex digits.") from None
     folder = _own_folder()
     properties = driver_properties(given, job, environment)
-    write_secret_file(folder / "spark.properties", render_properties(properties).encode("ascii"))
+    write_secret_file(folder / "spark.properties", javaproperties.dumps(properties, timestamp=None, sort_keys=True).encode("ascii"))
     home = spark_home()
     command = [str(home / "bin/spark-submit"), "--properties-file", str(folder / "spark.properties")]
     return [*command, arguments[4].removeprefix("local://"), *arguments[5:]], _environment(environment, home, folder)
