@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
 from datetime import timedelta
@@ -30,7 +29,6 @@ async def serve(
     ready_file: Path | None = None,
     health_port: int | None = None,
     health_host: str = "127.0.0.1",
-    stop: asyncio.Event | None = None,
 ) -> None:
     """Connect, announce what is not confidential, and poll this boundary's queue.
 
