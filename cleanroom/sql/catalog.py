@@ -88,6 +88,8 @@ class View(WireModel):
         floors = [data.pop(member) for member in ("floors", "floor", "privacy_floors") if data.get(member) is not None]
         own = {member: data.pop(member) for member in _FLOOR_MEMBERS if member in data}
         data["floors"] = [item for floor in [*floors, own] if floor for item in ([floor] if not isinstance(floor, list | tuple) else floor)]
+        if any(isinstance(floor, Mapping) and any(isinstance(part, bool) for part in floor.values()) for floor in data["floors"]):
+            raise ValueError(f"view {data.get('name')}: true and false are no sizes of a group; minGroupSize is a whole number")
         return data
 
     @model_validator(mode="after")
@@ -197,7 +199,7 @@ class Catalog(WireModel):
             InvalidInput: ``InvalidCatalog``, with the path of each member that is wrong.
         """
         try:
-            json.loads(text, object_pairs_hook=_unique_members)
+            json.loads(text, object_pairs_hook=unique_members)
         except (ValueError, RecursionError) as error:
             raise InvalidInput(
                 "InvalidCatalog", f"the catalogue is not JSON: {error}", hint="its schema is docs/schemas/catalog.schema.json"
@@ -254,7 +256,8 @@ def _no_lost_rule(data: Mapping[str, Any], known: set[str], where: str) -> None:
             raise ValueError(f"{where}: there is no member {member!r}; {hint}")
 
 
-def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, for ``object_pairs_hook``; a member that is there twice is a ValueError, because readers take different ones."""
     members = dict(pairs)
     if len(members) < len(pairs):
         names = [name for name, _ in pairs]

@@ -6,6 +6,7 @@ from sqlglot import exp
 
 from cleanroom.sql.expressions import only, position_of
 from cleanroom.sql.lexical import Refusal
+from cleanroom.sql.marking import MARK
 from cleanroom.sql.names import Names
 from cleanroom.sql.values import ATOM, Scope, Source, Value, indent, quote
 
@@ -115,7 +116,8 @@ class Pivots(Names):
         values = []
         for item in fields[0].expressions:
             constant = item.this if isinstance(item, exp.PivotAlias) else item
-            if not isinstance(constant, _CONSTANTS):
+            cast = isinstance(constant, exp.Anonymous) and constant.this == MARK + "CAST"
+            if not (isinstance(constant, _CONSTANTS) or (cast and isinstance(constant.expressions[0], exp.Literal | exp.Neg))):
                 raise Refusal("ClauseNotAllowed", "PIVOT … FOR takes one column IN (constants)", position_of(clause))
             checked = self.value(constant, Scope())
             if isinstance(item, exp.PivotAlias):

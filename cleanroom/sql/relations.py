@@ -211,6 +211,8 @@ class Relations(Pivots):
         slots = len(scope.slots)
         source, text = self.relation(node.this, scope)
         using = [item.name for item in node.args.get("using") or []]
+        if node.args.get("using") == []:
+            raise Refusal("Unparsable", "USING names the columns that both sides have", position_of(node))
         if method == "NATURAL":
             using = [value.name for key, value in source.fields.items() if any(key in other.fields for other in left)]
         conditions: list[Value] = []

@@ -37,7 +37,8 @@ class Selects(Subqueries):
             text += "\nWHERE " + conjunction(parts)
         self.check_rows(scope, node)
         for window in node.args.get("windows") or []:
-            scope.windows[window.name.lower()] = window
+            if scope.windows.setdefault(window.name.lower(), window) is not window:
+                raise Refusal("DuplicateAlias", f"two windows of one SELECT are called {window.name[:80]}", position_of(window))
         items = self._items(node, scope)
         self._prepare_groups(node, scope, [item for item, _ in items])
         values = self._values_of(items, scope)

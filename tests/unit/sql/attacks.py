@@ -251,6 +251,15 @@ TEXT_TRICKS = [
     "SELECT " + "NOT " * 500 + "TRUE",
     "SELECT " + "CASE WHEN TRUE THEN " * 100 + "1" + " END" * 100,
     "SELECT 1 AS a" + " " * 300_000,
+    "SELECT SUM(spend) OVER w FROM events WINDOW w AS (PARTITION BY kind), w AS (PARTITION BY user_key)",
+    "SELECT kind FROM events JOIN users USING ()",
+    "SELECT ABS(SUM(spend)) FILTER (WHERE kind = 'buy') AS s FROM events",
+    "SELECT CAST(SUM(spend) AS INT) FILTER (WHERE kind = 'buy') AS s FROM events",
+    "SELECT CAST(spend AS INT) OVER () AS s FROM events",
+    "SELECT CAST(DISTINCT spend AS INT) AS s FROM events",
+    "SELECT CAST((SELECT ip FROM events) AS STRING) AS s",
+    "SELECT CAST(spend, 'INT') AS s FROM events",
+    "SELECT __f_CAST(spend, 'INT') AS s FROM events",
 ]
 
 OVER_FLOORS = [

@@ -249,4 +249,5 @@ GENERAL = [
     "SELECT event_id, spend > 3 AND kind = 'buy' AS a, a AND spend < 30 AS b, b OR a AS c, c OR NOT c AS d FROM events",
     "SELECT event_id, kind IN ('buy') AS a, NOT a AS b, NOT (b) AS c, note IS NULL AS d, NOT d AND a AS e FROM events",
     "SELECT event_id, kind LIKE 'b%' AS a, NOT a AS b, spend BETWEEN 1 AND 9 AS c, NOT c AS d FROM events",
+    "SELECT * FROM (SELECT day, kind, spend FROM events) PIVOT (SUM(spend) FOR day IN (DATE '2024-01-05' AS a, CAST('2024-01-06' AS DATE) AS b))",
 ]

@@ -68,6 +68,7 @@ def test_every_shape_carries_the_floor(shape: dict[str, Any]) -> None:
         {"minGroupSize": 7, "identityColumn": "nobody"},
         {"minGroupSize": -1, "identityColumn": "person"},
         {"minGroupSize": "many", "identityColumn": "person"},
+        {"minGroupSize": True, "identityColumn": "person"},
         {"minGroupSize": 7, "identityColumn": "person", "allowedOutputColums": ["x"]},
     ],
 )

@@ -193,13 +193,16 @@ def test_missing_files_exit_3_and_bad_input_2(files: tuple[Path, Path], tmp_path
     assert "InvalidCatalog" in err
     assert runner.invoke(app, ["--sql", str(files[0])]).exit_code == 2
     files[1].write_text(GUARDED.model_dump_json(by_alias=True))
-    for content in (b"\xff\xfe\x00", b'{"segments": [{"executionSequence": 1}]}'):
+    for content in (b"\xff\xfe\x00", b'{"segments": [{"executionSequence": 1}]}', TWICE):
         files[0].write_bytes(content)
         code, out, err = _lint(*files, "--output", "json")
         body = json.loads(out)
         assert code == 2
         assert body["hint"] in err
         assert "pydantic" not in out
+
+
+TWICE = b'{"segments": [{"executionSequence": 1, "data": "SELECT 1 AS a", "data": "SELECT 2 AS a"}]}'
 
 
 def test_segments_of_a_query_document_are_read_too() -> None:
