@@ -10,7 +10,11 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from bisect import bisect_right
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from sqlglot import exp
 from sqlglot.dialects.dialect import Dialect
@@ -29,12 +33,16 @@ MAX_RUN = 8
 """How often one word or sign may stand beside itself, and how many prefix operators in a row."""
 MAX_TYPES = 8
 """How many types with something in parentheses or brackets, other than sizes; the parser reads what is inside twice."""
+LONG = 4_000
+STACK = 64 * 1024 * 1024
+"""Bytes of stack for a statement of more than ``LONG`` tokens: the parser uses up to 550 a token, and a thread has 8 MiB for everything."""
 NODES_PER_TOKEN = 3
 """An honest statement makes less than one node of the tree a token; what the parser reads again counts again."""
 
 # Its warnings quote the author's text, which must not reach a log or a terminal unfiltered (T20).
 logging.getLogger("sqlglot").setLevel(logging.ERROR)
 
+_stack = threading.Lock()
 _DIALECT = Dialect.get_or_raise("spark")
 _INVISIBLE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f\u2028-\u202e"
@@ -261,7 +269,7 @@ def parse_statement(text: str, *, trusted: bool = False) -> exp.Expr:
     tokens = mark_functions(tokens, kinds)
     parser = _DIALECT.parser(max_nodes=NODES_PER_TOKEN * len(tokens) + 500)
     try:
-        statements = parser.parse(tokens, text)
+        statements = parser.parse(tokens, text) if len(tokens) <= LONG else _on_a_deep_stack(partial(parser.parse, tokens, text))
     except (SqlglotError, ValueError, RecursionError, KeyError, TypeError, AttributeError, IndexError) as error:
         if isinstance(error, RecursionError) or "Maximum number of AST nodes" in str(error):
             why = "the text can be read in too many ways: give each JOIN its ON, and nest less"
@@ -270,6 +278,19 @@ def parse_statement(text: str, *, trusted: bool = False) -> exp.Expr:
     if len(statements) != 1 or statements[0] is None:
         raise Refusal("MultipleStatements", "a segment holds exactly one statement")
     return statements[0]
+
+
+def _on_a_deep_stack(parse: Callable[[], list[exp.Expr | None]]) -> list[exp.Expr | None]:
+    """``parse`` in a thread of its own: the parser is compiled, and where its recursion meets the end of the stack, the process ends."""
+    with _stack:
+        before = threading.stack_size(STACK)
+        try:
+            pool = ThreadPoolExecutor(1, "parser")
+            future = pool.submit(parse)
+        finally:
+            threading.stack_size(before)
+    with pool:
+        return future.result()
 
 
 def split_statements(text: str) -> list[str]:

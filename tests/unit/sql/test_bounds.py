@@ -27,6 +27,7 @@ TOO_MUCH = {
     "laterals": "SELECT a FROM " + "(SELECT * FROM a, LATERAL " * 60,
     # It recurses without looking: this ended the process.
     "FROM FROM": "FROM " * 14_000,
+    "stars of one name": f"SELECT {', '.join('*' * 2_000)} FROM wide",
     "many NOT": "SELECT a FROM t WHERE " + "NOT ! " * 5_000 + "a",
     # Written out, it is much longer than the text.
     "aliases that double": "SELECT spend AS a0, " + ", ".join(f"a{n} + a{n} AS a{n + 1}" for n in range(60)) + " FROM events",
@@ -76,6 +77,12 @@ def test_what_costs_too_much_is_refused_soon(name: str) -> None:
 )
 def test_what_is_merely_long_passes(sql: str) -> None:
     assert check_sql(sql, WIDE if "wide" in sql else OPEN).allowed
+
+
+@pytest.mark.parametrize("words", ["FROM LATERAL ", "LIMIT JOIN SELECT ", "DESCRIBE LATERAL ", "SELECT a FROM ", "JOIN a ON a = a "])
+def test_nothing_ends_the_process(words: str) -> None:
+    assert not check_sql(f"SELECT a FROM t {words * (28_000 // len(words.split()))}", OPEN).allowed
+    assert not check_sql(words * (28_000 // len(words.split())), OPEN).allowed
 
 
 def test_reasons_are_bounded() -> None:
