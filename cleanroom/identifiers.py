@@ -47,7 +47,7 @@ def require_name(field: str, value: str) -> str:
     Raises:
         InvalidInput: ``InvalidName``.
     """
-    if not re.match(NAME_PATTERN, value) or len(value) > MAX_NAME or "--" in value:
+    if not re.fullmatch(NAME_PATTERN, value) or len(value) > MAX_NAME or "--" in value:
         raise InvalidInput(
             "InvalidName",
             f"{field}: {value!r} is not a valid name.",

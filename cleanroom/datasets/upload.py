@@ -19,7 +19,7 @@ from cleanroom.datasets.encryption import HEADER_BYTES, SEGMENT_BYTES, seal_stre
 from cleanroom.datasets.files import SUFFIXES
 from cleanroom.datasets.manifest import MANIFEST_NAME, Manifest, ManifestObject, read_manifest, write_manifest
 from cleanroom.documents.dataset import DatasetSchema
-from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, Refused
+from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, NotFound, Refused
 from cleanroom.secret import Secret
 
 _DAY = re.compile(r"^\d{4}-\d{2}-\d{2}$")
@@ -63,7 +63,8 @@ def find_sources(sources: Sequence[Path], schema: DatasetSchema) -> list[SourceF
     """The files behind ``sources``: a file keeps its name, a folder's files their paths below it. Hidden ones are left out.
 
     Raises:
-        InvalidInput: ``SourceNotFound``, ``SourceEmpty``, ``SourceFormatMismatch`` (ending is not the schema's format),
+        NotFound: ``SourceNotFound``.
+        InvalidInput: ``SourceEmpty``, ``SourceFormatMismatch`` (ending is not the schema's format),
             ``SourceNotDayPartitioned`` (a file outside of ``yyyy-MM-dd/``), ``SourceNameTwice``.
     """
     found: dict[str, SourceFile] = {}
@@ -72,10 +73,10 @@ def find_sources(sources: Sequence[Path], schema: DatasetSchema) -> list[SourceF
             files = [(path, path.relative_to(source).as_posix()) for path in sorted(source.rglob("*")) if path.is_file()]
         elif source.is_file():
             # A day's folder given through one of its files keeps its day.
-            keeps_day = schema.partitioned_by == "day" and _DAY.match(source.parent.name)
+            keeps_day = schema.partitioned_by == "day" and _DAY.fullmatch(source.parent.name)
             files = [(source, f"{source.parent.name}/{source.name}" if keeps_day else source.name)]
         else:
-            raise InvalidInput("SourceNotFound", f"source: there is no file or folder {source}.", hint="Name a file or folder that exists.")
+            raise NotFound("SourceNotFound", f"source: there is no file or folder {source}.", hint="Name a file or folder that exists.")
         for path, name in files:
             if any(part.startswith((".", "_")) for part in name.split("/")):
                 continue
@@ -105,7 +106,7 @@ def _require_name(name: str, path: Path, schema: DatasetSchema) -> None:
 
 def is_day(text: str) -> bool:
     """Whether ``text`` is a day as partitions spell it: ``yyyy-MM-dd``."""
-    if not _DAY.match(text):
+    if not _DAY.fullmatch(text):
         return False
     try:
         date.fromisoformat(text)

@@ -234,8 +234,9 @@ def test_a_key_store_refuses_what_would_lose_or_show_a_key(tmp_path: Path) -> No
     store.put("flights", key)
     with pytest.raises(Conflict, match="DatasetKeyExists"):
         store.put("flights", generate_dataset_key())
-    with pytest.raises(InvalidInput, match="InvalidName"):
-        store.get("../flights")
+    for name in ("../flights", "flights\n", ""):
+        with pytest.raises(InvalidInput, match="InvalidName"):
+            store.get(name)
     store.path("flights").chmod(0o640)
     with pytest.raises(Refused, match="SecretFileTooOpen"):
         store.get("flights")
