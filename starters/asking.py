@@ -23,12 +23,13 @@ PATIENT_SECONDS: Final = 15.0
 """A worker that was killed and started again is found by the server after 10 s at most: whoever wants something done waits for that."""
 POLL_SECONDS: Final = 70.0
 """A worker asks for work at least once a minute: who has not for so long is gone."""
+BUSY_SECONDS: Final = 10.0
 NO_WORKER: Final = "NoWorker"
 _UNANSWERED = (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED)
 
 
 async def ask(client: Client, handle: WorkflowHandle[Any, Any], query: str, kind: type[T], *, seconds: float = QUERY_SECONDS) -> T:
-    """The workflow's answer to ``query``, within ``seconds``.
+    """The workflow's answer to ``query``, within ``seconds``; from a worker that asked for work a moment ago and so may only be busy, later.
 
     Raises:
         Unavailable: ``NoWorker`` when no worker of its task queue answers.
@@ -43,7 +44,10 @@ async def ask(client: Client, handle: WorkflowHandle[Any, Any], query: str, kind
         if not unanswered(error):
             raise
         queue = (await handle.describe()).task_queue
-        raise no_worker(queue, await last_poll(client, queue), waited=seconds) from error
+        polled = await last_poll(client, queue)
+        if seconds < PATIENT_SECONDS and polled is not None and polled < BUSY_SECONDS:
+            return await ask(client, handle, query, kind, seconds=PATIENT_SECONDS)
+        raise no_worker(queue, polled, waited=seconds) from error
 
 
 def unanswered(error: RPCError) -> bool:
