@@ -29,7 +29,7 @@ _UNANSWERED = (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED)
 
 
 async def ask(client: Client, handle: WorkflowHandle[Any, Any], query: str, kind: type[T], *, seconds: float = QUERY_SECONDS) -> T:
-    """The workflow's answer to ``query``, within ``seconds``; from a worker that asked for work a moment ago and so may only be busy, later.
+    """The workflow's answer to ``query``, within ``seconds``, or later where it asked for work a moment ago and may be busy.
 
     Raises:
         Unavailable: ``NoWorker`` when no worker of its task queue answers.
