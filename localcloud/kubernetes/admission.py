@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 
 from cleanroom.spark.policy import POLICY_ANNOTATION, PodContainer, admitted_environment, check_pod
-from localcloud.kubernetes.operator import memory_mib
 from localcloud.kubernetes.store import Object
+from localcloud.kubernetes.submission import memory_mib
 
 NODE = "localcloud"
 POD_IP = "127.0.0.1"

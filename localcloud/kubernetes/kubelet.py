@@ -31,9 +31,9 @@ from localcloud.kubernetes.admission import (
 )
 from localcloud.kubernetes.image import LocalImage, launcher_of, program_of, pull_image
 from localcloud.kubernetes.mounts import Mounts
-from localcloud.kubernetes.operator import DRIVER_CONTAINER
 from localcloud.kubernetes.process import LOST, PodProcess, start
 from localcloud.kubernetes.store import CONFIG_MAPS, PODS, ApiFailure, Object, Store, timestamp
+from localcloud.kubernetes.submission import DRIVER_CONTAINER
 
 MAX_TERMINATION_MESSAGE = 4096
 _SHUTDOWN_GRACE = 2.0
