@@ -68,6 +68,8 @@ class EvidenceVerifier:
             require_uvm=False,
             refuse_host_data=frozenset(),
         )
+        # A virtual machine's claims are registers alone, so that no policy could refuse one whose memory its host may read.
+        self._machine = self._expectations.model_copy(update={"allow_debug": False})
 
     def examine(self, raw: bytes) -> Attested | None:
         """The verdict on the ``attestation`` member of a request body; ``None`` when there is none to look at."""
@@ -105,7 +107,7 @@ class EvidenceVerifier:
             evidence = CvmEvidence.model_validate(attestation)
         except ValidationError:
             return Attested("snp-cvm", None, reason="The evidence is not of the CVM shape {evidence, nonce, platformCertificates}.")
-        judged = verify_cvm_evidence(evidence, trust=self._trust, expectations=self._expectations, at=dt.datetime.now(dt.UTC), nonce=None)
+        judged = verify_cvm_evidence(evidence, trust=self._trust, expectations=self._machine, at=dt.datetime.now(dt.UTC), nonce=None)
         user_data = judged.runtime_claims.get("user-data")
         if not judged.ok:
             return Attested("snp-cvm", None, reason=_not_genuine(judged.verdict))

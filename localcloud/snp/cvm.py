@@ -66,9 +66,9 @@ class DevelopmentVirtualMachine:
         signature = self.attestation_key.sign(attest, padding.PKCS1v15(), hashes.SHA256())
         return _sized(attest) + struct.pack(">HH", _RSASSA, _SHA256) + _sized(signature)
 
-    def evidence(self, user_data: bytes, nonce: bytes = CLEAN_ROOM_NONCE) -> CvmEvidence:
-        """Complete ``snp-cvm`` evidence that binds ``user_data`` (64 bytes)."""
-        blob = self.hcl_report(self.claims(user_data))
+    def evidence(self, user_data: bytes, nonce: bytes = CLEAN_ROOM_NONCE, **fields: Any) -> CvmEvidence:
+        """Complete ``snp-cvm`` evidence that binds ``user_data`` (64 bytes); ``fields`` as in :meth:`hcl_report`."""
+        blob = self.hcl_report(self.claims(user_data), **fields)
         return CvmEvidence(
             evidence=CvmParts(
                 tpm_quote=_base64(self.quote(nonce)),

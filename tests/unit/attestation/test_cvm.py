@@ -13,7 +13,9 @@ import pytest
 
 from cleanroom.attestation import CvmEvidence, CvmVerdict, Expectations, TrustStore, report_data_for, verify_cvm_evidence
 from cleanroom.attestation.cvm import CLEAN_ROOM_NONCE, CvmParts
+from localcloud.cgs.attested import EvidenceVerifier
 from localcloud.snp.cvm import DevelopmentVirtualMachine
+from localcloud.snp.minting import POLICY_CACI
 from localcloud.snp.server import DevelopmentHardware
 from tests.unit.attestation.conftest import NOW, reasons
 
@@ -73,6 +75,18 @@ def test_genuine_blobs_hold_up_to_the_quote(vectors: Path, amd: TrustStore, name
     claims = (vectors / "cvm" / name / "runtime_claims.json").read_bytes()
     assert verdict.verdict.report is not None
     assert verdict.verdict.report.report_data == report_data_for(claims)
+
+
+def test_governance_takes_no_machine_whose_memory_its_host_may_read(
+    machine: DevelopmentVirtualMachine, good: CvmEvidence, development: TrustStore
+) -> None:
+    """Its claims are registers alone: no policy of a contract could refuse it."""
+    debuggable = machine.evidence(USER_DATA, policy=POLICY_CACI | 1 << 19)
+    for evidence, reason in ((good, ""), (debuggable, "The evidence is not genuine: policy-debug.")):
+        body = json.dumps({"platform": "snp-cvm", "attestation": json.loads(evidence.model_dump_json(by_alias=True))}).encode()
+        attested = EvidenceVerifier(development).examine(body)
+        assert attested is not None
+        assert (attested.reason, attested.claims is None) == (reason, bool(reason))
 
 
 def test_each_link_is_needed(
