@@ -49,8 +49,8 @@ KEPT: Mapping[str, str] = {
     r"spark\.kubernetes\.executor\.volumes\.emptyDir\.[a-z0-9-]+\.(mount\.path|mount\.readOnly|options\.sizeLimit|options\.medium)": _LINE,
     r"spark\.kubernetes\.authenticate(\.driver|\.executor)?\.serviceAccountName": _NAME,
     # The driver shows the token to the API server that it was told of, so no other file may be named.
-    r"spark\.kubernetes\.authenticate\.driver\.mounted\.oauthTokenFile": r"(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+/serviceaccount/token",
-    r"spark\.kubernetes\.authenticate\.driver\.mounted\.caCertFile": r"(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+/serviceaccount/ca\.crt",
+    r"spark\.kubernetes\.authenticate\.driver\.mounted\.oauthTokenFile": r"(/(?!\.{1,2}/)[A-Za-z0-9._-]+)+/serviceaccount/token",
+    r"spark\.kubernetes\.authenticate\.driver\.mounted\.caCertFile": r"(/(?!\.{1,2}/)[A-Za-z0-9._-]+)+/serviceaccount/ca\.crt",
 }
 """Properties that a driver takes from its ``spark.properties``: name pattern to value pattern. None of them can name code, a file to read,
 another protocol or a variable of a process that holds rows."""

@@ -94,6 +94,8 @@ def test_properties_are_read_and_written_as_java_does(tmp_path: Path) -> None:
         ("spark.kubernetes.executor.podTemplateFile", "/tmp/secret"),
         ("spark.kubernetes.authenticate.driver.mounted.oauthTokenFile", "/tmp/cleanroom-network-x/secret"),
         ("spark.kubernetes.authenticate.driver.mounted.oauthTokenFile", "/x/serviceaccount/../secret/serviceaccount/token"),
+        ("spark.kubernetes.authenticate.driver.mounted.oauthTokenFile", "/x/./serviceaccount/token"),
+        ("spark.kubernetes.authenticate.driver.mounted.caCertFile", "/x/../serviceaccount/ca.crt"),
         ("spark.kubernetes.authenticate.oauthToken", "t"),
         ("spark.kubernetes.executor.secrets.x", "/etc/x"),
         ("spark.kubernetes.executor.volumes.hostPath.x.mount.path", "/"),
@@ -110,6 +112,14 @@ def test_properties_are_read_and_written_as_java_does(tmp_path: Path) -> None:
 )
 def test_an_operators_property_reaches_no_driver(tmp_path: Path, name: str, value: str) -> None:
     assert name not in driver(tmp_path, {name: value})[2]
+
+
+def test_a_service_account_below_a_hidden_folder_is_kept(tmp_path: Path) -> None:
+    given = {
+        f"spark.kubernetes.authenticate.driver.mounted.{name}": f"/home/x/.cleanroom/..data/serviceaccount/{file}"
+        for name, file in (("oauthTokenFile", "token"), ("caCertFile", "ca.crt"))
+    }
+    assert driver(tmp_path, given)[2].items() >= given.items()
 
 
 def test_what_names_places_and_sizes_is_kept(tmp_path: Path) -> None:
