@@ -185,6 +185,14 @@ def match_policy(tx: Tx, contract_id: str, claims: Mapping[str, Any], delegates:
     return f"The attested claims do not match the clean room policy of contract {contract_id}."
 
 
+def require_reading(body: Any) -> None:
+    """What every route that answers a clean room with a wrapped value must be given."""
+    if not truthy(member(body, "attestation")):
+        raise Fault(400, "AttestationMissing", "attestation must be given.")
+    if not truthy(member(body, "encrypt")):
+        raise Fault(400, "EncryptionMissing", "encrypt must be given.")
+
+
 def require_attestation(
     call: Call,
     tx: Tx,

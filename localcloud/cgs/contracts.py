@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from localcloud.cgs.attested import require_attestation
 from localcloud.cgs.auth import require_active
-from localcloud.cgs.documents import CONTRACTS, authorize_or_attest, check_version
+from localcloud.cgs.documents import CONTRACTS, authorize_or_attest, check_version, wrapped_document
 from localcloud.cgs.governance_store import open_actions, open_proposals
 from localcloud.cgs.http import UNDEFINED, Call, Crash, Fault, Reply, Route, member, omit_undefined, truthy
 from localcloud.cgs.store import Tx
@@ -219,18 +217,7 @@ def list_member_documents(call: Call, tx: Tx) -> Reply:
 
 def get_accepted_member_document(call: Call, tx: Tx) -> Reply:
     """E1, wrapped"""
-    body = call.json()
-    if not truthy(member(body, "attestation")):
-        raise Fault(400, "AttestationMissing", "attestation must be given.")
-    if not truthy(member(body, "encrypt")):
-        raise Fault(400, "EncryptionMissing", "encrypt must be given.")
-    pem = require_attestation(call, tx, body, bind="encrypt")
-    found = _accepted_member_document(tx, call.params["documentId"])
-    if found is None:
-        raise Fault(404, "DocumentNotFound", f"There is no accepted document {call.params['documentId']}.")
-    if found["contractId"] != call.params["contractId"]:
-        raise Fault(400, "ContractIdMismatch", f"Document {found['id']} belongs to another contract than {call.params['contractId']}.")
-    return Reply(wrap=(json.dumps(found, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass"), pem))
+    return wrapped_document(call, tx, _accepted_member_document, "DocumentNotFound")
 
 
 _CONTRACT = "/contracts/{contractId}"

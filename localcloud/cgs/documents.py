@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
-from localcloud.cgs.attested import require_attestation
+from localcloud.cgs.attested import require_attestation, require_reading
 from localcloud.cgs.auth import require_active
 from localcloud.cgs.http import UNDEFINED, Call, Crash, Fault, Reply, Route, member, omit_undefined, truthy
 from localcloud.cgs.store import Tx
@@ -153,15 +154,17 @@ def list_documents(call: Call, tx: Tx) -> Reply:
 
 def get_accepted_document(call: Call, tx: Tx) -> Reply:
     """4.4"""
+    return wrapped_document(call, tx, _accepted, "UserDocumentNotFound")
+
+
+def wrapped_document(call: Call, tx: Tx, find: Callable[[Tx, str], dict[str, Any] | None], missing: str) -> Reply:
+    """The accepted document that ``find`` knows, wrapped to the clean room's key; ``missing`` is the code where there is none."""
     body = call.json()
-    if not truthy(member(body, "attestation")):
-        raise Fault(400, "AttestationMissing", "attestation must be given.")
-    if not truthy(member(body, "encrypt")):
-        raise Fault(400, "EncryptionMissing", "encrypt must be given.")
+    require_reading(body)
     pem = require_attestation(call, tx, body, bind="encrypt")
-    found = _accepted(tx, call.params["documentId"])
+    found = find(tx, call.params["documentId"])
     if found is None:
-        raise Fault(404, "UserDocumentNotFound", f"There is no accepted document {call.params['documentId']}.")
+        raise Fault(404, missing, f"There is no accepted document {call.params['documentId']}.")
     if found.get("contractId") != call.params["contractId"]:
         raise Fault(400, "ContractIdMismatch", f"Document {found['id']} belongs to another contract than {call.params['contractId']}.")
     return Reply(wrap=(json.dumps(found, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass"), pem))

@@ -9,9 +9,9 @@ from typing import Any
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from localcloud.cgs.attested import require_attestation
+from localcloud.cgs.attested import require_attestation, require_reading
 from localcloud.cgs.auth import require_active
-from localcloud.cgs.http import Call, Crash, Fault, Reply, Route, member, truthy
+from localcloud.cgs.http import Call, Crash, Fault, Reply, Route, member
 from localcloud.cgs.store import Tx
 
 ISSUER = "public:ccf.gov.oidc_issuer"
@@ -102,10 +102,7 @@ def jwks(call: Call, tx: Tx) -> Reply:
 def token(call: Call, tx: Tx) -> Reply:
     """Issue an ID token, wrapped; all claims are strings (trap 23)."""
     body, query = call.json(), call.query
-    if not truthy(member(body, "attestation")):
-        raise Fault(400, "AttestationMissing", "attestation must be given.")
-    if not truthy(member(body, "encrypt")):
-        raise Fault(400, "EncryptionMissing", "encrypt must be given.")
+    require_reading(body)
     for name in ("exp", "iat", "jti", "sub", "tid", "aud"):
         if not query.get(name):
             raise Fault(400, "InvalidInput", f"Query parameter {name} must be given.")

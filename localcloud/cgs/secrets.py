@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from localcloud.cgs.attested import require_attestation, require_signature
+from localcloud.cgs.attested import require_attestation, require_reading, require_signature
 from localcloud.cgs.auth import require_active
 from localcloud.cgs.http import Call, Crash, Fault, Reply, Route, member, truthy
 from localcloud.cgs.store import Tx
@@ -54,10 +54,7 @@ def get_secret(call: Call, tx: Tx) -> Reply:
     """7.3: attestation precedes existence, so an outsider cannot probe ids."""
     contract_id, secret_id = call.params["contractId"], call.params["secretName"]
     body = call.json()
-    if not truthy(member(body, "attestation")):
-        raise Fault(400, "AttestationMissing", "attestation must be given.")
-    if not truthy(member(body, "encrypt")):
-        raise Fault(400, "EncryptionMissing", "encrypt must be given.")
+    require_reading(body)
     pem = require_attestation(call, tx, body, delegates=[("secrets", secret_id)], bind="encrypt")
     plain = tx.get_private(_table(contract_id), secret_id)
     if plain is None:
