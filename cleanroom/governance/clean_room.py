@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal
 
 from cleanroom.attestation import GuestAttestor
 from cleanroom.errors import Internal, InvalidInput
 from cleanroom.governance.documents import ContractOption, DocumentOption
 from cleanroom.governance.envelopes import Enveloper
-from cleanroom.governance.http import Channel, application_url, query_string, segment
+from cleanroom.governance.http import Channel, Closing, application_url, query_string, segment
 from cleanroom.governance.models import Consent, Document, Member, read, rows, text
 from cleanroom.secret import Secret
 
@@ -38,7 +38,7 @@ def host_data_claims(host_data: Sequence[str]) -> dict[str, Any]:
     return {"x-ms-sevsnpvm-is-debuggable": False, "x-ms-sevsnpvm-hostdata": list(host_data)}
 
 
-class CleanRoomClient(ABC):
+class CleanRoomClient(Closing):
     """CGS as a clean room sees it, for one contract. Make one with :meth:`direct` or :meth:`through_sidecar`.
 
     Errors are those of :class:`cleanroom.governance.GovernanceUserClient`, and ``Refused`` with ``VerifySnpAttestationFailed`` when
@@ -74,12 +74,6 @@ class CleanRoomClient(ABC):
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self.aclose()
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -7,6 +7,7 @@ import inspect
 import re
 import ssl
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
@@ -93,7 +94,21 @@ def _tls(ca_file: Path | None, client_cert: tuple[Path, Path] | None) -> ssl.SSL
     return context
 
 
-class Channel:
+class Closing(ABC):
+    """What is closed at the end of an ``async with``."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close the connections."""
+
+
+class Channel(Closing):
     """Requests to one base URL. Answers 2xx or raises a :class:`cleanroom.errors.CleanRoomError`.
 
     A node that is not the primary may answer 307 or 308; that is followed to the same host, or to whichever host shows a certificate
@@ -135,12 +150,6 @@ class Channel:
         # Idle connections go before a server's usual five seconds do, so that no request is sent into one that is just closing.
         limits = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=4.0)
         self._client = httpx.AsyncClient(verify=context, headers=dict(headers or {}), timeout=timeout, limits=limits)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self.aclose()
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from cleanroom.errors import InvalidInput
-from cleanroom.governance.http import Channel, TokenProvider, application_url, read_certificate
+from cleanroom.governance.http import Channel, Closing, TokenProvider, application_url, read_certificate
 
 Mode = Literal["app", "cgs-client"]
 
 
-class Surface:
+class Surface(Closing):
     """One caller's connection to one of them.
 
     Args:
@@ -61,12 +61,6 @@ class Surface:
             timeout=timeout,
             commit_path="/app/tx" if mode == "app" else None,
         )
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self.aclose()
 
     async def aclose(self) -> None:
         """Close the connections."""
