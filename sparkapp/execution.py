@@ -11,7 +11,6 @@ from sqlglot import exp
 from cleanroom.documents.query import PreCondition
 from cleanroom.errors import InvalidInput, PreconditionFailed
 from cleanroom.spark.job import JobConfig, JobSegment
-from sparkapp.failures import has_floors
 from sparkapp.views import View
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def run_segments(spark: SparkSession, job: JobConfig, views: list[View], *, on_s
     # Python's sort is stable: segments of one sequence keep their order.
     segments = sorted(job.segments, key=lambda segment: segment.execution_sequence)
     result: DataFrame | None = None
-    made = _MadeViews(spark, withheld=has_floors(job))
+    made = _MadeViews(spark, withheld=job.has_floors())
     for number, segment in enumerate(segments, start=1):
         on_segment(number, len(segments))
         for condition in segment.pre_conditions:

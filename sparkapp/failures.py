@@ -98,19 +98,13 @@ def _spark_error(error: BaseException) -> CleanRoomError | None:
     )
 
 
-def has_floors(job: JobConfig) -> bool:
-    """Whether an owner of an input lets less be seen than rows with all columns."""
-    floors = (dataset.floors for dataset in job.datasets)
-    return any(floor.min_group_size or floor.allowed_output_columns is not None for floor in floors)
-
-
 def told(error: BaseException, job: JobConfig) -> CleanRoomError:
     """``error`` as :func:`safely` has it, and where an owner lets groups alone be seen, no more of a failing query than that it failed.
 
     An author can write an expression that fails in one of a dozen ways by the value of one row: which way it was would be the value.
     """
     failure = safely(error)
-    if failure.code != "QueryFailed" or not has_floors(job):
+    if failure.code != "QueryFailed" or not job.has_floors():
         return failure
     return InvalidInput(
         "QueryFailed",

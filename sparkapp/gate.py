@@ -7,7 +7,6 @@ from cleanroom.spark.job import JobConfig, JobDataset
 from cleanroom.sql import Catalog, Column, View, analyse
 from cleanroom.sql.gate import Checker
 from cleanroom.sql.lexical import Refusal
-from sparkapp.failures import has_floors
 
 
 def require_rendering(job: JobConfig) -> None:
@@ -37,7 +36,7 @@ def require_rendering(job: JobConfig) -> None:
 def _require_rewrite(job: JobConfig) -> None:
     """Pass the approved text through the gate again, floors included, and compare with what is to run."""
     if not job.source:
-        if has_floors(job):
+        if job.has_floors():
             raise Refused("QuerySourceMissing", "job: it holds no approved text, so the owners' floors cannot be enforced again.")
         return
     views = tuple(

@@ -140,6 +140,11 @@ class JobConfig(_JobModel):
     """Scope of the pods' audit events in CGS."""
     governance: JobGovernance
 
+    def has_floors(self) -> bool:
+        """Whether an owner of an input lets less be seen than rows with all columns."""
+        floors = (dataset.floors for dataset in self.datasets)
+        return any(floor.min_group_size or floor.allowed_output_columns is not None for floor in floors)
+
     def canonical(self) -> bytes:
         """RFC 8785 bytes: what is measured, hashed and compared."""
         return canonical_json(self.model_dump(mode="json", by_alias=True, exclude_none=True))
