@@ -15,6 +15,7 @@ from typing import Any
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from cleanroom.secret import read_secret_file, write_secret_file
+from localcloud.transactions import transaction
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS keys (
@@ -81,14 +82,8 @@ class KeyStore:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All or nothing, and alone."""
-        with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
+        with self._lock, transaction(self._db):
+            yield
 
     def close(self) -> None:
         self._db.close()

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from localcloud.transactions import transaction
+
 Object = dict[str, Any]
 
 
@@ -230,7 +232,7 @@ class Store:
         return self._write("DELETED", resource, namespace, self.get(resource, namespace, name))
 
     def _write(self, kind: str, resource: Resource, namespace: str, body: Object) -> Object:
-        with self._transaction():
+        with transaction(self._db):
             version = self._db.execute(
                 "INSERT INTO history (kind, resource, namespace, body) VALUES (?, ?, ?, '')", (kind, resource.plural, namespace)
             ).lastrowid
@@ -247,16 +249,6 @@ class Store:
         for waiter in self._waiters:
             waiter.set()
         return body
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
 
     # --- waiting
 
