@@ -9,11 +9,11 @@ from datetime import datetime
 from typing import Any
 
 from cleanroom.spark.application import JOB_DIGEST_ANNOTATION
-from cleanroom.spark.outcome import ContainerView, EventView, ExecutorCounts, JobStatus, PodView
 from cleanroom.spark.policy import POLICY_ANNOTATION
+from cleanroom.spark.status import ClusterEvent, ContainerStatus, ExecutorCounts, JobStatus, PodStatus
 
 
-def job_status(application: dict[str, Any], pods: Iterable[PodView] = (), events: Iterable[EventView] = ()) -> JobStatus:
+def job_status(application: dict[str, Any], pods: Iterable[PodStatus] = (), events: Iterable[ClusterEvent] = ()) -> JobStatus:
     """A SparkApplication with its pods and events as a status."""
     metadata = application["metadata"]
     status = application.get("status") or {}
@@ -43,11 +43,11 @@ def job_status(application: dict[str, Any], pods: Iterable[PodView] = (), events
     )
 
 
-def pod_view(pod: dict[str, Any]) -> PodView:
+def pod_status(pod: dict[str, Any]) -> PodStatus:
     """A pod as the run sees it."""
     metadata, status = pod["metadata"], pod.get("status") or {}
     scheduled: dict[str, Any] = next((item for item in status.get("conditions") or () if item.get("type") == "PodScheduled"), {})
-    return PodView(
+    return PodStatus(
         name=metadata["name"],
         uid=metadata["uid"],
         role=(metadata.get("labels") or {}).get("spark-role"),
@@ -64,10 +64,10 @@ def pod_view(pod: dict[str, Any]) -> PodView:
     )
 
 
-def event_view(event: dict[str, Any]) -> EventView:
+def cluster_event(event: dict[str, Any]) -> ClusterEvent:
     """A core/v1 event."""
     subject = event.get("involvedObject") or {}
-    return EventView(
+    return ClusterEvent(
         reason=event.get("reason") or "",
         type=event.get("type") or "Normal",
         message=event.get("message") or "",
@@ -77,10 +77,10 @@ def event_view(event: dict[str, Any]) -> EventView:
     )
 
 
-def _container(status: dict[str, Any]) -> ContainerView:
+def _container(status: dict[str, Any]) -> ContainerStatus:
     kind, state = next(iter((status.get("state") or {"waiting": {}}).items()))
     state = state or {}
-    return ContainerView(
+    return ContainerStatus(
         name=status["name"],
         state=kind,
         reason=state.get("reason"),
