@@ -7,9 +7,9 @@ import pytest
 from cleanroom.documents.dataset import PrivacyFloors
 from cleanroom.documents.query import QuerySegment
 from cleanroom.errors import Refused
+from cleanroom.query_gate import verify_rendering
 from cleanroom.spark.job import JobConfig, JobDataset, JobGovernance, JobSegment, S3Access
 from cleanroom.sql import Catalog, Column, View, analyse
-from sparkapp.gate import require_rendering
 
 ACCESS = S3Access(region="us-east-1", bucket="b", connection_secret_id="cleanroom_r.d.connection")
 COLUMNS = {"person": "string", "region": "string", "amount": "number"}
@@ -56,29 +56,29 @@ def _job(*, floors: PrivacyFloors = FLOOR, source: str | None = SQL, rendered_un
 
 
 def test_what_the_gate_makes_of_the_approved_text_is_accepted() -> None:
-    require_rendering(_job())
+    verify_rendering(_job())
 
 
 def test_sql_without_the_owners_floor_is_refused() -> None:
     with pytest.raises(Refused, match="floors") as refusal:
-        require_rendering(_job(rendered_under=PrivacyFloors()))
+        verify_rendering(_job(rendered_under=PrivacyFloors()))
     assert refusal.value.code == "QueryNotRendered"
 
 
 def test_a_stricter_floor_than_the_one_rendered_is_enforced() -> None:
     stricter = FLOOR.model_copy(update={"min_group_size": 50})
     with pytest.raises(Refused) as refusal:
-        require_rendering(_job(floors=stricter))
+        verify_rendering(_job(floors=stricter))
     assert refusal.value.code == "QueryNotRendered"
 
 
 def test_sql_of_another_approved_text_is_refused() -> None:
     with pytest.raises(Refused) as refusal:
-        require_rendering(_job(source="SELECT region, COUNT(*) AS n FROM sales GROUP BY region"))
+        verify_rendering(_job(source="SELECT region, COUNT(*) AS n FROM sales GROUP BY region"))
     assert refusal.value.code == "QueryNotRendered"
 
 
 def test_a_job_without_the_approved_text_is_refused_where_floors_apply() -> None:
     with pytest.raises(Refused) as refusal:
-        require_rendering(_job(source=None))
+        verify_rendering(_job(source=None))
     assert refusal.value.code == "QuerySourceMissing"
