@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from cleanroom.datasets.download import result_digest
 from cleanroom.errors import CleanRoomError
+from cleanroom.query_gate import verify_rendering
 from cleanroom.spark.job import JobConfig, ResultReceipt
 from sparkapp.config import job_from_environment
 from sparkapp.consent import require_consent
 from sparkapp.execution import run_segments
 from sparkapp.failures import failure_code, redact_error, redact_for_floors, report_failure, write_termination
-from sparkapp.gate import require_rendering
 from sparkapp.launch import network_secret_file
 from sparkapp.output import compute, conform, discard, write_result
 from sparkapp.pod import Pod
@@ -94,7 +94,7 @@ def _attested_pod() -> Pod:
 
 def _run(session: Future[tuple[SparkSession, float]], reporter: Reporter) -> ResultReceipt:
     pod, job = reporter.pod, reporter.job
-    require_rendering(job)
+    verify_rendering(job)
     require_consent(pod, before="it opened any dataset")
     reporter.progress(f"run {job.run_id}: attested, consent is given")
     with _reported_load(reporter):

@@ -12,8 +12,8 @@ from temporalio.client import WorkflowExecution, WorkflowExecutionStatus, Workfl
 from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
-from cleanroom.documents.dataset import describe_validation
 from cleanroom.documents.specs import load_dataset_spec
+from cleanroom.documents.validation import describe_validation
 from cleanroom.errors import Conflict, InvalidInput, NotFound, Unavailable
 from cleanroom.identifiers import CLEAN_ROOM_QUEUE, document_digest, prepare_workflow_id, require_name, run_workflow_id
 from cleanroom.messages.run import RunQueryInput, RunResult, RunTicket

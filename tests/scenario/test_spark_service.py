@@ -32,10 +32,10 @@ from cleanroom.spark.service import (
 )
 from cleanroom.spark.signed import PolicySigner
 from cleanroom.spark.status import JobStatus
-from localcloud.kubernetes.image import LocalImage
-from localcloud.serving import serving
-from localcloud.snp.server import DevelopmentHardware, SnpConfig
-from localcloud.snp.server import create_app as create_snp
+from localcloud.standins.kubernetes.image import LocalImage
+from localcloud.standins.serving import serving
+from localcloud.standins.snp.server import DevelopmentHardware, SnpConfig
+from localcloud.standins.snp.server import create_app as create_snp
 from localcloud.tls import LocalAuthority
 from tests.unit.spark_support import Cluster, cluster, make_job, make_profile, script_image
 
