@@ -24,7 +24,7 @@ from localcloud.cgs.auth import MEMBER_HEADER, IssuerConfig, MemberConfig
 from localcloud.serving import serving
 from localcloud.tls import LocalAuthority
 from starters import collaboration, consent
-from starters.session import Session
+from starters.operations.session import Session
 from tests.servers import AzureWorld
 
 app = typer.Typer()
