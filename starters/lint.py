@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import ValidationError
 
-from cleanroom.documents.dataset import describe_validation
 from cleanroom.documents.query import QuerySegment, QuerySegments
+from cleanroom.documents.validation import describe_validation
 from cleanroom.errors import CleanRoomError, InvalidInput, NotFound
 from starters.terminal.entry import main
 from starters.terminal.output import Format

@@ -41,9 +41,9 @@ from cleanroom.publishing.user_documents import governance_client
 from cleanroom.settings import Settings, load_settings
 from cleanroom.spark.profile import PodProfile
 from cleanroom.temporal.attributes import start_attributes
-from localcloud.processes import Ready, RunningService, Service, free_ports, log_tail
-from localcloud.snp.server import DevelopmentHardware
-from localcloud.supervisor import read_status, write_json
+from localcloud.launcher.processes import Ready, RunningService, Service, free_ports, log_tail
+from localcloud.launcher.supervisor import read_status, write_json
+from localcloud.standins.snp.server import DevelopmentHardware
 from starters.operations.datasets import publish_dataset, upload_rows
 from starters.operations.decisions import send_decision, sign_decision
 from starters.operations.keys import publish_key

@@ -22,8 +22,8 @@ from cleanroom.secret import write_secret_file
 from cleanroom.settings import Settings
 from cleanroom.temporal.codec_server import CodecServerSettings, create_app
 from cleanroom.temporal.workers import WorkerSpec, create_worker
-from localcloud.processes import free_ports
-from localcloud.serving import serving
+from localcloud.launcher.processes import free_ports
+from localcloud.standins.serving import serving
 from starters.operations.web_ui import login_link
 from tests.codec_models import Note
 from tests.codec_workflows import Waiting

@@ -34,7 +34,7 @@ from cleanroom.temporal.codec_server import CodecServerSettings, create_app
 from cleanroom.temporal.keyring import Keyring
 from cleanroom.temporal.ui_gateway import check_upstream
 from cleanroom.temporal.ui_views import COLUMNS, VIEWS, preferences
-from localcloud.serving import serving
+from localcloud.standins.serving import serving
 from starters.operations.web_ui import login_link
 
 ORIGIN = "http://localhost:8233"
