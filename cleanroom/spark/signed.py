@@ -93,10 +93,14 @@ def require_nonce(nonce: str) -> str:
 
 
 class PolicySigner:
-    """The service's key: made at start, in memory only, so that a report vouches for exactly this process."""
+    """The service's signing key. It exists only in this process's memory, so a report vouches for exactly this process.
 
-    def __init__(self) -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
+    Args:
+        key: The EC P-256 key; by default a new one.
+    """
+
+    def __init__(self, key: ec.EllipticCurvePrivateKey | None = None) -> None:
+        self._key = key or ec.generate_private_key(ec.SECP256R1())
         self.public_key = (
             self._key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode("ascii")
         )
