@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
+from cleanroom.claims import HOST_DATA
 from cleanroom.errors import Conflict
 from cleanroom.governance import GovernanceUserClient, Invitation, host_data_claims
-from cleanroom.onboarding import HOST_DATA_CLAIM, Onboarding, Step, member_client, require_id, require_issuer_url
+from cleanroom.onboarding import Onboarding, Step, member_client, require_id, require_issuer_url
 from starters.entry import command_line
 from starters.output import ConfigFile, Format, Output, Profile, print_record, print_rows, reported, safe, say
 from starters.session import Session, run_async
@@ -152,7 +153,7 @@ async def show_collaboration(session: Session, name: str) -> dict[str, Any]:
         "state": contract.state,
         "version": contract.version,
         "data": contract.data,
-        "cleanRooms": policy.policy.get(HOST_DATA_CLAIM, []),
+        "cleanRooms": policy.policy.get(HOST_DATA, []),
         "openPolicyProposals": list(policy.proposal_ids),
         "issuer": {"enabled": issuer.enabled, "url": issuer.issuer_url},
         "execution": consent.status,

@@ -28,10 +28,10 @@ from cleanroom.audit.material import (
     as_accepted,
 )
 from cleanroom.audit.verdict import Checks
+from cleanroom.claims import HOST_DATA
 from cleanroom.documents.dataset import describe_validation
 from cleanroom.errors import CleanRoomError
 from cleanroom.identifiers import canonical_json, document_digest
-from cleanroom.onboarding import HOST_DATA_CLAIM
 from cleanroom.runs.assembly import event_scope
 from cleanroom.runs.readers import RUNS_SCOPE, closed_event_id, runs_event_id
 from cleanroom.spark.run_events import event_id, parse_event
@@ -152,7 +152,7 @@ def _statement_problem(
     if accepted_host_data is not None:
         accepted = frozenset(accepted_host_data)
     elif policy is not None:
-        accepted = frozenset(str(value) for value in policy.body.policy.get(HOST_DATA_CLAIM, []))
+        accepted = frozenset(str(value) for value in policy.body.policy.get(HOST_DATA, []))
     else:
         return "the bundle does not say which clean rooms the contract admits"
     try:
