@@ -24,7 +24,7 @@ from cleanroom.messages.run import (
 )
 from cleanroom.runs.assembly import JobEnvironment, assemble_job
 from cleanroom.runs.authority import RunAuthority
-from cleanroom.runs.readers import UserReader
+from cleanroom.runs.reader import UserReader
 from cleanroom.settings import Settings
 from cleanroom.spark.policy import pod_policies
 from cleanroom.spark.service import Deadlines, SparkService

@@ -19,7 +19,7 @@ from cleanroom.documents.query import QUERY_LABELS, parse_query
 from cleanroom.errors import CleanRoomError, InvalidInput, NotFound, Refused
 from cleanroom.governance import Event, GovernanceUserClient
 from cleanroom.identifiers import require_name
-from cleanroom.runs.readers import RUNS_SCOPE, runs_event_id
+from cleanroom.runs.ledger import RUNS_SCOPE, runs_event_id
 from starters.entry import command_line
 from starters.output import ConfigFile, Format, Output, Profile, out, print_json, print_record, print_rows, reported, safe, say
 from starters.session import Session, run_async

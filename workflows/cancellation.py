@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-async def then_stop(work: Awaitable[T]) -> T:
+async def await_then_cancel(work: Awaitable[T]) -> T:
     """Await a step of :meth:`cleanroom.temporal.retries.Timing.to_the_end`; raise if this task was cancelled while it ran.
 
     The SDK returns the result of an activity that completes in spite of a cancellation, and a task is cancelled once: without this the
@@ -25,7 +25,7 @@ async def then_stop(work: Awaitable[T]) -> T:
     return result
 
 
-async def undisturbed(work: Coroutine[Any, Any, T]) -> T:
+async def shielded(work: Coroutine[Any, Any, T]) -> T:
     """Await ``work``, which goes on and is waited for although this task is cancelled: a cleanup that is left in its middle, because
     somebody asks to stop what has stopped already, leaves behind what it would have undone."""
     task = asyncio.create_task(work)

@@ -30,10 +30,9 @@ from cleanroom.governance import Document, Event, GovernanceUserClient
 from cleanroom.identifiers import approver_key_document_id, document_digest
 from cleanroom.messages.run import ConsentVerdict, ConsentWithdrawn, Grant, PolicyStatement, Revoked, SparkVerdict
 from cleanroom.onboarding import HOST_DATA_CLAIM
-from cleanroom.runs.assembly import event_scope
 from cleanroom.runs.authority import service_nonce
 from cleanroom.runs.decisions import decision_document_id
-from cleanroom.runs.readers import RUNS_SCOPE, closed_event_id, runs_event_id
+from cleanroom.runs.ledger import RUNS_SCOPE, closed_event_id, event_scope, runs_event_id
 from cleanroom.spark.job import JobConfig, ResultReceipt
 from cleanroom.spark.run_events import CLEAN_ROOM_STEPS, EVENT_IDS, event_id
 from cleanroom.spark.signed import ServiceReport

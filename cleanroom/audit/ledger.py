@@ -32,8 +32,7 @@ from cleanroom.documents.validation import describe_validation
 from cleanroom.errors import CleanRoomError
 from cleanroom.identifiers import canonical_json, document_digest
 from cleanroom.onboarding import HOST_DATA_CLAIM
-from cleanroom.runs.assembly import event_scope
-from cleanroom.runs.readers import RUNS_SCOPE, closed_event_id, runs_event_id
+from cleanroom.runs.ledger import RUNS_SCOPE, closed_event_id, event_scope, runs_event_id
 from cleanroom.spark.run_events import event_id, parse_event
 from cleanroom.statements.model import RunRequest
 from cleanroom.statements.signing import peek

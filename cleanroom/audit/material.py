@@ -17,8 +17,8 @@ from cleanroom.errors import CleanRoomError, NotFound
 from cleanroom.governance import Document
 from cleanroom.identifiers import HexDigest, Name
 from cleanroom.messages.run import Grant, RunState
-from cleanroom.runs.reader import AcceptedDocument, Consent
-from cleanroom.runs.readers import RUNS_SCOPE, accepted, runs_event_id
+from cleanroom.runs.ledger import RUNS_SCOPE, runs_event_id
+from cleanroom.runs.reader import AcceptedDocument, Consent, to_accepted_document
 from cleanroom.spark.job import JobConfig, ResultReceipt
 from cleanroom.spark.signed import ServiceReport
 
@@ -289,6 +289,6 @@ def as_accepted(body: DocumentBody) -> AcceptedDocument:
         CleanRoomError: when it is not accepted, or no document.
     """
     try:
-        return accepted(Document.model_validate(body.document))
+        return to_accepted_document(Document.model_validate(body.document))
     except ValidationError as error:
         raise CleanRoomError("DocumentMalformed", f"document: {describe_validation(error)}.") from error
