@@ -49,8 +49,8 @@ from cleanroom.temporal.codec import ENCODING, PayloadCodec
 from cleanroom.temporal.keyring import Keyring
 from localcloud.standins.cgs.store import Sealer
 from localcloud.standins.keyvault.store import KeyStore as VaultStore
-from starters.run import cancel_run
-from starters.session import run_async
+from starters.operations.runs import cancel_run
+from starters.operations.session import run_async
 from tests.canary import Finding, Place, Scanner, files, private_numbers, private_parts, writings
 from tests.local_cloud import ROOT, Cloud, World, beating, unique
 from workflows.publish_query import PublishQuery

@@ -35,7 +35,7 @@ from cleanroom.temporal.keyring import Keyring
 from cleanroom.temporal.ui_gateway import check_upstream
 from cleanroom.temporal.ui_views import COLUMNS, VIEWS, preferences
 from localcloud.standins.serving import serving
-from starters.ui import login_link
+from starters.operations.web_ui import login_link
 
 ORIGIN = "http://localhost:8233"
 TOKEN = "token-of-an-operator-0123456789"

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 
-def run_and_leave(command: Callable[[], object]) -> NoReturn:
+def run_and_exit(command: Callable[[], object]) -> NoReturn:
     """Run ``command`` and end the process with its exit code (130 when interrupted, 1 after an exception that nobody handled)."""
     code = 0
     try:

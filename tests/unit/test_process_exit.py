@@ -10,12 +10,12 @@ import pytest
 
 SCRIPT = """
 import atexit, sys
-from starters.leaving import run_and_leave
+from starters.terminal.process_exit import run_and_exit
 atexit.register(lambda: sys.stdout.write("handled"))
 def command():
     sys.stdout.write("said ")
     {body}
-run_and_leave(command)
+run_and_exit(command)
 sys.stdout.write("never")
 """
 

@@ -21,10 +21,10 @@ from cleanroom.messages.query import QueryState
 from cleanroom.messages.run import RunResult, RunStatus
 from cleanroom.temporal import attributes
 from cleanroom.temporal.failures import application_error
-from starters import progress
-from starters.asking import QUERY_SECONDS, ask, require_worker
-from starters.query_workflow import until
-from starters.run_workflow import RunFound, look
+from starters.operations import workflow_progress
+from starters.operations.query_workflow import wait_for_state
+from starters.operations.run_workflow import RunFound, take_snapshot
+from starters.operations.worker_queries import QUERY_SECONDS, query_workflow, require_worker
 
 LATE = RPCError("context deadline exceeded", RPCStatusCode.DEADLINE_EXCEEDED, b"")
 RESULT = RunResult(run_id="r-1", query="delays", state="COMPLETED", stages={"prepare": 1.0})
@@ -89,16 +89,16 @@ async def test_a_queue_that_nobody_has_asked_for_a_minute_is_not_served(seconds:
 async def test_a_worker_that_has_just_died_is_told_as_one_that_does_not_answer(error: RPCError) -> None:
     world: Any = World(error, polled=20.0)
     with pytest.raises(Unavailable, match=f"asked for work 20 s ago and does not answer within {QUERY_SECONDS:.0f} s"):
-        await ask(world, world, "status", RunStatus)
+        await query_workflow(world, world, "status", RunStatus)
 
 
 async def test_other_errors_of_the_server_are_not_taken_for_a_missing_worker() -> None:
     world: Any = World(RPCError("down", RPCStatusCode.UNAVAILABLE, b""))
     with pytest.raises(RPCError):
-        await ask(world, world, "status", RunStatus)
+        await query_workflow(world, world, "status", RunStatus)
     world = World(WorkflowQueryFailedError("Encoded failure"))
     with pytest.raises(PreconditionFailed, match="WorkflowCannotAnswer"):
-        await ask(world, world, "status", RunStatus)
+        await query_workflow(world, world, "status", RunStatus)
 
 
 ENDED = WorkflowFailureError(cause=application_error(Refused("ConsentWithdrawn", "withdrawn", hint="Give it again.")))
@@ -120,7 +120,7 @@ async def test_a_run_is_shown_with_and_without_a_worker(
 ) -> None:
     so_far = RESULT.model_copy(update={"state": "Running"})
     world = World({"status": STATUS, "outcome": so_far} if served else LATE, polled=1.0 if served else None, status=status, ends=ends)
-    seen = await look(world.found)
+    seen = await take_snapshot(world.found)
     assert seen.query == "delays"
     assert seen.state == (STATUS.state if served and state not in ("TERMINATED", "Running") else state)
     assert (seen.failure.code if seen.failure else None) == failure
@@ -136,23 +136,23 @@ async def test_a_run_is_shown_with_and_without_a_worker(
 async def test_who_waits_for_a_query_waits_for_its_worker_too() -> None:
     draft = QueryState(query="delays", stage="Draft")
     world: Any = World(LATE, LATE, draft)
-    assert await until(world, world, lambda state: state.stage == "Draft", "the draft") == draft
+    assert await wait_for_state(world, world, lambda state: state.stage == "Draft", "the draft") == draft
     world = World(LATE, polled=300.0)
     begun = time.monotonic()
     with pytest.raises(Unavailable, match="NoWorker"):
-        await until(world, world, lambda state: True, "the draft")
+        await wait_for_state(world, world, lambda state: True, "the draft")
     assert time.monotonic() - begun < 5
     world = World(WorkflowQueryFailedError("no"), ends=ENDED)
     with pytest.raises(WorkflowFailureError):
-        await until(world, world, lambda state: True, "the draft")
+        await wait_for_state(world, world, lambda state: True, "the draft")
 
 
 async def test_a_followed_workflow_without_a_worker_says_so_and_is_waited_for(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(progress, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(workflow_progress, "POLL_SECONDS", 0.01)
     world: Any = World(LATE, LATE, ("done: first",), ("done: first", "done: second"))
-    following = asyncio.ensure_future(progress.follow_timeline(world, world, "publishing x"))
+    following = asyncio.ensure_future(workflow_progress.follow_timeline(world, world, "publishing x"))
     while len(world.asked) < 4:
         await asyncio.sleep(0)
     following.cancel()

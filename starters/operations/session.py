@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 
 from cleanroom.errors import InvalidInput, NotFound, PreconditionFailed
 from cleanroom.settings import Settings, load_settings
-from starters.output import PEOPLE
+from starters.terminal.output import USER_NAMES
 
 # What a command does not need is not imported: Temporal, governance with its attestation, Azure's credentials are a second together.
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Session:
     def load(profile: str | None, config: str | None) -> Session:
         """Settings of the profile; raises what :func:`cleanroom.settings.load_settings` raises."""
         settings = load_settings(profile, path=Path(config) if config else None)
-        PEOPLE.update({user: name for name, user in settings.parties.items() if user})
+        USER_NAMES.update({user: name for name, user in settings.parties.items() if user})
         return Session(settings)
 
     @property

@@ -9,8 +9,8 @@ from temporalio.client import WorkflowExecutionStatus
 from cleanroom.documents.specs import DatasetSpec
 from cleanroom.errors import PreconditionFailed, Refused
 from cleanroom.spark.job import ResultReceipt
-from starters.run_workflow import find_run, look
-from starters.session import Session
+from starters.operations.run_workflow import find_run, take_snapshot
+from starters.operations.session import Session
 
 
 async def read_receipt(session: Session, run_id: str) -> ResultReceipt:
@@ -24,7 +24,7 @@ async def read_receipt(session: Session, run_id: str) -> ResultReceipt:
         receipt = (await found.handle.result()).receipt
         if receipt is not None:
             return receipt
-    seen = await look(found)
+    seen = await take_snapshot(found)
     why = f": {seen.failure.code}." if seen.failure else "."
     raise PreconditionFailed(
         "RunNotComplete",

@@ -8,9 +8,16 @@ from typing import Any, Literal
 from cleanroom.errors import CleanRoomError, Conflict, PreconditionFailed
 from cleanroom.identifiers import document_digest
 from cleanroom.messages.query import DecisionMessage, QueryState, RefusedMessage, decision_mark
-from starters.names import APPROVE, REJECT
-from starters.query_workflow import find_query, own_queue, query_closed, state_of, taking_messages, until
-from starters.session import Session, now, run_async
+from starters.operations.query_workflow import (
+    find_query,
+    query_closed_as_error,
+    query_closed_error,
+    serve_own_queue,
+    state_of,
+    wait_for_state,
+)
+from starters.operations.session import Session, now, run_async
+from starters.operations.workflow_names import APPROVE, REJECT
 
 
 def sign_decision(
@@ -74,7 +81,7 @@ async def send_decision(
     """
     found = await find_query(session, name)
     before = await state_of(found)
-    with taking_messages(name):
+    with query_closed_as_error(name):
         await found.handle.signal(APPROVE if decision == "approve" else REJECT, message.model_dump())
     if not wait:
         return before
@@ -86,8 +93,8 @@ async def send_decision(
     def voted(state: QueryState) -> bool:
         return session.party in (*state.accepted, *state.rejected) or state.stage in ("Approved", "Draft")
 
-    async with own_queue(session):
-        state = await until(
+    async with serve_own_queue(session):
+        state = await wait_for_state(
             found.client, found.handle, lambda state: voted(state) or refusal(state) is not None, f"the vote of {session.party}"
         )
     refused = refusal(state)
@@ -95,5 +102,5 @@ async def send_decision(
         told = refused.model_dump(include={"code", "message", "cause", "hint", "category"})
         raise CleanRoomError.from_dict({key: value or None for key, value in told.items()})
     if not voted(state):
-        raise query_closed(name)
+        raise query_closed_error(name)
     return state

@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from cleanroom.errors import InvalidInput
-from starters.output import out, safe
+from starters.terminal.output import out, safe
 
 Rows = Sequence[Mapping[str, Any]]
 MAX_BARS = 20

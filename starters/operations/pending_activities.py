@@ -10,7 +10,7 @@ from cleanroom.errors import CleanRoomError
 from cleanroom.temporal.failures import error_from_failure
 
 
-async def retried(client: Client, *workflow_ids: str) -> dict[str, CleanRoomError]:
+async def retrying_activities(client: Client, *workflow_ids: str) -> dict[str, CleanRoomError]:
     """Step and attempt to the last error, of those of these workflows that there are."""
     found: dict[str, CleanRoomError] = {}
     for workflow_id in workflow_ids:

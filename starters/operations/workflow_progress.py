@@ -13,9 +13,9 @@ from temporalio.service import RPCError
 
 from cleanroom.errors import CleanRoomError
 from cleanroom.messages.run import RunStatus
-from starters.asking import ask
-from starters.names import STATUS, TIMELINE
-from starters.output import safe, talk
+from starters.operations.worker_queries import query_workflow
+from starters.operations.workflow_names import STATUS, TIMELINE
+from starters.terminal.output import err, safe
 
 T = TypeVar("T")
 _MARKS = {"waiting": "[dim]·[/dim]", "running": "[yellow]▶[/yellow]", "done": "[green]✔[/green]", "failed": "[red]✘[/red]", "skipped": "-"}
@@ -28,7 +28,7 @@ async def follow_timeline(client: Client, handle: WorkflowHandle[Any, T], title:
     try:
         return await _followed(client, handle, title, query)
     except asyncio.CancelledError:
-        talk.print(f"[dim]{safe(title)} goes on by itself; only the wait for it was interrupted[/dim]")
+        err.print(f"[dim]{safe(title)} goes on by itself; only the wait for it was interrupted[/dim]")
         raise
 
 
@@ -36,7 +36,7 @@ async def _followed(client: Client, handle: WorkflowHandle[Any, T], title: str, 
     result = asyncio.ensure_future(handle.result())
     shown: tuple[str, ...] = ()
     missing = False
-    with Live(Text(title), console=talk, refresh_per_second=4, transient=True) as live:
+    with Live(Text(title), console=err, refresh_per_second=4, transient=True) as live:
         while not result.done():
             asking = asyncio.ensure_future(_steps(client, handle, query))
             await asyncio.wait([result, asking], return_when=asyncio.FIRST_COMPLETED)
@@ -50,12 +50,12 @@ async def _followed(client: Client, handle: WorkflowHandle[Any, T], title: str, 
                     lines, missing = asking.result(), False
             except CleanRoomError as error:
                 if not missing:
-                    talk.print(f"  [yellow]waiting[/yellow]: {safe(error.message)} [green]hint:[/green] {safe(error.hint or '')}")
+                    err.print(f"  [yellow]waiting[/yellow]: {safe(error.message)} [green]hint:[/green] {safe(error.hint or '')}")
                 missing = True
             shown = _told(lines, shown)
             live.update(Text.from_markup("\n".join([f"[bold]{safe(title)}[/bold]", *map(_line, shown)])))
             await asyncio.wait([result], timeout=POLL_SECONDS)
-    if not talk.is_terminal and not missing:
+    if not err.is_terminal and not missing:
         # The last steps ended with the workflow.
         with suppress(RPCError, CleanRoomError):
             _told(await _steps(client, handle, query), shown)
@@ -64,17 +64,17 @@ async def _followed(client: Client, handle: WorkflowHandle[Any, T], title: str, 
 
 def _told(lines: tuple[str, ...], shown: tuple[str, ...]) -> tuple[str, ...]:
     """Say what has ended since, where a picture cannot be redrawn."""
-    if not talk.is_terminal:
+    if not err.is_terminal:
         for line in lines:
             if line not in shown and line.startswith(("done", "failed")):
-                talk.print(f"  {_line(line)}")
+                err.print(f"  {_line(line)}")
     return lines
 
 
 async def _steps(client: Client, handle: WorkflowHandle[Any, Any], query: str) -> tuple[str, ...]:
     if query == STATUS:
-        return (await ask(client, handle, STATUS, RunStatus)).steps
-    return await ask(client, handle, query, tuple[str, ...])
+        return (await query_workflow(client, handle, STATUS, RunStatus)).steps
+    return await query_workflow(client, handle, query, tuple[str, ...])
 
 
 def _line(line: str) -> str:

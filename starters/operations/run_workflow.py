@@ -19,9 +19,9 @@ from cleanroom.identifiers import run_workflow_id
 from cleanroom.messages.run import RunFailure, RunResult, RunStatus
 from cleanroom.temporal import attributes
 from cleanroom.temporal.failures import error_from_failure
-from starters.asking import ask, require_worker
-from starters.names import OUTCOME, STATUS
-from starters.session import Session, require_workflow
+from starters.operations.session import Session, require_workflow
+from starters.operations.worker_queries import query_workflow, require_worker
+from starters.operations.workflow_names import OUTCOME, STATUS
 
 Handle = WorkflowHandle[Any, RunResult]
 
@@ -42,7 +42,7 @@ class RunFound(NamedTuple):
         return self.described.status not in (None, WorkflowExecutionStatus.RUNNING)
 
 
-class RunLook(NamedTuple):
+class RunSnapshot(NamedTuple):
     """Where a run stands."""
 
     query: str
@@ -70,11 +70,11 @@ async def find_run(session: Session, run_id: str) -> RunFound:
     return RunFound(client, handle, described)
 
 
-async def look(found: RunFound) -> RunLook:
+async def take_snapshot(found: RunFound) -> RunSnapshot:
     """Where the run stands: as its worker tells; without one, as the server and the history do, with the reason."""
     described = found.described
     completed = described.status is WorkflowExecutionStatus.COMPLETED
-    seen = RunLook(
+    seen = RunSnapshot(
         query=str(described.typed_search_attributes.get(attributes.QUERY, "")),
         state=run_state(described),
         stage=_stage(described),
@@ -84,7 +84,7 @@ async def look(found: RunFound) -> RunLook:
     try:
         await require_worker(found.client, described.task_queue)
         status, outcome = await asyncio.gather(
-            ask(found.client, found.handle, STATUS, RunStatus), ask(found.client, found.handle, OUTCOME, RunResult)
+            query_workflow(found.client, found.handle, STATUS, RunStatus), query_workflow(found.client, found.handle, OUTCOME, RunResult)
         )
     except CleanRoomError as error:
         return seen._replace(unanswered=error)

@@ -31,7 +31,7 @@ _HINTS: Final = {
 }
 
 
-def advised(error: CleanRoomError) -> CleanRoomError:
+def add_hint(error: CleanRoomError) -> CleanRoomError:
     """``error`` with a hint, where there is one to give."""
     error.hint = error.hint or _HINTS.get(error.code)
     return error

@@ -1,4 +1,4 @@
-"""What commands print: data on standard output (a table, or JSON with ``--output json``), talk and errors on standard error."""
+"""What commands print: data on standard output (a table, or JSON with ``--output json``), err and errors on standard error."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from rich.table import Table
 
 from cleanroom.errors import CleanRoomError, Internal
 from cleanroom.temporal.markdown import plain
-from starters.advice import advised
+from starters.terminal.error_hints import add_hint
 
 DEBUG_VARIABLE = "CLEANROOM_DEBUG"
 NOT_WRITTEN = "OutputNotWritten"
-PEOPLE: dict[str, str] = {}
+USER_NAMES: dict[str, str] = {}
 """User id to name of whoever the command's settings know: services name people by id, and errors are told by name."""
 _UNBOUNDED = 10_000
 _SQUEEZE = 1.5
@@ -45,7 +45,7 @@ Profile = Annotated[str | None, typer.Option("--profile", "-p", envvar="CLEANROO
 ConfigFile = Annotated[str | None, typer.Option("--config", envvar="CLEANROOM_CONFIG", help="Path of cleanroom.toml.")]
 
 out = Console(soft_wrap=True)
-talk = Console(stderr=True, soft_wrap=True)
+err = Console(stderr=True, soft_wrap=True)
 
 
 _PLAIN = str.maketrans("▇█━─│┃✔✓✘▶·…—’“”", '##--||++x>..-\'""')
@@ -70,7 +70,7 @@ class _Pipe(io.FileIO):
             return memoryview(data).nbytes
 
 
-def plain_streams() -> None:
+def tolerant_streams() -> None:
     """Streams on which no command fails after its work is done: what a terminal's encoding lacks (``LC_ALL=C``) is replaced on the way
     out, readers may leave, and a stream that was closed (``>&-``) is an empty one."""
     codecs.register_error(_PLAIN_ERRORS, _plainly)
@@ -101,9 +101,9 @@ def _plain(stream: TextIO | None) -> TextIO:
     return stream
 
 
-def say(text: str) -> None:
-    """A line of talk to standard error; ``text`` may hold Rich markup of ours, strangers' parts go through :func:`safe`."""
-    talk.print(text)
+def print_status(text: str) -> None:
+    """A line of err to standard error; ``text`` may hold Rich markup of ours, strangers' parts go through :func:`safe`."""
+    err.print(text)
 
 
 def safe(text: object, limit: int = 400) -> str:
@@ -111,9 +111,9 @@ def safe(text: object, limit: int = 400) -> str:
     return escape(plain(str(text), limit))
 
 
-def by_name(text: str) -> str:
+def with_names(text: str) -> str:
     """A service's words with names for the user ids in them."""
-    for user, name in PEOPLE.items():
+    for user, name in USER_NAMES.items():
         text = text.replace(user, name)
     return text
 
@@ -194,37 +194,37 @@ def _plain_cell(value: Any) -> str:
     return safe(value, 2000)
 
 
-def print_look(record: dict[str, Any], output: Format, *, title: str) -> None:
+def print_partial_record(record: dict[str, Any], output: Format, *, title: str) -> None:
     """A record that may be missing something: for people, why (``unanswered``) is said beside it, not in it."""
     error = record.get("unanswered")
     if output is Format.TABLE:
         record = {key: value for key, value in record.items() if key != "unanswered"}
     print_record(record, output, title=title)
     if error is not None:
-        say(f"[yellow]incomplete[/yellow]: {safe(error['message'], 1000)}")
-        say(f"  [green]hint:[/green] {safe(error['hint'], 1000)}")
+        print_status(f"[yellow]incomplete[/yellow]: {safe(error['message'], 1000)}")
+        print_status(f"  [green]hint:[/green] {safe(error['hint'], 1000)}")
 
 
 def print_error(error: CleanRoomError, output: Format) -> None:
     """``{code, message, cause, hint, …}`` to standard output as JSON, or words to standard error."""
-    advised(error)
-    error.message, error.cause = by_name(error.message), error.cause and by_name(error.cause)
+    add_hint(error)
+    error.message, error.cause = with_names(error.message), error.cause and with_names(error.cause)
     if output is Format.JSON and error.code != NOT_WRITTEN:
         print_json(error.to_dict())
         return
-    talk.print(f"[bold red]error[/bold red] [bold]{safe(error.code)}[/bold]: {safe(error.message, 2000)}")
+    err.print(f"[bold red]error[/bold red] [bold]{safe(error.code)}[/bold]: {safe(error.message, 2000)}")
     if error.cause:
-        talk.print(f"  [dim]cause:[/dim] {safe(error.cause, 1000)}")
+        err.print(f"  [dim]cause:[/dim] {safe(error.cause, 1000)}")
     for reason in error.details.get("reasons", [])[:10]:
-        talk.print(f"  - {safe(reason.get('message', reason))}")
+        err.print(f"  - {safe(reason.get('message', reason))}")
     if error.party:
-        talk.print(f"  [dim]who must act:[/dim] {safe(error.party)}")
+        err.print(f"  [dim]who must act:[/dim] {safe(error.party)}")
     if error.hint:
-        talk.print(f"  [green]hint:[/green] {safe(error.hint, 1000)}")
+        err.print(f"  [green]hint:[/green] {safe(error.hint, 1000)}")
 
 
 @contextmanager
-def reported(output: Format) -> Iterator[None]:
+def error_boundary(output: Format) -> Iterator[None]:
     """Run a command's body; an error of ours is printed and becomes its exit code."""
     try:
         yield

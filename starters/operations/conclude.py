@@ -13,9 +13,9 @@ from cleanroom.messages.run import Concluded, RunQueryInput
 from cleanroom.temporal.attributes import start_attributes
 from cleanroom.temporal.markdown import code, details
 from cleanroom.temporal.started import started_with
-from starters.names import CONCLUDE_RUN
-from starters.progress import follow_timeline
-from starters.session import Session, require_workflow
+from starters.operations.session import Session, require_workflow
+from starters.operations.workflow_names import CONCLUDE_RUN
+from starters.operations.workflow_progress import follow_timeline
 
 
 async def conclude_run(session: Session, run_id: str) -> dict[str, Any]:

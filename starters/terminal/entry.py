@@ -10,8 +10,8 @@ from typing import NoReturn
 import typer
 
 from cleanroom.errors import CleanRoomError, InvalidInput
-from starters.leaving import run_and_leave
-from starters.output import Format, plain_streams, print_error, say
+from starters.terminal.output import Format, print_error, print_status, tolerant_streams
+from starters.terminal.process_exit import run_and_exit
 
 INTERRUPTED = 130
 
@@ -19,12 +19,12 @@ INTERRUPTED = 130
 _UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError")
 
 
-def command_line(app: typer.Typer) -> NoReturn:
+def main(app: typer.Typer) -> NoReturn:
     """Run ``app`` on the process's arguments and end the process with its exit code."""
-    run_and_leave(lambda: call(app, sys.argv[1:]))
+    run_and_exit(lambda: invoke(app, sys.argv[1:]))
 
 
-def call(app: typer.Typer, arguments: Sequence[str]) -> None:
+def invoke(app: typer.Typer, arguments: Sequence[str]) -> None:
     """Run ``app``; what goes wrong is told once, by us, in the format that the arguments ask for.
 
     Raises:
@@ -32,7 +32,7 @@ def call(app: typer.Typer, arguments: Sequence[str]) -> None:
     """
     # Libraries that narrate every attempt are asked to be quiet.
     logging.getLogger("azure").setLevel(logging.CRITICAL)
-    plain_streams()
+    tolerant_streams()
     output = Format.JSON if _wants_json(arguments) else Format.TABLE
     try:
         code = app(list(arguments), standalone_mode=False)
@@ -52,7 +52,7 @@ def call(app: typer.Typer, arguments: Sequence[str]) -> None:
         sys.exit(error.exit_code)
     except typer.Abort:
         # A question was answered with no, or by nobody.
-        say("Aborted; nothing was done.")
+        print_status("Aborted; nothing was done.")
         sys.exit(INTERRUPTED)
     except KeyboardInterrupt:
         code = INTERRUPTED

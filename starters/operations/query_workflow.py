@@ -13,10 +13,10 @@ from temporalio.service import RPCError, RPCStatusCode
 from cleanroom.errors import PreconditionFailed, TimedOut, Unavailable
 from cleanroom.identifiers import query_workflow_id
 from cleanroom.messages.query import QueryState
-from starters.asking import PATIENT_SECONDS, ask, require_worker
-from starters.names import STATE
-from starters.output import safe, say
-from starters.session import Session, require_workflow
+from starters.operations.session import Session, require_workflow
+from starters.operations.worker_queries import PATIENT_SECONDS, query_workflow, require_worker
+from starters.operations.workflow_names import STATE
+from starters.terminal.output import print_status, safe
 
 Handle = WorkflowHandle[Any, QueryState]
 T = TypeVar("T")
@@ -60,10 +60,10 @@ async def read_state(session: Session, name: str) -> QueryState:
 async def state_of(found: QueryFound, *, seconds: float = PATIENT_SECONDS) -> QueryState:
     """See :func:`read_state`; ``seconds``: for how long an answer is waited for."""
     await require_worker(found.client, found.described.task_queue)
-    return await ask(found.client, found.handle, STATE, QueryState, seconds=seconds)
+    return await query_workflow(found.client, found.handle, STATE, QueryState, seconds=seconds)
 
 
-async def served(session: Session, work: Coroutine[Any, Any, T]) -> T:
+async def with_own_worker_fallback(session: Session, work: Coroutine[Any, Any, T]) -> T:
     """The outcome of ``work``, which this person's own worker has a part in: if none takes it up soon, this process does.
 
     Raises:
@@ -73,7 +73,7 @@ async def served(session: Session, work: Coroutine[Any, Any, T]) -> T:
     try:
         await asyncio.wait([task], timeout=OWN_WORKER_SECONDS)
         if not task.done():
-            async with own_queue(session):
+            async with serve_own_queue(session):
                 await asyncio.wait([task], timeout=ANSWER_SECONDS)
         if not task.done():
             raise _still_waiting(ANSWER_SECONDS, "an answer")
@@ -86,7 +86,7 @@ def _still_waiting(seconds: float, what: str) -> TimedOut:
     return TimedOut("StillWaiting", f"waited {seconds:.0f} s for {what}; it goes on by itself.", hint="Look again later.", retryable=True)
 
 
-async def until(
+async def wait_for_state(
     client: Client, handle: Handle, done: Callable[[QueryState], bool], what: str, *, seconds: float = ANSWER_SECONDS
 ) -> QueryState:
     """Look at the query's state until ``done`` or until the query is closed; a workflow that failed raises its own error. A worker that is
@@ -102,11 +102,11 @@ async def until(
     try:
         while asyncio.get_running_loop().time() < deadline:
             try:
-                state = await ask(client, handle, STATE, QueryState)
+                state = await query_workflow(client, handle, STATE, QueryState)
             except Unavailable as error:
                 await require_worker(client, error.details["queue"])
                 if not told:
-                    say(f"[dim]{safe(error.message)} Waiting.[/dim]")
+                    print_status(f"[dim]{safe(error.message)} Waiting.[/dim]")
                 told = True
                 continue
             except PreconditionFailed:
@@ -128,7 +128,7 @@ async def until(
 
 
 @contextmanager
-def taking_messages(name: str) -> Iterator[None]:
+def query_closed_as_error(name: str) -> Iterator[None]:
     """Around a message to a query's workflow, which exists.
 
     Raises:
@@ -138,18 +138,18 @@ def taking_messages(name: str) -> Iterator[None]:
         yield
     except RPCError as error:
         if error.status is RPCStatusCode.NOT_FOUND:
-            raise query_closed(name) from error
+            raise query_closed_error(name) from error
         raise
 
 
-def query_closed(name: str) -> PreconditionFailed:
+def query_closed_error(name: str) -> PreconditionFailed:
     return PreconditionFailed(
         "QueryClosed", f"query {name!r} is closed; nothing can be done to it any more.", hint=f"See why: cleanroom query show {name}."
     )
 
 
-def own_queue(session: Session) -> Any:
+def serve_own_queue(session: Session) -> Any:
     """Serve this person's own queue while they wait, so that a vote needs no worker of theirs to be running."""
-    from starters.worker import serving_own_queue
+    from starters.operations.own_worker import serve_queue
 
-    return serving_own_queue(session.settings)
+    return serve_queue(session.settings)

@@ -28,7 +28,9 @@ NO_WORKER: Final = "NoWorker"
 _UNANSWERED = (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED)
 
 
-async def ask(client: Client, handle: WorkflowHandle[Any, Any], query: str, kind: type[T], *, seconds: float = QUERY_SECONDS) -> T:
+async def query_workflow(
+    client: Client, handle: WorkflowHandle[Any, Any], query: str, kind: type[T], *, seconds: float = QUERY_SECONDS
+) -> T:
     """The workflow's answer to ``query``, within ``seconds``, or later where it asked for work a moment ago and may be busy.
 
     Raises:
@@ -41,16 +43,16 @@ async def ask(client: Client, handle: WorkflowHandle[Any, Any], query: str, kind
     except WorkflowQueryFailedError as error:
         raise error_from_failure(error) from error
     except RPCError as error:
-        if not unanswered(error):
+        if not is_unanswered(error):
             raise
         queue = (await handle.describe()).task_queue
         polled = await last_poll(client, queue)
         if seconds < PATIENT_SECONDS and polled is not None and polled < BUSY_SECONDS:
-            return await ask(client, handle, query, kind, seconds=PATIENT_SECONDS)
-        raise no_worker(queue, polled, waited=seconds) from error
+            return await query_workflow(client, handle, query, kind, seconds=PATIENT_SECONDS)
+        raise no_worker_error(queue, polled, waited=seconds) from error
 
 
-def unanswered(error: RPCError) -> bool:
+def is_unanswered(error: RPCError) -> bool:
     """Whether the server was reached and no worker answered it."""
     return error.status in _UNANSWERED or (error.status is RPCStatusCode.FAILED_PRECONDITION and "no poller" in error.message)
 
@@ -63,7 +65,7 @@ async def require_worker(client: Client, queue: str) -> None:
     """
     seconds = await last_poll(client, queue)
     if seconds is None or seconds > POLL_SECONDS:
-        raise no_worker(queue, seconds)
+        raise no_worker_error(queue, seconds)
 
 
 async def last_poll(client: Client, queue: str) -> float | None:
@@ -80,7 +82,7 @@ async def last_poll(client: Client, queue: str) -> float | None:
     )
 
 
-def no_worker(queue: str, seconds: float | None, *, waited: float = QUERY_SECONDS) -> Unavailable:
+def no_worker_error(queue: str, seconds: float | None, *, waited: float = QUERY_SECONDS) -> Unavailable:
     """``seconds``: since the queue was last served; ``waited``: for an answer."""
     if seconds is not None and seconds <= POLL_SECONDS:
         what = f"The worker of queue {queue!r} asked for work {seconds:.0f} s ago and does not answer within {waited:.0f} s."
