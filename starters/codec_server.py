@@ -15,9 +15,9 @@ import typer
 
 from cleanroom.errors import Conflict, InvalidInput
 from cleanroom.secret import write_secret_file
-from cleanroom.temporal.codec_auth import OidcSettings
-from cleanroom.temporal.codec_server import CodecServerSettings, serve
 from cleanroom.temporal.keyring import Keyring
+from cleanroom.webui.auth import OidcSettings
+from cleanroom.webui.codec_server import CodecServerSettings, serve
 from starters.entry import command_line
 from starters.output import Format, Output, print_record, reported
 

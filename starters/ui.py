@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import ssl
 import sys
 import webbrowser
 from typing import Annotated, Any
@@ -17,7 +16,8 @@ from cleanroom.errors import InvalidInput, NotFound, PreconditionFailed, Refused
 from cleanroom.identifiers import dataset_workflow_id, prepare_workflow_id, query_workflow_id, run_workflow_id
 from cleanroom.secret import read_secret_file
 from cleanroom.settings import Settings
-from cleanroom.temporal.ui_gateway import is_loopback
+from cleanroom.transport import http_client, ssl_context
+from cleanroom.webui.gateway import is_loopback
 from starters.entry import command_line
 from starters.output import ConfigFile, Format, Output, Profile, print_json, reported, say
 from starters.session import Session, run_async
@@ -109,11 +109,9 @@ def login_link(settings: Settings, page: str) -> dict[str, Any]:
             hint="Set temporal.codec_token_file in cleanroom.toml.",
         )
     token = read_secret_file(settings.temporal.codec_token_file, what="codec token").reveal_text().strip()
-    context = ssl.create_default_context()
-    if settings.ca_file is not None:
-        context.load_verify_locations(cafile=str(settings.ca_file))
+    tls = ssl_context(settings.ca_file, system_roots=True)
     try:
-        with httpx.Client(verify=context, timeout=20, trust_env=False) as http:
+        with http_client(tls, timeout=20) as http:
             answer = http.post(f"{gateway}/codec/login-codes", headers={"Authorization": f"Bearer {token}"})
     except httpx.TransportError as error:
         raise Unavailable(

@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 async def then_stop(work: Awaitable[T]) -> T:
-    """Await a step of :meth:`cleanroom.temporal.retries.Timing.to_the_end`; raise if this task was cancelled while it ran.
+    """Await a step of :meth:`~cleanroom.temporal.retries.Timing.wait_for_completion_on_cancel`; raise if this task was cancelled.
 
     The SDK returns the result of an activity that completes in spite of a cancellation, and a task is cancelled once: without this the
     workflow would go on as if nobody had asked it to stop.
