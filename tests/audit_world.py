@@ -52,7 +52,7 @@ from cleanroom.spark.run_events import EVENT_IDS, RunEvent, event_id
 from cleanroom.spark.signed import PolicySigner, ServiceReport
 from cleanroom.statements import Decision, RunRequest, SigningKey, load_or_create_signing_key, sign
 from cleanroom.statements.keys import KEY_LABELS, KeyDocument
-from localcloud.snp.server import DevelopmentHardware
+from localcloud.standins.snp.server import DevelopmentHardware
 from tests.servers import fixed_id
 from tests.unit.spark_support import make_profile
 

@@ -41,14 +41,16 @@ from cleanroom.publishing.user_documents import governance_client
 from cleanroom.settings import Settings, load_settings
 from cleanroom.spark.profile import PodProfile
 from cleanroom.temporal.attributes import start_attributes
-from localcloud.processes import Ready, RunningService, Service, free_ports, log_tail
-from localcloud.snp.server import DevelopmentHardware
-from localcloud.supervisor import read_status, write_json
-from starters.dataset import publish_dataset, upload_rows
-from starters.keys import publish_key
-from starters.query import create_query, propose_query, read_state, send_decision, sign_decision
-from starters.run import start_run
-from starters.session import Session, run_async
+from localcloud.launcher.processes import Ready, RunningService, Service, free_ports, log_tail
+from localcloud.launcher.supervisor import read_status, write_json
+from localcloud.standins.snp.server import DevelopmentHardware
+from starters.operations.datasets import publish_dataset, upload_rows
+from starters.operations.decisions import send_decision, sign_decision
+from starters.operations.keys import publish_key
+from starters.operations.queries import create_query, propose_query
+from starters.operations.query_workflow import read_state
+from starters.operations.runs import start_run
+from starters.operations.session import Session, run_async
 from tests.distribution import piece
 from workflows.run_query import RunQuery
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
@@ -36,7 +36,6 @@ Kind = Literal[
     "receipt",
     "event",
 ]
-KINDS: tuple[str, ...] = get_args(Kind)
 
 
 class _Model(BaseModel):

@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from cleanroom.audit.chain import Bundle, Entry, Manifest, Record, first_break
-from cleanroom.documents.dataset import describe_validation
+from cleanroom.documents.validation import describe_validation
 from cleanroom.errors import InvalidInput, NotFound, Refused
 from cleanroom.identifiers import canonical_json
 

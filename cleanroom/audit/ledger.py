@@ -28,7 +28,7 @@ from cleanroom.audit.material import (
     as_accepted,
 )
 from cleanroom.audit.verdict import Checks
-from cleanroom.documents.dataset import describe_validation
+from cleanroom.documents.validation import describe_validation
 from cleanroom.errors import CleanRoomError
 from cleanroom.identifiers import canonical_json, document_digest
 from cleanroom.onboarding import HOST_DATA_CLAIM

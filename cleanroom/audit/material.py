@@ -12,7 +12,7 @@ from pydantic.alias_generators import to_camel
 
 from cleanroom.audit.chain import Bundle, Kind, Record
 from cleanroom.audit.verdict import Checks
-from cleanroom.documents.dataset import describe_validation
+from cleanroom.documents.validation import describe_validation
 from cleanroom.errors import CleanRoomError, NotFound
 from cleanroom.governance import Document
 from cleanroom.identifiers import HexDigest, Name

@@ -24,7 +24,7 @@ from cleanroom.audit.material import Material
 from cleanroom.audit.records import check_records
 from cleanroom.audit.seal import ExportSeal
 from cleanroom.audit.verdict import BundleCheck, BundleVerdict, Checks
-from cleanroom.documents.dataset import describe_validation
+from cleanroom.documents.validation import describe_validation
 from cleanroom.errors import CleanRoomError, Refused
 from cleanroom.statements import verify
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from cleanroom.documents.dataset import AccessPoint
 from cleanroom.errors import InvalidInput, Refused
 from cleanroom.identifiers import clean_room_secret_id, federated_subject, run_secret_name, sha256_hex
+from cleanroom.query_gate import require_allowed
 from cleanroom.runs.authority import AuthorisedRun, Dataset
-from cleanroom.runs.gate import gate
 from cleanroom.spark.job import (
     BlobAccess,
     JobConfig,
@@ -43,16 +43,7 @@ def assemble_job(run: AuthorisedRun, environment: JobEnvironment) -> JobConfig:
         InvalidInput: ``UnsupportedAccessPointStoreType``, ``AccessIdentityMissing``, ``StoreConfigurationSecretIdMissing``.
     """
     segments = run.query.application.segments()
-    verdict = gate(segments, run.inputs, run.sink)
-    if not verdict.allowed:
-        first = verdict.reasons[0]
-        raise Refused(
-            "QueryRefusedByGate",
-            f"query {run.query.name!r}: {first.message}",
-            details={"reasons": [reason.model_dump(mode="json") for reason in verdict.reasons[:20]]},
-            party="analyst",
-            hint="`cleanroom query lint` shows every reason.",
-        )
+    verdict = require_allowed(run.query.name, segments, run.inputs, run.sink.dataset)
     contract_id = run.document.contract_id
     source_digest = sha256_hex(run.query.application.query.encode())
     return JobConfig(

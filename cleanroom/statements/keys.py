@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from pydantic import BaseModel, ConfigDict, Field
 
 from cleanroom.documents.base import WireModel
-from cleanroom.documents.dataset import parse_document
+from cleanroom.documents.validation import parse_document
 from cleanroom.errors import InvalidInput, NotFound
 from cleanroom.identifiers import canonical_json
 from cleanroom.secret import read_secret_file, write_secret_file

@@ -9,7 +9,7 @@ import jwt
 from jwt.api_jws import PyJWS
 from pydantic import ValidationError
 
-from cleanroom.documents.dataset import describe_validation
+from cleanroom.documents.validation import describe_validation
 from cleanroom.errors import CleanRoomError, InvalidInput, Refused
 from cleanroom.identifiers import canonical_json
 from cleanroom.statements.keys import KeyDocument, SigningKey

@@ -16,8 +16,8 @@ from cleanroom.audit.verify import verify_bundle
 from cleanroom.datasets.keystore import KeyStore
 from cleanroom.errors import Refused
 from cleanroom.spark.run_events import CLEAN_ROOM_STEPS
-from starters.consent import set_consent
-from starters.session import Session, run_async
+from starters.operations.consent import set_consent
+from starters.operations.session import Session, run_async
 from tests.local_cloud import Cloud, World, beating, python
 
 pytestmark = [pytest.mark.scenario, pytest.mark.timeout(900)]

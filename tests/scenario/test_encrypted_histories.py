@@ -39,7 +39,7 @@ from cleanroom.temporal.failures import error_from_failure
 from cleanroom.temporal.keyring import Keyring
 from cleanroom.temporal.workers import WorkerSpec, create_worker, replayer
 from cleanroom.webui.codec_server import CodecServerSettings, create_app
-from localcloud.serving import serving
+from localcloud.standins.serving import serving
 from tests.codec_models import Note
 from tests.codec_workflows import ACTIVITIES, WORKFLOWS, Everything, Failing, Waiting
 from tests.temporal_env import TEST_KEYRING, client_with, temporal_binary, temporal_env, unique

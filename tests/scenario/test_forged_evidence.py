@@ -33,8 +33,8 @@ from cleanroom.spark.policy import pod_policies
 from cleanroom.spark.profile import PodProfile
 from cleanroom.spark.signed import PolicySigner, ServiceReport
 from cleanroom.temporal.attributes import start_attributes
-from localcloud.snp.server import DevelopmentHardware
-from starters.session import run_async
+from localcloud.standins.snp.server import DevelopmentHardware
+from starters.operations.session import run_async
 from tests.local_cloud import Cloud, Guest, World
 from tests.scenario.test_refusals import ticket_of
 from workflows.prepare import Prepare

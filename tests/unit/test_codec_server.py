@@ -27,7 +27,7 @@ from cleanroom.temporal.codec import PayloadCodec
 from cleanroom.temporal.keyring import Keyring
 from cleanroom.webui.auth import OidcSettings
 from cleanroom.webui.codec_server import CodecServerSettings, create_app, serve
-from localcloud.serving import serving
+from localcloud.standins.serving import serving
 
 UI = "http://localhost:8233"
 TOKEN = "token-of-an-operator-0123456789"

@@ -34,8 +34,8 @@ from cleanroom.webui import auth as codec_auth
 from cleanroom.webui.codec_server import CodecServerSettings, create_app
 from cleanroom.webui.gateway import check_upstream
 from cleanroom.webui.views import COLUMNS, VIEWS, preferences
-from localcloud.serving import serving
-from starters.ui import login_link
+from localcloud.standins.serving import serving
+from starters.operations.web_ui import login_link
 
 ORIGIN = "http://localhost:8233"
 TOKEN = "token-of-an-operator-0123456789"

@@ -29,9 +29,9 @@ from cleanroom.keys import ReleasePolicy, evaluate, public_jwk, runtime_data, th
 from cleanroom.keys.encoding import b64_any, b64url
 from cleanroom.keys.jwk import wrapping_jwk
 from cleanroom.keys.jws import parse, sign
-from localcloud.maa import MARKER, MaaConfig, create_app
-from localcloud.serving import serving
-from localcloud.snp.server import DevelopmentHardware
+from localcloud.standins.maa import MARKER, MaaConfig, create_app
+from localcloud.standins.serving import serving
+from localcloud.standins.snp.server import DevelopmentHardware
 from localcloud.tls import LocalAuthority, self_signed
 
 THEN = dt.datetime(2026, 6, 1, tzinfo=dt.UTC)
