@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cleanroom.attestation import TrustStore, report_data_for
-from cleanroom.audit.chain import Bundle, Kind, build_bundle
-from cleanroom.audit.execution import MeasuredJob, expected_grants
-from cleanroom.audit.material import (
+from cleanroom.audit.bodies import (
     ConsentBody,
     DocumentBody,
     EventBody,
@@ -29,6 +27,8 @@ from cleanroom.audit.material import (
     RequestBody,
     RevocationBody,
 )
+from cleanroom.audit.chain import Bundle, Kind, build_bundle
+from cleanroom.audit.execution import MeasuredJob, expected_grants
 from cleanroom.audit.seal import SEAL_LIFETIME, ExportSeal
 from cleanroom.datasets.download import result_digest
 from cleanroom.documents.query import RunParameters
