@@ -231,10 +231,10 @@ class CleanRoomSecrets:
                     if loop.time() - renewed > RECEIPT_SECONDS / 4:
                         await self._write_receipt(job, "enabled", RECEIPT_SECONDS)
                         renewed = loop.time()
-                    heartbeat.beat("enabled")
+                    heartbeat.record("enabled")
                 except Unavailable as error:
                     activity.logger.warning("consent could not be checked: %s", error.code)
-                    heartbeat.beat(error.code)
+                    heartbeat.record(error.code)
                 except Refused as error:
                     await self._write_receipt(job, "withdrawn", RECEIPT_SECONDS)
                     return ConsentWithdrawn(document_id=str(error.details.get("document", "")), message=error.message)

@@ -91,7 +91,7 @@ class SparkServiceActivities:
         async with Heartbeater(str) as heartbeat:
 
             def tell(status: JobStatus) -> None:
-                heartbeat.beat(f"{status.state or 'NEW'} at {dt.datetime.now(dt.UTC):%H:%M:%S}")
+                heartbeat.record(f"{status.state or 'NEW'} at {dt.datetime.now(dt.UTC):%H:%M:%S}")
 
             deadlines = Deadlines(driver_start_seconds=request.driver_start_seconds, run_seconds=request.run_seconds)
             outcome = await self._service.watch(request.tracking.name, tell, deadlines, uid=request.tracking.uid or None)

@@ -196,7 +196,7 @@ class Prepare:
                         CleanRoomSecrets.get_key_with_skr,
                         request,
                         **PROPAGATION.attempt(timedelta(seconds=60))
-                        .to_the_end()
+                        .wait_for_completion_on_cancel()
                         .config(f"release key {dataset.name} v{dataset.document_version}", task_queue=CLEAN_ROOM_QUEUE),
                     )
                 )
@@ -205,7 +205,7 @@ class Prepare:
                     workflow.execute_activity_method(
                         CleanRoomSecrets.get_secret,
                         request,
-                        **STANDARD.to_the_end().config(f"get {kind} of {dataset.name}", task_queue=CLEAN_ROOM_QUEUE),
+                        **STANDARD.wait_for_completion_on_cancel().config(f"get {kind} of {dataset.name}", task_queue=CLEAN_ROOM_QUEUE),
                     )
                 )
             self._secrets.append(staged)
@@ -214,7 +214,9 @@ class Prepare:
                     workflow.execute_activity_method(
                         CleanRoomSecrets.set_secret,
                         GrantRequest(ticket=input.ticket, proof=proof, role=role, secret=staged),
-                        **STANDARD.to_the_end().config(f"set {kind} of {dataset.name} for the {role}", task_queue=CLEAN_ROOM_QUEUE),
+                        **STANDARD.wait_for_completion_on_cancel().config(
+                            f"set {kind} of {dataset.name} for the {role}", task_queue=CLEAN_ROOM_QUEUE
+                        ),
                     )
                 )
                 self._grants.extend(grants.grants)
@@ -225,7 +227,7 @@ class Prepare:
                 workflow.execute_activity_method(
                     CleanRoomSecrets.configure_idp,
                     GrantRequest(ticket=input.ticket, proof=proof, role=role),
-                    **STANDARD.to_the_end().config(f"tokens and events for the {role}", task_queue=CLEAN_ROOM_QUEUE),
+                    **STANDARD.wait_for_completion_on_cancel().config(f"tokens and events for the {role}", task_queue=CLEAN_ROOM_QUEUE),
                 )
             )
             self._grants.extend(grants.grants)

@@ -140,7 +140,7 @@ class RunQuery:
                 workflow.execute_activity_method(
                     SparkServiceActivities.submit_job,
                     SubmitRequest(ticket=ticket, job=prepared.job, proof=prepared.proof),
-                    **STANDARD.to_the_end().config("SparkApplication", task_queue=SPARK_SERVICE_QUEUE),
+                    **STANDARD.wait_for_completion_on_cancel().config("SparkApplication", task_queue=SPARK_SERVICE_QUEUE),
                 )
             ),
         )
@@ -167,7 +167,7 @@ class RunQuery:
             workflow.execute_activity_method(
                 CleanRoomSecrets.issue_consent_receipt,
                 ConsentReceiptRequest(ticket=self._input.ticket, proof=prepared.proof),
-                **STANDARD.to_the_end().config("for this run's pods only", task_queue=CLEAN_ROOM_QUEUE),
+                **STANDARD.wait_for_completion_on_cancel().config("for this run's pods only", task_queue=CLEAN_ROOM_QUEUE),
             )
         )
 

@@ -13,13 +13,10 @@ import hashlib
 import json
 import os
 import secrets
-import ssl
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-import httpx
 
 from cleanroom.clients.s3 import S3Credentials, S3Store
 from cleanroom.clients.urls import check_storage_url
@@ -27,6 +24,7 @@ from cleanroom.secret import Secret, read_secret_file, write_secret_file
 from cleanroom.spark.rego import PAUSE, ContainerRule, EnvRule, render
 from cleanroom.temporal.attributes import ALL as SEARCH_ATTRIBUTES
 from cleanroom.temporal.keyring import Keyring
+from cleanroom.transport import http_client, ssl_context
 from localcloud.launcher import azurite, companies, seaweedfs, temporal_server
 from localcloud.launcher.companies import CLEAN_ROOM, COLLABORATION, CONTOSSO, CONTOSSO_STORAGE, CONTOSSO_VAULT, PEOPLE, SERVICES, Account
 from localcloud.launcher.ports import stable_ports
@@ -341,7 +339,7 @@ class LocalCloud:
         """Launch the two services that run as confidential containers, once; a guest's URL is its capability to get reports."""
         known: dict[str, dict[str, str]] = json.loads(self.guests_file.read_text()) if self.guests_file.exists() else {}
         token = self._token("snp-admin")
-        with httpx.Client(verify=ssl.create_default_context(cafile=str(self.authority.ca_file)), timeout=30) as http:
+        with http_client(ssl_context(self.authority.ca_file), timeout=30) as http:
             for name in GUESTS:
                 if known.get(name, {}).get("host_data") == self.host_data(name):
                     continue

@@ -15,7 +15,6 @@ import hmac
 import json
 import os
 import secrets
-import ssl
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +25,7 @@ from pydantic import BaseModel, ConfigDict
 
 from cleanroom.errors import InvalidInput, Refused, Unavailable
 from cleanroom.secret import read_secret_file
+from cleanroom.transport import jwks_client
 
 COOKIE = "cr-codec"
 _ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
@@ -70,8 +70,7 @@ class Authenticator:
         self._codes: dict[bytes, tuple[str, float]] = {}
         self._jwks = None
         if oidc is not None:
-            context = ssl.create_default_context(cafile=str(oidc.ca_file) if oidc.ca_file else None)
-            self._jwks = jwt.PyJWKClient(oidc.jwks_uri, cache_keys=True, lifespan=600, timeout=10, ssl_context=context)
+            self._jwks = jwks_client(oidc.jwks_uri, oidc.ca_file, cache_keys=True, lifespan=600, timeout=10)
 
     async def bearer(self, header: str | None) -> str:
         """The caller named by an ``Authorization`` header.
