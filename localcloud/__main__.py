@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from cleanroom.errors import CleanRoomError
-from localcloud.processes import Service
-from localcloud.supervisor import Step, Supervisor, python, read_status, start_detached, stop_detached
+from localcloud.launcher.processes import Service
+from localcloud.launcher.supervisor import Step, Supervisor, python, read_status, start_detached, stop_detached
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -53,7 +53,7 @@ def _up(arguments: argparse.Namespace) -> int:
 
     def plan() -> list[Service | Step]:
         # `down`, `ps` and a refused `up` do without its many imports.
-        from localcloud.topology import LocalCloud
+        from localcloud.launcher.topology import LocalCloud
 
         return LocalCloud(state, propagation_seconds=arguments.propagation_seconds).items(workers=not arguments.no_workers)
 
@@ -62,7 +62,7 @@ def _up(arguments: argparse.Namespace) -> int:
 
 
 def _install(arguments: argparse.Namespace) -> int:
-    from localcloud import azurite
+    from localcloud.launcher import azurite
 
     _say(f"azurite: {azurite.install(azurite.default_install_folder())}")
     return 0

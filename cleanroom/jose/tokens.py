@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Mapping
 from typing import Any, Final
 
 import jwt
 
 ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
-_KEYS_LIFETIME: Final = 600
-"""Seconds that a downloaded key set is cached."""
 _LEEWAY: Final = 30
 """Seconds that the issuer's clock and ours may differ."""
 
@@ -33,14 +30,13 @@ class TokenVerifier:
     Args:
         issuer: Required value of ``iss``.
         audience: Required value of ``aud``, or one of its values.
-        jwks_uri: URL of the issuer's key set; downloaded at first use and cached for ten minutes.
-        tls: How the key set's server is verified.
+        keys: Client of the issuer's key set (:func:`cleanroom.transport.jwks_client`).
     """
 
-    def __init__(self, issuer: str, audience: str, jwks_uri: str, tls: ssl.SSLContext) -> None:
+    def __init__(self, issuer: str, audience: str, keys: jwt.PyJWKClient) -> None:
         self._issuer = issuer
         self._audience = audience
-        self._keys = jwt.PyJWKClient(jwks_uri, cache_keys=True, lifespan=_KEYS_LIFETIME, timeout=10, ssl_context=tls)
+        self._keys = keys
 
     def claims(self, token: str) -> dict[str, Any]:
         """Return the claims of a valid token. Blocks while it fetches the issuer's keys.

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from pydantic import BaseModel, ConfigDict, Field
 
 from cleanroom.documents.base import WireModel
-from cleanroom.documents.dataset import parse_document
+from cleanroom.documents.validation import parse_document
 from cleanroom.errors import InvalidInput, NotFound
 from cleanroom.jose.encoding import b64_any
 from cleanroom.jose.jwk import ed25519_jwk

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from cleanroom.documents.dataset import describe_validation
+from cleanroom.documents.validation import describe_validation
 from cleanroom.errors import CleanRoomError, InvalidInput, Refused
 from cleanroom.identifiers import canonical_json
 from cleanroom.jose import jws

@@ -17,10 +17,10 @@ import psutil
 import pytest
 
 from cleanroom.errors import Conflict, Internal, NotFound, TimedOut, Unavailable
-from localcloud import temporal_server
-from localcloud.ports import stable_ports
-from localcloud.processes import Ready, RunningService, Service, free_ports, running
-from localcloud.supervisor import Step, Supervisor, read_status, start_detached, stop_detached
+from localcloud.launcher import temporal_server
+from localcloud.launcher.ports import stable_ports
+from localcloud.launcher.processes import Ready, RunningService, Service, free_ports, running
+from localcloud.launcher.supervisor import Step, Supervisor, read_status, start_detached, stop_detached
 
 LISTEN = """
 import http.server, signal, sys, subprocess
@@ -203,9 +203,9 @@ class TestSupervisor:
 SCRIPT = """
 import sys
 from pathlib import Path
-from localcloud.ports import stable_ports
-from localcloud.processes import Service
-from localcloud.supervisor import Supervisor
+from localcloud.launcher.ports import stable_ports
+from localcloud.launcher.processes import Service
+from localcloud.launcher.supervisor import Supervisor
 state = Path(sys.argv[1])
 services = [Service.model_validate_json(text) for text in sys.argv[2:]]
 Supervisor(state, lambda: services, on_event=lambda text: print(text, flush=True)).run()

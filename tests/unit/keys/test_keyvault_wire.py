@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cleanroom.jose.encoding import b64_any, b64url
 from cleanroom.jose.jwk import private_jwk
 from cleanroom.keys import ReleasePolicy
-from localcloud.keyvault.server import Fault
+from localcloud.standins.keyvault.server import Fault
 from localcloud.tls import LocalAuthority
 from tests.unit.keys.conftest import Authority, StaticCredential, Vault, error_of, exportable, http, start_vault
 

@@ -29,9 +29,9 @@ from cleanroom.jose.jws import parse, sign
 from cleanroom.keys import ReleasePolicy, evaluate, public_jwk, runtime_data, thumbprint
 from cleanroom.keys.maa import MaaClient, attestation_request, signing_keys, validate_token
 from cleanroom.keys.wrapping_key import wrapping_jwk
-from localcloud.maa import MARKER, MaaConfig, create_app
-from localcloud.serving import serving
-from localcloud.snp.server import DevelopmentHardware
+from localcloud.standins.maa import MARKER, MaaConfig, create_app
+from localcloud.standins.serving import serving
+from localcloud.standins.snp.server import DevelopmentHardware
 from localcloud.tls import LocalAuthority, self_signed
 
 THEN = dt.datetime(2026, 6, 1, tzinfo=dt.UTC)
