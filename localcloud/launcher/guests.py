@@ -5,11 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import ssl
-
-import httpx
 
 from cleanroom.spark.rego import PAUSE, ContainerRule, EnvRule, render
+from cleanroom.transport import http_client, ssl_context
 from localcloud.launcher.companies import CLEAN_ROOM, SPARK_SERVICE
 from localcloud.launcher.layout import Layout
 from localcloud.launcher.supervisor import write_json
@@ -43,7 +41,7 @@ def launch_guests(layout: Layout) -> None:
     file = layout.guests_file
     known: dict[str, dict[str, str]] = json.loads(file.read_text()) if file.exists() else {}
     headers = {"Authorization": f"Bearer {layout.token('snp-admin').reveal_text()}"}
-    with httpx.Client(verify=ssl.create_default_context(cafile=str(layout.authority.ca_file)), timeout=30) as http:
+    with http_client(ssl_context(layout.authority.ca_file), timeout=30) as http:
         for name in GUESTS:
             if known.get(name, {}).get("host_data") == host_data(name):
                 continue

@@ -7,7 +7,6 @@ import secrets
 import shutil
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ import psutil
 from pydantic import BaseModel, ConfigDict, Field
 
 from cleanroom.errors import PreconditionFailed, TimedOut, Unavailable
+from cleanroom.transport import ssl_context
 
 _POLL_SECONDS = 0.05
 _LOWEST_PORT = 10_000
@@ -178,7 +178,7 @@ def is_ready(ready: Ready) -> bool:
         except subprocess.TimeoutExpired:
             return False
         return done.returncode == 0 and all(text in done.stdout for text in ready.expect)
-    context = ssl.create_default_context(cafile=str(ready.ca_file)) if ready.ca_file else None
+    context = ssl_context(ready.ca_file) if ready.ca_file else None
     handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
     if context is not None:
         handlers.append(urllib.request.HTTPSHandler(context=context))

@@ -19,7 +19,7 @@ from cleanroom.attestation import AttestationEvidence, Expectations, GuestAttest
 from cleanroom.errors import Conflict, NotFound, Refused, TimedOut, Unavailable
 from cleanroom.identifiers import canonical_json
 from cleanroom.spark.job import JobConfig
-from cleanroom.spark.outcome import FailureCode, JobStatus
+from cleanroom.spark.outcome import FailureCode
 from cleanroom.spark.policy import PodPolicies, PodPolicy, pod_policies
 from cleanroom.spark.service import (
     Deadlines,
@@ -31,6 +31,7 @@ from cleanroom.spark.service import (
     verify_signed_policies,
 )
 from cleanroom.spark.signed import PolicySigner
+from cleanroom.spark.status import JobStatus
 from localcloud.standins.kubernetes.image import LocalImage
 from localcloud.standins.serving import serving
 from localcloud.standins.snp.server import DevelopmentHardware, SnpConfig
