@@ -35,7 +35,7 @@ from cleanroom.attestation import AttestationEvidence, Expectations, Product, Tr
 from cleanroom.attestation.endorsements import read_endorsements
 from cleanroom.attestation.parsed import AMD_PSS, forget_parsed, parse_certificates
 from cleanroom.attestation.trust import spki_sha256
-from localcloud.snp.minting import LeafPlan, mint_hierarchy
+from localcloud.standins.snp.minting import LeafPlan, mint_hierarchy
 
 NAME = "milan-v3-caci-tav"
 

@@ -37,7 +37,7 @@ def start(standin: StandIn) -> tuple[subprocess.Popen[bytes], Target]:
         port = probe.getsockname()[1]
     config = standin.folder / "config.json"
     config.write_text(standin.config(port=port, slow_history=False).model_dump_json())
-    command = [sys.executable, "-m", "localcloud.cgs", "--config", str(config)]
+    command = [sys.executable, "-m", "localcloud.standins.cgs", "--config", str(config)]
     child = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
     target = Target(standin.settings(f"https://localhost:{port}"))
     deadline = time.monotonic() + 30

@@ -22,10 +22,10 @@ from cleanroom.clients.s3 import S3Credentials, S3Store
 from cleanroom.clients.urls import StorageUrl, check_storage_url
 from cleanroom.secret import Secret, write_secret_file
 from cleanroom.settings import AzureSettings, CredentialSettings
-from localcloud.entra.directory import Principal, RoleGrant, Subscription, Tenant
-from localcloud.entra.server import EntraConfig, create_app
-from localcloud.processes import free_ports, running
-from localcloud.serving import serving
+from localcloud.launcher.processes import free_ports, running
+from localcloud.standins.directory import Principal, RoleGrant, Subscription, Tenant
+from localcloud.standins.entra.server import EntraConfig, create_app
+from localcloud.standins.serving import serving
 from localcloud.tls import LocalAuthority
 
 RESOURCE_GROUP = "clean-room"
@@ -173,7 +173,7 @@ class BlobServer:
 @pytest.fixture(scope="session")
 def azurite(tmp_path_factory: pytest.TempPathFactory, local_authority: LocalAuthority) -> Iterator[BlobServer]:
     """A real Azurite."""
-    from localcloud import azurite as program
+    from localcloud.launcher import azurite as program
 
     folder = tmp_path_factory.mktemp("azurite")
     service = program.service(
@@ -215,7 +215,7 @@ class S3Server:
 @pytest.fixture(scope="session")
 def seaweedfs(tmp_path_factory: pytest.TempPathFactory, local_authority: LocalAuthority) -> Iterator[S3Server]:
     """A real SeaweedFS with the buckets ``litware`` and ``private`` (the administrator's)."""
-    from localcloud import seaweedfs as program
+    from localcloud.launcher import seaweedfs as program
 
     folder = tmp_path_factory.mktemp("seaweedfs")
     admin_key, litware_key = (Secret(uuid.uuid4().hex.encode()) for _ in range(2))

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cleanroom.documents.base import OurModel, WireModel
+from cleanroom.documents.validation import parse_document
 from cleanroom.errors import InvalidInput
 from cleanroom.identifiers import HexDigest, Name
 
@@ -25,10 +26,6 @@ ManifestRule = Literal["optional", "required", "pinned"]
 """``required``: rows are read only beside the sealed list of objects that an upload leaves, so that whoever runs the store cannot leave
 objects out by deleting the list too. ``pinned``: beside exactly the list of which the document holds the digest, so that approvals are of
 these rows, and an earlier upload cannot be put back. ``optional``: rows that another tool sealed and stored are read without a list."""
-
-StoreType = Literal["Azure_BlobStorage", "Azure_BlobStorage_DataLakeGen2", "Aws_S3"]
-
-M = TypeVar("M", bound=WireModel)
 
 DATASET_LABELS = {"type": "dataset"}
 
@@ -234,24 +231,3 @@ def parse_dataset(data: str, *, document_id: str) -> DatasetDocument:
         InvalidInput: ``DatasetDocumentInvalid``, naming the first member that is wrong.
     """
     return parse_document(DatasetDocument, data, code="DatasetDocumentInvalid", what=f"dataset {document_id}")
-
-
-def parse_document(model: type[M], data: str, *, code: str, what: str) -> M:
-    """``data`` as ``model``; the error names the member, the rule and the document.
-
-    Raises:
-        InvalidInput: ``code``.
-    """
-    try:
-        return model.model_validate_json(data)
-    except ValidationError as error:
-        raise InvalidInput(code, f"{what}: {describe_validation(error)}.") from error
-
-
-def describe_validation(error: ValidationError) -> str:
-    """The first problem as ``member: rule (of n)``, without echoing input values."""
-    problems = error.errors(include_url=False, include_input=False)
-    first = problems[0]
-    where = ".".join(str(part) for part in first["loc"]) or "document"
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{where}: {first['msg'].removeprefix('Value error, ')}{more}"

@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from cleanroom.documents.base import OurModel, WireModel
-from cleanroom.documents.dataset import parse_document
+from cleanroom.documents.validation import parse_document
 from cleanroom.errors import InvalidInput
 from cleanroom.identifiers import HexDigest, Name
 

@@ -8,8 +8,8 @@ from cleanroom.documents.specs import QuerySpec
 from cleanroom.errors import NotFound, PreconditionFailed, Refused
 from cleanroom.identifiers import document_digest
 from cleanroom.messages.query import GenerateQueryRequest, QueryDraft
+from cleanroom.query_gate import require_allowed
 from cleanroom.runs.authority import Dataset
-from cleanroom.runs.gate import gate
 from cleanroom.runs.reader import GovernanceReader
 
 OUTPUT_VIEW = "result"
@@ -62,15 +62,7 @@ async def generate_query(reader: GovernanceReader, request: GenerateQueryRequest
     spec = request.spec
     inputs, sink = await read_datasets(reader, spec)
     segments = spec.to_segments()
-    verdict = gate(segments, inputs, sink)
-    if not verdict.allowed:
-        raise Refused(
-            "QueryRefusedByGate",
-            f"query {spec.name!r}: {verdict.reasons[0].message}",
-            party="analyst",
-            details={"reasons": [reason.model_dump(mode="json", by_alias=True) for reason in verdict.reasons[:20]]},
-            hint="`cleanroom query lint` shows every reason.",
-        )
+    verdict = require_allowed(spec.name, segments, inputs, sink.dataset)
     pins = tuple(
         PinnedDocument(id=item.dataset.name, version=item.document.version, digest=item.document.digest, owner_id=item.owner_id)
         for item in (*inputs, sink)

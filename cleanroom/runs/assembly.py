@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from cleanroom.documents.dataset import AccessPoint
 from cleanroom.errors import InvalidInput, Refused
 from cleanroom.identifiers import clean_room_secret_id, federated_subject, run_secret_name, sha256_hex
+from cleanroom.query_gate import require_allowed
 from cleanroom.runs.authority import AuthorisedRun, Dataset
-from cleanroom.runs.gate import gate
+from cleanroom.runs.ledger import event_scope
 from cleanroom.spark.job import (
     BlobAccess,
     JobConfig,
@@ -30,11 +31,6 @@ class JobEnvironment:
     storage_hosts: tuple[str, ...] = ()
 
 
-def event_scope(run_id: str) -> str:
-    """Scope of a run's audit events in governance."""
-    return f"run-{run_id}"
-
-
 def assemble_job(run: AuthorisedRun, environment: JobEnvironment) -> JobConfig:
     """The job of an authorised run.
 
@@ -43,16 +39,7 @@ def assemble_job(run: AuthorisedRun, environment: JobEnvironment) -> JobConfig:
         InvalidInput: ``UnsupportedAccessPointStoreType``, ``AccessIdentityMissing``, ``StoreConfigurationSecretIdMissing``.
     """
     segments = run.query.application.segments()
-    verdict = gate(segments, run.inputs, run.sink)
-    if not verdict.allowed:
-        first = verdict.reasons[0]
-        raise Refused(
-            "QueryRefusedByGate",
-            f"query {run.query.name!r}: {first.message}",
-            details={"reasons": [reason.model_dump(mode="json") for reason in verdict.reasons[:20]]},
-            party="analyst",
-            hint="`cleanroom query lint` shows every reason.",
-        )
+    verdict = require_allowed(run.query.name, segments, run.inputs, run.sink.dataset)
     contract_id = run.document.contract_id
     source_digest = sha256_hex(run.query.application.query.encode())
     return JobConfig(

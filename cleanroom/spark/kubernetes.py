@@ -20,9 +20,9 @@ from kubernetes.client.exceptions import ApiException
 from cleanroom.errors import Conflict, NotFound, PreconditionFailed, TimedOut, Unavailable
 from cleanroom.settings import KubernetesSettings
 from cleanroom.spark.application import GROUP, JOB_DIGEST_ANNOTATION, PLURAL, POLICY_DIGEST_ANNOTATION, VERSION
+from cleanroom.spark.kubernetes_objects import cluster_event, job_status, pod_status
 from cleanroom.spark.kubernetes_stream import StopSignal, api_error, read_lines
-from cleanroom.spark.outcome import EventView, JobStatus, PodView
-from cleanroom.spark.views import event_view, job_status, pod_view
+from cleanroom.spark.status import ClusterEvent, JobStatus, PodStatus
 
 # The package has annotations in parts only; strict checking cannot see through the rest.
 _config: Any = kubernetes.config
@@ -345,9 +345,9 @@ class KubernetesClient:
         pods = self.pods(name)
         return job_status(item, pods, self.events(name, [pod.name for pod in pods]))
 
-    def pods(self, name: str) -> list[PodView]:
+    def pods(self, name: str) -> list[PodStatus]:
         """The application's pods, by the operator's label."""
-        return [pod_view(item) for item in self._pod_list(name)["items"]]
+        return [pod_status(item) for item in self._pod_list(name)["items"]]
 
     def _pod_list(self, name: str) -> dict[str, Any]:
         response = self._call(
@@ -359,10 +359,10 @@ class KubernetesClient:
         )
         return dict(json.loads(response.data))
 
-    def events(self, name: str, pods: list[str] | None = None) -> list[EventView]:
+    def events(self, name: str, pods: list[str] | None = None) -> list[ClusterEvent]:
         """Events about the application and its pods, oldest first. Clusters forget them after about an hour."""
         names = {name, *(pods if pods is not None else [pod.name for pod in self.pods(name)])}
-        result: list[EventView] = []
+        result: list[ClusterEvent] = []
         for subject in sorted(names):
             response = self._call(
                 f"list events of {subject}",
@@ -371,7 +371,7 @@ class KubernetesClient:
                 field_selector=f"involvedObject.name={subject}",
                 _preload_content=False,
             )
-            result += [event_view(item) for item in json.loads(response.data)["items"]]
+            result += [cluster_event(item) for item in json.loads(response.data)["items"]]
         return sorted(result, key=lambda event: event.last_seen.timestamp() if event.last_seen else 0.0)
 
     def logs(self, pod: str, *, tail: int = 200, container: str | None = DRIVER_CONTAINER) -> str:

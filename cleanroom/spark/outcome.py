@@ -8,31 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cleanroom.errors import CATEGORIES, CleanRoomError, Internal
-
-TERMINAL_STATES = frozenset({"COMPLETED", "FAILED"})
-KNOWN_STATES = TERMINAL_STATES | frozenset(
-    {
-        "",
-        "SUBMITTED",
-        "RUNNING",
-        "SUCCEEDING",
-        "FAILING",
-        "SUBMISSION_FAILED",
-        "PENDING_RERUN",
-        "INVALIDATING",
-        "SUSPENDING",
-        "SUSPENDED",
-        "RESUMING",
-        "UNKNOWN",
-    }
-)
+from cleanroom.errors import CATEGORIES, CleanRoomError, Internal, Refused, TimedOut, Unavailable
+from cleanroom.spark.status import ClusterEvent, JobStatus
 
 IMAGE_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"})
 START_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError", "ContainerCannotRun"})
@@ -79,104 +61,10 @@ _REMEDIES: dict[FailureCode, tuple[bool, str, str]] = {
 }
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class ContainerView(_Model):
-    """One container's state as the kubelet reports it."""
-
-    name: str
-    state: str = "waiting"
-    """``waiting``, ``running`` or ``terminated``."""
-    reason: str | None = None
-    message: str | None = None
-    """For a terminated container: the termination message, at most 4096 bytes."""
-    exit_code: int | None = None
-    signal: int | None = None
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
-    restart_count: int = 0
-
-
-class PodView(_Model):
-    """What of a pod matters to a run."""
-
-    name: str
-    uid: str
-    role: str | None = None
-    phase: str = "Pending"
-    reason: str | None = None
-    message: str | None = None
-    scheduled: bool = True
-    scheduling_message: str | None = None
-    policy_host_data: str | None = None
-    """SHA-256 of the pod's policy annotation; None without one."""
-    owner_uid: str | None = None
-    containers: tuple[ContainerView, ...] = ()
-
-    def container(self, name: str) -> ContainerView | None:
-        """The container called ``name``."""
-        return next((item for item in self.containers if item.name == name), None)
-
-
-class EventView(_Model):
-    """One Kubernetes event about the application or a pod of it."""
-
-    reason: str
-    type: str = "Normal"
-    message: str = ""
-    object: str = ""
-    """``Kind/name`` of what it is about."""
-    count: int = 1
-    last_seen: datetime | None = None
-
-
-class ExecutorCounts(_Model):
-    pending: int = 0
-    running: int = 0
-    completed: int = 0
-    failed: int = 0
-
-
-class JobStatus(_Model):
-    """An application as one reading found it."""
-
-    tracking_id: str
-    uid: str
-    state: str = ""
-    """``status.applicationState.state``; empty before the operator has seen the object."""
-    message: str = ""
-    application_id: str | None = None
-    submission_attempts: int = 0
-    driver_pod: str | None = None
-    executors: ExecutorCounts = ExecutorCounts()
-    submitted_at: datetime | None = None
-    ended_at: datetime | None = None
-    created_at: datetime | None = None
-    job_digest: str | None = None
-    driver_host_data: str | None = None
-    """SHA-256 of the policy that the application gives to its driver pod."""
-    pods: tuple[PodView, ...] = ()
-    events: tuple[EventView, ...] = ()
-
-    @property
-    def terminal(self) -> bool:
-        """Whether the operator calls this an end."""
-        return self.state in TERMINAL_STATES
-
-    def driver(self) -> PodView | None:
-        """The driver's pod, where there is one."""
-        return next((pod for pod in self.pods if pod.name == self.driver_pod or pod.role == "driver"), None)
-
-    def driver_container(self) -> ContainerView | None:
-        """The driver's Spark container: sidecars never decide a run's end."""
-        pod = self.driver()
-        return pod.container("spark-kubernetes-driver") if pod else None
-
-
-class Outcome(_Model):
+class Outcome(BaseModel):
     """How a run's application ended."""
+
+    model_config = ConfigDict(frozen=True)
 
     tracking_id: str
     succeeded: bool
@@ -202,8 +90,6 @@ class Outcome(_Model):
             error = CleanRoomError.from_dict(self.payload_error)
             error.details.setdefault("trackingId", self.tracking_id)
             return error
-        from cleanroom.errors import Refused, TimedOut, Unavailable
-
         kind: type[CleanRoomError] = Internal
         if self.code in (FailureCode.START_DEADLINE, FailureCode.RUN_DEADLINE):
             kind = TimedOut
@@ -221,7 +107,7 @@ class Outcome(_Model):
         )
 
 
-def failed(status: JobStatus, code: FailureCode, message: str, **facts: Any) -> Outcome:
+def failed_outcome(status: JobStatus, code: FailureCode, message: str, **facts: Any) -> Outcome:
     """A failed outcome with the code's remedy."""
     retryable, party, hint = _REMEDIES[code]
     return Outcome(
@@ -268,7 +154,7 @@ def _unprotected(status: JobStatus) -> Outcome | None:
     if pod is None or status.driver_host_data is None or pod.policy_host_data == status.driver_host_data:
         return None
     text = f"pod {pod.name} carries {'another' if pod.policy_host_data else 'no'} policy than its application gives it"
-    return failed(status, FailureCode.POLICY_MISMATCH, text)
+    return failed_outcome(status, FailureCode.POLICY_MISMATCH, text)
 
 
 def _orphaned_driver(status: JobStatus) -> Outcome | None:
@@ -303,10 +189,10 @@ def _cannot_start(status: JobStatus) -> Outcome | None:
     for container in pod.containers:
         text = container.message or container.reason or ""
         if container.state == "waiting" and container.reason in IMAGE_REASONS:
-            return failed(status, FailureCode.IMAGE_PULL, f"pod {pod.name} cannot pull its image: {container.reason}: {text}")
+            return failed_outcome(status, FailureCode.IMAGE_PULL, f"pod {pod.name} cannot pull its image: {container.reason}: {text}")
         if container.reason in START_REASONS and (container.state == "waiting" or container.exit_code in (None, 128)):
             code = FailureCode.POLICY_MISMATCH if _denied_by_policy(text) else FailureCode.CONTAINER_START
-            return failed(status, code, f"pod {pod.name} cannot start: {text}", exit_code=container.exit_code)
+            return failed_outcome(status, code, f"pod {pod.name} cannot start: {text}", exit_code=container.exit_code)
     return None
 
 
@@ -320,15 +206,15 @@ def _why_failed(status: JobStatus) -> Outcome:
     if container is not None and container.state == "terminated" and container.exit_code is not None:
         facts = {"exit_code": container.exit_code, "termination_message": container.message or ""}
         if container.reason == "OOMKilled" or container.exit_code == 52:
-            return failed(status, FailureCode.OUT_OF_MEMORY, "the driver ran out of memory", **facts)
+            return failed_outcome(status, FailureCode.OUT_OF_MEMORY, "the driver ran out of memory", **facts)
         if container.reason == "ContainerStatusUnknown" or (pod and pod.reason in ("NodeLost", "NodeShutdown", "Terminated", "Evicted")):
-            return failed(
+            return failed_outcome(
                 status, FailureCode.NODE_LOST, (pod and pod.message) or container.message or "the driver's node went away", **facts
             )
         payload = payload_error(container.message)
         said = f": {payload['code']}: {payload['message']}" if payload else ""
         reason = container.reason or "Error"
-        outcome = failed(
+        outcome = failed_outcome(
             status,
             FailureCode.DRIVER_EXIT,
             f"driver exited with code {container.exit_code} ({reason}){said}",
@@ -342,18 +228,18 @@ def _why_failed(status: JobStatus) -> Outcome:
     text = status.message or _last_warning(status.events)
     lowered = text.lower()
     if _denied_by_policy(text):
-        return failed(status, FailureCode.POLICY_MISMATCH, text)
+        return failed_outcome(status, FailureCode.POLICY_MISMATCH, text)
     if "admission webhook" in lowered and ("no node" in lowered or "capacity" in lowered or "none free" in lowered):
-        return failed(status, FailureCode.CAPACITY, text)
+        return failed_outcome(status, FailureCode.CAPACITY, text)
     if "exceeded quota" in lowered or "insufficient" in lowered:
-        return failed(status, FailureCode.CAPACITY, text)
+        return failed_outcome(status, FailureCode.CAPACITY, text)
     if "admission webhook" in lowered or "is forbidden" in lowered:
-        return failed(status, FailureCode.ADMISSION, text)
+        return failed_outcome(status, FailureCode.ADMISSION, text)
     if "oomkilled" in lowered:
-        return failed(status, FailureCode.OUT_OF_MEMORY, text)
+        return failed_outcome(status, FailureCode.OUT_OF_MEMORY, text)
     if "submit" in lowered or "already exist" in lowered or "driver pod not found" in lowered or pod is None:
-        return failed(status, FailureCode.SUBMISSION, text or "the operator could not submit the application")
-    return failed(status, FailureCode.UNKNOWN, text or "the application failed and nothing says why")
+        return failed_outcome(status, FailureCode.SUBMISSION, text or "the operator could not submit the application")
+    return failed_outcome(status, FailureCode.UNKNOWN, text or "the application failed and nothing says why")
 
 
 def payload_error(message: str | None) -> dict[str, Any] | None:
@@ -372,7 +258,7 @@ def payload_error(message: str | None) -> dict[str, Any] | None:
     return {**error, "category": error["category"] if error.get("category") in CATEGORIES else "internal"}
 
 
-def _last_warning(events: Sequence[EventView]) -> str:
+def _last_warning(events: Sequence[ClusterEvent]) -> str:
     return next((event.message for event in reversed(events) if event.type == "Warning"), "")
 
 

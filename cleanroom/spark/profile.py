@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from cleanroom.documents.dataset import describe_validation
+from cleanroom.documents.validation import describe_validation
 from cleanroom.errors import InvalidInput, PreconditionFailed
 from cleanroom.identifiers import HexDigest, canonical_json, sha256_hex
 from cleanroom.settings import Settings

@@ -23,7 +23,7 @@ from cleanroom.spark.application import build_application
 from cleanroom.spark.job import JobConfig
 from cleanroom.spark.kubernetes import KubernetesClient
 from cleanroom.spark.kubernetes_stream import StopSignal
-from cleanroom.spark.outcome import KNOWN_STATES, FailureCode, JobStatus, Outcome, failed, outcome_of, waiting_reason
+from cleanroom.spark.outcome import FailureCode, Outcome, failed_outcome, outcome_of, waiting_reason
 from cleanroom.spark.policy import PodPolicies, pod_policies
 from cleanroom.spark.profile import PodProfile
 from cleanroom.spark.signed import (
@@ -35,6 +35,7 @@ from cleanroom.spark.signed import (
     verify_service_report,
     verify_signed_policies,
 )
+from cleanroom.spark.status import KNOWN_STATES, JobStatus
 
 __all__ = [
     "Deadlines",
@@ -335,7 +336,7 @@ class _Watch:
         outcome = outcome_of(status)
         if outcome is not None and not self._may_recover(outcome, status):
             return outcome
-        return overdue(status, self._deadlines)
+        return deadline_outcome(status, self._deadlines)
 
     def _may_recover(self, outcome: Outcome, status: JobStatus) -> bool:
         if outcome.code is FailureCode.IMAGE_PULL and not any(word in outcome.message for word in _HOPELESS):
@@ -344,7 +345,7 @@ class _Watch:
 
     def _gone(self, message: str, code: FailureCode) -> Outcome:
         status = self._last or JobStatus(tracking_id=self._name, uid=self._uid or "")
-        return failed(status, code, message)
+        return failed_outcome(status, code, message)
 
     def _patience(self) -> float:
         """Seconds until something is due even if nothing changes."""
@@ -360,7 +361,7 @@ class _Watch:
         return max(0.05, min(seconds for seconds in due if seconds > 0))
 
 
-def overdue(status: JobStatus, deadlines: Deadlines) -> Outcome | None:
+def deadline_outcome(status: JobStatus, deadlines: Deadlines) -> Outcome | None:
     """The failure of an application that takes too long, or None while it may go on.
 
     Once the operator says that the driver runs, a pod that is not to be seen (it is short-lived, or its node is away) has started
@@ -374,10 +375,10 @@ def overdue(status: JobStatus, deadlines: Deadlines) -> Outcome | None:
         reason = waiting_reason(status) or f"the application is {status.state or 'not seen by the operator yet'}"
         pod = status.driver()
         code = FailureCode.CAPACITY if pod is not None and not pod.scheduled else FailureCode.START_DEADLINE
-        return failed(status, code, f"the driver has not started within {deadlines.driver_start_seconds:g} s: {reason}")
+        return failed_outcome(status, code, f"the driver has not started within {deadlines.driver_start_seconds:g} s: {reason}")
     if (_age(status) if started is None else _since(started)) < deadlines.run_seconds:
         return None
-    return failed(status, FailureCode.RUN_DEADLINE, f"the run has taken longer than {deadlines.run_seconds:g} s")
+    return failed_outcome(status, FailureCode.RUN_DEADLINE, f"the run has taken longer than {deadlines.run_seconds:g} s")
 
 
 def _age(status: JobStatus) -> float:

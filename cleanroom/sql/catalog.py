@@ -24,7 +24,8 @@ from typing import Any
 from pydantic import Field, ValidationError, model_validator
 
 from cleanroom.documents.base import OurModel, WireModel
-from cleanroom.documents.dataset import FieldType, PrivacyFloors, describe_validation
+from cleanroom.documents.dataset import FieldType, PrivacyFloors
+from cleanroom.documents.validation import describe_validation
 from cleanroom.errors import InvalidInput
 
 RELATION_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")

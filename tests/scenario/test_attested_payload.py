@@ -31,15 +31,15 @@ from cleanroom.documents.query import QuerySegment
 from cleanroom.governance import CleanRoomClient
 from cleanroom.secret import Secret
 from cleanroom.spark.job import JobConfig, JobDataset, JobGovernance, JobSegment, ResultReceipt, S3Access
-from cleanroom.spark.outcome import JobStatus
 from cleanroom.spark.policy import pod_policies
 from cleanroom.spark.run_events import event_id, parse_event
 from cleanroom.spark.service import Deadlines, SparkService
+from cleanroom.spark.status import JobStatus
 from cleanroom.sql import Catalog, Column, View, analyse
-from localcloud.kubernetes.image import build_sparkapp_image
-from localcloud.serving import serving
-from localcloud.snp.server import DevelopmentHardware, SnpConfig
-from localcloud.snp.server import create_app as create_snp
+from localcloud.standins.kubernetes.image import build_sparkapp_image
+from localcloud.standins.serving import serving
+from localcloud.standins.snp.server import DevelopmentHardware, SnpConfig
+from localcloud.standins.snp.server import create_app as create_snp
 from localcloud.tls import LocalAuthority
 from tests.conformance.governance.standin import StandIn
 from tests.conformance.governance.target import DEBUG, HOST_DATA, Target, expect

@@ -15,8 +15,8 @@ import pytest
 
 from cleanroom.spark.policy import pod_policies
 from cleanroom.spark.service import Deadlines, SparkService
-from localcloud.kubernetes.image import build_image
-from localcloud.kubernetes.server import service_account_tokens
+from localcloud.standins.kubernetes.image import build_image
+from localcloud.standins.kubernetes.server import service_account_tokens
 from tests.unit.spark_support import Cluster, cluster, make_job, make_profile
 
 pytestmark = pytest.mark.scenario

@@ -29,12 +29,13 @@ from cleanroom.settings import KubernetesSettings
 from cleanroom.spark.application import GROUP, PLURAL, VERSION
 from cleanroom.spark.kubernetes import KubernetesClient
 from cleanroom.spark.kubernetes_stream import StopSignal
-from cleanroom.spark.outcome import FailureCode, JobStatus, Outcome, outcome_of
+from cleanroom.spark.outcome import FailureCode, Outcome, outcome_of
 from cleanroom.spark.policy import POLICY_ANNOTATION
-from localcloud.kubernetes.image import LocalImage, build_image, build_sparkapp_image, pull_image
-from localcloud.kubernetes.kubelet import end_leftover_pods
-from localcloud.kubernetes.process import LOST, start
-from localcloud.kubernetes.server import KubernetesConfig, kubeconfig_path
+from cleanroom.spark.status import JobStatus
+from localcloud.standins.kubernetes.image import LocalImage, build_image, build_sparkapp_image, pull_image
+from localcloud.standins.kubernetes.kubelet import end_leftover_pods
+from localcloud.standins.kubernetes.process import LOST, start
+from localcloud.standins.kubernetes.server import KubernetesConfig, kubeconfig_path
 from localcloud.tls import LocalAuthority
 from tests.unit.spark_support import Cluster, application, cluster, make_job, script_image
 
@@ -571,7 +572,7 @@ def standing(config: KubernetesConfig) -> Iterator[subprocess.Popen[bytes]]:
     """The stand-in as a process of its own, once it is healthy."""
     file = config.state.parent / "kubernetes.json"
     file.write_text(config.model_dump_json())
-    process = subprocess.Popen([sys.executable, "-m", "localcloud.kubernetes", "--config", str(file)])
+    process = subprocess.Popen([sys.executable, "-m", "localcloud.standins.kubernetes", "--config", str(file)])
     try:
         tls = ssl.create_default_context(cafile=str(config.tls_cert))
         for _ in range(200):

@@ -19,7 +19,7 @@ from cleanroom.attestation import AttestationEvidence, Expectations, GuestAttest
 from cleanroom.errors import Conflict, NotFound, Refused, TimedOut, Unavailable
 from cleanroom.identifiers import canonical_json
 from cleanroom.spark.job import JobConfig
-from cleanroom.spark.outcome import FailureCode, JobStatus
+from cleanroom.spark.outcome import FailureCode
 from cleanroom.spark.policy import PodPolicies, PodPolicy, pod_policies
 from cleanroom.spark.service import (
     Deadlines,
@@ -31,10 +31,11 @@ from cleanroom.spark.service import (
     verify_signed_policies,
 )
 from cleanroom.spark.signed import PolicySigner
-from localcloud.kubernetes.image import LocalImage
-from localcloud.serving import serving
-from localcloud.snp.server import DevelopmentHardware, SnpConfig
-from localcloud.snp.server import create_app as create_snp
+from cleanroom.spark.status import JobStatus
+from localcloud.standins.kubernetes.image import LocalImage
+from localcloud.standins.serving import serving
+from localcloud.standins.snp.server import DevelopmentHardware, SnpConfig
+from localcloud.standins.snp.server import create_app as create_snp
 from localcloud.tls import LocalAuthority
 from tests.unit.spark_support import Cluster, cluster, make_job, make_profile, script_image
 

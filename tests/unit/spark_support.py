@@ -15,9 +15,9 @@ from cleanroom.spark.job import JobConfig
 from cleanroom.spark.kubernetes import KubernetesClient
 from cleanroom.spark.policy import pod_policies
 from cleanroom.spark.profile import PodProfile, PodResources
-from localcloud.kubernetes.image import LocalImage, build_image
-from localcloud.kubernetes.server import KubernetesConfig, create_app, kubeconfig_path, write_kubeconfigs
-from localcloud.serving import serving
+from localcloud.standins.kubernetes.image import LocalImage, build_image
+from localcloud.standins.kubernetes.server import KubernetesConfig, create_app, kubeconfig_path, write_kubeconfigs
+from localcloud.standins.serving import serving
 from localcloud.tls import LocalAuthority
 
 DIGEST = "0" * 64

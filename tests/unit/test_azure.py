@@ -37,7 +37,7 @@ from cleanroom.clients.azure import (
 from cleanroom.clients.azure_credentials import sign_in_error
 from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, NotFound, PreconditionFailed, Refused, Unavailable
 from cleanroom.secret import write_secret_file
-from localcloud.serving import serving
+from localcloud.standins.serving import serving
 from localcloud.tls import LocalAuthority
 from tests.servers import AzureWorld
 

@@ -22,9 +22,9 @@ from cleanroom.clients.blob import BlobStore
 from cleanroom.clients.objects import BLOCK_BYTES
 from cleanroom.clients.urls import check_storage_url
 from cleanroom.errors import PreconditionFailed
-from localcloud.blobaccess import BlobAccessConfig, StorageAccount, action_of, create_app
-from localcloud.keyvault.auth import ArmRoles
-from localcloud.serving import serving
+from localcloud.standins.blobaccess import BlobAccessConfig, StorageAccount, action_of, create_app
+from localcloud.standins.keyvault.auth import ArmRoles
+from localcloud.standins.serving import serving
 from localcloud.tls import LocalAuthority
 from tests.servers import AzureWorld, BlobServer
 

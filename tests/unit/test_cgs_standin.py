@@ -21,8 +21,9 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from localcloud.cgs.auth import MEMBER_HEADER, IssuerConfig, MemberConfig
-from localcloud.serving import serving
+from localcloud.standins.cgs.auth import IssuerConfig
+from localcloud.standins.cgs.callers import MEMBER_HEADER, MemberConfig
+from localcloud.standins.serving import serving
 from tests.conformance.governance.standin import AUDIENCE, ISSUER, MEMBER_TOKEN, StandIn
 from tests.conformance.governance.target import Target, expect, fresh
 
@@ -46,7 +47,7 @@ class Process:
         self.child: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Target:
-        command = [sys.executable, "-m", "localcloud.cgs", "--config", str(self.file)]
+        command = [sys.executable, "-m", "localcloud.standins.cgs", "--config", str(self.file)]
         self.child = subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[2])
         target = Target(self.settings)
         deadline = time.monotonic() + 30

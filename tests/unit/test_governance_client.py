@@ -27,11 +27,11 @@ from cleanroom.governance import (
 )
 from cleanroom.governance.models import read
 from cleanroom.secret import Secret
-from localcloud.cgs import sidecar as cgs_sidecar
-from localcloud.cgs.auth import MEMBER_HEADER
-from localcloud.cgs.bootstrap import User, bootstrap
-from localcloud.serving import serving
-from localcloud.snp import server as snp
+from localcloud.standins.cgs import sidecar as cgs_sidecar
+from localcloud.standins.cgs.bootstrap import User, bootstrap
+from localcloud.standins.cgs.callers import MEMBER_HEADER
+from localcloud.standins.serving import serving
+from localcloud.standins.snp import server as snp
 from localcloud.tls import LocalAuthority
 from tests.conformance.governance.standin import MEMBER_TOKEN, TENANT, USERS, StandIn
 from tests.conformance.governance.target import Person, Target, fresh

@@ -33,7 +33,7 @@ from cleanroom.errors import (
 from cleanroom.governance import CleanRoomClient, GovernanceUserClient
 from cleanroom.governance.http import query_string, segment
 from cleanroom.secret import Secret
-from localcloud.serving import serving
+from localcloud.standins.serving import serving
 from localcloud.tls import LocalAuthority
 
 CANARY = "token-canary-93f1"
@@ -445,7 +445,7 @@ def test_an_id_is_always_one_segment(text: str) -> None:
 
 @given(st.dictionaries(st.sampled_from(["id", "scope", "sub"]), st.text(st.characters(codec="utf-8")), max_size=3))
 def test_a_query_says_what_was_meant_after_being_decoded_whole(values: dict[str, str]) -> None:
-    from localcloud.cgs.http import parse_query
+    from localcloud.standins.cgs.http import parse_query
 
     try:
         text = query_string(values)

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from cleanroom.spark.application import build_application
 from cleanroom.spark.policy import pod_policies
-from localcloud.kubernetes.api import merge_patch
-from localcloud.kubernetes.schema import field_selector, label_selector, validate
-from localcloud.kubernetes.store import CONFIG_MAPS, EVENTS, PODS, SPARK_APPLICATIONS, ApiFailure, Object, Store
-from localcloud.kubernetes.submission import driver_pod
+from localcloud.standins.kubernetes.api import merge_patch
+from localcloud.standins.kubernetes.schema import field_selector, label_selector, validate
+from localcloud.standins.kubernetes.store import CONFIG_MAPS, EVENTS, PODS, SPARK_APPLICATIONS, ApiFailure, Object, Store
+from localcloud.standins.kubernetes.submission import driver_pod
 from tests.unit.spark_support import make_job, make_profile
 
 

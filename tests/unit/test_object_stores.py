@@ -26,7 +26,7 @@ from cleanroom.clients.s3 import S3Credentials, S3Store
 from cleanroom.clients.urls import check_storage_url
 from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, NotFound, PreconditionFailed, Refused, Unavailable
 from cleanroom.secret import Secret
-from localcloud.serving import serving
+from localcloud.standins.serving import serving
 from localcloud.tls import LocalAuthority
 from tests.servers import AzureWorld, BlobServer, S3Server
 

@@ -19,12 +19,13 @@ from cleanroom.onboarding import member_client
 from cleanroom.publishing.user_documents import governance_client
 from cleanroom.secret import write_secret_file
 from cleanroom.settings import load_settings
-from localcloud.cgs import server as cgs
-from localcloud.cgs.auth import MEMBER_HEADER, IssuerConfig, MemberConfig
-from localcloud.serving import serving
+from localcloud.standins.cgs import server as cgs
+from localcloud.standins.cgs.auth import IssuerConfig
+from localcloud.standins.cgs.callers import MEMBER_HEADER, MemberConfig
+from localcloud.standins.serving import serving
 from localcloud.tls import LocalAuthority
 from starters import collaboration, consent
-from starters.session import Session
+from starters.operations.session import Session
 from tests.servers import AzureWorld
 
 app = typer.Typer()

@@ -10,22 +10,23 @@ import pytest
 
 from cleanroom.errors import InvalidInput, Refused, TimedOut, Unavailable
 from cleanroom.spark import service
-from cleanroom.spark.outcome import ContainerView, EventView, FailureCode, JobStatus, Outcome, PodView, failed, outcome_of, waiting_reason
-from cleanroom.spark.service import Deadlines, overdue
-from cleanroom.spark.views import job_status, pod_view
+from cleanroom.spark.kubernetes_objects import job_status, pod_status
+from cleanroom.spark.outcome import FailureCode, Outcome, failed_outcome, outcome_of, waiting_reason
+from cleanroom.spark.service import Deadlines, deadline_outcome
+from cleanroom.spark.status import ClusterEvent, ContainerStatus, JobStatus, PodStatus
 
 NAME = "cr-run"
 
 
-def container(state: str = "running", **facts: Any) -> ContainerView:
-    return ContainerView(name="spark-kubernetes-driver", state=state, **facts)
+def container(state: str = "running", **facts: Any) -> ContainerStatus:
+    return ContainerStatus(name="spark-kubernetes-driver", state=state, **facts)
 
 
 def status(
-    state: str, message: str = "", *, driver: ContainerView | None = None, events: tuple[EventView, ...] = (), **pod: Any
+    state: str, message: str = "", *, driver: ContainerStatus | None = None, events: tuple[ClusterEvent, ...] = (), **pod: Any
 ) -> JobStatus:
     pods = (
-        (PodView(name=f"{NAME}-driver", uid="p1", role="driver", containers=(driver,) if driver else (), **pod),) if driver or pod else ()
+        (PodStatus(name=f"{NAME}-driver", uid="p1", role="driver", containers=(driver,) if driver else (), **pod),) if driver or pod else ()
     )
     return JobStatus(tracking_id=NAME, uid="u1", state=state, message=message, driver_pod=f"{NAME}-driver", pods=pods, events=events)
 
@@ -104,7 +105,7 @@ def test_completed_keeps_the_receipt() -> None:
 
 
 def test_a_running_sidecar_decides_nothing() -> None:
-    sidecar = ContainerView(name="skr", state="terminated", exit_code=137)
+    sidecar = ContainerStatus(name="skr", state="terminated", exit_code=137)
     reading = status("RUNNING", driver=container("running"))
     pod = reading.pods[0].model_copy(update={"containers": (sidecar, container("running"))})
     assert outcome_of(reading.model_copy(update={"pods": (pod,)})) is None
@@ -150,7 +151,7 @@ def test_members_of_another_type_are_left_out_of_an_error(member: str, value: ob
     ],
 )
 def test_error_kinds(code: FailureCode, kind: type) -> None:
-    assert type(failed(status("FAILED"), code, "x").error()) is kind
+    assert type(failed_outcome(status("FAILED"), code, "x").error()) is kind
 
 
 def test_a_second_submission_does_not_fail_the_running_driver() -> None:
@@ -191,7 +192,7 @@ def test_objects_without_a_status_are_read() -> None:
         "status": {"driverInfo": {}, "applicationState": {}, "lastSubmissionAttemptTime": None, "executorState": {"e": "RUNNING"}},
     }
     assert job_status(odd).executors.running == 1
-    assert pod_view({"metadata": {"name": "p", "uid": "u"}}).phase == "Unknown"
+    assert pod_status({"metadata": {"name": "p", "uid": "u"}}).phase == "Unknown"
 
 
 NOW = datetime.now(UTC)
@@ -232,6 +233,6 @@ def test_deadlines_name_what_was_waited_for(
 ) -> None:
     # The readings were made when the tests were collected, which may be minutes ago.
     monkeypatch.setattr(service, "_since", lambda instant: (NOW - instant).total_seconds())
-    outcome = overdue(reading.model_copy(update={"created_at": NOW - timedelta(seconds=age)}), LIMITS)
+    outcome = deadline_outcome(reading.model_copy(update={"created_at": NOW - timedelta(seconds=age)}), LIMITS)
     assert (outcome.code if outcome else None) == code
     assert outcome is None or words in outcome.message

@@ -17,10 +17,10 @@ import psutil
 import pytest
 
 from cleanroom.errors import Conflict, Internal, NotFound, TimedOut, Unavailable
-from localcloud import temporal_server
-from localcloud.ports import stable_ports
-from localcloud.processes import Ready, RunningService, Service, free_ports, running
-from localcloud.supervisor import Step, Supervisor, read_status, start_detached, stop_detached
+from localcloud.launcher import temporal_server
+from localcloud.launcher.ports import stable_ports
+from localcloud.launcher.processes import Ready, RunningService, Service, free_ports, running
+from localcloud.launcher.supervisor import Step, Supervisor, read_status, start_detached, stop_detached
 
 LISTEN = """
 import http.server, signal, sys, subprocess
@@ -182,7 +182,7 @@ class TestSupervisor:
     def test_topologies_that_cannot_start(self, tmp_path: Path):
         with pytest.raises(Internal, match="unknown dependencies"):
             Supervisor(tmp_path, lambda: [listener(tmp_path, after=("nobody",))]).run()
-        with pytest.raises(Internal, match="wait for each other"):
+        with pytest.raises(Internal, match="Circular dependencies between"):
             Supervisor(tmp_path, lambda: [listener(tmp_path, "a", after=("b",)), listener(tmp_path, "b", after=("a",))]).run()
 
     def test_only_one_a_state_folder(self, tmp_path: Path):
@@ -203,9 +203,9 @@ class TestSupervisor:
 SCRIPT = """
 import sys
 from pathlib import Path
-from localcloud.ports import stable_ports
-from localcloud.processes import Service
-from localcloud.supervisor import Supervisor
+from localcloud.launcher.ports import stable_ports
+from localcloud.launcher.processes import Service
+from localcloud.launcher.supervisor import Supervisor
 state = Path(sys.argv[1])
 services = [Service.model_validate_json(text) for text in sys.argv[2:]]
 Supervisor(state, lambda: services, on_event=lambda text: print(text, flush=True)).run()

@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from pydantic import SecretStr
 
 from cleanroom.secret import write_secret_file
-from localcloud.serving import announce, serving
-from localcloud.snp import server as snp
+from localcloud.standins.serving import announce, serving
+from localcloud.standins.snp import server as snp
 from tests.conformance.governance.standin import AUDIENCE, ISSUER, TENANT, USERS, StandIn
 
 POLICIES = {"CLEANROOM_CGS_ATTESTATION_URL": "cGFja2FnZSBhCg==", "CLEANROOM_CGS_OTHER_ATTESTATION_URL": "cGFja2FnZSBiCg=="}

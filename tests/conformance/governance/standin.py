@@ -13,11 +13,13 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from cleanroom.attestation import report_data_for
-from localcloud.cgs.auth import MEMBER_HEADER, IssuerConfig, MemberConfig
-from localcloud.cgs.server import CgsConfig, create_app
-from localcloud.serving import serving
-from localcloud.snp.cvm import DevelopmentVirtualMachine
-from localcloud.snp.server import DevelopmentHardware
+from localcloud.standins.cgs.auth import IssuerConfig
+from localcloud.standins.cgs.callers import MEMBER_HEADER, MemberConfig
+from localcloud.standins.cgs.engine import CgsConfig
+from localcloud.standins.cgs.server import create_app
+from localcloud.standins.serving import serving
+from localcloud.standins.snp.cvm import DevelopmentVirtualMachine
+from localcloud.standins.snp.server import DevelopmentHardware
 from localcloud.tls import LocalAuthority
 from tests.conformance.governance.target import Attest, Settings
 

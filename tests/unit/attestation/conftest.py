@@ -13,8 +13,8 @@ import pytest
 from cleanroom.attestation import AttestationEvidence, Expectations, Product, TrustedRoot, TrustStore, Verdict, verify_evidence
 from cleanroom.attestation.certificates import LeafKind
 from cleanroom.attestation.trust import spki_sha256
-from localcloud.snp.minting import Hierarchy, LeafPlan, mint_hierarchy
-from localcloud.snp.server import DevelopmentHardware
+from localcloud.standins.snp.minting import Hierarchy, LeafPlan, mint_hierarchy
+from localcloud.standins.snp.server import DevelopmentHardware
 
 VECTORS = Path(os.environ.get("CLEANROOM_VECTORS", Path(__file__).parents[3].parent / "shared" / "vectors"))
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from localcloud.snp.server import DevelopmentHardware
+from localcloud.standins.snp.server import DevelopmentHardware
 from starters.attest import app
 from tests.unit.attestation.conftest import vector_ids
 

@@ -13,10 +13,10 @@ import pytest
 
 from cleanroom.attestation import CvmEvidence, CvmVerdict, Expectations, TrustStore, report_data_for, verify_cvm_evidence
 from cleanroom.attestation.cvm import CLEAN_ROOM_NONCE, CvmParts
-from localcloud.cgs.attested import EvidenceVerifier
-from localcloud.snp.cvm import DevelopmentVirtualMachine
-from localcloud.snp.minting import POLICY_CACI
-from localcloud.snp.server import DevelopmentHardware
+from localcloud.standins.cgs.attested import EvidenceVerifier
+from localcloud.standins.snp.cvm import DevelopmentVirtualMachine
+from localcloud.standins.snp.minting import POLICY_CACI
+from localcloud.standins.snp.server import DevelopmentHardware
 from tests.unit.attestation.conftest import NOW, reasons
 
 USER_DATA = report_data_for(b"-----BEGIN PUBLIC KEY-----")

@@ -45,7 +45,7 @@ from cleanroom.attestation.tpm import parse_quote
 from cleanroom.attestation.trust import spki_sha256
 from cleanroom.attestation.uvm import verify_endorsement
 from cleanroom.errors import InvalidInput
-from localcloud.snp.minting import LeafPlan, mint_endorsement_issuer, mint_hierarchy
+from localcloud.standins.snp.minting import LeafPlan, mint_endorsement_issuer, mint_hierarchy
 
 fuzz = settings(
     max_examples=int(os.environ.get("CLEANROOM_FUZZ_EXAMPLES", "60")),

@@ -26,8 +26,8 @@ from cleanroom.attestation import (
     verify_evidence,
 )
 from cleanroom.errors import InvalidInput, NotFound, Refused, Unavailable
-from localcloud.serving import serving
-from localcloud.snp.server import DevelopmentHardware, SnpConfig, create_app
+from localcloud.standins.serving import serving
+from localcloud.standins.snp.server import DevelopmentHardware, SnpConfig, create_app
 from localcloud.tls import LocalAuthority
 from tests.unit.attestation.conftest import reasons
 

@@ -19,7 +19,16 @@ from cleanroom.attestation import AttestationEvidence, Expectations, LeafKind, P
 from cleanroom.attestation.parsed import ParsedCertificate
 from cleanroom.attestation.products import encode_tcb
 from cleanroom.errors import InvalidInput, Refused
-from localcloud.snp.minting import DEBUG_BIT, POLICY_CACI, LeafPlan, current_tcb, der_integer, mint_hierarchy, report_body, sign_report
+from localcloud.standins.snp.minting import (
+    DEBUG_BIT,
+    POLICY_CACI,
+    LeafPlan,
+    current_tcb,
+    der_integer,
+    mint_hierarchy,
+    report_body,
+    sign_report,
+)
 from tests.unit.attestation.conftest import Lab, lab_for, reasons
 
 AMD = "1.3.6.1.4.1.3704.1"

@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cleanroom.attestation import AttestationEvidence, AttestationRejected, Expectations, TrustStore, UvmIssuer, Verdict, verify_evidence
 from cleanroom.attestation.trust import ACI_UVM
 from cleanroom.attestation.uvm import verify_endorsement
-from localcloud.snp.minting import UVM_FEED, EndorsementIssuer, mint_endorsement_issuer
-from localcloud.snp.server import MEASUREMENT, DevelopmentHardware
+from localcloud.standins.snp.minting import UVM_FEED, EndorsementIssuer, mint_endorsement_issuer
+from localcloud.standins.snp.server import MEASUREMENT, DevelopmentHardware
 from tests.unit.attestation.conftest import NOW, reasons
 
 GENUINE = {

@@ -18,12 +18,12 @@ from azure.core.credentials import AccessToken
 from azure.keyvault.keys import KeyClient, KeyReleasePolicy
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from cleanroom.jose.jws import sign
 from cleanroom.keys import ReleasePolicy, public_jwk, thumbprint
-from cleanroom.keys.jws import sign
 from cleanroom.keys.vault import KeyVaultSettings
-from localcloud.keyvault.release import AttestationIssuer
-from localcloud.keyvault.server import KeyVaultConfig, create_app
-from localcloud.serving import serving
+from localcloud.standins.keyvault.release import AttestationIssuer
+from localcloud.standins.keyvault.server import KeyVaultConfig, create_app
+from localcloud.standins.serving import serving
 from localcloud.tls import LocalAuthority
 
 AUTHORITY = "https://maa.test.example"

@@ -13,17 +13,17 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cleanroom.attestation.maa import validate_token
 from cleanroom.errors import CleanRoomError, Refused
+from cleanroom.jose.encoding import strict_json
+from cleanroom.jose.jws import parse, sign
 from cleanroom.keys import ReleasePolicy, evaluate
-from cleanroom.keys.encoding import strict_json
-from cleanroom.keys.jws import parse, sign
+from cleanroom.keys.maa import validate_token
 from cleanroom.keys.wrap import KeyWrapAlgorithm
-from localcloud.keyvault.errors import KeyVaultError
-from localcloud.keyvault.material import generate, read_import
-from localcloud.keyvault.release import AssertionVerifier, AttestationIssuer, parse_release_body, wrapped_for
-from localcloud.keyvault.requests import Attributes, read_policy, read_tags
-from localcloud.maa import MaaError, evidence_of
+from localcloud.standins.keyvault.errors import KeyVaultError
+from localcloud.standins.keyvault.material import generate, read_import
+from localcloud.standins.keyvault.release import AssertionVerifier, AttestationIssuer, parse_release_body, wrapped_for
+from localcloud.standins.keyvault.requests import Attributes, read_policy, read_tags
+from localcloud.standins.maa import MaaError, evidence_of
 from tests.unit.keys.conftest import AUTHORITY, Authority
 from tests.unit.keys.test_release_response import Pki, check, header, make_pki, payload, target, wrapping
 

@@ -16,10 +16,10 @@ from azure.keyvault.keys import KeyClient
 
 from cleanroom.keys import ReleasePolicy, set_key_with_skr
 from cleanroom.keys.vault import KeyVaultSettings
-from localcloud.arm.roles import BY_NAME
-from localcloud.keyvault.auth import ArmRoles, TokenIssuer
-from localcloud.keyvault.server import KeyVaultConfig, create_app
-from localcloud.serving import serving
+from localcloud.standins.arm.roles import BY_NAME
+from localcloud.standins.keyvault.auth import ArmRoles, TokenIssuer
+from localcloud.standins.keyvault.server import KeyVaultConfig, create_app
+from localcloud.standins.serving import serving
 from localcloud.tls import LocalAuthority
 from tests.servers import AzureWorld
 from tests.unit.keys.conftest import AUTHORITY

@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from pydantic import SecretStr
 
 from cleanroom.attestation import AttestationEvidence, GuestAttestor, report_data_for
-from cleanroom.attestation.maa import MaaClient
 from cleanroom.errors import CleanRoomError, Conflict, Internal, InvalidInput, NotFound, Refused, Unavailable
+from cleanroom.jose.x5c import trusted_roots
 from cleanroom.keys import (
     KeyReference,
     ReleasedKey,
@@ -32,14 +32,14 @@ from cleanroom.keys import (
     verify_release_response,
     wrap_data_key,
 )
-from cleanroom.keys.certificates import trusted_roots
+from cleanroom.keys.maa import MaaClient
 from cleanroom.secret import Secret
-from localcloud.keyvault.release import AttestationIssuer
-from localcloud.keyvault.server import Fault
-from localcloud.maa import MARKER, MaaConfig
-from localcloud.maa import create_app as create_maa
-from localcloud.serving import serving
-from localcloud.snp.server import DevelopmentHardware
+from localcloud.standins.keyvault.release import AttestationIssuer
+from localcloud.standins.keyvault.server import Fault
+from localcloud.standins.maa import MARKER, MaaConfig
+from localcloud.standins.maa import create_app as create_maa
+from localcloud.standins.serving import serving
+from localcloud.standins.snp.server import DevelopmentHardware
 from localcloud.tls import LocalAuthority
 from tests.unit.keys.conftest import Authority, StaticCredential, Vault, start_vault
 
@@ -399,8 +399,8 @@ async def test_tokens_of_the_stand_in_say_that_it_is_one(world: World) -> None:
 
 async def test_the_whole_way_through_the_in_guest_sidecar(world: World, name: str, tmp_path: Path, local_ca: LocalAuthority) -> None:
     """Hardware server, guest, sidecar, authority, vault: every hop over TLS."""
-    from localcloud.snp.server import SnpConfig
-    from localcloud.snp.server import create_app as create_snp
+    from localcloud.standins.snp.server import SnpConfig
+    from localcloud.standins.snp.server import create_app as create_snp
 
     tls = local_ca.issue("snp")
     config = SnpConfig(tls_cert=tls.cert, tls_key=tls.key, state=world.hardware.state, admin_token=SecretStr("admin"))

@@ -1,0 +1,184 @@
+"""The query gate for one collaboration: checks a query against the catalogue of its approved datasets.
+
+:mod:`cleanroom.sql` checks SQL against a catalogue. This module derives that catalogue from the owners' dataset documents, or
+from a job that was built from them, so that the frontend, the clean room, the Spark service and the pods get the same verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from cleanroom.documents.dataset import DatasetDocument
+from cleanroom.documents.query import QuerySegments
+from cleanroom.errors import Refused
+from cleanroom.spark.job import JobConfig, JobDataset
+from cleanroom.sql import Catalog, GateVerdict, View, analyse, view_of
+from cleanroom.sql.gate import Checker
+from cleanroom.sql.lexical import Refusal
+from cleanroom.sql.verdict import Reason
+
+MAX_REASONS_SHOWN = 20
+
+# Result types that convert to a field type of the output dataset without loss. The pod converts in the same way.
+_LOSSLESS: dict[str, frozenset[str]] = {
+    "string": frozenset({"string"}),
+    "integer": frozenset({"integer"}),
+    "long": frozenset({"integer", "long"}),
+    "number": frozenset({"integer", "long", "number", "decimal"}),
+    "boolean": frozenset({"boolean"}),
+    "date": frozenset({"date"}),
+    "timestamp": frozenset({"timestamp", "date"}),
+}
+
+
+class DatasetUse(Protocol):
+    """A dataset document and the view name under which a query uses it."""
+
+    @property
+    def dataset(self) -> DatasetDocument:
+        """The owner's document."""
+
+    @property
+    def view(self) -> str:
+        """Name of the view in the query."""
+
+    @property
+    def owner_id(self) -> str:
+        """User ID of the owner in governance."""
+
+
+def document_catalog(inputs: Iterable[DatasetUse]) -> Catalog:
+    """Derive the catalogue of a query from the documents of its input datasets."""
+    return Catalog(
+        views=tuple(
+            view_of(
+                item.view,
+                item.dataset.dataset_schema.types(),
+                item.dataset.dataset_access_policy.allowed_fields,
+                item.dataset.dataset_access_policy.privacy_floors,
+                item.owner_id,
+            )
+            for item in inputs
+        )
+    )
+
+
+def job_catalog(job: JobConfig) -> Catalog:
+    """Derive the catalogue of a query from its job: equal to :func:`document_catalog` of the documents behind the job."""
+    return Catalog(
+        views=tuple(view_of(item.view_name, item.schema_fields, item.allowed_fields, item.floors, item.owner_id) for item in job.datasets)
+    )
+
+
+def check_query(segments: QuerySegments, inputs: Sequence[DatasetUse], output: DatasetDocument) -> GateVerdict:
+    """Check a query against its datasets. A verdict that allows the query also says that its result fits the output dataset."""
+    verdict = analyse(segments.segments, document_catalog(inputs))
+    reasons = tuple(_output_problems(verdict, output)) if verdict.allowed else ()
+    if reasons:
+        return verdict.model_copy(update={"allowed": False, "reasons": reasons, "rewritten": ()})
+    return verdict
+
+
+def require_allowed(name: str, segments: QuerySegments, inputs: Sequence[DatasetUse], output: DatasetDocument) -> GateVerdict:
+    """Return the verdict of :func:`check_query` if it allows the query ``name``.
+
+    Raises:
+        Refused: ``QueryRefusedByGate``. ``details["reasons"]`` holds the first reasons, each with code, message and position.
+    """
+    verdict = check_query(segments, inputs, output)
+    if not verdict.allowed:
+        raise Refused(
+            "QueryRefusedByGate",
+            f"query {name!r}: {verdict.reasons[0].message}",
+            party="analyst",
+            details={"reasons": [reason.model_dump(mode="json", by_alias=True) for reason in verdict.reasons[:MAX_REASONS_SHOWN]]},
+            hint="Run `cleanroom query lint` to see every reason.",
+        )
+    return verdict
+
+
+def _output_problems(verdict: GateVerdict, output: DatasetDocument) -> list[Reason]:
+    types = output.dataset_schema.types()
+    allowed = set(output.dataset_access_policy.allowed_fields)
+    problems: list[Reason] = []
+    for column in verdict.output:
+        if column.name not in types or column.name not in allowed:
+            problems.append(
+                Reason(
+                    code="OutputColumnNotInSink",
+                    message=f"output column {column.name!r} is not an allowed column of output dataset {output.name!r} "
+                    f"({', '.join(sorted(allowed))})",
+                )
+            )
+        elif column.type != "null" and column.type not in _LOSSLESS[types[column.name]]:
+            problems.append(
+                Reason(
+                    code="OutputTypeMismatch",
+                    message=f"output column {column.name!r} is {column.type}; output dataset {output.name!r} requires {types[column.name]}",
+                )
+            )
+    return problems
+
+
+def verify_rendering(job: JobConfig) -> None:
+    """Verify that the SQL of a job is the gate's rendering of the approved text under the owners' floors.
+
+    The pod calls this before it gives anything to Spark. There are two independent checks:
+
+    1. The approved text goes through the gate again. The result must equal the job's segments.
+    2. Every segment is parsed as the gate parses its own output. It must render to the same text and may name only the job's
+       views, so that nothing outside of the gate's language reaches Spark.
+
+    Raises:
+        Refused: ``QueryNotRendered``, or ``QuerySourceMissing`` if floors apply and the job does not contain the approved text.
+    """
+    _verify_rewrite(job)
+    checker = Checker(Catalog(views=tuple(_loaded_view(dataset) for dataset in job.datasets)), trusted=True)
+    # `sorted` is stable: segments with the same sequence number keep the order in which they run.
+    segments = sorted(job.segments, key=lambda segment: segment.execution_sequence)
+    for number, segment in enumerate(segments, start=1):
+        try:
+            sql, _, _ = checker.segment(segment.sql, last=number == len(segments))
+        except Refusal as refusal:
+            raise _not_rendered(number, refusal.code) from None
+        if checker.notes:
+            raise _not_rendered(number, checker.notes[0].code)
+        if sql != segment.sql:
+            raise _not_rendered(number, "it renders to a different text")
+
+
+def _verify_rewrite(job: JobConfig) -> None:
+    if not job.source:
+        if job.has_floors():
+            raise Refused(
+                "QuerySourceMissing",
+                "job: it does not contain the approved text, so the pod cannot enforce the owners' floors again.",
+            )
+        return
+    verdict = analyse(job.source, job_catalog(job))
+    if not verdict.allowed:
+        raise _not_rendered(1, verdict.reasons[0].code)
+    expected = [(item.execution_sequence, item.sql, item.pre_conditions, item.post_filters) for item in verdict.rewritten]
+    found = [(item.execution_sequence, item.sql, item.pre_conditions, item.post_filters) for item in job.segments]
+    if expected != found:
+        number = next((i for i, pair in enumerate(zip(expected, found, strict=False), 1) if pair[0] != pair[1]), len(expected))
+        raise _not_rendered(number, "it differs from the gate's rewrite of the approved text under the owners' floors")
+
+
+def _loaded_view(dataset: JobDataset) -> View:
+    """The columns that the pod loads: those that the query may read and the identity column of the floor."""
+    visible = {name.lower() for name in (*dataset.allowed_fields, dataset.floors.identity_column) if name}
+    return view_of(
+        dataset.view_name,
+        {name: kind for name, kind in dataset.schema_fields.items() if name.lower() in visible},
+        owner=dataset.owner_id,
+    )
+
+
+def _not_rendered(number: int, why: str) -> Refused:
+    return Refused(
+        "QueryNotRendered",
+        f"segment {number}: its SQL is not the query gate's rendering ({why}).",
+        hint="Build the job with a clean room of the same version.",
+    )

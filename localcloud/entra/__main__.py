@@ -1,5 +1,0 @@
-"""``python -m localcloud.entra --config FILE``"""
-
-from localcloud.entra.server import run
-
-run()

@@ -1,5 +1,0 @@
-"""``python -m localcloud.kubernetes --config FILE``"""
-
-from localcloud.kubernetes.server import run
-
-run()

@@ -1,0 +1,362 @@
+"""Starts services in the order of their dependencies, watches them, and stops them in reverse order.
+
+There is one supervisor per state folder, enforced by a lock file. ``services.json`` there holds the current status::
+
+    {"status": "starting | ready | failed | stopping", "pid": 1, "created": 1750000000.0, "error": null,
+     "services": [{"name", "state": "waiting | starting | ready | exited", "pid", "created", "url", "log", "exit_code"}]}
+
+A service that ends is not restarted; its state is ``exited``. ``created`` is the creation time of the process: it prevents a signal
+to another process that has got the same process ID since.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+import psutil
+
+from cleanroom.errors import CleanRoomError, Conflict, Internal, NotFound, TimedOut, Unavailable
+from localcloud.launcher.processes import RunningService, Service, log_tail
+
+_POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class Step:
+    """Work between services, such as preparing governance once it answers."""
+
+    name: str
+    run: Callable[[], None]
+    after: tuple[str, ...] = ()
+
+
+@dataclass
+class _Entry:
+    item: Service | Step
+    state: str = "waiting"
+    process: RunningService | None = None
+    started: float = 0.0
+    created: float | None = None
+    exit_code: int | None = None
+
+    @property
+    def name(self) -> str:
+        return self.item.name
+
+    def to_json(self) -> dict[str, Any]:
+        service = self.item if isinstance(self.item, Service) else None
+        return {
+            "name": self.name,
+            "kind": "service" if service else "step",
+            "state": self.state,
+            "pid": self.process.pid if self.process else None,
+            "created": self.created,
+            "url": service.url if service else None,
+            "log": str(service.log) if service else None,
+            "exit_code": self.exit_code,
+        }
+
+
+@dataclass
+class Supervisor:
+    """Runs services and steps in this process until SIGINT, SIGTERM or :meth:`stop`.
+
+    Attributes:
+        state: State folder.
+        plan: Returns the services and steps. It is called under the lock of the state folder, because it may write there.
+        on_event: Receives one line per event.
+    """
+
+    state: Path
+    plan: Callable[[], Sequence[Service | Step]]
+    on_event: Callable[[str], None] = lambda text: None
+    _entries: dict[str, _Entry] = field(init=False, default_factory=dict)
+    _stop: threading.Event = field(init=False, default_factory=threading.Event)
+    _status: str = field(init=False, default="starting")
+    _error: dict[str, Any] | None = field(init=False, default=None)
+
+    def run(self) -> None:
+        """Start everything, wait for SIGINT or SIGTERM, and stop everything.
+
+        Raises:
+            Conflict: ``AlreadyRunning`` if another supervisor holds the state folder.
+            Internal: ``TopologyInvalid`` if dependencies are unknown or circular.
+            CleanRoomError: A service or step could not start. All started services have been stopped.
+        """
+        self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with _lock(self.state), self._signals():
+            try:
+                self._make_entries(self.plan())
+                self._start_all()
+                if not self._stop.is_set():
+                    self._report("ready")
+                    self._watch()
+            except CleanRoomError as error:
+                self._error = error.to_dict()
+                raise
+            finally:
+                self._stop_all()
+
+    def stop(self) -> None:
+        """Make :meth:`run` stop; safe to call from a signal handler or another thread."""
+        self._stop.set()
+
+    def _make_entries(self, items: Sequence[Service | Step]) -> None:
+        self._entries = {item.name: _Entry(item) for item in items}
+        unknown = {name for item in items for name in item.after} - self._entries.keys()
+        if unknown or len(self._entries) != len(items):
+            raise Internal("TopologyInvalid", f"The topology has unknown dependencies ({sorted(unknown)}) or a duplicate name.")
+
+    def _start_all(self) -> None:
+        self._report("starting")
+        while not self._stop.is_set():
+            waiting = [entry for entry in self._entries.values() if entry.state == "waiting"]
+            startable = [entry for entry in waiting if all(self._entries[name].state == "ready" for name in entry.item.after)]
+            for entry in startable:
+                self._start(entry)
+            starting = [entry for entry in self._entries.values() if entry.state == "starting"]
+            if not waiting and not starting:
+                return
+            if not startable and not starting:
+                raise Internal("TopologyInvalid", f"Circular dependencies between {', '.join(entry.name for entry in waiting)}.")
+            became_ready = [entry for entry in starting if self._check(entry)]
+            if starting and not became_ready:
+                self._stop.wait(_POLL_SECONDS)
+
+    def _start(self, entry: _Entry) -> None:
+        entry.started = time.monotonic()
+        if isinstance(entry.item, Step):
+            entry.item.run()
+            self._now_ready(entry)
+            return
+        entry.process = RunningService(entry.item)
+        with suppress(psutil.NoSuchProcess):
+            entry.created = psutil.Process(entry.process.pid).create_time()
+        entry.state = "starting"
+        self._report()
+
+    def _check(self, entry: _Entry) -> bool:
+        assert entry.process is not None
+        try:
+            ready = entry.process.poll_ready()
+        except CleanRoomError:
+            entry.exit_code = entry.process.exit_code()
+            raise
+        if ready:
+            self._now_ready(entry)
+        return ready
+
+    def _now_ready(self, entry: _Entry) -> None:
+        entry.state = "ready"
+        where = f" at {entry.item.url}" if isinstance(entry.item, Service) else ""
+        self.on_event(f"{entry.name} ready{where} ({time.monotonic() - entry.started:.1f} s)")
+        self._report()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.5):
+            for entry in self._entries.values():
+                if entry.state == "ready" and entry.process is not None and (code := entry.process.exit_code()) is not None:
+                    entry.state, entry.exit_code = "exited", code
+                    self.on_event(f"{entry.name} ended with exit code {code}; it is not restarted. See {entry.process.service.log}")
+                    self._report()
+
+    def _stop_all(self) -> None:
+        self._report("stopping")
+        for wave in self._reverse_waves():
+            for process in wave:
+                process.terminate()
+            for process in wave:
+                process.wait_stopped()
+                self.on_event(f"{process.service.name} stopped")
+        for entry in self._entries.values():
+            if entry.process is not None:
+                entry.state, entry.exit_code = "exited", entry.process.exit_code()
+        self._report("failed" if self._error else "stopped")
+
+    def _reverse_waves(self) -> Iterator[list[RunningService]]:
+        """Yield the processes in groups: every service comes after the services that depend on it."""
+        left = dict(self._entries)
+        while left:
+            needed = {name for entry in left.values() for name in entry.item.after}
+            wave = [entry for name, entry in left.items() if name not in needed] or list(left.values())
+            yield [entry.process for entry in wave if entry.process is not None]
+            for entry in wave:
+                del left[entry.name]
+
+    def _report(self, status: str | None = None) -> None:
+        self._status = status or self._status
+        own = psutil.Process()
+        write_json(
+            self.state / "services.json",
+            {
+                "status": self._status,
+                "pid": own.pid,
+                "created": own.create_time(),
+                "error": self._error,
+                "services": [entry.to_json() for entry in self._entries.values()],
+            },
+        )
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        def handle(number: int, frame: FrameType | None) -> None:
+            self.stop()
+
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        try:
+            yield
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a JSON file atomically; only the owner can read it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as handle:
+        json.dump(value, handle, indent=2)
+    os.replace(temporary, path)
+
+
+@contextmanager
+def _lock(state: Path) -> Iterator[IO[str]]:
+    with open(state / "supervisor.lock", "w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Conflict(
+                "AlreadyRunning", f"Another supervisor runs the services of {state}.", hint="Stop them with `cleanroom down`."
+            ) from error
+        yield handle
+
+
+def read_status(state: Path) -> dict[str, Any] | None:
+    """Return ``services.json``, corrected for processes that have died; None if it does not exist.
+
+    A dead service has the state ``exited``. The status of a dead supervisor is ``stopped``, or ``orphaned`` if services still run.
+    """
+    try:
+        value: dict[str, Any] = json.loads((state / "services.json").read_text())
+    except FileNotFoundError:
+        return None
+    for service in value["services"]:
+        if service["pid"] is not None and service["state"] != "exited" and not _alive(service["pid"], service["created"]):
+            service["state"] = "exited"
+    if value["status"] not in ("stopped", "failed") and not _alive(value["pid"], value["created"]):
+        value["status"] = "orphaned" if any(s["state"] in ("ready", "starting") and s["pid"] for s in value["services"]) else "stopped"
+    return value
+
+
+def start_detached(state: Path, argv: Sequence[str], *, seconds: float, on_event: Callable[[str], None]) -> dict[str, Any]:
+    """Start a supervisor (``argv``) in the background and wait until it is ready; its output goes to ``supervisor.log``.
+
+    Raises:
+        CleanRoomError: The error that the supervisor reported, ``SupervisorExited`` or ``SupervisorNotReady``.
+    """
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    log_file = state / "supervisor.log"
+    with open(log_file, "ab") as log:
+        offset = log.tell()
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    deadline = time.monotonic() + seconds
+    shown = offset
+    while time.monotonic() < deadline:
+        with open(log_file, "rb") as log:
+            log.seek(shown)
+            lines = log.read().splitlines(keepends=True)
+        for line in lines:
+            if line.endswith(b"\n"):
+                shown += len(line)
+                on_event(line.decode("utf-8", "replace").rstrip())
+        status = read_status(state)
+        if status is not None and status["pid"] == process.pid:
+            if status["status"] == "ready":
+                return status
+            if status["status"] == "failed":
+                process.wait(30)
+                raise CleanRoomError.from_dict(status["error"])
+        if process.poll() is not None:
+            raise Unavailable(
+                "SupervisorExited",
+                f"The supervisor ended with exit code {process.poll()} before everything was ready.",
+                cause=log_tail(log_file),
+                hint=f"See {log_file}.",
+                retryable=False,
+            )
+        time.sleep(_POLL_SECONDS)
+    process.terminate()
+    process.wait(60)
+    raise TimedOut(
+        "SupervisorNotReady", f"The services were not ready after {seconds:.0f} seconds.", cause=log_tail(log_file), hint=f"See {log_file}."
+    )
+
+
+def stop_detached(state: Path, *, seconds: float = 60.0) -> bool:
+    """Stop the supervisor of ``state``, and the services that a dead supervisor left. Return False if nothing was running.
+
+    Raises:
+        NotFound: ``NothingStarted`` if no supervisor has run there.
+        TimedOut: ``SupervisorNotStopped``.
+    """
+    status = read_status(state)
+    if status is None:
+        raise NotFound("NothingStarted", f"No services were started in {state}.", hint="Start them with `cleanroom up`.")
+    supervisor = _process(status["pid"], status["created"])
+    left = [process for s in status["services"] if s["pid"] and (process := _process(s["pid"], s["created"])) is not None]
+    if supervisor is None and not left:
+        return False
+    if supervisor is not None:
+        supervisor.terminate()
+        try:
+            supervisor.wait(seconds)
+        except psutil.TimeoutExpired as error:
+            raise TimedOut(
+                "SupervisorNotStopped",
+                f"The supervisor (process {supervisor.pid}) did not stop within {seconds:.0f} seconds.",
+                hint=f"See {state / 'supervisor.log'}.",
+            ) from error
+    for process in left:  # each process leads its session
+        if process.is_running():
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+    _, alive = psutil.wait_procs(left, timeout=10)
+    for process in alive:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    psutil.wait_procs(alive, timeout=10)
+    return True
+
+
+def _process(pid: int, created: float | None) -> psutil.Process | None:
+    try:
+        process = psutil.Process(pid)
+        # A zombie has ended; its parent has not waited for it yet.
+        same = created is not None and abs(process.create_time() - created) < 0.01 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return None
+    return process if same else None
+
+
+def _alive(pid: int, created: float | None) -> bool:
+    return _process(pid, created) is not None
+
+
+def python(*arguments: str) -> tuple[str, ...]:
+    """Return the argument vector that runs a module in this interpreter."""
+    return (sys.executable, "-m", *arguments)

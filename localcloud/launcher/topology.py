@@ -1,0 +1,128 @@
+"""What runs in the local cloud, and in which order: real servers, stand-ins, set-up steps and one worker per trust boundary."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+
+from cleanroom.temporal.attributes import ALL as SEARCH_ATTRIBUTES
+from localcloud.launcher import azurite, seaweedfs, temporal_server
+from localcloud.launcher.companies import CONTOSSO, LITWARE, PEOPLE, S3_BUCKET, SERVICES
+from localcloud.launcher.guests import launch_guests
+from localcloud.launcher.layout import STAND_INS, Layout
+from localcloud.launcher.processes import Ready, Service
+from localcloud.launcher.profiles import write_profiles
+from localcloud.launcher.setup import create_bucket, create_collaboration
+from localcloud.launcher.standin_configs import write_configs
+from localcloud.launcher.supervisor import Step, python
+
+
+def plan(state: Path, *, propagation_seconds: float = 0, workers: bool = True) -> list[Service | Step]:
+    """Write the configuration of a local cloud and return what the supervisor has to run.
+
+    Args:
+        state: State folder (:mod:`localcloud.launcher.layout`).
+        propagation_seconds: Delay until new role assignments and federated credentials take effect, as in Azure.
+        workers: Whether to start the workers as well.
+    """
+    layout = Layout(state)
+    layout.make_secrets()
+    write_configs(layout, propagation_seconds=propagation_seconds)
+    items: list[Service | Step] = [
+        _temporal(layout),
+        _gateway(layout),
+        _azurite(layout),
+        _seaweedfs(layout),
+        *(_stand_in(layout, name) for name in STAND_INS),
+        Step("guests", lambda: launch_guests(layout), after=("snp",)),
+        Step("settings", lambda: write_profiles(layout), after=("guests",)),
+        Step("bucket", lambda: create_bucket(layout), after=("seaweedfs",)),
+        Step("collaboration", lambda: create_collaboration(layout), after=("cgs", "entra")),
+    ]
+    if workers:
+        names = tuple(item.name for item in items)
+        items += [_worker(layout, account.name, after=names) for account in (*PEOPLE, *SERVICES)]
+    return items
+
+
+def _temporal(layout: Layout) -> Service:
+    return temporal_server.service(
+        database=layout.data("temporal") / "temporal.db",
+        port=layout.ports["temporal"],
+        ui_port=layout.ports["temporal-ui"],
+        http_port=layout.ports["temporal-http"],
+        metrics_port=layout.ports["temporal-metrics"],
+        log=layout.log("temporal"),
+        search_attributes={key.name: _command_line_type(key.indexed_value_type.name) for key in SEARCH_ATTRIBUTES},
+        codec_endpoint=f"{layout.codec_url}/codec",
+    )
+
+
+def _command_line_type(type_name: str) -> str:
+    """Spell a type as Temporal's command line does: ``KEYWORD_LIST`` becomes ``KeywordList``."""
+    return type_name.title().replace("_", "")
+
+
+def _gateway(layout: Layout) -> Service:
+    argv = python(
+        "starters.codec_server", "--keyring", str(layout.keyring_file), "--tokens", str(layout.codec_token_file),
+        "--port", str(layout.ports["codec"]), "--ui-upstream", layout.temporal_ui_url,
+    )  # fmt: skip
+    return Service(
+        name="codec",
+        argv=argv,
+        ready=Ready(kind="http", url=f"{layout.codec_url}/healthz", any_status=True),
+        url=layout.codec_url,
+        log=layout.log("codec"),
+    )
+
+
+def _azurite(layout: Layout) -> Service:
+    account_key = base64.b64encode(layout.token("azurite-contosso").reveal())
+    return azurite.service(
+        folder=layout.data("azurite"),
+        tls=layout.certificate("azurite"),
+        ca_file=layout.authority.ca_file,
+        accounts={CONTOSSO.name: account_key.decode()},
+        port=layout.ports["azurite"],
+        main=azurite.install(azurite.default_install_folder()),
+        log=layout.log("azurite"),
+    )
+
+
+def _seaweedfs(layout: Layout) -> Service:
+    return seaweedfs.service(
+        folder=layout.data("seaweedfs"),
+        tls=layout.certificate("seaweedfs"),
+        ca_file=layout.authority.ca_file,
+        identities=[
+            seaweedfs.S3Identity("operator", "OPERATOR", layout.token("s3-operator"), ("Admin",)),
+            seaweedfs.S3Identity.owner(LITWARE.name, "LITWARE", layout.token("s3-litware"), [S3_BUCKET]),
+        ],
+        ports=[layout.ports[f"seaweedfs-{i}"] for i in range(seaweedfs.PORTS)],
+        log=layout.log("seaweedfs"),
+    )
+
+
+def _stand_in(layout: Layout, name: str) -> Service:
+    return Service(
+        name=name,
+        argv=python(f"localcloud.standins.{name}", "--config", str(layout.state / f"config/{name}.json")),
+        ready=Ready(kind="http", url=f"{layout.url(name)}/healthz", ca_file=layout.authority.ca_file),
+        url=layout.url(name),
+        log=layout.log(name),
+    )
+
+
+def _worker(layout: Layout, profile: str, *, after: Sequence[str]) -> Service:
+    ready = layout.data("workers") / f"{profile}.ready"
+    argv = python("starters.worker", profile, "--config", str(layout.config_file), "--ready-file", str(ready))
+    return Service(
+        name=f"worker.{profile}",
+        argv=argv,
+        ready=Ready(kind="file", path=ready),
+        url=f"queue of {profile}",
+        log=layout.log(f"worker.{profile}"),
+        after=tuple(after),
+    )

@@ -1,5 +1,0 @@
-"""``python -m localcloud.snp --config FILE``"""
-
-from localcloud.snp.server import run
-
-run()

@@ -1,0 +1,1 @@
+"""The stand-ins: local servers that speak the wire protocols of the cloud services."""

@@ -1,0 +1,5 @@
+"""``python -m localcloud.standins.cgs --config FILE``"""
+
+from localcloud.standins.cgs.server import run
+
+run()

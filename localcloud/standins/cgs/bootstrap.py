@@ -1,0 +1,160 @@
+"""Bring a governance service to the state that a collaboration starts from, as its members; repeating it changes nothing.
+
+Speaks to the cgs-client surface as any tool would, so it works against a real proxy too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from cleanroom.claims import HOST_DATA, IS_DEBUGGABLE
+from cleanroom.errors import NotFound, PreconditionFailed
+from cleanroom.governance import Contract, GovernanceMemberClient, GovernanceProposal, host_data_claims
+from localcloud.standins.cgs.callers import MEMBER_HEADER
+
+
+class User(BaseModel):
+    """A person or service principal to register: object id and tenant id of its tokens, and a name for people to read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    oid: str
+    tenant_id: str
+    identifier: str | None = None
+
+
+class Bootstrapped(BaseModel):
+    """What the collaboration has now."""
+
+    model_config = ConfigDict(frozen=True)
+
+    contract_id: str
+    contract_version: str
+    oidc_issuer_url: str | None
+    oidc_kid: str
+    host_data: tuple[str, ...]
+    users: tuple[str, ...]
+
+
+class _Consortium:
+    """All members; the first proposes and everybody accepts."""
+
+    def __init__(self, clients: Sequence[GovernanceMemberClient]) -> None:
+        self.clients = clients
+        self.first = clients[0]
+
+    async def settle(self, proposal: GovernanceProposal) -> None:
+        for client in self.clients:
+            if proposal.proposal_state != "Open":
+                break
+            proposal = await client.vote(proposal.proposal_id, accept=True)
+        if proposal.proposal_state != "Accepted":
+            raise PreconditionFailed(
+                "ProposalNotAccepted",
+                f"Governance proposal {proposal.proposal_id} is {proposal.proposal_state} after {len(self.clients)} member(s) accepted it.",
+                hint="Give the tokens of all active members.",
+            )
+
+    async def govern(self, name: str, args: Mapping[str, Any]) -> None:
+        await self.settle(await self.first.propose(name, args))
+
+
+async def bootstrap(
+    base_url: str,
+    ca_file: Path | None,
+    member_token: str | Sequence[str],
+    contract_id: str,
+    users: Sequence[User],
+    clean_room_host_data: Sequence[str],
+    oidc_issuer_url: str | None = None,
+    *,
+    contract_data: Any = "clean room collaboration",
+    deployment_info: Mapping[str, Any] | None = None,
+    oidc_kid: str = "cleanroom",
+) -> Bootstrapped:
+    """Accept the contract, set its clean room policy to exactly ``clean_room_host_data``, enable the OIDC issuer, register the users.
+
+    Args:
+        base_url: Of the stand-in (``/cgs-client`` is appended).
+        member_token: Of one member, or of all active members when there are several.
+        clean_room_host_data: 64 lower-case hex characters each; values that the policy has beyond these are removed.
+        oidc_issuer_url: The governed issuer URL; ``None`` uses the service's own public routes, ``<base_url>/oidc``.
+
+    Raises:
+        PreconditionFailed: ``ProposalNotAccepted`` when not all members' tokens were given.
+        CleanRoomError: Whatever the governance service refuses, with its code.
+    """
+    tokens = [member_token] if isinstance(member_token, str) else list(member_token)
+    base = base_url.rstrip("/")
+    async with AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(GovernanceMemberClient(f"{base}/cgs-client", ca_file=ca_file, headers={MEMBER_HEADER: token}))
+            for token in tokens
+        ]
+        consortium = _Consortium(clients)
+        contract = await _contract(consortium, contract_id, contract_data)
+        await _policy(consortium, contract_id, clean_room_host_data)
+        kid, issuer = await _oidc(consortium, oidc_issuer_url or f"{base}/oidc", oidc_kid)
+        await _users(consortium, users)
+        if deployment_info is not None and (await consortium.first.deployment_info(contract_id)).data != dict(deployment_info):
+            await consortium.settle(await consortium.first.propose_deployment_info(contract_id, deployment_info))
+    return Bootstrapped(
+        contract_id=contract_id,
+        contract_version=contract.version or "",
+        oidc_issuer_url=issuer,
+        oidc_kid=kid,
+        host_data=tuple(clean_room_host_data),
+        users=tuple(user.oid for user in users),
+    )
+
+
+async def _contract(consortium: _Consortium, contract_id: str, data: Any) -> Contract:
+    client = consortium.first
+    try:
+        contract = await client.get_contract(contract_id)
+    except NotFound:
+        await client.put_contract(contract_id, data)
+        contract = await client.get_contract(contract_id)
+    if contract.state == "Draft":
+        assert contract.version is not None
+        await consortium.settle(await client.propose_contract(contract_id, version=contract.version))
+    elif contract.state == "Proposed":
+        await consortium.settle(GovernanceProposal(proposal_id=contract.proposal_id, proposal_state="Open"))
+    return await client.get_contract(contract_id)
+
+
+async def _policy(consortium: _Consortium, contract_id: str, wanted: Sequence[str]) -> None:
+    client = consortium.first
+    policy = (await client.clean_room_policy(contract_id)).policy
+    present = policy.get(HOST_DATA, [])
+    missing = [value for value in wanted if value not in present]
+    if missing or policy.get(IS_DEBUGGABLE) != [False]:
+        await consortium.settle(await client.propose_clean_room_policy(contract_id, host_data_claims(wanted)))
+    stale = [value for value in present if value not in wanted]
+    if stale:
+        await consortium.settle(await client.propose_clean_room_policy(contract_id, {HOST_DATA: stale}, kind="remove"))
+
+
+async def _oidc(consortium: _Consortium, url: str, kid: str) -> tuple[str, str]:
+    client = consortium.first
+    info = await client.oidc_issuer_info()
+    if not info.enabled:
+        await consortium.govern("enable_oidc_issuer", {"kid": kid})
+    key = await client.generate_oidc_signing_key()
+    if info.issuer_url != url:
+        await consortium.govern("set_oidc_issuer_url", {"issuer_url": url})
+    return key.kid, url
+
+
+async def _users(consortium: _Consortium, users: Sequence[User]) -> None:
+    known = {identity.id: identity for identity in await consortium.first.list_identities()}
+    for user in users:
+        found = known.get(user.oid)
+        if found is None or found.data.tenant_id != user.tenant_id or found.data.identifier != user.identifier:
+            data = {"tenantId": user.tenant_id} | ({"identifier": user.identifier} if user.identifier else {})
+            await consortium.govern("set_user_identity", {"id": user.oid, "accountType": "microsoft", "data": data})

@@ -1,0 +1,76 @@
+"""Secrets of a contract (spec/governance.md 7): upsert by members, users and clean rooms; read, wrapped, by clean rooms only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from localcloud.standins.cgs.attested import require_attestation, require_reading, require_signature
+from localcloud.standins.cgs.auth import require_active
+from localcloud.standins.cgs.http import Call, Fault, Reply, Route
+from localcloud.standins.cgs.javascript import Crash, member, truthy
+from localcloud.standins.cgs.store import Tx
+
+MAX_UNITS = 25_600
+"""JavaScript characters (UTF-16 code units), inclusive."""
+
+
+def _table(contract_id: str) -> str:
+    return f"secrets-{contract_id}"
+
+
+def utf16_units(text: str) -> int:
+    """The length that JavaScript sees."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
+def _value(payload: Any) -> bytes:
+    value = member(payload, "value")
+    if not truthy(value):
+        raise Fault(400, "ValueMissing", "value must be given and not empty.")
+    if not isinstance(value, str):
+        raise Crash("value is not a string")
+    if utf16_units(value) > MAX_UNITS:
+        raise Fault(400, "ValueTooLarge", f"value has {utf16_units(value)} UTF-16 units; at most {MAX_UNITS} are allowed.")
+    return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
+
+
+def put_secret(call: Call, tx: Tx) -> Reply:
+    """7.1 and 7.2"""
+    contract_id, name = call.params["contractId"], call.params["secretName"]
+    if call.caller is not None and call.caller.policy != "no_auth":
+        require_active(call.caller, tx)
+        owner, plain = call.caller.id, _value(call.json())
+    else:
+        body = call.json()
+        if not truthy(member(body, "attestation")):
+            raise Fault(400, "AttestationMissing", "attestation must be given.")
+        require_attestation(call, tx, body, bind="encrypt")
+        owner, plain = "cleanroom", _value(require_signature(body))
+    secret_id = f"{owner}_{name}"
+    tx.put_private(_table(contract_id), secret_id, plain)
+    return Reply({"secretId": secret_id})
+
+
+def get_secret(call: Call, tx: Tx) -> Reply:
+    """7.3: attestation precedes existence, so an outsider cannot probe ids."""
+    contract_id, secret_id = call.params["contractId"], call.params["secretName"]
+    body = call.json()
+    require_reading(body)
+    pem = require_attestation(call, tx, body, delegates=[("secrets", secret_id)], bind="encrypt")
+    plain = tx.get_private(_table(contract_id), secret_id)
+    if plain is None:
+        raise Fault(404, "SecretNotFound", f"There is no secret {secret_id}.")
+    return Reply(wrap=(plain, pem))
+
+
+def list_secrets(call: Call, tx: Tx) -> Reply:
+    """7.4"""
+    require_active(call.caller, tx)
+    return Reply({"value": [{"secretId": key} for key in tx.keys(_table(call.params["contractId"]))]})
+
+
+ROUTES = [
+    Route("GET", "/contracts/{contractId}/secrets", "U", list_secrets),
+    Route("PUT", "/contracts/{contractId}/secrets/{secretName}", "U/A", put_secret, write=True),
+    Route("POST", "/contracts/{contractId}/secrets/{secretName}", "A", get_secret),
+]

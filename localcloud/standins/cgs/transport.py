@@ -1,0 +1,71 @@
+"""ASGI edge of the governance stand-ins."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from localcloud.standins.cgs.http import Fault, Incoming, Outgoing, failure
+from localcloud.standins.serving import Receive, Scope, Send
+
+MAX_BODY = 4 << 20
+"""Bytes; a larger body is 413."""
+
+
+def encode(body: Any) -> bytes:
+    """JSON without spaces, UTF-8; lone surrogates are escaped."""
+    try:
+        return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return json.dumps(body, separators=(",", ":")).encode()
+
+
+async def _read_body(receive: Receive) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size <= MAX_BODY:
+            chunks.append(chunk)
+        if message["type"] == "http.disconnect":
+            # Half a request must not be acted upon.
+            raise Fault(400, "InvalidInput", "The request was not sent to its end.")
+        if not message.get("more_body"):
+            break
+    if size > MAX_BODY:
+        raise Fault(413, "RequestBodyTooLarge", f"The body must be at most {MAX_BODY} bytes.")
+    return b"".join(chunks)
+
+
+class Transport:
+    """ASGI edge: keeps the path as it was sent (CCF does not decode it) and sends empty bodies without a content type.
+
+    ``hide`` (pattern, replacement) keeps a credential in the path from the request log.
+    """
+
+    def __init__(self, handle: Callable[[Incoming], Awaitable[Outgoing]], *, hide: tuple[str, str] | None = None) -> None:
+        self._handle = handle
+        self._hide = hide
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        path = scope["raw_path"].split(b"?")[0].decode("latin-1")
+        try:
+            body = await _read_body(receive)
+            answer = await self._handle(Incoming(scope["method"], path, scope["query_string"], headers, body))
+        except Fault as fault:
+            answer = failure(fault)
+        if self._hide is not None:
+            scope["path"] = re.sub(*self._hide, scope["path"])
+        content = b"" if answer.body is None else encode(answer.body)
+        rows = [(name.encode(), value.encode()) for name, value in answer.headers.items()]
+        if content:
+            rows.append((b"content-type", b"application/json"))
+        if answer.status not in (204, 304):
+            rows.append((b"content-length", str(len(content)).encode()))
+        await send({"type": "http.response.start", "status": answer.status, "headers": rows})
+        await send({"type": "http.response.body", "body": content})

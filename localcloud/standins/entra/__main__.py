@@ -1,0 +1,5 @@
+"""``python -m localcloud.standins.entra --config FILE``"""
+
+from localcloud.standins.entra.server import run
+
+run()

@@ -1,0 +1,5 @@
+"""``python -m localcloud.standins.keyvault --config FILE``"""
+
+from localcloud.standins.keyvault.server import run
+
+run()

@@ -1,0 +1,5 @@
+"""``python -m localcloud.standins.kubernetes --config FILE``"""
+
+from localcloud.standins.kubernetes.server import run
+
+run()

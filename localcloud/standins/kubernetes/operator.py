@@ -1,0 +1,321 @@
+"""The Spark Operator of the stand-in: the life cycle of SparkApplications as spec/execute.md G1-G3 tells it, and the garbage collector.
+
+Driven by changes: every write to the store wakes it, and each pass moves each application by at most one state, so that watchers see them
+all. Differences from the real one: ``restartPolicy`` other than ``Never`` is treated as ``Never``; and, unless ``executor_pods`` is set,
+the driver pod hosts the executors' cores itself (Spark in local mode), so that ``executorState`` stays empty.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import logging
+import uuid
+from collections.abc import Callable
+
+from localcloud.standins.kubernetes.store import CONFIG_MAPS, PODS, SPARK_APPLICATIONS, ApiFailure, Object, Store, timestamp
+from localcloud.standins.kubernetes.submission import DRIVER_CONTAINER, check_arguments, driver_pod, memory_mib, owner_of, spark_properties
+
+_OPERATOR = "spark-operator"
+_EXECUTOR_STATES = {"Running": "RUNNING", "Succeeded": "COMPLETED", "Failed": "FAILED"}
+_log = logging.getLogger("localcloud.kubernetes.operator")
+
+
+class Operator:
+    """Reconciles every SparkApplication of the store until cancelled.
+
+    Args:
+        store: The API server's objects.
+        executor_pods: Whether drivers shall ask for executors in pods of their own.
+    """
+
+    def __init__(self, store: Store, *, executor_pods: bool = False) -> None:
+        self._store, self._executor_pods = store, executor_pods
+
+    async def run(self) -> None:
+        """Reconcile at every change, and when the next time to live runs out."""
+        with self._store.subscription() as changed:
+            while True:
+                changed.clear()
+                self.reconcile()
+                if changed.is_set():
+                    # Our own writes: go on with the next state at once, after whoever else was woken.
+                    await asyncio.sleep(0)
+                    continue
+                try:
+                    async with asyncio.timeout(self._next_expiry()):
+                        await changed.wait()
+                except TimeoutError:
+                    continue
+
+    def reconcile(self) -> None:
+        """One pass over all applications, then over what they own."""
+        for application in self._store.objects(SPARK_APPLICATIONS):
+            try:
+                self._reconcile(application)
+            except ApiFailure as failure:
+                _log.warning("reconcile %s: %s", application["metadata"]["name"], failure)
+            except Exception:
+                # One odd application must not stop the others.
+                _log.exception("reconcile %s", application["metadata"]["name"])
+        self._collect()
+
+    def _next_expiry(self) -> float | None:
+        times = [left for application in self._store.objects(SPARK_APPLICATIONS) if (left := _time_to_live(application)) is not None]
+        return max(0.05, min(times)) if times else None
+
+    # --- one application
+
+    def _reconcile(self, application: Object) -> None:
+        metadata = application["metadata"]
+        if metadata.get("deletionTimestamp"):
+            self._finish_deletion(application)
+            return
+        left = _time_to_live(application)
+        if left is not None and left <= 0:
+            self._store.remove(SPARK_APPLICATIONS, metadata["namespace"], metadata["name"])
+            return
+        if self._executor_pods:
+            self._count_executors(application)
+        state = _state(application)
+        suspend = bool(application["spec"].get("suspend"))
+        if suspend and state in ("", "SUBMITTED", "RUNNING", "PENDING_RERUN"):
+            self._set(application, "SUSPENDING", event="SparkApplicationSuspending")
+            return
+        match state:
+            case "" | "PENDING_RERUN" | "RESUMING":
+                if state == "":
+                    self._store.record(
+                        application,
+                        "SparkApplicationAdded",
+                        f"SparkApplication {metadata['name']} was added, enqueuing it for submission",
+                        component=_OPERATOR,
+                    )
+                self._submit(application)
+            case "SUBMISSION_FAILED":
+                message = _error(application)
+                self._set(application, "FAILED", message, event="SparkApplicationFailed", ended=True)
+            case "SUBMITTED" | "RUNNING" | "UNKNOWN":
+                self._follow_driver(application)
+            case "SUCCEEDING":
+                self._set(application, "COMPLETED", event="SparkApplicationCompleted")
+            case "FAILING":
+                self._set(application, "FAILED", _error(application), event="SparkApplicationFailed")
+            case "INVALIDATING" | "SUSPENDING":
+                if self._driver_gone(application):
+                    following = "PENDING_RERUN" if state == "INVALIDATING" else "SUSPENDED"
+                    self._set(
+                        application,
+                        following,
+                        event=f"SparkApplication{'PendingRerun' if state == 'INVALIDATING' else 'Suspended'}",
+                        driver={},
+                    )
+            case "SUSPENDED":
+                if not suspend:
+                    self._set(application, "RESUMING", event="SparkApplicationResuming")
+
+    def _submit(self, application: Object) -> None:
+        metadata = application["metadata"]
+        submission, app_id = str(uuid.uuid4()), f"spark-{uuid.uuid4().hex}"
+        main_file = application["spec"].get("mainApplicationFile") or ""
+        pod_name = application["spec"]["driver"].get("podName") or f"{metadata['name']}-driver"
+        failure = None
+        if not main_file.startswith("local://"):
+            failure = f"failed to run spark-submit: mainApplicationFile {main_file!r} is not in the image"
+        else:
+            try:
+                # spark-submit reads all of it before it makes anything.
+                memory_mib(application["spec"]["executor"].get("memory", "1g"))
+                check_arguments(application)
+                pod = driver_pod(application, pod_name, submission, app_id)
+                conf_map = pod["spec"]["volumes"][-1]["configMap"]["name"]
+                created = self._store.create(PODS, metadata["namespace"], pod)
+                self._store.create(
+                    CONFIG_MAPS,
+                    metadata["namespace"],
+                    {
+                        "metadata": {"name": conf_map, "ownerReferences": [owner_of(created)]},
+                        "data": {"spark.properties": spark_properties(application, app_id, pod_name if self._executor_pods else None)},
+                    },
+                )
+            except ValueError as error:
+                failure = f"failed to run spark-submit: {error}"
+            except ApiFailure as error:
+                failure = (
+                    f"failed to run spark-submit: driver pod already exist: {error}"
+                    if error.code == 409
+                    else f"failed to run spark-submit: {error}"
+                )
+
+        def apply(item: Object) -> None:
+            status = item.setdefault("status", {})
+            status.setdefault("driverInfo", {})
+            status["submissionAttempts"] = status.get("submissionAttempts", 0) + 1
+            status["lastSubmissionAttemptTime"] = timestamp()
+            status["terminationTime"] = None
+            if failure is None:
+                status["sparkApplicationId"] = app_id
+                status["submissionID"] = submission
+                status["executionAttempts"] = status.get("executionAttempts", 0) + 1
+                status["driverInfo"] = {"podName": pod_name}
+                status["applicationState"] = {"state": "SUBMITTED"}
+            else:
+                status["applicationState"] = {"state": "SUBMISSION_FAILED", "errorMessage": failure}
+
+        if failure is None:
+            self._store.record(
+                application,
+                "SparkApplicationSubmitted",
+                f"SparkApplication {metadata['name']} was submitted successfully",
+                component=_OPERATOR,
+            )
+        else:
+            self._store.record(application, "SparkApplicationSubmissionFailed", failure, warning=True, component=_OPERATOR)
+        self._write(application, apply)
+
+    def _count_executors(self, application: Object) -> None:
+        """``executorState``: executor pod to ``PENDING``, ``RUNNING``, ``COMPLETED`` or ``FAILED``."""
+        metadata = application["metadata"]
+        labels = {"spark-role": "executor", "spark-app-selector": (application.get("status") or {}).get("sparkApplicationId")}
+        found = {
+            pod["metadata"]["name"]: _EXECUTOR_STATES.get((pod.get("status") or {}).get("phase") or "", "PENDING")
+            for pod in self._store.objects(PODS, metadata["namespace"])
+            if labels.items() <= (pod["metadata"].get("labels") or {}).items()
+        }
+        if found and found != application["status"].get("executorState"):
+            self._write(application, lambda item: item["status"].update(executorState=found))
+
+    def _follow_driver(self, application: Object) -> None:
+        metadata = application["metadata"]
+        name = (application["status"].get("driverInfo") or {}).get("podName") or ""
+        pod = self._store.find(PODS, metadata["namespace"], name)
+        if pod is None or not _owned(pod, application):
+            self._store.record(application, "SparkDriverNotFound", f"Driver {name} not found", warning=True, component=_OPERATOR)
+            self._set(application, "FAILING", "driver pod not found", ended=True)
+            return
+        phase = (pod.get("status") or {}).get("phase")
+        container = _terminated(pod)
+        if container is not None and phase == "Running":
+            # Sidecars still run; the Spark container decides.
+            phase = "Succeeded" if container["exitCode"] == 0 else "Failed"
+        if phase == "Running" and _state(application) != "RUNNING":
+            self._store.record(application, "SparkDriverRunning", f"Driver {name} is running", component=_OPERATOR)
+            self._set(application, "RUNNING")
+        elif phase == "Succeeded":
+            self._store.record(application, "SparkDriverCompleted", f"Driver {name} completed", component=_OPERATOR)
+            self._set(application, "SUCCEEDING", ended=True)
+        elif phase == "Failed":
+            if container is not None and container["exitCode"] == 0:
+                self._set(application, "SUCCEEDING", ended=True)
+                return
+            text = (
+                f"driver container failed with ExitCode: {container['exitCode']}, Reason: {container.get('reason', 'Error')}"
+                if container is not None
+                else f"driver pod failed: {pod['status'].get('message') or pod['status'].get('reason') or 'no reason given'}"
+            )
+            self._store.record(application, "SparkDriverFailed", f"Driver {name} failed", warning=True, component=_OPERATOR)
+            self._set(application, "FAILING", text, ended=True)
+
+    def _driver_gone(self, application: Object) -> bool:
+        metadata = application["metadata"]
+        pods = [pod for pod in self._store.objects(PODS, metadata["namespace"]) if _owned(pod, application)]
+        for pod in pods:
+            self._delete_pod(pod)
+        return not pods
+
+    def _delete_pod(self, pod: Object) -> None:
+        if pod["metadata"].get("deletionTimestamp"):
+            return
+
+        def mark(item: Object) -> None:
+            item["metadata"]["deletionTimestamp"] = timestamp()
+            item["metadata"]["finalizers"] = ["localcloud/kubelet"]
+
+        self._store.update(PODS, pod["metadata"]["namespace"], pod["metadata"]["name"], mark)
+
+    def _finish_deletion(self, application: Object) -> None:
+        if self._driver_gone(application):
+            metadata = application["metadata"]
+
+            def release(item: Object) -> None:
+                item["metadata"]["finalizers"] = [name for name in item["metadata"].get("finalizers", ()) if name != "foregroundDeletion"]
+
+            self._store.update(SPARK_APPLICATIONS, metadata["namespace"], metadata["name"], release)
+
+    def _collect(self) -> None:
+        """Delete what belongs to an owner that is gone."""
+        alive = {item["metadata"]["uid"] for resource in (SPARK_APPLICATIONS, PODS) for item in self._store.objects(resource)}
+        for resource in (PODS, CONFIG_MAPS):
+            for item in self._store.objects(resource):
+                owners = item["metadata"].get("ownerReferences") or []
+                if owners and not any(owner["uid"] in alive for owner in owners):
+                    if resource is PODS:
+                        self._delete_pod(item)
+                    else:
+                        self._store.remove(resource, item["metadata"]["namespace"], item["metadata"]["name"])
+
+    # --- writing
+
+    def _set(
+        self,
+        application: Object,
+        state: str,
+        message: str = "",
+        *,
+        event: str | None = None,
+        ended: bool = False,
+        driver: Object | None = None,
+    ) -> None:
+        def apply(item: Object) -> None:
+            status = item.setdefault("status", {})
+            status["applicationState"] = {"state": state, **({"errorMessage": message} if message else {})}
+            status.setdefault("executorState", {})
+            if ended:
+                status["terminationTime"] = timestamp()
+            if driver is not None:
+                status["driverInfo"] = driver
+
+        if event:
+            name = application["metadata"]["name"]
+            text = f"SparkApplication {name} is {state.lower().replace('_', ' ')}" + (f": {message}" if message else "")
+            warning = state in ("FAILED", "SUBMISSION_FAILED", "PENDING_RERUN", "RESUMING")
+            self._store.record(application, event, text, warning=warning, component=_OPERATOR)
+        self._write(application, apply)
+
+    def _write(self, application: Object, apply: Callable[[Object], None]) -> None:
+        metadata = application["metadata"]
+
+        def change(item: Object) -> Object:
+            apply(item)
+            return item
+
+        self._store.update(SPARK_APPLICATIONS, metadata["namespace"], metadata["name"], change)
+
+
+def _owned(pod: Object, application: Object) -> bool:
+    return any(owner["uid"] == application["metadata"]["uid"] for owner in pod["metadata"].get("ownerReferences") or ())
+
+
+def _state(application: Object) -> str:
+    return str(((application.get("status") or {}).get("applicationState") or {}).get("state") or "")
+
+
+def _error(application: Object) -> str:
+    return str(application["status"]["applicationState"].get("errorMessage") or "")
+
+
+def _terminated(pod: Object) -> Object | None:
+    for status in (pod.get("status") or {}).get("containerStatuses") or ():
+        if status["name"] == DRIVER_CONTAINER:
+            found: Object | None = (status.get("state") or {}).get("terminated")
+            return found
+    return None
+
+
+def _time_to_live(application: Object) -> float | None:
+    """Seconds until the operator deletes the application; None while it may not."""
+    seconds, ended = application["spec"].get("timeToLiveSeconds"), (application.get("status") or {}).get("terminationTime")
+    if seconds is None or not ended or _state(application) not in ("COMPLETED", "FAILED"):
+        return None
+    end = dt.datetime.fromisoformat(ended.replace("Z", "+00:00"))
+    return float(seconds) - (dt.datetime.now(dt.UTC) - end).total_seconds()

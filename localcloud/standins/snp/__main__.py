@@ -1,0 +1,5 @@
+"""``python -m localcloud.standins.snp --config FILE``"""
+
+from localcloud.standins.snp.server import run
+
+run()

@@ -1,0 +1,84 @@
+"""The pod passes the approved text through the gate again: floors included, whatever the job says is to run."""
+
+from __future__ import annotations
+
+import pytest
+
+from cleanroom.documents.dataset import PrivacyFloors
+from cleanroom.documents.query import QuerySegment
+from cleanroom.errors import Refused
+from cleanroom.query_gate import verify_rendering
+from cleanroom.spark.job import JobConfig, JobDataset, JobGovernance, JobSegment, S3Access
+from cleanroom.sql import Catalog, Column, View, analyse
+
+ACCESS = S3Access(region="us-east-1", bucket="b", connection_secret_id="cleanroom_r.d.connection")
+COLUMNS = {"person": "string", "region": "string", "amount": "number"}
+FLOOR = PrivacyFloors(min_group_size=20, identity_column="person", allowed_output_columns=("region",))
+SQL = "SELECT region, COUNT(*) AS n, SUM(amount) AS total FROM sales GROUP BY region"
+
+
+def _dataset(floors: PrivacyFloors) -> JobDataset:
+    return JobDataset(
+        name="sales",
+        view_name="sales",
+        owner_id="owner",
+        document_version="2.1",
+        document_digest="0" * 64,
+        format="csv",
+        schema=COLUMNS,
+        allowed_fields=tuple(COLUMNS),
+        floors=floors,
+        access=ACCESS,
+    )
+
+
+def _job(*, floors: PrivacyFloors = FLOOR, source: str | None = SQL, rendered_under: PrivacyFloors = FLOOR) -> JobConfig:
+    text = QuerySegment(execution_sequence=1, data=source or SQL)
+    columns = tuple(Column(name=name, type=kind) for name, kind in COLUMNS.items())
+    view = View(name="sales", owner="owner", columns=columns, allowed_columns=tuple(COLUMNS), floors=(rendered_under,))
+    verdict = analyse([QuerySegment(execution_sequence=1, data=SQL)], Catalog(views=(view,)))
+    assert verdict.allowed
+    segments = tuple(JobSegment(execution_sequence=s.execution_sequence, sql=s.sql, source_digest="0" * 64) for s in verdict.rewritten)
+    return JobConfig(
+        contract_id="c",
+        run_id="r",
+        query_id="q",
+        query_version="2.3",
+        query_digest="0" * 64,
+        segments=segments,
+        source=(text,) if source else (),
+        datasets=(_dataset(floors),),
+        datasink=_dataset(PrivacyFloors()),
+        consent_secret_id="cleanroom_r.q.consent",
+        event_scope="run-r",
+        governance=JobGovernance(url="https://cgs.example"),
+    )
+
+
+def test_what_the_gate_makes_of_the_approved_text_is_accepted() -> None:
+    verify_rendering(_job())
+
+
+def test_sql_without_the_owners_floor_is_refused() -> None:
+    with pytest.raises(Refused, match="floors") as refusal:
+        verify_rendering(_job(rendered_under=PrivacyFloors()))
+    assert refusal.value.code == "QueryNotRendered"
+
+
+def test_a_stricter_floor_than_the_one_rendered_is_enforced() -> None:
+    stricter = FLOOR.model_copy(update={"min_group_size": 50})
+    with pytest.raises(Refused) as refusal:
+        verify_rendering(_job(floors=stricter))
+    assert refusal.value.code == "QueryNotRendered"
+
+
+def test_sql_of_another_approved_text_is_refused() -> None:
+    with pytest.raises(Refused) as refusal:
+        verify_rendering(_job(source="SELECT region, COUNT(*) AS n FROM sales GROUP BY region"))
+    assert refusal.value.code == "QueryNotRendered"
+
+
+def test_a_job_without_the_approved_text_is_refused_where_floors_apply() -> None:
+    with pytest.raises(Refused) as refusal:
+        verify_rendering(_job(source=None))
+    assert refusal.value.code == "QuerySourceMissing"
