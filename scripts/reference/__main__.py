@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from scripts.reference import api, commands, configuration, errors, schemas, search_attributes
+from scripts.reference import commands, configuration, errors, schemas, search_attributes
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES: dict[str, Callable[[], str]] = {
@@ -16,7 +16,6 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/reference/errors.md": errors.render,
     "docs/reference/search-attributes.md": search_attributes.render,
     "docs/reference/schemas.md": schemas.render,
-    "docs/reference/api.md": api.render,
     **schemas.files(),
 }
 

@@ -46,13 +46,19 @@ def render() -> str:
     lines += ["## Categories", ""]
     lines += table(
         ("Category", "Exit code", "Retried", "Meaning"),
-        ((code(kind.category), str(kind.exit_code), "yes" if kind.default_retryable else "no", prose(kind.__doc__)) for kind in CLASSES.values()),
+        (
+            (code(kind.category), str(kind.exit_code), "yes" if kind.default_retryable else "no", prose(kind.__doc__))
+            for kind in CLASSES.values()
+        ),
     )
     for kind in CLASSES.values():
         if not found[kind]:
             continue
         lines += [f"## {kind.category}", ""]
-        rows = ((code(name), entry.messages[0] if entry.messages else "", _first(entry.hints), _places(entry)) for name, entry in sorted(found[kind].items()))
+        rows = (
+            (code(name), entry.messages[0] if entry.messages else "", _first(entry.hints), _places(entry))
+            for name, entry in sorted(found[kind].items())
+        )
         lines += table(("Code", "Message", "Remedy", "Raised in"), rows)
     lines += ["## Attestation", "", "Category `refused`. The details hold the expected and the actual value.", ""]
     lines += [f"{', '.join(code(str(reason)) for reason in Reason)}.", ""]
