@@ -15,9 +15,9 @@ import typer
 
 from cleanroom.errors import Conflict, InvalidInput
 from cleanroom.secret import write_secret_file
-from cleanroom.temporal.codec_auth import OidcSettings
-from cleanroom.temporal.codec_server import CodecServerSettings, serve
 from cleanroom.temporal.keyring import Keyring
+from cleanroom.webui.auth import OidcSettings
+from cleanroom.webui.codec_server import CodecServerSettings, serve
 from starters.terminal.entry import main
 from starters.terminal.output import Format, Output, error_boundary, print_record
 

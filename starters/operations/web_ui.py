@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -13,7 +12,8 @@ from cleanroom.errors import InvalidInput, NotFound, PreconditionFailed, Refused
 from cleanroom.identifiers import dataset_workflow_id, prepare_workflow_id, query_workflow_id, run_workflow_id
 from cleanroom.secret import read_secret_file
 from cleanroom.settings import Settings
-from cleanroom.temporal.ui_gateway import is_loopback
+from cleanroom.transport import http_client, ssl_context
+from cleanroom.webui.gateway import is_loopback
 from starters.operations.session import Session
 
 
@@ -67,11 +67,9 @@ def login_link(settings: Settings, page: str) -> dict[str, Any]:
             hint="Set temporal.codec_token_file in cleanroom.toml.",
         )
     token = read_secret_file(settings.temporal.codec_token_file, what="codec token").reveal_text().strip()
-    context = ssl.create_default_context()
-    if settings.ca_file is not None:
-        context.load_verify_locations(cafile=str(settings.ca_file))
+    tls = ssl_context(settings.ca_file, system_roots=True)
     try:
-        with httpx.Client(verify=context, timeout=20, trust_env=False) as http:
+        with http_client(tls, timeout=20) as http:
             answer = http.post(f"{gateway}/codec/login-codes", headers={"Authorization": f"Bearer {token}"})
     except httpx.TransportError as error:
         raise Unavailable(
