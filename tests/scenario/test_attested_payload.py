@@ -186,7 +186,8 @@ async def prepare(world: World, run_id: str, *, heavy: bool = False) -> tuple[Jo
     for name, value in secrets.items():
         await world.clean_room.put_secret(name, value)
     view = View(name="planes", columns=tuple(Column(name=key, type=value) for key, value in TYPES.items()))
-    verdict = analyse([QuerySegment(execution_sequence=1, data=SQL)], Catalog(views=(view,))).require()
+    verdict = analyse([QuerySegment(execution_sequence=1, data=SQL)], Catalog(views=(view,)))
+    assert verdict.allowed, verdict.reasons
     job = JobConfig(
         contract_id=world.contract,
         run_id=run_id,
