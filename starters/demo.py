@@ -22,7 +22,7 @@ from starters.dataset import publish_dataset, upload_rows
 from starters.entry import command_line
 from starters.keys import publish_key
 from starters.local import list_local_cloud, start_local_cloud, stop_local_cloud
-from starters.names import REVISE
+from starters.names import UPDATE
 from starters.output import Format, Output, out, print_json, reported, safe, talk
 from starters.query import _command, create_query, print_card, propose_query
 from starters.query_workflow import read_state
@@ -152,7 +152,7 @@ def _play(state: Path, rows: int | None, clock: _Clock, console: Console) -> dic
         query = load_query_spec(SPECS / f"{QUERY}.yaml")
         run_async(create_query(people["fabrikam"], query.model_copy(update={"pre_conditions": None}), reconcile_seconds=5))
         stricter = query.model_copy(update={"pre_conditions": (PreCondition(view_name="flights", min_row_count=1000),)})
-        run_async(_command(people["litware"], QUERY, "update-query", REVISE, stricter))
+        run_async(_command(people["litware"], QUERY, "update-query", UPDATE, stricter))
         proposed = run_async(propose_query(people["fabrikam"], QUERY))
         talk.print(f"  {proposed.detail}; pending: {', '.join(proposed.pending)}")
     with clock.part("the owners look at the lineage card and approve by signal"):

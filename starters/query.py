@@ -18,8 +18,8 @@ from cleanroom.identifiers import FRONTEND_QUEUE, canonical_json, document_diges
 from cleanroom.messages.query import (
     DEFAULT_APPROVAL_SECONDS,
     AuthorMessage,
+    Collaborator,
     CommandOutcome,
-    Party,
     PublishQueryInput,
     QueryState,
 )
@@ -29,7 +29,7 @@ from cleanroom.temporal.markdown import code, details, escape
 from starters.asking import QUERY_SECONDS
 from starters.entry import command_line
 from starters.lint import lint
-from starters.names import PUBLISH_QUERY, RETRACT, REVISE, SUBMIT
+from starters.names import PROPOSE, PUBLISH_QUERY, UPDATE, WITHDRAW
 from starters.output import ConfigFile, Format, Output, Profile, out, print_json, print_look, print_record, print_rows, reported, safe
 from starters.query_workflow import QueryFound, find_query, read_state, served, state_of, taking_messages, until
 from starters.session import Session, run_async
@@ -47,8 +47,8 @@ MAX_DAYS = 3650
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the answer.")]
 
 
-def _parties(session: Session) -> tuple[Party, ...]:
-    return tuple(Party(name=name, user_id=user) for name, user in sorted(session.settings.parties.items()))
+def _parties(session: Session) -> tuple[Collaborator, ...]:
+    return tuple(Collaborator(name=name, user_id=user) for name, user in sorted(session.settings.parties.items()))
 
 
 @app.command()
@@ -83,7 +83,7 @@ async def create_query(
     workflow_id = query_workflow_id(session.collaboration, spec.name)
     input = PublishQueryInput(
         collaboration=session.collaboration,
-        proposer=Party(name=session.party, user_id=session.user_id),
+        proposer=Collaborator(name=session.party, user_id=session.user_id),
         parties=_parties(session),
         spec=spec,
         authorisation=session.authorise("create-query", spec.name, spec.digest()),
@@ -160,7 +160,7 @@ def update(file: File, profile: Profile = None, config: ConfigFile = None, outpu
     with reported(output):
         session = Session.load(profile, config)
         spec = load_query_spec(file)
-        outcome = run_async(_command(session, spec.name, "update-query", REVISE, spec))
+        outcome = run_async(_command(session, spec.name, "update-query", UPDATE, spec))
         print_record(outcome, output, title=f"query {spec.name}")
 
 
@@ -176,7 +176,7 @@ def propose(name: Name, profile: Profile = None, config: ConfigFile = None, outp
 
 async def propose_query(session: Session, name: str) -> CommandOutcome:
     """Propose the draft as it is now and return who must approve."""
-    return await _command(session, name, "propose-query", SUBMIT, None)
+    return await _command(session, name, "propose-query", PROPOSE, None)
 
 
 @app.command()
@@ -187,7 +187,7 @@ def withdraw(name: Name, profile: Profile = None, config: ConfigFile = None, out
     """
     with reported(output):
         session = Session.load(profile, config)
-        print_record(run_async(_command(session, name, "withdraw-query", RETRACT, None)), output, title=f"query {name}")
+        print_record(run_async(_command(session, name, "withdraw-query", WITHDRAW, None)), output, title=f"query {name}")
 
 
 async def _command(session: Session, name: str, action: str, update: Any, spec: QuerySpec | None) -> CommandOutcome:

@@ -38,32 +38,32 @@ from cleanroom.identifiers import (
     prepare_workflow_id,
 )
 from cleanroom.messages.publish import (
-    AcceptOrder,
-    AccessOrder,
+    AcceptDocumentRequest,
+    AccessRequest,
+    AuthorisedDataset,
     CleanRoomDetailsRequest,
     CleanRoomIdentity,
     CleanRoomPolicy,
     Descriptor,
     DescriptorRequest,
-    FederationOrder,
-    KeyOrder,
+    FederationRequest,
+    KeyRequest,
     ManagedIdentity,
-    OwnerOrder,
     ProposedDocument,
-    ProposeOrder,
+    ProposeDocumentRequest,
     PublishDatasetInput,
-    SecretOrder,
+    SecretRequest,
     StoredSecret,
 )
 from cleanroom.messages.query import (
-    AuthorOrder,
-    DraftOrder,
+    AuthorisedCommand,
+    DraftRequest,
     GenerateQueryRequest,
-    ProposeQueryOrder,
+    ProposeQueryRequest,
     QueryDraft,
     QueryState,
-    VoteOrder,
-    WithdrawOrder,
+    VoteRequest,
+    WithdrawRequest,
 )
 from cleanroom.messages.run import (
     AuditEvent,
@@ -165,20 +165,20 @@ class Loot:
 
     # orders, signed by whom they should be
 
-    def order(self, session: Session, spec: DatasetSpec, signed: DatasetSpec | None = None) -> OwnerOrder:
+    def order(self, session: Session, spec: DatasetSpec, signed: DatasetSpec | None = None) -> AuthorisedDataset:
         """The owner's order for ``signed``, presented for ``spec``."""
         word = session.authorise("publish-dataset", (signed or spec).name, (signed or spec).digest())
-        return OwnerOrder(collaboration=self.cloud.collaboration, spec=spec, authorisation=word)
+        return AuthorisedDataset(collaboration=self.cloud.collaboration, spec=spec, authorisation=word)
 
     @property
-    def litware(self) -> OwnerOrder:
+    def litware(self) -> AuthorisedDataset:
         return self.order(self.cloud.litware, self.world.planes)
 
     @property
-    def contosso(self) -> OwnerOrder:
+    def contosso(self) -> AuthorisedDataset:
         return self.order(self.cloud.contosso, self.world.flights)
 
-    def in_the_name_of(self, session: Session, spec: DatasetSpec) -> OwnerOrder:
+    def in_the_name_of(self, session: Session, spec: DatasetSpec) -> AuthorisedDataset:
         """Fabrikam signs in somebody else's name."""
         claims = Authorisation(
             collaboration=self.cloud.collaboration,
@@ -189,7 +189,7 @@ class Loot:
             digest=spec.digest(),
         )
         word = sign(claims, self.cloud.fabrikam.key())
-        return OwnerOrder(collaboration=self.cloud.collaboration, spec=spec, authorisation=word)
+        return AuthorisedDataset(collaboration=self.cloud.collaboration, spec=spec, authorisation=word)
 
     def descriptor_of(self, name: str, change: Callable[[dict[str, Any]], None]) -> Descriptor:
         """A published dataset's document, changed."""
@@ -212,7 +212,7 @@ class Loot:
         }
         return sign(Decision(**{**true, **claims}), session.key())
 
-    def vote(self, token: str, **members: Any) -> VoteOrder:
+    def vote(self, token: str, **members: Any) -> VoteRequest:
         true = {
             "collaboration": self.cloud.collaboration,
             "query": self.voting.query,
@@ -221,14 +221,16 @@ class Loot:
             "digest": self.voting.digest,
             "token": token,
         }
-        return VoteOrder(**{**true, **members})
+        return VoteRequest(**{**true, **members})
 
-    def author(self, action: str, **members: Any) -> AuthorOrder:
+    def author(self, action: str, **members: Any) -> AuthorisedCommand:
         """Fabrikam's order to her own worker."""
         name = members.get("query", self.voting.query)
         spec = members.get("spec")
         word = self.cloud.fabrikam.authorise(action, name, spec.digest() if spec else "0" * 64)
-        return AuthorOrder(**{"collaboration": self.cloud.collaboration, "query": name, "authorisation": word, **members})
+        return AuthorisedCommand(
+            **{"party": "fabrikam", "collaboration": self.cloud.collaboration, "query": name, "authorisation": word, **members}
+        )
 
     # proofs that are nearly right
 
@@ -305,11 +307,11 @@ def loot(cloud: Cloud, world: World) -> Iterator[Loot]:
     async def begin() -> tuple[CleanRoomPolicy, Descriptor, ProposedDocument, dict[str, Document]]:
         """Litware's own publishing of another dataset, as far as its proposal."""
         word = cloud.litware.authorise("publish-dataset", pending.name, pending.digest())
-        order = OwnerOrder(collaboration=cloud.collaboration, spec=pending, authorisation=word)
+        order = AuthorisedDataset(collaboration=cloud.collaboration, spec=pending, authorisation=word)
         details = CleanRoomDetailsRequest(collaboration=cloud.collaboration, owner_id=cloud.litware.user_id)
         policy = await forged(cloud, FRONTEND_QUEUE, "get_clean_room_policy", details, CleanRoomPolicy)
         stored = [
-            await forged(cloud, LITWARE, "set_secret", SecretOrder(order=order, kind=kind, policy=policy), StoredSecret)
+            await forged(cloud, LITWARE, "set_secret", SecretRequest(dataset=order, kind=kind, policy=policy), StoredSecret)
             for kind in ("connection", "key")
         ]
         own = cloud.litware.settings.s3
@@ -322,7 +324,9 @@ def loot(cloud: Cloud, world: World) -> Iterator[Loot]:
             secrets=tuple(stored),
         )
         descriptor = await forged(cloud, FRONTEND_QUEUE, "generate_dataset_descriptor", request, Descriptor)
-        proposed = await forged(cloud, LITWARE, "propose_document", ProposeOrder(order=order, descriptor=descriptor), ProposedDocument)
+        proposed = await forged(
+            cloud, LITWARE, "propose_document", ProposeDocumentRequest(dataset=order, descriptor=descriptor), ProposedDocument
+        )
         async with cloud.fabrikam.governance() as client:
             documents = {name: await client.get_document(name) for name in (world.flights.name, world.planes.name, world.output.name)}
         return policy, descriptor, proposed, documents
@@ -399,14 +403,14 @@ def _identity(loot: Loot) -> ManagedIdentity:
     )
 
 
-def _federation(loot: Loot, **members: str) -> FederationOrder:
+def _federation(loot: Loot, **members: str) -> FederationRequest:
     issuer = json.loads(str(loot.documents[loot.world.flights.name].data))["datasetAccessPoint"]["identity"]["tokenIssuer"]["issuer"]["url"]
     true = {
         "issuer_url": issuer,
         "subject": federated_subject(loot.cloud.collaboration, loot.cloud.contosso.user_id),
         "audience": TOKEN_EXCHANGE_AUDIENCE,
     }
-    return FederationOrder(order=loot.contosso, identity=_identity(loot), clean_room=CleanRoomIdentity(**{**true, **members}))
+    return FederationRequest(dataset=loot.contosso, identity=_identity(loot), clean_room=CleanRoomIdentity(**{**true, **members}))
 
 
 def _weaker(policy: CleanRoomPolicy) -> CleanRoomPolicy:
@@ -670,22 +674,22 @@ FORGERIES: list[tuple[str, str, str, Make, str]] = [
         "an order by somebody else",
         LITWARE,
         "set_secret",
-        lambda loot: SecretOrder(order=loot.order(loot.cloud.fabrikam, loot.world.planes), kind="key", policy=loot.policy),
+        lambda loot: SecretRequest(dataset=loot.order(loot.cloud.fabrikam, loot.world.planes), kind="key", policy=loot.policy),
         "SignerMismatch",
     ),
     (
         "an order by somebody else in the owner's name",
         LITWARE,
         "set_secret",
-        lambda loot: SecretOrder(order=loot.in_the_name_of(loot.cloud.litware, loot.world.planes), kind="key", policy=loot.policy),
+        lambda loot: SecretRequest(dataset=loot.in_the_name_of(loot.cloud.litware, loot.world.planes), kind="key", policy=loot.policy),
         "ApproverKeyUnknown",
     ),
     (
         "an order without floors under the signature with floors",
         LITWARE,
         "set_secret",
-        lambda loot: SecretOrder(
-            order=loot.order(
+        lambda loot: SecretRequest(
+            dataset=loot.order(
                 loot.cloud.litware, planes_spec(name=loot.world.planes.name, store=loot.world.planes.store, privacy={}), loot.world.planes
             ),
             kind="key",
@@ -697,35 +701,35 @@ FORGERIES: list[tuple[str, str, str, Make, str]] = [
         "an order for another collaboration",
         LITWARE,
         "set_secret",
-        lambda loot: SecretOrder(order=loot.litware.model_copy(update={"collaboration": "other"}), kind="key", policy=loot.policy),
+        lambda loot: SecretRequest(dataset=loot.litware.model_copy(update={"collaboration": "other"}), kind="key", policy=loot.policy),
         "CollaborationMismatch",
     ),
     (
         "a clean room policy with one more guest",
         LITWARE,
         "set_secret",
-        lambda loot: SecretOrder(order=loot.litware, kind="connection", policy=_weaker(loot.policy)),
+        lambda loot: SecretRequest(dataset=loot.litware, kind="connection", policy=_weaker(loot.policy)),
         "CleanRoomPolicyMismatch",
     ),
     (
         "a release policy with one more guest",
         CONTOSSO,
         "set_key_with_skr",
-        lambda loot: KeyOrder(order=loot.contosso, policy=_weaker(loot.policy)),
+        lambda loot: KeyRequest(dataset=loot.contosso, policy=_weaker(loot.policy)),
         "CleanRoomPolicyMismatch",
     ),
     (
         "role on the storage account for another principal",
         CONTOSSO,
         "allow_access_blob",
-        lambda loot: AccessOrder(order=loot.contosso, identity=_identity(loot).model_copy(update={"principal_id": str(uuid.uuid4())})),
+        lambda loot: AccessRequest(dataset=loot.contosso, identity=_identity(loot).model_copy(update={"principal_id": str(uuid.uuid4())})),
         "IdentityMismatch",
     ),
     (
         "role on the key vault for another principal",
         CONTOSSO,
         "allow_access_key_vault",
-        lambda loot: AccessOrder(order=loot.contosso, identity=_identity(loot).model_copy(update={"principal_id": str(uuid.uuid4())})),
+        lambda loot: AccessRequest(dataset=loot.contosso, identity=_identity(loot).model_copy(update={"principal_id": str(uuid.uuid4())})),
         "IdentityMismatch",
     ),
     (
@@ -746,8 +750,8 @@ FORGERIES: list[tuple[str, str, str, Make, str]] = [
         "descriptor with another storage address",
         LITWARE,
         "propose_document",
-        lambda loot: ProposeOrder(
-            order=loot.litware,
+        lambda loot: ProposeDocumentRequest(
+            dataset=loot.litware,
             descriptor=loot.descriptor_of(
                 loot.world.planes.name, _set("datasetAccessPoint", "store", "provider", "url", to="https://storage.attacker.example")
             ),
@@ -758,8 +762,8 @@ FORGERIES: list[tuple[str, str, str, Make, str]] = [
         "descriptor without floors",
         LITWARE,
         "propose_document",
-        lambda loot: ProposeOrder(
-            order=loot.litware,
+        lambda loot: ProposeDocumentRequest(
+            dataset=loot.litware,
             descriptor=loot.descriptor_of(loot.world.planes.name, lambda value: value["datasetAccessPolicy"].pop("privacyFloors")),
         ),
         "DescriptorMismatch",
@@ -768,8 +772,8 @@ FORGERIES: list[tuple[str, str, str, Make, str]] = [
         "descriptor that allows every column",
         CONTOSSO,
         "propose_document",
-        lambda loot: ProposeOrder(
-            order=loot.contosso,
+        lambda loot: ProposeDocumentRequest(
+            dataset=loot.contosso,
             descriptor=loot.descriptor_of(
                 loot.world.flights.name,
                 lambda value: value["datasetAccessPolicy"]["privacyFloors"].update(allowedOutputColumns=["tailnum"]),
@@ -781,8 +785,8 @@ FORGERIES: list[tuple[str, str, str, Make, str]] = [
         "descriptor with a key that the attacker knows",
         CONTOSSO,
         "propose_document",
-        lambda loot: ProposeOrder(
-            order=loot.contosso,
+        lambda loot: ProposeDocumentRequest(
+            dataset=loot.contosso,
             descriptor=loot.descriptor_of(
                 loot.world.flights.name,
                 _set(
@@ -801,8 +805,8 @@ FORGERIES: list[tuple[str, str, str, Make, str]] = [
         "descriptor with another attestation authority",
         CONTOSSO,
         "propose_document",
-        lambda loot: ProposeOrder(
-            order=loot.contosso,
+        lambda loot: ProposeDocumentRequest(
+            dataset=loot.contosso,
             descriptor=loot.descriptor_of(
                 loot.world.flights.name,
                 _set(
@@ -824,15 +828,15 @@ FORGERIES: list[tuple[str, str, str, Make, str]] = [
         "descriptor of another dataset",
         LITWARE,
         "propose_document",
-        lambda loot: ProposeOrder(order=loot.litware, descriptor=loot.descriptor),
+        lambda loot: ProposeDocumentRequest(dataset=loot.litware, descriptor=loot.descriptor),
         "OrderMismatch",
     ),
     (
         "acceptance of a query's proposal by way of a dataset's",
         LITWARE,
         "accept_document",
-        lambda loot: AcceptOrder(
-            order=loot.order(loot.cloud.litware, loot.pending),
+        lambda loot: AcceptDocumentRequest(
+            dataset=loot.order(loot.cloud.litware, loot.pending),
             proposed=loot.proposed.model_copy(update={"proposal_id": loot.voting.proposal_id}),
         ),
         "ProposalDiffers",
@@ -841,8 +845,8 @@ FORGERIES: list[tuple[str, str, str, Make, str]] = [
         "acceptance of another text than was proposed",
         LITWARE,
         "accept_document",
-        lambda loot: AcceptOrder(
-            order=loot.order(loot.cloud.litware, loot.pending), proposed=loot.proposed.model_copy(update={"digest": "0" * 64})
+        lambda loot: AcceptDocumentRequest(
+            dataset=loot.order(loot.cloud.litware, loot.pending), proposed=loot.proposed.model_copy(update={"digest": "0" * 64})
         ),
         "DocumentDiffers",
     ),
@@ -850,8 +854,8 @@ FORGERIES: list[tuple[str, str, str, Make, str]] = [
         "acceptance of another's document",
         LITWARE,
         "accept_document",
-        lambda loot: AcceptOrder(
-            order=loot.litware,
+        lambda loot: AcceptDocumentRequest(
+            dataset=loot.litware,
             proposed=ProposedDocument(
                 document_id=loot.voting.query,
                 proposal_id=loot.voting.proposal_id,
@@ -961,15 +965,15 @@ FORGERIES: list[tuple[str, str, str, Make, str]] = [
         "a draft without the text that was signed",
         FABRIKAM,
         "update_document",
-        lambda loot: DraftOrder(order=loot.author("update-query"), draft=_draft(loot, World.SQL + "\n"), version=loot.voting.version),
+        lambda loot: DraftRequest(command=loot.author("update-query"), draft=_draft(loot, World.SQL + "\n"), version=loot.voting.version),
         "OrderMismatch",
     ),
     (
         "a draft that asks for more than was signed",
         FABRIKAM,
         "update_document",
-        lambda loot: DraftOrder(
-            order=loot.author("update-query", spec=loot.world.query().model_copy(update={"name": loot.voting.query})),
+        lambda loot: DraftRequest(
+            command=loot.author("update-query", spec=loot.world.query().model_copy(update={"name": loot.voting.query})),
             draft=_draft(loot, World.SQL.replace(">= 25", ">= 21")),
             version=loot.voting.version,
         ),
@@ -979,15 +983,15 @@ FORGERIES: list[tuple[str, str, str, Make, str]] = [
         "a draft in another's name",
         CONTOSSO,
         "create_document",
-        lambda loot: DraftOrder(order=loot.author("create-query"), draft=_draft(loot, World.SQL)),
+        lambda loot: DraftRequest(command=loot.author("create-query"), draft=_draft(loot, World.SQL)),
         "SignerMismatch",
     ),
     (
         "an order to withdraw in place of one to propose",
         FABRIKAM,
         "propose_query",
-        lambda loot: ProposeQueryOrder(
-            order=loot.author("withdraw-query"), owners=loot.voting.owners, version=loot.voting.version, digest=loot.voting.digest
+        lambda loot: ProposeQueryRequest(
+            command=loot.author("withdraw-query"), owners=loot.voting.owners, version=loot.voting.version, digest=loot.voting.digest
         ),
         "OrderMismatch",
     ),
@@ -995,7 +999,7 @@ FORGERIES: list[tuple[str, str, str, Make, str]] = [
         "withdrawal of another proposal",
         FABRIKAM,
         "withdraw_proposal",
-        lambda loot: WithdrawOrder(order=loot.author("withdraw-query", query="q-of-mine"), proposal_id=loot.voting.proposal_id),
+        lambda loot: WithdrawRequest(command=loot.author("withdraw-query", query="q-of-mine"), proposal_id=loot.voting.proposal_id),
         "OrderMismatch",
     ),
     # ------------------------------------------------ frontend
@@ -1106,7 +1110,7 @@ def test_foreign_proposal_for_ones_own_dataset_name(loot: Loot) -> None:
     run_async(forged(cloud, CONTOSSO, "create_managed_identity", order))
     before = everything(loot)
     with pytest.raises(CleanRoomError) as caught:
-        run_async(forged(cloud, CONTOSSO, "accept_document", AcceptOrder(order=order, proposed=proposed)))
+        run_async(forged(cloud, CONTOSSO, "accept_document", AcceptDocumentRequest(dataset=order, proposed=proposed)))
     assert caught.value.code == "DescriptorMismatch"
     assert everything(loot) == before
 

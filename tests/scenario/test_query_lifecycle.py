@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from temporalio.client import WorkflowUpdateFailedError
 
+from activities.authorisations import AuthorisationVerifier
 from activities.collaborator import CollaboratorGovernance
-from activities.orders import Orders
 from cleanroom.datasets.keystore import KeyStore
 from cleanroom.documents.query import PreCondition
 from cleanroom.errors import CleanRoomError
 from cleanroom.identifiers import document_digest
-from cleanroom.messages.query import AuthorMessage, AuthorOrder, CommandOutcome, DecisionMessage, ProposeQueryOrder, QueryState
+from cleanroom.messages.query import AuthorisedCommand, AuthorMessage, CommandOutcome, DecisionMessage, ProposeQueryRequest, QueryState
 from cleanroom.statements import Decision, load_or_create_signing_key, sign
 from cleanroom.temporal.failures import error_from_failure
 from starters.query import _command, create_query, propose_query, read_state, sign_decision
@@ -28,7 +28,7 @@ from starters.query_workflow import find_query
 from starters.session import Session, now, run_async
 from tests.local_cloud import Cloud, World, code_of
 from workflows.publish_query import PublishQuery
-from workflows.query_life import MAX_REFUSED
+from workflows.query_state import MAX_REFUSED
 
 pytestmark = [pytest.mark.scenario, pytest.mark.timeout(900)]
 
@@ -115,7 +115,7 @@ def test_the_diagrams_notes(cloud: Cloud, world: World) -> None:
     first = state_of(cloud, name)
     assert (first.stage, first.pending, first.accepted) == ("Draft", (), ())
     stricter = world.query(name=name, pre_conditions=(PreCondition(view_name="flights", min_row_count=10),))
-    run_async(_command(cloud.litware, name, "update-query", PublishQuery.revise, stricter))
+    run_async(_command(cloud.litware, name, "update-query", PublishQuery.update_and_wait, stricter))
     second = state_of(cloud, name)
     assert second.stage == "Draft"
     assert second.version != first.version
@@ -144,7 +144,7 @@ def test_rejection_returns_it_to_draft_and_approvals_start_at_none(cloud: Cloud,
 def test_withdrawn_by_its_author_and_proposed_again(cloud: Cloud, world: World) -> None:
     state = proposed(cloud, world)
     cloud.decide(cloud.litware, state.query)
-    run_async(_command(cloud.fabrikam, state.query, "withdraw-query", PublishQuery.retract, None))
+    run_async(_command(cloud.fabrikam, state.query, "withdraw-query", PublishQuery.withdraw_and_wait, None))
     assert state_of(cloud, state.query).stage == "Draft"
     assert proposal_state(cloud, state.proposal_id) == "Withdrawn"
     again = run_async(propose_query(cloud.fabrikam, state.query))
@@ -154,13 +154,13 @@ def test_withdrawn_by_its_author_and_proposed_again(cloud: Cloud, world: World) 
 
 def test_withdrawing_a_draft_closes_it(cloud: Cloud, world: World) -> None:
     name = draft(cloud, world)
-    run_async(_command(cloud.fabrikam, name, "withdraw-query", PublishQuery.retract, None))
+    run_async(_command(cloud.fabrikam, name, "withdraw-query", PublishQuery.withdraw_and_wait, None))
     assert state_of(cloud, name).stage == "Withdrawn"
 
 
 def test_nobody_else_withdraws(cloud: Cloud, world: World) -> None:
     state = proposed(cloud, world)
-    assert code_of(lambda: run_async(_command(cloud.litware, state.query, "withdraw-query", PublishQuery.retract, None))) == (
+    assert code_of(lambda: run_async(_command(cloud.litware, state.query, "withdraw-query", PublishQuery.withdraw_and_wait, None))) == (
         "NotProposalOwner"
     )
     assert state_of(cloud, state.query).stage == "Proposed"
@@ -226,17 +226,18 @@ def test_a_proposal_of_the_same_text_by_somebody_else_is_not_taken_for_the_autho
     async def propose_twice() -> None:
         async with cloud.litware.governance() as client:
             await cloud.litware.documents(client).propose(name, state.version, uuid.uuid4().hex)
-        order = AuthorOrder(
+        command = AuthorisedCommand(
+            party=author.party,
             collaboration=author.collaboration,
             query=name,
             authorisation=author.authorise("propose-query", name, document_digest(name)),
         )
         async with author.governance() as client:
             own = CollaboratorGovernance(
-                author.settings, Orders(author.settings), author.documents(client), KeyStore(author.settings.keys_dir)
+                author.settings, AuthorisationVerifier(author.settings), author.documents(client), KeyStore(author.settings.keys_dir)
             )
             owners = tuple(cloud.session(party).user_id for party in ("contosso", "litware"))
-            await own.propose_query(ProposeQueryOrder(order=order, owners=owners, version=state.version, digest=state.digest))
+            await own.propose_query(ProposeQueryRequest(command=command, owners=owners, version=state.version, digest=state.digest))
 
     assert code_of(lambda: run_async(propose_twice())) == "ProposedByAnother"
     assert until(cloud, name, lambda state: state.stage == "Proposed", seconds=10).history[-1].detail == "seen in governance"
@@ -312,9 +313,9 @@ def test_decision_on_the_text_before_an_edit_is_replayed(cloud: Cloud, world: Wo
     """Litware approved; the author withdraws, edits and proposes again; the old approval is sent once more by anybody."""
     state = proposed(cloud, world)
     old = sign_decision(cloud.litware, state_of(cloud, state.query), "approve").model_dump()
-    run_async(_command(cloud.fabrikam, state.query, "withdraw-query", PublishQuery.retract, None))
+    run_async(_command(cloud.fabrikam, state.query, "withdraw-query", PublishQuery.withdraw_and_wait, None))
     edited = world.query(name=state.query, sql=world.SQL.replace(">= 25", ">= 30"))
-    run_async(_command(cloud.fabrikam, state.query, "update-query", PublishQuery.revise, edited))
+    run_async(_command(cloud.fabrikam, state.query, "update-query", PublishQuery.update_and_wait, edited))
     run_async(propose_query(cloud.fabrikam, state.query))
     assert refused_with(cloud, state.query, PublishQuery.approve, old) == "DecisionDigestMismatch"
 
@@ -323,7 +324,7 @@ def test_decision_on_a_withdrawn_proposal_of_the_same_text(cloud: Cloud, world: 
     """The same text proposed again is decided again, although governance keeps the draft's version."""
     state = proposed(cloud, world)
     old = sign_decision(cloud.litware, state_of(cloud, state.query), "approve").model_dump()
-    run_async(_command(cloud.fabrikam, state.query, "withdraw-query", PublishQuery.retract, None))
+    run_async(_command(cloud.fabrikam, state.query, "withdraw-query", PublishQuery.withdraw_and_wait, None))
     run_async(propose_query(cloud.fabrikam, state.query))
     assert state_of(cloud, state.query).version == state.version
     assert refused_with(cloud, state.query, PublishQuery.approve, old) == "DecisionProposalMismatch"
@@ -359,7 +360,7 @@ def test_updates_answer(cloud: Cloud, world: World) -> None:
     assert submitted.stage == "Proposed"
     state = state_of(cloud, name)
     for party, pending in ((cloud.litware, ("contosso",)), (cloud.contosso, ())):
-        outcome = update(party, name, PublishQuery.decide, DecisionMessage(**message_of(party, state)))
+        outcome = update(party, name, PublishQuery.approve_and_wait, DecisionMessage(**message_of(party, state)))
         assert outcome.pending == pending
     assert outcome.stage == "Approved"
 
@@ -370,23 +371,25 @@ def test_validators_refuse_what_the_stage_does_not_allow(cloud: Cloud, world: Wo
     events = history_length(cloud, name)
     decision = DecisionMessage(decision="x")
     order = AuthorMessage(party="fabrikam", authorisation="x")
-    assert _update_code(cloud, name, PublishQuery.decide, decision) == "QueryNotProposed"
+    assert _update_code(cloud, name, PublishQuery.approve_and_wait, decision) == "QueryNotProposed"
     assert history_length(cloud, name) == events
     run_async(propose_query(cloud.fabrikam, name))
-    assert _update_code(cloud, name, PublishQuery.revise, order) == "QueryNotDraft"
-    assert _update_code(cloud, name, PublishQuery.submit, order) == "QueryNotDraft"
+    assert _update_code(cloud, name, PublishQuery.update_and_wait, order) == "QueryNotDraft"
+    assert _update_code(cloud, name, PublishQuery.propose_and_wait, order) == "QueryNotDraft"
     for owner in (cloud.litware, cloud.contosso):
         cloud.decide(owner, name)
-    assert _update_code(cloud, name, PublishQuery.retract, order) == "QueryNotOpen"
-    assert _update_code(cloud, name, PublishQuery.decide, decision) == "QueryNotProposed"
+    assert _update_code(cloud, name, PublishQuery.withdraw_and_wait, order) == "QueryNotOpen"
+    assert _update_code(cloud, name, PublishQuery.approve_and_wait, decision) == "QueryNotProposed"
 
 
 def test_update_that_is_not_signed_by_the_author(cloud: Cloud, world: World) -> None:
     """Whoever reaches Temporal can send an update; without the author's signature the author's own worker refuses."""
     name = draft(cloud, world)
-    assert _update_code(cloud, name, PublishQuery.submit, AuthorMessage(party="fabrikam", authorisation="x")) == "StatementMalformed"
+    assert (
+        _update_code(cloud, name, PublishQuery.propose_and_wait, AuthorMessage(party="fabrikam", authorisation="x")) == "StatementMalformed"
+    )
     stolen = AuthorMessage(party="fabrikam", authorisation=cloud.litware.authorise("propose-query", name, "0" * 64))
-    assert _update_code(cloud, name, PublishQuery.submit, stolen) == "SignerMismatch"
+    assert _update_code(cloud, name, PublishQuery.propose_and_wait, stolen) == "SignerMismatch"
     assert state_of(cloud, name).stage == "Draft"
 
 

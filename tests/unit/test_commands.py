@@ -89,7 +89,7 @@ def test_workflows_and_their_messages_are_called_by_the_names_that_they_have() -
     query, run = definition(PublishQuery), definition(RunQuery)
     assert (query.name, run.name) == (names.PUBLISH_QUERY, names.RUN_QUERY)
     assert {names.APPROVE, names.REJECT} <= set(query.signals)
-    assert {names.REVISE, names.SUBMIT, names.RETRACT} <= set(query.updates)
+    assert {names.UPDATE, names.PROPOSE, names.WITHDRAW} <= set(query.updates)
     assert names.STATE in query.queries
     assert {names.STATUS, names.OUTCOME} <= set(run.queries)
     for workflow, name in (
