@@ -35,7 +35,7 @@ from cleanroom.datasets.upload import upload_dataset  # noqa: E402
 from cleanroom.documents.dataset import DatasetSchema, FieldType, SchemaField  # noqa: E402
 from cleanroom.spark.job import JobConfig, JobDataset, JobGovernance, JobParameters, JobSegment, S3Access  # noqa: E402
 from sparkapp import session  # noqa: E402
-from sparkapp.datasources import survey  # noqa: E402
+from sparkapp.datasources import list_objects  # noqa: E402
 from sparkapp.views import SPARK_TYPES, read_frame, read_table  # noqa: E402
 from tests.folder_pod import FolderPod  # noqa: E402
 from tests.folder_store import FolderStore  # noqa: E402
@@ -120,7 +120,7 @@ def main() -> None:
         session.LOCAL.pop("spark.driver.extraJavaOptions")
         spark = session.open_session("bench-read")
         schema = ", ".join(f"{name} {SPARK_TYPES[kind]}" for name, kind in bench.types.items())
-        found = {name: survey(pod, dataset, JobParameters()) for name, dataset in bench.datasets.items()}
+        found = {name: list_objects(pod, dataset, JobParameters()) for name, dataset in bench.datasets.items()}
         readers: dict[str, Callable[[], object]] = {
             "spark.read.csv, plaintext": lambda: answer(spark.read.csv(str(bench.folder / "csv"), schema=schema)),
             "encrypted CSV, 19 columns": lambda: answer(read_frame(spark, pod, found["csv"], list(bench.types))),

@@ -1,8 +1,8 @@
-"""Reading a dataset as Spark tasks: which objects, cut where, and what a task does to its share.
+"""Reading a dataset as Spark tasks: which objects, cut where, and what a task does to its split.
 
 The driver plans (names, sizes, segment numbers: nothing secret). Each task opens its own store, decrypts its own segments and parses
 them in Arrow, only the columns that are wanted. A text object may be cut at any segment; the rule that gives every row to exactly one
-share: a share that starts inside of an object drops everything up to its first line break, and every share reads on to the first line break
+split: a share that starts inside of an object drops everything up to its first line break, and every share reads on to the first line break
 at or after its end.
 """
 
@@ -24,22 +24,22 @@ from cleanroom.datasets.upload import is_day
 from cleanroom.errors import InvalidInput, NotFound, PreconditionFailed, Refused
 from cleanroom.secret import Secret
 from cleanroom.spark.job import JobDataset, JobParameters
-from sparkapp.failures import persist
+from sparkapp.failures import retry_transient
 from sparkapp.pod import Pod
 
-MIN_SHARE_BYTES = 4 << 20
-MAX_SHARE_BYTES = 32 << 20
+MIN_SPLIT_BYTES = 4 << 20
+MAX_SPLIT_BYTES = 32 << 20
 FETCH_SEGMENTS = 8
 """Segments (1 MiB each) of one request to the store."""
 STORE_SECONDS = 60.0
 """How long a store may be away in the middle of reading."""
 HEADER_LINE_BYTES = 64 << 10
-WHOLE = -1
-"""``Share.stop`` of a Parquet object that one task reads whole."""
+WHOLE_OBJECT = -1
+"""``InputSplit.stop`` of a Parquet object that one task reads whole."""
 
 
 @dataclass(frozen=True)
-class Share:
+class InputSplit:
     """Part of one object: segments ``[first, stop)`` of a text object, or row groups of a Parquet object."""
 
     name: str
@@ -54,7 +54,7 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Survey:
+class DatasetListing:
     """What a run is to read of one dataset: the objects of its days, held against the owner's manifest."""
 
     dataset: JobDataset
@@ -85,7 +85,7 @@ def dataset_key(pod: Pod, dataset: JobDataset) -> Secret | None:
     return decode_dataset_key(pod.secret(dataset.key_secret_id))
 
 
-def survey(pod: Pod, dataset: JobDataset, parameters: JobParameters) -> Survey:
+def list_objects(pod: Pod, dataset: JobDataset, parameters: JobParameters) -> DatasetListing:
     """List the dataset's objects, hold them against its manifest, and choose the days.
 
     Args:
@@ -105,7 +105,7 @@ def survey(pod: Pod, dataset: JobDataset, parameters: JobParameters) -> Survey:
     listed = {item.key: item.size for item in store.list() if _is_data(item.key)}
     manifest = read_manifest(store, key)
     if manifest is not None:
-        _hold_against(manifest, listed, dataset)
+        _verify_against_manifest(manifest, listed, dataset)
     elif dataset.manifest != "optional" and listed:
         raise Refused(
             "ManifestMissing",
@@ -124,27 +124,27 @@ def survey(pod: Pod, dataset: JobDataset, parameters: JobParameters) -> Survey:
         )
     missing: tuple[str, ...] = ()
     if dataset.partitioned_by == "day":
-        objects, missing = _days(objects, dataset, parameters)
+        objects, missing = _select_days(objects, dataset, parameters)
     vouched = {name for name, entry in manifest.objects.items() if entry.splittable} if manifest else set()
     unsplittable = frozenset(objects) - vouched if dataset.format == "csv" else frozenset()
     headers = {name: entry.header for name, entry in manifest.objects.items()} if manifest else {}
-    return Survey(dataset, objects, unsplittable, manifest is not None, missing, headers)
+    return DatasetListing(dataset, objects, unsplittable, manifest is not None, missing, headers)
 
 
-def cut(pod: Pod, found: Survey, *, parallelism: int) -> tuple[tuple[Share, ...], ...]:
-    """The shares of each task; ``parallelism`` is how many tasks can run at once."""
-    shares: list[Share] = []
-    for name, size in found.objects.items():
-        whole = Share(name, size, 0, WHOLE, size, header=found.headers.get(name))
-        shares += _shares(pod, found.dataset, whole, splittable=name not in found.unsplittable)
-    return _pack(shares, found.stored_bytes(), parallelism)
+def plan_splits(pod: Pod, listing: DatasetListing, *, parallelism: int) -> tuple[tuple[InputSplit, ...], ...]:
+    """The splits of each task; ``parallelism`` is how many tasks can run at once."""
+    splits: list[InputSplit] = []
+    for name, size in listing.objects.items():
+        whole = InputSplit(name, size, 0, WHOLE_OBJECT, size, header=listing.headers.get(name))
+        splits += _split_object(pod, listing.dataset, whole, splittable=name not in listing.unsplittable)
+    return _group_splits(splits, listing.stored_bytes(), parallelism)
 
 
 def _is_data(name: str) -> bool:
     return not any(part.startswith(("_", ".")) for part in name.split("/"))
 
 
-def _hold_against(manifest: Manifest, listed: dict[str, int], dataset: JobDataset) -> None:
+def _verify_against_manifest(manifest: Manifest, listed: dict[str, int], dataset: JobDataset) -> None:
     if manifest.dataset != dataset.name:
         raise _tampered(dataset, MANIFEST_NAME, "the manifest is of another dataset")
     if not manifest.complete:
@@ -179,7 +179,7 @@ def _tampered(dataset: JobDataset, name: str, why: str) -> Refused:
     )
 
 
-def _days(objects: dict[str, int], dataset: JobDataset, parameters: JobParameters) -> tuple[dict[str, int], tuple[str, ...]]:
+def _select_days(objects: dict[str, int], dataset: JobDataset, parameters: JobParameters) -> tuple[dict[str, int], tuple[str, ...]]:
     for name in objects:
         if "/" not in name or not is_day(name.split("/")[0]):
             raise InvalidInput("DatasetNotDayPartitioned", f"dataset {dataset.name!r}: object {name!r} is not in a folder yyyy-MM-dd.")
@@ -203,10 +203,10 @@ def _days(objects: dict[str, int], dataset: JobDataset, parameters: JobParameter
     return chosen, tuple(sorted(wanted - {name.split("/")[0] for name in chosen}))
 
 
-def _shares(pod: Pod, dataset: JobDataset, whole: Share, *, splittable: bool) -> list[Share]:
+def _split_object(pod: Pod, dataset: JobDataset, whole: InputSplit, *, splittable: bool) -> list[InputSplit]:
     size = whole.size
     if dataset.format == "parquet":
-        if size <= MAX_SHARE_BYTES:
+        if size <= MAX_SPLIT_BYTES:
             return [whole]
         types = dataset.schema_fields
         parquet = open_parquet(_file(open_object(pod, dataset, whole)), types, [], where=_where(dataset, whole.name))
@@ -216,79 +216,79 @@ def _shares(pod: Pod, dataset: JobDataset, whole: Share, *, splittable: bool) ->
     if dataset.format == "csv" and not splittable:
         # Nobody vouches that no quoted value holds a line break: one task reads it from its beginning.
         return [replace(whole, stop=segments, newlines_in_values=True)]
-    step = MIN_SHARE_BYTES // SEGMENT_BYTES
+    step = MIN_SPLIT_BYTES // SEGMENT_BYTES
     return [
-        replace(whole, first=first, stop=min(first + step, segments), weight=min(MIN_SHARE_BYTES, size - first * SEGMENT_BYTES))
+        replace(whole, first=first, stop=min(first + step, segments), weight=min(MIN_SPLIT_BYTES, size - first * SEGMENT_BYTES))
         for first in range(0, segments, step)
     ]
 
 
-def _pack(shares: Sequence[Share], total: int, parallelism: int) -> tuple[tuple[Share, ...], ...]:
-    """Neighbouring shares together, up to what keeps every core busy twice and no task over 32 MiB; pieces of one object are joined."""
-    target = min(MAX_SHARE_BYTES, max(MIN_SHARE_BYTES, -(-total // (2 * parallelism))))
-    tasks: list[tuple[Share, ...]] = []
-    current: list[Share] = []
+def _group_splits(splits: Sequence[InputSplit], total: int, parallelism: int) -> tuple[tuple[InputSplit, ...], ...]:
+    """Neighbouring splits together, up to what keeps every core busy twice and no task over 32 MiB; pieces of one object are joined."""
+    target = min(MAX_SPLIT_BYTES, max(MIN_SPLIT_BYTES, -(-total // (2 * parallelism))))
+    tasks: list[tuple[InputSplit, ...]] = []
+    current: list[InputSplit] = []
     filled = 0
-    for share in shares:
-        if current and filled + share.weight > target:
+    for split in splits:
+        if current and filled + split.weight > target:
             tasks.append(tuple(current))
             current, filled = [], 0
-        filled += share.weight
-        if current and current[-1].name == share.name and current[-1].stop == share.first:
+        filled += split.weight
+        if current and current[-1].name == split.name and current[-1].stop == split.first:
             last = current.pop()
-            share = replace(last, stop=share.stop, weight=last.weight + share.weight)
-        current.append(share)
+            split = replace(last, stop=split.stop, weight=last.weight + split.weight)
+        current.append(split)
     return (*tasks, tuple(current)) if current else tuple(tasks)
 
 
-def open_object(pod: Pod, dataset: JobDataset, share: Share) -> SegmentedObject:
-    """The object of a share, opened with the dataset's key.
+def open_object(pod: Pod, dataset: JobDataset, split: InputSplit) -> SegmentedObject:
+    """The object of a split, opened with the dataset's key.
 
     Raises:
         Refused: ``CiphertextInvalid``, also when it is not the object that the manifest lists.
     """
-    store, name, size = pod.store(dataset), share.name, share.size
+    store, name, size = pod.store(dataset), split.name, split.size
     key = dataset_key(pod, dataset)
 
     def read_range(offset: int, length: int) -> bytes:
-        return persist(STORE_SECONDS, lambda: store.read_range(name, offset, length))
+        return retry_transient(STORE_SECONDS, lambda: store.read_range(name, offset, length))
 
     if key is None:
         return PlainObject(read_range, size, name)
-    return SealedObject(read_range, size, key, name, header=bytes.fromhex(share.header) if share.header else None)
+    return SealedObject(read_range, size, key, name, header=bytes.fromhex(split.header) if split.header else None)
 
 
-def read_task(pod: Pod, dataset: JobDataset, columns: Sequence[str], shares: Sequence[Share]) -> Iterator[pa.RecordBatch]:
+def read_task(pod: Pod, dataset: JobDataset, columns: Sequence[str], splits: Sequence[InputSplit]) -> Iterator[pa.RecordBatch]:
     """The rows of one task, as the columns' Arrow types.
 
     Raises:
         InvalidInput: ``SchemaMismatch``, naming object and column.
         Refused: ``CiphertextInvalid``.
     """
-    for share in shares:
-        yield from _read_share(pod, dataset, columns, share)
+    for split in splits:
+        yield from _read_split(pod, dataset, columns, split)
 
 
-def _read_share(pod: Pod, dataset: JobDataset, columns: Sequence[str], share: Share) -> Iterator[pa.RecordBatch]:
-    where, types = _where(dataset, share.name), dataset.schema_fields
+def _read_split(pod: Pod, dataset: JobDataset, columns: Sequence[str], split: InputSplit) -> Iterator[pa.RecordBatch]:
+    where, types = _where(dataset, split.name), dataset.schema_fields
     if dataset.format == "parquet":
-        parquet = open_parquet(_file(open_object(pod, dataset, share)), types, columns, where=where)
-        groups = range(parquet.num_row_groups) if share.stop == WHOLE else range(share.first, share.stop)
+        parquet = open_parquet(_file(open_object(pod, dataset, split)), types, columns, where=where)
+        groups = range(parquet.num_row_groups) if split.stop == WHOLE_OBJECT else range(split.first, split.stop)
         yield from read_parquet(parquet, types, columns, where=where, row_groups=groups)
         return
-    opened = open_object(pod, dataset, share)
-    text = ShareText(opened, share.first, share.stop)
-    first_row = 1 if share.first == 0 else None
+    opened = open_object(pod, dataset, split)
+    text = SplitText(opened, split.first, split.stop)
+    first_row = 1 if split.first == 0 else None
     if dataset.format == "json":
-        yield from read_json_lines(text, types, columns, where=where, first_row=first_row, at_start=share.first == 0)
+        yield from read_json_lines(text, types, columns, where=where, first_row=first_row, at_start=split.first == 0)
         return
     header = None
     if dataset.csv_header:
         line = opened.read_at(0, HEADER_LINE_BYTES).split(b"\n", 1)[0]
         header = csv_header_line(line, where)
-        if share.first == 0:
+        if split.first == 0:
             text.skip(min(len(line) + 1, opened.size))
-    layout = TextLayout(header, share.newlines_in_values)
+    layout = TextLayout(header, split.newlines_in_values)
     yield from read_csv(text, types, columns, where=where, layout=layout, first_row=first_row)
 
 
@@ -300,7 +300,7 @@ def _file(opened: SegmentedObject) -> BinaryIO:
     return cast(BinaryIO, SealedFile(opened))
 
 
-class ShareText:
+class SplitText:
     """The text of whole rows of segments ``[first, stop)``, as a readable stream, fetched a few segments at a time."""
 
     def __init__(self, opened: SegmentedObject, first: int, stop: int) -> None:

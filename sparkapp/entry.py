@@ -11,18 +11,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from cleanroom.datasets.download import result_digest
 from cleanroom.errors import CleanRoomError
 from cleanroom.query_gate import verify_rendering
 from cleanroom.spark.job import JobConfig, ResultReceipt
 from sparkapp.config import job_from_environment
 from sparkapp.consent import require_consent
 from sparkapp.execution import run_segments
-from sparkapp.failures import failure_code, report_failure, safely, told, write_termination
+from sparkapp.failures import failure_code, redact_error, redact_for_floors, report_failure, write_termination
 from sparkapp.launch import network_secret_file
-from sparkapp.output import compute, conform, discard, receipt_digest, write_result
+from sparkapp.output import compute, conform, discard, write_result
 from sparkapp.pod import Pod
 from sparkapp.reporting import Reporter
-from sparkapp.session import clustered, open_session, require_locked
+from sparkapp.session import on_cluster, open_session, require_locked
 from sparkapp.views import LoadFailed, View, open_datasets, register_views
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def main(pod: Pod | None = None) -> int:
         facts = {"runId": job.run_id, "jobDigest": job.digest()}
         receipt = run(pod, job)
     except Exception as error:
-        failure = safely(error)
+        failure = redact_error(error)
         print(f"failed: {failure_code(failure.code)}", flush=True)
         return report_failure(failure, facts)
     finally:
@@ -68,7 +69,7 @@ def run(pod: Pod | None, job: JobConfig) -> ResultReceipt:
             try:
                 return _run(session, reporter)
             except Exception as error:
-                failure = told(error, job)
+                failure = redact_for_floors(error, job)
                 try:
                     reporter.event("QUERY_FAILED", f"Query {job.query_id} failed: {failure.code}", error=failure)
                 except CleanRoomError as unrecorded:
@@ -81,7 +82,7 @@ def run(pod: Pod | None, job: JobConfig) -> ResultReceipt:
 
 def _start_spark(pod: Pod | None, job: JobConfig) -> tuple[SparkSession, float]:
     started = time.monotonic()
-    secret = network_secret_file(job, pod or _attested_pod()) if clustered() else None
+    secret = network_secret_file(job, pod or _attested_pod()) if on_cluster() else None
     return open_session(f"cleanroom-{job.run_id}", network_secret=secret), time.monotonic() - started
 
 
@@ -112,7 +113,7 @@ def _run(session: Future[tuple[SparkSession, float]], reporter: Reporter) -> Res
     try:
         objects = write_result(result, pod, job)
     except Exception as error:
-        failure = told(error, job)
+        failure = redact_for_floors(error, job)
         text = f"Result of {job.query_id} not written: {failure.code}"
         reporter.event("DATASET_WRITE_FAILED", text, step=job.datasink.name, error=failure)
         raise failure from None
@@ -124,7 +125,7 @@ def _run(session: Future[tuple[SparkSession, float]], reporter: Reporter) -> Res
         dataset=job.datasink.name,
         objects=objects,
         rows=result.rows,
-        digest=receipt_digest(objects),
+        digest=result_digest(objects),
         columns=tuple(name for name in job.datasink.schema_fields if name in job.datasink.allowed_fields),
         rows_read={view.dataset.view_name: view.rows for view in views},
         seconds=round(reporter.seconds(), 3),
@@ -150,17 +151,17 @@ def _reported_load(reporter: Reporter) -> Iterator[None]:
 
 
 def _loaded(reporter: Reporter, view: View) -> None:
-    dataset, found = view.dataset, view.found
+    dataset, listing = view.dataset, view.listing
     reporter.event(
         "DATASET_LOAD_COMPLETED",
         f"Dataset {dataset.name} loaded",
         step=dataset.name,
-        statistics={"rows": view.rows, "objects": len(found.objects), "storedBytes": found.stored_bytes()},
+        statistics={"rows": view.rows, "objects": len(listing.objects), "storedBytes": listing.stored_bytes()},
         facts={
             "documentVersion": dataset.document_version,
             "documentDigest": dataset.document_digest,
-            "manifest": found.has_manifest,
-            "missingDays": list(found.missing_days),
+            "manifest": listing.has_manifest,
+            "missingDays": list(listing.missing_days),
         },
     )
     reporter.progress(f"dataset {dataset.name} is open as {dataset.view_name}")

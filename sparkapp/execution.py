@@ -35,7 +35,7 @@ def run_segments(spark: SparkSession, job: JobConfig, views: list[View], *, on_s
     # Python's sort is stable: segments of one sequence keep their order.
     segments = sorted(job.segments, key=lambda segment: segment.execution_sequence)
     result: DataFrame | None = None
-    made = _MadeViews(spark, withheld=job.has_floors())
+    made = _SegmentViewConditions(spark, withheld=job.has_floors())
     for number, segment in enumerate(segments, start=1):
         on_segment(number, len(segments))
         for condition in segment.pre_conditions:
@@ -74,7 +74,7 @@ def _require(condition: PreCondition, segment: JobSegment, rows: int) -> None:
         )
 
 
-class _MadeViews:
+class _SegmentViewConditions:
     """Preconditions on views that segments made.
 
     Their text is the author's: twenty of them, each on a view that has rows only if one person earns more than so much, would tell by

@@ -55,7 +55,7 @@ class TaskFailed(Exception):
     """How a typed failure leaves a Python worker of Spark: only text survives, so the error travels as text."""
 
 
-def in_task(steps: Iterator[T]) -> Iterator[T]:
+def redact_task_errors(steps: Iterator[T]) -> Iterator[T]:
     """``steps``, with every error replaced by a :class:`TaskFailed` that holds no data: Spark logs a task's traceback."""
     try:
         yield from steps
@@ -67,7 +67,7 @@ def in_task(steps: Iterator[T]) -> Iterator[T]:
         raise TaskFailed(_encode(_unexpected(error))) from None
 
 
-def safely(error: BaseException) -> CleanRoomError:
+def redact_error(error: BaseException) -> CleanRoomError:
     """``error`` as one of ours, without any value of a dataset in it.
 
     Errors of our own pass. A typed failure that a task raised is found in Spark's text. Of Spark's own errors the error condition is
@@ -98,12 +98,12 @@ def _spark_error(error: BaseException) -> CleanRoomError | None:
     )
 
 
-def told(error: BaseException, job: JobConfig) -> CleanRoomError:
-    """``error`` as :func:`safely` has it, and where an owner lets groups alone be seen, no more of a failing query than that it failed.
+def redact_for_floors(error: BaseException, job: JobConfig) -> CleanRoomError:
+    """Redact ``error`` further if an owner set a privacy floor: of a failing query, only the fact that it failed remains.
 
-    An author can write an expression that fails in one of a dozen ways by the value of one row: which way it was would be the value.
+    A query's author can write an expression whose error depends on the value of one row, so the kind of error would disclose the value.
     """
-    failure = safely(error)
+    failure = redact_error(error)
     if failure.code != "QueryFailed" or not job.has_floors():
         return failure
     return InvalidInput(
@@ -127,7 +127,7 @@ def _encode(error: CleanRoomError) -> str:
     return f"{_MARK}{base64.b64encode(json.dumps(error.to_dict()).encode()).decode()}:"
 
 
-def persist(seconds: float, call: Callable[[], T]) -> T:
+def retry_transient(seconds: float, call: Callable[[], T]) -> T:
     """``call``, repeated with growing pauses while it fails with a retryable error of ours, for at most ``seconds``."""
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception(lambda error: isinstance(error, CleanRoomError) and error.retryable),

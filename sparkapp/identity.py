@@ -1,9 +1,11 @@
-"""The pod's own identity: attestation to governance, secrets that it is granted, and the stores that it may open with them.
+"""The pod's identity: attestation to governance, the secrets that governance releases, and the stores that they open.
 
-One :class:`_Process` per process (driver, and every Python worker of every executor), made on first use, never pickled: each attests for
-itself, so a key exists only in the memory of processes that governance has seen. Where governance is, its roots, the secrets' ids and the
-storage hosts come from the measured job; only the address of the in-guest attestation sidecar comes from elsewhere, and it can refuse but
-not deceive, because governance verifies what it signs.
+The driver and every Python worker of every executor create their own :class:`_ProcessIdentity` on first use and never pickle it. Each
+process attests itself, so a key exists only in the memory of processes that governance has verified.
+
+The address of governance, its TLS roots, the secret IDs and the storage hosts come from the measured job. Only the address of the
+in-guest attestation sidecar comes from the environment. A false sidecar can deny service, but it cannot obtain a secret: governance
+verifies the report.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from cleanroom.governance import CleanRoomClient
 from cleanroom.secret import Secret
 from cleanroom.spark.job import BlobAccess, JobConfig, JobDataset, S3Access
 from sparkapp.config import job_from_environment
-from sparkapp.failures import persist
+from sparkapp.failures import retry_transient
 
 ATTESTATION_URL_VARIABLE = "CLEANROOM_ATTESTATION_URL"
 DEFAULT_ATTESTATION_URL = "http://localhost:8284"
@@ -60,20 +62,20 @@ class AttestedPod:
         _process().record(event_id, event)
 
 
-_CURRENT: _Process | None = None
+_CURRENT: _ProcessIdentity | None = None
 _LOCK = threading.Lock()
 
 
-def _process() -> _Process:
+def _process() -> _ProcessIdentity:
     global _CURRENT
     with _LOCK:
         # Spark forks its Python workers: what a parent made (threads, connections, keys) is not the child's.
         if _CURRENT is None or _CURRENT.pid != os.getpid():
-            _CURRENT = _Process()
+            _CURRENT = _ProcessIdentity()
         return _CURRENT
 
 
-class _Process:
+class _ProcessIdentity:
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.job = job_from_environment()
@@ -145,7 +147,7 @@ class _Process:
         roots = self._roots_for(access.authority.rstrip("/") not in PUBLIC_AUTHORITIES)
         credential = federated_credential(access.tenant_id, access.client_id, assertion, authority=access.authority, ca_file=roots)
         # Now rather than inside of a storage call: waiting for propagation belongs to signing in.
-        persist(FEDERATION_SECONDS, lambda: credential.get_token(STORAGE_SCOPE))
+        retry_transient(FEDERATION_SECONDS, lambda: credential.get_token(STORAGE_SCOPE))
         return credential
 
     def _roots_for(self, declared: bool) -> Path | None:
@@ -153,7 +155,7 @@ class _Process:
         return self._ca_file if declared else None
 
     def _ask(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        return persist(GOVERNANCE_SECONDS, lambda: asyncio.run_coroutine_threadsafe(make(), self._loop).result())
+        return retry_transient(GOVERNANCE_SECONDS, lambda: asyncio.run_coroutine_threadsafe(make(), self._loop).result())
 
 
 def _roots(pem: str) -> Path | None:

@@ -25,12 +25,12 @@ from cleanroom.secret import write_secret_file
 from cleanroom.spark.job import JOB_CONFIG_VARIABLE, JobConfig
 from cleanroom.spark.network import NETWORK_CONF, SECRET_FILE
 from sparkapp.config import job_from_environment
-from sparkapp.failures import report_failure, safely
+from sparkapp.failures import redact_error, report_failure
 from sparkapp.pod import Pod
 
 _NUMBER, _SIZE, _NAME, _HOST = r"\d{1,9}", r"\d{1,9}([kmgt]b?)?", r"[A-Za-z0-9._-]{1,253}", r"[A-Za-z0-9.:\[\]_-]{1,253}"
 _IMAGE, _FLAG, _LINE = r"[A-Za-z0-9._:/@-]{1,255}", r"true|false", r"[^\r\n\0]*"
-KEPT: Mapping[str, str] = {
+ALLOWED_PROPERTIES: Mapping[str, str] = {
     r"spark\.app\.(id|name)": _NAME,
     r"spark\.master": rf"k8s://https?://{_HOST}/?",
     r"spark\.driver\.(host|bindAddress)": _HOST,
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise InvalidInput("RoleUnknown", f"container: {' '.join(given[:1]) or 'no argument'} is neither driver nor executor.")
         os.execvpe(command[0], command, environment)  # noqa: S606 - there is no shell to want
     except Exception as error:
-        failure = safely(error)
+        failure = redact_error(error)
         print(f"failed: {failure.code}", flush=True)
         return report_failure(failure, {})
 
@@ -129,7 +129,7 @@ def driver_command(arguments: Sequence[str], job: JobConfig, environment: Mappin
         raise InvalidInput("SparkPropertiesInvalid", "spark.properties: cannot be read.", cause=error.strerror) from None
     except javaproperties.InvalidUEscapeError:
         raise InvalidInput("SparkPropertiesInvalid", "spark.properties: an escape is not \\u and four hex digits.") from None
-    folder = _own_folder()
+    folder = _configuration_folder()
     properties = driver_properties(given, job, environment)
     write_secret_file(folder / "spark.properties", javaproperties.dumps(properties, timestamp=None, sort_keys=True).encode("ascii"))
     home = spark_home()
@@ -142,7 +142,7 @@ def driver_properties(given: Mapping[str, str], job: JobConfig, environment: Map
     kept = {
         name: value
         for name, value in given.items()
-        if any(re.fullmatch(key, name) and re.fullmatch(pattern, value) for key, pattern in KEPT.items())
+        if any(re.fullmatch(key, name) and re.fullmatch(pattern, value) for key, pattern in ALLOWED_PROPERTIES.items())
     }
     if address := environment.get("SPARK_DRIVER_BIND_ADDRESS"):
         kept["spark.driver.bindAddress"] = address
@@ -157,7 +157,7 @@ def executor_command(job: JobConfig, pod: Pod, environment: Mapping[str, str]) -
         PreconditionFailed: ``ExecutorVariableMissing``, ``NetworkSecretMissing``.
         CleanRoomError: governance does not give the secret.
     """
-    folder, home = _own_folder(), spark_home()
+    folder, home = _configuration_folder(), spark_home()
     secret = network_secret_file(job, pod)
     told = {
         "--driver-url": "SPARK_DRIVER_URL",
@@ -213,7 +213,7 @@ def spark_home() -> Path:
     return Path(next(iter(found.submodule_search_locations)))
 
 
-def _own_folder() -> Path:
+def _configuration_folder() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="cleanroom-spark-"))
     (folder / "log4j2.properties").write_text(_LOGGING, "ascii")
     return folder

@@ -15,14 +15,13 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from cleanroom.datasets.download import result_digest
 from cleanroom.datasets.encryption import seal_bytes
 from cleanroom.datasets.schema import arrow_schema
 from cleanroom.documents.dataset import FieldType, Format
 from cleanroom.errors import InvalidInput
 from cleanroom.spark.job import JobConfig, JobDataset, ResultObject
 from sparkapp.datasources import dataset_key
-from sparkapp.failures import in_task
+from sparkapp.failures import redact_task_errors
 from sparkapp.pod import Pod
 from sparkapp.views import SPARK_TYPES
 
@@ -87,7 +86,7 @@ def _mismatch(sink: JobDataset, why: str, *, hint: str) -> InvalidInput:
 
 
 @dataclass(frozen=True)
-class Computed:
+class ComputedResult:
     """A computed result: its number of rows, and they themselves where they are few; else ``frame`` holds them in Spark."""
 
     rows: int
@@ -95,7 +94,7 @@ class Computed:
     table: pa.Table | None
 
 
-def compute(frame: DataFrame) -> Computed:
+def compute(frame: DataFrame) -> ComputedResult:
     """Run the query. What leaves a clean room is mostly small, so first the driver asks for one row more than it would take; only a
     result that has it is computed as a whole, into Spark's memory.
 
@@ -104,12 +103,12 @@ def compute(frame: DataFrame) -> Computed:
     """
     table = frame.limit(DRIVER_ROWS + 1).toArrow()
     if table.num_rows <= DRIVER_ROWS:
-        return Computed(table.num_rows, frame, table)
+        return ComputedResult(table.num_rows, frame, table)
     held = frame.persist()
-    return Computed(held.count(), held, None)
+    return ComputedResult(held.count(), held, None)
 
 
-def write_result(result: Computed, pod: Pod, job: JobConfig) -> tuple[ResultObject, ...]:
+def write_result(result: ComputedResult, pod: Pod, job: JobConfig) -> tuple[ResultObject, ...]:
     """Seal and store the rows below ``<contract>/<run>/`` of the sink; parts in the result's order."""
     if result.table is not None:
         return tuple(_write_parts(pod, job.datasink, _folder(job), 0, result.table.to_batches()))
@@ -126,11 +125,6 @@ def discard(pod: Pod, sink: JobDataset, objects: Iterable[ResultObject]) -> None
         store.delete(item.name)
 
 
-def receipt_digest(objects: tuple[ResultObject, ...]) -> str:
-    """``ResultReceipt.digest``."""
-    return result_digest(objects)
-
-
 def _folder(job: JobConfig) -> str:
     return f"{job.contract_id}/{job.run_id}"
 
@@ -140,7 +134,7 @@ def _write_task(pod: Pod, sink: JobDataset, folder: str, batches: Iterator[pa.Re
 
     context = TaskContext.get()
     number = context.partitionId() if context else 0
-    for item in in_task(_write_parts(pod, sink, folder, number, batches)):
+    for item in redact_task_errors(_write_parts(pod, sink, folder, number, batches)):
         yield pa.RecordBatch.from_pydict({"name": [item.name], "size": [item.size], "sha256": [item.sha256]})
 
 

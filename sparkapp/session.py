@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 LOCAL_CORES_VARIABLE = "CLEANROOM_LOCAL_CORES"
 """Cores of a driver that was started without spark-submit and therefore executes everything itself; all when absent."""
 
-SEALED = {
+ENCRYPTION_CONF = {
     # Spills and shuffle files are encrypted, and rows go from Python to the JVM through a socket instead of a file.
     "spark.io.encryption.enabled": "true",
 }
-QUIET = {
+LOGGING_CONF = {
     # Spark's logs quote rows (a failed cast shows its value) and pod logs are the operator's to read.
     "spark.log.level": "OFF",
     "spark.executor.syncLogLevel.enabled": "true",
@@ -30,19 +30,19 @@ QUIET = {
     "spark.ui.showConsoleProgress": "false",
     "spark.eventLog.enabled": "false",
 }
-LEAN = {
+PYTHON_CONF = {
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     "spark.sql.execution.arrow.maxRecordsPerBatch": "65536",
     "spark.python.worker.reuse": "true",
     "spark.python.daemon.module": "sparkapp.daemon",
     "spark.sql.adaptive.enabled": "true",
 }
-CLUSTERED = {
+CLUSTER_CONF = {
     **NETWORK_CONF,
     # Executors attest themselves before they join; a plan that is made without them has fewer parts than they have cores.
     "spark.scheduler.maxRegisteredResourcesWaitingTime": "300s",
 }
-LOCAL = {
+LOCAL_CONF = {
     # One process: short-lived, on few cores, talking to nobody.
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
@@ -52,7 +52,7 @@ LOCAL = {
 }
 
 
-def clustered() -> bool:
+def on_cluster() -> bool:
     """Whether spark-submit has started this process: with the cluster's master, and executors in pods of their own."""
     return "PYSPARK_GATEWAY_PORT" in os.environ
 
@@ -66,7 +66,7 @@ def open_session(app_name: str, *, network_secret: Path | None = None) -> SparkS
     Raises:
         PreconditionFailed: ``NetworkSecretMissing``.
     """
-    if clustered() and network_secret is None:
+    if on_cluster() and network_secret is None:
         raise PreconditionFailed("NetworkSecretMissing", "Spark: executors would not be known to the driver, nor it to them.")
     # Python workers must be this very interpreter with these very modules, not the python3 of PATH.
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
@@ -79,15 +79,15 @@ def open_session(app_name: str, *, network_secret: Path | None = None) -> SparkS
     from pyspark.sql import SparkSession
 
     conf = SparkConf()
-    if not clustered():
+    if not on_cluster():
         cores = int(os.environ.get(LOCAL_CORES_VARIABLE) or os.cpu_count() or 1)
         conf.setMaster(f"local[{cores}]").set("spark.sql.shuffle.partitions", str(max(2, cores)))
-        for name, value in LOCAL.items():
+        for name, value in LOCAL_CONF.items():
             conf.set(name, value)
     else:
-        for name, value in {**CLUSTERED, SECRET_FILE: str(network_secret)}.items():
+        for name, value in {**CLUSTER_CONF, SECRET_FILE: str(network_secret)}.items():
             conf.set(name, value)
-    for name, value in {**LEAN, **locked_spark_conf(), **SEALED, **QUIET}.items():
+    for name, value in {**PYTHON_CONF, **locked_spark_conf(), **ENCRYPTION_CONF, **LOGGING_CONF}.items():
         conf.set(name, value)
     return SparkSession.builder.config(conf=conf).appName(app_name).getOrCreate()
 

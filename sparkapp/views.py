@@ -17,8 +17,8 @@ from cleanroom.datasets.schema import arrow_schema
 from cleanroom.documents.dataset import FieldType, Format
 from cleanroom.errors import CleanRoomError
 from cleanroom.spark.job import JobConfig, JobDataset
-from sparkapp.datasources import Share, Survey, cut, read_task, survey
-from sparkapp.failures import in_task, safely
+from sparkapp.datasources import DatasetListing, InputSplit, list_objects, plan_splits, read_task
+from sparkapp.failures import redact_error, redact_task_errors
 from sparkapp.pod import Pod
 
 if TYPE_CHECKING:
@@ -47,19 +47,19 @@ that attest themselves. Parquet is compressed, hence less."""
 class View:
     """One dataset as the query sees it."""
 
-    found: Survey
+    listing: DatasetListing
     rows: int
 
     @property
     def dataset(self) -> JobDataset:
-        return self.found.dataset
+        return self.listing.dataset
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A dataset that was found; ``table`` holds its rows where it is small."""
+class OpenedDataset:
+    """A dataset whose objects are listed; ``table`` holds its rows where it is small."""
 
-    found: Survey
+    listing: DatasetListing
     columns: tuple[str, ...]
     table: pa.Table | None
 
@@ -97,7 +97,7 @@ def needed_columns(job: JobConfig, dataset: JobDataset) -> list[str]:
     return [name for name in allowed if name.lower() in named] or allowed[:1]
 
 
-def open_datasets(pod: Pod, job: JobConfig, *, on_start: Callable[[JobDataset], None]) -> list[Opened]:
+def open_datasets(pod: Pod, job: JobConfig, *, on_start: Callable[[JobDataset], None]) -> list[OpenedDataset]:
     """Find every dataset, several at a time, and read the small ones. Needs no Spark, so that Spark can start meanwhile.
 
     Raises:
@@ -106,24 +106,24 @@ def open_datasets(pod: Pod, job: JobConfig, *, on_start: Callable[[JobDataset], 
     return _for_each(job.datasets, lambda dataset: dataset, lambda dataset: _open(pod, job, dataset, on_start))
 
 
-def _open(pod: Pod, job: JobConfig, dataset: JobDataset, on_start: Callable[[JobDataset], None]) -> Opened:
+def _open(pod: Pod, job: JobConfig, dataset: JobDataset, on_start: Callable[[JobDataset], None]) -> OpenedDataset:
     on_start(dataset)
-    found = survey(pod, dataset, job.parameters)
+    listing = list_objects(pod, dataset, job.parameters)
     columns = needed_columns(job, dataset)
-    table = read_table(pod, found, columns) if found.stored_bytes() <= DRIVER_BYTES[dataset.format] else None
-    return Opened(found, tuple(columns), table)
+    table = read_table(pod, listing, columns) if listing.stored_bytes() <= DRIVER_BYTES[dataset.format] else None
+    return OpenedDataset(listing, tuple(columns), table)
 
 
-def read_table(pod: Pod, found: Survey, columns: Sequence[str]) -> pa.Table:
+def read_table(pod: Pod, listing: DatasetListing, columns: Sequence[str]) -> pa.Table:
     """A whole dataset in this process, on all its cores."""
     cores = os.cpu_count() or 1
     with ThreadPoolExecutor(max_workers=cores) as pool:
-        shares = cut(pod, found, parallelism=cores)
-        parts = list(pool.map(lambda share: list(read_task(pod, found.dataset, columns, share)), shares))
-    return pa.Table.from_batches([batch for part in parts for batch in part], schema=arrow_schema(found.dataset.schema_fields, columns))
+        splits = plan_splits(pod, listing, parallelism=cores)
+        parts = list(pool.map(lambda split: list(read_task(pod, listing.dataset, columns, split)), splits))
+    return pa.Table.from_batches([batch for part in parts for batch in part], schema=arrow_schema(listing.dataset.schema_fields, columns))
 
 
-def register_views(spark: SparkSession, pod: Pod, datasets: Sequence[Opened], *, on_loaded: Callable[[View], None]) -> list[View]:
+def register_views(spark: SparkSession, pod: Pod, datasets: Sequence[OpenedDataset], *, on_loaded: Callable[[View], None]) -> list[View]:
     """Register every dataset under its view name, reading those that the driver has not read.
 
     Each of those is read once, into Spark's own memory (spilling, encrypted, where it does not fit), so that errors in the data are found
@@ -133,36 +133,36 @@ def register_views(spark: SparkSession, pod: Pod, datasets: Sequence[Opened], *,
         LoadFailed: The first dataset that could not be opened.
     """
 
-    def register(opened: Opened) -> View:
+    def register(opened: OpenedDataset) -> View:
         view = _register(spark, pod, opened)
         on_loaded(view)
         return view
 
-    return _for_each(datasets, lambda opened: opened.found.dataset, register)
+    return _for_each(datasets, lambda opened: opened.listing.dataset, register)
 
 
-def _register(spark: SparkSession, pod: Pod, opened: Opened) -> View:
+def _register(spark: SparkSession, pod: Pod, opened: OpenedDataset) -> View:
     from pyspark import StorageLevel
 
-    dataset = opened.found.dataset
+    dataset = opened.listing.dataset
     if opened.table is not None:
         frame, rows = spark.createDataFrame(opened.table, schema=_ddl(dataset, opened.columns)), opened.table.num_rows
     else:
-        frame = read_frame(spark, pod, opened.found, opened.columns).persist(StorageLevel.MEMORY_AND_DISK)
+        frame = read_frame(spark, pod, opened.listing, opened.columns).persist(StorageLevel.MEMORY_AND_DISK)
         rows = frame.count()
     frame.createOrReplaceTempView(dataset.view_name)
-    return View(opened.found, rows)
+    return View(opened.listing, rows)
 
 
-def read_frame(spark: SparkSession, pod: Pod, found: Survey, columns: Sequence[str]) -> DataFrame:
-    """The dataset as a DataFrame: tasks that decrypt and parse their own shares, in Arrow.
+def read_frame(spark: SparkSession, pod: Pod, listing: DatasetListing, columns: Sequence[str]) -> DataFrame:
+    """The dataset as a DataFrame: tasks that decrypt and parse their own splits, in Arrow.
 
-    The shares are applied to a range of task numbers with ``mapInArrow`` rather than registered as a Python data source: both run the same
+    The splits are applied to a range of task numbers with ``mapInArrow`` rather than registered as a Python data source: both run the same
     reader in the same workers, but a data source has Spark start further Python processes to plan each scan (4 s more for the first).
     """
-    tasks = cut(pod, found, parallelism=spark.sparkContext.defaultParallelism)
-    read = functools.partial(_read_tasks, pod, found.dataset, tuple(columns), tasks)
-    return spark.range(0, len(tasks), 1, max(1, len(tasks))).mapInArrow(read, _ddl(found.dataset, columns))
+    tasks = plan_splits(pod, listing, parallelism=spark.sparkContext.defaultParallelism)
+    read = functools.partial(_read_tasks, pod, listing.dataset, tuple(columns), tasks)
+    return spark.range(0, len(tasks), 1, max(1, len(tasks))).mapInArrow(read, _ddl(listing.dataset, columns))
 
 
 def _ddl(dataset: JobDataset, columns: Sequence[str]) -> str:
@@ -174,15 +174,15 @@ def _for_each(items: Sequence[Item], dataset_of: Callable[[Item], JobDataset], w
         try:
             return work(item)
         except Exception as error:
-            raise LoadFailed(dataset_of(item), safely(error)) from None
+            raise LoadFailed(dataset_of(item), redact_error(error)) from None
 
     with ThreadPoolExecutor(max_workers=min(4, len(items))) as pool:
         return [future.result() for future in [pool.submit(guarded, item) for item in items]]
 
 
 def _read_tasks(
-    pod: Pod, dataset: JobDataset, columns: Sequence[str], tasks: Sequence[Sequence[Share]], numbers: Iterator[pa.RecordBatch]
+    pod: Pod, dataset: JobDataset, columns: Sequence[str], tasks: Sequence[Sequence[InputSplit]], numbers: Iterator[pa.RecordBatch]
 ) -> Iterator[pa.RecordBatch]:
     for batch in numbers:
         for number in batch.column(0).to_pylist():
-            yield from in_task(read_task(pod, dataset, columns, tasks[number]))
+            yield from redact_task_errors(read_task(pod, dataset, columns, tasks[number]))

@@ -19,8 +19,8 @@ from cleanroom.attestation.documents import EvidenceDocument, read_document, sta
 from cleanroom.attestation.evidence import REPORT_DATA_SIZE
 from cleanroom.attestation.report import REPORT_SIZE
 from cleanroom.errors import InvalidInput, NotFound, Refused
-from starters.entry import command_line
-from starters.output import Format, Output, print_json, reported
+from starters.terminal.entry import main
+from starters.terminal.output import Format, Output, error_boundary, print_json
 
 app = typer.Typer(no_args_is_help=True, help="Attestation evidence: what a confidential guest proves about itself.")
 
@@ -60,7 +60,7 @@ def verify(
 
     Example: cleanroom attest verify report.bin --chain chain.pem --uvm uvm.cose --host-data 73973b78…
     """
-    with reported(output):
+    with error_boundary(output):
         if vmpl not in _VMPLS:
             raise InvalidInput("VmplOutOfRange", f"--vmpl: {vmpl} is no privilege level of a guest.", hint="Give 0, 1, 2 or 3.")
         evidence = read_evidence(report, chain, uvm)
@@ -195,4 +195,4 @@ def _instant(value: str | None) -> datetime:
 
 
 if __name__ == "__main__":
-    command_line(app)
+    main(app)

@@ -10,19 +10,27 @@ import typer
 from rich.table import Table
 
 from cleanroom.attestation import TrustStore
-from cleanroom.audit.export import Exporter, run_events
-from cleanroom.audit.files import write_bundle
-from cleanroom.audit.history import trace_run
 from cleanroom.audit.verdict import BundleVerdict
 from cleanroom.audit.verify import verify_file
-from cleanroom.documents.query import QUERY_LABELS, parse_query
-from cleanroom.errors import CleanRoomError, InvalidInput, NotFound, Refused
-from cleanroom.governance import Event, GovernanceUserClient
+from cleanroom.errors import InvalidInput, Refused
+from cleanroom.governance import Event
 from cleanroom.identifiers import require_name
-from cleanroom.runs.readers import RUNS_SCOPE, runs_event_id
-from starters.entry import command_line
-from starters.output import ConfigFile, Format, Output, Profile, out, print_json, print_record, print_rows, reported, safe, say
-from starters.session import Session, run_async
+from starters.operations.audit import export_run, list_events
+from starters.operations.session import Session, run_async
+from starters.terminal.entry import main
+from starters.terminal.output import (
+    ConfigFile,
+    Format,
+    Output,
+    Profile,
+    error_boundary,
+    out,
+    print_json,
+    print_record,
+    print_rows,
+    print_status,
+    safe,
+)
 
 app = typer.Typer(help="Evidence: events, bundles, verification.", no_args_is_help=True)
 
@@ -44,7 +52,7 @@ def list_(
 
     Example: cleanroom audit list --run r-20260112-091500-a1b2c3 --profile contosso
     """
-    with reported(output):
+    with error_boundary(output):
         if run and query:
             raise InvalidInput("TooManyFilters", "give --run or --query, not both.")
         session = Session.load(profile, config)
@@ -54,52 +62,7 @@ def list_(
             [_row(event) for event in page[:limit]], output, columns=("seqno", "time", "event", "run", "source", "message"), title="audit"
         )
         if len(page) > limit:
-            say(f"[dim]{len(page) - limit} more: --from-seqno {page[limit].seqno}[/dim]")
-
-
-async def list_events(session: Session, *, run: str | None = None, query: str | None = None) -> list[Event]:
-    """Events in the ledger's order.
-
-    Raises:
-        NotFound: ``RunNotInLedger``, ``UserDocumentNotFound``.
-    """
-    async with session.governance() as client:
-        if run is not None:
-            found = await _of_run(session, client, require_name("run", run))
-            if not found:
-                raise NotFound(
-                    "RunNotInLedger", f"the ledger has no event of run {run!r}.", hint="`cleanroom run list` shows what there is."
-                )
-        elif query is not None:
-            await session.documents(client).get(query)
-            found = await _starts(session, client, query)
-        else:
-            own = client.events(session.collaboration)
-            found = [event async for event in own] if await client.latest_event(session.collaboration) else []
-            for name in await session.documents(client).ids(QUERY_LABELS):
-                found += await _starts(session, client, name)
-    return sorted(found, key=lambda event: event.seqno)
-
-
-async def _of_run(session: Session, client: GovernanceUserClient, run: str) -> list[Event]:
-    found = [event async for event in run_events(client, session.collaboration, run, [])]
-    names = [str(event.data["query"]) for event in found if isinstance(event.data, dict) and isinstance(event.data.get("query"), str)]
-    if not names:
-        return found
-    try:
-        document = parse_query(str((await session.documents(client).get(names[0])).data), document_id=names[0])
-    except CleanRoomError as error:
-        say(f"[dim]events of single datasets are left out: {safe(error.code)}[/dim]")
-        return found
-    datasets = [item.specification for item in (*document.application.input_dataset, document.application.output_dataset)]
-    return [event async for event in run_events(client, session.collaboration, run, datasets)]
-
-
-async def _starts(session: Session, client: GovernanceUserClient, query: str) -> list[Event]:
-    id = runs_event_id(query)
-    if await client.latest_event(session.collaboration, event_id=id, scope=RUNS_SCOPE) is None:
-        return []
-    return [event async for event in client.events(session.collaboration, event_id=id, scope=RUNS_SCOPE)]
+            print_status(f"[dim]{len(page) - limit} more: --from-seqno {page[limit].seqno}[/dim]")
 
 
 def _row(event: Event) -> dict[str, Any]:
@@ -131,7 +94,7 @@ def export(
 
     Example: cleanroom audit export r-1 --file r-1.zip --profile contosso
     """
-    with reported(output):
+    with error_boundary(output):
         file = file or Path(f"{require_name('run', run_id)}.zip")
         if file.suffix not in (".json", ".zip"):
             raise InvalidInput("BundleFileUnknown", f"{file}: a bundle is a .json or a .zip file.")
@@ -139,27 +102,6 @@ def export(
             raise InvalidInput("FileExists", f"{file} exists.", hint="Name another file, or give --force.")
         session = Session.load(profile, config)
         print_record(run_async(export_run(session, require_name("run", run_id), file)), output, title=f"evidence of run {run_id}")
-
-
-async def export_run(session: Session, run_id: str, file: Path) -> dict[str, Any]:
-    """Collect and write the bundle.
-
-    Raises:
-        NotFound: ``WorkflowNotFound``.
-        PreconditionFailed: ``RunNotEnded``.
-    """
-    trace = await trace_run(await session.temporal(), session.collaboration, run_id)
-    async with session.governance() as client:
-        bundle = await Exporter(client, session.collaboration, session.user_id, session.key()).export(trace)
-    write_bundle(bundle, file)
-    return {
-        "file": str(file),
-        "run_id": run_id,
-        "state": trace.state,
-        "records": len(bundle.records),
-        "head": bundle.manifest.head,
-        "sealedBy": bundle.manifest.facts.get("sealedBy"),
-    }
 
 
 @app.command()
@@ -179,7 +121,7 @@ def verify(
 
     Example: cleanroom audit verify r-1.zip --trust development-roots.json
     """
-    with reported(output):
+    with error_boundary(output):
         store = TrustStore.load(amd=True, root_files=trust or ())
         verdict = verify_file(
             file,
@@ -242,4 +184,4 @@ def show_verdict(verdict: BundleVerdict) -> None:
 
 
 if __name__ == "__main__":
-    command_line(app)
+    main(app)

@@ -19,12 +19,12 @@ def main() -> None:
     """Entry point of the console script. Ctrl-C while it imports must not print a traceback either."""
     try:
         from starters.commands import build
-        from starters.entry import command_line
+        from starters.terminal import entry
 
         app = build()
     except KeyboardInterrupt:
         sys.exit(130)
-    command_line(app)
+    entry.main(app)
 
 
 def __getattr__(name: str) -> Typer:

@@ -15,11 +15,11 @@ import typer
 
 from cleanroom.errors import Conflict, InvalidInput
 from cleanroom.secret import write_secret_file
-from cleanroom.temporal.codec_auth import OidcSettings
-from cleanroom.temporal.codec_server import CodecServerSettings, serve
 from cleanroom.temporal.keyring import Keyring
-from starters.entry import command_line
-from starters.output import Format, Output, print_record, reported
+from cleanroom.webui.auth import OidcSettings
+from cleanroom.webui.codec_server import CodecServerSettings, serve
+from starters.terminal.entry import main
+from starters.terminal.output import Format, Output, error_boundary, print_record
 
 
 def codec_server(
@@ -53,7 +53,7 @@ def codec_server(
 
     Example: cleanroom codec-server --keyring keyring.json --tokens codec-token --tls-cert codec.pem --tls-key codec-key.pem
     """
-    with reported(output):
+    with error_boundary(output):
         defaults = CodecServerSettings.model_fields
         settings = CodecServerSettings(
             keyring_file=keyring,
@@ -127,7 +127,7 @@ def codec_keys(
 
     Example: cleanroom codec-keys keyring.json
     """
-    with reported(output):
+    with error_boundary(output):
         if add is None and use is None:
             if keyring.exists():
                 raise Conflict("KeyringExists", f"{keyring} exists already.", hint="Add a key to it with --add ID.")
@@ -146,4 +146,4 @@ app = typer.Typer()
 app.command()(codec_server)
 
 if __name__ == "__main__":
-    command_line(app)
+    main(app)

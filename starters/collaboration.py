@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import typer
 
-from cleanroom.errors import Conflict
-from cleanroom.governance import GovernanceUserClient, Invitation, host_data_claims
-from cleanroom.onboarding import HOST_DATA_CLAIM, Onboarding, Step, member_client, require_id, require_issuer_url
-from starters.entry import command_line
-from starters.output import ConfigFile, Format, Output, Profile, print_record, print_rows, reported, safe, say
-from starters.session import Session, run_async
+from cleanroom.onboarding import Onboarding, member_client
+from starters.operations.collaboration import (
+    accept,
+    create_collaboration,
+    invitation_record,
+    list_members,
+    print_waiting_steps,
+    show_collaboration,
+)
+from starters.operations.session import Session, run_async
+from starters.terminal.entry import main
+from starters.terminal.output import ConfigFile, Format, Output, Profile, error_boundary, print_record, print_rows, print_status, safe
 
 app = typer.Typer(help="Set up a collaboration; for members of the consortium.", no_args_is_help=True)
 members_app = typer.Typer(help="Members, users and invitations.", invoke_without_command=True)
@@ -22,30 +26,7 @@ CollaborationName = Annotated[str | None, typer.Argument(help="Id of the contrac
 InvitationId = Annotated[str, typer.Argument(help="The invitation's id.", show_default=False)]
 
 
-def is_member(session: Session) -> bool:
-    """Whether this profile acts as a member of the consortium, and as no user."""
-    return session.settings.party is None and bool(session.settings.governance.proxy_url)
-
-
-def as_person(session: Session) -> GovernanceUserClient:
-    """Governance as the user whose profile this is.
-
-    Raises:
-        InvalidInput: ``ProfileIsNoPerson`` for a member's profile: it has no user's credential.
-    """
-    if is_member(session):
-        session.party  # noqa: B018 - raises, naming the people
-    return session.governance()
-
-
-@asynccontextmanager
-async def reader(session: Session) -> AsyncIterator[GovernanceUserClient]:
-    """Governance as whoever this profile is: a member through the proxy, or a user."""
-    async with member_client(session.settings) if is_member(session) else session.governance() as client:
-        yield client
-
-
-def _name(session: Session, name: str | None) -> str:
+def _collaboration_id(session: Session, name: str | None) -> str:
     return session.collaboration if name is None else name
 
 
@@ -64,44 +45,10 @@ def create(
 
     Example: cleanroom collaboration create flights --host-data 5d41… --profile operator
     """
-    with reported(output):
+    with error_boundary(output):
         session = Session.load(profile, config)
-        record = run_async(create_collaboration(session, _name(session, name), data, host_data or [], oidc_issuer, oidc_kid))
+        record = run_async(create_collaboration(session, _collaboration_id(session, name), data, host_data or [], oidc_issuer, oidc_kid))
         print_record(record, output, title=f"collaboration {record['collaboration']}")
-
-
-async def create_collaboration(
-    session: Session, name: str, data: str | None, host_data: list[str], oidc_issuer: str | None, oidc_kid: str = "cleanroom"
-) -> dict[str, Any]:
-    """All steps that this member can do; stops at a contract that others must accept first. Wrong words change nothing."""
-    require_id("collaboration", name)
-    if host_data:
-        host_data_claims(host_data)
-    if oidc_issuer:
-        require_issuer_url(oidc_issuer)
-    async with member_client(session.settings) as client:
-        onboarding = Onboarding(client)
-        contract, first = await onboarding.contract(name, data)
-        steps = [first]
-        if contract.state == "Accepted":
-            if host_data:
-                steps.append(await onboarding.clean_room_policy(name, host_data))
-            if oidc_issuer:
-                steps += await onboarding.oidc_issuer(oidc_issuer, oidc_kid)
-        _tell_waiting(steps)
-        return {
-            "collaboration": contract.id,
-            "state": contract.state,
-            "version": contract.version,
-            "steps": [step.model_dump(mode="json") for step in steps],
-        }
-
-
-def _tell_waiting(steps: list[Step]) -> None:
-    for step in steps:
-        if step.state == "waiting":
-            say(f"{step.step}: other members must vote, then repeat this; each of them runs")
-            say(f"  [bold]cleanroom collaboration vote {safe(step.proposal_id)}[/bold]")
 
 
 @app.command()
@@ -116,7 +63,7 @@ def vote(
 
     Example: cleanroom collaboration vote 6f1c… --profile operator
     """
-    with reported(output):
+    with error_boundary(output):
         session = Session.load(profile, config)
 
         async def cast() -> dict[str, Any]:
@@ -133,32 +80,10 @@ def show(name: CollaborationName = None, profile: Profile = None, config: Config
 
     Example: cleanroom collaboration show --profile contosso
     """
-    with reported(output):
+    with error_boundary(output):
         session = Session.load(profile, config)
-        record = run_async(show_collaboration(session, _name(session, name)))
+        record = run_async(show_collaboration(session, _collaboration_id(session, name)))
         print_record(record, output, title=f"collaboration {record['collaboration']}")
-
-
-async def show_collaboration(session: Session, name: str) -> dict[str, Any]:
-    """The collaboration as governance has it."""
-    async with reader(session) as client:
-        contract = await client.get_contract(name)
-        policy = await client.clean_room_policy(name)
-        issuer = await client.oidc_issuer_info()
-        consent = await client.contract_consent(name)
-        members, users = await client.members(), await client.list_identities()
-    return {
-        "collaboration": contract.id,
-        "state": contract.state,
-        "version": contract.version,
-        "data": contract.data,
-        "cleanRooms": policy.policy.get(HOST_DATA_CLAIM, []),
-        "openPolicyProposals": list(policy.proposal_ids),
-        "issuer": {"enabled": issuer.enabled, "url": issuer.issuer_url},
-        "execution": consent.status,
-        "members": len(members),
-        "users": len(users),
-    }
 
 
 def invite(
@@ -174,7 +99,7 @@ def invite(
 
     Example: cleanroom invite ann@contosso.example --profile operator
     """
-    with reported(output):
+    with error_boundary(output):
         session = Session.load(profile, config)
 
         async def work() -> dict[str, Any]:
@@ -182,13 +107,13 @@ def invite(
                 found, step = await Onboarding(client).invite(
                     user_name, invitation_id=invitation, tenant_id=tenant, service_principal=service_principal
                 )
-            _tell_waiting([step])
+            print_waiting_steps([step])
             return {"invitation": found, "userName": user_name, **step.model_dump(mode="json")}
 
         record = run_async(work())
         print_record(record, output, title="invitation")
         if record["state"] != "waiting":
-            say(f"the invited user now runs [bold]cleanroom accept-invitation {safe(record['invitation'])}[/bold]")
+            print_status(f"the invited user now runs [bold]cleanroom accept-invitation {safe(record['invitation'])}[/bold]")
 
 
 def accept_invitation(invitation: InvitationId, profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
@@ -196,42 +121,12 @@ def accept_invitation(invitation: InvitationId, profile: Profile = None, config:
 
     Example: cleanroom accept-invitation 3f2a… --profile litware
     """
-    with reported(output):
+    with error_boundary(output):
         session = Session.load(profile, config)
         record = run_async(accept(session, invitation))
         print_record(record, output, title="invitation")
         if record["status"] == "Accepted":
-            say(f"a member of the consortium now runs [bold]cleanroom members admit {safe(record['invitation'])}[/bold]")
-
-
-async def accept(session: Session, invitation_id: str) -> dict[str, Any]:
-    """Accept, or find that this very user accepted before.
-
-    Raises:
-        Conflict: ``InvitationNotOpen`` when somebody else did.
-        Refused: ``TokenClaimMissing``, ``TokenClaimMismatch``: it is another user's invitation.
-        InvalidInput: ``ProfileIsNoPerson``.
-    """
-    async with as_person(session) as client:
-        try:
-            await client.accept_invitation(invitation_id)
-        except Conflict as error:
-            found = await client.get_invitation(invitation_id)
-            mine = session.settings.parties.get(session.settings.party or "")
-            if error.code != "InvitationNotOpen" or found.user_info is None or found.user_info.user_id != mine:
-                raise
-        return _invitation(await client.get_invitation(invitation_id))
-
-
-def _invitation(invitation: Invitation) -> dict[str, Any]:
-    user = invitation.user_info
-    return {
-        "invitation": invitation.invitation_id,
-        "status": invitation.status,
-        "claims": invitation.claims,
-        "user": user.user_id if user else None,
-        "tenant": user.data.tenant_id if user else None,
-    }
+            print_status(f"a member of the consortium now runs [bold]cleanroom members admit {safe(record['invitation'])}[/bold]")
 
 
 @members_app.callback()
@@ -242,37 +137,10 @@ def members(ctx: typer.Context, profile: Profile = None, config: ConfigFile = No
     """
     if ctx.invoked_subcommand is not None:
         return
-    with reported(output):
+    with error_boundary(output):
         session = Session.load(profile, config)
         rows = run_async(list_members(session))
         print_rows(rows, output, columns=("kind", "id", "name", "party", "status"), title="members")
-
-
-async def list_members(session: Session) -> list[dict[str, Any]]:
-    """Rows ``{kind: member|user|invitation, id, name, party, status}``."""
-    parties = {user: name for name, user in session.settings.parties.items()}
-    async with reader(session) as client:
-        found, users, invitations = await client.members(), await client.list_identities(), await client.list_invitations()
-    rows: list[dict[str, Any]] = [
-        {"kind": "member", "id": item.member_id, "name": (item.member_data or {}).get("identifier", ""), "party": "", "status": item.status}
-        for item in found
-    ]
-    rows += [
-        {"kind": "user", "id": item.id, "name": item.data.identifier or "", "party": parties.get(item.id, ""), "status": "Active"}
-        for item in users
-    ]
-    rows += [
-        {
-            "kind": "invitation",
-            "id": item.invitation_id,
-            "name": ", ".join(str(value) for values in item.claims.values() for value in values),
-            "party": parties.get(item.user_info.user_id, "") if item.user_info else "",
-            "status": item.status,
-        }
-        for item in invitations
-        if item.status != "Finalized"
-    ]
-    return rows
 
 
 @members_app.command()
@@ -281,14 +149,14 @@ def admit(invitation: InvitationId, profile: Profile = None, config: ConfigFile 
 
     Example: cleanroom members admit 3f2a… --profile operator
     """
-    with reported(output):
+    with error_boundary(output):
         session = Session.load(profile, config)
 
         async def work() -> dict[str, Any]:
             async with member_client(session.settings) as client:
                 found, step = await Onboarding(client).admit(invitation)
-            _tell_waiting([step])
-            return {**_invitation(found), **step.model_dump(mode="json")}
+            print_waiting_steps([step])
+            return {**invitation_record(found), **step.model_dump(mode="json")}
 
         print_record(run_async(work()), output, title="user")
 
@@ -302,4 +170,4 @@ def mount(root: typer.Typer) -> None:
 
 if __name__ == "__main__":
     mount(app)
-    command_line(app)
+    main(app)

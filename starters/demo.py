@@ -18,19 +18,19 @@ from cleanroom.errors import Conflict, Internal
 from cleanroom.identifiers import dataset_workflow_id, query_workflow_id, run_workflow_id
 from cleanroom.messages.run import RunResult
 from cleanroom.settings import load_settings
-from starters.dataset import publish_dataset, upload_rows
-from starters.entry import command_line
-from starters.keys import publish_key
-from starters.local import list_local_cloud, start_local_cloud, stop_local_cloud
-from starters.names import UPDATE
-from starters.output import Format, Output, out, print_json, reported, safe, talk
-from starters.query import _command, create_query, print_card, propose_query
-from starters.query_workflow import read_state
-from starters.receiver import open_result
-from starters.result import chart_png, print_chart, result_rows, result_table
-from starters.run import start_run, watch_run
-from starters.session import Session, new_run_id, run_async
-from starters.votes import send_decision, sign_decision
+from starters.operations.datasets import publish_dataset, upload_rows
+from starters.operations.decisions import send_decision, sign_decision
+from starters.operations.keys import publish_key
+from starters.operations.local_cloud import list_local_cloud, start_local_cloud, stop_local_cloud
+from starters.operations.queries import create_query, propose_query, update_query
+from starters.operations.query_workflow import read_state
+from starters.operations.results import open_result
+from starters.operations.runs import start_run, watch_run
+from starters.operations.session import Session, new_run_id, run_async
+from starters.query import print_lineage_card
+from starters.terminal.entry import main
+from starters.terminal.output import Format, Output, err, error_boundary, out, print_json, safe
+from starters.terminal.result_view import chart_png, print_chart, result_rows, result_table
 
 DEMO_STATE = Path(".cleanroom/demo")
 SPECS = Path(__file__).resolve().parent.parent / "demo"
@@ -49,7 +49,7 @@ class _Clock:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        talk.rule(f"[bold]{name}", align="left")
+        err.rule(f"[bold]{name}", align="left")
         begun = time.monotonic()
         try:
             yield
@@ -72,8 +72,8 @@ def demo(
 
     Example: cleanroom demo --keep
     """
-    with reported(output):
-        console = out if output is Format.TABLE else talk
+    with error_boundary(output):
+        console = out if output is Format.TABLE else err
         clock = _Clock()
         _fresh(state)
         try:
@@ -82,7 +82,7 @@ def demo(
             summary = _play(state, rows, clock, console)
         finally:
             if not keep:
-                talk.print("[dim]stopping the local cloud[/dim]")
+                err.print("[dim]stopping the local cloud[/dim]")
                 stop_local_cloud(state)
         if keep:
             config = "" if state == DEMO_STATE else f" --config {safe(state / 'cleanroom.toml')}"
@@ -137,7 +137,7 @@ def _play(state: Path, rows: int | None, clock: _Clock, console: Console) -> dic
     with clock.part("everybody publishes the key that signs their decisions"):
         for party, person in people.items():
             key = run_async(publish_key(person))
-            talk.print(f"  {party}: {safe(key['kid'])}")
+            err.print(f"  {party}: {safe(key['kid'])}")
     with clock.part("Contosso publishes 336,776 flights from Azure; Litware planes, weather and the output from S3"):
         files = demo_data(state / "data", rows)
         for name in ("contosso-flights", "litware-planes", "litware-weather", "litware-delays"):
@@ -145,24 +145,24 @@ def _play(state: Path, rows: int | None, clock: _Clock, console: Console) -> dic
             spec = demo_spec(name)
             if name in files:
                 stored = upload_rows(person, spec, [files[name]])
-                talk.print(f"  {name}: {stored.rows:,} rows sealed on the owner's machine, {stored.stored_bytes:,} bytes uploaded")
+                err.print(f"  {name}: {stored.rows:,} rows sealed on the owner's machine, {stored.stored_bytes:,} bytes uploaded")
             published = run_async(publish_dataset(person, spec))
-            talk.print(f"  {name}: accepted, version {published['version']}")
+            err.print(f"  {name}: accepted, version {published['version']}")
     with clock.part("Fabrikam writes a query, Litware adds a condition, Fabrikam proposes it"):
         query = load_query_spec(SPECS / f"{QUERY}.yaml")
         run_async(create_query(people["fabrikam"], query.model_copy(update={"pre_conditions": None}), reconcile_seconds=5))
         stricter = query.model_copy(update={"pre_conditions": (PreCondition(view_name="flights", min_row_count=1000),)})
-        run_async(_command(people["litware"], QUERY, "update-query", UPDATE, stricter))
+        run_async(update_query(people["litware"], stricter))
         proposed = run_async(propose_query(people["fabrikam"], QUERY))
-        talk.print(f"  {proposed.detail}; pending: {', '.join(proposed.pending)}")
+        err.print(f"  {proposed.detail}; pending: {', '.join(proposed.pending)}")
     with clock.part("the owners look at the lineage card and approve by signal"):
-        print_card(people["litware"], run_async(read_state(people["litware"], QUERY)), console)
+        print_lineage_card(people["litware"], run_async(read_state(people["litware"], QUERY)), console)
         for party in ("litware", "contosso"):
             person = people[party]
             message = sign_decision(person, run_async(read_state(person, QUERY)), "approve", max_runs=10)
             after = run_async(send_decision(person, QUERY, "approve", message))
             pending = ", ".join(after.pending) or "nobody"
-            talk.print(f"  {party} approved; pending: {pending}; state: {'Approved' if after.stage == 'Approved' else 'Not Approved'}")
+            err.print(f"  {party} approved; pending: {pending}; state: {'Approved' if after.stage == 'Approved' else 'Not Approved'}")
         digest = after.digest
     run_id = new_run_id()
     with clock.part(f"Fabrikam runs it: {run_id}"):
@@ -172,8 +172,8 @@ def _play(state: Path, rows: int | None, clock: _Clock, console: Console) -> dic
         if receipt is None:
             raise Internal("ReceiptMissing", f"run {run_id} ended as {result.state} without a receipt.")
         for stage, seconds in result.stages.items():
-            talk.print(f"  {stage}: {seconds:.1f} s")
-        talk.print(f"  of which Spark itself: {receipt.spark_seconds:.1f} s")
+            err.print(f"  {stage}: {seconds:.1f} s")
+        err.print(f"  of which Spark itself: {receipt.spark_seconds:.1f} s")
     with clock.part("Litware, the receiver, opens the result; Fabrikam sees the receipt"):
         table = result_rows(open_result(people["litware"], demo_spec(receipt.dataset), receipt))
         table.sort(key=lambda row: -float(row["avg_dep_delay"]))
@@ -215,4 +215,4 @@ def _print_links(person: Session, workflow_ids: dict[str, str], console: Console
 
 
 if __name__ == "__main__":
-    command_line(app)
+    main(app)

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from cleanroom.documents.query import QuerySegment, QuerySegments
 from cleanroom.documents.validation import describe_validation
 from cleanroom.errors import CleanRoomError, InvalidInput, NotFound
-from starters.entry import command_line
-from starters.output import Format
+from starters.terminal.entry import main
+from starters.terminal.output import Format
 
 # The gate is a quarter of a second to import, and every command of the noun `query` imports this module.
 if TYPE_CHECKING:
@@ -111,4 +111,4 @@ def _read(path: Path, option: str) -> str:
 if __name__ == "__main__":
     app = typer.Typer()
     app.command()(lint)
-    command_line(app)
+    main(app)

@@ -12,9 +12,9 @@ import typer
 from cleanroom.clients.owned import SECRET_VARIABLE_PREFIX, secret_path
 from cleanroom.errors import InvalidInput, NotFound
 from cleanroom.secret import read_secret_file, write_secret_file
-from starters.entry import command_line
-from starters.output import ConfigFile, Format, Output, Profile, print_record, reported
-from starters.session import Session
+from starters.operations.session import Session
+from starters.terminal.entry import main
+from starters.terminal.output import ConfigFile, Format, Output, Profile, error_boundary, print_record
 
 app = typer.Typer(help="Your secrets, by name.", no_args_is_help=True)
 
@@ -38,7 +38,7 @@ def set_(
 
     Example: cleanroom secret set s3 --secret-stdin --profile litware < s3.json
     """
-    with reported(output):
+    with error_boundary(output):
         session = Session.load(profile, config)
         if sum((secret_file is not None, secret_env is not None, secret_stdin)) != 1:
             raise InvalidInput("SecretSourceMissing", "give exactly one of --secret-file, --secret-env and --secret-stdin.")
@@ -58,4 +58,4 @@ def set_(
 
 
 if __name__ == "__main__":
-    command_line(app)
+    main(app)

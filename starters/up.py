@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import typer
 
-from starters.entry import command_line
 from starters.local import up
+from starters.terminal.entry import main
 
 app = typer.Typer()
 app.command()(up)
 
 if __name__ == "__main__":
-    command_line(app)
+    main(app)

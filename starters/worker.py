@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cleanroom.settings import Settings, load_settings
-from cleanroom.temporal.client import connect
-from cleanroom.temporal.workers import WorkerSpec, create_worker
-from starters.entry import command_line
-from starters.output import ConfigFile, Format, Output, reported
+from cleanroom.settings import load_settings
+from starters.terminal.entry import main
+from starters.terminal.output import ConfigFile, Format, Output, error_boundary
 
 app = typer.Typer(help="Run a worker.")
 
@@ -41,27 +37,12 @@ def worker(
     """
     from workers.run import configure_logging, serve
 
-    with reported(output):
+    with error_boundary(output):
         configure_logging()
         # The task queue of a collaborator's boundary is its name; its profile is the collaborator's.
         settings = load_settings(boundary.removeprefix("collaborator."), path=Path(config) if config else None)
         asyncio.run(serve(settings, ready_file=ready_file, health_port=health_port, health_host=health_host))
 
 
-@asynccontextmanager
-async def serving_own_queue(settings: Settings) -> AsyncIterator[None]:
-    """Serve the queue of the settings' own person inside this process, beside whatever worker of theirs may run elsewhere."""
-    from workers.boundaries import boundary_worker
-
-    mine = boundary_worker(settings)
-    client = await connect(settings.temporal, identity=f"{mine.name}/cli")
-    spec = WorkerSpec(name=mine.name, task_queue=mine.task_queue, activities=mine.activities, max_concurrent_activities=4)
-    async with AsyncExitStack() as stack:
-        for resource in mine.resources:
-            await stack.enter_async_context(resource)
-        await stack.enter_async_context(create_worker(client, spec))
-        yield
-
-
 if __name__ == "__main__":
-    command_line(app)
+    main(app)

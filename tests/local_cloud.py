@@ -27,7 +27,7 @@ import pytest
 from temporalio.api.enums.v1 import PendingActivityState
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 
-from activities.clean_room_context import CleanRoom
+from activities.clean_room_context import CleanRoomContext
 from activities.clean_room_grants import HOST_DATA, NOBODY
 from activities.clean_room_secrets import TOMBSTONE
 from cleanroom.attestation import AttestationEvidence, GuestAttestor, report_data_for
@@ -44,11 +44,13 @@ from cleanroom.temporal.attributes import start_attributes
 from localcloud.launcher.processes import Ready, RunningService, Service, free_ports, log_tail
 from localcloud.launcher.supervisor import read_status, write_json
 from localcloud.standins.snp.server import DevelopmentHardware
-from starters.dataset import publish_dataset, upload_rows
-from starters.keys import publish_key
-from starters.query import create_query, propose_query, read_state, send_decision, sign_decision
-from starters.run import start_run
-from starters.session import Session, run_async
+from starters.operations.datasets import publish_dataset, upload_rows
+from starters.operations.decisions import send_decision, sign_decision
+from starters.operations.keys import publish_key
+from starters.operations.queries import create_query, propose_query
+from starters.operations.query_workflow import read_state
+from starters.operations.runs import start_run
+from starters.operations.session import Session, run_async
 from tests.distribution import piece
 from workflows.run_query import RunQuery
 
@@ -129,14 +131,14 @@ class Cloud:
         attestor: Any = Guest(self.hardware, host_data)
         return CleanRoomClient.direct(own.governance.url, self.collaboration, attestor, ca_file=own.ca_file)
 
-    def room(self) -> tuple[CleanRoom, list[Any]]:
+    def room(self) -> tuple[CleanRoomContext, list[Any]]:
         """What the clean room's activities have in hand, and what must be closed after: for calling an activity with forged inputs."""
         own = self.settings("clean-room")
         session = Session(own)
         user = governance_client(own, session.credential())
         attestor = GuestAttestor(own.attestation.url, ca_file=own.ca_file)
         client = CleanRoomClient.direct(own.governance.url, self.collaboration, attestor, ca_file=own.ca_file)
-        return CleanRoom(own, client, user, PodProfile.from_settings(own)), [user, client]
+        return CleanRoomContext(own, client, user, PodProfile.from_settings(own)), [user, client]
 
     def stored(self) -> list[Path]:
         """The files in which the two stores keep what they hold."""

@@ -21,7 +21,10 @@ def main(file: Path) -> None:
     """Run what most of Spark's tests run, then have Java write ``file``."""
     # What it leaves out (signed jars) it would say line by line.
     options = f"-XX:ArchiveClassesAtExit={file} -Xlog:disable -Xlog:all=error:stderr"
-    session.LOCAL = {**session.LOCAL, "spark.driver.extraJavaOptions": f"{session.LOCAL['spark.driver.extraJavaOptions']} {options}"}
+    session.LOCAL_CONF = {
+        **session.LOCAL_CONF,
+        "spark.driver.extraJavaOptions": f"{session.LOCAL_CONF['spark.driver.extraJavaOptions']} {options}",
+    }
     spark = session.open_session("archive")
     rows = [(n, n % 7, n / 3, f"2013-01-{n % 28 + 1:02}") for n in range(500)]
     spark.createDataFrame(rows, "id long, key int, value double, day string").createOrReplaceTempView("a")

@@ -38,7 +38,7 @@ class PublishS3Dataset:
     @workflow.run
     async def run(self, input: PublishDatasetInput) -> PublishedDataset:
         """Publish the dataset and return the accepted document."""
-        async with self._story.told():
+        async with self._story.report_outcome():
             return await self._publish(input)
 
     async def _publish(self, input: PublishDatasetInput) -> PublishedDataset:

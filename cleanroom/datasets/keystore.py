@@ -92,11 +92,25 @@ class KeyStore:
         return frozenset(path.read_text("ascii").split()) if path.exists() else frozenset()
 
     def export_tink(self, dataset: str) -> Secret:
-        """The key as a cleartext Tink keyset in JSON."""
+        """Return the key of ``dataset`` as a cleartext Tink keyset in JSON.
+
+        Public API without a command: an owner opens her objects with any Tink library, as ``AES256_GCM_HKDF_1MB`` streaming AEAD with
+        the object's path within the dataset as associated data (https://developers.google.com/tink/streaming-aead).
+
+        Raises:
+            As :meth:`get`.
+        """
         return dataset_key_to_tink(self.get(dataset))
 
     def import_tink(self, dataset: str, keyset: Secret) -> None:
-        """Store the primary key of a cleartext Tink keyset in JSON. Raises as :meth:`put`."""
+        """Store the primary key of a cleartext Tink keyset in JSON as the key of ``dataset``.
+
+        Public API without a command: an owner publishes objects that she sealed with a Tink library herself, with ``manifest: optional``.
+
+        Raises:
+            InvalidInput: ``TinkKeysetUnsupported``.
+            Conflict: As :meth:`put`.
+        """
         self.put(dataset, dataset_key_from_tink(keyset))
 
     def names(self) -> list[str]:

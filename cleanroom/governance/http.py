@@ -17,6 +17,7 @@ import httpx
 
 from cleanroom.errors import Internal, InvalidInput, Unavailable
 from cleanroom.governance import faults
+from cleanroom.transport import async_http_client, ssl_context
 
 TokenProvider = Callable[[], str | Awaitable[str]]
 """Gives a bearer token for each request; may be a coroutine function."""
@@ -82,16 +83,11 @@ def _certificate_file(files: Sequence[Path], error: OSError) -> InvalidInput:
     return InvalidInput("GovernanceCertificateFileInvalid", message, cause=str(error))
 
 
-def _tls(ca_file: Path | None, client_cert: tuple[Path, Path] | None) -> ssl.SSLContext | bool:
-    if ca_file is None and client_cert is None:
-        return True
+def _tls(ca_file: Path | None, client_cert: tuple[Path, Path] | None) -> ssl.SSLContext:
     try:
-        context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
-        if client_cert is not None:
-            context.load_cert_chain(*map(str, client_cert))
+        return ssl_context(ca_file, client_cert=client_cert)
     except OSError as error:  # ssl.SSLError is one
         raise _certificate_file([file for file in (ca_file, *(client_cert or ())) if file is not None], error) from error
-    return context
 
 
 class Closing(ABC):
@@ -149,7 +145,7 @@ class Channel(Closing):
         context = _tls(ca_file, client_cert)
         # Idle connections go before a server's usual five seconds do, so that no request is sent into one that is just closing.
         limits = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=4.0)
-        self._client = httpx.AsyncClient(verify=context, headers=dict(headers or {}), timeout=timeout, limits=limits)
+        self._client = async_http_client(context, headers=dict(headers or {}), timeout=timeout, limits=limits)
 
     async def aclose(self) -> None:
         """Close the connections."""

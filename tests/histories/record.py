@@ -22,8 +22,8 @@ from temporalio.client import Client, WorkflowFailureError
 
 from cleanroom.settings import load_settings
 from starters.demo import QUERY
-from starters.run import start_run
-from starters.session import Session, new_run_id
+from starters.operations.runs import start_run
+from starters.operations.session import Session, new_run_id
 
 FOLDER = Path(__file__).resolve().parent
 

@@ -30,11 +30,12 @@ from cleanroom.documents.dataset import DatasetSchema, FieldType, SchemaField
 from cleanroom.documents.query import QuerySegment
 from cleanroom.governance import CleanRoomClient
 from cleanroom.secret import Secret
+from cleanroom.spark.deadlines import Deadlines
 from cleanroom.spark.job import JobConfig, JobDataset, JobGovernance, JobSegment, ResultReceipt, S3Access
-from cleanroom.spark.outcome import JobStatus
 from cleanroom.spark.policy import pod_policies
 from cleanroom.spark.run_events import event_id, parse_event
-from cleanroom.spark.service import Deadlines, SparkService
+from cleanroom.spark.service import SparkService
+from cleanroom.spark.status import JobStatus
 from cleanroom.sql import Catalog, Column, View, analyse
 from localcloud.standins.kubernetes.image import build_sparkapp_image
 from localcloud.standins.serving import serving

@@ -43,15 +43,14 @@ from cleanroom.documents.query import PreCondition
 from cleanroom.governance import Event, GovernanceUserClient
 from cleanroom.identifiers import query_workflow_id
 from cleanroom.messages.query import DecisionMessage
-from cleanroom.runs.assembly import event_scope
-from cleanroom.runs.readers import RUNS_SCOPE, runs_event_id
+from cleanroom.runs.ledger import RUNS_SCOPE, event_scope, runs_event_id
 from cleanroom.spark.run_events import CLEAN_ROOM_STEPS, EVENT_IDS, event_id
 from cleanroom.temporal.codec import ENCODING, PayloadCodec
 from cleanroom.temporal.keyring import Keyring
 from localcloud.standins.cgs.store import Sealer
 from localcloud.standins.keyvault.store import KeyStore as VaultStore
-from starters.run import cancel_run
-from starters.session import run_async
+from starters.operations.runs import cancel_run
+from starters.operations.session import run_async
 from tests.canary import Finding, Place, Scanner, files, private_numbers, private_parts, writings
 from tests.local_cloud import ROOT, Cloud, World, beating, unique
 from workflows.publish_query import PublishQuery

@@ -15,13 +15,15 @@ from temporalio.client import WorkflowHandle
 from cleanroom.errors import Conflict
 from cleanroom.identifiers import dataset_workflow_id, job_name, prepare_workflow_id, query_workflow_id
 from cleanroom.messages.run import RunResult
-from starters.conclude import conclude_run
-from starters.consent import set_consent
-from starters.dataset import publish_dataset, upload_rows
-from starters.query import create_query, propose_query, read_state
-from starters.result import result_rows
-from starters.run import cancel_run, open_result, read_receipt, start_run
-from starters.session import run_async
+from starters.operations.conclude import conclude_run
+from starters.operations.consent import set_consent
+from starters.operations.datasets import publish_dataset, upload_rows
+from starters.operations.queries import create_query, propose_query
+from starters.operations.query_workflow import read_state
+from starters.operations.results import open_result, read_receipt
+from starters.operations.runs import cancel_run, start_run
+from starters.operations.session import run_async
+from starters.terminal.result_view import result_rows
 from tests.local_cloud import (
     Cloud,
     World,

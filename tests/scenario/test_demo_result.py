@@ -11,9 +11,9 @@ import pytest
 from cleanroom.documents.specs import DatasetSpec
 from cleanroom.spark.job import ResultReceipt
 from starters.demo import SPECS, demo_spec
-from starters.result import result_rows
-from starters.run import open_result, read_receipt
-from starters.session import Session, run_async
+from starters.operations.results import open_result, read_receipt
+from starters.operations.session import Session, run_async
+from starters.terminal.result_view import result_rows
 from tests.local_cloud import Cloud, assert_same_rows, code_of, duckdb_rows
 
 pytestmark = [pytest.mark.scenario, pytest.mark.spark, pytest.mark.timeout(900)]

@@ -89,15 +89,15 @@ from cleanroom.messages.run import (
     WatchRequest,
 )
 from cleanroom.runs.authority import service_nonce
-from cleanroom.runs.readers import UserReader
+from cleanroom.runs.reader import UserReader
 from cleanroom.spark.policy import pod_policies
 from cleanroom.spark.profile import PodProfile
 from cleanroom.spark.signed import PolicySigner, ServiceReport
 from cleanroom.statements import Authorisation, Decision, sign
 from cleanroom.temporal.attributes import start_attributes
 from cleanroom.temporal.failures import error_from_failure
-from starters.consent import set_consent
-from starters.session import Session, now, run_async
+from starters.operations.consent import set_consent
+from starters.operations.session import Session, now, run_async
 from tests.local_cloud import Cloud, Guest, World, flights_spec, planes_spec, unique
 from tests.scenario.test_refusals import ticket_of
 from workflows.prepare import Prepare

@@ -50,7 +50,7 @@ from cleanroom.messages.query import (
 from cleanroom.publishing.descriptor import generate_descriptor
 from cleanroom.publishing.query_document import generate_query
 from cleanroom.publishing.user_documents import UserDocuments
-from cleanroom.runs.readers import UserReader
+from cleanroom.runs.reader import UserReader
 from cleanroom.secret import Secret
 from cleanroom.settings import Settings
 from cleanroom.statements import Decision, KeyDocument, sign
@@ -58,7 +58,7 @@ from cleanroom.statements.keys import KEY_LABELS
 from cleanroom.temporal.attributes import start_attributes
 from cleanroom.temporal.failures import error_from_failure
 from cleanroom.temporal.workers import WorkerSpec, create_worker
-from starters.session import Session, now
+from starters.operations.session import Session, now
 from tests.conformance.governance.standin import StandIn
 from tests.conformance.governance.target import Person, Target
 from tests.servers import fixed_id

@@ -23,9 +23,10 @@ from cleanroom.identifiers import document_digest
 from cleanroom.messages.query import AuthorisedCommand, AuthorMessage, CommandOutcome, DecisionMessage, ProposeQueryRequest, QueryState
 from cleanroom.statements import Decision, load_or_create_signing_key, sign
 from cleanroom.temporal.failures import error_from_failure
-from starters.query import _command, create_query, propose_query, read_state, sign_decision
-from starters.query_workflow import find_query
-from starters.session import Session, now, run_async
+from starters.operations.decisions import sign_decision
+from starters.operations.queries import create_query, propose_query, update_query, withdraw_query
+from starters.operations.query_workflow import find_query, read_state
+from starters.operations.session import Session, now, run_async
 from tests.local_cloud import Cloud, World, code_of
 from workflows.publish_query import PublishQuery
 from workflows.query_state import MAX_REFUSED
@@ -115,7 +116,7 @@ def test_the_diagrams_notes(cloud: Cloud, world: World) -> None:
     first = state_of(cloud, name)
     assert (first.stage, first.pending, first.accepted) == ("Draft", (), ())
     stricter = world.query(name=name, pre_conditions=(PreCondition(view_name="flights", min_row_count=10),))
-    run_async(_command(cloud.litware, name, "update-query", PublishQuery.update_and_wait, stricter))
+    run_async(update_query(cloud.litware, stricter))
     second = state_of(cloud, name)
     assert second.stage == "Draft"
     assert second.version != first.version
@@ -144,7 +145,7 @@ def test_rejection_returns_it_to_draft_and_approvals_start_at_none(cloud: Cloud,
 def test_withdrawn_by_its_author_and_proposed_again(cloud: Cloud, world: World) -> None:
     state = proposed(cloud, world)
     cloud.decide(cloud.litware, state.query)
-    run_async(_command(cloud.fabrikam, state.query, "withdraw-query", PublishQuery.withdraw_and_wait, None))
+    run_async(withdraw_query(cloud.fabrikam, state.query))
     assert state_of(cloud, state.query).stage == "Draft"
     assert proposal_state(cloud, state.proposal_id) == "Withdrawn"
     again = run_async(propose_query(cloud.fabrikam, state.query))
@@ -154,15 +155,13 @@ def test_withdrawn_by_its_author_and_proposed_again(cloud: Cloud, world: World) 
 
 def test_withdrawing_a_draft_closes_it(cloud: Cloud, world: World) -> None:
     name = draft(cloud, world)
-    run_async(_command(cloud.fabrikam, name, "withdraw-query", PublishQuery.withdraw_and_wait, None))
+    run_async(withdraw_query(cloud.fabrikam, name))
     assert state_of(cloud, name).stage == "Withdrawn"
 
 
 def test_nobody_else_withdraws(cloud: Cloud, world: World) -> None:
     state = proposed(cloud, world)
-    assert code_of(lambda: run_async(_command(cloud.litware, state.query, "withdraw-query", PublishQuery.withdraw_and_wait, None))) == (
-        "NotProposalOwner"
-    )
+    assert code_of(lambda: run_async(withdraw_query(cloud.litware, state.query))) == ("NotProposalOwner")
     assert state_of(cloud, state.query).stage == "Proposed"
 
 
@@ -313,9 +312,9 @@ def test_decision_on_the_text_before_an_edit_is_replayed(cloud: Cloud, world: Wo
     """Litware approved; the author withdraws, edits and proposes again; the old approval is sent once more by anybody."""
     state = proposed(cloud, world)
     old = sign_decision(cloud.litware, state_of(cloud, state.query), "approve").model_dump()
-    run_async(_command(cloud.fabrikam, state.query, "withdraw-query", PublishQuery.withdraw_and_wait, None))
+    run_async(withdraw_query(cloud.fabrikam, state.query))
     edited = world.query(name=state.query, sql=world.SQL.replace(">= 25", ">= 30"))
-    run_async(_command(cloud.fabrikam, state.query, "update-query", PublishQuery.update_and_wait, edited))
+    run_async(update_query(cloud.fabrikam, edited))
     run_async(propose_query(cloud.fabrikam, state.query))
     assert refused_with(cloud, state.query, PublishQuery.approve, old) == "DecisionDigestMismatch"
 
@@ -324,7 +323,7 @@ def test_decision_on_a_withdrawn_proposal_of_the_same_text(cloud: Cloud, world: 
     """The same text proposed again is decided again, although governance keeps the draft's version."""
     state = proposed(cloud, world)
     old = sign_decision(cloud.litware, state_of(cloud, state.query), "approve").model_dump()
-    run_async(_command(cloud.fabrikam, state.query, "withdraw-query", PublishQuery.withdraw_and_wait, None))
+    run_async(withdraw_query(cloud.fabrikam, state.query))
     run_async(propose_query(cloud.fabrikam, state.query))
     assert state_of(cloud, state.query).version == state.version
     assert refused_with(cloud, state.query, PublishQuery.approve, old) == "DecisionProposalMismatch"

@@ -18,13 +18,13 @@ from cleanroom.messages.query import GenerateQueryRequest
 from cleanroom.messages.run import RunTicket
 from cleanroom.publishing.query_document import generate_query
 from cleanroom.publishing.user_documents import proposal_id_for
-from cleanroom.runs.readers import UserReader
+from cleanroom.runs.reader import UserReader
 from cleanroom.statements import RunRequest, load_or_create_signing_key, sign
 from starters.cli import app
-from starters.consent import set_consent
-from starters.dataset import publish_dataset, upload_rows
-from starters.query import create_query
-from starters.session import Session, now, run_async
+from starters.operations.consent import set_consent
+from starters.operations.datasets import publish_dataset, upload_rows
+from starters.operations.queries import create_query
+from starters.operations.session import Session, now, run_async
 from tests.local_cloud import Cloud, World, code_of, flights_spec, planes_spec, unique
 
 pytestmark = [pytest.mark.scenario, pytest.mark.timeout(900)]

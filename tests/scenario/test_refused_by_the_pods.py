@@ -10,7 +10,7 @@ import pytest
 
 from cleanroom.documents.query import PreCondition
 from cleanroom.messages.run import RunResult
-from starters.dataset import upload_rows
+from starters.operations.datasets import upload_rows
 from tests.local_cloud import Cloud, World, planes_spec
 
 pytestmark = [pytest.mark.scenario, pytest.mark.spark, pytest.mark.timeout(900)]

@@ -18,14 +18,16 @@ from typer.testing import CliRunner
 
 from cleanroom.documents.specs import load_query_spec
 from cleanroom.errors import CleanRoomError, InvalidInput, NotFound, Refused
-from starters import names, output
 from starters.cli import app
 from starters.commands import COMMANDS
-from starters.entry import call
-from starters.local import _advice, started_state
-from starters.output import Format, Output, print_error, print_rows
-from starters.result import chart_png, series
-from starters.session import Session
+from starters.local import restart_hints
+from starters.operations import workflow_names as names
+from starters.operations.local_cloud import find_state
+from starters.operations.session import Session
+from starters.terminal import output
+from starters.terminal.entry import invoke
+from starters.terminal.output import Format, Output, print_error, print_rows
+from starters.terminal.result_view import chart_png, series
 
 NAMES = {
     "dataset": {"publish", "upload", "show", "list"},
@@ -63,8 +65,8 @@ def test_the_list_of_commands_says_what_each_says_of_itself(name: str) -> None:
 def test_a_command_imports_what_it_needs(words: tuple[str, ...], unwanted: set[str], tmp_path: Path) -> None:
     (tmp_path / "here.toml").write_text('collaboration = "flights"\n')
     script = (
-        "import sys; from starters.entry import call; from starters.cli import app\n"
-        f"try: call(app, {words!r})\nfinally: print(*sys.modules)"
+        "import sys; from starters.terminal.entry import invoke; from starters.cli import app\n"
+        f"try: invoke(app, {words!r})\nfinally: print(*sys.modules)"
     )
     environment = {**os.environ, "TEMPORAL_ADDRESS": "127.0.0.1:1", "PYTHONPATH": str(HOUSE)}
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, timeout=60, cwd=tmp_path)
@@ -193,7 +195,7 @@ def test_members_may_be_shared_in_a_file(tmp_path: Path) -> None:
 )
 def test_usage_errors_are_json_where_json_is_asked_for(words: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
-        call(app, words.split())
+        invoke(app, words.split())
     error = json.loads(capsys.readouterr().out)
     assert (left.value.code, error["code"], message in error["message"]) == (2, "UsageError", True), error
     assert "--help" in error["hint"]
@@ -201,7 +203,7 @@ def test_usage_errors_are_json_where_json_is_asked_for(words: str, message: str,
 
 def test_usage_errors_are_words_otherwise(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
-        call(app, ["run", "shw"])
+        invoke(app, ["run", "shw"])
     told = capsys.readouterr()
     assert (left.value.code, told.out, "No such command" in told.err) == (2, "", True)
 
@@ -211,7 +213,7 @@ def test_a_question_that_nobody_answers_is_an_interruption(monkeypatch: pytest.M
     asking = typer.Typer()
     asking.command()(lambda: typer.confirm("approve?", abort=True, err=True))
     with pytest.raises(SystemExit) as left:
-        call(asking, [])
+        invoke(asking, [])
     assert left.value.code == 130
     assert "Aborted" in capsys.readouterr().err
 
@@ -234,9 +236,9 @@ def test_every_command_is_a_script_with_the_same_words(name: str, words: tuple[s
 
 
 def test_people_are_told_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("starters.output.PEOPLE", {})
+    monkeypatch.setattr("starters.terminal.output.USER_NAMES", {})
     (tmp_path / "here.toml").write_text('collaboration = "flights"\n[default.parties]\nlitware = "738d85d9"\n')
-    monkeypatch.setattr("starters.session.PEOPLE", output.PEOPLE)
+    monkeypatch.setattr("starters.operations.session.USER_NAMES", output.USER_NAMES)
     Session.load(None, str(tmp_path / "here.toml"))
     print_error(Refused("ConsentDisabled", "disabled by: m[738d85d9]", cause="so says 738d85d9"), Format.JSON)
     error = json.loads(capsys.readouterr().out)
@@ -255,13 +257,13 @@ def test_an_interruption_is_an_error_in_json_too(capsys: pytest.CaptureFixture[s
 
     for words, code in (((), None), (("-o", "json"), "Interrupted")):
         with pytest.raises(SystemExit) as left:
-            call(waiting, words)
+            invoke(waiting, words)
         told = capsys.readouterr().out
         assert (left.value.code, json.loads(told)["code"] if told else None) == (130, code)
 
 
 def test_what_a_terminal_cannot_show_is_replaced() -> None:
-    script = "from starters.output import *; plain_streams(); out.print('▇▇ ✔ — Zürich …'); print_json({'name': 'Zürich'})"
+    script = "from starters.terminal.output import *; tolerant_streams(); out.print('▇▇ ✔ — Zürich …'); print_json({'name': 'Zürich'})"
     ascii_terminal = {**os.environ, "PYTHONIOENCODING": "ascii"}
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, env=ascii_terminal, timeout=60, check=True, cwd=HOUSE)
     assert told.stdout.decode("ascii").splitlines() == ["## + - Z?rich .", '{"name": "Z\\u00fcrich"}']
@@ -282,16 +284,16 @@ def test_what_a_terminal_cannot_show_is_replaced() -> None:
 def test_who_reads_may_leave(redirected: str, code: int, told: str, tmp_path: Path) -> None:
     (tmp_path / "said.py").write_text(
         "import sys, typer\n"
-        "from starters.output import *\n"
-        "from starters.entry import command_line\n"
+        "from starters.terminal.output import *\n"
+        "from starters.terminal.entry import main\n"
         "app = typer.Typer()\n"
         "@app.command()\n"
         "def rows(output: Output = Format.TABLE) -> None:\n"
-        "    with reported(output):\n"
+        "    with error_boundary(output):\n"
         "        sys.stdin.read()\n"
         "        print_rows([{'name': 'x' * 70}] * 3000, output, columns=('name',))\n"
-        "        say('done')\n"
-        "command_line(app)\n"
+        "        print_status('done')\n"
+        "main(app)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(HOUSE), "PYTHONUNBUFFERED": "1" if redirected == "| true" else ""}
     done = subprocess.run(
@@ -313,7 +315,7 @@ def test_rows_keep_their_names_whole(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert any(all(str(value) in line for value in rows[0].values()) for line in capsys.readouterr().out.splitlines()), "a pipe: one line"
     monkeypatch.setenv("COLUMNS", "60")
     # A console asks for its width when it is made, if the variable was set by then.
-    monkeypatch.setattr("starters.output.out", Console(soft_wrap=True))
+    monkeypatch.setattr("starters.terminal.output.out", Console(soft_wrap=True))
     print_rows(rows, Format.TABLE, columns=columns)
     narrow = capsys.readouterr().out.splitlines()
     assert narrow[0] == rows[0]["run"]
@@ -323,14 +325,14 @@ def test_rows_keep_their_names_whole(monkeypatch: pytest.MonkeyPatch, capsys: py
 def test_what_has_exited_is_told_with_the_command_that_starts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     services = [{"name": "temporal", "state": "ready"}, {"name": "worker.litware", "state": "exited"}]
-    assert "cleanroom worker litware[" in " ".join(_advice(Path(".cleanroom"), services))
-    assert "--config other/cleanroom.toml" in " ".join(_advice(Path("other"), services))
+    assert "cleanroom worker litware[" in " ".join(restart_hints(Path(".cleanroom"), services))
+    assert "--config other/cleanroom.toml" in " ".join(restart_hints(Path("other"), services))
     services[0]["state"] = "exited"
-    assert "cleanroom up --state other[" in " ".join(_advice(Path("other"), services))
-    assert started_state(None) == Path(".cleanroom")
+    assert "cleanroom up --state other[" in " ".join(restart_hints(Path("other"), services))
+    assert find_state(None) == Path(".cleanroom")
     Path(".cleanroom/demo").mkdir(parents=True)
     Path(".cleanroom/demo/services.json").touch()
-    assert started_state(None) == Path(".cleanroom/demo")
+    assert find_state(None) == Path(".cleanroom/demo")
 
 
 def test_charts_are_of_columns_that_there_are_in_files_that_can_be(tmp_path: Path) -> None:
@@ -344,6 +346,6 @@ def test_charts_are_of_columns_that_there_are_in_files_that_can_be(tmp_path: Pat
 
 def test_help_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
-        call(app, ["run", "show", "--help", "-o", "json"])
+        invoke(app, ["run", "show", "--help", "-o", "json"])
     assert left.value.code == 0
     assert "Usage" in capsys.readouterr().out

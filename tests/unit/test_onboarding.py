@@ -25,7 +25,7 @@ from localcloud.standins.cgs.callers import MEMBER_HEADER, MemberConfig
 from localcloud.standins.serving import serving
 from localcloud.tls import LocalAuthority
 from starters import collaboration, consent
-from starters.session import Session
+from starters.operations.session import Session
 from tests.servers import AzureWorld
 
 app = typer.Typer()

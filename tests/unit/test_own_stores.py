@@ -13,8 +13,8 @@ from cleanroom.documents.specs import DatasetSpec
 from cleanroom.errors import CleanRoomError
 from cleanroom.secret import write_secret_file
 from cleanroom.settings import Settings
-from starters.dataset import pinned, upload_rows
-from starters.session import Session
+from starters.operations.datasets import pin_manifest, upload_rows
+from starters.operations.session import Session
 from tests.servers import S3Server
 
 ROWS = b"tailnum,seats\nN10156,55\nN102UW,182\n"
@@ -48,21 +48,21 @@ def planes(name: str, folder: str, **changes: object) -> DatasetSpec:
 def test_pinned_is_what_the_last_upload_left(seaweedfs: S3Server, tmp_path: Path) -> None:
     session, spec = litware(seaweedfs, tmp_path), planes("planes-pinned", "own-pinned", manifest="pinned")
     with pytest.raises(CleanRoomError, match="DatasetKeyNotFound"):
-        pinned(session, spec)
+        pin_manifest(session, spec)
     (tmp_path / "planes.csv").write_bytes(ROWS)
     upload_rows(session, spec, [tmp_path / "planes.csv"])
-    first = pinned(session, spec)
+    first = pin_manifest(session, spec)
     assert first.manifest_digest is not None
     assert first.digest() != spec.digest(), "the owner's order covers which rows"
     upload_rows(session, spec, [tmp_path / "planes.csv"])
-    assert pinned(session, spec) == first, "nothing was stored anew"
+    assert pin_manifest(session, spec) == first, "nothing was stored anew"
     (tmp_path / "planes.csv").write_bytes(ROWS + b"N103US,182\n")
     upload_rows(session, spec, [tmp_path / "planes.csv"])
-    assert pinned(session, spec) != first
-    assert pinned(session, first) == first, "what the owner wrote stands"
+    assert pin_manifest(session, spec) != first
+    assert pin_manifest(session, first) == first, "what the owner wrote stands"
     seaweedfs.store(prefix="own-pinned").delete(MANIFEST_NAME)
     with pytest.raises(CleanRoomError, match="NothingToPin"):
-        pinned(session, spec)
+        pin_manifest(session, spec)
 
 
 @pytest.mark.parametrize("mode", ["CSE", "CPK", "SSE"])

@@ -1,4 +1,4 @@
-"""How a dataset is cut into shares: every row in exactly one, whatever the cut; nothing of the store is believed."""
+"""How a dataset is cut into splits: every row in exactly one, whatever the cut; nothing of the store is believed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pyspark.errors import ArithmeticException, NumberFormatException
 
 from cleanroom.clients.objects import ObjectStore
-from cleanroom.datasets.download import download_result
+from cleanroom.datasets.download import download_result, result_digest
 from cleanroom.datasets.encryption import encode_dataset_key, generate_dataset_key, seal_bytes
 from cleanroom.datasets.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
 from cleanroom.datasets.schema import arrow_schema
@@ -27,9 +27,9 @@ from cleanroom.documents.dataset import DatasetSchema, FieldType, SchemaField
 from cleanroom.errors import CleanRoomError, PreconditionFailed, Unavailable
 from cleanroom.spark.job import JobConfig, JobDataset, JobGovernance, JobParameters, JobSegment, ResultReceipt, S3Access
 from sparkapp import datasources
-from sparkapp.datasources import ShareText, cut, survey
-from sparkapp.failures import TaskFailed, failure_code, in_task, safely, told, write_termination
-from sparkapp.output import Computed, receipt_digest, write_result
+from sparkapp.datasources import SplitText, list_objects, plan_splits
+from sparkapp.failures import TaskFailed, failure_code, redact_error, redact_for_floors, redact_task_errors, write_termination
+from sparkapp.output import ComputedResult, write_result
 from sparkapp.views import needed_columns, read_table
 from tests.folder_pod import FolderPod
 from tests.folder_store import FolderStore
@@ -71,16 +71,16 @@ def test_every_byte_is_in_exactly_one_share_in_whole_rows(rows: list[bytes], end
     data = b"\n".join(rows) + (b"\n" if ends and rows else b"")
     opened = Tiny(data, step)
     edges = [0, *sorted(cut for cut in cuts if cut < opened.segments), opened.segments]
-    shares = []
+    splits = []
     for first, stop in itertools.pairwise(edges):
-        text = ShareText(opened, first, stop)
+        text = SplitText(opened, first, stop)
         pieces = []
         while piece := text.read(read):
             assert len(piece) <= read
             pieces.append(piece)
-        shares.append(b"".join(pieces))
-    assert b"".join(shares) == data
-    assert all(share.endswith(b"\n") for share in [share for share in shares if share][:-1])
+        splits.append(b"".join(pieces))
+    assert b"".join(splits) == data
+    assert all(split.endswith(b"\n") for split in [split for split in splits if split][:-1])
 
 
 TYPES: dict[str, FieldType] = {"id": "long", "text": "string", "hidden": "string"}
@@ -137,7 +137,7 @@ class World:
 
     def read(self, columns: Sequence[str] = ("id", "text"), parameters: JobParameters = JobParameters()) -> pa.Table:
         pod = self.pod()
-        return read_table(pod, survey(pod, self.dataset, parameters), columns)
+        return read_table(pod, list_objects(pod, self.dataset, parameters), columns)
 
 
 def rows(count: int, width: int = 900) -> list[dict[str, object]]:
@@ -146,8 +146,8 @@ def rows(count: int, width: int = 900) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize("fmt", ["csv", "csv with header", "json", "parquet"])
 def test_a_large_object_is_cut_and_read_whole(tmp_path: Path, fmt: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasources, "MIN_SHARE_BYTES", 1 << 20)
-    monkeypatch.setattr(datasources, "MAX_SHARE_BYTES", 1 << 20)
+    monkeypatch.setattr(datasources, "MIN_SPLIT_BYTES", 1 << 20)
+    monkeypatch.setattr(datasources, "MAX_SPLIT_BYTES", 1 << 20)
     world = World(tmp_path / "w", format=fmt.split()[0], csv_header="header" in fmt)
     folder = tmp_path / "plain"
     folder.mkdir()
@@ -164,8 +164,8 @@ def test_a_large_object_is_cut_and_read_whole(tmp_path: Path, fmt: str, monkeypa
     world.upload(folder)
 
     pod = world.pod()
-    shares = cut(pod, survey(pod, world.dataset, JobParameters()), parallelism=2)
-    assert len(shares) > 3
+    splits = plan_splits(pod, list_objects(pod, world.dataset, JobParameters()), parallelism=2)
+    assert len(splits) > 3
     assert world.read().to_pylist() == [{"id": row["id"], "text": row["text"]} for row in data]
 
 
@@ -176,7 +176,7 @@ def test_csv_with_breaks_in_values_is_read_whole_by_one_task(tmp_path: Path) -> 
     (folder / "x.csv").write_text("".join(f'{number},"a\n{number}",h\n' for number in range(400_000)))
     world.upload(folder)
     pod = world.pod()
-    (only,) = cut(pod, survey(pod, world.dataset, JobParameters()), parallelism=8)
+    (only,) = plan_splits(pod, list_objects(pod, world.dataset, JobParameters()), parallelism=8)
     assert only[0].newlines_in_values
     table = world.read()
     assert table.num_rows == 400_000
@@ -186,7 +186,7 @@ def test_csv_with_breaks_in_values_is_read_whole_by_one_task(tmp_path: Path) -> 
 def test_what_other_tools_sealed_is_read_without_a_manifest(tmp_path: Path) -> None:
     world = World(tmp_path / "w")
     world.plant("x.csv", b"1,one,h\n")
-    found = survey(world.pod(), world.dataset, JobParameters())
+    found = list_objects(world.pod(), world.dataset, JobParameters())
     assert (found.has_manifest, found.unsplittable) == (False, {"x.csv"})
     assert world.read().to_pylist() == [{"id": 1, "text": "one"}]
 
@@ -321,7 +321,7 @@ def test_a_customer_key_reaches_the_store_and_nobody_reads_without_it(tmp_path: 
     world = World(tmp_path / "w", encryption="CPK", key_secret_id=None)
     upload_dataset(store, None, dataset="things", schema=world.schema(), sources=[source])
     pod = OnS3(world.root, world.pod().config)
-    found = survey(pod, world.dataset, JobParameters())
+    found = list_objects(pod, world.dataset, JobParameters())
     assert read_table(pod, found, ["id"]).column("id").to_pylist() == list(range(7000))
     for other in (None, generate_dataset_key()):
         with pytest.raises(CleanRoomError):
@@ -348,7 +348,7 @@ def test_a_result_is_downloaded_as_it_was_written(tmp_path: Path, fmt: str, mode
     ]
     table = pa.Table.from_pylist(values, schema=arrow_schema(world.dataset.schema_fields))
     pod = world.pod()
-    objects = write_result(Computed(3, None, table), pod, pod.job())  # type: ignore[arg-type]
+    objects = write_result(ComputedResult(3, None, table), pod, pod.job())  # type: ignore[arg-type]
     receipt = ResultReceipt(
         run_id="r-1",
         query_digest=DIGEST,
@@ -356,7 +356,7 @@ def test_a_result_is_downloaded_as_it_was_written(tmp_path: Path, fmt: str, mode
         dataset="things",
         objects=objects,
         rows=3,
-        digest=receipt_digest(objects),
+        digest=result_digest(objects),
         columns=tuple(types),
     )
     key = world.key if mode == "CSE" else None
@@ -378,7 +378,7 @@ def test_pruned_columns_of_parquet_are_not_fetched(tmp_path: Path) -> None:
             return store
 
     watched = Watched(pod.root, pod.config)
-    assert read_table(watched, survey(watched, world.dataset, JobParameters()), ["id", "text"]).num_rows == 200
+    assert read_table(watched, list_objects(watched, world.dataset, JobParameters()), ["id", "text"]).num_rows == 200
     assert sum(length for _, _, length in store.reads) < store.size("x.parquet") / 2
 
 
@@ -398,7 +398,7 @@ def test_a_store_that_is_away_for_a_moment_costs_nothing_but_time(tmp_path: Path
             return Flaky(self.root / "stores" / dataset.name)
 
     pod = Shaky(world.root, world.pod().config)
-    assert read_table(pod, survey(pod, world.dataset, JobParameters()), ["id"]).num_rows == 1
+    assert read_table(pod, list_objects(pod, world.dataset, JobParameters()), ["id"]).num_rows == 1
     assert next(failures, None) is None
 
 
@@ -419,7 +419,7 @@ def test_days_choose_partitions(tmp_path: Path, start: str | None, end: str | No
         world.plant(name, data)
     parameters = JobParameters(start_date=start, end_date=end)
     assert world.read(parameters=parameters).column("id").to_pylist() == ids
-    assert list(survey(world.pod(), world.dataset, parameters).missing_days) == missing
+    assert list(list_objects(world.pod(), world.dataset, parameters).missing_days) == missing
 
 
 def test_a_range_without_any_day_is_an_error_and_never_all_data(tmp_path: Path) -> None:
@@ -490,12 +490,12 @@ def test_errors_leave_tasks_typed_and_without_values() -> None:
     typed = CleanRoomError.from_dict({"code": "SchemaMismatch", "message": "x", "category": "invalid-input", "details": {"row": 3}})
     for error, code in ((typed, "SchemaMismatch"), (ValueError("SECRET"), "PayloadError")):
         with pytest.raises(TaskFailed) as caught:
-            list(in_task(broken(error)))
+            list(redact_task_errors(broken(error)))
         assert "SECRET" not in str(caught.value)
         assert caught.value.__cause__ is None
         wrapped = RuntimeError(f"Job aborted: Traceback …\n{caught.value}\n at java.lang.Thread")
-        assert safely(wrapped).code == code
-    assert safely(wrapped).category == "internal"
+        assert redact_error(wrapped).code == code
+    assert redact_error(wrapped).category == "internal"
 
 
 @pytest.mark.parametrize("floors", [{"minGroupSize": 5, "identityColumn": "hidden"}, {"allowedOutputColumns": ["id"]}, {}])
@@ -503,11 +503,11 @@ def test_under_a_floor_no_more_is_told_than_that_the_query_failed(tmp_path: Path
     """Which of Spark's conditions it was is chosen by the author, and can be made to depend on one row."""
     job = World(tmp_path / "w", floors=floors).pod().job()
     errors = [NumberFormatException("CANARY"), ArithmeticException("CANARY")]
-    told_of = [told(error, job).to_dict() for error in errors]
+    told_of = [redact_for_floors(error, job).to_dict() for error in errors]
     assert (told_of[0] == told_of[1]) is bool(floors)
     assert {item["code"] for item in told_of} == {"QueryFailed"}
     assert "CANARY" not in str(told_of)
-    assert told(PreconditionFailed("ConsentWithdrawn", "x"), job).code == "ConsentWithdrawn"
+    assert redact_for_floors(PreconditionFailed("ConsentWithdrawn", "x"), job).code == "ConsentWithdrawn"
 
 
 def test_codes_are_spelt_one_way_in_pods() -> None:

@@ -1,0 +1,253 @@
+"""Microsoft Azure Attestation: from evidence to token, and from token to verified claims (spec/skr.md sections 2 and 3).
+
+Python's ``azure-security-attestation`` has no SevSnpVm operation, so this is plain HTTP.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeGuard
+from urllib.parse import urlsplit
+
+import httpx
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from cleanroom.attestation.certificates import read_endorsements
+from cleanroom.errors import CleanRoomError, InvalidInput, Refused, Unavailable
+from cleanroom.jose import jwk, jws
+from cleanroom.jose.encoding import b64url, compact_json
+from cleanroom.keys.policy import same_authority
+from cleanroom.transport import async_http_client, ssl_context
+
+if TYPE_CHECKING:
+    from cleanroom.attestation import AttestationEvidence
+
+API_VERSION = "2022-08-01"
+CLOCK_SKEW = dt.timedelta(minutes=5)
+"""How far ahead of our clock MAA's may be (``nbf``, ``iat``); ``exp`` has no leeway."""
+
+
+def attestation_request(evidence: AttestationEvidence, runtime_data: bytes, nonce: int | None = None) -> dict[str, Any]:
+    """The body of ``POST /attest/SevSnpVm``: evidence and runtime data, base64url throughout.
+
+    Raises:
+        AttestationRejected: ``CertificateChainMalformed`` when the endorsements cannot be read.
+        InvalidInput: ``InvalidEvidence``, ``InvalidNonce``.
+    """
+    pem = "".join(_pem(der) for der in read_endorsements(evidence.endorsements))
+    endorsements: dict[str, Any] = {}
+    try:
+        report = base64.b64decode(evidence.evidence, validate=True)
+        if evidence.uvm_endorsements:
+            endorsements["Uvm"] = [b64url(base64.b64decode(evidence.uvm_endorsements, validate=True))]
+    except ValueError as error:
+        raise InvalidInput("InvalidEvidence", "attestation: evidence and uvm_endorsements are standard base64.") from error
+    parts = {"SnpReport": b64url(report), "VcekCertChain": b64url(pem.encode("ascii")), "Endorsements": b64url(compact_json(endorsements))}
+    body: dict[str, Any] = {
+        "report": b64url(compact_json(parts)),
+        "runtimeData": {"data": b64url(runtime_data), "dataType": "JSON"},
+        # The container security policy is Rego and the service takes only JSON here; host_data reaches the token regardless.
+        "initTimeData": {"data": "", "dataType": ""},
+    }
+    if nonce is not None:
+        if not 0 <= nonce < 2**64:
+            raise InvalidInput("InvalidNonce", f"nonce: {nonce} is not an unsigned 64-bit number.")
+        body["nonce"] = nonce
+    return body
+
+
+def _pem(der: bytes) -> str:
+    text = base64.b64encode(der).decode("ascii")
+    lines = "\n".join(text[start : start + 64] for start in range(0, len(text), 64))
+    return f"-----BEGIN CERTIFICATE-----\n{lines}\n-----END CERTIFICATE-----\n"
+
+
+def signing_keys(jwks: Mapping[str, Any]) -> dict[str, rsa.RSAPublicKey]:
+    """The RSA keys of an authority's JWKS by kid; from the ``x5c`` leaf where there is one, else from ``n`` and ``e``.
+
+    Entries that are unreadable, or whose certificate and numbers are of two keys (RFC 7517 section 4.7), are left out: a token that names
+    one is then refused for an unknown key.
+    """
+    result: dict[str, rsa.RSAPublicKey] = {}
+    entries = jwks.get("keys")
+    for entry in entries if isinstance(entries, list) else []:
+        if not isinstance(entry, Mapping) or not isinstance(entry.get("kid"), str):
+            continue
+        try:
+            chain = entry.get("x5c")
+            if isinstance(chain, list) and chain:
+                key = x509.load_der_x509_certificate(base64.b64decode(str(chain[0]), validate=True)).public_key()
+                if "n" in entry and jwk.public_key(entry) != key:
+                    continue
+            else:
+                key = jwk.public_key(entry)
+        except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm, CleanRoomError):
+            continue
+        if isinstance(key, rsa.RSAPublicKey):
+            result[entry["kid"]] = key
+    return result
+
+
+def _refuse(code: str, reason: str, **details: Any) -> Refused:
+    return Refused(
+        code,
+        f"attestation token: {reason}.",
+        hint="Attest again; if it stays so, check the authority's address and this machine's clock.",
+        details=details,
+    )
+
+
+def validate_token(
+    token: str, *, issuer: str, keys: Mapping[str, rsa.RSAPublicKey], at: dt.datetime | None = None, skew: dt.timedelta = CLOCK_SKEW
+) -> dict[str, Any]:
+    """The claims of an attestation token, verified against keys that were obtained from ``issuer``, never from the token's ``jku``.
+
+    Args:
+        token: The compact JWT.
+        issuer: The authority that must have issued it (equal modulo one trailing slash).
+        keys: Its signing keys by kid (:func:`signing_keys`).
+        at: The instant of the check; now when absent. ``nbf ≤ at + skew`` and ``at < exp`` must hold.
+        skew: How far ahead of ours the authority's clock may be.
+
+    Raises:
+        Refused: ``AttestationTokenMalformed``, ``AttestationTokenIssuerMismatch``, ``AttestationTokenKeyUnknown``,
+            ``AttestationTokenSignatureInvalid``, ``AttestationTokenExpired``, ``AttestationTokenNotYetValid``.
+    """
+    try:
+        parsed = jws.parse(token)
+    except ValueError as error:
+        raise _refuse("AttestationTokenMalformed", str(error)) from error
+    claims = dict(parsed.payload)
+    actual = claims.get("iss")
+    if not isinstance(actual, str) or not same_authority(actual, issuer):
+        raise _refuse("AttestationTokenIssuerMismatch", f"iss is {actual!r}, trusted is {issuer}", expected=issuer, actual=actual)
+    kid = parsed.header.get("kid")
+    key = keys.get(kid) if isinstance(kid, str) else None
+    if key is None:
+        raise _refuse("AttestationTokenKeyUnknown", f"kid {kid!r} is not among the authority's keys")
+    try:
+        jws.verify(parsed, key)
+    except ValueError as error:
+        raise _refuse("AttestationTokenSignatureInvalid", str(error)) from error
+    now = (at or dt.datetime.now(dt.UTC)).timestamp()
+    # A token without nbf and iat is valid from the beginning (RFC 7519 section 4.1.5); without exp it would be valid for ever.
+    expires, begins = claims.get("exp"), claims.get("nbf", claims.get("iat", 0))
+    if not _is_time(expires) or not _is_time(begins):
+        raise _refuse("AttestationTokenMalformed", "exp must be a number, and nbf where it is there")
+    if now >= expires:
+        raise _refuse("AttestationTokenExpired", f"it expired at {_instant(expires)}", exp=expires)
+    if now + skew.total_seconds() < begins:
+        raise _refuse("AttestationTokenNotYetValid", f"it is valid only from {_instant(begins)}", nbf=begins)
+    return claims
+
+
+def _is_time(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**40
+
+
+def _instant(seconds: float) -> str:
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat()
+
+
+def _origin(url: str) -> tuple[str, str] | None:
+    """Scheme and host (with port) of a URL; None for what is none."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    return parts.scheme, parts.netloc
+
+
+class MaaClient:
+    """Client of one attestation authority.
+
+    Args:
+        base_url: ``https://<instance>.attest.azure.net``; also the issuer that its tokens must name.
+        ca_file: Roots for TLS; the system's when absent.
+        timeout: Seconds for one request.
+    """
+
+    def __init__(self, base_url: str, ca_file: Path | None = None, *, timeout: float = 30.0) -> None:
+        origin = _origin(base_url)
+        if origin is None or origin[0] != "https" or not origin[1]:
+            raise InvalidInput("InvalidMaaUrl", f"maa_url: {base_url!r} is not https.")
+        self.base_url = base_url.rstrip("/")
+        self._tls = ssl_context(ca_file)
+        self._timeout = timeout
+
+    def _http(self) -> httpx.AsyncClient:
+        # No redirects: an authority that sends us elsewhere is not the one that the release policy names.
+        return async_http_client(self._tls, timeout=self._timeout)
+
+    async def attest(self, evidence: AttestationEvidence, runtime_data: bytes, nonce: int | None = None) -> str:
+        """Have ``evidence``, which binds ``runtime_data`` (a JWKS), attested; the answer is the token (JWT), not yet validated.
+
+        Raises:
+            Refused: ``MaaRefusedEvidence`` when MAA cannot verify it (its own code and text are kept).
+            Unavailable: ``MaaUnreachable``, ``MaaUnavailable``.
+            InvalidInput: ``InvalidEvidence``, ``InvalidNonce``.
+        """
+        body = attestation_request(evidence, runtime_data, nonce)
+        try:
+            async with self._http() as http:
+                answer = await http.post(f"{self.base_url}/attest/SevSnpVm", params={"api-version": API_VERSION}, json=body)
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+        document = self._document(answer, "attest")
+        token = document.get("token")
+        if not isinstance(token, str):
+            raise Unavailable("MaaUnavailable", f"{self.base_url}: the answer holds no token.")
+        return token
+
+    async def signing_keys(self) -> dict[str, rsa.RSAPublicKey]:
+        """The authority's current signing keys, through its openid-configuration.
+
+        Raises:
+            Refused: ``MaaMetadataNotTrusted`` when the metadata names another issuer, or keys at another host.
+            Unavailable: ``MaaUnreachable``, ``MaaUnavailable``.
+        """
+        try:
+            async with self._http() as http:
+                metadata = self._document(await http.get(f"{self.base_url}/.well-known/openid-configuration"), "metadata")
+                jwks_uri = str(metadata.get("jwks_uri"))
+                if not same_authority(str(metadata.get("issuer")), self.base_url) or _origin(jwks_uri) != _origin(self.base_url):
+                    raise Refused(
+                        "MaaMetadataNotTrusted",
+                        f"{self.base_url}: its metadata names issuer {metadata.get('issuer')!r} and keys at {jwks_uri!r}, not its own.",
+                    )
+                return signing_keys(self._document(await http.get(jwks_uri), "keys"))
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise self._unreachable(error) from error
+
+    async def validate(self, token: str, *, at: dt.datetime | None = None) -> dict[str, Any]:
+        """Fetch the authority's keys and :func:`validate_token`; the claims."""
+        return validate_token(token, issuer=self.base_url, keys=await self.signing_keys(), at=at)
+
+    def _unreachable(self, error: httpx.HTTPError | httpx.InvalidURL) -> Unavailable:
+        return Unavailable("MaaUnreachable", f"{self.base_url} could not be asked.", cause=f"{type(error).__name__}: {error}")
+
+    def _document(self, answer: httpx.Response, what: str) -> Mapping[str, Any]:
+        try:
+            parsed = answer.json()
+        except (ValueError, RecursionError):
+            parsed = None
+        document: Mapping[str, Any] = parsed if isinstance(parsed, Mapping) else {}
+        if answer.status_code == 200:
+            return document
+        envelope = document.get("error")
+        upstream = envelope if isinstance(envelope, Mapping) else {}
+        details = {"status": answer.status_code, "code": upstream.get("code")}
+        if 400 <= answer.status_code < 500 and answer.status_code != 429:
+            raise Refused(
+                "MaaRefusedEvidence",
+                f"{self.base_url} refused ({what}, status {answer.status_code}).",
+                cause=str(upstream.get("message") or ""),
+                hint="Compare the report, its certificates and the runtime data with what the guest produced.",
+                details=details,
+            )
+        raise Unavailable("MaaUnavailable", f"{self.base_url} answered {answer.status_code} ({what}).", details=details)

@@ -1,0 +1,106 @@
+"""Kubernetes objects (JSON) to the views of :mod:`cleanroom.spark.outcome`. Every status member is optional (spec/execute.md, trap 6)."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from cleanroom.spark.application import JOB_DIGEST_ANNOTATION
+from cleanroom.spark.policy import POLICY_ANNOTATION
+from cleanroom.spark.status import ClusterEvent, ContainerStatus, ExecutorCounts, JobStatus, PodStatus
+
+
+def job_status(application: dict[str, Any], pods: Iterable[PodStatus] = (), events: Iterable[ClusterEvent] = ()) -> JobStatus:
+    """A SparkApplication with its pods and events as a status."""
+    metadata = application["metadata"]
+    status = application.get("status") or {}
+    state = status.get("applicationState") or {}
+    executors = [str(value) for value in (status.get("executorState") or {}).values()]
+    return JobStatus(
+        tracking_id=metadata["name"],
+        uid=metadata["uid"],
+        state=state.get("state") or "",
+        message=state.get("errorMessage") or "",
+        application_id=status.get("sparkApplicationId") or None,
+        submission_attempts=status.get("submissionAttempts") or 0,
+        driver_pod=(status.get("driverInfo") or {}).get("podName") or None,
+        executors=ExecutorCounts(
+            pending=executors.count("PENDING"),
+            running=executors.count("RUNNING"),
+            completed=executors.count("COMPLETED"),
+            failed=executors.count("FAILED"),
+        ),
+        submitted_at=_time(status.get("lastSubmissionAttemptTime")),
+        ended_at=_time(status.get("terminationTime")),
+        created_at=_time(metadata.get("creationTimestamp")),
+        driver_host_data=_host_data((application["spec"]["driver"].get("annotations") or {}).get(POLICY_ANNOTATION)),
+        job_digest=(metadata.get("annotations") or {}).get(JOB_DIGEST_ANNOTATION),
+        pods=tuple(pods),
+        events=tuple(events),
+    )
+
+
+def pod_status(pod: dict[str, Any]) -> PodStatus:
+    """A pod as the run sees it."""
+    metadata, status = pod["metadata"], pod.get("status") or {}
+    scheduled: dict[str, Any] = next((item for item in status.get("conditions") or () if item.get("type") == "PodScheduled"), {})
+    return PodStatus(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        role=(metadata.get("labels") or {}).get("spark-role"),
+        phase=status.get("phase") or "Unknown",
+        reason=status.get("reason"),
+        message=status.get("message"),
+        scheduled=scheduled.get("status") != "False",
+        scheduling_message=scheduled.get("message"),
+        policy_host_data=_host_data((metadata.get("annotations") or {}).get(POLICY_ANNOTATION)),
+        owner_uid=next((owner["uid"] for owner in metadata.get("ownerReferences") or () if owner.get("kind") == "SparkApplication"), None),
+        containers=tuple(
+            _container(item) for item in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ()))
+        ),
+    )
+
+
+def cluster_event(event: dict[str, Any]) -> ClusterEvent:
+    """A core/v1 event."""
+    subject = event.get("involvedObject") or {}
+    return ClusterEvent(
+        reason=event.get("reason") or "",
+        type=event.get("type") or "Normal",
+        message=event.get("message") or "",
+        object=f"{subject.get('kind', '')}/{subject.get('name', '')}",
+        count=event.get("count") or 1,
+        last_seen=_time(event.get("lastTimestamp") or event.get("eventTime") or event["metadata"].get("creationTimestamp")),
+    )
+
+
+def _container(status: dict[str, Any]) -> ContainerStatus:
+    kind, state = next(iter((status.get("state") or {"waiting": {}}).items()))
+    state = state or {}
+    return ContainerStatus(
+        name=status["name"],
+        state=kind,
+        reason=state.get("reason"),
+        message=state.get("message"),
+        exit_code=state.get("exitCode"),
+        signal=state.get("signal"),
+        started_at=_time(state.get("startedAt")),
+        finished_at=_time(state.get("finishedAt")),
+        restart_count=status.get("restartCount") or 0,
+    )
+
+
+def _host_data(annotation: str | None) -> str | None:
+    if not annotation:
+        return None
+    try:
+        return hashlib.sha256(base64.b64decode(annotation, validate=True)).hexdigest()
+    except ValueError:
+        return "malformed"
+
+
+def _time(value: object) -> datetime | None:
+    return datetime.fromisoformat(value.replace("Z", "+00:00")) if isinstance(value, str) and value else None

@@ -1,0 +1,167 @@
+"""Known exceptions of the SDKs that activities call, as errors of ours: azure-core, azure-identity, httpx, kubernetes, botocore, sockets
+and TLS.
+
+Clients in ``cleanroom/clients`` and ``cleanroom/governance`` map their own errors with more knowledge; this is the net under them. An SDK
+that a worker never imported is never imported here either: its exceptions are found through :data:`sys.modules`.
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import json
+import re
+import ssl
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, NotFound, PreconditionFailed, Refused, Unavailable
+from cleanroom.redaction import redact
+
+_PROPAGATING = re.compile(r"AADSTS(700213|70021|700024|7000215|50034)\b")
+"""Entra answers these while a new federated credential or secret has not reached every replica (azure-cleanroom retries 700213 the same
+way)."""
+
+
+def from_upstream(error: Exception) -> CleanRoomError | None:
+    """``error`` as one of ours, or None when it is none that we know."""
+    for mapper in (_azure, _httpx, _kubernetes, _botocore, _sockets):
+        known = mapper(error)
+        if known is not None:
+            return known
+    return None
+
+
+def from_status(status: int, code: str, message: str, *, cause: str | None = None, retry_after: Any = None) -> CleanRoomError:
+    """An HTTP answer by its status: 404 not found, 401/403 refused, 409 conflict, 412 precondition, 408/429/5xx unavailable, else invalid
+    input."""
+    details: dict[str, Any] = {"status": status}
+    cause = redact(cause) if cause else None
+    if status in (408, 425, 429) or status >= 500:
+        with contextlib.suppress(TypeError, ValueError):
+            details["retryAfter"] = float(retry_after)
+        return Unavailable(code, message, cause=cause, details=details)
+    kind: type[CleanRoomError] = {401: Refused, 403: Refused, 404: NotFound, 409: Conflict, 412: PreconditionFailed}.get(
+        status, InvalidInput
+    )
+    return kind(code, message, cause=cause, details=details)
+
+
+def _module(name: str) -> Any:
+    return sys.modules.get(name)
+
+
+def _azure(error: Exception) -> CleanRoomError | None:
+    core = _module("azure.core.exceptions")
+    if core is None or not isinstance(error, core.AzureError):
+        return None
+    text = str(error)
+    found = _PROPAGATING.search(text)
+    if found:
+        return PreconditionFailed(
+            found.group(0),
+            "Entra ID does not know the new credential yet; it needs some seconds to spread.",
+            cause=redact(text),
+            retryable=True,
+        )
+    entra = re.search(r"AADSTS\d+", text)
+    if isinstance(error, core.HttpResponseError) and error.status_code:
+        code = str(
+            getattr(getattr(error, "error", None), "code", None)
+            or getattr(error, "error_code", None)
+            or (entra and entra.group(0))
+            or error.reason
+            or "AzureError"
+        )
+        headers: Mapping[str, str] = getattr(error.response, "headers", None) or {}
+        return from_status(
+            error.status_code, code, f"Azure answered {error.status_code} ({code}).", cause=text, retry_after=headers.get("Retry-After")
+        )
+    if isinstance(error, core.ClientAuthenticationError):
+        return Refused(entra.group(0) if entra else "AuthenticationFailed", "No token was issued for this identity.", cause=redact(text))
+    if isinstance(error, core.ServiceRequestError | core.ServiceResponseError):
+        return Unavailable("AzureUnreachable", "The Azure service could not be reached.", cause=redact(text))
+    return Refused("AzureError", "The Azure SDK refused the call.", cause=redact(text))
+
+
+def _httpx(error: Exception) -> CleanRoomError | None:
+    httpx = _module("httpx")
+    if httpx is None:
+        return None
+    if isinstance(error, httpx.HTTPStatusError):
+        status, url = error.response.status_code, error.request.url
+        code, message = _json_error(error.response.text)
+        return from_status(
+            status,
+            code or "HttpError",
+            f"{error.request.method} {url.host}{url.path} answered {status}.",
+            cause=message,
+            retry_after=error.response.headers.get("Retry-After"),
+        )
+    if isinstance(error, httpx.TransportError):
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            return Refused("TlsCertificateRefused", "The server's certificate is not trusted.", cause=redact(str(error)))
+        return Unavailable("Unreachable", "The service could not be reached.", cause=redact(f"{type(error).__name__}: {error}"))
+    return None
+
+
+def _kubernetes(error: Exception) -> CleanRoomError | None:
+    client = _module("kubernetes.client.exceptions")
+    if client is not None and isinstance(error, client.ApiException):
+        reason, message = _json_error(error.body if isinstance(error.body, str) else "")
+        reason = reason or str(error.reason or "KubernetesError")
+        if not error.status:
+            return Unavailable("KubernetesUnreachable", "The Kubernetes API could not be reached.", cause=redact(str(error.reason)))
+        headers = error.headers or {}
+        return from_status(
+            error.status, reason, f"Kubernetes answered {error.status} ({reason}).", cause=message, retry_after=headers.get("Retry-After")
+        )
+    urllib3 = _module("urllib3.exceptions")
+    if urllib3 is not None and isinstance(error, urllib3.HTTPError):
+        return Unavailable("Unreachable", "The service could not be reached.", cause=redact(str(error)))
+    return None
+
+
+def _botocore(error: Exception) -> CleanRoomError | None:
+    botocore = _module("botocore.exceptions")
+    if botocore is None:
+        return None
+    if isinstance(error, botocore.ClientError):
+        answer = error.response.get("Error", {})
+        meta = error.response.get("ResponseMetadata", {})
+        code = str(answer.get("Code") or "S3Error")
+        status = int(meta.get("HTTPStatusCode") or (int(code) if code.isdigit() else 400))
+        return from_status(
+            status, code, f"S3 answered {status} ({code}) to {error.operation_name}.", cause=str(answer.get("Message") or "")
+        )
+    if isinstance(error, botocore.NoCredentialsError | botocore.PartialCredentialsError):
+        return Refused("S3CredentialsMissing", "There are no S3 credentials for this call.")
+    if isinstance(error, botocore.HTTPClientError | botocore.ConnectionError):
+        return Unavailable("S3Unreachable", "The S3 service could not be reached.", cause=redact(str(error)))
+    return None
+
+
+def _sockets(error: Exception) -> CleanRoomError | None:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Refused("TlsCertificateRefused", "The server's certificate is not trusted.", cause=redact(str(error)))
+    if isinstance(error, builtins.TimeoutError | builtins.ConnectionError | ssl.SSLError):
+        return Unavailable(
+            "Unreachable", "The service could not be reached or did not answer in time.", cause=redact(f"{type(error).__name__}: {error}")
+        )
+    return None
+
+
+def _json_error(text: str) -> tuple[str | None, str | None]:
+    """``(code, message)`` of the error bodies in use here: ``{error: {code, message}}`` (Azure, CGS) and Kubernetes' Status ``{reason,
+    message}``."""
+    try:
+        body: Any = json.loads(text)
+    except ValueError:
+        return None, text or None
+    if isinstance(body, dict):
+        inner = body.get("error")
+        if isinstance(inner, dict):
+            return inner.get("code"), inner.get("message")
+        return body.get("reason") or body.get("code"), body.get("message")
+    return None, text

@@ -1,0 +1,83 @@
+"""Lists ledger events and exports audit bundles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cleanroom.audit.export import Exporter, run_events
+from cleanroom.audit.files import write_bundle
+from cleanroom.audit.history import trace_run
+from cleanroom.documents.query import QUERY_LABELS, parse_query
+from cleanroom.errors import CleanRoomError, NotFound
+from cleanroom.governance import Event, GovernanceUserClient
+from cleanroom.identifiers import require_name
+from cleanroom.runs.ledger import RUNS_SCOPE, runs_event_id
+from starters.operations.session import Session
+from starters.terminal.output import print_status, safe
+
+
+async def list_events(session: Session, *, run: str | None = None, query: str | None = None) -> list[Event]:
+    """Events in the ledger's order.
+
+    Raises:
+        NotFound: ``RunNotInLedger``, ``UserDocumentNotFound``.
+    """
+    async with session.governance() as client:
+        if run is not None:
+            found = await _of_run(session, client, require_name("run", run))
+            if not found:
+                raise NotFound(
+                    "RunNotInLedger", f"the ledger has no event of run {run!r}.", hint="`cleanroom run list` shows what there is."
+                )
+        elif query is not None:
+            await session.documents(client).get(query)
+            found = await _starts(session, client, query)
+        else:
+            own = client.events(session.collaboration)
+            found = [event async for event in own] if await client.latest_event(session.collaboration) else []
+            for name in await session.documents(client).ids(QUERY_LABELS):
+                found += await _starts(session, client, name)
+    return sorted(found, key=lambda event: event.seqno)
+
+
+async def _of_run(session: Session, client: GovernanceUserClient, run: str) -> list[Event]:
+    found = [event async for event in run_events(client, session.collaboration, run, [])]
+    names = [str(event.data["query"]) for event in found if isinstance(event.data, dict) and isinstance(event.data.get("query"), str)]
+    if not names:
+        return found
+    try:
+        document = parse_query(str((await session.documents(client).get(names[0])).data), document_id=names[0])
+    except CleanRoomError as error:
+        print_status(f"[dim]events of single datasets are left out: {safe(error.code)}[/dim]")
+        return found
+    datasets = [item.specification for item in (*document.application.input_dataset, document.application.output_dataset)]
+    return [event async for event in run_events(client, session.collaboration, run, datasets)]
+
+
+async def _starts(session: Session, client: GovernanceUserClient, query: str) -> list[Event]:
+    id = runs_event_id(query)
+    if await client.latest_event(session.collaboration, event_id=id, scope=RUNS_SCOPE) is None:
+        return []
+    return [event async for event in client.events(session.collaboration, event_id=id, scope=RUNS_SCOPE)]
+
+
+async def export_run(session: Session, run_id: str, file: Path) -> dict[str, Any]:
+    """Collect and write the bundle.
+
+    Raises:
+        NotFound: ``WorkflowNotFound``.
+        PreconditionFailed: ``RunNotEnded``.
+    """
+    trace = await trace_run(await session.temporal(), session.collaboration, run_id)
+    async with session.governance() as client:
+        bundle = await Exporter(client, session.collaboration, session.user_id, session.key()).export(trace)
+    write_bundle(bundle, file)
+    return {
+        "file": str(file),
+        "run_id": run_id,
+        "state": trace.state,
+        "records": len(bundle.records),
+        "head": bundle.manifest.head,
+        "sealedBy": bundle.manifest.facts.get("sealedBy"),
+    }

@@ -1,0 +1,192 @@
+"""Publishes, uploads, shows and lists datasets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from temporalio.client import WorkflowHandle
+from temporalio.common import WorkflowIDReusePolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
+
+from cleanroom.documents.dataset import DATASET_LABELS, parse_dataset
+from cleanroom.documents.specs import DatasetSpec, S3StoreSpec
+from cleanroom.errors import CleanRoomError, Conflict, PreconditionFailed
+from cleanroom.identifiers import FRONTEND_QUEUE, dataset_workflow_id, document_digest
+from cleanroom.messages.publish import PublishDatasetInput, PublishedDataset
+from cleanroom.temporal.attributes import start_attributes
+from cleanroom.temporal.markdown import code, details, escape
+from cleanroom.temporal.started import started_with
+from starters.operations.session import Session
+from starters.operations.workflow_names import PUBLISH_AZURE_DATASET, PUBLISH_S3_DATASET
+from starters.operations.workflow_progress import follow_timeline
+from starters.terminal.output import err, print_status, safe
+
+# Stores and their SDKs are imported by who opens one.
+if TYPE_CHECKING:
+    from cleanroom.datasets.upload import UploadProgress, UploadResult
+
+
+def pin_manifest(session: Session, spec: DatasetSpec) -> DatasetSpec:
+    """``spec`` with the digest of the rows that are in the store now, where it pins them and does not say to which.
+
+    Raises:
+        PreconditionFailed: ``NothingToPin`` before the upload has ended.
+        NotFound: ``DatasetKeyNotFound``.
+        Unavailable, Refused: Of the store.
+    """
+    if spec.manifest != "pinned" or spec.manifest_digest is not None:
+        return spec
+    from cleanroom.clients.owned import open_store
+    from cleanroom.datasets.keystore import KeyStore
+    from cleanroom.datasets.manifest import read_manifest
+
+    keys = KeyStore(session.settings.keys_dir)
+    held = read_manifest(open_store(session.settings, spec, create=False), keys.get(spec.name))
+    if held is None or not held.complete or held.dataset != spec.name:
+        raise PreconditionFailed(
+            "NothingToPin",
+            f"dataset {spec.name!r}: manifest is pinned, but its place holds no finished upload.",
+            hint="`cleanroom dataset upload` first, then publish.",
+        )
+    return spec.model_copy(update={"manifest_digest": held.digest()})
+
+
+async def publish_dataset(session: Session, spec: DatasetSpec, *, wait: bool = True) -> dict[str, Any]:
+    """Start the publishing workflow of ``spec`` (or attach to the one that runs or has succeeded) and return the published document."""
+    spec = await asyncio.to_thread(pin_manifest, session, spec)
+    client = await session.temporal()
+    s3 = isinstance(spec.store, S3StoreSpec)
+    workflow_id = dataset_workflow_id(session.collaboration, spec.name)
+    input = PublishDatasetInput(
+        collaboration=session.collaboration,
+        party=session.party,
+        owner_id=session.user_id,
+        spec=spec,
+        authorisation=session.authorise("publish-dataset", spec.name, spec.digest()),
+    )
+    try:
+        handle: WorkflowHandle[Any, PublishedDataset] = await client.start_workflow(
+            PUBLISH_S3_DATASET if s3 else PUBLISH_AZURE_DATASET,
+            input,
+            result_type=PublishedDataset,
+            id=workflow_id,
+            task_queue=FRONTEND_QUEUE,
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
+            static_summary=f"{session.party} publishes dataset {spec.name} ({'S3' if s3 else 'Azure Blob'})",
+            static_details=_web_ui_details(session, spec, s3=s3),
+            search_attributes=start_attributes(
+                collaboration=session.collaboration, kind="dataset", proposer=session.party, datasets=[spec.name]
+            ),
+        )
+    except WorkflowAlreadyStartedError:
+        before = await started_with(client, workflow_id, PublishDatasetInput)
+        if before.owner_id != session.user_id or before.spec.digest() != spec.digest():
+            who = "with another specification" if before.owner_id == session.user_id else f"by {before.party}"
+            raise Conflict(
+                "DatasetExists",
+                f"dataset {spec.name!r} was published before {who}.",
+                hint="A published dataset is never changed: give this one another name.",
+            ) from None
+        print_status(f"[dim]{safe(workflow_id)} exists already; showing that one[/dim]")
+        handle = client.get_workflow_handle(workflow_id, result_type=PublishedDataset)
+    link = session.ui_link(workflow_id)
+    if not wait:
+        return {"workflow_id": workflow_id, "link": link}
+    published = await follow_timeline(client, handle, f"publishing {spec.name}")
+    return {**published.model_dump(mode="json"), "workflow_id": workflow_id, "link": link}
+
+
+def _web_ui_details(session: Session, spec: DatasetSpec, *, s3: bool) -> str:
+    """What the Web UI says about a dataset beside its progress."""
+    where = (
+        "Its rows are encrypted on the owner's machine and lie in S3; the data key and the connection secret go to governance, readable by "
+        "the attested clean room alone."
+        if s3
+        else "Its rows are encrypted on the owner's machine and lie in Blob storage; the data key is wrapped by a key in the owner's Key "
+        "Vault, which is released to the attested clean room alone."
+    )
+    return details(
+        f"**{escape(session.party)}** publishes {code(spec.name)} to collaboration {code(session.collaboration)}.",
+        where,
+        "Each step is idempotent. A role or a federated credential that has not spread yet is waited for and retried.",
+    )
+
+
+def upload_rows(session: Session, spec: DatasetSpec, sources: list[Path], *, replace: bool = False) -> UploadResult:
+    """Check, seal and upload ``sources`` with a progress bar on standard error."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
+
+    from cleanroom.clients.owned import open_store
+    from cleanroom.datasets.keystore import KeyStore
+    from cleanroom.datasets.upload import upload_dataset
+    from cleanroom.publishing.descriptor import schema_of
+
+    keys = KeyStore(session.settings.keys_dir)
+    store = open_store(session.settings, spec, create=True, customer_key=lambda: keys.get_or_create(spec.name))
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+        task = progress.add_task(f"upload {spec.name}", total=None)
+
+        def tell(step: UploadProgress) -> None:
+            progress.update(task, completed=step.done, total=step.total, description=f"{step.stage} {spec.name}")
+
+        return upload_dataset(
+            store,
+            keys.get_or_create(spec.name) if spec.encryption == "CSE" else None,
+            dataset=spec.name,
+            schema=schema_of(spec),
+            sources=sources,
+            replace=replace,
+            on_progress=tell,
+        )
+
+
+async def show_dataset(session: Session, name: str) -> dict[str, Any]:
+    async with session.governance() as client:
+        document = await session.documents(client).get(name)
+    dataset = parse_dataset(document.data, document_id=name)
+    policy = dataset.dataset_access_policy
+    return {
+        "id": document.id,
+        "state": document.state,
+        "version": document.version,
+        "digest": document_digest(document.data),
+        "owner": _party_name(session, document.proposer_id),
+        "access": policy.access_mode,
+        "format": dataset.dataset_schema.format,
+        "columns": dataset.dataset_schema.types(),
+        "allowed_columns": list(policy.allowed_fields),
+        "privacy_floors": json.loads(policy.privacy_floors.model_dump_json(by_alias=True)),
+        "store": f"{dataset.dataset_access_point.store.type} {dataset.dataset_access_point.store.name}",
+        "encryption": dataset.dataset_access_point.protection.encryption_mode(),
+        "manifest": dataset.dataset_access_point.manifest or "optional",
+        "manifest_digest": dataset.dataset_access_point.manifest_digest,
+    }
+
+
+async def list_datasets(session: Session) -> list[dict[str, Any]]:
+    rows = []
+    async with session.governance() as client:
+        documents = session.documents(client)
+        for name in await documents.ids(DATASET_LABELS):
+            document = await documents.get(name)
+            row: dict[str, Any] = {
+                "dataset": document.id,
+                "state": document.state,
+                "owner": _party_name(session, document.proposer_id),
+                "version": document.version,
+            }
+            try:
+                dataset = parse_dataset(document.data, document_id=name)
+                row |= {"access": dataset.dataset_access_policy.access_mode, "format": dataset.dataset_schema.format}
+            except CleanRoomError as error:
+                row |= {"access": "?", "format": error.code}
+            rows.append(row)
+    return rows
+
+
+def _party_name(session: Session, user_id: str) -> str:
+    return next((name for name, known in session.settings.parties.items() if known == user_id), user_id)

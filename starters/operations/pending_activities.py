@@ -1,0 +1,28 @@
+"""What a workflow is trying again, and the error of the last attempt: from the server, whoever works or not."""
+
+from __future__ import annotations
+
+from temporalio.client import Client
+from temporalio.converter import WorkflowSerializationContext
+from temporalio.service import RPCError, RPCStatusCode
+
+from cleanroom.errors import CleanRoomError
+from cleanroom.temporal.failures import error_from_failure
+
+
+async def retrying_activities(client: Client, *workflow_ids: str) -> dict[str, CleanRoomError]:
+    """Step and attempt to the last error, of those of these workflows that there are."""
+    found: dict[str, CleanRoomError] = {}
+    for workflow_id in workflow_ids:
+        try:
+            described = await client.get_workflow_handle(workflow_id).describe()
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise
+            continue
+        converter = client.data_converter.with_context(WorkflowSerializationContext(client.namespace, workflow_id))
+        for item in described.raw_description.pending_activities:
+            if item.HasField("last_failure"):
+                failure = await converter.decode_failure(item.last_failure)
+                found[f"{item.activity_type.name}, attempt {item.attempt}"] = error_from_failure(failure)
+    return found
