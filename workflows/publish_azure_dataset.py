@@ -12,7 +12,15 @@ with workflow.unsafe.imports_passed_through():
     from activities.frontend import Frontend
     from activities.key_vault import KeyVault
     from cleanroom.identifiers import FRONTEND_QUEUE
-    from cleanroom.messages.publish import AccessRequest, FederationRequest, KeyRequest, PublishDatasetInput, PublishedDataset
+    from cleanroom.messages.publish import (
+        AccessRequest,
+        CleanRoomIdentity,
+        CleanRoomPolicy,
+        FederationRequest,
+        KeyRequest,
+        PublishDatasetInput,
+        PublishedDataset,
+    )
     from cleanroom.temporal.retries import PROPAGATION, STANDARD
     from workflows.publication import CLOSING_STEPS, OWNER_TIMEOUT, Publication
     from workflows.story import Story
@@ -49,6 +57,17 @@ class PublishAzureDataset:
         dataset, retries, queue = publication.dataset, publication.owner_retries, publication.queue
         # Azure applies roles and credentials with a delay, so these steps retry for longer.
         propagation = PROPAGATION.within(OWNER_TIMEOUT)
+
+        async def get_clean_room_details() -> tuple[CleanRoomIdentity, CleanRoomPolicy]:
+            return await asyncio.gather(
+                workflow.execute_activity_method(
+                    Frontend.get_clean_room_identity,
+                    publication.details,
+                    **STANDARD.config("issuer, subject, audience", task_queue=FRONTEND_QUEUE),
+                ),
+                publication.get_clean_room_policy(),
+            )
+
         story.stage("identity")
         identity = await story.step(
             "identity",
@@ -70,17 +89,7 @@ class PublishAzureDataset:
                     KeyVault.allow_access_key_vault, access, **propagation.config("role on the key vault", task_queue=queue)
                 ),
             ),
-            story.step(
-                "details",
-                asyncio.gather(
-                    workflow.execute_activity_method(
-                        Frontend.get_clean_room_identity,
-                        publication.details,
-                        **STANDARD.config("issuer, subject, audience", task_queue=FRONTEND_QUEUE),
-                    ),
-                    publication.get_clean_room_policy(),
-                ),
-            ),
+            story.step("details", get_clean_room_details()),
         )
         story.stage("key")
         await story.step(

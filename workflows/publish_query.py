@@ -50,8 +50,9 @@ class Event(Enum):
 
     GOVERNANCE_CHANGED = "governance differs from the shown state"
     COMMAND = "a command can be handled"
-    DEADLINE_RESUMED = "no command holds up the deadline of the draft any longer"
     CLOSED = "a command closed the query"
+    STATE_CHANGED = "a command changed the query and stopped the poll: poll and deadline must start again"
+    DEADLINE_RESUMED = "the commands that paused the deadline of the draft have ended"
     DEADLINE = "the deadline has passed"
 
 
@@ -101,7 +102,8 @@ class PublishQuery:
 
     async def _next_event(self) -> Event:
         """Wait until there is something to do."""
-        if self._query.stage in ("Draft", "Proposed"):
+        polling = self._query.stage in ("Draft", "Proposed")
+        if polling:
             self._poll.ensure_running()
         # A draft must not expire while a command that updates or proposes it is running. Every command has a timeout.
         deadline_paused = self._query.stage == "Draft" and self._commands.running
@@ -113,19 +115,27 @@ class PublishQuery:
                 return Event.COMMAND
             if self._query.closed:
                 return Event.CLOSED
+            if polling and not self._poll.running:
+                return Event.STATE_CHANGED
             if deadline_paused and not self._commands.running:
                 return Event.DEADLINE_RESUMED
             return None
 
+        event: Event | None = None
+
+        def occurred() -> bool:
+            nonlocal event
+            event = pending_event()
+            return event is not None
+
         try:
             await workflow.wait_condition(
-                lambda: pending_event() is not None,
+                occurred,
                 timeout=None if deadline_paused else self._remaining(workflow.now()),
                 timeout_summary="approval expires" if self._query.stage == "Proposed" else "query expires",
             )
         except TimeoutError:
             return Event.DEADLINE
-        event = pending_event()
         assert event is not None
         return event
 

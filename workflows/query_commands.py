@@ -98,7 +98,7 @@ class QueryCommands:
     def answer_pending_votes(self) -> None:
         """Answer the updates that wait for pending votes. An update cannot continue in the next history."""
         for vote in self._votes.values():
-            self._succeed(vote.command, "accepted; the vote is cast when the voter's worker is running")
+            self._succeed(vote.command, "verified; the vote is cast when the voter's worker is running")
 
     def close(self, reason: CleanRoomError) -> None:
         """Refuse waiting commands and cancel running ones."""

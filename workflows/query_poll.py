@@ -33,6 +33,11 @@ class GovernancePoll:
             self._task = asyncio.create_task(self._poll())
 
     @property
+    def running(self) -> bool:
+        """Whether there is a poll, including a finished one."""
+        return self._task is not None
+
+    @property
     def finished(self) -> bool:
         """Whether a poll has ended and its result waits for :meth:`take`."""
         return self._task is not None and self._task.done()
@@ -46,13 +51,17 @@ class GovernancePoll:
         """Cancel the poll and discard its result. The next poll finds the same change again."""
         if self._task is None:
             return
-        task, self._task = self._task, None
+        task = self._task
         task.cancel()
         try:
             await task
         except (Exception, asyncio.CancelledError) as error:
             if not is_cancelled_exception(error):
                 raise
+        finally:
+            # Not earlier: the main loop starts the next poll as soon as there is none, and this caller must change the state first.
+            if self._task is task:
+                self._task = None
 
     async def _poll(self) -> GovernanceQueryState | None:
         try:
