@@ -68,6 +68,7 @@ from cleanroom.messages.query import (
 from cleanroom.messages.run import (
     AuditEvent,
     CollectRequest,
+    ConfigureIdpRequest,
     ConsentReceiptRequest,
     ConsentWatchRequest,
     GrantRequest,
@@ -432,8 +433,12 @@ def _job_for(loot: Loot, ticket: RunTicket) -> Any:
     return loot.open.prepared.job.model_copy(update={"run_id": ticket.run_id})
 
 
-def _grant(run: Run, role: str = "driver", **members: Any) -> GrantRequest:
-    return GrantRequest(**{"ticket": run.ticket, "proof": run.proof, "role": role, "secret": run.prepared.secrets[0], **members})
+def _grant(run: Run, **members: Any) -> GrantRequest:
+    return GrantRequest(**{"ticket": run.ticket, "proof": run.proof, "secret": run.prepared.secrets[0], **members})
+
+
+def _idp(run: Run) -> ConfigureIdpRequest:
+    return ConfigureIdpRequest(ticket=run.ticket, proof=run.proof)
 
 
 def _stage(run: Run, kind: str = "key", **members: Any) -> StageRequest:
@@ -445,7 +450,7 @@ RELEASING: dict[str, Callable[[Run], BaseModel]] = {
     "get_key_with_skr": lambda run: _stage(run, dataset=next(d.name for d in run.prepared.job.datasets if d.access.kind == "azure-blob")),
     "get_secret": lambda run: _stage(run, "connection"),
     "set_secret": _grant,
-    "configure_idp": _grant,
+    "configure_idp": _idp,
     "issue_consent_receipt": lambda run: ConsentReceiptRequest(ticket=run.ticket, proof=run.proof),
     "watch_consent": lambda run: ConsentWatchRequest(ticket=run.ticket, proof=run.proof, interval_seconds=1),
 }
@@ -533,7 +538,13 @@ FORGERIES: list[tuple[str, str, str, Make, str]] = [
         lambda loot: _grant(loot.open, secret=loot.closed.prepared.secrets[0]),
         "SecretNotInJob",
     ),
-    ("no secret", CLEAN_ROOM_QUEUE, "set_secret", lambda loot: _grant(loot.open, secret=None), "SecretNotInJob"),
+    (
+        "no secret",
+        CLEAN_ROOM_QUEUE,
+        "set_secret",
+        lambda loot: {**_grant(loot.open).model_dump(mode="json"), "secret": None},
+        "PayloadMalformed",
+    ),
     (
         "the consent receipt by way of a dataset's secret",
         CLEAN_ROOM_QUEUE,
@@ -620,28 +631,28 @@ FORGERIES: list[tuple[str, str, str, Make, str]] = [
         "edited job",
         SPARK_SERVICE_QUEUE,
         "submit_job",
-        lambda loot: SubmitRequest(ticket=loot.open.ticket, job=_edited_job(loot.open), proof=loot.open.proof),
+        lambda loot: SubmitRequest(ticket=loot.open.ticket, job=_edited_job(loot.open)),
         "JobMismatch",
     ),
     (
         "another run's job",
         SPARK_SERVICE_QUEUE,
         "submit_job",
-        lambda loot: SubmitRequest(ticket=loot.fresh, job=loot.open.prepared.job, proof=loot.open.proof),
+        lambda loot: SubmitRequest(ticket=loot.fresh, job=loot.open.prepared.job),
         "JobMismatch",
     ),
     (
         "job of a run that is over",
         SPARK_SERVICE_QUEUE,
         "submit_job",
-        lambda loot: SubmitRequest(ticket=loot.closed.ticket, job=loot.closed.prepared.job, proof=loot.closed.proof),
+        lambda loot: SubmitRequest(ticket=loot.closed.ticket, job=loot.closed.prepared.job),
         "RunClosed",
     ),
     (
         "edited request",
         SPARK_SERVICE_QUEUE,
         "submit_job",
-        lambda loot: SubmitRequest(ticket=loot.tampered, job=_job_for(loot, loot.tampered), proof=loot.open.proof),
+        lambda loot: SubmitRequest(ticket=loot.tampered, job=_job_for(loot, loot.tampered)),
         "SignatureInvalid",
     ),
     (
@@ -1039,7 +1050,7 @@ def test_the_control_true_inputs_are_accepted(loot: Loot) -> None:
     """The same call with nothing forged: the refusals above are not those of a door that is shut to everybody."""
     before = everything(loot)
     run_async(forged(loot.cloud, CLEAN_ROOM_QUEUE, "set_secret", _grant(loot.open)))
-    run_async(forged(loot.cloud, CLEAN_ROOM_QUEUE, "configure_idp", _grant(loot.open, "executor")))
+    run_async(forged(loot.cloud, CLEAN_ROOM_QUEUE, "configure_idp", _idp(loot.open)))
     assert everything(loot) == before, "granted already by the preparation"
 
 
@@ -1062,7 +1073,7 @@ def test_receipt_of_consent_after_it_was_withdrawn(loot: Loot) -> None:
             with pytest.raises(CleanRoomError) as caught:
                 run_async(forged(cloud, CLEAN_ROOM_QUEUE, activity, build(loot.open)))
             assert (activity, caught.value.code) == (activity, "UserDocumentRuntimeOptionDisabled")
-        request = SubmitRequest(ticket=loot.open.ticket, job=loot.open.prepared.job, proof=loot.open.proof)
+        request = SubmitRequest(ticket=loot.open.ticket, job=loot.open.prepared.job)
         with pytest.raises(CleanRoomError) as caught:
             run_async(forged(cloud, SPARK_SERVICE_QUEUE, "submit_job", request))
         assert caught.value.code == "UserDocumentRuntimeOptionDisabled"
