@@ -66,7 +66,7 @@ class CleanRoomGovernance:
     @activity.defn
     async def build_job(self, ticket: RunTicket) -> JobConfig:
         """Check the query with the query gate and build the job configuration that the pods measure."""
-        return await self._room.verifier.verify_job(ticket)
+        return await self._room.verifier.build_job(ticket)
 
     @activity.defn
     async def verify_spark(self, request: VerifySparkRequest) -> SparkVerdict:
@@ -76,7 +76,7 @@ class CleanRoomGovernance:
     @activity.defn
     async def verify_security_policy(self, request: VerifyPolicyRequest) -> None:
         """Verify that the attested service signed the pod policies for this run and that they equal those computed here."""
-        await self._room.verifier.verify_release(request.ticket, request.proof)
+        await self._room.verifier.verify_policies(request.ticket, request.proof)
 
     @activity.defn
     async def record_event(self, event: AuditEvent) -> None:

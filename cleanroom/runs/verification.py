@@ -153,14 +153,22 @@ class RunVerifier:
         return (await self._verify_documents(ticket, consent=False)).run
 
     async def verify_consent(self, ticket: RunTicket) -> AuthorisedRun:
-        """Verify the execution consent of the query and of every dataset, on a fresh reading of governance."""
-        snapshot = await self._confirmed_snapshot(ticket, consent=False)
+        """Verify check 6 on a fresh reading of governance, for the query and every dataset."""
+        snapshot = await self._snapshot(ticket)
         await self._verify_consent(snapshot)
         return snapshot.run
 
-    async def verify_job(self, ticket: RunTicket) -> JobConfig:
-        """Return the job of a run. Nothing that belongs to a dataset is released by it."""
-        return (await self._confirmed_snapshot(ticket)).job
+    async def build_job(self, ticket: RunTicket) -> JobConfig:
+        """Return the job of a verified run (check 7). This releases nothing, so a snapshot is sufficient."""
+        return (await self._snapshot(ticket)).job
+
+    async def verify_policies(self, ticket: RunTicket, proof: ServiceProof) -> None:
+        """Verify check 8. This releases nothing, so a snapshot is sufficient.
+
+        Raises:
+            Refused: The code of the check that failed.
+        """
+        self._verify_proof(await self._snapshot(ticket), ticket, proof)
 
     async def past_run(self, ticket: RunTicket) -> VerifiedRun:
         """Derive a run that may be over, to undo what it was given. Nothing may be released on the strength of the result."""
@@ -181,6 +189,7 @@ class RunVerifier:
         return snapshot
 
     async def _verify_consent(self, snapshot: _Snapshot) -> None:
+        snapshot.consented = False
         await self.authority.verify_consent(snapshot.run.document_ids)
         snapshot.consented = True
 
@@ -208,19 +217,17 @@ class RunVerifier:
             task.add_done_callback(lambda done: (self._in_progress.pop(key, None), done.cancelled() or done.exception()))
         return await asyncio.shield(task)
 
-    async def _confirmed_snapshot(
-        self, ticket: RunTicket, datasets: Callable[[AuthorisedRun], Sequence[Dataset]] = lambda run: (), *, consent: bool = True
-    ) -> _Snapshot:
+    async def _confirmed_snapshot(self, ticket: RunTicket, datasets: Callable[[AuthorisedRun], Sequence[Dataset]]) -> _Snapshot:
         """Return the ticket's snapshot after every check that can have changed was repeated, for the selected ``datasets``.
 
-        With ``consent``, the consent to every document was checked at least once, if not by this call.
+        The consent to all other documents was checked when the snapshot was made, or is checked now.
         """
         snapshot = await self._snapshot(ticket)
         released = datasets(snapshot.run)
         try:
             if not await self.authority.still_authorised(snapshot.run, released):
                 return await self._verify_documents(ticket, consent=True)
-            if consent and not snapshot.consented:
+            if not snapshot.consented:
                 await self._verify_consent(snapshot)
             return snapshot
         except CleanRoomError as error:
