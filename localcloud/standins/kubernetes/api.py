@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from localcloud.standins.kubernetes.schema import field_selector, label_selector, validate
+from localcloud.standins.kubernetes.selectors import field_selector, label_selector
 from localcloud.standins.kubernetes.store import (
     NAMESPACES,
     PODS,
@@ -28,8 +28,10 @@ from localcloud.standins.kubernetes.store import (
     conflict,
     timestamp,
 )
+from localcloud.standins.kubernetes.validation import validate
 
-GIT_VERSION = "v1.33.0-localcloud"
+GIT_VERSION = "v1.35.4-localcloud"
+"""The version of the schemas (schemas/NOTICE.md)."""
 _DEFAULT_WATCH_SECONDS = 1800
 _EVERYTHING = frozenset({"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"})
 _READ = frozenset({"get", "list", "watch"})
@@ -99,7 +101,7 @@ class Api:
     def routes(self) -> list[BaseRoute]:
         """Core, ``sparkoperator.k8s.io`` and discovery."""
         discovery: dict[str, Object] = {
-            "/version": {"major": "1", "minor": "33", "gitVersion": GIT_VERSION, "platform": "linux/amd64", **_BUILD},
+            "/version": {"major": "1", "minor": "35", "gitVersion": GIT_VERSION, "platform": "linux/amd64", **_BUILD},
             "/api": {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []},
             "/api/v1": _resource_list("v1"),
             "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group(SPARK_APPLICATIONS)]},
