@@ -35,7 +35,7 @@ with workflow.unsafe.imports_passed_through():
     from cleanroom.spark.signed import ServiceReport
     from cleanroom.temporal.failures import error_from_failure
     from cleanroom.temporal.retries import PROPAGATION, STANDARD
-    from workflows.cancellation import then_stop
+    from workflows.cancellation import await_then_cancel
     from workflows.story import Story
 
 STEPS = {
@@ -68,7 +68,7 @@ class Prepare:
 
     @workflow.run
     async def run(self, input: RunQueryInput) -> Prepared:
-        async with self._story.told():
+        async with self._story.report_outcome():
             return await self._prepare(input)
 
     async def _prepare(self, input: RunQueryInput) -> Prepared:
@@ -191,7 +191,7 @@ class Prepare:
         async with self._slots:
             if from_vault:
                 # A role or a federated credential that has not spread yet looks like a refusal; it is waited for, boundedly.
-                staged = await then_stop(
+                staged = await await_then_cancel(
                     workflow.execute_activity_method(
                         CleanRoomSecrets.get_key_with_skr,
                         request,
@@ -201,7 +201,7 @@ class Prepare:
                     )
                 )
             else:
-                staged = await then_stop(
+                staged = await await_then_cancel(
                     workflow.execute_activity_method(
                         CleanRoomSecrets.get_secret,
                         request,
@@ -210,7 +210,7 @@ class Prepare:
                 )
             self._secrets.append(staged)
             for role in ROLES:
-                grants = await then_stop(
+                grants = await await_then_cancel(
                     workflow.execute_activity_method(
                         CleanRoomSecrets.set_secret,
                         GrantRequest(ticket=input.ticket, proof=proof, role=role, secret=staged),
@@ -223,7 +223,7 @@ class Prepare:
 
     async def _configure_idp(self, input: RunQueryInput, proof: ServiceProof) -> None:
         for role in ROLES:
-            grants = await then_stop(
+            grants = await await_then_cancel(
                 workflow.execute_activity_method(
                     CleanRoomSecrets.configure_idp,
                     GrantRequest(ticket=input.ticket, proof=proof, role=role),

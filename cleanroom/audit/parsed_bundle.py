@@ -13,8 +13,8 @@ from cleanroom.audit.verdict import Checks
 from cleanroom.documents.validation import describe_validation
 from cleanroom.errors import CleanRoomError, NotFound
 from cleanroom.governance import Document
-from cleanroom.runs.reader import AcceptedDocument, Consent
-from cleanroom.runs.readers import RUNS_SCOPE, accepted, runs_event_id
+from cleanroom.runs.ledger import RUNS_SCOPE, runs_event_id
+from cleanroom.runs.reader import AcceptedDocument, Consent, to_accepted_document
 
 B = TypeVar("B", bound=Body)
 
@@ -129,6 +129,6 @@ def accepted_document_of(body: DocumentBody) -> AcceptedDocument:
         CleanRoomError: when it is not accepted, or no document.
     """
     try:
-        return accepted(Document.model_validate(body.document))
+        return to_accepted_document(Document.model_validate(body.document))
     except ValidationError as error:
         raise CleanRoomError("DocumentMalformed", f"document: {describe_validation(error)}.") from error

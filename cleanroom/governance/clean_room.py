@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from cleanroom.attestation import GuestAttestor
+from cleanroom.claims import HOST_DATA, IS_DEBUGGABLE
 from cleanroom.errors import Internal, InvalidInput
 from cleanroom.governance.documents import ContractOption, DocumentOption
 from cleanroom.governance.envelopes import Enveloper
@@ -37,7 +38,7 @@ def host_data_claims(host_data: Sequence[str]) -> dict[str, Any]:
             raise InvalidInput("InvalidHostData", f"Host data {value!r} is not 64 lower-case hexadecimal characters.")
     if not host_data:
         raise InvalidInput("InvalidHostData", "A policy without host data would admit every clean room.", hint="Name at least one value.")
-    return {"x-ms-sevsnpvm-is-debuggable": False, "x-ms-sevsnpvm-hostdata": list(host_data)}
+    return {IS_DEBUGGABLE: False, HOST_DATA: list(host_data)}
 
 
 class CleanRoomClient(AsyncCloseable):

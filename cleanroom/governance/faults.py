@@ -59,7 +59,7 @@ _HINTS: Final[Mapping[str, str]] = {
     "InvalidAuthenticationInfo": "Check that the token is not expired and that its issuer is registered with the governance service.",
     "PreconditionFailed": "Read the document again and retry with its current version.",
     "UserDocumentAlreadyExists": "Read the document and send its version to update it.",
-    "ResourceNotFound": "Check the governance URL and its mode (app, cgs-client or sidecar).",
+    "ResourceNotFound": "Check the governance URL and its mode (app or cgs-client).",
     "VerifySnpAttestationFailed": "Compare the clean room's host data with the contract's clean room policy.",
 }
 

@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -31,11 +30,11 @@ from cleanroom.attestation import (
 )
 from cleanroom.errors import Refused
 from cleanroom.identifiers import canonical_json
+from cleanroom.jose import jws
 from cleanroom.spark.job import JobConfig
 from cleanroom.spark.policy import PodPolicies, pod_policies
 from cleanroom.spark.profile import PodProfile
 
-_ALGORITHM = "ES256"
 _TYPE = "cleanroom-pod-policies+jws"
 MIN_NONCE = 22
 """Characters of base64url that hold 128 bits."""
@@ -93,10 +92,14 @@ def require_nonce(nonce: str) -> str:
 
 
 class PolicySigner:
-    """The service's key: made at start, in memory only, so that a report vouches for exactly this process."""
+    """The service's signing key. It exists only in this process's memory, so a report vouches for exactly this process.
 
-    def __init__(self) -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
+    Args:
+        key: The EC P-256 key; by default a new one.
+    """
+
+    def __init__(self, key: ec.EllipticCurvePrivateKey | None = None) -> None:
+        self._key = key or ec.generate_private_key(ec.SECP256R1())
         self.public_key = (
             self._key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode("ascii")
         )
@@ -116,9 +119,7 @@ class PolicySigner:
             Refused: ``NonceTooShort``.
         """
         content = canonical_json(_statement(job, profile, policies, require_nonce(nonce)))
-        return SignedPolicies(
-            policies=policies, statement=jwt.PyJWS().encode(content, self._key, algorithm=_ALGORITHM, headers={"typ": _TYPE})
-        )
+        return SignedPolicies(policies=policies, statement=jws.sign({"typ": _TYPE}, content, self._key, "ES256"))
 
 
 def verify_service_report(
@@ -223,11 +224,12 @@ def read_statement(statement: str, service: VerifiedService) -> Any:
         Refused: ``PolicySignatureInvalid``.
     """
     try:
-        decoded = jwt.PyJWS().decode_complete(statement, _public_key(service.public_key), algorithms=[_ALGORITHM])
-        if decoded["header"].get("typ") != _TYPE:
+        parsed = jws.parse(statement, ["ES256"])
+        jws.verify(parsed, _public_key(service.public_key))
+        if parsed.header.get("typ") != _TYPE:
             raise ValueError("typ is of another kind of statement")
-        return json.loads(decoded["payload"])
-    except (jwt.PyJWTError, ValueError) as error:
+        return parsed.payload
+    except ValueError as error:
         raise Refused(
             "PolicySignatureInvalid",
             "pod policies: not signed by the key that the Spark service's report binds.",

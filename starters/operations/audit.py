@@ -12,7 +12,7 @@ from cleanroom.documents.query import QUERY_LABELS, parse_query
 from cleanroom.errors import CleanRoomError, NotFound
 from cleanroom.governance import Event, GovernanceUserClient
 from cleanroom.identifiers import require_name
-from cleanroom.runs.readers import RUNS_SCOPE, runs_event_id
+from cleanroom.runs.ledger import RUNS_SCOPE, runs_event_id
 from starters.operations.session import Session
 from starters.terminal.output import print_status, safe
 

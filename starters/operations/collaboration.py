@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from cleanroom.claims import HOST_DATA
 from cleanroom.errors import Conflict
 from cleanroom.governance import GovernanceUserClient, Invitation, host_data_claims
-from cleanroom.onboarding import HOST_DATA_CLAIM, Onboarding, Step, member_client, require_id, require_issuer_url
+from cleanroom.onboarding import Onboarding, Step, member_client, require_id, require_issuer_url
 from starters.operations.session import Session
 from starters.terminal.output import print_status, safe
 
@@ -83,7 +84,7 @@ async def show_collaboration(session: Session, name: str) -> dict[str, Any]:
         "state": contract.state,
         "version": contract.version,
         "data": contract.data,
-        "cleanRooms": policy.policy.get(HOST_DATA_CLAIM, []),
+        "cleanRooms": policy.policy.get(HOST_DATA, []),
         "openPolicyProposals": list(policy.proposal_ids),
         "issuer": {"enabled": issuer.enabled, "url": issuer.issuer_url},
         "execution": consent.status,

@@ -30,10 +30,11 @@ from cleanroom.documents.dataset import DatasetSchema, FieldType, SchemaField
 from cleanroom.documents.query import QuerySegment
 from cleanroom.governance import CleanRoomClient, host_data_claims
 from cleanroom.secret import Secret
+from cleanroom.spark.deadlines import Deadlines
 from cleanroom.spark.job import JobConfig, JobDataset, JobGovernance, JobSegment, ResultReceipt, S3Access
 from cleanroom.spark.policy import pod_policies
 from cleanroom.spark.run_events import event_id, parse_event
-from cleanroom.spark.service import Deadlines, SparkService
+from cleanroom.spark.service import SparkService
 from cleanroom.spark.status import JobStatus
 from cleanroom.sql import Catalog, Column, View, analyse
 from localcloud.standins.kubernetes.image import build_sparkapp_image
@@ -185,7 +186,8 @@ async def prepare(world: World, run_id: str, *, heavy: bool = False) -> tuple[Jo
     for name, value in secrets.items():
         await world.clean_room.put_secret(name, value)
     view = View(name="planes", columns=tuple(Column(name=key, type=value) for key, value in TYPES.items()))
-    verdict = analyse([QuerySegment(execution_sequence=1, data=SQL)], Catalog(views=(view,))).require()
+    verdict = analyse([QuerySegment(execution_sequence=1, data=SQL)], Catalog(views=(view,)))
+    assert verdict.allowed, verdict.reasons
     job = JobConfig(
         contract_id=world.contract,
         run_id=run_id,
