@@ -179,8 +179,7 @@ class JobConfig(_JobModel):
 
 
 class ResultReceipt(_JobModel):
-    """The result receipt, which the driver reports when the result is written. It identifies the result and
-    contains none of its values."""
+    """The result receipt, which the driver reports when the result is written. It contains no value of the result."""
 
     run_id: Name
     query_digest: HexDigest

@@ -1,8 +1,8 @@
 """How a run's driver and executors authenticate each other.
 
-They use Spark's own protocol with a secret that only attested pods of this run can read. Spark reads the secret from a file. The other properties stand here, the same for the custom resource, the driver's
-session and an executor's command line. See docs/decisions/007 and
-https://spark.apache.org/docs/latest/security.html.
+They use Spark's own protocol with a secret that only attested pods of this run can read. Spark reads the secret
+from a file. The other properties stand here, the same for the custom resource, the driver's session and an
+executor's command line. See docs/decisions/007 and https://spark.apache.org/docs/latest/security.html.
 """
 
 from __future__ import annotations
