@@ -16,7 +16,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
-from cleanroom.datasets.download import download_result, list_results
+from cleanroom.datasets.download import download_result
 from cleanroom.datasets.encryption import encode_dataset_key, generate_dataset_key
 from cleanroom.datasets.upload import upload_dataset
 from cleanroom.documents.dataset import DatasetSchema, FieldType, Format, PrivacyFloors, SchemaField
@@ -278,7 +278,8 @@ def test_a_run_gives_what_duckdb_gives_and_a_receipt_that_the_ledger_has(world: 
     assert receipt.rows == 3
     assert receipt.rows_read == {"flights": 4000, "planes": 40, "weather": 8}
     assert receipt.job_digest == outcome.pod.job().digest()
-    assert list_results(world.store("litware-out"), "flights") == {"r-1": [item.name for item in receipt.objects]}
+    assert [item.key for item in world.store("litware-out").list()] == [item.name for item in receipt.objects]
+    assert all(item.name.startswith("flights/r-1/") for item in receipt.objects)
 
     events = outcome.events()
     assert sorted(event.name for event in events[:3]) == ["DATASET_LOAD_COMPLETED"] * 3
