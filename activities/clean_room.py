@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from temporalio import activity
 
-from activities.clean_room_context import CleanRoom
+from activities.clean_room_context import CleanRoomContext
 from cleanroom.errors import Internal, InvalidInput, Refused
 from cleanroom.messages.run import (
     ApprovalVerdict,
@@ -19,8 +19,8 @@ from cleanroom.messages.run import (
     VerifyPolicyRequest,
     VerifySparkRequest,
 )
-from cleanroom.runs.assembly import event_scope
-from cleanroom.runs.readers import accepted
+from cleanroom.runs.ledger import event_scope
+from cleanroom.runs.reader import to_accepted_document
 from cleanroom.spark.job import JobConfig, ResultReceipt
 from cleanroom.spark.run_events import CLEAN_ROOM_STEPS, event_id, parse_event
 
@@ -28,7 +28,7 @@ from cleanroom.spark.run_events import CLEAN_ROOM_STEPS, event_id, parse_event
 class CleanRoomGovernance:
     """Checks and records; releases nothing."""
 
-    def __init__(self, room: CleanRoom) -> None:
+    def __init__(self, room: CleanRoomContext) -> None:
         self._room = room
 
     @activity.defn
@@ -76,7 +76,7 @@ class CleanRoomGovernance:
     @activity.defn
     async def verify_security_policy(self, request: VerifyPolicyRequest) -> None:
         """The policies are signed by the attested service, for this run, and are what the job gives when computed here."""
-        await self._room.proven(request.ticket, request.proof)
+        await self._room.verify_run(request.ticket, request.proof)
 
     @activity.defn
     async def record_event(self, event: AuditEvent) -> None:
@@ -127,7 +127,7 @@ class CleanRoomGovernance:
             request.job_digest,
         ):
             raise Refused("CompletionEvidenceMismatch", f"run {ticket.run_id!r}: the completion record is of another query text or job.")
-        sink = accepted(await self._room.client.accepted_document(receipt.dataset))
+        sink = to_accepted_document(await self._room.client.accepted_document(receipt.dataset))
         if sink.contract_id != ticket.collaboration:
             raise Refused(
                 "CompletionEvidenceMismatch", f"run {ticket.run_id!r}: the completion record names a dataset of another contract."

@@ -14,7 +14,7 @@ from cleanroom.messages.run import RunTicket, ServiceProof, SparkVerdict
 from cleanroom.runs.assembly import JobEnvironment, assemble_job
 from cleanroom.runs.authority import AuthorisedRun, RunAuthority, service_nonce
 from cleanroom.runs.proof import ServiceVerifier
-from cleanroom.runs.readers import AttestedReader
+from cleanroom.runs.reader import AttestedReader
 from cleanroom.settings import Settings
 from cleanroom.spark.job import JobConfig
 from cleanroom.spark.policy import PodPolicies
@@ -38,7 +38,7 @@ def trust_store(settings: Settings) -> TrustStore:
     return TrustStore.load(amd=settings.attestation.amd_roots, root_files=settings.attestation.trust_files)
 
 
-class CleanRoom:
+class CleanRoomContext:
     """The Clean Room Application's means. One a worker."""
 
     def __init__(self, settings: Settings, client: CleanRoomClient, user: GovernanceUserClient, profile: PodProfile) -> None:
@@ -72,7 +72,7 @@ class CleanRoom:
         """That ``report`` is of an accepted Spark service and was made for this very run."""
         return self._services.report(report, service_nonce(ticket), at=dt.datetime.now(dt.UTC))
 
-    async def proven(self, ticket: RunTicket, proof: ServiceProof) -> tuple[AuthorisedRun, JobConfig, PodPolicies]:
+    async def verify_run(self, ticket: RunTicket, proof: ServiceProof) -> tuple[AuthorisedRun, JobConfig, PodPolicies]:
         """Everything that must hold before anything is released, checked again from governance and from the evidence itself.
 
         Returns:
@@ -86,7 +86,7 @@ class CleanRoom:
     async def attested_statement(self, ticket: RunTicket, proof: ServiceProof, body: dict[str, Any]) -> dict[str, Any]:
         """What a verified run adds to an audit event ``body``: digests, and a report of this guest that binds the event's canonical
         JSON, so that an auditor can tell years later which code vouched for it."""
-        run, job, policies = await self.proven(ticket, proof)
+        run, job, policies = await self.verify_run(ticket, proof)
         facts: dict[str, Any] = {
             "jobDigest": job.digest(),
             "hostData": {"driver": policies.driver.host_data, "executor": policies.executor.host_data},

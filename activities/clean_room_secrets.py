@@ -14,15 +14,15 @@ import secrets
 
 from temporalio import activity
 
-from activities.clean_room_context import CleanRoom
+from activities.clean_room_context import CleanRoomContext
 from activities.clean_room_grants import grant, revoke
-from cleanroom.attestation.maa import MaaClient
 from cleanroom.clients.azure import Federation, federated_credential
 from cleanroom.clients.urls import check_storage_url
 from cleanroom.datasets.encryption import decode_dataset_key, encode_dataset_key
 from cleanroom.errors import InvalidInput, NotFound, PreconditionFailed, Refused, Unavailable
 from cleanroom.identifiers import TOKEN_EXCHANGE_AUDIENCE, clean_room_secret_id, federated_subject, run_secret_name
 from cleanroom.keys import KeyVaultSettings, release_key
+from cleanroom.keys.maa import MaaClient
 from cleanroom.messages.run import (
     ConsentReceiptRequest,
     ConsentWatchRequest,
@@ -37,7 +37,7 @@ from cleanroom.messages.run import (
 )
 from cleanroom.runs.assembly import owned_secret
 from cleanroom.runs.authority import AuthorisedRun, Dataset
-from cleanroom.runs.readers import RUNS_SCOPE, closed_event_id, runs_event_id
+from cleanroom.runs.ledger import RUNS_SCOPE, closed_event_id, runs_event_id
 from cleanroom.secret import Secret
 from cleanroom.spark.job import JobConfig
 from cleanroom.temporal.heartbeat import Heartbeater
@@ -51,7 +51,7 @@ RECEIPT_SECONDS = 120
 class CleanRoomSecrets:
     """Obtain, stage, grant, revoke."""
 
-    def __init__(self, room: CleanRoom) -> None:
+    def __init__(self, room: CleanRoomContext) -> None:
         self._room = room
 
     # ------------------------------------------------------------------ obtain and stage
@@ -67,7 +67,7 @@ class CleanRoomSecrets:
             Unavailable: not propagated yet, or not reachable.
         """
         async with Heartbeater(str):
-            run, job, _ = await self._room.proven(request.ticket, request.proof)
+            run, job, _ = await self._room.verify_run(request.ticket, request.proof)
             dataset = run.dataset(request.dataset)
             key = await self._release(run, dataset)
             return await self._stage(request, job, encode_dataset_key(key))
@@ -127,7 +127,7 @@ class CleanRoomSecrets:
     @activity.defn
     async def get_secret(self, request: StageRequest) -> StagedSecret:
         """CGS branch: read the owner's own secret under the clean room policy and stage a copy for this run."""
-        run, job, _ = await self._room.proven(request.ticket, request.proof)
+        run, job, _ = await self._room.verify_run(request.ticket, request.proof)
         item = run.dataset(request.dataset)
         value = await self._room.client.get_secret(_source(item, request.kind))
         if request.kind == "key":
@@ -146,7 +146,7 @@ class CleanRoomSecrets:
     @activity.defn
     async def set_secret(self, request: GrantRequest) -> Grants:
         """Let the pods of one role, measured by their policy, read one staged secret of this run."""
-        _, job, policies = await self._room.proven(request.ticket, request.proof)
+        _, job, policies = await self._room.verify_run(request.ticket, request.proof)
         if request.secret is None or request.secret.secret_id not in _staged_ids(job):
             raise Refused("SecretNotInJob", f"run {job.run_id!r}: this secret is not one of its own.")
         host_data = policies.of(request.role).host_data
@@ -155,7 +155,7 @@ class CleanRoomSecrets:
     @activity.defn
     async def configure_idp(self, request: GrantRequest) -> Grants:
         """Let the pods of one role get ID tokens for the owners' managed identities, and write the run's audit events."""
-        run, _, policies = await self._room.proven(request.ticket, request.proof)
+        run, _, policies = await self._room.verify_run(request.ticket, request.proof)
         host_data = policies.of(request.role).host_data
         made = [await grant(self._room.client, SUBJECTS, subject, host_data) for subject in _subjects(run)]
         made.append(await grant(self._room.client, EVENTS, WRITER, host_data))
@@ -167,7 +167,7 @@ class CleanRoomSecrets:
     async def issue_consent_receipt(self, request: ConsentReceiptRequest) -> StagedSecret:
         """Check consent once more and give this run's pods a short-lived receipt that says so, and the secret by which they know each
         other."""
-        run, job, policies = await self._room.proven(request.ticket, request.proof)
+        run, job, policies = await self._room.verify_run(request.ticket, request.proof)
         await self._count(run, job)
         await self._write_receipt(job, "enabled", request.seconds)
         await self._make_network_secret(job)
@@ -221,7 +221,7 @@ class CleanRoomSecrets:
         """
         # The run's end waits for this one to stop, so its cancellation should arrive within a second or two.
         async with Heartbeater(str, every=1.0) as heartbeat:
-            run, job, _ = await self._room.proven(request.ticket, request.proof)
+            run, job, _ = await self._room.verify_run(request.ticket, request.proof)
             documents = [run.document.id, *(item.document.id for item in run.datasets)]
             renewed = 0.0
             loop = asyncio.get_running_loop()
@@ -231,10 +231,10 @@ class CleanRoomSecrets:
                     if loop.time() - renewed > RECEIPT_SECONDS / 4:
                         await self._write_receipt(job, "enabled", RECEIPT_SECONDS)
                         renewed = loop.time()
-                    heartbeat.beat("enabled")
+                    heartbeat.record("enabled")
                 except Unavailable as error:
                     activity.logger.warning("consent could not be checked: %s", error.code)
-                    heartbeat.beat(error.code)
+                    heartbeat.record(error.code)
                 except Refused as error:
                     await self._write_receipt(job, "withdrawn", RECEIPT_SECONDS)
                     return ConsentWithdrawn(document_id=str(error.details.get("document", "")), message=error.message)

@@ -24,10 +24,11 @@ from cleanroom.messages.run import (
 )
 from cleanroom.runs.assembly import JobEnvironment, assemble_job
 from cleanroom.runs.authority import RunAuthority
-from cleanroom.runs.readers import UserReader
+from cleanroom.runs.reader import UserReader
 from cleanroom.settings import Settings
+from cleanroom.spark.deadlines import Deadlines
 from cleanroom.spark.policy import pod_policies
-from cleanroom.spark.service import Deadlines, SparkService
+from cleanroom.spark.service import SparkService
 from cleanroom.spark.signed import ServiceReport
 from cleanroom.spark.status import JobStatus
 from cleanroom.temporal.heartbeat import Heartbeater
@@ -91,7 +92,7 @@ class SparkServiceActivities:
         async with Heartbeater(str) as heartbeat:
 
             def tell(status: JobStatus) -> None:
-                heartbeat.beat(f"{status.state or 'NEW'} at {dt.datetime.now(dt.UTC):%H:%M:%S}")
+                heartbeat.record(f"{status.state or 'NEW'} at {dt.datetime.now(dt.UTC):%H:%M:%S}")
 
             deadlines = Deadlines(driver_start_seconds=request.driver_start_seconds, run_seconds=request.run_seconds)
             outcome = await self._service.watch(request.tracking.name, tell, deadlines, uid=request.tracking.uid or None)

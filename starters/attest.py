@@ -38,23 +38,30 @@ def _group() -> None:
 
 @app.command()
 def verify(
-    report: Annotated[Path, typer.Argument(
+    report: Annotated[
+        Path,
+        typer.Argument(
             help="The report (1,184 bytes, raw, hex or base64), or the JSON document of the whole evidence.", show_default=False
-        ),],
+        ),
+    ],
     chain: Annotated[
         Path | None,
-        typer.Option(help="Certificate chain: PEM with the leaf (VCEK or VLEK), intermediate and AMD root in any order, or DER, or THIM JSON."),
+        typer.Option(help="Certificate chain: leaf (VCEK or VLEK), intermediate and AMD root as PEM in any order, or DER, or THIM JSON."),
     ] = None,
     uvm: Annotated[Path | None, typer.Option(help="Endorsement of the utility VM (COSE_Sign1), raw or base64.")] = None,
     host_data: Annotated[list[str] | None, typer.Option(help="Accepted host data, 64 hex digits; repeatable.")] = None,
-    report_data: Annotated[str | None, typer.Option(help="Expected report data, 128 hex digits. 64 hex digits are a SHA-256 digest, padded with zeros.")] = None,
+    report_data: Annotated[
+        str | None, typer.Option(help="Expected report data, 128 hex digits. 64 hex digits are a SHA-256 digest, padded with zeros.")
+    ] = None,
     measurement: Annotated[list[str] | None, typer.Option(help="Accepted launch measurement, 96 hex digits; repeatable.")] = None,
     vmpl: Annotated[int, typer.Option(help="Expected privilege level (VMPL) of the requester, 0 to 3.")] = 0,
     at: Annotated[
         str | None, typer.Option(help="Time at which the certificates must be valid: ISO 8601, UTC by default. [default: now]")
     ] = None,
     crl: Annotated[list[Path] | None, typer.Option(help="AMD certificate revocation list, DER or PEM; repeatable.")] = None,
-    trust: Annotated[list[Path] | None, typer.Option(help="Trust file of a development root, in addition to AMD's roots; repeatable.")] = None,
+    trust: Annotated[
+        list[Path] | None, typer.Option(help="Trust file of a development root, in addition to AMD's roots; repeatable.")
+    ] = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Verify an SEV-SNP attestation report offline and show every check.
@@ -184,7 +191,11 @@ def _hex(value: str, sizes: tuple[int, ...], option: str) -> bytes:
         raise InvalidInput("HexMalformed", f"{option}: {value!r} is not hexadecimal.", hint="Use the digits 0-9 and a-f.") from error
     if len(data) not in sizes:
         digits = " or ".join(str(2 * size) for size in sizes)
-        raise InvalidInput("HexLength", f"{option}: {value!r} has {2 * len(data)} hex digits instead of {digits}.", hint="Check that the value is complete.")
+        raise InvalidInput(
+            "HexLength",
+            f"{option}: {value!r} has {2 * len(data)} hex digits instead of {digits}.",
+            hint="Check that the value is complete.",
+        )
     return data
 
 
@@ -203,7 +214,9 @@ def _instant(value: str | None) -> datetime:
         instant = datetime.fromisoformat(value.strip().upper())  # RFC 3339 allows lower-case "t" and "z"
         return instant.astimezone(UTC) if instant.tzinfo else instant.replace(tzinfo=UTC)
     except (ValueError, OverflowError) as error:
-        raise InvalidInput("InstantMalformed", f"--at: {value!r} is not an ISO 8601 time.", hint="For example: 2026-11-23T09:30:00Z.") from error
+        raise InvalidInput(
+            "InstantMalformed", f"--at: {value!r} is not an ISO 8601 time.", hint="For example: 2026-11-23T09:30:00Z."
+        ) from error
 
 
 if __name__ == "__main__":

@@ -39,9 +39,7 @@ def codec_server(
     oidc_audience: Annotated[str | None, typer.Option(help="Required audience of these tokens.")] = None,
     oidc_jwks: Annotated[str | None, typer.Option(help="URL of the issuer's JWKS.")] = None,
     oidc_claim: Annotated[list[str] | None, typer.Option(help="Required claim of these tokens, NAME=VALUE; repeatable.")] = None,
-    ui_upstream: Annotated[
-        str | None, typer.Option(help="URL of the Temporal Web UI to proxy behind a login: run as its gateway.")
-    ] = None,
+    ui_upstream: Annotated[str | None, typer.Option(help="URL of the Temporal Web UI to proxy behind a login: run as its gateway.")] = None,
     remote_upstream: Annotated[bool, typer.Option("--remote-upstream", help="Allow a --ui-upstream on another machine.")] = False,
     public_origin: Annotated[
         str | None, typer.Option(help="Origin under which browsers reach the gateway. [default: http(s)://localhost:PORT]")

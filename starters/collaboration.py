@@ -49,8 +49,8 @@ def create(
     with error_boundary(output):
         session = Session.load(profile, config)
         record = run_async(
-            create_collaboration(session, name or session.collaboration, data, host_data or [], oidc_issuer, oidc_kid)
-        )  # fmt: skip
+            create_collaboration(session, session.collaboration if name is None else name, data, host_data or [], oidc_issuer, oidc_kid)
+        )
         _print_vote_commands(record["steps"])
         print_record(record, output, title=f"collaboration {record['collaboration']}")
 
@@ -88,7 +88,7 @@ def show(name: CollaborationName = None, profile: Profile = None, config: Config
     """
     with error_boundary(output):
         session = Session.load(profile, config)
-        record = run_async(show_collaboration(session, name or session.collaboration))
+        record = run_async(show_collaboration(session, session.collaboration if name is None else name))
         print_record(record, output, title=f"collaboration {record['collaboration']}")
 
 
@@ -109,9 +109,7 @@ def invite(
     """
     with error_boundary(output):
         session = Session.load(profile, config)
-        record = run_async(
-            invite_user(session, user_name, invitation_id=invitation, tenant=tenant, service_principal=service_principal)
-        )  # fmt: skip
+        record = run_async(invite_user(session, user_name, invitation_id=invitation, tenant=tenant, service_principal=service_principal))
         _print_vote_commands([record])
         print_record(record, output, title="invitation")
         if record["state"] != "waiting":

@@ -141,9 +141,19 @@ def approve(
     Example: cleanroom query approve fabrikam-delays --profile litware
     """
     _decide(
-        "approve", name, profile, config, output, version=version, expires_days=expires_days, max_runs=max_runs, reason=reason,
-        yes=yes, wait=wait, print_signal=print_signal,
-    )  # fmt: skip
+        "approve",
+        name,
+        profile,
+        config,
+        output,
+        version=version,
+        expires_days=expires_days,
+        max_runs=max_runs,
+        reason=reason,
+        yes=yes,
+        wait=wait,
+        print_signal=print_signal,
+    )
 
 
 @app.command()
@@ -164,9 +174,7 @@ def reject(
 
     Example: cleanroom query reject fabrikam-delays --reason "no floor" --profile contosso
     """
-    _decide(
-        "reject", name, profile, config, output, version=version, reason=reason, yes=yes, wait=wait, print_signal=print_signal
-    )  # fmt: skip
+    _decide("reject", name, profile, config, output, version=version, reason=reason, yes=yes, wait=wait, print_signal=print_signal)
 
 
 def _decide(
@@ -188,9 +196,7 @@ def _decide(
     with error_boundary(output):
         session = Session.load(profile, config)
         state = run_async(read_state(session, name))
-        message = sign_decision(
-            session, state, decision, version=version, expires_days=expires_days, max_runs=max_runs, reason=reason
-        )  # fmt: skip
+        message = sign_decision(session, state, decision, version=version, expires_days=expires_days, max_runs=max_runs, reason=reason)
         if print_signal:
             print_json(message)
             return

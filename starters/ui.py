@@ -21,9 +21,7 @@ app = typer.Typer()
 def ui(
     what: Annotated[
         str | None,
-        typer.Argument(
-            help="Workflow ID, or name of a run, query or dataset. [default: the list of all workflows]", show_default=False
-        ),
+        typer.Argument(help="Workflow ID, or name of a run, query or dataset. [default: the list of all workflows]", show_default=False),
     ] = None,
     profile: Profile = None,
     config: ConfigFile = None,

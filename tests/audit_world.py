@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cleanroom.attestation import TrustStore, report_data_for
-from cleanroom.audit.chain import Bundle, Kind, build_bundle
-from cleanroom.audit.execution import MeasuredJob, expected_grants
-from cleanroom.audit.material import (
+from cleanroom.audit.bodies import (
     ConsentBody,
     DocumentBody,
     EventBody,
@@ -29,6 +27,8 @@ from cleanroom.audit.material import (
     RequestBody,
     RevocationBody,
 )
+from cleanroom.audit.chain import Bundle, Kind, build_bundle
+from cleanroom.audit.execution import MeasuredJob, expected_grants
 from cleanroom.audit.seal import SEAL_LIFETIME, ExportSeal
 from cleanroom.datasets.download import result_digest
 from cleanroom.documents.query import RunParameters
@@ -41,11 +41,11 @@ from cleanroom.messages.query import GenerateQueryRequest
 from cleanroom.messages.run import RunTicket
 from cleanroom.publishing.descriptor import generate_descriptor
 from cleanroom.publishing.query_document import generate_query
-from cleanroom.runs.assembly import JobEnvironment, assemble_job, event_scope
+from cleanroom.runs.assembly import JobEnvironment, assemble_job
 from cleanroom.runs.authority import RunAuthority, service_nonce
 from cleanroom.runs.decisions import DECISION_LABELS, decision_document_data, decision_document_id
-from cleanroom.runs.reader import AcceptedDocument, Consent
-from cleanroom.runs.readers import RUNS_SCOPE, accepted, closed_event_id, runs_event_id
+from cleanroom.runs.ledger import RUNS_SCOPE, closed_event_id, event_scope, runs_event_id
+from cleanroom.runs.reader import AcceptedDocument, Consent, to_accepted_document
 from cleanroom.spark.job import JobConfig, JobParameters, ResultObject, ResultReceipt
 from cleanroom.spark.policy import pod_policies
 from cleanroom.spark.run_events import EVENT_IDS, RunEvent, event_id
@@ -88,7 +88,7 @@ class AuditWorld:
     async def accepted_document(self, document_id: str) -> AcceptedDocument:
         if document_id not in self.documents:
             raise NotFound("UserDocumentNotFound", document_id)
-        return accepted(self.documents[document_id])
+        return to_accepted_document(self.documents[document_id])
 
     async def consent(self, document_id: str) -> Consent:
         return Consent(status="enabled")

@@ -27,7 +27,7 @@ async def count_to(note: Note) -> list[int]:
         number = start
         while number < note.number:
             number += 1
-            beat.beat(Note(text=note.text, number=number))
+            beat.record(Note(text=note.text, number=number))
             if start == 0 and number == note.number // 2:
                 await asyncio.Event().wait()
         return [start, number]
@@ -74,7 +74,7 @@ class Stepping:
         )
         step = silent_in_a_thread if note.text.startswith("thread") else silent
         note = Note(text=note.text.removeprefix("thread "), number=note.number)
-        return str(await workflow.execute_activity(step, note, **once.to_the_end().config("step")))
+        return str(await workflow.execute_activity(step, note, **once.wait_for_completion_on_cancel().config("step")))
 
 
 @workflow.defn

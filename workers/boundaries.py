@@ -16,7 +16,7 @@ from typing import Any
 from activities.azure_ad import AzureAd
 from activities.blob import Blob
 from activities.clean_room import CleanRoomGovernance
-from activities.clean_room_context import CleanRoom, job_environment
+from activities.clean_room_context import CleanRoomContext, job_environment
 from activities.clean_room_secrets import CleanRoomSecrets
 from activities.collaborator import CollaboratorGovernance
 from activities.frontend import Frontend
@@ -32,7 +32,7 @@ from cleanroom.errors import PreconditionFailed
 from cleanroom.governance import CleanRoomClient
 from cleanroom.identifiers import CLEAN_ROOM_QUEUE, FRONTEND_QUEUE, SPARK_SERVICE_QUEUE, collaborator_queue
 from cleanroom.publishing.user_documents import UserDocuments, governance_client
-from cleanroom.runs.readers import UserReader
+from cleanroom.runs.reader import UserReader
 from cleanroom.settings import Settings
 from cleanroom.spark.profile import PodProfile
 from cleanroom.spark.service import SparkService
@@ -140,8 +140,8 @@ def _frontend(settings: Settings) -> BoundaryWorker:
 def _clean_room(settings: Settings) -> BoundaryWorker:
     user = governance_client(settings, credential(settings.credential, ca_file=settings.ca_file))
     attestor = GuestAttestor(settings.attestation.url, ca_file=settings.ca_file)
-    client = CleanRoomClient.direct(settings.governance.url, settings.collaboration, attestor, ca_file=settings.governance_roots)
-    room = CleanRoom(settings, client, user, PodProfile.from_settings(settings))
+    client = CleanRoomClient(settings.governance.url, settings.collaboration, attestor, ca_file=settings.governance_roots)
+    room = CleanRoomContext(settings, client, user, PodProfile.from_settings(settings))
     governance, secrets = CleanRoomGovernance(room), CleanRoomSecrets(room)
     return BoundaryWorker(
         name="clean-room",

@@ -1,4 +1,4 @@
-"""Cancellation that is not lost, and that loses nothing: steps that run to their end although the workflow is asked to stop meanwhile."""
+"""Cancellation helpers: finish a step before the cancellation takes effect, and run cleanup that a cancellation cannot interrupt."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-async def then_stop(work: Awaitable[T]) -> T:
-    """Await a step of :meth:`cleanroom.temporal.retries.Timing.to_the_end`; raise if this task was cancelled while it ran.
+async def await_then_cancel(work: Awaitable[T]) -> T:
+    """Await ``work`` to its end, then raise if this task was cancelled in the meantime.
 
-    The SDK returns the result of an activity that completes in spite of a cancellation, and a task is cancelled once: without this the
-    workflow would go on as if nobody had asked it to stop.
+    Use it for activities with :meth:`cleanroom.temporal.retries.Timing.wait_for_completion_on_cancel`. When such an activity
+    completes after a cancellation was requested, the SDK returns its result and does not raise again. Without this check the
+    workflow would continue as if it had not been cancelled.
 
     Raises:
-        asyncio.CancelledError: the task was cancelled.
+        asyncio.CancelledError: The task was cancelled while ``work`` ran.
     """
     result = await work
     task = asyncio.current_task()
@@ -25,15 +26,17 @@ async def then_stop(work: Awaitable[T]) -> T:
     return result
 
 
-async def undisturbed(work: Coroutine[Any, Any, T]) -> T:
-    """Await ``work``, which goes on and is waited for although this task is cancelled: a cleanup that is left in its middle, because
-    somebody asks to stop what has stopped already, leaves behind what it would have undone."""
+async def shielded(work: Coroutine[Any, Any, T]) -> T:
+    """Await ``work`` to its end, even when this task is cancelled repeatedly.
+
+    Use it for cleanup: an interrupted cleanup would leave grants behind.
+    """
     task = asyncio.create_task(work)
     while not task.done():
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
-            # Of whom? When ``work`` itself was cancelled, it is done; otherwise it is waited for again.
+            # Either `work` was cancelled and is done, or this task was cancelled and keeps waiting.
             continue
         except Exception:
             break

@@ -33,7 +33,7 @@ class ConcludeRun:
 
     @workflow.run
     async def run(self, ticket: RunTicket) -> Concluded:
-        async with self._story.told():
+        async with self._story.report_outcome():
             self._story.stage("cleanup")
             # The grants first: pods without a secret can do no harm, and the other queue's worker may be off.
             revoked = await self._story.step(

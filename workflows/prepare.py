@@ -35,7 +35,7 @@ with workflow.unsafe.imports_passed_through():
     from cleanroom.spark.signed import ServiceReport
     from cleanroom.temporal.failures import error_from_failure
     from cleanroom.temporal.retries import PROPAGATION, STANDARD
-    from workflows.cancellation import then_stop
+    from workflows.cancellation import await_then_cancel
     from workflows.story import Story
 
 STEPS = {
@@ -68,7 +68,7 @@ class Prepare:
 
     @workflow.run
     async def run(self, input: RunQueryInput) -> Prepared:
-        async with self._story.told():
+        async with self._story.report_outcome():
             return await self._prepare(input)
 
     async def _prepare(self, input: RunQueryInput) -> Prepared:
@@ -191,41 +191,43 @@ class Prepare:
         async with self._slots:
             if from_vault:
                 # A role or a federated credential that has not spread yet looks like a refusal; it is waited for, boundedly.
-                staged = await then_stop(
+                staged = await await_then_cancel(
                     workflow.execute_activity_method(
                         CleanRoomSecrets.get_key_with_skr,
                         request,
                         **PROPAGATION.attempt(timedelta(seconds=60))
-                        .to_the_end()
+                        .wait_for_completion_on_cancel()
                         .config(f"release key {dataset.name} v{dataset.document_version}", task_queue=CLEAN_ROOM_QUEUE),
                     )
                 )
             else:
-                staged = await then_stop(
+                staged = await await_then_cancel(
                     workflow.execute_activity_method(
                         CleanRoomSecrets.get_secret,
                         request,
-                        **STANDARD.to_the_end().config(f"get {kind} of {dataset.name}", task_queue=CLEAN_ROOM_QUEUE),
+                        **STANDARD.wait_for_completion_on_cancel().config(f"get {kind} of {dataset.name}", task_queue=CLEAN_ROOM_QUEUE),
                     )
                 )
             self._secrets.append(staged)
             for role in ROLES:
-                grants = await then_stop(
+                grants = await await_then_cancel(
                     workflow.execute_activity_method(
                         CleanRoomSecrets.set_secret,
                         GrantRequest(ticket=input.ticket, proof=proof, role=role, secret=staged),
-                        **STANDARD.to_the_end().config(f"set {kind} of {dataset.name} for the {role}", task_queue=CLEAN_ROOM_QUEUE),
+                        **STANDARD.wait_for_completion_on_cancel().config(
+                            f"set {kind} of {dataset.name} for the {role}", task_queue=CLEAN_ROOM_QUEUE
+                        ),
                     )
                 )
                 self._grants.extend(grants.grants)
 
     async def _configure_idp(self, input: RunQueryInput, proof: ServiceProof) -> None:
         for role in ROLES:
-            grants = await then_stop(
+            grants = await await_then_cancel(
                 workflow.execute_activity_method(
                     CleanRoomSecrets.configure_idp,
                     GrantRequest(ticket=input.ticket, proof=proof, role=role),
-                    **STANDARD.to_the_end().config(f"tokens and events for the {role}", task_queue=CLEAN_ROOM_QUEUE),
+                    **STANDARD.wait_for_completion_on_cancel().config(f"tokens and events for the {role}", task_queue=CLEAN_ROOM_QUEUE),
                 )
             )
             self._grants.extend(grants.grants)

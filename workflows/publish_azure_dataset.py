@@ -45,7 +45,7 @@ class PublishAzureDataset:
 
     @workflow.run
     async def run(self, input: PublishDatasetInput) -> PublishedDataset:
-        async with self._story.told():
+        async with self._story.report_outcome():
             return await self._publish(input)
 
     async def _publish(self, input: PublishDatasetInput) -> PublishedDataset:

@@ -37,7 +37,7 @@ class PublishS3Dataset:
 
     @workflow.run
     async def run(self, input: PublishDatasetInput) -> PublishedDataset:
-        async with self._story.told():
+        async with self._story.report_outcome():
             return await self._publish(input)
 
     async def _publish(self, input: PublishDatasetInput) -> PublishedDataset:

@@ -38,9 +38,9 @@ with workflow.unsafe.imports_passed_through():
     from cleanroom.temporal.failures import application_error, error_from_failure
     from cleanroom.temporal.markdown import code
     from cleanroom.temporal.retries import CLEANUP, STANDARD, WATCH
-    from workflows.cancellation import then_stop, undisturbed
+    from workflows.cancellation import await_then_cancel, shielded
     from workflows.prepare import Prepare
-    from workflows.story import Story, ending
+    from workflows.story import Story, failure_summary
 
 T = TypeVar("T")
 
@@ -97,7 +97,7 @@ class RunQuery:
             code = "RunCancelled" if cancelled else known.code
             message = "The run was cancelled." if cancelled else known.message
             self._failure = RunFailure(code=code, message=message, party=known.party or "", hint=known.hint or "")
-        await undisturbed(self._conclude(state))
+        await shielded(self._conclude(state))
         self._state = state
         self._story.outcome(state if self._failure is None else self._failure.code)
         result = self._result(state)
@@ -114,7 +114,7 @@ class RunQuery:
         story.stage("prepare")
         prepared = await self._timed(
             "prepare",
-            then_stop(
+            await_then_cancel(
                 workflow.execute_child_workflow(
                     Prepare.run,
                     input,
@@ -136,11 +136,11 @@ class RunQuery:
         await self._audit("RUN_STARTED", "query execution starts", {"job": prepared.job_digest, "query": prepared.snapshot.query.digest})
         tracking = await self._timed(
             "submit",
-            then_stop(
+            await_then_cancel(
                 workflow.execute_activity_method(
                     SparkServiceActivities.submit_job,
                     SubmitRequest(ticket=ticket, job=prepared.job, proof=prepared.proof),
-                    **STANDARD.to_the_end().config("SparkApplication", task_queue=SPARK_SERVICE_QUEUE),
+                    **STANDARD.wait_for_completion_on_cancel().config("SparkApplication", task_queue=SPARK_SERVICE_QUEUE),
                 )
             ),
         )
@@ -163,11 +163,11 @@ class RunQuery:
         )
 
     async def _consent_receipt(self, prepared: Prepared) -> None:
-        await then_stop(
+        await await_then_cancel(
             workflow.execute_activity_method(
                 CleanRoomSecrets.issue_consent_receipt,
                 ConsentReceiptRequest(ticket=self._input.ticket, proof=prepared.proof),
-                **STANDARD.to_the_end().config("for this run's pods only", task_queue=CLEAN_ROOM_QUEUE),
+                **STANDARD.wait_for_completion_on_cancel().config("for this run's pods only", task_queue=CLEAN_ROOM_QUEUE),
             )
         )
 
@@ -287,7 +287,9 @@ class RunQuery:
         """How it ended, in the words of who is woken up by it: what, who must act, what to do; or what came out."""
         if self._failure is not None:
             failure = self._failure
-            return ending(state, CleanRoomError(failure.code, failure.message, party=failure.party or None, hint=failure.hint or None))
+            return failure_summary(
+                state, CleanRoomError(failure.code, failure.message, party=failure.party or None, hint=failure.hint or None)
+            )
         if self._receipt is None:
             return f"**{state}**"
         receipt = self._receipt

@@ -83,7 +83,7 @@ class Story:
         workflow.upsert_search_attributes(attributes.updates((attributes.OUTCOME, code), (attributes.STAGE, f"{self._kind}.closed")))
 
     @asynccontextmanager
-    async def told(self) -> AsyncIterator[None]:
+    async def report_outcome(self) -> AsyncIterator[None]:
         """Around the whole run: however it ends, ``CrOutcome`` says so."""
         try:
             yield
@@ -91,7 +91,7 @@ class Story:
             if not is_cancelled_exception(error):
                 known = error_from_failure(error)
                 self.outcome(known.code)
-                self.footer = ending("FAILED", known)
+                self.footer = failure_summary("FAILED", known)
             else:
                 self.outcome("CANCELLED")
                 self.footer = "**CANCELLED**"
@@ -128,7 +128,7 @@ class Story:
         return line
 
 
-def ending(state: str, error: CleanRoomError) -> str:
+def failure_summary(state: str, error: CleanRoomError) -> str:
     """How it ended, for who is woken up by it: what happened, who must act, what to do."""
     lines = [f"**{state}**: {code(error.code)} {prose(error.message, 600)}"]
     lines += [f"Who must act: **{escape(error.party)}**"] if error.party else []

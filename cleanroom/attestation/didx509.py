@@ -6,7 +6,6 @@ known here; an identifier with another one is refused, never half-checked.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from collections.abc import Sequence
 from typing import Final
@@ -17,6 +16,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from cleanroom.attestation.reasons import AttestationRejected, Reason, hostile
+from cleanroom.jose.encoding import b64url
 
 MAX_CHAIN: Final = 6
 _PREFIX: Final = "did:x509:0:"
@@ -103,7 +103,7 @@ def _ekus(leaf: x509.Certificate) -> set[str]:
 
 def _fingerprint(certificate: x509.Certificate, algorithm: str) -> str:
     digest = _HASHES[algorithm](certificate.public_bytes(Encoding.DER)).digest()
-    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+    return b64url(digest)
 
 
 def _invalid(message: str, actual: str) -> AttestationRejected:

@@ -7,7 +7,6 @@ is made for whatever runtime data the caller names, so it must be reachable from
 from __future__ import annotations
 
 import base64
-import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +14,7 @@ from pydantic import ValidationError
 
 from cleanroom.attestation.evidence import AttestationEvidence
 from cleanroom.errors import CleanRoomError, Internal, Refused, Unavailable
+from cleanroom.transport import async_http_client, http_client, ssl_context
 
 # Imported by whoever asks: most importers of this package verify only, and HTTP is a third of its import.
 if TYPE_CHECKING:
@@ -35,10 +35,8 @@ class GuestAttestor:
 
     def __init__(self, base_url: str, *, ca_file: Path | None = None) -> None:
         self._url = base_url.rstrip("/") + _ROUTE
-        # Made once: httpx would read the system's roots anew for every client.
-        tls = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
-        # No proxy from the environment: the sidecar is in this guest, and nobody outside answers for it.
-        self._options: dict[str, Any] = {"verify": tls, "timeout": _TIMEOUT, "trust_env": False, "follow_redirects": False}
+        # Created once: reading the system's roots takes milliseconds.
+        self._tls = ssl_context(ca_file)
 
     async def attest(self, runtime_data: bytes) -> AttestationEvidence:
         """Evidence whose report data is ``report_data_for(runtime_data)``.
@@ -51,7 +49,7 @@ class GuestAttestor:
         import httpx
 
         try:
-            async with httpx.AsyncClient(**self._options) as client:
+            async with async_http_client(self._tls, timeout=_TIMEOUT) as client:
                 response = await client.post(self._url, json=_body(runtime_data))
         except httpx.HTTPError as error:
             raise _unreachable(error) from error
@@ -62,7 +60,7 @@ class GuestAttestor:
         import httpx
 
         try:
-            with httpx.Client(**self._options) as client:
+            with http_client(self._tls, timeout=_TIMEOUT) as client:
                 response = client.post(self._url, json=_body(runtime_data))
         except httpx.HTTPError as error:
             raise _unreachable(error) from error

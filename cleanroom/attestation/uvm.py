@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from cleanroom.attestation import didx509
 from cleanroom.attestation.reasons import AttestationRejected, Reason, hostile
+from cleanroom.claims import GUEST_SVN, LAUNCH_MEASUREMENT
 
 MAX_ENDORSEMENT: Final = 64 * 1024
 
@@ -39,8 +40,7 @@ _CWT_ISS, _CWT_SUB, _CWT_IAT = 1, 2, 6
 _COSE_HASHES: Final = {-16: hashlib.sha256, -43: hashlib.sha384, -44: hashlib.sha512}
 """IANA COSE Algorithms. Genuine endorsements name their leaf by SHA-256."""
 _SIGN1_TAG: Final = 0xD2
-_MEASUREMENT: Final = "x-ms-sevsnpvm-launchmeasurement"
-_GUEST_SVN: Final = "x-ms-sevsnpvm-guestsvn"
+
 
 # COSE algorithm → (family, hash). PS, RS and ES in their three sizes (IANA COSE Algorithms).
 _ALGORITHMS: Final[Mapping[int, tuple[str, type[hashes.HashAlgorithm]]]] = {
@@ -155,9 +155,9 @@ def _reference_info(message: _Sign1) -> UvmEndorsement:
         if header.get(_CONTENT_TYPE) != "application/json":
             raise _malformed("The endorsement's content type is not application/json.", str(header.get(_CONTENT_TYPE))[:60])
         payload = json.loads(message.payload)
-        measurement, svn = payload[_MEASUREMENT], payload[_GUEST_SVN]
+        measurement, svn = payload[LAUNCH_MEASUREMENT], payload[GUEST_SVN]
         if not isinstance(measurement, str) or not re.fullmatch("[0-9a-f]{96}", measurement):
-            raise _malformed(f"{_MEASUREMENT} is not 96 lower-case hex digits.", str(measurement)[:100])
+            raise _malformed(f"{LAUNCH_MEASUREMENT} is not 96 lower-case hex digits.", str(measurement)[:100])
         return UvmEndorsement(_text(header, "iss"), _text(header, "feed"), _svn(svn), bytes.fromhex(measurement), "reference-info")
 
 

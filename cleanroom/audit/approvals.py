@@ -8,18 +8,9 @@ from collections.abc import Collection, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from cleanroom.audit.bodies import DOCUMENT_KINDS, ConsentBody, DocumentBody, OutcomeBody, RequestBody
 from cleanroom.audit.chain import Record
-from cleanroom.audit.material import (
-    DOCUMENT_KINDS,
-    BundleReader,
-    ConsentBody,
-    DocumentBody,
-    Item,
-    Material,
-    OutcomeBody,
-    RequestBody,
-    as_accepted,
-)
+from cleanroom.audit.parsed_bundle import BundleReader, ParsedBundle, ParsedRecord, accepted_document_of
 from cleanroom.audit.verdict import Checks
 from cleanroom.errors import CleanRoomError
 from cleanroom.identifiers import document_digest
@@ -32,7 +23,7 @@ from cleanroom.statements.signing import peek
 T = TypeVar("T")
 
 
-def finished(work: Coroutine[Any, Any, T]) -> T:
+def run_sync(work: Coroutine[Any, Any, T]) -> T:
     """The result of checks that read from a bundle and so wait for nothing; callable with and without a running event loop."""
     try:
         asyncio.get_running_loop()
@@ -42,31 +33,31 @@ def finished(work: Coroutine[Any, Any, T]) -> T:
         return beside.submit(asyncio.run, work).result()
 
 
-def ticket_of(material: Material, request: Item[RequestBody]) -> RunTicket:
+def ticket_of(bundle: ParsedBundle, request: ParsedRecord[RequestBody]) -> RunTicket:
     """The ticket as the run had it."""
-    export = material.export
+    export = bundle.export
     return RunTicket(collaboration=export.collaboration, query=export.query, run_id=export.run_id, request=request.body.request)
 
 
-def keys_of(material: Material, user_id: str) -> KeyDocument:
+def keys_of(bundle: ParsedBundle, user_id: str) -> KeyDocument:
     """The signing keys that the bundle holds for a user, vouched for by that user alone.
 
     Raises:
         CleanRoomError: ``ApproverKeyNotPublished``, ``ApproverKeyInvalid``.
     """
-    return finished(published_keys(BundleReader(material, user_id, frozenset()), material.export.collaboration, user_id))
+    return run_sync(published_keys(BundleReader(bundle, user_id, frozenset()), bundle.export.collaboration, user_id))
 
 
-def check_documents(material: Material, checks: Checks) -> None:
+def check_documents(bundle: ParsedBundle, checks: Checks) -> None:
     """Every document is accepted, of this collaboration, accepted by all whom it names, and has the digest that its record says.
 
     A run that was refused at its checks may well rest on a document that is not accepted: that is why it was refused.
     """
-    must = material.begun or material.completed
-    for item in material.all(DocumentBody, *DOCUMENT_KINDS):
+    must = bundle.started or bundle.completed
+    for item in bundle.all(DocumentBody, *DOCUMENT_KINDS):
         record = item.record
         try:
-            document = as_accepted(item.body)
+            document = accepted_document_of(item.body)
         except CleanRoomError as error:
             checks.add("document", record, error.code == "UserDocumentNotFound" and not must, error.message)
             continue
@@ -74,7 +65,7 @@ def check_documents(material: Material, checks: Checks) -> None:
             checks.add("document", record, False, f"its digest is {document_digest(document.data)}, not {item.body.digest}")
         elif document.id != record.subject:
             checks.add("document", record, False, f"it is document {document.id!r}")
-        elif document.contract_id != material.export.collaboration:
+        elif document.contract_id != bundle.export.collaboration:
             checks.add("document", record, False, f"it belongs to contract {document.contract_id!r}")
         elif missing := sorted(set(document.approvers) - set(document.accepted_by)):
             checks.add("document", record, False, f"no accepting vote of {', '.join(missing)}")
@@ -82,11 +73,11 @@ def check_documents(material: Material, checks: Checks) -> None:
             checks.add("document", record, True, f"version {document.version}, sha256 {item.body.digest[:16]}…")
 
 
-def check_keys(material: Material, checks: Checks, pinned: Mapping[str, Collection[str]]) -> None:
+def check_keys(bundle: ParsedBundle, checks: Checks, pinned: Mapping[str, Collection[str]]) -> None:
     """Whose keys the bundle holds; those of ``pinned`` users must be among the thumbprints that the auditor knows to be theirs."""
-    for item in material.all(DocumentBody, "key"):
+    for item in bundle.all(DocumentBody, "key"):
         try:
-            document = as_accepted(item.body)
+            document = accepted_document_of(item.body)
             held = parse_key_document(document.data, document_id=document.id)
         except CleanRoomError as error:
             checks.add("keys", item.record, False, f"{error.code}: {error.message}")
@@ -95,62 +86,62 @@ def check_keys(material: Material, checks: Checks, pinned: Mapping[str, Collecti
         checks.signers[held.user_id] = kids
         if held.user_id in pinned:
             strange = [kid for kid in kids if kid not in pinned[held.user_id]]
-            told = f"key {strange[0]} is not one that you know to be {held.user_id}'s" if strange else "known to be theirs"
-            checks.add("keys", item.record, not strange, told)
+            detail = f"key {strange[0]} is not one that you know to be {held.user_id}'s" if strange else "known to be theirs"
+            checks.add("keys", item.record, not strange, detail)
     for user in sorted(set(pinned) - set(checks.signers)):
         checks.missing("key", user)
 
 
-def run_instant(material: Material) -> dt.datetime | None:
+def run_instant(bundle: ParsedBundle) -> dt.datetime | None:
     """When the run was checked: the ledger's PREPARE_STARTED, else Temporal's start."""
-    for item in material.events("PREPARE_STARTED"):
+    for item in bundle.events("PREPARE_STARTED"):
         return item.body.at
-    outcome = material.one(OutcomeBody)
+    outcome = bundle.one(OutcomeBody)
     return outcome.body.started_at if outcome else None
 
 
-def check_approvals(material: Material, checks: Checks) -> AuthorisedRun | None:
+def check_approvals(bundle: ParsedBundle, checks: Checks) -> AuthorisedRun | None:
     """Request, pins, owners, decisions, limits and consent; returns the run when all hold."""
-    request = material.one(RequestBody, checks, what="request")
-    at = run_instant(material)
+    request = bundle.one(RequestBody, checks, what="request")
+    at = run_instant(bundle)
     if request is None or at is None:
         if at is None:
-            checks.missing("outcome", material.export.run_id)
+            checks.missing("outcome", bundle.export.run_id)
         return None
-    consents = [item for item in material.all(ConsentBody) if item.body.status == "enabled"]
+    consents = [item for item in bundle.all(ConsentBody) if item.body.status == "enabled"]
     try:
         signer = peek(RunRequest, request.body.request).signer
     except CleanRoomError as error:
         checks.add("request", request.record, False, f"{error.code}: {error.message}")
         return None
     consented = frozenset(name for item in consents for name in item.body.documents)
-    reader = BundleReader(material, signer, consented)
-    authority = RunAuthority(reader, material.export.collaboration, now=lambda: at)
-    ticket = ticket_of(material, request)
+    reader = BundleReader(bundle, signer, consented)
+    authority = RunAuthority(reader, bundle.export.collaboration, now=lambda: at)
+    ticket = ticket_of(bundle, request)
     try:
-        finished(authority.caller(ticket))
+        run_sync(authority.caller(ticket))
     except CleanRoomError as error:
-        _blame(checks, "request", request.record, error)
+        _add_failure(checks, "request", request.record, error)
         return None
     checks.add("request", request.record, True, f"signed by {signer}")
     reader.trail.clear()
-    must = material.begun or material.completed
+    must = bundle.started or bundle.completed
     try:
-        run = finished(authority.authorise(ticket, consent=must))
+        run = run_sync(authority.authorise(ticket, consent=must))
     except CleanRoomError as error:
         if not must:
             checks.notes.append(f"The run went no further than its checks: {error.code}.")
             return None
-        _blame(checks, "approvals", _guilty(error, reader.trail, request.record), error)
+        _add_failure(checks, "approvals", _record_at_fault(error, reader.trail, request.record), error)
         return None
-    by_id = {item.record.subject: item.record for item in material.all(DocumentBody)}
+    by_id = {item.record.subject: item.record for item in bundle.all(DocumentBody)}
     checks.add("approvals", by_id.get(run.document.id), True, f"approved by {', '.join(run.approved_by)}")
     if must and consents:
         checks.add("consent", consents[0].record, True, f"{len(consented)} documents", subject="every document of the run")
     return run
 
 
-def _guilty(error: CleanRoomError, trail: list[Item[DocumentBody]], fallback: Record) -> Record:
+def _record_at_fault(error: CleanRoomError, trail: list[ParsedRecord[DocumentBody]], fallback: Record) -> Record:
     """The record that an error is about: the decision of an owner whom it names, a document that it names, else the last one read."""
     for item in reversed(trail):
         owner = str(item.body.document.get("proposerId", ""))
@@ -162,7 +153,7 @@ def _guilty(error: CleanRoomError, trail: list[Item[DocumentBody]], fallback: Re
     return trail[-1].record if trail else fallback
 
 
-def _blame(checks: Checks, id: str, record: Record, error: CleanRoomError) -> None:
+def _add_failure(checks: Checks, id: str, record: Record, error: CleanRoomError) -> None:
     absent: object = None
     link: BaseException | None = error
     while isinstance(link, CleanRoomError):

@@ -86,7 +86,7 @@ class Bundle(_Model):
     records: tuple[Record, ...]
 
 
-class Break(_Model):
+class BrokenLink(_Model):
     """The first link that does not hold: the record (or its place) and what happened to it."""
 
     index: int
@@ -130,7 +130,7 @@ def _text(value: str) -> str:
     return value.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def first_break(bundle: Bundle) -> Break | None:
+def first_broken_link(bundle: Bundle) -> BrokenLink | None:
     """The first broken link, or None when every record is the one that was exported, in its place.
 
     Manifest and ``previous`` members are two witnesses of every record: where they disagree, the record that neither or only one of
@@ -140,66 +140,66 @@ def first_break(bundle: Bundle) -> Break | None:
     digests = [record.digest() for record in records]
     for index in range(max(len(entries), len(records))):
         if index < len(entries) and index < len(records) and digests[index] == entries[index].digest:
-            found = _placed(bundle, digests, index)
+            found = _check_place(bundle, digests, index)
         else:
-            found = _misplaced(bundle, digests, index)
+            found = _explain_mismatch(bundle, digests, index)
         if found is not None:
             return found
     if not records:
-        return Break(index=0, kind="export", subject="", what="missing", message="The bundle holds no record.")
+        return BrokenLink(index=0, kind="export", subject="", what="missing", message="The bundle holds no record.")
     if bundle.manifest.head != digests[-1]:
-        return _break(records[-1], "manifest", "The manifest's head is not the digest of the last record.")
-    return _facts(bundle)
+        return _broken_at(records[-1], "manifest", "The manifest's head is not the digest of the last record.")
+    return _check_facts(bundle)
 
 
-def _placed(bundle: Bundle, digests: list[str], index: int) -> Break | None:
+def _check_place(bundle: Bundle, digests: list[str], index: int) -> BrokenLink | None:
     """A record whose digest the manifest repeats: its place, its link and its line must fit too."""
     record, entry = bundle.records[index], bundle.manifest.entries[index]
     previous = digests[index - 1] if index else GENESIS
     if record.index != index:
-        return _break(record, "reordered", f"Record {record.index} stands in place {index}.", index)
+        return _broken_at(record, "reordered", f"Record {record.index} stands in place {index}.", index)
     if record.previous != previous:
-        return _break(record, "edited", f"Record {index} does not hold the digest of the record before it.", index)
+        return _broken_at(record, "edited", f"Record {index} does not hold the digest of the record before it.", index)
     if (entry.index, entry.kind, entry.subject) != (record.index, record.kind, record.subject):
-        return _break(record, "manifest", f"The manifest calls record {index} {entry.kind} {entry.subject!r}.", index)
+        return _broken_at(record, "manifest", f"The manifest calls record {index} {entry.kind} {entry.subject!r}.", index)
     return None
 
 
-def _misplaced(bundle: Bundle, digests: list[str], index: int) -> Break:
+def _explain_mismatch(bundle: Bundle, digests: list[str], index: int) -> BrokenLink:
     """What happened at ``index``, where manifest and records part."""
     entries, records = bundle.manifest.entries, bundle.records
     wanted = {entry.digest for entry in entries}
     if index >= len(records):
         entry = entries[index]
-        return Break(index=index, kind=entry.kind, subject=entry.subject, what="missing", message=f"Record {index} is not there.")
+        return BrokenLink(index=index, kind=entry.kind, subject=entry.subject, what="missing", message=f"Record {index} is not there.")
     record, digest = records[index], digests[index]
     if index >= len(entries):
-        return _break(record, "extra", f"Record {index} is not in the manifest.", index)
+        return _broken_at(record, "extra", f"Record {index} is not in the manifest.", index)
     entry = entries[index]
     if digest in wanted:
         # The record belongs elsewhere: the one that belongs here is either further on, or gone.
         if entry.digest in digests:
-            return _break(record, "reordered", f"Record {record.index} stands in place {index}.", index)
-        return Break(index=index, kind=entry.kind, subject=entry.subject, what="missing", message=f"Record {index} is not there.")
+            return _broken_at(record, "reordered", f"Record {record.index} stands in place {index}.", index)
+        return BrokenLink(index=index, kind=entry.kind, subject=entry.subject, what="missing", message=f"Record {index} is not there.")
     if entry.digest in digests:
-        return _break(record, "extra", f"A record that the manifest does not know stands in place {index}.", index)
+        return _broken_at(record, "extra", f"A record that the manifest does not know stands in place {index}.", index)
     linked = index + 1 < len(records) and records[index + 1].previous == digest
     if linked and record.previous == (digests[index - 1] if index else GENESIS):
-        return _break(record, "manifest", f"The manifest gives record {index} another digest than its successor.", index)
-    return _break(record, "edited", f"Record {index} is not what was exported: its digest differs.", index)
+        return _broken_at(record, "manifest", f"The manifest gives record {index} another digest than its successor.", index)
+    return _broken_at(record, "edited", f"Record {index} is not what was exported: its digest differs.", index)
 
 
-def _facts(bundle: Bundle) -> Break | None:
+def _check_facts(bundle: Bundle) -> BrokenLink | None:
     manifest, first = bundle.manifest, bundle.records[0]
     if manifest.format != FORMAT:
-        return _break(first, "manifest", f"The manifest's format is {manifest.format!r}, not {FORMAT!r}.")
+        return _broken_at(first, "manifest", f"The manifest's format is {manifest.format!r}, not {FORMAT!r}.")
     if first.kind != "export" or canonical_json(manifest.facts) != canonical_json(first.body):
-        return _break(first, "manifest", "The manifest says other things about the export than record 0.")
+        return _broken_at(first, "manifest", "The manifest says other things about the export than record 0.")
     return None
 
 
-def _break(
+def _broken_at(
     record: Record, what: Literal["edited", "missing", "extra", "reordered", "manifest"], message: str, index: int | None = None
-) -> Break:
+) -> BrokenLink:
     place = record.index if index is None else index
-    return Break(index=place, kind=record.kind, subject=record.subject, what=what, message=message)
+    return BrokenLink(index=place, kind=record.kind, subject=record.subject, what=what, message=message)

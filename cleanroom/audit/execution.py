@@ -8,17 +8,8 @@ from dataclasses import dataclass
 from cleanroom.attestation import TrustStore, parse_report
 from cleanroom.attestation.evidence import strict_base64
 from cleanroom.audit.approvals import ticket_of
-from cleanroom.audit.material import (
-    GrantBody,
-    Item,
-    JobBody,
-    Material,
-    PoliciesBody,
-    ReceiptBody,
-    ReportBody,
-    RequestBody,
-    RevocationBody,
-)
+from cleanroom.audit.bodies import GrantBody, JobBody, PoliciesBody, ReceiptBody, ReportBody, RequestBody, RevocationBody
+from cleanroom.audit.parsed_bundle import ParsedBundle, ParsedRecord
 from cleanroom.audit.verdict import Checks
 from cleanroom.datasets.download import result_digest
 from cleanroom.errors import CleanRoomError
@@ -44,15 +35,15 @@ class MeasuredJob:
 
 
 def check_service(
-    material: Material, checks: Checks, trust: TrustStore, accepted_host_data: Collection[str] | None
+    bundle: ParsedBundle, checks: Checks, trust: TrustStore, accepted_host_data: Collection[str] | None
 ) -> VerifiedService | None:
     """The Spark service's report: hardware, endorsement, host data, and that it answers this very request."""
-    if not (material.begun or material.completed) and not material.all(ReportBody):
+    if not (bundle.started or bundle.completed) and not bundle.all(ReportBody):
         return None
-    item, request = material.one(ReportBody, checks, what="report"), material.one(RequestBody)
+    item, request = bundle.one(ReportBody, checks, what="report"), bundle.one(RequestBody)
     if item is None or request is None:
         return None
-    nonce = service_nonce(ticket_of(material, request))
+    nonce = service_nonce(ticket_of(bundle, request))
     if item.body.nonce != nonce:
         checks.add("attestation", item.record, False, "its nonce is not the one that follows from the signed request")
         return None
@@ -72,12 +63,12 @@ def check_service(
     return service
 
 
-def check_job(material: Material, checks: Checks, run: AuthorisedRun | None, service: VerifiedService | None) -> MeasuredJob | None:
+def check_job(bundle: ParsedBundle, checks: Checks, run: AuthorisedRun | None, service: VerifiedService | None) -> MeasuredJob | None:
     """The job has its digest, follows from the documents, and is what the attested service signed policies for."""
-    if not (material.begun or material.completed) and not material.all(JobBody):
+    if not (bundle.started or bundle.completed) and not bundle.all(JobBody):
         return None
-    item = material.one(JobBody, checks, what="job")
-    policies = material.one(PoliciesBody, checks if material.begun or material.completed else None, what="policies")
+    item = bundle.one(JobBody, checks, what="job")
+    policies = bundle.one(PoliciesBody, checks if bundle.started or bundle.completed else None, what="policies")
     if item is None:
         return None
     job = item.body.job
@@ -115,7 +106,7 @@ def _subjects(job: JobConfig, run: AuthorisedRun | None) -> frozenset[str]:
     return frozenset(named)
 
 
-def _derived(checks: Checks, item: Item[JobBody], run: AuthorisedRun) -> None:
+def _derived(checks: Checks, item: ParsedRecord[JobBody], run: AuthorisedRun) -> None:
     """Assemble the job again from the documents. The SQL that the gate renders may differ between versions of it, nothing else may."""
     job = item.body.job
     authority = next((each.access.authority for each in (*job.datasets, job.datasink) if each.access.kind == "azure-blob"), "")
@@ -161,9 +152,9 @@ def expected_grants(measured: MeasuredJob) -> set[tuple[str, str, str]]:
     return {(kind, name, host) for kind, name in places for host in (measured.driver, measured.executor)}
 
 
-def check_grants(material: Material, checks: Checks, measured: MeasuredJob | None) -> None:
+def check_grants(bundle: ParsedBundle, checks: Checks, measured: MeasuredJob | None) -> None:
     """Grants are exactly those that the job needs, and none of them is left."""
-    items = material.all(GrantBody)
+    items = bundle.all(GrantBody)
     if measured is None:
         return
     expected = expected_grants(measured)
@@ -174,25 +165,25 @@ def check_grants(material: Material, checks: Checks, measured: MeasuredJob | Non
         elif item.body.held:
             checks.add("grants", item.record, False, f"{kind} {name} still admits {host[:16]}…: not revoked")
     present = {item.body.key() for item in items}
-    if material.begun or material.completed:
+    if bundle.started or bundle.completed:
         for kind, name, host in sorted(expected - present):
             checks.missing("grant", f"{kind} {name} for {host[:16]}…")
-    revocation = material.one(RevocationBody, checks if items else None, what="revocation")
+    revocation = bundle.one(RevocationBody, checks if items else None, what="revocation")
     if items and revocation is not None and not any(item.body.held for item in items):
-        told = f"{len(items)} grants, none is left; {revocation.body.secrets} secrets overwritten"
-        checks.add("grants", revocation.record, True, told, subject="grants and their revocation")
+        detail = f"{len(items)} grants, none is left; {revocation.body.secrets} secrets overwritten"
+        checks.add("grants", revocation.record, True, detail, subject="grants and their revocation")
 
 
-def check_result(material: Material, checks: Checks, measured: MeasuredJob | None) -> None:
+def check_result(bundle: ParsedBundle, checks: Checks, measured: MeasuredJob | None) -> None:
     """The receipt is of this run, text and job, and names its own objects."""
-    if not material.completed:
+    if not bundle.completed:
         return
-    item = material.one(ReceiptBody, checks, what="receipt")
+    item = bundle.one(ReceiptBody, checks, what="receipt")
     if item is None:
         return
     receipt = item.body.receipt
     problem = ""
-    if receipt.run_id != material.export.run_id:
+    if receipt.run_id != bundle.export.run_id:
         problem = f"it is of run {receipt.run_id!r}"
     elif receipt.digest != result_digest(receipt.objects):
         problem = "its digest is not that of the objects it lists"

@@ -5,9 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import AsyncIterator, Callable, Mapping
 
-from cleanroom.audit.chain import Bundle, Kind, build_bundle
-from cleanroom.audit.history import RunTrace
-from cleanroom.audit.material import (
+from cleanroom.audit.bodies import (
     Body,
     ConsentBody,
     DocumentBody,
@@ -23,17 +21,18 @@ from cleanroom.audit.material import (
     RequestBody,
     RevocationBody,
 )
+from cleanroom.audit.chain import Bundle, Kind, build_bundle
+from cleanroom.audit.history import RunTrace
 from cleanroom.audit.seal import SEAL_LIFETIME, ExportSeal
+from cleanroom.claims import HOST_DATA
 from cleanroom.documents.query import QueryDocument, parse_query
 from cleanroom.errors import CleanRoomError, NotFound
 from cleanroom.governance import Document, Event, GovernanceUserClient
 from cleanroom.identifiers import approver_key_document_id, document_digest
 from cleanroom.messages.run import ConsentVerdict, ConsentWithdrawn, Grant, PolicyStatement, Revoked, SparkVerdict
-from cleanroom.onboarding import HOST_DATA_CLAIM
-from cleanroom.runs.assembly import event_scope
 from cleanroom.runs.authority import service_nonce
 from cleanroom.runs.decisions import decision_document_id
-from cleanroom.runs.readers import RUNS_SCOPE, closed_event_id, runs_event_id
+from cleanroom.runs.ledger import RUNS_SCOPE, closed_event_id, event_scope, runs_event_id
 from cleanroom.spark.job import JobConfig, ResultReceipt
 from cleanroom.spark.run_events import CLEAN_ROOM_STEPS, EVENT_IDS, event_id
 from cleanroom.spark.signed import ServiceReport
@@ -161,7 +160,7 @@ class Exporter:
                 await self._document("key", approver_key_document_id(user))
 
     def _consents(self, trace: RunTrace) -> None:
-        for item in trace.done:
+        for item in trace.completed:
             if isinstance(item.result, ConsentVerdict):
                 self._add("consent", item.name, ConsentBody(step=item.name, at=item.at, documents=item.result.documents, status="enabled"))
             elif isinstance(item.result, ConsentWithdrawn):
@@ -184,8 +183,8 @@ class Exporter:
         if job := trace.last("build_job", JobConfig):
             self._add("job", ticket.run_id, JobBody(job=job[0], digest=job[0].digest()))
         if policies := trace.last("get_security_policy", PolicyStatement):
-            told = policies[0]
-            body = PoliciesBody(statement=told.statement, driver=told.driver_host_data, executor=told.executor_host_data)
+            detail = policies[0]
+            body = PoliciesBody(statement=detail.statement, driver=detail.driver_host_data, executor=detail.executor_host_data)
             self._add("policies", ticket.run_id, body)
 
     async def _grants(self, trace: RunTrace) -> None:
@@ -202,7 +201,7 @@ class Exporter:
             place = (grant.delegate_type, grant.delegate_id)
             if place not in held:
                 claims = await self._client.delegate_policy(self._collaboration, *place)
-                held[place] = [str(value) for value in claims.get(HOST_DATA_CLAIM) or []]
+                held[place] = [str(value) for value in claims.get(HOST_DATA) or []]
             body = GrantBody(
                 delegate_type=grant.delegate_type,
                 delegate_id=grant.delegate_id,

@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cleanroom.audit.chain import Bundle, Entry, Manifest, Record, first_break
+from cleanroom.audit.chain import Bundle, Entry, Manifest, Record, first_broken_link
 from cleanroom.documents.validation import describe_validation
 from cleanroom.errors import InvalidInput, NotFound, Refused
 from cleanroom.identifiers import canonical_json
@@ -98,7 +98,7 @@ def _from_json(data: bytes) -> Bundle:
     bundle = Bundle(manifest=manifest, records=records)
     written = bundle_json(bundle)
     # Whoever edits a bundle with some tool writes all of it anew; then the link that broke says more than the white space.
-    if written != data and first_break(bundle) is None:
+    if written != data and first_broken_link(bundle) is None:
         # Line 1 is the manifest, line 2 opens the list, each further line is one record.
         ours, theirs = written.split(b"\n"), data.split(b"\n")
         line = next((n for n, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), min(len(ours), len(theirs)))
@@ -132,7 +132,7 @@ def _from_zip(data: bytes) -> Bundle:
     manifest = _parse_manifest(_loads(parts[MANIFEST], MANIFEST))
     records = tuple(_record(index, _loads(parts[name], name, index), manifest) for index, name in enumerate(wanted))
     bundle = Bundle(manifest=manifest, records=records)
-    if first_break(bundle) is not None:
+    if first_broken_link(bundle) is not None:
         return bundle
     if parts[MANIFEST] != _manifest(bundle):
         raise _not_canonical(MANIFEST, None)

@@ -59,7 +59,7 @@ _ENDED: dict[WorkflowExecutionStatus, RunState] = {
 
 
 @dataclass(frozen=True)
-class Done:
+class CompletedActivity:
     """One completed activity."""
 
     name: str
@@ -78,24 +78,24 @@ class RunTrace:
     started_at: dt.datetime
     closed_at: dt.datetime
     failure: dict[str, Any] | None
-    done: tuple[Done, ...] = field(default=())
+    completed: tuple[CompletedActivity, ...] = field(default=())
     """Completed activities of the run and of its preparation, in the order of their completion."""
 
     def last(self, name: str, kind: type[T]) -> tuple[T, dt.datetime] | None:
         """Result and instant of the last completed activity called ``name``."""
-        for item in reversed(self.done):
+        for item in reversed(self.completed):
             if item.name == name and isinstance(item.result, kind):
                 return item.result, item.at
         return None
 
     def grants(self) -> tuple[Grant, ...]:
         """Every grant that was made, without repetitions."""
-        made = [grant for item in self.done if isinstance(item.result, Grants) for grant in item.result.grants]
+        made = [grant for item in self.completed if isinstance(item.result, Grants) for grant in item.result.grants]
         return tuple(dict.fromkeys(made))
 
     def steps(self) -> dict[str, dt.datetime]:
         """Activity name to the instant at which it was last completed."""
-        return {item.name: item.at for item in self.done}
+        return {item.name: item.at for item in self.completed}
 
 
 async def trace_run(client: Client, collaboration: str, run_id: str) -> RunTrace:
@@ -128,7 +128,7 @@ async def trace_run(client: Client, collaboration: str, run_id: str) -> RunTrace
     if not events:
         raise Internal("HistoryMalformed", "The run's history is empty.")
     input = await start_argument(events[0], converter, RunQueryInput)
-    done = [*await _prepare_done(client, collaboration, run_id), *await _done(events, converter)]
+    done = [*await _preparation_activities(client, collaboration, run_id), *await _completed_activities(events, converter)]
     return RunTrace(
         input=input,
         workflow_id=workflow_id,
@@ -137,11 +137,11 @@ async def trace_run(client: Client, collaboration: str, run_id: str) -> RunTrace
         started_at=description.start_time,
         closed_at=description.close_time,
         failure=await _failure(events, converter),
-        done=tuple(sorted(done, key=lambda item: item.at)),
+        completed=tuple(sorted(done, key=lambda item: item.at)),
     )
 
 
-async def _prepare_done(client: Client, collaboration: str, run_id: str) -> list[Done]:
+async def _preparation_activities(client: Client, collaboration: str, run_id: str) -> list[CompletedActivity]:
     workflow_id = prepare_workflow_id(collaboration, run_id)
     converter = client.data_converter.with_context(WorkflowSerializationContext(client.namespace, workflow_id))
     try:
@@ -151,16 +151,16 @@ async def _prepare_done(client: Client, collaboration: str, run_id: str) -> list
             # The run ended before its preparation began.
             return []
         raise
-    return await _done(events, converter)
+    return await _completed_activities(events, converter)
 
 
-async def _done(events: list[HistoryEvent], converter: DataConverter) -> list[Done]:
+async def _completed_activities(events: list[HistoryEvent], converter: DataConverter) -> list[CompletedActivity]:
     names = {
         event.event_id: event.activity_task_scheduled_event_attributes.activity_type.name
         for event in events
         if event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED
     }
-    found: list[Done] = []
+    found: list[CompletedActivity] = []
     for event in events:
         if event.event_type != EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED:
             continue
@@ -168,7 +168,7 @@ async def _done(events: list[HistoryEvent], converter: DataConverter) -> list[Do
         name = names.get(completed.scheduled_event_id, "")
         kind = _RESULTS.get(name)
         result = await decode_one(converter, completed.result.payloads, kind) if kind is not None else None
-        found.append(Done(name=name, at=event.event_time.ToDatetime(dt.UTC), result=result))
+        found.append(CompletedActivity(name=name, at=event.event_time.ToDatetime(dt.UTC), result=result))
     return found
 
 

@@ -14,26 +14,15 @@ from cleanroom.attestation import (
     report_data_for,
     verify_evidence,
 )
+from cleanroom.audit.bodies import DocumentBody, EventBody, JobBody, PoliciesBody, PolicyBody, ReceiptBody, RequestBody
 from cleanroom.audit.chain import Record
-from cleanroom.audit.material import (
-    DocumentBody,
-    EventBody,
-    Item,
-    JobBody,
-    Material,
-    PoliciesBody,
-    PolicyBody,
-    ReceiptBody,
-    RequestBody,
-    as_accepted,
-)
+from cleanroom.audit.parsed_bundle import ParsedBundle, ParsedRecord, accepted_document_of
 from cleanroom.audit.verdict import Checks
+from cleanroom.claims import HOST_DATA
 from cleanroom.documents.validation import describe_validation
 from cleanroom.errors import CleanRoomError
 from cleanroom.identifiers import canonical_json, document_digest
-from cleanroom.onboarding import HOST_DATA_CLAIM
-from cleanroom.runs.assembly import event_scope
-from cleanroom.runs.readers import RUNS_SCOPE, closed_event_id, runs_event_id
+from cleanroom.runs.ledger import RUNS_SCOPE, closed_event_id, event_scope, runs_event_id
 from cleanroom.spark.run_events import event_id, parse_event
 from cleanroom.statements.model import RunRequest
 from cleanroom.statements.signing import peek
@@ -41,18 +30,18 @@ from cleanroom.statements.signing import peek
 ATTESTATION = "attestation"
 
 
-def check_ledger(material: Material, checks: Checks, trust: TrustStore, accepted_host_data: Collection[str] | None) -> None:
+def check_ledger(bundle: ParsedBundle, checks: Checks, trust: TrustStore, accepted_host_data: Collection[str] | None) -> None:
     """All checks of the ledger's entries."""
-    _order(material, checks)
-    _about_this_run(material, checks)
-    _needed(material, checks)
-    _completion(material, checks)
-    _attested(material, checks, trust, accepted_host_data)
+    _order(bundle, checks)
+    _about_this_run(bundle, checks)
+    _needed(bundle, checks)
+    _completion(bundle, checks)
+    _attested(bundle, checks, trust, accepted_host_data)
 
 
-def _order(material: Material, checks: Checks) -> None:
+def _order(bundle: ParsedBundle, checks: Checks) -> None:
     last = 0
-    items = material.all(EventBody)
+    items = bundle.all(EventBody)
     for item in items:
         if item.body.seqno <= last:
             checks.add("events", item.record, False, f"seqno {item.body.seqno} follows {last}: the ledger only grows")
@@ -62,10 +51,10 @@ def _order(material: Material, checks: Checks) -> None:
         checks.add("events", items[-1].record, True, f"{len(items)} entries, seqno {items[0].body.seqno} to {last}", subject="order")
 
 
-def _about_this_run(material: Material, checks: Checks) -> None:
-    export, scope = material.export, event_scope(material.export.run_id)
-    digest = _requested_digest(material)
-    for item in material.all(EventBody):
+def _about_this_run(bundle: ParsedBundle, checks: Checks) -> None:
+    export, scope = bundle.export, event_scope(bundle.export.run_id)
+    digest = _requested_digest(bundle)
+    for item in bundle.all(EventBody):
         body = item.body
         if body.scope == RUNS_SCOPE:
             if body.id not in (runs_event_id(export.query), closed_event_id(export.run_id)):
@@ -78,8 +67,8 @@ def _about_this_run(material: Material, checks: Checks) -> None:
             checks.add("events", item.record, False, "it is about another query text")
 
 
-def _requested_digest(material: Material) -> str | None:
-    request = material.one(RequestBody)
+def _requested_digest(bundle: ParsedBundle) -> str | None:
+    request = bundle.one(RequestBody)
     if request is None:
         return None
     try:
@@ -89,60 +78,60 @@ def _requested_digest(material: Material) -> str | None:
         return None
 
 
-def _needed(material: Material, checks: Checks) -> None:
-    state = material.export.state
-    needed = [f"RUN_{state}"] if material.begun or state == "COMPLETED" else []
+def _needed(bundle: ParsedBundle, checks: Checks) -> None:
+    state = bundle.export.state
+    needed = [f"RUN_{state}"] if bundle.started or state == "COMPLETED" else []
     if state == "COMPLETED":
         needed += ["PREPARE_STARTED", "GRANTED", "PREPARED", "RUN_STARTED", "SUBMITTED", "QUERY_COMPLETED", "REVOKED"]
     for name in needed:
-        if not material.events(name):
+        if not bundle.events(name):
             checks.missing("event", name)
-    closed = [item for item in material.all(EventBody) if item.body.id == closed_event_id(material.export.run_id)]
+    closed = [item for item in bundle.all(EventBody) if item.body.id == closed_event_id(bundle.export.run_id)]
     if needed and not closed:
         checks.missing("event", "RUN_CLOSED")
-    started = [item for item in material.all(EventBody) if item.body.id == runs_event_id(material.export.query)]
-    if needed and not any(item.body.member("runId") == material.export.run_id for item in started):
-        # Without it, how many runs came before this one could not be told, and a limit on runs would go unnoticed.
-        checks.missing("event", f"start of the run among those of query {material.export.query}")
+    started = [item for item in bundle.all(EventBody) if item.body.id == runs_event_id(bundle.export.query)]
+    if needed and not any(item.body.member("runId") == bundle.export.run_id for item in started):
+        # Without it, how many runs came before this one could not be detail, and a limit on runs would go unnoticed.
+        checks.missing("event", f"start of the run among those of query {bundle.export.query}")
     for other in {"COMPLETED", "FAILED", "CANCELLED"} - {state}:
-        for item in material.events(f"RUN_{other}"):
+        for item in bundle.events(f"RUN_{other}"):
             checks.add("events", item.record, False, f"the ledger says {other}, the export {state}")
 
 
-def _completion(material: Material, checks: Checks) -> None:
+def _completion(bundle: ParsedBundle, checks: Checks) -> None:
     """The pods' own completion record carries the receipt that the run delivered."""
-    receipt = material.one(ReceiptBody)
-    found = material.events("QUERY_COMPLETED")
+    receipt = bundle.one(ReceiptBody)
+    found = bundle.events("QUERY_COMPLETED")
     if receipt is None or not found:
         return
     last = found[-1]
     try:
-        told = parse_event(last.body.data).receipt
+        detail = parse_event(last.body.data).receipt
     except CleanRoomError as error:
         checks.add("events", last.record, False, error.message)
         return
-    same = told == receipt.body.receipt
+    same = detail == receipt.body.receipt
     checks.add("events", last.record, same, "carries the receipt" if same else "its receipt is not the one that was delivered")
 
 
-def _attested(material: Material, checks: Checks, trust: TrustStore, accepted_host_data: Collection[str] | None) -> None:
+def _attested(bundle: ParsedBundle, checks: Checks, trust: TrustStore, accepted_host_data: Collection[str] | None) -> None:
     """Statements that the clean room bound to its own report: genuine, by a clean room of the contract, and true of these records."""
-    policy = material.one(PolicyBody)
-    attested = [item for item in material.events() if item.body.member(ATTESTATION) is not None]
-    if material.export.state == "COMPLETED" and not attested:
+    policy = bundle.one(PolicyBody)
+    attested = [item for item in bundle.events() if item.body.member(ATTESTATION) is not None]
+    if bundle.export.state == "COMPLETED" and not attested:
         checks.missing("event with the clean room's attestation", "PREPARED")
     for item in attested:
-        problem = _statement_problem(item, material, checks, trust, accepted_host_data, policy)
+        problem = _statement_problem(item, bundle, checks, trust, accepted_host_data, policy)
         checks.add("clean-room", item.record, not problem, problem or "attested statement of the clean room")
 
 
 def _statement_problem(
-    item: Item[EventBody],
-    material: Material,
+    item: ParsedRecord[EventBody],
+    bundle: ParsedBundle,
     checks: Checks,
     trust: TrustStore,
     accepted_host_data: Collection[str] | None,
-    policy: Item[PolicyBody] | None,
+    policy: ParsedRecord[PolicyBody] | None,
 ) -> str:
     statement = dict(item.body.data)
     try:
@@ -152,7 +141,7 @@ def _statement_problem(
     if accepted_host_data is not None:
         accepted = frozenset(accepted_host_data)
     elif policy is not None:
-        accepted = frozenset(str(value) for value in policy.body.policy.get(HOST_DATA_CLAIM, []))
+        accepted = frozenset(str(value) for value in policy.body.policy.get(HOST_DATA, []))
     else:
         return "the bundle does not say which clean rooms the contract admits"
     try:
@@ -171,12 +160,12 @@ def _statement_problem(
     if accepted_host_data is None:
         checks.notes.append(f"Clean room: host data {', '.join(sorted(accepted))}; compare it, or give --clean-room-host-data.")
     checks.development |= verdict.development
-    return _contradiction(statement, material)
+    return _contradiction(statement, bundle)
 
 
-def _contradiction(statement: dict[str, object], material: Material) -> str:
+def _contradiction(statement: dict[str, object], bundle: ParsedBundle) -> str:
     """Where the attested statement says something else than the records."""
-    job, policies = material.one(JobBody), material.one(PoliciesBody)
+    job, policies = bundle.one(JobBody), bundle.one(PoliciesBody)
     if job is not None and statement.get("jobDigest") != job.body.digest:
         return "it vouches for another job"
     if policies is not None and statement.get("hostData") != {"driver": policies.body.driver, "executor": policies.body.executor}:
@@ -184,15 +173,15 @@ def _contradiction(statement: dict[str, object], material: Material) -> str:
     documents = statement.get("documents")
     if not isinstance(documents, dict):
         return "it names no documents"
-    query = material.document(material.export.query)
+    query = bundle.document(bundle.export.query)
     try:
-        voted = sorted(as_accepted(query.body).accepted_by) if query is not None else []
+        voted = sorted(accepted_document_of(query.body).accepted_by) if query is not None else []
     except CleanRoomError as error:
         return error.message
     if statement.get("approvedBy") != voted:
         return "it names other approvers than the query's votes"
     held: dict[str, Record] = {}
-    for item in material.all(DocumentBody):
+    for item in bundle.all(DocumentBody):
         held[item.record.subject] = item.record
         wanted = documents.get(item.record.subject)
         if wanted is not None and wanted != document_digest(str(item.body.document.get("data", ""))):

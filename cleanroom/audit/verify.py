@@ -1,9 +1,11 @@
-"""Judging a bundle, offline: chain, signatures, digests, attestation, completeness. Nothing is believed that the bundle only claims.
+"""Offline verification of a bundle: chain, signatures, digests, attestation and completeness.
 
-What it can prove: that these people signed these decisions on this text, that the attested service answered this very request, that
-the job that was measured is the one the documents give, that receipt and ledger agree, and that nothing of it was changed since the
-exporter sealed it. What it cannot: that governance's ledger is CCF's own (its receipts are not part of the bundle), which is why
-the clean room's attested statement in the ledger is verified as well.
+Verification proves that these users signed these decisions on this text, that the attested service answered this
+request, that the measured job follows from the approved documents, that receipt and ledger agree, and that nothing
+changed since the exporter sealed it.
+
+It cannot prove that governance's ledger is CCF's own, because a bundle holds no CCF receipts. Therefore the clean
+room's attested statement in the ledger is verified as well.
 """
 
 from __future__ import annotations
@@ -16,12 +18,12 @@ from pydantic import ValidationError
 
 from cleanroom.attestation import TrustStore
 from cleanroom.audit.approvals import check_approvals, check_documents, check_keys, keys_of
-from cleanroom.audit.chain import Bundle, first_break
+from cleanroom.audit.chain import Bundle, first_broken_link
+from cleanroom.audit.completeness import check_records
 from cleanroom.audit.execution import check_grants, check_job, check_result, check_service
 from cleanroom.audit.files import read_bundle
 from cleanroom.audit.ledger import check_ledger
-from cleanroom.audit.material import Material
-from cleanroom.audit.records import check_records
+from cleanroom.audit.parsed_bundle import ParsedBundle
 from cleanroom.audit.seal import ExportSeal
 from cleanroom.audit.verdict import BundleCheck, BundleVerdict, Checks
 from cleanroom.documents.validation import describe_validation
@@ -37,7 +39,14 @@ def verify_file(
     clean_room_host_data: Collection[str] | None = None,
     keys: Mapping[str, Collection[str]] | None = None,
 ) -> BundleVerdict:
-    """Read and judge a file; contents that are no bundle any more are a verdict too.
+    """Read and verify a bundle file. A file whose contents are not a bundle yields a failed verdict.
+
+    Args:
+        path: A ``.json`` or ``.zip`` bundle.
+        trust: See :func:`verify_bundle`, as for the other arguments.
+        spark_host_data: Host data of accepted Spark services.
+        clean_room_host_data: Host data of accepted clean rooms.
+        keys: Known signing-key thumbprints by user ID.
 
     Raises:
         NotFound: ``FileNotFound``.
@@ -67,75 +76,78 @@ def verify_bundle(
     clean_room_host_data: Collection[str] | None = None,
     keys: Mapping[str, Collection[str]] | None = None,
 ) -> BundleVerdict:
-    """Judge a bundle.
+    """Verify a bundle and return every check with the record that it is about.
 
     Args:
-        bundle: As read.
-        trust: Roots and endorsement issuers for the attestation reports, judged at their recorded instants.
-        spark_host_data: Host data (hex) of Spark services that the auditor accepts; None takes what the run's clean room accepted, and a
-            note says which.
-        clean_room_host_data: The same for the clean room; None takes the contract's policy as exported.
-        keys: User id to thumbprints of signing keys that the auditor knows to be theirs; users who are not named are not compared.
+        bundle: The bundle to verify.
+        trust: Roots and endorsement issuers for the attestation reports. Each report is verified as of its recorded time.
+        spark_host_data: Host data (hex) of the Spark services that the auditor accepts. None accepts the host data
+            that the run's clean room accepted, and a note names it.
+        clean_room_host_data: Host data (hex) of the clean rooms that the auditor accepts. None accepts the exported
+            clean room policy.
+        keys: Thumbprints of signing keys that the auditor knows, by user ID. Keys of other users are not compared.
     """
     checks = Checks()
-    broken = first_break(bundle)
+    broken = first_broken_link(bundle)
     if broken is not None:
         row = BundleCheck(id="chain", subject=broken.subject, passed=False, detail=broken.message, index=broken.index, kind=broken.kind)
         checks.rows.append(row)
         return _verdict(bundle, checks)
     checks.add("chain", bundle.records[-1], True, f"{len(bundle.records)} records", subject="all records")
     try:
-        material = Material(bundle, checks)
+        parsed = ParsedBundle(bundle, checks)
     except ValidationError as error:
         checks.add("readable", bundle.records[0], False, describe_validation(error))
         return _verdict(bundle, checks)
-    with _judging(checks, "seal"):
-        _check_seal(bundle, material, checks)
-    with _judging(checks, "complete"):
-        check_records(material, checks)
-    with _judging(checks, "document"):
-        check_documents(material, checks)
-        check_keys(material, checks, keys or {})
+    with _fail_on_malformed(checks, "seal"):
+        _check_seal(bundle, parsed, checks)
+    with _fail_on_malformed(checks, "complete"):
+        check_records(parsed, checks)
+    with _fail_on_malformed(checks, "document"):
+        check_documents(parsed, checks)
+        check_keys(parsed, checks, keys or {})
     run, service, job = None, None, None
-    with _judging(checks, "approvals"):
-        run = check_approvals(material, checks)
-    with _judging(checks, "attestation"):
-        service = check_service(material, checks, trust, spark_host_data)
-    with _judging(checks, "job"):
-        job = check_job(material, checks, run, service)
-    with _judging(checks, "result"):
-        check_grants(material, checks, job)
-        check_result(material, checks, job)
-    with _judging(checks, "events"):
-        check_ledger(material, checks, trust, clean_room_host_data)
+    with _fail_on_malformed(checks, "approvals"):
+        run = check_approvals(parsed, checks)
+    with _fail_on_malformed(checks, "attestation"):
+        service = check_service(parsed, checks, trust, spark_host_data)
+    with _fail_on_malformed(checks, "job"):
+        job = check_job(parsed, checks, run, service)
+    with _fail_on_malformed(checks, "result"):
+        check_grants(parsed, checks, job)
+        check_result(parsed, checks, job)
+    with _fail_on_malformed(checks, "events"):
+        check_ledger(parsed, checks, trust, clean_room_host_data)
     return _verdict(bundle, checks)
 
 
 @contextmanager
-def _judging(checks: Checks, part: str) -> Iterator[None]:
-    """A part of the bundle that cannot even be judged (a number without canonical form, text that is not Unicode) fails its check."""
+def _fail_on_malformed(checks: Checks, part: str) -> Iterator[None]:
+    """Turn errors caused by malformed input (a number without canonical form, text that is not Unicode) into a failed check."""
     try:
         yield
     except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError) as error:
-        checks.add(part, None, False, f"cannot be judged: {type(error).__name__}: {error}"[:300], subject=part)
+        checks.add(part, None, False, f"cannot be verified: {type(error).__name__}: {error}"[:300], subject=part)
 
 
-def _check_seal(bundle: Bundle, material: Material, checks: Checks) -> None:
-    wanted, seal, first = material.export.sealed_by, bundle.manifest.seal, bundle.records[0]
-    if wanted is None and seal is None:
-        checks.notes.append("The bundle is not sealed: it proves what it holds, not who exported it.")
+def _check_seal(bundle: Bundle, parsed: ParsedBundle, checks: Checks) -> None:
+    signer, seal, first = parsed.export.sealed_by, bundle.manifest.seal, bundle.records[0]
+    if signer is None and seal is None:
+        checks.notes.append("The bundle is not sealed. It proves its contents, but not who exported them.")
         return
-    if wanted is None or seal is None:
-        checks.add("seal", first, False, "the exporter's signature is missing" if seal is None else "a signature of nobody")
+    if signer is None or seal is None:
+        checks.add(
+            "seal", first, False, "the exporter's signature is missing" if seal is None else "it is signed, but the export names no signer"
+        )
         return
     try:
-        keys = keys_of(material, wanted)
-        signed = verify(ExportSeal, seal, keys, collaboration=material.export.collaboration, now=material.export.exported_at)
+        keys = keys_of(parsed, signer)
+        signed = verify(ExportSeal, seal, keys, collaboration=parsed.export.collaboration, now=parsed.export.exported_at)
     except CleanRoomError as error:
         checks.add("seal", first, False, f"{error.code}: {error.message}")
         return
-    fits = (signed.head, signed.run_id) == (bundle.manifest.head, material.export.run_id)
-    checks.add("seal", first, fits, f"signed by {wanted}" if fits else "the signature is over other records")
+    fits = (signed.head, signed.run_id) == (bundle.manifest.head, parsed.export.run_id)
+    checks.add("seal", first, fits, f"signed by {signer}" if fits else "the signature covers other records")
 
 
 def _verdict(bundle: Bundle, checks: Checks) -> BundleVerdict:

@@ -9,6 +9,7 @@ from cleanroom.errors import InvalidInput, Refused
 from cleanroom.identifiers import clean_room_secret_id, federated_subject, run_secret_name, sha256_hex
 from cleanroom.query_gate import require_allowed
 from cleanroom.runs.authority import AuthorisedRun, Dataset
+from cleanroom.runs.ledger import event_scope
 from cleanroom.spark.job import (
     BlobAccess,
     JobConfig,
@@ -28,11 +29,6 @@ class JobEnvironment:
     """Entra ID authority of the owners' managed identities."""
     ca_pem: str = ""
     storage_hosts: tuple[str, ...] = ()
-
-
-def event_scope(run_id: str) -> str:
-    """Scope of a run's audit events in governance."""
-    return f"run-{run_id}"
 
 
 def assemble_job(run: AuthorisedRun, environment: JobEnvironment) -> JobConfig:

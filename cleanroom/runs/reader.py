@@ -6,7 +6,11 @@ from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
+from cleanroom.errors import Internal, NotFound
+from cleanroom.governance import CleanRoomClient, Document, GovernanceUserClient
+from cleanroom.governance import Consent as WireConsent
 from cleanroom.identifiers import document_digest
+from cleanroom.runs.ledger import RUNS_SCOPE, closed_event_id, runs_event_id
 
 
 class AcceptedDocument(BaseModel):
@@ -67,3 +71,74 @@ class GovernanceReader(Protocol):
     async def run_closed(self, run_id: str) -> bool:
         """Whether the ledger says that the run's grants were taken back."""
         ...
+
+
+def to_accepted_document(document: Document) -> AcceptedDocument:
+    """A document of the wire as the authority sees it.
+
+    Raises:
+        NotFound: ``UserDocumentNotFound`` when it is not accepted (what an attested reader gets from governance itself).
+        Internal: ``GovernanceAnswerMalformed``.
+    """
+    if document.state != "Accepted":
+        raise NotFound("UserDocumentNotFound", f"document {document.id!r} is {document.state}, not accepted.")
+    if not isinstance(document.data, str) or document.version is None or document.contract_id is None:
+        raise Internal("GovernanceAnswerMalformed", f"document {document.id!r}: no text, version or contract.")
+    return AcceptedDocument(
+        id=document.id,
+        version=document.version,
+        contract_id=document.contract_id,
+        data=document.data,
+        labels=document.labels or {},
+        proposal_id=document.proposal_id,
+        proposer_id=document.proposer_id,
+        approvers=tuple(item.approver_id for item in document.approvers or ()),
+        accepted_by=tuple(sorted({vote.approver_id for vote in document.final_votes or () if vote.ballot == "accepted"})),
+    )
+
+
+def _consent(answer: WireConsent) -> Consent:
+    reason = answer.reason
+    return Consent(status=answer.status, code=reason.code if reason else "", message=reason.message if reason else "")
+
+
+class UserReader:
+    """Reads with a user's own token: the frontend, the Spark service, the command line."""
+
+    def __init__(self, client: GovernanceUserClient, contract_id: str) -> None:
+        self._client = client
+        self._contract = contract_id
+
+    async def accepted_document(self, document_id: str) -> AcceptedDocument:
+        return to_accepted_document(await self._client.get_document(document_id))
+
+    async def consent(self, document_id: str) -> Consent:
+        return _consent(await self._client.document_consent(self._contract, document_id))
+
+    async def active_users(self) -> frozenset[str]:
+        return frozenset(user.id for user in await self._client.list_identities())
+
+    async def runs_started(self, query: str) -> frozenset[str]:
+        started: set[str] = set()
+        async for event in self._client.events(self._contract, event_id=runs_event_id(query), scope=RUNS_SCOPE):
+            if isinstance(event.data, dict) and isinstance(event.data.get("runId"), str):
+                started.add(event.data["runId"])
+        return frozenset(started)
+
+    async def run_closed(self, run_id: str) -> bool:
+        return await self._client.latest_event(self._contract, event_id=closed_event_id(run_id), scope=RUNS_SCOPE) is not None
+
+
+class AttestedReader(UserReader):
+    """Reads documents and consent with the clean room's own attestation; users and the ledger, which governance shows to users
+    alone, with the clean room's registered identity."""
+
+    def __init__(self, clean_room: CleanRoomClient, client: GovernanceUserClient, contract_id: str) -> None:
+        super().__init__(client, contract_id)
+        self._clean_room = clean_room
+
+    async def accepted_document(self, document_id: str) -> AcceptedDocument:
+        return to_accepted_document(await self._clean_room.accepted_document(document_id))
+
+    async def consent(self, document_id: str) -> Consent:
+        return _consent(await self._clean_room.document_consent(document_id))

@@ -10,10 +10,10 @@ from temporalio.envconfig import ClientConfig
 from temporalio.service import GrpcCompression
 
 from cleanroom.errors import InvalidInput, Unavailable
+from cleanroom.redaction import redact
 from cleanroom.settings import TemporalSettings
 from cleanroom.temporal.converter import data_converter
 from cleanroom.temporal.keyring import Keyring
-from cleanroom.temporal.redaction import redact
 
 
 async def connect(

@@ -52,8 +52,8 @@ from cleanroom.errors import (
     TimedOut,
     Unavailable,
 )
-from cleanroom.temporal.redaction import redact, redact_details
-from cleanroom.temporal.upstream import from_upstream
+from cleanroom.redaction import redact, redact_details
+from cleanroom.upstream import from_upstream
 
 UNEXPECTED = "UnexpectedError"
 UNEXPECTED_ATTEMPTS = 3

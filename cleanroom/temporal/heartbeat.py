@@ -1,70 +1,77 @@
-"""Heartbeats of long activities, from the side: :class:`Heartbeater` for ``async`` activities, :class:`ThreadHeartbeater` for those in
-threads.
+"""Heartbeats of activities.
 
-Both beat at a third of the heartbeat timeout with the latest details, so that a dead worker is noticed and a cancellation arrives, and
-give the next attempt the last attempt's details, typed:
+* :class:`AutoHeartbeatInterceptor` sends heartbeats for every activity that has a heartbeat timeout and does not send its own. The
+  server then notices a killed worker after the heartbeat timeout (:mod:`cleanroom.temporal.retries`) and not only when the whole
+  attempt times out.
+* :class:`Heartbeater` is for an ``async`` activity that resumes: it also records the activity's position.
 
-    async with Heartbeater(WatchPosition) as beat:
-        position = beat.details or WatchPosition()
-        async for event in watch(position.resource_version):
-            beat.beat(WatchPosition(resource_version=event.version))
+      async with Heartbeater(WatchPosition) as heartbeat:
+          position = heartbeat.details or WatchPosition()
+          async for event in watch(position.resource_version):
+              heartbeat.record(WatchPosition(resource_version=event.version))
 
-Cancellation: the SDK learns of it from a heartbeat's answer and cancels the activity, which stops the body here (an ``async`` body gets
-``CancelledError`` at its next await, a threaded one gets it raised). When the worker shuts down the latest details are recorded at once,
-before the grace period ends, and the SDK flushes them when the attempt ends.
+Heartbeats also deliver cancellation, see https://docs.temporal.io/encyclopedia/detecting-activity-failures#activity-heartbeat. A
+``Heartbeater`` lets it interrupt the activity. The interceptor does not, because an activity that does not send heartbeats may be in
+the middle of a write, such as staging a secret, and the workflow could not know whether the write took effect. Such an activity
+completes although its workflow was cancelled, as it would without heartbeats, unless the worker shuts down, the attempt times out or
+the workflow no longer exists.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import threading
+import functools
+import inspect
+from collections.abc import Callable
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import pydantic
 from temporalio import activity
+from temporalio.exceptions import CancelledError
+from temporalio.worker import (
+    ActivityInboundInterceptor,
+    ActivityOutboundInterceptor,
+    ExecuteActivityInput,
+    Interceptor,
+)
 
 D = TypeVar("D")
-_FALLBACK = 10.0
-"""Seconds between heartbeats when the activity was started without a heartbeat timeout; they are then only a trace."""
+_LONGEST_INTERVAL = 30.0
+_INTERVAL_WITHOUT_TIMEOUT = 10.0
 
 
-class _Details(Generic[D]):
-    """The latest details and the pace."""
+class Heartbeater(Generic[D]):
+    """Sends heartbeats with the activity's position in the background, as an asynchronous context manager.
+
+    Heartbeats are sent at a third of the heartbeat timeout. A cancelled activity gets ``asyncio.CancelledError`` at its next await.
+    When the worker shuts down or the activity fails, the latest position is recorded once more, so that the next attempt resumes there.
+
+    Args:
+        details_type: The type of the position: anything that pydantic validates.
+        every: The longest interval between two heartbeats in seconds, for activities that must be cancelled promptly. The worker's
+            ``max_heartbeat_throttle_interval`` must allow it.
+    """
+
+    details: D | None
+    """The latest position: the one that the previous attempt recorded, then this attempt's."""
 
     def __init__(self, details_type: type[D], *, every: float | None = None) -> None:
         info = activity.info()
         timeout = info.heartbeat_timeout
-        self.interval = min(timeout.total_seconds() / 3, 30.0, every or 30.0) if timeout else _FALLBACK
-        self.details: D | None = None
-        """What the last attempt recorded last, then what this one did."""
+        longest = every or _LONGEST_INTERVAL
+        self._interval = min(timeout.total_seconds() / 3, _LONGEST_INTERVAL, longest) if timeout else _INTERVAL_WITHOUT_TIMEOUT
+        self.details = None
         if info.heartbeat_details:
             try:
-                # The SDK decodes heartbeat details without a type, see temporalio/worker/_activity.py.
+                # The SDK decodes heartbeat details to plain JSON values (temporalio/worker/_activity.py).
                 self.details = pydantic.TypeAdapter(details_type).validate_python(info.heartbeat_details[0])
             except pydantic.ValidationError:
-                # Of an older version of this activity: start over, which every activity can.
-                activity.logger.warning("heartbeat details of another form are ignored")
-
-    def _record(self) -> None:
-        if self.details is None:
-            activity.heartbeat()
-        else:
-            activity.heartbeat(self.details)
-
-
-class Heartbeater(_Details[D]):
-    """Asynchronous context manager; see the module's text.
-
-    Args:
-        details_type: The type of the details, anything that pydantic validates.
-        every: Beat at least this often (seconds), where a cancellation should arrive soon; the worker's
-            ``max_heartbeat_throttle_interval`` must allow it.
-    """
+                # An older version of this activity recorded them. Every activity can start from the beginning.
+                activity.logger.warning("ignoring heartbeat details that do not validate")
 
     async def __aenter__(self) -> Self:
-        self._record()
+        self._send()
         self._task = asyncio.create_task(self._run(), name="heartbeater")
         return self
 
@@ -72,55 +79,113 @@ class Heartbeater(_Details[D]):
         self._task.cancel()
         await asyncio.wait([self._task])
         if kind is not None:
-            # The next attempt resumes here: the SDK flushes what is pending when it reports the failure.
-            self._record()
+            # The SDK flushes a pending heartbeat when it reports the failure.
+            self._send()
 
-    def beat(self, details: D) -> None:
-        """Make ``details`` the latest and record them now; the SDK throttles."""
+    def record(self, details: D) -> None:
+        """Set the position and send it now. The SDK throttles, so this may be called often."""
         self.details = details
-        self._record()
+        self._send()
+
+    def _send(self) -> None:
+        if self.details is None:
+            activity.heartbeat()
+        else:
+            activity.heartbeat(self.details)
 
     async def _run(self) -> None:
         shutdown = asyncio.create_task(activity.wait_for_worker_shutdown())
         try:
             while True:
-                done, _ = await asyncio.wait([shutdown], timeout=self.interval)
-                self._record()
+                done, _ = await asyncio.wait([shutdown], timeout=self._interval)
+                self._send()
                 if done:
-                    # Still alive until the grace period ends: keep beating.
-                    await asyncio.sleep(self.interval)
+                    # The activity runs until the grace period ends.
+                    await asyncio.sleep(self._interval)
         finally:
             shutdown.cancel()
 
 
-class ThreadHeartbeater(_Details[D]):
-    """The same as a plain context manager, for activities that run in the worker's thread pool."""
+class AutoHeartbeatInterceptor(Interceptor):
+    """Sends heartbeats for activities that do not; see the module's docstring.
 
-    def __enter__(self) -> Self:
-        self._record()
-        self._stop = threading.Event()
-        context = contextvars.copy_context()
-        self._thread = threading.Thread(target=context.run, args=(self._run,), name="heartbeater", daemon=True)
-        self._thread.start()
-        return self
+    An activity that sends its own heartbeats is left alone, because a heartbeat without details would erase its position.
+    """
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self._stop.set()
-        with activity.shield_thread_cancel_exception():
-            self._thread.join()
-        if kind is not None:
-            self._record()
+    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
+        """Wrap the activity; called by the SDK."""
+        return _Inbound(next)
 
-    def beat(self, details: D) -> None:
-        """Make ``details`` the latest and record them now; the SDK throttles."""
-        self.details = details
-        self._record()
 
-    @property
-    def stopping(self) -> bool:
-        """Whether to stop: cancelled, or the worker shuts down. For loops that wait in C code, where no exception can be raised."""
-        return activity.is_cancelled() or activity.is_worker_shutdown()
+class _Inbound(ActivityInboundInterceptor):
+    def init(self, outbound: ActivityOutboundInterceptor) -> None:
+        self._outbound = _Outbound(outbound)
+        super().init(self._outbound)
 
-    def _run(self) -> None:
-        while not self._stop.wait(self.interval):
-            self._record()
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:
+        timeout = activity.info().heartbeat_timeout
+        if not timeout:
+            return await self.next.execute_activity(input)
+        if not inspect.iscoroutinefunction(input.fn):
+            input.fn = _shielded(input.fn)
+        body = asyncio.ensure_future(self.next.execute_activity(input))
+        heartbeats = asyncio.create_task(self._send_heartbeats(timeout.total_seconds() / 3), name="auto-heartbeat")
+        try:
+            while True:
+                try:
+                    return await asyncio.shield(body)
+                except asyncio.CancelledError:
+                    if body.done():
+                        raise
+                    if self._outbound.activity_sends_heartbeats or not _only_cancel_requested():
+                        body.cancel()
+                        # The activity decides how it ends.
+                        return await body
+        finally:
+            heartbeats.cancel()
+
+    async def _send_heartbeats(self, interval: float) -> None:
+        # The first heartbeat is sent after one interval: most activities have ended by then and cost the server nothing.
+        while True:
+            await asyncio.sleep(interval)
+            if self._outbound.activity_sends_heartbeats:
+                return
+            self._outbound.send_without_details()
+
+
+class _Outbound(ActivityOutboundInterceptor):
+    """Notices when the activity sends a heartbeat itself."""
+
+    def __init__(self, next: ActivityOutboundInterceptor) -> None:
+        super().__init__(next)
+        self.activity_sends_heartbeats = False
+
+    def heartbeat(self, *details: Any) -> None:
+        self.activity_sends_heartbeats = True
+        super().heartbeat(*details)
+
+    def send_without_details(self) -> None:
+        super().heartbeat()
+
+
+def _only_cancel_requested() -> bool:
+    """Whether the workflow requested cancellation, and nothing else ends the activity."""
+    details = activity.cancellation_details()
+    return details is not None and details.cancel_requested and not (details.worker_shutdown or details.timed_out or details.not_found)
+
+
+def _shielded(body: Callable[..., Any]) -> Callable[..., Any]:
+    """Run ``body`` to its end in a worker thread, where the SDK would raise the cancellation in the middle of it."""
+
+    @functools.wraps(body)
+    def run(*arguments: Any) -> Any:
+        ended: list[Any] = []
+        try:
+            with activity.shield_thread_cancel_exception():
+                ended.append(body(*arguments))
+        except CancelledError:
+            if not ended:
+                raise
+        return ended[0]
+
+    return run

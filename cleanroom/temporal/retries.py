@@ -43,7 +43,7 @@ class Timing:
         """The same with another bound on the whole, the wait for a worker included."""
         return replace(self, schedule_to_close=schedule_to_close)
 
-    def to_the_end(self) -> Timing:
+    def wait_for_completion_on_cancel(self) -> Timing:
         """The same for a step that leaves something behind to be undone: a cancelled workflow waits until the step has ended, at most one
         attempt's time; otherwise the step could take effect after its undoing."""
         return replace(self, cancellation=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED)
@@ -58,7 +58,7 @@ def _s(seconds: float) -> timedelta:
 
 
 _ALIVE = _s(10)
-"""A worker that was killed is noticed after this: :mod:`cleanroom.temporal.alive` beats for every step. Long enough for a worker whose
+"""A worker that was killed is noticed after this: :mod:`cleanroom.temporal.heartbeat` beats for every step. Long enough for a worker whose
 event loop is held up for some seconds."""
 
 STANDARD = Timing(

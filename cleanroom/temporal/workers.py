@@ -8,7 +8,7 @@ the workflow; any other
 * Graceful shutdown lasts as long as the spec says (the SDK's default is zero: activities would be cancelled at once). Set the
 ``terminationGracePeriodSeconds`` above it.
 * Heartbeats are throttled to 5 s at most (SDK: 60 s), so that resumable details are fresh; every activity with a heartbeat timeout beats
-(:mod:`cleanroom.temporal.alive`), so that a killed worker is noticed soon.
+(:mod:`cleanroom.temporal.heartbeat`), so that a killed worker is noticed soon.
 * The thread pool is as large as the number of activities that may run at once, so that none waits for a thread while its timeout runs.
 * The sandbox stays on; everything that workflow modules import is passed through (perf.md d: under 1 ms a run, 15 ms and more otherwise).
 """
@@ -37,11 +37,11 @@ from temporalio.worker import Interceptor, Replayer, Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from cleanroom.errors import CleanRoomError, Unavailable
-from cleanroom.temporal.alive import Alive
+from cleanroom.redaction import redact
 from cleanroom.temporal.converter import data_converter
 from cleanroom.temporal.guards import MessageGuard
+from cleanroom.temporal.heartbeat import AutoHeartbeatInterceptor
 from cleanroom.temporal.keyring import Keyring
-from cleanroom.temporal.redaction import redact
 from cleanroom.temporal.translation import ErrorTranslation
 
 logger = logging.getLogger("cleanroom.worker")
@@ -96,7 +96,7 @@ def create_worker(client: Client, spec: WorkerSpec) -> Worker:
     options: dict[str, Any] = {
         "workflows": spec.workflows,
         "activities": spec.activities,
-        "interceptors": [Alive(), *spec.interceptors, MessageGuard(), ErrorTranslation()],
+        "interceptors": [AutoHeartbeatInterceptor(), *spec.interceptors, MessageGuard(), ErrorTranslation()],
         "workflow_runner": sandbox_runner(),
         "workflow_failure_exception_types": FAILURE_TYPES,
         "max_concurrent_activities": spec.max_concurrent_activities,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -28,6 +27,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from cleanroom.transport import async_http_client, jwks_client, ssl_context
 from localcloud.standins.arm.roles import Role
 from localcloud.standins.keyvault.auth import ArmRoleReader, ArmRoles, Caller
 from localcloud.standins.keyvault.errors import KeyVaultError
@@ -94,9 +94,7 @@ class Account:
     def __init__(self, name: str, config: StorageAccount) -> None:
         self._issuer = f"https://sts.windows.net/{config.tenant_id}/"
         self._audiences = [STORAGE, f"{STORAGE}/", f"https://{name}.blob.core.windows.net"]
-        ca_file = config.roles.ca_file
-        context = ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
-        self._keys = jwt.PyJWKClient(config.jwks_uri, ssl_context=context)
+        self._keys = jwks_client(config.jwks_uri, config.roles.ca_file)
         self._reader = ArmRoleReader(config.roles)
         self._roles: dict[str, tuple[float, list[Role]]] = {}
 
@@ -154,9 +152,9 @@ class Front:
 
     def __init__(self, config: BlobAccessConfig) -> None:
         self._accounts = {name: Account(name, account) for name, account in config.accounts.items()}
-        verify = ssl.create_default_context(cafile=str(config.azurite_ca_file))
+        tls = ssl_context(config.azurite_ca_file)
         limits = httpx.Limits(max_connections=64, max_keepalive_connections=32)
-        self.http = httpx.AsyncClient(base_url=config.azurite_url, verify=verify, timeout=60, trust_env=False, limits=limits)
+        self.http = async_http_client(tls, base_url=config.azurite_url, timeout=60, limits=limits)
 
     async def handle(self, request: Request) -> Response:
         try:

@@ -32,8 +32,7 @@ async def find_query(session: Session, name: str) -> FoundWorkflow[QueryState]:
     Raises:
         NotFound: ``WorkflowNotFound``.
     """
-    workflow_id = query_workflow_id(session.collaboration, name)
-    return await find_workflow(session, workflow_id, QueryState, what=f"Query {name!r}", hint="List the queries with `cleanroom query list`.")
+    return await find_workflow(session, "query", name, query_workflow_id, QueryState)
 
 
 async def read_state(session: Session, name: str) -> QueryState:
@@ -88,7 +87,12 @@ def _still_waiting(seconds: float, what: str) -> TimedOut:
 
 
 async def wait_for_state(
-    client: Client, handle: WorkflowHandle[Any, QueryState], done: Callable[[QueryState], bool], what: str, *, seconds: float = ANSWER_SECONDS
+    client: Client,
+    handle: WorkflowHandle[Any, QueryState],
+    done: Callable[[QueryState], bool],
+    what: str,
+    *,
+    seconds: float = ANSWER_SECONDS,
 ) -> QueryState:
     """Poll the state of a query until ``done(state)`` or until its workflow ends; tolerate a short absence of the worker.
 

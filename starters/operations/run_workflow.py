@@ -46,8 +46,7 @@ async def find_run(session: Session, run_id: str) -> FoundWorkflow[RunResult]:
     Raises:
         NotFound: ``WorkflowNotFound``.
     """
-    workflow_id = run_workflow_id(session.collaboration, run_id)
-    return await find_workflow(session, workflow_id, RunResult, what=f"Run {run_id!r}", hint="List the runs with `cleanroom run list`.")
+    return await find_workflow(session, "run", run_id, run_workflow_id, RunResult)
 
 
 async def take_snapshot(found: FoundWorkflow[RunResult]) -> RunSnapshot:

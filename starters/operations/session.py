@@ -6,7 +6,7 @@ import asyncio
 import datetime as dt
 import sys
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
@@ -185,15 +185,17 @@ class FoundWorkflow(NamedTuple, Generic[T]):
         return self.described.status not in (None, WorkflowExecutionStatus.RUNNING)
 
 
-async def find_workflow(session: Session, workflow_id: str, result_type: type[T], *, what: str, hint: str) -> FoundWorkflow[T]:
-    """Find a workflow on the server.
+async def find_workflow(
+    session: Session, kind: str, name: str, workflow_id: Callable[[str, str], str], result_type: type[T]
+) -> FoundWorkflow[T]:
+    """Find a workflow of the collaboration on the server.
 
     Args:
         session: Session of the command.
-        workflow_id: Workflow ID.
+        kind: ``query`` or ``run``, for the error message.
+        name: Name of the query, or ID of the run.
+        workflow_id: Function of collaboration and name that returns the workflow ID.
         result_type: Type of the workflow's result.
-        what: Name of the workflow for the error message, for example ``run 'r-1'``.
-        hint: Hint of the error.
 
     Raises:
         NotFound: ``WorkflowNotFound``.
@@ -201,12 +203,14 @@ async def find_workflow(session: Session, workflow_id: str, result_type: type[T]
     from temporalio.service import RPCError, RPCStatusCode
 
     client = await session.temporal()
-    handle: WorkflowHandle[Any, T] = client.get_workflow_handle(workflow_id, result_type=result_type)
+    handle: WorkflowHandle[Any, T] = client.get_workflow_handle(workflow_id(session.collaboration, name), result_type=result_type)
     try:
         return FoundWorkflow(client, handle, await handle.describe())
     except RPCError as error:
         if error.status is RPCStatusCode.NOT_FOUND and not error.message.startswith("Namespace "):
-            raise NotFound("WorkflowNotFound", f"{what} does not exist.", hint=hint) from error
+            raise NotFound(
+                "WorkflowNotFound", f"{kind} {name!r} does not exist.", hint=f"List what exists with `cleanroom {kind} list`."
+            ) from error
         raise
 
 

@@ -39,7 +39,7 @@ async def follow_timeline(client: Client, handle: WorkflowHandle[Any, T], title:
     try:
         return await _follow(client, handle, title, query)
     except asyncio.CancelledError:
-        err.print(f"[dim]{safe(title)} continues in the background; only this command stopped waiting[/dim]")
+        err.print(f"[dim]{safe(title)} continues in the background; this command no longer follows it[/dim]")
         raise
 
 

@@ -91,8 +91,8 @@ def test_every_changed_record_of_it_is_named(cloud: Cloud, completed: tuple[str,
 
 
 def test_every_party_can_export_and_each_seals_its_own(cloud: Cloud, completed: tuple[str, Path], tmp_path: Path) -> None:
-    told = export(cloud, "contosso", completed[0], tmp_path / "run.zip")
-    assert told["sealedBy"] == cloud.contosso.user_id
+    exported = export(cloud, "contosso", completed[0], tmp_path / "run.zip")
+    assert exported["sealedBy"] == cloud.contosso.user_id
     assert verify(cloud, tmp_path / "run.zip")[0] == 0
     mine, theirs = read_bundle(completed[1]), read_bundle(tmp_path / "run.zip")
     mixed = mine.model_copy(update={"manifest": mine.manifest.model_copy(update={"seal": theirs.manifest.seal})})

@@ -43,8 +43,7 @@ from cleanroom.documents.query import PreCondition
 from cleanroom.governance import Event, GovernanceUserClient
 from cleanroom.identifiers import query_workflow_id
 from cleanroom.messages.query import DecisionMessage
-from cleanroom.runs.assembly import event_scope
-from cleanroom.runs.readers import RUNS_SCOPE, runs_event_id
+from cleanroom.runs.ledger import RUNS_SCOPE, event_scope, runs_event_id
 from cleanroom.spark.run_events import CLEAN_ROOM_STEPS, EVENT_IDS, event_id
 from cleanroom.temporal.codec import ENCODING, PayloadCodec
 from cleanroom.temporal.keyring import Keyring

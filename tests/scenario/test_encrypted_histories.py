@@ -34,11 +34,11 @@ from temporalio.testing import WorkflowEnvironment
 from cleanroom.errors import Refused
 from cleanroom.secret import write_secret_file
 from cleanroom.temporal.codec import ENCODING, HEADER, PayloadCodec
-from cleanroom.temporal.codec_server import CodecServerSettings, create_app
 from cleanroom.temporal.converter import data_converter
 from cleanroom.temporal.failures import error_from_failure
 from cleanroom.temporal.keyring import Keyring
 from cleanroom.temporal.workers import WorkerSpec, create_worker, replayer
+from cleanroom.webui.codec_server import CodecServerSettings, create_app
 from localcloud.standins.serving import serving
 from tests.codec_models import Note
 from tests.codec_workflows import ACTIVITIES, WORKFLOWS, Everything, Failing, Waiting

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from temporalio.testing import ActivityEnvironment
 
-from activities.clean_room_context import CleanRoom
+from activities.clean_room_context import CleanRoomContext
 from activities.clean_room_secrets import SUBJECTS, CleanRoomSecrets
 from cleanroom.attestation import GuestAttestor
 from cleanroom.errors import CleanRoomError, Refused
@@ -66,7 +66,7 @@ def prepared(cloud: Cloud, ticket: RunTicket) -> Any:
     found = run_async(prepare())
     yield found
 
-    async def revoke(room: CleanRoom) -> None:
+    async def revoke(room: CleanRoomContext) -> None:
         await CleanRoomSecrets(room).revoke_grants(RevokeRequest(ticket=ticket))
 
     in_room(cloud, revoke)
@@ -74,11 +74,11 @@ def prepared(cloud: Cloud, ticket: RunTicket) -> Any:
     assert cloud.secrets_left(ticket.run_id) == []
 
 
-def in_room(cloud: Cloud, work: Callable[[CleanRoom], Awaitable[Any]]) -> Any:
+def in_room(cloud: Cloud, work: Callable[[CleanRoomContext], Awaitable[Any]]) -> Any:
     """``work`` with what the clean room's worker has in hand."""
 
     @asynccontextmanager
-    async def opened() -> AsyncIterator[CleanRoom]:
+    async def opened() -> AsyncIterator[CleanRoomContext]:
         room, resources = cloud.room()
         try:
             yield room
@@ -93,7 +93,7 @@ def in_room(cloud: Cloud, work: Callable[[CleanRoom], Awaitable[Any]]) -> Any:
     return run_async(run())
 
 
-def refusal(cloud: Cloud, work: Callable[[CleanRoom], Awaitable[Any]]) -> CleanRoomError:
+def refusal(cloud: Cloud, work: Callable[[CleanRoomContext], Awaitable[Any]]) -> CleanRoomError:
     with pytest.raises(CleanRoomError) as caught:
         in_room(cloud, work)
     return caught.value
@@ -222,7 +222,7 @@ def test_secret_that_is_not_of_this_run(cloud: Cloud, prepared: Prepared, ticket
     assert refusal(cloud, lambda room: CleanRoomSecrets(room).set_secret(request)).code == "SecretNotInJob"
 
 
-async def release(room: CleanRoom, step: str, prepared: Prepared, ticket: RunTicket, proof: ServiceProof) -> Any:
+async def release(room: CleanRoomContext, step: str, prepared: Prepared, ticket: RunTicket, proof: ServiceProof) -> Any:
     secrets = CleanRoomSecrets(room)
     if step == "get_key_with_skr":
         return await _skr(secrets, stage(prepared, ticket, proof))
@@ -237,7 +237,7 @@ def test_wrong_host_data_at_key_vault(cloud: Cloud, prepared: Prepared, ticket: 
     """Another guest on the same hardware: Microsoft Azure Attestation vouches for it, and the key's release policy does not."""
     other = cloud.settings("spark-service").attestation
 
-    async def ask(room: CleanRoom) -> Any:
+    async def ask(room: CleanRoomContext) -> Any:
         room.attestor = GuestAttestor(other.url, ca_file=room.ca_file)
         return await _skr(CleanRoomSecrets(room), stage(prepared, ticket, prepared.proof))
 

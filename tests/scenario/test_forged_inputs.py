@@ -89,7 +89,7 @@ from cleanroom.messages.run import (
     WatchRequest,
 )
 from cleanroom.runs.authority import service_nonce
-from cleanroom.runs.readers import UserReader
+from cleanroom.runs.reader import UserReader
 from cleanroom.spark.policy import pod_policies
 from cleanroom.spark.profile import PodProfile
 from cleanroom.spark.signed import PolicySigner, ServiceReport

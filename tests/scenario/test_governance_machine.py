@@ -42,7 +42,7 @@ from cleanroom.messages.query import AuthorMessage, DecisionMessage, GenerateQue
 from cleanroom.publishing.descriptor import generate_descriptor
 from cleanroom.publishing.query_document import generate_query
 from cleanroom.publishing.user_documents import UserDocuments
-from cleanroom.runs.readers import UserReader
+from cleanroom.runs.reader import UserReader
 from cleanroom.secret import Secret
 from cleanroom.settings import Settings
 from cleanroom.statements import Decision, KeyDocument, sign

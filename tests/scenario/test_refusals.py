@@ -18,7 +18,7 @@ from cleanroom.messages.query import GenerateQueryRequest
 from cleanroom.messages.run import RunTicket
 from cleanroom.publishing.query_document import generate_query
 from cleanroom.publishing.user_documents import proposal_id_for
-from cleanroom.runs.readers import UserReader
+from cleanroom.runs.reader import UserReader
 from cleanroom.statements import RunRequest, load_or_create_signing_key, sign
 from starters.cli import app
 from starters.operations.consent import set_consent

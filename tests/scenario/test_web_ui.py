@@ -20,8 +20,8 @@ from temporalio.testing import WorkflowEnvironment
 
 from cleanroom.secret import write_secret_file
 from cleanroom.settings import Settings
-from cleanroom.temporal.codec_server import CodecServerSettings, create_app
 from cleanroom.temporal.workers import WorkerSpec, create_worker
+from cleanroom.webui.codec_server import CodecServerSettings, create_app
 from localcloud.launcher.processes import free_ports
 from localcloud.standins.serving import serving
 from starters.operations.web_ui import login_link

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from cleanroom.attestation import TrustStore
-from cleanroom.audit.chain import Bundle, first_break, plain_json
+from cleanroom.audit.chain import Bundle, first_broken_link, plain_json
 from cleanroom.audit.files import bundle_json, bundle_zip, parse_bundle, write_bundle
 from cleanroom.audit.verdict import BundleVerdict
 from cleanroom.audit.verify import verify_bundle, verify_file
@@ -181,7 +181,7 @@ def test_missing_extra_and_reordered_records_are_named(bundle: Bundle, data: st.
     other = data.draw(st.integers(0, len(records) - 1).filter(lambda value: value != index))
 
     def broken(changed: list[Any]) -> tuple[str, int]:
-        found = first_break(bundle.model_copy(update={"records": tuple(changed)}))
+        found = first_broken_link(bundle.model_copy(update={"records": tuple(changed)}))
         assert found is not None
         return found.what, found.index
 
@@ -241,7 +241,7 @@ def test_archives_with_strange_members_are_refused(bundle: Bundle) -> None:
                     out.writestr(*member)
         return target.getvalue()
 
-    assert first_break(parse_bundle(archive(lambda name, data: None if "00007" in name else (name, data)))) is not None
+    assert first_broken_link(parse_bundle(archive(lambda name, data: None if "00007" in name else (name, data)))) is not None
     for spoiled in (
         archive(lambda name, data: (name, data + b" ")),
         archive(lambda name, data: None if name == "manifest.json" else (name, data)),

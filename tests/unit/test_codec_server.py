@@ -24,9 +24,9 @@ from typer.testing import CliRunner
 from cleanroom.errors import CleanRoomError, InvalidInput, Refused
 from cleanroom.secret import write_secret_file
 from cleanroom.temporal.codec import PayloadCodec
-from cleanroom.temporal.codec_auth import OidcSettings
-from cleanroom.temporal.codec_server import CodecServerSettings, create_app, serve
 from cleanroom.temporal.keyring import Keyring
+from cleanroom.webui.auth import OidcSettings
+from cleanroom.webui.codec_server import CodecServerSettings, create_app, serve
 from localcloud.standins.serving import serving
 
 UI = "http://localhost:8233"
@@ -139,7 +139,7 @@ async def test_malformed_bodies(http: httpx.AsyncClient, content: str) -> None:
 
 
 async def test_large_bodies_are_cut_off(http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cleanroom.temporal.codec_server.MAX_BODY", 1000)
+    monkeypatch.setattr("cleanroom.webui.codec_server.MAX_BODY", 1000)
     response = await http.post("/decode", json=body(sealed(b"x" * 2000)), headers=auth())
     assert (response.status_code, response.json()["error"]["code"]) == (400, "CodecBodyTooLarge")
 

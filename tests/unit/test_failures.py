@@ -50,6 +50,7 @@ from cleanroom.errors import (
     TimedOut,
     Unavailable,
 )
+from cleanroom.redaction import MAX_TEXT, redact, redact_details
 from cleanroom.temporal.failures import (
     UNEXPECTED,
     UNEXPECTED_ATTEMPTS,
@@ -58,9 +59,8 @@ from cleanroom.temporal.failures import (
     error_from_failure,
     translated,
 )
-from cleanroom.temporal.redaction import MAX_TEXT, redact, redact_details
 from cleanroom.temporal.translation import ErrorTranslation
-from cleanroom.temporal.upstream import from_upstream
+from cleanroom.upstream import from_upstream
 
 
 def activity_error(cause: BaseException) -> ActivityError:

@@ -27,13 +27,13 @@ from temporalio.converter import WorkflowSerializationContext
 from cleanroom.errors import InvalidInput, PreconditionFailed, Refused, Unavailable
 from cleanroom.secret import write_secret_file
 from cleanroom.settings import Settings
-from cleanroom.temporal import codec_auth
 from cleanroom.temporal.attributes import ALL
 from cleanroom.temporal.codec import PayloadCodec
-from cleanroom.temporal.codec_server import CodecServerSettings, create_app
 from cleanroom.temporal.keyring import Keyring
-from cleanroom.temporal.ui_gateway import check_upstream
-from cleanroom.temporal.ui_views import COLUMNS, VIEWS, preferences
+from cleanroom.webui import auth as codec_auth
+from cleanroom.webui.codec_server import CodecServerSettings, create_app
+from cleanroom.webui.gateway import check_upstream
+from cleanroom.webui.views import COLUMNS, VIEWS, preferences
 from localcloud.standins.serving import serving
 from starters.operations.web_ui import login_link
 

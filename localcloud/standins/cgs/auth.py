@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import hmac
 import logging
-import ssl
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ import httpx
 import jwt
 from pydantic import BaseModel, ConfigDict
 
+from cleanroom.transport import async_http_client, ssl_context
 from localcloud.standins.cgs.callers import MEMBER_HEADER, Caller, MemberConfig
 from localcloud.standins.cgs.http import Fault
 from localcloud.standins.cgs.javascript import UNDEFINED
@@ -183,8 +183,7 @@ class Authenticator:
                 if issuer.jwks_file is not None:
                     answer = httpx.Response(200, content=issuer.jwks_file.read_bytes())
                 elif issuer.jwks_uri is not None:
-                    verify = ssl.create_default_context(cafile=str(issuer.ca_file)) if issuer.ca_file else True
-                    async with httpx.AsyncClient(verify=verify, timeout=5) as client:
+                    async with async_http_client(ssl_context(issuer.ca_file), timeout=5) as client:
                         answer = (await client.get(issuer.jwks_uri)).raise_for_status()
                 else:
                     return None

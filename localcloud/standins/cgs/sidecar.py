@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -24,6 +23,7 @@ from cleanroom.attestation import GuestAttestor
 from cleanroom.errors import CleanRoomError, Unavailable
 from cleanroom.governance.envelopes import Enveloper
 from cleanroom.governance.http import TRANSACTION_HEADER, query_string, segment
+from cleanroom.transport import async_http_client, ssl_context
 from localcloud.standins.cgs.http import Call, Fault, Incoming, Outgoing, Reply, Route, RouteTable, failure, parse_query
 from localcloud.standins.cgs.javascript import Crash, parse_json
 from localcloud.standins.cgs.store import Tx
@@ -68,8 +68,7 @@ class Sidecar:
 
     def __init__(self, config: SidecarConfig) -> None:
         self._config = config
-        context: ssl.SSLContext | bool = ssl.create_default_context(cafile=str(config.cgs_ca_file)) if config.cgs_ca_file else True
-        self.client = httpx.AsyncClient(base_url=config.cgs_url.rstrip("/"), verify=context, timeout=30)
+        self.client = async_http_client(ssl_context(config.cgs_ca_file), base_url=config.cgs_url.rstrip("/"), timeout=30)
         self._enveloper = Enveloper(GuestAttestor(config.attestation_url, ca_file=config.attestation_ca_file))
 
     async def handle(self, request: Incoming) -> Outgoing:
@@ -113,16 +112,16 @@ class Sidecar:
 
     async def unwrapped(self, path: str) -> str:
         """An E1 read, opened."""
-        answer = await self.send("POST", path, body=await self._enveloper.reading())
+        answer = await self.send("POST", path, body=await self._enveloper.read_envelope())
         return (await self._enveloper.open(answer)).reveal_text()
 
     async def signed(self, path: str, payload: Any, *, commit: bool) -> Any:
         """An E2 write."""
-        return await self.send("PUT", path, body=await self._enveloper.writing(payload), commit=commit)
+        return await self.send("PUT", path, body=await self._enveloper.write_envelope(payload), commit=commit)
 
     async def consent(self, path: str) -> Any:
         """An E3 check."""
-        return await self.send("POST", path, body=await self._enveloper.consent())
+        return await self.send("POST", path, body=await self._enveloper.consent_envelope())
 
 
 def _exception_name(error: Exception) -> str:

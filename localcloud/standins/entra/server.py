@@ -16,19 +16,18 @@ import base64
 import binascii
 import hmac
 import logging
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import unquote
 
-import httpx
 from pydantic import Field
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from cleanroom.transport import async_http_client, ssl_context
 from localcloud.standins.arm.server import Arm
 from localcloud.standins.directory import Account, Directory, DirectoryConfig, Tenant
 from localcloud.standins.entra.federation import check_assertion
@@ -57,8 +56,7 @@ class Entra:
         self._config = config
         self._directory = directory
         self._signer = signer
-        verify = ssl.create_default_context(cafile=str(config.issuer_ca_file) if config.issuer_ca_file else None)
-        self.http = httpx.AsyncClient(verify=verify, timeout=10, follow_redirects=False, trust_env=False)
+        self.http = async_http_client(ssl_context(config.issuer_ca_file), timeout=10)
         self._resources = KNOWN_RESOURCES | config.resources
 
     def routes(self) -> list[Route]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import ssl
 import threading
 import time
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ import jwt
 from pydantic import BaseModel, ConfigDict
 
 from cleanroom.secret import read_secret_file
+from cleanroom.transport import http_client, jwks_client, ssl_context
 from localcloud.standins.arm.roles import BY_NAME, Role, role_of
 from localcloud.standins.keyvault.errors import KeyVaultError, forbidden, unauthorized, unavailable
 
@@ -60,12 +60,7 @@ class Authenticator:
 
     def __init__(self, issuers: list[TokenIssuer], audience: str, static_tokens: Mapping[str, str]) -> None:
         self._issuers = {issuer.issuer: issuer for issuer in issuers}
-        self._clients = {
-            issuer.issuer: jwt.PyJWKClient(
-                issuer.jwks_uri, ssl_context=ssl.create_default_context(cafile=None if issuer.ca_file is None else str(issuer.ca_file))
-            )
-            for issuer in issuers
-        }
+        self._clients = {issuer.issuer: jwks_client(issuer.jwks_uri, issuer.ca_file) for issuer in issuers}
         self._audiences = [audience, f"{audience}/"]
         self._static = dict(static_tokens)
 
@@ -122,9 +117,7 @@ class ArmRoleReader:
 
     def __init__(self, config: ArmRoles) -> None:
         self._config = config
-        self._http = httpx.Client(
-            verify=ssl.create_default_context(cafile=None if config.ca_file is None else str(config.ca_file)), timeout=10.0
-        )
+        self._http = http_client(ssl_context(config.ca_file), timeout=10.0)
         self._secret = read_secret_file(config.client_secret_file, what="Key Vault's own client secret")
         self._lock = threading.Lock()
         self._token: tuple[str, float] = ("", 0.0)

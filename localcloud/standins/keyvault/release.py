@@ -8,7 +8,6 @@ import hashlib
 import ipaddress
 import json
 import logging
-import ssl
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,15 +21,17 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from pydantic import BaseModel, ConfigDict
 
-from cleanroom.attestation.maa import signing_keys, validate_token
 from cleanroom.errors import CleanRoomError
-from cleanroom.keys import jws
-from cleanroom.keys.encoding import b64url, compact_json
+from cleanroom.jose import jws
+from cleanroom.jose.encoding import b64url, compact_json
+from cleanroom.jose.jwk import public_key
 from cleanroom.keys.evaluate import evaluate
-from cleanroom.keys.jwk import public_key, wrapping_jwk
+from cleanroom.keys.maa import signing_keys, validate_token
 from cleanroom.keys.policy import ReleasePolicy, same_authority
 from cleanroom.keys.wrap import RELEASE_ALGORITHMS, KeyWrapAlgorithm, wrap_key
+from cleanroom.keys.wrapping_key import wrapping_jwk
 from cleanroom.secret import read_secret_file, write_secret_file
+from cleanroom.transport import http_client, ssl_context
 from localcloud.standins.keyvault.errors import NOT_MET, NOT_VERIFIED, KeyVaultError, bad_parameter, forbidden
 from localcloud.tls import authority_certificate
 
@@ -97,9 +98,8 @@ def _fetch(issuer: AttestationIssuer) -> dict[str, rsa.RSAPublicKey]:
     if issuer.jwks_file is not None:
         return signing_keys(json.loads(issuer.jwks_file.read_text()))
     base = issuer.authority.rstrip("/")
-    context = ssl.create_default_context(cafile=None if issuer.ca_file is None else str(issuer.ca_file))
     try:
-        with httpx.Client(verify=context, timeout=10.0, follow_redirects=False) as http:
+        with http_client(ssl_context(issuer.ca_file), timeout=10.0) as http:
             metadata = http.get(f"{base}/.well-known/openid-configuration").raise_for_status().json()
             jwks_uri = str(metadata["jwks_uri"])
             if not same_authority(str(metadata["issuer"]), base) or urlsplit(jwks_uri)[:2] != urlsplit(base)[:2]:

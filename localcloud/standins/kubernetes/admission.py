@@ -6,13 +6,13 @@ from __future__ import annotations
 import base64
 import json
 import shlex
-import ssl
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 
 from cleanroom.spark.policy import POLICY_ANNOTATION, PodContainer, admitted_environment, check_pod
+from cleanroom.transport import async_http_client, ssl_context
 from localcloud.standins.kubernetes.store import Object
 from localcloud.standins.kubernetes.submission import memory_mib
 
@@ -26,7 +26,7 @@ class SnpGuests:
 
     def __init__(self, url: str, token_file: Path, ca_file: Path | None) -> None:
         self._url, self._token_file = url.rstrip("/"), token_file
-        self._tls = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
+        self._tls = ssl_context(ca_file)
 
     async def create(self, name: str, policy_base64: str) -> tuple[str, str]:
         """(guest id, attestation URL) of a new guest whose host data is the SHA-256 of the policy."""
@@ -45,7 +45,7 @@ class SnpGuests:
 
     def _client(self) -> httpx.AsyncClient:
         headers = {"authorization": f"Bearer {self._token_file.read_text().strip()}"}
-        return httpx.AsyncClient(headers=headers, verify=self._tls, timeout=10)
+        return async_http_client(self._tls, headers=headers, timeout=10)
 
 
 class Refusal(Exception):

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+from cleanroom.audit.bodies import DOCUMENT_KINDS, Body, ConsentBody, OutcomeBody, RevocationBody
 from cleanroom.audit.chain import Kind
-from cleanroom.audit.material import DOCUMENT_KINDS, Body, ConsentBody, Material, OutcomeBody, RevocationBody
+from cleanroom.audit.parsed_bundle import ParsedBundle
 from cleanroom.audit.verdict import Checks
 from cleanroom.identifiers import canonical_json, run_workflow_id
 
-OF_THE_RUN: tuple[Kind, ...] = ("export", "request", "outcome", "job", "policies", "revocation", "receipt")
+RUN_SUBJECT_KINDS: tuple[Kind, ...] = ("export", "request", "outcome", "job", "policies", "revocation", "receipt")
 """Kinds whose subject is the run's id."""
 
 
-def check_records(material: Material, checks: Checks) -> None:
+def check_records(bundle: ParsedBundle, checks: Checks) -> None:
     """All checks that ask nothing of a record's evidence: whoever joins genuine records of two runs is found by them."""
-    _once(material, checks)
-    _outcome(material, checks)
+    _once(bundle, checks)
+    _outcome(bundle, checks)
 
 
-def _once(material: Material, checks: Checks) -> None:
-    run_id = material.export.run_id
+def _once(bundle: ParsedBundle, checks: Checks) -> None:
+    run_id = bundle.export.run_id
     seen: set[tuple[str, str, bytes]] = set()
-    for item in material.all(Body):
+    for item in bundle.all(Body):
         record = item.record
-        if record.kind in OF_THE_RUN and record.subject != run_id:
+        if record.kind in RUN_SUBJECT_KINDS and record.subject != run_id:
             checks.add("complete", record, False, f"it is of run {record.subject!r}, the export of {run_id!r}")
         # Two records of one document could tell two stories; of what comes more than once, no two are the same.
         body = b"" if record.kind in DOCUMENT_KINDS else canonical_json(record.body)
@@ -32,8 +33,8 @@ def _once(material: Material, checks: Checks) -> None:
         seen.add(key)
 
 
-def _outcome(material: Material, checks: Checks) -> None:
-    item, export = material.one(OutcomeBody, checks, what="outcome"), material.export
+def _outcome(bundle: ParsedBundle, checks: Checks) -> None:
+    item, export = bundle.one(OutcomeBody, checks, what="outcome"), bundle.export
     if item is None:
         return
     outcome = item.body
@@ -47,8 +48,8 @@ def _outcome(material: Material, checks: Checks) -> None:
     checks.add("outcome", item.record, not problem, problem or f"{outcome.state} at {outcome.closed_at.isoformat(timespec='seconds')}")
     # A run that was reset goes on from steps that are older than its start.
     first = min([outcome.started_at, *outcome.steps.values()])
-    dated = [(each.record, each.body.at) for each in material.all(ConsentBody)]
-    dated += [(each.record, each.body.at) for each in material.all(RevocationBody)]
+    dated = [(each.record, each.body.at) for each in bundle.all(ConsentBody)]
+    dated += [(each.record, each.body.at) for each in bundle.all(RevocationBody)]
     for record, at in dated:
         if not first <= at <= outcome.closed_at:
             checks.add(record.kind, record, False, f"its time, {at.isoformat(timespec='seconds')}, is not within the run")

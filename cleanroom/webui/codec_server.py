@@ -9,7 +9,7 @@ say so accept
 * ``/workflow/{workflow id}/encode`` and ``…/decode``: the same bound to a workflow, for ``temporal … --codec-endpoint
 https://host/workflow/<id>``.
 * the same below ``/codec``, where a browser finds them on the Web UI's own origin when this server is its gateway
-  (:mod:`cleanroom.temporal.ui_gateway`, ``ui_upstream``): with a session cookie, no setting in the browser is needed.
+  (:mod:`cleanroom.webui.gateway`, ``ui_upstream``): with a session cookie, no setting in the browser is needed.
 * ``/login``: exchanges a token for a browser session (cookie), for a Web UI on another origin without sign-in of its own.
 
 Every call is authenticated and, from a browser, must come from the Web UI's origin. A payload that is refused is answered as a note in
@@ -40,9 +40,9 @@ from temporalio.converter import WorkflowSerializationContext
 
 from cleanroom.errors import CleanRoomError, InvalidInput, NotFound, Refused
 from cleanroom.temporal.codec import PayloadCodec
-from cleanroom.temporal.codec_auth import COOKIE, Authenticator, OidcSettings
 from cleanroom.temporal.keyring import Keyring
-from cleanroom.temporal.ui_gateway import PREFIX, UiGateway, check_upstream, is_loopback
+from cleanroom.webui.auth import COOKIE, Authenticator, OidcSettings
+from cleanroom.webui.gateway import PREFIX, UiGateway, check_upstream, is_loopback
 
 logger = logging.getLogger("cleanroom.codec_server")
 

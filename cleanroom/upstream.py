@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, NotFound, PreconditionFailed, Refused, Unavailable
-from cleanroom.temporal.redaction import redact
+from cleanroom.redaction import redact
 
 _PROPAGATING = re.compile(r"AADSTS(700213|70021|700024|7000215|50034)\b")
 """Entra answers these while a new federated credential or secret has not reached every replica (azure-cleanroom retries 700213 the same

@@ -27,8 +27,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 
 from cleanroom.errors import CleanRoomError, InvalidInput, Refused, Unavailable
-from cleanroom.temporal.codec_auth import Authenticator
-from cleanroom.temporal.ui_views import as_script
+from cleanroom.transport import async_http_client
+from cleanroom.webui.auth import Authenticator
+from cleanroom.webui.views import as_script
 
 logger = logging.getLogger("cleanroom.codec_server")
 
@@ -96,7 +97,7 @@ class UiGateway:
         self._origin = origin
         self._upstream = upstream
         self._preferences = as_script(namespaces)
-        self._http = httpx.AsyncClient(timeout=_TIMEOUT, trust_env=False, follow_redirects=False)
+        self._http = async_http_client(timeout=_TIMEOUT)
         parts = urlsplit(origin)
         self._host = parts.netloc
         self.secure = parts.scheme == "https"

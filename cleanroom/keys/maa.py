@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
-import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -20,9 +19,10 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from cleanroom.attestation.certificates import read_endorsements
 from cleanroom.errors import CleanRoomError, InvalidInput, Refused, Unavailable
-from cleanroom.keys import jwk, jws
-from cleanroom.keys.encoding import b64url, compact_json
+from cleanroom.jose import jwk, jws
+from cleanroom.jose.encoding import b64url, compact_json
 from cleanroom.keys.policy import same_authority
+from cleanroom.transport import async_http_client, ssl_context
 
 if TYPE_CHECKING:
     from cleanroom.attestation import AttestationEvidence
@@ -177,12 +177,12 @@ class MaaClient:
         if origin is None or origin[0] != "https" or not origin[1]:
             raise InvalidInput("InvalidMaaUrl", f"maa_url: {base_url!r} is not https.")
         self.base_url = base_url.rstrip("/")
-        self._verify = ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
+        self._tls = ssl_context(ca_file)
         self._timeout = timeout
 
     def _http(self) -> httpx.AsyncClient:
         # No redirects: an authority that sends us elsewhere is not the one that the release policy names.
-        return httpx.AsyncClient(verify=self._verify, timeout=self._timeout, follow_redirects=False)
+        return async_http_client(self._tls, timeout=self._timeout)
 
     async def attest(self, evidence: AttestationEvidence, runtime_data: bytes, nonce: int | None = None) -> str:
         """Have ``evidence``, which binds ``runtime_data`` (a JWKS), attested; the answer is the token (JWT), not yet validated.

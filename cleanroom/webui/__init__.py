@@ -1,0 +1,1 @@
+"""The web gateway: payload decoding for Temporal's Web UI, login, and an authenticating reverse proxy."""
