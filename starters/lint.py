@@ -27,9 +27,8 @@ EXIT_REFUSED = 4
 
 def verdict_of(sql: str, catalog: Catalog) -> GateVerdict:
     """The verdict over the text of a file: ``;``-separated statements in order, or the JSON ``{"segments": […]}`` of a query document."""
-    from cleanroom.sql import GateVerdict, Reason, analyse
+    from cleanroom.sql import GateVerdict, Reason, Refusal, analyse, split_statements
     from cleanroom.sql.catalog import unique_members
-    from cleanroom.sql.lexical import Refusal, split_statements
 
     if sql.lstrip().startswith("{"):
         try:

@@ -71,6 +71,8 @@ def segments(sql: str = RESULT_SQL, *, raw: bool = False, **last: Any) -> tuple[
         View(name=name, columns=tuple(Column(name=key, type=value) for key, value in types.items()))
         for name, types in (("flights", FLIGHTS), ("planes", PLANES), ("weather", WEATHER))
     ]
+    verdict = analyse(written, Catalog(views=tuple(views)))
+    assert verdict.allowed, verdict.reasons
     return tuple(
         JobSegment(
             execution_sequence=item.execution_sequence,
@@ -79,7 +81,7 @@ def segments(sql: str = RESULT_SQL, *, raw: bool = False, **last: Any) -> tuple[
             pre_conditions=item.pre_conditions,
             post_filters=item.post_filters,
         )
-        for item in analyse(written, Catalog(views=tuple(views))).require().rewritten
+        for item in verdict.rewritten
     )
 
 
@@ -355,10 +357,11 @@ def test_under_a_floor_it_is_not_told_which_view_had_too_few_rows(world: World, 
             pre_conditions=(PreCondition(view_name="farther", min_row_count=1),),
         ),
     )
-    rewritten = analyse(source, Catalog(views=(view,))).require().rewritten
+    verdict = analyse(source, Catalog(views=(view,)))
+    assert verdict.allowed, verdict.reasons
     checked = tuple(
         JobSegment(execution_sequence=item.execution_sequence, sql=item.sql, source_digest=DIGEST, pre_conditions=item.pre_conditions or ())
-        for item in rewritten
+        for item in verdict.rewritten
     )
     outcome = run(world.job(segments=checked, source=source, datasets=(flights,)))
     assert outcome.termination["code"] == "PRECONDITION_FAILED"

@@ -112,16 +112,16 @@ class Sidecar:
 
     async def unwrapped(self, path: str) -> str:
         """An E1 read, opened."""
-        answer = await self.send("POST", path, body=await self._enveloper.reading())
+        answer = await self.send("POST", path, body=await self._enveloper.read_envelope())
         return (await self._enveloper.open(answer)).reveal_text()
 
     async def signed(self, path: str, payload: Any, *, commit: bool) -> Any:
         """An E2 write."""
-        return await self.send("PUT", path, body=await self._enveloper.writing(payload), commit=commit)
+        return await self.send("PUT", path, body=await self._enveloper.write_envelope(payload), commit=commit)
 
     async def consent(self, path: str) -> Any:
         """An E3 check."""
-        return await self.send("POST", path, body=await self._enveloper.consent())
+        return await self.send("POST", path, body=await self._enveloper.consent_envelope())
 
 
 def _exception_name(error: Exception) -> str:
