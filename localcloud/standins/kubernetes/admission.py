@@ -115,9 +115,7 @@ def environment_of(pod: Object, container: Object) -> dict[str, str]:
         if "valueFrom" in item:
             path = (item["valueFrom"].get("fieldRef") or {}).get("fieldPath", "")
             if path not in sources:
-                raise ContainerDenied(
-                    f"env {item['name']}: the reference {path!r} is not supported; use one of {', '.join(sources)}"
-                )
+                raise ContainerDenied(f"env {item['name']}: the reference {path!r} is not supported; use one of {', '.join(sources)}")
             result[item["name"]] = sources[path]()
         else:
             result[item["name"]] = item.get("value", "")
