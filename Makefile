@@ -1,26 +1,28 @@
-# make demo   the main job, on this machine          make test   the tests
-# Both install what they need into .venv first; nothing outside of this folder is touched.
+# make demo   run the main job on this machine          make test   run the tests
+# Both first install what they need into .venv. Nothing outside of this folder changes.
 SHELL := /bin/bash
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 NODE_STAMP := $(VENV)/.node-installed
+DOCS_VENV := $(VENV)/docs
+DOCS_STAMP := $(DOCS_VENV)/.installed
 export CLEANROOM_NODE_DIR := $(CURDIR)/$(VENV)/node
-# Container images often set it. Dozens of processes would then each compile some 1,500 modules again: three seconds, every time.
+# Container images often set it. Each of dozens of processes would then compile about 1,500 modules again, in three seconds.
 unexport PYTHONDONTWRITEBYTECODE
-# For Java: the classes that Spark loads, ready to be mapped (tests/spark_archive.py). What Java has to say of it does not concern Spark.
+# Class data archive of the classes that Spark loads (tests/spark_archive.py). Java's messages about it are not shown.
 SPARK_ARCHIVE := $(VENV)/spark.jsa
 WITH_ARCHIVE = JDK_JAVA_OPTIONS='-XX:+IgnoreUnrecognizedVMOptions "-XX:SharedArchiveFile=$(CURDIR)/$(SPARK_ARCHIVE)" -Xlog:disable -Xlog:all=error:stderr'
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check demo test lint histories bench clean
+.PHONY: help setup check demo test lint reference docs histories bench clean
 
 help: ## show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-check: ## check what a fresh machine must have, and say how to get what is missing
+check: ## check that the machine has what it needs, and print how to install what is missing
 	@python3 scripts/check_machine.py
 
 setup: $(STAMP) $(NODE_STAMP) ## install everything into .venv
@@ -42,26 +44,38 @@ $(SPARK_ARCHIVE): $(STAMP)
 	@$(PY) -m tests.spark_archive $@ >$(VENV)/spark-archive.log 2>&1 || true
 	@test -s $@ || touch $@
 
-demo: setup ## three companies, two clouds, one approved query, a real result
+demo: setup ## run three companies, two clouds, one approved query, up to a real result
 	@$(VENV)/bin/cleanroom demo $(DEMO_ARGS)
 
-test: setup $(SPARK_ARCHIVE) ## the tests, on real servers
+test: setup $(SPARK_ARCHIVE) ## run the tests, on real servers
 	@test ! -s $(SPARK_ARCHIVE) || export $(WITH_ARCHIVE); $(PY) -m pytest -n 3 --dist loadfile $(PYTEST_ARGS)
 
-lint: $(STAMP) ## ruff and mypy --strict
+lint: $(STAMP) ## run ruff, mypy --strict, the import contracts, and the check of generated pages
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports --no-logo
 
-histories: setup ## record the histories anew that the replay tests use (after the order of commands has changed)
+reference: $(STAMP) ## generate docs/reference and docs/schemas from the code
+	@$(PY) -m scripts.reference
+
+$(DOCS_STAMP): requirements-docs.lock $(STAMP)
+	@$(VENV)/bin/uv venv --quiet --clear --python $(PY) $(DOCS_VENV)
+	@$(VENV)/bin/uv pip install --quiet --python $(DOCS_VENV)/bin/python --require-hashes -r requirements-docs.lock
+	@touch $@
+
+docs: $(DOCS_STAMP) ## build the documentation site in .site, strictly
+	@NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --quiet --strict
+
+histories: setup ## record the histories of the replay tests again, after the order of commands has changed
 	@$(VENV)/bin/cleanroom demo --keep --rows 20000 --state .cleanroom/histories
 	@$(PY) -m tests.histories.record .cleanroom/histories
 	@$(VENV)/bin/cleanroom down --state .cleanroom/histories
 
-bench: setup ## speed, as ratios within one run
+bench: setup ## measure speed, as ratios within one run
 	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(PY) $$file || exit 1; done
 
-clean: ## remove what the other targets made
+clean: ## remove what the other targets create
 	@-test -x $(PY) && for state in .cleanroom .cleanroom/demo; do test -e $$state/services.json && $(PY) -m localcloud down --state $$state; done; true
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
-	@rm -rf $(VENV) .cleanroom .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	@rm -rf $(VENV) .cleanroom .site .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

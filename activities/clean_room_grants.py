@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cleanroom.claims import HOST_DATA
 from cleanroom.errors import Internal
 from cleanroom.governance import CleanRoomClient, GovernanceUserClient, host_data_claims
 from cleanroom.messages.run import Grant
 
 NOBODY = "f" * 64
 """Host data that no guest can have: no security policy with this SHA-256 digest is known."""
-HOST_DATA = "x-ms-sevsnpvm-hostdata"
 
 
 async def grant(client: CleanRoomClient, delegate_type: str, delegate_id: str, host_data: Sequence[str]) -> tuple[Grant, ...]:

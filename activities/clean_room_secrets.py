@@ -18,13 +18,13 @@ from temporalio import activity
 
 from activities.clean_room_context import CleanRoomContext
 from activities.clean_room_grants import grant, revoke
-from cleanroom.attestation.maa import MaaClient
 from cleanroom.clients.azure import Federation, federated_credential
 from cleanroom.clients.urls import check_storage_url
 from cleanroom.datasets.encryption import decode_dataset_key, encode_dataset_key
 from cleanroom.errors import InvalidInput, NotFound, PreconditionFailed, Refused, Unavailable
 from cleanroom.identifiers import TOKEN_EXCHANGE_AUDIENCE, clean_room_secret_id, federated_subject, run_secret_name
 from cleanroom.keys import KeyVaultSettings, release_key
+from cleanroom.keys.maa import MaaClient
 from cleanroom.messages.run import (
     ConfigureIdpRequest,
     ConsentReceiptRequest,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+from cleanroom.claims import HOST_DATA, IS_DEBUGGABLE
 from cleanroom.errors import PreconditionFailed, Refused
 from cleanroom.governance import GovernanceUserClient
 from cleanroom.identifiers import canonical_json, sha256_hex
 from cleanroom.messages.publish import CleanRoomPolicy
-
-HOST_DATA = "x-ms-sevsnpvm-hostdata"
-DEBUGGABLE = "x-ms-sevsnpvm-is-debuggable"
 
 
 async def read_policy(client: GovernanceUserClient, collaboration: str) -> CleanRoomPolicy:
@@ -27,10 +25,10 @@ async def read_policy(client: GovernanceUserClient, collaboration: str) -> Clean
             party="operator",
             hint="A member proposes it and the members accept it.",
         )
-    if claims.get(DEBUGGABLE) != [False]:
+    if claims.get(IS_DEBUGGABLE) != [False]:
         raise Refused(
             "CleanRoomPolicyTooWeak",
-            f"contract {collaboration!r}: its clean room policy does not demand {DEBUGGABLE} = false.",
+            f"contract {collaboration!r}: its clean room policy does not demand {IS_DEBUGGABLE} = false.",
             party="operator",
         )
     ordered = {name: tuple(values) for name, values in sorted(claims.items())}

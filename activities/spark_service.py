@@ -26,8 +26,9 @@ from cleanroom.runs.assembly import JobEnvironment, assemble_job
 from cleanroom.runs.authority import RunAuthority
 from cleanroom.runs.reader import UserReader
 from cleanroom.settings import Settings
+from cleanroom.spark.deadlines import Deadlines
 from cleanroom.spark.policy import pod_policies
-from cleanroom.spark.service import Deadlines, SparkService
+from cleanroom.spark.service import SparkService
 from cleanroom.spark.signed import ServiceReport
 from cleanroom.spark.status import JobStatus
 from cleanroom.temporal.heartbeat import Heartbeater

@@ -13,12 +13,13 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict
 
+from cleanroom.claims import HOST_DATA, IS_DEBUGGABLE
 from cleanroom.errors import Conflict, InvalidInput, NotFound, PreconditionFailed, Refused
 from cleanroom.governance import Contract, GovernanceMemberClient, GovernanceProposal, Invitation, host_data_claims
+from cleanroom.governance.endpoint import proxy_headers
 from cleanroom.secret import read_secret_file
 from cleanroom.settings import Settings
 
-HOST_DATA_CLAIM = "x-ms-sevsnpvm-hostdata"
 StepState = Literal["done", "unchanged", "waiting"]
 
 
@@ -76,7 +77,7 @@ def member_client(settings: Settings) -> GovernanceMemberClient:
             hint="Use the member's profile (--profile operator in the local cloud), or set it to the URL of your cgs-client.",
             party="operator",
         )
-    headers: dict[str, str] = {}
+    headers = proxy_headers(section.ccf_endpoint, section.service_cert_file)
     if section.member_token_file is not None:
         token = read_secret_file(section.member_token_file, what="member token").reveal_text().strip()
         name = section.member_header
@@ -85,8 +86,6 @@ def member_client(settings: Settings) -> GovernanceMemberClient:
         section.proxy_url,
         ca_file=settings.ca_file,
         headers=headers,
-        ccf_endpoint=section.ccf_endpoint,
-        service_cert=section.service_cert_file,
     )
 
 
@@ -158,8 +157,8 @@ class Onboarding:
         """
         step, claims = "clean-room-policy", host_data_claims(host_data)
         found = await self._client.clean_room_policy(contract_id)
-        present = found.policy.get(HOST_DATA_CLAIM, [])
-        if all(value in present for value in host_data) and found.policy.get("x-ms-sevsnpvm-is-debuggable") == [False]:
+        present = found.policy.get(HOST_DATA, [])
+        if all(value in present for value in host_data) and found.policy.get(IS_DEBUGGABLE) == [False]:
             return Step(step=step, state="unchanged")
         if found.proposal_ids:
             # Whose content it is cannot be told from here: voted on by `collaboration vote`, deliberately.

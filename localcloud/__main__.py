@@ -1,4 +1,4 @@
-"""The local cloud's command line: ``python -m localcloud up|down|ps --state DIR``."""
+"""Command line of the local cloud: ``python -m localcloud up|down|ps|install --state DIR``."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ from localcloud.launcher.supervisor import Step, Supervisor, python, read_status
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; returns the exit code (:mod:`cleanroom.errors`)."""
-    parser = argparse.ArgumentParser(prog="python -m localcloud", description="The clouds of one machine. NOT CONFIDENTIAL.")
+    """Run a command and return its exit code (:mod:`cleanroom.errors`)."""
+    parser = argparse.ArgumentParser(
+        prog="python -m localcloud", description="Local servers that stand in for the clouds. NOT CONFIDENTIAL."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
-    up = commands.add_parser("up", help="start everything; stays in the foreground until Ctrl-C")
-    up.add_argument("--detach", action="store_true", help="go to the background once everything is ready")
-    up.add_argument("--seconds", type=float, default=180.0, help="with --detach: how long to wait for everything (default: 180)")
-    up.add_argument("--no-workers", action="store_true", help="start the services only; run workers with `cleanroom worker`")
-    up.add_argument("--propagation-seconds", type=float, default=0.0, help="how late new roles and federations take effect (default: 0)")
+    up = commands.add_parser("up", help="start everything; run in the foreground until Ctrl-C")
+    up.add_argument("--detach", action="store_true", help="return when everything is ready; keep running in the background")
+    up.add_argument("--seconds", type=float, default=180.0, help="with --detach: timeout for the start (default: 180)")
+    up.add_argument("--no-workers", action="store_true", help="start no workers; run them with `cleanroom worker`")
+    up.add_argument("--propagation-seconds", type=float, default=0.0, help="delay of new roles and federated credentials (default: 0)")
     down = commands.add_parser("down", help="stop everything")
-    ps = commands.add_parser("ps", help="show what runs")
-    install = commands.add_parser("install", help="install what is not a Python package (Azurite), and nothing else")
+    ps = commands.add_parser("ps", help="list the processes")
+    install = commands.add_parser("install", help="install Azurite, which is not a Python package, and exit")
     for command in (up, down, ps, install):
         command.add_argument("--state", type=Path, default=Path(".cleanroom"), help="state folder (default: .cleanroom)")
         command.add_argument("--output", choices=("table", "json"), default="table")
@@ -40,7 +42,7 @@ def _up(arguments: argparse.Namespace) -> int:
     state = arguments.state.resolve()
     running = read_status(state)
     if running is not None and running["status"] == "orphaned":
-        _say("an earlier supervisor died; stopping what it left running")
+        _say("an earlier supervisor died; stopping its services")
         stop_detached(state)
         running = None
     if arguments.detach:
@@ -52,10 +54,10 @@ def _up(arguments: argparse.Namespace) -> int:
         return 0
 
     def plan() -> list[Service | Step]:
-        # `down`, `ps` and a refused `up` do without its many imports.
-        from localcloud.launcher.topology import LocalCloud
+        # Imported late, so that `down` and `ps` do not load every stand-in.
+        from localcloud.launcher import topology
 
-        return LocalCloud(state, propagation_seconds=arguments.propagation_seconds).items(workers=not arguments.no_workers)
+        return topology.plan(state, propagation_seconds=arguments.propagation_seconds, workers=not arguments.no_workers)
 
     Supervisor(state, plan, on_event=_say).run()
     return 0

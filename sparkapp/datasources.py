@@ -20,7 +20,7 @@ from cleanroom.datasets.encryption import SEGMENT_BYTES, SealedFile, SealedObjec
 from cleanroom.datasets.files import SUFFIXES, TextLayout, csv_header_line, open_parquet, read_csv, read_json_lines, read_parquet
 from cleanroom.datasets.manifest import MANIFEST_NAME, Manifest, read_manifest
 from cleanroom.datasets.plain import PlainObject
-from cleanroom.datasets.upload import is_day
+from cleanroom.datasets.sources import is_day
 from cleanroom.errors import InvalidInput, NotFound, PreconditionFailed, Refused
 from cleanroom.secret import Secret
 from cleanroom.spark.job import JobDataset, JobParameters

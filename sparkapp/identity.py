@@ -84,7 +84,7 @@ class _ProcessIdentity:
         threading.Thread(target=self._loop.run_forever, name="governance", daemon=True).start()
         url = os.environ.get(ATTESTATION_URL_VARIABLE) or DEFAULT_ATTESTATION_URL
         attestor = GuestAttestor(url, ca_file=self._ca_file)
-        self._governance = CleanRoomClient.direct(self.job.governance.url, self.job.contract_id, attestor, ca_file=self._ca_file)
+        self._governance = CleanRoomClient(self.job.governance.url, self.job.contract_id, attestor, ca_file=self._ca_file)
         self._secrets: dict[str, Secret] = {}
         self._stores: dict[str, ObjectStore] = {}
         self._lock = threading.RLock()

@@ -129,7 +129,7 @@ class Cloud:
         """Governance as a guest with this host data sees it."""
         own = self.settings("clean-room")
         attestor: Any = Guest(self.hardware, host_data)
-        return CleanRoomClient.direct(own.governance.url, self.collaboration, attestor, ca_file=own.ca_file)
+        return CleanRoomClient(own.governance.url, self.collaboration, attestor, ca_file=own.ca_file)
 
     def room(self) -> tuple[CleanRoomContext, list[Any]]:
         """What the clean room's activities have in hand, and what must be closed after: for calling an activity with forged inputs."""
@@ -137,7 +137,7 @@ class Cloud:
         session = Session(own)
         user = governance_client(own, session.credential())
         attestor = GuestAttestor(own.attestation.url, ca_file=own.ca_file)
-        client = CleanRoomClient.direct(own.governance.url, self.collaboration, attestor, ca_file=own.ca_file)
+        client = CleanRoomClient(own.governance.url, self.collaboration, attestor, ca_file=own.ca_file)
         return CleanRoomContext(own, client, user, PodProfile.from_settings(own)), [user, client]
 
     def stored(self) -> list[Path]:
@@ -243,7 +243,7 @@ class Cloud:
                 names = await client.list_secrets(self.collaboration)
             ids = [name for name in names if name.startswith(f"cleanroom_{run_id}.") and not name.endswith(".consent")]
             attestor = GuestAttestor(own.attestation.url, ca_file=own.ca_file)
-            async with CleanRoomClient.direct(own.governance.url, self.collaboration, attestor, ca_file=own.ca_file) as room:
+            async with CleanRoomClient(own.governance.url, self.collaboration, attestor, ca_file=own.ca_file) as room:
                 return [name for name in ids if (await room.get_secret(name)).reveal() != TOMBSTONE.reveal()]
 
         return run_async(work())

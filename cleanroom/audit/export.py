@@ -24,12 +24,12 @@ from cleanroom.audit.bodies import (
 from cleanroom.audit.chain import Bundle, Kind, build_bundle
 from cleanroom.audit.history import RunTrace
 from cleanroom.audit.seal import SEAL_LIFETIME, ExportSeal
+from cleanroom.claims import HOST_DATA
 from cleanroom.documents.query import QueryDocument, parse_query
 from cleanroom.errors import CleanRoomError, NotFound
 from cleanroom.governance import Document, Event, GovernanceUserClient
 from cleanroom.identifiers import approver_key_document_id, document_digest
 from cleanroom.messages.run import ConsentVerdict, ConsentWithdrawn, Grant, PolicyStatement, Revoked, SparkVerdict
-from cleanroom.onboarding import HOST_DATA_CLAIM
 from cleanroom.runs.authority import service_nonce
 from cleanroom.runs.decisions import decision_document_id
 from cleanroom.runs.ledger import RUNS_SCOPE, closed_event_id, event_scope, runs_event_id
@@ -201,7 +201,7 @@ class Exporter:
             place = (grant.delegate_type, grant.delegate_id)
             if place not in held:
                 claims = await self._client.delegate_policy(self._collaboration, *place)
-                held[place] = [str(value) for value in claims.get(HOST_DATA_CLAIM) or []]
+                held[place] = [str(value) for value in claims.get(HOST_DATA) or []]
             body = GrantBody(
                 delegate_type=grant.delegate_type,
                 delegate_id=grant.delegate_id,

@@ -18,10 +18,10 @@ from cleanroom.audit.bodies import DocumentBody, EventBody, JobBody, PoliciesBod
 from cleanroom.audit.chain import Record
 from cleanroom.audit.parsed_bundle import ParsedBundle, ParsedRecord, accepted_document_of
 from cleanroom.audit.verdict import Checks
+from cleanroom.claims import HOST_DATA
 from cleanroom.documents.validation import describe_validation
 from cleanroom.errors import CleanRoomError
 from cleanroom.identifiers import canonical_json, document_digest
-from cleanroom.onboarding import HOST_DATA_CLAIM
 from cleanroom.runs.ledger import RUNS_SCOPE, closed_event_id, event_scope, runs_event_id
 from cleanroom.spark.run_events import event_id, parse_event
 from cleanroom.statements.model import RunRequest
@@ -141,7 +141,7 @@ def _statement_problem(
     if accepted_host_data is not None:
         accepted = frozenset(accepted_host_data)
     elif policy is not None:
-        accepted = frozenset(str(value) for value in policy.body.policy.get(HOST_DATA_CLAIM, []))
+        accepted = frozenset(str(value) for value in policy.body.policy.get(HOST_DATA, []))
     else:
         return "the bundle does not say which clean rooms the contract admits"
     try:

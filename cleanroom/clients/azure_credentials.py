@@ -15,7 +15,6 @@ from types import TracebackType
 from typing import Any, Final
 
 import azure.identity as identity
-import jwt
 from azure.core.credentials import AccessToken, AccessTokenInfo, TokenCredential, TokenRequestOptions
 from azure.core.exceptions import (
     AzureError,
@@ -26,6 +25,7 @@ from pydantic import BaseModel, ConfigDict
 
 from cleanroom.errors import CleanRoomError, InvalidInput, PreconditionFailed, Unavailable
 from cleanroom.identifiers import TOKEN_EXCHANGE_AUDIENCE
+from cleanroom.jose.tokens import InvalidToken, unverified_claims
 from cleanroom.secret import read_secret_file
 from cleanroom.settings import CredentialSettings
 
@@ -178,8 +178,8 @@ def federated_credential(
 def federation_of(assertion: str) -> Federation | None:
     """Issuer, subject and audience that a JWT claims (unverified); None when it is no JWT."""
     try:
-        claims = jwt.decode(assertion, options={"verify_signature": False, "verify_exp": False, "verify_aud": False})
-    except jwt.PyJWTError:
+        claims = unverified_claims(assertion)
+    except InvalidToken:
         return None
     audience = claims.get("aud", "")
     text = " ".join(str(item) for item in audience) if isinstance(audience, list) else str(audience)

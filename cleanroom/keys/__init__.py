@@ -9,12 +9,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from cleanroom.jose.jwk import private_jwk, public_jwk, thumbprint
 from cleanroom.keys.evaluate import ClaimRow, PolicyVerdict, evaluate
-from cleanroom.keys.jwk import private_jwk, public_jwk, runtime_data, thumbprint
 from cleanroom.keys.kek import unwrap_data_key, wrap_data_key
 from cleanroom.keys.policy import AuthorityBlock, ClaimEquals, ConditionGroup, ReleasePolicy
 from cleanroom.keys.response import ReleaseExpectation, VerifiedRelease, verify_release_response
 from cleanroom.keys.wrap import KeyWrapAlgorithm, unwrap_key, wrap_key
+from cleanroom.keys.wrapping_key import runtime_data
 
 if TYPE_CHECKING:
     from cleanroom.keys.provision import KeyReference, set_key_with_skr

@@ -19,16 +19,15 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_serializer, model_validator
 
+from cleanroom import claims
 from cleanroom.errors import InvalidInput
-from cleanroom.keys.encoding import compact_json, strict_json
+from cleanroom.jose.encoding import compact_json, strict_json
 
 MAXIMUM_BYTES = 32 * 1024
 MAXIMUM_DEPTH = 8
 CONTENT_TYPE = "application/json; charset=utf-8"
 _SEGMENT = re.compile(r"[^\s.\[\]\x00-\x1f\x7f]+\Z")
 _HOST_DATA = re.compile(r"[0-9a-f]{64}\Z")
-
-HOST_DATA_CLAIM = "x-ms-sevsnpvm-hostdata"
 
 
 class _Strict(BaseModel):
@@ -221,15 +220,15 @@ class ReleasePolicy(_Strict):
         values = [value.lower() for value in values]
         if not values or not all(_HOST_DATA.match(value) for value in values):
             raise _invalid("host_data is the SHA-256 of a container security policy: 64 hex digits")
-        measured: list[dict[str, Any]] = [{"claim": HOST_DATA_CLAIM, "equals": value} for value in values]
+        measured: list[dict[str, Any]] = [{"claim": claims.HOST_DATA, "equals": value} for value in values]
         conditions: list[dict[str, Any]] = [
             measured[0] if len(measured) == 1 else {"anyOf": measured},
-            {"claim": "x-ms-compliance-status", "equals": compliance_status},
-            {"claim": "x-ms-attestation-type", "equals": attestation_type},
+            {"claim": claims.COMPLIANCE_STATUS, "equals": compliance_status},
+            {"claim": claims.ATTESTATION_TYPE, "equals": attestation_type},
         ]
         if strict:
-            conditions.append({"claim": "x-ms-sevsnpvm-is-debuggable", "equals": "false"})
-            conditions.append({"claim": "x-ms-sevsnpvm-vmpl", "equals": "0"})
+            conditions.append({"claim": claims.IS_DEBUGGABLE, "equals": "false"})
+            conditions.append({"claim": claims.VMPL, "equals": "0"})
         return ReleasePolicy.parse({"version": "1.0.0", "anyOf": [{"authority": authority, "allOf": conditions}]})
 
     def document(self) -> dict[str, Any]:

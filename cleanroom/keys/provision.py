@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from pydantic import BaseModel, ConfigDict
 
 from cleanroom.errors import CleanRoomError, Conflict, Internal, InvalidInput
-from cleanroom.keys.encoding import b64_any
-from cleanroom.keys.jwk import private_jwk, public_jwk, public_key
+from cleanroom.jose.encoding import b64_any
+from cleanroom.jose.jwk import private_jwk, public_jwk, public_key
 from cleanroom.keys.policy import CONTENT_TYPE, ReleasePolicy
 from cleanroom.keys.vault import KeyVaultSettings, translate, well_formed_answers
 

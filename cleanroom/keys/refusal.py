@@ -8,17 +8,18 @@ from typing import Any, Literal
 
 from azure.core.exceptions import HttpResponseError
 
+from cleanroom.claims import ATTESTATION_TYPE, COMPLIANCE_STATUS, HOST_DATA, IS_DEBUGGABLE, VMPL
 from cleanroom.errors import Refused
 from cleanroom.keys.evaluate import PolicyVerdict, evaluate, printable
-from cleanroom.keys.policy import HOST_DATA_CLAIM, ReleasePolicy
+from cleanroom.keys.policy import ReleasePolicy
 from cleanroom.keys.vault import service_error
 
 _USUAL_CLAIMS = (
-    HOST_DATA_CLAIM,
-    "x-ms-compliance-status",
-    "x-ms-attestation-type",
-    "x-ms-sevsnpvm-is-debuggable",
-    "x-ms-sevsnpvm-vmpl",
+    HOST_DATA,
+    COMPLIANCE_STATUS,
+    ATTESTATION_TYPE,
+    IS_DEBUGGABLE,
+    VMPL,
 )
 
 Cause = Literal["role", "authority", "claims", "key", "unknown"]

@@ -14,14 +14,15 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from cleanroom.errors import CleanRoomError, InvalidInput, Refused
-from cleanroom.keys.certificates import trusted_roots
-from cleanroom.keys.jwk import PrivateKey, base_kty, public_jwk, public_key, runtime_data, thumbprint, wrapping_jwk
+from cleanroom.jose.jwk import PrivateKey, base_kty, public_jwk, public_key, thumbprint
+from cleanroom.jose.x5c import trusted_roots
 from cleanroom.keys.kek import unwrap_data_key
 from cleanroom.keys.policy import ReleasePolicy
 from cleanroom.keys.refusal import explain_refusal
 from cleanroom.keys.response import ReleaseExpectation, VerifiedRelease, verify_release_response
 from cleanroom.keys.vault import KeyVaultSettings, translate, well_formed_answers
 from cleanroom.keys.wrap import RELEASE_ALGORITHMS, KeyWrapAlgorithm, unwrap_key
+from cleanroom.keys.wrapping_key import runtime_data, wrapping_jwk
 from cleanroom.secret import Secret
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Attestor(Protocol):
 
 
 class AttestationAuthority(Protocol):
-    """Turns evidence into a verified token (``cleanroom.attestation.maa.MaaClient``)."""
+    """Turns evidence into a verified token (``cleanroom.keys.maa.MaaClient``)."""
 
     async def attest(self, evidence: AttestationEvidence, runtime_data: bytes, nonce: int | None = None) -> str: ...
 

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 from cryptography import x509
 
 from cleanroom.errors import CleanRoomError, Refused
-from cleanroom.keys import jws
-from cleanroom.keys.certificates import read_x5c, verify_chain
-from cleanroom.keys.encoding import b64_any, strict_json
+from cleanroom.jose import jws
+from cleanroom.jose.encoding import b64_any, strict_json
+from cleanroom.jose.x5c import read_x5c, verify_chain
 from cleanroom.keys.policy import ReleasePolicy
 
 

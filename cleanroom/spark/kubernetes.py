@@ -1,86 +1,63 @@
-"""The Kubernetes client of a run: create-or-get, watch with resume, pods, events, logs, and a delete that waits for the pods to be gone.
+"""The Kubernetes client of a run: its SparkApplication, and the pods, events and logs of that application.
 
-Synchronous, over the official ``kubernetes`` package; call it from threads. Errors keep the API's own reason as their code
-(``AlreadyExists``, ``Forbidden``, ``Invalid`` …).
+Synchronous, over the official ``kubernetes`` package; call it from threads. Errors are those of
+:mod:`cleanroom.spark.kubernetes_api`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 import kubernetes
-import urllib3
-from kubernetes.client.exceptions import ApiException
 
-from cleanroom.errors import Conflict, NotFound, PreconditionFailed, TimedOut, Unavailable
+from cleanroom.errors import Conflict, NotFound, TimedOut, Unavailable
 from cleanroom.settings import KubernetesSettings
 from cleanroom.spark.application import GROUP, JOB_DIGEST_ANNOTATION, PLURAL, POLICY_DIGEST_ANNOTATION, VERSION
+from cleanroom.spark.kubernetes_api import call, connect, watch
 from cleanroom.spark.kubernetes_objects import cluster_event, job_status, pod_status
-from cleanroom.spark.kubernetes_stream import StopSignal, api_error, read_lines
+from cleanroom.spark.kubernetes_stream import StopSignal
 from cleanroom.spark.status import ClusterEvent, JobStatus, PodStatus
 
-# The package has annotations in parts only; strict checking cannot see through the rest.
-_config: Any = kubernetes.config
-
 APP_LABEL = "sparkoperator.k8s.io/app-name"
+"""Label that the Spark Operator puts on every pod of an application."""
+
 DRIVER_CONTAINER = "spark-kubernetes-driver"
 MAX_LOG_BYTES = 1 << 20
-
-_WATCH_SECONDS = 30
-_REQUEST_TIMEOUT = (5.0, 30.0)
 _MAX_RELISTS = 20
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Change:
-    """One step of a watch: the object as it now is, or None once it is deleted. ``resource_version`` is where to go on from."""
+    """One step of a watch: the current object, or None once it is deleted, and the resource version to resume from."""
 
     object: dict[str, Any] | None
     resource_version: str
 
 
 class KubernetesClient:
-    """SparkApplications, and what belongs to them, in one namespace."""
+    """SparkApplications and their pods in one namespace."""
 
     def __init__(self, api: kubernetes.client.ApiClient, namespace: str) -> None:
         self.namespace = namespace
         self._api = api
         self._custom = kubernetes.client.CustomObjectsApi(api)
         self._core = kubernetes.client.CoreV1Api(api)
+        self._resource = (GROUP, VERSION, namespace, PLURAL)
 
     @staticmethod
     def connect(settings: KubernetesSettings) -> KubernetesClient:
-        """A client for the kubeconfig in ``settings``, else the pod's own service account, else the user's default kubeconfig.
+        """Return a client for the cluster and the namespace in ``settings``.
 
         Raises:
             PreconditionFailed: ``KubeconfigInvalid``.
         """
-        configuration = kubernetes.client.Configuration()
-        try:
-            if settings.kubeconfig is not None:
-                _config.load_kube_config(config_file=str(settings.kubeconfig), context=settings.context, client_configuration=configuration)
-            else:
-                try:
-                    _config.load_incluster_config(client_configuration=configuration)
-                except _config.ConfigException:
-                    _config.load_kube_config(context=settings.context, client_configuration=configuration)
-        except (_config.ConfigException, OSError) as error:
-            raise PreconditionFailed(
-                "KubeconfigInvalid",
-                f"kubernetes.kubeconfig: {settings.kubeconfig or 'the default kubeconfig'} cannot be used.",
-                cause=str(error),
-                hint="Name a kubeconfig in kubernetes.kubeconfig, or run in the cluster with a service account.",
-                party="operator",
-            ) from error
-        # Retries belong to the caller, who knows what may be repeated.
-        configuration.retries = False
-        return KubernetesClient(kubernetes.client.ApiClient(configuration), settings.namespace)
+        return KubernetesClient(connect(settings), settings.namespace)
 
     def close(self) -> None:
         """Close the connections."""
@@ -88,31 +65,28 @@ class KubernetesClient:
         api.close()
 
     def version(self) -> str:
-        """The API server's version: a cheap proof that it answers."""
-        return str(self._call("read the cluster's version", kubernetes.client.VersionApi(self._api).get_code).git_version)
+        """Return the API server's version. A cheap check that the API server answers."""
+        return str(call("read the cluster's version", kubernetes.client.VersionApi(self._api).get_code).git_version)
 
     # --- SparkApplications
 
     def create_or_get(self, application: dict[str, Any]) -> tuple[dict[str, Any], bool]:
-        """Create ``application``, or find the one that an earlier attempt made; the flag tells which.
+        """Create ``application``, or find the one that an earlier attempt created. Idempotent.
 
-        An object of this name counts as ours only if its job and policy digests are ours (users-and-threats.md S3).
+        An existing object counts as the same application only if its job digest and policy digest are equal.
+
+        Returns:
+            The object, and whether this call created it.
 
         Raises:
-            Conflict: ``SparkApplicationDiffers`` when the name is taken by other content.
-            Unavailable: ``SparkApplicationTerminating`` while an object of this name is still being deleted.
+            Conflict: ``SparkApplicationDiffers`` if an object with this name has other content.
+            Unavailable: ``SparkApplicationTerminating`` while an object with this name is still being deleted.
         """
         name = application["metadata"]["name"]
         try:
-            created: dict[str, Any] = self._call(
-                f"create SparkApplication {name}",
-                self._custom.create_namespaced_custom_object,
-                GROUP,
-                VERSION,
-                self.namespace,
-                PLURAL,
-                application,
-                field_validation="Strict",
+            create = self._custom.create_namespaced_custom_object
+            created: dict[str, Any] = call(
+                f"create SparkApplication {name}", create, *self._resource, application, field_validation="Strict"
             )
             return created, True
         except Conflict as error:
@@ -120,68 +94,61 @@ class KubernetesClient:
                 raise
         existing = self.get(name)
         if existing["metadata"].get("deletionTimestamp"):
-            raise Unavailable(
-                "SparkApplicationTerminating", f"SparkApplication {name}: an earlier one of this name is still being deleted."
-            )
-        wanted, found = _digests(application), _digests(existing)
-        if wanted != found:
+            raise Unavailable("SparkApplicationTerminating", f"SparkApplication {name}: the previous one is still being deleted.")
+        expected, actual = _digests(application), _digests(existing)
+        if expected != actual:
             raise Conflict(
                 "SparkApplicationDiffers",
-                f"SparkApplication {name}: exists already with other content.",
-                hint="Use a new run id; a SparkApplication is never reused.",
-                details={"wanted": wanted, "found": found},
+                f"SparkApplication {name}: already exists with other content.",
+                hint="Use a new run ID; a SparkApplication is never reused.",
+                details={"wanted": expected, "found": actual},
             )
         return existing, False
 
     def get(self, name: str) -> dict[str, Any]:
-        """The SparkApplication.
+        """Return the SparkApplication.
 
         Raises:
-            NotFound: ``NotFound``; never because the API could not be asked.
+            NotFound: ``NotFound``. An unreachable API raises ``Unavailable`` instead.
         """
-        result: dict[str, Any] = self._call(
-            f"read SparkApplication {name}", self._custom.get_namespaced_custom_object, GROUP, VERSION, self.namespace, PLURAL, name
-        )
+        result: dict[str, Any] = call(f"read SparkApplication {name}", self._custom.get_namespaced_custom_object, *self._resource, name)
         return result
 
     def applications(self, label_selector: str = "") -> list[dict[str, Any]]:
-        """All SparkApplications that the selector takes."""
-        result = self._call(
-            "list SparkApplications",
-            self._custom.list_namespaced_custom_object,
-            GROUP,
-            VERSION,
-            self.namespace,
-            PLURAL,
-            label_selector=label_selector,
-        )
-        return list(result["items"])
+        """Return all SparkApplications that match ``label_selector``, for operators who look for applications of lost runs."""
+        return list(self._list("list SparkApplications", label_selector=label_selector)["items"])
 
     def changes(
         self, name: str, *, seconds: float, resource_version: str | None = None, stop: StopSignal | None = None
     ) -> Iterator[Change]:
-        """The application's states, first the present one (unless ``resource_version`` says what is known already), for ``seconds``.
+        """Yield the application's states for ``seconds``: first the current one, then every change.
 
-        Watches and resumes at the last resource version; on 410 Gone it reads the object anew, a bounded number of times. Ends after
-        the deletion, at the deadline, or soon after ``stop`` is set.
+        Resumes broken watches at the last resource version. After ``410 Gone`` it reads the object again, a limited
+        number of times. Ends after the deletion, at the deadline, or when ``stop`` is set.
+
+        Args:
+            name: The application's name.
+            seconds: How long to watch.
+            resource_version: Start after this version instead of at the current state.
+            stop: Ends the watch from another thread.
 
         Raises:
-            Unavailable: the API stayed away, or expired every resource version.
+            Unavailable: The API is unreachable, or it expires every resource version.
         """
         deadline = time.monotonic() + seconds
         relists = 0
         while not (stop and stop.is_set()):
             if resource_version is None:
-                items = self._list_one(name)
-                resource_version = items["metadata"]["resourceVersion"]
-                yield Change(items["items"][0] if items["items"] else None, resource_version)
-                if not items["items"]:
+                found = self._list(f"list SparkApplication {name}", field_selector=f"metadata.name={name}")
+                resource_version = found["metadata"]["resourceVersion"]
+                yield Change(found["items"][0] if found["items"] else None, resource_version)
+                if not found["items"]:
                     return
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 return
             try:
-                for kind, item in self._watch_once(name, resource_version, min(_WATCH_SECONDS, remaining), stop):
+                for kind, item in self._watch(name, resource_version, remaining, stop):
                     resource_version = item["metadata"]["resourceVersion"]
                     if kind == "BOOKMARK":
                         continue
@@ -192,151 +159,130 @@ class KubernetesClient:
                 relists += 1
                 if relists > _MAX_RELISTS:
                     raise Unavailable(
-                        "ResourceVersionExpired", f"watch SparkApplication {name}: the API keeps expiring its versions."
+                        "ResourceVersionExpired", f"watch SparkApplication {name}: the API keeps expiring resource versions."
                     ) from None
                 resource_version = None
 
-    def _list_one(self, name: str) -> dict[str, Any]:
-        result: dict[str, Any] = self._call(
-            f"list SparkApplication {name}",
-            self._custom.list_namespaced_custom_object,
-            GROUP,
-            VERSION,
-            self.namespace,
-            PLURAL,
-            field_selector=f"metadata.name={name}",
-        )
+    def _list(self, what: str, **kwargs: Any) -> dict[str, Any]:
+        result: dict[str, Any] = call(what, self._custom.list_namespaced_custom_object, *self._resource, **kwargs)
         return result
 
-    def _watch_once(
-        self, name: str, resource_version: str, seconds: float, stop: StopSignal | None
-    ) -> Iterator[tuple[str, dict[str, Any]]]:
-        response = self._call(
+    def _watch(self, name: str, resource_version: str, seconds: float, stop: StopSignal | None) -> Iterator[tuple[str, dict[str, Any]]]:
+        events = watch(
             f"watch SparkApplication {name}",
             self._custom.list_namespaced_custom_object,
-            GROUP,
-            VERSION,
-            self.namespace,
-            PLURAL,
+            *self._resource,
             field_selector=f"metadata.name={name}",
             resource_version=resource_version,
-            watch=True,
             allow_watch_bookmarks=True,
-            timeout_seconds=max(1, int(seconds)),
-            _preload_content=False,
-            # Past the server's own end of the watch, silence means that the connection is dead.
-            _request_timeout=(5.0, seconds + 15),
+            seconds=seconds,
+            stop=stop,
         )
-        try:
-            for line in read_lines(response, stop):
-                if not line:
-                    continue
-                event = json.loads(line)
+        with closing(events):
+            for event in events:
                 if event["type"] == "ERROR":
                     if event["object"].get("code") == 410:
                         raise _Expired
                     raise Unavailable(str(event["object"].get("reason") or "WatchFailed"), str(event["object"].get("message")))
                 yield event["type"], event["object"]
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            # A cut stream is the normal end of a long watch; the caller resumes where it was.
-            _log.info("watch of %s ended: %s", name, type(error).__name__)
-        finally:
-            response.close()
-            response.release_conn()
 
     def delete(self, name: str, *, uid: str | None = None, seconds: float = 60) -> bool:
-        """Delete the application and wait until no pod of it is left (users-and-threats.md S7); whether there was one.
+        """Delete the application and wait until its pods are gone. Idempotent.
 
-        With ``uid``, another object that took the name meanwhile is left alone.
+        The Spark Operator may create a driver pod while the application is being deleted, and it removes pods after
+        the application. Therefore this waits for the pods, then for the object, and then looks at the pods again.
+
+        Args:
+            name: The application's name.
+            uid: If given, an object with another UID is left alone.
+            seconds: How long to wait.
+
+        Returns:
+            Whether the application existed.
 
         Raises:
-            Conflict: the object of this name has another uid.
-            TimedOut: ``PodsRemain`` when pods outlive ``seconds``, ``SparkApplicationRemains`` when the object itself does.
+            Conflict: The object with this name has another UID.
+            TimedOut: ``PodsRemain`` if pods outlive ``seconds``, ``SparkApplicationRemains`` if the object does.
         """
         deadline = time.monotonic() + seconds
-        body = kubernetes.client.V1DeleteOptions(
-            propagation_policy="Foreground", preconditions=kubernetes.client.V1Preconditions(uid=uid) if uid else None
-        )
-        found: str | None = None
-        try:
-            found = self.get(name)["metadata"]["uid"]
-            self._call(
-                f"delete SparkApplication {name}",
-                self._custom.delete_namespaced_custom_object,
-                GROUP,
-                VERSION,
-                self.namespace,
-                PLURAL,
-                name,
-                body=body,
-            )
-        except NotFound:
-            # Its pods may still be there: the operator removes them after it.
-            pass
-        gone = found is None
+        found = self._request_deletion(name, uid)
+        object_gone = found is None
         while True:
             listing = self._pod_list(name)
-            if not listing["items"]:
-                if gone or found is None:
-                    return found is not None
-                # And then look at the pods again: a submission under way may have made one meanwhile.
-                self._await_gone(name, found, deadline - time.monotonic())
-                gone = True
-                continue
             remaining = deadline - time.monotonic()
+            if not listing["items"]:
+                if object_gone or found is None:
+                    return found is not None
+                self._await_deleted(name, found, remaining)
+                object_gone = True
+                continue
             if remaining <= 0:
                 names = ", ".join(pod["metadata"]["name"] for pod in listing["items"])
                 raise TimedOut(
                     "PodsRemain", f"SparkApplication {name}: deleted, but after {seconds:.0f} s pods remain: {names}.", retryable=True
                 )
-            self._await_pod_change(name, listing["metadata"]["resourceVersion"], remaining)
+            self._next_pod_event(name, listing["metadata"]["resourceVersion"], remaining)
 
-    def _await_gone(self, name: str, uid: str, seconds: float) -> None:
-        """Wait until the object itself is gone as well, so that its name is free."""
+    def _request_deletion(self, name: str, uid: str | None) -> str | None:
+        """Delete the object and return its UID, or None if it does not exist."""
+        found: str | None = None
+        # If the object is gone, its pods may still exist.
+        with contextlib.suppress(NotFound):
+            found = self.get(name)["metadata"]["uid"]
+            options = kubernetes.client.V1DeleteOptions(
+                propagation_policy="Foreground", preconditions=kubernetes.client.V1Preconditions(uid=uid) if uid else None
+            )
+            call(f"delete SparkApplication {name}", self._custom.delete_namespaced_custom_object, *self._resource, name, body=options)
+        return found
+
+    def _await_deleted(self, name: str, uid: str, seconds: float) -> None:
+        """Wait until the object with ``uid`` is gone, so that its name is free."""
         for change in self.changes(name, seconds=max(1.0, seconds)):
             if change.object is None or change.object["metadata"]["uid"] != uid:
                 return
-        raise TimedOut("SparkApplicationRemains", f"SparkApplication {name}: its pods are gone, but it is still there.", retryable=True)
+        raise TimedOut("SparkApplicationRemains", f"SparkApplication {name}: its pods are gone, but the object remains.", retryable=True)
+
+    # --- pods, events and logs of an application
 
     def await_pod_change(
         self, name: str, seconds: float, resource_version: str | None = None, *, stop: StopSignal | None = None
     ) -> str | None:
-        """Wait until a pod of the application changes, at most ``seconds`` (at least 1); the resource version to go on from.
+        """Wait until a pod of the application changes.
 
-        None as ``resource_version`` starts at the present; None as the result asks to start there again.
+        Args:
+            name: The application's name.
+            seconds: How long to wait; at least 1 s.
+            resource_version: Start after this version; None starts at the current state.
+            stop: Ends the wait from another thread.
+
+        Returns:
+            The resource version to resume from, or None to start at the current state again.
         """
         version = resource_version or self._pod_list(name)["metadata"]["resourceVersion"]
-        line = self._await_pod_change(name, version, seconds, stop)
-        if line is None:
+        event = self._next_pod_event(name, version, seconds, stop)
+        if event is None:
             return str(version)
-        found = json.loads(line)
-        return None if found["type"] == "ERROR" else str(found["object"]["metadata"]["resourceVersion"])
+        return None if event["type"] == "ERROR" else str(event["object"]["metadata"]["resourceVersion"])
 
-    def _await_pod_change(self, name: str, resource_version: str, seconds: float, stop: StopSignal | None = None) -> str | None:
-        response = self._call(
+    def _next_pod_event(self, name: str, resource_version: str, seconds: float, stop: StopSignal | None = None) -> dict[str, Any] | None:
+        events = watch(
             f"watch pods of {name}",
             self._core.list_namespaced_pod,
             self.namespace,
             label_selector=f"{APP_LABEL}={name}",
             resource_version=resource_version,
-            watch=True,
-            timeout_seconds=max(1, int(min(seconds, _WATCH_SECONDS))),
-            _preload_content=False,
-            _request_timeout=(5.0, seconds + 15),
+            seconds=seconds,
+            stop=stop,
         )
-        try:
-            return next((line for line in read_lines(response, stop) if line), None)
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            _log.info("watch of pods of %s ended: %s", name, type(error).__name__)
-            return None
-        finally:
-            response.close()
-            response.release_conn()
-
-    # --- What belongs to an application
+        with closing(events):
+            return next(events, None)
 
     def status(self, name: str, application: dict[str, Any] | None = None) -> JobStatus:
-        """One reading of the application, its pods and their events.
+        """Read the application, its pods and their events.
+
+        Args:
+            name: The application's name.
+            application: The application, if it has just been read.
 
         Raises:
             NotFound: ``NotFound``.
@@ -346,11 +292,11 @@ class KubernetesClient:
         return job_status(item, pods, self.events(name, [pod.name for pod in pods]))
 
     def pods(self, name: str) -> list[PodStatus]:
-        """The application's pods, by the operator's label."""
+        """Return the application's pods, found by the operator's label."""
         return [pod_status(item) for item in self._pod_list(name)["items"]]
 
     def _pod_list(self, name: str) -> dict[str, Any]:
-        response = self._call(
+        response = call(
             f"list pods of {name}",
             self._core.list_namespaced_pod,
             self.namespace,
@@ -360,11 +306,11 @@ class KubernetesClient:
         return dict(json.loads(response.data))
 
     def events(self, name: str, pods: list[str] | None = None) -> list[ClusterEvent]:
-        """Events about the application and its pods, oldest first. Clusters forget them after about an hour."""
+        """Return events about the application and its pods, oldest first. Clusters keep events for about an hour."""
         names = {name, *(pods if pods is not None else [pod.name for pod in self.pods(name)])}
         result: list[ClusterEvent] = []
         for subject in sorted(names):
-            response = self._call(
+            response = call(
                 f"list events of {subject}",
                 self._core.list_namespaced_event,
                 self.namespace,
@@ -375,13 +321,13 @@ class KubernetesClient:
         return sorted(result, key=lambda event: event.last_seen.timestamp() if event.last_seen else 0.0)
 
     def logs(self, pod: str, *, tail: int = 200, container: str | None = DRIVER_CONTAINER) -> str:
-        """The last ``tail`` lines of a container's log, at most 1 MiB.
+        """Return the last ``tail`` lines of a container's log, at most 1 MiB.
 
         Raises:
-            NotFound: ``NotFound`` when there is no such pod.
+            NotFound: ``NotFound`` if the pod does not exist.
             InvalidInput: ``BadRequest`` while the container has not started.
         """
-        response = self._call(
+        response = call(
             f"read the log of {pod}",
             self._core.read_namespaced_pod_log,
             pod,
@@ -392,20 +338,6 @@ class KubernetesClient:
             _preload_content=False,
         )
         return bytes(response.data).decode("utf-8", "replace")
-
-    def _call(self, what: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        kwargs.setdefault("_request_timeout", _REQUEST_TIMEOUT)
-        try:
-            return function(*args, **kwargs)
-        except ApiException as error:
-            raise api_error(what, error) from error
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise Unavailable(
-                "KubernetesUnreachable",
-                f"{what}: the Kubernetes API did not answer.",
-                cause=f"{type(error).__name__}: {error}",
-                party="operator",
-            ) from error
 
 
 class _Expired(Exception):

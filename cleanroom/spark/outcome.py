@@ -1,64 +1,30 @@
-"""What became of a SparkApplication: its state as the operator tells it, and why it failed, in a closed set of codes.
+"""The outcome of a SparkApplication, derived from one reading of the cluster.
 
-States: spec/execute.md G2. ``SUBMISSION_FAILED`` is not an end (the operator retries or goes on to ``FAILED``), a state nobody has heard of
-keeps one waiting, and a driver that cannot start stays ``SUBMITTED`` for ever, so pods and events are read beside the state.
+Only ``COMPLETED`` and ``FAILED`` are final states. The Spark Operator retries after ``SUBMISSION_FAILED`` or
+continues to ``FAILED``. An unknown state means that the application continues. A driver that cannot start stays
+``SUBMITTED`` forever, so the outcome also depends on pods and events. States and failure reasons:
+``docs/facts/spark-applications.md``.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from enum import StrEnum
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cleanroom.errors import CATEGORIES, CleanRoomError, Internal, Refused, TimedOut, Unavailable
-from cleanroom.spark.status import ClusterEvent, JobStatus
-
-IMAGE_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"})
-START_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError", "ContainerCannotRun"})
-
-
-class FailureCode(StrEnum):
-    """Why an application did not complete. The name says who must act: see :data:`_REMEDIES`."""
-
-    IMAGE_PULL = "ImagePull"
-    CAPACITY = "Capacity"
-    ADMISSION = "Admission"
-    POLICY_MISMATCH = "PolicyMismatch"
-    CONTAINER_START = "ContainerStart"
-    SUBMISSION = "Submission"
-    DRIVER_EXIT = "DriverExit"
-    OUT_OF_MEMORY = "OutOfMemory"
-    NODE_LOST = "NodeLost"
-    START_DEADLINE = "StartDeadline"
-    RUN_DEADLINE = "RunDeadline"
-    DELETED = "Deleted"
-    REPLACED = "Replaced"
-    UNKNOWN = "Unknown"
-
-
-_REMEDIES: dict[FailureCode, tuple[bool, str, str]] = {
-    FailureCode.IMAGE_PULL: (False, "operator", "Make the image with this digest pullable by the cluster."),
-    FailureCode.CAPACITY: (True, "operator", "Wait for room in the cluster, add nodes, or lower the requested cores and memory."),
-    FailureCode.ADMISSION: (False, "operator", "Read the admission webhook's message and its configuration."),
-    FailureCode.POLICY_MISMATCH: (
-        False,
-        "operator",
-        "The pod is not what was measured: find out who changed it.",
-    ),
-    FailureCode.CONTAINER_START: (False, "operator", "Read the pod's events."),
-    FailureCode.SUBMISSION: (True, "operator", "Read the operator's message; a leftover pod of this name must go first."),
-    FailureCode.DRIVER_EXIT: (False, "analyst", "Read the run's log and its failure code."),
-    FailureCode.OUT_OF_MEMORY: (False, "operator", "Give driver or executors more memory."),
-    FailureCode.NODE_LOST: (True, "operator", "The node went away; run again."),
-    FailureCode.START_DEADLINE: (True, "operator", "Read the pod's events; raise spark.driver_start_seconds where the cluster is slow."),
-    FailureCode.RUN_DEADLINE: (False, "operator", "Raise spark.run_seconds, or reduce the query."),
-    FailureCode.DELETED: (False, "operator", "Somebody deleted the SparkApplication; start a new run."),
-    FailureCode.REPLACED: (False, "operator", "Another object took the SparkApplication's name; start a new run."),
-    FailureCode.UNKNOWN: (False, "operator", "Read the SparkApplication's status and events."),
-}
+from cleanroom.errors import CATEGORIES, CleanRoomError
+from cleanroom.spark.failure_rules import (
+    CONTAINER_RULES,
+    IMAGE_PULL_REASONS,
+    MESSAGE_RULES,
+    REMEDIES,
+    START_FAILURE_REASONS,
+    FailureCode,
+    denied_by_policy,
+)
+from cleanroom.spark.status import ClusterEvent, ContainerStatus, JobStatus
 
 
 class Outcome(BaseModel):
@@ -75,30 +41,27 @@ class Outcome(BaseModel):
     hint: str | None = None
     exit_code: int | None = None
     payload_error: dict[str, Any] | None = None
-    """The payload's own ``{code, message, category …}`` when the driver left one as its termination message."""
+    """The payload's own error (``{code, message, category, ...}``), if the driver wrote one as its termination message."""
     termination_message: str = ""
-    """The driver's termination message, verbatim: the receipt's JSON after success."""
+    """The driver's termination message, verbatim. After success this is the JSON of the result receipt."""
     status: JobStatus | None = None
     seconds: float = Field(default=0.0, ge=0)
-    """From submission to the end, as the cluster dates them."""
+    """From submission to the end, by the cluster's timestamps."""
 
     def error(self) -> CleanRoomError | None:
-        """The failure as an error: the payload's own where it left one, else one whose code is :attr:`code`; None after success."""
+        """Return the failure as an error, or None after success.
+
+        The payload's own error takes precedence. Otherwise the error's code is ``Spark`` followed by :attr:`code`.
+        """
         if self.succeeded:
             return None
         if self.payload_error is not None:
             error = CleanRoomError.from_dict(self.payload_error)
             error.details.setdefault("trackingId", self.tracking_id)
             return error
-        kind: type[CleanRoomError] = Internal
-        if self.code in (FailureCode.START_DEADLINE, FailureCode.RUN_DEADLINE):
-            kind = TimedOut
-        elif self.code in (FailureCode.POLICY_MISMATCH, FailureCode.ADMISSION):
-            kind = Refused
-        elif self.code in (FailureCode.CAPACITY, FailureCode.IMAGE_PULL, FailureCode.NODE_LOST, FailureCode.SUBMISSION):
-            kind = Unavailable
-        return kind(
-            f"Spark{(self.code or FailureCode.UNKNOWN).value}",
+        code = self.code or FailureCode.UNKNOWN
+        return REMEDIES[code].error(
+            f"Spark{code.value}",
             f"Spark application {self.tracking_id}: {self.message}",
             hint=self.hint,
             party=self.party,
@@ -108,16 +71,23 @@ class Outcome(BaseModel):
 
 
 def failed_outcome(status: JobStatus, code: FailureCode, message: str, **facts: Any) -> Outcome:
-    """A failed outcome with the code's remedy."""
-    retryable, party, hint = _REMEDIES[code]
+    """Return a failed outcome with the remedy of ``code``.
+
+    Args:
+        status: The reading that shows the failure.
+        code: Why the application failed.
+        message: What happened, for people.
+        facts: Further members of :class:`Outcome`.
+    """
+    remedy = REMEDIES[code]
     return Outcome(
         tracking_id=status.tracking_id,
         succeeded=False,
         code=code,
         message=message,
-        retryable=retryable,
-        party=party,
-        hint=hint,
+        retryable=remedy.retryable,
+        party=remedy.party,
+        hint=remedy.hint,
         status=status,
         seconds=_seconds(status),
         **facts,
@@ -125,10 +95,11 @@ def failed_outcome(status: JobStatus, code: FailureCode, message: str, **facts: 
 
 
 def outcome_of(status: JobStatus) -> Outcome | None:
-    """The outcome that ``status`` shows, or None while the application may still go on.
+    """Return the outcome that ``status`` shows, or None while the application may still continue.
 
-    An application that cannot start (image, policy) is an outcome although its state is not terminal; one that merely waits for room or
-    for its first reconcile is not: deadlines decide that (:mod:`cleanroom.spark.service`).
+    An application that cannot start (image, policy) has an outcome although its state is not final. An application
+    that waits for capacity or for its first reconciliation has none; deadlines decide that
+    (:func:`cleanroom.spark.service.deadline_outcome`).
     """
     if status.state == "COMPLETED":
         container = status.driver_container()
@@ -140,37 +111,43 @@ def outcome_of(status: JobStatus) -> Outcome | None:
             status=status,
             seconds=_seconds(status),
         )
-    stuck = _unprotected(status) or _cannot_start(status)
+    stuck = _policy_not_applied(status) or _cannot_start(status)
     if stuck is not None:
         return stuck
     if status.state == "FAILED":
-        return _orphaned_driver(status) if "already exist" in status.message else _why_failed(status)
+        return _resubmitted(status) if "already exist" in status.message else _failure(status)
     return None
 
 
-def _unprotected(status: JobStatus) -> Outcome | None:
-    """A webhook that was silently not applied (users-and-threats.md S7): the pod has no secrets to lose, but it will never get any."""
+def _policy_not_applied(status: JobStatus) -> Outcome | None:
+    """Detect a driver pod without its policy annotation: the operator's webhook was silently not applied.
+
+    Such a pod receives no secrets, so it can only fail later (https://github.com/kubeflow/spark-operator/issues/1619).
+    """
     pod = status.driver()
     if pod is None or status.driver_host_data is None or pod.policy_host_data == status.driver_host_data:
         return None
-    text = f"pod {pod.name} carries {'another' if pod.policy_host_data else 'no'} policy than its application gives it"
+    text = f"pod {pod.name} carries {'another' if pod.policy_host_data else 'no'} policy than its application specifies"
     return failed_outcome(status, FailureCode.POLICY_MISMATCH, text)
 
 
-def _orphaned_driver(status: JobStatus) -> Outcome | None:
-    """The operator lost track and submitted twice (users-and-threats.md S3): the driver pod of this very application decides."""
+def _resubmitted(status: JobStatus) -> Outcome | None:
+    """Handle an operator that restarted, submitted again, and failed because its own driver pod exists.
+
+    If the pod belongs to this application, the pod decides (https://github.com/kubeflow/spark-operator/issues/2788).
+    """
     pod, container = status.driver(), status.driver_container()
     if pod is None or container is None or pod.owner_uid != status.uid:
-        return _why_failed(status)
+        return _failure(status)
     if container.state != "terminated":
         return None
     if container.exit_code != 0:
-        return _why_failed(status)
+        return _failure(status)
     return outcome_of(status.model_copy(update={"state": "COMPLETED", "ended_at": container.finished_at}))
 
 
 def waiting_reason(status: JobStatus) -> str | None:
-    """Why the driver is not running yet, as one line for people; None once it runs."""
+    """Return one line that says why the driver does not run yet, or None once it runs."""
     pod = status.driver()
     if pod is None:
         return status.message or None if status.state == "SUBMISSION_FAILED" else "the driver pod does not exist yet"
@@ -188,64 +165,52 @@ def _cannot_start(status: JobStatus) -> Outcome | None:
         return None
     for container in pod.containers:
         text = container.message or container.reason or ""
-        if container.state == "waiting" and container.reason in IMAGE_REASONS:
+        if container.state == "waiting" and container.reason in IMAGE_PULL_REASONS:
             return failed_outcome(status, FailureCode.IMAGE_PULL, f"pod {pod.name} cannot pull its image: {container.reason}: {text}")
-        if container.reason in START_REASONS and (container.state == "waiting" or container.exit_code in (None, 128)):
-            code = FailureCode.POLICY_MISMATCH if _denied_by_policy(text) else FailureCode.CONTAINER_START
+        # Exit code 128 is the runtime's own; a program that ran has another one.
+        if container.reason in START_FAILURE_REASONS and (container.state == "waiting" or container.exit_code in (None, 128)):
+            code = FailureCode.POLICY_MISMATCH if denied_by_policy(text) else FailureCode.CONTAINER_START
             return failed_outcome(status, code, f"pod {pod.name} cannot start: {text}", exit_code=container.exit_code)
     return None
 
 
-def _denied_by_policy(text: str) -> bool:
-    return "denied by policy" in text or "denied due to policy" in text or "policyDecision" in text
-
-
-def _why_failed(status: JobStatus) -> Outcome:
+def _failure(status: JobStatus) -> Outcome:
+    """Return the outcome of an application in state ``FAILED``: the driver container decides, then the operator's message."""
     container = status.driver_container()
-    pod = status.driver()
     if container is not None and container.state == "terminated" and container.exit_code is not None:
-        facts = {"exit_code": container.exit_code, "termination_message": container.message or ""}
-        if container.reason == "OOMKilled" or container.exit_code == 52:
-            return failed_outcome(status, FailureCode.OUT_OF_MEMORY, "the driver ran out of memory", **facts)
-        if container.reason == "ContainerStatusUnknown" or (pod and pod.reason in ("NodeLost", "NodeShutdown", "Terminated", "Evicted")):
-            return failed_outcome(
-                status, FailureCode.NODE_LOST, (pod and pod.message) or container.message or "the driver's node went away", **facts
-            )
-        payload = payload_error(container.message)
-        said = f": {payload['code']}: {payload['message']}" if payload else ""
-        reason = container.reason or "Error"
-        outcome = failed_outcome(
-            status,
-            FailureCode.DRIVER_EXIT,
-            f"driver exited with code {container.exit_code} ({reason}){said}",
-            payload_error=payload,
-            **facts,
-        )
-        if payload:
-            update = {"retryable": bool(payload.get("retryable")), "party": payload.get("party"), "hint": payload.get("hint")}
-            return outcome.model_copy(update=update)
-        return outcome
+        return _driver_failure(status, container)
     text = status.message or _last_warning(status.events)
-    lowered = text.lower()
-    if _denied_by_policy(text):
-        return failed_outcome(status, FailureCode.POLICY_MISMATCH, text)
-    if "admission webhook" in lowered and ("no node" in lowered or "capacity" in lowered or "none free" in lowered):
-        return failed_outcome(status, FailureCode.CAPACITY, text)
-    if "exceeded quota" in lowered or "insufficient" in lowered:
-        return failed_outcome(status, FailureCode.CAPACITY, text)
-    if "admission webhook" in lowered or "is forbidden" in lowered:
-        return failed_outcome(status, FailureCode.ADMISSION, text)
-    if "oomkilled" in lowered:
-        return failed_outcome(status, FailureCode.OUT_OF_MEMORY, text)
-    if "submit" in lowered or "already exist" in lowered or "driver pod not found" in lowered or pod is None:
-        return failed_outcome(status, FailureCode.SUBMISSION, text or "the operator could not submit the application")
-    return failed_outcome(status, FailureCode.UNKNOWN, text or "the application failed and nothing says why")
+    rule = next((rule for rule in MESSAGE_RULES if rule.matches(text, status.driver())), None)
+    if rule is None:
+        return failed_outcome(status, FailureCode.UNKNOWN, text or "the application failed without a message")
+    return failed_outcome(status, rule.code, text or "the operator could not submit the application")
+
+
+def _driver_failure(status: JobStatus, container: ContainerStatus) -> Outcome:
+    pod = status.driver()
+    facts = {"exit_code": container.exit_code, "termination_message": container.message or ""}
+    rule = next((rule for rule in CONTAINER_RULES if pod is not None and rule.matches(container, pod)), None)
+    if rule is not None:
+        messages = {
+            FailureCode.OUT_OF_MEMORY: "the driver ran out of memory",
+            FailureCode.NODE_LOST: (pod and pod.message) or container.message or "the driver's node went away",
+        }
+        return failed_outcome(status, rule.code, messages[rule.code], **facts)
+    payload = payload_error(container.message)
+    text = f"driver exited with code {container.exit_code} ({container.reason or 'Error'})"
+    if payload is None:
+        return failed_outcome(status, FailureCode.DRIVER_EXIT, text, **facts)
+    outcome = failed_outcome(
+        status, FailureCode.DRIVER_EXIT, f"{text}: {payload['code']}: {payload['message']}", payload_error=payload, **facts
+    )
+    remedy = {"retryable": bool(payload.get("retryable")), "party": payload.get("party"), "hint": payload.get("hint")}
+    return outcome.model_copy(update=remedy)
 
 
 def payload_error(message: str | None) -> dict[str, Any] | None:
-    """The payload's error in a termination message (JSON of ``CleanRoomError.to_dict``), or None.
+    """Return the payload's error from a termination message (JSON of ``CleanRoomError.to_dict``), or None.
 
-    The cluster hands it over, so members of another type than ours are left out.
+    The message passes through the cluster, so members of an unexpected type are dropped.
     """
     try:
         value = json.loads(message or "")

@@ -1,8 +1,8 @@
-"""A SparkApplication as one reading of the cluster found it: its state, its pods and their events.
+"""One reading of a SparkApplication: its state, its pods and their events.
 
-States of a SparkApplication: ``ApplicationStateType`` in the Spark Operator's API
-(https://github.com/kubeflow/spark-operator/blob/master/docs/api-docs.md); what each means for a run is in
-``docs/facts/spark-applications.md``.
+The states are those of ``ApplicationStateType`` in the Spark Operator's API
+(https://github.com/kubeflow/spark-operator/blob/master/docs/api-docs.md). ``docs/facts/spark-applications.md`` says
+what each means for a run.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from datetime import datetime
 from pydantic import BaseModel, ConfigDict
 
 TERMINAL_STATES = frozenset({"COMPLETED", "FAILED"})
+"""States that the Spark Operator never leaves, unless the specification changes."""
+
 KNOWN_STATES = TERMINAL_STATES | frozenset(
     {
         "",
@@ -28,6 +30,7 @@ KNOWN_STATES = TERMINAL_STATES | frozenset(
         "UNKNOWN",
     }
 )
+"""States of this version's Spark Operator. Later versions add states; an unknown state means that the application continues."""
 
 
 class _Model(BaseModel):
@@ -35,7 +38,7 @@ class _Model(BaseModel):
 
 
 class ContainerStatus(_Model):
-    """One container's state as the kubelet reports it."""
+    """A container's state as the kubelet reports it."""
 
     name: str
     state: str = "waiting"
@@ -51,39 +54,43 @@ class ContainerStatus(_Model):
 
 
 class PodStatus(_Model):
-    """What of a pod matters to a run."""
+    """The parts of a pod that matter to a run."""
 
     name: str
     uid: str
     role: str | None = None
+    """``driver`` or ``executor``, from Spark's label ``spark-role``."""
     phase: str = "Pending"
     reason: str | None = None
     message: str | None = None
     scheduled: bool = True
     scheduling_message: str | None = None
     policy_host_data: str | None = None
-    """SHA-256 of the pod's policy annotation; None without one."""
+    """SHA-256 of the pod's policy annotation; None without the annotation."""
     owner_uid: str | None = None
+    """UID of the SparkApplication that owns the pod."""
     containers: tuple[ContainerStatus, ...] = ()
 
     def container(self, name: str) -> ContainerStatus | None:
-        """The container called ``name``."""
+        """Return the container called ``name``, or None."""
         return next((item for item in self.containers if item.name == name), None)
 
 
 class ClusterEvent(_Model):
-    """One Kubernetes event about the application or a pod of it."""
+    """A Kubernetes event about the application or one of its pods."""
 
     reason: str
     type: str = "Normal"
     message: str = ""
     object: str = ""
-    """``Kind/name`` of what it is about."""
+    """``Kind/name`` of the object that the event is about."""
     count: int = 1
     last_seen: datetime | None = None
 
 
 class ExecutorCounts(_Model):
+    """Number of executors per state."""
+
     pending: int = 0
     running: int = 0
     completed: int = 0
@@ -91,7 +98,7 @@ class ExecutorCounts(_Model):
 
 
 class JobStatus(_Model):
-    """An application as one reading found it."""
+    """One reading of an application, its pods and their events."""
 
     tracking_id: str
     uid: str
@@ -107,20 +114,15 @@ class JobStatus(_Model):
     created_at: datetime | None = None
     job_digest: str | None = None
     driver_host_data: str | None = None
-    """SHA-256 of the policy that the application gives to its driver pod."""
+    """SHA-256 of the policy that the application specifies for its driver pod."""
     pods: tuple[PodStatus, ...] = ()
     events: tuple[ClusterEvent, ...] = ()
 
-    @property
-    def terminal(self) -> bool:
-        """Whether the operator calls this an end."""
-        return self.state in TERMINAL_STATES
-
     def driver(self) -> PodStatus | None:
-        """The driver's pod, where there is one."""
+        """Return the driver's pod, or None if it does not exist."""
         return next((pod for pod in self.pods if pod.name == self.driver_pod or pod.role == "driver"), None)
 
     def driver_container(self) -> ContainerStatus | None:
-        """The driver's Spark container: sidecars never decide a run's end."""
+        """Return the driver's Spark container. Sidecars never decide how a run ends."""
         pod = self.driver()
         return pod.container("spark-kubernetes-driver") if pod else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import fcntl
 import json
 import os
@@ -17,15 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from cleanroom.documents.base import WireModel
 from cleanroom.documents.validation import parse_document
 from cleanroom.errors import InvalidInput, NotFound
-from cleanroom.identifiers import canonical_json
+from cleanroom.jose.encoding import b64_any
+from cleanroom.jose.jwk import ed25519_jwk
 from cleanroom.secret import read_secret_file, write_secret_file
 
 KEY_LABELS = {"type": "approver-key"}
 _FILE = "signing-key.pem"
-
-
-def _b64url(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
 
 
 class PublicJwk(BaseModel):
@@ -45,8 +41,7 @@ class PublicJwk(BaseModel):
             InvalidInput: ``ApproverKeyInvalid``.
         """
         try:
-            raw = base64.urlsafe_b64decode(self.x + "=" * (-len(self.x) % 4))
-            return Ed25519PublicKey.from_public_bytes(raw)
+            return Ed25519PublicKey.from_public_bytes(b64_any(self.x))
         except ValueError as error:
             raise InvalidInput("ApproverKeyInvalid", "approver key: x is not an Ed25519 public key.", cause=str(error)) from error
 
@@ -78,11 +73,7 @@ class SigningKey:
 
     def __init__(self, private: Ed25519PrivateKey) -> None:
         self.private = private
-        x = _b64url(private.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw))
-        from hashlib import sha256
-
-        # RFC 7638: the required members in lexicographic order, which canonical JSON gives.
-        self.public = PublicJwk(x=x, kid=_b64url(sha256(canonical_json({"crv": "Ed25519", "kty": "OKP", "x": x})).digest()))
+        self.public = PublicJwk.model_validate(ed25519_jwk(private.public_key()))
 
     def __repr__(self) -> str:
         return f"SigningKey(kid={self.public.kid!r})"

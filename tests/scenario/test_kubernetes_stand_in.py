@@ -27,9 +27,10 @@ from kubernetes.client.exceptions import ApiException
 from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, NotFound, Refused, Unavailable
 from cleanroom.settings import KubernetesSettings
 from cleanroom.spark.application import GROUP, PLURAL, VERSION
+from cleanroom.spark.failure_rules import FailureCode
 from cleanroom.spark.kubernetes import KubernetesClient
 from cleanroom.spark.kubernetes_stream import StopSignal
-from cleanroom.spark.outcome import FailureCode, Outcome, outcome_of
+from cleanroom.spark.outcome import Outcome, outcome_of
 from cleanroom.spark.policy import POLICY_ANNOTATION
 from cleanroom.spark.status import JobStatus
 from localcloud.standins.kubernetes.image import LocalImage, build_image, build_sparkapp_image, pull_image

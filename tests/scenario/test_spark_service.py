@@ -18,19 +18,19 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cleanroom.attestation import AttestationEvidence, Expectations, GuestAttestor, TrustStore, report_data_for, verify_evidence
 from cleanroom.errors import Conflict, NotFound, Refused, TimedOut, Unavailable
 from cleanroom.identifiers import canonical_json
+from cleanroom.spark.deadlines import Deadlines
+from cleanroom.spark.failure_rules import FailureCode
 from cleanroom.spark.job import JobConfig
-from cleanroom.spark.outcome import FailureCode
 from cleanroom.spark.policy import PodPolicies, PodPolicy, pod_policies
-from cleanroom.spark.service import (
-    Deadlines,
+from cleanroom.spark.service import SparkService
+from cleanroom.spark.signed import (
+    PolicySigner,
     ServiceReport,
     SignedPolicies,
-    SparkService,
     new_nonce,
     verify_service_report,
     verify_signed_policies,
 )
-from cleanroom.spark.signed import PolicySigner
 from cleanroom.spark.status import JobStatus
 from localcloud.standins.kubernetes.image import LocalImage
 from localcloud.standins.serving import serving
@@ -97,9 +97,11 @@ class Hardware:
         return self._hardware.evidence(bytes.fromhex(self._host_data), report_data_for(runtime_data))
 
 
-def service_for(running: Cluster, hardware: DevelopmentHardware, image: LocalImage | None = None) -> SparkService:
+def service_for(
+    running: Cluster, hardware: DevelopmentHardware, image: LocalImage | None = None, signer: PolicySigner | None = None
+) -> SparkService:
     profile = make_profile(image.reference, image.layers) if image else make_profile()
-    return SparkService(Hardware(hardware), running.client(), profile, beat_seconds=0.5)
+    return SparkService(Hardware(hardware), running.client(), profile, beat_seconds=0.5, signer=signer)
 
 
 def digest(service: SparkService, job: JobConfig) -> str:
@@ -151,7 +153,9 @@ async def test_a_report_is_refused_for_each_reason(running: Cluster, hardware: D
 
 
 async def test_policies_are_refused_for_each_reason(running: Cluster, hardware: DevelopmentHardware, trust: TrustStore) -> None:
-    service, job, nonce = service_for(running, hardware), make_job(), new_nonce()
+    key = ec.generate_private_key(ec.SECP256R1())
+    signer = PolicySigner(key)
+    service, job, nonce = service_for(running, hardware, signer=signer), make_job(), new_nonce()
     profile = make_profile()
     report = await service.attestation_report(nonce)
     verified, _ = verify_service_report(report, nonce, trust, [HOST_DATA], datetime.now(UTC))
@@ -171,12 +175,12 @@ async def test_policies_are_refused_for_each_reason(running: Cluster, hardware: 
     swapped = PodPolicies(driver=wide, executor=signed.policies.executor)
     assert code(signed.model_copy(update={"policies": swapped})) == "PodPolicyMismatch"
     # An attested service that signs another policy than the job gives is refused too.
-    assert code(service._signer.sign(job, profile, swapped, nonce)) == "PodPolicyMismatch"
+    assert code(signer.sign(job, profile, swapped, nonce)) == "PodPolicyMismatch"
     crossed = PodPolicies(driver=signed.policies.executor, executor=signed.policies.driver)
-    assert code(service._signer.sign(job, profile, crossed, nonce)) == "PodPolicyMismatch"
+    assert code(signer.sign(job, profile, crossed, nonce)) == "PodPolicyMismatch"
     content = canonical_json({"nonce": nonce})
     for typ in ("cleanroom-pod-policies+jws", "other"):
-        statement = jwt.PyJWS().encode(content, service._signer._key, algorithm="ES256", headers={"typ": typ})
+        statement = jwt.PyJWS().encode(content, key, algorithm="ES256", headers={"typ": typ})
         assert code(signed.model_copy(update={"statement": statement})) == "PolicySignatureInvalid"
     unsigned = jwt.PyJWS().encode(content, None, algorithm="none")
     assert code(signed.model_copy(update={"statement": unsigned})) == "PolicySignatureInvalid"

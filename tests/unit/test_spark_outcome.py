@@ -1,18 +1,19 @@
-"""What an application's readings mean: the failure taxonomy as a table (spec/execute.md G2 and G4, users-and-threats.md 2.2)."""
+"""Outcomes of SparkApplications: which reading of the cluster is which failure, and when a deadline is exceeded."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from cleanroom.errors import InvalidInput, Refused, TimedOut, Unavailable
-from cleanroom.spark import service
+from cleanroom.spark.deadlines import Deadlines, deadline_outcome
+from cleanroom.spark.failure_rules import CONTAINER_RULES, MESSAGE_RULES, FailureCode
 from cleanroom.spark.kubernetes_objects import job_status, pod_status
-from cleanroom.spark.outcome import FailureCode, Outcome, failed_outcome, outcome_of, waiting_reason
-from cleanroom.spark.service import Deadlines, deadline_outcome
+from cleanroom.spark.outcome import Outcome, failed_outcome, outcome_of, waiting_reason
 from cleanroom.spark.status import ClusterEvent, ContainerStatus, JobStatus, PodStatus
 
 NAME = "cr-run"
@@ -33,48 +34,191 @@ def status(
 
 PAYLOAD = json.dumps({"code": "SCHEMA_MISMATCH", "message": "orders: column amount", "category": "invalid-input", "party": "contosso"})
 DENIED = "failed to create containerd task: container creation denied due to policy: invalid command: policyDecision< … >policyDecision"
+PAYLOAD_FAILED = status("FAILED", driver=container("terminated", reason="Error", exit_code=10, message=PAYLOAD))
 
-TABLE = [
-    ("image", status("SUBMITTED", driver=container("waiting", reason="ImagePullBackOff", message="not found")), FailureCode.IMAGE_PULL),
-    ("image first try", status("SUBMITTED", driver=container("waiting", reason="ErrImagePull")), FailureCode.IMAGE_PULL),
-    (
-        "policy",
+
+@dataclass(frozen=True)
+class Failure:
+    """A reading of a failed application, and its expected code."""
+
+    name: str
+    reading: JobStatus
+    code: FailureCode
+
+
+FAILURES = [
+    Failure(
+        "image pull backs off",
+        status("SUBMITTED", driver=container("waiting", reason="ImagePullBackOff", message="not found")),
+        FailureCode.IMAGE_PULL,
+    ),
+    Failure("first image pull fails", status("SUBMITTED", driver=container("waiting", reason="ErrImagePull")), FailureCode.IMAGE_PULL),
+    Failure(
+        "policy denies the terminated container",
         status("FAILED", driver=container("terminated", reason="StartError", exit_code=128, message=DENIED)),
         FailureCode.POLICY_MISMATCH,
     ),
-    (
-        "policy waiting",
+    Failure(
+        "policy denies the waiting container",
         status("SUBMITTED", driver=container("waiting", reason="CreateContainerError", message=DENIED)),
         FailureCode.POLICY_MISMATCH,
     ),
-    (
-        "start",
+    Failure(
+        "container configuration is invalid",
         status("SUBMITTED", driver=container("waiting", reason="CreateContainerConfigError", message="no map")),
         FailureCode.CONTAINER_START,
     ),
-    ("payload", status("FAILED", driver=container("terminated", reason="Error", exit_code=10, message=PAYLOAD)), FailureCode.DRIVER_EXIT),
-    ("exit", status("FAILED", driver=container("terminated", reason="Error", exit_code=1)), FailureCode.DRIVER_EXIT),
-    ("graceful stop", status("FAILED", driver=container("terminated", reason="Error", exit_code=143)), FailureCode.DRIVER_EXIT),
-    ("oom", status("FAILED", driver=container("terminated", reason="OOMKilled", exit_code=137)), FailureCode.OUT_OF_MEMORY),
-    ("jvm oom", status("FAILED", driver=container("terminated", reason="Error", exit_code=52)), FailureCode.OUT_OF_MEMORY),
-    ("node", status("FAILED", driver=container("terminated", reason="ContainerStatusUnknown", exit_code=137)), FailureCode.NODE_LOST),
-    ("evicted", status("FAILED", driver=container("terminated", exit_code=143), reason="Evicted"), FailureCode.NODE_LOST),
-    ("webhook", status("FAILED", 'admission webhook "m" denied the request: no such map'), FailureCode.ADMISSION),
-    ("no node", status("FAILED", 'admission webhook "schedule" denied the request: no node has capacity'), FailureCode.CAPACITY),
-    ("quota", status("FAILED", "pods is forbidden: exceeded quota: compute"), FailureCode.CAPACITY),
-    ("twice", status("FAILED", "failed to run spark-submit: driver pod already exist"), FailureCode.SUBMISSION),
-    ("no pod", status("FAILED", "driver pod not found"), FailureCode.SUBMISSION),
-    ("submit", status("FAILED", "failed to run spark-submit: exit status 1"), FailureCode.SUBMISSION),
+    Failure("payload reports an error", PAYLOAD_FAILED, FailureCode.DRIVER_EXIT),
+    Failure(
+        "driver exits without a message",
+        status("FAILED", driver=container("terminated", reason="Error", exit_code=1)),
+        FailureCode.DRIVER_EXIT,
+    ),
+    Failure(
+        "driver exits after SIGTERM",
+        status("FAILED", driver=container("terminated", reason="Error", exit_code=143)),
+        FailureCode.DRIVER_EXIT,
+    ),
 ]
 
 
-@pytest.mark.parametrize(("reading", "code"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
-def test_failure_codes(reading: JobStatus, code: FailureCode) -> None:
-    outcome = outcome_of(reading)
+@pytest.mark.parametrize("row", FAILURES, ids=lambda row: row.name)
+def test_failed_reading_has_its_code(row: Failure) -> None:
+    outcome = outcome_of(row.reading)
     assert outcome is not None
-    assert (outcome.succeeded, outcome.code) == (False, code)
+    assert (outcome.succeeded, outcome.code) == (False, row.code)
     assert outcome.hint or outcome.payload_error
     assert outcome.error() is not None
+
+
+@dataclass(frozen=True)
+class RuleRow:
+    """Readings that one rule of a table recognises, with the expected code and retryability."""
+
+    rule: str
+    code: FailureCode
+    retryable: bool
+    readings: list[JobStatus] = field(default_factory=list)
+
+
+CONTAINER_ROWS = [
+    RuleRow(
+        "kernel OOM kill",
+        FailureCode.OUT_OF_MEMORY,
+        False,
+        [status("FAILED", driver=container("terminated", reason="OOMKilled", exit_code=137))],
+    ),
+    RuleRow(
+        "JVM out of memory",
+        FailureCode.OUT_OF_MEMORY,
+        False,
+        [status("FAILED", driver=container("terminated", reason="Error", exit_code=52))],
+    ),
+    RuleRow(
+        "container state lost",
+        FailureCode.NODE_LOST,
+        True,
+        [status("FAILED", driver=container("terminated", reason="ContainerStatusUnknown", exit_code=137))],
+    ),
+    RuleRow(
+        "node shut down or pod evicted",
+        FailureCode.NODE_LOST,
+        True,
+        [
+            status("FAILED", driver=container("terminated", exit_code=143), reason=reason)
+            for reason in ("Evicted", "NodeLost", "NodeShutdown", "Terminated")
+        ],
+    ),
+]
+
+
+def failed(*messages: str) -> list[JobStatus]:
+    """Readings of a failed application that has a driver pod, so that only the message decides."""
+    return [status("FAILED", message, phase="Failed") for message in messages]
+
+
+MESSAGE_ROWS = [
+    RuleRow("policy denial", FailureCode.POLICY_MISMATCH, False, failed(DENIED, "execution denied by policy")),
+    RuleRow(
+        "scheduling webhook without capacity",
+        FailureCode.CAPACITY,
+        True,
+        failed(
+            'admission webhook "schedule" denied the request: no node has capacity',
+            'Admission webhook "schedule" denied the request: none free',
+        ),
+    ),
+    RuleRow(
+        "quota or resources exhausted",
+        FailureCode.CAPACITY,
+        True,
+        failed("pods is forbidden: exceeded quota: compute", "0/3 nodes are available: 3 Insufficient cpu."),
+    ),
+    RuleRow(
+        "admission denied",
+        FailureCode.ADMISSION,
+        False,
+        failed('admission webhook "m" denied the request: no such map', "failed to run spark-submit: pods is forbidden"),
+    ),
+    RuleRow(
+        "OOM kill reported by the operator",
+        FailureCode.OUT_OF_MEMORY,
+        False,
+        failed("driver container failed with ExitCode: 137, Reason: OOMKilled"),
+    ),
+    RuleRow(
+        "submission failed",
+        FailureCode.SUBMISSION,
+        True,
+        failed("failed to run spark-submit: driver pod already exist", "driver pod not found", "failed to run spark-submit: exit status 1"),
+    ),
+    RuleRow("no driver pod", FailureCode.SUBMISSION, True, [status("FAILED", "the reason is not known"), status("FAILED")]),
+]
+
+
+def readings(rows: list[RuleRow]) -> list[Any]:
+    return [pytest.param(row, reading, id=f"{row.rule} {number}") for row in rows for number, reading in enumerate(row.readings)]
+
+
+@pytest.mark.parametrize(("row", "reading"), readings(CONTAINER_ROWS))
+def test_terminated_container_is_recognised_by_its_rule(row: RuleRow, reading: JobStatus) -> None:
+    ended, pod = reading.driver_container(), reading.driver()
+    assert ended is not None
+    assert pod is not None
+    rule = next(rule for rule in CONTAINER_RULES if rule.matches(ended, pod))
+    assert (rule.name, rule.code, rule.retryable) == (row.rule, row.code, row.retryable)
+    outcome = outcome_of(reading)
+    assert outcome is not None
+    assert (outcome.code, outcome.retryable) == (row.code, row.retryable)
+
+
+@pytest.mark.parametrize(("row", "reading"), readings(MESSAGE_ROWS))
+def test_failure_message_is_recognised_by_its_rule(row: RuleRow, reading: JobStatus) -> None:
+    rule = next(rule for rule in MESSAGE_RULES if rule.matches(reading.message, reading.driver()))
+    assert (rule.name, rule.code, rule.retryable) == (row.rule, row.code, row.retryable)
+    outcome = outcome_of(reading)
+    assert outcome is not None
+    assert (outcome.code, outcome.retryable) == (row.code, row.retryable)
+
+
+def test_every_failure_rule_has_a_row() -> None:
+    assert [row.rule for row in CONTAINER_ROWS] == [rule.name for rule in CONTAINER_RULES]
+    assert [row.rule for row in MESSAGE_ROWS] == [rule.name for rule in MESSAGE_RULES]
+    assert all(rule.reason for rule in (*CONTAINER_RULES, *MESSAGE_RULES))
+
+
+def test_failure_without_a_rule_is_unknown() -> None:
+    (reading,) = failed("the cluster fell over")
+    outcome = outcome_of(reading)
+    assert outcome is not None
+    assert (outcome.code, outcome.retryable, outcome.message) == (FailureCode.UNKNOWN, False, "the cluster fell over")
+
+
+def test_last_warning_event_stands_in_for_a_missing_message() -> None:
+    events = (ClusterEvent(reason="a", type="Warning", message="exceeded quota"), ClusterEvent(reason="b", message="normal"))
+    outcome = outcome_of(status("FAILED", events=events, phase="Failed"))
+    assert outcome is not None
+    assert (outcome.code, outcome.message) == (FailureCode.CAPACITY, "exceeded quota")
 
 
 @pytest.mark.parametrize(
@@ -93,26 +237,26 @@ def test_failure_codes(reading: JobStatus, code: FailureCode) -> None:
         "NEW_IN_3.0",
     ],
 )
-def test_only_completed_and_failed_are_ends(state: str) -> None:
+def test_state_other_than_completed_and_failed_has_no_outcome(state: str) -> None:
     assert outcome_of(status(state)) is None
 
 
-def test_completed_keeps_the_receipt() -> None:
+def test_completed_outcome_holds_the_receipt() -> None:
     receipt = '{"rows": 3}'
     outcome = outcome_of(status("COMPLETED", driver=container("terminated", exit_code=0, message=receipt)))
     assert outcome is not None
     assert (outcome.succeeded, outcome.exit_code, outcome.termination_message, outcome.error()) == (True, 0, receipt, None)
 
 
-def test_a_running_sidecar_decides_nothing() -> None:
+def test_terminated_sidecar_does_not_end_a_running_application() -> None:
     sidecar = ContainerStatus(name="skr", state="terminated", exit_code=137)
     reading = status("RUNNING", driver=container("running"))
     pod = reading.pods[0].model_copy(update={"containers": (sidecar, container("running"))})
     assert outcome_of(reading.model_copy(update={"pods": (pod,)})) is None
 
 
-def test_the_payloads_own_error_survives() -> None:
-    outcome = outcome_of(TABLE[5][1])
+def test_payload_error_becomes_the_outcome_error() -> None:
+    outcome = outcome_of(PAYLOAD_FAILED)
     assert outcome is not None
     error = outcome.error()
     assert isinstance(error, InvalidInput)
@@ -121,7 +265,7 @@ def test_the_payloads_own_error_survives() -> None:
 
 
 @pytest.mark.parametrize("message", ["", "not json", "[]", '{"code": 1, "message": "x"}', '{"rows": 3}'])
-def test_a_message_that_is_no_error_is_no_error(message: str) -> None:
+def test_termination_message_that_is_not_an_error_is_ignored(message: str) -> None:
     outcome = outcome_of(status("FAILED", driver=container("terminated", exit_code=1, message=message)))
     assert outcome is not None
     assert outcome.payload_error is None
@@ -129,7 +273,7 @@ def test_a_message_that_is_no_error_is_no_error(message: str) -> None:
 
 @pytest.mark.parametrize("member", ["category", "cause", "hint", "party", "details", "retryable"])
 @pytest.mark.parametrize("value", ["text", 5, 1.5, True, None, [1], ["a", "b"], {}, {"a": 1}, [["a", "b"]]])
-def test_members_of_another_type_are_left_out_of_an_error(member: str, value: object) -> None:
+def test_payload_error_member_of_another_type_is_dropped(member: str, value: object) -> None:
     message = json.dumps({"code": "X", "message": "m", "category": "refused", member: value})
     outcome = outcome_of(status("FAILED", driver=container("terminated", exit_code=12, message=message)))
     assert outcome is not None
@@ -150,25 +294,25 @@ def test_members_of_another_type_are_left_out_of_an_error(member: str, value: ob
         (FailureCode.IMAGE_PULL, Unavailable),
     ],
 )
-def test_error_kinds(code: FailureCode, kind: type) -> None:
+def test_failure_code_determines_the_error_class(code: FailureCode, kind: type) -> None:
     assert type(failed_outcome(status("FAILED"), code, "x").error()) is kind
 
 
-def test_a_second_submission_does_not_fail_the_running_driver() -> None:
-    """users-and-threats.md S3: the operator restarted, submitted again, and calls its own driver a stranger's."""
+def test_second_submission_does_not_fail_the_applications_own_driver() -> None:
+    """The operator restarted, submitted again, and reports its own driver pod as an obstacle (kubeflow/spark-operator issue 2788)."""
     text = "failed to run spark-submit: driver pod already exist"
     assert outcome_of(status("FAILED", text, driver=container("running"), owner_uid="u1")) is None
     done = outcome_of(status("FAILED", text, driver=container("terminated", exit_code=0, message="{}"), owner_uid="u1"))
     assert done is not None
     assert done.succeeded
-    strangers = outcome_of(status("FAILED", text, driver=container("running"), owner_uid="u2"))
-    assert strangers is not None
-    assert strangers.code is FailureCode.SUBMISSION
+    another_owner = outcome_of(status("FAILED", text, driver=container("running"), owner_uid="u2"))
+    assert another_owner is not None
+    assert another_owner.code is FailureCode.SUBMISSION
 
 
 @pytest.mark.parametrize("found", [None, "b" * 64])
-def test_a_pod_without_its_policy_is_noticed(found: str | None) -> None:
-    """users-and-threats.md S7: the webhook was silently not applied."""
+def test_pod_without_its_policy_is_a_policy_mismatch(found: str | None) -> None:
+    """The operator's webhook was silently not applied (kubeflow/spark-operator issue 1619)."""
     reading = status("RUNNING", driver=container("running"), policy_host_data=found).model_copy(update={"driver_host_data": "a" * 64})
     outcome = outcome_of(reading)
     assert outcome is not None
@@ -177,62 +321,82 @@ def test_a_pod_without_its_policy_is_noticed(found: str | None) -> None:
     assert outcome_of(fine) is None
 
 
-def test_waiting_reasons() -> None:
+def test_waiting_reason_names_the_first_obstacle() -> None:
     assert waiting_reason(status("SUBMITTED")) == "the driver pod does not exist yet"
     assert waiting_reason(status("SUBMITTED", scheduled=False, scheduling_message="0/1 nodes")) == "0/1 nodes"
     assert waiting_reason(status("SUBMITTED", driver=container("waiting", reason="ErrImagePull", message="x"))) == "ErrImagePull: x"
     assert waiting_reason(status("RUNNING", driver=container("running"))) is None
 
 
-def test_objects_without_a_status_are_read() -> None:
+def test_object_without_status_members_is_read() -> None:
     bare = {"metadata": {"name": NAME, "uid": "u"}, "spec": {"driver": {}}}
     assert job_status(bare).state == ""
-    odd = {
+    sparse = {
         **bare,
         "status": {"driverInfo": {}, "applicationState": {}, "lastSubmissionAttemptTime": None, "executorState": {"e": "RUNNING"}},
     }
-    assert job_status(odd).executors.running == 1
+    assert job_status(sparse).executors.running == 1
     assert pod_status({"metadata": {"name": "p", "uid": "u"}}).phase == "Unknown"
 
 
-NOW = datetime.now(UTC)
+NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
 LIMITS = Deadlines(driver_start_seconds=60, run_seconds=600)
 
 
-@pytest.mark.parametrize(
-    ("reading", "age", "code", "words"),
-    [
-        (status("", ""), 30, None, ""),
-        (status(""), 90, FailureCode.START_DEADLINE, "the driver pod does not exist yet"),
-        (status("SUBMITTED"), 90, FailureCode.START_DEADLINE, "the driver pod does not exist yet"),
-        (status("SUBMISSION_FAILED", "no such image"), 90, FailureCode.START_DEADLINE, "no such image"),
-        (status("PENDING_RERUN"), 90, FailureCode.START_DEADLINE, "does not exist"),
-        (
-            status("SUBMITTED", scheduled=False, scheduling_message="0/3 nodes: Insufficient cpu"),
-            90,
-            FailureCode.CAPACITY,
-            "Insufficient cpu",
-        ),
-        (status("SUBMITTED", driver=container("waiting", reason="ContainerCreating")), 90, FailureCode.START_DEADLINE, "ContainerCreating"),
-        (
-            status("SUBMITTED", driver=container("waiting", reason="ErrImagePull", message="no such host")),
-            90,
-            FailureCode.START_DEADLINE,
-            "ErrImagePull: no such host",
-        ),
-        (status("RUNNING", driver=container(started_at=NOW - timedelta(seconds=80))), 90, None, ""),
-        (status("RUNNING", driver=container(started_at=NOW - timedelta(seconds=700))), 760, FailureCode.RUN_DEADLINE, "longer than 600 s"),
-        # The pod of a driver that ran is gone, and the operator has not looked again yet.
-        (status("RUNNING"), 90, None, ""),
-        (status("SUCCEEDING"), 90, None, ""),
-        (status("RUNNING"), 700, FailureCode.RUN_DEADLINE, "longer than 600 s"),
-    ],
-)
-def test_deadlines_name_what_was_waited_for(
-    reading: JobStatus, age: int, code: FailureCode | None, words: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # The readings were made when the tests were collected, which may be minutes ago.
-    monkeypatch.setattr(service, "_since", lambda instant: (NOW - instant).total_seconds())
-    outcome = deadline_outcome(reading.model_copy(update={"created_at": NOW - timedelta(seconds=age)}), LIMITS)
-    assert (outcome.code if outcome else None) == code
-    assert outcome is None or words in outcome.message
+@dataclass(frozen=True)
+class Age:
+    """A reading at an age, and the deadline that it exceeds, if any."""
+
+    name: str
+    reading: JobStatus
+    seconds: int
+    code: FailureCode | None = None
+    words: str = ""
+
+
+def running_for(seconds: int) -> JobStatus:
+    return status("RUNNING", driver=container(started_at=NOW - timedelta(seconds=seconds)))
+
+
+AGES = [
+    Age("new and young", status("", ""), 30),
+    Age("never reconciled", status(""), 90, FailureCode.START_DEADLINE, "the driver pod does not exist yet"),
+    Age("submitted without a pod", status("SUBMITTED"), 90, FailureCode.START_DEADLINE, "the driver pod does not exist yet"),
+    Age("submission failed", status("SUBMISSION_FAILED", "no such image"), 90, FailureCode.START_DEADLINE, "no such image"),
+    Age("pending rerun", status("PENDING_RERUN"), 90, FailureCode.START_DEADLINE, "does not exist"),
+    Age(
+        "not scheduled",
+        status("SUBMITTED", scheduled=False, scheduling_message="0/3 nodes: Insufficient cpu"),
+        90,
+        FailureCode.CAPACITY,
+        "Insufficient cpu",
+    ),
+    Age(
+        "container being created",
+        status("SUBMITTED", driver=container("waiting", reason="ContainerCreating")),
+        90,
+        FailureCode.START_DEADLINE,
+        "ContainerCreating",
+    ),
+    Age(
+        "registry unreachable",
+        status("SUBMITTED", driver=container("waiting", reason="ErrImagePull", message="no such host")),
+        90,
+        FailureCode.START_DEADLINE,
+        "ErrImagePull: no such host",
+    ),
+    Age("running", running_for(80), 90),
+    Age("running for too long", running_for(700), 760, FailureCode.RUN_DEADLINE, "longer than 600 s"),
+    # The driver has run and its pod is gone, but the operator has not reconciled yet.
+    Age("running without a pod", status("RUNNING"), 90),
+    Age("succeeding without a pod", status("SUCCEEDING"), 90),
+    Age("running without a pod for too long", status("RUNNING"), 700, FailureCode.RUN_DEADLINE, "longer than 600 s"),
+]
+
+
+@pytest.mark.parametrize("row", AGES, ids=lambda row: row.name)
+def test_deadline_failure_names_what_the_application_waited_for(row: Age) -> None:
+    reading = row.reading.model_copy(update={"created_at": NOW - timedelta(seconds=row.seconds)})
+    outcome = deadline_outcome(reading, LIMITS, now=NOW)
+    assert (outcome.code if outcome else None) == row.code
+    assert outcome is None or row.words in outcome.message

@@ -12,11 +12,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from cleanroom.claims import HOST_DATA, IS_DEBUGGABLE
 from cleanroom.errors import NotFound, PreconditionFailed
 from cleanroom.governance import Contract, GovernanceMemberClient, GovernanceProposal, host_data_claims
 from localcloud.standins.cgs.callers import MEMBER_HEADER
-
-_HOST_DATA = "x-ms-sevsnpvm-hostdata"
 
 
 class User(BaseModel):
@@ -132,13 +131,13 @@ async def _contract(consortium: _Consortium, contract_id: str, data: Any) -> Con
 async def _policy(consortium: _Consortium, contract_id: str, wanted: Sequence[str]) -> None:
     client = consortium.first
     policy = (await client.clean_room_policy(contract_id)).policy
-    present = policy.get(_HOST_DATA, [])
+    present = policy.get(HOST_DATA, [])
     missing = [value for value in wanted if value not in present]
-    if missing or policy.get("x-ms-sevsnpvm-is-debuggable") != [False]:
+    if missing or policy.get(IS_DEBUGGABLE) != [False]:
         await consortium.settle(await client.propose_clean_room_policy(contract_id, host_data_claims(wanted)))
     stale = [value for value in present if value not in wanted]
     if stale:
-        await consortium.settle(await client.propose_clean_room_policy(contract_id, {_HOST_DATA: stale}, kind="remove"))
+        await consortium.settle(await client.propose_clean_room_policy(contract_id, {HOST_DATA: stale}, kind="remove"))
 
 
 async def _oidc(consortium: _Consortium, url: str, kid: str) -> tuple[str, str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from typing import Any
 
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
+from cleanroom.jose.encoding import b64uint, b64url
 from localcloud.standins.cgs.attested import require_attestation, require_reading
 from localcloud.standins.cgs.auth import require_active
 from localcloud.standins.cgs.http import Call, Fault, Reply, Route
@@ -82,21 +82,13 @@ def discovery(call: Call, tx: Tx) -> Reply:
     return Reply({**body, "id_token_signing_alg_values_supported": ["RS256"]})
 
 
-def _b64url(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def _number(value: int) -> str:
-    return _b64url(value.to_bytes((value.bit_length() + 7) // 8, "big"))
-
-
 def jwks(call: Call, tx: Tx) -> Reply:
     """Public; always one key."""
     current = _signing_key(tx)
     if current is None:
         raise Fault(405, "SigningKeyNotAvailable", "No signing key has been generated.")
     numbers = _private(current["pem"]).public_key().public_numbers()
-    row = {"alg": "RS256", "use": "sig", "kty": "RSA", "kid": current["kid"], "e": _number(numbers.e), "n": _number(numbers.n)}
+    row = {"alg": "RS256", "use": "sig", "kty": "RSA", "kid": current["kid"], "e": b64uint(numbers.e), "n": b64uint(numbers.n)}
     return Reply({"keys": [row]})
 
 
@@ -120,12 +112,12 @@ def token(call: Call, tx: Tx) -> Reply:
         claims["nbf"] = query["nbf"]
     claims |= {"sub": query["sub"], "iat": query["iat"]}
     header = {"alg": "PS256", "typ": "JWT", "kid": current["kid"]}
-    signed = ".".join(_b64url(json.dumps(part, separators=(",", ":"), ensure_ascii=False).encode()) for part in (header, claims))
+    signed = ".".join(b64url(json.dumps(part, separators=(",", ":"), ensure_ascii=False).encode()) for part in (header, claims))
     try:
         signature = _private(current["pem"]).sign(signed.encode(), padding.PSS(padding.MGF1(hashes.SHA256()), 32), hashes.SHA256())
     except ValueError as error:
         raise Crash("the signing key is not usable") from error
-    return Reply(wrap=(f"{signed}.{_b64url(signature)}".encode(), pem))
+    return Reply(wrap=(f"{signed}.{b64url(signature)}".encode(), pem))
 
 
 ROUTES = [

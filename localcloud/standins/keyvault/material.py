@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 
 from cleanroom.errors import InvalidInput
-from cleanroom.keys import jwk as web_key
-from cleanroom.keys.encoding import b64_any, b64url
+from cleanroom.jose import jwk as web_key
+from cleanroom.jose.encoding import b64_any, b64url
 from localcloud.standins.keyvault.errors import bad_parameter, forbidden
 
 MAXIMUM_OCT_BYTES = 64

@@ -21,14 +21,15 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from pydantic import BaseModel, ConfigDict
 
-from cleanroom.attestation.maa import signing_keys, validate_token
 from cleanroom.errors import CleanRoomError
-from cleanroom.keys import jws
-from cleanroom.keys.encoding import b64url, compact_json
+from cleanroom.jose import jws
+from cleanroom.jose.encoding import b64url, compact_json
+from cleanroom.jose.jwk import public_key
 from cleanroom.keys.evaluate import evaluate
-from cleanroom.keys.jwk import public_key, wrapping_jwk
+from cleanroom.keys.maa import signing_keys, validate_token
 from cleanroom.keys.policy import ReleasePolicy, same_authority
 from cleanroom.keys.wrap import RELEASE_ALGORITHMS, KeyWrapAlgorithm, wrap_key
+from cleanroom.keys.wrapping_key import wrapping_jwk
 from cleanroom.secret import read_secret_file, write_secret_file
 from cleanroom.transport import http_client, ssl_context
 from localcloud.standins.keyvault.errors import NOT_MET, NOT_VERIFIED, KeyVaultError, bad_parameter, forbidden

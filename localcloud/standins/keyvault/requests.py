@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cleanroom.errors import InvalidInput
-from cleanroom.keys.encoding import b64_any
+from cleanroom.jose.encoding import b64_any
 from cleanroom.keys.policy import CONTENT_TYPE, ReleasePolicy
 from localcloud.standins.keyvault.errors import bad_parameter
 

@@ -23,7 +23,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from cleanroom.keys.encoding import strict_json
+from cleanroom.jose.encoding import strict_json
 from localcloud.standins.keyvault.auth import ArmRoleReader, ArmRoles, Authenticator, Caller, StaticRoles, TokenIssuer, require
 from localcloud.standins.keyvault.errors import KeyVaultError, bad_parameter
 from localcloud.standins.keyvault.release import AssertionVerifier, AttestationIssuer, ReleaseSigner

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
-from cleanroom.keys.encoding import b64url
-from cleanroom.keys.jwk import base_kty
+from cleanroom.jose.encoding import b64url
+from cleanroom.jose.jwk import base_kty
 from cleanroom.keys.policy import ReleasePolicy
 from localcloud.standins.keyvault import material
 from localcloud.standins.keyvault.errors import KeyVaultError, bad_parameter, forbidden, not_found, skr

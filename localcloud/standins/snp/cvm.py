@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from cleanroom.attestation import CvmEvidence, report_data_for
 from cleanroom.attestation.cvm import CLEAN_ROOM_NONCE, CvmParts
+from cleanroom.jose.encoding import b64uint
 from localcloud.standins.snp.server import DevelopmentHardware
 
 _MAGIC: Final = 0xFF544347
@@ -33,7 +34,7 @@ class DevelopmentVirtualMachine:
     def claims(self, user_data: bytes) -> bytes:
         """The runtime claims' JSON, with ``user-data`` in upper-case hex as the platform writes it."""
         numbers = self.attestation_key.public_key().public_numbers()
-        key = {"kid": "HCLAkPub", "key_ops": ["sign"], "kty": "RSA", "e": _base64url(numbers.e), "n": _base64url(numbers.n)}
+        key = {"kid": "HCLAkPub", "key_ops": ["sign"], "kty": "RSA", "e": b64uint(numbers.e), "n": b64uint(numbers.n)}
         configuration = {"console-enabled": True, "secure-boot": True, "tpm-enabled": True}
         return json.dumps({"keys": [key], "vm-configuration": configuration, "user-data": user_data.hex().upper()}).encode()
 
@@ -87,7 +88,3 @@ def _sized(data: bytes) -> bytes:
 
 def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
-
-
-def _base64url(number: int) -> str:
-    return base64.urlsafe_b64encode(number.to_bytes((number.bit_length() + 7) // 8, "big")).rstrip(b"=").decode()

@@ -18,8 +18,8 @@ from azure.core.credentials import AccessToken
 from azure.keyvault.keys import KeyClient, KeyReleasePolicy
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from cleanroom.jose.jws import sign
 from cleanroom.keys import ReleasePolicy, public_jwk, thumbprint
-from cleanroom.keys.jws import sign
 from cleanroom.keys.vault import KeyVaultSettings
 from localcloud.standins.keyvault.release import AttestationIssuer
 from localcloud.standins.keyvault.server import KeyVaultConfig, create_app

@@ -13,11 +13,11 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cleanroom.attestation.maa import validate_token
 from cleanroom.errors import CleanRoomError, Refused
+from cleanroom.jose.encoding import strict_json
+from cleanroom.jose.jws import parse, sign
 from cleanroom.keys import ReleasePolicy, evaluate
-from cleanroom.keys.encoding import strict_json
-from cleanroom.keys.jws import parse, sign
+from cleanroom.keys.maa import validate_token
 from cleanroom.keys.wrap import KeyWrapAlgorithm
 from localcloud.standins.keyvault.errors import KeyVaultError
 from localcloud.standins.keyvault.material import generate, read_import

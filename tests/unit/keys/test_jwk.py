@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cleanroom.errors import InvalidInput
+from cleanroom.jose.encoding import b64_any, b64uint, b64url, b64url_strict
+from cleanroom.jose.jwk import private_key, public_key
 from cleanroom.keys import private_jwk, public_jwk, runtime_data, thumbprint
-from cleanroom.keys.encoding import b64_any, b64uint, b64url, b64url_strict
-from cleanroom.keys.jwk import private_key, public_key, wrapping_jwk
+from cleanroom.keys.wrapping_key import wrapping_jwk
 
 EXAMPLE = {
     "kty": "RSA",

@@ -12,11 +12,11 @@ from azure.keyvault.keys import JsonWebKey, KeyReleasePolicy
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from cleanroom.jose.encoding import b64_any, b64url
+from cleanroom.jose.jwk import private_jwk
+from cleanroom.jose.jws import parse, sign
+from cleanroom.jose.x5c import trusted_roots
 from cleanroom.keys import ReleaseExpectation, ReleasePolicy, public_jwk, thumbprint, verify_release_response
-from cleanroom.keys.certificates import trusted_roots
-from cleanroom.keys.encoding import b64_any, b64url
-from cleanroom.keys.jwk import private_jwk
-from cleanroom.keys.jws import parse, sign
 from cleanroom.keys.release import ReleasedKey, open_release
 from tests.unit.keys.conftest import AUTHORITY, Authority, Vault
 

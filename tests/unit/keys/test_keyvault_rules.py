@@ -10,8 +10,8 @@ import pytest
 from azure.core.exceptions import HttpResponseError
 from azure.keyvault.keys import JsonWebKey, KeyReleasePolicy
 
+from cleanroom.jose.encoding import b64_any, b64url
 from cleanroom.keys import ReleasePolicy
-from cleanroom.keys.encoding import b64_any, b64url
 from tests.unit.keys.conftest import AUTHORITY, Vault, error_of, exportable, http
 
 

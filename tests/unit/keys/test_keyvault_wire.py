@@ -20,9 +20,9 @@ from azure.keyvault.keys.aio import KeyClient as AsyncKeyClient
 from azure.keyvault.keys.crypto import CryptographyClient, EncryptionAlgorithm, KeyWrapAlgorithm, SignatureAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from cleanroom.jose.encoding import b64_any, b64url
+from cleanroom.jose.jwk import private_jwk
 from cleanroom.keys import ReleasePolicy
-from cleanroom.keys.encoding import b64_any, b64url
-from cleanroom.keys.jwk import private_jwk
 from localcloud.standins.keyvault.server import Fault
 from localcloud.tls import LocalAuthority
 from tests.unit.keys.conftest import Authority, StaticCredential, Vault, error_of, exportable, http, start_vault

@@ -23,12 +23,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from cleanroom.attestation import AttestationEvidence, report_data_for
-from cleanroom.attestation.maa import MaaClient, attestation_request, signing_keys, validate_token
 from cleanroom.errors import InvalidInput, Refused, Unavailable
+from cleanroom.jose.encoding import b64_any, b64url
+from cleanroom.jose.jws import parse, sign
 from cleanroom.keys import ReleasePolicy, evaluate, public_jwk, runtime_data, thumbprint
-from cleanroom.keys.encoding import b64_any, b64url
-from cleanroom.keys.jwk import wrapping_jwk
-from cleanroom.keys.jws import parse, sign
+from cleanroom.keys.maa import MaaClient, attestation_request, signing_keys, validate_token
+from cleanroom.keys.wrapping_key import wrapping_jwk
 from localcloud.standins.maa import MARKER, MaaConfig, create_app
 from localcloud.standins.serving import serving
 from localcloud.standins.snp.server import DevelopmentHardware

@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from pydantic import SecretStr
 
 from cleanroom.attestation import AttestationEvidence, GuestAttestor, report_data_for
-from cleanroom.attestation.maa import MaaClient
 from cleanroom.errors import CleanRoomError, Conflict, Internal, InvalidInput, NotFound, Refused, Unavailable
+from cleanroom.jose.x5c import trusted_roots
 from cleanroom.keys import (
     KeyReference,
     ReleasedKey,
@@ -32,7 +32,7 @@ from cleanroom.keys import (
     verify_release_response,
     wrap_data_key,
 )
-from cleanroom.keys.certificates import trusted_roots
+from cleanroom.keys.maa import MaaClient
 from cleanroom.secret import Secret
 from localcloud.standins.keyvault.release import AttestationIssuer
 from localcloud.standins.keyvault.server import Fault

@@ -21,12 +21,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cleanroom.attestation.maa import signing_keys
 from cleanroom.errors import Refused
+from cleanroom.jose.encoding import b64url, compact_json
+from cleanroom.jose.jws import sign
+from cleanroom.jose.x5c import trusted_roots, verify_chain
 from cleanroom.keys import ReleaseExpectation, ReleasePolicy, VerifiedRelease, public_jwk, verify_release_response, wrap_key
-from cleanroom.keys.certificates import trusted_roots, verify_chain
-from cleanroom.keys.encoding import b64url, compact_json
-from cleanroom.keys.jws import sign
+from cleanroom.keys.maa import signing_keys
 from cleanroom.keys.release import open_release
 
 NOW = dt.datetime(2026, 6, 1, tzinfo=dt.UTC)

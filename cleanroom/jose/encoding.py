@@ -1,4 +1,4 @@
-"""Base64 as the key services speak it: strict where a signature is involved, tolerant where services disagree."""
+"""Base64url and JSON: strict for signed content, tolerant where services disagree."""
 
 from __future__ import annotations
 

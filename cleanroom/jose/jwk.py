@@ -1,21 +1,21 @@
-"""JSON Web Keys (RFC 7517, 7518): parsing, thumbprints (RFC 7638), and the JWKS that a guest binds into its report."""
+"""JSON Web Keys: RSA and EC (RFC 7517, RFC 7518), Ed25519 (RFC 8037), and thumbprints (RFC 7638)."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from cleanroom.errors import InvalidInput
-from cleanroom.keys.encoding import b64_any, b64uint, b64url, compact_json
+from cleanroom.jose.encoding import b64_any, b64uint, b64url, compact_json
 
 PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 CURVES: dict[str, ec.EllipticCurve] = {"P-256": ec.SECP256R1(), "P-256K": ec.SECP256K1(), "P-384": ec.SECP384R1(), "P-521": ec.SECP521R1()}
 _CURVE_NAMES = {curve.name: name for name, curve in CURVES.items()}
-_REQUIRED = {"RSA": ("e", "kty", "n"), "EC": ("crv", "kty", "x", "y"), "oct": ("k", "kty")}
+_REQUIRED = {"RSA": ("e", "kty", "n"), "EC": ("crv", "kty", "x", "y"), "OKP": ("crv", "kty", "x"), "oct": ("k", "kty")}
 
 
 def base_kty(kty: object) -> str:
@@ -120,6 +120,12 @@ def private_jwk(key: PrivateKey, **members: Any) -> dict[str, Any]:
     return {**jwk, **members}
 
 
+def ed25519_jwk(key: ed25519.Ed25519PublicKey) -> dict[str, str]:
+    """Return the OKP JWK of an Ed25519 public key; its ``kid`` is the key's thumbprint."""
+    jwk = {"kty": "OKP", "crv": "Ed25519", "x": b64url(key.public_bytes_raw())}
+    return {**jwk, "kid": thumbprint(jwk)}
+
+
 def thumbprint(jwk: Mapping[str, Any]) -> str:
     """RFC 7638 SHA-256 thumbprint, base64url. Only the required members count, as they are spelled.
 
@@ -135,46 +141,3 @@ def thumbprint(jwk: Mapping[str, Any]) -> str:
     except UnicodeError as error:
         raise InvalidInput("InvalidJwk", "JWK: a member holds something that is no character.") from error
     return b64url(hashlib.sha256(members).digest())
-
-
-def runtime_data(keys: Sequence[rsa.RSAPublicKey] | rsa.RSAPublicKey) -> bytes:
-    """The JWKS document that a guest binds into report_data, in the sidecar's own form (spec/skr.md section 2).
-
-    ``{"keys":[{"e","key_ops":["encrypt"],"kid","kty":"RSA","n"}]}``, ``kid`` = thumbprint. The report holds the hash of these
-    very bytes, so send them as they are.
-    """
-    listed = [keys] if isinstance(keys, rsa.RSAPublicKey) else list(keys)
-    result = []
-    for key in listed:
-        jwk = public_jwk(key)
-        result.append(dict(sorted({**jwk, "kid": thumbprint(jwk), "key_ops": ["encrypt"]}.items())))
-    return compact_json({"keys": result})
-
-
-def wrapping_jwk(claims: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The JWK that a release wraps to: the first RSA key for encryption in ``x-ms-runtime.keys`` of an attestation token.
-
-    ``use``/``key_use`` = enc *or* ``key_ops`` containing encrypt selects it (a real sample says ``use: sig`` and
-    ``key_ops: [encrypt]``). It must have a kid and 2048 bits or more.
-
-    Raises:
-        InvalidInput: ``NoWrappingKey``.
-    """
-    runtime = claims.get("x-ms-runtime")
-    keys = runtime.get("keys") if isinstance(runtime, Mapping) else None
-    if not isinstance(keys, list):
-        raise InvalidInput("NoWrappingKey", "token: there is no JWKS under x-ms-runtime.keys to wrap to.")
-    for jwk in keys:
-        if not isinstance(jwk, Mapping) or base_kty(jwk.get("kty")) != "RSA":
-            continue
-        operations = jwk.get("key_ops")
-        listed = isinstance(operations, list) and "encrypt" in operations
-        if not (jwk.get("use") == "enc" or jwk.get("key_use") == "enc" or listed):
-            continue
-        key = public_key(jwk)
-        if not isinstance(jwk.get("kid"), str) or not jwk["kid"]:
-            raise InvalidInput("NoWrappingKey", "token: the encryption key under x-ms-runtime.keys has no kid.")
-        if not isinstance(key, rsa.RSAPublicKey) or not 2048 <= key.key_size <= 8192:
-            raise InvalidInput("NoWrappingKey", "token: the encryption key under x-ms-runtime.keys must be RSA of 2048 to 8192 bits.")
-        return jwk
-    raise InvalidInput("NoWrappingKey", "token: x-ms-runtime.keys holds no RSA key for encryption.")

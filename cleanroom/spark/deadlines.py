@@ -1,0 +1,78 @@
+"""Deadlines of a SparkApplication.
+
+The Spark Operator has none: an application whose driver cannot start stays ``SUBMITTED`` forever
+(https://github.com/kubeflow/spark-operator/issues/2667).
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cleanroom.spark.failure_rules import FailureCode
+from cleanroom.spark.outcome import Outcome, failed_outcome, waiting_reason
+from cleanroom.spark.status import JobStatus
+
+_STARTED_STATES = ("RUNNING", "SUCCEEDING", "FAILING")
+"""States in which the operator has seen the driver run."""
+
+
+class Deadlines(BaseModel):
+    """Time limits in seconds.
+
+    They count from the application's creation or the driver's start by the cluster's timestamps, so a watch that
+    another worker resumes does not start counting again.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    driver_start_seconds: float = Field(default=900, gt=0)
+    run_seconds: float = Field(default=6 * 3600, gt=0)
+    image_pull_seconds: float = Field(default=120, ge=0)
+    """How long to wait for an image that cannot be pulled, because its registry may come back."""
+    unreachable_seconds: float = Field(default=120, ge=0)
+    """How long the Kubernetes API may be unreachable before the watch fails with ``Unavailable``. The application continues."""
+
+
+def deadline_outcome(status: JobStatus, deadlines: Deadlines, *, now: datetime | None = None) -> Outcome | None:
+    """Return the failure of an application that exceeds a deadline, or None.
+
+    Once the operator has seen the driver run, a driver pod that is missing from one reading counts as started: the
+    pod may have ended quickly, or its node may be away, and the run may be about to complete.
+
+    Args:
+        status: The latest reading.
+        deadlines: The limits.
+        now: The current time; defaults to the system clock.
+    """
+    now = now or datetime.now(UTC)
+    age = seconds_since(status.created_at, now)
+    container = status.driver_container()
+    started = container.started_at if container is not None and container.state != "waiting" else None
+    if started is None and status.state not in _STARTED_STATES:
+        if age < deadlines.driver_start_seconds:
+            return None
+        reason = waiting_reason(status) or f"the application is {status.state or 'not seen by the operator yet'}"
+        pod = status.driver()
+        code = FailureCode.CAPACITY if pod is not None and not pod.scheduled else FailureCode.START_DEADLINE
+        return failed_outcome(status, code, f"the driver has not started within {deadlines.driver_start_seconds:g} s: {reason}")
+    if (age if started is None else seconds_since(started, now)) < deadlines.run_seconds:
+        return None
+    return failed_outcome(status, FailureCode.RUN_DEADLINE, f"the run has taken longer than {deadlines.run_seconds:g} s")
+
+
+def seconds_until_deadline(status: JobStatus, deadlines: Deadlines) -> list[float]:
+    """Return the seconds until each deadline that still applies to ``status``; past deadlines are not positive."""
+    now = datetime.now(UTC)
+    container = status.driver_container()
+    started = container.started_at if container is not None else None
+    if started is not None:
+        return [deadlines.run_seconds - seconds_since(started, now)]
+    age = seconds_since(status.created_at, now)
+    return [deadlines.driver_start_seconds - age, deadlines.image_pull_seconds - age]
+
+
+def seconds_since(instant: datetime | None, now: datetime | None = None) -> float:
+    """Return the seconds from ``instant`` until ``now``: at least 0, and 0 for None."""
+    return max(0.0, ((now or datetime.now(UTC)) - instant).total_seconds()) if instant is not None else 0.0

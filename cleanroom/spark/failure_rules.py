@@ -1,0 +1,206 @@
+"""Why a SparkApplication failed: a closed set of codes, the remedy for each code, and the rules that recognise a failure.
+
+The Spark Operator reports a failure as free text, so recognition works on phrases. Both rule tables are ordered:
+the first rule that matches decides, and specific rules stand before general ones.
+``docs/facts/spark-applications.md`` lists the sources of the phrases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from cleanroom.errors import CleanRoomError, Internal, Refused, TimedOut, Unavailable
+from cleanroom.spark.status import ContainerStatus, PodStatus
+
+IMAGE_PULL_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"})
+"""Waiting reasons of a container whose image cannot be pulled."""
+
+START_FAILURE_REASONS = frozenset(
+    {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError", "ContainerCannotRun"}
+)
+"""Reasons of a container that the container runtime could not start."""
+
+PERMANENT_PULL_FAILURES = ("not found", "denied", "unauthorized", "InvalidImageName", "ErrImageNeverPull")
+"""Phrases in a pull error that time does not cure. A registry that does not answer may come back."""
+
+JVM_OUT_OF_MEMORY = 52
+"""Exit code of a Spark JVM after an ``OutOfMemoryError`` (``SparkExitCode.OOM``)."""
+
+
+class FailureCode(StrEnum):
+    """Why an application did not complete. :data:`REMEDIES` says who must act."""
+
+    IMAGE_PULL = "ImagePull"
+    CAPACITY = "Capacity"
+    ADMISSION = "Admission"
+    POLICY_MISMATCH = "PolicyMismatch"
+    CONTAINER_START = "ContainerStart"
+    SUBMISSION = "Submission"
+    DRIVER_EXIT = "DriverExit"
+    OUT_OF_MEMORY = "OutOfMemory"
+    NODE_LOST = "NodeLost"
+    START_DEADLINE = "StartDeadline"
+    RUN_DEADLINE = "RunDeadline"
+    DELETED = "Deleted"
+    REPLACED = "Replaced"
+    UNKNOWN = "Unknown"
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """What follows from a failure: whether a new run may succeed without a change, who must act, and how."""
+
+    retryable: bool
+    party: str
+    hint: str
+    error: type[CleanRoomError] = Internal
+
+
+REMEDIES: dict[FailureCode, Remedy] = {
+    FailureCode.IMAGE_PULL: Remedy(False, "operator", "Make the image with this digest pullable by the cluster.", Unavailable),
+    FailureCode.CAPACITY: Remedy(
+        True, "operator", "Wait for free capacity, add nodes, or lower the requested cores and memory.", Unavailable
+    ),
+    FailureCode.ADMISSION: Remedy(False, "operator", "Read the admission webhook's message and check its configuration.", Refused),
+    FailureCode.POLICY_MISMATCH: Remedy(
+        False, "operator", "The pod differs from what was measured. Find out which component changed it.", Refused
+    ),
+    FailureCode.CONTAINER_START: Remedy(False, "operator", "Read the pod's events."),
+    FailureCode.SUBMISSION: Remedy(
+        True, "operator", "Read the Spark Operator's message. Delete a leftover pod of this name first.", Unavailable
+    ),
+    FailureCode.DRIVER_EXIT: Remedy(False, "analyst", "Read the run's log and its failure code."),
+    FailureCode.OUT_OF_MEMORY: Remedy(False, "operator", "Give the driver or the executors more memory."),
+    FailureCode.NODE_LOST: Remedy(True, "operator", "The node went away. Start a new run.", Unavailable),
+    FailureCode.START_DEADLINE: Remedy(
+        True, "operator", "Read the pod's events. Raise spark.driver_start_seconds if the cluster is slow.", TimedOut
+    ),
+    FailureCode.RUN_DEADLINE: Remedy(False, "operator", "Raise spark.run_seconds, or reduce the query.", TimedOut),
+    FailureCode.DELETED: Remedy(False, "operator", "The SparkApplication was deleted. Start a new run."),
+    FailureCode.REPLACED: Remedy(False, "operator", "Another object has the SparkApplication's name. Start a new run."),
+    FailureCode.UNKNOWN: Remedy(False, "operator", "Read the SparkApplication's status and events."),
+}
+
+
+@dataclass(frozen=True)
+class ContainerRule:
+    """Recognises a failure in the terminated driver container and its pod."""
+
+    name: str
+    code: FailureCode
+    reason: str
+    """Why this code follows."""
+    matches: Callable[[ContainerStatus, PodStatus], bool]
+
+    @property
+    def retryable(self) -> bool:
+        """Whether a new run may succeed without a change."""
+        return REMEDIES[self.code].retryable
+
+
+CONTAINER_RULES: tuple[ContainerRule, ...] = (
+    ContainerRule(
+        "kernel OOM kill",
+        FailureCode.OUT_OF_MEMORY,
+        "The kubelet reports a container that exceeded its memory limit as OOMKilled.",
+        lambda container, _: container.reason == "OOMKilled",
+    ),
+    ContainerRule(
+        "JVM out of memory",
+        FailureCode.OUT_OF_MEMORY,
+        "Spark's JVM ends with its own exit code when its heap is full.",
+        lambda container, _: container.exit_code == JVM_OUT_OF_MEMORY,
+    ),
+    ContainerRule(
+        "container state lost",
+        FailureCode.NODE_LOST,
+        "The kubelet came back and does not know how the container ended.",
+        lambda container, _: container.reason == "ContainerStatusUnknown",
+    ),
+    ContainerRule(
+        "node shut down or pod evicted",
+        FailureCode.NODE_LOST,
+        "The pod ended because of its node, not because of the query.",
+        lambda _, pod: pod.reason in ("NodeLost", "NodeShutdown", "Terminated", "Evicted"),
+    ),
+)
+"""Rules for a driver container that has terminated. If none matches, the exit of the payload itself decides."""
+
+
+@dataclass(frozen=True)
+class MessageRule:
+    """Recognises a failure in the Spark Operator's message or, if there is none, in the last warning event."""
+
+    name: str
+    code: FailureCode
+    reason: str
+    """Why this code follows."""
+    matches: Callable[[str, PodStatus | None], bool]
+
+    @property
+    def retryable(self) -> bool:
+        """Whether a new run may succeed without a change."""
+        return REMEDIES[self.code].retryable
+
+
+def denied_by_policy(text: str) -> bool:
+    """Tell whether the pod's confidential computing policy caused a container's start error."""
+    return "denied by policy" in text or "denied due to policy" in text or "policyDecision" in text
+
+
+def _mentions(*phrases: str) -> Callable[[str, PodStatus | None], bool]:
+    return lambda text, _: any(phrase in text.lower() for phrase in phrases)
+
+
+def _webhook_without_capacity(text: str, _: PodStatus | None) -> bool:
+    lowered = text.lower()
+    return "admission webhook" in lowered and any(phrase in lowered for phrase in ("no node", "capacity", "none free"))
+
+
+MESSAGE_RULES: tuple[MessageRule, ...] = (
+    MessageRule(
+        "policy denial",
+        FailureCode.POLICY_MISMATCH,
+        "The guest's policy engine refused the container. The same pod is refused again.",
+        lambda text, _: denied_by_policy(text),
+    ),
+    MessageRule(
+        "scheduling webhook without capacity",
+        FailureCode.CAPACITY,
+        "A scheduling webhook denies a pod while no node is free. Nodes become free.",
+        _webhook_without_capacity,
+    ),
+    MessageRule(
+        "quota or resources exhausted",
+        FailureCode.CAPACITY,
+        "The namespace's quota or the nodes' resources are used up by other pods. Those pods end.",
+        _mentions("exceeded quota", "insufficient"),
+    ),
+    MessageRule(
+        "admission denied",
+        FailureCode.ADMISSION,
+        "An admission webhook or RBAC denied the pod. The same pod is denied again.",
+        _mentions("admission webhook", "is forbidden"),
+    ),
+    MessageRule(
+        "OOM kill reported by the operator",
+        FailureCode.OUT_OF_MEMORY,
+        "The driver pod is gone, but the operator recorded how its container ended.",
+        _mentions("oomkilled"),
+    ),
+    MessageRule(
+        "submission failed",
+        FailureCode.SUBMISSION,
+        "spark-submit failed, or the operator lost track of the driver pod. The query has not run.",
+        _mentions("submit", "already exist", "driver pod not found"),
+    ),
+    MessageRule(
+        "no driver pod",
+        FailureCode.SUBMISSION,
+        "Without a driver pod the query has not run.",
+        lambda _, pod: pod is None,
+    ),
+)
+"""Rules for an application that failed without a terminated driver container. If none matches, the code is ``Unknown``."""

@@ -1,0 +1,145 @@
+"""Where everything of a local cloud is: the state folder's files, the ports, the URLs and the secrets.
+
+Layout of the state folder::
+
+    config/         config file of each stand-in
+    logs/           log of each process
+    state/          durable state of each server
+    tls/            local certificate authority and the server certificates
+    secrets/        tokens, client secrets, keyring
+    parties/        what each collaborator keeps at home: signing keys, connection secrets
+    images/         images of the Spark payload
+    cleanroom.toml  the profiles that the product reads
+
+Ports are chosen once and kept, because issuer URLs are part of documents and of federated credentials.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from functools import cached_property
+from pathlib import Path
+
+from cleanroom.secret import Secret, read_secret_file, write_secret_file
+from cleanroom.temporal.keyring import Keyring
+from localcloud.launcher import seaweedfs
+from localcloud.launcher.companies import LITWARE, Account
+from localcloud.launcher.ports import stable_ports
+from localcloud.standins.kubernetes.image import LocalImage, build_sparkapp_image
+from localcloud.standins.kubernetes.server import kubeconfig_path
+from localcloud.standins.snp.server import DevelopmentHardware
+from localcloud.tls import LocalAuthority, ServerCertificate
+
+STAND_INS = ("entra", "snp", "maa", "keyvault", "cgs", "kubernetes", "blobaccess")
+"""Stand-ins, each a process of its own; the name is also the name of its module."""
+# 8233 is the port where users expect the Web UI. The gateway listens there; the Web UI's own server is behind it.
+_PREFERRED_PORTS = {"temporal": 7233, "codec": 8233}
+_OTHER_PORTS = (
+    "temporal-ui",
+    "temporal-http",
+    "temporal-metrics",
+    "azurite",
+    *(f"seaweedfs-{i}" for i in range(seaweedfs.PORTS)),
+    *STAND_INS,
+)
+
+
+class Layout:
+    """Paths, ports, URLs and secrets of the local cloud in the folder ``state``."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.authority = LocalAuthority(state / "tls")
+        self.ports = stable_ports(state / "ports.json", preferred=_PREFERRED_PORTS, others=_OTHER_PORTS)
+        self.config_file = state / "cleanroom.toml"
+        self.temporal_config_file = state / "temporal.toml"
+        self.keyring_file = state / "secrets/codec-keyring.json"
+        self.codec_token_file = state / "secrets/codec-token"
+        self.guests_file = state / "guests.json"
+        self.images = state / "images"
+
+    def url(self, name: str) -> str:
+        """``https://localhost:<port>`` of a stand-in or store."""
+        return f"https://localhost:{self.ports[name]}"
+
+    @property
+    def s3_url(self) -> str:
+        """URL of the S3 server."""
+        return self.url("seaweedfs-0")
+
+    @property
+    def temporal_ui_url(self) -> str:
+        """URL of the Web UI's own server, behind the gateway."""
+        return f"http://localhost:{self.ports['temporal-ui']}"
+
+    @property
+    def codec_url(self) -> str:
+        """URL of the gateway, which serves the Web UI and the codec on one origin."""
+        return f"http://localhost:{self.ports['codec']}"
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The Spark service's kubeconfig."""
+        return kubeconfig_path(self.data("kubernetes"), "spark-service")
+
+    def data(self, name: str) -> Path:
+        """Folder of a server's durable state."""
+        return self.state / "state" / name
+
+    def log(self, name: str) -> Path:
+        """Log file of a process."""
+        return self.state / "logs" / f"{name}.log"
+
+    def certificate(self, name: str) -> ServerCertificate:
+        """Server certificate of a process, issued at first use."""
+        return self.authority.issue(name)
+
+    def home(self, collaborator: str) -> Path:
+        """Folder of a collaborator's own keys and connection secrets."""
+        return self.state / "parties" / collaborator
+
+    def connection_secret_file(self, collaborator: str) -> Path:
+        """A collaborator's S3 connection secret."""
+        return self.home(collaborator) / "s3-connection.json"
+
+    def secret_file(self, account: Account) -> Path:
+        """Client secret of an account, generated at first use."""
+        return account.secret_file(self.state / "secrets")
+
+    def token_file(self, name: str) -> Path:
+        """A random token, generated at first use."""
+        file = self.state / "secrets" / name
+        if not file.exists():
+            write_secret_file(file, secrets.token_hex(32).encode())
+        return file
+
+    def token(self, name: str) -> Secret:
+        """The content of :meth:`token_file`."""
+        return read_secret_file(self.token_file(name), what=name)
+
+    @property
+    def member_token_file(self) -> Path:
+        """Token of the consortium's member."""
+        return self.token_file("cgs-member")
+
+    @cached_property
+    def hardware(self) -> DevelopmentHardware:
+        """The development chip that signs attestation reports."""
+        return DevelopmentHardware(self.data("snp"))
+
+    @cached_property
+    def image(self) -> LocalImage:
+        """Image of the Spark payload, built from the current sources."""
+        return build_sparkapp_image(self.images)
+
+    def make_secrets(self) -> None:
+        """Generate the keyring, the codec token and Litware's S3 connection secret where they are missing."""
+        if not self.keyring_file.exists():
+            self.keyring_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            Keyring.generate().save(self.keyring_file)
+        if not self.codec_token_file.exists():
+            write_secret_file(self.codec_token_file, f"{secrets.token_urlsafe(32)}\n".encode())
+        connection = {"awsAccessKeyId": "LITWARE", "awsSecretAccessKey": self.token("s3-litware").reveal_text()}
+        write_secret_file(self.connection_secret_file(LITWARE.name), json.dumps(connection).encode())

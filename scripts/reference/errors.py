@@ -1,0 +1,109 @@
+"""The catalogue of error codes: every code that the product's packages raise by name."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cleanroom.attestation.reasons import Reason
+from cleanroom.errors import CATEGORIES, CleanRoomError
+from scripts.reference.markdown import code, header, page, prose, table
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("cleanroom", "workflows", "activities", "workers", "starters", "sparkapp")
+CLASSES = {kind.__name__: kind for kind in CATEGORIES.values()}
+
+
+@dataclass
+class Entry:
+    """One code within one category."""
+
+    messages: list[str] = field(default_factory=list)
+    hints: list[str] = field(default_factory=list)
+    modules: set[str] = field(default_factory=set)
+
+
+def render() -> str:
+    """The page ``docs/reference/errors.md``."""
+    found: defaultdict[type[CleanRoomError], defaultdict[str, Entry]] = defaultdict(lambda: defaultdict(Entry))
+    for kind, name, call, module in _raised():
+        entry = found[kind][name]
+        entry.modules.add(module)
+        for text, kept in ((_text(call.args[1]) if len(call.args) > 1 else "", entry.messages), (_keyword(call, "hint"), entry.hints)):
+            if text and text not in kept:
+                kept.append(text)
+    lines = header(
+        "Error codes",
+        "the calls that raise them",
+        "Every error has a stable `code`. With `--output json` a command prints `{code, message, cause, hint, party, category, retryable, "
+        "details}`. The category decides the exit code, and whether Temporal retries the activity.",
+        "Codes that a real service returns (governance, Azure, AWS, Kubernetes) keep that service's spelling and are not listed here: "
+        "the error's `cause` quotes the service. `{…}` stands for a value.",
+    )
+    lines += ["## Categories", ""]
+    lines += table(
+        ("Category", "Exit code", "Retried", "Meaning"),
+        (
+            (code(kind.category), str(kind.exit_code), "yes" if kind.default_retryable else "no", prose(kind.__doc__))
+            for kind in CLASSES.values()
+        ),
+    )
+    for kind in CLASSES.values():
+        if not found[kind]:
+            continue
+        lines += [f"## {kind.category}", ""]
+        rows = (
+            (code(name), entry.messages[0] if entry.messages else "", _first(entry.hints), _places(entry))
+            for name, entry in sorted(found[kind].items())
+        )
+        lines += table(("Code", "Message", "Remedy", "Raised in"), rows)
+    lines += ["## Attestation", "", "Category `refused`. The details hold the expected and the actual value.", ""]
+    lines += [f"{', '.join(code(str(reason)) for reason in Reason)}.", ""]
+    return page(lines)
+
+
+def _raised() -> Iterator[tuple[type[CleanRoomError], str, ast.Call, str]]:
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            tree = ast.parse(path.read_text("utf-8"))
+            constants = {
+                statement.targets[0].id: statement.value.value
+                for statement in tree.body
+                if isinstance(statement, ast.Assign)
+                and isinstance(statement.targets[0], ast.Name)
+                and isinstance(statement.value, ast.Constant)
+                and isinstance(statement.value.value, str)
+            }
+            for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+                kind = CLASSES.get(call.func.id) if isinstance(call.func, ast.Name) else None
+                if kind is None or not call.args:
+                    continue
+                first = call.args[0]
+                name = first.value if isinstance(first, ast.Constant) else constants.get(first.id) if isinstance(first, ast.Name) else None
+                if isinstance(name, str):
+                    yield kind, name, call, str(path.relative_to(ROOT))
+
+
+def _keyword(call: ast.Call, name: str) -> str:
+    return next((_text(item.value) for item in call.keywords if item.arg == name), "")
+
+
+def _text(node: ast.expr) -> str:
+    """A string literal; the expressions of an f-string become ``{…}``, other expressions nothing."""
+    if isinstance(node, ast.Constant):
+        return str(node.value or "")
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(part.value) if isinstance(part, ast.Constant) else "{…}" for part in node.values)
+    return ""
+
+
+def _first(texts: list[str]) -> str:
+    return texts[0] if texts else ""
+
+
+def _places(entry: Entry) -> str:
+    places = sorted(entry.modules)
+    return ", ".join(code(place) for place in places[:2]) + (f" and {len(places) - 2} more" if len(places) > 2 else "")
