@@ -36,8 +36,7 @@ from cleanroom.spark.signed import PolicySigner, ServiceReport
 from cleanroom.temporal.attributes import start_attributes
 from localcloud.standins.snp.server import DevelopmentHardware
 from starters.operations.session import run_async
-from tests.local_cloud import Cloud, Guest, World
-from tests.scenario.test_refusals import ticket_of
+from tests.local_cloud import Cloud, Guest, World, ticket_of
 from workflows.prepare import Prepare
 
 pytestmark = [pytest.mark.scenario, pytest.mark.timeout(900)]
