@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from cleanroom.claims import HOST_DATA, IS_DEBUGGABLE
 from cleanroom.errors import Conflict, InvalidInput, NotFound, PreconditionFailed, Refused
 from cleanroom.governance import Contract, GovernanceMemberClient, GovernanceProposal, Invitation, host_data_claims
+from cleanroom.governance.endpoint import proxy_headers
 from cleanroom.secret import read_secret_file
 from cleanroom.settings import Settings
 
@@ -76,7 +77,7 @@ def member_client(settings: Settings) -> GovernanceMemberClient:
             hint="Use the member's profile (--profile operator in the local cloud), or set it to the URL of your cgs-client.",
             party="operator",
         )
-    headers: dict[str, str] = {}
+    headers = proxy_headers(section.ccf_endpoint, section.service_cert_file)
     if section.member_token_file is not None:
         token = read_secret_file(section.member_token_file, what="member token").reveal_text().strip()
         name = section.member_header
@@ -85,8 +86,6 @@ def member_client(settings: Settings) -> GovernanceMemberClient:
         section.proxy_url,
         ca_file=settings.ca_file,
         headers=headers,
-        ccf_endpoint=section.ccf_endpoint,
-        service_cert=section.service_cert_file,
     )
 
 

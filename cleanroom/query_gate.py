@@ -13,10 +13,7 @@ from cleanroom.documents.dataset import DatasetDocument
 from cleanroom.documents.query import QuerySegments
 from cleanroom.errors import Refused
 from cleanroom.spark.job import JobConfig, JobDataset
-from cleanroom.sql import Catalog, GateVerdict, View, analyse, view_of
-from cleanroom.sql.gate import Checker
-from cleanroom.sql.lexical import Refusal
-from cleanroom.sql.verdict import Reason
+from cleanroom.sql import Catalog, GateVerdict, Reason, View, analyse, rendering_problem, view_of
 
 MAX_REASONS_SHOWN = 20
 
@@ -134,18 +131,13 @@ def verify_rendering(job: JobConfig) -> None:
         Refused: ``QueryNotRendered``, or ``QuerySourceMissing`` if floors apply and the job does not contain the approved text.
     """
     _verify_rewrite(job)
-    checker = Checker(Catalog(views=tuple(_loaded_view(dataset) for dataset in job.datasets)), trusted=True)
     # `sorted` is stable: segments with the same sequence number keep the order in which they run.
     segments = sorted(job.segments, key=lambda segment: segment.execution_sequence)
-    for number, segment in enumerate(segments, start=1):
-        try:
-            sql, _, _ = checker.segment(segment.sql, last=number == len(segments))
-        except Refusal as refusal:
-            raise _not_rendered(number, refusal.code) from None
-        if checker.notes:
-            raise _not_rendered(number, checker.notes[0].code)
-        if sql != segment.sql:
-            raise _not_rendered(number, "it renders to a different text")
+    catalog = Catalog(views=tuple(_loaded_view(dataset) for dataset in job.datasets))
+    problem = rendering_problem([segment.sql for segment in segments], catalog)
+    if problem is not None:
+        why = problem.message if problem.code == "UnstableRendering" else problem.code
+        raise _not_rendered((problem.segment or 0) + 1, why)
 
 
 def _verify_rewrite(job: JobConfig) -> None:

@@ -140,7 +140,7 @@ def _frontend(settings: Settings) -> BoundaryWorker:
 def _clean_room(settings: Settings) -> BoundaryWorker:
     user = governance_client(settings, credential(settings.credential, ca_file=settings.ca_file))
     attestor = GuestAttestor(settings.attestation.url, ca_file=settings.ca_file)
-    client = CleanRoomClient.direct(settings.governance.url, settings.collaboration, attestor, ca_file=settings.governance_roots)
+    client = CleanRoomClient(settings.governance.url, settings.collaboration, attestor, ca_file=settings.governance_roots)
     room = CleanRoomContext(settings, client, user, PodProfile.from_settings(settings))
     governance, secrets = CleanRoomGovernance(room), CleanRoomSecrets(room)
     return BoundaryWorker(

@@ -4,7 +4,7 @@
 must hold.
 """
 
-from cleanroom.attestation.certificates import LeafKind
+from cleanroom.attestation.chain import LeafKind
 from cleanroom.attestation.checks import Check
 from cleanroom.attestation.cvm import CvmEvidence, CvmVerdict, verify_cvm_evidence
 from cleanroom.attestation.evidence import ALLOW_ALL_HOST_DATA, AttestationEvidence, host_data_for, report_data_for
@@ -14,7 +14,7 @@ from cleanroom.attestation.reasons import AttestationRejected, Reason
 from cleanroom.attestation.report import GuestPolicy, SnpReport, parse_report
 from cleanroom.attestation.trust import ACI_UVM, AKS_UVM, TrustedRoot, TrustStore, UvmIssuer
 from cleanroom.attestation.verdict import Expectations, Verdict
-from cleanroom.attestation.verify import verify_evidence
+from cleanroom.attestation.verify import Verifier, verify_evidence
 
 __all__ = [
     "ACI_UVM",
@@ -37,6 +37,7 @@ __all__ = [
     "TrustedRoot",
     "UvmIssuer",
     "Verdict",
+    "Verifier",
     "host_data_for",
     "parse_report",
     "report_data_for",

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cleanroom.attestation.checks import Checklist, Stop
 from cleanroom.attestation.endorsements import MAX_ENDORSEMENTS
 from cleanroom.attestation.evidence import REPORT_DATA_SIZE, AttestationEvidence, decode_base64, report_data_for
-from cleanroom.attestation.reasons import AttestationRejected, Reason, hostile
+from cleanroom.attestation.reasons import AttestationRejected, Reason, rejecting
 from cleanroom.attestation.report import REPORT_SIZE
 from cleanroom.attestation.tpm import PCR_COUNT, Quote, parse_quote, pcr_digest_of, quote_signed_by
 from cleanroom.attestation.trust import TrustStore
@@ -170,7 +170,7 @@ def _split_hcl_report(parts: CvmParts) -> tuple[bytes, bytes]:
     """The SNP report and the runtime claims' JSON bytes of the blob."""
     blob = decode_base64(parts.hcl_report, Reason.HCL_REPORT_MALFORMED, "HCL report")
     stated = decode_base64(parts.snp_report, Reason.REPORT_MALFORMED, "SNP report")
-    with hostile(Reason.HCL_REPORT_MALFORMED, "HCL report"):
+    with rejecting(Reason.HCL_REPORT_MALFORMED, "HCL report"):
         if len(blob) < _CLAIMS or blob[:4] != _MAGIC:
             raise ValueError("no HCL report")
         report = blob[_HEADER : _HEADER + REPORT_SIZE]
@@ -190,7 +190,7 @@ def _split_hcl_report(parts: CvmParts) -> tuple[bytes, bytes]:
 
 
 def _read_claims(text: bytes) -> tuple[dict[str, Any], rsa.RSAPublicKey]:
-    with hostile(Reason.RUNTIME_CLAIMS_MALFORMED, "runtime claims"):
+    with rejecting(Reason.RUNTIME_CLAIMS_MALFORMED, "runtime claims"):
         claims = json.loads(text)
         keys = [key for key in claims["keys"] if key["kid"] == _AK_KID and key["kty"] == "RSA"]
         if len(keys) != 1:
@@ -223,7 +223,7 @@ def _check_nonce(evidence: CvmEvidence, quote: Quote, nonce: bytes | None, check
 
 def _verified_pcrs(parts: CvmParts, quote: Quote) -> dict[int, bytes]:
     values: dict[int, bytes] = {}
-    with hostile(Reason.PCR_DIGEST_MISMATCH, "PCR value"):
+    with rejecting(Reason.PCR_DIGEST_MISMATCH, "PCR value"):
         for name, text in parts.pcrs.items():
             index = int(name)
             if not 0 <= index < PCR_COUNT:

@@ -15,7 +15,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from cleanroom.attestation.reasons import AttestationRejected, Reason, hostile
+from cleanroom.attestation.reasons import AttestationRejected, Reason, rejecting
 from cleanroom.jose.encoding import b64url
 
 MAX_CHAIN: Final = 6
@@ -40,7 +40,7 @@ def load_chain(ders: Sequence[bytes]) -> tuple[x509.Certificate, ...]:
     """
     if not 2 <= len(ders) <= MAX_CHAIN:
         raise _invalid(f"The endorsement carries {len(ders)} certificates; 2 to {MAX_CHAIN} are accepted.", f"{len(ders)} certificates")
-    with hostile(Reason.UVM_CHAIN_INVALID, "endorsement certificate chain"):
+    with rejecting(Reason.UVM_CHAIN_INVALID, "endorsement certificate chain"):
         chain = tuple(x509.load_der_x509_certificate(der) for der in ders)
         for depth, (child, parent) in enumerate(zip(chain, (*chain[1:], chain[-1]), strict=True)):
             if not isinstance(child.signature_hash_algorithm, _LINK_HASHES):
@@ -94,7 +94,7 @@ def resolve(did: str, chain: Sequence[x509.Certificate]) -> None:
 
 
 def _ekus(leaf: x509.Certificate) -> set[str]:
-    with hostile(Reason.UVM_CHAIN_INVALID, "endorsement leaf certificate"):
+    with rejecting(Reason.UVM_CHAIN_INVALID, "endorsement leaf certificate"):
         try:
             return {usage.dotted_string for usage in leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value}
         except x509.ExtensionNotFound:

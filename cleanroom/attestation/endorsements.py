@@ -6,8 +6,7 @@ import json
 from typing import Final
 
 from cleanroom.attestation.evidence import strict_base64
-from cleanroom.attestation.parsed import members
-from cleanroom.attestation.reasons import AttestationRejected, Reason, hostile
+from cleanroom.attestation.reasons import AttestationRejected, Reason, rejecting
 
 MAX_ENDORSEMENTS: Final = 64 * 1024
 """Bytes of endorsement text that are looked at; three real certificates take 6 KiB."""
@@ -39,8 +38,8 @@ def read_endorsements(text: bytes | str) -> list[bytes]:
         if b"-----BEGIN" in data:
             return _split_pem(data)
         if data.startswith(_DER):
-            with hostile(Reason.CHAIN_MALFORMED, "DER certificate"):
-                return [data[start:end] for start, _, end in members(data, 0, len(data))]
+            with rejecting(Reason.CHAIN_MALFORMED, "DER certificate"):
+                return _split_der(data)
         try:
             data = strict_base64(stripped)
         except ValueError:
@@ -50,6 +49,17 @@ def read_endorsements(text: bytes | str) -> list[bytes]:
     )
 
 
+def _split_der(data: bytes) -> list[bytes]:
+    ders = []
+    while data:
+        size = 4 + int.from_bytes(data[2:4], "big")  # tag, and a length in two bytes
+        if not data.startswith(_DER) or size > len(data):
+            raise ValueError("not a sequence of certificates")
+        ders.append(data[:size])
+        data = data[size:]
+    return ders
+
+
 def _split_pem(data: bytes) -> list[bytes]:
     blocks = data.split(_BEGIN)[1:]
     if len(blocks) != data.count(b"-----BEGIN"):
@@ -57,7 +67,7 @@ def _split_pem(data: bytes) -> list[bytes]:
     ders = []
     for block in blocks:
         content, end, _ = block.partition(_END)
-        with hostile(Reason.CHAIN_MALFORMED, "PEM certificate"):
+        with rejecting(Reason.CHAIN_MALFORMED, "PEM certificate"):
             if not end:
                 raise ValueError("no end marker")
             ders.append(strict_base64(content))
@@ -65,7 +75,7 @@ def _split_pem(data: bytes) -> list[bytes]:
 
 
 def _pem_of_thim(data: bytes) -> bytes:
-    with hostile(Reason.CHAIN_MALFORMED, "THIM certificate JSON"):
+    with rejecting(Reason.CHAIN_MALFORMED, "THIM certificate JSON"):
         value = json.loads(data)
         return f"{value['vcekCert']}\n{value['certificateChain']}".encode()
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from cleanroom.attestation.reasons import AttestationRejected, Reason, hostile
+from cleanroom.attestation.reasons import AttestationRejected, Reason, rejecting
 
 REPORT_DATA_SIZE: Final = 64
 MAX_EVIDENCE_TEXT: Final = 96 * 1024
@@ -84,7 +84,7 @@ def decode_base64(text: str, reason: Reason, what: str) -> bytes:
     Raises:
         AttestationRejected: With ``reason``.
     """
-    with hostile(reason, what):
+    with rejecting(reason, what):
         if len(text) > MAX_EVIDENCE_TEXT:
             limit = f"at most {MAX_EVIDENCE_TEXT} characters"
             raise AttestationRejected(reason, f"The {what} has {len(text)} characters.", expected=limit, actual=f"{len(text)} characters")

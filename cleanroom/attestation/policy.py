@@ -6,16 +6,16 @@ Everything here judges a report whose signature and certificates already hold; e
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from cleanroom.attestation.certificates import VerifiedChain
+from cleanroom.attestation.chain import VerifiedChain
 from cleanroom.attestation.checks import Checklist
-from cleanroom.attestation.evidence import AttestationEvidence, decode_base64
+from cleanroom.attestation.evidence import AttestationEvidence
 from cleanroom.attestation.products import tcb_text
 from cleanroom.attestation.reasons import AttestationRejected, Reason
 from cleanroom.attestation.report import SnpReport
 from cleanroom.attestation.trust import TrustStore
-from cleanroom.attestation.uvm import UvmEndorsement, same_measurement, verify_endorsement
+from cleanroom.attestation.uvm import UvmEndorsement, same_measurement
 from cleanroom.attestation.verdict import Expectations
 
 _SHOWN = 200
@@ -145,15 +145,20 @@ def check_bindings(report: SnpReport, expectations: Expectations, checklist: Che
 
 
 def check_uvm(
-    evidence: AttestationEvidence, report: SnpReport, trust: TrustStore, expectations: Expectations, checklist: Checklist
+    evidence: AttestationEvidence,
+    report: SnpReport,
+    trust: TrustStore,
+    expectations: Expectations,
+    checklist: Checklist,
+    verify_endorsement: Callable[[str], UvmEndorsement],
 ) -> bool:
-    """Judge the utility-VM endorsement; returns whether it rests on a development issuer."""
+    """Check the utility-VM endorsement; return whether its issuer is a development one."""
     if not evidence.uvm_endorsements:
         if expectations.require_uvm:
             checklist.record("uvm-endorsement", False, expected="a utility-VM endorsement", actual="none", reason=Reason.UVM_MISSING)
         return False
     try:
-        endorsement = _verified_endorsement(evidence.uvm_endorsements, trust)
+        endorsement = verify_endorsement(evidence.uvm_endorsements)
     except AttestationRejected as error:
         checklist.reject("uvm-endorsement", error)
         return False
@@ -189,12 +194,3 @@ def check_uvm(
         reason=Reason.UVM_MEASUREMENT_MISMATCH,
     )
     return row is not None and row.development
-
-
-def _verified_endorsement(text: str, trust: TrustStore) -> UvmEndorsement:
-    key = trust.endorsements.key(text.encode("utf-8", "replace"))
-    endorsement = trust.endorsements.get(key)
-    if endorsement is None:
-        endorsement = verify_endorsement(decode_base64(text, Reason.UVM_MALFORMED, "utility-VM endorsement"))
-        trust.endorsements.put(key, endorsement)
-    return endorsement

@@ -12,7 +12,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
-from cleanroom.attestation.models import unchecked
+from cleanroom.attestation.models import construct_unvalidated
 from cleanroom.attestation.reasons import AttestationRejected, Reason
 
 
@@ -106,7 +106,7 @@ def decode_tcb(raw: bytes, product: Product) -> Tcb:
         AttestationRejected: ``ReportedTcbMismatch`` when a byte that the layout reserves is not zero.
     """
     layout = _layout(product)
-    tcb = unchecked(Tcb, **({"fmc": 0} | {name: raw[index] for name, index in layout.items()}))
+    tcb = construct_unvalidated(Tcb, **({"fmc": 0} | {name: raw[index] for name, index in layout.items()}))
     if encode_tcb(tcb, product) != raw:
         raise AttestationRejected(
             Reason.TCB_MISMATCH,

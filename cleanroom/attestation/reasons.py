@@ -86,7 +86,7 @@ class AttestationRejected(Refused):
         self.actual = actual
 
 
-class hostile:
+class rejecting:
     """Run a parser over bytes that an adversary wrote: whatever it raises becomes one :class:`AttestationRejected`.
 
     The parsers of X.509, CBOR and JSON raise a dozen unrelated exception types on crafted input (``ValueError``, ``OverflowError``,

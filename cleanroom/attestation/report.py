@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
-from cleanroom.attestation.models import unchecked
+from cleanroom.attestation.models import construct_unvalidated
 from cleanroom.attestation.reasons import AttestationRejected, Reason
 
 REPORT_SIZE: Final = 0x4A0
@@ -209,11 +209,11 @@ def parse_report(raw: bytes) -> SnpReport:
         chip_id,
         committed_tcb,
     ) = _HEAD.unpack_from(raw)
-    return unchecked(  # the struct module has checked every type and length already
+    return construct_unvalidated(  # the struct module has checked every type and length already
         SnpReport,
         version=version,
         guest_svn=guest_svn,
-        policy=unchecked(GuestPolicy, value=policy),
+        policy=construct_unvalidated(GuestPolicy, value=policy),
         family_id=family_id,
         image_id=image_id,
         vmpl=vmpl,

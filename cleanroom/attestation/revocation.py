@@ -11,13 +11,11 @@ from datetime import datetime
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from cleanroom.attestation.certificates import VerifiedChain
-from cleanroom.attestation.parsed import AMD_PSS, PSS_OID, members
-from cleanroom.attestation.reasons import AttestationRejected, Reason, hostile
+from cleanroom.attestation.amd_certificate import is_signed_by
+from cleanroom.attestation.chain import VerifiedChain
+from cleanroom.attestation.reasons import AttestationRejected, Reason, rejecting
 
 MAX_CRL: Final = 1024 * 1024
 
@@ -37,7 +35,7 @@ def check_revocation(chain: VerifiedChain, crls: Sequence[bytes], at: datetime, 
     """
     applied = 0
     for data in crls:
-        with hostile(Reason.REVOCATION_UNKNOWN, "revocation list"):
+        with rejecting(Reason.REVOCATION_UNKNOWN, "revocation list"):
             if len(data) > MAX_CRL:
                 raise ValueError("too long")
             crl = x509.load_pem_x509_crl(data) if b"-----BEGIN X509 CRL-----" in data else x509.load_der_x509_crl(data)
@@ -51,14 +49,8 @@ def check_revocation(chain: VerifiedChain, crls: Sequence[bytes], at: datetime, 
 
 
 def _check_list(crl: x509.CertificateRevocationList, chain: VerifiedChain, at: datetime, accept_stale: bool) -> None:
-    try:
-        if crl.signature_algorithm_oid.dotted_string != PSS_OID:
-            raise InvalidSignature
-        chain.root_key.verify(crl.signature, crl.tbs_certlist_bytes, AMD_PSS, hashes.SHA384())
-        if not _nothing_unsigned(crl):
-            raise InvalidSignature
-    except InvalidSignature as error:
-        raise _unknown("The revocation list is not signed by the root.", "signature does not verify") from error
+    if not is_signed_by(chain.root_key, crl.public_bytes(Encoding.DER), crl.tbs_certlist_bytes, crl.signature):
+        raise _unknown("The revocation list is not signed by the root.", "signature does not verify")
     start, end = crl.last_update_utc, crl.next_update_utc
     if at < start:
         raise _unknown("The revocation list is not valid yet.", f"valid from {start.isoformat()}")
@@ -72,14 +64,6 @@ def _check_list(crl: x509.CertificateRevocationList, chain: VerifiedChain, at: d
                 expected="no certificate of the chain on the list",
                 actual=f"{name} {serial:#x} is listed",
             )
-
-
-def _nothing_unsigned(crl: x509.CertificateRevocationList) -> bool:
-    """Whether the two things that a list's signature does not cover say nothing of their own: RFC 5280 5.1.1.2 and 5.1.1.3."""
-    der = crl.public_bytes(Encoding.DER)
-    ((_, start, end),) = members(der, 0, len(der))
-    _, (first, _, last), (_, signature, _) = members(der, start, end)
-    return der[first:last] in crl.tbs_certlist_bytes and der[signature] == 0
 
 
 def _unknown(message: str, actual: str) -> AttestationRejected:

@@ -14,7 +14,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from cleanroom.attestation.reasons import AttestationRejected, Reason, hostile
+from cleanroom.attestation.reasons import AttestationRejected, Reason, rejecting
 
 _MAGIC: Final = 0xFF544347
 _ST_ATTEST_QUOTE: Final = 0x8018
@@ -64,7 +64,7 @@ def parse_quote(data: bytes) -> Quote:
     Raises:
         AttestationRejected: ``TpmQuoteMalformed``.
     """
-    with hostile(Reason.TPM_QUOTE_MALFORMED, "TPM quote"):
+    with rejecting(Reason.TPM_QUOTE_MALFORMED, "TPM quote"):
         outer = _Reader(data)
         attest = outer.sized()
         if (outer.number(2), outer.number(2)) != (_ALG_RSASSA, _ALG_SHA256):

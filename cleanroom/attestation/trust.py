@@ -10,23 +10,18 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from cleanroom.attestation.cache import VerifiedCache
 from cleanroom.attestation.products import Product, product_from_name
 from cleanroom.errors import InvalidInput, NotFound
-
-if TYPE_CHECKING:
-    from cleanroom.attestation.certificates import ExaminedChain
-    from cleanroom.attestation.uvm import UvmEndorsement
 
 TRUST_FILE_FORMAT: Final = "cleanroom-attestation-trust/1"
 
@@ -83,20 +78,24 @@ class _TrustFile(BaseModel):
     uvm: tuple[UvmIssuer, ...] = ()
 
 
+@dataclass(frozen=True, init=False)
 class TrustStore:
-    """Roots and endorsement issuers, immutable, with a cache of what was verified against exactly these.
+    """The trusted roots and endorsement issuers: a value, equal to another one with the same content.
 
-    Share one store per process: verified certificate chains and endorsements are remembered by the hash of their bytes.
+    Args:
+        roots: Root keys. The first one of a key wins, so no file turns a genuine root into one of another product.
+        uvm: Issuers of utility-VM endorsements.
     """
 
+    roots: tuple[TrustedRoot, ...]
+    uvm: tuple[UvmIssuer, ...]
+
     def __init__(self, roots: Iterable[TrustedRoot], uvm: Iterable[UvmIssuer] = ()) -> None:
-        self._roots: dict[str, TrustedRoot] = {}
+        by_key: dict[str, TrustedRoot] = {}
         for root in roots:
-            self._roots.setdefault(root.spki_sha256, root)  # no file makes a genuine root another product's, or a development one
-        self._uvm = tuple(uvm)
-        self.links: VerifiedCache[bool] = VerifiedCache(64)
-        self.chains: VerifiedCache[ExaminedChain] = VerifiedCache(256)
-        self.endorsements: VerifiedCache[UvmEndorsement] = VerifiedCache(64)
+            by_key.setdefault(root.spki_sha256, root)
+        object.__setattr__(self, "roots", tuple(by_key.values()))
+        object.__setattr__(self, "uvm", tuple(uvm))
 
     @staticmethod
     def amd() -> TrustStore:
@@ -125,30 +124,17 @@ class TrustStore:
         return TrustStore(roots, (*uvm, *uvm_rows))
 
     def root(self, spki_sha256: str) -> TrustedRoot | None:
-        """The trusted root with this key, if there is one."""
-        return self._roots.get(spki_sha256)
-
-    @property
-    def roots(self) -> tuple[TrustedRoot, ...]:
-        return tuple(self._roots.values())
-
-    @property
-    def uvm(self) -> tuple[UvmIssuer, ...]:
-        return self._uvm
+        """Return the trusted root with this key, or None."""
+        return next((root for root in self.roots if root.spki_sha256 == spki_sha256), None)
 
     def uvm_issuer(self, issuer: str, feed: str) -> UvmIssuer | None:
-        """The row for this issuer and feed, if there is one."""
-        return next((row for row in self._uvm if row.issuer == issuer and row.feed == feed), None)
+        """Return the row for this issuer and feed, or None."""
+        return next((row for row in self.uvm if row.issuer == issuer and row.feed == feed), None)
 
 
 def spki_sha256(certificate: x509.Certificate) -> str:
     """Fingerprint of a certificate's key: SHA-256 of the DER SubjectPublicKeyInfo, in hex."""
-    return key_sha256(certificate.public_key())
-
-
-def key_sha256(key: CertificatePublicKeyTypes) -> str:
-    """Fingerprint of a key: SHA-256 of its DER SubjectPublicKeyInfo, in hex."""
-    return hashlib.sha256(key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)).hexdigest()
+    return hashlib.sha256(certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
 
 
 def trust_file_text(roots: Sequence[TrustedRoot], uvm: Sequence[UvmIssuer], note: str = "") -> str:

@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from cleanroom.attestation import didx509
-from cleanroom.attestation.reasons import AttestationRejected, Reason, hostile
+from cleanroom.attestation.reasons import AttestationRejected, Reason, rejecting
 from cleanroom.claims import GUEST_SVN, LAUNCH_MEASUREMENT
 
 MAX_ENDORSEMENT: Final = 64 * 1024
@@ -97,7 +97,7 @@ def verify_endorsement(data: bytes) -> UvmEndorsement:
 def _read_sign1(data: bytes) -> _Sign1:
     if len(data) > MAX_ENDORSEMENT:
         raise _malformed(f"The endorsement has {len(data)} bytes, more than {MAX_ENDORSEMENT}.", f"{len(data)} bytes")
-    with hostile(Reason.UVM_MALFORMED, "COSE_Sign1"):
+    with rejecting(Reason.UVM_MALFORMED, "COSE_Sign1"):
         message = _decode(data)
         # The first byte too: the decoder takes a self-description tag (55799) off without a word.
         if (
@@ -151,7 +151,7 @@ def _check_thumbprint(header: Mapping[Any, Any], leaf: bytes) -> None:
 
 def _reference_info(message: _Sign1) -> UvmEndorsement:
     header = message.protected
-    with hostile(Reason.UVM_MALFORMED, "reference info"):
+    with rejecting(Reason.UVM_MALFORMED, "reference info"):
         if header.get(_CONTENT_TYPE) != "application/json":
             raise _malformed("The endorsement's content type is not application/json.", str(header.get(_CONTENT_TYPE))[:60])
         payload = json.loads(message.payload)
@@ -163,7 +163,7 @@ def _reference_info(message: _Sign1) -> UvmEndorsement:
 
 def _hash_envelope(message: _Sign1, chain: tuple[x509.Certificate, ...]) -> UvmEndorsement:
     header = message.protected
-    with hostile(Reason.UVM_MALFORMED, "hash envelope"):
+    with rejecting(Reason.UVM_MALFORMED, "hash envelope"):
         claims = header[_CWT_CLAIMS]
         if not isinstance(claims, Mapping) or "iss" in header or "feed" in header:
             raise _malformed("The CWT claims are no map, or stand beside the headers of the older shape.", "mixed shapes")
@@ -204,7 +204,7 @@ def _instant(value: Any) -> datetime:
 
 def _check_signature(message: _Sign1, leaf: x509.Certificate) -> None:
     algorithm = message.protected.get(_ALG)
-    with hostile(Reason.UVM_SIGNATURE_INVALID, "endorsement signature"):
+    with rejecting(Reason.UVM_SIGNATURE_INVALID, "endorsement signature"):
         if not isinstance(algorithm, int) or algorithm not in _ALGORITHMS:
             raise _bad_signature("The endorsement's signature algorithm is not supported.", str(algorithm)[:60])
         family, hash_type = _ALGORITHMS[algorithm]

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from cleanroom.attestation.certificates import LeafKind
+from cleanroom.attestation.chain import LeafKind
 from cleanroom.attestation.checks import Check
 from cleanroom.attestation.evidence import REPORT_DATA_SIZE, AttestationEvidence
 from cleanroom.attestation.products import Product, Tcb

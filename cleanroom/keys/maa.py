@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from cleanroom.attestation.certificates import read_endorsements
+from cleanroom.attestation.endorsements import read_endorsements
 from cleanroom.errors import CleanRoomError, InvalidInput, Refused, Unavailable
 from cleanroom.jose import jwk, jws
 from cleanroom.jose.encoding import b64url, compact_json

@@ -13,6 +13,7 @@ from azure.core.credentials import TokenCredential
 from cleanroom.documents.dataset import parse_dataset
 from cleanroom.errors import Conflict, Internal, InvalidInput, NotFound, PreconditionFailed
 from cleanroom.governance import Approver, Document, GovernanceUserClient, ProposalStatus
+from cleanroom.governance.endpoint import proxy_headers
 from cleanroom.identifiers import document_digest
 from cleanroom.secret import read_secret_file
 from cleanroom.settings import GovernanceSettings, Settings
@@ -39,8 +40,7 @@ def governance_client(settings: Settings, credential: TokenCredential | Any) -> 
         mode=section.mode,
         ca_file=settings.ca_file if through_proxy else settings.governance_roots,
         client_cert=_client_cert(section),
-        ccf_endpoint=section.ccf_endpoint,
-        service_cert=section.service_cert_file if through_proxy else None,
+        headers=proxy_headers(section.ccf_endpoint, section.service_cert_file) if through_proxy else None,
     )
 
 

@@ -1,11 +1,20 @@
-"""The query gate: an allow-list over Spark SQL, column lineage, and privacy floors enforced by a rewrite.
+"""The query gate: checks Spark SQL against an allowlist, records column lineage, and rewrites queries to enforce privacy floors.
 
-``analyse(segments, catalog)`` is the whole of it; see :mod:`cleanroom.sql.gate`.
+Other packages import from this module only. Its public API:
+
+* :func:`analyse` checks the segments of a query document; :func:`check_sql` does the same for plain statements. Both return a
+  :class:`GateVerdict` and never raise because of the query.
+* :class:`Catalog`, :class:`View`, :class:`Column` and :func:`view_of` describe what a query may read.
+* :class:`Reason`, :class:`Lineage`, :class:`RewrittenSegment` and the other members of a verdict.
+* :func:`rendering_problem` reads statements that the gate rendered, for processes that receive them from another process.
+* :func:`split_statements` splits a file into statements; it raises :class:`Refusal`.
+* :func:`locked_spark_conf` and :func:`locked_sql_conf` are the Spark settings that the rewritten text assumes.
+* :func:`strip_invisible` makes text from a query safe to print.
 """
 
 from cleanroom.sql.catalog import Catalog, Column, View, view_of
-from cleanroom.sql.gate import analyse, check_sql
-from cleanroom.sql.lexical import strip_invisible
+from cleanroom.sql.gate import analyse, check_sql, rendering_problem
+from cleanroom.sql.lexical import Refusal, split_statements, strip_invisible
 from cleanroom.sql.sparkconf import locked_spark_conf, locked_sql_conf
 from cleanroom.sql.verdict import (
     AppliedFloor,
@@ -29,6 +38,7 @@ __all__ = [
     "OutputLineage",
     "Position",
     "Reason",
+    "Refusal",
     "RewrittenSegment",
     "SourceUse",
     "View",
@@ -36,6 +46,8 @@ __all__ = [
     "check_sql",
     "locked_spark_conf",
     "locked_sql_conf",
+    "rendering_problem",
+    "split_statements",
     "strip_invisible",
     "view_of",
 ]

@@ -228,33 +228,48 @@ def _check_conditions(checker: Checker, segment: QuerySegment, result: Result, v
             raise Refusal("TypeNotAllowed", f"postFilters: {field.name} is {field.type}; a filter compares numbers")
 
 
-def _unstable(rewritten: Sequence[RewrittenSegment], catalog: Catalog) -> Reason | None:
-    """Reads our own rendering again; anything but the same text means that the parser saw another tree than the one we checked."""
+def rendering_problem(statements: Sequence[str], catalog: Catalog) -> Reason | None:
+    """Read statements that the gate rendered, and say what is wrong if they do not render to the same text again.
+
+    Owners' rules do not apply: the statements contain them. Only names of views in ``catalog`` and the gate's language are accepted.
+
+    Args:
+        statements: Rendered statements in the order in which they run; the last one is the SELECT.
+        catalog: Views with the columns that the statements may read.
+
+    Returns:
+        None if every statement renders to itself. Otherwise the reason, with the index of the statement as ``segment``; its code is
+        ``UnstableRendering`` if the statement is accepted but renders to a different text.
+    """
     checker = Checker(catalog, trusted=True)
-    for index, segment in enumerate(rewritten):
+    for index, statement in enumerate(statements):
         try:
-            sql, _, _ = checker.segment(segment.sql, last=index == len(rewritten) - 1)
+            sql, _, _ = checker.segment(statement, last=index == len(statements) - 1)
         except Refusal as refusal:
             checker.notes.append(refusal)
-            sql = ""
         except RecursionError:
             checker.notes.append(Refusal("QueryTooComplex", "it is nested too deeply"))
-            sql = ""
-        if checker.notes and checker.notes[0].code in ("QueryTooLarge", "QueryTooComplex"):
-            note = checker.notes[0]
-            return Reason(
-                code=note.code,
-                message=f"the query with its aliases, * and operators written out: {note.message}; make it smaller, or of several steps",
-                segment=index,
-            )
-        if checker.notes or sql != segment.sql:
-            why = f" ({checker.notes[0].code}: {checker.notes[0].message})" if checker.notes else ""
-            return Reason(
-                code="UnstableRendering",
-                message=f"the rewritten query does not read back as itself; refused to be safe{why}",
-                segment=index,
-            )
+        if checker.notes:
+            return checker.notes[0].reason(index)
+        if sql != statement:
+            return Reason(code="UnstableRendering", message="it renders to a different text", segment=index)
     return None
+
+
+def _unstable(rewritten: Sequence[RewrittenSegment], catalog: Catalog) -> Reason | None:
+    """Check that the parser reads the rewritten query as the tree that was checked, and not as a different one."""
+    problem = rendering_problem([segment.sql for segment in rewritten], catalog)
+    if problem is None:
+        return None
+    if problem.code in ("QueryTooLarge", "QueryTooComplex"):
+        message = f"the query with its aliases, * and operators written out: {problem.message}; shorten it or split it into several steps"
+        return Reason(code=problem.code, message=message, segment=problem.segment)
+    why = "" if problem.code == "UnstableRendering" else f" ({problem.code}: {problem.message})"
+    return Reason(
+        code="UnstableRendering",
+        message=f"the rewritten query does not read back as itself and is refused for safety{why}",
+        segment=problem.segment,
+    )
 
 
 def _required(catalog: Catalog, checker: Checker) -> dict[str, tuple[str, ...]]:

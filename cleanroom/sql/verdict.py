@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
 from cleanroom.documents.query import PostFilter, PreCondition
-from cleanroom.errors import Refused
 
 
 class _Model(BaseModel):
@@ -106,23 +105,6 @@ class GateVerdict(_Model):
     def card_digest(self) -> str:
         """SHA-256 of the card, hex: may be part of what an approver signs."""
         return hashlib.sha256(self.card.encode()).hexdigest()
-
-    def require(self) -> GateVerdict:
-        """This verdict, if it allows.
-
-        Raises:
-            Refused: With the first reason's code, all reasons in the message.
-        """
-        if self.allowed:
-            return self
-        first = self.reasons[0]
-        raise Refused(
-            first.code,
-            "; ".join(reason.message for reason in self.reasons),
-            party="analyst",
-            hint="cleanroom query lint --sql FILE --catalog CATALOG.json",
-            details={"reasons": self.to_dict()["reasons"]},
-        )
 
     def to_dict(self) -> dict[str, Any]:
         """What ``cleanroom query lint --output json`` prints: ``{allowed, reasons, lineage, rewritten, …}``; ``rewritten`` is one text."""

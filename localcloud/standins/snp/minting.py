@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.x509.oid import NameOID
 
-from cleanroom.attestation.certificates import AMD_PSS, LeafKind
+from cleanroom.attestation import LeafKind
+from cleanroom.attestation.amd_certificate import AMD_PSS
 from cleanroom.attestation.didx509 import did_x509
 from cleanroom.attestation.products import Product, Tcb, encode_tcb
 from cleanroom.attestation.report import REPORT_SIZE, SIGNED_SIZE

@@ -7,8 +7,7 @@ import contextlib
 import pytest
 
 from cleanroom.documents.query import PostFilter, PreCondition, QuerySegment
-from cleanroom.sql import GateVerdict, analyse, check_sql
-from cleanroom.sql.lexical import Refusal, split_statements
+from cleanroom.sql import GateVerdict, Refusal, analyse, check_sql, split_statements
 from tests.unit.sql.attacks import ON_OPEN_DATA, OVER_FLOORS
 from tests.unit.sql.world import GUARDED, OPEN
 

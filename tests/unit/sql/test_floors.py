@@ -13,8 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cleanroom.sql import Catalog, check_sql
-from cleanroom.sql.lexical import split_statements
+from cleanroom.sql import Catalog, check_sql, split_statements
 from tests.unit.sql.world import FLOOR, GUARDED, create, run, run_verdict, same
 
 Rows = dict[str, list[tuple[Any, ...]]]

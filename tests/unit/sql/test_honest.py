@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import duckdb
 import pytest
 
-from cleanroom.sql import check_sql
-from cleanroom.sql.lexical import split_statements
+from cleanroom.sql import check_sql, split_statements
 from tests.unit.sql.honest import GENERAL, TPCH
 from tests.unit.sql.world import OPEN, create, open_rows, run, run_verdict, same
 

@@ -11,8 +11,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from cleanroom.sql import Catalog, check_sql, locked_spark_conf
-from cleanroom.sql.lexical import split_statements
+from cleanroom.sql import Catalog, check_sql, locked_spark_conf, split_statements
 from tests.unit.sql.honest import GENERAL, TPCH
 from tests.unit.sql.test_floors import HELD, populate
 from tests.unit.sql.world import GUARDED, OPEN, create, open_rows, run_verdict, same

@@ -15,7 +15,6 @@ import typer
 from typer.testing import CliRunner
 
 from cleanroom.documents.query import PostFilter, PreCondition, QuerySegment
-from cleanroom.errors import Refused
 from cleanroom.sql import Catalog, analyse, check_sql
 from starters.lint import lint, verdict_of
 from tests.unit.sql.world import GUARDED, OPEN
@@ -117,15 +116,6 @@ def test_a_text_that_cannot_be_read_is_refused_at_its_place() -> None:
     (reason,) = check_sql("SELECT kind\nFROM events WHERE spend > 3 XOR kind = 'buy'", OPEN).reasons
     assert reason.position is not None
     assert (reason.code, reason.position.line, reason.position.column) == ("Unparsable", 2, 29)
-
-
-def test_require_raises_what_the_command_line_shows() -> None:
-    with pytest.raises(Refused) as caught:
-        check_sql("SELECT ip FROM events", OPEN).require()
-    assert caught.value.code == "ColumnNotAllowed"
-    assert caught.value.details["reasons"][0]["position"] == {"line": 1, "column": 8}
-    verdict = check_sql("SELECT kind FROM events", OPEN)
-    assert verdict.require() is verdict
 
 
 # -- the command --------------------------------------------------------------------------------------------------------
