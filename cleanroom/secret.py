@@ -1,7 +1,8 @@
-"""A value that must never be seen: it redacts its ``repr``, refuses to be formatted, pickled or serialised to JSON."""
+"""Secrets in memory and in files: values that cannot be logged, formatted, pickled or serialised by accident."""
 
 from __future__ import annotations
 
+import hmac
 import os
 import stat
 from pathlib import Path
@@ -14,7 +15,7 @@ from cleanroom.errors import InvalidInput, NotFound, Refused
 
 
 class Secret:
-    """Secret bytes. :meth:`reveal` is the only way out, so that every use can be found by searching for it."""
+    """Secret bytes. Only :meth:`reveal` and :meth:`reveal_text` return them, so that every use can be found by a search."""
 
     __slots__ = ("_value",)
 
@@ -22,11 +23,11 @@ class Secret:
         self._value = bytes(value)
 
     def reveal(self) -> bytes:
-        """The bytes themselves. Call it where they are used, never to keep them."""
+        """Return the bytes. Call it where they are used, and do not store the result."""
         return self._value
 
     def reveal_text(self) -> str:
-        """The bytes as UTF-8 text."""
+        """Return the bytes as UTF-8 text."""
         return self._value.decode("utf-8")
 
     def __repr__(self) -> str:
@@ -38,14 +39,12 @@ class Secret:
         return "Secret(***)"
 
     def __eq__(self, other: object) -> bool:
-        import hmac
-
         return isinstance(other, Secret) and hmac.compare_digest(self._value, other._value)
 
     __hash__ = None  # type: ignore[assignment]
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a Secret refuses to be pickled or copied")
+        raise TypeError("a Secret cannot be pickled or copied")
 
     def __len__(self) -> int:
         return len(self._value)
@@ -53,7 +52,7 @@ class Secret:
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         def refuse(value: Any) -> NoReturn:
-            raise TypeError("a Secret refuses to be serialised")
+            raise TypeError("a Secret cannot be serialised")
 
         return core_schema.is_instance_schema(cls, serialization=core_schema.plain_serializer_function_ser_schema(refuse))
 
@@ -61,27 +60,35 @@ class Secret:
 def read_secret_file(path: str | os.PathLike[str], *, what: str = "secret") -> Secret:
     """Read a secret from a file that only its owner can read.
 
+    Args:
+        path: The file.
+        what: Its content, for error messages.
+
     Raises:
-        NotFound: ``SecretFileNotFound`` when there is no such file.
-        Refused: ``SecretFileTooOpen`` when group or others can read or write it, or it is not a regular file.
-        InvalidInput: ``SecretEmpty`` when it is empty, ``SecretFileIsFolder``.
+        NotFound: ``SecretFileNotFound``.
+        Refused: ``SecretFileTooOpen`` if group or others can read or write it, or it is not a regular file; ``SecretFileUnreadable``.
+        InvalidInput: ``SecretEmpty``, ``SecretFileIsFolder``.
     """
     file = Path(path)
     try:
         fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError as error:
-        raise NotFound("SecretFileNotFound", f"{what}: there is no file {file}.", hint="Name a file that exists.") from error
+        raise NotFound(
+            "SecretFileNotFound", f"{what}: the file {file} does not exist.", hint="Pass the path of an existing file."
+        ) from error
     except OSError as error:
         raise Refused("SecretFileUnreadable", f"{what}: {file} cannot be read.", cause=error.strerror) from error
     if stat.S_ISDIR(os.fstat(fd).st_mode):
         os.close(fd)
-        raise InvalidInput("SecretFileIsFolder", f"{what}: {file} is a folder, not a file.", hint="Name a file of mode 0600.")
+        raise InvalidInput(
+            "SecretFileIsFolder", f"{what}: {file} is a directory, not a file.", hint="Pass the path of a file with mode 0600."
+        )
     with os.fdopen(fd, "rb") as handle:
         mode = os.fstat(handle.fileno())
         if not stat.S_ISREG(mode.st_mode) or mode.st_mode & 0o077:
             raise Refused(
                 "SecretFileTooOpen",
-                f"{what}: {file} has mode {stat.filemode(mode.st_mode)}; a secret must be a regular file that only its owner can read.",
+                f"{what}: {file} has mode {stat.filemode(mode.st_mode)}; a secret must be in a regular file that only its owner can read.",
                 hint=f"chmod 600 {file}",
             )
         value = handle.read()
@@ -91,7 +98,7 @@ def read_secret_file(path: str | os.PathLike[str], *, what: str = "secret") -> S
 
 
 def write_secret_file(path: str | os.PathLike[str], value: bytes) -> None:
-    """Write a secret atomically with mode 0600; an existing file is replaced whole or not at all."""
+    """Write a secret atomically to a file with mode 0600. An existing file is replaced."""
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
