@@ -1,8 +1,7 @@
-"""Secrets in memory and in files: values that cannot be logged, formatted, pickled or serialised by accident."""
+"""Secret values, which cannot be printed, formatted, pickled or serialised to JSON, and the files that hold them."""
 
 from __future__ import annotations
 
-import hmac
 import os
 import stat
 from pathlib import Path
@@ -15,7 +14,7 @@ from cleanroom.errors import InvalidInput, NotFound, Refused
 
 
 class Secret:
-    """Secret bytes. Only :meth:`reveal` and :meth:`reveal_text` return them, so that every use can be found by a search."""
+    """Secret bytes. Only :meth:`reveal` and :meth:`reveal_text` return them, so that every use can be found by name."""
 
     __slots__ = ("_value",)
 
@@ -23,7 +22,7 @@ class Secret:
         self._value = bytes(value)
 
     def reveal(self) -> bytes:
-        """Return the bytes. Call it where they are used, and do not store the result."""
+        """Return the bytes. Call it where they are used, and do not keep the result."""
         return self._value
 
     def reveal_text(self) -> str:
@@ -39,6 +38,8 @@ class Secret:
         return "Secret(***)"
 
     def __eq__(self, other: object) -> bool:
+        import hmac
+
         return isinstance(other, Secret) and hmac.compare_digest(self._value, other._value)
 
     __hash__ = None  # type: ignore[assignment]
@@ -60,13 +61,10 @@ class Secret:
 def read_secret_file(path: str | os.PathLike[str], *, what: str = "secret") -> Secret:
     """Read a secret from a file that only its owner can read.
 
-    Args:
-        path: The file.
-        what: Its content, for error messages.
-
     Raises:
         NotFound: ``SecretFileNotFound``.
-        Refused: ``SecretFileTooOpen`` if group or others can read or write it, or it is not a regular file; ``SecretFileUnreadable``.
+        Refused: ``SecretFileTooOpen`` if group or others can read or write the file, or if it is not a regular file;
+            ``SecretFileUnreadable``.
         InvalidInput: ``SecretEmpty``, ``SecretFileIsFolder``.
     """
     file = Path(path)
@@ -74,21 +72,19 @@ def read_secret_file(path: str | os.PathLike[str], *, what: str = "secret") -> S
         fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError as error:
         raise NotFound(
-            "SecretFileNotFound", f"{what}: the file {file} does not exist.", hint="Pass the path of an existing file."
+            "SecretFileNotFound", f"{what}: the file {file} does not exist.", hint="Check the path in the settings or the command."
         ) from error
     except OSError as error:
         raise Refused("SecretFileUnreadable", f"{what}: {file} cannot be read.", cause=error.strerror) from error
     if stat.S_ISDIR(os.fstat(fd).st_mode):
         os.close(fd)
-        raise InvalidInput(
-            "SecretFileIsFolder", f"{what}: {file} is a directory, not a file.", hint="Pass the path of a file with mode 0600."
-        )
+        raise InvalidInput("SecretFileIsFolder", f"{what}: {file} is a directory, not a file.", hint="Use a file of mode 0600.")
     with os.fdopen(fd, "rb") as handle:
         mode = os.fstat(handle.fileno())
         if not stat.S_ISREG(mode.st_mode) or mode.st_mode & 0o077:
             raise Refused(
                 "SecretFileTooOpen",
-                f"{what}: {file} has mode {stat.filemode(mode.st_mode)}; a secret must be in a regular file that only its owner can read.",
+                f"{what}: {file} has mode {stat.filemode(mode.st_mode)}; a secret must be a regular file that only its owner can read.",
                 hint=f"chmod 600 {file}",
             )
         value = handle.read()
@@ -98,7 +94,7 @@ def read_secret_file(path: str | os.PathLike[str], *, what: str = "secret") -> S
 
 
 def write_secret_file(path: str | os.PathLike[str], value: bytes) -> None:
-    """Write a secret atomically to a file with mode 0600. An existing file is replaced."""
+    """Write a secret atomically to a file of mode 0600. An existing file is replaced completely or not at all."""
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
