@@ -50,3 +50,26 @@ POLL = Deviation(
     "`await_query_change` polls governance while a query is a draft or proposed.",
     "Collaborators can edit, propose and vote in governance directly.",
 )
+
+
+def table() -> str:
+    """Return the deviations of all diagrams as a Markdown table."""
+    from tests.diagrams import DIAGRAMS
+
+    diagrams: dict[Deviation, list[str]] = {}
+    for diagram in DIAGRAMS():
+        for deviation in diagram.deviations():
+            diagrams.setdefault(deviation, []).append(diagram.title)
+    rows = [f"| {', '.join(titles)} | {item.drawing} | {item.code} | {item.reason} |" for item, titles in diagrams.items()]
+    return "\n".join(["| Diagram | Drawing | Code | Reason |", "| --- | --- | --- | --- |", *rows])
+
+
+def page_with_table(page: str) -> str:
+    """Return the text of the page with the current table between its markers."""
+    before, rest = page.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n\n{table()}\n\n{END}{after}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page_with_table(PAGE.read_text("utf-8")), "utf-8")
