@@ -56,7 +56,7 @@ def verify(
     measurement: Annotated[list[str] | None, typer.Option(help="Accepted launch measurement, 96 hex digits; repeatable.")] = None,
     vmpl: Annotated[int, typer.Option(help="Expected privilege level (VMPL) of the requester, 0 to 3.")] = 0,
     at: Annotated[
-        str | None, typer.Option(help="Time at which the certificates must be valid: ISO 8601, UTC by default. [default: now]")
+        str | None, typer.Option(help="Time at which the certificates must be valid: ISO 8601, UTC by default.", show_default="now")
     ] = None,
     crl: Annotated[list[Path] | None, typer.Option(help="AMD certificate revocation list, DER or PEM; repeatable.")] = None,
     trust: Annotated[

@@ -84,7 +84,7 @@ def _row(event: Event) -> dict[str, Any]:
 @app.command()
 def export(
     run_id: RunId,
-    file: Annotated[Path | None, typer.Option("--file", "-f", help="File to write, .json or .zip. [default: RUN_ID.zip]")] = None,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="File to write, .json or .zip.", show_default="RUN_ID.zip")] = None,
     profile: Profile = None,
     config: ConfigFile = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
@@ -114,10 +114,10 @@ def verify(
         list[Path] | None, typer.Option(help="File with more attestation roots, JSON or PEM; repeatable. AMD's roots are always trusted.")
     ] = None,
     spark_host_data: Annotated[
-        list[str] | None, typer.Option(help="Host data (hex) to accept for the Spark service; repeatable. [default: from the bundle]")
+        list[str] | None, typer.Option(help="Host data (hex) to accept for the Spark service; repeatable.", show_default="from the bundle")
     ] = None,
     clean_room_host_data: Annotated[
-        list[str] | None, typer.Option(help="Host data (hex) to accept for the clean room; repeatable. [default: from the bundle]")
+        list[str] | None, typer.Option(help="Host data (hex) to accept for the clean room; repeatable.", show_default="from the bundle")
     ] = None,
     key: Annotated[
         list[str] | None, typer.Option(help="USER=THUMBPRINT of a signing key that you know to be this user's; repeatable.")

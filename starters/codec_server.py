@@ -42,7 +42,7 @@ def codec_server(
     ui_upstream: Annotated[str | None, typer.Option(help="URL of the Temporal Web UI to proxy behind a login: run as its gateway.")] = None,
     remote_upstream: Annotated[bool, typer.Option("--remote-upstream", help="Allow a --ui-upstream on another machine.")] = False,
     public_origin: Annotated[
-        str | None, typer.Option(help="Origin under which browsers reach the gateway. [default: http(s)://localhost:PORT]")
+        str | None, typer.Option(help="Origin under which browsers reach the gateway.", show_default="http(s)://localhost:PORT")
     ] = None,
     output: Output = Format.TABLE,
 ) -> None:
@@ -126,7 +126,7 @@ def _require_free_port(host: str, port: int) -> None:
 
 def codec_keys(
     keyring: Annotated[Path, typer.Argument(help="Keyring file of the payload codec.", show_default=False)],
-    add: Annotated[str | None, typer.Option(help="ID of a key to add. [default: create a new keyring]")] = None,
+    add: Annotated[str | None, typer.Option(help="ID of a key to add.", show_default="create a new keyring")] = None,
     current: Annotated[
         bool, typer.Option("--current/--not-current", help="Encrypt with the added key from now on, or only decrypt with it.")
     ] = True,

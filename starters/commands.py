@@ -14,6 +14,8 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_group
 
+from starters.terminal.help import join_paragraph_lines
+
 
 @dataclass(frozen=True)
 class Command:
@@ -99,7 +101,9 @@ class _Commands(TyperGroup):
                 holder.add_typer(found, name=cmd_name)
             else:
                 holder.command(cmd_name)(found)
-        return get_group(holder).get_command(ctx, cmd_name)
+        loaded = get_group(holder).get_command(ctx, cmd_name)
+        join_paragraph_lines(loaded)
+        return loaded
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         ctx.meta[_LIST_ONLY] = True

@@ -45,7 +45,7 @@ app = typer.Typer()
 def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave the local cloud running afterwards.")] = False,
     state: Annotated[Path, typer.Option(help="Folder for the state of the demo. An earlier demo in it is deleted.")] = DEMO_STATE,
-    rows: Annotated[int | None, typer.Option(min=1, help="Use only the first N flights. [default: all 336,776]")] = None,
+    rows: Annotated[int | None, typer.Option(min=1, help="Use only the first N flights.", show_default="all 336,776")] = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Play three companies on a local cloud, from the first key to the decrypted result. NOT CONFIDENTIAL.

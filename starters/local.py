@@ -17,9 +17,7 @@ WORKER_PREFIX = "worker."
 State = Annotated[Path, typer.Option(help="Folder for the state, keys and logs of the local cloud.")]
 RunningState = Annotated[
     Path | None,
-    typer.Option(
-        help="Folder of the local cloud's state. [default: .cleanroom, or .cleanroom/demo if only the demo runs]", show_default=False
-    ),
+    typer.Option(help="Folder of the local cloud's state.", show_default=".cleanroom, or .cleanroom/demo if only the demo runs"),
 ]
 
 

@@ -126,7 +126,7 @@ def approve(
     version: ExpectedVersion = None,
     expires_days: Annotated[float, typer.Option(min=0.0001, max=MAX_DAYS, help="Days until the approval expires.")] = 30,
     max_runs: Annotated[
-        int | None, typer.Option(min=1, max=1_000_000, help="Maximum number of runs that the approval allows. [default: unlimited]")
+        int | None, typer.Option(min=1, max=1_000_000, help="Maximum number of runs that the approval allows.", show_default="unlimited")
     ] = None,
     reason: Reason = "",
     yes: Yes = False,

@@ -21,13 +21,13 @@ app = typer.Typer()
 def ui(
     what: Annotated[
         str | None,
-        typer.Argument(help="Workflow ID, or name of a run, query or dataset. [default: the list of all workflows]", show_default=False),
+        typer.Argument(help="Workflow ID, or name of a run, query or dataset.", show_default="the list of all workflows"),
     ] = None,
     profile: Profile = None,
     config: ConfigFile = None,
     browser: Annotated[
         bool | None,
-        typer.Option("--browser/--no-browser", help="Open a browser. [default: only if a desktop is available]", show_default=False),
+        typer.Option("--browser/--no-browser", help="Open a browser.", show_default="only if a desktop is available"),
     ] = None,
     output: Output = Format.TABLE,
 ) -> None:

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import typer
+from typer.main import get_command
 
 from cleanroom.errors import CleanRoomError, InvalidInput
+from starters.terminal.help import join_paragraph_lines
 from starters.terminal.output import Format, print_error, print_status
 from starters.terminal.process_exit import run_and_exit
 from starters.terminal.streams import tolerant_streams
@@ -36,8 +38,10 @@ def invoke(app: typer.Typer, arguments: Sequence[str]) -> None:
     logging.getLogger("azure").setLevel(logging.CRITICAL)
     tolerant_streams()
     output = Format.JSON if _requests_json(arguments) else Format.TABLE
+    command = get_command(app)
+    join_paragraph_lines(command)
     try:
-        code = app(list(arguments), standalone_mode=False)
+        code = command(list(arguments), standalone_mode=False)
     except _UsageError as error:
         if output is Format.TABLE:
             from typer.rich_utils import rich_format_error

@@ -393,7 +393,7 @@ def replant(world: World, name: str, key: str, content: bytes) -> None:
 
 WITHDRAWN = {"consent": "withdrawn"}
 REFUSALS: dict[str, tuple[Callable[[World], JobConfig | None], str, str]] = {
-    "consent withdrawn before the start": (lambda w: w.consent(WITHDRAWN), "CONSENT_WITHDRAWN", "before it opened"),
+    "consent withdrawn before the start": (lambda w: w.consent(WITHDRAWN), "CONSENT_WITHDRAWN", "before a dataset was opened"),
     "consent withdrawn while datasets were opened": (lambda w: w.consent({}, WITHDRAWN), "CONSENT_WITHDRAWN", "before the query ran"),
     "consent withdrawn while the query ran": (lambda w: w.consent({}, {}, WITHDRAWN), "CONSENT_WITHDRAWN", "before the result was written"),
     "consent expired": (lambda w: w.consent({"expires": "2013-01-01T00:00:00Z"}), "CONSENT_WITHDRAWN", "expired"),
