@@ -119,7 +119,7 @@ def check_approvals(bundle: ParsedBundle, checks: Checks) -> AuthorisedRun | Non
     authority = RunAuthority(reader, bundle.export.collaboration, now=lambda: at)
     ticket = ticket_of(bundle, request)
     try:
-        run_sync(authority.caller(ticket))
+        run_sync(authority.verify_caller(ticket))
     except CleanRoomError as error:
         _add_failure(checks, "request", request.record, error)
         return None
