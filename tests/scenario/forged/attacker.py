@@ -33,15 +33,15 @@ from cleanroom.identifiers import (
     prepare_workflow_id,
 )
 from cleanroom.messages.publish import (
+    AuthorisedDataset,
     CleanRoomPolicy,
     Descriptor,
-    OwnerOrder,
     ProposedDocument,
 )
 from cleanroom.messages.query import (
-    AuthorOrder,
+    AuthorisedCommand,
     QueryState,
-    VoteOrder,
+    VoteRequest,
 )
 from cleanroom.messages.run import (
     PolicyRequest,
@@ -131,20 +131,20 @@ class Attacker:
 
     # ------------------------------------------------------------------ genuine and forged authorisations
 
-    def owner_order(self, session: Session, spec: DatasetSpec, signed: DatasetSpec | None = None) -> OwnerOrder:
+    def authorised_dataset(self, session: Session, spec: DatasetSpec, signed: DatasetSpec | None = None) -> AuthorisedDataset:
         """The owner's authorisation for ``signed``, sent with ``spec``."""
         token = session.authorise("publish-dataset", (signed or spec).name, (signed or spec).digest())
-        return OwnerOrder(collaboration=self.cloud.collaboration, spec=spec, authorisation=token)
+        return AuthorisedDataset(collaboration=self.cloud.collaboration, spec=spec, authorisation=token)
 
     @property
-    def litware_order(self) -> OwnerOrder:
-        return self.owner_order(self.cloud.litware, self.world.planes)
+    def litware_dataset(self) -> AuthorisedDataset:
+        return self.authorised_dataset(self.cloud.litware, self.world.planes)
 
     @property
-    def contosso_order(self) -> OwnerOrder:
-        return self.owner_order(self.cloud.contosso, self.world.flights)
+    def contosso_dataset(self) -> AuthorisedDataset:
+        return self.authorised_dataset(self.cloud.contosso, self.world.flights)
 
-    def order_in_the_name_of(self, session: Session, spec: DatasetSpec) -> OwnerOrder:
+    def dataset_in_the_name_of(self, session: Session, spec: DatasetSpec) -> AuthorisedDataset:
         """An authorisation in the name of ``session``'s user, signed by Fabrikam."""
         claims = Authorisation(
             collaboration=self.cloud.collaboration,
@@ -155,7 +155,7 @@ class Attacker:
             digest=spec.digest(),
         )
         token = sign(claims, self.cloud.fabrikam.key())
-        return OwnerOrder(collaboration=self.cloud.collaboration, spec=spec, authorisation=token)
+        return AuthorisedDataset(collaboration=self.cloud.collaboration, spec=spec, authorisation=token)
 
     def changed_descriptor(self, name: str, change: Callable[[dict[str, Any]], None]) -> Descriptor:
         """The document of a published dataset, changed."""
@@ -178,7 +178,7 @@ class Attacker:
         }
         return sign(Decision(**{**true, **claims}), session.key())
 
-    def vote(self, token: str, **members: Any) -> VoteOrder:
+    def vote(self, token: str, **members: Any) -> VoteRequest:
         """A vote on the proposed query, with some members changed."""
         true = {
             "collaboration": self.cloud.collaboration,
@@ -188,14 +188,15 @@ class Attacker:
             "digest": self.voting.digest,
             "token": token,
         }
-        return VoteOrder(**{**true, **members})
+        return VoteRequest(**{**true, **members})
 
-    def author_order(self, action: str, **members: Any) -> AuthorOrder:
+    def authorised_command(self, action: str, **members: Any) -> AuthorisedCommand:
         """Fabrikam's authorisation for its own worker."""
         name = members.get("query", self.voting.query)
         spec = members.get("spec")
         token = self.cloud.fabrikam.authorise(action, name, spec.digest() if spec else "0" * 64)
-        return AuthorOrder(**{"collaboration": self.cloud.collaboration, "query": name, "authorisation": token, **members})
+        true = {"party": "fabrikam", "collaboration": self.cloud.collaboration, "query": name, "authorisation": token}
+        return AuthorisedCommand(**{**true, **members})
 
     # ------------------------------------------------------------------ proofs that are almost right
 

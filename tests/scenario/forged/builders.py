@@ -20,7 +20,7 @@ from cleanroom.identifiers import (
 from cleanroom.messages.publish import (
     CleanRoomIdentity,
     CleanRoomPolicy,
-    FederationOrder,
+    FederationRequest,
     ManagedIdentity,
 )
 from cleanroom.messages.query import (
@@ -76,7 +76,7 @@ def managed_identity(attacker: Attacker) -> ManagedIdentity:
     )
 
 
-def federation_order(attacker: Attacker, **members: str) -> FederationOrder:
+def federation_request(attacker: Attacker, **members: str) -> FederationRequest:
     issuer = json.loads(str(attacker.documents[attacker.world.flights.name].data))["datasetAccessPoint"]["identity"]["tokenIssuer"][
         "issuer"
     ]["url"]
@@ -85,8 +85,8 @@ def federation_order(attacker: Attacker, **members: str) -> FederationOrder:
         "subject": federated_subject(attacker.cloud.collaboration, attacker.cloud.contosso.user_id),
         "audience": TOKEN_EXCHANGE_AUDIENCE,
     }
-    return FederationOrder(
-        order=attacker.contosso_order, identity=managed_identity(attacker), clean_room=CleanRoomIdentity(**{**true, **members})
+    return FederationRequest(
+        dataset=attacker.contosso_dataset, identity=managed_identity(attacker), clean_room=CleanRoomIdentity(**{**true, **members})
     )
 
 

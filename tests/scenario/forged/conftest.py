@@ -13,14 +13,14 @@ from cleanroom.identifiers import (
     FRONTEND_QUEUE,
 )
 from cleanroom.messages.publish import (
+    AuthorisedDataset,
     CleanRoomDetailsRequest,
     CleanRoomPolicy,
     Descriptor,
     DescriptorRequest,
-    OwnerOrder,
     ProposedDocument,
-    ProposeOrder,
-    SecretOrder,
+    ProposeDocumentRequest,
+    SecretRequest,
     StoredSecret,
 )
 from starters.operations.session import run_async
@@ -54,11 +54,11 @@ def attacker(cloud: Cloud, world: World) -> Iterator[Attacker]:
     async def propose_pending() -> tuple[CleanRoomPolicy, Descriptor, ProposedDocument, dict[str, Document]]:
         """Publish another dataset of Litware up to its proposal."""
         token = cloud.litware.authorise("publish-dataset", pending.name, pending.digest())
-        order = OwnerOrder(collaboration=cloud.collaboration, spec=pending, authorisation=token)
+        authorised = AuthorisedDataset(collaboration=cloud.collaboration, spec=pending, authorisation=token)
         details = CleanRoomDetailsRequest(collaboration=cloud.collaboration, owner_id=cloud.litware.user_id)
         policy = await call_activity(cloud, FRONTEND_QUEUE, "get_clean_room_policy", details, CleanRoomPolicy)
         stored = [
-            await call_activity(cloud, LITWARE, "set_secret", SecretOrder(order=order, kind=kind, policy=policy), StoredSecret)
+            await call_activity(cloud, LITWARE, "set_secret", SecretRequest(dataset=authorised, kind=kind, policy=policy), StoredSecret)
             for kind in ("connection", "key")
         ]
         own = cloud.litware.settings.s3
@@ -72,7 +72,7 @@ def attacker(cloud: Cloud, world: World) -> Iterator[Attacker]:
         )
         descriptor = await call_activity(cloud, FRONTEND_QUEUE, "generate_dataset_descriptor", request, Descriptor)
         proposed = await call_activity(
-            cloud, LITWARE, "propose_document", ProposeOrder(order=order, descriptor=descriptor), ProposedDocument
+            cloud, LITWARE, "propose_document", ProposeDocumentRequest(dataset=authorised, descriptor=descriptor), ProposedDocument
         )
         async with cloud.fabrikam.governance() as client:
             documents = {name: await client.get_document(name) for name in (world.flights.name, world.planes.name, world.output.name)}

@@ -14,14 +14,14 @@ from cleanroom.identifiers import (
     federated_subject,
 )
 from cleanroom.messages.publish import (
-    AcceptOrder,
-    AccessOrder,
+    AcceptDocumentRequest,
+    AccessRequest,
     CleanRoomDetailsRequest,
-    KeyOrder,
+    KeyRequest,
     ProposedDocument,
-    ProposeOrder,
+    ProposeDocumentRequest,
     PublishDatasetInput,
-    SecretOrder,
+    SecretRequest,
 )
 from starters.operations.session import run_async
 from tests.local_cloud import flights_spec, planes_spec
@@ -35,7 +35,7 @@ from tests.scenario.forged.attacker import (
 )
 from tests.scenario.forged.builders import (
     Forgery,
-    federation_order,
+    federation_request,
     managed_identity,
     set_member,
     weaker_policy,
@@ -51,8 +51,8 @@ FORGERIES = [
         queue=LITWARE,
         activity="set_secret",
         code="SignerMismatch",
-        argument=lambda attacker: SecretOrder(
-            order=attacker.owner_order(attacker.cloud.fabrikam, attacker.world.planes), kind="key", policy=attacker.policy
+        argument=lambda attacker: SecretRequest(
+            dataset=attacker.authorised_dataset(attacker.cloud.fabrikam, attacker.world.planes), kind="key", policy=attacker.policy
         ),
     ),
     Forgery(
@@ -60,8 +60,8 @@ FORGERIES = [
         queue=LITWARE,
         activity="set_secret",
         code="ApproverKeyUnknown",
-        argument=lambda attacker: SecretOrder(
-            order=attacker.order_in_the_name_of(attacker.cloud.litware, attacker.world.planes), kind="key", policy=attacker.policy
+        argument=lambda attacker: SecretRequest(
+            dataset=attacker.dataset_in_the_name_of(attacker.cloud.litware, attacker.world.planes), kind="key", policy=attacker.policy
         ),
     ),
     Forgery(
@@ -69,8 +69,8 @@ FORGERIES = [
         queue=LITWARE,
         activity="set_secret",
         code="OrderMismatch",
-        argument=lambda attacker: SecretOrder(
-            order=attacker.owner_order(
+        argument=lambda attacker: SecretRequest(
+            dataset=attacker.authorised_dataset(
                 attacker.cloud.litware,
                 planes_spec(name=attacker.world.planes.name, store=attacker.world.planes.store, privacy={}),
                 attacker.world.planes,
@@ -84,8 +84,8 @@ FORGERIES = [
         queue=LITWARE,
         activity="set_secret",
         code="CollaborationMismatch",
-        argument=lambda attacker: SecretOrder(
-            order=attacker.litware_order.model_copy(update={"collaboration": "other"}), kind="key", policy=attacker.policy
+        argument=lambda attacker: SecretRequest(
+            dataset=attacker.litware_dataset.model_copy(update={"collaboration": "other"}), kind="key", policy=attacker.policy
         ),
     ),
     Forgery(
@@ -93,22 +93,22 @@ FORGERIES = [
         queue=LITWARE,
         activity="set_secret",
         code="CleanRoomPolicyMismatch",
-        argument=lambda attacker: SecretOrder(order=attacker.litware_order, kind="connection", policy=weaker_policy(attacker.policy)),
+        argument=lambda attacker: SecretRequest(dataset=attacker.litware_dataset, kind="connection", policy=weaker_policy(attacker.policy)),
     ),
     Forgery(
         name="a release policy with one more guest",
         queue=CONTOSSO,
         activity="set_key_with_skr",
         code="CleanRoomPolicyMismatch",
-        argument=lambda attacker: KeyOrder(order=attacker.contosso_order, policy=weaker_policy(attacker.policy)),
+        argument=lambda attacker: KeyRequest(dataset=attacker.contosso_dataset, policy=weaker_policy(attacker.policy)),
     ),
     Forgery(
         name="a role on the storage account for another principal",
         queue=CONTOSSO,
         activity="allow_access_blob",
         code="IdentityMismatch",
-        argument=lambda attacker: AccessOrder(
-            order=attacker.contosso_order, identity=managed_identity(attacker).model_copy(update={"principal_id": str(uuid.uuid4())})
+        argument=lambda attacker: AccessRequest(
+            dataset=attacker.contosso_dataset, identity=managed_identity(attacker).model_copy(update={"principal_id": str(uuid.uuid4())})
         ),
     ),
     Forgery(
@@ -116,8 +116,8 @@ FORGERIES = [
         queue=CONTOSSO,
         activity="allow_access_key_vault",
         code="IdentityMismatch",
-        argument=lambda attacker: AccessOrder(
-            order=attacker.contosso_order, identity=managed_identity(attacker).model_copy(update={"principal_id": str(uuid.uuid4())})
+        argument=lambda attacker: AccessRequest(
+            dataset=attacker.contosso_dataset, identity=managed_identity(attacker).model_copy(update={"principal_id": str(uuid.uuid4())})
         ),
     ),
     Forgery(
@@ -125,14 +125,14 @@ FORGERIES = [
         queue=CONTOSSO,
         activity="set_federation",
         code="FederationMismatch",
-        argument=lambda attacker: federation_order(attacker, issuer_url="https://issuer.attacker.example"),
+        argument=lambda attacker: federation_request(attacker, issuer_url="https://issuer.attacker.example"),
     ),
     Forgery(
         name="another federated subject",
         queue=CONTOSSO,
         activity="set_federation",
         code="FederationMismatch",
-        argument=lambda attacker: federation_order(
+        argument=lambda attacker: federation_request(
             attacker, subject=federated_subject(attacker.cloud.collaboration, attacker.cloud.fabrikam.user_id)
         ),
     ),
@@ -141,8 +141,8 @@ FORGERIES = [
         queue=LITWARE,
         activity="propose_document",
         code="DescriptorMismatch",
-        argument=lambda attacker: ProposeOrder(
-            order=attacker.litware_order,
+        argument=lambda attacker: ProposeDocumentRequest(
+            dataset=attacker.litware_dataset,
             descriptor=attacker.changed_descriptor(
                 attacker.world.planes.name,
                 set_member("datasetAccessPoint", "store", "provider", "url", to="https://storage.attacker.example"),
@@ -154,8 +154,8 @@ FORGERIES = [
         queue=LITWARE,
         activity="propose_document",
         code="DescriptorMismatch",
-        argument=lambda attacker: ProposeOrder(
-            order=attacker.litware_order,
+        argument=lambda attacker: ProposeDocumentRequest(
+            dataset=attacker.litware_dataset,
             descriptor=attacker.changed_descriptor(
                 attacker.world.planes.name, lambda value: value["datasetAccessPolicy"].pop("privacyFloors")
             ),
@@ -166,8 +166,8 @@ FORGERIES = [
         queue=CONTOSSO,
         activity="propose_document",
         code="DescriptorMismatch",
-        argument=lambda attacker: ProposeOrder(
-            order=attacker.contosso_order,
+        argument=lambda attacker: ProposeDocumentRequest(
+            dataset=attacker.contosso_dataset,
             descriptor=attacker.changed_descriptor(
                 attacker.world.flights.name,
                 lambda value: value["datasetAccessPolicy"]["privacyFloors"].update(allowedOutputColumns=["tailnum"]),
@@ -179,8 +179,8 @@ FORGERIES = [
         queue=CONTOSSO,
         activity="propose_document",
         code="DescriptorMismatch",
-        argument=lambda attacker: ProposeOrder(
-            order=attacker.contosso_order,
+        argument=lambda attacker: ProposeDocumentRequest(
+            dataset=attacker.contosso_dataset,
             descriptor=attacker.changed_descriptor(
                 attacker.world.flights.name,
                 set_member(
@@ -199,8 +199,8 @@ FORGERIES = [
         queue=CONTOSSO,
         activity="propose_document",
         code="DescriptorMismatch",
-        argument=lambda attacker: ProposeOrder(
-            order=attacker.contosso_order,
+        argument=lambda attacker: ProposeDocumentRequest(
+            dataset=attacker.contosso_dataset,
             descriptor=attacker.changed_descriptor(
                 attacker.world.flights.name,
                 set_member(
@@ -222,15 +222,15 @@ FORGERIES = [
         queue=LITWARE,
         activity="propose_document",
         code="OrderMismatch",
-        argument=lambda attacker: ProposeOrder(order=attacker.litware_order, descriptor=attacker.descriptor),
+        argument=lambda attacker: ProposeDocumentRequest(dataset=attacker.litware_dataset, descriptor=attacker.descriptor),
     ),
     Forgery(
         name="acceptance of a query's proposal as a dataset's",
         queue=LITWARE,
         activity="accept_document",
         code="ProposalDiffers",
-        argument=lambda attacker: AcceptOrder(
-            order=attacker.owner_order(attacker.cloud.litware, attacker.pending),
+        argument=lambda attacker: AcceptDocumentRequest(
+            dataset=attacker.authorised_dataset(attacker.cloud.litware, attacker.pending),
             proposed=attacker.proposed.model_copy(update={"proposal_id": attacker.voting.proposal_id}),
         ),
     ),
@@ -239,8 +239,8 @@ FORGERIES = [
         queue=LITWARE,
         activity="accept_document",
         code="DocumentDiffers",
-        argument=lambda attacker: AcceptOrder(
-            order=attacker.owner_order(attacker.cloud.litware, attacker.pending),
+        argument=lambda attacker: AcceptDocumentRequest(
+            dataset=attacker.authorised_dataset(attacker.cloud.litware, attacker.pending),
             proposed=attacker.proposed.model_copy(update={"digest": "0" * 64}),
         ),
     ),
@@ -249,8 +249,8 @@ FORGERIES = [
         queue=LITWARE,
         activity="accept_document",
         code="DocumentDiffers",
-        argument=lambda attacker: AcceptOrder(
-            order=attacker.litware_order,
+        argument=lambda attacker: AcceptDocumentRequest(
+            dataset=attacker.litware_dataset,
             proposed=ProposedDocument(
                 document_id=attacker.voting.query,
                 proposal_id=attacker.voting.proposal_id,
@@ -288,11 +288,11 @@ def test_another_users_proposal_under_a_dataset_name_is_not_accepted(attacker: A
             return ProposedDocument(document_id=spec.name, proposal_id=proposal, version=version, digest=document_digest(text))
 
     proposed = run_async(sneak())
-    order = attacker.owner_order(cloud.contosso, spec)
-    run_async(call_activity(cloud, CONTOSSO, "create_managed_identity", order))
+    authorised = attacker.authorised_dataset(cloud.contosso, spec)
+    run_async(call_activity(cloud, CONTOSSO, "create_managed_identity", authorised))
     before = releasable_state(attacker)
     with pytest.raises(CleanRoomError) as caught:
-        run_async(call_activity(cloud, CONTOSSO, "accept_document", AcceptOrder(order=order, proposed=proposed)))
+        run_async(call_activity(cloud, CONTOSSO, "accept_document", AcceptDocumentRequest(dataset=authorised, proposed=proposed)))
     assert caught.value.code == "DescriptorMismatch"
     assert releasable_state(attacker) == before
 
@@ -302,14 +302,14 @@ def test_publishing_without_the_owners_authorisation_is_refused(attacker: Attack
     """An authorisation by another user, and the owner's authorisation for the same name with privacy floors."""
     cloud, true = attacker.cloud, attacker.world.planes
     spec = true if signed_by == "fabrikam" else planes_spec(name=true.name, store=true.store, privacy={})
-    order = attacker.owner_order(cloud.session(signed_by), spec, true)
+    authorised = attacker.authorised_dataset(cloud.session(signed_by), spec, true)
     before = releasable_state(attacker)
     given = PublishDatasetInput(
         collaboration=cloud.collaboration,
         party="litware",
         owner_id=cloud.litware.user_id,
         spec=spec,
-        authorisation=order.authorisation,
+        authorisation=authorised.authorisation,
     )
     assert refusal_of_workflow(cloud, PublishS3Dataset.run, given, FRONTEND_QUEUE, datasets=[spec.name]) == code
     assert releasable_state(attacker) == before

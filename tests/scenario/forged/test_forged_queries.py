@@ -7,9 +7,9 @@ import datetime as dt
 import pytest
 
 from cleanroom.messages.query import (
-    DraftOrder,
-    ProposeQueryOrder,
-    WithdrawOrder,
+    DraftRequest,
+    ProposeQueryRequest,
+    WithdrawRequest,
 )
 from cleanroom.statements import Decision, sign
 from starters.operations.session import now
@@ -129,15 +129,17 @@ FORGERIES = [
         queue=LITWARE,
         activity="accept_query",
         code="StatementMalformed",
-        argument=lambda attacker: attacker.vote(attacker.litware_order.authorisation),
+        argument=lambda attacker: attacker.vote(attacker.litware_dataset.authorisation),
     ),
     Forgery(
         name="a draft without a signed specification",
         queue=FABRIKAM,
         activity="update_document",
         code="OrderMismatch",
-        argument=lambda attacker: DraftOrder(
-            order=attacker.author_order("update-query"), draft=query_draft(attacker, World.SQL + "\n"), version=attacker.voting.version
+        argument=lambda attacker: DraftRequest(
+            command=attacker.authorised_command("update-query"),
+            draft=query_draft(attacker, World.SQL + "\n"),
+            version=attacker.voting.version,
         ),
     ),
     Forgery(
@@ -145,8 +147,10 @@ FORGERIES = [
         queue=FABRIKAM,
         activity="update_document",
         code="DraftMismatch",
-        argument=lambda attacker: DraftOrder(
-            order=attacker.author_order("update-query", spec=attacker.world.query().model_copy(update={"name": attacker.voting.query})),
+        argument=lambda attacker: DraftRequest(
+            command=attacker.authorised_command(
+                "update-query", spec=attacker.world.query().model_copy(update={"name": attacker.voting.query})
+            ),
             draft=query_draft(attacker, World.SQL.replace(">= 25", ">= 21")),
             version=attacker.voting.version,
         ),
@@ -156,15 +160,15 @@ FORGERIES = [
         queue=CONTOSSO,
         activity="create_document",
         code="SignerMismatch",
-        argument=lambda attacker: DraftOrder(order=attacker.author_order("create-query"), draft=query_draft(attacker, World.SQL)),
+        argument=lambda attacker: DraftRequest(command=attacker.authorised_command("create-query"), draft=query_draft(attacker, World.SQL)),
     ),
     Forgery(
         name="an authorisation to withdraw in place of one to propose",
         queue=FABRIKAM,
         activity="propose_query",
         code="OrderMismatch",
-        argument=lambda attacker: ProposeQueryOrder(
-            order=attacker.author_order("withdraw-query"),
+        argument=lambda attacker: ProposeQueryRequest(
+            command=attacker.authorised_command("withdraw-query"),
             owners=attacker.voting.owners,
             version=attacker.voting.version,
             digest=attacker.voting.digest,
@@ -175,8 +179,8 @@ FORGERIES = [
         queue=FABRIKAM,
         activity="withdraw_proposal",
         code="OrderMismatch",
-        argument=lambda attacker: WithdrawOrder(
-            order=attacker.author_order("withdraw-query", query="q-of-mine"), proposal_id=attacker.voting.proposal_id
+        argument=lambda attacker: WithdrawRequest(
+            command=attacker.authorised_command("withdraw-query", query="q-of-mine"), proposal_id=attacker.voting.proposal_id
         ),
     ),
 ]
