@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
+from activities.authorisations import AuthorisationVerifier
 from activities.azure_ad import AzureAd
 from activities.blob import Blob
 from activities.clean_room import CleanRoomGovernance
@@ -21,7 +22,6 @@ from activities.clean_room_secrets import CleanRoomSecrets
 from activities.collaborator import CollaboratorGovernance
 from activities.frontend import Frontend
 from activities.key_vault import KeyVault
-from activities.orders import Orders
 from activities.s3 import S3
 from activities.spark_service import SparkServiceActivities
 from cleanroom.attestation import GuestAttestor
@@ -78,17 +78,17 @@ def _collaborator(settings: Settings) -> BoundaryWorker:
         raise PreconditionFailed("SettingMissing", "settings: party is not set, and a collaborator's worker needs it.")
     own = credential(settings.credential, ca_file=settings.ca_file)
     client = governance_client(settings, own)
-    orders, keys = Orders(settings), KeyStore(settings.keys_dir)
+    authorisations, keys = AuthorisationVerifier(settings), KeyStore(settings.keys_dir)
     identities = ManagedIdentities(own, settings.azure, ca_file=settings.ca_file) if settings.azure.subscription_id else None
-    governance = CollaboratorGovernance(settings, orders, UserDocuments(client, settings.collaboration), keys, identities)
-    s3 = S3(settings, orders)
+    governance = CollaboratorGovernance(settings, authorisations, UserDocuments(client, settings.collaboration), keys, identities)
+    s3 = S3(settings, authorisations)
     activities: list[Callable[..., Any]] = [
         governance.set_secret,
         governance.propose_document,
         governance.accept_document,
         governance.create_document,
         governance.update_document,
-        governance.confirm_order,
+        governance.confirm_withdrawal,
         governance.propose_query,
         governance.withdraw_proposal,
         governance.accept_query,
@@ -98,9 +98,9 @@ def _collaborator(settings: Settings) -> BoundaryWorker:
     ]
     if identities is not None:
         roles = RoleAssignments(own, settings.azure, ca_file=settings.ca_file)
-        directory = AzureAd(orders, identities, FederatedCredentials(own, settings.azure, ca_file=settings.ca_file), client)
-        blob = Blob(settings, orders, roles, identities)
-        vault = KeyVault(settings, orders, roles, identities, own, client, keys)
+        directory = AzureAd(authorisations, identities, FederatedCredentials(own, settings.azure, ca_file=settings.ca_file), client)
+        blob = Blob(settings, authorisations, roles, identities)
+        vault = KeyVault(settings, authorisations, roles, identities, own, client, keys)
         activities += [
             directory.create_managed_identity,
             directory.set_federation,

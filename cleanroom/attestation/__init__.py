@@ -1,7 +1,7 @@
-"""Attestation: parse and verify AMD SEV-SNP evidence, and ask the guest's sidecar for it.
+"""Attestation: parse and verify AMD SEV-SNP evidence, and request it from the guest's sidecar.
 
-``verify_evidence`` is the entrance; :class:`Verdict` the result; :class:`TrustStore` says who is believed and :class:`Expectations` what
-must hold.
+Call :func:`verify_evidence` with a :class:`TrustStore` (the trusted issuers) and :class:`Expectations` (what must hold); the result is a
+:class:`Verdict`. The formats and rules, with their sources, are in ``docs/facts/attestation.md``.
 """
 
 from cleanroom.attestation.chain import LeafKind

@@ -140,7 +140,7 @@ def instant(time: str) -> datetime:
     """Return a certificate's ``YYYYMMDDHHMMSSZ`` as an instant.
 
     Raises:
-        ValueError: There is no such day or time of day.
+        ValueError: It is not a valid date and time.
     """
     return datetime.fromisoformat(f"{time[:8]}T{time[8:]}")
 

@@ -139,7 +139,7 @@ def examine_chain(
         expected="RSASSA-PSS SHA-384 signatures of root over intermediate and of intermediate over leaf",
         actual=", ".join(f"{child.common_name} {'verifies' if verifies else 'does not verify'}" for child, verifies in signatures),
         reason=Reason.CHAIN_SIGNATURE_INVALID,
-        message="A certificate of the chain is not signed by the next one; certificates of different chains may have been mixed.",
+        message="A certificate of the chain is not signed by the next one; certificates of different chains may be mixed.",
     )
     kind = checklist.run(
         "chain-roles",
@@ -206,7 +206,7 @@ def _leaf_kind(leaf: AmdCertificate, intermediate: AmdCertificate, root: AmdCert
         elif names == ("SEV-VLEK", f"SEV-VLEK-{product}", ark):
             kind = LeafKind.VLEK
         else:
-            raise chain_malformed("The certificates' names do not fit together.", _names((leaf, intermediate, root)))
+            raise chain_malformed("The certificates' names do not belong to one chain.", _names((leaf, intermediate, root)))
         if not root.is_authority() or not intermediate.is_authority() or leaf.is_authority():
             raise chain_malformed("Root and intermediate must be certificate authorities, and the leaf must not be one.", "other CA flags")
     return kind

@@ -1,7 +1,8 @@
 """Certificate revocation lists of AMD's key distribution service.
 
-One list per product and flavour (``/vcek/v1/<product>/crl``, ``/vlek/v1/<product>/crl``), signed by the ARK, naming intermediates. AMD does
-not list single chips: old firmware is kept out by a minimum TCB. Nothing is fetched here; a caller supplies the bytes.
+There is one list per product and kind of key (``/vcek/v1/<product>/crl``, ``/vlek/v1/<product>/crl``). The ARK signs it, and it names
+intermediates only: AMD does not revoke single chips, and a minimum TCB excludes old firmware. The caller supplies the lists; nothing is
+fetched here. Source: AMD 57230; see ``docs/facts/attestation.md``.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ MAX_CRL: Final = 1024 * 1024
 
 
 def check_revocation(chain: VerifiedChain, crls: Sequence[bytes], at: datetime, *, accept_stale: bool = False) -> str:
-    """Judge a chain by the lists that its root has issued; returns what was found, in words.
+    """Check a chain against the lists that its root issued, and return the result as text.
 
     Args:
-        chain: A chain whose signatures verify.
-        crls: DER or PEM lists; those of other issuers are passed over.
+        chain: A verified chain.
+        crls: DER or PEM lists. Lists of other issuers are skipped.
         at: The instant.
-        accept_stale: Whether a list past its ``nextUpdate`` still counts.
+        accept_stale: Whether a list past its ``nextUpdate`` is accepted.
 
     Raises:
         AttestationRejected: ``CertificateRevoked``; ``RevocationStatusUnknown`` when no list applies, or one that applies is malformed,
@@ -50,12 +51,12 @@ def check_revocation(chain: VerifiedChain, crls: Sequence[bytes], at: datetime, 
 
 def _check_list(crl: x509.CertificateRevocationList, chain: VerifiedChain, at: datetime, accept_stale: bool) -> None:
     if not is_signed_by(chain.root_key, crl.public_bytes(Encoding.DER), crl.tbs_certlist_bytes, crl.signature):
-        raise _unknown("The revocation list is not signed by the root.", "signature does not verify")
+        raise _unknown("The revocation list is not signed by the root.", "the signature does not verify")
     start, end = crl.last_update_utc, crl.next_update_utc
     if at < start:
         raise _unknown("The revocation list is not valid yet.", f"valid from {start.isoformat()}")
     if (end is None or at > end) and not accept_stale:
-        raise _unknown("The revocation list is stale.", f"valid until {end.isoformat() if end else 'nowhere stated'}")
+        raise _unknown("The revocation list is stale.", f"valid until {end.isoformat() if end else 'an unstated time'}")
     for name, serial in chain.serials():
         if crl.get_revoked_certificate_by_serial_number(serial) is not None:
             raise AttestationRejected(

@@ -1,9 +1,8 @@
 """Verification of SEV-SNP evidence: report, certificates, guest policy, bindings and utility-VM endorsement, as one list of checks.
 
-The order is that of trust: structure (A), certificate chain (B), report against certificate (C). A failure there ends the verdict, since
-nothing after it is trustworthy. Guest policy (D) and bindings (E, :mod:`cleanroom.attestation.policy`) are then all judged, so that a
-person sees everything that is wrong.
-Hostile bytes lead to a failed verdict, never to an exception.
+A failure in the structure (A), the certificate chain (B) or the comparison of report and certificate (C) ends the verdict, because nothing
+after it can be trusted. The checks of guest policy (D) and bindings (E, :mod:`cleanroom.attestation.policy`) are all made, so the verdict
+shows every problem. Malformed input leads to a failed verdict, never to an exception.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ from cleanroom.errors import InvalidInput
 
 _ECDSA: Final = ec.ECDSA(hashes.SHA384())
 _SCALAR: Final = 48
-"""Bytes of a P-384 scalar; the report stores each in 72, of which the upper 24 must be zero."""
+"""Bytes of a P-384 scalar. The report stores each in 72 bytes, of which the upper 24 must be zero."""
 
 
 class Verifier:
@@ -62,7 +61,9 @@ class Verifier:
     def verify(self, evidence: AttestationEvidence, *, expectations: Expectations, at: datetime) -> Verdict:
         """Verify evidence for one instant; see :func:`verify_evidence`."""
         if at.tzinfo is None:
-            raise InvalidInput("InstantWithoutTimeZone", f"The instant {at.isoformat()} has no time zone.", hint="Pass an aware datetime.")
+            raise InvalidInput(
+                "InstantWithoutTimeZone", f"The instant {at.isoformat()} has no time zone.", hint="Pass a datetime with a time zone."
+            )
         at = at.astimezone(UTC)
         checklist = Checklist()
         report: SnpReport | None = None
@@ -174,7 +175,7 @@ def _read_report(raw: bytes, checklist: Checklist) -> SnpReport:
 
 
 def _stated_product(report: SnpReport) -> Product | None:
-    """What an unverified report says about itself, to name it in a verdict that fails early."""
+    """Return the product that an unverified report states, to be shown in a verdict that fails early."""
     if report.cpuid is None:
         return None
     try:
@@ -224,7 +225,7 @@ def _check_structure(report: SnpReport, expectations: Expectations, checklist: C
 def _check_certificates_now(
     chain: VerifiedChain, report: SnpReport, expectations: Expectations, at: datetime, checklist: Checklist
 ) -> None:
-    """What a verified chain must satisfy for this report at this instant."""
+    """Check the kind of leaf, validity and revocation of a verified chain for this report and instant."""
     stated = LeafKind.VLEK if report.signing_key == SIGNING_KEY_VLEK else LeafKind.VCEK
     checklist.record(
         "leaf-kind",
@@ -262,9 +263,9 @@ def _check_report_against_leaf(report: SnpReport, chain: VerifiedChain, expectat
         expected=f"a signature of the {chain.kind} certificate's key",
         actual="verifies" if verifies else "does not verify",
         reason=Reason.REPORT_SIGNATURE_INVALID,
-        message="The report is not signed by the leaf certificate's key: one was altered, or the certificate is another chip's or TCB's.",
+        message="The leaf certificate's key did not sign the report: one was altered, or the certificate is of another chip or TCB.",
     )
-    if _check_product(report, chain, checklist):  # without it, neither the TCB's layout nor the chip id's length is known
+    if _check_product(report, chain, checklist):  # it determines the TCB's layout and the chip ID's length
         _check_tcb(report, chain, checklist)
         if chain.kind is LeafKind.VCEK:
             _check_chip(report, chain, checklist)
@@ -326,15 +327,15 @@ def _check_chip(report: SnpReport, chain: VerifiedChain, checklist: Checklist) -
         reason=Reason.CHIP_KEY_MASKED,
     )
     hw_id = chain.hw_id or b""
-    # All 64 bytes where those behind the chip's own are what differs.
+    # Show all 64 bytes if the unused ones differ.
     length = chain.product.chip_id_length if not any(report.chip_id[chain.product.chip_id_length :]) else len(report.chip_id)
     checklist.record(
         "chip-id",
         any(report.chip_id) and report.chip_id == hw_id.ljust(64, b"\0"),
-        expected=hw_id.hex() if any(hw_id) else "a chip id that is not zero",
+        expected=hw_id.hex() if any(hw_id) else "a chip ID that is not zero",
         actual=report.chip_id[:length].hex(),
         reason=Reason.CHIP_ID_MISMATCH,
-        message="The report's chip id is not the certificate's hwID: report and certificate come from different chips.",
+        message="The report's chip ID is not the certificate's hwID: report and certificate come from different chips.",
     )
 
 
@@ -342,7 +343,7 @@ def _check_provider(report: SnpReport, chain: VerifiedChain, expectations: Expec
     checklist.record(
         "chip-id",
         not any(report.chip_id),
-        expected="zero, as always with a VLEK",
+        expected="zero, as with every VLEK",
         actual="zero" if not any(report.chip_id) else report.chip_id.hex(),
         reason=Reason.CHIP_ID_MISMATCH,
     )

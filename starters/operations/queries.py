@@ -15,8 +15,8 @@ from cleanroom.identifiers import FRONTEND_QUEUE, canonical_json, document_diges
 from cleanroom.messages.query import (
     DEFAULT_APPROVAL_SECONDS,
     AuthorMessage,
+    Collaborator,
     CommandOutcome,
-    Party,
     PublishQueryInput,
     QueryState,
 )
@@ -26,7 +26,7 @@ from cleanroom.temporal.markdown import code, details, escape
 from starters.operations.query_workflow import find_query, query_closed_as_error, state_of, wait_for_state, with_own_worker_fallback
 from starters.operations.session import FoundWorkflow, Session
 from starters.operations.worker_queries import QUERY_SECONDS
-from starters.operations.workflow_names import PUBLISH_QUERY, RETRACT, REVISE, SUBMIT
+from starters.operations.workflow_names import PROPOSE, PUBLISH_QUERY, UPDATE, WITHDRAW
 
 if TYPE_CHECKING:
     from cleanroom.governance import GovernanceUserClient
@@ -50,10 +50,10 @@ async def create_query(
         Conflict: ``QueryExists``.
     """
     client = await session.temporal()
-    parties = tuple(Party(name=name, user_id=user) for name, user in sorted(session.settings.parties.items()))
+    parties = tuple(Collaborator(name=name, user_id=user) for name, user in sorted(session.settings.parties.items()))
     input = PublishQueryInput(
         collaboration=session.collaboration,
-        proposer=Party(name=session.party, user_id=session.user_id),
+        proposer=Collaborator(name=session.party, user_id=session.user_id),
         parties=parties,
         spec=spec,
         authorisation=session.authorise("create-query", spec.name, spec.digest()),
@@ -125,17 +125,17 @@ def query_record(session: Session, state: QueryState) -> dict[str, Any]:
 
 async def update_query(session: Session, spec: QuerySpec) -> CommandOutcome:
     """Replace the draft with ``spec``: a new version without any approval."""
-    return await _send_author_command(session, spec.name, "update-query", REVISE, spec)
+    return await _send_author_command(session, spec.name, "update-query", UPDATE, spec)
 
 
 async def propose_query(session: Session, name: str) -> CommandOutcome:
     """Propose the current draft; the outcome lists the owners who must approve."""
-    return await _send_author_command(session, name, "propose-query", SUBMIT)
+    return await _send_author_command(session, name, "propose-query", PROPOSE)
 
 
 async def withdraw_query(session: Session, name: str) -> CommandOutcome:
     """Withdraw an open proposal, which becomes a draft again, or close a draft."""
-    return await _send_author_command(session, name, "withdraw-query", RETRACT)
+    return await _send_author_command(session, name, "withdraw-query", WITHDRAW)
 
 
 async def _send_author_command(session: Session, name: str, action: str, update: str, spec: QuerySpec | None = None) -> CommandOutcome:

@@ -87,7 +87,7 @@ def test_workflow_names_match_the_workflow_classes() -> None:
     query, run = definition(PublishQuery), definition(RunQuery)
     assert (query.name, run.name) == (names.PUBLISH_QUERY, names.RUN_QUERY)
     assert {names.APPROVE, names.REJECT} <= set(query.signals)
-    assert {names.REVISE, names.SUBMIT, names.RETRACT} <= set(query.updates)
+    assert {names.UPDATE, names.PROPOSE, names.WITHDRAW} <= set(query.updates)
     assert names.STATE in query.queries
     assert {names.STATUS, names.OUTCOME} <= set(run.queries)
     for workflow, name in (

@@ -1,12 +1,14 @@
-"""Messages to a query on their way: in order, bounded, and none behind somebody else's that waits for an absent worker. Without Temporal.
+"""Queue of the commands that a ``PublishQuery`` workflow has received but not handled. Independent of Temporal.
 
-Votes are one lane: taking one is quick, it is cast in the background. Each author's orders are a lane of their own, one at a time.
+Commands are handled in order within a lane. All votes share one lane, because handling a vote only verifies it; it is cast in the
+background. The commands of each author have a lane of their own, one command at a time, because they need that author's worker,
+which may be offline for days. So a command never waits for a command in another lane.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container, Iterator
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -20,43 +22,45 @@ from cleanroom.messages.query import CommandOutcome, decision_mark
 M = TypeVar("M", bound=Message)
 
 MAX_WAITING = 100
-"""Messages of a lane that may wait at once; more are refused, so that a flood cannot grow the state without bound (T17)."""
+"""Maximum number of waiting commands per lane. More are refused, so that a flood of messages cannot grow the workflow's state."""
 
 VOTES = ""
 """The lane of votes."""
 
-_DECISIONS = ("approve", "reject", "decide")
+_VOTE_KINDS = ("approve", "reject")
 
 
 @dataclass(eq=False)
 class Command:
-    """A message, and what has become of it."""
+    """A message and its outcome. The content of ``message`` is not validated: anyone who reaches Temporal can send a signal."""
 
     kind: str
+    """``approve``, ``reject``, ``update``, ``propose`` or ``withdraw``."""
     message: Any
     outcome: CommandOutcome | None = None
     error: CleanRoomError | None = None
 
     @property
     def done(self) -> bool:
+        """Whether the command has succeeded or failed."""
         return self.outcome is not None or self.error is not None
 
     @property
     def lane(self) -> str:
-        """:data:`VOTES`, or whose order it says to be."""
-        if self.kind in _DECISIONS:
+        """:data:`VOTES`, or the author that the message names."""
+        if self.kind in _VOTE_KINDS:
             return VOTES
         party = self.message.get("party") if isinstance(self.message, dict) else None
         return party if isinstance(party, str) and party else "?"
 
     @property
     def about(self) -> str:
-        """Of a vote: which one (:attr:`RefusedMessage.about`)."""
+        """Value of :attr:`RefusedMessage.about`: identifies a vote; empty for other commands."""
         token = self.message.get("decision") if isinstance(self.message, dict) else None
         return decision_mark(token) if self.lane == VOTES and isinstance(token, str) else ""
 
     def parsed(self, model: type[M]) -> M:
-        """The message as ``model``; whatever was sent, the answer is an error that can be shown, never a stuck workflow.
+        """Return the message as ``model``.
 
         Raises:
             InvalidInput: ``MessageMalformed``.
@@ -67,46 +71,43 @@ class Command:
             raise InvalidInput(
                 "MessageMalformed",
                 f"{self.kind}: {describe_validation(error)}.",
-                hint="`cleanroom query approve --print-signal` prints what the Web UI's box takes.",
+                hint="Send the output of `cleanroom query approve --print-signal`.",
             ) from error
 
 
-class Mailbox:
-    """What was sent and not taken yet."""
+class CommandQueue:
+    """Waiting commands in the order of their arrival."""
 
     def __init__(self) -> None:
         self._waiting: deque[Command] = deque()
-
-    def __iter__(self) -> Iterator[Command]:
-        return iter(self._waiting)
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
     def add(self, command: Command) -> None:
-        """Put it at the end.
+        """Append a command.
 
         Raises:
             Refused: ``TooManyMessages``.
         """
         if sum(waiting.lane == command.lane for waiting in self._waiting) >= MAX_WAITING:
-            raise Refused("TooManyMessages", f"{MAX_WAITING} messages are waiting; this one was not taken.")
+            raise Refused("TooManyMessages", f"{MAX_WAITING} messages are waiting; this message was dropped.")
         self._waiting.append(command)
 
     def ready(self, busy: Container[str]) -> bool:
-        """Whether some message's lane is free."""
+        """Whether a command waits in a lane that is not in ``busy``."""
         return any(command.lane not in busy for command in self._waiting)
 
     def take(self, busy: Container[str]) -> Command | None:
-        """The first message whose lane is free."""
+        """Remove and return the first command whose lane is not in ``busy``."""
         for command in self._waiting:
             if command.lane not in busy:
                 self._waiting.remove(command)
                 return command
         return None
 
-    def empty(self) -> list[Command]:
-        """All that waits, taken out."""
-        left = list(self._waiting)
+    def drain(self) -> list[Command]:
+        """Remove and return all commands."""
+        commands = list(self._waiting)
         self._waiting.clear()
-        return left
+        return commands

@@ -1,8 +1,8 @@
-"""Does what is about to be published say what its author signed? Compared member by member by whoever holds the author's credentials.
+"""Verifies that a generated document matches the specification that its author signed.
 
-The texts are made elsewhere (the frontend) and carried by Temporal. Both could be replaced on the way, by a descriptor with another
-storage address, without privacy floors, or with a key that somebody else knows; therefore the author's own worker makes the text
-again from the signed specification and from its own settings, and proposes nothing else.
+The frontend generates documents, and Temporal carries them. Either could replace a document on its way, for example by one with
+another storage address, without privacy floors, or with a key that an attacker knows. The author's worker therefore generates
+the document again from the signed specification and from its own settings, and proposes only an equal one.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from cleanroom.settings import Settings
 
 
 @dataclass(frozen=True)
-class OwnAzure:
-    """What the owner's worker knows by itself about an Azure dataset."""
+class OwnAzureValues:
+    """Values of an Azure dataset that the owner's worker reads itself, from Azure, governance and its key store."""
 
     identity: ManagedIdentity
     issuer_url: str
-    """Of governance's OIDC issuer, read from governance."""
+    """OIDC issuer of governance."""
     key_name: str
-    wrapped_here: frozenset[str]
-    """Every wrapping of the dataset's key that this worker has made."""
+    own_wrappings: frozenset[str]
+    """Every wrapping of the dataset's key that this worker made. Wrapping is randomised, so it cannot be computed again."""
 
 
-def require_descriptor(data: str, spec: DatasetSpec, settings: Settings, owner_id: str, azure: OwnAzure | None) -> None:
-    """``data`` is the dataset document of ``spec`` for this owner, byte for byte.
+def verify_descriptor_matches_spec(data: str, spec: DatasetSpec, settings: Settings, owner_id: str, azure: OwnAzureValues | None) -> None:
+    """Verify that ``data`` is the dataset document of ``spec`` for this owner, byte for byte.
 
     Raises:
-        Refused: ``DescriptorMismatch`` naming the members that differ.
+        Refused: ``DescriptorMismatch``, with the members that differ.
         InvalidInput: ``DatasetDocumentInvalid``.
     """
     found = parse_dataset(data, document_id=spec.name)
     if isinstance(spec.store, BlobStoreSpec):
         if azure is None:
-            raise Refused("DescriptorMismatch", f"dataset {spec.name!r}: this worker has no Azure subscription, the dataset needs one.")
+            raise Refused("DescriptorMismatch", f"dataset {spec.name!r}: it needs an Azure subscription, and this worker has none.")
         request = DescriptorRequest(
             collaboration=settings.collaboration,
             owner_id=owner_id,
@@ -69,43 +69,43 @@ def require_descriptor(data: str, spec: DatasetSpec, settings: Settings, owner_i
         )
     expected = generate_descriptor(request)
     if expected.data != data:
-        members = _differing(found, parse_dataset(expected.data, document_id=spec.name))
+        members = _differing_members(found, parse_dataset(expected.data, document_id=spec.name))
         raise Refused(
             "DescriptorMismatch",
             f"dataset {spec.name!r}: the descriptor is not what its owner signed; it differs in {', '.join(members) or 'its form'}.",
             details={"members": members},
-            hint="Publish again; if it happens again, somebody changes what the workflow carries.",
+            hint="Publish again. If the error repeats, a component changes what the workflow carries.",
         )
 
 
-def _own_key(found: DatasetDocument, spec: DatasetSpec, settings: Settings, azure: OwnAzure) -> EncryptionKey | None:
-    """The key as this worker would describe it; the random wrapping is taken from ``found`` if it was made here."""
+def _own_key(found: DatasetDocument, spec: DatasetSpec, settings: Settings, azure: OwnAzureValues) -> EncryptionKey | None:
+    """Describe the dataset's key with this worker's own values, and with the wrapping in ``found`` if this worker made it."""
     if spec.encryption == "SSE":
         return None
     secrets = found.dataset_access_point.protection.encryption_secrets
     wrapped = secrets.dek.wrapped_key if secrets is not None else None
     key_id = secrets.kek.secret.backing_resource.id if secrets is not None and secrets.kek is not None else ""
     vault = settings.azure.key_vault_url
-    if wrapped not in azure.wrapped_here or not key_id.startswith(f"{vault.rstrip('/')}/keys/{azure.key_name}"):
+    if wrapped is None or wrapped not in azure.own_wrappings or not key_id.startswith(f"{vault.rstrip('/')}/keys/{azure.key_name}"):
         raise Refused(
             "DescriptorMismatch",
-            f"dataset {spec.name!r}: its descriptor holds a key that this owner's worker has not wrapped, or of another vault.",
+            f"dataset {spec.name!r}: the descriptor contains a key that this worker did not wrap, or a key in a different vault.",
             details={"members": ["datasetAccessPoint.protection.encryptionSecrets"]},
         )
-    assert wrapped is not None
     return EncryptionKey(key_name=azure.key_name, key_id=key_id, key_vault_url=vault, authority=settings.azure.maa_url, wrapped_key=wrapped)
 
 
-def _differing(found: DatasetDocument, expected: DatasetDocument) -> list[str]:
+def _differing_members(found: DatasetDocument, expected: DatasetDocument) -> list[str]:
     ours, theirs = (item.model_dump(mode="json", by_alias=True) for item in (expected, found))
     members = [name for name in ours if ours[name] != theirs[name] and name != "datasetAccessPoint"]
     point, other = ours["datasetAccessPoint"], theirs["datasetAccessPoint"]
     return members + [f"datasetAccessPoint.{name}" for name in point if point[name] != other[name]]
 
 
-def require_query(data: str, spec: QuerySpec, collaboration: str) -> QueryDocument:
-    """``data`` asks for what ``spec`` says: the same segments on the same datasets under the same bounds. Pins are not compared: the
-    clean room holds every run against them.
+def verify_draft_matches_spec(data: str, spec: QuerySpec, collaboration: str) -> QueryDocument:
+    """Verify that ``data`` has the segments, datasets and parameters of ``spec``, and return the query document.
+
+    The pinned dataset versions are not compared: every run compares them with the datasets themselves.
 
     Raises:
         Refused: ``DraftMismatch``.
@@ -123,5 +123,5 @@ def require_query(data: str, spec: QuerySpec, collaboration: str) -> QueryDocume
         and approval.parameters == spec.parameters
     )
     if not same:
-        raise Refused("DraftMismatch", f"query {spec.name!r}: the draft does not ask for what its author signed.")
+        raise Refused("DraftMismatch", f"query {spec.name!r}: the draft differs from the text that its author signed.")
     return query
