@@ -130,7 +130,7 @@ def verify(
 
     Exit codes: 0 all checks passed, 2 wrong usage, 3 file not found, 4 a check failed.
 
-    Example: cleanroom audit verify r-1.zip --trust .cleanroom/demo/trust.json
+    Example: cleanroom audit verify r-1.zip --trust .cleanroom/demo/state/snp/attestation-trust.json
     """
     with error_boundary(output):
         store = TrustStore.load(amd=True, root_files=trust or ())

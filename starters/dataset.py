@@ -44,7 +44,7 @@ def upload(
     sources: Annotated[list[Path], typer.Argument(help="Files or folders with the rows.", show_default=False)],
     profile: Profile = None,
     config: ConfigFile = None,
-    replace: Annotated[bool, typer.Option(help="Delete stored objects that are no longer among the sources.")] = False,
+    replace: Annotated[bool, typer.Option(help="Delete stored objects that no source contains.")] = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Validate the rows of a dataset, encrypt them on this machine, and upload them.

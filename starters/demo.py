@@ -162,7 +162,7 @@ class _Demo:
         clock = self.clock
         with clock.part("Every company publishes the key that signs its decisions"):
             self.publish_keys()
-        with clock.part("Contosso publishes flights from Azure; Litware publishes planes, weather and the output from S3"):
+        with clock.part("Contosso publishes from Azure, Litware from S3"):
             self.publish_datasets()
         with clock.part("Fabrikam writes a query, Litware adds a condition, Fabrikam proposes it"):
             self.propose()

@@ -109,7 +109,7 @@ class PrepareWorld:
     def clean_room(self) -> CleanRoomClient:
         """Governance as the attested clean room sees it."""
         attestor: Any = Guest(self.hardware, CLEAN_ROOM_HOST)
-        return CleanRoomClient.direct(self._url, COLLABORATION, attestor, ca_file=self._ca)
+        return CleanRoomClient(self._url, COLLABORATION, attestor, ca_file=self._ca)
 
     # ------------------------------------------------------------------ publish
 

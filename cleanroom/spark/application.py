@@ -93,17 +93,7 @@ def build_application(
     return {
         "apiVersion": f"{GROUP}/{VERSION}",
         "kind": "SparkApplication",
-        "metadata": {
-            "name": job_name(job.contract_id, job.query_id, job.run_id),
-            "namespace": profile.namespace,
-            "labels": labels,
-            "annotations": {
-                JOB_DIGEST_ANNOTATION: job.digest(),
-                POLICY_DIGEST_ANNOTATION: policies.digest(),
-                PROFILE_DIGEST_ANNOTATION: profile.digest(),
-                CONTRACT_ANNOTATION: job.contract_id,
-            },
-        },
+        "metadata": _metadata(job, profile, policies, labels),
         "spec": {
             "type": "Python",
             "pythonVersion": "3",
@@ -131,6 +121,20 @@ def build_application(
                 "deleteOnTermination": False,
                 **_pod("executor", job, profile, policies, labels),
             },
+        },
+    }
+
+
+def _metadata(job: JobConfig, profile: PodProfile, policies: PodPolicies, labels: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "name": job_name(job.contract_id, job.query_id, job.run_id),
+        "namespace": profile.namespace,
+        "labels": dict(labels),
+        "annotations": {
+            JOB_DIGEST_ANNOTATION: job.digest(),
+            POLICY_DIGEST_ANNOTATION: policies.digest(),
+            PROFILE_DIGEST_ANNOTATION: profile.digest(),
+            CONTRACT_ANNOTATION: job.contract_id,
         },
     }
 

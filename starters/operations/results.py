@@ -1,4 +1,4 @@
-"""Reads the result of a run: the result receipt for every collaborator, the rows for the receiver, who holds the key."""
+"""Reads the result of a run: every collaborator gets the result receipt, and the receiver, owner of the key, the rows."""
 
 from __future__ import annotations
 

@@ -28,6 +28,8 @@ _HINTS: Final = {
     "SecretEmpty": "Pass the secret on standard input or in a file.",
     "SecretSourceMissing": "For example: cleanroom secret set NAME --secret-stdin < FILE",
     "SecretVariableNotSet": "Export the variable first, or use --secret-stdin.",
+    "TokenClaimMismatch": "The invitation is for another user. Use that user's profile, or ask a member for an invitation.",
+    "TokenClaimMissing": "The token lacks a claim that the invitation requires. Ask a member for an invitation with other claims.",
     "UserDocumentAlreadyAccepted": "An accepted document never changes. Use another name for the new one.",
     "UserDocumentNotAccepted": f"Not every owner has approved it. {_LIST_DOCUMENTS}",
     "UserDocumentNotFound": _LIST_DOCUMENTS,

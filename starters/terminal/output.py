@@ -180,7 +180,7 @@ def print_error(error: CleanRoomError, output: Format) -> None:
     for reason in error.details.get("reasons", [])[:10]:
         err.print(f"  - {safe(reason.get('message', reason))}")
     if error.party:
-        err.print(f"  [dim]who must act:[/dim] {safe(error.party)}")
+        err.print(f"  [dim]responsible:[/dim] {safe(error.party)}")
     if error.hint:
         err.print(f"  [green]hint:[/green] {safe(error.hint, 1000)}")
 

@@ -1,7 +1,6 @@
-"""Looking for secrets where none may be: which secrets there are, how they could be written, and where a stranger could read.
+"""Scans bytes for secrets: known ones in every usual encoding, and unknown ones by their form.
 
-A :class:`Scanner` knows secrets by value, in every writing that software gives to bytes, and by form (a bearer token, a private key, the
-capability URL of a guest), since nobody can list the tokens that were issued.
+Unknown secrets are bearer tokens, private keys and the capability URLs of guests: there is no list of all tokens that were issued.
 """
 
 from __future__ import annotations
@@ -20,20 +19,20 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 Place = tuple[str, bytes]
-"""Where, and the bytes that can be read there."""
+"""A name, and the bytes that can be read there."""
 
 _JWS = re.compile(rb"eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}")
 _PRIVATE = re.compile(rb"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----")
 _GUEST = re.compile(rb"/guests/([A-Za-z0-9_-]{16,})")
 _PUBLIC_TYPES = ("cleanroom-",)
-"""Statements of people and of the Spark service are signed to be shown."""
+"""Signed statements of collaborators and of the Spark service are not secret."""
 
 
 def writings(value: bytes) -> dict[str, bytes]:
-    """How bytes may be written: raw, hex in both cases, base64 in both alphabets and at each of the three offsets, quoted."""
+    """Return the usual encodings: raw, hex in both cases, base64 in both alphabets at all three offsets, quoted, UTF-16."""
     found = {"raw": value, "hex": value.hex().encode(), "HEX": value.hex().upper().encode()}
     for offset in range(3):
-        # Characters that depend on the neighbours are cut off: four at the start hold at least the filler, up to three at the end.
+        # Cut off the characters that depend on neighbouring bytes: the first four (the filler) and the last four.
         text = base64.b64encode(b"\0" * offset + value)
         core = text[4 * (offset > 0) : -4]
         found[f"base64+{offset}"] = core
@@ -45,7 +44,7 @@ def writings(value: bytes) -> dict[str, bytes]:
 
 @dataclass(frozen=True)
 class Finding:
-    """A secret that was found: what, in which writing, where. Never its value."""
+    """A secret that was found: its name, its encoding and the place. Never its value."""
 
     what: str
     writing: str
@@ -53,9 +52,9 @@ class Finding:
 
 
 class Index:
-    """Finds thousands of needles in one reading: every eight bytes are looked up, whatever stands where eight of them are is compared.
+    """Finds thousands of needles in one pass: looks up every eight bytes, and compares only where they start a needle.
 
-    A search for each would read gigabytes: a session knows hundreds of secrets, each in a dozen writings.
+    A session knows hundreds of secrets in a dozen encodings each. One search per needle would read gigabytes.
     """
 
     PREFIX = 8
@@ -75,7 +74,7 @@ class Index:
         return (words * self.FACTOR) >> np.uint64(64 - self.BITS)
 
     def find(self, data: bytes) -> Iterator[tuple[int, bytes]]:
-        """Each place of each needle."""
+        """Yield each position of each needle."""
         for offset in range(min(self.PREFIX, len(data) - self.PREFIX + 1)):
             for word in np.flatnonzero(self._known[self._slots(data, offset)]):
                 at = offset + int(word) * self.PREFIX
@@ -86,7 +85,7 @@ class Index:
 
 @dataclass
 class Scanner:
-    """Knows secrets and finds them in bytes."""
+    """Finds the secrets that it was given."""
 
     BATCH = 8 << 20
 
@@ -94,12 +93,12 @@ class Scanner:
     _index: tuple[int, Index, dict[bytes, list[tuple[str, str]]]] | None = None
 
     def know(self, what: str, value: bytes) -> None:
-        """Look for ``value`` from now on."""
-        assert len(value) >= 12, f"{what} is too short to be told from noise"
+        """Add a secret."""
+        assert len(value) >= 12, f"{what} is too short to distinguish it from noise"
         self.needles += [(what, writing, needle) for writing, needle in writings(value).items()]
 
     def look(self, places: Iterable[Place], *, forms: bool = True, guests: bool = True) -> list[Finding]:
-        """Everything that is found in ``places``."""
+        """Return all findings in ``places``."""
         found: set[Finding] = set()
         batch: list[Place] = []
         size = 0
@@ -117,7 +116,7 @@ class Scanner:
         return sorted(found | self._known(batch), key=lambda item: (item.where, item.what))
 
     def _known(self, batch: list[Place]) -> set[Finding]:
-        """The known secrets in a batch of places, which is searched as one text."""
+        """Return the known secrets in a batch of places, which is searched as one text."""
         if self._index is None or self._index[0] != len(self.needles):
             names: dict[bytes, list[tuple[str, str]]] = {}
             for what, writing, needle in self.needles:
@@ -131,13 +130,13 @@ class Scanner:
         found = set()
         for at, needle in index.find(b"".join(data for _, data in batch)):
             where, data = batch[number := bisect.bisect_right(starts, at) - 1]
-            if at + len(needle) <= starts[number] + len(data):  # else two places make it up together
+            if at + len(needle) <= starts[number] + len(data):  # otherwise the match spans two places
                 found |= {Finding(what, writing, where) for what, writing in names[needle]}
         return found
 
 
 def bearer_tokens(data: bytes) -> Iterator[str]:
-    """Kinds of the signed tokens in ``data`` that are no statements of this project."""
+    """Yield the type of each signed token in ``data`` that is not a statement of this project."""
     for match in _JWS.finditer(data):
         head = match[0].split(b".")[0]
         try:
@@ -150,11 +149,12 @@ def bearer_tokens(data: bytes) -> Iterator[str]:
 
 
 def private_parts(pem: bytes) -> Iterator[tuple[str, bytes]]:
-    """The secret numbers of a private key, as bytes."""
+    """Yield the secret numbers of a private key in PEM, as bytes."""
     yield from private_numbers(serialization.load_pem_private_key(pem, None))
 
 
 def private_numbers(key: object) -> Iterator[tuple[str, bytes]]:
+    """Yield the secret numbers of a private key, as bytes."""
     if isinstance(key, rsa.RSAPrivateKey):
         numbers = key.private_numbers()
         for name, value in (("d", numbers.d), ("p", numbers.p), ("q", numbers.q)):
@@ -168,7 +168,7 @@ def private_numbers(key: object) -> Iterator[tuple[str, bytes]]:
 
 
 def files(folder: Path, *, skip: Iterable[str] = ()) -> Iterator[Place]:
-    """Every file below ``folder`` but those whose relative path starts with one of ``skip``."""
+    """Yield every file below ``folder``, except those whose relative path starts with one of ``skip``."""
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
         if path.is_file() and not path.is_symlink() and not name.startswith(tuple(skip)):
