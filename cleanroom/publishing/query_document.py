@@ -9,7 +9,7 @@ from cleanroom.errors import NotFound, PreconditionFailed, Refused
 from cleanroom.identifiers import document_digest
 from cleanroom.messages.query import GenerateQueryRequest, QueryDraft
 from cleanroom.query_gate import require_allowed
-from cleanroom.runs.authority import Dataset
+from cleanroom.runs.authorised import Dataset
 from cleanroom.runs.reader import GovernanceReader
 
 OUTPUT_VIEW = "result"
