@@ -1,4 +1,4 @@
-"""Azure AD (Entra ID and its Resource Manager face), called by the Azure collaborator."""
+"""Participant "Azure AD": Entra ID and Azure Resource Manager, called with the Azure collaborator's credentials."""
 
 from __future__ import annotations
 
@@ -6,89 +6,101 @@ import asyncio
 
 from temporalio import activity
 
-from activities.orders import Orders
+from activities.authorisations import AuthorisationVerifier
 from cleanroom.clients.azure import FederatedCredentials, Federation, ManagedIdentities
 from cleanroom.clients.azure import ManagedIdentity as AzureIdentity
 from cleanroom.errors import Refused
 from cleanroom.governance import GovernanceUserClient
 from cleanroom.identifiers import TOKEN_EXCHANGE_AUDIENCE, federated_subject, sha256_hex
-from cleanroom.messages.publish import AccessOrder, FederationOrder, FederationSet, ManagedIdentity, OwnerOrder
+from cleanroom.messages.publish import AccessRequest, AuthorisedDataset, FederationRequest, FederationSet, ManagedIdentity
 
 
 def identity_name(collaboration: str, dataset: str) -> str:
-    """Name of a dataset's managed identity: one a dataset, so that access can be taken back alone."""
+    """Return the name of a dataset's managed identity. Each dataset has its own, so that access can be revoked per dataset."""
     return f"cr-{collaboration}-{dataset}"[:100]
 
 
-def identity_message(made: AzureIdentity) -> ManagedIdentity:
-    """A managed identity as messages carry it."""
+def identity_message(identity: AzureIdentity) -> ManagedIdentity:
+    """Convert a managed identity of the Azure client to its message."""
     return ManagedIdentity(
-        name=made.name, resource_id=made.id, client_id=made.client_id, principal_id=made.principal_id, tenant_id=made.tenant_id
+        name=identity.name,
+        resource_id=identity.id,
+        client_id=identity.client_id,
+        principal_id=identity.principal_id,
+        tenant_id=identity.tenant_id,
     )
 
 
-def require_own_identity(identities: ManagedIdentities, request: AccessOrder) -> None:
-    """The identity that is to get a role is the dataset's own one, looked up here: whoever brought it may have named another.
+def require_own_identity(identities: ManagedIdentities, request: AccessRequest) -> None:
+    """Require that the identity in a request is the dataset's own managed identity, as Azure returns it.
+
+    The request comes through Temporal. It could name a different identity, which would then get access to the dataset.
 
     Raises:
         Refused: ``IdentityMismatch``.
-        NotFound: ``ResourceNotFound`` when there is none yet.
+        NotFound: ``ResourceNotFound`` if the dataset has no managed identity.
     """
-    own = identities.get(identity_name(request.order.collaboration, request.order.spec.name))
+    dataset = request.dataset
+    own = identities.get(identity_name(dataset.collaboration, dataset.spec.name))
     if own.principal_id != request.identity.principal_id:
         raise Refused(
             "IdentityMismatch",
-            f"dataset {request.order.spec.name!r}: principal {request.identity.principal_id} is not its managed identity.",
+            f"dataset {dataset.spec.name!r}: principal {request.identity.principal_id} is not its managed identity.",
             details={"own": own.principal_id, "given": request.identity.principal_id},
         )
 
 
 class AzureAd:
-    """Managed identities and federated credentials in the collaborator's own subscription."""
+    """Managed identities and federated credentials in the collaborator's subscription."""
 
     def __init__(
-        self, orders: Orders, identities: ManagedIdentities, federations: FederatedCredentials, governance: GovernanceUserClient
+        self,
+        authorisations: AuthorisationVerifier,
+        identities: ManagedIdentities,
+        federations: FederatedCredentials,
+        governance: GovernanceUserClient,
     ) -> None:
-        self._orders = orders
+        self._authorisations = authorisations
         self._governance = governance
         self._identities = identities
         self._federations = federations
 
     @activity.defn
-    def create_managed_identity(self, order: OwnerOrder) -> ManagedIdentity:
-        """Create the dataset's managed identity; an existing one is returned."""
-        self._orders.dataset(order)
+    def create_managed_identity(self, dataset: AuthorisedDataset) -> ManagedIdentity:
+        """Create the dataset's managed identity, or return the existing one."""
+        self._authorisations.verify_dataset(dataset)
         made = self._identities.create_or_update(
-            identity_name(order.collaboration, order.spec.name), tags={"cleanroom": order.collaboration, "dataset": order.spec.name}
+            identity_name(dataset.collaboration, dataset.spec.name),
+            tags={"cleanroom": dataset.collaboration, "dataset": dataset.spec.name},
         )
         return identity_message(made)
 
     @activity.defn
-    async def set_federation(self, request: FederationOrder) -> FederationSet:
-        """Let the clean room become this identity: issuer, subject and audience must match its tokens byte for byte.
+    async def set_federation(self, request: FederationRequest) -> FederationSet:
+        """Let the clean room sign in as the dataset's identity.
 
-        Whoever controls the issuer can become the identity, so the issuer is read from governance here again.
+        The federated credential trusts tokens with one issuer, subject and audience. A party that controls the issuer can sign in
+        as the identity, so this activity compares the request with governance and with the owner's own user ID.
 
         Raises:
-            Refused: ``FederationMismatch`` when the issuer is not governance's, or the subject not this collaboration's and owner's.
+            Refused: ``FederationMismatch`` if issuer, subject or audience differ from the expected values.
         """
-        self._orders.dataset(request.order)
-        wanted = request.clean_room
+        dataset, given = request.dataset, request.clean_room
+        self._authorisations.verify_dataset(dataset)
         issuer = (await self._governance.oidc_issuer_info()).issuer_url
-        if wanted.issuer_url != issuer:
-            raise Refused("FederationMismatch", f"federation: issuer {wanted.issuer_url!r}; governance's own is {issuer!r}.")
-        expected = federated_subject(request.order.collaboration, self._orders.user_id)
-        if wanted.subject != expected or wanted.audience != TOKEN_EXCHANGE_AUDIENCE:
+        if given.issuer_url != issuer:
+            raise Refused("FederationMismatch", f"federation: the issuer is {given.issuer_url!r}; the issuer of governance is {issuer!r}.")
+        subject = federated_subject(dataset.collaboration, self._authorisations.user_id)
+        if given.subject != subject or given.audience != TOKEN_EXCHANGE_AUDIENCE:
             raise Refused(
                 "FederationMismatch",
-                f"federation: subject {wanted.subject!r}, audience {wanted.audience!r}; "
-                f"expected {expected!r}, {TOKEN_EXCHANGE_AUDIENCE!r}.",
+                f"federation: subject {given.subject!r}, audience {given.audience!r}; expected {subject!r}, {TOKEN_EXCHANGE_AUDIENCE!r}.",
             )
-        name = f"{expected}-{sha256_hex(wanted.issuer_url.encode())[:8]}-federation"[-120:].lstrip("-")
+        name = f"{subject}-{sha256_hex(given.issuer_url.encode())[:8]}-federation"[-120:].lstrip("-")
         made = await asyncio.to_thread(
             self._federations.set,
-            identity_name(request.order.collaboration, request.order.spec.name),
+            identity_name(dataset.collaboration, dataset.spec.name),
             name,
-            Federation(issuer=wanted.issuer_url, subject=wanted.subject, audience=wanted.audience),
+            Federation(issuer=given.issuer_url, subject=given.subject, audience=given.audience),
         )
         return FederationSet(name=name, issuer_url=made.issuer, subject=made.subject, audience=made.audience)

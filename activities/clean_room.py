@@ -1,4 +1,4 @@
-"""Clean Room Governance, called by the Clean Room Application: everything of the Prepare phase that reads, verifies or records."""
+"""Activities of the Clean Room Application that read, verify or record. They release nothing."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from cleanroom.spark.run_events import CLEAN_ROOM_STEPS, event_id, parse_event
 
 
 class CleanRoomGovernance:
-    """Checks and records; releases nothing."""
+    """Checks of the Prepare and Run diagrams, and the run's audit events."""
 
     def __init__(self, room: CleanRoomContext) -> None:
         self._room = room
 
     @activity.defn
     async def get_users(self, ticket: RunTicket) -> CallerVerdict:
-        """Get users; the caller must be one of them, active, and have signed this request."""
-        request, users = await self._room.authority.caller(ticket)
+        """Get the users; check that the caller is an active one and signed this request."""
+        request, users = await self._room.authority.verify_caller(ticket)
         return CallerVerdict(caller_id=request.signer, users=users)
 
     @activity.defn
     async def fetch_query(self, ticket: RunTicket) -> QuerySnapshot:
-        """Fetch the accepted query and say which documents the run rests on."""
-        request, _ = await self._room.authority.caller(ticket)
+        """Fetch the accepted query; return which documents the run uses."""
+        request, _ = await self._room.authority.verify_caller(ticket)
         document, query = await self._room.authority.fetch_query(ticket, request)
         assert query.approval is not None
         return QuerySnapshot(
@@ -53,37 +53,41 @@ class CleanRoomGovernance:
 
     @activity.defn
     async def validate_access_and_approvals(self, ticket: RunTicket) -> ApprovalVerdict:
-        """Owners derived from the datasets now; every one must have accepted and signed this very text."""
-        run = await self._room.authority.authorise(ticket, consent=False)
+        """Derive the owners from the datasets; check that each owner accepted and signed this exact text."""
+        run = await self._room.verifier.verify_approvals(ticket)
         return ApprovalVerdict(owners=run.owners, approved_by=run.approved_by, runs_left=run.runs_left)
 
     @activity.defn
     async def check_execution_consent(self, ticket: RunTicket) -> ConsentVerdict:
-        """Execution consent of the query and of every dataset, the output included."""
-        run = await self._room.authority.authorise(ticket)
-        return ConsentVerdict(documents=(run.document.id, *(item.document.id for item in run.datasets)))
+        """Check the execution consent of the query and of every dataset, the output included."""
+        run = await self._room.verifier.verify_consent(ticket)
+        return ConsentVerdict(documents=run.document_ids)
 
     @activity.defn
     async def build_job(self, ticket: RunTicket) -> JobConfig:
-        """Pass the gate and assemble the job that the pods will be measured against."""
-        return self._room.job(await self._room.authority.authorise(ticket))
+        """Check the query with the query gate and build the job configuration that the pods measure."""
+        return await self._room.verifier.build_job(ticket)
 
     @activity.defn
     async def verify_spark(self, request: VerifySparkRequest) -> SparkVerdict:
-        """Verify the Spark service: hardware signature, code, and that it answers this run and no other."""
-        return self._room.verify_service(request.ticket, request.report)
+        """Verify the Spark service's report: hardware signature, host data, and the nonce of this run."""
+        return self._room.verifier.verify_service(request.ticket, request.report)
 
     @activity.defn
     async def verify_security_policy(self, request: VerifyPolicyRequest) -> None:
-        """The policies are signed by the attested service, for this run, and are what the job gives when computed here."""
-        await self._room.verify_run(request.ticket, request.proof)
+        """Verify that the attested service signed the pod policies for this run and that they equal those computed here."""
+        await self._room.verifier.verify_policies(request.ticket, request.proof)
 
     @activity.defn
     async def record_event(self, event: AuditEvent) -> None:
-        """Enter a step of the run into the ledger; what is entered is derived from the signed request, not taken from the caller."""
+        """Write a step of the run to the ledger. Run, query and caller come from the signed request, not from the input.
+
+        Raises:
+            InvalidInput: ``AuditStepUnknown``.
+        """
         if event.step not in CLEAN_ROOM_STEPS:
             raise InvalidInput("AuditStepUnknown", f"audit: step {event.step!r} is not one of {', '.join(sorted(CLEAN_ROOM_STEPS))}.")
-        request, _ = await self._room.authority.caller(event.ticket, past=True)
+        request, _ = await self._room.authority.verify_caller(event.ticket, past=True)
         body = {
             "source": "cleanroom-application",
             "name": event.step,
@@ -101,32 +105,30 @@ class CleanRoomGovernance:
 
     @activity.defn
     async def collect_result(self, request: CollectRequest) -> ResultReceipt:
-        """The receipt of the run, from the ledger: a completed pod alone proves nothing.
+        """Read the run's result receipt from the ledger, where the attested driver pod wrote it.
+
+        The state of the pod in Kubernetes is not evidence: the operator controls it.
 
         Raises:
             Internal: ``CompletionEvidenceMissing``.
-            Refused: ``CompletionEvidenceMismatch`` when the evidence is of another text or job.
+            Refused: ``CompletionEvidenceMismatch`` when the receipt is for another query text, job or contract.
         """
         ticket = request.ticket
-        asked, _ = await self._room.authority.caller(ticket, past=True)
+        signed, _ = await self._room.authority.verify_caller(ticket, past=True)
         event = await self._room.user.latest_event(
             ticket.collaboration, event_id=event_id(ticket.run_id, "QUERY_COMPLETED"), scope=event_scope(ticket.run_id)
         )
         if event is None or not isinstance(event.data, dict):
             raise Internal(
                 "CompletionEvidenceMissing",
-                f"run {ticket.run_id!r}: the job says it is complete, but the ledger has no completion record.",
+                f"run {ticket.run_id!r}: the job reports that it is complete, but the ledger has no completion record.",
                 party="operator",
-                hint="Treat the result as not delivered; run again.",
+                hint="Treat the result as not delivered and start another run.",
             )
-        found = parse_event(event.data)
-        receipt = found.receipt
-        if receipt is None or (receipt.run_id, receipt.query_digest, receipt.job_digest) != (
-            ticket.run_id,
-            asked.digest,
-            request.job_digest,
-        ):
-            raise Refused("CompletionEvidenceMismatch", f"run {ticket.run_id!r}: the completion record is of another query text or job.")
+        receipt = parse_event(event.data).receipt
+        expected = (ticket.run_id, signed.digest, request.job_digest)
+        if receipt is None or (receipt.run_id, receipt.query_digest, receipt.job_digest) != expected:
+            raise Refused("CompletionEvidenceMismatch", f"run {ticket.run_id!r}: the completion record is for another query text or job.")
         sink = to_accepted_document(await self._room.client.accepted_document(receipt.dataset))
         if sink.contract_id != ticket.collaboration:
             raise Refused(

@@ -1,8 +1,7 @@
-"""What the Clean Room Application has in hand: its attested client, its registered identity, and what it trusts."""
+"""What the Clean Room Application's activities share: its clients, its identity and its verifier."""
 
 from __future__ import annotations
 
-import datetime as dt
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +9,18 @@ from cleanroom.attestation import GuestAttestor, TrustStore
 from cleanroom.errors import PreconditionFailed
 from cleanroom.governance import CleanRoomClient, GovernanceUserClient
 from cleanroom.identifiers import canonical_json
-from cleanroom.messages.run import RunTicket, ServiceProof, SparkVerdict
-from cleanroom.runs.assembly import JobEnvironment, assemble_job
-from cleanroom.runs.authority import AuthorisedRun, RunAuthority, service_nonce
+from cleanroom.messages.run import RunTicket, ServiceProof
+from cleanroom.runs.assembly import JobEnvironment
 from cleanroom.runs.proof import ServiceVerifier
 from cleanroom.runs.reader import AttestedReader
+from cleanroom.runs.shared_reader import SharedReader
+from cleanroom.runs.verification import RunVerifier
 from cleanroom.settings import Settings
-from cleanroom.spark.job import JobConfig
-from cleanroom.spark.policy import PodPolicies
 from cleanroom.spark.profile import PodProfile
-from cleanroom.spark.signed import ServiceReport
 
 
 def job_environment(settings: Settings) -> JobEnvironment:
-    """Where this deployment's pods find the world; the clean room and the Spark service must be configured alike."""
+    """Return the deployment's part of every job. The clean room and the Spark service must have the same settings."""
     roots = [file.read_text("ascii") for file in (settings.governance.service_cert_file, settings.ca_file) if file is not None]
     return JobEnvironment(
         governance_url=settings.governance.url,
@@ -34,61 +31,57 @@ def job_environment(settings: Settings) -> JobEnvironment:
 
 
 def trust_store(settings: Settings) -> TrustStore:
-    """The attestation roots of the settings."""
+    """Return the attestation roots of the settings."""
     return TrustStore.load(amd=settings.attestation.amd_roots, root_files=settings.attestation.trust_files)
 
 
 class CleanRoomContext:
-    """The Clean Room Application's means. One a worker."""
+    """Clients, identity and verifier of the Clean Room Application. One instance per worker process.
+
+    Args:
+        settings: Settings of the boundary ``clean-room``.
+        client: Governance, called with this guest's attestation.
+        user: Governance, called with the clean room's registered identity.
+        profile: The pod profile; the Spark service must have the same one.
+
+    Raises:
+        PreconditionFailed: ``SettingMissing``.
+    """
 
     def __init__(self, settings: Settings, client: CleanRoomClient, user: GovernanceUserClient, profile: PodProfile) -> None:
         if not settings.spark.service_host_data:
             raise PreconditionFailed(
-                "SettingMissing", "settings: spark.service_host_data names no Spark service that is trusted.", party="operator"
+                "SettingMissing",
+                "settings: spark.service_host_data is empty, so no Spark service would be accepted.",
+                hint="List the host data of the Spark services that this deployment accepts.",
+                party="operator",
             )
         self.settings = settings
         self.client = client
         self.user = user
-        self.reader = AttestedReader(client, user, settings.collaboration)
-        self.authority = RunAuthority(self.reader, settings.collaboration)
         self.attestor = GuestAttestor(settings.attestation.url, ca_file=settings.ca_file)
-        self.trust = trust_store(settings)
-        self._environment = job_environment(settings)
-        self._services = ServiceVerifier(self.trust, frozenset(settings.spark.service_host_data), profile, settings.attestation)
+        self.verifier = RunVerifier(
+            SharedReader(AttestedReader(client, user, settings.collaboration)),
+            settings.collaboration,
+            job_environment(settings),
+            ServiceVerifier(trust_store(settings), frozenset(settings.spark.service_host_data), profile, settings.attestation),
+        )
+        self.authority = self.verifier.authority
 
     @property
     def ca_file(self) -> Path | None:
+        """The CA file of the settings."""
         return self.settings.ca_file
 
-    def job(self, run: AuthorisedRun) -> JobConfig:
-        """The job of an authorised run."""
-        return assemble_job(run, self._environment)
-
-    def policies(self, job: JobConfig) -> PodPolicies:
-        """The pod policies of a job, computed here."""
-        return self._services.compute(job)
-
-    def verify_service(self, ticket: RunTicket, report: ServiceReport) -> SparkVerdict:
-        """That ``report`` is of an accepted Spark service and was made for this very run."""
-        return self._services.report(report, service_nonce(ticket), at=dt.datetime.now(dt.UTC))
-
-    async def verify_run(self, ticket: RunTicket, proof: ServiceProof) -> tuple[AuthorisedRun, JobConfig, PodPolicies]:
-        """Everything that must hold before anything is released, checked again from governance and from the evidence itself.
-
-        Returns:
-            The run, its job, and the pod policies as computed here and signed by the attested Spark service.
-        """
-        run = await self.authority.authorise(ticket)
-        job = self.job(run)
-        policies = self._services.policies(proof, service_nonce(ticket), job, at=dt.datetime.now(dt.UTC))
-        return run, job, policies
-
     async def attested_statement(self, ticket: RunTicket, proof: ServiceProof, body: dict[str, Any]) -> dict[str, Any]:
-        """What a verified run adds to an audit event ``body``: digests, and a report of this guest that binds the event's canonical
-        JSON, so that an auditor can tell years later which code vouched for it."""
-        run, job, policies = await self.verify_run(ticket, proof)
+        """Return what a verified run adds to the audit event ``body``: digests, and an attestation report over the whole event.
+
+        The report binds the event's canonical JSON (RFC 8785), so an auditor can verify later which code made the statement.
+        """
+        verified = await self.verifier.verify_run(ticket, proof)
+        run, policies = verified.run, verified.policies
         facts: dict[str, Any] = {
-            "jobDigest": job.digest(),
+            "jobDigest": verified.job.digest(),
             "hostData": {"driver": policies.driver.host_data, "executor": policies.executor.host_data},
             "documents": {item.id: item.digest for item in (run.document, *(dataset.document for dataset in run.datasets))},
             "approvedBy": list(run.approved_by),

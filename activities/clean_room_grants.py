@@ -1,9 +1,12 @@
-"""Grants of one run in governance's delegate policies: given per pod role, taken back without touching anybody else's.
+"""Adds and removes the grants of one run in governance's delegate policies.
 
-CGS merges: ``add`` unions values, ``remove`` fails on what is absent, and an emptied claim vanishes (spec/governance.md 8.1). Two
-consequences are dealt with here. A policy whose last host data is removed would keep its debug claim alone and so admit
-*every* guest; therefore each policy also holds :data:`NOBODY`, which no guest can have and which stays. And the subject and
-event policies are shared by concurrent runs; therefore only this run's host data is removed, never the debug claim.
+Governance merges delegate policies: ``add`` unites the values of each claim, ``remove`` fails when a value is absent, and a
+claim without values disappears (docs/facts/governance-service.md). This has two consequences:
+
+* A policy that lost its last host data would keep only its debug claim, and would then admit *every* guest. So each policy
+  also contains :data:`NOBODY`, which no guest can have and which is never removed.
+* Concurrent runs share the policies for ID-token subjects and for events. So a revocation removes only the run's own host
+  data, never the debug claim.
 """
 
 from __future__ import annotations
@@ -16,19 +19,19 @@ from cleanroom.governance import CleanRoomClient, GovernanceUserClient, host_dat
 from cleanroom.messages.run import Grant
 
 NOBODY = "f" * 64
-"""Host data without a known preimage: no security policy hashes to it."""
+"""Host data that no guest can have: no security policy with this SHA-256 digest is known."""
 
 
-async def grant(client: CleanRoomClient, delegate_type: str, delegate_id: str, host_data: str) -> Grant:
-    """Let guests with ``host_data`` use one delegate policy; repeatable."""
-    await client.set_delegate(delegate_type, delegate_id, "add", host_data_claims([host_data, NOBODY]))
-    return Grant(delegate_type=delegate_type, delegate_id=delegate_id, host_data=host_data)
+async def grant(client: CleanRoomClient, delegate_type: str, delegate_id: str, host_data: Sequence[str]) -> tuple[Grant, ...]:
+    """Add ``host_data`` to one delegate policy. Idempotent."""
+    await client.set_delegate(delegate_type, delegate_id, "add", host_data_claims([*host_data, NOBODY]))
+    return tuple(Grant(delegate_type=delegate_type, delegate_id=delegate_id, host_data=value) for value in host_data)
 
 
 async def revoke(
     client: CleanRoomClient, user: GovernanceUserClient, contract_id: str, delegate_type: str, delegate_id: str, host_data: Sequence[str]
 ) -> tuple[Grant, ...]:
-    """Take ``host_data`` out of one delegate policy; what is not there counts as taken out. Returns what was removed."""
+    """Remove ``host_data`` from one delegate policy; returns what was removed. Idempotent: absent values are skipped."""
     held = (await user.delegate_policy(contract_id, delegate_type, delegate_id)).get(HOST_DATA) or []
     present = [value for value in host_data if value in held]
     if not present:
@@ -36,7 +39,7 @@ async def revoke(
     try:
         await client.set_delegate(delegate_type, delegate_id, "remove", {HOST_DATA: present})
     except Internal as error:
-        # A concurrent revocation of the same run was faster: then nothing of ours is left.
+        # A concurrent revocation of the same run may have removed the values first. Then nothing is left to remove.
         left = (await user.delegate_policy(contract_id, delegate_type, delegate_id)).get(HOST_DATA) or []
         if error.code != "InternalError" or any(value in left for value in present):
             raise

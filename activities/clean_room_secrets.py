@@ -1,7 +1,9 @@
-"""What the Clean Room Application releases: dataset secrets, tokens, the consent receipt. Each step proves its right anew.
+"""Activities of the Clean Room Application that release something: dataset secrets, ID tokens, the consent receipt.
 
-No secret is ever an input or a result here: the activity that obtains one stores it in governance for this run's pods and
-returns its id.
+Each of them calls :class:`cleanroom.runs.verification.RunVerifier` first and uses only what it returns.
+
+No secret is an input or a result of an activity. The activity that obtains a secret stores a copy in governance for this
+run's pods, and returns the ID of the copy.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from cleanroom.identifiers import TOKEN_EXCHANGE_AUDIENCE, clean_room_secret_id,
 from cleanroom.keys import KeyVaultSettings, release_key
 from cleanroom.keys.maa import MaaClient
 from cleanroom.messages.run import (
+    ConfigureIdpRequest,
     ConsentReceiptRequest,
     ConsentWatchRequest,
     ConsentWithdrawn,
@@ -36,20 +39,24 @@ from cleanroom.messages.run import (
     StageRequest,
 )
 from cleanroom.runs.assembly import owned_secret
-from cleanroom.runs.authority import AuthorisedRun, Dataset
+from cleanroom.runs.authorised import AuthorisedRun, Dataset
 from cleanroom.runs.ledger import RUNS_SCOPE, closed_event_id, runs_event_id
 from cleanroom.secret import Secret
 from cleanroom.spark.job import JobConfig
 from cleanroom.temporal.heartbeat import Heartbeater
 
 TOMBSTONE = Secret(b"revoked")
+"""Overwrites the staged secrets of a run that has ended."""
 SECRETS, SUBJECTS, EVENTS = "secrets", "oauth-federation-subjects", "events"
+"""Types of delegate policies in governance."""
 WRITER = "writer"
+"""ID of the delegate policy that lets guests write audit events."""
 RECEIPT_SECONDS = 120
+"""Lifetime of a consent receipt. Pods stop when it expires."""
 
 
 class CleanRoomSecrets:
-    """Obtain, stage, grant, revoke."""
+    """Obtains, stages, grants and revokes what the pods of a run need."""
 
     def __init__(self, room: CleanRoomContext) -> None:
         self._room = room
@@ -58,27 +65,28 @@ class CleanRoomSecrets:
 
     @activity.defn
     async def get_key_with_skr(self, request: StageRequest) -> StagedSecret:
-        """AKV branch: become the owner's managed identity, have the key released to this attested guest, unwrap the dataset key,
-        and stage it for this run.
+        """Get a dataset key that is wrapped by a key in Azure Key Vault, and stage it for this run.
+
+        Signs in as the owner's managed identity, lets Key Vault release the key encryption key to this attested guest
+        (secure key release), and unwraps the dataset key.
 
         Raises:
             InvalidInput: ``AccessIdentityMissing``, ``KekNotSet``, ``KekProviderConfigurationAuthorityMissing``.
-            Refused: what Key Vault, Entra ID or MAA refuse, each with both sides of the comparison.
-            Unavailable: not propagated yet, or not reachable.
+            Refused: What Key Vault, Entra ID or Azure Attestation refused, with both sides of the comparison.
+            Unavailable: The service did not answer, or a role is not propagated yet.
         """
         async with Heartbeater(str):
-            run, job, _ = await self._room.verify_run(request.ticket, request.proof)
-            dataset = run.dataset(request.dataset)
-            key = await self._release(run, dataset)
-            return await self._stage(request, job, encode_dataset_key(key))
+            verified = await self._room.verifier.verify_release(request.ticket, request.proof, request.dataset)
+            key = await self._release_key(verified.run, verified.run.dataset(request.dataset))
+            return await self._stage(request, verified.job, encode_dataset_key(key))
 
-    async def _release(self, run: AuthorisedRun, item: Dataset) -> Secret:
+    async def _release_key(self, run: AuthorisedRun, item: Dataset) -> Secret:
         room, point = self._room, item.dataset.dataset_access_point
         secrets, identity = point.protection.encryption_secrets, point.identity
         if identity is None:
-            raise InvalidInput("AccessIdentityMissing", f"dataset {point.name!r}: it names no identity.")
+            raise InvalidInput("AccessIdentityMissing", f"dataset {point.name!r}: its document names no identity.")
         if secrets is None or secrets.kek is None or not secrets.dek.wrapped_key:
-            raise InvalidInput("KekNotSet", f"dataset {point.name!r}: it names no key encryption key, or holds no wrapped key.")
+            raise InvalidInput("KekNotSet", f"dataset {point.name!r}: its document names no key encryption key or no wrapped key.")
         kek = secrets.kek.secret.backing_resource
         authority = kek.provider.decoded().get("authority")
         if not authority:
@@ -119,24 +127,25 @@ class CleanRoomSecrets:
             )
         except Refused as error:
             if error.code == "ForbiddenByRbac":
-                # A role assignment takes minutes to reach the vault and looks exactly like a missing one; waited for, boundedly.
+                # A role assignment takes minutes to propagate. Until then the answer is the same as for a missing role,
+                # so retry until the deadline of the activity.
                 error.retryable = True
             raise
         return released.unwrap_data_key(secrets.dek.wrapped_key)
 
     @activity.defn
     async def get_secret(self, request: StageRequest) -> StagedSecret:
-        """CGS branch: read the owner's own secret under the clean room policy and stage a copy for this run."""
-        run, job, _ = await self._room.verify_run(request.ticket, request.proof)
-        item = run.dataset(request.dataset)
-        value = await self._room.client.get_secret(_source(item, request.kind))
+        """Read an owner's secret from governance, under the clean room policy, and stage a copy for this run."""
+        verified = await self._room.verifier.verify_release(request.ticket, request.proof, request.dataset)
+        value = await self._room.client.get_secret(_source(verified.run.dataset(request.dataset), request.kind))
         if request.kind == "key":
             value = encode_dataset_key(decode_dataset_key(value))
-        return await self._stage(request, job, value)
+        return await self._stage(request, verified.job, value)
 
     async def _stage(self, request: StageRequest, job: JobConfig, value: Secret) -> StagedSecret:
+        """Store this run's copy of a secret. Only the clean room can read it until it is granted to pods."""
         name = run_secret_name(job.run_id, request.dataset, request.kind)
-        if clean_room_secret_id(name) not in _staged_ids(job):
+        if clean_room_secret_id(name) not in _staged_secrets(job):
             raise Refused("SecretNotInJob", f"run {job.run_id!r} has no {request.kind} secret for dataset {request.dataset!r}.")
         secret_id = await self._room.client.put_secret(name, value)
         return StagedSecret(dataset=request.dataset, kind=request.kind, secret_id=secret_id)
@@ -145,39 +154,48 @@ class CleanRoomSecrets:
 
     @activity.defn
     async def set_secret(self, request: GrantRequest) -> Grants:
-        """Let the pods of one role, measured by their policy, read one staged secret of this run."""
-        _, job, policies = await self._room.verify_run(request.ticket, request.proof)
-        if request.secret is None or request.secret.secret_id not in _staged_ids(job):
-            raise Refused("SecretNotInJob", f"run {job.run_id!r}: this secret is not one of its own.")
-        host_data = policies.of(request.role).host_data
-        return Grants(grants=(await grant(self._room.client, SECRETS, request.secret.secret_id, host_data),))
+        """Grant one staged secret of this run to its driver and executor pods.
+
+        Raises:
+            Refused: ``SecretNotInJob`` when the secret is not a staged dataset secret of this run.
+        """
+        secret = request.secret
+        verified = await self._room.verifier.verify_release(request.ticket, request.proof, secret.dataset)
+        if _staged_secrets(verified.job).get(secret.secret_id) != secret.dataset:
+            raise Refused(
+                "SecretNotInJob",
+                f"run {verified.job.run_id!r}: {secret.secret_id!r} is not a staged secret of its dataset {secret.dataset!r}.",
+            )
+        return Grants(grants=await grant(self._room.client, SECRETS, secret.secret_id, verified.policies.host_data()))
 
     @activity.defn
-    async def configure_idp(self, request: GrantRequest) -> Grants:
-        """Let the pods of one role get ID tokens for the owners' managed identities, and write the run's audit events."""
-        run, _, policies = await self._room.verify_run(request.ticket, request.proof)
-        host_data = policies.of(request.role).host_data
-        made = [await grant(self._room.client, SUBJECTS, subject, host_data) for subject in _subjects(run)]
-        made.append(await grant(self._room.client, EVENTS, WRITER, host_data))
+    async def configure_idp(self, request: ConfigureIdpRequest) -> Grants:
+        """Grant the run's driver and executor pods ID tokens for the owners' managed identities, and the run's audit events."""
+        verified = await self._room.verifier.verify_token_release(request.ticket, request.proof)
+        hosts = verified.policies.host_data()
+        made = [item for subject in _subjects(verified.run) for item in await grant(self._room.client, SUBJECTS, subject, hosts)]
+        made += await grant(self._room.client, EVENTS, WRITER, hosts)
         return Grants(grants=tuple(made))
 
     # ------------------------------------------------------------------ consent
 
     @activity.defn
     async def issue_consent_receipt(self, request: ConsentReceiptRequest) -> StagedSecret:
-        """Check consent once more and give this run's pods a short-lived receipt that says so, and the secret by which they know each
-        other."""
-        run, job, policies = await self._room.verify_run(request.ticket, request.proof)
-        await self._count(run, job)
-        await self._write_receipt(job, "enabled", request.seconds)
+        """Verify the whole run again, count it, and give its pods the consent receipt and the network secret.
+
+        Without these two secrets no pod executes, so this is the last step before the other grants become usable.
+        """
+        verified = await self._room.verifier.verify_run(request.ticket, request.proof)
+        job = verified.job
+        await self._count(verified.run, job)
+        await self._write_receipt(job, "enabled")
         await self._make_network_secret(job)
-        for secret_id in _own_ids(job):
-            for host_data in policies.host_data():
-                await grant(self._room.client, SECRETS, secret_id, host_data)
+        for secret_id in _own_secrets(job):
+            await grant(self._room.client, SECRETS, secret_id, verified.policies.host_data())
         return StagedSecret(dataset=job.query_id, kind="consent", secret_id=job.consent_secret_id)
 
     async def _make_network_secret(self, job: JobConfig) -> None:
-        """Give the run its random network secret, once: what a pod has read already must not change under it."""
+        """Create the run's random network secret once. It must not change after a pod has read it."""
         existing = await self._room.user.list_secrets(job.contract_id)
         if job.network_secret_id is None or job.network_secret_id in existing:
             return
@@ -185,9 +203,11 @@ class CleanRoomSecrets:
         await self._room.client.put_secret(name, Secret(secrets.token_urlsafe(32).encode()))
 
     async def _count(self, run: AuthorisedRun, job: JobConfig) -> None:
-        """Enter the start of the run into the ledger, which the owners' limits are counted by. Here, because no pod executes without the
-        receipt: whoever leaves out other steps cannot leave out this one. Concurrent runs that together exceed a limit are all
-        refused."""
+        """Enter the start of the run into the ledger, then check the owners' run limits.
+
+        The count happens here because no pod executes without the receipt: an operator can skip other activities, but not
+        this one. Concurrent runs that together exceed a limit are all refused.
+        """
         body = {
             "source": "cleanroom-application",
             "name": "RUN_STARTED",
@@ -199,11 +219,10 @@ class CleanRoomSecrets:
             "digests": {"job": job.digest()},
         }
         await self._room.client.put_event(body, event_id=runs_event_id(job.query_id), scope=RUNS_SCOPE)
-        if run.runs_left is not None:
-            await self._room.authority.still_counted(run)
+        await self._room.authority.verify_run_limit(run)
 
-    async def _write_receipt(self, job: JobConfig, consent: str, seconds: int) -> None:
-        expires = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=seconds)
+    async def _write_receipt(self, job: JobConfig, consent: str) -> None:
+        expires = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=RECEIPT_SECONDS)
         receipt = {
             "runId": job.run_id,
             "queryDigest": job.query_digest,
@@ -215,28 +234,27 @@ class CleanRoomSecrets:
 
     @activity.defn
     async def watch_consent(self, request: ConsentWatchRequest) -> ConsentWithdrawn:
-        """Look at everybody's consent until somebody withdraws it; renew the receipt meanwhile.
+        """Check the consent to every document until one is withdrawn, and renew the consent receipt in the meantime.
 
-        Governance being away is not a withdrawal, but the receipt then runs out and the pods stop by themselves: it fails closed.
+        While governance does not answer, the receipt is not renewed. It then expires, and the pods stop.
         """
-        # The run's end waits for this one to stop, so its cancellation should arrive within a second or two.
+        # Cancellation arrives with a heartbeat, and the end of the run waits for it: so one heartbeat per second.
         async with Heartbeater(str, every=1.0) as heartbeat:
-            run, job, _ = await self._room.verify_run(request.ticket, request.proof)
-            documents = [run.document.id, *(item.document.id for item in run.datasets)]
-            renewed = 0.0
+            verified = await self._room.verifier.verify_run(request.ticket, request.proof)
             loop = asyncio.get_running_loop()
+            renewed: float | None = None
             while True:
                 try:
-                    await self._room.authority.consent(documents)
-                    if loop.time() - renewed > RECEIPT_SECONDS / 4:
-                        await self._write_receipt(job, "enabled", RECEIPT_SECONDS)
+                    await self._room.authority.verify_consent(verified.run.document_ids)
+                    if renewed is None or loop.time() - renewed > RECEIPT_SECONDS / 4:
+                        await self._write_receipt(verified.job, "enabled")
                         renewed = loop.time()
                     heartbeat.record("enabled")
                 except Unavailable as error:
                     activity.logger.warning("consent could not be checked: %s", error.code)
                     heartbeat.record(error.code)
                 except Refused as error:
-                    await self._write_receipt(job, "withdrawn", RECEIPT_SECONDS)
+                    await self._write_receipt(verified.job, "withdrawn")
                     return ConsentWithdrawn(document_id=str(error.details.get("document", "")), message=error.message)
                 await asyncio.sleep(request.interval_seconds)
 
@@ -244,27 +262,26 @@ class CleanRoomSecrets:
 
     @activity.defn
     async def revoke_grants(self, request: RevokeRequest) -> Revoked:
-        """Take back everything this run was given: secrets are overwritten, host data leaves every policy. Repeatable.
+        """Close the run, overwrite its staged secrets and remove its host data from every delegate policy. Idempotent.
 
-        What to undo is derived from governance and the signed request, not from what the caller lists, so that a crash in the
-        middle of the preparation is undone as well.
+        What to undo is derived from governance and the signed request, not from a list in the input. So it also undoes a
+        preparation that crashed halfway.
         """
         try:
-            run = await self._room.authority.authorise(request.ticket, consent=False, past=True)
-            job = self._room.job(run)
+            past = await self._room.verifier.past_run(request.ticket)
         except (Refused, NotFound, PreconditionFailed, InvalidInput) as error:
-            # Nothing is ever granted to a run that does not pass these checks.
+            # A run that does not pass these checks was never granted anything.
             activity.logger.info("nothing to revoke: %s", error.code)
             return Revoked(secrets=0, grants=0)
-        hosts = self._room.policies(job).host_data()
+        run, job, hosts = past.run, past.job, past.policies.host_data()
         contract = run.document.contract_id
-        # First of all: from here on nothing is given to this run any more, whatever is replayed.
+        # Close the run first. From then on every activity that releases something refuses it.
         closing = {"source": "cleanroom-application", "name": "RUN_CLOSED", "runId": job.run_id, "query": job.query_id}
         await self._room.client.put_event(closing, event_id=closed_event_id(job.run_id), scope=RUNS_SCOPE)
         existing = set(await self._room.user.list_secrets(contract))
         removed: list[Grant] = []
         overwritten = 0
-        for secret_id in sorted({*_staged_ids(job), *_own_ids(job)}):
+        for secret_id in sorted({*_staged_secrets(job), *_own_secrets(job)}):
             removed += await revoke(self._room.client, self._room.user, contract, SECRETS, secret_id, hosts)
             if secret_id in existing:
                 await self._room.client.put_secret(secret_id.removeprefix("cleanroom_"), TOMBSTONE)
@@ -276,13 +293,13 @@ class CleanRoomSecrets:
 
 
 def _key_version(key_id: str) -> str | None:
-    """Version in ``https://<vault>/keys/<name>/<version>``: a later version of the key must not change which one is asked for."""
+    """Return the version in ``https://<vault>/keys/<name>/<version>``, so that a newer version of the key is not used instead."""
     match = re.fullmatch(r"https://[^/]+/keys/[^/]+/([0-9a-zA-Z]+)", key_id)
     return match[1] if match else None
 
 
 def _source(item: Dataset, kind: str) -> str:
-    """Id of the owner's own secret that a dataset document names.
+    """Return the ID of the owner's secret that a dataset document names.
 
     Raises:
         Refused: ``SecretOwnerMismatch``.
@@ -293,26 +310,27 @@ def _source(item: Dataset, kind: str) -> str:
         return owned_secret(point.store.provider.decoded().get("secretId"), item)
     secrets = point.protection.encryption_secrets
     if secrets is None or secrets.dek.secret.backing_resource.type != "Cgs":
-        raise InvalidInput("UnexpectedSecretBackingResourceType", f"dataset {point.name!r}: its key is not held by governance.")
+        raise InvalidInput("UnexpectedSecretBackingResourceType", f"dataset {point.name!r}: its key is not stored in governance.")
     return owned_secret(secrets.dek.secret.backing_resource.name, item)
 
 
-def _staged_ids(job: JobConfig) -> set[str]:
-    """Ids of every dataset secret that the pods of this job read."""
-    ids: set[str] = set()
+def _staged_secrets(job: JobConfig) -> dict[str, str]:
+    """Return every dataset secret that the job's pods read: from secret ID to dataset name."""
+    staged: dict[str, str] = {}
     for dataset in (*job.datasets, job.datasink):
         if dataset.key_secret_id:
-            ids.add(dataset.key_secret_id)
+            staged[dataset.key_secret_id] = dataset.name
         if dataset.access.kind == "aws-s3":
-            ids.add(dataset.access.connection_secret_id)
-    return ids
+            staged[dataset.access.connection_secret_id] = dataset.name
+    return staged
 
 
-def _own_ids(job: JobConfig) -> tuple[str, ...]:
-    """Ids of what the clean room itself makes for the pods of this job: no owner's secret."""
+def _own_secrets(job: JobConfig) -> tuple[str, ...]:
+    """Return the IDs of the secrets that the clean room itself creates for the job's pods."""
     return (job.consent_secret_id, *((job.network_secret_id,) if job.network_secret_id else ()))
 
 
 def _subjects(run: AuthorisedRun) -> list[str]:
-    owners = {item.owner_id for item in run.datasets if item.dataset.dataset_access_point.identity is not None}
+    """Return the federated subjects of the owners whose datasets pods read with a managed identity."""
+    owners = {item.owner_id for item in run.identity_datasets}
     return [federated_subject(run.document.contract_id, owner) for owner in sorted(owners)]

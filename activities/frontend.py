@@ -1,4 +1,4 @@
-"""The Workload Frontend: what needs no person's identity, done with the frontend's own registered one."""
+"""Participant "Workload Frontend": everything that needs no collaborator's credentials. It has its own user in governance."""
 
 from __future__ import annotations
 
@@ -31,64 +31,64 @@ from cleanroom.statements.signing import peek
 
 
 class Frontend:
-    """Details, descriptors, derived approvers, reconciliation."""
+    """Clean room details, descriptors, query documents, approvers, decisions, and the poll of governance."""
 
     def __init__(self, documents: UserDocuments, reader: UserReader, collaboration: str) -> None:
         self._documents = documents
         self._reader = reader
         self._collaboration = collaboration
 
-    def _ours(self, collaboration: str) -> None:
-        if collaboration != self._collaboration:
+    def _require_collaboration(self, requested: str) -> None:
+        if requested != self._collaboration:
             raise Refused(
-                "CollaborationMismatch", f"asked for collaboration {collaboration!r}; this frontend serves {self._collaboration!r}."
+                "CollaborationMismatch", f"the request is for collaboration {requested!r}; this frontend serves {self._collaboration!r}."
             )
 
     # ------------------------------------------------------------------ datasets
 
     @activity.defn
     async def get_clean_room_identity(self, request: CleanRoomDetailsRequest) -> CleanRoomIdentity:
-        """As whom the clean room appears to Entra ID for this owner: issuer, subject, audience."""
-        self._ours(request.collaboration)
+        """Return issuer, subject and audience of the tokens with which the clean room signs in at Entra ID for this owner."""
+        self._require_collaboration(request.collaboration)
         info = await self._documents.client.oidc_issuer_info()
         if not info.enabled or not info.issuer_url:
             raise PreconditionFailed(
                 "IssuerUrlNotSet",
-                "governance: its OIDC issuer is not enabled or has no URL.",
+                "governance: the OIDC issuer is not enabled or has no URL.",
                 party="operator",
-                hint="A member enables it.",
+                hint="Let a member enable it.",
             )
         subject = federated_subject(request.collaboration, request.owner_id)
         return CleanRoomIdentity(issuer_url=info.issuer_url, subject=subject, audience=TOKEN_EXCHANGE_AUDIENCE)
 
     @activity.defn
     async def get_clean_room_policy(self, request: CleanRoomDetailsRequest) -> CleanRoomPolicy:
-        """Which code is the clean room: the contract's policy."""
-        self._ours(request.collaboration)
+        """Return the contract's clean room policy, which identifies the clean room's code."""
+        self._require_collaboration(request.collaboration)
         return await read_policy(self._documents.client, request.collaboration)
 
     @activity.defn
     async def generate_dataset_descriptor(self, request: DescriptorRequest) -> Descriptor:
-        """The dataset document; the owner's own worker checks it again before it proposes it."""
-        self._ours(request.collaboration)
+        """Generate the dataset document. The owner's worker verifies it before it proposes it."""
+        self._require_collaboration(request.collaboration)
         return generate_descriptor(request)
 
     # ------------------------------------------------------------------ queries
 
     @activity.defn
     async def generate_query_document(self, request: GenerateQueryRequest) -> QueryDraft:
-        """The query document with pinned datasets, derived approvers and the lineage card."""
-        self._ours(request.collaboration)
+        """Generate the query document with pinned datasets, derived approvers and the lineage card."""
+        self._require_collaboration(request.collaboration)
         return await generate_query(self._reader, request)
 
     @activity.defn
     async def determine_dataset_owners(self, request: OwnersRequest) -> DatasetOwners:
-        """Who must approve the draft as governance holds it now: derived from the dataset documents, never from the request.
+        """Derive the approvers of the draft in governance from its dataset documents.
 
         Raises:
-            Conflict: ``DatasetChanged`` when a dataset moved on since the draft was written.
+            Conflict: ``DatasetChanged`` if a dataset has a new version since the draft was written.
         """
-        self._ours(request.collaboration)
+        self._require_collaboration(request.collaboration)
         document = await self._documents.get(request.query)
         query = parse_query(str(document.data), document_id=request.query)
         application = query.application
@@ -99,41 +99,40 @@ class Frontend:
             if pins.get(item.dataset.name) != (item.document.version, item.document.digest):
                 raise Conflict(
                     "DatasetChanged",
-                    f"dataset {item.dataset.name!r} is at version {item.document.version}, the draft pins another.",
-                    hint="Update the draft; it then pins the datasets as they are.",
+                    f"dataset {item.dataset.name!r} is at version {item.document.version}; the draft pins a different version.",
+                    hint="Update the draft to pin the current versions.",
                 )
         return DatasetOwners(owners=owners_of(inputs, sink), version=document.version or "", digest=document_digest(str(document.data)))
 
     @activity.defn
     async def verify_decision(self, request: VerifyDecisionRequest) -> VerifiedDecision:
-        """Is this a decision of an approver on exactly this version? What is not is refused with its reason.
+        """Verify that a signed decision is by an approver, and on exactly this proposal, version and text.
 
         Raises:
             Refused: ``NotProposalApprover``, ``DecisionVersionMismatch``, ``DecisionDigestMismatch``, ``DecisionQueryMismatch``,
-                ``DecisionProposalMismatch`` and
-                those of :func:`cleanroom.statements.verify`.
+                ``DecisionProposalMismatch``, or an error of :func:`cleanroom.statements.verify`.
         """
-        self._ours(request.collaboration)
+        self._require_collaboration(request.collaboration)
         claimed = peek(Decision, request.token)
         if claimed.signer not in request.owners:
-            raise Refused("NotProposalApprover", f"decision: user {claimed.signer} is not among the approvers of this query.")
+            raise Refused("NotProposalApprover", f"decision: user {claimed.signer} is not an approver of this query.")
         keys = await published_keys(self._reader, request.collaboration, claimed.signer)
         decision = verify(Decision, request.token, keys, collaboration=request.collaboration, now=dt.datetime.now(dt.UTC))
         if decision.query != request.query:
-            raise Refused("DecisionQueryMismatch", f"decision: it is on query {decision.query!r}, not {request.query!r}.")
+            raise Refused("DecisionQueryMismatch", f"decision: it is for query {decision.query!r}, not for {request.query!r}.")
         if decision.digest != request.digest:
             raise Refused(
                 "DecisionDigestMismatch",
-                f"decision: it is on the text {decision.digest[:16]}…, the query has {request.digest[:16]}… now.",
-                hint="Look at the query again and decide on what it says now.",
+                f"decision: it is for the text with digest {decision.digest[:16]}…; the digest of the query is {request.digest[:16]}….",
+                hint="Read the current text of the query and decide again.",
             )
         if decision.version != request.version:
-            raise Refused("DecisionVersionMismatch", f"decision: it is on version {decision.version}, the query is at {request.version}.")
+            raise Refused("DecisionVersionMismatch", f"decision: it is for version {decision.version}; the query is at {request.version}.")
         if decision.proposal_id != request.proposal_id:
             raise Refused(
                 "DecisionProposalMismatch",
-                "decision: it is on an earlier proposal of this query; every proposal is decided anew.",
-                hint="Decide on the query as it is proposed now.",
+                "decision: it is for an earlier proposal of this query; every proposal needs new decisions.",
+                hint="Decide on the current proposal.",
             )
         return VerifiedDecision(
             approver_id=decision.signer,
@@ -163,14 +162,16 @@ class Frontend:
 
     @activity.defn
     async def await_query_change(self, request: QueryChangeRequest) -> GovernanceQueryState:
-        """What governance holds of the query, as soon as it is something else than ``known``; until then, a benign failure to retry.
+        """Return the state of the query in governance if it differs from ``known``.
+
+        Otherwise fail, so that Temporal retries the activity after the polling interval. Retries add no events to the history.
 
         Raises:
             PreconditionFailed: ``NothingChanged`` (retryable).
         """
-        self._ours(request.collaboration)
+        self._require_collaboration(request.collaboration)
         now, known = await self._query_state(request.query), request.known
         same_text = known.state != "Draft" or (now.version, now.digest) == (known.version, known.digest)
         if same_text and (now.state, now.proposal_id, now.ballots) == (known.state, known.proposal_id, known.ballots):
-            raise PreconditionFailed("NothingChanged", "governance still says what is shown.", retryable=True)
+            raise PreconditionFailed("NothingChanged", "the query in governance has not changed.", retryable=True)
         return now

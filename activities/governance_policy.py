@@ -1,4 +1,4 @@
-"""The clean room policy as governance holds it, and whether what an activity was given is that."""
+"""Reads the contract's clean room policy from governance and compares it with the policy that an activity received."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from cleanroom.messages.publish import CleanRoomPolicy
 
 
 async def read_policy(client: GovernanceUserClient, collaboration: str) -> CleanRoomPolicy:
-    """The contract's clean room policy.
+    """Read the contract's clean room policy.
 
     Raises:
         PreconditionFailed: ``CleanRoomPolicyMissing``.
-        Refused: ``CleanRoomPolicyTooWeak`` when it admits debuggable guests.
+        Refused: ``CleanRoomPolicyTooWeak`` if the policy accepts debuggable guests.
     """
     claims = (await client.clean_room_policy(collaboration)).policy
     hosts = claims.get(HOST_DATA) or []
@@ -23,12 +23,12 @@ async def read_policy(client: GovernanceUserClient, collaboration: str) -> Clean
             "CleanRoomPolicyMissing",
             f"contract {collaboration!r} has no clean room policy that names host data.",
             party="operator",
-            hint="A member proposes it and the members accept it.",
+            hint="Let a member propose the policy and the members accept it.",
         )
     if claims.get(IS_DEBUGGABLE) != [False]:
         raise Refused(
             "CleanRoomPolicyTooWeak",
-            f"contract {collaboration!r}: its clean room policy does not demand {IS_DEBUGGABLE} = false.",
+            f"contract {collaboration!r}: its clean room policy does not require {IS_DEBUGGABLE} = false.",
             party="operator",
         )
     ordered = {name: tuple(values) for name, values in sorted(claims.items())}
@@ -38,16 +38,16 @@ async def read_policy(client: GovernanceUserClient, collaboration: str) -> Clean
 
 
 async def require_same_policy(client: GovernanceUserClient, collaboration: str, given: CleanRoomPolicy) -> None:
-    """``given`` is what governance says now.
+    """Require that ``given`` is the policy that governance holds now.
 
     Raises:
-        Refused: ``CleanRoomPolicyMismatch``: whoever carried it here changed it, or it changed meanwhile.
+        Refused: ``CleanRoomPolicyMismatch`` if Temporal carried a changed policy, or the policy changed in governance since.
     """
     held = await read_policy(client, collaboration)
     if held.digest != given.digest or held.host_data != given.host_data:
         raise Refused(
             "CleanRoomPolicyMismatch",
-            "clean room policy: governance holds another one than was handed to this step.",
+            "clean room policy: the policy given to this step differs from the policy in governance.",
             details={"governance": list(held.host_data), "given": list(given.host_data)},
-            hint="Start the publishing again.",
+            hint="Publish the dataset again.",
         )

@@ -1,7 +1,7 @@
-"""The Clean Room Spark Service: attests itself, makes pod policies, runs the job on Kubernetes.
+"""Activities of the Clean Room Spark Service: attest the service, sign pod policies, run the job on Kubernetes.
 
-It releases no secret, and yet it distrusts what it is asked: before a job is submitted it reads the approvals and the consent
-from governance with its own identity and assembles the job itself.
+The service releases no secret, but it does not trust its inputs either. Before it submits a job, it verifies the run with
+its own identity in governance and builds the job itself.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from cleanroom.temporal.heartbeat import Heartbeater
 
 
 class SparkServiceActivities:
-    """What the clean room asks of the Spark service."""
+    """Activities of the Run diagram that the Spark service performs."""
 
     def __init__(self, settings: Settings, service: SparkService, reader: UserReader, environment: JobEnvironment) -> None:
         self._service = service
@@ -44,12 +44,12 @@ class SparkServiceActivities:
 
     @activity.defn
     async def get_attestation_report(self, request: ReportRequest) -> ServiceReport:
-        """A fresh report that binds this process's signing key to the run's nonce."""
+        """Return a fresh attestation report that binds this process's signing key to the run's nonce."""
         return await self._service.attestation_report(request.nonce)
 
     @activity.defn
     async def get_security_policy(self, request: PolicyRequest) -> PolicyStatement:
-        """The pod security policies of the job, signed by the attested key."""
+        """Return a statement on the job's pod policies, signed by the attested key."""
         signed = await self._service.security_policy(request.job, request.nonce)
         return PolicyStatement(
             statement=signed.statement,
@@ -59,48 +59,48 @@ class SparkServiceActivities:
 
     @activity.defn
     async def submit_job(self, request: SubmitRequest) -> TrackingId:
-        """Submit the job once: approvals, consent and the job itself are established from governance, not from the request.
+        """Verify the run, build its job from governance's documents and submit it. Idempotent.
 
         Raises:
-            Refused: ``JobMismatch`` when the request's job is not what governance's documents give; what
-                :class:`cleanroom.runs.authority.RunAuthority` refuses.
+            Refused: ``JobMismatch`` when the requested job differs from the one built here; the codes of
+                :meth:`cleanroom.runs.authority.RunAuthority.authorise`.
         """
         run = await self._authority.authorise(request.ticket)
         job = assemble_job(run, self._environment)
         if job.digest() != request.job.digest():
             raise Refused(
                 "JobMismatch",
-                f"run {request.ticket.run_id!r}: the job asked for is not the one that governance's documents give.",
+                f"run {request.ticket.run_id!r}: the requested job differs from the one that governance's documents give.",
                 details={"asked": request.job.digest(), "assembled": job.digest()},
                 party="operator",
-                hint="Clean room and Spark service must have the same settings and version.",
+                hint="Give the clean room and the Spark service the same settings and version.",
             )
         submitted = await self._service.submit(job, pod_policies(job, self._service.profile).digest())
         return TrackingId(name=submitted.tracking_id, namespace=submitted.namespace, uid=submitted.uid)
 
     @activity.defn
     async def watch_job(self, request: WatchRequest) -> JobOutcome:
-        """Get status until complete. Resumes where it was; tells what it sees by heartbeat.
+        """Watch the job until it has ended; report its state with each heartbeat. A retry resumes the watch.
 
         Raises:
-            Refused: ``JobMismatch`` when the job is another run's.
+            Refused: ``JobMismatch`` when the job belongs to another run.
         """
         ticket = request.ticket
-        await self._authority.caller(ticket, past=True)
+        await self._authority.verify_caller(ticket, past=True)
         if request.tracking.name != job_name(ticket.collaboration, ticket.query, ticket.run_id):
-            raise Refused("JobMismatch", f"run {ticket.run_id!r}: job {request.tracking.name!r} is not its own.")
+            raise Refused("JobMismatch", f"run {ticket.run_id!r}: job {request.tracking.name!r} belongs to another run.")
         async with Heartbeater(str) as heartbeat:
 
-            def tell(status: JobStatus) -> None:
+            def report(status: JobStatus) -> None:
                 heartbeat.record(f"{status.state or 'NEW'} at {dt.datetime.now(dt.UTC):%H:%M:%S}")
 
             deadlines = Deadlines(driver_start_seconds=request.driver_start_seconds, run_seconds=request.run_seconds)
-            outcome = await self._service.watch(request.tracking.name, tell, deadlines, uid=request.tracking.uid or None)
+            outcome = await self._service.watch(request.tracking.name, report, deadlines, uid=request.tracking.uid or None)
         error = outcome.error()
         return JobOutcome(completed=error is None, error=error.to_dict() if error is not None else None)
 
     @activity.defn
     async def delete_job(self, ticket: RunTicket) -> bool:
-        """Stop the run's job and wait until no pod of it is left; False when there was none."""
-        await self._authority.caller(ticket, past=True)
+        """Delete the run's job and wait until none of its pods is left. Returns False when there was no job."""
+        await self._authority.verify_caller(ticket, past=True)
         return await self._service.delete(job_name(ticket.collaboration, ticket.query, ticket.run_id))

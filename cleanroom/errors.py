@@ -1,21 +1,30 @@
-"""The error vocabulary: what went wrong, who must act, and whether trying again can help.
+"""The error taxonomy: what went wrong, who must act, and whether a retry can help.
 
-Tree (each class is one category, each category one exit code of the command line)::
+Every error that the project raises on purpose is a :class:`CleanRoomError`. Each subclass is one *category*, with one exit code of the
+command line::
 
-    CleanRoomError
-    ├── InvalidInput        2  the caller's own words are wrong; nothing was done
-    ├── NotFound            3  the thing named does not exist (never used for "could not ask")
-    ├── Refused             4  a policy, an approval or a consent says no
-    ├── Conflict            5  it exists already with other content, or somebody was faster
+    CleanRoomError         exit code
+    ├── InvalidInput        2  the input is malformed or out of range; nothing was done
+    ├── NotFound            3  the named thing does not exist
+    ├── Refused             4  a policy, a verification, an approval or a consent denies the request
+    ├── Conflict            5  it exists with other content, or a concurrent change won
     ├── PreconditionFailed  6  something that must hold first does not hold yet
-    ├── Unavailable         7  the other side could not be asked, or asked to wait; retryable
-    ├── TimedOut            8  a deadline that we set has passed
-    └── Internal            1  a bug of ours
+    ├── Unavailable         7  a service did not answer, or asked to wait; retryable
+    ├── TimedOut            8  a deadline of this project has passed
+    └── Internal            1  a bug, or an answer that the protocol does not allow
 
-Every error carries a stable ``code`` (``QueryMissingApprovalsFromDatasetOwners``, ``HostDataMismatch``), a message
-that names the field, the value and the remedy, and optionally the upstream text as ``cause``. Codes that a real
-service uses keep that service's spelling. Messages never hold secrets: a type that holds one redacts itself
-(:mod:`cleanroom.secret`).
+The set of categories is closed: do not add subclasses. A new error gets a new *code* instead. Rules for codes:
+
+* A code is a CamelCase literal, the first argument of the constructor (``QueryMissingApprovalsFromDatasetOwners``). It is stable: tests,
+  operators and other programs match it. It never contains names or values, because Temporal stores it in plain text.
+* A code of a real service keeps that service's spelling (``ForbiddenByRbac``, ``AADSTS700213``).
+* ``NotFound`` means that the service itself reported it. A service that could not be reached is ``Unavailable``.
+
+Choose ``Refused`` if somebody must decide otherwise, and ``PreconditionFailed`` if the same request will succeed after another step. Only
+``Unavailable`` is retried by default; ``retryable`` overrides that for one error.
+
+The message names the field, the value and the problem, and the hint what to do. Upstream's text goes into ``cause``. None of them may
+contain secrets; :class:`cleanroom.secret.Secret` cannot be formatted, and :mod:`cleanroom.redaction` is the last guard.
 """
 
 from __future__ import annotations
@@ -25,21 +34,24 @@ from typing import Any, ClassVar
 
 
 class CleanRoomError(Exception):
-    """Base of everything this project raises on purpose.
+    """Base of the error categories; see the module's docstring.
 
     Args:
-        code: Stable, machine-readable, CamelCase.
-        message: One or two sentences: the field, the value, the remedy.
-        cause: Upstream's own text, kept verbatim (already free of secrets).
+        code: The stable code in CamelCase.
+        message: One or two sentences that name the field, the value and the problem.
+        cause: The upstream service's text, without secrets.
         hint: What to do next, as a command or an instruction.
-        party: Who must act (``contosso``, ``operator``, ``analyst`` …), when that is known.
-        details: Small JSON-able facts (ids, digests, both sides of a comparison).
+        party: The responsible party, who must act (``contosso``, ``operator``, ``analyst`` …), if known.
+        details: Small JSON values, such as IDs, digests or both sides of a comparison.
         retryable: Overrides the category's default.
     """
 
     category: ClassVar[str] = "internal"
+    """Name of the category in JSON output and in failure details."""
     exit_code: ClassVar[int] = 1
+    """Exit code of the command line."""
     default_retryable: ClassVar[bool] = False
+    """Whether errors of this category are retried unless ``retryable`` says otherwise."""
 
     def __init__(
         self,
@@ -65,7 +77,7 @@ class CleanRoomError(Exception):
         return f"{self.code}: {self.message}"
 
     def to_dict(self) -> dict[str, Any]:
-        """The error as ``{code, message, cause, hint, party, category, retryable, details}``; what ``--output json`` prints."""
+        """Return ``{code, message, cause, hint, party, category, retryable, details}``, which ``--output json`` prints."""
         return {
             "code": self.code,
             "message": self.message,
@@ -79,7 +91,7 @@ class CleanRoomError(Exception):
 
     @staticmethod
     def from_dict(value: Mapping[str, Any]) -> CleanRoomError:
-        """Rebuild an error from :meth:`to_dict`; an unknown category becomes :class:`Internal`."""
+        """Rebuild an error from :meth:`to_dict`. An unknown category becomes :class:`Internal`."""
         kind = CATEGORIES.get(str(value.get("category")), Internal)
         return kind(
             str(value.get("code") or "InternalError"),
@@ -93,42 +105,42 @@ class CleanRoomError(Exception):
 
 
 class InvalidInput(CleanRoomError):
-    """The caller's input is malformed or out of range; nothing was done."""
+    """The input is malformed or out of range. Nothing was done."""
 
     category = "invalid-input"
     exit_code = 2
 
 
 class NotFound(CleanRoomError):
-    """The named thing does not exist. Never raised because a service could not be reached."""
+    """The named thing does not exist, as the responsible service reports."""
 
     category = "not-found"
     exit_code = 3
 
 
 class Refused(CleanRoomError):
-    """A policy, an attestation verdict, an approval or a consent says no."""
+    """A policy, a verification, an approval or a consent denies the request."""
 
     category = "refused"
     exit_code = 4
 
 
 class Conflict(CleanRoomError):
-    """It exists already with other content, or a concurrent change won."""
+    """The thing exists with other content, or a concurrent change won."""
 
     category = "conflict"
     exit_code = 5
 
 
 class PreconditionFailed(CleanRoomError):
-    """Something that must hold first does not hold; the hint says how to make it hold."""
+    """Something that must hold first does not hold yet. The hint says how to establish it."""
 
     category = "precondition"
     exit_code = 6
 
 
 class Unavailable(CleanRoomError):
-    """The other side could not be asked, or asked us to wait. Retryable by default."""
+    """A service did not answer, or asked to wait. Retryable by default."""
 
     category = "unavailable"
     exit_code = 7
@@ -136,14 +148,14 @@ class Unavailable(CleanRoomError):
 
 
 class TimedOut(CleanRoomError):
-    """A deadline of ours has passed."""
+    """A deadline of this project has passed."""
 
     category = "timed-out"
     exit_code = 8
 
 
 class Internal(CleanRoomError):
-    """A bug of ours, or an answer that the protocol does not allow."""
+    """A bug, or an answer that the protocol does not allow."""
 
     category = "internal"
     exit_code = 1
@@ -152,3 +164,4 @@ class Internal(CleanRoomError):
 CATEGORIES: dict[str, type[CleanRoomError]] = {
     kind.category: kind for kind in (InvalidInput, NotFound, Refused, Conflict, PreconditionFailed, Unavailable, TimedOut, Internal)
 }
+"""The error classes by category name."""

@@ -1,7 +1,7 @@
-"""The last guard before a text leaves the process in an error: length cap, and removal of what looks like a credential.
+"""The last guard before an error's text leaves the process: removes what looks like a credential, and limits the length.
 
-It is a guard, not a licence: errors are written without secrets in the first place (:mod:`cleanroom.errors`). It exists for upstream
-texts, which quote URLs with signatures and headers with tokens.
+Errors are written without secrets in the first place (:mod:`cleanroom.errors`). This guard is for upstream texts, which quote URLs with
+signatures and headers with tokens.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 MAX_TEXT = 8000
+"""Longest text in characters."""
 _REMOVED = "[removed]"
-# Every pattern starts where a word starts and is bounded or scans a class once: hostile text costs linear time.
+# Every pattern is anchored at the start of a word, and is bounded or scans one character class, so that hostile text takes linear time.
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----.*?(-----END [A-Z ]{0,30}PRIVATE KEY-----|\Z)", re.S), _REMOVED),
     # JWS and JWE
@@ -22,7 +23,7 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?i)(?<![a-z0-9+.-])([a-z][a-z0-9+.-]{1,20}://)[^/\s@:]{1,200}:[^/\s@]{1,500}@"), rf"\1{_REMOVED}@"),
 )
 _ASSIGNMENT = re.compile(r"(?<![\w.-])([\w-]{1,64})([\"']?\s{0,3}[=:]\s{0,3}[\"']?)([^\s\"'&,;}]{4,})")
-"""name=value, name: value, "name": "value"; the name decides."""
+"""``name=value``, ``name: value`` and ``"name": "value"``. The name decides whether the value is removed."""
 _SECRET_ASSIGNMENT = re.compile(
     r"(?i)secret|password|passwd|pwd|accountkey|sharedaccess(?:key|signature)|api[_-]?key|access[_-]?key|private[_-]?key|client[_-]?assertion|"
     r"(?:access|refresh|id|session|security)[_-]?token|connectionstring|x-amz-(?:signature|credential)|\A(?:sig|kek|dek)\Z"
@@ -31,12 +32,12 @@ _SECRET_NAME = re.compile(
     r"(?:^|[_-]|(?<=[a-z0-9])(?=[A-Z]))"
     r"(?i:secret|password|passwd|pwd|token|assertion|credentials?|dek|kek|private_?key|account_?key|connection_?string)$"
 )
-"""Names of values, in snake_case, kebab-case or camelCase, that are not told."""
+"""Names in snake_case, kebab-case or camelCase whose values are removed."""
 
 
 def redact(text: str, limit: int = MAX_TEXT) -> str:
-    """``text`` without anything that looks like a credential, at most ``limit`` characters."""
-    # Cut first: the patterns then run on a bounded text. Twice the limit, so that what is cut off cannot expose half of a match.
+    """Return ``text`` without anything that looks like a credential, cut at ``limit`` characters."""
+    # Cut first, so that the patterns run on bounded text. At twice the limit, so that half of a match is not exposed at the final cut.
     text = text[: 2 * limit]
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
@@ -45,7 +46,7 @@ def redact(text: str, limit: int = MAX_TEXT) -> str:
 
 
 def redact_details(value: Any, depth: int = 6) -> Any:
-    """A JSON-able copy of ``value``: texts redacted, values under secret names removed, everything bounded in depth and size."""
+    """Return a JSON copy of ``value`` with redacted texts, without values of secret names, and with limited depth and size."""
     if depth == 0:
         return "…"
     if isinstance(value, str):

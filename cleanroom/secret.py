@@ -1,4 +1,4 @@
-"""A value that must never be seen: it redacts its ``repr``, refuses to be formatted, pickled or serialised to JSON."""
+"""Secret values, which cannot be printed, formatted, pickled or serialised to JSON, and the files that hold them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cleanroom.errors import InvalidInput, NotFound, Refused
 
 
 class Secret:
-    """Secret bytes. :meth:`reveal` is the only way out, so that every use can be found by searching for it."""
+    """Secret bytes. Only :meth:`reveal` and :meth:`reveal_text` return them, so that every use can be found by name."""
 
     __slots__ = ("_value",)
 
@@ -22,11 +22,11 @@ class Secret:
         self._value = bytes(value)
 
     def reveal(self) -> bytes:
-        """The bytes themselves. Call it where they are used, never to keep them."""
+        """Return the bytes. Call it where they are used, and do not keep the result."""
         return self._value
 
     def reveal_text(self) -> str:
-        """The bytes as UTF-8 text."""
+        """Return the bytes as UTF-8 text."""
         return self._value.decode("utf-8")
 
     def __repr__(self) -> str:
@@ -45,7 +45,7 @@ class Secret:
     __hash__ = None  # type: ignore[assignment]
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a Secret refuses to be pickled or copied")
+        raise TypeError("a Secret cannot be pickled or copied")
 
     def __len__(self) -> int:
         return len(self._value)
@@ -53,7 +53,7 @@ class Secret:
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         def refuse(value: Any) -> NoReturn:
-            raise TypeError("a Secret refuses to be serialised")
+            raise TypeError("a Secret cannot be serialised")
 
         return core_schema.is_instance_schema(cls, serialization=core_schema.plain_serializer_function_ser_schema(refuse))
 
@@ -62,20 +62,23 @@ def read_secret_file(path: str | os.PathLike[str], *, what: str = "secret") -> S
     """Read a secret from a file that only its owner can read.
 
     Raises:
-        NotFound: ``SecretFileNotFound`` when there is no such file.
-        Refused: ``SecretFileTooOpen`` when group or others can read or write it, or it is not a regular file.
-        InvalidInput: ``SecretEmpty`` when it is empty, ``SecretFileIsFolder``.
+        NotFound: ``SecretFileNotFound``.
+        Refused: ``SecretFileTooOpen`` if group or others can read or write the file, or if it is not a regular file;
+            ``SecretFileUnreadable``.
+        InvalidInput: ``SecretEmpty``, ``SecretFileIsFolder``.
     """
     file = Path(path)
     try:
         fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError as error:
-        raise NotFound("SecretFileNotFound", f"{what}: there is no file {file}.", hint="Name a file that exists.") from error
+        raise NotFound(
+            "SecretFileNotFound", f"{what}: the file {file} does not exist.", hint="Check the path in the settings or the command."
+        ) from error
     except OSError as error:
         raise Refused("SecretFileUnreadable", f"{what}: {file} cannot be read.", cause=error.strerror) from error
     if stat.S_ISDIR(os.fstat(fd).st_mode):
         os.close(fd)
-        raise InvalidInput("SecretFileIsFolder", f"{what}: {file} is a folder, not a file.", hint="Name a file of mode 0600.")
+        raise InvalidInput("SecretFileIsFolder", f"{what}: {file} is a directory, not a file.", hint="Use a file of mode 0600.")
     with os.fdopen(fd, "rb") as handle:
         mode = os.fstat(handle.fileno())
         if not stat.S_ISREG(mode.st_mode) or mode.st_mode & 0o077:
@@ -91,7 +94,7 @@ def read_secret_file(path: str | os.PathLike[str], *, what: str = "secret") -> S
 
 
 def write_secret_file(path: str | os.PathLike[str], value: bytes) -> None:
-    """Write a secret atomically with mode 0600; an existing file is replaced whole or not at all."""
+    """Write a secret atomically to a file of mode 0600. An existing file is replaced completely or not at all."""
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")

@@ -1,15 +1,24 @@
 """Settings of one profile: who acts, with which credentials, and where the services are.
 
-Precedence: environment ``CLEANROOM_<SECTION>__<FIELD>`` > profile table > ``[default]`` table of the config file > defaults here.
-The file is ``$CLEANROOM_CONFIG``, else ``./cleanroom.toml``, else ``./.cleanroom/cleanroom.toml``, else
-``./.cleanroom/demo/cleanroom.toml``, else ``~/.config/cleanroom/cleanroom.toml``. Temporal's own connection settings come from
-``temporalio.envconfig`` (``TEMPORAL_*`` and its TOML file); ours only name that file and the payload keyring.
+Each field can be set in three places. In order of precedence:
+
+1. An environment variable: ``CLEANROOM_<FIELD>``, or ``CLEANROOM_<SECTION>__<FIELD>`` for a field of a section, such as
+   ``CLEANROOM_GOVERNANCE__URL`` (:func:`environment_variable`). Lists and tables are JSON.
+2. The table ``[profile.<name>]`` of the configuration file, and its section tables ``[profile.<name>.<section>]``.
+3. The table ``[default]`` of the configuration file, and its section tables.
+
+The configuration file is ``$CLEANROOM_CONFIG``, else the first of ``./cleanroom.toml``, ``./.cleanroom/cleanroom.toml``,
+``./.cleanroom/demo/cleanroom.toml`` and ``~/.config/cleanroom/cleanroom.toml`` that exists. The profile is ``--profile``, else
+``$CLEANROOM_PROFILE``. Paths in the file are relative to the file.
+
+Temporal's connection settings are those of every Temporal tool: ``temporalio.envconfig`` reads them from ``TEMPORAL_*`` and its own TOML
+file. The section ``temporal`` only names that file and the payload keyring.
 
 Example::
 
     [default]
     collaboration = "flights"
-    ca_file = "ca.pem"                      # relative paths are relative to this file
+    ca_file = "ca.pem"
     [default.governance]
     url = "https://cgs.example"
     [profile.contosso]
@@ -26,161 +35,236 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from cleanroom.errors import InvalidInput, NotFound
 from cleanroom.identifiers import HexDigest, Name
+from cleanroom.models import FrozenModel
 
 CONFIG_VARIABLE = "CLEANROOM_CONFIG"
+"""Names the configuration file."""
 PROFILE_VARIABLE = "CLEANROOM_PROFILE"
+"""Names the profile."""
+_PREFIX = "CLEANROOM_"
+_DELIMITER = "__"
 
 Boundary = Literal["collaborator", "frontend", "clean-room", "spark-service"]
+"""A trust boundary: one kind of worker process with its own task queue and credentials."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+def environment_variable(*path: str) -> str:
+    """Return the environment variable of a field: ``("governance", "url")`` is ``CLEANROOM_GOVERNANCE__URL``."""
+    return _PREFIX + _DELIMITER.join(path).upper()
 
 
-class CredentialSettings(_Section):
-    """How this profile gets tokens from Entra ID (``azure-identity``)."""
+class SettingsSection(FrozenModel):
+    """Base of the sections. Each field's docstring is its ``description`` in ``model_fields``."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class CredentialSettings(SettingsSection):
+    """The Entra ID credential of this profile (``azure-identity``)."""
 
     kind: Literal["default", "cli", "client-secret", "workload-identity", "managed-identity"] = "default"
+    """The credential class of ``azure-identity`` to use."""
     authority: str = "https://login.microsoftonline.com"
+    """URL of the Entra ID authority."""
     tenant_id: str | None = None
+    """Tenant of the application; for ``workload-identity`` also from ``AZURE_TENANT_ID``."""
     client_id: str | None = None
+    """Client ID of the application or managed identity; for ``workload-identity`` also from ``AZURE_CLIENT_ID``."""
     client_secret_file: Path | None = None
+    """File of mode 0600 with the client secret, for kind ``client-secret``."""
     federated_token_file: Path | None = None
+    """File with the federated token, for kind ``workload-identity``; also from ``AZURE_FEDERATED_TOKEN_FILE``."""
     disable_instance_discovery: bool = False
-    """True where the authority is not one of Microsoft's clouds."""
+    """Whether to skip the authority check of ``azure-identity``, which only knows Microsoft's clouds."""
 
 
-class TemporalSettings(_Section):
+class TemporalSettings(SettingsSection):
+    """Temporal's connection, payload encryption and Web UI."""
+
     config_file: Path | None = None
-    """TOML file of ``temporalio.envconfig``; the usual default when absent."""
+    """TOML file of ``temporalio.envconfig``; without it, Temporal's default file."""
     profile: str | None = None
+    """Profile in that file; without it, ``default``."""
     keyring_file: Path | None = None
-    """Keyring of the payload codec; without one, payloads travel unencrypted and the worker says so."""
+    """Keyring of the payload codec; without it, payloads are not encrypted and the worker logs a warning."""
     ui_url: str = "http://localhost:8233"
+    """URL of the Web UI, or of its gateway."""
     codec_token_file: Path | None = None
+    """File of mode 0600 with the bearer token for the codec server and the gateway."""
 
 
-class GovernanceSettings(_Section):
+class GovernanceSettings(SettingsSection):
+    """The governance service (CGS)."""
+
     url: str = ""
+    """URL of the CCF application, or of ``cgs-client`` in mode ``cgs-client``."""
     mode: Literal["app", "cgs-client"] = "app"
+    """Whether ``url`` is the application or the proxy ``cgs-client``."""
     scope: str = "api://cleanroom-governance/.default"
-    """OAuth scope of the user tokens that CGS accepts."""
+    """OAuth scope of the user tokens that the service accepts."""
     service_cert_file: Path | None = None
-    """Certificate of the governance service, which CCF issues to itself: the one root for TLS with ``url`` (mode ``app``), or what the
-    proxy is told to expect (mode ``cgs-client``). The profile's ``ca_file`` when absent."""
+    """The CCF network's service certificate, which is the TLS root for ``url``; without it, the profile's ``ca_file``."""
     ccf_endpoint: str | None = None
-    """Mode ``cgs-client``: the CCF URL that the proxy shall use; its own when absent."""
+    """The CCF URL that ``cgs-client`` must use; without it, the one that it is configured with."""
     client_cert_file: Path | None = None
+    """A member's TLS certificate, for mode ``app``."""
     client_key_file: Path | None = None
-    """Certificate and key (mode 0600) of a member of the consortium, for reading in mode ``app``."""
+    """File of mode 0600 with the key of ``client_cert_file``."""
     proxy_url: str = ""
-    """URL of the ``cgs-client`` through which a member of the consortium governs; needed in a member's profile alone."""
+    """URL of the ``cgs-client`` through which a member governs; only in a member's profile."""
     member_token_file: Path | None = None
-    """What that proxy wants to see of its member, where it asks for anything: a file of mode 0600."""
+    """File of mode 0600 with the token that ``proxy_url`` requires of the member, if it requires one."""
     member_header: str = "authorization"
-    """Header that carries it (``authorization`` sends it as a bearer token)."""
+    """Header that carries the member's token; ``authorization`` sends it as a bearer token."""
 
 
-class AzureSettings(_Section):
-    """The collaborator's Azure subscription, or what the clean room needs to reach it."""
+class AzureSettings(SettingsSection):
+    """The collaborator's Azure resources, or what the clean room needs to reach them."""
 
     subscription_id: str = ""
+    """Subscription of the managed identities and role assignments."""
     resource_group: str = ""
+    """Resource group of the managed identities."""
     location: str = "westeurope"
+    """Region of new managed identities."""
     arm_url: str = "https://management.azure.com"
+    """URL of Azure Resource Manager."""
     storage_account_url: str = ""
+    """URL of the storage account with the datasets."""
     storage_account_id: str = ""
-    """ARM resource id of the storage account: the scope of the role assignment."""
+    """ARM resource ID of the storage account, on which roles are assigned."""
     key_vault_url: str = ""
+    """URL of the Key Vault or managed HSM with the key encryption keys."""
     key_vault_id: str = ""
+    """ARM resource ID of the Key Vault, on which roles are assigned."""
     verify_challenge_resource: bool = True
-    """False where the vault's host is not under ``vault.azure.net`` (azure-keyvault-keys)."""
+    """Whether ``azure-keyvault-keys`` requires the vault's host to be under the resource of its challenge."""
     maa_url: str = ""
+    """URL of the Microsoft Azure Attestation instance that release policies trust."""
     key_vault_release_ca_file: Path | None = None
-    """Roots for the certificate chain of the signed release response; the system's when absent."""
+    """PEM roots for the certificate chain of signed key releases; without it, ``ca_file``, else the public roots."""
 
 
-class S3Settings(_Section):
+class S3Settings(SettingsSection):
+    """S3 storage."""
+
     endpoint_url: str | None = None
+    """URL of an S3-compatible service; without it, AWS in ``region``."""
     region: str = "us-east-1"
+    """AWS region."""
     bucket: str = ""
+    """Bucket with the datasets."""
 
 
-class AttestationSettings(_Section):
+class AttestationSettings(SettingsSection):
+    """How evidence is obtained and verified."""
+
     url: str = "http://localhost:8284"
-    """The in-guest sidecar that produces reports (``POST /attest/combined``)."""
+    """The sidecar in the guest that produces reports (``POST /attest/combined``)."""
     amd_roots: bool = True
+    """Whether to trust AMD's root certificates."""
     trust_files: tuple[Path, ...] = ()
-    """Further roots (development hardware); each is announced as NOT CONFIDENTIAL."""
+    """Additional roots of development hardware; verification marks their reports as NOT CONFIDENTIAL."""
     refuse_allow_all: bool = True
-    """Refuse host data of known allow-all policies (spec/execute.md R6)."""
+    """Whether to refuse the host data of known allow-all security policies."""
     report_version_floor: int = Field(default=2, ge=2, le=5)
+    """Oldest accepted version of SNP reports."""
     require_uvm: bool = True
+    """Whether to require Microsoft's endorsement of the utility VM."""
 
 
-class KubernetesSettings(_Section):
+class KubernetesSettings(SettingsSection):
+    """The cluster that runs Spark."""
+
     kubeconfig: Path | None = None
+    """Kubeconfig file; without it, the pod's service account."""
     context: str | None = None
+    """Context in the kubeconfig; without it, the current one."""
     namespace: str = "analytics"
+    """Namespace of the SparkApplications."""
     image: str = ""
     """Image of the Spark application, by digest."""
     image_layers: tuple[HexDigest, ...] = ()
-    """dm-verity root hashes of the image's layers, bottom first: what the pod security policy binds."""
+    """dm-verity root hashes of the image's layers, bottom first, which the pod security policy binds."""
     spark_version: str = "4.0.0"
+    """Spark version of the image."""
     service_account: str = "spark"
+    """Kubernetes service account of the driver."""
     virtual_nodes: bool = False
-    """Pods go to confidential virtual nodes (AKS VN2)."""
+    """Whether pods run on confidential virtual nodes (AKS VN2)."""
 
 
-class SparkSettings(_Section):
+class SparkSettings(SettingsSection):
+    """Sizes and limits of Spark jobs."""
+
     service_host_data: tuple[HexDigest, ...] = ()
-    """Host data that the clean room accepts from the Spark service."""
+    """Host data that the clean room accepts of the Spark service."""
     driver_cores: int = Field(default=1, ge=1)
+    """CPU cores of the driver."""
     driver_memory: str = "1g"
+    """Memory of the driver."""
     executor_cores: int = Field(default=2, ge=1)
+    """CPU cores of each executor."""
     executor_memory: str = "2g"
+    """Memory of each executor."""
     executor_instances: int = Field(default=1, ge=1)
+    """Number of executors."""
     driver_start_seconds: int = Field(default=900, ge=1)
+    """Seconds until a driver that has not started counts as failed."""
     run_seconds: int = Field(default=6 * 3600, ge=1)
+    """Longest run in seconds."""
 
 
 class Settings(BaseSettings):
-    """Everything one process knows about where it is and as whom it acts."""
+    """All settings of one process."""
 
-    model_config = SettingsConfigDict(env_prefix="CLEANROOM_", env_nested_delimiter="__", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX, env_nested_delimiter=_DELIMITER, frozen=True, extra="forbid", use_attribute_docstrings=True
+    )
 
     profile: str = "default"
+    """Name of the profile; set by ``--profile`` or ``CLEANROOM_PROFILE``."""
     collaboration: str = ""
-    """Id of the contract in CGS."""
+    """ID of the contract in the governance service."""
     boundary: Boundary = "collaborator"
+    """Trust boundary of this profile's worker."""
     party: Name | None = None
+    """Name of the collaborator for whom this profile acts."""
     parties: dict[Name, str] = {}
-    """Collaborators by name: their user id in governance. The name is also that of their task queue."""
+    """User IDs in governance by collaborator name; the name is also part of the collaborator's task queue."""
     ca_file: Path | None = None
-    """Roots for TLS of every service of this profile; the system's when absent."""
+    """PEM roots for TLS with all services of this profile; without it, the operating system's."""
     keys_dir: Path = Path("~/.local/share/cleanroom/keys")
-    """Where a collaborator's own keys lie (dataset keys, signing key): folder of mode 0700."""
+    """Directory of mode 0700 with the collaborator's dataset keys and signing key."""
     secret_files: dict[str, Path] = {}
-    """Secrets of this profile by name: files of mode 0600, named in dataset files as ``secret:NAME``."""
+    """Files of mode 0600 with secrets, by the name that dataset files refer to as ``secret:NAME``."""
     storage_hosts: tuple[str, ...] = ()
-    """Hosts (``host`` or ``host:port``) declared as storage although they are not Azure's or AWS's: emulators."""
+    """Additional storage hosts (``host`` or ``host:port``), such as emulators and private endpoints."""
     credential: CredentialSettings = CredentialSettings()
+    """Section ``credential``."""
     temporal: TemporalSettings = TemporalSettings()
+    """Section ``temporal``."""
     governance: GovernanceSettings = GovernanceSettings()
+    """Section ``governance``."""
     azure: AzureSettings = AzureSettings()
+    """Section ``azure``."""
     s3: S3Settings = S3Settings()
+    """Section ``s3``."""
     attestation: AttestationSettings = AttestationSettings()
+    """Section ``attestation``."""
     kubernetes: KubernetesSettings = KubernetesSettings()
+    """Section ``kubernetes``."""
     spark: SparkSettings = SparkSettings()
+    """Section ``spark``."""
 
     @property
     def governance_roots(self) -> Path | None:
-        """Roots for TLS with the governance application itself."""
+        """PEM roots for TLS with the governance application."""
         return self.governance.service_cert_file or self.ca_file
 
     @classmethod
@@ -192,21 +276,21 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        # The file's tables arrive as init values; the environment must beat them.
+        """Give environment variables precedence over the file, whose tables are passed to the constructor."""
         return env_settings, init_settings
 
 
 def config_path(explicit: Path | None = None) -> Path | None:
-    """The config file in force, or None where there is none.
+    """Return the configuration file, or ``None`` if there is none.
 
     Raises:
-        NotFound: ``ConfigNotFound`` when a file was named and does not exist.
+        NotFound: ``ConfigNotFound`` if a file was named and does not exist.
     """
     named = explicit or (Path(os.environ[CONFIG_VARIABLE]) if os.environ.get(CONFIG_VARIABLE) else None)
     if named is not None:
         if not named.is_file():
             raise NotFound(
-                "ConfigNotFound", f"config: there is no file {named}.", hint="Run `cleanroom up`, or name another file with --config."
+                "ConfigNotFound", f"config: the file {named} does not exist.", hint="Run `cleanroom up`, or set another file with --config."
             )
         return named
     local = (Path("cleanroom.toml"), Path(".cleanroom/cleanroom.toml"), Path(".cleanroom/demo/cleanroom.toml"))
@@ -215,7 +299,7 @@ def config_path(explicit: Path | None = None) -> Path | None:
 
 
 def load_tables(path: Path) -> dict[str, Any]:
-    """The file's tables ``default`` and ``profile``.
+    """Read the tables of a configuration file.
 
     Raises:
         InvalidInput: ``ConfigMalformed``.
@@ -227,7 +311,11 @@ def load_tables(path: Path) -> dict[str, Any]:
 
 
 def load_settings(profile: str | None = None, *, path: Path | None = None) -> Settings:
-    """Settings of ``profile`` (``$CLEANROOM_PROFILE`` when None).
+    """Load the settings of a profile.
+
+    Args:
+        profile: Its name. Without it, ``$CLEANROOM_PROFILE``, else ``default``.
+        path: The configuration file. Without it, see :func:`config_path`.
 
     Raises:
         NotFound: ``ConfigNotFound``, ``ProfileNotFound``.
@@ -239,7 +327,7 @@ def load_settings(profile: str | None = None, *, path: Path | None = None) -> Se
     if file is None and name != "default":
         raise NotFound(
             "ConfigNotFound",
-            f"profile: {name!r} needs a config file, and there is none.",
+            f"profile: {name!r} needs a configuration file, and there is none.",
             hint="Run `cleanroom up`, or name a file with --config or CLEANROOM_CONFIG.",
         )
     if file is not None:
@@ -260,7 +348,7 @@ def load_settings(profile: str | None = None, *, path: Path | None = None) -> Se
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise InvalidInput(
-            "ConfigInvalid", f"config: field {where} of profile {name!r} is not valid: {first['msg']}.", hint=f"Edit {file}."
+            "ConfigInvalid", f"config: the field {where} of profile {name!r} is not valid: {first['msg']}.", hint=f"Edit {file}."
         ) from error
 
 
@@ -276,7 +364,7 @@ _PATH_SUFFIXES = ("_file", "_dir", "_files", "kubeconfig")
 
 
 def _resolve(values: dict[str, Any], base: Path) -> dict[str, Any]:
-    """Make relative paths relative to the config file, and expand ``~``."""
+    """Make relative paths relative to the configuration file's directory, and expand ``~``."""
     result: dict[str, Any] = {}
     for key, value in values.items():
         if key == "secret_files" and isinstance(value, dict):

@@ -1,8 +1,7 @@
-"""Known exceptions of the SDKs that activities call, as errors of ours: azure-core, azure-identity, httpx, kubernetes, botocore, sockets
-and TLS.
+"""Maps exceptions of SDKs (azure-core, azure-identity, httpx, kubernetes, botocore), sockets and TLS to :mod:`cleanroom.errors`.
 
-Clients in ``cleanroom/clients`` and ``cleanroom/governance`` map their own errors with more knowledge; this is the net under them. An SDK
-that a worker never imported is never imported here either: its exceptions are found through :data:`sys.modules`.
+The clients in ``cleanroom/clients`` and ``cleanroom/governance`` map their errors with more context. This module handles the rest. It
+finds exception classes through :data:`sys.modules`, so that it never imports an SDK that the process has not imported itself.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, NotFound, P
 from cleanroom.redaction import redact
 
 _PROPAGATING = re.compile(r"AADSTS(700213|70021|700024|7000215|50034)\b")
-"""Entra answers these while a new federated credential or secret has not reached every replica (azure-cleanroom retries 700213 the same
-way)."""
+"""Codes that Entra ID returns while a new federated credential or secret has not reached every replica
+(https://learn.microsoft.com/entra/identity-platform/reference-error-codes)."""
 
 
 def from_upstream(error: Exception) -> CleanRoomError | None:
-    """``error`` as one of ours, or None when it is none that we know."""
+    """Map a known exception, or return ``None``."""
     for mapper in (_azure, _httpx, _kubernetes, _botocore, _sockets):
         known = mapper(error)
         if known is not None:
@@ -34,8 +33,18 @@ def from_upstream(error: Exception) -> CleanRoomError | None:
 
 
 def from_status(status: int, code: str, message: str, *, cause: str | None = None, retry_after: Any = None) -> CleanRoomError:
-    """An HTTP answer by its status: 404 not found, 401/403 refused, 409 conflict, 412 precondition, 408/429/5xx unavailable, else invalid
-    input."""
+    """Map an HTTP error by its status.
+
+    401 and 403 are ``Refused``, 404 is ``NotFound``, 409 ``Conflict``, 412 ``PreconditionFailed``, and 408, 425, 429 and 5xx are
+    ``Unavailable``. Any other status is ``InvalidInput``.
+
+    Args:
+        status: The HTTP status.
+        code: The service's own code.
+        message: The message of the error.
+        cause: The service's text, which is redacted here.
+        retry_after: The value of ``Retry-After``, in seconds if it is a number.
+    """
     details: dict[str, Any] = {"status": status}
     cause = redact(cause) if cause else None
     if status in (408, 425, 429) or status >= 500:
@@ -61,7 +70,7 @@ def _azure(error: Exception) -> CleanRoomError | None:
     if found:
         return PreconditionFailed(
             found.group(0),
-            "Entra ID does not know the new credential yet; it needs some seconds to spread.",
+            "Entra ID does not accept the new credential yet; it propagates within seconds.",
             cause=redact(text),
             retryable=True,
         )
@@ -76,13 +85,15 @@ def _azure(error: Exception) -> CleanRoomError | None:
         )
         headers: Mapping[str, str] = getattr(error.response, "headers", None) or {}
         return from_status(
-            error.status_code, code, f"Azure answered {error.status_code} ({code}).", cause=text, retry_after=headers.get("Retry-After")
+            error.status_code, code, f"Azure returned {error.status_code} ({code}).", cause=text, retry_after=headers.get("Retry-After")
         )
     if isinstance(error, core.ClientAuthenticationError):
-        return Refused(entra.group(0) if entra else "AuthenticationFailed", "No token was issued for this identity.", cause=redact(text))
+        return Refused(
+            entra.group(0) if entra else "AuthenticationFailed", "Entra ID issued no token for this identity.", cause=redact(text)
+        )
     if isinstance(error, core.ServiceRequestError | core.ServiceResponseError):
-        return Unavailable("AzureUnreachable", "The Azure service could not be reached.", cause=redact(text))
-    return Refused("AzureError", "The Azure SDK refused the call.", cause=redact(text))
+        return Unavailable("AzureUnreachable", "The Azure service cannot be reached.", cause=redact(text))
+    return Refused("AzureError", "The Azure SDK rejected the call.", cause=redact(text))
 
 
 def _httpx(error: Exception) -> CleanRoomError | None:
@@ -95,14 +106,14 @@ def _httpx(error: Exception) -> CleanRoomError | None:
         return from_status(
             status,
             code or "HttpError",
-            f"{error.request.method} {url.host}{url.path} answered {status}.",
+            f"{error.request.method} {url.host}{url.path} returned {status}.",
             cause=message,
             retry_after=error.response.headers.get("Retry-After"),
         )
     if isinstance(error, httpx.TransportError):
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             return Refused("TlsCertificateRefused", "The server's certificate is not trusted.", cause=redact(str(error)))
-        return Unavailable("Unreachable", "The service could not be reached.", cause=redact(f"{type(error).__name__}: {error}"))
+        return Unavailable("Unreachable", "The service cannot be reached.", cause=redact(f"{type(error).__name__}: {error}"))
     return None
 
 
@@ -112,14 +123,14 @@ def _kubernetes(error: Exception) -> CleanRoomError | None:
         reason, message = _json_error(error.body if isinstance(error.body, str) else "")
         reason = reason or str(error.reason or "KubernetesError")
         if not error.status:
-            return Unavailable("KubernetesUnreachable", "The Kubernetes API could not be reached.", cause=redact(str(error.reason)))
+            return Unavailable("KubernetesUnreachable", "The Kubernetes API cannot be reached.", cause=redact(str(error.reason)))
         headers = error.headers or {}
         return from_status(
-            error.status, reason, f"Kubernetes answered {error.status} ({reason}).", cause=message, retry_after=headers.get("Retry-After")
+            error.status, reason, f"Kubernetes returned {error.status} ({reason}).", cause=message, retry_after=headers.get("Retry-After")
         )
     urllib3 = _module("urllib3.exceptions")
     if urllib3 is not None and isinstance(error, urllib3.HTTPError):
-        return Unavailable("Unreachable", "The service could not be reached.", cause=redact(str(error)))
+        return Unavailable("Unreachable", "The service cannot be reached.", cause=redact(str(error)))
     return None
 
 
@@ -133,12 +144,12 @@ def _botocore(error: Exception) -> CleanRoomError | None:
         code = str(answer.get("Code") or "S3Error")
         status = int(meta.get("HTTPStatusCode") or (int(code) if code.isdigit() else 400))
         return from_status(
-            status, code, f"S3 answered {status} ({code}) to {error.operation_name}.", cause=str(answer.get("Message") or "")
+            status, code, f"S3 returned {status} ({code}) to {error.operation_name}.", cause=str(answer.get("Message") or "")
         )
     if isinstance(error, botocore.NoCredentialsError | botocore.PartialCredentialsError):
-        return Refused("S3CredentialsMissing", "There are no S3 credentials for this call.")
+        return Refused("S3CredentialsMissing", "The call has no S3 credentials.")
     if isinstance(error, botocore.HTTPClientError | botocore.ConnectionError):
-        return Unavailable("S3Unreachable", "The S3 service could not be reached.", cause=redact(str(error)))
+        return Unavailable("S3Unreachable", "The S3 service cannot be reached.", cause=redact(str(error)))
     return None
 
 
@@ -147,14 +158,13 @@ def _sockets(error: Exception) -> CleanRoomError | None:
         return Refused("TlsCertificateRefused", "The server's certificate is not trusted.", cause=redact(str(error)))
     if isinstance(error, builtins.TimeoutError | builtins.ConnectionError | ssl.SSLError):
         return Unavailable(
-            "Unreachable", "The service could not be reached or did not answer in time.", cause=redact(f"{type(error).__name__}: {error}")
+            "Unreachable", "The service cannot be reached or did not answer in time.", cause=redact(f"{type(error).__name__}: {error}")
         )
     return None
 
 
 def _json_error(text: str) -> tuple[str | None, str | None]:
-    """``(code, message)`` of the error bodies in use here: ``{error: {code, message}}`` (Azure, CGS) and Kubernetes' Status ``{reason,
-    message}``."""
+    """Return ``(code, message)`` of an error body: ``{error: {code, message}}``, or Kubernetes' ``{reason, message}``."""
     try:
         body: Any = json.loads(text)
     except ValueError:

@@ -1,11 +1,11 @@
 #!/bin/bash
-# Build both images with buildah and leave them as OCI archives: deploy/build.sh [FOLDER]
+# Build both images with buildah as OCI archives: deploy/build.sh [FOLDER]
 #
-#   BASE               image of Debian 12 to build on, by digest
-#   SOURCE_DATE_EPOCH  time of every file; the commit's by default
-#   BUILD_ARGS         more arguments for `buildah build` (a proxy, a volume with roots, --network=host)
+#   BASE               Debian 12 base image, by digest
+#   SOURCE_DATE_EPOCH  timestamp of every file; by default the commit's
+#   BUILD_ARGS         further arguments for `buildah build` (a proxy, a volume with roots, --network=host)
 #
-# Prints what settings need: kubernetes.image_layers, where dmverity-vhd (github.com/Microsoft/hcsshim) is there to compute them.
+# Prints the image digests and, if dmverity-vhd (github.com/Microsoft/hcsshim) is installed, the setting kubernetes.image_layers.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-dist/images}

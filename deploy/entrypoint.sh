@@ -1,3 +1,3 @@
 #!/bin/sh
-# What Spark on Kubernetes starts in the pods of a run, as `driver …` or `executor`. -P: nothing is imported from the working folder.
+# Entry point of a run's pods. Spark on Kubernetes passes `driver ...` or `executor`. -P excludes the working folder from imports.
 exec /opt/cleanroom/bin/python -P -m sparkapp.launch "$@"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The installed tree, made independent of when and by whom it was built: our packages on the path, byte code by content, times of the epoch.
+# Make the installed tree reproducible: put our packages on the path, validate byte code by content, set all timestamps to the epoch.
 set -eu
 role=$1 root=/opt/cleanroom
 site=$(echo "$root"/lib/python3.*/site-packages)
@@ -11,7 +11,7 @@ if [ "$role" = worker ]; then
   printf '#!%s/bin/python -P\nimport sys\n\nfrom starters.cli import main\n\nsys.exit(main())\n' "$root" >"$root/bin/cleanroom"
   chmod 755 "$root/bin/cleanroom"
 fi
-# Checked by hash of the source, not by its time, so that the same sources give the same bytes.
+# Hash-based byte code (PEP 552): the same sources give the same bytes.
 "$root/bin/python" -m compileall -q -j 0 --invalidation-mode unchecked-hash "$root" || test "$role" = spark
 find "$root" -exec touch --no-dereference --date "@${SOURCE_DATE_EPOCH:-0}" {} +
 chmod -R go-w,a+rX "$root"

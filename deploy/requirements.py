@@ -1,7 +1,9 @@
-"""The part of ``requirements.lock`` that an image needs: ``python requirements.py worker|spark [--only|--without NAME …]``, hashes and all.
+"""Prints the part of ``requirements.lock`` that an image needs, with hashes.
 
-What is needed follows from ``pyproject.toml`` and from the lock's own ``# via`` lines. The pods' image leaves out what only workers and
-people use: less code is attested to read rows.
+Usage: ``python requirements.py worker|spark [--only NAME ...] [--without NAME ...]``.
+
+The dependencies follow from ``pyproject.toml`` and from the ``# via`` lines of the lock. The pods' image omits packages that only workers
+and the CLI use, so less attested code has access to rows.
 """
 
 from __future__ import annotations
@@ -19,20 +21,20 @@ WORKERS_ONLY = frozenset(
         *("typer", "rich", "plotext", "matplotlib", "starlette", "uvicorn"),
     )
 )
-"""Direct dependencies that ``sparkapp`` does not import, nor what it imports of ``cleanroom``."""
+"""Direct dependencies that neither ``sparkapp`` nor its part of ``cleanroom`` imports."""
 PROJECT = "cleanroom"
 
 
 @dataclass
 class Pin:
-    """One package of the lock."""
+    """A package of the lock: its lines, and the packages that need it."""
 
     text: str
     via: set[str] = field(default_factory=set)
 
 
 def read_lock(text: str) -> dict[str, Pin]:
-    """Pins by normalised name; each with its lines, and with the names of those that need it."""
+    """Return the packages of a lock by normalised name."""
     pins: dict[str, Pin] = {}
     current: Pin | None = None
     for line in text.splitlines():
@@ -49,7 +51,7 @@ def read_lock(text: str) -> dict[str, Pin]:
 
 
 def roots(project: dict[str, object], role: str) -> set[str]:
-    """Direct dependencies of an image."""
+    """Return the direct dependencies of the image ``role``."""
     table = project["project"]
     assert isinstance(table, dict)
     direct = {_name(re.split(r"[^A-Za-z0-9._-]", item)[0]) for item in table["dependencies"]}
@@ -59,13 +61,13 @@ def roots(project: dict[str, object], role: str) -> set[str]:
 
 
 def closure(pins: dict[str, Pin], wanted: set[str]) -> set[str]:
-    """``wanted`` and all that they need.
+    """Return ``wanted`` and all their dependencies.
 
     Raises:
-        LookupError: one of them is not in the lock.
+        LookupError: A package is not in the lock.
     """
     if missing := sorted(wanted - set(pins)):
-        raise LookupError(f"requirements.lock has no {', '.join(missing)}")
+        raise LookupError(f"requirements.lock does not contain {', '.join(missing)}")
     found: set[str] = set()
     new = set(wanted)
     while new:
@@ -79,6 +81,7 @@ def _name(text: str) -> str:
 
 
 def main() -> int:
+    """Print the requirements."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("role", choices=("worker", "spark"))
     parser.add_argument("--only", nargs="*", default=None)

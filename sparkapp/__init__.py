@@ -1,4 +1,7 @@
-"""The program in the pod: attest, get secrets, open datasets, check consent, run the approved query, write the sealed result, report.
+"""The program in a run's pods, called the payload.
 
-It trusts its own measured environment (``JOB_CONFIG``), governance (by TLS roots in it) and nothing else. ``entry`` is where it starts.
+It attests itself, reads its secrets, opens the datasets, checks consent, runs the approved query, writes the sealed
+result, and reports. It trusts its measured environment (``JOB_CONFIG``) and governance (by the TLS roots in
+``JOB_CONFIG``), and nothing else. The driver starts in :mod:`sparkapp.entry`; the image's entry point is
+:mod:`sparkapp.launch`.
 """

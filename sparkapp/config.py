@@ -1,4 +1,4 @@
-"""The pod's measured environment."""
+"""Reads the job from the pod's measured environment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cleanroom.spark.job import JOB_CONFIG_VARIABLE, JobConfig
 
 
 def job_from_environment() -> JobConfig:
-    """The job in this pod's measured environment.
+    """Return the job in this pod's measured environment.
 
     Raises:
         PreconditionFailed: ``JobConfigMissing``.
@@ -17,5 +17,5 @@ def job_from_environment() -> JobConfig:
     """
     value = os.environ.get(JOB_CONFIG_VARIABLE)
     if not value:
-        raise PreconditionFailed("JobConfigMissing", f"{JOB_CONFIG_VARIABLE} is not set: this program runs in the pod of a run.")
+        raise PreconditionFailed("JobConfigMissing", f"{JOB_CONFIG_VARIABLE} is not set. This program runs only in the pods of a run.")
     return JobConfig.decode(value)

@@ -1,4 +1,4 @@
-"""The consent receipt: a short-lived CGS secret of the clean room that says whether this run may go on (design.md 6)."""
+"""Verifies the consent receipt: a short-lived secret of the clean room in governance, which says whether the run may continue."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from sparkapp.pod import Pod
 
 
 def require_consent(pod: Pod, *, before: str, now: datetime | None = None) -> None:
-    """Read the receipt anew and refuse unless it grants exactly this run.
+    """Read the consent receipt from governance and verify that it allows this run to continue.
 
     Args:
-        pod: Where we are.
-        before: What would follow, for the message.
-        now: The time to compare ``expires`` with (tests).
+        pod: The pod's identity.
+        before: The next step, for the error message.
+        now: The current time; defaults to the system clock.
 
     Raises:
         Refused: ``ConsentWithdrawn`` (withdrawn or expired), ``ConsentReceiptInvalid`` (of another run, query or author).
     """
     job = pod.job()
     if not job.consent_secret_id.startswith(clean_room_secret_id("")):
-        # Any user can store secrets; only an attested clean room can store one whose id begins so.
+        # Any user can store secrets, but only an attested clean room can store one with this prefix.
         raise _invalid("it is not a secret of the clean room")
     try:
         receipt = json.loads(pod.secret(job.consent_secret_id, fresh=True).reveal())
         run_id, query_digest, consent = receipt["runId"], receipt["queryDigest"], receipt["consent"]
         expires = _time(receipt["expires"])
     except (ValueError, KeyError, TypeError, OverflowError):
-        raise _invalid("it is not a receipt") from None
+        raise _invalid("it is malformed") from None
     if run_id != job.run_id:
-        raise _invalid("it is of another run")
+        raise _invalid("it belongs to another run")
     if query_digest != job.query_digest:
-        raise _invalid("it is for another query")
+        raise _invalid("it belongs to another query")
     if consent != "enabled":
         raise Refused("ConsentWithdrawn", f"run {job.run_id!r}: consent was withdrawn before {before}.", hint="Ask the dataset owners.")
     if expires <= (now or datetime.now(UTC)):
         raise Refused(
             "ConsentWithdrawn",
             f"run {job.run_id!r}: consent expired at {expires.isoformat()}, before {before}.",
-            hint="The clean room renews it while the run goes on; start a new run.",
+            hint="The clean room renews the receipt while a run continues. Start a new run.",
         )
 
 
@@ -53,4 +53,4 @@ def _time(value: str | int | float) -> datetime:
 
 
 def _invalid(why: str) -> Refused:
-    return Refused("ConsentReceiptInvalid", f"consent receipt: {why}.", hint="The clean room must set the receipt of this run.")
+    return Refused("ConsentReceiptInvalid", f"consent receipt: {why}.", hint="The clean room must issue a receipt for this run.")

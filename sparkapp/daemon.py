@@ -1,6 +1,7 @@
-"""The daemon that Spark forks its Python workers from, with what every worker needs imported once, before the first fork.
+"""The daemon from which Spark forks its Python workers (``spark.python.daemon.module``).
 
-Set as ``spark.python.daemon.module``. Nothing is opened or asked here: identities and keys are made in the forked workers.
+It imports the modules that every worker needs once, before the first fork. It opens nothing and calls nothing: each
+forked worker creates its own identity and reads its own keys.
 """
 
 import logging
@@ -19,5 +20,5 @@ import sparkapp.views
 PRELOADED = (pandas, pyarrow.csv, pyarrow.json, pyarrow.parquet, pyspark.worker, sparkapp.identity, sparkapp.output, sparkapp.views)
 
 if __name__ == "__main__":
-    logging.disable(logging.CRITICAL)  # a worker's log is the operator's to read
+    logging.disable(logging.CRITICAL)  # a cluster operator can read the workers' logs
     manager()

@@ -1,9 +1,11 @@
-"""Reading a dataset as Spark tasks: which objects, cut where, and what a task does to its split.
+"""Reads a dataset in tasks: lists its objects, plans input splits, and reads the rows of a split.
 
-The driver plans (names, sizes, segment numbers: nothing secret). Each task opens its own store, decrypts its own segments and parses
-them in Arrow, only the columns that are wanted. A text object may be cut at any segment; the rule that gives every row to exactly one
-split: a share that starts inside of an object drops everything up to its first line break, and every share reads on to the first line break
-at or after its end.
+The driver plans with names, sizes and segment numbers, none of which is secret. Each task opens its own store,
+decrypts its own segments and parses the needed columns in Arrow.
+
+A text object can be split at any segment. Every row belongs to exactly one split: a split that starts inside an
+object drops everything up to its first line break, and every split reads up to the first line break at or after its
+end.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from cleanroom.datasets.encryption import SEGMENT_BYTES, SealedFile, SealedObjec
 from cleanroom.datasets.files import SUFFIXES, TextLayout, csv_header_line, open_parquet, read_csv, read_json_lines, read_parquet
 from cleanroom.datasets.manifest import MANIFEST_NAME, Manifest, read_manifest
 from cleanroom.datasets.plain import PlainObject
-from cleanroom.datasets.upload import is_day
+from cleanroom.datasets.sources import is_day
 from cleanroom.errors import InvalidInput, NotFound, PreconditionFailed, Refused
 from cleanroom.secret import Secret
 from cleanroom.spark.job import JobDataset, JobParameters
@@ -30,12 +32,12 @@ from sparkapp.pod import Pod
 MIN_SPLIT_BYTES = 4 << 20
 MAX_SPLIT_BYTES = 32 << 20
 FETCH_SEGMENTS = 8
-"""Segments (1 MiB each) of one request to the store."""
+"""Segments (1 MiB each) per request to the store."""
 STORE_SECONDS = 60.0
-"""How long a store may be away in the middle of reading."""
+"""How long to retry an unavailable store while reading."""
 HEADER_LINE_BYTES = 64 << 10
 WHOLE_OBJECT = -1
-"""``InputSplit.stop`` of a Parquet object that one task reads whole."""
+"""``InputSplit.stop`` of a Parquet object that a single task reads."""
 
 
 @dataclass(frozen=True)
@@ -47,33 +49,34 @@ class InputSplit:
     first: int
     stop: int
     weight: int
-    """Stored bytes of this part, about."""
+    """Approximate stored bytes of this part."""
     newlines_in_values: bool = False
     header: str | None = None
-    """As the manifest has it (:class:`cleanroom.datasets.manifest.ManifestObject`)."""
+    """The object's first bytes from the manifest (:class:`cleanroom.datasets.manifest.ManifestObject`)."""
 
 
 @dataclass(frozen=True)
 class DatasetListing:
-    """What a run is to read of one dataset: the objects of its days, held against the owner's manifest."""
+    """The objects of one dataset that a run reads, verified against the owner's manifest."""
 
     dataset: JobDataset
     objects: dict[str, int]
-    """Path within the dataset to stored bytes."""
+    """Stored bytes by path within the dataset."""
     unsplittable: frozenset[str]
-    """CSV objects of which nobody vouches that no quoted value holds a line break."""
+    """CSV objects that must be read from their beginning, because a quoted value may contain a line break."""
     has_manifest: bool
     missing_days: tuple[str, ...] = ()
-    """Days of the asked range that have no partition: they count as empty."""
+    """Days of the requested range without a partition. They count as empty."""
     headers: dict[str, str | None] = field(default_factory=dict)
-    """Of the objects that the manifest lists."""
+    """First bytes of the objects in the manifest, in hex."""
 
     def stored_bytes(self) -> int:
+        """Return the stored bytes of all objects."""
         return sum(self.objects.values())
 
 
 def dataset_key(pod: Pod, dataset: JobDataset) -> Secret | None:
-    """The key that opens the dataset's objects; None where the store decrypts (SSE, CPK).
+    """Return the key that opens the dataset's objects, or None if the store decrypts them (SSE, CPK).
 
     Raises:
         PreconditionFailed: ``DatasetKeyMissing``.
@@ -81,23 +84,24 @@ def dataset_key(pod: Pod, dataset: JobDataset) -> Secret | None:
     if dataset.encryption != "CSE":
         return None
     if dataset.key_secret_id is None:
-        raise PreconditionFailed("DatasetKeyMissing", f"job: dataset {dataset.name!r} is sealed, but names no key secret.")
+        raise PreconditionFailed("DatasetKeyMissing", f"job: dataset {dataset.name!r} is sealed, but has no key secret.")
     return decode_dataset_key(pod.secret(dataset.key_secret_id))
 
 
 def list_objects(pod: Pod, dataset: JobDataset, parameters: JobParameters) -> DatasetListing:
-    """List the dataset's objects, hold them against its manifest, and choose the days.
+    """List the dataset's objects, verify them against its manifest, and select the requested days.
 
     Args:
-        pod: Where we are.
-        dataset: What to read.
-        parameters: The run's days; they select partitions of datasets that are partitioned by day, and mean nothing to others.
+        pod: The pod's identity.
+        dataset: The dataset to read.
+        parameters: The run's days. They select partitions of datasets that are partitioned by day and do not affect others.
 
     Raises:
         NotFound: ``DatasetEmpty``, ``NoDataInDateRange``.
-        Refused: ``DatasetTampered`` when the store holds other objects than the owner's manifest, ``CiphertextInvalid``,
-            ``ManifestMissing`` where the owner requires one, ``RowsNotThosePublished`` where another is there than the pinned one.
-        PreconditionFailed: ``DatasetIncomplete`` while its upload is under way.
+        Refused: ``DatasetTampered`` if the stored objects differ from the manifest, ``CiphertextInvalid``,
+            ``ManifestMissing`` if the owner requires a manifest, ``RowsNotThosePublished`` if the manifest is not
+            the pinned one.
+        PreconditionFailed: ``DatasetIncomplete`` while an upload is in progress.
         InvalidInput: ``DatasetNotDayPartitioned``, ``InvalidDateRange``.
     """
     store = pod.store(dataset)
@@ -109,17 +113,17 @@ def list_objects(pod: Pod, dataset: JobDataset, parameters: JobParameters) -> Da
     elif dataset.manifest != "optional" and listed:
         raise Refused(
             "ManifestMissing",
-            f"dataset {dataset.name!r}: the store holds {len(listed)} objects and no {MANIFEST_NAME}, so none can be shown to be missing.",
-            hint="Somebody deleted it, or another tool stored the rows. Its owner can upload them again with `cleanroom dataset upload`, "
-            "or publish the dataset with `manifest: optional`.",
+            f"dataset {dataset.name!r}: the store contains {len(listed)} objects, but no {MANIFEST_NAME} to compare them with.",
+            hint="The manifest was deleted, or another tool stored the rows. The owner can upload the rows again with "
+            "`cleanroom dataset upload`, or publish the dataset with `manifest: optional`.",
             party=dataset.owner_id,
         )
     objects = {name: size for name, size in sorted(listed.items()) if name.lower().endswith(SUFFIXES[dataset.format])}
     if not objects:
         raise NotFound(
             "DatasetEmpty",
-            f"dataset {dataset.name!r}: the store holds no {dataset.format} object of it, and {len(listed)} others.",
-            hint="Its owner must upload it.",
+            f"dataset {dataset.name!r}: the store contains no {dataset.format} object and {len(listed)} other objects.",
+            hint="The owner must upload the dataset.",
             party=dataset.owner_id,
         )
     missing: tuple[str, ...] = ()
@@ -132,7 +136,13 @@ def list_objects(pod: Pod, dataset: JobDataset, parameters: JobParameters) -> Da
 
 
 def plan_splits(pod: Pod, listing: DatasetListing, *, parallelism: int) -> tuple[tuple[InputSplit, ...], ...]:
-    """The splits of each task; ``parallelism`` is how many tasks can run at once."""
+    """Return the splits of each task.
+
+    Args:
+        pod: The pod's identity.
+        listing: The objects to read.
+        parallelism: How many tasks can run at the same time.
+    """
     splits: list[InputSplit] = []
     for name, size in listing.objects.items():
         whole = InputSplit(name, size, 0, WHOLE_OBJECT, size, header=listing.headers.get(name))
@@ -146,25 +156,25 @@ def _is_data(name: str) -> bool:
 
 def _verify_against_manifest(manifest: Manifest, listed: dict[str, int], dataset: JobDataset) -> None:
     if manifest.dataset != dataset.name:
-        raise _tampered(dataset, MANIFEST_NAME, "the manifest is of another dataset")
+        raise _tampered(dataset, MANIFEST_NAME, "the manifest belongs to another dataset")
     if not manifest.complete:
         raise PreconditionFailed(
             "DatasetIncomplete",
-            f"dataset {dataset.name!r}: its upload has not ended.",
-            hint="Its owner must finish it.",
+            f"dataset {dataset.name!r}: its upload is not complete.",
+            hint="The owner must finish the upload.",
             party=dataset.owner_id,
         )
     if dataset.manifest_digest not in (None, manifest.digest()):
         raise Refused(
             "RowsNotThosePublished",
-            f"dataset {dataset.name!r}: its rows are not those that its owner published and every approval is of: the manifest's digest is "
-            f"{manifest.digest()}, the document's {dataset.manifest_digest}.",
-            hint="Its owner uploaded since, or somebody put an earlier upload back. Other rows are another dataset: publish them as one.",
+            f"dataset {dataset.name!r}: its rows are not those that the owner published and the owners approved. "
+            f"The digest of the manifest is {manifest.digest()}, the document has {dataset.manifest_digest}.",
+            hint="The owner uploaded again, or an earlier upload was restored. Publish other rows as another dataset.",
             party=dataset.owner_id,
         )
     for name, entry in manifest.objects.items():
         if listed.get(name) != entry.size:
-            raise _tampered(dataset, name, "it is missing" if name not in listed else "its size is not that of the manifest")
+            raise _tampered(dataset, name, "it is missing" if name not in listed else "its size differs from the manifest")
     if extra := sorted(set(listed) - set(manifest.objects)):
         raise _tampered(dataset, extra[0], "it is not in the manifest")
 
@@ -173,7 +183,7 @@ def _tampered(dataset: JobDataset, name: str, why: str) -> Refused:
     return Refused(
         "DatasetTampered",
         f"dataset {dataset.name!r}, object {name!r}: {why}.",
-        hint="Somebody changed the store, or an upload went on since; its owner can upload it again.",
+        hint="The store was changed, or another upload is in progress. The owner can upload the dataset again.",
         party=dataset.owner_id,
         details={"object": name},
     )
@@ -188,9 +198,9 @@ def _select_days(objects: dict[str, int], dataset: JobDataset, parameters: JobPa
     try:
         first, last = date.fromisoformat(parameters.start_date or ""), date.fromisoformat(parameters.end_date or "")
     except ValueError:
-        # Half a range must not become all data.
+        # A half-open range must not select all data.
         raise InvalidInput(
-            "InvalidDateRange", f"parameters: {parameters.start_date} to {parameters.end_date} is no range of days yyyy-MM-dd."
+            "InvalidDateRange", f"parameters: {parameters.start_date} to {parameters.end_date} is not a range of days yyyy-MM-dd."
         ) from None
     wanted = {(first + timedelta(days=offset)).isoformat() for offset in range((last - first).days + 1)}
     chosen = {name: size for name, size in objects.items() if name.split("/")[0] in wanted}
@@ -198,7 +208,7 @@ def _select_days(objects: dict[str, int], dataset: JobDataset, parameters: JobPa
         raise NotFound(
             "NoDataInDateRange",
             f"dataset {dataset.name!r}: no day from {parameters.start_date} to {parameters.end_date} has a partition.",
-            hint="Choose other days; an empty range never means all data.",
+            hint="Choose other days. An empty range never selects all data.",
         )
     return chosen, tuple(sorted(wanted - {name.split("/")[0] for name in chosen}))
 
@@ -214,7 +224,7 @@ def _split_object(pod: Pod, dataset: JobDataset, whole: InputSplit, *, splittabl
         return [replace(whole, first=group, stop=group + 1, weight=size // groups) for group in range(groups)]
     segments = segment_count(size)
     if dataset.format == "csv" and not splittable:
-        # Nobody vouches that no quoted value holds a line break: one task reads it from its beginning.
+        # A quoted value may contain a line break, so a single task reads the object from its beginning.
         return [replace(whole, stop=segments, newlines_in_values=True)]
     step = MIN_SPLIT_BYTES // SEGMENT_BYTES
     return [
@@ -224,7 +234,10 @@ def _split_object(pod: Pod, dataset: JobDataset, whole: InputSplit, *, splittabl
 
 
 def _group_splits(splits: Sequence[InputSplit], total: int, parallelism: int) -> tuple[tuple[InputSplit, ...], ...]:
-    """Neighbouring splits together, up to what keeps every core busy twice and no task over 32 MiB; pieces of one object are joined."""
+    """Group neighbouring splits into tasks and join adjacent splits of one object.
+
+    The target size gives every core two tasks, with at most 32 MiB per task.
+    """
     target = min(MAX_SPLIT_BYTES, max(MIN_SPLIT_BYTES, -(-total // (2 * parallelism))))
     tasks: list[tuple[InputSplit, ...]] = []
     current: list[InputSplit] = []
@@ -242,10 +255,10 @@ def _group_splits(splits: Sequence[InputSplit], total: int, parallelism: int) ->
 
 
 def open_object(pod: Pod, dataset: JobDataset, split: InputSplit) -> SegmentedObject:
-    """The object of a split, opened with the dataset's key.
+    """Open the object of a split with the dataset's key.
 
     Raises:
-        Refused: ``CiphertextInvalid``, also when it is not the object that the manifest lists.
+        Refused: ``CiphertextInvalid``, also if it is not the object that the manifest lists.
     """
     store, name, size = pod.store(dataset), split.name, split.size
     key = dataset_key(pod, dataset)
@@ -259,7 +272,7 @@ def open_object(pod: Pod, dataset: JobDataset, split: InputSplit) -> SegmentedOb
 
 
 def read_task(pod: Pod, dataset: JobDataset, columns: Sequence[str], splits: Sequence[InputSplit]) -> Iterator[pa.RecordBatch]:
-    """The rows of one task, as the columns' Arrow types.
+    """Read the rows of one task as the columns' Arrow types.
 
     Raises:
         InvalidInput: ``SchemaMismatch``, naming object and column.
@@ -301,14 +314,20 @@ def _file(opened: SegmentedObject) -> BinaryIO:
 
 
 class SplitText:
-    """The text of whole rows of segments ``[first, stop)``, as a readable stream, fetched a few segments at a time."""
+    """The text of the rows of one split as a readable stream.
+
+    Args:
+        opened: The object.
+        first: The first segment.
+        stop: The segment after the last one.
+    """
 
     def __init__(self, opened: SegmentedObject, first: int, stop: int) -> None:
         self._pieces = self._rows(opened, first, min(stop, opened.segments))
         self._rest = b""
 
     def read(self, size: int = -1, /) -> bytes:
-        """At most ``size`` bytes; none only at the end."""
+        """Return at most ``size`` bytes, and none only at the end."""
         while not self._rest:
             piece = next(self._pieces, None)
             if piece is None:
@@ -335,7 +354,7 @@ class SplitText:
                 dropping = False
                 yield piece[cut + 1 :]
         if dropping:
-            return  # the row that covers the start goes on beyond the end: it is another share's
+            return  # the row at the start of this split ends beyond it, so it belongs to an earlier split
         for index in range(stop, opened.segments):
             (piece,) = opened.open_segments(index, index + 1)
             cut = piece.find(b"\n")
@@ -345,7 +364,7 @@ class SplitText:
 
 
 def _fetched(opened: SegmentedObject, first: int, stop: int) -> Iterator[bytes]:
-    """Segments ``[first, stop)`` in order; while one request's are parsed, the next is under way."""
+    """Yield segments ``[first, stop)`` in order, and prefetch the next request while one is being parsed."""
     starts = range(first, stop, FETCH_SEGMENTS)
     if len(starts) == 1:
         yield from opened.open_segments(first, stop)

@@ -1,4 +1,4 @@
-"""The order of things in the driver, from the measured job to the confirmed receipt."""
+"""The driver's program: the order of its steps, from the measured job to the confirmed receipt."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 
 def main(pod: Pod | None = None) -> int:
-    """Run the job of this pod. Returns 0, or the exit code of the failure's category (:data:`sparkapp.failures.EXIT_CODES`)."""
+    """Run this pod's job. Return 0, or the exit code of the failure's category (:data:`sparkapp.failures.EXIT_CODES`)."""
     facts: dict[str, str] = {}
-    # PySpark logs the values over which a query failed, and clients log requests. What this program has to say, it prints.
+    # PySpark logs values that make a query fail, and clients log requests. This program prints its own messages.
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     warnings.filterwarnings("ignore", module="pyspark")
@@ -52,16 +52,16 @@ def main(pod: Pod | None = None) -> int:
 
 
 def run(pod: Pod | None, job: JobConfig) -> ResultReceipt:
-    """Execute the job and return its receipt, which the ledger has by then.
+    """Execute the job and return its receipt after the ledger has confirmed it.
 
     Args:
-        pod: Where we are; None is the attested pod.
-        job: What to run.
+        pod: The pod's identity; None for the attested pod.
+        job: The job to run.
 
     Raises:
-        CleanRoomError: Typed, without any value of a dataset; ``QUERY_FAILED`` is in the ledger where that could be reached.
+        CleanRoomError: Contains no value of a dataset. The ledger contains ``QUERY_FAILED``, if it could be reached.
     """
-    # Spark's JVM takes seconds to start, in a process of its own: everything up to the first use of it is done meanwhile.
+    # Spark's JVM takes seconds to start in its own process, so the first steps run in parallel.
     with ThreadPoolExecutor(max_workers=1) as starter:
         session = starter.submit(_start_spark, pod, job)
         try:
@@ -87,7 +87,7 @@ def _start_spark(pod: Pod | None, job: JobConfig) -> tuple[SparkSession, float]:
 
 
 def _attested_pod() -> Pod:
-    from sparkapp.identity import AttestedPod  # two seconds of imports that Spark's start hides
+    from sparkapp.identity import AttestedPod  # takes two seconds to import, in parallel with Spark's start
 
     return AttestedPod()
 
@@ -95,12 +95,12 @@ def _attested_pod() -> Pod:
 def _run(session: Future[tuple[SparkSession, float]], reporter: Reporter) -> ResultReceipt:
     pod, job = reporter.pod, reporter.job
     verify_rendering(job)
-    require_consent(pod, before="it opened any dataset")
-    reporter.progress(f"run {job.run_id}: attested, consent is given")
+    require_consent(pod, before="a dataset was opened")
+    reporter.progress(f"run {job.run_id}: attested, consent verified")
     with _reported_load(reporter):
         datasets = open_datasets(pod, job, on_start=lambda dataset: reporter.progress(f"dataset {dataset.name}: opening"))
     spark, start_seconds = session.result()
-    reporter.progress("Spark is up")
+    reporter.progress("Spark has started")
     spark_started = time.monotonic()
     with _reported_load(reporter):
         views = register_views(spark, pod, datasets, on_loaded=functools.partial(_loaded, reporter))
@@ -108,7 +108,7 @@ def _run(session: Future[tuple[SparkSession, float]], reporter: Reporter) -> Res
     require_locked(spark)
     frame = run_segments(spark, job, views, on_segment=lambda number, of: reporter.progress(f"segment {number} of {of}"))
     result = compute(conform(frame, job.datasink))
-    reporter.progress("the query has run")
+    reporter.progress("the query is complete")
     require_consent(pod, before="the result was written")
     try:
         objects = write_result(result, pod, job)
@@ -136,7 +136,7 @@ def _run(session: Future[tuple[SparkSession, float]], reporter: Reporter) -> Res
     except CleanRoomError:
         discard(pod, job.datasink, objects)
         raise
-    reporter.progress(f"the result is written and recorded: {len(objects)} objects, digest {receipt.digest}")
+    reporter.progress(f"the result is written and in the ledger: {len(objects)} objects, digest {receipt.digest}")
     return receipt
 
 

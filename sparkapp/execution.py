@@ -1,4 +1,4 @@
-"""Running the approved segments: in order, each behind its preconditions, each result behind its post filters."""
+"""Runs the approved segments in order: preconditions before, and post filters after each segment."""
 
 from __future__ import annotations
 
@@ -18,49 +18,50 @@ if TYPE_CHECKING:
 
 
 def run_segments(spark: SparkSession, job: JobConfig, views: list[View], *, on_segment: Callable[[int, int], None]) -> DataFrame:
-    """The result of the segment with the highest sequence, with its post filters, not yet computed.
+    """Run all segments. Return the lazy result of the last one, with its post filters applied.
 
     Args:
         spark: A locked session in which the views are registered.
-        job: Its SQL is the gate's rendering.
-        views: The datasets' views with their rows.
-        on_segment: Told ``(number, of)`` before each segment.
+        job: The job; its SQL is the query gate's rendering.
+        views: The datasets' views with their numbers of rows.
+        on_segment: Called with the segment's number and the number of segments before each segment.
 
     Raises:
-        PreconditionFailed: ``PreconditionFailed`` when a view has fewer rows than a segment asks (the number that it has is not told, and
-            under a privacy floor not which view, where a segment made it).
-        InvalidInput: ``PostFilterInvalid``; errors of Spark pass as they are.
+        PreconditionFailed: ``PreconditionFailed`` if a view has fewer rows than a segment requires. The message
+            does not contain the number of rows. Under a privacy floor it does not name a view that a segment
+            created.
+        InvalidInput: ``PostFilterInvalid``, ``PreconditionViewUnknown``. Errors of Spark propagate unchanged.
     """
     rows = {view.dataset.view_name.lower(): view.rows for view in views}
-    # Python's sort is stable: segments of one sequence keep their order.
+    # The sort is stable, so segments with equal sequence numbers keep their order.
     segments = sorted(job.segments, key=lambda segment: segment.execution_sequence)
     result: DataFrame | None = None
-    made = _SegmentViewConditions(spark, withheld=job.has_floors())
+    conditions = _SegmentViewConditions(spark, withheld=job.has_floors())
     for number, segment in enumerate(segments, start=1):
         on_segment(number, len(segments))
         for condition in segment.pre_conditions:
             if condition.view_name.lower() in rows:
                 _require(condition, segment, rows[condition.view_name.lower()])
             else:
-                made.require(condition, segment)
+                conditions.require(condition, segment)
         result = spark.sql(segment.sql)
         created = created_view(segment.sql)
         if created is not None:
             rows.pop(created.lower(), None)
-            made.changed(created)
+            conditions.invalidate(created)
         if segment.post_filters:
             if created is not None:
                 _filtered(spark.table(created), segment).createOrReplaceTempView(created)
             else:
                 result = _filtered(result, segment)
     if result is None:  # JobConfig has at least one segment
-        raise InvalidInput("QueryEmpty", "job: it has no segment.")
-    made.tell()
+        raise InvalidInput("QueryEmpty", "job: no segment.")
+    conditions.raise_withheld()
     return result
 
 
 def created_view(sql: str) -> str | None:
-    """Name of the temporary view that a segment makes, or None when it makes none."""
+    """Return the name of the temporary view that a segment creates, or None."""
     tree = sqlglot.parse_one(sql, dialect="spark")
     return tree.this.name if isinstance(tree, exp.Create) and tree.args.get("kind") == "VIEW" else None
 
@@ -70,15 +71,17 @@ def _require(condition: PreCondition, segment: JobSegment, rows: int) -> None:
         raise PreconditionFailed(
             "PreconditionFailed",
             f"segment {segment.execution_sequence}: view {condition.view_name!r} has fewer than {condition.min_row_count} rows.",
-            hint="Run it on more data, or agree on another precondition.",
+            hint="Run the query on more data, or agree on another precondition.",
         )
 
 
 class _SegmentViewConditions:
-    """Preconditions on views that segments made.
+    """Preconditions on views that segments create.
 
-    Their text is the author's: twenty of them, each on a view that has rows only if one person earns more than so much, would tell by
-    where the run stops. So under a floor (``withheld``) nothing stops before all have been looked at, and which failed is not told.
+    The query's author chooses such a view. With twenty views, each of which has rows only if one person earns more
+    than a certain amount, the failed precondition would disclose the amount. Therefore, under a privacy floor
+    (``withheld``), all preconditions are evaluated before the run stops, and the error does not say which one
+    failed.
     """
 
     def __init__(self, spark: SparkSession, *, withheld: bool) -> None:
@@ -87,16 +90,17 @@ class _SegmentViewConditions:
         self._rows: dict[str, int] = {}
         self._failed: Exception | None = None
 
-    def changed(self, view: str) -> None:
-        """A segment made ``view``, perhaps anew."""
+    def invalidate(self, view: str) -> None:
+        """Forget the number of rows of ``view``, because a segment has created or replaced it."""
         self._rows.pop(view.lower(), None)
 
     def require(self, condition: PreCondition, segment: JobSegment) -> None:
+        """Evaluate a precondition; raise the failure, or keep it under a privacy floor."""
         name = condition.view_name.lower()
         if name not in self._rows and not self._spark.catalog.tableExists(condition.view_name):
             raise InvalidInput(
                 "PreconditionViewUnknown",
-                f"segment {segment.execution_sequence}: precondition on view {condition.view_name!r}, which does not exist by then.",
+                f"segment {segment.execution_sequence}: precondition on view {condition.view_name!r}, which does not exist yet.",
             )
         try:
             if name not in self._rows:
@@ -107,13 +111,14 @@ class _SegmentViewConditions:
                 raise
             self._failed = self._failed or error
 
-    def tell(self) -> None:
-        """Raise what was kept back."""
+    def raise_withheld(self) -> None:
+        """Raise the first failure that :meth:`require` kept, without naming the precondition."""
         if isinstance(self._failed, PreconditionFailed):
             raise PreconditionFailed(
                 "PreconditionFailed",
-                "A view that a segment makes has fewer rows than a precondition asks. Which is withheld: an owner has set a privacy floor.",
-                hint="Run it on more data, or agree on another precondition.",
+                "A view that a segment creates has fewer rows than a precondition requires. "
+                "Its name is withheld, because an owner has set a privacy floor.",
+                hint="Run the query on more data, or agree on another precondition.",
             )
         if self._failed is not None:
             raise self._failed
@@ -126,10 +131,10 @@ def _filtered(frame: DataFrame, segment: JobSegment) -> DataFrame:
     for item in segment.post_filters:
         field = next((field for field in frame.schema.fields if field.name.lower() == item.column_name.lower()), None)
         if field is None or not isinstance(field.dataType, NumericType):
-            why = "has no such column" if field is None else "has it as a type that is no number"
+            why = "lacks it" if field is None else "has a type that is not numeric"
             raise InvalidInput(
                 "PostFilterInvalid",
-                f"segment {segment.execution_sequence}: post filter on column {item.column_name!r}, but the result {why}.",
+                f"segment {segment.execution_sequence}: post filter on column {item.column_name!r}: the result {why}.",
             )
         frame = frame.filter(functions.col(f"`{field.name.replace('`', '``')}`") >= item.value)
     return frame

@@ -1,7 +1,7 @@
-"""Failures of the payload: typed codes, exit codes, the termination message, and nothing that could show a value of a dataset.
+"""Failures of the payload: codes, exit codes, the termination message, and the redaction of values.
 
-Spark quotes values in its errors (a failed cast shows what it could not cast) and logs them. So every error that crosses a process
-is made anew from names and types, and an error that nobody expected keeps its class and loses its text.
+Spark's errors quote values (a failed cast shows the value), and Spark logs them. Therefore every error that leaves
+a process is rebuilt from names and types. An unexpected error keeps its class and loses its text.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cleanroom.spark.job import JobConfig
 TERMINATION_LOG_VARIABLE = "CLEANROOM_TERMINATION_LOG"
 DEFAULT_TERMINATION_LOG = "/dev/termination-log"
 TERMINATION_BYTES = 4096
-"""What the kubelet keeps of a termination message."""
+"""The kubelet keeps this many bytes of a termination message."""
 
 EXIT_CODES = {
     "invalid-input": 10,
@@ -35,7 +35,7 @@ EXIT_CODES = {
     "timed-out": 16,
     "internal": 17,
 }
-"""Exit code for each category of :mod:`cleanroom.errors`, clear of those of shells, Python and Spark."""
+"""Exit code per category of :mod:`cleanroom.errors`. Shells, Python and Spark use other codes."""
 
 _MARK = "cleanroom-failure:"
 _MARKED = re.compile(_MARK + r"([A-Za-z0-9+/=]+):")
@@ -45,18 +45,18 @@ T = TypeVar("T")
 
 
 def failure_code(code: str) -> str:
-    """The code as the pod reports it: ``SchemaMismatch`` becomes ``SCHEMA_MISMATCH``; codes in capitals stay."""
+    """Return the code in the pod's notation: ``SchemaMismatch`` becomes ``SCHEMA_MISMATCH``. Upper-case codes stay."""
     if re.fullmatch(r"[A-Z0-9_]+", code):
         return code
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", code).upper()
 
 
 class TaskFailed(Exception):
-    """How a typed failure leaves a Python worker of Spark: only text survives, so the error travels as text."""
+    """A typed failure that leaves a Python worker of Spark. Only text survives, so the message contains the encoded error."""
 
 
 def redact_task_errors(steps: Iterator[T]) -> Iterator[T]:
-    """``steps``, with every error replaced by a :class:`TaskFailed` that holds no data: Spark logs a task's traceback."""
+    """Yield ``steps``; replace every error by a :class:`TaskFailed` without data, because Spark logs a task's traceback."""
     try:
         yield from steps
     except CleanRoomError as error:
@@ -68,10 +68,11 @@ def redact_task_errors(steps: Iterator[T]) -> Iterator[T]:
 
 
 def redact_error(error: BaseException) -> CleanRoomError:
-    """``error`` as one of ours, without any value of a dataset in it.
+    """Return ``error`` as a :class:`CleanRoomError` without any value of a dataset.
 
-    Errors of our own pass. A typed failure that a task raised is found in Spark's text. Of Spark's own errors the error condition is
-    kept, and the text only where it speaks of the approved SQL and its schema. Anything else keeps its class name.
+    A :class:`CleanRoomError` is returned unchanged. A typed failure of a task is decoded from Spark's text. Of
+    Spark's own errors, the error condition remains, and the text only if it is about the approved SQL and its
+    schema. Of other errors, the class name remains.
     """
     if isinstance(error, CleanRoomError):
         return error
@@ -92,8 +93,8 @@ def _spark_error(error: BaseException) -> CleanRoomError | None:
         return InvalidInput("QueryInvalid", f"Spark refused the query: {first}", details={"condition": condition})
     return InvalidInput(
         "QueryFailed",
-        f"The query failed while it ran: {condition}. Its text is withheld, because Spark quotes values.",
-        hint="Make the SQL robust against such values (try_cast, try_divide …), then propose it again.",
+        f"The query failed at run time: {condition}. The message is withheld, because Spark quotes values.",
+        hint="Make the SQL robust against such values (try_cast, try_divide ...), then propose the query again.",
         details={"condition": condition},
     )
 
@@ -101,15 +102,16 @@ def _spark_error(error: BaseException) -> CleanRoomError | None:
 def redact_for_floors(error: BaseException, job: JobConfig) -> CleanRoomError:
     """Redact ``error`` further if an owner set a privacy floor: of a failing query, only the fact that it failed remains.
 
-    A query's author can write an expression whose error depends on the value of one row, so the kind of error would disclose the value.
+    A query's author can write an expression whose error depends on the value of one row, so the kind of error would
+    disclose the value.
     """
     failure = redact_error(error)
     if failure.code != "QueryFailed" or not job.has_floors():
         return failure
     return InvalidInput(
         "QueryFailed",
-        "The query failed while it ran. Why is withheld, because an owner of its rows has set a privacy floor.",
-        hint="Make the SQL robust against any value (try_cast, try_divide …), try it on rows of your own, then propose it again.",
+        "The query failed at run time. The reason is withheld, because an owner has set a privacy floor.",
+        hint="Make the SQL robust against any value (try_cast, try_divide ...), test it on your own rows, then propose the query again.",
     )
 
 
@@ -120,7 +122,7 @@ def _unexpected(error: BaseException) -> CleanRoomError:
         places.append(f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}")
         trace = trace.tb_next
     where = " < ".join(reversed(places[-4:]))
-    return Internal("PayloadError", f"The payload failed with {type(error).__name__} at {where}. Its text is withheld.")
+    return Internal("PayloadError", f"The payload failed with {type(error).__name__} at {where}. The message is withheld.")
 
 
 def _encode(error: CleanRoomError) -> str:
@@ -128,7 +130,7 @@ def _encode(error: CleanRoomError) -> str:
 
 
 def retry_transient(seconds: float, call: Callable[[], T]) -> T:
-    """``call``, repeated with growing pauses while it fails with a retryable error of ours, for at most ``seconds``."""
+    """Call ``call`` and retry retryable errors with exponential backoff, for at most ``seconds``."""
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception(lambda error: isinstance(error, CleanRoomError) and error.retryable),
         wait=tenacity.wait_random_exponential(multiplier=0.5, max=15),
@@ -140,7 +142,9 @@ def retry_transient(seconds: float, call: Callable[[], T]) -> T:
 def report_failure(error: CleanRoomError, facts: dict[str, Any]) -> int:
     """Write the termination message and return the exit code.
 
-    The message is the JSON of :meth:`CleanRoomError.to_dict` with the pod's spelling of the code, and ``facts`` among its details.
+    Args:
+        error: The failure, already redacted. Its code is written in the pod's notation.
+        facts: Added to the error's details.
     """
     value = {**error.to_dict(), "code": failure_code(error.code), "details": {**error.details, **facts}}
     write_termination(value)
@@ -148,7 +152,10 @@ def report_failure(error: CleanRoomError, facts: dict[str, Any]) -> int:
 
 
 def write_termination(value: dict[str, Any]) -> None:
-    """Write a termination message, shortened member by member until the kubelet keeps all of it. Not writing it fails nothing."""
+    """Write ``value`` as the termination message. A failure to write it is ignored.
+
+    Members are shortened one by one until the kubelet keeps the whole message.
+    """
     shorten: list[Callable[[dict[str, Any]], object]] = [
         lambda item: item.pop("cause", None),
         lambda item: item.update(objects=[]) if "objects" in item else None,

@@ -1,11 +1,12 @@
 """The pod's identity: attestation to governance, the secrets that governance releases, and the stores that they open.
 
-The driver and every Python worker of every executor create their own :class:`_ProcessIdentity` on first use and never pickle it. Each
-process attests itself, so a key exists only in the memory of processes that governance has verified.
+The driver and every Python worker of every executor create their own :class:`_ProcessIdentity` on first use and
+never pickle it. Each process attests itself, so a key exists only in the memory of processes that governance has
+verified.
 
-The address of governance, its TLS roots, the secret IDs and the storage hosts come from the measured job. Only the address of the
-in-guest attestation sidecar comes from the environment. A false sidecar can deny service, but it cannot obtain a secret: governance
-verifies the report.
+The address of governance, its TLS roots, the secret IDs and the storage hosts come from the measured job. Only the
+address of the in-guest attestation sidecar comes from the environment. A false sidecar can deny service, but it
+cannot obtain a secret: governance verifies the report.
 """
 
 from __future__ import annotations
@@ -38,27 +39,31 @@ DEFAULT_ATTESTATION_URL = "http://localhost:8284"
 STORAGE_SCOPE = "https://storage.azure.com/.default"
 
 GOVERNANCE_SECONDS = 300.0
-"""How long governance may be away: a CCF network that recovers takes minutes (spec/execute.md E11)."""
+"""How long to retry an unavailable governance. The recovery of a CCF network takes minutes."""
 FEDERATION_SECONDS = 120.0
-"""How long a new federated credential may take to be known to Entra ID."""
+"""How long to retry signing in. Entra ID needs up to minutes to propagate a new federated credential."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class AttestedPod:
-    """The :class:`sparkapp.pod.Pod` of a real pod. Empty, so that pickling it into a Spark task carries nothing."""
+    """The :class:`sparkapp.pod.Pod` of a real pod. It has no state, so pickling it into a Spark task transfers no secret."""
 
     def job(self) -> JobConfig:
+        """See :meth:`sparkapp.pod.Pod.job`."""
         return _process().job
 
     def secret(self, secret_id: str, *, fresh: bool = False) -> Secret:
+        """See :meth:`sparkapp.pod.Pod.secret`."""
         return _process().secret(secret_id, fresh=fresh)
 
     def store(self, dataset: JobDataset) -> ObjectStore:
+        """See :meth:`sparkapp.pod.Pod.store`."""
         return _process().store(dataset)
 
     def record(self, event_id: str, event: dict[str, Any]) -> None:
+        """See :meth:`sparkapp.pod.Pod.record`."""
         _process().record(event_id, event)
 
 
@@ -69,7 +74,7 @@ _LOCK = threading.Lock()
 def _process() -> _ProcessIdentity:
     global _CURRENT
     with _LOCK:
-        # Spark forks its Python workers: what a parent made (threads, connections, keys) is not the child's.
+        # Spark forks its Python workers. A child must not use its parent's threads, connections and keys.
         if _CURRENT is None or _CURRENT.pid != os.getpid():
             _CURRENT = _ProcessIdentity()
         return _CURRENT
@@ -84,7 +89,7 @@ class _ProcessIdentity:
         threading.Thread(target=self._loop.run_forever, name="governance", daemon=True).start()
         url = os.environ.get(ATTESTATION_URL_VARIABLE) or DEFAULT_ATTESTATION_URL
         attestor = GuestAttestor(url, ca_file=self._ca_file)
-        self._governance = CleanRoomClient.direct(self.job.governance.url, self.job.contract_id, attestor, ca_file=self._ca_file)
+        self._governance = CleanRoomClient(self.job.governance.url, self.job.contract_id, attestor, ca_file=self._ca_file)
         self._secrets: dict[str, Secret] = {}
         self._stores: dict[str, ObjectStore] = {}
         self._lock = threading.RLock()
@@ -92,14 +97,14 @@ class _ProcessIdentity:
     def secret(self, secret_id: str, *, fresh: bool) -> Secret:
         with self._lock:
             if fresh or secret_id not in self._secrets:
-                value = self._ask(lambda: self._governance.get_secret(secret_id))
+                value = self._call_governance(lambda: self._governance.get_secret(secret_id))
                 if fresh:
                     return value
                 self._secrets[secret_id] = value
             return self._secrets[secret_id]
 
     def record(self, event_id: str, event: dict[str, Any]) -> None:
-        self._ask(lambda: self._governance.put_event(event, event_id=event_id, scope=self.job.event_scope))
+        self._call_governance(lambda: self._governance.put_event(event, event_id=event_id, scope=self.job.event_scope))
 
     def store(self, dataset: JobDataset) -> ObjectStore:
         with self._lock:
@@ -141,20 +146,20 @@ class _ProcessIdentity:
 
     def _credential(self, access: BlobAccess) -> Credential:
         def assertion() -> str:
-            token = self._ask(lambda: self._governance.token(access.subject, access.tenant_id, issuer=access.issuer_url))
+            token = self._call_governance(lambda: self._governance.token(access.subject, access.tenant_id, issuer=access.issuer_url))
             return token.reveal_text()
 
         roots = self._roots_for(access.authority.rstrip("/") not in PUBLIC_AUTHORITIES)
         credential = federated_credential(access.tenant_id, access.client_id, assertion, authority=access.authority, ca_file=roots)
-        # Now rather than inside of a storage call: waiting for propagation belongs to signing in.
+        # Sign in now rather than in the first storage call, so that only this call waits for propagation.
         retry_transient(FEDERATION_SECONDS, lambda: credential.get_token(STORAGE_SCOPE))
         return credential
 
     def _roots_for(self, declared: bool) -> Path | None:
-        """Declared hosts (private stores, emulators) are known by the job's roots, the clouds' own by the system's."""
+        """Return the job's roots for declared hosts (private stores, emulators), and None (the system's roots) for public clouds."""
         return self._ca_file if declared else None
 
-    def _ask(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    def _call_governance(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         return retry_transient(GOVERNANCE_SECONDS, lambda: asyncio.run_coroutine_threadsafe(make(), self._loop).result())
 
 
@@ -162,7 +167,7 @@ def _roots(pem: str) -> Path | None:
     if not pem:
         return None
     if "BEGIN CERTIFICATE" not in pem:
-        raise Internal("JobRootsMalformed", "job: governance.caPem holds no certificate.")
+        raise Internal("JobRootsMalformed", "job: governance.caPem contains no certificate.")
     handle, name = tempfile.mkstemp(prefix="cleanroom-roots-", suffix=".pem")
     with os.fdopen(handle, "w", encoding="ascii") as file:
         file.write(pem)

@@ -1,10 +1,12 @@
-"""The image's entry point: what Spark on Kubernetes asks of a container (``driver …``, ``executor``), without believing the operator.
+"""The image's entry point: starts the driver or an executor, as Spark on Kubernetes requests, without trusting the cluster's operator.
 
-``spark.properties``, ``SPARK_CONF_DIR`` and the executor's variables come from whoever operates the cluster, and Spark would run code from
-each of them (``spark-env.sh``, class paths, JVM options, pod templates, variables of Python workers). So Spark gets a configuration
-folder of our own, the properties that name places and sizes, and the measured variables; everything else is left out. An executor
-gets the run's network secret from governance, by its own attestation, before its JVM starts; the driver does so itself
-(:mod:`sparkapp.session`), because only it has somebody to tell when it fails.
+The operator controls ``spark.properties``, ``SPARK_CONF_DIR`` and the executor's variables, and Spark runs code
+from each of them (``spark-env.sh``, class paths, JVM options, pod templates, variables of Python workers).
+Therefore Spark gets a new configuration folder, an allowlist of properties, and an allowlist of variables.
+Everything else is dropped.
+
+An executor reads the run's network secret from governance by its own attestation before its JVM starts. The driver
+reads it later (:mod:`sparkapp.entry`), when it can report a failure to the ledger. See docs/decisions/007.
 """
 
 from __future__ import annotations
@@ -48,12 +50,12 @@ ALLOWED_PROPERTIES: Mapping[str, str] = {
     r"spark\.kubernetes\.(executor\.)?(node\.selector|label|annotation)\.[A-Za-z0-9._/-]+": _LINE,
     r"spark\.kubernetes\.executor\.volumes\.emptyDir\.[a-z0-9-]+\.(mount\.path|mount\.readOnly|options\.sizeLimit|options\.medium)": _LINE,
     r"spark\.kubernetes\.authenticate(\.driver|\.executor)?\.serviceAccountName": _NAME,
-    # The driver shows the token to the API server that it was told of, so no other file may be named.
+    # The driver sends the token to an API server that the operator names, so no other file is allowed.
     r"spark\.kubernetes\.authenticate\.driver\.mounted\.oauthTokenFile": r"(/(?!\.{1,2}/)[A-Za-z0-9._-]+)+/serviceaccount/token",
     r"spark\.kubernetes\.authenticate\.driver\.mounted\.caCertFile": r"(/(?!\.{1,2}/)[A-Za-z0-9._-]+)+/serviceaccount/ca\.crt",
 }
-"""Properties that a driver takes from its ``spark.properties``: name pattern to value pattern. None of them can name code, a file to read,
-another protocol or a variable of a process that holds rows."""
+"""Properties that the driver accepts from ``spark.properties``: name pattern to value pattern. None of them can
+name code, an arbitrary file, another protocol, or a variable of a process that has access to rows."""
 
 _VARIABLES = re.compile(
     r"PATH|JAVA_HOME|LANG|HOME|TMPDIR|HOSTNAME|JOB_CONFIG|CLEANROOM_[A-Z_]+|POD_[A-Z]+|KUBERNETES_(SERVICE|PORT)[A-Z0-9_]*"
@@ -75,19 +77,28 @@ _MODULES = (
     "-Dio.netty.tryReflectionSetAccessible=true",
     "--enable-native-access=ALL-UNNAMED",
 )
-"""What Spark's own launcher gives to every JVM of its (``JavaModuleOptions``), but for a module of linear algebra that announces itself."""
+"""JVM options that Spark's own launcher sets (``JavaModuleOptions``), except for the incubator vector module, which prints a warning.
+
+https://github.com/apache/spark/blob/master/launcher/src/main/java/org/apache/spark/launcher/JavaModuleOptions.java"""
 _LOGGING = """\
 rootLogger.level = off
 rootLogger.appenderRef.none.ref = none
 appender.none.type = Null
 appender.none.name = none
 """
-"""Spark's logs quote rows, and an executor learns of the session's level only once it has joined. Without an appender Spark would take the
-file for none."""
+"""Spark's logs quote rows, and an executor receives the session's log level only after it has joined. Spark ignores
+a file without an appender."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Become the role that the container's arguments name. Returns, with an exit code of :mod:`sparkapp.failures`, only on failure."""
+    """Replace this process by the driver or executor that the arguments request. On failure, return the exit code.
+
+    Args:
+        arguments: The container's arguments; by default those of this process.
+
+    Returns:
+        An exit code of :data:`sparkapp.failures.EXIT_CODES`. On success the function does not return.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         job = job_from_environment()
@@ -97,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command, environment = executor_command(job, _attested_pod(), os.environ)
         else:
             raise InvalidInput("RoleUnknown", f"container: {' '.join(given[:1]) or 'no argument'} is neither driver nor executor.")
-        os.execvpe(command[0], command, environment)  # noqa: S606 - there is no shell to want
+        os.execvpe(command[0], command, environment)  # noqa: S606 - no shell is needed
     except Exception as error:
         failure = redact_error(error)
         print(f"failed: {failure.code}", flush=True)
@@ -105,30 +116,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _attested_pod() -> Pod:
-    from sparkapp.identity import AttestedPod  # a driver needs it later, and beside Spark's own start
+    from sparkapp.identity import AttestedPod  # slow to import, and a driver needs it only later
 
     return AttestedPod()
 
 
 def driver_command(arguments: Sequence[str], job: JobConfig, environment: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
-    """Command and variables of the driver's JVM (``spark-submit`` in client mode, as in Spark's own image).
+    """Return the command line and the environment of the driver's JVM (``spark-submit`` in client mode, as in Spark's own image).
 
     Args:
-        arguments: ``--properties-file FILE --class org.apache.spark.deploy.PythonRunner MAIN [ARGUMENT …]``, as they were measured.
-        job: Of this pod.
-        environment: Of this container.
+        arguments: ``--properties-file FILE --class org.apache.spark.deploy.PythonRunner MAIN [ARGUMENT ...]``, as measured.
+        job: The job of this pod.
+        environment: The environment of this container.
 
     Raises:
         InvalidInput: ``DriverArgumentsInvalid``, ``SparkPropertiesInvalid``.
     """
     if len(arguments) < 5 or arguments[0] != "--properties-file" or arguments[2] != "--class":
-        raise InvalidInput("DriverArgumentsInvalid", "container: the driver's arguments are not those of Spark on Kubernetes.")
+        raise InvalidInput("DriverArgumentsInvalid", "container: the driver's arguments do not have the form of Spark on Kubernetes.")
     try:
         given = javaproperties.loads(Path(arguments[1]).read_text("iso-8859-1"))
     except OSError as error:
-        raise InvalidInput("SparkPropertiesInvalid", "spark.properties: cannot be read.", cause=error.strerror) from None
+        raise InvalidInput("SparkPropertiesInvalid", "spark.properties: the file cannot be read.", cause=error.strerror) from None
     except javaproperties.InvalidUEscapeError:
-        raise InvalidInput("SparkPropertiesInvalid", "spark.properties: an escape is not \\u and four hex digits.") from None
+        raise InvalidInput("SparkPropertiesInvalid", "spark.properties: an escape sequence is not \\u and four hex digits.") from None
     folder = _configuration_folder()
     properties = driver_properties(given, job, environment)
     write_secret_file(folder / "spark.properties", javaproperties.dumps(properties, timestamp=None, sort_keys=True).encode("ascii"))
@@ -138,7 +149,13 @@ def driver_command(arguments: Sequence[str], job: JobConfig, environment: Mappin
 
 
 def driver_properties(given: Mapping[str, str], job: JobConfig, environment: Mapping[str, str]) -> dict[str, str]:
-    """What of ``spark.properties`` the driver starts with, and what we add to it."""
+    """Return the driver's properties: the allowed ones of ``given``, and the fixed ones.
+
+    Args:
+        given: The content of ``spark.properties``.
+        job: The job of this pod.
+        environment: The environment of this container.
+    """
     kept = {
         name: value
         for name, value in given.items()
@@ -146,20 +163,25 @@ def driver_properties(given: Mapping[str, str], job: JobConfig, environment: Map
     }
     if address := environment.get("SPARK_DRIVER_BIND_ADDRESS"):
         kept["spark.driver.bindAddress"] = address
-    # Pods of this run are told the same job; as a variable of Python workers it must not be another one either.
+    # Executors and Python workers must have the measured job in their environment.
     return {**kept, **NETWORK_CONF, "spark.submit.deployMode": "client", f"spark.executorEnv.{JOB_CONFIG_VARIABLE}": job.encode()}
 
 
 def executor_command(job: JobConfig, pod: Pod, environment: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
-    """Command and variables of an executor's JVM, with the run's network secret in a file of its own.
+    """Return the command line and the environment of an executor's JVM. Writes the run's network secret to a new file.
+
+    Args:
+        job: The job of this pod.
+        pod: The pod's identity.
+        environment: The environment of this container.
 
     Raises:
         PreconditionFailed: ``ExecutorVariableMissing``, ``NetworkSecretMissing``.
-        CleanRoomError: governance does not give the secret.
+        CleanRoomError: Governance did not release the secret.
     """
     folder, home = _configuration_folder(), spark_home()
     secret = network_secret_file(job, pod)
-    told = {
+    options = {
         "--driver-url": "SPARK_DRIVER_URL",
         "--executor-id": "SPARK_EXECUTOR_ID",
         "--cores": "SPARK_EXECUTOR_CORES",
@@ -168,33 +190,33 @@ def executor_command(job: JobConfig, pod: Pod, environment: Mapping[str, str]) -
         "--resourceProfileId": "SPARK_RESOURCE_PROFILE_ID",
         "--podName": "SPARK_EXECUTOR_POD_NAME",
     }
-    for name in (*told.values(), "SPARK_EXECUTOR_MEMORY"):
+    for name in (*options.values(), "SPARK_EXECUTOR_MEMORY"):
         if not environment.get(name):
-            raise PreconditionFailed("ExecutorVariableMissing", f"container: {name} is not set, so there is no driver to join.")
-    # Spark reads a secret from a file only where it believes to be on Kubernetes; the master's real address comes from the driver.
+            raise PreconditionFailed("ExecutorVariableMissing", f"container: {name} is not set, so the executor cannot join a driver.")
+    # Spark reads the secret from a file only if the master begins with k8s. The executor gets the real address from its driver.
     settings = {**NETWORK_CONF, SECRET_FILE: str(secret), "spark.master": "k8s://driver"}
     command = [
         *(_java(environment), *_MODULES, f"-Xmx{environment['SPARK_EXECUTOR_MEMORY']}"),
         *(f"-D{name}={value}" for name, value in settings.items()),
         *("-cp", f"{folder}:{home / 'jars'}/*", _EXECUTOR_CLASS),
     ]
-    for option, name in told.items():
+    for option, name in options.items():
         command += [option, environment[name]]
     return command, _environment(environment, home, folder)
 
 
 def network_secret_file(job: JobConfig, pod: Pod) -> Path:
-    """A new file, of mode 0600, with the run's network secret.
+    """Write the run's network secret to a new file of mode 0600 and return its path.
 
     Raises:
         PreconditionFailed: ``NetworkSecretMissing``.
-        CleanRoomError: governance does not give it.
+        CleanRoomError: Governance did not release the secret.
     """
     if job.network_secret_id is None:
         raise PreconditionFailed(
             "NetworkSecretMissing",
-            f"run {job.run_id!r}: its job names no network secret, so driver and executors cannot know each other.",
-            hint="The clean room must be of this version.",
+            f"run {job.run_id!r}: the job has no network secret, so driver and executors cannot authenticate each other.",
+            hint="The clean room must have this version.",
         )
     file = Path(tempfile.mkdtemp(prefix="cleanroom-network-")) / "secret"
     write_secret_file(file, pod.secret(job.network_secret_id).reveal())
@@ -202,7 +224,7 @@ def network_secret_file(job: JobConfig, pod: Pod) -> Path:
 
 
 def spark_home() -> Path:
-    """Where PySpark is installed, jars and scripts included.
+    """Return the folder of the installed PySpark, which includes its jars and scripts.
 
     Raises:
         PreconditionFailed: ``SparkNotInstalled``.

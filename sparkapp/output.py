@@ -1,4 +1,4 @@
-"""The result: held against the sink's schema, sealed, stored as parts, and summed up in a receipt."""
+"""Writes the result: converts it to the output dataset's schema, seals it, and stores it as parts."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 DRIVER_ROWS = 100_000
-"""Results of at most so many rows go through the driver into one part, in order; larger ones are written by the tasks that hold them."""
+"""The driver writes results of at most this many rows as one part, in order. Tasks write larger results."""
 PART_BYTES = 64 << 20
-"""Plaintext bytes after which a task begins another part: what it holds in memory."""
+"""Plaintext bytes after which a task starts another part. A task holds one part in memory."""
 
 WIDENING: dict[FieldType, tuple[str, ...]] = {
     "string": ("string",),
@@ -42,16 +42,18 @@ WIDENING: dict[FieldType, tuple[str, ...]] = {
     "date": ("date",),
     "timestamp": ("timestamp", "timestamp_ntz"),
 }
-"""Spark types that a sink's field type takes. Nothing is cut off: ``long`` into ``number`` is refused because large ones would lose digits;
-``decimal`` into ``number`` is rounded to the nearest double; a ``timestamp_ntz`` is UTC. The remedy for the rest is CAST in the SQL."""
+"""Spark types that each field type of the output dataset accepts.
+
+``bigint`` is not accepted as ``number``, because large values would lose digits. ``decimal`` as ``number`` is rounded to the
+nearest double. ``timestamp_ntz`` counts as UTC. Other types need a CAST in the SQL."""
 
 _SUFFIX: dict[Format, str] = {"csv": "csv", "json": "jsonl", "parquet": "parquet"}
 
 
 def conform(frame: DataFrame, sink: JobDataset) -> DataFrame:
-    """The result with the sink's columns, order and types.
+    """Return the result with the columns, order and types of the output dataset.
 
-    Strict: every allowed column of the sink must be there, and no other one.
+    Strict: the result must have every allowed column of the output dataset and no other column.
 
     Raises:
         InvalidInput: ``OutputSchemaMismatch``, naming the column and both types.
@@ -60,11 +62,11 @@ def conform(frame: DataFrame, sink: JobDataset) -> DataFrame:
 
     fields = {field.name: field.dataType.simpleString() for field in frame.schema.fields}
     if len(fields) != len(frame.schema.fields):
-        raise _mismatch(sink, "the result has two columns of one name", hint="Name them apart with AS.")
+        raise _mismatch(sink, "the result has two columns with the same name", hint="Rename one of them with AS.")
     wanted = [name for name in sink.schema_fields if name in sink.allowed_fields]
     if extra := [name for name in fields if name not in wanted]:
         raise _mismatch(
-            sink, f"the result has column {extra[0]!r}, which the sink does not", hint=f"The sink has: {', '.join(wanted)} (case matters)."
+            sink, f"the result has column {extra[0]!r}, which the sink lacks", hint=f"The sink has: {', '.join(wanted)} (case-sensitive)."
         )
     columns = []
     for name in wanted:
@@ -87,7 +89,7 @@ def _mismatch(sink: JobDataset, why: str, *, hint: str) -> InvalidInput:
 
 @dataclass(frozen=True)
 class ComputedResult:
-    """A computed result: its number of rows, and they themselves where they are few; else ``frame`` holds them in Spark."""
+    """A computed result. ``table`` contains the rows if they are few; otherwise ``frame`` holds them in Spark's memory."""
 
     rows: int
     frame: DataFrame
@@ -95,8 +97,10 @@ class ComputedResult:
 
 
 def compute(frame: DataFrame) -> ComputedResult:
-    """Run the query. What leaves a clean room is mostly small, so first the driver asks for one row more than it would take; only a
-    result that has it is computed as a whole, into Spark's memory.
+    """Run the query.
+
+    Most results are small. Therefore the driver first requests one row more than it accepts. Only if that row
+    exists, Spark computes the whole result into its memory.
 
     Args:
         frame: From :func:`conform`.
@@ -109,7 +113,7 @@ def compute(frame: DataFrame) -> ComputedResult:
 
 
 def write_result(result: ComputedResult, pod: Pod, job: JobConfig) -> tuple[ResultObject, ...]:
-    """Seal and store the rows below ``<contract>/<run>/`` of the sink; parts in the result's order."""
+    """Seal and store the rows below ``<contract>/<run>/`` of the output dataset. Return the parts in the result's order."""
     if result.table is not None:
         return tuple(_write_parts(pod, job.datasink, _folder(job), 0, result.table.to_batches()))
     write = functools.partial(_write_task, pod, job.datasink, _folder(job))
@@ -119,7 +123,7 @@ def write_result(result: ComputedResult, pod: Pod, job: JobConfig) -> tuple[Resu
 
 
 def discard(pod: Pod, sink: JobDataset, objects: Iterable[ResultObject]) -> None:
-    """Take back what was written: a result that the ledger does not know must not lie about."""
+    """Delete the written objects. A result that is not in the ledger must not stay in the store."""
     store = pod.store(sink)
     for item in objects:
         store.delete(item.name)

@@ -1,4 +1,4 @@
-"""What the payload needs of the pod that it runs in. The real one is :class:`sparkapp.identity.AttestedPod`."""
+"""The interface between the payload and its pod. :class:`sparkapp.identity.AttestedPod` implements it."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ from cleanroom.spark.job import JobConfig, JobDataset
 
 
 class Pod(Protocol):
-    """Identity, secrets and stores of this process. Pickled into Spark tasks, so it holds no secret itself: each process of each pod
-    gets its own, by its own attestation."""
+    """Identity, secrets and stores of this process.
+
+    It is pickled into Spark tasks, so it must not contain a secret. Each process of each pod reads its secrets by
+    its own attestation.
+    """
 
     def job(self) -> JobConfig:
-        """The job that this pod is measured for."""
+        """Return the job in the pod's measured environment."""
         ...
 
     def secret(self, secret_id: str, *, fresh: bool = False) -> Secret:
-        """A secret of this run; ``fresh`` asks governance again although this process has it."""
+        """Return a secret of this run. ``fresh`` reads it from governance again instead of from the process's cache."""
         ...
 
     def store(self, dataset: JobDataset) -> ObjectStore:
-        """The place of a dataset's objects."""
+        """Return the store with a dataset's objects."""
         ...
 
     def record(self, event_id: str, event: dict[str, Any]) -> None:
-        """Write an audit event and return when the ledger has committed it."""
+        """Write an audit event; return after the ledger has committed it."""
         ...

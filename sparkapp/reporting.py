@@ -1,4 +1,4 @@
-"""Telling people (standard output) and the ledger (CGS) what the run does, without any value of a dataset."""
+"""Reports a run's progress to standard output and its audit events to the ledger, without any value of a dataset."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from sparkapp.pod import Pod
 
 
 class Reporter:
-    """Progress lines and audit events of one run. Every event is committed to the ledger before this returns: lost audit fails the run."""
+    """Progress lines and audit events of one run.
+
+    :meth:`event` returns only after the ledger has committed the event, because a run whose audit is incomplete must fail.
+    """
 
     def __init__(self, pod: Pod, job: JobConfig) -> None:
         self.pod = pod
@@ -25,11 +28,11 @@ class Reporter:
         self._lock = threading.Lock()
 
     def seconds(self) -> float:
-        """Since the reporter was made."""
+        """Return the seconds since the reporter was created."""
         return time.monotonic() - self._started
 
     def progress(self, text: str) -> None:
-        """One line of progress; names and times only."""
+        """Print a line of progress. ``text`` may contain names and times only."""
         with self._lock:
             sys.stdout.write(f"{self.seconds():8.2f}s  {text}\n")
             sys.stdout.flush()
@@ -45,11 +48,20 @@ class Reporter:
         facts: dict[str, Any] | None = None,
         receipt: ResultReceipt | None = None,
     ) -> None:
-        """Record one audit event.
+        """Write an audit event to the ledger.
+
+        Args:
+            name: A key of :data:`cleanroom.spark.run_events.EVENT_IDS`.
+            text: What happened.
+            step: The dataset that the event is about, if any.
+            error: The failure, if any; its code is recorded.
+            statistics: Numbers.
+            facts: Identifiers and digests.
+            receipt: The result receipt of a completed query.
 
         Raises:
-            Unavailable: ``AuditLost`` when the ledger did not confirm it.
-            CleanRoomError: When governance refuses it.
+            Unavailable: ``AuditLost`` if the ledger did not confirm the event.
+            CleanRoomError: Governance rejected the event.
         """
         event = RunEvent(
             id=EVENT_IDS[name],
@@ -70,5 +82,5 @@ class Reporter:
             if not failed.retryable:
                 raise
             raise Unavailable(
-                "AuditLost", f"The ledger did not confirm {name}, so the run cannot count as done.", cause=str(failed), retryable=True
+                "AuditLost", f"The ledger did not confirm {name}, so the run cannot complete.", cause=str(failed), retryable=True
             ) from failed

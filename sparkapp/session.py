@@ -1,4 +1,4 @@
-"""The Spark session: locked, quiet and lean."""
+"""Creates the Spark session: locked SQL configuration, encryption, no logs."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 LOCAL_CORES_VARIABLE = "CLEANROOM_LOCAL_CORES"
-"""Cores of a driver that was started without spark-submit and therefore executes everything itself; all when absent."""
+"""Number of cores of a local Spark, without spark-submit. By default all cores."""
 
 ENCRYPTION_CONF = {
-    # Spills and shuffle files are encrypted, and rows go from Python to the JVM through a socket instead of a file.
+    # Encrypts spills and shuffle files. Rows pass from Python to the JVM through a socket instead of a file.
     "spark.io.encryption.enabled": "true",
 }
 LOGGING_CONF = {
-    # Spark's logs quote rows (a failed cast shows its value) and pod logs are the operator's to read.
+    # Spark's logs quote rows (a failed cast shows its value), and a cluster operator can read pod logs.
     "spark.log.level": "OFF",
     "spark.executor.syncLogLevel.enabled": "true",
     "spark.python.sql.dataFrameDebugging.enabled": "false",
@@ -39,11 +39,11 @@ PYTHON_CONF = {
 }
 CLUSTER_CONF = {
     **NETWORK_CONF,
-    # Executors attest themselves before they join; a plan that is made without them has fewer parts than they have cores.
+    # Executors attest themselves before they join. A plan made without them would have fewer partitions than they have cores.
     "spark.scheduler.maxRegisteredResourcesWaitingTime": "300s",
 }
 LOCAL_CONF = {
-    # One process: short-lived, on few cores, talking to nobody.
+    # A single short-lived process on few cores, without network access.
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto",
@@ -53,22 +53,29 @@ LOCAL_CONF = {
 
 
 def on_cluster() -> bool:
-    """Whether spark-submit has started this process: with the cluster's master, and executors in pods of their own."""
+    """Return whether spark-submit started this process, with the cluster's master and executors in separate pods."""
     return "PYSPARK_GATEWAY_PORT" in os.environ
 
 
 def open_session(app_name: str, *, network_secret: Path | None = None) -> SparkSession:
-    """A Spark session with the locked SQL configuration.
+    """Return a Spark session with the locked SQL configuration.
 
-    Under spark-submit the cluster's master and resources are used, and ``network_secret`` is the file by which executors are known
-    (:func:`sparkapp.launch.network_secret_file`). Otherwise this process is a local Spark, which talks to nobody.
+    Under spark-submit it uses the cluster's master and resources. Otherwise this process runs a local Spark without
+    network access.
+
+    Args:
+        app_name: The application's name.
+        network_secret: The file with the run's network secret (:func:`sparkapp.launch.network_secret_file`),
+            required under spark-submit.
 
     Raises:
         PreconditionFailed: ``NetworkSecretMissing``.
     """
     if on_cluster() and network_secret is None:
-        raise PreconditionFailed("NetworkSecretMissing", "Spark: executors would not be known to the driver, nor it to them.")
-    # Python workers must be this very interpreter with these very modules, not the python3 of PATH.
+        raise PreconditionFailed(
+            "NetworkSecretMissing", "Spark: without a network secret, driver and executors cannot authenticate each other."
+        )
+    # Python workers must use this interpreter and these modules, not the python3 of PATH.
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
     root = str(Path(__file__).resolve().parent.parent)
     paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
@@ -93,7 +100,7 @@ def open_session(app_name: str, *, network_secret: Path | None = None) -> SparkS
 
 
 def require_locked(spark: SparkSession) -> None:
-    """Check that nothing has changed the locked configuration.
+    """Verify that the locked SQL configuration is unchanged.
 
     Raises:
         Refused: ``SparkConfigurationChanged``.

@@ -1,4 +1,4 @@
-"""Datasets as temporary views: only the allowed columns, of which only those that the query names are read."""
+"""Opens datasets as temporary views. Only allowed columns are visible, and only those that the query names are read."""
 
 from __future__ import annotations
 
@@ -39,25 +39,26 @@ SPARK_TYPES: dict[FieldType, str] = {
 
 
 DRIVER_BYTES: dict[Format, int] = {"csv": 64 << 20, "json": 64 << 20, "parquet": 16 << 20}
-"""Stored bytes up to which the driver reads a dataset itself, while Spark still starts: less than what it takes to start Python workers
-that attest themselves. Parquet is compressed, hence less."""
+"""Up to this stored size the driver reads a dataset itself while Spark starts. That takes less time than to start
+Python workers, which attest themselves. The limit for Parquet is lower because it is compressed."""
 
 
 @dataclass(frozen=True)
 class View:
-    """One dataset as the query sees it."""
+    """A registered dataset and its number of rows."""
 
     listing: DatasetListing
     rows: int
 
     @property
     def dataset(self) -> JobDataset:
+        """The dataset."""
         return self.listing.dataset
 
 
 @dataclass(frozen=True)
 class OpenedDataset:
-    """A dataset whose objects are listed; ``table`` holds its rows where it is small."""
+    """A dataset whose objects are listed. ``table`` contains the rows of a small dataset."""
 
     listing: DatasetListing
     columns: tuple[str, ...]
@@ -65,7 +66,7 @@ class OpenedDataset:
 
 
 class LoadFailed(Exception):
-    """One dataset could not be opened; ``error`` says why."""
+    """A dataset could not be opened; ``error`` is the redacted reason."""
 
     def __init__(self, dataset: JobDataset, error: CleanRoomError) -> None:
         super().__init__(dataset.name)
@@ -74,11 +75,11 @@ class LoadFailed(Exception):
 
 
 def needed_columns(job: JobConfig, dataset: JobDataset) -> list[str]:
-    """The columns that the SQL may and can refer to, in file order; never none.
+    """Return the columns that the SQL may and can refer to, in file order, and at least one.
 
-    It may refer to the allowed columns and, in the gate's own counting, to the identity column of the owner's floor. A superset of what it
-    does refer to is enough, so every identifier of the SQL counts, whatever it names; a star (other than in ``count(*)``) or SQL that
-    cannot be parsed counts as all.
+    The SQL may refer to the allowed columns and, in the gate's counts, to the identity column of the owner's
+    privacy floor. A superset of the columns is sufficient. Therefore every identifier in the SQL counts as a column
+    name, and a star (other than in ``count(*)``) or SQL that cannot be parsed counts as all columns.
     """
     visible = {name.lower() for name in (*dataset.allowed_fields, dataset.floors.identity_column) if name}
     allowed = [name for name in dataset.schema_fields if name.lower() in visible]
@@ -98,7 +99,12 @@ def needed_columns(job: JobConfig, dataset: JobDataset) -> list[str]:
 
 
 def open_datasets(pod: Pod, job: JobConfig, *, on_start: Callable[[JobDataset], None]) -> list[OpenedDataset]:
-    """Find every dataset, several at a time, and read the small ones. Needs no Spark, so that Spark can start meanwhile.
+    """List every dataset concurrently and read the small ones. Does not need Spark, so Spark can start in parallel.
+
+    Args:
+        pod: The pod's identity.
+        job: The job.
+        on_start: Called before each dataset.
 
     Raises:
         LoadFailed: The first dataset that could not be opened.
@@ -115,7 +121,7 @@ def _open(pod: Pod, job: JobConfig, dataset: JobDataset, on_start: Callable[[Job
 
 
 def read_table(pod: Pod, listing: DatasetListing, columns: Sequence[str]) -> pa.Table:
-    """A whole dataset in this process, on all its cores."""
+    """Read a whole dataset in this process, on all cores."""
     cores = os.cpu_count() or 1
     with ThreadPoolExecutor(max_workers=cores) as pool:
         splits = plan_splits(pod, listing, parallelism=cores)
@@ -124,10 +130,17 @@ def read_table(pod: Pod, listing: DatasetListing, columns: Sequence[str]) -> pa.
 
 
 def register_views(spark: SparkSession, pod: Pod, datasets: Sequence[OpenedDataset], *, on_loaded: Callable[[View], None]) -> list[View]:
-    """Register every dataset under its view name, reading those that the driver has not read.
+    """Register every dataset under its view name, and read those that the driver has not read.
 
-    Each of those is read once, into Spark's own memory (spilling, encrypted, where it does not fit), so that errors in the data are found
-    and named before the query runs, preconditions know the rows, and a dataset that is used twice is decrypted once.
+    Spark reads each of those once into its memory and spills encrypted data to disk. Thus errors in the data are
+    found before the query runs, the numbers of rows are known for preconditions, and a dataset that is used twice
+    is decrypted once.
+
+    Args:
+        spark: The session.
+        pod: The pod's identity.
+        datasets: From :func:`open_datasets`.
+        on_loaded: Called after each dataset.
 
     Raises:
         LoadFailed: The first dataset that could not be opened.
@@ -155,10 +168,11 @@ def _register(spark: SparkSession, pod: Pod, opened: OpenedDataset) -> View:
 
 
 def read_frame(spark: SparkSession, pod: Pod, listing: DatasetListing, columns: Sequence[str]) -> DataFrame:
-    """The dataset as a DataFrame: tasks that decrypt and parse their own splits, in Arrow.
+    """Return the dataset as a DataFrame whose tasks decrypt and parse their own splits in Arrow.
 
-    The splits are applied to a range of task numbers with ``mapInArrow`` rather than registered as a Python data source: both run the same
-    reader in the same workers, but a data source has Spark start further Python processes to plan each scan (4 s more for the first).
+    It uses ``mapInArrow`` over a range of task numbers instead of a Python data source. Both run the same reader in
+    the same workers, but Spark starts additional Python processes to plan the scans of a data source, which takes 4
+    s more for the first scan.
     """
     tasks = plan_splits(pod, listing, parallelism=spark.sparkContext.defaultParallelism)
     read = functools.partial(_read_tasks, pod, listing.dataset, tuple(columns), tasks)

@@ -1,4 +1,4 @@
-"""``cleanroom attest verify``: judge an SEV-SNP attestation report, offline, and show every check."""
+"""``cleanroom attest``: verify SEV-SNP attestation evidence offline. Also ``python -m starters.attest``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cleanroom.errors import InvalidInput, NotFound, Refused
 from starters.terminal.entry import main
 from starters.terminal.output import Format, Output, error_boundary, print_json
 
-app = typer.Typer(no_args_is_help=True, help="Attestation evidence: what a confidential guest proves about itself.")
+app = typer.Typer(no_args_is_help=True, help="Verify the attestation evidence of a confidential guest.")
 
 MAX_FILE: Final = 4 * 1024 * 1024
 _COSE_SIGN1_TAG: Final = 0xD2
@@ -30,39 +30,52 @@ _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _VMPLS: Final = range(4)
 
 
+# A Typer application with a single command has no subcommands unless it has a callback.
 @app.callback()
 def _group() -> None:
-    """Attestation evidence: what a confidential guest proves about itself."""
+    """Verify the attestation evidence of a confidential guest."""
 
 
 @app.command()
 def verify(
-    report: Annotated[Path, typer.Argument(help="The report: 1184 bytes, or hex or base64 of them, or the JSON of a whole evidence.")],
+    report: Annotated[
+        Path,
+        typer.Argument(
+            help="The report (1,184 bytes, raw, hex or base64), or the JSON document of the whole evidence.", show_default=False
+        ),
+    ],
     chain: Annotated[
         Path | None,
-        typer.Option(help="PEM with the leaf (VCEK or VLEK), its intermediate and AMD's root, in any order; or DER, or THIM JSON."),
+        typer.Option(help="Certificate chain: leaf (VCEK or VLEK), intermediate and AMD root as PEM in any order, or DER, or THIM JSON."),
     ] = None,
-    uvm: Annotated[Path | None, typer.Option(help="Utility-VM endorsement (COSE_Sign1), as bytes or base64.")] = None,
-    host_data: Annotated[list[str] | None, typer.Option(help="Host data that is accepted, 64 hex digits; repeat for several.")] = None,
-    report_data: Annotated[str | None, typer.Option(help="Report data, 128 hex digits; 64 hex digits mean a SHA-256 and zeros.")] = None,
-    measurement: Annotated[list[str] | None, typer.Option(help="Launch measurement that is accepted, 96 hex digits; repeatable.")] = None,
-    vmpl: Annotated[int, typer.Option(help="Privilege level that requested the report, 0 to 3.")] = 0,
+    uvm: Annotated[Path | None, typer.Option(help="Endorsement of the utility VM (COSE_Sign1), raw or base64.")] = None,
+    host_data: Annotated[list[str] | None, typer.Option(help="Accepted host data, 64 hex digits; repeatable.")] = None,
+    report_data: Annotated[
+        str | None, typer.Option(help="Expected report data, 128 hex digits. 64 hex digits are a SHA-256 digest, padded with zeros.")
+    ] = None,
+    measurement: Annotated[list[str] | None, typer.Option(help="Accepted launch measurement, 96 hex digits; repeatable.")] = None,
+    vmpl: Annotated[int, typer.Option(help="Expected privilege level (VMPL) of the requester, 0 to 3.")] = 0,
     at: Annotated[
-        str | None, typer.Option(help="Instant for certificate validity, ISO 8601, UTC unless it says otherwise. Default: now.")
+        str | None, typer.Option(help="Time at which the certificates must be valid: ISO 8601, UTC by default.", show_default="now")
     ] = None,
-    crl: Annotated[list[Path] | None, typer.Option(help="AMD revocation list, DER or PEM; repeat for several.")] = None,
-    trust: Annotated[list[Path] | None, typer.Option(help="Trust file of a development root, beside AMD's; repeat for several.")] = None,
+    crl: Annotated[list[Path] | None, typer.Option(help="AMD certificate revocation list, DER or PEM; repeatable.")] = None,
+    trust: Annotated[
+        list[Path] | None, typer.Option(help="Trust file of a development root, in addition to AMD's roots; repeatable.")
+    ] = None,
     output: Output = Format.TABLE,
 ) -> None:
-    """Verify a report: certificates up to AMD's pinned roots, signature, TCB, chip, guest policy, and the values given here.
+    """Verify an SEV-SNP attestation report offline and show every check.
 
-    Exit codes: 0 every check holds, 4 refused, 3 a file does not exist, 2 wrong usage.
+    The checks cover the certificate chain up to AMD's pinned roots, the signature, the TCB, the chip, the guest policy, and the expected
+    values that you pass as options.
 
-    Example: cleanroom attest verify report.bin --chain chain.pem --uvm uvm.cose --host-data 73973b78…
+    Exit codes: 0 all checks passed, 2 wrong usage, 3 file not found, 4 a check failed.
+
+    Example: cleanroom attest verify report.bin --chain chain.pem --uvm uvm.cose
     """
     with error_boundary(output):
         if vmpl not in _VMPLS:
-            raise InvalidInput("VmplOutOfRange", f"--vmpl: {vmpl} is no privilege level of a guest.", hint="Give 0, 1, 2 or 3.")
+            raise InvalidInput("VmplOutOfRange", f"--vmpl: {vmpl} is not a privilege level.", hint="Use 0, 1, 2 or 3.")
         evidence = read_evidence(report, chain, uvm)
         expectations = Expectations(
             vmpl=vmpl,
@@ -83,7 +96,12 @@ def verify(
 
 
 def read_evidence(report: Path, chain: Path | None, uvm: Path | None) -> AttestationEvidence:
-    """Evidence from files. Their contents are not judged here, except that an evidence JSON must be one.
+    """Read attestation evidence from files; its verification is a separate step.
+
+    Args:
+        report: The report, or the JSON document of the whole evidence.
+        chain: Certificate chain; required unless the document contains it.
+        uvm: Endorsement of the utility VM; overrides the document's.
 
     Raises:
         NotFound: ``FileNotFound``.
@@ -93,7 +111,7 @@ def read_evidence(report: Path, chain: Path | None, uvm: Path | None) -> Attesta
     is_document = len(data) != REPORT_SIZE and data.removeprefix(_BYTE_ORDER_MARK).lstrip().startswith(b"{")
     document = read_document(data) if is_document else EvidenceDocument("")
     if chain is None and document.endorsements is None:
-        raise InvalidInput("ChainMissing", "A report alone proves nothing.", hint="Give its certificates with --chain CHAIN.pem.")
+        raise InvalidInput("ChainMissing", "a report cannot be verified without its certificates.", hint="Pass them with --chain FILE.")
     uvm_data = _read(uvm) if uvm is not None else (document.uvm_endorsements or "").encode("utf-8", "replace") or None
     raw = _report_bytes(document.report.encode("utf-8", "replace") if is_document else data)
     return AttestationEvidence(
@@ -105,18 +123,19 @@ def read_evidence(report: Path, chain: Path | None, uvm: Path | None) -> Attesta
 
 
 def show_verdict(verdict: Verdict, console: Console) -> None:
-    """Print a verdict as a table: a headline, one row a check, and what the first failure means."""
-    said = [str(verdict.product or "unknown product"), f"report version {verdict.version or 'unknown'}"]
+    """Print a verdict: a headline, one row per check, and an explanation of each failure."""
+    facts = [str(verdict.product or "unknown product"), f"report version {verdict.version or 'unknown'}"]
     if verdict.leaf:
-        said.append(str(verdict.leaf))
+        facts.append(str(verdict.leaf))
     headline = Text("VERIFIED" if verdict.ok else "REFUSED", style="bold green" if verdict.ok else "bold red")
-    headline.append(f"  {', '.join(said)}, at {verdict.at:%Y-%m-%d %H:%M:%S} UTC", style="default")
+    headline.append(f"  {', '.join(facts)}, at {verdict.at:%Y-%m-%d %H:%M:%S} UTC", style="default")
     console.print(headline)
     if verdict.development:
-        console.print("NOT CONFIDENTIAL: this verdict rests on a development root.", style="bold yellow")
+        console.print("NOT CONFIDENTIAL: the certificate chain ends at a development root.", style="bold yellow")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("", "check", "found"):
         table.add_column(heading, no_wrap=True)
+    # One line per check: values are cut to the width that the longest check ID leaves.
     longest = max((len(check.id) for check in verdict.checks), default=0)
     room = max(console.width - longest - len("FAILED") - 8, 20)
     for check in verdict.checks:
@@ -134,16 +153,16 @@ def _read(path: Path) -> bytes:
         with path.open("rb") as file:
             data = file.read(MAX_FILE + 1)
     except FileNotFoundError as error:
-        raise NotFound("FileNotFound", f"There is no file {path}.") from error
+        raise NotFound("FileNotFound", f"file {path} does not exist.") from error
     except OSError as error:
-        raise InvalidInput("FileUnreadable", f"{path} cannot be read.", cause=error.strerror) from error
+        raise InvalidInput("FileUnreadable", f"cannot read {path}.", cause=error.strerror) from error
     if len(data) > MAX_FILE:
-        raise InvalidInput("FileTooLong", f"{path} is longer than {MAX_FILE} bytes.")
+        raise InvalidInput("FileTooLong", f"{path} is larger than {MAX_FILE} bytes.")
     return data
 
 
 def _report_bytes(data: bytes) -> bytes:
-    """The report from its raw bytes, or from hex, base64 or base64url text; anything else is left for the verifier to refuse."""
+    """Decode hex, base64 or base64url. Anything else is returned unchanged, and fails in the verification."""
     if len(data) == REPORT_SIZE:
         return data
     text = b"".join(data.split())
@@ -169,10 +188,14 @@ def _hex(value: str, sizes: tuple[int, ...], option: str) -> bytes:
     try:
         data = bytes.fromhex(value.strip().lower().removeprefix("0x"))
     except ValueError as error:
-        raise InvalidInput("HexMalformed", f"{option}: {value!r} is no hex.") from error
+        raise InvalidInput("HexMalformed", f"{option}: {value!r} is not hexadecimal.", hint="Use the digits 0-9 and a-f.") from error
     if len(data) not in sizes:
         digits = " or ".join(str(2 * size) for size in sizes)
-        raise InvalidInput("HexLength", f"{option}: {value!r} has {2 * len(data)} hex digits, {digits} are needed.")
+        raise InvalidInput(
+            "HexLength",
+            f"{option}: {value!r} has {2 * len(data)} hex digits instead of {digits}.",
+            hint="Check that the value is complete.",
+        )
     return data
 
 
@@ -188,10 +211,12 @@ def _instant(value: str | None) -> datetime:
     if value is None:
         return datetime.now(UTC)
     try:
-        instant = datetime.fromisoformat(value.strip().upper())  # RFC 3339 allows a small t and z
+        instant = datetime.fromisoformat(value.strip().upper())  # RFC 3339 allows lower-case "t" and "z"
         return instant.astimezone(UTC) if instant.tzinfo else instant.replace(tzinfo=UTC)
     except (ValueError, OverflowError) as error:
-        raise InvalidInput("InstantMalformed", f"--at: {value!r} is no ISO 8601 time.", hint="For example 2026-11-23T09:30:00Z.") from error
+        raise InvalidInput(
+            "InstantMalformed", f"--at: {value!r} is not an ISO 8601 time.", hint="For example: 2026-11-23T09:30:00Z."
+        ) from error
 
 
 if __name__ == "__main__":

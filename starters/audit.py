@@ -1,4 +1,4 @@
-"""``cleanroom audit``: the ledger's events, a run's evidence as one file, and its verification. Also ``python -m starters.audit``."""
+"""``cleanroom audit``: ledger events and audit bundles. Also ``python -m starters.audit``."""
 
 from __future__ import annotations
 
@@ -32,37 +32,37 @@ from starters.terminal.output import (
     safe,
 )
 
-app = typer.Typer(help="Evidence: events, bundles, verification.", no_args_is_help=True)
+app = typer.Typer(help="List audit events; export and verify audit bundles.", no_args_is_help=True)
 
-RunId = Annotated[str, typer.Argument(help="The run's id.", show_default=False)]
-HostData = Annotated[list[str] | None, typer.Option(help="Host data (hex) that you accept; repeatable. Taken from the bundle when absent.")]
+RunId = Annotated[str, typer.Argument(help="ID of the run.", show_default=False)]
 
 
 @app.command("list")
 def list_(
     profile: Profile = None,
     config: ConfigFile = None,
-    run: Annotated[str | None, typer.Option(help="Events of this run.")] = None,
-    query: Annotated[str | None, typer.Option(help="Starts of this query's runs.")] = None,
-    from_seqno: Annotated[int, typer.Option(min=1, help="Begin at this place of the ledger.")] = 1,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Events at most.")] = 100,
+    run: Annotated[str | None, typer.Option(help="Show the events of this run.")] = None,
+    query: Annotated[str | None, typer.Option(help="Show the starts of this query's runs.")] = None,
+    from_seqno: Annotated[int, typer.Option(min=1, help="Start at this sequence number of the ledger.")] = 1,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Maximum number of events.")] = 100,
     output: Output = Format.TABLE,
 ) -> None:
-    """List audit events: of a run, of a query, or of the collaboration (run starts of every query).
+    """List audit events of governance's ledger.
 
-    Example: cleanroom audit list --run r-20260112-091500-a1b2c3 --profile contosso
+    Without --run and --query, the command lists the events of the collaboration and the run starts of every query.
+
+    Example: cleanroom audit list --run r-1 --profile contosso
     """
     with error_boundary(output):
         if run and query:
-            raise InvalidInput("TooManyFilters", "give --run or --query, not both.")
+            raise InvalidInput("TooManyFilters", "--run and --query exclude each other.", hint="Give one of them.")
         session = Session.load(profile, config)
         events = run_async(list_events(session, run=run, query=query))
         page = [event for event in events if event.seqno >= from_seqno]
-        print_rows(
-            [_row(event) for event in page[:limit]], output, columns=("seqno", "time", "event", "run", "source", "message"), title="audit"
-        )
+        rows = [_row(event) for event in page[:limit]]
+        print_rows(rows, output, columns=("seqno", "time", "event", "run", "source", "message"), title="audit events")
         if len(page) > limit:
-            print_status(f"[dim]{len(page) - limit} more: --from-seqno {page[limit].seqno}[/dim]")
+            print_status(f"[dim]{len(page) - limit} more events: --from-seqno {page[limit].seqno}[/dim]")
 
 
 def _row(event: Event) -> dict[str, Any]:
@@ -84,42 +84,53 @@ def _row(event: Event) -> dict[str, Any]:
 @app.command()
 def export(
     run_id: RunId,
-    file: Annotated[Path | None, typer.Option("--file", "-f", help="Where to write it: .json or .zip; RUN.zip when not given.")] = None,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="File to write, .json or .zip.", show_default="RUN_ID.zip")] = None,
     profile: Profile = None,
     config: ConfigFile = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Write a run's evidence into one file: documents, decisions, attestation, grants, receipt, events; hash-chained and signed by you.
+    """Export the evidence of an ended run as an audit bundle: one hash-chained file, signed with your key.
+
+    The bundle contains the documents, decisions, attestation evidence, grants, result receipt and ledger events. It contains no rows and
+    no secrets.
 
     Example: cleanroom audit export r-1 --file r-1.zip --profile contosso
     """
     with error_boundary(output):
         file = file or Path(f"{require_name('run', run_id)}.zip")
         if file.suffix not in (".json", ".zip"):
-            raise InvalidInput("BundleFileUnknown", f"{file}: a bundle is a .json or a .zip file.")
+            raise InvalidInput("BundleFileUnknown", f"--file: {file} is neither a .json nor a .zip file.", hint="Choose one of the two.")
         if file.exists() and not force:
-            raise InvalidInput("FileExists", f"{file} exists.", hint="Name another file, or give --force.")
+            raise InvalidInput("FileExists", f"{file} already exists.", hint="Name another file, or overwrite it with --force.")
         session = Session.load(profile, config)
         print_record(run_async(export_run(session, require_name("run", run_id), file)), output, title=f"evidence of run {run_id}")
 
 
 @app.command()
 def verify(
-    file: Annotated[Path, typer.Argument(help="The bundle.", show_default=False)],
-    trust: Annotated[list[Path] | None, typer.Option(help="Further attestation roots (JSON or PEM); AMD's are always trusted.")] = None,
-    spark_host_data: HostData = None,
-    clean_room_host_data: HostData = None,
+    file: Annotated[Path, typer.Argument(help="The audit bundle.", show_default=False)],
+    trust: Annotated[
+        list[Path] | None, typer.Option(help="File with more attestation roots, JSON or PEM; repeatable. AMD's roots are always trusted.")
+    ] = None,
+    spark_host_data: Annotated[
+        list[str] | None, typer.Option(help="Host data (hex) to accept for the Spark service; repeatable.", show_default="from the bundle")
+    ] = None,
+    clean_room_host_data: Annotated[
+        list[str] | None, typer.Option(help="Host data (hex) to accept for the clean room; repeatable.", show_default="from the bundle")
+    ] = None,
     key: Annotated[
-        list[str] | None, typer.Option(help="USER=THUMBPRINT: a signing key that you know to be this user's; repeatable.")
+        list[str] | None, typer.Option(help="USER=THUMBPRINT of a signing key that you know to be this user's; repeatable.")
     ] = None,
     output: Output = Format.TABLE,
 ) -> None:
-    """Verify a bundle without any network: chain, signatures, digests, attestation, completeness. Names the first broken link.
+    """Verify an audit bundle offline: hash chain, signatures, digests, attestation, completeness.
 
-    Exit codes: 0 everything holds, 4 something does not, 3 no such file, 2 wrong usage.
+    The command needs no network and no settings. It names the first broken link.
 
-    Example: cleanroom audit verify r-1.zip --trust development-roots.json
+    Exit codes: 0 all checks passed, 2 wrong usage, 3 file not found, 4 a check failed.
+
+    Example: cleanroom audit verify r-1.zip --trust .cleanroom/demo/state/snp/attestation-trust.json
     """
     with error_boundary(output):
         store = TrustStore.load(amd=True, root_files=trust or ())
@@ -143,11 +154,14 @@ def _host_data(option: str, values: list[str] | None) -> frozenset[str] | None:
         return None
     for value in values:
         if not re.fullmatch(r"[0-9a-fA-F]{64}", value):
-            raise InvalidInput("InvalidHostData", f"{option}: {value!r} is not 64 hexadecimal characters.")
+            raise InvalidInput(
+                "InvalidHostData", f"{option}: {value!r} is not 64 hexadecimal digits.", hint="Host data is a SHA-256 digest in hex."
+            )
     return frozenset(value.lower() for value in values)
 
 
 def _keys(values: list[str]) -> dict[str, list[str]]:
+    """Parse the values of ``--key`` to user ID and thumbprints."""
     found: dict[str, list[str]] = {}
     for value in values:
         user, _, kid = value.partition("=")
@@ -158,13 +172,13 @@ def _keys(values: list[str]) -> dict[str, list[str]]:
 
 
 def show_verdict(verdict: BundleVerdict) -> None:
-    """The verdict for people: a headline, a row a check, the first broken link, what to compare by hand."""
+    """Print a verdict: a headline, one row per check, the signers, notes, and the first broken link."""
     head = "[bold green]VERIFIED[/bold green]" if verdict.ok else "[bold red]BROKEN[/bold red]"
-    sealed = f", signed by {safe(verdict.sealed_by)}" if verdict.sealed_by else ""
+    signed = f", signed by {safe(verdict.sealed_by)}" if verdict.sealed_by else ""
     about = f"run {safe(verdict.run_id)} of {safe(verdict.query)}: {safe(verdict.state)}, " if verdict.run_id else ""
-    out.print(f"{head}  {about}{verdict.records} records{sealed}")
+    out.print(f"{head}  {about}{verdict.records} records{signed}")
     if verdict.development:
-        out.print("[bold yellow]NOT CONFIDENTIAL: an attestation rests on a development root.[/bold yellow]")
+        out.print("[bold yellow]NOT CONFIDENTIAL: the attestation chains to a development root.[/bold yellow]")
     table = Table()
     for column in ("", "check", "record", "subject", "found"):
         table.add_column(column, overflow="fold")

@@ -1,8 +1,4 @@
-"""The command line ``cleanroom``: nouns and verbs. Errors are ``{code, message, cause, hint}`` with stable exit codes.
-
-0 ok, 1 internal, 2 usage, 3 not found, 4 refused by policy or approval, 5 conflict, 6 precondition, 7 upstream unavailable,
-8 timed out, 130 interrupted.
-"""
+"""The console script ``cleanroom``; see :mod:`starters.commands` for the commands and the exit codes."""
 
 from __future__ import annotations
 
@@ -16,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Entry point of the console script. Ctrl-C while it imports must not print a traceback either."""
+    """Run the command line. Ctrl-C during the imports exits without a traceback, too."""
     try:
         from starters.commands import build
         from starters.terminal import entry
@@ -28,7 +24,7 @@ def main() -> None:
 
 
 def __getattr__(name: str) -> Typer:
-    """``app``, for those who call it in their own process."""
+    """Build ``app`` on first access, for programs that run commands in their own process."""
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from starters.commands import build

@@ -1,5 +1,4 @@
-"""``cleanroom codec-server`` and ``cleanroom codec-keys``: show encrypted payloads to people who may see them, and keep the keys that
-encrypt them."""
+"""``cleanroom codec-server`` and ``cleanroom codec-keys``: decryption of payloads for the Web UI, and the keys of the payload codec."""
 
 from __future__ import annotations
 
@@ -22,36 +21,36 @@ from starters.terminal.entry import main
 from starters.terminal.output import Format, Output, error_boundary, print_record
 
 
+# Typer makes one option of each parameter.
 def codec_server(
-    keyring: Annotated[Path, typer.Option(help="Codec keyring file (mode 0600).")],
+    keyring: Annotated[Path, typer.Option(help="Keyring file of the payload codec (mode 0600).")],
     tokens: Annotated[
-        Path | None, typer.Option(help="File with one bearer token, or JSON {name: token} (mode 0600); made when it does not exist.")
+        Path | None,
+        typer.Option(help="File with one bearer token, or JSON {name: token} (mode 0600). Created with a new token if it does not exist."),
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; other than loopback needs TLS.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on. Any address but loopback requires TLS.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8234,
-    ui_origin: Annotated[list[str] | None, typer.Option(help="Origin of the Temporal Web UI; repeat for several.")] = None,
-    namespace: Annotated[list[str] | None, typer.Option(help="Temporal namespace that is served; repeat for several.")] = None,
-    decode_only: Annotated[bool, typer.Option("--decode-only", help="Refuse /encode.")] = False,
-    tls_cert: Annotated[Path | None, typer.Option(help="PEM certificate chain.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="PEM private key.")] = None,
-    oidc_issuer: Annotated[str | None, typer.Option(help="Issuer of the Web UI's access tokens.")] = None,
-    oidc_audience: Annotated[str | None, typer.Option(help="Audience that those tokens must have.")] = None,
-    oidc_jwks: Annotated[str | None, typer.Option(help="URL of the issuer's keys.")] = None,
-    oidc_claim: Annotated[list[str] | None, typer.Option(help="NAME=VALUE that those tokens must hold; repeat for several.")] = None,
-    ui_upstream: Annotated[
-        str | None, typer.Option(help="Address of the Temporal Web UI's server: be its gateway, with a login before every page.")
-    ] = None,
-    remote_upstream: Annotated[bool, typer.Option("--remote-upstream", help="Allow a Web UI that is not on this machine.")] = False,
+    ui_origin: Annotated[list[str] | None, typer.Option(help="Allowed origin of the Temporal Web UI; repeatable.")] = None,
+    namespace: Annotated[list[str] | None, typer.Option(help="Temporal namespace to serve; repeatable.")] = None,
+    decode_only: Annotated[bool, typer.Option("--decode-only", help="Refuse requests to /encode.")] = False,
+    tls_cert: Annotated[Path | None, typer.Option(help="TLS certificate chain (PEM).")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="TLS private key (PEM).")] = None,
+    oidc_issuer: Annotated[str | None, typer.Option(help="Issuer of the access tokens to accept.")] = None,
+    oidc_audience: Annotated[str | None, typer.Option(help="Required audience of these tokens.")] = None,
+    oidc_jwks: Annotated[str | None, typer.Option(help="URL of the issuer's JWKS.")] = None,
+    oidc_claim: Annotated[list[str] | None, typer.Option(help="Required claim of these tokens, NAME=VALUE; repeatable.")] = None,
+    ui_upstream: Annotated[str | None, typer.Option(help="URL of the Temporal Web UI to proxy behind a login: run as its gateway.")] = None,
+    remote_upstream: Annotated[bool, typer.Option("--remote-upstream", help="Allow a --ui-upstream on another machine.")] = False,
     public_origin: Annotated[
-        str | None, typer.Option(help="How browsers reach the gateway, where that is not http(s)://localhost:<port>.")
+        str | None, typer.Option(help="Origin under which browsers reach the gateway.", show_default="http(s)://localhost:PORT")
     ] = None,
     output: Output = Format.TABLE,
 ) -> None:
-    """Serve the payload codec to the Temporal Web UI and the temporal command; with --ui-upstream also the Web UI, readable.
+    """Serve the payload codec to the Temporal Web UI and the temporal command; with --ui-upstream, also the Web UI itself.
 
-    Start the Web UI's server with the codec endpoint <address of this server>/codec, and open it with `cleanroom ui`.
+    Start the Web UI's server with the codec endpoint URL/codec, where URL is the address of this server. Open it with `cleanroom ui`.
 
-    Example: cleanroom codec-server --keyring keyring.json --tokens codec-token --tls-cert codec.pem --tls-key codec-key.pem
+    Example: cleanroom codec-server --keyring keyring.json --tokens codec-token
     """
     with error_boundary(output):
         defaults = CodecServerSettings.model_fields
@@ -70,37 +69,44 @@ def codec_server(
             remote_upstream=remote_upstream,
             public_origin=public_origin,
         )
+        # Fail now rather than at the first request.
         Keyring.load(keyring)
-        _require_free(host, port)
+        _require_free_port(host, port)
         if tokens is not None and not tokens.exists():
             write_secret_file(tokens, secrets.token_urlsafe(32).encode() + b"\n")
         logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
         if ui_upstream:
-            typer.echo(f"Temporal Web UI, readable, at {settings.origin}; open it with `cleanroom ui`", err=True)
+            typer.echo(f"Temporal Web UI at {settings.origin}; log in with `cleanroom ui`", err=True)
         else:
             token = f" with the token in {tokens}" if tokens else ""
-            typer.echo(f"codec server at {settings.origin}; sign a browser in at {settings.origin}/login{token}", err=True)
+            typer.echo(f"codec server at {settings.origin}; log a browser in at {settings.origin}/login{token}", err=True)
         serve(settings)
 
 
 def _oidc(issuer: str | None, audience: str | None, jwks: str | None, claims: list[str]) -> OidcSettings | None:
-    """
+    """Build the OIDC settings from the options; None without any option.
+
     Raises:
         InvalidInput: ``CodecOidcIncomplete``, ``CodecOidcClaimMalformed``.
     """
     if not (issuer or audience or jwks or claims):
         return None
     if not (issuer and audience and jwks):
-        raise InvalidInput("CodecOidcIncomplete", "--oidc-issuer, --oidc-audience and --oidc-jwks belong together.")
+        raise InvalidInput(
+            "CodecOidcIncomplete",
+            "--oidc-issuer, --oidc-audience and --oidc-jwks must be given together.",
+            hint="Give all three, or no --oidc option.",
+        )
     pairs = [claim.partition("=") for claim in claims]
     for name, equals, _ in pairs:
         if not (name and equals):
-            raise InvalidInput("CodecOidcClaimMalformed", f"--oidc-claim: {name!r} is not NAME=VALUE.", hint="For example team=operators.")
+            raise InvalidInput("CodecOidcClaimMalformed", f"--oidc-claim: {name!r} is not NAME=VALUE.", hint="For example: team=operators")
     return OidcSettings(issuer=issuer, audience=audience, jwks_uri=jwks, required_claims={name: value for name, _, value in pairs})
 
 
-def _require_free(host: str, port: int) -> None:
-    """
+def _require_free_port(host: str, port: int) -> None:
+    """Check that this process can listen on ``host:port``.
+
     Raises:
         Conflict: ``PortInUse``.
         InvalidInput: ``CodecAddressUnusable``.
@@ -110,27 +116,34 @@ def _require_free(host: str, port: int) -> None:
             pass
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise Conflict("PortInUse", f"--port: something else listens on {host}:{port}.", hint="Name another port.") from error
-        raise InvalidInput("CodecAddressUnusable", f"cannot listen on {host}:{port}.", cause=str(error)) from error
+            raise Conflict(
+                "PortInUse", f"--port: another process listens on {host}:{port}.", hint="Choose another port, or stop that process."
+            ) from error
+        raise InvalidInput(
+            "CodecAddressUnusable", f"cannot listen on {host}:{port}.", cause=str(error), hint="Use an address of this machine."
+        ) from error
 
 
 def codec_keys(
-    keyring: Annotated[Path, typer.Argument(help="Codec keyring file.")],
-    add: Annotated[str | None, typer.Option(help="Id of a key to add; without it a new keyring is made.")] = None,
-    current: Annotated[bool, typer.Option("--current/--not-current", help="Whether the added key seals from now on.")] = True,
-    use: Annotated[str | None, typer.Option(help="Id of a key in the file that seals from now on.")] = None,
+    keyring: Annotated[Path, typer.Argument(help="Keyring file of the payload codec.", show_default=False)],
+    add: Annotated[str | None, typer.Option(help="ID of a key to add.", show_default="create a new keyring")] = None,
+    current: Annotated[
+        bool, typer.Option("--current/--not-current", help="Encrypt with the added key from now on, or only decrypt with it.")
+    ] = True,
+    use: Annotated[str | None, typer.Option(help="ID of the key in the file that encrypts from now on.")] = None,
     output: Output = Format.JSON,
 ) -> None:
-    """Make a codec keyring, add a key to it, or change which key seals. Prints key ids, never keys.
+    """Create a keyring of the payload codec, add a key to it, or choose the key that encrypts.
 
-    To rotate without a gap: add with --not-current and restart every process, then --use that key and restart again.
+    The command prints key IDs and never keys. To rotate keys without downtime, add one with --not-current and restart every process.
+    Then choose it with --use and restart every process again.
 
     Example: cleanroom codec-keys keyring.json
     """
     with error_boundary(output):
         if add is None and use is None:
             if keyring.exists():
-                raise Conflict("KeyringExists", f"{keyring} exists already.", hint="Add a key to it with --add ID.")
+                raise Conflict("KeyringExists", f"{keyring} already exists.", hint="Add a key to it with --add ID.")
             ring = Keyring.generate()
         else:
             ring = Keyring.load(keyring)

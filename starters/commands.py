@@ -1,5 +1,8 @@
-"""Every command of ``cleanroom``, put together. A command's module is imported when the command is asked for, and none for the list of
-them: all of them together take seconds."""
+"""The list of all commands of ``cleanroom``.
+
+A command's module is imported only when that command is used. Importing all of them takes seconds, so the list of commands in the
+help comes from the table here.
+"""
 
 from __future__ import annotations
 
@@ -11,97 +14,113 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_group
 
+from starters.terminal.help import join_paragraph_lines
+
 
 @dataclass(frozen=True)
-class _Entry:
+class Command:
+    """A command or a group of commands, and where its code is."""
+
     module: str
-    """Below ``starters``."""
+    """Module within ``starters``."""
     attribute: str
-    """In the module: the Typer application of a noun, or the function of a command without one."""
-    line: str
-    """Its line in the list of commands."""
+    """Attribute of the module: the Typer application of a group, or the function of a single command."""
+    summary: str
+    """Its line in the list of commands. A test compares it with the command's own help."""
 
 
-COMMANDS: Final[dict[str, _Entry]] = {
-    "dataset": _Entry("dataset", "app", "Publish encrypted datasets."),
-    "query": _Entry("query", "app", "Propose queries and decide on them."),
-    "run": _Entry("run", "app", "Run approved queries."),
-    "key": _Entry("keys", "app", "Your signing key."),
-    "secret": _Entry("secrets", "app", "Your secrets, by name."),
-    "attest": _Entry("attest", "app", "Attestation evidence: what a confidential guest proves about itself."),
-    "audit": _Entry("audit", "app", "Evidence: events, bundles, verification."),
-    "consent": _Entry("consent", "app", "Consent of approvers, at any time."),
-    "collaboration": _Entry("collaboration", "app", "Set up a collaboration; for members of the consortium."),
-    "invite": _Entry("collaboration", "invite", "Invite a user, as a member of the consortium."),
-    "accept-invitation": _Entry(
-        "collaboration", "accept_invitation", "Accept an invitation with your own credential. A member admits you afterwards."
+COMMANDS: Final[dict[str, Command]] = {
+    "dataset": Command("dataset", "app", "Upload and publish encrypted datasets."),
+    "query": Command("query", "app", "Create and propose queries, and decide on them."),
+    "run": Command("run", "app", "Run approved queries."),
+    "key": Command("keys", "app", "Publish your signing key."),
+    "secret": Command("secrets", "app", "Store secrets that dataset files refer to by name."),
+    "attest": Command("attest", "app", "Verify the attestation evidence of a confidential guest."),
+    "audit": Command("audit", "app", "List audit events; export and verify audit bundles."),
+    "consent": Command("consent", "app", "Give, withdraw and show consent to approved queries and datasets."),
+    "collaboration": Command("collaboration", "app", "Set up a collaboration, as a member of the consortium."),
+    "invite": Command("collaboration", "invite", "Invite a user, as a member of the consortium."),
+    "accept-invitation": Command("collaboration", "accept_invitation", "Accept an invitation with your own credential."),
+    "members": Command("collaboration", "members_app", "List members, users and invitations, and admit users."),
+    "up": Command(
+        "local", "up", "Start a local cloud: Temporal, storage, stand-ins of the cloud services, and all workers. NOT CONFIDENTIAL."
     ),
-    "members": _Entry("collaboration", "members_app", "Members, users and invitations."),
-    "up": _Entry(
-        "local", "up", "Start everything on this machine: Temporal, storage, stand-ins of the clouds, all workers. NOT CONFIDENTIAL."
-    ),
-    "down": _Entry("local", "down", "Stop what `cleanroom up` started."),
-    "ps": _Entry("local", "ps", "List the services of the local cloud, and say how to start again what has exited."),
-    "demo": _Entry(
-        "demo", "demo", "Play the three companies from the first key to the result, on real servers and real data. NOT CONFIDENTIAL."
-    ),
-    "ui": _Entry("ui", "ui", "Print a link that opens the Temporal Web UI, logged in and readable. It works once, within two minutes."),
-    "worker": _Entry("worker", "worker", "Serve one trust boundary's task queue until stopped (SIGTERM or Ctrl-C)."),
-    "codec-server": _Entry(
+    "down": Command("local", "down", "Stop the local cloud. Its state is kept."),
+    "ps": Command("local", "ps", "List the services of the local cloud, and the commands that restart exited ones."),
+    "demo": Command("demo", "demo", "Play three companies on a local cloud, from the first key to the decrypted result. NOT CONFIDENTIAL."),
+    "ui": Command("ui", "ui", "Print a link that opens the Temporal Web UI, logged in, with readable payloads."),
+    "worker": Command("worker", "worker", "Run the worker of one trust boundary until SIGTERM or Ctrl-C."),
+    "codec-server": Command(
         "codec_server",
         "codec_server",
-        "Serve the payload codec to the Temporal Web UI and the temporal command; with --ui-upstream also the Web UI, readable.",
+        "Serve the payload codec to the Temporal Web UI and the temporal command; with --ui-upstream, also the Web UI itself.",
     ),
-    "codec-keys": _Entry(
-        "codec_server", "codec_keys", "Make a codec keyring, add a key to it, or change which key seals. Prints key ids, never keys."
+    "codec-keys": Command(
+        "codec_server", "codec_keys", "Create a keyring of the payload codec, add a key to it, or choose the key that encrypts."
     ),
 }
-"""By name, in the order of the help."""
-_LISTING = "cleanroom.listing"
-_NOT_YET: Any = None
+"""Commands by name, in the order of the help."""
+EXIT_CODES: Final[dict[int, str]] = {
+    0: "success",
+    1: "internal error",
+    2: "invalid usage or input",
+    3: "not found",
+    4: "refused by a policy, an approval or a check",
+    5: "conflict with something that exists",
+    6: "a precondition does not hold yet",
+    7: "a service is unavailable",
+    8: "timed out",
+    130: "interrupted",
+}
+"""Exit codes of every command."""
+_LIST_ONLY = "cleanroom.listing"
+_NOT_LOADED: Any = None
 
 
 class _Commands(TyperGroup):
-    """The commands by name, each made when it is asked for."""
+    """The root group, which loads a command when it is looked up."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        # Their names, by which a misspelt one is told what was meant.
-        self.commands = dict.fromkeys(COMMANDS, _NOT_YET)
+        # Click suggests names from this mapping for a misspelt command.
+        self.commands = dict.fromkeys(COMMANDS, _NOT_LOADED)
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        entry = COMMANDS.get(cmd_name)
-        if entry is None:
+        command = COMMANDS.get(cmd_name)
+        if command is None:
             return None
         holder = typer.Typer(add_completion=False, rich_markup_mode=self.rich_markup_mode)
-        if _LISTING in ctx.meta:
-            holder.command(cmd_name, help=entry.line)(_nothing)
+        if _LIST_ONLY in ctx.meta:
+            holder.command(cmd_name, help=command.summary)(_placeholder)
         else:
-            found = getattr(import_module(f"starters.{entry.module}"), entry.attribute)
+            found = getattr(import_module(f"starters.{command.module}"), command.attribute)
             if isinstance(found, typer.Typer):
                 holder.add_typer(found, name=cmd_name)
             else:
                 holder.command(cmd_name)(found)
-        return get_group(holder).get_command(ctx, cmd_name)
+        loaded = get_group(holder).get_command(ctx, cmd_name)
+        join_paragraph_lines(loaded)
+        return loaded
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        ctx.meta[_LISTING] = True
+        ctx.meta[_LIST_ONLY] = True
         super().format_help(ctx, formatter)
 
     def shell_complete(self, ctx: Any, incomplete: str) -> Any:
-        ctx.meta[_LISTING] = True
+        ctx.meta[_LIST_ONLY] = True
         return super().shell_complete(ctx, incomplete)
 
 
-def _nothing() -> None:
-    """What a line of a list does."""
+def _placeholder() -> None:
+    """Stand for a command that is listed but not loaded."""
 
 
 def build() -> typer.Typer:
-    """The command line."""
+    """Build the command line application."""
     app = typer.Typer(name="cleanroom", cls=_Commands, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
-    app.callback(help="Durable orchestration of confidential clean rooms.")(_nothing)
+    codes = ", ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
+    app.callback(help="Run confidential clean rooms on Temporal.", epilog=f"Exit codes: {codes}.")(_placeholder)
     return app

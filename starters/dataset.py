@@ -1,9 +1,9 @@
-"""``cleanroom dataset``: publish, upload, show, list. Also ``python -m starters.dataset``."""
+"""``cleanroom dataset``: encrypted datasets. Also ``python -m starters.dataset``."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -13,12 +13,8 @@ from starters.operations.session import Session, run_async
 from starters.terminal.entry import main
 from starters.terminal.output import ConfigFile, Format, Output, Profile, error_boundary, print_record, print_rows
 
-# Stores and their SDKs are imported by who opens one.
-if TYPE_CHECKING:
-    pass
-
-app = typer.Typer(help="Publish encrypted datasets.", no_args_is_help=True)
-File = Annotated[Path, typer.Argument(help="The dataset's YAML.", show_default=False)]
+app = typer.Typer(help="Upload and publish encrypted datasets.", no_args_is_help=True)
+File = Annotated[Path, typer.Argument(help="YAML file of the dataset.", show_default=False)]
 
 
 @app.command()
@@ -26,10 +22,13 @@ def publish(
     file: File,
     profile: Profile = None,
     config: ConfigFile = None,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the document is accepted.")] = True,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until governance holds the accepted document.")] = True,
     output: Output = Format.TABLE,
 ) -> None:
-    """Publish a dataset: identity, roles, federation, key with release policy, document.
+    """Publish a dataset to the collaboration.
+
+    On Azure this creates a managed identity, role assignments, a federated credential, and a key with a release policy. On S3 it stores
+    the secrets in governance. Then it proposes and accepts the dataset document. A published dataset never changes.
 
     Example: cleanroom dataset publish demo/contosso-flights.yaml --profile contosso
     """
@@ -45,10 +44,12 @@ def upload(
     sources: Annotated[list[Path], typer.Argument(help="Files or folders with the rows.", show_default=False)],
     profile: Profile = None,
     config: ConfigFile = None,
-    replace: Annotated[bool, typer.Option(help="Delete stored objects that the sources no longer have.")] = False,
+    replace: Annotated[bool, typer.Option(help="Delete stored objects that no source contains.")] = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Encrypt rows on this machine and upload them; nothing readable leaves it.
+    """Validate the rows of a dataset, encrypt them on this machine, and upload them.
+
+    Unchanged files are not uploaded again, so you can repeat an interrupted upload.
 
     Example: cleanroom dataset upload demo/contosso-flights.yaml .cleanroom/demo/data/flights.csv --profile contosso
     """
@@ -70,8 +71,13 @@ def upload(
 
 
 @app.command()
-def show(name: str, profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
-    """Show a dataset's document as governance holds it.
+def show(
+    name: Annotated[str, typer.Argument(help="Name of the dataset.", show_default=False)],
+    profile: Profile = None,
+    config: ConfigFile = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Show the document of a dataset as governance holds it: owner, schema, floors, store.
 
     Example: cleanroom dataset show contosso-flights --profile fabrikam
     """
@@ -82,7 +88,7 @@ def show(name: str, profile: Profile = None, config: ConfigFile = None, output: 
 
 @app.command("list")
 def list_(profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
-    """List the collaboration's datasets.
+    """List the datasets of the collaboration.
 
     Example: cleanroom dataset list --profile fabrikam
     """

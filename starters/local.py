@@ -1,7 +1,4 @@
-"""``cleanroom up``, ``down``, ``ps``: the whole collaboration on one machine, on stand-ins that are NOT CONFIDENTIAL.
-
-The stand-ins are a separate program (``python -m localcloud``); no product code imports them.
-"""
+"""``cleanroom up``, ``down`` and ``ps``: the local cloud, which runs a collaboration on one machine. NOT CONFIDENTIAL."""
 
 from __future__ import annotations
 
@@ -12,38 +9,36 @@ from typing import Annotated, Any
 
 import typer
 
-from starters.operations.local_cloud import (
-    DEFAULT_STATE,
-    find_state,
-    list_local_cloud,
-    start_local_cloud,
-    stop_local_cloud,
-)
+from starters.operations.local_cloud import DEFAULT_STATE, find_state, list_local_cloud, start_local_cloud, stop_local_cloud
 from starters.terminal.entry import main
 from starters.terminal.output import Format, Output, error_boundary, print_json, print_rows, print_status, safe
 
 WORKER_PREFIX = "worker."
-State = Annotated[Path, typer.Option(help="Folder of the local cloud's state, keys and logs.")]
-StartedState = Annotated[
+State = Annotated[Path, typer.Option(help="Folder for the state, keys and logs of the local cloud.")]
+RunningState = Annotated[
     Path | None,
-    typer.Option(help="Folder of the local cloud's state; .cleanroom, or that of the demo where only the demo runs.", show_default=False),
+    typer.Option(help="Folder of the local cloud's state.", show_default=".cleanroom, or .cleanroom/demo if only the demo runs"),
 ]
 
 
 def up(state: State = DEFAULT_STATE, output: Output = Format.TABLE) -> None:
-    """Start everything on this machine: Temporal, storage, stand-ins of the clouds, all workers. NOT CONFIDENTIAL.
+    """Start a local cloud: Temporal, storage, stand-ins of the cloud services, and all workers. NOT CONFIDENTIAL.
+
+    The services run in the background until `cleanroom down`. The command writes the settings of all profiles to cleanroom.toml in the
+    state folder.
 
     Example: cleanroom up
     """
     with error_boundary(output):
         services = start_local_cloud(state)
-        _show(state, services, output)
+        _print_services(state, services, output)
         if output is Format.TABLE:
-            print_status(f"settings: {safe(state / 'cleanroom.toml')}; stop it with [bold]cleanroom down{_state_option(state)}[/bold]")
+            print_status(f"settings: {safe(state / 'cleanroom.toml')}")
+            print_status(f"Stop the local cloud with [bold]cleanroom down{_state_option(state)}[/bold]")
 
 
-def down(state: StartedState = None, output: Output = Format.TABLE) -> None:
-    """Stop what `cleanroom up` started.
+def down(state: RunningState = None, output: Output = Format.TABLE) -> None:
+    """Stop the local cloud. Its state is kept.
 
     Example: cleanroom down
     """
@@ -51,13 +46,13 @@ def down(state: StartedState = None, output: Output = Format.TABLE) -> None:
         state = find_state(state)
         stopped = stop_local_cloud(state)
         if stopped:
-            print_status(f"stopped the local cloud of {safe(state)}; its state is kept")
+            print_status(f"stopped the local cloud in {safe(state)}; its state is kept")
         if output is Format.JSON:
             print_json({"stopped": stopped})
 
 
-def ps(state: StartedState = None, output: Output = Format.TABLE) -> None:
-    """List the services of the local cloud, and say how to start again what has exited.
+def ps(state: RunningState = None, output: Output = Format.TABLE) -> None:
+    """List the services of the local cloud, and the commands that restart exited ones.
 
     Example: cleanroom ps
     """
@@ -65,42 +60,45 @@ def ps(state: StartedState = None, output: Output = Format.TABLE) -> None:
         state = find_state(state)
         services = list_local_cloud(state)
         if not services:
-            print_status(f"nothing was started in {safe(state)}; [bold]cleanroom up[/bold] starts it")
-        _show(state, services, output)
+            print_status(f"No local cloud has been started in {safe(state)}. Start one with [bold]cleanroom up[/bold]")
+        _print_services(state, services, output)
 
 
-def _show(state: Path, services: list[dict[str, Any]], output: Format) -> None:
+def _print_services(state: Path, services: list[dict[str, Any]], output: Format) -> None:
     if output is Format.JSON:
         print_json(services)
         return
-    print_rows(services, output, columns=("name", "state", "pid", "url"), title=f"local cloud of {state} (NOT CONFIDENTIAL)")
+    print_rows(services, output, columns=("name", "state", "pid", "url"), title=f"local cloud in {state} (NOT CONFIDENTIAL)")
     for folder in sorted({os.path.relpath(Path(service["log"]).parent) for service in services}):
-        print_status(f"logs: {safe(folder)}/<name>.log")
-    for advice in restart_hints(state, services):
-        print_status(advice)
+        print_status(f"logs: {safe(folder)}/NAME.log")
+    for hint in restart_hints(state, services):
+        print_status(hint)
 
 
 def restart_hints(state: Path, services: list[dict[str, Any]]) -> Iterator[str]:
-    """What to do about services that have exited, one line each, as markup."""
+    """Yield one line of Rich markup per exited service, with the command that restarts it.
+
+    A worker restarts alone. Any other service restarts with the whole local cloud, on the same state.
+    """
     exited = [str(service["name"]) for service in services if service["state"] == "exited"]
-    workers = [name for name in exited if name.startswith(WORKER_PREFIX)]
-    if exited and len(exited) == len(services):
-        yield f"nothing runs; start it again, on the same state: [bold]cleanroom up{_state_option(state)}[/bold]"
-        return
-    for name in workers:
-        config = "" if state == find_state(None) else f" --config {safe(state / 'cleanroom.toml')}"
-        command = f"cleanroom worker {safe(name.removeprefix(WORKER_PREFIX))}{config}"
-        yield f"{safe(name)} has exited; unless you did so by hand, start it again: [bold]{command}[/bold]"
     option = _state_option(state)
-    for name in (name for name in exited if name not in workers):
-        yield f"{safe(name)} has exited; restart all, on the same state: [bold]cleanroom down{option} && cleanroom up{option}[/bold]"
+    if exited and len(exited) == len(services):
+        yield f"No service is running. Start the local cloud again: [bold]cleanroom up{option}[/bold]"
+        return
+    config = "" if state == find_state(None) else f" --config {safe(state / 'cleanroom.toml')}"
+    for name in exited:
+        if name.startswith(WORKER_PREFIX):
+            command = f"cleanroom worker {safe(name.removeprefix(WORKER_PREFIX))}{config}"
+        else:
+            command = f"cleanroom down{option} && cleanroom up{option}"
+        yield f"{safe(name)} has exited. Restart it: [bold]{command}[/bold]"
 
 
 def _state_option(state: Path) -> str:
     return "" if state == DEFAULT_STATE else f" --state {safe(state)}"
 
 
-app = typer.Typer(help="The whole collaboration on one machine. NOT CONFIDENTIAL.", no_args_is_help=True)
+app = typer.Typer(help="The local cloud, which runs a collaboration on one machine. NOT CONFIDENTIAL.", no_args_is_help=True)
 app.command("up")(up)
 app.command("down")(down)
 app.command("ps")(ps)

@@ -1,4 +1,4 @@
-"""``cleanroom ps`` as a script: ``python -m starters.ps``."""
+"""``cleanroom ps``: run it also as ``python -m starters.ps``."""
 
 from __future__ import annotations
 

@@ -1,18 +1,15 @@
-"""``cleanroom query``: create, update, propose, approve, reject, withdraw, show, list, lint. Also ``python -m starters.query``."""
+"""``cleanroom query``: queries and the decisions on them. Also ``python -m starters.query``."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
 from cleanroom.documents.specs import load_query_spec
-from cleanroom.messages.query import (
-    DEFAULT_APPROVAL_SECONDS,
-    QueryState,
-)
+from cleanroom.messages.query import DEFAULT_APPROVAL_SECONDS, QueryState
 from starters.lint import lint
 from starters.operations.decisions import send_decision, sign_decision
 from starters.operations.queries import (
@@ -41,16 +38,19 @@ from starters.terminal.output import (
     safe,
 )
 
-if TYPE_CHECKING:
-    pass
-
-app = typer.Typer(help="Propose queries and decide on them.", no_args_is_help=True)
+app = typer.Typer(help="Create and propose queries, and decide on them.", no_args_is_help=True)
 app.command("lint")(lint)
 
-Name = Annotated[str, typer.Argument(help="The query's name.", show_default=False)]
-File = Annotated[Path, typer.Argument(help="The query's YAML.", show_default=False)]
 MAX_DAYS = 3650
-Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the answer.")]
+Name = Annotated[str, typer.Argument(help="Name of the query.", show_default=False)]
+File = Annotated[Path, typer.Argument(help="YAML file of the query.", show_default=False)]
+ExpectedVersion = Annotated[str | None, typer.Option(help="Fail unless the query is at this version.")]
+Reason = Annotated[str, typer.Option(help="Reason shown to the other collaborators.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Skip the confirmation prompt.")]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the vote is counted.")]
+PrintSignal = Annotated[
+    bool, typer.Option("--print-signal", help="Print the signed signal for the Web UI's Send a Signal box, and send nothing.")
+]
 
 
 @app.command()
@@ -61,38 +61,43 @@ def create(
     approval_days: Annotated[
         float, typer.Option(min=0.0001, max=MAX_DAYS, help="Days until an open proposal expires.")
     ] = DEFAULT_APPROVAL_SECONDS / 86400,
-    reconcile_seconds: Annotated[int, typer.Option(min=1, max=86400, help="How often votes cast elsewhere are looked for.")] = 60,
+    reconcile_seconds: Annotated[
+        int, typer.Option(min=1, max=86400, help="Interval at which the workflow looks for votes that were cast without this tool.")
+    ] = 60,
     output: Output = Format.TABLE,
 ) -> None:
     """Create a query as a draft.
+
+    The query gate checks the SQL text against the datasets that the collaboration has published. The draft stays editable until you
+    propose it.
 
     Example: cleanroom query create demo/fabrikam-delays.yaml --profile fabrikam
     """
     with error_boundary(output):
         session = Session.load(profile, config)
         spec = load_query_spec(file)
-        result = run_async(
-            create_query(session, spec, approval_seconds=max(1, round(approval_days * 86400)), reconcile_seconds=reconcile_seconds)
-        )
-        print_record(result, output, title=f"query {spec.name}")
+        approval_seconds = max(1, round(approval_days * 86400))
+        record = run_async(create_query(session, spec, approval_seconds=approval_seconds, reconcile_seconds=reconcile_seconds))
+        print_record(record, output, title=f"query {spec.name}")
 
 
 @app.command()
 def update(file: File, profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
-    """Replace a draft: a new version without any approval.
+    """Replace the draft of a query with the text of a file.
+
+    This creates a new version without any approval. Every collaborator may update a draft.
 
     Example: cleanroom query update demo/fabrikam-delays.yaml --profile fabrikam
     """
     with error_boundary(output):
         session = Session.load(profile, config)
         spec = load_query_spec(file)
-        outcome = run_async(update_query(session, spec))
-        print_record(outcome, output, title=f"query {spec.name}")
+        print_record(run_async(update_query(session, spec)), output, title=f"query {spec.name}")
 
 
 @app.command()
 def propose(name: Name, profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
-    """Propose a draft to the owners of every input and of the output.
+    """Propose the draft of a query to the owners of its input and output datasets.
 
     Example: cleanroom query propose fabrikam-delays --profile fabrikam
     """
@@ -102,7 +107,9 @@ def propose(name: Name, profile: Profile = None, config: ConfigFile = None, outp
 
 @app.command()
 def withdraw(name: Name, profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
-    """Withdraw an open proposal (it becomes a draft again), or close a draft.
+    """Withdraw an open proposal, or close a draft.
+
+    A withdrawn proposal becomes a draft again. Withdraw the draft too to close the query.
 
     Example: cleanroom query withdraw fabrikam-delays --profile fabrikam
     """
@@ -116,23 +123,37 @@ def approve(
     name: Name,
     profile: Profile = None,
     config: ConfigFile = None,
-    version: Annotated[str | None, typer.Option(help="Approve only if the query is at this version.")] = None,
-    expires_days: Annotated[float, typer.Option(min=0.0001, max=MAX_DAYS, help="Days for which the approval is good.")] = 30,
-    max_runs: Annotated[int | None, typer.Option(min=1, max=1_000_000, help="Number of runs for which it is good.")] = None,
-    reason: Annotated[str, typer.Option(help="A word to the others.")] = "",
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    version: ExpectedVersion = None,
+    expires_days: Annotated[float, typer.Option(min=0.0001, max=MAX_DAYS, help="Days until the approval expires.")] = 30,
+    max_runs: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000, help="Maximum number of runs that the approval allows.", show_default="unlimited")
+    ] = None,
+    reason: Reason = "",
+    yes: Yes = False,
     wait: Wait = True,
-    print_signal: Annotated[
-        bool, typer.Option("--print-signal", help="Print what the Web UI's Send a Signal box takes; send nothing.")
-    ] = False,
+    print_signal: PrintSignal = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Approve exactly what the query says now, with your own signature.
+    """Approve the current version of a query with your signature.
+
+    The command shows the lineage card of the query, asks for confirmation, signs the decision with your key, and sends it as a signal.
 
     Example: cleanroom query approve fabrikam-delays --profile litware
     """
-    options = _Options(version, expires_days, max_runs, reason, yes, wait, print_signal)
-    _decide_command("approve", name, profile, config, options, output)
+    _decide(
+        "approve",
+        name,
+        profile,
+        config,
+        output,
+        version=version,
+        expires_days=expires_days,
+        max_runs=max_runs,
+        reason=reason,
+        yes=yes,
+        wait=wait,
+        print_signal=print_signal,
+    )
 
 
 @app.command()
@@ -140,63 +161,57 @@ def reject(
     name: Name,
     profile: Profile = None,
     config: ConfigFile = None,
-    version: Annotated[str | None, typer.Option(help="Reject only if the query is at this version.")] = None,
-    reason: Annotated[str, typer.Option(help="Why: a word to the others.")] = "",
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    version: ExpectedVersion = None,
+    reason: Reason = "",
+    yes: Yes = False,
     wait: Wait = True,
-    print_signal: Annotated[
-        bool, typer.Option("--print-signal", help="Print what the Web UI's Send a Signal box takes; send nothing.")
-    ] = False,
+    print_signal: PrintSignal = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Reject the query; one rejection closes the proposal and it becomes a draft again.
+    """Reject the current version of a query with your signature.
+
+    One rejection ends the proposal, and the query becomes a draft again.
 
     Example: cleanroom query reject fabrikam-delays --reason "no floor" --profile contosso
     """
-    options = _Options(version, 30, None, reason, yes, wait, print_signal)
-    _decide_command("reject", name, profile, config, options, output)
+    _decide("reject", name, profile, config, output, version=version, reason=reason, yes=yes, wait=wait, print_signal=print_signal)
 
 
-class _Options:
-    def __init__(
-        self, version: str | None, expires_days: float, max_runs: int | None, reason: str, yes: bool, wait: bool, print_signal: bool
-    ) -> None:
-        self.version = version
-        self.expires_days = expires_days
-        self.max_runs = max_runs
-        self.reason = reason
-        self.yes = yes
-        self.wait = wait
-        self.print_signal = print_signal
-
-
-def _decide_command(
-    decision: Literal["approve", "reject"], name: str, profile: str | None, config: str | None, options: _Options, output: Format
+def _decide(
+    decision: Literal["approve", "reject"],
+    name: str,
+    profile: str | None,
+    config: str | None,
+    output: Format,
+    *,
+    version: str | None,
+    reason: str,
+    yes: bool,
+    wait: bool,
+    print_signal: bool,
+    expires_days: float = 30,
+    max_runs: int | None = None,
 ) -> None:
+    """Sign a decision, then print it or, after a confirmation, send it."""
     with error_boundary(output):
         session = Session.load(profile, config)
         state = run_async(read_state(session, name))
-        message = sign_decision(
-            session,
-            state,
-            decision,
-            version=options.version,
-            expires_days=options.expires_days,
-            max_runs=options.max_runs,
-            reason=options.reason,
-        )
-        if options.print_signal:
+        message = sign_decision(session, state, decision, version=version, expires_days=expires_days, max_runs=max_runs, reason=reason)
+        if print_signal:
             print_json(message)
             return
-        if output is Format.TABLE and not options.yes:
+        if output is Format.TABLE and not yes:
             print_lineage_card(session, state)
             typer.confirm(f"{decision} as {session.party}?", abort=True, err=True)
-        after = run_async(send_decision(session, name, decision, message, wait=options.wait))
+        after = run_async(send_decision(session, name, decision, message, wait=wait))
         print_record(query_record(session, after), output, title=f"query {name}")
 
 
 def print_lineage_card(session: Session, state: QueryState, console: Console = out) -> None:
-    """What the approvers decide on: reads, result, floors and the text that runs; owners by name, lines whole."""
+    """Print what the approvers decide on: inputs, output, floors, and the SQL text that runs.
+
+    User IDs are replaced by names, and lines are not wrapped.
+    """
     names = {user: name for name, user in session.settings.parties.items()}
     console.rule(f"[bold]{safe(state.query)}[/bold] version {safe(state.version)}", align="left")
     for line in state.card.splitlines()[:400]:
@@ -209,7 +224,9 @@ def print_lineage_card(session: Session, state: QueryState, console: Console = o
 
 @app.command()
 def show(name: Name, profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
-    """Show state, pending and accepted approvers, the lineage card, and messages that were not counted.
+    """Show the state of a query, its approvers, its lineage card, and the messages that were not counted.
+
+    If no worker answers, the command shows what governance holds and says what is missing. JSON output includes the history.
 
     Example: cleanroom query show fabrikam-delays --profile litware
     """
@@ -232,7 +249,7 @@ def show(name: Name, profile: Profile = None, config: ConfigFile = None, output:
 
 @app.command("list")
 def list_(profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
-    """List the collaboration's queries as governance holds them.
+    """List the queries of the collaboration, as governance holds them.
 
     Example: cleanroom query list --profile fabrikam
     """

@@ -1,4 +1,4 @@
-"""``cleanroom run``: start, show, watch, cancel, conclude, result. Also ``python -m starters.run``."""
+"""``cleanroom run``: runs of approved queries and their results. Also ``python -m starters.run``."""
 
 from __future__ import annotations
 
@@ -9,17 +9,10 @@ import typer
 
 from cleanroom.documents.specs import load_dataset_spec
 from cleanroom.errors import NotFound
+from cleanroom.identifiers import run_workflow_id
 from starters.operations.conclude import conclude_run
 from starters.operations.results import open_result, read_receipt, require_receiver
-from starters.operations.runs import (
-    cancel_run,
-    list_runs,
-    parse_parameters,
-    result_record,
-    show_run,
-    start_run_of_current_version,
-    watch_run,
-)
+from starters.operations.runs import cancel_run, current_digest, list_runs, parse_parameters, result_record, show_run, start_run, watch_run
 from starters.operations.session import Session, new_run_id, run_async
 from starters.terminal.entry import main
 from starters.terminal.output import (
@@ -40,37 +33,42 @@ from starters.terminal.result_view import chart_png, print_chart, result_rows, r
 
 app = typer.Typer(help="Run approved queries.", no_args_is_help=True)
 
-RunId = Annotated[str, typer.Argument(help="The run's id.", show_default=False)]
+RunId = Annotated[str, typer.Argument(help="ID of the run.", show_default=False)]
 
 
 @app.command()
 def start(
-    query: Annotated[str, typer.Argument(help="The approved query.", show_default=False)],
+    query: Annotated[str, typer.Argument(help="Name of the approved query.", show_default=False)],
     profile: Profile = None,
     config: ConfigFile = None,
-    run_id: Annotated[str | None, typer.Option(help="Name of the run; the same name is never run twice.")] = None,
-    start_date: Annotated[str | None, typer.Option(help="First day (yyyy-MM-dd), where the query allows a date range.")] = None,
-    end_date: Annotated[str | None, typer.Option(help="Last day (yyyy-MM-dd).")] = None,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Watch the run to its end.")] = True,
+    run_id: Annotated[str | None, typer.Option(help="ID of the run. An ID is used once.", show_default="generated")] = None,
+    start_date: Annotated[str | None, typer.Option(help="First day (yyyy-MM-dd), if the query has a date range.")] = None,
+    end_date: Annotated[str | None, typer.Option(help="Last day (yyyy-MM-dd), if the query has a date range.")] = None,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the run has ended.")] = True,
     output: Output = Format.TABLE,
 ) -> None:
     """Run an approved query once.
 
-    Example: cleanroom run start fabrikam-delays --profile fabrikam
+    The command signs a run request and shows the steps of the run. After Ctrl-C the run continues; follow it with `run watch`.
+
+    Example: cleanroom run start fabrikam-delays --run-id r-1 --profile fabrikam
     """
     with error_boundary(output):
         session = Session.load(profile, config)
         parameters = parse_parameters(start_date, end_date)
-        handle = run_async(start_run_of_current_version(session, query, run_id or new_run_id(), parameters))
+        run_id = run_id or new_run_id()
+        digest = run_async(current_digest(session, query))
+        run_async(start_run(session, query, digest, run_id, parameters))
         if not wait:
-            print_record({"run_id": handle.id.rsplit("/", 1)[-1], "workflow_id": handle.id, "link": session.ui_link(handle.id)}, output)
+            workflow_id = run_workflow_id(session.collaboration, run_id)
+            print_record({"run_id": run_id, "workflow_id": workflow_id, "link": session.ui_link(workflow_id)}, output)
             return
-        print_record(result_record(session, run_async(watch_run(session, handle.id.rsplit("/", 1)[-1]))), output)
+        print_record(result_record(session, run_async(watch_run(session, run_id))), output)
 
 
 @app.command()
 def watch(run_id: RunId, profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
-    """Follow a run until it is complete.
+    """Show the steps of a run until it ends, then its result.
 
     Example: cleanroom run watch r-1 --profile fabrikam
     """
@@ -81,19 +79,20 @@ def watch(run_id: RunId, profile: Profile = None, config: ConfigFile = None, out
 
 @app.command()
 def show(run_id: RunId, profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
-    """Show where a run stands: state, steps, failure, receipt.
+    """Show where a run stands: state, steps, retrying activities, failure, receipt.
+
+    If no worker answers, the command shows what the Temporal server knows and says what is missing.
 
     Example: cleanroom run show r-1 --profile fabrikam
     """
     with error_boundary(output):
         session = Session.load(profile, config)
-        record = run_async(show_run(session, run_id))
-        print_partial_record(record, output, title=f"run {run_id}")
+        print_partial_record(run_async(show_run(session, run_id)), output, title=f"run {run_id}")
 
 
 @app.command("list")
 def list_(profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
-    """List the collaboration's runs, the newest first.
+    """List the latest 200 runs of the collaboration, newest first.
 
     Example: cleanroom run list --profile fabrikam
     """
@@ -105,7 +104,9 @@ def list_(profile: Profile = None, config: ConfigFile = None, output: Output = F
 
 @app.command()
 def cancel(run_id: RunId, profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
-    """Cancel a run: the job is deleted, every grant is revoked.
+    """Cancel a run: delete its Spark job and revoke its grants.
+
+    The command waits until the run has cleaned up.
 
     Example: cleanroom run cancel r-1 --profile fabrikam
     """
@@ -116,9 +117,10 @@ def cancel(run_id: RunId, profile: Profile = None, config: ConfigFile = None, ou
 
 @app.command()
 def conclude(run_id: RunId, profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
-    """Clean up after a run that was terminated: revoke its grants, stop its job.
+    """Clean up after a terminated run: revoke its grants, stop its Spark job.
 
-    Runs that end, fail or are cancelled clean up by themselves.
+    Only a run that was terminated, or that exceeded its workflow timeout, needs this. Completed, failed and cancelled runs have cleaned
+    up. Idempotent.
 
     Example: cleanroom run conclude r-1 --profile litware
     """
@@ -132,13 +134,16 @@ def result(
     run_id: RunId,
     profile: Profile = None,
     config: ConfigFile = None,
-    dataset: Annotated[Path | None, typer.Option(help="YAML of the output dataset, for its receiver: opens the rows.")] = None,
-    chart: Annotated[Path | None, typer.Option(help="Write a chart of the result (PNG).")] = None,
-    value: Annotated[str | None, typer.Option(help="Column to draw; the last numeric one otherwise.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Rows to print as a table.")] = 25,
+    dataset: Annotated[Path | None, typer.Option(help="YAML file of the output dataset. With it, the receiver decrypts the rows.")] = None,
+    chart: Annotated[Path | None, typer.Option(help="Write a bar chart of the rows to this file (PNG).")] = None,
+    value: Annotated[str | None, typer.Option(help="Numeric column of the charts.", show_default="the last numeric column")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of rows in the table.")] = 25,
     output: Output = Format.TABLE,
 ) -> None:
-    """The result: rows for the receiver (with --dataset), the receipt for everybody else.
+    """Show the result of a completed run: its receipt, or its rows with --dataset.
+
+    Every collaborator sees the receipt. Only the receiver, who owns the output dataset and its key, can decrypt the rows. JSON output
+    includes all rows.
 
     Example: cleanroom run result r-1 --dataset demo/litware-delays.yaml --profile litware
     """
@@ -152,6 +157,7 @@ def result(
         try:
             table = open_result(session, spec, receipt)
         except NotFound:
+            # The key is missing. Say so only to the receiver; name the receiver to everyone else.
             run_async(require_receiver(session, spec))
             raise
         rows = result_rows(table)

@@ -1,4 +1,4 @@
-"""``cleanroom secret``: keep a secret of yours where only your own worker can read it. Also ``python -m starters.secrets``."""
+"""``cleanroom secret``: connection secrets of a collaborator. Also ``python -m starters.secrets``."""
 
 from __future__ import annotations
 
@@ -16,45 +16,60 @@ from starters.operations.session import Session
 from starters.terminal.entry import main
 from starters.terminal.output import ConfigFile, Format, Output, Profile, error_boundary, print_record
 
-app = typer.Typer(help="Your secrets, by name.", no_args_is_help=True)
+app = typer.Typer(help="Store secrets that dataset files refer to by name.", no_args_is_help=True)
 
 
+# A Typer application with a single command has no subcommands unless it has a callback.
 @app.callback()
 def _group() -> None:
-    """Secrets are read from standard input, a file or a variable; never from an argument."""
+    """Store secrets that dataset files refer to by name."""
 
 
 @app.command("set")
 def set_(
-    name: Annotated[str, typer.Argument(help="Name, used in dataset files as secret:NAME.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="Name of the secret. Dataset files refer to it as secret:NAME.", show_default=False)],
     profile: Profile = None,
     config: ConfigFile = None,
-    secret_file: Annotated[Path | None, typer.Option(help="Read it from this file (mode 0600).")] = None,
-    secret_env: Annotated[str | None, typer.Option(help=f"Read it from this variable ({SECRET_VARIABLE_PREFIX}…).")] = None,
-    secret_stdin: Annotated[bool, typer.Option("--secret-stdin", help="Read it from standard input.")] = False,
+    secret_file: Annotated[Path | None, typer.Option(help="Read the secret from this file (mode 0600).")] = None,
+    secret_env: Annotated[
+        str | None, typer.Option(help=f"Read the secret from this environment variable, for example {SECRET_VARIABLE_PREFIX}S3.")
+    ] = None,
+    secret_stdin: Annotated[bool, typer.Option("--secret-stdin", help="Read the secret from standard input.")] = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Store a secret in your key folder, mode 0600.
+    """Store a secret in the folder `keys_dir` of the settings, in a file of mode 0600.
+
+    Pass exactly one of --secret-file, --secret-env and --secret-stdin. A secret is never an argument, because other users of the
+    machine can read arguments.
 
     Example: cleanroom secret set s3 --secret-stdin --profile litware < s3.json
     """
     with error_boundary(output):
         session = Session.load(profile, config)
-        if sum((secret_file is not None, secret_env is not None, secret_stdin)) != 1:
-            raise InvalidInput("SecretSourceMissing", "give exactly one of --secret-file, --secret-env and --secret-stdin.")
-        if secret_file is not None:
-            value = read_secret_file(secret_file).reveal()
-        elif secret_env is not None:
-            if secret_env not in os.environ:
-                raise NotFound("SecretVariableNotSet", f"there is no environment variable {secret_env}.")
-            value = os.environ[secret_env].encode()
-        else:
-            value = sys.stdin.buffer.read()
+        value = _read_secret(secret_file, secret_env, secret_stdin)
         if not value.strip():
-            raise InvalidInput("SecretEmpty", f"secret {name!r}: nothing was given.")
+            raise InvalidInput("SecretEmpty", f"secret {name!r}: the value is empty.")
         path = secret_path(session.settings, name)
         write_secret_file(path, value.strip())
         print_record({"secret": name, "file": str(path)}, output)
+
+
+def _read_secret(file: Path | None, variable: str | None, stdin: bool) -> bytes:
+    """Read the secret from its only source.
+
+    Raises:
+        InvalidInput: ``SecretSourceMissing``.
+        NotFound: ``SecretVariableNotSet``.
+    """
+    if sum((file is not None, variable is not None, stdin)) != 1:
+        raise InvalidInput("SecretSourceMissing", "give exactly one of --secret-file, --secret-env and --secret-stdin.")
+    if file is not None:
+        return read_secret_file(file).reveal()
+    if variable is not None:
+        if variable not in os.environ:
+            raise NotFound("SecretVariableNotSet", f"environment variable {variable} is not set.")
+        return os.environ[variable].encode()
+    return sys.stdin.buffer.read()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""``cleanroom up`` as a script: ``python -m starters.up``."""
+"""``cleanroom up``: run it also as ``python -m starters.up``."""
 
 from __future__ import annotations
 

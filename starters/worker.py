@@ -1,4 +1,4 @@
-"""``cleanroom worker``: run one trust boundary's worker. Also ``python -m starters.worker``."""
+"""``cleanroom worker``: the worker process of one trust boundary. Also ``python -m starters.worker``."""
 
 from __future__ import annotations
 
@@ -20,18 +20,22 @@ def worker(
     boundary: Annotated[
         str,
         typer.Argument(
-            help="Whose: a collaborator (litware, or collaborator.litware), frontend, clean-room or spark-service.", show_default=False
+            help="Trust boundary: a collaborator's name (litware or collaborator.litware), frontend, clean-room or spark-service.",
+            show_default=False,
         ),
     ],
     config: ConfigFile = None,
-    ready_file: Annotated[Path | None, typer.Option(help="Written when the worker polls.")] = None,
+    ready_file: Annotated[Path | None, typer.Option(help="Create this file when the worker polls.")] = None,
     health_port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Answer GET /healthz at this port: 200 while the worker polls.", show_default=False)
+        int | None,
+        typer.Option(min=0, max=65535, help="Serve GET /healthz at this port: status 200 while the worker polls.", show_default=False),
     ] = None,
-    health_host: Annotated[str, typer.Option(help="Address of the health port.")] = "127.0.0.1",
+    health_host: Annotated[str, typer.Option(help="Address of the health endpoint.")] = "127.0.0.1",
     output: Output = Format.TABLE,
 ) -> None:
-    """Serve one trust boundary's task queue until stopped (SIGTERM or Ctrl-C).
+    """Run the worker of one trust boundary until SIGTERM or Ctrl-C.
+
+    The worker polls the boundary's task queue with the settings of the profile that has the boundary's name.
 
     Example: cleanroom worker litware
     """
@@ -39,7 +43,7 @@ def worker(
 
     with error_boundary(output):
         configure_logging()
-        # The task queue of a collaborator's boundary is its name; its profile is the collaborator's.
+        # The task queue of a collaborator is named collaborator.NAME, and the profile NAME.
         settings = load_settings(boundary.removeprefix("collaborator."), path=Path(config) if config else None)
         asyncio.run(serve(settings, ready_file=ready_file, health_port=health_port, health_host=health_host))
 

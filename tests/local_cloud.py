@@ -10,6 +10,7 @@ command is among those to run here, the demo itself starts the cloud (a second o
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import os
 import signal
 import subprocess
@@ -40,6 +41,7 @@ from cleanroom.messages.run import RunQueryInput, RunResult, RunTicket
 from cleanroom.publishing.user_documents import governance_client
 from cleanroom.settings import Settings, load_settings
 from cleanroom.spark.profile import PodProfile
+from cleanroom.statements import RunRequest, sign
 from cleanroom.temporal.attributes import start_attributes
 from localcloud.launcher.processes import Ready, RunningService, Service, free_ports, log_tail
 from localcloud.launcher.supervisor import read_status, write_json
@@ -50,7 +52,7 @@ from starters.operations.keys import publish_key
 from starters.operations.queries import create_query, propose_query
 from starters.operations.query_workflow import read_state
 from starters.operations.runs import start_run
-from starters.operations.session import Session, run_async
+from starters.operations.session import Session, now, run_async
 from tests.distribution import piece
 from workflows.run_query import RunQuery
 
@@ -129,7 +131,7 @@ class Cloud:
         """Governance as a guest with this host data sees it."""
         own = self.settings("clean-room")
         attestor: Any = Guest(self.hardware, host_data)
-        return CleanRoomClient.direct(own.governance.url, self.collaboration, attestor, ca_file=own.ca_file)
+        return CleanRoomClient(own.governance.url, self.collaboration, attestor, ca_file=own.ca_file)
 
     def room(self) -> tuple[CleanRoomContext, list[Any]]:
         """What the clean room's activities have in hand, and what must be closed after: for calling an activity with forged inputs."""
@@ -137,7 +139,7 @@ class Cloud:
         session = Session(own)
         user = governance_client(own, session.credential())
         attestor = GuestAttestor(own.attestation.url, ca_file=own.ca_file)
-        client = CleanRoomClient.direct(own.governance.url, self.collaboration, attestor, ca_file=own.ca_file)
+        client = CleanRoomClient(own.governance.url, self.collaboration, attestor, ca_file=own.ca_file)
         return CleanRoomContext(own, client, user, PodProfile.from_settings(own)), [user, client]
 
     def stored(self) -> list[Path]:
@@ -243,7 +245,7 @@ class Cloud:
                 names = await client.list_secrets(self.collaboration)
             ids = [name for name in names if name.startswith(f"cleanroom_{run_id}.") and not name.endswith(".consent")]
             attestor = GuestAttestor(own.attestation.url, ca_file=own.ca_file)
-            async with CleanRoomClient.direct(own.governance.url, self.collaboration, attestor, ca_file=own.ca_file) as room:
+            async with CleanRoomClient(own.governance.url, self.collaboration, attestor, ca_file=own.ca_file) as room:
                 return [name for name in ids if (await room.get_secret(name)).reveal() != TOMBSTONE.reveal()]
 
         return run_async(work())
@@ -322,6 +324,23 @@ class Cloud:
     def logs(self) -> str:
         """The ends of all logs."""
         return "\n".join(f"--- {path.name}\n{log_tail(path, 12)}" for path in sorted((self.state / "logs").glob("*.log")))
+
+
+def ticket_of(cloud: Cloud, query: str, digest: str, **claims: Any) -> tuple[RunTicket, RunRequest]:
+    """A run request by Fabrikam with some claims changed, signed with Fabrikam's key."""
+    request = RunRequest(
+        **{
+            "collaboration": cloud.collaboration,
+            "signer": cloud.fabrikam.user_id,
+            "expires": now() + dt.timedelta(hours=1),
+            "query": query,
+            "digest": digest,
+            "run_id": unique("r"),
+            **claims,
+        }
+    )
+    token = sign(request, cloud.fabrikam.key())
+    return RunTicket(collaboration=cloud.collaboration, query=query, run_id=request.run_id, request=token), request
 
 
 async def scheduled(handle: WorkflowHandle[Any, Any], activity: str) -> None:

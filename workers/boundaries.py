@@ -1,8 +1,8 @@
-"""The trust boundaries: what each worker serves, with which credentials, and nothing more.
+"""The trust boundaries: which workflows and activities each worker registers, and with which credentials.
 
-``collaborator``  one person's own credentials: Azure subscription, S3 secret, vote; queue ``collaborator.<party>``
+``collaborator``  a collaborator's own credentials: Azure subscription, S3 secret, vote; queue ``collaborator.<party>``
 ``frontend``      the frontend's registered identity; the publishing workflows
-``clean-room``    the attested Clean Room Application; the prepare and run workflows
+``clean-room``    the attested Clean Room Application; the prepare, run and conclude workflows
 ``spark-service`` the attested Spark service and its Kubernetes credentials
 """
 
@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
+from activities.authorisations import AuthorisationVerifier
 from activities.azure_ad import AzureAd
 from activities.blob import Blob
 from activities.clean_room import CleanRoomGovernance
@@ -21,7 +22,6 @@ from activities.clean_room_secrets import CleanRoomSecrets
 from activities.collaborator import CollaboratorGovernance
 from activities.frontend import Frontend
 from activities.key_vault import KeyVault
-from activities.orders import Orders
 from activities.s3 import S3
 from activities.spark_service import SparkServiceActivities
 from cleanroom.attestation import GuestAttestor
@@ -46,7 +46,7 @@ from workflows.run_query import RunQuery
 
 @dataclass(frozen=True)
 class BoundaryWorker:
-    """What one worker process registers, and the clients it opens and closes."""
+    """What a worker process registers, and the clients that it closes."""
 
     name: str
     task_queue: str
@@ -54,14 +54,14 @@ class BoundaryWorker:
     activities: tuple[Callable[..., Any], ...] = ()
     resources: tuple[AbstractAsyncContextManager[Any], ...] = field(default=())
     heartbeat_seconds: float | None = None
-    """Heartbeats are sent at most this often; the project's default when None. Cancellations arrive with them."""
+    """Shortest interval of heartbeats; without it, the default of :mod:`cleanroom.temporal.workers`. They also deliver cancellations."""
 
 
 def boundary_worker(settings: Settings) -> BoundaryWorker:
-    """The worker of the settings' boundary.
+    """Create the worker of the boundary in ``settings``.
 
     Raises:
-        PreconditionFailed: ``SettingMissing`` naming what the boundary needs and does not have.
+        PreconditionFailed: ``SettingMissing``, which names a setting that the boundary needs.
     """
     if not settings.collaboration:
         raise PreconditionFailed("SettingMissing", "settings: collaboration is not set.", hint="Run `cleanroom up`, or set it.")
@@ -75,20 +75,20 @@ def boundary_worker(settings: Settings) -> BoundaryWorker:
 
 def _collaborator(settings: Settings) -> BoundaryWorker:
     if settings.party is None:
-        raise PreconditionFailed("SettingMissing", "settings: party is not set; a collaborator's worker acts for one party.")
+        raise PreconditionFailed("SettingMissing", "settings: party is not set, and a collaborator's worker needs it.")
     own = credential(settings.credential, ca_file=settings.ca_file)
     client = governance_client(settings, own)
-    orders, keys = Orders(settings), KeyStore(settings.keys_dir)
+    authorisations, keys = AuthorisationVerifier(settings), KeyStore(settings.keys_dir)
     identities = ManagedIdentities(own, settings.azure, ca_file=settings.ca_file) if settings.azure.subscription_id else None
-    governance = CollaboratorGovernance(settings, orders, UserDocuments(client, settings.collaboration), keys, identities)
-    s3 = S3(settings, orders)
+    governance = CollaboratorGovernance(settings, authorisations, UserDocuments(client, settings.collaboration), keys, identities)
+    s3 = S3(settings, authorisations)
     activities: list[Callable[..., Any]] = [
         governance.set_secret,
         governance.propose_document,
         governance.accept_document,
         governance.create_document,
         governance.update_document,
-        governance.confirm_order,
+        governance.confirm_withdrawal,
         governance.propose_query,
         governance.withdraw_proposal,
         governance.accept_query,
@@ -98,9 +98,9 @@ def _collaborator(settings: Settings) -> BoundaryWorker:
     ]
     if identities is not None:
         roles = RoleAssignments(own, settings.azure, ca_file=settings.ca_file)
-        directory = AzureAd(orders, identities, FederatedCredentials(own, settings.azure, ca_file=settings.ca_file), client)
-        blob = Blob(settings, orders, roles, identities)
-        vault = KeyVault(settings, orders, roles, identities, own, client, keys)
+        directory = AzureAd(authorisations, identities, FederatedCredentials(own, settings.azure, ca_file=settings.ca_file), client)
+        blob = Blob(settings, authorisations, roles, identities)
+        vault = KeyVault(settings, authorisations, roles, identities, own, client, keys)
         activities += [
             directory.create_managed_identity,
             directory.set_federation,
@@ -140,7 +140,7 @@ def _frontend(settings: Settings) -> BoundaryWorker:
 def _clean_room(settings: Settings) -> BoundaryWorker:
     user = governance_client(settings, credential(settings.credential, ca_file=settings.ca_file))
     attestor = GuestAttestor(settings.attestation.url, ca_file=settings.ca_file)
-    client = CleanRoomClient.direct(settings.governance.url, settings.collaboration, attestor, ca_file=settings.governance_roots)
+    client = CleanRoomClient(settings.governance.url, settings.collaboration, attestor, ca_file=settings.governance_roots)
     room = CleanRoomContext(settings, client, user, PodProfile.from_settings(settings))
     governance, secrets = CleanRoomGovernance(room), CleanRoomSecrets(room)
     return BoundaryWorker(

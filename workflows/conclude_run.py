@@ -1,6 +1,7 @@
-"""What a run that could not conclude has left behind is undone: one that was terminated in the Web UI, or that its server timed out.
+"""Workflow that cleans up after a run that was terminated or timed out.
 
-No diagram's arrow. `RunQuery` takes back its grants on every way out that runs its code; a termination runs none.
+It is not in the diagrams. ``RunQuery`` revokes its grants whenever its code runs to an end, but a termination and a timeout
+run no workflow code.
 """
 
 from __future__ import annotations
@@ -12,20 +13,20 @@ with workflow.unsafe.imports_passed_through():
     from activities.clean_room_secrets import CleanRoomSecrets
     from activities.spark_service import SparkServiceActivities
     from cleanroom.identifiers import CLEAN_ROOM_QUEUE, SPARK_SERVICE_QUEUE
-    from cleanroom.messages.run import AuditEvent, Concluded, RevokeRequest, RunTicket
+    from cleanroom.messages.run import AuditEvent, Concluded, Revoked, RevokeRequest, RunTicket
     from cleanroom.temporal.retries import CLEANUP, STANDARD
     from workflows.story import Story
 
 STEPS = {
     "revoke": "Revoke every grant of the run",
-    "stop": "Stop its job",
-    "audit": "Tell the ledger",
+    "stop": "Stop the job",
+    "audit": "Record the end in the ledger",
 }
 
 
 @workflow.defn(name="ConcludeRun")
 class ConcludeRun:
-    """Revoke a run's grants, stop its job, tell the ledger; what to undo is derived from governance, so it may be repeated."""
+    """Revoke a run's grants, stop its job and record its end. Idempotent: governance's documents tell what to undo."""
 
     @workflow.init
     def __init__(self, ticket: RunTicket) -> None:
@@ -33,9 +34,10 @@ class ConcludeRun:
 
     @workflow.run
     async def run(self, ticket: RunTicket) -> Concluded:
+        """Revoke, stop the job, record the end."""
         async with self._story.report_outcome():
             self._story.stage("cleanup")
-            # The grants first: pods without a secret can do no harm, and the other queue's worker may be off.
+            # Revoke first: it makes the pods harmless, and the Spark service's worker may be offline.
             revoked = await self._story.step(
                 "revoke",
                 workflow.execute_activity_method(
@@ -50,18 +52,19 @@ class ConcludeRun:
                     SparkServiceActivities.delete_job, ticket, **CLEANUP.config("stop the job", task_queue=SPARK_SERVICE_QUEUE)
                 ),
             )
-            told = f"{revoked.secrets} secrets, {revoked.grants} grants"
-            await self._story.step("audit", self._audit(ticket, told))
+            await self._story.step("audit", self._audit(ticket, revoked))
             return Concluded(revoked=revoked, job_stopped=stopped)
 
-    async def _audit(self, ticket: RunTicket, told: str) -> None:
-        for step, message in (("REVOKED", told), ("RUN_FAILED", "RunTerminated")):
+    async def _audit(self, ticket: RunTicket, revoked: Revoked) -> None:
+        counts = f"{revoked.secrets} secrets, {revoked.grants} grants"
+        for step, message in (("REVOKED", counts), ("RUN_FAILED", "RunTerminated")):
             await workflow.execute_activity_method(
                 CleanRoomGovernance.record_event,
                 AuditEvent(ticket=ticket, step=step, message=message),
                 **STANDARD.config(f"audit: {step}", task_queue=CLEAN_ROOM_QUEUE),
             )
 
-    @workflow.query(description="The steps so far, as lines.")
+    @workflow.query(description="The steps and the state of each.")
     def timeline(self) -> tuple[str, ...]:
+        """Return the steps as lines."""
         return self._story.lines()

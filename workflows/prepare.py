@@ -1,4 +1,7 @@
-"""Diagram "Prepare Phase": from a caller's request to pods' policies that may read this run's secrets, and nobody else's."""
+"""Workflow of the Prepare diagram: verify the run and the Spark service, then grant the run's secrets to its own pods.
+
+The diagram repeats "Set Secret" and "Configure IDP" per pod policy. Here one activity grants to the policies of both roles.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,15 @@ with workflow.unsafe.imports_passed_through():
     from activities.spark_service import SparkServiceActivities
     from cleanroom.identifiers import CLEAN_ROOM_QUEUE, SPARK_SERVICE_QUEUE, canonical_json, sha256_hex
     from cleanroom.messages.run import (
+        ApprovalVerdict,
         AuditEvent,
+        ConfigureIdpRequest,
         Grant,
         GrantRequest,
         PolicyRequest,
         PolicyStatement,
         Prepared,
+        QuerySnapshot,
         ReportRequest,
         RunQueryInput,
         RunTicket,
@@ -39,51 +45,80 @@ with workflow.unsafe.imports_passed_through():
     from workflows.story import Story
 
 STEPS = {
-    "users": "Get users; validate the caller",
+    "users": "Get users, validate the caller",
     "query": "Fetch query",
     "approvals": "Validate dataset access and query approvals",
     "consent": "Check execution consent",
     "report": "Get attestation report of the Spark service",
     "verify": "Verify Spark service",
-    "policy": "Get security policy per pod role",
-    "secrets": "Propagate secrets to the pods",
-    "idp": "Configure IDP per policy",
+    "policy": "Get security policy of each pod role",
+    "secrets": "Get secrets and set them for the pods",
+    "idp": "Configure IDP for the pods",
 }
-ROLES = ("driver", "executor")
 ATTESTATION_ATTEMPTS = 3
-MAX_AT_ONCE = 20
-"""Secrets in flight at once: every fan-out is bounded."""
+MAX_CONCURRENT_SECRETS = 20
+"""Limit of the fan-out over secrets."""
 
 
 @workflow.defn(name="Prepare")
 class Prepare:
-    """Check everything, verify the Spark service, hand the secrets to this run's pod policies."""
+    """Verify the run and the Spark service, then grant the run's secrets to its pod policies."""
 
     @workflow.init
     def __init__(self, input: RunQueryInput) -> None:
         self._story = Story(f"Prepare run {input.ticket.run_id} of {input.ticket.query}", STEPS, kind="prepare")
-        self._slots = asyncio.Semaphore(MAX_AT_ONCE)
+        self._slots = asyncio.Semaphore(MAX_CONCURRENT_SECRETS)
         self._secrets: list[StagedSecret] = []
         self._grants: list[Grant] = []
 
     @workflow.run
     async def run(self, input: RunQueryInput) -> Prepared:
+        """Execute the Prepare diagram."""
         async with self._story.report_outcome():
             return await self._prepare(input)
 
     async def _prepare(self, input: RunQueryInput) -> Prepared:
         story, ticket = self._story, input.ticket
-        here = CLEAN_ROOM_QUEUE
         story.stage("checks")
+        snapshot, approvals = await self._checks(input)
+        job = await workflow.execute_activity_method(
+            CleanRoomGovernance.build_job,
+            ticket,
+            **STANDARD.config("query gate, privacy floors, job configuration", task_queue=CLEAN_ROOM_QUEUE),
+        )
+        story.stage("attestation")
+        proof, spark = await self._verified_service(ticket, job)
+        story.stage("release_keys")
+        await story.step("secrets", self._propagate(input, job, proof), note=f"{len(_wanted_secrets(job))} secrets")
+        story.stage("idp")
+        await story.step("idp", self._configure_idp(input, proof))
+        grants = sorted((item.model_dump(mode="json") for item in self._grants), key=lambda item: sorted(item.items()))
+        digests = {"grants": sha256_hex(canonical_json(grants))}
+        await self._audit(AuditEvent(ticket=ticket, step="GRANTED", message=f"{len(grants)} grants", digests=digests))
+        digests = {"report": proof.report.evidence.digest(), "policies": _digest(proof.policies.statement)}
+        await self._audit(AuditEvent(ticket=ticket, step="PREPARED", message="prepared", digests=digests, proof=proof))
+        return Prepared(
+            job=job,
+            job_digest=job.digest(),
+            proof=proof,
+            secrets=tuple(sorted(self._secrets, key=lambda item: item.secret_id)),
+            grants=tuple(self._grants),
+            spark=spark,
+            snapshot=snapshot,
+            approvals=approvals,
+        )
+
+    async def _checks(self, input: RunQueryInput) -> tuple[QuerySnapshot, ApprovalVerdict]:
+        """Check the caller, the query, the approvals and the consent, each as a step of its own."""
+        story, ticket, here = self._story, input.ticket, CLEAN_ROOM_QUEUE
         await story.step(
             "users",
             workflow.execute_activity_method(
                 CleanRoomGovernance.get_users, ticket, **STANDARD.config(f"caller {input.caller}", task_queue=here)
             ),
         )
-        await self._audit(
-            AuditEvent(ticket=ticket, step="PREPARE_STARTED", message="checks begin", digests={"request": _digest(ticket.request)})
-        )
+        digests = {"request": _digest(ticket.request)}
+        await self._audit(AuditEvent(ticket=ticket, step="PREPARE_STARTED", message="checks started", digests=digests))
         snapshot = await story.step(
             "query",
             workflow.execute_activity_method(
@@ -104,33 +139,10 @@ class Prepare:
                 CleanRoomGovernance.check_execution_consent, ticket, **STANDARD.config("query and every dataset", task_queue=here)
             ),
         )
-        job = await workflow.execute_activity_method(
-            CleanRoomGovernance.build_job, ticket, **STANDARD.config("gate, floors, job configuration", task_queue=here)
-        )
-        story.stage("attestation")
-        proof, spark = await self._verified_service(ticket, job)
-        story.stage("release_keys")
-        await story.step("secrets", self._propagate(input, job, proof), note=f"{len(_wanted(job))} secrets")
-        story.stage("idp")
-        await story.step("idp", self._configure_idp(input, proof))
-        grants = sorted((item.model_dump(mode="json") for item in self._grants), key=lambda item: sorted(item.items()))
-        digests = {"grants": sha256_hex(canonical_json(grants))}
-        await self._audit(AuditEvent(ticket=ticket, step="GRANTED", message=f"{len(grants)} grants", digests=digests))
-        digests = {"report": proof.report.evidence.digest(), "policies": _digest(proof.policies.statement)}
-        await self._audit(AuditEvent(ticket=ticket, step="PREPARED", message="pods may run", digests=digests, proof=proof))
-        return Prepared(
-            job=job,
-            job_digest=job.digest(),
-            proof=proof,
-            secrets=tuple(sorted(self._secrets, key=lambda item: item.secret_id)),
-            grants=tuple(self._grants),
-            spark=spark,
-            snapshot=snapshot,
-            approvals=approvals,
-        )
+        return snapshot, approvals
 
     async def _verified_service(self, ticket: RunTicket, job: JobConfig) -> tuple[ServiceProof, SparkVerdict]:
-        """Report, verdict, policies. A service that restarts in between has a new key and is attested again."""
+        """Get and verify the service's report and pod policies. After a restart the service has a new key, so attest it again."""
         story, here, nonce = self._story, CLEAN_ROOM_QUEUE, service_nonce(ticket)
         for attempt in range(1, ATTESTATION_ATTEMPTS + 1):
             report = await story.step(
@@ -155,7 +167,7 @@ class Prepare:
             except ActivityError as error:
                 if error_from_failure(error).code != "PolicySignatureInvalid" or attempt == ATTESTATION_ATTEMPTS:
                     raise
-                story.note("report", "the service restarted; attesting it again")
+                story.note("report", "the service restarted, attesting it again")
                 continue
             return ServiceProof(report=report, policies=policies), spark
         raise AssertionError("unreachable")
@@ -164,19 +176,22 @@ class Prepare:
         policies = await workflow.execute_activity_method(
             SparkServiceActivities.get_security_policy,
             PolicyRequest(job=job, nonce=nonce),
-            **STANDARD.config("per pod role, signed by the attested key", task_queue=SPARK_SERVICE_QUEUE),
+            **STANDARD.config("signed by the attested key", task_queue=SPARK_SERVICE_QUEUE),
         )
         await workflow.execute_activity_method(
             CleanRoomGovernance.verify_security_policy,
             VerifyPolicyRequest(ticket=ticket, proof=ServiceProof(report=report, policies=policies)),
-            **STANDARD.config("compute the policies and compare", task_queue=CLEAN_ROOM_QUEUE),
+            **STANDARD.config("compute the policies and compare them", task_queue=CLEAN_ROOM_QUEUE),
         )
         return policies
 
     async def _propagate(self, input: RunQueryInput, job: JobConfig, proof: ServiceProof) -> None:
-        """All secrets side by side. When one fails, or the run is cancelled, the others have ended before this does: a grant that is
-        given after the run's revocation would stay."""
-        branches = [asyncio.create_task(self._secret(input, proof, dataset, kind)) for dataset, kind in _wanted(job)]
+        """Stage and grant all secrets in parallel.
+
+        When one fails or the run is cancelled, wait until the others have ended. Otherwise a grant could be made after the
+        run's revocation, and would stay.
+        """
+        branches = [asyncio.create_task(self._secret(input, proof, dataset, kind)) for dataset, kind in _wanted_secrets(job)]
         try:
             await asyncio.gather(*branches)
         finally:
@@ -185,19 +200,18 @@ class Prepare:
             await asyncio.gather(*branches, return_exceptions=True)
 
     async def _secret(self, input: RunQueryInput, proof: ServiceProof, dataset: JobDataset, kind: str) -> None:
-        """One dataset secret: obtain it (Key Vault or governance), then set it for each pod policy."""
+        """Obtain one secret from Key Vault or governance, then grant the run's copy to the pods of both roles."""
         request = StageRequest(ticket=input.ticket, proof=proof, dataset=dataset.name, kind=kind)
-        from_vault = dataset.access.kind == "azure-blob" and kind == "key"
+        to_end = STANDARD.wait_for_completion_on_cancel()
         async with self._slots:
-            if from_vault:
-                # A role or a federated credential that has not spread yet looks like a refusal; it is waited for, boundedly.
+            if dataset.access.kind == "azure-blob" and kind == "key":
+                # A role or federated credential that is not propagated yet looks like a refusal. Retry until the deadline.
+                release = PROPAGATION.attempt(timedelta(seconds=60)).wait_for_completion_on_cancel()
                 staged = await await_then_cancel(
                     workflow.execute_activity_method(
                         CleanRoomSecrets.get_key_with_skr,
                         request,
-                        **PROPAGATION.attempt(timedelta(seconds=60))
-                        .wait_for_completion_on_cancel()
-                        .config(f"release key {dataset.name} v{dataset.document_version}", task_queue=CLEAN_ROOM_QUEUE),
+                        **release.config(f"release key of {dataset.name}, version {dataset.document_version}", task_queue=CLEAN_ROOM_QUEUE),
                     )
                 )
             else:
@@ -205,40 +219,39 @@ class Prepare:
                     workflow.execute_activity_method(
                         CleanRoomSecrets.get_secret,
                         request,
-                        **STANDARD.wait_for_completion_on_cancel().config(f"get {kind} of {dataset.name}", task_queue=CLEAN_ROOM_QUEUE),
+                        **to_end.config(f"get {kind} of {dataset.name}", task_queue=CLEAN_ROOM_QUEUE),
                     )
                 )
             self._secrets.append(staged)
-            for role in ROLES:
-                grants = await await_then_cancel(
-                    workflow.execute_activity_method(
-                        CleanRoomSecrets.set_secret,
-                        GrantRequest(ticket=input.ticket, proof=proof, role=role, secret=staged),
-                        **STANDARD.wait_for_completion_on_cancel().config(
-                            f"set {kind} of {dataset.name} for the {role}", task_queue=CLEAN_ROOM_QUEUE
-                        ),
-                    )
-                )
-                self._grants.extend(grants.grants)
-
-    async def _configure_idp(self, input: RunQueryInput, proof: ServiceProof) -> None:
-        for role in ROLES:
-            grants = await await_then_cancel(
+            granted = await await_then_cancel(
                 workflow.execute_activity_method(
-                    CleanRoomSecrets.configure_idp,
-                    GrantRequest(ticket=input.ticket, proof=proof, role=role),
-                    **STANDARD.wait_for_completion_on_cancel().config(f"tokens and events for the {role}", task_queue=CLEAN_ROOM_QUEUE),
+                    CleanRoomSecrets.set_secret,
+                    GrantRequest(ticket=input.ticket, proof=proof, secret=staged),
+                    **to_end.config(f"set {kind} of {dataset.name} for driver and executor", task_queue=CLEAN_ROOM_QUEUE),
                 )
             )
-            self._grants.extend(grants.grants)
+            self._grants.extend(granted.grants)
+
+    async def _configure_idp(self, input: RunQueryInput, proof: ServiceProof) -> None:
+        granted = await await_then_cancel(
+            workflow.execute_activity_method(
+                CleanRoomSecrets.configure_idp,
+                ConfigureIdpRequest(ticket=input.ticket, proof=proof),
+                **STANDARD.wait_for_completion_on_cancel().config(
+                    "ID tokens and events for driver and executor", task_queue=CLEAN_ROOM_QUEUE
+                ),
+            )
+        )
+        self._grants.extend(granted.grants)
 
     async def _audit(self, event: AuditEvent) -> None:
         await workflow.execute_activity_method(
             CleanRoomGovernance.record_event, event, **STANDARD.config(f"audit: {event.step}", task_queue=CLEAN_ROOM_QUEUE)
         )
 
-    @workflow.query(description="The steps of the diagram and where each stands.")
+    @workflow.query(description="The steps of the diagram and the state of each.")
     def timeline(self) -> tuple[str, ...]:
+        """Return the steps as lines."""
         return self._story.lines()
 
 
@@ -246,8 +259,8 @@ def _digest(text: str) -> str:
     return sha256_hex(text.encode())
 
 
-def _wanted(job: JobConfig) -> list[tuple[JobDataset, str]]:
-    """Which secrets the pods need: a key where the rows are encrypted by their owner, a connection secret off Azure."""
+def _wanted_secrets(job: JobConfig) -> list[tuple[JobDataset, str]]:
+    """Return which secrets the pods need: a key for client-side encryption, a connection secret for S3."""
     wanted: list[tuple[JobDataset, str]] = []
     for dataset in (*job.datasets, job.datasink):
         if dataset.key_secret_id:

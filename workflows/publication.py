@@ -1,4 +1,4 @@
-"""What both "Publish Dataset" diagrams share: whose dataset it is, on whose order, and the arrows from descriptor to accepted document."""
+"""The part that both "Publish Dataset" diagrams share: from the generated descriptor to the accepted document."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from activities.collaborator import CollaboratorGovernance
 from activities.frontend import Frontend
 from cleanroom.identifiers import FRONTEND_QUEUE, collaborator_queue
 from cleanroom.messages.publish import (
-    AcceptOrder,
+    AcceptDocumentRequest,
+    AuthorisedDataset,
     CleanRoomDetailsRequest,
     CleanRoomPolicy,
     DescriptorRequest,
-    OwnerOrder,
-    ProposeOrder,
+    ProposeDocumentRequest,
     PublishDatasetInput,
     PublishedDataset,
 )
 from cleanroom.temporal.retries import STANDARD
 from workflows.story import Story
 
-A_DAY = timedelta(days=1)
-"""The owner's worker may be started later; so long is given to it."""
+OWNER_TIMEOUT = timedelta(days=1)
+"""Timeout of a step on the owner's queue. The owner's worker may not be running when the step is scheduled."""
 
 CLOSING_STEPS = {
     "descriptor": "Generate dataset descriptor",
@@ -34,18 +34,19 @@ CLOSING_STEPS = {
 
 
 class Publication:
-    """One dataset on its way into governance."""
+    """Steps and values that publishing needs for every kind of dataset."""
 
     def __init__(self, input: PublishDatasetInput, story: Story) -> None:
         self._input = input
         self._story = story
-        self.order = OwnerOrder(collaboration=input.collaboration, spec=input.spec, authorisation=input.authorisation)
+        self.dataset = AuthorisedDataset(collaboration=input.collaboration, spec=input.spec, authorisation=input.authorisation)
         self.queue = collaborator_queue(input.party)
-        self.own = STANDARD.within(A_DAY)
+        self.owner_retries = STANDARD.within(OWNER_TIMEOUT)
         """Timing of a step on the owner's queue."""
         self.details = CleanRoomDetailsRequest(collaboration=input.collaboration, owner_id=input.owner_id)
 
     async def get_clean_room_policy(self) -> CleanRoomPolicy:
+        """Read the contract's clean room policy: arrow "Get Clean Room Security Policy"."""
         return await workflow.execute_activity_method(
             Frontend.get_clean_room_policy,
             self.details,
@@ -53,7 +54,12 @@ class Publication:
         )
 
     async def publish(self, store_url: str, **parts: Any) -> PublishedDataset:
-        """Descriptor, proposal, acceptance; ``parts`` are the members of :class:`DescriptorRequest` in which the diagrams differ."""
+        """Generate the descriptor, propose it and accept it.
+
+        Args:
+            store_url: URL of the store.
+            parts: The members of :class:`DescriptorRequest` that only one kind of dataset has.
+        """
         input, story = self._input, self._story
         descriptor = await story.step(
             "descriptor",
@@ -69,15 +75,15 @@ class Publication:
             "propose",
             workflow.execute_activity_method(
                 CollaboratorGovernance.propose_document,
-                ProposeOrder(order=self.order, descriptor=descriptor),
-                **self.own.config(f"propose {descriptor.document_id}, approver: {input.party}", task_queue=self.queue),
+                ProposeDocumentRequest(dataset=self.dataset, descriptor=descriptor),
+                **self.owner_retries.config(f"propose {descriptor.document_id}, approver: {input.party}", task_queue=self.queue),
             ),
         )
         return await story.step(
             "accept",
             workflow.execute_activity_method(
                 CollaboratorGovernance.accept_document,
-                AcceptOrder(order=self.order, proposed=proposed),
-                **self.own.config(f"accept {descriptor.document_id} as {input.party}", task_queue=self.queue),
+                AcceptDocumentRequest(dataset=self.dataset, proposed=proposed),
+                **self.owner_retries.config(f"accept {descriptor.document_id} as {input.party}", task_queue=self.queue),
             ),
         )

@@ -1,4 +1,4 @@
-"""Diagram "Publish Dataset, Azure collaborator": every arrow is an activity on the queue of the participant that performs it."""
+"""Diagram "Publish Dataset - Azure Collaborator": each arrow is one activity on the queue of the participant that performs it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ with workflow.unsafe.imports_passed_through():
     from activities.key_vault import KeyVault
     from cleanroom.identifiers import FRONTEND_QUEUE
     from cleanroom.messages.publish import (
-        AccessOrder,
-        FederationOrder,
-        KeyOrder,
+        AccessRequest,
+        CleanRoomIdentity,
+        CleanRoomPolicy,
+        FederationRequest,
+        KeyRequest,
         PublishDatasetInput,
         PublishedDataset,
     )
     from cleanroom.temporal.retries import PROPAGATION, STANDARD
-    from workflows.publication import A_DAY, CLOSING_STEPS, Publication
+    from workflows.publication import CLOSING_STEPS, OWNER_TIMEOUT, Publication
     from workflows.story import Story
 
 STEPS = {
@@ -36,7 +38,7 @@ STEPS = {
 
 @workflow.defn(name="PublishAzureDataset")
 class PublishAzureDataset:
-    """Publish an encrypted dataset whose key lies in the owner's Key Vault, released to the clean room alone."""
+    """Publishes an encrypted dataset in Azure Blob Storage. Its key is in the owner's Key Vault, for release to the clean room only."""
 
     @workflow.init
     def __init__(self, input: PublishDatasetInput) -> None:
@@ -45,75 +47,80 @@ class PublishAzureDataset:
 
     @workflow.run
     async def run(self, input: PublishDatasetInput) -> PublishedDataset:
+        """Publish the dataset and return the accepted document."""
         async with self._story.report_outcome():
             return await self._publish(input)
 
     async def _publish(self, input: PublishDatasetInput) -> PublishedDataset:
         story = self._story
         publication = Publication(input, story)
-        order, own, queue = publication.order, publication.own, publication.queue
-        spreading = PROPAGATION.within(A_DAY)
+        dataset, retries, queue = publication.dataset, publication.owner_retries, publication.queue
+        # Azure applies roles and credentials with a delay, so these steps retry for longer.
+        propagation = PROPAGATION.within(OWNER_TIMEOUT)
+
+        async def get_clean_room_details() -> tuple[CleanRoomIdentity, CleanRoomPolicy]:
+            return await asyncio.gather(
+                workflow.execute_activity_method(
+                    Frontend.get_clean_room_identity,
+                    publication.details,
+                    **STANDARD.config("issuer, subject, audience", task_queue=FRONTEND_QUEUE),
+                ),
+                publication.get_clean_room_policy(),
+            )
+
         story.stage("identity")
         identity = await story.step(
             "identity",
             workflow.execute_activity_method(
-                AzureAd.create_managed_identity, order, **own.config(f"managed identity for {input.spec.name}", task_queue=queue)
+                AzureAd.create_managed_identity, dataset, **retries.config(f"managed identity for {input.spec.name}", task_queue=queue)
             ),
         )
-        access = AccessOrder(order=order, identity=identity)
+        access = AccessRequest(dataset=dataset, identity=identity)
         _, _, (clean_room, policy) = await asyncio.gather(
             story.step(
                 "blob",
                 workflow.execute_activity_method(
-                    Blob.allow_access_blob, access, **spreading.config("role on the storage account", task_queue=queue)
+                    Blob.allow_access_blob, access, **propagation.config("role on the storage account", task_queue=queue)
                 ),
             ),
             story.step(
                 "vault",
                 workflow.execute_activity_method(
-                    KeyVault.allow_access_key_vault, access, **spreading.config("role on the key vault", task_queue=queue)
+                    KeyVault.allow_access_key_vault, access, **propagation.config("role on the key vault", task_queue=queue)
                 ),
             ),
-            story.step(
-                "details",
-                asyncio.gather(
-                    workflow.execute_activity_method(
-                        Frontend.get_clean_room_identity,
-                        publication.details,
-                        **STANDARD.config("issuer, subject, audience", task_queue=FRONTEND_QUEUE),
-                    ),
-                    publication.get_clean_room_policy(),
-                ),
-            ),
+            story.step("details", get_clean_room_details()),
         )
         story.stage("key")
         await story.step(
             "federation",
             workflow.execute_activity_method(
                 AzureAd.set_federation,
-                FederationOrder(order=order, identity=identity, clean_room=clean_room),
-                **spreading.config(f"federated credential for {clean_room.subject}", task_queue=queue),
+                FederationRequest(dataset=dataset, identity=identity, clean_room=clean_room),
+                **propagation.config(f"federated credential for {clean_room.subject}", task_queue=queue),
             ),
         )
         key = await story.step(
             "key",
             workflow.execute_activity_method(
                 KeyVault.set_key_with_skr,
-                KeyOrder(order=order, policy=policy),
-                **spreading.config("RSA key with release policy; wrap the dataset key", task_queue=queue),
+                KeyRequest(dataset=dataset, policy=policy),
+                **propagation.config("RSA key with release policy; wrap the dataset key", task_queue=queue),
             ),
         )
         story.stage("publish")
         location = await workflow.execute_activity_method(
-            Blob.locate_blob_store, order, **own.config("where the rows are", task_queue=queue)
+            Blob.locate_blob_store, dataset, **retries.config("URL of the storage account", task_queue=queue)
         )
         self._published = await publication.publish(location.url, identity=identity, clean_room=clean_room, encryption_key=key)
         return self._published
 
-    @workflow.query(description="The published document, once it is accepted.")
+    @workflow.query(description="The published document, or null before it is accepted.")
     def published(self) -> PublishedDataset | None:
+        """Return the published document."""
         return self._published
 
-    @workflow.query(description="The steps of the diagram and where each stands.")
+    @workflow.query(description="The steps of the diagram and their states.")
     def timeline(self) -> tuple[str, ...]:
+        """Return one line per step."""
         return self._story.lines()

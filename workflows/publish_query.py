@@ -1,15 +1,20 @@
-"""Diagram "Publish Query": create, update, propose, approve, reject, withdraw, expire. One long-lived workflow a query.
+"""Diagram "Publish Query": one long-running workflow per query, from the first draft until its approvals expire.
 
-Governance is the truth; this workflow is its projection and its durable to-do list. Beside it: its states and rules
-(:mod:`workflows.query_life`), how messages are taken and carried out (:mod:`workflows.query_desk`), what is shown
-(:mod:`workflows.query_story`), and how governance is watched (:mod:`workflows.query_watch`).
+Governance holds the state of the query. This workflow executes commands, mirrors governance, and enforces the deadline. Its parts:
+
+* :mod:`workflows.query_state`: the states and transitions
+* :mod:`workflows.query_command_queue`, :mod:`workflows.query_commands`: waiting commands, and their execution
+* :mod:`workflows.query_steps`: the diagram's arrows, one activity each
+* :mod:`workflows.query_poll`: the poll of governance
+* :mod:`workflows.query_status_page`: the Web UI page
 """
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
+from enum import Enum
 from typing import Any
 
 from temporalio import workflow
@@ -21,227 +26,292 @@ with workflow.unsafe.imports_passed_through():
         AuthorMessage,
         CommandOutcome,
         DecisionMessage,
-        GovernanceQueryState,
         PublishQueryInput,
         QueryStage,
         QueryState,
         RefusedMessage,
     )
     from cleanroom.temporal.failures import application_error, error_from_failure
-    from workflows.query_desk import QueryDesk
-    from workflows.query_life import CLOSED, QueryLife
-    from workflows.query_mailbox import Command
+    from workflows.query_command_queue import Command
+    from workflows.query_commands import QueryCommands
+    from workflows.query_poll import GovernancePoll
+    from workflows.query_state import CLOSED, QueryStateMachine
+    from workflows.query_status_page import QueryStatusPage
     from workflows.query_steps import QuerySteps
-    from workflows.query_story import QueryBoard
-    from workflows.query_watch import QueryWatch
 
-WATCH_DRAFTS = "watch-drafts"
-"""Patch: drafts are watched too, and a proposal made in governance is shown (histories before it watched open proposals alone)."""
+OWN_CHANGE_GRACE = timedelta(seconds=3)
+"""How long a change in governance waits for a running command, which may have caused it and then reports it itself."""
+HANDLERS_TIMEOUT = timedelta(minutes=1)
+"""How long a closed query waits for its update handlers to return."""
 
-OWN_DOING = timedelta(seconds=3)
-"""What governance says while an order is carried out may be that order's doing: for so long it may tell of it itself."""
-HANDLERS_END = timedelta(minutes=1)
+
+class Event(Enum):
+    """The reason why the main loop continues."""
+
+    GOVERNANCE_CHANGED = "governance differs from the shown state"
+    COMMAND = "a command can be handled"
+    CLOSED = "a command closed the query"
+    STATE_CHANGED = "a command changed the query and stopped the poll: poll and deadline must start again"
+    DEADLINE_RESUMED = "the commands that paused the deadline of the draft have ended"
+    DEADLINE = "the deadline has passed"
 
 
 @workflow.defn(name="PublishQuery")
 class PublishQuery:
-    """The life of one query from its first draft to its last day."""
+    """Publishes one query: drafts, proposals, votes, approval and expiry."""
 
     @workflow.init
     def __init__(self, input: PublishQueryInput) -> None:
         self._input = input
-        self._life = QueryLife(input)
-        self._steps = QuerySteps(input, self._life)
-        self._watch = QueryWatch(self._life, self._steps)
-        self._board = QueryBoard(self._life, input.proposer.name)
-        self._desk = QueryDesk(input, self._life, self._steps, self._watch, self._board)
+        self._query = QueryStateMachine(input)
+        self._steps = QuerySteps(input, self._query)
+        self._poll = GovernancePoll(self._query, self._steps)
+        self._page = QueryStatusPage(self._query, input.proposer.name)
+        self._commands = QueryCommands(input, self._query, self._steps, self._poll, self._page)
 
-    # ------------------------------------------------------------------ the life
+    # ------------------------------------------------------------------ main loop
 
     @workflow.run
     async def run(self, input: PublishQueryInput) -> QueryState:
-        life = self._life
+        """Create the draft, then handle commands, changes in governance and the deadline until the query is closed."""
+        query = self._query
         try:
             if input.carried is None:
-                await self._desk.create()
-            while not life.closed:
-                self._board.show()
-                await self._next_event()
-                await self._desk.take_all()
+                await self._commands.create()
+            while not query.closed:
+                self._page.show()
+                event = await self._next_event()
+                if event is Event.DEADLINE:
+                    await self._expire()
+                elif event is Event.GOVERNANCE_CHANGED:
+                    await self._apply_governance_change()
+                await self._commands.handle_all()
                 if workflow.info().is_continue_as_new_suggested():
-                    await self._continue()
+                    await self._continue_as_new()
         except (CleanRoomError, FailureError, asyncio.CancelledError) as error:
             if is_cancelled_exception(error):
-                self._board.outcome("cancelled")
-                await self._end(PreconditionFailed("QueryClosed", "The query's workflow was cancelled.", party="operator"))
+                self._page.set_outcome("cancelled")
+                await self._finish(PreconditionFailed("QueryClosed", "The query's workflow was cancelled.", party="operator"))
             else:
                 self._close("Failed", error_from_failure(error).code)
-                await self._end(life.ended())
+                await self._finish(query.closed_error())
             raise
-        await self._end(life.ended())
-        self._board.show()
-        return life.state()
+        await self._finish(query.closed_error())
+        self._page.show()
+        return query.snapshot()
 
-    async def _end(self, reason: CleanRoomError) -> None:
-        """Everybody who still waits for an answer gets one."""
-        desk = self._desk
-        await self._watch.stop()
-        desk.close(reason)
-        await workflow.wait_condition(lambda: workflow.all_handlers_finished() and not desk.votes and not desk.orders, timeout=HANDLERS_END)
+    async def _next_event(self) -> Event:
+        """Wait until there is something to do."""
+        polling = self._query.stage in ("Draft", "Proposed")
+        if polling:
+            self._poll.ensure_running()
+        # A draft must not expire while a command that updates or proposes it is running. Every command has a timeout.
+        deadline_paused = self._query.stage == "Draft" and self._commands.running
 
-    async def _continue(self) -> None:
-        """Go on with a new history. Votes whose voters are away go with it."""
-        desk = self._desk
+        def pending_event() -> Event | None:
+            if self._poll.finished:
+                return Event.GOVERNANCE_CHANGED
+            if self._commands.ready:
+                return Event.COMMAND
+            if self._query.closed:
+                return Event.CLOSED
+            if polling and not self._poll.running:
+                return Event.STATE_CHANGED
+            if deadline_paused and not self._commands.running:
+                return Event.DEADLINE_RESUMED
+            return None
 
-        def busy() -> bool:
-            return self._life.closed or not desk.idle
+        event: Event | None = None
 
-        if busy():
-            return
-        await self._watch.stop()
-        desk.answer_votes()
-        await workflow.wait_condition(lambda: workflow.all_handlers_finished() or busy())
-        if not busy():
-            workflow.continue_as_new(self._input.model_copy(update=self._life.carried() | {"carried_votes": desk.carried_votes()}))
-
-    async def _next_event(self) -> None:
-        """Wait for a message, a change in governance, or the deadline; whichever is first."""
-        life, desk = self._life, self._desk
-        if self._watch.task is None and (life.stage == "Proposed" or (life.stage == "Draft" and workflow.patched(WATCH_DRAFTS))):
-            self._watch.begin()
-        watch, now = self._watch.task, workflow.now()
-        # A draft does not expire under the hands of who is about to change or propose it; every order has an end of its own.
-        held = life.stage == "Draft" and bool(desk.orders)
-
-        def something() -> bool:
-            changed = watch is not None and watch.done()
-            return desk.ready or changed or life.closed or (held and not desk.orders)
+        def occurred() -> bool:
+            nonlocal event
+            event = pending_event()
+            return event is not None
 
         try:
             await workflow.wait_condition(
-                something,
-                timeout=None if held else max(life.deadline(now) - now, timedelta(milliseconds=1)),
-                timeout_summary="approval expires" if life.stage == "Proposed" else "query expires",
+                occurred,
+                timeout=None if deadline_paused else self._remaining(workflow.now()),
+                timeout_summary="approval expires" if self._query.stage == "Proposed" else "query expires",
             )
         except TimeoutError:
-            await self._expire()
-            return
-        if watch is None or not watch.done():
-            return
-        if desk.orders:
-            with suppress(TimeoutError):
-                await workflow.wait_condition(lambda: not desk.orders or watch is not self._watch.task, timeout=OWN_DOING)
-        if watch is self._watch.task:
-            self._project(self._watch.take())
+            return Event.DEADLINE
+        assert event is not None
+        return event
 
-    def _project(self, state: GovernanceQueryState | None) -> None:
-        if state is None:
+    def _remaining(self, now: datetime) -> timedelta:
+        return max(self._query.deadline(now) - now, timedelta(milliseconds=1))
+
+    async def _apply_governance_change(self) -> None:
+        """Mirror what the poll found, unless it is the effect of a running command, which stops the poll."""
+        if self._commands.running:
+            with suppress(TimeoutError):
+                await workflow.wait_condition(lambda: not self._commands.running or not self._poll.finished, timeout=OWN_CHANGE_GRACE)
+        if not self._poll.finished:
             return
-        proposals = state.state == "Proposed" and workflow.patched(WATCH_DRAFTS)
-        if self._life.project(workflow.now(), state, proposals=proposals):
-            self._desk.cancel_votes()
+        state = self._poll.take()
+        if state is not None and self._query.apply_governance_state(workflow.now(), state):
+            self._commands.cancel_votes()
 
     async def _expire(self) -> None:
-        """The deadline has passed: an open proposal is withdrawn in governance, so that no late vote can count."""
-        life, proposal_id, on = self._life, self._life.proposal_id, self._life.proposed_on
-        await self._watch.stop()
-        if life.stage != "Proposed":
+        """Close the query at its deadline. An open proposal is withdrawn in governance first, so that no late vote counts."""
+        query, proposal_id, command = self._query, self._query.proposal_id, self._query.proposal_command
+        await self._poll.stop()
+        if query.stage != "Proposed":
             self._close("Expired", "deadline")
-        elif on is None:
-            life.overdue(workflow.now(), "", "it was proposed elsewhere")
+            return
+        if command is None:
+            query.withdrawal_failed(workflow.now(), "", "it was not proposed by this workflow")
+            return
+        code = ""
+        try:
+            await self._steps.withdraw_proposal(command, proposal_id, expired=True)
+        except FailureError as error:
+            if is_cancelled_exception(error):
+                raise
+            code = error_from_failure(error).code
+        if not query.is_open(proposal_id):
+            return
+        if code == "":
+            self._close("Expired", "deadline")
+        elif code == "ProposalNotOpen":
+            query.approved_in_governance(workflow.now())
         else:
-            code = ""
-            try:
-                await self._steps.withdraw_proposal(on, proposal_id, expired=True)
-            except FailureError as error:
-                if is_cancelled_exception(error):
-                    raise
-                code = error_from_failure(error).code
-            if not life.is_open(proposal_id):
-                return
-            if code == "":
-                self._close("Expired", "deadline")
-            elif code == "ProposalNotOpen":
-                life.accepted_elsewhere(workflow.now())
-            else:
-                life.overdue(workflow.now(), on.party, code)
+            query.withdrawal_failed(workflow.now(), command.party, code)
 
-    # ------------------------------------------------------------------ messages
+    def _close(self, stage: QueryStage, by: str) -> None:
+        self._query.close(workflow.now(), stage, by)
+        self._page.set_outcome(stage.lower())
+
+    async def _finish(self, reason: CleanRoomError) -> None:
+        """Answer every waiting update with ``reason`` and let the handlers return."""
+        commands = self._commands
+        await self._poll.stop()
+        commands.close(reason)
+        await workflow.wait_condition(
+            lambda: workflow.all_handlers_finished() and not commands.voting and not commands.running, timeout=HANDLERS_TIMEOUT
+        )
+
+    async def _continue_as_new(self) -> None:
+        """Continue with an empty history when only pending votes are left. They are carried over."""
+        commands = self._commands
+
+        def busy() -> bool:
+            return self._query.closed or not commands.idle
+
+        if busy():
+            return
+        await self._poll.stop()
+        commands.answer_pending_votes()
+        await workflow.wait_condition(lambda: workflow.all_handlers_finished() or busy())
+        if not busy():
+            carried = self._query.carried_members() | {"carried_votes": commands.carried_votes()}
+            workflow.continue_as_new(self._input.model_copy(update=carried))
+
+    # ------------------------------------------------------------------ signals
 
     @workflow.signal(
-        description='Approve this exact version: {"decision": "<signed decision>"} (`cleanroom query approve --print-signal`).'
+        description='Approve this version. Input: {"decision": "<signed decision>"} from `cleanroom query approve --print-signal`.'
     )
     def approve(self, message: Any) -> None:
-        self._desk.enqueue(Command("approve", message))
+        """Enqueue a vote for the query."""
+        self._commands.enqueue(Command("approve", message))
 
-    @workflow.signal(description='Reject this exact version: {"decision": "<signed decision>"}.')
+    @workflow.signal(
+        description='Reject this version. Input: {"decision": "<signed decision>"} from `cleanroom query reject --print-signal`.'
+    )
     def reject(self, message: Any) -> None:
-        self._desk.enqueue(Command("reject", message))
+        """Enqueue a vote against the query."""
+        self._commands.enqueue(Command("reject", message))
 
-    @workflow.signal(description="Replace the draft (before it is proposed).")
+    @workflow.signal(description="Replace the draft.")
     def update(self, message: Any) -> None:
-        self._desk.enqueue(Command("update", message))
+        """Enqueue a new text of the draft."""
+        self._commands.enqueue(Command("update", message))
 
-    @workflow.signal(description="Propose the draft to the owners of every dataset.")
+    @workflow.signal(description="Propose the draft to the owners of all its datasets.")
     def propose(self, message: Any) -> None:
-        self._desk.enqueue(Command("propose", message))
+        """Enqueue the proposal of the draft."""
+        self._commands.enqueue(Command("propose", message))
 
-    @workflow.signal(description="Withdraw an open proposal (back to draft), or close a draft.")
+    @workflow.signal(description="Withdraw an open proposal, which returns to draft; or close a draft.")
     def withdraw(self, message: Any) -> None:
-        self._desk.enqueue(Command("withdraw", message))
+        """Enqueue a withdrawal."""
+        self._commands.enqueue(Command("withdraw", message))
 
-    @workflow.update(name="decide", description="Approve or reject, with an answer.")
-    async def decide(self, message: DecisionMessage) -> CommandOutcome:
-        return await self._answer(Command("decide", message.model_dump()))
+    # ------------------------------------------------------------------ updates: the same verbs as the signals, with a result
 
-    @workflow.update(name="revise", description="Replace the draft, with an answer.")
-    async def revise(self, message: AuthorMessage) -> CommandOutcome:
-        return await self._answer(Command("update", message.model_dump(mode="json")))
+    @workflow.update(name="approve", description="Approve this version and return the result.")
+    async def approve_and_wait(self, message: DecisionMessage) -> CommandOutcome:
+        """Vote for the query and return when the vote is counted."""
+        return await self._enqueue_and_wait("approve", message)
 
-    @workflow.update(name="submit", description="Propose the draft, with an answer.")
-    async def submit(self, message: AuthorMessage) -> CommandOutcome:
-        return await self._answer(Command("propose", message.model_dump(mode="json")))
+    @workflow.update(name="reject", description="Reject this version and return the result.")
+    async def reject_and_wait(self, message: DecisionMessage) -> CommandOutcome:
+        """Vote against the query and return when the vote is counted."""
+        return await self._enqueue_and_wait("reject", message)
 
-    @workflow.update(name="retract", description="Withdraw, with an answer.")
-    async def retract(self, message: AuthorMessage) -> CommandOutcome:
-        return await self._answer(Command("withdraw", message.model_dump(mode="json")))
+    @workflow.update(name="update", description="Replace the draft and return the result.")
+    async def update_and_wait(self, message: AuthorMessage) -> CommandOutcome:
+        """Replace the draft and return when governance holds the new text."""
+        return await self._enqueue_and_wait("update", message)
 
-    @decide.validator
-    def _validate_decide(self, message: DecisionMessage) -> None:
-        if self._life.stage != "Proposed":
-            raise application_error(self._life.not_proposed())
+    @workflow.update(name="propose", description="Propose the draft and return the result.")
+    async def propose_and_wait(self, message: AuthorMessage) -> CommandOutcome:
+        """Propose the draft and return when governance holds the proposal."""
+        return await self._enqueue_and_wait("propose", message)
 
-    @revise.validator
-    def _validate_revise(self, message: AuthorMessage) -> None:
-        if self._life.stage not in ("Creating", "Draft"):
-            raise application_error(self._life.not_draft("update"))
+    @workflow.update(name="withdraw", description="Withdraw the proposal or close the draft, and return the result.")
+    async def withdraw_and_wait(self, message: AuthorMessage) -> CommandOutcome:
+        """Withdraw the proposal or close the draft, and return when that is done."""
+        return await self._enqueue_and_wait("withdraw", message)
 
-    @submit.validator
-    def _validate_submit(self, message: AuthorMessage) -> None:
-        if self._life.stage not in ("Creating", "Draft"):
-            raise application_error(self._life.not_draft("propose"))
+    @approve_and_wait.validator
+    def _validate_approve(self, message: DecisionMessage) -> None:
+        self._require_proposed()
 
-    @retract.validator
-    def _validate_retract(self, message: AuthorMessage) -> None:
-        if self._life.stage in (*CLOSED, "Approved"):
-            raise application_error(self._life.not_open())
+    @reject_and_wait.validator
+    def _validate_reject(self, message: DecisionMessage) -> None:
+        self._require_proposed()
 
-    @workflow.query(name="state", description="Stage, version, digest, pending and accepted approvers, history.")
-    def state(self) -> QueryState:
-        return self._life.state()
+    @update_and_wait.validator
+    def _validate_update(self, message: AuthorMessage) -> None:
+        self._require_draft("update")
 
-    @workflow.query(description="Messages that were not counted, and why.")
-    def refused(self) -> tuple[RefusedMessage, ...]:
-        return tuple(self._life.refused)
+    @propose_and_wait.validator
+    def _validate_propose(self, message: AuthorMessage) -> None:
+        self._require_draft("propose")
 
-    async def _answer(self, command: Command) -> CommandOutcome:
-        self._desk.enqueue(command)
+    @withdraw_and_wait.validator
+    def _validate_withdraw(self, message: AuthorMessage) -> None:
+        if self._query.stage in (*CLOSED, "Approved"):
+            raise application_error(self._query.not_open_error())
+
+    def _require_proposed(self) -> None:
+        if self._query.stage != "Proposed":
+            raise application_error(self._query.not_proposed_error())
+
+    def _require_draft(self, command: str) -> None:
+        if self._query.stage not in ("Creating", "Draft"):
+            raise application_error(self._query.not_draft_error(command))
+
+    async def _enqueue_and_wait(self, kind: str, message: DecisionMessage | AuthorMessage) -> CommandOutcome:
+        command = Command(kind, message.model_dump(mode="json"))
+        self._commands.enqueue(command)
         await workflow.wait_condition(lambda: command.done)
         if command.error is not None:
             raise application_error(command.error)
         assert command.outcome is not None
         return command.outcome
 
-    def _close(self, stage: QueryStage, by: str) -> None:
-        self._life.close(workflow.now(), stage, by)
-        self._board.outcome(stage.lower())
+    # ------------------------------------------------------------------ queries
+
+    @workflow.query(name="state", description="Stage, version, digest, pending and accepted approvers, history.")
+    def state(self) -> QueryState:
+        """Return the state of the query."""
+        return self._query.snapshot()
+
+    @workflow.query(description="Messages that were refused, and the errors.")
+    def refused(self) -> tuple[RefusedMessage, ...]:
+        """Return the latest refused messages."""
+        return tuple(self._query.refused)

@@ -1,4 +1,4 @@
-"""The arrows of diagram "Publish Query": each method is one activity on the queue of the participant that performs it."""
+"""The arrows of diagram "Publish Query": each method schedules one activity on the queue of the participant that performs it."""
 
 from __future__ import annotations
 
@@ -9,136 +9,152 @@ from temporalio.common import RetryPolicy
 
 from activities.collaborator import CollaboratorGovernance
 from activities.frontend import Frontend
+from cleanroom.documents.specs import QuerySpec
 from cleanroom.identifiers import FRONTEND_QUEUE, collaborator_queue
 from cleanroom.messages.query import (
+    AuthorisedCommand,
     AuthorMessage,
-    AuthorOrder,
     BallotRecorded,
     DatasetOwners,
-    DraftOrder,
+    DraftRequest,
     DraftStored,
     GenerateQueryRequest,
     GovernanceQueryState,
     OwnersRequest,
-    ProposeQueryOrder,
-    ProposerOrder,
+    ProposeQueryRequest,
     PublishQueryInput,
     QueryChangeRequest,
     QueryDraft,
     QueryProposed,
     VerifiedDecision,
     VerifyDecisionRequest,
-    VoteOrder,
-    WithdrawOrder,
+    VoteRequest,
+    WithdrawRequest,
 )
 from cleanroom.temporal.retries import NO_RETRY, POLL, STANDARD
-from workflows.query_life import QueryLife
+from workflows.query_state import QueryStateMachine
 
-A_DAY = timedelta(days=1)
-"""A collaborator's worker may be started later; so long is given to it."""
-FOR_EVER = timedelta(days=366)
-"""Of the poll of governance: longer than any deadline; every new history begins it anew."""
+COLLABORATOR_TIMEOUT = timedelta(days=1)
+"""Timeout of a step on a collaborator's queue. The collaborator's worker may not be running when the step is scheduled."""
+POLL_TIMEOUT = timedelta(days=366)
+"""Timeout of one poll of governance: longer than any deadline. The poll starts again after continue-as-new."""
 
 
 class QuerySteps:
-    """Calls for one query; what they say is taken from its life at the moment of the call."""
+    """Activity calls for one query, with arguments from the state of the query at the time of the call."""
 
-    def __init__(self, input: PublishQueryInput, life: QueryLife) -> None:
+    def __init__(self, input: PublishQueryInput, query: QueryStateMachine) -> None:
         self._collaboration = input.collaboration
         self._proposer = input.proposer
-        self._life = life
+        self._query = query
         self.interval = timedelta(seconds=input.reconcile_seconds)
 
-    def order(self, message: AuthorMessage) -> AuthorOrder:
-        """The author's message as their own worker takes it."""
-        return AuthorOrder(
-            collaboration=self._collaboration, query=self._life.query, spec=message.spec, authorisation=message.authorisation
+    def authorised_command(self, message: AuthorMessage) -> AuthorisedCommand:
+        """Convert an author's message to the form that the author's worker takes."""
+        return AuthorisedCommand(
+            party=message.party,
+            collaboration=self._collaboration,
+            query=self._query.name,
+            spec=message.spec,
+            authorisation=message.authorisation,
         )
 
-    async def generate_query_document(self, order: AuthorOrder) -> QueryDraft:
-        assert order.spec is not None
+    async def generate_query_document(self, spec: QuerySpec) -> QueryDraft:
+        """Generate the query document: the diagram's note "Generate Query Document"."""
         return await workflow.execute_activity_method(
             Frontend.generate_query_document,
-            GenerateQueryRequest(collaboration=order.collaboration, spec=order.spec, proposer_id=self._proposer.user_id),
+            GenerateQueryRequest(collaboration=self._collaboration, spec=spec, proposer_id=self._proposer.user_id),
             **STANDARD.config("query document; gate and lineage", task_queue=FRONTEND_QUEUE),
         )
 
-    async def store_draft(self, party: str, order: AuthorOrder, draft: QueryDraft, *, create: bool) -> DraftStored:
+    async def store_draft(self, command: AuthorisedCommand, draft: QueryDraft, *, create: bool) -> DraftStored:
+        """Write the draft: arrow "Create Document" or "Update Document"."""
         return await workflow.execute_activity_method(
             CollaboratorGovernance.create_document if create else CollaboratorGovernance.update_document,
-            DraftOrder(order=order, draft=draft, version=self._life.version),
-            **STANDARD.within(A_DAY).config(
-                f"{'create' if create else 'update'} {draft.document_id} as {party}", task_queue=collaborator_queue(party)
+            DraftRequest(command=command, draft=draft, version=self._query.version),
+            **STANDARD.within(COLLABORATOR_TIMEOUT).config(
+                f"{'create' if create else 'update'} {draft.document_id} as {command.party}", task_queue=collaborator_queue(command.party)
             ),
         )
 
     async def determine_dataset_owners(self) -> DatasetOwners:
+        """Derive the approvers: the diagram's note "Determine Dataset Owners"."""
         return await workflow.execute_activity_method(
             Frontend.determine_dataset_owners,
-            OwnersRequest(collaboration=self._collaboration, query=self._life.query),
+            OwnersRequest(collaboration=self._collaboration, query=self._query.name),
             **STANDARD.config("owners of every input and of the output", task_queue=FRONTEND_QUEUE),
         )
 
-    async def propose_query(self, on: ProposerOrder, owners: DatasetOwners) -> QueryProposed:
-        names = ", ".join(map(self._life.name, owners.owners))
+    async def propose_query(self, command: AuthorisedCommand, owners: DatasetOwners) -> QueryProposed:
+        """Propose the draft: arrow "Propose Document"."""
+        names = ", ".join(map(self._query.display_name, owners.owners))
         return await workflow.execute_activity_method(
             CollaboratorGovernance.propose_query,
-            ProposeQueryOrder(order=on.order, owners=owners.owners, version=owners.version, digest=owners.digest),
-            **STANDARD.within(A_DAY).config(f"propose {self._life.query}, approvers: {names}", task_queue=collaborator_queue(on.party)),
+            ProposeQueryRequest(command=command, owners=owners.owners, version=owners.version, digest=owners.digest),
+            **STANDARD.within(COLLABORATOR_TIMEOUT).config(
+                f"propose {self._query.name}, approvers: {names}", task_queue=collaborator_queue(command.party)
+            ),
         )
 
-    async def confirm_order(self, on: ProposerOrder) -> None:
+    async def confirm_withdrawal(self, command: AuthorisedCommand) -> None:
+        """Verify the author's authorisation to close the draft."""
         await workflow.execute_activity_method(
-            CollaboratorGovernance.confirm_order,
-            on.order,
-            **NO_RETRY.within(A_DAY).config("the author's order", task_queue=collaborator_queue(on.party)),
+            CollaboratorGovernance.confirm_withdrawal,
+            command,
+            **NO_RETRY.within(COLLABORATOR_TIMEOUT).config(
+                f"verify the withdrawal by {command.party}", task_queue=collaborator_queue(command.party)
+            ),
         )
 
-    async def withdraw_proposal(self, on: ProposerOrder, proposal_id: str, *, expired: bool = False) -> None:
+    async def withdraw_proposal(self, command: AuthorisedCommand, proposal_id: str, *, expired: bool = False) -> None:
+        """Withdraw the open proposal."""
         await workflow.execute_activity_method(
             CollaboratorGovernance.withdraw_proposal,
-            WithdrawOrder(order=on.order, proposal_id=proposal_id, expired=expired),
-            **STANDARD.within(A_DAY).config(
-                "withdraw what has expired" if expired else "withdraw the proposal", task_queue=collaborator_queue(on.party)
+            WithdrawRequest(command=command, proposal_id=proposal_id, expired=expired),
+            **STANDARD.within(COLLABORATOR_TIMEOUT).config(
+                "withdraw the expired proposal" if expired else "withdraw the proposal", task_queue=collaborator_queue(command.party)
             ),
         )
 
     async def verify_decision(self, token: str) -> VerifiedDecision:
-        life = self._life
+        """Verify a signed decision against the open proposal."""
+        query = self._query
         return await workflow.execute_activity_method(
             Frontend.verify_decision,
             VerifyDecisionRequest(
                 collaboration=self._collaboration,
-                query=life.query,
-                proposal_id=life.proposal_id,
-                version=life.version,
-                digest=life.digest,
-                owners=life.owners,
+                query=query.name,
+                proposal_id=query.proposal_id,
+                version=query.version,
+                digest=query.digest,
+                owners=query.owners,
                 token=token,
             ),
             **STANDARD.config("signature, version, digest, approver", task_queue=FRONTEND_QUEUE),
         )
 
-    async def cast(self, decision: VerifiedDecision, token: str) -> BallotRecorded:
-        """``accept_query`` or ``reject_query``, as long as the decision is good."""
-        life, name = self._life, self._life.name(decision.approver_id)
+    async def cast_vote(self, decision: VerifiedDecision, token: str) -> BallotRecorded:
+        """Cast a vote: arrow "Accept Document". The step times out when the decision expires."""
+        query, name = self._query, self._query.display_name(decision.approver_id)
         remaining = max(decision.expires - workflow.now(), timedelta(seconds=1))
         return await workflow.execute_activity_method(
             CollaboratorGovernance.accept_query if decision.decision == "approve" else CollaboratorGovernance.reject_query,
-            VoteOrder(
+            VoteRequest(
                 collaboration=self._collaboration,
-                query=life.query,
-                proposal_id=life.proposal_id,
-                version=life.version,
-                digest=life.digest,
+                query=query.name,
+                proposal_id=query.proposal_id,
+                version=query.version,
+                digest=query.digest,
                 token=token,
             ),
-            **STANDARD.within(remaining).config(f"{decision.decision} {life.query} as {name}", task_queue=collaborator_queue(name)),
+            **STANDARD.within(remaining).config(f"{decision.decision} {query.name} as {name}", task_queue=collaborator_queue(name)),
         )
 
     async def await_query_change(self) -> GovernanceQueryState:
-        """Poll governance outside of history until it says something else than is shown."""
-        config = POLL.within(FOR_EVER).config("votes cast elsewhere", task_queue=FRONTEND_QUEUE)
+        """Poll governance until the query differs from the expected state. The polls are retries, which add no history events."""
+        config = POLL.within(POLL_TIMEOUT).config("changes in governance", task_queue=FRONTEND_QUEUE)
         config["retry_policy"] = RetryPolicy(initial_interval=self.interval, backoff_coefficient=1, maximum_interval=self.interval)
-        request = QueryChangeRequest(collaboration=self._collaboration, query=self._life.query, known=self._life.known())
+        request = QueryChangeRequest(
+            collaboration=self._collaboration, query=self._query.name, known=self._query.expected_governance_state()
+        )
         return await workflow.execute_activity_method(Frontend.await_query_change, request, **config)

@@ -1,4 +1,4 @@
-"""Diagram "Run Phase": prepare, submit, watch, conclude; and undo every grant on every way out."""
+"""Workflow of the Run diagram: prepare, submit, watch, collect the result, and clean up however the run ends."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ with workflow.unsafe.imports_passed_through():
         CollectRequest,
         ConsentReceiptRequest,
         ConsentWatchRequest,
+        ConsentWithdrawn,
         JobOutcome,
         Prepared,
+        Revoked,
         RevokeRequest,
         RunFailure,
         RunQueryInput,
@@ -44,26 +46,29 @@ with workflow.unsafe.imports_passed_through():
 
 T = TypeVar("T")
 
-WATCHERS_END = timedelta(seconds=10)
-"""How long a run waits for its watchers to stop; their grants are gone by then, so nothing depends on it."""
+CONSENT_WATCH_STOP = timedelta(seconds=10)
+"""How long a run waits for its consent watch to stop. All grants are revoked by then, so nothing depends on it."""
 PREPARE_DETAILS = (
-    "Checks the caller, the query, every owner's approval and consent, verifies the Spark service by its attestation report, and hands "
-    "each dataset's secret to this run's pod policies alone. The run waits for it; what it granted is revoked when the run ends."
+    "Checks the caller, the query, every owner's approval and consent, and the Spark service's attestation report. Then grants each "
+    "dataset's secret to the pods of this run only. The run waits for it, and revokes all grants when it ends."
 )
 
 STEPS = {
     "prepare": "Prepare phase",
-    "consent": "Check consent again; issue the consent receipt",
+    "consent": "Check consent again, issue the consent receipt",
     "submit": "Submit job",
     "watch": "Pods get secrets, mount datasets, check consent, execute",
-    "result": "Collect the result's evidence",
+    "result": "Collect the result receipt",
     "revoke": "Revoke every grant of this run",
 }
 
 
 @workflow.defn(name="RunQuery")
 class RunQuery:
-    """One run of an approved query, from the caller's signed request to the receipt."""
+    """Run an approved query once: from the caller's signed request to the result receipt.
+
+    Every end that runs this code, whether success, failure or cancellation, stops the job and revokes all grants of the run.
+    """
 
     @workflow.init
     def __init__(self, input: RunQueryInput) -> None:
@@ -71,81 +76,50 @@ class RunQuery:
         run_id = input.ticket.run_id
         self._story = Story(f"Run {run_id} of {input.ticket.query} for {input.caller}", STEPS, kind="run")
         self._story.footer = (
-            f"While it runs: follow it with {code(f'cleanroom run watch {run_id}')}, stop it with {code(f'cleanroom run cancel {run_id}')}."
+            f"Follow it with {code(f'cleanroom run watch {run_id}')}. Stop it with {code(f'cleanroom run cancel {run_id}')}."
         )
         self._state: RunState = "Preparing"
         self._prepared: Prepared | None = None
         self._tracking: TrackingId | None = None
         self._failure: RunFailure | None = None
         self._receipt: ResultReceipt | None = None
+        self._revoked: Revoked | None = None
         self._seconds: dict[str, float] = {}
-        self._watchers: list[asyncio.Task[Any]] = []
+        self._consent_watch: asyncio.Task[Any] | None = None
 
     @workflow.run
     async def run(self, input: RunQueryInput) -> RunResult:
+        """Execute the Run diagram, then clean up."""
         error: BaseException | None = None
         try:
             self._receipt = await self._execute()
         except (Exception, asyncio.CancelledError) as caught:
-            # Whatever happened, the grants are taken back before it is told.
             error = caught
-        state: RunState = "COMPLETED"
-        if error is not None:
-            cancelled = is_cancelled_exception(error)
-            state = "CANCELLED" if cancelled else "FAILED"
-            known = error_from_failure(error)
-            code = "RunCancelled" if cancelled else known.code
-            message = "The run was cancelled." if cancelled else known.message
-            self._failure = RunFailure(code=code, message=message, party=known.party or "", hint=known.hint or "")
-        await shielded(self._conclude(state))
+            self._failure = _failure_of(error)
+        state: RunState = "COMPLETED" if error is None else "CANCELLED" if is_cancelled_exception(error) else "FAILED"
+        await shielded(self._clean_up(state))
         self._state = state
-        self._story.outcome(state if self._failure is None else self._failure.code)
-        result = self._result(state)
-        self._story.footer = self._ending(state)
+        self._story.outcome(self._failure.code if self._failure else state)
+        self._story.footer = self._summary()
         self._story.show()
-        if error is not None:
-            if is_cancelled_exception(error):
-                raise error
-            raise application_error(error_from_failure(error)) from None
-        return result
+        if error is None:
+            return self._result()
+        if is_cancelled_exception(error):
+            raise error
+        raise application_error(error_from_failure(error)) from None
 
     async def _execute(self) -> ResultReceipt:
-        input, story, ticket = self._input, self._story, self._input.ticket
+        story, ticket = self._story, self._input.ticket
         story.stage("prepare")
-        prepared = await self._timed(
-            "prepare",
-            await_then_cancel(
-                workflow.execute_child_workflow(
-                    Prepare.run,
-                    input,
-                    id=prepare_workflow_id(ticket.collaboration, ticket.run_id),
-                    static_summary=f"prepare run {ticket.run_id} of query {ticket.query}",
-                    static_details=PREPARE_DETAILS,
-                    search_attributes=attributes.start_attributes(
-                        collaboration=ticket.collaboration, kind="prepare", query=ticket.query, proposer=input.caller
-                    ),
-                    execution_timeout=timedelta(hours=1),
-                )
-            ),
-        )
-        self._prepared = prepared
+        prepared = self._prepared = await self._timed("prepare", self._prepare())
         self._state = "Submitting"
         used = sorted({item.name for item in (*prepared.job.datasets, prepared.job.datasink)})
         story.stage("submit", (attributes.DATASETS, used))
         await self._timed("consent", self._consent_receipt(prepared))
-        await self._audit("RUN_STARTED", "query execution starts", {"job": prepared.job_digest, "query": prepared.snapshot.query.digest})
-        tracking = await self._timed(
-            "submit",
-            await_then_cancel(
-                workflow.execute_activity_method(
-                    SparkServiceActivities.submit_job,
-                    SubmitRequest(ticket=ticket, job=prepared.job, proof=prepared.proof),
-                    **STANDARD.wait_for_completion_on_cancel().config("SparkApplication", task_queue=SPARK_SERVICE_QUEUE),
-                )
-            ),
-        )
-        self._tracking = tracking
-        await self._audit("SUBMITTED", f"job {tracking.name}", {"job": prepared.job_digest})
+        digests = {"job": prepared.job_digest}
+        await self._audit("RUN_STARTED", "query execution started", digests | {"query": prepared.snapshot.query.digest})
+        tracking = self._tracking = await self._timed("submit", self._submit(prepared))
+        await self._audit("SUBMITTED", f"job {tracking.name}", digests)
         self._state = "Running"
         story.stage("watch")
         outcome = await self._timed("watch", self._watch(prepared, tracking))
@@ -158,8 +132,33 @@ class RunQuery:
             workflow.execute_activity_method(
                 CleanRoomGovernance.collect_result,
                 CollectRequest(ticket=ticket, job_digest=prepared.job_digest),
-                **STANDARD.config("receipt from the ledger", task_queue=CLEAN_ROOM_QUEUE),
+                **STANDARD.config("result receipt from the ledger", task_queue=CLEAN_ROOM_QUEUE),
             ),
+        )
+
+    async def _prepare(self) -> Prepared:
+        input, ticket = self._input, self._input.ticket
+        return await await_then_cancel(
+            workflow.execute_child_workflow(
+                Prepare.run,
+                input,
+                id=prepare_workflow_id(ticket.collaboration, ticket.run_id),
+                static_summary=f"prepare run {ticket.run_id} of query {ticket.query}",
+                static_details=PREPARE_DETAILS,
+                search_attributes=attributes.start_attributes(
+                    collaboration=ticket.collaboration, kind="prepare", query=ticket.query, proposer=input.caller
+                ),
+                execution_timeout=timedelta(hours=1),
+            )
+        )
+
+    async def _submit(self, prepared: Prepared) -> TrackingId:
+        return await await_then_cancel(
+            workflow.execute_activity_method(
+                SparkServiceActivities.submit_job,
+                SubmitRequest(ticket=self._input.ticket, job=prepared.job),
+                **STANDARD.wait_for_completion_on_cancel().config("SparkApplication", task_queue=SPARK_SERVICE_QUEUE),
+            )
         )
 
     async def _consent_receipt(self, prepared: Prepared) -> None:
@@ -167,15 +166,19 @@ class RunQuery:
             workflow.execute_activity_method(
                 CleanRoomSecrets.issue_consent_receipt,
                 ConsentReceiptRequest(ticket=self._input.ticket, proof=prepared.proof),
-                **STANDARD.wait_for_completion_on_cancel().config("for this run's pods only", task_queue=CLEAN_ROOM_QUEUE),
+                **STANDARD.wait_for_completion_on_cancel().config("for the pods of this run", task_queue=CLEAN_ROOM_QUEUE),
             )
         )
 
     async def _watch(self, prepared: Prepared, tracking: TrackingId) -> JobOutcome:
-        """Watch the job and the consent side by side; whichever speaks first decides."""
+        """Watch the job and the consent in parallel. The first of them that ends decides.
+
+        Raises:
+            Refused: ``ConsentWithdrawn``.
+        """
         input = self._input
-        job = asyncio.create_task(
-            _settled(
+        job: asyncio.Task[JobOutcome] = asyncio.create_task(
+            _await(
                 workflow.execute_activity_method(
                     SparkServiceActivities.watch_job,
                     WatchRequest(
@@ -184,81 +187,77 @@ class RunQuery:
                         driver_start_seconds=input.driver_start_seconds,
                         run_seconds=input.run_seconds,
                     ),
-                    **WATCH.config(f"status of {tracking.name} until complete", task_queue=SPARK_SERVICE_QUEUE),
+                    **WATCH.config(f"status of {tracking.name} until it ends", task_queue=SPARK_SERVICE_QUEUE),
                 )
             )
         )
-        consent_config = WATCH.config("consent of every approver", task_queue=CLEAN_ROOM_QUEUE)
-        consent_config["cancellation_type"] = workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED
-        consent = asyncio.create_task(
-            _settled(
+        consent: asyncio.Task[ConsentWithdrawn] = asyncio.create_task(
+            _await(
                 workflow.execute_activity_method(
                     CleanRoomSecrets.watch_consent,
                     ConsentWatchRequest(ticket=input.ticket, proof=prepared.proof, interval_seconds=input.consent_check_seconds),
-                    **consent_config,
+                    **WATCH.wait_for_completion_on_cancel().config("consent of every approver", task_queue=CLEAN_ROOM_QUEUE),
                 )
             )
         )
-        self._watchers = [consent]
+        self._consent_watch = consent
         try:
             await workflow.wait([job, consent], return_when=asyncio.FIRST_COMPLETED)
             if job.done():
-                outcome: JobOutcome = job.result()
-                return outcome
+                return job.result()
             withdrawn = consent.result()
             raise Refused(
                 "ConsentWithdrawn",
-                f"Consent of {withdrawn.document_id!r} was withdrawn while the query ran: {withdrawn.message}",
+                f"Consent to {withdrawn.document_id!r} was withdrawn while the query ran: {withdrawn.message}",
                 hint="The approver who withdrew it can enable it again (`cleanroom consent on`).",
             )
         finally:
             for task in (job, consent):
                 task.cancel()
 
-    async def _conclude(self, state: RunState) -> None:
-        """Stop the job if it may still run, take back every grant, tell the ledger. Bounded by the cleanup timing."""
-        prepared, ticket = self._prepared, self._input.ticket
+    # ------------------------------------------------------------------ the end
+
+    async def _clean_up(self, state: RunState) -> None:
+        """Stop the job if it may still run, revoke every grant, record the end. A failed step does not stop the next one."""
+        ticket = self._input.ticket
         self._story.stage("cleanup")
         if state != "COMPLETED" and self._state in ("Submitting", "Running"):
-            await self._quietly(
+            await self._attempt(
                 workflow.execute_activity_method(
                     SparkServiceActivities.delete_job, ticket, **CLEANUP.config("stop the job", task_queue=SPARK_SERVICE_QUEUE)
                 )
             )
-        revoked = await self._quietly(
+        self._revoked = await self._attempt(
             self._timed(
                 "revoke",
                 workflow.execute_activity_method(
                     CleanRoomSecrets.revoke_grants,
-                    RevokeRequest(ticket=ticket, proof=prepared.proof if prepared else None),
-                    **CLEANUP.config("secrets, IDP subjects, event writers", task_queue=CLEAN_ROOM_QUEUE),
+                    RevokeRequest(ticket=ticket),
+                    **CLEANUP.config("secrets, ID tokens, event writers", task_queue=CLEAN_ROOM_QUEUE),
                 ),
             )
         )
-        self._revoked = revoked
-        if revoked is not None:
-            told = f"{revoked.secrets} secrets, {revoked.grants} grants"
-            await self._quietly(self._audit("REVOKED", told, {"job": prepared.job_digest} if prepared else {}))
-        if prepared is not None or revoked is not None:
-            digests = ({"job": prepared.job_digest} if prepared else {}) | ({"result": self._receipt.digest} if self._receipt else {})
-            await self._quietly(self._audit(f"RUN_{state}", self._failure.code if self._failure else "result delivered", digests))
-        await self._watchers_ended()
+        digests = {"job": self._prepared.job_digest} if self._prepared else {}
+        if self._revoked is not None:
+            counts = f"{self._revoked.secrets} secrets, {self._revoked.grants} grants"
+            await self._attempt(self._audit("REVOKED", counts, digests))
+        if self._prepared is not None or self._revoked is not None:
+            digests |= {"result": self._receipt.digest} if self._receipt else {}
+            await self._attempt(self._audit(f"RUN_{state}", self._failure.code if self._failure else "result delivered", digests))
+        await self._consent_watch_stopped()
 
-    async def _watchers_ended(self) -> None:
-        """Wait until the consent watch has stopped, which it was asked to before the result was collected: it keeps the receipt of this
-        run alive, and a run that has ended must not look as if something of it still runs."""
+    async def _consent_watch_stopped(self) -> None:
+        """Wait until the consent watch, which was cancelled, has stopped: a run that has ended must not show a running activity."""
+        watch = self._consent_watch
+        if watch is None or watch.done():
+            return
+        try:
+            await workflow.wait_condition(watch.done, timeout=CONSENT_WATCH_STOP, timeout_summary="the consent watch stops")
+        except TimeoutError:
+            workflow.logger.warning("the consent watch has not stopped; it stops with its next heartbeat")
 
-        def ended() -> bool:
-            return all(task.done() for task in self._watchers)
-
-        if not ended():
-            try:
-                await workflow.wait_condition(ended, timeout=WATCHERS_END, timeout_summary="the consent watch stops")
-            except TimeoutError:
-                workflow.logger.warning("the consent watch has not stopped; it ends with its next heartbeat")
-
-    async def _quietly(self, work: Awaitable[T]) -> T | None:
-        """Cleanup goes on past a failed step; what failed is shown."""
+    async def _attempt(self, work: Awaitable[T]) -> T | None:
+        """Await a cleanup step. When it fails, show the failure and return None, so that the next step can run."""
         try:
             return await work
         except Exception as error:
@@ -283,36 +282,35 @@ class RunQuery:
         finally:
             self._seconds[key] = (workflow.now() - started).total_seconds()
 
-    def _ending(self, state: RunState) -> str:
-        """How it ended, in the words of who is woken up by it: what, who must act, what to do; or what came out."""
-        if self._failure is not None:
-            failure = self._failure
-            return failure_summary(
-                state, CleanRoomError(failure.code, failure.message, party=failure.party or None, hint=failure.hint or None)
-            )
-        if self._receipt is None:
+    def _summary(self) -> str:
+        """Return the final summary as Markdown: the failure, who must act and what to do; or the result."""
+        state, failure, receipt = self._state, self._failure, self._receipt
+        if failure is not None:
+            error = CleanRoomError(failure.code, failure.message, party=failure.party or None, hint=failure.hint or None)
+            return failure_summary(state, error)
+        if receipt is None:
             return f"**{state}**"
-        receipt = self._receipt
-        opens = code(f"cleanroom run result {self._input.ticket.run_id} --dataset FILE")
+        command = f"cleanroom run result {self._input.ticket.run_id}"
         return (
             f"**{state}**: {receipt.rows} rows in {code(receipt.dataset)}, digest {code(receipt.digest[:16])}\n\n"
-            f"Its receiver opens it with {opens}; without {code('--dataset')} everybody sees the receipt."
+            f"The receiver opens the result with {code(f'{command} --dataset FILE')}. {code(command)} shows the result receipt."
         )
 
-    def _result(self, state: RunState) -> RunResult:
+    def _result(self) -> RunResult:
         return RunResult(
             run_id=self._input.ticket.run_id,
             query=self._input.ticket.query,
-            state=state,
+            state=self._state,
             job=self._tracking.name if self._tracking else "",
             receipt=self._receipt,
             failure=self._failure,
             stages=self._seconds,
-            revoked=getattr(self, "_revoked", None),
+            revoked=self._revoked,
         )
 
     @workflow.query(description="State, stage and steps of this run.")
     def status(self) -> RunStatus:
+        """Return state, stage and steps."""
         return RunStatus(
             run_id=self._input.ticket.run_id,
             query=self._input.ticket.query,
@@ -323,10 +321,23 @@ class RunQuery:
             failure=self._failure,
         )
 
-    @workflow.query(description="The result so far: receipt, failure, seconds of each stage, what was revoked.")
+    @workflow.query(description="The result so far: receipt, failure, duration of each step, revoked grants.")
     def outcome(self) -> RunResult:
-        return self._result(self._state)
+        """Return the result so far."""
+        return self._result()
 
 
-async def _settled(work: Awaitable[T]) -> T:
+def _failure_of(error: BaseException) -> RunFailure:
+    known = error_from_failure(error)
+    cancelled = is_cancelled_exception(error)
+    return RunFailure(
+        code="RunCancelled" if cancelled else known.code,
+        message="The run was cancelled." if cancelled else known.message,
+        party=known.party or "",
+        hint=known.hint or "",
+    )
+
+
+async def _await(work: Awaitable[T]) -> T:
+    """Turn an awaitable into a coroutine, which a task needs."""
     return await work

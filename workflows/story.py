@@ -1,4 +1,4 @@
-"""How a workflow tells its story to the Web UI: a checklist in its current details, the stage in its search attributes."""
+"""Shows a workflow's progress in the Temporal Web UI: a checklist as current details, the stage as search attributes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,18 @@ from cleanroom.temporal.markdown import code, details, escape, prose
 
 T = TypeVar("T")
 
-# Of the fonts that every machine has: emoji are empty boxes where their font is missing.
+# Characters that all common fonts contain. An emoji is an empty box on machines without an emoji font.
 _MARKS = {"waiting": "○", "running": "▶", "done": "✓", "failed": "✗", "skipped": "–"}
 
 
 class Story:
-    """Steps in the order of the diagram; each is waiting, running, done, failed or skipped."""
+    """The steps of a workflow, in the order of its diagram. Each is waiting, running, done, failed or skipped.
+
+    Args:
+        title: Heading of the checklist.
+        steps: Key and label of each step.
+        kind: Prefix of the stage in the search attributes, such as ``run``.
+    """
 
     def __init__(self, title: str, steps: dict[str, str], *, kind: str) -> None:
         self._title = title
@@ -37,7 +43,7 @@ class Story:
         self.footer = ""
 
     async def step(self, key: str, work: Awaitable[T], *, note: str = "") -> T:
-        """Await ``work`` as step ``key``; its outcome is shown whatever it is."""
+        """Await ``work`` as step ``key`` and show its outcome."""
         self._begin(key)
         try:
             result = await work
@@ -60,15 +66,19 @@ class Story:
         self.show()
 
     def note(self, key: str, text: str) -> None:
-        """A few words beside the step."""
+        """Show ``text`` next to the step."""
         self._notes[key] = text
         self.show()
 
     def skip(self, key: str) -> None:
+        """Mark a step as skipped."""
         self._state[key] = "skipped"
 
     def stage(self, name: str, *more: tuple[SearchAttributeKey[Any], Any]) -> None:
-        """Set ``CrStage``, ``CrStageSince`` and ``more``; costs one event, so once a stage and not once a step."""
+        """Set the search attributes ``CrStage``, ``CrStageSince`` and ``more``.
+
+        Each call adds an event to the history, so call it once per stage, not once per step.
+        """
         self._stage = name
         pairs: list[tuple[SearchAttributeKey[Any], Any]] = [
             (attributes.STAGE, f"{self._kind}.{name}"),
@@ -78,23 +88,23 @@ class Story:
         workflow.upsert_search_attributes(attributes.updates(*pairs))
 
     def outcome(self, code: str) -> None:
-        """Set ``CrOutcome`` at the end; what was not begun is not waited for any more."""
+        """Set the search attribute ``CrOutcome`` at the end. Steps that did not start become skipped."""
         self._state = {key: "skipped" if state == "waiting" else state for key, state in self._state.items()}
         workflow.upsert_search_attributes(attributes.updates((attributes.OUTCOME, code), (attributes.STAGE, f"{self._kind}.closed")))
 
     @asynccontextmanager
     async def report_outcome(self) -> AsyncIterator[None]:
-        """Around the whole run: however it ends, ``CrOutcome`` says so."""
+        """Wrap the whole run: when the block ends or raises, set ``CrOutcome`` and the footer."""
         try:
             yield
         except BaseException as error:
-            if not is_cancelled_exception(error):
+            if is_cancelled_exception(error):
+                self.outcome("CANCELLED")
+                self.footer = "**CANCELLED**"
+            else:
                 known = error_from_failure(error)
                 self.outcome(known.code)
                 self.footer = failure_summary("FAILED", known)
-            else:
-                self.outcome("CANCELLED")
-                self.footer = "**CANCELLED**"
             self.show()
             raise
         self.outcome("succeeded")
@@ -103,10 +113,11 @@ class Story:
 
     @property
     def current_stage(self) -> str:
+        """The stage that was set last."""
         return self._stage
 
     def lines(self) -> tuple[str, ...]:
-        """The checklist as plain lines, for queries and terminals."""
+        """Return the checklist as plain lines, for workflow queries and terminals."""
         return tuple(f"{self._state[key]}: {label}{self._note(key)}" for key, label in self._labels.items())
 
     def _note(self, key: str) -> str:
@@ -116,20 +127,20 @@ class Story:
         return f" — {note}{timing}" if note else timing
 
     def show(self) -> None:
-        """Write the checklist into the Web UI's current details."""
+        """Write the checklist and the footer to the workflow's current details."""
         rows = [f"- {_MARKS[self._state[key]]} {self._line(key)}" for key in self._labels]
         workflow.set_current_details(details(f"**{escape(self._title)}**", self.footer, "\n".join(rows)))
 
     def _line(self, key: str) -> str:
         line = escape(self._labels[key] + self._note(key))
         if self._state[key] == "running":
-            # A query does not run the clock: the time since when tells a stuck step from a young one.
+            # Current details are not updated while a step runs, so show its start time instead of its duration.
             return f"**{line}** — since {self._started[key]:%H:%M:%S} UTC"
         return line
 
 
 def failure_summary(state: str, error: CleanRoomError) -> str:
-    """How it ended, for who is woken up by it: what happened, who must act, what to do."""
+    """Return the final summary of a failed workflow as Markdown: what happened, who must act, what to do."""
     lines = [f"**{state}**: {code(error.code)} {prose(error.message, 600)}"]
     lines += [f"Who must act: **{escape(error.party)}**"] if error.party else []
     lines += [f"What to do: {prose(error.hint, 600)}"] if error.hint else []

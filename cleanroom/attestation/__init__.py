@@ -1,10 +1,10 @@
-"""Attestation: parse and verify AMD SEV-SNP evidence, and ask the guest's sidecar for it.
+"""Attestation: parse and verify AMD SEV-SNP evidence, and request it from the guest's sidecar.
 
-``verify_evidence`` is the entrance; :class:`Verdict` the result; :class:`TrustStore` says who is believed and :class:`Expectations` what
-must hold.
+Call :func:`verify_evidence` with a :class:`TrustStore` (the trusted issuers) and :class:`Expectations` (what must hold); the result is a
+:class:`Verdict`. The formats and rules, with their sources, are in ``docs/facts/attestation.md``.
 """
 
-from cleanroom.attestation.certificates import LeafKind
+from cleanroom.attestation.chain import LeafKind
 from cleanroom.attestation.checks import Check
 from cleanroom.attestation.cvm import CvmEvidence, CvmVerdict, verify_cvm_evidence
 from cleanroom.attestation.evidence import ALLOW_ALL_HOST_DATA, AttestationEvidence, host_data_for, report_data_for
@@ -14,7 +14,7 @@ from cleanroom.attestation.reasons import AttestationRejected, Reason
 from cleanroom.attestation.report import GuestPolicy, SnpReport, parse_report
 from cleanroom.attestation.trust import ACI_UVM, AKS_UVM, TrustedRoot, TrustStore, UvmIssuer
 from cleanroom.attestation.verdict import Expectations, Verdict
-from cleanroom.attestation.verify import verify_evidence
+from cleanroom.attestation.verify import Verifier, verify_evidence
 
 __all__ = [
     "ACI_UVM",
@@ -37,6 +37,7 @@ __all__ = [
     "TrustedRoot",
     "UvmIssuer",
     "Verdict",
+    "Verifier",
     "host_data_for",
     "parse_report",
     "report_data_for",

@@ -1,4 +1,4 @@
-"""A verdict is made of checks: each with its name, what was expected, what was found, and the reason when it failed."""
+"""The checks that make up a verdict: each has a name, the expected and the actual value, and a reason if it failed."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check. ``id`` is stable; ``expected`` and ``actual`` are for people; ``reason`` and ``message`` are set when it failed.
+    """One check. ``id`` is stable; ``expected`` and ``actual`` are for readers; ``reason`` and ``message`` are set if it failed.
 
-    A dataclass and no pydantic model, since a verdict makes thirty of them; pydantic models hold and serialise it all the same.
+    A dataclass rather than a pydantic model, because a verdict creates thirty of them. Pydantic models can hold and serialise it.
     """
 
     id: str
@@ -27,39 +27,39 @@ class Check:
     message: str = ""
 
 
-_KEPT = 512
-"""Characters of the longest text that is kept; some hold an adversary's words."""
+_MAX_CACHED = 512
+"""Longest text that is cached. Texts may come from an attacker, so longer ones must not fill the cache."""
 
 
 @lru_cache(maxsize=1024)
-def _kept(check_id: str, expected: str, actual: str) -> Check:
-    """Most verdicts share most of their passed checks, and to look one up takes a fifth of making it."""
+def _cached(check_id: str, expected: str, actual: str) -> Check:
+    # Most verdicts share most of their passed checks, and a look-up takes a fifth of the time of creating one.
     return Check(check_id, True, _printable(expected), _printable(actual))
 
 
 def _passed(check_id: str, expected: str, actual: str) -> Check:
-    if len(actual) > _KEPT:
+    if len(actual) > _MAX_CACHED:
         return Check(check_id, True, _printable(expected), _printable(actual))
-    return _kept(check_id, expected, actual)
+    return _cached(check_id, expected, actual)
 
 
 class Stop(Exception):
-    """The checks so far make everything after them meaningless."""
+    """Ends a verification: no later check has a meaning after the one that failed."""
 
 
 class Checklist:
-    """Collects checks in the order in which they were made."""
+    """Collects checks in the order in which they are made."""
 
     def __init__(self, checks: Iterable[Check] = ()) -> None:
         self.checks: list[Check] = list(checks)
 
     @property
     def ok(self) -> bool:
-        """Whether something was checked and nothing failed."""
+        """Whether at least one check was made and none failed."""
         return bool(self.checks) and all(check.passed for check in self.checks)
 
     def record(self, check_id: str, passed: bool, *, expected: str, actual: str, reason: Reason, message: str = "") -> bool:
-        """Note one check; returns ``passed``."""
+        """Add one check and return ``passed``."""
         if passed:
             self.checks.append(_passed(check_id, expected, actual))
         else:
@@ -69,7 +69,7 @@ class Checklist:
         return passed
 
     def require(self, check_id: str, passed: bool, *, expected: str, actual: str, reason: Reason, message: str = "") -> None:
-        """Note one check and stop when it failed."""
+        """Add one check. Raises :class:`Stop` if it failed."""
         if not self.record(check_id, passed, expected=expected, actual=actual, reason=reason, message=message):
             raise Stop
 
@@ -85,7 +85,11 @@ class Checklist:
         )
 
     def run(self, check_id: str, step: Callable[[], T], *, expected: str, show: Callable[[T], str]) -> T:
-        """Run a step that either returns a value (noted as passed) or raises :class:`AttestationRejected` (noted as failed, then stop)."""
+        """Run a step, add a passed check, and return the step's value.
+
+        Raises:
+            Stop: The step raised :class:`AttestationRejected`, which is added as a failed check.
+        """
         try:
             value = step()
         except AttestationRejected as error:
@@ -95,11 +99,11 @@ class Checklist:
         return value
 
     def stop_if_failed(self) -> None:
-        """Stop at the end of a group in which something failed."""
+        """Raise :class:`Stop` if any check failed; called at the end of a group of checks."""
         if not self.ok:
             raise Stop
 
 
 def _printable(text: str) -> str:
-    """``text`` without control characters: names in certificates and endorsements may be an adversary's, and reach terminals and logs."""
+    # Names in certificates and endorsements may come from an attacker, and they reach terminals and logs.
     return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")

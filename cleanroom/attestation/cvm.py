@@ -1,7 +1,8 @@
-"""Evidence of an Azure confidential VM: the SNP report binds the paravisor's runtime claims, these bind the vTPM's key, that signs a quote.
+"""Evidence of an Azure confidential VM.
 
-The caller's own key is bound by the runtime claim ``user-data``, freshness by the quote's nonce, and the software by the PCR values.
-Source: the ``snp-cvm`` platform of the clean-room governance service and its HCL (host compatibility layer) report blob.
+The SNP report binds the paravisor's runtime claims. The claims hold the virtual TPM's attestation key, and that key signs a quote. The
+claim ``user-data`` binds the caller's key, the quote's nonce proves freshness, and its PCR values identify the software. Source: the
+``snp-cvm`` platform of the governance service and the HCL report blob; see ``docs/facts/attestation.md``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cleanroom.attestation.checks import Checklist, Stop
 from cleanroom.attestation.endorsements import MAX_ENDORSEMENTS
 from cleanroom.attestation.evidence import REPORT_DATA_SIZE, AttestationEvidence, decode_base64, report_data_for
-from cleanroom.attestation.reasons import AttestationRejected, Reason, hostile
+from cleanroom.attestation.reasons import AttestationRejected, Reason, rejecting
 from cleanroom.attestation.report import REPORT_SIZE
 from cleanroom.attestation.tpm import PCR_COUNT, Quote, parse_quote, pcr_digest_of, quote_signed_by
 from cleanroom.attestation.trust import TrustStore
@@ -37,7 +38,7 @@ _AK_KID: Final = "HCLAkPub"
 _NO_HOST_DATA: Final = frozenset({bytes(32).hex()})
 
 CLEAN_ROOM_NONCE: Final = hashlib.sha256(b"azure-cleanroom").digest()
-"""The nonce of the clean-room samples; it is constant, so it proves no freshness."""
+"""The nonce of the clean-room samples. It is constant, so it does not prove freshness."""
 
 
 class CvmParts(BaseModel):
@@ -61,11 +62,11 @@ class CvmEvidence(BaseModel):
     evidence: CvmParts
     nonce: str
     platform_certificates: Annotated[str, Field(alias="platformCertificates")]
-    """PEM text of leaf, ASK and ARK; base64 of it is read too."""
+    """PEM text of leaf, ASK and ARK, or its base64."""
 
 
 class CvmVerdict(BaseModel):
-    """The verdict on CVM evidence, with what the verified evidence states. ``pcrs`` and ``runtime_claims`` are empty unless ``ok``."""
+    """The verdict on CVM evidence, with its contents. ``pcrs`` and ``runtime_claims`` are empty unless ``ok``."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -76,6 +77,7 @@ class CvmVerdict(BaseModel):
 
     @property
     def ok(self) -> bool:
+        """Whether every check passed."""
         return self.verdict.ok
 
 
@@ -88,19 +90,20 @@ def verify_cvm_evidence(
     nonce: bytes | None,
     user_data: bytes | None = None,
 ) -> CvmVerdict:
-    """Judge the evidence of an Azure confidential VM.
+    """Verify the evidence of an Azure confidential VM.
 
     Args:
         evidence: As received.
-        trust: The roots.
-        expectations: Of the SNP report, except ``report_data``, which the runtime claims determine here, ``vmpl``, which is the
-            paravisor's 0, and ``host_data``, which is zero on a virtual machine unless other values are named.
+        trust: The trusted roots.
+        expectations: What must hold for the SNP report. Three members are overridden: ``report_data`` is the digest of the runtime
+            claims, ``vmpl`` is the paravisor's 0, and ``host_data`` is zero unless other values are given.
         at: The instant, with a time zone.
-        nonce: What the quote must carry; None for the nonce that the evidence states (no freshness).
-        user_data: The 64 bytes that the runtime claim ``user-data`` must be, such as ``report_data_for(public_key_pem)``; None: any.
+        nonce: What the quote must carry. None accepts the nonce that the evidence states, which does not prove freshness.
+        user_data: The 64 bytes that the runtime claim ``user-data`` must hold, such as ``report_data_for(public_key_pem)``. None
+            accepts any value.
 
     Returns:
-        A verdict whose checks are those of the report, then those of claims and quote. It never raises on bad evidence.
+        A verdict with the checks of the report, then those of claims and quote. Bad evidence never raises.
     """
     checklist = Checklist()
     claims: dict[str, Any] = {}
@@ -115,8 +118,8 @@ def verify_cvm_evidence(
         )
     except Stop:
         return _verdict(evidence, None, checklist, at, {}, {})
-    # Any other guest, a confidential container above all, can have claims of its own making hashed into its own report: what it cannot have
-    # is the paravisor's privilege level and no host data.
+    # Any other guest, such as a confidential container, can put the digest of forged claims into its own report. But it cannot get a
+    # report with the paravisor's privilege level and without host data.
     host_data = _NO_HOST_DATA if expectations.host_data is None else expectations.host_data
     bound = expectations.model_copy(update={"report_data": report_data_for(claims_text), "vmpl": 0, "host_data": host_data})
     certificates = evidence.platform_certificates[: MAX_ENDORSEMENTS + 1].encode("utf-8", "replace")
@@ -167,12 +170,12 @@ def _verdict(
 
 
 def _split_hcl_report(parts: CvmParts) -> tuple[bytes, bytes]:
-    """The SNP report and the runtime claims' JSON bytes of the blob."""
+    """Return the SNP report and the JSON bytes of the runtime claims."""
     blob = decode_base64(parts.hcl_report, Reason.HCL_REPORT_MALFORMED, "HCL report")
     stated = decode_base64(parts.snp_report, Reason.REPORT_MALFORMED, "SNP report")
-    with hostile(Reason.HCL_REPORT_MALFORMED, "HCL report"):
+    with rejecting(Reason.HCL_REPORT_MALFORMED, "HCL report"):
         if len(blob) < _CLAIMS or blob[:4] != _MAGIC:
-            raise ValueError("no HCL report")
+            raise ValueError("not an HCL report")
         report = blob[_HEADER : _HEADER + REPORT_SIZE]
         runtime = blob[_HEADER + REPORT_SIZE : _CLAIMS]
         report_type, claim_size = int.from_bytes(runtime[8:12], "little"), int.from_bytes(runtime[16:20], "little")
@@ -182,7 +185,7 @@ def _split_hcl_report(parts: CvmParts) -> tuple[bytes, bytes]:
     if report != stated:
         raise AttestationRejected(
             Reason.HCL_REPORT_MALFORMED,
-            "The SNP report inside the HCL report is not the one that was sent beside it.",
+            "The SNP report inside the HCL report differs from the one in the member snpReport.",
             expected=hashlib.sha256(report).hexdigest(),
             actual=hashlib.sha256(stated).hexdigest(),
         )
@@ -190,7 +193,7 @@ def _split_hcl_report(parts: CvmParts) -> tuple[bytes, bytes]:
 
 
 def _read_claims(text: bytes) -> tuple[dict[str, Any], rsa.RSAPublicKey]:
-    with hostile(Reason.RUNTIME_CLAIMS_MALFORMED, "runtime claims"):
+    with rejecting(Reason.RUNTIME_CLAIMS_MALFORMED, "runtime claims"):
         claims = json.loads(text)
         keys = [key for key in claims["keys"] if key["kid"] == _AK_KID and key["kty"] == "RSA"]
         if len(keys) != 1:
@@ -223,17 +226,17 @@ def _check_nonce(evidence: CvmEvidence, quote: Quote, nonce: bytes | None, check
 
 def _verified_pcrs(parts: CvmParts, quote: Quote) -> dict[int, bytes]:
     values: dict[int, bytes] = {}
-    with hostile(Reason.PCR_DIGEST_MISMATCH, "PCR value"):
+    with rejecting(Reason.PCR_DIGEST_MISMATCH, "PCR value"):
         for name, text in parts.pcrs.items():
             index = int(name)
             if not 0 <= index < PCR_COUNT:
-                raise ValueError("no such PCR")
+                raise ValueError("not a PCR index")
             values[index] = decode_base64(text, Reason.PCR_DIGEST_MISMATCH, "PCR value")
     digest = pcr_digest_of(quote, values)
     if not hmac.compare_digest(digest, quote.pcr_digest):
         raise AttestationRejected(
             Reason.PCR_DIGEST_MISMATCH,
-            "The PCR values are not those that the quote covers.",
+            "The PCR values do not match the digest that the quote covers.",
             expected=quote.pcr_digest.hex(),
             actual=digest.hex(),
         )
@@ -244,7 +247,7 @@ def _check_user_data(claims: Mapping[str, Any], user_data: bytes | None, checkli
     if user_data is None:
         return
     value = claims.get("user-data")
-    # The platform writes upper-case hex, other versions lower-case.
+    # Platform versions differ: some write upper-case hex, some lower-case.
     actual = value.lower() if isinstance(value, str) else ""
     checklist.require(
         "user-data",

@@ -1,7 +1,7 @@
-"""did:x509 identifiers: "a chain under this CA certificate, whose leaf has these properties".
+"""did:x509 identifiers: a chain under a given CA certificate whose leaf has given properties.
 
-Source: the did:x509 method specification (``did:x509:0:<hash>:<ca fingerprint>::<predicate>:<value>…``). Only the predicate ``eku`` is
-known here; an identifier with another one is refused, never half-checked.
+The form is ``did:x509:0:<hash>:<ca fingerprint>::<predicate>:<value>…``. Only the predicate ``eku`` is implemented; an identifier with any
+other predicate is rejected. Source: https://github.com/microsoft/did-x509/blob/main/specification.md
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from cleanroom.attestation.reasons import AttestationRejected, Reason, hostile
+from cleanroom.attestation.reasons import AttestationRejected, Reason, rejecting
 from cleanroom.jose.encoding import b64url
 
 MAX_CHAIN: Final = 6
@@ -25,29 +25,29 @@ _LINK_HASHES: Final = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 
 
 def did_x509(ca: x509.Certificate, eku: str) -> str:
-    """The identifier of leaves with the extended key usage ``eku`` (dotted OID) under ``ca``."""
+    """Return the identifier of leaves with the extended key usage ``eku`` (dotted OID) under ``ca``."""
     return f"{_PREFIX}sha256:{_fingerprint(ca, 'sha256')}::eku:{eku}"
 
 
 def load_chain(ders: Sequence[bytes]) -> tuple[x509.Certificate, ...]:
     """Parse an x5chain, leaf first, and verify each link up to the self-signed last certificate.
 
-    Validity windows are deliberately not judged: the leaves that sign utility-VM endorsements live for about a year and every endorsement
-    in the field outlives its leaf. The security version number in the endorsement is what retires one.
+    Validity is deliberately not checked. The leaves that sign utility-VM endorsements are valid for about a year, and endorsements stay in
+    use for longer. An old endorsement is retired by a higher minimum security version number.
 
     Raises:
         AttestationRejected: ``UvmCertificateChainInvalid``.
     """
     if not 2 <= len(ders) <= MAX_CHAIN:
         raise _invalid(f"The endorsement carries {len(ders)} certificates; 2 to {MAX_CHAIN} are accepted.", f"{len(ders)} certificates")
-    with hostile(Reason.UVM_CHAIN_INVALID, "endorsement certificate chain"):
+    with rejecting(Reason.UVM_CHAIN_INVALID, "endorsement certificate chain"):
         chain = tuple(x509.load_der_x509_certificate(der) for der in ders)
         for depth, (child, parent) in enumerate(zip(chain, (*chain[1:], chain[-1]), strict=True)):
             if not isinstance(child.signature_hash_algorithm, _LINK_HASHES):
                 raise _invalid("A certificate of the endorsement is signed with a weak hash.", str(child.signature_hash_algorithm))
             if not _issued_by(child, parent):
                 raise _invalid(
-                    "A certificate of the endorsement is not issued by the next one, or the last one has not signed itself.",
+                    "A certificate of the endorsement is not issued by the next one, or the last one is not self-signed.",
                     f"certificate {depth} of {len(chain)} does not verify",
                 )
             if depth > 0:
@@ -66,7 +66,9 @@ def _issued_by(child: x509.Certificate, parent: x509.Certificate) -> bool:
 def _require_ca(certificate: x509.Certificate, *, below: int) -> None:
     constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
     if not constraints.ca or (constraints.path_length is not None and constraints.path_length < below):
-        raise _invalid("An issuer in the endorsement's chain is no certificate authority, or not one for a chain this long.", "not a CA")
+        raise _invalid(
+            "An issuer in the endorsement's chain is not a certificate authority, or not one for a chain of this length.", "not a CA"
+        )
     try:
         usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
     except x509.ExtensionNotFound:
@@ -84,7 +86,7 @@ def resolve(did: str, chain: Sequence[x509.Certificate]) -> None:
     head, *predicates = did.split("::")
     algorithm, _, fingerprint = head.removeprefix(_PREFIX).partition(":")
     if not head.startswith(_PREFIX) or algorithm not in _HASHES or not fingerprint or not predicates:
-        raise _untrusted("The issuer is no did:x509 of version 0 with a predicate.", did)
+        raise _untrusted("The issuer is not a did:x509 of version 0 with a predicate.", did)
     if all(_fingerprint(ca, algorithm) != fingerprint for ca in chain[1:]):
         raise _untrusted("No authority in the endorsement's chain has the fingerprint that the issuer names.", did)
     for predicate in predicates:
@@ -94,7 +96,7 @@ def resolve(did: str, chain: Sequence[x509.Certificate]) -> None:
 
 
 def _ekus(leaf: x509.Certificate) -> set[str]:
-    with hostile(Reason.UVM_CHAIN_INVALID, "endorsement leaf certificate"):
+    with rejecting(Reason.UVM_CHAIN_INVALID, "endorsement leaf certificate"):
         try:
             return {usage.dotted_string for usage in leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value}
         except x509.ExtensionNotFound:

@@ -1,7 +1,7 @@
-"""Read evidence out of the JSON documents that carry it: one report, and what came with it, from half a dozen shapes.
+"""Read evidence from the JSON documents that carry it.
 
-The sidecar's answers, the governance service's request body and stored samples, and the request body of Microsoft Azure Attestation (facts:
-spec/attestation.md section 11, spec/skr.md section 2). Which text encodes what is settled here; nothing is judged.
+These are the sidecar's responses, the governance service's request body and stored samples, and the request body of Microsoft Azure
+Attestation (``docs/facts/attestation.md``). This module only decodes; it verifies nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cleanroom.errors import InvalidInput
 
 
 class EvidenceDocument(NamedTuple):
-    """What a document holds, as text; None for what it lacks."""
+    """The members of a document as text; None for an absent one."""
 
     report: str
     """The report in base64, base64url or hex."""
@@ -26,12 +26,15 @@ class EvidenceDocument(NamedTuple):
 
 
 def read_document(data: bytes) -> EvidenceDocument:
-    """The evidence in a JSON document.
+    """Return the evidence in a JSON document.
 
-    Accepted are ``{"evidence", "endorsements", "uvm_endorsements", "endorsed_tcb"}`` (the sidecar's ``/attest/combined``), the same under
-    ``attestation`` (the governance service) or with the report as ``raw`` (a CCF node's quote), ``{"report": hex}`` (``/attest/raw``),
-    ``{"attestation", "platformCertificates", "uvmEndorsements"}`` alone or under ``report`` or ``report.snpCACI`` (stored samples), and the
-    body of ``POST /attest/SevSnpVm``.
+    Accepted forms:
+
+    * ``{"evidence", "endorsements", "uvm_endorsements", "endorsed_tcb"}`` (the sidecar's ``/attest/combined``), the same under
+      ``attestation`` (the governance service), or with the report as ``raw`` (the quote of a CCF node);
+    * ``{"report": hex}`` (the sidecar's ``/attest/raw``);
+    * ``{"attestation", "platformCertificates", "uvmEndorsements"}``, also under ``report`` or ``report.snpCACI`` (stored samples);
+    * the body of ``POST /attest/SevSnpVm``.
 
     Raises:
         InvalidInput: ``EvidenceMalformed``.
@@ -63,7 +66,7 @@ def _find(value: Any, depth: int = 0) -> EvidenceDocument | None:
 
 
 def _attestation_request(report: str) -> EvidenceDocument | None:
-    """The ``report`` member of a request to Microsoft Azure Attestation: base64url of JSON, base64url inside as well."""
+    """Read the ``report`` member of a request to Microsoft Azure Attestation: base64url of a JSON object with base64url members."""
     text = standard_base64(report)
     if not text.startswith("eyJ"):  # base64 of '{"'
         return None
@@ -82,7 +85,7 @@ def _attestation_request(report: str) -> EvidenceDocument | None:
 
 
 def standard_base64(text: str) -> str:
-    """base64 or base64url, padded or not, as padded standard base64; text that is neither is not made one."""
+    """Convert base64 or base64url, padded or not, to padded standard base64. Does not validate the text."""
     stripped = "".join(text.split()).rstrip("=").replace("-", "+").replace("_", "/")
     return stripped + "=" * (-len(stripped) % 4)
 
@@ -92,14 +95,14 @@ def _text(value: Mapping[str, Any], name: str) -> str | None:
     if member is None or member == "":
         return None
     if not isinstance(member, str):
-        raise ValueError(f"{name} is no text")
+        raise ValueError(f"{name} is not a string")
     return member
 
 
 def _malformed(cause: str | None) -> InvalidInput:
     return InvalidInput(
         "EvidenceMalformed",
-        "The document is JSON by its first byte, but holds no attestation report.",
+        "The document starts like JSON, but is not JSON with an attestation report.",
         cause=cause,
         hint='Write {"evidence": base64, "endorsements": base64, "uvm_endorsements": base64}, or give the report itself.',
     )

@@ -1,4 +1,4 @@
-"""What an attester sends: the ``attestation`` object of the governance service, and the digest that binds data to a report."""
+"""The evidence that an attester sends, and the digests that bind data to a report."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from cleanroom.attestation.reasons import AttestationRejected, Reason, hostile
+from cleanroom.attestation.reasons import AttestationRejected, Reason, rejecting
 
 REPORT_DATA_SIZE: Final = 64
 MAX_EVIDENCE_TEXT: Final = 96 * 1024
 _BASE64: Final = TypeAdapter(bytes, config=ConfigDict(val_json_bytes="base64"))
 
 ALLOW_ALL_HOST_DATA: Final = frozenset({"73973b78d70cc68353426de188db5dfc57e5b766e399935fb73a61127ea26d20"})
-"""host_data of the policy that allows every container, which the public clean-room samples use. Production refuses it."""
+"""Host data of the policy that allows every container, which the public clean-room samples use. Production rejects it."""
 
 
 class AttestationEvidence(BaseModel):
@@ -28,7 +28,7 @@ class AttestationEvidence(BaseModel):
     evidence: str
     """base64 of the 1184-byte report."""
     endorsements: str
-    """base64 of concatenated PEM, leaf + ASK + ARK. Plain PEM, THIM JSON and base64 of that are read too."""
+    """base64 of concatenated PEM, leaf + ASK + ARK. Plain PEM, THIM JSON and its base64 are accepted too."""
     uvm_endorsements: str | None = None
     """base64 of a COSE_Sign1."""
     endorsed_tcb: str | None = None
@@ -36,7 +36,7 @@ class AttestationEvidence(BaseModel):
 
     @staticmethod
     def of(report: bytes, chain: bytes, uvm: bytes | None = None, endorsed_tcb: str | None = None) -> AttestationEvidence:
-        """Evidence from raw parts: the report's bytes, a PEM chain, and the bytes of a COSE_Sign1."""
+        """Create evidence from the report's bytes, a PEM chain, and the bytes of a COSE_Sign1."""
         return AttestationEvidence(
             evidence=base64.b64encode(report).decode(),
             endorsements=base64.b64encode(chain).decode(),
@@ -45,31 +45,31 @@ class AttestationEvidence(BaseModel):
         )
 
     def digest(self) -> str:
-        """SHA-256 over the evidence's canonical JSON, in hex: a name for exactly this evidence."""
+        """Return SHA-256 over the evidence's canonical JSON, in hex."""
         text = json.dumps(self.model_dump(exclude_none=True), separators=(",", ":"), ensure_ascii=False)
-        # An adversary's text may hold lone surrogates, which are no characters; its evidence has a name all the same.
+        # A crafted text may hold lone surrogates, which UTF-8 cannot encode; its evidence needs a digest too.
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def report_data_for(data: bytes) -> bytes:
-    """The 64 bytes that bind ``data`` to a report: its SHA-256, then 32 zero bytes."""
+    """Return the 64 bytes that bind ``data`` to a report: its SHA-256, then 32 zero bytes."""
     return hashlib.sha256(data).digest() + bytes(32)
 
 
 def host_data_for(security_policy_base64: str) -> bytes:
-    """host_data of a confidential container group: SHA-256 of its security policy *after* base64 decoding (the Rego text)."""
+    """Return the host data of a confidential container group: SHA-256 of its security policy *after* base64 decoding (the Rego text)."""
     return hashlib.sha256(strict_base64(security_policy_base64.encode())).digest()
 
 
 def strict_base64(data: bytes) -> bytes:
-    """Standard base64 without stray characters, white space aside.
+    """Decode standard base64. White space is ignored, any other foreign character is an error.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not base64.
     """
     text = data.replace(b"\n", b"")
-    # pydantic's decoder takes a tenth of the time of the standard library's, which took as long over a chain as a signature. It accepts
-    # more (base64url, no padding, JSON's escapes), so only what has none of these is given to it.
+    # pydantic's decoder takes a tenth of the time of the standard library's, which takes as long for a chain as one signature. But it
+    # also accepts base64url, missing padding and JSON escapes, so it only gets text without any of these.
     if len(text) % 4 == 0 and not (b"-" in text or b"_" in text or b"\\" in text):
         try:
             return _BASE64.validate_json(b'"%b"' % text)
@@ -79,12 +79,12 @@ def strict_base64(data: bytes) -> bytes:
 
 
 def decode_base64(text: str, reason: Reason, what: str) -> bytes:
-    """Strict base64, white space aside.
+    """Decode strict base64 of limited size; white space is ignored.
 
     Raises:
         AttestationRejected: With ``reason``.
     """
-    with hostile(reason, what):
+    with rejecting(reason, what):
         if len(text) > MAX_EVIDENCE_TEXT:
             limit = f"at most {MAX_EVIDENCE_TEXT} characters"
             raise AttestationRejected(reason, f"The {what} has {len(text)} characters.", expected=limit, actual=f"{len(text)} characters")

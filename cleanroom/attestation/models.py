@@ -1,4 +1,4 @@
-"""Make a frozen model of values that are known to fit it."""
+"""Create frozen pydantic models without validation."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ M = TypeVar("M", bound=BaseModel)
 _set = object.__setattr__
 
 
-def unchecked(model: type[M], **values: Any) -> M:
-    """What ``model.model_construct`` makes of a value for every field, without its search for aliases and defaults.
+def construct_unvalidated(model: type[M], **values: Any) -> M:
+    """Create a ``model`` from a value for every field, like ``model_construct`` without its search for aliases and defaults.
 
-    A verdict makes half a dozen models of values that were cut out of bytes a line before; pydantic's own way takes as long as to parse
-    a certificate.
+    A verdict creates half a dozen models from values that it has just parsed. ``model_construct`` takes as long as parsing a certificate.
     """
     made = model.__new__(model)
     _set(made, "__dict__", values)

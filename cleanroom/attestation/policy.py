@@ -1,28 +1,29 @@
-"""What a genuine report must also say: guest policy, platform versions, and the bindings to data, workload and utility VM.
+"""Checks on a verified report: guest policy, platform versions, and the bindings to data, workload and utility VM.
 
-Everything here judges a report whose signature and certificates already hold; each expectation is one check, and all are judged.
+They require a report whose signature and certificates are already verified. Each expectation is one check, and all of them are made.
 """
 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from cleanroom.attestation.certificates import VerifiedChain
+from cleanroom.attestation.chain import VerifiedChain
 from cleanroom.attestation.checks import Checklist
-from cleanroom.attestation.evidence import AttestationEvidence, decode_base64
+from cleanroom.attestation.evidence import AttestationEvidence
 from cleanroom.attestation.products import tcb_text
 from cleanroom.attestation.reasons import AttestationRejected, Reason
 from cleanroom.attestation.report import SnpReport
 from cleanroom.attestation.trust import TrustStore
-from cleanroom.attestation.uvm import UvmEndorsement, same_measurement, verify_endorsement
+from cleanroom.attestation.uvm import UvmEndorsement, same_measurement
 from cleanroom.attestation.verdict import Expectations
 
 _SHOWN = 200
-"""Characters of an endorsement's own texts that a check shows."""
+"""Characters of an endorsement's texts that a check shows."""
 
 
 def check_guest_policy(report: SnpReport, expectations: Expectations, checklist: Checklist) -> None:
+    """Check the guest policy's bits and the privilege level (VMPL) of the report."""
     policy = report.policy
     checklist.record(
         "policy-reserved", policy.reserved_one, expected="bit 17 set", actual=f"{policy.value:#x}", reason=Reason.POLICY_RESERVED_BIT
@@ -79,6 +80,7 @@ def check_guest_policy(report: SnpReport, expectations: Expectations, checklist:
 def check_platform(
     evidence: AttestationEvidence, report: SnpReport, chain: VerifiedChain, expectations: Expectations, checklist: Checklist
 ) -> None:
+    """Check the versions of firmware and guest, and who signed the guest's identity."""
     if expectations.minimum_tcb is not None:
         minimum = expectations.minimum_tcb.get(chain.product)
         checklist.record(
@@ -119,10 +121,12 @@ def _check_allowed(check_id: str, allowed: frozenset[str] | None, value: bytes, 
 
 
 def one_of(values: Iterable[str]) -> str:
-    return " or ".join(sorted(values)) or "nothing (the allow-list is empty)"
+    """Return an allowlist as text."""
+    return " or ".join(sorted(values)) or "nothing (the allowlist is empty)"
 
 
 def check_bindings(report: SnpReport, expectations: Expectations, checklist: Checklist) -> None:
+    """Check what the report is bound to: report data, host data and launch measurement."""
     if expectations.report_data is not None:
         checklist.record(
             "report-data",
@@ -139,28 +143,33 @@ def check_bindings(report: SnpReport, expectations: Expectations, checklist: Che
             expected=f"not {one_of(expectations.refuse_host_data)}",
             actual=report.host_data.hex(),
             reason=Reason.HOST_DATA_REFUSED,
-            message="The host data is that of a policy which is refused here, such as the one that allows every container.",
+            message="The host data belongs to a rejected policy, such as the one that allows every container.",
         )
     _check_allowed("measurement", expectations.measurements, report.measurement, Reason.MEASUREMENT_MISMATCH, checklist)
 
 
 def check_uvm(
-    evidence: AttestationEvidence, report: SnpReport, trust: TrustStore, expectations: Expectations, checklist: Checklist
+    evidence: AttestationEvidence,
+    report: SnpReport,
+    trust: TrustStore,
+    expectations: Expectations,
+    checklist: Checklist,
+    verify_endorsement: Callable[[str], UvmEndorsement],
 ) -> bool:
-    """Judge the utility-VM endorsement; returns whether it rests on a development issuer."""
+    """Check the utility-VM endorsement; return whether its issuer is a development one."""
     if not evidence.uvm_endorsements:
         if expectations.require_uvm:
             checklist.record("uvm-endorsement", False, expected="a utility-VM endorsement", actual="none", reason=Reason.UVM_MISSING)
         return False
     try:
-        endorsement = _verified_endorsement(evidence.uvm_endorsements, trust)
+        endorsement = verify_endorsement(evidence.uvm_endorsements)
     except AttestationRejected as error:
         checklist.reject("uvm-endorsement", error)
         return False
     checklist.record(
         "uvm-endorsement",
         True,
-        expected="a COSE_Sign1 whose signature, chain and issuer identifier hold",
+        expected="a COSE_Sign1 with a valid signature, chain and issuer identifier",
         actual=f"{endorsement.feed[:_SHOWN]} svn {endorsement.svn} ({endorsement.shape})",
         reason=Reason.UVM_MALFORMED,
     )
@@ -189,12 +198,3 @@ def check_uvm(
         reason=Reason.UVM_MEASUREMENT_MISMATCH,
     )
     return row is not None and row.development
-
-
-def _verified_endorsement(text: str, trust: TrustStore) -> UvmEndorsement:
-    key = trust.endorsements.key(text.encode("utf-8", "replace"))
-    endorsement = trust.endorsements.get(key)
-    if endorsement is None:
-        endorsement = verify_endorsement(decode_base64(text, Reason.UVM_MALFORMED, "utility-VM endorsement"))
-        trust.endorsements.put(key, endorsement)
-    return endorsement

@@ -1,8 +1,8 @@
-"""AMD processor product lines: how a report or a certificate names one, and each one's TCB layout.
+"""AMD product lines: how reports and certificates name them, and the TCB layout of each.
 
-The product decides the TCB layout, the certificate extensions that must be there, the length of the chip id and which root applies, so
-"unknown" is an error and never a default: decoding a Turin TCB with Milan's layout gives plausible nonsense.
-Source: AMD 56860 (SEV-SNP firmware ABI), tables TCB_VERSION and ATTESTATION_REPORT; AMD 57230 (VCEK certificates and KDS).
+The product determines the TCB layout, the required certificate extensions, the length of the chip ID and the applicable root. An unknown
+product is therefore an error and never a default: a Turin TCB decoded with Milan's layout gives plausible but wrong numbers.
+Source: AMD 56860 (TCB_VERSION, ATTESTATION_REPORT) and AMD 57230; see ``docs/facts/attestation.md``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
-from cleanroom.attestation.models import unchecked
+from cleanroom.attestation.models import construct_unvalidated
 from cleanroom.attestation.reasons import AttestationRejected, Reason
 
 
@@ -25,7 +25,7 @@ class Product(StrEnum):
 
     @property
     def chip_id_length(self) -> int:
-        """Significant bytes of ``chip_id``, which is also the length of the hwID extension: 8 on Turin, else 64."""
+        """Significant bytes of ``chip_id`` and length of the hwID extension: 8 on Turin, else 64."""
         return 8 if self is Product.TURIN else 64
 
     @property
@@ -43,10 +43,10 @@ _CPUID: Final = (
 
 
 def product_from_cpuid(family: int, model: int) -> Product:
-    """The product line of a combined CPUID family and model, as in report versions 3 and later.
+    """Return the product line of a combined CPUID family and model, which reports state from version 3 on.
 
     Raises:
-        AttestationRejected: ``ProductUnsupported`` for everything not listed, the next generation included.
+        AttestationRejected: ``ProductUnsupported`` for any other CPU, including later generations.
     """
     for known_family, first, last, product in _CPUID:
         if family == known_family and first <= model <= last:
@@ -63,7 +63,7 @@ _BY_NAME: Final = {product.value: product for product in Product}
 
 
 def product_from_name(name: str) -> Product | None:
-    """The product line of a certificate's productName (``Milan-B0`` → Milan); the stepping is not compared. None: not known."""
+    """Return the product line of a certificate's productName (``Milan-B0``, whose stepping is ignored), or None for an unknown one."""
     return _BY_NAME.get(name.split("-", 1)[0])
 
 
@@ -79,18 +79,18 @@ class Tcb(BaseModel):
     microcode: int
 
     def covers(self, minimum: Tcb) -> bool:
-        """Whether every component is at least that of ``minimum``; an ordering of the whole number would let microcode dominate."""
+        """Whether every component is at least that of ``minimum``. As one number, the microcode would outweigh all others."""
         return all(getattr(self, name) >= getattr(minimum, name) for name in TCB_COMPONENTS)
 
     def text(self, product: Product) -> str:
-        """``bl.tee.snp.ucode``, on Turin ``fmc.bl.tee.snp.ucode``."""
+        """Return ``bl.tee.snp.ucode``, on Turin ``fmc.bl.tee.snp.ucode``."""
         shown = (self.bootloader, self.tee, self.snp, self.microcode)
         return ".".join(str(n) for n in ((self.fmc, *shown) if product.has_fmc else shown))
 
 
 TCB_COMPONENTS: Final = ("fmc", "bootloader", "tee", "snp", "microcode")
 
-# Byte of TCB_VERSION that holds each component; the bytes that no component names must be zero.
+# The byte of TCB_VERSION that holds each component. All other bytes must be zero.
 _LAYOUT_MILAN: Final = {"bootloader": 0, "tee": 1, "snp": 6, "microcode": 7}
 _LAYOUT_TURIN: Final = {"fmc": 0, "bootloader": 1, "tee": 2, "snp": 3, "microcode": 7}
 
@@ -106,7 +106,7 @@ def decode_tcb(raw: bytes, product: Product) -> Tcb:
         AttestationRejected: ``ReportedTcbMismatch`` when a byte that the layout reserves is not zero.
     """
     layout = _layout(product)
-    tcb = unchecked(Tcb, **({"fmc": 0} | {name: raw[index] for name, index in layout.items()}))
+    tcb = construct_unvalidated(Tcb, **({"fmc": 0} | {name: raw[index] for name, index in layout.items()}))
     if encode_tcb(tcb, product) != raw:
         raise AttestationRejected(
             Reason.TCB_MISMATCH,
@@ -126,5 +126,5 @@ def encode_tcb(tcb: Tcb, product: Product) -> bytes:
 
 
 def tcb_text(raw: bytes) -> str:
-    """The 16 hex digits that Azure calls ``tcbm``: the 8 bytes as a number, most significant byte first."""
+    """Return the 16 hex digits that Azure calls ``tcbm``: the 8 bytes as a number, most significant byte first."""
     return raw[::-1].hex()

@@ -1,7 +1,7 @@
-"""Why evidence is refused: one stable reason for each way to fail, and the error that carries it.
+"""The reasons for which evidence is rejected, and the error that carries one.
 
-A reason is what callers match on; the text beside it is for people. Names that a real service uses for the same failure keep that service's
-spelling (``TeeDebugModeEnabled``, ``ReportDataMismatch``, ``HostDataMismatch``).
+Callers match on the reason; the message is for readers. Where Azure or the governance service has a name for a failure, the reason has the
+same spelling (``TeeDebugModeEnabled``, ``ReportDataMismatch``, ``HostDataMismatch``).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from cleanroom.errors import Refused
 
 
 class Reason(StrEnum):
-    """The closed list of refusals, in the order in which the checks run (groups A to E of the verification procedure)."""
+    """All reasons, in the order in which the checks run (groups A to E of :mod:`cleanroom.attestation.verify`)."""
 
     # A. Structure of the report
     REPORT_MALFORMED = "ReportMalformed"
@@ -77,7 +77,7 @@ class Reason(StrEnum):
 
 
 class AttestationRejected(Refused):
-    """Evidence was refused. ``code`` is the :class:`Reason`; expected and actual are in ``details``."""
+    """Evidence is rejected. ``code`` is the :class:`Reason`; ``details`` has the expected and the actual value."""
 
     def __init__(self, reason: Reason, message: str, *, expected: str = "", actual: str = "", cause: str | None = None) -> None:
         super().__init__(str(reason), message, cause=cause, party="operator", details={"expected": expected, "actual": actual})
@@ -86,12 +86,12 @@ class AttestationRejected(Refused):
         self.actual = actual
 
 
-class hostile:
-    """Run a parser over bytes that an adversary wrote: whatever it raises becomes one :class:`AttestationRejected`.
+class rejecting:
+    """Context manager that turns any exception of a parser into :class:`AttestationRejected`.
 
     The parsers of X.509, CBOR and JSON raise a dozen unrelated exception types on crafted input (``ValueError``, ``OverflowError``,
-    ``UnsupportedAlgorithm``, ``RecursionError`` …). A list of them would be wrong with the next release, hence the broad net.
-    A class, since a verdict enters a dozen of these and a generator takes three times as long.
+    ``UnsupportedAlgorithm``, ``RecursionError`` …), and the list changes with their releases. So every ``Exception`` is caught.
+    It is a class because a verdict enters a dozen of these, and a generator takes three times as long.
     """
 
     __slots__ = ("_reason", "_what")

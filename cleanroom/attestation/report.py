@@ -1,7 +1,7 @@
 """The SEV-SNP attestation report: 1184 bytes, little-endian, parsed into an immutable value.
 
-Source: AMD 56860 (SEV-SNP firmware ABI), table ATTESTATION_REPORT. Offsets are the same in versions 2 to 5: version 3 added the CPUID
-bytes, version 5 the mitigation vectors. Parsing decides nothing about trust.
+Offsets are the same in versions 2 to 5: version 3 added the CPUID bytes, version 5 the mitigation vectors. Parsing verifies nothing.
+Source: AMD 56860 (SEV-SNP firmware ABI), table ATTESTATION_REPORT; see ``docs/facts/attestation.md``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
-from cleanroom.attestation.models import unchecked
+from cleanroom.attestation.models import construct_unvalidated
 from cleanroom.attestation.reasons import AttestationRejected, Reason
 
 REPORT_SIZE: Final = 0x4A0
@@ -37,7 +37,7 @@ HexBytes = Annotated[bytes, BeforeValidator(_bytes_from_hex), PlainSerializer(by
 
 
 class GuestPolicy(BaseModel):
-    """The guest policy (u64) that the owner fixed at launch."""
+    """The guest policy (u64), fixed at launch. The properties are its bits."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -48,57 +48,65 @@ class GuestPolicy(BaseModel):
 
     @property
     def abi(self) -> tuple[int, int]:
-        """Least firmware ABI version, (major, minor)."""
+        """Minimum firmware ABI version, (major, minor)."""
         return self.value >> 8 & 0xFF, self.value & 0xFF
 
     @property
     def smt_allowed(self) -> bool:
+        """Whether the guest may run with simultaneous multithreading."""
         return self._bit(16)
 
     @property
     def reserved_one(self) -> bool:
-        """Bit 17, which must be one."""
+        """Bit 17, which must be 1."""
         return self._bit(17)
 
     @property
     def migration_allowed(self) -> bool:
+        """Whether a migration agent may be attached."""
         return self._bit(18)
 
     @property
     def debug_allowed(self) -> bool:
+        """Whether the host may debug the guest, which exposes its memory."""
         return self._bit(19)
 
     @property
     def single_socket_required(self) -> bool:
+        """Whether the guest runs on one socket only."""
         return self._bit(20)
 
     @property
     def cxl_allowed(self) -> bool:
+        """Whether CXL devices and memory may be used."""
         return self._bit(21)
 
     @property
     def mem_aes_256_xts_required(self) -> bool:
+        """Whether memory must be encrypted with AES-256-XTS."""
         return self._bit(22)
 
     @property
     def rapl_disabled(self) -> bool:
+        """Whether power measurement (RAPL) must be disabled."""
         return self._bit(23)
 
     @property
     def ciphertext_hiding_required(self) -> bool:
+        """Whether the host must not be able to read ciphertext."""
         return self._bit(24)
 
     @property
     def page_swap_disabled(self) -> bool:
-        """Version 5 and later."""
+        """Whether the host must not swap guest pages (report version 5 and later)."""
         return self._bit(25)
 
 
 class SnpReport(BaseModel):
-    """Every field of a report. Byte fields are bytes here and hex in JSON; TCBs stay raw, since their layout depends on the product.
+    """Every field of a report. Byte fields are bytes here and hex in JSON; TCBs stay raw, because their layout depends on the product.
 
-    ``signed`` are the 672 bytes that the signature covers; ``signature_r`` and ``signature_s`` are the two 72-byte little-endian fields;
-    ``signature_rest`` the 368 reserved bytes behind them.
+    ``signed`` holds the 672 bytes that the signature covers, ``signature_r`` and ``signature_s`` the two 72-byte little-endian numbers, and
+    ``signature_rest`` the 368 reserved bytes after them.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -139,10 +147,12 @@ class SnpReport(BaseModel):
 
     @property
     def author_key_enabled(self) -> bool:
+        """Whether ``author_key_digest`` is set."""
         return bool(self.flags & 1)
 
     @property
     def chip_key_masked(self) -> bool:
+        """Whether the chip ID is masked, so the report cannot be linked to a VCEK."""
         return bool(self.flags >> 1 & 1)
 
     @property
@@ -152,18 +162,19 @@ class SnpReport(BaseModel):
 
     @property
     def signing_key_name(self) -> str:
+        """The name of :attr:`signing_key`."""
         return _SIGNING_KEY_NAMES.get(self.signing_key, f"reserved ({self.signing_key})")
 
     @property
     def raw(self) -> bytes:
-        """The 1184 bytes again."""
+        """The 1184 bytes of the report."""
         return self.signed + self.signature_r + self.signature_s + self.signature_rest
 
 
 def parse_report(raw: bytes) -> SnpReport:
     """Parse the 1184 bytes of a report of version 2 to 5.
 
-    Reserved bytes inside the signed part are not looked at: the signature covers them and AMD may give them a meaning.
+    Reserved bytes in the signed part are ignored: the signature covers them, and AMD may assign them a meaning.
 
     Raises:
         AttestationRejected: ``ReportMalformed`` for any other length, ``ReportVersionUnsupported`` for any other version.
@@ -209,11 +220,11 @@ def parse_report(raw: bytes) -> SnpReport:
         chip_id,
         committed_tcb,
     ) = _HEAD.unpack_from(raw)
-    return unchecked(  # the struct module has checked every type and length already
+    return construct_unvalidated(  # the struct module has checked every type and length
         SnpReport,
         version=version,
         guest_svn=guest_svn,
-        policy=unchecked(GuestPolicy, value=policy),
+        policy=construct_unvalidated(GuestPolicy, value=policy),
         family_id=family_id,
         image_id=image_id,
         vmpl=vmpl,

@@ -1,7 +1,8 @@
 """Certificate revocation lists of AMD's key distribution service.
 
-One list per product and flavour (``/vcek/v1/<product>/crl``, ``/vlek/v1/<product>/crl``), signed by the ARK, naming intermediates. AMD does
-not list single chips: old firmware is kept out by a minimum TCB. Nothing is fetched here; a caller supplies the bytes.
+There is one list per product and kind of key (``/vcek/v1/<product>/crl``, ``/vlek/v1/<product>/crl``). The ARK signs it, and it names
+intermediates only: AMD does not revoke single chips, and a minimum TCB excludes old firmware. The caller supplies the lists; nothing is
+fetched here. Source: AMD 57230; see ``docs/facts/attestation.md``.
 """
 
 from __future__ import annotations
@@ -11,25 +12,23 @@ from datetime import datetime
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from cleanroom.attestation.certificates import VerifiedChain
-from cleanroom.attestation.parsed import AMD_PSS, PSS_OID, members
-from cleanroom.attestation.reasons import AttestationRejected, Reason, hostile
+from cleanroom.attestation.amd_certificate import is_signed_by
+from cleanroom.attestation.chain import VerifiedChain
+from cleanroom.attestation.reasons import AttestationRejected, Reason, rejecting
 
 MAX_CRL: Final = 1024 * 1024
 
 
 def check_revocation(chain: VerifiedChain, crls: Sequence[bytes], at: datetime, *, accept_stale: bool = False) -> str:
-    """Judge a chain by the lists that its root has issued; returns what was found, in words.
+    """Check a chain against the lists that its root issued, and return the result as text.
 
     Args:
-        chain: A chain whose signatures verify.
-        crls: DER or PEM lists; those of other issuers are passed over.
+        chain: A verified chain.
+        crls: DER or PEM lists. Lists of other issuers are skipped.
         at: The instant.
-        accept_stale: Whether a list past its ``nextUpdate`` still counts.
+        accept_stale: Whether a list past its ``nextUpdate`` is accepted.
 
     Raises:
         AttestationRejected: ``CertificateRevoked``; ``RevocationStatusUnknown`` when no list applies, or one that applies is malformed,
@@ -37,7 +36,7 @@ def check_revocation(chain: VerifiedChain, crls: Sequence[bytes], at: datetime, 
     """
     applied = 0
     for data in crls:
-        with hostile(Reason.REVOCATION_UNKNOWN, "revocation list"):
+        with rejecting(Reason.REVOCATION_UNKNOWN, "revocation list"):
             if len(data) > MAX_CRL:
                 raise ValueError("too long")
             crl = x509.load_pem_x509_crl(data) if b"-----BEGIN X509 CRL-----" in data else x509.load_der_x509_crl(data)
@@ -51,19 +50,13 @@ def check_revocation(chain: VerifiedChain, crls: Sequence[bytes], at: datetime, 
 
 
 def _check_list(crl: x509.CertificateRevocationList, chain: VerifiedChain, at: datetime, accept_stale: bool) -> None:
-    try:
-        if crl.signature_algorithm_oid.dotted_string != PSS_OID:
-            raise InvalidSignature
-        chain.root_key.verify(crl.signature, crl.tbs_certlist_bytes, AMD_PSS, hashes.SHA384())
-        if not _nothing_unsigned(crl):
-            raise InvalidSignature
-    except InvalidSignature as error:
-        raise _unknown("The revocation list is not signed by the root.", "signature does not verify") from error
+    if not is_signed_by(chain.root_key, crl.public_bytes(Encoding.DER), crl.tbs_certlist_bytes, crl.signature):
+        raise _unknown("The revocation list is not signed by the root.", "the signature does not verify")
     start, end = crl.last_update_utc, crl.next_update_utc
     if at < start:
         raise _unknown("The revocation list is not valid yet.", f"valid from {start.isoformat()}")
     if (end is None or at > end) and not accept_stale:
-        raise _unknown("The revocation list is stale.", f"valid until {end.isoformat() if end else 'nowhere stated'}")
+        raise _unknown("The revocation list is stale.", f"valid until {end.isoformat() if end else 'an unstated time'}")
     for name, serial in chain.serials():
         if crl.get_revoked_certificate_by_serial_number(serial) is not None:
             raise AttestationRejected(
@@ -72,14 +65,6 @@ def _check_list(crl: x509.CertificateRevocationList, chain: VerifiedChain, at: d
                 expected="no certificate of the chain on the list",
                 actual=f"{name} {serial:#x} is listed",
             )
-
-
-def _nothing_unsigned(crl: x509.CertificateRevocationList) -> bool:
-    """Whether the two things that a list's signature does not cover say nothing of their own: RFC 5280 5.1.1.2 and 5.1.1.3."""
-    der = crl.public_bytes(Encoding.DER)
-    ((_, start, end),) = members(der, 0, len(der))
-    _, (first, _, last), (_, signature, _) = members(der, start, end)
-    return der[first:last] in crl.tbs_certlist_bytes and der[signature] == 0
 
 
 def _unknown(message: str, actual: str) -> AttestationRejected:

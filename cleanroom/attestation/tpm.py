@@ -1,6 +1,7 @@
 """A TPM 2.0 quote as the Azure guest agent delivers it: a sized TPMS_ATTEST followed by a TPMT_SIGNATURE, big-endian.
 
-Source: TCG TPM 2.0 Library, part 2 (TPMS_ATTEST, TPMS_QUOTE_INFO, TPML_PCR_SELECTION, TPMT_SIGNATURE).
+Source: TCG TPM 2.0 Library, part 2 (TPMS_ATTEST, TPMS_QUOTE_INFO, TPML_PCR_SELECTION, TPMT_SIGNATURE),
+https://trustedcomputinggroup.org/resource/tpm-library-specification/
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from cleanroom.attestation.reasons import AttestationRejected, Reason, hostile
+from cleanroom.attestation.reasons import AttestationRejected, Reason, rejecting
 
 _MAGIC: Final = 0xFF544347
 _ST_ATTEST_QUOTE: Final = 0x8018
@@ -26,7 +27,7 @@ PCR_COUNT: Final = 24
 
 @dataclass(frozen=True)
 class Quote:
-    """What a quote states. ``attest`` are the signed bytes, ``selected`` the PCR indices (SHA-256 bank) in ascending order."""
+    """The contents of a quote. ``attest`` holds the signed bytes, ``selected`` the PCR indices (SHA-256 bank) in ascending order."""
 
     attest: bytes
     signature: bytes
@@ -36,7 +37,7 @@ class Quote:
 
 
 class _Reader:
-    """Takes fields off the front; running out of bytes is a ``ValueError``."""
+    """Reads fields from the front of a buffer. Raises ``ValueError`` at its end."""
 
     def __init__(self, data: bytes) -> None:
         self._rest = data
@@ -59,12 +60,12 @@ class _Reader:
 
 
 def parse_quote(data: bytes) -> Quote:
-    """Parse a quote. Nothing is verified.
+    """Parse a quote without verifying it.
 
     Raises:
         AttestationRejected: ``TpmQuoteMalformed``.
     """
-    with hostile(Reason.TPM_QUOTE_MALFORMED, "TPM quote"):
+    with rejecting(Reason.TPM_QUOTE_MALFORMED, "TPM quote"):
         outer = _Reader(data)
         attest = outer.sized()
         if (outer.number(2), outer.number(2)) != (_ALG_RSASSA, _ALG_SHA256):
@@ -91,7 +92,7 @@ def _selection(body: _Reader) -> tuple[int, ...]:
 
 
 def quote_signed_by(quote: Quote, key: rsa.RSAPublicKey) -> bool:
-    """Whether the attestation key has signed the quote (RSASSA-PKCS1-v1_5, SHA-256)."""
+    """Whether the attestation key signed the quote (RSASSA-PKCS1-v1_5, SHA-256)."""
     try:
         key.verify(quote.signature, quote.attest, padding.PKCS1v15(), hashes.SHA256())
     except (InvalidSignature, ValueError):
@@ -100,7 +101,7 @@ def quote_signed_by(quote: Quote, key: rsa.RSAPublicKey) -> bool:
 
 
 def pcr_digest_of(quote: Quote, pcrs: Mapping[int, bytes]) -> bytes:
-    """SHA-256 over the values of the selected PCRs in index order.
+    """Return SHA-256 over the values of the selected PCRs in index order.
 
     Raises:
         AttestationRejected: ``PcrDigestMismatch`` when a selected PCR is not given.

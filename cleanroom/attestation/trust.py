@@ -1,7 +1,7 @@
-"""What is trusted: AMD root keys pinned by fingerprint, and the issuers of utility-VM endorsements.
+"""The trusted issuers: AMD's root keys, pinned by fingerprint, and the issuers of utility-VM endorsements.
 
-A key is pinned, not a certificate: a re-issued ARK certificate keeps its key. The fingerprints are SHA-256 over the DER
-SubjectPublicKeyInfo of AMD's ARK certificates (AMD 57230; published at kdsintf.amd.com ``/vcek/v1/<product>/cert_chain``).
+The key is pinned rather than the certificate, because a re-issued ARK certificate keeps its key. A fingerprint is SHA-256 over the DER
+SubjectPublicKeyInfo of AMD's ARK certificate (https://kdsintf.amd.com/vcek/v1/Milan/cert_chain; see ``docs/facts/attestation.md``).
 """
 
 from __future__ import annotations
@@ -10,35 +10,30 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from cleanroom.attestation.cache import VerifiedCache
 from cleanroom.attestation.products import Product, product_from_name
 from cleanroom.errors import InvalidInput, NotFound
-
-if TYPE_CHECKING:
-    from cleanroom.attestation.certificates import ExaminedChain
-    from cleanroom.attestation.uvm import UvmEndorsement
 
 TRUST_FILE_FORMAT: Final = "cleanroom-attestation-trust/1"
 
 
 def _fingerprint(value: str) -> str:
     if not re.fullmatch("[0-9a-f]{64}", value.lower()):
-        raise ValueError(f"{value[:80]!r} is no SHA-256 as 64 hex digits")
+        raise ValueError(f"{value[:80]!r} is not a SHA-256 as 64 hex digits")
     return value.lower()
 
 
 class TrustedRoot(BaseModel):
-    """One root key. ``development`` roots say so in every verdict that rests on them."""
+    """One root key. Every verdict that rests on a ``development`` root is marked as such."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,7 +44,7 @@ class TrustedRoot(BaseModel):
 
 
 class UvmIssuer(BaseModel):
-    """Who may endorse a utility VM: a row of (did:x509 issuer, feed, least security version)."""
+    """An accepted issuer of utility-VM endorsements: a did:x509, a feed, and the minimum security version."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -69,11 +64,11 @@ _MICROSOFT_SUPPLY_CHAIN: Final = "did:x509:0:sha256:I__iuL25oXEVFdTP_aBLx_eT1RPH
 ACI_UVM: Final = UvmIssuer(issuer=f"{_MICROSOFT_SUPPLY_CHAIN}.2", feed="ContainerPlat-AMD-UVM", minimum_svn=100)
 """Azure Container Instances and virtual nodes."""
 AKS_UVM: Final = UvmIssuer(issuer=f"{_MICROSOFT_SUPPLY_CHAIN}.5", feed="ConfAKS-AMD-UVM", minimum_svn=1)
-"""Confidential AKS node pools; not trusted unless asked for."""
+"""Confidential AKS node pools; not trusted by default."""
 
 
 class _TrustFile(BaseModel):
-    """The JSON form of a trust file. ``roots`` and ``uvm`` rows are marked as development whatever they say."""
+    """The JSON form of a trust file. Its rows are always marked as development."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -83,33 +78,37 @@ class _TrustFile(BaseModel):
     uvm: tuple[UvmIssuer, ...] = ()
 
 
+@dataclass(frozen=True, init=False)
 class TrustStore:
-    """Roots and endorsement issuers, immutable, with a cache of what was verified against exactly these.
+    """The trusted roots and endorsement issuers: a value, equal to another one with the same content.
 
-    Share one store per process: verified certificate chains and endorsements are remembered by the hash of their bytes.
+    Args:
+        roots: Root keys. The first one of a key wins, so no file turns a genuine root into one of another product.
+        uvm: Issuers of utility-VM endorsements.
     """
 
+    roots: tuple[TrustedRoot, ...]
+    uvm: tuple[UvmIssuer, ...]
+
     def __init__(self, roots: Iterable[TrustedRoot], uvm: Iterable[UvmIssuer] = ()) -> None:
-        self._roots: dict[str, TrustedRoot] = {}
+        by_key: dict[str, TrustedRoot] = {}
         for root in roots:
-            self._roots.setdefault(root.spki_sha256, root)  # no file makes a genuine root another product's, or a development one
-        self._uvm = tuple(uvm)
-        self.links: VerifiedCache[bool] = VerifiedCache(64)
-        self.chains: VerifiedCache[ExaminedChain] = VerifiedCache(256)
-        self.endorsements: VerifiedCache[UvmEndorsement] = VerifiedCache(64)
+            by_key.setdefault(root.spki_sha256, root)
+        object.__setattr__(self, "roots", tuple(by_key.values()))
+        object.__setattr__(self, "uvm", tuple(uvm))
 
     @staticmethod
     def amd() -> TrustStore:
-        """AMD's Milan, Genoa and Turin roots, and the ACI row of utility-VM endorsements."""
+        """Return a store of AMD's Milan, Genoa and Turin roots, and of the ACI issuer of utility-VM endorsements."""
         return TrustStore(AMD_ROOTS, (ACI_UVM,))
 
     @staticmethod
     def load(*, amd: bool = True, root_files: Sequence[Path] = (), uvm_rows: Sequence[UvmIssuer] = ()) -> TrustStore:
-        """A store of AMD's roots (unless ``amd`` is false) plus what each file adds.
+        """Return a store of AMD's roots (unless ``amd`` is false) and the contents of trust files.
 
         Args:
             amd: Whether AMD's roots and the ACI row are trusted.
-            root_files: Trust files as JSON, or PEM certificates named ``ARK-<product>``. Everything from a file counts as development.
+            root_files: Trust files as JSON, or PEM certificates named ``ARK-<product>``. Their contents are marked as development.
             uvm_rows: Further issuers of utility-VM endorsements.
 
         Raises:
@@ -125,34 +124,21 @@ class TrustStore:
         return TrustStore(roots, (*uvm, *uvm_rows))
 
     def root(self, spki_sha256: str) -> TrustedRoot | None:
-        """The trusted root with this key, if there is one."""
-        return self._roots.get(spki_sha256)
-
-    @property
-    def roots(self) -> tuple[TrustedRoot, ...]:
-        return tuple(self._roots.values())
-
-    @property
-    def uvm(self) -> tuple[UvmIssuer, ...]:
-        return self._uvm
+        """Return the trusted root with this key, or None."""
+        return next((root for root in self.roots if root.spki_sha256 == spki_sha256), None)
 
     def uvm_issuer(self, issuer: str, feed: str) -> UvmIssuer | None:
-        """The row for this issuer and feed, if there is one."""
-        return next((row for row in self._uvm if row.issuer == issuer and row.feed == feed), None)
+        """Return the row for this issuer and feed, or None."""
+        return next((row for row in self.uvm if row.issuer == issuer and row.feed == feed), None)
 
 
 def spki_sha256(certificate: x509.Certificate) -> str:
-    """Fingerprint of a certificate's key: SHA-256 of the DER SubjectPublicKeyInfo, in hex."""
-    return key_sha256(certificate.public_key())
-
-
-def key_sha256(key: CertificatePublicKeyTypes) -> str:
-    """Fingerprint of a key: SHA-256 of its DER SubjectPublicKeyInfo, in hex."""
-    return hashlib.sha256(key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)).hexdigest()
+    """Return the fingerprint of a certificate's key: SHA-256 of the DER SubjectPublicKeyInfo, in hex."""
+    return hashlib.sha256(certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
 
 
 def trust_file_text(roots: Sequence[TrustedRoot], uvm: Sequence[UvmIssuer], note: str = "") -> str:
-    """The JSON text that :meth:`TrustStore.load` reads."""
+    """Return the JSON text of a trust file for :meth:`TrustStore.load`."""
     value = _TrustFile(format=TRUST_FILE_FORMAT, note=note, roots=tuple(roots), uvm=tuple(uvm))
     return value.model_dump_json(indent=2) + "\n"
 
@@ -161,7 +147,7 @@ def _read_trust_file(path: Path) -> tuple[list[TrustedRoot], list[UvmIssuer]]:
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
-        raise NotFound("TrustFileNotFound", f"There is no trust file {path}.") from error
+        raise NotFound("TrustFileNotFound", f"The trust file {path} does not exist.") from error
     except OSError as error:
         raise InvalidInput("TrustFileInvalid", f"The trust file {path} cannot be read.", cause=error.strerror) from error
     try:

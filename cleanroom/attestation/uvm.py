@@ -1,12 +1,13 @@
-"""Utility-VM endorsements: a COSE_Sign1 by Microsoft that says "this launch measurement is that image family at that security version".
+"""Utility-VM endorsements: a COSE_Sign1 by Microsoft that assigns a launch measurement to an image family and a security version.
 
-On Azure Container Instances the launch measurement identifies the utility VM, not the workload (the workload is ``host_data``), so both are
-needed. Two shapes exist and are kept strictly apart:
+On Azure Container Instances the launch measurement identifies the utility VM, and ``host_data`` the workload, so both are needed. There are
+two shapes, and an endorsement must be entirely of one of them:
 
-* *reference info*: ``iss`` and ``feed`` as text labels, the payload is JSON with the measurement and the guest SVN;
+* *reference info*: ``iss`` and ``feed`` are text labels, the payload is JSON with the measurement and the guest SVN;
 * *hash envelope* (ContainerPlat 0.2.10 and later): CWT claims in header 15, the payload is the raw 48-byte measurement.
 
-Source: RFC 9052 (COSE), RFC 9360 (x5chain, x5t), RFC 9597 (CWT claims in headers), the did:x509 method.
+Source: RFC 9052 (COSE), RFC 9360 (x5chain, x5t), RFC 9597 (CWT claims in headers), and the did:x509 method; see
+``docs/facts/attestation.md``.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from cleanroom.attestation import didx509
-from cleanroom.attestation.reasons import AttestationRejected, Reason, hostile
+from cleanroom.attestation.reasons import AttestationRejected, Reason, rejecting
 from cleanroom.claims import GUEST_SVN, LAUNCH_MEASUREMENT
 
 MAX_ENDORSEMENT: Final = 64 * 1024
@@ -38,7 +39,7 @@ _ALG, _CRIT, _CONTENT_TYPE, _CWT_CLAIMS, _X5CHAIN, _X5T = 1, 2, 3, 15, 33, 34
 _HASH_ALG, _PREIMAGE_TYPE = 258, 259
 _CWT_ISS, _CWT_SUB, _CWT_IAT = 1, 2, 6
 _COSE_HASHES: Final = {-16: hashlib.sha256, -43: hashlib.sha384, -44: hashlib.sha512}
-"""IANA COSE Algorithms. Genuine endorsements name their leaf by SHA-256."""
+"""IANA COSE Algorithms. Genuine endorsements use SHA-256."""
 _SIGN1_TAG: Final = 0xD2
 
 
@@ -58,7 +59,7 @@ _ALGORITHMS: Final[Mapping[int, tuple[str, type[hashes.HashAlgorithm]]]] = {
 
 @dataclass(frozen=True)
 class UvmEndorsement:
-    """A statement whose signature and issuer chain verify. Whether its issuer is trusted, and its version high enough, is for policy."""
+    """An endorsement with a verified signature and chain. The caller checks the issuer and the minimum version."""
 
     issuer: str
     feed: str
@@ -82,7 +83,7 @@ def verify_endorsement(data: bytes) -> UvmEndorsement:
 
     Raises:
         AttestationRejected: ``UvmEndorsementMalformed``, ``UvmCertificateChainInvalid``, ``UvmIssuerNotTrusted`` (the identifier does not
-            fit the chain) or ``UvmSignatureInvalid``.
+            match the chain) or ``UvmSignatureInvalid``.
     """
     message = _read_sign1(data)
     header = message.protected
@@ -97,31 +98,31 @@ def verify_endorsement(data: bytes) -> UvmEndorsement:
 def _read_sign1(data: bytes) -> _Sign1:
     if len(data) > MAX_ENDORSEMENT:
         raise _malformed(f"The endorsement has {len(data)} bytes, more than {MAX_ENDORSEMENT}.", f"{len(data)} bytes")
-    with hostile(Reason.UVM_MALFORMED, "COSE_Sign1"):
+    with rejecting(Reason.UVM_MALFORMED, "COSE_Sign1"):
         message = _decode(data)
-        # The first byte too: the decoder takes a self-description tag (55799) off without a word.
+        # The first byte is checked too, because the decoder silently removes a self-description tag (55799).
         if (
             data[0] != _SIGN1_TAG
             or not isinstance(message, cbor2.CBORTag)
             or message.tag != 18
             or not isinstance(message.value, list | tuple)
         ):
-            raise _malformed("The endorsement is no COSE_Sign1 (CBOR tag 18).", type(message).__name__)
+            raise _malformed("The endorsement is not a COSE_Sign1 (CBOR tag 18).", type(message).__name__)
         parts = list(message.value)
         if len(parts) != 4 or not all(isinstance(parts[i], bytes) for i in (0, 2, 3)) or not isinstance(parts[1], Mapping):
             raise _malformed("The COSE_Sign1 is not [protected, unprotected, payload, signature].", f"{len(parts)} elements")
         protected = _decode(parts[0])
         if not isinstance(protected, Mapping):
-            raise _malformed("The protected header is no map.", type(protected).__name__)
+            raise _malformed("The protected header is not a map.", type(protected).__name__)
         header = dict(protected)
         unknown = [label for label in header.get(_CRIT, ()) if label not in (_ALG, _CONTENT_TYPE, _CWT_CLAIMS, _X5CHAIN, _X5T, 258, 259)]
         if unknown:
-            raise _malformed("The endorsement has critical headers that are not understood.", str(unknown)[:100])
+            raise _malformed("The endorsement has unknown critical headers.", str(unknown)[:100])
         return _Sign1(parts[0], header, parts[2], parts[3])
 
 
 def _decode(data: bytes) -> Any:
-    """One CBOR item and nothing behind it."""
+    """Decode one CBOR item with nothing after it."""
     stream = io.BytesIO(data)
     value = cbor2.load(stream, max_depth=8, allow_duplicate_keys=False)
     if stream.read(1):
@@ -145,13 +146,16 @@ def _check_thumbprint(header: Mapping[Any, Any], leaf: bytes) -> None:
     hasher = _COSE_HASHES.get(algorithm) if type(algorithm) is int else None
     if hasher is None or digest != hasher(leaf).digest():
         raise AttestationRejected(
-            Reason.UVM_CHAIN_INVALID, "The x5t header does not name the leaf.", expected="a SHA-2 hash of the leaf", actual="another value"
+            Reason.UVM_CHAIN_INVALID,
+            "The x5t header is not a hash of the leaf.",
+            expected="a SHA-2 hash of the leaf",
+            actual="another value",
         )
 
 
 def _reference_info(message: _Sign1) -> UvmEndorsement:
     header = message.protected
-    with hostile(Reason.UVM_MALFORMED, "reference info"):
+    with rejecting(Reason.UVM_MALFORMED, "reference info"):
         if header.get(_CONTENT_TYPE) != "application/json":
             raise _malformed("The endorsement's content type is not application/json.", str(header.get(_CONTENT_TYPE))[:60])
         payload = json.loads(message.payload)
@@ -163,11 +167,11 @@ def _reference_info(message: _Sign1) -> UvmEndorsement:
 
 def _hash_envelope(message: _Sign1, chain: tuple[x509.Certificate, ...]) -> UvmEndorsement:
     header = message.protected
-    with hostile(Reason.UVM_MALFORMED, "hash envelope"):
+    with rejecting(Reason.UVM_MALFORMED, "hash envelope"):
         claims = header[_CWT_CLAIMS]
         if not isinstance(claims, Mapping) or "iss" in header or "feed" in header:
-            raise _malformed("The CWT claims are no map, or stand beside the headers of the older shape.", "mixed shapes")
-        # Which hash made the measurement is for the platform to say; it is the measurement itself that is compared.
+            raise _malformed("The CWT claims are not a map, or are combined with the headers of the older shape.", "mixed shapes")
+        # The hash algorithm is not checked further: the platform chose it, and the measurement itself is compared.
         if type(header.get(_HASH_ALG)) is not int or header.get(_PREIMAGE_TYPE) != "application/octet-stream":
             raise _malformed(
                 "The hash envelope must state a hash algorithm (header 258) over application/octet-stream (header 259).",
@@ -178,24 +182,24 @@ def _hash_envelope(message: _Sign1, chain: tuple[x509.Certificate, ...]) -> UvmE
         if _CWT_IAT in claims:
             issued = _instant(claims[_CWT_IAT])
             if any(not each.not_valid_before_utc <= issued <= each.not_valid_after_utc for each in chain):
-                raise _malformed("The endorsement was issued outside the validity of its own certificates.", issued.isoformat())
+                raise _malformed("The endorsement was issued outside the validity of its certificates.", issued.isoformat())
         return UvmEndorsement(_text(claims, _CWT_ISS), _text(claims, _CWT_SUB), _svn(claims["svn"]), message.payload, "hash-envelope")
 
 
 def _text(values: Mapping[Any, Any], key: Any) -> str:
     value = values.get(key)
     if not isinstance(value, str):
-        raise _malformed(f"The header {key!r} is no text.", type(value).__name__)
+        raise _malformed(f"The header {key!r} is not text.", type(value).__name__)
     return value
 
 
 def _svn(value: Any) -> int:
-    """A security version number: an integer, or its decimal text. Compared as a number: "101" sorts before "99" as text."""
+    """Read a security version number, which is an integer or its decimal text. As text, "101" would sort before "99"."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63:
         return value
     if isinstance(value, str) and re.fullmatch("[0-9]{1,18}", value):
         return int(value)
-    raise _malformed("The security version number is no number.", str(value)[:60])
+    raise _malformed("The security version number is not a number.", str(value)[:60])
 
 
 def _instant(value: Any) -> datetime:
@@ -204,7 +208,7 @@ def _instant(value: Any) -> datetime:
 
 def _check_signature(message: _Sign1, leaf: x509.Certificate) -> None:
     algorithm = message.protected.get(_ALG)
-    with hostile(Reason.UVM_SIGNATURE_INVALID, "endorsement signature"):
+    with rejecting(Reason.UVM_SIGNATURE_INVALID, "endorsement signature"):
         if not isinstance(algorithm, int) or algorithm not in _ALGORITHMS:
             raise _bad_signature("The endorsement's signature algorithm is not supported.", str(algorithm)[:60])
         family, hash_type = _ALGORITHMS[algorithm]
@@ -223,13 +227,13 @@ def _check_signature(message: _Sign1, leaf: x509.Certificate) -> None:
                 r, s = (int.from_bytes(part, "big") for part in (message.signature[:half], message.signature[half:]))
                 key.verify(encode_dss_signature(r, s), signed, ec.ECDSA(hash_type()))
             else:
-                raise _bad_signature("The endorsement's algorithm does not fit its leaf's key.", f"{family} with {type(key).__name__}")
+                raise _bad_signature("The endorsement's algorithm does not match its leaf's key.", f"{family} with {type(key).__name__}")
         except InvalidSignature as error:
             raise _bad_signature("The endorsement's signature does not verify under its leaf.", "does not verify") from error
 
 
 def same_measurement(endorsement: UvmEndorsement, measurement: bytes) -> bool:
-    """Whether the endorsement is about this 48-byte launch measurement."""
+    """Whether the endorsement is for this 48-byte launch measurement."""
     return hmac.compare_digest(endorsement.measurement, measurement)
 
 

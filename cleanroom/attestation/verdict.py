@@ -1,4 +1,4 @@
-"""What is expected of evidence, and the verdict on it. Both are values: they can be stored, compared and shown."""
+"""The expectations on evidence, and the verdict. Both are values: they can be stored, compared and displayed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from cleanroom.attestation.certificates import LeafKind
+from cleanroom.attestation.chain import LeafKind
 from cleanroom.attestation.checks import Check
 from cleanroom.attestation.evidence import REPORT_DATA_SIZE, AttestationEvidence
 from cleanroom.attestation.products import Product, Tcb
@@ -23,7 +23,7 @@ def _digests(size: int) -> Any:
             return None
         for value in values:
             if len(bytes.fromhex(value)) != size:
-                raise ValueError(f"{value!r} has not {size} bytes as hex")
+                raise ValueError(f"{value!r} is not {size} bytes in hex")
         return frozenset(value.lower() for value in values)
 
     return AfterValidator(normalise)
@@ -43,14 +43,14 @@ HexDigests48 = Annotated[frozenset[str] | None, _digests(48)]
 class Expectations(BaseModel):
     """What must hold beyond the cryptography. Secure by default; ``None`` means "any". Hex values are compared in lower case.
 
-    A set of values is an allow-list: the report must equal one of them, and an empty set allows nothing.
+    A set of values is an allowlist: the report must equal one of them, and an empty set allows nothing.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     # Report
     minimum_report_version: int = 2
-    """Versions 3 and later state the CPU in signed bytes; production on Azure can ask for 3."""
+    """Versions 3 and later state the CPU in signed bytes. Azure supports 3 in production."""
     allow_vlek: bool = True
     csp_ids: frozenset[str] | None = None
     """Cloud providers whose VLEK is accepted (the certificate's CSP_ID)."""
@@ -60,12 +60,12 @@ class Expectations(BaseModel):
     allow_smt: bool = True
     require_single_socket: bool = False
     minimum_abi: tuple[int, int] | None = None
-    """(major, minor) of the firmware ABI that the policy must demand."""
+    """(major, minor) of the firmware ABI that the guest policy must require."""
     vmpl: int | None = Field(default=0, ge=0, le=3)
-    """Privilege level of the requester; None accepts 0 to 3, never a report that the host requested."""
+    """Privilege level of the requester. None accepts 0 to 3, but not a report that the host requested."""
     # Platform
     minimum_tcb: Mapping[Product, Tcb] | None = None
-    """Least reported TCB by product, compared component by component; a product that is not listed is refused."""
+    """Minimum reported TCB per product, compared component by component. Products that are not listed are rejected."""
     minimum_guest_svn: int = 0
     id_key_digests: HexDigests48 = None
     author_key_digests: HexDigests48 = None
@@ -76,23 +76,23 @@ class Expectations(BaseModel):
     """Exactly 64 bytes; see :func:`cleanroom.attestation.report_data_for`."""
     host_data: HexDigests32 = None
     refuse_host_data: HexDigests32 = frozenset()
-    """Host data that is refused even when listed, such as ``ALLOW_ALL_HOST_DATA``."""
+    """Host data that is rejected even if listed, such as ``ALLOW_ALL_HOST_DATA``."""
     measurements: HexDigests48 = None
     require_uvm: bool = False
-    """Whether evidence without a utility-VM endorsement is refused. One that is there is verified in any case."""
+    """Whether evidence without a utility-VM endorsement is rejected. An existing one is always verified."""
     minimum_uvm_svn: int | None = None
-    """Raises the least security version of the trust store's row."""
+    """Minimum security version, if higher than that of the trust store's row."""
     # Revocation
     crls: tuple[bytes, ...] = ()
-    """DER or PEM lists. When any is given, one of the chain's root must be among them."""
+    """DER or PEM lists. If any is given, one of them must be of the chain's root."""
     accept_stale_crl: bool = False
 
 
 class Verdict(BaseModel):
-    """The outcome: every check, the parsed report, and the evidence that was judged, kept together.
+    """The result of a verification: every check, the parsed report, and the evidence.
 
-    ``product`` and ``version`` are None when the evidence did not even say. ``development`` is true when the verdict rests on a development
-    root or issuer: such evidence says nothing about confidentiality.
+    ``product`` and ``version`` are None if the evidence does not state them. ``development`` is true if the verdict rests on a development
+    root or issuer: such evidence does not prove confidentiality.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -102,7 +102,7 @@ class Verdict(BaseModel):
     version: int | None
     checks: tuple[Check, ...]
     at: datetime
-    """The instant for which validity and revocation were judged."""
+    """The instant for which validity and revocation were checked."""
     evidence: AttestationEvidence
     report: SnpReport | None = None
     leaf: LeafKind | None = None
@@ -114,10 +114,10 @@ class Verdict(BaseModel):
         return tuple(check for check in self.checks if not check.passed)
 
     def require(self) -> SnpReport:
-        """The report, when every check passed.
+        """Return the report if every check passed.
 
         Raises:
-            Refused: With the first failed check's reason as ``code`` and all failed checks in ``details``.
+            Refused: ``code`` is the first failed check's reason, and ``details`` holds all failed checks.
         """
         if self.ok and self.report is not None:
             return self.report
@@ -125,8 +125,8 @@ class Verdict(BaseModel):
         first = failures[0]
         raise Refused(
             str(first.reason),
-            f"The attestation evidence was refused: {first.message}",
-            hint="See the failed checks in the details; `cleanroom attest verify` shows all of them.",
+            f"The attestation evidence was rejected: {first.message}",
+            hint="The details list the failed checks; `cleanroom attest verify` shows every check.",
             party="operator",
             details={
                 "product": str(self.product) if self.product else None,
@@ -137,7 +137,7 @@ class Verdict(BaseModel):
         )
 
     def summary(self) -> dict[str, Any]:
-        """``{ok, product, version, checks: [{id, passed, expected, actual}]}``; a failed check also has its ``reason``."""
+        """Return ``{ok, product, version, checks: [{id, passed, expected, actual}]}``; a failed check also has its ``reason``."""
         return {
             "ok": self.ok,
             "product": str(self.product) if self.product else None,

@@ -1,14 +1,15 @@
 """Verification of SEV-SNP evidence: report, certificates, guest policy, bindings and utility-VM endorsement, as one list of checks.
 
-The order is that of trust: structure (A), certificate chain (B), report against certificate (C). A failure there ends the verdict, since
-nothing after it is trustworthy. Guest policy (D) and bindings (E, :mod:`cleanroom.attestation.policy`) are then all judged, so that a
-person sees everything that is wrong.
-Hostile bytes lead to a failed verdict, never to an exception.
+A failure in the structure (A), the certificate chain (B) or the comparison of report and certificate (C) ends the verdict, because nothing
+after it can be trusted. The checks of guest policy (D) and bindings (E, :mod:`cleanroom.attestation.policy`) are all made, so the verdict
+shows every problem. Malformed input leads to a failed verdict, never to an exception.
 """
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
@@ -16,11 +17,12 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from cleanroom.attestation.certificates import ExaminedChain, LeafKind, VerifiedChain, examine_chain, moment
+from cleanroom.attestation.cache import VerifiedCache
+from cleanroom.attestation.chain import ExaminedChain, LeafKind, VerifiedChain, examine_chain, format_instant
 from cleanroom.attestation.checks import Checklist, Stop
 from cleanroom.attestation.endorsements import read_endorsements
 from cleanroom.attestation.evidence import AttestationEvidence, decode_base64
-from cleanroom.attestation.models import unchecked
+from cleanroom.attestation.models import construct_unvalidated
 from cleanroom.attestation.policy import check_bindings, check_guest_policy, check_platform, check_uvm, one_of
 from cleanroom.attestation.products import Product, decode_tcb, product_from_cpuid, tcb_text
 from cleanroom.attestation.reasons import AttestationRejected, Reason
@@ -34,20 +36,119 @@ from cleanroom.attestation.report import (
 )
 from cleanroom.attestation.revocation import check_revocation
 from cleanroom.attestation.trust import TrustStore
+from cleanroom.attestation.uvm import UvmEndorsement, verify_endorsement
 from cleanroom.attestation.verdict import Expectations, Verdict
 from cleanroom.errors import InvalidInput
 
 _ECDSA: Final = ec.ECDSA(hashes.SHA384())
 _SCALAR: Final = 48
-"""Bytes of a P-384 scalar; the report stores each in 72, of which the upper 24 must be zero."""
+"""Bytes of a P-384 scalar. The report stores each in 72 bytes, of which the upper 24 must be zero."""
+
+
+class Verifier:
+    """Verifies evidence against one trust store, and caches the certificate chains and endorsements that it verified.
+
+    Args:
+        trust: The roots and endorsement issuers.
+    """
+
+    def __init__(self, trust: TrustStore) -> None:
+        self.trust = trust
+        self._links: VerifiedCache[bool] = VerifiedCache(64)
+        self._chains: VerifiedCache[ExaminedChain] = VerifiedCache(256)
+        self._endorsements: VerifiedCache[UvmEndorsement] = VerifiedCache(64)
+
+    def verify(self, evidence: AttestationEvidence, *, expectations: Expectations, at: datetime) -> Verdict:
+        """Verify evidence for one instant; see :func:`verify_evidence`."""
+        if at.tzinfo is None:
+            raise InvalidInput(
+                "InstantWithoutTimeZone", f"The instant {at.isoformat()} has no time zone.", hint="Pass a datetime with a time zone."
+            )
+        at = at.astimezone(UTC)
+        checklist = Checklist()
+        report: SnpReport | None = None
+        chain: VerifiedChain | None = None
+        product: Product | None = None
+        version: int | None = None
+        development = False
+        try:
+            raw = checklist.run(
+                "report-encoding",
+                lambda: decode_base64(evidence.evidence, Reason.REPORT_MALFORMED, "report"),
+                expected="base64",
+                show=lambda data: f"{len(data)} bytes",
+            )
+            version = int.from_bytes(raw[:4], "little") if len(raw) == REPORT_SIZE else None
+            report = _read_report(raw, checklist)
+            product = _stated_product(report)
+            _check_structure(report, expectations, checklist)
+            chain = self._check_chain(evidence, checklist)
+            product, development = product or chain.product, chain.root.development
+            _check_certificates_now(chain, report, expectations, at, checklist)
+            _check_report_against_leaf(report, chain, expectations, checklist)
+            check_guest_policy(report, expectations, checklist)
+            check_platform(evidence, report, chain, expectations, checklist)
+            check_bindings(report, expectations, checklist)
+            development |= check_uvm(evidence, report, self.trust, expectations, checklist, self._endorsement)
+        except Stop:
+            pass
+        return construct_unvalidated(
+            Verdict,
+            ok=checklist.ok,
+            product=product,
+            version=version,
+            checks=tuple(checklist.checks),
+            at=at,
+            evidence=evidence,
+            report=report,
+            leaf=chain.kind if chain else None,
+            development=development,
+        )
+
+    def cached_chains(self) -> int:
+        """Return the number of cached certificate chains."""
+        return len(self._chains)
+
+    def _check_chain(self, evidence: AttestationEvidence, checklist: Checklist) -> VerifiedChain:
+        text = evidence.endorsements.encode("utf-8", "replace")
+        key = hashlib.sha256(text).digest()
+        examined = self._chains.get(key)
+        if examined is None:
+            examination = Checklist()
+            try:
+                chain = examine_chain(read_endorsements(text), self.trust, examination, self._links)
+            except AttestationRejected as error:
+                examination.reject("chain-format", error)
+                checklist.checks += examination.checks
+                raise Stop from error
+            except Stop:
+                checklist.checks += examination.checks
+                raise
+            examined = ExaminedChain(tuple(examination.checks), chain)
+            self._chains.put(key, examined)
+        checklist.checks += examined.checks
+        return examined.chain
+
+    def _endorsement(self, text: str) -> UvmEndorsement:
+        key = hashlib.sha256(text.encode("utf-8", "replace")).digest()
+        endorsement = self._endorsements.get(key)
+        if endorsement is None:
+            endorsement = verify_endorsement(decode_base64(text, Reason.UVM_MALFORMED, "utility-VM endorsement"))
+            self._endorsements.put(key, endorsement)
+        return endorsement
+
+
+@lru_cache(maxsize=16)
+def _verifier_of(trust: TrustStore) -> Verifier:
+    return Verifier(trust)
 
 
 def verify_evidence(evidence: AttestationEvidence, *, trust: TrustStore, expectations: Expectations, at: datetime) -> Verdict:
-    """Judge evidence at an instant.
+    """Verify evidence for one instant, with this process's :class:`Verifier` for ``trust``.
 
     Args:
         evidence: The report with its endorsements, as received.
-        trust: The roots and endorsement issuers; verified chains are remembered in it.
+        trust: The roots and endorsement issuers.
         expectations: What must hold beyond the cryptography.
         at: For certificate validity and revocation, with a time zone. A caller that replays history passes the recorded instant.
 
@@ -57,48 +158,7 @@ def verify_evidence(evidence: AttestationEvidence, *, trust: TrustStore, expecta
     Raises:
         InvalidInput: ``InstantWithoutTimeZone``: a bug of the caller.
     """
-    if at.tzinfo is None:
-        raise InvalidInput("InstantWithoutTimeZone", f"The instant {at.isoformat()} has no time zone.", hint="Pass an aware datetime.")
-    at = at.astimezone(UTC)
-    checklist = Checklist()
-    report: SnpReport | None = None
-    chain: VerifiedChain | None = None
-    product: Product | None = None
-    version: int | None = None
-    development = False
-    try:
-        raw = checklist.run(
-            "report-encoding",
-            lambda: decode_base64(evidence.evidence, Reason.REPORT_MALFORMED, "report"),
-            expected="base64",
-            show=lambda data: f"{len(data)} bytes",
-        )
-        version = int.from_bytes(raw[:4], "little") if len(raw) == REPORT_SIZE else None
-        report = _read_report(raw, checklist)
-        product = _stated_product(report)
-        _check_structure(report, expectations, checklist)
-        chain = _check_chain(evidence, trust, checklist)
-        product, development = product or chain.product, chain.root.development
-        _check_certificates_now(chain, report, expectations, at, checklist)
-        _check_report_against_leaf(report, chain, expectations, checklist)
-        check_guest_policy(report, expectations, checklist)
-        check_platform(evidence, report, chain, expectations, checklist)
-        check_bindings(report, expectations, checklist)
-        development |= check_uvm(evidence, report, trust, expectations, checklist)
-    except Stop:
-        pass
-    return unchecked(
-        Verdict,
-        ok=checklist.ok,
-        product=product,
-        version=version,
-        checks=tuple(checklist.checks),
-        at=at,
-        evidence=evidence,
-        report=report,
-        leaf=chain.kind if chain else None,
-        development=development,
-    )
+    return _verifier_of(trust).verify(evidence, expectations=expectations, at=at)
 
 
 # A. Structure
@@ -115,7 +175,7 @@ def _read_report(raw: bytes, checklist: Checklist) -> SnpReport:
 
 
 def _stated_product(report: SnpReport) -> Product | None:
-    """What an unverified report says about itself, to name it in a verdict that fails early."""
+    """Return the product that an unverified report states, to be shown in a verdict that fails early."""
     if report.cpuid is None:
         return None
     try:
@@ -162,32 +222,10 @@ def _check_structure(report: SnpReport, expectations: Expectations, checklist: C
 # B. Certificate chain
 
 
-def _check_chain(evidence: AttestationEvidence, trust: TrustStore, checklist: Checklist) -> VerifiedChain:
-    text = evidence.endorsements.encode("utf-8", "replace")
-    key = trust.chains.key(text)
-    examined = trust.chains.get(key)
-    if examined is None:
-        examination = Checklist()
-        try:
-            ders = read_endorsements(text)
-            chain = examine_chain(ders, trust, examination)
-        except AttestationRejected as error:
-            examination.reject("chain-format", error)
-            checklist.checks += examination.checks
-            raise Stop from error
-        except Stop:
-            checklist.checks += examination.checks
-            raise
-        examined = ExaminedChain(tuple(examination.checks), chain)
-        trust.chains.put(key, examined)
-    checklist.checks += examined.checks
-    return examined.chain
-
-
 def _check_certificates_now(
     chain: VerifiedChain, report: SnpReport, expectations: Expectations, at: datetime, checklist: Checklist
 ) -> None:
-    """What a verified chain must satisfy for this report at this instant."""
+    """Check the kind of leaf, validity and revocation of a verified chain for this report and instant."""
     stated = LeafKind.VLEK if report.signing_key == SIGNING_KEY_VLEK else LeafKind.VCEK
     checklist.record(
         "leaf-kind",
@@ -201,7 +239,7 @@ def _check_certificates_now(
         "certificate-validity",
         validity.not_before <= at <= validity.not_after,
         expected=validity.text,
-        actual=moment(at),
+        actual=format_instant(at),
         reason=Reason.CERTIFICATE_NOT_YET_VALID if at < validity.not_before else Reason.CERTIFICATE_EXPIRED,
     )
     if expectations.crls:
@@ -225,9 +263,9 @@ def _check_report_against_leaf(report: SnpReport, chain: VerifiedChain, expectat
         expected=f"a signature of the {chain.kind} certificate's key",
         actual="verifies" if verifies else "does not verify",
         reason=Reason.REPORT_SIGNATURE_INVALID,
-        message="The report is not signed by the leaf certificate's key: one was altered, or the certificate is another chip's or TCB's.",
+        message="The leaf certificate's key did not sign the report: one was altered, or the certificate is of another chip or TCB.",
     )
-    if _check_product(report, chain, checklist):  # without it, neither the TCB's layout nor the chip id's length is known
+    if _check_product(report, chain, checklist):  # it determines the TCB's layout and the chip ID's length
         _check_tcb(report, chain, checklist)
         if chain.kind is LeafKind.VCEK:
             _check_chip(report, chain, checklist)
@@ -289,15 +327,15 @@ def _check_chip(report: SnpReport, chain: VerifiedChain, checklist: Checklist) -
         reason=Reason.CHIP_KEY_MASKED,
     )
     hw_id = chain.hw_id or b""
-    # All 64 bytes where those behind the chip's own are what differs.
+    # Show all 64 bytes if the unused ones differ.
     length = chain.product.chip_id_length if not any(report.chip_id[chain.product.chip_id_length :]) else len(report.chip_id)
     checklist.record(
         "chip-id",
         any(report.chip_id) and report.chip_id == hw_id.ljust(64, b"\0"),
-        expected=hw_id.hex() if any(hw_id) else "a chip id that is not zero",
+        expected=hw_id.hex() if any(hw_id) else "a chip ID that is not zero",
         actual=report.chip_id[:length].hex(),
         reason=Reason.CHIP_ID_MISMATCH,
-        message="The report's chip id is not the certificate's hwID: report and certificate come from different chips.",
+        message="The report's chip ID is not the certificate's hwID: report and certificate come from different chips.",
     )
 
 
@@ -305,7 +343,7 @@ def _check_provider(report: SnpReport, chain: VerifiedChain, expectations: Expec
     checklist.record(
         "chip-id",
         not any(report.chip_id),
-        expected="zero, as always with a VLEK",
+        expected="zero, as with every VLEK",
         actual="zero" if not any(report.chip_id) else report.chip_id.hex(),
         reason=Reason.CHIP_ID_MISMATCH,
     )

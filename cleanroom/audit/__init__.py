@@ -1,6 +1,7 @@
-"""Evidence of a run in one file: collected from governance and Temporal, hash-chained, verified offline.
+"""Audit bundles: a run's evidence in one hash-chained file, collected from governance and Temporal and verified offline.
 
-:mod:`.chain` is the bundle and its links, :mod:`.files` its two forms on disk, :mod:`.export` collects, :mod:`.verify` judges.
+:mod:`.chain` defines the bundle and its chain, :mod:`.bodies` the bodies of its records, and :mod:`.files` its two
+file formats. :mod:`.export` collects a bundle and :mod:`.verify` verifies it.
 """
 
 from cleanroom.audit.chain import Bundle, Manifest, Record, build_bundle

@@ -1,4 +1,4 @@
-"""Documents, votes, signed decisions, the signed request and consent: the clean room's own checks, applied to what the bundle holds."""
+"""Checks of documents, votes, signed decisions, the run request and consent: the clean room's own checks, applied to a bundle."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from cleanroom.audit.verdict import Checks
 from cleanroom.errors import CleanRoomError
 from cleanroom.identifiers import document_digest
 from cleanroom.messages.run import RunTicket
-from cleanroom.runs.authority import AuthorisedRun, RunAuthority, published_keys
+from cleanroom.runs.authorised import AuthorisedRun
+from cleanroom.runs.authority import RunAuthority, published_keys
 from cleanroom.statements.keys import KeyDocument, parse_key_document
 from cleanroom.statements.model import RunRequest
 from cleanroom.statements.signing import peek
@@ -24,23 +25,23 @@ T = TypeVar("T")
 
 
 def run_sync(work: Coroutine[Any, Any, T]) -> T:
-    """The result of checks that read from a bundle and so wait for nothing; callable with and without a running event loop."""
+    """Run a coroutine that reads from a bundle and never waits. Works with and without a running event loop."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(work)
-    with ThreadPoolExecutor(max_workers=1) as beside:
-        return beside.submit(asyncio.run, work).result()
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        return pool.submit(asyncio.run, work).result()
 
 
 def ticket_of(bundle: ParsedBundle, request: ParsedRecord[RequestBody]) -> RunTicket:
-    """The ticket as the run had it."""
+    """Return the run ticket of the run."""
     export = bundle.export
     return RunTicket(collaboration=export.collaboration, query=export.query, run_id=export.run_id, request=request.body.request)
 
 
 def keys_of(bundle: ParsedBundle, user_id: str) -> KeyDocument:
-    """The signing keys that the bundle holds for a user, vouched for by that user alone.
+    """Return a user's signing keys from the bundle. Only the user vouches for them.
 
     Raises:
         CleanRoomError: ``ApproverKeyNotPublished``, ``ApproverKeyInvalid``.
@@ -49,9 +50,9 @@ def keys_of(bundle: ParsedBundle, user_id: str) -> KeyDocument:
 
 
 def check_documents(bundle: ParsedBundle, checks: Checks) -> None:
-    """Every document is accepted, of this collaboration, accepted by all whom it names, and has the digest that its record says.
+    """Check that every document is accepted by all its approvers, belongs to this contract, and has the recorded digest.
 
-    A run that was refused at its checks may well rest on a document that is not accepted: that is why it was refused.
+    A run that was refused by its checks may name a document that is not accepted, which may be the reason for the refusal.
     """
     must = bundle.started or bundle.completed
     for item in bundle.all(DocumentBody, *DOCUMENT_KINDS):
@@ -68,13 +69,13 @@ def check_documents(bundle: ParsedBundle, checks: Checks) -> None:
         elif document.contract_id != bundle.export.collaboration:
             checks.add("document", record, False, f"it belongs to contract {document.contract_id!r}")
         elif missing := sorted(set(document.approvers) - set(document.accepted_by)):
-            checks.add("document", record, False, f"no accepting vote of {', '.join(missing)}")
+            checks.add("document", record, False, f"no accepting vote by {', '.join(missing)}")
         else:
             checks.add("document", record, True, f"version {document.version}, sha256 {item.body.digest[:16]}…")
 
 
 def check_keys(bundle: ParsedBundle, checks: Checks, pinned: Mapping[str, Collection[str]]) -> None:
-    """Whose keys the bundle holds; those of ``pinned`` users must be among the thumbprints that the auditor knows to be theirs."""
+    """Collect the signing keys in the bundle. Keys of ``pinned`` users must be among the given thumbprints."""
     for item in bundle.all(DocumentBody, "key"):
         try:
             document = accepted_document_of(item.body)
@@ -85,15 +86,15 @@ def check_keys(bundle: ParsedBundle, checks: Checks, pinned: Mapping[str, Collec
         kids = tuple(key.kid for key in held.keys)
         checks.signers[held.user_id] = kids
         if held.user_id in pinned:
-            strange = [kid for kid in kids if kid not in pinned[held.user_id]]
-            detail = f"key {strange[0]} is not one that you know to be {held.user_id}'s" if strange else "known to be theirs"
-            checks.add("keys", item.record, not strange, detail)
+            unknown = [kid for kid in kids if kid not in pinned[held.user_id]]
+            detail = f"key {unknown[0]} is not among the given keys of {held.user_id}" if unknown else "a given key"
+            checks.add("keys", item.record, not unknown, detail)
     for user in sorted(set(pinned) - set(checks.signers)):
         checks.missing("key", user)
 
 
 def run_instant(bundle: ParsedBundle) -> dt.datetime | None:
-    """When the run was checked: the ledger's PREPARE_STARTED, else Temporal's start."""
+    """Return the time of the run's checks: that of PREPARE_STARTED in the ledger, else the workflow's start."""
     for item in bundle.events("PREPARE_STARTED"):
         return item.body.at
     outcome = bundle.one(OutcomeBody)
@@ -101,7 +102,7 @@ def run_instant(bundle: ParsedBundle) -> dt.datetime | None:
 
 
 def check_approvals(bundle: ParsedBundle, checks: Checks) -> AuthorisedRun | None:
-    """Request, pins, owners, decisions, limits and consent; returns the run when all hold."""
+    """Check request, pinned documents, owners, decisions, limits and consent. Return the run if all checks pass."""
     request = bundle.one(RequestBody, checks, what="request")
     at = run_instant(bundle)
     if request is None or at is None:
@@ -119,7 +120,7 @@ def check_approvals(bundle: ParsedBundle, checks: Checks) -> AuthorisedRun | Non
     authority = RunAuthority(reader, bundle.export.collaboration, now=lambda: at)
     ticket = ticket_of(bundle, request)
     try:
-        run_sync(authority.caller(ticket))
+        run_sync(authority.verify_caller(ticket))
     except CleanRoomError as error:
         _add_failure(checks, "request", request.record, error)
         return None
@@ -130,7 +131,7 @@ def check_approvals(bundle: ParsedBundle, checks: Checks) -> AuthorisedRun | Non
         run = run_sync(authority.authorise(ticket, consent=must))
     except CleanRoomError as error:
         if not must:
-            checks.notes.append(f"The run went no further than its checks: {error.code}.")
+            checks.notes.append(f"The run ended at its checks: {error.code}.")
             return None
         _add_failure(checks, "approvals", _record_at_fault(error, reader.trail, request.record), error)
         return None
@@ -142,7 +143,7 @@ def check_approvals(bundle: ParsedBundle, checks: Checks) -> AuthorisedRun | Non
 
 
 def _record_at_fault(error: CleanRoomError, trail: list[ParsedRecord[DocumentBody]], fallback: Record) -> Record:
-    """The record that an error is about: the decision of an owner whom it names, a document that it names, else the last one read."""
+    """Return the record that an error is about: a decision of an owner that it names, a document that it names, or the last one read."""
     for item in reversed(trail):
         owner = str(item.body.document.get("proposerId", ""))
         if item.record.kind == "decision" and owner and owner in error.message:

@@ -17,17 +17,17 @@ from cleanroom.spark.signed import ServiceReport
 
 
 class Body(BaseModel):
-    """What a record holds."""
+    """The body of a record."""
 
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="forbid")
 
     def wire(self) -> dict[str, Any]:
-        """The body as JSON."""
+        """Return the body as JSON."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 class ExportBody(Body):
-    """The first record: of what, when and by whom. ``sealed_by`` promises the signature of that user."""
+    """The first record: what was exported, when and by whom. If ``sealed_by`` is set, that user's signature is required."""
 
     collaboration: str
     run_id: Name
@@ -39,13 +39,13 @@ class ExportBody(Body):
 
 
 class RequestBody(Body):
-    """The caller's signed run request (JWS)."""
+    """The caller's run request, a signed statement (JWS)."""
 
     request: str
 
 
 class OutcomeBody(Body):
-    """How the run ended, as Temporal tells it."""
+    """How the run ended, according to Temporal."""
 
     workflow_id: str
     temporal_run_id: str
@@ -54,24 +54,24 @@ class OutcomeBody(Body):
     closed_at: AwareDatetime
     failure: dict[str, Any] | None = None
     steps: dict[str, AwareDatetime] = {}
-    """Activity name to the instant at which it was (last) completed."""
+    """Last completion time of every activity, by name."""
 
 
 class DocumentBody(Body):
-    """A document as governance holds it, votes included (spec/governance.md 4.2), and the digest of its ``data``."""
+    """A document from governance with its votes, and the digest of its ``data`` (docs/facts/governance-service.md)."""
 
     document: dict[str, Any]
     digest: HexDigest
 
 
 class PolicyBody(Body):
-    """The contract's clean room policy as governance held it at the export: claim to allowed values."""
+    """The contract's clean room policy at the time of the export: allowed values by claim."""
 
     policy: dict[str, list[Any]]
 
 
 class ConsentBody(Body):
-    """One consent check: when, of what, with which answer."""
+    """A consent check: its time, its documents and its result."""
 
     step: str
     at: AwareDatetime
@@ -81,7 +81,7 @@ class ConsentBody(Body):
 
 
 class ReportBody(Body):
-    """The Spark service's report, the nonce it answers, when the clean room judged it and what it found."""
+    """The Spark service's report with its nonce, and the time and result of the clean room's verification."""
 
     report: ServiceReport
     nonce: HexDigest
@@ -97,7 +97,7 @@ class JobBody(Body):
 
 
 class PoliciesBody(Body):
-    """The pod policies' host data with the attested service's signed statement (JWS)."""
+    """The host data of the pod policies, with the attested service's signed statement (JWS)."""
 
     statement: str
     driver: HexDigest
@@ -105,7 +105,7 @@ class PoliciesBody(Body):
 
 
 class GrantBody(Body):
-    """One grant of the run. ``held``: whether the delegate policy still held it at the export."""
+    """A grant of the run. ``held`` says whether the delegate policy still contained it at the time of the export."""
 
     delegate_type: str
     delegate_id: str
@@ -113,11 +113,12 @@ class GrantBody(Body):
     held: bool
 
     def key(self) -> tuple[str, str, str]:
+        """Return the members that identify the grant."""
         return self.delegate_type, self.delegate_id, self.host_data
 
 
 class RevocationBody(Body):
-    """What the run took back, and when."""
+    """The grants that the run revoked, and when."""
 
     at: AwareDatetime
     secrets: int
@@ -126,13 +127,13 @@ class RevocationBody(Body):
 
 
 class ReceiptBody(Body):
-    """The result's receipt as the run delivered it."""
+    """The result receipt of the run."""
 
     receipt: ResultReceipt
 
 
 class EventBody(Body):
-    """One ledger entry."""
+    """An entry of the ledger."""
 
     scope: str
     id: str
@@ -142,11 +143,11 @@ class EventBody(Body):
 
     @property
     def at(self) -> dt.datetime:
-        """The sender's clock."""
+        """The time of the entry by the sender's clock."""
         return dt.datetime.fromtimestamp(int(self.timestamp) / 1000, dt.UTC)
 
     def member(self, name: str) -> Any:
-        """A member of the entry's JSON, None where there is none."""
+        """Return a member of the entry's JSON, or None."""
         return self.data.get(name) if isinstance(self.data, dict) else None
 
 

@@ -1,8 +1,9 @@
-"""The bundle: records in order, each holding the SHA-256 of the one before it, and a manifest that repeats every digest.
+"""The audit bundle: ordered records, each with the SHA-256 of its predecessor, and a manifest that repeats every digest.
 
-The digest of a record is SHA-256 over its canonical JSON (RFC 8785), ``previous`` included; the first record's ``previous`` is 64 zeros
-and the last record's digest is the *head*. The first record, of kind ``export``, says everything that the manifest says about the
-export, so that no member of the manifest lies outside of the chain; the exporter's signature (``seal``) covers the head.
+The digest of a record is the SHA-256 over its canonical JSON (RFC 8785) including ``previous``. The ``previous`` of
+the first record is 64 zeros, and the digest of the last record is the *head*. The first record, of kind ``export``,
+repeats the manifest's facts about the export, so the chain covers them. The exporter's signature (``seal``) covers
+the head.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class _Model(BaseModel):
 
 
 class Record(_Model):
-    """One piece of evidence. ``subject`` says of what: a document id, a step, an event's place in the ledger."""
+    """A piece of evidence. ``subject`` identifies it within its kind: a document ID, a step, or an event's place in the ledger."""
 
     index: int
     previous: HexDigest
@@ -52,16 +53,16 @@ class Record(_Model):
     body: dict[str, Any]
 
     def canonical(self) -> bytes:
-        """RFC 8785 bytes."""
+        """Return the canonical JSON (RFC 8785)."""
         return canonical_json(self.model_dump(mode="json", by_alias=True))
 
     def digest(self) -> str:
-        """SHA-256 of :meth:`canonical`, lower-case hex."""
+        """Return the SHA-256 of :meth:`canonical` in lower-case hex."""
         return sha256_hex(self.canonical())
 
 
 class Entry(_Model):
-    """A record's line in the manifest."""
+    """A record's entry in the manifest."""
 
     index: int
     kind: Kind
@@ -70,7 +71,7 @@ class Entry(_Model):
 
 
 class Manifest(_Model):
-    """What the bundle is and holds. ``facts`` are the body of the first record; ``seal`` is a JWS of :class:`.seal.ExportSeal`."""
+    """The table of contents. ``facts`` repeats the body of the first record; ``seal`` is a JWS of :class:`.seal.ExportSeal`."""
 
     format: str = FORMAT
     facts: dict[str, Any]
@@ -80,14 +81,14 @@ class Manifest(_Model):
 
 
 class Bundle(_Model):
-    """One run's evidence."""
+    """The evidence of one run."""
 
     manifest: Manifest
     records: tuple[Record, ...]
 
 
 class BrokenLink(_Model):
-    """The first link that does not hold: the record (or its place) and what happened to it."""
+    """The first broken link: the record or its place, and what happened to it."""
 
     index: int
     kind: str
@@ -97,7 +98,11 @@ class BrokenLink(_Model):
 
 
 def build_bundle(items: Iterable[tuple[Kind, str, Mapping[str, Any]]]) -> Bundle:
-    """Chain ``(kind, subject, body)`` in the given order; the first must be of kind ``export``. The bundle is not sealed yet."""
+    """Chain records into an unsealed bundle.
+
+    Args:
+        items: ``(kind, subject, body)`` of every record, in order. The first must be of kind ``export``.
+    """
     records: list[Record] = []
     previous = GENESIS
     for index, (kind, subject, body) in enumerate(items):
@@ -109,8 +114,8 @@ def build_bundle(items: Iterable[tuple[Kind, str, Mapping[str, Any]]]) -> Bundle
 
 
 def plain_json(value: Any) -> Any:
-    """``value`` as JSON that has a canonical form: numbers beyond 2^53 and text that is not Unicode, which strangers may have put into
-    the ledger, become readable text."""
+    """``value`` as JSON that has a canonical form: numbers beyond 2^53 and text that is not Unicode, which
+    strangers may have put into the ledger, become readable text."""
     if isinstance(value, Mapping):
         return {_text(str(key)): plain_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -131,10 +136,10 @@ def _text(value: str) -> str:
 
 
 def first_broken_link(bundle: Bundle) -> BrokenLink | None:
-    """The first broken link, or None when every record is the one that was exported, in its place.
+    """Return the first broken link, or None if every record is the exported one and in its place.
 
-    Manifest and ``previous`` members are two witnesses of every record: where they disagree, the record that neither or only one of
-    them knows is named.
+    Both the manifest and the ``previous`` member of the next record contain a record's digest. If they disagree,
+    the result names the record that at most one of them confirms.
     """
     entries, records = bundle.manifest.entries, bundle.records
     digests = [record.digest() for record in records]
@@ -146,47 +151,47 @@ def first_broken_link(bundle: Bundle) -> BrokenLink | None:
         if found is not None:
             return found
     if not records:
-        return BrokenLink(index=0, kind="export", subject="", what="missing", message="The bundle holds no record.")
+        return BrokenLink(index=0, kind="export", subject="", what="missing", message="The bundle contains no record.")
     if bundle.manifest.head != digests[-1]:
         return _broken_at(records[-1], "manifest", "The manifest's head is not the digest of the last record.")
     return _check_facts(bundle)
 
 
 def _check_place(bundle: Bundle, digests: list[str], index: int) -> BrokenLink | None:
-    """A record whose digest the manifest repeats: its place, its link and its line must fit too."""
+    """Check the place, the link and the entry of a record whose digest is in the manifest."""
     record, entry = bundle.records[index], bundle.manifest.entries[index]
     previous = digests[index - 1] if index else GENESIS
     if record.index != index:
-        return _broken_at(record, "reordered", f"Record {record.index} stands in place {index}.", index)
+        return _broken_at(record, "reordered", f"Record {record.index} is in place {index}.", index)
     if record.previous != previous:
-        return _broken_at(record, "edited", f"Record {index} does not hold the digest of the record before it.", index)
+        return _broken_at(record, "edited", f"Record {index} does not contain the digest of its predecessor.", index)
     if (entry.index, entry.kind, entry.subject) != (record.index, record.kind, record.subject):
-        return _broken_at(record, "manifest", f"The manifest calls record {index} {entry.kind} {entry.subject!r}.", index)
+        return _broken_at(record, "manifest", f"The manifest lists record {index} as {entry.kind} {entry.subject!r}.", index)
     return None
 
 
 def _explain_mismatch(bundle: Bundle, digests: list[str], index: int) -> BrokenLink:
-    """What happened at ``index``, where manifest and records part."""
+    """Explain why the manifest and the records differ at ``index``."""
     entries, records = bundle.manifest.entries, bundle.records
     wanted = {entry.digest for entry in entries}
     if index >= len(records):
         entry = entries[index]
-        return BrokenLink(index=index, kind=entry.kind, subject=entry.subject, what="missing", message=f"Record {index} is not there.")
+        return BrokenLink(index=index, kind=entry.kind, subject=entry.subject, what="missing", message=f"Record {index} is missing.")
     record, digest = records[index], digests[index]
     if index >= len(entries):
         return _broken_at(record, "extra", f"Record {index} is not in the manifest.", index)
     entry = entries[index]
     if digest in wanted:
-        # The record belongs elsewhere: the one that belongs here is either further on, or gone.
+        # The record belongs elsewhere. The record that belongs here is elsewhere or missing.
         if entry.digest in digests:
-            return _broken_at(record, "reordered", f"Record {record.index} stands in place {index}.", index)
-        return BrokenLink(index=index, kind=entry.kind, subject=entry.subject, what="missing", message=f"Record {index} is not there.")
+            return _broken_at(record, "reordered", f"Record {record.index} is in place {index}.", index)
+        return BrokenLink(index=index, kind=entry.kind, subject=entry.subject, what="missing", message=f"Record {index} is missing.")
     if entry.digest in digests:
-        return _broken_at(record, "extra", f"A record that the manifest does not know stands in place {index}.", index)
+        return _broken_at(record, "extra", f"The record in place {index} is not in the manifest.", index)
     linked = index + 1 < len(records) and records[index + 1].previous == digest
     if linked and record.previous == (digests[index - 1] if index else GENESIS):
-        return _broken_at(record, "manifest", f"The manifest gives record {index} another digest than its successor.", index)
-    return _broken_at(record, "edited", f"Record {index} is not what was exported: its digest differs.", index)
+        return _broken_at(record, "manifest", f"The manifest and the next record contain different digests of record {index}.", index)
+    return _broken_at(record, "edited", f"Record {index} is not the exported one: its digest differs.", index)
 
 
 def _check_facts(bundle: Bundle) -> BrokenLink | None:
@@ -194,7 +199,7 @@ def _check_facts(bundle: Bundle) -> BrokenLink | None:
     if manifest.format != FORMAT:
         return _broken_at(first, "manifest", f"The manifest's format is {manifest.format!r}, not {FORMAT!r}.")
     if first.kind != "export" or canonical_json(manifest.facts) != canonical_json(first.body):
-        return _broken_at(first, "manifest", "The manifest says other things about the export than record 0.")
+        return _broken_at(first, "manifest", "The manifest's facts about the export differ from record 0.")
     return None
 
 

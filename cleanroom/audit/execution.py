@@ -1,4 +1,4 @@
-"""The attested service, the job that was measured, the grants for its pods and the result."""
+"""Checks of the attested Spark service, the measured job, the grants to its pods, and the result."""
 
 from __future__ import annotations
 
@@ -15,29 +15,30 @@ from cleanroom.datasets.download import result_digest
 from cleanroom.errors import CleanRoomError
 from cleanroom.identifiers import federated_subject
 from cleanroom.runs.assembly import JobEnvironment, assemble_job
-from cleanroom.runs.authority import AuthorisedRun, service_nonce
+from cleanroom.runs.authorised import AuthorisedRun
+from cleanroom.runs.authority import service_nonce
 from cleanroom.spark.job import JobConfig
 from cleanroom.spark.signed import VerifiedService, read_statement, verify_service_report
 
 GRANTED_TO_ALL = (("events", "writer"),)
-"""Delegate policies that every run's pods are entered into."""
+"""Delegate policies that grant access to the pods of every run."""
 
 
 @dataclass(frozen=True)
 class MeasuredJob:
-    """The job with its pods' host data, as the attested service signed them."""
+    """The job with the host data of its pods, as signed by the attested service."""
 
     job: JobConfig
     driver: str
     executor: str
     subjects: frozenset[str]
-    """Subjects of ID tokens that the pods may get."""
+    """Subjects of the ID tokens that the pods can get."""
 
 
 def check_service(
     bundle: ParsedBundle, checks: Checks, trust: TrustStore, accepted_host_data: Collection[str] | None
 ) -> VerifiedService | None:
-    """The Spark service's report: hardware, endorsement, host data, and that it answers this very request."""
+    """Check the Spark service's report: hardware, endorsement, host data, and the nonce that follows from this run request."""
     if not (bundle.started or bundle.completed) and not bundle.all(ReportBody):
         return None
     item, request = bundle.one(ReportBody, checks, what="report"), bundle.one(RequestBody)
@@ -45,7 +46,7 @@ def check_service(
         return None
     nonce = service_nonce(ticket_of(bundle, request))
     if item.body.nonce != nonce:
-        checks.add("attestation", item.record, False, "its nonce is not the one that follows from the signed request")
+        checks.add("attestation", item.record, False, "its nonce does not follow from the run request")
         return None
     evidence = item.body.report.evidence
     try:
@@ -57,14 +58,14 @@ def check_service(
         checks.add("attestation", item.record, False, shown)
         return None
     if accepted_host_data is None:
-        checks.notes.append(f"Spark service: host data {found}; compare it with what you trust, or give --spark-host-data.")
+        checks.notes.append(f"Spark service: host data {found}. Compare it with the value that you trust, or pass --spark-host-data.")
     checks.development |= verdict.development
     checks.add("attestation", item.record, True, f"{verdict.product}, host data {found[:16]}…, {len(verdict.checks)} checks")
     return service
 
 
 def check_job(bundle: ParsedBundle, checks: Checks, run: AuthorisedRun | None, service: VerifiedService | None) -> MeasuredJob | None:
-    """The job has its digest, follows from the documents, and is what the attested service signed policies for."""
+    """Check that the job has its digest, follows from the documents, and is the one that the attested service signed policies for."""
     if not (bundle.started or bundle.completed) and not bundle.all(JobBody):
         return None
     item = bundle.one(JobBody, checks, what="job")
@@ -84,15 +85,15 @@ def check_job(bundle: ParsedBundle, checks: Checks, run: AuthorisedRun | None, s
     except CleanRoomError as error:
         checks.add("policies", policies.record, False, f"{error.code}: {error.message}")
         return None
-    said = statement if isinstance(statement, dict) else {}
+    signed = statement if isinstance(statement, dict) else {}
     for member, value in (
         ("jobDigest", job.digest()),
         ("nonce", service.nonce),
         ("driver", policies.body.driver),
         ("executor", policies.body.executor),
     ):
-        if said.get(member) != value:
-            checks.add("policies", policies.record, False, f"the service signed another {member}: {str(said.get(member))[:80]}")
+        if signed.get(member) != value:
+            checks.add("policies", policies.record, False, f"the service signed another {member}: {str(signed.get(member))[:80]}")
             return None
     checks.add("policies", policies.record, True, "signed by the attested service for this job")
     return MeasuredJob(job=job, driver=policies.body.driver, executor=policies.body.executor, subjects=_subjects(job, run))
@@ -107,7 +108,7 @@ def _subjects(job: JobConfig, run: AuthorisedRun | None) -> frozenset[str]:
 
 
 def _derived(checks: Checks, item: ParsedRecord[JobBody], run: AuthorisedRun) -> None:
-    """Assemble the job again from the documents. The SQL that the gate renders may differ between versions of it, nothing else may."""
+    """Assemble the job again from the documents. Only the SQL that the query gate renders may differ between versions."""
     job = item.body.job
     authority = next((each.access.authority for each in (*job.datasets, job.datasink) if each.access.kind == "azure-blob"), "")
     environment = JobEnvironment(
@@ -122,23 +123,23 @@ def _derived(checks: Checks, item: ParsedRecord[JobBody], run: AuthorisedRun) ->
         if error.code != "QueryRefusedByGate":
             checks.add("job", item.record, False, f"{error.code}: {error.message}")
             return
-        checks.notes.append(f"This version's query gate would refuse the text ({error.message}); the gate of the run accepted it.")
+        checks.notes.append(f"This version's query gate rejects the text ({error.message}); the run's gate accepted it.")
         checks.add("job", item.record, True, "its source is the approved text")
         return
-    if job.network_secret_id is None:  # of before the pods of a run had one
+    if job.network_secret_id is None:  # from before runs had a network secret
         expected = expected.model_copy(update={"network_secret_id": None})
     ours, theirs = (value.model_dump(mode="json", by_alias=True) for value in (expected, job))
     differing = sorted(name for name in ours if ours[name] != theirs[name] and name != "segments")
     if differing:
-        checks.add("job", item.record, False, f"not what the documents give: {', '.join(differing)}")
+        checks.add("job", item.record, False, f"does not follow from the documents: {', '.join(differing)}")
         return
     if ours["segments"] != theirs["segments"]:
-        checks.notes.append("This version's query gate renders the approved text differently from what ran; compare the job's segments.")
+        checks.notes.append("This version's query gate renders the approved text differently. Compare the job's segments.")
     checks.add("job", item.record, True, "follows from the approved documents")
 
 
 def expected_grants(measured: MeasuredJob) -> set[tuple[str, str, str]]:
-    """Every grant that a prepared run has: per pod role its staged secrets, the owners' subjects, the event writers."""
+    """Return every grant of a prepared run: staged secrets, token subjects and event writers, for each pod role."""
     job = measured.job
     secrets = {job.consent_secret_id, *((job.network_secret_id,) if job.network_secret_id else ())}
     for dataset in (*job.datasets, job.datasink):
@@ -153,7 +154,7 @@ def expected_grants(measured: MeasuredJob) -> set[tuple[str, str, str]]:
 
 
 def check_grants(bundle: ParsedBundle, checks: Checks, measured: MeasuredJob | None) -> None:
-    """Grants are exactly those that the job needs, and none of them is left."""
+    """Check that the grants are exactly those that the job needs, and that all are revoked."""
     items = bundle.all(GrantBody)
     if measured is None:
         return
@@ -161,21 +162,21 @@ def check_grants(bundle: ParsedBundle, checks: Checks, measured: MeasuredJob | N
     for item in items:
         kind, name, host = item.body.key()
         if item.body.key() not in expected:
-            checks.add("grants", item.record, False, "the job needs no such grant")
+            checks.add("grants", item.record, False, "the job does not need this grant")
         elif item.body.held:
-            checks.add("grants", item.record, False, f"{kind} {name} still admits {host[:16]}…: not revoked")
+            checks.add("grants", item.record, False, f"{kind} {name} still grants access to {host[:16]}…: not revoked")
     present = {item.body.key() for item in items}
     if bundle.started or bundle.completed:
         for kind, name, host in sorted(expected - present):
             checks.missing("grant", f"{kind} {name} for {host[:16]}…")
     revocation = bundle.one(RevocationBody, checks if items else None, what="revocation")
     if items and revocation is not None and not any(item.body.held for item in items):
-        detail = f"{len(items)} grants, none is left; {revocation.body.secrets} secrets overwritten"
+        detail = f"{len(items)} grants, all revoked; {revocation.body.secrets} secrets overwritten"
         checks.add("grants", revocation.record, True, detail, subject="grants and their revocation")
 
 
 def check_result(bundle: ParsedBundle, checks: Checks, measured: MeasuredJob | None) -> None:
-    """The receipt is of this run, text and job, and names its own objects."""
+    """Check that the receipt belongs to this run, query text and job, and that its digest matches its objects."""
     if not bundle.completed:
         return
     item = bundle.one(ReceiptBody, checks, what="receipt")
@@ -184,13 +185,13 @@ def check_result(bundle: ParsedBundle, checks: Checks, measured: MeasuredJob | N
     receipt = item.body.receipt
     problem = ""
     if receipt.run_id != bundle.export.run_id:
-        problem = f"it is of run {receipt.run_id!r}"
+        problem = f"it belongs to run {receipt.run_id!r}"
     elif receipt.digest != result_digest(receipt.objects):
-        problem = "its digest is not that of the objects it lists"
+        problem = "its digest does not match the objects that it lists"
     elif measured is not None and receipt.job_digest != measured.job.digest():
-        problem = "it is of another job"
+        problem = "it belongs to another job"
     elif measured is not None and receipt.query_digest != measured.job.query_digest:
-        problem = "it is of another query text"
+        problem = "it belongs to another query text"
     elif measured is not None and receipt.dataset != measured.job.datasink.name:
         problem = f"it names dataset {receipt.dataset!r}, the job writes to {measured.job.datasink.name!r}"
     checks.add("receipt", item.record, not problem, problem or f"{receipt.rows} rows in {len(receipt.objects)} objects")

@@ -1,4 +1,4 @@
-"""Collecting a run's evidence: governance as the exporting user sees it, and Temporal's histories."""
+"""Collects a run's evidence from governance, as the exporting user sees it, and from Temporal's histories."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ Item = tuple[Kind, str, Mapping[str, object]]
 
 
 class Exporter:
-    """Collects one run for one user.
+    """Collects the audit bundle of a run for one user.
 
     Args:
         client: Governance as the exporting user.
-        collaboration: The contract.
-        user_id: The exporting user; ``key`` seals in their name.
-        key: Their signing key, None leaves the bundle unsealed.
+        collaboration: The contract ID.
+        user_id: The exporting user.
+        key: The user's signing key; None leaves the bundle unsealed.
         now: The clock.
     """
 
@@ -73,10 +73,10 @@ class Exporter:
         self._items.append((kind, subject, body.wire()))
 
     async def export(self, trace: RunTrace) -> Bundle:
-        """The bundle of a run that has ended.
+        """Return the bundle of a run that has ended.
 
         Raises:
-            Refused, Unavailable: from governance.
+            Refused, Unavailable: From governance.
         """
         ticket, now = trace.input.ticket, self._now()
         sealed = await self._can_seal()
@@ -118,7 +118,7 @@ class Exporter:
         return bundle.model_copy(update={"manifest": bundle.manifest.model_copy(update={"seal": sign(seal, self._key)})})
 
     async def _can_seal(self) -> bool:
-        """Whether the key at hand is one that the user has published: no other signature could be checked."""
+        """Return whether the user has published the given key. A signature by another key could not be verified."""
         document = await self._find(approver_key_document_id(self._user_id)) if self._key is not None else None
         if self._key is None or document is None or document.state != "Accepted":
             return False
@@ -134,7 +134,7 @@ class Exporter:
             return None
 
     async def _document(self, kind: Kind, document_id: str) -> Document | None:
-        """Enter a document once; one that is not there leaves a gap, which the verifier names where it matters."""
+        """Add a document once. A missing document leaves a gap, which verification reports if it matters."""
         if any(subject == document_id for _, subject, _ in self._items):
             return None
         document = await self._find(document_id)
@@ -143,9 +143,9 @@ class Exporter:
         return document
 
     async def _documents(self, trace: RunTrace, sealed: bool) -> None:
-        """Query, datasets, decisions of their owners, keys of everybody who signed something."""
+        """Add the query, the datasets, the owners' decisions, and the keys of all signers."""
         ticket = trace.input.ticket
-        people = [_signer(ticket.request), *([self._user_id] if sealed else [])]
+        signers = [_signer(ticket.request), *([self._user_id] if sealed else [])]
         query = await self._document("document", ticket.query)
         owners: list[str] = []
         if query is not None:
@@ -155,7 +155,7 @@ class Exporter:
                     owners.append(dataset.proposer_id)
             for owner in sorted(owners):
                 await self._document("decision", decision_document_id(query.proposal_id, owner))
-        for user in dict.fromkeys([*people, *sorted(owners)]):
+        for user in dict.fromkeys([*signers, *sorted(owners)]):
             if user:
                 await self._document("key", approver_key_document_id(user))
 
@@ -168,7 +168,7 @@ class Exporter:
                 body = ConsentBody(step=item.name, at=item.at, documents=(found.document_id,), status="withdrawn", message=found.message)
                 self._add("consent", item.name, body)
             elif item.name == "issue_consent_receipt":
-                # It checks the consent of the query and of every dataset again (RunAuthority.authorise) before it writes.
+                # This activity checks the consent of the query and of every dataset again (RunAuthority.authorise).
                 checked = trace.last("check_execution_consent", ConsentVerdict)
                 documents = checked[0].documents if checked else ()
                 self._add("consent", item.name, ConsentBody(step=item.name, at=item.at, documents=documents, status="enabled"))
@@ -234,12 +234,21 @@ class Exporter:
 
 
 async def run_events(client: GovernanceUserClient, collaboration: str, run_id: str, datasets: list[str]) -> AsyncIterator[Event]:
-    """Every ledger entry of a run, id by id: governance keeps no list of ids, but a run's ids follow from its name and its datasets."""
+    """Yield every ledger entry of a run, ID by ID.
+
+    Governance cannot list the IDs, but they follow from the run ID and the names of its datasets.
+
+    Args:
+        client: Governance as the reading user.
+        collaboration: The contract ID.
+        run_id: The run.
+        datasets: The names of its datasets.
+    """
     scope = event_scope(run_id)
     ids = [event_id(run_id, name) for name in (*CLEAN_ROOM_STEPS, *EVENT_IDS)]
     ids += [event_id(run_id, name, dataset) for name in EVENT_IDS if name.startswith("DATASET_") for dataset in datasets]
     for id in ids:
-        # The latest value is one cheap read; only what exists is read from the ledger.
+        # Reading the latest value is cheap. The ledger is only read for existing IDs.
         if await client.latest_event(collaboration, event_id=id, scope=scope) is None:
             continue
         async for event in client.events(collaboration, event_id=id, scope=scope):
@@ -262,7 +271,7 @@ def _signer(request: str) -> str:
     try:
         return peek(RunRequest, request).signer
     except CleanRoomError:
-        # A request that nobody can read has no signer whose key could be fetched; the verifier says so.
+        # A malformed request has no signer whose key could be read. Verification reports it.
         return ""
 
 

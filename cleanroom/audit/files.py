@@ -1,8 +1,9 @@
-"""A bundle on disk: ``.json`` with one canonical record a line, or ``.zip`` with one canonical file a record.
+"""The file formats of a bundle: ``.json`` with one canonical record per line, or ``.zip`` with one canonical file per record.
 
-Each record's line (or file) is its RFC 8785 form, so ``sha256sum`` of it is what the next record holds as ``previous``. Reading demands
-the very bytes that writing would make: an edit that changes no value (white space, a member given twice, another spelling of a
-number) is found like any other. A bundle whose chain is broken is returned as it is read: judging it names the link.
+Each line or file of a record is its canonical JSON (RFC 8785), so its ``sha256sum`` equals the ``previous`` member
+of the next record. Reading accepts only the bytes that writing produces. It therefore detects edits that change no
+value (white space, a repeated member, another notation of a number). A bundle with a broken chain is returned as
+read, and verification names the broken link.
 """
 
 from __future__ import annotations
@@ -28,13 +29,16 @@ MANIFEST = "manifest.json"
 
 
 def bundle_json(bundle: Bundle) -> bytes:
-    """The ``.json`` form."""
+    """Return the ``.json`` form."""
     lines = b",\n".join(record.canonical() for record in bundle.records)
     return b'{"manifest":' + _manifest(bundle) + b',\n"records":[\n' + lines + b"\n]}\n"
 
 
 def bundle_zip(bundle: Bundle) -> bytes:
-    """The ``.zip`` form: ``manifest.json`` and ``records/<index>-<kind>.json``, with fixed times, so that equal bundles are equal files."""
+    """Return the ``.zip`` form: ``manifest.json`` and ``records/<index>-<kind>.json``.
+
+    Timestamps are fixed, so equal bundles yield equal bytes.
+    """
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in _members(bundle):
@@ -45,13 +49,13 @@ def bundle_zip(bundle: Bundle) -> bytes:
 
 
 def write_bundle(bundle: Bundle, path: Path) -> None:
-    """Write ``bundle``; the file's ending chooses the form.
+    """Write ``bundle`` in the form that the file's suffix names.
 
     Raises:
-        InvalidInput: ``BundleFileUnknown`` for another ending, ``FileUnwritable``.
+        InvalidInput: ``BundleFileUnknown`` for another suffix, ``FileUnwritable``.
     """
     if path.suffix not in (".json", ".zip"):
-        raise InvalidInput("BundleFileUnknown", f"{path}: a bundle is a .json or a .zip file.")
+        raise InvalidInput("BundleFileUnknown", f"{path}: the suffix of a bundle must be .json or .zip.")
     data = bundle_json(bundle) if path.suffix == ".json" else bundle_zip(bundle)
     try:
         path.write_bytes(data)
@@ -60,29 +64,29 @@ def write_bundle(bundle: Bundle, path: Path) -> None:
 
 
 def read_bundle(path: Path) -> Bundle:
-    """Read either form.
+    """Read a bundle in either form.
 
     Raises:
         NotFound: ``FileNotFound``.
         InvalidInput: ``FileUnreadable``, ``FileTooLong``.
-        Refused: ``BundleMalformed`` (no bundle at all, or parts of it unreadable), ``BundleNotCanonical`` (edited without breaking a
-            link); ``details`` name the record.
+        Refused: ``BundleMalformed`` (not a bundle, or partly unreadable), ``BundleNotCanonical`` (edited without
+            breaking a link). ``details`` name the record.
     """
     try:
         with path.open("rb") as file:
-            # Pipes and devices have no size; none is read further than a bundle may be long.
+            # Pipes and devices have no size, so limit the read itself.
             data = file.read(MAX_FILE + 1)
         if len(data) > MAX_FILE:
             raise InvalidInput("FileTooLong", f"{path} is longer than {MAX_FILE} bytes.")
     except FileNotFoundError as error:
-        raise NotFound("FileNotFound", f"There is no file {path}.") from error
+        raise NotFound("FileNotFound", f"File {path} does not exist.") from error
     except OSError as error:
         raise InvalidInput("FileUnreadable", f"{path} cannot be read.", cause=error.strerror) from error
     return parse_bundle(data)
 
 
 def parse_bundle(data: bytes) -> Bundle:
-    """The bundle in ``data``; raises what :func:`read_bundle` raises about contents."""
+    """Parse a bundle in either form. Raises the errors of :func:`read_bundle` about contents."""
     return _from_zip(data) if data[:4] == b"PK\x03\x04" else _from_json(data)
 
 
@@ -97,9 +101,9 @@ def _from_json(data: bytes) -> Bundle:
     records = tuple(_record(index, item, manifest) for index, item in enumerate(value["records"]))
     bundle = Bundle(manifest=manifest, records=records)
     written = bundle_json(bundle)
-    # Whoever edits a bundle with some tool writes all of it anew; then the link that broke says more than the white space.
+    # A tool that edits a bundle may reformat all of it. Then the broken link is more informative than the white space.
     if written != data and first_broken_link(bundle) is None:
-        # Line 1 is the manifest, line 2 opens the list, each further line is one record.
+        # Line 1 is the manifest, line 2 opens the list, and each further line is a record.
         ours, theirs = written.split(b"\n"), data.split(b"\n")
         line = next((n for n, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), min(len(ours), len(theirs)))
         raise _not_canonical(f"line {line + 1}", records[line - 2] if 0 <= line - 2 < len(records) else None)
@@ -111,11 +115,11 @@ def _from_zip(data: bytes) -> Bundle:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             found = archive.infolist()
             if len(found) > MAX_RECORDS + 1 or sum(item.file_size for item in found) > MAX_FILE:
-                raise _malformed("the archive", "it holds more than a bundle may")
+                raise _malformed("the archive", "it is larger than a bundle can be")
             names = [item.filename for item in found]
             if len(set(names)) != len(names) or MANIFEST not in names:
-                raise _malformed("the archive", f"it has no {MANIFEST}, or a member twice")
-            # Nothing is unpacked to disk; names are only compared.
+                raise _malformed("the archive", f"it lacks {MANIFEST}, or has a duplicate member")
+            # Nothing is extracted to disk, so names cannot cause path traversal.
             parts = {name: archive.read(name) for name in names}
     except (
         zipfile.BadZipFile,
@@ -157,7 +161,7 @@ def _manifest(bundle: Bundle) -> bytes:
 
 
 def _unreadable_line(data: bytes) -> Refused | None:
-    """The record whose line alone is not JSON any more, so that a broken bundle is not only called broken."""
+    """Return the error of the first record line that is not JSON, so that the error names the record."""
     for index, line in enumerate(data.split(b"\n")[2:-2]):
         try:
             _loads(line.removesuffix(b","), f"record {index}", index)
@@ -205,4 +209,4 @@ def _malformed(where: str, why: str, index: int | None = None, entry: Entry | No
 
 def _not_canonical(where: str, record: Record | None) -> Refused:
     details = {} if record is None else {"index": record.index, "kind": record.kind, "subject": record.subject}
-    return Refused("BundleNotCanonical", f"{where}: it is not in the form that was exported; it was edited.", details=details)
+    return Refused("BundleNotCanonical", f"{where}: edited, because it is not in the exported form.", details=details)

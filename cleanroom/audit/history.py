@@ -1,7 +1,6 @@
-"""What Temporal's histories of a run say: inputs and results of its activities, read without any worker. Needs the payload keyring.
+"""Reads a run's activities and their results from Temporal's histories. Needs the payload keyring, but no worker.
 
-It is evidence only where something in it is signed or attested; everything else is checked against governance's ledger by whoever
-verifies the bundle.
+Only signed or attested parts of a history are evidence. Verification compares everything else with governance's ledger.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ _RESULTS: dict[str, Any] = {
     "collect_result": ResultReceipt,
     "revoke_grants": Revoked,
 }
-"""Activities whose results are evidence, and what they return."""
+"""Result type of every activity whose result is part of a bundle."""
 _ENDED: dict[WorkflowExecutionStatus, RunState] = {
     WorkflowExecutionStatus.COMPLETED: "COMPLETED",
     WorkflowExecutionStatus.FAILED: "FAILED",
@@ -60,7 +59,7 @@ _ENDED: dict[WorkflowExecutionStatus, RunState] = {
 
 @dataclass(frozen=True)
 class CompletedActivity:
-    """One completed activity."""
+    """A completed activity."""
 
     name: str
     at: dt.datetime
@@ -69,7 +68,7 @@ class CompletedActivity:
 
 @dataclass(frozen=True)
 class RunTrace:
-    """A run that has ended, as its histories tell it."""
+    """A run that has ended, as read from its histories."""
 
     input: RunQueryInput
     workflow_id: str
@@ -79,22 +78,22 @@ class RunTrace:
     closed_at: dt.datetime
     failure: dict[str, Any] | None
     completed: tuple[CompletedActivity, ...] = field(default=())
-    """Completed activities of the run and of its preparation, in the order of their completion."""
+    """Completed activities of the run and of its preparation, in order of completion."""
 
     def last(self, name: str, kind: type[T]) -> tuple[T, dt.datetime] | None:
-        """Result and instant of the last completed activity called ``name``."""
+        """Return the result and the completion time of the last activity called ``name`` whose result is a ``kind``, or None."""
         for item in reversed(self.completed):
             if item.name == name and isinstance(item.result, kind):
                 return item.result, item.at
         return None
 
     def grants(self) -> tuple[Grant, ...]:
-        """Every grant that was made, without repetitions."""
+        """Return every grant that was made, without duplicates."""
         made = [grant for item in self.completed if isinstance(item.result, Grants) for grant in item.result.grants]
         return tuple(dict.fromkeys(made))
 
     def steps(self) -> dict[str, dt.datetime]:
-        """Activity name to the instant at which it was last completed."""
+        """Return the last completion time of every activity, by name."""
         return {item.name: item.at for item in self.completed}
 
 
@@ -102,9 +101,9 @@ async def trace_run(client: Client, collaboration: str, run_id: str) -> RunTrace
     """Read the histories of a run and of its preparation.
 
     Raises:
-        NotFound: ``WorkflowNotFound`` (also when Temporal's retention has removed it).
+        NotFound: ``WorkflowNotFound`` (also if Temporal's retention period has passed).
         PreconditionFailed: ``RunNotEnded``.
-        Internal: ``HistoryMalformed``; what the payload codec refuses.
+        Internal: ``HistoryMalformed``, or an error of the payload codec.
     """
     workflow_id = run_workflow_id(collaboration, run_id)
     handle = client.get_workflow_handle(workflow_id)
@@ -114,14 +113,14 @@ async def trace_run(client: Client, collaboration: str, run_id: str) -> RunTrace
         if error.status is RPCStatusCode.NOT_FOUND:
             raise NotFound(
                 "WorkflowNotFound",
-                f"There is no run {run_id!r}.",
-                hint="`cleanroom run list` shows what there is; Temporal forgets runs when their retention ends, so export in time.",
+                f"Run {run_id!r} does not exist.",
+                hint="`cleanroom run list` lists the runs. Temporal deletes runs after the retention period, so export in time.",
             ) from error
         raise
     state = _ENDED.get(description.status) if description.status is not None else None
     if state is None or description.close_time is None:
         raise PreconditionFailed(
-            "RunNotEnded", f"run {run_id!r} has not ended; its evidence is not complete.", hint=f"cleanroom run watch {run_id}"
+            "RunNotEnded", f"run {run_id!r} has not ended, so its evidence is not complete.", hint=f"cleanroom run watch {run_id}"
         )
     events = [event async for event in handle.fetch_history_events()]
     converter = client.data_converter.with_context(WorkflowSerializationContext(client.namespace, workflow_id))

@@ -1,4 +1,4 @@
-"""The ledger's entries of the run: complete, in order, about this run, and the clean room's attested statement among them."""
+"""Checks of the run's ledger entries: completeness, order, contents, and the clean room's attested statement."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ATTESTATION = "attestation"
 
 
 def check_ledger(bundle: ParsedBundle, checks: Checks, trust: TrustStore, accepted_host_data: Collection[str] | None) -> None:
-    """All checks of the ledger's entries."""
+    """Run all checks of the ledger's entries."""
     _order(bundle, checks)
     _about_this_run(bundle, checks)
     _needed(bundle, checks)
@@ -58,13 +58,13 @@ def _about_this_run(bundle: ParsedBundle, checks: Checks) -> None:
         body = item.body
         if body.scope == RUNS_SCOPE:
             if body.id not in (runs_event_id(export.query), closed_event_id(export.run_id)):
-                checks.add("events", item.record, False, "it is of another query")
+                checks.add("events", item.record, False, "it belongs to another query")
         elif body.scope != scope or body.member("runId") != export.run_id:
-            checks.add("events", item.record, False, "it is of another run")
+            checks.add("events", item.record, False, "it belongs to another run")
         elif body.id != event_id(export.run_id, str(body.member("name")), str(body.member("step") or "")):
-            checks.add("events", item.record, False, "its place in the ledger is that of another event")
+            checks.add("events", item.record, False, "its ID is that of another event")
         elif digest is not None and body.member("queryDigest") != digest:
-            checks.add("events", item.record, False, "it is about another query text")
+            checks.add("events", item.record, False, "it belongs to another query text")
 
 
 def _requested_digest(bundle: ParsedBundle) -> str | None:
@@ -74,7 +74,7 @@ def _requested_digest(bundle: ParsedBundle) -> str | None:
     try:
         return peek(RunRequest, request.body.request).digest
     except CleanRoomError:
-        # Told by the check of the request itself.
+        # The check of the request reports it.
         return None
 
 
@@ -91,15 +91,15 @@ def _needed(bundle: ParsedBundle, checks: Checks) -> None:
         checks.missing("event", "RUN_CLOSED")
     started = [item for item in bundle.all(EventBody) if item.body.id == runs_event_id(bundle.export.query)]
     if needed and not any(item.body.member("runId") == bundle.export.run_id for item in started):
-        # Without it, how many runs came before this one could not be detail, and a limit on runs would go unnoticed.
-        checks.missing("event", f"start of the run among those of query {bundle.export.query}")
+        # Without it, the number of earlier runs is unknown, and a violated limit on runs would go unnoticed.
+        checks.missing("event", f"run start of query {bundle.export.query}")
     for other in {"COMPLETED", "FAILED", "CANCELLED"} - {state}:
         for item in bundle.events(f"RUN_{other}"):
             checks.add("events", item.record, False, f"the ledger says {other}, the export {state}")
 
 
 def _completion(bundle: ParsedBundle, checks: Checks) -> None:
-    """The pods' own completion record carries the receipt that the run delivered."""
+    """Check that the pods' completion event contains the receipt of the run."""
     receipt = bundle.one(ReceiptBody)
     found = bundle.events("QUERY_COMPLETED")
     if receipt is None or not found:
@@ -111,11 +111,14 @@ def _completion(bundle: ParsedBundle, checks: Checks) -> None:
         checks.add("events", last.record, False, error.message)
         return
     same = detail == receipt.body.receipt
-    checks.add("events", last.record, same, "carries the receipt" if same else "its receipt is not the one that was delivered")
+    checks.add("events", last.record, same, "contains the receipt" if same else "its receipt differs from the run's")
 
 
 def _attested(bundle: ParsedBundle, checks: Checks, trust: TrustStore, accepted_host_data: Collection[str] | None) -> None:
-    """Statements that the clean room bound to its own report: genuine, by a clean room of the contract, and true of these records."""
+    """Check the statements that the clean room bound to its attestation report.
+
+    They must be genuine, come from a clean room of the contract, and agree with the records.
+    """
     policy = bundle.one(PolicyBody)
     attested = [item for item in bundle.events() if item.body.member(ATTESTATION) is not None]
     if bundle.export.state == "COMPLETED" and not attested:
@@ -143,33 +146,35 @@ def _statement_problem(
     elif policy is not None:
         accepted = frozenset(str(value) for value in policy.body.policy.get(HOST_DATA, []))
     else:
-        return "the bundle does not say which clean rooms the contract admits"
+        return "the bundle does not contain the contract's clean room policy"
     try:
-        demanded = Expectations(
+        expectations = Expectations(
             require_uvm=True,
             refuse_host_data=ALLOW_ALL_HOST_DATA,
             host_data=accepted,
             report_data=report_data_for(canonical_json(statement)),
         )
-        verdict = verify_evidence(evidence, trust=trust, expectations=demanded, at=item.body.at)
+        verdict = verify_evidence(evidence, trust=trust, expectations=expectations, at=item.body.at)
     except ValueError as error:
-        return f"it cannot be judged: {error}"
+        return f"it cannot be verified: {error}"
     if not verdict.ok:
         first = verdict.failures[0]
         return f"{first.reason}: {first.message}"
     if accepted_host_data is None:
-        checks.notes.append(f"Clean room: host data {', '.join(sorted(accepted))}; compare it, or give --clean-room-host-data.")
+        checks.notes.append(
+            f"Clean room: host data {', '.join(sorted(accepted))}; compare it with the expected value, or pass --clean-room-host-data."
+        )
     checks.development |= verdict.development
     return _contradiction(statement, bundle)
 
 
 def _contradiction(statement: dict[str, object], bundle: ParsedBundle) -> str:
-    """Where the attested statement says something else than the records."""
+    """Return how the attested statement contradicts the records, or an empty string."""
     job, policies = bundle.one(JobBody), bundle.one(PoliciesBody)
     if job is not None and statement.get("jobDigest") != job.body.digest:
-        return "it vouches for another job"
+        return "it attests another job"
     if policies is not None and statement.get("hostData") != {"driver": policies.body.driver, "executor": policies.body.executor}:
-        return "it vouches for other pod policies"
+        return "it attests other pod policies"
     documents = statement.get("documents")
     if not isinstance(documents, dict):
         return "it names no documents"
@@ -185,6 +190,6 @@ def _contradiction(statement: dict[str, object], bundle: ParsedBundle) -> str:
         held[item.record.subject] = item.record
         wanted = documents.get(item.record.subject)
         if wanted is not None and wanted != document_digest(str(item.body.document.get("data", ""))):
-            return f"it vouches for another text of document {item.record.subject!r}"
+            return f"it attests another text of document {item.record.subject!r}"
     missing = sorted(set(documents) - set(held))
-    return f"it rests on document {missing[0]!r}, which the bundle does not hold" if missing else ""
+    return f"it attests document {missing[0]!r}, which is not in the bundle" if missing else ""

@@ -1,4 +1,4 @@
-"""A bundle with the bodies of its records parsed, and the bundle as a source from which governance can be read."""
+"""A bundle whose record bodies are parsed, and a reader that answers governance queries from it."""
 
 from __future__ import annotations
 
@@ -21,17 +21,23 @@ B = TypeVar("B", bound=Body)
 
 @dataclass(frozen=True)
 class ParsedRecord(Generic[B]):
-    """A record with its body read."""
+    """A record and its parsed body."""
 
     record: Record
     body: B
 
 
 class ParsedBundle:
-    """The bundle's bodies. Records whose body is not of its kind fail the check ``readable`` and are left out.
+    """A bundle with parsed bodies.
+
+    Records with a malformed body fail the check ``readable`` and are skipped.
+
+    Args:
+        bundle: The bundle.
+        checks: Collects the failed checks.
 
     Raises:
-        ValidationError: When the first record is not readable: then nothing can be judged.
+        ValidationError: The first record is malformed, so nothing can be verified.
     """
 
     def __init__(self, bundle: Bundle, checks: Checks) -> None:
@@ -44,7 +50,7 @@ class ParsedBundle:
                 checks.add("readable", record, False, describe_validation(error))
 
     def all(self, kind: type[B], *kinds: Kind) -> list[ParsedRecord[B]]:
-        """Items whose body is a ``kind``; ``kinds`` narrows where one shape serves several."""
+        """Return the records whose body is a ``kind``; ``kinds`` selects among the record kinds that share a body type."""
         found: list[ParsedRecord[B]] = []
         for item in self._items:
             if isinstance(item.body, kind) and (not kinds or item.record.kind in kinds):
@@ -52,7 +58,13 @@ class ParsedBundle:
         return found
 
     def one(self, kind: type[B], checks: Checks | None = None, *, what: str = "") -> ParsedRecord[B] | None:
-        """The only item of ``kind``. With ``checks``, none or several is a failed check."""
+        """Return the only record of ``kind``, or None if there is none or more than one.
+
+        Args:
+            kind: The body type.
+            checks: If given, a missing or duplicate record is a failed check.
+            what: The record's name in that check.
+        """
         found = self.all(kind)
         if len(found) == 1:
             return found[0]
@@ -63,70 +75,87 @@ class ParsedBundle:
         return None
 
     def document(self, document_id: str) -> ParsedRecord[DocumentBody] | None:
-        """The record of one document."""
+        """Return the record of a document, or None."""
         return next((item for item in self.all(DocumentBody) if item.record.subject == document_id), None)
 
     def events(self, name: str | None = None) -> list[ParsedRecord[EventBody]]:
-        """Ledger entries of the run, in order; those called ``name`` alone when given."""
+        """Return the run's ledger entries in order; if given, only those called ``name``."""
         return [item for item in self.all(EventBody) if item.body.scope != RUNS_SCOPE and name in (None, item.body.member("name"))]
 
     @property
     def started(self) -> bool:
-        """Whether the ledger says that a job may have been submitted."""
+        """Whether, according to the ledger, a job may have been submitted."""
         return bool(self.events("RUN_STARTED"))
 
     @property
     def completed(self) -> bool:
-        """Whether anybody claims that the run completed: then the evidence for it must be there."""
+        """Whether any record says that the run completed. If so, its evidence must be complete."""
         return self.export.state == "COMPLETED" or bool(self.events("RUN_COMPLETED")) or bool(self.all(ReceiptBody))
 
 
 class BundleReader:
-    """Governance as the bundle has it: what :class:`cleanroom.runs.authority.RunAuthority` reads from, so that an auditor applies the very
-    checks that the clean room applied. ``trail`` are the records that were looked at, in order."""
+    """Reads documents and consent from a bundle instead of governance.
+
+    :class:`cleanroom.runs.authority.RunAuthority` reads from it, so an auditor applies the same checks as the clean
+    room. ``trail`` lists the records that were read, in order.
+
+    Args:
+        bundle: The bundle.
+        signer: The signer of the run request.
+        consented: IDs of the documents with a positive consent check.
+    """
 
     def __init__(self, bundle: ParsedBundle, signer: str, consented: frozenset[str]) -> None:
-        self._material = bundle
+        self._bundle = bundle
         self._signer = signer
         self._consented = consented
         self.trail: list[ParsedRecord[DocumentBody]] = []
 
     async def accepted_document(self, document_id: str) -> AcceptedDocument:
-        item = self._material.document(document_id)
+        """Return an accepted document from the bundle.
+
+        Raises:
+            NotFound: ``UserDocumentNotFound``.
+        """
+        item = self._bundle.document(document_id)
         if item is None:
             raise NotFound("UserDocumentNotFound", f"document {document_id!r} is not in the bundle.", details={"document": document_id})
         self.trail.append(item)
         return accepted_document_of(item.body)
 
     async def consent(self, document_id: str) -> Consent:
+        """Return the consent that the bundle proves for a document."""
         if document_id in self._consented:
             return Consent(status="enabled")
-        return Consent(status="disabled", code="ConsentCheckMissing", message="the bundle holds no consent check of it")
+        return Consent(status="disabled", code="ConsentCheckMissing", message="the bundle does not contain a consent check of it")
 
     async def active_users(self) -> frozenset[str]:
-        # Who is registered is governance's word at the time, which a bundle can only repeat; the ledger's PREPARE_STARTED stands for it.
+        """Return the signer of the run request."""
+        # A bundle cannot prove which users were active. The ledger's PREPARE_STARTED shows that governance accepted the signer.
         return frozenset({self._signer})
 
     async def run_closed(self, run_id: str) -> bool:
-        # A bundle is made when the run is over; what was given to it was given before.
+        """Return False."""
+        # The bundle was exported after the run, so a closed run does not contradict its grants.
         return False
 
     async def runs_started(self, query: str) -> frozenset[str]:
-        mine = self._material.export.run_id
+        """Return the IDs of the runs of ``query`` that the ledger shows before this run."""
+        run_id = self._bundle.export.run_id
         starts = [
             item.body
-            for item in self._material.all(EventBody)
+            for item in self._bundle.all(EventBody)
             if item.body.scope == RUNS_SCOPE and item.body.id == runs_event_id(query) and isinstance(item.body.member("runId"), str)
         ]
-        own = min((body.seqno for body in starts if body.member("runId") == mine), default=0)
+        own = min((body.seqno for body in starts if body.member("runId") == run_id), default=0)
         return frozenset(str(body.member("runId")) for body in starts if body.seqno < own)
 
 
 def accepted_document_of(body: DocumentBody) -> AcceptedDocument:
-    """The document of a record.
+    """Return the accepted document of a record.
 
     Raises:
-        CleanRoomError: when it is not accepted, or no document.
+        CleanRoomError: The document is malformed or not accepted.
     """
     try:
         return to_accepted_document(Document.model_validate(body.document))

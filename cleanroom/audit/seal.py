@@ -1,4 +1,4 @@
-"""The exporter's signature over a bundle's head: without it, whoever holds a bundle could write another one."""
+"""The exporter's signature over a bundle's head. Without it, any holder of a bundle could write another one."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from cleanroom.identifiers import HexDigest, Name
 from cleanroom.statements.model import Statement
 
 SEAL_LIFETIME = dt.timedelta(days=3650)
-"""A statement must end; a seal is judged at the instant of the export, so this bounds nothing in practice."""
+"""Signed statements must expire. A seal is verified as of the time of the export, so this limit has no effect in practice."""
 
 
 class ExportSeal(Statement):
-    """A person's word that they exported exactly these records."""
+    """A user's signed statement that they exported exactly these records."""
 
     typ = "cleanroom-audit-export+jws"
 

@@ -1,4 +1,4 @@
-"""What verifying a bundle gives: every check with the record it is about, and the first broken link."""
+"""The result of verifying a bundle: every check with its record, and the first broken link."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cleanroom.audit.chain import Record
 
 
 class BundleCheck(BaseModel):
-    """One check. ``index`` is the record's place, None where a record is wanted that is not there."""
+    """A check. ``index`` is the place of its record, or None if the record is missing."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -21,7 +21,7 @@ class BundleCheck(BaseModel):
 
 
 class BundleVerdict(BaseModel):
-    """The outcome. ``development`` says that an attestation rests on a development root: nothing about it is confidential."""
+    """The verdict on a bundle. ``development`` says that an attestation rests on a development root, so the run was not confidential."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -33,7 +33,7 @@ class BundleVerdict(BaseModel):
     records: int = 0
     sealed_by: str | None = None
     signers: dict[str, tuple[str, ...]] = {}
-    """User id to the thumbprints (RFC 7638) of the keys that the bundle holds for them: to be compared with a source of one's own."""
+    """Thumbprints (RFC 7638) of the keys in the bundle, by user ID. Compare them with an independent source."""
     development: bool = False
     checks: tuple[BundleCheck, ...] = ()
     notes: tuple[str, ...] = ()
@@ -50,17 +50,17 @@ class Checks:
         self.signers: dict[str, tuple[str, ...]] = {}
 
     def add(self, id: str, record: Record | None, passed: bool, detail: str = "", *, subject: str = "") -> bool:
-        """Enter one check and return whether it passed."""
+        """Add a check and return whether it passed."""
         index, kind = (record.index, record.kind) if record is not None else (None, "")
         shown = subject or (record.subject if record is not None else "")
         self.rows.append(BundleCheck(id=id, subject=shown, passed=passed, detail=detail, index=index, kind=kind))
         return passed
 
     def missing(self, kind: str, subject: str) -> None:
-        """A record that must be there is not."""
+        """Add a failed check for a required record that is missing."""
         self.rows.append(BundleCheck(id="complete", subject=subject, passed=False, detail=f"no {kind} record for it", kind=kind))
 
     def first_broken(self) -> BundleCheck | None:
-        """What is missing first of all, then the failed check of the earliest record."""
+        """Return the first failed check: a missing record if there is one, else the check of the earliest record."""
         failed = [row for row in self.rows if not row.passed]
         return min(failed, key=lambda row: -1 if row.index is None else row.index) if failed else None

@@ -1,10 +1,11 @@
 """Offline verification of a bundle: chain, signatures, digests, attestation and completeness.
 
-Verification proves that these users signed these decisions on this text, that the attested service answered this request, that the
-measured job follows from the approved documents, that receipt and ledger agree, and that nothing changed since the exporter sealed it.
+Verification proves that these users signed these decisions on this text, that the attested service answered this
+request, that the measured job follows from the approved documents, that receipt and ledger agree, and that nothing
+changed since the exporter sealed it.
 
-It cannot prove that governance's ledger is CCF's own, because a bundle holds no CCF receipts. Therefore the clean room's attested
-statement in the ledger is verified as well.
+It cannot prove that governance's ledger is CCF's own, because a bundle holds no CCF receipts. Therefore the clean
+room's attested statement in the ledger is verified as well.
 """
 
 from __future__ import annotations
@@ -80,9 +81,10 @@ def verify_bundle(
     Args:
         bundle: The bundle to verify.
         trust: Roots and endorsement issuers for the attestation reports. Each report is verified as of its recorded time.
-        spark_host_data: Host data (hex) of the Spark services that the auditor accepts. None accepts the host data that the run's clean
-            room accepted, and a note names it.
-        clean_room_host_data: Host data (hex) of the clean rooms that the auditor accepts. None accepts the exported clean room policy.
+        spark_host_data: Host data (hex) of the Spark services that the auditor accepts. None accepts the host data
+            that the run's clean room accepted, and a note names it.
+        clean_room_host_data: Host data (hex) of the clean rooms that the auditor accepts. None accepts the exported
+            clean room policy.
         keys: Thumbprints of signing keys that the auditor knows, by user ID. Keys of other users are not compared.
     """
     checks = Checks()

@@ -1,0 +1,1 @@
+"""Clients of Azure and S3: credentials, managed identities, roles, and object stores behind one protocol."""

@@ -1,8 +1,7 @@
 """Azure Resource Manager for one subscription: managed identities, role assignments and federated credentials.
 
-Through ``azure-mgmt-msi`` and ``azure-mgmt-authorization``; every operation is idempotent: it compares what is there with what is
-asked. Synchronous: an ``async`` caller uses :func:`asyncio.to_thread`. Credentials come from :mod:`cleanroom.clients.azure_credentials`
-and are re-exported here. The management SDKs take most of a second to import, so that only who makes a client imports one.
+Every operation is idempotent: it compares the existing resource with the wanted one. Everything is synchronous, so ``async`` callers use
+:func:`asyncio.to_thread`. The management SDKs take most of a second to import and are imported when a client is created.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from azure.core.exceptions import AzureError, HttpResponseError, ServiceRequestError, ServiceResponseError
-from pydantic import BaseModel, ConfigDict
 
 from cleanroom.clients.azure_credentials import (
     PUBLIC_AUTHORITY,
@@ -28,6 +26,7 @@ from cleanroom.clients.azure_credentials import (
     sign_in_error,
 )
 from cleanroom.errors import CleanRoomError, Conflict, Internal, InvalidInput, NotFound, PreconditionFailed, Refused, Unavailable
+from cleanroom.models import FrozenModel
 from cleanroom.settings import AzureSettings
 
 __all__ = [
@@ -69,15 +68,12 @@ ROLE_IDS: Final[Mapping[str, str]] = {
     RELEASE_USER: "08bbd89e-9f13-488c-ac41-acfcb10c90ab",
     CRYPTO_OFFICER: "14b46e9e-c2b7-41b4-b07b-48a6ebf60603",
 }
-"""Ids of the built-in roles that this project assigns; the same in every tenant."""
+"""IDs of the built-in roles that this project assigns; they are the same in every tenant
+(https://learn.microsoft.com/azure/role-based-access-control/built-in-roles)."""
 
 
-class _Value(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class ManagedIdentity(_Value):
-    """A user-assigned managed identity. ``principal_id`` is what roles are given to, ``client_id`` what signs in."""
+class ManagedIdentity(FrozenModel):
+    """A user-assigned managed identity. Roles are assigned to ``principal_id``, and ``client_id`` signs in."""
 
     id: str
     name: str
@@ -87,8 +83,8 @@ class ManagedIdentity(_Value):
     location: str
 
 
-class RoleAssignment(_Value):
-    """A role assignment that exists. Its data plane may take minutes to honour it."""
+class RoleAssignment(FrozenModel):
+    """An existing role assignment. It can take minutes until it takes effect."""
 
     id: str
     scope: str
@@ -97,45 +93,46 @@ class RoleAssignment(_Value):
 
 
 def azure_error(error: AzureError, doing: str) -> CleanRoomError:
-    """An error of an Azure SDK as ours; ``code`` is the service's own code.
+    """Map an error of an Azure SDK. ``code`` is the service's own code.
 
     Args:
-        doing: What was attempted on what, such as ``"create managed identity dataset-flights"``.
+        error: The SDK's error.
+        doing: The operation and its object, such as ``"create managed identity dataset-flights"``.
     """
     if isinstance(error, ServiceRequestError | ServiceResponseError):
-        return Unavailable("AzureUnreachable", f"Could not {doing}: the service could not be reached.", cause=str(error))
+        return Unavailable("AzureUnreachable", f"Could not {doing}: the service cannot be reached.", cause=str(error))
     if not isinstance(error, HttpResponseError):
         return Internal("AzureProtocolError", f"Could not {doing}.", cause=str(error))
     status = error.status_code or 0
     code = _service_code(error)
     cause = error.message
     if status in (408, 429) or status >= 500:
-        return Unavailable(code or f"Http{status}", f"Could not {doing}: the service asked to try again later.", cause=cause)
+        return Unavailable(code or f"Http{status}", f"Could not {doing}: the service is busy or failed.", cause=cause)
     if code == "PrincipalNotFound":
-        # A new identity is not known everywhere at once; ARM's own text calls it a replication delay.
-        return Unavailable(code, f"Could not {doing}: the principal is not known yet.", cause=cause)
+        # ARM's text calls this a replication delay of a new identity.
+        return Unavailable(code, f"Could not {doing}: the principal has not propagated yet.", cause=cause)
     if status == 401:
-        return PreconditionFailed(code or "Unauthorized", f"Could not {doing}: the token was not accepted.", cause=cause)
+        return PreconditionFailed(code or "Unauthorized", f"Could not {doing}: the service rejected the token.", cause=cause)
     if status == 403:
         return PreconditionFailed(
             code or "Forbidden",
-            f"Could not {doing}: the identity lacks a role there, or the role has not propagated yet.",
+            f"Could not {doing}: the identity has no role that permits it, or the role has not propagated yet.",
             cause=cause,
-            hint="Role assignments take up to 30 minutes; if it stays so, assign the role that the text names.",
+            hint="A role assignment can take up to 30 minutes. After that, assign the role that the cause names.",
             retryable=True,
         )
     if status == 404:
         return NotFound(code or "NotFound", f"Could not {doing}: it does not exist.", cause=cause)
     if status in (409, 412):
-        return Conflict(code or "Conflict", f"Could not {doing}: it exists with other content, or somebody else changed it.", cause=cause)
+        return Conflict(code or "Conflict", f"Could not {doing}: it exists with other content, or was changed concurrently.", cause=cause)
     if 300 <= status < 400:
-        return Refused("RedirectRefused", f"Could not {doing}: the service answered with a redirect, which is never followed.", cause=cause)
-    return InvalidInput(code or f"Http{status}", f"Could not {doing}: the service refused the request.", cause=cause)
+        return Refused("RedirectRefused", f"Could not {doing}: the service returned a redirect, which is not followed.", cause=cause)
+    return InvalidInput(code or f"Http{status}", f"Could not {doing}: the service rejected the request.", cause=cause)
 
 
 @contextmanager
 def azure_errors(doing: str) -> Iterator[None]:
-    """Raise Azure's errors as :func:`azure_error` has them."""
+    """Translate errors of Azure SDKs in the block with :func:`azure_error`."""
     try:
         yield
     except AzureError as error:
@@ -167,10 +164,10 @@ class ManagedIdentities:
         self._client = _msi_client(credential, settings, ca_file)
 
     def create_or_update(self, name: str, *, tags: Mapping[str, str] | None = None) -> ManagedIdentity:
-        """The identity ``name``, made if it is not there; calling it again gives the same ids.
+        """Create an identity, or return the existing one.
 
         Raises:
-            CleanRoomError: as :func:`azure_error`; ``InvalidResourceLocation`` when it is in another region.
+            CleanRoomError: See :func:`azure_error`; ``InvalidResourceLocation`` if it exists in another region.
         """
         from azure.mgmt.msi.v2024_11_30.models import Identity
 
@@ -179,7 +176,7 @@ class ManagedIdentities:
             return _identity(self._client.user_assigned_identities.create_or_update(self._settings.resource_group, name, body))
 
     def get(self, name: str) -> ManagedIdentity:
-        """The identity ``name``.
+        """Read an identity.
 
         Raises:
             NotFound: ``ResourceNotFound``.
@@ -188,24 +185,24 @@ class ManagedIdentities:
             return _identity(self._client.user_assigned_identities.get(self._settings.resource_group, name))
 
     def delete(self, name: str) -> None:
-        """Delete the identity and its federated credentials; nothing happens when it is not there."""
+        """Delete an identity and its federated credentials. A missing identity is not an error."""
         with azure_errors(f"delete managed identity {name}"):
             self._client.user_assigned_identities.delete(self._settings.resource_group, name)
 
 
 class FederatedCredentials:
-    """Which external tokens a managed identity trusts."""
+    """Federated credentials: the external tokens that a managed identity trusts."""
 
     def __init__(self, credential: Credential, settings: AzureSettings, *, ca_file: Path | None = None) -> None:
         self._settings = settings
         self._operations = _msi_client(credential, settings, ca_file).federated_identity_credentials
 
     def set(self, identity: str, name: str, federation: Federation) -> Federation:
-        """Make ``identity`` trust tokens of exactly ``federation`` under ``name``; nothing is written when it does already.
+        """Make ``identity`` trust tokens of exactly ``federation``, under the credential ``name``.
 
         Raises:
-            Conflict: ``FederatedCredentialDiffers`` when ``name`` exists with another issuer, subject or audience: it may serve another
-                clean room, so it is not overwritten. ``Conflict`` when another name already holds this issuer and subject.
+            Conflict: ``FederatedCredentialDiffers`` if ``name`` exists with another issuer, subject or audience. It is not overwritten,
+                because another clean room may use it. ``Conflict`` if another credential has this issuer and subject.
         """
         from azure.mgmt.msi.v2024_11_30.models import FederatedIdentityCredential
 
@@ -228,13 +225,13 @@ class FederatedCredentials:
             return _federation(self._operations.create_or_update(self._settings.resource_group, identity, name, body))
 
     def delete(self, identity: str, name: str) -> None:
-        """Stop trusting; nothing happens when it is not there."""
+        """Delete a federated credential. A missing one is not an error."""
         with azure_errors(f"delete federated credential {name} of {identity}"):
             self._operations.delete(self._settings.resource_group, identity, name)
 
 
 class RoleAssignments:
-    """Who may do what on a resource."""
+    """Role assignments on resources."""
 
     def __init__(self, credential: Credential, settings: AzureSettings, *, ca_file: Path | None = None) -> None:
         from azure.mgmt.authorization.v2022_04_01 import AuthorizationManagementClient
@@ -243,25 +240,32 @@ class RoleAssignments:
         self._operations = client.role_assignments
 
     def allow(self, scope: str, role: str, principal_id: str) -> RoleAssignment:
-        """Give ``principal_id`` the built-in ``role`` on ``scope`` (an ARM resource id).
+        """Assign the built-in ``role`` on ``scope`` to ``principal_id``.
 
-        The assignment's name is derived from the three, so that a repetition finds the first one; an assignment that somebody made
-        under another name is returned as it is.
+        The assignment's name is derived from the three, so that a repeated call finds it. An assignment with another name counts too.
+
+        Args:
+            scope: ARM resource ID.
+            role: A name in :data:`ROLE_IDS`.
+            principal_id: Object ID of the identity.
 
         Raises:
             InvalidInput: ``UnknownRole``, ``InvalidScope``.
-            Unavailable: ``PrincipalNotFound`` while a new identity is not known to ARM yet.
+            Unavailable: ``PrincipalNotFound`` while a new identity propagates, ``RoleAssignmentExists`` while an existing assignment is
+                not listed yet.
         """
         from azure.mgmt.authorization.v2022_04_01.models import RoleAssignmentCreateParameters
 
         role_id = ROLE_IDS.get(role)
         if role_id is None:
             raise InvalidInput(
-                "UnknownRole", f"role: {role!r} is not a role that this project assigns.", hint=f"Known: {', '.join(ROLE_IDS)}."
+                "UnknownRole", f"role: {role!r} is not a role that this project assigns.", hint=f"Use one of: {', '.join(ROLE_IDS)}."
             )
         parts = scope.split("/")
         if len(parts) < 3 or parts[:2] != ["", "subscriptions"]:
-            raise InvalidInput("InvalidScope", f"scope: {scope!r} is not an ARM resource id.", hint="It starts with /subscriptions/<id>.")
+            raise InvalidInput(
+                "InvalidScope", f"scope: {scope!r} is not an ARM resource ID.", hint="It must start with /subscriptions/<id>."
+            )
         target = scope.lstrip("/")
         name = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{scope.lower()}|{role_id}|{principal_id.lower()}"))
         body = RoleAssignmentCreateParameters(
@@ -281,10 +285,10 @@ class RoleAssignments:
                 same_scope = str(item.scope).lower() == scope.lower()
                 if same_scope and str(item.role_definition_id).rpartition("/")[2].lower() == role_id:
                     return _assignment(item, role)
-        raise Unavailable("RoleAssignmentExists", f"Could not {doing}: it exists by another name and is not listed yet.")
+        raise Unavailable("RoleAssignmentExists", f"Could not {doing}: it exists under another name and is not listed yet.")
 
     def revoke(self, assignment: RoleAssignment) -> None:
-        """Take the role away; nothing happens when it is gone."""
+        """Delete a role assignment. A missing one is not an error."""
         with azure_errors(f"revoke role {assignment.role} on {assignment.scope}"):
             self._operations.delete(assignment.scope.lstrip("/"), assignment.id.rpartition("/")[2])
 

@@ -1,8 +1,8 @@
-"""Credentials for Azure through ``azure-identity``, and what went wrong when one gave no token.
+"""Entra ID credentials through ``azure-identity``, with errors of :mod:`cleanroom.errors`.
 
-Everything here is synchronous (the SDKs that read data in Spark tasks are); an ``async`` caller uses :func:`asyncio.to_thread`, or
-:class:`AsyncCredential` where an SDK's ``aio`` client wants a credential. Every credential of this module raises our own errors from
-``get_token``, with the AADSTS code as ``code``, so that all clients built on it report sign-in failures alike.
+Everything is synchronous, because the SDKs that read data in Spark tasks are. ``async`` callers use :func:`asyncio.to_thread`, or
+:class:`AsyncCredential` for an SDK's ``aio`` client. ``get_token`` of every credential raises errors whose code is the AADSTS code, so
+that all clients report sign-in failures alike.
 """
 
 from __future__ import annotations
@@ -21,21 +21,22 @@ from azure.core.exceptions import (
     ServiceRequestError,
     ServiceResponseError,
 )
-from pydantic import BaseModel, ConfigDict
 
 from cleanroom.errors import CleanRoomError, InvalidInput, PreconditionFailed, Unavailable
 from cleanroom.identifiers import TOKEN_EXCHANGE_AUDIENCE
 from cleanroom.jose.tokens import InvalidToken, unverified_claims
+from cleanroom.models import FrozenModel
 from cleanroom.secret import read_secret_file
 from cleanroom.settings import CredentialSettings
 
 PUBLIC_AUTHORITY = "https://login.microsoftonline.com"
+"""Entra ID in the public cloud."""
 PUBLIC_AUTHORITIES = frozenset({PUBLIC_AUTHORITY, "https://login.microsoftonline.us", "https://login.partner.microsoftonline.cn"})
-"""Authorities of Microsoft's clouds (azure.identity.AzureAuthorityHosts): TLS by the system's roots."""
+"""Authorities of Microsoft's clouds (``azure.identity.AzureAuthorityHosts``), whose certificates chain to public roots."""
 
 
 def client_options(ca_file: Path | None) -> dict[str, Any]:
-    """Pipeline options of every Azure client: our roots, no redirects, few retries (the workflow retries), bounded waits."""
+    """Return options for an Azure SDK client: TLS roots, no redirects, timeouts, and few retries, because the workflow retries."""
     options: dict[str, Any] = {
         "permit_redirects": False,
         "retry_total": 2,
@@ -48,10 +49,8 @@ def client_options(ca_file: Path | None) -> dict[str, Any]:
     return options
 
 
-class Federation(BaseModel):
-    """The three fields that an external token and a federated credential must have in common, exactly."""
-
-    model_config = ConfigDict(frozen=True)
+class Federation(FrozenModel):
+    """The three fields of an external token that a federated credential must equal exactly."""
 
     issuer: str
     subject: str
@@ -59,7 +58,7 @@ class Federation(BaseModel):
 
 
 class Credential:
-    """A credential of ``azure-identity`` whose failures are ours. Holds for ``TokenCredential`` and ``SupportsTokenInfo``."""
+    """A credential of ``azure-identity`` that raises :class:`CleanRoomError`; a ``TokenCredential`` and ``SupportsTokenInfo``."""
 
     def __init__(self, inner: Any, translate: Callable[[AzureError], CleanRoomError]) -> None:
         self._inner = inner
@@ -68,6 +67,7 @@ class Credential:
     def get_token(
         self, *scopes: str, claims: str | None = None, tenant_id: str | None = None, enable_cae: bool = False, **kwargs: Any
     ) -> AccessToken:
+        """Get a token; see ``azure.core.credentials.TokenCredential``."""
         try:
             token: AccessToken = self._inner.get_token(*scopes, claims=claims, tenant_id=tenant_id, enable_cae=enable_cae, **kwargs)
         except AzureError as error:
@@ -75,6 +75,7 @@ class Credential:
         return token
 
     def get_token_info(self, *scopes: str, options: TokenRequestOptions | None = None) -> AccessTokenInfo:
+        """Get a token; see ``azure.core.credentials.SupportsTokenInfo``."""
         try:
             token: AccessTokenInfo = self._inner.get_token_info(*scopes, options=options)
         except AzureError as error:
@@ -88,7 +89,7 @@ class Credential:
 
 
 class AsyncCredential:
-    """A credential of this module for the SDKs' ``aio`` clients: the token is fetched in a thread."""
+    """A :class:`Credential` for an SDK's ``aio`` client. It gets the token in a thread."""
 
     def __init__(self, credential: Credential) -> None:
         self._credential = credential
@@ -96,14 +97,17 @@ class AsyncCredential:
     async def get_token(
         self, *scopes: str, claims: str | None = None, tenant_id: str | None = None, enable_cae: bool = False, **kwargs: Any
     ) -> AccessToken:
+        """Get a token; see ``azure.core.credentials_async.AsyncTokenCredential``."""
         return await asyncio.to_thread(
             self._credential.get_token, *scopes, claims=claims, tenant_id=tenant_id, enable_cae=enable_cae, **kwargs
         )
 
     async def get_token_info(self, *scopes: str, options: TokenRequestOptions | None = None) -> AccessTokenInfo:
+        """Get a token; see ``azure.core.credentials_async.AsyncSupportsTokenInfo``."""
         return await asyncio.to_thread(self._credential.get_token_info, *scopes, options=options)
 
     async def close(self) -> None:
+        """Close the HTTP connections of the credential."""
         self._credential.close()
 
     async def __aenter__(self) -> AsyncCredential:
@@ -114,11 +118,11 @@ class AsyncCredential:
 
 
 def credential(settings: CredentialSettings, *, ca_file: Path | None = None) -> Credential:
-    """The credential of a profile.
+    """Create the credential of a profile.
 
     Raises:
-        InvalidInput: ``CredentialIncomplete`` names the missing setting.
-        NotFound, Refused: as :func:`cleanroom.secret.read_secret_file` for the client secret's file.
+        InvalidInput: ``CredentialIncomplete``, which names the missing setting.
+        NotFound, Refused: From :func:`cleanroom.secret.read_secret_file` for the client secret.
     """
     options = client_options(ca_file) | {"authority": settings.authority}
     if settings.disable_instance_discovery:
@@ -131,7 +135,7 @@ def credential(settings: CredentialSettings, *, ca_file: Path | None = None) -> 
         secret = read_secret_file(file, what="credential.client_secret_file").reveal_text().strip()
         inner = identity.ClientSecretCredential(_required(settings, "tenant_id"), _required(settings, "client_id"), secret, **options)
     elif settings.kind == "workload-identity":
-        # Absent settings fall back to AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_FEDERATED_TOKEN_FILE, as the SDK documents.
+        # The SDK reads missing values from AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_FEDERATED_TOKEN_FILE.
         named = {"tenant_id": settings.tenant_id, "client_id": settings.client_id, "token_file_path": settings.federated_token_file}
         try:
             inner = identity.WorkloadIdentityCredential(**{k: str(v) for k, v in named.items() if v is not None}, **options)
@@ -157,12 +161,16 @@ def federated_credential(
     ca_file: Path | None = None,
     registered: Federation | None = None,
 ) -> Credential:
-    """The credential of a managed identity, obtained with a token of an issuer that the identity trusts.
+    """Create a credential of a managed identity that trusts tokens of an external issuer.
 
     Args:
-        assertion_provider: Returns a fresh external JWT (for a clean room: the ID token that CGS signs); called for every new token.
-        registered: What the identity's federated credential is known to hold. When Entra ID finds no match though the assertion has
-            exactly these fields, the credential has not propagated yet and the error is retryable; otherwise it names the difference.
+        tenant_id: The identity's tenant.
+        client_id: The identity's client ID.
+        assertion_provider: Returns a new external JWT, such as the ID token that governance signs. Called for every new token.
+        authority: URL of the Entra ID authority.
+        ca_file: PEM roots for TLS.
+        registered: The fields of the identity's federated credential. If Entra ID finds no match although the assertion has exactly
+            these fields, the credential has not propagated yet and the error is retryable. Otherwise the error names the difference.
     """
     presented: list[Federation | None] = [None]
 
@@ -176,7 +184,7 @@ def federated_credential(
 
 
 def federation_of(assertion: str) -> Federation | None:
-    """Issuer, subject and audience that a JWT claims (unverified); None when it is no JWT."""
+    """Read issuer, subject and audience of a JWT without verifying it; ``None`` if it is not a JWT."""
     try:
         claims = unverified_claims(assertion)
     except InvalidToken:
@@ -192,32 +200,37 @@ _TRANSIENT = {"AADSTS50166", "AADSTS501661", "AADSTS90061", "AADSTS90033", "AADS
 
 
 def sign_in_error(error: AzureError, *, presented: Federation | None = None, registered: Federation | None = None) -> CleanRoomError:
-    """A failure to get a token as our error; ``code`` is the AADSTS code where there is one.
+    """Map a failure to get a token. ``code`` is the AADSTS code if there is one.
 
-    A federation that matches nothing is :class:`Unavailable` (retryable) while it may only be that Entra ID does not know it yet, and
-    :class:`PreconditionFailed` with the three fields that must match when it cannot be that.
+    If no federated credential matches, the error is :class:`Unavailable` as long as it may not have propagated yet. Otherwise it is
+    :class:`PreconditionFailed` and names the three fields that must match.
+
+    Args:
+        error: The SDK's error.
+        presented: The fields of the assertion.
+        registered: The fields of the federated credential, if known.
     """
     text = str(error)
     match = re.search(r"AADSTS\d+", text)
     code = match[0] if match else None
     if code is None:
-        # azure-identity wraps what its own transport raised: "Authentication failed: " is then said of a server that never answered.
+        # azure-identity wraps errors of its transport, and reports "Authentication failed" for a server that did not answer.
         if any(isinstance(item, ServiceRequestError | ServiceResponseError) for item in (error, error.__cause__)):
             return Unavailable(
                 "EntraUnreachable",
-                "Entra ID could not be asked for a token.",
+                "Entra ID cannot be reached.",
                 cause=text,
-                hint="Check credential.authority in cleanroom.toml; locally, `cleanroom ps` shows what runs.",
+                hint="Check credential.authority in cleanroom.toml. Locally, `cleanroom ps` shows the running services.",
             )
         if isinstance(error, identity.CredentialUnavailableError):
             return PreconditionFailed(
-                "CredentialUnavailable", "No credential is available here.", cause=text, hint="Sign in, or set credential.kind."
+                "CredentialUnavailable", "No credential is available in this process.", cause=text, hint="Sign in, or set credential.kind."
             )
         return PreconditionFailed("AuthenticationFailed", "Entra ID refused to issue a token.", cause=text)
     if code in _NO_MATCH:
         return _federation_error(code, text, presented, registered)
     if code in _TRANSIENT:
-        return Unavailable(code, "Entra ID could not read the external issuer's metadata, or asked to wait.", cause=text)
+        return Unavailable(code, "Entra ID could not read the external issuer's metadata, or throttles requests.", cause=text)
     message, hint = _SIGN_IN.get(code, ("Entra ID refused to issue a token.", None))
     return PreconditionFailed(code, message, cause=text, hint=hint)
 
@@ -234,9 +247,9 @@ def _federation_error(code: str, cause: str, presented: Federation | None, regis
     if (presented is not None and presented == registered) or (registered is None and code in _MAY_PROPAGATE):
         return Unavailable(
             code,
-            f"Entra ID does not know a federated credential for this token yet{shown}.",
+            f"Entra ID does not find a federated credential for this token yet{shown}.",
             cause=cause,
-            hint="A new federated credential takes up to some minutes; if it stays so, compare issuer, subject and audience byte by byte.",
+            hint="A new federated credential propagates within minutes. After that, compare issuer, subject and audience byte by byte.",
             details=details,
         )
     wrong = [
@@ -246,25 +259,25 @@ def _federation_error(code: str, cause: str, presented: Federation | None, regis
     ]
     return PreconditionFailed(
         code,
-        f"The identity's federated credential does not match the token{shown}; differing: {', '.join(wrong) or 'unknown which'}.",
+        f"The identity's federated credential does not match the token{shown}; differing: {', '.join(wrong) or 'unknown'}.",
         cause=cause,
-        hint="The federated credential's issuer, subject and audience must equal the token's iss, sub and aud, case included.",
+        hint="The federated credential's issuer, subject and audience must equal the token's iss, sub and aud, including case.",
         details=details,
     )
 
 
 _SIGN_IN: Final[Mapping[str, tuple[str, str | None]]] = {
-    "AADSTS7000215": ("The client secret is not valid.", "Write the secret's value (not its id) to credential.client_secret_file."),
+    "AADSTS7000215": ("The client secret is not valid.", "Write the secret's value (not its ID) to credential.client_secret_file."),
     "AADSTS7000222": (
         "The client secret has expired.",
         "Add a new secret to the application and write it to credential.client_secret_file.",
     ),
-    "AADSTS700016": ("The application is not known in this tenant.", "Check credential.client_id and credential.tenant_id."),
+    "AADSTS700016": ("The application does not exist in this tenant.", "Check credential.client_id and credential.tenant_id."),
     "AADSTS90002": ("The tenant does not exist.", "Check credential.tenant_id and credential.authority."),
-    "AADSTS70011": ("The scope is not valid.", "Ask for '<resource>/.default'."),
-    "AADSTS500011": ("The resource is not known in this tenant.", "Check the scope, and that its application is registered."),
+    "AADSTS70011": ("The scope is not valid.", "Use '<resource>/.default'."),
+    "AADSTS500011": ("The resource does not exist in this tenant.", "Check the scope, and that its application is registered."),
     "AADSTS700024": ("The assertion is not within its lifetime.", "Get a new ID token, and check this machine's clock."),
-    "AADSTS700027": ("The assertion's signature is not valid.", "The issuer's published keys must hold the key that signed the token."),
+    "AADSTS700027": ("The assertion's signature is not valid.", "Publish the key that signed the token in the issuer's key set."),
     "AADSTS7000272": (
         "The key that signed the assertion is not among the issuer's published keys.",
         "Publish the issuer's current key set.",
@@ -281,5 +294,5 @@ def _required(settings: CredentialSettings, field: str) -> str:
 
 def _incomplete(field: str, kind: str, cause: str | None = None) -> InvalidInput:
     return InvalidInput(
-        "CredentialIncomplete", f"credential.{field} is missing, and kind {kind!r} needs it.", cause=cause, hint="Set it in the profile."
+        "CredentialIncomplete", f"credential.{field} is not set, and kind {kind!r} needs it.", cause=cause, hint="Set it in the profile."
     )

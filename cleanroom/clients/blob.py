@@ -1,6 +1,6 @@
 """Azure Blob Storage as an :class:`~cleanroom.clients.objects.ObjectStore`, through ``azure-storage-blob``.
 
-The SDK takes most of a second to import, so that only who opens a store imports it.
+The SDK takes most of a second to import, and is imported when a store is created.
 """
 
 from __future__ import annotations
@@ -39,8 +39,12 @@ class BlobStore(BoundedReads):
     """The blobs of one container below ``prefix``.
 
     Args:
-        account: Checked account URL (:func:`cleanroom.clients.urls.check_storage_url`); a ``dfs`` host is read through its ``blob`` twin.
-        customer_key: 32 bytes that the service encrypts with and does not keep (customer-provided key, CPK).
+        account: Checked account URL (:func:`cleanroom.clients.urls.check_storage_url`). For a ``dfs`` host, the ``blob`` host is used.
+        container: Name of the container.
+        credential: Entra ID credential.
+        prefix: Prefix of all keys.
+        ca_file: PEM roots for TLS.
+        customer_key: 32 bytes with which the service encrypts and which it does not store (customer-provided key, CPK).
     """
 
     def __init__(
@@ -60,14 +64,14 @@ class BlobStore(BoundedReads):
         self._name = f"{account.url}/{container}"
         url = account.url.replace(".dfs.", ".blob.", 1) if account.host.find(".dfs.") > 0 else account.url
         options = client_options(ca_file) | {"max_single_put_size": BLOCK_BYTES, "max_block_size": BLOCK_BYTES}
-        # The storage SDK has a retry policy of its own, which would wait for most of a minute; the workflow retries.
+        # The SDK's default retry policy waits for most of a minute. Here the workflow retries.
         options["retry_policy"] = ExponentialRetry(initial_backoff=1, increment_base=2, retry_total=2)
         self._service = BlobServiceClient(url, credential=credential, **options)
         self._container = self._service.get_container_client(container)
         self._cpk = {} if customer_key is None else {"cpk": _customer_key(customer_key)}
 
     def create_container(self) -> None:
-        """Create the container; nothing happens when it is there."""
+        """Create the container. An existing one is not an error."""
         try:
             with azure_errors(f"create container {self._name}"):
                 self._container.create_container()
@@ -76,12 +80,14 @@ class BlobStore(BoundedReads):
                 raise
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """List objects; see :class:`ObjectStore`."""
         start = self._prefix + require_list_prefix(prefix)
         with azure_errors(f"list {self._name}/{start}"):
             for item in self._container.list_blobs(name_starts_with=start or None):
                 yield ObjectInfo(item.name.removeprefix(self._prefix), int(item.size), str(item.etag), item.last_modified)
 
     def size(self, key: str) -> int:
+        """Return the size in bytes."""
         with azure_errors(f"read {self._where(key)}"):
             return int(self._blob(key).get_blob_properties(**self._cpk).size)
 
@@ -90,20 +96,23 @@ class BlobStore(BoundedReads):
             return bytes(self._blob(key).download_blob(offset, length, max_concurrency=1, **self._cpk).readall())
 
     def read(self, key: str) -> bytes:
+        """Read the whole object."""
         with azure_errors(f"read {self._where(key)}"):
             return bytes(self._blob(key).download_blob(max_concurrency=2, **self._cpk).readall())
 
     def put(self, key: str, source: Source, *, overwrite: bool = True, on_progress: Progress | None = None) -> Stored:
+        """Write an object; see :class:`ObjectStore`."""
         stream = Digesting(source)
         options: dict[str, Any] = dict(self._cpk)
         if on_progress is not None:
             options["progress_hook"] = lambda current, total: on_progress(current)
         with azure_errors(f"write {self._where(key)}"):
-            # Blocks are staged first and committed last, so a broken upload leaves the old content.
+            # The SDK commits staged blocks at the end, so a broken upload leaves the old content.
             self._blob(key).upload_blob(stream, overwrite=overwrite, max_concurrency=1, **options)
         return Stored(key, stream.size, stream.hexdigest())
 
     def delete(self, key: str) -> None:
+        """Delete an object. A missing one is not an error."""
         try:
             with azure_errors(f"delete {self._where(key)}"):
                 self._blob(key).delete_blob(delete_snapshots="include")
@@ -112,6 +121,7 @@ class BlobStore(BoundedReads):
                 raise
 
     def close(self) -> None:
+        """Close the connections."""
         self._service.close()
 
     def _where(self, key: str) -> str:
@@ -126,5 +136,5 @@ def _customer_key(key: Secret) -> CustomerProvidedEncryptionKey:
 
     raw = key.reveal()
     if len(raw) != 32:
-        raise InvalidInput("InvalidCustomerKey", "customer-provided key: 32 bytes are needed (AES-256).")
+        raise InvalidInput("InvalidCustomerKey", f"customer-provided key: it has {len(raw)} bytes, and AES-256 needs 32.")
     return CustomerProvidedEncryptionKey(base64.b64encode(raw).decode(), base64.b64encode(hashlib.sha256(raw).digest()).decode())

@@ -1,7 +1,7 @@
-"""One small protocol over the object stores: Azure Blob Storage (:mod:`cleanroom.clients.blob`) and S3 (:mod:`cleanroom.clients.s3`).
+"""The protocol of object stores, which Azure Blob Storage (:mod:`cleanroom.clients.blob`) and S3 (:mod:`cleanroom.clients.s3`) implement.
 
-A store is one dataset's place: an account's container or a bucket, below an optional prefix. Keys are relative to that prefix, so that
-nothing outside of it can be named. Synchronous and safe to use from several threads.
+A store is the location of one dataset: a container or bucket, and an optional prefix. Keys are relative to the prefix, so that they cannot
+name anything outside it. Stores are synchronous and thread-safe.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import BinaryIO, Protocol, runtime_checkable
 from cleanroom.errors import InvalidInput, NotFound
 
 BLOCK_BYTES = 8 << 20
-"""Bytes of one part of an upload; what a store holds in memory."""
+"""Bytes of one part of an upload, which a store holds in memory."""
 
 Source = bytes | BinaryIO | Iterable[bytes]
-"""What can be uploaded: bytes, a binary file, or an iterator of pieces."""
+"""Content of an upload: bytes, a binary file, or an iterator of pieces."""
 
 Progress = Callable[[int], None]
 """Called with the number of bytes uploaded so far."""
@@ -29,7 +29,7 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """One stored object; ``key`` is relative to the store's prefix, ``size`` in bytes."""
+    """A stored object. ``key`` is relative to the store's prefix, and ``size`` is in bytes."""
 
     key: str
     size: int
@@ -39,7 +39,7 @@ class ObjectInfo:
 
 @dataclass(frozen=True)
 class Stored:
-    """What an upload wrote: bytes, and their SHA-256 in lower-case hex."""
+    """The result of an upload: size in bytes, and SHA-256 in lower-case hex."""
 
     key: str
     size: int
@@ -48,61 +48,70 @@ class Stored:
 
 @runtime_checkable
 class ObjectStore(Protocol):
-    """Objects of one dataset.
+    """The objects of one dataset.
 
-    Errors of every method: :class:`cleanroom.errors.NotFound` (``BlobNotFound``, ``ContainerNotFound``, ``NoSuchKey``, ``NoSuchBucket``),
-    :class:`~cleanroom.errors.PreconditionFailed` where the credential is refused, :class:`~cleanroom.errors.Unavailable` where the service
-    cannot be reached or asks to wait, :class:`~cleanroom.errors.InvalidInput` (``InvalidObjectKey``).
+    All methods raise :class:`~cleanroom.errors.NotFound` (``BlobNotFound``, ``ContainerNotFound``, ``NoSuchKey``, ``NoSuchBucket``),
+    :class:`~cleanroom.errors.PreconditionFailed` if the service rejects the credential, :class:`~cleanroom.errors.Unavailable` if it
+    cannot be reached or throttles, and :class:`~cleanroom.errors.InvalidInput` (``InvalidObjectKey``).
     """
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """Objects whose key starts with ``prefix``, in the order of their keys."""
+        """List the objects whose key starts with ``prefix``, ordered by key."""
 
     def size(self, key: str) -> int:
-        """Size in bytes."""
+        """Return the size in bytes."""
 
     def exists(self, key: str) -> bool:
-        """Whether the object is there; an unreachable service raises."""
+        """Return whether the object exists."""
 
     def read_range(self, key: str, offset: int, length: int) -> bytes:
-        """``length`` bytes from ``offset``; fewer where the object ends, none where it has ended."""
+        """Read up to ``length`` bytes from ``offset``: fewer at the end of the object, none beyond it."""
 
     def read(self, key: str) -> bytes:
-        """The whole object."""
+        """Read the whole object."""
 
     def put(self, key: str, source: Source, *, overwrite: bool = True, on_progress: Progress | None = None) -> Stored:
-        """Write the object whole or not at all.
+        """Write the object completely or not at all.
+
+        Args:
+            key: The object's key.
+            source: The content.
+            overwrite: Whether to replace an existing object.
+            on_progress: Called with the number of bytes uploaded so far.
 
         Raises:
-            Conflict: when it exists and ``overwrite`` is False.
+            Conflict: It exists and ``overwrite`` is false.
         """
 
     def delete(self, key: str) -> None:
-        """Delete the object; nothing happens when it is not there."""
+        """Delete the object. A missing one is not an error."""
 
     def close(self) -> None:
-        """Close connections."""
+        """Close the connections."""
 
 
 class BoundedReads(ABC):
-    """What every store answers in the same way: whether there is an object, and reads outside of one."""
+    """Shared behavior of stores: existence checks, and reads outside an object."""
 
     @abstractmethod
-    def size(self, key: str) -> int: ...
+    def size(self, key: str) -> int:
+        """Return the size in bytes."""
 
     @abstractmethod
     def _read_within(self, key: str, offset: int, length: int) -> bytes:
-        """``length`` > 0 bytes from ``offset`` >= 0; raises ``InvalidRange`` where the object has ended before."""
+        """Read ``length`` > 0 bytes from ``offset`` >= 0. Raises ``InvalidRange`` beyond the end of the object."""
 
     def exists(self, key: str) -> bool:
+        """Return whether the object exists."""
         try:
             self.size(key)
         except NotFound:
-            # A HEAD has no body to say which is missing, the object or its container; either way there is no such object.
+            # The response to HEAD does not tell whether the object or its container is missing. Either way, the object is.
             return False
         return True
 
     def read_range(self, key: str, offset: int, length: int) -> bytes:
+        """Read up to ``length`` bytes from ``offset``: fewer at the end of the object, none beyond it."""
         if offset < 0 or length < 0:
             raise InvalidInput("InvalidRange", f"range: offset {offset} and length {length} must not be negative.")
         if length == 0:
@@ -119,10 +128,10 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f\\]")
 
 
 def require_key(key: str, *, what: str = "key") -> str:
-    """``key`` if it is relative and normalised.
+    """Return ``key`` if it is relative and normalised.
 
     Raises:
-        InvalidInput: ``InvalidObjectKey`` for an empty key, a leading slash, empty, ``.`` or ``..`` parts, backslashes, control characters.
+        InvalidInput: ``InvalidObjectKey`` for an empty key, empty, ``.`` or ``..`` segments, backslashes or control characters.
     """
     if not key or _CONTROL.search(key) or any(part in ("", ".", "..") for part in key.split("/")) or len(key.encode()) > 1024:
         raise InvalidInput(
@@ -134,7 +143,7 @@ def require_key(key: str, *, what: str = "key") -> str:
 
 
 def require_prefix(prefix: str) -> str:
-    """A store's prefix, normalised to ``""`` or ``"folder/"``.
+    """Normalise a store's prefix to ``""`` or ``"folder/"``.
 
     Raises:
         InvalidInput: ``InvalidObjectKey``.
@@ -143,7 +152,7 @@ def require_prefix(prefix: str) -> str:
 
 
 def require_list_prefix(prefix: str) -> str:
-    """The prefix of a listing: any beginning of a valid key.
+    """Return the prefix of a listing, which may be any beginning of a valid key.
 
     Raises:
         InvalidInput: ``InvalidObjectKey``.
@@ -154,7 +163,7 @@ def require_list_prefix(prefix: str) -> str:
 
 
 class Digesting(io.RawIOBase):
-    """A source as a readable stream that counts and hashes what passes."""
+    """Presents a source as a readable stream, and counts and hashes the bytes."""
 
     def __init__(self, source: Source) -> None:
         self._pieces = iter([source]) if isinstance(source, bytes) else _pieces(source)
@@ -163,10 +172,11 @@ class Digesting(io.RawIOBase):
         self.size = 0
 
     def readable(self) -> bool:
+        """Return true."""
         return True
 
     def read(self, size: int = -1, /) -> bytes:
-        """Up to ``size`` bytes, exactly ``size`` unless the source ends; b"" at its end."""
+        """Read exactly ``size`` bytes, fewer at the end of the source, or everything for -1."""
         taken: list[bytes] = []
         missing = size if size >= 0 else None
         while missing is None or missing > 0:
@@ -185,7 +195,7 @@ class Digesting(io.RawIOBase):
         return data
 
     def hexdigest(self) -> str:
-        """SHA-256 of what was read."""
+        """Return the SHA-256 of the bytes that were read."""
         return self._hash.hexdigest()
 
 

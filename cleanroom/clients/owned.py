@@ -1,4 +1,4 @@
-"""An owner's own store, opened with her own credentials: for uploading rows, checking a connection secret, reading a result."""
+"""Opens an owner's store with the owner's credentials, to upload a dataset, check a connection secret or read a result."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from cleanroom.secret import Secret, read_secret_file
 from cleanroom.settings import Settings
 
 SECRET_VARIABLE_PREFIX = "CLEANROOM_SECRET_"  # noqa: S105 - the name of a variable
-"""Only such variables may be named in a reference, so that a forged reference cannot fetch others."""
+"""Required prefix of environment variables in references, so that a forged reference cannot read others."""
 
 
 def secret_path(settings: Settings, name: str) -> Path:
-    """The file of the profile's secret ``name``: named in the settings, else in the key folder."""
+    """Return the file of the profile's secret ``name``: the one in the settings, else in the keys directory."""
     return settings.secret_files.get(name) or settings.keys_dir.expanduser() / f"{require_name('secret', name)}.secret"
 
 
 def read_secret_reference(reference: str, settings: Settings) -> Secret:
-    """The secret behind ``secret:NAME`` (of the profile), ``file:PATH`` (mode 0600) or ``env:NAME``.
+    """Read the secret that ``secret:NAME`` (of the profile), ``file:PATH`` (mode 0600) or ``env:NAME`` refers to.
 
     Raises:
         InvalidInput: ``SecretReferenceInvalid``.
@@ -39,28 +39,26 @@ def read_secret_reference(reference: str, settings: Settings) -> Secret:
         try:
             return read_secret_file(secret_path(settings, name), what=f"secret {name!r}")
         except NotFound as error:
-            error.hint = f"Its owner stores it: cleanroom secret set {name} --secret-stdin --profile {settings.profile}"
+            error.hint = f"Store it: cleanroom secret set {name} --secret-stdin --profile {settings.profile}"
             raise
     if kind == "file" and name:
         return read_secret_file(os.path.expanduser(name), what="connection secret")
     if kind == "env" and name.startswith(SECRET_VARIABLE_PREFIX):
         value = os.environ.get(name)
         if not value:
-            raise NotFound("SecretVariableNotSet", f"connection secret: the worker has no environment variable {name}.")
+            raise NotFound("SecretVariableNotSet", f"connection secret: the worker's environment variable {name} is not set.")
         return Secret(value.encode())
     raise InvalidInput(
         "SecretReferenceInvalid",
         f"connection secret: {reference!r} is not secret:NAME, file:PATH or env:{SECRET_VARIABLE_PREFIX}NAME.",
-        hint="Give a reference, never the secret itself.",
+        hint="Use a reference, not the secret itself.",
     )
 
 
 def open_blob(settings: Settings, store: BlobStoreSpec, *, customer_key: Callable[[], Secret] | None = None) -> BlobStore:
-    """The container of ``store`` in the profile's storage account, below its subdirectory."""
+    """Open the subdirectory of a container in the profile's storage account."""
     if not settings.azure.storage_account_url:
-        raise PreconditionFailed(
-            "SettingMissing", "settings: azure.storage_account_url is not set.", hint="Name the storage account's URL."
-        )
+        raise PreconditionFailed("SettingMissing", "settings: azure.storage_account_url is not set.", hint="Set the storage account's URL.")
     account = check_storage_url(
         settings.azure.storage_account_url, "azure-blob", declared=settings.storage_hosts, field="azure.storage_account_url"
     )
@@ -75,7 +73,7 @@ def open_blob(settings: Settings, store: BlobStoreSpec, *, customer_key: Callabl
 
 
 def open_s3(settings: Settings, store: S3StoreSpec, *, customer_key: Callable[[], Secret] | None = None) -> S3Store:
-    """The bucket of ``store``, opened with the connection secret that it references."""
+    """Open a bucket with the connection secret that the store refers to."""
     secret = read_secret_reference(store.connection_secret, settings)
     url = settings.s3.endpoint_url
     endpoint = check_storage_url(url, "s3", declared=settings.storage_hosts, field="s3.endpoint_url") if url else None
@@ -93,8 +91,14 @@ def open_s3(settings: Settings, store: S3StoreSpec, *, customer_key: Callable[[]
 def open_store(
     settings: Settings, spec: DatasetSpec, *, create: bool = False, customer_key: Callable[[], Secret] | None = None
 ) -> ObjectStore:
-    """The store of a dataset; ``create`` makes its container or bucket where it is missing. ``customer_key`` is asked, once the credentials
-    are there, for a dataset whose key is given to the store with every object (CPK, SSE-C)."""
+    """Open the store of a dataset.
+
+    Args:
+        settings: The owner's profile.
+        spec: The dataset.
+        create: Whether to create a missing container or bucket.
+        customer_key: Returns the key of a dataset that the store encrypts (CPK, SSE-C). Called after the credentials are known.
+    """
     given = customer_key if spec.encryption == "CPK" else None
     if isinstance(spec.store, BlobStoreSpec):
         blob = open_blob(settings, spec.store, customer_key=given)
@@ -106,6 +110,6 @@ def open_store(
         try:
             s3.check()
         except NotFound:
-            # Asked first: a key that may write to its bucket is seldom allowed to create one.
+            # Checked first, because a key that can write to its bucket can seldom create one.
             s3.create_bucket()
     return s3

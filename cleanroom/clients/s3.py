@@ -39,7 +39,7 @@ from cleanroom.secret import Secret
 
 @dataclass(frozen=True)
 class S3Credentials:
-    """An access key; upstream's connection secret is the base64 or the JSON of ``{"awsAccessKeyId", "awsSecretAccessKey"}``."""
+    """An access key. A connection secret is the JSON ``{"awsAccessKeyId", "awsSecretAccessKey"}``, or base64 of it."""
 
     access_key_id: Secret
     secret_access_key: Secret
@@ -47,10 +47,10 @@ class S3Credentials:
 
     @staticmethod
     def parse(value: Secret) -> S3Credentials:
-        """Read a connection secret (spec/execute.md A9).
+        """Parse a connection secret.
 
         Raises:
-            InvalidInput: ``ConnectionSecretMalformed``; the message never shows the value.
+            InvalidInput: ``ConnectionSecretMalformed``. The message never quotes the value.
         """
         text = value.reveal().strip()
         try:
@@ -62,10 +62,10 @@ class S3Credentials:
             if not all(isinstance(part, str) and part for part in parts):
                 raise ValueError("empty")
         except (binascii.Error, ValueError, KeyError, TypeError, AttributeError):
-            # The cause is dropped on purpose: a JSON error quotes the text.
+            # Without the cause, because a JSON error quotes the text.
             raise InvalidInput(
                 "ConnectionSecretMalformed",
-                "connection secret: not JSON (or base64 of JSON) with awsAccessKeyId and awsSecretAccessKey.",
+                "connection secret: it is not JSON (or base64 of JSON) with awsAccessKeyId and awsSecretAccessKey.",
                 hint='{"awsAccessKeyId": "…", "awsSecretAccessKey": "…"}',
             ) from None
         secrets = [Secret(part.encode()) for part in parts]
@@ -76,9 +76,13 @@ class S3Store(BoundedReads):
     """The objects of one bucket below ``prefix``.
 
     Args:
-        endpoint: Checked endpoint (:func:`cleanroom.clients.urls.check_storage_url`); None is AWS's own for ``region``.
-        credentials: None is the standard chain (``AWS_PROFILE`` …).
-        customer_key: 32 bytes that the service encrypts with and does not keep (SSE-C).
+        bucket: Name of the bucket.
+        region: AWS region.
+        endpoint: Checked endpoint (:func:`cleanroom.clients.urls.check_storage_url`). Without it, AWS in ``region``.
+        credentials: The access key. Without it, the SDK's standard chain (``AWS_PROFILE`` …).
+        prefix: Prefix of all keys.
+        ca_file: PEM roots for TLS.
+        customer_key: 32 bytes with which the service encrypts and which it does not store (SSE-C).
     """
 
     def __init__(
@@ -92,7 +96,7 @@ class S3Store(BoundedReads):
         ca_file: Path | None = None,
         customer_key: Secret | None = None,
     ) -> None:
-        # Most of a second to import, so that only who opens a store pays.
+        # boto3 takes most of a second to import.
         import boto3
         from botocore.config import Config
 
@@ -121,7 +125,7 @@ class S3Store(BoundedReads):
                 retries={"total_max_attempts": 3, "mode": "standard"},
                 connect_timeout=10,
                 read_timeout=60,
-                # Only where an operation demands one: other S3 servers refuse the newer trailing checksums.
+                # Only if an operation requires one, because other S3 servers reject trailing checksums.
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
             ),
@@ -131,11 +135,11 @@ class S3Store(BoundedReads):
         self._sse: dict[str, Any] = {}
         if customer_key is not None:
             if len(customer_key) != 32:
-                raise InvalidInput("InvalidCustomerKey", "customer-provided key: 32 bytes are needed (AES-256).")
+                raise InvalidInput("InvalidCustomerKey", f"customer-provided key: it has {len(customer_key)} bytes, and AES-256 needs 32.")
             self._sse = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": customer_key.reveal()}
 
     def create_bucket(self) -> None:
-        """Create the bucket; nothing happens when it is ours already."""
+        """Create the bucket. One that this account owns already is not an error."""
         try:
             with _errors(f"create bucket {self._name}"):
                 self._client.create_bucket(Bucket=self._bucket)
@@ -144,16 +148,18 @@ class S3Store(BoundedReads):
                 raise
 
     def check(self) -> None:
-        """Whether the credential opens the bucket.
+        """Check that the credential can list the bucket.
 
         Raises:
-            CleanRoomError: as every method; ``NoSuchBucket``, ``InvalidAccessKeyId``, ``SignatureDoesNotMatch``, ``AccessDenied``.
+            NotFound: ``NoSuchBucket``.
+            PreconditionFailed: ``InvalidAccessKeyId``, ``SignatureDoesNotMatch``, ``AccessDenied``.
         """
         with _errors(f"open {self._name}"):
-            # A listing, because the answer to HEAD has no body and so no code.
+            # Not HEAD, whose response has no body and thus no error code.
             self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """List objects; see :class:`ObjectStore`."""
         start = self._prefix + require_list_prefix(prefix)
         with _errors(f"list {self._name}/{start}"):
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=start):
@@ -163,6 +169,7 @@ class S3Store(BoundedReads):
                     )
 
     def size(self, key: str) -> int:
+        """Return the size in bytes."""
         with _errors(f"read {self._where(key)}"):
             return int(self._client.head_object(Bucket=self._bucket, Key=self._key(key), **self._sse)["ContentLength"])
 
@@ -170,16 +177,18 @@ class S3Store(BoundedReads):
         return self._get(key, Range=f"bytes={offset}-{offset + length - 1}")
 
     def read(self, key: str) -> bytes:
+        """Read the whole object."""
         return self._get(key)
 
     def put(self, key: str, source: Source, *, overwrite: bool = True, on_progress: Progress | None = None) -> Stored:
+        """Write an object; see :class:`ObjectStore`."""
         stream = Digesting(source)
         name = self._key(key)
         condition = {} if overwrite else {"IfNoneMatch": "*"}
         with _errors(f"write {self._where(key)}"):
             if not overwrite and self.exists(key):
-                # Asked first as well, because not every S3 server knows If-None-Match on a write.
-                raise Conflict("ObjectExists", f"{self._where(key)} exists already.")
+                # Checked here too, because some S3 servers ignore If-None-Match on a write.
+                raise Conflict("ObjectExists", f"{self._where(key)} already exists.")
             first = stream.read(BLOCK_BYTES)
             if len(first) < BLOCK_BYTES:
                 self._client.put_object(Bucket=self._bucket, Key=name, Body=first, **condition, **self._sse)
@@ -190,10 +199,12 @@ class S3Store(BoundedReads):
         return Stored(key, stream.size, stream.hexdigest())
 
     def delete(self, key: str) -> None:
+        """Delete an object. A missing one is not an error."""
         with _errors(f"delete {self._where(key)}"):
             self._client.delete_object(Bucket=self._bucket, Key=self._key(key))
 
     def close(self) -> None:
+        """Close the connections."""
         self._client.close()
 
     def _put_parts(self, name: str, first: bytes, stream: Digesting, condition: dict[str, str], on_progress: Progress | None) -> None:
@@ -229,7 +240,7 @@ class S3Store(BoundedReads):
 
 
 def _never_redirect(client: Any) -> None:
-    """Keep boto3 from following a bucket to the region that a response names: every call counts as redirected already."""
+    """Keep boto3 from following a bucket to the region in a response, by marking every call as already redirected."""
 
     def mark(params: dict[str, Any], context: dict[str, Any], **ignored: Any) -> None:
         context.setdefault("s3_redirect", {})["redirected"] = True
@@ -250,12 +261,12 @@ def _errors(doing: str) -> Iterator[None]:
     except (NoCredentialsError, PartialCredentialsError) as error:
         raise PreconditionFailed(
             "S3CredentialsMissing",
-            f"Could not {doing}: there is no access key.",
+            f"Could not {doing}: no access key is configured.",
             cause=str(error),
-            hint="Set AWS_PROFILE, or give the connection secret.",
+            hint="Set AWS_PROFILE, or use a connection secret.",
         ) from error
     except (ConnectionError, HTTPClientError) as error:
-        raise Unavailable("S3Unreachable", f"Could not {doing}: the service could not be reached.", cause=str(error)) from error
+        raise Unavailable("S3Unreachable", f"Could not {doing}: the service cannot be reached.", cause=str(error)) from error
     except BotoCoreError as error:
         raise Internal("S3ProtocolError", f"Could not {doing}.", cause=str(error)) from error
 
@@ -268,9 +279,9 @@ def _client_error(error: ClientError, doing: str) -> CleanRoomError:
     if code in _REFUSED or status in (401, 403):
         return PreconditionFailed(
             {"403": "AccessDenied", "401": "AccessDenied"}.get(code, code),
-            f"Could not {doing}: the access key is not accepted there.",
+            f"Could not {doing}: the service rejected the access key.",
             cause=cause,
-            hint="Check the connection secret, and what its key may do on the bucket.",
+            hint="Check the connection secret and the permissions of its key on the bucket.",
         )
     if code in _MISSING or status == 404:
         return NotFound(
@@ -279,14 +290,14 @@ def _client_error(error: ClientError, doing: str) -> CleanRoomError:
     if code == "PermanentRedirect" or 300 <= status < 400:
         return Refused(
             "RedirectRefused",
-            f"Could not {doing}: the bucket is elsewhere, and redirects are never followed.",
+            f"Could not {doing}: the bucket is in another region, and redirects are not followed.",
             cause=cause,
-            hint="Set the bucket's own region.",
+            hint="Set the bucket's region in s3.region.",
         )
     if status in (409, 412):
-        return Conflict("ObjectExists" if status == 412 else code, f"Could not {doing}: it exists already.", cause=cause)
+        return Conflict("ObjectExists" if status == 412 else code, f"Could not {doing}: it already exists.", cause=cause)
     if status in (408, 429) or status >= 500 or code in ("SlowDown", "RequestTimeout"):
-        return Unavailable(code, f"Could not {doing}: the service asked to try again later.", cause=cause)
+        return Unavailable(code, f"Could not {doing}: the service is busy or failed.", cause=cause)
     if status == 416:
-        return InvalidInput("InvalidRange", f"Could not {doing}: the range is outside of the object.", cause=cause)
-    return InvalidInput(code, f"Could not {doing}: the service refused the request.", cause=cause)
+        return InvalidInput("InvalidRange", f"Could not {doing}: the range is outside the object.", cause=cause)
+    return InvalidInput(code, f"Could not {doing}: the service rejected the request.", cause=cause)

@@ -1,10 +1,10 @@
-"""Storage URLs that documents may name: an allow-list of hosts, so that a dataset document cannot point the clean room elsewhere.
+"""Checks the storage URLs that documents contain against an allowlist of hosts.
 
-A document's author chooses the URL, the clean room connects to it with credentials: server-side request forgery, token theft and reading
-the wrong place are one slip away (spec/users-and-threats.md, section 3). So: https only; hosts of the named service only, or hosts that
-the operator declared (emulators, private S3); no user info, port, query or fragment; no IP literal; no path tricks. Redirects are never
-followed by our clients. :func:`refuse_private_addresses` adds a check of what the name resolves to; what keeps a later change of the DNS
-answer harmless is TLS, because the certificate must name the host that was allowed.
+A document's author chooses the URL, and the clean room connects to it with credentials. An unchecked URL allows server-side request
+forgery, token theft and reads from the wrong place. Therefore only https is allowed, with a host of the named service or one that the
+operator declared (emulators, private S3), and without user information, port, query, fragment, IP literal or path tricks. The clients
+never follow redirects. :func:`refuse_private_addresses` also checks the addresses of the host name. If its DNS record changes later, TLS
+protects the connection, because the certificate must match the allowed host.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from cleanroom.errors import InvalidInput, Refused, Unavailable
 
 StorageKind = Literal["azure-blob", "s3", "key-vault", "maa"]
-"""Kinds of services that documents name by URL: two storages, the vault that holds a key, the authority that attests."""
+"""Services that documents name by URL: two kinds of storage, the vault with a key, and the attestation service."""
 
 _AZURE_SUFFIX = r"core\.(windows\.net|usgovcloudapi\.net|chinacloudapi\.cn)"
 _REGION = r"[a-z]{2}(-[a-z]+)+-\d"
@@ -44,12 +44,12 @@ _HOSTNAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 _SEGMENT = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]*")
 
 Resolver = Callable[[str, int], Iterable[str]]
-"""``(host, port) -> addresses``."""
+"""Resolves ``(host, port)`` to addresses."""
 
 
 @dataclass(frozen=True)
 class StorageUrl:
-    """A storage URL that passed: ``url`` is normalised (lower-case host, no trailing slash), ``path`` its segments."""
+    """A checked URL. ``url`` is normalised (lower-case host, no trailing slash), ``path`` has its segments."""
 
     kind: StorageKind
     url: str
@@ -59,17 +59,41 @@ class StorageUrl:
     declared: bool
 
 
+@dataclass(frozen=True)
+class _Parts:
+    """A URL that is well-formed, with the host in lower case."""
+
+    host: str
+    port: int | None
+    netloc: str
+    path: str
+
+
 def check_storage_url(url: str, kind: StorageKind, *, declared: Collection[str] = (), field: str = "url") -> StorageUrl:
-    """The URL of a storage service, checked against the hosts of its kind.
+    """Check the URL of a service against the hosts of its kind, in three steps: syntax, host, path.
 
     Args:
-        declared: Hosts (``host`` or ``host:port``) that the operator's settings declare as storage (``Settings.storage_hosts``).
+        url: The URL.
+        kind: The kind of service.
+        declared: Additional hosts (``host`` or ``host:port``) from the operator's settings (``Settings.storage_hosts``).
         field: Name of the field in error messages.
 
     Raises:
         Refused: ``StorageUrlNotHttps``, ``StorageUrlUserInfo``, ``StorageUrlIpLiteral``, ``StorageHostNotAllowed``, ``StorageUrlPort``.
-        InvalidInput: ``StorageUrlMalformed`` for anything else that is no plain URL of a service (query, fragment, ``..``).
+        InvalidInput: ``StorageUrlMalformed`` for anything else that is not a plain URL of a service (query, fragment, ``..``).
     """
+    parts = _check_syntax(url, field)
+    with_port = parts.host if parts.port is None else f"{parts.host}:{parts.port}"
+    is_declared = not {parts.host, with_port}.isdisjoint(item.lower() for item in declared)
+    _check_host(parts, kind, is_declared, url, field)
+    segments = _check_path(parts, url, field)
+    netloc = parts.netloc.removesuffix(":443") if parts.port == 443 else parts.netloc
+    path = "".join(f"/{segment}" for segment in segments)
+    return StorageUrl(kind, f"https://{netloc}{path}", parts.host, parts.port or 443, segments, is_declared)
+
+
+def _check_syntax(url: str, field: str) -> _Parts:
+    """Require an ``https`` URL of host, optional port and path, written so that every parser reads the same host."""
     if not url or len(url) > 2048 or not url.isascii() or re.search(r"[\s\\\x00-\x20\x7f]", url):
         raise _malformed(field, url, "it must be plain ASCII without spaces, backslashes or control characters")
     try:
@@ -78,48 +102,56 @@ def check_storage_url(url: str, kind: StorageKind, *, declared: Collection[str] 
     except ValueError as error:
         raise _malformed(field, url, str(error)) from error
     if parts.scheme != "https":
-        raise Refused("StorageUrlNotHttps", f"{field}: {url!r} is not an https URL.", hint="Storage is reached over TLS only.")
+        raise Refused("StorageUrlNotHttps", f"{field}: {url!r} is not an https URL.", hint="Use https: storage requires TLS.")
     if "@" in parts.netloc:
-        raise Refused("StorageUrlUserInfo", f"{field}: the URL holds user information.", hint="Credentials never go into a URL.")
+        raise Refused("StorageUrlUserInfo", f"{field}: the URL contains user information.", hint="Remove the credentials from the URL.")
     if "?" in url or "#" in url:
         raise _malformed(field, url.partition("?")[0].partition("#")[0], "a query (such as a SAS token) or a fragment is not allowed")
     host = (parts.hostname or "").lower()
-    expected_netloc = host if port is None else f"{host}:{port}"
-    if f"[{host}]" in parts.netloc.lower():
-        expected_netloc = expected_netloc.replace(host, f"[{host}]", 1)
-    if not host or parts.netloc.lower() != expected_netloc:
+    bracketed = f"[{host}]" if f"[{host}]" in parts.netloc.lower() else host
+    netloc = bracketed if port is None else f"{bracketed}:{port}"
+    if not host or parts.netloc.lower() != netloc:
         raise _malformed(field, url, "the host is malformed")
-    is_declared = (host if port is None else f"{host}:{port}") in {item.lower() for item in declared} or host in {
-        d.lower() for d in declared
-    }
-    if not is_declared:
-        if _is_ip_literal(host):
-            raise Refused(
-                "StorageUrlIpLiteral",
-                f"{field}: {host!r} is an IP address.",
-                hint="Name a storage host, or declare this one in storage_hosts.",
-            )
-        if not _HOSTS[kind].fullmatch(host):
-            raise Refused(
-                "StorageHostNotAllowed",
-                f"{field}: {host!r} is not a {kind} host.",
-                hint=f"Expected {_EXPECTED[kind]}; other hosts must be declared in storage_hosts by the operator.",
-            )
-        if port not in (None, 443):
-            raise Refused("StorageUrlPort", f"{field}: port {port} is not allowed.", hint="Storage services listen on 443.")
-    elif not (_is_ip_literal(host) or _HOSTNAME.fullmatch(host)):
-        raise _malformed(field, url, "the host is malformed")
-    segments = parts.path.removesuffix("/").split("/")[1:]
+    return _Parts(host, port, netloc, parts.path)
+
+
+def _check_host(parts: _Parts, kind: StorageKind, declared: bool, url: str, field: str) -> None:
+    """Require a host of the service, on its port. A declared host may have any port, and may be an IP address."""
+    if declared:
+        if not (_is_ip_literal(parts.host) or _HOSTNAME.fullmatch(parts.host)):
+            raise _malformed(field, url, "the host is malformed")
+        return
+    if _is_ip_literal(parts.host):
+        raise Refused(
+            "StorageUrlIpLiteral",
+            f"{field}: {parts.host!r} is an IP address.",
+            hint="Use a storage host name, or declare this address in storage_hosts.",
+        )
+    if not _HOSTS[kind].fullmatch(parts.host):
+        raise Refused(
+            "StorageHostNotAllowed",
+            f"{field}: {parts.host!r} is not a {kind} host.",
+            hint=f"Expected {_EXPECTED[kind]}. The operator must declare other hosts in storage_hosts.",
+        )
+    if parts.port not in (None, 443):
+        raise Refused("StorageUrlPort", f"{field}: port {parts.port} is not allowed.", hint="Storage services use port 443.")
+
+
+def _check_path(parts: _Parts, url: str, field: str) -> tuple[str, ...]:
+    """Require a path of plain segments, which no server normalises to another path."""
+    segments = tuple(parts.path.removesuffix("/").split("/")[1:])
     for segment in segments:
         if not _SEGMENT.fullmatch(segment) or ".." in segment:
-            raise _malformed(field, url, f"path part {segment!r} is not allowed")
-    netloc = expected_netloc if port not in (None, 443) else expected_netloc.removesuffix(":443")
-    path = "".join(f"/{segment}" for segment in segments)
-    return StorageUrl(kind, f"https://{netloc}{path}", host, port or 443, tuple(segments), is_declared)
+            raise _malformed(field, url, f"the path segment {segment!r} is not allowed")
+    return segments
 
 
 def refuse_private_addresses(url: StorageUrl, *, resolve: Resolver | None = None) -> None:
-    """Refuse a host that resolves to an address inside some network (private, loopback, link-local, metadata …), unless it is declared.
+    """Refuse a host that resolves to an address that is not public (private, loopback, link-local, metadata …), unless it is declared.
+
+    Args:
+        url: The checked URL.
+        resolve: Replaces the system's resolver.
 
     Raises:
         Refused: ``StorageAddressNotPublic``.
@@ -130,9 +162,9 @@ def refuse_private_addresses(url: StorageUrl, *, resolve: Resolver | None = None
     try:
         addresses = list((resolve or _resolve)(url.host, url.port))
     except OSError as error:
-        raise Unavailable("StorageHostUnresolved", f"{url.host} could not be resolved.", cause=str(error)) from error
+        raise Unavailable("StorageHostUnresolved", f"The host name {url.host} cannot be resolved.", cause=str(error)) from error
     if not addresses:
-        raise Unavailable("StorageHostUnresolved", f"{url.host} resolves to nothing.")
+        raise Unavailable("StorageHostUnresolved", f"The host name {url.host} has no address.")
     for text in addresses:
         address = ipaddress.ip_address(text.partition("%")[0])
         mapped = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None)
@@ -140,12 +172,12 @@ def refuse_private_addresses(url: StorageUrl, *, resolve: Resolver | None = None
             raise Refused(
                 "StorageAddressNotPublic",
                 f"{url.host} resolves to {text}, which is not a public address.",
-                hint="Declare the host in storage_hosts if it is meant to be reached inside this network (a private endpoint).",
+                hint="If this is a private endpoint, declare the host in storage_hosts.",
             )
 
 
 def check_region(region: str, *, field: str = "region") -> str:
-    """``region`` if it can be part of an AWS host name.
+    """Return ``region`` if it can be part of an AWS host name.
 
     Raises:
         InvalidInput: ``InvalidRegion``.
@@ -156,7 +188,7 @@ def check_region(region: str, *, field: str = "region") -> str:
 
 
 def _is_ip_literal(host: str) -> bool:
-    """Whether a resolver would read the host as an address: dotted, short, decimal, octal, hexadecimal, IPv6."""
+    """Whether a resolver reads the host as an address: dotted, short, decimal, octal, hexadecimal or IPv6."""
     if ":" in host:
         return True
     try:

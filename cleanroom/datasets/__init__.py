@@ -1,1 +1,1 @@
-"""Datasets at rest: sealing, the owner's key store, source files, upload and download (design.md 7)."""
+"""Datasets at rest: encryption, the owner's key store, source files, upload and download."""

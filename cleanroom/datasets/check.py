@@ -1,8 +1,7 @@
-"""A source file read to its end before it is sealed: every row fits the schema, and how many there are."""
+"""Checks a source file before it is sealed: every row must match the schema."""
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,29 +9,30 @@ from pathlib import Path
 
 from cleanroom.datasets.files import Readable, TextLayout, csv_header_line, open_parquet, read_csv, read_json_lines, read_parquet
 from cleanroom.datasets.schema import schema_mismatch
+from cleanroom.datasets.streams import ReadOnlyStream
 from cleanroom.documents.dataset import DatasetSchema
 from cleanroom.errors import InvalidInput
 
 
 @dataclass(frozen=True)
 class CheckedFile:
-    """What reading a source file to its end established."""
+    """The result of reading a source file to its end."""
 
     rows: int
     splittable: bool
-    """Whether a reader may begin at any line feed (none inside of quoted CSV values)."""
+    """Whether a reader may start after any line feed, because no quoted CSV value contains one."""
 
 
 def check_file(
     path: Path, schema: DatasetSchema, *, where: str | None = None, on_bytes: Callable[[int], None] | None = None
 ) -> CheckedFile:
-    """Read a source file to its end and hold every row against the dataset's schema.
+    """Read a source file to its end and compare every row with the dataset's schema.
 
     Args:
         path: The file.
-        schema: What the dataset's document says.
-        where: Path for errors; the file's own when None.
-        on_bytes: Told how many bytes were read since the last call.
+        schema: The dataset's schema.
+        where: The name of the file in errors; by default its path.
+        on_bytes: Called with the number of bytes read since the last call.
 
     Raises:
         InvalidInput: ``SchemaMismatch``, naming file, column, types and row; ``SourceUnreadable``.
@@ -45,7 +45,7 @@ def check_file(
             if schema.format == "parquet":
                 parquet = open_parquet(raw, types, columns, where=place)
                 return CheckedFile(sum(batch.num_rows for batch in read_parquet(parquet, types, columns, where=place)), True)
-            stream = _Counting(raw, on_bytes)
+            stream = LineCounter(raw, on_bytes)
             if schema.format == "json":
                 return CheckedFile(sum(batch.num_rows for batch in read_json_lines(stream, types, columns, where=place)), True)
             header = None
@@ -60,8 +60,13 @@ def check_file(
         raise InvalidInput("SourceUnreadable", f"{place}: cannot be read.", cause=error.strerror) from error
 
 
-class _Counting(io.RawIOBase):
-    """Counts lines that are not empty, as Arrow does, while a parser reads."""
+class LineCounter(ReadOnlyStream):
+    """Counts non-empty lines, as Arrow does, while a parser reads the stream.
+
+    Args:
+        stream: The text to count in.
+        on_bytes: Called with the number of bytes after each read.
+    """
 
     def __init__(self, stream: Readable, on_bytes: Callable[[int], None] | None) -> None:
         super().__init__()
@@ -72,16 +77,14 @@ class _Counting(io.RawIOBase):
         self._returned = False
         self._bare_returns = 0
 
-    def readable(self) -> bool:
-        return True
-
     def read(self, size: int = -1) -> bytes:
+        """Return at most ``size`` bytes."""
         data = self._stream.read(size)
         if data:
             self._bare_returns += data.count(b"\r") - data.count(b"\r\n") - (self._returned and data.startswith(b"\n"))
             self._returned = data.endswith(b"\r")
             text = (self._tail + data).replace(b"\r", b"")
-            # A line that is not empty ends where a break follows something else than a break.
+            # A line feed ends a non-empty line unless it follows another line feed.
             self._lines += text.count(b"\n") - text.startswith(b"\n") - _empty_lines(text)
             self._tail = text[-1:]
             if self._on_bytes:
@@ -89,10 +92,15 @@ class _Counting(io.RawIOBase):
         return data
 
     def bare_returns(self) -> int:
-        """Carriage returns that stand alone: they end rows for Arrow and no lines for us, so that lines then say nothing about rows."""
+        """Return the number of carriage returns without a line feed.
+
+        Arrow treats them as ends of rows; this class does not treat them as ends of lines. If there are any, the
+        number of lines does not tell whether every line is a row.
+        """
         return self._bare_returns
 
     def lines(self) -> int:
+        """Return the number of non-empty lines."""
         return self._lines + (self._tail != b"\n")
 
 

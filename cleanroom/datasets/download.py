@@ -1,4 +1,4 @@
-"""Fetch a run's result by its receipt: every byte is checked against the receipt before anything is opened."""
+"""Downloads a run's result by its receipt. Every stored byte is compared with the receipt before it is decrypted."""
 
 from __future__ import annotations
 
@@ -20,19 +20,8 @@ from cleanroom.spark.job import ResultObject, ResultReceipt
 
 
 def result_digest(objects: tuple[ResultObject, ...]) -> str:
-    """SHA-256 over the canonical JSON of a receipt's objects: ``ResultReceipt.digest``."""
+    """Return ``ResultReceipt.digest``: the SHA-256 over the canonical JSON of the receipt's objects."""
     return sha256_hex(canonical_json([item.model_dump(mode="json", by_alias=True) for item in objects]))
-
-
-def list_results(store: ObjectStore, contract_id: str) -> dict[str, list[str]]:
-    """Run ids below the sink, each with the names of its objects within the dataset. What counts is still the receipt."""
-    runs: dict[str, list[str]] = {}
-    for item in store.list(f"{contract_id}/"):
-        name = item.key
-        parts = name.split("/")
-        if len(parts) == 3:
-            runs.setdefault(parts[1], []).append(name)
-    return {run: sorted(names) for run, names in sorted(runs.items())}
 
 
 def download_result(
@@ -45,25 +34,25 @@ def download_result(
     csv_header: bool = False,
     on_object: Callable[[ResultObject], None] | None = None,
 ) -> pa.Table:
-    """The rows that ``receipt`` stands for, in order.
+    """Return the rows of the result that ``receipt`` identifies, in order.
 
     Args:
-        store: The sink's place.
-        receipt: As the run reported it.
-        key: The sink's dataset key; None where the store itself encrypts (SSE, CPK).
-        result_format: The sink's format.
-        types: The sink's schema.
-        csv_header: Whether the sink's CSV objects begin with a header line.
-        on_object: Told after each object.
+        store: The output dataset's place in a store.
+        receipt: The result receipt of the run.
+        key: The output dataset's key, or None if the store encrypts (SSE, CPK).
+        result_format: The output dataset's format.
+        types: The output dataset's schema.
+        csv_header: Whether CSV objects begin with a header line.
+        on_object: Called after each object.
 
     Raises:
-        Refused: ``ReceiptDigestMismatch`` (the receipt contradicts itself), ``ResultDigestMismatch`` (the store holds something
-            else), ``CiphertextInvalid``, ``ResultRowsMismatch``.
+        Refused: ``ReceiptDigestMismatch`` (the receipt contradicts itself), ``ResultDigestMismatch`` (the stored
+            object differs), ``CiphertextInvalid``, ``ResultRowsMismatch``.
         NotFound: ``ResultObjectNotFound``.
         InvalidInput: ``SchemaMismatch``, ``UnknownResultColumn``.
     """
     if result_digest(receipt.objects) != receipt.digest:
-        raise Refused("ReceiptDigestMismatch", f"receipt of run {receipt.run_id!r}: its digest is not that of the objects that it lists.")
+        raise Refused("ReceiptDigestMismatch", f"receipt of run {receipt.run_id!r}: its digest does not match the objects that it lists.")
     if unknown := [name for name in receipt.columns if name not in types]:
         raise InvalidInput("UnknownResultColumn", f"receipt: column {unknown[0]!r} is not in the schema of {receipt.dataset!r}.")
     types = {name: types[name] for name in receipt.columns}
@@ -76,7 +65,7 @@ def download_result(
     table = pa.Table.from_batches(batches, schema=arrow_schema(types))
     if table.num_rows != receipt.rows:
         raise Refused(
-            "ResultRowsMismatch", f"run {receipt.run_id!r}: the objects hold {table.num_rows} rows, the receipt says {receipt.rows}."
+            "ResultRowsMismatch", f"run {receipt.run_id!r}: the objects contain {table.num_rows} rows, the receipt says {receipt.rows}."
         )
     return table
 
@@ -92,7 +81,7 @@ def _fetch(store: ObjectStore, item: ResultObject) -> bytes:
         raise Refused(
             "ResultDigestMismatch",
             f"result object {name!r}: {len(data)} bytes with digest {digest}, but the receipt says {item.size} with {item.sha256}.",
-            hint="Somebody replaced it in the store; the receipt stands for another result.",
+            hint="The object was replaced in the store. The receipt identifies another result.",
         )
     return data
 

@@ -1,18 +1,19 @@
-"""Streaming authenticated encryption of dataset objects: exactly Tink's AES256-GCM-HKDF-1MB wire format.
+"""Streaming authenticated encryption of dataset objects in Tink's wire format AES256-GCM-HKDF-1MB.
 
-One object, with all integers big-endian (Tink wire format, "AES-GCM-HKDF streaming")::
+One object, with all integers big-endian (https://developers.google.com/tink/wire-format, "AES-GCM-HKDF")::
 
     header        1 byte header length (40) | 32 bytes salt | 7 bytes nonce prefix
     segment 0     AES-256-GCM of the first  1 MiB - 40 - 16 plaintext bytes, with its 16-byte tag
     segment i     AES-256-GCM of the next   1 MiB - 16      plaintext bytes, with its 16-byte tag
-    last segment  whatever is left (may be empty only when the whole plaintext is)
+    last segment  the rest (empty only if the whole plaintext is empty)
 
     object key    HKDF-SHA256(dataset key, salt, info = associated data, 32 bytes)
     nonce         7 bytes nonce prefix | 4 bytes segment number | 1 byte: 1 in the last segment, else 0
 
-The associated data is the object's path within the dataset, so that an operator of the store can neither swap, reorder, cut nor
-graft objects or segments. Every segment is sealed on its own, so a reader may open any range (:class:`SealedObject`), which Tink's
-Python package does not offer. The dataset key is 32 random bytes, used as HKDF input key only.
+The associated data is the object's path within the dataset. Therefore an operator of the store cannot swap,
+reorder, truncate or splice objects or segments undetected. Each segment is sealed separately, so a reader can open
+any range (:class:`SealedObject`); Tink's Python package cannot. The dataset key is 32 random bytes and serves only
+as input key of HKDF (RFC 5869).
 """
 
 from __future__ import annotations
@@ -29,24 +30,25 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from cleanroom.datasets.streams import ReadOnlyStream
 from cleanroom.errors import InvalidInput, Refused
 from cleanroom.secret import Secret
 
 KEY_BYTES = 32
 SEGMENT_BYTES = 1 << 20
-"""Ciphertext bytes of every segment but the last, header included in the first."""
+"""Ciphertext bytes of every segment except the last. The first includes the header."""
 TAG_BYTES = 16
 SALT_BYTES = 32
 PREFIX_BYTES = 7
 HEADER_BYTES = 1 + SALT_BYTES + PREFIX_BYTES
 FIRST_PLAIN_BYTES = SEGMENT_BYTES - HEADER_BYTES - TAG_BYTES
 PLAIN_BYTES = SEGMENT_BYTES - TAG_BYTES
-"""Plaintext bytes of a full segment other than the first."""
+"""Plaintext bytes of a full segment that is not the first."""
 
 MAX_SEGMENTS = 1 << 32
 
 ReadRange = Callable[[int, int], bytes]
-"""``(offset, length) -> bytes`` of the stored object."""
+"""``(offset, length) -> bytes``: reads a range of a stored object."""
 
 _TINK_TYPE = "type.googleapis.com/google.crypto.tink.AesGcmHkdfStreamingKey"
 # AesGcmHkdfStreamingKey{params{ciphertext_segment_size=1048576, derived_key_size=32, hkdf_hash_type=SHA256}, key_value: 32 bytes}
@@ -54,17 +56,17 @@ _TINK_PREFIX = bytes.fromhex("12080880804010201803") + b"\x1a\x20"
 
 
 def generate_dataset_key() -> Secret:
-    """A new dataset key: 32 random bytes."""
+    """Return a new dataset key: 32 random bytes."""
     return Secret(secrets.token_bytes(KEY_BYTES))
 
 
 def encode_dataset_key(key: Secret) -> Secret:
-    """The key as base64 text: the form in which governance and Key Vault hold it."""
+    """Return the key as base64 text, the form in which governance and Key Vault store it."""
     return Secret(base64.b64encode(_key_bytes(key)))
 
 
 def decode_dataset_key(value: Secret) -> Secret:
-    """The reverse of :func:`encode_dataset_key`.
+    """Parse a key in base64; the inverse of :func:`encode_dataset_key`.
 
     Raises:
         InvalidInput: ``DatasetKeyMalformed``.
@@ -72,14 +74,19 @@ def decode_dataset_key(value: Secret) -> Secret:
     try:
         raw = base64.b64decode(value.reveal(), validate=True)
     except ValueError:
-        raise InvalidInput("DatasetKeyMalformed", "dataset key: not base64 of 32 bytes.") from None
+        raise InvalidInput("DatasetKeyMalformed", "dataset key: not 32 bytes in base64.") from None
     key = Secret(raw)
     _key_bytes(key)
     return key
 
 
 def dataset_key_to_tink(key: Secret, *, key_id: int = 1) -> Secret:
-    """The key as a cleartext Tink keyset (JSON) of one AES256-GCM-HKDF-1MB key, for any Tink library."""
+    """Return the key as a cleartext Tink keyset in JSON with one AES256-GCM-HKDF-1MB key, for use with any Tink library.
+
+    Args:
+        key: The dataset key.
+        key_id: The key's ID within the keyset.
+    """
     value = base64.b64encode(_TINK_PREFIX + _key_bytes(key)).decode("ascii")
     keyset = {
         "primaryKeyId": key_id,
@@ -96,10 +103,11 @@ def dataset_key_to_tink(key: Secret, *, key_id: int = 1) -> Secret:
 
 
 def dataset_key_from_tink(keyset: Secret) -> Secret:
-    """The primary key of a cleartext Tink keyset (JSON).
+    """Return the primary key of a cleartext Tink keyset in JSON.
 
     Raises:
-        InvalidInput: ``TinkKeysetUnsupported`` when it is not such a keyset, or its primary key is not AES256-GCM-HKDF-1MB.
+        InvalidInput: ``TinkKeysetUnsupported`` if it is not a keyset, or its primary key is not of type
+            AES256-GCM-HKDF-1MB.
     """
     try:
         value = json.loads(keyset.reveal())
@@ -109,23 +117,23 @@ def dataset_key_from_tink(keyset: Secret) -> Secret:
     except (ValueError, KeyError, TypeError, StopIteration):
         raise InvalidInput("TinkKeysetUnsupported", "keyset: not a cleartext Tink keyset in JSON with a primary key.") from None
     if type_url != _TINK_TYPE or not raw.startswith(_TINK_PREFIX) or len(raw) != len(_TINK_PREFIX) + KEY_BYTES:
-        raise InvalidInput("TinkKeysetUnsupported", "keyset: the primary key is not of the template AES256_GCM_HKDF_1MB.")
+        raise InvalidInput("TinkKeysetUnsupported", "keyset: the primary key does not have the template AES256_GCM_HKDF_1MB.")
     return Secret(raw[len(_TINK_PREFIX) :])
 
 
 def sealed_size(plain_size: int) -> int:
-    """Stored bytes of a plaintext of ``plain_size`` bytes."""
+    """Return the stored size of a plaintext of ``plain_size`` bytes."""
     return plain_size + HEADER_BYTES + TAG_BYTES * _segments_of_plain(plain_size)
 
 
 def plain_size(sealed: int) -> int:
-    """Plaintext bytes of an object of ``sealed`` stored bytes; -1 where no plaintext gives that size."""
+    """Return the plaintext size of an object of ``sealed`` stored bytes, or -1 if no plaintext has that stored size."""
     size = sealed - HEADER_BYTES - TAG_BYTES * segment_count(sealed)
     return size if size >= 0 and sealed_size(size) == sealed else -1
 
 
 def segment_count(sealed: int) -> int:
-    """Segments of an object of ``sealed`` stored bytes."""
+    """Return the number of segments of an object of ``sealed`` stored bytes."""
     return max(1, -(-sealed // SEGMENT_BYTES))
 
 
@@ -136,7 +144,7 @@ def _segments_of_plain(size: int) -> int:
 def _key_bytes(key: Secret) -> bytes:
     raw = key.reveal()
     if len(raw) != KEY_BYTES:
-        raise InvalidInput("DatasetKeyMalformed", f"dataset key: {len(raw)} bytes; it must have {KEY_BYTES}.")
+        raise InvalidInput("DatasetKeyMalformed", f"dataset key: {len(raw)} bytes; {KEY_BYTES} are required.")
     return raw
 
 
@@ -149,12 +157,12 @@ def _nonce(prefix: bytes, index: int, last: bool) -> bytes:
 
 
 def seal_stream(source: BinaryIO, key: Secret, path: str) -> Iterator[bytes]:
-    """Seal ``source`` to its end. Yields the stored bytes in pieces of at most 1 MiB; holds two segments in memory.
+    """Seal ``source`` and yield the stored bytes in pieces of at most 1 MiB. Holds two segments in memory.
 
     Args:
-        source: Plaintext; read forwards once.
+        source: The plaintext, read once from its current position.
         key: The dataset key.
-        path: The object's path within the dataset: the associated data.
+        path: The object's path within the dataset, which is the associated data.
     """
     salt, prefix = secrets.token_bytes(SALT_BYTES), secrets.token_bytes(PREFIX_BYTES)
     cipher = _object_cipher(key, salt, path.encode("utf-8"))
@@ -167,16 +175,16 @@ def seal_stream(source: BinaryIO, key: Secret, path: str) -> Iterator[bytes]:
         if not following:
             return
         piece = following
-    raise InvalidInput("ObjectTooLarge", f"{path}: an object may have at most {MAX_SEGMENTS} segments of 1 MiB.")
+    raise InvalidInput("ObjectTooLarge", f"{path}: an object can have at most {MAX_SEGMENTS} segments of 1 MiB.")
 
 
 def seal_bytes(data: bytes, key: Secret, path: str) -> bytes:
-    """:func:`seal_stream` for what is in memory already."""
+    """Seal plaintext that is in memory; see :func:`seal_stream`."""
     return b"".join(seal_stream(io.BytesIO(data), key, path))
 
 
 def open_bytes(sealed: bytes, key: Secret, path: str) -> bytes:
-    """The whole plaintext of one object in memory.
+    """Return the plaintext of a whole object that is in memory.
 
     Raises:
         Refused: ``CiphertextInvalid``.
@@ -193,19 +201,20 @@ def _read_exactly(source: BinaryIO, size: int) -> bytes:
 
 
 class SealedObject:
-    """One stored object, opened in any order: a read costs the segments that it touches and nothing else.
+    """A stored object with random access. A read fetches and decrypts only the segments that it touches.
 
     Args:
-        read_range: Reads stored bytes; a short answer is refused.
-        size: Stored size in bytes. It decides which segment is the last, and that segment authenticates it.
+        read_range: Reads stored bytes; a short answer is an error.
+        size: Stored size in bytes. It determines which segment is the last, and that segment authenticates it.
         key: The dataset key.
         path: The object's path within the dataset.
-        header: Its first 40 bytes where they are known. They are random and every segment depends on them, so they tell this object from
-            every other one that was ever sealed under the same key and path.
+        header: The object's first 40 bytes, if known. They are random and every segment depends on them, so they
+            distinguish this object from every other object sealed under the same key and path.
 
     Raises:
-        Refused: ``CiphertextInvalid`` when the size, the header or (later) a segment is not what the owner sealed under this key
-            and path: altered, cut, grafted, swapped, or another key.
+        Refused: ``CiphertextInvalid`` if the size, the header or (later) a segment is not what the owner sealed
+            under this key and path:
+            altered, truncated, spliced, swapped, or sealed with another key.
     """
 
     def __init__(self, read_range: ReadRange, size: int, key: Secret, path: str, *, header: bytes | None = None) -> None:
@@ -213,20 +222,20 @@ class SealedObject:
         self._path = path
         self._stored = size
         self.size = plain_size(size)
-        """Plaintext size in bytes; authentic once the last segment was opened."""
+        """Plaintext size in bytes. It is authentic once the last segment was opened."""
         self.segments = segment_count(size)
         if self.size < 0:
-            raise self._invalid("its size is not one that sealing produces; it was cut or is not sealed")
+            raise self._invalid("sealing cannot produce its size; it was truncated or is not sealed")
         found = self._stored_bytes(0, HEADER_BYTES)
         if found[0] != HEADER_BYTES:
-            raise self._invalid("its header is not that of the format AES256-GCM-HKDF-1MB")
+            raise self._invalid("its header does not have the format AES256-GCM-HKDF-1MB")
         if header is not None and found != header:
-            raise self._invalid("it is an older or another object than the one that the manifest lists")
+            raise self._invalid("it is an older or another object, not the one that the manifest lists")
         self._prefix = found[1 + SALT_BYTES :]
         self._cipher = _object_cipher(key, found[1 : 1 + SALT_BYTES], path.encode("utf-8"))
 
     def open_segments(self, first: int, stop: int) -> list[bytes]:
-        """Plaintext of segments ``first`` (inclusive) to ``stop`` (exclusive), fetched in one ranged read."""
+        """Return the plaintext of segments ``first`` (inclusive) to ``stop`` (exclusive), fetched in one ranged read."""
         stop = min(stop, self.segments)
         if first >= stop:
             return []
@@ -243,7 +252,7 @@ class SealedObject:
         return plain
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Plaintext bytes ``[offset, offset + length)``, cut at the end of the object."""
+        """Return the plaintext bytes ``[offset, offset + length)``, limited to the end of the object."""
         end = min(offset + length, self.size)
         if offset >= end:
             return b""
@@ -253,51 +262,59 @@ class SealedObject:
         return plain[start : start + end - offset]
 
     def segment_of(self, offset: int) -> int:
-        """Number of the segment that holds the plaintext byte at ``offset``."""
+        """Return the number of the segment that contains the plaintext byte at ``offset``."""
         return 0 if offset < FIRST_PLAIN_BYTES else 1 + (offset - FIRST_PLAIN_BYTES) // PLAIN_BYTES
 
     def segment_start(self, index: int) -> int:
-        """Offset in the plaintext at which segment ``index`` begins."""
+        """Return the plaintext offset at which segment ``index`` begins."""
         return 0 if index == 0 else FIRST_PLAIN_BYTES + (index - 1) * PLAIN_BYTES
 
     def read_all(self) -> bytes:
-        """The whole plaintext."""
+        """Return the whole plaintext."""
         return b"".join(self.open_segments(0, self.segments))
 
     def _stored_bytes(self, offset: int, length: int) -> bytes:
         data = self._read_range(offset, length)
         if len(data) != length:
-            raise self._invalid(f"the store gave {len(data)} of {length} bytes at offset {offset}")
+            raise self._invalid(f"the store returned {len(data)} of {length} bytes at offset {offset}")
         return data
 
     def _invalid(self, why: str) -> Refused:
         return Refused(
             "CiphertextInvalid",
             f"object {self._path!r}: {why}.",
-            hint="Either it was altered or moved in the store, or the key is another dataset's. Its owner can upload it again.",
+            hint="The object was altered or moved in the store, or the key belongs to another dataset. Its owner can upload it again.",
             details={"object": self._path},
         )
 
 
 class SegmentedObject(Protocol):
-    """An object that is opened segment by segment; see :class:`SealedObject` for each member."""
+    """An object that is opened segment by segment. See :class:`SealedObject` for each member."""
 
     size: int
     segments: int
 
-    def open_segments(self, first: int, stop: int) -> list[bytes]: ...
+    def open_segments(self, first: int, stop: int) -> list[bytes]:
+        """Return the plaintext of segments ``first`` to ``stop`` (exclusive)."""
+        ...
 
-    def read_at(self, offset: int, length: int) -> bytes: ...
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Return the plaintext bytes ``[offset, offset + length)``."""
+        ...
 
-    def segment_of(self, offset: int) -> int: ...
+    def segment_of(self, offset: int) -> int:
+        """Return the segment that contains the byte at ``offset``."""
+        ...
 
-    def segment_start(self, index: int) -> int: ...
+    def segment_start(self, index: int) -> int:
+        """Return the offset at which segment ``index`` begins."""
+        ...
 
 
-class SealedFile(io.RawIOBase):
-    """A seekable, read-only file over a :class:`SealedObject` (for Parquet: the footer and the row groups that are asked for).
+class SealedFile(ReadOnlyStream):
+    """A seekable, read-only file over a :class:`SealedObject`. A Parquet reader fetches only the footer and the row groups that it needs.
 
-    Keeps the last segments opened, because Parquet's reads of neighbouring column chunks share them.
+    It caches the last opened segments, because reads of neighbouring column chunks share them.
     """
 
     _CACHED = 8
@@ -308,22 +325,22 @@ class SealedFile(io.RawIOBase):
         self._position = 0
         self._cache: dict[int, bytes] = {}
 
-    def readable(self) -> bool:
-        return True
-
     def seekable(self) -> bool:
+        """Return True."""
         return True
 
     def tell(self) -> int:
+        """Return the position in the plaintext."""
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move to a position in the plaintext and return it."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._sealed.size}[whence]
         self._position = max(0, base + offset)
         return self._position
 
     def read(self, size: int | None = -1) -> bytes:
-        """Unlike a raw read, never short before the end of the object."""
+        """Return ``size`` bytes. Unlike a raw read, the result is only short at the end of the object."""
         end = self._sealed.size if size is None or size < 0 else min(self._position + size, self._sealed.size)
         if self._position >= end:
             return b""
@@ -333,14 +350,6 @@ class SealedFile(io.RawIOBase):
         data = plain[start : start + end - self._position]
         self._position = end
         return data
-
-    def readall(self) -> bytes:
-        return self.read(-1)
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
 
     def _segments(self, first: int, stop: int) -> list[bytes]:
         missing = [index for index in range(first, stop) if index not in self._cache]

@@ -1,10 +1,11 @@
-"""CSV, JSON lines and Parquet as Arrow record batches of a dataset's schema: the one reader of the owner's upload and of the pods.
+"""Reads CSV, JSON lines and Parquet as Arrow record batches of a dataset's schema, for the owner's upload and for the pods.
 
-Strict: a column that is missing or of another type is an error that names file, column, types and row, never a null.
+Strict: a missing column, or one of another type, is an error that names file, column, types and row. It never becomes null.
 """
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import re
@@ -19,38 +20,41 @@ import pyarrow.json as pajson
 import pyarrow.parquet as pq
 
 from cleanroom.datasets.schema import ARROW_TYPES, accepts, arrow_schema, convert, schema_mismatch
+from cleanroom.datasets.streams import ReadOnlyStream
 from cleanroom.documents.dataset import FieldType, Format
 from cleanroom.errors import InvalidInput
 
 SUFFIXES: dict[Format, tuple[str, ...]] = {"csv": (".csv",), "json": (".json", ".jsonl", ".ndjson"), "parquet": (".parquet",)}
-"""File endings that belong to each format; others are not data of the dataset."""
+"""File name suffixes of each format. Files with other suffixes are not data of the dataset."""
 
 BLOCK_BYTES = 4 << 20
-"""Text is parsed in blocks of this size: a row must be shorter."""
+"""Text is parsed in blocks of this size. A row must be shorter."""
 
 _CSV_COLUMN = re.compile(r"In CSV column #(\d+)")
 _ROW = re.compile(r"Row #(\d+)")
 _COLUMNS = re.compile(r"Expected (\d+) columns, got (\d+)")
 _JSON_KIND = re.compile(r"Column\(/(.+?)\) changed from \w+ to (\w+)")
 
-# Parsed by us from text, because Arrow's parsers refuse either times with a zone or times without one.
+# Parsed here from text, because Arrow's parsers reject either times with a zone or times without one.
 _FROM_TEXT: tuple[FieldType, ...] = ("date", "timestamp")
 
 
 class Readable(Protocol):
-    """What the text readers need: ``read`` gives at most ``size`` bytes, and none only at the end."""
+    """A stream for the text readers. ``read`` returns at most ``size`` bytes, and none only at the end."""
 
-    def read(self, size: int = -1, /) -> bytes: ...
+    def read(self, size: int = -1, /) -> bytes:
+        """Return at most ``size`` bytes."""
+        ...
 
 
 @dataclass(frozen=True)
 class TextLayout:
-    """How the text of one CSV object is to be read."""
+    """The layout of the text of a CSV object."""
 
     header: tuple[str, ...] | None = None
-    """Column names in file order; None when the file has no header line and the schema gives them."""
+    """Column names in file order, or None if the file has no header line and the schema determines them."""
     newlines_in_values: bool = False
-    """Whether quoted values may hold line breaks; such an object cannot be read from its middle."""
+    """Whether quoted values may contain line breaks. Such an object can only be read from its beginning."""
 
 
 def read_csv(
@@ -62,17 +66,17 @@ def read_csv(
     layout: TextLayout = TextLayout(),
     first_row: int | None = 1,
 ) -> Iterator[pa.RecordBatch]:
-    """Rows of CSV text (RFC 4180, UTF-8) that begins at the start of a row, after any header.
+    """Read rows of CSV text (RFC 4180, UTF-8).
 
-    An unquoted empty value is null, ``""`` is an empty text.
+    An unquoted empty value is null; ``""`` is an empty text.
 
     Args:
-        stream: The text.
-        types: Field name to type, in file order unless ``layout.header`` says otherwise.
-        columns: Columns wanted, a subset of ``types``.
-        where: Path for errors.
+        stream: The text, from the start of a row after the header.
+        types: Field name to type, in file order unless ``layout.header`` differs.
+        columns: The columns to return, a subset of ``types``.
+        where: The object's path, for error messages.
         layout: See :class:`TextLayout`.
-        first_row: Number of the first row in the file; None when it is not known.
+        first_row: Number of the first row in the file, or None if unknown.
 
     Raises:
         InvalidInput: ``SchemaMismatch``.
@@ -101,7 +105,7 @@ def read_csv(
 def _csv_mismatch(
     error: pa.ArrowInvalid, names: Sequence[str], types: Mapping[str, FieldType], where: str, first_row: int | None
 ) -> InvalidInput:
-    # Arrow's text quotes the value that it could not read: take the places out of it and leave the rest.
+    # Arrow's message quotes the value, so take only the positions from it.
     text = str(error)
     row_match = _ROW.search(text)
     row = int(row_match[1]) + first_row - 1 if row_match and first_row is not None else None
@@ -125,15 +129,16 @@ def read_json_lines(
     first_row: int | None = 1,
     at_start: bool = True,
 ) -> Iterator[pa.RecordBatch]:
-    """Rows of JSON lines that begin at the start of a row. ``null`` and an absent member are null.
+    """Read rows of JSON lines. ``null`` and an absent member are null.
 
     Args:
-        stream: The text.
+        stream: The text, from the start of a row.
         types: Field name to type.
-        columns: Columns wanted, a subset of ``types``.
-        where: Path for errors.
-        first_row: Number of the first row in the file; None when it is not known.
-        at_start: Whether this is the start of the object: a column of which the first block has no trace is then an error.
+        columns: The columns to return, a subset of ``types``.
+        where: The object's path, for error messages.
+        first_row: Number of the first row in the file, or None if unknown.
+        at_start: Whether this is the start of the object. If so, a column that does not occur in the first block is
+            an error.
 
     Raises:
         InvalidInput: ``SchemaMismatch``.
@@ -177,13 +182,13 @@ def _json_mismatch(
             elif "couldn't parse" in str(single):
                 actual = f"a number that is not of type {types[field.name]}"
             else:
-                break  # not this column: the text itself is no JSON
+                break  # the text itself is not JSON
             row = next(_bad_rows(block, pa.schema([field])), None)
             return schema_mismatch(
                 where, field.name, types[field.name], actual, row=None if row is None or first_row is None else first_row + row
             )
     del error
-    return schema_mismatch(where, None, "one JSON object a line", "text that is not")
+    return schema_mismatch(where, None, "one JSON object per line", "other text")
 
 
 def _bad_rows(block: bytes, schema: pa.Schema) -> Iterator[int]:
@@ -214,7 +219,7 @@ def _line_blocks(stream: Readable, where: str) -> Iterator[bytes]:
 
 
 def open_parquet(file: BinaryIO, types: Mapping[str, FieldType], columns: Sequence[str], *, where: str) -> pq.ParquetFile:
-    """Open a Parquet file and hold its schema against ``types``, for ``columns``.
+    """Open a Parquet file and compare its schema with ``types`` for ``columns``.
 
     Raises:
         InvalidInput: ``SchemaMismatch``.
@@ -225,7 +230,7 @@ def open_parquet(file: BinaryIO, types: Mapping[str, FieldType], columns: Sequen
     for name in columns:
         places = stored.get_all_field_indices(name)
         if len(places) != 1:
-            raise schema_mismatch(where, name, types[name], "no such column" if not places else f"{len(places)} columns of that name")
+            raise schema_mismatch(where, name, types[name], "no such column" if not places else f"{len(places)} columns with that name")
         if not accepts(types[name], stored.field(places[0]).type):
             raise schema_mismatch(where, name, types[name], f"type {stored.field(places[0]).type}")
     return parquet
@@ -234,7 +239,7 @@ def open_parquet(file: BinaryIO, types: Mapping[str, FieldType], columns: Sequen
 def read_parquet(
     parquet: pq.ParquetFile, types: Mapping[str, FieldType], columns: Sequence[str], *, where: str, row_groups: Sequence[int] | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """Rows of ``row_groups`` (all when None) of a file from :func:`open_parquet`.
+    """Read rows of a file from :func:`open_parquet`: those of ``row_groups``, or all if None.
 
     Raises:
         InvalidInput: ``SchemaMismatch``.
@@ -251,23 +256,23 @@ def read_parquet(
 
 @contextmanager
 def _whole_parquet(where: str) -> Iterator[None]:
-    """Arrow's errors about the bytes of a Parquet file as ours; those of what is read from pass."""
+    """Convert Arrow's errors about the content of a Parquet file; errors of the underlying stream propagate unchanged."""
     try:
         yield
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # the operating system's, not Arrow's word for damaged pages
-        raise schema_mismatch(where, None, "a Parquet file", "bytes that are not one") from None
+            raise  # from the operating system; Arrow's OSError for damaged pages has no errno
+        raise schema_mismatch(where, None, "a Parquet file", "other bytes") from None
 
 
 def _require_columns(names: Sequence[str], types: Mapping[str, FieldType], where: str) -> None:
     for name in types:
         if (count := names.count(name)) != 1:
             raise schema_mismatch(
-                where, name, types[name], f"{count} columns of that name in the header" if count else "no such column in the header"
+                where, name, types[name], f"{count} columns with that name in the header" if count else "no such column in the header"
             )
     if extra := [name for name in names if name not in types]:
-        raise schema_mismatch(where, extra[0], "only columns of the schema", "a column that the schema does not have")
+        raise schema_mismatch(where, extra[0], "only columns of the schema", "a column that is not in the schema")
 
 
 def _converted(
@@ -285,7 +290,7 @@ def _converted(
 
 
 def _first_bad(column: pa.Array, field_type: FieldType, first_row: int) -> int:
-    low, high = 0, len(column)  # the first `low` values convert, the first `high` do not
+    low, high = 0, len(column)  # the first `low` values are valid, the first `high` are not
     while high - low > 1:
         middle = (low + high) // 2
         try:
@@ -296,16 +301,13 @@ def _first_bad(column: pa.Array, field_type: FieldType, first_row: int) -> int:
     return first_row + low
 
 
-class _Prepended(io.RawIOBase):
-    """A stream with bytes put back in front of it: Arrow takes an empty stream for an error, so one byte is tried first."""
+class _Prepended(ReadOnlyStream):
+    """A stream with bytes put back in front of it. Arrow rejects an empty stream, so the reader first tries to read one byte."""
 
     def __init__(self, head: bytes, stream: Readable) -> None:
         super().__init__()
         self._head = head
         self._stream = stream
-
-    def readable(self) -> bool:
-        return True
 
     def read(self, size: int = -1) -> bytes:
         if size == 0:
@@ -317,13 +319,11 @@ class _Prepended(io.RawIOBase):
 
 
 def csv_header_line(line: bytes, where: str) -> tuple[str, ...]:
-    """Column names in a CSV header line.
+    """Return the column names in a CSV header line.
 
     Raises:
         InvalidInput: ``SchemaMismatch``.
     """
-    import csv
-
     try:
         return tuple(next(csv.reader([line.decode("utf-8-sig").rstrip("\r\n")]), []))
     except (UnicodeDecodeError, csv.Error):

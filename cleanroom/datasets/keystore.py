@@ -1,4 +1,4 @@
-"""The owner's local key store: one dataset key a file, mode 0600, in a folder of mode 0700 (``Settings.keys_dir``)."""
+"""The owner's local key store: one file of mode 0600 per dataset key, in a folder of mode 0700 (``Settings.keys_dir``)."""
 
 from __future__ import annotations
 
@@ -24,51 +24,53 @@ _WRAPPINGS = ".dataset-key-wrappings"
 
 
 class KeyStore:
-    """Dataset keys of one owner on her own machine, base64 in one file each.
+    """The dataset keys of one owner on the owner's machine, each in base64 in its own file.
 
     Args:
-        folder: Made with mode 0700 where it does not exist.
+        folder: Created with mode 0700 if it does not exist.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder.expanduser()
 
     def path(self, dataset: str) -> Path:
-        """The file that holds, or would hold, the key of ``dataset``."""
+        """Return the path of the key file of ``dataset``, whether it exists or not."""
         return self._folder / f"{require_name('dataset', dataset)}{_SUFFIX}"
 
     def get(self, dataset: str) -> Secret:
-        """The key of ``dataset``.
+        """Return the key of ``dataset``.
 
         Raises:
             NotFound: ``DatasetKeyNotFound``.
-            Refused: ``KeyStoreTooOpen``, ``SecretFileTooOpen`` when others could read it.
+            Refused: ``KeyStoreTooOpen``, ``SecretFileTooOpen`` if other users could read the key.
             InvalidInput: ``DatasetKeyMalformed``.
         """
         self._check_folder()
         path = self.path(dataset)
         if not path.exists():
             raise NotFound(
-                "DatasetKeyNotFound", f"dataset {dataset!r}: there is no key {path}.", hint="Upload the dataset first, or import its key."
+                "DatasetKeyNotFound",
+                f"dataset {dataset!r}: key file {path} does not exist.",
+                hint="Upload the dataset first, or import its key.",
             )
         return decode_dataset_key(Secret(read_secret_file(path, what=f"key of dataset {dataset!r}").reveal().strip()))
 
     def get_or_create(self, dataset: str) -> Secret:
-        """The key of ``dataset``, made now where there is none. Of several concurrent callers all get the same key.
+        """Return the key of ``dataset``; create it if it does not exist. Concurrent callers get the same key.
 
         Raises:
             As :meth:`get`.
         """
         if not self.path(dataset).exists():
-            with contextlib.suppress(Conflict):  # somebody was faster: theirs is the key
+            with contextlib.suppress(Conflict):  # a concurrent caller created it first
                 self._create(dataset, generate_dataset_key())
         return self.get(dataset)
 
     def put(self, dataset: str, key: Secret) -> None:
-        """Store a key that was made elsewhere.
+        """Store a key that was created elsewhere.
 
         Raises:
-            Conflict: ``DatasetKeyExists`` when there is another one: what it sealed would be lost.
+            Conflict: ``DatasetKeyExists`` if another key exists. Overwriting it would lose everything that it sealed.
         """
         try:
             self._create(dataset, key)
@@ -77,25 +79,29 @@ class KeyStore:
                 raise
 
     def remember_wrapping(self, dataset: str, wrapped: str) -> None:
-        """Note that ``wrapped`` is the key of ``dataset`` wrapped here: OAEP is randomised, so it can be recognised in no other way."""
+        """Record that ``wrapped`` is the wrapped key of ``dataset``.
+
+        OAEP (RFC 8017) is randomised, so a wrapped key cannot be recognised by wrapping the key again.
+        """
         self._check_folder()
         path = self.path(dataset).with_suffix(_WRAPPINGS)
-        # One short write in append mode: concurrent ones do not mix.
+        # A single short write in append mode is atomic, so concurrent writes do not interleave.
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "wb") as handle:
             handle.write(wrapped.encode("ascii") + b"\n")
             handle.flush()
             os.fsync(handle.fileno())
 
     def wrappings(self, dataset: str) -> frozenset[str]:
-        """Every wrapping of the key of ``dataset`` that was made here."""
+        """Return every recorded wrapping of the key of ``dataset``."""
         path = self.path(dataset).with_suffix(_WRAPPINGS)
         return frozenset(path.read_text("ascii").split()) if path.exists() else frozenset()
 
     def export_tink(self, dataset: str) -> Secret:
         """Return the key of ``dataset`` as a cleartext Tink keyset in JSON.
 
-        Public API without a command: an owner opens her objects with any Tink library, as ``AES256_GCM_HKDF_1MB`` streaming AEAD with
-        the object's path within the dataset as associated data (https://developers.google.com/tink/streaming-aead).
+        Public API without a command: an owner opens her objects with any Tink library, as ``AES256_GCM_HKDF_1MB``
+        streaming AEAD with the object's path within the dataset as associated data
+        (https://developers.google.com/tink/streaming-aead).
 
         Raises:
             As :meth:`get`.
@@ -105,7 +111,8 @@ class KeyStore:
     def import_tink(self, dataset: str, keyset: Secret) -> None:
         """Store the primary key of a cleartext Tink keyset in JSON as the key of ``dataset``.
 
-        Public API without a command: an owner publishes objects that she sealed with a Tink library herself, with ``manifest: optional``.
+        Public API without a command: an owner publishes objects that she sealed with a Tink library herself, with
+        ``manifest: optional``.
 
         Raises:
             InvalidInput: ``TinkKeysetUnsupported``.
@@ -114,14 +121,14 @@ class KeyStore:
         self.put(dataset, dataset_key_from_tink(keyset))
 
     def names(self) -> list[str]:
-        """Datasets that have a key here."""
+        """Return the names of the datasets that have a key in this store."""
         return sorted(path.name.removesuffix(_SUFFIX) for path in self._folder.glob(f"*{_SUFFIX}"))
 
     def _create(self, dataset: str, key: Secret) -> None:
         path = self.path(dataset)
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._check_folder()
-        # Written whole under another name and then linked: the name appears once, complete, or not at all.
+        # Write to a temporary name and link it, so that the file appears complete or not at all.
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -134,8 +141,8 @@ class KeyStore:
             except FileExistsError:
                 raise Conflict(
                     "DatasetKeyExists",
-                    f"dataset {dataset!r}: {path} holds a key already.",
-                    hint="What that key sealed cannot be opened with another. Move it away only if nothing does.",
+                    f"dataset {dataset!r}: {path} already contains a key.",
+                    hint="Data sealed with that key cannot be opened with another. Move the file away only if no such data exists.",
                 ) from None
         finally:
             temporary.unlink(missing_ok=True)
@@ -147,6 +154,6 @@ class KeyStore:
         if mode & 0o077:
             raise Refused(
                 "KeyStoreTooOpen",
-                f"key store {self._folder} has mode {stat.filemode(mode)}; only its owner may enter it.",
+                f"key store {self._folder} has mode {stat.filemode(mode)}; only its owner may have access.",
                 hint=f"chmod 700 {self._folder}",
             )

@@ -1,5 +1,8 @@
-"""The list of a dataset's objects, sealed where they are: it lets an upload go on where it stopped, and lets a reader notice that an
-object is missing, added, or older than the rest, which sealing single objects cannot show."""
+"""The manifest: a list of a dataset's objects, sealed if they are.
+
+An upload resumes with its help. A reader detects missing, added and outdated objects, which the sealing of single
+objects does not reveal.
+"""
 
 from __future__ import annotations
 
@@ -15,43 +18,52 @@ from cleanroom.identifiers import HexDigest, canonical_json, sha256_hex
 from cleanroom.secret import Secret
 
 MANIFEST_NAME = "_cleanroom/manifest"
-"""Path within the dataset. Names that begin with ``_`` or ``.`` are never data."""
+"""The manifest's path within the dataset. Objects with names that begin with ``_`` or ``.`` are never data."""
 
 
 class ManifestObject(BaseModel):
+    """A stored object of the dataset."""
+
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="ignore")
 
     size: int = Field(ge=0)
     """Stored bytes."""
     sha256: HexDigest
-    """Of the stored bytes."""
+    """Digest of the stored bytes."""
     header: str | None = Field(default=None, pattern=r"^[0-9a-f]{80}$")
-    """Hex of the first 40 stored bytes of a sealed object: whoever reads any part of it sees whether it is this one."""
+    """The first 40 stored bytes of a sealed object in hex. They identify the object to a reader of any part of it."""
     plain_sha256: HexDigest
     rows: int = Field(ge=0)
     splittable: bool = True
-    """Whether a reader may begin at any line break of its text."""
+    """Whether a reader may start after any line break of the text."""
 
 
 class Manifest(BaseModel):
+    """The list of a dataset's objects, by path within the dataset."""
+
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="ignore")
 
     version: int = 1
     dataset: str
     complete: bool
-    """False while an upload is under way."""
+    """False while an upload is in progress."""
     objects: dict[str, ManifestObject] = {}
 
     def rows(self) -> int:
+        """Return the number of rows of all objects."""
         return sum(entry.rows for entry in self.objects.values())
 
     def digest(self) -> str:
-        """Hex SHA-256 of the canonical JSON (RFC 8785) of what is in it: it names exactly these stored objects, whatever seals the list."""
+        """Return the hex SHA-256 of the canonical JSON (RFC 8785). It identifies these stored objects, however the manifest is sealed."""
         return sha256_hex(canonical_json(self.model_dump(mode="json", by_alias=True)))
 
 
 def read_manifest(store: ObjectStore, key: Secret | None) -> Manifest | None:
-    """The dataset's manifest, or None when there is none (data that other tools uploaded). Without a key (SSE, CPK) it is plain JSON.
+    """Read the manifest; return None if the dataset has none because another tool uploaded it.
+
+    Args:
+        store: The dataset's place in a store.
+        key: The dataset key, or None if the store encrypts (SSE, CPK) and the manifest is plain JSON.
 
     Raises:
         Refused: ``CiphertextInvalid``, ``ManifestInvalid``.
@@ -64,11 +76,11 @@ def read_manifest(store: ObjectStore, key: Secret | None) -> Manifest | None:
         return Manifest.model_validate_json(plain)
     except ValidationError as error:
         raise Refused(
-            "ManifestInvalid", f"{MANIFEST_NAME}: not a manifest of this version.", cause=f"{error.error_count()} errors"
+            "ManifestInvalid", f"{MANIFEST_NAME}: not a manifest in this version's format.", cause=f"{error.error_count()} errors"
         ) from None
 
 
 def write_manifest(store: ObjectStore, key: Secret | None, manifest: Manifest) -> None:
-    """Store the manifest, sealed where there is a key, replacing the one that is there."""
+    """Store the manifest, sealed if ``key`` is given, and replace the previous one."""
     plain = json.dumps(manifest.model_dump(mode="json", by_alias=True), separators=(",", ":")).encode("utf-8")
     store.put(MANIFEST_NAME, plain if key is None else seal_bytes(plain, key, MANIFEST_NAME))

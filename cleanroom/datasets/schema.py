@@ -1,6 +1,6 @@
-"""Field types of a dataset document as Arrow types, what may be widened into them, and the error that says where data differ.
+"""Field types of a dataset document as Arrow types, the conversions into them, and the error for data that do not match.
 
-Messages name object, column, row and types, never a value: they travel to other parties (design.md, rule 3).
+Error messages name object, column, row and types, but never a value, because other collaborators see them.
 """
 
 from __future__ import annotations
@@ -22,22 +22,23 @@ ARROW_TYPES: dict[FieldType, pa.DataType] = {
     "date": pa.date32(),
     "timestamp": pa.timestamp("us", "UTC"),
 }
-"""What a column of each field type is in memory. Timestamps are UTC; one without a zone is taken as UTC."""
+"""Arrow type per field type. Timestamps are in UTC; a timestamp without a zone counts as UTC."""
 
 _HAS_ZONE = r"(Z|z|[+-]\d{2}(:?\d{2})?)$"
 _HAS_TIME = r"^\d{4}-\d{2}-\d{2}[ T]\d{2}"
 
 
 def arrow_schema(types: Mapping[str, FieldType], columns: Sequence[str] | None = None) -> pa.Schema:
-    """The Arrow schema of ``columns`` (all when None), in the order given."""
+    """Return the Arrow schema of ``columns``, or of all columns if None, in the given order."""
     return pa.schema([(name, ARROW_TYPES[types[name]]) for name in (types if columns is None else columns)])
 
 
 def accepts(field_type: FieldType, actual: pa.DataType) -> bool:
-    """Whether a stored column of type ``actual`` may be read as ``field_type`` without losing a value.
+    """Return whether a stored column of type ``actual`` can be read as ``field_type`` without losing a value.
 
-    Widening that is allowed: smaller integers into ``integer`` and ``long``; ``float`` and integers of at most 32 bits into
-    ``number``; any text layout into ``string``; any unit into ``timestamp`` (finer than a microsecond is cut), zone-less as UTC.
+    Allowed conversions: smaller integers to ``integer`` and ``long``; ``float`` and integers of at most 32 bits to
+    ``number``; any text layout to ``string``; any unit to ``timestamp``, truncated to microseconds, without a zone
+    as UTC.
     """
     if pa.types.is_dictionary(actual):
         actual = actual.value_type
@@ -60,11 +61,11 @@ def accepts(field_type: FieldType, actual: pa.DataType) -> bool:
 
 
 def convert(column: pa.Array | pa.ChunkedArray, field_type: FieldType) -> pa.Array | pa.ChunkedArray:
-    """``column`` as the Arrow type of ``field_type``; text is parsed where the type is ``date`` or ``timestamp``.
+    """Convert ``column`` to the Arrow type of ``field_type``. Text is parsed as ``date`` or ``timestamp``.
 
     Raises:
-        pyarrow.ArrowInvalid: When a text is not a date or a time, or a time is too far away. Its own message holds the value: do not
-            pass it on.
+        pyarrow.ArrowInvalid: If a text is not a date or a time, or a time is out of range. Its message contains the
+            value: never show it.
     """
     target = ARROW_TYPES[field_type]
     if column.type == target:
@@ -74,7 +75,7 @@ def convert(column: pa.Array | pa.ChunkedArray, field_type: FieldType) -> pa.Arr
     if field_type == "timestamp":
         if pa.types.is_string(column.type):
             return _parse_times(column)
-        # Only cutting is unsafe by intent: coarser units overflow, which an unsafe cast would not notice.
+        # Nanoseconds are truncated on purpose. Coarser units can overflow, which only a safe cast detects.
         safe = column.type.unit != "ns"
         if column.type.tz is None:
             return pc.cast(pc.cast(column, pa.timestamp("us"), safe=safe), target)
@@ -96,20 +97,20 @@ def _all(mask: pa.Array | pa.ChunkedArray) -> bool:
 
 
 def schema_mismatch(where: str, column: str | None, expected: str, actual: str, *, row: int | None = None) -> InvalidInput:
-    """The error for data that are not what the dataset's schema says.
+    """Return the error for data that do not match the dataset's schema.
 
     Args:
-        where: The file's or object's path.
-        column: Its column; None when the whole row or file is meant.
-        expected: Expected type, or rule.
+        where: The path of the file or object.
+        column: The column, or None for the whole row or file.
+        expected: The expected type or rule.
         actual: What was found, without any value.
-        row: Number of the row in the file, from 1, where it is known.
+        row: Number of the row in the file, from 1, if known.
     """
     place = where + (f", column {column!r}" if column else "") + (f", row {row}" if row is not None else "")
     details = {"object": where, "column": column, "expected": expected, "actual": actual, "row": row}
     return InvalidInput(
         "SchemaMismatch",
         f"{place}: expected {expected}, found {actual}.",
-        hint="Correct the file, or publish the dataset with the schema that it has.",
+        hint="Correct the file, or publish the dataset with a schema that matches it.",
         details={key: value for key, value in details.items() if value is not None},
     )

@@ -1,8 +1,8 @@
-"""Clean Room Governance (CGS): typed, asynchronous clients for users, members and clean rooms.
+"""Asynchronous clients of Clean Room Governance (CGS), the ledger in which collaborators publish and approve.
 
-``GovernanceUserClient`` speaks as a user (bearer token) to the application or to the ``cgs-client`` proxy, ``GovernanceMemberClient``
-governs through the proxy, ``CleanRoomClient`` speaks with attestation, directly or through the in-guest sidecar.
-Facts: the governance specification (``spec/governance.md``).
+``GovernanceUserClient`` acts as a user (bearer token), directly or through the proxy ``cgs-client``. ``GovernanceMemberClient``
+governs the consortium through the proxy. ``CleanRoomClient`` acts as a guest, by its attestation. What the clients rely on is in
+docs/facts/governance-service.md.
 """
 
 from cleanroom.governance.clean_room import CleanRoomClient, host_data_claims

@@ -1,4 +1,7 @@
-"""Documents, the proposals and ballots by which they are accepted, and consent to what they are used for."""
+"""User documents, the proposals and ballots that accept them, and consent to their use.
+
+The rules are in docs/facts/governance-service.md#documents and the sections after it.
+"""
 
 from __future__ import annotations
 
@@ -7,30 +10,40 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from cleanroom.errors import Conflict, InvalidInput, PreconditionFailed
+from cleanroom.governance.endpoint import Endpoint
 from cleanroom.governance.http import query_string, segment
 from cleanroom.governance.models import Approver, Consent, Document, DocumentSummary, Proposal, ProposalStatus, read, rows, text
-from cleanroom.governance.surface import Surface
 
 DocumentOption = Literal["execution", "telemetry"]
+"""A runtime option of a document."""
 ContractOption = Literal["execution", "logging", "telemetry"]
+"""A runtime option of a contract."""
 
 
-class DocumentCalls(Surface):
-    """The life of a document (spec/governance.md 4 to 6): draft, proposal, ballots, accepted; consent beside it."""
+class DocumentOperations(Endpoint):
+    """The life cycle of a document: draft, proposed, accepted. And consent to its use."""
 
-    # -- documents (4) ----------------------------------------------------------------------------------------------------------------
+    # -- documents --------------------------------------------------------------------------------------------------------------------
 
     async def get_document(self, document_id: str) -> Document:
-        """The document: Accepted, else Proposed, else Draft. Raises ``NotFound`` ``UserDocumentNotFound``."""
+        """Read a document: Accepted, else Proposed, else Draft.
+
+        Raises:
+            NotFound: ``UserDocumentNotFound``.
+        """
         return read(Document, await self._get(f"/userdocuments/{segment('document id', document_id)}"))
 
     async def list_documents(self, labels: Mapping[str, str] | None = None) -> list[DocumentSummary]:
-        """Documents of all contracts, those that carry every one of ``labels``."""
+        """List the documents of all contracts that have every one of ``labels``.
+
+        Raises:
+            InvalidInput: ``InvalidLabel``.
+        """
         selector = None
         if labels:
             for name, value in labels.items():
                 if not name.strip() or not value.strip() or any(mark in name + value for mark in ":,"):
-                    raise InvalidInput("InvalidLabel", f"Label {name!r}={value!r} cannot be selected: no empty text, ':' or ','.")
+                    raise InvalidInput("InvalidLabel", f"Label {name!r}={value!r} cannot be selected by: it is empty, or has ':' or ','.")
             selector = ",".join(f"{name}:{value}" for name, value in labels.items())
         body = await self._get("/userdocuments" + query_string({"labelSelector": selector}))
         return [read(DocumentSummary, row) for row in rows(body)]
@@ -45,11 +58,13 @@ class DocumentCalls(Surface):
         labels: Mapping[str, str] | None = None,
         approvers: Sequence[Approver] | None = None,
     ) -> str | None:
-        """Create (no ``version``) or replace a draft; what is not given is erased (trap 6). Returns the draft's new version.
+        """Create a draft, or replace the one of ``version``, and return the new version.
+
+        A replacement erases labels and approvers that are not given.
 
         Raises:
-            Conflict: ``UserDocumentAlreadyExists`` (version missing), ``PreconditionFailed`` (changed meanwhile),
-                ``UserDocumentAlreadyAccepted``.
+            Conflict: ``UserDocumentAlreadyExists`` (it exists, and no version was given), ``PreconditionFailed`` (it has another
+                version), ``UserDocumentAlreadyAccepted``.
             NotFound: ``ContractNotFound``.
         """
         body: dict[str, Any] = {"contractId": contract_id, "data": data}
@@ -63,10 +78,11 @@ class DocumentCalls(Surface):
         return transaction
 
     async def propose_document(self, document_id: str, *, version: str, proposal_id: str | None = None) -> str:
-        """Propose the draft of exactly this ``version`` to its approvers; returns the proposal's id.
+        """Propose the draft of exactly this ``version`` to its approvers, and return the proposal's ID.
 
-        ``proposal_id`` makes the call repeatable: in mode ``app`` that very proposal counts as done. The proxy chooses its own id; there
-        a proposal of this version, open or accepted, counts. Whoever relies on its content or approvers reads them again.
+        ``proposal_id`` makes the call idempotent. In mode ``app``, a proposal with this ID counts as done. The proxy chooses its own
+        IDs, so there any proposal of this version counts, open or accepted. A caller that relies on the proposal's content or
+        approvers must read them.
 
         Raises:
             Conflict: ``UserDocumentModified`` (another version), ``UserDocumentAlreadyProposed``, ``ProposalAlreadyExists``.
@@ -91,22 +107,22 @@ class DocumentCalls(Surface):
             raise Conflict(
                 "UserDocumentModified",
                 f"Document {document_id} has version {document.version} ({document.state}), not {version}.",
-                hint="Read it again, and propose what it says now.",
+                hint="Read the document again and propose its current version.",
             )
         if not document.approvers:
-            raise PreconditionFailed("ApproversMissing", f"Document {document_id} names no approvers.", hint="Put it again with approvers.")
+            raise PreconditionFailed("ApproversMissing", f"Document {document_id} has no approvers.", hint="Store it again with approvers.")
         snapshot = document.model_dump(by_alias=True, exclude_none=True, include={"contract_id", "version", "data", "labels"})
         return await self.create_proposal(wanted, document_id, snapshot, document.approvers)
 
     async def _proposal_of(self, document: Document, version: str) -> str | None:
-        """Id of the proposal that a document is proposed or accepted by, when it is of this draft version."""
+        """Return the ID of the document's proposal, if that proposal is of this draft version."""
         if document.state == "Draft" or not document.proposal_id:
             return None
-        asked = (await self.get_proposal(document.proposal_id)).args.get("document")
-        return document.proposal_id if isinstance(asked, dict) and asked.get("version") == version else None
+        snapshot = (await self.get_proposal(document.proposal_id)).args.get("document")
+        return document.proposal_id if isinstance(snapshot, dict) and snapshot.get("version") == version else None
 
     async def create_proposal(self, proposal_id: str, document_id: str, document: Mapping[str, Any], approvers: Sequence[Approver]) -> str:
-        """Create a ``set_user_document`` proposal from a snapshot. CGS does not compare it with the draft (trap 5)."""
+        """Propose a snapshot of a document, which governance does not compare with the draft."""
         args = {"documentId": document_id, "document": dict(document)}
         body = {"name": "set_user_document", "args": args, "approvers": [approver.wire() for approver in approvers]}
         if self.mode == "cgs-client":
@@ -116,19 +132,27 @@ class DocumentCalls(Surface):
         return text(answer, "proposalId")
 
     async def get_proposal(self, proposal_id: str) -> Proposal:
-        """The content of a user proposal. Raises ``NotFound`` ``ProposalNotFound``."""
+        """Read the content of a user proposal.
+
+        Raises:
+            NotFound: ``ProposalNotFound``.
+        """
         return read(Proposal, await self._get(f"/users/proposals/{segment('proposal id', proposal_id)}", post=True))
 
     async def proposal_status(self, proposal_id: str) -> ProposalStatus:
-        """State and ballots of a user proposal. Raises ``NotFound`` ``ProposalNotFound``."""
+        """Read the state and ballots of a user proposal.
+
+        Raises:
+            NotFound: ``ProposalNotFound``.
+        """
         return read(ProposalStatus, await self._get(f"/users/proposals/{segment('proposal id', proposal_id)}/status", post=True))
 
     async def submit_ballot(self, proposal_id: str, *, accept: bool, voter_id: str | None = None) -> ProposalStatus:
-        """Vote. With ``voter_id`` (the caller's own id) a repetition of the same ballot counts as done.
+        """Submit the caller's ballot. With ``voter_id``, the caller's own ID, the call is idempotent.
 
         Raises:
             Refused: ``NotProposalApprover``.
-            Conflict: ``ProposalNotOpen``, ``BallotAlreadySubmitted`` (a ballot cannot be changed, trap 7).
+            Conflict: ``ProposalNotOpen``, ``BallotAlreadySubmitted`` (a ballot cannot be changed).
         """
         path = f"/users/proposals/{segment('proposal id', proposal_id)}/ballots/"
         ballot = "accepted" if accept else "rejected"
@@ -147,14 +171,19 @@ class DocumentCalls(Surface):
         return read(ProposalStatus, body)
 
     async def withdraw_proposal(self, proposal_id: str) -> ProposalStatus:
-        """Withdraw one's own open proposal. Raises ``Refused`` ``NotProposalOwner``, ``Conflict`` ``ProposalNotOpen``."""
+        """Withdraw the caller's own open proposal.
+
+        Raises:
+            Refused: ``NotProposalOwner``.
+            Conflict: ``ProposalNotOpen``.
+        """
         body, _ = await self._write("POST", f"/users/proposals/{segment('proposal id', proposal_id)}/withdraw")
         return read(ProposalStatus, body)
 
-    # -- consent (6) ------------------------------------------------------------------------------------------------------------------
+    # -- consent ----------------------------------------------------------------------------------------------------------------------
 
     async def document_consent(self, contract_id: str, document_id: str, option: DocumentOption = "execution") -> Consent:
-        """Status of a document's option. A missing document is ``disabled`` here and ``NotFound`` through the proxy (trap 9)."""
+        """Read a document's option. A missing document is ``disabled`` in mode ``app`` and ``NotFound`` through the proxy."""
         document = f"/userdocuments/{segment('document id', document_id)}"
         if self.mode == "cgs-client":
             return read(Consent, await self._channel.call("POST", f"{document}/checkstatus/{segment('option', option)}"))
@@ -164,20 +193,19 @@ class DocumentCalls(Surface):
     async def set_document_consent(
         self, contract_id: str, document_id: str, option: DocumentOption = "execution", *, enabled: bool
     ) -> None:
-        """Give or withdraw the caller's consent. Raises ``Refused`` ``NotUserDocumentApprover``, ``PreconditionFailed``."""
+        """Give or withdraw the caller's consent.
+
+        Raises:
+            Refused: ``NotUserDocumentApprover``.
+            PreconditionFailed: ``UserDocumentNotAccepted``.
+        """
         verb = "enable" if enabled else "disable"
         path = f"/userdocuments/{segment('document id', document_id)}/runtimeoptions/{segment('option', option)}/{verb}"
         prefix = "" if self.mode == "cgs-client" else f"/contracts/{segment('contract id', contract_id)}"
         await self._write("POST", prefix + path)
 
     async def contract_consent(self, contract_id: str, option: ContractOption = "execution") -> Consent:
-        """Status of a contract's option."""
+        """Read a contract's option."""
         path = f"/contracts/{segment('contract id', contract_id)}"
         path += f"/checkstatus/{option}" if self.mode == "cgs-client" else f"/runtimeoptions/{option}/status"
         return read(Consent, await self._channel.call("POST", self._root + path))
-
-    async def set_contract_execution(self, contract_id: str, *, enabled: bool) -> None:
-        """Members only: give or withdraw this member's consent to execution under the contract."""
-        verb = "enable" if enabled else "disable"
-        path = f"/contracts/{segment('contract id', contract_id)}"
-        await self._write("POST", path + (f"/execution/{verb}" if self.mode == "cgs-client" else f"/runtimeoptions/execution/{verb}"))

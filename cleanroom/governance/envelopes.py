@@ -1,4 +1,7 @@
-"""The clean room's identity towards CGS: one RSA-2048 key, one report that binds it, the envelopes E1, E2 and E3 (spec 2.3)."""
+"""A guest's identity in governance: one RSA-2048 key, one report that binds it, and the envelopes that carry both.
+
+The formats are in docs/facts/governance-service.md#envelopes.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,14 @@ from typing import Any, Final
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from cleanroom.attestation import AttestationEvidence, GuestAttestor
+from cleanroom.attestation import GuestAttestor
 from cleanroom.errors import Internal
 from cleanroom.keys.wrap import KeyWrapAlgorithm, unwrap_key
 from cleanroom.secret import Secret
 
-_LARGE: Final = 4096
+_PLATFORM: Final = "snp-caci"
+_THREAD_BYTES: Final = 4096
+"""Larger answers are decrypted in a thread, because they would block the event loop."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -30,11 +35,10 @@ class _Identity:
 
 
 class Enveloper:
-    """Makes envelopes and opens answers. Key and report are made at first use and kept for this object's lifetime.
+    """Builds envelopes and decrypts answers.
 
-    Raises (all methods):
-        Unavailable: The attestation sidecar did not answer.
-        Refused: The attestation sidecar refused.
+    The key and the report are created at first use and kept for this object's lifetime. All methods raise ``Unavailable`` if the
+    attestation sidecar does not answer and ``Refused`` if it rejects the request.
     """
 
     def __init__(self, attestor: GuestAttestor) -> None:
@@ -53,46 +57,47 @@ class Enveloper:
         key = await asyncio.to_thread(rsa.generate_private_key, 65537, 2048)
         pem = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
         evidence = await self._attestor.attest(pem)
-        return _Identity(key, base64.b64encode(pem).decode(), _wire(evidence))
+        return _Identity(key, base64.b64encode(pem).decode(), evidence.model_dump(exclude_none=True))
 
-    async def consent(self) -> dict[str, Any]:
-        """E3: platform and attestation only."""
+    async def consent_envelope(self) -> dict[str, Any]:
+        """Build the envelope of a consent check: platform and attestation."""
         identity = await self._get()
-        return {"platform": "snp-caci", "attestation": identity.attestation}
+        return {"platform": _PLATFORM, "attestation": identity.attestation}
 
-    async def reading(self) -> dict[str, Any]:
-        """E1: the answer will be wrapped for our key."""
+    async def read_envelope(self) -> dict[str, Any]:
+        """Build the envelope of a read, whose answer governance encrypts for this key."""
         identity = await self._get()
-        return {"platform": "snp-caci", "attestation": identity.attestation, "encrypt": {"publicKey": identity.public}}
+        return {"platform": _PLATFORM, "attestation": identity.attestation, "encrypt": {"publicKey": identity.public}}
 
-    async def writing(self, payload: Any, *, timestamp_ms: int | None = None) -> dict[str, Any]:
-        """E2: the payload, signed by our key (RSA-PSS, SHA-256, salt 32). The timestamp goes as a string of milliseconds (trap 30)."""
+    async def write_envelope(self, payload: Any, *, timestamp_ms: int | None = None) -> dict[str, Any]:
+        """Build the envelope of a write: the payload, signed by this key with RSASSA-PSS (SHA-256, salt of 32 bytes).
+
+        Args:
+            payload: Any JSON value.
+            timestamp_ms: Milliseconds since the epoch, which governance expects as a string. Without it, now.
+        """
         identity = await self._get()
         data = json.dumps(payload, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
         signature = identity.key.sign(data, padding.PSS(padding.MGF1(hashes.SHA256()), 32), hashes.SHA256())
         return {
-            **await self.reading(),
+            **await self.read_envelope(),
             "data": base64.b64encode(data).decode(),
             "timestamp": str(int(time.time() * 1000) if timestamp_ms is None else timestamp_ms),
             "sign": {"signature": base64.b64encode(signature).decode(), "publicKey": identity.public},
         }
 
     async def open(self, answer: Any) -> Secret:
-        """The plaintext of a wrapped answer ``{"value": ...}``.
+        """Decrypt an answer ``{"value": ...}`` to the read envelope.
 
         Raises:
-            Internal: ``GovernanceAnswerMalformed`` when the answer has another shape.
-            Refused: ``KeyUnwrapFailed`` when it is not wrapped for our key.
+            Internal: ``GovernanceAnswerMalformed`` if the answer has another shape.
+            Refused: ``KeyUnwrapFailed`` if it is not encrypted for this key.
         """
         identity = await self._get()
         try:
             blob = base64.b64decode(answer["value"], validate=True)
         except (TypeError, KeyError, ValueError, binascii.Error) as error:
-            raise Internal("GovernanceAnswerMalformed", "The wrapped answer has no base64 value.") from error
-        if len(blob) > _LARGE:
+            raise Internal("GovernanceAnswerMalformed", "The encrypted answer has no base64 member 'value'.") from error
+        if len(blob) > _THREAD_BYTES:
             return Secret(await asyncio.to_thread(unwrap_key, identity.key, blob, KeyWrapAlgorithm.RSA_OAEP_AES_KWP))
         return Secret(unwrap_key(identity.key, blob, KeyWrapAlgorithm.RSA_OAEP_AES_KWP))
-
-
-def _wire(evidence: AttestationEvidence) -> dict[str, str]:
-    return evidence.model_dump(exclude_none=True)

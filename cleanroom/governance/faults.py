@@ -1,4 +1,8 @@
-"""From CGS's answers to our error vocabulary. The service's own ``error.code`` is kept; only the category is ours (spec 15)."""
+"""Maps error responses of governance to :mod:`cleanroom.errors`.
+
+The service's ``error.code`` is kept, and this module assigns the category. The codes are in
+docs/facts/governance-service.md#error-codes.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +21,11 @@ from cleanroom.errors import CleanRoomError, Conflict, Internal, InvalidInput, N
 
 _PARTY: Final = "governance operator"
 _TEXT: Final = 1000
-_LOOKED_AT: Final = 100_000
-"""Characters of an upstream text that are kept, and that are searched for secrets first."""
-_SECRET: Final = 4
-"""Shorter ones would take ordinary words apart."""
-_BY_CODE: Final[Mapping[str, type[CleanRoomError]]] = {
+_SCANNED: Final = 100_000
+"""An error keeps ``_TEXT`` characters of the service's text, after ``_SCANNED`` characters were searched for secrets."""
+_MIN_SECRET: Final = 4
+"""Replacing shorter texts would destroy ordinary words."""
+CATEGORY_BY_CODE: Final[Mapping[str, type[CleanRoomError]]] = {
     **dict.fromkeys(("VerifySnpAttestationFailed", "VerifyJwtAttestationFailed", "ReportDataMismatch", "SignatureMismatch"), Refused),
     **dict.fromkeys(("OidClaimMissing", "AuthorizationFailed"), Refused),
     **dict.fromkeys(("ContractNotAccepted", "UserDocumentNotAccepted", "ApproversNotFound", "NoTenantId"), PreconditionFailed),
@@ -32,35 +36,42 @@ _BY_CODE: Final[Mapping[str, type[CleanRoomError]]] = {
     **dict.fromkeys(("UserDocumentModified", "ContractModified", "DocumentModified", "ProposalIdMismatch"), Conflict),
     **dict.fromkeys(("ProposalNotOpen", "VoteAlreadyExists", "ContractIdMismatch"), Conflict),
     **dict.fromkeys(("ViewNotKnown", "IssuerKeysUnavailable"), Unavailable),
-    # An unknown route is a wrong base URL or another service, not a missing document.
+    # A wrong base URL or another service, not a missing document.
     **dict.fromkeys(("ResourceNotFound", "UnsupportedHttpVerb"), InvalidInput),
 }
-_BY_STATUS: Final[Mapping[int, type[CleanRoomError]]] = {
+"""Categories of codes whose HTTP status does not tell the category."""
+CATEGORY_BY_STATUS: Final[Mapping[int, type[CleanRoomError]]] = {
     400: InvalidInput,
     401: Refused,
     403: Refused,
     409: Conflict,
-    # A version that somebody else has changed: a concurrent change won.
+    # The version changed: a concurrent change won.
     412: Conflict,
     413: InvalidInput,
 }
+"""Categories of all other codes, except 404 and 5xx."""
 _BUSY: Final = frozenset({408, 425, 429, 502, 503, 504})
 _NO_ANSWER: Final = re.compile(r"(HttpRequest|HttpIO|Socket|IO|Timeout|TaskCanceled|OperationCanceled)Exception")
-"""Cgs-client and the sidecar answer 500 with the name of the .NET exception (spec 13): these say that *they* got no answer from CGS."""
+"""``cgs-client`` answers 500 with the name of a .NET exception. These mean that the application did not answer the proxy."""
 _HINTS: Final[Mapping[str, str]] = {
     "CallerNotAuthorized": "A member must register this user (invitation, then set_user_identity).",
     "CallerTenantNotAuthorized": "Sign in to the tenant that the user was registered with.",
     "InvalidAuthenticationInfo": "Check that the token is not expired and that its issuer is registered with the governance service.",
     "PreconditionFailed": "Read the document again and retry with its current version.",
     "UserDocumentAlreadyExists": "Read the document and send its version to update it.",
-    "ResourceNotFound": "Check the governance URL and its mode (app, cgs-client or sidecar).",
+    "ResourceNotFound": "Check the governance URL and its mode (app or cgs-client).",
     "VerifySnpAttestationFailed": "Compare the clean room's host data with the contract's clean room policy.",
 }
 
 
 def from_response(response: httpx.Response, operation: str, *, hide: Sequence[str] = ()) -> CleanRoomError:
-    """The error for a non-2xx answer. ``operation`` says what was asked (method and path, never the query); ``hide`` are the request's
-    secrets, which a gateway may echo."""
+    """Map a response with an error status.
+
+    Args:
+        response: The response.
+        operation: Method and path of the request, without the query.
+        hide: Secrets of the request, which a gateway may echo.
+    """
     status = response.status_code
     code, text = _envelope(response)
     code, text = code and _without(code, hide)[:200], _without(text, hide)[:_TEXT]
@@ -71,12 +82,12 @@ def from_response(response: httpx.Response, operation: str, *, hide: Sequence[st
         kind: type[CleanRoomError] = Unavailable
         name = code or ("GovernanceThrottled" if status == 429 else "GovernanceUnavailable")
     elif code is None:
-        # Not the service's envelope: a gateway, or an ASP.NET problem of a proxy. A bare 404 says nothing about a document.
+        # Not the service's error format: a gateway, or a proxy's validation error. Such a 404 says nothing about a document.
         kind = {400: InvalidInput, 401: Refused, 403: Refused}.get(status, Unavailable)
         name = {400: "BadRequest", 401: "InvalidAuthenticationInfo", 403: "Forbidden"}.get(status, "GovernanceAnswerUnexpected")
     else:
         name = code
-        kind = _BY_CODE.get(code) or _BY_STATUS.get(status) or _by_spelling(status, code)
+        kind = CATEGORY_BY_CODE.get(code) or CATEGORY_BY_STATUS.get(status) or _by_code_pattern(status, code)
     return kind(
         name,
         f"The governance service answered {status} {name} to {operation}.",
@@ -87,10 +98,10 @@ def from_response(response: httpx.Response, operation: str, *, hide: Sequence[st
     )
 
 
-def _by_spelling(status: int, code: str) -> type[CleanRoomError]:
-    """For codes that are not CGS's own: CCF's, a proxy's, a gateway's."""
+def _by_code_pattern(status: int, code: str) -> type[CleanRoomError]:
+    """Categorize codes of CCF, a proxy or a gateway."""
     if status == 404:
-        # CCF says 404 FrontendNotOpen while a service starts: only what says "not found" is missing.
+        # CCF answers 404 FrontendNotOpen while a service starts.
         return NotFound if code.endswith("NotFound") else Unavailable
     if status >= 500 and code != "InternalError" and (_NO_ANSWER.fullmatch(code) or not code.endswith("Exception")):
         return Unavailable
@@ -98,27 +109,27 @@ def _by_spelling(status: int, code: str) -> type[CleanRoomError]:
 
 
 def _envelope(response: httpx.Response) -> tuple[str | None, str]:
-    """``(error.code, text)``; ``None`` when the answer is not the ``{"error": {"code", "message"}}`` of CGS."""
+    """Return ``(error.code, text)``. The code is ``None`` if the body is not ``{"error": {"code", "message"}}``."""
     try:
         body = response.json()
     except (ValueError, RecursionError):
-        return None, response.text[:_LOOKED_AT]
+        return None, response.text[:_SCANNED]
     error = body.get("error") if isinstance(body, dict) else None
     if isinstance(error, dict) and isinstance(error.get("code"), str) and error["code"]:
-        return error["code"], str(error.get("message") or "")[:_LOOKED_AT]
-    return None, response.text[:_LOOKED_AT]
+        return error["code"], str(error.get("message") or "")[:_SCANNED]
+    return None, response.text[:_SCANNED]
 
 
 def _without(text: str, secrets: Sequence[str]) -> str:
-    # Before the text is cut, so that no half of a secret stays; also as JSON would spell it.
-    for secret in sorted((secret for secret in secrets if len(secret) >= _SECRET), key=len, reverse=True):
+    # Callers cut the text afterwards, so that no half of a secret is left. A secret may also occur in its JSON spelling.
+    for secret in sorted((secret for secret in secrets if len(secret) >= _MIN_SECRET), key=len, reverse=True):
         for form in (secret, json.dumps(secret)[1:-1]):
             text = text.replace(form, "[removed]")
     return text
 
 
 def retry_after(response: httpx.Response) -> float | None:
-    """Seconds that the service asks to wait: ``Retry-After`` as a number or as a date; ``None`` without one that can be read."""
+    """Return the seconds of ``Retry-After``, which is a number or a date (RFC 9110, section 10.2.3), or ``None``."""
     text = response.headers.get("retry-after", "").strip()
     if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
         return float(text)
@@ -129,22 +140,22 @@ def retry_after(response: httpx.Response) -> float | None:
 
 
 def from_transport(error: httpx.HTTPError | httpx.InvalidURL, operation: str) -> CleanRoomError:
-    """The error for a request that got no answer. Never :class:`NotFound`: nothing is known about the thing asked for."""
+    """Map a request without a response. The result is never :class:`NotFound`, because nothing is known about the resource."""
     if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
-        return InvalidInput("GovernanceUrlInvalid", "The governance URL is not an http(s) URL.", cause=str(error))
+        return InvalidInput("GovernanceUrlInvalid", "The governance URL is not an http or https URL.", cause=str(error))
     chain = list(_causes(error))
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in chain):
         code, message = "GovernanceCertificateUntrusted", "The governance service's certificate is not trusted."
-        return Refused(code, message, cause=str(error), hint="Name the service certificate or CA file of this governance service.")
+        return Refused(code, message, cause=str(error), hint="Set the service certificate or the CA file of this governance service.")
     if any(isinstance(cause, socket.gaierror) for cause in chain):
         code, message = "GovernanceNameNotResolved", "The governance service's host name does not resolve."
     elif isinstance(error, httpx.TimeoutException):
         code, message = "GovernanceTimeout", "The governance service did not answer in time."
     elif isinstance(error, httpx.ConnectError):
-        code, message = "GovernanceUnreachable", "The governance service cannot be connected to."
+        code, message = "GovernanceUnreachable", "The connection to the governance service failed."
     else:
-        code, message = "GovernanceConnectionLost", "The connection to the governance service broke before an answer came."
-    # What the library refuses to send, it quotes: a header may be in it.
+        code, message = "GovernanceConnectionLost", "The connection to the governance service broke before it answered."
+    # httpx quotes what it refuses to send, which may be a header with a credential.
     cause = "" if isinstance(error, httpx.LocalProtocolError) else str(error)
     cause = cause or type(error).__name__
     return Unavailable(code, f"{message} Operation: {operation}.", cause=cause, party=_PARTY, details={"operation": operation})

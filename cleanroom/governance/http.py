@@ -1,4 +1,4 @@
-"""One HTTP connection pool to a governance surface: paths, queries, JSON, errors, and waiting for CCF's commit."""
+"""HTTP to one governance endpoint: URLs, JSON, errors, redirects to the primary, and CCF's commit."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ from cleanroom.governance import faults
 from cleanroom.transport import async_http_client, ssl_context
 
 TokenProvider = Callable[[], str | Awaitable[str]]
-"""Gives a bearer token for each request; may be a coroutine function."""
+"""Returns a bearer token for one request; may be a coroutine function."""
 
 TRANSACTION_HEADER: Final = "x-ms-ccf-transaction-id"
+UNCOMMITTED_PAUSES: Final = (0.1, 0.2, 0.4, 0.8)
+"""Seconds between reads of a ledger range whose end is not committed yet."""
 _COMMIT_SECONDS: Final = 10.0
-_HISTORY_TRIES: Final = 30
+_HISTORY_ATTEMPTS: Final = 30
 _HISTORY_WAIT: Final = 5.0
-_UNCOMMITTED_PAUSES: Final = (0.1, 0.2, 0.4, 0.8)
-_REDIRECTS: Final = 3
+_MAX_REDIRECTS: Final = 3
 _BEARER: Final = re.compile(r"Bearer [\x21-\x7e]+")
 _HEADER: Final = re.compile(r"[\x20-\x7e]*")
 
 
 def segment(name: str, value: str) -> str:
-    """An id as one path segment, percent-encoded once.
+    """Percent-encode an ID as one path segment.
 
     Raises:
-        InvalidInput: ``InvalidIdentifier`` for an empty id or one that URL handling would change.
+        InvalidInput: ``InvalidIdentifier`` if the ID is empty, or if URL handling would change it.
     """
     try:
         encoded = quote(value, safe="")
@@ -48,10 +49,12 @@ def segment(name: str, value: str) -> str:
 
 
 def query_string(parameters: Mapping[str, str | int | None]) -> str:
-    """``?a=b&...`` for a server that decodes the whole query before it splits it (spec/governance.md 1).
+    """Build ``?a=b&...`` without the parameters that are ``None``.
+
+    The service decodes the whole query before it splits it (docs/facts/governance-service.md#requests-and-errors).
 
     Raises:
-        InvalidInput: ``InvalidQueryValue`` for a value with ``&``, ``=`` or ``+``, which the service would read as something else.
+        InvalidInput: ``InvalidQueryValue`` if a value contains ``&``, ``=`` or ``+``, which the service would misread.
     """
     parts = []
     for name, value in parameters.items():
@@ -65,12 +68,16 @@ def query_string(parameters: Mapping[str, str | int | None]) -> str:
 
 
 def application_url(base_url: str) -> str:
-    """The CCF node's URL; tools write it with and without the application's prefix ``/app``."""
+    """Return a CCF node's URL without the application prefix ``/app``, which some tools append."""
     return base_url.rstrip("/").removesuffix("/app")
 
 
 def read_certificate(file: Path) -> bytes:
-    """A certificate file's bytes. Raises ``InvalidInput`` ``GovernanceCertificateFileInvalid``."""
+    """Read a certificate file.
+
+    Raises:
+        InvalidInput: ``GovernanceCertificateFileInvalid`` if the file cannot be read.
+    """
     try:
         return file.read_bytes()
     except OSError as error:
@@ -79,19 +86,19 @@ def read_certificate(file: Path) -> bytes:
 
 def _certificate_file(files: Sequence[Path], error: OSError) -> InvalidInput:
     names = ", ".join(map(str, files))
-    message = f"Of the certificate files of the governance service ({names}), one cannot be read or is not PEM."
-    return InvalidInput("GovernanceCertificateFileInvalid", message, cause=str(error))
+    message = f"A certificate file of the governance service cannot be read or is not PEM: {names}."
+    return InvalidInput("GovernanceCertificateFileInvalid", message, cause=str(error), hint="Check the governance settings of the profile.")
 
 
 def _tls(ca_file: Path | None, client_cert: tuple[Path, Path] | None) -> ssl.SSLContext:
     try:
         return ssl_context(ca_file, client_cert=client_cert)
-    except OSError as error:  # ssl.SSLError is one
+    except OSError as error:  # includes ssl.SSLError
         raise _certificate_file([file for file in (ca_file, *(client_cert or ())) if file is not None], error) from error
 
 
-class Closing(ABC):
-    """What is closed at the end of an ``async with``."""
+class AsyncCloseable(ABC):
+    """An object that ``async with`` closes."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -104,19 +111,20 @@ class Closing(ABC):
         """Close the connections."""
 
 
-class Channel(Closing):
-    """Requests to one base URL. Answers 2xx or raises a :class:`cleanroom.errors.CleanRoomError`.
+class HttpChannel(AsyncCloseable):
+    """Sends requests to one base URL. Each returns a 2xx response or raises a :class:`~cleanroom.errors.CleanRoomError`.
 
-    A node that is not the primary may answer 307 or 308; that is followed to the same host, or to whichever host shows a certificate
-    under ``ca_file``, which is what makes it a node of this network. Nothing else is followed.
+    A CCF node that is not the primary redirects with 307 or 308. The channel follows such a redirect to the same host, or to any host
+    whose certificate chains to ``ca_file``, because only nodes of this network have one. It follows no other redirect.
 
     Args:
-        base_url: Route paths are appended to it.
-        token: Bearer token provider, asked for each request.
-        ca_file: PEM roots of the service (a CCF network's service certificate); ``None`` uses the system's.
+        base_url: Prefix of every path.
+        token: Bearer token provider, called for each request.
+        ca_file: PEM roots, such as a CCF network's service certificate. Without it, the operating system's roots.
         client_cert: (certificate, key) PEM files of a member.
-        headers: Sent with every request.
+        headers: Sent with every request. Values of headers other than ``x-ms-*`` are treated as credentials.
         timeout: Seconds for one request.
+        commit_path: Route that returns a transaction's status. ``None`` for a proxy that waits for commits itself.
 
     Raises:
         InvalidInput: ``GovernanceCertificateFileInvalid``, ``GovernanceHeaderMalformed``.
@@ -137,15 +145,15 @@ class Channel(Closing):
         self._token = token
         self._commit_path = commit_path
         self._pinned = ca_file is not None
-        # What a caller gives beyond the proxy's own headers is a credential of theirs.
-        self._hidden = [value.removeprefix("Bearer ") for name, value in (headers or {}).items() if not name.lower().startswith("x-ms-")]
+        self._credentials = [
+            value.removeprefix("Bearer ") for name, value in (headers or {}).items() if not name.lower().startswith("x-ms-")
+        ]
         for name, value in (headers or {}).items():
             if not _HEADER.fullmatch(value):
-                raise InvalidInput("GovernanceHeaderMalformed", f"The value of header {name} has characters that a header cannot carry.")
-        context = _tls(ca_file, client_cert)
-        # Idle connections go before a server's usual five seconds do, so that no request is sent into one that is just closing.
+                raise InvalidInput("GovernanceHeaderMalformed", f"The value of header {name} contains characters that HTTP does not allow.")
+        # Shorter than the idle timeout of common servers (5 s), so that no request goes into a connection that the server is closing.
         limits = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=4.0)
-        self._client = async_http_client(context, headers=dict(headers or {}), timeout=timeout, limits=limits)
+        self._client = async_http_client(_tls(ca_file, client_cert), headers=dict(headers or {}), timeout=timeout, limits=limits)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -159,70 +167,65 @@ class Channel(Closing):
             token = await token
         return {"authorization": f"Bearer {token}"}
 
-    async def send(
-        self,
-        method: str,
-        path: str,
-        *,
-        json: Any = None,
-        headers: Mapping[str, str] | None = None,
-        operation: str | None = None,
-        hide: Sequence[str] = (),
-    ) -> httpx.Response:
-        """One request; raises for everything but 2xx (202 included in success). ``hide``: texts that no error may repeat."""
-        what = operation or f"{method} {path.partition('?')[0]}"
-        merged = await self._authorization()
-        if headers:
-            merged |= headers
-        if "authorization" in merged and not _BEARER.fullmatch(merged["authorization"]):
-            # An HTTP library would quote the token in its complaint.
-            raise InvalidInput("BearerTokenMalformed", "The bearer token is empty or has characters that a header cannot carry.")
+    async def send(self, method: str, path: str, *, json: Any = None, hide: Sequence[str] = ()) -> httpx.Response:
+        """Send one request.
+
+        Args:
+            method: The HTTP method.
+            path: The path with its query.
+            json: The body.
+            hide: Texts that no error may repeat, such as the body's secrets.
+
+        Raises:
+            CleanRoomError: The status is not 2xx, or there was no response; see :mod:`cleanroom.governance.faults`.
+        """
+        operation = f"{method} {path.partition('?')[0]}"
+        headers = await self._authorization()
+        if "authorization" in headers and not _BEARER.fullmatch(headers["authorization"]):
+            # Checked here, because httpx would quote the token in its error.
+            raise InvalidInput("BearerTokenMalformed", "The bearer token is empty or contains characters that HTTP does not allow.")
         url = self._base + path
         try:
-            response = await self._client.request(method, url, json=json, headers=merged)
-            for _ in range(_REDIRECTS):
+            response = await self._client.request(method, url, json=json, headers=headers)
+            for _ in range(_MAX_REDIRECTS):
                 primary = self._primary(response)
                 if primary is None:
                     break
-                response = await self._client.request(method, primary, json=json, headers=merged)
+                response = await self._client.request(method, primary, json=json, headers=headers)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise faults.from_transport(error, what) from error
+            raise faults.from_transport(error, operation) from error
         if not 200 <= response.status_code < 300:
-            bearer = merged.get("authorization", "").removeprefix("Bearer ")
-            raise faults.from_response(response, what, hide=(bearer, *self._hidden, *hide))
+            bearer = headers.get("authorization", "").removeprefix("Bearer ")
+            raise faults.from_response(response, operation, hide=(bearer, *self._credentials, *hide))
         return response
 
     def _primary(self, response: httpx.Response) -> httpx.URL | None:
-        """Where a 307 or 308 leads, when that is this network's business."""
+        """Return the target of a redirect to this network's primary, or ``None``."""
         if response.status_code not in (307, 308) or "location" not in response.headers:
             return None
-        here = response.url
-        there = here.join(response.headers["location"])
-        same_host = there.host == here.host
-        return there if there.scheme == here.scheme and (same_host or (self._pinned and there.scheme == "https")) else None
+        source = response.url
+        target = source.join(response.headers["location"])
+        same_host = target.host == source.host
+        return target if target.scheme == source.scheme and (same_host or (self._pinned and target.scheme == "https")) else None
 
-    async def call(
-        self, method: str, path: str, *, json: Any = None, headers: Mapping[str, str] | None = None, hide: Sequence[str] = ()
-    ) -> Any:
-        """One request; the JSON of the answer, ``None`` for an empty body."""
-        return body_of(await self.send(method, path, json=json, headers=headers, hide=hide))
+    async def call(self, method: str, path: str, *, json: Any = None, hide: Sequence[str] = ()) -> Any:
+        """Send one request and return the JSON of the response, or ``None`` for an empty body."""
+        return body_of(await self.send(method, path, json=json, hide=hide))
 
-    async def write(
-        self, method: str, path: str, *, json: Any = None, await_commit: bool = True, hide: Sequence[str] = ()
-    ) -> tuple[Any, str | None]:
-        """A request with an effect: (JSON or ``None``, transaction id). With ``await_commit`` it returns when the effect cannot be lost."""
+    async def write(self, method: str, path: str, *, json: Any = None, hide: Sequence[str] = ()) -> tuple[Any, str | None]:
+        """Send one write, wait until it is committed, and return (JSON or ``None``, transaction ID)."""
         response = await self.send(method, path, json=json, hide=hide)
         transaction = response.headers.get(TRANSACTION_HEADER)
-        if await_commit and transaction is not None and self._commit_path is not None:
-            await self.committed(transaction)
+        if transaction is not None and self._commit_path is not None:
+            await self.wait_for_commit(transaction)
         return body_of(response), transaction
 
-    async def committed(self, transaction: str, *, within: float = _COMMIT_SECONDS) -> None:
-        """Wait until a transaction is globally committed.
+    async def wait_for_commit(self, transaction: str, *, within: float = _COMMIT_SECONDS) -> None:
+        """Wait until a transaction is globally committed (docs/facts/governance-service.md#transactions).
 
         Raises:
-            Unavailable: ``TransactionLost`` when a new primary rolled it back (safe to repeat), ``TransactionNotCommitted`` when it is
-                still pending after ``within`` seconds (its effect is unknown).
+            Unavailable: ``TransactionLost`` if a new primary rolled it back; the caller may repeat the write.
+                ``TransactionNotCommitted`` if it is still pending after ``within`` seconds; its effect is unknown.
         """
         deadline = time.monotonic() + within
         pause = 0.01
@@ -231,13 +234,13 @@ class Channel(Closing):
                 body = await self.call("GET", f"{self._commit_path}?transaction_id={transaction}")
                 status = body.get("status") if isinstance(body, dict) else None
             except Unavailable as error:
-                # The write was answered; whether it stays can be asked again.
+                # The write succeeded. Only its status could not be read.
                 status = error.code
             if status == "Committed":
                 return
             if status == "Invalid":
                 raise Unavailable(
-                    "TransactionLost", f"Transaction {transaction} was rolled back by the governance network; repeat the call."
+                    "TransactionLost", f"The governance network rolled back transaction {transaction}.", hint="Repeat the write."
                 )
             if time.monotonic() + pause > deadline:
                 raise Unavailable(
@@ -248,15 +251,13 @@ class Channel(Closing):
             pause = min(pause * 2, 0.5)
 
     async def history(self, path: str) -> Any:
-        """GET from the ledger: 202 with ``retry-after`` means that the node is still loading the range.
-
-        A range that ends in a write that is not committed yet is ``InternalError`` (spec 11) for a moment, so that is asked again.
+        """Read a ledger range, and wait while the node loads it (202) or commits its end (500 ``InternalError``).
 
         Raises:
-            Unavailable: ``HistoryNotReady`` when it still is after 30 tries.
+            Unavailable: ``HistoryNotReady`` if the node still loads the range after 30 attempts.
         """
-        pauses = iter(_UNCOMMITTED_PAUSES)
-        for _ in range(_HISTORY_TRIES):
+        pauses = iter(UNCOMMITTED_PAUSES)
+        for _ in range(_HISTORY_ATTEMPTS):
             try:
                 response = await self.send("GET", path)
             except Internal as error:
@@ -273,14 +274,14 @@ class Channel(Closing):
 
 
 def body_of(response: httpx.Response) -> Any:
-    """The JSON of a success; ``None`` for an empty body.
+    """Return the JSON of a successful response, or ``None`` for an empty body.
 
     Raises:
-        Internal: ``GovernanceAnswerMalformed`` when a success is not JSON.
+        Internal: ``GovernanceAnswerMalformed`` if the body is not JSON.
     """
     if not response.content:
         return None
     try:
         return response.json()
     except (ValueError, RecursionError) as error:
-        raise Internal("GovernanceAnswerMalformed", "The governance service answered something that is not JSON.") from error
+        raise Internal("GovernanceAnswerMalformed", "The governance service returned a body that is not JSON.") from error

@@ -1,22 +1,25 @@
-"""What the governance service answers, as frozen models. Wire names are camelCase (spec 4-12); unknown members are ignored."""
+"""The governance service's answers as immutable models.
+
+JSON members are camelCase, and unknown members are ignored. The facts are in docs/facts/governance-service.md.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from cleanroom.errors import Internal
+from cleanroom.models import CamelModel
 
-M = TypeVar("M", bound="Wire")
+M = TypeVar("M", bound="ServiceAnswer")
 
 
-class Wire(BaseModel):
-    """Base of all answers. An explicit ``null`` is as good as an absent member: CGS stores what users send, proxies write both."""
+class ServiceAnswer(CamelModel):
+    """Base of all answers. A ``null`` counts as an absent member: governance stores what users send, and the proxy writes both."""
 
-    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="ignore")
+    model_config = ConfigDict(extra="ignore")
 
     @model_validator(mode="before")
     @classmethod
@@ -26,7 +29,7 @@ class Wire(BaseModel):
         return value
 
     def wire(self) -> dict[str, Any]:
-        """The JSON object as CGS spells it, without absent members."""
+        """Return the JSON object in the service's spelling, without absent members."""
         return self.model_dump(by_alias=True, exclude_none=True)
 
 
@@ -34,77 +37,78 @@ def read(model: type[M], value: Any) -> M:
     """Validate an answer.
 
     Raises:
-        Internal: ``GovernanceAnswerMalformed`` naming the members that are wrong, never their values.
+        Internal: ``GovernanceAnswerMalformed``, which names the invalid members but never their values.
     """
     try:
         return model.model_validate(value)
     except ValidationError as error:
         fields = ", ".join(sorted({".".join(map(str, row["loc"])) or "(all)" for row in error.errors(include_input=False)}))
-        raise Internal("GovernanceAnswerMalformed", f"The governance service's {model.__name__} lacks or misspells: {fields}.") from None
+        message = f"The governance service returned an invalid {model.__name__}; missing or malformed: {fields}."
+        raise Internal("GovernanceAnswerMalformed", message) from None
 
 
-def member(value: Any, name: str) -> Any:
-    """A member that an answer must have. Raises ``Internal`` ``GovernanceAnswerMalformed``."""
+def _member(value: Any, name: str) -> Any:
     if not isinstance(value, dict) or value.get(name) is None:
-        raise Internal("GovernanceAnswerMalformed", f"The governance service's answer lacks {name}.")
+        raise Internal("GovernanceAnswerMalformed", f"The governance service's answer has no member {name}.")
     return value[name]
 
 
 def text(value: Any, name: str) -> str:
-    """A text that an answer must have. Raises ``Internal`` ``GovernanceAnswerMalformed``."""
-    found = member(value, name)
+    """Return the non-empty text that an answer must have as ``name``.
+
+    Raises:
+        Internal: ``GovernanceAnswerMalformed``.
+    """
+    found = _member(value, name)
     if not isinstance(found, str) or not found:
-        raise Internal("GovernanceAnswerMalformed", f"The governance service's answer has no text as {name}.")
+        raise Internal("GovernanceAnswerMalformed", f"The governance service's answer has no text in {name}.")
     return found
 
 
 def table(value: Any, name: str) -> dict[str, Any]:
-    """An object that an answer must have. Raises ``Internal`` ``GovernanceAnswerMalformed``."""
-    found = member(value, name)
+    """Return the object that an answer must have as ``name``.
+
+    Raises:
+        Internal: ``GovernanceAnswerMalformed``.
+    """
+    found = _member(value, name)
     if not isinstance(found, dict):
-        raise Internal("GovernanceAnswerMalformed", f"The governance service's answer has no object as {name}.")
+        raise Internal("GovernanceAnswerMalformed", f"The governance service's answer has no object in {name}.")
     return found
-
-
-def whole(value: Any) -> dict[str, Any]:
-    """An answer that is an object. Raises ``Internal`` ``GovernanceAnswerMalformed``."""
-    if not isinstance(value, dict):
-        raise Internal("GovernanceAnswerMalformed", "The governance service's answer is no object.")
-    return value
 
 
 def rows(value: Any) -> list[Any]:
-    """The rows of a list ``{"value": [...]}``. Raises ``Internal`` ``GovernanceAnswerMalformed``."""
-    found = member(value, "value")
+    """Return the rows of a list answer ``{"value": [...]}``.
+
+    Raises:
+        Internal: ``GovernanceAnswerMalformed``.
+    """
+    found = _member(value, "value")
     if not isinstance(found, list):
-        raise Internal("GovernanceAnswerMalformed", "The governance service's list has no array as value.")
+        raise Internal("GovernanceAnswerMalformed", "The governance service's list has no array in value.")
     return found
 
 
-def _labels(value: Any) -> Any:
-    return value if isinstance(value, dict) else None
+Labels = Annotated[dict[str, Any] | None, BeforeValidator(lambda value: value if isinstance(value, dict) else None)]
+"""Labels that are not an object count as absent: governance accepts any JSON, and one document must not break a list."""
 
 
-Labels = Annotated[dict[str, Any] | None, BeforeValidator(_labels)]
-"""CGS stores whatever a user sends as labels; one user's odd labels must not break everybody's list."""
-
-
-class Approver(Wire):
-    """Who must accept: ``approver_id`` is an ``oid`` (user) or a member id; the type is informational."""
+class Approver(ServiceAnswer):
+    """An approver of a document. ``approver_id`` is a user's ``oid`` or a member ID; the type is informational."""
 
     approver_id: str
     approver_id_type: str = "user"
 
 
-class Ballot(Wire):
+class Ballot(ServiceAnswer):
     """One vote on a user proposal."""
 
     approver_id: str
     ballot: Literal["accepted", "rejected"]
 
 
-class Document(Wire):
-    """A user document. Draft, Proposed and Accepted report different ``version`` values for the same content (trap 2)."""
+class Document(ServiceAnswer):
+    """A user document. Its three states have different ``version`` values for the same content."""
 
     id: str
     state: Literal["Draft", "Proposed", "Accepted"]
@@ -118,22 +122,22 @@ class Document(Wire):
     final_votes: tuple[Ballot, ...] | None = None
 
 
-class DocumentSummary(Wire):
-    """One row of a list."""
+class DocumentSummary(ServiceAnswer):
+    """A document in a list."""
 
     id: str
     labels: Labels = None
 
 
-class ProposalStatus(Wire):
-    """A user proposal: who proposed it, its state and the ballots so far."""
+class ProposalStatus(ServiceAnswer):
+    """A user proposal's proposer, state and ballots."""
 
     proposer_id: str
     state: Literal["Open", "Accepted", "Rejected", "Withdrawn"]
     ballots: tuple[Ballot, ...] = ()
 
 
-class Proposal(Wire):
+class Proposal(ServiceAnswer):
     """A user proposal's content."""
 
     proposal_id: str
@@ -142,15 +146,15 @@ class Proposal(Wire):
     args: dict[str, Any] = {}
 
 
-class Reason(Wire):
-    """Why consent is disabled."""
+class Reason(ServiceAnswer):
+    """Why an option is disabled."""
 
     code: str
     message: str = ""
 
 
-class Consent(Wire):
-    """Status of a runtime option."""
+class Consent(ServiceAnswer):
+    """The status of a runtime option."""
 
     status: Literal["enabled", "disabled"]
     reason: Reason | None = None
@@ -162,51 +166,51 @@ class Consent(Wire):
         return self.status == "enabled"
 
 
-class CleanRoomPolicy(Wire):
-    """A contract's policy: claim name -> allowed values; every claim must match (spec 2.4)."""
+class CleanRoomPolicy(ServiceAnswer):
+    """A contract's policy: allowed values by claim name. A guest must match every claim."""
 
     policy: dict[str, list[Any]] = {}
     proposal_ids: tuple[str, ...] = ()
 
 
-class Delegate(Wire):
-    """One delegate policy's place; entries stay listed after their claims are removed (trap 19)."""
+class Delegate(ServiceAnswer):
+    """The type and ID of a delegate policy."""
 
     delegate_type: str
     delegate_id: str
 
 
-class TenantIssuer(Wire):
+class TenantIssuer(ServiceAnswer):
     """The issuer URL of the caller's tenant."""
 
     tenant_id: str
     issuer_url: str | None = None
 
 
-class OidcIssuerInfo(Wire):
-    """The OIDC issuer as the caller sees it."""
+class OidcIssuerInfo(ServiceAnswer):
+    """The OIDC issuer, and the issuer URL of the caller's tenant."""
 
     enabled: bool
     issuer_url: str | None = None
     tenant_data: TenantIssuer | None = None
 
 
-class SigningKey(Wire):
-    """The OIDC signing key that was generated."""
+class SigningKey(ServiceAnswer):
+    """The generated OIDC signing key."""
 
     req_id: str
     kid: str
 
 
-class IdentityData(Wire):
-    """What is registered of a user."""
+class IdentityData(ServiceAnswer):
+    """The registered facts about a user."""
 
     tenant_id: str | None = None
     identifier: str | None = None
 
 
-class UserIdentity(Wire):
-    """A registered user; ``id`` is the ``oid``."""
+class UserIdentity(ServiceAnswer):
+    """A registered user. ``id`` is the ``oid`` claim of their tokens."""
 
     id: str
     account_type: str = "microsoft"
@@ -214,15 +218,15 @@ class UserIdentity(Wire):
     data: IdentityData = IdentityData()
 
 
-class InvitedUser(Wire):
-    """Who accepted an invitation."""
+class InvitedUser(ServiceAnswer):
+    """The user who accepted an invitation."""
 
     user_id: str
     data: IdentityData = IdentityData()
 
 
-class Invitation(Wire):
-    """An invitation; accepting it does not make the user active (trap 28)."""
+class Invitation(ServiceAnswer):
+    """An invitation. Accepting it does not make the user active: a member must register the user."""
 
     invitation_id: str
     account_type: str = "microsoft"
@@ -231,8 +235,8 @@ class Invitation(Wire):
     status: Literal["Open", "Accepted", "Finalized"]
 
 
-class Contract(Wire):
-    """A contract."""
+class Contract(ServiceAnswer):
+    """A contract of the consortium."""
 
     id: str
     state: Literal["Draft", "Proposed", "Accepted"]
@@ -242,15 +246,15 @@ class Contract(Wire):
     final_votes: tuple[dict[str, Any], ...] = ()
 
 
-class Deployment(Wire):
-    """Deployment specification or information of a contract."""
+class Deployment(ServiceAnswer):
+    """The deployment information of a contract."""
 
     data: dict[str, Any] = {}
     proposal_ids: tuple[str, ...] = ()
 
 
-class Member(Wire):
-    """A consortium member."""
+class Member(ServiceAnswer):
+    """A member of the consortium."""
 
     member_id: str
     status: str
@@ -259,8 +263,8 @@ class Member(Wire):
     recovery_role: str | None = None
 
 
-class GovernanceProposal(Wire):
-    """A members' proposal."""
+class GovernanceProposal(ServiceAnswer):
+    """A governance proposal of a member."""
 
     proposal_id: str
     proposer_id: str = ""
@@ -268,8 +272,8 @@ class GovernanceProposal(Wire):
     ballot_count: int = 0
 
 
-class Event(Wire):
-    """An audit event. ``timestamp`` is the sender's clock in milliseconds; ``seqno`` is the ledger's order."""
+class Event(ServiceAnswer):
+    """An audit event. ``timestamp`` is the sender's clock in milliseconds, ``seqno`` the position in the ledger."""
 
     scope: str = ""
     id: str
@@ -280,12 +284,12 @@ class Event(Wire):
 
     @property
     def at(self) -> dt.datetime:
-        """The timestamp as a time in UTC."""
+        """The timestamp in UTC."""
         return dt.datetime.fromtimestamp(int(self.timestamp) / 1000, dt.UTC)
 
 
-class EventPage(Wire):
-    """A page of events; it may be empty and still have a next one (trap 29)."""
+class EventPage(ServiceAnswer):
+    """A page of events. An empty page can have a next one."""
 
     value: tuple[Event, ...] = ()
     next_link: str | None = None

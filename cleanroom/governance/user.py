@@ -1,12 +1,12 @@
-"""The governance client of users and members: documents and consent, and beside them secrets, policies, OIDC, identities, events."""
+"""The governance client of users: documents and consent, secrets, policies, OIDC, identities, contracts and events."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any, Literal
+from typing import Any
 
 from cleanroom.errors import Internal, InvalidInput
-from cleanroom.governance.documents import DocumentCalls
+from cleanroom.governance.documents import DocumentOperations
 from cleanroom.governance.http import query_string, segment
 from cleanroom.governance.models import (
     CleanRoomPolicy,
@@ -24,138 +24,120 @@ from cleanroom.governance.models import (
     rows,
     table,
     text,
-    whole,
 )
 from cleanroom.secret import Secret
 
 
-class GovernanceUserClient(DocumentCalls):
-    """CGS as users and members see it. One instance a caller; safe for concurrent use in one event loop.
+class GovernanceUserClient(DocumentOperations):
+    """Governance as users see it. One instance serves one caller, and may be used concurrently in one event loop.
 
-    Every method raises :class:`cleanroom.errors.CleanRoomError` subclasses that carry CGS's own ``error.code``:
-    ``NotFound`` only when CGS itself says so, ``Unavailable`` for no answer, throttling and 5xx of gateways, ``Conflict`` for 409 and 412,
-    ``Refused`` for 401 and 403.
-
-    Args:
-        As :class:`cleanroom.governance.surface.Surface`.
+    Every method raises subclasses of :class:`cleanroom.errors.CleanRoomError` that carry the service's own ``error.code``:
+    ``NotFound`` only if the service itself reports it, ``Unavailable`` for no response, throttling and gateway errors, ``Conflict``
+    for 409 and 412, ``Refused`` for 401 and 403. The arguments are those of :class:`cleanroom.governance.endpoint.Endpoint`.
     """
 
-    # -- secrets (7) ------------------------------------------------------------------------------------------------------------------
+    # -- secrets ------------------------------------------------------------------------------------------------------------------------
 
     async def put_secret(self, contract_id: str, name: str, value: Secret) -> str:
-        """Store a text secret (at most 25,600 UTF-16 units) under the caller's name; returns its full id ``<caller>_<name>``."""
+        """Store a text of at most 25,600 UTF-16 code units under the caller, and return its ID ``<caller>_<name>``."""
         path = f"/contracts/{segment('contract id', contract_id)}/secrets/{segment('secret name', name)}"
         plain = value.reveal_text()
         body, _ = await self._write("PUT", path, {"value": plain}, hide=(plain,))
         return text(body, "secretId")
 
     async def list_secrets(self, contract_id: str) -> list[str]:
-        """Ids of the contract's secrets; values can only be read by clean rooms."""
+        """List the IDs of the contract's secrets. Only clean rooms can read the values."""
         body = await self._get(f"/contracts/{segment('contract id', contract_id)}/secrets")
         return [text(row, "secretId") for row in rows(body)]
 
-    # -- clean room policies (8) ----------------------------------------------------------------------------------------------------------
+    # -- clean room policies ------------------------------------------------------------------------------------------------------------
 
     async def clean_room_policy(self, contract_id: str) -> CleanRoomPolicy:
-        """The contract's policy; an unknown contract has an empty one."""
+        """Read the contract's policy, which is empty for an unknown contract."""
         return read(CleanRoomPolicy, await self._get(f"/contracts/{segment('contract id', contract_id)}/cleanroompolicy", post=True))
 
     async def delegate_policy(self, contract_id: str, delegate_type: str, delegate_id: str) -> dict[str, list[Any]]:
-        """Claims of a delegate policy; empty when there is none."""
+        """Read the claims of a delegate policy, which are empty if it does not exist."""
         path = f"/contracts/{segment('contract id', contract_id)}/cleanroompolicy/delegates/"
         path += f"{segment('delegate type', delegate_type)}/{segment('delegate id', delegate_id)}"
         return table(await self._get(path, post=True), "claims")
 
     async def list_delegates(self, contract_id: str) -> list[Delegate]:
-        """Delegate policies that were ever set; those with all claims removed stay listed (trap 19)."""
+        """List all delegate policies that were ever set. Those whose claims were removed stay in the list."""
         body = await self._get(f"/contracts/{segment('contract id', contract_id)}/cleanroompolicy/delegates")
         return [read(Delegate, row) for row in rows(body)]
 
-    # -- OIDC (9) -----------------------------------------------------------------------------------------------------------------------
+    # -- OIDC ---------------------------------------------------------------------------------------------------------------------------
 
     async def oidc_issuer_info(self) -> OidcIssuerInfo:
-        """Whether the issuer is enabled, its governed URL and the URL of the caller's tenant."""
+        """Read whether the OIDC issuer is enabled, its URL, and the URL of the caller's tenant."""
         return read(OidcIssuerInfo, await self._get("/oidc/issuerInfo", post=True))
 
-    async def set_oidc_issuer_url(self, url: str) -> None:
-        """Set the issuer URL of the caller's tenant. Raises ``InvalidInput`` ``InvalidUrl``, ``PreconditionFailed`` ``NoTenantId``."""
-        await self._write("POST", "/oidc/setIssuerUrl", {"url": url})
-
     async def generate_oidc_signing_key(self) -> SigningKey:
-        """Members only; once a rotation. Raises ``PreconditionFailed`` ``OidcIssuerNotEnabled``."""
+        """Create the OIDC signing key (members only). Until a rotation is proposed, further calls return the same key.
+
+        Raises:
+            PreconditionFailed: ``OidcIssuerNotEnabled``.
+        """
         body, _ = await self._write("POST", "/oidc/generateSigningKey")
         return read(SigningKey, body)
 
-    async def oidc_discovery(self) -> dict[str, Any]:
-        """The public discovery document (it advertises RS256 although tokens are PS256, trap 23)."""
-        self._only_app("The discovery document")
-        return whole(await self._get("/oidc/.well-known/openid-configuration"))
-
-    async def oidc_keys(self) -> dict[str, Any]:
-        """The public JWKS. Raises ``PreconditionFailed`` ``SigningKeyNotAvailable``."""
-        self._only_app("The JWKS")
-        return whole(await self._get("/oidc/keys"))
-
-    # -- users, invitations, members (10) -----------------------------------------------------------------------------------------------
+    # -- users, invitations, members ----------------------------------------------------------------------------------------------------
 
     async def list_identities(self) -> list[UserIdentity]:
-        """Registered users."""
+        """List the registered users."""
         return [read(UserIdentity, row) for row in rows(await self._get("/users/identities"))]
 
-    async def get_identity(self, user_id: str) -> UserIdentity:
-        """A registered user by ``oid``. Raises ``NotFound`` ``UserIdentityNotFound``."""
-        return read(UserIdentity, await self._get(f"/users/identities/{segment('user id', user_id)}", post=True))
-
-    async def require_active(self) -> None:
-        """Return when the caller's token belongs to an active user; raises ``Refused`` (CGS never answers "inactive", trap 28)."""
-        self._only_app("The caller's own status")
-        await self._channel.call("POST", "/app/users/identities/self/status")
-
     async def list_invitations(self) -> list[Invitation]:
-        """All invitations."""
+        """List all invitations."""
         return [read(Invitation, row) for row in rows(await self._get("/users/invitations"))]
 
     async def get_invitation(self, invitation_id: str) -> Invitation:
-        """One invitation. Raises ``NotFound`` ``InvitationNotFound``."""
+        """Read one invitation.
+
+        Raises:
+            NotFound: ``InvitationNotFound``.
+        """
         return read(Invitation, await self._get(f"/users/invitations/{segment('invitation id', invitation_id)}", post=True))
 
     async def accept_invitation(self, invitation_id: str) -> None:
-        """Accept with the caller's token; a member must still register the user. Raises ``Conflict`` ``InvitationNotOpen``, ``Refused``."""
+        """Accept an invitation with the caller's token. A member must then register the user.
+
+        Raises:
+            Conflict: ``InvitationNotOpen``.
+            Refused: ``TokenClaimMissing``, ``TokenClaimMismatch``, ``OidClaimMissing``.
+        """
         await self._write("POST", f"/users/invitations/{segment('invitation id', invitation_id)}/accept")
 
     async def members(self) -> list[Member]:
-        """The consortium's members (public)."""
+        """List the members of the consortium, which is public."""
         path = "/members" if self.mode == "cgs-client" else "/gov/service/members?api-version=2024-07-01"
         return [read(Member, row) for row in rows(await self._channel.call("GET", path))]
 
-    # -- contracts and deployments (12) -----------------------------------------------------------------------------------------------
-
-    async def list_contracts(self, state: Literal["Draft", "Proposed", "Accepted"] | None = None) -> list[str]:
-        """Ids of the contracts, in one state or all."""
-        return [text(row, "id") for row in rows(await self._get("/contracts" + query_string({"state": state})))]
+    # -- contracts and deployments ------------------------------------------------------------------------------------------------------
 
     async def get_contract(self, contract_id: str) -> Contract:
-        """A contract. Raises ``NotFound`` ``ContractNotFound``."""
+        """Read a contract.
+
+        Raises:
+            NotFound: ``ContractNotFound``.
+        """
         return read(Contract, await self._get(f"/contracts/{segment('contract id', contract_id)}", post=True))
 
     async def put_contract(self, contract_id: str, data: Any, *, version: str | None = None) -> str | None:
-        """Members only: create or replace the draft; returns its version. Same version rules as documents."""
+        """Create or replace a contract's draft (members only), and return its version. Versions work as for documents."""
         body = {"data": data} if version is None else {"data": data, "version": version}
         _, transaction = await self._write("PUT", f"/contracts/{segment('contract id', contract_id)}", body)
         return transaction
 
     async def deployment_info(self, contract_id: str) -> Deployment:
-        """What members have published about the contract's deployment."""
+        """Read what members publish about the contract's deployment."""
         return read(Deployment, await self._get(f"/contracts/{segment('contract id', contract_id)}/deploymentinfo", post=True))
 
-    async def deployment_spec(self, contract_id: str) -> Deployment:
-        """The contract's accepted deployment specification."""
-        return read(Deployment, await self._get(f"/contracts/{segment('contract id', contract_id)}/deploymentspec", post=True))
-
-    # -- events (11) --------------------------------------------------------------------------------------------------------------------
+    # -- events -------------------------------------------------------------------------------------------------------------------------
 
     async def latest_event(self, contract_id: str, *, event_id: str | None = None, scope: str | None = None) -> Event | None:
-        """The last event of an id (default: the contract's own) in a scope, or ``None``."""
+        """Read the latest event of an ID (by default the contract's) in a scope, or ``None``."""
         query = query_string({"id": event_id, "scope": scope})
         body = await self._channel.history(f"{self._root}/contracts/{segment('contract id', contract_id)}/events{query}")
         page = read(EventPage, body)
@@ -171,13 +153,26 @@ class GovernanceUserClient(DocumentCalls):
         to_seqno: int | None = None,
         page: int | None = None,
     ) -> AsyncIterator[Event]:
-        """All events of an id from the ledger, oldest first; follows pages and waits while the node loads history (202)."""
+        """Read all events of an ID from the ledger, oldest first, across pages. Waits while the node loads them.
+
+        Args:
+            contract_id: The contract.
+            event_id: The events' ID. Without it, the contract's.
+            scope: The events' scope.
+            from_seqno: First ledger position.
+            to_seqno: Last ledger position. Without it, the last one of this ID.
+            page: Ledger positions per page.
+
+        Raises:
+            Unavailable: ``HistoryNotReady``.
+            Internal: ``GovernanceAnswerMalformed``.
+        """
         query = query_string({"id": event_id, "scope": scope, "from_seqno": from_seqno, "to_seqno": to_seqno, "max_seqno_per_page": page})
         path: str | None = f"{self._root}/contracts/{segment('contract id', contract_id)}/events{query}"
         seen: set[str] = set()
         while path is not None:
             if path in seen:
-                raise Internal("GovernanceAnswerMalformed", "The governance service's pages of events lead back to an earlier page.")
+                raise Internal("GovernanceAnswerMalformed", "A page of events links back to an earlier page.")
             seen.add(path)
             found = read(EventPage, await self._channel.history(path))
             for event in found.value:
@@ -185,10 +180,10 @@ class GovernanceUserClient(DocumentCalls):
             path = self._next(found.next_link)
 
     def _next(self, link: str | None) -> str | None:
-        """A page's next link as a path of this surface: the application writes ``/app/...``, the proxy strips it."""
+        """Return a page's next link as a path of this endpoint. The application's links start with ``/app``, the proxy's do not."""
         if not link:
             return None
         if not link.startswith("/") or link.startswith("//"):
-            raise InvalidInput("GovernanceLinkInvalid", "The next page's link leaves the governance service.")
+            raise InvalidInput("GovernanceLinkInvalid", f"The link to the next page, {link[:200]!r}, leaves the governance service.")
         plain = link.removeprefix("/app") if link.startswith("/app/") else link
         return self._root + plain

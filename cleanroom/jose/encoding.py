@@ -13,18 +13,18 @@ _BASE64URL = re.compile(r"[A-Za-z0-9_-]*\Z")
 
 
 def b64url(data: bytes) -> str:
-    """Unpadded base64url (RFC 7515 section 2)."""
+    """Encode as unpadded base64url (RFC 7515 section 2)."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
 
 
 def b64url_strict(text: str) -> bytes:
-    """Decode canonical unpadded base64url; one byte string has exactly one accepted spelling.
+    """Decode canonical unpadded base64url, of which every byte string has exactly one.
 
-    The standard library drops foreign characters and ignores the unused bits of the last character, so that several
-    texts decode to the same signature. What is signed must not be malleable.
+    The standard library drops foreign characters and ignores the unused bits of the last character, so several texts decode to the same
+    signature. A signed text must not be malleable.
 
     Raises:
-        ValueError: on padding, foreign characters or non-zero unused bits.
+        ValueError: The text has padding, foreign characters or non-zero unused bits.
     """
     if not _BASE64URL.match(text):
         raise ValueError("not base64url")
@@ -38,10 +38,10 @@ def b64url_strict(text: str) -> bytes:
 
 
 def b64_any(text: str) -> bytes:
-    """Decode base64 or base64url, padded or not (SDKs and the sidecar's scripts differ).
+    """Decode base64 or base64url, padded or not: Azure's SDKs and scripts differ.
 
     Raises:
-        ValueError: when it is neither.
+        ValueError: The text is neither.
     """
     stripped = text.strip().rstrip("=").replace("+", "-").replace("/", "_")
     if not _BASE64URL.match(stripped):
@@ -53,15 +53,15 @@ def b64_any(text: str) -> bytes:
 
 
 def b64uint(value: int) -> str:
-    """A non-negative integer as base64url of its big-endian bytes (RFC 7518 section 2)."""
+    """Encode a non-negative integer as base64url of its big-endian bytes (RFC 7518 section 2)."""
     return b64url(value.to_bytes(max(1, (value.bit_length() + 7) // 8), "big"))
 
 
 def strict_json(data: bytes | str) -> Any:
-    """Parse JSON, refusing what readers understand differently: duplicate members, non-finite numbers, lone surrogates.
+    """Parse JSON, and reject forms that parsers interpret differently: duplicate members, non-finite numbers, lone surrogates.
 
     Raises:
-        ValueError: on malformed, ambiguous or too deeply nested JSON.
+        ValueError: The JSON is malformed, ambiguous or nested too deeply.
     """
 
     def pairs(members: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -89,5 +89,5 @@ def strict_json(data: bytes | str) -> Any:
 
 
 def compact_json(value: Any) -> bytes:
-    """JSON without white space, members in the order given, as UTF-8."""
+    """Encode as JSON without white space, with members in the given order, as UTF-8."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8")

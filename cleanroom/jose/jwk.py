@@ -19,12 +19,12 @@ _REQUIRED = {"RSA": ("e", "kty", "n"), "EC": ("crv", "kty", "x", "y"), "OKP": ("
 
 
 def base_kty(kty: object) -> str:
-    """``RSA-HSM`` → ``RSA``: the key type without its protection suffix."""
+    """Return the key type without Key Vault's suffix ``-HSM``."""
     return str(kty).removesuffix("-HSM")
 
 
 def integer(jwk: Mapping[str, Any], member: str) -> int:
-    """A JWK integer. Services differ in leading zeros (``AQAB`` and ``AAEAAQ``), so integers are compared, never texts.
+    """Return a JWK integer. Compare integers, not their texts: services differ in leading zeros (``AQAB`` and ``AAEAAQ``).
 
     Raises:
         InvalidInput: ``InvalidJwk``.
@@ -39,7 +39,7 @@ def integer(jwk: Mapping[str, Any], member: str) -> int:
 
 
 def octets(jwk: Mapping[str, Any], member: str) -> bytes:
-    """A JWK byte string. Raises InvalidInput ``InvalidJwk``."""
+    """Return a JWK byte string. Raises InvalidInput ``InvalidJwk``."""
     value = jwk.get(member)
     try:
         if not isinstance(value, str) or not value:
@@ -50,7 +50,7 @@ def octets(jwk: Mapping[str, Any], member: str) -> bytes:
 
 
 def public_key(jwk: Mapping[str, Any]) -> PublicKey:
-    """The public key of an RSA or EC JWK (``kty`` with or without ``-HSM``).
+    """Return the public key of an RSA or EC JWK (``kty`` with or without ``-HSM``).
 
     Raises:
         InvalidInput: ``InvalidJwk``.
@@ -62,15 +62,15 @@ def public_key(jwk: Mapping[str, Any]) -> PublicKey:
             case "EC" if str(jwk.get("crv")) in CURVES:
                 return ec.EllipticCurvePublicNumbers(integer(jwk, "x"), integer(jwk, "y"), CURVES[str(jwk["crv"])]).public_key()
     except ValueError as error:
-        raise InvalidInput("InvalidJwk", "JWK: the members do not make a public key.", cause=str(error)) from error
-    raise InvalidInput("InvalidJwk", f"JWK: kty {jwk.get('kty')!r} with crv {jwk.get('crv')!r} is not a public key of a known kind.")
+        raise InvalidInput("InvalidJwk", "JWK: the members are not a valid public key.", cause=str(error)) from error
+    raise InvalidInput("InvalidJwk", f"JWK: kty {jwk.get('kty')!r} with crv {jwk.get('crv')!r} is not a supported kind of public key.")
 
 
 def private_key(jwk: Mapping[str, Any]) -> PrivateKey:
-    """The private key of an RSA or EC JWK; for RSA the CRT members may be absent and are then computed.
+    """Return the private key of an RSA or EC JWK. Absent CRT members of an RSA key are computed.
 
     Raises:
-        InvalidInput: ``InvalidJwk``; its text never holds key material.
+        InvalidInput: ``InvalidJwk``; its message never contains key material.
     """
     public = public_key(jwk)
     try:
@@ -87,11 +87,11 @@ def private_key(jwk: Mapping[str, Any]) -> PrivateKey:
             return rsa.RSAPrivateNumbers(p=p, q=q, d=d, dmp1=dmp1, dmq1=dmq1, iqmp=iqmp, public_numbers=numbers).private_key()
         return ec.EllipticCurvePrivateNumbers(integer(jwk, "d"), public.public_numbers()).private_key()
     except ValueError:
-        raise InvalidInput("InvalidJwk", "JWK: the private members are absent or do not fit the public ones.") from None
+        raise InvalidInput("InvalidJwk", "JWK: the private members are absent or do not match the public ones.") from None
 
 
 def public_jwk(key: PublicKey | PrivateKey, **members: Any) -> dict[str, Any]:
-    """The JWK of a public key, extra ``members`` (``kid``, ``key_ops`` …) included."""
+    """Return the JWK of a public key with further ``members`` (``kid``, ``key_ops`` …)."""
     public = key.public_key() if isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) else key
     if isinstance(public, rsa.RSAPublicKey):
         numbers = public.public_numbers()
@@ -107,7 +107,7 @@ def public_jwk(key: PublicKey | PrivateKey, **members: Any) -> dict[str, Any]:
 
 
 def private_jwk(key: PrivateKey, **members: Any) -> dict[str, Any]:
-    """The full private JWK. Secret: hand it to the SDK, never log or keep it."""
+    """Return the full private JWK. It is secret: pass it to the SDK, and never log or store it."""
     jwk = public_jwk(key)
     if isinstance(key, rsa.RSAPrivateKey):
         numbers = key.private_numbers()
@@ -127,10 +127,10 @@ def ed25519_jwk(key: ed25519.Ed25519PublicKey) -> dict[str, str]:
 
 
 def thumbprint(jwk: Mapping[str, Any]) -> str:
-    """RFC 7638 SHA-256 thumbprint, base64url. Only the required members count, as they are spelled.
+    """Return the SHA-256 thumbprint (RFC 7638) in base64url. It covers the text of the required members only.
 
     Raises:
-        InvalidInput: ``InvalidJwk`` for an unknown kty, or a member that is missing or no text.
+        InvalidInput: ``InvalidJwk`` for an unknown kty, or a member that is missing or not text.
     """
     kty = str(jwk.get("kty"))
     required = _REQUIRED.get(kty)
@@ -139,5 +139,5 @@ def thumbprint(jwk: Mapping[str, Any]) -> str:
     try:
         members = compact_json({name: jwk[name] for name in required})
     except UnicodeError as error:
-        raise InvalidInput("InvalidJwk", "JWK: a member holds something that is no character.") from error
+        raise InvalidInput("InvalidJwk", "JWK: a member cannot be encoded as UTF-8.") from error
     return b64url(hashlib.sha256(members).digest())

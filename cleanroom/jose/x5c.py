@@ -1,4 +1,4 @@
-"""The certificate chain of a signed release response: leaf to trusted roots, at an instant, for a DNS name."""
+"""Certificate chains in JOSE headers (``x5c``, RFC 7515 section 4.1.6), verified up to trusted roots for an instant and a DNS name."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ _MAXIMUM_CHAIN = 8
 
 
 def trusted_roots(file: Path | None) -> tuple[x509.Certificate, ...]:
-    """The certificates of a PEM file; without one, the public roots that the HTTP clients trust too (certifi)."""
+    """Return the certificates of a PEM file; by default the public roots of certifi."""
     with warnings.catch_warnings():
-        # Some public roots carry serial numbers that newer rules forbid; they are trusted as keys, their serials are not used.
+        # Some public roots have serial numbers that newer rules forbid. Only their keys matter here.
         warnings.simplefilter("ignore", CryptographyDeprecationWarning)
         return tuple(x509.load_pem_x509_certificates((file or Path(certifi.where())).read_bytes()))
 
 
 def read_x5c(x5c: object) -> list[x509.Certificate]:
-    """The certificates of an ``x5c`` header: standard base64 DER, leaf first (RFC 7515 section 4.1.6).
+    """Return the certificates of an ``x5c`` header: DER in standard base64, leaf first.
 
     Raises:
-        ValueError: when there is none, or one does not parse.
+        ValueError: It is not a list of certificates.
     """
     if not isinstance(x5c, list) or not 1 <= len(x5c) <= _MAXIMUM_CHAIN or not all(isinstance(entry, str) for entry in x5c):
         raise ValueError("x5c is missing, empty or not a list of base64 certificates")
     try:
         return [x509.load_der_x509_certificate(base64.b64decode(entry, validate=True)) for entry in x5c]
     except (ValueError, x509.InvalidVersion) as error:
-        raise ValueError("x5c holds something that is not a certificate") from error
+        raise ValueError("x5c contains a member that is not a certificate") from error
 
 
 def _issuer_may_sign(policy: Policy, certificate: x509.Certificate, constraints: x509.BasicConstraints) -> None:
@@ -56,7 +56,7 @@ def _server_usage(policy: Policy, certificate: x509.Certificate, usage: x509.Ext
         raise ValueError("the leaf is not for server authentication")
 
 
-def _leaf_is_no_authority(policy: Policy, certificate: x509.Certificate, constraints: x509.BasicConstraints | None) -> None:
+def _leaf_is_not_authority(policy: Policy, certificate: x509.Certificate, constraints: x509.BasicConstraints | None) -> None:
     if constraints is not None and constraints.ca:
         raise ValueError("the leaf is a certificate authority")
 
@@ -69,13 +69,19 @@ def _leaf_key_usage(policy: Policy, certificate: x509.Certificate, usage: x509.K
 def verify_chain(
     certificates: Sequence[x509.Certificate], roots: Sequence[x509.Certificate], host: str, at: dt.datetime
 ) -> rsa.RSAPublicKey:
-    """Check ``certificates`` (leaf first) up to ``roots`` at ``at`` for the DNS name or address ``host``; return the leaf's key.
+    """Verify a chain and return the leaf's key.
 
-    The vaults' issuing CAs are public TLS authorities, so the rules are TLS's: every link's signature and validity, path
-    lengths, CA flags, name constraints, one-label wildcards, subject alternative names only.
+    Key Vault's issuing CAs are public TLS authorities, so the rules of TLS apply: signature and validity of every link, path lengths, CA
+    flags, name constraints, one-label wildcards, and subject alternative names only.
+
+    Args:
+        certificates: The chain, leaf first.
+        roots: The trusted roots.
+        host: DNS name or IP address that the leaf must be valid for.
+        at: The instant of the check.
 
     Raises:
-        ValueError: with the reason.
+        ValueError: With the reason.
     """
     try:
         subject: x509.DNSName | x509.IPAddress = x509.IPAddress(ipaddress.ip_address(host))
@@ -90,7 +96,7 @@ def verify_chain(
         ExtensionPolicy.permit_all()
         .require_present(x509.SubjectAlternativeName, Criticality.AGNOSTIC, None)
         .may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _server_usage)
-        .may_be_present(x509.BasicConstraints, Criticality.AGNOSTIC, _leaf_is_no_authority)
+        .may_be_present(x509.BasicConstraints, Criticality.AGNOSTIC, _leaf_is_not_authority)
         .may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, _leaf_key_usage)
     )
     try:

@@ -1,7 +1,7 @@
-"""Keys: release policies, key wrap, and secure key release from Azure Key Vault (facts: spec/skr.md).
+"""Keys: release policies, key wrap, and secure key release from Azure Key Vault.
 
-The names that need the Azure client (:func:`release_key`, :func:`set_key_with_skr`, :class:`KeyVaultSettings` …) are loaded
-at first use, so that a pod that only unwraps a secret does not pay for it.
+The names that need the Azure client (:func:`release_key`, :func:`set_key_with_skr`, :class:`KeyVaultSettings` …) are imported at first use,
+so a pod that only unwraps a secret does not load it. The formats and rules, with their sources, are in ``docs/facts/key-release.md``.
 """
 
 from __future__ import annotations

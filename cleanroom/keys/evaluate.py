@@ -1,4 +1,4 @@
-"""Evaluation of a release policy on the claims of an attestation token, row by row, so that a refusal can be explained."""
+"""Evaluates a release policy on the claims of an attestation token, with one row per condition to explain a refusal."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _SHOWN = 160
 
 
 class ClaimRow(BaseModel):
-    """One claim condition beside what the token says.
+    """One claim condition with the token's value.
 
-    ``place`` is the path inside the policy (``anyOf[0].allOf[2]``); ``actual`` is None when the token lacks the claim;
-    ``counted`` is False when the block's authority did not issue the token, so that the row had no say.
+    ``place`` is the path inside the policy (``anyOf[0].allOf[2]``). ``actual`` is None if the token lacks the claim. ``counted`` is False
+    if the block's authority did not issue the token, so that the row has no effect.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -31,7 +31,7 @@ class ClaimRow(BaseModel):
 
 
 class PolicyVerdict(BaseModel):
-    """The verdict of a policy: ``ok``, whether any authority matched, and every claim condition as a row."""
+    """The result of an evaluation: ``ok``, whether an authority matched, and every claim condition as a row."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -43,14 +43,14 @@ class PolicyVerdict(BaseModel):
 
     @property
     def failed(self) -> tuple[ClaimRow, ...]:
-        """The rows that counted and did not hold (in a policy with anyOf some may fail although the verdict is ok)."""
+        """The counted rows that failed. With anyOf, some may fail although the verdict is ``ok``."""
         return tuple(row for row in self.rows if row.counted and not row.passed)
 
     def table(self) -> str:
-        """Policy and token side by side as text, one condition a line."""
+        """Return policy and token next to each other as text, with one condition per line."""
 
         def line(passed: bool, name: str, policy: str, token: str) -> str:
-            # Policy and token are other parties' texts: no line of theirs looks like one of ours.
+            # Policy and token come from other parties, who must not be able to add lines to this table.
             return printable(f"{'ok' if passed else 'NO':<4}{name}: policy {policy}; token {token}")
 
         lines = [line(self.authority_matched, "iss", " | ".join(self.authorities), self.issuer or "(missing)")]
@@ -61,7 +61,7 @@ class PolicyVerdict(BaseModel):
 
 
 def text_form(value: Any) -> str | None:
-    """The text that a claim is compared by: strings verbatim, booleans true/false, integers decimal; all else never matches."""
+    """Return the text that a claim is compared by: strings verbatim, booleans as true or false, integers in decimal. Else None."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
@@ -84,7 +84,7 @@ def _lookup(claims: Mapping[str, Any], path: str) -> Any:
 
 
 def printable(text: str) -> str:
-    """Somebody else's text without control, bidirectional and line-breaking characters."""
+    """Return untrusted text without control, bidirectional and line-breaking characters."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
@@ -123,10 +123,10 @@ def _evaluate(group: ConditionGroup, claims: Mapping[str, Any], place: str, auth
 
 
 def evaluate(policy: ReleasePolicy, claims: Mapping[str, Any], issuer: str | None = None) -> PolicyVerdict:
-    """Evaluate ``policy`` on verified ``claims``. ``issuer`` defaults to the ``iss`` claim; never raises on a well-formed policy.
+    """Evaluate ``policy`` on verified ``claims``. ``issuer`` defaults to the ``iss`` claim.
 
-    A block counts only when its authority equals the issuer (modulo one trailing slash); all rows are computed, none is
-    skipped, so that the verdict tells everything at once.
+    A block counts only if its authority equals the issuer, apart from one trailing slash. All rows are computed, so that the verdict shows
+    every mismatch.
     """
     claimed = claims.get("iss") if issuer is None else issuer
     actual = claimed if isinstance(claimed, str) else ""

@@ -1,7 +1,7 @@
-"""Data keys (DEK) under a key encryption key (KEK): RSA-OAEP-SHA-256, as the upstream clean room stores them.
+"""Data encryption keys (DEK) wrapped with a key encryption key (KEK), in the format of the clean-room samples: RSA-OAEP-SHA-256.
 
-A DEK of 32 bytes is one OAEP block. Anything that does not fit one block (a serialised keyset under an RSA-2048 KEK) takes the
-RSA-OAEP-AES-KWP layout of :mod:`cleanroom.keys.wrap`; the two are told apart by length, which is unambiguous.
+A DEK of 32 bytes fits into one OAEP block. Longer data, such as a serialised keyset, is wrapped in the RSA-OAEP-AES-KWP layout of
+:mod:`cleanroom.keys.wrap`. The length of the result tells which of the two it is. See ``docs/facts/key-release.md``.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _OVERHEAD = 2 * 32 + 2
 
 
 def wrap_data_key(kek: rsa.RSAPublicKey, data_key: Secret) -> str:
-    """Wrap a DEK; the result is standard base64, safe to publish in a dataset descriptor.
+    """Wrap a DEK. The result is standard base64, and can be published in a dataset descriptor.
 
     Raises:
-        InvalidInput: ``WrappingKeyTooSmall`` under 2048 bits, ``NothingToWrap``.
+        InvalidInput: ``WrappingKeyTooSmall`` for less than 2048 bits, ``NothingToWrap``.
     """
     if kek.key_size < MINIMUM_RSA_BITS:
         raise InvalidInput("WrappingKeyTooSmall", f"KEK: a {kek.key_size}-bit RSA key is too small; use {MINIMUM_RSA_BITS} bits or more.")
@@ -35,11 +35,11 @@ def wrap_data_key(kek: rsa.RSAPublicKey, data_key: Secret) -> str:
 
 
 def unwrap_data_key(kek: rsa.RSAPrivateKey, wrapped: str) -> Secret:
-    """Undo :func:`wrap_data_key`.
+    """Unwrap the result of :func:`wrap_data_key`.
 
     Raises:
-        InvalidInput: ``InvalidWrappedKey`` when the text is not base64.
-        Refused: ``KeyUnwrapFailed`` for another KEK or a damaged wrap.
+        InvalidInput: ``InvalidWrappedKey`` if the text is not base64.
+        Refused: ``KeyUnwrapFailed`` for another KEK or damaged text.
     """
     try:
         blob = base64.b64decode(wrapped, validate=True)
@@ -55,5 +55,5 @@ def unwrap_data_key(kek: rsa.RSAPrivateKey, wrapped: str) -> Secret:
     except ValueError:
         raise Refused(
             "KeyUnwrapFailed",
-            f"wrapped key: {len(blob)} bytes do not unwrap with this RSA-{kek.key_size} KEK; it is another key's, or damaged.",
+            f"wrapped key: {len(blob)} bytes do not unwrap with this RSA-{kek.key_size} KEK; wrapped with another key, or damaged.",
         ) from None

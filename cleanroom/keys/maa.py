@@ -1,6 +1,7 @@
-"""Microsoft Azure Attestation: from evidence to token, and from token to verified claims (spec/skr.md sections 2 and 3).
+"""Client of Microsoft Azure Attestation (MAA): evidence to token, and token to verified claims.
 
-Python's ``azure-security-attestation`` has no SevSnpVm operation, so this is plain HTTP.
+This is plain HTTP, because ``azure-security-attestation`` has no operation for SevSnpVm. Source:
+https://learn.microsoft.com/rest/api/attestation/attestation/attest-sev-snp-vm; see ``docs/facts/key-release.md``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from cleanroom.attestation.certificates import read_endorsements
+from cleanroom.attestation.endorsements import read_endorsements
 from cleanroom.errors import CleanRoomError, InvalidInput, Refused, Unavailable
 from cleanroom.jose import jwk, jws
 from cleanroom.jose.encoding import b64url, compact_json
@@ -29,14 +30,14 @@ if TYPE_CHECKING:
 
 API_VERSION = "2022-08-01"
 CLOCK_SKEW = dt.timedelta(minutes=5)
-"""How far ahead of our clock MAA's may be (``nbf``, ``iat``); ``exp`` has no leeway."""
+"""How far MAA's clock may be ahead of ours (``nbf``, ``iat``). ``exp`` has no leeway."""
 
 
 def attestation_request(evidence: AttestationEvidence, runtime_data: bytes, nonce: int | None = None) -> dict[str, Any]:
-    """The body of ``POST /attest/SevSnpVm``: evidence and runtime data, base64url throughout.
+    """Return the body of ``POST /attest/SevSnpVm``: evidence and runtime data in base64url.
 
     Raises:
-        AttestationRejected: ``CertificateChainMalformed`` when the endorsements cannot be read.
+        AttestationRejected: ``CertificateChainMalformed`` if the endorsements cannot be read.
         InvalidInput: ``InvalidEvidence``, ``InvalidNonce``.
     """
     pem = "".join(_pem(der) for der in read_endorsements(evidence.endorsements))
@@ -46,12 +47,12 @@ def attestation_request(evidence: AttestationEvidence, runtime_data: bytes, nonc
         if evidence.uvm_endorsements:
             endorsements["Uvm"] = [b64url(base64.b64decode(evidence.uvm_endorsements, validate=True))]
     except ValueError as error:
-        raise InvalidInput("InvalidEvidence", "attestation: evidence and uvm_endorsements are standard base64.") from error
+        raise InvalidInput("InvalidEvidence", "attestation: evidence or uvm_endorsements is not standard base64.") from error
     parts = {"SnpReport": b64url(report), "VcekCertChain": b64url(pem.encode("ascii")), "Endorsements": b64url(compact_json(endorsements))}
     body: dict[str, Any] = {
         "report": b64url(compact_json(parts)),
         "runtimeData": {"data": b64url(runtime_data), "dataType": "JSON"},
-        # The container security policy is Rego and the service takes only JSON here; host_data reaches the token regardless.
+        # The service only accepts JSON here, and the container security policy is Rego. The token has its digest as host data anyway.
         "initTimeData": {"data": "", "dataType": ""},
     }
     if nonce is not None:
@@ -68,10 +69,10 @@ def _pem(der: bytes) -> str:
 
 
 def signing_keys(jwks: Mapping[str, Any]) -> dict[str, rsa.RSAPublicKey]:
-    """The RSA keys of an authority's JWKS by kid; from the ``x5c`` leaf where there is one, else from ``n`` and ``e``.
+    """Return the RSA keys of an authority's JWKS by kid, from the leaf in ``x5c`` if present, else from ``n`` and ``e``.
 
-    Entries that are unreadable, or whose certificate and numbers are of two keys (RFC 7517 section 4.7), are left out: a token that names
-    one is then refused for an unknown key.
+    Unreadable entries are left out, and so are entries whose certificate and numbers are different keys (RFC 7517 section 4.7). A token
+    that names one of them is rejected because its key is unknown.
     """
     result: dict[str, rsa.RSAPublicKey] = {}
     entries = jwks.get("keys")
@@ -97,7 +98,7 @@ def _refuse(code: str, reason: str, **details: Any) -> Refused:
     return Refused(
         code,
         f"attestation token: {reason}.",
-        hint="Attest again; if it stays so, check the authority's address and this machine's clock.",
+        hint="Attest again. If the error persists, check the authority's address and this machine's clock.",
         details=details,
     )
 
@@ -105,14 +106,14 @@ def _refuse(code: str, reason: str, **details: Any) -> Refused:
 def validate_token(
     token: str, *, issuer: str, keys: Mapping[str, rsa.RSAPublicKey], at: dt.datetime | None = None, skew: dt.timedelta = CLOCK_SKEW
 ) -> dict[str, Any]:
-    """The claims of an attestation token, verified against keys that were obtained from ``issuer``, never from the token's ``jku``.
+    """Verify an attestation token and return its claims.
 
     Args:
         token: The compact JWT.
-        issuer: The authority that must have issued it (equal modulo one trailing slash).
-        keys: Its signing keys by kid (:func:`signing_keys`).
-        at: The instant of the check; now when absent. ``nbf ≤ at + skew`` and ``at < exp`` must hold.
-        skew: How far ahead of ours the authority's clock may be.
+        issuer: Required issuer; one trailing slash is ignored.
+        keys: The issuer's signing keys by kid (:func:`signing_keys`). They come from the issuer, never from the token's ``jku``.
+        at: The instant of the check, by default now. ``nbf ≤ at + skew`` and ``at < exp`` must hold.
+        skew: How far the authority's clock may be ahead of ours.
 
     Raises:
         Refused: ``AttestationTokenMalformed``, ``AttestationTokenIssuerMismatch``, ``AttestationTokenKeyUnknown``,
@@ -135,10 +136,10 @@ def validate_token(
     except ValueError as error:
         raise _refuse("AttestationTokenSignatureInvalid", str(error)) from error
     now = (at or dt.datetime.now(dt.UTC)).timestamp()
-    # A token without nbf and iat is valid from the beginning (RFC 7519 section 4.1.5); without exp it would be valid for ever.
+    # nbf and iat are optional (RFC 7519 section 4.1.5). A token without exp would never expire, so exp is required.
     expires, begins = claims.get("exp"), claims.get("nbf", claims.get("iat", 0))
     if not _is_time(expires) or not _is_time(begins):
-        raise _refuse("AttestationTokenMalformed", "exp must be a number, and nbf where it is there")
+        raise _refuse("AttestationTokenMalformed", "exp must be a number, and so must nbf or iat if present")
     if now >= expires:
         raise _refuse("AttestationTokenExpired", f"it expired at {_instant(expires)}", exp=expires)
     if now + skew.total_seconds() < begins:
@@ -155,7 +156,7 @@ def _instant(seconds: float) -> str:
 
 
 def _origin(url: str) -> tuple[str, str] | None:
-    """Scheme and host (with port) of a URL; None for what is none."""
+    """Return scheme and host (with port) of a URL, or None for a malformed one."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -167,28 +168,28 @@ class MaaClient:
     """Client of one attestation authority.
 
     Args:
-        base_url: ``https://<instance>.attest.azure.net``; also the issuer that its tokens must name.
-        ca_file: Roots for TLS; the system's when absent.
+        base_url: ``https://<instance>.attest.azure.net``, which is also the issuer of its tokens.
+        ca_file: PEM roots for TLS; by default the system's.
         timeout: Seconds for one request.
     """
 
     def __init__(self, base_url: str, ca_file: Path | None = None, *, timeout: float = 30.0) -> None:
         origin = _origin(base_url)
         if origin is None or origin[0] != "https" or not origin[1]:
-            raise InvalidInput("InvalidMaaUrl", f"maa_url: {base_url!r} is not https.")
+            raise InvalidInput("InvalidMaaUrl", f"maa_url: {base_url!r} is not an https URL.")
         self.base_url = base_url.rstrip("/")
         self._tls = ssl_context(ca_file)
         self._timeout = timeout
 
     def _http(self) -> httpx.AsyncClient:
-        # No redirects: an authority that sends us elsewhere is not the one that the release policy names.
+        # The target of a redirect is not the authority that the release policy names.
         return async_http_client(self._tls, timeout=self._timeout)
 
     async def attest(self, evidence: AttestationEvidence, runtime_data: bytes, nonce: int | None = None) -> str:
-        """Have ``evidence``, which binds ``runtime_data`` (a JWKS), attested; the answer is the token (JWT), not yet validated.
+        """Have ``evidence``, which binds ``runtime_data`` (a JWKS), attested. Returns the token (JWT), which is not yet validated.
 
         Raises:
-            Refused: ``MaaRefusedEvidence`` when MAA cannot verify it (its own code and text are kept).
+            Refused: ``MaaRefusedEvidence`` if MAA cannot verify it; MAA's code and text are kept.
             Unavailable: ``MaaUnreachable``, ``MaaUnavailable``.
             InvalidInput: ``InvalidEvidence``, ``InvalidNonce``.
         """
@@ -201,14 +202,14 @@ class MaaClient:
         document = self._document(answer, "attest")
         token = document.get("token")
         if not isinstance(token, str):
-            raise Unavailable("MaaUnavailable", f"{self.base_url}: the answer holds no token.")
+            raise Unavailable("MaaUnavailable", f"{self.base_url}: the response does not contain a token.")
         return token
 
     async def signing_keys(self) -> dict[str, rsa.RSAPublicKey]:
-        """The authority's current signing keys, through its openid-configuration.
+        """Return the authority's current signing keys, found through its openid-configuration.
 
         Raises:
-            Refused: ``MaaMetadataNotTrusted`` when the metadata names another issuer, or keys at another host.
+            Refused: ``MaaMetadataNotTrusted`` if the metadata names another issuer, or keys on another host.
             Unavailable: ``MaaUnreachable``, ``MaaUnavailable``.
         """
         try:
@@ -225,11 +226,11 @@ class MaaClient:
             raise self._unreachable(error) from error
 
     async def validate(self, token: str, *, at: dt.datetime | None = None) -> dict[str, Any]:
-        """Fetch the authority's keys and :func:`validate_token`; the claims."""
+        """Fetch the authority's keys, and return the token's claims (see :func:`validate_token`)."""
         return validate_token(token, issuer=self.base_url, keys=await self.signing_keys(), at=at)
 
     def _unreachable(self, error: httpx.HTTPError | httpx.InvalidURL) -> Unavailable:
-        return Unavailable("MaaUnreachable", f"{self.base_url} could not be asked.", cause=f"{type(error).__name__}: {error}")
+        return Unavailable("MaaUnreachable", f"{self.base_url} could not be reached.", cause=f"{type(error).__name__}: {error}")
 
     def _document(self, answer: httpx.Response, what: str) -> Mapping[str, Any]:
         try:
@@ -245,9 +246,9 @@ class MaaClient:
         if 400 <= answer.status_code < 500 and answer.status_code != 429:
             raise Refused(
                 "MaaRefusedEvidence",
-                f"{self.base_url} refused ({what}, status {answer.status_code}).",
+                f"{self.base_url} rejected the request ({what}, status {answer.status_code}).",
                 cause=str(upstream.get("message") or ""),
-                hint="Compare the report, its certificates and the runtime data with what the guest produced.",
+                hint="Compare the report, its certificates and the runtime data with those of the guest.",
                 details=details,
             )
-        raise Unavailable("MaaUnavailable", f"{self.base_url} answered {answer.status_code} ({what}).", details=details)
+        raise Unavailable("MaaUnavailable", f"{self.base_url} responded with status {answer.status_code} ({what}).", details=details)

@@ -1,4 +1,4 @@
-"""The release policy of a Key Vault key: its whole grammar (spec/skr.md section 7), parsed strictly, and its encoding.
+"""The release policy of a Key Vault key: strict parsing of the whole grammar, and encoding.
 
 ::
 
@@ -6,8 +6,9 @@
     block     := {"authority": <https issuer URL>, ("allOf" | "anyOf"): [condition, ...]}
     condition := {"claim": <path>, "equals": <text>} | {"allOf": [...]} | {"anyOf": [...]}
 
-The legacy form (``version`` 1.0, ``{"claim", "condition": "equals", "value"}``) is read and normalised, as the service does.
-Everything else is refused: an operator that is silently ignored would weaken the policy.
+The legacy form (``version`` 1.0, ``{"claim", "condition": "equals", "value"}``) is accepted and normalised, as the service does it.
+Everything else is rejected, because ignoring an operator would weaken the policy. Source:
+https://learn.microsoft.com/azure/key-vault/keys/policy-grammar; see ``docs/facts/key-release.md``.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     def document(self) -> dict[str, Any]:
-        """The JSON object of this part of a policy."""
+        """Return the JSON object of this part of a policy."""
         raise NotImplementedError
 
     @model_serializer
@@ -43,7 +44,7 @@ class _Strict(BaseModel):
 
 
 class ClaimEquals(_Strict):
-    """One condition: the claim at ``claim`` (dots descend into objects) has the text form ``equals``."""
+    """A condition: the claim at the path ``claim``, in which dots descend into objects, has the text form ``equals``."""
 
     claim: str
     equals: str
@@ -52,7 +53,7 @@ class ClaimEquals(_Strict):
     @classmethod
     def _path(cls, value: str) -> str:
         if len(value) > 512 or not all(_SEGMENT.match(segment) for segment in value.split(".")):
-            raise ValueError(f"{value[:80]!r} is not a dotted claim path; array indexing does not exist")
+            raise ValueError(f"{value[:80]!r} is not a dotted claim path; array indexes are not supported")
         return value
 
     @field_validator("equals", mode="before")
@@ -65,7 +66,7 @@ class ClaimEquals(_Strict):
         return value
 
     def document(self) -> dict[str, Any]:
-        """The condition as JSON."""
+        """Return the condition as JSON."""
         return {"claim": self.claim, "equals": self.equals}
 
 
@@ -81,7 +82,7 @@ Condition = Annotated["Annotated[ClaimEquals, Tag('claim')] | Annotated[Conditio
 
 
 class ConditionGroup(_Strict):
-    """``allOf`` or ``anyOf`` over one or more conditions; exactly one of the two."""
+    """Exactly one of ``allOf`` and ``anyOf``, with one or more conditions."""
 
     all_of: tuple[Condition, ...] | None = Field(default=None, alias="allOf", min_length=1, strict=False)
     any_of: tuple[Condition, ...] | None = Field(default=None, alias="anyOf", min_length=1, strict=False)
@@ -101,7 +102,7 @@ class ConditionGroup(_Strict):
 
     @property
     def operator(self) -> Literal["allOf", "anyOf"]:
-        """Which of the two it is."""
+        """The operator of this group."""
         return "anyOf" if self.all_of is None else "allOf"
 
     @property
@@ -110,11 +111,11 @@ class ConditionGroup(_Strict):
         return self.all_of if self.all_of is not None else self.any_of or ()
 
     def document(self) -> dict[str, Any]:
-        """The group as JSON."""
+        """Return the group as JSON."""
         return {self.operator: [condition.document() for condition in self.conditions]}
 
     def claims(self) -> Iterator[ClaimEquals]:
-        """Every claim condition below this group, in order."""
+        """Yield every claim condition in this group and its subgroups, in order."""
         for condition in self.conditions:
             if isinstance(condition, ClaimEquals):
                 yield condition
@@ -123,7 +124,7 @@ class ConditionGroup(_Strict):
 
 
 class AuthorityBlock(ConditionGroup):
-    """Conditions on tokens of one attestation authority."""
+    """Conditions on the tokens of one attestation authority."""
 
     authority: str
 
@@ -133,7 +134,7 @@ class AuthorityBlock(ConditionGroup):
         return check_authority(value)
 
     def document(self) -> dict[str, Any]:
-        """The block as JSON, in the order in which the service re-serialises it."""
+        """Return the block as JSON, with members in the service's order."""
         return {"authority": self.authority, **super().document()}
 
 
@@ -142,7 +143,7 @@ AuthorityBlock.model_rebuild()
 
 
 def check_authority(value: str) -> str:
-    """An authority is an https URL without user, query or fragment. Raises ValueError."""
+    """Return ``value`` if it is an https URL without user, query or fragment. Raises ValueError."""
     parts = urlsplit(value)
     if parts.scheme != "https" or not parts.hostname or parts.query or parts.fragment or "@" in parts.netloc or re.search(r"\s", value):
         raise ValueError(f"{value[:120]!r} is not an https issuer URL without user, query and fragment")
@@ -150,12 +151,12 @@ def check_authority(value: str) -> str:
 
 
 def same_authority(left: str, right: str) -> bool:
-    """Exact, case-sensitive equality modulo one trailing slash on either side. Never a prefix match."""
+    """Whether two issuer URLs are equal, apart from one trailing slash on either side. Case-sensitive."""
     return left.removesuffix("/") == right.removesuffix("/")
 
 
 class ReleasePolicy(_Strict):
-    """A release policy. Equality compares the parsed policy: the service re-serialises what it was given."""
+    """A release policy. Compare parsed policies, not their text: the service re-serialises them."""
 
     version: Literal["1.0.0"]
     any_of: tuple[AuthorityBlock, ...] = Field(alias="anyOf", min_length=1, strict=False)
@@ -172,15 +173,15 @@ class ReleasePolicy(_Strict):
 
     @staticmethod
     def parse(data: bytes | str | Mapping[str, Any]) -> ReleasePolicy:
-        """Read a policy document (JSON text, or its object).
+        """Parse a policy document, which is JSON text or an object.
 
         Raises:
-            InvalidInput: ``InvalidReleasePolicy``, naming the place and what is wrong there.
+            InvalidInput: ``InvalidReleasePolicy``, with the place and the problem.
         """
         try:
             text = data if isinstance(data, bytes | str) else compact_json(data)
             if len(text) > MAXIMUM_BYTES:
-                raise _invalid(f"{len(text)} bytes are more than the {MAXIMUM_BYTES} a policy may have")
+                raise _invalid(f"{len(text)} bytes exceed the maximum of {MAXIMUM_BYTES}")
             document = strict_json(text)
         except (ValueError, TypeError, RecursionError) as error:
             raise _invalid(f"it is not one JSON document: {error}") from error
@@ -188,9 +189,9 @@ class ReleasePolicy(_Strict):
             return ReleasePolicy.model_validate(document)
         except ValidationError as error:
             errors = error.errors(include_url=False, include_input=False)
-            # An operator that does not exist is named before the "equals" that its condition lacks.
+            # Report an unknown operator rather than the member "equals" that is missing because of it.
             first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
-            # pydantic puts the tag of a condition's kind into the path; a member named claim comes last.
+            # Remove pydantic's tags for the kinds of conditions from the path. A member named "claim" comes last.
             *parents, last = (part for part in first["loc"] or ("policy",) if part != "group")
             place = ".".join(str(part) for part in (*(part for part in parents if part != "claim"), last))
             raise _invalid(f"at {place}: {first['msg'].removeprefix('Value error, ')}") from error
@@ -204,14 +205,14 @@ class ReleasePolicy(_Strict):
         attestation_type: str = "sevsnpvm",
         strict: bool = True,
     ) -> ReleasePolicy:
-        """The policy of a clean room's key: released only into a confidential container with this security policy.
+        """Return the policy of a clean room's key: release only into a confidential container with this security policy.
 
         Args:
             authority: The MAA instance that attests the clean room (https issuer URL).
-            host_data: SHA-256 of the container security policy as 64 hex digits; several mean any one of them.
-            compliance_status: What MAA says of a utility VM that Microsoft signed; without this claim a foreign UVM would pass.
+            host_data: SHA-256 of the container security policy as 64 hex digits, or several alternatives.
+            compliance_status: MAA's claim for a utility VM that Microsoft signed. Without it, any other utility VM would pass.
             attestation_type: ``sevsnpvm`` for a confidential container.
-            strict: Also refuse debuggable guests and any VMPL but 0, so as not to rest on MAA's own policy for that.
+            strict: Also reject debuggable guests and every VMPL except 0, instead of relying on MAA's policy for that.
 
         Raises:
             InvalidInput: ``InvalidReleasePolicy``.
@@ -232,19 +233,19 @@ class ReleasePolicy(_Strict):
         return ReleasePolicy.parse({"version": "1.0.0", "anyOf": [{"authority": authority, "allOf": conditions}]})
 
     def document(self) -> dict[str, Any]:
-        """The policy as a JSON object in the service's canonical order."""
+        """Return the policy as a JSON object, with members in the service's order."""
         return {"version": self.version, "anyOf": [block.document() for block in self.any_of]}
 
     def encode(self) -> bytes:
-        """The policy as compact JSON: what ``KeyReleasePolicy(encoded_policy=...)`` of azure-keyvault-keys takes."""
+        """Return the policy as compact JSON, for ``KeyReleasePolicy(encoded_policy=...)`` of azure-keyvault-keys."""
         return compact_json(self.document())
 
     def authorities(self) -> tuple[str, ...]:
-        """Every attestation authority that the policy names."""
+        """Return every attestation authority that the policy names."""
         return tuple(dict.fromkeys(block.authority for block in self.any_of))
 
     def blocks_for(self, issuer: str) -> tuple[AuthorityBlock, ...]:
-        """The blocks whose authority is ``issuer``."""
+        """Return the blocks whose authority is ``issuer``."""
         return tuple(block for block in self.any_of if same_authority(block.authority, issuer))
 
 
@@ -257,9 +258,9 @@ def _invalid(reason: str) -> InvalidInput:
 
 
 def _check_depth(document: Any) -> None:
-    """Refuse nesting beyond :data:`MAXIMUM_DEPTH` groups, without recursion (the input is hostile)."""
+    """Reject nesting of more than :data:`MAXIMUM_DEPTH` groups, without recursion because the input is untrusted."""
     level: list[Any] = [document]
-    # Document, anyOf list, block; each group then adds its list and its conditions.
+    # Levels: document, anyOf list, block; each group then adds its list and its conditions.
     for _ in range(2 * MAXIMUM_DEPTH + 3):
         deeper: list[Any] = []
         for value in level:
@@ -275,7 +276,7 @@ def _check_depth(document: Any) -> None:
 
 
 def _modern(value: Any) -> Any:
-    """Rewrite legacy conditions; a legacy operator other than equals stays and is refused by the model."""
+    """Rewrite legacy conditions. Legacy operators other than equals stay, and the model rejects them."""
     if isinstance(value, Mapping):
         if set(value) == {"claim", "condition", "value"} and value["condition"] == "equals":
             return {"claim": value["claim"], "equals": value["value"]}

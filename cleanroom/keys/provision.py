@@ -1,4 +1,4 @@
-"""Create or import a key with a release policy (``setKeyWithSKR`` of the publishing diagrams), once however often it is asked."""
+"""Creates or imports a key with a release policy (``setKeyWithSKR`` in the publishing diagrams). Idempotent."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 PURPOSE_TAG = "cleanroom-purpose"
 KEK_PURPOSE = "dataset-kek"
 KEK_SIZES = (2048, 3072, 4096)
-"""Bits of the RSA keys that Key Vault makes and takes."""
+"""Supported RSA key sizes of Key Vault, in bits."""
 
 
 class KeyReference(BaseModel):
-    """Where a key is and its public half: what may be published and persisted."""
+    """The location and public half of a key, which may be published and persisted."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -40,10 +40,10 @@ class KeyReference(BaseModel):
     policy: dict[str, Any]
     """The release policy document."""
     created: bool
-    """False when the key was there already, with the same content."""
+    """False if the key existed with the same content."""
 
     def public_key(self) -> rsa.RSAPublicKey:
-        """The RSA public key, to wrap a DEK with."""
+        """Return the RSA public key that wraps a DEK."""
         key = public_key(self.public_jwk)
         assert isinstance(key, rsa.RSAPublicKey)
         return key
@@ -60,31 +60,31 @@ async def set_key_with_skr(
     tags: Mapping[str, str] | None = None,
     immutable: bool = False,
 ) -> KeyReference:
-    """Import ``key``, or create a fresh RSA key in the HSM, exportable under ``policy``.
+    """Import ``key``, or create an RSA key in the HSM, exportable under ``policy``.
 
-    An existing key is reused when it is exportable, HSM-protected and enabled, has the same (parsed) policy and our tags and, for
-    an import, the same public key. Anything else under that name is a conflict: a policy is never replaced silently.
+    An existing key is reused if it is exportable, HSM-protected and enabled, has the same parsed policy and the same tags and, for an
+    import, the same public key. Any other key of that name is a conflict, because a policy is never replaced silently.
 
     Args:
-        vault: Where.
-        credential: Whose identity acts (Key Vault Crypto Officer).
+        vault: The vault.
+        credential: An identity with the role Key Vault Crypto Officer.
         name: The key's name; derive it from collaboration and dataset.
-        policy: Who may have the key released.
-        key: The key to import; None creates one that never existed outside the HSM.
+        policy: The condition for the release of the key.
+        key: The key to import. None creates one, which never exists outside the HSM.
         size: Bits of a created key, one of ``KEK_SIZES``.
-        tags: Further tags; they are part of the comparison.
-        immutable: Fix the policy for ever.
+        tags: Further tags. They are part of the comparison.
+        immutable: Whether the policy can never be changed.
 
     Raises:
-        InvalidInput: ``UnsupportedKekSize``, or what the service calls BadParameter.
+        InvalidInput: ``UnsupportedKekSize``, or the service's BadParameter.
         Conflict: ``KeyExistsWithOtherContent``; ``ObjectIsDeletedButRecoverable`` with the remedy.
         Refused: ``ForbiddenByRbac`` and the service's other refusals.
-        Unavailable: when the vault could not be asked.
+        Unavailable: The vault did not respond.
         Internal: ``KeyVaultAnswerUnexpected``.
     """
     bits = size if key is None else key.key_size
     if bits not in KEK_SIZES:
-        raise InvalidInput("UnsupportedKekSize", f"KEK: {bits} bits; use one of {', '.join(map(str, KEK_SIZES))}.")
+        raise InvalidInput("UnsupportedKekSize", f"KEK: {bits} bits are not supported; use one of {', '.join(map(str, KEK_SIZES))}.")
     wanted_tags = {PURPOSE_TAG: KEK_PURPOSE, **(tags or {})}
     return await asyncio.to_thread(_set, vault, credential, name, policy, key, bits, wanted_tags, immutable)
 
@@ -117,15 +117,15 @@ def _set(
             translated = translate(error, what)
             if translated.details.get("skr_code") != "AKV.SKR.1020":
                 raise translated from error
-            # A concurrent attempt won with an immutable policy: the comparison decides, as for any key that is there.
+            # A concurrent attempt created the key with an immutable policy: compare it like any existing key.
             try:
                 return _reuse(client.get_key(name), policy, key, tags, immutable, what)
             except AzureError as unread:
                 raise translate(unread, what) from unread
-        # A vault that answers with another policy than it was given would release the key to somebody else.
+        # A vault that stored another policy than the given one could release the key to another guest.
         if differences := _differences(made, policy, key, tags, immutable):
             raise Internal(
-                "KeyVaultAnswerUnexpected", f"{what}: the key that Key Vault made differs from what was asked.", details=differences
+                "KeyVaultAnswerUnexpected", f"{what}: the key that Key Vault created differs from the request.", details=differences
             )
         return _reference(made, created=True)
 
@@ -147,7 +147,7 @@ def _make(
 def _differences(
     existing: KeyVaultKey, policy: ReleasePolicy, key: rsa.RSAPrivateKey | None, tags: dict[str, str], immutable: bool
 ) -> dict[str, Any]:
-    """What of the key is not as asked, by aspect; empty when it is the key that was asked for."""
+    """Return the differences between the key and the request, by aspect."""
     properties = existing.properties
     differences: dict[str, Any] = {}
     if existing.key_type != "RSA-HSM" or not properties.exportable or not properties.enabled:
@@ -179,8 +179,8 @@ def _reuse(
     if differences := _differences(existing, policy, key, tags, immutable):
         raise Conflict(
             "KeyExistsWithOtherContent",
-            f"{what}: a key of that name exists already and differs in {', '.join(differences)}.",
-            hint="Choose another key name, or let the key's owner delete and purge that one; a policy is never replaced silently.",
+            f"{what}: a key of that name exists and differs in {', '.join(differences)}.",
+            hint="Choose another key name, or ask the key's owner to delete and purge the existing key. A policy is never replaced.",
             party="key-owner",
             details=differences,
         )
@@ -188,14 +188,14 @@ def _reuse(
 
 
 def _numbers(key: JsonWebKey) -> rsa.RSAPublicNumbers:
-    # The SDK's JsonWebKey sets its members dynamically.
+    # The SDK's JsonWebKey has no static members.
     return rsa.RSAPublicNumbers(int.from_bytes(getattr(key, "e", b""), "big"), int.from_bytes(getattr(key, "n", b""), "big"))
 
 
 def _reference(key: KeyVaultKey, *, created: bool) -> KeyReference:
     found = key.properties.release_policy
     if found is None:
-        raise Internal("KeyWithoutPolicy", f"{key.id}: Key Vault answers an exportable key without a release policy.")
+        raise Internal("KeyWithoutPolicy", f"{key.id}: Key Vault returned an exportable key without a release policy.")
     return KeyReference(
         key_id=str(key.id),
         name=str(key.name),

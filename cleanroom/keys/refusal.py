@@ -1,4 +1,4 @@
-"""Why Key Vault refused a release. The service gives one 403 for several mismatches; the policy and the token tell which."""
+"""Explains why Key Vault refused a release: the service returns the same 403 for several mismatches, so policy and token are compared."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ _CODES: dict[Cause, str] = {
 }
 _WHY: dict[Cause, str] = {
     "role": "the caller lacks the data action keys/release",
-    "authority": "the attestation token is not one that this key accepts (its authority, signature or validity)",
+    "authority": "the key does not accept the attestation token (its authority, signature or validity)",
     "claims": "the attested guest does not meet the key's release policy",
     "key": "the key is disabled or outside its validity",
-    "unknown": "the service gave no reason that the policy and the token explain",
+    "unknown": "the service gave no reason, and policy and token match",
 }
 _HINTS: dict[Cause, str] = {
-    "role": "Assign 'Key Vault Crypto Service Release User' at the vault to this identity (where access policies rule: the key permission"
-    " 'release'); a new assignment can take minutes to reach it.",
-    "authority": "Attest at the authority that the policy names, with a fresh token; or let the key's owner change the policy's authority.",
-    "claims": "Run the container security policy that the key names, or let the key's owner set a release policy for this one.",
-    "key": "Let the key's owner enable it or extend its validity.",
+    "role": "Assign 'Key Vault Crypto Service Release User' at the vault to this identity, or the key permission 'release' in a vault with"
+    " access policies. A new assignment can take minutes to take effect.",
+    "authority": "Attest again at the authority that the policy names, or ask the key's owner to change the policy's authority.",
+    "claims": "Run the container security policy that the key names, or ask the key's owner to set a release policy for this one.",
+    "key": "Ask the key's owner to enable it or extend its validity.",
     "unknown": "Ask the key's owner to compare the release policy with the token's claims, and read the vault's audit log.",
 }
 
 
-# What the service says goes before what the policy and the token would explain: it asks for the caller's role and the key's state first.
+# The service's own code takes precedence over the comparison, because it checks the caller's role and the key's state first.
 _INNER: Mapping[str, Cause] = {
     "ForbiddenByRbac": "role",
     "ForbiddenByPolicy": "role",
@@ -85,20 +85,21 @@ def explain_refusal(
     policy_source: str,
     at: dt.datetime,
 ) -> Refused:
-    """The 403 of a release as :class:`~cleanroom.errors.Refused`, with policy and token side by side.
+    """Convert the 403 of a release to :class:`~cleanroom.errors.Refused`, with a comparison of policy and token.
 
     Args:
         error: The SDK's error.
-        key_id: The key asked for.
+        key_id: The requested key.
         claims: The token's claims.
-        policy: The key's policy, when it is known.
-        policy_source: ``vault`` (read from the key) or ``expected`` (what the caller believes).
+        policy: The key's policy, if known. An identity that may release a key usually may not read it.
+        policy_source: ``vault`` (read from the key) or ``expected`` (the caller's expectation).
         at: The instant of the refusal.
 
-    ``details``: ``cause`` (role, authority, claims, key, unknown), ``rows`` (``{place, authority, claim, expected, actual, passed,
-    counted}``), ``table`` and ``reasons`` (the same as text lines), ``token`` (the claims that policies usually name), ``issuer``,
-    ``authorities``, ``token_expires``, ``policy_source``, ``upstream`` (status, code, innererror). Who may release may usually not read
-    the key: without ``policy`` there are no rows, and ``reasons`` shows the token's side alone.
+    Returns:
+        The error. Its ``details`` are ``cause`` (role, authority, claims, key, unknown), ``rows`` (``{place, authority, claim, expected,
+        actual, passed, counted}``), ``table`` and ``reasons`` (the same as text lines), ``token`` (the claims that policies usually name),
+        ``issuer``, ``authorities``, ``token_expires``, ``policy_source`` and ``upstream`` (status, code, innererror). Without ``policy``
+        there are no rows, and ``reasons`` only shows the token.
     """
     code, inner, message = service_error(error)
     verdict = evaluate(policy, claims) if policy is not None else None
@@ -124,7 +125,7 @@ def explain_refusal(
             "authorities": list(verdict.authorities),
             "rows": [row.model_dump() for row in verdict.rows],
             "table": verdict.table(),
-            # What the command line prints below the message; what does not hold comes first.
+            # The command line prints these below the message. Failed conditions come first.
             "reasons": [{"message": line} for line in sorted(lines, key=lambda line: not line.startswith("NO"))],
         }
     else:

@@ -1,4 +1,7 @@
-"""Secure key release: an attested guest obtains a Key Vault key that the release policy binds to it (spec/skr.md section 12)."""
+"""Secure key release: an attested guest obtains a Key Vault key whose release policy names the guest.
+
+The steps and formats, with their sources, are in ``docs/facts/key-release.md``.
+"""
 
 from __future__ import annotations
 
@@ -36,20 +39,23 @@ _WRAPPING_BITS = 2048
 class Attestor(Protocol):
     """Produces SNP evidence that binds ``runtime_data`` (``cleanroom.attestation.GuestAttestor``)."""
 
-    async def attest(self, runtime_data: bytes) -> AttestationEvidence: ...
+    async def attest(self, runtime_data: bytes) -> AttestationEvidence:
+        """Return evidence whose report data is the digest of ``runtime_data``."""
 
 
 class AttestationAuthority(Protocol):
-    """Turns evidence into a verified token (``cleanroom.keys.maa.MaaClient``)."""
+    """Issues and validates attestation tokens (``cleanroom.keys.maa.MaaClient``)."""
 
-    async def attest(self, evidence: AttestationEvidence, runtime_data: bytes, nonce: int | None = None) -> str: ...
+    async def attest(self, evidence: AttestationEvidence, runtime_data: bytes, nonce: int | None = None) -> str:
+        """Return a token for the evidence."""
 
-    async def validate(self, token: str) -> dict[str, Any]: ...
+    async def validate(self, token: str) -> dict[str, Any]:
+        """Return the verified claims of a token."""
 
 
 @dataclass(frozen=True)
 class ReleasedKey:
-    """A released key. ``secret`` is PKCS#8 DER for RSA and EC, the raw bytes for oct; it redacts itself and must not be persisted."""
+    """A released key. ``secret`` is PKCS#8 DER for RSA and EC, and raw bytes for oct. It must not be persisted."""
 
     key_id: str
     """``https://<vault>/keys/<name>/<version>``."""
@@ -58,18 +64,18 @@ class ReleasedKey:
     secret: Secret
 
     def private_key(self) -> PrivateKey:
-        """The RSA or EC private key. Raises InvalidInput ``KeyKindMismatch`` for an oct key."""
+        """Return the RSA or EC private key. Raises InvalidInput ``KeyKindMismatch`` for an oct key."""
         if self.kind == "oct":
-            raise InvalidInput("KeyKindMismatch", f"{self.key_id} is a symmetric key; it has no private half.")
+            raise InvalidInput("KeyKindMismatch", f"{self.key_id} is a symmetric key, not a key pair.")
         key = serialization.load_der_private_key(self.secret.reveal(), None)
         assert isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey)
         return key
 
     def unwrap_data_key(self, wrapped: str) -> Secret:
-        """Use the key as KEK: open a base64 RSA-OAEP-SHA-256 wrapped DEK (:func:`cleanroom.keys.unwrap_data_key`)."""
+        """Unwrap a DEK with this key (:func:`cleanroom.keys.unwrap_data_key`)."""
         key = self.private_key()
         if not isinstance(key, rsa.RSAPrivateKey):
-            raise InvalidInput("KeyKindMismatch", f"{self.key_id} is an EC key; a KEK is RSA.")
+            raise InvalidInput("KeyKindMismatch", f"{self.key_id} is an EC key; a key encryption key must be RSA.")
         return unwrap_data_key(key, wrapped)
 
 
@@ -117,29 +123,31 @@ async def release_key(
     policy: ReleasePolicy | None = None,
     algorithm: KeyWrapAlgorithm = KeyWrapAlgorithm.RSA_AES_KEY_WRAP_256,
 ) -> ReleasedKey:
-    """Release a key into this guest: fresh RSA key, evidence, MAA token, release, verification, unwrap.
+    """Release a key into this guest: create an RSA key, get evidence and a token for it, release, verify and unwrap.
 
     Args:
-        vault: Where the key is.
-        credential: Whose identity asks (needs the data action keys/release).
+        vault: The vault that holds the key.
+        credential: An identity with the data action keys/release.
         name: The key's name.
-        attestor: The in-guest sidecar.
+        attestor: The guest's sidecar.
         maa: The attestation authority that the key's policy names.
-        version: The key's version; its latest when absent.
-        policy: The release policy that the key must carry; a key with another one is refused after the release.
+        version: The key's version; by default its latest.
+        policy: The release policy that the key must have. A key with another one is rejected after the release.
         algorithm: How the vault wraps the key.
 
     Raises:
         Refused: ``ForbiddenByRbac`` (role), ``AttestationNotAccepted`` (authority), ``ReleasePolicyNotMet`` (claims), ``KeyDisabled``,
-            ``KeyReleaseRefused``, each with policy and token side by side in ``details``; the codes of
+            ``KeyReleaseRefused``, each with a comparison of policy and token in ``details``; the codes of
             :func:`verify_release_response` and :func:`open_release`; ``AttestationTokenNotOurs``.
         NotFound: ``KeyNotFound``.
         Unavailable: ``KeyVaultUnreachable`` and the service's 429 and 5xx codes.
         Internal: ``KeyVaultAnswerUnexpected``.
-        CleanRoomError: Whatever the attestor and MAA raise.
+        CleanRoomError: The errors of the attestor and of MAA.
     """
     if algorithm not in RELEASE_ALGORITHMS:
-        raise InvalidInput("UnsupportedKeyWrapAlgorithm", f"enc: {algorithm} is not one of {', '.join(sorted(RELEASE_ALGORITHMS))}.")
+        raise InvalidInput(
+            "UnsupportedKeyWrapAlgorithm", f"enc: {algorithm} is not supported; use one of {', '.join(sorted(RELEASE_ALGORITHMS))}."
+        )
     wrapping = await asyncio.to_thread(rsa.generate_private_key, public_exponent=65537, key_size=_WRAPPING_BITS)
     kid = thumbprint(public_jwk(wrapping))
     bound = runtime_data(wrapping.public_key())
@@ -159,8 +167,8 @@ def _check_token_is_ours(claims: dict[str, Any], wrapping: rsa.RSAPublicKey, kid
     if not ours:
         raise Refused(
             "AttestationTokenNotOurs",
-            "MAA's token does not carry the key that we asked it to attest; a key released on it would not be for us.",
-            hint="Check who sits between this guest and the attestation authority.",
+            "MAA's token does not contain the key that this guest attested; a key released for it would go to another guest.",
+            hint="Check the address of the attestation authority and any proxy in between.",
         )
 
 
@@ -198,7 +206,7 @@ def _release(
 
 
 def _policy_of(client: Any, name: str, version: str | None) -> ReleasePolicy | None:
-    """The key's policy for the explanation; None when the caller, as is usual, may release but not read the key."""
+    """Return the key's policy for the explanation, or None if the caller may not read the key, as is usual."""
     try:
         with well_formed_answers(f"policy of {name}"):
             found = client.get_key(name, version).properties.release_policy

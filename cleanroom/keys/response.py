@@ -1,4 +1,7 @@
-"""Verification of Key Vault's signed release response (spec/skr.md sections 9 and 12), before anything is unwrapped."""
+"""Verifies Key Vault's signed release response, before anything is unwrapped.
+
+The response's format, with its source, is in ``docs/facts/key-release.md``.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ class KeyId:
 
     @staticmethod
     def parse(text: str) -> KeyId:
-        """Read an identifier. Raises ValueError."""
+        """Parse an identifier. Raises ValueError."""
         parts = urlsplit(text)
         segments = parts.path.removeprefix("/").rstrip("/").split("/")
         if parts.scheme != "https" or not parts.hostname or parts.query or parts.fragment or "@" in parts.netloc:
@@ -45,7 +48,7 @@ class KeyId:
         return urlsplit(f"https://{self.host}").hostname or self.host
 
     def names(self, other: KeyId) -> bool:
-        """Whether ``other`` is the same key of the same vault, of this version where this one has a version."""
+        """Whether ``other`` is the same key of the same vault and, if this identifier has a version, of the same version."""
         same = self.host == other.host and self.name.lower() == other.name.lower()
         return same and (self.version is None or self.version == other.version)
 
@@ -55,14 +58,14 @@ class KeyId:
 
 @dataclass(frozen=True)
 class ReleaseExpectation:
-    """What we asked for, to which the signed answer must correspond.
+    """The request that a signed response must match.
 
     Attributes:
-        key_id: ``https://<vault>/keys/<name>[/<version>]`` as asked.
-        nonce: Ours, or None when none was sent.
-        algorithm: The ``enc`` asked for.
-        wrapping_kid: kid of our wrapping key, as in the attestation token.
-        policy: The release policy that the key must carry; None when there is no expectation.
+        key_id: The requested key, ``https://<vault>/keys/<name>[/<version>]``.
+        nonce: The nonce of the request, or None.
+        algorithm: The requested ``enc``.
+        wrapping_kid: kid of this guest's wrapping key, as in the attestation token.
+        policy: The release policy that the key must have; None accepts any.
     """
 
     key_id: str
@@ -74,12 +77,12 @@ class ReleaseExpectation:
 
 @dataclass(frozen=True)
 class VerifiedRelease:
-    """A release response whose signature, chain and content hold; the key is still wrapped."""
+    """A release response with verified signature, chain and content. The key is still wrapped."""
 
     key_id: str
-    """With version."""
+    """Identifier with version."""
     jwk: Mapping[str, Any]
-    """The public members of the released key (none for oct), ``kty`` and ``key_ops``."""
+    """``kty``, ``key_ops``, and the public members of the released key (none for oct)."""
     attributes: Mapping[str, Any]
     policy: ReleasePolicy
     algorithm: str
@@ -90,7 +93,7 @@ def _refuse(reason: str, *, code: str = "ReleaseResponseNotVerified", **details:
     raise Refused(
         code,
         f"Key Vault's release response is not acceptable: {reason}.",
-        hint="Nothing was unwrapped. Check the vault's address, its trusted roots and who sits between; then ask again.",
+        hint="Nothing was unwrapped. Check the vault's address, the trusted roots and any proxy in between; then try again.",
         details=details,
     )
 
@@ -130,12 +133,12 @@ def _signed_payload(text: str, host: str, roots: Sequence[x509.Certificate], at:
 def _check_request(request: Mapping[str, Any], expected: ReleaseExpectation, asked: KeyId) -> None:
     nonce = request.get("nonce")
     if expected.nonce is not None and not (isinstance(nonce, str) and hmac.compare_digest(nonce.encode(), expected.nonce.encode())):
-        _refuse("request.nonce is not ours; this answer was made for another request", code="ReleaseNonceMismatch")
+        _refuse("request.nonce is not the nonce of this request; the response is for another one", code="ReleaseNonceMismatch")
     if request.get("enc") != expected.algorithm:
-        _refuse(f"request.enc is {request.get('enc')!r}, asked was {expected.algorithm}", code="ReleaseAlgorithmMismatch")
+        _refuse(f"request.enc is {request.get('enc')!r}, requested was {expected.algorithm}", code="ReleaseAlgorithmMismatch")
     answered = _key_id(request.get("kid"), "request.kid")
     if not (answered.host == asked.host and answered.name.lower() == asked.name.lower() and answered.version in {None, asked.version}):
-        _refuse(f"request.kid is {answered}, asked was {asked}", code="ReleaseKeyMismatch")
+        _refuse(f"request.kid is {answered}, requested was {asked}", code="ReleaseKeyMismatch")
 
 
 def _policy(bundle: Mapping[str, Any], expected: ReleasePolicy | None) -> ReleasePolicy:
@@ -146,7 +149,7 @@ def _policy(bundle: Mapping[str, Any], expected: ReleasePolicy | None) -> Releas
         _refuse(f"release_policy does not parse: {error}")
     if expected is not None and policy != expected:
         _refuse(
-            "the key's release policy is not the one expected; somebody changed it after it was set",
+            "the key's release policy is not the expected one; it was changed after it was set",
             code="ReleasePolicyMismatch",
             expected=expected.document(),
             actual=policy.document(),
@@ -157,17 +160,17 @@ def _policy(bundle: Mapping[str, Any], expected: ReleasePolicy | None) -> Releas
 def verify_release_response(
     value: str, expected: ReleaseExpectation, *, roots: Sequence[x509.Certificate], at: dt.datetime | None = None
 ) -> VerifiedRelease:
-    """Verify the compact JWS that ``release`` returned.
+    """Verify the compact JWS that the operation ``release`` returned.
 
-    Checks, in this order: three canonical segments and RS256; the x5c chain to ``roots`` for the vault's DNS name at ``at``
-    (now); the signature by the leaf; our nonce, algorithm and key; the released key's id, attributes and policy; the
-    ``key_hsm`` envelope (schema 1.0, our wrapping kid, our algorithm).
+    Checks, in this order: three canonical segments and RS256; the x5c chain to ``roots`` for the vault's DNS name at ``at`` (default: now);
+    the signature by the leaf; nonce, algorithm and key of the request; the released key's identifier, attributes and policy; the
+    ``key_hsm`` envelope (schema 1.0, this guest's wrapping kid, the requested algorithm).
 
     Raises:
         Refused: ``ReleaseResponseNotVerified``, ``ReleaseCertificateNotTrusted``, ``ReleaseNonceMismatch``, ``ReleaseAlgorithmMismatch``,
             ``ReleaseKeyMismatch``, ``ReleasePolicyMismatch``, ``ReleaseKeyDisabled``.
     """
-    asked = _key_id(expected.key_id, "the key asked for")
+    asked = _key_id(expected.key_id, "the requested key")
     payload = _signed_payload(value, asked.dns_name, roots, at or dt.datetime.now(dt.UTC))
     _check_request(_member(payload, "request"), expected, asked)
 
@@ -175,7 +178,7 @@ def verify_release_response(
     jwk, attributes = _member(bundle, "key"), _member(bundle, "attributes")
     released = _key_id(jwk.get("kid"), "response key kid")
     if released.version is None or not asked.names(released):
-        _refuse(f"the released key is {released}, asked was {asked}", code="ReleaseKeyMismatch")
+        _refuse(f"the released key is {released}, requested was {asked}", code="ReleaseKeyMismatch")
     if attributes.get("enabled") is not True:
         _refuse("the released key is not enabled", code="ReleaseKeyDisabled")
     if attributes.get("exportable") is not True:
@@ -188,13 +191,13 @@ def verify_release_response(
     except (ValueError, KeyError, TypeError) as error:
         _refuse(f"key_hsm does not parse: {type(error).__name__}")
     if envelope.get("schema_version") != "1.0":
-        _refuse(f"key_hsm.schema_version is {envelope.get('schema_version')!r}, known is 1.0")
+        _refuse(f"key_hsm.schema_version is {envelope.get('schema_version')!r}, supported is 1.0")
     header = _member(envelope, "header")
     if header.get("kid") != expected.wrapping_kid:
-        _refuse("key_hsm.header.kid is not our wrapping key", code="ReleaseKeyMismatch")
+        _refuse("key_hsm.header.kid is not this guest's wrapping key", code="ReleaseKeyMismatch")
     if header.get("alg") != "dir" or header.get("enc") != expected.algorithm:
         _refuse(
-            f"key_hsm.header is alg {header.get('alg')!r}, enc {header.get('enc')!r}; asked was dir, {expected.algorithm}",
+            f"key_hsm.header is alg {header.get('alg')!r}, enc {header.get('enc')!r}; requested was dir, {expected.algorithm}",
             code="ReleaseAlgorithmMismatch",
         )
     return VerifiedRelease(

@@ -1,4 +1,4 @@
-"""One vault through ``azure-keyvault-keys``: how it is reached, and how its errors become ours."""
+"""Access to one vault through ``azure-keyvault-keys``: settings, client, and conversion of errors."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ class KeyVaultSettings(BaseModel):
     vault_url: str
     """``https://<name>.vault.azure.net`` or ``https://<name>.managedhsm.azure.net``, without a path."""
     ca_file: Path | None = None
-    """Roots for TLS; the system's when absent."""
+    """PEM roots for TLS; by default the system's."""
     verify_challenge_resource: bool = True
-    """False where the vault's host is not under the resource that its challenge names."""
+    """False if the vault's host is not under the resource in its authentication challenge."""
     release_ca_file: Path | None = None
-    """Roots for the certificate chain of the signed release response; ``ca_file``, else the public roots, when absent."""
+    """PEM roots for the certificate chain of the signed release response; by default ``ca_file``, else the public roots."""
     timeout: float = Field(default=30.0, gt=0)
-    """Seconds for one connection and for one answer."""
+    """Seconds to connect, and to wait for a response."""
     retries: int = Field(default=3, ge=0)
-    """Attempts after the first, on 429 and 5xx, by the SDK with its own back-off."""
+    """Retries of the SDK on 429 and 5xx, with its own backoff."""
 
     @field_validator("vault_url")
     @classmethod
@@ -54,11 +54,11 @@ class KeyVaultSettings(BaseModel):
         return value.rstrip("/")
 
     def key_id(self, name: str, version: str | None = None) -> str:
-        """The identifier of a key in this vault."""
+        """Return the identifier of a key in this vault."""
         return f"{self.vault_url}/keys/{name}" + (f"/{version}" if version else "")
 
     def client(self, credential: TokenCredential) -> KeyClient:
-        """An unmodified SDK client. Close it, or use it as a context manager."""
+        """Create a client of the SDK. Close it, or use it as a context manager."""
         options: dict[str, Any] = {} if self.ca_file is None else {"connection_verify": str(self.ca_file)}
         return KeyClient(
             self.vault_url,
@@ -67,14 +67,14 @@ class KeyVaultSettings(BaseModel):
             connection_timeout=self.timeout,
             read_timeout=self.timeout,
             retry_total=self.retries,
-            # A vault that sends us elsewhere is not the one that was named: neither token nor key goes there.
+            # The target of a redirect is not the configured vault, and must receive neither token nor key.
             permit_redirects=False,
             **options,
         )
 
 
 def service_error(error: HttpResponseError) -> tuple[str, str | None, str]:
-    """``(code, inner code, message)`` of Key Vault's error envelope."""
+    """Return ``(code, inner code, message)`` of Key Vault's error envelope."""
     try:
         body = error.response.json() if error.response is not None else {}  # type: ignore[attr-defined]
     except (ValueError, AttributeError, TypeError, RecursionError):
@@ -89,10 +89,12 @@ def service_error(error: HttpResponseError) -> tuple[str, str | None, str]:
 
 @contextmanager
 def well_formed_answers(what: str) -> Iterator[None]:
-    """Run calls of the SDK and read its answers: the SDK trusts their shape, so a malformed one raises whatever comes of it.
+    """Context manager for calls of the SDK that converts the effects of malformed responses.
+
+    The SDK does not validate responses, so a malformed one raises arbitrary exceptions. The SDK's errors and CleanRoomError pass through.
 
     Raises:
-        Internal: ``KeyVaultAnswerUnexpected``, retryable where another answer may be better. The SDK's own errors and ours pass.
+        Internal: ``KeyVaultAnswerUnexpected``; retryable if a later response may be well-formed.
     """
     try:
         yield
@@ -101,21 +103,21 @@ def well_formed_answers(what: str) -> Iterator[None]:
     except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
         raise Internal(
             "KeyVaultAnswerUnexpected",
-            f"{what}: Key Vault's answer is not what its protocol says.",
+            f"{what}: Key Vault's response does not follow its protocol.",
             cause=f"{type(error).__name__}: {str(error)[:200]}",
-            hint="Check the vault's address, who sits between, and (where its host is another) verify_challenge_resource.",
-            # A gateway's empty answer may pass; a host that is not the challenge's, which is the SDK's plain ValueError, stays.
+            hint="Check the vault's address, any proxy in between, and the setting verify_challenge_resource.",
+            # The SDK raises a plain ValueError if the host does not match the challenge, which a retry does not change.
             retryable=type(error) is not ValueError,
         ) from error
 
 
 def translate(error: AzureError, what: str, *, party: str | None = None) -> CleanRoomError:
-    """One of the SDK's errors as ours. The service's own code is kept: the inner one where there is one, else the outer.
+    """Convert an error of the SDK. The service's code is kept: the inner one if present, else the outer one.
 
     Args:
-        error: What the SDK raised.
+        error: The SDK's error.
         what: The operation and its object, for the message (``release of key kek-flights``).
-        party: Who must act on a refusal, when known.
+        party: The responsible party of a refusal, if known.
     """
     if isinstance(error, ServiceRequestError | ServiceResponseError):
         return Unavailable("KeyVaultUnreachable", f"{what}: Key Vault could not be reached.", cause=str(error.message))
@@ -127,37 +129,42 @@ def translate(error: AzureError, what: str, *, party: str | None = None) -> Clea
     if match := _SKR_CODE.search(message):
         details["skr_code"] = match[0]
     if isinstance(error, ClientAuthenticationError):
-        # Without an envelope it is the credential that failed, before anything was asked of the vault.
+        # Without an envelope, the credential failed before any request to the vault.
         entra = _ENTRA_CODE.search(message)
         return Refused(
             code or (entra[0] if entra else "KeyVaultAuthenticationFailed"),
-            f"{what}: the vault does not accept who we are, or no token could be obtained.",
+            f"{what}: the vault rejected the identity, or no token could be obtained.",
             cause=message or str(error.message),
-            hint="Check the credential: tenant, client id, secret or federated token, and that the token's audience is the vault's.",
+            hint="Check the credential: tenant, client ID, secret or federated token, and the token's audience, which must be the vault's.",
             party=party,
             details=details,
         )
     if status is not None and 300 <= status < 400:
-        hint = "Check the vault's address, and who sits between."
+        hint = "Check the vault URL and any proxy in between."
         return Refused(
-            "KeyVaultRedirected", f"{what}: Key Vault points elsewhere ({status}); nothing was sent there.", hint=hint, details=details
+            "KeyVaultRedirected",
+            f"{what}: Key Vault responded with a redirect ({status}), which was not followed.",
+            hint=hint,
+            details=details,
         )
     if status == 403:
         hint = "Check whether the key is enabled, within its validity, and permits the operation."
         if inner == "ForbiddenByRbac":
-            hint = "Assign a Key Vault crypto role at the vault to the caller; a new assignment can take minutes to reach the vault."
-        return Refused(inner or code or "Forbidden", f"{what}: Key Vault says no.", cause=message, hint=hint, party=party, details=details)
+            hint = "Assign a Key Vault crypto role at the vault to the caller; a new assignment can take minutes to take effect."
+        return Refused(
+            inner or code or "Forbidden", f"{what}: Key Vault denied the request.", cause=message, hint=hint, party=party, details=details
+        )
     if status == 404:
-        return NotFound(code or "KeyNotFound", f"{what}: there is no such key.", cause=message, details=details)
+        return NotFound(code or "KeyNotFound", f"{what}: the key does not exist.", cause=message, details=details)
     if status == 409:
-        hint = "Look at the existing key, then choose another name or remove it."
+        hint = "Inspect the existing key, then choose another name or delete it."
         if inner == DELETED_BUT_RECOVERABLE:
             hint = (
                 "The name belongs to a deleted key: az keyvault key recover (to use it again) or az keyvault key purge (to free the name)."
             )
-        return Conflict(inner or code or "Conflict", f"{what}: it conflicts with what is there.", cause=message, hint=hint, details=details)
+        return Conflict(
+            inner or code or "Conflict", f"{what}: it conflicts with an existing key.", cause=message, hint=hint, details=details
+        )
     if status == 429 or (status is not None and status >= 500):
         return Unavailable(code or "KeyVaultUnavailable", f"{what}: Key Vault answered {status}.", cause=message, details=details)
-    return InvalidInput(
-        code or "BadParameter", f"{what}: Key Vault does not accept the request ({status}).", cause=message, details=details
-    )
+    return InvalidInput(code or "BadParameter", f"{what}: Key Vault rejected the request ({status}).", cause=message, details=details)

@@ -1,12 +1,12 @@
-"""Key wrap: RSA-OAEP over a fresh AES-256 key, AES-KWP (RFC 5649) over the target, both concatenated.
+"""Key wrap: RSA-OAEP over a new AES-256 key, followed by AES-KWP (RFC 5649) over the target.
 
-This is PKCS#11's ``CKM_RSA_AES_KEY_WRAP`` layout. Key Vault uses it for released keys, governance for its secrets
-(under the name ``RSA-OAEP-AES-KWP``, SHA-256)::
+This is the layout of PKCS#11's ``CKM_RSA_AES_KEY_WRAP``. Key Vault uses it for released keys, and the governance service for secrets (under
+the name ``RSA-OAEP-AES-KWP``, with SHA-256)::
 
     ciphertext = RSA-OAEP(public, K)  ||  AES-KWP(K, target)
                  modulus bytes            8 + 8 * ceil(len(target) / 8) bytes
 
-The target of a symmetric key is its raw bytes; of an RSA or EC key its unencrypted PKCS#8 DER.
+The target of a symmetric key is its raw bytes, and that of an RSA or EC key its unencrypted PKCS#8 DER. See ``docs/facts/key-release.md``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cleanroom.errors import InvalidInput, Refused
 
 MINIMUM_RSA_BITS = 2048
 _KEK_BYTES = 32
-# PKCS#11 lets who wraps choose the AES size; the services take 256 bits, and so do we.
+# PKCS#11 lets the wrapping party choose the AES key size. We and the services use 256 bits.
 _ACCEPTED_KEK_BYTES = frozenset({16, 24, 32})
 # A released key is at most an RSA-4096 PKCS#8 (2.4 KB); a governance secret may be a whole document.
 _MAXIMUM_TARGET = 16 * 1024 * 1024
@@ -53,7 +53,7 @@ def _oaep(algorithm: KeyWrapAlgorithm) -> padding.OAEP:
     digest: hashes.HashAlgorithm
     match algorithm:
         case KeyWrapAlgorithm.CKM_RSA_AES_KEY_WRAP:
-            digest = hashes.SHA1()  # noqa: S303 -- the wire format prescribes it; OAEP does not rest on collision resistance
+            digest = hashes.SHA1()  # noqa: S303 -- prescribed by the format; OAEP does not require collision resistance
         case KeyWrapAlgorithm.RSA_AES_KEY_WRAP_384:
             digest = hashes.SHA384()
         case _:
@@ -77,18 +77,18 @@ def wrap_key(public: rsa.RSAPublicKey, data: bytes, algorithm: str = KeyWrapAlgo
     if not data:
         raise InvalidInput("NothingToWrap", "data: AES-KWP (RFC 5649) wraps one byte or more; got none.")
     if len(data) > _MAXIMUM_TARGET:
-        raise InvalidInput("WrapTargetTooLarge", f"data: {len(data)} bytes are more than the {_MAXIMUM_TARGET} a wrap takes.")
+        raise InvalidInput("WrapTargetTooLarge", f"data: {len(data)} bytes exceed the maximum of {_MAXIMUM_TARGET}.")
     kek = os.urandom(_KEK_BYTES)
     return public.encrypt(kek, _oaep(chosen)) + keywrap.aes_key_wrap_with_padding(kek, data)
 
 
 def unwrap_key(private: rsa.RSAPrivateKey, blob: bytes, algorithm: str = KeyWrapAlgorithm.RSA_AES_KEY_WRAP_256) -> bytes:
-    """Undo :func:`wrap_key`. The result is secret: put it into a :class:`~cleanroom.secret.Secret` at once.
+    """Unwrap the result of :func:`wrap_key`. Put the result into a :class:`~cleanroom.secret.Secret` immediately.
 
     Raises:
         InvalidInput: ``UnsupportedKeyWrapAlgorithm``, ``WrappingKeyTooSmall``.
-        Refused: ``KeyUnwrapFailed`` for a wrong key, a wrong algorithm or a damaged blob; which of them is not told, so that the
-            error is no padding oracle.
+        Refused: ``KeyUnwrapFailed`` for a wrong key, a wrong algorithm or a damaged blob. The error does not distinguish these, so it
+            cannot serve as a padding oracle.
     """
     chosen = _algorithm(algorithm)
     _check_size(private.key_size)
@@ -105,5 +105,5 @@ def unwrap_key(private: rsa.RSAPrivateKey, blob: bytes, algorithm: str = KeyWrap
         raise Refused(
             "KeyUnwrapFailed",
             f"ciphertext: {len(blob)} bytes do not unwrap with this RSA-{private.key_size} key under {chosen}; "
-            "the blob is damaged, or was made for another key or algorithm.",
+            "the blob is damaged, or was wrapped for another key or algorithm.",
         ) from None

@@ -1,4 +1,4 @@
-"""The RSA key that a released key is wrapped to: how a guest binds it into its report, and how a token shows it."""
+"""The guest's RSA key that a released key is wrapped to: its form in the report's runtime data, and in an attestation token."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from cleanroom.claims import RUNTIME
 from cleanroom.errors import InvalidInput
 from cleanroom.jose.encoding import compact_json
 from cleanroom.jose.jwk import base_kty, public_jwk, public_key, thumbprint
 
 
 def runtime_data(keys: Sequence[rsa.RSAPublicKey] | rsa.RSAPublicKey) -> bytes:
-    """The JWKS document that a guest binds into report_data, in the sidecar's own form (spec/skr.md section 2).
+    """Return the JWKS document that a guest binds into report_data, in the sidecar's form.
 
-    ``{"keys":[{"e","key_ops":["encrypt"],"kid","kty":"RSA","n"}]}``, ``kid`` = thumbprint. The report holds the hash of these
-    very bytes, so send them as they are.
+    The form is ``{"keys":[{"e","key_ops":["encrypt"],"kid","kty":"RSA","n"}]}``, where ``kid`` is the thumbprint. The report holds the
+    digest of exactly these bytes, so send them unchanged.
     """
     listed = [keys] if isinstance(keys, rsa.RSAPublicKey) else list(keys)
     result = []
@@ -27,18 +28,18 @@ def runtime_data(keys: Sequence[rsa.RSAPublicKey] | rsa.RSAPublicKey) -> bytes:
 
 
 def wrapping_jwk(claims: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The JWK that a release wraps to: the first RSA key for encryption in ``x-ms-runtime.keys`` of an attestation token.
+    """Return the JWK that a release wraps to: the first RSA key for encryption in ``x-ms-runtime.keys`` of an attestation token.
 
-    ``use``/``key_use`` = enc *or* ``key_ops`` containing encrypt selects it (a real sample says ``use: sig`` and
-    ``key_ops: [encrypt]``). It must have a kid and 2048 bits or more.
+    A key for encryption has ``use`` or ``key_use`` enc, *or* ``key_ops`` with encrypt; genuine keys combine ``use: sig`` with ``key_ops:
+    [encrypt]``. It must have a kid and 2048 to 8192 bits.
 
     Raises:
         InvalidInput: ``NoWrappingKey``.
     """
-    runtime = claims.get("x-ms-runtime")
+    runtime = claims.get(RUNTIME)
     keys = runtime.get("keys") if isinstance(runtime, Mapping) else None
     if not isinstance(keys, list):
-        raise InvalidInput("NoWrappingKey", "token: there is no JWKS under x-ms-runtime.keys to wrap to.")
+        raise InvalidInput("NoWrappingKey", "token: x-ms-runtime.keys is not a JWKS with a key to wrap to.")
     for jwk in keys:
         if not isinstance(jwk, Mapping) or base_kty(jwk.get("kty")) != "RSA":
             continue
@@ -52,4 +53,4 @@ def wrapping_jwk(claims: Mapping[str, Any]) -> Mapping[str, Any]:
         if not isinstance(key, rsa.RSAPublicKey) or not 2048 <= key.key_size <= 8192:
             raise InvalidInput("NoWrappingKey", "token: the encryption key under x-ms-runtime.keys must be RSA of 2048 to 8192 bits.")
         return jwk
-    raise InvalidInput("NoWrappingKey", "token: x-ms-runtime.keys holds no RSA key for encryption.")
+    raise InvalidInput("NoWrappingKey", "token: x-ms-runtime.keys does not contain an RSA key for encryption.")

@@ -1,4 +1,4 @@
-"""Base of all messages."""
+"""The base class of all messages that cross Temporal."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Message(BaseModel):
-    """Frozen; unknown members are refused, so that a forged or outdated input fails loudly; new members get defaults."""
+    """A frozen message. Unknown members are rejected, so a forged or outdated input fails; new members need defaults."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

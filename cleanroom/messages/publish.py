@@ -1,4 +1,4 @@
-"""Messages of the two dataset-publishing diagrams."""
+"""Messages of the two "Publish Dataset" diagrams."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ from cleanroom.messages.base import Message
 
 
 class PublishDatasetInput(Message):
-    """Start of ``PublishAzureDataset`` and ``PublishS3Dataset``."""
+    """Input of ``PublishAzureDataset`` and ``PublishS3Dataset``."""
 
     collaboration: str
     party: Name
+    """Name of the owner; its worker polls the queue ``collaborator.<party>``."""
     owner_id: str
-    """The owner's user id in governance."""
+    """User ID of the owner in governance."""
     spec: DatasetSpec
     authorisation: str
-    """JWS of :class:`cleanroom.statements.Authorisation` (``publish-dataset``) by the owner over ``spec.digest()``."""
+    """The owner's signed authorisation to ``publish-dataset``, over ``spec.digest()``."""
 
 
-class OwnerOrder(Message):
-    """What an activity on a collaborator's queue needs to know that its own owner wants this."""
+class AuthorisedDataset(Message):
+    """A dataset and its owner's authorisation to publish it: part of every request to the owner's worker."""
 
     collaboration: str
     spec: DatasetSpec
     authorisation: str
+    """Compact JWS of :class:`cleanroom.statements.Authorisation`."""
 
 
 class ManagedIdentity(Message):
@@ -39,25 +41,29 @@ class ManagedIdentity(Message):
     tenant_id: str
 
 
-class AccessOrder(Message):
-    order: OwnerOrder
+class AccessRequest(Message):
+    """Input of ``allow_access_blob`` and ``allow_access_key_vault``."""
+
+    dataset: AuthorisedDataset
     identity: ManagedIdentity
 
 
 class AccessGranted(Message):
-    """Role assignments that now exist (``role`` at ``scope``)."""
+    """Role assignments that exist now: ``roles`` at ``scope``."""
 
     roles: tuple[str, ...]
     scope: str
 
 
 class CleanRoomDetailsRequest(Message):
+    """Input of ``get_clean_room_identity`` and ``get_clean_room_policy``."""
+
     collaboration: str
     owner_id: str
 
 
 class CleanRoomIdentity(Message):
-    """As whom the clean room appears to Entra ID: the three fields that a federated credential must match byte for byte."""
+    """The clean room as Entra ID sees it: the three fields of a federated credential, which are compared byte for byte."""
 
     issuer_url: str
     subject: str
@@ -65,34 +71,40 @@ class CleanRoomIdentity(Message):
 
 
 class CleanRoomPolicy(Message):
-    """Which code is the clean room: the claims of the contract's policy in governance."""
+    """The claims of the contract's clean room policy in governance: they identify the clean room's code."""
 
     host_data: tuple[HexDigest, ...]
     claims: dict[str, tuple[str | bool | int, ...]]
     digest: HexDigest
-    """SHA-256 of the canonical claims."""
+    """SHA-256 of the claims in canonical JSON (RFC 8785)."""
 
 
-class FederationOrder(Message):
-    order: OwnerOrder
+class FederationRequest(Message):
+    """Input of ``set_federation``."""
+
+    dataset: AuthorisedDataset
     identity: ManagedIdentity
     clean_room: CleanRoomIdentity
 
 
 class FederationSet(Message):
+    """The federated credential that exists now."""
+
     name: str
     issuer_url: str
     subject: str
     audience: str
 
 
-class KeyOrder(Message):
-    order: OwnerOrder
+class KeyRequest(Message):
+    """Input of ``set_key_with_skr``."""
+
+    dataset: AuthorisedDataset
     policy: CleanRoomPolicy
 
 
 class EncryptionKey(Message):
-    """The dataset key as it may be published: wrapped by a Key Vault key that only the clean room can have released."""
+    """The dataset key in the form that is published: wrapped by a Key Vault key that is released only to the clean room."""
 
     key_name: str
     key_id: str
@@ -103,25 +115,31 @@ class EncryptionKey(Message):
     """base64(RSA-OAEP-SHA-256(KEK public key, dataset key))."""
 
 
-class SecretOrder(Message):
-    order: OwnerOrder
+class SecretRequest(Message):
+    """Input of ``set_secret``."""
+
+    dataset: AuthorisedDataset
     kind: Literal["connection", "key"]
     policy: CleanRoomPolicy
 
 
 class ConnectionSecret(Message):
-    """That the connection secret is there and opens the store; never the secret."""
+    """Confirms that the connection secret exists and opens the store. The secret itself is never in a message."""
 
     reference: str
     store: str
 
 
 class StoredSecret(Message):
-    kind: Literal["connection", "key", "consent"]
+    """A secret that governance holds."""
+
+    kind: Literal["connection", "key"]
     secret_id: str
 
 
 class DescriptorRequest(Message):
+    """Input of ``generate_dataset_descriptor``. Azure datasets set identity and key, S3 datasets set region and secrets."""
+
     collaboration: str
     owner_id: str
     spec: DatasetSpec
@@ -134,28 +152,35 @@ class DescriptorRequest(Message):
 
 
 class Descriptor(Message):
-    """A document ready to be proposed: ``data`` is what governance will hold, byte for byte."""
+    """A dataset document that is ready to be proposed."""
 
     document_id: Name
     data: str
+    """The text that governance stores, byte for byte."""
     digest: HexDigest
     labels: dict[str, str]
 
 
-class ProposeOrder(Message):
-    order: OwnerOrder
+class ProposeDocumentRequest(Message):
+    """Input of ``propose_document``."""
+
+    dataset: AuthorisedDataset
     descriptor: Descriptor
 
 
 class ProposedDocument(Message):
+    """A dataset document with an open proposal."""
+
     document_id: str
     proposal_id: str
     version: str
     digest: HexDigest
 
 
-class AcceptOrder(Message):
-    order: OwnerOrder
+class AcceptDocumentRequest(Message):
+    """Input of ``accept_document``."""
+
+    dataset: AuthorisedDataset
     proposed: ProposedDocument
 
 
@@ -170,7 +195,7 @@ class PublishedDataset(Message):
 
 
 class StoreLocation(Message):
-    """Where a dataset's objects are, without credentials."""
+    """Location of a dataset's objects, without credentials."""
 
     url: str
     region: str = ""

@@ -1,4 +1,4 @@
-"""Messages of the query-approval life cycle."""
+"""Messages of the "Publish Query" diagram."""
 
 from __future__ import annotations
 
@@ -11,73 +11,72 @@ from cleanroom.identifiers import HexDigest, Name, sha256_hex
 from cleanroom.messages.base import Message
 
 QueryStage = Literal["Creating", "Draft", "Proposed", "Approved", "Withdrawn", "Expired", "Failed"]
-"""Stages of a query. ``Proposed`` is the diagram's "Not Approved"; a rejection leads back to ``Draft``."""
+"""Stages of a query. ``Proposed`` is the diagram's "Not Approved". A rejection returns the query to ``Draft``."""
 
 DEFAULT_APPROVAL_SECONDS = 14 * 24 * 3600
 
 
-class Party(Message):
-    """A collaborator as governance and Temporal know them."""
+class Collaborator(Message):
+    """A collaborator with its name in Temporal and its user ID in governance."""
 
     name: Name
-    """Names the task queue ``collaborator.<name>``."""
+    """Its worker polls the queue ``collaborator.<name>``."""
     user_id: str
 
 
 class PublishQueryInput(Message):
-    """Start of ``PublishQuery``."""
+    """Input of ``PublishQuery``. The ``carried`` members restore the state after continue-as-new."""
 
     collaboration: str
-    proposer: Party
-    parties: tuple[Party, ...]
-    """Everybody who may own a dataset: where an owner's vote is cast."""
+    proposer: Collaborator
+    parties: tuple[Collaborator, ...]
+    """All collaborators. An owner's vote is cast on the queue of the collaborator with the owner's user ID."""
     spec: QuerySpec
     authorisation: str
-    """JWS of ``create-query`` by the proposer over ``spec.digest()``."""
+    """The proposer's signed authorisation to ``create-query``, over ``spec.digest()``."""
     approval_seconds: int = Field(default=DEFAULT_APPROVAL_SECONDS, ge=1)
     reconcile_seconds: int = Field(default=60, ge=1)
+    """Interval at which governance is polled."""
     carried: QueryState | None = None
-    """State handed over by continue-as-new, with the order under which the open proposal was made."""
-    carried_order: ProposerOrder | None = None
+    carried_command: AuthorisedCommand | None = None
+    """The command with which the open proposal was made."""
     carried_acknowledged: str = ""
-    """Digest of the draft that may be proposed without being looked at again."""
-    carried_good_until: AwareDatetime | None = None
-    """When the first of the approvals counted so far ends."""
+    """Digest of the draft that may be proposed (:attr:`workflows.query_state.QueryStateMachine.acknowledged`)."""
+    carried_approvals_expire_at: AwareDatetime | None = None
     carried_votes: tuple[CarriedVote, ...] = ()
-    """Votes that were taken and not cast yet: their voters' workers are away."""
+    """Votes that are verified but not cast yet, because the voters' workers are not running."""
 
 
 class CarriedVote(Message):
-    """A decision on its way to its voter's worker."""
+    """A verified vote that is waiting for its voter's worker."""
 
-    kind: Literal["approve", "reject", "decide"]
+    kind: Literal["approve", "reject"]
     decision: str
 
 
-class AuthorOrder(Message):
-    """What an activity on a collaborator's queue needs to know that its own user wants this done to a query."""
+class AuthorisedCommand(Message):
+    """A command on a query and its author's authorisation: part of every request to the author's worker."""
 
+    party: Name
+    """Name of the author; its worker polls the queue ``collaborator.<party>``."""
     collaboration: str
     query: Name
     spec: QuerySpec | None = None
+    """The query's text, for commands that set it."""
     authorisation: str
-
-
-class ProposerOrder(Message):
-    """Who proposed, and on what order: lets their own worker withdraw the proposal when its time is over."""
-
-    party: Name
-    order: AuthorOrder
+    """Compact JWS of :class:`cleanroom.statements.Authorisation`."""
 
 
 class GenerateQueryRequest(Message):
+    """Input of ``generate_query_document``."""
+
     collaboration: str
     spec: QuerySpec
     proposer_id: str
 
 
 class QueryDraft(Message):
-    """A query document ready for governance, with what the approvers will see."""
+    """A query document for governance, with the card that its approvers see."""
 
     document_id: Name
     data: str
@@ -87,48 +86,60 @@ class QueryDraft(Message):
     """Column lineage, floors and receiver as deterministic text."""
     card_digest: HexDigest
     owners: tuple[str, ...]
-    """User ids of the owners of every input and of the output: who must approve."""
+    """User IDs of the approvers: the owners of every input and of the output."""
 
 
-class DraftOrder(Message):
-    order: AuthorOrder
+class DraftRequest(Message):
+    """Input of ``create_document`` and ``update_document``."""
+
+    command: AuthorisedCommand
     draft: QueryDraft
     version: str = ""
     """Version that the update replaces; empty on creation."""
 
 
 class DraftStored(Message):
+    """The draft that governance holds now."""
+
     version: str
     digest: HexDigest
 
 
 class OwnersRequest(Message):
+    """Input of ``determine_dataset_owners``."""
+
     collaboration: str
     query: Name
 
 
 class DatasetOwners(Message):
-    """The approvers, derived from governance and from nothing else."""
+    """User IDs of the approvers, derived from governance, and the draft from which they were derived."""
 
     owners: tuple[str, ...]
     version: str
     digest: HexDigest
 
 
-class ProposeQueryOrder(Message):
-    order: AuthorOrder
+class ProposeQueryRequest(Message):
+    """Input of ``propose_query``."""
+
+    command: AuthorisedCommand
     owners: tuple[str, ...]
     version: str
     digest: HexDigest
 
 
 class QueryProposed(Message):
+    """The open proposal."""
+
     proposal_id: str
     version: str
     digest: HexDigest
 
 
 class VerifyDecisionRequest(Message):
+    """Input of ``verify_decision``: a signed decision, and the proposal that it must be about."""
+
     collaboration: str
     query: Name
     proposal_id: str
@@ -139,6 +150,8 @@ class VerifyDecisionRequest(Message):
 
 
 class VerifiedDecision(Message):
+    """The claims of a decision whose signature and subject are verified."""
+
     approver_id: str
     decision: Literal["approve", "reject"]
     reason: str
@@ -147,8 +160,8 @@ class VerifiedDecision(Message):
     nonce: str
 
 
-class VoteOrder(Message):
-    """Cast the ballot that ``token`` (the approver's signed decision) orders."""
+class VoteRequest(Message):
+    """Input of ``accept_query`` and ``reject_query``: ``token`` is the approver's signed decision."""
 
     collaboration: str
     query: Name
@@ -158,20 +171,24 @@ class VoteOrder(Message):
     token: str
 
 
-class WithdrawOrder(Message):
-    order: AuthorOrder
+class WithdrawRequest(Message):
+    """Input of ``withdraw_proposal``."""
+
+    command: AuthorisedCommand
     proposal_id: str
     expired: bool = False
-    """The deadline has passed: the order under which it was proposed is enough."""
+    """True if the deadline has passed. Then the authorisation to propose is sufficient, even if it has expired."""
 
 
 class BallotRecorded(Message):
+    """State of the proposal after a vote; ``ballots`` by user ID."""
+
     proposal_state: Literal["Open", "Accepted", "Rejected", "Withdrawn"]
     ballots: dict[str, Literal["accepted", "rejected"]]
 
 
 class GovernanceQueryState(Message):
-    """What CGS holds of a query right now."""
+    """What governance holds of a query."""
 
     state: Literal["Missing", "Draft", "Proposed", "Accepted"]
     version: str = ""
@@ -183,7 +200,7 @@ class GovernanceQueryState(Message):
 
 
 class QueryChangeRequest(Message):
-    """Wait until governance shows something else than ``known``."""
+    """Input of ``await_query_change``, which returns when governance differs from ``known``."""
 
     collaboration: str
     query: Name
@@ -191,6 +208,8 @@ class QueryChangeRequest(Message):
 
 
 class HistoryEntry(Message):
+    """One event in the life of a query."""
+
     at: AwareDatetime
     event: str
     by: str = ""
@@ -198,12 +217,12 @@ class HistoryEntry(Message):
 
 
 def decision_mark(token: str) -> str:
-    """By what a signed decision is found among the messages that were not counted."""
+    """Return a short identifier of a signed decision: the first 16 hex digits of its SHA-256."""
     return sha256_hex(token.encode())[:16]
 
 
 class RefusedMessage(Message):
-    """A message that was not counted, and why."""
+    """A message that was refused, and the error."""
 
     at: AwareDatetime
     kind: str
@@ -213,11 +232,11 @@ class RefusedMessage(Message):
     hint: str = ""
     category: str = "refused"
     about: str = ""
-    """Of a vote: the first 16 hex digits of the SHA-256 of its signed decision, by which its sender finds it."""
+    """For a vote, :func:`decision_mark` of its signed decision, so that the sender can find it."""
 
 
 class QueryState(Message):
-    """Answer of the query ``state``: the diagram's note boxes."""
+    """Answer of the Temporal query ``state``: the diagram's note boxes and more. Collaborators are given by name, owners by user ID."""
 
     query: str
     stage: QueryStage
@@ -236,13 +255,13 @@ class QueryState(Message):
 
 
 class DecisionMessage(Message):
-    """Argument of ``approve`` and ``reject``: a signed decision, nothing else."""
+    """Argument of ``approve`` and ``reject``: a signed decision."""
 
     decision: str
 
 
 class AuthorMessage(Message):
-    """Argument of ``update``, ``propose`` and ``withdraw``."""
+    """Argument of ``update``, ``propose`` and ``withdraw``: who sends it, the signed authorisation, and for ``update`` the new text."""
 
     party: Name
     authorisation: str
@@ -250,7 +269,7 @@ class AuthorMessage(Message):
 
 
 class CommandOutcome(Message):
-    """What became of a message."""
+    """Result of an update: the state of the query after the command."""
 
     stage: QueryStage
     version: str

@@ -1,4 +1,4 @@
-"""Messages of the prepare and run phases."""
+"""Messages of the Prepare and Run diagrams: inputs and results of their workflows and activities."""
 
 from __future__ import annotations
 
@@ -12,21 +12,20 @@ from cleanroom.spark.job import JobConfig, ResultReceipt
 from cleanroom.spark.signed import ServiceReport
 
 RunState = Literal["Preparing", "Submitting", "Running", "Concluding", "COMPLETED", "FAILED", "CANCELLED"]
-PodRole = Literal["driver", "executor"]
 
 
 class RunTicket(Message):
-    """On whose word a run happens. Every activity that releases anything verifies it again, against governance."""
+    """Names a run and carries its signed request. Every activity of a run receives it and verifies it against governance."""
 
     collaboration: str
     query: Name
     run_id: Name
     request: str
-    """JWS of :class:`cleanroom.statements.RunRequest` by the caller."""
+    """Compact JWS of :class:`cleanroom.statements.RunRequest`, signed by the caller."""
 
 
 class RunQueryInput(Message):
-    """Start of ``RunQuery``."""
+    """Input of ``RunQuery`` and ``Prepare``."""
 
     ticket: RunTicket
     caller: Name
@@ -36,13 +35,15 @@ class RunQueryInput(Message):
 
 
 class CallerVerdict(Message):
+    """Result of ``get_users``: the caller is registered and signed the request."""
+
     caller_id: str
     users: int
-    """How many users governance knows."""
+    """Number of active users in governance."""
 
 
 class DocumentSnapshot(Message):
-    """One accepted document as the run sees it."""
+    """An accepted document that the run uses."""
 
     id: str
     version: str
@@ -51,27 +52,35 @@ class DocumentSnapshot(Message):
 
 
 class QuerySnapshot(Message):
+    """Result of ``fetch_query``: the documents that the run uses."""
+
     query: DocumentSnapshot
     datasets: tuple[DocumentSnapshot, ...]
     """Inputs in order, then the output dataset."""
 
 
 class ApprovalVerdict(Message):
+    """Result of ``validate_access_and_approvals``: user IDs of the owners and of the users who accepted the query."""
+
     owners: tuple[str, ...]
     approved_by: tuple[str, ...]
     runs_left: int | None = None
 
 
 class ConsentVerdict(Message):
+    """Result of ``check_execution_consent``: IDs of the documents with execution consent."""
+
     documents: tuple[str, ...]
 
 
 class ReportRequest(Message):
+    """Input of ``get_attestation_report``."""
+
     nonce: HexDigest
 
 
 class SparkVerdict(Message):
-    """That the Spark service is the code that we accept."""
+    """Result of ``verify_spark``: what was verified about the Spark service."""
 
     host_data: HexDigest
     product: str
@@ -80,39 +89,47 @@ class SparkVerdict(Message):
 
 
 class VerifySparkRequest(Message):
+    """Input of ``verify_spark``."""
+
     ticket: RunTicket
     report: ServiceReport
 
 
 class PolicyRequest(Message):
+    """Input of ``get_security_policy``."""
+
     job: JobConfig
     nonce: HexDigest
 
 
 class PolicyStatement(Message):
-    """The Spark service's word on a job's pod policies; their texts are not carried, because whoever relies on them computes
-    them from the job, byte for byte."""
+    """The Spark service's signed statement on a job's pod policies.
+
+    It does not contain the policies. Each verifier computes them from the job and gets the same bytes.
+    """
 
     statement: str
-    """Compact JWS over ``{driver, executor, jobDigest, nonce, profileDigest}``, the first two being host data."""
+    """Compact JWS over ``{driver, executor, jobDigest, nonce, profileDigest}``; ``driver`` and ``executor`` are host data."""
     driver_host_data: HexDigest
     executor_host_data: HexDigest
 
 
 class ServiceProof(Message):
-    """What lets an activity convince itself that the policies it is given are the right ones."""
+    """The Spark service's attestation report and its signed pod policies. Activities verify both."""
 
     report: ServiceReport
     policies: PolicyStatement
 
 
 class VerifyPolicyRequest(Message):
+    """Input of ``verify_security_policy``."""
+
     ticket: RunTicket
     proof: ServiceProof
 
 
 class StageRequest(Message):
-    """Obtain one dataset's secret and stage it for this run."""
+    """Input of ``get_key_with_skr`` and ``get_secret``: obtain one secret of a dataset and stage it for this run."""
 
     ticket: RunTicket
     proof: ServiceProof
@@ -121,22 +138,30 @@ class StageRequest(Message):
 
 
 class StagedSecret(Message):
+    """A run's copy of a secret in governance."""
+
     dataset: Name
     kind: Literal["key", "connection", "consent"]
     secret_id: str
 
 
 class GrantRequest(Message):
-    """Let the pods of one role read one staged secret, or be known to the IDP."""
+    """Input of ``set_secret``: grant one staged secret to the run's pods."""
 
     ticket: RunTicket
     proof: ServiceProof
-    role: PodRole
-    secret: StagedSecret | None = None
+    secret: StagedSecret
+
+
+class ConfigureIdpRequest(Message):
+    """Input of ``configure_idp``."""
+
+    ticket: RunTicket
+    proof: ServiceProof
 
 
 class Grant(Message):
-    """One entry in a delegate policy of governance: what must be taken back at the end."""
+    """One entry in a delegate policy of governance. The end of the run revokes it."""
 
     delegate_type: str
     delegate_id: str
@@ -144,6 +169,8 @@ class Grant(Message):
 
 
 class Grants(Message):
+    """Result of ``set_secret`` and ``configure_idp``: one grant per pod role and delegate policy."""
+
     grants: tuple[Grant, ...]
 
 
@@ -161,31 +188,32 @@ class Prepared(Message):
 
 
 class ConsentReceiptRequest(Message):
+    """Input of ``issue_consent_receipt``."""
+
     ticket: RunTicket
     proof: ServiceProof
-    consent: Literal["enabled", "withdrawn"] = "enabled"
-    seconds: int = Field(default=120, ge=1)
 
 
 class AuditEvent(Message):
-    """One step of a run, for the ledger."""
+    """Input of ``record_event``: one step of a run, for the ledger."""
 
     ticket: RunTicket
     step: str
     message: str
     digests: dict[str, str] = {}
     proof: ServiceProof | None = None
-    """With it, the clean room verifies the run once more and enters what follows from it, bound to an attestation report of its own."""
+    """With a proof, the clean room verifies the run again and adds what it derived, bound to its own attestation report."""
 
 
 class SubmitRequest(Message):
+    """Input of ``submit_job``. The Spark service builds the job itself and compares it with ``job``."""
+
     ticket: RunTicket
     job: JobConfig
-    proof: ServiceProof
 
 
 class TrackingId(Message):
-    """Handle of a submitted job."""
+    """Result of ``submit_job``: the SparkApplication in Kubernetes."""
 
     name: str
     namespace: str
@@ -193,6 +221,8 @@ class TrackingId(Message):
 
 
 class WatchRequest(Message):
+    """Input of ``watch_job``."""
+
     ticket: RunTicket
     tracking: TrackingId
     driver_start_seconds: int
@@ -200,38 +230,47 @@ class WatchRequest(Message):
 
 
 class JobOutcome(Message):
-    """How a job ended, in our vocabulary; ``error`` is :meth:`cleanroom.errors.CleanRoomError.to_dict` of why it did not complete."""
+    """Result of ``watch_job``. ``error`` is :meth:`cleanroom.errors.CleanRoomError.to_dict`, for a job that did not complete."""
 
     completed: bool
     error: dict[str, Any] | None = None
 
 
 class ConsentWatchRequest(Message):
+    """Input of ``watch_consent``."""
+
     ticket: RunTicket
     proof: ServiceProof
     interval_seconds: int
 
 
 class ConsentWithdrawn(Message):
+    """Result of ``watch_consent``, which returns only when consent to a document was withdrawn."""
+
     document_id: str
     message: str
 
 
 class CollectRequest(Message):
+    """Input of ``collect_result``."""
+
     ticket: RunTicket
     job_digest: HexDigest
 
 
 class RevokeRequest(Message):
+    """Input of ``revoke_grants``."""
+
     ticket: RunTicket
-    proof: ServiceProof | None = None
 
 
 class Revoked(Message):
+    """Result of ``revoke_grants``: how many secrets were overwritten and how many grants were removed."""
+
     secrets: int
     grants: int
     removed: tuple[Grant, ...] = ()
-    """What was taken out of delegate policies by this call; what was not there any more is not listed."""
+    """The grants that this call removed. Grants that were absent already are not listed."""
 
 
 class Concluded(Message):
@@ -239,10 +278,12 @@ class Concluded(Message):
 
     revoked: Revoked
     job_stopped: bool
-    """Whether there was still a job to stop."""
+    """Whether a job existed and was deleted."""
 
 
 class RunFailure(Message):
+    """Why a run failed, in the vocabulary of :mod:`cleanroom.errors`."""
+
     code: str
     message: str
     party: str = ""
@@ -250,7 +291,7 @@ class RunFailure(Message):
 
 
 class RunResult(Message):
-    """Result of ``RunQuery``. A failed run is a result too: the workflow fails with the same code."""
+    """Result of ``RunQuery``, and answer of its query ``outcome``. A failed workflow fails with the code in ``failure``."""
 
     run_id: str
     query: str
@@ -259,12 +300,12 @@ class RunResult(Message):
     receipt: ResultReceipt | None = None
     failure: RunFailure | None = None
     stages: dict[str, float] = {}
-    """Seconds spent in each stage."""
+    """Duration of each step, in seconds."""
     revoked: Revoked | None = None
 
 
 class RunStatus(Message):
-    """Answer of the query ``status``."""
+    """Answer of the query ``status`` of ``RunQuery``."""
 
     run_id: str
     query: str

@@ -1,5 +1,6 @@
-"""A run's authority: what must be true in governance before anything is released, and the job that follows from it.
+"""What must hold in governance before a run gets anything, and the job that follows from it.
 
-Both the clean room and the Spark service convince themselves with this package, each with its own way to read governance
-(:class:`cleanroom.runs.reader.GovernanceReader`); neither takes the word of whoever operates Temporal.
+:mod:`cleanroom.runs.verification` lists what the clean room verifies before a release. :mod:`cleanroom.runs.authority` has
+the checks; the Spark service and the audit use the same ones with their own reader
+(:class:`cleanroom.runs.reader.GovernanceReader`).
 """

@@ -1,4 +1,8 @@
-"""From governance's documents to the job configuration: pure, so that two parties who read the same documents get the same bytes."""
+"""Builds the job configuration of an authorised run from governance's documents.
+
+The result depends only on the run and the environment. The clean room, the Spark service and the audit therefore build the
+same bytes.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from cleanroom.documents.dataset import AccessPoint
 from cleanroom.errors import InvalidInput, Refused
 from cleanroom.identifiers import clean_room_secret_id, federated_subject, run_secret_name, sha256_hex
 from cleanroom.query_gate import require_allowed
-from cleanroom.runs.authority import AuthorisedRun, Dataset
+from cleanroom.runs.authorised import AuthorisedRun, Dataset
 from cleanroom.runs.ledger import event_scope
 from cleanroom.spark.job import (
     BlobAccess,
@@ -22,17 +26,17 @@ from cleanroom.spark.job import (
 
 @dataclass(frozen=True)
 class JobEnvironment:
-    """Where pods find the world; the same for every run of a deployment, and measured."""
+    """The deployment's part of a job: the services and hosts that pods use. The pods' policies measure it."""
 
     governance_url: str
     authority: str
-    """Entra ID authority of the owners' managed identities."""
+    """URL of the Entra ID authority of the owners' managed identities."""
     ca_pem: str = ""
     storage_hosts: tuple[str, ...] = ()
 
 
 def assemble_job(run: AuthorisedRun, environment: JobEnvironment) -> JobConfig:
-    """The job of an authorised run.
+    """Build the job of an authorised run.
 
     Raises:
         Refused: ``QueryRefusedByGate`` with the gate's reasons, ``SecretOwnerMismatch``.
@@ -100,7 +104,7 @@ def _access(item: Dataset, point: AccessPoint, run: AuthorisedRun, environment: 
     store = point.store
     if store.type in ("Azure_BlobStorage", "Azure_BlobStorage_DataLakeGen2"):
         if point.identity is None:
-            raise InvalidInput("AccessIdentityMissing", f"dataset {point.name!r}: an Azure store needs an identity.")
+            raise InvalidInput("AccessIdentityMissing", f"dataset {point.name!r}: its Azure store needs an identity.")
         return BlobAccess(
             account_url=store.provider.url,
             container=store.name,
@@ -125,16 +129,20 @@ def _access(item: Dataset, point: AccessPoint, run: AuthorisedRun, environment: 
 
 
 def owned_secret(secret_id: object, item: Dataset) -> str:
-    """``secret_id`` if it is a secret that the dataset's own owner stored.
+    """Return ``secret_id`` if the owner of the dataset stored it.
 
-    Upstream has no such binding: a stranger's dataset document could name somebody else's secret (spec/execute.md E9).
+    Without this check, a dataset document could name the secret of another owner. Governance prefixes the ID of a user's
+    secret with the user ID.
 
     Raises:
         InvalidInput: ``StoreConfigurationSecretIdMissing``.
         Refused: ``SecretOwnerMismatch``.
     """
     if not isinstance(secret_id, str) or not secret_id:
-        raise InvalidInput("StoreConfigurationSecretIdMissing", f"dataset {item.dataset.name!r}: its store names no secretId.")
+        raise InvalidInput("StoreConfigurationSecretIdMissing", f"dataset {item.dataset.name!r}: its store configuration has no secretId.")
     if not secret_id.startswith(f"{item.owner_id}_"):
-        raise Refused("SecretOwnerMismatch", f"dataset {item.dataset.name!r} names a secret that its owner did not store.")
+        raise Refused(
+            "SecretOwnerMismatch",
+            f"dataset {item.dataset.name!r} names secret {secret_id!r}, which its owner did not store.",
+        )
     return secret_id

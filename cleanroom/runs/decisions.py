@@ -1,4 +1,4 @@
-"""Signed decisions as documents in governance, so that whoever acts on an approval can verify it without Temporal."""
+"""Documents in governance that store the owners' signed decisions, so that an approval can be verified without Temporal."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ DECISION_LABELS = {"type": "query-decision"}
 
 
 def decision_document_id(proposal_id: str, user_id: str) -> str:
-    """Id of the document that holds ``user_id``'s decision on one proposal; a text proposed again is decided again."""
+    """Return the ID of the document with ``user_id``'s decision on one proposal. Each proposal needs a decision of its own."""
     return f"decision-{proposal_id}-{user_id}"
 
 
 def decision_document_data(token: str) -> str:
-    """The ``data`` string for a decision's JWS."""
+    """Return the document text for a decision's JWS."""
     return json.dumps({"decision": token}, separators=(",", ":"))
 
 
 def parse_decision_document(data: str) -> str:
-    """The JWS in a decision document.
+    """Return the JWS in a decision document.
 
     Raises:
         InvalidInput: ``DecisionDocumentInvalid``.

@@ -1,4 +1,4 @@
-"""The clean room's side of "Verify Spark": is this the service we accept, answering this run, with the policies that the job gives?"""
+"""Verifies the Spark service for the clean room: its attestation report, and its signed statement on the pod policies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cleanroom.spark.signed import ServiceReport, SignedPolicies, VerifiedServic
 
 
 def expectations(settings: AttestationSettings) -> Expectations:
-    """What this deployment demands of any guest's evidence, besides host data and report data."""
+    """Return what this deployment requires of every guest's evidence, in addition to host data and report data."""
     return Expectations(
         require_uvm=settings.require_uvm,
         refuse_host_data=ALLOW_ALL_HOST_DATA if settings.refuse_allow_all else frozenset(),
@@ -24,13 +24,13 @@ def expectations(settings: AttestationSettings) -> Expectations:
 
 
 class ServiceVerifier:
-    """Verifies the Spark service's report and statements.
+    """Verifies Spark services.
 
     Args:
         trust: Attestation roots.
-        accepted: Host data of the services that are accepted.
-        profile: What pods run; must be the service's own.
-        settings: What else is demanded of a report.
+        accepted: Host data (hex) of the accepted services.
+        profile: The pod profile; the service must have the same one.
+        settings: Further requirements on reports.
     """
 
     def __init__(self, trust: TrustStore, accepted: frozenset[str], profile: PodProfile, settings: AttestationSettings) -> None:
@@ -40,7 +40,7 @@ class ServiceVerifier:
         self._expectations = expectations(settings)
 
     def compute(self, job: JobConfig) -> PodPolicies:
-        """The pod policies of ``job``."""
+        """Compute the pod policies of ``job``."""
         return pod_policies(job, self._profile)
 
     def _service(self, report: ServiceReport, nonce: str, at: dt.datetime) -> tuple[VerifiedService, SparkVerdict]:
@@ -56,15 +56,15 @@ class ServiceVerifier:
         """Verify the report.
 
         Raises:
-            Refused: the reason of the first failed check; ``NonceMismatch`` for another run's report.
+            Refused: The reason of the first failed check; ``NonceMismatch`` for another run's report.
         """
         return self._service(report, nonce, at)[1]
 
     def policies(self, proof: ServiceProof, nonce: str, job: JobConfig, *, at: dt.datetime) -> PodPolicies:
-        """Verify report and statement, and return the policies of ``job`` as computed here.
+        """Verify report and statement; return the policies of ``job`` as computed here.
 
         Raises:
-            Refused: as :meth:`report`; ``PolicySignatureInvalid``, ``PolicyJobMismatch``, ``PodPolicyMismatch``.
+            Refused: As :meth:`report`; ``PolicySignatureInvalid``, ``PolicyJobMismatch``, ``PodPolicyMismatch``.
         """
         service, _ = self._service(proof.report, nonce, at)
         computed = self.compute(job)

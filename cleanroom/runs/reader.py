@@ -1,4 +1,4 @@
-"""What a run's authority needs to read from governance."""
+"""What a run's verification reads from governance, and the two ways to read it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cleanroom.runs.ledger import RUNS_SCOPE, closed_event_id, runs_event_id
 
 
 class AcceptedDocument(BaseModel):
-    """A document in state Accepted (spec/governance.md 4.2)."""
+    """A document in state Accepted. This state is final: governance offers no edit, re-proposal or deletion of it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -27,15 +27,16 @@ class AcceptedDocument(BaseModel):
     proposer_id: str
     approvers: tuple[str, ...] = ()
     accepted_by: tuple[str, ...] = ()
-    """Who cast an ``accepted`` ballot."""
+    """User IDs with an ``accepted`` ballot, sorted."""
 
     @property
     def digest(self) -> str:
+        """Digest of ``data``; approvals and run requests name it."""
         return document_digest(self.data)
 
 
 class Consent(BaseModel):
-    """Answer of a consent check (spec/governance.md 6)."""
+    """The answer of a consent check, with governance's reason when consent is disabled."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -45,45 +46,45 @@ class Consent(BaseModel):
 
 
 class GovernanceReader(Protocol):
-    """Reads as an attested clean room or as a registered user. Errors are those of :mod:`cleanroom.governance`."""
+    """The reads that verification needs. Errors are those of :mod:`cleanroom.governance`."""
 
     async def accepted_document(self, document_id: str) -> AcceptedDocument:
-        """The accepted document.
+        """Read an accepted document.
 
         Raises:
-            NotFound: ``UserDocumentNotFound`` when it does not exist or is not accepted.
-            Unavailable: governance cannot be asked.
+            NotFound: ``UserDocumentNotFound`` when the document does not exist or is not accepted.
+            Unavailable: Governance did not answer.
         """
         ...
 
     async def consent(self, document_id: str) -> Consent:
-        """The ``execution`` consent of a document."""
+        """Read the ``execution`` consent of a document. A document that is not accepted has none."""
         ...
 
     async def active_users(self) -> frozenset[str]:
-        """User ids that governance knows as active."""
+        """Read the IDs of the active users."""
         ...
 
     async def runs_started(self, query: str) -> frozenset[str]:
-        """Ids of the runs of ``query`` that the ledger has seen start."""
+        """Read from the ledger which runs of ``query`` have started; returns their IDs."""
         ...
 
     async def run_closed(self, run_id: str) -> bool:
-        """Whether the ledger says that the run's grants were taken back."""
+        """Read from the ledger whether a run is closed: its grants were revoked."""
         ...
 
 
 def to_accepted_document(document: Document) -> AcceptedDocument:
-    """A document of the wire as the authority sees it.
+    """Convert a document from the wire.
 
     Raises:
-        NotFound: ``UserDocumentNotFound`` when it is not accepted (what an attested reader gets from governance itself).
+        NotFound: ``UserDocumentNotFound`` when the document is not accepted. Governance gives attested readers the same answer.
         Internal: ``GovernanceAnswerMalformed``.
     """
     if document.state != "Accepted":
         raise NotFound("UserDocumentNotFound", f"document {document.id!r} is {document.state}, not accepted.")
     if not isinstance(document.data, str) or document.version is None or document.contract_id is None:
-        raise Internal("GovernanceAnswerMalformed", f"document {document.id!r}: no text, version or contract.")
+        raise Internal("GovernanceAnswerMalformed", f"document {document.id!r}: governance returned no text, version or contract.")
     return AcceptedDocument(
         id=document.id,
         version=document.version,
@@ -103,22 +104,26 @@ def _consent(answer: WireConsent) -> Consent:
 
 
 class UserReader:
-    """Reads with a user's own token: the frontend, the Spark service, the command line."""
+    """Reads with a user's token. The frontend, the Spark service and the command line use it."""
 
     def __init__(self, client: GovernanceUserClient, contract_id: str) -> None:
         self._client = client
         self._contract = contract_id
 
     async def accepted_document(self, document_id: str) -> AcceptedDocument:
+        """See :meth:`GovernanceReader.accepted_document`."""
         return to_accepted_document(await self._client.get_document(document_id))
 
     async def consent(self, document_id: str) -> Consent:
+        """See :meth:`GovernanceReader.consent`."""
         return _consent(await self._client.document_consent(self._contract, document_id))
 
     async def active_users(self) -> frozenset[str]:
+        """See :meth:`GovernanceReader.active_users`."""
         return frozenset(user.id for user in await self._client.list_identities())
 
     async def runs_started(self, query: str) -> frozenset[str]:
+        """See :meth:`GovernanceReader.runs_started`."""
         started: set[str] = set()
         async for event in self._client.events(self._contract, event_id=runs_event_id(query), scope=RUNS_SCOPE):
             if isinstance(event.data, dict) and isinstance(event.data.get("runId"), str):
@@ -126,19 +131,24 @@ class UserReader:
         return frozenset(started)
 
     async def run_closed(self, run_id: str) -> bool:
+        """See :meth:`GovernanceReader.run_closed`."""
         return await self._client.latest_event(self._contract, event_id=closed_event_id(run_id), scope=RUNS_SCOPE) is not None
 
 
 class AttestedReader(UserReader):
-    """Reads documents and consent with the clean room's own attestation; users and the ledger, which governance shows to users
-    alone, with the clean room's registered identity."""
+    """Reads documents and consent with the clean room's own attestation.
+
+    Governance shows users and the ledger only to registered users, so those reads use the clean room's registered identity.
+    """
 
     def __init__(self, clean_room: CleanRoomClient, client: GovernanceUserClient, contract_id: str) -> None:
         super().__init__(client, contract_id)
         self._clean_room = clean_room
 
     async def accepted_document(self, document_id: str) -> AcceptedDocument:
+        """See :meth:`GovernanceReader.accepted_document`."""
         return to_accepted_document(await self._clean_room.accepted_document(document_id))
 
     async def consent(self, document_id: str) -> Consent:
+        """See :meth:`GovernanceReader.consent`."""
         return _consent(await self._clean_room.document_consent(document_id))

@@ -1,7 +1,8 @@
 """The SparkApplication (``sparkoperator.k8s.io/v1beta2``) of a run, built from the job, the pod profile and the pod policies.
 
-Nothing in it is secret and nothing in it is free text of a user: names, digests, the measured job configuration and a fixed Spark
-configuration. ``restartPolicy`` is ``Never`` because retries belong to the workflow, which counts them (users-and-threats.md S6).
+It contains names, digests, the measured job configuration and a fixed Spark configuration. It contains no secret
+and no text that a user chose. ``restartPolicy`` is ``Never`` because the workflow retries and counts runs. See
+``docs/facts/spark-applications.md``.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ PROFILE_DIGEST_ANNOTATION = "cleanroom/profile-digest"
 CONTRACT_ANNOTATION = "cleanroom/contract"
 
 TIME_TO_LIVE_SECONDS = 24 * 3600
-"""A net under the workflow's own clean-up, counted by the operator from the end of the application."""
+"""A safety net below the workflow's own cleanup. The operator counts it from the end of the application."""
 
 BASE_SPARK_CONF: Mapping[str, str] = {
     "spark.ui.enabled": "false",
@@ -37,22 +38,23 @@ BASE_SPARK_CONF: Mapping[str, str] = {
     "spark.task.maxFailures": "4",
     "spark.sql.session.timeZone": "UTC",
 }
-"""Beside the locked SQL configuration: no UI and no event log (both would show rows to whoever operates the cluster), and
-authenticated, encrypted traffic between driver and executors, which leaves the pods."""
+"""In addition to the locked SQL configuration: no UI and no event log, because both show rows to the cluster's
+operator, and authenticated, encrypted traffic between driver and executors."""
 
 
 def locked_configuration() -> dict[str, str]:
-    """The locked SQL configuration that the query gate demands of every session."""
+    """Return the locked SQL configuration that the query gate relies on in every session."""
     from cleanroom.sql import locked_spark_conf
 
     return dict(locked_spark_conf())
 
 
 def spark_configuration(locked: Mapping[str, str] | None = None) -> dict[str, str]:
-    """``sparkConf``: :data:`BASE_SPARK_CONF`, then the locked SQL configuration, which wins.
+    """Return ``sparkConf``: :data:`BASE_SPARK_CONF`, overridden by the locked SQL configuration.
 
-    ``locked`` replaces what :func:`locked_configuration` gives and may name ``spark.sql.*`` and the base's keys only: every other key
-    could move the pods to another account, image or class path (users-and-threats.md S10).
+    Args:
+        locked: Replaces :func:`locked_configuration`. It may contain ``spark.sql.*`` and the keys of the base only,
+            because other keys can change the pods' service account, image or class path.
 
     Raises:
         InvalidInput: ``SparkConfigurationRefused``.
@@ -61,7 +63,7 @@ def spark_configuration(locked: Mapping[str, str] | None = None) -> dict[str, st
         for key in locked:
             if not key.startswith("spark.sql.") and key not in BASE_SPARK_CONF:
                 raise InvalidInput(
-                    "SparkConfigurationRefused", f"sparkConf: {key!r} is not on the allow-list.", hint="Only spark.sql.* may be set here."
+                    "SparkConfigurationRefused", f"sparkConf: {key!r} is not on the allowlist.", hint="Only spark.sql.* may be set here."
                 )
     result = {**BASE_SPARK_CONF, **(locked_configuration() if locked is None else locked)}
     return dict(sorted(result.items()))
@@ -70,7 +72,13 @@ def spark_configuration(locked: Mapping[str, str] | None = None) -> dict[str, st
 def build_application(
     job: JobConfig, profile: PodProfile, policies: PodPolicies, *, locked_conf: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """The custom resource as the Kubernetes API takes it; the same arguments give the same object.
+    """Return the custom resource as the Kubernetes API expects it. Deterministic.
+
+    Args:
+        job: The job to run.
+        profile: The pod profile.
+        policies: The pod policies of ``job`` and ``profile``.
+        locked_conf: See :func:`spark_configuration`.
 
     Raises:
         InvalidInput: ``JobConfigTooLarge``, ``SparkConfigurationRefused``.
@@ -85,17 +93,7 @@ def build_application(
     return {
         "apiVersion": f"{GROUP}/{VERSION}",
         "kind": "SparkApplication",
-        "metadata": {
-            "name": job_name(job.contract_id, job.query_id, job.run_id),
-            "namespace": profile.namespace,
-            "labels": labels,
-            "annotations": {
-                JOB_DIGEST_ANNOTATION: job.digest(),
-                POLICY_DIGEST_ANNOTATION: policies.digest(),
-                PROFILE_DIGEST_ANNOTATION: profile.digest(),
-                CONTRACT_ANNOTATION: job.contract_id,
-            },
-        },
+        "metadata": _metadata(job, profile, policies, labels),
         "spec": {
             "type": "Python",
             "pythonVersion": "3",
@@ -119,10 +117,24 @@ def build_application(
                 "cores": resources.executor_cores,
                 "memory": resources.executor_memory,
                 "instances": resources.executor_instances,
-                # Kept until the application goes, so that an executor's end can be read.
+                # Kept until the application is deleted, so that the reason of an executor's end can be read.
                 "deleteOnTermination": False,
                 **_pod("executor", job, profile, policies, labels),
             },
+        },
+    }
+
+
+def _metadata(job: JobConfig, profile: PodProfile, policies: PodPolicies, labels: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "name": job_name(job.contract_id, job.query_id, job.run_id),
+        "namespace": profile.namespace,
+        "labels": dict(labels),
+        "annotations": {
+            JOB_DIGEST_ANNOTATION: job.digest(),
+            POLICY_DIGEST_ANNOTATION: policies.digest(),
+            PROFILE_DIGEST_ANNOTATION: profile.digest(),
+            CONTRACT_ANNOTATION: job.contract_id,
         },
     }
 
@@ -141,7 +153,7 @@ def _pod(role: Role, job: JobConfig, profile: PodProfile, policies: PodPolicies,
         "terminationGracePeriodSeconds": 30,
     }
     if profile.sidecars:
-        # Native sidecars: they start before the Spark container and do not keep the pod alive after it.
+        # Native sidecars start before the Spark container and do not keep the pod alive after it.
         result["initContainers"] = [
             {
                 "name": sidecar.name,

@@ -21,8 +21,8 @@ _STARTED_STATES = ("RUNNING", "SUCCEEDING", "FAILING")
 class Deadlines(BaseModel):
     """Time limits in seconds.
 
-    They count from the application's creation or the driver's start by the cluster's timestamps, so a watch that another worker resumes
-    does not start counting again.
+    They count from the application's creation or the driver's start by the cluster's timestamps, so a watch that
+    another worker resumes does not start counting again.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,8 +38,8 @@ class Deadlines(BaseModel):
 def deadline_outcome(status: JobStatus, deadlines: Deadlines, *, now: datetime | None = None) -> Outcome | None:
     """Return the failure of an application that exceeds a deadline, or None.
 
-    Once the operator has seen the driver run, a driver pod that is missing from one reading counts as started: the pod may have ended
-    quickly, or its node may be away, and the run may be about to complete.
+    Once the operator has seen the driver run, a driver pod that is missing from one reading counts as started: the
+    pod may have ended quickly, or its node may be away, and the run may be about to complete.
 
     Args:
         status: The latest reading.

@@ -1,7 +1,8 @@
 """Why a SparkApplication failed: a closed set of codes, the remedy for each code, and the rules that recognise a failure.
 
-The Spark Operator reports a failure as free text, so recognition works on phrases. Both rule tables are ordered: the first rule that
-matches decides, and specific rules stand before general ones. ``docs/facts/spark-applications.md`` lists the sources of the phrases.
+The Spark Operator reports a failure as free text, so recognition works on phrases. Both rule tables are ordered:
+the first rule that matches decides, and specific rules stand before general ones.
+``docs/facts/spark-applications.md`` lists the sources of the phrases.
 """
 
 from __future__ import annotations

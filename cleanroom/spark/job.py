@@ -1,8 +1,9 @@
-"""The job configuration: everything a run's pods need and are measured against. It holds references, never secrets.
+"""The job configuration: everything that a run's pods need, and that they are measured against. It holds references, never secrets.
 
-The clean room builds it from governance's documents, the Spark service turns it into pod security policies and a
-SparkApplication, and the pods receive it as the measured environment variable ``JOB_CONFIG`` (base64 of canonical JSON). Run
-id, parameters and document digests are in it, so each run has its own pod policies and its own grants (design.md 6).
+The clean room builds it from governance's documents. The Spark service turns it into pod policies and a
+SparkApplication. The pods receive it as the measured environment variable ``JOB_CONFIG`` (base64 of canonical
+JSON). It contains the run ID, the parameters and the digests of the documents, so each run has its own pod policies
+and its own grants.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class _JobModel(BaseModel):
 
 
 class JobSegment(_JobModel):
-    """One segment after the query gate: ``sql`` is the gate's own rendering, ``source_digest`` is of the whole approved text."""
+    """A segment after the query gate: ``sql`` is the gate's rendering, ``source_digest`` the digest of the whole approved text."""
 
     execution_sequence: int
     sql: str
@@ -37,7 +38,7 @@ class JobSegment(_JobModel):
 
 
 class BlobAccess(_JobModel):
-    """Azure Blob, reached as the owner's managed identity with an ID token that governance issues to the attested pod."""
+    """Access to Azure Blob Storage as the owner's managed identity, with an ID token that governance issues to the attested pod."""
 
     kind: Literal["azure-blob"] = "azure-blob"
     account_url: str
@@ -51,7 +52,7 @@ class BlobAccess(_JobModel):
 
 
 class S3Access(_JobModel):
-    """S3, reached with a connection secret (``{"awsAccessKeyId","awsSecretAccessKey"}``) that governance releases to the pod."""
+    """Access to S3 with a connection secret (``{"awsAccessKeyId","awsSecretAccessKey"}``) that governance releases to the pod."""
 
     kind: Literal["aws-s3"] = "aws-s3"
     endpoint_url: str | None = None
@@ -65,7 +66,7 @@ Access = Annotated[BlobAccess | S3Access, Field(discriminator="kind")]
 
 
 class JobDataset(_JobModel):
-    """One dataset as the pod opens it."""
+    """A dataset as the pod opens it."""
 
     name: Name
     view_name: str
@@ -74,8 +75,8 @@ class JobDataset(_JobModel):
     document_digest: HexDigest
     format: Format
     schema_fields: dict[str, FieldType] = Field(alias="schema")
-    """Column name to type, in file order. On the wire ``[[name, type], …]``: canonical JSON sorts the members of an object, and the
-    columns of a CSV without header are known by their place alone."""
+    """Column name to type, in file order. In JSON a list of ``[name, type]``, because canonical JSON sorts the
+    members of an object, and only their position identifies the columns of a CSV file without a header."""
     csv_header: bool = False
     partitioned_by: Literal["day"] | None = None
     allowed_fields: tuple[str, ...]
@@ -85,7 +86,7 @@ class JobDataset(_JobModel):
     manifest: ManifestRule = "optional"
     manifest_digest: HexDigest | None = None
     key_secret_id: str | None = None
-    """CGS secret that holds the dataset key (32 bytes, base64) for this run's pods."""
+    """ID of the CGS secret that holds the dataset key (32 bytes, base64) for this run's pods."""
 
     @field_validator("schema_fields", mode="before")
     @classmethod
@@ -104,21 +105,24 @@ class JobDataset(_JobModel):
 
 
 class JobGovernance(_JobModel):
+    """How the pods reach governance."""
+
     url: str
     ca_pem: str = ""
-    """Roots for TLS to governance and the storage services; measured, so the pod trusts nothing else."""
+    """TLS roots for governance and the declared storage hosts. They are measured, so the pod trusts no others."""
     storage_hosts: tuple[str, ...] = ()
+    """Storage hosts outside of the public clouds."""
 
 
 class JobParameters(_JobModel):
-    """Dates are inclusive days; both or neither."""
+    """Parameters of a run: a range of days, both inclusive. Either both are set or neither is."""
 
     start_date: str | None = Field(default=None, pattern=r"^\d{4}-\d{2}-\d{2}$")
     end_date: str | None = Field(default=None, pattern=r"^\d{4}-\d{2}-\d{2}$")
 
 
 class JobConfig(_JobModel):
-    """What one run computes, from what, for whom."""
+    """The job of one run: the segments, the input datasets, and the output dataset."""
 
     schema_version: Literal[1] = 1
     contract_id: str
@@ -127,40 +131,41 @@ class JobConfig(_JobModel):
     query_version: str
     query_digest: HexDigest
     segments: tuple[JobSegment, ...] = Field(min_length=1)
-    """What runs: the gate's rewrite."""
+    """The SQL that runs: the query gate's rendering."""
     source: tuple[QuerySegment, ...] = ()
-    """What the author wrote and the owners approved, so that the pod can pass it through the gate again and compare."""
+    """The approved text, so that the pod can pass it through the query gate again and compare."""
     datasets: tuple[JobDataset, ...] = Field(min_length=1)
     datasink: JobDataset
     parameters: JobParameters = JobParameters()
     consent_secret_id: str
-    """CGS secret with the consent receipt ``{"runId","queryDigest","consent":"enabled"|"withdrawn","expires"}``."""
+    """ID of the CGS secret with the consent receipt ``{"runId","queryDigest","consent":"enabled"|"withdrawn","expires"}``."""
     network_secret_id: str | None = None
-    """CGS secret by which this run's driver and executors know each other (docs/decisions/007); None in jobs of before there was one."""
+    """ID of the CGS secret with which this run's driver and executors authenticate each other (docs/decisions/007).
+    Older jobs have none."""
     event_scope: str
-    """Scope of the pods' audit events in CGS."""
+    """Scope of the pods' audit events in governance."""
     governance: JobGovernance
 
     def has_floors(self) -> bool:
-        """Whether an owner of an input lets less be seen than rows with all columns."""
+        """Return whether a privacy floor of an input restricts the output."""
         floors = (dataset.floors for dataset in self.datasets)
         return any(floor.min_group_size or floor.allowed_output_columns is not None for floor in floors)
 
     def canonical(self) -> bytes:
-        """RFC 8785 bytes: what is measured, hashed and compared."""
+        """Return the canonical JSON (RFC 8785), which is measured and hashed."""
         return canonical_json(self.model_dump(mode="json", by_alias=True, exclude_none=True))
 
     def digest(self) -> str:
-        """SHA-256 of :meth:`canonical`, lower-case hex."""
+        """Return the SHA-256 of :meth:`canonical` in lower-case hex."""
         return sha256_hex(self.canonical())
 
     def encode(self) -> str:
-        """The value of ``JOB_CONFIG``."""
+        """Return the value of ``JOB_CONFIG``."""
         return base64.b64encode(self.canonical()).decode("ascii")
 
     @staticmethod
     def decode(value: str) -> JobConfig:
-        """The reverse of :meth:`encode`.
+        """Parse the value of ``JOB_CONFIG``; the inverse of :meth:`encode`.
 
         Raises:
             InvalidInput: ``JobConfigInvalid``.
@@ -174,7 +179,7 @@ class JobConfig(_JobModel):
 
 
 class ResultReceipt(_JobModel):
-    """What the driver reports when the result is written: enough to check it, nothing of what it says."""
+    """The result receipt, which the driver reports when the result is written. It contains no value of the result."""
 
     run_id: Name
     query_digest: HexDigest
@@ -186,13 +191,13 @@ class ResultReceipt(_JobModel):
     """SHA-256 over the canonical JSON of ``objects``."""
     columns: tuple[str, ...]
     rows_read: dict[str, int] = {}
-    """View name to rows read."""
+    """Rows read, by view name."""
     seconds: float = 0.0
     spark_seconds: float = 0.0
 
 
 class ResultObject(_JobModel):
-    """One encrypted object of the result: its name below the sink's prefix, its stored size in bytes and its SHA-256."""
+    """One stored object of the result: its name below the sink's prefix, its stored size in bytes, and its SHA-256."""
 
     name: str
     size: int = Field(ge=0)

@@ -1,6 +1,7 @@
 """The Kubernetes client of a run: its SparkApplication, and the pods, events and logs of that application.
 
-Synchronous, over the official ``kubernetes`` package; call it from threads. Errors are those of :mod:`cleanroom.spark.kubernetes_api`.
+Synchronous, over the official ``kubernetes`` package; call it from threads. Errors are those of
+:mod:`cleanroom.spark.kubernetes_api`.
 """
 
 from __future__ import annotations
@@ -122,8 +123,8 @@ class KubernetesClient:
     ) -> Iterator[Change]:
         """Yield the application's states for ``seconds``: first the current one, then every change.
 
-        Resumes broken watches at the last resource version. After ``410 Gone`` it reads the object again, a limited number of times. Ends
-        after the deletion, at the deadline, or when ``stop`` is set.
+        Resumes broken watches at the last resource version. After ``410 Gone`` it reads the object again, a limited
+        number of times. Ends after the deletion, at the deadline, or when ``stop`` is set.
 
         Args:
             name: The application's name.
@@ -188,8 +189,8 @@ class KubernetesClient:
     def delete(self, name: str, *, uid: str | None = None, seconds: float = 60) -> bool:
         """Delete the application and wait until its pods are gone. Idempotent.
 
-        The Spark Operator may create a driver pod while the application is being deleted, and it removes pods after the application.
-        Therefore this waits for the pods, then for the object, and then looks at the pods again.
+        The Spark Operator may create a driver pod while the application is being deleted, and it removes pods after
+        the application. Therefore this waits for the pods, then for the object, and then looks at the pods again.
 
         Args:
             name: The application's name.

@@ -1,4 +1,7 @@
-"""Kubernetes objects (JSON) to the views of :mod:`cleanroom.spark.outcome`. Every status member is optional (spec/execute.md, trap 6)."""
+"""Converts Kubernetes objects (JSON) to the models of :mod:`cleanroom.spark.status`.
+
+Every member of a SparkApplication's status is optional, and ``driverInfo`` is empty in some states.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from cleanroom.spark.status import ClusterEvent, ContainerStatus, ExecutorCounts
 
 
 def job_status(application: dict[str, Any], pods: Iterable[PodStatus] = (), events: Iterable[ClusterEvent] = ()) -> JobStatus:
-    """A SparkApplication with its pods and events as a status."""
+    """Return the status of a SparkApplication with its pods and events."""
     metadata = application["metadata"]
     status = application.get("status") or {}
     state = status.get("applicationState") or {}
@@ -44,7 +47,7 @@ def job_status(application: dict[str, Any], pods: Iterable[PodStatus] = (), even
 
 
 def pod_status(pod: dict[str, Any]) -> PodStatus:
-    """A pod as the run sees it."""
+    """Return the status of a pod."""
     metadata, status = pod["metadata"], pod.get("status") or {}
     scheduled: dict[str, Any] = next((item for item in status.get("conditions") or () if item.get("type") == "PodScheduled"), {})
     return PodStatus(
@@ -65,7 +68,7 @@ def pod_status(pod: dict[str, Any]) -> PodStatus:
 
 
 def cluster_event(event: dict[str, Any]) -> ClusterEvent:
-    """A core/v1 event."""
+    """Return a ``core/v1`` event."""
     subject = event.get("involvedObject") or {}
     return ClusterEvent(
         reason=event.get("reason") or "",

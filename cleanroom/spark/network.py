@@ -1,7 +1,8 @@
-"""How a run's driver and executors know each other: Spark's own protocol, under a secret that attested pods of this run alone can read.
+"""How a run's driver and executors authenticate each other.
 
-docs/decisions/007. Spark takes the secret from a file; what is set here is the rest, the same in the custom resource, in the driver's
-session and on an executor's command line.
+They use Spark's own protocol with a secret that only attested pods of this run can read. Spark reads the secret
+from a file. The other properties stand here, the same for the custom resource, the driver's session and an
+executor's command line. See docs/decisions/007 and https://spark.apache.org/docs/latest/security.html.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ NETWORK_CONF: Mapping[str, str] = MappingProxyType(
     {
         "spark.authenticate": "true",
         "spark.network.crypto.enabled": "true",
-        # Session keys from the whole handshake, and frames that cannot be changed on the way; Spark's defaults are older than both.
+        # Version 2 derives session keys from the whole handshake, and GCM authenticates every frame. Spark's defaults do neither.
         "spark.network.crypto.authEngineVersion": "2",
         "spark.network.crypto.cipher": "AES/GCM/NoPadding",
-        # Else whoever is in between could ask for the old protocol, which authenticates and then sends plain text.
+        # Otherwise a man in the middle could request SASL, which authenticates and then sends plain text.
         "spark.network.crypto.saslFallback": "false",
     }
 )
 SECRET_FILE = "spark.authenticate.secret.file"  # noqa: S105 - the name of a setting
-"""For both roles, each with a file of its own. ``….executor.file`` is not enough: an executor's first question to its driver is asked by a
-part of Spark 4.3 that reads this setting alone."""
+"""Property for both roles. ``spark.authenticate.secret.executor.file`` is not enough: in Spark 4.3, the component
+that opens an executor's first connection to its driver reads only this property."""

@@ -1,8 +1,9 @@
 """The outcome of a SparkApplication, derived from one reading of the cluster.
 
-Only ``COMPLETED`` and ``FAILED`` are final states. The Spark Operator retries after ``SUBMISSION_FAILED`` or continues to ``FAILED``. An
-unknown state means that the application continues. A driver that cannot start stays ``SUBMITTED`` forever, so the outcome also depends on
-pods and events. States and failure reasons: ``docs/facts/spark-applications.md``.
+Only ``COMPLETED`` and ``FAILED`` are final states. The Spark Operator retries after ``SUBMISSION_FAILED`` or
+continues to ``FAILED``. An unknown state means that the application continues. A driver that cannot start stays
+``SUBMITTED`` forever, so the outcome also depends on pods and events. States and failure reasons:
+``docs/facts/spark-applications.md``.
 """
 
 from __future__ import annotations
@@ -96,8 +97,9 @@ def failed_outcome(status: JobStatus, code: FailureCode, message: str, **facts: 
 def outcome_of(status: JobStatus) -> Outcome | None:
     """Return the outcome that ``status`` shows, or None while the application may still continue.
 
-    An application that cannot start (image, policy) has an outcome although its state is not final. An application that waits for capacity
-    or for its first reconciliation has none; deadlines decide that (:func:`cleanroom.spark.service.deadline_outcome`).
+    An application that cannot start (image, policy) has an outcome although its state is not final. An application
+    that waits for capacity or for its first reconciliation has none; deadlines decide that
+    (:func:`cleanroom.spark.service.deadline_outcome`).
     """
     if status.state == "COMPLETED":
         container = status.driver_container()

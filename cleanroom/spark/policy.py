@@ -1,8 +1,8 @@
-"""Pod security policies: what hardware holds each pod of a run to, computed from the job and the pod profile alone.
+"""Pod policies, which the hardware measures and the utility VM enforces, computed from the job and the pod profile alone.
 
-Pure and reproducible byte for byte: the Spark service makes the policies, the clean room makes them again and compares before it
-sets any secret, and the kubelet (on Azure the utility VM; on one machine its stand-in) holds the pod to them. The job configuration is
-measured as an exact string, so every run has its own host data.
+The computation is pure and reproducible byte for byte. The Spark service computes the policies. The clean room
+computes them again and compares before it sets a secret. The utility VM (on one machine, the kubelet's stand-in)
+enforces them. The job configuration is measured as an exact string, so every run has its own host data.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from cleanroom.spark.profile import PodProfile, Role
 from cleanroom.spark.rego import ContainerRule, EnvRule, MountRule
 
 POLICY_ANNOTATION = "microsoft.containerinstance.virtualnode.ccepolicy"
-"""Pod annotation that carries the policy, base64 (AKS virtual nodes)."""
+"""Pod annotation that holds the policy in base64 (AKS virtual nodes)."""
 
 SPARK_CONTAINERS: Mapping[Role, str] = MappingProxyType({"driver": "spark-kubernetes-driver", "executor": "spark-kubernetes-executor"})
-"""Names that Spark on Kubernetes gives to its containers."""
+"""Container names that Spark on Kubernetes uses."""
 
 LOCAL_DIR = "/var/data/spark-local-dir-1"
-"""Where both roles' scratch volume is mounted; the framework compares destinations to the letter."""
+"""Mount path of the scratch volume of both roles. The framework compares mount destinations exactly."""
 
 MAX_POLICY = 130_000
-"""Longest policy in base64 characters. The operator hands it to ``spark-submit`` as one argument, and Linux takes 131,071 bytes in one;
-that leaves about 65,000 bytes for the job's own JSON."""
+"""Maximum length of a policy in base64 characters. The operator passes it to ``spark-submit`` as one argument, and
+Linux allows 131,071 bytes per argument (``MAX_ARG_STRLEN``). About 65,000 bytes remain for the job's JSON."""
 
 _COMMON_UNMEASURED = {
     "CLEANROOM_ATTESTATION_URL": r"https?://[A-Za-z0-9._:\[\]/-]+",
@@ -68,12 +68,13 @@ UNMEASURED: Mapping[Role, Mapping[str, str]] = MappingProxyType(
         "executor": MappingProxyType(_COMMON_UNMEASURED | _EXECUTOR_UNMEASURED),
     }
 )
-"""Variables whose values Kubernetes, Spark or the guest decide at pod start: name pattern to value pattern (RE2). Where the attestation
-sidecar is and what the pod is called can refuse service but not disclose, since every report and every answer authenticates itself."""
+"""Variables whose values Kubernetes, Spark or the guest decide at pod start: name pattern to value pattern (RE2).
+Where the attestation sidecar is and what the pod is called can refuse service but not disclose, since every report
+and every answer authenticates itself."""
 
 
 class PodPolicy(BaseModel):
-    """One role's policy. ``host_data`` is SHA-256 over the UTF-8 of ``rego``, lower-case hex: what the pod's report shows."""
+    """One role's policy. ``host_data`` is the SHA-256 of the UTF-8 bytes of ``rego`` in lower-case hex, as in the pod's report."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -88,17 +89,17 @@ class PodPolicy(BaseModel):
 
     @property
     def rego_base64(self) -> str:
-        """What the pod's annotation carries."""
+        """The value of the pod's annotation."""
         return base64.b64encode(self.rego.encode("utf-8")).decode("ascii")
 
     @staticmethod
     def of(text: str) -> PodPolicy:
-        """The policy whose Rego is ``text``."""
+        """Return the policy with the Rego ``text``."""
         return PodPolicy(rego=text, host_data=sha256_hex(text.encode("utf-8")))
 
 
 class PodPolicies(BaseModel):
-    """Both roles' policies of one run."""
+    """The policies of both roles of one run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -106,25 +107,25 @@ class PodPolicies(BaseModel):
     executor: PodPolicy
 
     def host_data(self) -> tuple[str, ...]:
-        """Driver's and executor's host data, in this order, without repetition."""
+        """Return the host data of driver and executor, in this order, without duplicates."""
         return tuple(dict.fromkeys((self.driver.host_data, self.executor.host_data)))
 
     def digest(self) -> str:
-        """SHA-256 over the canonical JSON of both host data: one name for the pair."""
+        """Return the SHA-256 over the canonical JSON of both host data, which identifies the pair."""
         return sha256_hex(canonical_json({"driver": self.driver.host_data, "executor": self.executor.host_data}))
 
     def of(self, role: Role) -> PodPolicy:
-        """The policy of ``role``."""
+        """Return the policy of ``role``."""
         return self.driver if role == "driver" else self.executor
 
 
 def measured_environment(job: JobConfig) -> dict[str, str]:
-    """Variables that both roles must have with exactly these values."""
+    """Return the environment variables that both roles must have with exactly these values."""
     return {JOB_CONFIG_VARIABLE: job.encode()}
 
 
 def pod_policies(job: JobConfig, profile: PodProfile) -> PodPolicies:
-    """The policies of a run's pods; the same job and profile give the same bytes anywhere.
+    """Return the policies of a run's pods. The same job and profile yield the same bytes everywhere.
 
     Raises:
         InvalidInput: ``JobConfigTooLarge``.
@@ -169,7 +170,7 @@ def _policy(role: Role, measured: Mapping[str, str], profile: PodProfile) -> Pod
         raise InvalidInput(
             "JobConfigTooLarge",
             f"{JOB_CONFIG_VARIABLE}: {len(measured[JOB_CONFIG_VARIABLE])} characters make a {role} policy of {len(policy.rego_base64)}; "
-            f"a pod takes at most {MAX_POLICY}.",
+            f"a pod accepts at most {MAX_POLICY}.",
             hint="Shorten the SQL, or split the query.",
         )
     return policy
@@ -184,7 +185,7 @@ def _open(patterns: Mapping[str, str]) -> list[EnvRule]:
 
 
 class PodContainer(BaseModel):
-    """A container as it is about to start: its whole command line (entry point and arguments), its variables, its image's layers."""
+    """A container before its start: its whole command line (entry point and arguments), its variables, and its image's layers."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -196,11 +197,11 @@ class PodContainer(BaseModel):
 
 
 def check_pod(policy_rego: str, container: PodContainer) -> list[str]:
-    """What keeps ``container`` from being started under the policy; empty when it may.
+    """Return the reasons why the policy denies ``container``, or an empty list if it allows the container.
 
-    As the framework decides (spec/execute.md B3): the layers select candidate rules, one of which must hold entirely. Variables that no
-    rule allows are dropped rather than refused (:func:`admitted_environment`), so a changed measured variable shows as missing. Texts begin
-    with the framework's own errors (``invalid command`` …).
+    As in the framework, the layers select candidate rules, and one candidate must match completely. The framework
+    drops variables that no rule allows (:func:`admitted_environment`), so a changed measured variable appears as
+    missing. The reasons begin with the framework's own error texts (``invalid command`` ...).
     """
     try:
         rules = rego.parse(policy_rego)
@@ -208,7 +209,7 @@ def check_pod(policy_rego: str, container: PodContainer) -> list[str]:
         return [f"invalid policy: {error.message}"]
     candidates = [rule for rule in rules if rule.layers == container.layers]
     if not candidates:
-        return ["no matching containers for overlay: the image's layers are in no rule"]
+        return ["no matching containers for overlay: no rule has the image's layers"]
     return min((_differences(rule, container) for rule in candidates), key=len)
 
 
@@ -237,7 +238,7 @@ def _first_difference(wanted: Sequence[str], actual: Sequence[str]) -> str:
 
 
 def admitted_environment(policy_rego: str, container: PodContainer) -> dict[str, str]:
-    """The variables that the container starts with: those that a rule for its layers and command allows; the rest is dropped.
+    """Return the variables that a rule for the container's layers and command allows. The framework drops the others.
 
     Raises:
         Refused: ``PodPolicyMalformed``.

@@ -1,7 +1,7 @@
-"""The pod profile: which program runs in the pods of every run, and with how much room. Frozen configuration, never user input.
+"""The pod profile: the program that runs in the pods of every run, and its resources. Frozen configuration, never user input.
 
-The measured part (image by digest and layer hashes, entry point, main file, measured variables, sidecars) decides the pods' host
-data together with the job; the unmeasured part (cores, memory, service account, namespace) does not (spec/execute.md B3).
+The measured part (image digest and layer hashes, entry point, main file, measured variables, sidecars) determines
+the pods' host data together with the job. The unmeasured part (cores, memory, service account, namespace) does not.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from cleanroom.settings import Settings
 Role = Literal["driver", "executor"]
 
 ImageReference = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._/:-]*@sha256:[0-9a-f]{64}$", max_length=255)]
-"""An image by digest: a tag can be moved after approval, a digest cannot."""
+"""An image by digest. A tag can be moved after approval; a digest cannot."""
 
 Memory = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]*[kmgt]$")]
-"""Memory in the JVM's notation, as the SparkApplication takes it."""
+"""Memory in the JVM's notation, as a SparkApplication expects it."""
 
 LocalFile = Annotated[str, StringConstraints(pattern=r"^local:///[A-Za-z0-9._/-]+$")]
-"""A file inside the measured image; anything else would be fetched with the operator's identity (users-and-threats.md S10)."""
+"""A file inside the measured image. The Spark Operator would fetch any other file with its own identity."""
 
 _PATH = "/opt/java/openjdk/bin:/opt/cleanroom/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -34,7 +34,7 @@ class _Profile(BaseModel):
 
 
 class PodResources(_Profile):
-    """What is asked of Kubernetes. Not measured: more or less room changes no result."""
+    """Resources requested from Kubernetes. They are not measured, because they do not change the result."""
 
     driver_cores: int = Field(default=1, ge=1, le=64)
     driver_memory: Memory = "1g"
@@ -44,7 +44,7 @@ class PodResources(_Profile):
 
 
 class SidecarProfile(_Profile):
-    """A container beside the Spark container that starts before it and is measured like it (the attestation sidecar on Azure)."""
+    """A measured container that starts before the Spark container and runs next to it (on Azure, the attestation sidecar)."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$", max_length=63)]
     image: ImageReference
@@ -55,10 +55,10 @@ class SidecarProfile(_Profile):
 
 
 class PodProfile(_Profile):
-    """Image, versions, roles and resources of a Spark application's pods.
+    """Image, versions, command lines and resources of a Spark application's pods.
 
     ``layers`` are the dm-verity root hashes of the image's layers, bottom first, as the utility VM measures them
-    (``az confcom`` prints them); without them a policy would not bind the image at all.
+    (``az confcom`` prints them). Only the layers bind the image to a policy.
     """
 
     image: ImageReference
@@ -68,16 +68,16 @@ class PodProfile(_Profile):
     arguments: tuple[str, ...] = ()
     working_dir: str = "/opt/spark/work-dir"
     image_environment: dict[str, str] = {"PATH": _PATH, "JAVA_HOME": "/opt/java/openjdk", "SPARK_HOME": "/opt/spark", "LANG": "C.UTF-8"}
-    """Variables that the image itself sets; measured."""
+    """Variables that the image sets. They are measured."""
     sidecars: tuple[SidecarProfile, ...] = ()
     infrastructure_svn: int = Field(default=4, ge=0)
-    """Least version of the platform's own fragment (its infrastructure containers)."""
+    """Minimum version of the platform's fragment of infrastructure containers."""
     spark_version: str = "4.0.0"
     namespace: str = "analytics"
     service_account: str = "spark"
     resources: PodResources = PodResources()
     virtual_nodes: bool = False
-    """Schedule on confidential virtual nodes (VN2): node selector, toleration and annotations of spec/execute.md B2."""
+    """Schedule pods on confidential virtual nodes of AKS (https://github.com/microsoft/virtualnodesOnAzureContainerInstances)."""
 
     @model_validator(mode="after")
     def _distinct(self) -> PodProfile:
@@ -88,7 +88,7 @@ class PodProfile(_Profile):
 
     @staticmethod
     def from_settings(settings: Settings) -> PodProfile:
-        """The profile that a deployment's settings describe; the clean room and the Spark service must come to the same one.
+        """Return the profile of a deployment's settings. The clean room and the Spark service must use the same profile.
 
         Raises:
             PreconditionFailed: ``SparkImageNotConfigured`` without image or layers.
@@ -99,7 +99,7 @@ class PodProfile(_Profile):
             if not value:
                 raise PreconditionFailed(
                     "SparkImageNotConfigured",
-                    f"kubernetes.{field}: not set, so pod policies could not bind the program that the pods run.",
+                    f"kubernetes.{field} is not set, so pod policies cannot bind the program that the pods run.",
                     hint="Set kubernetes.image (by digest) and kubernetes.image_layers (dm-verity root hashes, bottom first).",
                     party="operator",
                 )
@@ -123,19 +123,19 @@ class PodProfile(_Profile):
             raise InvalidInput("PodProfileInvalid", f"pod profile: {describe_validation(error)}.", party="operator") from error
 
     def command(self, role: Role) -> tuple[str, ...]:
-        """The role's whole command line: the image's entry point and what Spark on Kubernetes appends to it."""
+        """Return the whole command line of ``role``: the image's entry point and the arguments that Spark on Kubernetes appends."""
         if role == "executor":
             return (*self.entrypoint, "executor")
         return (*self.entrypoint, *driver_arguments(self.main_application_file, self.arguments))
 
     def digest(self) -> str:
-        """SHA-256 over the canonical JSON of everything that is measured, lower-case hex."""
+        """Return the SHA-256 over the canonical JSON of the measured part, in lower-case hex."""
         measured = self.model_dump(mode="json", exclude={"spark_version", "namespace", "service_account", "resources", "virtual_nodes"})
         return sha256_hex(canonical_json(measured))
 
 
 def driver_arguments(main_application_file: str, arguments: tuple[str, ...]) -> tuple[str, ...]:
-    """Arguments that ``spark-submit`` in cluster mode gives to the driver container of a Python application."""
+    """Return the arguments that ``spark-submit`` in cluster mode passes to the driver container of a Python application."""
     return (
         "driver",
         "--properties-file",

@@ -1,8 +1,10 @@
-"""The text of a confidential container policy (CCE policy, Rego) and how it is read back.
+"""Renders and parses the text of a confidential container policy (CCE policy) in Rego.
 
-Shape: spec/execute.md B3, api 0.10.0, framework 0.2.3: a fixed frame around one JSON array of container rules. The text is what
-hardware measures (host data = SHA-256 of its bytes), so rendering is canonical: keys sorted, no blanks, ASCII only.
-Reading accepts nothing but what rendering could have produced, so that no rule can hide outside of the container array.
+A policy of API version 0.10.0 and framework version 0.2.3 is a fixed frame around one JSON array of container rules
+(https://github.com/microsoft/hcsshim/tree/main/pkg/securitypolicy, ``docs/facts/spark-applications.md``). Hardware
+measures the text: the host data is the SHA-256 of its bytes. Therefore rendering is canonical: sorted keys, no
+white space, ASCII only. Parsing accepts only text that rendering could have produced, so no rule can hide outside
+of the array.
 """
 
 from __future__ import annotations
@@ -72,23 +74,28 @@ class _Rule(BaseModel):
 
 
 class EnvRule(_Rule):
-    """One variable that a container may have. ``string``: the pair exactly; ``re2``: a pattern (ours are anchored at both ends,
-    since the framework matches anywhere in the text)."""
+    """A rule for one environment variable.
+
+    ``string`` compares ``NAME=value`` exactly; ``re2`` matches a pattern. The framework matches a pattern anywhere
+    in the text, so patterns here are anchored at both ends.
+    """
 
     pattern: str
     required: bool
     strategy: Literal["string", "re2"]
 
     def matches(self, pair: str) -> bool:
-        """Whether ``NAME=value`` satisfies the rule."""
+        """Return whether ``pair`` (``NAME=value``) satisfies the rule."""
         if self.strategy == "string":
             return self.pattern == pair
-        # RE2's $ is the end of the text; Python's would also stand before a last newline.
+        # In RE2, $ matches only at the end of the text. In Python it also matches before a trailing newline.
         pattern = self.pattern[:-1] + r"\Z" if self.pattern.endswith("$") else self.pattern
         return re.search(pattern, pair, re.ASCII) is not None
 
 
 class MountRule(_Rule):
+    """A mount that a container may have."""
+
     destination: str
     options: tuple[str, ...]
     source: str
@@ -96,6 +103,8 @@ class MountRule(_Rule):
 
 
 class Capabilities(_Rule):
+    """Linux capabilities of a container, by set; none by default."""
+
     ambient: tuple[str, ...] = ()
     bounding: tuple[str, ...] = ()
     effective: tuple[str, ...] = ()
@@ -104,22 +113,26 @@ class Capabilities(_Rule):
 
 
 class IdName(_Rule):
+    """A rule for a user or group; any by default."""
+
     pattern: str = ""
     strategy: Literal["any", "name", "id", "re2"] = "any"
 
 
 class UserRule(_Rule):
+    """User, groups and umask of a container."""
+
     group_idnames: tuple[IdName, ...] = (IdName(),)
     umask: str = "0022"
     user_idname: IdName = IdName()
 
 
 class ContainerRule(_Rule):
-    """What one container of the pod must be: command line, variables, layers, mounts and rights, all exact."""
+    """The required command line, variables, layers, mounts and privileges of one container of the pod."""
 
     name: str
     id: str
-    """The image reference; for the reader, since ``layers`` are what binds."""
+    """The image reference. It is informative; ``layers`` bind the image."""
     command: tuple[str, ...]
     env_rules: tuple[EnvRule, ...]
     layers: tuple[str, ...]
@@ -146,13 +159,18 @@ PAUSE = ContainerRule(
     layers=("16b514057a06ad665f92c02863aca074fd5976c755d26bff16365299169e8415",),
     no_new_privileges=False,
 )
-"""The pod sandbox's own container, fixed by the platform."""
+"""The container of the pod sandbox, which the platform fixes."""
 
 _CONTAINERS = TypeAdapter(tuple[ContainerRule, ...])
 
 
 def render(containers: Sequence[ContainerRule], *, minimum_svn: int) -> str:
-    """The Rego text; ``minimum_svn`` is the least version of the platform's infrastructure fragment."""
+    """Return the policy as Rego.
+
+    Args:
+        containers: The container rules, in order.
+        minimum_svn: Minimum version of the platform's infrastructure fragment.
+    """
     fragments = [
         {"feed": _FRAGMENT_FEED, "includes": ["containers", "fragments"], "issuer": _FRAGMENT_ISSUER, "minimum_svn": str(minimum_svn)}
     ]
@@ -161,20 +179,20 @@ def render(containers: Sequence[ContainerRule], *, minimum_svn: int) -> str:
 
 
 def parse(text: str) -> tuple[ContainerRule, ...]:
-    """The container rules of a policy that :func:`render` made.
+    """Return the container rules of a policy that :func:`render` returned.
 
     Raises:
-        Refused: ``PodPolicyMalformed`` for every other text, allow-all policies among them.
+        Refused: ``PodPolicyMalformed`` for every other text, including allow-all policies.
     """
     found = re.search(r'"minimum_svn":"(\d{1,9})"\}\]\n\ncontainers := (\[.*\])\n', text)
     if found is None:
-        raise Refused("PodPolicyMalformed", "pod policy: not a container policy of the shape that the Spark service makes.")
+        raise Refused("PodPolicyMalformed", "pod policy: not a container policy in the form that the Spark service renders.")
     try:
         containers = _CONTAINERS.validate_json(found[2])
     except ValidationError as error:
         raise Refused("PodPolicyMalformed", f"pod policy: containers: {describe_validation(error)}.") from error
     if render(containers, minimum_svn=int(found[1])) != text:
-        raise Refused("PodPolicyMalformed", "pod policy: holds text outside of its container rules.")
+        raise Refused("PodPolicyMalformed", "pod policy: contains text outside of its container rules.")
     return containers
 
 

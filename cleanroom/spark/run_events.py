@@ -1,7 +1,8 @@
-"""Audit events of a run in CGS: what the pods write and what whoever concludes a run reads. Ids and names: spec/execute.md C5.
+"""Audit events of a run in governance: the pods write them, and the clean room and auditors read them.
 
-Each event is one entry under the job's ``event_scope``; its id is :func:`event_id`, so that a repeated write replaces itself and
-the ledger keeps both. No event holds a value of any dataset.
+Each event is one entry under the job's ``event_scope``. Its ID is :func:`event_id`, so a repeated write updates the
+same entry, and the ledger keeps both versions. No event contains a value of a dataset. The IDs and names are those
+of azure-cleanroom (``docs/facts/spark-applications.md``).
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ CLEAN_ROOM_STEPS = (
     "RUN_FAILED",
     "RUN_CANCELLED",
 )
-"""What the clean room itself enters about a run, in the order in which it happens; the pods' own events are :data:`EVENT_IDS`."""
+"""Events that the clean room writes about a run, in their order. The pods write those of :data:`EVENT_IDS`."""
 
 
 class RunEvent(BaseModel):
-    """One audit event. ``QUERY_COMPLETED`` is the last of a successful run and carries the receipt; ``QUERY_FAILED`` carries the code."""
+    """An audit event. ``QUERY_COMPLETED`` ends a successful run and contains the result receipt; ``QUERY_FAILED`` contains the code."""
 
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="ignore")
 
@@ -48,30 +49,30 @@ class RunEvent(BaseModel):
     name: str
     source: str = "cleanroom-sparkapp"
     message: str
-    """Upstream's line: ``Event_<NAME>_<id> | <text> | job id: <run id>``."""
+    """``Event_<NAME>_<id> | <text> | job id: <run id>.``, as in azure-cleanroom."""
     run_id: Name
     query_digest: HexDigest
     job_digest: HexDigest
     step: str = ""
-    """What the event is about within the run: a dataset's name, or empty."""
+    """The dataset that the event is about, or empty."""
     code: str | None = None
-    """Stable code of the failure."""
+    """The failure's stable code."""
     statistics: dict[str, float] = {}
     facts: dict[str, Any] = {}
     receipt: ResultReceipt | None = None
 
     def wire(self) -> dict[str, Any]:
-        """The event as JSON."""
+        """Return the event as JSON."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 def event_id(run_id: str, name: str, step: str = "") -> str:
-    """The ``id`` under which CGS holds an event: ``<run id>.<name>[.<step>]``."""
+    """Return the ID of an event in governance: ``<run id>.<name>[.<step>]``."""
     return ".".join(part for part in (run_id, name.lower().replace("_", "-"), step) if part)
 
 
 def parse_event(value: dict[str, Any]) -> RunEvent:
-    """The event in the ``data`` of a CGS ledger entry.
+    """Parse the ``data`` of a ledger entry.
 
     Raises:
         Internal: ``RunEventMalformed``.
@@ -80,5 +81,5 @@ def parse_event(value: dict[str, Any]) -> RunEvent:
         return RunEvent.model_validate(value)
     except ValidationError as error:
         raise Internal(
-            "RunEventMalformed", "A run event in the ledger is not of this version.", cause=f"{error.error_count()} errors"
+            "RunEventMalformed", "A run event in the ledger does not have this version's format.", cause=f"{error.error_count()} errors"
         ) from None

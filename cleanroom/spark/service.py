@@ -1,7 +1,7 @@
 """The Spark service: attests itself, makes and signs pod policies, and runs SparkApplications.
 
-It runs in a confidential container next to the cluster and handles references, digests and policies, never a secret. The clean room
-verifies its report and its policies with :mod:`cleanroom.spark.signed`.
+It runs in a confidential container next to the cluster and handles references, digests and policies, never a
+secret. The clean room verifies its report and its policies with :mod:`cleanroom.spark.signed`.
 """
 
 from __future__ import annotations
@@ -126,8 +126,8 @@ class SparkService:
 
         Args:
             job: The job to run.
-            policies_digest: :meth:`PodPolicies.digest` of the policies that the secrets were granted to. If the policies differ now, the
-                pods could not read the secrets.
+            policies_digest: :meth:`PodPolicies.digest` of the policies that the secrets were granted to. If the
+                policies differ now, the pods could not read the secrets.
 
         Raises:
             Refused: ``PodPolicyChanged``.
@@ -197,8 +197,9 @@ class SparkService:
     ) -> Outcome:
         """Watch the application until it ends, or until it is clear that it cannot start.
 
-        ``on_progress`` receives every new reading, and the last one again after ``beat_seconds`` without a change: send heartbeats there.
-        Nothing is deleted; call :meth:`delete` after a failure that leaves pods. A watch can be cancelled and started again at any time.
+        ``on_progress`` receives every new reading, and the last one again after ``beat_seconds`` without a change:
+        send heartbeats there. Nothing is deleted; call :meth:`delete` after a failure that leaves pods. A watch can
+        be cancelled and started again at any time.
 
         Args:
             tracking_id: From :meth:`submit`.

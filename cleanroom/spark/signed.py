@@ -1,8 +1,8 @@
-"""What the Spark service says about itself and about pod policies, and how the clean room checks every word of it.
+"""The Spark service's attestation report and signed pod policies, and their verification by the clean room.
 
-The service makes one signing key a process. Its attestation report binds the key and the caller's nonce; the key signs the pod
-policies together with the job and the nonce. The clean room verifies the report, the signature and the nonce, and then computes the
-policies itself: a service that is attested but wrong is refused as well.
+The service creates one signing key per process. Its attestation report binds the key and the caller's nonce. The
+key signs the pod policies together with the job and the nonce. The clean room verifies report, signature and nonce,
+and then computes the policies itself, so it also detects an attested service that signs wrong policies.
 """
 
 from __future__ import annotations
@@ -37,12 +37,15 @@ from cleanroom.spark.profile import PodProfile
 
 _TYPE = "cleanroom-pod-policies+jws"
 MIN_NONCE = 22
-"""Characters of base64url that hold 128 bits."""
+"""Minimum length: 128 bits as base64url."""
 
 
 class ServiceReport(BaseModel):
-    """The service's evidence. ``payload`` is the JSON ``{"nonce", "servicePublicKey"}`` (the key as PEM) exactly as it was bound: the
-    report's data is SHA-256 of its UTF-8 bytes, then 32 zero bytes."""
+    """The service's evidence.
+
+    ``payload`` is the JSON ``{"nonce", "servicePublicKey"}`` (the key as PEM), verbatim. The report data is the
+    SHA-256 of its UTF-8 bytes, followed by 32 zero bytes.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -51,8 +54,11 @@ class ServiceReport(BaseModel):
 
 
 class SignedPolicies(BaseModel):
-    """Pod policies with the service's statement: a compact JWS over ``{driver, executor, jobDigest, nonce, profileDigest}``, where the
-    first two are the roles' host data."""
+    """Pod policies with the service's signed statement.
+
+    The statement is a compact JWS over ``{driver, executor, jobDigest, nonce, profileDigest}``, where ``driver``
+    and ``executor`` are the host data of the roles.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -61,7 +67,7 @@ class SignedPolicies(BaseModel):
 
 
 class VerifiedService(BaseModel):
-    """A Spark service whose report held: the key that its later statements are checked with, and the evidence for it."""
+    """A Spark service whose report was verified: the key that verifies its later statements, and the evidence for that key."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -72,22 +78,22 @@ class VerifiedService(BaseModel):
     evidence_digest: str
     verified_at: datetime
     development: bool
-    """True when the verdict rests on a development root: nothing about this service is confidential."""
+    """Whether the verdict rests on a development root. Then nothing about this service is confidential."""
 
 
 def new_nonce() -> str:
-    """A fresh challenge: 256 random bits, base64url."""
+    """Return a new challenge: 256 random bits as base64url."""
     return secrets.token_urlsafe(32)
 
 
 def require_nonce(nonce: str) -> str:
-    """``nonce`` if it is long enough to be one.
+    """Return ``nonce`` if it has an acceptable length.
 
     Raises:
         Refused: ``NonceTooShort``.
     """
     if len(nonce) < MIN_NONCE or len(nonce) > 256:
-        raise Refused("NonceTooShort", f"nonce: {len(nonce)} characters; a challenge has {MIN_NONCE} to 256.")
+        raise Refused("NonceTooShort", f"nonce: {len(nonce)} characters; a challenge must have {MIN_NONCE} to 256.")
     return nonce
 
 
@@ -105,7 +111,7 @@ class PolicySigner:
         )
 
     def payload(self, nonce: str) -> str:
-        """What a report for ``nonce`` binds.
+        """Return the payload that a report for ``nonce`` binds.
 
         Raises:
             Refused: ``NonceTooShort``.
@@ -113,7 +119,7 @@ class PolicySigner:
         return canonical_json({"nonce": require_nonce(nonce), "servicePublicKey": self.public_key}).decode("utf-8")
 
     def sign(self, job: JobConfig, profile: PodProfile, policies: PodPolicies, nonce: str) -> SignedPolicies:
-        """The service's statement about a job's policies.
+        """Sign a statement about a job's policies.
 
         Raises:
             Refused: ``NonceTooShort``.
@@ -131,18 +137,19 @@ def verify_service_report(
     *,
     expectations: Expectations | None = None,
 ) -> tuple[VerifiedService, Verdict]:
-    """Check a service's report from its hardware up to the nonce that we chose.
+    """Verify a service's report, from its hardware signature to the nonce.
 
     Args:
-        report: As received.
-        nonce: The challenge of this very call.
+        report: The received report.
+        nonce: The challenge of this call.
         trust: Roots and endorsement issuers.
-        expected_host_data: Host data (hex) of the services that we accept; none allows none.
-        at: Instant for validity, with a time zone.
-        expectations: What else must hold (TCB, utility VM …); its bindings are replaced by ours.
+        expected_host_data: Host data (hex) of the accepted services. An empty collection accepts no service.
+        at: The time of verification, with a time zone.
+        expectations: Further requirements (TCB, utility VM ...). Their host data and report data are replaced.
 
     Raises:
-        Refused: With the reason of the first failed check (``HostDataMismatch`` …), ``ServiceReportMalformed`` or ``NonceMismatch``.
+        Refused: With the reason of the first failed check (``HostDataMismatch`` ...), ``ServiceReportMalformed`` or
+            ``NonceMismatch``.
     """
     demanded = (expectations or Expectations(require_uvm=True, refuse_host_data=ALLOW_ALL_HOST_DATA)).model_copy(
         update={
@@ -152,7 +159,7 @@ def verify_service_report(
     )
     verdict = verify_evidence(report.evidence, trust=trust, expectations=demanded, at=at)
     parsed = verdict.require()
-    # Only now is the payload known to be the guest's own words.
+    # The report's signature now proves that the payload comes from the guest.
     try:
         payload = json.loads(report.payload)
         found, key = payload["nonce"], payload["servicePublicKey"]
@@ -178,23 +185,33 @@ def verify_service_report(
 def verify_signed_policies(
     signed: SignedPolicies, service: VerifiedService, job: JobConfig, profile: PodProfile, nonce: str
 ) -> PodPolicies:
-    """Check that ``signed`` is the attested service's statement about ``job``, and that its policies are those that we compute ourselves.
+    """Verify that the attested service signed ``signed`` for ``job``, and that its policies equal those computed here.
+
+    Args:
+        signed: The received policies.
+        service: The verified service.
+        job: The job that the policies must be for.
+        profile: The pod profile that the policies must be for.
+        nonce: The challenge of this call.
+
+    Returns:
+        The policies as computed here.
 
     Raises:
-        Refused: ``PolicySignatureInvalid`` (also after a restart of the service: get its report again), ``NonceMismatch``,
-            ``PolicyJobMismatch`` (made for another job or another image), ``PodPolicyMismatch`` (not what the job gives).
+        Refused: ``PolicySignatureInvalid`` (also after a restart of the service: attest it again), ``NonceMismatch``,
+            ``PolicyJobMismatch`` (for another job or image), ``PodPolicyMismatch`` (not derived from the job).
     """
     statement = read_statement(signed.statement, service)
     expected_policies = pod_policies(job, profile)
     expected = _statement(job, profile, expected_policies, nonce)
     if not isinstance(statement, dict) or set(statement) != set(expected):
-        raise Refused("PolicySignatureInvalid", "pod policies: the service's statement has not the agreed members.")
+        raise Refused("PolicySignatureInvalid", "pod policies: the service's statement does not have the expected members.")
     _require_nonce_match(str(statement["nonce"]), nonce, "pod policies")
     for member, what in (("jobDigest", "job"), ("profileDigest", "image and pod profile")):
         if statement[member] != expected[member]:
             raise Refused(
                 "PolicyJobMismatch",
-                f"pod policies: made for another {what} than ours.",
+                f"pod policies: signed for another {what}.",
                 details={"member": member, "expected": expected[member], "actual": statement[member]},
                 party="operator",
             )
@@ -209,8 +226,8 @@ def verify_signed_policies(
     if differing:
         raise Refused(
             "PodPolicyMismatch",
-            f"pod policies: the {' and '.join(differing)} policy is not what the job and the image give.",
-            hint="The Spark service runs other code than the clean room, or is configured for another image.",
+            f"pod policies: the {' and '.join(differing)} policy does not follow from the job and the image.",
+            hint="The Spark service and the clean room must have the same version and the same image settings.",
             party="operator",
             details={"expected": {"driver": expected["driver"], "executor": expected["executor"]}, "signed": statement},
         )
@@ -218,7 +235,7 @@ def verify_signed_policies(
 
 
 def read_statement(statement: str, service: VerifiedService) -> Any:
-    """The content of the attested service's signed statement; what it says is for the caller to judge.
+    """Verify the signature of the service's statement and return its content, which the caller must compare.
 
     Raises:
         Refused: ``PolicySignatureInvalid``.
@@ -227,14 +244,14 @@ def read_statement(statement: str, service: VerifiedService) -> Any:
         parsed = jws.parse(statement, ["ES256"])
         jws.verify(parsed, _public_key(service.public_key))
         if parsed.header.get("typ") != _TYPE:
-            raise ValueError("typ is of another kind of statement")
+            raise ValueError(f"typ is not {_TYPE}")
         return parsed.payload
     except ValueError as error:
         raise Refused(
             "PolicySignatureInvalid",
             "pod policies: not signed by the key that the Spark service's report binds.",
             cause=f"{type(error).__name__}: {error}",
-            hint="The service may have restarted since its report: attest it again, then ask for the policies again.",
+            hint="The service may have restarted since its report. Attest it again, then request the policies again.",
         ) from error
 
 
@@ -250,14 +267,14 @@ def _statement(job: JobConfig, profile: PodProfile, policies: PodPolicies, nonce
 
 def _require_nonce_match(found: str, wanted: str, what: str) -> None:
     if not hmac.compare_digest(found.encode(), require_nonce(wanted).encode()):
-        raise Refused("NonceMismatch", f"{what}: answers another challenge than ours; it may be a replay.")
+        raise Refused("NonceMismatch", f"{what}: answers another nonce; it may be a replay.")
 
 
 def _public_key(pem: str) -> ec.EllipticCurvePublicKey:
     try:
         key = serialization.load_pem_public_key(pem.encode("utf-8"))
     except UnsupportedAlgorithm as error:
-        raise ValueError(f"the key is of an unknown kind: {error}") from error
+        raise ValueError(f"the key type is not supported: {error}") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise ValueError("the key is not EC P-256")
     return key

@@ -1,8 +1,8 @@
 """One reading of a SparkApplication: its state, its pods and their events.
 
 The states are those of ``ApplicationStateType`` in the Spark Operator's API
-(https://github.com/kubeflow/spark-operator/blob/master/docs/api-docs.md). ``docs/facts/spark-applications.md`` says what each means
-for a run.
+(https://github.com/kubeflow/spark-operator/blob/master/docs/api-docs.md). ``docs/facts/spark-applications.md`` says
+what each means for a run.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ _log = logging.getLogger(__name__)
 class ApplicationWatch:
     """One watch of one application.
 
-    Two threads follow the Kubernetes API for changes to the application and its pods. After each change the event loop reads the whole
-    status and decides, so a lost or repeated change is harmless.
+    Two threads follow the Kubernetes API for changes to the application and its pods. After each change the event
+    loop reads the whole status and decides, so a lost or repeated change is harmless.
 
     Args:
         client: The cluster.

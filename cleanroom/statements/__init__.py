@@ -1,7 +1,7 @@
-"""Signed statements of people: decisions on a query, requests to run one, requests to publish.
+"""Signed statements of collaborators: decisions on a query, run requests, and authorisations.
 
-A bare Temporal signal proves nothing about its sender, so whatever a person decides travels as a compact JWS (RFC 7515) with
-EdDSA (RFC 8037) by the key that this person published in governance. See :mod:`cleanroom.statements.model` for the claims.
+A Temporal signal does not authenticate its sender. So a decision of a person is sent as a compact JWS (RFC 7515) with EdDSA (RFC 8037),
+signed with the key that this person published in governance. See :mod:`cleanroom.statements.model` for the claims.
 """
 
 from cleanroom.statements.keys import KeyDocument, SigningKey, load_or_create_signing_key

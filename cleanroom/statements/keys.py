@@ -1,4 +1,4 @@
-"""The signing key of a person, and the document that publishes its public half."""
+"""A collaborator's signing key, and the governance document that publishes its public half."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FILE = "signing-key.pem"
 
 
 class PublicJwk(BaseModel):
-    """An Ed25519 public key as an OKP JWK (RFC 8037); ``kid`` is its RFC 7638 thumbprint."""
+    """An Ed25519 public key as an OKP JWK (RFC 8037). ``kid`` is its thumbprint (RFC 7638)."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -35,7 +35,7 @@ class PublicJwk(BaseModel):
     kid: str
 
     def public_key(self) -> Ed25519PublicKey:
-        """The key.
+        """Return the key.
 
         Raises:
             InvalidInput: ``ApproverKeyInvalid``.
@@ -47,17 +47,17 @@ class PublicJwk(BaseModel):
 
 
 class KeyDocument(WireModel):
-    """Document ``approver-key-<user>``: accepted by that user alone, so governance vouches for whose key it is."""
+    """The document ``approver-key-<user>``. Only that user can accept it, so governance confirms the owner of the key."""
 
     user_id: str
     keys: tuple[PublicJwk, ...] = Field(min_length=1, max_length=20)
 
     def to_data(self) -> str:
-        """The ``data`` string for governance."""
+        """Return the ``data`` string for governance."""
         return json.dumps(self.model_dump(mode="json", by_alias=True), separators=(",", ":"))
 
     def find(self, kid: str) -> PublicJwk:
-        """The key named ``kid``.
+        """Return the key with this ``kid``.
 
         Raises:
             NotFound: ``ApproverKeyUnknown``.
@@ -69,7 +69,7 @@ class KeyDocument(WireModel):
 
 
 class SigningKey:
-    """A private Ed25519 key; only :func:`cleanroom.statements.signing.sign` uses its private half."""
+    """An Ed25519 key pair. Only :func:`cleanroom.statements.signing.sign` uses the private half."""
 
     def __init__(self, private: Ed25519PrivateKey) -> None:
         self.private = private
@@ -80,7 +80,7 @@ class SigningKey:
 
 
 def parse_key_document(data: str, *, document_id: str) -> KeyDocument:
-    """Read a key document's ``data``.
+    """Parse a key document's ``data``.
 
     Raises:
         InvalidInput: ``ApproverKeyInvalid``.
@@ -89,7 +89,7 @@ def parse_key_document(data: str, *, document_id: str) -> KeyDocument:
 
 
 def load_or_create_signing_key(folder: Path) -> SigningKey:
-    """The person's signing key in ``folder`` (``signing-key.pem``, mode 0600), made at first use; concurrent callers get one key.
+    """Return the signing key in ``folder`` (``signing-key.pem``, mode 0600), and create it at first use. Concurrent callers get one key.
 
     Raises:
         Refused: ``SecretFileTooOpen``.
@@ -108,11 +108,11 @@ def load_or_create_signing_key(folder: Path) -> SigningKey:
     try:
         key = serialization.load_pem_private_key(read_secret_file(path, what="signing key").reveal(), None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        # Not PEM, locked with a passphrase, of a kind that nobody knows.
+        # It is not PEM, is encrypted, or is of an unsupported kind.
         raise InvalidInput(
             "SigningKeyInvalid",
-            f"signing key: {path} is not a PEM private key that can be read without a passphrase.",
-            hint="Move it away; a new key is made at first use and must be published (`cleanroom key publish`).",
+            f"signing key: {path} is not an unencrypted PEM private key.",
+            hint="Move it away. A new key is created at first use, and must be published (`cleanroom key publish`).",
         ) from error
     if not isinstance(key, Ed25519PrivateKey):
         raise InvalidInput("SigningKeyInvalid", f"signing key: {path} is not an Ed25519 key.")

@@ -1,4 +1,4 @@
-"""Claims of the three statements. Each names its collaboration, its subject by digest, its signer, when it ends and a nonce."""
+"""Claims of the three kinds of signed statements: collaboration, signer, the digest of the subject, expiry and nonce."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ def _nonce() -> str:
 
 
 class Statement(BaseModel):
-    """What every statement says. ``typ`` is the JWS header's type, so that one kind can never pass for another."""
+    """The common claims. ``typ`` is the JWS header's type, so that one kind of statement cannot be used as another."""
 
     typ: ClassVar[str] = ""
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     collaboration: str
     signer: str
-    """User id in governance (``oid``) of the person who signs."""
+    """User ID in governance (``oid``) of the signer."""
     expires: AwareDatetime
     nonce: str = Field(default_factory=_nonce, min_length=8, max_length=64)
 
     def expired(self, now: dt.datetime) -> bool:
+        """Whether the statement has expired at ``now``."""
         return now >= self.expires
 
 
 class Decision(Statement):
-    """An owner's yes or no to one exact version of a query."""
+    """An owner's decision on one exact version of a query."""
 
     typ = "cleanroom-decision+jws"
 
@@ -41,30 +42,30 @@ class Decision(Statement):
     version: str
     """Version of the query document as proposed."""
     proposal_id: str = Field(min_length=1, max_length=64)
-    """The proposal that is voted on. A draft keeps its version when a proposal is withdrawn or rejected, so that without this a decision
-    on one proposal could be replayed on the next one of the same text."""
+    """The proposal that the vote is for. A draft keeps its version when a proposal is withdrawn or rejected, so without this a decision
+    could be replayed on the next proposal of the same text."""
     digest: HexDigest
     """:func:`cleanroom.identifiers.document_digest` of the proposed document."""
     decision: Literal["approve", "reject"]
     reason: str = Field(default="", max_length=500)
     max_runs: int | None = Field(default=None, ge=1)
-    """How many runs this approval is good for; None is unlimited until it expires."""
+    """Maximum number of runs that this approval allows; None means unlimited until it expires."""
 
 
 class RunRequest(Statement):
-    """A caller's wish to run an approved query once."""
+    """A caller's request to run an approved query once."""
 
     typ = "cleanroom-run+jws"
 
     query: Name
     digest: HexDigest
-    """Digest of the query document that the caller means."""
+    """Digest of the query document to run."""
     run_id: Name
     parameters: JobParameters = JobParameters()
 
 
 class Authorisation(Statement):
-    """A collaborator's order to their own worker: publish this dataset, create, update, propose or withdraw this query."""
+    """A collaborator's authorisation for their worker to publish a dataset, or to create, update, propose or withdraw a query."""
 
     typ = "cleanroom-authorisation+jws"
 
@@ -72,4 +73,4 @@ class Authorisation(Statement):
     subject: Name
     """Name of the dataset or query."""
     digest: HexDigest
-    """SHA-256 of the canonical JSON of what is to be published (:func:`cleanroom.identifiers.canonical_json`)."""
+    """SHA-256 of the canonical JSON of the content (:func:`cleanroom.identifiers.canonical_json`)."""

@@ -1,4 +1,4 @@
-"""Signing and verifying statements: compact JWS, EdDSA only, typed, over canonical JSON."""
+"""Signs and verifies statements: compact JWS over canonical JSON, with EdDSA and an explicit type."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_TOKEN = 16 * 1024
 
 
 def sign(statement: Statement, key: SigningKey) -> str:
-    """``statement`` as a compact JWS by ``key``."""
+    """Return ``statement`` as a compact JWS, signed with ``key``."""
     payload = canonical_json(statement.model_dump(mode="json", exclude_none=True))
     return jws.sign({"kid": key.public.kid, "typ": statement.typ}, payload, key.private, "EdDSA")
 
@@ -36,7 +36,7 @@ def peek(kind: type[S], token: str) -> S:
 
 def _read(kind: type[S], token: str) -> tuple[jws.CompactJws, S]:
     if len(token) > MAX_TOKEN:
-        raise InvalidInput("StatementMalformed", f"statement: {len(token)} characters; at most {MAX_TOKEN} are read.")
+        raise InvalidInput("StatementMalformed", f"statement: {len(token)} characters exceed the maximum of {MAX_TOKEN}.")
     try:
         parsed = jws.parse(token, None)
     except ValueError as error:
@@ -63,7 +63,7 @@ def verify(kind: type[S], token: str, keys: KeyDocument, *, collaboration: str, 
     if parsed.header.get("alg") != "EdDSA":
         raise Refused("SignatureInvalid", f"statement: algorithm {parsed.header.get('alg')!r} is not EdDSA.")
     if statement.signer != keys.user_id:
-        raise Refused("SignerMismatch", f"statement: it says it is signed by {statement.signer}, the key is {keys.user_id}'s.")
+        raise Refused("SignerMismatch", f"statement: its signer is {statement.signer}, but the key belongs to {keys.user_id}.")
     try:
         jwk = keys.find(str(parsed.header.get("kid", "")))
     except CleanRoomError as error:

@@ -1,0 +1,1 @@
+"""The integration with Temporal's SDK: connection, workers, payload encryption, failures, retries and visibility."""

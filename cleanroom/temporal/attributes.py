@@ -1,8 +1,8 @@
-"""The search attributes, declared once (users-and-threats 4.3): what an operator may filter by.
+"""The search attributes by which operators filter workflows, declared once.
 
-They stay plain text whatever the codec does, so they hold states, names that are public in the collaboration, counts and times; never
-SQL, columns, storage URLs, e-mails or row counts. SQLite and SQL visibility stores allow 10 Keyword and 3 of each other type; a test
-counts.
+The codec does not encrypt search attributes. They therefore contain only states, counts, times and names that are public in the
+collaboration, never SQL, columns, storage URLs, e-mail addresses or row counts. SQLite and SQL visibility stores allow 10 attributes of
+type Keyword and 3 of each other type (https://docs.temporal.io/search-attribute#custom-search-attribute-limits); a test counts them.
 """
 
 from __future__ import annotations
@@ -22,27 +22,33 @@ from temporalio.common import (
 from cleanroom.temporal.markdown import plain
 
 COLLABORATION: Final = SearchAttributeKey.for_keyword("CrCollab")
-"""Collaboration id."""
+"""ID of the collaboration's contract."""
 KIND: Final = SearchAttributeKey.for_keyword("CrKind")
 """``dataset``, ``query``, ``prepare`` or ``run``."""
 QUERY: Final = SearchAttributeKey.for_keyword("CrQuery")
 """Name of the query document."""
 STAGE: Final = SearchAttributeKey.for_keyword("CrStage")
-"""Where it is: ``proposed``, ``prepare.release_keys``, ``run.watch`` …"""
+"""The current stage: ``proposed``, ``prepare.release_keys``, ``run.watch`` …"""
 OUTCOME: Final = SearchAttributeKey.for_keyword("CrOutcome")
-"""``succeeded``, or the code of the error that ended it."""
+"""``succeeded``, or the code of the error that ended the workflow."""
 PROPOSER: Final = SearchAttributeKey.for_keyword("CrProposer")
 """User name of the proposer."""
 DIGEST: Final = SearchAttributeKey.for_keyword("CrDigest")
 """First 12 hex digits of the approved digest."""
 DATASETS: Final = SearchAttributeKey.for_keyword_list("CrDatasets")
+"""Names of the datasets."""
 PENDING_FOR: Final = SearchAttributeKey.for_keyword_list("CrPendingFor")
-"""Users whose decision is awaited: ``CrPendingFor = 'contosso'`` is the inbox."""
+"""Collaborators whose decision is missing: ``CrPendingFor = 'contosso'`` lists what waits for Contosso."""
 APPROVED_BY: Final = SearchAttributeKey.for_keyword_list("CrApprovedBy")
+"""Collaborators who have approved."""
 VERSION: Final = SearchAttributeKey.for_int("CrVersion")
+"""Version of the query document."""
 ATTEMPTS: Final = SearchAttributeKey.for_int("CrAttempts")
+"""Attempts of the current Spark job."""
 EXPIRES_AT: Final = SearchAttributeKey.for_datetime("CrExpiresAt")
+"""When the current draft or proposal expires."""
 STAGE_SINCE: Final = SearchAttributeKey.for_datetime("CrStageSince")
+"""When the current stage began."""
 
 ALL: Final[tuple[SearchAttributeKey[Any], ...]] = (
     COLLABORATION,
@@ -60,6 +66,7 @@ ALL: Final[tuple[SearchAttributeKey[Any], ...]] = (
     EXPIRES_AT,
     STAGE_SINCE,
 )
+"""All search attributes, to register and to test."""
 
 _TYPES: Final = {
     SearchAttributeIndexedValueType.KEYWORD: "Keyword",
@@ -68,10 +75,10 @@ _TYPES: Final = {
     SearchAttributeIndexedValueType.DATETIME: "Datetime",
 }
 REGISTRATION: Final[tuple[str, ...]] = tuple(f"{key.name}={_TYPES[key.indexed_value_type]}" for key in ALL)
-"""For ``temporal server start-dev --search-attribute NAME=Type`` and ``temporal operator search-attribute create``."""
+"""``NAME=Type``, for ``temporal server start-dev --search-attribute`` and ``temporal operator search-attribute create``."""
 
 _KEYWORD_LIMIT: Final = 255
-"""Visibility stores on SQL cut or refuse longer keywords."""
+"""SQL visibility stores truncate or reject longer keywords."""
 
 
 def start_attributes(
@@ -89,7 +96,7 @@ def start_attributes(
     expires_at: datetime | None = None,
     stage_since: datetime | None = None,
 ) -> TypedSearchAttributes:
-    """Search attributes for a workflow's start; what is None is left out, ``digest`` is shortened."""
+    """Build the search attributes of a workflow's start. ``None`` is omitted, and ``digest`` is shortened."""
     values: list[tuple[SearchAttributeKey[Any], Any]] = [
         (COLLABORATION, collaboration),
         (KIND, kind),
@@ -108,17 +115,17 @@ def start_attributes(
 
 
 def updates(*pairs: tuple[SearchAttributeKey[Any], Any]) -> list[SearchAttributeUpdate[Any]]:
-    """Updates for ``workflow.upsert_search_attributes``; None (or an empty list) unsets."""
+    """Build updates for ``workflow.upsert_search_attributes``. ``None`` or an empty list removes the attribute."""
     return [key.value_unset() if value is None or value == [] else key.value_set(clean(value)) for key, value in pairs]
 
 
 def short_digest(digest: str) -> str:
-    """The part of a digest that people compare: 12 hex digits, without an algorithm prefix."""
+    """Return the part of a digest that people compare: its first 12 hex digits without the algorithm prefix."""
     return digest.rpartition(":")[2][:12]
 
 
 def clean(value: Any) -> Any:
-    """``value`` as a search attribute takes it: keywords free of control characters and at most 255 long, lists sorted without repeats."""
+    """Return ``value`` as a valid search attribute: text without control characters, cut at 255, and lists sorted without duplicates."""
     if isinstance(value, str):
         return plain(value, _KEYWORD_LIMIT)
     if isinstance(value, list | tuple | set | frozenset):

@@ -1,4 +1,4 @@
-"""Connecting to Temporal: :mod:`temporalio.envconfig` and nothing else decides where, this module decides how."""
+"""Connects to Temporal. :mod:`temporalio.envconfig` alone decides where to."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ async def connect(
     scope: Literal["workflow", "schedule"] = "workflow",
     lazy: bool = False,
 ) -> Client:
-    """A client by ``settings``. With a keyring gRPC compression is off: cipher text does not compress (perf.md: 1.29x the throughput
-    without).
+    """Create a client.
+
+    With a keyring, gRPC compression is off: ciphertext does not compress, and compressing it costs more than a fifth of the throughput.
 
     Args:
-        settings: Names the file and profile with address, namespace and credentials, and the keyring file; ``TEMPORAL_ADDRESS``,
+        settings: The file and profile with address, namespace and credentials, and the keyring file. ``TEMPORAL_ADDRESS``,
             ``TEMPORAL_NAMESPACE``, ``TEMPORAL_API_KEY`` and ``TEMPORAL_TLS_*`` override the file, as in every Temporal tool.
-        interceptors: Client interceptors; those that are worker interceptors too apply to workers of this client.
-        identity: Shown in event histories; name the trust boundary, never a person's credential.
+        interceptors: Client interceptors. Those that are worker interceptors too apply to workers of this client.
+        identity: Shown in event histories. Use the trust boundary's name.
         accept_unbound: See :class:`~cleanroom.temporal.codec.PayloadCodec`.
         scope: ``schedule`` for a client that creates schedules.
         lazy: Connect at first use.
@@ -52,6 +53,7 @@ async def connect(
             "TemporalProfileInvalid",
             f"The Temporal profile {settings.profile or 'default'!r} in {settings.config_file or 'the default file'} cannot be used.",
             cause=redact(str(error)),
+            hint="Check temporal.profile and temporal.config_file.",
         ) from None
     config.setdefault("target_host", "localhost:7233")
     try:
@@ -66,8 +68,8 @@ async def connect(
     except RuntimeError as error:
         raise Unavailable(
             "TemporalUnavailable",
-            f"Temporal at {config['target_host']} could not be reached.",
+            f"Temporal at {config['target_host']} cannot be reached.",
             cause=redact(str(error)),
-            hint="Start it, or name another address in the Temporal profile or TEMPORAL_ADDRESS.",
+            hint="Start the server, or set another address in the Temporal profile or TEMPORAL_ADDRESS.",
             party="operator",
         ) from None

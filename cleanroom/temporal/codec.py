@@ -1,34 +1,33 @@
-"""The payload codec: AES-256-GCM over every payload, bound to the execution that it belongs to.
+"""The payload codec: encrypts every payload with AES-256-GCM and binds it to the execution that it belongs to.
 
-Who calls this: :func:`cleanroom.temporal.converter.data_converter` (clients, workers, replayers) and the codec server.
-
-A sealed payload is::
+Clients, workers and replayers use it through :func:`cleanroom.temporal.converter.data_converter`, and the codec server uses it directly.
+An encrypted payload is::
 
     metadata["encoding"]  = b"binary/encrypted"
-    metadata["cr-header"] = netstrings: version, key id, namespace, kind, id, original encoding, nonce (12 bytes)
+    metadata["cr-header"] = netstrings: version, key ID, namespace, kind, ID, original encoding, nonce (12 bytes)
     data                  = ciphertext || tag (16 bytes)
 
-The header *is* the associated data: length-prefixed, therefore unambiguous, readable in the Web UI, and authenticated. Because the
-binding travels in it, a codec server that is told no workflow id can still open the payload, while a worker compares it with the context
-that the SDK gives (:class:`temporalio.converter.WithSerializationContext`). Kinds:
+The header is the associated data (RFC 5116). Netstrings carry their length, so the header is unambiguous; it is also readable in the
+Web UI. Because it contains the binding, a codec server that is not given a workflow ID can decrypt the payload, while a worker compares
+the binding with the context that the SDK provides (:class:`temporalio.converter.WithSerializationContext`). Kinds of binding:
 
-* ``w``, workflow id: everything that has a workflow, which is inputs, results, signals, updates, queries, memo, summaries, activity inputs
-  and results, heartbeat details, failures. Accepted in that workflow.
-* ``a``, activity id: activities that no workflow started. Accepted for that activity.
-* ``s``, workflow id prefix of a schedule: a client made with ``scope="schedule"``. Accepted as a workflow's input under
-  ``<prefix>-<time>``, which is the id that the server gives to a scheduled run.
-* ``u``, nothing: no context known, which is the codec server's ``/encode`` (the Web UI's "Send a Signal" names no workflow), schedule
-  memos, asynchronous completion by task token. Accepted where no context is known, and as a workflow's input or message only by a codec
-  made with ``accept_unbound=True``. Never as an activity's.
+* ``w``, workflow ID: inputs, results, signals, updates, queries, memo and summaries of a workflow, inputs, results and heartbeat details
+  of its activities, failures. Accepted in that workflow.
+* ``a``, activity ID: an activity that no workflow started. Accepted for that activity.
+* ``s``, workflow ID prefix of a schedule: from a client created with ``scope="schedule"``. Accepted as input of workflows named
+  ``<prefix>-<time>``, which is how the server names scheduled runs.
+* ``u``, empty: the context is unknown. The codec server's ``/encode`` produces it, because the Web UI's "Send a Signal" does not name the
+  workflow, and so do schedule memos and activity completions by task token. Accepted where the context is unknown. A codec created with
+  ``accept_unbound=True`` also accepts it as input or message of a workflow, but never of an activity.
 
-Fail closed: plaintext is refused whatever its encoding (``binary/null`` too: a missing result must be authentic). Nothing is exempt,
-because the server itself makes no payloads that a codec sees: search attributes and its own failures (timeouts, terminations) pass the
-codec by.
+Plain text is refused whatever its encoding, including ``binary/null``, because a missing result must be authentic too. There are no
+exceptions: the server creates no payloads that a codec sees. Search attributes and the server's own failures (timeouts, terminations)
+bypass the codec.
 
-A refused payload does not raise in :meth:`PayloadCodec.decode`, it becomes a *tombstone* (encoding ``binary/refused``), from which the
-payload converter raises. So a forged signal is one dropped signal and a forged result is one failed workflow; raising in the codec would
-fail the workflow *task*, which retries for ever, and one bad signal would stop an approval for good. Only a missing key raises: that is
-the operator's to mend, and waiting is right.
+A refused payload does not raise in :meth:`PayloadCodec.decode`. It becomes a *tombstone* (encoding ``binary/refused``), from which the
+payload converter raises. A forged signal is then one dropped signal, and a forged result one failed workflow. An exception in the codec
+would fail the workflow *task* instead. The SDK retries tasks forever, so one bad signal would block an approval. Only a missing key
+raises: the operator must add it, and the workflow should wait for that.
 """
 
 from __future__ import annotations
@@ -56,31 +55,31 @@ TOMBSTONE: Final = b"binary/refused"
 HEADER: Final = "cr-header"
 _VERSION: Final = b"1"
 _WHOLE: Final = b"*"
-"""In place of the original encoding: the plaintext is the whole serialised payload, as its metadata is not an encoding alone."""
+"""Replaces the original encoding if the metadata has more members: the plaintext is then the whole serialised payload."""
 _NONCE: Final = 12
 _TAIL: Final = _NONCE + 1
-"""The nonce and the comma that ends the header: the only part of a header that differs from payload to payload."""
+"""Length of the nonce and the final comma: the only part of a header that differs between payloads of one binding."""
 _CACHE: Final = 4096
 _CACHE_ENTRIES: Final = 64
 _MAX_HEADER: Final = 4096
 _SCHEDULED = re.compile(r"-\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z\Z")
 
 Binding = tuple[str, str, str]
-"""namespace, kind, id"""
+"""Namespace, kind and ID."""
 _Seal = tuple[AESGCM, bytes, bytes]
-"""cipher, header up to the nonce, serialised metadata up to the header (parsing it is quicker than to set or copy a map)"""
+"""Cipher, header up to the nonce, and serialised metadata up to the header. Parsing the latter is faster than setting a protobuf map."""
 _Opener = tuple[AESGCM, bool, bytes]
-"""cipher, whether the plaintext is a whole payload, serialised metadata"""
+"""Cipher, whether the plaintext is a whole payload, and serialised metadata."""
 
 
 class PayloadCodec(temporalio.converter.PayloadCodec, WithSerializationContext):
-    """Seals and opens payloads; see the module's text for the format and the rules.
+    """Encrypts and decrypts payloads; the module's docstring has the format and the rules.
 
     Args:
         keyring: The keys.
-        accept_unbound: Accept kind ``u`` as a workflow's input and messages. For the workers of workflows that people signal from the
-            Web UI, whose messages prove their sender by a signature of their own.
-        scope: ``schedule`` for the client that creates schedules, else ``workflow``.
+        accept_unbound: Accept kind ``u`` as a workflow's input and messages. For workers whose workflows people signal from the Web UI;
+            these signals carry their own signature.
+        scope: ``schedule`` for a client that creates schedules, else ``workflow``.
     """
 
     def __init__(self, keyring: Keyring, *, accept_unbound: bool = False, scope: Literal["workflow", "schedule"] = "workflow") -> None:
@@ -90,12 +89,12 @@ class PayloadCodec(temporalio.converter.PayloadCodec, WithSerializationContext):
         self._binding: Binding | None = None
         self._activity = False
         self._namespace = ""
-        # What was prepared for a binding, shared by every copy that with_context makes: the SDK makes one a workflow task.
+        # Shared by all copies, because the SDK calls with_context for every workflow task.
         self._shared: dict[tuple[Binding | None, str, bool], _Prepared] = {}
         self._prepared = _Prepared()
 
     def with_context(self, context: SerializationContext) -> PayloadCodec:
-        """A copy bound to the execution that ``context`` names."""
+        """Return a copy that is bound to the execution in ``context``."""
         copy = object.__new__(PayloadCodec)
         copy.__dict__.update(self.__dict__)
         copy._activity = False
@@ -113,7 +112,7 @@ class PayloadCodec(temporalio.converter.PayloadCodec, WithSerializationContext):
         return copy
 
     def unbound(self, namespace: str) -> PayloadCodec:
-        """A copy for a caller that knows the namespace and no workflow: seals kind ``u``, opens everything of that namespace."""
+        """Return a copy for a caller that knows only the namespace: it encrypts kind ``u`` and decrypts everything of that namespace."""
         copy = object.__new__(PayloadCodec)
         copy.__dict__.update(self.__dict__)
         copy._activity = False
@@ -123,11 +122,11 @@ class PayloadCodec(temporalio.converter.PayloadCodec, WithSerializationContext):
         return copy
 
     async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
-        """Seal each payload under the current key."""
+        """Encrypt each payload with the current key."""
         return [self.seal(payload) for payload in payloads]
 
     async def decode(self, payloads: Sequence[Payload]) -> list[Payload]:
-        """Open each payload; a refused one becomes a tombstone.
+        """Decrypt each payload. A refused one becomes a tombstone.
 
         Raises:
             PreconditionFailed: ``CodecKeyUnknown``.
@@ -141,7 +140,7 @@ class PayloadCodec(temporalio.converter.PayloadCodec, WithSerializationContext):
         return opened
 
     def seal(self, payload: Payload) -> Payload:
-        """Seal one payload."""
+        """Encrypt one payload."""
         metadata = payload.metadata
         encoding = metadata.get("encoding", _WHOLE) if len(metadata) == 1 else _WHOLE
         seal = self._prepared.seals.get(encoding)
@@ -155,7 +154,7 @@ class PayloadCodec(temporalio.converter.PayloadCodec, WithSerializationContext):
         return sealed
 
     def open(self, payload: Payload) -> Payload:
-        """Open one payload.
+        """Decrypt one payload.
 
         Raises:
             Refused: ``PayloadNotEncrypted``, ``PayloadMarkerStripped``, ``PayloadTampered``, ``PayloadMisbound``, ``PayloadUnbound``.
@@ -164,7 +163,7 @@ class PayloadCodec(temporalio.converter.PayloadCodec, WithSerializationContext):
         metadata = payload.metadata
         raw = metadata.get(HEADER)
         if raw is None or len(metadata) != 2 or metadata.get("encoding") != ENCODING:
-            raise _not_ours(payload)
+            raise _not_encrypted(payload)
         prefix = raw[:-_TAIL]
         known = self._prepared.opens.get(prefix)
         opener = known or self._new_opener(raw, prefix)
@@ -174,7 +173,7 @@ class PayloadCodec(temporalio.converter.PayloadCodec, WithSerializationContext):
         except (InvalidTag, ValueError):
             raise _refused("PayloadTampered", "its authentication tag does not match its content and header") from None
         if known is None:
-            # Only now: a header is remembered when it was authentic once.
+            # Only authentic headers are cached.
             self._prepared.remember(prefix, opener)
         if whole:
             try:
@@ -198,7 +197,7 @@ class PayloadCodec(temporalio.converter.PayloadCodec, WithSerializationContext):
         binding = self._binding or (self._namespace, "u", "")
         key_id = self.keyring.current
         prefix = _pack(_VERSION, key_id.encode(), *(part.encode() for part in binding), encoding) + b"%d:" % _NONCE
-        # Made by protobuf itself around a header of the right length, which is then cut off: every header of this seal is as long.
+        # Serialise a header of the right length and cut it off. All headers of this seal have that length.
         blank = prefix + bytes(_TAIL)
         head = Payload(metadata={"encoding": ENCODING}).SerializeToString() + Payload(metadata={HEADER: blank}).SerializeToString()
         seal = (self.keyring.cipher(key_id, binding[0]), prefix, head.removesuffix(blank))
@@ -207,12 +206,12 @@ class PayloadCodec(temporalio.converter.PayloadCodec, WithSerializationContext):
         return seal
 
     def _new_opener(self, raw: bytes, prefix: bytes) -> _Opener:
-        """Parse a header and compare what it binds to with the context."""
+        """Parse a header and compare its binding with the context."""
         if len(raw) > _MAX_HEADER:
             raise _refused("PayloadTampered", "its codec header is too long")
         parts = _unpack(prefix.removesuffix(b"%d:" % _NONCE)) if prefix.endswith(b",%d:" % _NONCE) else []
         if len(parts) != 6 or parts[0] != _VERSION:
-            raise _refused("PayloadTampered", "its codec header has an unknown version or form")
+            raise _refused("PayloadTampered", "its codec header has an unknown version or format")
         try:
             key_id, namespace, kind, name = (part.decode() for part in parts[1:5])
         except UnicodeDecodeError:
@@ -224,7 +223,7 @@ class PayloadCodec(temporalio.converter.PayloadCodec, WithSerializationContext):
             if bound != self._binding:
                 self._compare(bound, self._binding)
         elif self._namespace and namespace not in ("", self._namespace):
-            raise _refused("PayloadMisbound", f"it belongs to {_say(bound)} and was presented in namespace {self._namespace!r}")
+            raise _refused("PayloadMisbound", f"it belongs to {_describe(bound)} and was presented in namespace {self._namespace!r}")
         encoding = parts[5]
         return self.keyring.cipher(key_id, namespace), encoding == _WHOLE, Payload(metadata={"encoding": encoding}).SerializeToString()
 
@@ -235,8 +234,8 @@ class PayloadCodec(temporalio.converter.PayloadCodec, WithSerializationContext):
                 return
             raise _refused(
                 "PayloadUnbound",
-                "it is bound to no workflow, and none such is accepted here",
-                "Send it with a client that names the workflow.",
+                "it is not bound to a workflow, and this worker does not accept unbound payloads",
+                "Send it with a client that sets the workflow ID.",
             )
         if (
             kind == "s"
@@ -246,11 +245,11 @@ class PayloadCodec(temporalio.converter.PayloadCodec, WithSerializationContext):
             and _SCHEDULED.fullmatch(context[2], len(name))
         ):
             return
-        raise _refused("PayloadMisbound", f"it belongs to {_say(bound)} and was presented in {_say(context)}")
+        raise _refused("PayloadMisbound", f"it belongs to {_describe(bound)} and was presented in {_describe(context)}")
 
 
 class _Prepared:
-    """What one binding needs again and again: seals by original encoding, openers by header without its nonce."""
+    """Caches of one binding: seals by original encoding, and openers by header without its nonce."""
 
     __slots__ = ("opens", "seals")
 
@@ -265,7 +264,7 @@ class _Prepared:
 
 
 def tombstone(error: CleanRoomError) -> Payload:
-    """What stands in for a refused payload: code and message, nothing of its content."""
+    """Return the replacement of a refused payload: the error's code and message without the content."""
     return Payload(
         metadata={"encoding": TOMBSTONE}, data=json.dumps({"code": error.code, "message": error.message, "hint": error.hint}).encode()
     )
@@ -276,7 +275,7 @@ def _pack(*parts: bytes) -> bytes:
 
 
 def _unpack(raw: bytes) -> list[bytes]:
-    """Netstrings, strictly: canonical lengths, nothing left over. A malformed header unpacks to an empty list."""
+    """Parse netstrings strictly: canonical lengths and no trailing bytes. A malformed header gives an empty list."""
     parts: list[bytes] = []
     at = 0
     while at < len(raw):
@@ -292,19 +291,19 @@ def _unpack(raw: bytes) -> list[bytes]:
     return parts
 
 
-def _say(binding: Binding) -> str:
+def _describe(binding: Binding) -> str:
     kind = {"w": "workflow", "a": "activity", "s": "schedule", "u": "nothing"}[binding[1]]
     return f"{kind} {binding[2]!r} in namespace {binding[0]!r}"
 
 
-def _not_ours(payload: Payload) -> Refused:
-    """Which of the three ways of not being sealed this is."""
+def _not_encrypted(payload: Payload) -> Refused:
+    """Return the error for a payload that is not in this codec's format."""
     if payload.metadata.get("encoding") == ENCODING:
         return _refused("PayloadTampered", "its codec header is missing or its metadata was extended")
     if HEADER in payload.metadata:
         return _refused("PayloadMarkerStripped", "it carries a codec header but is not marked as encrypted")
     return _refused(
-        "PayloadNotEncrypted", "it is not encrypted", "Send it through the codec server or with a client that holds the keyring."
+        "PayloadNotEncrypted", "it is not encrypted", "Send it through the codec server, or with a client that has the keyring."
     )
 
 

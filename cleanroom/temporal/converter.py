@@ -1,7 +1,7 @@
-"""The one data converter: for clients, workers, replayers, the codec server and command line tools.
+"""The data converter of clients, workers, replayers, the codec server and command-line tools.
 
-Pydantic v2 JSON, the payload codec when there is a keyring, and failures whose message and stack trace are payloads too. What goes wrong
-in a conversion is raised as an :class:`ApplicationError` that names types and error kinds and never the content.
+It combines pydantic JSON, the payload codec if there is a keyring, and failures whose message and stack trace are payloads too.
+Conversion errors are raised as ``ApplicationError`` and name types and kinds of errors, never the content.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from temporalio.exceptions import ApplicationError
 from cleanroom.errors import CleanRoomError, InvalidInput, Refused
 from cleanroom.temporal.codec import ENCODING, TOMBSTONE, PayloadCodec
 from cleanroom.temporal.failures import application_error, translated
-from cleanroom.temporal.keyring import Keyring
+from cleanroom.temporal.keyring import Keyring, KeyringMissing
 
 
 def data_converter(
     keyring: Keyring | None, *, accept_unbound: bool = False, scope: Literal["workflow", "schedule"] = "workflow"
 ) -> DataConverter:
-    """The data converter of this project.
+    """Create the data converter.
 
     Args:
-        keyring: Keys of the codec; None leaves payloads and failures in plain text (development only).
+        keyring: Keys of the codec. Without it, payloads and failures are plain text, which is for development only.
         accept_unbound: See :class:`~cleanroom.temporal.codec.PayloadCodec`.
         scope: See :class:`~cleanroom.temporal.codec.PayloadCodec`.
     """
@@ -52,16 +52,16 @@ def data_converter(
 
 
 class _JSON(PydanticJSONPlainPayloadConverter):
-    """Pydantic JSON whose errors are free of contents."""
+    """Pydantic JSON whose errors do not quote the content."""
 
     def to_payload(self, value: Any) -> Payload | None:
         try:
             return super().to_payload(value)
         except (PydanticSerializationError, TypeError, ValueError) as error:
-            raise _failure(
+            raise application_error(
                 InvalidInput(
                     "PayloadUnserialisable",
-                    f"A value of type {type(value).__name__} refuses to be serialised ({type(error).__name__}); secrets do so on purpose.",
+                    f"A value of type {type(value).__name__} cannot be serialised ({type(error).__name__}); secrets never can.",
                 )
             ) from None
 
@@ -69,13 +69,15 @@ class _JSON(PydanticJSONPlainPayloadConverter):
         try:
             return super().from_payload(payload, type_hint)
         except pydantic.ValidationError as error:
-            raise _failure(InvalidInput("PayloadMalformed", _explain(error, type_hint))) from None
+            raise application_error(InvalidInput("PayloadMalformed", _explain(error, type_hint))) from None
         except (ValueError, TypeError) as error:
-            raise _failure(InvalidInput("PayloadMalformed", f"A payload is no {_name(type_hint)} ({type(error).__name__}).")) from None
+            raise application_error(
+                InvalidInput("PayloadMalformed", f"A payload is not a {_name(type_hint)} ({type(error).__name__}).")
+            ) from None
 
 
 class _Tombstone(EncodingPayloadConverter):
-    """Raises what the codec refused; see :mod:`cleanroom.temporal.codec`."""
+    """Raises the error of a payload that the codec refused; see :mod:`cleanroom.temporal.codec`."""
 
     @property
     def encoding(self) -> str:
@@ -86,18 +88,11 @@ class _Tombstone(EncodingPayloadConverter):
 
     def from_payload(self, payload: Payload, type_hint: type | None = None) -> Any:
         value = json.loads(payload.data)
-        raise _failure(Refused(value["code"], value["message"], hint=value.get("hint"), party="operator"))
+        raise application_error(Refused(value["code"], value["message"], hint=value.get("hint"), party="operator"))
 
 
-class KeyringMissing(LookupError):
-    """This process holds no keyring and met an encrypted payload.
-
-    Not an error of ours by type: in workflow code those fail the workflow, and a worker started without its keyring must only make it wait.
-    """
-
-
-class _Sealed(EncodingPayloadConverter):
-    """Says what is missing where there is no codec."""
+class _Encrypted(EncodingPayloadConverter):
+    """Raises for an encrypted payload in a process without a codec."""
 
     @property
     def encoding(self) -> str:
@@ -107,32 +102,32 @@ class _Sealed(EncodingPayloadConverter):
         return None
 
     def from_payload(self, payload: Payload, type_hint: type | None = None) -> Any:
-        raise KeyringMissing("the payload is encrypted and this process has no codec keyring; name its file in the Temporal settings")
+        raise KeyringMissing("the payload is encrypted, and this process has no codec keyring")
 
 
-# Shared by all instances: the SDK makes a converter for every workflow run, and building pydantic adapters anew each time would cost more
-# than the run.
+# Shared by all instances. The SDK creates a converter per workflow run, and rebuilding the pydantic adapters would cost more than the run.
 _CONVERTERS: tuple[EncodingPayloadConverter, ...] = (
     *(
         _JSON() if isinstance(converter, JSONPlainPayloadConverter) else converter
         for converter in DefaultPayloadConverter.default_encoding_payload_converters
     ),
     _Tombstone(),
-    _Sealed(),
+    _Encrypted(),
 )
 
 
 class CleanRoomPayloadConverter(CompositePayloadConverter):
-    """The default converters with pydantic's JSON, and the one that raises for refused payloads."""
+    """The SDK's converters with pydantic JSON, and converters that raise for refused and encrypted payloads."""
 
     def __init__(self) -> None:
         super().__init__(*_CONVERTERS)
 
 
 class CleanRoomFailureConverter(DefaultFailureConverter):
-    """Keeps :class:`CleanRoomError` whole wherever it is raised, and replaces a failure that cannot be read by its reason."""
+    """Preserves :class:`CleanRoomError` wherever it is raised, and replaces an unreadable failure by the reason."""
 
     def to_failure(self, exception: BaseException, payload_converter: PayloadConverter, failure: Failure) -> None:
+        """Encode an exception; called by the SDK."""
         if isinstance(exception, CleanRoomError):
             exception = application_error(exception).with_traceback(exception.__traceback__)
         elif isinstance(exception, pydantic.ValidationError):
@@ -141,6 +136,7 @@ class CleanRoomFailureConverter(DefaultFailureConverter):
         super().to_failure(exception, payload_converter, failure)
 
     def from_failure(self, failure: Failure, payload_converter: PayloadConverter) -> BaseException:
+        """Decode a failure; called by the SDK."""
         try:
             return super().from_failure(failure, payload_converter)
         except ApplicationError as error:
@@ -148,14 +144,10 @@ class CleanRoomFailureConverter(DefaultFailureConverter):
 
 
 class EncodedFailureConverter(CleanRoomFailureConverter):
-    """The same, with message and stack trace moved into a payload, which the codec seals."""
+    """Also moves message and stack trace into a payload, which the codec encrypts."""
 
     def __init__(self) -> None:
         super().__init__(encode_common_attributes=True)
-
-
-def _failure(error: CleanRoomError) -> ApplicationError:
-    return application_error(error)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -164,10 +156,10 @@ def _name(type_hint: Any) -> str:
 
 
 def _explain(error: pydantic.ValidationError, type_hint: Any) -> str:
-    """Error kinds, and the fields of the model itself; deeper locations may be keys out of the content."""
+    """Name the kinds of errors and the model's own fields. Deeper locations may be keys from the content."""
     fields = getattr(type_hint, "model_fields", {})
     found = set()
     for item in error.errors(include_url=False, include_context=False, include_input=False):
         place = str(item["loc"][0]) if item["loc"] and item["loc"][0] in fields else "value"
         found.add(f"{place} ({item['type']})")
-    return f"A payload is no valid {_name(type_hint)}: {', '.join(sorted(found))}."
+    return f"A payload is not a valid {_name(type_hint)}: {', '.join(sorted(found))}."

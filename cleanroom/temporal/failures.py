@@ -1,16 +1,16 @@
-"""The one translator between :class:`~cleanroom.errors.CleanRoomError` and Temporal failures, both ways.
+"""Translates between :class:`~cleanroom.errors.CleanRoomError` and Temporal failures, in both directions.
 
 ======================  ===========================================================================================
 CleanRoomError          ApplicationError
 ======================  ===========================================================================================
-``code``                ``type`` (plain text in history, so codes never hold names or values)
+``code``                ``type`` (plain text in history, so codes never contain names or values)
 ``to_dict()``           ``details[0]``, redacted
 ``not retryable``       ``non_retryable``
 ``details.retryAfter``  ``next_retry_delay`` (seconds)
-an expected wait        ``category=BENIGN``: a retryable ``PreconditionFailed`` ("not yet"); it is no alarm
+an expected wait        ``category=BENIGN``, so that a retryable ``PreconditionFailed`` ("not yet") raises no alarm
 ======================  ===========================================================================================
 
-Causes are cut off: an upstream exception may quote anything, and what may be told of it is in ``CleanRoomError.cause``.
+The Python cause is dropped: an upstream exception may quote secrets. ``CleanRoomError.cause`` has the part that may be shown.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
+import pydantic
 from temporalio.client import (
     RPCTimeoutOrCancelledError,
     WorkflowFailureError,
@@ -53,33 +54,32 @@ from cleanroom.errors import (
     Unavailable,
 )
 from cleanroom.redaction import redact, redact_details
+from cleanroom.temporal.keyring import KeyringMissing
 from cleanroom.upstream import from_upstream
 
-UNEXPECTED = "UnexpectedError"
-UNEXPECTED_ATTEMPTS = 3
-"""An exception that nobody foresaw is tried this often in all: a bug rarely heals, and must not hide behind retries."""
+UNEXPECTED: Final = "UnexpectedError"
+UNEXPECTED_ATTEMPTS: Final = 3
+"""Attempts of an activity that raises an exception of an unknown type. Few, because retries rarely heal a bug and would hide it."""
+_LONGEST_RETRY_AFTER: Final = 3600
 
 
 def application_error(error: CleanRoomError) -> ApplicationError:
-    """The failure that a workflow sees, and history keeps, for ``error``."""
-    value = redact_details(error.to_dict())
-    delay = error.details.get("retryAfter")
+    """Return the failure that a workflow sees, and that history keeps, for ``error``."""
+    seconds = error.details.get("retryAfter")
+    delay = timedelta(seconds=seconds) if isinstance(seconds, int | float) and 0 < seconds <= _LONGEST_RETRY_AFTER else None
+    expected_wait = error.retryable and isinstance(error, PreconditionFailed)
     return ApplicationError(
         redact(error.message),
-        value,
+        redact_details(error.to_dict()),
         type=error.code,
         non_retryable=not error.retryable,
-        next_retry_delay=timedelta(seconds=float(delay))
-        if isinstance(delay, int | float) and 0 < delay <= 3600 and error.retryable
-        else None,
-        category=ApplicationErrorCategory.BENIGN
-        if error.retryable and isinstance(error, PreconditionFailed)
-        else ApplicationErrorCategory.UNSPECIFIED,
+        next_retry_delay=delay if error.retryable else None,
+        category=ApplicationErrorCategory.BENIGN if expected_wait else ApplicationErrorCategory.UNSPECIFIED,
     )
 
 
 def clean_room_error(error: ApplicationError) -> CleanRoomError:
-    """The reverse of :func:`application_error`; a failure that is not ours becomes :class:`Internal` with its type as the code."""
+    """Reverse :func:`application_error`. A failure from elsewhere becomes :class:`Internal` with its type as the code."""
     details = error.details
     if details and isinstance(details[0], Mapping) and details[0].get("category"):
         return CleanRoomError.from_dict(details[0])
@@ -87,163 +87,191 @@ def clean_room_error(error: ApplicationError) -> CleanRoomError:
 
 
 def translated(error: Exception, *, attempt: int = 1) -> Any:
-    """The :class:`ApplicationError` for whatever an activity raised. Cancellation and Temporal's own failures pass unchanged."""
+    """Return the :class:`ApplicationError` for an exception of an activity. Temporal's own failures are returned unchanged.
+
+    Args:
+        error: The exception.
+        attempt: The activity's attempt. An unknown exception is not retried after :data:`UNEXPECTED_ATTEMPTS`.
+    """
     if isinstance(error, CleanRoomError):
         return application_error(error)
-    if isinstance(error, FailureError) or type(error).__name__ == "_CompleteAsyncError":
+    if isinstance(error, FailureError):
         return error
     known = from_upstream(error)
     if known is not None:
         return application_error(known)
-    return ApplicationError(
-        f"{type(error).__name__}: {redact(_text(error))}",
-        type=UNEXPECTED,
-        non_retryable=attempt >= UNEXPECTED_ATTEMPTS,
-    )
+    return ApplicationError(_describe(error), type=UNEXPECTED, non_retryable=attempt >= UNEXPECTED_ATTEMPTS)
 
 
-def _text(error: BaseException) -> str:
-    import pydantic
-
+def _describe(error: BaseException) -> str:
     if isinstance(error, pydantic.ValidationError):
         # Its text quotes the input.
         kinds = sorted({item["type"] for item in error.errors(include_input=False)})
-        return f"{error.error_count()} validation errors in {error.title}: {', '.join(kinds)}"
-    return str(error)
-
-
-_Handler = Callable[[Any], CleanRoomError]
+        text = f"{error.error_count()} validation errors in {error.title}: {', '.join(kinds)}"
+    else:
+        text = str(error)
+    return f"{type(error).__name__}: {redact(text)}"
 
 
 def error_from_failure(error: BaseException) -> CleanRoomError:
-    """What to show a person for anything that a Temporal call raised: the innermost cause that says something.
+    """Return what to show a person for anything that a Temporal call raised. Never raises.
 
-    Unwraps ``WorkflowFailureError``, ``WorkflowUpdateFailedError``, ``ActivityError``, ``ChildWorkflowError``, ``ApplicationError``,
-    ``TimeoutError``,
-    ``CancelledError``, ``TerminatedError``; maps ``RPCError`` by its status. Never raises.
+    Wrappers such as ``WorkflowFailureError``, ``ActivityError`` and ``ChildWorkflowError`` are removed until a failure is left that
+    says something.
     """
-    seen = 0
+    innermost, wrapper = _unwrap(error)
+    if isinstance(innermost, CleanRoomError):
+        return innermost
+    for kind, mapper in _MAPPERS:
+        if isinstance(innermost, kind):
+            return mapper(innermost, wrapper)
+    known = from_upstream(innermost) if isinstance(innermost, Exception) else None
+    return known or Internal(UNEXPECTED, _describe(innermost))
+
+
+def _unwrap(error: BaseException) -> tuple[BaseException, BaseException | None]:
+    """Return the innermost failure that says something, and its wrapper."""
     wrapper: BaseException | None = None
-    while seen < 100:
-        seen += 1
-        if isinstance(error, CleanRoomError):
-            return error
-        if isinstance(error, ApplicationError):
-            if error.cause is not None and not error.details and error.type in (None, UNEXPECTED, "RuntimeError") and seen < 100:
-                wrapper, error = error, error.cause
-                continue
-            return clean_room_error(error)
-        if (
-            isinstance(error, WorkflowFailureError | WorkflowUpdateFailedError | ActivityError | ChildWorkflowError)
-            and (cause := error.cause) is not None
-        ):
-            wrapper, error = error, cause
-            continue
-        break
-    if isinstance(error, TimeoutError):
-        return _timed_out(error, wrapper)
-    if isinstance(error, CancelledError | asyncio.CancelledError):
-        return Refused("Cancelled", _where(wrapper) + "was cancelled.", retryable=False)
-    if isinstance(error, TerminatedError):
-        return Refused("Terminated", _where(wrapper) + f"was terminated by an operator: {redact(str(error))}", party="operator")
-    if isinstance(error, WorkflowAlreadyStartedError):
-        return Conflict(
-            "WorkflowAlreadyStarted",
-            f"A workflow with the id {error.workflow_id} exists already.",
-            details={"workflowId": error.workflow_id, "runId": error.run_id},
-        )
-    if isinstance(error, WorkflowQueryFailedError):
-        return PreconditionFailed(
-            "WorkflowCannotAnswer",
-            "The workflow's worker runs and cannot answer for it.",
-            cause=redact(str(error)),
-            hint="Is it of another version than this command or than the workflow? Its log says why.",
-            party="operator",
-        )
-    if isinstance(error, WorkflowQueryRejectedError):
-        return PreconditionFailed("WorkflowClosed", "The workflow is closed and answers no more queries.")
-    if isinstance(error, RPCTimeoutOrCancelledError):
-        return Unavailable(
-            "TemporalTimeout", "Temporal did not answer in time.", hint="Does the workflow's worker run? `cleanroom ps` shows it."
-        )
-    if isinstance(error, RPCError):
-        return _rpc(error)
-    if type(error).__name__ == "KeyringMissing":
-        return PreconditionFailed("CodecKeyringMissing", f"{error}.".capitalize(), party="operator")
-    known = from_upstream(error) if isinstance(error, Exception) else None
-    return known or Internal(UNEXPECTED, f"{type(error).__name__}: {redact(_text(error))}")
+    visited: set[int] = set()
+    while id(error) not in visited:
+        visited.add(id(error))
+        cause = _wrapped(error)
+        if cause is None:
+            break
+        wrapper, error = error, cause
+    return error, wrapper
 
 
-def _where(wrapper: BaseException | None) -> str:
+def _wrapped(error: BaseException) -> BaseException | None:
+    """Return the cause of a failure that says nothing itself."""
+    if isinstance(error, WorkflowFailureError | WorkflowUpdateFailedError | ActivityError | ChildWorkflowError):
+        return error.cause
+    if isinstance(error, ApplicationError) and not error.details and error.type in (None, UNEXPECTED, "RuntimeError"):
+        return error.cause
+    return None
+
+
+def _subject(wrapper: BaseException | None) -> str:
     if isinstance(wrapper, ActivityError):
-        return f"The step {wrapper.activity_type} "
+        return f"The step {wrapper.activity_type}"
     if isinstance(wrapper, ChildWorkflowError):
-        return f"The workflow {wrapper.workflow_id} "
-    return "The workflow "
+        return f"The workflow {wrapper.workflow_id}"
+    return "The workflow"
+
+
+_TIMEOUTS: Final[Mapping[TimeoutType, tuple[str, str, str | None]]] = {
+    TimeoutType.SCHEDULE_TO_START: ("NoWorker", "was not picked up by a worker in time.", "Start the worker of its task queue."),
+    TimeoutType.HEARTBEAT: (
+        "WorkerLost",
+        "stopped sending heartbeats: its worker died or lost its connection.",
+        "Check the worker's log and start the worker again.",
+    ),
+    TimeoutType.START_TO_CLOSE: ("StepTimedOut", "exceeded the time limit of one attempt.", None),
+    TimeoutType.SCHEDULE_TO_CLOSE: ("StepTimedOut", "did not succeed within the time limit of all attempts.", None),
+}
 
 
 def _timed_out(error: TimeoutError, wrapper: BaseException | None) -> CleanRoomError:
-    meaning = {
-        TimeoutType.SCHEDULE_TO_START: ("NoWorker", "was not picked up by any worker in time.", "Start the worker of its task queue."),
-        TimeoutType.HEARTBEAT: (
-            "WorkerLost",
-            "stopped reporting: its worker died or lost its connection.",
-            "Look at the worker's log and start it again.",
-        ),
-        TimeoutType.START_TO_CLOSE: ("StepTimedOut", "took longer than one attempt may take.", None),
-        TimeoutType.SCHEDULE_TO_CLOSE: ("StepTimedOut", "did not succeed within all the time that its attempts have.", None),
-    }
-    code, what, hint = meaning.get(error.type or TimeoutType.START_TO_CLOSE, ("WorkflowTimedOut", "did not finish in time.", None))
+    code, what, hint = _TIMEOUTS[error.type or TimeoutType.START_TO_CLOSE]
     if not isinstance(wrapper, ActivityError):
-        code, what = ("WorkflowTimedOut", "did not finish in time.")
-    cause = error.cause
-    inner = error_from_failure(cause) if isinstance(cause, ApplicationError) else None
+        code, what = "WorkflowTimedOut", "did not finish in time."
+    last = error_from_failure(error.cause) if isinstance(error.cause, ApplicationError) else None
     return TimedOut(
         code,
-        _where(wrapper) + what + (f" Its last error: {inner}" if inner else ""),
-        hint=hint or (inner.hint if inner else None),
-        party=inner.party if inner else "operator",
-        details={"lastError": inner.to_dict()} if inner else None,
+        f"{_subject(wrapper)} {what}" + (f" Its last error: {last}" if last else ""),
+        hint=hint or (last.hint if last else None),
+        party=last.party if last else "operator",
+        details={"lastError": last.to_dict()} if last else None,
     )
 
 
-def _rpc(error: RPCError) -> CleanRoomError:
-    message = redact(error.message)
-    status = error.status
-    if status == RPCStatusCode.NOT_FOUND and message.startswith("Namespace "):
-        return NotFound(
-            "NamespaceNotFound",
-            f"Temporal has no such namespace: {message}",
-            hint="Check the namespace in the Temporal profile or TEMPORAL_NAMESPACE.",
-        )
-    if status == RPCStatusCode.NOT_FOUND:
-        return NotFound("WorkflowNotFound", f"Temporal knows no such workflow or namespace: {message}")
-    if status in (RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNAUTHENTICATED):
-        return Refused("TemporalRefused", f"Temporal refused the call: {message}", party="operator")
-    if status == RPCStatusCode.ALREADY_EXISTS:
-        return Conflict("WorkflowAlreadyStarted", message)
-    if status == RPCStatusCode.INVALID_ARGUMENT:
-        return InvalidInput("TemporalInvalidArgument", message)
-    if status == RPCStatusCode.FAILED_PRECONDITION and "no poller" in message:
-        return Unavailable(
-            "NoWorker",
-            "No worker serves this workflow's task queue, so that it cannot be asked. It goes on as soon as one does.",
-            cause=message,
-            hint="`cleanroom ps` names the worker that has exited; `cleanroom worker BOUNDARY` starts it again.",
-            party="operator",
-        )
-    if status == RPCStatusCode.FAILED_PRECONDITION:
-        return PreconditionFailed("TemporalPrecondition", message)
-    if status == RPCStatusCode.DEADLINE_EXCEEDED:
-        return Unavailable(
-            "TemporalTimeout",
-            "Temporal did not answer in time.",
-            cause=message,
-            hint="Does the workflow's worker run? `cleanroom ps` shows it.",
-        )
-    return Unavailable(
-        "TemporalUnavailable",
-        "Temporal could not be reached.",
-        cause=message,
-        hint="Check the address in the Temporal profile; locally, `cleanroom ps` shows whether it runs.",
+def _cancelled(error: BaseException, wrapper: BaseException | None) -> CleanRoomError:
+    return Refused("Cancelled", f"{_subject(wrapper)} was cancelled.", retryable=False)
+
+
+def _terminated(error: TerminatedError, wrapper: BaseException | None) -> CleanRoomError:
+    return Refused("Terminated", f"{_subject(wrapper)} was terminated by an operator: {redact(str(error))}", party="operator")
+
+
+def _already_started(error: WorkflowAlreadyStartedError, wrapper: BaseException | None) -> CleanRoomError:
+    return Conflict(
+        "WorkflowAlreadyStarted",
+        f"A workflow with the ID {error.workflow_id} already exists.",
+        details={"workflowId": error.workflow_id, "runId": error.run_id},
     )
+
+
+def _query_failed(error: WorkflowQueryFailedError, wrapper: BaseException | None) -> CleanRoomError:
+    return PreconditionFailed(
+        "WorkflowCannotAnswer",
+        "The workflow's worker runs, but cannot answer the query.",
+        cause=redact(str(error)),
+        hint="Check the worker's log. Its version may differ from the version of this command or of the workflow.",
+        party="operator",
+    )
+
+
+def _query_rejected(error: WorkflowQueryRejectedError, wrapper: BaseException | None) -> CleanRoomError:
+    return PreconditionFailed("WorkflowClosed", "The workflow has ended and does not answer queries.")
+
+
+def _temporal_timeout(cause: str | None = None) -> CleanRoomError:
+    hint = "Check with `cleanroom ps` that the workflow's worker runs."
+    return Unavailable("TemporalTimeout", "Temporal did not answer in time.", cause=cause, hint=hint)
+
+
+def _rpc(error: RPCError, wrapper: BaseException | None) -> CleanRoomError:
+    message, status = redact(error.message), error.status
+    match status:
+        case RPCStatusCode.NOT_FOUND if message.startswith("Namespace "):
+            hint = "Check the namespace in the Temporal profile or TEMPORAL_NAMESPACE."
+            return NotFound("NamespaceNotFound", f"The Temporal namespace does not exist: {message}", hint=hint)
+        case RPCStatusCode.NOT_FOUND:
+            return NotFound("WorkflowNotFound", f"The workflow or namespace does not exist: {message}")
+        case RPCStatusCode.PERMISSION_DENIED | RPCStatusCode.UNAUTHENTICATED:
+            return Refused("TemporalRefused", f"Temporal denied the request: {message}", party="operator")
+        case RPCStatusCode.ALREADY_EXISTS:
+            return Conflict("WorkflowAlreadyStarted", message)
+        case RPCStatusCode.INVALID_ARGUMENT:
+            return InvalidInput("TemporalInvalidArgument", message)
+        case RPCStatusCode.FAILED_PRECONDITION if "no poller" in message:
+            return Unavailable(
+                "NoWorker",
+                "No worker polls the workflow's task queue, so it cannot answer. The workflow continues when a worker starts.",
+                cause=message,
+                hint="`cleanroom ps` shows which worker has exited; `cleanroom worker BOUNDARY` starts it again.",
+                party="operator",
+            )
+        case RPCStatusCode.FAILED_PRECONDITION:
+            return PreconditionFailed("TemporalPrecondition", message)
+        case RPCStatusCode.DEADLINE_EXCEEDED:
+            return _temporal_timeout(message)
+        case _:
+            hint = "Check the address in the Temporal profile. Locally, `cleanroom ps` shows whether Temporal runs."
+            return Unavailable("TemporalUnavailable", "Temporal cannot be reached.", cause=message, hint=hint)
+
+
+def _keyring_missing(error: KeyringMissing, wrapper: BaseException | None) -> CleanRoomError:
+    return PreconditionFailed(
+        "CodecKeyringMissing",
+        "A payload is encrypted, and this process has no codec keyring.",
+        hint="Set temporal.keyring_file in the profile.",
+        party="operator",
+    )
+
+
+_Kinds = type[BaseException] | tuple[type[BaseException], ...]
+_Mapper = Callable[[Any, BaseException | None], CleanRoomError]
+_MAPPERS: Final[tuple[tuple[_Kinds, _Mapper], ...]] = (
+    (ApplicationError, lambda error, wrapper: clean_room_error(error)),
+    (TimeoutError, _timed_out),
+    ((CancelledError, asyncio.CancelledError), _cancelled),
+    (TerminatedError, _terminated),
+    (WorkflowAlreadyStartedError, _already_started),
+    (WorkflowQueryFailedError, _query_failed),
+    (WorkflowQueryRejectedError, _query_rejected),
+    (RPCTimeoutOrCancelledError, lambda error, wrapper: _temporal_timeout()),
+    (RPCError, _rpc),
+    (KeyringMissing, _keyring_missing),
+)
+"""The first matching row applies: some of these types are subclasses of later ones."""

@@ -1,11 +1,11 @@
-"""The keys of the payload codec: one current key that seals, and retired keys that still open old histories.
+"""The keys of the payload codec: the current key encrypts, and retired keys still decrypt old histories.
 
-File (mode 0600, read with :func:`cleanroom.secret.read_secret_file`)::
+The keyring file has mode 0600::
 
     {"current": "2026-11", "keys": {"2026-11": "<base64, 32 bytes>", "2026-05": "<base64, 32 bytes>"}}
 
-To rotate: :meth:`Keyring.rotated`, write the file, restart the workers (all processes must hold the new key before one of them seals with
-it: add it first, make it current afterwards). A retired key may be removed once no history sealed under it is kept.
+To rotate, first add a key without making it current and restart all processes. Then make it current and restart them again: every
+process must have the key before one of them encrypts with it. A retired key can be removed when no history that it encrypted is left.
 """
 
 from __future__ import annotations
@@ -30,15 +30,23 @@ KEY_BYTES = 32
 _KEY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 
 
+class KeyringMissing(LookupError):
+    """This process has no keyring and received an encrypted payload.
+
+    It is not a :class:`~cleanroom.errors.CleanRoomError`, because that would fail a workflow, and a worker that was started without its
+    keyring must only delay it.
+    """
+
+
 class Keyring:
-    """Named AES-256 keys. Holds secrets: its ``repr`` shows key ids only, and it cannot be pickled.
+    """Named AES-256 keys. The ``repr`` shows key IDs only, and a keyring cannot be pickled.
 
     Args:
-        current: The id of the key that seals.
-        keys: Key id to 32 secret bytes.
+        current: The ID of the key that encrypts.
+        keys: 32 secret bytes by key ID.
 
     Raises:
-        InvalidInput: ``KeyringMalformed`` for a bad id, a wrong length, or a current id without its key.
+        InvalidInput: ``KeyringMalformed`` for an invalid ID, a wrong length, or a current ID without a key.
     """
 
     __slots__ = ("_ciphers", "_keys", "current")
@@ -46,7 +54,7 @@ class Keyring:
     def __init__(self, current: str, keys: Mapping[str, Secret]) -> None:
         for key_id, key in keys.items():
             if not isinstance(key_id, str) or not _KEY_ID.match(key_id):
-                raise _malformed("a key id must be 1 to 64 of letters, digits, '.', '_' and '-'")
+                raise _malformed("a key ID must have 1 to 64 characters out of letters, digits, '.', '_' and '-'")
             if len(key) != KEY_BYTES:
                 raise _malformed(f"the key {key_id!r} has {len(key)} bytes instead of {KEY_BYTES}")
         if current not in keys:
@@ -57,7 +65,7 @@ class Keyring:
 
     @classmethod
     def generate(cls, key_id: str = "k1") -> Self:
-        """A keyring with one new random key."""
+        """Create a keyring with one random key."""
         return cls(key_id, {key_id: Secret(os.urandom(KEY_BYTES))})
 
     @classmethod
@@ -66,7 +74,7 @@ class Keyring:
 
         Raises:
             NotFound, Refused: As :func:`cleanroom.secret.read_secret_file` (missing file, unsafe mode).
-            InvalidInput: ``KeyringMalformed``; the message never holds the file's content.
+            InvalidInput: ``KeyringMalformed``. The message never quotes the file.
         """
         try:
             document: Any = json.loads(read_secret_file(path, what="codec keyring").reveal())
@@ -82,26 +90,26 @@ class Keyring:
         write_secret_file(Path(path), json.dumps({"current": self.current, "keys": keys}, indent=2).encode() + b"\n")
 
     def rotated(self, key_id: str, *, make_current: bool = True) -> Keyring:
-        """A copy with one more random key, which becomes the current one unless told otherwise."""
+        """Return a copy with one more random key."""
         if key_id in self._keys:
-            raise _malformed(f"there is a key {key_id!r} already; a key id is never used twice")
+            raise _malformed(f"the key {key_id!r} already exists, and a key ID must not be reused")
         keys = {**self._keys, key_id: Secret(os.urandom(KEY_BYTES))}
         return Keyring(key_id if make_current else self.current, keys)
 
     def using(self, key_id: str) -> Keyring:
-        """A copy whose current key is ``key_id``, one of its keys."""
+        """Return a copy whose current key is ``key_id``."""
         return Keyring(key_id, self._keys)
 
     @property
     def key_ids(self) -> tuple[str, ...]:
-        """All key ids, the current one included."""
+        """All key IDs, including the current one."""
         return tuple(self._keys)
 
     def cipher(self, key_id: str, namespace: str) -> AESGCM:
-        """The AES-256-GCM cipher of a key in a namespace.
+        """Return the AES-256-GCM cipher of a key for a namespace.
 
-        Each namespace has its own key, HKDF-SHA256 (RFC 5869) of the named one, so that one keyring file serves several collaborations
-        without sharing a nonce space, and a payload carried to another namespace does not open there.
+        The key is derived per namespace with HKDF-SHA256 (RFC 5869). So several namespaces can share a keyring file without sharing
+        nonces, and a payload that was moved to another namespace cannot be decrypted there.
 
         Raises:
             PreconditionFailed: ``CodecKeyUnknown``, retryable: the operator must add the retired key to the keyring file.
@@ -112,8 +120,7 @@ class Keyring:
             if key is None:
                 raise PreconditionFailed(
                     "CodecKeyUnknown",
-                    f"a payload is sealed under the codec key {key_id[:64]!r}, which this keyring does not hold "
-                    f"(it holds {', '.join(self._keys)}).",
+                    f"A payload is encrypted with the codec key {key_id[:64]!r}, which is not in this keyring ({', '.join(self._keys)}).",
                     hint="Add the retired key to the keyring file and restart this process.",
                     party="operator",
                     retryable=True,
@@ -131,8 +138,8 @@ class Keyring:
         return f"Keyring(current={self.current!r}, key_ids={self.key_ids!r})"
 
     def __reduce__(self) -> Any:
-        raise TypeError("a Keyring refuses to be pickled or copied")
+        raise TypeError("a Keyring cannot be pickled or copied")
 
 
 def _malformed(what: str) -> InvalidInput:
-    return InvalidInput("KeyringMalformed", f"codec keyring: {what}.", hint="Make one with `cleanroom codec-keys FILE`.")
+    return InvalidInput("KeyringMalformed", f"codec keyring: {what}.", hint="Create a keyring with `cleanroom codec-keys FILE`.")

@@ -1,8 +1,8 @@
-"""Text of strangers made safe to show (threat T20): in the Web UI's Markdown, in summaries, in terminals.
+"""Makes untrusted text safe to show in the Web UI's Markdown, in summaries and in terminals.
 
-A query's name or an upstream error may hold control characters (terminal escapes), bidirectional overrides (text that reads otherwise
-than it is) and Markdown (links, images that fetch, headings). :func:`plain` makes one safe line, :func:`escape` makes it literal in
-Markdown.
+A query's name or an upstream error may contain control characters (terminal escapes), bidirectional overrides (text that displays
+differently from its content) and Markdown (links, images, headings). :func:`plain` returns one safe line, and :func:`escape` also makes
+it literal in Markdown.
 """
 
 from __future__ import annotations
@@ -12,19 +12,21 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 SUMMARY_LIMIT = 200
-"""Temporal cuts a summary at 400 bytes, and a list shows less."""
+"""Longest summary. Temporal cuts at 400 bytes, and lists show less."""
 DETAILS_LIMIT = 16_000
-"""Temporal refuses current details above 20 kB."""
+"""Largest current details in bytes. Temporal rejects more than 20 kB."""
 
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[PX^_][^\x1b]*(?:\x1b\\)?|[@-Z\\-_])|\x9b[0-?]*[ -/]*[@-~]")
-# Not quotes: they mean something inside of links and tags alone, which cannot be formed, and the Web UI shows their backslashes.
+# Without quotes: they have a meaning only inside links and tags, which cannot occur, and the Web UI would show their backslashes.
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~&:@$=])")
 _SPACE = re.compile(r"\s+")
 
 
 def plain(text: str, limit: int = SUMMARY_LIMIT) -> str:
-    """One line without control, format and bidirectional characters, ANSI sequences, private-use characters or stacked marks, at most
-    ``limit`` characters."""
+    """Return one line of at most ``limit`` characters.
+
+    Control, format, bidirectional and private-use characters, ANSI sequences and stacked combining marks are removed.
+    """
     text = _ANSI.sub("", text[: limit * 8])
     kept: list[str] = []
     marks = 0
@@ -36,13 +38,13 @@ def plain(text: str, limit: int = SUMMARY_LIMIT) -> str:
         marks = marks + 1 if category in ("Mn", "Me") else 0
         if marks <= 2:
             kept.append(character)
-    # Again: what was taken out may have stood between two spaces.
+    # Once more, because a removed character may have separated two spaces.
     line = _SPACE.sub(" ", "".join(kept)).strip()
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def escape(text: str, limit: int = SUMMARY_LIMIT) -> str:
-    """:func:`plain`, with every character that Markdown or HTML gives a meaning escaped."""
+    """Return :func:`plain` text with all characters escaped that have a meaning in Markdown or HTML."""
     return _literal(plain(text, limit))
 
 
@@ -51,21 +53,21 @@ def _literal(line: str) -> str:
 
 
 def code(text: str, limit: int = SUMMARY_LIMIT) -> str:
-    """:func:`plain` as inline code: nothing in it is interpreted."""
+    """Return :func:`plain` text as inline code."""
     return "`" + (plain(text, limit).replace("`", "'") or " ") + "`"
 
 
 def prose(text: str, limit: int = SUMMARY_LIMIT) -> str:
-    """:func:`escape`, with what stands between backticks (`` `cleanroom ps` `` in a hint of ours) as :func:`code`."""
+    """Return :func:`escape` text in which parts between backticks, such as commands in hints, are :func:`code`."""
     parts = plain(text, limit).split("`")
     if len(parts) % 2 == 0:
-        # One without its other half is a backtick.
+        # An unpaired backtick is literal.
         parts[-2:] = ["`".join(parts[-2:])]
     return "".join(code(part, limit) if index % 2 else _literal(part) for index, part in enumerate(parts))
 
 
 def code_block(text: str, language: str = "", limit: int = 4000) -> str:
-    """Several lines as a fenced block that they cannot end; ``language`` is ours, never a stranger's."""
+    """Return several lines as a fenced block that the text cannot close. ``language`` must be trusted."""
     lines = [plain(line, 400) if line.strip() else "" for line in text[:limit].expandtabs(4).split("\n")]
     indents = [line[: len(line) - len(line.lstrip(" "))] for line in text[:limit].expandtabs(4).split("\n")]
     body = "\n".join(indent[:40] + line for indent, line in zip(indents, lines, strict=True)).replace("```", "'''")
@@ -73,7 +75,7 @@ def code_block(text: str, language: str = "", limit: int = 4000) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, limit: int = 50) -> str:
-    """A Markdown table; cells are escaped here, at most ``limit`` rows are shown and the rest is counted."""
+    """Return a Markdown table with escaped cells. At most ``limit`` rows are shown, and the rest is counted."""
     lines = ["| " + " | ".join(escape(cell) for cell in header) + " |", "|" + " --- |" * len(header)]
     rest = 0
     for index, row in enumerate(rows):
@@ -87,7 +89,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, limit: int = 
 
 
 def details(*blocks: str) -> str:
-    """Blocks joined for ``workflow.set_current_details``, cut at :data:`DETAILS_LIMIT` bytes of UTF-8."""
+    """Join blocks for ``workflow.set_current_details``, and cut them at :data:`DETAILS_LIMIT` bytes of UTF-8."""
     text = "\n\n".join(block for block in blocks if block)
     encoded = text.encode()
     return text if len(encoded) <= DETAILS_LIMIT else encoded[:DETAILS_LIMIT].decode(errors="ignore") + "\n\n… truncated"

@@ -1,8 +1,9 @@
-"""How long each kind of activity may take, and how it is retried: the only place where workflows get timeouts from.
+"""Timeouts and retry policies of activities: the only place from which workflows take them.
 
-Errors decide whether a retry happens (``CleanRoomError.retryable``); these decide how often and until when. ``schedule_to_close`` bounds
-the whole and is written beside its arithmetic: attempts x start_to_close + backoffs. It counts the time in the task queue too, so a step
-on the queue of a person whose worker may be off uses :meth:`Timing.within` with the time that the person is given.
+An error decides whether a retry happens (``CleanRoomError.retryable``); these policies decide how often and until when.
+``schedule_to_close`` bounds all attempts, and each policy's docstring has the arithmetic: attempts x start_to_close + backoffs. This time
+includes the wait in the task queue. A step on the queue of a collaborator whose worker may be offline therefore uses
+:meth:`Timing.within` with the time that the collaborator has.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from temporalio.workflow import ActivityCancellationType, ActivityConfig
 
 @dataclass(frozen=True)
 class Timing:
-    """Timeouts and retry policy of an activity call: ``execute_activity(…, **STANDARD.config("summary"))``."""
+    """Timeouts and retry policy of an activity, used as ``execute_activity(…, **STANDARD.config("summary"))``."""
 
     start_to_close: timedelta
     schedule_to_close: timedelta | None
@@ -25,7 +26,7 @@ class Timing:
     cancellation: ActivityCancellationType | None = None
 
     def config(self, summary: str | None = None, *, task_queue: str | None = None) -> ActivityConfig:
-        """The keyword arguments of ``workflow.execute_activity``."""
+        """Return keyword arguments for ``workflow.execute_activity``."""
         config = ActivityConfig(start_to_close_timeout=self.start_to_close, retry_policy=self.retry)
         if self.schedule_to_close is not None:
             config["schedule_to_close_timeout"] = self.schedule_to_close
@@ -40,16 +41,19 @@ class Timing:
         return config
 
     def within(self, schedule_to_close: timedelta) -> Timing:
-        """The same with another bound on the whole, the wait for a worker included."""
+        """Return a copy with another limit for all attempts, including the wait for a worker."""
         return replace(self, schedule_to_close=schedule_to_close)
 
     def wait_for_completion_on_cancel(self) -> Timing:
-        """The same for a step that leaves something behind to be undone: a cancelled workflow waits until the step has ended, at most one
-        attempt's time; otherwise the step could take effect after its undoing."""
+        """Return a copy for a step whose effect the workflow must undo.
+
+        A cancelled workflow then waits until the step has ended, for at most one attempt. Without this, the step could take effect after
+        the workflow has undone it.
+        """
         return replace(self, cancellation=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED)
 
     def attempt(self, start_to_close: timedelta, *, heartbeat: timedelta | None = None) -> Timing:
-        """The same with another bound on one attempt; give ``heartbeat`` when that exceeds 10 s."""
+        """Return a copy with another limit for one attempt. Set ``heartbeat`` if the default of 10 s is too short."""
         return replace(self, start_to_close=start_to_close, heartbeat=heartbeat or self.heartbeat)
 
 
@@ -57,51 +61,50 @@ def _s(seconds: float) -> timedelta:
     return timedelta(seconds=seconds)
 
 
-_ALIVE = _s(10)
-"""A worker that was killed is noticed after this: :mod:`cleanroom.temporal.heartbeat` beats for every step. Long enough for a worker whose
-event loop is held up for some seconds."""
+_HEARTBEAT = _s(10)
+"""The server notices a killed worker after this time, because every step sends heartbeats (:mod:`cleanroom.temporal.heartbeat`). It is
+long enough for a worker whose event loop is blocked for some seconds."""
 
 STANDARD = Timing(
     start_to_close=_s(30),
     schedule_to_close=_s(360),
-    heartbeat=_ALIVE,
+    heartbeat=_HEARTBEAT,
     retry=RetryPolicy(initial_interval=_s(1), backoff_coefficient=2, maximum_interval=_s(30), maximum_attempts=8),
 )
-"""A call to a service. Worst case: 8 x 30 s + (1 + 2 + 4 + 8 + 16 + 30 + 30) s = 331 s, bounded at 6 min."""
+"""A call to a service. Worst case: 8 x 30 s + (1 + 2 + 4 + 8 + 16 + 30 + 30) s = 331 s, limited to 6 min."""
 
 PROPAGATION = Timing(
     start_to_close=_s(30),
     schedule_to_close=_s(900),
-    heartbeat=_ALIVE,
+    heartbeat=_HEARTBEAT,
     retry=RetryPolicy(initial_interval=_s(5), backoff_coefficient=1.5, maximum_interval=_s(30), maximum_attempts=0),
 )
-"""A call that fails until a role assignment or a federated credential has spread (Azure names up to 10 minutes for roles, seconds for
-credentials): retried every 5 to 30 s until 15 min have passed, at least 15 times and at most 33 times."""
+"""A call that fails until a role assignment or federated credential has propagated. Azure documents up to 10 minutes for roles
+(https://learn.microsoft.com/azure/role-based-access-control/troubleshooting). Retried every 5 to 30 s for 15 min, 15 to 33 times."""
 
 NO_RETRY = Timing(start_to_close=_s(30), schedule_to_close=_s(60), retry=RetryPolicy(maximum_attempts=1))
-"""A step whose failure is the answer (verify, evaluate). Worst case: 30 s, bounded at 1 min with its wait for a worker."""
+"""A step whose failure is the result (verify, evaluate). Worst case: 30 s, limited to 1 min including the wait for a worker."""
 
 POLL = Timing(
     start_to_close=_s(20),
     schedule_to_close=timedelta(hours=24),
     retry=RetryPolicy(initial_interval=_s(10), backoff_coefficient=1, maximum_interval=_s(10), maximum_attempts=0),
 )
-"""Retry as poll: the activity raises a retryable ``PreconditionFailed`` until it is so, every 10 s, without growing the history (perf.md
-b). Worst case: 24 h; give the real deadline with :meth:`Timing.within`."""
+"""Polling by retries: every 10 s, the activity raises a retryable ``PreconditionFailed`` until its condition holds. Unlike a loop in the
+workflow, retries do not grow the history. Worst case: 24 h. Set the real deadline with :meth:`Timing.within`."""
 
 WATCH = Timing(
     start_to_close=timedelta(hours=12),
     schedule_to_close=timedelta(hours=24),
-    heartbeat=_ALIVE,
+    heartbeat=_HEARTBEAT,
     retry=RetryPolicy(initial_interval=_s(1), backoff_coefficient=2, maximum_interval=_s(30), maximum_attempts=0),
 )
-"""One heartbeating activity that watches a job to its end and resumes from its heartbeat details. A dead worker is noticed after 10 s.
-Worst case: 24 h."""
+"""One activity that watches a job until it ends, sends heartbeats and resumes from their details. Worst case: 24 h."""
 
 CLEANUP = Timing(
     start_to_close=_s(30),
     schedule_to_close=timedelta(hours=1),
-    heartbeat=_ALIVE,
+    heartbeat=_HEARTBEAT,
     retry=RetryPolicy(initial_interval=_s(1), backoff_coefficient=2, maximum_interval=_s(60), maximum_attempts=0),
 )
-"""Revoking grants: tried for an hour, because what it leaves behind is access. Worst case: 1 h."""
+"""Revoking grants. Retried for an hour, because a failure leaves access behind. Worst case: 1 h."""

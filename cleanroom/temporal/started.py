@@ -1,4 +1,4 @@
-"""What a workflow was started with, from its history: for whoever asks for the same once more."""
+"""Reads the argument of a workflow's start from its history, for callers that start a workflow again."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ T = TypeVar("T")
 
 
 async def started_with(client: Client, workflow_id: str, kind: type[T]) -> T:
-    """The argument of a workflow's start, whether or not it has ended; needs no worker.
+    """Read the argument of a running or closed workflow's start. No worker is needed.
 
     Raises:
-        NotFound: ``WorkflowNotFound``, also when Temporal's retention has removed it.
-        Internal: ``HistoryMalformed``; what the payload codec refuses.
+        NotFound: ``WorkflowNotFound``, also if the retention period is over.
+        Internal: ``HistoryMalformed``.
+        CleanRoomError: The payload codec refused the argument.
     """
     try:
         first = await anext(client.get_workflow_handle(workflow_id).fetch_history_events(page_size=1))
     except RPCError as error:
         if error.status is RPCStatusCode.NOT_FOUND:
-            raise NotFound("WorkflowNotFound", f"There is no workflow {workflow_id!r}.") from error
+            raise NotFound("WorkflowNotFound", f"The workflow {workflow_id!r} does not exist.") from error
         raise
     return await start_argument(
         first, client.data_converter.with_context(WorkflowSerializationContext(client.namespace, workflow_id)), kind
@@ -37,10 +38,11 @@ async def started_with(client: Client, workflow_id: str, kind: type[T]) -> T:
 
 
 async def start_argument(first: HistoryEvent, converter: DataConverter, kind: type[T]) -> T:
-    """The argument in the first event of a history; ``converter`` is in that workflow's context.
+    """Decode the argument in the first event of a history. ``converter`` must have that workflow's context.
 
     Raises:
-        Internal: ``HistoryMalformed``; what the payload codec refuses.
+        Internal: ``HistoryMalformed``.
+        CleanRoomError: The payload codec refused the argument.
     """
     if first.event_type != EventType.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED:
         raise Internal("HistoryMalformed", "The workflow's history does not begin with its start.")
@@ -48,7 +50,11 @@ async def start_argument(first: HistoryEvent, converter: DataConverter, kind: ty
 
 
 async def decode_one(converter: DataConverter, payloads: Sequence[Payload], kind: type[T]) -> T:
-    """The first of ``payloads``; what the payload codec or the model refuses is an error of ours."""
+    """Decode the first of ``payloads``.
+
+    Raises:
+        CleanRoomError: The payload codec refused it, or it is not a ``kind``.
+    """
     try:
         decoded: list[T] = await converter.decode(payloads, [kind])
     except Exception as error:

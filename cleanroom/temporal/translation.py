@@ -1,6 +1,6 @@
-"""Worker interceptor: errors of activities become Temporal failures, by the one translator (:mod:`cleanroom.temporal.failures`).
+"""The worker interceptor that turns errors of activities into Temporal failures (:mod:`cleanroom.temporal.failures`).
 
-A module of its own because the command line translates too, and has no use for the SDK's workers.
+It is a module of its own because the command line translates errors too, but does not import the SDK's workers.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from cleanroom.temporal.failures import UNEXPECTED, translated
 
 
 class ErrorTranslation(Interceptor):
-    """Every activity's error becomes an :class:`ApplicationError`, by :func:`~cleanroom.temporal.failures.translated`."""
+    """Translates every activity's error with :func:`~cleanroom.temporal.failures.translated`."""
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
+        """Wrap the activity; called by the SDK."""
         return _Translate(next)
 
 
@@ -29,6 +30,6 @@ class _Translate(ActivityInboundInterceptor):
             if failure is error:
                 raise
             if failure.type == UNEXPECTED:
-                # The traceback's frames, not the exception's text, which may quote a secret.
+                # Log the frames of the traceback, but not the exception's text, which may quote a secret.
                 activity.logger.error(failure.message, exc_info=(type(failure), failure, error.__traceback__))
             raise failure.with_traceback(error.__traceback__) from None

@@ -1,16 +1,16 @@
-"""The life of a worker process: what it serves, how it starts, says that it is ready, and ends.
+"""The life cycle of a worker process: configuration, start, readiness and graceful shutdown.
 
-Decisions that hold for every worker of this project:
+Decisions that hold for all workers:
 
-* ``workflow_failure_exception_types`` is :class:`CleanRoomError` only. An error of ours raised in workflow code is an answer and fails
-the workflow; any other
-  exception is a bug and fails the workflow *task*, so that a fixed worker continues where it stood and nothing is lost.
-* Graceful shutdown lasts as long as the spec says (the SDK's default is zero: activities would be cancelled at once). Set the
-``terminationGracePeriodSeconds`` above it.
-* Heartbeats are throttled to 5 s at most (SDK: 60 s), so that resumable details are fresh; every activity with a heartbeat timeout beats
-(:mod:`cleanroom.temporal.heartbeat`), so that a killed worker is noticed soon.
-* The thread pool is as large as the number of activities that may run at once, so that none waits for a thread while its timeout runs.
-* The sandbox stays on; everything that workflow modules import is passed through (perf.md d: under 1 ms a run, 15 ms and more otherwise).
+* ``workflow_failure_exception_types`` is :class:`CleanRoomError` only. Such an error in workflow code is a result and fails the workflow.
+  Any other exception is a bug and fails the workflow *task*, so the workflow continues when a fixed worker starts.
+* Graceful shutdown lasts as long as the spec says. The SDK's default of zero would cancel activities at once. On Kubernetes,
+  ``terminationGracePeriodSeconds`` must be longer.
+* Heartbeats are throttled to 5 s (SDK: 60 s), so that resumable positions are recent. Every activity with a heartbeat timeout sends
+  heartbeats (:mod:`cleanroom.temporal.heartbeat`), so that a killed worker is noticed soon.
+* The thread pool is as large as the number of concurrent activities, so that no activity waits for a thread while its timeout runs.
+* The sandbox stays on, and the modules that workflows import are passed through. Importing them in the sandbox would take 15 ms or more
+  per workflow run.
 """
 
 from __future__ import annotations
@@ -58,41 +58,42 @@ PASSTHROUGH = (
     "opentelemetry",
     "beartype",
 )
-"""Modules that the workflow sandbox shares with the process: all that is deterministic or only named by workflow code."""
+"""Modules that the workflow sandbox shares with the process, because workflow code uses only their deterministic parts."""
 
 FAILURE_TYPES: tuple[type[BaseException], ...] = (CleanRoomError,)
+"""Exceptions in workflow code that fail the workflow and not only its task."""
 
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """What one worker serves: one task queue, one trust boundary."""
+    """Configuration of one worker, which serves the task queue of one trust boundary."""
 
     name: str
-    """The trust boundary, shown in logs: ``frontend``, ``clean-room``, ``collaborator.litware``."""
+    """The trust boundary, for logs: ``frontend``, ``clean-room``, ``collaborator.litware``."""
     task_queue: str
     workflows: Sequence[type] = ()
     activities: Sequence[Callable[..., Any]] = ()
     interceptors: Sequence[Interceptor] = ()
-    """In addition to those that are always there: beats outermost, message guard and error translation innermost."""
+    """Placed between the heartbeat interceptor, which is outermost, and message guard and error translation, which are innermost."""
     max_concurrent_activities: int = 32
     max_cached_workflows: int = 1000
     graceful_shutdown: timedelta = timedelta(seconds=20)
     ready_file: Path | None = None
-    """Written when the worker polls, removed when it stops."""
+    """Created when the worker polls, and removed when it stops."""
     health_port: int | None = None
-    """``GET /healthz`` on loopback: 200 while it polls, 503 while it stops; 0 takes a free port (in the log)."""
+    """Port of ``GET /healthz``: 200 while the worker polls, 503 while it stops. 0 chooses a free port and logs it."""
     health_host: str = "127.0.0.1"
     extra: dict[str, Any] = field(default_factory=dict)
     """More arguments of :class:`temporalio.worker.Worker`."""
 
 
 def sandbox_runner() -> SandboxedWorkflowRunner:
-    """The workflow sandbox with :data:`PASSTHROUGH`."""
+    """Create the workflow sandbox with :data:`PASSTHROUGH`."""
     return SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*PASSTHROUGH))
 
 
 def create_worker(client: Client, spec: WorkerSpec) -> Worker:
-    """The worker of ``spec``, not yet running; the caller uses ``async with``. Its thread pool lives as long as it does."""
+    """Create the worker of ``spec``, for use with ``async with``. Its thread pool lives as long as the worker."""
     options: dict[str, Any] = {
         "workflows": spec.workflows,
         "activities": spec.activities,
@@ -118,7 +119,7 @@ def replayer(
     accept_unbound: bool = False,
     interceptors: Sequence[Interceptor] = (),
 ) -> Replayer:
-    """A replayer for histories of ``namespace``: the codec binds payloads to it, and the SDK's own default is another name."""
+    """Create a replayer for histories of ``namespace``, which the codec binds payloads to."""
     return Replayer(
         workflows=workflows,
         namespace=namespace,
@@ -136,9 +137,18 @@ async def run_worker(
     resources: Sequence[AbstractAsyncContextManager[Any]] = (),
     stop: asyncio.Event | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT (or ``stop``), then shut down gracefully and close ``resources`` in reverse order.
+    """Run the worker until SIGTERM, SIGINT or ``stop``, then shut it down gracefully.
 
-    A second signal ends the process at once, as the platform's default does.
+    A second signal ends the process at once.
+
+    Args:
+        client: The Temporal client.
+        spec: The worker's configuration.
+        resources: Entered before the worker starts, and closed in reverse order after it has stopped.
+        stop: Set it to stop the worker.
+
+    Raises:
+        Unavailable: ``WorkerStartFailed``.
     """
     stop = stop or asyncio.Event()
     async with contextlib.AsyncExitStack() as stack:
@@ -160,7 +170,7 @@ async def run_worker(
                 spec.ready_file.write_text("ready\n")
             await asyncio.wait([running, stopping], return_when=asyncio.FIRST_COMPLETED)
             state["status"] = "stopping"
-            logger.info("worker %s stopping, %d s for running activities", spec.name, spec.graceful_shutdown.total_seconds())
+            logger.info("worker %s stopping; running activities have %d s to finish", spec.name, spec.graceful_shutdown.total_seconds())
             if not running.done():
                 await worker.shutdown()
             await running
@@ -172,18 +182,18 @@ async def run_worker(
 
 
 async def _polling(worker: Worker, running: asyncio.Task[None], spec: WorkerSpec) -> None:
-    """Return when the worker polls: its namespace exists and the server answers.
+    """Wait until the worker polls, which means that the server answers and the namespace exists.
 
     Raises:
         Unavailable: ``WorkerStartFailed``.
     """
     while not worker.is_running and not running.done():
-        # The SDK has no event for it.
+        # The SDK has no event for this.
         await asyncio.wait([running], timeout=0.01)
     if running.done() and (error := running.exception()) is not None:
         raise Unavailable(
             "WorkerStartFailed",
-            f"The worker {spec.name} could not start on the task queue {spec.task_queue}.",
+            f"The worker {spec.name} could not start on task queue {spec.task_queue}.",
             cause=redact(str(error)),
             hint="Check that the Temporal server runs and that the namespace exists.",
             party="operator",
@@ -196,13 +206,13 @@ def _signals(stop: asyncio.Event, name: str) -> Iterator[None]:
     caught = (signal.SIGTERM, signal.SIGINT)
 
     def on_signal(number: signal.Signals) -> None:
-        logger.info("worker %s got %s", name, number.name)
+        logger.info("worker %s received %s", name, number.name)
         stop.set()
         for other in caught:
             loop.remove_signal_handler(other)
 
     for number in caught:
-        # Outside the main thread (a worker inside a test or a command) the owner of the process handles signals.
+        # Signal handlers can only be set in the main thread. Elsewhere, in tests and commands, the process handles signals itself.
         with contextlib.suppress(ValueError, RuntimeError):
             loop.add_signal_handler(number, on_signal, number)
     try:
@@ -214,7 +224,7 @@ def _signals(stop: asyncio.Event, name: str) -> Iterator[None]:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its own signal handlers: signals are the worker's."""
+    """uvicorn without signal handlers, because the worker handles signals."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -230,7 +240,7 @@ async def _health(spec: WorkerSpec, state: dict[str, str]) -> AsyncIterator[None
     server = _Server(uvicorn.Config(app, host=spec.health_host, port=spec.health_port or 0, log_level="warning", access_log=False))
     task = asyncio.create_task(server.serve(), name=f"healthz-{spec.name}")
     try:
-        # uvicorn has no event for "started".
+        # uvicorn has no event for this.
         while not server.started and not task.done():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         if task.done():

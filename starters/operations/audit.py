@@ -1,4 +1,4 @@
-"""Lists ledger events and exports audit bundles."""
+"""Lists events of governance's ledger and exports audit bundles."""
 
 from __future__ import annotations
 
@@ -18,30 +18,37 @@ from starters.terminal.output import print_status, safe
 
 
 async def list_events(session: Session, *, run: str | None = None, query: str | None = None) -> list[Event]:
-    """Events in the ledger's order.
+    """Return audit events in the order of the ledger.
+
+    Args:
+        session: Session of the command.
+        run: Return the events of this run.
+        query: Return the starts of this query's runs. Without ``run`` and ``query``, the events of the collaboration and the starts of
+            all runs are returned.
 
     Raises:
         NotFound: ``RunNotInLedger``, ``UserDocumentNotFound``.
     """
     async with session.governance() as client:
         if run is not None:
-            found = await _of_run(session, client, require_name("run", run))
+            found = await _run_events(session, client, require_name("run", run))
             if not found:
                 raise NotFound(
-                    "RunNotInLedger", f"the ledger has no event of run {run!r}.", hint="`cleanroom run list` shows what there is."
+                    "RunNotInLedger", f"the ledger has no event of run {run!r}.", hint="List the runs with `cleanroom run list`."
                 )
         elif query is not None:
             await session.documents(client).get(query)
-            found = await _starts(session, client, query)
+            found = await _run_starts(session, client, query)
         else:
             own = client.events(session.collaboration)
             found = [event async for event in own] if await client.latest_event(session.collaboration) else []
             for name in await session.documents(client).ids(QUERY_LABELS):
-                found += await _starts(session, client, name)
+                found += await _run_starts(session, client, name)
     return sorted(found, key=lambda event: event.seqno)
 
 
-async def _of_run(session: Session, client: GovernanceUserClient, run: str) -> list[Event]:
+async def _run_events(session: Session, client: GovernanceUserClient, run: str) -> list[Event]:
+    """The events of a run. Events of its datasets need the query document, which names the datasets."""
     found = [event async for event in run_events(client, session.collaboration, run, [])]
     names = [str(event.data["query"]) for event in found if isinstance(event.data, dict) and isinstance(event.data.get("query"), str)]
     if not names:
@@ -49,13 +56,13 @@ async def _of_run(session: Session, client: GovernanceUserClient, run: str) -> l
     try:
         document = parse_query(str((await session.documents(client).get(names[0])).data), document_id=names[0])
     except CleanRoomError as error:
-        print_status(f"[dim]events of single datasets are left out: {safe(error.code)}[/dim]")
+        print_status(f"[dim]events of the run's datasets are not included ({safe(error.code)})[/dim]")
         return found
     datasets = [item.specification for item in (*document.application.input_dataset, document.application.output_dataset)]
     return [event async for event in run_events(client, session.collaboration, run, datasets)]
 
 
-async def _starts(session: Session, client: GovernanceUserClient, query: str) -> list[Event]:
+async def _run_starts(session: Session, client: GovernanceUserClient, query: str) -> list[Event]:
     id = runs_event_id(query)
     if await client.latest_event(session.collaboration, event_id=id, scope=RUNS_SCOPE) is None:
         return []
@@ -63,7 +70,7 @@ async def _starts(session: Session, client: GovernanceUserClient, query: str) ->
 
 
 async def export_run(session: Session, run_id: str, file: Path) -> dict[str, Any]:
-    """Collect and write the bundle.
+    """Collect the evidence of a run, sign it, and write it to ``file`` as an audit bundle.
 
     Raises:
         NotFound: ``WorkflowNotFound``.

@@ -1,4 +1,8 @@
-"""Sets up a collaboration and its users."""
+"""Sets up a collaboration in governance: contract, clean room policy, OIDC issuer, users.
+
+Two kinds of identity use these functions. A user acts with the credential of a profile. A member of the consortium acts through its
+``cgs-client`` proxy (``governance.proxy_url``).
+"""
 
 from __future__ import annotations
 
@@ -9,30 +13,29 @@ from typing import Any
 from cleanroom.claims import HOST_DATA
 from cleanroom.errors import Conflict
 from cleanroom.governance import GovernanceUserClient, Invitation, host_data_claims
-from cleanroom.onboarding import Onboarding, Step, member_client, require_id, require_issuer_url
+from cleanroom.onboarding import Onboarding, member_client, require_id, require_issuer_url
 from starters.operations.session import Session
-from starters.terminal.output import print_status, safe
 
 
 def is_member(session: Session) -> bool:
-    """Whether this profile acts as a member of the consortium, and as no user."""
+    """Return whether the profile belongs to a member of the consortium rather than to a user."""
     return session.settings.party is None and bool(session.settings.governance.proxy_url)
 
 
 def user_governance(session: Session) -> GovernanceUserClient:
-    """Governance as the user whose profile this is.
+    """Create a governance client that acts as the user of the profile.
 
     Raises:
-        InvalidInput: ``ProfileIsNoPerson`` for a member's profile: it has no user's credential.
+        InvalidInput: ``ProfileIsNoPerson`` for a member's profile, which has no user credential.
     """
     if is_member(session):
-        session.party  # noqa: B018 - raises, naming the people
+        session.party  # noqa: B018 - raises an error that lists the collaborators
     return session.governance()
 
 
 @asynccontextmanager
 async def governance_reader(session: Session) -> AsyncIterator[GovernanceUserClient]:
-    """Governance as whoever this profile is: a member through the proxy, or a user."""
+    """Open a governance client for reading, as a member or as a user, whichever the profile is."""
     async with member_client(session.settings) if is_member(session) else session.governance() as client:
         yield client
 
@@ -40,7 +43,22 @@ async def governance_reader(session: Session) -> AsyncIterator[GovernanceUserCli
 async def create_collaboration(
     session: Session, name: str, data: str | None, host_data: list[str], oidc_issuer: str | None, oidc_kid: str = "cleanroom"
 ) -> dict[str, Any]:
-    """All steps that this member can do; stops at a contract that others must accept first. Wrong words change nothing."""
+    """Take every set-up step that this member can take now.
+
+    Invalid input is rejected before anything changes. A step that needs the votes of other members has the state ``waiting``. Later
+    steps follow when the function is called again after the votes; it is idempotent.
+
+    Args:
+        session: Session of a member.
+        name: ID of the contract.
+        data: Text of the contract.
+        host_data: Host data of the clean rooms to admit, in hex.
+        oidc_issuer: URL of the issuer of the clean rooms' ID tokens.
+        oidc_kid: Key ID of the issuer's first signing key.
+
+    Returns:
+        The contract's ID, state and version, and the steps.
+    """
     require_id("collaboration", name)
     if host_data:
         host_data_claims(host_data)
@@ -55,7 +73,6 @@ async def create_collaboration(
                 steps.append(await onboarding.clean_room_policy(name, host_data))
             if oidc_issuer:
                 steps += await onboarding.oidc_issuer(oidc_issuer, oidc_kid)
-        print_waiting_steps(steps)
         return {
             "collaboration": contract.id,
             "state": contract.state,
@@ -64,15 +81,15 @@ async def create_collaboration(
         }
 
 
-def print_waiting_steps(steps: list[Step]) -> None:
-    for step in steps:
-        if step.state == "waiting":
-            print_status(f"{step.step}: other members must vote, then repeat this; each of them runs")
-            print_status(f"  [bold]cleanroom collaboration vote {safe(step.proposal_id)}[/bold]")
+async def cast_vote(session: Session, proposal: str, *, accept: bool) -> dict[str, Any]:
+    """Vote as a member on a proposal of the consortium."""
+    async with member_client(session.settings) as client:
+        answer = await client.vote(proposal, accept=accept)
+        return {"proposalId": answer.proposal_id, "state": answer.proposal_state, "ballots": answer.ballot_count}
 
 
 async def show_collaboration(session: Session, name: str) -> dict[str, Any]:
-    """The collaboration as governance has it."""
+    """Return the collaboration as governance holds it."""
     async with governance_reader(session) as client:
         contract = await client.get_contract(name)
         policy = await client.clean_room_policy(name)
@@ -93,12 +110,31 @@ async def show_collaboration(session: Session, name: str) -> dict[str, Any]:
     }
 
 
+async def invite_user(
+    session: Session, user_name: str, *, invitation_id: str | None, tenant: str | None, service_principal: bool
+) -> dict[str, Any]:
+    """Create an invitation as a member.
+
+    Args:
+        session: Session of a member.
+        user_name: Sign-in name, or the application ID of a service principal.
+        invitation_id: ID of the invitation; generated by default.
+        tenant: Entra ID tenant of the user.
+        service_principal: Whether to invite an application.
+    """
+    async with member_client(session.settings) as client:
+        found, step = await Onboarding(client).invite(
+            user_name, invitation_id=invitation_id, tenant_id=tenant, service_principal=service_principal
+        )
+    return {"invitation": found, "userName": user_name, **step.model_dump(mode="json")}
+
+
 async def accept(session: Session, invitation_id: str) -> dict[str, Any]:
-    """Accept, or find that this very user accepted before.
+    """Accept an invitation as a user. Idempotent for the same user.
 
     Raises:
-        Conflict: ``InvitationNotOpen`` when somebody else did.
-        Refused: ``TokenClaimMissing``, ``TokenClaimMismatch``: it is another user's invitation.
+        Conflict: ``InvitationNotOpen`` when another user has accepted it.
+        Refused: ``TokenClaimMissing``, ``TokenClaimMismatch`` when the invitation is for another user.
         InvalidInput: ``ProfileIsNoPerson``.
     """
     async with user_governance(session) as client:
@@ -106,13 +142,20 @@ async def accept(session: Session, invitation_id: str) -> dict[str, Any]:
             await client.accept_invitation(invitation_id)
         except Conflict as error:
             found = await client.get_invitation(invitation_id)
-            mine = session.settings.parties.get(session.settings.party or "")
-            if error.code != "InvitationNotOpen" or found.user_info is None or found.user_info.user_id != mine:
+            own_id = session.settings.parties.get(session.settings.party or "")
+            if error.code != "InvitationNotOpen" or found.user_info is None or found.user_info.user_id != own_id:
                 raise
-        return invitation_record(await client.get_invitation(invitation_id))
+        return _invitation_record(await client.get_invitation(invitation_id))
 
 
-def invitation_record(invitation: Invitation) -> dict[str, Any]:
+async def admit_user(session: Session, invitation_id: str) -> dict[str, Any]:
+    """Register, as a member, the user who accepted an invitation."""
+    async with member_client(session.settings) as client:
+        found, step = await Onboarding(client).admit(invitation_id)
+    return {**_invitation_record(found), **step.model_dump(mode="json")}
+
+
+def _invitation_record(invitation: Invitation) -> dict[str, Any]:
     user = invitation.user_info
     return {
         "invitation": invitation.invitation_id,
@@ -124,7 +167,7 @@ def invitation_record(invitation: Invitation) -> dict[str, Any]:
 
 
 async def list_members(session: Session) -> list[dict[str, Any]]:
-    """Rows ``{kind: member|user|invitation, id, name, party, status}``."""
+    """Return rows ``{kind, id, name, party, status}``; ``kind`` is ``member``, ``user`` or ``invitation``."""
     parties = {user: name for name, user in session.settings.parties.items()}
     async with governance_reader(session) as client:
         found, users, invitations = await client.members(), await client.list_identities(), await client.list_invitations()

@@ -1,4 +1,4 @@
-"""Gives, withdraws and reads consent."""
+"""Gives, withdraws and reads consent to the use of a query or a dataset."""
 
 from __future__ import annotations
 
@@ -9,14 +9,23 @@ from typing import Any, Literal
 
 from cleanroom.errors import CleanRoomError
 from cleanroom.governance import Consent, GovernanceUserClient
-from starters.operations.collaboration import user_governance
+from starters.operations.collaboration import governance_reader, user_governance
 from starters.operations.session import Session
 
+ConsentOption = Literal["execution", "telemetry"]
 
-async def set_consent(
-    session: Session, document: str, *, enabled: bool, option: Literal["execution", "telemetry"] = "execution"
-) -> dict[str, Any]:
-    """Give or withdraw this person's consent; returns what holds now. Other approvers' withdrawals stay (spec/governance.md 6.2).
+
+async def set_consent(session: Session, document: str, *, enabled: bool, option: ConsentOption = "execution") -> dict[str, Any]:
+    """Give or withdraw the consent of this collaborator; another approver's withdrawal stays in effect.
+
+    Args:
+        session: Session of an approver of the document.
+        document: Name of a query or dataset.
+        enabled: Whether the collaborator consents.
+        option: What the consent is about.
+
+    Returns:
+        The consent afterwards, see :func:`read_consent`.
 
     Raises:
         NotFound: ``UserDocumentNotFound``.
@@ -25,31 +34,39 @@ async def set_consent(
         InvalidInput: ``ProfileIsNoPerson``.
     """
     async with user_governance(session) as client:
-        with consent_hints(document):
-            # Governance does not compare the contract here; a document of another collaboration must not be switched by mistake.
+        with _consent_hints(document):
+            # Governance accepts any document ID here. This read refuses a document of another collaboration.
             await session.documents(client).get(document)
             await client.set_document_consent(session.collaboration, document, option, enabled=enabled)
-            return await consent_record(session, client, document, option)
+            return await _consent_record(session, client, document, option)
+
+
+async def read_consent(session: Session, document: str, option: ConsentOption = "execution") -> dict[str, Any]:
+    """Return ``{document, state, option, status, reason, disabledBy}``; ``disabledBy`` lists collaborators by name if known.
+
+    Raises:
+        NotFound: ``UserDocumentNotFound``.
+    """
+    async with governance_reader(session) as client:
+        with _consent_hints(document):
+            return await _consent_record(session, client, document, option)
 
 
 @contextmanager
-def consent_hints(document: str) -> Iterator[None]:
-    """Around governance: what it refuses gets a hint, in the words of the command line."""
+def _consent_hints(document: str) -> Iterator[None]:
+    """Add hints about consent to errors of governance."""
     try:
         yield
     except CleanRoomError as error:
         error.hint = error.hint or {
-            "UserDocumentNotFound": "`cleanroom query list` and `cleanroom dataset list` show what there is.",
-            "UserDocumentNotAccepted": "Consent is about what has been approved; reject an open proposal: `cleanroom query reject`.",
-            "NotUserDocumentApprover": f"Only those who approved {document!r} give or withdraw consent to it.",
+            "UserDocumentNotFound": "List the names with `cleanroom query list` and `cleanroom dataset list`.",
+            "UserDocumentNotAccepted": "Consent applies to approved documents. To oppose an open proposal: cleanroom query reject",
+            "NotUserDocumentApprover": f"Only the approvers of {document!r} can give or withdraw consent.",
         }.get(error.code)
         raise
 
 
-async def consent_record(
-    session: Session, client: GovernanceUserClient, document: str, option: Literal["execution", "telemetry"]
-) -> dict[str, Any]:
-    """``{document, state, option, status, reason, disabledBy}``; ``disabledBy`` names parties where they are known."""
+async def _consent_record(session: Session, client: GovernanceUserClient, document: str, option: ConsentOption) -> dict[str, Any]:
     found = await session.documents(client).get(document)
     consent = await client.document_consent(session.collaboration, document, option)
     return {
@@ -58,12 +75,20 @@ async def consent_record(
         "option": option,
         "status": consent.status,
         "reason": consent.reason.code if consent.reason else None,
-        "disabledBy": disabled_by(consent, [item.approver_id for item in found.approvers or ()], session.settings.parties),
+        "disabledBy": _disabled_by(consent, [item.approver_id for item in found.approvers or ()], session.settings.parties),
     }
 
 
-def disabled_by(consent: Consent, approvers: list[str], parties: dict[str, str]) -> list[str]:
-    """Which approvers withdrew, read from the reason's text (it embeds ``m[id1,id2]``, spec/governance.md 6.1)."""
+def _disabled_by(consent: Consent, approvers: list[str], parties: dict[str, str]) -> list[str]:
+    """Return the approvers who withdrew their consent.
+
+    Governance reports them only within the text of the reason, as ``m[id1,id2]``.
+
+    Args:
+        consent: Consent as governance reports it.
+        approvers: User IDs of the document's approvers.
+        parties: Collaborator name to user ID.
+    """
     found = re.search(r"\bm\[([^\]]*)\]", consent.reason.message) if consent.reason else None
     if found is None:
         return []

@@ -1,4 +1,4 @@
-"""Publishes, uploads, shows and lists datasets."""
+"""Uploads, publishes, shows and lists datasets."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ from starters.operations.workflow_names import PUBLISH_AZURE_DATASET, PUBLISH_S3
 from starters.operations.workflow_progress import follow_timeline
 from starters.terminal.output import err, print_status, safe
 
-# Stores and their SDKs are imported by who opens one.
+# Imported on use, with the SDKs of the stores.
 if TYPE_CHECKING:
     from cleanroom.datasets.upload import UploadProgress, UploadResult
 
 
 def pin_manifest(session: Session, spec: DatasetSpec) -> DatasetSpec:
-    """``spec`` with the digest of the rows that are in the store now, where it pins them and does not say to which.
+    """Return ``spec`` with the digest of the manifest in the store, if it says ``manifest: pinned`` without a digest.
 
     Raises:
-        PreconditionFailed: ``NothingToPin`` before the upload has ended.
+        PreconditionFailed: ``NothingToPin`` when the store holds no complete upload.
         NotFound: ``DatasetKeyNotFound``.
-        Unavailable, Refused: Of the store.
+        Unavailable: The store cannot be reached.
+        Refused: The store denied the request.
     """
     if spec.manifest != "pinned" or spec.manifest_digest is not None:
         return spec
@@ -44,18 +45,31 @@ def pin_manifest(session: Session, spec: DatasetSpec) -> DatasetSpec:
     from cleanroom.datasets.manifest import read_manifest
 
     keys = KeyStore(session.settings.keys_dir)
-    held = read_manifest(open_store(session.settings, spec, create=False), keys.get(spec.name))
-    if held is None or not held.complete or held.dataset != spec.name:
+    manifest = read_manifest(open_store(session.settings, spec, create=False), keys.get(spec.name))
+    if manifest is None or not manifest.complete or manifest.dataset != spec.name:
         raise PreconditionFailed(
             "NothingToPin",
-            f"dataset {spec.name!r}: manifest is pinned, but its place holds no finished upload.",
-            hint="`cleanroom dataset upload` first, then publish.",
+            f"dataset {spec.name!r}: its file says `manifest: pinned`, but the store holds no complete upload.",
+            hint="Run `cleanroom dataset upload` first, then publish.",
         )
-    return spec.model_copy(update={"manifest_digest": held.digest()})
+    return spec.model_copy(update={"manifest_digest": manifest.digest()})
 
 
 async def publish_dataset(session: Session, spec: DatasetSpec, *, wait: bool = True) -> dict[str, Any]:
-    """Start the publishing workflow of ``spec`` (or attach to the one that runs or has succeeded) and return the published document."""
+    """Publish a dataset: start its workflow, or attach to the one that is running or has completed.
+
+    Args:
+        session: Session of the owner.
+        spec: The dataset.
+        wait: Whether to wait for the published document.
+
+    Returns:
+        The published document with the workflow's ID and link; only those two with ``wait=False``.
+
+    Raises:
+        Conflict: ``DatasetExists`` when another owner or specification has this name.
+        PreconditionFailed: ``NothingToPin``.
+    """
     spec = await asyncio.to_thread(pin_manifest, session, spec)
     client = await session.temporal()
     s3 = isinstance(spec.store, S3StoreSpec)
@@ -84,13 +98,13 @@ async def publish_dataset(session: Session, spec: DatasetSpec, *, wait: bool = T
     except WorkflowAlreadyStartedError:
         before = await started_with(client, workflow_id, PublishDatasetInput)
         if before.owner_id != session.user_id or before.spec.digest() != spec.digest():
-            who = "with another specification" if before.owner_id == session.user_id else f"by {before.party}"
+            difference = "with another specification" if before.owner_id == session.user_id else f"by {before.party}"
             raise Conflict(
                 "DatasetExists",
-                f"dataset {spec.name!r} was published before {who}.",
-                hint="A published dataset is never changed: give this one another name.",
+                f"dataset {spec.name!r} has already been published {difference}.",
+                hint="A published dataset never changes. Give this one another name.",
             ) from None
-        print_status(f"[dim]{safe(workflow_id)} exists already; showing that one[/dim]")
+        print_status(f"[dim]workflow {safe(workflow_id)} already exists; showing its result[/dim]")
         handle = client.get_workflow_handle(workflow_id, result_type=PublishedDataset)
     link = session.ui_link(workflow_id)
     if not wait:
@@ -100,23 +114,30 @@ async def publish_dataset(session: Session, spec: DatasetSpec, *, wait: bool = T
 
 
 def _web_ui_details(session: Session, spec: DatasetSpec, *, s3: bool) -> str:
-    """What the Web UI says about a dataset beside its progress."""
-    where = (
-        "Its rows are encrypted on the owner's machine and lie in S3; the data key and the connection secret go to governance, readable by "
-        "the attested clean room alone."
+    """The fixed part of the dataset's page in the Web UI, in Markdown."""
+    protection = (
+        "The rows are encrypted on the owner's machine and stored in S3. Governance holds the data key and the connection secret, and "
+        "only the attested clean room can read them."
         if s3
-        else "Its rows are encrypted on the owner's machine and lie in Blob storage; the data key is wrapped by a key in the owner's Key "
-        "Vault, which is released to the attested clean room alone."
+        else "The rows are encrypted on the owner's machine and stored in Azure Blob. A key in the owner's Key Vault wraps the data key, "
+        "and Key Vault releases it only to the attested clean room."
     )
     return details(
         f"**{escape(session.party)}** publishes {code(spec.name)} to collaboration {code(session.collaboration)}.",
-        where,
-        "Each step is idempotent. A role or a federated credential that has not spread yet is waited for and retried.",
+        protection,
+        "Each step is idempotent. Steps are retried while a role assignment or a federated credential propagates.",
     )
 
 
 def upload_rows(session: Session, spec: DatasetSpec, sources: list[Path], *, replace: bool = False) -> UploadResult:
-    """Check, seal and upload ``sources`` with a progress bar on standard error."""
+    """Validate, encrypt and upload the rows of a dataset, with a progress bar on standard error.
+
+    Args:
+        session: Session of the owner.
+        spec: The dataset.
+        sources: Files or folders with the rows.
+        replace: Whether to delete stored objects that have no source any longer.
+    """
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 
     from cleanroom.clients.owned import open_store
@@ -130,7 +151,7 @@ def upload_rows(session: Session, spec: DatasetSpec, sources: list[Path], *, rep
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task(f"upload {spec.name}", total=None)
 
-        def tell(step: UploadProgress) -> None:
+        def show_progress(step: UploadProgress) -> None:
             progress.update(task, completed=step.done, total=step.total, description=f"{step.stage} {spec.name}")
 
         return upload_dataset(
@@ -140,11 +161,16 @@ def upload_rows(session: Session, spec: DatasetSpec, sources: list[Path], *, rep
             schema=schema_of(spec),
             sources=sources,
             replace=replace,
-            on_progress=tell,
+            on_progress=show_progress,
         )
 
 
 async def show_dataset(session: Session, name: str) -> dict[str, Any]:
+    """Return a dataset's document as governance holds it.
+
+    Raises:
+        NotFound: ``UserDocumentNotFound``.
+    """
     async with session.governance() as client:
         document = await session.documents(client).get(name)
     dataset = parse_dataset(document.data, document_id=name)
@@ -168,6 +194,7 @@ async def show_dataset(session: Session, name: str) -> dict[str, Any]:
 
 
 async def list_datasets(session: Session) -> list[dict[str, Any]]:
+    """List the datasets of the collaboration, as governance holds them."""
     rows = []
     async with session.governance() as client:
         documents = session.documents(client)

@@ -1,4 +1,4 @@
-"""A person's decision on a query: signed over what governance holds, sent as the signal of the diagram, waited for until it counts."""
+"""Signs a collaborator's decision on a query, sends it to the query's workflow, and waits until it is counted."""
 
 from __future__ import annotations
 
@@ -30,9 +30,18 @@ def sign_decision(
     max_runs: int | None = None,
     reason: str = "",
 ) -> DecisionMessage:
-    """This person's signed decision on exactly the text that governance holds.
+    """Sign a decision on the text that governance holds.
 
-    The text is read from governance, not from the workflow: whoever runs Temporal must not choose what is signed.
+    The text comes from governance, not from the workflow, because the operator of Temporal must not choose what is signed.
+
+    Args:
+        session: Session of the collaborator who decides.
+        state: State of the query as the workflow shows it; must match governance.
+        decision: Approve or reject.
+        version: Version of the query that the collaborator expects; None accepts the current one.
+        expires_days: Days until the decision expires.
+        max_runs: Maximum number of runs that an approval allows.
+        reason: Reason shown to the other collaborators.
 
     Raises:
         Conflict: ``VersionMismatch``.
@@ -43,20 +52,28 @@ def sign_decision(
     document = run_async(_document(session, state.query))
     if document.state != "Proposed":
         raise PreconditionFailed(
-            "QueryNotProposed", f"query {state.query!r} is {document.state} in governance; only a proposed query takes votes."
+            "QueryNotProposed", f"query {state.query!r} is {document.state} in governance; only a proposed query accepts votes."
         )
-    held = document.version or ""
-    if version is not None and version != held:
-        raise Conflict("VersionMismatch", f"query {state.query!r} is at version {held}, not {version}.", hint="Look at it again.")
+    current = document.version or ""
+    if version is not None and version != current:
+        raise Conflict(
+            "VersionMismatch",
+            f"query {state.query!r} is at version {current}, not {version}.",
+            hint=f"Review the current version: cleanroom query show {state.query}",
+        )
     digest = document_digest(str(document.data))
-    if (held, digest) != (state.version, state.digest):
-        raise Conflict("VersionMismatch", f"query {state.query!r}: the workflow shows version {state.version}, governance holds {held}.")
+    if (current, digest) != (state.version, state.digest):
+        raise Conflict(
+            "VersionMismatch",
+            f"query {state.query!r}: the workflow shows version {state.version}, but governance holds {current}.",
+            hint="Repeat the command. If the versions still differ, inform the operator.",
+        )
     statement = Decision(
         collaboration=session.collaboration,
         signer=session.user_id,
         expires=now() + dt.timedelta(days=expires_days),
         query=state.query,
-        version=held,
+        version=current,
         proposal_id=document.proposal_id,
         digest=digest,
         decision=decision,
@@ -74,10 +91,17 @@ async def _document(session: Session, name: str) -> Any:
 async def send_decision(
     session: Session, name: str, decision: Literal["approve", "reject"], message: DecisionMessage, *, wait: bool = True
 ) -> QueryState:
-    """Send the signal of the diagram; with ``wait``, until this vote is counted or refused.
+    """Send a signed decision as a signal and return the state of the query.
+
+    Args:
+        session: Session of the collaborator who decides.
+        name: Name of the query.
+        decision: Approve or reject; selects the signal.
+        message: The signed decision.
+        wait: Whether to wait until the vote is counted. Otherwise the state is the one before the signal.
 
     Raises:
-        CleanRoomError: the reason for which it was refused.
+        CleanRoomError: The reason why the workflow refused the decision.
     """
     found = await find_query(session, name)
     before = await state_of(found)
@@ -90,17 +114,17 @@ async def send_decision(
     def refusal(state: QueryState) -> RefusedMessage | None:
         return next((item for item in state.refused if item.about == mark), None)
 
-    def voted(state: QueryState) -> bool:
+    def counted(state: QueryState) -> bool:
         return session.party in (*state.accepted, *state.rejected) or state.stage in ("Approved", "Draft")
 
     async with serve_own_queue(session):
         state = await wait_for_state(
-            found.client, found.handle, lambda state: voted(state) or refusal(state) is not None, f"the vote of {session.party}"
+            found.client, found.handle, lambda state: counted(state) or refusal(state) is not None, f"The vote of {session.party}"
         )
     refused = refusal(state)
     if refused is not None:
-        told = refused.model_dump(include={"code", "message", "cause", "hint", "category"})
-        raise CleanRoomError.from_dict({key: value or None for key, value in told.items()})
-    if not voted(state):
+        error = refused.model_dump(include={"code", "message", "cause", "hint", "category"})
+        raise CleanRoomError.from_dict({key: value or None for key, value in error.items()})
+    if not counted(state):
         raise query_closed_error(name)
     return state

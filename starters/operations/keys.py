@@ -11,10 +11,15 @@ from starters.operations.session import Session
 
 
 async def publish_key(session: Session) -> dict[str, Any]:
-    """Publish the person's key; publishing the same key again changes nothing.
+    """Publish the public key of the collaborator as a document in governance; create the key on first use.
+
+    Idempotent.
+
+    Returns:
+        The ID and state of the document, the key's thumbprint, and the user ID.
 
     Raises:
-        Conflict: ``ApproverKeyDiffers`` when another key was published before.
+        Conflict: ``ApproverKeyDiffers`` when the user has published another key.
     """
     public = session.key().public
     document_id = approver_key_document_id(session.user_id)
@@ -22,12 +27,12 @@ async def publish_key(session: Session) -> dict[str, Any]:
         documents = session.documents(client)
         existing = await documents.find(document_id)
         if existing is not None and existing.state == "Accepted":
-            held = parse_key_document(str(existing.data), document_id=document_id)
-            if public.kid not in {key.kid for key in held.keys}:
+            published = parse_key_document(str(existing.data), document_id=document_id)
+            if public.kid not in {key.kid for key in published.keys}:
                 raise Conflict(
                     "ApproverKeyDiffers",
-                    f"{document_id}: another signing key was published, and accepted documents never change.",
-                    hint="Use that key's folder (settings: keys_dir), or ask for a new user.",
+                    f"document {document_id} contains another signing key, and an accepted document never changes.",
+                    hint="Set keys_dir in cleanroom.toml to the folder of the published key. If that key is lost, ask for a new user.",
                 )
             document = existing
         else:

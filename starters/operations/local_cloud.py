@@ -1,4 +1,4 @@
-"""Starts and stops the local cloud through its own program."""
+"""Starts, lists and stops the local cloud by running its program, ``python -m localcloud``; no product code imports it."""
 
 from __future__ import annotations
 
@@ -12,28 +12,29 @@ from cleanroom.errors import CleanRoomError, Internal, InvalidInput, NotFound, U
 from starters.terminal.output import err, print_status, safe
 
 DEFAULT_STATE = Path(".cleanroom")
-
-
 DEMO_STATE = DEFAULT_STATE / "demo"
 
 
 def find_state(state: Path | None) -> Path:
-    """``state``, or where a local cloud was started: the same order in which settings are looked for (``cleanroom/settings.py``)."""
+    """Return ``state``, or the folder in which a local cloud was started.
+
+    The order is the one in which :mod:`cleanroom.settings` looks for ``cleanroom.toml``.
+    """
     if state is not None:
         return state
     return next((folder for folder in (DEFAULT_STATE, DEMO_STATE) if (folder / "services.json").exists()), DEFAULT_STATE)
 
 
 def start_local_cloud(state: Path) -> list[dict[str, Any]]:
-    """Start the local cloud detached and wait until every service answers; its progress goes to standard error."""
-    _localcloud("up", state, "--detach")
+    """Start the local cloud in the background, wait until every service is ready, and return :func:`list_local_cloud`."""
+    _run("up", state, "--detach")
     return list_local_cloud(state)
 
 
 def stop_local_cloud(state: Path) -> bool:
-    """Stop every service of the local cloud and wait until it is gone; False when nothing was running."""
+    """Stop every service and wait until its process has ended; return False when nothing was running."""
     try:
-        stopped = bool(_parsed(_localcloud("down", state)).get("stopped"))
+        stopped = bool(_parse(_run("down", state)).get("stopped"))
     except NotFound as error:
         if error.code != "NothingStarted":
             raise
@@ -44,31 +45,36 @@ def stop_local_cloud(state: Path) -> bool:
 
 
 def list_local_cloud(state: Path) -> list[dict[str, Any]]:
-    """Name, state, pid, URL and log of every service."""
-    return list(_parsed(_localcloud("ps", state, quiet=True) or "[]"))
+    """Return the name, state, PID, URL and log file of every service."""
+    return list(_parse(_run("ps", state, quiet=True) or "[]"))
 
 
-def _parsed(text: str) -> Any:
+def _parse(text: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise Internal("LocalCloudAnswerMalformed", "what the local cloud answers is not JSON.") from error
+        raise Internal("LocalCloudAnswerMalformed", "the output of the local cloud is not JSON.") from error
 
 
-def _localcloud(command_name: str, state: Path, *options: str, quiet: bool = False) -> str:
-    """Run the local cloud's own command; its err is passed on as it comes, its error becomes ours.
+def _run(command_name: str, state: Path, *options: str, quiet: bool = False) -> str:
+    """Run a command of the local cloud, show its progress unless ``quiet``, and return its output.
 
     Raises:
         InvalidInput: ``StateNotAFolder``, ``StateNotWritable``.
+        CleanRoomError: The error that the local cloud printed.
+        Unavailable: ``LocalCloudFailed`` when it printed no error.
     """
     if state.exists() and not state.is_dir():
-        raise InvalidInput("StateNotAFolder", f"--state: {state} is a file, not a folder.", hint="Name a folder, new or of a local cloud.")
+        raise InvalidInput("StateNotAFolder", f"--state: {state} is a file, not a folder.", hint="Name a folder; it may be a new one.")
     if command_name == "up":
         try:
             state.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InvalidInput(
-                "StateNotWritable", f"--state: {state} cannot be made.", cause=error.strerror, hint="Name a folder that you may write."
+                "StateNotWritable",
+                f"--state: cannot create {state}.",
+                cause=error.strerror,
+                hint="Name a folder that you have permission to create.",
             ) from error
     command = [sys.executable, "-m", "localcloud", command_name, "--state", str(state), "--output", "json", *options]
     last = ""
@@ -87,8 +93,8 @@ def _localcloud(command_name: str, state: Path, *options: str, quiet: bool = Fal
     except json.JSONDecodeError:
         raise Unavailable(
             "LocalCloudFailed",
-            f"`python -m localcloud {command_name}` ended with {process.returncode}.",
+            f"`python -m localcloud {command_name}` exited with code {process.returncode}.",
             cause=last[-1000:] or None,
-            hint="Look at the logs below the state folder, then try again.",
+            hint=f"Read the log files in {state}/logs, then retry.",
             party="operator",
         ) from None

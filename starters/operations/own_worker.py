@@ -1,4 +1,4 @@
-"""Runs the caller's own activities inside a command."""
+"""Runs the activities of the collaborator's worker inside a command."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from cleanroom.temporal.workers import WorkerSpec, create_worker
 
 @asynccontextmanager
 async def serve_queue(settings: Settings) -> AsyncIterator[None]:
-    """Serve the queue of the settings' own person inside this process, beside whatever worker of theirs may run elsewhere."""
+    """Serve the task queue of the settings' collaborator, next to any other worker on that queue."""
     from workers.boundaries import boundary_worker
 
-    mine = boundary_worker(settings)
-    client = await connect(settings.temporal, identity=f"{mine.name}/cli")
-    spec = WorkerSpec(name=mine.name, task_queue=mine.task_queue, activities=mine.activities, max_concurrent_activities=4)
+    boundary = boundary_worker(settings)
+    client = await connect(settings.temporal, identity=f"{boundary.name}/cli")
+    spec = WorkerSpec(name=boundary.name, task_queue=boundary.task_queue, activities=boundary.activities, max_concurrent_activities=4)
     async with AsyncExitStack() as stack:
-        for resource in mine.resources:
+        for resource in boundary.resources:
             await stack.enter_async_context(resource)
         await stack.enter_async_context(create_worker(client, spec))
         yield

@@ -1,4 +1,4 @@
-"""What a workflow is trying again, and the error of the last attempt: from the server, whoever works or not."""
+"""Reads from the server which activities of a workflow are retrying; needs no worker."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from cleanroom.temporal.failures import error_from_failure
 
 
 async def retrying_activities(client: Client, *workflow_ids: str) -> dict[str, CleanRoomError]:
-    """Step and attempt to the last error, of those of these workflows that there are."""
+    """Return the last error of each retrying activity; the key is ``<activity>, attempt <n>``.
+
+    Workflow IDs that do not exist are skipped.
+    """
     found: dict[str, CleanRoomError] = {}
     for workflow_id in workflow_ids:
         try:

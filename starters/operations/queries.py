@@ -1,4 +1,4 @@
-"""Creates, updates, proposes, withdraws and lists queries."""
+"""Creates, updates, proposes, withdraws, shows and lists queries."""
 
 from __future__ import annotations
 
@@ -15,44 +15,46 @@ from cleanroom.identifiers import FRONTEND_QUEUE, canonical_json, document_diges
 from cleanroom.messages.query import (
     DEFAULT_APPROVAL_SECONDS,
     AuthorMessage,
+    Collaborator,
     CommandOutcome,
-    Party,
     PublishQueryInput,
     QueryState,
 )
 from cleanroom.temporal import attributes
 from cleanroom.temporal.attributes import start_attributes
 from cleanroom.temporal.markdown import code, details, escape
-from starters.operations.query_workflow import (
-    QueryFound,
-    find_query,
-    query_closed_as_error,
-    state_of,
-    wait_for_state,
-    with_own_worker_fallback,
-)
-from starters.operations.session import Session
+from starters.operations.query_workflow import find_query, query_closed_as_error, state_of, wait_for_state, with_own_worker_fallback
+from starters.operations.session import FoundWorkflow, Session
 from starters.operations.worker_queries import QUERY_SECONDS
-from starters.operations.workflow_names import PUBLISH_QUERY, RETRACT, REVISE, SUBMIT
+from starters.operations.workflow_names import PROPOSE, PUBLISH_QUERY, UPDATE, WITHDRAW
 
 if TYPE_CHECKING:
     from cleanroom.governance import GovernanceUserClient
 
 
-def _parties(session: Session) -> tuple[Party, ...]:
-    return tuple(Party(name=name, user_id=user) for name, user in sorted(session.settings.parties.items()))
-
-
 async def create_query(
     session: Session, spec: QuerySpec, *, approval_seconds: int = DEFAULT_APPROVAL_SECONDS, reconcile_seconds: int = 60
 ) -> dict[str, Any]:
-    """Start the query's workflow and wait until its draft is in governance."""
+    """Start the workflow of a query and wait until governance holds its draft.
+
+    Args:
+        session: Session of the proposer.
+        spec: The query.
+        approval_seconds: Seconds until an open proposal expires.
+        reconcile_seconds: Interval at which the workflow looks for votes that were cast elsewhere.
+
+    Returns:
+        The record of the query, see :func:`query_record`.
+
+    Raises:
+        Conflict: ``QueryExists``.
+    """
     client = await session.temporal()
-    workflow_id = query_workflow_id(session.collaboration, spec.name)
+    parties = tuple(Collaborator(name=name, user_id=user) for name, user in sorted(session.settings.parties.items()))
     input = PublishQueryInput(
         collaboration=session.collaboration,
-        proposer=Party(name=session.party, user_id=session.user_id),
-        parties=_parties(session),
+        proposer=Collaborator(name=session.party, user_id=session.user_id),
+        parties=parties,
         spec=spec,
         authorisation=session.authorise("create-query", spec.name, spec.digest()),
         approval_seconds=approval_seconds,
@@ -63,7 +65,7 @@ async def create_query(
             PUBLISH_QUERY,
             input,
             result_type=QueryState,
-            id=workflow_id,
+            id=query_workflow_id(session.collaboration, spec.name),
             task_queue=FRONTEND_QUEUE,
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
             id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
@@ -80,32 +82,32 @@ async def create_query(
     except WorkflowAlreadyStartedError as error:
         raise Conflict(
             "QueryExists",
-            f"query {spec.name!r} exists already.",
-            hint=f"Update its draft: cleanroom query update, or look at it: cleanroom query show {spec.name}.",
+            f"query {spec.name!r} already exists.",
+            hint=f"Show it with `cleanroom query show {spec.name}`, or change its draft with `cleanroom query update FILE`.",
         ) from error
-    state = await with_own_worker_fallback(
-        session, wait_for_state(client, handle, lambda state: state.stage != "Creating", f"the draft of {spec.name}")
-    )
+    created = wait_for_state(client, handle, lambda state: state.stage != "Creating", f"The draft of {spec.name}")
+    state = await with_own_worker_fallback(session, created)
     return query_record(session, state)
 
 
 def _web_ui_details(session: Session, spec: QuerySpec) -> str:
-    """What the Web UI says about a query beside its state."""
+    """The fixed part of the query's page in the Web UI, in Markdown."""
     name = spec.name
     return details(
-        f"The life of query {code(name)}, written by **{escape(session.party)}**: draft, proposal, decisions, until it is closed.",
+        f"Query {code(name)}, written by **{escape(session.party)}**: its draft, its proposal and the decisions, until it is closed.",
         "\n".join(
             [
                 *(f"- reads {code(dataset)} as {code(view)}" for view, dataset in sorted(spec.inputs.items())),
                 f"- writes {code(spec.output)}",
             ]
         ),
-        "Every owner of these datasets decides, by a signed decision on exactly this version. "
-        "What was not counted, and why, is in the query *refused*.",
+        "Every owner of these datasets makes a signed decision on exactly this version. "
+        "The list *refused* shows the messages that were not counted, with the reason.",
     )
 
 
 def query_record(session: Session, state: QueryState) -> dict[str, Any]:
+    """Return the state of a query as the commands print it."""
     workflow_id = query_workflow_id(session.collaboration, state.query)
     return {
         "query": state.query,
@@ -123,35 +125,44 @@ def query_record(session: Session, state: QueryState) -> dict[str, Any]:
 
 async def update_query(session: Session, spec: QuerySpec) -> CommandOutcome:
     """Replace the draft with ``spec``: a new version without any approval."""
-    return await _send_author_command(session, spec.name, "update-query", REVISE, spec)
+    return await _send_author_command(session, spec.name, "update-query", UPDATE, spec)
 
 
 async def propose_query(session: Session, name: str) -> CommandOutcome:
     """Propose the current draft; the outcome lists the owners who must approve."""
-    return await _send_author_command(session, name, "propose-query", SUBMIT)
+    return await _send_author_command(session, name, "propose-query", PROPOSE)
 
 
 async def withdraw_query(session: Session, name: str) -> CommandOutcome:
     """Withdraw an open proposal, which becomes a draft again, or close a draft."""
-    return await _send_author_command(session, name, "withdraw-query", RETRACT)
+    return await _send_author_command(session, name, "withdraw-query", WITHDRAW)
 
 
 async def _send_author_command(session: Session, name: str, action: str, update: str, spec: QuerySpec | None = None) -> CommandOutcome:
+    """Send a signed command as an update of the query's workflow and wait for its outcome."""
     found = await find_query(session, name)
     await state_of(found)
     digest = spec.digest() if spec else sha256_hex(canonical_json({"query": name, "action": action}))
     message = AuthorMessage(party=session.party, authorisation=session.authorise(action, name, digest), spec=spec)
 
-    async def answer() -> CommandOutcome:
+    async def execute() -> CommandOutcome:
         with query_closed_as_error(name):
             outcome: CommandOutcome = await found.handle.execute_update(update, message, result_type=CommandOutcome)
         return outcome
 
-    return await with_own_worker_fallback(session, answer())
+    return await with_own_worker_fallback(session, execute())
 
 
 async def show_query(session: Session, name: str) -> tuple[dict[str, Any], QueryState | None]:
-    """The record, and the state where somebody tells it: the workflow's worker, or the result of one that has ended."""
+    """Read everything known about a query.
+
+    Returns:
+        The record (see :func:`query_record`, plus ``refused`` and ``unanswered``), and the state of the workflow. Without a worker, the
+        record comes from governance and the state is None, unless the workflow has completed with one.
+
+    Raises:
+        NotFound: ``WorkflowNotFound``.
+    """
     found = await find_query(session, name)
     unanswered: CleanRoomError | None = None
     state: QueryState | None = None
@@ -161,23 +172,22 @@ async def show_query(session: Session, name: str) -> tuple[dict[str, Any], Query
         unanswered = error
         if found.described.status is WorkflowExecutionStatus.COMPLETED:
             state = await found.handle.result()
-    record = query_record(session, state) if state else await _governance_record(session, found)
+    record = query_record(session, state) if state else await _record_without_worker(session, found)
     return record | {
         "refused": [item.model_dump(mode="json") for item in state.refused] if state else [],
         "unanswered": unanswered.to_dict() if unanswered else None,
     }, state
 
 
-async def _governance_record(session: Session, found: QueryFound) -> dict[str, Any]:
-    """What governance and Temporal's server know of a query whose workflow does not answer."""
+async def _record_without_worker(session: Session, found: FoundWorkflow[QueryState]) -> dict[str, Any]:
+    """The record of a query from governance and from the description of its workflow."""
     name, described = found.handle.id.rsplit("/", 1)[-1], found.described
     async with session.governance() as client:
         row = await _governance_row(session, client, name) if await session.documents(client).find(name) else {}
-    ended = described.status not in (None, WorkflowExecutionStatus.RUNNING)
     expires = described.typed_search_attributes.get(attributes.EXPIRES_AT)
     return {
         "query": name,
-        "state": described.status.name if ended and described.status else row.get("state", "Creating"),
+        "state": described.status.name if found.ended and described.status else row.get("state", "Creating"),
         "version": row.get("version", ""),
         "digest": row.get("digest", ""),
         "pending": row.get("pending", []),
@@ -190,12 +200,13 @@ async def _governance_record(session: Session, found: QueryFound) -> dict[str, A
 
 
 async def list_queries(session: Session) -> list[dict[str, Any]]:
+    """List the queries of the collaboration, as governance holds them."""
     async with session.governance() as client:
         return [await _governance_row(session, client, query) for query in await session.documents(client).ids(QUERY_LABELS)]
 
 
 async def _governance_row(session: Session, client: GovernanceUserClient, query: str) -> dict[str, Any]:
-    """A query as governance holds it, people by name."""
+    """A query as governance holds it, with the names of the collaborators."""
     names = {user: name for name, user in session.settings.parties.items()}
     document = await session.documents(client).get(query)
     ballots: dict[str, str] = {}
@@ -203,8 +214,8 @@ async def _governance_row(session: Session, client: GovernanceUserClient, query:
         status = await client.proposal_status(document.proposal_id)
         ballots = {ballot.approver_id: str(ballot.ballot) for ballot in status.ballots}
 
-    def voted(word: str) -> list[str]:
-        return sorted(names.get(user, user) for user, ballot in ballots.items() if ballot == word)
+    def voted(ballot: str) -> list[str]:
+        return sorted(names.get(user, user) for user, cast in ballots.items() if cast == ballot)
 
     approvers = {item.approver_id for item in document.approvers or ()}
     return {

@@ -1,54 +1,42 @@
-"""A query's workflow as commands meet it: found, spoken to while it takes messages, and waited for, but never for ever."""
+"""Finds the workflow of a query, sends it messages, and waits for its state with a deadline."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeVar
+from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import Any, TypeVar
 
-from temporalio.client import Client, WorkflowExecutionDescription, WorkflowHandle
+from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError, RPCStatusCode
 
 from cleanroom.errors import PreconditionFailed, TimedOut, Unavailable
 from cleanroom.identifiers import query_workflow_id
 from cleanroom.messages.query import QueryState
-from starters.operations.session import Session, require_workflow
-from starters.operations.worker_queries import PATIENT_SECONDS, query_workflow, require_worker
+from starters.operations.session import FoundWorkflow, Session, find_workflow
+from starters.operations.worker_queries import PATIENT_SECONDS, require_worker, send_query
 from starters.operations.workflow_names import STATE
 from starters.terminal.output import print_status, safe
 
-Handle = WorkflowHandle[Any, QueryState]
 T = TypeVar("T")
 
 OWN_WORKER_SECONDS = 3.0
-"""So long a worker of one's own, running elsewhere, is left to do its part."""
+"""How long a command waits for the collaborator's worker before it runs that worker's activities itself."""
 ANSWER_SECONDS = 120.0
-"""So long a command waits; what it asked for goes on without it."""
+"""How long a command waits for the outcome. The workflow continues afterwards."""
 
 
-class QueryFound(NamedTuple):
-    """A query's workflow that exists."""
-
-    client: Client
-    handle: Handle
-    described: WorkflowExecutionDescription
-
-
-async def find_query(session: Session, name: str) -> QueryFound:
-    """The query's workflow.
+async def find_query(session: Session, name: str) -> FoundWorkflow[QueryState]:
+    """Find the workflow of a query.
 
     Raises:
         NotFound: ``WorkflowNotFound``.
     """
-    client = await session.temporal()
-    handle: Handle = client.get_workflow_handle(query_workflow_id(session.collaboration, name), result_type=QueryState)
-    described = await require_workflow(handle, f"query {name!r}", "`cleanroom query list` shows what there is.")
-    return QueryFound(client, handle, described)
+    return await find_workflow(session, "query", name, query_workflow_id, QueryState)
 
 
 async def read_state(session: Session, name: str) -> QueryState:
-    """The query's state as its workflow shows it.
+    """Query the workflow of a query for its state.
 
     Raises:
         NotFound: ``WorkflowNotFound``.
@@ -57,14 +45,14 @@ async def read_state(session: Session, name: str) -> QueryState:
     return await state_of(await find_query(session, name))
 
 
-async def state_of(found: QueryFound, *, seconds: float = PATIENT_SECONDS) -> QueryState:
-    """See :func:`read_state`; ``seconds``: for how long an answer is waited for."""
+async def state_of(found: FoundWorkflow[QueryState], *, seconds: float = PATIENT_SECONDS) -> QueryState:
+    """Query the state of a workflow that was found; ``seconds`` is the deadline. See :func:`read_state`."""
     await require_worker(found.client, found.described.task_queue)
-    return await query_workflow(found.client, found.handle, STATE, QueryState, seconds=seconds)
+    return await send_query(found.client, found.handle, STATE, QueryState, seconds=seconds)
 
 
 async def with_own_worker_fallback(session: Session, work: Coroutine[Any, Any, T]) -> T:
-    """The outcome of ``work``, which this person's own worker has a part in: if none takes it up soon, this process does.
+    """Await ``work``, which needs the collaborator's worker; run that worker's activities here if it does not act soon.
 
     Raises:
         TimedOut: ``StillWaiting``.
@@ -82,35 +70,59 @@ async def with_own_worker_fallback(session: Session, work: Coroutine[Any, Any, T
         task.cancel()
 
 
+def serve_own_queue(session: Session) -> AbstractAsyncContextManager[None]:
+    """Serve the collaborator's task queue within this process, so that no separate worker needs to run."""
+    from starters.operations.own_worker import serve_queue
+
+    return serve_queue(session.settings)
+
+
 def _still_waiting(seconds: float, what: str) -> TimedOut:
-    return TimedOut("StillWaiting", f"waited {seconds:.0f} s for {what}; it goes on by itself.", hint="Look again later.", retryable=True)
+    return TimedOut(
+        "StillWaiting",
+        f"{what} did not arrive within {seconds:.0f} s. The workflow continues.",
+        hint="Check the state later with `cleanroom query show`.",
+        retryable=True,
+    )
 
 
 async def wait_for_state(
-    client: Client, handle: Handle, done: Callable[[QueryState], bool], what: str, *, seconds: float = ANSWER_SECONDS
+    client: Client,
+    handle: WorkflowHandle[Any, QueryState],
+    done: Callable[[QueryState], bool],
+    what: str,
+    *,
+    seconds: float = ANSWER_SECONDS,
 ) -> QueryState:
-    """Look at the query's state until ``done`` or until the query is closed; a workflow that failed raises its own error. A worker that is
-    gone for a moment is waited for.
+    """Poll the state of a query until ``done(state)`` or until its workflow ends; tolerate a short absence of the worker.
+
+    Args:
+        client: Temporal client.
+        handle: Handle of the workflow.
+        done: Condition.
+        what: What the command waits for; starts the message of the timeout.
+        seconds: Timeout.
 
     Raises:
+        CleanRoomError: The workflow's own error when it failed.
         TimedOut: ``StillWaiting``.
         Unavailable: ``NoWorker``.
     """
     deadline = asyncio.get_running_loop().time() + seconds
     result = asyncio.ensure_future(handle.result())
-    told = False
+    warned = False
     try:
         while asyncio.get_running_loop().time() < deadline:
             try:
-                state = await query_workflow(client, handle, STATE, QueryState)
+                state = await send_query(client, handle, STATE, QueryState)
             except Unavailable as error:
                 await require_worker(client, error.details["queue"])
-                if not told:
+                if not warned:
                     print_status(f"[dim]{safe(error.message)} Waiting.[/dim]")
-                told = True
+                warned = True
                 continue
             except PreconditionFailed:
-                # A workflow that fails at its start cannot answer either; then its failure says more.
+                # A workflow that fails at its start cannot answer queries. Prefer its failure, which says more.
                 await asyncio.wait([result], timeout=2)
                 if result.done():
                     return result.result()
@@ -129,10 +141,10 @@ async def wait_for_state(
 
 @contextmanager
 def query_closed_as_error(name: str) -> Iterator[None]:
-    """Around a message to a query's workflow, which exists.
+    """Translate the server's error for a message to a closed workflow.
 
     Raises:
-        PreconditionFailed: ``QueryClosed`` when it takes no more.
+        PreconditionFailed: ``QueryClosed``.
     """
     try:
         yield
@@ -143,13 +155,9 @@ def query_closed_as_error(name: str) -> Iterator[None]:
 
 
 def query_closed_error(name: str) -> PreconditionFailed:
+    """Build the error ``QueryClosed``."""
     return PreconditionFailed(
-        "QueryClosed", f"query {name!r} is closed; nothing can be done to it any more.", hint=f"See why: cleanroom query show {name}."
+        "QueryClosed",
+        f"query {name!r} is closed and accepts no more changes.",
+        hint=f"See the reason with `cleanroom query show {name}`.",
     )
-
-
-def serve_own_queue(session: Session) -> Any:
-    """Serve this person's own queue while they wait, so that a vote needs no worker of theirs to be running."""
-    from starters.operations.own_worker import serve_queue
-
-    return serve_queue(session.settings)

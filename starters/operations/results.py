@@ -1,4 +1,4 @@
-"""The result of a run on its receiver's machine: the receipt for everybody, the rows for who has the output dataset's key."""
+"""Reads the result of a run: every collaborator gets the result receipt, and the receiver, owner of the key, the rows."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from starters.operations.session import Session
 
 
 async def read_receipt(session: Session, run_id: str) -> ResultReceipt:
-    """The receipt of a completed run.
+    """Return the result receipt of a completed run.
 
     Raises:
+        NotFound: ``WorkflowNotFound``.
         PreconditionFailed: ``RunNotComplete``.
     """
     found = await find_run(session, run_id)
@@ -24,17 +25,17 @@ async def read_receipt(session: Session, run_id: str) -> ResultReceipt:
         receipt = (await found.handle.result()).receipt
         if receipt is not None:
             return receipt
-    seen = await take_snapshot(found)
-    why = f": {seen.failure.code}." if seen.failure else "."
+    snapshot = await take_snapshot(found)
+    reason = f" ({snapshot.failure.code})" if snapshot.failure else ""
     raise PreconditionFailed(
         "RunNotComplete",
-        f"run {run_id!r} is {seen.state}; it has no result{why}",
+        f"run {run_id!r} is {snapshot.state} and has no result{reason}.",
         hint=f"cleanroom run {'show' if found.ended else 'watch'} {run_id}",
     )
 
 
 async def require_receiver(session: Session, spec: DatasetSpec) -> None:
-    """Look whether the output dataset is this person's: nobody else has its key.
+    """Check that this collaborator owns the output dataset; the key exists only on the owner's machine.
 
     Raises:
         Refused: ``NotTheReceiver``.
@@ -45,17 +46,21 @@ async def require_receiver(session: Session, spec: DatasetSpec) -> None:
         owner = next((name for name, user in session.settings.parties.items() if user == document.proposer_id), document.proposer_id)
         raise Refused(
             "NotTheReceiver",
-            f"dataset {spec.name!r} is {owner}'s, who alone can open the result.",
+            f"dataset {spec.name!r} belongs to {owner}. Only {owner} can decrypt the result.",
             hint="Without --dataset, this command shows the receipt.",
             party=owner,
         )
 
 
 def open_result(session: Session, spec: DatasetSpec, receipt: ResultReceipt) -> Any:
-    """Download and decrypt the rows on the receiver's machine, checked against the receipt.
+    """Download and decrypt the rows on the receiver's machine, and verify them against the receipt.
+
+    Returns:
+        A pyarrow table.
 
     Raises:
-        Refused: ``NotTheReceiver`` when the receipt is for another dataset; digest mismatches.
+        NotFound: ``DatasetKeyNotFound``.
+        Refused: ``NotTheReceiver`` when the receipt names another dataset; errors of the verification.
     """
     from cleanroom.clients.owned import open_store
     from cleanroom.datasets.download import download_result
@@ -64,10 +69,10 @@ def open_result(session: Session, spec: DatasetSpec, receipt: ResultReceipt) -> 
     if receipt.dataset != spec.name:
         raise Refused(
             "NotTheReceiver",
-            f"the result went to dataset {receipt.dataset!r}, not to {spec.name!r}.",
-            hint=f"Give the file of {receipt.dataset}.",
+            f"the run wrote its result to dataset {receipt.dataset!r}, not to {spec.name!r}.",
+            hint=f"Pass the file of {receipt.dataset} to --dataset.",
         )
     keys = KeyStore(session.settings.keys_dir)
     store = open_store(session.settings, spec, customer_key=lambda: keys.get(spec.name))
-    sealing = keys.get(spec.name) if spec.encryption == "CSE" else None
-    return download_result(store, receipt, sealing, result_format=spec.format, types=spec.columns, csv_header=spec.csv_header)
+    data_key = keys.get(spec.name) if spec.encryption == "CSE" else None
+    return download_result(store, receipt, data_key, result_format=spec.format, types=spec.columns, csv_header=spec.csv_header)

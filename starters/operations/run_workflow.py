@@ -1,80 +1,59 @@
-"""A run's workflow as commands meet it: found, looked at with or without a worker, followed to its end."""
+"""Finds the workflow of a run and reads where the run stands, with or without a worker."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from temporalio.client import (
-    Client,
-    WorkflowExecution,
-    WorkflowExecutionDescription,
-    WorkflowExecutionStatus,
-    WorkflowFailureError,
-    WorkflowHandle,
-)
+from temporalio.client import WorkflowExecution, WorkflowExecutionStatus, WorkflowFailureError
 
 from cleanroom.errors import CleanRoomError
 from cleanroom.identifiers import run_workflow_id
 from cleanroom.messages.run import RunFailure, RunResult, RunStatus
 from cleanroom.temporal import attributes
 from cleanroom.temporal.failures import error_from_failure
-from starters.operations.session import Session, require_workflow
-from starters.operations.worker_queries import query_workflow, require_worker
+from starters.operations.session import FoundWorkflow, Session, find_workflow
+from starters.operations.worker_queries import require_worker, send_query
 from starters.operations.workflow_names import OUTCOME, STATUS
 
-Handle = WorkflowHandle[Any, RunResult]
-
 _STATES: Final = {"prepare": "Preparing", "submit": "Submitting", "watch": "Running", "conclude": "Concluding", "cleanup": "Concluding"}
-"""Stage of the search attributes to state of a run."""
+"""Stage in the search attributes to state of the run."""
 _STOPPED: Final = (WorkflowExecutionStatus.TERMINATED, WorkflowExecutionStatus.TIMED_OUT)
-
-
-class RunFound(NamedTuple):
-    """A run that exists."""
-
-    client: Client
-    handle: Handle
-    described: WorkflowExecutionDescription
-
-    @property
-    def ended(self) -> bool:
-        return self.described.status not in (None, WorkflowExecutionStatus.RUNNING)
+"""Statuses of a workflow that the server ended without running its code."""
 
 
 class RunSnapshot(NamedTuple):
-    """Where a run stands."""
+    """Where a run stands at one moment."""
 
     query: str
     state: str
-    """A state of a run; of one that an operator ended, ``TERMINATED`` or ``TIMED_OUT``."""
+    """State of the run; ``TERMINATED`` or ``TIMED_OUT`` when the server ended its workflow."""
     stage: str
     result: RunResult | None
-    """So far; None where only a worker would know it."""
+    """The result so far. None when the run is open and no worker answers."""
     steps: tuple[str, ...] = ()
+    """Steps, ``<state>: <text>``. Empty when no worker answers."""
     job: str = ""
+    """Name of the Spark job."""
     failure: RunFailure | None = None
     unanswered: CleanRoomError | None = None
     """Why the steps are missing."""
 
 
-async def find_run(session: Session, run_id: str) -> RunFound:
-    """The run's workflow.
+async def find_run(session: Session, run_id: str) -> FoundWorkflow[RunResult]:
+    """Find the workflow of a run.
 
     Raises:
         NotFound: ``WorkflowNotFound``.
     """
-    client = await session.temporal()
-    handle: Handle = client.get_workflow_handle(run_workflow_id(session.collaboration, run_id), result_type=RunResult)
-    described = await require_workflow(handle, f"run {run_id!r}", "`cleanroom run list` shows what there is.")
-    return RunFound(client, handle, described)
+    return await find_workflow(session, "run", run_id, run_workflow_id, RunResult)
 
 
-async def take_snapshot(found: RunFound) -> RunSnapshot:
-    """Where the run stands: as its worker tells; without one, as the server and the history do, with the reason."""
+async def take_snapshot(found: FoundWorkflow[RunResult]) -> RunSnapshot:
+    """Read where a run stands: from its worker, or else from the server and the history."""
     described = found.described
     completed = described.status is WorkflowExecutionStatus.COMPLETED
-    seen = RunSnapshot(
+    snapshot = RunSnapshot(
         query=str(described.typed_search_attributes.get(attributes.QUERY, "")),
         state=run_state(described),
         stage=_stage(described),
@@ -84,23 +63,23 @@ async def take_snapshot(found: RunFound) -> RunSnapshot:
     try:
         await require_worker(found.client, described.task_queue)
         status, outcome = await asyncio.gather(
-            query_workflow(found.client, found.handle, STATUS, RunStatus), query_workflow(found.client, found.handle, OUTCOME, RunResult)
+            send_query(found.client, found.handle, STATUS, RunStatus), send_query(found.client, found.handle, OUTCOME, RunResult)
         )
     except CleanRoomError as error:
-        return seen._replace(unanswered=error)
-    return seen._replace(
-        # Who was terminated did not notice, and would tell where it stood then.
-        state=seen.state if described.status in _STOPPED else status.state,
+        return snapshot._replace(unanswered=error)
+    return snapshot._replace(
+        # A terminated workflow does not observe its termination, and its queries still return the last state before it.
+        state=snapshot.state if described.status in _STOPPED else status.state,
         stage=status.stage,
-        result=seen.result or outcome,
+        result=snapshot.result or outcome,
         steps=status.steps,
         job=status.job,
-        failure=status.failure or seen.failure,
+        failure=status.failure or snapshot.failure,
     )
 
 
-async def _failure(found: RunFound) -> RunFailure | None:
-    """What a run ended with that did not complete, from its history."""
+async def _failure(found: FoundWorkflow[RunResult]) -> RunFailure | None:
+    """The failure in the history of a run that has ended without completing."""
     try:
         await found.handle.result()
     except WorkflowFailureError as error:
@@ -109,13 +88,13 @@ async def _failure(found: RunFound) -> RunFailure | None:
             return RunFailure(code="RunCancelled", message="The run was cancelled.")
         hint = known.hint or ""
         if found.described.status in _STOPPED:
-            hint = f"What it left behind is undone by: cleanroom run conclude {found.handle.id.rsplit('/', 1)[-1]}"
+            hint = f"Revoke its grants and stop its job: cleanroom run conclude {found.handle.id.rsplit('/', 1)[-1]}"
         return RunFailure(code=known.code, message=known.message, party=known.party or "", hint=hint)
     return None
 
 
 def run_state(described: WorkflowExecution) -> str:
-    """The run's state as the server knows it."""
+    """Return the state of a run from the server's description of its workflow."""
     status = described.status
     if status is None or status is WorkflowExecutionStatus.RUNNING:
         return _STATES.get(_stage(described), "Preparing")

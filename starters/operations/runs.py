@@ -1,4 +1,4 @@
-"""Starts, follows, lists and cancels runs."""
+"""Starts, follows, shows, lists and cancels runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import datetime as dt
 from typing import Any
 
 from pydantic import ValidationError
-from temporalio.client import WorkflowExecution, WorkflowExecutionStatus, WorkflowFailureError
+from temporalio.client import WorkflowExecution, WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
 from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
@@ -20,22 +20,19 @@ from cleanroom.temporal.attributes import start_attributes
 from cleanroom.temporal.markdown import code, details, escape
 from cleanroom.temporal.started import started_with
 from starters.operations.pending_activities import retrying_activities
-from starters.operations.run_workflow import Handle, RunSnapshot, find_run, run_state, take_snapshot
+from starters.operations.run_workflow import RunSnapshot, find_run, run_state, take_snapshot
 from starters.operations.session import Session, now
 from starters.operations.worker_queries import require_worker
 from starters.operations.workflow_names import RUN_QUERY, STATUS
 from starters.operations.workflow_progress import follow_timeline
-from starters.terminal.output import (
-    print_status,
-    safe,
-    with_names,
-)
+from starters.terminal.output import print_status, safe, with_names
 
 REQUEST_LIFETIME = dt.timedelta(hours=12)
 
 
 def parse_parameters(start_date: str | None, end_date: str | None) -> JobParameters:
-    """
+    """Validate the date range of a run.
+
     Raises:
         InvalidInput: ``RunParametersInvalid``.
     """
@@ -43,14 +40,19 @@ def parse_parameters(start_date: str | None, end_date: str | None) -> JobParamet
         return JobParameters(start_date=start_date, end_date=end_date)
     except ValidationError as error:
         raise InvalidInput(
-            "RunParametersInvalid", f"parameters: {describe_validation(error)}.", hint="Dates are written yyyy-MM-dd."
+            "RunParametersInvalid", f"parameters: {describe_validation(error)}.", hint="Write dates as yyyy-MM-dd."
         ) from error
 
 
-async def start_run_of_current_version(session: Session, query: str, run_id: str, parameters: JobParameters) -> Handle:
+async def current_digest(session: Session, query: str) -> str:
+    """Return the digest of the query document that governance holds now.
+
+    Raises:
+        NotFound: ``UserDocumentNotFound``.
+    """
     async with session.governance() as governance:
         document = await session.documents(governance).get(query)
-    return await start_run(session, query, document_digest(str(document.data)), run_id, parameters)
+    return document_digest(str(document.data))
 
 
 async def start_run(
@@ -62,11 +64,22 @@ async def start_run(
     *,
     run_seconds: int | None = None,
     consent_check_seconds: int = 5,
-) -> Handle:
-    """Sign the request and start the run. Asked again for the same, it is the same run: a run id is a promise that it happens once.
+) -> WorkflowHandle[Any, RunResult]:
+    """Sign a run request and start the run.
+
+    Idempotent: the same arguments again return the run that exists, because a run ID is used once.
+
+    Args:
+        session: Session of the caller.
+        query: Name of the approved query.
+        digest: Digest of the query document.
+        run_id: ID of the run.
+        parameters: Date range.
+        run_seconds: Timeout of the Spark job; from the settings by default.
+        consent_check_seconds: Interval at which a running job's consents are checked.
 
     Raises:
-        Conflict: ``RunExists`` when a run of that id was started for something else, or by somebody else.
+        Conflict: ``RunExists`` when a run with this ID was started by another caller or with other arguments.
     """
     from cleanroom.statements import RunRequest, sign
     from cleanroom.statements.signing import peek
@@ -83,6 +96,7 @@ async def start_run(
     )
     spark = session.settings.spark
     ticket = RunTicket(collaboration=session.collaboration, query=query, run_id=run_id, request=sign(request, session.key()))
+    workflow_id = run_workflow_id(session.collaboration, run_id)
     client = await session.temporal()
     try:
         return await client.start_workflow(
@@ -94,73 +108,81 @@ async def start_run(
                 run_seconds=run_seconds or spark.run_seconds,
                 consent_check_seconds=consent_check_seconds,
             ),
-            id=run_workflow_id(session.collaboration, run_id),
+            id=workflow_id,
             task_queue=CLEAN_ROOM_QUEUE,
             result_type=RunResult,
             id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
             static_summary=f"{session.party} runs query {query}",
-            static_details=_web_ui_details(session, query, digest, run_id, parameters),
+            static_details=_web_ui_details(session, request),
             search_attributes=start_attributes(
                 collaboration=session.collaboration, kind="run", query=query, proposer=session.party, digest=digest
             ),
         )
     except WorkflowAlreadyStartedError as error:
-        first = await started_with(client, run_workflow_id(session.collaboration, run_id), RunQueryInput)
+        first = await started_with(client, workflow_id, RunQueryInput)
         before = peek(RunRequest, first.ticket.request)
-        asked = ("signer", "query", "digest", "parameters")
-        other = [name for name in asked if getattr(before, name) != getattr(request, name)]
-        if other:
+        different = [name for name in ("signer", "query", "digest", "parameters") if getattr(before, name) != getattr(request, name)]
+        if different:
             raise Conflict(
                 "RunExists",
-                f"run {run_id!r} was started before with another {', '.join(other)}.",
-                hint=f"Name another run, or look at this one: cleanroom run show {run_id}",
+                f"run {run_id!r} already exists with a different {', '.join(different)}.",
+                hint=f"Choose another --run-id, or see the existing run with `cleanroom run show {run_id}`.",
             ) from error
-        return client.get_workflow_handle(run_workflow_id(session.collaboration, run_id), result_type=RunResult)
+        return client.get_workflow_handle(workflow_id, result_type=RunResult)
 
 
-def _web_ui_details(session: Session, query: str, digest: str, run_id: str, parameters: JobParameters | None) -> str:
-    """What the Web UI says about a run beside its progress."""
-    given = {name: value for name, value in (parameters or JobParameters()).model_dump(mode="json").items() if value is not None}
+def _web_ui_details(session: Session, request: Any) -> str:
+    """The fixed part of the run's page in the Web UI, in Markdown; ``request`` is the ``RunRequest``."""
+    given = {name: value for name, value in request.parameters.model_dump(mode="json").items() if value is not None}
+    run_id = request.run_id
     lines = [
-        f"One run of query {code(query)} for **{escape(session.party)}**, asked for by a signed request.",
-        f"Approved text and datasets: digest {code(digest)}",
+        f"One run of query {code(request.query)} for **{escape(session.party)}**, authorised by a signed run request.",
+        f"Approved text and datasets: digest {code(request.digest)}",
         f"Parameters: {code(', '.join(f'{name} = {value}' for name, value in given.items()))}" if given else "",
         f"Steps: this workflow, and {code(run_workflow_id(session.collaboration, run_id) + '/prepare')} for the preparation.",
-        "Whatever way it ends, every grant that it was given is revoked. Only a termination does not let it: then run "
+        "The run revokes all its grants when it ends. A terminated run cannot: revoke them with "
         f"{code(f'cleanroom run conclude {run_id}')}.",
     ]
     return details(*lines)
 
 
 async def watch_run(session: Session, run_id: str) -> RunResult:
-    """Follow a run to its end; raises what it failed with."""
+    """Show the steps of a run until it ends, and return its result; raise the run's failure."""
     found = await find_run(session, run_id)
     return await follow_timeline(found.client, found.handle, f"run {run_id}", query=STATUS)
 
 
 async def show_run(session: Session, run_id: str) -> dict[str, Any]:
+    """Return where a run stands, including the activities that are retrying.
+
+    Raises:
+        NotFound: ``WorkflowNotFound``.
+    """
     found = await find_run(session, run_id)
-    seen = await take_snapshot(found)
-    trying = (
-        {} if found.ended else await retrying_activities(found.client, found.handle.id, prepare_workflow_id(session.collaboration, run_id))
-    )
-    return _snapshot_record(session, run_id, seen) | {"retrying": {step: with_names(str(error)) for step, error in trying.items()}}
+    snapshot = await take_snapshot(found)
+    retrying = {}
+    if not found.ended:
+        prepare = prepare_workflow_id(session.collaboration, run_id)
+        retrying = await retrying_activities(found.client, found.handle.id, prepare)
+    return _snapshot_record(session, run_id, snapshot) | {"retrying": {step: with_names(str(error)) for step, error in retrying.items()}}
 
 
-def _snapshot_record(session: Session, run_id: str, seen: RunSnapshot) -> dict[str, Any]:
-    result = seen.result or RunResult(run_id=run_id, query=seen.query, state="Preparing")
+def _snapshot_record(session: Session, run_id: str, snapshot: RunSnapshot) -> dict[str, Any]:
+    result = snapshot.result or RunResult(run_id=run_id, query=snapshot.query, state="Preparing")
+    failure = snapshot.failure
     return {
         **result_record(session, result),
-        "state": seen.state,
-        "failure": {key: with_names(text) for key, text in seen.failure.model_dump(mode="json").items()} if seen.failure else None,
-        "stage": seen.stage,
-        "steps": list(seen.steps),
-        "job": seen.job,
-        "unanswered": seen.unanswered.to_dict() if seen.unanswered else None,
+        "state": snapshot.state,
+        "failure": {key: with_names(text) for key, text in failure.model_dump(mode="json").items()} if failure else None,
+        "stage": snapshot.stage,
+        "steps": list(snapshot.steps),
+        "job": snapshot.job,
+        "unanswered": snapshot.unanswered.to_dict() if snapshot.unanswered else None,
     }
 
 
 def result_record(session: Session, result: RunResult) -> dict[str, Any]:
+    """Return the result of a run as the commands print it."""
     receipt = result.receipt
     workflow_id = run_workflow_id(session.collaboration, result.run_id)
     return {
@@ -179,10 +201,11 @@ def result_record(session: Session, result: RunResult) -> dict[str, Any]:
 
 
 async def list_runs(session: Session) -> list[dict[str, Any]]:
+    """List the latest 200 runs of the collaboration, newest first."""
     client = await session.temporal()
-    wanted = f"WorkflowType = 'RunQuery' AND CrCollab = '{session.collaboration}'"
+    filter = f"WorkflowType = 'RunQuery' AND CrCollab = '{session.collaboration}'"
     rows = []
-    async for item in client.list_workflows(wanted, limit=200):
+    async for item in client.list_workflows(filter, limit=200):
         found = {pair.key.name: pair.value for pair in item.typed_search_attributes}
         rows.append(
             {
@@ -199,29 +222,29 @@ async def list_runs(session: Session) -> list[dict[str, Any]]:
 
 
 def _failure_code(item: WorkflowExecution) -> str:
-    """The code that a run ended with which did not complete; its outcome is its state otherwise."""
+    """The error code of a failed run; empty for other runs."""
     outcome = str(item.typed_search_attributes.get(attributes.OUTCOME, ""))
     return "" if outcome == "COMPLETED" else outcome
 
 
 async def cancel_run(session: Session, run_id: str) -> dict[str, Any]:
-    """Ask for cancellation and wait until the run has cleaned up.
+    """Request the cancellation of a run, wait until it has cleaned up, and return its record.
 
     Raises:
-        Conflict: ``RunEnded`` when it had ended before.
-        Unavailable: ``NoWorker``: it is asked for, and happens when one serves the run again.
+        Conflict: ``RunEnded``.
+        Unavailable: ``NoWorker``. The request is recorded, and takes effect when a worker starts.
     """
     found = await find_run(session, run_id)
     status = found.described.status
     if status is not WorkflowExecutionStatus.RUNNING:
         raise Conflict(
-            "RunEnded", f"run {run_id!r} has ended already ({status.name if status else '?'}).", hint=f"cleanroom run show {run_id}"
+            "RunEnded", f"run {run_id!r} has already ended: {status.name if status else 'unknown'}.", hint=f"cleanroom run show {run_id}"
         )
     await found.handle.cancel()
     try:
         await require_worker(found.client, found.described.task_queue)
     except Unavailable as error:
-        error.message = f"run {run_id!r} is asked to stop. {error.message}"
+        error.message = f"Cancellation requested for run {run_id!r}. {error.message}"
         raise
     try:
         await follow_timeline(found.client, found.handle, f"run {run_id}", query=STATUS)

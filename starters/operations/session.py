@@ -1,4 +1,4 @@
-"""What every command of a person needs: settings of the profile, the Temporal client, the person's own signature."""
+"""The session of one command: the settings of a profile, and the clients and signatures that follow from them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import asyncio
 import datetime as dt
 import sys
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 
 from cleanroom.errors import InvalidInput, NotFound, PreconditionFailed
 from cleanroom.settings import Settings, load_settings
 from starters.terminal.output import USER_NAMES
 
-# What a command does not need is not imported: Temporal, governance with its attestation, Azure's credentials are a second together.
+# Imported on use: Temporal, governance with attestation, and the Azure SDK together take a second, and no command needs all of them.
 if TYPE_CHECKING:
     from temporalio.client import Client, WorkflowExecutionDescription, WorkflowHandle
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from cleanroom.statements import SigningKey
 
 T = TypeVar("T")
-ORDER_LIFETIME = dt.timedelta(days=30)
+AUTHORISATION_LIFETIME = dt.timedelta(days=30)
 
 
 class Session:
-    """One person at one command."""
+    """What one command needs to act as the collaborator of a profile."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -38,22 +38,29 @@ class Session:
 
     @staticmethod
     def load(profile: str | None, config: str | None) -> Session:
-        """Settings of the profile; raises what :func:`cleanroom.settings.load_settings` raises."""
+        """Load the settings of ``profile`` from the file ``config``; raises as :func:`cleanroom.settings.load_settings` does."""
         settings = load_settings(profile, path=Path(config) if config else None)
         USER_NAMES.update({user: name for name, user in settings.parties.items() if user})
         return Session(settings)
 
     @property
     def collaboration(self) -> str:
+        """ID of the collaboration.
+
+        Raises:
+            PreconditionFailed: ``SettingMissing``.
+        """
         if not self.settings.collaboration:
             raise PreconditionFailed(
-                "SettingMissing", "settings: collaboration is not set.", hint="Run `cleanroom up`, or set it in cleanroom.toml."
+                "SettingMissing",
+                "settings: collaboration is not set.",
+                hint="Set it in cleanroom.toml. On one machine, `cleanroom up` writes that file.",
             )
         return self.settings.collaboration
 
     @property
     def party(self) -> str:
-        """Name of the collaborator who acts.
+        """Name of the collaborator.
 
         Raises:
             InvalidInput: ``ProfileIsNoPerson``.
@@ -62,26 +69,36 @@ class Session:
             known = ", ".join(sorted(self.settings.parties)) or "none"
             raise InvalidInput(
                 "ProfileIsNoPerson",
-                f"profile {self.settings.profile!r} is not a collaborator's.",
-                hint=f"Name who acts with --profile; known: {known}.",
+                f"profile {self.settings.profile!r} does not belong to a collaborator.",
+                hint=f"Choose a collaborator's profile with --profile. Known: {known}.",
             )
         return self.settings.party
 
     @property
     def user_id(self) -> str:
+        """User ID of the collaborator in governance.
+
+        Raises:
+            PreconditionFailed: ``PartyUnknown``.
+        """
         party = self.party
         try:
             return self.settings.parties[party]
         except KeyError:
-            raise PreconditionFailed("PartyUnknown", f"settings: party {party!r} has no user id in [parties].") from None
+            raise PreconditionFailed(
+                "PartyUnknown",
+                f"settings: [parties] has no user ID for {party!r}.",
+                hint="Add it to [parties] in cleanroom.toml. `cleanroom members` lists the user IDs.",
+            ) from None
 
     def key(self) -> SigningKey:
-        """This person's signing key."""
+        """Load the collaborator's signing key, or create it on first use."""
         from cleanroom.statements import load_or_create_signing_key
 
         return load_or_create_signing_key(self.settings.keys_dir)
 
     def credential(self) -> Credential:
+        """Return the Entra ID credential of the profile."""
         if self._credential is None:
             from cleanroom.clients.azure_credentials import credential
 
@@ -89,38 +106,39 @@ class Session:
         return self._credential
 
     def governance(self) -> GovernanceUserClient:
-        """Governance as this person; use as an asynchronous context manager.
+        """Create a governance client that acts as this user; use it as an asynchronous context manager.
 
         Raises:
-            InvalidInput: ``ProfileIsNoPerson`` when nobody was named although the config file knows people.
+            InvalidInput: ``ProfileIsNoPerson`` when no profile was chosen although the settings define collaborators.
         """
         from cleanroom.publishing.user_documents import governance_client
 
         if self.settings.profile == "default" and self.settings.parties and self.settings.credential.kind == "default":
-            self.party  # noqa: B018 - raises, naming the people
+            self.party  # noqa: B018 - raises an error that lists the collaborators
         return governance_client(self.settings, self.credential())
 
     def documents(self, client: GovernanceUserClient) -> UserDocuments:
+        """Return the collaboration's user documents, accessed through ``client``."""
         from cleanroom.publishing.user_documents import UserDocuments
 
         return UserDocuments(client, self.collaboration)
 
     def authorise(self, action: str, subject: str, digest: str) -> str:
-        """This person's signed order to their own worker."""
+        """Sign an authorisation for the collaborator's own worker; return the JWS."""
         from cleanroom.statements import Authorisation, sign
 
-        order = Authorisation(
+        authorisation = Authorisation(
             collaboration=self.collaboration,
             signer=self.user_id,
-            expires=now() + ORDER_LIFETIME,
+            expires=now() + AUTHORISATION_LIFETIME,
             action=action,
             subject=subject,
             digest=digest,
         )
-        return sign(order, self.key())
+        return sign(authorisation, self.key())
 
     async def temporal(self) -> Client:
-        """The Temporal client of this profile.
+        """Connect to Temporal with the settings of this profile.
 
         Raises:
             Unavailable: ``TemporalUnavailable``.
@@ -132,13 +150,19 @@ class Session:
         return client
 
     def ui_link(self, workflow_id: str, run_id: str | None = None) -> str:
-        """Address of a workflow in the Temporal Web UI, for a browser that is logged in (`cleanroom ui`): its timeline, or with ``run_id``
-        the page that tells its story in words."""
+        """Return the URL of a workflow in the Temporal Web UI.
+
+        The browser must be logged in (`cleanroom ui`).
+
+        Args:
+            workflow_id: Workflow ID.
+            run_id: Temporal run ID. With it, the link opens the page that describes the workflow in words, otherwise the timeline.
+        """
         page = f"{self._ui_workflows()}/{quote(workflow_id, safe='')}"
         return f"{page}/{quote(run_id, safe='')}/user-metadata" if run_id else page
 
     def ui_list(self) -> str:
-        """Address of the list of this collaboration's workflows in the Temporal Web UI, see :meth:`ui_link`."""
+        """Return the URL of the list of this collaboration's workflows in the Temporal Web UI; see :meth:`ui_link`."""
         query = urlencode({"query": f'CrCollab="{self.collaboration}"'}, quote_via=quote)
         return f"{self._ui_workflows()}?{query}"
 
@@ -146,57 +170,85 @@ class Session:
         return f"{self.settings.temporal.ui_url.rstrip('/')}/namespaces/{quote(self._namespace, safe='')}/workflows"
 
 
+class FoundWorkflow(NamedTuple, Generic[T]):
+    """A workflow that exists, with the description that the server gave when it was found."""
+
+    client: Client
+    handle: WorkflowHandle[Any, T]
+    described: WorkflowExecutionDescription
+
+    @property
+    def ended(self) -> bool:
+        """Whether the workflow is closed."""
+        from temporalio.client import WorkflowExecutionStatus
+
+        return self.described.status not in (None, WorkflowExecutionStatus.RUNNING)
+
+
+async def find_workflow(
+    session: Session, kind: str, name: str, workflow_id: Callable[[str, str], str], result_type: type[T]
+) -> FoundWorkflow[T]:
+    """Find a workflow of the collaboration on the server.
+
+    Args:
+        session: Session of the command.
+        kind: ``query`` or ``run``, for the error message.
+        name: Name of the query, or ID of the run.
+        workflow_id: Function of collaboration and name that returns the workflow ID.
+        result_type: Type of the workflow's result.
+
+    Raises:
+        NotFound: ``WorkflowNotFound``.
+    """
+    from temporalio.service import RPCError, RPCStatusCode
+
+    client = await session.temporal()
+    handle: WorkflowHandle[Any, T] = client.get_workflow_handle(workflow_id(session.collaboration, name), result_type=result_type)
+    try:
+        return FoundWorkflow(client, handle, await handle.describe())
+    except RPCError as error:
+        if error.status is RPCStatusCode.NOT_FOUND and not error.message.startswith("Namespace "):
+            raise NotFound(
+                "WorkflowNotFound", f"{kind} {name!r} does not exist.", hint=f"List what exists with `cleanroom {kind} list`."
+            ) from error
+        raise
+
+
 def now() -> dt.datetime:
-    """The wall clock in UTC, whole seconds: what people sign."""
+    """Return the current UTC time in whole seconds, as signed statements contain it."""
     return dt.datetime.now(dt.UTC).replace(microsecond=0)
 
 
 def new_run_id() -> str:
-    """A short run id that sorts by time: ``r-<date>-<random>``."""
+    """Create a short run ID that sorts by time: ``r-<date>-<time>-<random>``."""
     return f"r-{now():%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}"
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:
-    """Run a command's coroutine; failures of Temporal come out as errors of ours.
+    """Run a coroutine to its end; errors of the Temporal client become errors of this project.
 
     Raises:
-        CleanRoomError: whatever happened.
+        CleanRoomError: Any error of the operation.
     """
 
-    async def wrapped() -> T:
+    async def with_mapped_errors() -> T:
         try:
             return await work
         except Exception as error:
-            if not _of_temporal(error):
+            if not _is_temporal_error(error):
                 raise
             from cleanroom.temporal.failures import error_from_failure
 
             raise error_from_failure(error) from error
 
-    return asyncio.run(wrapped())
+    return asyncio.run(with_mapped_errors())
 
 
-def _of_temporal(error: Exception) -> bool:
-    """Whether Temporal's client raised it. Who never imported that client never met its errors."""
+def _is_temporal_error(error: Exception) -> bool:
+    # An error of the client implies that the client was imported; the check keeps this function from importing it.
     if "temporalio.exceptions" not in sys.modules:
         return False
     from temporalio.exceptions import TemporalError
     from temporalio.service import RPCError
 
     return isinstance(error, TemporalError | RPCError)
-
-
-async def require_workflow(handle: WorkflowHandle[Any, Any], what: str, hint: str) -> WorkflowExecutionDescription:
-    """What the server says of ``handle``, if its workflow exists.
-
-    Raises:
-        NotFound: ``WorkflowNotFound``, in the words of ``what``.
-    """
-    from temporalio.service import RPCError, RPCStatusCode
-
-    try:
-        return await handle.describe()
-    except RPCError as error:
-        if error.status is RPCStatusCode.NOT_FOUND and not error.message.startswith("Namespace "):
-            raise NotFound("WorkflowNotFound", f"There is no {what}.", hint=hint) from error
-        raise

@@ -1,4 +1,4 @@
-"""Finds workflows and login links for the Temporal Web UI."""
+"""Finds workflows by name and gets login links for the Temporal Web UI."""
 
 from __future__ import annotations
 
@@ -17,19 +17,27 @@ from cleanroom.webui.gateway import is_loopback
 from starters.operations.session import Session
 
 
-async def find_workflow(session: Session, what: str) -> tuple[str, str | None]:
-    """Workflow id and run id of the workflow that ``what`` names: itself, or a query, run, dataset or preparation of that name.
+async def resolve_workflow(session: Session, name: str) -> tuple[str, str | None]:
+    """Find a workflow by name.
+
+    Args:
+        session: Session of the command.
+        name: Workflow ID, or the name of a query, run or dataset. ``<run>/prepare`` is the preparation of a run.
+
+    Returns:
+        Workflow ID and Temporal run ID.
 
     Raises:
         NotFound: ``WorkflowNotFound``.
     """
     client = await session.temporal()
     collaboration = session.collaboration
-    candidates = [what] if what.startswith("cr/") else [
-        query_workflow_id(collaboration, what), run_workflow_id(collaboration, what), dataset_workflow_id(collaboration, what), what,
-    ]  # fmt: skip
-    if what.endswith("/prepare") and not what.startswith("cr/"):
-        candidates.insert(0, prepare_workflow_id(collaboration, what.removesuffix("/prepare")))
+    candidates = [name]
+    if not name.startswith("cr/"):
+        candidates = [workflow_id(collaboration, name) for workflow_id in (query_workflow_id, run_workflow_id, dataset_workflow_id)]
+        candidates.append(name)
+        if name.endswith("/prepare"):
+            candidates.insert(0, prepare_workflow_id(collaboration, name.removesuffix("/prepare")))
     for workflow_id in candidates:
         try:
             found = await client.get_workflow_handle(workflow_id).describe()
@@ -40,17 +48,24 @@ async def find_workflow(session: Session, what: str) -> tuple[str, str | None]:
             return workflow_id, found.run_id
     raise NotFound(
         "WorkflowNotFound",
-        f"There is no query, run, dataset or workflow {what!r} in collaboration {collaboration!r}.",
-        hint="`cleanroom query list`, `cleanroom run list` and `cleanroom dataset list` show what there is.",
+        f"Collaboration {collaboration!r} has no query, run, dataset or workflow named {name!r}.",
+        hint="List the names with `cleanroom query list`, `cleanroom run list` and `cleanroom dataset list`.",
     )
 
 
 def login_link(settings: Settings, page: str) -> dict[str, Any]:
-    """``{url, expires_in}``: a link with a single-use login code that leads on to ``page``, got with the profile's codec token.
+    """Request a single-use login code from the gateway of the Web UI, with the profile's codec token.
+
+    Args:
+        settings: Settings of the profile.
+        page: URL of the page that follows the login.
+
+    Returns:
+        ``{url, expires_in}``: the login link, and the seconds until it expires.
 
     Raises:
         PreconditionFailed: ``CodecTokenMissing``, ``UiIsNoGateway``.
-        Refused: ``CodecUnauthenticated``: the gateway does not know the token.
+        Refused: ``CodecUnauthenticated``.
         Unavailable: ``UiUnavailable``.
         InvalidInput: ``UiUrlInsecure``.
     """
@@ -58,12 +73,14 @@ def login_link(settings: Settings, page: str) -> dict[str, Any]:
     parts = urlsplit(gateway)
     if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
         raise InvalidInput(
-            "UiUrlInsecure", f"settings: temporal.ui_url {gateway} must be https, or on this machine: a token is sent there."
+            "UiUrlInsecure",
+            f"settings: temporal.ui_url {gateway} is not https. The codec token would be sent in plain text.",
+            hint="Use an https URL, or a loopback address.",
         )
     if settings.temporal.codec_token_file is None:
         raise PreconditionFailed(
             "CodecTokenMissing",
-            f"profile {settings.profile!r} has no codec token, which the gateway of the Web UI asks for.",
+            f"profile {settings.profile!r} has no codec token, which the gateway of the Web UI requires.",
             hint="Set temporal.codec_token_file in cleanroom.toml.",
         )
     token = read_secret_file(settings.temporal.codec_token_file, what="codec token").reveal_text().strip()
@@ -74,13 +91,15 @@ def login_link(settings: Settings, page: str) -> dict[str, Any]:
     except httpx.TransportError as error:
         raise Unavailable(
             "UiUnavailable",
-            f"The gateway of the Temporal Web UI at {gateway} does not answer ({type(error).__name__}).",
-            hint="Locally: `cleanroom up` starts it, `cleanroom ps` shows it.",
+            f"The gateway of the Temporal Web UI at {gateway} does not respond ({type(error).__name__}).",
+            hint="On one machine, `cleanroom up` starts it and `cleanroom ps` shows its state.",
             party="operator",
         ) from None
     if answer.status_code == 401:
         raise Refused(
-            "CodecUnauthenticated", f"The gateway at {gateway} does not know this profile's codec token.", hint="Ask its operator for one."
+            "CodecUnauthenticated",
+            f"The gateway at {gateway} does not accept this profile's codec token.",
+            hint="Ask the gateway's operator for a token.",
         )
     try:
         issued = answer.json() if answer.status_code == 200 else {}
@@ -88,8 +107,8 @@ def login_link(settings: Settings, page: str) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         raise PreconditionFailed(
             "UiIsNoGateway",
-            f"What answers at {gateway} gives no login codes ({answer.status_code}); it is not `cleanroom codec-server --ui-upstream`.",
-            hint="Set temporal.ui_url in cleanroom.toml to the gateway.",
+            f"The server at {gateway} issues no login codes (status {answer.status_code}); it is not a gateway.",
+            hint="Set temporal.ui_url in cleanroom.toml to the URL of `cleanroom codec-server --ui-upstream`.",
         ) from None
     fragment = urlencode({"code": code, "next": page.removeprefix(gateway) or "/"})
     return {"url": f"{gateway}/codec/login#{fragment}", "expires_in": lifetime}

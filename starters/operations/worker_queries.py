@@ -1,4 +1,8 @@
-"""Asking a workflow: its worker answers at once, or it is told soon that none does, and what starts one."""
+"""Queries a workflow and detects soon when no worker can answer.
+
+Only a worker answers a query. Without one, the server lets the query run into its deadline. These functions then look when a worker
+last polled the task queue, and raise ``NoWorker`` with the command that starts one.
+"""
 
 from __future__ import annotations
 
@@ -18,24 +22,30 @@ from cleanroom.temporal.failures import error_from_failure
 T = TypeVar("T")
 
 QUERY_SECONDS: Final = 5.0
-"""A worker that runs answers within milliseconds; one that has to read a long history first, within a second or two."""
+"""Deadline of a query. A worker answers in milliseconds, or in a second or two when it must replay a long history first."""
 PATIENT_SECONDS: Final = 15.0
-"""A worker that was killed and started again is found by the server after 10 s at most: whoever wants something done waits for that."""
+"""Deadline when a worker may just have been replaced: the server takes up to 10 s to dispatch to the new one."""
 POLL_SECONDS: Final = 70.0
-"""A worker asks for work at least once a minute: who has not for so long is gone."""
+"""Workers poll at least once a minute; one that has not polled for longer is considered gone."""
 BUSY_SECONDS: Final = 10.0
+"""A worker that polled this recently is considered busy, and gets the longer deadline."""
 NO_WORKER: Final = "NoWorker"
 _UNANSWERED = (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED)
 
 
-async def query_workflow(
-    client: Client, handle: WorkflowHandle[Any, Any], query: str, kind: type[T], *, seconds: float = QUERY_SECONDS
-) -> T:
-    """The workflow's answer to ``query``, within ``seconds``, or later where it asked for work a moment ago and may be busy.
+async def send_query(client: Client, handle: WorkflowHandle[Any, Any], query: str, kind: type[T], *, seconds: float = QUERY_SECONDS) -> T:
+    """Query a workflow; retry once with a longer deadline when a worker polled recently and may be busy.
+
+    Args:
+        client: Temporal client.
+        handle: Handle of the workflow.
+        query: Name of the query.
+        kind: Type of the answer.
+        seconds: Deadline of the first attempt.
 
     Raises:
-        Unavailable: ``NoWorker`` when no worker of its task queue answers.
-        PreconditionFailed: ``WorkflowCannotAnswer`` when one does and fails.
+        Unavailable: ``NoWorker`` when no worker of the task queue answers.
+        PreconditionFailed: ``WorkflowCannotAnswer`` when the query fails in the workflow.
     """
     try:
         answer: T = await handle.query(query, result_type=kind, rpc_timeout=timedelta(seconds=seconds))
@@ -48,17 +58,17 @@ async def query_workflow(
         queue = (await handle.describe()).task_queue
         polled = await last_poll(client, queue)
         if seconds < PATIENT_SECONDS and polled is not None and polled < BUSY_SECONDS:
-            return await query_workflow(client, handle, query, kind, seconds=PATIENT_SECONDS)
+            return await send_query(client, handle, query, kind, seconds=PATIENT_SECONDS)
         raise no_worker_error(queue, polled, waited=seconds) from error
 
 
 def is_unanswered(error: RPCError) -> bool:
-    """Whether the server was reached and no worker answered it."""
+    """Return whether the server was reached, but no worker answered."""
     return error.status in _UNANSWERED or (error.status is RPCStatusCode.FAILED_PRECONDITION and "no poller" in error.message)
 
 
 async def require_worker(client: Client, queue: str) -> None:
-    """Look whether somebody serves ``queue``, before waiting for what only they can do.
+    """Check that a worker polls ``queue``, before the command waits for that worker.
 
     Raises:
         Unavailable: ``NoWorker``.
@@ -69,7 +79,10 @@ async def require_worker(client: Client, queue: str) -> None:
 
 
 async def last_poll(client: Client, queue: str) -> float | None:
-    """Seconds since a worker last asked ``queue`` for workflow tasks; None when none did of late (the server remembers five minutes)."""
+    """Return the seconds since a worker last polled ``queue`` for workflow tasks.
+
+    None when the server knows of no poll; it remembers five minutes.
+    """
     answer = await client.workflow_service.describe_task_queue(
         DescribeTaskQueueRequest(
             namespace=client.namespace, task_queue=TaskQueue(name=queue), task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW
@@ -82,16 +95,23 @@ async def last_poll(client: Client, queue: str) -> float | None:
     )
 
 
-def no_worker_error(queue: str, seconds: float | None, *, waited: float = QUERY_SECONDS) -> Unavailable:
-    """``seconds``: since the queue was last served; ``waited``: for an answer."""
-    if seconds is not None and seconds <= POLL_SECONDS:
-        what = f"The worker of queue {queue!r} asked for work {seconds:.0f} s ago and does not answer within {waited:.0f} s."
+def no_worker_error(queue: str, polled: float | None, *, waited: float = QUERY_SECONDS) -> Unavailable:
+    """Build the error ``NoWorker``.
+
+    Args:
+        queue: Task queue.
+        polled: Seconds since the last poll, see :func:`last_poll`.
+        waited: Seconds that the command waited for an answer.
+    """
+    if polled is not None and polled <= POLL_SECONDS:
+        message = f"The worker of task queue {queue!r} last polled {polled:.0f} s ago and did not answer within {waited:.0f} s."
     else:
-        what = f"No worker serves queue {queue!r}, so that the workflow cannot be asked. It goes on as soon as one does."
+        message = f"No worker polls task queue {queue!r}. The workflow continues when one starts."
     return Unavailable(
         NO_WORKER,
-        what,
-        hint=f"`cleanroom worker {queue.removeprefix('collaborator.')}` serves it; locally, `cleanroom ps` shows what has exited.",
+        message,
+        hint=f"Start it with `cleanroom worker {queue.removeprefix('collaborator.')}`. "
+        "On one machine, `cleanroom ps` shows which services have exited.",
         party="operator",
         details={"queue": queue},
     )

@@ -1,7 +1,7 @@
-"""Workflows and their messages, by name.
+"""Names of the workflows and of their signals, updates and queries.
 
-Commands do not import the workflows' classes: with them would come every activity and every cloud's SDK, a second in each command. A test
-compares these names with the classes.
+Commands do not import the workflow classes, because those import every activity and every cloud SDK, which takes a second per
+command. A test compares these names with the classes.
 """
 
 from __future__ import annotations
@@ -13,22 +13,24 @@ PUBLISH_S3_DATASET: Final = "PublishS3Dataset"
 
 PUBLISH_QUERY: Final = "PublishQuery"
 STATE: Final = "state"
-"""Query of ``PublishQuery``."""
+"""Query of ``PublishQuery``: state, approvers, lineage card and refused messages."""
 APPROVE: Final = "approve"
+"""Signal of ``PublishQuery``, and an update of the same name that returns the result."""
 REJECT: Final = "reject"
-REVISE: Final = "revise"
-"""Update of ``PublishQuery``: a draft's new text."""
-SUBMIT: Final = "submit"
-"""Update of ``PublishQuery``: propose."""
-RETRACT: Final = "retract"
-"""Update of ``PublishQuery``: withdraw."""
+"""Signal of ``PublishQuery``, and an update of the same name that returns the result."""
+UPDATE: Final = "update"
+"""Update of ``PublishQuery`` that replaces the draft."""
+PROPOSE: Final = "propose"
+"""Update of ``PublishQuery`` that proposes the draft."""
+WITHDRAW: Final = "withdraw"
+"""Update of ``PublishQuery`` that withdraws the proposal or closes the draft."""
 
 RUN_QUERY: Final = "RunQuery"
 STATUS: Final = "status"
-"""Query of ``RunQuery``."""
+"""Query of ``RunQuery``: state, stage and steps."""
 OUTCOME: Final = "outcome"
-"""Query of ``RunQuery``."""
+"""Query of ``RunQuery``: the result so far."""
 CONCLUDE_RUN: Final = "ConcludeRun"
 
 TIMELINE: Final = "timeline"
-"""Query of every workflow with a checklist but ``RunQuery``, whose ``status`` has it."""
+"""Query for the steps of a workflow. ``RunQuery`` has them in ``status``."""

@@ -1,4 +1,7 @@
-"""Long work shows progress: a workflow's steps, redrawn in place on a terminal, one line a change elsewhere."""
+"""Shows the steps of a workflow while a command waits for its result.
+
+On a terminal the list of steps is redrawn in place. Otherwise each step is printed once, when it has ended.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from temporalio.service import RPCError
 
 from cleanroom.errors import CleanRoomError
 from cleanroom.messages.run import RunStatus
-from starters.operations.worker_queries import query_workflow
+from starters.operations.worker_queries import send_query
 from starters.operations.workflow_names import STATUS, TIMELINE
 from starters.terminal.output import err, safe
 
@@ -23,47 +26,55 @@ POLL_SECONDS = 0.5
 
 
 async def follow_timeline(client: Client, handle: WorkflowHandle[Any, T], title: str, *, query: str = TIMELINE) -> T:
-    """Wait for the workflow's result while showing its steps; raises what the workflow fails with. Where no worker serves it, that is told,
-    and waited for: it goes on as soon as one does. So it does when the wait is interrupted."""
+    """Wait for a workflow's result and show its steps; raise the workflow's failure.
+
+    Without a worker, this prints a warning once and keeps waiting.
+
+    Args:
+        client: Temporal client.
+        handle: Handle of the workflow.
+        title: Heading of the steps.
+        query: Name of the query that returns the steps.
+    """
     try:
-        return await _followed(client, handle, title, query)
+        return await _follow(client, handle, title, query)
     except asyncio.CancelledError:
-        err.print(f"[dim]{safe(title)} goes on by itself; only the wait for it was interrupted[/dim]")
+        err.print(f"[dim]{safe(title)} continues in the background; this command no longer follows it[/dim]")
         raise
 
 
-async def _followed(client: Client, handle: WorkflowHandle[Any, T], title: str, query: str) -> T:
+async def _follow(client: Client, handle: WorkflowHandle[Any, T], title: str, query: str) -> T:
     result = asyncio.ensure_future(handle.result())
     shown: tuple[str, ...] = ()
-    missing = False
+    no_worker = False
     with Live(Text(title), console=err, refresh_per_second=4, transient=True) as live:
         while not result.done():
-            asking = asyncio.ensure_future(_steps(client, handle, query))
-            await asyncio.wait([result, asking], return_when=asyncio.FIRST_COMPLETED)
-            if not asking.done():
-                asking.cancel()
+            steps = asyncio.ensure_future(_steps(client, handle, query))
+            await asyncio.wait([result, steps], return_when=asyncio.FIRST_COMPLETED)
+            if not steps.done():
+                steps.cancel()
                 break
             lines = shown
             try:
-                # The server is out of reach for a moment: the result is still awaited and the last picture stays.
+                # While the server is unreachable, the last steps stay on the screen.
                 with suppress(RPCError):
-                    lines, missing = asking.result(), False
+                    lines, no_worker = steps.result(), False
             except CleanRoomError as error:
-                if not missing:
+                if not no_worker:
                     err.print(f"  [yellow]waiting[/yellow]: {safe(error.message)} [green]hint:[/green] {safe(error.hint or '')}")
-                missing = True
-            shown = _told(lines, shown)
+                no_worker = True
+            shown = _print_ended(lines, shown)
             live.update(Text.from_markup("\n".join([f"[bold]{safe(title)}[/bold]", *map(_line, shown)])))
             await asyncio.wait([result], timeout=POLL_SECONDS)
-    if not err.is_terminal and not missing:
-        # The last steps ended with the workflow.
+    if not err.is_terminal and not no_worker:
+        # The last steps end together with the workflow, after the loop's last query.
         with suppress(RPCError, CleanRoomError):
-            _told(await _steps(client, handle, query), shown)
+            _print_ended(await _steps(client, handle, query), shown)
     return await result
 
 
-def _told(lines: tuple[str, ...], shown: tuple[str, ...]) -> tuple[str, ...]:
-    """Say what has ended since, where a picture cannot be redrawn."""
+def _print_ended(lines: tuple[str, ...], shown: tuple[str, ...]) -> tuple[str, ...]:
+    """Print the steps in ``lines`` that have ended since ``shown``, unless the terminal redraws them all; return ``lines``."""
     if not err.is_terminal:
         for line in lines:
             if line not in shown and line.startswith(("done", "failed")):
@@ -73,10 +84,11 @@ def _told(lines: tuple[str, ...], shown: tuple[str, ...]) -> tuple[str, ...]:
 
 async def _steps(client: Client, handle: WorkflowHandle[Any, Any], query: str) -> tuple[str, ...]:
     if query == STATUS:
-        return (await query_workflow(client, handle, STATUS, RunStatus)).steps
-    return await query_workflow(client, handle, query, tuple[str, ...])
+        return (await send_query(client, handle, STATUS, RunStatus)).steps
+    return await send_query(client, handle, query, tuple[str, ...])
 
 
 def _line(line: str) -> str:
+    """Format a step, ``<state>: <text>``, as a mark and its text."""
     state, _, rest = line.partition(": ")
     return f"{_MARKS.get(state, '?')} {safe(rest)}"

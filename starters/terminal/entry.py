@@ -1,4 +1,4 @@
-"""How every command is entered: as ``cleanroom …`` and as ``python -m starters.<name> …``, with the same errors and exit codes."""
+"""The entry point of every command, whether started as ``cleanroom …`` or as ``python -m starters.<name> …``."""
 
 from __future__ import annotations
 
@@ -8,34 +8,40 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import typer
+from typer.main import get_command
 
 from cleanroom.errors import CleanRoomError, InvalidInput
-from starters.terminal.output import Format, print_error, print_status, tolerant_streams
+from starters.terminal.help import join_paragraph_lines
+from starters.terminal.output import Format, print_error, print_status
 from starters.terminal.process_exit import run_and_exit
+from starters.terminal.streams import tolerant_streams
 
 INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 plus the number of SIGINT."""
 
-# Typer has Click inside since 0.2x, and depended on it before: its own exception leads to the right one.
+# Recent versions of Typer vendor Click, and older ones depend on it. Typer's own exception leads to the right `UsageError` in both.
 _UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError")
 
 
 def main(app: typer.Typer) -> NoReturn:
-    """Run ``app`` on the process's arguments and end the process with its exit code."""
+    """Run ``app`` with the arguments of the process, then exit with its exit code."""
     run_and_exit(lambda: invoke(app, sys.argv[1:]))
 
 
 def invoke(app: typer.Typer, arguments: Sequence[str]) -> None:
-    """Run ``app``; what goes wrong is told once, by us, in the format that the arguments ask for.
+    """Run ``app`` with ``arguments`` and print any error once, in the format that the arguments request.
 
     Raises:
-        SystemExit: with the exit code, always.
+        SystemExit: Always, with the exit code.
     """
-    # Libraries that narrate every attempt are asked to be quiet.
+    # azure-identity logs every credential that it tries.
     logging.getLogger("azure").setLevel(logging.CRITICAL)
     tolerant_streams()
-    output = Format.JSON if _wants_json(arguments) else Format.TABLE
+    output = Format.JSON if _requests_json(arguments) else Format.TABLE
+    command = get_command(app)
+    join_paragraph_lines(command)
     try:
-        code = app(list(arguments), standalone_mode=False)
+        code = command(list(arguments), standalone_mode=False)
     except _UsageError as error:
         if output is Format.TABLE:
             from typer.rich_utils import rich_format_error
@@ -43,26 +49,28 @@ def invoke(app: typer.Typer, arguments: Sequence[str]) -> None:
             rich_format_error(error)  # type: ignore[arg-type]
             sys.exit(InvalidInput.exit_code)
         context = getattr(error, "ctx", None)
-        hint = f"`{context.command_path} --help` says what it takes." if context is not None else None
-        wrong = InvalidInput("UsageError", getattr(error, "format_message", error.__str__)(), hint=hint)
-        print_error(wrong, output)
-        sys.exit(wrong.exit_code)
+        hint = f"Run `{context.command_path} --help` to see its arguments and options." if context is not None else None
+        usage_error = InvalidInput("UsageError", getattr(error, "format_message", error.__str__)(), hint=hint)
+        print_error(usage_error, output)
+        sys.exit(usage_error.exit_code)
     except CleanRoomError as error:
         print_error(error, output)
         sys.exit(error.exit_code)
     except typer.Abort:
-        # A question was answered with no, or by nobody.
-        print_status("Aborted; nothing was done.")
+        # The user declined a confirmation, or standard input ended before an answer.
+        print_status("Aborted. Nothing was changed.")
         sys.exit(INTERRUPTED)
     except KeyboardInterrupt:
         code = INTERRUPTED
-    # Typer has a code of its own for it, which it returns.
+    # Typer catches Ctrl-C in a command and returns this code.
     if code == INTERRUPTED and output is Format.JSON:
-        print_error(CleanRoomError("Interrupted", "The command was interrupted.", hint="What it had asked for goes on."), output)
+        interrupted = CleanRoomError("Interrupted", "The command was interrupted.", hint="A workflow that it started keeps running.")
+        print_error(interrupted, output)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _wants_json(arguments: Sequence[str]) -> bool:
+def _requests_json(arguments: Sequence[str]) -> bool:
+    """Whether ``arguments`` request JSON; read without the parser, because parsing may be what failed."""
     return any(
         word in ("--output=json", "-ojson") or (word in ("--output", "-o") and list(arguments[index + 1 : index + 2]) == ["json"])
         for index, word in enumerate(arguments)

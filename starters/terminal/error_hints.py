@@ -1,4 +1,7 @@
-"""What to do about errors of the services, which know nothing of the command line: a hint for each code that comes without one."""
+"""Hints for errors of the services.
+
+A service does not know the command line, so its errors come without a hint. This module adds one by error code.
+"""
 
 from __future__ import annotations
 
@@ -6,32 +9,34 @@ from typing import Final
 
 from cleanroom.errors import CleanRoomError
 
-_THERE_IS: Final = "`cleanroom query list` and `cleanroom dataset list` show what there is."
+_LIST_DOCUMENTS: Final = "List the names with `cleanroom query list` and `cleanroom dataset list`."
 _HINTS: Final = {
-    "BallotAlreadySubmitted": "A ballot is final; a proposal that was withdrawn and made again is voted on anew.",
-    "ContractNotFound": "`cleanroom collaboration show` without a name shows that of the settings.",
-    "ContractIdMismatch": f"It belongs to another collaboration. {_THERE_IS}",
-    "FileNotFound": "Name a file that exists.",
-    "FileTooLong": "Is it the right file?",
-    "FileUnreadable": "Name a file that you may read.",
-    "GovernanceUnreachable": "Check governance.url in cleanroom.toml; locally, `cleanroom ps` shows what runs.",
-    "InvalidDateRange": "Give both --start-date and --end-date (yyyy-MM-dd), the first not after the last.",
-    "NotProposalApprover": "The owners of the query's datasets decide on it: `cleanroom query show` names them.",
-    "NotProposalOwner": "Who proposed it withdraws it; an owner of its datasets rejects it: `cleanroom query reject`.",
-    "NotUserDocumentApprover": "Only those who approved it give or withdraw consent to it.",
-    "ParametersNotApproved": "Start it without dates, or have it approved with `parameters` in its file.",
-    "QueryNotProposed": "`cleanroom query show` says where it stands; its author proposes it: `cleanroom query propose`.",
-    "S3Unreachable": "Check the store's endpoint in the dataset's file or in cleanroom.toml; locally, `cleanroom ps` shows what runs.",
-    "SecretEmpty": "Give the secret on standard input or in the file.",
+    "BallotAlreadySubmitted": "A ballot is final. To vote again, withdraw the proposal and propose it again.",
+    "ContractNotFound": "Run `cleanroom collaboration show` without a name to see the collaboration of your settings.",
+    "ContractIdMismatch": f"The document belongs to another collaboration. {_LIST_DOCUMENTS}",
+    "FileNotFound": "Check the path.",
+    "FileTooLong": "Check that this is the right file.",
+    "FileUnreadable": "Name a regular file that you have permission to read.",
+    "GovernanceUnreachable": "Check governance.url in cleanroom.toml. On one machine, list the services with `cleanroom ps`.",
+    "InvalidDateRange": "Give both --start-date and --end-date as yyyy-MM-dd. The start must not be after the end.",
+    "NotProposalApprover": "Only owners of the query's datasets vote on it. `cleanroom query show` lists them.",
+    "NotProposalOwner": "Only its proposer can withdraw it. An owner of a dataset can reject it: `cleanroom query reject`.",
+    "NotUserDocumentApprover": "Only its approvers can give or withdraw consent.",
+    "ParametersNotApproved": "Start the run without dates, or add `parameters` to the query's file and have it approved again.",
+    "QueryNotProposed": "Check its state with `cleanroom query show`. Its author proposes it with `cleanroom query propose`.",
+    "S3Unreachable": "Check the endpoint in the dataset's file and in cleanroom.toml. On one machine, see `cleanroom ps`.",
+    "SecretEmpty": "Pass the secret on standard input or in a file.",
     "SecretSourceMissing": "For example: cleanroom secret set NAME --secret-stdin < FILE",
     "SecretVariableNotSet": "Export the variable first, or use --secret-stdin.",
-    "UserDocumentAlreadyAccepted": "What is accepted never changes: give the new one another name.",
-    "UserDocumentNotAccepted": f"It has not been approved by all. {_THERE_IS}",
-    "UserDocumentNotFound": _THERE_IS,
+    "TokenClaimMismatch": "The invitation is for another user. Use that user's profile, or ask a member for an invitation.",
+    "TokenClaimMissing": "The token lacks a claim that the invitation requires. Ask a member for an invitation with other claims.",
+    "UserDocumentAlreadyAccepted": "An accepted document never changes. Use another name for the new one.",
+    "UserDocumentNotAccepted": f"Not every owner has approved it. {_LIST_DOCUMENTS}",
+    "UserDocumentNotFound": _LIST_DOCUMENTS,
 }
 
 
 def add_hint(error: CleanRoomError) -> CleanRoomError:
-    """``error`` with a hint, where there is one to give."""
+    """Set the hint of ``error`` by its code, if it has none; return ``error``."""
     error.hint = error.hint or _HINTS.get(error.code)
     return error

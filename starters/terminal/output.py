@@ -1,17 +1,19 @@
-"""What commands print: data on standard output (a table, or JSON with ``--output json``), err and errors on standard error."""
+"""Prints results, status lines and errors, and defines the options that every command has.
+
+Results go to standard output as a table, or as JSON with ``--output json``. Status lines and errors go to standard error; with
+``--output json``, an error is a JSON document on standard output.
+"""
 
 from __future__ import annotations
 
-import codecs
 import errno
-import io
 import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any
 
 import typer
 from pydantic import BaseModel
@@ -25,101 +27,58 @@ from cleanroom.temporal.markdown import plain
 from starters.terminal.error_hints import add_hint
 
 DEBUG_VARIABLE = "CLEANROOM_DEBUG"
+"""Environment variable that makes unexpected errors print a traceback."""
 NOT_WRITTEN = "OutputNotWritten"
+"""Error code for output that could not be written, for example to a full disk."""
 USER_NAMES: dict[str, str] = {}
-"""User id to name of whoever the command's settings know: services name people by id, and errors are told by name."""
+"""User ID to collaborator name, from the settings of this command. Services name users by ID; error messages show the names."""
 _UNBOUNDED = 10_000
-_SQUEEZE = 1.5
-"""A table that is so many times as wide as the terminal is printed as paragraphs: its cells would be a few letters wide."""
+_MAX_SQUEEZE = 1.5
+"""A table wider than this many terminal widths is printed as paragraphs, because its cells would be only a few characters wide."""
 
 
 class Format(StrEnum):
-    """How results are printed."""
+    """Output format of a result."""
 
     TABLE = "table"
     JSON = "json"
 
 
-Output = Annotated[Format, typer.Option("--output", "-o", help="table for people, json for programs.")]
-Profile = Annotated[str | None, typer.Option("--profile", "-p", envvar="CLEANROOM_PROFILE", help="Who acts: a profile of cleanroom.toml.")]
+Output = Annotated[Format, typer.Option("--output", "-o", help="Output format: table for people, json for programs.")]
+Profile = Annotated[
+    str | None, typer.Option("--profile", "-p", envvar="CLEANROOM_PROFILE", help="Profile in cleanroom.toml that the command acts as.")
+]
 ConfigFile = Annotated[str | None, typer.Option("--config", envvar="CLEANROOM_CONFIG", help="Path of cleanroom.toml.")]
 
 out = Console(soft_wrap=True)
+"""Standard output, for results."""
 err = Console(stderr=True, soft_wrap=True)
-
-
-_PLAIN = str.maketrans("▇█━─│┃✔✓✘▶·…—’“”", '##--||++x>..-\'""')
-_PLAIN_ERRORS = "cleanroom.plain"
-
-
-def _plainly(error: UnicodeError) -> tuple[str, int]:
-    """Drawing characters as ASCII ones, others as question marks, for :func:`codecs.register_error`."""
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    text = error.object[error.start : error.end].translate(_PLAIN)
-    return "".join(character if character.isascii() else "?" for character in text), error.end
-
-
-class _Pipe(io.FileIO):
-    """Where the reader has gone away (``| head``), what is written goes nowhere: that is the reader's choice, and no error."""
-
-    def write(self, data: Any) -> int:
-        try:
-            return super().write(data)
-        except BrokenPipeError:
-            return memoryview(data).nbytes
-
-
-def tolerant_streams() -> None:
-    """Streams on which no command fails after its work is done: what a terminal's encoding lacks (``LC_ALL=C``) is replaced on the way
-    out, readers may leave, and a stream that was closed (``>&-``) is an empty one."""
-    codecs.register_error(_PLAIN_ERRORS, _plainly)
-    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115
-    sys.stdout = _plain(sys.stdout)
-    sys.stderr = _plain(sys.stderr)
-
-
-def _plain(stream: TextIO | None) -> TextIO:
-    if stream is None:
-        return open(os.devnull, "w")
-    if type(stream) is not io.TextIOWrapper:
-        # Somebody else's: a test's, or another program's that calls us.
-        return stream
-    if type(getattr(stream.buffer, "raw", stream.buffer)) is io.FileIO:
-        stream.flush()
-        pipe = _Pipe(stream.fileno(), "wb", closefd=False)
-        # Unbuffered, where Python was told to be (PYTHONUNBUFFERED).
-        file = io.BufferedWriter(pipe) if isinstance(stream.buffer, io.BufferedWriter) else pipe
-        return io.TextIOWrapper(
-            file,
-            encoding=stream.encoding,
-            errors=_PLAIN_ERRORS,
-            line_buffering=stream.line_buffering,
-            write_through=file is pipe,
-        )
-    stream.reconfigure(errors=_PLAIN_ERRORS)
-    return stream
+"""Standard error, for status lines and errors."""
 
 
 def print_status(text: str) -> None:
-    """A line of err to standard error; ``text`` may hold Rich markup of ours, strangers' parts go through :func:`safe`."""
+    """Print a status line to standard error.
+
+    Args:
+        text: Rich markup. Text from outside of this program must pass through :func:`safe`.
+    """
     err.print(text)
 
 
 def safe(text: object, limit: int = 400) -> str:
-    """Somebody else's text: no control, ANSI or bidirectional characters, no markup (T20)."""
+    """Return ``text`` from an untrusted source without control, ANSI and bidirectional characters, escaped for Rich, and truncated."""
     return escape(plain(str(text), limit))
 
 
 def with_names(text: str) -> str:
-    """A service's words with names for the user ids in them."""
+    """Replace the user IDs in ``text`` by collaborator names; see :data:`USER_NAMES`."""
     for user, name in USER_NAMES.items():
         text = text.replace(user, name)
     return text
 
 
 def to_json(value: Any) -> Any:
-    """Models and tuples as plain JSON values."""
+    """Convert models and tuples, also nested ones, to plain JSON values."""
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json", by_alias=False, exclude_none=True)
     if isinstance(value, Mapping):
@@ -130,14 +89,14 @@ def to_json(value: Any) -> Any:
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on one line, as a program reads it; escaped where the stream's encoding would change it."""
+    """Print one JSON document on one line; non-ASCII characters are escaped unless the stream is UTF-8."""
     utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     sys.stdout.write(json.dumps(to_json(value), ensure_ascii=not utf8) + "\n")
     sys.stdout.flush()
 
 
 def print_record(value: Any, output: Format, *, title: str = "") -> None:
-    """One thing: its members as rows."""
+    """Print one record: a table with one row per member, or a JSON object."""
     if output is Format.JSON:
         print_json(value)
         return
@@ -149,53 +108,8 @@ def print_record(value: Any, output: Format, *, title: str = "") -> None:
     out.print(table)
 
 
-def print_rows(rows: Sequence[Mapping[str, Any]], output: Format, *, columns: Sequence[str], title: str = "") -> None:
-    """Many things of a kind; no rows is an empty list, not an error. The first column names them: it is never broken, so that it can be
-    copied."""
-    if output is Format.JSON:
-        print_json(list(rows))
-        return
-    table = Table(title=title or None, title_justify="left")
-    for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column == columns[0])
-    for row in rows:
-        table.add_row(*(_cell(row.get(column, "")) for column in columns))
-    if not rows:
-        out.print("[dim]none[/dim]")
-        return
-    wanted = Measurement.get(out, out.options.update(max_width=_UNBOUNDED), table).maximum
-    if not out.is_terminal and "COLUMNS" not in os.environ:
-        # A pipe or a file is as wide as the table, so that a line stays a line for `grep`.
-        Console(width=wanted).print(table)
-    elif wanted <= out.width * _SQUEEZE:
-        out.print(table)
-    else:
-        for row in rows:
-            out.print(
-                *(f"[bold]{_cell(row.get(c, ''))}[/bold]" if c == columns[0] else f"  {c}: {_cell(row.get(c, ''))}" for c in columns),
-                sep="\n",
-            )
-
-
-def _cell(value: Any, between: str = ", ") -> str:
-    """``between``: what stands between the parts of a list or a table of plain values; of the latter, empty ones are left out."""
-    if value is None:
-        return ""
-    if isinstance(value, dict) and not any(isinstance(item, dict | list) for item in value.values()):
-        value = [f"{key}: {_plain_cell(item)}" for key, item in value.items() if item not in (None, "")]
-    if isinstance(value, list) and not any(isinstance(item, dict | list) for item in value):
-        return between.join(_plain_cell(item) for item in value)
-    if isinstance(value, dict | list):
-        return safe(json.dumps(value, ensure_ascii=False), 2000)
-    return _plain_cell(value)
-
-
-def _plain_cell(value: Any) -> str:
-    return safe(value, 2000)
-
-
 def print_partial_record(record: dict[str, Any], output: Format, *, title: str) -> None:
-    """A record that may be missing something: for people, why (``unanswered``) is said beside it, not in it."""
+    """Print a record that may be incomplete; as a table, its member ``unanswered`` becomes a warning below the table."""
     error = record.get("unanswered")
     if output is Format.TABLE:
         record = {key: value for key, value in record.items() if key != "unanswered"}
@@ -205,8 +119,56 @@ def print_partial_record(record: dict[str, Any], output: Format, *, title: str) 
         print_status(f"  [green]hint:[/green] {safe(error['hint'], 1000)}")
 
 
+def print_rows(rows: Sequence[Mapping[str, Any]], output: Format, *, columns: Sequence[str], title: str = "") -> None:
+    """Print a list of records as a table or a JSON array.
+
+    Args:
+        rows: The records. An empty list is a valid result.
+        output: Table or JSON. JSON contains all members of the rows.
+        columns: Members to show as columns. The first one identifies the row; it is never wrapped, so that it can be copied.
+        title: Title of the table.
+    """
+    if output is Format.JSON:
+        print_json(list(rows))
+        return
+    if not rows:
+        out.print("[dim]none[/dim]")
+        return
+    table = Table(title=title or None, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold", no_wrap=column == columns[0])
+    for row in rows:
+        table.add_row(*(_cell(row.get(column, "")) for column in columns))
+    width = Measurement.get(out, out.options.update(max_width=_UNBOUNDED), table).maximum
+    if not out.is_terminal and "COLUMNS" not in os.environ:
+        # In a pipe or a file, every row stays on one line, for `grep`.
+        Console(width=width).print(table)
+    elif width <= out.width * _MAX_SQUEEZE:
+        out.print(table)
+    else:
+        for row in rows:
+            out.print(f"[bold]{_cell(row.get(columns[0], ''))}[/bold]", *(f"  {c}: {_cell(row.get(c, ''))}" for c in columns[1:]), sep="\n")
+
+
+def _cell(value: Any, separator: str = ", ") -> str:
+    """Format ``value`` for a table cell: a flat list or mapping is joined with ``separator``, a nested one becomes JSON."""
+    if value is None:
+        return ""
+    if isinstance(value, dict) and not any(isinstance(item, dict | list) for item in value.values()):
+        value = [f"{key}: {_plain_cell(item)}" for key, item in value.items() if item not in (None, "")]
+    if isinstance(value, list) and not any(isinstance(item, dict | list) for item in value):
+        return separator.join(_plain_cell(item) for item in value)
+    if isinstance(value, dict | list):
+        return safe(json.dumps(value, ensure_ascii=False), 2000)
+    return _plain_cell(value)
+
+
+def _plain_cell(value: Any) -> str:
+    return safe(value, 2000)
+
+
 def print_error(error: CleanRoomError, output: Format) -> None:
-    """``{code, message, cause, hint, …}`` to standard output as JSON, or words to standard error."""
+    """Print ``error`` with its hint: as JSON to standard output, otherwise as text to standard error."""
     add_hint(error)
     error.message, error.cause = with_names(error.message), error.cause and with_names(error.cause)
     if output is Format.JSON and error.code != NOT_WRITTEN:
@@ -218,14 +180,18 @@ def print_error(error: CleanRoomError, output: Format) -> None:
     for reason in error.details.get("reasons", [])[:10]:
         err.print(f"  - {safe(reason.get('message', reason))}")
     if error.party:
-        err.print(f"  [dim]who must act:[/dim] {safe(error.party)}")
+        err.print(f"  [dim]responsible:[/dim] {safe(error.party)}")
     if error.hint:
         err.print(f"  [green]hint:[/green] {safe(error.hint, 1000)}")
 
 
 @contextmanager
 def error_boundary(output: Format) -> Iterator[None]:
-    """Run a command's body; an error of ours is printed and becomes its exit code."""
+    """Run the body of a command; print every error and turn it into the command's exit code.
+
+    Raises:
+        typer.Exit: With the exit code of the error.
+    """
     try:
         yield
     except CleanRoomError as error:
@@ -236,13 +202,18 @@ def error_boundary(output: Format) -> Iterator[None]:
     except Exception as error:
         if os.environ.get(DEBUG_VARIABLE):
             raise
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
-            unexpected = Internal(NOT_WRITTEN, f"{error.filename or 'output'}: cannot be written.", cause=error.strerror, hint="Make room.")
-        else:
-            unexpected = Internal(
-                "UnexpectedError",
-                f"{type(error).__name__}: {error}",
-                hint=f"This is a bug. {DEBUG_VARIABLE}=1 shows where it happened; please report that.",
-            )
+        unexpected = _unexpected(error)
         print_error(unexpected, output)
         raise typer.Exit(unexpected.exit_code) from error
+
+
+def _unexpected(error: Exception) -> Internal:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        return Internal(
+            NOT_WRITTEN, f"cannot write {error.filename or 'the output'}.", cause=error.strerror, hint="Free disk space, then retry."
+        )
+    return Internal(
+        "UnexpectedError",
+        f"{type(error).__name__}: {error}",
+        hint=f"This is a bug. Repeat the command with {DEBUG_VARIABLE}=1 and report the traceback.",
+    )

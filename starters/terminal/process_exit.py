@@ -1,8 +1,8 @@
-"""Ending a command's process.
+"""Ends a command's process without tearing down the interpreter.
 
-The Temporal SDK's native threads may still call into Python while the interpreter is being torn down, which then aborts with "Fatal Python
-error: PyGILState_Release" and exit code 134 (temporalio/sdk-python issue 300, open). A command's exit code is a promise, so commands end
-without that teardown: exit handlers run, streams are flushed, and the process is left.
+Native threads of the Temporal SDK can call into Python during the teardown. The interpreter then aborts with "Fatal Python error:
+PyGILState_Release" and exit code 134 (https://github.com/temporalio/sdk-python/issues/300). To keep the documented exit codes, a
+command runs its exit handlers, flushes its streams, and calls :func:`os._exit`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NoReturn
 
 
 def run_and_exit(command: Callable[[], object]) -> NoReturn:
-    """Run ``command`` and end the process with its exit code (130 when interrupted, 1 after an exception that nobody handled)."""
+    """Run ``command`` and exit with its exit code: 130 after Ctrl-C, 1 after an unhandled exception."""
     code = 0
     try:
         command()
@@ -25,7 +25,7 @@ def run_and_exit(command: Callable[[], object]) -> NoReturn:
     except KeyboardInterrupt:
         code = 130
     except BaseException:
-        # The process ends here: what nobody caught is shown as the interpreter would have shown it.
+        # Print the traceback as the interpreter would.
         traceback.print_exc()
         code = 1
     atexit._run_exitfuncs()
@@ -34,7 +34,7 @@ def run_and_exit(command: Callable[[], object]) -> NoReturn:
             if stream is not None:
                 stream.flush()
         except BrokenPipeError:
-            # A reader that has gone away (`| head`) is no reason for another exit code.
+            # A closed reader (`| head`) does not change the exit code.
             pass
         except OSError:
             code = code or 1
@@ -42,6 +42,7 @@ def run_and_exit(command: Callable[[], object]) -> NoReturn:
 
 
 def _exit_code(stop: SystemExit) -> int:
+    """The exit code of ``stop``, by the interpreter's rules: text is printed and means 1."""
     if stop.code is None:
         return 0
     if isinstance(stop.code, int):

@@ -1,4 +1,4 @@
-"""A result is shown as a table and as a picture: in the terminal (plotext) and as PNG (matplotlib)."""
+"""Shows the rows of a result: a table and a bar chart in the terminal (plotext), and a bar chart as PNG (matplotlib)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_BARS = 20
 
 
 def result_rows(table: Any) -> list[dict[str, Any]]:
-    """A pyarrow table as JSON-able rows; dates and times become RFC 3339 text."""
+    """Convert a pyarrow table to rows that JSON can represent; dates and times become RFC 3339 text."""
     rows: list[dict[str, Any]] = []
     for row in table.to_pylist():
         rows.append({key: value.isoformat() if hasattr(value, "isoformat") else value for key, value in row.items()})
@@ -24,11 +24,11 @@ def result_rows(table: Any) -> list[dict[str, Any]]:
 
 
 def result_table(rows: Rows, *, title: str = "", limit: int = 25) -> Table:
-    """The first ``limit`` rows as a Rich table; floats with two decimals."""
+    """Render the first ``limit`` rows as a Rich table; floats have two decimals."""
     table = Table(title=title or None, title_justify="left")
     columns = list(rows[0]) if rows else []
     for column in columns:
-        numeric = all(isinstance(row[column], int | float) and not isinstance(row[column], bool) for row in rows)
+        numeric = all(_is_number(row[column]) for row in rows)
         table.add_column(safe(column), justify="right" if numeric else "left")
     for row in rows[:limit]:
         table.add_row(*(_text(row[column]) for column in columns))
@@ -37,17 +37,28 @@ def result_table(rows: Rows, *, title: str = "", limit: int = 25) -> Table:
     return table
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.2f}"
-    if isinstance(value, int) and not isinstance(value, bool):
+    if _is_number(value):
         return f"{value:,}"
     return safe("" if value is None else value)
 
 
 def series(rows: Rows, value: str | None = None) -> tuple[list[str], list[float], str] | None:
-    """What to draw: labels from the text columns, values from ``value`` (else the last numeric column), its name; None when there is
-    nothing to draw.
+    """Select what a chart shows.
+
+    Args:
+        rows: Rows of the result.
+        value: Numeric column to draw; the last numeric column by default.
+
+    Returns:
+        The labels (joined text columns), the values in descending order, and the name of the drawn column. None when there are no
+        rows, no text column, or no numeric column.
 
     Raises:
         InvalidInput: ``ChartColumnUnknown``.
@@ -56,12 +67,14 @@ def series(rows: Rows, value: str | None = None) -> tuple[list[str], list[float]
         return None
     columns = list(rows[0])
     labels = [name for name in columns if all(isinstance(row[name], str) for row in rows)]
-    numbers = [name for name in columns if all(isinstance(row[name], int | float) and not isinstance(row[name], bool) for row in rows)]
+    numbers = [name for name in columns if all(_is_number(row[name]) for row in rows)]
     if not labels or not numbers:
         return None
     if value is not None and value not in numbers:
         raise InvalidInput(
-            "ChartColumnUnknown", f"--value: {value!r} is no column of numbers of this result.", hint=f"There are: {', '.join(numbers)}."
+            "ChartColumnUnknown",
+            f"--value: the result has no numeric column {value!r}.",
+            hint=f"Numeric columns: {', '.join(numbers)}.",
         )
     value = value or numbers[-1]
     ordered = sorted(rows, key=lambda row: float(row[value]), reverse=True)[:MAX_BARS]
@@ -69,7 +82,7 @@ def series(rows: Rows, value: str | None = None) -> tuple[list[str], list[float]
 
 
 def print_chart(rows: Rows, value: str | None = None) -> None:
-    """A bar chart of ``value`` in the terminal."""
+    """Print a bar chart of the column ``value``; see :func:`series`."""
     found = series(rows, value)
     if found is None:
         return
@@ -79,12 +92,12 @@ def print_chart(rows: Rows, value: str | None = None) -> None:
     plotext.clear_figure()
     plotext.simple_bar(labels, values, width=min(out.width, 100), title=name)
     drawn = plotext.build()
-    # plotext draws with its own colours, which only a terminal shows.
+    # plotext always colours its output; a pipe or a file must not receive escape sequences.
     out.print(drawn if out.is_terminal else plotext.uncolorize(drawn), markup=False, highlight=False)
 
 
 def chart_png(rows: Rows, path: Path, *, title: str = "", value: str | None = None) -> bool:
-    """Write a horizontal bar chart of ``value`` to ``path``; False when there is nothing to draw.
+    """Write a horizontal bar chart of the column ``value`` to ``path``; return False when :func:`series` finds nothing to draw.
 
     Raises:
         InvalidInput: ``ChartColumnUnknown``, ``ChartNotWritten``.
@@ -108,10 +121,10 @@ def chart_png(rows: Rows, path: Path, *, title: str = "", value: str | None = No
     axes.margins(x=0.12)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Whatever the file is called, it is a PNG.
+        # Explicit, because savefig() would derive the format from the file's suffix.
         figure.savefig(path, dpi=120, format="png")
     except OSError as error:
-        raise InvalidInput("ChartNotWritten", f"--chart: {path} cannot be written.", cause=error.strerror) from error
+        raise InvalidInput("ChartNotWritten", f"--chart: cannot write {path}.", cause=error.strerror) from error
     finally:
         pyplot.close(figure)
     return True

@@ -1,13 +1,13 @@
-"""Record the histories that :mod:`tests.unit.test_replay` replays, from a demo that was left running.
+"""Record the histories that :mod:`tests.unit.test_replay` replays, from a demo that is still running.
 
-::
+``make histories`` runs these commands::
 
     cleanroom demo --keep --rows 20000 --state /tmp/histories
     python -m tests.histories.record /tmp/histories
     cleanroom down --state /tmp/histories
 
-Besides the demo's workflows it records a run that governance refuses. The keyring that comes with them is that of the demo, made for it
-and used for nothing else; no history holds a secret (design rule 3), so it protects nothing.
+It records the demo's workflows and a run that governance refuses. The keyring that comes with them was made for this demo and is
+used for nothing else. No history contains a secret, so the keyring protects nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FOLDER = Path(__file__).resolve().parent
 
 
 async def record(state: Path) -> None:
-    """Write one file a workflow and the keyring."""
+    """Write one file per workflow, and the keyring."""
     session = Session(load_settings("fabrikam", path=state / "cleanroom.toml"))
     client = await session.temporal()
     refused = await start_run(session, QUERY, "0" * 64, new_run_id())
@@ -52,7 +52,7 @@ async def record(state: Path) -> None:
 
 async def _write(client: Client, workflow_id: str, name: str) -> None:
     history = await client.get_workflow_handle(workflow_id).fetch_history()
-    # mtime 0: the same history gives the same file.
+    # mtime 0, so that the same history gives the same file.
     (FOLDER / f"{name}.json.gz").write_bytes(gzip.compress(f"{workflow_id}\n{history.to_json()}".encode(), mtime=0))
     print(f"{name}: {len(history.events)} events of {workflow_id}")
 

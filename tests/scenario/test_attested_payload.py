@@ -28,7 +28,7 @@ from cleanroom.datasets.encryption import encode_dataset_key, generate_dataset_k
 from cleanroom.datasets.upload import upload_dataset
 from cleanroom.documents.dataset import DatasetSchema, FieldType, SchemaField
 from cleanroom.documents.query import QuerySegment
-from cleanroom.governance import CleanRoomClient
+from cleanroom.governance import CleanRoomClient, host_data_claims
 from cleanroom.secret import Secret
 from cleanroom.spark.deadlines import Deadlines
 from cleanroom.spark.job import JobConfig, JobDataset, JobGovernance, JobSegment, ResultReceipt, S3Access
@@ -121,7 +121,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, local_authority: LocalAuthor
         made = World(snp, cgs, "", None, seaweedfs, ca_pem, ca_file, folder)  # type: ignore[arg-type]
         url, host_data = made.guest("the clean room's policy")
         made.contract = cgs.accepted_contract({DEBUG: False, HOST_DATA: host_data})
-        made.clean_room = CleanRoomClient.direct(settings.url, made.contract, GuestAttestor(url, ca_file=ca_file), ca_file=ca_file)
+        made.clean_room = CleanRoomClient(settings.url, made.contract, GuestAttestor(url, ca_file=ca_file), ca_file=ca_file)
         yield made
         cgs.close()
 
@@ -207,8 +207,8 @@ async def prepare(world: World, run_id: str, *, heavy: bool = False) -> tuple[Jo
 
 async def grant(world: World, run_id: str, host_data: str) -> None:
     for name in ("planes.connection", "planes.key", "out.connection", "out.key", "run.consent", "run.network"):
-        await world.clean_room.allow_secret(f"cleanroom_{run_id}.{name}", [host_data])
-    await world.clean_room.allow_events([host_data])
+        await world.clean_room.set_delegate("secrets", f"cleanroom_{run_id}.{name}", "add", host_data_claims([host_data]))
+    await world.clean_room.set_delegate("events", "writer", "add", host_data_claims([host_data]))
 
 
 def assert_silent(world: World, ran: subprocess.CompletedProcess[str], keys: dict[str, Secret]) -> None:

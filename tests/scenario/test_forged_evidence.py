@@ -19,6 +19,7 @@ from cleanroom.attestation import GuestAttestor
 from cleanroom.errors import CleanRoomError, Refused
 from cleanroom.identifiers import CLEAN_ROOM_QUEUE, federated_subject, prepare_workflow_id
 from cleanroom.messages.run import (
+    ConfigureIdpRequest,
     GrantRequest,
     PolicyStatement,
     Prepared,
@@ -35,8 +36,7 @@ from cleanroom.spark.signed import PolicySigner, ServiceReport
 from cleanroom.temporal.attributes import start_attributes
 from localcloud.standins.snp.server import DevelopmentHardware
 from starters.operations.session import run_async
-from tests.local_cloud import Cloud, Guest, World
-from tests.scenario.test_refusals import ticket_of
+from tests.local_cloud import Cloud, Guest, World, ticket_of
 from workflows.prepare import Prepare
 
 pytestmark = [pytest.mark.scenario, pytest.mark.timeout(900)]
@@ -218,7 +218,7 @@ def test_statement_by_another_key(cloud: Cloud, prepared: Prepared, ticket: RunT
 def test_secret_that_is_not_of_this_run(cloud: Cloud, prepared: Prepared, ticket: RunTicket) -> None:
     """A forged id must not open somebody's own secret to the pods."""
     foreign = prepared.secrets[0].model_copy(update={"secret_id": f"{cloud.litware.user_id}_planes.key"})
-    request = GrantRequest(ticket=ticket, proof=prepared.proof, role="driver", secret=foreign)
+    request = GrantRequest(ticket=ticket, proof=prepared.proof, secret=foreign)
     assert refusal(cloud, lambda room: CleanRoomSecrets(room).set_secret(request)).code == "SecretNotInJob"
 
 
@@ -226,8 +226,9 @@ async def release(room: CleanRoomContext, step: str, prepared: Prepared, ticket:
     secrets = CleanRoomSecrets(room)
     if step == "get_key_with_skr":
         return await _skr(secrets, stage(prepared, ticket, proof))
-    secret = prepared.secrets[0] if step == "set_secret" else None
-    return await getattr(secrets, step)(GrantRequest(ticket=ticket, proof=proof, role="driver", secret=secret))
+    if step == "set_secret":
+        return await secrets.set_secret(GrantRequest(ticket=ticket, proof=proof, secret=prepared.secrets[0]))
+    return await secrets.configure_idp(ConfigureIdpRequest(ticket=ticket, proof=proof))
 
 
 # ---------------------------------------------------------------------- Key Vault

@@ -22,9 +22,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.testing import WorkflowEnvironment
 
+from activities.authorisations import AuthorisationVerifier
 from activities.collaborator import CollaboratorGovernance
 from activities.frontend import Frontend
-from activities.orders import Orders
 from cleanroom.datasets.keystore import KeyStore
 from cleanroom.documents.specs import DatasetSpec, QuerySpec
 from cleanroom.errors import CleanRoomError
@@ -38,7 +38,15 @@ from cleanroom.identifiers import (
     user_secret_name,
 )
 from cleanroom.messages.publish import DescriptorRequest, StoredSecret
-from cleanroom.messages.query import AuthorMessage, DecisionMessage, GenerateQueryRequest, Party, PublishQueryInput, QueryDraft, QueryState
+from cleanroom.messages.query import (
+    AuthorMessage,
+    Collaborator,
+    DecisionMessage,
+    GenerateQueryRequest,
+    PublishQueryInput,
+    QueryDraft,
+    QueryState,
+)
 from cleanroom.publishing.descriptor import generate_descriptor
 from cleanroom.publishing.query_document import generate_query
 from cleanroom.publishing.user_documents import UserDocuments
@@ -166,11 +174,11 @@ class World:
 
     def _collaborator(self, name: str) -> WorkerSpec:
         own = self.sessions[name].settings
-        governance = CollaboratorGovernance(own, Orders(own), self.documents(name), KeyStore(own.keys_dir))
+        governance = CollaboratorGovernance(own, AuthorisationVerifier(own), self.documents(name), KeyStore(own.keys_dir))
         activities = (
             governance.create_document,
             governance.update_document,
-            governance.confirm_order,
+            governance.confirm_withdrawal,
             governance.propose_query,
             governance.withdraw_proposal,
             governance.accept_query,
@@ -309,7 +317,7 @@ class Governance(RuleBasedStateMachine):
 
     async def _start(self) -> WorkflowHandle[PublishQuery, QueryState]:
         world, spec = self.world, self.specs[0]
-        parties = tuple(Party(name=name, user_id=world.users[name]) for name in PEOPLE)
+        parties = tuple(Collaborator(name=name, user_id=world.users[name]) for name in PEOPLE)
         start = PublishQueryInput(
             collaboration=world.collaboration,
             proposer=parties[0],
@@ -420,7 +428,7 @@ class Governance(RuleBasedStateMachine):
     def revise(self, who: str, variant: int, honest: bool, via: str) -> None:
         spec, text = self.specs[variant], self.texts[variant]
         message = AuthorMessage(party=who, authorisation=self.order(who, "update-query", spec.digest(), honest), spec=spec)
-        code = self.command("update", who, PublishQuery.revise, message, via)
+        code = self.command("update", who, PublishQuery.update_and_wait, message, via)
         self.settle(code, "QueryNotDraft" if self.model.state != "Draft" else "" if honest else "ApproverKeyUnknown")
         if code == "":
             assert honest
@@ -435,7 +443,7 @@ class Governance(RuleBasedStateMachine):
         digest = document_digest(self.name)
         message = AuthorMessage(party=who, authorisation=self.order(who, "propose-query", digest, honest))
         known = self.acknowledged
-        code = self.command("propose", who, PublishQuery.submit, message, via)
+        code = self.command("propose", who, PublishQuery.propose_and_wait, message, via)
         if self.model.state != "Draft":
             wanted = "QueryNotDraft"
         elif self.model.draft[1] != known:
@@ -460,7 +468,7 @@ class Governance(RuleBasedStateMachine):
         if who == AUTHOR and honest and self.model.state == "Draft" and not close:
             return
         message = AuthorMessage(party=who, authorisation=self.order(who, "withdraw-query", document_digest(self.name), honest))
-        code = self.command("withdraw", who, PublishQuery.retract, message, via)
+        code = self.command("withdraw", who, PublishQuery.withdraw_and_wait, message, via)
         if self.model.state == "Accepted":
             wanted = "QueryNotOpen"
         elif self.model.state == "Draft":
@@ -505,7 +513,8 @@ class Governance(RuleBasedStateMachine):
             wanted = "BallotAlreadySubmitted" if earlier not in (None, ballot) else ""
         message = DecisionMessage(decision=sign(decision, signer.key()))
         repeated = earlier is not None and wanted == ""
-        code = self.command(verdict, who, PublishQuery.decide, message, "update" if repeated else via)
+        handler = PublishQuery.approve_and_wait if verdict == "approve" else PublishQuery.reject_and_wait
+        code = self.command(verdict, who, handler, message, "update" if repeated else via)
         self.settle(code, wanted)
         if code == "":
             assert wrong == ""

@@ -23,15 +23,15 @@ from cleanroom.identifiers import FRONTEND_QUEUE, collaborator_queue
 from cleanroom.messages.query import (
     AuthorMessage,
     BallotRecorded,
+    Collaborator,
     DatasetOwners,
     DecisionMessage,
-    DraftOrder,
+    DraftRequest,
     DraftStored,
     GenerateQueryRequest,
     GovernanceQueryState,
     OwnersRequest,
-    Party,
-    ProposeQueryOrder,
+    ProposeQueryRequest,
     PublishQueryInput,
     QueryChangeRequest,
     QueryDraft,
@@ -39,8 +39,8 @@ from cleanroom.messages.query import (
     QueryState,
     VerifiedDecision,
     VerifyDecisionRequest,
-    VoteOrder,
-    WithdrawOrder,
+    VoteRequest,
+    WithdrawRequest,
 )
 from cleanroom.temporal.failures import error_from_failure
 from cleanroom.temporal.workers import WorkerSpec, create_worker, replayer
@@ -60,7 +60,7 @@ class Book:
 
     def __init__(self) -> None:
         self.ballots: dict[str, str] = {}
-        self.withdrawn: list[WithdrawOrder] = []
+        self.withdrawn: list[WithdrawRequest] = []
         self.says: CleanRoomError | GovernanceQueryState | None = None
         """What governance answers to who watches it; by default that nothing has changed."""
         self.watched: list[str] = []
@@ -79,7 +79,7 @@ class Book:
             )
 
         @activity.defn
-        async def create_document(request: DraftOrder) -> DraftStored:
+        async def create_document(request: DraftRequest) -> DraftStored:
             await self.verified.wait()
             if self.creates is not None:
                 raise self.creates
@@ -90,7 +90,7 @@ class Book:
             return DatasetOwners(owners=OWNERS, version="2.1", digest=DIGEST)
 
         @activity.defn
-        async def propose_query(request: ProposeQueryOrder) -> QueryProposed:
+        async def propose_query(request: ProposeQueryRequest) -> QueryProposed:
             return QueryProposed(proposal_id="p1", version="2.1", digest=DIGEST)
 
         @activity.defn
@@ -101,13 +101,13 @@ class Book:
             return VerifiedDecision(approver_id=party, decision=decision, reason="", expires=expires, max_runs=None, nonce=request.token)
 
         @activity.defn
-        async def accept_query(request: VoteOrder) -> BallotRecorded:
+        async def accept_query(request: VoteRequest) -> BallotRecorded:
             self.ballots[request.token.split(":")[0]] = "accepted"
             state = "Accepted" if set(self.ballots) == set(OWNERS) else "Open"
             return BallotRecorded(proposal_state=state, ballots=dict(self.ballots))
 
         @activity.defn
-        async def withdraw_proposal(request: WithdrawOrder) -> None:
+        async def withdraw_proposal(request: WithdrawRequest) -> None:
             self.withdrawn.append(request)
             if set(self.ballots) == set(OWNERS):
                 raise Conflict("ProposalNotOpen", "it has been approved by all meanwhile.")
@@ -161,8 +161,8 @@ async def started(server: WorkflowEnvironment, **options: Any) -> WorkflowHandle
     spec = QuerySpec(name=unique("q"), inputs={"f": "flights"}, output="out", sql="SELECT 1")
     input = PublishQueryInput(
         collaboration="flights",
-        proposer=Party(name="fabrikam", user_id="fabrikam"),
-        parties=tuple(Party(name=name, user_id=name) for name in (*OWNERS, "fabrikam")),
+        proposer=Collaborator(name="fabrikam", user_id="fabrikam"),
+        parties=tuple(Collaborator(name=name, user_id=name) for name in (*OWNERS, "fabrikam")),
         spec=spec,
         authorisation="signed",
         **{"reconcile_seconds": 3 * DAY, **options},
@@ -181,7 +181,7 @@ async def drafted(server: WorkflowEnvironment, **options: Any) -> WorkflowHandle
 
 async def proposed(server: WorkflowEnvironment, **options: Any) -> WorkflowHandle[PublishQuery, QueryState]:
     handle = await drafted(server, **options)
-    await handle.execute_update(PublishQuery.submit, AuthorMessage(party="fabrikam", authorisation="signed"))
+    await handle.execute_update(PublishQuery.propose_and_wait, AuthorMessage(party="fabrikam", authorisation="signed"))
     return handle
 
 
@@ -259,7 +259,7 @@ async def test_nothing_is_lost_when_the_history_is_cut(server: WorkflowEnvironme
     assert after.expires == before.expires
     assert {item.code for item in after.refused} == {"MessageMalformed"}
     with pytest.raises(WorkflowUpdateFailedError) as refused:
-        await handle.execute_update(PublishQuery.decide, DecisionMessage(decision="litware:reject:30"))
+        await handle.execute_update(PublishQuery.reject_and_wait, DecisionMessage(decision="litware:reject:30"))
     assert error_from_failure(refused.value).code == "BallotAlreadySubmitted"
     history = await server.client.get_workflow_handle(handle.id, run_id=first).fetch_history()
     await replayer([PublishQuery], keyring=TEST_KEYRING, namespace=server.client.namespace, accept_unbound=True).replay_workflow(history)
@@ -361,7 +361,7 @@ async def test_cancelled_while_a_vote_is_verified(server: WorkflowEnvironment, b
     handle = await proposed(server)
     book.verified.clear()
     waiting = await handle.start_update(
-        PublishQuery.decide, DecisionMessage(**token("litware")), wait_for_stage=WorkflowUpdateStage.ACCEPTED
+        PublishQuery.approve_and_wait, DecisionMessage(**token("litware")), wait_for_stage=WorkflowUpdateStage.ACCEPTED
     )
     await handle.cancel()
     with pytest.raises(WorkflowFailureError) as stopped:
@@ -377,7 +377,7 @@ async def test_an_order_that_waits_for_a_query_that_cannot_be_created(server: Wo
     book.creates = Conflict("DocumentExists", "there is such a document already.")
     handle = await started(server)
     waiting = await handle.start_update(
-        PublishQuery.submit, AuthorMessage(party="fabrikam", authorisation="signed"), wait_for_stage=WorkflowUpdateStage.ACCEPTED
+        PublishQuery.propose_and_wait, AuthorMessage(party="fabrikam", authorisation="signed"), wait_for_stage=WorkflowUpdateStage.ACCEPTED
     )
     book.verified.set()
     with pytest.raises(WorkflowUpdateFailedError) as refused:
@@ -392,13 +392,13 @@ async def test_the_vote_of_an_absent_approver_goes_into_the_next_history(server:
     """A vote that waits for days must not keep the history from being cut; it is cast when the voter's worker comes."""
     handle = await proposed(server)
     waiting = await handle.start_update(
-        PublishQuery.decide, DecisionMessage(**token("contosso")), wait_for_stage=WorkflowUpdateStage.ACCEPTED
+        PublishQuery.approve_and_wait, DecisionMessage(**token("contosso")), wait_for_stage=WorkflowUpdateStage.ACCEPTED
     )
     first = (await handle.describe()).run_id
     async with asyncio.timeout(20):
         while (await handle.describe()).run_id == first:
             await handle.signal(PublishQuery.approve, {"junk": 1})
-    assert "taken" in (await waiting.result()).detail
+    assert (await waiting.result()).detail == "verified; the vote is cast when the voter's worker is running"
     await handle.signal(PublishQuery.approve, token("litware"))
     await seen(handle, lambda state: state.accepted == ("litware",))
     async with create_worker(server.client, _spec(book, collaborator_queue("contosso"))):

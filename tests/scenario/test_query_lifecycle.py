@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from temporalio.client import WorkflowUpdateFailedError
 
+from activities.authorisations import AuthorisationVerifier
 from activities.collaborator import CollaboratorGovernance
-from activities.orders import Orders
 from cleanroom.datasets.keystore import KeyStore
 from cleanroom.documents.query import PreCondition
 from cleanroom.errors import CleanRoomError
 from cleanroom.identifiers import document_digest
-from cleanroom.messages.query import AuthorMessage, AuthorOrder, CommandOutcome, DecisionMessage, ProposeQueryOrder, QueryState
+from cleanroom.messages.query import AuthorisedCommand, AuthorMessage, CommandOutcome, DecisionMessage, ProposeQueryRequest, QueryState
 from cleanroom.statements import Decision, load_or_create_signing_key, sign
 from cleanroom.temporal.failures import error_from_failure
 from starters.operations.decisions import sign_decision
@@ -29,7 +29,7 @@ from starters.operations.query_workflow import find_query, read_state
 from starters.operations.session import Session, now, run_async
 from tests.local_cloud import Cloud, World, code_of
 from workflows.publish_query import PublishQuery
-from workflows.query_life import MAX_REFUSED
+from workflows.query_state import MAX_REFUSED
 
 pytestmark = [pytest.mark.scenario, pytest.mark.timeout(900)]
 
@@ -225,17 +225,18 @@ def test_a_proposal_of_the_same_text_by_somebody_else_is_not_taken_for_the_autho
     async def propose_twice() -> None:
         async with cloud.litware.governance() as client:
             await cloud.litware.documents(client).propose(name, state.version, uuid.uuid4().hex)
-        order = AuthorOrder(
+        command = AuthorisedCommand(
+            party=author.party,
             collaboration=author.collaboration,
             query=name,
             authorisation=author.authorise("propose-query", name, document_digest(name)),
         )
         async with author.governance() as client:
             own = CollaboratorGovernance(
-                author.settings, Orders(author.settings), author.documents(client), KeyStore(author.settings.keys_dir)
+                author.settings, AuthorisationVerifier(author.settings), author.documents(client), KeyStore(author.settings.keys_dir)
             )
             owners = tuple(cloud.session(party).user_id for party in ("contosso", "litware"))
-            await own.propose_query(ProposeQueryOrder(order=order, owners=owners, version=state.version, digest=state.digest))
+            await own.propose_query(ProposeQueryRequest(command=command, owners=owners, version=state.version, digest=state.digest))
 
     assert code_of(lambda: run_async(propose_twice())) == "ProposedByAnother"
     assert until(cloud, name, lambda state: state.stage == "Proposed", seconds=10).history[-1].detail == "seen in governance"
@@ -358,7 +359,7 @@ def test_updates_answer(cloud: Cloud, world: World) -> None:
     assert submitted.stage == "Proposed"
     state = state_of(cloud, name)
     for party, pending in ((cloud.litware, ("contosso",)), (cloud.contosso, ())):
-        outcome = update(party, name, PublishQuery.decide, DecisionMessage(**message_of(party, state)))
+        outcome = update(party, name, PublishQuery.approve_and_wait, DecisionMessage(**message_of(party, state)))
         assert outcome.pending == pending
     assert outcome.stage == "Approved"
 
@@ -369,23 +370,25 @@ def test_validators_refuse_what_the_stage_does_not_allow(cloud: Cloud, world: Wo
     events = history_length(cloud, name)
     decision = DecisionMessage(decision="x")
     order = AuthorMessage(party="fabrikam", authorisation="x")
-    assert _update_code(cloud, name, PublishQuery.decide, decision) == "QueryNotProposed"
+    assert _update_code(cloud, name, PublishQuery.approve_and_wait, decision) == "QueryNotProposed"
     assert history_length(cloud, name) == events
     run_async(propose_query(cloud.fabrikam, name))
-    assert _update_code(cloud, name, PublishQuery.revise, order) == "QueryNotDraft"
-    assert _update_code(cloud, name, PublishQuery.submit, order) == "QueryNotDraft"
+    assert _update_code(cloud, name, PublishQuery.update_and_wait, order) == "QueryNotDraft"
+    assert _update_code(cloud, name, PublishQuery.propose_and_wait, order) == "QueryNotDraft"
     for owner in (cloud.litware, cloud.contosso):
         cloud.decide(owner, name)
-    assert _update_code(cloud, name, PublishQuery.retract, order) == "QueryNotOpen"
-    assert _update_code(cloud, name, PublishQuery.decide, decision) == "QueryNotProposed"
+    assert _update_code(cloud, name, PublishQuery.withdraw_and_wait, order) == "QueryNotOpen"
+    assert _update_code(cloud, name, PublishQuery.approve_and_wait, decision) == "QueryNotProposed"
 
 
 def test_update_that_is_not_signed_by_the_author(cloud: Cloud, world: World) -> None:
     """Whoever reaches Temporal can send an update; without the author's signature the author's own worker refuses."""
     name = draft(cloud, world)
-    assert _update_code(cloud, name, PublishQuery.submit, AuthorMessage(party="fabrikam", authorisation="x")) == "StatementMalformed"
+    assert (
+        _update_code(cloud, name, PublishQuery.propose_and_wait, AuthorMessage(party="fabrikam", authorisation="x")) == "StatementMalformed"
+    )
     stolen = AuthorMessage(party="fabrikam", authorisation=cloud.litware.authorise("propose-query", name, "0" * 64))
-    assert _update_code(cloud, name, PublishQuery.submit, stolen) == "SignerMismatch"
+    assert _update_code(cloud, name, PublishQuery.propose_and_wait, stolen) == "SignerMismatch"
     assert state_of(cloud, name).stage == "Draft"
 
 

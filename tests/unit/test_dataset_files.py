@@ -17,12 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cleanroom.clients.objects import Source, Stored
-from cleanroom.datasets.check import CheckedFile, _Counting, check_file
+from cleanroom.datasets.check import CheckedFile, LineCounter, check_file
 from cleanroom.datasets.encryption import generate_dataset_key, open_bytes
 from cleanroom.datasets.files import TextLayout, open_parquet, read_csv, read_json_lines, read_parquet
 from cleanroom.datasets.keystore import KeyStore
 from cleanroom.datasets.manifest import MANIFEST_NAME, read_manifest
-from cleanroom.datasets.upload import UploadProgress, find_sources, upload_dataset
+from cleanroom.datasets.sources import find_sources
+from cleanroom.datasets.upload import UploadProgress, upload_dataset
 from cleanroom.documents.dataset import DatasetSchema, FieldType, Format, SchemaField
 from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, NotFound, Refused, Unavailable
 from cleanroom.secret import Secret
@@ -144,7 +145,7 @@ def test_times_with_and_without_zone_are_utc() -> None:
         ("a.jsonl", GOOD_JSON + '{"id":"1"}\n', "column 'id', row 3: expected integer, found string"),
         ("a.jsonl", GOOD_JSON + '{"id":1.5}\n', "column 'id', row 3: expected integer"),
         ("a.jsonl", GOOD_JSON + '{"day":"SECRET"}\n', "column 'day', row 3: expected date"),
-        ("a.jsonl", GOOD_JSON + "SECRET\n", "expected one JSON object a line"),
+        ("a.jsonl", GOOD_JSON + "SECRET\n", "expected one JSON object per line"),
         ("a.jsonl", '{"id":1}\n', "column 'name': expected string, found no such member"),
         ("a.parquet", table(id=pa.array(["1", "2"])), "column 'id': expected integer, found type string"),
         ("a.parquet", table(n=pa.array([1.0, 2.0])), "column 'n': expected long, found type double"),
@@ -178,7 +179,7 @@ def test_headers_may_be_in_any_order_and_must_be_complete(tmp_path: Path) -> Non
     assert check_file(file, schema("csv", header=True, types=types)).rows == 1
     for text, words in (
         ("b\nx\n", "column 'a': expected integer, found no such column in the header"),
-        ("a,b,b\n1,x,y\n", "column 'b': expected string, found 2 columns of that name in the header"),
+        ("a,b,b\n1,x,y\n", "column 'b': expected string, found 2 columns with that name in the header"),
         ("a,b,c\n", "only columns of the schema"),
     ):
         file.write_text(text)
@@ -205,7 +206,7 @@ def test_rows_that_end_in_bare_returns_do_not_vouch_for_line_feeds(tmp_path: Pat
 
 @pytest.mark.parametrize("at", [1, 2, 3])
 def test_a_return_and_its_line_feed_may_come_apart(at: int) -> None:
-    counting = _Counting(io.BytesIO(b"a\r\nb\r\n"), None)
+    counting = LineCounter(io.BytesIO(b"a\r\nb\r\n"), None)
     assert counting.read(at) + counting.read() == b"a\r\nb\r\n"
     assert (counting.lines(), counting.bare_returns()) == (2, 0)
 

@@ -1,4 +1,4 @@
-"""Errors on their way through Temporal: what a workflow, an operator and a person at a terminal get to see of them."""
+"""Errors in activities, SDKs and Temporal calls: mapping, retry behavior and redaction."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def child_error(cause: BaseException) -> ChildWorkflowError:
 
 
 @pytest.mark.parametrize("kind", CATEGORIES.values())
-def test_every_category_survives_the_way_to_temporal_and_back(kind: type[CleanRoomError]) -> None:
+def test_errors_of_every_category_survive_a_round_trip_through_temporal(kind: type[CleanRoomError]) -> None:
     error = kind("SomeCode", "what is wrong", cause="upstream", hint="do this", party="contosso", details={"a": [1, "x"]})
     failure = application_error(error)
     assert failure.type == "SomeCode"
@@ -103,7 +103,7 @@ def test_every_category_survives_the_way_to_temporal_and_back(kind: type[CleanRo
     assert back.to_dict() == error.to_dict()
 
 
-def test_an_expected_wait_is_benign_and_brings_its_delay() -> None:
+def test_an_expected_wait_is_benign_and_sets_the_retry_delay() -> None:
     failure = application_error(PreconditionFailed("NotYet", "wait", retryable=True, details={"retryAfter": 7}))
     assert failure.category == ApplicationErrorCategory.BENIGN
     assert failure.next_retry_delay == timedelta(seconds=7)
@@ -121,7 +121,7 @@ class _Raises(ActivityInboundInterceptor):
 
 
 async def run_translated(error: BaseException, attempt: int = 1) -> None:
-    """An activity that raises ``error``, behind the interceptor."""
+    """Run an activity that raises ``error`` through the interceptor."""
     environment = ActivityEnvironment()
     environment.info = environment.default_info().__class__(**{**environment.default_info().__dict__, "attempt": attempt})
 
@@ -133,7 +133,7 @@ async def run_translated(error: BaseException, attempt: int = 1) -> None:
     await environment.run(act)
 
 
-async def test_the_interceptor_cuts_the_cause_which_may_quote_anything() -> None:
+async def test_the_interceptor_drops_the_cause() -> None:
     error = Refused("NoNo", "short")
     error.__cause__ = ValueError("CANARY")
     with pytest.raises(ApplicationError) as raised:
@@ -144,7 +144,7 @@ async def test_the_interceptor_cuts_the_cause_which_may_quote_anything() -> None
     assert raised.value.__traceback__ is not None
 
 
-async def test_unexpected_errors_are_loud_and_retried_a_bounded_number_of_times(caplog: pytest.LogCaptureFixture) -> None:
+async def test_unexpected_errors_are_logged_and_retried_a_limited_number_of_times(caplog: pytest.LogCaptureFixture) -> None:
     for attempt in range(1, UNEXPECTED_ATTEMPTS + 1):
         with pytest.raises(ApplicationError) as raised:
             await run_translated(KeyError("Bearer abcdefghijklmnop"), attempt)
@@ -156,7 +156,7 @@ async def test_unexpected_errors_are_loud_and_retried_a_bounded_number_of_times(
 
 
 @pytest.mark.parametrize("error", [ApplicationError("x", type="T"), CancelledError("c"), asyncio.CancelledError()])
-async def test_temporals_own_pass_unchanged(error: BaseException) -> None:
+async def test_temporal_failures_pass_unchanged(error: BaseException) -> None:
     with pytest.raises(type(error)) as raised:
         await run_translated(error)
     assert raised.value is error
@@ -228,19 +228,19 @@ def kubernetes_error(status: int, body: str) -> ApiException:
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-def test_known_sdk_errors(error: Exception, kind: type[CleanRoomError], code: str, retryable: bool) -> None:
+def test_sdk_errors_map_to_category_and_code(error: Exception, kind: type[CleanRoomError], code: str, retryable: bool) -> None:
     known = from_upstream(error)
     assert known is not None
     assert (type(known), known.code, known.retryable) == (kind, code, retryable)
     assert "abcdefgh" not in str(known.to_dict())
 
 
-def test_retry_after_becomes_the_next_delay() -> None:
+def test_retry_after_becomes_the_retry_delay() -> None:
     assert translated(azure(HttpResponseError, 429, "Throttled", {"Retry-After": "3"})).next_retry_delay == timedelta(seconds=3)
     assert translated(azure(HttpResponseError, 429, "Throttled", {"Retry-After": "Wed, 21 Oct 2026"})).next_retry_delay is None
 
 
-def test_unknown_errors_are_not_claimed() -> None:
+def test_an_unknown_error_has_no_mapping() -> None:
     assert from_upstream(RuntimeError("x")) is None
 
 
@@ -263,7 +263,7 @@ def test_unknown_errors_are_not_claimed() -> None:
         (RPCError("Namespace x is not found.", RPCStatusCode.NOT_FOUND, b""), NotFound, "NamespaceNotFound", "Namespace x"),
         (WorkflowQueryFailedError("Encoded failure"), PreconditionFailed, "WorkflowCannotAnswer", "cannot answer"),
         (RPCError("down", RPCStatusCode.UNAVAILABLE, b""), Unavailable, "TemporalUnavailable", "reached"),
-        (RPCError("no poller seen for task queue", RPCStatusCode.FAILED_PRECONDITION, b""), Unavailable, "NoWorker", "goes on"),
+        (RPCError("no poller seen for task queue", RPCStatusCode.FAILED_PRECONDITION, b""), Unavailable, "NoWorker", "continues"),
         (RPCError("slow", RPCStatusCode.DEADLINE_EXCEEDED, b""), Unavailable, "TemporalTimeout", "answer"),
         (RPCError("no", RPCStatusCode.PERMISSION_DENIED, b""), Refused, "TemporalRefused", "no"),
         (ValueError("password=hunter2secret"), Internal, UNEXPECTED, "ValueError"),
@@ -271,24 +271,24 @@ def test_unknown_errors_are_not_claimed() -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-def test_what_a_person_is_told(error: BaseException, kind: type[CleanRoomError], code: str, part: str) -> None:
-    told = error_from_failure(error)
-    assert (type(told), told.code) == (kind, code)
-    assert part in told.message
-    assert "hunter2secret" not in str(told.to_dict())
+def test_failures_map_to_errors_for_people(error: BaseException, kind: type[CleanRoomError], code: str, part: str) -> None:
+    shown = error_from_failure(error)
+    assert (type(shown), shown.code) == (kind, code)
+    assert part in shown.message
+    assert "hunter2secret" not in str(shown.to_dict())
 
 
-def test_a_timeout_tells_the_last_error() -> None:
+def test_a_timeout_includes_the_last_error() -> None:
     timeout = TimeoutError("t", type=TimeoutType.SCHEDULE_TO_CLOSE, last_heartbeat_details=[])
     timeout.__cause__ = application_error(Unavailable("Down", "the vault is down", hint="wait", party="contosso"))
-    told = error_from_failure(WorkflowFailureError(cause=activity_error(timeout)))
-    assert told.code == "StepTimedOut"
-    assert "the vault is down" in told.message
-    assert (told.hint, told.party) == ("wait", "contosso")
-    assert told.details["lastError"]["code"] == "Down"
+    shown = error_from_failure(WorkflowFailureError(cause=activity_error(timeout)))
+    assert shown.code == "StepTimedOut"
+    assert "the vault is down" in shown.message
+    assert (shown.hint, shown.party) == ("wait", "contosso")
+    assert shown.details["lastError"]["code"] == "Down"
 
 
-def test_a_forged_details_object_does_not_break_the_reader() -> None:
+def test_malformed_failure_details_still_give_an_error() -> None:
     for details in ({"category": 1}, {"category": "refused"}, {"category": "refused", "details": {}, "retryable": "x", "code": None}):
         assert isinstance(clean_room_error(ApplicationError("m", details, type="T")), CleanRoomError)
 
@@ -317,11 +317,11 @@ class TestRedaction:
         text = "The document flights-v3 has digest sha256:abc and needs 2 more approvals; see https://host/path?id=1."
         assert redact(text) == text
 
-    def test_length(self) -> None:
+    def test_long_text_is_truncated(self) -> None:
         assert len(redact("x" * 100_000)) <= MAX_TEXT
         assert redact("a" * 20, limit=20) == "a" * 20
 
-    def test_details(self) -> None:
+    def test_secret_members_are_removed_and_depth_is_limited(self) -> None:
         nested: Any = "deep"
         for _ in range(30):
             nested = [nested]
@@ -343,7 +343,7 @@ class TestRedaction:
         assert value["b"] == "<3 bytes>"
         assert len(str(value["n"])) < 40
 
-    def test_it_is_fast_on_hostile_text(self) -> None:
+    def test_hostile_text_takes_less_than_a_second(self) -> None:
         import time
 
         started = time.thread_time()

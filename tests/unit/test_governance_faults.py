@@ -1,4 +1,4 @@
-"""What the governance client says when the service misbehaves: unreachable, throttled, foreign or lossy is never "not found"."""
+"""Errors of the governance client when the service is unreachable, throttled, malformed or another server."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import datetime as dt
 import json
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,11 @@ from cleanroom.errors import (
     Refused,
     Unavailable,
 )
-from cleanroom.governance import CleanRoomClient, GovernanceUserClient
-from cleanroom.governance.http import query_string, segment
+from cleanroom.governance import GovernanceUserClient, faults
+from cleanroom.governance.endpoint import proxy_headers
+from cleanroom.governance.http import HttpChannel, query_string, segment
 from cleanroom.secret import Secret
+from localcloud.standins.cgs.http import parse_query
 from localcloud.standins.serving import serving
 from localcloud.tls import LocalAuthority
 
@@ -40,14 +42,14 @@ CANARY = "token-canary-93f1"
 
 
 class Script:
-    """A server that answers what the test says, in order; the last answer repeats. It remembers what was asked."""
+    """A server that returns the given answers in order, repeats the last one, and records the requests."""
 
     def __init__(self) -> None:
         self.answers: list[Response] = []
-        self.asked: list[tuple[str, str, dict[str, str]]] = []
+        self.requests: list[tuple[str, str, dict[str, str]]] = []
 
     async def handle(self, request: Request) -> Response:
-        self.asked.append((request.method, str(request.url).split("/", 3)[3], dict(request.headers)))
+        self.requests.append((request.method, str(request.url).split("/", 3)[3], dict(request.headers)))
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 
@@ -86,7 +88,7 @@ def cgs(status: int, code: str, **headers: str) -> Response:
         (Response("bad gateway", 502), Unavailable, "GovernanceUnavailable", True),
         (Response(status_code=500), Unavailable, "GovernanceUnavailable", True),
         (cgs(500, "InternalError"), Internal, "InternalError", False),
-        # What the proxy and the sidecar say when they cannot reach CGS, and what they say of themselves.
+        # The proxy's codes when it gets no answer from the application, and for its own errors.
         (cgs(500, "HttpRequestException"), Unavailable, "HttpRequestException", True),
         (cgs(500, "TaskCanceledException"), Unavailable, "TaskCanceledException", True),
         (cgs(500, "TimeoutException"), Unavailable, "TimeoutException", True),
@@ -113,7 +115,7 @@ def cgs(status: int, code: str, **headers: str) -> Response:
         (Response(status_code=302, headers={"location": "http://127.0.0.1:9/"}), Unavailable, "GovernanceAnswerUnexpected", True),
     ],
 )
-async def test_every_answer_has_one_category(
+async def test_error_responses_map_to_one_category(
     server: tuple[str, Script], answer: Response, kind: type[CleanRoomError], code: str, retryable: bool
 ) -> None:
     url, script = server
@@ -121,23 +123,23 @@ async def test_every_answer_has_one_category(
     error = await outcome(url)
     assert (type(error), error.code, error.retryable) == (kind, code, retryable)
     if "retry-after" in answer.headers:
-        # Under the name, and as the number, that becomes Temporal's next retry delay.
+        # The member that becomes Temporal's next retry delay.
         assert error.details["retryAfter"] == 7.0
 
 
-async def test_nobody_there_is_unavailable() -> None:
+async def test_a_refused_connection_is_unavailable() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         error = await outcome(f"http://127.0.0.1:{taken.getsockname()[1]}")
     assert (type(error), error.code, error.retryable) == (Unavailable, "GovernanceUnreachable", True)
 
 
-async def test_an_unknown_host_name_is_kept_apart() -> None:
+async def test_an_unresolvable_host_name_has_its_own_code() -> None:
     error = await outcome("http://no-such-host.invalid")
     assert (type(error), error.code) == (Unavailable, "GovernanceNameNotResolved")
 
 
-async def test_an_untrusted_certificate_is_refused_and_not_retried(tmp_path: Path) -> None:
+async def test_an_untrusted_certificate_is_refused_without_retry(tmp_path: Path) -> None:
     tls = LocalAuthority(tmp_path / "one").issue("server")
     other = LocalAuthority(tmp_path / "two").ca_file
     with serving(Starlette(), "untrusted", tls) as url:
@@ -145,23 +147,23 @@ async def test_an_untrusted_certificate_is_refused_and_not_retried(tmp_path: Pat
     assert (type(error), error.code, error.retryable) == (Refused, "GovernanceCertificateUntrusted", False)
 
 
-async def test_silence_is_a_timeout_and_a_broken_answer_a_lost_connection() -> None:
+async def test_no_answer_is_a_timeout_and_a_truncated_answer_a_lost_connection() -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
 
-    async def rude(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def truncating(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{")
         writer.close()
 
-    for behaviour, code in ((silent, "GovernanceTimeout"), (rude, "GovernanceConnectionLost")):
+    for behaviour, code in ((silent, "GovernanceTimeout"), (truncating, "GovernanceConnectionLost")):
         async with await asyncio.start_server(behaviour, "127.0.0.1", 0) as listener:
             error = await outcome(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}")
         assert (type(error), error.code) == (Unavailable, code)
 
 
-async def test_a_url_that_is_none_is_invalid_input() -> None:
+async def test_a_url_of_another_scheme_is_invalid_input() -> None:
     assert (await outcome("ftp://x")).code == "GovernanceUrlInvalid"
 
 
@@ -174,14 +176,14 @@ WRITTEN = Response(status_code=200, headers={"x-ms-ccf-transaction-id": "2.5"})
 
 async def test_a_write_waits_for_its_commit(server: tuple[str, Script]) -> None:
     url, script = server
-    script.asked.clear()
+    script.requests.clear()
     script.answers = [WRITTEN, tx("Unknown"), tx("Pending"), tx("Committed")]
     async with GovernanceUserClient(url, token=lambda: CANARY) as client:
         assert await client.put_document("d", "c", "x") == "2.5"
-    assert [path for _, path, _ in script.asked] == ["app/userdocuments/d", *["app/tx?transaction_id=2.5"] * 3]
+    assert [path for _, path, _ in script.requests] == ["app/userdocuments/d", *["app/tx?transaction_id=2.5"] * 3]
 
 
-async def test_a_rolled_back_transaction_is_lost_and_may_be_repeated(server: tuple[str, Script]) -> None:
+async def test_a_rolled_back_transaction_is_lost_and_retryable(server: tuple[str, Script]) -> None:
     url, script = server
     script.answers = [WRITTEN, tx("Pending"), tx("Invalid")]
     async with GovernanceUserClient(url, token=lambda: CANARY) as client:
@@ -190,74 +192,71 @@ async def test_a_rolled_back_transaction_is_lost_and_may_be_repeated(server: tup
     assert (lost.value.code, lost.value.retryable) == ("TransactionLost", True)
 
 
-async def test_waiting_for_commit_is_an_option_and_the_proxys_own_business(server: tuple[str, Script]) -> None:
+async def test_the_proxy_waits_for_commits_itself(server: tuple[str, Script]) -> None:
     url, script = server
-    for options in ({"await_commit": False}, {"mode": "cgs-client"}):
-        script.asked.clear()
-        script.answers = [WRITTEN]
-        async with GovernanceUserClient(url, token=lambda: CANARY, **options) as client:  # type: ignore[arg-type]
-            await client.put_document("d", "c", "x")
-        assert len(script.asked) == 1
+    script.requests.clear()
+    script.answers = [WRITTEN]
+    async with GovernanceUserClient(url, token=lambda: CANARY, mode="cgs-client") as client:
+        await client.put_document("d", "c", "x")
+    assert len(script.requests) == 1
 
 
 async def test_a_pending_transaction_has_a_deadline(server: tuple[str, Script]) -> None:
     url, script = server
     script.answers = [tx("Pending")]
-    async with GovernanceUserClient(url, token=lambda: CANARY) as client:
+    async with HttpChannel(url) as channel:
         with pytest.raises(Unavailable) as pending:
-            await client._channel.committed("2.5", within=0.1)
+            await channel.wait_for_commit("2.5", within=0.1)
     assert pending.value.code == "TransactionNotCommitted"
 
 
-async def test_the_wait_for_commit_outlives_a_node_that_is_busy(server: tuple[str, Script]) -> None:
+async def test_waiting_for_commit_survives_a_busy_node(server: tuple[str, Script]) -> None:
     url, script = server
-    script.asked.clear()
+    script.requests.clear()
     script.answers = [WRITTEN, cgs(503, "ViewNotKnown"), Response(status_code=502), tx("Committed")]
     async with GovernanceUserClient(url, token=lambda: CANARY) as client:
         assert await client.put_document("d", "c", "x") == "2.5"
-    assert len(script.asked) == 4
+    assert len(script.requests) == 4
 
 
-async def test_a_range_that_ends_in_an_uncommitted_write_is_asked_again(
-    server: tuple[str, Script], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("cleanroom.governance.http._UNCOMMITTED_PAUSES", (0.0, 0.0))
+async def test_a_range_that_ends_in_an_uncommitted_write_is_read_again(server: tuple[str, Script], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cleanroom.governance.http.UNCOMMITTED_PAUSES", (0.0, 0.0))
     url, script = server
     script.answers = [cgs(500, "InternalError"), JSONResponse({"value": []})]
     async with GovernanceUserClient(url, token=lambda: CANARY) as client:
         assert [event async for event in client.events("c")] == []
         script.answers = [cgs(500, "InternalError")]
-        script.asked.clear()
+        script.requests.clear()
         with pytest.raises(Internal):
             _ = [event async for event in client.events("c")]
-    assert len(script.asked) == 3
+    assert len(script.requests) == 3
 
 
-async def test_a_node_that_is_not_the_primary_sends_on_to_it(server: tuple[str, Script]) -> None:
+async def test_a_redirect_to_the_primary_is_followed_but_not_in_a_loop(server: tuple[str, Script]) -> None:
     url, script = server
-    script.asked.clear()
-    script.answers = [Response(status_code=307, headers={"location": f"{url}/primary"}), WRITTEN]
-    async with GovernanceUserClient(url, token=lambda: CANARY, await_commit=False) as client:
+    script.requests.clear()
+    script.answers = [Response(status_code=307, headers={"location": f"{url}/primary"}), WRITTEN, tx("Committed")]
+    async with GovernanceUserClient(url, token=lambda: CANARY) as client:
         assert await client.put_document("d", "c", "x") == "2.5"
-        assert [(method, path, headers["authorization"]) for method, path, headers in script.asked] == [
+        assert [(method, path, headers["authorization"]) for method, path, headers in script.requests[:2]] == [
             ("PUT", "app/userdocuments/d", f"Bearer {CANARY}"),
             ("PUT", "primary", f"Bearer {CANARY}"),
         ]
-        script.asked.clear()
+        script.requests.clear()
         script.answers = [Response(status_code=308, headers={"location": "/again"})]
         with pytest.raises(Unavailable):
             await client.get_document("d")
-    assert len(script.asked) == 4  # no redirect loop
+    assert len(script.requests) == 4  # no redirect loop
 
 
 @pytest.mark.parametrize("location", ["http://127.0.0.1:9/elsewhere", "ftp://localhost/x", "http://[broken"])
-async def test_a_token_is_not_carried_to_a_host_that_proves_nothing(server: tuple[str, Script], location: str) -> None:
+async def test_a_redirect_to_another_host_is_not_followed(server: tuple[str, Script], location: str) -> None:
     url, script = server
-    script.asked.clear()
+    script.requests.clear()
     script.answers = [Response(status_code=307, headers={"location": location})]
     error = await outcome(url)
     assert error.code in {"GovernanceAnswerUnexpected", "GovernanceUrlInvalid"}
-    assert len(script.asked) == 1
+    assert len(script.requests) == 1
 
 
 def _reads(client: GovernanceUserClient) -> dict[str, Any]:
@@ -275,11 +274,9 @@ def _reads(client: GovernanceUserClient) -> dict[str, Any]:
         "delegates": lambda: client.list_delegates("c"),
         "issuer": client.oidc_issuer_info,
         "key": client.generate_oidc_signing_key,
-        "discovery": client.oidc_discovery,
         "identities": client.list_identities,
         "invitations": client.list_invitations,
         "members": client.members,
-        "contracts": client.list_contracts,
         "contract": lambda: client.get_contract("c"),
     }
 
@@ -287,33 +284,18 @@ def _reads(client: GovernanceUserClient) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "body", [b"", b"null", b"[]", b'"text"', b'{"value": 7, "claims": 7}', b'{"value": [7]}', b"[" * 100_000 + b"]" * 100_000]
 )
-async def test_a_success_of_another_shape_is_malformed_whatever_was_asked(server: tuple[str, Script], body: bytes) -> None:
+async def test_a_success_of_another_shape_is_malformed_for_every_read(server: tuple[str, Script], body: bytes) -> None:
     url, script = server
     script.answers = [Response(body, 200, media_type="application/json")]
     async with GovernanceUserClient(url, token=lambda: CANARY) as client:
-        for name, ask in _reads(client).items():
-            if name == "discovery" and body.startswith(b"{"):
-                continue  # an object is what it is
+        for name, read in _reads(client).items():
             with pytest.raises(Internal) as malformed:
-                await ask()
+                await read()
             assert malformed.value.code == "GovernanceAnswerMalformed", name
-    async with CleanRoomClient.through_sidecar(url) as room:
-        asks: list[Callable[[], Any]] = [
-            lambda: room.put_secret("s", Secret(b"v")),
-            lambda: room.get_secret("s"),
-            lambda: room.accepted_document("d"),
-            lambda: room.document_consent("d"),
-            lambda: room.token("sub", "tenant"),
-            room.members,
-        ]
-        for ask in asks:
-            with pytest.raises(Internal) as malformed:
-                await ask()
-            assert malformed.value.code == "GovernanceAnswerMalformed"
 
 
 @pytest.mark.parametrize("padding", ["", "x" * 950])
-async def test_secrets_that_a_gateway_echoes_are_taken_out_of_the_error(server: tuple[str, Script], padding: str) -> None:
+async def test_secrets_that_a_gateway_echoes_are_removed_from_the_error(server: tuple[str, Script], padding: str) -> None:
     url, script = server
     secret = 'connection-"canary"-\u00fc\n-93f1'
     for text in (
@@ -325,13 +307,13 @@ async def test_secrets_that_a_gateway_echoes_are_taken_out_of_the_error(server: 
             for _ in range(2):
                 with pytest.raises(CleanRoomError) as caught:
                     await client.put_secret("c", "s", Secret(secret.encode()))
-                told = str(caught.value.to_dict())
-                assert not [part for part in ("canary", "93f1", CANARY[:12]) if part in told]
+                text_of_error = str(caught.value.to_dict())
+                assert not [part for part in ("canary", "93f1", CANARY[:12]) if part in text_of_error]
                 script.answers.reverse()
 
 
 @pytest.mark.parametrize("token", ["", "canary\n", "canary two", "canär", "canary\r\nx-more: 1"])
-async def test_a_token_that_no_header_can_carry_is_not_quoted(token: str) -> None:
+async def test_a_token_with_invalid_characters_is_not_quoted(token: str) -> None:
     async with GovernanceUserClient("http://localhost:9", token=lambda: token) as client:
         with pytest.raises(InvalidInput) as malformed:
             await client.members()
@@ -344,7 +326,7 @@ async def test_a_token_that_no_header_can_carry_is_not_quoted(token: str) -> Non
 
 
 @pytest.mark.parametrize("content", [None, b"no certificate"])
-def test_a_certificate_file_that_is_none_is_named(tmp_path: Path, content: bytes | None) -> None:
+def test_an_invalid_certificate_file_is_named(tmp_path: Path, content: bytes | None) -> None:
     file = tmp_path / "ca.pem"
     if content is not None:
         file.write_bytes(content)
@@ -353,21 +335,21 @@ def test_a_certificate_file_that_is_none_is_named(tmp_path: Path, content: bytes
     assert invalid.value.code == "GovernanceCertificateFileInvalid"
     if content is None:
         with pytest.raises(InvalidInput, match="GovernanceCertificateFileInvalid"):
-            GovernanceUserClient("http://localhost:9", mode="cgs-client", service_cert=file)
+            proxy_headers(None, file)
 
 
 @pytest.mark.parametrize("style", ["", "/", "/app", "/app/"])
-async def test_the_applications_url_is_taken_with_and_without_its_prefix(server: tuple[str, Script], style: str) -> None:
+async def test_the_application_url_may_have_the_app_prefix(server: tuple[str, Script], style: str) -> None:
     url, script = server
-    script.asked.clear()
+    script.requests.clear()
     script.answers = [JSONResponse({"value": []})]
     async with GovernanceUserClient(url + style, token=lambda: CANARY) as client:
         await client.list_documents()
         await client.members()
-    assert [path for _, path, _ in script.asked] == ["app/userdocuments", "gov/service/members?api-version=2024-07-01"]
+    assert [path for _, path, _ in script.requests] == ["app/userdocuments", "gov/service/members?api-version=2024-07-01"]
 
 
-async def test_a_date_to_retry_after_is_read(server: tuple[str, Script]) -> None:
+async def test_retry_after_may_be_a_date(server: tuple[str, Script]) -> None:
     url, script = server
     script.answers = [cgs(503, "ViewNotKnown", **{"retry-after": format_datetime(dt.datetime.now(dt.UTC) + dt.timedelta(minutes=2))})]
     assert 100 < (await outcome(url)).details["retryAfter"] <= 120
@@ -375,7 +357,7 @@ async def test_a_date_to_retry_after_is_read(server: tuple[str, Script]) -> None
     assert "retryAfter" not in (await outcome(url)).details
 
 
-async def test_history_that_is_loading_is_asked_again(server: tuple[str, Script]) -> None:
+async def test_history_that_is_loading_is_read_again(server: tuple[str, Script]) -> None:
     url, script = server
     loading = Response(status_code=202, headers={"retry-after": "0"})
     script.answers = [loading, loading, JSONResponse({"value": [], "nextLink": "/app/contracts/c/events?from_seqno=5"}), loading]
@@ -404,7 +386,7 @@ async def test_a_link_that_leaves_the_service_is_not_followed(server: tuple[str,
     assert leaving.value.code == "GovernanceLinkInvalid"
 
 
-async def test_pages_that_lead_in_a_circle_are_left(server: tuple[str, Script]) -> None:
+async def test_a_loop_of_page_links_is_malformed(server: tuple[str, Script]) -> None:
     url, script = server
     script.answers = [JSONResponse({"value": [], "nextLink": "/app/contracts/c/events?from_seqno=5"})]
     async with GovernanceUserClient(url, token=lambda: CANARY) as client:
@@ -412,9 +394,9 @@ async def test_pages_that_lead_in_a_circle_are_left(server: tuple[str, Script]) 
             _ = [event async for event in client.events("c")]
 
 
-async def test_the_proxys_headers(server: tuple[str, Script], tmp_path: Path) -> None:
+async def test_proxy_mode_sends_its_headers(server: tuple[str, Script], tmp_path: Path) -> None:
     url, script = server
-    script.asked.clear()
+    script.requests.clear()
     script.answers = [JSONResponse({"value": []})]
     certificate = tmp_path / "service.pem"
     certificate.write_text("PEM")
@@ -422,10 +404,10 @@ async def test_the_proxys_headers(server: tuple[str, Script], tmp_path: Path) ->
     async def token() -> str:
         return "fresh"
 
-    options: dict[str, Any] = {"ccf_endpoint": "https://ccf.example", "service_cert": certificate}
-    async with GovernanceUserClient(url, token=token, mode="cgs-client", **options) as client:
+    headers = proxy_headers("https://ccf.example", certificate)
+    async with GovernanceUserClient(url, token=token, mode="cgs-client", headers=headers) as client:
         await client.list_documents({"type": "dataset"})
-    ((method, path, headers),) = script.asked
+    ((method, path, headers),) = script.requests
     assert (method, path) == ("GET", "userdocuments?labelSelector=type:dataset")
     assert headers["authorization"] == "Bearer fresh"
     assert headers["x-ms-auth-mode"] == "FromAuthHeader"
@@ -434,7 +416,7 @@ async def test_the_proxys_headers(server: tuple[str, Script], tmp_path: Path) ->
 
 
 @given(st.text(min_size=1).filter(lambda text: text not in (".", "..")))
-def test_an_id_is_always_one_segment(text: str) -> None:
+def test_any_id_encodes_to_one_path_segment(text: str) -> None:
     try:
         encoded = segment("id", text)
     except InvalidInput:
@@ -444,9 +426,7 @@ def test_an_id_is_always_one_segment(text: str) -> None:
 
 
 @given(st.dictionaries(st.sampled_from(["id", "scope", "sub"]), st.text(st.characters(codec="utf-8")), max_size=3))
-def test_a_query_says_what_was_meant_after_being_decoded_whole(values: dict[str, str]) -> None:
-    from localcloud.standins.cgs.http import parse_query
-
+def test_a_query_survives_being_decoded_as_a_whole(values: dict[str, str]) -> None:
     try:
         text = query_string(values)
     except InvalidInput:
@@ -455,7 +435,5 @@ def test_a_query_says_what_was_meant_after_being_decoded_whole(values: dict[str,
     assert parse_query(text.removeprefix("?").encode()) == values
 
 
-def test_every_category_is_one_of_the_vocabulary() -> None:
-    from cleanroom.governance import faults
-
-    assert set(faults._BY_CODE.values()) | set(faults._BY_STATUS.values()) <= set(CATEGORIES.values())
+def test_categories_are_concrete_error_classes() -> None:
+    assert {*faults.CATEGORY_BY_CODE.values(), *faults.CATEGORY_BY_STATUS.values()} <= set(CATEGORIES.values())

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from cleanroom.spark.application import build_application
 from cleanroom.spark.policy import pod_policies
 from localcloud.standins.kubernetes.api import merge_patch
-from localcloud.standins.kubernetes.schema import field_selector, label_selector, validate
+from localcloud.standins.kubernetes.selectors import field_selector, label_selector
 from localcloud.standins.kubernetes.store import CONFIG_MAPS, EVENTS, PODS, SPARK_APPLICATIONS, ApiFailure, Object, Store
 from localcloud.standins.kubernetes.submission import driver_pod
+from localcloud.standins.kubernetes.validation import validate
 from tests.unit.spark_support import make_job, make_profile
 
 
@@ -161,6 +162,9 @@ def test_merge_patch(target: Any, patch: Any) -> None:
         assert all((key in once) == (value is not None) for key, value in patch.items())
 
 
+METRICS = {"exposeDriverMetrics": True, "exposeExecutorMetrics": True}
+PORT_FIELD = "spec.monitoring.prometheus.port"
+
 documents = st.recursive(
     st.none() | st.booleans() | st.integers(-2, 3) | st.text(max_size=4),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
@@ -206,7 +210,7 @@ def submitted(path: str, value: Any) -> Any:
     ("path", "value", "field", "text"),
     [
         ("spec", ..., "spec", "Required value"),
-        ("spec", [], "spec", "Required value"),
+        ("spec", [], "spec", "must be of type object"),
         *(
             (f"spec.{name}", ..., f"spec.{name}", "Required value")
             for name in ("driver", "executor", "mainApplicationFile", "sparkVersion", "type")
@@ -225,9 +229,13 @@ def submitted(path: str, value: Any) -> Any:
         ("spec.deps", {"jars": "local:///a.jar"}, "spec.deps.jars", "must be of type array"),
         ("spec.suspend", "true", "spec.suspend", "must be of type boolean"),
         ("spec.timeToLiveSeconds", "60", "spec.timeToLiveSeconds", "must be of type integer"),
-        ("spec.arguments", ["a", 1], "spec.arguments", "must be of type array"),
-        ("spec.sparkConf", {"spark.x": True}, "spec.sparkConf", "must be of type object"),
+        ("spec.arguments", ["a", 1], "spec.arguments[1]", "must be of type string"),
+        ("spec.sparkConf", {"spark.x": True}, "spec.sparkConf.spark.x", "must be of type string"),
         ("spec.volumes", [{"emptyDir": {}}], "spec.volumes[0].name", "Required value"),
+        ("spec.volumes", [{"name": "v", "emptyDir": {"sizeLimit": True}}], "spec.volumes[0].emptyDir.sizeLimit", "integer,string"),
+        ("spec.volumes", [{"name": "v", "emptyDir": {"sizeLimit": "much"}}], "spec.volumes[0].emptyDir.sizeLimit", "should match"),
+        ("spec.monitoring", METRICS | {"prometheus": {"jmxExporterJar": "a.jar", "port": 80}}, PORT_FIELD, "greater than or equal to 1024"),
+        ("spec.driver.cores", 2**31, "spec.driver.cores", "must be of format int32"),
         ("spec.driver.cores", 0, "spec.driver.cores", "greater than or equal to 1"),
         ("spec.driver.cores", True, "spec.driver.cores", "must be of type integer"),
         ("spec.driver.memory", 512, "spec.driver.memory", "must be of type string"),
@@ -278,3 +286,38 @@ def test_whatever_is_sent_is_judged_and_never_a_crash(changes: list[tuple[tuple[
         body["metadata"]["uid"] = "u"
         driver_pod(body, "p", "s", "spark-1")
         assert body["spec"]["driver"].get("cores", 1) >= 1
+
+
+def test_a_pod_template_keeps_unknown_fields() -> None:
+    body = submitted("spec.driver.template", {"spec": {"anything": [{"goes": 1}]}})
+    assert validate(SPARK_APPLICATIONS, body, strict=True) == []
+    assert body["spec"]["driver"]["template"] == {"spec": {"anything": [{"goes": 1}]}}
+
+
+def test_a_missing_field_gets_its_default() -> None:
+    body = submitted("spec.driver.sidecars", [{"name": "proxy", "ports": [{"containerPort": 80}]}])
+    validate(SPARK_APPLICATIONS, body, strict=True)
+    assert body["spec"]["driver"]["sidecars"][0]["ports"] == [{"containerPort": 80, "protocol": "TCP"}]
+
+
+@pytest.mark.parametrize(
+    ("pod", "code", "text"),
+    [
+        ({"containers": []}, 422, "spec.containers: Required value"),
+        ({}, 422, "spec.containers: Required value"),
+        ({"containers": [{"image": "a"}]}, 422, "spec.containers[0].name: Required value"),
+        ({"containers": [{"name": "a", "image": 1}]}, 400, "spec.containers[0].image in body must be of type string"),
+        ({"containers": [{"name": "a", "imagee": "b"}]}, 400, 'unknown field "spec.containers[0].imagee"'),
+    ],
+)
+def test_a_malformed_pod_is_rejected(pod: Object, code: int, text: str) -> None:
+    with pytest.raises(ApiFailure) as caught:
+        validate(PODS, {"metadata": {"name": "p"}, "spec": pod}, strict=True)
+    assert caught.value.code == code
+    assert text in str(caught.value)
+
+
+def test_a_pod_with_resources_and_ports_is_accepted() -> None:
+    container = {"name": "a", "image": "b", "resources": {"limits": {"cpu": 1, "memory": "1Gi"}}, "ports": [{"containerPort": 80}]}
+    spec = {"containers": [container], "volumes": [{"name": "v", "emptyDir": {}}], "nodeSelector": None}
+    assert validate(PODS, {"metadata": {"name": "p", "creationTimestamp": None}, "spec": spec}, strict=True) == []

@@ -1,4 +1,4 @@
-"""The payload codec alone: what it seals it opens, where it belongs and nowhere else, and nothing that was changed by one bit."""
+"""The payload codec: round trips, bindings, tampering, key rotation and the keyring file."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def codec_in(context: SerializationContext | None, keyring: Keyring = KEYRING, *
 
 
 def code_of(codec: PayloadCodec, payload: Payload) -> str:
-    """The code that refuses a payload; the test fails when it is accepted."""
+    """Return the code with which the codec refuses a payload."""
     with pytest.raises(CleanRoomError) as refused:
         codec.open(payload)
     return refused.value.code
@@ -80,7 +80,7 @@ def test_round_trip(payload: Payload, context: SerializationContext | None) -> N
 
 @settings(max_examples=400)
 @given(st.binary(min_size=1, max_size=40), st.data())
-def test_no_flipped_bit_is_accepted(data: bytes, draw: st.DataObject) -> None:
+def test_a_flipped_bit_is_refused(data: bytes, draw: st.DataObject) -> None:
     codec = codec_in(workflow("w1"))
     sealed = codec.seal(Payload(metadata={"encoding": b"json/plain"}, data=data))
     part = draw.draw(st.sampled_from(["encoding", HEADER, "data"]))
@@ -92,7 +92,7 @@ def test_no_flipped_bit_is_accepted(data: bytes, draw: st.DataObject) -> None:
     else:
         sealed.metadata[part] = bytes(value)
     assert code_of(codec, sealed) in {"PayloadTampered", "PayloadMarkerStripped", "PayloadMisbound", "PayloadUnbound", "CodecKeyUnknown"}
-    # Without a context there is no binding to compare: authentication alone refuses.
+    # Without a context there is no binding to compare, so authentication alone refuses.
     assert code_of(codec_in(None), sealed) in {"PayloadTampered", "PayloadMarkerStripped", "CodecKeyUnknown"}
 
 
@@ -106,18 +106,18 @@ def test_truncated_and_extended_data_is_refused(data: bytes, length: int) -> Non
 
 
 @given(st.binary(max_size=80))
-def test_any_header_is_refused_and_never_crashes(header: bytes) -> None:
+def test_arbitrary_headers_are_refused_without_a_crash(header: bytes) -> None:
     payload = Payload(metadata={"encoding": ENCODING, HEADER: header}, data=b"x" * 40)
     assert code_of(codec_in(workflow("w1")), payload) in {"PayloadTampered", "PayloadMisbound", "CodecKeyUnknown"}
 
 
-def test_a_header_that_is_too_long_is_not_even_read() -> None:
+def test_an_oversized_header_is_refused() -> None:
     payload = Payload(metadata={"encoding": ENCODING, HEADER: b"1:1,2:k1,999999:" + b"x" * 999999 + b","}, data=b"x" * 40)
     assert code_of(codec_in(workflow("w1")), payload) == "PayloadTampered"
 
 
-def test_length_prefixes_keep_fields_apart() -> None:
-    """Two bindings whose concatenated fields are equal are different bindings."""
+def test_bindings_with_equal_concatenated_fields_differ() -> None:
+    """Netstrings carry their length."""
     one = codec_in(workflow("bc", namespace="a")).seal(Payload(data=b"x"))
     assert code_of(codec_in(workflow("c", namespace="ab")), one) == "PayloadMisbound"
     assert one.metadata[HEADER].startswith(b"1:1,2:k1,1:a,1:w,2:bc,1:*,12:")
@@ -145,7 +145,9 @@ def test_length_prefixes_keep_fields_apart() -> None:
         (NexusSerializationContext("e", "s", "o"), workflow("w1"), {}, "PayloadUnbound"),
     ],
 )
-def test_binding(made: SerializationContext | None, used: SerializationContext | None, options: dict[str, Any], code: str | None) -> None:
+def test_a_payload_is_accepted_only_where_it_is_bound(
+    made: SerializationContext | None, used: SerializationContext | None, options: dict[str, Any], code: str | None
+) -> None:
     sealed = codec_in(made).seal(Payload(metadata={"encoding": b"json/plain"}, data=b"1"))
     opener = codec_in(used, **options)
     if code is None:
@@ -154,7 +156,7 @@ def test_binding(made: SerializationContext | None, used: SerializationContext |
         assert code_of(opener, sealed) == code
 
 
-def test_a_misbound_payload_is_refused_however_often_its_header_was_seen() -> None:
+def test_a_misbound_payload_is_refused_although_its_header_is_cached() -> None:
     codec = PayloadCodec(KEYRING)
     sealed = codec.with_context(workflow("w1")).seal(Payload(data=b"x"))
     assert codec.open(sealed).data == b"x"
@@ -178,7 +180,7 @@ def test_a_misbound_payload_is_refused_however_often_its_header_was_seen() -> No
         ("cr/a/run/nightly", activity(SCHEDULED), "PayloadMisbound"),
     ],
 )
-def test_schedules(prefix: str, used: SerializationContext, code: str | None) -> None:
+def test_a_schedules_payload_is_accepted_only_in_its_workflows(prefix: str, used: SerializationContext, code: str | None) -> None:
     sealed = codec_in(workflow(prefix), scope="schedule").seal(Payload(data=b"x"))
     if code is None:
         assert codec_in(used).open(sealed).data == b"x"
@@ -186,12 +188,12 @@ def test_schedules(prefix: str, used: SerializationContext, code: str | None) ->
         assert code_of(codec_in(used), sealed) == code
 
 
-def test_a_workflow_binding_is_no_schedule_binding() -> None:
+def test_a_workflow_binding_is_not_accepted_in_a_scheduled_workflow() -> None:
     sealed = codec_in(workflow("cr/a/run/nightly")).seal(Payload(data=b"x"))
     assert code_of(codec_in(workflow(SCHEDULED)), sealed) == "PayloadMisbound"
 
 
-def test_unbound_in_a_namespace_opens_that_namespace_only() -> None:
+def test_a_codec_without_a_workflow_decrypts_its_namespace_only() -> None:
     codec = PayloadCodec(KEYRING)
     sealed = codec.with_context(workflow("w1", "one")).seal(Payload(data=b"x"))
     assert codec.unbound("one").open(sealed).data == b"x"
@@ -212,7 +214,7 @@ def test_unbound_in_a_namespace_opens_that_namespace_only() -> None:
         (Payload(metadata={"encoding": b"json/plain", HEADER: b""}, data=b'"x"'), "PayloadMarkerStripped"),
     ],
 )
-async def test_what_is_not_sealed_is_refused_and_becomes_a_tombstone(payload: Payload, code: str) -> None:
+async def test_unencrypted_payloads_are_refused_as_tombstones(payload: Payload, code: str) -> None:
     converter = data_converter(KEYRING).with_context(workflow("w1"))
     assert code_of(codec_in(workflow("w1")), payload) == code
     with pytest.raises(ApplicationError) as raised:
@@ -221,13 +223,13 @@ async def test_what_is_not_sealed_is_refused_and_becomes_a_tombstone(payload: Pa
     assert raised.value.non_retryable
 
 
-def test_extra_metadata_on_a_sealed_payload_is_refused() -> None:
+def test_extra_metadata_on_an_encrypted_payload_is_refused() -> None:
     sealed = codec_in(workflow("w")).seal(Payload(data=b"x"))
     sealed.metadata["messageType"] = b"x"
     assert code_of(codec_in(workflow("w")), sealed) == "PayloadTampered"
 
 
-async def test_a_refused_payload_does_not_take_its_neighbours_with_it() -> None:
+async def test_a_refused_payload_leaves_the_others_readable() -> None:
     codec = codec_in(workflow("w"))
     good = codec.seal(Payload(metadata={"encoding": b"json/plain"}, data=b"1"))
     opened = await codec.decode([good, Payload(metadata={"encoding": b"json/plain"}, data=b"SECRET"), good])
@@ -242,7 +244,7 @@ def test_ciphertexts_never_repeat() -> None:
 
 
 class TestRotation:
-    async def test_old_payloads_open_and_new_ones_use_the_new_key(self) -> None:
+    async def test_old_payloads_decrypt_and_new_ones_use_the_new_key(self) -> None:
         old = codec_in(workflow("w")).seal(Payload(data=b"old"))
         rotated = codec_in(workflow("w"), KEYRING.rotated("k2"))
         assert rotated.open(old).data == b"old"
@@ -257,7 +259,7 @@ class TestRotation:
         assert raised.value.retryable
         assert "'gone'" in raised.value.message
 
-    def test_prepare_then_switch(self) -> None:
+    def test_a_key_can_be_added_before_it_becomes_current(self) -> None:
         prepared = KEYRING.rotated("k2", make_current=False)
         assert prepared.current == "k1"
         assert prepared.using("k2").current == "k2"
@@ -268,7 +270,7 @@ class TestRotation:
 
 
 class TestKeyring:
-    def test_file_round_trip_and_mode(self, tmp_path: Path) -> None:
+    def test_a_saved_keyring_has_mode_0600_and_loads(self, tmp_path: Path) -> None:
         file = tmp_path / "keyring.json"
         ring = Keyring.generate("a").rotated("b")
         ring.save(file)
@@ -287,7 +289,7 @@ class TestKeyring:
             Keyring.load(file)
         assert refused.value.code == "SecretFileTooOpen"
 
-    def test_missing_file(self, tmp_path: Path) -> None:
+    def test_a_missing_keyring_file_is_not_found(self, tmp_path: Path) -> None:
         with pytest.raises(NotFound):
             Keyring.load(tmp_path / "none")
 
@@ -304,7 +306,7 @@ class TestKeyring:
             json.dumps({"current": "a b", "keys": {"a b": base64.b64encode(bytes(32)).decode()}}),
         ],
     )
-    def test_malformed_files_are_refused_without_quoting_them(self, tmp_path: Path, text: str) -> None:
+    def test_malformed_keyring_files_are_rejected_without_quoting_them(self, tmp_path: Path, text: str) -> None:
         file = tmp_path / "keyring.json"
         file.write_text(text)
         file.chmod(0o600)
@@ -314,7 +316,7 @@ class TestKeyring:
         assert "SECRETWORD" not in str(refused.value.to_dict())
         assert refused.value.__cause__ is None
 
-    def test_it_does_not_show_or_give_away_its_keys(self) -> None:
+    def test_a_keyring_cannot_be_printed_or_pickled(self) -> None:
         key = b"K" * 32
         ring = Keyring("a", {"a": Secret(key)})
         assert "K" * 8 not in repr(ring)
@@ -347,7 +349,7 @@ async def test_the_converter_encrypts_failures() -> None:
     assert back.details[0]["details"] == {"x": "CANARY"}
 
 
-def test_secrets_refuse_to_become_payloads() -> None:
+def test_secrets_cannot_become_payloads() -> None:
     with pytest.raises(ApplicationError) as raised:
         asyncio.run(data_converter(KEYRING).encode([{"key": Secret(b"CANARY")}]))
     assert raised.value.type == "PayloadUnserialisable"

@@ -1,4 +1,4 @@
-"""A command's exit code is what it promised, its output is complete, and its exit handlers ran."""
+"""`run_and_exit`: exit codes, flushed output, exit handlers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import atexit, sys
 from starters.terminal.process_exit import run_and_exit
 atexit.register(lambda: sys.stdout.write("handled"))
 def command():
-    sys.stdout.write("said ")
+    sys.stdout.write("output ")
     {body}
 run_and_exit(command)
 sys.stdout.write("never")
@@ -21,19 +21,19 @@ sys.stdout.write("never")
 
 
 @pytest.mark.parametrize(
-    ("body", "code", "told"),
+    ("body", "code", "stderr"),
     [
         ("pass", 0, ""),
         ("sys.exit()", 0, ""),
         ("sys.exit(4)", 4, ""),
         ("sys.exit('no')", 1, "no"),
         ("raise KeyboardInterrupt", 130, ""),
-        ("raise ValueError('unforeseen')", 1, "unforeseen"),
+        ("raise ValueError('unexpected')", 1, "unexpected"),
     ],
 )
-def test_exit_codes_and_output(body: str, code: int, told: str) -> None:
+def test_process_exits_with_the_commands_code_after_flushing(body: str, code: int, stderr: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT.format(body=body)], capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[2]
     )
-    assert (done.returncode, done.stdout) == (code, "said handled")
-    assert told in done.stderr
+    assert (done.returncode, done.stdout) == (code, "output handled")
+    assert stderr in done.stderr

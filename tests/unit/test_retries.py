@@ -1,4 +1,4 @@
-"""The written-down worst cases of the retry policies are true."""
+"""The worst cases in the docstrings of the retry policies are correct."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NAMED = {name: value for name, value in vars(retries).items() if isinstance(valu
 
 
 def backoffs(timing: Timing, count: int) -> timedelta:
-    """The waits before ``count`` retries, as the server computes them."""
+    """Sum the backoffs before ``count`` retries, as the server computes them."""
     total, wait = timedelta(), timing.retry.initial_interval
     for _ in range(count):
         total += min(wait, timing.retry.maximum_interval or wait * 100)
@@ -22,7 +22,7 @@ def backoffs(timing: Timing, count: int) -> timedelta:
 
 
 @pytest.mark.parametrize("timing", NAMED.values(), ids=NAMED)
-def test_every_policy_is_bounded_and_beats_when_it_is_long(timing: Timing) -> None:
+def test_every_policy_is_bounded_and_long_ones_have_heartbeats(timing: Timing) -> None:
     assert timing.schedule_to_close is not None
     assert timing.start_to_close <= timing.schedule_to_close
     if timing.start_to_close > timedelta(minutes=1):
@@ -32,12 +32,12 @@ def test_every_policy_is_bounded_and_beats_when_it_is_long(timing: Timing) -> No
         assert worst <= timing.schedule_to_close
 
 
-def test_standard_is_what_its_comment_says() -> None:
+def test_the_standard_policy_takes_331_seconds_at_most() -> None:
     assert backoffs(retries.STANDARD, 7) + 8 * retries.STANDARD.start_to_close == timedelta(seconds=331)
 
 
-def test_propagation_outlasts_ten_minutes_in_bounded_tries() -> None:
-    """Azure: a role assignment may need ten minutes."""
+def test_the_propagation_policy_retries_15_to_33_times_in_15_minutes() -> None:
+    """A role assignment in Azure can take ten minutes."""
     timing = retries.PROPAGATION
     assert timing.schedule_to_close is not None
     assert timing.schedule_to_close >= timedelta(minutes=15)
@@ -46,7 +46,7 @@ def test_propagation_outlasts_ten_minutes_in_bounded_tries() -> None:
     assert 15 <= least <= most <= 33 + 1
 
 
-def test_config_is_what_execute_activity_takes() -> None:
+def test_config_returns_arguments_of_execute_activity() -> None:
     config = retries.WATCH.within(timedelta(hours=1)).attempt(timedelta(minutes=30)).config("watch", task_queue="q")
     assert config["summary"] == "watch"
     assert config["task_queue"] == "q"

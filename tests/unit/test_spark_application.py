@@ -16,8 +16,8 @@ from cleanroom.spark.application import build_application, spark_configuration
 from cleanroom.spark.job import JobConfig
 from cleanroom.spark.policy import POLICY_ANNOTATION, pod_policies
 from cleanroom.spark.profile import SidecarProfile
-from localcloud.standins.kubernetes.schema import validate
 from localcloud.standins.kubernetes.store import SPARK_APPLICATIONS
+from localcloud.standins.kubernetes.validation import validate
 from tests.unit.spark_support import DIGEST, make_job, make_profile
 
 

@@ -16,7 +16,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
-from cleanroom.datasets.download import download_result, list_results
+from cleanroom.datasets.download import download_result
 from cleanroom.datasets.encryption import encode_dataset_key, generate_dataset_key
 from cleanroom.datasets.upload import upload_dataset
 from cleanroom.documents.dataset import DatasetSchema, FieldType, Format, PrivacyFloors, SchemaField
@@ -278,7 +278,8 @@ def test_a_run_gives_what_duckdb_gives_and_a_receipt_that_the_ledger_has(world: 
     assert receipt.rows == 3
     assert receipt.rows_read == {"flights": 4000, "planes": 40, "weather": 8}
     assert receipt.job_digest == outcome.pod.job().digest()
-    assert list_results(world.store("litware-out"), "flights") == {"r-1": [item.name for item in receipt.objects]}
+    assert [item.key for item in world.store("litware-out").list()] == [item.name for item in receipt.objects]
+    assert all(item.name.startswith("flights/r-1/") for item in receipt.objects)
 
     events = outcome.events()
     assert sorted(event.name for event in events[:3]) == ["DATASET_LOAD_COMPLETED"] * 3
@@ -392,7 +393,7 @@ def replant(world: World, name: str, key: str, content: bytes) -> None:
 
 WITHDRAWN = {"consent": "withdrawn"}
 REFUSALS: dict[str, tuple[Callable[[World], JobConfig | None], str, str]] = {
-    "consent withdrawn before the start": (lambda w: w.consent(WITHDRAWN), "CONSENT_WITHDRAWN", "before it opened"),
+    "consent withdrawn before the start": (lambda w: w.consent(WITHDRAWN), "CONSENT_WITHDRAWN", "before a dataset was opened"),
     "consent withdrawn while datasets were opened": (lambda w: w.consent({}, WITHDRAWN), "CONSENT_WITHDRAWN", "before the query ran"),
     "consent withdrawn while the query ran": (lambda w: w.consent({}, {}, WITHDRAWN), "CONSENT_WITHDRAWN", "before the result was written"),
     "consent expired": (lambda w: w.consent({"expires": "2013-01-01T00:00:00Z"}), "CONSENT_WITHDRAWN", "expired"),

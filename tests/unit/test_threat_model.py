@@ -39,7 +39,7 @@ def test_every_named_test_exists() -> None:
 
 
 def test_every_quoted_forgery_exists() -> None:
-    source = (ROOT / "tests/scenario/test_forged_inputs.py").read_text("utf-8")
+    source = "".join(path.read_text("utf-8") for path in (ROOT / "tests/scenario/forged").glob("test_*.py"))
     for quoted in re.findall(r"\(rows? ([^)]*)\)", " ".join(TEXT.split())):
         for text in re.findall(r'"([^"]+)"', quoted):
             assert text.strip("… ") in source, text

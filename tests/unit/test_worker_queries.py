@@ -1,4 +1,4 @@
-"""A workflow that nobody serves is told as that, soon; what the server knows of a run is told without a worker."""
+"""Queries without a worker fail soon, and the state of a run is readable without one."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ from cleanroom.temporal import attributes
 from cleanroom.temporal.failures import application_error
 from starters.operations import workflow_progress
 from starters.operations.query_workflow import wait_for_state
-from starters.operations.run_workflow import RunFound, take_snapshot
-from starters.operations.worker_queries import QUERY_SECONDS, query_workflow, require_worker
+from starters.operations.run_workflow import take_snapshot
+from starters.operations.session import FoundWorkflow
+from starters.operations.worker_queries import QUERY_SECONDS, require_worker, send_query
 
 LATE = RPCError("context deadline exceeded", RPCStatusCode.DEADLINE_EXCEEDED, b"")
 RESULT = RunResult(run_id="r-1", query="delays", state="COMPLETED", stages={"prepare": 1.0})
@@ -32,7 +33,7 @@ STATUS = RunStatus(run_id="r-1", query="delays", state="Running", stage="watch",
 
 
 class World:
-    """A server that knows one workflow, and what its worker answers."""
+    """A Temporal server with one workflow; ``answers`` are those of its worker."""
 
     def __init__(
         self, *answers: Any, polled: float | None = 1.0, status: WorkflowExecutionStatus = WorkflowExecutionStatus.RUNNING, ends: Any = None
@@ -71,34 +72,34 @@ class World:
         return self.ends
 
     @property
-    def found(self) -> RunFound:
-        return RunFound(self, self, self.described)  # type: ignore[arg-type]
+    def found(self) -> FoundWorkflow[RunResult]:
+        return FoundWorkflow(self, self, self.described)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("seconds", [None, 300.0])
-async def test_a_queue_that_nobody_has_asked_for_a_minute_is_not_served(seconds: float | None) -> None:
+async def test_queue_without_a_poll_for_a_minute_has_no_worker(seconds: float | None) -> None:
     world: Any = World(LATE, polled=seconds)
-    with pytest.raises(Unavailable, match="No worker serves queue 'clean-room'") as told:
+    with pytest.raises(Unavailable, match="No worker polls task queue 'clean-room'") as caught:
         await require_worker(world, "clean-room")
-    assert (told.value.code, told.value.exit_code) == ("NoWorker", 7)
-    assert "cleanroom worker clean-room" in (told.value.hint or "")
+    assert (caught.value.code, caught.value.exit_code) == ("NoWorker", 7)
+    assert "cleanroom worker clean-room" in (caught.value.hint or "")
     await require_worker(World(polled=50.0), "clean-room")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("error", [LATE, RPCError("no poller seen for task queue recently", RPCStatusCode.FAILED_PRECONDITION, b"")])
-async def test_a_worker_that_has_just_died_is_told_as_one_that_does_not_answer(error: RPCError) -> None:
+async def test_unanswered_query_reports_the_last_poll(error: RPCError) -> None:
     world: Any = World(error, polled=20.0)
-    with pytest.raises(Unavailable, match=f"asked for work 20 s ago and does not answer within {QUERY_SECONDS:.0f} s"):
-        await query_workflow(world, world, "status", RunStatus)
+    with pytest.raises(Unavailable, match=f"last polled 20 s ago and did not answer within {QUERY_SECONDS:.0f} s"):
+        await send_query(world, world, "status", RunStatus)
 
 
-async def test_other_errors_of_the_server_are_not_taken_for_a_missing_worker() -> None:
+async def test_other_server_errors_are_not_reported_as_missing_worker() -> None:
     world: Any = World(RPCError("down", RPCStatusCode.UNAVAILABLE, b""))
     with pytest.raises(RPCError):
-        await query_workflow(world, world, "status", RunStatus)
+        await send_query(world, world, "status", RunStatus)
     world = World(WorkflowQueryFailedError("Encoded failure"))
     with pytest.raises(PreconditionFailed, match="WorkflowCannotAnswer"):
-        await query_workflow(world, world, "status", RunStatus)
+        await send_query(world, world, "status", RunStatus)
 
 
 ENDED = WorkflowFailureError(cause=application_error(Refused("ConsentWithdrawn", "withdrawn", hint="Give it again.")))
@@ -114,26 +115,28 @@ ENDED = WorkflowFailureError(cause=application_error(Refused("ConsentWithdrawn",
         (WorkflowExecutionStatus.TERMINATED, WorkflowFailureError(cause=TerminatedError("by hand")), "TERMINATED", "Terminated"),
     ],
 )
-@pytest.mark.parametrize("served", [True, False])
-async def test_a_run_is_shown_with_and_without_a_worker(
-    status: WorkflowExecutionStatus, ends: Any, state: str, failure: str | None, served: bool
+@pytest.mark.parametrize("has_worker", [True, False])
+async def test_run_snapshot_with_and_without_a_worker(
+    status: WorkflowExecutionStatus, ends: Any, state: str, failure: str | None, has_worker: bool
 ) -> None:
     so_far = RESULT.model_copy(update={"state": "Running"})
-    world = World({"status": STATUS, "outcome": so_far} if served else LATE, polled=1.0 if served else None, status=status, ends=ends)
-    seen = await take_snapshot(world.found)
-    assert seen.query == "delays"
-    assert seen.state == (STATUS.state if served and state not in ("TERMINATED", "Running") else state)
-    assert (seen.failure.code if seen.failure else None) == failure
-    assert (seen.unanswered is None) is served
-    assert seen.steps == (STATUS.steps if served else ())
-    assert not world.asked or served
+    world = World(
+        {"status": STATUS, "outcome": so_far} if has_worker else LATE, polled=1.0 if has_worker else None, status=status, ends=ends
+    )
+    snapshot = await take_snapshot(world.found)
+    assert snapshot.query == "delays"
+    assert snapshot.state == (STATUS.state if has_worker and state not in ("TERMINATED", "Running") else state)
+    assert (snapshot.failure.code if snapshot.failure else None) == failure
+    assert (snapshot.unanswered is None) is has_worker
+    assert snapshot.steps == (STATUS.steps if has_worker else ())
+    assert not world.asked or has_worker
     if status is WorkflowExecutionStatus.COMPLETED:
-        assert seen.result == RESULT
+        assert snapshot.result == RESULT
     if status is WorkflowExecutionStatus.TERMINATED:
-        assert "cleanroom run conclude r-1" in (seen.failure.hint if seen.failure else "")
+        assert "cleanroom run conclude r-1" in (snapshot.failure.hint if snapshot.failure else "")
 
 
-async def test_who_waits_for_a_query_waits_for_its_worker_too() -> None:
+async def test_waiting_for_a_state_tolerates_a_short_absence_of_the_worker() -> None:
     draft = QueryState(query="delays", stage="Draft")
     world: Any = World(LATE, LATE, draft)
     assert await wait_for_state(world, world, lambda state: state.stage == "Draft", "the draft") == draft
@@ -147,7 +150,7 @@ async def test_who_waits_for_a_query_waits_for_its_worker_too() -> None:
         await wait_for_state(world, world, lambda state: True, "the draft")
 
 
-async def test_a_followed_workflow_without_a_worker_says_so_and_is_waited_for(
+async def test_following_a_workflow_warns_once_about_a_missing_worker(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(workflow_progress, "POLL_SECONDS", 0.01)
@@ -158,6 +161,6 @@ async def test_a_followed_workflow_without_a_worker_says_so_and_is_waited_for(
     following.cancel()
     with pytest.raises(asyncio.CancelledError):
         await following
-    told = capsys.readouterr().err
-    assert told.count("waiting") == 1
-    assert told.index("first") < told.index("goes on by itself")
+    stderr = capsys.readouterr().err
+    assert stderr.count("waiting") == 1
+    assert stderr.index("first") < stderr.index("continues in the background")

@@ -14,7 +14,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{ required "image.repository is needed" .Values.image.repository }}@{{ required "image.digest is needed: a tag can be moved, a digest cannot" .Values.image.digest }}
 {{- end }}
 
-{{- /* Every boundary that is to be installed, by name: the three of the clean room, and collaborator-PARTY for each collaborator. */ -}}
+{{- /* Every enabled boundary by name: the three of the clean room, and collaborator-NAME for each collaborator. */ -}}
 {{- define "cleanroom.boundaries" -}}
 {{- $all := dict }}
 {{- range $name, $values := .Values.boundaries }}
@@ -32,7 +32,7 @@ runAsNonRoot: true
 runAsUser: 10001
 runAsGroup: 10001
 fsGroup: 10001
-# Else every start would open the keys on a collaborator's volume to the group, and they would be refused.
+# Otherwise every start makes the keys on a collaborator's volume group-readable, and the worker refuses such keys.
 fsGroupChangePolicy: OnRootMismatch
 seccompProfile: {type: RuntimeDefault}
 {{- end }}
@@ -52,8 +52,8 @@ capabilities: {drop: [ALL]}
 {{- end }}
 {{- end }}
 
-{{- /* The Secret's files as our reader demands them. Kubernetes gives a process that is not root files of mode 0440 at best (fsGroup), and
-       a secret that a group can read is refused; so they are copied into memory once, as files of mode 0400. */ -}}
+{{- /* Copy the Secret's files into memory with mode 0400. For a process that is not root, Kubernetes mounts them with mode 0440 (fsGroup),
+       and workers refuse secrets that a group can read. */ -}}
 {{- define "cleanroom.secretCopy" -}}
 - name: secrets
   image: {{ include "cleanroom.image" .root | quote }}

@@ -1,1 +1,1 @@
-"""Stand-in of Clean Room Governance: the application's routes, the members' proxy, the sidecar."""
+"""Stand-in of Clean Room Governance: the application's routes and the members' proxy."""

@@ -1,7 +1,7 @@
-"""Clean room callers: evidence to claims, policy match, report-data binding, signatures and wrapping (spec/governance.md 2.3-2.5).
+"""Verification of clean rooms: evidence, policy match, report data and signatures (docs/facts/governance-service.md#envelopes).
 
-Evidence is verified by the project's one verifier against the trust that this server was started with. What is decided here is only
-what CGS decides: which claims a report yields, whether they match the contract's policy or a delegate's, and which key the report binds.
+The product's verifier checks the evidence. This module decides what CGS decides: which claims a report has, whether they match the
+contract's policy or a delegate policy, and which key the report binds.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ SNP_CLAIM = "x-ms-sevsnpvm-"
 
 
 class EvidenceVerifier:
-    """Verifies CACI and CVM evidence; the answer for the same bytes is kept a minute, because clean rooms reuse one report."""
+    """Verifies CACI and CVM evidence. Results are cached for a minute, because clean rooms reuse one report."""
 
     def __init__(self, trust: TrustStore) -> None:
         self._trust = trust
         self._known: dict[bytes, tuple[float, Attested]] = {}
-        # Debug, migration and VMPL are claims that the contract's policy decides on, not this verifier.
+        # Debug, migration and VMPL are claims, which the contract's policy checks.
         self._expectations = Expectations(
             host_data=None,
             report_data=None,
@@ -57,11 +57,11 @@ class EvidenceVerifier:
             require_uvm=False,
             refuse_host_data=frozenset(),
         )
-        # A virtual machine's claims are registers alone, so that no policy could refuse one whose memory its host may read.
+        # The claims of a virtual machine are its registers, so a policy cannot reject a debuggable one. The verifier must.
         self._machine = self._expectations.model_copy(update={"allow_debug": False})
 
     def examine(self, raw: bytes) -> Attested | None:
-        """The verdict on the ``attestation`` member of a request body; ``None`` when there is none to look at."""
+        """Verify the member ``attestation`` of a request body; return None if the body has none."""
         try:
             body = parse_json(raw)
         except Crash:
@@ -102,7 +102,7 @@ class EvidenceVerifier:
             return Attested("snp-cvm", None, reason=_not_genuine(judged.verdict))
         if not isinstance(user_data, str):
             return Attested("snp-cvm", None, reason="The runtime claims have no user-data.")
-        # Only values that the quote covers; spelt as the evidence spells them, because that is what policies compare with.
+        # Only registers that the quote covers, spelled as in the evidence: policies compare with that text.
         claims = {f"pcr{name}": value for name, value in evidence.evidence.pcrs.items() if int(name) in judged.pcrs}
         return Attested("snp-cvm", claims, user_data.lower())
 
@@ -112,7 +112,7 @@ def _not_genuine(verdict: Verdict) -> str:
 
 
 def caci_claims(report: bytes) -> dict[str, Any]:
-    """The claims that CGS derives from a 1184-byte report (layout and names: spec/governance.md 2.4)."""
+    """Return the claims that CGS derives from a 1184-byte report."""
     number = int.from_bytes
 
     def hexa(offset: int, size: int) -> str:
@@ -137,17 +137,17 @@ def caci_claims(report: bytes) -> dict[str, Any]:
 
 
 def contract_policy_table(contract_id: str) -> str:
-    """The table that holds a contract's clean room policy: claim name -> array of allowed values."""
+    """Return the table of a contract's clean room policy: claim name to array of allowed values."""
     return f"public:ccf.gov.policies.cleanroom-{contract_id}"
 
 
 def delegate_policy_table(contract_id: str, kind: str, delegate_id: str) -> str:
-    """The table of one delegate policy. The key is ambiguous for ids with ``_``, as in the original (trap 17)."""
+    """Return the table of a delegate policy. Its name is ambiguous for IDs with ``_``, as in the original."""
     return f"public:policies.cleanroom-delegates-{contract_id}_{kind}_{delegate_id}"
 
 
 def same(left: Any, right: Any) -> bool:
-    """JavaScript's ``===`` on JSON scalars; objects and arrays are never identical."""
+    """Compare JSON scalars like JavaScript's ``===``; objects and arrays are never equal."""
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right
     if isinstance(left, dict | list) or isinstance(right, dict | list):
@@ -157,12 +157,18 @@ def same(left: Any, right: Any) -> bool:
 
 
 def satisfies(policy: Mapping[str, Sequence[Any]], claims: Mapping[str, Any]) -> bool:
-    """Every key of the policy is attested and strictly equals one of the values. An empty policy is not satisfied by anything."""
+    """Whether every claim of the policy is attested with one of the allowed values. Nothing satisfies an empty policy."""
     return bool(policy) and all(name in claims and any(same(claims[name], value) for value in values) for name, values in policy.items())
 
 
 def match_policy(tx: Tx, contract_id: str, claims: Mapping[str, Any], delegates: Sequence[tuple[str, str]]) -> str | None:
-    """``None`` when the claims match the contract's policy or a named delegate's; else why not. The contract's own must exist (trap 12)."""
+    """Match claims against the contract's policy and the named delegate policies.
+
+    The contract's own policy must not be empty, even if a delegate policy matches.
+
+    Returns:
+        None if one of them matches, else the reason.
+    """
     own = dict(tx.items(contract_policy_table(contract_id)))
     if not own:
         return f"Contract {contract_id} has no clean room policy."
@@ -175,7 +181,7 @@ def match_policy(tx: Tx, contract_id: str, claims: Mapping[str, Any], delegates:
 
 
 def require_reading(body: Any) -> None:
-    """What every route that answers a clean room with a wrapped value must be given."""
+    """Require the members ``attestation`` and ``encrypt`` of the read envelope."""
     if not truthy(member(body, "attestation")):
         raise Fault(400, "AttestationMissing", "attestation must be given.")
     if not truthy(member(body, "encrypt")):
@@ -191,10 +197,18 @@ def require_attestation(
     bind: str | None,
     ignore_platform: bool = False,
 ) -> str:
-    """Steps 1-3 of spec 2.4: platform, evidence and policy, report data. Returns the bound key's PEM (empty when ``bind`` is ``None``).
+    """Check the platform, the evidence, the policy and the report data of a clean room's request.
 
     Args:
-        bind: ``encrypt`` or ``sign``: the object whose ``publicKey`` the report must bind; ``None`` for consent checks.
+        call: The request; its evidence has been verified.
+        tx: The tables.
+        body: The parsed body.
+        delegates: Delegate policies (type, ID) that admit the caller as well.
+        bind: ``encrypt`` or ``sign``, the member whose ``publicKey`` the report must bind; None for consent checks.
+        ignore_platform: Expect ``snp-caci`` regardless of the member ``platform``.
+
+    Returns:
+        PEM of the bound key; empty if ``bind`` is None.
     """
     stated = member(body, "platform")
     platform = stated if truthy(stated) and not ignore_platform else "snp-caci"
@@ -225,14 +239,18 @@ def require_attestation(
 
 
 def require_signature(body: Any) -> Any:
-    """Check ``sign`` over the decoded ``data`` (RSA-PSS, SHA-256, salt 32) and return the payload as JSON; garbled ``data`` throws."""
+    """Verify ``sign`` over the decoded ``data`` and return the payload as JSON; malformed ``data`` throws."""
     data = decode_base64(member(body, "data"))
     verify_signature(member(body, "sign"), data)
     return parse_json(data)
 
 
 def verify_signature(sign: Any, data: bytes) -> None:
-    """Raises :class:`Fault` 400 ``SignatureMismatch`` for a wrong, missing or garbled signature."""
+    """Verify an RSA-PSS signature (SHA-256, salt 32).
+
+    Raises:
+        Fault: 400 ``SignatureMismatch`` if the signature is wrong, missing or malformed.
+    """
     try:
         key = serialization.load_pem_public_key(decode_base64(member(sign, "publicKey")))
         if not isinstance(key, rsa.RSAPublicKey):
@@ -243,7 +261,7 @@ def verify_signature(sign: Any, data: bytes) -> None:
 
 
 def decode_base64(value: Any) -> bytes:
-    """Base64 as the original reads it: either alphabet, foreign characters and padding ignored; non-strings throw."""
+    """Decode base64 like the original: both alphabets, other characters and padding ignored; non-strings throw."""
     if value is UNDEFINED or not isinstance(value, str):
         raise Crash("not a base64 string")
     tidy = re.sub(r"[^A-Za-z0-9+/]", "", value.replace("-", "+").replace("_", "/"))

@@ -1,4 +1,4 @@
-"""Who calls: members (a token header in place of a client certificate) and users (JWT); spec/governance.md 2.1-2.2."""
+"""Authentication of members (by a token header) and of users (by JWT); docs/facts/governance-service.md#callers."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ KEYS = "public:ccf.gov.jwt.public_signing_keys"
 IDENTITIES = "public:ccf.gov.user_identities"
 _ALGORITHMS = ["RS256", "ES256"]
 _TOKEN_ROWS = 4096
-"""Verified tokens that are remembered until they expire."""
+"""Maximum number of verified tokens in the cache. They stay until they expire."""
 _log = logging.getLogger("localcloud.cgs")
 
 
 class IssuerConfig(BaseModel):
-    """A trusted issuer of user tokens: its JWKS by URL (with the CA file of that server) or by file. ``audience`` is checked when given."""
+    """A trusted issuer of user tokens, with its JWKS at a URL or in a file. The audience is verified only if ``audience`` is set."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,7 +42,7 @@ class IssuerConfig(BaseModel):
 
 
 def require_active(caller: Caller | None, tx: Tx) -> None:
-    """``validateCallerAuthorized`` (spec 2.2)."""
+    """Require a member, or a registered user whose token has the registered tenant; ``validateCallerAuthorized`` in the original."""
     if caller is None or caller.policy == "no_auth":
         raise Fault(400, "UnknownAuthenticationPolicy", "Only members and users can make this call.")
     if caller.policy != "jwt":
@@ -55,15 +55,15 @@ def require_active(caller: Caller | None, tx: Tx) -> None:
 
 
 class _BadToken(Exception):
-    """Why a bearer token was not accepted."""
+    """A credential was not accepted."""
 
 
 class IssuerKeysUnavailable(Exception):
-    """The issuer could not be asked for its keys, so nothing can be said about a token."""
+    """The issuer's keys could not be fetched, so the token can be neither accepted nor rejected."""
 
 
 class Authenticator:
-    """Validates member tokens and user JWTs. Signing keys are fetched from the issuers, kept in the store and cached in memory."""
+    """Verifies member tokens and user JWTs. Signing keys are fetched from the issuers, stored, and cached in memory."""
 
     def __init__(self, store: Store, members: Sequence[MemberConfig], issuers: Sequence[IssuerConfig]) -> None:
         self.members = list(members)
@@ -79,7 +79,7 @@ class Authenticator:
                 self._learn(row, saved)
 
     def member(self, token: str) -> MemberConfig | None:
-        """The member that a token belongs to."""
+        """Return the member with this token, or None."""
         found = None
         for candidate in self.members:
             if hmac.compare_digest(candidate.token.encode(), token.encode()):
@@ -87,14 +87,17 @@ class Authenticator:
         return found
 
     async def authenticate(self, policies: Sequence[str], headers: Mapping[str, str]) -> Caller | None:
-        """The first policy that succeeds (spec 2.1); an empty list is an unauthenticated route.
+        """Authenticate with the first policy that accepts the request.
+
+        Returns:
+            The caller; None if ``policies`` is empty.
 
         Raises:
-            Fault: 401 ``InvalidAuthenticationInfo`` with one detail a tried policy; 503 when an issuer's keys cannot be had.
+            Fault: 401 ``InvalidAuthenticationInfo`` with one detail per tried policy; 503 if an issuer's keys cannot be fetched.
         """
         if not policies:
             return None
-        refusals: list[dict[str, str]] = []
+        rejections: list[dict[str, str]] = []
         for policy in policies:
             if policy == "no_auth":
                 return Caller(policy="no_auth")
@@ -105,16 +108,16 @@ class Authenticator:
                     return Caller(policy="member_cert", member=self._present(headers.get(MEMBER_HEADER)))
                 raise _BadToken("No user certificate.")
             except _BadToken as error:
-                refusals.append({"auth_policy": policy, "code": "InvalidAuthenticationInfo", "message": str(error)})
+                rejections.append({"auth_policy": policy, "code": "InvalidAuthenticationInfo", "message": str(error)})
             except IssuerKeysUnavailable as error:
                 if "no_auth" not in policies:
                     raise Fault(503, "IssuerKeysUnavailable", str(error), headers={"retry-after": "1"}) from error
         raise Fault(
             401,
             "InvalidAuthenticationInfo",
-            "No credential was accepted.",
+            "No credential was accepted; send a member token or a bearer token of a trusted issuer.",
             headers={"www-authenticate": 'Bearer realm="JWT bearer token access", error="invalid_token"'} if "jwt" in policies else {},
-            details=refusals,
+            details=rejections,
         )
 
     def _present(self, token: str | None) -> MemberConfig:
@@ -167,14 +170,14 @@ class Authenticator:
             except jwt.InvalidTokenError as error:
                 reasons.append(str(error))
                 continue
-            # PyJWT reads "9999" as a number; CCF wants a number.
+            # PyJWT accepts the text "9999"; CCF requires a JSON number.
             if all(isinstance(claims.get(name, 0), int | float) for name in ("exp", "nbf")):
                 return claims
             reasons.append("exp and nbf must be numbers")
-        raise _BadToken("; ".join(reasons) or "The token's kid names no registered signing key.")
+        raise _BadToken("; ".join(reasons) or f"No trusted issuer has a signing key with kid {kid!r}.")
 
     async def _fetch(self, row: int, kid: str) -> jwt.PyJWK | None:
-        """Ask the issuer for its keys, at most once a second, when a token names one that is not known."""
+        """Fetch the issuer's keys for an unknown ``kid``, at most once per second."""
         issuer = self._issuers[row]
         async with self._lock:
             if (row, kid) in self._keys or time.monotonic() - self._asked.get(row, -10.0) < 1.0:
@@ -189,7 +192,7 @@ class Authenticator:
                     return None
                 document = answer.json()
             except (httpx.HTTPError, OSError, ValueError) as error:
-                raise IssuerKeysUnavailable(f"The keys of issuer {issuer.issuer} cannot be had: {error}.") from error
+                raise IssuerKeysUnavailable(f"The keys of issuer {issuer.issuer} cannot be fetched: {error}; retry later.") from error
             self._asked[row] = time.monotonic()
             self._learn(row, document)
         await self._store.write(lambda tx: tx.put(KEYS, issuer.issuer, document))
@@ -200,7 +203,7 @@ class Authenticator:
             try:
                 self._keys[(row, str(entry["kid"]))] = jwt.PyJWK(entry, algorithm=None if entry.get("alg") else _default(entry))
             except (KeyError, jwt.PyJWTError) as error:
-                _log.warning("a key of issuer %s is not usable: %s", self._issuers[row].issuer, error)
+                _log.warning("ignored a key of issuer %s: %s", self._issuers[row].issuer, error)
 
 
 def _default(entry: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
-"""Bring a governance service to the state that a collaboration starts from, as its members; repeating it changes nothing.
+"""Prepares a governance service for a collaboration, on behalf of its members. Idempotent.
 
-Speaks to the cgs-client surface as any tool would, so it works against a real proxy too.
+It uses the routes of ``cgs-client``, so it works with the original proxy as well.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from localcloud.standins.cgs.callers import MEMBER_HEADER
 
 
 class User(BaseModel):
-    """A person or service principal to register: object id and tenant id of its tokens, and a name for people to read."""
+    """A user to register: ``oid`` and ``tid`` of its tokens, and a display name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -29,7 +29,7 @@ class User(BaseModel):
 
 
 class Bootstrapped(BaseModel):
-    """What the collaboration has now."""
+    """The state of the prepared collaboration."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -42,7 +42,7 @@ class Bootstrapped(BaseModel):
 
 
 class _Consortium:
-    """All members; the first proposes and everybody accepts."""
+    """The members of the consortium. The first one proposes, and all accept."""
 
     def __init__(self, clients: Sequence[GovernanceMemberClient]) -> None:
         self.clients = clients
@@ -57,7 +57,7 @@ class _Consortium:
             raise PreconditionFailed(
                 "ProposalNotAccepted",
                 f"Governance proposal {proposal.proposal_id} is {proposal.proposal_state} after {len(self.clients)} member(s) accepted it.",
-                hint="Give the tokens of all active members.",
+                hint="Pass the tokens of all active members.",
             )
 
     async def govern(self, name: str, args: Mapping[str, Any]) -> None:
@@ -77,17 +77,23 @@ async def bootstrap(
     deployment_info: Mapping[str, Any] | None = None,
     oidc_kid: str = "cleanroom",
 ) -> Bootstrapped:
-    """Accept the contract, set its clean room policy to exactly ``clean_room_host_data``, enable the OIDC issuer, register the users.
+    """Accept the contract, set its clean room policy, enable the OIDC issuer, and register the users.
 
     Args:
-        base_url: Of the stand-in (``/cgs-client`` is appended).
-        member_token: Of one member, or of all active members when there are several.
-        clean_room_host_data: 64 lower-case hex characters each; values that the policy has beyond these are removed.
-        oidc_issuer_url: The governed issuer URL; ``None`` uses the service's own public routes, ``<base_url>/oidc``.
+        base_url: URL of the stand-in; ``/cgs-client`` is appended.
+        ca_file: Root certificate of the server.
+        member_token: Token of the member, or of all active members.
+        contract_id: ID of the contract.
+        users: Users to register.
+        clean_room_host_data: Allowed host data, 64 lower-case hex digits each. Other values are removed from the policy.
+        oidc_issuer_url: Issuer URL of ID tokens (default: the service's own public routes, ``<base_url>/oidc``).
+        contract_data: Data of a new contract.
+        deployment_info: Deployment information to propose.
+        oidc_kid: Key ID prefix of the issuer.
 
     Raises:
-        PreconditionFailed: ``ProposalNotAccepted`` when not all members' tokens were given.
-        CleanRoomError: Whatever the governance service refuses, with its code.
+        PreconditionFailed: ``ProposalNotAccepted`` if a token of an active member is missing.
+        CleanRoomError: An error of the governance service, with its code.
     """
     tokens = [member_token] if isinstance(member_token, str) else list(member_token)
     base = base_url.rstrip("/")

@@ -1,4 +1,4 @@
-"""Who sends a request: a member of the consortium, a registered user, or an attested clean room."""
+"""The callers of the governance service: members of the consortium, registered users, and attested clean rooms."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from localcloud.standins.cgs.javascript import Crash
 
 MEMBER_HEADER = "x-localcloud-member-token"
-"""Stands for a member's TLS client certificate, which this server does not ask for."""
+"""Header with a member's token. It replaces the TLS client certificate, which this server does not request."""
 
 
 class MemberConfig(BaseModel):
-    """A consortium member. ``token`` authenticates it; ``member_id`` is 64 hex characters (default: derived from the name)."""
+    """A member of the consortium.
+
+    ``token`` authenticates it. ``member_id`` is 64 hex digits (default: derived from the name).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -28,23 +31,23 @@ class MemberConfig(BaseModel):
 
     @property
     def id(self) -> str:
-        """The CCF member id: hex SHA-256 (of the certificate there, of the name here)."""
+        """The member ID: a hex SHA-256, in CCF of the certificate, here of the name."""
         return self.member_id or hashlib.sha256(f"localcloud member {self.name}".encode()).hexdigest()
 
     @property
     def tenant_id(self) -> str:
-        """``member_data.tenantId`` or empty."""
+        """``member_data.tenantId``, or the empty string."""
         return str((self.member_data or {}).get("tenantId") or "")
 
 
 def member_row(member: MemberConfig) -> dict[str, Any]:
-    """A member as ``/gov/service/members`` shows it; there is no certificate to show."""
+    """Return a member as ``/gov/service/members`` shows it, without a certificate."""
     row = {"memberId": member.id, "status": member.status, "memberData": member.member_data}
     return {**row, "certificate": "", "recoveryRole": "NonParticipant"}
 
 
 class Caller(BaseModel):
-    """``caller.policy`` and what identifies the caller."""
+    """An authenticated caller: the authentication policy that accepted it, and its identity."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -54,7 +57,7 @@ class Caller(BaseModel):
 
     @property
     def id(self) -> str:
-        """Member id or the ``oid`` claim; a token without ``oid`` throws (500), as in the original."""
+        """The member ID or the ``oid`` claim. A token without ``oid`` throws (500), as in the original."""
         if self.member is not None:
             return self.member.id
         if "oid" not in self.claims:
@@ -63,17 +66,19 @@ class Caller(BaseModel):
 
     @property
     def tenant(self) -> str:
-        """``member_data.tenantId`` or the ``tid`` claim; empty when there is none."""
+        """``member_data.tenantId`` or the ``tid`` claim, or the empty string."""
         return self.member.tenant_id if self.member is not None else str(self.claims.get("tid") or "")
 
 
 @dataclass(frozen=True)
 class Attested:
-    """What the verifier says of a request's evidence: the claims of genuine evidence, or why there are none."""
+    """The result of verifying a request's evidence."""
 
     platform: str
-    """``snp-caci`` or ``snp-cvm``: what the evidence is, whatever the envelope says."""
+    """``snp-caci`` or ``snp-cvm``, detected from the evidence itself."""
     claims: Mapping[str, Any] | None
+    """Claims of genuine evidence; None if verification failed."""
     report_data: str = ""
-    """128 lower-case hex digits that the evidence binds."""
+    """The report data that the evidence binds: 128 lower-case hex digits."""
     reason: str = ""
+    """Why verification failed."""

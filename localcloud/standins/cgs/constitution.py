@@ -1,7 +1,7 @@
-"""The members' governance: proposals, ballots, resolution rules and actions (spec/governance.md 12, 8.1, 9, 10).
+"""Governance by the consortium: proposals, ballots, resolution rules and actions.
 
-The original runs this as CCF governance with COSE-signed messages; here a configured member is known by its token. What is decided is
-the same: who may pass what, when a proposal is Accepted or Rejected, and what an accepted action writes.
+In the original this is CCF governance with COSE-signed messages (docs/facts/governance-service.md#contracts-and-the-consortium); here
+a member's token identifies it. The rules are the same: when a proposal is accepted or rejected, and what an accepted action writes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _INVITATION_CLAIMS = frozenset({"preferred_username", "email", "appid", "tid", "
 
 @dataclass(frozen=True)
 class Accepted:
-    """The proposal whose actions are applied."""
+    """An accepted proposal whose actions are applied."""
 
     proposal_id: str
     votes: Mapping[str, bool]
@@ -64,7 +64,7 @@ def _accepted_contract(tx: Tx, args: Any) -> str:
 
 
 class Action:
-    """One governance action: ``validate`` at proposal creation (a :class:`Crash` refuses), ``apply`` at acceptance."""
+    """A governance action: ``validate`` runs when it is proposed and raises :class:`Crash`; ``apply`` runs when it is accepted."""
 
     def __init__(self, validate: Callable[[Tx, Any], Any], apply: Callable[[Tx, Any, Accepted], None]) -> None:
         self.validate, self.apply = validate, apply
@@ -198,21 +198,21 @@ _AUTO_APPROVE = {
 
 
 def is_regular(candidate: MemberConfig) -> bool:
-    """Neither an operator nor a recovery operator nor in a CGS role (compared with the *string* ``"true"``, trap 36)."""
+    """Whether a member is neither an operator nor a recovery operator and has no CGS role (the *string* ``"true"``)."""
     data = candidate.member_data or {}
     roles = data.get("cgsRoles") or {}
     operator = data.get("isOperator") is True or data.get("isRecoveryOperator") is True
     return not operator and "true" not in (roles.get("cgsOperator"), roles.get("contractOperator"))
 
 
-class Chamber:
-    """The consortium's members and what they decide."""
+class Constitution:
+    """The decisions of the consortium's members."""
 
     def __init__(self, members: Sequence[MemberConfig]) -> None:
         self.members = list(members)
 
     def create(self, tx: Tx, proposer: MemberConfig, actions: Any) -> dict[str, Any]:
-        """Create a proposal and resolve it once without votes (trap 37)."""
+        """Create a proposal and resolve it once without votes, like CCF."""
         try:
             if not isinstance(actions, list) or not actions:
                 raise Crash("actions must be a non-empty array")
@@ -231,18 +231,18 @@ class Chamber:
         return self._settle(tx, proposal_id, info)
 
     def vote(self, tx: Tx, voter: MemberConfig, proposal_id: str, yes: bool) -> dict[str, Any]:
-        """Cast a ballot; the same one again is idempotent, another one is ``VoteAlreadyExists``."""
+        """Cast a ballot. Repeating it is idempotent; another vote is ``VoteAlreadyExists``."""
         info = self._info(tx, proposal_id)
         if info["state"] != "Open":
             raise Fault(400, "ProposalNotOpen", f"Proposal {proposal_id} is {info['state']}.")
         cast = info["ballots"].get(voter.id)
         if cast is not None and cast != yes:
-            raise Fault(400, "VoteAlreadyExists", f"{voter.id} has voted otherwise on proposal {proposal_id}.")
+            raise Fault(400, "VoteAlreadyExists", f"{voter.id} has voted {cast} on proposal {proposal_id}, and votes are final.")
         info["ballots"][voter.id] = yes
         return self._settle(tx, proposal_id, info)
 
     def withdraw(self, tx: Tx, proposer: MemberConfig, proposal_id: str) -> dict[str, Any]:
-        """Only the proposer, only while Open."""
+        """Withdraw a proposal. Only its proposer can, while it is open."""
         info = self._info(tx, proposal_id)
         if info["proposerId"] != proposer.id:
             raise Fault(403, "AuthorizationFailed", f"Only {info['proposerId']} can withdraw proposal {proposal_id}.")
@@ -251,18 +251,18 @@ class Chamber:
         return self._close(tx, proposal_id, info, "Withdrawn")
 
     def show(self, tx: Tx, proposal_id: str) -> dict[str, Any]:
-        """``{proposalId, proposerId, proposalState, ballotCount, finalVotes?}``"""
+        """Return ``{proposalId, proposerId, proposalState, ballotCount, finalVotes?}``."""
         return _answer(proposal_id, self._info(tx, proposal_id))
 
     def all(self, tx: Tx) -> list[dict[str, Any]]:
-        """All proposals still in the tables."""
+        """Return all proposals that have not been erased."""
         return [_answer(proposal_id, info) for proposal_id, info in tx.items(PROPOSALS_INFO)]
 
     def _info(self, tx: Tx, proposal_id: str) -> dict[str, Any]:
         info = tx.get(PROPOSALS_INFO, proposal_id)
         if info is None:
             raise Fault(
-                404, "ProposalNotFound", f"There is no proposal {proposal_id}; a resolved one disappears when a later one resolves."
+                404, "ProposalNotFound", f"There is no proposal {proposal_id}; a closed proposal is erased when a later one closes."
             )
         return dict(info)
 
@@ -310,7 +310,7 @@ class Chamber:
 
 
 def _malformed(tx: Tx, actions: list[dict[str, Any]]) -> bool:
-    """``set_contract`` mixed or repeated, or its contract (or a member document) accepted or proposed already."""
+    """Whether ``set_contract`` is combined with other actions or repeated, or the same object is already accepted or proposed."""
     for kind, field, table in (("set_contract", "contractId", ACCEPTED_CONTRACTS), ("set_member_document", "documentId", MEMBER_ACCEPTED)):
         keys = [action["args"][field] for action in actions if action["name"] == kind]
         if not keys:

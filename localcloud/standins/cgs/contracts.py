@@ -1,4 +1,4 @@
-"""Contracts, their runtime options and deployments, member documents, service-wide options (spec/governance.md 6.3-6.4 and 12)."""
+"""Routes of contracts, their runtime options and deployments, member documents, and service options."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from localcloud.standins.cgs.auth import require_active
 from localcloud.standins.cgs.documents import CONTRACTS, authorize_or_attest, check_version, wrapped_document
 from localcloud.standins.cgs.governance_store import open_actions, open_proposals
-from localcloud.standins.cgs.http import Call, Fault, Reply, Route
+from localcloud.standins.cgs.http import ANY_CALLER, CLEAN_ROOM, MEMBER, MEMBER_OR_USER, PUBLIC, Call, Fault, Reply, Route
 from localcloud.standins.cgs.javascript import UNDEFINED, Crash, member, omit_undefined, truthy
 from localcloud.standins.cgs.store import Tx
 
@@ -24,7 +24,7 @@ SERVICE_OPTIONS = frozenset(
 
 
 def switch_table(option: str) -> str:
-    """Where governance keeps a contract's ``logging`` or ``telemetry`` switch."""
+    """Return the table of a contract's runtime option ``logging`` or ``telemetry``."""
     return f"public:ccf.gov.contracts_{option}_status"
 
 
@@ -33,7 +33,7 @@ def _final_votes(item: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def put_contract(call: Call, tx: Tx) -> Reply:
-    """PUT, members only"""
+    """Create or update the draft of a contract."""
     key = call.params["contractId"]
     if tx.has(ACCEPTED_CONTRACTS, key):
         raise Fault(405, "ContractAlreadyAccepted", f"Contract {key} is accepted and cannot be changed.")
@@ -46,7 +46,7 @@ def put_contract(call: Call, tx: Tx) -> Reply:
 
 
 def read_contract(tx: Tx, key: str) -> dict[str, Any] | None:
-    """Accepted, else Proposed, else Draft."""
+    """Return a contract: Accepted, else Proposed, else Draft, else None."""
     item = tx.get(ACCEPTED_CONTRACTS, key)
     if item is not None:
         version = tx.version(ACCEPTED_CONTRACTS, key)
@@ -65,7 +65,7 @@ def read_contract(tx: Tx, key: str) -> dict[str, Any] | None:
 
 
 def get_contract(call: Call, tx: Tx) -> Reply:
-    """POST"""
+    """Read a contract."""
     require_active(call.caller, tx)
     found = read_contract(tx, call.params["contractId"])
     if found is None:
@@ -74,7 +74,7 @@ def get_contract(call: Call, tx: Tx) -> Reply:
 
 
 def list_contracts(call: Call, tx: Tx) -> Reply:
-    """GET, with ``state``"""
+    """List contract IDs, optionally of one ``state``."""
     require_active(call.caller, tx)
     state = call.query.get("state")
     if state and state not in ("Draft", "Proposed", "Accepted"):
@@ -91,7 +91,7 @@ def list_contracts(call: Call, tx: Tx) -> Reply:
 
 
 def option_status(call: Call, tx: Tx) -> Reply:
-    """6.3, status"""
+    """Read a contract's runtime option, as any caller."""
     authorize_or_attest(call, tx)
     key, option = call.params["contractId"], call.params["option"]
     if option not in ("execution", "logging", "telemetry"):
@@ -113,7 +113,11 @@ def _set_execution(call: Call, tx: Tx, state: str) -> Reply:
     assert call.caller is not None
     key = call.params["contractId"]
     if call.params["option"] != "execution":
-        raise Fault(400, "InvalidOption", "Members switch only execution; logging and telemetry are proposals.")
+        raise Fault(
+            400,
+            "InvalidOption",
+            f"{call.params['option']} needs a governance proposal; only execution can be changed here.",
+        )
     if not tx.has(ACCEPTED_CONTRACTS, key):
         raise Fault(400, "ContractNotAccepted", f"Contract {key} does not exist or is not accepted.")
     tx.put(EXECUTION_STATUS, key, {**(tx.get(EXECUTION_STATUS, key) or {}), call.caller.id: state})
@@ -121,17 +125,17 @@ def _set_execution(call: Call, tx: Tx, state: str) -> Reply:
 
 
 def enable_execution(call: Call, tx: Tx) -> Reply:
-    """6.3"""
+    """Withdraw the calling member's veto against execution."""
     return _set_execution(call, tx, "enabled")
 
 
 def disable_execution(call: Call, tx: Tx) -> Reply:
-    """6.3"""
+    """Disable execution for the calling member."""
     return _set_execution(call, tx, "disabled")
 
 
 def service_option(call: Call, tx: Tx) -> Reply:
-    """6.4"""
+    """Read a service-wide option."""
     require_active(call.caller, tx)
     option = call.params["option"]
     if option not in SERVICE_OPTIONS:
@@ -140,19 +144,19 @@ def service_option(call: Call, tx: Tx) -> Reply:
 
 
 def deployment_spec(call: Call, tx: Tx) -> Reply:
-    """Public"""
+    """Read a contract's deployment specification."""
     key = call.params["contractId"]
     return Reply({"proposalIds": open_proposals(tx, "set_deployment_spec", key), "data": tx.get(DEPLOYMENT_SPECS, key) or {}})
 
 
 def deployment_info(call: Call, tx: Tx) -> Reply:
-    """Public"""
+    """Read a contract's deployment information."""
     key = call.params["contractId"]
     return Reply({"proposalIds": open_proposals(tx, "set_deployment_info", key), "data": tx.get(DEPLOYMENT_INFOS, key) or {}})
 
 
 def put_member_document(call: Call, tx: Tx) -> Reply:
-    """Drafts of member documents"""
+    """Create or update the draft of a member document."""
     key = call.params["documentId"]
     if tx.has(MEMBER_ACCEPTED, key):
         raise Fault(405, "DocumentAlreadyAccepted", f"Document {key} is accepted and cannot be changed.")
@@ -186,7 +190,7 @@ def _accepted_member_document(tx: Tx, key: str) -> dict[str, Any] | None:
 
 
 def read_member_document(tx: Tx, key: str) -> dict[str, Any] | None:
-    """Accepted, else Proposed, else Draft."""
+    """Return a member document: Accepted, else Proposed, else Draft, else None."""
     found = _accepted_member_document(tx, key)
     if found is not None:
         return found
@@ -202,7 +206,7 @@ def read_member_document(tx: Tx, key: str) -> dict[str, Any] | None:
 
 
 def get_member_document(call: Call, tx: Tx) -> Reply:
-    """GET (alias) and POST"""
+    """Read a member document."""
     require_active(call.caller, tx)
     found = read_member_document(tx, call.params["documentId"])
     if found is None:
@@ -211,32 +215,32 @@ def get_member_document(call: Call, tx: Tx) -> Reply:
 
 
 def list_member_documents(call: Call, tx: Tx) -> Reply:
-    """A bare array (trap 31)"""
+    """List the IDs of member documents, as a bare array like the original."""
     require_active(call.caller, tx)
     return Reply([{"id": key} for key in sorted({*tx.keys(MEMBER_DRAFTS), *tx.keys(MEMBER_ACCEPTED)})])
 
 
 def get_accepted_member_document(call: Call, tx: Tx) -> Reply:
-    """E1, wrapped"""
+    """Read an accepted member document as a clean room; the answer is wrapped."""
     return wrapped_document(call, tx, _accepted_member_document, "DocumentNotFound")
 
 
 _CONTRACT = "/contracts/{contractId}"
 ROUTES = [
-    Route("GET", "/contracts", "U", list_contracts),
-    Route("PUT", _CONTRACT, "M", put_contract, write=True),
-    Route("POST", _CONTRACT, "U", get_contract),
-    Route("POST", _CONTRACT + "/runtimeoptions/{option}/status", "U/A", option_status),
-    Route("POST", _CONTRACT + "/runtimeoptions/{option}/enable", "M", enable_execution, write=True),
-    Route("POST", _CONTRACT + "/runtimeoptions/{option}/disable", "M", disable_execution, write=True),
-    Route("POST", _CONTRACT + "/deploymentspec", "P", deployment_spec),
-    Route("POST", _CONTRACT + "/deploymentinfo", "P", deployment_info),
-    Route("GET", _CONTRACT + "/memberdocuments", "U", list_member_documents),
-    Route("PUT", _CONTRACT + "/memberdocuments/{documentId}", "M", put_member_document, write=True),
-    Route("POST", _CONTRACT + "/memberdocuments/{documentId}", "U", get_member_document),
-    Route("POST", _CONTRACT + "/memberdocuments/accepted/{documentId}", "A", get_accepted_member_document),
-    Route("GET", "/memberdocuments", "U", list_member_documents),
-    Route("PUT", "/memberdocuments/{documentId}", "M", put_member_document, write=True),
-    Route("GET", "/memberdocuments/{documentId}", "U", get_member_document),
-    Route("POST", "/runtimeoptions/{option}/status", "U", service_option),
+    Route("GET", "/contracts", MEMBER_OR_USER, list_contracts),
+    Route("PUT", _CONTRACT, MEMBER, put_contract, write=True),
+    Route("POST", _CONTRACT, MEMBER_OR_USER, get_contract),
+    Route("POST", _CONTRACT + "/runtimeoptions/{option}/status", ANY_CALLER, option_status),
+    Route("POST", _CONTRACT + "/runtimeoptions/{option}/enable", MEMBER, enable_execution, write=True),
+    Route("POST", _CONTRACT + "/runtimeoptions/{option}/disable", MEMBER, disable_execution, write=True),
+    Route("POST", _CONTRACT + "/deploymentspec", PUBLIC, deployment_spec),
+    Route("POST", _CONTRACT + "/deploymentinfo", PUBLIC, deployment_info),
+    Route("GET", _CONTRACT + "/memberdocuments", MEMBER_OR_USER, list_member_documents),
+    Route("PUT", _CONTRACT + "/memberdocuments/{documentId}", MEMBER, put_member_document, write=True),
+    Route("POST", _CONTRACT + "/memberdocuments/{documentId}", MEMBER_OR_USER, get_member_document),
+    Route("POST", _CONTRACT + "/memberdocuments/accepted/{documentId}", CLEAN_ROOM, get_accepted_member_document),
+    Route("GET", "/memberdocuments", MEMBER_OR_USER, list_member_documents),
+    Route("PUT", "/memberdocuments/{documentId}", MEMBER, put_member_document, write=True),
+    Route("GET", "/memberdocuments/{documentId}", MEMBER_OR_USER, get_member_document),
+    Route("POST", "/runtimeoptions/{option}/status", MEMBER_OR_USER, service_option),
 ]

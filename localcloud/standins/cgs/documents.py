@@ -1,4 +1,4 @@
-"""User documents and their runtime options (spec/governance.md 4 and 6.1-6.2)."""
+"""Routes of user documents and of their runtime options (docs/facts/governance-service.md#documents)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from localcloud.standins.cgs.attested import require_attestation, require_reading
 from localcloud.standins.cgs.auth import require_active
-from localcloud.standins.cgs.http import Call, Fault, Reply, Route
+from localcloud.standins.cgs.http import ANY_CALLER, CLEAN_ROOM, MEMBER_OR_USER, Call, Fault, Reply, Route
 from localcloud.standins.cgs.javascript import UNDEFINED, Crash, member, omit_undefined, truthy
 from localcloud.standins.cgs.store import Tx
 
@@ -18,13 +18,17 @@ ACCEPTED = "public:accepted_user_documents"
 PROPOSALS = "public:user_proposals"
 PROPOSALS_INFO = "public:user_proposals_info"
 OPEN_BY_DOCUMENT = "local:open_user_proposals"
-"""Index of Open proposals by document id; the original scans all proposals."""
+"""Index of open proposals by document ID; the original scans all proposals."""
 OPTION_STATUS = "public:user_documents_runtime_option_status"
 OPTIONS = ("execution", "telemetry")
 
 
 def check_version(tx: Tx, table: str, key: str, incoming: Any, exists_code: str) -> None:
-    """Optimistic concurrency of drafts: no version on an existing one is 409, another version is 412 (trap 4)."""
+    """Check the version that a client sends with an existing draft.
+
+    Raises:
+        Fault: 409 ``exists_code`` without a version, 412 with another version than the current one.
+    """
     current = tx.version(table, key)
     if current is None:
         return
@@ -35,14 +39,14 @@ def check_version(tx: Tx, table: str, key: str, incoming: Any, exists_code: str)
 
 
 def _loosely_equal(incoming: Any, current: str) -> bool:
-    """JavaScript's ``==`` with a string: a number equals the string that spells it."""
+    """Compare with a string like JavaScript's ``==``: a number equals its decimal text."""
     if isinstance(incoming, int | float):
         return float(incoming) == float(current)
     return bool(incoming == current)
 
 
 def put_document(call: Call, tx: Tx) -> Reply:
-    """4.1"""
+    """Create or update the draft of a user document."""
     require_active(call.caller, tx)
     key = call.params["documentId"]
     if tx.has(ACCEPTED, key):
@@ -102,7 +106,7 @@ def _proposed(tx: Tx, key: str) -> dict[str, Any] | None:
 
 
 def read_document(tx: Tx, key: str) -> dict[str, Any] | None:
-    """The document as 4.2 shows it: Accepted, else Proposed, else Draft."""
+    """Return a document: Accepted, else Proposed, else Draft, else None."""
     found = _accepted(tx, key) or _proposed(tx, key)
     draft = tx.get(DRAFTS, key) if found is None else None
     if draft is None:
@@ -121,7 +125,7 @@ def read_document(tx: Tx, key: str) -> dict[str, Any] | None:
 
 
 def get_document(call: Call, tx: Tx) -> Reply:
-    """4.2"""
+    """Read a document."""
     require_active(call.caller, tx)
     found = read_document(tx, call.params["documentId"])
     if found is None:
@@ -134,13 +138,13 @@ def _selector(text: str) -> dict[str, str]:
     for part in text.split(","):
         halves = [half.strip() for half in part.split(":")]
         if len(halves) != 2 or not all(halves):
-            raise Fault(400, "InvalidParameter", "labelSelector must be key:value[,key:value...].")
+            raise Fault(400, "InvalidParameter", f"labelSelector is {text!r}; it must be key:value[,key:value...].")
         pairs[halves[0]] = halves[1]
     return pairs
 
 
 def list_documents(call: Call, tx: Tx) -> Reply:
-    """4.3"""
+    """List the IDs and labels of documents, optionally by label."""
     require_active(call.caller, tx)
     text = call.query.get("labelSelector")
     wanted = None if text is None else _selector(text)
@@ -154,12 +158,12 @@ def list_documents(call: Call, tx: Tx) -> Reply:
 
 
 def get_accepted_document(call: Call, tx: Tx) -> Reply:
-    """4.4"""
+    """Read an accepted document as a clean room; the answer is wrapped."""
     return wrapped_document(call, tx, _accepted, "UserDocumentNotFound")
 
 
 def wrapped_document(call: Call, tx: Tx, find: Callable[[Tx, str], dict[str, Any] | None], missing: str) -> Reply:
-    """The accepted document that ``find`` knows, wrapped to the clean room's key; ``missing`` is the code where there is none."""
+    """Return the accepted document that ``find`` returns, wrapped with the clean room's key; ``missing`` is the code of the 404."""
     body = call.json()
     require_reading(body)
     pem = require_attestation(call, tx, body, bind="encrypt")
@@ -172,7 +176,7 @@ def wrapped_document(call: Call, tx: Tx, find: Callable[[Tx, str], dict[str, Any
 
 
 def authorize_or_attest(call: Call, tx: Tx) -> None:
-    """U/A of the consent routes: an authenticated caller by registration, anybody else by evidence (no key, platform ignored)."""
+    """Admit registered users, members and attested clean rooms to a consent route. No key is bound, and the platform is ignored."""
     if call.caller is not None and call.caller.policy != "no_auth":
         require_active(call.caller, tx)
         return
@@ -188,7 +192,7 @@ def _require_option(option: str) -> None:
 
 
 def option_status(call: Call, tx: Tx) -> Reply:
-    """6.1"""
+    """Read a document's runtime option, as any caller."""
     authorize_or_attest(call, tx)
     key, option = call.params["documentId"], call.params["option"]
     item = tx.get(ACCEPTED, key)
@@ -222,25 +226,25 @@ def _set_option(call: Call, tx: Tx, state: str) -> Reply:
 
 
 def enable_option(call: Call, tx: Tx) -> Reply:
-    """6.2"""
+    """Enable a runtime option for the calling approver."""
     return _set_option(call, tx, "enabled")
 
 
 def disable_option(call: Call, tx: Tx) -> Reply:
-    """6.2"""
+    """Disable a runtime option for the calling approver."""
     return _set_option(call, tx, "disabled")
 
 
 _DOCUMENT = "/contracts/{contractId}/userdocuments/{documentId}"
 ROUTES = [
-    Route("GET", "/userdocuments", "U", list_documents),
-    Route("GET", "/contracts/{contractId}/userdocuments", "U", list_documents),
-    Route("PUT", "/userdocuments/{documentId}", "U", put_document, write=True),
-    Route("PUT", _DOCUMENT, "U", put_document, write=True),
-    Route("GET", "/userdocuments/{documentId}", "U", get_document),
-    Route("POST", _DOCUMENT, "U", get_document),
-    Route("POST", "/contracts/{contractId}/userdocuments/accepted/{documentId}", "A", get_accepted_document),
-    Route("POST", _DOCUMENT + "/runtimeoptions/{option}/status", "U/A", option_status),
-    Route("POST", _DOCUMENT + "/runtimeoptions/{option}/enable", "U", enable_option, write=True),
-    Route("POST", _DOCUMENT + "/runtimeoptions/{option}/disable", "U", disable_option, write=True),
+    Route("GET", "/userdocuments", MEMBER_OR_USER, list_documents),
+    Route("GET", "/contracts/{contractId}/userdocuments", MEMBER_OR_USER, list_documents),
+    Route("PUT", "/userdocuments/{documentId}", MEMBER_OR_USER, put_document, write=True),
+    Route("PUT", _DOCUMENT, MEMBER_OR_USER, put_document, write=True),
+    Route("GET", "/userdocuments/{documentId}", MEMBER_OR_USER, get_document),
+    Route("POST", _DOCUMENT, MEMBER_OR_USER, get_document),
+    Route("POST", "/contracts/{contractId}/userdocuments/accepted/{documentId}", CLEAN_ROOM, get_accepted_document),
+    Route("POST", _DOCUMENT + "/runtimeoptions/{option}/status", ANY_CALLER, option_status),
+    Route("POST", _DOCUMENT + "/runtimeoptions/{option}/enable", MEMBER_OR_USER, enable_option, write=True),
+    Route("POST", _DOCUMENT + "/runtimeoptions/{option}/disable", MEMBER_OR_USER, disable_option, write=True),
 ]

@@ -1,7 +1,6 @@
-"""The governance application without a transport: its routes, who may call them, and the ``/gov`` reads that clients use.
+"""The governance application without its HTTP server: routing, authentication, transactions, and the ``/gov`` reads.
 
-:class:`Governance` is used by the ASGI server (:mod:`localcloud.standins.cgs.server`) and by the ``cgs-client`` proxy
-(:mod:`localcloud.standins.cgs.proxy`).
+The ASGI server (:mod:`localcloud.standins.cgs.server`) and the proxy (:mod:`localcloud.standins.cgs.proxy`) call it.
 """
 
 from __future__ import annotations
@@ -36,16 +35,6 @@ from localcloud.standins.cgs.store import VIEW, Store
 from localcloud.standins.serving import StandInConfig
 
 _log = logging.getLogger("localcloud.cgs")
-_POLICIES: dict[str, tuple[str, ...]] = {
-    "U": ("member_cert", "user_cert", "jwt"),
-    "U0": ("member_cert", "user_cert", "jwt"),
-    "M": ("member_cert",),
-    "J": ("jwt",),
-    "A": (),
-    "P": (),
-    "U/A": ("member_cert", "user_cert", "jwt", "no_auth"),
-    "J/A": ("jwt", "no_auth"),
-}
 TABLE = RouteTable(
     [
         *cgs_contracts.ROUTES,
@@ -61,22 +50,22 @@ TABLE = RouteTable(
 
 
 class CgsConfig(StandInConfig):
-    """What the CGS stand-in is started with.
-
-    ``members`` stand for the consortium, ``issuers`` for the accepted JWT issuers. ``trust_files`` are development roots
-    (:class:`cleanroom.attestation.TrustStore` reads them); ``trust_amd`` adds the pinned AMD roots. ``slow_history`` answers 202
-    to the first read of a ledger range, as a real node does while it loads the range.
-    """
+    """Configuration of the governance stand-in."""
 
     members: tuple[MemberConfig, ...]
+    """The consortium."""
     issuers: tuple[IssuerConfig, ...] = ()
+    """Accepted issuers of user tokens."""
     trust_files: tuple[Path, ...] = ()
+    """Development roots for evidence (:class:`cleanroom.attestation.TrustStore`)."""
     trust_amd: bool = False
+    """Whether to trust AMD's roots as well."""
     slow_history: bool = False
+    """Answer 202 to the first read of a ledger range, like a real node while it loads the range."""
 
 
 class Governance:
-    """The application without its transport: :meth:`handle` answers one request of the app or of ``/gov``."""
+    """The application; :meth:`handle` answers one request to ``/app`` or ``/gov``."""
 
     def __init__(self, config: CgsConfig, store: Store) -> None:
         self.config = config
@@ -86,16 +75,16 @@ class Governance:
         self._asked: set[tuple[str, bytes]] = set()
 
     async def handle(self, request: Incoming) -> Outgoing:
-        """Answer a request; never raises for what a client sends."""
+        """Answer a request. Invalid requests get an error response."""
         try:
             return await self._answer(request)
         except Fault as fault:
             return failure(fault)
         except Crash as crash:
-            return failure(Fault(500, "InternalError", f"The application failed: {crash}."))
+            return failure(Fault(500, "InternalError", f"The application threw: {crash}."))
         except Exception:
             _log.exception("%s %s failed", request.method, request.path)
-            return failure(Fault(500, "InternalError", "The application failed."))
+            return failure(Fault(500, "InternalError", "The application failed; see its log."))
 
     async def _answer(self, request: Incoming) -> Outgoing:
         path = request.path
@@ -110,9 +99,9 @@ class Governance:
             if request.method == "OPTIONS" and fault.status == 405:
                 return Outgoing(204, headers=fault.headers)
             raise
-        caller = await self.auth.authenticate(_POLICIES[route.who], request.headers)
+        caller = await self.auth.authenticate(route.access.policies, request.headers)
         call = Call(request.method, path, params, parse_query(request.query), request.body, caller, now=time.time())
-        if "A" in route.who and (caller is None or caller.policy == "no_auth"):
+        if route.access.attested and (caller is None or caller.policy == "no_auth"):
             call.attested = await asyncio.to_thread(self._verifier.examine, request.body)
         return await self._run(route, call, request)
 
@@ -144,7 +133,7 @@ class Governance:
         text = parse_query(request.query).get("transaction_id", "")
         view, _, number = text.partition(".")
         if not re.fullmatch(r"[0-9]{1,18}\.[0-9]{1,18}", text):
-            raise Fault(400, "InvalidQueryParameterValue", "transaction_id must be <view>.<seqno>.")
+            raise Fault(400, "InvalidQueryParameterValue", f"transaction_id is {text!r}; it must be <view>.<seqno>.")
         _, current = self.store.read(lambda tx: None)
         status = "Unknown" if int(number) > current or int(view) > VIEW else "Committed" if int(view) == VIEW else "Invalid"
         return Outgoing(200, {"transaction_id": text, "status": status})

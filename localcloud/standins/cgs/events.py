@@ -1,4 +1,4 @@
-"""Audit events and the history of governance proposals (spec/governance.md 11 and 12)."""
+"""Routes of audit events and of the history of governance proposals (docs/facts/governance-service.md#events)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from localcloud.standins.cgs.attested import decode_base64, match_policy, require_attestation, verify_signature
 from localcloud.standins.cgs.auth import require_active
 from localcloud.standins.cgs.governance_store import PROPOSALS_INFO
-from localcloud.standins.cgs.http import Call, Fault, Reply, Route
+from localcloud.standins.cgs.http import MEMBER_OR_USER, USER_OR_CLEAN_ROOM, Call, Fault, Reply, Route
 from localcloud.standins.cgs.javascript import Crash, member, parse_json, truthy
 from localcloud.standins.cgs.store import Tx
 
 PAGE = 2000
-"""Default ``max_seqno_per_page``: ledger positions, not events (trap 29)."""
+"""Default ``max_seqno_per_page``: the number of ledger positions in a page, not of events."""
 _MAX_TIMESTAMP = 9_999_999_999_999
 
 
@@ -35,7 +35,7 @@ def _integer(text: str) -> int:
 
 
 def put_event(call: Call, tx: Tx) -> Reply:
-    """204; each write overwrites the key, the ledger keeps them all."""
+    """Write an event. It overwrites the value under its ID; the ledger keeps all values."""
     body, contract_id = call.json(), call.params["contractId"]
     assert call.caller is not None
     attested = call.caller.policy == "no_auth"
@@ -48,8 +48,8 @@ def put_event(call: Call, tx: Tx) -> Reply:
         raise Fault(400, "TimestampMissing", "timestamp must be given: milliseconds since 1970, as a string.")
     if isinstance(timestamp, str):
         if not re.fullmatch(r"[0-9]+", timestamp):
-            # The original accepts any text here and then fails every read that meets it; the specification asks a stand-in to refuse.
-            raise Fault(400, "TimestampMissing", "timestamp must be milliseconds since 1970 in decimal digits.")
+            # The original accepts any text, and then every read of this event fails.
+            raise Fault(400, "TimestampMissing", f"timestamp is {timestamp!r}; it must be milliseconds since 1970 in decimal digits.")
         timestamp = timestamp.lstrip("0") or "0"
     if (isinstance(timestamp, str) and len(timestamp) > 13) or (isinstance(timestamp, int | float) and timestamp > _MAX_TIMESTAMP):
         raise Fault(400, "TimestampTooLarge", f"timestamp must be at most {_MAX_TIMESTAMP} ms.")
@@ -75,7 +75,7 @@ def _event(scope: str, key: str, seqno: int, item: dict[str, Any], iso_name: str
 
 
 def _bounds(call: Call, tx: Tx, last_write: int | None) -> tuple[int, int, int]:
-    """(from, to, end of this page); anything that is not a committed range of integers throws."""
+    """Return the first and last position of the range, and the end of this page. An invalid or uncommitted range throws."""
     query = call.query
     first = _integer(query["from_seqno"]) if "from_seqno" in query else 1
     last = _integer(query["to_seqno"]) if "to_seqno" in query else last_write if last_write is not None else tx.seqno
@@ -90,7 +90,7 @@ def _bounds(call: Call, tx: Tx, last_write: int | None) -> tuple[int, int, int]:
 
 
 def get_events(call: Call, tx: Tx) -> Reply:
-    """The latest value, or a page of the ledger; the two spell the ISO timestamp differently."""
+    """Read the latest value of an event, or a page of the ledger. The two spell the ISO timestamp differently."""
     require_active(call.caller, tx)
     contract_id, query = call.params["contractId"], call.query
     key, scope = query.get("id", contract_id), query.get("scope") or ""
@@ -110,7 +110,7 @@ def get_events(call: Call, tx: Tx) -> Reply:
 
 
 def proposal_history(call: Call, tx: Tx) -> Reply:
-    """States of a governance proposal over the ledger."""
+    """Read a page of a governance proposal's states."""
     require_active(call.caller, tx)
     key = call.params["proposalId"]
     first, last, end = _bounds(call, tx, tx.last_write(PROPOSALS_INFO, key))
@@ -122,7 +122,7 @@ def proposal_history(call: Call, tx: Tx) -> Reply:
 
 
 ROUTES = [
-    Route("GET", "/contracts/{contractId}/events", "U", get_events),
-    Route("PUT", "/contracts/{contractId}/events", "J/A", put_event, write=True),
-    Route("GET", "/proposals/{proposalId}/historical", "U", proposal_history),
+    Route("GET", "/contracts/{contractId}/events", MEMBER_OR_USER, get_events),
+    Route("PUT", "/contracts/{contractId}/events", USER_OR_CLEAN_ROOM, put_event, write=True),
+    Route("GET", "/proposals/{proposalId}/historical", MEMBER_OR_USER, proposal_history),
 ]

@@ -1,4 +1,4 @@
-"""Where the members' governance proposals are kept, and the questions that app routes ask of them."""
+"""Tables of the consortium's governance proposals, and the queries that the application's routes need."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PROPOSALS_INFO = "public:ccf.gov.proposals_info"
 
 
 def open_actions(tx: Tx, action_name: str) -> list[tuple[str, dict[str, Any]]]:
-    """``(proposal id, args)`` of every such action in an Open proposal."""
+    """Return the proposal ID and the arguments of each such action in an open proposal."""
     found: list[tuple[str, dict[str, Any]]] = []
     for proposal_id, proposal in tx.items(PROPOSALS):
         rows = [action["args"] for action in proposal["actions"] if action["name"] == action_name]
@@ -21,5 +21,5 @@ def open_actions(tx: Tx, action_name: str) -> list[tuple[str, dict[str, Any]]]:
 
 
 def open_proposals(tx: Tx, action_name: str, contract_id: str) -> list[str]:
-    """Ids of the Open proposals that hold this action for this contract."""
+    """Return the IDs of the open proposals with this action for this contract."""
     return [proposal_id for proposal_id, args in open_actions(tx, action_name) if args.get("contractId") == contract_id]

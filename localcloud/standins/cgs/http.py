@@ -1,7 +1,7 @@
-"""HTTP as CCF does it: dispatch on raw path segments, its 404/405/401/500 bodies, its query parsing, JavaScript's truthiness.
+"""Requests, responses and routes as in CCF (docs/facts/governance-service.md#requests-and-errors).
 
-Facts: spec/governance.md 1 (topology and conventions). Handlers are plain functions ``(Call, Tx) -> Reply``; they refuse by raising
-:class:`Fault` and behave like a thrown JavaScript error by raising :class:`Crash` (500 ``InternalError``, nothing written).
+Handlers are functions ``(Call, Tx) -> Reply``. They reject a request with :class:`Fault`, and raise
+:class:`~localcloud.standins.cgs.javascript.Crash` where the original throws.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from localcloud.standins.cgs.store import Tx
 
 
 class Fault(Exception):
-    """A refusal with status and ``error.code``."""
+    """An error response with a status and an error code."""
 
     def __init__(
         self, status: int, code: str, message: str, *, headers: Mapping[str, str] | None = None, details: list[dict[str, str]] | None = None
@@ -28,7 +28,7 @@ class Fault(Exception):
         self.details = details
 
     def body(self) -> dict[str, Any]:
-        """``{"error": {"code", "message"[, "details"]}}``."""
+        """Return ``{"error": {"code", "message"[, "details"]}}``."""
         error: dict[str, Any] = {"code": self.code, "message": self.message}
         if self.details is not None:
             error["details"] = self.details
@@ -37,18 +37,18 @@ class Fault(Exception):
 
 @dataclass
 class Reply:
-    """What a handler answers. ``body`` ``None`` is an empty body; ``wrap`` asks for the wrapped answer ``{"value": ...}`` of E1."""
+    """The result of a handler. A ``body`` of None is empty; ``wrap`` requests a wrapped answer."""
 
     body: Any = None
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     wrap: tuple[bytes, str] | None = None
-    """(plaintext, PEM of the caller's public key)"""
+    """Plaintext, and PEM of the caller's public key. The response is ``{"value": ...}`` with the wrapped text."""
 
 
 @dataclass
 class Call:
-    """One request as a handler sees it."""
+    """A routed request, as its handler gets it."""
 
     method: str
     path: str
@@ -60,12 +60,15 @@ class Call:
     now: float = 0.0
 
     def json(self) -> Any:
-        """The body as JSON; invalid or empty JSON throws, as ``body.json()`` does in the original."""
+        """Parse the body. Invalid or empty JSON throws, like ``body.json()`` in the original."""
         return parse_json(self.raw)
 
 
 def parse_query(raw: bytes) -> dict[str, str]:
-    """CCF 6.0 decodes the whole query once; the app splits on ``&`` and ``=`` and keeps elements 0 and 1 (spec 1, trap 24)."""
+    """Parse a query like CCF 6.0 and the application.
+
+    CCF decodes the whole query once. The application then splits it at ``&`` and ``=`` and keeps the first two parts of each pair.
+    """
     text = unquote_plus(raw.decode("latin-1"))
     result: dict[str, str] = {}
     for piece in text.split("&"):
@@ -78,40 +81,60 @@ def parse_query(raw: bytes) -> dict[str, str]:
 
 
 class Incoming:
-    """One request: method, raw path (percent-encoded), raw query, lower-case headers, body."""
+    """A request: method, raw path (percent-encoded), raw query, lower-case headers, body."""
 
     def __init__(self, method: str, path: str, query: bytes = b"", headers: dict[str, str] | None = None, body: bytes = b"") -> None:
         self.method, self.path, self.query, self.headers, self.body = method, path, query, headers or {}, body
 
 
 class Outgoing:
-    """One answer: status, headers, body (``None``: empty)."""
+    """A response: status, body (None: empty), headers."""
 
     def __init__(self, status: int, body: Any = None, headers: dict[str, str] | None = None) -> None:
         self.status, self.body, self.headers = status, body, headers or {}
 
 
 def failure(fault: Fault) -> Outgoing:
-    """The answer for a refusal."""
+    """Return the error response of a fault."""
     return Outgoing(fault.status, fault.body(), fault.headers)
 
+
+@dataclass(frozen=True)
+class Access:
+    """Which callers a route admits."""
+
+    policies: tuple[str, ...] = ()
+    """CCF's authentication policies, in the order in which they are tried. Without any, the route is unauthenticated."""
+    attested: bool = False
+    """Whether a clean room can call the route, with its attestation in the body."""
+
+
+PUBLIC = Access()
+MEMBER = Access(("member_cert",))
+USER = Access(("jwt",))
+MEMBER_OR_USER = Access(("member_cert", "user_cert", "jwt"))
+CLEAN_ROOM = Access(attested=True)
+USER_OR_CLEAN_ROOM = Access(("jwt", "no_auth"), attested=True)
+ANY_CALLER = Access((*MEMBER_OR_USER.policies, "no_auth"), attested=True)
+"""Members, users and clean rooms."""
 
 Handler = Callable[[Call, Tx], Reply]
 
 
 @dataclass(frozen=True)
 class Route:
-    """One row of the master table. ``who`` uses the letters of spec 2.1: U, U0, M, J, A, U/A, J/A, P."""
+    """A route of the application."""
 
     method: str
     path: str
-    who: str
+    access: Access
     handler: Handler
     write: bool = False
+    """Whether the handler runs in a write transaction."""
 
 
 class RouteTable:
-    """Exact paths first, then templates with one segment a ``{name}``; segments are never percent-decoded."""
+    """Finds routes: exact paths first, then templates, whose ``{name}`` matches one segment. Segments are not percent-decoded."""
 
     def __init__(self, routes: list[Route]) -> None:
         self._exact: dict[str, dict[str, Route]] = {}
@@ -130,7 +153,7 @@ class RouteTable:
                 rows.append((segments, {route.method: route}))
 
     def find(self, method: str, path: str) -> tuple[Route, dict[str, str]]:
-        """The route and its raw path parameters.
+        """Return the route and its raw path parameters.
 
         Raises:
             Fault: 404 ``ResourceNotFound`` for an unknown path, 405 ``UnsupportedHttpVerb`` with ``Allow`` for a wrong verb.

@@ -1,4 +1,4 @@
-"""What the governance application's JavaScript does where Python differs: ``undefined``, truthiness, member access, JSON."""
+"""JavaScript semantics that the governance application relies on: ``undefined``, truthiness, member access, JSON."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 
 class Crash(Exception):
-    """What the original does not guard against: its JavaScript throws and CCF answers 500 ``InternalError``."""
+    """An uncaught exception in the original's JavaScript; CCF answers 500 ``InternalError``, and nothing is written."""
 
 
 class _Missing:
-    """JavaScript's ``undefined``: falsy, and left out of JSON."""
+    """JavaScript's ``undefined``: falsy, and omitted from JSON."""
 
     def __bool__(self) -> bool:
         return False
@@ -24,28 +24,32 @@ UNDEFINED = _Missing()
 
 
 def member(value: Any, name: str) -> Any:
-    """``value.name`` as JavaScript reads it: ``null`` and ``undefined`` throw, other non-objects have no such member."""
+    """Return ``value.name``. ``null`` and ``undefined`` throw; other values that are not objects have no members."""
     if value is None or value is UNDEFINED:
         raise Crash(f"cannot read {name} of {value}")
     return value.get(name, UNDEFINED) if isinstance(value, dict) else UNDEFINED
 
 
 def truthy(value: Any) -> bool:
-    """JavaScript truthiness: empty objects and arrays are true; ``NaN`` cannot occur in JSON."""
+    """Whether a JSON value is truthy in JavaScript: empty objects and arrays are."""
     return True if isinstance(value, dict | list) else bool(value)
 
 
 def omit_undefined(**members: Any) -> dict[str, Any]:
-    """A JSON object without its undefined members, in the order given."""
+    """Return a JSON object of the members that are defined, in the given order."""
     return {name: value for name, value in members.items() if value is not UNDEFINED}
 
 
 MAX_NESTING = 200
-"""Levels of arrays and objects. What is stored is read again from deeper in the stack, so the interpreter's own limit would be too late."""
+"""Maximum nesting of arrays and objects. Stored values are parsed again deeper in the stack, so the interpreter's limit is too high."""
 
 
 def parse_json(raw: bytes | str) -> Any:
-    """Strict JSON (no NaN, at most :data:`MAX_NESTING` levels); anything else is a :class:`Crash`."""
+    """Parse strict JSON: no NaN, at most :data:`MAX_NESTING` levels.
+
+    Raises:
+        Crash: The text is anything else.
+    """
 
     def refuse(token: str) -> Any:
         raise ValueError(token)

@@ -1,4 +1,4 @@
-"""The OIDC issuer and the ID tokens of clean rooms (spec/governance.md 9)."""
+"""Routes of the OIDC issuer and of ID tokens for clean rooms (docs/facts/governance-service.md#oidc-issuer)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cleanroom.jose.encoding import b64uint, b64url
 from localcloud.standins.cgs.attested import require_attestation, require_reading
 from localcloud.standins.cgs.auth import require_active
-from localcloud.standins.cgs.http import Call, Fault, Reply, Route
+from localcloud.standins.cgs.http import CLEAN_ROOM, MEMBER, MEMBER_OR_USER, PUBLIC, Call, Fault, Reply, Route
 from localcloud.standins.cgs.javascript import Crash, member
 from localcloud.standins.cgs.store import Tx
 
 ISSUER = "public:ccf.gov.oidc_issuer"
-"""Keys ``issuer`` ({enabled, requestId, kid}) and ``url`` (the governed issuer URL)."""
+"""Keys: ``issuer`` ({enabled, requestId, kid}), and ``url``, the issuer URL that the members have set."""
 MEMBER_TENANTS = "public:oidc_issuer.tenantid_issuer_url"
 USER_TENANTS = "public:oidc_issuer.user_tenantid_issuer_url"
 SIGNING_KEYS = "oidc_issuer.signing_keys"
@@ -34,7 +34,7 @@ def _private(pem: str) -> rsa.RSAPrivateKey:
 
 
 def generate_signing_key(call: Call, tx: Tx) -> Reply:
-    """Once a request id; after a rotation the old key is lost (trap 25)."""
+    """Generate the signing key, once per request ID. A rotation increments the ID, and the old key is lost."""
     issuer = tx.get(ISSUER, "issuer")
     if issuer is None or not issuer["enabled"]:
         raise Fault(405, "OidcIssuerNotEnabled", "The OIDC issuer is not enabled; members must accept enable_oidc_issuer.")
@@ -48,20 +48,20 @@ def generate_signing_key(call: Call, tx: Tx) -> Reply:
 
 
 def set_issuer_url(call: Call, tx: Tx) -> Reply:
-    """Per tenant of the caller, one table for members and one for users."""
+    """Set the issuer URL of the caller's tenant. Members and users have separate tables."""
     require_active(call.caller, tx)
     assert call.caller is not None
     url = member(call.json(), "url")
     if not isinstance(url, str) or not url.startswith(("http:", "https:")):
-        raise Fault(400, "InvalidUrl", "url must be an http or https URL.")
+        raise Fault(400, "InvalidUrl", f"url is {url!r}; it must be an http or https URL.")
     if not call.caller.tenant:
-        raise Fault(400, "NoTenantId", "The caller has no tenant.")
+        raise Fault(400, "NoTenantId", f"The caller {call.caller.id} has no tenant ID.")
     tx.put(USER_TENANTS if call.caller.policy == "jwt" else MEMBER_TENANTS, call.caller.tenant, url)
     return Reply()
 
 
 def issuer_info(call: Call, tx: Tx) -> Reply:
-    """``{enabled, issuerUrl?, tenantData?}``"""
+    """Read ``{enabled, issuerUrl?, tenantData?}``."""
     require_active(call.caller, tx)
     assert call.caller is not None
     issuer = tx.get(ISSUER, "issuer")
@@ -76,14 +76,14 @@ def issuer_info(call: Call, tx: Tx) -> Reply:
 
 
 def discovery(call: Call, tx: Tx) -> Reply:
-    """Public; advertises RS256 although tokens are PS256 (trap 23)."""
+    """Read the discovery document. It names RS256 although tokens are signed with PS256, like the original."""
     url = tx.get(ISSUER, "url") or "{placeholder}"
     body = {"issuer": url, "jwks_uri": f"{url}/keys", "response_types_supported": ["id_token"]}
     return Reply({**body, "id_token_signing_alg_values_supported": ["RS256"]})
 
 
 def jwks(call: Call, tx: Tx) -> Reply:
-    """Public; always one key."""
+    """Read the key set, which has one key."""
     current = _signing_key(tx)
     if current is None:
         raise Fault(405, "SigningKeyNotAvailable", "No signing key has been generated.")
@@ -93,7 +93,7 @@ def jwks(call: Call, tx: Tx) -> Reply:
 
 
 def token(call: Call, tx: Tx) -> Reply:
-    """Issue an ID token, wrapped; all claims are strings (trap 23)."""
+    """Issue an ID token as a wrapped answer. All claims are strings, like in the original."""
     body, query = call.json(), call.query
     require_reading(body)
     for name in ("exp", "iat", "jti", "sub", "tid", "aud"):
@@ -121,10 +121,10 @@ def token(call: Call, tx: Tx) -> Reply:
 
 
 ROUTES = [
-    Route("GET", "/oidc/.well-known/openid-configuration", "P", discovery),
-    Route("GET", "/oidc/keys", "P", jwks),
-    Route("POST", "/oidc/generateSigningKey", "M", generate_signing_key, write=True),
-    Route("POST", "/oidc/setIssuerUrl", "U", set_issuer_url, write=True),
-    Route("POST", "/oidc/issuerInfo", "U", issuer_info),
-    Route("POST", "/contracts/{contractId}/oauth/token", "A", token),
+    Route("GET", "/oidc/.well-known/openid-configuration", PUBLIC, discovery),
+    Route("GET", "/oidc/keys", PUBLIC, jwks),
+    Route("POST", "/oidc/generateSigningKey", MEMBER, generate_signing_key, write=True),
+    Route("POST", "/oidc/setIssuerUrl", MEMBER_OR_USER, set_issuer_url, write=True),
+    Route("POST", "/oidc/issuerInfo", MEMBER_OR_USER, issuer_info),
+    Route("POST", "/contracts/{contractId}/oauth/token", CLEAN_ROOM, token),
 ]

@@ -1,4 +1,7 @@
-"""Clean room policies: claim whitelists, merge semantics, contract and delegate policies (spec/governance.md 8)."""
+"""Routes of clean room policies and delegate policies, the allowed claims, and how policies are merged.
+
+See docs/facts/governance-service.md#clean-room-policies.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Any
 from localcloud.standins.cgs.attested import contract_policy_table, delegate_policy_table, require_attestation, require_signature, same
 from localcloud.standins.cgs.auth import require_active
 from localcloud.standins.cgs.governance_store import open_proposals
-from localcloud.standins.cgs.http import Call, Fault, Reply, Route
+from localcloud.standins.cgs.http import CLEAN_ROOM, MEMBER_OR_USER, Call, Fault, Reply, Route
 from localcloud.standins.cgs.javascript import UNDEFINED, Crash, member, truthy
 from localcloud.standins.cgs.store import Tx
 
@@ -22,27 +25,31 @@ CACI_CLAIMS = frozenset(
 )
 CVM_CLAIMS = frozenset(f"pcr{number}" for number in range(24))
 JWT_CLAIMS = frozenset({"oid", "appid", "tid", "sub", "iss"})
-_WHITELISTS = {"snp-caci": CACI_CLAIMS, "snp-cvm": CVM_CLAIMS, "jwt": JWT_CLAIMS}
+_ALLOWED = {"snp-caci": CACI_CLAIMS, "snp-cvm": CVM_CLAIMS, "jwt": JWT_CLAIMS}
 
 
 def validate(args: Any, *, jwt_allowed: bool) -> None:
-    """Check ``{type, claims, policyType?}``; anything wrong throws (500 for delegates, ``ProposalFailedToValidate`` for members)."""
+    """Validate ``{type, claims, policyType?}``.
+
+    Raises:
+        Crash: It is invalid. Clean rooms get 500, members ``ProposalFailedToValidate``.
+    """
     if member(args, "type") not in ("add", "remove"):
         raise Crash(f"type {member(args, 'type')!r} is not add or remove")
     kind = member(args, "policyType")
     name = "snp-caci" if kind is UNDEFINED or kind in (None, "") else kind
-    if not isinstance(name, str) or name not in _WHITELISTS or (name == "jwt" and not jwt_allowed):
+    if not isinstance(name, str) or name not in _ALLOWED or (name == "jwt" and not jwt_allowed):
         raise Crash(f"policyType {name!r} is not supported")
     claims = member(args, "claims")
     if not isinstance(claims, dict):
         raise Crash("claims is not an object")
     for claim in claims:
-        if claim not in _WHITELISTS[name]:
+        if claim not in _ALLOWED[name]:
             raise Crash(f"claim {claim!r} is not allowed for {name}")
 
 
 def merge(tx: Tx, table: str, kind: str, claims: dict[str, Any]) -> None:
-    """8.1: *add* accumulates (booleans replace); *remove* of something absent throws."""
+    """Merge claims into a policy: ``add`` appends values and replaces booleans; ``remove`` throws for an absent value."""
     for name, given in claims.items():
         values = given if isinstance(given, list) else [given]
         existing = tx.get(table, name)
@@ -76,7 +83,7 @@ def _list_table(contract_id: str) -> str:
 
 
 def get_contract_policy(call: Call, tx: Tx) -> Reply:
-    """8.2"""
+    """Read a contract's policy and the IDs of its open policy proposals."""
     require_active(call.caller, tx)
     contract_id = call.params["contractId"]
     proposals = open_proposals(tx, "set_clean_room_policy", contract_id)
@@ -88,7 +95,7 @@ def _place(call: Call) -> tuple[str, str, str]:
 
 
 def put_delegate(call: Call, tx: Tx) -> Reply:
-    """8.3, PUT"""
+    """Change a delegate policy, as a clean room."""
     body = call.json()
     if not truthy(member(body, "attestation")):
         raise Fault(400, "AttestationMissing", "attestation must be given.")
@@ -103,21 +110,21 @@ def put_delegate(call: Call, tx: Tx) -> Reply:
 
 
 def get_delegate(call: Call, tx: Tx) -> Reply:
-    """8.3, POST"""
+    """Read a delegate policy."""
     require_active(call.caller, tx)
     return Reply({"claims": dict(tx.items(delegate_policy_table(*_place(call))))})
 
 
 def list_delegates(call: Call, tx: Tx) -> Reply:
-    """8.3, GET"""
+    """List the delegate policies of a contract."""
     require_active(call.caller, tx)
     return Reply({"value": [row for _, row in tx.items(_list_table(call.params["contractId"]))]})
 
 
 _POLICY = "/contracts/{contractId}/cleanroompolicy"
 ROUTES = [
-    Route("POST", _POLICY, "U", get_contract_policy),
-    Route("GET", _POLICY + "/delegates", "U", list_delegates),
-    Route("POST", _POLICY + "/delegates/{delegateType}/{delegateId}", "U", get_delegate),
-    Route("PUT", _POLICY + "/delegates/{delegateType}/{delegateId}", "A", put_delegate, write=True),
+    Route("POST", _POLICY, MEMBER_OR_USER, get_contract_policy),
+    Route("GET", _POLICY + "/delegates", MEMBER_OR_USER, list_delegates),
+    Route("POST", _POLICY + "/delegates/{delegateType}/{delegateId}", MEMBER_OR_USER, get_delegate),
+    Route("PUT", _POLICY + "/delegates/{delegateType}/{delegateId}", CLEAN_ROOM, put_delegate, write=True),
 ]

@@ -1,4 +1,4 @@
-"""User proposals and ballots (spec/governance.md 5)."""
+"""Routes of user proposals and ballots (docs/facts/governance-service.md#proposals-and-ballots)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from localcloud.standins.cgs.auth import require_active
 from localcloud.standins.cgs.documents import ACCEPTED, OPEN_BY_DOCUMENT, PROPOSALS, PROPOSALS_INFO
-from localcloud.standins.cgs.http import Call, Fault, Reply, Route
+from localcloud.standins.cgs.http import MEMBER_OR_USER, Call, Fault, Reply, Route
 from localcloud.standins.cgs.javascript import UNDEFINED, Crash, member, omit_undefined, truthy
 from localcloud.standins.cgs.store import Tx
 
@@ -23,7 +23,7 @@ def _approver_ids(approvers: Any) -> list[Any]:
 
 
 def create(call: Call, tx: Tx) -> Reply:
-    """5.1"""
+    """Propose a document to its approvers."""
     require_active(call.caller, tx)
     assert call.caller is not None
     proposal_id = call.params["proposalId"]
@@ -57,7 +57,7 @@ def create(call: Call, tx: Tx) -> Reply:
 
 
 def get(call: Call, tx: Tx) -> Reply:
-    """5.2"""
+    """Read a proposal."""
     require_active(call.caller, tx)
     item = tx.get(PROPOSALS, call.params["proposalId"])
     if item is None:
@@ -69,7 +69,7 @@ def get(call: Call, tx: Tx) -> Reply:
 
 
 def status(call: Call, tx: Tx) -> Reply:
-    """5.3"""
+    """Read a proposal's state and ballots."""
     require_active(call.caller, tx)
     info = tx.get(PROPOSALS_INFO, call.params["proposalId"])
     if info is None:
@@ -82,7 +82,7 @@ def _close(tx: Tx, action: dict[str, Any]) -> None:
 
 
 def withdraw(call: Call, tx: Tx) -> Reply:
-    """5.5"""
+    """Withdraw a proposal, as its proposer."""
     require_active(call.caller, tx)
     assert call.caller is not None
     proposal_id = call.params["proposalId"]
@@ -100,7 +100,7 @@ def withdraw(call: Call, tx: Tx) -> Reply:
 
 
 def submit_ballot(call: Call, tx: Tx) -> Reply:
-    """5.4: the order of checks is the contract (trap 8)."""
+    """Submit a ballot. Clients rely on the order of the checks, so it is that of the original."""
     require_active(call.caller, tx)
     assert call.caller is not None
     proposal_id, voter = call.params["proposalId"], call.caller.id
@@ -117,7 +117,7 @@ def submit_ballot(call: Call, tx: Tx) -> Reply:
         raise Fault(409, "BallotAlreadySubmitted", f"{voter} has voted on proposal {proposal_id} already.")
     ballot = member(call.json(), "ballot")
     if ballot not in ("accepted", "rejected"):
-        raise Fault(400, "InvalidBallotValue", "ballot must be accepted or rejected.")
+        raise Fault(400, "InvalidBallotValue", f"ballot is {ballot!r}; it must be accepted or rejected.")
     info["ballots"].append({"approverId": voter, "ballot": ballot})
     if ballot == "rejected":
         info["state"] = "Rejected"
@@ -142,9 +142,9 @@ def submit_ballot(call: Call, tx: Tx) -> Reply:
 
 _PROPOSAL = "/users/proposals/{proposalId}"
 ROUTES = [
-    Route("PUT", _PROPOSAL, "U", create, write=True),
-    Route("POST", _PROPOSAL, "U", get),
-    Route("POST", _PROPOSAL + "/status", "U", status),
-    Route("POST", _PROPOSAL + "/withdraw", "U", withdraw, write=True),
-    Route("POST", _PROPOSAL + "/ballots/submit", "U", submit_ballot, write=True),
+    Route("PUT", _PROPOSAL, MEMBER_OR_USER, create, write=True),
+    Route("POST", _PROPOSAL, MEMBER_OR_USER, get),
+    Route("POST", _PROPOSAL + "/status", MEMBER_OR_USER, status),
+    Route("POST", _PROPOSAL + "/withdraw", MEMBER_OR_USER, withdraw, write=True),
+    Route("POST", _PROPOSAL + "/ballots/submit", MEMBER_OR_USER, submit_ballot, write=True),
 ]

@@ -1,8 +1,7 @@
-"""The cgs-client surface of the stand-in (spec/governance.md 13), under ``/cgs-client``.
+"""The ``cgs-client`` proxy of the stand-in, under ``/cgs-client`` (docs/facts/governance-service.md#cgs-client).
 
-The original is a REST proxy with one configured identity. Here the identity comes with each request: a user's ``Authorization: Bearer``
-(forwarded), or a member's ``x-localcloud-member-token``; ``/cgs-client/as/<member token>/...`` is the same for tools that cannot set
-headers. Nobody is served without one of them.
+The original has one configured identity. Here every request must have its own: a user's ``Authorization: Bearer``, or a member's
+``x-localcloud-member-token``. Tools that cannot set headers use ``/cgs-client/as/<member token>/...``.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ from collections.abc import Callable
 from typing import Any
 
 from localcloud.standins.cgs.callers import MEMBER_HEADER
-from localcloud.standins.cgs.constitution import Chamber, is_regular
+from localcloud.standins.cgs.constitution import Constitution, is_regular
 from localcloud.standins.cgs.engine import Governance
 from localcloud.standins.cgs.governance_store import PROPOSALS, PROPOSALS_INFO
-from localcloud.standins.cgs.http import Call, Fault, Incoming, Outgoing, Reply, Route, RouteTable, failure
+from localcloud.standins.cgs.http import MEMBER_OR_USER, Call, Fault, Incoming, Outgoing, Reply, Route, RouteTable, failure
 from localcloud.standins.cgs.javascript import Crash
-from localcloud.standins.cgs.proxy_session import OPERATIONS, Session, Upstream, at, same
+from localcloud.standins.cgs.proxy_session import OPERATIONS, Session, Upstream, at, forward_to
 from localcloud.standins.cgs.proxy_users import identity_action, invitation_action
 from localcloud.standins.cgs.store import VIEW, Tx
 
@@ -62,7 +61,7 @@ for _method, _path, _upstream, _target, _body in (
     ("POST", "/runtimeoptions/checkstatus/{o}", "POST", "/runtimeoptions/{o}/status", False),
     ("GET", "/proposals/{p}/historical", "GET", None, False),
 ):
-    same(_method, _path, _upstream, _target, body=_body)
+    forward_to(_method, _path, _upstream, _target, body=_body)
 
 
 @at("GET", "/ready")
@@ -79,7 +78,7 @@ async def _show(session: Session) -> Outgoing:
 
 @at("POST", "/configure")
 async def _configure(session: Session) -> Outgoing:
-    # The original keeps the identity that it is handed here for the whole process (trap 35); this one knows each request's.
+    # The original keeps this identity for the whole process; here every request has its own.
     return Outgoing(200)
 
 
@@ -157,7 +156,7 @@ def _ballot_of(session: Session) -> Any:
 
 
 def _register_member_votes(prefix: str, method: str, not_proposed: str) -> None:
-    """``vote_accept``, ``vote_reject`` and ``vote`` of contracts and member documents."""
+    """Register ``vote_accept``, ``vote_reject`` and ``vote`` of contracts and member documents."""
 
     async def cast(session: Session, decide: Callable[[Session], bool]) -> Outgoing:
         proposal_id = await _open_proposal(session, method, prefix.format(**session.params), not_proposed)
@@ -219,7 +218,7 @@ async def _propose_document(session: Session) -> Outgoing:
 
 async def _create_user_proposal(session: Session, args: Any, approvers: Any, name: Any = "set_user_document") -> Outgoing:
     if not approvers:
-        regular = [m for m in session.chamber.members if is_regular(m) and m.status == "Active"]
+        regular = [m for m in session.constitution.members if is_regular(m) and m.status == "Active"]
         approvers = [{"approverId": candidate.id, "approverIdType": "member"} for candidate in regular]
     body = {"name": name, "args": args, "approvers": approvers}
     return await session.app("PUT", f"/users/proposals/{uuid.uuid4().hex}", body)
@@ -284,12 +283,12 @@ async def _propose_invitation(session: Session) -> Outgoing:
 @at("POST", "/proposals/create")
 async def _create_governance_proposal(session: Session) -> Outgoing:
     actions = session.body().get("actions")
-    return await session.govern(lambda tx, chamber, who: chamber.create(tx, who, actions))
+    return await session.govern(lambda tx, constitution, who: constitution.create(tx, who, actions))
 
 
 @at("POST", "/proposals/{p}/withdraw")
 async def _withdraw(session: Session) -> Outgoing:
-    return await session.govern(lambda tx, chamber, who: chamber.withdraw(tx, who, session.params["p"]))
+    return await session.govern(lambda tx, constitution, who: constitution.withdraw(tx, who, session.params["p"]))
 
 
 @at("POST", "/proposals/{p}/ballots/vote_accept")
@@ -307,47 +306,47 @@ async def _vote(session: Session) -> Outgoing:
     return await session.vote(session.params["p"], _script(session.need("ballot", "BallotKeyMissing")))
 
 
-def _read_governance(path: str, work: Callable[[Tx, Chamber, str], Any]) -> None:
+def _read_governance(path: str, work: Callable[[Tx, Constitution, str], Any]) -> None:
     async def read(session: Session) -> Outgoing:
         session.member()
-        body, seqno = session.governance.store.read(lambda tx: work(tx, session.chamber, session.params.get("p", "")))
+        body, seqno = session.governance.store.read(lambda tx: work(tx, session.constitution, session.params.get("p", "")))
         return Outgoing(200, body, {"x-ms-ccf-transaction-id": f"{VIEW}.{seqno}"})
 
     OPERATIONS[("GET", path)] = read
 
 
-def _actions(tx: Tx, chamber: Chamber, proposal_id: str) -> Any:
-    chamber.show(tx, proposal_id)
+def _actions(tx: Tx, constitution: Constitution, proposal_id: str) -> Any:
+    constitution.show(tx, proposal_id)
     return tx.get(PROPOSALS, proposal_id)
 
 
-def _votes(tx: Tx, chamber: Chamber, proposal_id: str) -> Any:
-    chamber.show(tx, proposal_id)
+def _votes(tx: Tx, constitution: Constitution, proposal_id: str) -> Any:
+    constitution.show(tx, proposal_id)
     return {"value": [{"memberId": who, "vote": vote} for who, vote in tx.get(PROPOSALS_INFO, proposal_id)["ballots"].items()]}
 
 
-_read_governance("/proposals", lambda tx, chamber, _: {"value": chamber.all(tx)})
-_read_governance("/proposals/{p}", lambda tx, chamber, proposal_id: chamber.show(tx, proposal_id))
+_read_governance("/proposals", lambda tx, constitution, _: {"value": constitution.all(tx)})
+_read_governance("/proposals/{p}", lambda tx, constitution, proposal_id: constitution.show(tx, proposal_id))
 _read_governance("/proposals/{p}/actions", _actions)
 _read_governance("/proposals/{p}/votes", _votes)
 
 
 def _unused(call: Call, tx: Tx) -> Reply:
-    raise AssertionError("proxy routes are dispatched by operation")
+    raise AssertionError("The proxy calls OPERATIONS, not the handlers of its routes.")
 
 
-_TABLE = RouteTable([Route(method, path, "U", _unused) for method, path in OPERATIONS])
+_TABLE = RouteTable([Route(method, path, MEMBER_OR_USER, _unused) for method, path in OPERATIONS])
 
 
 class Proxy:
-    """Dispatches ``/cgs-client/...`` in the name of the request's identity."""
+    """Answers ``/cgs-client/...`` with the identity of each request."""
 
     def __init__(self, governance: Governance) -> None:
         self.governance = governance
-        self.chamber = Chamber(governance.config.members)
+        self.constitution = Constitution(governance.config.members)
 
     async def handle(self, request: Incoming) -> Outgoing:
-        """Answer one proxied request; upstream errors pass through with status and body."""
+        """Answer one request. Errors of the application pass through with status and body."""
         try:
             return await self._answer(request)
         except Upstream as error:
@@ -355,10 +354,10 @@ class Proxy:
         except Fault as fault:
             return failure(fault)
         except Crash as crash:
-            return failure(Fault(500, "InternalError", f"The application failed: {crash}."))
+            return failure(Fault(500, "InternalError", f"The application threw: {crash}."))
         except Exception as error:
             _log.exception("%s failed", request.method)
-            return failure(Fault(500, type(error).__name__, "The proxy failed."))
+            return failure(Fault(500, type(error).__name__, "The proxy failed; see its log."))
 
     async def _answer(self, request: Incoming) -> Outgoing:
         path = request.path.removeprefix(PREFIX)
@@ -371,4 +370,4 @@ class Proxy:
         if not identity and path != "/ready":
             raise Fault(401, "InvalidAuthenticationInfo", f"Send Authorization: Bearer or {MEMBER_HEADER}.")
         route, params = _TABLE.find(request.method, path)
-        return await OPERATIONS[(route.method, route.path)](Session(self.governance, self.chamber, request, params, identity))
+        return await OPERATIONS[(route.method, route.path)](Session(self.governance, self.constitution, request, params, identity))

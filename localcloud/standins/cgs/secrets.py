@@ -1,4 +1,7 @@
-"""Secrets of a contract (spec/governance.md 7): upsert by members, users and clean rooms; read, wrapped, by clean rooms only."""
+"""Routes of a contract's secrets: all callers can write them, only clean rooms can read them.
+
+See docs/facts/governance-service.md#secrets.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,12 @@ from typing import Any
 
 from localcloud.standins.cgs.attested import require_attestation, require_reading, require_signature
 from localcloud.standins.cgs.auth import require_active
-from localcloud.standins.cgs.http import Call, Fault, Reply, Route
+from localcloud.standins.cgs.http import ANY_CALLER, CLEAN_ROOM, MEMBER_OR_USER, Call, Fault, Reply, Route
 from localcloud.standins.cgs.javascript import Crash, member, truthy
 from localcloud.standins.cgs.store import Tx
 
 MAX_UNITS = 25_600
-"""JavaScript characters (UTF-16 code units), inclusive."""
+"""Maximum length of a secret, in UTF-16 code units."""
 
 
 def _table(contract_id: str) -> str:
@@ -19,7 +22,7 @@ def _table(contract_id: str) -> str:
 
 
 def utf16_units(text: str) -> int:
-    """The length that JavaScript sees."""
+    """Return the length of a text in JavaScript."""
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
@@ -35,7 +38,7 @@ def _value(payload: Any) -> bytes:
 
 
 def put_secret(call: Call, tx: Tx) -> Reply:
-    """7.1 and 7.2"""
+    """Store a secret, as a member, user or clean room."""
     contract_id, name = call.params["contractId"], call.params["secretName"]
     if call.caller is not None and call.caller.policy != "no_auth":
         require_active(call.caller, tx)
@@ -52,7 +55,7 @@ def put_secret(call: Call, tx: Tx) -> Reply:
 
 
 def get_secret(call: Call, tx: Tx) -> Reply:
-    """7.3: attestation precedes existence, so an outsider cannot probe ids."""
+    """Read a secret as a wrapped answer. The attestation is verified first, so that IDs cannot be probed."""
     contract_id, secret_id = call.params["contractId"], call.params["secretName"]
     body = call.json()
     require_reading(body)
@@ -64,13 +67,13 @@ def get_secret(call: Call, tx: Tx) -> Reply:
 
 
 def list_secrets(call: Call, tx: Tx) -> Reply:
-    """7.4"""
+    """List the IDs of a contract's secrets."""
     require_active(call.caller, tx)
     return Reply({"value": [{"secretId": key} for key in tx.keys(_table(call.params["contractId"]))]})
 
 
 ROUTES = [
-    Route("GET", "/contracts/{contractId}/secrets", "U", list_secrets),
-    Route("PUT", "/contracts/{contractId}/secrets/{secretName}", "U/A", put_secret, write=True),
-    Route("POST", "/contracts/{contractId}/secrets/{secretName}", "A", get_secret),
+    Route("GET", "/contracts/{contractId}/secrets", MEMBER_OR_USER, list_secrets),
+    Route("PUT", "/contracts/{contractId}/secrets/{secretName}", ANY_CALLER, put_secret, write=True),
+    Route("POST", "/contracts/{contractId}/secrets/{secretName}", CLEAN_ROOM, get_secret),
 ]

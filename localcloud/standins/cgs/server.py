@@ -1,13 +1,10 @@
-"""The CGS stand-in: the governance application's routes, the ``/gov`` reads that clients use, and the cgs-client surface.
+"""The HTTP server of the governance stand-in: ``python -m localcloud.standins.cgs --config FILE``.
 
-``python -m localcloud.standins.cgs --config FILE``. Contract: spec/governance.md. One base URL serves
+One base URL serves the application (with and without the prefix ``/app``), the reads of ``/gov`` that clients use, and the
+``cgs-client`` proxy under ``/cgs-client``. docs/facts/governance-service.md describes the original.
 
-* the app, un-prefixed and under ``/app`` (section 3, without CA and signing);
-* ``/app/tx``, ``/gov/tx``, ``/gov/service/members``;
-* the cgs-client proxy (section 13) under ``/cgs-client`` (see :mod:`localcloud.standins.cgs.proxy`).
-
-Users come with a bearer token of a configured issuer. A member's TLS client certificate is replaced by a token in the header
-``x-localcloud-member-token``. Clean rooms come with evidence, which is verified for real against the configured trust.
+Users send a bearer token of a configured issuer. Members send a token in the header ``x-localcloud-member-token``, which replaces
+their TLS client certificate. The evidence of clean rooms is verified against the configured trust.
 """
 
 from __future__ import annotations
@@ -29,7 +26,7 @@ NAME = "cgs"
 
 
 def create_app(config: CgsConfig) -> Starlette:
-    """The ASGI application over the state in ``config.state``."""
+    """Return the ASGI application; its state is in the folder ``config.state``."""
     store = Store(config.state)
     governance = Governance(config, store)
     proxy = Proxy(governance)
@@ -50,5 +47,5 @@ def create_app(config: CgsConfig) -> Starlette:
 
 
 def run() -> None:
-    """Serve until told to stop; see :func:`localcloud.standins.serving.main`."""
+    """Run the server from the command line (:func:`localcloud.standins.serving.main`)."""
     main(NAME, CgsConfig, create_app)

@@ -1,10 +1,11 @@
-"""The ledger and key-value tables of the CGS stand-in: one SQLite file, group commit, versions as transaction ids.
+"""The ledger and the key-value tables of the CGS stand-in, in one SQLite file with group commit.
 
-The model is CCF's (spec/governance.md 1 and 16): named tables of JSON values; every successful write request is one transaction
-with the next sequence number; the version of a key is ``<view>.<seqno>`` of its last write. Private tables are encrypted at rest.
+The model is that of CCF (docs/facts/governance-service.md#transactions): named tables of JSON values. Every successful write request is
+one transaction with the next sequence number. The version of a key is ``<view>.<seqno>`` of its last write. Private tables are
+encrypted at rest.
 
-Writes run one after another on the event loop inside one open SQLite transaction, each in its own savepoint, and are committed
-together with one ``fsync`` while later requests wait for the next batch. A caller is answered only after its batch is on disk.
+Writes run sequentially on the event loop in one SQLite transaction, each in its own savepoint. They are committed together with one
+``fsync``, while later requests wait for the next batch. A caller gets its answer only after its batch is on disk.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ INSERT OR IGNORE INTO ledger VALUES (1, 1);
 
 
 class Sealer:
-    """AES-256-GCM for the private tables; the key is a file with mode 0600 beside the database."""
+    """AES-256-GCM encryption of the private tables. The key is in a private file next to the database."""
 
     def __init__(self, key_file: Path) -> None:
         if not key_file.exists():
@@ -46,12 +47,16 @@ class Sealer:
         self._aead = AESGCM(bytes.fromhex(read_secret_file(key_file, what="CGS storage key").reveal_text()))
 
     def seal(self, table: str, key: str, plain: bytes) -> bytes:
-        """Encrypt, bound to the table and key that hold it."""
+        """Encrypt a value; its table and key are authenticated."""
         nonce = os.urandom(12)
         return nonce + self._aead.encrypt(nonce, plain, _place(table, key))
 
     def open(self, table: str, key: str, sealed: bytes) -> bytes:
-        """Decrypt; raises ``cryptography.exceptions.InvalidTag`` when the row was moved or changed."""
+        """Decrypt a value.
+
+        Raises:
+            InvalidTag: The row was moved or changed.
+        """
         return self._aead.decrypt(sealed[:12], sealed[12:], _place(table, key))
 
 
@@ -60,7 +65,7 @@ def _place(table: str, key: str) -> bytes:
 
 
 class Tx:
-    """One request's view of the tables. Reads see the request's own writes; the first write takes a sequence number."""
+    """A request's transaction. Reads see its own writes; the first write takes a sequence number."""
 
     def __init__(self, connection: sqlite3.Connection, sealer: Sealer, seqno: int, *, writable: bool) -> None:
         self._db = connection
@@ -71,11 +76,11 @@ class Tx:
 
     @property
     def seqno(self) -> int:
-        """The sequence number of this transaction when it has written, else of the snapshot that it reads."""
+        """The transaction's sequence number if it has written, else that of its snapshot."""
         return self._base + 1 if self.wrote else self._base
 
     def get(self, table: str, key: str) -> Any:
-        """The value (parsed JSON) or ``None``."""
+        """Return the value (parsed JSON) or None."""
         row = self._db.execute("SELECT value FROM kv WHERE tab = ? AND key = ?", (table, key)).fetchone()
         return None if row is None else json.loads(row[0])
 
@@ -84,30 +89,30 @@ class Tx:
         return self._db.execute("SELECT 1 FROM kv WHERE tab = ? AND key = ?", (table, key)).fetchone() is not None
 
     def items(self, table: str) -> Iterator[tuple[str, Any]]:
-        """All keys and values of a table, by key."""
+        """Yield the keys and values of a table, ordered by key."""
         for key, value in self._db.execute("SELECT key, value FROM kv WHERE tab = ? ORDER BY key", (table,)).fetchall():
             yield key, json.loads(value)
 
     def keys(self, table: str) -> list[str]:
-        """All keys of a table, sorted."""
+        """Return the sorted keys of a table."""
         return [row[0] for row in self._db.execute("SELECT key FROM kv WHERE tab = ? ORDER BY key", (table,))]
 
     def last_write(self, table: str, key: str) -> int | None:
-        """The sequence number of the last write of a key that exists."""
+        """Return the sequence number of a key's last write; None if the key does not exist."""
         row = self._db.execute("SELECT seqno FROM kv WHERE tab = ? AND key = ?", (table, key)).fetchone()
         return None if row is None else int(row[0])
 
     def version(self, table: str, key: str) -> str | None:
-        """``<view>.<seqno>`` of the last write of a key."""
+        """Return ``<view>.<seqno>`` of a key's last write; None if the key does not exist."""
         seqno = self.last_write(table, key)
         return None if seqno is None else f"{VIEW}.{seqno}"
 
     def put(self, table: str, key: str, value: Any, *, history: bool = False) -> None:
-        """Write a JSON value; with ``history`` every value stays readable by :meth:`range`."""
+        """Write a JSON value. With ``history``, :meth:`range` returns earlier values as well."""
         self._write(table, key, json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass"), history)
 
     def delete(self, table: str, key: str) -> None:
-        """Remove a key (absent is fine)."""
+        """Remove a key, if it exists."""
         self._mark()
         self._db.execute("DELETE FROM kv WHERE tab = ? AND key = ?", (table, key))
 
@@ -116,12 +121,12 @@ class Tx:
         self._write(table, key, self._sealer.seal(table, key, plain), False)
 
     def get_private(self, table: str, key: str) -> bytes | None:
-        """The bytes of :meth:`put_private`."""
+        """Return the decrypted bytes of :meth:`put_private`, or None."""
         row = self._db.execute("SELECT value FROM kv WHERE tab = ? AND key = ?", (table, key)).fetchone()
         return None if row is None else self._sealer.open(table, key, row[0])
 
     def range(self, table: str, key: str, first: int, last: int) -> list[tuple[int, Any]]:
-        """The values that a key was given in ``[first, last]``, ascending by sequence number."""
+        """Return the sequence numbers and values of a key's writes from ``first`` to ``last``, in order."""
         rows = self._db.execute(
             "SELECT seqno, value FROM history WHERE tab = ? AND key = ? AND seqno BETWEEN ? AND ? ORDER BY seqno", (table, key, first, last)
         )
@@ -129,7 +134,7 @@ class Tx:
 
     def _mark(self) -> None:
         if not self._writable:
-            raise RuntimeError("a read transaction cannot write")
+            raise RuntimeError("A read transaction cannot write; declare the route with write=True.")
         self.wrote = True
 
     def _write(self, table: str, key: str, value: bytes, history: bool) -> None:
@@ -146,7 +151,7 @@ class _Pending(Generic[T]):
 
 
 class Store:
-    """The database: :meth:`read` on a snapshot, :meth:`write` durably. One event loop, any number of concurrent callers."""
+    """The database: :meth:`read` uses a snapshot, :meth:`write` is durable. For concurrent callers on one event loop."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -165,7 +170,7 @@ class Store:
         return connection
 
     def read(self, work: Callable[[Tx], T]) -> tuple[T, int]:
-        """Run ``work`` on the committed state; returns its result and the sequence number of that state."""
+        """Run ``work`` on the committed state; return its result and the sequence number of that state."""
         self._reader.execute("BEGIN")
         try:
             tx = Tx(self._reader, self._sealer, self._seqno(self._reader), writable=False)
@@ -174,7 +179,10 @@ class Store:
             self._reader.execute("ROLLBACK")
 
     async def write(self, work: Callable[[Tx], T]) -> tuple[T, int]:
-        """Run ``work`` atomically; what it raises rolls its writes back and is raised here. Returns after the commit is on disk."""
+        """Run ``work`` atomically; return its result and sequence number when the commit is on disk.
+
+        If ``work`` raises, its writes are rolled back and the exception is raised here.
+        """
         done: asyncio.Future[tuple[T, int]] = asyncio.get_running_loop().create_future()
         self._pending.append(_Pending(work, done))
         if self._flushing is None:
@@ -211,7 +219,7 @@ class Store:
             else:
                 self._writer.execute("UPDATE ledger SET seqno = ?", (seqno,))
                 await asyncio.to_thread(self._writer.execute, "COMMIT")
-        except Exception as error:  # whatever it was, nobody may wait for an answer that never comes
+        except Exception as error:  # every caller of the batch must get an answer
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
             answers = [(pending.done, None, error) for pending in batch]

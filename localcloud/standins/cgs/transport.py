@@ -1,4 +1,4 @@
-"""ASGI edge of the governance stand-ins."""
+"""The ASGI interface of the governance stand-in."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from localcloud.standins.cgs.http import Fault, Incoming, Outgoing, failure
 from localcloud.standins.serving import Receive, Scope, Send
 
 MAX_BODY = 4 << 20
-"""Bytes; a larger body is 413."""
+"""Maximum size of a body in bytes; a larger one is 413."""
 
 
 def encode(body: Any) -> bytes:
-    """JSON without spaces, UTF-8; lone surrogates are escaped."""
+    """Encode a body as compact UTF-8 JSON; lone surrogates are escaped."""
     try:
         return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -32,8 +32,8 @@ async def _read_body(receive: Receive) -> bytes:
         if size <= MAX_BODY:
             chunks.append(chunk)
         if message["type"] == "http.disconnect":
-            # Half a request must not be acted upon.
-            raise Fault(400, "InvalidInput", "The request was not sent to its end.")
+            # An incomplete request must have no effect.
+            raise Fault(400, "InvalidInput", "The client disconnected before the end of the body; send the request again.")
         if not message.get("more_body"):
             break
     if size > MAX_BODY:
@@ -42,9 +42,11 @@ async def _read_body(receive: Receive) -> bytes:
 
 
 class Transport:
-    """ASGI edge: keeps the path as it was sent (CCF does not decode it) and sends empty bodies without a content type.
+    """ASGI application that passes paths on undecoded, like CCF, and sends empty bodies without a content type.
 
-    ``hide`` (pattern, replacement) keeps a credential in the path from the request log.
+    Args:
+        handle: Answers a request.
+        hide: Pattern and replacement that redact a credential in the path for the request log.
     """
 
     def __init__(self, handle: Callable[[Incoming], Awaitable[Outgoing]], *, hide: tuple[str, str] | None = None) -> None:
@@ -52,6 +54,7 @@ class Transport:
         self._hide = hide
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer an HTTP request."""
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         path = scope["raw_path"].split(b"?")[0].decode("latin-1")
         try:

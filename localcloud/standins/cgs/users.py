@@ -1,11 +1,11 @@
-"""User identities and invitations (spec/governance.md 10)."""
+"""Routes of user identities and invitations (docs/facts/governance-service.md#users-and-invitations)."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from localcloud.standins.cgs.auth import IDENTITIES, require_active
-from localcloud.standins.cgs.http import Call, Fault, Reply, Route
+from localcloud.standins.cgs.http import MEMBER_OR_USER, USER, Call, Fault, Reply, Route
 from localcloud.standins.cgs.javascript import Crash, omit_undefined
 from localcloud.standins.cgs.store import Tx
 
@@ -15,18 +15,18 @@ FINALIZED = "public:ccf.gov.accepted_user_invitations"
 
 
 def invitation_claims_table(invitation_id: str) -> str:
-    """Claim name -> allowed values of one invitation."""
+    """Return the table of an invitation's claims: claim name to allowed values."""
     return f"public:ccf.gov.user_invitations-{invitation_id}"
 
 
 def list_identities(call: Call, tx: Tx) -> Reply:
-    """GET"""
+    """List the registered users."""
     require_active(call.caller, tx)
     return Reply({"value": [{"id": key, **item} for key, item in tx.items(IDENTITIES)]})
 
 
 def get_identity(call: Call, tx: Tx) -> Reply:
-    """POST"""
+    """Read a registered user."""
     require_active(call.caller, tx)
     item = tx.get(IDENTITIES, call.params["identityId"])
     if item is None:
@@ -35,13 +35,13 @@ def get_identity(call: Call, tx: Tx) -> Reply:
 
 
 def self_status(call: Call, tx: Tx) -> Reply:
-    """Never ``active: false`` (trap 28)"""
+    """Read the caller's own status. An inactive user gets 403, never ``active: false``, like in the original."""
     require_active(call.caller, tx)
     return Reply({"active": True})
 
 
 def read_invitation(tx: Tx, key: str) -> dict[str, Any] | None:
-    """The invitation with claims, acceptance and status."""
+    """Return an invitation with its claims, acceptance and status, or None."""
     item = tx.get(INVITATIONS, key)
     if item is None:
         return None
@@ -54,12 +54,12 @@ def read_invitation(tx: Tx, key: str) -> dict[str, Any] | None:
 
 
 def list_invitations(call: Call, tx: Tx) -> Reply:
-    """Any valid token can read (trap 28)."""
+    """List the invitations. Any valid token can read them, like in the original."""
     return Reply({"value": [read_invitation(tx, key) for key in tx.keys(INVITATIONS)]})
 
 
 def get_invitation(call: Call, tx: Tx) -> Reply:
-    """POST"""
+    """Read an invitation."""
     found = read_invitation(tx, call.params["invitationId"])
     if found is None:
         raise Fault(404, "InvitationNotFound", f"There is no invitation {call.params['invitationId']}.")
@@ -72,7 +72,7 @@ def _entra(claims: dict[str, Any]) -> bool:
 
 
 def accept_invitation(call: Call, tx: Tx) -> Reply:
-    """Any valid token; every invited claim must equal an allowed value."""
+    """Accept an invitation with any valid token that has the invited claims."""
     assert call.caller is not None
     key, token = call.params["invitationId"], call.caller.claims
     found = read_invitation(tx, key)
@@ -89,17 +89,17 @@ def accept_invitation(call: Call, tx: Tx) -> Reply:
         if source not in token:
             raise Fault(403, "TokenClaimMissing", f"The token has no claim {source}.")
         if token[source] not in values:
-            raise Fault(403, "TokenClaimMismatch", f"Claim {source} of the token is not what the invitation names.")
+            raise Fault(403, "TokenClaimMismatch", f"Claim {source} of the token is {token[source]!r}; the invitation allows {values}.")
     data = omit_undefined(tenantId=token["tid"]) if "tid" in token else {}
     tx.put(INVITATIONS_INFO, key, {"status": "Accepted", "userInfo": {"userId": token["oid"], "data": data}})
     return Reply()
 
 
 ROUTES = [
-    Route("GET", "/users/identities", "U", list_identities),
-    Route("POST", "/users/identities/{identityId}", "U", get_identity),
-    Route("POST", "/users/identities/self/status", "J", self_status),
-    Route("GET", "/users/invitations", "U0", list_invitations),
-    Route("POST", "/users/invitations/{invitationId}", "U0", get_invitation),
-    Route("POST", "/users/invitations/{invitationId}/accept", "J", accept_invitation, write=True),
+    Route("GET", "/users/identities", MEMBER_OR_USER, list_identities),
+    Route("POST", "/users/identities/{identityId}", MEMBER_OR_USER, get_identity),
+    Route("POST", "/users/identities/self/status", USER, self_status),
+    Route("GET", "/users/invitations", MEMBER_OR_USER, list_invitations),
+    Route("POST", "/users/invitations/{invitationId}", MEMBER_OR_USER, get_invitation),
+    Route("POST", "/users/invitations/{invitationId}/accept", USER, accept_invitation, write=True),
 ]

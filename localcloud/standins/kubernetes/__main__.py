@@ -1,4 +1,4 @@
-"""``python -m localcloud.standins.kubernetes --config FILE``"""
+"""Runs the Kubernetes stand-in: ``python -m localcloud.standins.kubernetes --config FILE``."""
 
 from localcloud.standins.kubernetes.server import run
 

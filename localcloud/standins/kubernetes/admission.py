@@ -1,5 +1,4 @@
-"""What stands between a pod and its start: the SNP guest it gets, its policy, its variables, and what the image's entry point makes of
-``spark.properties``."""
+"""The steps before a container starts: its SNP guest, its security policy, its variables, and the arguments of its Spark driver."""
 
 from __future__ import annotations
 
@@ -22,14 +21,14 @@ EXECUTOR_CONTAINER = "spark-kubernetes-executor"
 
 
 class SnpGuests:
-    """Client of the SNP hardware stand-in: one guest a pod."""
+    """Client of the SNP hardware stand-in. Each pod is one guest."""
 
     def __init__(self, url: str, token_file: Path, ca_file: Path | None) -> None:
         self._url, self._token_file = url.rstrip("/"), token_file
         self._tls = ssl_context(ca_file)
 
     async def create(self, name: str, policy_base64: str) -> tuple[str, str]:
-        """(guest id, attestation URL) of a new guest whose host data is the SHA-256 of the policy."""
+        """Launch a guest whose host data is the SHA-256 of the policy; return its ID and its attestation URL."""
         async with self._client() as client:
             response = await client.post(f"{self._url}/guests", json={"name": name, "security_policy_base64": policy_base64})
             response.raise_for_status()
@@ -37,7 +36,7 @@ class SnpGuests:
         return answer["guest_id"], answer["url"]
 
     async def delete(self, guest: str) -> None:
-        """Forget a guest; it can make no report from then on."""
+        """End a guest. It gets no attestation reports from then on."""
         async with self._client() as client:
             response = await client.delete(f"{self._url}/guests/{guest}")
             if response.status_code != 404:
@@ -48,22 +47,22 @@ class SnpGuests:
         return async_http_client(self._tls, headers=headers, timeout=10)
 
 
-class Refusal(Exception):
-    """The pod's policy does not allow its container."""
+class ContainerDenied(Exception):
+    """The container may not start: its policy denies it, or the stand-in does not support it."""
 
 
-def clustered(container: str, properties: dict[str, str]) -> bool:
-    """Whether the container is of a driver that asks the API server for executors, or such an executor."""
+def uses_executor_pods(container: str, properties: dict[str, str]) -> bool:
+    """Whether the container is an executor, or a driver that creates executor pods."""
     return container == EXECUTOR_CONTAINER or properties.get("spark.master", "").startswith("k8s://")
 
 
 def local_cores(properties: dict[str, str]) -> int:
-    """Cores of all executors together."""
+    """Return the total number of executor cores."""
     return int(properties.get("spark.executor.cores", "1")) * int(properties.get("spark.executor.instances", "1"))
 
 
 def submit_arguments(properties: dict[str, str]) -> str:
-    """``PYSPARK_SUBMIT_ARGS`` for a driver that hosts its executors' cores and memory in its own process."""
+    """Return ``PYSPARK_SUBMIT_ARGS`` for a driver that runs its executors in its own process, with their cores and memory."""
     memory = memory_mib(properties.get("spark.driver.memory", "1g"))
     memory += memory_mib(properties.get("spark.executor.memory", "1g")) * int(properties.get("spark.executor.instances", "1"))
     parts = ["--master", f"local[{local_cores(properties)}]", "--driver-memory", f"{memory}m"]
@@ -75,22 +74,22 @@ def submit_arguments(properties: dict[str, str]) -> str:
 
 
 def admit(policy: str | None, container: PodContainer) -> dict[str, str]:
-    """The variables with which the policy lets the container start.
+    """Check a container against the pod's policy, and return the variables with which it may start.
 
     Raises:
-        Refusal: it does not let it start at all.
+        ContainerDenied: The policy denies the container, or there is no valid policy.
     """
     if policy is None:
-        raise Refusal(f"the pod has no {POLICY_ANNOTATION} annotation; this node runs confidential pods only: denied by policy")
+        raise ContainerDenied(f"the pod has no annotation {POLICY_ANNOTATION}, and this node runs only confidential pods: denied by policy")
     try:
         rego = base64.b64decode(policy, validate=True).decode("utf-8")
     except ValueError as error:
-        raise Refusal("the policy annotation is not base64 of UTF-8: denied by policy") from error
+        raise ContainerDenied(f"the annotation {POLICY_ANNOTATION} is not base64 of UTF-8: denied by policy") from error
     differences = check_pod(rego, container)
     if differences:
         decision = {"decision": "deny", "reason": {"errors": differences}, "input": {"rule": "create_container"}}
         encoded = json.dumps(decision, separators=(",", ":"))
-        raise Refusal(
+        raise ContainerDenied(
             "failed to create containerd task: failed to create shim task: container creation denied due to policy: "
             f"{'; '.join(differences)}: policyDecision< {encoded} >policyDecision"
         )
@@ -98,10 +97,10 @@ def admit(policy: str | None, container: PodContainer) -> dict[str, str]:
 
 
 def environment_of(pod: Object, container: Object) -> dict[str, str]:
-    """The variables that the container declares, with references to the pod resolved.
+    """Return the variables that the container declares, with references to the pod resolved.
 
     Raises:
-        Refusal: a reference that the stand-in does not know.
+        ContainerDenied: A variable has a reference that the stand-in does not support.
     """
     sources: dict[str, Callable[[], str]] = {
         "metadata.name": lambda: pod["metadata"]["name"],
@@ -116,7 +115,7 @@ def environment_of(pod: Object, container: Object) -> dict[str, str]:
         if "valueFrom" in item:
             path = (item["valueFrom"].get("fieldRef") or {}).get("fieldPath", "")
             if path not in sources:
-                raise Refusal(f"env {item['name']}: only fieldRef of {', '.join(sources)} is supported")
+                raise ContainerDenied(f"env {item['name']}: the reference {path!r} is not supported; use one of {', '.join(sources)}")
             result[item["name"]] = sources[path]()
         else:
             result[item["name"]] = item.get("value", "")

@@ -1,4 +1,4 @@
-"""The API routes of the Kubernetes stand-in: what the official ``kubernetes`` client calls, with the real Status objects."""
+"""The API routes of the Kubernetes stand-in, for the official ``kubernetes`` client; errors are ``Status`` objects."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from localcloud.standins.kubernetes.schema import field_selector, label_selector, validate
+from localcloud.standins.kubernetes.selectors import field_selector, label_selector
 from localcloud.standins.kubernetes.store import (
     NAMESPACES,
     PODS,
@@ -28,15 +28,17 @@ from localcloud.standins.kubernetes.store import (
     conflict,
     timestamp,
 )
+from localcloud.standins.kubernetes.validation import validate
 
-GIT_VERSION = "v1.33.0-localcloud"
+GIT_VERSION = "v1.35.4-localcloud"
+"""The version of the schemas (schemas/NOTICE.md)."""
 _DEFAULT_WATCH_SECONDS = 1800
 _EVERYTHING = frozenset({"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"})
 _READ = frozenset({"get", "list", "watch"})
 
 ROLES: Mapping[str, Mapping[str, frozenset[str]]] = {
     "admin": {"*": _EVERYTHING},
-    # What the chart's RBAC gives to the Spark service (deploy/chart/templates/rbac.yaml), and more for whoever looks on.
+    # The rights of the Spark service in deploy/chart/templates/rbac.yaml, and reads for diagnosis.
     "spark-service": {
         "sparkapplications": _EVERYTHING,
         "pods": _READ,
@@ -45,7 +47,7 @@ ROLES: Mapping[str, Mapping[str, frozenset[str]]] = {
         "configmaps": _READ,
         "namespaces": frozenset({"get"}),
     },
-    # Exactly what it gives to a driver: its executors, and what Spark makes and removes beside them.
+    # Exactly the rights of a driver there: its executor pods, and the objects that Spark creates and removes with them.
     "spark": {
         "pods": _READ | {"create", "patch", "delete", "deletecollection"},
         "configmaps": frozenset({"get", "list", "create", "delete", "deletecollection"}),
@@ -57,13 +59,13 @@ ROLES: Mapping[str, Mapping[str, frozenset[str]]] = {
 
 
 class Accounts:
-    """Service accounts by bearer token, each with one of :data:`ROLES`, bound in one namespace (``admin`` in all)."""
+    """Service accounts by bearer token. Each has one of :data:`ROLES` in one namespace; ``admin`` has it in all namespaces."""
 
     def __init__(self, tokens: Mapping[str, str], roles: Mapping[str, str], namespace: str) -> None:
         self._tokens, self._roles, self._namespace = dict(tokens), dict(roles), namespace
 
     def allow(self, request: Request, verb: str, resource: Resource | None, namespace: str | None, sub: str = "") -> None:
-        """Authenticate the request, and authorise it unless ``resource`` is None (discovery).
+        """Authenticate a request, and authorise it unless ``resource`` is None (discovery).
 
         Raises:
             ApiFailure: 401 Unauthorized, 403 Forbidden.
@@ -91,15 +93,21 @@ class Accounts:
 
 
 class Api:
-    """The routes over a store. ``log_file`` says where a container's log lies, or refuses while there is none."""
+    """The routes over a store.
+
+    Args:
+        store: The objects.
+        accounts: The service accounts.
+        log_file: Returns the path of a container's log; raises :class:`ApiFailure` if there is none.
+    """
 
     def __init__(self, store: Store, accounts: Accounts, log_file: Callable[[Object, str | None], Path]) -> None:
         self._store, self._accounts, self._log_file = store, accounts, log_file
 
     def routes(self) -> list[BaseRoute]:
-        """Core, ``sparkoperator.k8s.io`` and discovery."""
+        """Return the routes of the core group, of ``sparkoperator.k8s.io``, and of discovery."""
         discovery: dict[str, Object] = {
-            "/version": {"major": "1", "minor": "33", "gitVersion": GIT_VERSION, "platform": "linux/amd64", **_BUILD},
+            "/version": {"major": "1", "minor": "35", "gitVersion": GIT_VERSION, "platform": "linux/amd64", **_BUILD},
             "/api": {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []},
             "/api/v1": _resource_list("v1"),
             "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group(SPARK_APPLICATIONS)]},
@@ -108,7 +116,7 @@ class Api:
         }
         result: list[BaseRoute] = [Route(path, _ok) for path in ("/readyz", "/livez")]
         for path, answer in discovery.items():
-            # The official client asks with a slash at the end, kubectl without.
+            # The official client sends a slash at the end, kubectl does not.
             result += [Route(path, self._discovery(answer)), Route(path + "/", self._discovery(answer))]
         for resource in RESOURCES:
             base = f"/apis/{resource.api_version}" if resource.group else "/api/v1"
@@ -153,8 +161,8 @@ class Api:
             self._accounts.allow(request, "watch" if watching else "list", resource, namespace)
             keep = self._selection(request, resource)
             if watching and request.headers.get("upgrade", "").lower() == "websocket":
-                # Spark's client asks for one first; told so, it watches by a long answer, as everybody does through a proxy.
-                raise ApiFailure(503, "ServiceUnavailable", "WebSockets are not served here: watch without")
+                # Spark's client tries a WebSocket first. After this error it uses a streamed response, as all clients do behind a proxy.
+                raise ApiFailure(503, "ServiceUnavailable", "WebSockets are not supported; watch with a streamed HTTP response")
             if watching:
                 _number(request.query_params, "timeoutSeconds", _DEFAULT_WATCH_SECONDS)
                 return StreamingResponse(self._watch(request, resource, namespace, keep), media_type="application/json")
@@ -265,7 +273,7 @@ class Api:
             )
             wanted = (change.get("metadata") or {}).get("resourceVersion")
             if wanted is None and not patch and resource is SPARK_APPLICATIONS:
-                # Custom resources cannot be replaced blindly, as the core's own objects can.
+                # The API server requires the version for custom resources, but not for core objects.
                 cause = {"reason": "FieldValueInvalid", "field": "metadata.resourceVersion", "message": "must be specified for an update"}
                 text = f'{resource.qualified} "{name}" is invalid: {cause["field"]}: Invalid value: 0x0: {cause["message"]}'
                 raise ApiFailure(422, "Invalid", text, {"name": name, "kind": resource.kind, "causes": [cause]})
@@ -274,7 +282,7 @@ class Api:
                 raise conflict(resource, name, text)
             after["metadata"]["resourceVersion"] = before["metadata"]["resourceVersion"]
             if patch and "status" in change:
-                # The status belongs to the controller: a write through the main resource is ignored, as with a status subresource.
+                # Resources with a status subresource ignore the status in other writes.
                 after = {**after, "status": before["status"]} if "status" in before else {k: v for k, v in after.items() if k != "status"}
             validate(resource, after, strict=False)
             if resource is SPARK_APPLICATIONS and _rerun(before["spec"], after["spec"]):
@@ -294,7 +302,7 @@ class Api:
         grace = options.get("gracePeriodSeconds", query.get("gracePeriodSeconds"))
         foreground = (options.get("propagationPolicy") or query.get("propagationPolicy")) == "Foreground"
         if resource is PODS or (resource is SPARK_APPLICATIONS and foreground):
-            # The kubelet takes the pod away once its processes are gone; the collector the owner once its pods are.
+            # The kubelet removes the pod when its processes have ended; the operator removes the application when its pods are gone.
             finalizer = "localcloud/kubelet" if resource is PODS else "foregroundDeletion"
 
             def mark(item: Object) -> Object:
@@ -346,7 +354,7 @@ class Api:
                     return
                 changed.clear()
                 try:
-                    # A log file tells nobody that it grew; the pod's end does.
+                    # There is no notification for a grown log file, only for the end of the pod.
                     async with asyncio.timeout(0.25):
                         await changed.wait()
                 except TimeoutError:
@@ -381,12 +389,12 @@ async def _body(request: Request, *, optional: bool = False) -> Object:
     except ValueError as error:
         raise ApiFailure(400, "BadRequest", f"couldn't get version/kind; json parse error: {error}") from error
     if not isinstance(value, dict) or not isinstance(value.get("metadata", {}), dict):
-        raise ApiFailure(400, "BadRequest", "the body must be a JSON object, and its metadata too")
+        raise ApiFailure(400, "BadRequest", "the body must be a JSON object with a JSON object as metadata")
     return value
 
 
 def merge_patch(target: Any, patch: Any) -> Any:
-    """RFC 7396."""
+    """Apply a JSON merge patch (RFC 7396)."""
     if not isinstance(patch, dict):
         return patch
     result = dict(target) if isinstance(target, dict) else {}
@@ -399,9 +407,9 @@ def merge_patch(target: Any, patch: Any) -> Any:
 
 
 def _rerun(before: Object, after: Object) -> bool:
-    """Whether the operator kills and reruns the application for this edit (spec/execute.md G1)."""
-    free = ("suspend", "timeToLiveSeconds")
-    return {k: v for k, v in before.items() if k not in free} != {k: v for k, v in after.items() if k not in free}
+    """Whether the operator deletes the pods and runs the application again after this change of its spec."""
+    harmless = ("suspend", "timeToLiveSeconds")
+    return {k: v for k, v in before.items() if k not in harmless} != {k: v for k, v in after.items() if k not in harmless}
 
 
 def _line(kind: str, item: Object) -> bytes:

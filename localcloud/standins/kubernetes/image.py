@@ -1,7 +1,7 @@
-"""Container images of the stand-in: a snapshot of source files, addressed by the hash of its content like any image.
+"""Container images of the stand-in: snapshots of source files, addressed by the digest of their content like any image.
 
-``build_sparkapp_image`` snapshots the installed ``sparkapp`` and ``cleanroom`` packages. Pods run the snapshot and nothing else, so what
-runs is what the pod policies measured, even when the working tree has moved on.
+``build_sparkapp_image`` takes a snapshot of the installed packages ``sparkapp`` and ``cleanroom``. Pods run only the snapshot. So they
+run what the pod policies measured, even if the working tree has changed since.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import importlib.metadata
 import importlib.util
 import json
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -24,7 +23,7 @@ _PACKAGES = ("cleanroom", "sparkapp")
 
 
 class LocalImage(BaseModel):
-    """One image: its reference by digest, the hashes that stand for its layers, and how its entry point is run on this machine."""
+    """An image: its reference with digest, its layer hashes, and the command that replaces its entry point on this machine."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -33,22 +32,22 @@ class LocalImage(BaseModel):
     entrypoint: tuple[str, ...] = ("/opt/entrypoint.sh",)
     working_dir: str = "/opt/spark/work-dir"
     program: tuple[str, ...]
-    """What runs in place of the entry point; ``{python}`` is this interpreter. Runs with the snapshot as ``PYTHONPATH``."""
+    """Command that replaces the entry point; ``{python}`` is this interpreter. ``PYTHONPATH`` is the snapshot."""
     launcher: tuple[str, ...] = ()
-    """What runs in place of the entry point with all of its arguments, where executors have pods of their own."""
+    """Command that replaces the entry point, with all of its arguments, if executors have their own pods."""
     spark_version: str = "4.0.0"
 
 
 def build_sparkapp_image(images: Path) -> LocalImage:
-    """The image of the Spark payload as it is now, stored below ``images``; building the same sources again changes nothing.
+    """Build the image of the Spark payload from the installed packages, and store it below ``images``. Idempotent.
 
-    Gives ``settings.kubernetes.image`` (``reference``), ``.image_layers`` (``layers``) and ``.spark_version``.
+    Use the result in the settings: ``kubernetes.image`` (``reference``), ``.image_layers`` (``layers``) and ``.spark_version``.
     """
     files: dict[str, bytes] = {}
     for package in _PACKAGES:
         spec = importlib.util.find_spec(package)
         if spec is None or not spec.submodule_search_locations:
-            raise RuntimeError(f"the package {package} is not installed")
+            raise RuntimeError(f"The package {package} is not installed; run `make setup`.")
         root = Path(next(iter(spec.submodule_search_locations)))
         for file in sorted(root.rglob("*")):
             if file.is_file() and file.suffix in (".py", ".typed", ".json", ".sql", ".txt") and "__pycache__" not in file.parts:
@@ -72,11 +71,11 @@ def build_image(
     launcher: Sequence[str] = (),
     spark_version: str = "4.0.0",
 ) -> LocalImage:
-    """Store ``files`` (relative path to content) as an image that runs ``program``, or ``launcher``."""
+    """Store ``files`` (relative path to content) as an image that runs ``program``, or ``launcher`` if given."""
     content = _content_digest(files, (*program, *launcher), spark_version)
     image = LocalImage(
         reference=f"{repository}@sha256:{content}",
-        # dm-verity root hashes come from the layers' blocks; here, one layer, named by its content.
+        # A real layer hash is a dm-verity root over the layer's blocks. This image has one layer, hashed by its content.
         layers=(hashlib.sha256(f"layer {content}".encode()).hexdigest(),),
         program=tuple(program),
         launcher=tuple(launcher),
@@ -103,10 +102,10 @@ def build_image(
 
 
 def pull_image(images: Path, reference: str) -> tuple[LocalImage, Path]:
-    """The image and the folder of its files, with its content verified against the digest.
+    """Return an image and the folder of its files, after verifying the content against the digest.
 
     Raises:
-        LookupError: the registry has no such manifest, or its content is not what the digest says.
+        LookupError: There is no such image, or its content does not match the digest.
     """
     digest = reference.rpartition("@sha256:")[2]
     folder = images / digest
@@ -126,18 +125,13 @@ def pull_image(images: Path, reference: str) -> tuple[LocalImage, Path]:
     return image, root
 
 
-def remove_image(images: Path, reference: str) -> None:
-    """Forget an image."""
-    shutil.rmtree(images / reference.rpartition("@sha256:")[2], ignore_errors=True)
-
-
 def program_of(image: LocalImage) -> list[str]:
-    """The argument vector of the image's program on this machine."""
+    """Return the argument vector of the image's program on this machine."""
     return [sys.executable if part == "{python}" else part for part in image.program]
 
 
 def launcher_of(image: LocalImage) -> list[str]:
-    """The argument vector of the image's entry point on this machine; its program where it has none."""
+    """Return the argument vector of the image's launcher on this machine; its program if it has none."""
     return [sys.executable if part == "{python}" else part for part in image.launcher or image.program]
 
 

@@ -1,7 +1,7 @@
-"""The kubelet of the stand-in: pods become local processes, each with an SNP report of its own, and only if their policy allows them.
+"""The kubelet of the stand-in: it runs pods as local processes, each with its own SNP guest, and enforces their policies.
 
-What the utility VM does on a confidential virtual node happens here at the same points: the host data of the pod's report is the SHA-256 of
-its policy annotation, and a container whose layers, command or measured variables differ from the policy is refused before it starts.
+It does what the utility VM of a confidential virtual node does. The host data in the pod's report is the SHA-256 of its policy
+annotation. A container whose layers, command or measured variables differ from the policy does not start.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from cleanroom.spark.policy import POLICY_ANNOTATION, PodContainer
 from localcloud.standins.kubernetes.admission import (
     NODE,
     POD_IP,
-    Refusal,
+    ContainerDenied,
     SnpGuests,
     admit,
-    clustered,
     environment_of,
     local_cores,
     submit_arguments,
+    uses_executor_pods,
 )
 from localcloud.standins.kubernetes.image import LocalImage, launcher_of, program_of, pull_image
 from localcloud.standins.kubernetes.mounts import Mounts
@@ -46,10 +46,10 @@ class Kubelet:
 
     Args:
         store: The API server's objects.
-        state: Folder for pods' scratch space, logs and exit codes.
+        state: Folder for the scratch space, logs and exit codes of the pods.
         images: Folder of the images (:mod:`localcloud.standins.kubernetes.image`).
-        guests: The SNP stand-in; without one, pods have no attestation.
-        cpus: What the node offers to requests.
+        guests: The SNP stand-in. If None, pods have no attestation.
+        cpus: CPUs that pods can request in total.
     """
 
     def __init__(self, store: Store, state: Path, images: Path, guests: SnpGuests | None, *, cpus: float) -> None:
@@ -58,7 +58,7 @@ class Kubelet:
         self._deleting: set[str] = set()
 
     async def run(self) -> None:
-        """Serve pods until cancelled; then stop every pod, as a node that shuts down does."""
+        """Run pods until cancelled; then stop every pod, like a node that shuts down."""
         try:
             with self._store.subscription() as changed:
                 while True:
@@ -69,10 +69,10 @@ class Kubelet:
             await self._shut_down()
 
     def log_file(self, pod: Object, container: str | None) -> Path:
-        """Where the container's log lies.
+        """Return the path of a container's log.
 
         Raises:
-            ApiFailure: 400 while the container has not started, or is not of this pod.
+            ApiFailure: 400 if the container has not started, or is not part of this pod.
         """
         names = [item["name"] for item in pod["spec"]["containers"]]
         name = container or names[0]
@@ -112,7 +112,7 @@ class Kubelet:
             _log.exception("pod %s", pod["metadata"]["name"])
             self._finish(pod, {"exitCode": 128, "reason": "ContainerCannotRun", "message": f"{type(error).__name__}: {error}"})
 
-    # --- one pod from Pending to its end
+    # --- a pod's life cycle
 
     async def _run_pod(self, pod: Object) -> None:
         record = self._record(pod)
@@ -126,14 +126,14 @@ class Kubelet:
             guest, url = await self._guest(pod, policy)
             try:
                 record = self._start(pod, image, root, policy, guest, url)
-            except Refusal as refusal:
-                self._store.record(pod, "Failed", f"Error: {refusal}", warning=True)
-                self._finish(pod, {"exitCode": 128, "reason": "StartError", "message": str(refusal), "startedAt": "1970-01-01T00:00:00Z"})
-                await self._forget(guest)
+            except ContainerDenied as denial:
+                self._store.record(pod, "Failed", f"Error: {denial}", warning=True)
+                self._finish(pod, {"exitCode": 128, "reason": "StartError", "message": str(denial), "startedAt": "1970-01-01T00:00:00Z"})
+                await self._end_guest(guest)
                 return
         process = _process(record)
         code = await process.wait()
-        await self._forget(record["guest"])
+        await self._end_guest(record["guest"])
         self._ended(pod, record, code)
 
     async def _schedule(self, pod: Object) -> None:
@@ -202,13 +202,13 @@ class Kubelet:
                 await asyncio.sleep(_BACKOFF[min(attempt, len(_BACKOFF) - 1)])
         raise AssertionError("unreachable")
 
-    async def _forget(self, guest: str | None) -> None:
+    async def _end_guest(self, guest: str | None) -> None:
         if guest is None or self._guests is None:
             return
         try:
             await self._guests.delete(guest)
         except (httpx.HTTPError, OSError) as error:
-            # The guest's address died with the pod; what remains at the hardware is a line in its table.
+            # Harmless: the guest's URL was known only to the pod.
             _log.warning("guest of an ended pod was not deleted: %s", type(error).__name__)
 
     def _start(self, pod: Object, image: LocalImage, root: Path, policy: str | None, guest: str | None, url: str | None) -> Object:
@@ -235,11 +235,11 @@ class Kubelet:
         termination.touch(mode=0o600)
         arguments = list(spec.get("args", ()))
         environment = {**admitted, **self._image_environment(root, scratch)}
-        if clustered(spec["name"], properties):
+        if uses_executor_pods(spec["name"], properties):
             mounts = Mounts(scratch, root, self._state / f"kubeconfig-{pod['spec'].get('serviceAccountName', 'default')}.yaml")
             mounts.service_account()
             mounts.configuration(self._configuration(pod))
-            program = [*launcher_of(image), *(mounts.translated(argument) for argument in arguments)]
+            program = [*launcher_of(image), *(mounts.to_local_paths(argument) for argument in arguments)]
         else:
             environment |= {"CLEANROOM_LOCAL_CORES": str(local_cores(properties)), "PYSPARK_SUBMIT_ARGS": submit_arguments(properties)}
             program = [*program_of(image), *(arguments[6:] if spec["name"] == DRIVER_CONTAINER else arguments)]
@@ -258,8 +258,10 @@ class Kubelet:
         return record
 
     def _image_environment(self, root: Path, scratch: Path) -> dict[str, str]:
-        """What the image itself sets: where its program, its Java and its Python are. Nothing of the stand-in's own environment but
-        ``PATH``, ``JAVA_HOME`` and ``JDK_JAVA_OPTIONS`` (how this machine's Java starts)."""
+        """Return the variables that the image sets: the paths of its program, Java and Python.
+
+        Of the stand-in's own environment only ``PATH``, ``JAVA_HOME`` and ``JDK_JAVA_OPTIONS`` are passed on.
+        """
         local = scratch / "tmp"
         local.mkdir(exist_ok=True, mode=0o700)
         return {
@@ -269,7 +271,7 @@ class Kubelet:
             "HOME": str(scratch),
             "TMPDIR": str(local),
             "SPARK_LOCAL_DIRS": str(local),
-            "SPARK_CONF_DIR": str(scratch / "conf"),  # nothing is there, unless the pod mounts it
+            "SPARK_CONF_DIR": str(scratch / "conf"),  # empty, unless the pod mounts a ConfigMap there
             "SPARK_LOCAL_IP": POD_IP,
             "PYTHONPATH": str(root),
             "PYTHONUNBUFFERED": "1",
@@ -298,7 +300,7 @@ class Kubelet:
             state |= {"exitCode": code, "reason": "Completed" if code == 0 else "Error", **({"message": message} if message else {})}
         self._finish(pod, state)
 
-    # --- the end of a pod
+    # --- deletion
 
     async def _delete(self, pod: Object, running: asyncio.Task[None] | None) -> None:
         if running is not None:
@@ -309,7 +311,7 @@ class Kubelet:
             grace = pod["metadata"].get("deletionGracePeriodSeconds", pod["spec"].get("terminationGracePeriodSeconds", 30))
             self._store.record(pod, "Killing", f"Stopping container {_container(pod)['name']}")
             await _process(record).stop(float(grace))
-            await self._forget(record["guest"])
+            await self._end_guest(record["guest"])
         shutil.rmtree(self._folder(pod), ignore_errors=True)
 
         def release(item: Object) -> None:
@@ -322,7 +324,7 @@ class Kubelet:
                 raise
 
     async def _shut_down(self) -> None:
-        """Stop all pods; their end is told at the next start, or now while the store still takes it."""
+        """Stop all pods and record that they ended."""
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
@@ -333,7 +335,7 @@ class Kubelet:
         if record is None or not _process(record).alive():
             return
         await _process(record).stop(_SHUTDOWN_GRACE)
-        await self._forget(record["guest"])
+        await self._end_guest(record["guest"])
         self._finish(pod, {"exitCode": 143, "reason": "Error", "startedAt": record["started"], "finishedAt": timestamp()})
         self._status(pod, reason="Terminated", message="Pod was terminated in response to imminent node shutdown.")
 
@@ -367,9 +369,9 @@ class Kubelet:
 
 
 def end_leftover_pods(state: Path) -> int:
-    """Stop what pods of a stand-in that was killed still run; how many there were. For whoever takes the whole machine down.
+    """Stop the pods that a killed stand-in left running, and return their number.
 
-    ``state`` is the stand-in's state folder. Nothing is written: a stand-in that starts there again finds its pods lost.
+    Nothing is recorded: when the stand-in starts again with this state folder, it finds that these pods were lost.
     """
     processes = [_process(json.loads(file.read_text())) for file in (state / "pods").glob("*/process.json")]
     alive = [process for process in processes if process.alive()]

@@ -1,7 +1,7 @@
-"""What a container finds where Kubernetes mounts it, for processes that have no mounts: paths become places on this machine.
+"""The mounts of a container, for processes that cannot have mounts: paths in the container are replaced by paths on this machine.
 
-Used for pods whose driver asks the API server for executors. The configuration that ``spark-submit`` wrote, the service account's token
-and the name of the API server are given as a real cluster gives them, and what runs is the image's own entry point.
+Used for drivers that create executor pods, and for these pods. They get the configuration that ``spark-submit`` wrote, the service
+account's token and the API server's name like in a real cluster, and they run the image's own entry point.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class Mounts:
     """The mounts of one container.
 
     Args:
-        scratch: The pod's own folder.
-        program: Where the files of its image lie.
-        kubeconfig: Of the pod's service account; without one it cannot ask the API server.
+        scratch: The pod's folder.
+        program: Folder of the image's files.
+        kubeconfig: Kubeconfig of the pod's service account. If the file does not exist, the pod has no access to the API server.
     """
 
     def __init__(self, scratch: Path, program: Path, kubeconfig: Path) -> None:
@@ -39,10 +39,10 @@ class Mounts:
         folder.mkdir(exist_ok=True, mode=0o700)
         self._places[CONFIGURATION] = str(folder)
         for name, text in data.items():
-            (folder / name).write_text(self.translated(text))
+            (folder / name).write_text(self.to_local_paths(text))
 
     def service_account(self) -> None:
-        """Mount the service account: token and root of the API server, whose name then means this stand-in."""
+        """Mount the service account's token and the API server's root certificate; the API server's name then means this stand-in."""
         if not self._kubeconfig.is_file():
             return
         found: Object = yaml.safe_load(self._kubeconfig.read_text())
@@ -53,8 +53,8 @@ class Mounts:
         write_secret_file(folder / "token", found["users"][0]["user"]["token"].encode())
         self._places |= {SERVICE_ACCOUNT: str(folder), API_SERVER: cluster["server"]}
 
-    def translated(self, text: str) -> str:
-        """``text`` with every place of the container replaced by its place on this machine."""
+    def to_local_paths(self, text: str) -> str:
+        """Replace every mounted path in ``text`` by its path on this machine."""
         for inside, outside in self._places.items():
             text = text.replace(inside, outside)
         return text

@@ -1,8 +1,9 @@
-"""The Spark Operator of the stand-in: the life cycle of SparkApplications as spec/execute.md G1-G3 tells it, and the garbage collector.
+"""The Spark Operator of the stand-in: the life cycle of SparkApplications (docs/facts/spark-applications.md), and garbage collection.
 
-Driven by changes: every write to the store wakes it, and each pass moves each application by at most one state, so that watchers see them
-all. Differences from the real one: ``restartPolicy`` other than ``Never`` is treated as ``Never``; and, unless ``executor_pods`` is set,
-the driver pod hosts the executors' cores itself (Spark in local mode), so that ``executorState`` stays empty.
+Every write to the store starts a pass. A pass moves each application by at most one state, so that watchers see all states.
+
+Differences from the real operator: every ``restartPolicy`` is treated as ``Never``. Without ``executor_pods``, the driver pod runs the
+executors in its own process (Spark's local mode), and ``executorState`` stays empty.
 """
 
 from __future__ import annotations
@@ -26,20 +27,20 @@ class Operator:
 
     Args:
         store: The API server's objects.
-        executor_pods: Whether drivers shall ask for executors in pods of their own.
+        executor_pods: Whether drivers create pods for their executors.
     """
 
     def __init__(self, store: Store, *, executor_pods: bool = False) -> None:
         self._store, self._executor_pods = store, executor_pods
 
     async def run(self) -> None:
-        """Reconcile at every change, and when the next time to live runs out."""
+        """Reconcile at every change, and when the next time to live expires."""
         with self._store.subscription() as changed:
             while True:
                 changed.clear()
                 self.reconcile()
                 if changed.is_set():
-                    # Our own writes: go on with the next state at once, after whoever else was woken.
+                    # This pass wrote to the store. Let other tasks see the change, then continue with the next state.
                     await asyncio.sleep(0)
                     continue
                 try:
@@ -49,14 +50,14 @@ class Operator:
                     continue
 
     def reconcile(self) -> None:
-        """One pass over all applications, then over what they own."""
+        """Run one pass over all applications, then collect orphans."""
         for application in self._store.objects(SPARK_APPLICATIONS):
             try:
                 self._reconcile(application)
             except ApiFailure as failure:
                 _log.warning("reconcile %s: %s", application["metadata"]["name"], failure)
             except Exception:
-                # One odd application must not stop the others.
+                # An error in one application must not stop the others.
                 _log.exception("reconcile %s", application["metadata"]["name"])
         self._collect()
 
@@ -124,7 +125,7 @@ class Operator:
             failure = f"failed to run spark-submit: mainApplicationFile {main_file!r} is not in the image"
         else:
             try:
-                # spark-submit reads all of it before it makes anything.
+                # spark-submit validates everything before it creates the pod.
                 memory_mib(application["spec"]["executor"].get("memory", "1g"))
                 check_arguments(application)
                 pod = driver_pod(application, pod_name, submission, app_id)
@@ -174,7 +175,7 @@ class Operator:
         self._write(application, apply)
 
     def _count_executors(self, application: Object) -> None:
-        """``executorState``: executor pod to ``PENDING``, ``RUNNING``, ``COMPLETED`` or ``FAILED``."""
+        """Write ``executorState``: executor pod to ``PENDING``, ``RUNNING``, ``COMPLETED`` or ``FAILED``."""
         metadata = application["metadata"]
         labels = {"spark-role": "executor", "spark-app-selector": (application.get("status") or {}).get("sparkApplicationId")}
         found = {
@@ -196,7 +197,7 @@ class Operator:
         phase = (pod.get("status") or {}).get("phase")
         container = _terminated(pod)
         if container is not None and phase == "Running":
-            # Sidecars still run; the Spark container decides.
+            # Sidecars still run, but only the Spark container counts.
             phase = "Succeeded" if container["exitCode"] == 0 else "Failed"
         if phase == "Running" and _state(application) != "RUNNING":
             self._store.record(application, "SparkDriverRunning", f"Driver {name} is running", component=_OPERATOR)
@@ -243,7 +244,7 @@ class Operator:
             self._store.update(SPARK_APPLICATIONS, metadata["namespace"], metadata["name"], release)
 
     def _collect(self) -> None:
-        """Delete what belongs to an owner that is gone."""
+        """Delete objects whose owners no longer exist."""
         alive = {item["metadata"]["uid"] for resource in (SPARK_APPLICATIONS, PODS) for item in self._store.objects(resource)}
         for resource in (PODS, CONFIG_MAPS):
             for item in self._store.objects(resource):
@@ -313,7 +314,7 @@ def _terminated(pod: Object) -> Object | None:
 
 
 def _time_to_live(application: Object) -> float | None:
-    """Seconds until the operator deletes the application; None while it may not."""
+    """Return the seconds until the operator deletes the application; None if it has no time to live or has not ended."""
     seconds, ended = application["spec"].get("timeToLiveSeconds"), (application.get("status") or {}).get("terminationTime")
     if seconds is None or not ended or _state(application) not in ("COMPLETED", "FAILED"):
         return None

@@ -1,7 +1,7 @@
-"""A pod's processes on this machine: started under a shim in a session of their own, found again after a restart, ended as one.
+"""A pod's processes on this machine: started by a shim in a new session, found again after a restart, and stopped together.
 
-The shim (``/bin/sh``, as containerd has its own) outlives the stand-in, waits for the program and leaves its exit code in a file, so a
-restarted stand-in learns how a pod ended while nobody watched.
+The shim (``/bin/sh``; containerd has one as well) outlives the stand-in, waits for the program and writes its exit code to a file. So a
+restarted stand-in can read the exit code of a pod that ended while it was down.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from pathlib import Path
 
 import psutil
 
-# $1 log, $2 exit-code file, then the program. The child runs in the background so that the shim itself can be told to stop.
+# $1 log, $2 exit-code file, then the program. The program runs in the background, so that the shim can handle SIGTERM.
 _SHIM = 'log=$1; code=$2; shift 2; trap : TERM; "$@" >"$log" 2>&1 </dev/null & child=$!; \
 while :; do wait $child; status=$?; kill -0 $child 2>/dev/null || break; done; \
 printf %s "$status" >"$code.tmp" && mv "$code.tmp" "$code"'
 LOST = -1
-"""Exit code of a process whose end nobody saw."""
+"""Exit code of a process that ended without recording one."""
 
 
 @dataclass(frozen=True)
 class PodProcess:
-    """A running (or ended) pod by its shim: process id, and start time so that a reused id is not taken for it."""
+    """A pod, running or ended, identified by its shim: process ID, and creation time because process IDs are reused."""
 
     pid: int
     created: float
     exit_file: Path
 
     def exit_code(self) -> int | None:
-        """The program's exit code once it is known: signals as 128 + number, like container runtimes."""
+        """Return the program's exit code, or None if it is not known yet; 128 + number for a signal, as in container runtimes."""
         try:
             return int(self.exit_file.read_text())
         except (FileNotFoundError, ValueError):
@@ -48,39 +48,39 @@ class PodProcess:
             return False
 
     async def wait(self) -> int:
-        """The exit code, when it comes; :data:`LOST` when the shim died without leaving one."""
+        """Wait for the exit code; :data:`LOST` if the shim ended without writing one."""
         if self.alive():
             await _ended(self.pid)
         code = self.exit_code()
         return LOST if code is None else code
 
     async def stop(self, grace_seconds: float) -> None:
-        """SIGTERM to every process of the session, and after the grace SIGKILL; returns when none is left.
+        """Send SIGTERM to every process of the session and SIGKILL after the grace period; return when none is left.
 
-        Also to those that come later, and to those that have become another program since: a signal that arrives between a fork and
-        its exec is lost, and the pod would go on for its whole grace.
+        New processes get the signal as well, and so do processes that have executed another program since: a signal that arrives
+        between fork and exec can be lost, and the pod would then run until the end of the grace period.
         """
         if await self._signal(signal.SIGTERM, grace_seconds):
             return
         if not await self._signal(signal.SIGKILL, 10):
-            raise RuntimeError(f"processes of session {self.pid} survive SIGKILL")
+            raise RuntimeError(f"Processes of session {self.pid} still run 10 seconds after SIGKILL.")
 
     async def _signal(self, number: signal.Signals, seconds: float) -> bool:
         deadline = asyncio.get_running_loop().time() + seconds
-        told: dict[int, list[str]] = {}
+        signalled: dict[int, list[str]] = {}
         while left := self._session():
             for process in left:
                 try:
-                    # Asked before the signal is sent: what becomes another program meanwhile is told again.
+                    # Read before the signal is sent, so that a process that executes another program now is signalled again.
                     program = process.cmdline()
-                    if told.get(process.pid) != program:
-                        told[process.pid] = program
+                    if signalled.get(process.pid) != program:
+                        signalled[process.pid] = program
                         process.send_signal(number)
                 except psutil.NoSuchProcess:
                     continue
             if asyncio.get_running_loop().time() >= deadline:
                 return False
-            # Members of the session are not our children: the kernel tells us of their end one by one only.
+            # The processes are not children of this one, so their ends can only be awaited one at a time.
             try:
                 async with asyncio.timeout(min(0.25, max(0.01, deadline - asyncio.get_running_loop().time()))):
                     await _ended(left[0].pid)
@@ -89,7 +89,7 @@ class PodProcess:
         return True
 
     def _session(self) -> list[psutil.Process]:
-        """Living processes of the shim's session: PySpark's workers leave its process group, but not its session."""
+        """Return the live processes of the shim's session. PySpark's workers leave its process group, but not its session."""
         found = []
         for process in psutil.process_iter():
             try:
@@ -105,8 +105,8 @@ class PodProcess:
 
 
 def start(program: Sequence[str], environment: Mapping[str, str], *, cwd: Path, log: Path, exit_file: Path) -> PodProcess:
-    """Start ``program`` with exactly ``environment``, its output in ``log``."""
-    # The shim opens it a little later; a container that runs has a log by then, if an empty one.
+    """Start ``program`` with exactly the variables ``environment``; its output goes to ``log``."""
+    # The shim opens the log a little later, but every running container must have one.
     log.touch()
     process = subprocess.Popen(
         ["/bin/sh", "-c", _SHIM, "pod-shim", str(log), str(exit_file), *program],
@@ -126,7 +126,7 @@ def _resolve(future: asyncio.Future[None]) -> None:
 
 
 async def _ended(pid: int) -> None:
-    """Wait for a process, whoever's child it is, and reap it if it is ours."""
+    """Wait until a process has ended, and reap it if it is a child of this process."""
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:

@@ -1,7 +1,7 @@
 """A Kubernetes API server, Spark Operator and kubelet on one machine: ``python -m localcloud.standins.kubernetes --config FILE``.
 
-SparkApplications, pods, events and config maps over TLS with bearer-token service accounts, as the official client expects them; pods run
-the real payload as local processes. A kubeconfig for each service account is written to the state folder at start.
+It serves SparkApplications, pods, events and ConfigMaps to the official client, over TLS and with bearer tokens of service accounts.
+Pods run the real payload as local processes. At start it writes a kubeconfig per service account to the state folder.
 """
 
 from __future__ import annotations
@@ -35,34 +35,34 @@ class KubernetesConfig(StandInConfig):
     namespace: str = "analytics"
     """Namespace of the service accounts and of the runs."""
     images: Path | None = None
-    """Folder of the images; ``state/images`` when absent. Fill it with ``localcloud.standins.kubernetes.image.build_sparkapp_image``."""
+    """Folder of the images (default: ``images`` in the state folder). ``image.build_sparkapp_image`` writes images there."""
     ca_file: Path | None = None
-    """Roots that the kubeconfigs name; the roots in ``tls_cert`` when absent."""
+    """Root certificates for the kubeconfigs (default: those in ``tls_cert``)."""
     snp_url: str | None = None
-    """The SNP hardware stand-in; without one, pods cannot attest themselves."""
+    """URL of the SNP hardware stand-in. Without it pods have no attestation."""
     snp_token_file: Path | None = None
     snp_ca_file: Path | None = None
     cpus: float = Field(default=16, gt=0)
-    """What the node offers to pods' requests; 16 although the machine has fewer, because requests only model scheduling here."""
+    """CPUs that pods can request in total. More than the machine may have, because requests only model scheduling here."""
     executor_pods: bool = False
-    """Whether executors run in pods of their own, as on a cluster; else the driver's process is its own executor, which starts sooner."""
+    """Whether executors run in their own pods, as on a cluster. Otherwise they run in the driver's process, which starts sooner."""
     history: int = Field(default=2000, ge=10)
-    """How many changes a watch can go back before it is told 410 Gone."""
+    """Number of recorded changes. A watch from an older resource version gets 410 Gone."""
 
 
 def create_app(config: KubernetesConfig) -> Starlette:
-    """The stand-in as an application; operator and kubelet run for as long as it does."""
+    """Return the ASGI application. Operator and kubelet run during its lifespan."""
     config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     store = Store(config.state / "kubernetes.sqlite", window=config.history)
     for namespace in ("default", "kube-system", config.namespace):
         if store.find(NAMESPACES, "", namespace) is None:
             store.create(NAMESPACES, "", {"metadata": {"name": namespace}, "status": {"phase": "Active"}})
-    # The HTTP client's own log lines name guests' addresses, which are capabilities.
+    # The HTTP client would log the URLs of guests, which are capabilities.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     guests = None
     if config.snp_url is not None:
         if config.snp_token_file is None:
-            raise ValueError("snp_token_file is required with snp_url")
+            raise ValueError(f"snp_url is {config.snp_url}, but snp_token_file is missing; set both or none.")
         guests = SnpGuests(config.snp_url, config.snp_token_file, config.snp_ca_file)
     kubelet = Kubelet(store, config.state, config.images or config.state / "images", guests, cpus=config.cpus)
     operator = Operator(store, executor_pods=config.executor_pods)
@@ -87,7 +87,7 @@ def create_app(config: KubernetesConfig) -> Starlette:
 
 
 def service_account_tokens(state: Path) -> dict[str, str]:
-    """Service account to bearer token; made at first use, kept with mode 0600."""
+    """Return the bearer token of each service account; tokens are generated at first use and kept in a private file."""
     file = state / "tokens.json"
     tokens: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
     if missing := [name for name in ROLES if name not in tokens]:
@@ -97,12 +97,12 @@ def service_account_tokens(state: Path) -> dict[str, str]:
 
 
 def kubeconfig_path(state: Path, account: str = "spark-service") -> Path:
-    """Where the kubeconfig of ``account`` (``spark-service``, ``viewer``, ``admin``) is."""
+    """Return the path of a service account's kubeconfig (``spark-service``, ``viewer``, ``admin``)."""
     return state / f"kubeconfig-{account}.yaml"
 
 
 def write_kubeconfigs(config: KubernetesConfig, url: str) -> Path:
-    """Write a kubeconfig for every service account; returns that of ``spark-service``."""
+    """Write a kubeconfig for every service account, and return the path of that of ``spark-service``."""
     authority = (config.ca_file or config.tls_cert).read_bytes()
     for account, token in service_account_tokens(config.state).items():
         content = {
@@ -121,11 +121,11 @@ def write_kubeconfigs(config: KubernetesConfig, url: str) -> Path:
 
 def _fail_loudly(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and task.exception() is not None:
-        # A cluster without its controllers would look alive and do nothing.
+        # Without its controllers the server would answer, but nothing would run.
         logging.getLogger("localcloud.kubernetes").critical("controller died", exc_info=task.exception())
         os.kill(os.getpid(), 15)
 
 
 def run() -> None:
-    """Serve until told to stop; see :func:`localcloud.standins.serving.main`."""
+    """Run the server from the command line (:func:`localcloud.standins.serving.main`)."""
     main("kubernetes", KubernetesConfig, create_app)

@@ -1,4 +1,4 @@
-"""The objects of the Kubernetes stand-in: SQLite, one global resource version, and a bounded history from which watches resume."""
+"""The object store of the Kubernetes stand-in: SQLite, one global resource version, and a bounded history for watches."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True)
 class Resource:
-    """One kind that the stand-in serves."""
+    """A kind of object that the stand-in serves."""
 
     plural: str
     kind: str
@@ -29,7 +29,7 @@ class Resource:
     version: str = "v1"
     namespaced: bool = True
     has_spec: bool = False
-    """Whether a change of ``spec`` raises ``metadata.generation``."""
+    """Whether a change of ``spec`` increments ``metadata.generation``."""
 
     @property
     def api_version(self) -> str:
@@ -38,7 +38,7 @@ class Resource:
 
     @property
     def qualified(self) -> str:
-        """The name that the API's messages use: ``sparkapplications.sparkoperator.k8s.io``."""
+        """The name in the API's messages, such as ``sparkapplications.sparkoperator.k8s.io``."""
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
 
@@ -50,11 +50,12 @@ SPARK_APPLICATIONS = Resource("sparkapplications", "SparkApplication", "sparkope
 SERVICES = Resource("services", "Service", has_spec=True)
 VOLUME_CLAIMS = Resource("persistentvolumeclaims", "PersistentVolumeClaim", has_spec=True)
 EVENT_LIFETIME = dt.timedelta(hours=1)
+"""The API server's default (``--event-ttl``)."""
 RESOURCES = (NAMESPACES, PODS, EVENTS, CONFIG_MAPS, SERVICES, VOLUME_CLAIMS, SPARK_APPLICATIONS)
 
 
 class ApiFailure(Exception):
-    """An answer other than success, as a Kubernetes ``Status`` object."""
+    """An error response, as a Kubernetes ``Status`` object."""
 
     def __init__(self, code: int, reason: str, message: str, details: Object | None = None) -> None:
         super().__init__(message)
@@ -72,29 +73,31 @@ class ApiFailure(Exception):
 
 
 def not_found(resource: Resource, name: str) -> ApiFailure:
-    """404 as the API words it."""
+    """Return 404 NotFound with the API's message."""
     details = {"name": name, **({"group": resource.group} if resource.group else {}), "kind": resource.plural}
     return ApiFailure(404, "NotFound", f'{resource.qualified} "{name}" not found', details)
 
 
 def conflict(resource: Resource, name: str, message: str) -> ApiFailure:
-    """409 Conflict: the object moved on."""
+    """Return 409 Conflict: the object has changed, or is another one."""
     details = {"name": name, "kind": resource.plural}
     return ApiFailure(409, "Conflict", f'Operation cannot be fulfilled on {resource.qualified} "{name}": {message}', details)
 
 
 def expired(wanted: int, oldest: int) -> ApiFailure:
-    """410: the history no longer reaches back that far."""
+    """Return 410 Expired: the history does not contain this version."""
     return ApiFailure(410, "Expired", f"too old resource version: {wanted} ({oldest})")
 
 
 def timestamp() -> str:
-    """Now, as the API writes times: RFC 3339 in whole seconds."""
+    """Return the current time as the API writes it: RFC 3339 in whole seconds."""
     return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @dataclass(frozen=True)
 class Change:
+    """A recorded change of one object."""
+
     version: int
     kind: str
     """``ADDED``, ``MODIFIED`` or ``DELETED``."""
@@ -102,7 +105,7 @@ class Change:
 
 
 class Store:
-    """Objects by (resource, namespace, name). For one event loop; :meth:`changed` wakes whoever waits for a change."""
+    """Objects by resource, namespace and name. Use it in one event loop; :meth:`subscription` waits for changes."""
 
     def __init__(self, file: Path, *, window: int = 2000) -> None:
         self._window = window
@@ -122,6 +125,7 @@ class Store:
         )
 
     def close(self) -> None:
+        """Close the database."""
         self._db.close()
 
     @property
@@ -139,16 +143,17 @@ class Store:
     # --- reading
 
     def find(self, resource: Resource, namespace: str, name: str) -> Object | None:
+        """Return the object, or None."""
         row = self._db.execute(
             "SELECT body FROM objects WHERE resource=? AND namespace=? AND name=?", (resource.plural, namespace, name)
         ).fetchone()
         return json.loads(row[0]) if row else None
 
     def get(self, resource: Resource, namespace: str, name: str) -> Object:
-        """The object.
+        """Return the object.
 
         Raises:
-            ApiFailure: 404.
+            ApiFailure: 404 if it does not exist.
         """
         found = self.find(resource, namespace, name)
         if found is None:
@@ -156,7 +161,7 @@ class Store:
         return found
 
     def objects(self, resource: Resource, namespace: str | None = None) -> list[Object]:
-        """All objects of a resource, by namespace and name."""
+        """Return all objects of a resource, ordered by namespace and name."""
         rows = self._db.execute(
             "SELECT body FROM objects WHERE resource=? AND (? IS NULL OR namespace=?) ORDER BY namespace, name",
             (resource.plural, namespace, namespace),
@@ -164,10 +169,10 @@ class Store:
         return [json.loads(row[0]) for row in rows]
 
     def since(self, version: int, resource: Resource, namespace: str | None) -> list[Change]:
-        """Changes after ``version``, oldest first.
+        """Return the changes after ``version``, oldest first.
 
         Raises:
-            ApiFailure: 410 when the history does not reach back that far, or was begun anew since that version.
+            ApiFailure: 410 if the history does not contain the version: it is too old, or comes from another database.
         """
         if version < self.oldest or version > self.version:
             raise expired(version, self.oldest)
@@ -180,7 +185,7 @@ class Store:
     # --- writing
 
     def create(self, resource: Resource, namespace: str, body: Object) -> Object:
-        """Store a new object; fills uid, times, generation and resource version.
+        """Store a new object, with UID, creation time, generation and resource version.
 
         Raises:
             ApiFailure: 409 AlreadyExists.
@@ -202,12 +207,12 @@ class Store:
         )
 
     def update(self, resource: Resource, namespace: str, name: str, change: Callable[[Object], Object | None]) -> Object:
-        """Apply ``change`` to a copy of the object and store what it returns (or the copy that it edited).
+        """Apply ``change`` to a copy of the object, and store the object that it returns, or the edited copy.
 
-        An object whose deletion was asked for disappears with its last finalizer. An unchanged object is not written again.
+        An object that is being deleted is removed with its last finalizer. An unchanged object is not written.
 
         Raises:
-            ApiFailure: 404.
+            ApiFailure: 404 if the object does not exist.
         """
         before = self.get(resource, namespace, name)
         working = json.loads(json.dumps(before))
@@ -224,10 +229,10 @@ class Store:
         return self._write("MODIFIED", resource, namespace, after)
 
     def remove(self, resource: Resource, namespace: str, name: str) -> Object:
-        """Delete the object for good.
+        """Remove the object, regardless of finalizers.
 
         Raises:
-            ApiFailure: 404.
+            ApiFailure: 404 if it does not exist.
         """
         return self._write("DELETED", resource, namespace, self.get(resource, namespace, name))
 
@@ -254,7 +259,7 @@ class Store:
 
     @contextmanager
     def subscription(self) -> Iterator[asyncio.Event]:
-        """An event that is set at every change; clear it before looking."""
+        """Yield an event that is set at every change. Clear it before reading objects."""
         event = asyncio.Event()
         self._waiters.add(event)
         try:
@@ -265,7 +270,7 @@ class Store:
     # --- events about objects
 
     def record(self, about: Object, reason: str, message: str, *, warning: bool = False, component: str = "kubelet") -> None:
-        """A core/v1 event about ``about``; the same one again raises its count."""
+        """Record a core/v1 event about an object; if the same event exists, increment its count."""
         metadata, message = about["metadata"], message[:1024]
         namespace = metadata["namespace"]
         seen = timestamp()
@@ -303,7 +308,7 @@ class Store:
         )
 
     def _forget_old_events(self) -> None:
-        """Clusters keep events for an hour."""
+        """Remove events older than :data:`EVENT_LIFETIME`."""
         now = time.monotonic()
         if now - self._swept < 60:
             return

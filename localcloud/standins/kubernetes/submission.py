@@ -1,4 +1,4 @@
-"""What ``spark-submit`` in cluster mode makes of a SparkApplication: the driver's pod and its ``spark.properties``."""
+"""The objects that ``spark-submit`` in cluster mode creates for a SparkApplication: the driver's pod and ``spark.properties``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_ARGUMENT = 131_071
 
 
 def driver_pod(application: Object, name: str, submission: str, app_id: str) -> Object:
-    """The driver pod as ``spark-submit`` in cluster mode makes it."""
+    """Return the driver pod as ``spark-submit`` in cluster mode creates it."""
     spec, metadata = application["spec"], application["metadata"]
     driver = spec["driver"]
     cores, memory = driver.get("cores", 1), memory_mib(driver.get("memory", "1g"))
@@ -74,10 +74,12 @@ def driver_pod(application: Object, name: str, submission: str, app_id: str) -> 
 
 
 def check_arguments(application: Object) -> None:
-    """The operator passes annotations and variables as arguments, of which Linux takes 131,071 bytes each.
+    """Check that ``spark-submit`` can be started: the operator passes annotations and variables to it as arguments.
+
+    Linux limits one argument to 131,071 bytes (``MAX_ARG_STRLEN``, see execve(2)).
 
     Raises:
-        ValueError: One is longer.
+        ValueError: An argument is longer.
     """
     for role in ("driver", "executor"):
         spec = application["spec"][role]
@@ -88,7 +90,7 @@ def check_arguments(application: Object) -> None:
 
 
 def spark_properties(application: Object, app_id: str, driver_pod: str | None) -> str:
-    """``spark.properties``, the file that the driver container mounts; with a ``driver_pod``, its driver asks for executor pods."""
+    """Return ``spark.properties``, which the driver container mounts. With ``driver_pod`` the driver creates executor pods."""
     spec = application["spec"]
     driver, executor = spec["driver"], spec["executor"]
     values = {
@@ -109,7 +111,7 @@ def spark_properties(application: Object, app_id: str, driver_pod: str | None) -
 
 
 def _executor_properties(application: Object, driver_pod: str) -> dict[str, str]:
-    """What ``spark-submit`` and the operator add so that a driver can make executor pods."""
+    """Return the properties that ``spark-submit`` and the operator add so that a driver can create executor pods."""
     executor, metadata = application["spec"]["executor"], application["metadata"]
     labels = {**executor.get("labels", {}), APP_LABEL: metadata["name"], "sparkoperator.k8s.io/launched-by-spark-operator": "true"}
     return {
@@ -118,7 +120,7 @@ def _executor_properties(application: Object, driver_pod: str) -> dict[str, str]
         "spark.kubernetes.driver.master": API_SERVER,
         "spark.kubernetes.driver.pod.name": driver_pod,
         "spark.kubernetes.submitInDriver": "true",
-        # Where Spark looks anyway; said, so that it holds in a process without mounts.
+        # Spark's defaults. They are written out so that Mounts.to_local_paths can replace them.
         "spark.kubernetes.authenticate.driver.mounted.oauthTokenFile": f"{SERVICE_ACCOUNT}/token",
         "spark.kubernetes.authenticate.driver.mounted.caCertFile": f"{SERVICE_ACCOUNT}/ca.crt",
         "spark.kubernetes.executor.deleteOnTermination": str(executor.get("deleteOnTermination", True)).lower(),
@@ -129,17 +131,18 @@ def _executor_properties(application: Object, driver_pod: str) -> dict[str, str]
 
 
 def memory_mib(text: str) -> int:
-    """JVM notation (``512m``, ``2g``) in MiB, rounded up.
+    """Convert JVM notation (``512m``, ``2g``) to MiB, rounded up.
 
     Raises:
-        ValueError: anything else.
+        ValueError: The text is not in JVM notation.
     """
     match = re.fullmatch(r"(\d+)([kmgt])b?", text.lower())
     if match is None:
-        raise ValueError(f"Failed to parse byte string: {text}")
+        raise ValueError(f"Failed to parse byte string: {text}; use a number and one of k, m, g, t, such as 512m")
     return math.ceil(int(match[1]) * {"k": 1 / 1024, "m": 1, "g": 1024, "t": 1024 * 1024}[match[2]])
 
 
 def owner_of(item: Object) -> Object:
+    """Return the owner reference to an object."""
     metadata = item["metadata"]
     return {"apiVersion": item["apiVersion"], "kind": item["kind"], "name": metadata["name"], "uid": metadata["uid"], "controller": True}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cleanroom.attestation import AttestationEvidence, Expectations, Product, TrustedRoot, TrustStore, Verdict, verify_evidence
-from cleanroom.attestation.certificates import LeafKind
+from cleanroom.attestation.chain import LeafKind
 from cleanroom.attestation.trust import spki_sha256
 from localcloud.standins.snp.minting import Hierarchy, LeafPlan, mint_hierarchy
 from localcloud.standins.snp.server import DevelopmentHardware

@@ -34,7 +34,7 @@ from cleanroom.attestation import (
     verify_cvm_evidence,
     verify_evidence,
 )
-from cleanroom.attestation.certificates import examine_chain
+from cleanroom.attestation.chain import examine_chain
 from cleanroom.attestation.checks import Checklist
 from cleanroom.attestation.cvm import CvmParts
 from cleanroom.attestation.documents import read_document

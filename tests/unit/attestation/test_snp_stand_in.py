@@ -67,12 +67,12 @@ async def test_a_guest_proves_its_policy_and_its_data(host: Host, monkeypatch: p
     guest = host.launch()
     assert guest["host_data"] == host_data_for(POLICY).hex()
     attestor = GuestAttestor(guest["url"], ca_file=host.ca_file)
-    for evidence in (await attestor.attest(b"public key"), attestor.attest_sync(b"public key")):
-        expected = Expectations(host_data=frozenset({guest["host_data"]}), report_data=report_data_for(b"public key"), require_uvm=True)
-        verdict = verify_evidence(evidence, trust=host.trust, expectations=expected, at=datetime.now(UTC))
-        assert verdict.ok, reasons(verdict)
-        assert verdict.development
-        assert reasons(verify_evidence(evidence, trust=TrustStore.amd(), expectations=expected, at=datetime.now(UTC))) == ["RootNotTrusted"]
+    evidence = await attestor.attest(b"public key")
+    expected = Expectations(host_data=frozenset({guest["host_data"]}), report_data=report_data_for(b"public key"), require_uvm=True)
+    verdict = verify_evidence(evidence, trust=host.trust, expectations=expected, at=datetime.now(UTC))
+    assert verdict.ok, reasons(verdict)
+    assert verdict.development
+    assert reasons(verify_evidence(evidence, trust=TrustStore.amd(), expectations=expected, at=datetime.now(UTC))) == ["RootNotTrusted"]
 
 
 def test_the_raw_route_gives_the_report_in_hex(host: Host) -> None:
@@ -187,8 +187,6 @@ async def test_no_sidecar_is_unavailable_not_refused() -> None:
     with pytest.raises(Unavailable, match="GuestAttestationUnavailable") as caught:
         await attestor.attest(b"")
     assert caught.value.retryable
-    with pytest.raises(Unavailable):
-        attestor.attest_sync(b"")
 
 
 def test_evidence_has_a_digest_of_exactly_its_content(hardware: DevelopmentHardware) -> None:

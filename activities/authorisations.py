@@ -1,0 +1,104 @@
+"""Verifies that the collaborator signed for what an activity is asked to do.
+
+Everyone who can start a workflow can schedule activities on a collaborator's worker. Only the collaborator can sign, so every
+activity that acts with the collaborator's credentials verifies a signed statement first.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Collection
+
+from cleanroom.errors import PreconditionFailed, Refused
+from cleanroom.messages.publish import AuthorisedDataset
+from cleanroom.messages.query import AuthorisedCommand, VoteRequest
+from cleanroom.settings import Settings
+from cleanroom.statements import Authorisation, Decision, KeyDocument, load_or_create_signing_key
+from cleanroom.statements.signing import peek, verify
+
+
+class AuthorisationVerifier:
+    """Verifies statements of the collaborator whose credentials this worker holds, with the key in its key folder."""
+
+    def __init__(self, settings: Settings, now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC)) -> None:
+        self._settings = settings
+        self._now = now
+
+    @property
+    def user_id(self) -> str:
+        """User ID of this worker's collaborator in governance.
+
+        Raises:
+            PreconditionFailed: ``PartyUnknown``.
+        """
+        party = self._settings.party
+        user = self._settings.parties.get(party) if party else None
+        if user is None:
+            raise PreconditionFailed("PartyUnknown", f"settings: party {party!r} has no user ID in [parties].", party="operator")
+        return user
+
+    def _keys(self) -> KeyDocument:
+        key = load_or_create_signing_key(self._settings.keys_dir)
+        return KeyDocument(user_id=self.user_id, keys=(key.public,))
+
+    def verify_dataset(self, dataset: AuthorisedDataset) -> None:
+        """Verify that the collaborator authorised publishing exactly this dataset.
+
+        Raises:
+            Refused: ``CollaborationMismatch``, ``OrderMismatch``, or an error of :func:`cleanroom.statements.verify`.
+        """
+        self._verify(dataset.collaboration, dataset.authorisation, {"publish-dataset"}, dataset.spec.name, dataset.spec.digest())
+
+    def verify_command(self, command: AuthorisedCommand, actions: Collection[str], *, allow_expired: bool = False) -> None:
+        """Verify that the collaborator authorised one of ``actions`` on the query, and exactly the text in the command if there is one.
+
+        Args:
+            command: The command and its authorisation.
+            actions: The accepted actions.
+            allow_expired: Accept an authorisation that has expired.
+
+        Raises:
+            Refused: ``CollaborationMismatch``, ``OrderMismatch``, or an error of :func:`cleanroom.statements.verify`.
+        """
+        digest = command.spec.digest() if command.spec is not None else None
+        self._verify(command.collaboration, command.authorisation, actions, command.query, digest, allow_expired=allow_expired)
+
+    def verify_vote(self, vote: VoteRequest, decision: str) -> Decision:
+        """Verify that the collaborator signed ``decision`` on exactly the query, version, proposal and text in ``vote``.
+
+        Raises:
+            Refused: ``CollaborationMismatch``, ``DecisionMismatch``, or an error of :func:`cleanroom.statements.verify`.
+        """
+        self._require_collaboration(vote.collaboration)
+        verified = verify(Decision, vote.token, self._keys(), collaboration=vote.collaboration, now=self._now())
+        signed = (verified.query, verified.version, verified.proposal_id, verified.digest, verified.decision)
+        if signed != (vote.query, vote.version, vote.proposal_id, vote.digest, decision):
+            raise Refused(
+                "DecisionMismatch",
+                "vote: the signed decision is for a different query, version, proposal, text or verdict than the request.",
+            )
+        return verified
+
+    def _require_collaboration(self, requested: str) -> None:
+        if requested != self._settings.collaboration:
+            raise Refused(
+                "CollaborationMismatch",
+                f"authorisation: the request is for collaboration {requested!r}; this worker serves {self._settings.collaboration!r}.",
+            )
+
+    def _verify(
+        self, collaboration: str, token: str, actions: Collection[str], subject: str, digest: str | None, *, allow_expired: bool = False
+    ) -> None:
+        self._require_collaboration(collaboration)
+        now = self._now()
+        if allow_expired:
+            now = min(now, peek(Authorisation, token).expires - dt.timedelta(seconds=1))
+        signed = verify(Authorisation, token, self._keys(), collaboration=collaboration, now=now)
+        if signed.action not in actions or signed.subject != subject:
+            raise Refused(
+                "OrderMismatch",
+                f"authorisation: it is signed for {signed.action} of {signed.subject!r}; "
+                f"the request is {'/'.join(sorted(actions))} of {subject!r}.",
+            )
+        if digest is not None and signed.digest != digest:
+            raise Refused("OrderMismatch", f"authorisation: the signed text of {subject!r} differs from the text in the request.")

@@ -1,0 +1,23 @@
+"""Bases of the project's pydantic models.
+
+Values are immutable, so that they can be shared between tasks and used as cache keys, and they reject unknown members, so that a
+misspelled or newer member is an error and not silently lost. Models that read another system's JSON set ``extra="ignore"``, because
+that system may add members.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+
+class FrozenModel(BaseModel):
+    """An immutable value that rejects unknown members."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CamelModel(FrozenModel):
+    """A :class:`FrozenModel` whose JSON members are camelCase; Python code may use the field names."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)

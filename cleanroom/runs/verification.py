@@ -1,0 +1,241 @@
+"""What the clean room verifies before it releases a secret, a token or a consent receipt. This is the page to review.
+
+An activity's input comes from Temporal, whose operator is not trusted. So each activity that releases something calls
+:meth:`RunVerifier.verify_run` or :meth:`RunVerifier.verify_release` first and uses only what these return.
+
+``verify_run`` checks everything, on a fresh reading of governance:
+
+1. The caller is an active user, and signed this request for this run of this query (``RunAuthority.verify_caller``).
+2. The run is not closed.
+3. The query document is accepted and has the digest in the signed request; the parameters lie within its bounds
+   (``RunAuthority.fetch_query``).
+4. Every dataset document has the version and digest that the query document pins.
+5. Every owner of a dataset, the output included, accepted the query and published a signed approval of this proposal that
+   has not expired and whose run limit is not exhausted.
+6. The query and every dataset have execution consent (``RunAuthority.verify_consent``).
+7. The job follows from these documents: the query passes the gate, and each dataset names only its owner's secrets
+   (:func:`cleanroom.runs.assembly.assemble_job`).
+8. The Spark service's report is genuine, of an accepted service and made for this run; its signed pod policies are those
+   that we compute from the job (:class:`cleanroom.runs.proof.ServiceVerifier`).
+
+It reads two things per dataset. If each of a run's activities did that, the requests would grow with the square of the
+datasets. ``verify_release`` therefore starts from a snapshot: the result of an earlier full verification of the same ticket,
+kept in this process's memory. It then repeats every check whose answer can have changed, on a fresh reading: checks 1
+(active), 2, 5 (expiry), and for the query and the datasets whose secrets are released 3, 4 and 6. Checks 7 and 8 depend only
+on the ticket, the proof and documents that governance never changes once they are accepted.
+
+Rules for the snapshot:
+
+* Its key is the digest of the whole ticket. Another request, run, query or collaboration has another key.
+* Its content is computed here. Nothing in it comes from an activity input except the ticket and the proof, which are verified.
+* A proof that was not verified for this ticket is verified in full; a proof is recognised by the digest of all its bytes.
+* It is dropped when a later check fails or a document differs. It also expires, and the number of snapshots is bounded.
+* The last step before pods can execute (the consent receipt) and the audit statement use ``verify_run``, not the snapshot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from cachetools import TTLCache
+from pydantic import BaseModel
+
+from cleanroom.errors import CleanRoomError, Unavailable
+from cleanroom.identifiers import canonical_json, sha256_hex
+from cleanroom.messages.run import RunTicket, ServiceProof, SparkVerdict
+from cleanroom.runs.assembly import JobEnvironment, assemble_job
+from cleanroom.runs.authorised import AuthorisedRun, Dataset
+from cleanroom.runs.authority import RunAuthority, service_nonce
+from cleanroom.runs.proof import ServiceVerifier
+from cleanroom.runs.reader import GovernanceReader
+from cleanroom.spark.job import JobConfig
+from cleanroom.spark.policy import PodPolicies
+from cleanroom.spark.signed import ServiceReport
+
+SNAPSHOT_SECONDS = 300.0
+"""How long a snapshot is used. Consent to datasets that a release does not concern may be this old at that release."""
+SNAPSHOTS = 64
+"""How many runs have a snapshot at the same time; the least recently used one is dropped."""
+
+
+@dataclass(frozen=True)
+class VerifiedRun:
+    """A verified run, its job and its pod policies, all computed by this process."""
+
+    run: AuthorisedRun
+    job: JobConfig
+    policies: PodPolicies
+
+
+@dataclass
+class _Snapshot:
+    run: AuthorisedRun
+    job: JobConfig
+    consented: bool
+    """Whether the consent to every document was checked."""
+    proof_digest: str = ""
+    policies: PodPolicies | None = None
+
+
+class RunVerifier:
+    """Verifies runs for the clean room's activities. One instance per worker process.
+
+    Args:
+        reader: Reads governance.
+        collaboration: The contract ID that this process serves.
+        environment: What the job contains beyond the documents.
+        services: Verifies the Spark service and computes pod policies.
+        now: Returns the current time, with a time zone.
+        timer: The clock of the snapshots, in seconds.
+    """
+
+    def __init__(
+        self,
+        reader: GovernanceReader,
+        collaboration: str,
+        environment: JobEnvironment,
+        services: ServiceVerifier,
+        *,
+        now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.authority = RunAuthority(reader, collaboration, now)
+        self._environment = environment
+        self._services = services
+        self._now = now
+        self._snapshots: TTLCache[str, _Snapshot] = TTLCache(SNAPSHOTS, SNAPSHOT_SECONDS, timer)
+        self._in_progress: dict[str, asyncio.Task[_Snapshot]] = {}
+
+    # ------------------------------------------------------------------ before a release
+
+    async def verify_run(self, ticket: RunTicket, proof: ServiceProof) -> VerifiedRun:
+        """Verify everything that must hold before anything is released, on a fresh reading of governance.
+
+        Raises:
+            Refused: The code of the check that failed.
+        """
+        snapshot = await self._verify_documents(ticket, consent=True)
+        return self._verify_proof(snapshot, ticket, proof)
+
+    async def verify_release(self, ticket: RunTicket, proof: ServiceProof, *datasets: str) -> VerifiedRun:
+        """Verify the release of secrets of ``datasets`` (names).
+
+        Raises:
+            Refused: The code of the check that failed; ``DatasetNotInQuery``.
+        """
+        snapshot = await self._confirmed_snapshot(ticket, lambda run: [run.dataset(name) for name in datasets])
+        return self._with_policies(snapshot, ticket, proof)
+
+    async def verify_token_release(self, ticket: RunTicket, proof: ServiceProof) -> VerifiedRun:
+        """Verify the release of ID tokens, for every dataset that pods read with its owner's managed identity.
+
+        Raises:
+            Refused: The code of the check that failed.
+        """
+        snapshot = await self._confirmed_snapshot(ticket, lambda run: run.identity_datasets)
+        return self._with_policies(snapshot, ticket, proof)
+
+    def verify_service(self, ticket: RunTicket, report: ServiceReport) -> SparkVerdict:
+        """Verify that ``report`` comes from an accepted Spark service and was made for this run.
+
+        Raises:
+            Refused: The code of the check that failed; ``NonceMismatch`` for another run's report.
+        """
+        return self._services.report(report, service_nonce(ticket), at=self._now())
+
+    # ------------------------------------------------------------------ steps of the Prepare diagram
+
+    async def verify_approvals(self, ticket: RunTicket) -> AuthorisedRun:
+        """Verify checks 1 to 5 on a fresh reading of governance."""
+        return (await self._verify_documents(ticket, consent=False)).run
+
+    async def verify_consent(self, ticket: RunTicket) -> AuthorisedRun:
+        """Verify check 6 on a fresh reading of governance, for the query and every dataset."""
+        snapshot = await self._snapshot(ticket)
+        await self._verify_consent(snapshot)
+        return snapshot.run
+
+    async def build_job(self, ticket: RunTicket) -> JobConfig:
+        """Return the job of a verified run (check 7). This releases nothing, so a snapshot is sufficient."""
+        return (await self._snapshot(ticket)).job
+
+    async def verify_policies(self, ticket: RunTicket, proof: ServiceProof) -> None:
+        """Verify check 8. This releases nothing, so a snapshot is sufficient.
+
+        Raises:
+            Refused: The code of the check that failed.
+        """
+        self._verify_proof(await self._snapshot(ticket), ticket, proof)
+
+    async def past_run(self, ticket: RunTicket) -> VerifiedRun:
+        """Derive a run that may be over, to undo what it was given. Nothing may be released on the strength of the result."""
+        run = await self.authority.authorise(ticket, consent=False, past=True)
+        job = assemble_job(run, self._environment)
+        return VerifiedRun(run, job, self._services.compute(job))
+
+    # ------------------------------------------------------------------ snapshots
+
+    async def _verify_documents(self, ticket: RunTicket, *, consent: bool) -> _Snapshot:
+        """Perform checks 1 to 7 (6 only with ``consent``) on a fresh reading, and keep the result."""
+        run = await self.authority.authorise(ticket, consent=consent)
+        known = self._snapshots.get(_digest(ticket))
+        # The job depends on nothing else, and the gate takes a while.
+        snapshot = known if known is not None and known.run == run else _Snapshot(run, assemble_job(run, self._environment), consent)
+        snapshot.consented = consent
+        self._snapshots[_digest(ticket)] = snapshot
+        return snapshot
+
+    async def _verify_consent(self, snapshot: _Snapshot) -> None:
+        snapshot.consented = False
+        await self.authority.verify_consent(snapshot.run.document_ids)
+        snapshot.consented = True
+
+    def _verify_proof(self, snapshot: _Snapshot, ticket: RunTicket, proof: ServiceProof) -> VerifiedRun:
+        """Perform check 8, and keep the result."""
+        policies = self._services.policies(proof, service_nonce(ticket), snapshot.job, at=self._now())
+        snapshot.policies, snapshot.proof_digest = policies, _digest(proof)
+        return VerifiedRun(snapshot.run, snapshot.job, policies)
+
+    def _with_policies(self, snapshot: _Snapshot, ticket: RunTicket, proof: ServiceProof) -> VerifiedRun:
+        """Perform check 8 unless exactly this proof has passed it for this snapshot."""
+        if snapshot.policies is None or snapshot.proof_digest != _digest(proof):
+            return self._verify_proof(snapshot, ticket, proof)
+        return VerifiedRun(snapshot.run, snapshot.job, snapshot.policies)
+
+    async def _snapshot(self, ticket: RunTicket) -> _Snapshot:
+        """Return the ticket's snapshot. Without one, verify the run in full; concurrent callers share that verification."""
+        key = _digest(ticket)
+        found = self._snapshots.get(key)
+        if found is not None:
+            return found
+        task = self._in_progress.get(key)
+        if task is None:
+            task = self._in_progress[key] = asyncio.create_task(self._verify_documents(ticket, consent=True))
+            task.add_done_callback(lambda done: (self._in_progress.pop(key, None), done.cancelled() or done.exception()))
+        return await asyncio.shield(task)
+
+    async def _confirmed_snapshot(self, ticket: RunTicket, datasets: Callable[[AuthorisedRun], Sequence[Dataset]]) -> _Snapshot:
+        """Return the ticket's snapshot after every check that can have changed was repeated, for the selected ``datasets``.
+
+        The consent to all other documents was checked when the snapshot was made, or is checked now.
+        """
+        snapshot = await self._snapshot(ticket)
+        released = datasets(snapshot.run)
+        try:
+            if not await self.authority.still_authorised(snapshot.run, released):
+                return await self._verify_documents(ticket, consent=True)
+            if not snapshot.consented:
+                await self._verify_consent(snapshot)
+            return snapshot
+        except CleanRoomError as error:
+            if not isinstance(error, Unavailable):
+                self._snapshots.pop(_digest(ticket), None)
+            raise
+
+
+def _digest(message: BaseModel) -> str:
+    return sha256_hex(canonical_json(message.model_dump(mode="json")))

@@ -1,0 +1,1 @@
+"""Finds secrets where they must not be: known secrets, places that others can read, and the scanner that compares them."""

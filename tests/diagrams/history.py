@@ -1,0 +1,85 @@
+"""The events of a workflow's history that a diagram can show."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.client import WorkflowHistory
+from temporalio.converter import WorkflowSerializationContext
+
+from cleanroom.secret import Secret
+from cleanroom.temporal.codec import PayloadCodec
+from cleanroom.temporal.keyring import Keyring
+
+FOLDER = Path(__file__).resolve().parents[1] / "histories"
+
+
+@dataclass(frozen=True)
+class Event:
+    """An activity with its task queue; or ``start``, ``child``, ``update`` or ``signal`` with a name."""
+
+    what: str
+    queue: str = ""
+    item: str = ""
+    """Which item of a loop an activity is for: a dataset's secret."""
+
+    def plain(self) -> Event:
+        """The event without its item."""
+        return Event(self.what, self.queue)
+
+    def __str__(self) -> str:
+        return f"{self.what}{f' on {self.queue}' if self.queue else ''}{f' for {self.item}' if self.item else ''}"
+
+
+def recorded(name: str) -> WorkflowHistory:
+    """Read a history that ``tests/histories/record.py`` has written."""
+    workflow_id, _, text = gzip.decompress((FOLDER / f"{name}.json.gz").read_bytes()).decode().partition("\n")
+    return WorkflowHistory.from_json(workflow_id, text)
+
+
+def recorded_keyring() -> Keyring:
+    """Read the keyring of the recorded demo. It was made for that demo and protects nothing."""
+    held = json.loads((FOLDER / "keyring.json").read_text())
+    return Keyring(held["current"], {name: Secret(base64.b64decode(key)) for name, key in held["keys"].items()})
+
+
+async def recorded_events(name: str) -> list[Event]:
+    """Return the events of a recorded history."""
+    return await events_of(recorded(name), PayloadCodec(recorded_keyring()), "default")
+
+
+async def events_of(history: WorkflowHistory, codec: PayloadCodec, namespace: str) -> list[Event]:
+    """Return the events in the order in which the workflow caused or received them."""
+    bound = codec.with_context(WorkflowSerializationContext(namespace=namespace, workflow_id=history.workflow_id))
+    return [event for item in history.events if (event := await _event(item, bound)) is not None]
+
+
+async def _event(event: HistoryEvent, codec: PayloadCodec) -> Event | None:
+    match event.WhichOneof("attributes"):
+        case "workflow_execution_started_event_attributes":
+            return Event(f"start {event.workflow_execution_started_event_attributes.workflow_type.name}")
+        case "start_child_workflow_execution_initiated_event_attributes":
+            return Event(f"child {event.start_child_workflow_execution_initiated_event_attributes.workflow_type.name}")
+        case "workflow_execution_signaled_event_attributes":
+            return Event(f"signal {event.workflow_execution_signaled_event_attributes.signal_name}")
+        case "workflow_execution_update_accepted_event_attributes":
+            return Event(f"update {event.workflow_execution_update_accepted_event_attributes.accepted_request.input.name}")
+        case "activity_task_scheduled_event_attributes":
+            scheduled = event.activity_task_scheduled_event_attributes
+            (payload,) = await codec.decode(list(scheduled.input.payloads))
+            return Event(scheduled.activity_type.name, scheduled.task_queue.name, _item(json.loads(payload.data)))
+    return None
+
+
+def _item(input: dict[str, Any]) -> str:
+    """The dataset's secret that an activity of the Prepare Phase is for."""
+    secret = input.get("secret", input)
+    if isinstance(secret, dict) and isinstance(secret.get("dataset"), str) and "kind" in secret:
+        return f"{secret['kind']} of {secret['dataset']}"
+    return ""

@@ -1,0 +1,334 @@
+"""Forged inputs of the activities that prepare, run, record and undo a run."""
+
+from __future__ import annotations
+
+import pytest
+
+from cleanroom.errors import CleanRoomError
+from cleanroom.identifiers import (
+    CLEAN_ROOM_QUEUE,
+    SPARK_SERVICE_QUEUE,
+    job_name,
+)
+from cleanroom.messages.run import (
+    AuditEvent,
+    CollectRequest,
+    RunQueryInput,
+    ServiceProof,
+    StagedSecret,
+    SubmitRequest,
+    TrackingId,
+    VerifyPolicyRequest,
+    VerifySparkRequest,
+    WatchRequest,
+)
+from starters.operations.consent import set_consent
+from starters.operations.session import run_async
+from tests.local_cloud import Cloud, World, ticket_of
+from tests.scenario.forged.attacker import (
+    Attacker,
+    call_activity,
+    prepare_run,
+    refusal_of_workflow,
+    releasable_state,
+    revoke_run,
+)
+from tests.scenario.forged.builders import (
+    RELEASES,
+    Forgery,
+    at_each_release,
+    edited_job,
+    grant_request,
+    idp_request,
+    job_for,
+    stage_request,
+    with_parts,
+)
+from tests.scenario.forged.conftest import Refuse
+from workflows.prepare import Prepare
+
+pytestmark = [pytest.mark.scenario, pytest.mark.timeout(900)]
+
+FORGERIES = [
+    *at_each_release("another run's proof", "NonceMismatch", lambda attacker: with_parts(attacker.open, ticket=attacker.fresh)),
+    *at_each_release("a closed run, replayed", "RunClosed", lambda attacker: attacker.closed),
+    *at_each_release(
+        "the attacker's own Spark service",
+        "HostDataMismatch",
+        lambda attacker: with_parts(attacker.open, proof=attacker.own_service(attacker.open.ticket)),
+    ),
+    *at_each_release(
+        "a request under another run's id",
+        "TicketMismatch",
+        lambda attacker: with_parts(attacker.open, ticket=attacker.open.ticket.model_copy(update={"run_id": "r-other"})),
+    ),
+    *at_each_release(
+        "a request that was edited", "SignatureInvalid", lambda attacker: with_parts(attacker.open, ticket=attacker.edited_ticket)
+    ),
+    *at_each_release(
+        "policies that the genuine service signed for an edited job",
+        "PolicyJobMismatch",
+        lambda attacker: with_parts(attacker.open, proof=attacker.genuine_service(attacker.open.ticket, edited_job(attacker.open))),
+    ),
+    Forgery(
+        name="the report of this run with the policies of another run",
+        queue=CLEAN_ROOM_QUEUE,
+        activity="set_secret",
+        code="NonceMismatch",
+        argument=lambda attacker: grant_request(
+            attacker.open,
+            proof=ServiceProof(
+                report=attacker.open.proof.report, policies=attacker.genuine_service(attacker.fresh, attacker.open.prepared.job).policies
+            ),
+        ),
+    ),
+    Forgery(
+        name="a ticket for another collaboration",
+        queue=CLEAN_ROOM_QUEUE,
+        activity="set_secret",
+        code="CollaborationMismatch",
+        argument=lambda attacker: grant_request(attacker.open, ticket=attacker.open.ticket.model_copy(update={"collaboration": "other"})),
+    ),
+    Forgery(
+        name="a request for another query of the same caller",
+        queue=CLEAN_ROOM_QUEUE,
+        activity="get_secret",
+        code="TicketMismatch",
+        argument=lambda attacker: stage_request(
+            attacker.open, ticket=attacker.open.ticket.model_copy(update={"query": attacker.voting.query})
+        ),
+    ),
+    Forgery(
+        name="an owner's decision in place of a run request",
+        queue=CLEAN_ROOM_QUEUE,
+        activity="set_secret",
+        code="StatementMalformed",
+        argument=lambda attacker: grant_request(
+            attacker.open, ticket=attacker.open.ticket.model_copy(update={"request": attacker.decision(attacker.cloud.contosso)})
+        ),
+    ),
+    Forgery(
+        name="the owner's own secret instead of the run's copy",
+        queue=CLEAN_ROOM_QUEUE,
+        activity="set_secret",
+        code="SecretNotInJob",
+        argument=lambda attacker: grant_request(
+            attacker.open,
+            secret=StagedSecret(
+                dataset=attacker.world.planes.name,
+                kind="key",
+                secret_id=f"{attacker.cloud.litware.user_id}_{attacker.world.planes.name}.key",
+            ),
+        ),
+    ),
+    Forgery(
+        name="another run's secret",
+        queue=CLEAN_ROOM_QUEUE,
+        activity="set_secret",
+        code="SecretNotInJob",
+        argument=lambda attacker: grant_request(attacker.open, secret=attacker.closed.prepared.secrets[0]),
+    ),
+    Forgery(
+        name="no secret",
+        queue=CLEAN_ROOM_QUEUE,
+        activity="set_secret",
+        code="PayloadMalformed",
+        argument=lambda attacker: {**grant_request(attacker.open).model_dump(mode="json"), "secret": None},
+    ),
+    Forgery(
+        name="the consent receipt in place of a dataset's secret",
+        queue=CLEAN_ROOM_QUEUE,
+        activity="set_secret",
+        code="SecretNotInJob",
+        argument=lambda attacker: grant_request(
+            attacker.open,
+            secret=StagedSecret(dataset=attacker.world.planes.name, kind="consent", secret_id=attacker.open.prepared.job.consent_secret_id),
+        ),
+    ),
+    Forgery(
+        name="an unknown pod role",
+        queue=CLEAN_ROOM_QUEUE,
+        activity="set_secret",
+        code="PayloadMalformed",
+        argument=lambda attacker: {**grant_request(attacker.open).model_dump(mode="json"), "role": "attacker"},
+    ),
+    Forgery(
+        name="a dataset that the query does not name",
+        queue=CLEAN_ROOM_QUEUE,
+        activity="get_secret",
+        code="DatasetNotInQuery",
+        argument=lambda attacker: stage_request(attacker.open, dataset=attacker.pending.name),
+    ),
+    Forgery(
+        name="get_secret for a dataset whose key is in Key Vault",
+        queue=CLEAN_ROOM_QUEUE,
+        activity="get_secret",
+        code="UnexpectedSecretBackingResourceType",
+        argument=lambda attacker: stage_request(attacker.open, dataset=attacker.world.flights.name),
+    ),
+    Forgery(
+        name="get_key_with_skr for a dataset without Key Vault",
+        queue=CLEAN_ROOM_QUEUE,
+        activity="get_key_with_skr",
+        code="AccessIdentityMissing",
+        argument=lambda attacker: stage_request(attacker.open, dataset=attacker.world.planes.name),
+    ),
+    Forgery(
+        name="a report made for another run",
+        queue=CLEAN_ROOM_QUEUE,
+        activity="verify_spark",
+        code="NonceMismatch",
+        argument=lambda attacker: VerifySparkRequest(ticket=attacker.fresh, report=attacker.open.proof.report),
+    ),
+    Forgery(
+        name="a statement of the attacker's own Spark service",
+        queue=CLEAN_ROOM_QUEUE,
+        activity="verify_security_policy",
+        code="HostDataMismatch",
+        argument=lambda attacker: VerifyPolicyRequest(ticket=attacker.open.ticket, proof=attacker.own_service(attacker.open.ticket)),
+    ),
+    Forgery(
+        name="an unknown audit step",
+        queue=CLEAN_ROOM_QUEUE,
+        activity="record_event",
+        code="AuditStepUnknown",
+        argument=lambda attacker: AuditEvent(ticket=attacker.open.ticket, step="ALL_OWNERS_AGREED", message="they did"),
+    ),
+    Forgery(
+        name="an audit entry with another run's proof",
+        queue=CLEAN_ROOM_QUEUE,
+        activity="record_event",
+        code="NonceMismatch",
+        argument=lambda attacker: AuditEvent(ticket=attacker.fresh, step="PREPARED", message="pods may run", proof=attacker.open.proof),
+    ),
+    Forgery(
+        name="an audit entry for an edited request",
+        queue=CLEAN_ROOM_QUEUE,
+        activity="record_event",
+        code="SignatureInvalid",
+        argument=lambda attacker: AuditEvent(ticket=attacker.edited_ticket, step="RUN_STARTED", message="it runs"),
+    ),
+    Forgery(
+        name="the result of a run that was not submitted",
+        queue=CLEAN_ROOM_QUEUE,
+        activity="collect_result",
+        code="CompletionEvidenceMissing",
+        argument=lambda attacker: CollectRequest(ticket=attacker.open.ticket, job_digest=attacker.open.prepared.job_digest),
+    ),
+    Forgery(
+        name="an edited job",
+        queue=SPARK_SERVICE_QUEUE,
+        activity="submit_job",
+        code="JobMismatch",
+        argument=lambda attacker: SubmitRequest(ticket=attacker.open.ticket, job=edited_job(attacker.open)),
+    ),
+    Forgery(
+        name="another run's job",
+        queue=SPARK_SERVICE_QUEUE,
+        activity="submit_job",
+        code="JobMismatch",
+        argument=lambda attacker: SubmitRequest(ticket=attacker.fresh, job=attacker.open.prepared.job),
+    ),
+    Forgery(
+        name="the job of a closed run",
+        queue=SPARK_SERVICE_QUEUE,
+        activity="submit_job",
+        code="RunClosed",
+        argument=lambda attacker: SubmitRequest(ticket=attacker.closed.ticket, job=attacker.closed.prepared.job),
+    ),
+    Forgery(
+        name="the job of an edited request",
+        queue=SPARK_SERVICE_QUEUE,
+        activity="submit_job",
+        code="SignatureInvalid",
+        argument=lambda attacker: SubmitRequest(ticket=attacker.edited_ticket, job=job_for(attacker, attacker.edited_ticket)),
+    ),
+    Forgery(
+        name="watching another run's job",
+        queue=SPARK_SERVICE_QUEUE,
+        activity="watch_job",
+        code="JobMismatch",
+        argument=lambda attacker: WatchRequest(
+            ticket=attacker.fresh,
+            tracking=TrackingId(
+                name=job_name(attacker.cloud.collaboration, attacker.open.ticket.query, attacker.open.ticket.run_id),
+                namespace="analytics",
+                uid="",
+            ),
+            driver_start_seconds=1,
+            run_seconds=1,
+        ),
+    ),
+    Forgery(
+        name="deleting another run's job",
+        queue=SPARK_SERVICE_QUEUE,
+        activity="delete_job",
+        code="TicketMismatch",
+        argument=lambda attacker: attacker.fresh.model_copy(update={"run_id": attacker.open.ticket.run_id}),
+    ),
+]
+
+
+@pytest.mark.parametrize("forgery", FORGERIES, ids=lambda forgery: forgery.name)
+def test_forged_input_is_refused_and_changes_nothing(attacker: Attacker, refused: Refuse, forgery: Forgery) -> None:
+    refused(forgery)
+
+
+def test_genuine_inputs_are_accepted(attacker: Attacker) -> None:
+    """Control: the activities do not refuse every input."""
+    before = releasable_state(attacker)
+    run_async(call_activity(attacker.cloud, CLEAN_ROOM_QUEUE, "set_secret", grant_request(attacker.open)))
+    run_async(call_activity(attacker.cloud, CLEAN_ROOM_QUEUE, "configure_idp", idp_request(attacker.open)))
+    assert releasable_state(attacker) == before, "the preparation made these grants already"
+
+
+def test_revoking_with_a_forged_request_removes_nothing(attacker: Attacker) -> None:
+    """The activity derives host data and secrets from the signed request."""
+    before = releasable_state(attacker)
+    for ticket in (attacker.edited_ticket, attacker.fresh.model_copy(update={"run_id": attacker.open.ticket.run_id})):
+        assert revoke_run(attacker.cloud, ticket).grants == 0
+    assert releasable_state(attacker) == before
+    assert attacker.open.ticket.run_id in str(before["delegates"])
+
+
+def test_nothing_is_released_after_consent_was_withdrawn(attacker: Attacker) -> None:
+    """No activity releases anything while one approver has disabled consent."""
+    cloud, name = attacker.cloud, attacker.query.query
+    run_async(set_consent(cloud.litware, name, enabled=False))
+    try:
+        before = releasable_state(attacker)
+        for activity, build in RELEASES.items():
+            with pytest.raises(CleanRoomError) as caught:
+                run_async(call_activity(cloud, CLEAN_ROOM_QUEUE, activity, build(attacker.open)))
+            assert (activity, caught.value.code) == (activity, "UserDocumentRuntimeOptionDisabled")
+        request = SubmitRequest(ticket=attacker.open.ticket, job=attacker.open.prepared.job)
+        with pytest.raises(CleanRoomError) as caught:
+            run_async(call_activity(cloud, SPARK_SERVICE_QUEUE, "submit_job", request))
+        assert caught.value.code == "UserDocumentRuntimeOptionDisabled"
+        assert releasable_state(attacker) == before
+    finally:
+        run_async(set_consent(cloud.litware, name, enabled=True))
+
+
+def test_run_limit_holds_when_activities_are_called_alone(cloud: Cloud, world: World) -> None:
+    """With an approval for one run, the second run gets no consent receipt, although the attacker skips the workflow."""
+    state = cloud.approved(world.query("once"), max_runs=1)
+    others = cloud.grants_left()
+    runs = [prepare_run(cloud, ticket_of(cloud, state.query, state.digest)[0]) for _ in range(2)]
+    try:
+        request = RELEASES["issue_consent_receipt"](runs[0])
+        run_async(call_activity(cloud, CLEAN_ROOM_QUEUE, "issue_consent_receipt", request, StagedSecret))
+        with pytest.raises(CleanRoomError) as caught:
+            run_async(call_activity(cloud, CLEAN_ROOM_QUEUE, "issue_consent_receipt", RELEASES["issue_consent_receipt"](runs[1])))
+        assert caught.value.code == "ApprovalRunsExhausted"
+    finally:
+        for run in runs:
+            revoke_run(cloud, run.ticket)
+    assert cloud.grants_left() == others
+
+
+def test_preparation_of_a_closed_run_is_refused(attacker: Attacker) -> None:
+    before = releasable_state(attacker)
+    request = RunQueryInput(ticket=attacker.closed.ticket, caller="fabrikam")
+    assert refusal_of_workflow(attacker.cloud, Prepare.run, request, CLEAN_ROOM_QUEUE, query=attacker.query.query) == "RunClosed"
+    assert releasable_state(attacker) == before

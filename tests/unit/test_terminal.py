@@ -1,0 +1,105 @@
+"""Printing: streams, tables, errors, charts."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from cleanroom.errors import InvalidInput, NotFound, Refused
+from starters.operations.session import Session
+from starters.terminal import output
+from starters.terminal.output import Format, print_error, print_rows
+from starters.terminal.result_view import chart_png, series
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_errors_show_names_instead_of_user_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("starters.terminal.output.USER_NAMES", {})
+    (tmp_path / "here.toml").write_text('collaboration = "flights"\n[default.parties]\nlitware = "738d85d9"\n')
+    monkeypatch.setattr("starters.operations.session.USER_NAMES", output.USER_NAMES)
+    Session.load(None, str(tmp_path / "here.toml"))
+    print_error(Refused("ConsentDisabled", "disabled by: m[738d85d9]", cause="reported by 738d85d9"), Format.JSON)
+    error = json.loads(capsys.readouterr().out)
+    assert (error["message"], error["cause"]) == ("disabled by: m[litware]", "reported by litware")
+    print_error(NotFound("UserDocumentNotFound", "no x"), Format.JSON)
+    error = json.loads(capsys.readouterr().out)
+    assert "query list" in error["hint"]
+
+
+def test_characters_outside_of_the_encoding_are_replaced() -> None:
+    script = (
+        "from starters.terminal.output import *; from starters.terminal.streams import *; tolerant_streams(); "
+        "out.print('▇▇ ✔ — Zürich …'); print_json({'name': 'Zürich'})"
+    )
+    ascii_terminal = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, env=ascii_terminal, timeout=60, check=True, cwd=ROOT)
+    assert done.stdout.decode("ascii").splitlines() == ["## + - Z?rich .", '{"name": "Z\\u00fcrich"}']
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "error"),
+    [
+        ("| true", 0, ""),
+        (">&-", 0, ""),
+        (">/dev/full", 1, "OutputNotWritten"),
+        ("-o json | true", 0, ""),
+        ("-o json >/dev/full", 1, "OutputNotWritten"),
+        ("2>&-", 0, ""),
+        ("<&-", 0, ""),
+    ],
+)
+def test_closed_and_full_streams_keep_the_exit_code(redirection: str, code: int, error: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.py").write_text(
+        "import sys, typer\n"
+        "from starters.terminal.output import *\n"
+        "from starters.terminal.entry import main\n"
+        "app = typer.Typer()\n"
+        "@app.command()\n"
+        "def rows(output: Output = Format.TABLE) -> None:\n"
+        "    with error_boundary(output):\n"
+        "        sys.stdin.read()\n"
+        "        print_rows([{'name': 'x' * 70}] * 3000, output, columns=('name',))\n"
+        "        print_status('done')\n"
+        "main(app)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1" if redirection == "| true" else ""}
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", f"{sys.executable} rows.py {redirection}"],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment, timeout=60, cwd=tmp_path,
+    )  # fmt: skip
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+    assert error in done.stderr
+    assert code != 0 or redirection == "2>&-" or "done" in done.stderr
+
+
+def test_first_column_of_a_table_is_never_wrapped(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        {"run": "r-20260112-091500-a1b2c3", "query": "some-long-query-name", "state": "COMPLETED", "started": "2026-01-12T09:15:00+00:00"}
+    ]
+    columns = ("run", "query", "state", "started")
+    monkeypatch.delenv("COLUMNS", raising=False)
+    print_rows(rows, Format.TABLE, columns=columns)
+    assert any(all(str(value) in line for value in rows[0].values()) for line in capsys.readouterr().out.splitlines()), "a pipe: one line"
+    monkeypatch.setenv("COLUMNS", "60")
+    # A console reads COLUMNS only when it is created.
+    monkeypatch.setattr("starters.terminal.output.out", Console(soft_wrap=True))
+    print_rows(rows, Format.TABLE, columns=columns)
+    narrow = capsys.readouterr().out.splitlines()
+    assert narrow[0] == rows[0]["run"]
+    assert "  query: some-long-query-name" in narrow
+
+
+def test_chart_of_unknown_column_or_unwritable_file_is_rejected(tmp_path: Path) -> None:
+    rows = [{"name": "a", "n": 1.5}, {"name": "b", "n": 2}]
+    assert series(rows) == (["b", "a"], [2.0, 1.5], "n")
+    with pytest.raises(InvalidInput, match="ChartColumnUnknown"):
+        series(rows, "name")
+    with pytest.raises(InvalidInput, match="ChartNotWritten"):
+        chart_png(rows, tmp_path)

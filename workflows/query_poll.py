@@ -1,0 +1,80 @@
+"""Polls governance in the background until it differs from the state that a ``PublishQuery`` workflow shows."""
+
+from __future__ import annotations
+
+import asyncio
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, is_cancelled_exception
+
+from cleanroom.messages.query import GovernanceQueryState
+from cleanroom.temporal.failures import error_from_failure
+from workflows.query_state import QueryStateMachine
+from workflows.query_steps import QuerySteps
+
+UNREADABLE = "governance cannot be read"
+
+
+class GovernancePoll:
+    """At most one poll at a time.
+
+    A poll compares governance with the state at its start. Stop it before the workflow changes that state: otherwise it reports
+    the workflow's own change.
+    """
+
+    def __init__(self, query: QueryStateMachine, steps: QuerySteps) -> None:
+        self._query = query
+        self._steps = steps
+        self._task: asyncio.Task[GovernanceQueryState | None] | None = None
+
+    def ensure_running(self) -> None:
+        """Start a poll unless one is running."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._poll())
+
+    @property
+    def running(self) -> bool:
+        """Whether there is a poll, including a finished one."""
+        return self._task is not None
+
+    @property
+    def finished(self) -> bool:
+        """Whether a poll has ended and its result waits for :meth:`take`."""
+        return self._task is not None and self._task.done()
+
+    def take(self) -> GovernanceQueryState | None:
+        """Return the result of the finished poll; None if governance holds no readable document."""
+        task, self._task = self._task, None
+        return task.result() if task is not None else None
+
+    async def stop(self) -> None:
+        """Cancel the poll and discard its result. The next poll finds the same change again."""
+        if self._task is None:
+            return
+        task = self._task
+        task.cancel()
+        try:
+            await task
+        except (Exception, asyncio.CancelledError) as error:
+            if not is_cancelled_exception(error):
+                raise
+        finally:
+            # Last, because the main loop then starts the next poll, and the caller must change the state before that.
+            if self._task is task:
+                self._task = None
+
+    async def _poll(self) -> GovernanceQueryState | None:
+        try:
+            state = await self._steps.await_query_change()
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            reason = error_from_failure(error).code
+        else:
+            if state.state != "Missing":
+                return state
+            reason = "DocumentNotFound"
+        # Show the reason and poll again after the interval. The workflow handles commands during this sleep.
+        self._query.record_once(workflow.now(), UNREADABLE, reason)
+        await workflow.sleep(self._steps.interval, summary=UNREADABLE)
+        return None

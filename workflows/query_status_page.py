@@ -1,0 +1,116 @@
+"""The Web UI page of a ``PublishQuery`` workflow: its current details, and the search attributes behind the saved views."""
+
+from __future__ import annotations
+
+import textwrap
+from datetime import datetime
+from typing import Any
+
+from temporalio import workflow
+from temporalio.common import SearchAttributeKey
+
+from cleanroom.temporal import attributes
+from cleanroom.temporal.markdown import code, code_block, details, escape, prose
+from workflows.query_state import QueryStateMachine
+
+EVENTS_SHOWN = 15
+CARD_WIDTH = 64
+"""Width of the Web UI's column in characters."""
+
+
+class QueryStatusPage:
+    """Publishes the state of one query to the Web UI."""
+
+    def __init__(self, query: QueryStateMachine, proposer: str) -> None:
+        self._query = query
+        self._proposer = proposer
+        self._shown: tuple[Any, ...] | None = None
+
+    def show(self) -> None:
+        """Update the current details, and the search attributes if they changed. Each update of attributes adds a history event."""
+        query = self._query
+        workflow.set_current_details(query_details(query, self._proposer))
+        shown = (query.stage, query.pending(), query.voters("accepted"), query.digest, query.expires)
+        if shown != self._shown:
+            self._shown = shown
+            workflow.upsert_search_attributes(attributes.updates(*query_attributes(query, workflow.now())))
+
+    def set_outcome(self, outcome: str) -> None:
+        """Set search attribute ``CrOutcome``."""
+        workflow.upsert_search_attributes(attributes.updates((attributes.OUTCOME, outcome)))
+
+
+def query_details(query: QueryStateMachine, proposer: str) -> str:
+    """Render state, owners, next step, history and card as Markdown, within the Web UI's limit."""
+    stage = {"Proposed": "Not Approved"}.get(query.stage, query.stage)
+    votes = f" ({len(query.voters('accepted'))} of {len(query.owners)} owners)" if query.stage in ("Proposed", "Approved") else ""
+    until = f", expires {query.expires:%Y-%m-%d %H:%M} UTC" if query.expires and not query.closed else ""
+    lines = [
+        f"**{escape(query.name)}** of {escape(proposer)}: **{stage}**{votes}",
+        f"version {code(query.version or '-')}, digest {code(query.digest[:16] or '-')}{until}",
+        "\n".join(_decisions(query)),
+        _next_step(query, proposer),
+    ]
+    if query.refused:
+        last = query.refused[-1]
+        lines.append(
+            f"Refused messages: {len(query.refused)}; last, *{escape(last.kind)}*: {code(last.code)} {prose(last.cause or last.message)}"
+        )
+    events = "\n".join(
+        f"- {entry.at:%Y-%m-%d %H:%M:%S} {escape(entry.event)}"
+        f"{f' by **{escape(entry.by)}**' if entry.by else ''}{f': {escape(entry.detail)}' if entry.detail else ''}"
+        for entry in list(query.history)[-EVENTS_SHOWN:]
+    )
+    card = code_block(_wrapped(query.display_text(query.card))) if query.card else ""
+    shown = [line for line in lines if line]
+    card_title = "Query text and lineage" if query.closed else "What the owners approve"
+    return details("\n\n".join(shown), "**History**", events, f"**{card_title}**" if card else "", card)
+
+
+def query_attributes(query: QueryStateMachine, now: datetime) -> list[tuple[SearchAttributeKey[Any], Any]]:
+    """Return the search attributes by which operators filter queries."""
+    return [
+        (attributes.STAGE, f"query.{query.stage.lower()}"),
+        (attributes.STAGE_SINCE, now),
+        (attributes.PENDING_FOR, list(query.pending())),
+        (attributes.APPROVED_BY, list(query.voters("accepted"))),
+        (attributes.DIGEST, attributes.short_digest(query.digest) if query.digest else None),
+        (attributes.EXPIRES_AT, query.expires),
+    ]
+
+
+def _decisions(query: QueryStateMachine) -> list[str]:
+    """Return one line per owner: the vote and its time, or the time since which the vote is pending."""
+    if query.stage not in ("Proposed", "Approved"):
+        return []
+    when = {(entry.event, entry.by): entry.at for entry in query.history}
+    proposed = max((entry.at for entry in query.history if entry.event == "proposed"), default=None)
+    lines = []
+    for name, ballot in sorted((query.display_name(owner), query.ballots.get(owner, "")) for owner in query.owners):
+        at = when.get(("approved" if ballot == "accepted" else "rejected", name)) if ballot else proposed
+        time = f"{at:%Y-%m-%d %H:%M:%S} UTC" if at else ""
+        mark, word = {"accepted": ("✓", "approved"), "rejected": ("✗", "rejected")}.get(ballot, ("○", "**pending** since"))
+        lines.append(f"- {mark} {escape(name)} {word} {time}")
+    return lines
+
+
+def _next_step(query: QueryStateMachine, proposer: str) -> str:
+    """Return the command that leads to the next stage."""
+    if query.stage == "Draft":
+        return f"Next: {code(f'cleanroom query propose {query.name} --profile {proposer}')}"
+    if query.stage == "Proposed":
+        commands = [code(f"cleanroom query approve {query.name} --profile {owner}") for owner in query.pending()]
+        paste = f"With {code('--print-signal')} the command prints the input for *Send a Signal*."
+        return "Next: " + " and ".join(commands[:3]) + ". " + paste if commands else ""
+    if query.stage == "Approved":
+        return f"Next: {code(f'cleanroom run start {query.name} --profile {proposer}')}"
+    return ""
+
+
+def _wrapped(card: str) -> str:
+    """Wrap the card's lines to the width of the Web UI's column, with a hanging indent."""
+    lines: list[str] = []
+    for line in card.splitlines():
+        indent = line[: len(line) - len(line.lstrip(" "))]
+        lines += textwrap.wrap(line, CARD_WIDTH, subsequent_indent=f"{indent}    ", break_on_hyphens=False) or [""]
+    return "\n".join(lines)
