@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from cleanroom.sql.catalog import Catalog
 from cleanroom.sql.model import ROWS, CheckedQuery, ColumnKey, ProtectedInput, Value
@@ -83,8 +84,7 @@ class Findings:
         return self.releases
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(NamedTuple):
     """Where in a query a check is.
 
     Attributes:
@@ -117,23 +117,23 @@ class Context:
 
     def with_relations(self, relations: Mapping[str, CheckedQuery]) -> Context:
         """This context with other temporary views and common table expressions."""
-        return replace(self, relations=relations)
+        return self._replace(relations=relations)
 
     def in_scope(self, scope: Scope) -> Context:
         """This context with the names of another scope."""
-        return replace(self, scope=scope)
+        return self._replace(scope=scope)
 
     def in_clause(self, clause: str, *, aggregates: bool = False) -> Context:
         """This context in a clause of the SELECT."""
-        return Context(self.rules, self.findings, self.relations, self.scope, clause, aggregates_allowed=aggregates)
+        return Context(self.rules, self.findings, self.relations, self.scope, clause, "", aggregates)
 
     def in_aggregate(self, name: str, use: str) -> Context:
         """This context inside an aggregate whose use of columns the lineage calls ``use``."""
-        return replace(self, clause=use, aggregate=name)
+        return self._replace(clause=use, aggregate=name)
 
     def inside_window(self) -> Context:
         """This context inside a call of a window function."""
-        return replace(self, clause="window", in_window=True)
+        return self._replace(clause="window", in_window=True)
 
     def inside_qualify(self) -> Context:
         """This context in the QUALIFY clause."""
@@ -141,7 +141,7 @@ class Context:
 
     def expanding_alias(self, name: str) -> Context:
         """This context inside the expression that the alias ``name`` stands for."""
-        return replace(self, in_qualify=False, expanding=self.expanding | {name.lower()})
+        return self._replace(in_qualify=False, expanding=self.expanding | {name.lower()})
 
     def record(self, value: Value) -> None:
         """Record in the lineage that this clause reads ``value``. The gate's own rendering needs no lineage."""

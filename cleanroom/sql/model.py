@@ -7,8 +7,9 @@ the facts that later checks and the privacy rules need. None of them refers to t
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from cleanroom.sql.rendering import ATOM
+from cleanroom.sql.precedence import ATOM
 
 Origin = tuple[str, str, str]
 """View and column (both lower case), and how the value is derived: ``value``, ``computed``, or the name of an aggregate."""
@@ -30,7 +31,7 @@ class Value:
     Attributes:
         sql: Rendered text.
         type: Type of the result, as verdicts name it.
-        precedence: Precedence of the outermost operator; see :mod:`cleanroom.sql.rendering`.
+        precedence: Precedence of the outermost operator; see :mod:`cleanroom.sql.precedence`.
         scale: Largest constant factor, or inverse of one, by which the expression scales a column. Rounding after a huge factor can
             single out rows; see :mod:`cleanroom.sql.privacy.polynomials`.
         degree: 0 for a constant, n for a polynomial of degree n in columns, None for anything else, which could single out rows.
@@ -86,8 +87,7 @@ class Value:
         return out
 
 
-@dataclass(frozen=True, slots=True)
-class ProtectedInput:
+class ProtectedInput(NamedTuple):
     """A view with a floor whose rows are in a relation: each row carries the identity of the person that it is about.
 
     Attributes:
@@ -105,6 +105,19 @@ class ProtectedInput:
     outer_join_marker: str = ""
     output_position: int | None = None
     enclosing_column: Value | None = None
+
+
+class Division(NamedTuple):
+    """Conditions by which an aggregate divides the rows of a group into parts, each of which must reach the floor.
+
+    Attributes:
+        conditions: Texts of the conditions, as the branches of a CASE. They form ``len(conditions) + 1`` parts.
+        must_not_be_empty: A group with an empty part is suppressed as well, because an owner does not publish the columns that the
+            conditions read.
+    """
+
+    conditions: tuple[str, ...]
+    must_not_be_empty: bool
 
 
 Release = tuple[int, str]

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from cleanroom.sql.model import Value
-
-OR, AND, PREDICATE, SUM, PRODUCT, SIGN, ATOM = range(7)
-"""Precedence of the outermost operator of an expression, lowest first."""
+from cleanroom.sql.model import Value
+from cleanroom.sql.precedence import PREDICATE
 
 HIDDEN_COLUMN = "__cr_id_"
 """Prefix of the columns that carry identities through subqueries. The lexer rejects such names in an author's text."""

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from cleanroom.sql.model import NO_NAMES, ProtectedInput, Relation, Release, Value
+from cleanroom.sql.model import NO_NAMES, Division, ProtectedInput, Relation, Release, Value
 
 if TYPE_CHECKING:
     from sqlglot import exp
-
-    from cleanroom.sql.privacy.aggregates import Division
 
 
 class EqualColumns:

@@ -10,9 +10,9 @@ from cleanroom.sql.checking.nodes import called_function, located_at, only, posi
 from cleanroom.sql.checking.ordering import sort_keys
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import ROWS, Value
+from cleanroom.sql.precedence import ATOM
 from cleanroom.sql.privacy.aggregates import aggregate_disclosure, condition_divisions
 from cleanroom.sql.refusal import Refusal
-from cleanroom.sql.rendering import ATOM
 from cleanroom.sql.spark_types import result_type
 from cleanroom.sql.text.marking import MARK
 from cleanroom.sql.vocabulary import FUNCTIONS

@@ -13,9 +13,9 @@ from cleanroom.sql.checking.dispatch import checks_expression, value_of, values_
 from cleanroom.sql.checking.nodes import marked_name, not_listed, only, position_of
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import Value
+from cleanroom.sql.precedence import ATOM
 from cleanroom.sql.privacy import polynomials
 from cleanroom.sql.refusal import Refusal
-from cleanroom.sql.rendering import ATOM
 from cleanroom.sql.spark_types import result_type
 from cleanroom.sql.text.marking import CASTS
 from cleanroom.sql.vocabulary import EXTRACT_FIELDS, FUNCTIONS, TYPES, UNITS, Function

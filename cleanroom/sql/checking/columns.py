@@ -10,8 +10,9 @@ from cleanroom.sql.checking.dispatch import checks_expression, value_of
 from cleanroom.sql.checking.nodes import located_at, only, position_of
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import Value
+from cleanroom.sql.precedence import ATOM
 from cleanroom.sql.refusal import Refusal
-from cleanroom.sql.rendering import ATOM, quote
+from cleanroom.sql.rendering import quote
 from cleanroom.sql.scope import Scope
 from cleanroom.sql.text.characters import strip_invisible
 

@@ -11,9 +11,10 @@ from cleanroom.sql.checking.dispatch import checks_expression, value_of
 from cleanroom.sql.checking.nodes import located_at, only
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import Value
+from cleanroom.sql.precedence import ATOM, PREDICATE
 from cleanroom.sql.privacy.aggregates import condition_divisions
 from cleanroom.sql.privacy.polynomials import highest_degree
-from cleanroom.sql.rendering import ATOM, PREDICATE, parenthesised
+from cleanroom.sql.rendering import parenthesised
 from cleanroom.sql.spark_types import widest
 
 

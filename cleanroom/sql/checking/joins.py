@@ -15,9 +15,10 @@ from cleanroom.sql.checking.predicates import compared
 from cleanroom.sql.checking.subqueries import semi_join
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import Relation, Value
+from cleanroom.sql.precedence import ATOM, PREDICATE
 from cleanroom.sql.privacy import rows
 from cleanroom.sql.refusal import Refusal
-from cleanroom.sql.rendering import ATOM, PREDICATE, conjunction, qualified, quote
+from cleanroom.sql.rendering import conjunction, qualified, quote
 from cleanroom.sql.text.characters import strip_invisible
 from cleanroom.sql.vocabulary import FUNCTIONS
 

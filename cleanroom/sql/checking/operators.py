@@ -9,9 +9,10 @@ from cleanroom.sql.checking.dispatch import checks_expression, value_of, values_
 from cleanroom.sql.checking.nodes import flatten, only, position_of
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import Value
+from cleanroom.sql.precedence import ATOM, PREDICATE, PRODUCT, SIGN, SUM
 from cleanroom.sql.privacy import polynomials
 from cleanroom.sql.refusal import Refusal
-from cleanroom.sql.rendering import ATOM, PREDICATE, PRODUCT, SIGN, SUM, parenthesised
+from cleanroom.sql.rendering import parenthesised
 from cleanroom.sql.spark_types import WHOLE, arithmetic_type, widest
 
 _ARITHMETIC: dict[type[exp.Expr], tuple[str, int]] = {

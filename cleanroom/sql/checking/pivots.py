@@ -9,9 +9,10 @@ from cleanroom.sql.checking.names import alias_of, check_column_name, unique_ali
 from cleanroom.sql.checking.nodes import located_at, marked_name, only, position_of
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import Relation, Value
+from cleanroom.sql.precedence import ATOM
 from cleanroom.sql.privacy.rows import check_pivot
 from cleanroom.sql.refusal import Refusal
-from cleanroom.sql.rendering import ATOM, qualified, quote, subquery
+from cleanroom.sql.rendering import qualified, quote, subquery
 from cleanroom.sql.scope import Scope
 
 _PARTS = ("expressions", "fields", "alias", "columns", "pivot_column_naming")

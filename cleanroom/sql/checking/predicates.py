@@ -11,9 +11,10 @@ from cleanroom.sql.checking.nodes import flatten, only, position_of, without_par
 from cleanroom.sql.checking.subqueries import in_subquery
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import Value
+from cleanroom.sql.precedence import AND, ATOM, OR, PREDICATE, SUM
 from cleanroom.sql.privacy.rows import joins_relations
 from cleanroom.sql.refusal import Refusal
-from cleanroom.sql.rendering import AND, ATOM, OR, PREDICATE, SUM, parenthesised, text_literal
+from cleanroom.sql.rendering import parenthesised, text_literal
 
 _COMPARISONS: dict[type[exp.Expr], str] = {
     exp.EQ: "=",

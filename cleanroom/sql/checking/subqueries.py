@@ -9,10 +9,11 @@ from cleanroom.sql.checking.dispatch import checks_expression, query_of, value_o
 from cleanroom.sql.checking.nodes import located_at, only, position_of
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import ROWS, CheckedQuery, Value
+from cleanroom.sql.precedence import ATOM, PREDICATE, SUM
 from cleanroom.sql.privacy import rows
 from cleanroom.sql.privacy.release import check_correlation
 from cleanroom.sql.refusal import Refusal
-from cleanroom.sql.rendering import ATOM, PREDICATE, SUM, parenthesised, subquery
+from cleanroom.sql.rendering import parenthesised, subquery
 from cleanroom.sql.scope import Scope
 
 

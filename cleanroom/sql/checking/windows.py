@@ -12,9 +12,9 @@ from cleanroom.sql.checking.nodes import called_function, located_at, only, posi
 from cleanroom.sql.checking.ordering import sort_keys
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import Value
+from cleanroom.sql.precedence import ATOM
 from cleanroom.sql.privacy.rows import window_parts
 from cleanroom.sql.refusal import Refusal
-from cleanroom.sql.rendering import ATOM
 from cleanroom.sql.spark_types import result_type
 from cleanroom.sql.text.characters import strip_invisible
 from cleanroom.sql.vocabulary import FUNCTIONS

@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from cleanroom.sql.catalog import Catalog
-from cleanroom.sql.model import NO_COLUMNS, ROWS, ColumnKey, ProtectedInput, Value
+from cleanroom.sql.model import NO_COLUMNS, ROWS, ColumnKey, Division, ProtectedInput, Value
+from cleanroom.sql.precedence import SUM
 from cleanroom.sql.privacy.polynomials import MAX_DEGREE
 from cleanroom.sql.refusal import Refusal
-from cleanroom.sql.rendering import SUM, parenthesised
+from cleanroom.sql.rendering import parenthesised
 from cleanroom.sql.vocabulary import FUNCTIONS
 
 
-@dataclass(frozen=True, slots=True)
-class Division:
-    """Conditions by which an aggregate divides the rows of a group into parts, each of which must reach the floor.
-
-    Attributes:
-        conditions: Texts of the conditions, as the branches of a CASE. They form ``len(conditions) + 1`` parts.
-        must_not_be_empty: A group with an empty part is suppressed as well, because an owner does not publish the columns that the
-            conditions read.
-    """
-
-    conditions: tuple[str, ...]
-    must_not_be_empty: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Disclosure:
+class Disclosure(NamedTuple):
     """What an aggregate reveals.
 
     Attributes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from cleanroom.sql.catalog import Catalog
 from cleanroom.sql.model import CheckedQuery, OutputField, ProtectedInput, Release, Value
@@ -19,8 +19,7 @@ PartOfDivision = tuple[tuple[str, bool], ...]
 """Conditions and whether each of them is true: the rows of one branch of a CASE."""
 
 
-@dataclass(frozen=True, slots=True)
-class SelectRelease:
+class SelectRelease(NamedTuple):
     """What a SELECT releases.
 
     Attributes:
@@ -34,8 +33,7 @@ class SelectRelease:
     distinct_keys: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class FloorCondition:
+class FloorCondition(NamedTuple):
     """A condition of HAVING: so many distinct persons contribute to a part of a group.
 
     Attributes:

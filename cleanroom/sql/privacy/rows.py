@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from cleanroom.sql.catalog import Catalog
 from cleanroom.sql.model import ProtectedInput, Value
@@ -30,8 +30,7 @@ def joins_relations(left: Value, right: Value) -> bool:
 # -- joins ------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class JoinedRows:
+class JoinedRows(NamedTuple):
     """The protected inputs after a join.
 
     Attributes:
@@ -76,8 +75,8 @@ def join_rows(
     mark_right = join == "LEFT JOIN"
     return JoinedRows(
         [
-            *(item if mark_right else replace(item, outer_join_marker=marker) for item in left),
-            *(replace(item, outer_join_marker=marker) if mark_right else item for item in right),
+            *(item if mark_right else item._replace(outer_join_marker=marker) for item in left),
+            *(item._replace(outer_join_marker=marker) if mark_right else item for item in right),
         ],
         marker,
     )

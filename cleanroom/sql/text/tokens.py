@@ -140,21 +140,22 @@ def _join_doubled_quotes(text: str, tokens: list[Token]) -> list[Token]:
 class _TokenCheck:
     """One pass over the tokens of a segment."""
 
-    __slots__ = ("depth", "kinds", "prefix_at", "prefixes", "run_length", "tokens", "types")
+    __slots__ = ("kinds", "prefix_at", "prefixes", "run_length", "tokens", "types")
 
     def __init__(self, tokens: list[Token], kinds: list[TokenType]) -> None:
         self.tokens = tokens
         self.kinds = kinds
-        self.depth = 0
-        self.run_length = 0
+        self.run_length = 1
         self.prefixes = 0
         self.prefix_at = -2
         self.types = 0
 
     def run(self) -> None:
         roles_of = _ROLES.get
-        before = None
-        for index, kind in enumerate(self.kinds):
+        kinds = self.kinds
+        following: list[TokenType | None] = [*kinds[1:], None]
+        before, depth = None, 0
+        for index, kind in enumerate(kinds):
             if kind is before:
                 self._repeated(index, kind)
             else:
@@ -163,18 +164,20 @@ class _TokenCheck:
             if roles is None:
                 continue
             if roles & _OPENER:
-                self._opened(index)
+                depth += 1
+                if depth > MAX_DEPTH:
+                    raise self._too_complex(index, f"expressions are nested more than {MAX_DEPTH} deep")
             elif roles & _CLOSER:
-                self.depth = max(0, self.depth - 1)
+                depth = max(0, depth - 1)
             elif roles & _REFUSED:
                 code, message = _BANNED[kind]
                 raise Refusal(code, message, token_position(self.tokens[index]))
             if roles & _PREFIX:
                 self._prefixed(index)
-            if roles & _TYPE and _contains_types(self.tokens, self.kinds, index):
+            if roles & _TYPE and _contains_types(self.tokens, kinds, index):
                 self._typed(index)
-            if roles & _DANGLING:
-                self._unfinished(index)
+            if roles & _DANGLING and ((after := following[index]) is None or roles_of(after, 0) & _END):
+                raise self._unfinished(index)
 
     def _too_complex(self, index: int, message: str) -> Refusal:
         return Refusal("QueryTooComplex", message, token_position(self.tokens[index]))
@@ -183,11 +186,6 @@ class _TokenCheck:
         self.run_length += 1
         if self.run_length > MAX_RUN and kind not in _REPEATABLE:
             raise self._too_complex(index, f"{self.tokens[index].text[:40]!r} occurs too often in a row")
-
-    def _opened(self, index: int) -> None:
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise self._too_complex(index, f"expressions are nested more than {MAX_DEPTH} deep")
 
     def _prefixed(self, index: int) -> None:
         self.prefixes = self.prefixes + 1 if self.prefix_at == index - 1 else 1
@@ -200,13 +198,11 @@ class _TokenCheck:
         if self.types > MAX_TYPES:
             raise self._too_complex(index, "too many nested types")
 
-    def _unfinished(self, index: int) -> None:
+    def _unfinished(self, index: int) -> Refusal:
         token = self.tokens[index]
         if index + 1 == len(self.tokens):
-            raise Refusal("Unparsable", f"nothing follows {token.text!r}", token_position(token))
-        following = self.tokens[index + 1]
-        if _ROLES.get(following.token_type, 0) & _END:
-            raise Refusal("Unparsable", f"nothing between {token.text!r} and {following.text!r}", token_position(token))
+            return Refusal("Unparsable", f"nothing follows {token.text!r}", token_position(token))
+        return Refusal("Unparsable", f"nothing between {token.text!r} and {self.tokens[index + 1].text!r}", token_position(token))
 
 
 def _check_names(text: str, tokens: list[Token], kinds: list[TokenType], rereading: bool) -> None:
