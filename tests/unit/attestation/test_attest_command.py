@@ -1,4 +1,4 @@
-"""``cleanroom attest verify`` as a person or a script uses it."""
+"""The command ``cleanroom attest verify``: table, JSON, exit codes and accepted files."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_exit_code_is_the_verdict(vectors: Path, name: str) -> None:
     assert result.exit_code == (0 if good else 4)
 
 
-def test_bindings(vectors: Path, tav: tuple[Path, ...]) -> None:
+def test_bindings_are_checked_by_the_command(vectors: Path, tav: tuple[Path, ...]) -> None:
     folder = vectors / "caci" / "milan-v3-caci-cleanroom-signing"
     report = vectors / "snp" / folder.name / "report.bin"
     chain = vectors / "snp" / folder.name / "chain.pem"
@@ -135,7 +135,7 @@ def _url(value: object) -> str:
 
 
 @pytest.mark.parametrize("content", [b"", b"\0", b"x" * 1183, b"{", b"\xff" * 5000, b"-----BEGIN CERTIFICATE-----"])
-def test_a_hostile_file_is_a_refusal_or_a_usage_error_never_a_traceback(tmp_path: Path, tav: tuple[Path, ...], content: bytes) -> None:
+def test_a_crafted_file_gives_a_typed_error_and_no_traceback(tmp_path: Path, tav: tuple[Path, ...], content: bytes) -> None:
     file = tmp_path / "hostile"
     file.write_bytes(content)
     for result in (
