@@ -48,7 +48,8 @@ from cleanroom.errors import CleanRoomError, Unavailable
 from cleanroom.identifiers import canonical_json, sha256_hex
 from cleanroom.messages.run import RunTicket, ServiceProof, SparkVerdict
 from cleanroom.runs.assembly import JobEnvironment, assemble_job
-from cleanroom.runs.authority import AuthorisedRun, Dataset, RunAuthority, service_nonce
+from cleanroom.runs.authorised import AuthorisedRun, Dataset
+from cleanroom.runs.authority import RunAuthority, service_nonce
 from cleanroom.runs.proof import ServiceVerifier
 from cleanroom.runs.reader import GovernanceReader
 from cleanroom.spark.job import JobConfig

@@ -33,6 +33,7 @@ from localcloud.standins.snp.minting import (
     DEBUG_BIT,
     POLICY_CACI,
     LeafPlan,
+    ReportFields,
     current_tcb,
     der_integer,
     mint_hierarchy,
@@ -399,6 +400,6 @@ def test_an_empty_allowlist_allows_nothing(milan: Lab) -> None:
 
 def test_minted_reports_parse_back() -> None:
     hierarchy = mint_hierarchy(GOOD_MILAN)
-    body = report_body(tcb=Tcb(bootloader=1, tee=2, snp=3, microcode=4), chip_id=GOOD_MILAN.chip_id)
+    body = report_body(ReportFields(tcb=Tcb(bootloader=1, tee=2, snp=3, microcode=4), chip_id=GOOD_MILAN.chip_id))
     report = parse_report(sign_report(body, hierarchy.leaf_key))
     assert report.reported_tcb.hex() == "0102000000000304"
