@@ -70,8 +70,8 @@ def test_requested_days_must_lie_within_the_approved_days(
 @pytest.mark.parametrize(
     ("bounds", "words"),
     [
-        ({"earliest": "2013-01-01"}, "dateRange must be true"),
-        ({"dateRange": True, "latest": "2013-02-30"}, "not a day of the calendar"),
+        ({"earliest": "2013-01-01"}, "need dateRange: true"),
+        ({"dateRange": True, "latest": "2013-02-30"}, "not a valid date"),
         ({"dateRange": True, "earliest": "2013-02-01", "latest": "2013-01-01"}, "is after latest"),
         ({"dateRange": True, "earliest": "yesterday"}, "pattern"),
     ],
