@@ -1,7 +1,7 @@
-"""A member's part in setting up a collaboration: contract, clean room policy, OIDC issuer, invitations. Every step can be repeated.
+"""A member's steps to set up a collaboration: contract, clean room policy, OIDC issuer, invitations. Every step is idempotent.
 
-A proposal that other members must vote on too stays open; then the step says so, and the same call continues later (spec/governance.md
-10 and 12).
+A proposal that needs the votes of other members stays open. The step then returns ``waiting``, and the same call continues later. The
+rules are in docs/facts/governance-service.md#contracts-and-the-consortium.
 """
 
 from __future__ import annotations
@@ -11,22 +11,20 @@ from collections.abc import Sequence
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict
-
 from cleanroom.claims import HOST_DATA, IS_DEBUGGABLE
 from cleanroom.errors import Conflict, InvalidInput, NotFound, PreconditionFailed, Refused
 from cleanroom.governance import Contract, GovernanceMemberClient, GovernanceProposal, Invitation, host_data_claims
 from cleanroom.governance.endpoint import proxy_headers
+from cleanroom.models import FrozenModel
 from cleanroom.secret import read_secret_file
 from cleanroom.settings import Settings
 
 StepState = Literal["done", "unchanged", "waiting"]
+"""Outcome of a step. ``waiting`` means that other members must vote."""
 
 
-class Step(BaseModel):
-    """What became of one step. ``waiting`` means that other members must vote on ``proposal_id``."""
-
-    model_config = ConfigDict(frozen=True)
+class Step(FrozenModel):
+    """The outcome of one step, and the governance proposal that belongs to it."""
 
     step: str
     state: StepState
@@ -34,47 +32,49 @@ class Step(BaseModel):
 
 
 def require_id(field: str, value: str) -> str:
-    """An id that governance, tools and people all read alike: CCF compares path segments as they were sent (spec/governance.md 17).
+    """Return ``value`` if it is an ID without characters that need percent-encoding, which CCF does not decode.
 
     Raises:
         InvalidInput: ``InvalidIdentifier``.
     """
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,128}", value) or not value.strip("."):
         raise InvalidInput(
-            "InvalidIdentifier", f"{field}: {value!r} cannot be an id.", hint="Use letters, digits, '.', '_' and '-', at most 128 of them."
+            "InvalidIdentifier", f"{field}: {value!r} is not a valid ID.", hint="Use at most 128 letters, digits, '.', '_' and '-'."
         )
     return value
 
 
 def require_issuer_url(value: str) -> str:
-    """An issuer URL as OpenID Connect has it: https (http for a development machine), no query, no fragment, no user.
+    """Return ``value`` if it is an issuer URL: https (http on a development machine) without query, fragment or user information.
+
+    See OpenID Connect Discovery 1.0, section 3 (https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderMetadata).
 
     Raises:
         InvalidInput: ``InvalidUrl``.
     """
     try:
         parts = urlsplit(value)
-        good = parts.scheme in ("https", "http") and bool(parts.hostname) and not (parts.query or parts.fragment or parts.username)
+        valid = parts.scheme in ("https", "http") and bool(parts.hostname) and not (parts.query or parts.fragment or parts.username)
     except ValueError:
-        good = False
-    if not good or re.search(r"[\s\x00-\x1f]", value):
-        raise InvalidInput("InvalidUrl", f"issuer: {value!r} is not an https URL without query and fragment.")
+        valid = False
+    if not valid or re.search(r"[\s\x00-\x1f]", value):
+        raise InvalidInput("InvalidUrl", f"issuer: {value!r} is not an https URL without query, fragment and user information.")
     return value
 
 
 def member_client(settings: Settings) -> GovernanceMemberClient:
-    """Governance as the member whose proxy the settings name.
+    """Create the governance client of a member, from ``governance.proxy_url`` of the profile.
 
     Raises:
-        PreconditionFailed: ``NotAMember`` when they name none.
-        NotFound, Refused, InvalidInput: from the token file.
+        PreconditionFailed: ``NotAMember`` if the URL is not set.
+        NotFound, Refused, InvalidInput: The token file cannot be read.
     """
     section = settings.governance
     if not section.proxy_url:
         raise PreconditionFailed(
             "NotAMember",
-            f"profile {settings.profile!r}: governance.proxy_url is not set, so this profile is no member of the consortium.",
-            hint="Use the member's profile (--profile operator in the local cloud), or set it to the URL of your cgs-client.",
+            f"profile {settings.profile!r}: governance.proxy_url is not set, so it cannot act as a member of the consortium.",
+            hint="Use the member's profile (--profile operator in the local cloud), or set governance.proxy_url to your cgs-client.",
             party="operator",
         )
     headers = proxy_headers(section.ccf_endpoint, section.service_cert_file)
@@ -90,16 +90,16 @@ def member_client(settings: Settings) -> GovernanceMemberClient:
 
 
 class Onboarding:
-    """Steps of one member."""
+    """The steps of one member."""
 
     def __init__(self, client: GovernanceMemberClient) -> None:
         self._client = client
 
     async def settle(self, step: str, proposal: GovernanceProposal) -> Step:
-        """Give this member's vote to a proposal that is still open.
+        """Vote for a proposal if it is still open.
 
         Raises:
-            Refused: ``ProposalNotAccepted`` when the consortium's rules say no.
+            Refused: ``ProposalNotAccepted`` if the proposal was rejected.
         """
         if proposal.proposal_state == "Open":
             proposal = await self._client.vote(proposal.proposal_id, accept=True)
@@ -110,19 +110,20 @@ class Onboarding:
         raise Refused(
             "ProposalNotAccepted",
             f"{step}: governance proposal {proposal.proposal_id} is {proposal.proposal_state}.",
-            hint="Another member voted no, or the constitution forbids it.",
+            hint="Another member voted against it, or the constitution does not allow it.",
         )
 
     async def contract(self, contract_id: str, data: Any | None) -> tuple[Contract, Step]:
-        """Bring the contract as far as this member can.
+        """Create, propose and accept the contract, as far as this member can.
 
         Args:
-            data: What the contract says; None takes what is there (or a plain line for a new one).
+            contract_id: The contract's ID.
+            data: The contract's content. ``None`` keeps the existing content, or writes a default line.
 
         Raises:
-            Conflict: ``CollaborationDiffers`` when it exists with other data.
+            Conflict: ``CollaborationDiffers`` if the contract exists with other content.
             InvalidInput: ``InvalidIdentifier``.
-            Refused: as :meth:`settle`.
+            Refused: See :meth:`settle`.
         """
         step = "contract"
         require_id("collaboration", contract_id)
@@ -136,8 +137,8 @@ class Onboarding:
         if data is not None and contract.data != data:
             raise Conflict(
                 "CollaborationDiffers",
-                f"collaboration {contract_id!r} exists ({contract.state}) with other data than was given.",
-                hint="Leave --data out to go on with it as it is, or choose another name.",
+                f"collaboration {contract_id!r} exists ({contract.state}) with other data.",
+                hint="Omit --data to continue with the existing data, or choose another name.",
             )
         if contract.state == "Accepted":
             return contract, Step(step=step, state="unchanged", proposal_id=contract.proposal_id)
@@ -149,11 +150,11 @@ class Onboarding:
         return await self._client.get_contract(contract_id), done
 
     async def clean_room_policy(self, contract_id: str, host_data: Sequence[str]) -> Step:
-        """Add clean rooms to the contract's policy; those that are there stay.
+        """Add host data to the contract's clean room policy. Existing values stay.
 
         Raises:
             InvalidInput: ``InvalidHostData``.
-            Refused: as :meth:`settle`.
+            Refused: See :meth:`settle`.
         """
         step, claims = "clean-room-policy", host_data_claims(host_data)
         found = await self._client.clean_room_policy(contract_id)
@@ -161,16 +162,20 @@ class Onboarding:
         if all(value in present for value in host_data) and found.policy.get(IS_DEBUGGABLE) == [False]:
             return Step(step=step, state="unchanged")
         if found.proposal_ids:
-            # Whose content it is cannot be told from here: voted on by `collaboration vote`, deliberately.
+            # The content of an open proposal is unknown here. Members vote on it with `collaboration vote`.
             return Step(step=step, state="waiting", proposal_id=found.proposal_ids[0])
         return await self.settle(step, await self._client.propose_clean_room_policy(contract_id, claims))
 
     async def oidc_issuer(self, url: str, kid: str) -> list[Step]:
-        """Enable the OIDC issuer, make its signing key, set the governed issuer URL.
+        """Enable the OIDC issuer, create its signing key, and set its URL.
+
+        Args:
+            url: The issuer URL. Validated here, because the service accepts any text, and tokens would then not verify.
+            kid: Prefix of the key ID.
 
         Raises:
-            InvalidInput: ``InvalidUrl``: the service itself takes any text, and with it nobody's tokens would verify.
-            Refused: as :meth:`settle`.
+            InvalidInput: ``InvalidUrl``.
+            Refused: See :meth:`settle`.
         """
         require_issuer_url(url)
         steps: list[Step] = []
@@ -188,13 +193,19 @@ class Onboarding:
     async def invite(
         self, user_name: str, *, invitation_id: str | None = None, tenant_id: str | None = None, service_principal: bool = False
     ) -> tuple[str, Step]:
-        """Invite a user by sign-in name, or a service principal by application id and tenant; returns the invitation's id.
+        """Invite a user or a service principal, and return the invitation's ID and the step.
+
+        Args:
+            user_name: The user's sign-in name, or the service principal's application ID.
+            invitation_id: The ID to use. Without it, the proxy generates one.
+            tenant_id: The Entra tenant. A service principal needs it.
+            service_principal: Whether ``user_name`` is an application ID.
 
         Raises:
             InvalidInput: ``InvalidIdentifier``, ``InvalidUserName``, ``InvalidGuidUserName``, ``TenantIdMissing``.
-            Conflict: ``InvitationDiffers``: the id is somebody else's invitation. The service would add this user to it, and whoever of
-                the two accepts first would take it.
-            Refused: as :meth:`settle`.
+            Conflict: ``InvitationDiffers`` if the ID belongs to another user's invitation. The service would merge both users into it,
+                and the first of them to accept would get it.
+            Refused: See :meth:`settle`.
         """
         if invitation_id is not None:
             require_id("invitation", invitation_id)
@@ -204,8 +215,8 @@ class Onboarding:
                 if names != [user_name] or (tenant_id and existing.claims.get("tid") != [tenant_id]):
                     raise Conflict(
                         "InvitationDiffers",
-                        f"invitation {invitation_id!r} exists ({existing.status}) for {', '.join(map(str, names)) or 'nobody'}.",
-                        hint="Leave --invitation out, or name another id.",
+                        f"invitation {invitation_id!r} exists ({existing.status}) for {', '.join(map(str, names)) or 'no user'}.",
+                        hint="Omit --invitation, or use another ID.",
                     )
                 return invitation_id, Step(step="invitation", state="unchanged")
         found, proposal = await self._client.propose_invitation(
@@ -214,11 +225,12 @@ class Onboarding:
         return found, await self.settle("invitation", proposal)
 
     async def admit(self, invitation_id: str) -> tuple[Invitation, Step]:
-        """Register the user who accepted an invitation: only then is the user active (trap 28).
+        """Register the user who accepted an invitation, which makes the user active.
 
         Raises:
             NotFound: ``InvitationNotFound``.
             PreconditionFailed: ``InvitationNotAccepted``.
+            Refused: See :meth:`settle`.
         """
         step, invitation = "identity", await self._client.get_invitation(invitation_id)
         if invitation.status == "Finalized":
@@ -226,8 +238,8 @@ class Onboarding:
         if invitation.status != "Accepted":
             raise PreconditionFailed(
                 "InvitationNotAccepted",
-                f"invitation {invitation_id}: nobody has accepted it yet.",
-                hint=f"The invited user runs `cleanroom accept-invitation {invitation_id}`.",
+                f"invitation {invitation_id}: it has not been accepted yet.",
+                hint=f"The invited user must run `cleanroom accept-invitation {invitation_id}`.",
             )
         done = await self.settle(step, await self._client.propose_identity(accepted_invitation_id=invitation_id))
         return await self._client.get_invitation(invitation_id), done

@@ -1,1 +1,1 @@
-"""The processes: one worker a trust boundary. Start one with ``cleanroom worker <profile>`` or ``python -m workers <profile>``."""
+"""Worker processes, one per trust boundary. Start one with ``cleanroom worker <profile>`` or ``python -m workers <profile>``."""

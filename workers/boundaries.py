@@ -1,8 +1,8 @@
-"""The trust boundaries: what each worker serves, with which credentials, and nothing more.
+"""The trust boundaries: which workflows and activities each worker registers, and with which credentials.
 
-``collaborator``  one person's own credentials: Azure subscription, S3 secret, vote; queue ``collaborator.<party>``
+``collaborator``  a collaborator's own credentials: Azure subscription, S3 secret, vote; queue ``collaborator.<party>``
 ``frontend``      the frontend's registered identity; the publishing workflows
-``clean-room``    the attested Clean Room Application; the prepare and run workflows
+``clean-room``    the attested Clean Room Application; the prepare, run and conclude workflows
 ``spark-service`` the attested Spark service and its Kubernetes credentials
 """
 
@@ -46,7 +46,7 @@ from workflows.run_query import RunQuery
 
 @dataclass(frozen=True)
 class BoundaryWorker:
-    """What one worker process registers, and the clients it opens and closes."""
+    """What a worker process registers, and the clients that it closes."""
 
     name: str
     task_queue: str
@@ -54,14 +54,14 @@ class BoundaryWorker:
     activities: tuple[Callable[..., Any], ...] = ()
     resources: tuple[AbstractAsyncContextManager[Any], ...] = field(default=())
     heartbeat_seconds: float | None = None
-    """Heartbeats are sent at most this often; the project's default when None. Cancellations arrive with them."""
+    """Shortest interval of heartbeats; without it, the default of :mod:`cleanroom.temporal.workers`. They also deliver cancellations."""
 
 
 def boundary_worker(settings: Settings) -> BoundaryWorker:
-    """The worker of the settings' boundary.
+    """Create the worker of the boundary in ``settings``.
 
     Raises:
-        PreconditionFailed: ``SettingMissing`` naming what the boundary needs and does not have.
+        PreconditionFailed: ``SettingMissing``, which names a setting that the boundary needs.
     """
     if not settings.collaboration:
         raise PreconditionFailed("SettingMissing", "settings: collaboration is not set.", hint="Run `cleanroom up`, or set it.")
@@ -75,7 +75,7 @@ def boundary_worker(settings: Settings) -> BoundaryWorker:
 
 def _collaborator(settings: Settings) -> BoundaryWorker:
     if settings.party is None:
-        raise PreconditionFailed("SettingMissing", "settings: party is not set; a collaborator's worker acts for one party.")
+        raise PreconditionFailed("SettingMissing", "settings: party is not set, and a collaborator's worker needs it.")
     own = credential(settings.credential, ca_file=settings.ca_file)
     client = governance_client(settings, own)
     authorisations, keys = AuthorisationVerifier(settings), KeyStore(settings.keys_dir)

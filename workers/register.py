@@ -1,4 +1,4 @@
-"""``python -m workers.register PROFILE``: register the search attributes that a cluster does not have yet. Repeatable."""
+"""Registers missing search attributes: ``python -m workers.register PROFILE``. Idempotent."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from cleanroom.temporal.client import connect
 
 
 async def register(client: Client) -> tuple[str, ...]:
-    """Names of those that were missing and have been registered in the client's namespace.
+    """Register the missing search attributes in the client's namespace, and return their names.
 
     Raises:
-        Conflict: ``SearchAttributeTypeDiffers`` when the cluster has one of another type.
+        Conflict: ``SearchAttributeTypeDiffers`` if one exists with another type.
         Unavailable: ``SearchAttributesNotRegistered``.
     """
     wanted = {key.name: int(key.indexed_value_type) for key in ALL}
@@ -30,8 +30,8 @@ async def register(client: Client) -> tuple[str, ...]:
             if present[name] != wanted[name]:
                 raise Conflict(
                     "SearchAttributeTypeDiffers",
-                    f"search attribute {name}: the namespace {client.namespace!r} has it with another type.",
-                    hint="Use a namespace of its own for the collaboration.",
+                    f"search attribute {name}: it exists in namespace {client.namespace!r} with another type.",
+                    hint="Use a separate namespace for the collaboration.",
                     party="operator",
                 )
         missing = tuple(sorted(wanted.keys() - present.keys()))
@@ -45,7 +45,7 @@ async def register(client: Client) -> tuple[str, ...]:
             "SearchAttributesNotRegistered",
             f"search attributes of namespace {client.namespace!r}: {error.status.name.lower().replace('_', ' ')}.",
             cause=error.message,
-            hint="Create the namespace first; registering needs the right to administer it.",
+            hint="Create the namespace first. Registering requires permission to administer it.",
             party="operator",
         ) from error
     return missing
@@ -54,11 +54,11 @@ async def register(client: Client) -> tuple[str, ...]:
 async def _run(profile: str) -> None:
     settings = load_settings(profile)
     registered = await register(await connect(settings.temporal, identity="register-search-attributes"))
-    print(f"registered: {', '.join(registered) or 'none was missing'}", flush=True)
+    print(f"registered: {', '.join(registered) or 'none missing'}", flush=True)
 
 
 def main() -> int:
-    """Register for the profile that the command line names."""
+    """Run the command line."""
     if len(sys.argv) != 2:
         print("usage: python -m workers.register PROFILE", file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""Run one boundary's worker until it is told to stop."""
+"""Runs the worker of one trust boundary."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ logger = logging.getLogger("cleanroom.worker")
 
 
 def configure_logging() -> None:
-    """One line a record on standard error; libraries that log requests (and so addresses and headers) only warn."""
+    """Log one line per record to standard error. Libraries that log requests, with URLs and headers, only log warnings."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     for noisy in ("azure", "httpx", "httpcore", "urllib3", "botocore", "boto3", "kubernetes"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -30,20 +30,26 @@ async def serve(
     health_port: int | None = None,
     health_host: str = "127.0.0.1",
 ) -> None:
-    """Connect, announce what is not confidential, and poll this boundary's queue.
+    """Connect to Temporal and poll the boundary's task queue until a signal stops the process.
 
-    ``ready_file``, ``health_port`` and ``health_host`` are those of :class:`cleanroom.temporal.workers.WorkerSpec`.
+    Logs a warning if development roots are trusted or payloads are not encrypted.
+
+    Args:
+        settings: The profile.
+        ready_file: See :class:`cleanroom.temporal.workers.WorkerSpec`.
+        health_port: See :class:`cleanroom.temporal.workers.WorkerSpec`.
+        health_host: See :class:`cleanroom.temporal.workers.WorkerSpec`.
 
     Raises:
-        CleanRoomError: settings are missing, Temporal is unreachable.
+        CleanRoomError: A setting is missing, or Temporal cannot be reached.
     """
     worker = boundary_worker(settings)
     if settings.attestation.trust_files and settings.boundary in ("clean-room", "spark-service"):
         logger.warning("NOT CONFIDENTIAL: development attestation roots are trusted (%s)", worker.name)
     if settings.temporal.keyring_file is None:
         logger.warning("payloads are NOT encrypted: settings.temporal.keyring_file is not set (%s)", worker.name)
-    # People may paste a signed decision into the Web UI's signal box; what comes from there is bound to no workflow by the codec,
-    # only by its signature. Everywhere else payloads must be bound to their workflow.
+    # A signal from the Web UI's form is not bound to its workflow by the codec. The frontend accepts it because the signed statement in
+    # it names what it applies to. All other boundaries require bound payloads.
     client = await connect(settings.temporal, identity=worker.name, accept_unbound=settings.boundary == "frontend")
     spec = WorkerSpec(
         name=worker.name,
@@ -53,12 +59,12 @@ async def serve(
         ready_file=ready_file,
         health_port=health_port,
         health_host=health_host,
-        extra=_pace(worker.heartbeat_seconds),
+        extra=_heartbeat_options(worker.heartbeat_seconds),
     )
     await run_worker(client, spec, resources=worker.resources)
 
 
-def _pace(seconds: float | None) -> dict[str, Any]:
+def _heartbeat_options(seconds: float | None) -> dict[str, Any]:
     if seconds is None:
         return {}
     interval = timedelta(seconds=seconds)

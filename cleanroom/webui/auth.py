@@ -1,9 +1,8 @@
-"""Who may use the codec server: static bearer tokens, OIDC access tokens, and what stands for one of them: the browser session, and the
-login code that starts it.
+"""Authentication of the codec server and the gateway: bearer tokens, OIDC access tokens, login codes and browser sessions.
 
-The Temporal Web UI sends what it has: its own access token as ``Authorization: Bearer`` (codec setting "pass access token", HTTPS
-endpoints only) when its server has sign-in, or cookies ("include cross-origin credentials") when it has none. The ``temporal`` command
-sends ``--codec-auth "Bearer …"``.
+The Temporal Web UI sends its own access token as ``Authorization: Bearer`` if its server has sign-in (codec setting "pass access token",
+HTTPS endpoints only), and otherwise cookies ("include cross-origin credentials"). The ``temporal`` command sends the header that
+``--codec-auth "Bearer …"`` sets. See https://docs.temporal.io/production-deployment/data-encryption#codec-server-setup.
 """
 
 from __future__ import annotations
@@ -20,48 +19,51 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from cleanroom.errors import InvalidInput, Refused, Unavailable
 from cleanroom.jose.tokens import InvalidToken, SigningKeysUnavailable, TokenVerifier
+from cleanroom.models import FrozenModel
 from cleanroom.secret import read_secret_file
 from cleanroom.transport import jwks_client
 
 COOKIE = "cr-codec"
+"""Session cookie of a codec server without a gateway."""
 _MINIMUM_TOKEN = 24
 CODE_LIFETIME = 120
-"""Seconds that a login code can be used."""
+"""Seconds for which a login code is valid."""
 _CODE_PREFIX = "once-"
 _MAX_CODES = 100
 
 
-class OidcSettings(BaseModel):
+class OidcSettings(FrozenModel):
     """The issuer whose access tokens are accepted."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     issuer: str
+    """Required ``iss`` claim."""
     audience: str
+    """Required ``aud`` claim."""
     jwks_uri: str
+    """URL of the issuer's key set."""
     required_claims: Mapping[str, str] = {}
-    """Claims that must have (or, when they are lists, contain) these values, as ``{"roles": "codec.decode"}``."""
+    """Claims that must equal these values, or contain them if they are lists, such as ``{"roles": "codec.decode"}``."""
     ca_file: Path | None = None
+    """PEM roots for TLS with the issuer; without it, the operating system's."""
 
 
 class Authenticator:
-    """Turns a request's credentials into the name of its caller.
+    """Maps the credentials of a request to the name of its caller.
 
     Args:
-        tokens_file: JSON ``{name: token}`` or one token alone, mode 0600; tokens have 24 characters or more.
-        oidc: Accept access tokens of this issuer too.
-        session_lifetime: Seconds that a browser session lasts.
+        tokens_file: File of mode 0600 with JSON ``{name: token}``, or one token. Tokens have at least 24 characters.
+        oidc: The issuer whose access tokens are accepted too.
+        session_lifetime: Lifetime of a browser session in seconds.
+
+    Raises:
+        InvalidInput: ``CodecServerOpen`` if neither tokens nor an issuer are given, ``CodecTokensMalformed``.
     """
 
     def __init__(self, tokens_file: Path | None, oidc: OidcSettings | None, *, session_lifetime: float = 8 * 3600) -> None:
         if tokens_file is None and oidc is None:
-            raise InvalidInput(
-                "CodecServerOpen", "A codec server needs a tokens file or an OIDC issuer; it never serves without authentication."
-            )
+            raise InvalidInput("CodecServerOpen", "A codec server needs authentication: set a tokens file or an OIDC issuer.")
         self._tokens = _read_tokens(tokens_file) if tokens_file else {}
         self._oidc = oidc
         self._lifetime = session_lifetime
@@ -73,7 +75,7 @@ class Authenticator:
             self._verifier = TokenVerifier(oidc.issuer, oidc.audience, keys)
 
     async def bearer(self, header: str | None) -> str:
-        """The caller named by an ``Authorization`` header.
+        """Return the caller that an ``Authorization`` header identifies.
 
         Raises:
             Refused: ``CodecUnauthenticated``.
@@ -81,22 +83,27 @@ class Authenticator:
         scheme, _, token = (header or "").partition(" ")
         token = token.strip()
         if scheme.lower() != "bearer" or not token:
-            raise _refused("a bearer token is needed")
+            raise _refused("a bearer token is required")
         return await self.token(token)
 
     async def token(self, token: str) -> str:
-        """The caller named by a token; see :meth:`bearer`."""
+        """Return the caller that a token identifies.
+
+        Raises:
+            Refused: ``CodecUnauthenticated``.
+            Unavailable: ``CodecIssuerUnreachable``.
+        """
         digest = hashlib.sha256(token.encode()).digest()
         found = None
         for name, known in self._tokens.items():
-            # All are compared, in constant time each.
+            # Compare with all tokens, each in constant time.
             if hmac.compare_digest(known, digest):
                 found = name
         if found is not None:
             return found
         if self._oidc is not None and token.count(".") == 2:
             return await asyncio.to_thread(self._verify, token)
-        raise _refused("the bearer token is not known")
+        raise _refused("the bearer token is unknown")
 
     def _verify(self, token: str) -> str:
         assert self._oidc is not None
@@ -106,7 +113,7 @@ class Authenticator:
         except SigningKeysUnavailable:
             raise Unavailable(
                 "CodecIssuerUnreachable",
-                "The keys of the token issuer could not be fetched.",
+                "The key set of the token issuer cannot be fetched.",
                 hint="Check oidc.jwks_uri.",
                 party="operator",
             ) from None
@@ -116,51 +123,51 @@ class Authenticator:
             value = claims.get(claim)
             held = value if isinstance(value, list) else str(value or "").split(" ")
             if wanted not in held:
-                raise _refused(f"the access token lacks {claim}={wanted}")
+                raise _refused(f"the access token does not have {claim}={wanted}")
         return str(claims.get("preferred_username") or claims.get("sub") or claims.get("oid") or "unnamed")
 
     def new_code(self, name: str) -> tuple[str, int]:
-        """A code that starts one browser session for a caller, and its lifetime in seconds; in memory alone."""
+        """Create a code that starts one browser session for a caller, and return it with its lifetime in seconds."""
         now = time.monotonic()
         self._codes = {digest: entry for digest, entry in self._codes.items() if entry[1] > now}
         while len(self._codes) >= _MAX_CODES:
-            # The oldest goes: who asks for more than anybody can use loses their own.
+            # Remove the oldest.
             del self._codes[next(iter(self._codes))]
         code = _CODE_PREFIX + secrets.token_urlsafe(32)
         self._codes[hashlib.sha256(code.encode()).digest()] = (name, now + CODE_LIFETIME)
         return code, CODE_LIFETIME
 
     def is_code(self, text: str) -> bool:
-        """Whether ``text`` is meant as a login code; says nothing about whether it is one."""
+        """Return whether ``text`` has the form of a login code. It may still be invalid."""
         return text.startswith(_CODE_PREFIX)
 
     def redeem(self, code: str) -> str:
-        """The caller of a login code, which is used up by that.
+        """Return the caller of a login code, and invalidate the code.
 
         Raises:
             Refused: ``CodecUnauthenticated``.
         """
-        # Found by its digest: what the time of the look-up tells is about that, not about the code.
+        # Looked up by digest, so that the timing of the look-up reveals nothing about the code.
         name, expires = self._codes.pop(hashlib.sha256(code.encode()).digest(), ("", 0.0))
         if time.monotonic() >= expires:
-            raise _refused("the login code was used before, has expired, or is of another server")
+            raise _refused("the login code was already used, has expired, or belongs to another server")
         return name
 
     def new_session(self, name: str) -> tuple[str, int]:
-        """A cookie value for a caller, and its lifetime in seconds. Sessions end with the process."""
+        """Create a session and return (cookie value, lifetime in seconds). Sessions end with the process."""
         expires = int(time.time() + self._lifetime)
         body = base64.urlsafe_b64encode(json.dumps([name, expires]).encode()).decode()
         return f"{body}.{self._sign(body)}", int(self._lifetime)
 
     def session(self, cookie: str) -> str:
-        """The caller of a cookie.
+        """Return the caller of a session cookie.
 
         Raises:
             Refused: ``CodecUnauthenticated``.
         """
         body, _, signature = cookie.partition(".")
         if not hmac.compare_digest(self._sign(body).encode(), signature.encode()):
-            raise _refused("the session is not of this server")
+            raise _refused("the session belongs to another server")
         name, expires = json.loads(base64.urlsafe_b64decode(body))
         if time.time() >= expires:
             raise _refused("the session has expired")
@@ -179,12 +186,12 @@ def _read_tokens(path: Path) -> dict[str, bytes]:
     if not isinstance(entries, dict) or not entries or not all(isinstance(t, str) and len(t) >= _MINIMUM_TOKEN for t in entries.values()):
         raise InvalidInput(
             "CodecTokensMalformed",
-            f"codec server tokens: {path} must hold one token, or JSON {{name: token}}, each of {_MINIMUM_TOKEN} characters or more.",
+            f"codec server tokens: {path} must contain one token or JSON {{name: token}}, each with at least {_MINIMUM_TOKEN} characters.",
         )
     return {str(name): hashlib.sha256(token.encode()).digest() for name, token in entries.items()}
 
 
 def _refused(what: str) -> Refused:
     return Refused(
-        "CodecUnauthenticated", f"The codec server refused the caller: {what}.", hint="Sign in, or send a token of its tokens file."
+        "CodecUnauthenticated", f"The codec server rejected the request: {what}.", hint="Sign in, or send a token from its tokens file."
     )

@@ -1,46 +1,47 @@
-"""The codec server: lets the Temporal Web UI and the ``temporal`` command show and send encrypted payloads to people who may see them.
+"""The codec server: decrypts and encrypts payloads for authenticated users of the Temporal Web UI and the ``temporal`` command.
 
-Protocol (temporalio/samples-go, ``codec-server/protocol.md``): ``POST …/encode`` and ``POST …/decode`` with a ``Payloads`` message in
-protobuf JSON, at any depth of URL, namespace in ``X-Namespace``. Ours:
+The protocol is ``POST …/encode`` and ``POST …/decode`` at any path, with a ``Payloads`` message in protobuf JSON and the namespace in
+``X-Namespace`` (https://docs.temporal.io/codec-server). Routes:
 
-* ``/encode`` and ``/decode``: what the Web UI calls. It names no workflow, so ``/encode`` seals unbound payloads, which only workers that
-say so accept
-  (:mod:`cleanroom.temporal.codec`), and ``/decode`` opens whatever is authentic and of that namespace: the binding is inside.
-* ``/workflow/{workflow id}/encode`` and ``…/decode``: the same bound to a workflow, for ``temporal … --codec-endpoint
-https://host/workflow/<id>``.
-* the same below ``/codec``, where a browser finds them on the Web UI's own origin when this server is its gateway
-  (:mod:`cleanroom.webui.gateway`, ``ui_upstream``): with a session cookie, no setting in the browser is needed.
-* ``/login``: exchanges a token for a browser session (cookie), for a Web UI on another origin without sign-in of its own.
+* ``/encode`` and ``/decode`` for the Web UI, which does not name the workflow. ``/encode`` therefore produces unbound payloads, which
+  only some workers accept (:mod:`cleanroom.temporal.codec`). ``/decode`` decrypts every authentic payload of the namespace, because the
+  payload contains its binding.
+* ``/workflow/{workflow id}/encode`` and ``…/decode``, bound to a workflow, for ``temporal … --codec-endpoint
+  https://host/workflow/<id>``.
+* The same routes below ``/codec``. If this server is also the Web UI's gateway (``ui_upstream``, :mod:`cleanroom.webui.gateway`), browsers
+  find them on the Web UI's origin and send the session cookie without further settings.
+* ``/login`` exchanges a token for a browser session, for a Web UI on another origin that has no sign-in.
 
-Every call is authenticated and, from a browser, must come from the Web UI's origin. A payload that is refused is answered as a note in
-its place that says why, so that one forged payload does not hide the rest of a history. Plaintext is shown inside a note that it is not
-authenticated. Logs hold caller, namespace and counts.
+Every request is authenticated, and requests from browsers must come from the Web UI's origin. A refused payload is replaced by a note that
+gives the reason, so that one forged payload does not hide the rest of a history. Plain text is wrapped in a note that it is not
+authenticated. Logs contain the caller, the namespace and counts.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
 from google.protobuf import json_format
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from temporalio.api.common.v1 import Payload, Payloads
 from temporalio.converter import WorkflowSerializationContext
 
 from cleanroom.errors import CleanRoomError, InvalidInput, NotFound, Refused
+from cleanroom.models import FrozenModel
 from cleanroom.temporal.codec import PayloadCodec
 from cleanroom.temporal.keyring import Keyring
+from cleanroom.webui import pages
 from cleanroom.webui.auth import COOKIE, Authenticator, OidcSettings
 from cleanroom.webui.gateway import PREFIX, UiGateway, check_upstream, is_loopback
 
@@ -50,42 +51,54 @@ MAX_BODY = 16 * 1024 * 1024
 _STATUS = {"invalid-input": 400, "refused": 403, "not-found": 404, "unavailable": 503}
 
 
-class CodecServerSettings(BaseModel):
-    """How a codec server runs."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class CodecServerSettings(FrozenModel):
+    """Configuration of a codec server."""
 
     keyring_file: Path
+    """Keyring of the payload codec."""
     host: str = "127.0.0.1"
+    """Address to listen on. Other addresses than loopback need TLS."""
     port: int = 8234
+    """Port to listen on."""
     ui_origins: tuple[str, ...] = ("http://localhost:8233",)
-    """Origins of the Web UI, as browsers spell them (scheme, host, port)."""
+    """Origins of the Web UI as browsers send them (scheme, host, port)."""
     namespaces: tuple[str, ...] = ("default",)
+    """Namespaces whose payloads are encrypted and decrypted."""
     tokens_file: Path | None = None
+    """Bearer tokens; see :class:`cleanroom.webui.auth.Authenticator`."""
     oidc: OidcSettings | None = None
+    """Issuer of access tokens."""
     allow_encode: bool = True
+    """Whether to serve ``/encode``."""
     tls_cert: Path | None = None
+    """PEM certificate chain."""
     tls_key: Path | None = None
+    """PEM key of ``tls_cert``."""
     ui_upstream: str | None = None
-    """Address of the Web UI's own server (``http://localhost:8080``); this server is then its gateway."""
+    """URL of the Web UI's server (``http://localhost:8080``). If set, this server is also its gateway."""
     remote_upstream: bool = False
-    """Allow an upstream that is not on this machine."""
+    """Whether ``ui_upstream`` may be on another machine."""
     public_origin: str | None = None
-    """How browsers reach the gateway, where that is not ``http(s)://localhost:<port>``."""
+    """Origin of the gateway for browsers; without it, ``http(s)://localhost:<port>``."""
     session_lifetime: float = Field(default=8 * 3600, gt=0)
+    """Lifetime of a browser session in seconds."""
 
     @property
     def origin(self) -> str:
-        """Origin of the gateway as browsers spell it."""
+        """Origin of the gateway as browsers send it."""
         host = "localhost" if is_loopback(self.host) else self.host
         return (self.public_origin or f"{'https' if self.tls_cert else 'http'}://{host}:{self.port}").rstrip("/")
 
 
 def create_app(settings: CodecServerSettings, *, keyring: Keyring | None = None) -> Starlette:
-    """The ASGI application.
+    """Create the ASGI application.
+
+    Args:
+        settings: The configuration.
+        keyring: Replaces the one in ``settings.keyring_file``.
 
     Raises:
-        InvalidInput: No authentication is configured, an origin is not one, or the keyring or tokens file is malformed.
+        InvalidInput: ``CodecServerOpen``, ``CodecOriginInvalid``, ``UiUpstreamInvalid``, ``CodecTokensMalformed``, ``KeyringMalformed``.
     """
     for origin in (*settings.ui_origins, settings.origin):
         if origin == "*" or origin.count("/") != 2 or not origin.startswith(("http://", "https://")):
@@ -95,7 +108,7 @@ def create_app(settings: CodecServerSettings, *, keyring: Keyring | None = None)
         CORSMiddleware,
         allow_origins=list(settings.ui_origins),
         allow_methods=["POST"],
-        # The Web UI sends these; more of its own are harmless and none is trusted.
+        # The headers that the Web UI sends.
         allow_headers=["content-type", "x-namespace", "authorization", "caller-type"],
         allow_credentials=True,
         max_age=600,
@@ -150,7 +163,7 @@ class _CodecServer:
 
     async def encode(self, request: Request) -> Response:
         if not self.settings.allow_encode:
-            raise Refused("CodecEncodeDisabled", "This codec server only decodes.")
+            raise Refused("CodecEncodeDisabled", "This codec server does not encrypt payloads.")
         return await self._transform(request, "encode", lambda codec, payloads: [codec.seal(payload) for payload in payloads])
 
     async def decode(self, request: Request) -> Response:
@@ -162,7 +175,7 @@ class _CodecServer:
         caller = await self._caller(request)
         namespace = request.headers.get("x-namespace", "")
         if namespace not in self.settings.namespaces:
-            raise Refused("CodecNamespaceRefused", "X-Namespace does not name a namespace that this codec server serves.")
+            raise Refused("CodecNamespaceRefused", "X-Namespace does not name a namespace of this codec server.")
         codec = self.codec.unbound(namespace)
         workflow = request.path_params.get("workflow")
         if workflow:
@@ -177,12 +190,12 @@ class _CodecServer:
     async def _caller(self, request: Request) -> str:
         origin = request.headers.get("origin")
         if origin is not None and origin not in self.origins:
-            # CORS only hides the answer from the page; this does not make one.
-            raise Refused("CodecOriginRefused", "The request comes from a page that is not the Web UI.")
+            # CORS would only hide the response from the page.
+            raise Refused("CodecOriginRefused", "The request does not come from a page of the Web UI.")
         header = request.headers.get("authorization")
         cookie = request.cookies.get(self.gateway.cookie if self.gateway else COOKIE)
         if cookie is not None and origin is not None:
-            # A cookie counts only from the Web UI's own page: browsers add it by themselves.
+            # Accepted only from the Web UI's own pages, because browsers also add the cookie to requests of other pages.
             try:
                 return self.auth.session(cookie)
             except Refused:
@@ -191,26 +204,18 @@ class _CodecServer:
         return await self.auth.bearer(header)
 
     async def login_page(self, request: Request) -> Response:
-        nonce = secrets.token_urlsafe(16)
-        return HTMLResponse(
-            _LOGIN.replace("NONCE", nonce),
-            headers={
-                "Content-Security-Policy": f"default-src 'none'; form-action 'self'; script-src 'nonce-{nonce}'; frame-ancestors 'none'",
-                "Referrer-Policy": "same-origin",
-                "Cache-Control": "no-store",
-            },
-        )
+        return pages.codec_login()
 
     async def login(self, request: Request) -> Response:
         origin = request.headers.get("origin")
         if origin is not None and origin != f"{request.url.scheme}://{request.headers.get('host', '')}":
-            raise Refused("CodecOriginRefused", "Sign-in is possible from this server's own page only.")
+            raise Refused("CodecOriginRefused", "Sign-in is possible only from this server's own page.")
         form = parse_qs((await _body(request)).decode(errors="replace"))
         name = await self.auth.token(form.get("token", [""])[0].strip())
         value, lifetime = self.auth.new_session(name)
-        response = HTMLResponse(_DONE, headers={"Cache-Control": "no-store", "Content-Security-Policy": "default-src 'none'"})
+        response = pages.codec_login_done()
         secure = request.url.scheme == "https"
-        # Over HTTPS the Web UI may be on another site; on plain loopback it is the same site whatever its port.
+        # Over HTTPS, the Web UI may be on another site. On loopback it is the same site, whatever the port.
         response.set_cookie(COOKIE, value, max_age=lifetime, httponly=True, secure=secure, samesite="none" if secure else "lax")
         logger.info("session for %s", name)
         return response
@@ -222,7 +227,7 @@ def _open(codec: PayloadCodec, payload: Payload) -> Payload:
     except Refused as error:
         if error.code == "PayloadNotEncrypted":
             if "type" in payload.metadata:
-                # A search attribute: plain by design.
+                # A search attribute, which is never encrypted.
                 return payload
             return _note({"notAuthenticated": json_format.MessageToDict(payload)})
         return _note({"refused": error.code, "message": error.message})
@@ -236,7 +241,7 @@ def _note(value: dict[str, Any]) -> Payload:
 
 async def _read(request: Request) -> Payloads:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        # A form of another site could send any other type without asking.
+        # Forms of other sites can send other types without a CORS preflight.
         raise InvalidInput("CodecBodyInvalid", "Content-Type must be application/json.")
     try:
         return json_format.Parse(await _body(request), Payloads(), ignore_unknown_fields=True)
@@ -257,18 +262,18 @@ def serve(settings: CodecServerSettings) -> None:
     """Run the server until SIGTERM or SIGINT.
 
     Raises:
-        InvalidInput: TLS is half configured, or missing on an address that is not loopback.
-        NotFound: The certificate or key file does not exist.
+        InvalidInput: ``CodecTlsIncomplete``; ``CodecTlsRequired`` on an address that is not loopback; see also :func:`create_app`.
+        NotFound: ``TlsFileNotFound``.
     """
     import uvicorn
 
     if (settings.tls_cert is None) != (settings.tls_key is None):
-        raise InvalidInput("CodecTlsIncomplete", "tls_cert and tls_key belong together.")
+        raise InvalidInput("CodecTlsIncomplete", "tls_cert and tls_key must be set together.")
     if settings.tls_cert is None and settings.host not in ("127.0.0.1", "::1", "localhost"):
-        raise InvalidInput("CodecTlsRequired", f"A codec server on {settings.host} needs TLS: it answers with plain text.")
+        raise InvalidInput("CodecTlsRequired", f"A codec server on {settings.host} needs TLS, because it returns decrypted payloads.")
     for file in (settings.tls_cert, settings.tls_key):
         if file is not None and not file.exists():
-            raise NotFound("TlsFileNotFound", f"There is no file {file}.")
+            raise NotFound("TlsFileNotFound", f"The file {file} does not exist.")
     uvicorn.run(
         create_app(settings),
         host=settings.host,
@@ -279,26 +284,3 @@ def serve(settings: CodecServerSettings) -> None:
         server_header=False,
         log_level="warning",
     )
-
-
-_LOGIN = """<!doctype html><html lang="en"><meta charset="utf-8"><title>cleanroom codec server</title>
-<h1>Sign in to the codec server</h1>
-<p>Paste a token of its tokens file. The session is a cookie that the Temporal Web UI sends along.</p>
-<form method="post" action="/login">
-<input name="token" type="password" size="60" autocomplete="off" autofocus> <button>Sign in</button>
-</form>
-<script nonce="NONCE">
-const token = location.hash.replace(/^#token=/, "");
-if (token) {
-  history.replaceState(null, "", "/login");
-  document.forms[0].token.value = decodeURIComponent(token);
-  document.forms[0].submit();
-}
-</script></html>
-"""
-_DONE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>cleanroom codec server</title>
-<h1>Signed in</h1>
-<p>In the Temporal Web UI open the data encoder settings (the glasses, top right), choose to use the browser's setting, enter this
-server's address and tick &ldquo;include cross-origin credentials&rdquo;. Encrypted payloads are then shown in the clear to you
-alone.</p></html>
-"""

@@ -1,15 +1,16 @@
-"""The Temporal Web UI behind the codec server's login: one origin for the pages and for the plain text that they show.
+"""An authenticating reverse proxy for the Temporal Web UI, on the same origin as the codec server.
 
-A browser sends a cookie by itself only to the origin that set it. So this gateway stands in front of the Web UI's server and serves
-the codec on the same origin (``/codec/…``): who is logged in sees pages and payloads, without any setting in the browser; who is not sees
-a login page and nothing of the Web UI, its assets and its API included.
+A browser sends a cookie only to the host that set it. The gateway therefore serves both the Web UI and the codec (``/codec/…``): a user
+with a session sees pages and decrypted payloads without further settings in the browser. Everybody else sees a login page, and nothing of
+the Web UI, including its assets and API.
 
-* ``/codec/login``: the login page. A login code comes in the link's fragment (never in a request line, a log or a ``Referer``) and is
-  exchanged for a session cookie: HttpOnly, ``SameSite=Lax``, Secure over HTTPS.
-* ``/codec/login-codes``: a holder of a bearer token gets such a code: single use, two minutes (``cleanroom ui``).
-* ``/codec/logout``: ends the browser's cookie.
-* everything else: the Web UI, streamed. Ports are no boundary for cookies and for ``SameSite``, so a request that changes something must
-  come from a page of this origin, whatever its cookie; our cookie is not passed on, and upstream's CORS headers are not passed back.
+* ``/codec/login`` is the login page. A login code arrives in the fragment of a link, which is never part of a request line, a log or a
+  ``Referer`` header. It is exchanged for a session cookie: HttpOnly, ``SameSite=Lax``, Secure over HTTPS.
+* ``/codec/login-codes`` issues such a code to the holder of a bearer token (``cleanroom ui``). It is valid once, for two minutes.
+* ``/codec/logout`` removes the cookie.
+* Everything else is streamed from the Web UI's server. Cookies and ``SameSite`` do not distinguish ports, so a request that changes
+  something must come from a page of this origin, whatever its cookie. The session cookie is not forwarded, and CORS headers of the Web UI
+  are not returned.
 """
 
 from __future__ import annotations
@@ -18,24 +19,24 @@ import ipaddress
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from html import escape
-from secrets import token_urlsafe
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 
 from cleanroom.errors import CleanRoomError, InvalidInput, Refused, Unavailable
 from cleanroom.transport import async_http_client
+from cleanroom.webui import pages
 from cleanroom.webui.auth import Authenticator
 from cleanroom.webui.views import as_script
 
 logger = logging.getLogger("cleanroom.codec_server")
 
 PREFIX = "/codec"
+"""Path of the codec's and the gateway's own routes."""
 MAX_FORM = 16 * 1024
-# RFC 9110 7.6.1 and what belonged to that list before it.
+# RFC 9110, section 7.6.1, and the headers that RFC 2616, section 13.5.1, listed.
 _HOP_BY_HOP = frozenset(
     [
         "connection",
@@ -51,30 +52,34 @@ _HOP_BY_HOP = frozenset(
 )
 _NOT_SENT = _HOP_BY_HOP | {"host", "cookie", "forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "expect"}
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-# Histories are long-polled for a minute.
+# The Web UI long-polls histories for a minute.
 _TIMEOUT = httpx.Timeout(10, read=180, write=60)
 
 
 def check_upstream(url: str, *, remote: bool = False) -> str:
-    """``url`` of the Web UI's own server, without a trailing slash.
+    """Return the URL of the Web UI's server without a trailing slash.
+
+    Args:
+        url: The URL.
+        remote: Whether it may be on another machine.
 
     Raises:
-        InvalidInput: ``UiUpstreamInvalid`` when it is not an http(s) origin, or not on loopback and not ``remote``.
+        InvalidInput: ``UiUpstreamInvalid`` if it is not an http(s) origin, or not on loopback without ``remote``.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/") or parts.query or parts.username:
-        raise InvalidInput("UiUpstreamInvalid", f"ui_upstream: {url!r} is not an address such as http://localhost:8080.")
+        raise InvalidInput("UiUpstreamInvalid", f"ui_upstream: {url!r} is not a URL such as http://localhost:8080.")
     if not remote and not is_loopback(parts.hostname):
         raise InvalidInput(
             "UiUpstreamInvalid",
-            f"ui_upstream: {parts.hostname} is not on this machine; its server would be asked without the login that guards it here.",
-            hint="--remote-upstream allows it.",
+            f"ui_upstream: {parts.hostname} is not on this machine, so others could reach its server without the gateway's login.",
+            hint="Protect that server, then allow it with --remote-upstream.",
         )
     return url.rstrip("/")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether ``host`` (a name or an address) is this machine."""
+    """Return whether a host name or address is loopback."""
     if host == "localhost":
         return True
     try:
@@ -84,12 +89,13 @@ def is_loopback(host: str) -> bool:
 
 
 class UiGateway:
-    """Login, and the way through to the Web UI.
+    """The login and the reverse proxy.
 
     Args:
-        origin: Scheme, host and port as browsers see this server.
-        upstream: Where the Web UI's own server is.
-        namespaces: Those whose lists get columns and saved views at a browser's first login.
+        auth: Authenticates tokens, codes and sessions.
+        origin: Scheme, host and port of this server as browsers see them.
+        upstream: URL of the Web UI's server.
+        namespaces: Namespaces for whose lists a browser gets columns and saved views at its first login.
     """
 
     def __init__(self, auth: Authenticator, *, origin: str, upstream: str, namespaces: Sequence[str]) -> None:
@@ -101,12 +107,12 @@ class UiGateway:
         parts = urlsplit(origin)
         self._host = parts.netloc
         self.secure = parts.scheme == "https"
-        # Cookies do not know ports: two gateways on one machine must not overwrite each other's.
+        # Browsers share cookies between ports, so two gateways on one machine need different names.
         self.cookie = f"cr-ui-{parts.port or (443 if self.secure else 80)}"
 
     @asynccontextmanager
     async def lifespan(self, app: object) -> AsyncIterator[None]:
-        """Closes the connections to the Web UI at the end."""
+        """Close the connections to the Web UI when the application ends."""
         try:
             yield
         finally:
@@ -115,7 +121,7 @@ class UiGateway:
     # Login
 
     async def code(self, request: Request) -> Response:
-        """A login code for whom the bearer token names."""
+        """Issue a login code to the holder of a bearer token."""
         self._check_origin(request)
         name = await self._auth.bearer(request.headers.get("authorization"))
         code, lifetime = self._auth.new_code(name)
@@ -123,19 +129,20 @@ class UiGateway:
         return JSONResponse({"code": code, "expiresIn": lifetime}, headers={"Cache-Control": "no-store"})
 
     async def login_page(self, request: Request) -> Response:
+        """Show the login page."""
         return self._canonical(request) or self._page(200, "/")
 
     async def login(self, request: Request) -> Response:
-        """Exchange a login code, or a token, for the session cookie, and lead on to the page that was wanted."""
+        """Exchange a login code or token for the session cookie, and redirect to the requested page."""
         if request.headers.get("origin") not in (None, self._origin):
-            raise Refused("CodecOriginRefused", "Sign-in is possible from this server's own page only.")
+            raise Refused("CodecOriginRefused", "Sign-in is possible only from this server's own page.")
         form = parse_qs((await _form(request)).decode(errors="replace"))
         secret, wanted = form.get("code", [""])[0].strip(), _local(form.get("next", ["/"])[0])
         try:
             name = self._auth.redeem(secret) if self._auth.is_code(secret) else await self._auth.token(secret)
         except Refused as error:
             logger.warning("login refused: %s", error.code)
-            return self._page(401, wanted, "That link was used before, has expired, or is of a gateway that has been restarted.")
+            return self._page(401, wanted, "This link was already used, has expired, or belongs to a gateway that has restarted since.")
         value, lifetime = self._auth.new_session(name)
         response = RedirectResponse(wanted, 303, headers={"Cache-Control": "no-store"})
         response.set_cookie(self.cookie, value, max_age=lifetime, httponly=True, secure=self.secure, samesite="lax", path="/")
@@ -143,14 +150,15 @@ class UiGateway:
         return response
 
     async def logout(self, request: Request) -> Response:
+        """Remove the session cookie."""
         if request.headers.get("origin") not in (None, self._origin):
-            raise Refused("CodecOriginRefused", "Sign-out is possible from this server's own page only.")
+            raise Refused("CodecOriginRefused", "Sign-out is possible only from this server's own page.")
         response = RedirectResponse(f"{PREFIX}/login", 303)
         response.delete_cookie(self.cookie, path="/", httponly=True, secure=self.secure, samesite="lax")
         return response
 
     def session(self, request: Request) -> str:
-        """Who is logged in.
+        """Return the user of the session.
 
         Raises:
             Refused: ``CodecUnauthenticated``.
@@ -160,7 +168,7 @@ class UiGateway:
     # The Web UI
 
     async def forward(self, request: Request) -> Response:
-        """Pass a request of somebody who is logged in on to the Web UI."""
+        """Forward a request with a session to the Web UI's server, and stream the response."""
         if (redirect := self._canonical(request)) is not None:
             return redirect
         try:
@@ -182,16 +190,16 @@ class UiGateway:
         try:
             answer = await self._http.send(outgoing, stream=True)
         except httpx.TransportError as error:
-            logger.warning("the Web UI does not answer: %s", type(error).__name__)
+            logger.warning("the Web UI's server does not respond: %s", type(error).__name__)
             unavailable = Unavailable(
                 "UiUnavailable",
-                f"The Temporal Web UI at {self._upstream} does not answer ({type(error).__name__}).",
-                hint="`cleanroom ps` shows whether Temporal runs, `cleanroom up` starts it.",
+                f"The Temporal Web UI at {self._upstream} does not respond ({type(error).__name__}).",
+                hint="`cleanroom ps` shows whether Temporal runs, and `cleanroom up` starts it.",
                 party="operator",
             )
-            return _unavailable_page(unavailable) if _is_navigation(request) else _error(502, unavailable)
+            return pages.unavailable(unavailable) if _is_navigation(request) else _error(502, unavailable)
         response = StreamingResponse(_body(answer), answer.status_code)
-        # Not a mapping: several Set-Cookie are several.
+        # A list and not a mapping, because there can be several Set-Cookie headers.
         response.raw_headers = [
             (name.lower(), self._location(value) if name.lower() == b"location" else value)
             for name, value in answer.headers.raw
@@ -219,47 +227,32 @@ class UiGateway:
             raise Refused("CodecOriginRefused", "The request does not come from a page of this server.")
 
     def _canonical(self, request: Request) -> Response | None:
-        """A request under another name of this host is led to the one name that sessions, pages and codec share.
-
-        A name that is not ours (DNS rebinding) gets nothing else.
-        """
+        """Redirect a navigation under another host name to the origin. Other requests get an error, which prevents DNS rebinding."""
         if request.headers.get("host", "").lower() == self._host:
             return None
         if request.method in ("GET", "HEAD") and _is_navigation(request):
             return RedirectResponse(self._origin + _raw_path(request), 307)
-        return _error(421, Refused("CodecHostRefused", f"This server answers as {self._origin} only."))
+        return _error(421, Refused("CodecHostRefused", f"This server is available only at {self._origin}."))
 
-    def _page(self, status: int, wanted: str, problem: str = "") -> HTMLResponse:
-        nonce = token_urlsafe(16)
-        page = (
-            _LOGIN.replace("NONCE", nonce)
-            .replace("NEXT", escape(_local(wanted), quote=True))
-            .replace("PROBLEM", escape(problem))
-            .replace("PREFERENCES", self._preferences)
-        )
-        policy = (
-            f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; form-action 'self'; base-uri 'none'; "
-            "frame-ancestors 'none'"
-        )
-        headers = {"Content-Security-Policy": policy, "Cache-Control": "no-store", "Referrer-Policy": "same-origin"}
-        return HTMLResponse(page, status, headers=headers)
+    def _page(self, status: int, wanted: str, problem: str = "") -> Response:
+        return pages.login(status, target=_local(wanted), problem=problem, preferences=self._preferences)
 
 
 def _raw_path(request: Request) -> str:
-    """Path and query as they were sent: workflow ids hold ``%2F``, which must stay that."""
+    """Return path and query as sent, because ``%2F`` in workflow IDs must not be decoded."""
     raw: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
     query: bytes = request.scope.get("query_string", b"")
     return (raw.partition(b"?")[0] + (b"?" + query if query else b"")).decode("latin-1")
 
 
 def _local(target: str) -> str:
-    """``target`` if it is a path of this server, else ``/``: a login must not lead elsewhere."""
-    fine = target.startswith("/") and not target.startswith(("//", "/\\")) and target.isprintable() and "\\" not in target
-    return target if fine and len(target) < 4000 and not target.startswith(PREFIX) else "/"
+    """Return ``target`` if it is a path of this server, else ``/``, so that a login cannot redirect to another site."""
+    valid = target.startswith("/") and not target.startswith(("//", "/\\")) and target.isprintable() and "\\" not in target
+    return target if valid and len(target) < 4000 and not target.startswith(PREFIX) else "/"
 
 
 def _is_navigation(request: Request) -> bool:
-    """Whether a person looks at the answer, rather than a page's script."""
+    """Return whether the browser shows the response as a page, as opposed to a request of a script."""
     mode = request.headers.get("sec-fetch-mode")
     return mode == "navigate" or (mode is None and "text/html" in request.headers.get("accept", ""))
 
@@ -270,12 +263,12 @@ def _has_no_body(request: Request) -> bool:
 
 def _passes_back(name: str, answer: httpx.Response) -> bool:
     named = {item.strip().lower() for item in answer.headers.get("connection", "").split(",")}
-    # Upstream may tell other origins that they can read; here nobody else may.
+    # The Web UI's server may allow other origins to read its responses. The gateway does not.
     return name not in _HOP_BY_HOP and name not in named and not name.startswith("access-control-") and name != "x-frame-options"
 
 
 async def _body(answer: httpx.Response) -> AsyncIterator[bytes]:
-    """The answer as it comes; the connection is given back however the browser leaves."""
+    """Stream the response, and release the connection even if the browser disconnects."""
     try:
         async for chunk in answer.aiter_raw():
             yield chunk
@@ -294,60 +287,3 @@ async def _form(request: Request) -> bytes:
 
 def _error(status: int, error: CleanRoomError) -> JSONResponse:
     return JSONResponse({"error": {"code": error.code, "message": error.message}}, status)
-
-
-def _unavailable_page(error: CleanRoomError) -> HTMLResponse:
-    nonce = token_urlsafe(16)
-    page = _DOWN.replace("NONCE", nonce).replace("MESSAGE", escape(error.message)).replace("HINT", escape(error.hint or ""))
-    policy = f"default-src 'none'; style-src 'nonce-{nonce}'; frame-ancestors 'none'"
-    return HTMLResponse(page, 502, headers={"Content-Security-Policy": policy, "Cache-Control": "no-store"})
-
-
-_HEAD = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>cleanroom: Temporal Web UI</title>
-<style nonce="NONCE">
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 40rem; margin: 12vh auto; padding: 0 1rem; color: #18212f; }
-code { background: #eef1f6; padding: .1em .4em; border-radius: 4px; }
-pre { background: #18212f; color: #fff; padding: .7em 1em; border-radius: 6px; }
-input { font: inherit; width: 100%; box-sizing: border-box; padding: .4em; margin: .3em 0 .6em; }
-button { font: inherit; padding: .4em 1.2em; }
-.problem { color: #a01818; }
-.problem:empty { display: none; }
-summary { cursor: pointer; color: #556; }
-</style>
-"""
-_LOGIN = (
-    _HEAD
-    + """<h1>Who is looking?</h1>
-<p class="problem">PROBLEM</p>
-<p>These pages show a collaboration's workflows in plain text, so they open for people who are signed in. On the machine that has your
-<code>cleanroom.toml</code>, run</p>
-<pre>cleanroom ui</pre>
-<p>and open the link that it prints. The link works once, within two minutes; the session lasts a working day.</p>
-<details><summary>I have a code or a token</summary>
-<form method="post" action="/codec/login">
-<label>Code or token <input name="code" type="password" autocomplete="off"></label>
-<input name="next" type="hidden" value="NEXT">
-<button>Sign in</button>
-</form></details>
-<script nonce="NONCE">
-const given = new URLSearchParams(location.hash.slice(1));
-const form = document.forms[0];
-if (given.has("code")) {
-  for (const [key, value] of Object.entries(PREFERENCES)) {
-    if (localStorage.getItem(key) === null) localStorage.setItem(key, JSON.stringify(value));
-  }
-  history.replaceState(null, "", location.pathname + location.search);
-  form.code.value = given.get("code");
-  if (given.has("next")) form.elements.next.value = given.get("next");
-  form.submit();
-}
-</script></html>
-"""
-)
-_DOWN = (
-    _HEAD
-    + """<h1>The Temporal Web UI does not answer</h1>
-<p class="problem">MESSAGE</p><p>HINT</p><p>You are signed in; reload this page when it is back.</p></html>
-"""
-)

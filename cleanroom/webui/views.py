@@ -1,8 +1,8 @@
-"""What a browser is given at its first login: columns and saved views of the Web UI's list, in this project's search attributes.
+"""Columns and saved views of the Web UI's workflow list, for this project's search attributes.
 
-The Web UI keeps both in the browser's ``localStorage``; there is no setting of its server for them (Web UI 2.54). What a person has
-chosen already is left alone. Filters know no relative times, so "stuck for 15 minutes" is a view of what runs, beside a column that says
-since when; ``docs/web-ui.md`` has the queries with times.
+The Web UI (2.54) keeps both in the browser's ``localStorage`` and has no server setting for them. The gateway's login page writes them at
+a browser's first login, and does not change what a user has already chosen. Filters have no relative times, so there is no view "stuck
+for 15 minutes"; ``docs/web-ui.md`` has such queries.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 COLUMNS: Final = ("Status", "Workflow ID", "CrStage", "CrPendingFor", "CrOutcome", "CrStageSince", "Start")
+"""Columns of the workflow list."""
 VIEWS: Final = (
     ("Waiting for a decision", 'ExecutionStatus="Running" AND CrPendingFor IS NOT NULL'),
     ("Under way", 'ExecutionStatus="Running" AND CrKind IN ("run","prepare","dataset")'),
@@ -19,11 +20,11 @@ VIEWS: Final = (
     ("Queries", 'CrKind="query"'),
     ("Runs", 'CrKind="run"'),
 )
-"""Name and filter."""
+"""Name and filter of each saved view."""
 
 
 def preferences(namespaces: Sequence[str]) -> dict[str, Any]:
-    """Key of ``localStorage`` to its value, for a browser that has none there."""
+    """Return the values to set in ``localStorage``, by key."""
     views = [{"id": f"cr-{index}", "name": name, "query": query, "type": "user"} for index, (name, query) in enumerate(VIEWS)]
     return {
         "namespace-workflow-table-columns": {namespace: [{"label": label} for label in COLUMNS] for namespace in namespaces},
@@ -32,5 +33,5 @@ def preferences(namespaces: Sequence[str]) -> dict[str, Any]:
 
 
 def as_script(namespaces: Sequence[str]) -> str:
-    """:func:`preferences` as a JavaScript object that may stand inside a script element."""
+    """Return :func:`preferences` as a JavaScript object that is safe inside a script element."""
     return json.dumps(preferences(namespaces)).replace("<", "\\u003c")

@@ -178,7 +178,7 @@ async def test_a_code_logs_in_once_and_leads_on(http: httpx.AsyncClient) -> None
     http.cookies.clear()
     again = await log_in(http, code)
     assert again.status_code == 401
-    assert "used before" in again.text
+    assert "already used" in again.text
     assert (await http.get("/api/v1/settings")).status_code == 401
 
 
@@ -326,7 +326,7 @@ async def test_a_web_ui_that_is_down_is_said_so(tokens: Path) -> None:
         await log_in(http, await code_of(http))
         page = await http.get("/namespaces", headers=NAVIGATION)
         assert page.status_code == 502
-        assert "does not answer" in page.text
+        assert "does not respond" in page.text
         assert "cleanroom up" in page.text
         answer = await http.get("/api/v1/settings")
         assert (answer.status_code, answer.json()["error"]["code"]) == (502, "UiUnavailable")

@@ -1,4 +1,4 @@
-"""The rules of exportable keys and their release policies, as the service states them by number (spec/skr.md sections 5 and 11)."""
+"""The rules of exportable keys and their release policies, as the service states them by number (docs/facts/key-release.md)."""
 
 from __future__ import annotations
 
