@@ -1,7 +1,7 @@
-"""How the tests share a few processes: which stay together, and which are handed out first (``tests/conftest.py`` applies it).
+"""How tests are distributed over processes: which stay together, and which start first (``tests/conftest.py`` uses it).
 
-A file stays in one process, so that its servers start once. The files on the local cloud are two pieces, each with a cloud of its own: as
-one they would take half of the whole time. What takes long is handed out first, or the last piece would run alone at the end.
+The tests of a file stay in one process, so that its servers start once. The files that use the local cloud form two pieces, each with its
+own cloud: as one piece they would take half of the total time. Long pieces start first, because the last piece would otherwise run alone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ ON_THE_CLOUD = frozenset(
 )
 """Scenario files with tests that use the fixture ``cloud``, directly or through ``attacker``."""
 WITH_THE_DEMO = frozenset({"test_demo_result.py", "test_canary.py", "test_crashes.py", "test_audit.py"})
-"""Those on the cloud that the demo starts; Spark runs most on it."""
+"""Files that use the cloud of the demo, which runs Spark most."""
 FIRST = (
     "the demo's cloud",
     "another cloud",
@@ -37,11 +37,11 @@ FIRST = (
     "tests/unit/keys/test_release_key.py",
     "tests/unit/keys/test_keyvault_release.py",
 )
-"""Pieces of ten seconds and more, the longest first; the others follow."""
+"""Pieces of ten seconds and more, the longest first. The others follow."""
 
 
 def piece(nodeid: str) -> str:
-    """The piece that a test belongs to."""
+    """Return the piece of a test."""
     file = nodeid.split("::", 1)[0]
     name = file.rsplit("/", 1)[-1]
     if "scenario/" not in file or name not in ON_THE_CLOUD:
@@ -50,5 +50,5 @@ def piece(nodeid: str) -> str:
 
 
 def rank(nodeid: str) -> int:
-    """Where its piece stands in the order."""
+    """Return the position of a test's piece."""
     return FIRST.index(found) if (found := piece(nodeid)) in FIRST else len(FIRST)

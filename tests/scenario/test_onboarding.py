@@ -1,4 +1,4 @@
-"""The local cloud's operator governs with the commands that any member has, and everybody sees the same collaboration."""
+"""Commands of members and users in the local cloud."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ pytestmark = [pytest.mark.scenario, pytest.mark.timeout(900)]
 
 
 def run(cloud: Cloud, profile: str, *words: str, code: int = 0) -> Any:
-    """A command as its own process."""
+    """Run a command as a process."""
     options = ["--profile", profile, "--config", str(cloud.state / "cleanroom.toml"), "--output", "json"]
     done = python("starters.cli", *words, *options)
     assert done.returncode == code, done.stdout + done.stderr
     return json.loads(done.stdout)
 
 
-def test_the_operator_governs_and_everybody_sees_it(cloud: Cloud) -> None:
+def test_the_operator_governs_and_all_profiles_see_the_result(cloud: Cloud) -> None:
     shown = [run(cloud, profile, "collaboration", "show") for profile in ("operator", "contosso", "fabrikam")]
     assert shown[0]["state"] == "Accepted"
     assert shown[0]["cleanRooms"] == shown[1]["cleanRooms"] == shown[2]["cleanRooms"]
@@ -31,7 +31,7 @@ def test_the_operator_governs_and_everybody_sees_it(cloud: Cloud) -> None:
     assert run(cloud, "contosso", "invite", "mallory@contosso.example", code=6)["code"] == "NotAMember"
 
 
-def test_only_the_owner_switches_a_datasets_consent(cloud: Cloud, world: World) -> None:
+def test_only_the_owner_changes_a_datasets_consent(cloud: Cloud, world: World) -> None:
     name = world.flights.name
     assert run(cloud, "litware", "consent", "off", name, code=4)["code"] == "NotUserDocumentApprover"
     assert run(cloud, "contosso", "consent", "off", name)["disabledBy"] == ["contosso"]

@@ -1,4 +1,4 @@
-"""Commands of members and users against the governance and Entra ID stand-ins: from an empty service to consent on a document."""
+"""Commands of members and users against the stand-ins of governance and Entra ID, from an empty service to consent."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ ROOT = {"operator": "operator-member-token-00000", "second": "second-member-toke
 
 @dataclass(frozen=True)
 class Desk:
-    """A shell with a ``cleanroom.toml``."""
+    """Runs commands with a ``cleanroom.toml``."""
 
     config: Path
     world: AzureWorld
 
     def run(self, *words: str, profile: str = "operator", code: int = 0) -> Any:
-        """Run a command with ``--output json``; its exit code must be ``code``."""
+        """Run a command with ``--output json`` and require the exit code ``code``."""
         options = ["--profile", profile, "--config", str(self.config), "--output", "json"]
         result = CliRunner().invoke(app, [*words, *options])
         assert result.exit_code == code, (result.exit_code, result.output, result.exception)
         return json.loads(result.stdout.splitlines()[0])
 
     def publish(self, document: str, profile: str = "contosso", approvers: tuple[str, ...] = ("contosso",)) -> None:
-        """An accepted document of ``profile``'s."""
+        """Create an accepted document of ``profile``."""
 
         async def work() -> None:
             session = Session.load(profile, str(self.config))
@@ -71,7 +71,7 @@ class Desk:
 
 @pytest.fixture(scope="module")
 def desk_of(tmp_path_factory: pytest.TempPathFactory, azure_world: AzureWorld, local_authority: LocalAuthority) -> Iterator[Any]:
-    """Makes desks at fresh governance services with the named members."""
+    """Return a function that starts a governance service with the named members and returns its commands."""
     from contextlib import ExitStack
 
     with ExitStack() as stack:
@@ -117,7 +117,7 @@ def desk_of(tmp_path_factory: pytest.TempPathFactory, azure_world: AzureWorld, l
 
 @pytest.fixture(scope="module")
 def desk(desk_of: Any) -> Desk:
-    """The collaboration ``flights`` exists, Contosso and Litware take part."""
+    """The collaboration ``flights`` with the users Contosso and Litware."""
     made: Desk = desk_of("operator")
     made.run("collaboration", "create", "--data", "flight delays", "--host-data", HOST_DATA)
     for company in ("contosso", "litware"):
@@ -128,7 +128,7 @@ def desk(desk_of: Any) -> Desk:
     return made
 
 
-def test_a_collaboration_is_created_once_and_shown_to_everybody(desk: Desk) -> None:
+def test_creating_a_collaboration_is_idempotent_and_all_users_see_it(desk: Desk) -> None:
     again = desk.run("collaboration", "create", "--host-data", HOST_DATA)
     assert again["state"] == "Accepted"
     assert {step["step"]: step["state"] for step in again["steps"]} == {"contract": "unchanged", "clean-room-policy": "unchanged"}
@@ -138,11 +138,11 @@ def test_a_collaboration_is_created_once_and_shown_to_everybody(desk: Desk) -> N
         assert (shown["members"], shown["users"]) == (1, 2)
 
 
-def test_other_data_is_a_conflict_not_a_silent_success(desk: Desk) -> None:
+def test_creating_a_collaboration_with_other_data_conflicts(desk: Desk) -> None:
     assert desk.run("collaboration", "create", "--data", "something else", code=5)["code"] == "CollaborationDiffers"
 
 
-def test_the_issuer_is_enabled_and_its_url_governed(desk: Desk) -> None:
+def test_creating_a_collaboration_enables_the_issuer_and_sets_its_url(desk: Desk) -> None:
     url = "https://issuer.example/oidc"
     desk.run("collaboration", "create", "--oidc-issuer", url)
     again = desk.run("collaboration", "create", "--oidc-issuer", url)
@@ -169,7 +169,7 @@ def test_an_invited_user_is_active_only_after_a_member_admits_them(desk_of: Any)
     assert not [row for row in rows if row["kind"] == "invitation"]
 
 
-def test_inviting_can_be_repeated_but_an_invitation_never_gets_a_second_guest(desk_of: Any) -> None:
+def test_inviting_is_idempotent_and_an_invitation_has_one_user(desk_of: Any) -> None:
     desk: Desk = desk_of("operator")
     desk.run("collaboration", "create")
     for state in ("done", "unchanged"):
@@ -180,7 +180,7 @@ def test_inviting_can_be_repeated_but_an_invitation_never_gets_a_second_guest(de
     assert row["name"] == "ann@a.example, t"
 
 
-def test_a_second_member_must_vote_before_the_collaboration_goes_on(desk_of: Any) -> None:
+def test_a_second_member_must_vote_before_the_collaboration_continues(desk_of: Any) -> None:
     desk: Desk = desk_of("operator", "second")
     first = desk.run("collaboration", "create", "--host-data", HOST_DATA)
     assert (first["state"], [step["state"] for step in first["steps"]]) == ("Proposed", ["waiting"])
@@ -191,15 +191,15 @@ def test_a_second_member_must_vote_before_the_collaboration_goes_on(desk_of: Any
     assert desk.run("collaboration", "show")["cleanRooms"] == []
 
 
-def test_consent_is_withdrawn_and_given_by_its_own_approver(desk: Desk) -> None:
+def test_each_approver_withdraws_and_gives_consent_separately(desk: Desk) -> None:
     desk.publish("sales", approvers=("contosso", "litware"))
     assert desk.run("consent", "show", "sales", profile="litware")["status"] == "enabled"
     off = desk.run("consent", "off", "sales", profile="contosso")
     assert (off["status"], off["reason"], off["disabledBy"]) == ("disabled", "UserDocumentRuntimeOptionDisabled", ["contosso"])
-    # Somebody else's yes does not undo Contosso's no.
+    # Litware's consent does not undo Contosso's withdrawal.
     assert desk.run("consent", "on", "sales", profile="litware")["disabledBy"] == ["contosso"]
     assert desk.run("consent", "show", "sales", "--option", "telemetry", profile="litware")["status"] == "enabled"
-    # A member is no user, but may look.
+    # A member is not a user, but can read.
     assert desk.run("consent", "show", "sales", profile="operator")["disabledBy"] == ["contosso"]
     assert desk.run("consent", "on", "sales", profile="contosso")["status"] == "enabled"
 
@@ -233,7 +233,7 @@ def test_consent_is_withdrawn_and_given_by_its_own_approver(desk: Desk) -> None:
         (("members",), "nobody", 3, "ProfileNotFound"),
     ],
 )
-def test_wrong_input_is_named_and_has_its_exit_code(desk: Desk, words: tuple[str, ...], profile: str, code: int, error: str) -> None:
+def test_wrong_input_has_its_error_code_and_exit_code(desk: Desk, words: tuple[str, ...], profile: str, code: int, error: str) -> None:
     assert desk.run(*words, profile=profile, code=code)["code"] == error
 
 
@@ -244,7 +244,7 @@ def test_usage_errors_exit_with_2(words: tuple[str, ...]) -> None:
     assert CliRunner().invoke(app, list(words)).exit_code == 2
 
 
-def test_a_wrong_member_token_is_refused_and_never_shown(desk: Desk, tmp_path: Path) -> None:
+def test_a_wrong_member_token_is_refused_and_not_quoted(desk: Desk, tmp_path: Path) -> None:
     text = desk.config.read_text().replace('"operator.token"', f'"{tmp_path / "wrong"}"')
     write_secret_file(tmp_path / "wrong", b"wrong-member-token-canary")
     other = desk.config.with_name("wrong.toml")
@@ -267,8 +267,8 @@ def test_a_member_token_that_others_can_read_is_refused(desk: Desk, tmp_path: Pa
         member_client(load_settings("contosso", path=desk.config))
 
 
-async def test_a_services_own_certificate_is_the_one_root_of_governance(desk: Desk, tmp_path: Path) -> None:
-    """CCF issues its certificate to itself: it is set beside the roots of all other services, and stands for governance alone."""
+async def test_the_service_certificate_is_the_only_root_for_governance(desk: Desk, tmp_path: Path) -> None:
+    """CCF's service certificate is self-signed, so it is configured separately from the roots of other services."""
     settings = load_settings("contosso", path=desk.config)
     assert settings.ca_file is not None
     other = LocalAuthority(tmp_path / "other").ca_file
@@ -286,7 +286,7 @@ async def test_a_services_own_certificate_is_the_one_root_of_governance(desk: De
                 await client.list_documents()
 
 
-def test_half_a_member_certificate_is_refused(desk: Desk, tmp_path: Path) -> None:
+def test_a_member_certificate_without_its_key_is_rejected(desk: Desk, tmp_path: Path) -> None:
     settings = load_settings("contosso", path=desk.config)
     half = settings.governance.model_copy(update={"client_cert_file": tmp_path / "member.pem"})
     with pytest.raises(PreconditionFailed, match="client_key_file"):
