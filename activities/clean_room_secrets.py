@@ -39,7 +39,7 @@ from cleanroom.messages.run import (
     StageRequest,
 )
 from cleanroom.runs.assembly import owned_secret
-from cleanroom.runs.authority import AuthorisedRun, Dataset
+from cleanroom.runs.authorised import AuthorisedRun, Dataset
 from cleanroom.runs.ledger import RUNS_SCOPE, closed_event_id, runs_event_id
 from cleanroom.secret import Secret
 from cleanroom.spark.job import JobConfig

@@ -1,4 +1,4 @@
-"""The local certificate authority: one root a state folder, one leaf a server. Development only, never a product part."""
+"""The local certificate authority: one root per state folder, one leaf certificate per server. For development only."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ServerCertificate:
 
 
 def self_signed(common_name: str, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> x509.CertificateBuilder:
-    """A certificate of ``key`` in its own name, valid from an hour ago, without extensions and not signed yet."""
+    """Return a builder of a self-issued certificate for ``key``, valid since an hour ago and without extensions."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     now = dt.datetime.now(dt.UTC)
     return (
@@ -42,7 +42,7 @@ def self_signed(common_name: str, key: ec.EllipticCurvePrivateKey | rsa.RSAPriva
 
 
 def authority_certificate(common_name: str, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
-    """A root that may issue leaves and nothing else."""
+    """Create a root certificate that can issue leaf certificates only."""
     return (
         self_signed(common_name, key)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -53,7 +53,7 @@ def authority_certificate(common_name: str, key: ec.EllipticCurvePrivateKey) -> 
 
 
 class LocalAuthority:
-    """A root certificate in ``folder`` (``ca.pem``, ``ca-key.pem``), made at first use, that issues server leaves."""
+    """A root certificate in ``folder`` (``ca.pem``, ``ca-key.pem``), created at first use, that issues server certificates."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -76,7 +76,7 @@ class LocalAuthority:
         self.ca_file.write_bytes(cert.public_bytes(serialization.Encoding.PEM))
 
     def issue(self, name: str, hosts: Sequence[str] = ("localhost", "127.0.0.1", "::1")) -> ServerCertificate:
-        """A leaf for ``hosts`` (DNS names and IP addresses), kept as ``<name>.pem`` / ``<name>-key.pem`` and reused."""
+        """Return a server certificate for DNS names and IP addresses; create ``<name>.pem`` and ``<name>-key.pem`` at first use."""
         result = ServerCertificate(self.folder / f"{name}.pem", self.folder / f"{name}-key.pem")
         if result.cert.exists() and result.key.exists():
             return result

@@ -1,7 +1,7 @@
-"""How tests are distributed over processes: which stay together, and which start first (``tests/conftest.py`` uses it).
+"""Distributes the tests over a few processes. ``tests/conftest.py`` applies it.
 
-The tests of a file stay in one process, so that its servers start once. The files that use the local cloud form two pieces, each with its
-own cloud: as one piece they would take half of the total time. Long pieces start first, because the last piece would otherwise run alone.
+A file stays in one process, so that its servers start once. The files on the local cloud form two pieces, each with a cloud of
+its own, because one piece would take half of the total time. Long pieces start first, so that none runs alone at the end.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ ON_THE_CLOUD = frozenset(
     path.name for path in Path(__file__).with_name("scenario").rglob("test_*.py") if re.search(r"[(, ](cloud|attacker):", path.read_text())
 )
 """Scenario files with tests that use the fixture ``cloud``, directly or through ``attacker``."""
-WITH_THE_DEMO = frozenset({"test_demo_result.py", "test_canary.py", "test_crashes.py", "test_audit.py"})
-"""Files that use the cloud of the demo, which runs Spark most."""
+WITH_THE_DEMO = frozenset({"test_demo_result.py", "test_canary.py", "test_crashes.py", "test_audit.py", "test_diagrams.py"})
+"""Scenario files on the cloud that the demo starts."""
 FIRST = (
     "the demo's cloud",
     "another cloud",
@@ -37,7 +37,7 @@ FIRST = (
     "tests/unit/keys/test_release_key.py",
     "tests/unit/keys/test_keyvault_release.py",
 )
-"""Pieces of ten seconds and more, the longest first. The others follow."""
+"""Pieces that take ten seconds or more, longest first."""
 
 
 def piece(nodeid: str) -> str:
@@ -50,5 +50,5 @@ def piece(nodeid: str) -> str:
 
 
 def rank(nodeid: str) -> int:
-    """Return the position of a test's piece."""
+    """Return the position of the test's piece in the order."""
     return FIRST.index(found) if (found := piece(nodeid)) in FIRST else len(FIRST)

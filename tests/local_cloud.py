@@ -1,10 +1,10 @@
-"""One local cloud a test session: every server and every worker of the project, as ``cleanroom up`` starts them.
+"""One local cloud per test session: every server and worker of the project, as ``cleanroom up`` starts them.
 
-``cloud`` (:class:`Cloud`) is started at the first test that asks for it and stopped at the end, whatever happens. When a test of the demo
-command is among those to run here, the demo itself starts the cloud (a second one beside it would cost half a minute). Set
-``CLEANROOM_TEST_CLOUD`` to the state folder of a cloud that runs already to use that one instead; it is then left running.
+The first test that uses the fixture ``cloud`` (:class:`Cloud`) starts it; the end of the session stops it. If the session includes a
+test of the demo, the demo starts the cloud, because a second cloud would cost half a minute. Set ``CLEANROOM_TEST_CLOUD`` to the
+state folder of a running cloud to use that one; it then keeps running.
 
-``world`` (:class:`World`) has small datasets of two owners, published once; tests make their own queries on them.
+The fixture ``world`` (:class:`World`) publishes small datasets of two owners once. Tests create their own queries on them.
 """
 
 from __future__ import annotations
@@ -62,18 +62,18 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def unique(word: str) -> str:
-    """A name that nothing else in the session has."""
+    """Return a name that is unique in the session."""
     return f"{word}-{uuid.uuid4().hex[:8]}"
 
 
 def python(*arguments: str, seconds: float = 300) -> subprocess.CompletedProcess[str]:
-    """A module of this project as its own process."""
+    """Run a module of this project in a process of its own."""
     return subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True, timeout=seconds, cwd=ROOT)
 
 
 @dataclass(frozen=True)
 class Guest:
-    """A guest with chosen host data on the development chip, without a sidecar of its own."""
+    """A guest with chosen host data on the development hardware. It needs no sidecar."""
 
     hardware: DevelopmentHardware
     host_data: str
@@ -83,18 +83,18 @@ class Guest:
 
 
 class Cloud:
-    """The collaboration below one state folder."""
+    """The collaboration in one state folder."""
 
     def __init__(self, state: Path, demo: subprocess.CompletedProcess[str] | None = None) -> None:
         self.state = state
         self.demo = demo
-        # Now: the demo seals all that it stores, what comes after it may leave that to the store.
+        # Read it now: the demo encrypts all its objects, later tests also use encryption by the store.
         self.stored_by_demo = [path.read_bytes() for path in self.stored()] if demo else []
         self._restarted: dict[str, RunningService] = {}
         self._commands: dict[str, tuple[tuple[str, ...], Path, Path]] = {}
-        """Of killed workers: command, working folder, ready file."""
+        """Command, working folder and ready file of killed workers."""
 
-    # ------------------------------------------------------------------ who
+    # ------------------------------------------------------------------ sessions
 
     def settings(self, profile: str) -> Settings:
         return load_settings(profile, path=self.state / "cleanroom.toml")
@@ -124,17 +124,17 @@ class Cloud:
 
     @cached_property
     def hardware(self) -> DevelopmentHardware:
-        """The chip that all of this cloud's guests run on."""
+        """The development hardware of all guests of this cloud."""
         return DevelopmentHardware(self.state / "state/snp")
 
     def guest(self, host_data: str) -> CleanRoomClient:
-        """Governance as a guest with this host data sees it."""
+        """Return a governance client of a guest with this host data."""
         own = self.settings("clean-room")
         attestor: Any = Guest(self.hardware, host_data)
         return CleanRoomClient(own.governance.url, self.collaboration, attestor, ca_file=own.ca_file)
 
     def room(self) -> tuple[CleanRoomContext, list[Any]]:
-        """What the clean room's activities have in hand, and what must be closed after: for calling an activity with forged inputs."""
+        """Return a context for the clean room's activities, and the clients to close afterwards."""
         own = self.settings("clean-room")
         session = Session(own)
         user = governance_client(own, session.credential())
@@ -143,31 +143,31 @@ class Cloud:
         return CleanRoomContext(own, client, user, PodProfile.from_settings(own)), [user, client]
 
     def stored(self) -> list[Path]:
-        """The files in which the two stores keep what they hold."""
+        """Return the data files of both stores."""
         return [path for store in ("azurite", "seaweedfs") for path in (self.state / "state" / store).rglob("*") if path.is_file()]
 
     # ------------------------------------------------------------------ datasets and queries
 
     def publish(self, session: Session, spec: DatasetSpec, file: Path | None = None) -> dict[str, Any]:
-        """Upload the rows in ``file``, if any, and publish; returns the published document."""
+        """Upload the rows in ``file``, if given, and publish; return the published document."""
         if file is not None:
             upload_rows(session, spec, [file])
         return run_async(publish_dataset(session, spec))
 
     def propose(self, spec: QuerySpec, *, by: Session | None = None, **options: Any) -> QueryState:
-        """Create and propose a query; returns its state."""
+        """Create and propose a query; return its state."""
         author = by or self.fabrikam
         run_async(create_query(author, spec, **{"reconcile_seconds": 1, **options}))
         run_async(propose_query(author, spec.name))
         return run_async(read_state(author, spec.name))
 
     def decide(self, session: Session, query: str, decision: Any = "approve", **options: Any) -> QueryState:
-        """Sign and send a decision; returns the state in which it was counted."""
+        """Sign and send a decision; return the state that counts it."""
         message = sign_decision(session, run_async(read_state(session, query)), decision, **options)
         return run_async(send_decision(session, query, decision, message))
 
     def approved(self, spec: QuerySpec, *, owners: tuple[str, ...] = ("contosso", "litware"), **options: Any) -> QueryState:
-        """A query that all its owners have approved."""
+        """Create a query that all owners approve; return its state."""
         state = self.propose(spec)
         for owner in owners:
             state = self.decide(self.session(owner), spec.name, **options)
@@ -177,13 +177,13 @@ class Cloud:
     # ------------------------------------------------------------------ runs
 
     def start(self, query: str, digest: str, *, by: Session | None = None, run_id: str | None = None, **options: Any) -> str:
-        """Start a run; returns its id."""
+        """Start a run; return its ID."""
         run_id = run_id or unique("r")
         run_async(start_run(by or self.fabrikam, query, digest, run_id, **{"consent_check_seconds": 1, **options}))
         return run_id
 
     async def start_ticket(self, ticket: RunTicket, caller: str) -> None:
-        """Start a run on a ticket as it is, signed by whoever signed it."""
+        """Start a run with ``ticket``, which may be forged."""
         client = await self.fabrikam.temporal()
         await client.start_workflow(
             RunQuery.run,
@@ -194,7 +194,7 @@ class Cloud:
         )
 
     def ended(self, run_id: str, *, seconds: float = 240) -> RunResult:
-        """The run's result once it has ended, failed ones included."""
+        """Wait for the end of a run; return its result, also after a failure."""
 
         async def work() -> RunResult:
             handle = self.run_handle(await self.fabrikam.temporal(), run_id)
@@ -208,7 +208,7 @@ class Cloud:
         return client.get_workflow_handle_for(RunQuery.run, run_workflow_id(self.collaboration, run_id))
 
     def refused(self, query: str, digest: str, **options: Any) -> tuple[str, str]:
-        """Start a run that must fail; returns (code, run id). Nothing may be left of it."""
+        """Start a run that must fail and leave nothing; return the code and the run ID."""
         run_id = self.start(query, digest, **options)
         result = self.ended(run_id)
         assert result.state == "FAILED", result
@@ -217,10 +217,10 @@ class Cloud:
         assert self.secrets_left(run_id) == []
         return result.failure.code, run_id
 
-    # ------------------------------------------------------------------ what is left
+    # ------------------------------------------------------------------ what remains
 
     def grants_left(self) -> dict[str, list[str]]:
-        """Host data in governance's delegate policies: of runs, since nobody else is given any."""
+        """Return the host data in governance's delegate policies. Only runs have grants there."""
 
         async def work() -> dict[str, list[str]]:
             left: dict[str, list[str]] = {}
@@ -234,9 +234,9 @@ class Cloud:
         return run_async(work())
 
     def secrets_left(self, run_id: str) -> list[str]:
-        """Staged secrets of a run that still hold something, read as the clean room.
+        """Return the staged secrets of a run that are not overwritten, read as the clean room.
 
-        Not the consent receipt: it is no secret, and the clean room may renew it once more when no pod can read it any longer.
+        The consent receipt is excluded. It is not secret, and the clean room may renew it after all grants are revoked.
         """
         own = self.settings("clean-room")
 
@@ -251,7 +251,7 @@ class Cloud:
         return run_async(work())
 
     def secrets_of(self, run_id: str) -> list[str]:
-        """Ids of everything staged for a run."""
+        """Return the IDs of everything that was staged for a run."""
 
         async def work() -> list[str]:
             async with self.fabrikam.governance() as client:
@@ -260,7 +260,7 @@ class Cloud:
         return run_async(work())
 
     def applications(self) -> list[dict[str, Any]]:
-        """SparkApplications that Kubernetes holds now."""
+        """Return the SparkApplications in Kubernetes."""
         from cleanroom.spark.kubernetes import KubernetesClient
 
         client = KubernetesClient.connect(self.settings("spark-service").kubernetes)
@@ -272,7 +272,7 @@ class Cloud:
     # ------------------------------------------------------------------ workers
 
     def kill(self, worker: str) -> None:
-        """SIGKILL a worker and remember its command."""
+        """Kill a worker with SIGKILL and remember its command."""
         process = self._process(worker)
         argv = tuple(process.cmdline())
         ready = Path(argv[argv.index("--ready-file") + 1])
@@ -285,7 +285,7 @@ class Cloud:
             psutil.wait_procs([process], timeout=10)
 
     def start_again(self, worker: str) -> None:
-        """Start a killed worker with the same command; returns when it polls."""
+        """Start a killed worker with the same command; return when it polls."""
         argv, cwd, ready = self._commands.pop(worker)
         service = Service(
             name=f"worker.{worker}",
@@ -299,7 +299,7 @@ class Cloud:
         self._restarted[worker].wait_ready()
 
     def revive(self) -> None:
-        """Start every worker that a test has killed and not started again."""
+        """Start every worker that a test killed and did not start."""
         for worker in tuple(self._commands):
             self.start_again(worker)
 
@@ -314,7 +314,7 @@ class Cloud:
         return psutil.Process(entry["pid"])
 
     def stop_restarted(self) -> None:
-        """Stop the workers that this session has started."""
+        """Stop the workers that this session started."""
         for service in self._restarted.values():
             service.stop()
         self._restarted.clear()
@@ -322,7 +322,7 @@ class Cloud:
     # ------------------------------------------------------------------ for failures
 
     def logs(self) -> str:
-        """The ends of all logs."""
+        """Return the last lines of all logs."""
         return "\n".join(f"--- {path.name}\n{log_tail(path, 12)}" for path in sorted((self.state / "logs").glob("*.log")))
 
 
@@ -344,16 +344,16 @@ def ticket_of(cloud: Cloud, query: str, digest: str, **claims: Any) -> tuple[Run
 
 
 async def scheduled(handle: WorkflowHandle[Any, Any], activity: str) -> None:
-    """Return as soon as the workflow's history says that ``activity`` was scheduled."""
+    """Return as soon as the workflow has scheduled ``activity``."""
     async for event in handle.fetch_history_events(wait_new_event=True):
-        # The attributes are empty in events of another type.
+        # In events of other types these attributes are empty.
         if event.activity_task_scheduled_event_attributes.activity_type.name == activity:
             return
     raise AssertionError(f"{handle.id} ended without {activity}")
 
 
 async def beating(handle: WorkflowHandle[Any, Any], activity: str) -> None:
-    """Return as soon as ``activity`` runs on a worker and has told something by heartbeat."""
+    """Return as soon as ``activity`` runs on a worker and has sent a heartbeat."""
     await scheduled(handle, activity)
     while True:
         description = await handle.describe()
@@ -374,7 +374,7 @@ _SESSION_CLOUD: list[Cloud] = []
 
 @pytest.fixture(scope="session")
 def cloud(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    """The local cloud of this session, with all workers; everybody has published the key that signs their decisions."""
+    """The local cloud of this session, with all workers. All collaborators have published their signing keys."""
     if reused := os.environ.get(REUSE):
         found = Cloud(Path(reused).resolve())
         yield from _given(found)
@@ -387,7 +387,7 @@ def cloud(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         if demo is None or (read_status(state / "cloud") or {}).get("status") != "ready":
             if demo is None:
                 (state / "cloud").mkdir(mode=0o700)
-                # Not the preferred ones: another process of this session may start a cloud in this moment.
+                # Use free ports: another process of this session may start a cloud at the same time.
                 write_json(state / "cloud/ports.json", dict(zip(("temporal", "codec"), free_ports(2), strict=True)))
             started = python("localcloud", "up", "--state", str(state / "cloud"), "--detach")
             assert started.returncode == 0, started.stderr
@@ -397,7 +397,7 @@ def cloud(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 _CURRENT: list[pytest.Item] = []
-"""The test that asks for fixtures now."""
+"""The test that is being set up."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -406,7 +406,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def _together(config: pytest.Config, items: list[pytest.Item]) -> list[pytest.Item]:
-    """The tests that share a cloud with the current one: of several processes each collects all tests and runs some."""
+    """Return the tests that share a cloud with the current one. Each process collects all tests and runs some."""
     if not hasattr(config, "workerinput"):
         return items
     return [item for item in items if piece(item.nodeid) == piece(_CURRENT[0].nodeid)]
@@ -425,7 +425,7 @@ def _given(found: Cloud) -> Iterator[Cloud]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    """Show the ends of the cloud's logs with a test that failed on it."""
+    """Add the last lines of the cloud's logs to a failed test."""
     report: Any = yield
     if report.failed and _SESSION_CLOUD and "cloud" in getattr(item, "fixturenames", ()):
         report.sections.append(("logs of the local cloud", _SESSION_CLOUD[0].logs()))
@@ -434,7 +434,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 @dataclass
 class World:
-    """Small datasets of two owners, and the rows they hold in plain text."""
+    """Small datasets of two owners, and their plain rows."""
 
     cloud: Cloud
     flights: DatasetSpec
@@ -449,17 +449,17 @@ class World:
     """
 
     def query(self, word: str = "q", **options: Any) -> QuerySpec:
-        """A query on the world's datasets under a fresh name."""
+        """Return a query on the world's datasets with a new name."""
         inputs = {"flights": self.flights.name, "planes": self.planes.name}
         return QuerySpec(**{"name": unique(word), "inputs": inputs, "output": self.output.name, "sql": self.SQL, **options})
 
     def expected(self) -> list[dict[str, Any]]:
-        """What DuckDB computes on the plain rows with the same SQL, ordered by origin."""
+        """Return the rows that DuckDB computes with the same SQL, ordered by origin."""
         return duckdb_rows(self.SQL, {"flights": self.files["flights"], "planes": self.files["planes"]}, "origin")
 
 
 def duckdb_rows(sql: str, files: dict[str, Path], order: str) -> list[dict[str, Any]]:
-    """``sql`` over CSV and Parquet files by DuckDB; ``NA`` is no value, as in the uploads."""
+    """Execute ``sql`` on CSV and Parquet files with DuckDB; ``NA`` is NULL, as in the uploads."""
     import duckdb
 
     with duckdb.connect() as db:
@@ -472,7 +472,7 @@ def duckdb_rows(sql: str, files: dict[str, Path], order: str) -> list[dict[str, 
 
 
 def assert_same_rows(found: list[dict[str, Any]], expected: list[dict[str, Any]], key: str) -> None:
-    """Counts and texts exactly, floating point to 1e-9 relative, in any order."""
+    """Compare rows in any order: exactly, except floating point with a relative tolerance of 1e-9."""
     assert len(expected) > 0
     ordered = sorted(found, key=lambda row: row[key])
     assert [row[key] for row in ordered] == [row[key] for row in sorted(expected, key=lambda row: row[key])]
@@ -486,7 +486,7 @@ def assert_same_rows(found: list[dict[str, Any]], expected: list[dict[str, Any]]
 
 
 def flights_spec(**options: Any) -> DatasetSpec:
-    """A small flights dataset of Contosso's, CSV in Blob Storage."""
+    """Contosso's small flights dataset: CSV in Blob Storage."""
     name = unique("flights")
     values: dict[str, Any] = {
         "name": name,
@@ -499,7 +499,7 @@ def flights_spec(**options: Any) -> DatasetSpec:
 
 
 def planes_spec(**options: Any) -> DatasetSpec:
-    """A small planes dataset of Litware's, Parquet in S3."""
+    """Litware's small planes dataset: Parquet in S3."""
     name = unique("planes")
     values: dict[str, Any] = {
         "name": name,
@@ -546,7 +546,7 @@ def world(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 def code_of(work: Any) -> str:
-    """The code of the error that calling ``work`` raises."""
+    """Call ``work``, which must fail; return the code of its error."""
     with pytest.raises(CleanRoomError) as caught:
         work()
     return caught.value.code

@@ -34,6 +34,7 @@ class ConcludeRun:
 
     @workflow.run
     async def run(self, ticket: RunTicket) -> Concluded:
+        """Revoke, stop the job, record the end."""
         async with self._story.report_outcome():
             self._story.stage("cleanup")
             # Revoke first: it makes the pods harmless, and the Spark service's worker may be offline.
@@ -65,4 +66,5 @@ class ConcludeRun:
 
     @workflow.query(description="The steps and the state of each.")
     def timeline(self) -> tuple[str, ...]:
+        """Return the steps as lines."""
         return self._story.lines()

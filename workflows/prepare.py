@@ -17,6 +17,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.spark_service import SparkServiceActivities
     from cleanroom.identifiers import CLEAN_ROOM_QUEUE, SPARK_SERVICE_QUEUE, canonical_json, sha256_hex
     from cleanroom.messages.run import (
+        ApprovalVerdict,
         AuditEvent,
         ConfigureIdpRequest,
         Grant,
@@ -24,6 +25,7 @@ with workflow.unsafe.imports_passed_through():
         PolicyRequest,
         PolicyStatement,
         Prepared,
+        QuerySnapshot,
         ReportRequest,
         RunQueryInput,
         RunTicket,
@@ -71,44 +73,18 @@ class Prepare:
 
     @workflow.run
     async def run(self, input: RunQueryInput) -> Prepared:
+        """Execute the Prepare diagram."""
         async with self._story.report_outcome():
             return await self._prepare(input)
 
     async def _prepare(self, input: RunQueryInput) -> Prepared:
         story, ticket = self._story, input.ticket
-        here = CLEAN_ROOM_QUEUE
         story.stage("checks")
-        await story.step(
-            "users",
-            workflow.execute_activity_method(
-                CleanRoomGovernance.get_users, ticket, **STANDARD.config(f"caller {input.caller}", task_queue=here)
-            ),
-        )
-        await self._audit(
-            AuditEvent(ticket=ticket, step="PREPARE_STARTED", message="checks started", digests={"request": _digest(ticket.request)})
-        )
-        snapshot = await story.step(
-            "query",
-            workflow.execute_activity_method(
-                CleanRoomGovernance.fetch_query, ticket, **STANDARD.config("query and dataset documents", task_queue=here)
-            ),
-        )
-        approvals = await story.step(
-            "approvals",
-            workflow.execute_activity_method(
-                CleanRoomGovernance.validate_access_and_approvals,
-                ticket,
-                **STANDARD.config("owners of every input and of the output", task_queue=here),
-            ),
-        )
-        await story.step(
-            "consent",
-            workflow.execute_activity_method(
-                CleanRoomGovernance.check_execution_consent, ticket, **STANDARD.config("query and every dataset", task_queue=here)
-            ),
-        )
+        snapshot, approvals = await self._checks(input)
         job = await workflow.execute_activity_method(
-            CleanRoomGovernance.build_job, ticket, **STANDARD.config("query gate, privacy floors, job configuration", task_queue=here)
+            CleanRoomGovernance.build_job,
+            ticket,
+            **STANDARD.config("query gate, privacy floors, job configuration", task_queue=CLEAN_ROOM_QUEUE),
         )
         story.stage("attestation")
         proof, spark = await self._verified_service(ticket, job)
@@ -131,6 +107,39 @@ class Prepare:
             snapshot=snapshot,
             approvals=approvals,
         )
+
+    async def _checks(self, input: RunQueryInput) -> tuple[QuerySnapshot, ApprovalVerdict]:
+        """Check the caller, the query, the approvals and the consent, each as a step of its own."""
+        story, ticket, here = self._story, input.ticket, CLEAN_ROOM_QUEUE
+        await story.step(
+            "users",
+            workflow.execute_activity_method(
+                CleanRoomGovernance.get_users, ticket, **STANDARD.config(f"caller {input.caller}", task_queue=here)
+            ),
+        )
+        digests = {"request": _digest(ticket.request)}
+        await self._audit(AuditEvent(ticket=ticket, step="PREPARE_STARTED", message="checks started", digests=digests))
+        snapshot = await story.step(
+            "query",
+            workflow.execute_activity_method(
+                CleanRoomGovernance.fetch_query, ticket, **STANDARD.config("query and dataset documents", task_queue=here)
+            ),
+        )
+        approvals = await story.step(
+            "approvals",
+            workflow.execute_activity_method(
+                CleanRoomGovernance.validate_access_and_approvals,
+                ticket,
+                **STANDARD.config("owners of every input and of the output", task_queue=here),
+            ),
+        )
+        await story.step(
+            "consent",
+            workflow.execute_activity_method(
+                CleanRoomGovernance.check_execution_consent, ticket, **STANDARD.config("query and every dataset", task_queue=here)
+            ),
+        )
+        return snapshot, approvals
 
     async def _verified_service(self, ticket: RunTicket, job: JobConfig) -> tuple[ServiceProof, SparkVerdict]:
         """Get and verify the service's report and pod policies. After a restart the service has a new key, so attest it again."""
@@ -242,6 +251,7 @@ class Prepare:
 
     @workflow.query(description="The steps of the diagram and the state of each.")
     def timeline(self) -> tuple[str, ...]:
+        """Return the steps as lines."""
         return self._story.lines()
 
 

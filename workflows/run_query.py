@@ -89,6 +89,7 @@ class RunQuery:
 
     @workflow.run
     async def run(self, input: RunQueryInput) -> RunResult:
+        """Execute the Run diagram, then clean up."""
         error: BaseException | None = None
         try:
             self._receipt = await self._execute()
@@ -108,42 +109,17 @@ class RunQuery:
         raise application_error(error_from_failure(error)) from None
 
     async def _execute(self) -> ResultReceipt:
-        input, story, ticket = self._input, self._story, self._input.ticket
+        story, ticket = self._story, self._input.ticket
         story.stage("prepare")
-        prepared = await self._timed(
-            "prepare",
-            await_then_cancel(
-                workflow.execute_child_workflow(
-                    Prepare.run,
-                    input,
-                    id=prepare_workflow_id(ticket.collaboration, ticket.run_id),
-                    static_summary=f"prepare run {ticket.run_id} of query {ticket.query}",
-                    static_details=PREPARE_DETAILS,
-                    search_attributes=attributes.start_attributes(
-                        collaboration=ticket.collaboration, kind="prepare", query=ticket.query, proposer=input.caller
-                    ),
-                    execution_timeout=timedelta(hours=1),
-                )
-            ),
-        )
-        self._prepared = prepared
+        prepared = self._prepared = await self._timed("prepare", self._prepare())
         self._state = "Submitting"
         used = sorted({item.name for item in (*prepared.job.datasets, prepared.job.datasink)})
         story.stage("submit", (attributes.DATASETS, used))
         await self._timed("consent", self._consent_receipt(prepared))
-        await self._audit("RUN_STARTED", "query execution started", {"job": prepared.job_digest, "query": prepared.snapshot.query.digest})
-        tracking = await self._timed(
-            "submit",
-            await_then_cancel(
-                workflow.execute_activity_method(
-                    SparkServiceActivities.submit_job,
-                    SubmitRequest(ticket=ticket, job=prepared.job),
-                    **STANDARD.wait_for_completion_on_cancel().config("SparkApplication", task_queue=SPARK_SERVICE_QUEUE),
-                )
-            ),
-        )
-        self._tracking = tracking
-        await self._audit("SUBMITTED", f"job {tracking.name}", {"job": prepared.job_digest})
+        digests = {"job": prepared.job_digest}
+        await self._audit("RUN_STARTED", "query execution started", digests | {"query": prepared.snapshot.query.digest})
+        tracking = self._tracking = await self._timed("submit", self._submit(prepared))
+        await self._audit("SUBMITTED", f"job {tracking.name}", digests)
         self._state = "Running"
         story.stage("watch")
         outcome = await self._timed("watch", self._watch(prepared, tracking))
@@ -156,8 +132,33 @@ class RunQuery:
             workflow.execute_activity_method(
                 CleanRoomGovernance.collect_result,
                 CollectRequest(ticket=ticket, job_digest=prepared.job_digest),
-                **STANDARD.config("receipt from the ledger", task_queue=CLEAN_ROOM_QUEUE),
+                **STANDARD.config("result receipt from the ledger", task_queue=CLEAN_ROOM_QUEUE),
             ),
+        )
+
+    async def _prepare(self) -> Prepared:
+        input, ticket = self._input, self._input.ticket
+        return await await_then_cancel(
+            workflow.execute_child_workflow(
+                Prepare.run,
+                input,
+                id=prepare_workflow_id(ticket.collaboration, ticket.run_id),
+                static_summary=f"prepare run {ticket.run_id} of query {ticket.query}",
+                static_details=PREPARE_DETAILS,
+                search_attributes=attributes.start_attributes(
+                    collaboration=ticket.collaboration, kind="prepare", query=ticket.query, proposer=input.caller
+                ),
+                execution_timeout=timedelta(hours=1),
+            )
+        )
+
+    async def _submit(self, prepared: Prepared) -> TrackingId:
+        return await await_then_cancel(
+            workflow.execute_activity_method(
+                SparkServiceActivities.submit_job,
+                SubmitRequest(ticket=self._input.ticket, job=prepared.job),
+                **STANDARD.wait_for_completion_on_cancel().config("SparkApplication", task_queue=SPARK_SERVICE_QUEUE),
+            )
         )
 
     async def _consent_receipt(self, prepared: Prepared) -> None:
@@ -282,7 +283,7 @@ class RunQuery:
             self._seconds[key] = (workflow.now() - started).total_seconds()
 
     def _summary(self) -> str:
-        """Return the final summary as Markdown: the failure, who must act and what to do; or the result."""
+        """Return the final summary as Markdown: the failure with the responsible party and the next step, or the result."""
         state, failure, receipt = self._state, self._failure, self._receipt
         if failure is not None:
             error = CleanRoomError(failure.code, failure.message, party=failure.party or None, hint=failure.hint or None)
@@ -309,6 +310,7 @@ class RunQuery:
 
     @workflow.query(description="State, stage and steps of this run.")
     def status(self) -> RunStatus:
+        """Return state, stage and steps."""
         return RunStatus(
             run_id=self._input.ticket.run_id,
             query=self._input.ticket.query,
@@ -321,6 +323,7 @@ class RunQuery:
 
     @workflow.query(description="The result so far: receipt, failure, duration of each step, revoked grants.")
     def outcome(self) -> RunResult:
+        """Return the result so far."""
         return self._result()
 
 

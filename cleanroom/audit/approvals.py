@@ -15,7 +15,8 @@ from cleanroom.audit.verdict import Checks
 from cleanroom.errors import CleanRoomError
 from cleanroom.identifiers import document_digest
 from cleanroom.messages.run import RunTicket
-from cleanroom.runs.authority import AuthorisedRun, RunAuthority, published_keys
+from cleanroom.runs.authorised import AuthorisedRun
+from cleanroom.runs.authority import RunAuthority, published_keys
 from cleanroom.statements.keys import KeyDocument, parse_key_document
 from cleanroom.statements.model import RunRequest
 from cleanroom.statements.signing import peek

@@ -15,7 +15,8 @@ from cleanroom.datasets.download import result_digest
 from cleanroom.errors import CleanRoomError
 from cleanroom.identifiers import federated_subject
 from cleanroom.runs.assembly import JobEnvironment, assemble_job
-from cleanroom.runs.authority import AuthorisedRun, service_nonce
+from cleanroom.runs.authorised import AuthorisedRun
+from cleanroom.runs.authority import service_nonce
 from cleanroom.spark.job import JobConfig
 from cleanroom.spark.signed import VerifiedService, read_statement, verify_service_report
 

@@ -12,7 +12,7 @@ from cleanroom.documents.dataset import AccessPoint
 from cleanroom.errors import InvalidInput, Refused
 from cleanroom.identifiers import clean_room_secret_id, federated_subject, run_secret_name, sha256_hex
 from cleanroom.query_gate import require_allowed
-from cleanroom.runs.authority import AuthorisedRun, Dataset
+from cleanroom.runs.authorised import AuthorisedRun, Dataset
 from cleanroom.runs.ledger import event_scope
 from cleanroom.spark.job import (
     BlobAccess,

@@ -12,80 +12,19 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 
-from cleanroom.documents.dataset import DatasetDocument, parse_dataset
+from cleanroom.documents.dataset import parse_dataset
 from cleanroom.documents.query import QueryDocument, parse_query
 from cleanroom.errors import CleanRoomError, NotFound, PreconditionFailed, Refused
 from cleanroom.identifiers import approver_key_document_id, sha256_hex
 from cleanroom.messages.run import RunTicket
+from cleanroom.runs.authorised import AuthorisedRun, Dataset
 from cleanroom.runs.decisions import DECISION_LABELS, decision_document_id, parse_decision_document
 from cleanroom.runs.parameters import verify_parameters
 from cleanroom.runs.reader import AcceptedDocument, Consent, GovernanceReader
 from cleanroom.statements.keys import KeyDocument, parse_key_document
 from cleanroom.statements.model import Decision, RunRequest
 from cleanroom.statements.signing import peek, verify
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A dataset document that was read and checked, and the view name under which the query uses it."""
-
-    document: AcceptedDocument
-    dataset: DatasetDocument
-    view: str
-
-    @property
-    def owner_id(self) -> str:
-        """User ID of the owner: the user that proposed the document and accepted it alone."""
-        return self.document.proposer_id
-
-
-@dataclass(frozen=True)
-class AuthorisedRun:
-    """A run that passed :meth:`RunAuthority.authorise`, with the documents on which that result rests."""
-
-    request: RunRequest
-    document: AcceptedDocument
-    query: QueryDocument
-    inputs: tuple[Dataset, ...]
-    sink: Dataset
-    owners: tuple[str, ...]
-    decisions: tuple[Decision, ...]
-    """The owners' signed approvals, in the order of ``owners``; empty for a past run."""
-    runs_left: int | None
-    """How many runs the approvals leave, this one included. ``None`` means that no owner set a limit."""
-
-    @property
-    def approved_by(self) -> tuple[str, ...]:
-        """User IDs with an ``accepted`` ballot on the query."""
-        return self.document.accepted_by
-
-    @property
-    def datasets(self) -> tuple[Dataset, ...]:
-        """The input datasets in the query's order, then the output dataset."""
-        return (*self.inputs, self.sink)
-
-    @property
-    def identity_datasets(self) -> tuple[Dataset, ...]:
-        """The datasets that pods read with their owner's managed identity."""
-        return tuple(item for item in self.datasets if item.dataset.dataset_access_point.identity is not None)
-
-    @property
-    def document_ids(self) -> tuple[str, ...]:
-        """IDs of the query document and of every dataset document."""
-        return (self.document.id, *(item.document.id for item in self.datasets))
-
-    def dataset(self, name: str) -> Dataset:
-        """Return the dataset called ``name``.
-
-        Raises:
-            Refused: ``DatasetNotInQuery``.
-        """
-        for item in self.datasets:
-            if item.dataset.name == name:
-                return item
-        raise Refused("DatasetNotInQuery", f"dataset {name!r} is not part of query {self.query.name!r}.")
 
 
 def service_nonce(ticket: RunTicket) -> str:
@@ -145,6 +84,7 @@ class RunAuthority:
         """Perform all checks on one fresh reading of governance. Raises what the single checks raise.
 
         Args:
+            ticket: Names the run and carries its signed request.
             consent: Whether to check consent.
             past: Accept an expired request, a closed run and ended approvals. Use it only to undo or to record something;
                 nothing may be released on the strength of such a result.
@@ -207,6 +147,7 @@ class RunAuthority:
         """Check that the caller is an active user and signed this request.
 
         Args:
+            ticket: Names the run and carries its signed request.
             past: As in :meth:`authorise`.
 
         Returns:

@@ -22,7 +22,8 @@ It reads two things per dataset. If each of a run's activities did that, the req
 datasets. ``verify_release`` therefore starts from a snapshot: the result of an earlier full verification of the same ticket,
 kept in this process's memory. It then repeats every check whose answer can have changed, on a fresh reading: checks 1
 (active), 2, 5 (expiry), and for the query and the datasets whose secrets are released 3, 4 and 6. Checks 7 and 8 depend only
-on the ticket, the proof and documents that governance never changes once they are accepted.
+on the ticket, the proof and documents that governance never changes once they are accepted
+(docs/decisions/008-what-a-release-reads-again.md).
 
 Rules for the snapshot:
 
@@ -48,7 +49,8 @@ from cleanroom.errors import CleanRoomError, Unavailable
 from cleanroom.identifiers import canonical_json, sha256_hex
 from cleanroom.messages.run import RunTicket, ServiceProof, SparkVerdict
 from cleanroom.runs.assembly import JobEnvironment, assemble_job
-from cleanroom.runs.authority import AuthorisedRun, Dataset, RunAuthority, service_nonce
+from cleanroom.runs.authorised import AuthorisedRun, Dataset
+from cleanroom.runs.authority import RunAuthority, service_nonce
 from cleanroom.runs.proof import ServiceVerifier
 from cleanroom.runs.reader import GovernanceReader
 from cleanroom.spark.job import JobConfig

@@ -1,8 +1,8 @@
-"""Azure's access checks in front of Azurite: ``python -m localcloud.standins.blobaccess --config FILE``.
+"""Reverse proxy with Azure's access checks for Azurite: ``python -m localcloud.standins.blobaccess --config FILE``.
 
-Azurite takes any token that looks right, whoever signed it and whatever roles its holder has. This server stands before it as Azure's
-front end does: the token must be Entra ID's, of the account's tenant and for storage, and a role assignment on the account must permit
-the operation. What passes is streamed to Azurite and back unchanged. Shared keys and SAS go through: Azurite verifies those itself.
+Azurite checks neither a token's signature nor any role. This proxy requires a token that Entra ID has issued for storage and for the
+account's tenant, and a role assignment on the account that permits the operation. It streams permitted requests to Azurite and the
+responses back, unchanged. It forwards requests with a shared key or SAS, because Azurite verifies these itself.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _LOG = logging.getLogger("localcloud.blobaccess")
 
 
 class StorageAccount(BaseModel):
-    """One storage account: its tenant, and where its role assignments are (``roles.vault_id`` is the account's resource id)."""
+    """A storage account: its tenant, and how to read its role assignments (``roles.vault_id`` is the account's resource ID)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -63,7 +63,7 @@ class StorageAccount(BaseModel):
 
 
 class BlobAccessConfig(StandInConfig):
-    """Config file of the server."""
+    """Configuration of the proxy."""
 
     azurite_url: str
     azurite_ca_file: Path
@@ -71,13 +71,14 @@ class BlobAccessConfig(StandInConfig):
 
 
 class StorageError(Exception):
-    """A refusal with the code and the XML of the Blob service."""
+    """An error response with the Blob service's code and XML."""
 
     def __init__(self, status: int, code: str, text: str) -> None:
         super().__init__(code, text)
         self.status, self.code, self.text = status, code, text
 
     def response(self) -> Response:
+        """Return the response."""
         request_id = str(uuid.uuid4())
         stamp = datetime.now(UTC).isoformat().replace("+00:00", "Z")
         message = escape(f"{self.text}\nRequestId:{request_id}\nTime:{stamp}")
@@ -89,7 +90,7 @@ class StorageError(Exception):
 
 
 class Account:
-    """The checks of one storage account."""
+    """The access checks of one storage account."""
 
     def __init__(self, name: str, config: StorageAccount) -> None:
         self._issuer = f"https://sts.windows.net/{config.tenant_id}/"
@@ -99,7 +100,7 @@ class Account:
         self._roles: dict[str, tuple[float, list[Role]]] = {}
 
     def check(self, token: str, data: bool, action: str) -> None:
-        """Go on only with a valid token whose holder has a role that permits ``action``.
+        """Require a valid token whose holder has a role that permits ``action``.
 
         Raises:
             StorageError: 401 ``InvalidAuthenticationInfo``; 403 ``AuthorizationPermissionMismatch``; 503 ``ServerBusy``.
@@ -135,7 +136,7 @@ class Account:
 
 
 def action_of(method: str, path: str, query: dict[str, str]) -> tuple[bool, str]:
-    """Whether an operation is of the data plane, and the action that a role must permit."""
+    """Return whether an operation is a data action, and the action that a role must permit."""
     container_level = query.get("restype") == "container" or not path.strip("/").partition("/")[2]
     if query.get("restype") == "service" and query.get("comp") == "userdelegationkey":
         return False, "Microsoft.Storage/storageAccounts/blobServices/generateUserDelegationKey/action"
@@ -147,8 +148,8 @@ def action_of(method: str, path: str, query: dict[str, str]) -> tuple[bool, str]
     return True, f"{_BLOBS}/{ {'GET': 'read', 'HEAD': 'read', 'DELETE': 'delete'}.get(method, 'write') }"
 
 
-class Front:
-    """Checks a request and streams it to Azurite."""
+class AccessProxy:
+    """Checks requests and streams them to Azurite."""
 
     def __init__(self, config: BlobAccessConfig) -> None:
         self._accounts = {name: Account(name, account) for name, account in config.accounts.items()}
@@ -157,6 +158,7 @@ class Front:
         self.http = async_http_client(tls, base_url=config.azurite_url, timeout=60, limits=limits)
 
     async def handle(self, request: Request) -> Response:
+        """Answer a request."""
         try:
             await self._check(request)
         except StorageError as error:
@@ -180,7 +182,7 @@ class Front:
     async def _forward(self, request: Request) -> Response:
         headers = [(name, value) for name, value in request.headers.raw if name.decode().lower() not in _HOP_BY_HOP]
         has_body = "content-length" in request.headers or "transfer-encoding" in request.headers
-        # The path exactly as the client sent it: decoding and encoding again could name another blob.
+        # Forward the raw path. Decoding and encoding it could change the blob's name.
         target = request.scope["raw_path"].split(b"?")[0] + (b"?" + request.scope["query_string"] if request.scope["query_string"] else b"")
         upstream = self.http.build_request(
             request.method,
@@ -191,7 +193,7 @@ class Front:
         try:
             answer = await self.http.send(upstream, stream=True)
         except httpx.HTTPError as error:
-            _LOG.warning("Azurite does not answer: %s", type(error).__name__)
+            _LOG.warning("no response from Azurite: %s", type(error).__name__)
             return StorageError(503, "ServerBusy", "The server is busy.").response()
         response = StreamingResponse(answer.aiter_raw(_CHUNK_BYTES), answer.status_code, background=BackgroundTask(answer.aclose))
         response.raw_headers = [(name.lower(), value) for name, value in answer.headers.raw if name.decode().lower() not in _HOP_BY_HOP]
@@ -199,18 +201,18 @@ class Front:
 
 
 def create_app(config: BlobAccessConfig) -> Starlette:
-    """The application."""
-    # One log line a request is ours; httpx would add the requests that we make, with their queries.
+    """Return the ASGI application."""
+    # httpx would also log the forwarded requests, including their queries.
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    front = Front(config)
+    proxy = AccessProxy(config)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
-        await front.http.aclose()
+        await proxy.http.aclose()
 
     methods = ["GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"]
-    return Starlette(routes=[health_route("blobaccess"), Route("/{path:path}", front.handle, methods=methods)], lifespan=lifespan)
+    return Starlette(routes=[health_route("blobaccess"), Route("/{path:path}", proxy.handle, methods=methods)], lifespan=lifespan)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
-"""Who exists: tenants, users, service principals and subscriptions from the config; managed identities, federated credentials
-and role assignments in SQLite. Entra ID and ARM are two faces of this one directory, as in Azure."""
+"""The directory that Entra ID and ARM share, as in Azure.
+
+Tenants, users, service principals and subscriptions come from the configuration. Managed identities, federated credentials and role
+assignments are in SQLite.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ class _Model(BaseModel):
 
 
 class Tenant(_Model):
-    """An Entra ID tenant; requests may name it by id or by domain."""
+    """An Entra ID tenant. Requests name it by ID or by domain."""
 
     id: Guid
     domain: str
@@ -37,8 +40,8 @@ class Tenant(_Model):
 class Principal(_Model):
     """A user or a service principal that signs in with a client secret.
 
-    A user of the stand-in is its own public client: the token of the client-credentials grant then carries the user's claims
-    (``preferred_username``, ``idtyp: user``), which spares the three companies a browser.
+    Users sign in without a browser: each user is its own client, and the token of the client-credentials grant has the user's claims
+    (``preferred_username``, ``idtyp: user``).
     """
 
     kind: Literal["user", "service-principal"]
@@ -52,7 +55,7 @@ class Principal(_Model):
 
 
 class RoleGrant(_Model):
-    """A role that a principal holds on a whole subscription from the start."""
+    """A role that a principal has on a whole subscription from the start."""
 
     object_id: Guid
     role: str
@@ -60,7 +63,7 @@ class RoleGrant(_Model):
 
 
 class Subscription(_Model):
-    """An Azure subscription of one tenant. Resource groups are as given; the stand-in does not create any."""
+    """An Azure subscription of one tenant. The stand-in cannot create resource groups."""
 
     id: Guid
     tenant_id: Guid
@@ -72,7 +75,7 @@ class Subscription(_Model):
 
 @dataclass(frozen=True)
 class ManagedIdentity:
-    """A user-assigned managed identity; ``id`` is its ARM resource id."""
+    """A user-assigned managed identity; ``id`` is its ARM resource ID."""
 
     id: str
     tenant_id: str
@@ -85,7 +88,7 @@ class ManagedIdentity:
 
 @dataclass(frozen=True)
 class FederatedCredential:
-    """The trust of an identity in one external (issuer, subject, audience); effective from ``effective_at`` (Unix seconds)."""
+    """An identity's trust in an external issuer, subject and audience. It takes effect at ``effective_at`` (Unix seconds)."""
 
     identity_id: str
     name: str
@@ -96,12 +99,13 @@ class FederatedCredential:
 
     @property
     def id(self) -> str:
+        """ARM resource ID."""
         return f"{self.identity_id}/federatedIdentityCredentials/{self.name}"
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """A role assignment; effective for data planes from ``effective_at`` (Unix seconds)."""
+    """A role assignment. It takes effect for data planes at ``effective_at`` (Unix seconds)."""
 
     scope: str
     name: str
@@ -114,12 +118,13 @@ class Assignment:
 
     @property
     def id(self) -> str:
+        """ARM resource ID."""
         return f"{self.scope}/providers/Microsoft.Authorization/roleAssignments/{self.name}"
 
 
 @dataclass(frozen=True)
 class Account:
-    """Whoever may get a token: a principal of the config or a managed identity."""
+    """An account that can get tokens: a configured principal or a managed identity."""
 
     kind: Literal["user", "service-principal", "managed-identity"]
     tenant_id: str
@@ -132,7 +137,7 @@ class Account:
 
 
 class Directory:
-    """The config's principals and the SQLite state; every method is atomic and safe from any thread."""
+    """The configured principals and the SQLite state. Every method is atomic and thread-safe."""
 
     def __init__(
         self,
@@ -164,11 +169,11 @@ class Directory:
             self._db.close()
 
     def tenant(self, name: str) -> Tenant | None:
-        """The tenant with this id or domain."""
+        """Return the tenant with this ID or domain, or None."""
         return self.tenants.get(name.lower()) or self._domains.get(name.lower())
 
     def account(self, tenant_id: str, client_id: str) -> Account | None:
-        """The account of an application (client) id in a tenant."""
+        """Return the account with an application (client) ID in a tenant, or None."""
         found = self._accounts.get((tenant_id, client_id.lower()))
         if found is not None:
             return found
@@ -176,7 +181,7 @@ class Directory:
         return next((_account(_identity(row)) for row in rows), None)
 
     def account_by_object(self, tenant_id: str, object_id: str) -> Account | None:
-        """The account of an object (principal) id in a tenant."""
+        """Return the account with an object (principal) ID in a tenant, or None."""
         wanted = object_id.lower()
         for account in self._accounts.values():
             if (account.tenant_id, account.object_id) == (tenant_id, wanted):
@@ -187,11 +192,12 @@ class Directory:
     # Managed identities
 
     def identity(self, resource_id: str) -> ManagedIdentity | None:
+        """Return a managed identity, or None."""
         rows = self._query("SELECT * FROM identities WHERE key = ?", resource_id.lower())
         return next((_identity(row) for row in rows), None)
 
     def identities(self, prefix: str) -> list[ManagedIdentity]:
-        """Those whose resource id starts with ``prefix`` + ``/``, by name."""
+        """Return the identities whose resource ID starts with ``prefix`` and a slash, ordered by ID."""
         wanted = f"{prefix.lower()}/"
         rows = self._query("SELECT * FROM identities ORDER BY key")
         return [_identity(row) for row in rows if row["key"].startswith(wanted)]
@@ -199,7 +205,7 @@ class Directory:
     def put_identity(
         self, resource_id: str, tenant_id: str, name: str, location: str, tags: dict[str, str]
     ) -> tuple[ManagedIdentity, bool]:
-        """Create, or update the tags of; the second value says whether it is new. Client and object ids never change."""
+        """Create an identity or update its tags; return it, and whether it is new. Its client and object IDs never change."""
         with self._lock:
             old = self.identity(resource_id)
             if old is None:
@@ -214,6 +220,7 @@ class Directory:
             return new, old is None
 
     def delete_identity(self, resource_id: str) -> bool:
+        """Delete an identity and its federated credentials; return whether it existed."""
         with self._lock:
             self._query("DELETE FROM federated WHERE identity_key = ?", resource_id.lower())
             return bool(self._query("DELETE FROM identities WHERE key = ? RETURNING key", resource_id.lower()))
@@ -221,6 +228,7 @@ class Directory:
     # Federated credentials
 
     def federated(self, identity_id: str) -> list[FederatedCredential]:
+        """Return the federated credentials of an identity, ordered by name."""
         rows = self._query("SELECT * FROM federated WHERE identity_key = ? ORDER BY name_key", identity_id.lower())
         return [
             FederatedCredential(
@@ -232,7 +240,7 @@ class Directory:
     def put_federated(
         self, identity_id: str, name: str, issuer: str, subject: str, audiences: Sequence[str]
     ) -> tuple[FederatedCredential, bool]:
-        """Create or replace; a replacement with other content has to propagate again."""
+        """Create or replace a credential; return it, and whether it is new. Changed content has to propagate again."""
         with self._lock:
             old = next((item for item in self.federated(identity_id) if item.name.lower() == name.lower()), None)
             same = old is not None and (old.issuer, old.subject, old.audiences) == (issuer, subject, tuple(audiences))
@@ -244,6 +252,7 @@ class Directory:
             return FederatedCredential(identity_id, name, issuer, subject, tuple(audiences), effective), old is None
 
     def delete_federated(self, identity_id: str, name: str) -> bool:
+        """Delete a federated credential; return whether it existed."""
         return bool(
             self._query(
                 "DELETE FROM federated WHERE identity_key = ? AND name_key = ? RETURNING name_key", identity_id.lower(), name.lower()
@@ -253,23 +262,25 @@ class Directory:
     # Role assignments
 
     def assignments(self, principal_id: str | None = None) -> list[Assignment]:
-        """All of them, or one principal's, the config's grants included; callers narrow by scope."""
+        """Return all role assignments or those of one principal, including the configured grants, at any scope."""
         rows = self._query("SELECT * FROM assignments ORDER BY created_at, name")
         found = [Assignment(*tuple(row)[1:]) for row in rows]
         return [a for a in found if principal_id is None or a.principal_id == principal_id.lower()]
 
     def add_assignment(self, scope: str, name: str, role_id: str, principal_id: str, principal_type: str, created_by: str) -> Assignment:
+        """Add a role assignment, which takes effect after the propagation delay."""
         now = time.time()
         assignment = Assignment(scope, name, role_id, principal_id.lower(), principal_type, created_by, now, now + self._propagation)
         self._insert_assignment(assignment)
         return assignment
 
     def seed_assignments(self, assignments: Iterable[Assignment]) -> None:
-        """Add the config's grants; one that is there already stays as it is."""
+        """Add the configured grants; existing ones stay unchanged."""
         for assignment in assignments:
             self._insert_assignment(assignment)
 
     def delete_assignment(self, assignment: Assignment) -> None:
+        """Delete a role assignment."""
         self._query("DELETE FROM assignments WHERE key = ?", assignment.id.lower())
 
     def _insert_assignment(self, a: Assignment) -> None:
@@ -298,7 +309,7 @@ def _account(identity: ManagedIdentity) -> Account:
 
 
 class DirectoryConfig(_Model):
-    """The directory's part of the config file."""
+    """The directory's fields of the config file."""
 
     tenants: tuple[Tenant, ...]
     principals: tuple[Principal, ...] = ()
@@ -306,7 +317,7 @@ class DirectoryConfig(_Model):
     propagation_seconds: float = Field(default=0.0, ge=0)
 
 
-# Resource ids are compared without regard to case, as ARM does; the key columns hold the lower-case form.
+# ARM compares resource IDs case-insensitively; the key columns hold the lower-case form.
 _SCHEMA = """
 PRAGMA journal_mode=WAL;
 PRAGMA synchronous=NORMAL;

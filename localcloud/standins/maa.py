@@ -1,8 +1,7 @@
-"""Attestation authority stand-in: Microsoft Azure Attestation at the wire (spec/skr.md sections 2 and 3).
+"""Stand-in of Microsoft Azure Attestation (docs/facts/key-release.md): ``python -m localcloud.standins.maa --config FILE``.
 
-It verifies an SNP report, its certificates, its utility-VM endorsement and its runtime data with the product's own verifier, against the
-trusted roots that it was started with, and issues the token. NOT CONFIDENTIAL: its signing key lies in a file, and every token says so
-(:data:`MARKER`). Run it as ``python -m localcloud.standins.maa --config FILE``.
+It verifies SNP reports, certificates, utility-VM endorsements and runtime data with the product's verifier and the configured roots, and
+issues tokens. NOT CONFIDENTIAL: its signing key is in a file, and every token has the claim :data:`MARKER`.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ _LIFETIME = dt.timedelta(hours=8)
 _MAXIMUM_BODY = 512 * 1024
 _KATA_FEED = "ConfAKS-AMD-UVM"
 MARKER = "x-ms-development-stand-in"
-"""Claim in every token of this stand-in; a real authority has none of that name."""
+"""Claim in every token of this stand-in. Tokens of the real service do not have it."""
 _POLICY = b"version=1.2; authorizationrules{=> permit();}; issuancerules{};"
 
 
@@ -55,14 +54,14 @@ class MaaConfig(StandInConfig):
     trust_files: tuple[Path, ...] = ()
     """Development roots (``TrustStore.load``)."""
     allow_debug: bool = False
-    """Issue tokens for debuggable guests too (``is-debuggable`` true); the release policy must then refuse them."""
+    """Whether debuggable guests get tokens (``is-debuggable`` true). The release policy must then reject them."""
     issuer: str | None = None
-    """What ``iss`` says; ``https://<Host header>`` when absent, which is the address that the client used."""
+    """Value of ``iss`` (default: ``https://<Host header>``, the address that the client used)."""
     token_seconds: int = int(_LIFETIME.total_seconds())
 
 
 class MaaError(Exception):
-    """An answer of ``{"error": {"code", "message"}}``."""
+    """An error response: ``{"error": {"code", "message"}}``."""
 
     def __init__(self, code: str, message: str, status: int = 400) -> None:
         super().__init__(message)
@@ -72,7 +71,7 @@ class MaaError(Exception):
 
 
 class TokenKey:
-    """The signing key and its self-signed certificate, kept in ``state``."""
+    """The signing key and its self-signed certificate, in the folder ``state``."""
 
     def __init__(self, state: Path) -> None:
         key_file, cert_file = state / "maa-key.pem", state / "maa-cert.pem"
@@ -89,26 +88,26 @@ class TokenKey:
         self.kid = base64.b64encode(hashlib.sha256(self._der).digest()).decode("ascii")
 
     def jwks(self) -> dict[str, Any]:
-        """``GET /certs``."""
+        """Return the key set, for ``GET /certs``."""
         jwk = public_jwk(self.key, kid=self.kid, alg="RS256", use="sig", x5c=[base64.b64encode(self._der).decode("ascii")])
         return {"keys": [jwk]}
 
 
 def evidence_of(body: Mapping[str, Any]) -> tuple[AttestationEvidence, bytes]:
-    """Evidence and runtime data of a request body.
+    """Parse a request body; return its evidence and runtime data.
 
     Raises:
-        MaaError: ``InvalidParameter``.
+        MaaError: ``InvalidParameter`` if the body is malformed.
     """
     try:
         report = strict_json(b64_any(_text(body, "report")))
         endorsements = strict_json(b64_any(_text(report, "Endorsements"))) if report.get("Endorsements") else {}
         uvm = endorsements.get("Uvm") or []
         if not isinstance(uvm, list) or len(uvm) > 1:
-            raise ValueError("Uvm is a list of one endorsement")
+            raise ValueError("Uvm must be a list of one endorsement")
         runtime = body.get("runtimeData")
         if not isinstance(runtime, Mapping) or str(runtime.get("dataType")).upper() != "JSON":
-            raise ValueError("runtimeData needs data and dataType JSON")
+            raise ValueError("runtimeData must have the members data and dataType, and dataType must be JSON")
         evidence = AttestationEvidence.of(
             b64_any(_text(report, "SnpReport")), b64_any(_text(report, "VcekCertChain")), b64_any(str(uvm[0])) if uvm else None
         )
@@ -125,7 +124,7 @@ def _text(value: Any, name: str) -> str:
 
 
 def _compliance(verdict: Verdict, evidence: AttestationEvidence) -> str | None:
-    """What the utility VM's endorsement is worth; None when there is none, or its issuer is unknown."""
+    """Return the compliance status; None without a utility-VM endorsement, or if its issuer is unknown."""
     if verdict.failures or not evidence.uvm_endorsements:
         return None
     feed = verify_endorsement(base64.b64decode(evidence.uvm_endorsements)).feed
@@ -133,7 +132,7 @@ def _compliance(verdict: Verdict, evidence: AttestationEvidence) -> str | None:
 
 
 def snp_claims(report: SnpReport, verdict: Verdict) -> dict[str, Any]:
-    """The ``x-ms-sevsnpvm-*`` claims of a verified report."""
+    """Return the ``x-ms-sevsnpvm-*`` claims of a verified report."""
     assert verdict.product is not None
     tcb = decode_tcb(report.reported_tcb, verdict.product)
     values: dict[str, Any] = {
@@ -159,7 +158,7 @@ def snp_claims(report: SnpReport, verdict: Verdict) -> dict[str, Any]:
 
 
 class MaaServer:
-    """The routes."""
+    """The routes of the attestation service."""
 
     def __init__(self, config: MaaConfig, clock: Callable[[], dt.datetime]) -> None:
         self._config = config
@@ -169,8 +168,9 @@ class MaaServer:
         self._token_key = TokenKey(config.state)
 
     def routes(self) -> list[Route]:
+        """Return the routes."""
         attest = Route("/attest/{kind}", self.attest, methods=["POST"])
-        attest.path_regex = re.compile(attest.path_regex.pattern, re.IGNORECASE)  # clients differ in spelling
+        attest.path_regex = re.compile(attest.path_regex.pattern, re.IGNORECASE)  # clients spell it differently
         return [
             attest,
             Route("/.well-known/openid-configuration", self.metadata, methods=["GET"]),
@@ -181,7 +181,7 @@ class MaaServer:
         return self._config.issuer or f"https://{request.headers.get('host', 'localhost')}"
 
     async def metadata(self, request: Request) -> Response:
-        """GET /.well-known/openid-configuration."""
+        """Answer ``GET /.well-known/openid-configuration``."""
         issuer = self._issuer(request)
         return JSONResponse(
             {
@@ -194,16 +194,16 @@ class MaaServer:
         )
 
     async def certs(self, request: Request) -> Response:
-        """GET /certs."""
+        """Answer ``GET /certs``."""
         return JSONResponse(self._token_key.jwks())
 
     async def attest(self, request: Request) -> Response:
-        """POST /attest/SevSnpVm; the path is compared without regard to case."""
+        """Answer ``POST /attest/SevSnpVm``. The path is case-insensitive."""
         try:
             if request.path_params["kind"].lower() != "sevsnpvm":
                 raise MaaError("NotFound", f"There is no attestation type {request.path_params['kind']!r}.", 404)
             if request.query_params.get("api-version") not in _API_VERSIONS:
-                raise MaaError("InvalidParameter", "api-version is missing or not supported.")
+                raise MaaError("InvalidParameter", f"api-version must be one of {', '.join(sorted(_API_VERSIONS))}.")
             raw = await request.body()
             if len(raw) > _MAXIMUM_BODY:
                 raise MaaError("InvalidParameter", f"The request body is longer than {_MAXIMUM_BODY} bytes.")
@@ -215,14 +215,14 @@ class MaaServer:
                 raise MaaError("InvalidParameter", "The request body is not a JSON object.")
             return JSONResponse({"token": await run_in_threadpool(self._token, body, self._issuer(request))})
         except MaaError as error:
-            _LOG.info("refused: %s: %s", error.code, error.message)
+            _LOG.info("request rejected: %s: %s", error.code, error.message)
             return JSONResponse({"error": {"code": error.code, "message": error.message}}, error.status)
 
     def _token(self, body: Mapping[str, Any], issuer: str) -> str:
         evidence, runtime_data = evidence_of(body)
         nonce = body.get("nonce")
         if nonce is not None and (not isinstance(nonce, int) or isinstance(nonce, bool) or not 0 <= nonce < 2**64):
-            raise MaaError("InvalidParameter", "nonce is not an unsigned 64-bit number.")
+            raise MaaError("InvalidParameter", f"nonce is {nonce!r}; it must be an unsigned 64-bit number.")
         now = self._clock()
         verdict = self._verify(evidence, runtime_data, now)
         try:
@@ -253,12 +253,12 @@ class MaaServer:
         return jws.sign(header, dict(sorted(claims.items())), self._token_key.key)
 
     def _verify(self, evidence: AttestationEvidence, runtime_data: bytes, now: dt.datetime) -> Verdict:
-        # VMPL, migration and SMT become claims, for the release policy to judge.
+        # VMPL, migration and SMT become claims, which the release policy checks.
         expectations = Expectations(
             allow_debug=self._config.allow_debug, allow_migration=True, vmpl=None, report_data=report_data_for(runtime_data)
         )
         verdict = verify_evidence(evidence, trust=self._trust, expectations=expectations, at=now)
-        # An endorsement that holds but whose issuer is unknown only costs the compliance status.
+        # A valid endorsement of an unknown issuer only omits the compliance status.
         failed = [check for check in verdict.failures if check.id != "uvm-issuer"]
         if failed or verdict.report is None:
             reasons = "; ".join(f"{check.id}: expected {check.expected}, actual {check.actual}" for check in failed)
@@ -267,7 +267,7 @@ class MaaServer:
 
 
 async def _no_operation(request: Request, error: Exception) -> Response:
-    """Another path or method, in the envelope of all errors."""
+    """Answer unknown paths and methods with the service's error format."""
     assert isinstance(error, HTTPException)
     message = f"There is no operation {request.method} {request.url.path}."
     code = "MethodNotAllowed" if error.status_code == 405 else "NotFound"
@@ -279,7 +279,7 @@ def _wall_clock() -> dt.datetime:
 
 
 def create_app(config: MaaConfig, *, clock: Callable[[], dt.datetime] = _wall_clock) -> Starlette:
-    """The application; ``clock`` replaces the wall clock in tests."""
+    """Return the ASGI application; tests replace the ``clock``."""
     app = Starlette(routes=[health_route("maa"), *MaaServer(config, clock).routes()], exception_handlers={HTTPException: _no_operation})
     app.router.redirect_slashes = False
     return app

@@ -1,9 +1,9 @@
-"""What every stand-in shares: TLS, the health route, one log line a request, and the banner.
+"""Shared by all stand-ins: TLS, the health route, one log line per request, and the banner.
 
-A stand-in is a Starlette application made by a factory from a frozen pydantic config. It runs in two ways:
+A stand-in is a Starlette application that a factory creates from a frozen pydantic config. It runs in two ways:
 
-* ``python -m localcloud.standins.<name> --config FILE`` (what the supervisor does): :func:`main`;
-* inside a test: :func:`serving`, a context manager that yields the base URL.
+* ``python -m localcloud.standins.<name> --config FILE`` (for the supervisor): :func:`main`;
+* in a thread of a test: :func:`serving`, a context manager that yields the base URL.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ C = TypeVar("C", bound="StandInConfig")
 
 
 class StandInConfig(BaseModel):
-    """What every stand-in's config file holds; each stand-in adds its own fields."""
+    """Fields of every stand-in's config file; each stand-in adds its own."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -47,17 +47,18 @@ class StandInConfig(BaseModel):
     tls_cert: Path
     tls_key: Path
     state: Path
-    """Folder of the stand-in's durable state (its SQLite file, its keys)."""
+    """Folder of the stand-in's durable state, such as its SQLite file and its keys."""
 
 
 class RequestLog:
-    """ASGI middleware: one line a request (method, path without query, status, milliseconds). Bodies and headers never."""
+    """ASGI middleware that logs one line per request: method, path without query, status, milliseconds."""
 
     def __init__(self, app: Any, name: str) -> None:
         self._app = app
         self._log = logging.getLogger(f"localcloud.{name}")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on and log it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -78,7 +79,7 @@ class RequestLog:
 
 
 def health_route(name: str) -> Route:
-    """``GET /healthz``: ``{"status": "ok", "service": name, "confidential": false}``."""
+    """Return the route ``GET /healthz``: ``{"status": "ok", "service": name, "confidential": false}``."""
 
     async def health(request: Request) -> JSONResponse:
         return JSONResponse({"status": "ok", "service": name, "confidential": False})
@@ -87,7 +88,7 @@ def health_route(name: str) -> Route:
 
 
 def announce(name: str) -> None:
-    """Print the banner to standard error, as every stand-in must at start."""
+    """Print the banner to standard error, as every stand-in does at start."""
     print(f"{name}: {BANNER}", file=sys.stderr, flush=True)
 
 
@@ -101,7 +102,7 @@ def _server(app: Any, name: str, tls: ServerCertificate | None) -> uvicorn.Serve
             server_header=False,
             ssl_certfile=str(tls.cert) if tls else None,
             ssl_keyfile=str(tls.key) if tls else None,
-            # Clients that keep their connections, as Spark's does, expect a server to keep idle ones for longer than uvicorn's 5 s.
+            # Clients with connection pools, such as Spark's, expect idle connections to stay open longer than uvicorn's default of 5 s.
             timeout_keep_alive=75,
             timeout_graceful_shutdown=1,
         )
@@ -109,7 +110,7 @@ def _server(app: Any, name: str, tls: ServerCertificate | None) -> uvicorn.Serve
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    # asyncio switches Nagle's algorithm off only for sockets that say they are TCP; without it every answer waits 40 ms.
+    # asyncio disables Nagle's algorithm only if the protocol is given explicitly. With Nagle every response is 40 ms late.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((host, port))
@@ -118,7 +119,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def main(name: str, config_type: type[C], factory: Callable[[C], Starlette], argv: list[str] | None = None) -> None:
-    """The command line of a stand-in: ``--config FILE`` (JSON of ``config_type``); serves until SIGTERM or SIGINT."""
+    """Run a stand-in with ``--config FILE`` (JSON of ``config_type``) until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(prog=f"python -m localcloud.standins.{name}")
     parser.add_argument("--config", type=Path, required=True)
     arguments = parser.parse_args(argv)
@@ -141,7 +142,7 @@ def serving(app: Any, name: str, tls: ServerCertificate | None = None, *, port: 
     deadline = time.monotonic() + 20
     while not server.started:
         if not thread.is_alive() or time.monotonic() > deadline:
-            raise RuntimeError(f"{name} did not start")
+            raise RuntimeError(f"{name} did not start within 20 seconds; see its log.")
         time.sleep(0.005)
     try:
         yield f"{'https' if tls else 'http'}://localhost:{listener.getsockname()[1]}"

@@ -1,4 +1,4 @@
-"""Token signing and the error shape of Entra ID's token endpoint."""
+"""Access tokens of Entra ID, and the errors of its token endpoint."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ KNOWN_RESOURCES = frozenset(
         "api://cleanroom-governance",
     }
 )
-"""Resources that tokens can be asked for; the config may add some."""
+"""Resources for which tokens are issued; the configuration can add some."""
 
 
 class EntraError(Exception):
-    """A refusal of the token endpoint: the numeric AADSTS code, the OAuth error word, and Entra ID's own text."""
+    """An error of the token endpoint: the numeric AADSTS code, the OAuth error code, and Entra ID's message."""
 
     def __init__(self, code: int, error: str, text: str) -> None:
         super().__init__(code, text)
@@ -42,7 +42,7 @@ class EntraError(Exception):
         self.text = text
 
     def response(self, authority: str, correlation_id: str | None) -> JSONResponse:
-        """Entra ID's JSON: ``error``, ``error_description`` with trace and correlation ids, ``error_codes`` …"""
+        """Return Entra ID's JSON: ``error``, ``error_description`` with trace and correlation IDs, ``error_codes`` and others."""
         stamp = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
         trace, correlation = str(uuid.uuid4()), correlation_id or str(uuid.uuid4())
         body = {
@@ -58,7 +58,7 @@ class EntraError(Exception):
 
 
 class TokenSigner:
-    """The signing key of all tenants: RSA-2048, made at first use in ``folder``, one ``kid``."""
+    """The signing key of all tenants: RSA-2048, created in ``folder`` at first use."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -76,17 +76,17 @@ class TokenSigner:
         self.kid = hashlib.sha256(public).hexdigest()[:32]
 
     def jwks(self, issuer: str) -> dict[str, Any]:
-        """The key set; like Entra ID's, each key names its ``issuer`` and has no ``alg``."""
+        """Return the key set. As in Entra ID, a key has an ``issuer`` and no ``alg``."""
         public = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(self._key.public_key()))
         return {
             "keys": [{"kty": "RSA", "use": "sig", "kid": self.kid, "x5t": self.kid, "n": public["n"], "e": public["e"], "issuer": issuer}]
         }
 
     def verify(self, token: str, audiences: frozenset[str]) -> dict[str, Any]:
-        """Claims of a token of ours for one of ``audiences``.
+        """Verify a token that this key signed for one of ``audiences``, and return its claims.
 
         Raises:
-            jwt.PyJWTError: for any other token.
+            jwt.PyJWTError: The token is not valid.
         """
         return jwt.decode(
             token,
@@ -97,7 +97,7 @@ class TokenSigner:
         )
 
     def issue(self, account: Account, *, authority: str, resource: str, lifetime: int) -> str:
-        """An access token for ``resource``: v1 for storage (``iss https://sts.windows.net/<tid>/``), v2 for the rest."""
+        """Issue an access token for ``resource``: version 1 for storage (``iss https://sts.windows.net/<tid>/``), else version 2."""
         now = int(time.time())
         v1 = resource == STORAGE or resource.endswith(".blob.core.windows.net")
         claims: dict[str, Any] = {

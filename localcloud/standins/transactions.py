@@ -1,4 +1,4 @@
-"""Transactions of the stand-ins' SQLite stores, whose connections are in autocommit mode."""
+"""Transactions on the stand-ins' SQLite connections, which are in autocommit mode."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """All or nothing. Whoever shares ``db`` among threads holds its lock."""
+    """Run the block in a transaction. Threads that share ``db`` must hold a lock."""
     db.execute("BEGIN IMMEDIATE")
     try:
         yield

@@ -14,7 +14,7 @@ from cleanroom.errors import PreconditionFailed, TimedOut, Unavailable
 from cleanroom.identifiers import query_workflow_id
 from cleanroom.messages.query import QueryState
 from starters.operations.session import FoundWorkflow, Session, find_workflow
-from starters.operations.worker_queries import PATIENT_SECONDS, query_workflow, require_worker
+from starters.operations.worker_queries import PATIENT_SECONDS, require_worker, send_query
 from starters.operations.workflow_names import STATE
 from starters.terminal.output import print_status, safe
 
@@ -48,7 +48,7 @@ async def read_state(session: Session, name: str) -> QueryState:
 async def state_of(found: FoundWorkflow[QueryState], *, seconds: float = PATIENT_SECONDS) -> QueryState:
     """Query the state of a workflow that was found; ``seconds`` is the deadline. See :func:`read_state`."""
     await require_worker(found.client, found.described.task_queue)
-    return await query_workflow(found.client, found.handle, STATE, QueryState, seconds=seconds)
+    return await send_query(found.client, found.handle, STATE, QueryState, seconds=seconds)
 
 
 async def with_own_worker_fallback(session: Session, work: Coroutine[Any, Any, T]) -> T:
@@ -114,7 +114,7 @@ async def wait_for_state(
     try:
         while asyncio.get_running_loop().time() < deadline:
             try:
-                state = await query_workflow(client, handle, STATE, QueryState)
+                state = await send_query(client, handle, STATE, QueryState)
             except Unavailable as error:
                 await require_worker(client, error.details["queue"])
                 if not warned:

@@ -13,7 +13,7 @@ from cleanroom.messages.run import RunFailure, RunResult, RunStatus
 from cleanroom.temporal import attributes
 from cleanroom.temporal.failures import error_from_failure
 from starters.operations.session import FoundWorkflow, Session, find_workflow
-from starters.operations.worker_queries import query_workflow, require_worker
+from starters.operations.worker_queries import require_worker, send_query
 from starters.operations.workflow_names import OUTCOME, STATUS
 
 _STATES: Final = {"prepare": "Preparing", "submit": "Submitting", "watch": "Running", "conclude": "Concluding", "cleanup": "Concluding"}
@@ -63,7 +63,7 @@ async def take_snapshot(found: FoundWorkflow[RunResult]) -> RunSnapshot:
     try:
         await require_worker(found.client, described.task_queue)
         status, outcome = await asyncio.gather(
-            query_workflow(found.client, found.handle, STATUS, RunStatus), query_workflow(found.client, found.handle, OUTCOME, RunResult)
+            send_query(found.client, found.handle, STATUS, RunStatus), send_query(found.client, found.handle, OUTCOME, RunResult)
         )
     except CleanRoomError as error:
         return snapshot._replace(unanswered=error)

@@ -33,9 +33,7 @@ NO_WORKER: Final = "NoWorker"
 _UNANSWERED = (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED)
 
 
-async def query_workflow(
-    client: Client, handle: WorkflowHandle[Any, Any], query: str, kind: type[T], *, seconds: float = QUERY_SECONDS
-) -> T:
+async def send_query(client: Client, handle: WorkflowHandle[Any, Any], query: str, kind: type[T], *, seconds: float = QUERY_SECONDS) -> T:
     """Query a workflow; retry once with a longer deadline when a worker polled recently and may be busy.
 
     Args:
@@ -60,7 +58,7 @@ async def query_workflow(
         queue = (await handle.describe()).task_queue
         polled = await last_poll(client, queue)
         if seconds < PATIENT_SECONDS and polled is not None and polled < BUSY_SECONDS:
-            return await query_workflow(client, handle, query, kind, seconds=PATIENT_SECONDS)
+            return await send_query(client, handle, query, kind, seconds=PATIENT_SECONDS)
         raise no_worker_error(queue, polled, waited=seconds) from error
 
 

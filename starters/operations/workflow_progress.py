@@ -16,7 +16,7 @@ from temporalio.service import RPCError
 
 from cleanroom.errors import CleanRoomError
 from cleanroom.messages.run import RunStatus
-from starters.operations.worker_queries import query_workflow
+from starters.operations.worker_queries import send_query
 from starters.operations.workflow_names import STATUS, TIMELINE
 from starters.terminal.output import err, safe
 
@@ -84,8 +84,8 @@ def _print_ended(lines: tuple[str, ...], shown: tuple[str, ...]) -> tuple[str, .
 
 async def _steps(client: Client, handle: WorkflowHandle[Any, Any], query: str) -> tuple[str, ...]:
     if query == STATUS:
-        return (await query_workflow(client, handle, STATUS, RunStatus)).steps
-    return await query_workflow(client, handle, query, tuple[str, ...])
+        return (await send_query(client, handle, STATUS, RunStatus)).steps
+    return await send_query(client, handle, query, tuple[str, ...])
 
 
 def _line(line: str) -> str:

@@ -1,4 +1,4 @@
-"""Fixtures of the scenarios: the session's one local cloud (:mod:`tests.local_cloud`)."""
+"""Fixtures of the scenario tests: the local cloud of the session (:mod:`tests.local_cloud`)."""
 
 from tests.local_cloud import cloud, pytest_runtest_makereport, pytest_runtest_setup, world
 

@@ -1,4 +1,4 @@
-"""Commands of members and users in the local cloud."""
+"""Commands of members and users on the local cloud."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ pytestmark = [pytest.mark.scenario, pytest.mark.timeout(900)]
 
 
 def run(cloud: Cloud, profile: str, *words: str, code: int = 0) -> Any:
-    """Run a command as a process."""
+    """Run a command as a process and return its JSON."""
     options = ["--profile", profile, "--config", str(cloud.state / "cleanroom.toml"), "--output", "json"]
     done = python("starters.cli", *words, *options)
     assert done.returncode == code, done.stdout + done.stderr
     return json.loads(done.stdout)
 
 
-def test_the_operator_governs_and_all_profiles_see_the_result(cloud: Cloud) -> None:
+def test_operator_acts_as_a_member_and_users_see_the_same_collaboration(cloud: Cloud) -> None:
     shown = [run(cloud, profile, "collaboration", "show") for profile in ("operator", "contosso", "fabrikam")]
     assert shown[0]["state"] == "Accepted"
     assert shown[0]["cleanRooms"] == shown[1]["cleanRooms"] == shown[2]["cleanRooms"]
@@ -31,7 +31,7 @@ def test_the_operator_governs_and_all_profiles_see_the_result(cloud: Cloud) -> N
     assert run(cloud, "contosso", "invite", "mallory@contosso.example", code=6)["code"] == "NotAMember"
 
 
-def test_only_the_owner_changes_a_datasets_consent(cloud: Cloud, world: World) -> None:
+def test_only_the_owner_withdraws_and_gives_consent_to_a_dataset(cloud: Cloud, world: World) -> None:
     name = world.flights.name
     assert run(cloud, "litware", "consent", "off", name, code=4)["code"] == "NotUserDocumentApprover"
     assert run(cloud, "contosso", "consent", "off", name)["disabledBy"] == ["contosso"]

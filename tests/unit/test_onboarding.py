@@ -1,4 +1,4 @@
-"""Commands of members and users against the stand-ins of governance and Entra ID, from an empty service to consent."""
+"""Commands of members and users, on stand-ins of governance and Entra ID: set-up, invitations, consent."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ app.add_typer(consent.app, name="consent")
 collaboration.mount(app)
 
 HOST_DATA = "ab" * 32
-ROOT = {"operator": "operator-member-token-00000", "second": "second-member-token-0000000"}
+TOKENS = {"operator": "operator-member-token-00000", "second": "second-member-token-0000000"}
 
 
 @dataclass(frozen=True)
-class Desk:
-    """Runs commands with a ``cleanroom.toml``."""
+class Shell:
+    """Runs commands with one ``cleanroom.toml``."""
 
     config: Path
     world: AzureWorld
 
     def run(self, *words: str, profile: str = "operator", code: int = 0) -> Any:
-        """Run a command with ``--output json`` and require the exit code ``code``."""
+        """Run a command with ``--output json``; its exit code must be ``code``."""
         options = ["--profile", profile, "--config", str(self.config), "--output", "json"]
         result = CliRunner().invoke(app, [*words, *options])
         assert result.exit_code == code, (result.exit_code, result.output, result.exception)
         return json.loads(result.stdout.splitlines()[0])
 
     def publish(self, document: str, profile: str = "contosso", approvers: tuple[str, ...] = ("contosso",)) -> None:
-        """Create an accepted document of ``profile``."""
+        """Propose a document as ``profile``, and accept it as every approver."""
 
         async def work() -> None:
             session = Session.load(profile, str(self.config))
@@ -70,20 +70,20 @@ class Desk:
 
 
 @pytest.fixture(scope="module")
-def desk_of(tmp_path_factory: pytest.TempPathFactory, azure_world: AzureWorld, local_authority: LocalAuthority) -> Iterator[Any]:
-    """Return a function that starts a governance service with the named members and returns its commands."""
+def make_shell(tmp_path_factory: pytest.TempPathFactory, azure_world: AzureWorld, local_authority: LocalAuthority) -> Iterator[Any]:
+    """Create a shell on a new governance service with the named members."""
     from contextlib import ExitStack
 
     with ExitStack() as stack:
 
-        def make(*members: str) -> Desk:
-            folder = tmp_path_factory.mktemp("desk")
+        def make(*members: str) -> Shell:
+            folder = tmp_path_factory.mktemp("shell")
             tls = local_authority.issue("cgs")
             config = cgs.CgsConfig(
                 tls_cert=tls.cert,
                 tls_key=tls.key,
                 state=folder / "cgs",
-                members=tuple(MemberConfig(name=name, token=ROOT[name]) for name in members),
+                members=tuple(MemberConfig(name=name, token=TOKENS[name]) for name in members),
                 issuers=tuple(
                     IssuerConfig(
                         issuer=f"{azure_world.url}/{azure_world.tenant_id(company)}/v2.0",
@@ -97,7 +97,7 @@ def desk_of(tmp_path_factory: pytest.TempPathFactory, azure_world: AzureWorld, l
             url = stack.enter_context(serving(cgs.create_app(config), "cgs", tls))
             profiles: dict[str, Any] = {}
             for name in members:
-                write_secret_file(folder / f"{name}.token", ROOT[name].encode())
+                write_secret_file(folder / f"{name}.token", TOKENS[name].encode())
                 section = {"proxy_url": f"{url}/cgs-client", "member_token_file": f"{name}.token", "member_header": MEMBER_HEADER}
                 profiles[name] = {"governance": section}
             for company in ("contosso", "litware"):
@@ -110,152 +110,152 @@ def desk_of(tmp_path_factory: pytest.TempPathFactory, azure_world: AzureWorld, l
                 "governance": {"url": url},
             }
             (folder / "cleanroom.toml").write_text(tomli_w.dumps({"default": default, "profile": profiles}))
-            return Desk(folder / "cleanroom.toml", azure_world)
+            return Shell(folder / "cleanroom.toml", azure_world)
 
         yield make
 
 
 @pytest.fixture(scope="module")
-def desk(desk_of: Any) -> Desk:
-    """The collaboration ``flights`` with the users Contosso and Litware."""
-    made: Desk = desk_of("operator")
+def shell(make_shell: Any) -> Shell:
+    """A shell on the collaboration ``flights``, in which Contosso and Litware are registered."""
+    made: Shell = make_shell("operator")
     made.run("collaboration", "create", "--data", "flight delays", "--host-data", HOST_DATA)
     for company in ("contosso", "litware"):
         made.run("invite", f"user@{company}.example", "--invitation", f"i-{company}")
         made.run("accept-invitation", f"i-{company}", profile=company)
         made.run("members", "admit", f"i-{company}")
-    made.publish("contossos-own")
+    made.publish("contosso-sales")
     return made
 
 
-def test_creating_a_collaboration_is_idempotent_and_all_users_see_it(desk: Desk) -> None:
-    again = desk.run("collaboration", "create", "--host-data", HOST_DATA)
+def test_repeated_creation_changes_nothing_and_members_and_users_see_the_collaboration(shell: Shell) -> None:
+    again = shell.run("collaboration", "create", "--host-data", HOST_DATA)
     assert again["state"] == "Accepted"
     assert {step["step"]: step["state"] for step in again["steps"]} == {"contract": "unchanged", "clean-room-policy": "unchanged"}
     for profile in ("operator", "contosso"):
-        shown = desk.run("collaboration", "show", profile=profile)
+        shown = shell.run("collaboration", "show", profile=profile)
         assert (shown["data"], shown["cleanRooms"], shown["execution"]) == ("flight delays", [HOST_DATA], "enabled")
         assert (shown["members"], shown["users"]) == (1, 2)
 
 
-def test_creating_a_collaboration_with_other_data_conflicts(desk: Desk) -> None:
-    assert desk.run("collaboration", "create", "--data", "something else", code=5)["code"] == "CollaborationDiffers"
+def test_creation_with_other_data_is_a_conflict(shell: Shell) -> None:
+    assert shell.run("collaboration", "create", "--data", "something else", code=5)["code"] == "CollaborationDiffers"
 
 
-def test_creating_a_collaboration_enables_the_issuer_and_sets_its_url(desk: Desk) -> None:
+def test_issuer_is_enabled_and_its_url_is_set_once(shell: Shell) -> None:
     url = "https://issuer.example/oidc"
-    desk.run("collaboration", "create", "--oidc-issuer", url)
-    again = desk.run("collaboration", "create", "--oidc-issuer", url)
+    shell.run("collaboration", "create", "--oidc-issuer", url)
+    again = shell.run("collaboration", "create", "--oidc-issuer", url)
     assert again["steps"][-1] == {"step": "oidc-issuer-url", "state": "unchanged", "proposal_id": ""}
-    assert desk.run("collaboration", "show")["issuer"] == {"enabled": True, "url": url}
+    assert shell.run("collaboration", "show")["issuer"] == {"enabled": True, "url": url}
 
 
-def test_an_invited_user_is_active_only_after_a_member_admits_them(desk_of: Any) -> None:
-    desk: Desk = desk_of("operator")
-    desk.run("collaboration", "create")
-    invitation = desk.run("invite", "user@litware.example")["invitation"]
-    assert desk.run("members", "admit", invitation, code=6)["code"] == "InvitationNotAccepted"
-    assert desk.run("accept-invitation", invitation, profile="contosso", code=4)["code"] == "TokenClaimMismatch"
-    for _ in range(2):  # repeatable for the same user
-        accepted = desk.run("accept-invitation", invitation, profile="litware")
-        assert (accepted["status"], accepted["user"]) == ("Accepted", desk.world.object_id("litware"))
-    assert desk.run("members", profile="litware", code=4)["code"] == "CallerNotAuthorized"
+def test_invited_user_is_active_only_after_a_member_admits_them(make_shell: Any) -> None:
+    shell: Shell = make_shell("operator")
+    shell.run("collaboration", "create")
+    invitation = shell.run("invite", "user@litware.example")["invitation"]
+    assert shell.run("members", "admit", invitation, code=6)["code"] == "InvitationNotAccepted"
+    assert shell.run("accept-invitation", invitation, profile="contosso", code=4)["code"] == "TokenClaimMismatch"
+    for _ in range(2):  # idempotent for the same user
+        accepted = shell.run("accept-invitation", invitation, profile="litware")
+        assert (accepted["status"], accepted["user"]) == ("Accepted", shell.world.object_id("litware"))
+    assert shell.run("members", profile="litware", code=4)["code"] == "CallerNotAuthorized"
     for state in ("done", "unchanged"):
-        assert desk.run("members", "admit", invitation)["state"] == state
-    rows = desk.run("members", profile="litware")
+        assert shell.run("members", "admit", invitation)["state"] == state
+    rows = shell.run("members", profile="litware")
     assert [(row["kind"], row["party"], row["name"]) for row in rows if row["kind"] == "user"] == [
         ("user", "litware", "user@litware.example")
     ]
     assert not [row for row in rows if row["kind"] == "invitation"]
 
 
-def test_inviting_is_idempotent_and_an_invitation_has_one_user(desk_of: Any) -> None:
-    desk: Desk = desk_of("operator")
-    desk.run("collaboration", "create")
+def test_repeated_invitation_changes_nothing_and_another_user_is_a_conflict(make_shell: Any) -> None:
+    shell: Shell = make_shell("operator")
+    shell.run("collaboration", "create")
     for state in ("done", "unchanged"):
-        assert desk.run("invite", "ann@a.example", "--invitation", "i-1", "--tenant", "t")["state"] == state
-    assert desk.run("invite", "bob@b.example", "--invitation", "i-1", code=5)["code"] == "InvitationDiffers"
-    assert desk.run("invite", "ann@a.example", "--invitation", "i-1", "--tenant", "u", code=5)["code"] == "InvitationDiffers"
-    (row,) = [row for row in desk.run("members") if row["kind"] == "invitation"]
+        assert shell.run("invite", "ann@a.example", "--invitation", "i-1", "--tenant", "t")["state"] == state
+    assert shell.run("invite", "bob@b.example", "--invitation", "i-1", code=5)["code"] == "InvitationDiffers"
+    assert shell.run("invite", "ann@a.example", "--invitation", "i-1", "--tenant", "u", code=5)["code"] == "InvitationDiffers"
+    (row,) = [row for row in shell.run("members") if row["kind"] == "invitation"]
     assert row["name"] == "ann@a.example, t"
 
 
-def test_a_second_member_must_vote_before_the_collaboration_continues(desk_of: Any) -> None:
-    desk: Desk = desk_of("operator", "second")
-    first = desk.run("collaboration", "create", "--host-data", HOST_DATA)
+def test_steps_wait_for_the_vote_of_a_second_member(make_shell: Any) -> None:
+    shell: Shell = make_shell("operator", "second")
+    first = shell.run("collaboration", "create", "--host-data", HOST_DATA)
     assert (first["state"], [step["state"] for step in first["steps"]]) == ("Proposed", ["waiting"])
-    assert desk.run("collaboration", "vote", first["steps"][0]["proposal_id"], profile="second")["state"] == "Accepted"
-    second = desk.run("collaboration", "create", "--host-data", HOST_DATA)
+    assert shell.run("collaboration", "vote", first["steps"][0]["proposal_id"], profile="second")["state"] == "Accepted"
+    second = shell.run("collaboration", "create", "--host-data", HOST_DATA)
     assert [step["state"] for step in second["steps"]] == ["unchanged", "waiting"]
-    desk.run("collaboration", "vote", second["steps"][1]["proposal_id"], "--reject", profile="second")
-    assert desk.run("collaboration", "show")["cleanRooms"] == []
+    shell.run("collaboration", "vote", second["steps"][1]["proposal_id"], "--reject", profile="second")
+    assert shell.run("collaboration", "show")["cleanRooms"] == []
 
 
-def test_each_approver_withdraws_and_gives_consent_separately(desk: Desk) -> None:
-    desk.publish("sales", approvers=("contosso", "litware"))
-    assert desk.run("consent", "show", "sales", profile="litware")["status"] == "enabled"
-    off = desk.run("consent", "off", "sales", profile="contosso")
+def test_each_approver_withdraws_and_gives_only_their_own_consent(shell: Shell) -> None:
+    shell.publish("sales", approvers=("contosso", "litware"))
+    assert shell.run("consent", "show", "sales", profile="litware")["status"] == "enabled"
+    off = shell.run("consent", "off", "sales", profile="contosso")
     assert (off["status"], off["reason"], off["disabledBy"]) == ("disabled", "UserDocumentRuntimeOptionDisabled", ["contosso"])
-    # Litware's consent does not undo Contosso's withdrawal.
-    assert desk.run("consent", "on", "sales", profile="litware")["disabledBy"] == ["contosso"]
-    assert desk.run("consent", "show", "sales", "--option", "telemetry", profile="litware")["status"] == "enabled"
-    # A member is not a user, but can read.
-    assert desk.run("consent", "show", "sales", profile="operator")["disabledBy"] == ["contosso"]
-    assert desk.run("consent", "on", "sales", profile="contosso")["status"] == "enabled"
+    # Litware's consent does not cancel Contosso's withdrawal.
+    assert shell.run("consent", "on", "sales", profile="litware")["disabledBy"] == ["contosso"]
+    assert shell.run("consent", "show", "sales", "--option", "telemetry", profile="litware")["status"] == "enabled"
+    # A member cannot consent, but can read the consent.
+    assert shell.run("consent", "show", "sales", profile="operator")["disabledBy"] == ["contosso"]
+    assert shell.run("consent", "on", "sales", profile="contosso")["status"] == "enabled"
 
 
 @pytest.mark.parametrize(
     ("words", "profile", "code", "error"),
     [
-        (("consent", "off", "nothing-here"), "contosso", 3, "UserDocumentNotFound"),
-        (("consent", "off", "contossos-own"), "litware", 4, "NotUserDocumentApprover"),
+        (("consent", "off", "unknown-document"), "contosso", 3, "UserDocumentNotFound"),
+        (("consent", "off", "contosso-sales"), "litware", 4, "NotUserDocumentApprover"),
         (("collaboration", "show", "unknown"), "contosso", 3, "ContractNotFound"),
         (("collaboration", "show", ""), "contosso", 2, "InvalidIdentifier"),
         (("collaboration", "create", "--host-data", "XYZ"), "operator", 2, "InvalidHostData"),
         (("collaboration", "create", ""), "operator", 2, "InvalidIdentifier"),
         (("collaboration", "create", "a/b"), "operator", 2, "InvalidIdentifier"),
         (("collaboration", "create", ".."), "operator", 2, "InvalidIdentifier"),
-        (("collaboration", "create", "never-made", "--oidc-issuer", "not a url"), "operator", 2, "InvalidUrl"),
-        (("collaboration", "create", "never-made", "--oidc-issuer", "https://a.example/x?y"), "operator", 2, "InvalidUrl"),
-        (("collaboration", "create", "never-made", "--host-data", "AB" * 32), "operator", 2, "InvalidHostData"),
-        (("collaboration", "show", "never-made"), "operator", 3, "ContractNotFound"),
+        (("collaboration", "create", "not-created", "--oidc-issuer", "not a url"), "operator", 2, "InvalidUrl"),
+        (("collaboration", "create", "not-created", "--oidc-issuer", "https://a.example/x?y"), "operator", 2, "InvalidUrl"),
+        (("collaboration", "create", "not-created", "--host-data", "AB" * 32), "operator", 2, "InvalidHostData"),
+        (("collaboration", "show", "not-created"), "operator", 3, "ContractNotFound"),
         (("collaboration", "create"), "contosso", 6, "NotAMember"),
         (("collaboration", "vote", "0" * 64), "operator", 3, "ProposalNotFound"),
         (("invite", "two words"), "operator", 2, "InvalidUserName"),
         (("invite", "not-a-guid", "--service-principal"), "operator", 2, "InvalidGuidUserName"),
         (("invite", "a@b.example", "--invitation", "x/y"), "operator", 2, "InvalidIdentifier"),
-        (("invite", "somebody@else.example", "--invitation", "i-contosso"), "operator", 5, "InvitationDiffers"),
+        (("invite", "ann@other.example", "--invitation", "i-contosso"), "operator", 5, "InvitationDiffers"),
         (("accept-invitation", "i-contosso"), "operator", 2, "ProfileIsNoPerson"),
-        (("consent", "off", "contossos-own"), "operator", 2, "ProfileIsNoPerson"),
+        (("consent", "off", "contosso-sales"), "operator", 2, "ProfileIsNoPerson"),
         (("accept-invitation", "i-unknown"), "litware", 3, "InvitationNotFound"),
         (("accept-invitation", "i-contosso"), "litware", 5, "InvitationNotOpen"),
         (("members", "admit", "i-unknown"), "operator", 3, "InvitationNotFound"),
-        (("members",), "nobody", 3, "ProfileNotFound"),
+        (("members",), "unknown", 3, "ProfileNotFound"),
     ],
 )
-def test_wrong_input_has_its_error_code_and_exit_code(desk: Desk, words: tuple[str, ...], profile: str, code: int, error: str) -> None:
-    assert desk.run(*words, profile=profile, code=code)["code"] == error
+def test_invalid_input_gives_error_code_and_exit_code(shell: Shell, words: tuple[str, ...], profile: str, code: int, error: str) -> None:
+    assert shell.run(*words, profile=profile, code=code)["code"] == error
 
 
 @pytest.mark.parametrize(
     "words", [("consent", "on"), ("consent", "on", "sales", "--option", "everything"), ("invite",), ("collaboration", "vote")]
 )
-def test_usage_errors_exit_with_2(words: tuple[str, ...]) -> None:
+def test_wrong_usage_exits_with_2(words: tuple[str, ...]) -> None:
     assert CliRunner().invoke(app, list(words)).exit_code == 2
 
 
-def test_a_wrong_member_token_is_refused_and_not_quoted(desk: Desk, tmp_path: Path) -> None:
-    text = desk.config.read_text().replace('"operator.token"', f'"{tmp_path / "wrong"}"')
+def test_wrong_member_token_is_rejected_and_not_printed(shell: Shell, tmp_path: Path) -> None:
+    text = shell.config.read_text().replace('"operator.token"', f'"{tmp_path / "wrong"}"')
     write_secret_file(tmp_path / "wrong", b"wrong-member-token-canary")
-    other = desk.config.with_name("wrong.toml")
+    other = shell.config.with_name("wrong.toml")
     other.write_text(text)
     result = CliRunner().invoke(app, ["invite", "a@b.example", "--profile", "operator", "--config", str(other), "--output", "json"])
     assert result.exit_code != 0
     assert "canary" not in result.output
 
 
-def test_a_member_token_that_others_can_read_is_refused(desk: Desk, tmp_path: Path) -> None:
-    settings = load_settings("operator", path=desk.config)
+def test_member_token_file_readable_by_others_is_rejected(shell: Shell, tmp_path: Path) -> None:
+    settings = load_settings("operator", path=shell.config)
     assert settings.governance.member_token_file is not None
     open_file = tmp_path / "token"
     open_file.write_text("x")
@@ -264,12 +264,12 @@ def test_a_member_token_that_others_can_read_is_refused(desk: Desk, tmp_path: Pa
     with pytest.raises(Exception, match="SecretFileTooOpen"):
         member_client(changed)
     with pytest.raises(PreconditionFailed, match="NotAMember"):
-        member_client(load_settings("contosso", path=desk.config))
+        member_client(load_settings("contosso", path=shell.config))
 
 
-async def test_the_service_certificate_is_the_only_root_for_governance(desk: Desk, tmp_path: Path) -> None:
-    """CCF's service certificate is self-signed, so it is configured separately from the roots of other services."""
-    settings = load_settings("contosso", path=desk.config)
+async def test_service_certificate_replaces_the_other_roots_for_governance(shell: Shell, tmp_path: Path) -> None:
+    """A CCF service signs its own certificate, so `service_cert_file` is the only root for governance, next to `ca_file` for the rest."""
+    settings = load_settings("contosso", path=shell.config)
     assert settings.ca_file is not None
     other = LocalAuthority(tmp_path / "other").ca_file
     own = settings.governance.model_copy(update={"service_cert_file": settings.ca_file})
@@ -286,8 +286,8 @@ async def test_the_service_certificate_is_the_only_root_for_governance(desk: Des
                 await client.list_documents()
 
 
-def test_a_member_certificate_without_its_key_is_rejected(desk: Desk, tmp_path: Path) -> None:
-    settings = load_settings("contosso", path=desk.config)
+def test_member_certificate_without_its_key_is_rejected(shell: Shell, tmp_path: Path) -> None:
+    settings = load_settings("contosso", path=shell.config)
     half = settings.governance.model_copy(update={"client_cert_file": tmp_path / "member.pem"})
     with pytest.raises(PreconditionFailed, match="client_key_file"):
         governance_client(settings.model_copy(update={"governance": half}), Session(settings).credential())
@@ -298,9 +298,9 @@ def test_a_member_certificate_without_its_key_is_rejected(desk: Desk, tmp_path: 
         governance_client(settings.model_copy(update={"governance": whole}), Session(settings).credential())
 
 
-async def test_nobody_is_made_to_vouch_for_what_another_proposed_in_their_name(desk: Desk) -> None:
-    contosso, litware = (Session.load(name, str(desk.config)) for name in ("contosso", "litware"))
-    mine, name = desk.world.object_id("contosso"), "approver-key-of-contosso"
+async def test_user_does_not_accept_a_document_that_another_user_proposed_under_their_name(shell: Shell) -> None:
+    contosso, litware = (Session.load(name, str(shell.config)) for name in ("contosso", "litware"))
+    mine, name = shell.world.object_id("contosso"), "approver-key-of-contosso"
     async with litware.governance() as client:
         theirs = litware.documents(client)
         version = await theirs.put_draft(name, '{"key": "theirs"}', {"type": "key"}, [mine])

@@ -1,4 +1,4 @@
-"""An owner's own upload and download in each mode of encryption, on a real S3: what is stored, and who can read it."""
+"""Uploads of an owner to S3 in each encryption mode, and pinned manifests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROWS = b"tailnum,seats\nN10156,55\nN102UW,182\n"
 
 
 def litware(seaweedfs: S3Server, folder: Path) -> Session:
-    """Litware, with its own S3 credentials and an empty key folder."""
+    """A session of Litware with its S3 credentials and an empty key folder."""
     credentials = {"awsAccessKeyId": "LITWAREKEY", "awsSecretAccessKey": seaweedfs.litware.secret_access_key.reveal_text()}
     write_secret_file(folder / "connection", json.dumps(credentials).encode())
     values = {
@@ -45,7 +45,7 @@ def planes(name: str, folder: str, **changes: object) -> DatasetSpec:
     return DatasetSpec.model_validate(values | changes)
 
 
-def test_pinned_is_what_the_last_upload_left(seaweedfs: S3Server, tmp_path: Path) -> None:
+def test_pinned_manifest_is_the_one_of_the_last_upload(seaweedfs: S3Server, tmp_path: Path) -> None:
     session, spec = litware(seaweedfs, tmp_path), planes("planes-pinned", "own-pinned", manifest="pinned")
     with pytest.raises(CleanRoomError, match="DatasetKeyNotFound"):
         pin_manifest(session, spec)
@@ -53,20 +53,20 @@ def test_pinned_is_what_the_last_upload_left(seaweedfs: S3Server, tmp_path: Path
     upload_rows(session, spec, [tmp_path / "planes.csv"])
     first = pin_manifest(session, spec)
     assert first.manifest_digest is not None
-    assert first.digest() != spec.digest(), "the owner's order covers which rows"
+    assert first.digest() != spec.digest(), "the authorisation covers the manifest"
     upload_rows(session, spec, [tmp_path / "planes.csv"])
-    assert pin_manifest(session, spec) == first, "nothing was stored anew"
+    assert pin_manifest(session, spec) == first, "an unchanged file is not stored again"
     (tmp_path / "planes.csv").write_bytes(ROWS + b"N103US,182\n")
     upload_rows(session, spec, [tmp_path / "planes.csv"])
     assert pin_manifest(session, spec) != first
-    assert pin_manifest(session, first) == first, "what the owner wrote stands"
+    assert pin_manifest(session, first) == first, "a digest in the file is kept"
     seaweedfs.store(prefix="own-pinned").delete(MANIFEST_NAME)
     with pytest.raises(CleanRoomError, match="NothingToPin"):
         pin_manifest(session, spec)
 
 
 @pytest.mark.parametrize("mode", ["CSE", "CPK", "SSE"])
-def test_each_encryption_stores_rows_as_it_says(mode: str, seaweedfs: S3Server, tmp_path: Path) -> None:
+def test_stored_rows_are_readable_only_as_the_encryption_mode_allows(mode: str, seaweedfs: S3Server, tmp_path: Path) -> None:
     folder = f"own-{mode.lower()}"
     spec = planes(f"planes-{mode.lower()}", folder, encryption=mode)
     (tmp_path / "planes.csv").write_bytes(ROWS)
@@ -76,7 +76,7 @@ def test_each_encryption_stores_rows_as_it_says(mode: str, seaweedfs: S3Server, 
     store = seaweedfs.store(prefix=folder)
     (name,) = (name for name in uploaded.uploaded if ".csv" in name)
     if mode == "CPK":
-        # The service itself has no key: it answers nobody who does not bring it.
+        # The service stores no key, and serves the object only to a client that sends it.
         with pytest.raises(CleanRoomError):
             store.read(name)
         key = KeyStore(tmp_path / "keys").get(spec.name)

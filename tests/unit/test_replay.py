@@ -1,4 +1,4 @@
-"""Workflow code must go on with histories that older code began: recorded ones are replayed (``tests/histories/record.py``)."""
+"""Workflow code replays the recorded histories (``tests/histories/record.py``), so running workflows survive an update."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ FOLDER = Path(__file__).resolve().parent.parent / "histories"
 WORKFLOWS = (PublishAzureDataset, PublishS3Dataset, PublishQuery, Prepare, RunQuery)
 NAMES = sorted(path.name.removesuffix(".json.gz") for path in FOLDER.glob("*.json.gz"))
 AGAIN = """
-Running workflows would stop here. Either keep the order of commands as it was, guard the change with workflow.patched(...), or, where no
-history of the old code exists anywhere, record anew: see tests/histories/record.py.
+Running workflows would fail here. Keep the order of commands, or guard the change with workflow.patched(...). If no history of the old
+code exists, record the histories again: see tests/histories/record.py.
 """
 
 
@@ -35,7 +35,7 @@ def history_of(name: str) -> WorkflowHistory:
 
 
 def keyring() -> Keyring:
-    """Of the demo that was recorded: it was made for that and protects nothing."""
+    """Return the keyring of the recorded demo. It was made for this purpose and protects nothing."""
     held = json.loads((FOLDER / "keyring.json").read_text())
     return Keyring(held["current"], {name: Secret(base64.b64decode(key)) for name, key in held["keys"].items()})
 
@@ -46,14 +46,14 @@ def test_every_workflow_has_a_history() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_replays(name: str) -> None:
+async def test_recorded_history_replays(name: str) -> None:
     replay = replayer(WORKFLOWS, keyring=keyring(), namespace="default", accept_unbound=name == "publish-query")
     result = await replay.replay_workflow(history_of(name), raise_on_replay_failure=False)
     assert result.replay_failure is None, f"{result.replay_failure}{AGAIN}"
 
 
-async def test_a_changed_order_of_commands_is_noticed() -> None:
-    """The control: a history that lacks one command is not replayed in silence."""
+async def test_changed_order_of_commands_fails_the_replay() -> None:
+    """Control: a history that lacks a command fails the replay."""
     history = history_of("prepare")
     kept = [event for event in history.events if event.activity_task_scheduled_event_attributes.activity_type.name != "build_job"]
     assert len(kept) == len(history.events) - 1
@@ -63,8 +63,8 @@ async def test_a_changed_order_of_commands_is_noticed() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_nothing_readable_is_in_a_history(name: str) -> None:
-    """SQL, column names, tokens, group results: none of it is in clear; ids and activity names are meant to be."""
+def test_history_contains_no_plain_text(name: str) -> None:
+    """SQL, column names, tokens and results are encrypted. IDs and activity names are not."""
     text = history_of(name).to_json()
     data = re.findall(r'"data": ?"([A-Za-z0-9+/=]+)"', text)
     assert len(data) > 10

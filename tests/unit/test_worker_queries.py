@@ -25,7 +25,7 @@ from starters.operations import workflow_progress
 from starters.operations.query_workflow import wait_for_state
 from starters.operations.run_workflow import take_snapshot
 from starters.operations.session import FoundWorkflow
-from starters.operations.worker_queries import QUERY_SECONDS, query_workflow, require_worker
+from starters.operations.worker_queries import QUERY_SECONDS, require_worker, send_query
 
 LATE = RPCError("context deadline exceeded", RPCStatusCode.DEADLINE_EXCEEDED, b"")
 RESULT = RunResult(run_id="r-1", query="delays", state="COMPLETED", stages={"prepare": 1.0})
@@ -90,16 +90,16 @@ async def test_queue_without_a_poll_for_a_minute_has_no_worker(seconds: float | 
 async def test_unanswered_query_reports_the_last_poll(error: RPCError) -> None:
     world: Any = World(error, polled=20.0)
     with pytest.raises(Unavailable, match=f"last polled 20 s ago and did not answer within {QUERY_SECONDS:.0f} s"):
-        await query_workflow(world, world, "status", RunStatus)
+        await send_query(world, world, "status", RunStatus)
 
 
 async def test_other_server_errors_are_not_reported_as_missing_worker() -> None:
     world: Any = World(RPCError("down", RPCStatusCode.UNAVAILABLE, b""))
     with pytest.raises(RPCError):
-        await query_workflow(world, world, "status", RunStatus)
+        await send_query(world, world, "status", RunStatus)
     world = World(WorkflowQueryFailedError("Encoded failure"))
     with pytest.raises(PreconditionFailed, match="WorkflowCannotAnswer"):
-        await query_workflow(world, world, "status", RunStatus)
+        await send_query(world, world, "status", RunStatus)
 
 
 ENDED = WorkflowFailureError(cause=application_error(Refused("ConsentWithdrawn", "withdrawn", hint="Give it again.")))

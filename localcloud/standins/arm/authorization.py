@@ -16,13 +16,14 @@ from localcloud.standins.directory import Assignment, Directory
 
 
 class AuthorizationProvider:
-    """Routes over a directory; the config's grants become assignments."""
+    """Routes of role assignments. At start the configured grants become assignments."""
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
         directory.seed_assignments(_grants(directory))
 
     def routes(self) -> Routes:
+        """Return the routes."""
         base = r"(?P<scope>/.+)/providers/Microsoft\.Authorization"
         return {
             rf"{base}/roleAssignments": {"GET": self._list_assignments},
@@ -131,7 +132,7 @@ class AuthorizationProvider:
 
 
 def _grants(directory: Directory) -> list[Assignment]:
-    """The roles that the config gives, as assignments with names derived from their content."""
+    """Return the configured grants as assignments, with names derived from their content."""
     grants = []
     for subscription in directory.subscriptions.values():
         scope = f"/subscriptions/{subscription.id}"
@@ -139,7 +140,7 @@ def _grants(directory: Directory) -> list[Assignment]:
             role = BY_NAME[grant.role]
             account = directory.account_by_object(subscription.tenant_id, grant.object_id)
             if account is None:
-                raise ValueError(f"subscription {subscription.name}: no principal {grant.object_id} in its tenant")
+                raise ValueError(f"Subscription {subscription.name} has a grant for {grant.object_id}, which is not in its tenant.")
             name = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{scope}|{role.id}|{grant.object_id}"))
             kind = "User" if account.kind == "user" else "ServicePrincipal"
             grants.append(Assignment(scope, name, _definition_id(subscription.id, role), grant.object_id, kind, "", 0.0, 0.0))
@@ -158,7 +159,7 @@ def _filtered(found: list[Assignment], term: str, scope: str) -> list[Assignment
         )
     found = [a for a in found if a.principal_id == (match[2] or match[3]).lower()]
     if match[2]:
-        # The data planes of this machine ask with assignedTo: they see an assignment when it has propagated, its maker at once.
+        # The local data planes filter with assignedTo. They see an assignment when it has propagated; its creator sees it at once.
         found = [a for a in found if a.effective_at <= time.time()]
     return found
 

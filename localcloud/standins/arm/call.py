@@ -1,4 +1,4 @@
-"""One call to ARM: who calls, about what, and whether a role permits it; and how ARM refuses."""
+"""A call to ARM: its caller, its resource, the role check, and ARM's errors."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from localcloud.standins.directory import Account, Directory, Subscription
 
 
 class ArmError(Exception):
-    """A refusal: HTTP status, ARM code, text."""
+    """An error response: HTTP status, ARM code, message."""
 
     def __init__(self, status: int, code: str, text: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(code, text)
         self.status, self.code, self.text, self.headers = status, code, text, headers
 
     def response(self) -> JSONResponse:
+        """Return ``{"error": {"code", "message"}}``."""
         return JSONResponse({"error": {"code": self.code, "message": self.text}}, self.status, headers=self.headers)
 
 
 @dataclass(frozen=True)
 class Call:
-    """One authenticated call; ``match`` holds what its route names."""
+    """An authenticated call; ``match`` holds the parts of the path that its route names."""
 
     directory: Directory
     request: Request
@@ -38,10 +39,11 @@ class Call:
     match: re.Match[str]
 
     def group(self, name: str) -> str:
+        """Return a named part of the path."""
         return self.match[name]
 
     async def body(self) -> dict[str, Any]:
-        """The JSON object of the body.
+        """Return the body, which must be a JSON object.
 
         Raises:
             ArmError: ``InvalidRequestContent``.
@@ -55,7 +57,7 @@ class Call:
         return value
 
     def require(self, action: str, scope: str) -> None:
-        """Go on only if an effective role of the caller permits ``action`` on ``scope``.
+        """Require that an effective role of the caller permits ``action`` on ``scope``.
 
         Raises:
             ArmError: ``AuthorizationFailed``.
@@ -75,10 +77,10 @@ class Call:
 
 Handler = Callable[[Call], Coroutine[Any, Any, Response]]
 Routes = Mapping[str, Mapping[str, Handler]]
-"""Path pattern (without regard to case) to HTTP method to handler."""
+"""Path pattern (case-insensitive) to HTTP method to handler."""
 
 
 def covers(outer: str, inner: str) -> bool:
-    """Whether ``outer`` is ``inner`` or a scope above it."""
+    """Whether the scope ``outer`` equals or contains ``inner``."""
     a, b = outer.rstrip("/").lower(), inner.rstrip("/").lower()
     return a == b or b.startswith(f"{a}/")

@@ -16,12 +16,13 @@ _MAX_FEDERATED = 20
 
 
 class ManagedIdentityProvider:
-    """Routes over a directory."""
+    """Routes of user-assigned identities and federated credentials."""
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
 
     def routes(self) -> Routes:
+        """Return the routes."""
         identities = rf"/subscriptions/[^/]+/resourceGroups/[^/]+/providers/{re.escape(_IDENTITIES)}"
         federated = rf"(?P<identity>{identities}/[^/]+)/federatedIdentityCredentials"
         return {

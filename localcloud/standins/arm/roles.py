@@ -1,4 +1,4 @@
-"""Azure's built-in roles, as far as this project and its stand-ins use them, and how a role permits an action.
+"""Those of Azure's built-in roles that the project uses, and how a role permits an action.
 
 Ids, actions and data actions are Azure's own (learn.microsoft.com, "Azure built-in roles"); the lists are shortened to the
 resource providers that exist here.
@@ -113,5 +113,5 @@ BY_NAME: dict[str, Role] = {role.name: role for role in _ROLES}
 
 
 def role_of(definition_id: str) -> Role | None:
-    """The role of a role definition id, given in full or as the GUID alone."""
+    """Return the role with a role definition ID, in full or as GUID only; None if it is unknown."""
     return BY_ID.get(definition_id.rstrip("/").rpartition("/")[2].lower())

@@ -1,4 +1,4 @@
-"""Azure Resource Manager, as far as publishing a dataset needs it: managed identities, federated credentials, role assignments.
+"""The part of Azure Resource Manager that publishing a dataset needs: managed identities, federated credentials, role assignments.
 
 Routes (any ``api-version``; ids compare without regard to case):
 
@@ -34,7 +34,7 @@ AUDIENCES = frozenset(
 
 
 class Arm:
-    """The ARM routes over a directory; tokens are those of the same server's Entra ID."""
+    """The ARM routes. They accept tokens of the Entra ID in the same server."""
 
     def __init__(self, directory: Directory, signer: TokenSigner, authority: Callable[[Request], str]) -> None:
         self._directory = directory
@@ -51,9 +51,11 @@ class Arm:
         ]
 
     def routes(self) -> list[Route]:
+        """Return the routes."""
         return [Route("/subscriptions/{rest:path}", self.handle, methods=["GET", "PUT", "PATCH", "DELETE"])]
 
     async def handle(self, request: Request) -> Response:
+        """Answer a request to ARM."""
         try:
             return await self._dispatch(request)
         except ArmError as error:
@@ -79,7 +81,7 @@ class Arm:
             return await handler(call)
         raise ArmError(404, "InvalidResourceType", f"The resource type could not be found for '{path}'.")
 
-    # Who may do what
+    # Authentication
 
     def _caller(self, request: Request) -> Account:
         challenge = {"WWW-Authenticate": f'Bearer authorization_uri="{self._authority(request)}/", error="invalid_token"'}

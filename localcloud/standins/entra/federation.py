@@ -1,7 +1,7 @@
-"""Workload identity federation: a JWT of a registered external issuer in exchange for an identity's token.
+"""Workload identity federation: exchanges a JWT of a registered external issuer for a token of an identity.
 
-The assertion is judged against the *registered* issuer's discovery document and key set; nothing that the assertion says about
-where its keys are is believed. Matching of issuer, subject and audience is exact and case-sensitive, as Entra ID's since 2025.
+The assertion is verified with the keys of the *registered* issuer. Key locations in the assertion are ignored. Issuer, subject and
+audience must match exactly, including case, as in Entra ID since 2025.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ _ALGORITHMS = ("PS256", "RS256")
 async def check_assertion(
     assertion: str, *, client_id: str, name: str, credentials: Sequence[FederatedCredential], http: httpx.AsyncClient
 ) -> FederatedCredential:
-    """The federated credential that ``assertion`` matches.
+    """Verify an assertion and return the federated credential that it matches.
 
     Raises:
-        EntraError: 50027 malformed; 70025 nothing configured; 700211 issuer; 700213 subject; 700212 audience; 700024 not within
-            its lifetime; 50166 the issuer's metadata cannot be had; 7000272 unknown key; 700027 wrong signature.
+        EntraError: 50027: malformed; 70025: no credential configured; 700211, 700213, 700212: issuer, subject or audience do not match;
+            700024: outside of its validity; 50166: the issuer's metadata cannot be fetched; 7000272: unknown key; 700027: wrong
+            signature.
     """
     try:
         header = jwt.get_unverified_header(assertion)
@@ -60,7 +61,7 @@ def _match(claims: Mapping[str, Any], client_id: str, name: str, credentials: Se
     audiences = claims.get("aud", "")
     presented = [str(item) for item in audiences] if isinstance(audiences, list) else [str(audiences)]
     effective = [item for item in credentials if item.effective_at <= time.time()]
-    # What has not propagated looks like an unknown subject: real callers see that code in the first seconds.
+    # Until it has propagated, a credential is unknown, as in Azure.
     by_issuer = [item for item in effective if item.issuer == issuer]
     pending = [item for item in credentials if item.issuer == issuer and item not in effective]
     if not by_issuer and not pending:
@@ -84,7 +85,7 @@ def _no_match(code: int, field: str, value: str) -> EntraError:
 
 
 def _check_lifetime(claims: Mapping[str, Any]) -> None:
-    # Governance writes exp, nbf and iat as strings (spec/governance.md 9).
+    # The governance service writes exp, nbf and iat as strings (docs/facts/governance-service.md#oidc-issuer).
     try:
         expires = int(claims["exp"])
         valid_from = int(claims.get("nbf", claims.get("iat", 0)))
@@ -112,7 +113,7 @@ async def _signing_key(issuer: str, header: Mapping[str, Any], http: httpx.Async
     try:
         for jwk in keys:
             if jwk.get("kid") == kid and jwk.get("kty") == "RSA":
-                # Governance signs PS256 with a key that its JWKS marks RS256 (spec/governance.md 9): take the key, not its "alg".
+                # The governance service signs PS256, but its JWKS names RS256 (docs/facts/governance-service.md#oidc-issuer). Ignore "alg".
                 return jwt.algorithms.RSAAlgorithm.from_jwk({k: jwk[k] for k in ("kty", "n", "e")})
     except (jwt.PyJWTError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise EntraError(50166, "invalid_request", "Request to External OIDC endpoint failed: its keys cannot be read.") from error

@@ -1,10 +1,10 @@
-"""Entra ID and Azure Resource Manager of one machine, in one server: ``python -m localcloud.standins.entra --config FILE``.
+"""Entra ID and Azure Resource Manager in one server: ``python -m localcloud.standins.entra --config FILE``.
 
-Routes of Entra ID (``{tenant}`` is an id or a domain):
+Routes of Entra ID (``{tenant}`` is an ID or a domain):
 
 * ``GET /{tenant}/v2.0/.well-known/openid-configuration`` and ``GET /{tenant}/discovery/v2.0/keys``
 * ``POST /{tenant}/oauth2/v2.0/token``: grant ``client_credentials`` with ``client_secret``, or with a federated ``client_assertion``
-* ``GET /common/discovery/instance``: what MSAL asks of an authority that it does not know
+* ``GET /common/discovery/instance``, which MSAL requests for an unknown authority
 
 Routes of ARM: :mod:`localcloud.standins.arm`. Errors have the real codes and JSON shapes, so that ``azure-identity`` reports
 them as it does in production.
@@ -38,19 +38,19 @@ _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 
 class EntraConfig(StandInConfig, DirectoryConfig):
-    """Config file of the server."""
+    """Configuration of the server."""
 
     authority: str | None = None
-    """Public base URL, the start of every issuer; ``https://localhost:<port>`` when absent."""
+    """Public base URL, with which every issuer URL starts (default: ``https://localhost:<port>``)."""
     issuer_ca_file: Path | None = None
-    """Roots for TLS to the external issuers of federated credentials; the system's when absent."""
+    """Root certificates for external issuers of federated credentials (default: the system's)."""
     resources: frozenset[str] = frozenset()
-    """Resources (audiences) beyond the usual ones that tokens can be asked for."""
+    """Further resources (audiences) for which tokens are issued."""
     token_seconds: int = Field(default=3600, ge=1)
 
 
 class Entra:
-    """The Entra ID routes over a directory."""
+    """The routes of Entra ID."""
 
     def __init__(self, config: EntraConfig, directory: Directory, signer: TokenSigner) -> None:
         self._config = config
@@ -60,6 +60,7 @@ class Entra:
         self._resources = KNOWN_RESOURCES | config.resources
 
     def routes(self) -> list[Route]:
+        """Return the routes."""
         return [
             Route("/common/discovery/instance", self.instance, methods=["GET"]),
             Route("/{tenant}/v2.0/.well-known/openid-configuration", self.discovery, methods=["GET"]),
@@ -68,10 +69,11 @@ class Entra:
         ]
 
     def authority(self, request: Request) -> str:
-        """The configured authority, else the address of the socket: never what the Host header says."""
+        """Return the configured authority, else the address of the socket. The Host header is never used."""
         return (self._config.authority or f"https://localhost:{request.scope['server'][1]}").rstrip("/")
 
     async def instance(self, request: Request) -> Response:
+        """Answer the instance discovery of MSAL."""
         authority = self.authority(request)
         host = authority.removeprefix("https://")
         tenant = request.query_params.get("authorization_endpoint", "").removeprefix("https://").partition("/")[2].partition("/")[0]
@@ -84,6 +86,7 @@ class Entra:
         )
 
     async def discovery(self, request: Request) -> Response:
+        """Answer with the OpenID configuration of a tenant."""
         authority = self.authority(request)
         try:
             tenant = self._tenant(request)
@@ -107,6 +110,7 @@ class Entra:
         )
 
     async def keys(self, request: Request) -> Response:
+        """Answer with the signing keys of a tenant."""
         authority = self.authority(request)
         try:
             tenant = self._tenant(request)
@@ -115,6 +119,7 @@ class Entra:
         return JSONResponse(self._signer.jwks(f"{authority}/{tenant.id}/v2.0"))
 
     async def token(self, request: Request) -> Response:
+        """Issue a token."""
         authority = self.authority(request)
         correlation = request.headers.get("client-request-id")
         async with request.form(max_files=0) as form:
@@ -204,7 +209,7 @@ class Entra:
 
 
 def _client(fields: dict[str, str], request: Request) -> tuple[str | None, str | None]:
-    """Client id and secret from the body, else from HTTP Basic (RFC 6749 2.3.1)."""
+    """Return client ID and secret from the body, else from HTTP Basic authentication (RFC 6749, section 2.3.1)."""
     kind, _, value = request.headers.get("authorization", "").partition(" ")
     if "client_secret" not in fields and kind.lower() == "basic":
         try:
@@ -216,7 +221,7 @@ def _client(fields: dict[str, str], request: Request) -> tuple[str | None, str |
 
 
 def create_app(config: EntraConfig) -> Starlette:
-    """The application: Entra ID and ARM over one directory in ``config.state``."""
+    """Return the ASGI application: Entra ID and ARM with one directory in ``config.state``."""
     directory = Directory(
         config.state / "entra.sqlite",
         tenants=config.tenants,
@@ -224,7 +229,7 @@ def create_app(config: EntraConfig) -> Starlette:
         subscriptions=config.subscriptions,
         propagation_seconds=config.propagation_seconds,
     )
-    # One log line a request is ours; httpx would add the requests that we make, with their queries.
+    # httpx would also log this server's own requests, including their queries.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     signer = TokenSigner(config.state)
     entra = Entra(config, directory, signer)
@@ -240,5 +245,5 @@ def create_app(config: EntraConfig) -> Starlette:
 
 
 def run() -> None:
-    """Serve until told to stop; see :func:`localcloud.standins.serving.main`."""
+    """Run the server from the command line (:func:`localcloud.standins.serving.main`)."""
     main("entra", EntraConfig, create_app)

@@ -1,4 +1,4 @@
-"""``python -m localcloud.standins.keyvault --config FILE``"""
+"""Runs the Key Vault stand-in: ``python -m localcloud.standins.keyvault --config FILE``."""
 
 from localcloud.standins.keyvault.server import run
 

@@ -1,4 +1,4 @@
-"""Who calls, and what the caller may do: the bearer challenge, Entra tokens, and role checks at ARM (spec/skr.md section 4)."""
+"""Authentication with Entra ID tokens, and role checks with ARM (docs/facts/key-release.md)."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class TokenIssuer(BaseModel):
 
 
 class ArmRoles(BaseModel):
-    """Where role assignments are looked up, and with whose credential."""
+    """How role assignments are read from ARM."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     url: str
     vault_id: str
-    """ARM resource id of the vault: the scope of the check."""
+    """ARM resource ID of the vault, the scope of the role check."""
     token_url: str
     """``<authority>/<tenant>/oauth2/v2.0/token``."""
     client_id: str
@@ -56,7 +56,7 @@ class Caller(BaseModel):
 
 
 class Authenticator:
-    """Verifies bearer tokens: a configured static one (tests), or a JWT of one of the issuers for our resource."""
+    """Verifies bearer tokens: JWTs of the issuers for this vault's audience, or configured static tokens in tests."""
 
     def __init__(self, issuers: list[TokenIssuer], audience: str, static_tokens: Mapping[str, str]) -> None:
         self._issuers = {issuer.issuer: issuer for issuer in issuers}
@@ -65,10 +65,10 @@ class Authenticator:
         self._static = dict(static_tokens)
 
     def authenticate(self, authorization: str | None) -> Caller:
-        """The caller behind an ``Authorization`` header.
+        """Authenticate an ``Authorization`` header.
 
         Raises:
-            KeyVaultError: 401, to be sent with the challenge; 503 when the issuer's keys cannot be fetched.
+            KeyVaultError: 401, to be sent with the challenge; 503 if the issuer's keys cannot be fetched.
         """
         kind, _, token = (authorization or "").partition(" ")
         if kind.lower() != "bearer" or not token:
@@ -103,17 +103,18 @@ class Authenticator:
 
 
 class StaticRoles:
-    """Role names by object id; for a vault that stands alone. ``*`` in place of the object id means every caller."""
+    """Configured roles, for a vault without ARM: object ID to role names. The object ID ``*`` means every caller."""
 
     def __init__(self, roles: Mapping[str, list[str]]) -> None:
         self._roles = {oid: [BY_NAME[name] for name in names] for oid, names in roles.items()}
 
     def of(self, caller: Caller) -> list[Role]:
+        """Return the caller's roles."""
         return [*self._roles.get(caller.object_id, []), *self._roles.get("*", [])]
 
 
 class ArmRoleReader:
-    """Role assignments from ARM, read at every request (a revoked role stops working at once)."""
+    """Reads role assignments from ARM at every request, so that a removed role stops working immediately."""
 
     def __init__(self, config: ArmRoles) -> None:
         self._config = config
@@ -140,7 +141,11 @@ class ArmRoleReader:
             return self._token[0]
 
     def of(self, caller: Caller) -> list[Role]:
-        """The caller's roles at the vault. Raises KeyVaultError 503 when ARM cannot be asked: that is not the same as no role."""
+        """Return the caller's roles at the vault.
+
+        Raises:
+            KeyVaultError: 503 if the role assignments cannot be read. Clients must not take this for a missing role.
+        """
         url = f"{self._config.url.rstrip('/')}{self._config.vault_id}/providers/Microsoft.Authorization/roleAssignments"
         parameters = {"api-version": "2022-04-01", "$filter": f"assignedTo('{caller.object_id}')"}
         try:
@@ -155,7 +160,7 @@ class ArmRoleReader:
 
 
 def require(roles: list[Role], caller: Caller, action: str, resource: str) -> None:
-    """Check one data action, such as ``release/action``.
+    """Require that a role permits a data action, such as ``release/action``.
 
     Raises:
         KeyVaultError: 403 ForbiddenByRbac.

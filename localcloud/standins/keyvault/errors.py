@@ -1,4 +1,4 @@
-"""Key Vault's error answers (spec/skr.md section 11): ``{"error": {"code", "message"[, "innererror": {"code"}]}}``."""
+"""Key Vault's error responses: ``{"error": {"code", "message"[, "innererror": {"code"}]}}``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class KeyVaultError(Exception):
-    """An answer that is not 200. ``why`` goes to the stand-in's log and never to the caller."""
+    """An error response. ``why`` goes to the stand-in's log and never to the caller."""
 
     def __init__(self, status: int, code: str, message: str, *, inner: str | None = None, why: str | None = None) -> None:
         super().__init__(message)
@@ -17,6 +17,7 @@ class KeyVaultError(Exception):
         self.why = why
 
     def body(self) -> dict[str, Any]:
+        """Return the response body."""
         error: dict[str, Any] = {"code": self.code, "message": self.message}
         if self.inner is not None:
             error["innererror"] = {"code": self.inner}
@@ -24,27 +25,32 @@ class KeyVaultError(Exception):
 
 
 def bad_parameter(message: str) -> KeyVaultError:
+    """Return 400 BadParameter."""
     return KeyVaultError(400, "BadParameter", message)
 
 
 def skr(number: int, message: str) -> KeyVaultError:
-    """A secure-key-release rule, by the service's number."""
+    """Return 400 for a violated rule of secure key release, with the service's number."""
     return bad_parameter(f"AKV.SKR.{number}: {message}")
 
 
 def not_found(name: str) -> KeyVaultError:
+    """Return 404 KeyNotFound."""
     return KeyVaultError(404, "KeyNotFound", f"A key with (name/id) {name} was not found in this key vault.")
 
 
 def forbidden(message: str, inner: str, *, why: str | None = None) -> KeyVaultError:
+    """Return 403 Forbidden with an inner error code."""
     return KeyVaultError(403, "Forbidden", message, inner=inner, why=why)
 
 
 def unauthorized(message: str) -> KeyVaultError:
+    """Return 401 Unauthorized."""
     return KeyVaultError(401, "Unauthorized", message)
 
 
 def unavailable(message: str) -> KeyVaultError:
+    """Return 503 ServiceUnavailable."""
     return KeyVaultError(503, "ServiceUnavailable", message)
 
 

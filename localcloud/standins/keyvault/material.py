@@ -1,4 +1,4 @@
-"""Key material of the Key Vault stand-in: generating it, reading an imported JWK, and using it."""
+"""Key material: generation, import of JWKs, and cryptographic operations."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CURVE_OF = {256: "P-256", 384: "P-384", 521: "P-521"}
 
 @dataclass(frozen=True)
 class Material:
-    """A key: what is public of it, and its private bytes (PKCS#8 DER, or raw for oct)."""
+    """A key: its public JWK, and its private bytes (PKCS#8 DER, or raw for oct)."""
 
     jwk: dict[str, Any]
     private: bytes
@@ -44,7 +44,7 @@ def _from_octets(value: bytes, kty: str) -> Material:
 
 
 def generate(kty: str, body: Mapping[str, Any]) -> Material:
-    """A fresh key of type ``kty`` with ``key_size``, ``crv`` and ``public_exponent`` of a create request."""
+    """Generate a key of type ``kty``; the body of the create request has ``key_size``, ``crv`` and ``public_exponent``."""
     size, curve = body.get("key_size"), body.get("crv")
     match web_key.base_kty(kty):
         case "RSA":
@@ -67,7 +67,7 @@ def generate(kty: str, body: Mapping[str, Any]) -> Material:
 
 
 def read_import(key: Mapping[str, Any], kty: str) -> Material:
-    """The key of an import request's JWK."""
+    """Return the key of an import request's JWK."""
     try:
         if web_key.base_kty(kty) == "oct":
             value = web_key.octets(key, "k")
@@ -86,11 +86,11 @@ def read_import(key: Mapping[str, Any], kty: str) -> Material:
 
 
 def operations(kty: str, requested: Any) -> tuple[str, ...]:
-    """The permitted operations of a new key."""
+    """Return the permitted operations of a new key: the requested ones, else the defaults of its type."""
     if requested is None:
         return _DEFAULT_OPERATIONS[web_key.base_kty(kty)]
     if not isinstance(requested, list) or not all(isinstance(name, str) and name in _KNOWN_OPERATIONS for name in requested):
-        raise bad_parameter("key_ops holds an operation that is not known.")
+        raise bad_parameter(f"key_ops is {requested!r}; it must be an array of {', '.join(sorted(_KNOWN_OPERATIONS))}.")
     return tuple(requested)
 
 
@@ -121,19 +121,19 @@ _NEEDS = {"wrapkey": "wrapKey", "unwrapkey": "unwrapKey"}
 
 
 def use(operation: str, private: bytes, kty: str, permitted: tuple[str, ...], body: Mapping[str, Any]) -> dict[str, Any]:
-    """One cryptographic operation (encrypt, decrypt, wrapkey, unwrapkey, sign, verify); the answer without ``kid``.
+    """Perform encrypt, decrypt, wrapkey, unwrapkey, sign or verify; return the response without ``kid``.
 
     Raises:
-        KeyVaultError: 403 when the key does not permit it, 400 when the input does not fit.
+        KeyVaultError: 403 if the key does not permit the operation, 400 if the input is not valid.
     """
     if _NEEDS.get(operation, operation) not in permitted:
         raise forbidden(f"Operation {operation} is not permitted on this key.", "KeyOperationForbidden")
     if web_key.base_kty(kty) == "oct":
-        raise bad_parameter("This stand-in releases oct keys; it does not use them.")
+        raise bad_parameter("This stand-in supports only release for oct keys.")
     algorithm = body.get("alg")
     key = serialization.load_der_private_key(private, None)
     if not isinstance(algorithm, str) or not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
-        raise bad_parameter("alg is missing.")
+        raise bad_parameter(f"alg is {algorithm!r}; an algorithm name is required.")
     if operation == "verify":
         return {"value": _verify(key, algorithm, _value(body, "digest"), _value(body, "value"))}
     value = _value(body, "value")
@@ -156,7 +156,7 @@ def _value(body: Mapping[str, Any], name: str) -> bytes:
             raise ValueError
         return b64_any(value)
     except ValueError:
-        raise bad_parameter(f"{name} is missing or not base64url.") from None
+        raise bad_parameter(f"{name} is required and must be base64url.") from None
 
 
 def _signature_scheme(key: web_key.PrivateKey, algorithm: str, digest: bytes) -> tuple[Any, Any]:
@@ -166,7 +166,7 @@ def _signature_scheme(key: web_key.PrivateKey, algorithm: str, digest: bytes) ->
         raise bad_parameter(f"Algorithm {algorithm!r} is not supported by this key.")
     sha = _sha(bits)
     if len(digest) != sha.digest_size:
-        raise bad_parameter(f"{algorithm} takes a digest of {sha.digest_size} bytes.")
+        raise bad_parameter(f"The digest has {len(digest)} bytes; {algorithm} requires {sha.digest_size}.")
     if family == "RS":
         return padding.PKCS1v15(), utils.Prehashed(sha)
     return padding.PSS(padding.MGF1(sha), sha.digest_size), utils.Prehashed(sha)

@@ -1,4 +1,4 @@
-"""The release operation: what Key Vault requires of the environment assertion, and the signed answer (spec/skr.md sections 8, 9 and 14)."""
+"""The release operation: verification of the attestation token, wrapping, and the signed response (docs/facts/key-release.md)."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ _LOG = logging.getLogger("localcloud.keyvault")
 
 
 class AttestationIssuer(BaseModel):
-    """An attestation authority whose tokens the service is able to verify.
+    """An attestation authority whose tokens the service can verify.
 
-    Its keys come from its openid-configuration, or from ``jwks_file`` (a JWKS document) when that is given.
+    Its keys come from its openid-configuration, or from the JWKS in ``jwks_file`` if set.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,7 +56,7 @@ def _not_verified(why: str) -> KeyVaultError:
 
 
 class AssertionVerifier:
-    """Checks the token of a release request; keys of an authority are cached, and fetched again for an unknown kid."""
+    """Verifies the token of a release request. An authority's keys are cached, and fetched again for an unknown ``kid``."""
 
     def __init__(self, issuers: list[AttestationIssuer]) -> None:
         self._issuers = list(issuers)
@@ -64,12 +64,12 @@ class AssertionVerifier:
         self._lock = threading.Lock()
 
     def verify(self, token: str, policy: ReleasePolicy, now: dt.datetime) -> dict[str, Any]:
-        """The token's claims.
+        """Verify a token and return its claims.
 
-        The issuer must be an authority of the policy *before* any key is fetched; otherwise the token would choose whom to trust.
+        The issuer must be an authority of the policy *before* any key is fetched. Otherwise the token could choose its verifier.
 
         Raises:
-            KeyVaultError: 403 AccessDenied, always with the same text.
+            KeyVaultError: 403 AccessDenied, always with the same message.
         """
         try:
             parsed = jws.parse(token)
@@ -77,7 +77,7 @@ class AssertionVerifier:
             raise _not_verified(f"not a JWT: {error}") from error
         issuer = parsed.payload.get("iss")
         if not isinstance(issuer, str) or not policy.blocks_for(issuer):
-            raise _not_verified(f"issuer {issuer!r} is no authority of the policy {policy.authorities()}")
+            raise _not_verified(f"issuer {issuer!r} is not one of the policy's authorities {policy.authorities()}")
         kid = str(parsed.header.get("kid"))
         try:
             return validate_token(token, issuer=issuer, keys=self._signing_keys(issuer, kid), at=now, skew=dt.timedelta(0))
@@ -87,7 +87,7 @@ class AssertionVerifier:
     def _signing_keys(self, issuer: str, kid: str) -> Mapping[str, rsa.RSAPublicKey]:
         trusted = next((entry for entry in self._issuers if same_authority(entry.authority, issuer)), None)
         if trusted is None:
-            raise _not_verified(f"issuer {issuer!r} is not one whose certificates this service trusts")
+            raise _not_verified(f"issuer {issuer!r} is not a configured attestation authority")
         with self._lock:
             if kid not in self._keys.get(trusted.authority, {}):
                 self._keys[trusted.authority] = _fetch(trusted)
@@ -110,7 +110,11 @@ def _fetch(issuer: AttestationIssuer) -> dict[str, rsa.RSAPublicKey]:
 
 
 def parse_release_body(body: Mapping[str, Any]) -> tuple[str, str | None, KeyWrapAlgorithm]:
-    """``(target, nonce, enc)`` of a release request. Raises KeyVaultError 400."""
+    """Return target, nonce and algorithm of a release request.
+
+    Raises:
+        KeyVaultError: 400 if the body is not valid.
+    """
     unknown = set(body) - {"target", "nonce", "enc"}
     if unknown:
         raise bad_parameter(f"Unexpected members: {', '.join(sorted(unknown))}.")
@@ -126,10 +130,10 @@ def parse_release_body(body: Mapping[str, Any]) -> tuple[str, str | None, KeyWra
 
 
 def wrapped_for(claims: Mapping[str, Any], policy: ReleasePolicy, material: bytes, algorithm: KeyWrapAlgorithm) -> str:
-    """``key_hsm``: the key wrapped to the attested key, once the policy holds on the claims.
+    """Return ``key_hsm``: the key, wrapped with the attested key, if the claims satisfy the policy.
 
     Raises:
-        KeyVaultError: 403 AccessDenied; the failing claims go to the log only, as the real service does not name them.
+        KeyVaultError: 403 AccessDenied. The failed claims are only logged, because the real service does not name them.
     """
     try:
         target = wrapping_jwk(claims)
@@ -150,14 +154,14 @@ def wrapped_for(claims: Mapping[str, Any], policy: ReleasePolicy, material: byte
 
 
 class ReleaseSigner:
-    """The service's signing certificate: an RSA leaf for the vault's host under a CA, both kept in ``state``.
+    """The certificate that signs release responses: an RSA leaf for the vault's host, issued by a CA.
 
     Args:
         state: Folder of the key and the certificates.
         hosts: DNS names and addresses of the leaf.
-        authority: Folder of a ``LocalAuthority`` whose root issues the leaf, so that clients need one root only. Without it the
-            stand-in makes a root of its own, ``release-ca.pem`` in ``state``.
-        style: Header form: a vault's (x5t and SHA-1 kid) or a managed HSM's.
+        authority: Folder of the ``LocalAuthority`` that issues the leaf, so that clients need only one root. If None, the stand-in
+            creates a root, ``release-ca.pem`` in ``state``.
+        style: Form of the JWS header: that of a vault (x5t and SHA-1 kid) or of a managed HSM.
     """
 
     def __init__(self, state: Path, hosts: tuple[str, ...], authority: Path | None, style: Literal["vault", "managed-hsm"]) -> None:
@@ -181,7 +185,7 @@ class ReleaseSigner:
         """Leaf first, root last."""
 
     def sign(self, payload: Mapping[str, Any]) -> str:
-        """The compact JWS with the certificate chain in its header."""
+        """Sign a payload; return the compact JWS with the certificate chain in its header."""
         der = self.chain[0].public_bytes(serialization.Encoding.DER)
         sha1, sha256 = hashlib.sha1(der, usedforsecurity=False).digest(), hashlib.sha256(der).digest()
         x5c = [base64.b64encode(cert.public_bytes(serialization.Encoding.DER)).decode("ascii") for cert in self.chain]

@@ -1,7 +1,7 @@
-"""Key Vault stand-in: a premium vault, or a managed HSM, at the wire of ``azure-keyvault-keys`` (spec/skr.md sections 4 to 11, 14).
+"""Key Vault stand-in: a premium vault or a managed HSM, for ``azure-keyvault-keys`` (docs/facts/key-release.md).
 
 Run it as ``python -m localcloud.standins.keyvault --config FILE``. Clients need ``verify_challenge_resource=False`` and the local CA.
-NOT CONFIDENTIAL: the "HSM" is a process that can read every key.
+NOT CONFIDENTIAL: the "HSM" is a process that can read all keys.
 """
 
 from __future__ import annotations
@@ -58,30 +58,30 @@ _RESOURCES = {"vault": "https://vault.azure.net", "managed-hsm": "https://manage
 
 
 class KeyVaultConfig(StandInConfig):
-    """Configuration of the stand-in; every path is a file or folder on this machine."""
+    """Configuration of the stand-in."""
 
     mode: Literal["vault", "managed-hsm"] = "vault"
     authority_url: str = "https://login.microsoftonline.com/00000000-0000-0000-0000-000000000000"
     """``authorization`` of the bearer challenge: ``<Entra authority>/<tenant>``."""
     issuers: tuple[TokenIssuer, ...] = ()
-    """Whose access tokens are accepted."""
+    """Issuers of accepted access tokens."""
     arm: ArmRoles | None = None
-    """Where role assignments are; exactly one of ``arm`` and ``roles`` decides."""
+    """How to read role assignments from ARM. If None, ``roles`` applies."""
     roles: dict[str, list[str]] = Field(default_factory=dict)
-    """Built-in role names by object id (``*``: everybody), for a vault that stands alone."""
+    """Names of built-in roles by object ID (``*``: all callers), for a vault without ARM."""
     static_tokens: dict[str, str] = Field(default_factory=dict)
-    """Opaque bearer tokens and the object id behind each, for tests."""
+    """Opaque bearer tokens and their object IDs, for tests."""
     attestation: tuple[AttestationIssuer, ...] = ()
     """Attestation authorities whose tokens can be verified."""
     release_hosts: tuple[str, ...] = ("localhost", "127.0.0.1")
     """Names in the certificate that signs release responses."""
     release_authority: Path | None = None
-    """Folder of the local CA (``ca.pem``, ``ca-key.pem``) that issues that certificate; without it: ``<state>/release-ca.pem``."""
+    """Folder of the local CA (``ca.pem``, ``ca-key.pem``) that issues this certificate (default: a new CA, ``<state>/release-ca.pem``)."""
 
 
 @dataclass
 class Fault:
-    """One answer instead of the real one, for tests of retries: status, headers, body."""
+    """A response that replaces the real one once, for tests of retries."""
 
     status: int
     headers: Mapping[str, str]
@@ -89,7 +89,7 @@ class Fault:
 
 
 class KeyVaultServer:
-    """The HTTP face: challenge, role, api-version and body, then the vault."""
+    """The HTTP routes: they check the token, the role, the API version and the body, and call the vault."""
 
     def __init__(self, config: KeyVaultConfig, vault: Vault) -> None:
         self._config = config
@@ -99,7 +99,7 @@ class KeyVaultServer:
         self.faults: list[Fault] = []
 
     def routes(self) -> list[Route]:
-        """Every route. The double slash is what the SDKs send for "latest version"; it must not be normalised away."""
+        """Return the routes. The SDKs send a double slash for the latest version; it must not be normalized."""
         vault, route = self._vault, self._route
         found = [
             route("POST", "/keys/{name}/create", "create/action", lambda c: vault.create(c.host, c.name, c.required_body(), c.api_version)),
@@ -149,17 +149,17 @@ class KeyVaultServer:
             if self.faults:
                 fault = self.faults.pop(0)
                 return JSONResponse(dict(fault.body), fault.status, dict(fault.headers))
-            # The SDK's first request has neither bearer nor body: who calls is asked before the body is read.
+            # The SDK's first request has neither a token nor a body, so authentication comes before the body.
             caller = await run_in_threadpool(self._authenticator.authenticate, request.headers.get("authorization"))
             call = await Call.read(request)
             result = await run_in_threadpool(self._perform, caller, action, call, operation)
             response: Response = Response(status_code=204) if result is None else JSONResponse(dict(result))
         except KeyVaultError as error:
             if error.why is not None:
-                _LOG.info("refused: %s", error.why)
+                _LOG.info("request denied: %s", error.why)
             response = self._refusal(error)
         except Exception:
-            _LOG.exception("unexpected")
+            _LOG.exception("unexpected error")
             response = JSONResponse({"error": {"code": "InternalServerError", "message": "An internal error has occurred."}}, 500)
         response.headers.update(_headers(request, self._config.mode))
         return response
@@ -188,16 +188,21 @@ class Call:
     version: str | None
     api_version: str
     body: Mapping[str, Any] | None
-    """None when it is absent or not a JSON object."""
+    """None if the body is empty or not a JSON object."""
     path: str
     skip: int
     limit: int
 
     @staticmethod
     async def read(request: Request) -> Call:
+        """Read a request.
+
+        Raises:
+            KeyVaultError: 400 if the API version, the paging parameters or the size of the body are not valid.
+        """
         api_version = request.query_params.get("api-version")
         if api_version not in API_VERSIONS:
-            raise bad_parameter(f"api-version {api_version!r} is missing or not supported.")
+            raise bad_parameter(f"api-version {api_version!r} is missing or not supported; use one of {', '.join(sorted(API_VERSIONS))}.")
         raw = b""
         async for chunk in request.stream():
             raw += chunk
@@ -220,12 +225,17 @@ class Call:
         )
 
     def required_body(self) -> Mapping[str, Any]:
+        """Return the body.
+
+        Raises:
+            KeyVaultError: 400 if it is not a JSON object.
+        """
         if self.body is None:
             raise bad_parameter("The request body is not a JSON object.")
         return self.body
 
     def page(self, items: list[dict[str, Any]]) -> dict[str, Any]:
-        """One page of a listing, with the link to the next."""
+        """Return one page of a list, with the link to the next page."""
         end = self.skip + self.limit
         following = f"https://{self.host}{quote(self.path)}?api-version={self.api_version}&%24skiptoken={end}&maxresults={self.limit}"
         return {"value": items[self.skip : end], "nextLink": following if end < len(items) else None}
@@ -258,7 +268,7 @@ def _wall_clock() -> dt.datetime:
 
 
 def create_app(config: KeyVaultConfig, *, clock: Callable[[], dt.datetime] = _wall_clock) -> Starlette:
-    """The application. ``app.state.server.faults`` takes :class:`Fault` answers in tests; ``clock`` replaces the wall clock."""
+    """Return the ASGI application. Tests append to ``app.state.server.faults`` and replace the ``clock``."""
     store = KeyStore(config.state)
     signer = ReleaseSigner(config.state, config.release_hosts, config.release_authority, config.mode)
     verifier = AssertionVerifier(list(config.attestation))
@@ -271,5 +281,5 @@ def create_app(config: KeyVaultConfig, *, clock: Callable[[], dt.datetime] = _wa
 
 
 def run() -> None:
-    """Serve until told to stop; see :func:`localcloud.standins.serving.main`."""
+    """Run the server from the command line (:func:`localcloud.standins.serving.main`)."""
     main("keyvault", KeyVaultConfig, create_app)

@@ -1,4 +1,4 @@
-"""Durable keys: SQLite, the private material of every version sealed with AES-256-GCM under a key file of mode 0600."""
+"""Durable storage of keys in SQLite. Private material is encrypted with AES-256-GCM; the key is in a private file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CREATE TABLE IF NOT EXISTS versions (
 
 @dataclass(frozen=True)
 class KeyRecord:
-    """What belongs to the versionless key."""
+    """The properties that all versions of a key share."""
 
     name: str
     exportable: bool
@@ -42,18 +42,19 @@ class KeyRecord:
     content_type: str | None
     immutable: bool
     deleted: int | None = None
-    """Unix time of deletion; None for a live key."""
+    """Unix time of deletion; None if the key is not deleted."""
     purge: int | None = None
+    """Unix time at which a deleted key is purged."""
 
 
 @dataclass(frozen=True)
 class VersionRecord:
-    """One version. The private material is read apart (:meth:`KeyStore.material`)."""
+    """A version of a key, without its private material (:meth:`KeyStore.material`)."""
 
     name: str
     version: str
     jwk: dict[str, Any]
-    """Public members and ``kty`` as answered; ``key_size`` in bits for oct."""
+    """Public members and ``kty`` as in responses; for oct ``key_size`` in bits."""
     ops: tuple[str, ...]
     tags: dict[str, str]
     enabled: bool
@@ -64,7 +65,7 @@ class VersionRecord:
 
 
 class KeyStore:
-    """The vault's store; safe for threads (one connection, one lock)."""
+    """The vault's store. Thread-safe."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -81,25 +82,28 @@ class KeyStore:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing, and alone."""
+        """Run the block in an exclusive transaction."""
         with self._lock, transaction(self._db):
             yield
 
     def close(self) -> None:
+        """Close the database."""
         self._db.close()
 
     def key(self, name: str) -> KeyRecord | None:
-        """The key, live or deleted."""
+        """Return a key, deleted or not; None if it does not exist."""
         with self._lock:
             row = self._db.execute("SELECT * FROM keys WHERE name = ?", (name,)).fetchone()
         return None if row is None else _key(row)
 
     def keys(self, *, deleted: bool) -> list[KeyRecord]:
+        """Return the deleted or the other keys, ordered by name."""
         with self._lock:
             rows = self._db.execute(f"SELECT * FROM keys WHERE deleted IS {'NOT' if deleted else ''} NULL ORDER BY name").fetchall()  # noqa: S608
         return [_key(row) for row in rows]
 
     def put_key(self, record: KeyRecord) -> None:
+        """Create a key, or update what can change."""
         with self._lock:
             self._db.execute(
                 "INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET policy = excluded.policy,"
@@ -116,11 +120,12 @@ class KeyStore:
             )
 
     def drop_key(self, name: str) -> None:
+        """Remove a key and its versions."""
         with self._lock:
             self._db.execute("DELETE FROM keys WHERE name = ?", (name,))
 
     def versions(self, name: str) -> list[VersionRecord]:
-        """Oldest first."""
+        """Return the versions of a key, oldest first."""
         with self._lock:
             rows = self._db.execute("SELECT * FROM versions WHERE name = ? ORDER BY sequence", (name,)).fetchall()
         return [_version(row) for row in rows]
@@ -137,6 +142,7 @@ class KeyStore:
             )
 
     def update_version(self, record: VersionRecord) -> None:
+        """Update what can change in a version."""
         with self._lock:
             self._db.execute(
                 "UPDATE versions SET ops = ?, tags = ?, enabled = ?, nbf = ?, exp = ?, updated = ? WHERE name = ? AND version = ?",
@@ -144,7 +150,7 @@ class KeyStore:
             )
 
     def material(self, record: VersionRecord) -> bytes:
-        """The private material of a version, unsealed."""
+        """Return the decrypted private material of a version."""
         with self._lock:
             row = self._db.execute(
                 "SELECT name, material FROM versions WHERE name = ? AND version = ?", (record.name, record.version)

@@ -1,4 +1,4 @@
-"""The vault itself: names, versions, attributes, release policies and soft delete, with the service's rules (spec/skr.md 5 and 11)."""
+"""The vault: names, versions, attributes, release policies and soft delete (docs/facts/key-release.md)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _KTYS = {"vault": frozenset({"RSA", "EC", "RSA-HSM", "EC-HSM"}), "managed-hsm": 
 
 
 class Vault:
-    """The operations on keys. Every method raises :class:`KeyVaultError`; authorisation is the caller's business."""
+    """The operations on keys. All methods raise :class:`KeyVaultError`; the caller authorises them."""
 
     def __init__(
         self,
@@ -51,13 +51,13 @@ class Vault:
     # Making keys
 
     def create(self, host: str, name: str, body: Mapping[str, Any], api_version: str) -> dict[str, Any]:
-        """POST /keys/{name}/create."""
+        """Generate a key: ``POST /keys/{name}/create``."""
         kty = self._kty(body.get("kty"), hardware=None)
         operations = material.operations(kty, body.get("key_ops"))
         return self._add(host, name, kty, operations, body, api_version, lambda: material.generate(kty, body))
 
     def import_key(self, host: str, name: str, body: Mapping[str, Any], api_version: str) -> dict[str, Any]:
-        """PUT /keys/{name}; ``Hsm`` and ``hsm`` mean the same."""
+        """Import a key: ``PUT /keys/{name}``. The members ``Hsm`` and ``hsm`` are equivalent."""
         key = body.get("key")
         if not isinstance(key, Mapping):
             raise bad_parameter("key: a JSON Web Key is required.")
@@ -92,7 +92,7 @@ class Vault:
         )
         if (policy is not None or attributes.exportable) and not supports_release(api_version):
             raise skr(1001, f"Exportable keys are not supported by api-version {api_version}.")
-        # Making an RSA key takes long: outside the transaction, after the checks that need no material.
+        # Generating an RSA key is slow, so it happens outside of the transaction and after the checks that do not need the key.
         self._check_addition(self._store.key(name), kty, attributes, policy)
         made = make()
         with self._store.transaction():
@@ -118,7 +118,7 @@ class Vault:
     def _check_addition(
         self, current: KeyRecord | None, kty: str, attributes: Attributes, policy: Policy | None, name: str = ""
     ) -> KeyRecord:
-        """The key record after this addition."""
+        """Return the key record with this version added."""
         exportable = bool(attributes.exportable)
         if current is not None:
             if current.deleted is not None:
@@ -166,11 +166,11 @@ class Vault:
         return record, found
 
     def get(self, host: str, name: str, version: str | None) -> dict[str, Any]:
-        """GET /keys/{name}[/{version}]."""
+        """Read a key: ``GET /keys/{name}[/{version}]``."""
         return self._bundle(host, *self._find(name, version))
 
     def update(self, host: str, name: str, version: str | None, body: Mapping[str, Any]) -> dict[str, Any]:
-        """PATCH /keys/{name}[/{version}]."""
+        """Update a key: ``PATCH /keys/{name}[/{version}]``."""
         attributes, tags, policy = (
             Attributes.read(body.get("attributes")),
             read_tags(body.get("tags")),
@@ -200,7 +200,7 @@ class Vault:
         return self._bundle(host, record, changed)
 
     def items(self, host: str, *, deleted: bool = False) -> list[dict[str, Any]]:
-        """GET /keys and GET /deletedkeys: one item a key, its kid without version."""
+        """List keys: ``GET /keys``, ``GET /deletedkeys``. One item per key; its ``kid`` has no version."""
         result = []
         for record in self._store.keys(deleted=deleted):
             latest = self._store.versions(record.name)[-1]
@@ -209,7 +209,7 @@ class Vault:
         return result
 
     def version_items(self, host: str, name: str) -> list[dict[str, Any]]:
-        """GET /keys/{name}/versions."""
+        """List the versions of a key: ``GET /keys/{name}/versions``."""
         record, _ = self._find(name, None)
         return [
             {"kid": self._kid(host, entry), "attributes": self._attributes(record, entry), "tags": entry.tags}
@@ -219,7 +219,7 @@ class Vault:
     # Soft delete
 
     def delete(self, host: str, name: str) -> dict[str, Any]:
-        """DELETE /keys/{name}: the key becomes recoverable."""
+        """Delete a key, recoverably: ``DELETE /keys/{name}``."""
         with self._store.transaction():
             record, latest = self._find(name, None)
             now = self._now()
@@ -234,26 +234,26 @@ class Vault:
         return record
 
     def get_deleted(self, host: str, name: str) -> dict[str, Any]:
-        """GET /deletedkeys/{name}."""
+        """Read a deleted key: ``GET /deletedkeys/{name}``."""
         record = self._deleted(name)
         return {**self._bundle(host, record, self._store.versions(name)[-1]), **self._deletion(host, record)}
 
     def recover(self, host: str, name: str) -> dict[str, Any]:
-        """POST /deletedkeys/{name}/recover."""
+        """Recover a deleted key: ``POST /deletedkeys/{name}/recover``."""
         with self._store.transaction():
             record = replace(self._deleted(name), deleted=None, purge=None)
             self._store.put_key(record)
         return self.get(host, record.name, None)
 
     def purge(self, name: str) -> None:
-        """DELETE /deletedkeys/{name}."""
+        """Purge a deleted key: ``DELETE /deletedkeys/{name}``."""
         with self._store.transaction():
             self._store.drop_key(self._deleted(name).name)
 
     # Using keys
 
     def use(self, host: str, name: str, version: str | None, operation: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """POST /keys/{name}/{version}/{encrypt|decrypt|wrapkey|unwrapkey|sign|verify}."""
+        """Use a key: ``POST /keys/{name}/{version}/{encrypt|decrypt|wrapkey|unwrapkey|sign|verify}``."""
         _, found = self._find(name, version)
         if operation not in {"decrypt", "unwrapkey", "verify"}:
             self._check_usable(found)
@@ -270,7 +270,7 @@ class Vault:
             raise forbidden("Operation is not allowed on a key outside its validity (nbf, exp).", "KeyDisabled")
 
     def release(self, host: str, name: str, version: str | None, body: Mapping[str, Any] | None, api_version: str) -> dict[str, Any]:
-        """POST .../release, in the order of checks of spec/skr.md section 14 (bearer and role came before)."""
+        """Release a key: ``POST /keys/{name}/{version}/release``. Clients see the order of the checks, so it is the service's."""
         if not supports_release(api_version):
             raise bad_parameter(f"Key release is not supported by api-version {api_version}.")
         record, found = self._find(name, version)
@@ -337,5 +337,5 @@ class Vault:
 
 
 def supports_release(api_version: str) -> bool:
-    """Secure key release came with 7.3; the date-shaped versions after 7.6 have it, 2016-10-01 has not."""
+    """Whether an API version has secure key release: since 7.3, and the dated versions after 7.6."""
     return api_version.startswith(("7.3", "7.4", "7.5", "7.6", "2025-"))

@@ -1,4 +1,4 @@
-"""``python -m localcloud.standins.snp --config FILE``"""
+"""Runs the SNP hardware stand-in: ``python -m localcloud.standins.snp --config FILE``."""
 
 from localcloud.standins.snp.server import run
 

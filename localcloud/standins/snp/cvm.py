@@ -1,4 +1,4 @@
-"""Evidence of an Azure confidential VM on the development hardware: a vTPM key, runtime claims that name it, and a quote it signed."""
+"""Evidence of an Azure confidential VM on the development hardware: runtime claims with a vTPM key, and a quote signed by it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SHA256: Final = 0x000B
 
 
 class DevelopmentVirtualMachine:
-    """One confidential VM: its vTPM's attestation key and the values of its PCRs (index to 32 bytes)."""
+    """A confidential VM: the attestation key of its vTPM, and its PCRs (index to 32 bytes)."""
 
     def __init__(self, hardware: DevelopmentHardware, pcrs: Mapping[int, bytes] | None = None) -> None:
         self._hardware = hardware
@@ -32,16 +32,16 @@ class DevelopmentVirtualMachine:
         self.pcrs = dict(pcrs or {index: hashlib.sha256(b"pcr%d" % index).digest() for index in range(24)})
 
     def claims(self, user_data: bytes) -> bytes:
-        """The runtime claims' JSON, with ``user-data`` in upper-case hex as the platform writes it."""
+        """Return the runtime claims as JSON, with ``user-data`` in upper-case hex like on the platform."""
         numbers = self.attestation_key.public_key().public_numbers()
         key = {"kid": "HCLAkPub", "key_ops": ["sign"], "kty": "RSA", "e": b64uint(numbers.e), "n": b64uint(numbers.n)}
         configuration = {"console-enabled": True, "secure-boot": True, "tpm-enabled": True}
         return json.dumps({"keys": [key], "vm-configuration": configuration, "user-data": user_data.hex().upper()}).encode()
 
     def hcl_report(self, claims: bytes, host_data: bytes = bytes(32), **fields: Any) -> bytes:
-        """The HCL blob: header, SNP report over the claims, runtime header, claims, padding.
+        """Return the HCL blob: header, SNP report over the claims, runtime header, claims, padding.
 
-        ``host_data`` and ``fields`` (:meth:`DevelopmentHardware.report`) are what another guest's report would say.
+        ``host_data`` and ``fields`` (:meth:`DevelopmentHardware.report`) change the report, for tests.
         """
         report = self._hardware.report(host_data, report_data_for(claims), **fields)
         header = b"HCLA" + struct.pack("<3I", 1, 2346, 2) + bytes(16)
@@ -49,7 +49,7 @@ class DevelopmentVirtualMachine:
         return (header + report + runtime + claims).ljust(2600, b"\0")
 
     def quote(self, nonce: bytes, selected: Mapping[int, bytes] | None = None) -> bytes:
-        """A quote over the selected PCRs (all of them by default) with ``nonce`` as extra data."""
+        """Return a quote over the selected PCRs (default: all) with ``nonce`` as extra data."""
         pcrs = self.pcrs if selected is None else dict(selected)
         bitmap = bytearray(3)
         for index in pcrs:
@@ -68,7 +68,7 @@ class DevelopmentVirtualMachine:
         return _sized(attest) + struct.pack(">HH", _RSASSA, _SHA256) + _sized(signature)
 
     def evidence(self, user_data: bytes, nonce: bytes = CLEAN_ROOM_NONCE, **fields: Any) -> CvmEvidence:
-        """Complete ``snp-cvm`` evidence that binds ``user_data`` (64 bytes); ``fields`` as in :meth:`hcl_report`."""
+        """Return ``snp-cvm`` evidence that binds ``user_data`` (64 bytes); ``fields`` as in :meth:`hcl_report`."""
         blob = self.hcl_report(self.claims(user_data), **fields)
         return CvmEvidence(
             evidence=CvmParts(

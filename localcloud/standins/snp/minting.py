@@ -1,7 +1,8 @@
-"""Mint what AMD's hardware and key service would make: certificate chains, signed reports, revocation lists, utility-VM endorsements.
+"""Creates certificate chains, signed reports, revocation lists and utility-VM endorsements with development keys.
 
-The bytes have the real layout in every respect (names, PSS signatures, extensions, report offsets); only the keys are not AMD's, and every
-certificate's organisation says so. Serial number 0, which AMD's leaves have, cannot be minted and is 1 here.
+Their layout is that of AMD's hardware and key service in every respect: names, PSS signatures, extensions, report offsets. Only the keys
+differ, and the organisation of every certificate says so. AMD's leaf certificates have the serial number 0; the library does not allow
+it, so it is 1 here.
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ _PRODUCT_NAMES: Final = {Product.MILAN: "Milan-B0", Product.GENOA: "Genoa", Prod
 
 
 def current_tcb(product: Product) -> Tcb:
-    """A TCB of today's hardware: microcode above 127, so that its DER INTEGER takes two octets."""
+    """Return a TCB of current hardware. Its microcode is above 127, so that the DER INTEGER has two octets."""
     return Tcb(fmc=1 if product.has_fmc else 0, bootloader=4, tee=0, snp=24, microcode=219)
 
 
 @dataclass(frozen=True)
 class LeafPlan:
-    """What to put into a leaf certificate; the defaults make a good one. ``extensions`` replaces raw values by OID (None removes one)."""
+    """The content of a leaf certificate; the defaults give a valid one."""
 
     product: Product = Product.MILAN
     kind: LeafKind = LeafKind.VCEK
@@ -55,8 +56,9 @@ class LeafPlan:
     not_before: dt.datetime | None = None
     not_after: dt.datetime | None = None
     names: Mapping[str, str] = field(default_factory=dict)
-    """Common names by role (``leaf``, ``intermediate``, ``root``) instead of AMD's."""
+    """Common names by role (``leaf``, ``intermediate``, ``root``) that replace AMD's."""
     extensions: Mapping[str, bytes | None] = field(default_factory=dict)
+    """Raw values by OID that replace the usual ones; None removes an extension."""
     rsa_bits: int = 2048
 
 
@@ -74,25 +76,27 @@ class Hierarchy:
 
     @property
     def product(self) -> Product:
+        """The product that the leaf is for."""
         return self.plan.product
 
     @property
     def tcb(self) -> Tcb:
+        """The TCB in the leaf."""
         return self.plan.tcb or current_tcb(self.product)
 
     def chain_pem(self) -> bytes:
-        """leaf + intermediate + root."""
+        """Return leaf, intermediate and root as PEM."""
         return b"".join(each.public_bytes(serialization.Encoding.PEM) for each in (self.leaf, self.intermediate, self.root))
 
     def report(self, **fields: Any) -> bytes:
-        """A signed report that fits this chain; ``fields`` are those of :func:`report_body`, ``tamper`` changes the body after signing."""
+        """Return a signed report that matches this chain; ``fields`` are those of :class:`ReportFields`."""
         flags = 4 if self.plan.kind is LeafKind.VLEK else 0
         chip_id = bytes(64) if self.plan.kind is LeafKind.VLEK else self.plan.chip_id.ljust(64, b"\0")
         defaults: dict[str, Any] = {"product": self.product, "tcb": self.tcb, "chip_id": chip_id, "flags": flags}
-        return sign_report(report_body(**(defaults | fields)), self.leaf_key)
+        return sign_report(report_body(ReportFields(**(defaults | fields))), self.leaf_key)
 
     def with_leaf(self, plan: LeafPlan) -> Hierarchy:
-        """The same root and intermediate with another leaf certificate and key."""
+        """Return this chain with another leaf certificate and key."""
         leaf_key = ec.generate_private_key(ec.SECP384R1())
         leaf = _leaf(plan, leaf_key, self.intermediate.subject, self.intermediate_key)
         return replace(self, plan=plan, leaf_key=leaf_key, leaf=leaf)
@@ -100,7 +104,7 @@ class Hierarchy:
     def crl(
         self, revoked: Sequence[int] = (), *, at: dt.datetime, next_update: dt.datetime | None = None, key: rsa.RSAPrivateKey | None = None
     ) -> bytes:
-        """A DER revocation list by this root (or signed by ``key``), issued at ``at``."""
+        """Return a revocation list (DER) of this root, or signed by ``key``, that was issued at ``at``."""
         builder = x509.CertificateRevocationListBuilder().issuer_name(self.root.subject).last_update(at)
         builder = builder.next_update(next_update or at + dt.timedelta(days=30))
         for serial in revoked:
@@ -111,7 +115,7 @@ class Hierarchy:
 
 
 def mint_hierarchy(plan: LeafPlan | None = None) -> Hierarchy:
-    """Root, intermediate and leaf with fresh keys."""
+    """Create a root, an intermediate and a leaf with new keys."""
     plan = plan or LeafPlan(chip_id=bytes(range(1, 65)))
     root_key = rsa.generate_private_key(65537, plan.rsa_bits)
     intermediate_key = rsa.generate_private_key(65537, plan.rsa_bits)
@@ -192,7 +196,7 @@ def _leaf_extensions(plan: LeafPlan) -> dict[str, bytes]:
 
 
 def der_integer(value: int) -> bytes:
-    """DER of a small non-negative INTEGER."""
+    """Encode a small non-negative INTEGER in DER."""
     content = value.to_bytes(value.bit_length() // 8 + 1, "big")
     return bytes((0x02, len(content))) + content
 
@@ -201,106 +205,110 @@ def _ia5(text: str) -> bytes:
     return bytes((0x16, len(text))) + text.encode("ascii")
 
 
-def report_body(
-    *,
-    product: Product = Product.MILAN,
-    tcb: Tcb | None = None,
-    version: int = 3,
-    guest_svn: int = 2,
-    policy: int = POLICY_CACI,
-    family_id: bytes = b"\x01".ljust(16, b"\0"),
-    image_id: bytes = b"\x02".ljust(16, b"\0"),
-    vmpl: int = 0,
-    signature_algorithm: int = 1,
-    platform_info: int = 0x25,
-    flags: int = 0,
-    report_data: bytes = bytes(64),
-    measurement: bytes = bytes(48),
-    host_data: bytes = bytes(32),
-    id_key_digest: bytes = bytes(48),
-    author_key_digest: bytes = bytes(48),
-    report_id: bytes = bytes(32),
-    reported_tcb: bytes | None = None,
-    cpuid: tuple[int, int, int] | None = None,
-    chip_id: bytes = bytes(64),
-) -> bytes:
-    """The 672 signed bytes of a report. ``reported_tcb`` overrides the encoding of ``tcb`` with 8 raw bytes.
+@dataclass(frozen=True)
+class ReportFields:
+    """The fields of an attestation report (AMD SEV-SNP firmware ABI, table ATTESTATION_REPORT).
 
     Raises:
         ValueError: A byte field has the wrong length.
     """
-    for name, value, size in (
-        ("report_data", report_data, 64),
-        ("measurement", measurement, 48),
-        ("host_data", host_data, 32),
-        ("report_id", report_id, 32),
-        ("chip_id", chip_id, 64),
-    ):
-        if len(value) != size:
-            raise ValueError(f"{name} has {len(value)} bytes, not {size}")
-    raw_tcb = encode_tcb(tcb or current_tcb(product), product)
-    family, model, stepping = cpuid or (_CPUID[product] if version >= 3 else (0, 0, 0))
+
+    product: Product = Product.MILAN
+    tcb: Tcb | None = None
+    """Current, reported, committed and launch TCB; that of today's hardware if None."""
+    version: int = 3
+    guest_svn: int = 2
+    policy: int = POLICY_CACI
+    family_id: bytes = b"\x01".ljust(16, b"\0")
+    image_id: bytes = b"\x02".ljust(16, b"\0")
+    vmpl: int = 0
+    signature_algorithm: int = 1
+    platform_info: int = 0x25
+    flags: int = 0
+    report_data: bytes = bytes(64)
+    measurement: bytes = bytes(48)
+    host_data: bytes = bytes(32)
+    id_key_digest: bytes = bytes(48)
+    author_key_digest: bytes = bytes(48)
+    report_id: bytes = bytes(32)
+    reported_tcb: bytes | None = None
+    """Raw encoding of the reported TCB (8 bytes), instead of ``tcb``."""
+    cpuid: tuple[int, int, int] | None = None
+    """CPU family, model and stepping; those of the product if None."""
+    chip_id: bytes = bytes(64)
+
+    def __post_init__(self) -> None:
+        sizes = {"report_data": 64, "measurement": 48, "host_data": 32, "report_id": 32, "chip_id": 64}
+        for name, size in sizes.items():
+            if len(getattr(self, name)) != size:
+                raise ValueError(f"{name} has {len(getattr(self, name))} bytes; it must have {size}")
+
+
+def report_body(fields: ReportFields) -> bytes:
+    """Encode the 672 signed bytes of a report."""
+    tcb = encode_tcb(fields.tcb or current_tcb(fields.product), fields.product)
+    family, model, stepping = fields.cpuid or (_CPUID[fields.product] if fields.version >= 3 else (0, 0, 0))
     head = struct.pack(
         "<IIQ16s16sII8sQII64s48s32s48s48s32s32s8s3B21x64s8s",
-        version,
-        guest_svn,
-        policy,
-        family_id,
-        image_id,
-        vmpl,
-        signature_algorithm,
-        raw_tcb,
-        platform_info,
-        flags,
+        fields.version,
+        fields.guest_svn,
+        fields.policy,
+        fields.family_id,
+        fields.image_id,
+        fields.vmpl,
+        fields.signature_algorithm,
+        tcb,
+        fields.platform_info,
+        fields.flags,
         0,
-        report_data,
-        measurement,
-        host_data,
-        id_key_digest,
-        author_key_digest,
-        report_id,
+        fields.report_data,
+        fields.measurement,
+        fields.host_data,
+        fields.id_key_digest,
+        fields.author_key_digest,
+        fields.report_id,
         b"\xff" * 32,
-        raw_tcb if reported_tcb is None else reported_tcb,
+        tcb if fields.reported_tcb is None else fields.reported_tcb,
         family,
         model,
         stepping,
-        chip_id,
-        raw_tcb,
+        fields.chip_id,
+        tcb,
     )
     firmware = bytes((29, 55, 1, 0))  # build, minor, major: 1.55.29
-    return (head + firmware + firmware + raw_tcb).ljust(SIGNED_SIZE, b"\0")
+    return (head + firmware + firmware + tcb).ljust(SIGNED_SIZE, b"\0")
 
 
 def sign_report(body: bytes, key: ec.EllipticCurvePrivateKey) -> bytes:
-    """The 1184 bytes: body, R and S little-endian in 72 bytes each, zeros."""
+    """Return the 1184 bytes of a report: body, R and S (little-endian, 72 bytes each), zeros."""
     r, s = decode_dss_signature(key.sign(body, ec.ECDSA(hashes.SHA384())))
     return (body + r.to_bytes(72, "little") + s.to_bytes(72, "little")).ljust(REPORT_SIZE, b"\0")
 
 
 @dataclass(frozen=True)
 class EndorsementIssuer:
-    """A signer of utility-VM endorsements with its chain (leaf, then root)."""
+    """An issuer of utility-VM endorsements, with its chain (leaf, then root)."""
 
     leaf_key: rsa.RSAPrivateKey
     chain: tuple[x509.Certificate, ...]
 
     @property
     def did(self) -> str:
-        """The issuer's did:x509: the root's fingerprint and the leaf's extended key usage."""
+        """The issuer's did:x509, from the root's fingerprint and the leaf's extended key usage."""
         return did_x509(self.chain[-1], UVM_EKU)
 
     def endorse(self, measurement: bytes, svn: int, *, feed: str = UVM_FEED) -> bytes:
-        """A COSE_Sign1 over the reference info of ``measurement`` (48 bytes) at security version ``svn``."""
+        """Return a COSE_Sign1 over the reference info of ``measurement`` (48 bytes) with security version ``svn``."""
         payload = {"x-ms-sevsnpvm-guestsvn": str(svn), "x-ms-sevsnpvm-launchmeasurement": measurement.hex()}
         return self.sign({3: "application/json", "iss": self.did, "feed": feed}, json.dumps(payload, indent=2).encode())
 
     def endorse_envelope(self, measurement: bytes, svn: int, *, feed: str = UVM_FEED, issued: int | None = None) -> bytes:
-        """The newer shape: CWT claims in the header, the raw measurement as payload."""
+        """Return an endorsement in the newer format: CWT claims in the header, the raw measurement as payload."""
         claims: dict[Any, Any] = {1: self.did, 2: feed, "svn": svn} | ({} if issued is None else {6: issued})
         return self.sign({15: claims, 258: -43, 259: "application/octet-stream"}, measurement)
 
     def sign(self, header: Mapping[Any, Any], payload: bytes, *, algorithm: int = -38) -> bytes:
-        """A PS384 COSE_Sign1 with this issuer's chain in the protected header beside ``header``."""
+        """Return a PS384 COSE_Sign1 with ``header`` and this issuer's chain in the protected header."""
         ders = [each.public_bytes(serialization.Encoding.DER) for each in self.chain]
         protected = cbor2.dumps({1: algorithm, 33: ders, 34: [-16, hashlib.sha256(ders[0]).digest()], **header})
         signed = cbor2.dumps(["Signature1", protected, b"", payload])
@@ -309,7 +317,7 @@ class EndorsementIssuer:
 
 
 def mint_endorsement_issuer(*, eku: str = UVM_EKU, rsa_bits: int = 2048) -> EndorsementIssuer:
-    """A root and a leaf with the extended key usage ``eku``."""
+    """Create a root and a leaf with the extended key usage ``eku``."""
     now = dt.datetime.now(dt.UTC)
     root_key, leaf_key = rsa.generate_private_key(65537, rsa_bits), rsa.generate_private_key(65537, rsa_bits)
     root_name, leaf_name = _name("Utility VM endorsement root"), _name("ContainerPlat")

@@ -1,7 +1,7 @@
-"""The SEV-SNP hardware stand-in: a chip that signs reports, and the in-guest attestation sidecar of every guest "launched" on it.
+"""The SEV-SNP hardware stand-in: a chip that signs reports, and the attestation sidecar of every guest that is launched on it.
 
-Real confidential hardware isolates guests from their host; this process isolates nothing. It keeps the one property that protocols need:
-a report's host data is fixed when a guest is launched, and only who holds the guest's unguessable address can get reports for it.
+Real hardware isolates guests from their host; this process does not. It has the one property that the protocols need: a report's host
+data is fixed when the guest is launched, and only the holder of the guest's secret URL can get its reports.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ MEASUREMENT: Final = hashlib.sha384(b"NOT CONFIDENTIAL development utility VM").
 
 
 class DevelopmentHardware:
-    """One development chip: Milan, report version 3, its own root, intermediate and VCEK, and an issuer of utility-VM endorsements.
+    """A development chip (Milan, report version 3) with its certificate chain, and an issuer of utility-VM endorsements.
 
-    Made in ``state`` at first use and read from there afterwards; several processes may start at once. A real verifier refuses what it
-    signs, because its root is pinned nowhere but in its own :attr:`trust_file`.
+    It is created in ``state`` at first use; several processes can start concurrently. A production verifier rejects its reports, because
+    only :attr:`trust_file` pins its root.
     """
 
     def __init__(self, state: Path) -> None:
@@ -80,16 +80,16 @@ class DevelopmentHardware:
 
     @property
     def hierarchy(self) -> Hierarchy:
-        """The chain with its keys, for tests that need other certificates of the same root."""
+        """The chain with its keys, for tests that need other certificates of this root."""
         return self._hierarchy
 
     def report(self, host_data: bytes, report_data: bytes, **fields: Any) -> bytes:
-        """A signed 1184-byte report.
+        """Return a signed report of 1184 bytes.
 
         Args:
             host_data: 32 bytes, see :func:`cleanroom.attestation.host_data_for`.
             report_data: 64 bytes, see :func:`cleanroom.attestation.report_data_for`.
-            fields: Any other field of :func:`localcloud.standins.snp.minting.report_body` (``vmpl``, ``policy`` …).
+            fields: Other fields of :class:`~localcloud.standins.snp.minting.ReportFields`, such as ``vmpl`` and ``policy``.
         """
         return self._hierarchy.report(**({"measurement": MEASUREMENT, "host_data": host_data, "report_data": report_data} | fields))
 
@@ -111,7 +111,7 @@ class DevelopmentHardware:
         (self.state / "uvm-endorsement.cose").write_bytes(issuer.endorse(MEASUREMENT, UVM_SVN))
         root = TrustedRoot(spki_sha256=spki_sha256(hierarchy.root), product=Product.MILAN, development=True)
         row = UvmIssuer(issuer=issuer.did, feed=UVM_FEED, minimum_svn=100, development=True)
-        # Last, and in one step: its presence says that everything else is there.
+        # Written last and atomically: if it exists, all other files exist.
         partial = self.trust_file.with_suffix(".tmp")
         partial.write_text(trust_file_text([root], [row], note=BANNER))
         partial.replace(self.trust_file)
@@ -137,26 +137,26 @@ def _rsa(key: Any) -> rsa.RSAPrivateKey:
 
 
 class SnpConfig(StandInConfig):
-    """Configuration of the stand-in; ``state`` is the folder of :class:`DevelopmentHardware` too."""
+    """Configuration of the stand-in; ``state`` is also the folder of :class:`DevelopmentHardware`."""
 
     admin_token: SecretStr
-    """Bearer token of who may launch and end guests: the role of the hypervisor."""
+    """Bearer token for launching and ending guests, the role of the hypervisor."""
 
 
 class LaunchRequest(BaseModel):
-    """Body of ``POST /guests``."""
+    """Body of ``POST /guests``, which launches a guest."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(min_length=1, max_length=200)
     security_policy_base64: str
-    """base64 of the Rego text, as in an ARM template; its SHA-256 becomes the guest's host data."""
+    """base64 of the Rego policy, as in an ARM template. Its SHA-256 becomes the guest's host data."""
     guest_policy: int = Field(default=POLICY_CACI, ge=0, lt=1 << 32)
-    """The SNP guest policy; a debuggable guest sets bit 19."""
+    """The SNP guest policy; bit 19 makes the guest debuggable."""
 
 
 class Guests:
-    """The launched guests, durable. A guest's id is a capability, so only its SHA-256 is kept."""
+    """The launched guests, in SQLite. A guest's ID is a capability, so only its SHA-256 is stored."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -171,7 +171,7 @@ class Guests:
         return sqlite3.connect(self._path, timeout=10, isolation_level=None)
 
     def launch(self, request: LaunchRequest, host_data: bytes) -> str:
-        """Add a guest; returns its id."""
+        """Add a guest and return its ID."""
         guest_id = secrets.token_urlsafe(32)
         with closing(self._connect()) as db:
             db.execute(
@@ -181,13 +181,13 @@ class Guests:
         return guest_id
 
     def find(self, guest_id: str) -> tuple[bytes, int, bytes] | None:
-        """(host data, guest policy, report id) of a guest."""
+        """Return a guest's host data, guest policy and report ID; None if there is no such guest."""
         with closing(self._connect()) as db:
             row = db.execute("SELECT host_data, guest_policy, report_id FROM guests WHERE id_sha256 = ?", (_sha256(guest_id),)).fetchone()
         return (bytes(row[0]), int(row[1]), bytes(row[2])) if row else None
 
     def end(self, guest_id: str) -> bool:
-        """Remove a guest; whether there was one."""
+        """Remove a guest; return whether it existed."""
         with closing(self._connect()) as db:
             return db.execute("DELETE FROM guests WHERE id_sha256 = ?", (_sha256(guest_id),)).rowcount > 0
 
@@ -197,79 +197,85 @@ def _sha256(text: str) -> str:
 
 
 class HideGuestIds:
-    """ASGI middleware: the request log sees ``/guests/***``, since a guest's id is a capability."""
+    """ASGI middleware that redacts guest IDs, which are capabilities, for the request log: ``/guests/***``."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on with a redacted path."""
         inner: MutableMapping[str, Any] = dict(scope)
         if scope["type"] == "http":
             scope["path"] = re.sub(r"^/guests/[^/]+", "/guests/***", scope["path"])
         await self._app(inner, receive, send)
 
 
-def create_app(config: SnpConfig) -> Starlette:
-    """The stand-in's application."""
-    hardware = DevelopmentHardware(config.state)
-    guests = Guests(config.state / "guests.sqlite")
-    admin = config.admin_token.get_secret_value()
+class SnpServer:
+    """The routes of the hypervisor and of the guests' attestation sidecars."""
 
-    def is_admin(request: Request) -> bool:
+    def __init__(self, config: SnpConfig) -> None:
+        self._hardware = DevelopmentHardware(config.state)
+        self._guests = Guests(config.state / "guests.sqlite")
+        self._token = config.admin_token.get_secret_value()
+
+    def routes(self) -> list[Route]:
+        """Return the routes."""
+        return [
+            Route("/guests", self._launch, methods=["POST"]),
+            Route("/guests/{guest_id}", self._end, methods=["DELETE"]),
+            Route("/guests/{guest_id}/attest/combined", self._combined, methods=["POST"]),
+            Route("/guests/{guest_id}/attest/raw", self._raw, methods=["POST"]),
+        ]
+
+    def _is_hypervisor(self, request: Request) -> bool:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        return scheme.lower() == "bearer" and hmac.compare_digest(token.encode(), admin.encode())
+        return scheme.lower() == "bearer" and hmac.compare_digest(token.encode(), self._token.encode())
 
-    async def launch(request: Request) -> JSONResponse:
-        if not is_admin(request):
-            return _error(401, "the bearer token of the hypervisor is needed to launch a guest")
+    async def _launch(self, request: Request) -> JSONResponse:
+        if not self._is_hypervisor(request):
+            return _error(401, "launching a guest requires the hypervisor's bearer token (admin_token)")
         try:
             wanted = LaunchRequest.model_validate_json(await request.body())
             host_data = host_data_for(wanted.security_policy_base64)
         except (ValidationError, binascii.Error) as error:
             return _error(400, f"not a launch request: {error}")
-        guest_id = guests.launch(wanted, host_data)
+        guest_id = self._guests.launch(wanted, host_data)
         url = f"{request.url.scheme}://localhost:{request.scope['server'][1]}/guests/{guest_id}"
         return JSONResponse({"guest_id": guest_id, "url": url, "host_data": host_data.hex()}, 201)
 
-    async def end(request: Request) -> JSONResponse:
-        if not is_admin(request):
-            return _error(401, "the bearer token of the hypervisor is needed to end a guest")
-        if not guests.end(request.path_params["guest_id"]):
+    async def _end(self, request: Request) -> JSONResponse:
+        if not self._is_hypervisor(request):
+            return _error(401, "ending a guest requires the hypervisor's bearer token (admin_token)")
+        if not self._guests.end(request.path_params["guest_id"]):
             return _error(404, "there is no such guest")
         return JSONResponse({})
 
-    async def make_evidence(request: Request) -> AttestationEvidence | JSONResponse:
-        guest = guests.find(request.path_params["guest_id"])
+    async def _combined(self, request: Request) -> JSONResponse:
+        evidence = await self._evidence(request)
+        return evidence if isinstance(evidence, JSONResponse) else JSONResponse(evidence.model_dump())
+
+    async def _raw(self, request: Request) -> JSONResponse:
+        evidence = await self._evidence(request)
+        return evidence if isinstance(evidence, JSONResponse) else JSONResponse({"report": base64.b64decode(evidence.evidence).hex()})
+
+    async def _evidence(self, request: Request) -> AttestationEvidence | JSONResponse:
+        guest = self._guests.find(request.path_params["guest_id"])
         if guest is None:
             return _error(404, "there is no such guest")
         try:
             body = await request.body()
             if len(body) > MAX_BODY:
-                return _error(413, "the runtime data is too long")
+                return _error(413, f"the body has {len(body)} bytes; at most {MAX_BODY} are allowed")
             runtime_data = base64.b64decode(json.loads(body)["runtime_data"], validate=True)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             return _error(400, f"the body must be {{'runtime_data': base64}}: {type(error).__name__}")
         host_data, guest_policy, report_id = guest
-        return hardware.evidence(host_data, report_data_for(runtime_data), policy=guest_policy, report_id=report_id)
+        return self._hardware.evidence(host_data, report_data_for(runtime_data), policy=guest_policy, report_id=report_id)
 
-    async def combined(request: Request) -> JSONResponse:
-        evidence = await make_evidence(request)
-        return evidence if isinstance(evidence, JSONResponse) else JSONResponse(evidence.model_dump())
 
-    async def raw(request: Request) -> JSONResponse:
-        evidence = await make_evidence(request)
-        return evidence if isinstance(evidence, JSONResponse) else JSONResponse({"report": base64.b64decode(evidence.evidence).hex()})
-
-    return Starlette(
-        routes=[
-            health_route("snp"),
-            Route("/guests", launch, methods=["POST"]),
-            Route("/guests/{guest_id}", end, methods=["DELETE"]),
-            Route("/guests/{guest_id}/attest/combined", combined, methods=["POST"]),
-            Route("/guests/{guest_id}/attest/raw", raw, methods=["POST"]),
-        ],
-        middleware=[Middleware(HideGuestIds)],
-    )
+def create_app(config: SnpConfig) -> Starlette:
+    """Return the ASGI application."""
+    return Starlette(routes=[health_route("snp"), *SnpServer(config).routes()], middleware=[Middleware(HideGuestIds)])
 
 
 def _error(status: int, message: str) -> JSONResponse:
@@ -277,5 +283,5 @@ def _error(status: int, message: str) -> JSONResponse:
 
 
 def run() -> None:
-    """Serve until told to stop; see :func:`localcloud.standins.serving.main`."""
+    """Run the server from the command line (:func:`localcloud.standins.serving.main`)."""
     main("snp", SnpConfig, create_app)

@@ -1,4 +1,4 @@
-"""``cleanroom attest verify`` as a person or a script uses it."""
+"""``cleanroom attest verify``: exit codes, input formats, JSON and table."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def tav(vectors: Path) -> tuple[Path, ...]:
     return folder / "report.bin", Path("--chain"), folder / "chain.pem"
 
 
-def test_json_has_the_agreed_shape(tav: tuple[Path, ...]) -> None:
+def test_json_output_has_verdict_and_checks(tav: tuple[Path, ...]) -> None:
     result = run(*tav, "--output", "json")
     assert result.exit_code == 0
     value = json.loads(result.stdout)
@@ -34,7 +34,7 @@ def test_json_has_the_agreed_shape(tav: tuple[Path, ...]) -> None:
 
 
 @pytest.mark.parametrize("name", vector_ids())
-def test_exit_code_is_the_verdict(vectors: Path, name: str) -> None:
+def test_exit_code_equals_the_verdict_of_each_vector(vectors: Path, name: str) -> None:
     folder = vectors / "snp" / name
     meta = json.loads((folder / "meta.json").read_text())
     if not (folder / "chain.pem").exists():
@@ -49,15 +49,15 @@ def test_exit_code_is_the_verdict(vectors: Path, name: str) -> None:
     assert result.exit_code == (0 if good else 4)
 
 
-def test_bindings(vectors: Path, tav: tuple[Path, ...]) -> None:
+def test_expected_values_are_compared_with_the_report(vectors: Path, tav: tuple[Path, ...]) -> None:
     folder = vectors / "caci" / "milan-v3-caci-cleanroom-signing"
     report = vectors / "snp" / folder.name / "report.bin"
     chain = vectors / "snp" / folder.name / "chain.pem"
-    said = json.loads((vectors / "snp" / folder.name / "meta.json").read_text())["report"]
+    expected = json.loads((vectors / "snp" / folder.name / "meta.json").read_text())["report"]
     uvm = vectors / "uvm" / "svn103-d0c9e2be-5c9f4dd2c502.cose"
-    good = ("--uvm", uvm, "--host-data", f"0X{said['host_data'].upper()}", "--report-data", said["report_data"], "--vmpl", 0)
+    good = ("--uvm", uvm, "--host-data", f"0X{expected['host_data'].upper()}", "--report-data", expected["report_data"], "--vmpl", 0)
     assert run(report, "--chain", chain, *good).exit_code == 0
-    assert run(report, "--chain", chain, "--report-data", said["report_data"][:64]).exit_code == 0
+    assert run(report, "--chain", chain, "--report-data", expected["report_data"][:64]).exit_code == 0
     for at in ("2026-11-23", "2026-11-23T12:00:00.5z", "2026-11-23t12:00:00+05:30"):
         assert run(report, "--chain", chain, "--at", at).exit_code == 0
     for wrong in (
@@ -73,7 +73,7 @@ def test_bindings(vectors: Path, tav: tuple[Path, ...]) -> None:
         assert run(report, "--chain", chain, *wrong, "--output", "json").exit_code == 4, wrong
 
 
-def test_a_report_may_be_text(tmp_path: Path, tav: tuple[Path, ...]) -> None:
+def test_report_is_accepted_as_hex_and_base64(tmp_path: Path, tav: tuple[Path, ...]) -> None:
     raw = tav[0].read_bytes()
     encoded = base64.b64encode(raw), base64.encodebytes(raw), base64.urlsafe_b64encode(raw), base64.b64encode(raw).rstrip(b"=")
     for text in (raw.hex(), raw.hex().upper() + "\n", "0x" + raw.hex(), *map(bytes.decode, encoded)):
@@ -82,14 +82,14 @@ def test_a_report_may_be_text(tmp_path: Path, tav: tuple[Path, ...]) -> None:
         assert run(file, *tav[1:]).exit_code == 0
 
 
-def test_an_endorsement_may_be_base64_and_evidence_one_file(vectors: Path, tmp_path: Path, tav: tuple[Path, ...]) -> None:
+def test_endorsement_is_accepted_as_base64_and_evidence_as_json(vectors: Path, tmp_path: Path, tav: tuple[Path, ...]) -> None:
     uvm = tmp_path / "uvm.txt"
     uvm.write_bytes(base64.encodebytes((vectors / "uvm" / "svn101-5feee30d-7ae383f53082.cose").read_bytes()))
     assert run(*tav, "--uvm", uvm).exit_code == 0
     assert run(vectors / "caci" / "milan-v3-caci-cleanroom-signing" / "snp_evidence.json").exit_code == 0
 
 
-def test_evidence_is_read_from_the_documents_that_carry_it(vectors: Path, tmp_path: Path, tav: tuple[Path, ...]) -> None:
+def test_evidence_is_read_from_every_known_document_format(vectors: Path, tmp_path: Path, tav: tuple[Path, ...]) -> None:
     name = "milan-v3-caci-cleanroom-signing"
     evidence = json.loads((vectors / "caci" / name / "snp_evidence.json").read_text())
     raw = base64.b64decode(evidence["evidence"])
@@ -135,7 +135,7 @@ def _url(value: object) -> str:
 
 
 @pytest.mark.parametrize("content", [b"", b"\0", b"x" * 1183, b"{", b"\xff" * 5000, b"-----BEGIN CERTIFICATE-----"])
-def test_a_hostile_file_is_a_refusal_or_a_usage_error_never_a_traceback(tmp_path: Path, tav: tuple[Path, ...], content: bytes) -> None:
+def test_hostile_file_is_refused_without_a_traceback(tmp_path: Path, tav: tuple[Path, ...], content: bytes) -> None:
     file = tmp_path / "hostile"
     file.write_bytes(content)
     for result in (
@@ -147,7 +147,7 @@ def test_a_hostile_file_is_a_refusal_or_a_usage_error_never_a_traceback(tmp_path
         assert result.exception is None or isinstance(result.exception, SystemExit)
 
 
-def test_exit_codes_of_wrong_usage_and_missing_files(tmp_path: Path, tav: tuple[Path, ...]) -> None:
+def test_missing_file_exits_with_3_and_wrong_usage_with_2(tmp_path: Path, tav: tuple[Path, ...]) -> None:
     for missing in (("nope", "--chain", tav[2]), (tav[0], "--chain", "nope"), (*tav, "--uvm", "nope"), (*tav, "--trust", "nope")):
         result = run(*missing, "--output", "json")
         assert result.exit_code == 3
@@ -169,7 +169,7 @@ def test_exit_codes_of_wrong_usage_and_missing_files(tmp_path: Path, tav: tuple[
         assert run(*wrong).exit_code == 2, wrong
 
 
-def test_the_table_names_what_failed(tav: tuple[Path, ...]) -> None:
+def test_table_names_the_failed_check_within_80_columns(tav: tuple[Path, ...]) -> None:
     result = run(*tav, "--vmpl", "2")
     assert result.exit_code == 4
     assert "REFUSED" in result.stdout
@@ -177,7 +177,7 @@ def test_the_table_names_what_failed(tav: tuple[Path, ...]) -> None:
     assert max(map(len, result.stdout.splitlines()[:30])) <= 80
 
 
-def test_a_development_root_is_named_and_needs_its_trust_file(tmp_path: Path, hardware: DevelopmentHardware) -> None:
+def test_development_root_is_announced_and_requires_its_trust_file(tmp_path: Path, hardware: DevelopmentHardware) -> None:
     evidence = tmp_path / "evidence.json"
     evidence.write_text(hardware.evidence(bytes(32), bytes(64)).model_dump_json())
     refused = run(evidence, "--output", "json")
