@@ -16,7 +16,6 @@ from cleanroom.documents.query import QuerySegment
 from cleanroom.sql.catalog import Catalog
 from cleanroom.sql.checking.names import check_distinct_columns
 from cleanroom.sql.checking.statements import Statement, check_statement
-from cleanroom.sql.collection import collection_waits
 from cleanroom.sql.context import Context, Findings, Rules
 from cleanroom.sql.lineage import card_of, lineage_of
 from cleanroom.sql.model import CheckedQuery
@@ -102,11 +101,6 @@ def analyse(segments: Sequence[QuerySegment], catalog: Catalog) -> GateVerdict:
     Returns:
         The verdict. ``allowed`` is False if there is a reason against the query.
     """
-    with collection_waits():
-        return _analyse(segments, catalog)
-
-
-def _analyse(segments: Sequence[QuerySegment], catalog: Catalog) -> GateVerdict:
     ordered = sorted(enumerate(segments), key=lambda pair: (pair[1].execution_sequence, pair[0]))
     misshapen = _shape_problem([segment for _, segment in ordered])
     if misshapen is not None:
