@@ -13,7 +13,7 @@ ON_THE_CLOUD = frozenset(
     path.name for path in Path(__file__).with_name("scenario").rglob("test_*.py") if re.search(r"[(, ](cloud|attacker):", path.read_text())
 )
 """Scenario files with tests that use the fixture ``cloud``, directly or through ``attacker``."""
-WITH_THE_DEMO = frozenset({"test_demo_result.py", "test_canary.py", "test_crashes.py", "test_audit.py"})
+WITH_THE_DEMO = frozenset({"test_demo_result.py", "test_canary.py", "test_crashes.py", "test_audit.py", "test_diagrams.py"})
 """Those on the cloud that the demo starts; Spark runs most on it."""
 FIRST = (
     "the demo's cloud",

@@ -1,8 +1,8 @@
 """Queue of the commands that a ``PublishQuery`` workflow has received but not handled. Independent of Temporal.
 
 Commands are handled in order within a lane. All votes share one lane, because handling a vote only verifies it; it is cast in the
-background. The commands of each author have a lane of their own, one command at a time, because they need that author's worker,
-which may be offline for days. So a command never waits for a command in another lane.
+background. Each author has a separate lane with one command at a time, because commands need that author's worker, which may be
+offline for days. So a command never waits for a command in another lane.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ class QueryCommands:
 
     @property
     def idle(self) -> bool:
-        """Whether there is no work except votes that wait for their voters' workers."""
+        """Whether the only work left is votes that wait for their voters' workers."""
         return not self._queue and not self._running
 
     def enqueue(self, command: Command) -> None:

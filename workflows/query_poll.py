@@ -28,7 +28,7 @@ class GovernancePoll:
         self._task: asyncio.Task[GovernanceQueryState | None] | None = None
 
     def ensure_running(self) -> None:
-        """Start a poll if there is none."""
+        """Start a poll unless one is running."""
         if self._task is None:
             self._task = asyncio.create_task(self._poll())
 
@@ -59,7 +59,7 @@ class GovernancePoll:
             if not is_cancelled_exception(error):
                 raise
         finally:
-            # Not earlier: the main loop starts the next poll as soon as there is none, and this caller must change the state first.
+            # Last, because the main loop then starts the next poll, and the caller must change the state before that.
             if self._task is task:
                 self._task = None
 

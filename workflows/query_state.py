@@ -41,7 +41,9 @@ from cleanroom.messages.query import (
 MAX_REFUSED = 50
 MAX_HISTORY = 200
 CLOSED: tuple[QueryStage, ...] = ("Withdrawn", "Expired", "Failed")
-NO_CARD = "The text was changed in governance, outside of this workflow, so there is no card. Read the document before you decide."
+NO_CARD = (
+    "The text was changed in governance, outside of this workflow, so this page has no card for it. Read the document before you decide."
+)
 SEEN = "seen in governance"
 
 
@@ -65,7 +67,7 @@ class QueryStateMachine:
         self.proposal_command: AuthorisedCommand | None = input.carried_command
         """The command with which the open proposal was made. It authorises the withdrawal at the deadline."""
         self.acknowledged = input.carried_acknowledged or self.digest
-        """Digest of the draft that was written here, or that the author was told about. No other draft is proposed."""
+        """Digest of the draft that was written here, or that its author has seen. No other draft is proposed."""
         self.approvals_expire_at: datetime | None = input.carried_approvals_expire_at
         """Earliest expiry of the approvals that were cast through this workflow."""
         self._approval_period = timedelta(seconds=input.approval_seconds)
@@ -83,7 +85,7 @@ class QueryStateMachine:
         return self.stage in CLOSED
 
     def display_name(self, user_id: str) -> str:
-        """Return the collaborator's name, or the user ID if there is none."""
+        """Return the collaborator's name, or the user ID of an unknown user."""
         return self._names.get(user_id, user_id)
 
     def display_text(self, text: str) -> str:

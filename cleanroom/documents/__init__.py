@@ -1,0 +1,1 @@
+"""Dataset and query documents, and the YAML files from which they are generated."""

@@ -1,4 +1,4 @@
-"""What all documents share: frozen models in upstream's camelCase wire form."""
+"""Base classes of the document models: frozen, with camelCase names in JSON."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pydantic.alias_generators import to_camel
 
 
 class WireModel(BaseModel):
-    """Part of a document whose shape upstream owns (spec/execute.md A8): camelCase on the wire, unknown members kept out."""
+    """A part of a document in the format of the Azure clean room tools. Unknown members are ignored."""
 
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="ignore")
 
 
 class OurModel(BaseModel):
-    """Part of a document that is our addition: a misspelt member is an error, never silently no floor at all."""
+    """A part of a document that this project adds. Unknown members are rejected, so that a misspelt floor is not ignored."""
 
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="forbid")

@@ -1,7 +1,8 @@
-"""The dataset document ("descriptor"): where the encrypted rows are, their schema, who may see which columns, and how the key is reached.
+"""The dataset document: location and schema of the encrypted rows, the owner's policy, and how the key is obtained.
 
-Shape: spec/execute.md A8, so that existing tools read it. Ours are ``datasetAccessPolicy.privacyFloors``,
-``datasetSchema.partitionedBy``, ``datasetAccessPoint.manifest`` and ``protection.encryptionSecrets.dek.wrappedKey``.
+The format is that of the Azure clean room tools (https://github.com/Azure/azure-cleanroom), which can read these documents.
+This project adds ``datasetAccessPolicy.privacyFloors``, ``datasetSchema.partitionedBy``, ``datasetAccessPoint.manifest`` and
+``protection.encryptionSecrets.dek.wrappedKey``.
 """
 
 from __future__ import annotations
@@ -20,50 +21,58 @@ from cleanroom.identifiers import HexDigest, Name
 FieldType = Literal["string", "integer", "number", "boolean", "date", "long", "timestamp"]
 Format = Literal["csv", "json", "parquet"]
 EncryptionMode = Literal["CSE", "CPK", "SSE"]
-"""CSE: sealed by its owner before upload (default; Tink AES256-GCM-HKDF-1MB). CPK: key given with each request. SSE: the store's own."""
+"""``CSE``: the owner encrypts before the upload (default; Tink AES256-GCM-HKDF-1MB). ``CPK``: each request to the store contains the
+key. ``SSE``: the store encrypts."""
 
 ManifestRule = Literal["optional", "required", "pinned"]
-"""``required``: rows are read only beside the sealed list of objects that an upload leaves, so that whoever runs the store cannot leave
-objects out by deleting the list too. ``pinned``: beside exactly the list of which the document holds the digest, so that approvals are of
-these rows, and an earlier upload cannot be put back. ``optional``: rows that another tool sealed and stored are read without a list."""
+"""Whether rows need a manifest, the encrypted list of objects that an upload writes.
+
+* ``required``: objects are read only with their manifest. The operator of the store cannot hide objects by deleting the manifest.
+* ``pinned``: the document contains the digest of the manifest. Approvals are for exactly these rows, and an older upload is refused.
+* ``optional``: rows that another tool encrypted and stored are read without a manifest.
+"""
 
 DATASET_LABELS = {"type": "dataset"}
 
 
 class SchemaField(WireModel):
+    """A column of a dataset."""
+
     field_name: str = Field(min_length=1, max_length=128)
     field_type: FieldType
 
 
 class DatasetSchema(WireModel):
+    """File format and columns of a dataset."""
+
     format: Format
     fields: tuple[SchemaField, ...] = Field(min_length=1, max_length=500)
     partitioned_by: Literal["day"] | None = None
-    """``day``: rows lie in folders ``yyyy-MM-dd`` below the subdirectory, and a run may name a date range."""
+    """``day``: rows are in folders ``yyyy-MM-dd`` below the subdirectory, and a run may select a date range."""
     csv_header: bool = False
-    """Whether CSV objects begin with a header line (upstream: inputs have none)."""
+    """Whether CSV objects begin with a header line. Inputs of the Azure clean room tools have none."""
 
     @model_validator(mode="after")
     def _unique(self) -> DatasetSchema:
-        # Spark takes names without regard to case: `Email` beside `email` could stand in for it where only one is allowed.
+        # Spark's column names are case-insensitive: `Email` could replace `email` where only one of them is allowed.
         names = [field.field_name.lower() for field in self.fields]
         if twice := sorted({field.field_name for field in self.fields if names.count(field.field_name.lower()) > 1}):
-            raise ValueError(f"field names must be unique without regard to case; twice: {', '.join(twice)}")
+            raise ValueError(f"field names must be unique, ignoring case; duplicates: {', '.join(twice)}")
         return self
 
     def types(self) -> dict[str, FieldType]:
-        """Field name to type, in document order."""
+        """Return the type of each field, in document order."""
         return {field.field_name: field.field_type for field in self.fields}
 
 
 class PrivacyFloors(OurModel):
-    """What the owner demands of every result that her rows reach; the strictest owner wins (users-and-threats.md T10)."""
+    """The owner's rules for every result that is computed from the dataset. The strictest rule of all owners applies."""
 
     min_group_size: int = Field(default=0, ge=0)
-    """Least number of distinct ``identity_column`` values behind every output row; 0 is no floor."""
+    """Minimum number of distinct ``identity_column`` values per output row; 0 is no floor."""
     identity_column: str | None = None
     allowed_output_columns: tuple[str, ...] | None = None
-    """Columns whose values may appear in a result; None is every allowed column."""
+    """Columns whose values may appear in a result; None means all allowed columns."""
 
     @model_validator(mode="after")
     def _identity(self) -> PrivacyFloors:
@@ -73,22 +82,28 @@ class PrivacyFloors(OurModel):
 
 
 class DatasetAccessPolicy(WireModel):
+    """Which columns queries may use, and under which floors."""
+
     access_mode: Literal["read", "write"]
     allowed_fields: tuple[str, ...] = Field(min_length=1)
     privacy_floors: PrivacyFloors = PrivacyFloors()
 
 
 class Provider(WireModel):
+    """Protocol and URL of a service."""
+
     protocol: str
     url: str = ""
     configuration: str = ""
 
     def decoded(self) -> dict[str, Any]:
-        """``configuration`` (base64 of JSON) as a mapping; empty where absent."""
+        """Return ``configuration``, which is base64 of JSON, as a mapping; empty if it is absent."""
         return decode_configuration(self.configuration)
 
 
 class Resource(WireModel):
+    """A store, key or secret at a provider."""
+
     id: str = ""
     name: str
     type: str
@@ -96,13 +111,15 @@ class Resource(WireModel):
 
 
 class TokenIssuer(WireModel):
+    """How an identity gets its tokens."""
+
     issuer_type: str
     issuer: Provider
     federated_identity: Identity | None = None
 
 
 class Identity(WireModel):
-    """A managed identity of the owner, reached by an attested clean room through federation."""
+    """A managed identity of the owner. An attested clean room signs in as it with a federated credential."""
 
     name: str
     client_id: str = ""
@@ -111,23 +128,31 @@ class Identity(WireModel):
 
 
 class SecretReference(WireModel):
+    """Where a secret is stored."""
+
     secret_type: str = "Key"  # noqa: S105 - the kind, not a secret
     backing_resource: Resource
 
 
 class EncryptionSecret(WireModel):
+    """A data or key encryption key."""
+
     name: str
     secret: SecretReference
     wrapped_key: str | None = None
-    """Ours: the dataset key wrapped by the KEK, base64(RSA-OAEP-SHA-256(KEK public key, DEK)) as in spec/skr.md 13."""
+    """The dataset key wrapped by the KEK: base64(RSA-OAEP-SHA-256(KEK public key, DEK)). An addition of this project."""
 
 
 class EncryptionSecrets(WireModel):
+    """The dataset key (DEK), and the key that wraps it (KEK) if there is one."""
+
     dek: EncryptionSecret
     kek: EncryptionSecret | None = None
 
 
 class Protection(WireModel):
+    """How a dataset is encrypted."""
+
     proxy_type: str
     proxy_mode: str = "Secure"
     configuration: str = ""
@@ -135,7 +160,7 @@ class Protection(WireModel):
     encryption_secret_access_identity: Identity | None = None
 
     def encryption_mode(self) -> EncryptionMode:
-        """The mode named in ``configuration``.
+        """Return the mode in ``configuration``.
 
         Raises:
             InvalidInput: ``UnsupportedEncryptionMode``.
@@ -147,6 +172,8 @@ class Protection(WireModel):
 
 
 class AccessPoint(WireModel):
+    """Location and protection of a dataset."""
+
     name: str
     type: Literal["Volume_ReadOnly", "Volume_ReadWrite"]
     path: str = ""
@@ -155,9 +182,9 @@ class AccessPoint(WireModel):
     identity: Identity | None = None
     protection: Protection
     manifest: ManifestRule | None = None
-    """None, as upstream's documents have it, is ``optional``."""
+    """None means ``optional``: documents of the Azure clean room tools have no manifest."""
     manifest_digest: HexDigest | None = None
-    """:meth:`cleanroom.datasets.manifest.Manifest.digest`, where it is ``pinned``."""
+    """:meth:`cleanroom.datasets.manifest.Manifest.digest` if ``manifest`` is ``pinned``."""
 
     @field_validator("subdirectory")
     @classmethod
@@ -169,7 +196,7 @@ class AccessPoint(WireModel):
 
 
 class DatasetDocument(WireModel):
-    """What a dataset's owner proposes to governance and accepts there alone."""
+    """The document that a dataset's owner proposes in governance, and of which the owner is the only approver."""
 
     name: Name
     dataset_schema: DatasetSchema
@@ -186,10 +213,10 @@ class DatasetDocument(WireModel):
             ("privacyFloors.identityColumn", tuple(filter(None, [policy.privacy_floors.identity_column]))),
         ):
             if unknown := [name for name in names if name not in types]:
-                raise ValueError(f"{what} names {', '.join(unknown)}, which the schema does not have")
+                raise ValueError(f"{what}: no such columns in the schema: {', '.join(unknown)}")
         point = self.dataset_access_point
         if (point.manifest == "pinned") != (point.manifest_digest is not None):
-            raise ValueError("datasetAccessPoint.manifestDigest goes with manifest 'pinned', and only with it")
+            raise ValueError("datasetAccessPoint.manifestDigest is required if manifest is 'pinned', and not allowed otherwise")
         if self.dataset_access_point.name != self.name:
             raise ValueError(f"datasetAccessPoint.name {self.dataset_access_point.name!r} must equal name {self.name!r}")
         wants = "Volume_ReadOnly" if policy.access_mode == "read" else "Volume_ReadWrite"
@@ -198,17 +225,17 @@ class DatasetDocument(WireModel):
         return self
 
     def to_data(self) -> str:
-        """The document as the ``data`` string that governance holds (compact, key order of the model)."""
+        """Return the document as the ``data`` string in governance: compact JSON with the members in the order of the model."""
         return json.dumps(self.model_dump(mode="json", by_alias=True, exclude_none=True), separators=(",", ":"), ensure_ascii=False)
 
 
 def encode_configuration(value: dict[str, Any]) -> str:
-    """base64 of compact JSON: the form of every ``configuration`` member upstream."""
+    """Encode the value of a ``configuration`` member: base64 of compact JSON."""
     return base64.b64encode(json.dumps(value, separators=(",", ":"), sort_keys=True).encode()).decode()
 
 
 def decode_configuration(value: str) -> dict[str, Any]:
-    """The reverse of :func:`encode_configuration`.
+    """Decode the value of a ``configuration`` member; an empty string is an empty mapping.
 
     Raises:
         InvalidInput: ``ConfigurationMalformed``.
@@ -220,14 +247,14 @@ def decode_configuration(value: str) -> dict[str, Any]:
     except ValueError as error:
         raise InvalidInput("ConfigurationMalformed", "configuration: not base64 of a JSON object.", cause=str(error)) from error
     if not isinstance(decoded, dict):
-        raise InvalidInput("ConfigurationMalformed", "configuration: base64 of JSON, but not of an object.")
+        raise InvalidInput("ConfigurationMalformed", "configuration: base64 of JSON that is not an object.")
     return decoded
 
 
 def parse_dataset(data: str, *, document_id: str) -> DatasetDocument:
-    """Read a dataset document's ``data``.
+    """Parse the ``data`` string of a dataset document.
 
     Raises:
-        InvalidInput: ``DatasetDocumentInvalid``, naming the first member that is wrong.
+        InvalidInput: ``DatasetDocumentInvalid``, with the first invalid member.
     """
     return parse_document(DatasetDocument, data, code="DatasetDocumentInvalid", what=f"dataset {document_id}")

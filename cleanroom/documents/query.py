@@ -1,8 +1,8 @@
-"""The query document: the exact SQL, the exact datasets, and everything else that an approval covers.
+"""The query document: the SQL, the datasets, and everything else that an approval covers.
 
-Shape: spec/execute.md A8 (``application.query`` is base64 of the segments' JSON). Ours is ``approval``: the versions and
-digests of every dataset document at the time of the proposal, the run parameters that are allowed and the proposer. The
-digest that approvers sign is :func:`cleanroom.identifiers.document_digest` of the whole document, so all of this is covered.
+The format is that of the Azure clean room tools (https://github.com/Azure/azure-cleanroom): ``application.query`` is base64 of the
+segments' JSON. This project adds ``approval``: the versions and digests of the dataset documents, the allowed run parameters, and
+the proposer. Approvers sign :func:`cleanroom.identifiers.document_digest` of the whole document, so an approval covers all of it.
 """
 
 from __future__ import annotations
@@ -24,54 +24,64 @@ MAX_SQL_BYTES = 256 * 1024
 
 
 class PreCondition(WireModel):
+    """Minimum number of rows of a view, checked before a segment runs."""
+
     view_name: str
     min_row_count: int = Field(ge=0)
 
 
 class PostFilter(WireModel):
+    """Minimum value of a result column. Rows below it are dropped."""
+
     column_name: str
     value: int = Field(ge=0)
 
 
 class QuerySegment(WireModel):
+    """One statement of a query."""
+
     execution_sequence: int = Field(ge=1)
     data: str = Field(min_length=1)
-    """SQL of the segment, exactly as written."""
+    """The SQL as its author wrote it."""
     pre_conditions: tuple[PreCondition, ...] | None = None
     post_filters: tuple[PostFilter, ...] | None = None
 
 
 class QuerySegments(WireModel):
+    """The statements of a query. The segment with the highest sequence number produces the result."""
+
     segments: tuple[QuerySegment, ...] = Field(min_length=1, max_length=50)
 
     @model_validator(mode="after")
     def _last_is_one(self) -> QuerySegments:
         last = max(segment.execution_sequence for segment in self.segments)
         if sum(segment.execution_sequence == last for segment in self.segments) != 1:
-            raise ValueError("the highest executionSequence must have exactly one segment: its rows are the result")
+            raise ValueError("exactly one segment must have the highest executionSequence: its rows are the result")
         if sum(len(segment.data.encode()) for segment in self.segments) > MAX_SQL_BYTES:
-            raise ValueError(f"the SQL of all segments together is over {MAX_SQL_BYTES} bytes")
+            raise ValueError(f"the SQL of all segments is longer than {MAX_SQL_BYTES} bytes")
         return self
 
 
 class InputDataset(WireModel):
+    """A dataset, and the view name under which the SQL uses it."""
+
     specification: Name
-    """Document id of the dataset."""
+    """Document ID of the dataset."""
     view: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")
 
 
 class PinnedDocument(OurModel):
-    """One dataset document as it stood when the query was proposed."""
+    """Version and digest of a dataset document when the query document was generated."""
 
     id: Name
     version: str
     digest: HexDigest
     owner_id: str
-    """``proposerId`` of the dataset document: its owner in governance."""
+    """User ID of the owner: ``proposerId`` of the dataset document in governance."""
 
 
 class RunParameters(OurModel):
-    """Bounds within which a run may choose; part of what is approved (T11). Where there are bounds, a run must name days within them."""
+    """The date ranges that a run may select. If there are bounds, a run must select days within them."""
 
     date_range: bool = False
     earliest: str | None = Field(default=None, pattern=r"^\d{4}-\d{2}-\d{2}$")
@@ -83,16 +93,16 @@ class RunParameters(OurModel):
             try:
                 date.fromisoformat(day or "2000-01-01")
             except ValueError:
-                raise ValueError(f"{what} {day!r} is not a day of the calendar") from None
+                raise ValueError(f"{what} {day!r} is not a valid date") from None
         if (self.earliest or self.latest) and not self.date_range:
-            raise ValueError("earliest and latest bound a date range: dateRange must be true")
+            raise ValueError("earliest and latest need dateRange: true")
         if self.earliest and self.latest and self.earliest > self.latest:
             raise ValueError(f"earliest {self.earliest} is after latest {self.latest}")
         return self
 
 
 class ApprovalScope(OurModel):
-    """Ours: what makes the digest of this document cover more than the SQL."""
+    """What an approval covers besides SQL and dataset names. An addition of this project."""
 
     collaboration: str
     proposer_id: str
@@ -102,13 +112,15 @@ class ApprovalScope(OurModel):
 
 
 class Application(WireModel):
+    """Datasets and SQL of a query."""
+
     application_type: Literal["Spark-SQL"] = "Spark-SQL"
     input_dataset: tuple[InputDataset, ...] = Field(min_length=1, max_length=20)
     output_dataset: InputDataset
     query: str
 
     def segments(self) -> QuerySegments:
-        """The decoded segments.
+        """Decode ``query``.
 
         Raises:
             InvalidInput: ``InvalidQueryFormat``.
@@ -121,33 +133,33 @@ class Application(WireModel):
 
 
 class QueryDocument(WireModel):
-    """What an analyst proposes and every dataset owner approves."""
+    """The document that a proposer proposes and that the owners of all its datasets approve."""
 
     name: Name
     application: Application
     approval: ApprovalScope | None = None
-    """None only in documents made by other tools; such a document is never run by us."""
+    """None only in documents of other tools. The clean room does not run these."""
 
     @model_validator(mode="after")
     def _unique_views(self) -> QueryDocument:
         views = [item.view.lower() for item in self.application.input_dataset]
         if len(set(views)) != len(views):
-            raise ValueError("application.inputDataset: view names must be unique (without regard to case)")
+            raise ValueError("application.inputDataset: view names must be unique, ignoring case")
         return self
 
     def to_data(self) -> str:
-        """The document as the ``data`` string that governance holds."""
+        """Return the document as the ``data`` string in governance."""
         return json.dumps(self.model_dump(mode="json", by_alias=True, exclude_none=True), separators=(",", ":"), ensure_ascii=False)
 
 
 def encode_segments(segments: QuerySegments) -> str:
-    """base64 of the segments' JSON, as ``application.query`` wants it."""
+    """Encode segments as the value of ``application.query``."""
     text = json.dumps(segments.model_dump(mode="json", by_alias=True, exclude_none=True), separators=(",", ":"), ensure_ascii=False)
     return base64.b64encode(text.encode("utf-8")).decode("ascii")
 
 
 def parse_query(data: str, *, document_id: str) -> QueryDocument:
-    """Read a query document's ``data``.
+    """Parse the ``data`` string of a query document.
 
     Raises:
         InvalidInput: ``QueryDocumentInvalid``.

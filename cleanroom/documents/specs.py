@@ -1,6 +1,6 @@
-"""What people write: the YAML of a dataset and of a query, validated on the way in with errors that name the member.
+"""The YAML files of datasets and queries that users write.
 
-A query file may hold its SQL inline (``sql:``), as segments (``segments:``) or by reference (``sqlFile:``).
+A query file contains its SQL inline (``sql``), as segments (``segments``), or by reference (``sqlFile``).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cleanroom.identifiers import HexDigest, Name, canonical_json, sha256_hex
 
 
 class BlobStoreSpec(OurModel):
-    """A container of the storage account that the profile names."""
+    """A container in the storage account of the profile."""
 
     kind: Literal["azure-blob"]
     container: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$")
@@ -26,71 +26,71 @@ class BlobStoreSpec(OurModel):
 
 
 class S3StoreSpec(OurModel):
-    """A bucket; the endpoint and region are the profile's unless given here."""
+    """A bucket at the endpoint and in the region of the profile."""
 
     kind: Literal["aws-s3"]
     bucket: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
     subdirectory: str = ""
     connection_secret: str = Field(min_length=1)
-    """Reference, never the secret: ``secret:NAME`` of the profile, ``file:PATH`` or ``env:NAME``; its value is
-    ``{"awsAccessKeyId","awsSecretAccessKey"}``."""
+    """Reference to the secret: ``secret:NAME`` in the profile, ``file:PATH`` or ``env:NAME``. The secret is a JSON object
+    ``{"awsAccessKeyId", "awsSecretAccessKey"}``."""
 
     @model_validator(mode="after")
     def _reference(self) -> S3StoreSpec:
         if not self.connection_secret.startswith(("secret:", "file:", "env:")):
-            raise ValueError("connectionSecret must be a reference, secret:NAME, file:PATH or env:NAME; never the secret itself")
+            raise ValueError("connectionSecret must be a reference (secret:NAME, file:PATH or env:NAME), not the secret itself")
         return self
 
 
 class DatasetSpec(OurModel):
-    """A dataset as its owner describes it."""
+    """A dataset as its owner writes it."""
 
     name: Name
     format: Format
     columns: dict[str, FieldType] = Field(alias="schema", min_length=1)
     access: Literal["read", "write"] = "read"
     allowed_columns: tuple[str, ...] | None = None
-    """Columns that queries may read (inputs) or that a result may have (outputs); every column when absent."""
+    """Columns that queries may read, or that a result may have if the dataset is an output. Default: all columns."""
     privacy: PrivacyFloors = PrivacyFloors()
     partitioned_by: Literal["day"] | None = None
     csv_header: bool = True
     encryption: EncryptionMode = "CSE"
     manifest: ManifestRule | None = None
-    """Whether rows may be read without the list that `cleanroom dataset upload` leaves; an input dataset requires it when absent."""
+    """Whether rows need the manifest that `cleanroom dataset upload` writes. Default: ``required`` for inputs."""
     manifest_digest: HexDigest | None = None
-    """Which list, where ``manifest`` is ``pinned``; `cleanroom dataset publish` takes it from the store when absent."""
+    """Digest of the manifest if it is ``pinned``. Default: `cleanroom dataset publish` reads it from the store."""
     store: Annotated[BlobStoreSpec | S3StoreSpec, Field(discriminator="kind")]
 
     @model_validator(mode="after")
     def _known_columns(self) -> DatasetSpec:
         if unknown := [name for name in self.allowed_columns or () if name not in self.columns]:
-            raise ValueError(f"allowedColumns names {', '.join(unknown)}, which schema does not have")
+            raise ValueError(f"allowedColumns: no such columns in schema: {', '.join(unknown)}")
         return self
 
     @model_validator(mode="after")
     def _pinned_rows(self) -> DatasetSpec:
         if self.manifest_digest is not None and self.manifest != "pinned":
-            raise ValueError("manifestDigest goes with manifest: pinned")
+            raise ValueError("manifestDigest needs manifest: pinned")
         if self.manifest == "pinned" and (self.encryption != "CSE" or self.access != "read"):
-            # Where the store encrypts, nothing but the store's word ties the bytes that are read to the list.
-            raise ValueError("manifest: pinned is for datasets that are read and sealed by their owner (access: read, encryption: CSE)")
+            # If the store encrypts, only the store connects the bytes that are read to the manifest.
+            raise ValueError("manifest: pinned needs access: read and encryption: CSE")
         return self
 
     def manifest_rule(self) -> ManifestRule | None:
-        """What the document says; None for an output, which nobody reads through it."""
+        """Return the rule for the dataset document; None for an output, unless the owner set one."""
         return (self.manifest or "required") if self.access == "read" else self.manifest
 
     def digest(self) -> str:
-        """What the owner's authorisation covers."""
+        """Return the digest that the owner's authorisation covers."""
         return sha256_hex(canonical_json(self.model_dump(mode="json", by_alias=True, exclude_none=True)))
 
 
 class QuerySpec(OurModel):
-    """A query as its author describes it."""
+    """A query as its author writes it."""
 
     name: Name
     inputs: dict[str, Name] = Field(min_length=1, max_length=20)
-    """View name to dataset."""
+    """Dataset of each view."""
     output: Name
     segments: tuple[QuerySegment, ...] = ()
     sql: str | None = None
@@ -103,13 +103,13 @@ class QuerySpec(OurModel):
     def _one_source(self) -> QuerySpec:
         given = [bool(self.segments), self.sql is not None, self.sql_file is not None]
         if sum(given) != 1:
-            raise ValueError("give exactly one of sql, sqlFile and segments")
+            raise ValueError("set exactly one of sql, sqlFile and segments")
         if self.segments and (self.pre_conditions or self.post_filters):
-            raise ValueError("preConditions and postFilters belong into the segments where segments are given")
+            raise ValueError("preConditions and postFilters must be inside of the segments")
         return self
 
     def to_segments(self) -> QuerySegments:
-        """The segments in upstream's form; ``sqlFile`` must have been read in by :func:`load_query_spec`."""
+        """Return the segments for the query document. :func:`load_query_spec` has replaced ``sqlFile`` by its content."""
         if self.segments:
             return QuerySegments(segments=self.segments)
         assert self.sql is not None
@@ -117,25 +117,26 @@ class QuerySpec(OurModel):
         return QuerySegments(segments=(one,))
 
     def input_datasets(self) -> tuple[InputDataset, ...]:
+        """Return the inputs for the query document."""
         return tuple(InputDataset(specification=dataset, view=view) for view, dataset in self.inputs.items())
 
     def digest(self) -> str:
-        """What the author's authorisation covers."""
+        """Return the digest that the author's authorisation covers."""
         return sha256_hex(canonical_json(self.model_dump(mode="json", by_alias=True, exclude_none=True)))
 
 
 def load_dataset_spec(path: Path) -> DatasetSpec:
-    """Read a dataset's YAML.
+    """Load the YAML file of a dataset.
 
     Raises:
         NotFound: ``FileNotFound``.
-        InvalidInput: ``YamlMalformed`` (line and column), ``DatasetSpecInvalid`` (member and rule).
+        InvalidInput: ``YamlMalformed`` with line and column, ``DatasetSpecInvalid`` with member and rule.
     """
     return load_yaml(DatasetSpec, path, "DatasetSpecInvalid")
 
 
 def load_query_spec(path: Path) -> QuerySpec:
-    """Read a query's YAML; ``sqlFile`` is read in, relative to the YAML's folder.
+    """Load the YAML file of a query, and its SQL file from a path relative to the YAML file.
 
     Raises:
         NotFound: ``FileNotFound``.

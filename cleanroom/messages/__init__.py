@@ -1,4 +1,4 @@
-"""What workflows, activities, signals and queries say to each other: one frozen model in, one out. No secret is ever in one.
+"""Inputs and results of workflows, activities, signals, updates and queries. No message contains a secret.
 
-They live outside of the workflow modules, so that the sandbox never rebuilds them (perf.md, section d).
+The models are outside of the workflow modules, so that the workflow sandbox does not build them again for each workflow.
 """

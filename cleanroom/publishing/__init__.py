@@ -1,1 +1,1 @@
-"""Publishing to governance: descriptors and query documents, and the steps that bring a document to Accepted."""
+"""Generates, verifies and publishes dataset and query documents."""

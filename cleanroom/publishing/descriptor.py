@@ -1,4 +1,4 @@
-"""Generate the dataset descriptor from what its owner wrote and what the steps before brought; pure."""
+"""Generates the descriptor of a dataset from its specification and from the results of the preceding steps."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KEY_FORMAT = "TINK_AES256_GCM_HKDF_1MB"
 
 
 def generate_descriptor(request: DescriptorRequest) -> Descriptor:
-    """The dataset document of ``request``.
+    """Generate the dataset document of ``request``. The same request gives the same text.
 
     Raises:
         InvalidInput: ``DescriptorIncomplete``, ``DatasetDocumentInvalid``.
@@ -38,7 +38,7 @@ def generate_descriptor(request: DescriptorRequest) -> Descriptor:
     reads = spec.access == "read"
     if spec.manifest == "pinned" and spec.manifest_digest is None:
         raise InvalidInput(
-            "DescriptorIncomplete", f"dataset {spec.name!r}: manifest is pinned, but nobody said to what.", hint="Set manifestDigest."
+            "DescriptorIncomplete", f"dataset {spec.name!r}: manifest is pinned, but manifestDigest is missing.", hint="Set manifestDigest."
         )
     identity: Identity | None
     if isinstance(spec.store, BlobStoreSpec):
@@ -63,12 +63,12 @@ def generate_descriptor(request: DescriptorRequest) -> Descriptor:
         ),
     )
     data = document.to_data()
-    parse_dataset(data, document_id=spec.name)  # what is proposed must be readable by whoever runs on it
+    parse_dataset(data, document_id=spec.name)  # Fail here, not when a run reads the document.
     return Descriptor(document_id=spec.name, data=data, digest=document_digest(data), labels=DATASET_LABELS)
 
 
 def schema_of(spec: DatasetSpec) -> DatasetSchema:
-    """The document's schema for what the owner wrote."""
+    """Return the schema of the dataset document."""
     return DatasetSchema(
         format=spec.format,
         fields=tuple(SchemaField(field_name=name, field_type=kind) for name, kind in spec.columns.items()),
@@ -104,7 +104,7 @@ def _azure(request: DescriptorRequest, store: BlobStoreSpec) -> tuple[Resource, 
 
 
 def _wrapped(dataset: str, key: EncryptionKey) -> EncryptionSecrets:
-    """DEK in the descriptor itself, wrapped; KEK in Key Vault, released to the clean room alone."""
+    """The DEK is in the descriptor, wrapped by the KEK. The KEK is in Key Vault, for release to the clean room only."""
     return EncryptionSecrets(
         dek=EncryptionSecret(
             name=f"{dataset}-dek",

@@ -1,4 +1,4 @@
-"""Generate the query document: pin every dataset as it stands, derive the approvers, pass the gate, draw the approver's card."""
+"""Generates the query document: pins the datasets, derives the approvers, applies the query gate, and adds the approval card."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ OUTPUT_VIEW = "result"
 
 
 async def read_dataset(reader: GovernanceReader, name: str, view: str, mode: str) -> Dataset:
-    """An accepted dataset that allows ``mode``.
+    """Read an accepted dataset that allows ``mode``.
 
     Raises:
-        PreconditionFailed: ``DatasetNotAccepted``: unknown, or not accepted yet (both read alike in governance).
+        PreconditionFailed: ``DatasetNotAccepted``. Governance does not distinguish unknown documents from documents not accepted.
         Refused: ``AccessModeMismatch``.
     """
     try:
@@ -29,31 +29,31 @@ async def read_dataset(reader: GovernanceReader, name: str, view: str, mode: str
             "DatasetNotAccepted",
             f"dataset {name!r} does not exist or is not accepted.",
             cause=str(error),
-            hint="`cleanroom dataset list` shows what there is; its owner publishes it with `cleanroom dataset publish`.",
+            hint="`cleanroom dataset list` shows the published datasets. The owner publishes a dataset with `cleanroom dataset publish`.",
         ) from error
     dataset = parse_dataset(document.data, document_id=name)
     if dataset.dataset_access_policy.access_mode != mode:
         raise Refused(
             "AccessModeMismatch",
-            f"dataset {name!r} allows {dataset.dataset_access_policy.access_mode}, the query wants {mode}.",
-            hint="Inputs must allow read, the output must allow write.",
+            f"dataset {name!r} allows {dataset.dataset_access_policy.access_mode}, the query requires {mode}.",
+            hint="Inputs must allow read; the output must allow write.",
         )
     return Dataset(document, dataset, view)
 
 
 async def read_datasets(reader: GovernanceReader, spec: QuerySpec) -> tuple[tuple[Dataset, ...], Dataset]:
-    """Inputs in order, and the output."""
+    """Read the inputs, in the order of the specification, and the output."""
     inputs = [await read_dataset(reader, item.specification, item.view, "read") for item in spec.input_datasets()]
     return tuple(inputs), await read_dataset(reader, spec.output, OUTPUT_VIEW, "write")
 
 
 def owners_of(inputs: tuple[Dataset, ...], sink: Dataset) -> tuple[str, ...]:
-    """Who must approve: the owners of every input and of the output (T5)."""
+    """Return the approvers: the user IDs of the owners of all inputs and of the output."""
     return tuple(sorted({item.owner_id for item in (*inputs, sink)}))
 
 
 async def generate_query(reader: GovernanceReader, request: GenerateQueryRequest) -> QueryDraft:
-    """The query document of ``request``.
+    """Generate the query document of ``request``.
 
     Raises:
         PreconditionFailed: ``DatasetNotAccepted``.

@@ -1,4 +1,7 @@
-"""Documents in governance as one of its users: repeatable steps that compare content instead of hoping."""
+"""Idempotent operations on documents in governance, in the name of one user.
+
+Every operation compares the document in governance with the wanted one, so it can be retried.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from cleanroom.settings import GovernanceSettings, Settings
 
 
 def governance_client(settings: Settings, credential: TokenCredential | Any) -> GovernanceUserClient:
-    """Governance as the user whose ``credential`` this is.
+    """Create a client of governance for the user of ``credential``.
 
     Raises:
         PreconditionFailed: ``SettingMissing``.
@@ -30,7 +33,7 @@ def governance_client(settings: Settings, credential: TokenCredential | Any) -> 
         raise PreconditionFailed("SettingMissing", "settings: governance.url is not set.", hint="Run `cleanroom up`, or set it.")
 
     async def token() -> str:
-        # A thread: azure-identity's own call blocks, and may go to Entra ID.
+        # In a thread, because azure-identity blocks while it calls Entra ID.
         return str((await asyncio.to_thread(credential.get_token, section.scope)).token)
 
     through_proxy = section.mode == "cgs-client"
@@ -49,20 +52,20 @@ def _client_cert(section: GovernanceSettings) -> tuple[Path, Path] | None:
         return None
     if section.client_cert_file is None or section.client_key_file is None:
         raise PreconditionFailed(
-            "SettingMissing", "settings: governance.client_cert_file and governance.client_key_file go together; one of them is not set."
+            "SettingMissing", "settings: set both or neither of governance.client_cert_file and governance.client_key_file."
         )
-    # Only a file that its owner alone can read: the same rule as for every secret.
+    # Require that only its owner can read the key file.
     read_secret_file(section.client_key_file, what="member key")
     return section.client_cert_file, section.client_key_file
 
 
 def proposal_id_for(*parts: str) -> str:
-    """A proposal id derived from what it is about: 32 hex digits, so that a retry finds its own proposal."""
+    """Derive a proposal ID of 32 hex digits from the content of the proposal, so that a retry uses the same ID."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
 class UserDocuments:
-    """Documents of one contract, as one user."""
+    """The documents of one contract."""
 
     def __init__(self, client: GovernanceUserClient, contract_id: str) -> None:
         self._client = client
@@ -70,14 +73,15 @@ class UserDocuments:
 
     @property
     def client(self) -> GovernanceUserClient:
+        """The client of governance."""
         return self._client
 
     async def get(self, document_id: str) -> Document:
-        """The document.
+        """Return a document.
 
         Raises:
             NotFound: ``UserDocumentNotFound``.
-            Conflict: ``ContractIdMismatch`` when it belongs to another contract (ids are global, trap 32).
+            Conflict: ``ContractIdMismatch`` if it belongs to a different contract. Document IDs are global in governance.
         """
         document = await self._client.get_document(document_id)
         if document.contract_id != self._contract:
@@ -85,7 +89,7 @@ class UserDocuments:
         return document
 
     async def find(self, document_id: str) -> Document | None:
-        """The document, or None where governance says that there is none."""
+        """Return a document, or None if it does not exist."""
         try:
             return await self.get(document_id)
         except NotFound as error:
@@ -94,22 +98,26 @@ class UserDocuments:
             return None
 
     async def ids(self, labels: Mapping[str, str]) -> list[str]:
-        """Ids of documents that carry ``labels``, of this contract."""
+        """Return the IDs of the contract's documents that have ``labels``."""
         found = sorted(row.id for row in await self._client.list_documents(labels))
-        # The list has no contract filter (spec/governance.md 4.3).
+        # Governance lists the documents of all contracts.
         return [name for name in found if (await self._client.get_document(name)).contract_id == self._contract]
 
     async def put_draft(
         self, document_id: str, data: str, labels: Mapping[str, str], approvers: Sequence[str], *, replaces: str | None = None
     ) -> str:
-        """Make the draft have exactly this content and return its version.
+        """Create or replace a draft, unless it has this content already, and return its version.
 
         Args:
-            replaces: Version that the caller means to replace; None only creates (or finds the same content).
+            document_id: ID of the document.
+            data: Text of the document.
+            labels: Labels of the document.
+            approvers: User IDs of the approvers.
+            replaces: Version of the draft to replace; None to create a draft.
 
         Raises:
-            Conflict: ``DocumentDiffers`` when other content is there, ``PreconditionFailed`` when somebody was faster,
-                ``UserDocumentAlreadyAccepted``.
+            Conflict: ``DocumentDiffers`` if a document with different content exists and ``replaces`` is None,
+                ``PreconditionFailed`` if the draft has a newer version, ``UserDocumentAlreadyAccepted``.
         """
         wanted = [Approver(approver_id=approver) for approver in approvers]
         existing = await self.find(document_id)
@@ -118,8 +126,8 @@ class UserDocuments:
         if existing is not None and replaces is None:
             raise Conflict(
                 "DocumentDiffers",
-                f"document {document_id!r} exists already ({existing.state}, version {existing.version}) with other content.",
-                hint="Documents are immutable once accepted: choose another name, or update the draft.",
+                f"document {document_id!r} ({existing.state}, version {existing.version}) already exists with different content.",
+                hint="Choose a different name, or update the draft. Accepted documents are immutable.",
             )
         if existing is None:
             version = await self._client.put_document(document_id, self._contract, data, labels=labels, approvers=wanted)
@@ -130,34 +138,34 @@ class UserDocuments:
         return _version(await self.get(document_id))
 
     async def propose(self, document_id: str, version: str, proposal_id: str) -> str:
-        """Propose the draft of exactly ``version``; returns the proposal's id (the one asked for, or the proxy's own)."""
+        """Propose a version of a draft and return the proposal ID. Through cgs-client, it differs from ``proposal_id``."""
         return await self._client.propose_document(document_id, version=version, proposal_id=proposal_id)
 
     async def vote(self, proposal_id: str, user_id: str, *, accept: bool) -> ProposalStatus:
-        """Cast ``user_id``'s ballot; a repetition of the same ballot counts as done."""
+        """Cast a ballot. Casting the same ballot again succeeds."""
         return await self._client.submit_ballot(proposal_id, accept=accept, voter_id=user_id)
 
     async def publish_own(self, document_id: str, data: str, labels: Mapping[str, str], user_id: str) -> Document:
-        """Bring a document that ``user_id`` alone answers for to Accepted: draft, proposal, own vote. Repeatable.
+        """Create, propose and accept a document of which ``user_id`` is the only approver. Idempotent.
 
         Raises:
-            Conflict: ``DocumentDiffers`` when it is accepted, or proposed, with other content or by somebody else.
+            Conflict: ``DocumentDiffers`` if it is accepted or proposed with different content, or proposed by a different user.
         """
         existing = await self.find(document_id)
         if existing is not None and existing.state == "Accepted":
             if not _same(existing, data, labels, [user_id]):
                 raise Conflict(
                     "DocumentDiffers",
-                    f"document {document_id!r} is accepted with other content, and accepted documents never change.",
-                    hint="Choose another name.",
+                    f"document {document_id!r} is already accepted with different content. Accepted documents are immutable.",
+                    hint="Choose a different name.",
                 )
             return existing
         if existing is not None and existing.state == "Proposed":
-            # A vote is for what was proposed, so it is looked at before: anybody can propose a document to this user alone.
+            # Every user can propose a document with this user as its only approver, so verify it before voting.
             if existing.proposer_id != user_id or not _same(existing, data, labels, [user_id]):
                 raise Conflict(
                     "DocumentDiffers",
-                    f"document {document_id!r} was proposed by {existing.proposer_id}, or with other content; nothing was voted for.",
+                    f"document {document_id!r} was proposed by {existing.proposer_id}, or with different content; no vote was cast.",
                     hint="Reject or withdraw that proposal in governance, then publish again.",
                 )
             proposal_id = existing.proposal_id
@@ -168,7 +176,7 @@ class UserDocuments:
         await self.vote(proposal_id, user_id, accept=True)
         accepted = await self.get(document_id)
         if accepted.state != "Accepted" or not _same(accepted, data, labels, [user_id]):
-            raise Conflict("DocumentDiffers", f"document {document_id!r} is {accepted.state} with other content than was published.")
+            raise Conflict("DocumentDiffers", f"document {document_id!r} is {accepted.state} and differs from the published text.")
         return accepted
 
 
@@ -185,7 +193,7 @@ def _same(document: Document, data: str, labels: Mapping[str, str], approvers: S
 
 
 def _equivalent(held: str, wanted: str) -> bool:
-    """Equal bytes, or dataset documents that differ in nothing but the wrapping of the same key (OAEP is randomised)."""
+    """Whether two texts are equal, or are dataset documents that differ only in the wrapped key, because wrapping is randomised."""
     if held == wanted:
         return True
     try:

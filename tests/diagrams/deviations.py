@@ -50,3 +50,91 @@ POLL = Deviation(
     "`await_query_change` polls governance while a query is a draft or proposed.",
     "Collaborators can edit, propose and vote in governance directly.",
 )
+CHILD_WORKFLOW = Deviation(
+    "The phases are two diagrams.",
+    "`RunQuery` runs `Prepare` as its child workflow.",
+    "One run request starts both, and the run revokes what its preparation granted.",
+)
+LEDGER = Deviation(
+    "Not drawn.",
+    "`record_event` writes an audit event to governance.",
+    "The ledger proves what a run did, without trust in Temporal.",
+)
+CONSENT_APART = Deviation(
+    "One note: validate dataset access and approvals, check execution consent.",
+    "Two activities: `validate_access_and_approvals` and `check_execution_consent`.",
+    "Each check has its own line in the Web UI and its own errors.",
+)
+BUILD_JOB = Deviation(
+    "Not drawn.",
+    "`build_job` applies the query gate and builds the job configuration.",
+    'The pod policies are computed from the job, so it comes before "Get Security Policy".',
+)
+VERIFY_POLICY = Deviation(
+    "Not drawn.",
+    "`verify_security_policy` computes the pod policies again and compares them.",
+    "The policies pass through Temporal, which is not trusted ([decision 4](decisions/004-policies-are-recomputed.md)).",
+)
+STAGED_SECRETS = Deviation(
+    '"Get Key with SKR" and "Get Secret" return the secret to the clean room.',
+    "They store a copy for this run in governance and return its ID.",
+    "No secret passes through Temporal ([decision 2](decisions/002-secrets-are-staged-per-run.md)).",
+)
+ONE_ACTIVITY_FOR_ALL_POLICIES = Deviation(
+    '"Set Secret" and "Configure IDP" are drawn once per pod policy.',
+    "One activity makes the grants for all pod policies.",
+    "The run is verified again before every grant; this way once per secret.",
+)
+CONSENT_RECEIPT = Deviation(
+    "Not drawn.",
+    "`issue_consent_receipt` stores a short-lived receipt in governance, which the pods read.",
+    "Governance answers consent checks only to guests under the contract's policy, which pods are not.",
+)
+CONSENT_FIRST = Deviation(
+    'The pod performs "Check Consent" once, after it has mounted the datasets.',
+    "It reads the consent receipt before it opens a dataset, before the query runs, and before the result is written.",
+    "Rows are not read without consent, and a withdrawal takes effect during the run.",
+)
+WATCH_JOB = Deviation(
+    '"Get Status" is drawn as one request.',
+    "`watch_job` reads the status until the job has ended.",
+    "The history has one event per run instead of one per poll.",
+)
+WATCH_CONSENT = Deviation(
+    "Not drawn.",
+    "`watch_consent` renews the receipt and ends when an approver withdraws consent. Then the run stops.",
+    "Approvers can withdraw consent at any time.",
+)
+COLLECT_RESULT = Deviation(
+    "The status of the Spark application contains the result.",
+    "`collect_result` reads the result receipt from the ledger.",
+    "The cluster can forge a status, but not an event of an attested pod.",
+)
+REVOKE = Deviation(
+    "Not drawn.",
+    "`revoke_grants` revokes everything that the preparation granted.",
+    "A grant must not outlive its run.",
+)
+
+
+def table() -> str:
+    """Return the deviations of all diagrams as a Markdown table."""
+    from tests.diagrams.diagrams import DIAGRAMS
+
+    diagrams: dict[Deviation, list[str]] = {}
+    for diagram in DIAGRAMS:
+        for deviation in diagram.deviations():
+            diagrams.setdefault(deviation, []).append(diagram.title)
+    rows = [f"| {', '.join(titles)} | {item.drawing} | {item.code} | {item.reason} |" for item, titles in diagrams.items()]
+    return "\n".join(["| Diagram | Drawing | Code | Reason |", "| --- | --- | --- | --- |", *rows])
+
+
+def page_with_table(page: str) -> str:
+    """Return the text of the page with the current table between its markers."""
+    before, rest = page.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n\n{table()}\n\n{END}{after}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page_with_table(PAGE.read_text("utf-8")), "utf-8")

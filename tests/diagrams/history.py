@@ -51,14 +51,13 @@ def recorded_keyring() -> Keyring:
 
 async def recorded_events(name: str) -> list[Event]:
     """Return the events of a recorded history."""
-    return await events_of(recorded(name), recorded_keyring())
+    return await events_of(recorded(name), PayloadCodec(recorded_keyring()), "default")
 
 
-async def events_of(history: WorkflowHistory, keyring: Keyring, namespace: str = "default") -> list[Event]:
+async def events_of(history: WorkflowHistory, codec: PayloadCodec, namespace: str) -> list[Event]:
     """Return the events in the order in which the workflow caused or received them."""
-    context = WorkflowSerializationContext(namespace=namespace, workflow_id=history.workflow_id)
-    codec = PayloadCodec(keyring).with_context(context)
-    return [event for item in history.events if (event := await _event(item, codec)) is not None]
+    bound = codec.with_context(WorkflowSerializationContext(namespace=namespace, workflow_id=history.workflow_id))
+    return [event for item in history.events if (event := await _event(item, bound)) is not None]
 
 
 async def _event(event: HistoryEvent, codec: PayloadCodec) -> Event | None:
