@@ -156,7 +156,7 @@ def hsm(tmp_path_factory: pytest.TempPathFactory, local_ca: LocalAuthority, auth
 
 @pytest.fixture
 def name() -> str:
-    """A key name of its own."""
+    """A unique key name."""
     return f"k-{os.urandom(6).hex()}"
 
 
