@@ -1,7 +1,7 @@
 """Adds and removes the grants of one run in governance's delegate policies.
 
 Governance merges delegate policies: ``add`` unites the values of each claim, ``remove`` fails when a value is absent, and a
-claim without values disappears (docs/facts/governance-service.md). This has two consequences:
+claim without values disappears (docs/facts/governance-service.md#delegate-policies). This has two consequences:
 
 * A policy that lost its last host data would keep only its debug claim, and would then admit *every* guest. So each policy
   also contains :data:`NOBODY`, which no guest can have and which is never removed.

@@ -28,7 +28,7 @@ from starters.operations.query_workflow import read_state
 from starters.operations.results import open_result
 from starters.operations.runs import start_run, watch_run
 from starters.operations.session import Session, new_run_id, run_async
-from starters.query import print_lineage_card
+from starters.query import print_approval_card
 from starters.terminal.entry import main
 from starters.terminal.output import Format, Output, err, error_boundary, out, print_json, print_status, safe
 from starters.terminal.result_view import chart_png, print_chart, result_rows, result_table
@@ -166,7 +166,7 @@ class _Demo:
             self.publish_datasets()
         with clock.part("Fabrikam writes a query, Litware adds a condition, Fabrikam proposes it"):
             self.propose()
-        with clock.part("The owners read the lineage card and approve by signal"):
+        with clock.part("The owners read the approval card and approve by signal"):
             digest = self.approve()
         with clock.part(f"Fabrikam runs the query: {self.run_id}"):
             result, receipt = self.run(digest)
@@ -212,7 +212,7 @@ class _Demo:
 
     def approve(self) -> str:
         """Let both owners approve; return the digest of the approved query."""
-        print_lineage_card(self.litware, run_async(read_state(self.litware, QUERY)), self.console)
+        print_approval_card(self.litware, run_async(read_state(self.litware, QUERY)), self.console)
         digest = ""
         for session in (self.litware, self.contosso):
             message = sign_decision(session, run_async(read_state(session, QUERY)), "approve", max_runs=10)

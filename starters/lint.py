@@ -57,10 +57,10 @@ def lint(
     sql: Annotated[Path, typer.Option("--sql", help="File with SQL statements separated by ';', or with query segments as JSON.")],
     catalog: Annotated[Path, typer.Option("--catalog", help="Catalogue of views, allowed columns and privacy floors (JSON).")],
     output: Annotated[
-        Format, typer.Option("--output", "-o", help="table: the lineage card; json: {allowed, reasons, lineage, rewritten}.")
+        Format, typer.Option("--output", "-o", help="table: the approval card; json: {allowed, reasons, lineage, rewritten}.")
     ] = Format.TABLE,
 ) -> None:
-    """Check a query against a catalogue offline, and show the lineage card that approvers see.
+    """Check a query against a catalogue offline, and show the approval card that approvers see.
 
     Exit codes: 0 allowed, 2 invalid input, 3 file not found, 4 refused by the query gate.
 

@@ -136,7 +136,7 @@ def approve(
 ) -> None:
     """Approve the current version of a query with your signature.
 
-    The command shows the lineage card of the query, asks for confirmation, signs the decision with your key, and sends it as a signal.
+    The command shows the approval card of the query, asks for confirmation, signs the decision with your key, and sends it as a signal.
 
     Example: cleanroom query approve fabrikam-delays --profile litware
     """
@@ -201,13 +201,13 @@ def _decide(
             print_json(message)
             return
         if output is Format.TABLE and not yes:
-            print_lineage_card(session, state)
+            print_approval_card(session, state)
             typer.confirm(f"{decision} as {session.party}?", abort=True, err=True)
         after = run_async(send_decision(session, name, decision, message, wait=wait))
         print_record(query_record(session, after), output, title=f"query {name}")
 
 
-def print_lineage_card(session: Session, state: QueryState, console: Console = out) -> None:
+def print_approval_card(session: Session, state: QueryState, console: Console = out) -> None:
     """Print what the approvers decide on: inputs, output, floors, and the SQL text that runs.
 
     User IDs are replaced by names, and lines are not wrapped.
@@ -224,7 +224,7 @@ def print_lineage_card(session: Session, state: QueryState, console: Console = o
 
 @app.command()
 def show(name: Name, profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
-    """Show the state of a query, its approvers, its lineage card, and the messages that were not counted.
+    """Show the state of a query, its approvers, its approval card, and the messages that were not counted.
 
     If no worker answers, the command shows what governance holds and says what is missing. JSON output includes the history.
 
@@ -244,7 +244,7 @@ def show(name: Name, profile: Profile = None, config: ConfigFile = None, output:
             }
         print_partial_record(record, output, title=f"query {name}")
         if output is Format.TABLE and state and state.card:
-            print_lineage_card(session, state)
+            print_approval_card(session, state)
 
 
 @app.command("list")

@@ -1,7 +1,7 @@
-"""How the tests share a few processes: which stay together, and which are handed out first (``tests/conftest.py`` applies it).
+"""Distributes the tests over a few processes. ``tests/conftest.py`` applies it.
 
-A file stays in one process, so that its servers start once. The files on the local cloud are two pieces, each with a cloud of its own: as
-one they would take half of the whole time. What takes long is handed out first, or the last piece would run alone at the end.
+A file stays in one process, so that its servers start once. The files on the local cloud form two pieces, each with a cloud of
+its own, because one piece would take half of the total time. Long pieces start first, so that none runs alone at the end.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ ON_THE_CLOUD = frozenset(
 )
 """Scenario files with tests that use the fixture ``cloud``, directly or through ``attacker``."""
 WITH_THE_DEMO = frozenset({"test_demo_result.py", "test_canary.py", "test_crashes.py", "test_audit.py", "test_diagrams.py"})
-"""Those on the cloud that the demo starts; Spark runs most on it."""
+"""Scenario files on the cloud that the demo starts."""
 FIRST = (
     "the demo's cloud",
     "another cloud",
     "tests/unit/sql/test_on_spark.py",
     "tests/scenario/test_attested_payload.py",
     "tests/unit/test_object_stores.py",
+    "tests/unit/test_sparkapp_run_failures.py",
     "tests/unit/test_sparkapp_run.py",
     "tests/scenario/test_spark_service.py",
     "tests/unit/test_audit_bundle.py",
@@ -31,17 +32,17 @@ FIRST = (
     "tests/scenario/kubernetes/test_kubelet.py",
     "tests/scenario/test_worker_lifecycle.py",
     "tests/unit/test_commands.py",
-    "tests/unit/test_sparkapp_sources.py",
+    "tests/unit/test_sparkapp_listing.py",
     "tests/unit/test_governance_faults.py",
     "tests/unit/test_supervisor.py",
     "tests/unit/keys/test_release_key.py",
     "tests/unit/keys/test_keyvault_release.py",
 )
-"""Pieces of ten seconds and more, the longest first; the others follow."""
+"""Pieces that take ten seconds or more, longest first."""
 
 
 def piece(nodeid: str) -> str:
-    """The piece that a test belongs to."""
+    """Return the piece of a test."""
     file = nodeid.split("::", 1)[0]
     name = file.rsplit("/", 1)[-1]
     if "scenario/" not in file or name not in ON_THE_CLOUD:
@@ -50,5 +51,5 @@ def piece(nodeid: str) -> str:
 
 
 def rank(nodeid: str) -> int:
-    """Where its piece stands in the order."""
+    """Return the position of the test's piece in the order."""
     return FIRST.index(found) if (found := piece(nodeid)) in FIRST else len(FIRST)

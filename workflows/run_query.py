@@ -283,7 +283,7 @@ class RunQuery:
             self._seconds[key] = (workflow.now() - started).total_seconds()
 
     def _summary(self) -> str:
-        """Return the final summary as Markdown: the failure, who must act and what to do; or the result."""
+        """Return the final summary as Markdown: the failure with the responsible party and the next step, or the result."""
         state, failure, receipt = self._state, self._failure, self._receipt
         if failure is not None:
             error = CleanRoomError(failure.code, failure.message, party=failure.party or None, hint=failure.hint or None)

@@ -140,7 +140,7 @@ class Story:
 
 
 def failure_summary(state: str, error: CleanRoomError) -> str:
-    """Return the final summary of a failed workflow as Markdown: what happened, who must act, what to do."""
+    """Return the final summary of a failed workflow as Markdown: the error, the responsible party, the next step."""
     lines = [f"**{state}**: {code(error.code)} {prose(error.message, 600)}"]
     lines += [f"Who must act: **{escape(error.party)}**"] if error.party else []
     lines += [f"What to do: {prose(error.hint, 600)}"] if error.hint else []

@@ -14,7 +14,7 @@ from cleanroom.runs.ledger import RUNS_SCOPE, closed_event_id, runs_event_id
 
 
 class AcceptedDocument(BaseModel):
-    """A document in state Accepted. This state is final: governance offers no edit, re-proposal or deletion of it."""
+    """A document in state Accepted. This state is final (docs/facts/governance-service.md#documents)."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -22,7 +22,8 @@ It reads two things per dataset. If each of a run's activities did that, the req
 datasets. ``verify_release`` therefore starts from a snapshot: the result of an earlier full verification of the same ticket,
 kept in this process's memory. It then repeats every check whose answer can have changed, on a fresh reading: checks 1
 (active), 2, 5 (expiry), and for the query and the datasets whose secrets are released 3, 4 and 6. Checks 7 and 8 depend only
-on the ticket, the proof and documents that governance never changes once they are accepted.
+on the ticket, the proof and documents that governance never changes once they are accepted
+(docs/decisions/008-what-a-release-reads-again.md).
 
 Rules for the snapshot:
 

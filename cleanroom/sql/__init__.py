@@ -14,8 +14,10 @@ Other packages import from this module only. Its public API:
 
 from cleanroom.sql.catalog import Catalog, Column, View, view_of
 from cleanroom.sql.gate import analyse, check_sql, rendering_problem
-from cleanroom.sql.lexical import Refusal, split_statements, strip_invisible
+from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.sparkconf import locked_spark_conf, locked_sql_conf
+from cleanroom.sql.text.characters import strip_invisible
+from cleanroom.sql.text.parsing import split_statements
 from cleanroom.sql.verdict import (
     AppliedFloor,
     GateVerdict,

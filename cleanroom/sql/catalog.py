@@ -188,6 +188,11 @@ class Catalog(WireModel):
         """The view called ``name``, ignoring case."""
         return self._by_name.get(name.lower())
 
+    def has_floor(self, name: str) -> bool:
+        """Whether ``name`` is a view with a floor."""
+        view = self.view(name)
+        return view is not None and view.min_group_size > 0
+
     @cached_property
     def _by_name(self) -> dict[str, View]:
         return {view.name.lower(): view for view in self.views}

@@ -1,9 +1,9 @@
-"""The query gate: from the author's segments and the catalogue to a verdict (design.md section 5, users-and-threats.md T6, T10).
+"""The query gate: from the segments of a query and a catalogue to a verdict.
 
-``analyse`` never runs anything and never raises over a query: bad queries get a refusing :class:`GateVerdict`. What Spark will
-parse is :attr:`GateVerdict.rewritten`, text that the gate wrote from the tree that it has checked. Before an answer is given
-that text goes through the gate a second time, without any owner's rule, and must come out unchanged: the parser reads our
-rendering as the tree that we meant.
+:func:`analyse` executes nothing and never raises because of a query: a query that is not allowed gets a :class:`GateVerdict` with
+reasons. :attr:`GateVerdict.rewritten` is the text that Spark receives. The gate renders it from the syntax tree that it has checked,
+and reads it a second time, without the owners' rules. It must then render to the same text: this shows that the parser reads the
+rendering as the tree that was checked.
 """
 
 from __future__ import annotations
@@ -14,129 +14,93 @@ from sqlglot import exp
 
 from cleanroom.documents.query import QuerySegment
 from cleanroom.sql.catalog import Catalog
+from cleanroom.sql.checking.names import check_distinct_columns
+from cleanroom.sql.checking.statements import Statement, check_statement
 from cleanroom.sql.collection import collection_waits
-from cleanroom.sql.expressions import only, position_of
-from cleanroom.sql.lexical import Refusal, parse_statement
+from cleanroom.sql.context import Context, Findings, Rules
 from cleanroom.sql.lineage import card_of, lineage_of
-from cleanroom.sql.names import MAX_REASONS
-from cleanroom.sql.queries import Queries
-from cleanroom.sql.values import NUMERIC, Result, Value, quote
+from cleanroom.sql.model import CheckedQuery
+from cleanroom.sql.privacy import release
+from cleanroom.sql.refusal import Refusal
+from cleanroom.sql.scope import Scope
+from cleanroom.sql.spark_types import NUMERIC
+from cleanroom.sql.text.parsing import parse_statement
 from cleanroom.sql.verdict import GateVerdict, OutputColumn, Reason, RewrittenSegment
 
 MAX_SEGMENTS = 50
 
 
-class Checker(Queries):
-    """One pass over the segments of one query."""
+class QueryCheck:
+    """The check of one query, segment by segment.
 
-    def __init__(self, catalog: Catalog, *, trusted: bool = False) -> None:
-        self.catalog = catalog
-        self.trusted = trusted
-        self.withheld = frozenset() if trusted else frozenset(pair for view in catalog.views for pair in view.withheld())
-        self.named: dict[str, Result] = {}
-        self.uses: dict[tuple[str, str], set[str]] = {}
-        self.floors: dict[tuple[str, str], int] = {}
-        self.notes: list[Refusal] = []
-        self.releases = 0
-        self.expansion = 0
-        self.context = "output"
-        self.aggregate = ""
-        self.in_window = False
-        self.in_qualify = False
-        self.allow_aggregate = False
-        none = Value("", "null")
-        self.equal_sides = (none, none)
+    Attributes:
+        rules: Rules of the check.
+        findings: What the segments so far have in common: lineage, floors and refusals.
+        views: Temporary views that the segments so far create, by lower-case name.
+    """
 
-    def note(self, refusal: Refusal) -> None:
-        self.notes.append(refusal)
-        if len(self.notes) > MAX_REASONS:
-            raise refusal
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+        self.findings = Findings()
+        self.views: dict[str, CheckedQuery] = {}
 
-    def segment(self, text: str, *, last: bool) -> tuple[str, str | None, Result]:
-        """One segment: its own rendering, the view that it makes (or None), and what is known about its rows."""
-        node = parse_statement(text, trusted=self.trusted)
-        if isinstance(node, exp.Create):
-            return self._view(node, last)
-        if not isinstance(node, exp.Query):
-            raise Refusal(
-                "StatementNotAllowed",
-                f"{type(node).__name__.upper()} is not allowed; only SELECT and CREATE OR REPLACE TEMP VIEW … AS SELECT",
-                position_of(node),
-            )
-        if not last:
-            raise Refusal(
-                "SelectNotLast", "only the last segment is a SELECT; the segments before it make temporary views", position_of(node)
-            )
-        result = self.query(node, None, hidden=False)
-        return result.sql, None, result
+    def statement(self, text: str, *, last: bool) -> Statement:
+        """Check the statement of one segment.
 
-    def _view(self, node: exp.Create, last: bool) -> tuple[str, str | None, Result]:
-        if str(node.args.get("kind")).upper() != "VIEW":
-            raise Refusal("StatementNotAllowed", f"CREATE {node.args.get('kind')} is not allowed", position_of(node))
-        only(node, "this", "kind", "replace", "expression", "properties")
-        properties = node.args["properties"].expressions if node.args.get("properties") else []
-        if [type(part) for part in properties] != [exp.TemporaryProperty] or any(properties[0].args.values()):
-            raise Refusal("StatementNotAllowed", "only CREATE OR REPLACE TEMP VIEW <name> AS SELECT … is allowed", position_of(node))
-        if last:
-            raise Refusal("LastSegmentNotSelect", "the last segment must be a SELECT: its rows are the result", position_of(node))
-        target, columns = node.this, []
-        if isinstance(target, exp.Schema):
-            only(target, "this", "expressions")
-            if not all(isinstance(column, exp.Identifier) for column in target.expressions):
-                raise Refusal("StatementNotAllowed", "the columns of a temporary view are plain names", position_of(node))
-            columns = [column.name for column in target.expressions]
-            target = target.this
-        if (
-            not isinstance(target, exp.Table)
-            or target.args.get("db")
-            or target.args.get("catalog")
-            or not isinstance(target.this, exp.Identifier)
-        ):
-            raise Refusal("StatementNotAllowed", "a temporary view has one plain name", position_of(node))
-        only(target, "this")
-        if not isinstance(node.args.get("expression"), exp.Query):
-            raise Refusal("StatementNotAllowed", "a temporary view is made AS SELECT …", position_of(node))
-        self.claim_name(target.name, target)
-        result = self.query(node.args["expression"], None, hidden=True)
-        if columns:
-            result = self.renamed(result, columns, node)
-        self.check_unique(result, f"the view {target.name}", node)
-        self.named[target.name.lower()] = result
-        return f"CREATE OR REPLACE TEMPORARY VIEW {quote(target.name)} AS\n{result.sql}", target.name, result
+        Raises:
+            Refusal: The check cannot continue. Other refusals are in :attr:`findings`.
+        """
+        try:
+            node = parse_statement(text, rereading=self.rules.rereading)
+            statement = check_statement(node, Context(self.rules, self.findings, self.views, Scope()), last=last)
+        except RecursionError as error:
+            raise Refusal("QueryTooComplex", "the query is nested too deeply") from error
+        if statement.view is not None:
+            self.views[statement.view.lower()] = statement.query
+        return statement
 
-    def check_result(self, result: Result, node_names: str) -> None:
-        """Owners' rules over what leaves the clean room."""
-        if result.slots:
-            views = sorted({slot.view for slot in result.slots})
-            raise Refusal(
-                "RowLevelOutput",
-                f"rows of {', '.join(views)} are under a privacy floor and may leave only through an aggregation (GROUP BY)",
-            )
-        seen: dict[str, int] = {}
-        for number, view in sorted(result.releases):
-            if seen.setdefault(view, number) != number:
+    def check_conditions(self, segment: QuerySegment, statement: Statement) -> None:
+        """Check the preconditions and post-filters of a segment."""
+        view = statement.view
+        for condition in segment.pre_conditions or ():
+            name = condition.view_name
+            if self.rules.catalog.view(name) is None and name.lower() not in self.views:
+                raise Refusal("UnknownRelation", f"preConditions: there is no view {name[:80]!r}")
+            if view is not None and name.lower() == view.lower():
+                raise Refusal("UnknownRelation", f"preConditions: this segment creates the view {view!r}")
+        for post_filter in segment.post_filters or ():
+            if view is not None:
+                raise Refusal("PostFilterNotAllowed", "postFilters apply to the last segment; this segment creates a view")
+            field = next((field for field in statement.query.fields if field.name == post_filter.column_name), None)
+            if field is None:
                 raise Refusal(
-                    "DifferencingRisk",
-                    f"the result combines two aggregations of {view}: their difference could show a group that the floor suppresses; "
-                    "make two queries of it",
+                    "UnknownColumn",
+                    f"postFilters: the result has no column {post_filter.column_name[:80]!r} (names are case-sensitive here)",
                 )
-        self.check_unique(result, "the result", exp.Null())
-        for field in result.fields:
+            if field.type not in NUMERIC:
+                raise Refusal("TypeNotAllowed", f"postFilters: {field.name} is {field.type}; a filter compares numbers")
+
+    def check_result(self, query: CheckedQuery) -> None:
+        """Check the owners' rules for what leaves the clean room."""
+        release.check_result(query)
+        check_distinct_columns(query, "the result", exp.Null())
+        for field in query.fields:
             try:
-                self.check_exposed(Value("", field.type, exposed=field.exposed), f"the output column {field.name} shows", None)
+                release.check_output(field, self.rules.catalog)
             except Refusal as refusal:
-                self.note(refusal)
+                self.findings.note(refusal)
 
 
 def analyse(segments: Sequence[QuerySegment], catalog: Catalog) -> GateVerdict:
     """Check a query and rewrite it.
 
     Args:
-        segments: As the query document holds them; they run in ascending ``execution_sequence``, equal ones in the order given.
-        catalog: Every view the query may name, with its owners' rules.
+        segments: Segments of the query document. They run in ascending order of ``execution_sequence``; segments with the same
+            sequence keep their order.
+        catalog: Every view that the query may name, with its owners' rules.
 
     Returns:
-        The verdict; ``allowed`` is False as soon as there is one reason. Nothing is executed and nothing is raised.
+        The verdict. ``allowed`` is False if there is a reason against the query.
     """
     with collection_waits():
         return _analyse(segments, catalog)
@@ -144,88 +108,42 @@ def analyse(segments: Sequence[QuerySegment], catalog: Catalog) -> GateVerdict:
 
 def _analyse(segments: Sequence[QuerySegment], catalog: Catalog) -> GateVerdict:
     ordered = sorted(enumerate(segments), key=lambda pair: (pair[1].execution_sequence, pair[0]))
-    reasons = _check_shape([segment for _, segment in ordered])
-    if reasons:
-        return GateVerdict(allowed=False, reasons=tuple(reasons))
-    checker = Checker(catalog)
+    misshapen = _shape_problem([segment for _, segment in ordered])
+    if misshapen is not None:
+        return _refused(misshapen)
+    check = QueryCheck(Rules.of(catalog))
+    refusals = check.findings.refusals
     rewritten: list[RewrittenSegment] = []
-    result: Result | None = None
-    for place, (index, segment) in enumerate(ordered):
-        last = place == len(ordered) - 1
+    for place, (index, segment) in enumerate(ordered, start=1):
+        last = place == len(ordered)
         try:
-            sql, view, result = checker.segment(segment.data, last=last)
-            _check_conditions(checker, segment, result, view)
-            if last and not checker.notes:
-                checker.check_result(result, "")
+            statement = check.statement(segment.data, last=last)
+            check.check_conditions(segment, statement)
+            if last and not refusals:
+                check.check_result(statement.query)
         except Refusal as refusal:
-            checker.notes.append(refusal)
-        except RecursionError:
-            checker.notes.append(Refusal("QueryTooComplex", "the query is nested too deeply"))
-        if checker.notes:
-            reasons = [note.reason(index) for note in checker.notes]
-            return GateVerdict(allowed=False, reasons=tuple(dict.fromkeys(reasons)))
-        rewritten.append(
-            RewrittenSegment(
-                execution_sequence=segment.execution_sequence,
-                sql=sql,
-                view=view,
-                pre_conditions=segment.pre_conditions or (),
-                post_filters=segment.post_filters or (),
-            )
-        )
-    assert result is not None
-    unstable = _unstable(rewritten, catalog)
+            refusals.append(refusal)
+        if refusals:
+            return _refused(*(refusal.reason(index) for refusal in refusals))
+        rewritten.append(_rewritten(segment, statement))
+    unstable = _stability_problem(rewritten, catalog)
     if unstable is not None:
-        return GateVerdict(allowed=False, reasons=(unstable,))
-    lineage = lineage_of(catalog, checker.uses, result, checker.floors)
-    output = tuple(OutputColumn(name=field.name, type=field.type) for field in result.fields)
+        return _refused(unstable)
+    lineage = lineage_of(catalog, check.findings.uses, statement.query, check.findings.floors)
     return GateVerdict(
         allowed=True,
         lineage=lineage,
         rewritten=tuple(rewritten),
-        output=output,
-        required_columns=_required(catalog, checker),
+        output=tuple(OutputColumn(name=field.name, type=field.type) for field in statement.query.fields),
+        required_columns=_required_columns(catalog, check.findings),
         card=card_of(lineage, tuple(rewritten)),
     )
 
 
 def check_sql(text: str | Sequence[str], catalog: Catalog) -> GateVerdict:
-    """``analyse`` for plain statements, executed in the order given."""
+    """Check plain statements, executed in the order given; see :func:`analyse`."""
     statements = [text] if isinstance(text, str) else list(text)
     return analyse([QuerySegment(execution_sequence=index + 1, data=sql) for index, sql in enumerate(statements) if sql], catalog)
-
-
-def _check_shape(segments: Sequence[QuerySegment]) -> list[Reason]:
-    if not segments:
-        return [Reason(code="EmptyQuery", message="the query has no segment")]
-    if len(segments) > MAX_SEGMENTS:
-        return [Reason(code="QueryTooLarge", message=f"the query has {len(segments)} segments; the limit is {MAX_SEGMENTS}")]
-    highest = segments[-1].execution_sequence
-    if sum(segment.execution_sequence == highest for segment in segments) != 1:
-        return [
-            Reason(
-                code="LastSegmentNotSingle", message="the highest executionSequence must have exactly one segment: its rows are the result"
-            )
-        ]
-    return []
-
-
-def _check_conditions(checker: Checker, segment: QuerySegment, result: Result, view: str | None) -> None:
-    for condition in segment.pre_conditions or ():
-        if checker.catalog.view(condition.view_name) is None and condition.view_name.lower() not in checker.named:
-            raise Refusal("UnknownRelation", f"preConditions: there is no view {condition.view_name[:80]!r}")
-        if view is not None and condition.view_name.lower() == view.lower():
-            raise Refusal("UnknownRelation", f"preConditions: the view {view!r} is made by this segment")
-    for post in segment.post_filters or ():
-        if view is not None:
-            raise Refusal("PostFilterNotAllowed", "postFilters apply to the last segment; this one makes a view")
-        field = next((field for field in result.fields if field.name == post.column_name), None)
-        if field is None:
-            raise Refusal(
-                "UnknownColumn", f"postFilters: the result has no column {post.column_name[:80]!r} (names are case-sensitive here)"
-            )
-        if field.type not in NUMERIC:
-            raise Refusal("TypeNotAllowed", f"postFilters: {field.name} is {field.type}; a filter compares numbers")
 
 
 def rendering_problem(statements: Sequence[str], catalog: Catalog) -> Reason | None:
@@ -241,22 +159,48 @@ def rendering_problem(statements: Sequence[str], catalog: Catalog) -> Reason | N
         None if every statement renders to itself. Otherwise the reason, with the index of the statement as ``segment``; its code is
         ``UnstableRendering`` if the statement is accepted but renders to a different text.
     """
-    checker = Checker(catalog, trusted=True)
-    for index, statement in enumerate(statements):
+    check = QueryCheck(Rules.of(catalog, rereading=True))
+    for index, text in enumerate(statements):
         try:
-            sql, _, _ = checker.segment(statement, last=index == len(statements) - 1)
+            statement = check.statement(text, last=index == len(statements) - 1)
         except Refusal as refusal:
-            checker.notes.append(refusal)
-        except RecursionError:
-            checker.notes.append(Refusal("QueryTooComplex", "it is nested too deeply"))
-        if checker.notes:
-            return checker.notes[0].reason(index)
-        if sql != statement:
+            check.findings.refusals.append(refusal)
+        if check.findings.refusals:
+            return check.findings.refusals[0].reason(index)
+        if statement.sql != text:
             return Reason(code="UnstableRendering", message="it renders to a different text", segment=index)
     return None
 
 
-def _unstable(rewritten: Sequence[RewrittenSegment], catalog: Catalog) -> Reason | None:
+def _refused(*reasons: Reason) -> GateVerdict:
+    return GateVerdict(allowed=False, reasons=tuple(dict.fromkeys(reasons)))
+
+
+def _rewritten(segment: QuerySegment, statement: Statement) -> RewrittenSegment:
+    return RewrittenSegment(
+        execution_sequence=segment.execution_sequence,
+        sql=statement.sql,
+        view=statement.view,
+        pre_conditions=segment.pre_conditions or (),
+        post_filters=segment.post_filters or (),
+    )
+
+
+def _shape_problem(segments: Sequence[QuerySegment]) -> Reason | None:
+    if not segments:
+        return Reason(code="EmptyQuery", message="the query has no segment")
+    if len(segments) > MAX_SEGMENTS:
+        return Reason(code="QueryTooLarge", message=f"the query has {len(segments)} segments; the limit is {MAX_SEGMENTS}")
+    highest = segments[-1].execution_sequence
+    if sum(segment.execution_sequence == highest for segment in segments) != 1:
+        return Reason(
+            code="LastSegmentNotSingle",
+            message="exactly one segment must have the highest executionSequence: its rows are the result",
+        )
+    return None
+
+
+def _stability_problem(rewritten: Sequence[RewrittenSegment], catalog: Catalog) -> Reason | None:
     """Check that the parser reads the rewritten query as the tree that was checked, and not as a different one."""
     problem = rendering_problem([segment.sql for segment in rewritten], catalog)
     if problem is None:
@@ -272,11 +216,12 @@ def _unstable(rewritten: Sequence[RewrittenSegment], catalog: Catalog) -> Reason
     )
 
 
-def _required(catalog: Catalog, checker: Checker) -> dict[str, tuple[str, ...]]:
-    used = {view for view, _ in checker.uses}
+def _required_columns(catalog: Catalog, findings: Findings) -> dict[str, tuple[str, ...]]:
+    """Columns to load for each view that the query reads: those that it may read, and the identity columns of the floors."""
+    read = {view for view, _ in (*findings.uses, *findings.floors)}
     required = {}
     for view in catalog.views:
-        if view.name.lower() in used or any(name == view.name.lower() for name, _ in checker.floors):
+        if view.name.lower() in read:
             names = {column.name.lower() for column in view.visible()} | set(view.identity_columns)
             required[view.name] = tuple(column.name for column in view.columns if column.name.lower() in names)
     return required

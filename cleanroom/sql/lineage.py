@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from cleanroom.sql.catalog import Catalog
-from cleanroom.sql.lexical import strip_invisible
-from cleanroom.sql.values import ROWS, Origin, Result
+from cleanroom.sql.model import ROWS, CheckedQuery, Origin
+from cleanroom.sql.text.characters import strip_invisible
 from cleanroom.sql.verdict import AppliedFloor, Lineage, OutputLineage, RewrittenSegment, SourceUse
 
 
 def lineage_of(
-    catalog: Catalog, uses: Mapping[tuple[str, str], set[str]], result: Result, floors: Mapping[tuple[str, str], int]
+    catalog: Catalog, uses: Mapping[tuple[str, str], set[str]], result: CheckedQuery, floors: Mapping[tuple[str, str], int]
 ) -> Lineage:
     """Lineage of a checked query, in the order of the catalogue."""
     touched = {view for view, _ in uses}

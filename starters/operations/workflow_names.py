@@ -13,7 +13,7 @@ PUBLISH_S3_DATASET: Final = "PublishS3Dataset"
 
 PUBLISH_QUERY: Final = "PublishQuery"
 STATE: Final = "state"
-"""Query of ``PublishQuery``: state, approvers, lineage card and refused messages."""
+"""Query of ``PublishQuery``: state, approvers, approval card and refused messages."""
 APPROVE: Final = "approve"
 """Signal of ``PublishQuery``, and an update of the same name that returns the result."""
 REJECT: Final = "reject"

@@ -1,4 +1,4 @@
-"""Fixtures of the scenarios: the session's one local cloud (:mod:`tests.local_cloud.fixtures`)."""
+"""Fixtures of the scenario tests: the local cloud of the session (:mod:`tests.local_cloud.fixtures`)."""
 
 from tests.local_cloud.fixtures import cloud, pytest_runtest_makereport, pytest_runtest_setup, world
 

@@ -1,7 +1,4 @@
-"""Workers that are killed in the middle, runs that are cancelled, consent that is withdrawn while Spark runs.
-
-Nothing is lost, nothing happens twice, no grant is left.
-"""
+"""Workers are killed, runs are cancelled or terminated, consent is withdrawn: nothing is lost, done twice or left behind."""
 
 from __future__ import annotations
 
@@ -40,8 +37,8 @@ pytestmark = [pytest.mark.scenario, pytest.mark.spark, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(autouse=True)
-def everybody_works_again(cloud: Cloud) -> Iterator[None]:
-    """Whatever a test did to the workers, the next one finds them all."""
+def revive_workers(cloud: Cloud) -> Iterator[None]:
+    """Start every worker that the test killed."""
     yield
     cloud.workers.restart_killed()
 
@@ -55,7 +52,7 @@ async def killed_at(cloud: Cloud, worker: str, workflow_id: str, activity: str) 
 
 
 async def started(handle: WorkflowHandle[Any, Any]) -> WorkflowHandle[Any, Any]:
-    """The handle once its workflow exists."""
+    """Return the handle as soon as its workflow exists."""
     from temporalio.service import RPCError
 
     while True:
@@ -67,14 +64,14 @@ async def started(handle: WorkflowHandle[Any, Any]) -> WorkflowHandle[Any, Any]:
 
 
 def application(cloud: Cloud, query: str, run_id: str) -> dict[str, Any] | None:
-    """The run's SparkApplication, if there is one."""
+    """Return the run's SparkApplication, or None."""
     name = job_name(cloud.collaboration, query, run_id)
     found = [item for item in cloud.leftovers.applications() if item["metadata"]["name"] == name]
     return found[0] if found else None
 
 
 async def running(cloud: Cloud, query: str, run_id: str) -> str:
-    """Wait until Spark runs; returns the application's uid."""
+    """Wait until Spark runs; return the UID of the SparkApplication."""
     client = await cloud.fabrikam.temporal()
     await until_heartbeat(cloud.run_handle(client, run_id), "watch_job")
     while True:
@@ -84,33 +81,33 @@ async def running(cloud: Cloud, query: str, run_id: str) -> str:
         await asyncio.sleep(0.1)
 
 
-def test_every_worker_is_killed_on_the_way(cloud: Cloud, world: World) -> None:
-    """The whole path from the first dataset to the result, with every worker killed in the middle of its part of it.
+def test_run_completes_when_every_worker_is_killed_once(cloud: Cloud, world: World) -> None:
+    """From the first dataset to the result, every worker is killed in the middle of its part.
 
-    Each dataset is encrypted in another of the three ways: by its owner, by the store with the owner's key, by the store.
+    The datasets use the three kinds of encryption: by the owner, by the store with the owner's key, by the store.
     """
     flights, planes, output = flights_spec(), planes_spec(encryption="CPK"), output_spec(encryption="SSE")
     dataset_id = lambda spec: dataset_workflow_id(cloud.collaboration, spec.name)  # noqa: E731
     upload_rows(cloud.contosso, flights, [world.files["flights"]])
     upload_rows(cloud.litware, planes, [world.files["planes"]])
-    beside = world.query("beside")
+    concurrent = world.query("concurrent")
 
     async def publish() -> None:
         await asyncio.gather(
             publish_dataset(cloud.contosso, flights),
             publish_dataset(cloud.litware, planes),
             publish_dataset(cloud.litware, output),
-            create_query(cloud.fabrikam, beside),
+            create_query(cloud.fabrikam, concurrent),
             killed_at(cloud, "contosso", dataset_id(flights), "set_key_with_skr"),
             killed_at(cloud, "litware", dataset_id(planes), "set_secret"),
             killed_at(cloud, "frontend", dataset_id(planes), "generate_dataset_descriptor"),
-            killed_at(cloud, "fabrikam", query_workflow_id(cloud.collaboration, beside.name), "create_document"),
+            killed_at(cloud, "fabrikam", query_workflow_id(cloud.collaboration, concurrent.name), "create_document"),
         )
 
     run_async(publish())
     for owner, spec in ((cloud.contosso, flights), (cloud.litware, planes), (cloud.litware, output)):
         _accepted_once(cloud, owner.user_id, spec.name)
-    assert run_async(read_state(cloud.fabrikam, beside.name)).stage == "Draft"
+    assert run_async(read_state(cloud.fabrikam, concurrent.name)).stage == "Draft"
 
     query = world.query("crash", inputs={"flights": flights.name, "planes": planes.name}, output=output.name)
     run_async(create_query(cloud.fabrikam, query, reconcile_seconds=1))
@@ -137,7 +134,7 @@ def test_every_worker_is_killed_on_the_way(cloud: Cloud, world: World) -> None:
     assert_same_rows(result_rows(open_result(cloud.litware, output, receipt)), world.expected(), "origin")
     assert cloud.leftovers.grants() == {}
     assert cloud.leftovers.secrets(run_id) == []
-    assert len(cloud.leftovers.staged(run_id)) == 6  # two keys, two connections, the secret between the pods, the consent receipt
+    assert len(cloud.leftovers.staged(run_id)) == 6  # two keys, two connections, the network secret, the consent receipt
 
 
 def _accepted_once(cloud: Cloud, owner: str, name: str) -> None:
@@ -156,7 +153,7 @@ def approved(cloud: Cloud, world: World) -> tuple[str, str]:
     return state.query, state.digest
 
 
-def test_cancelled_while_spark_runs(cloud: Cloud, approved: tuple[str, str]) -> None:
+def test_cancelling_a_running_job_leaves_nothing(cloud: Cloud, approved: tuple[str, str]) -> None:
     run_id = cloud.start(*approved)
     run_async(running(cloud, approved[0], run_id))
     shown = run_async(cancel_run(cloud.fabrikam, run_id))
@@ -164,7 +161,7 @@ def test_cancelled_while_spark_runs(cloud: Cloud, approved: tuple[str, str]) -> 
     _nothing_left(cloud, approved[0], run_id)
 
 
-def test_consent_is_withdrawn_while_spark_runs(cloud: Cloud, approved: tuple[str, str]) -> None:
+def test_withdrawn_consent_stops_a_running_job(cloud: Cloud, approved: tuple[str, str]) -> None:
     run_id = cloud.start(*approved)
     run_async(running(cloud, approved[0], run_id))
     run_async(set_consent(cloud.contosso, approved[0], enabled=False))
@@ -178,8 +175,8 @@ def test_consent_is_withdrawn_while_spark_runs(cloud: Cloud, approved: tuple[str
     _nothing_left(cloud, approved[0], run_id)
 
 
-def test_cancelled_while_it_is_prepared(cloud: Cloud, approved: tuple[str, str]) -> None:
-    """Some secrets are staged and some grants are given: all are taken back, although nobody has a list of them."""
+def test_cancelling_a_preparation_leaves_nothing(cloud: Cloud, approved: tuple[str, str]) -> None:
+    """Some secrets are staged and some grants exist: all are revoked, although no result lists them."""
     run_id = cloud.start(*approved)
 
     async def cancel() -> dict[str, Any]:
@@ -193,8 +190,8 @@ def test_cancelled_while_it_is_prepared(cloud: Cloud, approved: tuple[str, str])
     _nothing_left(cloud, approved[0], run_id)
 
 
-def test_terminated_while_spark_runs(cloud: Cloud, approved: tuple[str, str]) -> None:
-    """A termination lets a run clean up nothing; `cleanroom run conclude` does, once the run has ended and as often as it is asked."""
+def test_concluding_a_terminated_run_leaves_nothing(cloud: Cloud, approved: tuple[str, str]) -> None:
+    """A terminated run cannot clean up. `cleanroom run conclude` does; it is idempotent and refuses a running run."""
     run_id = cloud.start(*approved)
     run_async(running(cloud, approved[0], run_id))
     with pytest.raises(Conflict, match="RunStillRuns"):

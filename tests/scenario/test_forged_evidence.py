@@ -1,6 +1,6 @@
-"""A forged activity input must not leak a key: what the clean room's activities, governance and Key Vault say to wrong evidence.
+"""Forged evidence is refused by the clean room's activities, by governance and by Key Vault.
 
-``Prepare`` runs alone here, so that its grants stand while guests that are almost the right ones ask for the secrets.
+``Prepare`` runs without its parent here, so that its grants exist while almost right guests request the secrets.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ pytestmark = [pytest.mark.scenario, pytest.mark.timeout(900)]
 
 @pytest.fixture(scope="module")
 def ticket(cloud: Cloud, world: World) -> RunTicket:
-    """Of a query that both owners have approved."""
+    """A run of a query that both owners approved."""
     state = cloud.approved_query(world.query())
     return ticket_of(cloud, state.query, state.digest)[0]
 
 
 @pytest.fixture(scope="module")
 def prepared(cloud: Cloud, ticket: RunTicket) -> Any:
-    """A run that is prepared and not yet submitted; what it was granted is taken back at the end."""
+    """A prepared run that is not submitted. Its grants are revoked at the end."""
 
     async def prepare() -> Prepared:
         client = await cloud.fabrikam.temporal()
@@ -75,7 +75,7 @@ def prepared(cloud: Cloud, ticket: RunTicket) -> Any:
 
 
 def in_room(cloud: Cloud, work: Callable[[CleanRoomContext], Awaitable[Any]]) -> Any:
-    """``work`` with what the clean room's worker has in hand."""
+    """Call ``work`` with a context like that of the clean room's worker."""
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[CleanRoomContext]:
@@ -103,7 +103,7 @@ def refusal(cloud: Cloud, work: Callable[[CleanRoomContext], Awaitable[Any]]) ->
 
 
 def test_only_pods_with_this_runs_policy_get_its_secrets(cloud: Cloud, prepared: Prepared) -> None:
-    """Control and attack in one: the measured pods read every staged secret; a pod whose policy was changed afterwards reads none."""
+    """The measured pods read every staged secret (control); a pod with a changed policy reads none."""
     profile = PodProfile.from_settings(cloud.settings("spark-service"))
     right = pod_policies(prepared.job, profile)
     changed = pod_policies(prepared.job, profile.model_copy(update={"arguments": ("--print-everything",)}))
@@ -128,8 +128,8 @@ def test_only_pods_with_this_runs_policy_get_its_secrets(cloud: Cloud, prepared:
     assert len(prepared.secrets) == 5  # three keys, two connections
 
 
-def test_a_pods_secrets_are_not_the_next_runs(cloud: Cloud, prepared: Prepared, ticket: RunTicket, world: World) -> None:
-    """Pods of another run of the same query have another policy, because the run's id is measured."""
+def test_pods_of_another_run_get_no_secret(cloud: Cloud, prepared: Prepared, ticket: RunTicket, world: World) -> None:
+    """Pods of another run have another policy, because the run ID is measured."""
     other = prepared.job.model_copy(update={"run_id": "r-another"})
     host_data = pod_policies(other, PodProfile.from_settings(cloud.settings("spark-service"))).driver.host_data
 
@@ -159,7 +159,7 @@ def forged_service(
     nonce: str | None = None,
     pods: PodProfile | None = None,
 ) -> ServiceProof:
-    """Report and policies of a service of the attacker's; ``pods`` is what it really lets run."""
+    """Return the proof of the attacker's service; ``pods`` is the profile of the pods that it allows."""
     signer, nonce = PolicySigner(), nonce or service_nonce(ticket)
     payload = signer.payload(nonce)
     evidence = run_async(Guest(hardware, host_data).attest(payload.encode()))
@@ -173,15 +173,15 @@ def forged_service(
 
 
 @pytest.mark.parametrize("step", ["get_key_with_skr", "set_secret", "configure_idp"])
-def test_service_with_other_code(cloud: Cloud, prepared: Prepared, ticket: RunTicket, step: str) -> None:
+def test_report_of_a_service_with_other_code_is_refused(cloud: Cloud, prepared: Prepared, ticket: RunTicket, step: str) -> None:
     profile = PodProfile.from_settings(cloud.settings("clean-room"))
     proof = forged_service(prepared, ticket, cloud.hardware, "ab" * 32, profile)
     assert refusal(cloud, lambda room: release(room, step, prepared, ticket, proof)).code == "HostDataMismatch"
 
 
 @pytest.mark.parametrize("step", ["get_key_with_skr", "set_secret", "configure_idp"])
-def test_service_under_an_unknown_root(cloud: Cloud, prepared: Prepared, ticket: RunTicket, step: str, tmp_path: Path) -> None:
-    """Everything is right but the hardware: another chip maker's root signs for it."""
+def test_report_under_an_unknown_root_is_refused(cloud: Cloud, prepared: Prepared, ticket: RunTicket, step: str, tmp_path: Path) -> None:
+    """Everything is right except the hardware root."""
     settings = cloud.settings("clean-room")
     proof = forged_service(
         prepared, ticket, DevelopmentHardware(tmp_path), settings.spark.service_host_data[0], PodProfile.from_settings(settings)
@@ -189,7 +189,7 @@ def test_service_under_an_unknown_root(cloud: Cloud, prepared: Prepared, ticket:
     assert refusal(cloud, lambda room: release(room, step, prepared, ticket, proof)).code == "RootNotTrusted"
 
 
-def test_report_of_another_run_is_replayed(cloud: Cloud, prepared: Prepared, ticket: RunTicket) -> None:
+def test_replayed_report_of_another_run_is_refused(cloud: Cloud, prepared: Prepared, ticket: RunTicket) -> None:
     settings = cloud.settings("clean-room")
     proof = forged_service(
         prepared, ticket, cloud.hardware, settings.spark.service_host_data[0], PodProfile.from_settings(settings), nonce="0" * 64
@@ -197,8 +197,8 @@ def test_report_of_another_run_is_replayed(cloud: Cloud, prepared: Prepared, tic
     assert refusal(cloud, lambda room: release(room, "get_key_with_skr", prepared, ticket, proof)).code == "NonceMismatch"
 
 
-def test_service_signs_other_pod_policies(cloud: Cloud, prepared: Prepared, ticket: RunTicket) -> None:
-    """The right service's word on a pod with one more argument is not the word that the job gives."""
+def test_statement_on_other_pod_policies_is_refused(cloud: Cloud, prepared: Prepared, ticket: RunTicket) -> None:
+    """An accepted service signs policies with one more argument than the job has."""
     settings = cloud.settings("clean-room")
     profile = PodProfile.from_settings(settings)
     pods = profile.model_copy(update={"arguments": ("--print-everything",)})
@@ -206,7 +206,7 @@ def test_service_signs_other_pod_policies(cloud: Cloud, prepared: Prepared, tick
     assert refusal(cloud, lambda room: release(room, "set_secret", prepared, ticket, proof)).code == "PodPolicyMismatch"
 
 
-def test_statement_by_another_key(cloud: Cloud, prepared: Prepared, ticket: RunTicket) -> None:
+def test_statement_by_another_key_is_refused(cloud: Cloud, prepared: Prepared, ticket: RunTicket) -> None:
     settings = cloud.settings("clean-room")
     other = forged_service(
         prepared, ticket, cloud.hardware, settings.spark.service_host_data[0], PodProfile.from_settings(settings)
@@ -215,8 +215,8 @@ def test_statement_by_another_key(cloud: Cloud, prepared: Prepared, ticket: RunT
     assert refusal(cloud, lambda room: release(room, "set_secret", prepared, ticket, proof)).code == "PolicySignatureInvalid"
 
 
-def test_secret_that_is_not_of_this_run(cloud: Cloud, prepared: Prepared, ticket: RunTicket) -> None:
-    """A forged id must not open somebody's own secret to the pods."""
+def test_grant_of_a_foreign_secret_is_refused(cloud: Cloud, prepared: Prepared, ticket: RunTicket) -> None:
+    """A forged ID must not grant an owner's secret to the pods."""
     foreign = prepared.secrets[0].model_copy(update={"secret_id": f"{cloud.litware.user_id}_planes.key"})
     request = GrantRequest(ticket=ticket, proof=prepared.proof, secret=foreign)
     assert refusal(cloud, lambda room: CleanRoomSecrets(room).set_secret(request)).code == "SecretNotInJob"
@@ -234,8 +234,8 @@ async def release(room: CleanRoomContext, step: str, prepared: Prepared, ticket:
 # ---------------------------------------------------------------------- Key Vault
 
 
-def test_wrong_host_data_at_key_vault(cloud: Cloud, prepared: Prepared, ticket: RunTicket) -> None:
-    """Another guest on the same hardware: Microsoft Azure Attestation vouches for it, and the key's release policy does not."""
+def test_key_vault_refuses_a_guest_with_other_host_data(cloud: Cloud, prepared: Prepared, ticket: RunTicket) -> None:
+    """Azure Attestation accepts another guest on the same hardware; the key's release policy does not."""
     other = cloud.settings("spark-service").attestation
 
     async def ask(room: CleanRoomContext) -> Any:
@@ -248,13 +248,13 @@ def test_wrong_host_data_at_key_vault(cloud: Cloud, prepared: Prepared, ticket: 
     assert other.url not in str(error.to_dict())
 
 
-def test_the_right_guest_gets_the_key(cloud: Cloud, prepared: Prepared, ticket: RunTicket) -> None:
-    """The control of the tests above."""
+def test_key_vault_releases_the_key_to_the_clean_room(cloud: Cloud, prepared: Prepared, ticket: RunTicket) -> None:
+    """Control: the clean room itself gets the key."""
     staged = in_room(cloud, lambda room: _skr(CleanRoomSecrets(room), stage(prepared, ticket, prepared.proof)))
     assert staged in prepared.secrets
 
 
-def test_grants_name_every_subject_and_secret(prepared: Prepared) -> None:
+def test_preparation_grants_every_secret_and_subject(prepared: Prepared) -> None:
     kinds = {grant.delegate_type for grant in prepared.grants}
     assert kinds == {"secrets", SUBJECTS, "events"}
     assert {grant.delegate_id for grant in prepared.grants if grant.delegate_type == "secrets"} == {
@@ -263,5 +263,5 @@ def test_grants_name_every_subject_and_secret(prepared: Prepared) -> None:
 
 
 async def _skr(secrets: CleanRoomSecrets, request: StageRequest) -> Any:
-    """The activity in an activity's environment, because it beats."""
+    """Run the activity in an activity environment, because it sends heartbeats."""
     return await ActivityEnvironment().run(secrets.get_key_with_skr, request)

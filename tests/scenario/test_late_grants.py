@@ -1,6 +1,6 @@
-"""A grant in flight when a preparation fails or is cancelled: the preparation ends after it, so that the run's revocation finds it.
+"""A preparation that fails or is cancelled waits for the secrets in flight, so that the run's revocation covers them.
 
-A real server and the real workflow; the clean room's activities are slow or refuse on purpose.
+The server and the workflows are real. The clean room's activities are slow or fail on purpose.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ TICKET = RunTicket(collaboration="flights", query="totals", run_id="run-1", requ
 
 
 class Room:
-    """Two secrets that are on their way until the test lets them land; that of ``totals`` is refused if the test says so.
+    """Two secrets are in flight until the test releases them. With ``refuse``, the secret of ``totals`` fails.
 
-    Nothing is set for pods: no such activity is registered here, and none may be asked for once a secret has landed.
+    ``set_secret`` is not registered: the workflow must not call it after a failure or a cancellation.
     """
 
     def __init__(self, *, refuse: bool) -> None:
@@ -64,7 +64,7 @@ class Room:
         self.landed: list[str] = []
 
     def activities(self) -> list[Callable[..., Any]]:
-        """Of the clean room and of the Spark service, under the names that the workflow calls."""
+        """Return activities of the clean room and of the Spark service, under the names that the workflow calls."""
         document = DocumentSnapshot(id="totals", version="1", digest=DIGEST, owner_id="u")
 
         @activity.defn
@@ -123,21 +123,21 @@ class Room:
 
 
 async def cancel_requested(handle: WorkflowHandle[Any, Any]) -> None:
-    """Return when the workflow has asked an activity to stop; fail when it ends without."""
+    """Return when the workflow has requested the cancellation of an activity."""
     async for event in handle.fetch_history_events(wait_new_event=True):
         if event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_CANCEL_REQUESTED:
             return
-    raise AssertionError("the preparation ended while a secret was on its way")
+    raise AssertionError("the preparation ended while a secret was in flight")
 
 
-async def test_another_secret_is_refused(temporal_env: WorkflowEnvironment) -> None:
+async def test_failed_preparation_waits_for_secrets_in_flight(temporal_env: WorkflowEnvironment) -> None:
     room = Room(refuse=True)
     error = await _prepared(temporal_env, room, cancel=False)
     assert error_from_failure(error).code == "SecretOwnerMismatch"
     assert room.landed == ["orders"]
 
 
-async def test_the_run_is_cancelled(temporal_env: WorkflowEnvironment) -> None:
+async def test_cancelled_preparation_waits_for_secrets_in_flight(temporal_env: WorkflowEnvironment) -> None:
     room = Room(refuse=False)
     await _prepared(temporal_env, room, cancel=True)
     assert sorted(room.landed) == ["orders", "totals"]
@@ -163,8 +163,8 @@ async def _prepared(env: WorkflowEnvironment, room: Room, *, cancel: bool) -> Wo
         return failed.value
 
 
-async def test_cancelled_while_the_grants_are_taken_back(temporal_env: WorkflowEnvironment) -> None:
-    """The run has failed already and cleans up; who asks it to stop now must not stop that."""
+async def test_cancellation_does_not_interrupt_the_cleanup(temporal_env: WorkflowEnvironment) -> None:
+    """The run has failed and cleans up when the cancellation arrives."""
     begun, go_on = asyncio.Event(), asyncio.Event()
 
     @activity.defn
@@ -179,9 +179,9 @@ async def test_cancelled_while_the_grants_are_taken_back(temporal_env: WorkflowE
 
     @activity.defn
     async def record_event(event: AuditEvent) -> None:
-        told.append(event.step)
+        recorded.append(event.step)
 
-    told: list[str] = []
+    recorded: list[str] = []
     spec = WorkerSpec("clean-room", CLEAN_ROOM_QUEUE, (RunQuery, Prepare), [get_users, revoke_grants, record_event])
     async with create_worker(temporal_env.client, spec):
         handle = await temporal_env.client.start_workflow(
@@ -195,11 +195,11 @@ async def test_cancelled_while_the_grants_are_taken_back(temporal_env: WorkflowE
         async for event in handle.fetch_history_events(wait_new_event=True):
             if event.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCEL_REQUESTED:
                 break
-        # A task of the workflow after the request: had it given up, it would have ended by it.
+        # The query needs a workflow task after the request. A workflow that gave up would have ended with this task.
         await handle.query(RunQuery.status)
         assert (await handle.describe()).status is WorkflowExecutionStatus.RUNNING
         go_on.set()
         with pytest.raises(WorkflowFailureError) as failed:
             await asyncio.wait_for(handle.result(), 45)
     assert error_from_failure(failed.value).code == "CallerNotRegistered"
-    assert told == ["REVOKED", "RUN_FAILED"]
+    assert recorded == ["REVOKED", "RUN_FAILED"]

@@ -1,6 +1,6 @@
-"""A proposal's two weeks in virtual time: deadlines, an absent approver, and a history that is cut by continue-as-new.
+"""PublishQuery in virtual time: deadlines, absent collaborators, and continue-as-new.
 
-The workflow is real and so is the server; governance is a small book of ballots here, because its own clock cannot be moved.
+Workflow and server are real. Governance is replaced by :class:`Book`, because its clock cannot be moved.
 """
 
 from __future__ import annotations
@@ -52,25 +52,25 @@ OWNERS = ("contosso", "litware")
 DIGEST = "ab" * 32
 DAY = 24 * 3600
 EVENTS = 60
-"""After so many events the server suggests to continue as new."""
+"""Number of events after which the server suggests continue-as-new."""
 
 
 class Book:
-    """Governance with nothing but ballots. A token is ``<party>:<decision>:<days that it is good>``."""
+    """Activities with a minimal governance. A token is ``<collaborator>:<decision>:<days until it expires>``."""
 
     def __init__(self) -> None:
         self.ballots: dict[str, str] = {}
         self.withdrawn: list[WithdrawRequest] = []
-        self.says: CleanRoomError | GovernanceQueryState | None = None
-        """What governance answers to who watches it; by default that nothing has changed."""
-        self.watched: list[str] = []
-        """Queries that were looked at: workflows of other tests may still be there."""
+        self.answer: CleanRoomError | GovernanceQueryState | None = None
+        """Answer to the poll of governance; None means that nothing has changed."""
+        self.polled: list[str] = []
+        """Polled queries, including those of other tests."""
         self.verified = asyncio.Event()
         self.verified.set()
-        self.creates: CleanRoomError | None = None
+        self.create_error: CleanRoomError | None = None
 
     def activities(self) -> list[Callable[..., Any]]:
-        """Under the names that the workflow calls."""
+        """Return the activities that the workflow schedules."""
 
         @activity.defn
         async def generate_query_document(request: GenerateQueryRequest) -> QueryDraft:
@@ -81,8 +81,8 @@ class Book:
         @activity.defn
         async def create_document(request: DraftRequest) -> DraftStored:
             await self.verified.wait()
-            if self.creates is not None:
-                raise self.creates
+            if self.create_error is not None:
+                raise self.create_error
             return DraftStored(version="2.1", digest=DIGEST)
 
         @activity.defn
@@ -110,16 +110,16 @@ class Book:
         async def withdraw_proposal(request: WithdrawRequest) -> None:
             self.withdrawn.append(request)
             if set(self.ballots) == set(OWNERS):
-                raise Conflict("ProposalNotOpen", "it has been approved by all meanwhile.")
+                raise Conflict("ProposalNotOpen", "every owner has already approved the query.")
 
         @activity.defn
         async def await_query_change(request: QueryChangeRequest) -> GovernanceQueryState:
-            self.watched.append(request.query)
-            if isinstance(self.says, CleanRoomError):
-                raise self.says
-            if self.says is not None:
-                return self.says
-            raise PreconditionFailed("NothingChanged", "governance still says what is shown.", retryable=True)
+            self.polled.append(request.query)
+            if isinstance(self.answer, CleanRoomError):
+                raise self.answer
+            if self.answer is not None:
+                return self.answer
+            raise PreconditionFailed("NothingChanged", "the query in governance has not changed.", retryable=True)
 
         return [
             generate_query_document,
@@ -143,7 +143,7 @@ async def server() -> AsyncIterator[WorkflowEnvironment]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def book(server: WorkflowEnvironment) -> AsyncIterator[Book]:
-    """Workers of everybody but Contosso, whose own is away until a test starts it."""
+    """The workers of the frontend, Litware and Fabrikam. A test starts Contosso's worker itself."""
     found = Book()
     async with AsyncExitStack() as stack:
         for queue in (FRONTEND_QUEUE, collaborator_queue("litware"), collaborator_queue("fabrikam")):
@@ -157,7 +157,7 @@ def _spec(book: Book, queue: str) -> WorkerSpec:
 
 
 async def started(server: WorkflowEnvironment, **options: Any) -> WorkflowHandle[PublishQuery, QueryState]:
-    """A query in real time; :meth:`WorkflowEnvironment.fast_forward` moves its clock."""
+    """Start a query in real time. :meth:`WorkflowEnvironment.fast_forward` moves its clock."""
     spec = QuerySpec(name=unique("q"), inputs={"f": "flights"}, output="out", sql="SELECT 1")
     input = PublishQueryInput(
         collaboration="flights",
@@ -196,7 +196,7 @@ def token(party: str, decision: str = "approve", days: float = 30) -> dict[str, 
     return DecisionMessage(decision=f"{party}:{decision}:{days}").model_dump()
 
 
-async def test_two_weeks_without_a_vote(server: WorkflowEnvironment, book: Book) -> None:
+async def test_proposal_without_votes_expires_after_two_weeks(server: WorkflowEnvironment, book: Book) -> None:
     handle = await proposed(server)
     state = await handle.query(PublishQuery.state)
     assert state.expires is not None
@@ -206,11 +206,11 @@ async def test_two_weeks_without_a_vote(server: WorkflowEnvironment, book: Book)
     await server.fast_forward(handle, timedelta(days=2))
     result = await asyncio.wait_for(handle.result(), 20)
     assert result.stage == "Expired"
-    assert [(order.proposal_id, order.expired) for order in book.withdrawn] == [("p1", True)]
+    assert [(request.proposal_id, request.expired) for request in book.withdrawn] == [("p1", True)]
 
 
-async def test_an_approval_that_ends_sooner_ends_the_wait(server: WorkflowEnvironment, book: Book) -> None:
-    """Litware's word is good for three days; a proposal that rests on it does not outlive it."""
+async def test_proposal_expires_with_its_first_approval(server: WorkflowEnvironment, book: Book) -> None:
+    """Litware's approval expires after three days, and so does the proposal."""
     handle = await proposed(server)
     await handle.signal(PublishQuery.approve, token("litware", days=3))
     await seen(handle, lambda state: state.accepted == ("litware",))
@@ -218,8 +218,8 @@ async def test_an_approval_that_ends_sooner_ends_the_wait(server: WorkflowEnviro
     assert (await asyncio.wait_for(handle.result(), 20)).stage == "Expired"
 
 
-async def test_an_approver_who_is_away(server: WorkflowEnvironment, book: Book) -> None:
-    """Contosso signs from a telephone; Contosso's worker comes back later and casts the vote. Litware does not wait for it."""
+async def test_vote_of_an_absent_approver_is_cast_when_the_worker_returns(server: WorkflowEnvironment, book: Book) -> None:
+    """Contosso signs while its worker is not running. Litware's vote does not wait for it."""
     handle = await proposed(server)
     await handle.signal(PublishQuery.approve, token("contosso"))
     await handle.signal(PublishQuery.approve, token("litware"))
@@ -229,20 +229,22 @@ async def test_an_approver_who_is_away(server: WorkflowEnvironment, book: Book) 
     assert state.accepted == OWNERS
 
 
-async def test_governance_away_for_a_week_expires_nothing(server: WorkflowEnvironment, book: Book) -> None:
-    """ "Unreachable" is never "rejected": messages are still taken."""
-    book.says = Unavailable("GovernanceUnavailable", "governance does not answer.")
+async def test_proposal_survives_a_week_without_governance(server: WorkflowEnvironment, book: Book) -> None:
+    """Commands are handled while governance is unreachable."""
+    book.answer = Unavailable("GovernanceUnavailable", "governance does not answer.")
     handle = await proposed(server)
     await server.fast_forward(handle, timedelta(days=7))
     assert (await handle.query(PublishQuery.state)).stage == "Proposed"
-    book.says = None
+    book.answer = None
     await handle.signal(PublishQuery.approve, token("litware"))
     await seen(handle, lambda state: state.accepted == ("litware",))
 
 
-async def test_nothing_is_lost_when_the_history_is_cut(server: WorkflowEnvironment, book: Book) -> None:
-    """Junk until the server suggests to continue as new: ballots, refused messages, history and the deadline go with it, and the proposal
-    can still be withdrawn under the order that it was made on."""
+async def test_continue_as_new_keeps_the_state(server: WorkflowEnvironment, book: Book) -> None:
+    """Malformed signals until the server suggests continue-as-new.
+
+    Ballots, refused messages, history and deadline are kept, and the proposal can still be withdrawn with its original command.
+    """
     handle = await proposed(server)
     await handle.signal(PublishQuery.approve, token("litware"))
     before = await seen(handle, lambda state: state.accepted == ("litware",))
@@ -265,23 +267,23 @@ async def test_nothing_is_lost_when_the_history_is_cut(server: WorkflowEnvironme
     await replayer([PublishQuery], keyring=TEST_KEYRING, namespace=server.client.namespace, accept_unbound=True).replay_workflow(history)
     await server.fast_forward(handle, timedelta(days=15))
     assert (await asyncio.wait_for(handle.result(), 20)).stage == "Expired"
-    assert [order.expired for order in book.withdrawn] == [True]
+    assert [request.expired for request in book.withdrawn] == [True]
 
 
 async def replayed(server: WorkflowEnvironment, handle: WorkflowHandle[PublishQuery, QueryState]) -> None:
-    """The workflow's code goes the same way again."""
+    """Replay the history."""
     history = await server.client.get_workflow_handle(handle.id).fetch_history()
     await replayer([PublishQuery], keyring=TEST_KEYRING, namespace=server.client.namespace, accept_unbound=True).replay_workflow(history)
 
 
-def order(party: str) -> dict[str, Any]:
+def command(party: str) -> dict[str, Any]:
     return AuthorMessage(party=party, authorisation="signed").model_dump(mode="json")
 
 
-async def test_an_order_of_somebody_who_is_away_holds_nothing_up(server: WorkflowEnvironment, book: Book) -> None:
-    """Anybody who reaches Temporal can send an order in Contosso's name, whose worker is off: votes are cast, the deadline is kept."""
+async def test_command_of_an_absent_author_delays_neither_votes_nor_deadline(server: WorkflowEnvironment, book: Book) -> None:
+    """Anyone who reaches Temporal can send a command in the name of Contosso, whose worker is not running."""
     handle = await proposed(server, approval_seconds=2)
-    await handle.signal(PublishQuery.withdraw, order("contosso"))
+    await handle.signal(PublishQuery.withdraw, command("contosso"))
     await handle.signal(PublishQuery.approve, token("litware"))
     assert (await seen(handle, lambda state: state.accepted == ("litware",))).stage == "Proposed"
     state = await asyncio.wait_for(handle.result(), 20)
@@ -289,9 +291,9 @@ async def test_an_order_of_somebody_who_is_away_holds_nothing_up(server: Workflo
     await replayed(server, handle)
 
 
-async def test_a_draft_does_not_expire_under_the_hands_of_who_proposes_it(server: WorkflowEnvironment, book: Book) -> None:
+async def test_draft_does_not_expire_while_it_is_being_proposed(server: WorkflowEnvironment, book: Book) -> None:
     handle = await drafted(server, approval_seconds=1)
-    await handle.signal(PublishQuery.propose, order("contosso"))
+    await handle.signal(PublishQuery.propose, command("contosso"))
     state = await seen(handle, lambda state: state.expires is not None and datetime.now(UTC) > state.expires + timedelta(seconds=0.2))
     assert state.stage == "Draft"
     async with create_worker(server.client, _spec(book, collaborator_queue("contosso"))):
@@ -303,37 +305,37 @@ async def test_a_draft_does_not_expire_under_the_hands_of_who_proposes_it(server
     ]
 
 
-async def test_an_order_of_nobody_is_refused_at_once(server: WorkflowEnvironment, book: Book) -> None:
+async def test_command_of_an_unknown_collaborator_is_refused_immediately(server: WorkflowEnvironment, book: Book) -> None:
     handle = await proposed(server)
-    await handle.signal(PublishQuery.withdraw, order("nobody"))
+    await handle.signal(PublishQuery.withdraw, command("unknown"))
     assert (await seen(handle, lambda state: bool(state.refused))).refused[0].code == "PartyUnknown"
 
 
-async def test_a_draft_while_governance_refuses_to_be_read(server: WorkflowEnvironment, book: Book) -> None:
-    """That is no change of the draft: it is said once, and the draft expires when it would have."""
-    book.says = Refused("UserNotActive", "this frontend is no active user.")
+async def test_unreadable_governance_is_recorded_once_and_does_not_change_a_draft(server: WorkflowEnvironment, book: Book) -> None:
+    """The draft keeps its deadline."""
+    book.answer = Refused("UserNotActive", "the frontend is not an active user.")
     handle = await drafted(server, reconcile_seconds=DAY)
     before = await handle.query(PublishQuery.state)
     await server.fast_forward(handle, timedelta(days=5))
     state = await handle.query(PublishQuery.state)
     assert [(entry.event, entry.detail) for entry in state.history[1:]] == [("governance cannot be read", "UserNotActive")]
     assert state.expires == before.expires
-    assert book.watched.count(state.query) >= 3
+    assert book.polled.count(state.query) >= 3
 
 
 @pytest.mark.parametrize("stage", ["Draft", "Proposed"])
-async def test_a_document_that_governance_lacks_is_looked_for_once_an_interval(server: WorkflowEnvironment, book: Book, stage: str) -> None:
-    book.says = GovernanceQueryState(state="Missing")
+async def test_missing_document_is_polled_once_per_interval(server: WorkflowEnvironment, book: Book, stage: str) -> None:
+    book.answer = GovernanceQueryState(state="Missing")
     handle = await (drafted if stage == "Draft" else proposed)(server)
     state = await seen(handle, lambda state: state.history[-1].event == "governance cannot be read")
-    watched = book.watched.count(state.query)
-    await handle.signal(PublishQuery.withdraw, order("nobody"))
+    watched = book.polled.count(state.query)
+    await handle.signal(PublishQuery.withdraw, command("unknown"))
     await seen(handle, lambda state: bool(state.refused))
-    assert (state.stage, book.watched.count(state.query)) == (stage, watched)
+    assert (state.stage, book.polled.count(state.query)) == (stage, watched)
 
 
-async def test_an_approved_query_lasts_as_long_as_its_approvals(server: WorkflowEnvironment, book: Book) -> None:
-    """The proposal's deadline ends with the proposal: what was approved for 30 and 20 days is good for 20."""
+async def test_approved_query_expires_with_its_first_approval(server: WorkflowEnvironment, book: Book) -> None:
+    """Approvals of 30 and 20 days replace the deadline of the proposal: the query expires after 20 days."""
     async with create_worker(server.client, _spec(book, collaborator_queue("contosso"))):
         handle = await proposed(server)
         await handle.signal(PublishQuery.approve, token("litware", days=30))
@@ -348,16 +350,16 @@ async def test_an_approved_query_lasts_as_long_as_its_approvals(server: Workflow
     assert (await asyncio.wait_for(handle.result(), 20)).stage == "Expired"
 
 
-async def test_accepted_in_governance_at_the_last_moment(server: WorkflowEnvironment, book: Book) -> None:
-    """Between the last look at governance and the deadline: accepted is for ever, and is not shown as expired."""
+async def test_acceptance_in_governance_just_before_the_deadline_wins(server: WorkflowEnvironment, book: Book) -> None:
+    """Governance accepts the proposal after the last poll: the query is approved, not expired."""
     handle = await proposed(server)
     book.ballots = dict.fromkeys(OWNERS, "accepted")
     await server.fast_forward(handle, timedelta(days=14, minutes=1))
     assert (await seen(handle, lambda state: state.stage != "Proposed")).stage == "Approved"
 
 
-async def test_cancelled_while_a_vote_is_verified(server: WorkflowEnvironment, book: Book) -> None:
-    """A cancellation is told once; whoever waits for an answer gets one."""
+async def test_cancellation_during_a_vote_answers_the_update(server: WorkflowEnvironment, book: Book) -> None:
+    """Temporal delivers a cancellation once. The waiting update still gets an answer."""
     handle = await proposed(server)
     book.verified.clear()
     waiting = await handle.start_update(
@@ -372,9 +374,9 @@ async def test_cancelled_while_a_vote_is_verified(server: WorkflowEnvironment, b
     book.verified.set()
 
 
-async def test_an_order_that_waits_for_a_query_that_cannot_be_created(server: WorkflowEnvironment, book: Book) -> None:
+async def test_failed_creation_answers_a_waiting_update(server: WorkflowEnvironment, book: Book) -> None:
     book.verified.clear()
-    book.creates = Conflict("DocumentExists", "there is such a document already.")
+    book.create_error = Conflict("DocumentExists", "the document already exists.")
     handle = await started(server)
     waiting = await handle.start_update(
         PublishQuery.propose_and_wait, AuthorMessage(party="fabrikam", authorisation="signed"), wait_for_stage=WorkflowUpdateStage.ACCEPTED
@@ -388,8 +390,8 @@ async def test_an_order_that_waits_for_a_query_that_cannot_be_created(server: Wo
     assert error_from_failure(failed.value).code == "DocumentExists"
 
 
-async def test_the_vote_of_an_absent_approver_goes_into_the_next_history(server: WorkflowEnvironment, book: Book) -> None:
-    """A vote that waits for days must not keep the history from being cut; it is cast when the voter's worker comes."""
+async def test_continue_as_new_keeps_the_vote_of_an_absent_approver(server: WorkflowEnvironment, book: Book) -> None:
+    """The vote does not prevent continue-as-new, and is cast in the next history."""
     handle = await proposed(server)
     waiting = await handle.start_update(
         PublishQuery.approve_and_wait, DecisionMessage(**token("contosso")), wait_for_stage=WorkflowUpdateStage.ACCEPTED

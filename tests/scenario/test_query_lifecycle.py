@@ -1,5 +1,4 @@
-"""The life of a query: draft, update, proposal, votes by signal and by update, rejection, withdrawal, expiry, votes cast elsewhere,
-and everything that must not count."""
+"""PublishQuery on the local cloud: commands, votes, expiry, changes in governance, and messages that must not count."""
 
 from __future__ import annotations
 
@@ -35,7 +34,7 @@ pytestmark = [pytest.mark.scenario, pytest.mark.timeout(900)]
 
 
 def draft(cloud: Cloud, world: World, **options: Any) -> str:
-    """A fresh draft of Fabrikam's; returns its name."""
+    """Create a draft of Fabrikam and return its name."""
     spec = world.query("life")
     run_async(create_query(cloud.fabrikam, spec, **{"reconcile_seconds": 1, **options}))
     return spec.name
@@ -50,7 +49,7 @@ def state_of(cloud: Cloud, name: str) -> QueryState:
 
 
 def until(cloud: Cloud, name: str, done: Callable[[QueryState], bool], seconds: float = 30) -> QueryState:
-    """The query's state as soon as ``done`` holds."""
+    """Return the query's state as soon as ``done`` is true of it."""
     deadline = time.monotonic() + seconds
     while not done(state := state_of(cloud, name)):
         assert time.monotonic() < deadline, state
@@ -58,7 +57,7 @@ def until(cloud: Cloud, name: str, done: Callable[[QueryState], bool], seconds: 
 
 
 def send(session: Session, name: str, signal: Any, *messages: Any) -> None:
-    """Signals, as anybody who reaches Temporal can send them."""
+    """Send signals, as anyone who reaches Temporal can."""
 
     async def work() -> None:
         handle = (await find_query(session, name)).handle
@@ -68,7 +67,7 @@ def send(session: Session, name: str, signal: Any, *messages: Any) -> None:
 
 
 def update(session: Session, name: str, handler: Any, message: Any) -> CommandOutcome:
-    """An update's answer; raises what it was refused with."""
+    """Return the outcome of an update, or raise the error with which it was refused."""
 
     async def work() -> CommandOutcome:
         try:
@@ -80,7 +79,7 @@ def update(session: Session, name: str, handler: Any, message: Any) -> CommandOu
 
 
 def refused_with(cloud: Cloud, name: str, signal: Any, message: Any) -> str:
-    """The code with which a signal was not counted; nothing else may change by it."""
+    """Return the error code of a refused signal, and require that it changed nothing else."""
     before = state_of(cloud, name)
     send(cloud.fabrikam, name, signal, message)
     after = until(cloud, name, lambda state: len(state.refused) > len(before.refused))
@@ -89,7 +88,7 @@ def refused_with(cloud: Cloud, name: str, signal: Any, message: Any) -> str:
 
 
 def decision_of(session: Session, state: QueryState, **claims: Any) -> Decision:
-    """A decision to approve what the query says now, with some claims changed."""
+    """Return a decision to approve the current proposal, with some claims replaced."""
     values: dict[str, Any] = {
         "collaboration": session.collaboration,
         "signer": session.user_id,
@@ -110,8 +109,8 @@ def message_of(session: Session, state: QueryState, **claims: Any) -> dict[str, 
 # ---------------------------------------------------------------------- the diagram
 
 
-def test_the_diagrams_notes(cloud: Cloud, world: World) -> None:
-    """Create, update by another party, propose, approve, approve: state, pending and accepted as the diagram's notes say."""
+def test_states_and_approvers_follow_the_notes_of_the_diagram(cloud: Cloud, world: World) -> None:
+    """Create, update by another collaborator, propose, approve twice. ``tests/diagrams`` compares the activities."""
     name = draft(cloud, world)
     first = state_of(cloud, name)
     assert (first.stage, first.pending, first.accepted) == ("Draft", (), ())
@@ -131,7 +130,7 @@ def test_the_diagrams_notes(cloud: Cloud, world: World) -> None:
     assert fourth.refused == ()
 
 
-def test_rejection_returns_it_to_draft_and_approvals_start_at_none(cloud: Cloud, world: World) -> None:
+def test_rejection_returns_the_query_to_draft_and_discards_approvals(cloud: Cloud, world: World) -> None:
     state = proposed(cloud, world)
     cloud.decide(cloud.litware, state.query)
     after = cloud.decide(cloud.contosso, state.query, "reject", reason="not now")
@@ -142,7 +141,7 @@ def test_rejection_returns_it_to_draft_and_approvals_start_at_none(cloud: Cloud,
     assert again.accepted == ()
 
 
-def test_withdrawn_by_its_author_and_proposed_again(cloud: Cloud, world: World) -> None:
+def test_withdrawn_proposal_can_be_proposed_again_without_approvals(cloud: Cloud, world: World) -> None:
     state = proposed(cloud, world)
     cloud.decide(cloud.litware, state.query)
     run_async(withdraw_query(cloud.fabrikam, state.query))
@@ -159,14 +158,14 @@ def test_withdrawing_a_draft_closes_it(cloud: Cloud, world: World) -> None:
     assert state_of(cloud, name).stage == "Withdrawn"
 
 
-def test_nobody_else_withdraws(cloud: Cloud, world: World) -> None:
+def test_only_the_proposer_can_withdraw(cloud: Cloud, world: World) -> None:
     state = proposed(cloud, world)
     assert code_of(lambda: run_async(withdraw_query(cloud.litware, state.query))) == ("NotProposalOwner")
     assert state_of(cloud, state.query).stage == "Proposed"
 
 
-def test_expires(cloud: Cloud, world: World) -> None:
-    """At the deadline the proposal is withdrawn in governance, so that no late vote can count."""
+def test_expired_proposal_is_withdrawn_in_governance(cloud: Cloud, world: World) -> None:
+    """A late vote then cannot count."""
     state = proposed(cloud, world, approval_seconds=5)
     after = until(cloud, state.query, lambda state: state.stage == "Expired")
     assert after.history[-1].event == "expired"
@@ -182,10 +181,10 @@ def proposal_state(cloud: Cloud, proposal_id: str) -> str:
     return run_async(look())
 
 
-# ---------------------------------------------------------------------- governance is the truth
+# ---------------------------------------------------------------------- changes in governance
 
 
-def test_votes_cast_in_governance_are_seen_within_an_interval(cloud: Cloud, world: World) -> None:
+def test_votes_cast_in_governance_are_shown_within_the_polling_interval(cloud: Cloud, world: World) -> None:
     state = proposed(cloud, world)
     vote_outside(cloud.contosso, state, accept=True)
     seen = until(cloud, state.query, lambda state: state.accepted == ("contosso",), seconds=10)
@@ -194,13 +193,13 @@ def test_votes_cast_in_governance_are_seen_within_an_interval(cloud: Cloud, worl
     assert until(cloud, state.query, lambda state: state.stage == "Approved", seconds=10).accepted == ("contosso", "litware")
 
 
-def test_rejection_cast_in_governance_is_seen(cloud: Cloud, world: World) -> None:
+def test_rejection_cast_in_governance_returns_the_query_to_draft(cloud: Cloud, world: World) -> None:
     state = proposed(cloud, world)
     vote_outside(cloud.contosso, state, accept=False)
     assert until(cloud, state.query, lambda state: state.stage == "Draft", seconds=10).history[-1].detail == "seen in governance"
 
 
-def test_draft_edited_in_governance_is_not_proposed_unseen(cloud: Cloud, world: World) -> None:
+def test_draft_edited_in_governance_is_not_proposed_before_its_author_has_seen_it(cloud: Cloud, world: World) -> None:
     name = draft(cloud, world)
 
     async def edit() -> None:
@@ -216,8 +215,8 @@ def test_draft_edited_in_governance_is_not_proposed_unseen(cloud: Cloud, world: 
     assert state_of(cloud, name).stage == "Draft"
 
 
-def test_a_proposal_of_the_same_text_by_somebody_else_is_not_taken_for_the_authors(cloud: Cloud, world: World) -> None:
-    """Its proposer could withdraw it, and the author could not when it expires."""
+def test_proposal_of_the_same_text_by_another_user_is_refused(cloud: Cloud, world: World) -> None:
+    """The other user could withdraw it at any time, and the author could not withdraw it at the deadline."""
     name = draft(cloud, world)
     state = state_of(cloud, name)
     author = cloud.fabrikam
@@ -250,17 +249,17 @@ def vote_outside(session: Session, state: QueryState, *, accept: bool) -> None:
     run_async(vote())
 
 
-# ---------------------------------------------------------------------- what does not count
+# ---------------------------------------------------------------------- messages that do not count
 
 
 @pytest.fixture(scope="module")
 def open_query(cloud: Cloud, world: World) -> QueryState:
-    """A proposal that stays open: what is sent to it in these tests must not count."""
+    """A proposal that stays open. Messages that these tests send to it must not count."""
     return proposed(cloud, world)
 
 
 @pytest.mark.parametrize("message", [{"approve": True}, "approve", None, ["approve"], {"decision": 1}, {"decision": "approve"}])
-def test_typed_by_hand(cloud: Cloud, open_query: QueryState, message: Any) -> None:
+def test_unsigned_approval_does_not_count(cloud: Cloud, open_query: QueryState, message: Any) -> None:
     code = refused_with(cloud, open_query.query, PublishQuery.approve, message)
     assert code in ("MessageMalformed", "StatementMalformed")
     last = state_of(cloud, open_query.query).refused[-1]
@@ -280,13 +279,13 @@ def test_typed_by_hand(cloud: Cloud, open_query: QueryState, message: Any) -> No
         ({"decision": "reject"}, "DecisionMismatch"),
     ],
 )
-def test_signed_decision_on_something_else(cloud: Cloud, open_query: QueryState, claims: dict[str, Any], code: str) -> None:
+def test_decision_for_something_else_does_not_count(cloud: Cloud, open_query: QueryState, claims: dict[str, Any], code: str) -> None:
     message = message_of(cloud.contosso, open_query, **claims)
     assert refused_with(cloud, open_query.query, PublishQuery.approve, message) == code
 
 
-def test_forged_by_another_key(cloud: Cloud, open_query: QueryState, tmp_path: Path) -> None:
-    """In Contosso's name, by a key that is not Contosso's; and by Fabrikam's own, published, key."""
+def test_decision_signed_by_another_key_does_not_count(cloud: Cloud, open_query: QueryState, tmp_path: Path) -> None:
+    """In Contosso's name, signed by an unknown key and by Fabrikam's published key."""
     decision = decision_of(cloud.contosso, open_query)
     stranger = sign(decision, load_or_create_signing_key(tmp_path / "keys"))
     assert refused_with(cloud, open_query.query, PublishQuery.approve, {"decision": stranger}) == "ApproverKeyUnknown"
@@ -295,21 +294,21 @@ def test_forged_by_another_key(cloud: Cloud, open_query: QueryState, tmp_path: P
     )
 
 
-def test_signature_of_another_statement(cloud: Cloud, open_query: QueryState) -> None:
-    """Claims exchanged under a good signature."""
+def test_signature_of_another_statement_does_not_count(cloud: Cloud, open_query: QueryState) -> None:
+    """The claims of one decision with the signature of another one."""
     good = sign(decision_of(cloud.contosso, open_query, decision="reject"), cloud.contosso.key())
     wanted = sign(decision_of(cloud.contosso, open_query), cloud.contosso.key())
     spliced = ".".join([*wanted.split(".")[:2], good.split(".")[2]])
     assert refused_with(cloud, open_query.query, PublishQuery.approve, {"decision": spliced}) == "SignatureInvalid"
 
 
-def test_decision_of_somebody_who_owns_nothing(cloud: Cloud, open_query: QueryState) -> None:
+def test_decision_of_a_user_who_owns_no_dataset_does_not_count(cloud: Cloud, open_query: QueryState) -> None:
     message = message_of(cloud.fabrikam, open_query)
     assert refused_with(cloud, open_query.query, PublishQuery.approve, message) == "NotProposalApprover"
 
 
-def test_decision_on_the_text_before_an_edit_is_replayed(cloud: Cloud, world: World) -> None:
-    """Litware approved; the author withdraws, edits and proposes again; the old approval is sent once more by anybody."""
+def test_replayed_decision_on_the_text_before_an_edit_does_not_count(cloud: Cloud, world: World) -> None:
+    """Litware approves. The author withdraws, edits and proposes again. The old approval is sent again."""
     state = proposed(cloud, world)
     old = sign_decision(cloud.litware, state_of(cloud, state.query), "approve").model_dump()
     run_async(withdraw_query(cloud.fabrikam, state.query))
@@ -319,8 +318,8 @@ def test_decision_on_the_text_before_an_edit_is_replayed(cloud: Cloud, world: Wo
     assert refused_with(cloud, state.query, PublishQuery.approve, old) == "DecisionDigestMismatch"
 
 
-def test_decision_on_a_withdrawn_proposal_of_the_same_text(cloud: Cloud, world: World) -> None:
-    """The same text proposed again is decided again, although governance keeps the draft's version."""
+def test_replayed_decision_on_a_withdrawn_proposal_of_the_same_text_does_not_count(cloud: Cloud, world: World) -> None:
+    """A proposal of the same text needs new decisions, although governance keeps the version of the draft."""
     state = proposed(cloud, world)
     old = sign_decision(cloud.litware, state_of(cloud, state.query), "approve").model_dump()
     run_async(withdraw_query(cloud.fabrikam, state.query))
@@ -329,8 +328,8 @@ def test_decision_on_a_withdrawn_proposal_of_the_same_text(cloud: Cloud, world: 
     assert refused_with(cloud, state.query, PublishQuery.approve, old) == "DecisionProposalMismatch"
 
 
-def test_votes_are_counted_once(cloud: Cloud, world: World) -> None:
-    """The same signal thrice, then the opposite."""
+def test_repeated_vote_counts_once_and_cannot_be_reversed(cloud: Cloud, world: World) -> None:
+    """The same signal three times, then the opposite decision."""
     state = proposed(cloud, world)
     message = message_of(cloud.litware, state)
     send(cloud.litware, state.query, PublishQuery.approve, message, message, message)
@@ -340,7 +339,7 @@ def test_votes_are_counted_once(cloud: Cloud, world: World) -> None:
     assert refused_with(cloud, state.query, PublishQuery.reject, opposite) == "BallotAlreadySubmitted"
 
 
-def test_flood_is_bounded_and_the_owner_is_still_heard(cloud: Cloud, world: World) -> None:
+def test_flood_of_messages_is_bounded_and_a_vote_still_counts(cloud: Cloud, world: World) -> None:
     state = proposed(cloud, world)
     send(cloud.fabrikam, state.query, PublishQuery.approve, *({"junk": number} for number in range(300)))
     after = cloud.decide(cloud.litware, state.query)
@@ -352,8 +351,8 @@ def test_flood_is_bounded_and_the_owner_is_still_heard(cloud: Cloud, world: Worl
 # ---------------------------------------------------------------------- updates
 
 
-def test_updates_answer(cloud: Cloud, world: World) -> None:
-    """The same life by updates: each returns what it came to."""
+def test_updates_return_the_outcome(cloud: Cloud, world: World) -> None:
+    """Propose and approve by updates."""
     name = draft(cloud, world)
     submitted = run_async(propose_query(cloud.fabrikam, name))
     assert submitted.stage == "Proposed"
@@ -364,25 +363,25 @@ def test_updates_answer(cloud: Cloud, world: World) -> None:
     assert outcome.stage == "Approved"
 
 
-def test_validators_refuse_what_the_stage_does_not_allow(cloud: Cloud, world: World) -> None:
-    """Refused by a validator: an answer with a code, and nothing in the history."""
+def test_update_in_the_wrong_stage_is_rejected_without_a_history_event(cloud: Cloud, world: World) -> None:
+    """The validators reject it with an error code."""
     name = draft(cloud, world)
     events = history_length(cloud, name)
     decision = DecisionMessage(decision="x")
-    order = AuthorMessage(party="fabrikam", authorisation="x")
+    message = AuthorMessage(party="fabrikam", authorisation="x")
     assert _update_code(cloud, name, PublishQuery.approve_and_wait, decision) == "QueryNotProposed"
     assert history_length(cloud, name) == events
     run_async(propose_query(cloud.fabrikam, name))
-    assert _update_code(cloud, name, PublishQuery.update_and_wait, order) == "QueryNotDraft"
-    assert _update_code(cloud, name, PublishQuery.propose_and_wait, order) == "QueryNotDraft"
+    assert _update_code(cloud, name, PublishQuery.update_and_wait, message) == "QueryNotDraft"
+    assert _update_code(cloud, name, PublishQuery.propose_and_wait, message) == "QueryNotDraft"
     for owner in (cloud.litware, cloud.contosso):
         cloud.decide(owner, name)
-    assert _update_code(cloud, name, PublishQuery.withdraw_and_wait, order) == "QueryNotOpen"
+    assert _update_code(cloud, name, PublishQuery.withdraw_and_wait, message) == "QueryNotOpen"
     assert _update_code(cloud, name, PublishQuery.approve_and_wait, decision) == "QueryNotProposed"
 
 
-def test_update_that_is_not_signed_by_the_author(cloud: Cloud, world: World) -> None:
-    """Whoever reaches Temporal can send an update; without the author's signature the author's own worker refuses."""
+def test_update_without_the_authors_signature_is_refused(cloud: Cloud, world: World) -> None:
+    """Anyone who reaches Temporal can send an update. The author's worker verifies the signature."""
     name = draft(cloud, world)
     assert (
         _update_code(cloud, name, PublishQuery.propose_and_wait, AuthorMessage(party="fabrikam", authorisation="x")) == "StatementMalformed"
@@ -392,7 +391,7 @@ def test_update_that_is_not_signed_by_the_author(cloud: Cloud, world: World) -> 
     assert state_of(cloud, name).stage == "Draft"
 
 
-def test_name_is_taken(cloud: Cloud, world: World) -> None:
+def test_create_with_the_name_of_an_existing_query_is_refused(cloud: Cloud, world: World) -> None:
     name = draft(cloud, world)
     assert code_of(lambda: run_async(create_query(cloud.fabrikam, world.query(name=name)))) == "QueryExists"
 

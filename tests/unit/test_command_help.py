@@ -1,13 +1,16 @@
-"""The help of every command: a summary, help for every parameter, and an example that parses."""
+"""The help of every command, and the commands in the documentation."""
 
 from __future__ import annotations
 
+import re
 import shlex
+from pathlib import Path
 
 import pytest
 
 from scripts.reference.commands import CommandHelp, commands, render
 
+ROOT = Path(__file__).parents[2]
 COMMANDS = list(commands())
 LEAVES = [item for item in COMMANDS if not item.is_group]
 
@@ -36,3 +39,23 @@ def test_reference_is_independent_of_the_terminal(monkeypatch: pytest.MonkeyPatc
     assert render() == page
     assert "\x1b" not in page
     assert all(f"`{item.name}`" in page for item in COMMANDS)
+
+
+def documented_commands() -> list[str]:
+    """Every ``cleanroom`` command in a code block of the documentation."""
+    found = set()
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        text = page.read_text("utf-8").replace("\\\n", " ")
+        for block in re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S):
+            found |= {
+                " ".join(text.split()) for text in re.findall(r"(?:^(?:[$>] +)?|; do |&& )(cleanroom [a-z][^;&|<>#\n]*)", block, re.M)
+            }
+    return sorted(found)
+
+
+@pytest.mark.parametrize("text", documented_commands())
+def test_documented_command_is_valid_usage(text: str) -> None:
+    words = tuple(shlex.split(text)[1:])
+    item = max((item for item in COMMANDS if words[: len(item.path)] == item.path), key=lambda item: len(item.path))
+    assert not item.is_group
+    item.command.make_context(item.name, list(words[len(item.path) :]))

@@ -152,9 +152,9 @@ POINT = "datasetAccessPoint"
         (f"{FIELDS}.0.fieldType", "decimal", "fieldType"),
         (FIELDS, [], FIELDS),
         (FIELDS, [{"fieldName": "order_id", "fieldType": "string"}] * 2, "unique"),
-        (FIELDS, [{"fieldName": name, "fieldType": "string"} for name in ("order_id", "Order_ID")], "without regard to case"),
+        (FIELDS, [{"fieldName": name, "fieldType": "string"} for name in ("order_id", "Order_ID")], "ignoring case"),
         ("datasetAccessPolicy.allowedFields", [], "allowedFields"),
-        ("datasetAccessPolicy.allowedFields", ["Order_Id"], "allowedFields names Order_Id"),
+        ("datasetAccessPolicy.allowedFields", ["Order_Id"], "allowedFields: no such columns in the schema: Order_Id"),
         ("datasetAccessPolicy.accessMode", "readwrite", "accessMode"),
         ("datasetAccessPolicy.accessMode", "write", "needs datasetAccessPoint.type 'Volume_ReadWrite'"),
         ("datasetAccessPolicy.privacyFloors", {"minGroupSize": 5}, "identityColumn is required"),
@@ -164,8 +164,8 @@ POINT = "datasetAccessPoint"
         *((f"{POINT}.subdirectory", value, "subdirectory") for value in ("/a", "a/../b", "a//b", "a\\b", ".", "a/")),
         (f"{POINT}.protection", {}, "proxyType"),
         (f"{POINT}.manifest", "sometimes", "manifest"),
-        (f"{POINT}.manifest", "pinned", "manifestDigest goes with manifest 'pinned'"),
-        (f"{POINT}.manifestDigest", "ab" * 32, "manifestDigest goes with manifest 'pinned'"),
+        (f"{POINT}.manifest", "pinned", "manifestDigest is required if manifest is 'pinned'"),
+        (f"{POINT}.manifestDigest", "ab" * 32, "manifestDigest is required if manifest is 'pinned', and not allowed otherwise"),
     ],
 )
 def test_a_wrong_dataset_document_is_refused_and_the_member_named(path: str, value: Any, words: str) -> None:

@@ -1,4 +1,4 @@
-"""What a run request may choose, held against what the owners approved. Documents and signatures are real, no server is needed."""
+"""The checks of :class:`RunAuthority`, on real documents and signatures, without a server."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def outcome(world: AuditWorld, start: str | None, end: str | None) -> str:
         (SINCE, "2013-01-01", "2099-01-01", "authorised"),
     ],
 )
-def test_a_run_names_days_within_what_was_approved(
+def test_requested_days_must_lie_within_the_approved_days(
     worlds: Worlds, approved: RunParameters, start: str | None, end: str | None, code: str
 ) -> None:
     assert outcome(worlds(approved), start, end) == code
@@ -70,24 +70,24 @@ def test_a_run_names_days_within_what_was_approved(
 @pytest.mark.parametrize(
     ("bounds", "words"),
     [
-        ({"earliest": "2013-01-01"}, "dateRange must be true"),
-        ({"dateRange": True, "latest": "2013-02-30"}, "not a day of the calendar"),
+        ({"earliest": "2013-01-01"}, "need dateRange: true"),
+        ({"dateRange": True, "latest": "2013-02-30"}, "not a valid date"),
         ({"dateRange": True, "earliest": "2013-02-01", "latest": "2013-01-01"}, "is after latest"),
         ({"dateRange": True, "earliest": "yesterday"}, "pattern"),
     ],
 )
-def test_bounds_that_bound_nothing_are_refused(bounds: dict[str, Any], words: str) -> None:
+def test_invalid_parameter_bounds_are_rejected(bounds: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         RunParameters.model_validate(bounds)
 
 
-# ---------------------------------------------------------------------- approvals, datasets and consent, read again by whoever acts
+# ---------------------------------------------------------------------- approvals, datasets and consent
 
 Change = Callable[[AuditWorld], None]
 
 
 def document(name: str, **changes: Any) -> Change:
-    """Other members of a document as governance holds it."""
+    """Change members of a document in governance."""
 
     def change(world: AuditWorld) -> None:
         world.documents[name] = world.documents[name].model_copy(update=changes)
@@ -96,7 +96,7 @@ def document(name: str, **changes: Any) -> Change:
 
 
 def data(name: str, path: str, value: Any) -> Change:
-    """Another text of a document under the same version."""
+    """Change the text of a document under the same version."""
 
     def change(world: AuditWorld) -> None:
         content = json.loads(str(world.documents[name].data))
@@ -114,7 +114,7 @@ def without_vote_of(owner: str) -> Change:
     def change(world: AuditWorld) -> None:
         query = world.documents[QUERY]
         left = [user for user in query.final_votes if user.approver_id != world.users[owner]]
-        # As a proposer would write it who talks to governance directly: only friends are asked, and the document reads Accepted.
+        # A proposer who calls governance directly can name any approvers; the document is accepted when these accept.
         approvers = tuple(user for user in query.approvers if user.approver_id != world.users[owner])
         document(QUERY, final_votes=tuple(left), approvers=approvers)(world)
 
@@ -136,7 +136,7 @@ LONG_AGO = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
     ("change", "code"),
     [
         (without_vote_of("contosso"), "QueryMissingApprovalsFromDatasetOwners"),
-        # Litware owns the output too: upstream never asks its owner.
+        # Litware also owns the output, whose owner must approve too.
         (without_vote_of("litware"), "QueryMissingApprovalsFromDatasetOwners"),
         (without_decision_of("contosso"), "SignedDecisionMissing"),
         (without_decision_of("litware"), "SignedDecisionMissing"),
@@ -160,7 +160,7 @@ LONG_AGO = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
         (lambda world: world.users.pop("fabrikam") and None, "CallerNotAuthorized"),
     ],
 )
-def test_whoever_acts_reads_again_and_refuses(worlds: Worlds, change: Change, code: str) -> None:
+def test_changed_governance_state_is_refused(worlds: Worlds, change: Change, code: str) -> None:
     genuine = worlds(NONE)
     ticket = genuine.ticket
     world = copy.copy(genuine)
@@ -173,7 +173,7 @@ def test_whoever_acts_reads_again_and_refuses(worlds: Worlds, change: Change, co
 
 @pytest.mark.parametrize("withdrawn", [QUERY, *DATASETS])
 @pytest.mark.parametrize("reason", ["UserDocumentRuntimeOptionDisabled", "UserDocumentNotAccepted"])
-def test_consent_of_the_query_and_of_every_dataset_counts(worlds: Worlds, withdrawn: str, reason: str) -> None:
+def test_withdrawn_consent_to_any_document_is_refused(worlds: Worlds, withdrawn: str, reason: str) -> None:
     class Withdrawn(AuditWorld):
         async def consent(self, document_id: str) -> Consent:
             return Consent(status="disabled", code=reason, message="m") if document_id == withdrawn else Consent(status="enabled")

@@ -1,4 +1,4 @@
-"""The key a person signs with: one file, one key; what is no such key is said so and left as it is."""
+"""Signing key files: created once, never replaced, and rejected if unusable."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PEM, PKCS8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
 OPEN = serialization.NoEncryption()
 
 
-def test_who_asks_at_once_gets_one_key(tmp_path: Path) -> None:
+def test_concurrent_callers_get_one_key(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         kids = set(pool.map(lambda _: load_or_create_signing_key(tmp_path / "keys").public.kid, range(8)))
     assert len(kids) == 1
@@ -35,7 +35,7 @@ def test_who_asks_at_once_gets_one_key(tmp_path: Path) -> None:
     ],
     ids=["text", "with a passphrase", "another kind", "a public key"],
 )
-def test_what_is_no_signing_key_is_refused_and_kept(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_signing_key_is_rejected_and_kept(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "signing-key.pem"
     write_secret_file(file, content)
     with pytest.raises(InvalidInput, match="SigningKeyInvalid"):
@@ -43,7 +43,7 @@ def test_what_is_no_signing_key_is_refused_and_kept(tmp_path: Path, content: byt
     assert file.read_bytes() == content
 
 
-def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
+def test_a_key_file_that_others_can_read_is_rejected(tmp_path: Path) -> None:
     load_or_create_signing_key(tmp_path)
     (tmp_path / "signing-key.pem").chmod(0o644)
     with pytest.raises(Refused, match="SecretFileTooOpen"):

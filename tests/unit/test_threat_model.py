@@ -14,7 +14,7 @@ def threats() -> dict[str, str]:
     return {match[1]: match[0] for match in re.finditer(r"^### (T\d+)\. .*?(?=^##)", TEXT, re.M | re.S)}
 
 
-def test_every_threat_is_there() -> None:
+def test_every_threat_has_a_section() -> None:
     assert list(threats()) == [f"T{number}" for number in range(1, 22)]
 
 

@@ -1,4 +1,4 @@
-"""Real vectors, and one development chip for the synthetic ones."""
+"""Genuine vectors, and minted hierarchies with their trust stores."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
 
 def vector_ids() -> list[str]:
-    """Names of the real reports; one skipped placeholder when the vectors are absent."""
+    """Return the names of the genuine reports, or a placeholder if the vectors are absent."""
     folder = VECTORS / "snp"
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else ["absent"]
 
@@ -50,7 +50,7 @@ def development(hardware: DevelopmentHardware) -> TrustStore:
 
 @dataclass(frozen=True)
 class Lab:
-    """A synthetic hierarchy with the trust store that believes it."""
+    """A minted hierarchy with a trust store for it."""
 
     hierarchy: Hierarchy
     trust: TrustStore
@@ -83,5 +83,5 @@ def vlek() -> Lab:
 
 
 def reasons(verdict: Verdict) -> list[str]:
-    """The reasons of all failed checks, in order."""
+    """Return the reasons of all failed checks, in order."""
     return [str(check.reason) for check in verdict.failures]

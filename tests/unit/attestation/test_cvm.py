@@ -1,4 +1,4 @@
-"""Azure confidential VM evidence: the genuine HCL blobs as far as they are public, and a complete synthetic machine."""
+"""Evidence of Azure confidential VMs: the public parts of genuine evidence, and a complete synthetic machine."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def changed(evidence: CvmEvidence, **parts: Any) -> CvmEvidence:
     return evidence.model_copy(update={"evidence": evidence.evidence.model_copy(update=parts)})
 
 
-def test_a_good_machine_verifies(machine: DevelopmentVirtualMachine, good: CvmEvidence, development: TrustStore) -> None:
+def test_complete_vm_evidence_is_accepted(machine: DevelopmentVirtualMachine, good: CvmEvidence, development: TrustStore) -> None:
     verdict = judge(good, development)
     assert verdict.ok, reasons(verdict.verdict)
     assert verdict.pcrs == {index: value.hex() for index, value in machine.pcrs.items()}
@@ -57,8 +57,8 @@ def test_a_good_machine_verifies(machine: DevelopmentVirtualMachine, good: CvmEv
 
 
 @pytest.mark.parametrize("name", ["milan-v3-cvm-cleanroom-signing", "milan-v3-cvm-cleanroom-encryption"])
-def test_genuine_blobs_hold_up_to_the_quote(vectors: Path, amd: TrustStore, name: str) -> None:
-    """The public samples' quotes are not among the vectors, so the verdict must end exactly there."""
+def test_genuine_hcl_reports_verify_except_for_the_quote(vectors: Path, amd: TrustStore, name: str) -> None:
+    """The vectors do not contain the quotes of the public samples, so the verdict must end there."""
     evidence = CvmEvidence(
         evidence=CvmParts(
             tpm_quote="",
@@ -77,10 +77,8 @@ def test_genuine_blobs_hold_up_to_the_quote(vectors: Path, amd: TrustStore, name
     assert verdict.verdict.report.report_data == report_data_for(claims)
 
 
-def test_governance_takes_no_machine_whose_memory_its_host_may_read(
-    machine: DevelopmentVirtualMachine, good: CvmEvidence, development: TrustStore
-) -> None:
-    """Its claims are registers alone: no policy of a contract could refuse it."""
+def test_a_debuggable_vm_is_rejected(machine: DevelopmentVirtualMachine, good: CvmEvidence, development: TrustStore) -> None:
+    """The claims of a VM are PCR values only, so a contract's policy cannot reject a debuggable one. The verifier must."""
     debuggable = machine.evidence(USER_DATA, policy=POLICY_CACI | 1 << 19)
     for evidence, reason in ((good, ""), (debuggable, "The evidence is not genuine: policy-debug.")):
         body = json.dumps({"platform": "snp-cvm", "attestation": json.loads(evidence.model_dump_json(by_alias=True))}).encode()
@@ -89,7 +87,7 @@ def test_governance_takes_no_machine_whose_memory_its_host_may_read(
         assert (attested.reason, attested.claims is None) == (reason, bool(reason))
 
 
-def test_each_link_is_needed(
+def test_a_broken_link_is_rejected_with_its_reason(
     machine: DevelopmentVirtualMachine, good: CvmEvidence, development: TrustStore, hardware: DevelopmentHardware
 ) -> None:
     blob = base64.b64decode(good.evidence.hcl_report)
@@ -124,10 +122,10 @@ def test_each_link_is_needed(
 @pytest.mark.parametrize(
     ("host_data", "fields", "reason"), [(b"\1" * 32, {}, "HostDataMismatch"), (bytes(32), {"vmpl": 2}, "VmplMismatch")]
 )
-def test_a_guest_that_is_no_virtual_machine_cannot_invent_one(
+def test_a_container_cannot_forge_vm_evidence(
     machine: DevelopmentVirtualMachine, good: CvmEvidence, development: TrustStore, host_data: bytes, fields: dict[str, int], reason: str
 ) -> None:
-    """A container gets a report over any bytes that it likes, so over claims that name a "vTPM" of its own too."""
+    """A container can get a report for any bytes, so also for claims that name a key of the attacker as the TPM's."""
     blob = machine.hcl_report(machine.claims(USER_DATA), host_data, **fields)
     forged = changed(good, hcl_report=b64(blob), snp_report=b64(blob[32:1216]))
     verdict = verify_cvm_evidence(
@@ -143,24 +141,24 @@ def test_only_selected_pcrs_are_reported(machine: DevelopmentVirtualMachine, goo
     assert set(verdict.pcrs) == {4, 7, 11}
 
 
-def test_user_data_binds_the_caller_s_key(good: CvmEvidence, development: TrustStore) -> None:
+def test_user_data_must_match_the_callers_key(good: CvmEvidence, development: TrustStore) -> None:
     assert reasons(judge(good, development, user_data=report_data_for(b"another key")).verdict) == ["UserDataMismatch"]
     assert hashlib.sha256(b"-----BEGIN PUBLIC KEY-----").digest() == USER_DATA[:32]
 
 
-def test_a_fresh_nonce_is_needed_where_one_was_given(machine: DevelopmentVirtualMachine, development: TrustStore) -> None:
+def test_another_nonce_is_rejected(machine: DevelopmentVirtualMachine, development: TrustStore) -> None:
     evidence = machine.evidence(USER_DATA, nonce=b"fresh" * 4)
     assert judge(evidence, development, nonce=b"fresh" * 4).ok
     assert reasons(judge(evidence, development).verdict) == ["NonceMismatch"]
 
 
-def test_a_nonce_that_is_no_base64_is_refused(good: CvmEvidence, development: TrustStore) -> None:
+def test_a_nonce_that_is_not_base64_is_rejected(good: CvmEvidence, development: TrustStore) -> None:
     assert reasons(judge(good.model_copy(update={"nonce": "%"}), development, nonce=None).verdict) == ["NonceMismatch"]
     assert judge(good.model_copy(update={"nonce": "%"}), development).ok
 
 
 @pytest.mark.parametrize("claims", [b"", b"{", b"[]", b'{"keys": []}', b'{"keys": [{"kid": "HCLAkPub", "kty": "RSA", "e": "AQAB"}]}'])
-def test_claims_without_a_readable_attestation_key_are_refused(
+def test_claims_without_a_readable_attestation_key_are_rejected(
     machine: DevelopmentVirtualMachine, good: CvmEvidence, development: TrustStore, claims: bytes
 ) -> None:
     blob = machine.hcl_report(claims)
@@ -168,9 +166,7 @@ def test_claims_without_a_readable_attestation_key_are_refused(
     assert reasons(judge(evidence, development).verdict) == ["RuntimeClaimsMalformed"]
 
 
-def test_a_key_that_stands_twice_in_the_claims_is_refused(
-    machine: DevelopmentVirtualMachine, good: CvmEvidence, development: TrustStore
-) -> None:
+def test_a_duplicate_attestation_key_is_rejected(machine: DevelopmentVirtualMachine, good: CvmEvidence, development: TrustStore) -> None:
     claims = json.loads(machine.claims(USER_DATA))
     claims["keys"] *= 2
     blob = machine.hcl_report(json.dumps(claims).encode())

@@ -1,6 +1,6 @@
-"""Hostile bytes: whatever arrives, the answer is a verdict, and only unaltered evidence passes.
+"""Property tests with crafted bytes: any input gives a verdict, and only unaltered evidence is accepted.
 
-CLEANROOM_FUZZ_EXAMPLES sets the examples of each property (60 in the suite; 100000 and ``--timeout 0`` make a run of many minutes).
+CLEANROOM_FUZZ_EXAMPLES sets the number of examples per property (default 60; 100000 with ``--timeout 0`` takes many minutes).
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def judge(evidence: AttestationEvidence) -> Verdict:
 
 @st.composite
 def altered(draw: st.DrawFn, original: bytes) -> bytes:
-    """``original`` with one to four edits: overwritten, inserted, removed or repeated stretches."""
+    """Generate ``original`` with one to four edits: overwritten, inserted, removed or repeated parts."""
     data = bytearray(original)
     for _ in range(draw(st.integers(1, 4))):
         place = draw(st.integers(0, max(len(data) - 1, 0)))
@@ -96,7 +96,7 @@ def altered(draw: st.DrawFn, original: bytes) -> bytes:
             del data[place : place + stretch]
         elif kind == "repeat":
             data[place:place] = data[place : place + stretch]
-        elif kind == "length" and data:  # the length octets of DER and CBOR are what parsers trip over
+        elif kind == "length" and data:  # length octets of DER and CBOR
             data[place] = draw(st.sampled_from([0x00, 0x7F, 0x80, 0x81, 0x82, 0x84, 0x88, 0x5F, 0x9F, 0xBF, 0xD2, 0xFF]))
     return bytes(data)
 
@@ -105,7 +105,7 @@ def pem(ders: list[bytes]) -> bytes:
     return b"".join(b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(der) + b"-----END CERTIFICATE-----\n" for der in ders)
 
 
-def test_the_originals_verify() -> None:
+def test_the_unaltered_evidence_is_accepted() -> None:
     for uvm in (None, UVM, ENVELOPE):
         assert judge(AttestationEvidence.of(REPORT, CHAIN, uvm)).ok
 
@@ -117,7 +117,7 @@ _odd = st.sampled_from(
 
 @fuzz
 @given(data=st.binary(max_size=9), odd=_odd, place=st.integers(0, 12), cut=st.integers(0, 1))
-def test_base64_is_what_the_standard_library_strictly_takes_for_it(data: bytes, odd: bytes, place: int, cut: int) -> None:
+def test_strict_base64_agrees_with_the_standard_library(data: bytes, odd: bytes, place: int, cut: int) -> None:
     text = base64.b64encode(data)
     altered = text[:place] + odd + text[place + cut :]
     try:
@@ -131,7 +131,7 @@ def test_base64_is_what_the_standard_library_strictly_takes_for_it(data: bytes, 
 
 @fuzz
 @given(altered(REPORT))
-def test_altered_reports(report: bytes) -> None:
+def test_altered_reports_are_rejected(report: bytes) -> None:
     assert judge(AttestationEvidence.of(report, CHAIN)).ok is (report == REPORT)
 
 
@@ -139,13 +139,13 @@ def test_altered_reports(report: bytes) -> None:
 @given(
     st.dictionaries(st.sampled_from(["version", "policy", "vmpl", "flags", "signature_algorithm", "guest_svn"]), st.integers(0, 2**32 - 1))
 )
-def test_signed_reports_of_any_field_values(fields: dict[str, int]) -> None:
+def test_signed_reports_with_any_field_values_give_a_verdict(fields: dict[str, int]) -> None:
     judge(AttestationEvidence.of(HIERARCHY.report(**fields), CHAIN))
 
 
 @fuzz
 @given(st.integers(0, 2), st.data())
-def test_altered_certificates(index: int, data: st.DataObject) -> None:
+def test_altered_certificates_are_rejected(index: int, data: st.DataObject) -> None:
     ders = list(DERS)
     ders[index] = data.draw(altered(DERS[index]))
     verdict = judge(AttestationEvidence.of(REPORT, pem(ders)))
@@ -154,7 +154,7 @@ def test_altered_certificates(index: int, data: st.DataObject) -> None:
 
 @fuzz
 @given(altered(CHAIN))
-def test_altered_pem_text(chain: bytes) -> None:
+def test_altered_pem_text_gives_a_verdict(chain: bytes) -> None:
     judge(AttestationEvidence.of(REPORT, chain))
 
 
@@ -162,7 +162,7 @@ def test_altered_pem_text(chain: bytes) -> None:
 @given(
     st.dictionaries(st.sampled_from([f"1.3.6.1.4.1.3704.1.{n}" for n in ("2", "3.1", "3.2", "3.3", "3.8", "4")]), st.binary(max_size=70))
 )
-def test_signed_leaves_with_any_extension_values(extensions: dict[str, bytes]) -> None:
+def test_signed_leaves_with_any_extension_values_give_a_verdict(extensions: dict[str, bytes]) -> None:
     hierarchy = HIERARCHY.with_leaf(replace(PLAN, extensions=extensions))
     verdict = judge(AttestationEvidence.of(hierarchy.report(), hierarchy.chain_pem()))
     assert verdict.ok or str(verdict.failures[0].reason) in {
@@ -175,7 +175,7 @@ def test_signed_leaves_with_any_extension_values(extensions: dict[str, bytes]) -
 
 @fuzz
 @given(st.text(), st.text(), st.none() | st.text(), st.none() | st.text())
-def test_any_text(evidence: str, endorsements: str, uvm: str | None, tcb: str | None) -> None:
+def test_any_text_as_evidence_gives_a_verdict(evidence: str, endorsements: str, uvm: str | None, tcb: str | None) -> None:
     assert not judge(AttestationEvidence(evidence=evidence, endorsements=endorsements, uvm_endorsements=uvm, endorsed_tcb=tcb)).ok
     good = AttestationEvidence.of(REPORT, CHAIN)
     judge(good.model_copy(update={"endorsements": endorsements}))
@@ -184,7 +184,7 @@ def test_any_text(evidence: str, endorsements: str, uvm: str | None, tcb: str | 
 
 @fuzz
 @given(st.sampled_from([UVM, ENVELOPE]).flatmap(altered))
-def test_altered_endorsements(uvm: bytes) -> None:
+def test_altered_endorsements_are_rejected(uvm: bytes) -> None:
     judge(AttestationEvidence.of(REPORT, CHAIN, uvm))
 
 
@@ -198,14 +198,14 @@ labels = st.sampled_from([1, 2, 3, 15, 33, 34, 258, 259, "iss", "feed"])
 
 @fuzz
 @given(st.dictionaries(labels, cbor_values, max_size=5), st.binary(max_size=60) | st.just(bytes(48)), st.booleans())
-def test_signed_endorsements_of_any_content(header: dict[Any, Any], payload: bytes, full: bool) -> None:
+def test_signed_endorsements_with_any_content_give_a_verdict(header: dict[Any, Any], payload: bytes, full: bool) -> None:
     base: dict[Any, Any] = {15: {1: ISSUER.did, 2: "ContainerPlat-AMD-UVM", "svn": 101}, 258: -43, 259: "application/octet-stream"}
     judge(AttestationEvidence.of(REPORT, CHAIN, ISSUER.sign((base if full else {}) | header, payload)))
 
 
 @fuzz
 @given(cbor_values)
-def test_any_cbor(value: Any) -> None:
+def test_any_cbor_as_endorsement_is_rejected(value: Any) -> None:
     for data in (cbor2.dumps(value), cbor2.dumps(cbor2.CBORTag(18, value))):
         with pytest.raises(AttestationRejected):
             verify_endorsement(data)
@@ -225,14 +225,14 @@ REQUEST = json.dumps({"report": base64.b64encode(b'{"SnpReport":"AA","VcekCertCh
 
 @fuzz
 @given(st.one_of(altered(DOCUMENT), altered(REQUEST), st.binary(max_size=200)))
-def test_evidence_documents_are_read_or_refused(data: bytes) -> None:
+def test_any_evidence_document_is_read_or_rejected(data: bytes) -> None:
     with contextlib.suppress(InvalidInput):
         assert read_document(data).report is not None
 
 
 @fuzz
 @given(altered(CRL))
-def test_altered_revocation_lists(crl: bytes) -> None:
+def test_altered_revocation_lists_are_rejected(crl: bytes) -> None:
     chain = examine_chain(DERS, TRUST, Checklist())
     with contextlib.suppress(AttestationRejected):
         assert check_revocation(chain, [crl], datetime.now(UTC)).startswith("not revoked")
@@ -241,7 +241,7 @@ def test_altered_revocation_lists(crl: bytes) -> None:
 
 @fuzz
 @given(st.binary(max_size=200), st.binary(max_size=1500), st.dictionaries(st.text(max_size=3), st.text(max_size=8), max_size=3), st.text())
-def test_any_cvm_evidence(quote: bytes, blob: bytes, pcrs: dict[str, str], nonce: str) -> None:
+def test_any_cvm_evidence_is_rejected(quote: bytes, blob: bytes, pcrs: dict[str, str], nonce: str) -> None:
     parts = CvmParts(
         tpm_quote=base64.b64encode(quote).decode(),
         hcl_report=base64.b64encode(b"HCLA" + bytes(28) + REPORT + blob).decode(),

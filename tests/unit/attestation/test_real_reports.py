@@ -1,4 +1,4 @@
-"""Every real report gets the verdict that the vectors' index says; no altered or swapped one passes."""
+"""Genuine reports get their recorded verdicts; altered and swapped ones are rejected."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cleanroom.attestation.endorsements import read_endorsements
 from cleanroom.attestation.report import REPORT_SIZE, SIGNED_SIZE
 from tests.unit.attestation.conftest import NOW, reasons, vector_ids
 
-# What the index says of each genuine vector that must not verify with the defaults.
+# The recorded reason of each genuine vector that must not verify with the defaults.
 REFUSED = {
     "milan-v1-sidecar-faketemplate": "ReportVersionUnsupported",
     "milan-v1-sidecar-getfakereport": "ReportVersionUnsupported",
@@ -39,7 +39,7 @@ def judge(evidence: AttestationEvidence, trust: TrustStore, at: datetime = NOW, 
 
 
 @pytest.mark.parametrize("name", vector_ids())
-def test_each_real_report_gets_the_verdict_of_the_index(vectors: Path, amd: TrustStore, name: str) -> None:
+def test_each_genuine_report_gets_the_recorded_verdict(vectors: Path, amd: TrustStore, name: str) -> None:
     verdict = judge(evidence_of(vectors / "snp" / name), amd)
     meta = json.loads((vectors / "snp" / name / "meta.json").read_text())
     assert reasons(verdict)[:1] == ([REFUSED[name]] if name in REFUSED else [])
@@ -51,7 +51,7 @@ def test_each_real_report_gets_the_verdict_of_the_index(vectors: Path, amd: Trus
 
 
 @pytest.mark.parametrize("name", vector_ids())
-def test_each_field_of_a_real_report_is_parsed_as_the_index_says(vectors: Path, amd: TrustStore, name: str) -> None:
+def test_each_field_of_a_genuine_report_has_the_recorded_value(vectors: Path, amd: TrustStore, name: str) -> None:
     verdict = judge(evidence_of(vectors / "snp" / name), amd)
     if name.startswith("milan-v1"):
         assert verdict.report is None
@@ -117,14 +117,14 @@ def test_a_debuggable_guest_verifies_only_when_debugging_is_allowed(vectors: Pat
     assert judge(evidence, amd, allow_debug=True).ok
 
 
-def test_corrupted_signature_is_refused_with_its_genuine_chain(vectors: Path, amd: TrustStore) -> None:
+def test_a_corrupted_signature_is_rejected_with_a_genuine_chain(vectors: Path, amd: TrustStore) -> None:
     report = (vectors / "snp" / "milan-v2-sidecar-corruptsig" / "report.bin").read_bytes()
     chain = (vectors / "snp" / "milan-v2-caci-kms" / "chain.pem").read_bytes()
     assert reasons(judge(AttestationEvidence.of(report, chain), amd))[0] == "ReportSignatureInvalid"
 
 
 @pytest.mark.parametrize("name", ["invalid-vcek-new", "invalid-vcek-legacy"])
-def test_genuine_looking_certificates_that_amd_did_not_sign_are_refused(vectors: Path, amd: TrustStore, name: str) -> None:
+def test_certificates_that_amd_did_not_sign_are_rejected(vectors: Path, amd: TrustStore, name: str) -> None:
     leaf = (vectors / "certs" / f"{name}.der").read_bytes()
     pem = b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(leaf) + b"-----END CERTIFICATE-----\n"
     roots = (vectors / "roots/milan/ask.pem").read_bytes() + (vectors / "roots/milan/ark.pem").read_bytes()
@@ -146,8 +146,8 @@ def test_a_genuine_turin_certificate_is_read(vectors: Path, amd: TrustStore) -> 
 
 
 @pytest.mark.parametrize("name", ["genoa-v3-caci-tav", "milan-v2-automata-b", "milan-v3-caci-cleanroom-signing"])
-def test_a_flipped_bit_at_any_byte_is_refused(vectors: Path, amd: TrustStore, name: str) -> None:
-    """One bit of every byte, which covers every field; the chosen bit varies by place."""
+def test_a_flipped_bit_anywhere_in_a_report_is_rejected(vectors: Path, amd: TrustStore, name: str) -> None:
+    """One bit of every byte, which covers every field. The bit varies with the position."""
     folder = vectors / "snp" / name
     report = (folder / "report.bin").read_bytes()
     chain = (folder / "chain.pem").read_bytes()
@@ -162,19 +162,19 @@ def test_a_flipped_bit_at_any_byte_is_refused(vectors: Path, amd: TrustStore, na
 
 
 @pytest.mark.parametrize("size", [0, 1, 3, 4, 671, 672, 1183, 1185, 1200, 4000])
-def test_any_other_length_is_refused(vectors: Path, amd: TrustStore, size: int) -> None:
+def test_a_report_of_another_length_is_rejected(vectors: Path, amd: TrustStore, size: int) -> None:
     folder = vectors / "snp" / "milan-v3-caci-tav"
     report = (folder / "report.bin").read_bytes().ljust(size, b"\0")[:size]
     assert reasons(judge(AttestationEvidence.of(report, (folder / "chain.pem").read_bytes()), amd)) == ["ReportMalformed"]
 
 
 @pytest.mark.parametrize("text", ["", "%", "AAAA=", "é", "A" * 200_000])
-def test_a_report_that_is_no_base64_of_one_is_refused(vectors: Path, amd: TrustStore, text: str) -> None:
+def test_text_that_is_not_a_base64_report_is_rejected(vectors: Path, amd: TrustStore, text: str) -> None:
     evidence = AttestationEvidence(evidence=text, endorsements=(vectors / "snp/milan-v3-caci-tav/chain.pem").read_text())
     assert reasons(judge(evidence, amd)) == ["ReportMalformed"]
 
 
-def test_certificates_of_another_machine_are_refused(vectors: Path, amd: TrustStore) -> None:
+def test_certificates_of_another_machine_are_rejected(vectors: Path, amd: TrustStore) -> None:
     names = [name for name in vector_ids() if (vectors / "snp" / name / "chain.pem").exists() and name not in REFUSED]
     for name, other in zip(names, names[1:] + names[:1], strict=True):
         chain = (vectors / "snp" / other / "chain.pem").read_bytes()
@@ -189,7 +189,7 @@ def test_certificates_of_another_machine_are_refused(vectors: Path, amd: TrustSt
         assert verdict.ok is same_chip, (name, other)
 
 
-def test_intermediates_of_other_kind_or_product_are_refused(vectors: Path, amd: TrustStore) -> None:
+def test_an_intermediate_of_another_kind_or_product_is_rejected(vectors: Path, amd: TrustStore) -> None:
     folder = vectors / "snp" / "milan-v3-caci-tav"
     report, leaf = (folder / "report.bin").read_bytes(), (folder / "vcek.pem").read_bytes()
     pem = {path.relative_to(vectors / "roots").with_suffix("").as_posix(): path.read_bytes() for path in vectors.glob("roots/*/*.pem")}
@@ -208,7 +208,7 @@ def test_intermediates_of_other_kind_or_product_are_refused(vectors: Path, amd: 
         assert reasons(verdict) == ["CertificateChainMalformed"]
 
 
-def test_the_chain_may_come_in_any_order_and_without_newlines_between_certificates(vectors: Path, amd: TrustStore) -> None:
+def test_a_chain_in_any_order_and_without_newlines_is_accepted(vectors: Path, amd: TrustStore) -> None:
     folder = vectors / "snp" / "genoa-v3-caci-tav"
     report, leaf = (folder / "report.bin").read_bytes(), (folder / "vcek.pem").read_bytes().strip()
     ask, ark = ((vectors / f"roots/genoa/{name}.pem").read_bytes().strip() for name in ("ask", "ark"))
@@ -237,7 +237,7 @@ def test_bindings_of_a_container_group_hold(vectors: Path, amd: TrustStore) -> N
         assert reasons(verdict) == ["ReportDataMismatch", "HostDataMismatch", "HostDataRefused"]
 
 
-def test_the_older_report_data_convention_is_not_guessed(vectors: Path, amd: TrustStore) -> None:
+def test_the_older_report_data_convention_is_rejected(vectors: Path, amd: TrustStore) -> None:
     folder = vectors / "caci" / "milan-v2-caci-cleanroom-history-signing"
     evidence = AttestationEvidence.model_validate_json((folder / "snp_evidence.json").read_text())
     public_key = (folder / "pub_key.pem").read_bytes()
@@ -267,12 +267,12 @@ def test_minimum_tcb_is_compared_component_by_component(vectors: Path, amd: Trus
 
     assert judge(evidence, amd, minimum_tcb=minimum(4, 0, 24, 219)).ok
     assert judge(evidence, amd, minimum_tcb=minimum(3, 0, 22, 209)).ok
-    # Microcode is higher than asked, the boot loader lower: as one number this would pass.
+    # The microcode is higher than required and the boot loader lower. As one number, this would pass.
     assert reasons(judge(evidence, amd, minimum_tcb=minimum(5, 0, 24, 100))) == ["TcbTooOld"]
     assert reasons(judge(evidence, amd, minimum_tcb={"Genoa": minimum(0, 0, 0, 0)["Milan"]})) == ["TcbTooOld"]
 
 
-def test_what_governance_may_ask_further(vectors: Path, amd: TrustStore) -> None:
+def test_optional_expectations_are_checked(vectors: Path, amd: TrustStore) -> None:
     evidence = evidence_of(vectors / "snp" / "milan-v3-caci-tav")
     report = judge(evidence, amd).require()
     assert judge(
@@ -314,8 +314,8 @@ def test_what_governance_may_ask_further(vectors: Path, amd: TrustStore) -> None
     assert reasons(judge(old, amd, minimum_report_version=3)) == ["ReportVersionUnsupported"]
 
 
-def test_a_flipped_bit_anywhere_in_a_certificate_is_refused(vectors: Path) -> None:
-    """Every third byte of each certificate, what nothing signs included (the outer signature algorithm, DER lengths)."""
+def test_a_flipped_bit_anywhere_in_a_certificate_is_rejected(vectors: Path) -> None:
+    """Every third byte of each certificate, including unsigned ones (the outer signature algorithm, DER lengths)."""
     folder = vectors / "snp" / "genoa-v3-caci-tav"
     report = (folder / "report.bin").read_bytes()
     ders = read_endorsements((folder / "chain.pem").read_bytes())

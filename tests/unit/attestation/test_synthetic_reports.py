@@ -1,4 +1,4 @@
-"""What no public vector shows: each rule broken alone, on a hierarchy minted for it."""
+"""Reports and certificates that break one rule each, on minted hierarchies, for cases without a public vector."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ GOOD_MILAN = LeafPlan(product=Product.MILAN, chip_id=bytes(range(1, 65)), rsa_bi
 
 
 @pytest.mark.parametrize("version", [2, 3, 4, 5])
-def test_supported_versions(milan: Lab, version: int) -> None:
+def test_versions_2_to_5_are_accepted(milan: Lab, version: int) -> None:
     verdict = milan.judge(milan.hierarchy.report(version=version))
     assert verdict.ok, reasons(verdict)
     assert (verdict.product, verdict.version, verdict.development) == (Product.MILAN, version, True)
@@ -56,11 +56,11 @@ def test_supported_versions(milan: Lab, version: int) -> None:
 
 
 @pytest.mark.parametrize("version", [0, 1, 6, 0xFFFFFFFF])
-def test_other_versions_are_refused_though_signed(milan: Lab, version: int) -> None:
+def test_other_versions_are_rejected_even_if_signed(milan: Lab, version: int) -> None:
     assert reasons(milan.judge(milan.hierarchy.report(version=version))) == ["ReportVersionUnsupported"]
 
 
-def test_version_5_on_turin(turin: Lab) -> None:
+def test_a_version_5_report_of_turin_is_accepted(turin: Lab) -> None:
     verdict = turin.judge(turin.hierarchy.report(version=5))
     assert verdict.ok, reasons(verdict)
     assert verdict.product is Product.TURIN
@@ -69,7 +69,7 @@ def test_version_5_on_turin(turin: Lab) -> None:
     assert shown["chip-id"] == bytes(range(1, 9)).hex()
 
 
-def test_bytes_behind_turin_s_chip_id_are_shown(turin: Lab) -> None:
+def test_non_zero_bytes_after_turins_chip_id_are_shown(turin: Lab) -> None:
     chip_id = (bytes(range(1, 9)) + b"\1").ljust(64, b"\0")
     (failed,) = turin.judge(turin.hierarchy.report(chip_id=chip_id)).failures
     assert (failed.id, failed.expected, failed.actual) == ("chip-id", bytes(range(1, 9)).hex(), chip_id.hex())
@@ -79,7 +79,7 @@ def test_turin_without_its_cpu_bytes_takes_the_layout_from_the_root(turin: Lab) 
     assert turin.judge(turin.hierarchy.report(version=2)).ok
 
 
-def test_a_vlek_of_genoa(vlek: Lab) -> None:
+def test_a_vlek_of_genoa_is_accepted_for_its_provider(vlek: Lab) -> None:
     verdict = vlek.judge()
     assert verdict.ok, reasons(verdict)
     assert verdict.leaf is LeafKind.VLEK
@@ -89,7 +89,7 @@ def test_a_vlek_of_genoa(vlek: Lab) -> None:
 
 @pytest.mark.parametrize("component", ["bootloader", "tee", "snp", "microcode"])
 @pytest.mark.parametrize("change", [-1, 1])
-def test_any_other_reported_tcb_is_refused_even_when_signed(milan: Lab, component: str, change: int) -> None:
+def test_another_reported_tcb_is_rejected_even_if_signed(milan: Lab, component: str, change: int) -> None:
     tcb = current_tcb(Product.MILAN)
     value = getattr(tcb, component) + change
     if value < 0:
@@ -98,7 +98,7 @@ def test_any_other_reported_tcb_is_refused_even_when_signed(milan: Lab, componen
     assert reasons(milan.judge(report)) == ["ReportedTcbMismatch"]
 
 
-def test_fmc_counts_on_turin(turin: Lab) -> None:
+def test_another_fmc_version_on_turin_is_rejected(turin: Lab) -> None:
     report = turin.hierarchy.report(tcb=current_tcb(Product.TURIN).model_copy(update={"fmc": 2}))
     assert reasons(turin.judge(report)) == ["ReportedTcbMismatch"]
 
@@ -132,7 +132,7 @@ def test_reserved_bytes_of_the_reported_tcb_must_be_zero(milan: Lab) -> None:
         ({"vmpl": 0xFFFFFFFF}, "VmplMismatch"),
     ],
 )
-def test_one_rule_broken_gives_its_one_reason(milan: Lab, fields: dict[str, object], reason: str) -> None:
+def test_each_broken_rule_gives_its_reason(milan: Lab, fields: dict[str, object], reason: str) -> None:
     verdict = milan.judge(milan.hierarchy.report(**fields))
     assert reasons(verdict) == [reason]
     with pytest.raises(Refused) as refused:
@@ -140,7 +140,7 @@ def test_one_rule_broken_gives_its_one_reason(milan: Lab, fields: dict[str, obje
     assert refused.value.code == reason
 
 
-def test_what_may_be_allowed(milan: Lab) -> None:
+def test_configured_exceptions_are_accepted(milan: Lab) -> None:
     report = milan.hierarchy.report(policy=POLICY_CACI | DEBUG_BIT | 1 << 18, vmpl=3)
     assert milan.judge(report, allow_debug=True, allow_migration=True, vmpl=3).ok
     assert milan.judge(report, allow_debug=True, allow_migration=True, vmpl=None).ok
@@ -154,7 +154,7 @@ def test_all_failures_of_policy_and_bindings_are_shown_at_once(milan: Lab) -> No
     assert reasons(verdict) == ["TeeDebugModeEnabled", "VmplMismatch", "ReportDataMismatch", "HostDataMismatch", "UvmEndorsementMissing"]
 
 
-def test_report_data_is_compared_whole(milan: Lab) -> None:
+def test_all_64_bytes_of_report_data_are_compared(milan: Lab) -> None:
     report = milan.hierarchy.report(report_data=b"a" * 63 + b"b")
     assert milan.judge(report, report_data=b"a" * 63 + b"b").ok
     assert not milan.judge(report, report_data=b"a" * 64).ok
@@ -176,7 +176,7 @@ def test_scalars_out_of_range_do_not_verify(milan: Lab, scalar: int) -> None:
         assert reasons(milan.judge(altered)) == ["ReportSignatureInvalid"]
 
 
-def test_a_report_signed_by_another_key_is_refused(milan: Lab) -> None:
+def test_a_report_signed_by_another_key_is_rejected(milan: Lab) -> None:
     other = milan.hierarchy.with_leaf(GOOD_MILAN)
     assert reasons(milan.judge(other.report())) == ["ReportSignatureInvalid"]
 
@@ -203,7 +203,7 @@ def test_a_report_signed_by_another_key_is_refused(milan: Lab) -> None:
         ({f"{AMD}.2": b"\x0c\x05Milan"}, "CertificateChainMalformed"),
     ],
 )
-def test_a_leaf_with_one_wrong_extension_is_refused(milan: Lab, extensions: dict[str, bytes | None], reason: str) -> None:
+def test_a_leaf_with_one_wrong_extension_is_rejected(milan: Lab, extensions: dict[str, bytes | None], reason: str) -> None:
     lab = Lab(milan.hierarchy.with_leaf(replace(GOOD_MILAN, extensions=extensions)), milan.trust)
     assert reasons(lab.judge()) == [reason]
 
@@ -220,17 +220,17 @@ def test_turin_needs_its_fmc_extension(turin: Lab) -> None:
 
 
 @pytest.mark.parametrize("names", [{"leaf": "SEV-VLEK"}, {"leaf": "SEV-VCEK2"}, {"leaf": "SEV-Milan"}])
-def test_leaf_names_are_checked(milan: Lab, names: dict[str, str]) -> None:
+def test_wrong_certificate_names_are_rejected(milan: Lab, names: dict[str, str]) -> None:
     lab = Lab(milan.hierarchy.with_leaf(replace(GOOD_MILAN, names=names)), milan.trust)
     assert reasons(lab.judge()) == ["CertificateChainMalformed"]
 
 
-def test_an_intermediate_of_another_product_under_a_trusted_root_is_refused() -> None:
+def test_an_intermediate_of_another_product_under_a_trusted_root_is_rejected() -> None:
     lab = lab_for(mint_hierarchy(replace(GOOD_MILAN, names={"intermediate": "SEV-Genoa"})))
     assert reasons(lab.judge()) == ["CertificateChainMalformed"]
 
 
-def test_a_leaf_that_is_signed_by_another_intermediate_key_is_refused(milan: Lab) -> None:
+def test_a_leaf_signed_by_another_intermediate_key_is_rejected(milan: Lab) -> None:
     other = mint_hierarchy(GOOD_MILAN)
     mixed = replace(milan.hierarchy, leaf=other.leaf, leaf_key=other.leaf_key)
     assert reasons(Lab(mixed, milan.trust).judge()) == ["CertificateSignatureInvalid"]
@@ -238,7 +238,7 @@ def test_a_leaf_that_is_signed_by_another_intermediate_key_is_refused(milan: Lab
     assert reasons(Lab(mixed, milan.trust).judge()) == ["CertificateSignatureInvalid"]
 
 
-def test_a_whole_hierarchy_of_another_root_is_refused_by_name(milan: Lab) -> None:
+def test_a_hierarchy_of_an_unknown_root_is_rejected(milan: Lab) -> None:
     other = mint_hierarchy(GOOD_MILAN)
     verdict = Lab(other, milan.trust).judge()
     assert reasons(verdict) == ["RootNotTrusted"]
@@ -249,7 +249,7 @@ def test_a_whole_hierarchy_of_another_root_is_refused_by_name(milan: Lab) -> Non
     assert not amd.development
 
 
-def test_validity_is_judged_at_the_given_instant_each_time(milan: Lab) -> None:
+def test_validity_is_checked_for_the_given_instant(milan: Lab) -> None:
     now = dt.datetime.now(dt.UTC)
     plan = replace(GOOD_MILAN, not_before=now - dt.timedelta(hours=1), not_after=now + dt.timedelta(hours=1))
     lab = Lab(milan.hierarchy.with_leaf(plan), milan.trust)
@@ -259,17 +259,17 @@ def test_validity_is_judged_at_the_given_instant_each_time(milan: Lab) -> None:
     assert lab.judge(at=now).ok
 
 
-def test_an_instant_without_a_time_zone_is_a_caller_s_bug(milan: Lab) -> None:
+def test_an_instant_without_a_time_zone_raises(milan: Lab) -> None:
     with pytest.raises(InvalidInput, match="InstantWithoutTimeZone"):
         milan.judge(at=dt.datetime(2026, 1, 1))
 
 
-def test_the_cache_does_not_carry_trust_from_one_store_to_another(milan: Lab) -> None:
+def test_a_chain_cached_for_one_store_is_not_trusted_by_another(milan: Lab) -> None:
     assert milan.judge().ok
     assert reasons(Lab(milan.hierarchy, TrustStore.amd()).judge()) == ["RootNotTrusted"]
 
 
-def test_a_chain_may_be_der(milan: Lab) -> None:
+def test_a_der_chain_is_accepted(milan: Lab) -> None:
     made = milan.hierarchy
     leaf, intermediate, root = (each.public_bytes(Encoding.DER) for each in (made.leaf, made.intermediate, made.root))
     assert milan.judge(chain=leaf + intermediate + root).ok
@@ -283,7 +283,7 @@ def test_a_chain_may_be_der(milan: Lab) -> None:
         assert reasons(milan.judge(chain=other)) == ["CertificateChainMalformed"]
 
 
-def test_evidence_of_what_is_no_character_is_refused_like_any_other(milan: Lab) -> None:
+def test_evidence_with_lone_surrogates_is_rejected(milan: Lab) -> None:
     evidence = AttestationEvidence.of(milan.hierarchy.report(), milan.hierarchy.chain_pem())
     for change in ({"evidence": "\ud800"}, {"endorsements": "\ud800"}, {"uvm_endorsements": "\ud800"}, {"endorsed_tcb": "\ud800"}):
         odd = evidence.model_copy(update=change)
@@ -304,7 +304,7 @@ def test_only_accepted_chains_are_cached(milan: Lab) -> None:
             assert verifier.cached_chains() == cached
 
 
-def test_a_certificate_s_name_is_read_as_cryptography_reads_it() -> None:
+def test_a_common_name_is_read_as_cryptography_reads_it() -> None:
     key, text = ec.generate_private_key(ec.SECP256R1()), _ASN1Type
     organisation, common = x509.NameAttribute(NameOID.ORGANIZATION_NAME, "AMD"), NameOID.COMMON_NAME
     plain, other = x509.NameAttribute(common, "SEV-VCEK"), x509.NameAttribute(common, "SEV-VLEK")
@@ -325,7 +325,7 @@ def test_a_certificate_s_name_is_read_as_cryptography_reads_it() -> None:
         assert AmdCertificate(made.public_bytes(Encoding.DER)).common_name == found[0]
 
 
-def test_names_of_an_adversary_cannot_steer_a_terminal() -> None:
+def test_control_characters_in_names_are_escaped() -> None:
     hostile = mint_hierarchy(replace(GOOD_MILAN, names={"root": "ARK\x1b[2J\r\nMilan", "intermediate": "\x07", "leaf": "SEV-VCEK"}))
     verdict = Lab(hostile, TrustStore.amd()).judge()
     assert reasons(verdict) == ["RootNotTrusted"]
@@ -336,7 +336,7 @@ def test_names_of_an_adversary_cannot_steer_a_terminal() -> None:
 # Revocation
 
 
-def test_revocation_lists(milan: Lab) -> None:
+def test_a_revoked_authority_is_rejected(milan: Lab) -> None:
     hierarchy, now = milan.hierarchy, dt.datetime.now(dt.UTC)
     clean = hierarchy.crl(at=now - dt.timedelta(days=1))
     assert milan.judge(crls=[clean]).ok
@@ -350,13 +350,13 @@ def test_revocation_lists(milan: Lab) -> None:
     assert milan.judge(crls=[hierarchy.crl([12345], at=now - dt.timedelta(1))]).ok
 
 
-def test_a_revocation_list_that_cannot_be_believed_fails_closed(milan: Lab, turin: Lab) -> None:
+def test_without_a_valid_revocation_list_the_status_is_unknown(milan: Lab, turin: Lab) -> None:
     hierarchy, now = milan.hierarchy, dt.datetime.now(dt.UTC)
     stale = hierarchy.crl(at=now - dt.timedelta(days=40))
     forged = hierarchy.crl(at=now, key=rsa.generate_private_key(65537, 2048))
     future = hierarchy.crl(at=now + dt.timedelta(days=1))
     foreign = turin.hierarchy.crl(at=now - dt.timedelta(days=1))
-    # What the signature does not cover: the bits that it says are unused, and the algorithm outside of the signed body.
+    # The parts that the signature does not cover: its number of unused bits, and the algorithm outside of the signed body.
     current = next(each for _ in range(64) if not (each := hierarchy.crl(at=now - dt.timedelta(days=1)))[-1] & 1)
     signature = current.rindex(b"\x03\x82\x01\x01\x00") + 4
     unused = current[:signature] + b"\x01" + current[signature + 1 :]
@@ -387,14 +387,14 @@ def milan_report(verdict: object) -> bytes:
     return base64.b64decode(verdict.evidence.evidence)  # type: ignore[attr-defined]
 
 
-def test_expectations_refuse_values_that_could_never_match() -> None:
+def test_expectations_reject_malformed_values() -> None:
     for wrong in ({"host_data": {"00"}}, {"report_data": bytes(32)}, {"measurements": {"zz" * 48}}, {"vmpl": 4}, {"unknown": 1}):
         with pytest.raises(ValueError):
             Expectations.model_validate(wrong)
     assert Expectations(host_data=frozenset({"AB" * 32})).host_data == frozenset({"ab" * 32})
 
 
-def test_an_empty_allow_list_allows_nothing(milan: Lab) -> None:
+def test_an_empty_allowlist_allows_nothing(milan: Lab) -> None:
     assert reasons(milan.judge(host_data=set())) == ["HostDataMismatch"]
 
 

@@ -1,4 +1,4 @@
-"""Utility-VM endorsements: the genuine ones, the newer shape, and every way to forge one."""
+"""Utility-VM endorsements: genuine ones, the newer shape, and forged ones."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def judge_real(vectors: Path, name: str, uvm: bytes, trust: TrustStore, **expect
 
 
 @pytest.mark.parametrize("name", GENUINE)
-def test_each_genuine_endorsement_verifies_though_its_leaf_has_expired(vectors: Path, name: str) -> None:
+def test_genuine_endorsements_verify_after_their_leaf_has_expired(vectors: Path, name: str) -> None:
     endorsement = verify_endorsement((vectors / "uvm" / f"{name}.cose").read_bytes())
     assert (endorsement.svn, endorsement.feed, endorsement.issuer) == (GENUINE[name], ACI_UVM.feed, ACI_UVM.issuer)
     assert endorsement.measurement.hex().startswith(name.split("-")[1])
 
 
-def test_endorsement_and_report_belong_together(vectors: Path, amd: TrustStore) -> None:
+def test_an_endorsement_of_another_measurement_is_rejected(vectors: Path, amd: TrustStore) -> None:
     right = (vectors / "uvm" / "svn101-5feee30d-7ae383f53082.cose").read_bytes()
     wrong = (vectors / "uvm" / "svn103-d0c9e2be-5c9f4dd2c502.cose").read_bytes()
     for name in ("milan-v3-caci-tav", "genoa-v3-caci-tav"):
@@ -53,7 +53,7 @@ def test_endorsement_and_report_belong_together(vectors: Path, amd: TrustStore) 
         assert reasons(judge_real(vectors, name, wrong, amd)) == ["UvmMeasurementMismatch"]
 
 
-def test_an_old_image_is_refused_by_number(vectors: Path, amd: TrustStore) -> None:
+def test_an_old_security_version_is_rejected(vectors: Path, amd: TrustStore) -> None:
     uvm = (vectors / "uvm" / "svn22-51068107-15ace5202a1a.cose").read_bytes()
     assert reasons(judge_real(vectors, "milan-v2-caci-sidecar-testdata", uvm, amd)) == ["UvmSvnTooOld"]
     newest = (vectors / "uvm" / "svn103-d0c9e2be-5c9f4dd2c502.cose").read_bytes()
@@ -61,15 +61,15 @@ def test_an_old_image_is_refused_by_number(vectors: Path, amd: TrustStore) -> No
     assert reasons(judge_real(vectors, "milan-v3-caci-cleanroom-signing", newest, amd, minimum_uvm_svn=104)) == ["UvmSvnTooOld"]
 
 
-def test_an_issuer_that_no_row_names_is_refused(vectors: Path) -> None:
+def test_an_unknown_issuer_is_rejected(vectors: Path) -> None:
     uvm = (vectors / "uvm" / "svn101-5feee30d-7ae383f53082.cose").read_bytes()
     rows = (ACI_UVM.model_copy(update={"feed": "ConfAKS-AMD-UVM"}), ACI_UVM.model_copy(update={"issuer": ACI_UVM.issuer[:-1] + "5"}))
     trust = TrustStore(TrustStore.amd().roots, rows)
     assert reasons(judge_real(vectors, "milan-v3-caci-tav", uvm, trust)) == ["UvmIssuerNotTrusted"]
 
 
-def test_no_altered_byte_of_a_genuine_endorsement_passes(vectors: Path, amd: TrustStore) -> None:
-    """Every 7th byte, one bit: protected header, certificates, payload, signature. The unprotected time stamp is not signed."""
+def test_an_altered_byte_of_a_genuine_endorsement_is_rejected(vectors: Path, amd: TrustStore) -> None:
+    """Every 7th byte, one bit: protected header, certificates, payload, signature. The unprotected timestamp is not signed."""
     uvm = (vectors / "uvm" / "svn101-5feee30d-7ae383f53082.cose").read_bytes()
     message = cbor2.loads(uvm).value
     stamp = message[1]["timestamp"]
@@ -90,7 +90,7 @@ def test_security_context_files_of_a_container_group_are_read(vectors: Path, amd
     report = (vectors / "snp" / "milan-v2-caci-sidecar-testdata" / "report.bin").read_bytes()
     evidence = AttestationEvidence(evidence=base64.b64encode(report).decode(), endorsements=endorsements, uvm_endorsements=uvm)
     verdict = verify_evidence(evidence, trust=amd, expectations=Expectations(), at=NOW)
-    # The sample's files come from other machines; they must be readable, which any other reason shows.
+    # The sample's files come from different machines, so they do not verify, but they must be readable.
     assert not {"UvmEndorsementMalformed", "CertificateChainMalformed"} & set(reasons(verdict))
 
 
@@ -110,12 +110,12 @@ def judge(hardware: DevelopmentHardware, issuer: EndorsementIssuer, uvm: bytes, 
     return verify_evidence(evidence, trust=trust, expectations=Expectations(require_uvm=True), at=datetime.now(UTC))
 
 
-def test_both_shapes_verify(hardware: DevelopmentHardware, issuer: EndorsementIssuer) -> None:
+def test_both_shapes_are_accepted(hardware: DevelopmentHardware, issuer: EndorsementIssuer) -> None:
     for uvm, shape in (
         (issuer.endorse(MEASUREMENT, 101), "reference-info"),
         (issuer.endorse_envelope(MEASUREMENT, 101), "hash-envelope"),
         (issuer.endorse_envelope(MEASUREMENT, 101, issued=int(datetime.now(UTC).timestamp())), "hash-envelope"),
-        # ContainerPlat writes the time as CBOR's epoch tag, which RFC 8392 does not ask for; receipts stand unprotected.
+        # ContainerPlat writes the time with CBOR's epoch tag, which RFC 8392 does not require; receipts are unprotected.
         (_envelope(issuer, {15: {1: issuer.did, 2: UVM_FEED, 6: datetime.now(UTC), "svn": 101}}), "hash-envelope"),
         (_envelope(issuer, {258: -16}), "hash-envelope"),
         (
@@ -149,12 +149,12 @@ def _envelope(issuer: EndorsementIssuer, header: dict[Any, Any] | None = None, p
 
 
 def _forged_leaf(issuer: EndorsementIssuer) -> bytes:
-    """The genuine chain, the signature by another key."""
+    """A genuine chain with a signature by another key."""
     return replace(issuer, leaf_key=rsa.generate_private_key(65537, 2048)).endorse(MEASUREMENT, 101)
 
 
 def _under_a_leaf(issuer: EndorsementIssuer) -> bytes:
-    """A leaf that "issues": a holder of one endorsement key makes another leaf below itself."""
+    """A chain in which the holder of an endorsement key issued another leaf with it."""
     other = mint_endorsement_issuer(rsa_bits=2048)
     return replace(other, chain=(other.chain[0], *issuer.chain)).sign(
         {3: "application/json", "iss": issuer.did, "feed": UVM_FEED}, _payload()
@@ -162,7 +162,7 @@ def _under_a_leaf(issuer: EndorsementIssuer) -> bytes:
 
 
 def _other_root(issuer: EndorsementIssuer) -> bytes:
-    """Another root, but the trusted issuer's name."""
+    """Another root with the trusted issuer's name."""
     return mint_endorsement_issuer(rsa_bits=2048).sign({3: "application/json", "iss": issuer.did, "feed": UVM_FEED}, _payload())
 
 
@@ -217,7 +217,7 @@ FORGERIES: dict[str, tuple[Callable[[EndorsementIssuer], bytes], str]] = {
 
 
 def _twice(issuer: EndorsementIssuer) -> bytes:
-    """A protected header that states its feed two times, which parsers resolve differently."""
+    """A protected header with two feeds, which parsers resolve differently."""
     protected, unprotected, payload, signature = cbor2.loads(issuer.endorse(MEASUREMENT, 101)).value
     header = cbor2.loads(protected)
     doubled = bytes((protected[0] + 1,)) + protected[1:] + cbor2.dumps("feed") + cbor2.dumps(UVM_FEED)
@@ -230,7 +230,7 @@ def _did_of_leaf(issuer: EndorsementIssuer) -> str:
 
 
 @pytest.mark.parametrize("name", FORGERIES)
-def test_a_forged_endorsement_is_refused_with_its_reason(hardware: DevelopmentHardware, issuer: EndorsementIssuer, name: str) -> None:
+def test_a_forged_endorsement_is_rejected_with_its_reason(hardware: DevelopmentHardware, issuer: EndorsementIssuer, name: str) -> None:
     forge, reason = FORGERIES[name]
     assert reasons(judge(hardware, issuer, forge(issuer)))[0] == reason
 

@@ -32,14 +32,14 @@ VECTORS = Path(os.environ.get("CLEANROOM_VECTORS", Path(__file__).parents[3] / "
 
 @pytest.fixture(scope="session")
 def vectors() -> Path:
-    """The folder of real vectors; tests that need it are skipped where it is absent."""
+    """The directory of genuine vectors. Tests that need it are skipped if it is absent."""
     if not VECTORS.is_dir():
         pytest.skip(f"no vectors at {VECTORS}; set CLEANROOM_VECTORS")
     return VECTORS
 
 
 class StaticCredential:
-    """A credential that hands out one opaque token."""
+    """A credential that returns one opaque token."""
 
     def __init__(self, token: str) -> None:
         self._token = token
@@ -50,7 +50,7 @@ class StaticCredential:
 
 
 class Authority:
-    """An attestation authority that says whatever a test wants."""
+    """An attestation authority that signs any claims."""
 
     def __init__(self, folder: Path) -> None:
         self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)

@@ -1,4 +1,4 @@
-"""Whatever bytes come from the network, only the typed error comes out."""
+"""Crafted responses and tokens: any bytes from the network give a result or a typed error."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def pki() -> Pki:
 
 
 def refusal_of(call: Callable[[], Any], kind: type[Exception]) -> Any:
-    """The error of ``kind`` that ``call`` raises, None when it returns; any other exception fails the test."""
+    """Return the error of ``kind`` that ``call`` raises, or None if it returns. Any other exception fails the test."""
     try:
         call()
     except kind as error:
@@ -71,7 +71,7 @@ def put(value: Any, path: tuple[Any, ...], new: Any) -> Any:
 
 @QUIET
 @given(data=st.data(), new=anything)
-def test_signed_responses_of_any_shape(pki: Pki, payload: dict[str, Any], data: st.DataObject, new: Any) -> None:
+def test_signed_responses_of_any_shape_give_a_typed_error(pki: Pki, payload: dict[str, Any], data: st.DataObject, new: Any) -> None:
     path = data.draw(st.sampled_from(places(payload)))
     error = refusal_of(lambda: check(sign(header(pki), put(payload, path, new), pki.leaf_key), pki), Refused)
     assert error is None or error.code.startswith("Release")
@@ -83,7 +83,7 @@ def test_signed_responses_of_any_shape(pki: Pki, payload: dict[str, Any], data: 
     body=anything,
     text=st.text(max_size=60),
 )
-def test_tokens_of_any_shape(authority: Authority, head: dict[str, Any], body: Any, text: str) -> None:
+def test_tokens_of_any_shape_give_a_typed_error(authority: Authority, head: dict[str, Any], body: Any, text: str) -> None:
     tokens = [text, sign(head, body if isinstance(body, dict) else {"iss": AUTHORITY, "exp": body}, authority.key)]
     for token in tokens:
         keys = {"test-key": authority.key.public_key()}
@@ -93,7 +93,7 @@ def test_tokens_of_any_shape(authority: Authority, head: dict[str, Any], body: A
 
 @QUIET
 @given(data=st.data(), new=anything)
-def test_claims_of_any_shape(authority: Authority, guest: rsa.RSAPrivateKey, data: st.DataObject, new: Any) -> None:
+def test_claims_of_any_shape_give_a_typed_error(authority: Authority, guest: rsa.RSAPrivateKey, data: st.DataObject, new: Any) -> None:
     policy = ReleasePolicy.for_clean_room(AUTHORITY, "ab" * 32)
     claims = authority.claims(guest.public_key())
     changed = put(claims, data.draw(st.sampled_from(places(claims))), new)
@@ -133,7 +133,7 @@ members = st.sampled_from(
 
 @QUIET
 @given(body=st.dictionaries(members, anything, max_size=6), kty=st.sampled_from(["RSA", "EC-HSM", "oct-HSM"]))
-def test_request_members_of_any_shape(body: dict[str, Any], kty: str) -> None:
+def test_request_members_of_any_shape_give_a_typed_error(body: dict[str, Any], kty: str) -> None:
     for read in (
         lambda: parse_release_body(body),
         lambda: read_policy(body),
@@ -148,7 +148,7 @@ def test_request_members_of_any_shape(body: dict[str, Any], kty: str) -> None:
 
 @QUIET
 @given(body=st.dictionaries(st.sampled_from(["report", "runtimeData", "nonce"]), anything, max_size=3))
-def test_attestation_requests_of_any_shape(body: dict[str, Any]) -> None:
+def test_attestation_requests_of_any_shape_give_a_typed_error(body: dict[str, Any]) -> None:
     with pytest.raises(MaaError):
         evidence_of(body)
 
@@ -156,11 +156,11 @@ def test_attestation_requests_of_any_shape(body: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "text", ['{"a":1e999}', '{"a":-1e999}', '{"a":"\\ud800"}', '{"a":NaN}', '{"a":1,"a":1}', "[" * 100_000, "1" * 5000, ""]
 )
-def test_json_that_readers_understand_differently_is_refused(text: str) -> None:
+def test_ambiguous_json_is_rejected(text: str) -> None:
     assert refusal_of(lambda: strict_json(text), ValueError)
 
 
-def test_a_policy_with_hostile_text_does_not_draw_rows_of_its_own(authority: Authority, guest: rsa.RSAPrivateKey) -> None:
+def test_policy_text_cannot_add_lines_to_the_comparison(authority: Authority, guest: rsa.RSAPrivateKey) -> None:
     policy = ReleasePolicy.for_clean_room(AUTHORITY, "ab" * 32, strict=False)
     claims = authority.claims(guest.public_key(), **{"x-ms-attestation-type": "x\nok  everything: fine\x1b[2J"})
     assert len(evaluate(policy, claims).table().splitlines()) == 4
@@ -172,6 +172,6 @@ def test_jws_length_is_bounded() -> None:
         parse("a" * 300_000)
 
 
-def test_errors_are_typed_all_the_way(tmp_path: Path) -> None:
+def test_malformed_services_give_typed_errors(tmp_path: Path) -> None:
     with pytest.raises(CleanRoomError):
         ReleasePolicy.parse(b"\x00" * 40)

@@ -55,13 +55,13 @@ def keys() -> list[Any]:
     return [rsa.generate_private_key(public_exponent=65537, key_size=2048), *(ec.generate_private_key(curve) for curve in curves)]
 
 
-def test_a_thumbprint_of_what_is_no_text_is_refused() -> None:
+def test_a_thumbprint_of_a_member_that_is_not_text_is_rejected() -> None:
     for wrong in ("\ud800", 5, None):
         with pytest.raises(InvalidInput, match="InvalidJwk"):
             thumbprint({**EXAMPLE, "n": wrong})
 
 
-def test_private_keys_survive_their_jwk(keys: list[Any]) -> None:
+def test_private_keys_round_trip_as_jwk(keys: list[Any]) -> None:
     for key in keys:
         jwk = private_jwk(key)
         assert private_key(jwk).private_numbers() == key.private_numbers()
@@ -110,7 +110,7 @@ def test_the_wrapping_key_is_the_first_for_encryption(keys: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("runtime", [None, {}, [], "x", {"keys": None}, {"keys": {}}, {"keys": []}, {"keys": [None, "x", []]}])
-def test_no_wrapping_key(runtime: Any) -> None:
+def test_claims_without_a_usable_wrapping_key_are_rejected(runtime: Any) -> None:
     with pytest.raises(InvalidInput) as error:
         wrapping_jwk({"x-ms-runtime": runtime})
     assert error.value.code == "NoWrappingKey"
@@ -122,7 +122,7 @@ def test_integers_round_trip(value: int) -> None:
 
 
 @given(data=st.binary(max_size=50))
-def test_strict_base64url_has_one_spelling(data: bytes) -> None:
+def test_strict_base64url_accepts_canonical_text_only(data: bytes) -> None:
     text = b64url(data)
     assert b64url_strict(text) == data
     for alphabet in "ABEIMQZaz09-_":

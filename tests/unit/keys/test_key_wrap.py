@@ -1,4 +1,4 @@
-"""Key wrap both ways, data keys under a KEK, and the vectors of RFC 5649."""
+"""Key wrap and unwrap, data keys under a KEK, and the vectors of RFC 5649."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_any_bit_flip_is_rejected(data: bytes, algorithm: KeyWrapAlgorithm, draw
 
 @pytest.mark.parametrize("name", HASHES)
 def test_the_layout_is_oaep_of_an_aes_256_key_and_kwp_of_the_target(name: str) -> None:
-    """Against a wrap made by hand, as the services make it."""
+    """Compared with a wrap that is assembled here in the services' layout."""
     private, target = key_of(3072), os.urandom(1217)
     kek = os.urandom(32)
     by_hand = private.public_key().encrypt(kek, oaep(name)) + keywrap.aes_key_wrap_with_padding(kek, target)
@@ -70,13 +70,13 @@ def test_the_layout_is_oaep_of_an_aes_256_key_and_kwp_of_the_target(name: str) -
     assert keywrap.aes_key_unwrap_with_padding(private.decrypt(ours[:384], oaep(name)), ours[384:]) == target
 
 
-def test_the_published_shape_of_the_sidecar_vector() -> None:
+def test_the_sidecars_vector_unwraps() -> None:
     assert len(wrap_key(key_of(2048).public_key(), bytes(32), "CKM_RSA_AES_KEY_WRAP")) == 256 + 40
 
 
 @pytest.mark.parametrize("made", [name for name in HASHES if name != "RSA-OAEP-AES-KWP"])
 @pytest.mark.parametrize("opened", [name for name in HASHES if name != "RSA-OAEP-AES-KWP"])
-def test_another_algorithm_does_not_open_it(made: str, opened: str) -> None:
+def test_another_algorithm_does_not_unwrap(made: str, opened: str) -> None:
     blob = wrap_key(key_of(2048).public_key(), b"k" * 32, made)
     if made == opened:
         assert unwrap_key(key_of(2048), blob, opened) == b"k" * 32
@@ -98,7 +98,7 @@ def test_a_truncated_blob_is_rejected(cut: int) -> None:
     assert error.value.code == "KeyUnwrapFailed"
 
 
-def test_another_key_of_any_size_does_not_open_it() -> None:
+def test_another_key_of_any_size_does_not_unwrap() -> None:
     blob = wrap_key(key_of(2048).public_key(), b"k" * 32)
     for other in (rsa.generate_private_key(public_exponent=65537, key_size=2048), key_of(3072), key_of(4096)):
         with pytest.raises(Refused):
@@ -117,7 +117,7 @@ def test_the_key_inside_is_an_aes_key() -> None:
         assert error.value.code == "KeyUnwrapFailed"
 
 
-def test_what_cannot_be_wrapped_is_refused_by_name() -> None:
+def test_unwrappable_input_is_rejected_with_its_code() -> None:
     with pytest.raises(InvalidInput) as error:
         wrap_key(key_of(2048).public_key(), b"k", "RSA_AES_KEY_WRAP_512")
     assert error.value.code == "UnsupportedKeyWrapAlgorithm"
@@ -146,7 +146,7 @@ def test_the_vectors_of_rfc_5649(vectors: Path) -> None:
 @pytest.mark.parametrize("size", [2048, 3072])
 @settings(max_examples=15, deadline=None)
 @given(data=st.binary(min_size=1, max_size=2000))
-def test_a_data_key_of_any_length_survives_its_kek(size: int, data: bytes) -> None:
+def test_a_data_key_of_any_length_round_trips(size: int, data: bytes) -> None:
     wrapped = wrap_data_key(key_of(size).public_key(), Secret(data))
     assert unwrap_data_key(key_of(size), wrapped) == Secret(data)
 
@@ -160,7 +160,7 @@ def test_a_32_byte_data_key_is_one_oaep_sha256_block_as_upstream_stores_it() -> 
     assert unwrap_data_key(key_of(2048), upstream) == Secret(data_key)
 
 
-def test_a_damaged_data_key_is_refused() -> None:
+def test_a_damaged_data_key_is_rejected() -> None:
     wrapped = wrap_data_key(key_of(2048).public_key(), Secret(b"k" * 32))
     with pytest.raises(Refused) as error:
         unwrap_data_key(key_of(3072), wrapped)

@@ -1,4 +1,4 @@
-"""The attestation authority's client and stand-in: real evidence, development evidence, and what neither accepts."""
+"""Client and stand-in of the attestation authority, with genuine, development and forged evidence."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def maa(start: Any) -> Maa:
 
 @pytest.fixture(scope="module")
 def maa_in_june(start: Any) -> Maa:
-    """At an instant when the certificates of the real evidence are valid."""
+    """Fix the time to an instant at which the certificates of the genuine evidence are valid."""
     return start(clock=lambda: THEN)
 
 
@@ -120,7 +120,7 @@ async def test_metadata_names_issuer_and_keys_with_certificates(maa: Maa) -> Non
 
 @pytest.mark.parametrize("directory", ["milan-v3-caci-cleanroom-maa", "milan-v2-caci-cleanroom-history-maa"])
 async def test_real_requests_of_real_hardware_are_attested(maa_in_june: Maa, vectors: Path, directory: str) -> None:
-    """The request bodies that upstream sent to the real service, byte for byte."""
+    """The recorded requests to the real service are accepted byte for byte."""
     folder = vectors / "caci" / directory
     body = json.loads((folder / "maa-request.json").read_text())
     for path in ("/attest/SevSnpVm", "/attest/SevSnpVM", "/attest/sevsnpvm"):
@@ -161,7 +161,7 @@ async def test_our_request_for_real_evidence_is_the_real_request(vectors: Path) 
     assert "".join(b64_any(our_parts["VcekCertChain"]).decode().split()) == "".join(b64_any(parts["VcekCertChain"]).decode().split())
 
 
-async def test_development_hardware_is_refused_where_its_root_is_not_trusted(start: Any, bound: bytes) -> None:
+async def test_development_hardware_is_rejected_without_its_root(start: Any, bound: bytes) -> None:
     strict = start(trust_files=())
     with pytest.raises(Refused) as error:
         await strict.client().attest(strict.evidence(bound), bound)
@@ -169,7 +169,7 @@ async def test_development_hardware_is_refused_where_its_root_is_not_trusted(sta
     assert error.value.details == {"status": 400, "code": "InvalidParameter"}
 
 
-async def test_other_runtime_data_is_refused(maa: Maa, bound: bytes) -> None:
+async def test_other_runtime_data_is_rejected(maa: Maa, bound: bytes) -> None:
     other = runtime_data(rsa.generate_private_key(public_exponent=65537, key_size=2048).public_key())
     with pytest.raises(Refused) as error:
         await maa.client().attest(maa.evidence(bound), other)
@@ -185,7 +185,7 @@ async def test_runtime_data_must_be_json(maa: Maa) -> None:
         assert error.value.code == "MaaRefusedEvidence"
 
 
-async def test_a_forged_report_is_refused(maa: Maa, bound: bytes) -> None:
+async def test_a_forged_report_is_rejected(maa: Maa, bound: bytes) -> None:
     evidence = maa.evidence(bound)
     report = bytearray(base64.b64decode(evidence.evidence))
     for offset in (0xC0, 0x50, 0x90, 0x2A0):
@@ -195,7 +195,7 @@ async def test_a_forged_report_is_refused(maa: Maa, bound: bytes) -> None:
             await maa.client().attest(evidence.model_copy(update={"evidence": base64.b64encode(bytes(forged)).decode()}), bound)
 
 
-async def test_debuggable_guests_are_refused_unless_configured(maa: Maa, start: Any, bound: bytes) -> None:
+async def test_debuggable_guests_are_rejected_unless_configured(maa: Maa, start: Any, bound: bytes) -> None:
     evidence = maa.evidence(bound, policy=0xB001F)
     with pytest.raises(Refused):
         await maa.client().attest(evidence, bound)
@@ -215,7 +215,7 @@ async def test_no_endorsement_means_no_compliance_status(maa: Maa, bound: bytes)
     assert "x-ms-compliance-status" not in claims
 
 
-async def test_an_endorsement_for_another_image_is_refused(maa: Maa, bound: bytes) -> None:
+async def test_an_endorsement_for_another_image_is_rejected(maa: Maa, bound: bytes) -> None:
     with pytest.raises(Refused) as error:
         await maa.client().attest(maa.evidence(bound, measurement=bytes(48)), bound)
     assert "uvm-measurement" in str(error.value.cause)
@@ -243,7 +243,7 @@ def test_malformed_requests_are_bad_requests(maa: Maa, body: Any) -> None:
     assert set(answer.json()["error"]) == {"code", "message"}
 
 
-def test_the_route_and_its_version(maa: Maa, bound: bytes) -> None:
+def test_route_and_api_version_are_checked(maa: Maa, bound: bytes) -> None:
     body = attestation_request(maa.evidence(bound), bound)
     assert maa.post(body, version="2022-08-01").status_code == 200
     assert maa.post(body, path="/attest/SevSnpVM", version="2020-10-01").status_code == 200
@@ -265,7 +265,7 @@ async def test_nonces_are_unsigned_64_bit_numbers(maa: Maa, bound: bytes) -> Non
         assert error.value.code == "InvalidNonce"
 
 
-async def test_who_cannot_be_asked_is_unavailable(local_ca: LocalAuthority, maa: Maa, bound: bytes) -> None:
+async def test_an_unreachable_authority_is_unavailable(local_ca: LocalAuthority, maa: Maa, bound: bytes) -> None:
     client = MaaClient("https://localhost:1", local_ca.ca_file)
     with pytest.raises(Unavailable) as error:
         await client.attest(maa.evidence(bound), bound)
@@ -276,7 +276,7 @@ async def test_who_cannot_be_asked_is_unavailable(local_ca: LocalAuthority, maa:
         MaaClient("http://maa.example")
 
 
-async def test_a_server_without_our_root_is_not_asked(maa: Maa, bound: bytes) -> None:
+async def test_a_server_without_a_trusted_certificate_gets_no_request(maa: Maa, bound: bytes) -> None:
     with pytest.raises(Unavailable) as error:
         await MaaClient(maa.url).attest(maa.evidence(bound), bound)
     assert error.value.code == "MaaUnreachable"
@@ -293,7 +293,7 @@ async def test_a_server_without_our_root_is_not_asked(maa: Maa, bound: bytes) ->
         {},
     ],
 )
-async def test_metadata_that_points_elsewhere_is_not_followed(local_ca: LocalAuthority, metadata: dict[str, str]) -> None:
+async def test_metadata_of_another_issuer_or_host_is_rejected(local_ca: LocalAuthority, metadata: dict[str, str]) -> None:
     async def answer(request: Request) -> JSONResponse:
         base = f"https://{request.headers['host']}"
         return JSONResponse({name: value.replace("{base}", base) for name, value in metadata.items()})
@@ -304,7 +304,7 @@ async def test_metadata_that_points_elsewhere_is_not_followed(local_ca: LocalAut
     assert error.value.code == "MaaMetadataNotTrusted"
 
 
-async def test_an_authority_that_talks_nonsense_is_refused_or_unavailable(local_ca: LocalAuthority, hardware: DevelopmentHardware) -> None:
+async def test_malformed_responses_of_an_authority_give_typed_errors(local_ca: LocalAuthority, hardware: DevelopmentHardware) -> None:
     said = [b""]
 
     async def answer(request: Request) -> Response:
@@ -322,7 +322,7 @@ async def test_an_authority_that_talks_nonsense_is_refused_or_unavailable(local_
 
 
 @pytest.mark.parametrize("url", ["http://maa.example", "https://[x", "https://", "maa.example", ""])
-def test_an_authority_has_an_https_address(url: str) -> None:
+def test_an_authority_url_must_be_https(url: str) -> None:
     with pytest.raises(InvalidInput, match="InvalidMaaUrl"):
         MaaClient(url)
 
@@ -367,7 +367,7 @@ def claims_of(**changes: Any) -> dict[str, Any]:
         ({"nbf": "0"}, 0, "AttestationTokenMalformed"),
     ],
 )
-def test_issuer_and_time(key: rsa.RSAPrivateKey, changes: dict[str, Any], at: int, code: str | None) -> None:
+def test_tokens_of_another_issuer_or_time_are_rejected(key: rsa.RSAPrivateKey, changes: dict[str, Any], at: int, code: str | None) -> None:
     token = sign({"kid": "k"}, claims_of(**changes), key)
     instant = THEN + dt.timedelta(seconds=at)
     if code is None:
@@ -378,7 +378,7 @@ def test_issuer_and_time(key: rsa.RSAPrivateKey, changes: dict[str, Any], at: in
     assert error.value.code == code
 
 
-def test_signature_and_key(key: rsa.RSAPrivateKey) -> None:
+def test_tokens_with_another_signature_or_key_are_rejected(key: rsa.RSAPrivateKey) -> None:
     keys = dict.fromkeys(("k", "1", "None"), key.public_key())
     stranger = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     cases = {
@@ -386,7 +386,7 @@ def test_signature_and_key(key: rsa.RSAPrivateKey) -> None:
         sign({}, claims_of(), key): "AttestationTokenKeyUnknown",
         sign({"kid": 1}, claims_of(), key): "AttestationTokenKeyUnknown",
         sign({"kid": None}, claims_of(), key): "AttestationTokenKeyUnknown",
-        # A jku in the header is never followed: only the keys of the authority count.
+        # A jku in the header is ignored: only the authority's keys are used.
         sign({"kid": "other", "jku": "https://evil.example/certs"}, claims_of(), stranger): "AttestationTokenKeyUnknown",
         sign({"kid": "k"}, claims_of(), stranger): "AttestationTokenSignatureInvalid",
         sign({"kid": "k"}, claims_of(), key)[:-2] + "AA": "AttestationTokenMalformed|AttestationTokenSignatureInvalid",
@@ -412,7 +412,7 @@ def test_unreadable_keys_of_a_jwks_are_left_out(key: rsa.RSAPrivateKey) -> None:
     assert signing_keys({"keys": "x"}) == {}
 
 
-def test_expired_tokens_are_refused_now(key: rsa.RSAPrivateKey) -> None:
+def test_genuine_expired_tokens_are_rejected(key: rsa.RSAPrivateKey) -> None:
     with pytest.raises(Refused) as error:
         validate_token(sign({"kid": "k"}, claims_of(exp=int(time.time()) - 1), key), issuer=ISSUER, keys={"k": key.public_key()})
     assert error.value.code == "AttestationTokenExpired"

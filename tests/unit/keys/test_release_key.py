@@ -1,4 +1,4 @@
-"""The product's own release, from hardware to key: development hardware, attestation authority, vault, and ``release_key``."""
+"""``release_key`` and ``set_key_with_skr`` with development hardware, attestation authority and vault."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ HOST_DATA = hashlib.sha256(b"the clean room's security policy").digest()
 
 
 class Guest:
-    """A guest on the development hardware: what the sidecar does, without its HTTP face."""
+    """A guest on the development hardware, without the sidecar's HTTP server."""
 
     def __init__(self, hardware: DevelopmentHardware, host_data: bytes = HOST_DATA, **fields: Any) -> None:
         self._hardware = hardware
@@ -104,7 +104,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, local_ca: LocalAuthority, au
 
 
 @pytest.mark.parametrize("size", [2048, 3072])
-async def test_a_dataset_key_travels_from_the_owner_to_the_attested_guest(world: World, name: str, size: int) -> None:
+async def test_a_dataset_key_is_released_to_the_attested_guest(world: World, name: str, size: int) -> None:
     reference = await world.set(name, size=size)
     assert reference.created
     data_key = Secret(bytes(range(32)))
@@ -115,7 +115,7 @@ async def test_a_dataset_key_travels_from_the_owner_to_the_attested_guest(world:
     assert released.unwrap_data_key(wrapped) == data_key
 
 
-async def test_an_imported_key_comes_back_the_same(world: World, name: str) -> None:
+async def test_an_imported_key_is_released_unchanged(world: World, name: str) -> None:
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     reference = await world.set(name, key=key)
     released = await world.release(name, version=reference.version)
@@ -133,12 +133,12 @@ async def test_setting_a_key_again_changes_nothing(world: World, name: str) -> N
     assert len(list(world.vault.client().list_properties_of_key_versions(name))) == 1
 
 
-async def test_an_immutable_key_is_set_once_and_found_again(world: World, name: str) -> None:
+async def test_setting_an_immutable_key_again_finds_it(world: World, name: str) -> None:
     first = await world.set(name, immutable=True)
     assert (await world.set(name, immutable=True)).key_id == first.key_id
 
 
-async def test_other_content_under_the_name_is_a_conflict_that_says_what_differs(world: World, name: str) -> None:
+async def test_a_key_with_other_content_is_a_conflict_with_the_differences(world: World, name: str) -> None:
     await world.set(name, tags={"dataset": "flights"})
     cases: list[tuple[str, dict[str, Any]]] = [
         ("release_policy", {"policy": world.policy(bytes(32)), "tags": {"dataset": "flights"}}),
@@ -153,14 +153,14 @@ async def test_other_content_under_the_name_is_a_conflict_that_says_what_differs
         assert set(error.value.details) == {difference}
 
 
-async def test_a_plain_key_of_the_name_is_a_conflict(world: World, name: str) -> None:
+async def test_a_key_without_policy_is_a_conflict(world: World, name: str) -> None:
     world.vault.client().create_rsa_key(name, size=2048)
     with pytest.raises(Conflict) as error:
         await world.set(name)
     assert {"protection", "release_policy", "tags"} == set(error.value.details)
 
 
-async def test_a_deleted_key_of_the_name_names_the_remedy(world: World, name: str) -> None:
+async def test_a_deleted_key_is_a_conflict_with_the_remedy(world: World, name: str) -> None:
     await world.set(name)
     world.vault.client().begin_delete_key(name, _polling_interval=0)
     with pytest.raises(Conflict) as error:
@@ -170,13 +170,13 @@ async def test_a_deleted_key_of_the_name_names_the_remedy(world: World, name: st
     assert "purge" in str(error.value.hint)
 
 
-async def test_an_owner_without_the_role_is_told_so(world: World, name: str) -> None:
+async def test_an_owner_without_the_role_is_forbidden(world: World, name: str) -> None:
     with pytest.raises(Refused) as error:
         await set_key_with_skr(vault=world.vault.settings(), credential=StaticCredential("nobody"), name=name, policy=world.policy())
     assert error.value.code == "ForbiddenByRbac"
 
 
-async def test_a_kek_of_another_size_is_refused_before_anything_is_done(world: World, name: str) -> None:
+async def test_an_unsupported_kek_size_is_rejected_before_any_request(world: World, name: str) -> None:
     for size in (1024, 2047, 8192):
         with pytest.raises(InvalidInput) as error:
             await world.set(name, size=size)
@@ -208,7 +208,7 @@ async def test_wrong_host_data_is_explained_claim_by_claim(world: World, name: s
     assert json.loads(json.dumps(error.value.to_dict()))["code"] == "ReleasePolicyNotMet"
 
 
-async def test_who_may_not_read_the_key_explains_with_the_expected_policy(world: World, name: str) -> None:
+async def test_a_caller_that_cannot_read_the_key_gets_the_expected_policy_compared(world: World, name: str) -> None:
     await world.set(name)
     with pytest.raises(Refused) as error:
         await world.release(name, Guest(world.hardware, bytes(32)), policy=world.policy())
@@ -223,7 +223,7 @@ async def test_who_may_not_read_the_key_explains_with_the_expected_policy(world:
 
 
 @pytest.mark.parametrize("fields", [{"policy": 0xB001F}, {"vmpl": 1}])
-async def test_a_debuggable_or_less_privileged_guest_gets_nothing(world: World, name: str, fields: dict[str, int]) -> None:
+async def test_a_debuggable_or_less_privileged_guest_gets_no_key(world: World, name: str, fields: dict[str, int]) -> None:
     await world.set(name)
     with pytest.raises(Refused) as error:
         await world.release(name, Guest(world.hardware, **fields), policy=world.policy())
@@ -248,7 +248,7 @@ async def test_a_missing_role_is_named_as_the_cause(world: World, name: str) -> 
         ("AccessDenied", "Target environment attestation does not meet key release policy requirements.", "claims"),
     ],
 )
-async def test_what_the_vault_says_goes_before_what_the_policy_would_explain(
+async def test_the_vaults_code_takes_precedence_over_the_policy_comparison(
     world: World, name: str, inner: str | None, message: str, cause: str
 ) -> None:
     policy = world.policy(bytes(32))
@@ -272,7 +272,7 @@ async def test_another_authority_is_named_as_the_cause(world: World, name: str) 
     assert error.value.details["authorities"] == ["https://sharedneu.neu.attest.azure.net"]
 
 
-async def test_a_key_whose_policy_was_changed_behind_our_back_is_not_used(world: World, name: str) -> None:
+async def test_a_key_with_a_changed_policy_is_rejected(world: World, name: str) -> None:
     weaker = ReleasePolicy.parse(
         {"version": "1.0.0", "anyOf": [{"authority": world.maa_url, "allOf": [{"claim": "x-ms-attestation-type", "equals": "sevsnpvm"}]}]}
     )
@@ -282,7 +282,7 @@ async def test_a_key_whose_policy_was_changed_behind_our_back_is_not_used(world:
     assert error.value.code == "ReleasePolicyMismatch"
 
 
-async def test_a_disabled_and_an_unknown_key(world: World, name: str) -> None:
+async def test_disabled_and_unknown_keys_give_their_errors(world: World, name: str) -> None:
     with pytest.raises(NotFound) as missing:
         await world.release(name)
     assert missing.value.code == "KeyNotFound"
@@ -293,7 +293,7 @@ async def test_a_disabled_and_an_unknown_key(world: World, name: str) -> None:
     assert error.value.code == "KeyDisabled"
 
 
-async def test_an_untrusted_release_certificate_is_refused(world: World, name: str, tmp_path: Path) -> None:
+async def test_an_untrusted_release_certificate_is_rejected(world: World, name: str, tmp_path: Path) -> None:
     await world.set(name)
     stranger = LocalAuthority(tmp_path)
     settings = world.vault.settings(release_ca_file=stranger.ca_file)
@@ -303,7 +303,7 @@ async def test_an_untrusted_release_certificate_is_refused(world: World, name: s
 
 
 @pytest.mark.parametrize("answer", [{}, {"key": None}, {"key": {"kid": 5}}])
-async def test_an_answer_of_another_shape_is_a_typed_error(world: World, name: str, answer: dict[str, Any]) -> None:
+async def test_a_malformed_vault_response_is_a_typed_error(world: World, name: str, answer: dict[str, Any]) -> None:
     faults = world.vault.app.state.server.faults
     faults.append(Fault(200, {}, answer))
     with pytest.raises(Internal, match="KeyVaultAnswerUnexpected") as error:
@@ -314,7 +314,7 @@ async def test_an_answer_of_another_shape_is_a_typed_error(world: World, name: s
         await world.release(name)
 
 
-async def test_a_vault_whose_host_is_not_its_challenge_s_is_not_asked_again(world: World, name: str) -> None:
+async def test_a_host_outside_the_challenges_resource_is_not_retried(world: World, name: str) -> None:
     settings = world.vault.settings(verify_challenge_resource=True, vault_url=world.vault.url.replace("localhost", "127.0.0.1"))
     with pytest.raises(Internal, match="KeyVaultAnswerUnexpected") as error:
         await world.release(name, vault=settings)
@@ -322,7 +322,7 @@ async def test_a_vault_whose_host_is_not_its_challenge_s_is_not_asked_again(worl
     assert "challenge" in str(error.value.cause)
 
 
-async def test_a_key_that_cannot_be_read_after_all_is_unavailable(world: World, name: str) -> None:
+async def test_a_key_that_cannot_be_read_after_a_conflict_is_unavailable(world: World, name: str) -> None:
     envelope = {"error": {"code": "BadParameter", "message": "AKV.SKR.1020: Immutable Key Release Policy cannot be modified."}}
     missing = {"error": {"code": "KeyNotFound", "message": "A key was not found in this key vault."}}
     world.vault.app.state.server.faults += [Fault(404, {}, missing), Fault(400, {}, envelope), Fault(503, {}, {})]
@@ -331,7 +331,7 @@ async def test_a_key_that_cannot_be_read_after_all_is_unavailable(world: World, 
 
 
 @pytest.mark.parametrize("status", [302, 307, 308])
-async def test_a_vault_that_points_elsewhere_is_not_followed(world: World, name: str, status: int) -> None:
+async def test_a_vaults_redirect_is_not_followed(world: World, name: str, status: int) -> None:
     await world.set(name)
     there = f"{world.vault.url}/keys/{name}//release?api-version=2025-07-01"
     world.vault.app.state.server.faults.append(Fault(status, {"Location": there}, {}))
@@ -349,7 +349,7 @@ async def test_an_unreachable_vault_is_not_a_refusal(world: World, name: str) ->
 
 
 class Replaying:
-    """An authority that hands out another guest's token."""
+    """An authority that returns another guest's token."""
 
     def __init__(self, inner: MaaClient, hardware: DevelopmentHardware) -> None:
         self._inner = inner
@@ -365,7 +365,7 @@ class Replaying:
         return await self._inner.validate(token, at=at)
 
 
-async def test_a_token_for_another_guests_key_is_not_used(world: World, name: str) -> None:
+async def test_a_token_for_another_guests_key_is_rejected(world: World, name: str) -> None:
     await world.set(name)
     with pytest.raises(Refused) as error:
         await world.release(name, maa=Replaying(world.maa(), world.hardware))
@@ -386,7 +386,7 @@ async def test_nothing_secret_is_in_reprs_and_errors(world: World, name: str) ->
         released.secret.__reduce__()
 
 
-async def test_tokens_of_the_stand_in_say_that_it_is_one(world: World) -> None:
+async def test_tokens_of_the_stand_in_are_marked(world: World) -> None:
     from cleanroom.keys import runtime_data
 
     bound = runtime_data(rsa.generate_private_key(public_exponent=65537, key_size=2048).public_key())
@@ -397,8 +397,8 @@ async def test_tokens_of_the_stand_in_say_that_it_is_one(world: World) -> None:
     assert claims["x-ms-compliance-status"] == "azure-compliant-uvm"
 
 
-async def test_the_whole_way_through_the_in_guest_sidecar(world: World, name: str, tmp_path: Path, local_ca: LocalAuthority) -> None:
-    """Hardware server, guest, sidecar, authority, vault: every hop over TLS."""
+async def test_a_key_is_released_through_the_guests_sidecar(world: World, name: str, tmp_path: Path, local_ca: LocalAuthority) -> None:
+    """Hardware server, guest, sidecar, authority and vault, connected with TLS."""
     from localcloud.standins.snp.server import SnpConfig
     from localcloud.standins.snp.server import create_app as create_snp
 
@@ -417,10 +417,10 @@ async def test_the_whole_way_through_the_in_guest_sidecar(world: World, name: st
     assert released.key_id == reference.key_id
 
 
-async def test_genuine_hardware_evidence_opens_a_key(
+async def test_a_key_is_released_for_genuine_hardware_evidence(
     vectors: Path, tmp_path: Path, local_ca: LocalAuthority, authority: Authority, name: str
 ) -> None:
-    """Real report, real endorsements, real request body → token → release. Its private key is not here, so it stays wrapped."""
+    """A genuine request gives a token and a release. The guest's private key is unknown, so nothing is unwrapped."""
     then = dt.datetime(2026, 6, 1, tzinfo=dt.UTC)
     tls = local_ca.issue("maa")
     maa = create_maa(MaaConfig(tls_cert=tls.cert, tls_key=tls.key, state=tmp_path / "maa"), clock=lambda: then)
@@ -440,12 +440,12 @@ async def test_genuine_hardware_evidence_opens_a_key(
     expected = ReleaseExpectation(f"{vault.url}/keys/{name}", "n", "RSA_AES_KEY_WRAP_256", "96478d5f", policy)
     verified = verify_release_response(str(answer.value), expected, roots=trusted_roots(vault.ca))
     assert verified.key_id == reference.key_id
-    # Modulus of the guest's RSA-2048 key, then the key-wrapped PKCS#8.
+    # The OAEP block of the guest's RSA-2048 key, then the wrapped PKCS#8.
     assert len(verified.ciphertext) > 256 + 1024
     assert (len(verified.ciphertext) - 256) % 8 == 0
 
 
-async def test_an_expired_token_is_refused_here_and_at_the_vault(
+async def test_an_expired_token_is_rejected_by_client_and_vault(
     world: World, name: str, tmp_path: Path, local_ca: LocalAuthority, authority: Authority
 ) -> None:
     tls = local_ca.issue("maa")
@@ -455,7 +455,7 @@ async def test_an_expired_token_is_refused_here_and_at_the_vault(
         with pytest.raises(Refused) as error:
             await world.release(name, maa=MaaClient(instant, world.ca))
         assert error.value.code == "AttestationTokenExpired"
-        # A vault whose clock is ahead: the token is good here, not there.
+        # The vault's clock is ahead, so only the vault considers the token expired.
         issuer = AttestationIssuer(authority=world.maa_url, ca_file=local_ca.ca_file)
         later = dt.datetime.now(dt.UTC) + dt.timedelta(hours=9)
         vault = start_vault(stack, tmp_path / "vault", local_ca, authority, attestation=[issuer], clock=lambda: later)

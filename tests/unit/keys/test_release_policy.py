@@ -50,18 +50,18 @@ def expected_claims(vectors: Path) -> dict[str, Any]:
         ("legacy-condition-form", False),
     ],
 )
-def test_known_policies_on_the_claims_of_a_confidential_container(
+def test_published_policies_accept_a_confidential_containers_claims(
     known: dict[str, Any], expected_claims: dict[str, Any], name: str, ok: bool
 ) -> None:
     assert evaluate(ReleasePolicy.parse(known[name]), expected_claims["claims"]).ok is ok
 
 
-def test_the_policy_cases_of_the_vectors(known: dict[str, Any], expected_claims: dict[str, Any]) -> None:
+def test_recorded_policy_cases_evaluate_as_recorded(known: dict[str, Any], expected_claims: dict[str, Any]) -> None:
     judged = 0
     for case in expected_claims["policy_cases"]:
         claims = {**expected_claims["claims"], **case["change"]}
         for name, expected in case["expect_against"].items():
-            # null: this policy does not look at the claim; "tolerate": one trailing slash of the authority.
+            # null: the policy does not use the claim; "tolerate": one trailing slash of the authority.
             ok = {None: True, "tolerate": True}.get(expected, expected)
             assert evaluate(ReleasePolicy.parse(known[name]), claims).ok is ok, case["name"]
             judged += 1
@@ -85,14 +85,14 @@ def test_the_policy_cases_of_the_vectors(known: dict[str, Any], expected_claims:
         {"iss": [ISSUER]},
     ],
 )
-def test_one_changed_claim_refuses(known: dict[str, Any], expected_claims: dict[str, Any], change: dict[str, Any]) -> None:
+def test_one_changed_claim_fails_the_policy(known: dict[str, Any], expected_claims: dict[str, Any], change: dict[str, Any]) -> None:
     claims = {name: value for name, value in {**expected_claims["claims"], **change}.items() if value is not None}
     verdict = evaluate(ReleasePolicy.parse(known["sidecar-caci-strict"]), claims)
     assert not verdict.ok
     assert verdict.authority_matched is ("iss" not in change)
 
 
-def test_the_nested_claims_of_a_confidential_vm(known: dict[str, Any]) -> None:
+def test_a_policy_on_nested_claims_of_a_confidential_vm_is_evaluated(known: dict[str, Any]) -> None:
     policy = ReleasePolicy.parse(known["cvm-default"])
     tee = {"x-ms-attestation-type": "sevsnpvm", "x-ms-compliance-status": "azure-compliant-cvm"}
     assert evaluate(policy, {"iss": ISSUER, "x-ms-isolation-tee": tee}).ok
@@ -129,11 +129,11 @@ def test_the_nested_claims_of_a_confidential_vm(known: dict[str, Any]) -> None:
         ("a", ["a"], False),
     ],
 )
-def test_comparison_is_of_text_forms(written: Any, claimed: Any, ok: bool) -> None:
+def test_claims_are_compared_as_text(written: Any, claimed: Any, ok: bool) -> None:
     assert holds(equals("c", written), claims={"c": claimed}) is ok
 
 
-def test_all_of_any_of_and_nesting() -> None:
+def test_nested_all_of_and_any_of_are_evaluated() -> None:
     claims = {"a": "1", "b": "2"}
     a, b, wrong = equals("a", "1"), equals("b", "2"), equals("a", "9")
     assert holds(a, b, claims=claims)
@@ -215,7 +215,7 @@ BAD: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_everything_outside_the_grammar_is_refused(what: str) -> None:
+def test_policies_outside_the_grammar_are_rejected(what: str) -> None:
     with pytest.raises(InvalidInput) as error:
         ReleasePolicy.parse(json.dumps(BAD[what]))
     assert error.value.code == "InvalidReleasePolicy"
@@ -231,13 +231,13 @@ def test_everything_outside_the_grammar_is_refused(what: str) -> None:
         ("no version", "at version:"),
     ],
 )
-def test_a_refusal_names_the_member(what: str, place: str) -> None:
+def test_the_error_names_the_wrong_member(what: str, place: str) -> None:
     with pytest.raises(InvalidInput) as error:
         ReleasePolicy.parse(json.dumps(BAD[what]))
     assert place in error.value.message
 
 
-def test_the_table_of_a_hostile_policy_has_no_lines_of_its_own() -> None:
+def test_policy_and_token_text_cannot_add_lines_to_the_table() -> None:
     policy = ReleasePolicy.parse(
         {
             "version": "1.0.0",
@@ -265,13 +265,13 @@ def test_the_table_of_a_hostile_policy_has_no_lines_of_its_own() -> None:
         "[" * 5000,
     ],
 )
-def test_what_is_not_one_json_object_is_refused(text: str | bytes) -> None:
+def test_text_that_is_not_one_json_object_is_rejected(text: str | bytes) -> None:
     with pytest.raises(InvalidInput):
         ReleasePolicy.parse(text)
 
 
 @pytest.mark.parametrize("text", ["\ud800", float("nan"), b"x", "x" * 40_000])
-def test_an_object_is_read_as_strictly_as_its_text(text: Any) -> None:
+def test_an_object_is_parsed_as_strictly_as_its_text(text: Any) -> None:
     with pytest.raises(InvalidInput, match="InvalidReleasePolicy"):
         ReleasePolicy.parse(
             {"version": "1.0.0", "anyOf": [{"authority": "https://maa.example", "allOf": [{"claim": "a", "equals": text}]}]}
@@ -379,7 +379,7 @@ _anything = st.recursive(
 
 
 @given(value=_anything)
-def test_hostile_documents_raise_only_the_typed_error(value: Any) -> None:
+def test_any_document_is_parsed_or_gives_the_typed_error(value: Any) -> None:
     for given_value in (value, json.dumps(value)):
         try:
             parsed = ReleasePolicy.parse(given_value)

@@ -1,4 +1,4 @@
-"""Verification of the signed release response: whatever is changed in it, nothing is unwrapped."""
+"""Verification of the signed release response: nothing is unwrapped from a changed one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from cleanroom.jose.jws import sign
 from cleanroom.jose.x5c import trusted_roots, verify_chain
 from cleanroom.keys import ReleaseExpectation, ReleasePolicy, VerifiedRelease, public_jwk, verify_release_response, wrap_key
 from cleanroom.keys.maa import signing_keys
-from cleanroom.keys.release import open_release
+from cleanroom.keys.release import unwrap_release
 
 NOW = dt.datetime(2026, 6, 1, tzinfo=dt.UTC)
 HOST = "contosso.vault.azure.net"
@@ -167,18 +167,18 @@ def good(pki: Pki, payload: dict[str, Any]) -> str:
     return sign(header(pki), payload, pki.leaf_key)
 
 
-def test_the_honest_response_opens(good: str, pki: Pki, wrapping: rsa.RSAPrivateKey, target: rsa.RSAPrivateKey) -> None:
+def test_a_genuine_response_is_accepted(good: str, pki: Pki, wrapping: rsa.RSAPrivateKey, target: rsa.RSAPrivateKey) -> None:
     verified = check(good, pki)
     assert verified.key_id == f"{KEY_ID}/{VERSION}"
-    assert open_release(verified, wrapping).secret.reveal() == der(target)
+    assert unwrap_release(verified, wrapping).secret.reveal() == der(target)
     assert check(good, pki, nonce=None, policy=None)
     assert check(good, pki, key_id=f"https://{HOST.upper()}:443/keys/kek")
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_any_changed_character_is_refused(good: str, pki: Pki, data: st.DataObject) -> None:
-    """Characters, not bytes: the last one of a segment has bits that a tolerant decoder ignores."""
+def test_a_changed_character_is_rejected(good: str, pki: Pki, data: st.DataObject) -> None:
+    """Characters rather than bytes, because a tolerant decoder ignores bits of a segment's last character."""
     index = data.draw(st.one_of(st.integers(0, len(good) - 1), st.just(len(good) - 1), st.just(good.rindex(".") - 1)))
     replacement = data.draw(st.sampled_from("ABCDabcd0123_-.=+/ \n\x00é"))
     if good[index] == replacement:
@@ -188,7 +188,7 @@ def test_any_changed_character_is_refused(good: str, pki: Pki, data: st.DataObje
 
 
 @pytest.mark.parametrize("how", ["", "=", "\n", ".", ".x", " "])
-def test_something_appended_is_refused(good: str, pki: Pki, how: str) -> None:
+def test_appended_text_is_rejected(good: str, pki: Pki, how: str) -> None:
     if how:
         refused(good + how, pki, "ReleaseResponseNotVerified")
         refused(how + good, pki, "ReleaseResponseNotVerified")
@@ -200,7 +200,7 @@ def _segments(head: dict[str, Any], payload: dict[str, Any]) -> str:
     return f"{b64url(compact_json(head))}.{b64url(compact_json(payload))}"
 
 
-def test_other_algorithms_are_refused_before_any_key_is_used(pki: Pki, payload: dict[str, Any]) -> None:
+def test_other_algorithms_are_rejected_before_a_key_is_used(pki: Pki, payload: dict[str, Any]) -> None:
     unsigned = _segments(header(pki, alg="none"), payload)
     refused(f"{unsigned}.", pki, "ReleaseResponseNotVerified")
     refused(f"{unsigned}.AA", pki, "ReleaseResponseNotVerified")
@@ -210,16 +210,16 @@ def test_other_algorithms_are_refused_before_any_key_is_used(pki: Pki, payload: 
         refused(f"{text}.{b64url(hmac.digest(leaf, text.encode(), hashlib.sha256))}", pki, "ReleaseResponseNotVerified")
 
 
-def test_critical_extensions_are_not_understood(pki: Pki, payload: dict[str, Any]) -> None:
+def test_critical_extensions_are_rejected(pki: Pki, payload: dict[str, Any]) -> None:
     refused(sign(header(pki, crit=["b64"], b64=False), payload, pki.leaf_key), pki, "ReleaseResponseNotVerified")
 
 
 @pytest.mark.parametrize("chain", [None, [], "text", [5], ["!!"], ["AAAA"]])
-def test_a_missing_or_broken_x5c_is_refused(pki: Pki, payload: dict[str, Any], chain: Any) -> None:
+def test_a_missing_or_malformed_x5c_is_rejected(pki: Pki, payload: dict[str, Any], chain: Any) -> None:
     refused(sign(header(pki, x5c=chain), payload, pki.leaf_key), pki, "ReleaseResponseNotVerified")
 
 
-def test_a_certificate_of_no_known_version_is_refused(pki: Pki, payload: dict[str, Any]) -> None:
+def test_a_certificate_of_an_unknown_version_is_rejected(pki: Pki, payload: dict[str, Any]) -> None:
     leaf = pki.leaf.public_bytes(serialization.Encoding.DER)
     version = leaf.index(bytes.fromhex("a003020102")) + 4
     odd = base64.b64encode(leaf[:version] + b"\x01" + leaf[version + 1 :]).decode()
@@ -227,14 +227,14 @@ def test_a_certificate_of_no_known_version_is_refused(pki: Pki, payload: dict[st
     assert signing_keys({"keys": [{"kid": "k", "x5c": [odd]}]}) == {}
 
 
-def test_certificates_of_others_are_refused(pki: Pki, payload: dict[str, Any]) -> None:
+def test_certificates_of_other_issuers_and_hosts_are_rejected(pki: Pki, payload: dict[str, Any]) -> None:
     other = make_pki()
     own_chain = x5c(other.leaf, other.issuer, other.root)
     refused(sign(header(pki, x5c=own_chain), payload, other.leaf_key), pki, "ReleaseCertificateNotTrusted")
     refused(sign(header(pki, x5c=x5c(other.leaf, pki.issuer, pki.root)), payload, other.leaf_key), pki, "ReleaseCertificateNotTrusted")
     refused(sign(header(pki, x5c=x5c(pki.leaf)), payload, pki.leaf_key), pki, "ReleaseCertificateNotTrusted")
     refused(sign(header(pki, x5c=x5c(pki.issuer, pki.leaf, pki.root)), payload, pki.leaf_key), pki, "ReleaseCertificateNotTrusted")
-    # The genuine certificate, but somebody else's signature.
+    # The genuine certificate with a signature by another key.
     refused(sign(header(pki), payload, other.leaf_key), pki, "ReleaseResponseNotVerified")
     refused(sign(header(pki), payload, pki.leaf_key), pki, "ReleaseCertificateNotTrusted", roots=[])
 
@@ -264,25 +264,25 @@ def test_the_order_above_the_leaf_and_an_absent_root_do_not_matter(pki: Pki, pay
         *("self-signed", "authority as leaf", "not for signatures"),
     ],
 )
-def test_a_certificate_that_does_not_fit_is_refused(pki: Pki, payload: dict[str, Any], make: Callable[[Pki], x509.Certificate]) -> None:
+def test_a_certificate_for_another_purpose_is_rejected(pki: Pki, payload: dict[str, Any], make: Callable[[Pki], x509.Certificate]) -> None:
     text = sign(header(pki, x5c=x5c(make(pki), pki.leaf, pki.issuer, pki.root)), payload, pki.leaf_key)
     refused(text, pki, "ReleaseCertificateNotTrusted")
 
 
-def test_a_leaf_for_signatures_may_say_so(pki: Pki, payload: dict[str, Any]) -> None:
+def test_a_leaf_with_digital_signature_usage_is_accepted(pki: Pki, payload: dict[str, Any]) -> None:
     leaf = certificate("x", pki.leaf_key, pki.issuer, pki.issuer_key, names=(HOST,), key_usage=usage_of("digital_signature"))
     assert check(sign(header(pki, x5c=x5c(leaf, pki.issuer)), payload, pki.leaf_key), pki)
 
 
-def test_a_chain_through_a_leaf_is_refused(pki: Pki, payload: dict[str, Any]) -> None:
-    """A vault's own leaf is no authority: whoever holds it cannot make certificates for others."""
+def test_a_chain_through_a_leaf_is_rejected(pki: Pki, payload: dict[str, Any]) -> None:
+    """The holder of a vault's leaf cannot issue certificates with it."""
     stranger = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     minted = certificate("x", stranger, pki.leaf, pki.leaf_key, names=(HOST,))
     text = sign(header(pki, x5c=x5c(minted, pki.leaf, pki.issuer, pki.root)), payload, stranger)
     refused(text, pki, "ReleaseCertificateNotTrusted")
 
 
-def test_the_instant_counts(good: str, pki: Pki) -> None:
+def test_certificates_are_checked_for_the_given_instant(good: str, pki: Pki) -> None:
     refused(good, pki, "ReleaseCertificateNotTrusted", at=NOW + dt.timedelta(days=31))
     refused(good, pki, "ReleaseCertificateNotTrusted", at=NOW - dt.timedelta(days=31))
 
@@ -341,7 +341,7 @@ KEY = "response/key/key"
         (f"{KEY}/key_hsm", b64url(b"[]"), "ReleaseResponseNotVerified"),
     ],
 )
-def test_a_signed_answer_to_something_else_is_refused(pki: Pki, payload: dict[str, Any], path: str, value: Any, code: str) -> None:
+def test_a_signed_response_to_another_request_is_rejected(pki: Pki, payload: dict[str, Any], path: str, value: Any, code: str) -> None:
     refused(sign(header(pki), edit(payload, path, value), pki.leaf_key), pki, code)
 
 
@@ -362,7 +362,7 @@ def envelope_of(payload: dict[str, Any]) -> dict[str, Any]:
         ("ciphertext", None, "ReleaseResponseNotVerified"),
     ],
 )
-def test_an_envelope_that_is_not_for_us_is_refused(pki: Pki, payload: dict[str, Any], path: str, value: Any, code: str) -> None:
+def test_an_envelope_for_another_key_is_rejected(pki: Pki, payload: dict[str, Any], path: str, value: Any, code: str) -> None:
     changed = b64url(compact_json(edit(envelope_of(payload), path, value)))
     refused(sign(header(pki), edit(payload, f"{KEY}/key_hsm", changed), pki.leaf_key), pki, code)
 
@@ -374,7 +374,7 @@ def test_a_truncated_ciphertext_does_not_unwrap(pki: Pki, payload: dict[str, Any
     changed = b64url(compact_json({**envelope, "ciphertext": b64url(blob)}))
     verified = check(sign(header(pki), edit(payload, f"{KEY}/key_hsm", changed), pki.leaf_key), pki)
     with pytest.raises(Refused) as error:
-        open_release(verified, wrapping)
+        unwrap_release(verified, wrapping)
     assert error.value.code == "KeyUnwrapFailed"
 
 
@@ -387,7 +387,7 @@ def with_target(payload: dict[str, Any], wrapping: rsa.RSAPrivateKey, private: b
 _P256, _UNKNOWN_CURVE = bytes.fromhex("06082a8648ce3d030107"), bytes.fromhex("06082a8648ce3d03017f")
 
 
-def test_the_unwrapped_key_must_be_the_announced_one(
+def test_the_unwrapped_key_must_match_the_stated_public_key(
     pki: Pki, payload: dict[str, Any], wrapping: rsa.RSAPrivateKey, target: rsa.RSAPrivateKey
 ) -> None:
     other = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -405,29 +405,29 @@ def test_the_unwrapped_key_must_be_the_announced_one(
     for private, jwk in cases:
         verified = check(sign(header(pki), with_target(payload, wrapping, private, jwk), pki.leaf_key), pki)
         with pytest.raises(Refused) as error:
-            open_release(verified, wrapping)
+            unwrap_release(verified, wrapping)
         assert error.value.code == "ReleasedKeyInconsistent"
 
 
-def test_oct_and_ec_keys_open(pki: Pki, payload: dict[str, Any], wrapping: rsa.RSAPrivateKey) -> None:
+def test_oct_and_ec_keys_are_unwrapped(pki: Pki, payload: dict[str, Any], wrapping: rsa.RSAPrivateKey) -> None:
     curve = ec.generate_private_key(ec.SECP521R1())
     verified = check(
         sign(header(pki), with_target(payload, wrapping, der(curve), {**public_jwk(curve), "kty": "EC-HSM"}), pki.leaf_key), pki
     )
-    assert open_release(verified, wrapping).kind == "EC"
+    assert unwrap_release(verified, wrapping).kind == "EC"
     verified = check(sign(header(pki), with_target(payload, wrapping, b"x" * 32, {"kty": "oct-HSM"}), pki.leaf_key), pki)
-    released = open_release(verified, wrapping)
+    released = unwrap_release(verified, wrapping)
     assert (released.kind, released.secret.reveal()) == ("oct", b"x" * 32)
 
 
-# Real certificates
+# Genuine certificates
 
 
 def chain_of(vectors: Path) -> list[x509.Certificate]:
     return x509.load_pem_x509_certificates((vectors / "skr" / "mhsm-x5c-chain-expired.pem").read_bytes())
 
 
-def test_a_real_managed_hsm_chain_holds_in_its_time_for_its_names_only(vectors: Path) -> None:
+def test_a_genuine_managed_hsm_chain_is_valid_for_its_time_and_names(vectors: Path) -> None:
     chain, then = chain_of(vectors), dt.datetime(2022, 6, 1, tzinfo=dt.UTC)
     host = "svolos-myhsm-01.managedhsm.azure.net"
     assert verify_chain(chain, [chain[-1]], host, then).key_size == 2048
@@ -441,7 +441,7 @@ def test_a_real_managed_hsm_chain_holds_in_its_time_for_its_names_only(vectors: 
         verify_chain([chain[0], chain[2]], [chain[-1]], host, then)
 
 
-def test_a_lone_real_leaf_does_not_chain(vectors: Path) -> None:
+def test_a_genuine_leaf_without_its_issuer_is_rejected(vectors: Path) -> None:
     leaf = x509.load_pem_x509_certificates((vectors / "skr" / "akv-x5c-leaf-sample.pem").read_bytes())
     with pytest.raises(ValueError, match="does not chain"):
         verify_chain(leaf, trusted_roots(None), "svolos-hsm.managedhsm.azure.net", dt.datetime(2022, 1, 1, tzinfo=dt.UTC))

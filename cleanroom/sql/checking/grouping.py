@@ -1,0 +1,121 @@
+"""GROUP BY: the keys of a SELECT, and whether its groups are single persons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlglot import exp
+
+from cleanroom.sql.checking.aggregates import contains_aggregate
+from cleanroom.sql.checking.dispatch import value_of
+from cleanroom.sql.checking.nodes import located_at, only, position_of, whole_number, without_parentheses
+from cleanroom.sql.context import Context
+from cleanroom.sql.model import Value
+from cleanroom.sql.privacy.release import check_group_keys, check_grouping_sets
+from cleanroom.sql.privacy.rows import is_per_person
+from cleanroom.sql.refusal import Refusal
+
+Items = Sequence[exp.Expr | Value]
+"""The SELECT list, with ``*`` replaced by columns."""
+
+_GROUPING_SETS = (exp.Rollup, exp.Cube, exp.GroupingSets)
+
+
+def group_rows(node: exp.Select, ctx: Context, items: Items) -> None:
+    """Check GROUP BY and fill in the groups of the scope."""
+    scope = ctx.scope
+    aliases = {}
+    for item in node.expressions:
+        if type(item) is exp.Alias and isinstance(item.args["alias"], exp.Identifier):
+            aliases[str(item.args["alias"].this).lower()] = item.this
+    scope.aliases = aliases
+    group = node.args.get("group")
+    keys: list[Value] = []
+    if group is not None:
+        keys = _group_by(group, ctx, items)
+        scope.group_keys = {key.sql for key in keys}
+    elif node.args.get("having") is not None or any(contains_aggregate(item) for item in node.expressions):
+        scope.group_keys = set()
+    if scope.group_keys is not None and scope.protected:
+        scope.per_person = is_per_person(scope.protected, keys, scope.equal)
+        scope.plain_group_keys = [key.sql for key in keys if key.plain]
+        if not scope.per_person:
+            with located_at(node):
+                check_group_keys(keys, ctx.rules.catalog)
+
+
+def _group_by(group: exp.Expr, ctx: Context, items: Items) -> list[Value]:
+    only(group, "expressions", "rollup", "cube", "grouping_sets", "all")
+    plain = _plain_keys(group, ctx, items)
+    sets = [key for key in group.expressions if isinstance(key, _GROUPING_SETS)]
+    sets += [part for name in ("rollup", "cube", "grouping_sets") for part in group.args.get(name) or []]
+    if sets:
+        ctx.scope.may_copy_rows = True
+        with located_at(group):
+            check_grouping_sets(ctx.scope.protected)
+    keys = [_group_key(key, ctx, items) for key in plain]
+    texts = [key.sql for key in keys]
+    for part in sets:
+        inner, text = _grouping_set(part, keys, ctx, items)
+        if not part.expressions:  # GROUP BY a, b WITH ROLLUP
+            texts = []
+        keys = keys + inner
+        texts.append(text)
+    if plain and any(isinstance(part, exp.GroupingSets) for part in sets):
+        raise Refusal("ClauseNotAllowed", "GROUPING SETS with other group keys: write every set out instead", position_of(group))
+    ctx.scope.group_text = "\nGROUP BY " + ", ".join(texts)
+    return keys
+
+
+def _plain_keys(group: exp.Expr, ctx: Context, items: Items) -> list[exp.Expr]:
+    """Group keys outside of ROLLUP, CUBE and GROUPING SETS."""
+    plain = [key for key in group.expressions if not isinstance(key, _GROUPING_SETS)]
+    if group.args.get("all"):
+        plain = [
+            exp.Literal.number(index + 1) for index, item in enumerate(items) if isinstance(item, Value) or not contains_aggregate(item)
+        ]
+        if group.expressions or not plain:
+            raise Refusal("ClauseNotAllowed", "GROUP BY ALL needs a column that is not an aggregate", position_of(group))
+    sets = group.args.get("grouping_sets")
+    if sets and plain and not group.args.get("rollup") and not group.args.get("cube"):  # GROUP BY a, b GROUPING SETS ((a), (b))
+        listed = {key.sql for key in _grouping_set(sets[0], [], ctx, items)[0]}
+        if not all(_group_key(key, ctx, items).sql in listed for key in plain):
+            raise Refusal("ClauseNotAllowed", "each key before GROUPING SETS must be in one of the sets", position_of(group))
+        plain = []
+    return plain
+
+
+def _grouping_set(node: exp.Expr, before: list[Value], ctx: Context, items: Items) -> tuple[list[Value], str]:
+    """Keys and text of ROLLUP, CUBE or GROUPING SETS. WITH ROLLUP applies to the keys ``before`` it."""
+    only(node, "expressions")
+    if not isinstance(node, exp.GroupingSets):
+        inner = [_group_key(key, ctx, items) for key in node.expressions]
+        word = "ROLLUP" if isinstance(node, exp.Rollup) else "CUBE"
+        return inner, f"{word}({', '.join(key.sql for key in inner or before)})"
+    keys: list[Value] = []
+    sets = []
+    for each in node.expressions:
+        members = each.expressions if isinstance(each, exp.Tuple) else [each]
+        inner = [_group_key(key, ctx, items) for key in members]
+        keys += inner
+        sets.append(f"({', '.join(key.sql for key in inner)})")
+    return keys, f"GROUPING SETS({', '.join(sets)})"
+
+
+def _group_key(node: exp.Expr, ctx: Context, items: Items) -> Value:
+    node = without_parentheses(node)
+    ordinal = whole_number(node)
+    if ordinal:
+        index = int(ordinal) - 1
+        if not 0 <= index < len(items):
+            raise Refusal("ClauseNotAllowed", f"GROUP BY {ordinal}: there is no such column", position_of(node))
+        item = items[index]
+        value = item if isinstance(item, Value) else value_of(item, ctx)
+        with located_at(node):
+            ctx.findings.expand(len(value.sql))
+    else:
+        value = value_of(node, ctx)
+    constant = not value.origins and not value.sources and value.degree == 0
+    if constant or value.sql.isdecimal():
+        raise Refusal("ClauseNotAllowed", "GROUP BY a constant has no meaning", position_of(node))
+    return value

@@ -1,0 +1,164 @@
+"""SELECT: its clauses in the order in which they apply, and the text that runs."""
+
+from __future__ import annotations
+
+from sqlglot import exp
+
+from cleanroom.sql.checking.dispatch import checks_query, value_of
+from cleanroom.sql.checking.grouping import group_rows
+from cleanroom.sql.checking.joins import conjuncts, from_clause
+from cleanroom.sql.checking.nodes import flatten, located_at, only, position_of
+from cleanroom.sql.checking.ordering import Output, is_limited, limit, order_by
+from cleanroom.sql.checking.queries import with_clause
+from cleanroom.sql.checking.select_list import output_values, select_items
+from cleanroom.sql.checking.windows import check_named_windows
+from cleanroom.sql.context import Context
+from cleanroom.sql.model import CheckedQuery, ProtectedInput
+from cleanroom.sql.privacy import exposure, rows
+from cleanroom.sql.privacy.release import FloorCondition, SelectRelease, floor_conditions, output_field, select_release
+from cleanroom.sql.refusal import Refusal
+from cleanroom.sql.rendering import HIDDEN_COLUMN, conjunction, quote
+from cleanroom.sql.scope import Scope
+
+_PARTS = (
+    "with_", "distinct", "expressions", "limit", "from_", "joins", "laterals", "where", "group", "having", "windows", "qualify", "order",
+    "offset",
+)  # fmt: skip
+
+
+@checks_query(exp.Select)
+def select(node: exp.Select, ctx: Context, parent: Scope | None, hidden: bool) -> CheckedQuery:
+    """One SELECT."""
+    ctx, prefix = with_clause(node, ctx)
+    only(node, *_PARTS)
+    scope = Scope(parent)
+    ctx = ctx.for_select(scope)
+    text = _rows(node, ctx)
+    for window in node.args.get("windows") or []:
+        if scope.windows.setdefault(window.name.lower(), window) is not window:
+            raise Refusal("DuplicateAlias", f"two windows of one SELECT are called {window.name[:80]}", position_of(window))
+    items = select_items(node, ctx)
+    group_rows(node, ctx.in_clause("group"), [item for item, _ in items])
+    outputs = output_values(items, ctx.in_clause("output", aggregates=True))
+    distinct = _is_distinct(node)
+    having = _having(node, ctx)
+    qualify = _qualify(node, ctx)
+    check_named_windows(ctx.in_clause("window", aggregates=True))
+    order = order_by(node, ctx.in_clause("sort", aggregates=True), outputs)
+    with located_at(node):
+        values = [value for _, value in outputs]
+        release = select_release(scope, values, distinct=distinct, qualified=bool(qualify), catalog=ctx.rules.catalog)
+        if release.aggregates_rows:
+            having += _enforce_floor(ctx)
+    protected = [] if release.aggregates_rows else rows.remaining_inputs(scope, values)
+    columns = [f"{value.sql} AS {quote(name)}" for name, value in outputs]
+    if hidden:
+        columns += [f"{item.reference} AS {quote(f'{HIDDEN_COLUMN}{index}')}" for index, item in enumerate(protected)]
+    word = "SELECT DISTINCT" if distinct and release.distinct_keys is None else "SELECT"
+    sql = f"{prefix}{word}\n  " + ",\n  ".join(columns) + text + _group_text(scope, release)
+    if having:
+        sql += "\nHAVING " + " AND ".join(having)
+    with located_at(node):
+        rows.check_limit(protected, is_limited(node))
+    sql += qualify + order + limit(node)
+    return _checked(sql, outputs, protected, release, scope)
+
+
+def _rows(node: exp.Select, ctx: Context) -> str:
+    """FROM and WHERE, rendered. Afterwards the scope knows which rows are protected and that the query has not copied any."""
+    scope = ctx.scope
+    text = from_clause(node, ctx.in_clause("join"))
+    where = node.args.get("where")
+    if where is not None:
+        only(where, "this")
+        text += "\nWHERE " + conjunction(conjuncts(where.this, ctx.in_clause("filter"), in_every_row=True))
+    aliases = scope.aliases_in_from
+    with located_at(node):
+        rows.check_protected_inputs(scope.protected)
+        if scope.equal.compared:
+            for value, exposed in exposure.exposed_by_comparison(scope.equal.compared, aliases, ctx.rules.withheld):
+                value.exposed = exposed
+        scope.may_copy_rows = scope.may_copy_rows or not rows.connected(aliases, scope.equal.links)
+        rows.check_fan_out(scope.protected, scope.may_copy_rows)
+    return text
+
+
+def _is_distinct(node: exp.Select) -> bool:
+    distinct = node.args.get("distinct")
+    if not distinct:
+        return False
+    only(distinct)
+    return True
+
+
+def _having(node: exp.Select, ctx: Context) -> list[str]:
+    clause = node.args.get("having")
+    if clause is None:
+        return []
+    only(clause, "this")
+    inside = ctx.in_clause("filter", aggregates=True)
+    conditions = []
+    for part in flatten(clause.this, exp.And):
+        value = value_of(part, inside)
+        if value.ungrouped:
+            raise Refusal("NotGrouped", "HAVING may read group keys and aggregates only", position_of(clause))
+        conditions.append(conjunction([value]))
+    return conditions
+
+
+def _qualify(node: exp.Select, ctx: Context) -> str:
+    clause = node.args.get("qualify")
+    if clause is None:
+        return ""
+    only(clause, "this")
+    value = value_of(clause.this, ctx.inside_qualify())
+    if not value.windowed:
+        raise Refusal("ClauseNotAllowed", "QUALIFY needs a window function; use WHERE or HAVING", position_of(clause))
+    if ctx.scope.group_keys is not None and value.ungrouped:
+        raise Refusal("NotGrouped", "QUALIFY may read group keys, aggregates and windows over them only", position_of(clause))
+    return "\nQUALIFY " + conjunction([value])
+
+
+def _enforce_floor(ctx: Context) -> list[str]:
+    """Conditions of HAVING that every released group must meet. Records the release."""
+    scope = ctx.scope
+    floor = rows.strictest_floor(scope.protected, ctx.rules.catalog)
+    conditions = floor_conditions(scope.protected, scope.divisions, floor)
+    number = ctx.findings.release(scope.protected, floor)
+    scope.releases |= {(number, item.view) for item in scope.protected}
+    return [_floor_text(condition) for condition in conditions]
+
+
+def _floor_text(condition: FloorCondition) -> str:
+    if not condition.part:
+        return f"COUNT(DISTINCT {condition.identity}) >= {condition.floor}"
+    tests = [f"{text} IS {'' if true else 'NOT '}TRUE" for branch in condition.part for text, true in branch]
+    count = f"COUNT(DISTINCT CASE WHEN {' AND '.join(tests)} THEN {condition.identity} END)"
+    return f"{count} NOT BETWEEN 1 AND {condition.floor - 1}" if condition.or_empty else f"{count} >= {condition.floor}"
+
+
+def _group_text(scope: Scope, release: SelectRelease) -> str:
+    if release.distinct_keys is None:
+        return scope.group_text
+    return "\nGROUP BY " + ", ".join(release.distinct_keys) if release.distinct_keys else ""
+
+
+def _checked(sql: str, outputs: list[Output], protected: list[ProtectedInput], release: SelectRelease, scope: Scope) -> CheckedQuery:
+    """The result of the check; identities are in hidden columns of ``sql`` if it has them."""
+    return CheckedQuery(
+        sql,
+        [output_field(name, value, protected=bool(scope.protected)) for name, value in outputs],
+        [
+            ProtectedInput(
+                item.view,
+                item.identity_column,
+                f"{HIDDEN_COLUMN}{index}",
+                output_position=item.output_position,
+                enclosing_column=item.enclosing_column,
+            )
+            for index, item in enumerate(protected)
+        ],
+        scope.releases,
+        scope.views,
+        scope.may_copy_rows and not release.aggregates_rows,
+    )

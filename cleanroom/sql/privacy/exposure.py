@@ -1,0 +1,66 @@
+"""Which columns a value exposes, and whether their owners allow that."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+
+from cleanroom.sql.catalog import Catalog
+from cleanroom.sql.model import ColumnKey, Value
+from cleanroom.sql.refusal import Refusal
+
+
+def check_exposed(exposed: Iterable[ColumnKey], what: str, catalog: Catalog) -> None:
+    """Refuse a value that exposes a column which may not be part of a result.
+
+    Args:
+        exposed: Columns whose values can be read from the value.
+        what: Beginning of the message; the column's name follows.
+        catalog: Views with their owners' rules.
+    """
+    for view_name, column in sorted(exposed):
+        view = catalog.view(view_name)
+        if view is None or view.may_output(column):
+            continue
+        if column in view.identity_columns:
+            raise Refusal("IdentityInOutput", f"{what} {column}: it identifies persons of {view.name} and cannot be part of a result")
+        raise Refusal("OutputColumnNotAllowed", f"{what} {column}: the owner of {view.name} does not allow its values in a result")
+
+
+def identity_misuse(name: str) -> Refusal:
+    """The refusal of an expression that computes something from an identity."""
+    return Refusal(
+        "IdentityUse",
+        f"{name or 'an identity column'} identifies persons: it may only be joined on, counted (COUNT, COUNT DISTINCT) or tested for NULL",
+    )
+
+
+def exposed_by_comparison(
+    compared: Sequence[tuple[Value, ...]], aliases: Collection[str], withheld: Collection[ColumnKey]
+) -> list[tuple[Value, frozenset[ColumnKey]]]:
+    """Find columns that expose a withheld column because a condition compares the two.
+
+    A column that is compared with a withheld column shows the withheld values under another name.
+
+    Args:
+        compared: For each condition, the columns of different relations that it compares.
+        aliases: Aliases of the relations of the SELECT. Columns of enclosing queries stay as they are.
+        withheld: Columns that may not be part of a result.
+
+    Returns:
+        The columns that expose more than before, with everything that they expose.
+    """
+    exposed = {value: value.exposed for values in compared for value in values}
+    conditions: dict[Value, list[int]] = {}
+    for index, values in enumerate(compared):
+        for value in values:
+            conditions.setdefault(value, []).append(index)
+    relations = frozenset(aliases)
+    waiting = dict.fromkeys(range(len(compared)))
+    while waiting:
+        values = compared[waiting.popitem()[0]]
+        for value in values:
+            shown = frozenset(pair for other in values if other.sources != value.sources for pair in exposed[other] if pair in withheld)
+            if value.sources <= relations and not shown <= exposed[value]:
+                exposed[value] |= shown
+                waiting.update(dict.fromkeys(conditions[value]))
+    return [(value, pairs) for value, pairs in exposed.items() if pairs != value.exposed]

@@ -1,0 +1,92 @@
+"""Which expressions an aggregate over protected rows may take: polynomials of columns with constants of ordinary size.
+
+A sum of columns and of products of columns is a moment of a group. A huge constant would make it more than that: ``(x + 1e16) - 1e16``
+rounds, and differences of roundings single out rows. Each expression therefore carries its *degree*, the largest number of columns
+that it multiplies, and its *scale*, the largest constant factor (or inverse of one) by which it scales a column. The degree is None
+if the expression is not a polynomial or its scale is extreme.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+
+from cleanroom.sql.model import OutputField, Value
+from cleanroom.sql.vocabulary import Function
+
+MAX_DEGREE = 3
+"""Largest number of columns in a product (``price * (1 - discount) * (1 + tax)``)."""
+LARGEST_FACTOR = 1_000_000
+"""Largest scale. Larger constants could hide or single out rows by rounding or overflow."""
+
+_CONSTANT_FOLDING: dict[str, Callable[[float, float], float]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+}
+_INTEGER_DIGITS = 10
+_LONG_DIGITS = 19
+
+
+def scale_of(number: float) -> float:
+    """The scale of a constant: the larger of its absolute value and the inverse of that."""
+    return max(abs(number), 1 / abs(number)) if number else 1.0
+
+
+def arithmetic(symbol: str, left: Value, right: Value) -> tuple[int | None, float, float | None]:
+    """Degree, scale and (for a constant) numeric value of ``left symbol right``."""
+    fold = _CONSTANT_FOLDING.get(symbol)
+    if left.constant is not None and right.constant is not None and fold is not None and (symbol != "/" or right.constant):
+        try:
+            number = fold(left.constant, right.constant)
+            scale = scale_of(number)
+        except OverflowError:
+            return None, math.inf, None
+        return 0 if scale <= LARGEST_FACTOR else None, scale, number
+    if left.degree is None or right.degree is None:
+        return None, math.inf, None
+    if symbol in ("+", "-"):
+        degree, scale = max(left.degree, right.degree), max(left.scale, right.scale)
+    elif symbol == "*":
+        degree, scale = left.degree + right.degree, left.scale * right.scale
+    elif symbol == "/" and right.constant:
+        degree, scale = left.degree, left.scale * right.scale
+    else:
+        return None, math.inf, None
+    return (degree if degree <= MAX_DEGREE and scale <= LARGEST_FACTOR else None), scale, None
+
+
+def highest_degree(values: Sequence[Value | OutputField]) -> int | None:
+    """The degree of an expression that takes one of ``values``."""
+    if any(value.degree is None for value in values):
+        return None
+    return max((value.degree or 0 for value in values), default=None)
+
+
+def call(function: Function, args: Sequence[Value]) -> tuple[int | None, float]:
+    """Degree and scale of a call of a scalar function."""
+    if function.degree_rule == "first_argument" and all(arg.degree == 0 for arg in args[1:]):
+        return args[0].degree, max(arg.scale for arg in args)
+    if function.degree_rule == "days_between" and all(arg.type == "date" for arg in args):
+        degree = highest_degree(args)
+        if degree is not None:
+            return degree, 1.0
+    return None, math.inf
+
+
+def keeps_value(word: str, source: str, target: str, sizes: Sequence[str]) -> bool:
+    """Whether a cast is exact for every value. A cast that fails or gives NULL for some rows tells them from the others.
+
+    Args:
+        word: ``CAST`` or ``TRY_CAST``.
+        source: Type of the operand.
+        target: Type of the result.
+        sizes: Precision and scale of a decimal result, if given.
+    """
+    numeric = target in ("number", "decimal", "long") and source in ("number", "decimal", "long", "integer")
+    digits = int(sizes[0]) - int((*sizes, "0")[1]) if sizes else _INTEGER_DIGITS
+    narrow = target == "decimal" and digits < (_INTEGER_DIGITS if source == "integer" else _LONG_DIGITS)
+    inexact = target in ("long", "decimal") and source in ("number", "decimal")
+    return numeric and word == "CAST" and not narrow and not inexact

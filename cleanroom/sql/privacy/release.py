@@ -1,0 +1,182 @@
+"""What a SELECT and a whole query release."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from cleanroom.sql.catalog import Catalog
+from cleanroom.sql.model import CheckedQuery, OutputField, ProtectedInput, Release, Value
+from cleanroom.sql.privacy.exposure import check_exposed
+from cleanroom.sql.refusal import Refusal
+from cleanroom.sql.scope import Scope
+
+MAX_PARTS = 32
+"""Parts into which the conditions inside aggregates may divide a group. Each costs a distinct count per protected input."""
+
+PartOfDivision = tuple[tuple[str, bool], ...]
+"""Conditions and whether each of them is true: the rows of one branch of a CASE."""
+
+
+class SelectRelease(NamedTuple):
+    """What a SELECT releases.
+
+    Attributes:
+        aggregates_rows: The SELECT aggregates protected rows of several persons: it needs the floor's conditions, and its rows are not
+            protected any longer. Otherwise protected rows stay protected.
+        distinct_keys: Texts of the columns by which the SELECT must group in place of DISTINCT, so that the floor's conditions can
+            be added; None if the SELECT keeps its form.
+    """
+
+    aggregates_rows: bool
+    distinct_keys: tuple[str, ...] | None = None
+
+
+class FloorCondition(NamedTuple):
+    """A condition of HAVING: so many distinct persons contribute to a part of a group.
+
+    Attributes:
+        identity: Text that reads the identity.
+        floor: Smallest number of distinct persons.
+        part: Conditions that the rows of the part meet, and whether each is true; empty for the whole group.
+        or_empty: The part may also be empty.
+    """
+
+    identity: str
+    floor: int
+    part: tuple[PartOfDivision, ...] = ()
+    or_empty: bool = False
+
+
+def select_release(scope: Scope, outputs: Sequence[Value], *, distinct: bool, qualified: bool, catalog: Catalog) -> SelectRelease:
+    """Decide what a SELECT releases.
+
+    Args:
+        scope: Rows and groups of the SELECT.
+        outputs: Its output columns.
+        distinct: It has DISTINCT.
+        qualified: It has QUALIFY.
+        catalog: Views with their owners' rules.
+    """
+    protected = scope.protected
+    if not protected:
+        return SelectRelease(False)
+    if scope.group_keys is not None and not scope.per_person:
+        return SelectRelease(True)
+    if not distinct or _outputs_identities(scope, outputs):
+        return SelectRelease(False)
+    if scope.per_person or qualified or any(value.windowed for value in outputs):
+        raise Refusal("RowLevelOutput", "DISTINCT over rows under a privacy floor: aggregate them instead")
+    check_group_keys(outputs, catalog)
+    return SelectRelease(True, tuple(dict.fromkeys(value.sql for value in outputs if value.origins or value.sources)))
+
+
+def _outputs_identities(scope: Scope, outputs: Sequence[Value]) -> bool:
+    """Whether the identity of every protected input is an output column, so that DISTINCT keeps persons apart."""
+    equal = scope.equal
+    plain = {equal.representative(value.sql) for value in outputs if value.plain}
+    return all(equal.representative(item.reference) in plain for item in scope.protected)
+
+
+def check_group_keys(keys: Iterable[Value], catalog: Catalog) -> None:
+    """Refuse a release whose group keys may not be part of a result: a group key exposes its values."""
+    for key in keys:
+        check_exposed(key.exposed, "grouping by", catalog)
+
+
+def check_grouping_sets(protected: Sequence[ProtectedInput]) -> None:
+    """Refuse ROLLUP, CUBE and GROUPING SETS over protected rows."""
+    if protected:
+        raise Refusal(
+            "DifferencingRisk",
+            "ROLLUP, CUBE and GROUPING SETS over rows under a privacy floor: "
+            "totals minus parts would reveal the groups that are suppressed",
+        )
+
+
+def floor_conditions(protected: Sequence[ProtectedInput], divisions: Mapping[tuple[str, ...], bool], floor: int) -> list[FloorCondition]:
+    """The conditions that every released group must meet.
+
+    Args:
+        protected: Protected inputs of the group's rows.
+        divisions: Conditions by which the aggregates divide each group, and whether a part may not be empty.
+        floor: The strictest floor of the inputs.
+    """
+    identities = {item.reference: item.outer_join_marker for item in protected}
+    conditions = [FloorCondition(reference, floor) for reference in identities]
+    parts_of = [list(_parts(texts)) for texts in divisions]
+    strict = any(divisions.values())
+    total = 1
+    for parts in parts_of:
+        total *= len(parts)
+    if total > MAX_PARTS:
+        raise Refusal(
+            "ConditionalAggregate",
+            f"the conditions inside the aggregates divide each group into {total} parts; the limit is {MAX_PARTS}",
+        )
+    if not strict and (not divisions or floor <= 1):
+        return conditions
+    for part in itertools.product(*parts_of):
+        for reference, marker in identities.items():
+            rows_without_person = ((f"({marker})", False),) in part
+            if not (marker and rows_without_person):
+                conditions.append(FloorCondition(reference, floor, part, or_empty=not strict))
+    return conditions
+
+
+def _parts(conditions: tuple[str, ...]) -> Iterator[PartOfDivision]:
+    """Rows that take each branch of a CASE; the last part takes ELSE."""
+    for index in range(len(conditions) + 1):
+        before = tuple((text, False) for text in conditions[:index])
+        yield before + tuple((text, True) for text in conditions[index : index + 1])
+
+
+def output_field(name: str, value: Value, *, protected: bool) -> OutputField:
+    """What an enclosing query may know about an output column.
+
+    Args:
+        name: Name of the column.
+        value: Its expression.
+        protected: The SELECT reads protected rows.
+    """
+    not_polynomial = value.outer_join_markers or (value.windowed and value.degree != 0)
+    return OutputField(
+        name,
+        value.type,
+        value.origins,
+        value.exposed,
+        None if not_polynomial else value.degree,
+        value.plain and not value.outer_join_markers,
+        value.identity and protected,
+        value.scale,
+    )
+
+
+def check_correlation(releases: frozenset[Release], outer_reads: Sequence[Value]) -> None:
+    """Refuse a subquery that releases an aggregate for each row around it."""
+    if releases and outer_reads:
+        raise Refusal("DifferencingRisk", "an aggregate under a privacy floor may not depend on the rows around it")
+
+
+def check_result(query: CheckedQuery) -> None:
+    """Refuse a result that contains protected rows or two releases of one view."""
+    if query.protected:
+        views = sorted({item.view for item in query.protected})
+        raise Refusal(
+            "RowLevelOutput",
+            f"rows of {', '.join(views)} are under a privacy floor and may leave only through an aggregation (GROUP BY)",
+        )
+    seen: dict[str, int] = {}
+    for number, view in sorted(query.releases):
+        if seen.setdefault(view, number) != number:
+            raise Refusal(
+                "DifferencingRisk",
+                f"the result combines two aggregations of {view}: their difference could reveal a group that the floor suppresses; "
+                "write two queries instead",
+            )
+
+
+def check_output(field: OutputField, catalog: Catalog) -> None:
+    """Refuse an output column of the result that exposes a column which its owner does not allow there."""
+    check_exposed(field.exposed, f"the output column {field.name} shows", catalog)

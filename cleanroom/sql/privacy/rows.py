@@ -1,0 +1,292 @@
+"""Which rows are protected, and what a query may do with them before it aggregates them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
+
+from cleanroom.sql.catalog import Catalog
+from cleanroom.sql.model import ProtectedInput, Value
+from cleanroom.sql.refusal import Refusal
+from cleanroom.sql.scope import EqualColumns, Scope
+
+MAX_PROTECTED_INPUTS = 64
+"""Protected inputs of one FROM clause. Each of them costs a join and a distinct count."""
+
+EqualPair = tuple[Value, Value]
+
+
+def strictest_floor(protected: Iterable[ProtectedInput], catalog: Catalog) -> int:
+    """The largest minimum group size among the views of ``protected``."""
+    views = (catalog.view(item.view) for item in protected)
+    return max((view.min_group_size for view in views if view is not None), default=0)
+
+
+def joins_relations(left: Value, right: Value) -> bool:
+    """Whether an equality of two values compares columns of different relations, as the condition of a join does."""
+    return bool(left.origins) and bool(right.origins) and not (left.sources & right.sources)
+
+
+# -- joins ------------------------------------------------------------------------------------------------------------
+
+
+class JoinedRows(NamedTuple):
+    """The protected inputs after a join.
+
+    Attributes:
+        protected: All protected inputs of the joined rows.
+        marker: Condition that is true where an outer join found a row of its optional side; empty for other joins.
+    """
+
+    protected: list[ProtectedInput]
+    marker: str = ""
+
+
+def join_rows(
+    join: str,
+    left: Sequence[ProtectedInput],
+    right: Sequence[ProtectedInput],
+    conditions: Iterable[EqualPair],
+    optional: Collection[str],
+    right_alias: str,
+) -> JoinedRows:
+    """Decide what a join makes of protected rows.
+
+    Args:
+        join: The join's keywords (``JOIN``, ``LEFT JOIN``, ...).
+        left: Protected inputs of the left side.
+        right: Protected inputs of the right side.
+        conditions: Pairs of columns whose equality is a condition of this or an earlier join.
+        optional: Aliases of the relations for which an outer join may find no row.
+        right_alias: Alias of the relation on the right side.
+    """
+    both = [*left, *right]
+    if not both or join in ("JOIN", "CROSS JOIN"):
+        return JoinedRows(both)
+    if join == "FULL JOIN":
+        raise Refusal("JoinOverFloor", "a FULL JOIN of rows under a privacy floor is not allowed")
+    if join == "LEFT ANTI JOIN":
+        if right:
+            raise Refusal("JoinOverFloor", "LEFT ANTI JOIN with rows under a privacy floor is not allowed: it selects persons by absence")
+        return JoinedRows(both)
+    if join == "LEFT SEMI JOIN":
+        return JoinedRows([*left, *(_filtered_by(item, conditions, right_alias) for item in right)])
+    marker = _outer_join_marker(join, conditions, optional)
+    mark_right = join == "LEFT JOIN"
+    return JoinedRows(
+        [
+            *(item if mark_right else item._replace(outer_join_marker=marker) for item in left),
+            *(item._replace(outer_join_marker=marker) if mark_right else item for item in right),
+        ],
+        marker,
+    )
+
+
+def _outer_join_marker(join: str, conditions: Iterable[EqualPair], optional: Collection[str]) -> str:
+    aliases = frozenset(optional)
+    found = None
+    for pair in conditions:
+        for side in pair:
+            if side.plain and side.sources <= aliases:
+                found = side.sql
+    if found is None:
+        raise Refusal("JoinOverFloor", f"a {join} of rows under a privacy floor needs an equality of two columns")
+    return f"{found} IS NOT NULL"
+
+
+def _filtered_by(item: ProtectedInput, conditions: Iterable[EqualPair], right_alias: str) -> ProtectedInput:
+    """The input of a relation that only filters, in terms of a column that equals its identity in every remaining row."""
+    for first, second in conditions:
+        for inner, outer in ((first, second), (second, first)):
+            if inner.sql == item.reference and inner.plain and outer.plain and right_alias not in outer.sources:
+                return ProtectedInput(item.view, item.identity_column, outer.sql)
+    raise Refusal("JoinOverFloor", f"rows of {item.view} are under a privacy floor: filter by its identity column {item.identity_column}")
+
+
+# -- rows that the text copies or chooses -----------------------------------------------------------------------------
+
+
+def self_join_copies_rows(left: frozenset[str], right: frozenset[str], catalog: Catalog) -> bool:
+    """Whether an equality of columns joins a view without a floor with itself.
+
+    Such a join makes as many copies of a row, with such labels, as the query text requires.
+
+    Args:
+        left: Views behind the left column.
+        right: Views behind the right column.
+        catalog: The views.
+    """
+    return any(not catalog.has_floor(view) for view in left & right)
+
+
+def connected(aliases: Sequence[str], links: Iterable[tuple[str, str]]) -> bool:
+    """Whether ``links`` connect all relations, so that no join is a cross join."""
+    if len(aliases) < 2:
+        return True
+    neighbours: dict[str, list[str]] = {}
+    for one, two in links:
+        neighbours.setdefault(one, []).append(two)
+        neighbours.setdefault(two, []).append(one)
+    reached, waiting = {aliases[0]}, [aliases[0]]
+    while waiting:
+        for other in neighbours.get(waiting.pop(), ()):
+            if other not in reached:
+                reached.add(other)
+                waiting.append(other)
+    return reached.issuperset(aliases)
+
+
+def check_protected_inputs(protected: Sequence[ProtectedInput]) -> None:
+    """Refuse a FROM clause with too many protected inputs."""
+    if len(protected) > MAX_PROTECTED_INPUTS:
+        raise Refusal(
+            "QueryTooComplex",
+            f"one FROM clause contains more than {MAX_PROTECTED_INPUTS} relations under a privacy floor, including those inside of others",
+        )
+
+
+def check_fan_out(protected: Sequence[ProtectedInput], may_copy_rows: bool) -> None:
+    """Refuse a FROM clause that may copy protected rows."""
+    if protected and may_copy_rows:
+        raise Refusal(
+            "FanOutOverFloor",
+            "rows under a privacy floor may be joined only by an equality with a column of another view: constants, unions, "
+            "LATERAL VIEW and cross joins could copy rows",
+        )
+
+
+def check_lateral_view(protected: Sequence[ProtectedInput]) -> None:
+    """Refuse LATERAL VIEW over protected rows."""
+    if protected:
+        raise Refusal("FanOutOverFloor", "LATERAL VIEW over rows under a privacy floor is not allowed: it copies rows")
+
+
+def check_pivot(protected: Sequence[ProtectedInput]) -> None:
+    """Refuse PIVOT over protected rows."""
+    if protected:
+        raise Refusal(
+            "ClauseNotAllowed",
+            "PIVOT of rows under a privacy floor is not allowed; write SUM(CASE WHEN … THEN … END) with GROUP BY",
+        )
+
+
+def check_limit(protected: Sequence[ProtectedInput], limited: bool) -> None:
+    """Refuse a query that chooses some of its protected rows by LIMIT or OFFSET."""
+    if protected and limited:
+        raise Refusal("LimitOverFloor", "LIMIT over rows under a privacy floor is not allowed; aggregate them first")
+
+
+def check_union(operator: str, branches: Sequence[Sequence[ProtectedInput]]) -> None:
+    """Refuse a set operation that compares protected rows or counts them twice.
+
+    Args:
+        operator: The set operator, with ALL if given.
+        branches: Protected inputs of each operand.
+    """
+    if not any(branches):
+        return
+    if operator != "UNION ALL":
+        raise Refusal("UnionOverFloor", f"{operator} of rows under a privacy floor is not allowed; UNION ALL is")
+    seen: set[str] = set()
+    for branch in branches:
+        views = {item.view for item in branch}
+        if views & seen:
+            names = ", ".join(sorted(views & seen))
+            raise Refusal("FanOutOverFloor", f"{names} is in two parts of a UNION ALL: its rows would be counted twice")
+        seen |= views
+
+
+def union_mixes_rows(branches: Sequence[Sequence[ProtectedInput]]) -> bool:
+    """Whether a union mixes protected rows with others, whose values the author may know.
+
+    A distinct count of the mixed values would reveal whether a known value occurs among the protected ones.
+    """
+    return any(branches) and not all(branches)
+
+
+# -- rows that stay protected -----------------------------------------------------------------------------------------
+
+
+def is_per_person(protected: Sequence[ProtectedInput], keys: Iterable[Value], equal: EqualColumns) -> bool:
+    """Whether ``keys`` include the identity of every protected input, so that each group or partition is one person."""
+    plain = {equal.representative(key.sql) for key in keys if key.plain}
+    return bool(protected) and all(equal.representative(item.reference) in plain for item in protected)
+
+
+def window_parts(scope: Scope, partition: Sequence[Value]) -> list[Value]:
+    """Parts of PARTITION BY that count as operands of a window function.
+
+    A window over protected rows must see one person at a time. Its PARTITION BY may then name the identity, which is no use of it.
+    """
+    if not scope.protected or (scope.group_keys is not None and not scope.per_person):
+        return list(partition)
+    if scope.per_person or not is_per_person(scope.protected, partition, scope.equal):
+        raise Refusal(
+            "WindowOverFloor",
+            "a window over rows under a privacy floor must be PARTITION BY their identity; or aggregate them first",
+        )
+    return [key for key in partition if not (key.plain and key.identity)]
+
+
+def check_no_rows(protected: Sequence[ProtectedInput]) -> None:
+    """Refuse a subquery in an expression if its rows are protected."""
+    if protected:
+        raise _rows_in_expression(protected)
+
+
+def _rows_in_expression(protected: Sequence[ProtectedInput]) -> Refusal:
+    return Refusal(
+        "SubqueryOverFloor",
+        f"rows of {', '.join(sorted({item.view for item in protected}))} are under a privacy floor: here only "
+        "<column> IN (SELECT <identity column> …) and EXISTS with the same equality are allowed, joined by AND",
+    )
+
+
+def membership_inputs(protected: Sequence[ProtectedInput], column: Value) -> list[ProtectedInput]:
+    """Protected inputs of a SELECT that keeps the rows for which ``column IN (SELECT identity ...)``."""
+    if not all(item.output_position == 0 and column.plain and column.origins for item in protected):
+        raise _rows_in_expression(protected)
+    return [ProtectedInput(item.view, item.identity_column, column.sql) for item in protected]
+
+
+def existence_inputs(protected: Sequence[ProtectedInput], aliases: Iterable[str]) -> list[ProtectedInput]:
+    """Protected inputs of a SELECT that keeps the rows for which ``EXISTS (SELECT ... WHERE identity = column)``.
+
+    Args:
+        protected: Protected inputs of the subquery.
+        aliases: Aliases of the relations of the SELECT around it.
+    """
+    relations = [frozenset((alias,)) for alias in aliases]
+    inputs = []
+    for item in protected:
+        column = item.enclosing_column
+        if column is None or not column.plain or not any(column.sources <= relation for relation in relations):
+            raise _rows_in_expression(protected)
+        inputs.append(ProtectedInput(item.view, item.identity_column, column.sql))
+    return inputs
+
+
+def remaining_inputs(scope: Scope, outputs: Sequence[Value]) -> list[ProtectedInput]:
+    """Inputs whose rows a SELECT leaves protected.
+
+    The reference of each is a column that the SELECT list may still name. It also says where the identity is in the output, or
+    which column of an enclosing query equals it.
+    """
+    if not scope.protected:
+        return []
+    equal = scope.equal
+    aliases = frozenset(scope.aliases_in_from)
+    inputs = []
+    for item in scope.protected:
+        same = equal.representative(item.reference)
+        reference = item.reference
+        if scope.per_person:
+            reference = next((key for key in scope.plain_group_keys if equal.representative(key) == same), reference)
+        position = next((i for i, value in enumerate(outputs) if value.plain and equal.representative(value.sql) == same), None)
+        outer = None
+        for first, second in equal.in_every_row:
+            for inner, other in ((first, second), (second, first)):
+                if equal.representative(inner.sql) == same and not (other.sources & aliases):
+                    outer = other
+        inputs.append(ProtectedInput(item.view, item.identity_column, reference, output_position=position, enclosing_column=outer))
+    return inputs

@@ -1,0 +1,53 @@
+"""Text of the rewritten query: names, literals and parentheses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cleanroom.sql.model import Value
+from cleanroom.sql.precedence import PREDICATE
+
+HIDDEN_COLUMN = "__cr_id_"
+"""Prefix of the columns that carry identities through subqueries. The lexer rejects such names in an author's text."""
+
+
+def quote(name: str) -> str:
+    """``name`` as a quoted identifier. Names are checked to contain no backtick."""
+    return f"`{name}`"
+
+
+def qualified(alias: str, name: str) -> str:
+    """Reference to the column ``name`` of the relation ``alias``."""
+    return f"`{alias}`.`{name}`"
+
+
+def text_literal(value: str) -> str:
+    """``value`` as a Spark string literal."""
+    out = value.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
+    return f"'{out}'"
+
+
+def parenthesised(value: Value, least: int) -> str:
+    """The text of ``value``, in parentheses if its precedence is lower than ``least``."""
+    return value.sql if value.precedence >= least else f"({value.sql})"
+
+
+def conjunction(parts: Iterable[Value]) -> str:
+    """``parts`` joined by AND."""
+    return " AND ".join(parenthesised(part, PREDICATE) for part in parts)
+
+
+def indent(text: str) -> str:
+    """``text`` indented by two spaces. Rendered literals contain no line break."""
+    return text.replace("\n", "\n  ")
+
+
+def subquery(text: str) -> str:
+    """``text`` in parentheses, on lines of its own."""
+    return f"(\n  {indent(text)}\n)"
+
+
+def column_list(names: Iterable[str]) -> str:
+    """Quoted ``names`` in parentheses, or nothing if there are none."""
+    quoted = ", ".join(map(quote, names))
+    return f"({quoted})" if quoted else ""

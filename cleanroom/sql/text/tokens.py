@@ -1,0 +1,250 @@
+"""Tokens of a query: no hints, parameters or statement separators, and nothing that would exhaust the parser.
+
+The parser's recursion is unbounded (1,000 nested FROMs crash the process). Where the grammar is ambiguous it backtracks, and each level
+of nesting doubles the time. The limits of this module keep both within bounds.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+
+from sqlglot.dialects.dialect import Dialect
+from sqlglot.errors import SqlglotError
+from sqlglot.parsers.spark import SparkParser
+from sqlglot.tokenizer_core import Token, TokenType
+
+from cleanroom.sql.catalog import RESERVED_PREFIXES
+from cleanroom.sql.refusal import Refusal
+from cleanroom.sql.text.characters import check_characters, position_at, strip_invisible
+from cleanroom.sql.verdict import Position
+from cleanroom.sql.vocabulary import FUNCTIONS
+
+MAX_TOKENS = 30_000
+"""Tokens of one segment."""
+MAX_DEPTH = 64
+"""Nesting of parentheses, brackets and CASE."""
+MAX_RUN = 8
+"""How often the same word or sign may occur in a row, and how many prefix operators."""
+MAX_TYPES = 8
+"""Types with anything but sizes in parentheses or brackets. The parser reads such a part twice."""
+
+DIALECT = Dialect.get_or_raise("spark")
+"""The dialect of every text."""
+
+_STRINGS = {TokenType.STRING, TokenType.RAW_STRING, TokenType.NATIONAL_STRING, TokenType.HEREDOC_STRING, TokenType.UNICODE_STRING}
+_OPENERS = {TokenType.L_PAREN, TokenType.L_BRACKET, TokenType.CASE}
+_CLOSERS = {TokenType.R_PAREN, TokenType.R_BRACKET, TokenType.END}
+_PREFIXES = {TokenType.DASH, TokenType.PLUS, TokenType.NOT, TokenType.TILDE}
+_BANNED = {
+    TokenType.HINT: ("HintNotAllowed", "hints (/*+ … */) are not allowed: they change how, and sometimes what, the engine executes"),
+    TokenType.PARAMETER: ("ParameterNotAllowed", "variables are not allowed in a query"),
+    TokenType.PLACEHOLDER: ("ParameterNotAllowed", "parameter markers are not allowed in a query"),
+    TokenType.SESSION_PARAMETER: ("ParameterNotAllowed", "session parameters are not allowed in a query"),
+    TokenType.COLON: ("ParameterNotAllowed", "parameter markers and path extraction (:) are not allowed in a query"),
+    TokenType.L_BRACE: ("EscapeNotAllowed", "braces are not allowed in a query"),
+    TokenType.R_BRACE: ("EscapeNotAllowed", "braces are not allowed in a query"),
+    TokenType.DOLLAR: ("ParameterNotAllowed", "variables are not allowed in a query"),
+    TokenType.COMMAND: ("StatementNotAllowed", "commands are not allowed; only SELECT and CREATE OR REPLACE TEMP VIEW … AS SELECT"),
+    TokenType.HEREDOC_STRING: ("EscapeNotAllowed", "dollar-quoted text is not allowed in a query"),
+    TokenType.PIPE_GT: ("ClauseNotAllowed", "pipe syntax (|>) is not allowed; write the query with SELECT … FROM"),
+}
+_UNFINISHED = {TokenType.COMMA, TokenType.ON, TokenType.USING, TokenType.OVER, TokenType.ALIAS}
+_ENDS = {
+    TokenType.COMMA,
+    TokenType.FROM,
+    TokenType.WHERE,
+    TokenType.GROUP_BY,
+    TokenType.HAVING,
+    TokenType.QUALIFY,
+    TokenType.WINDOW,
+    TokenType.ORDER_BY,
+    TokenType.LIMIT,
+    TokenType.OFFSET,
+    TokenType.UNION,
+    TokenType.INTERSECT,
+    TokenType.EXCEPT,
+    TokenType.JOIN,
+    TokenType.R_PAREN,
+    TokenType.SEMICOLON,
+}
+"""Tokens that cannot follow one of ``_UNFINISHED``. The parser accepts that; Spark does not."""
+_TYPES = set(SparkParser.TYPE_TOKENS) - {TokenType.NULL, TokenType.INTERVAL}
+_OPENER, _CLOSER, _REFUSED, _PREFIX, _TYPE, _DANGLING, _END = (1 << bit for bit in range(7))
+_ROLES: dict[TokenType, int] = {}
+"""For each kind of token, the sets above that it is in."""
+for _bit, _kinds in enumerate((_OPENERS, _CLOSERS, _BANNED, _PREFIXES, _TYPES, _UNFINISHED, _ENDS)):
+    for _kind in _kinds:
+        _ROLES[_kind] = _ROLES.get(_kind, 0) | 1 << _bit
+_REPEATABLE = {
+    TokenType.STRING, TokenType.NUMBER, TokenType.VAR, TokenType.IDENTIFIER, TokenType.SEMICOLON, TokenType.L_PAREN, TokenType.R_PAREN,
+    TokenType.R_BRACKET, TokenType.END,
+}  # fmt: skip
+"""Tokens that may occur in a row: their number is limited by the depth, or the parser reads them without recursion."""
+_TERMINAL_COLOR = re.compile("\x1b\\[[0-9;]*m")
+_OPENINGS = (TokenType.L_PAREN, TokenType.L_BRACKET)
+_QUERIES = {TokenType.SELECT, TokenType.WITH, TokenType.FROM, TokenType.VALUES, TokenType.TABLE, TokenType.L_PAREN}
+
+
+def tokens_of(text: str, *, rereading: bool = False) -> list[Token]:
+    """Tokens of ``text``, checked.
+
+    Args:
+        text: One or more statements.
+        rereading: The text is the gate's own rendering, which may use reserved names.
+
+    Raises:
+        Refusal: The first character or token that is not allowed, with its position.
+    """
+    check_characters(text)
+    try:
+        tokens = DIALECT.tokenize(text)
+    except (SqlglotError, ValueError, RecursionError) as error:
+        raise Refusal("Unparsable", f"the text is not valid Spark SQL: {first_line(error)}") from error
+    if len(tokens) > MAX_TOKENS:
+        raise Refusal("QueryTooLarge", f"the segment has {len(tokens)} tokens; the limit is {MAX_TOKENS}")
+    kinds = [token.token_type for token in tokens]
+    _check_names(text, tokens, kinds, rereading)
+    if "/*+" in text:
+        _check_hints(text, tokens)
+    _TokenCheck(tokens, kinds).run()
+    return _join_doubled_quotes(text, tokens)
+
+
+def token_position(token: Token) -> Position:
+    """Position of the first character of ``token``."""
+    return Position(line=token.line, column=max(1, token.col - (token.end - token.start)))
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error message, safe to print."""
+    text = _TERMINAL_COLOR.sub("", str(error))
+    return strip_invisible(text.strip().split("\n", 1)[0])[:200] or type(error).__name__
+
+
+def _join_doubled_quotes(text: str, tokens: list[Token]) -> list[Token]:
+    """``'it''s'`` is one string with a quote in it (since Spark 4), not two adjacent strings."""
+    if "''" not in text and '""' not in text:
+        return tokens
+    joined: list[Token] = []
+    for token in tokens:
+        last = joined[-1] if joined else None
+        both = last is not None and last.token_type is TokenType.STRING and token.token_type is TokenType.STRING
+        if last is not None and both and last.end + 1 == token.start and text[last.end] == text[token.start]:
+            joined[-1] = Token(TokenType.STRING, last.text + text[token.start] + token.text, last.line, last.col, last.start, token.end)
+        else:
+            joined.append(token)
+    return joined
+
+
+class _TokenCheck:
+    """One pass over the tokens of a segment."""
+
+    __slots__ = ("kinds", "prefix_at", "prefixes", "run_length", "tokens", "types")
+
+    def __init__(self, tokens: list[Token], kinds: list[TokenType]) -> None:
+        self.tokens = tokens
+        self.kinds = kinds
+        self.run_length = 1
+        self.prefixes = 0
+        self.prefix_at = -2
+        self.types = 0
+
+    def run(self) -> None:
+        roles_of = _ROLES.get
+        kinds = self.kinds
+        following: list[TokenType | None] = [*kinds[1:], None]
+        before, depth = None, 0
+        for index, kind in enumerate(kinds):
+            if kind is before:
+                self._repeated(index, kind)
+            else:
+                before, self.run_length = kind, 1
+            roles = roles_of(kind)
+            if roles is None:
+                continue
+            if roles & _OPENER:
+                depth += 1
+                if depth > MAX_DEPTH:
+                    raise self._too_complex(index, f"expressions are nested more than {MAX_DEPTH} deep")
+            elif roles & _CLOSER:
+                depth = max(0, depth - 1)
+            elif roles & _REFUSED:
+                code, message = _BANNED[kind]
+                raise Refusal(code, message, token_position(self.tokens[index]))
+            if roles & _PREFIX:
+                self._prefixed(index)
+            if roles & _TYPE and _contains_types(self.tokens, kinds, index):
+                self._typed(index)
+            if roles & _DANGLING and ((after := following[index]) is None or roles_of(after, 0) & _END):
+                raise self._unfinished(index)
+
+    def _too_complex(self, index: int, message: str) -> Refusal:
+        return Refusal("QueryTooComplex", message, token_position(self.tokens[index]))
+
+    def _repeated(self, index: int, kind: TokenType) -> None:
+        self.run_length += 1
+        if self.run_length > MAX_RUN and kind not in _REPEATABLE:
+            raise self._too_complex(index, f"{self.tokens[index].text[:40]!r} occurs too often in a row")
+
+    def _prefixed(self, index: int) -> None:
+        self.prefixes = self.prefixes + 1 if self.prefix_at == index - 1 else 1
+        self.prefix_at = index
+        if self.prefixes > MAX_RUN:
+            raise self._too_complex(index, "too many prefix operators in a row")
+
+    def _typed(self, index: int) -> None:
+        self.types += 1
+        if self.types > MAX_TYPES:
+            raise self._too_complex(index, "too many nested types")
+
+    def _unfinished(self, index: int) -> Refusal:
+        token = self.tokens[index]
+        if index + 1 == len(self.tokens):
+            return Refusal("Unparsable", f"nothing follows {token.text!r}", token_position(token))
+        return Refusal("Unparsable", f"nothing between {token.text!r} and {self.tokens[index + 1].text!r}", token_position(token))
+
+
+def _check_names(text: str, tokens: list[Token], kinds: list[TokenType], rereading: bool) -> None:
+    """Everything except strings is ASCII, so that a name cannot look like another, and no name is reserved."""
+    reserved = not rereading and "__" in text
+    if text.isascii() and not reserved:
+        return
+    for token, kind in zip(tokens, kinds, strict=True):
+        if kind in _STRINGS:
+            continue
+        if not token.text.isascii():
+            raise Refusal(
+                "NonAsciiName",
+                f"{strip_invisible(token.text)!r}: names must be ASCII, so that they cannot look alike",
+                token_position(token),
+            )
+        if reserved and token.text.lower().startswith(RESERVED_PREFIXES):
+            names = " or ".join(RESERVED_PREFIXES)
+            raise Refusal("ReservedName", f"{token.text!r}: names that begin with {names} are reserved", token_position(token))
+
+
+def _contains_types(tokens: list[Token], kinds: list[TokenType], index: int) -> bool:
+    """Whether the parser looks for types inside of what follows the type at ``index``."""
+    after = kinds[index + 1 : index + 6]
+    if not after or after[0] not in _OPENINGS:
+        return False
+    if after[0] is TokenType.L_BRACKET:
+        return True
+    number = TokenType.NUMBER
+    sizes = after[1:3] == [number, TokenType.R_PAREN] or after[1:] == [number, TokenType.COMMA, number, TokenType.R_PAREN]
+    marked = tokens[index].text.upper() in FUNCTIONS and (not index or kinds[index - 1] is not TokenType.DOT)
+    query = kinds[index] is TokenType.UNION and after[1:2] and after[1] in _QUERIES
+    return not (sizes or marked or query)
+
+
+def _check_hints(text: str, tokens: list[Token]) -> None:
+    """Refuse hints where the tokenizer reads them as comments."""
+    starts = [token.start for token in tokens]
+    at = text.find("/*+")
+    while at >= 0:
+        token = tokens[max(0, bisect_right(starts, at) - 1)] if tokens else None
+        if token is None or not token.start <= at <= token.end:
+            code, message = _BANNED[TokenType.HINT]
+            raise Refusal(code, message, position_at(text, at))
+        at = text.find("/*+", at + 1)

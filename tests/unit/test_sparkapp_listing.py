@@ -1,0 +1,229 @@
+"""The objects that a run reads: manifests, missing and foreign objects, stores that encrypt, and day partitions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cleanroom.clients.objects import ObjectStore
+from cleanroom.datasets.encryption import generate_dataset_key
+from cleanroom.datasets.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
+from cleanroom.datasets.upload import upload_dataset
+from cleanroom.errors import CleanRoomError
+from cleanroom.spark.job import JobDataset, JobParameters
+from sparkapp.datasources import list_objects
+from sparkapp.views import read_table
+from tests.folder_pod import FolderPod
+from tests.servers import S3Server
+from tests.unit.sparkapp_dataset import DatasetWorld, make_rows
+
+
+def test_object_sealed_by_another_tool_is_read_without_a_manifest(tmp_path: Path) -> None:
+    world = DatasetWorld(tmp_path / "w")
+    world.put_sealed("x.csv", b"1,one,h\n")
+    found = list_objects(world.pod(), world.dataset, JobParameters())
+    assert (found.has_manifest, found.unsplittable) == (False, {"x.csv"})
+    assert world.read().to_pylist() == [{"id": 1, "text": "one"}]
+
+
+def test_deleted_manifest_does_not_hide_a_missing_object(tmp_path: Path) -> None:
+    world = DatasetWorld(tmp_path / "w", manifest="required")
+    folder = tmp_path / "src"
+    folder.mkdir()
+    for name in ("a", "b"):
+        (folder / f"{name}.csv").write_text(f"1,{name},h\n")
+    world.upload(folder)
+    assert world.read().num_rows == 2
+    world.store.delete("b.csv")
+    with pytest.raises(CleanRoomError, match="DatasetTampered"):
+        world.read()
+    world.store.delete(MANIFEST_NAME)
+    with pytest.raises(CleanRoomError, match="ManifestMissing") as caught:
+        world.read()
+    assert caught.value.party == "u-1"
+    assert "manifest: optional" in caught.value.hint
+
+
+def test_pinned_manifest_accepts_the_rows_of_one_upload_only(tmp_path: Path) -> None:
+    world = DatasetWorld(tmp_path / "w")
+    folder = tmp_path / "src"
+    folder.mkdir()
+    (folder / "a.csv").write_text("1,a,h\n")
+    world.upload(folder)
+    held = read_manifest(world.store, world.key)
+    assert held is not None
+    earlier = {item.key: world.store.read(item.key) for item in world.store.list()}
+    (folder / "b.csv").write_text("2,b,h\n")
+    world.upload(folder)
+    now = read_manifest(world.store, world.key)
+    assert now is not None
+
+    def pin(manifest: Manifest) -> None:
+        world.dataset = world.dataset.model_copy(update={"manifest": "pinned", "manifest_digest": manifest.digest()})
+
+    pin(now)
+    assert world.read().num_rows == 2
+    # The administrator of the store puts the earlier upload back, list and all.
+    world.store.delete("b.csv")
+    for name, data in earlier.items():
+        world.store.put(name, data)
+    with pytest.raises(CleanRoomError, match="RowsNotThosePublished"):
+        world.read()
+    pin(held)
+    assert world.read().num_rows == 1
+    world.store.delete(MANIFEST_NAME)
+    with pytest.raises(CleanRoomError, match="ManifestMissing"):
+        world.read()
+
+
+@pytest.mark.parametrize("fmt", ["csv", "json", "parquet"])
+def test_object_of_an_older_upload_or_another_dataset_is_rejected(tmp_path: Path, fmt: str) -> None:
+    source = tmp_path / ("x." + {"json": "jsonl"}.get(fmt, fmt))
+
+    def write(text: str) -> None:
+        row = {"id": 1, "text": text, "hidden": "h"}
+        if fmt == "parquet":
+            pq.write_table(pa.Table.from_pylist([row]), source)
+        else:
+            source.write_text((json.dumps(row) if fmt == "json" else f"1,{text},h") + "\n")
+
+    ours, theirs = DatasetWorld(tmp_path / "a"), DatasetWorld(tmp_path / "b")
+    for world in (ours, theirs):
+        world.dataset = world.dataset.model_copy(update={"format": fmt})
+    theirs.key = ours.key
+    write("old")
+    ours.upload(source)
+    old = ours.store.read(source.name)
+    write("abc")
+    upload_dataset(theirs.store, theirs.key, dataset="others", schema=theirs.schema(), sources=[source])
+    write("new")
+    ours.upload(source)
+    assert ours.read().column("text").to_pylist() == ["new"]
+    for foreign in (old, theirs.store.read(source.name)):
+        assert len(foreign) == ours.store.size(source.name)
+        ours.store.put(source.name, foreign)
+        with pytest.raises(CleanRoomError, match=r"CiphertextInvalid.*older or another object"):
+            ours.read()
+
+
+def test_incomplete_upload_is_not_read(tmp_path: Path) -> None:
+    world = DatasetWorld(tmp_path / "w")
+    world.put_sealed("x.csv", b"1,a,h\n")
+    write_manifest(world.store, world.key, Manifest(dataset="things", complete=False))
+    with pytest.raises(CleanRoomError, match="DatasetIncomplete"):
+        world.read()
+    write_manifest(world.store, world.key, Manifest(dataset="others", complete=True))
+    with pytest.raises(CleanRoomError, match="DatasetTampered"):
+        world.read()
+
+
+def test_empty_object_has_no_rows_and_empty_store_is_an_error(tmp_path: Path) -> None:
+    world = DatasetWorld(tmp_path / "w")
+    with pytest.raises(CleanRoomError, match="DatasetEmpty"):
+        world.read()
+    world.put_sealed("x.csv", b"")
+    assert world.read().num_rows == 0
+
+
+# --- stores that encrypt
+
+
+@pytest.mark.parametrize("mode", ["SSE", "CPK"])
+@pytest.mark.parametrize("fmt", ["csv", "json", "parquet"])
+def test_dataset_encrypted_by_the_store_is_uploaded_and_read_unsealed(tmp_path: Path, mode: str, fmt: str) -> None:
+    world = DatasetWorld(tmp_path / "w", format=fmt, encryption=mode, key_secret_id=None)
+    source = tmp_path / ("x." + {"json": "jsonl"}.get(fmt, fmt))
+    values = make_rows(3000)
+    if fmt == "parquet":
+        pq.write_table(pa.Table.from_pylist(values), source)
+    else:
+        lines = (json.dumps(row) if fmt == "json" else f"{row['id']},{row['text']},{row['hidden']}" for row in values)
+        source.write_text("\n".join(lines) + "\n")
+    for again in (False, True):
+        done = upload_dataset(world.store, None, dataset="things", schema=world.schema(), sources=[source])
+        assert (done.unchanged if again else done.uploaded) == (source.name,)
+    assert world.store.read(source.name) == source.read_bytes()
+    assert world.read().to_pylist() == [{"id": row["id"], "text": row["text"]} for row in values]
+    world.store.put("more" + source.suffix, b"")
+    with pytest.raises(CleanRoomError, match="DatasetTampered"):
+        world.read()
+
+
+def test_sealed_dataset_is_not_read_as_plain_and_reverse(tmp_path: Path) -> None:
+    source = tmp_path / "x.csv"
+    source.write_text("1,one,h\n")
+    world = DatasetWorld(tmp_path / "w")
+    world.upload(source)
+    with pytest.raises(CleanRoomError, match="StoredUnderAnotherKey"):
+        upload_dataset(world.store, None, dataset="things", schema=world.schema(), sources=[source])
+    world.dataset = world.dataset.model_copy(update={"encryption": "SSE"})
+    with pytest.raises(CleanRoomError, match="ManifestInvalid"):
+        world.read()
+    upload_dataset(world.store, None, dataset="things", schema=world.schema(), sources=[source], replace=True)
+    world.dataset = world.dataset.model_copy(update={"encryption": "CSE"})
+    with pytest.raises(CleanRoomError, match="CiphertextInvalid"):
+        world.read()
+
+
+def test_object_with_a_customer_key_is_only_read_with_that_key(tmp_path: Path, seaweedfs: S3Server) -> None:
+    key, prefix = generate_dataset_key(), "customer-key"
+    source = tmp_path / "x.csv"
+    source.write_text("".join(f"{number},{'t' * 900},h\n" for number in range(7000)))  # over one request, so in several parts
+    store = seaweedfs.store(prefix=prefix, customer_key=key)
+
+    class OnS3(FolderPod):
+        def store(self, dataset: JobDataset) -> ObjectStore:
+            return store
+
+    world = DatasetWorld(tmp_path / "w", encryption="CPK", key_secret_id=None)
+    upload_dataset(store, None, dataset="things", schema=world.schema(), sources=[source])
+    pod = OnS3(world.root, world.pod().config)
+    found = list_objects(pod, world.dataset, JobParameters())
+    assert read_table(pod, found, ["id"]).column("id").to_pylist() == list(range(7000))
+    for other in (None, generate_dataset_key()):
+        with pytest.raises(CleanRoomError):
+            seaweedfs.store(prefix=prefix, customer_key=other).read("x.csv")
+
+
+# --- day partitions
+
+DAYS = {"2013-01-01/a.csv": b"1,a,h\n", "2013-01-02/a.csv": b"2,b,h\n", "2013-01-04/a.csv": b"4,d,h\n"}
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "ids", "missing"),
+    [
+        (None, None, [1, 2, 4], []),
+        ("2013-01-01", "2013-01-01", [1], []),
+        ("2013-01-02", "2013-01-05", [2, 4], ["2013-01-03", "2013-01-05"]),
+    ],
+)
+def test_date_range_selects_partitions_and_reports_missing_days(
+    tmp_path: Path, start: str | None, end: str | None, ids: list[int], missing: list[str]
+) -> None:
+    world = DatasetWorld(tmp_path / "w", partitioned_by="day")
+    for name, data in DAYS.items():
+        world.put_sealed(name, data)
+    parameters = JobParameters(start_date=start, end_date=end)
+    assert world.read(parameters=parameters).column("id").to_pylist() == ids
+    assert list(list_objects(world.pod(), world.dataset, parameters).missing_days) == missing
+
+
+def test_date_range_without_data_is_an_error(tmp_path: Path) -> None:
+    world = DatasetWorld(tmp_path / "w", partitioned_by="day")
+    for name, data in DAYS.items():
+        world.put_sealed(name, data)
+    with pytest.raises(CleanRoomError, match="NoDataInDateRange"):
+        world.read(parameters=JobParameters(start_date="2012-01-01", end_date="2012-12-31"))
+    for start, end in (("2013-01-01", None), (None, "2013-01-04"), ("2013-01-01", "2013-02-30")):
+        with pytest.raises(CleanRoomError, match="InvalidDateRange"):
+            world.read(parameters=JobParameters(start_date=start, end_date=end))
+    with pytest.raises(CleanRoomError, match="NoDataInDateRange"):
+        world.read(parameters=JobParameters(start_date="2013-01-04", end_date="2013-01-01"))
+    world.put_sealed("stray.csv", b"9,z,h\n")
+    with pytest.raises(CleanRoomError, match="DatasetNotDayPartitioned"):
+        world.read()
