@@ -55,6 +55,7 @@ lint: $(STAMP) ## run ruff, mypy --strict, the import contracts, and the check o
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports --no-logo
+	@$(PY) -m scripts.reference --check
 
 reference: $(STAMP) ## generate docs/reference and docs/schemas from the code
 	@$(PY) -m scripts.reference

@@ -1,5 +1,5 @@
-"""The arrows of the diagrams: one module and one class per participant that is called.
+"""Activities: the arrows of the sequence diagrams. One module and one class per called participant.
 
-An activity obtains what it needs with its own worker's credentials, distrusts its input, and returns references, never
-secrets. Classes get their clients in the constructor (:mod:`workers` builds them).
+An activity uses only the credentials of its worker, verifies its input, and returns references instead of secrets. Classes get
+their clients in the constructor; :mod:`workers.boundaries` creates them.
 """

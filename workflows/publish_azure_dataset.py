@@ -57,17 +57,6 @@ class PublishAzureDataset:
         dataset, retries, queue = publication.dataset, publication.owner_retries, publication.queue
         # Azure applies roles and credentials with a delay, so these steps retry for longer.
         propagation = PROPAGATION.within(OWNER_TIMEOUT)
-
-        async def get_clean_room_details() -> tuple[CleanRoomIdentity, CleanRoomPolicy]:
-            return await asyncio.gather(
-                workflow.execute_activity_method(
-                    Frontend.get_clean_room_identity,
-                    publication.details,
-                    **STANDARD.config("issuer, subject, audience", task_queue=FRONTEND_QUEUE),
-                ),
-                publication.get_clean_room_policy(),
-            )
-
         story.stage("identity")
         identity = await story.step(
             "identity",
@@ -89,7 +78,7 @@ class PublishAzureDataset:
                     KeyVault.allow_access_key_vault, access, **propagation.config("role on the key vault", task_queue=queue)
                 ),
             ),
-            story.step("details", get_clean_room_details()),
+            story.step("details", self._get_clean_room_details(publication)),
         )
         story.stage("key")
         await story.step(
@@ -114,6 +103,16 @@ class PublishAzureDataset:
         )
         self._published = await publication.publish(location.url, identity=identity, clean_room=clean_room, encryption_key=key)
         return self._published
+
+    async def _get_clean_room_details(self, publication: Publication) -> tuple[CleanRoomIdentity, CleanRoomPolicy]:
+        return await asyncio.gather(
+            workflow.execute_activity_method(
+                Frontend.get_clean_room_identity,
+                publication.details,
+                **STANDARD.config("issuer, subject, audience", task_queue=FRONTEND_QUEUE),
+            ),
+            publication.get_clean_room_policy(),
+        )
 
     @workflow.query(description="The published document, or null before it is accepted.")
     def published(self) -> PublishedDataset | None:

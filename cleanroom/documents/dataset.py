@@ -69,7 +69,7 @@ class PrivacyFloors(OurModel):
     """The owner's rules for every result that is computed from the dataset. The strictest rule of all owners applies."""
 
     min_group_size: int = Field(default=0, ge=0)
-    """Minimum number of distinct ``identity_column`` values per output row; 0 is no floor."""
+    """Minimum number of distinct ``identity_column`` values per output row; 0 means that there is no minimum."""
     identity_column: str | None = None
     allowed_output_columns: tuple[str, ...] | None = None
     """Columns whose values may appear in a result; None means all allowed columns."""

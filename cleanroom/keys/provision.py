@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from azure.core.exceptions import AzureError, ResourceExistsError, ResourceNotFoundError
@@ -15,7 +16,7 @@ from cleanroom.errors import CleanRoomError, Conflict, Internal, InvalidInput
 from cleanroom.jose.encoding import b64_any
 from cleanroom.jose.jwk import private_jwk, public_jwk, public_key
 from cleanroom.keys.policy import CONTENT_TYPE, ReleasePolicy
-from cleanroom.keys.vault import KeyVaultSettings, translate, well_formed_answers
+from cleanroom.keys.vault import KeyVaultSettings, convert_error, convert_malformed_responses
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
@@ -85,68 +86,67 @@ async def set_key_with_skr(
     bits = size if key is None else key.key_size
     if bits not in KEK_SIZES:
         raise InvalidInput("UnsupportedKekSize", f"KEK: {bits} bits are not supported; use one of {', '.join(map(str, KEK_SIZES))}.")
-    wanted_tags = {PURPOSE_TAG: KEK_PURPOSE, **(tags or {})}
-    return await asyncio.to_thread(_set, vault, credential, name, policy, key, bits, wanted_tags, immutable)
+    request = _KeyRequest(name, policy, key, bits, {PURPOSE_TAG: KEK_PURPOSE, **(tags or {})}, immutable)
+    return await asyncio.to_thread(_set, vault, credential, request)
 
 
-def _set(
-    vault: KeyVaultSettings,
-    credential: TokenCredential,
-    name: str,
-    policy: ReleasePolicy,
-    key: rsa.RSAPrivateKey | None,
-    bits: int,
-    tags: dict[str, str],
-    immutable: bool,
-) -> KeyReference:
-    what = f"set key {vault.key_id(name)}"
-    with well_formed_answers(what), vault.client(credential) as client:
+@dataclass(frozen=True)
+class _KeyRequest:
+    name: str
+    policy: ReleasePolicy
+    key: rsa.RSAPrivateKey | None
+    bits: int
+    tags: dict[str, str]
+    immutable: bool
+
+
+def _set(vault: KeyVaultSettings, credential: TokenCredential, request: _KeyRequest) -> KeyReference:
+    what = f"set key {vault.key_id(request.name)}"
+    with convert_malformed_responses(what), vault.client(credential) as client:
         try:
-            existing = client.get_key(name)
+            existing = client.get_key(request.name)
         except ResourceNotFoundError:
             existing = None
         except AzureError as error:
-            raise translate(error, what) from error
+            raise convert_error(error, what) from error
         if existing is not None:
-            return _reuse(existing, policy, key, tags, immutable, what)
+            return _reuse(existing, request, what)
         try:
-            made = _make(client, name, policy, key, bits, tags, immutable)
+            created = _create(client, request)
         except ResourceExistsError as error:
-            raise translate(error, what, party="key-owner") from error
+            raise convert_error(error, what, party="key-owner") from error
         except AzureError as error:
-            translated = translate(error, what)
-            if translated.details.get("skr_code") != "AKV.SKR.1020":
-                raise translated from error
+            converted = convert_error(error, what)
+            if converted.details.get("skr_code") != "AKV.SKR.1020":
+                raise converted from error
             # A concurrent attempt created the key with an immutable policy: compare it like any existing key.
             try:
-                return _reuse(client.get_key(name), policy, key, tags, immutable, what)
+                return _reuse(client.get_key(request.name), request, what)
             except AzureError as unread:
-                raise translate(unread, what) from unread
+                raise convert_error(unread, what) from unread
         # A vault that stored another policy than the given one could release the key to another guest.
-        if differences := _differences(made, policy, key, tags, immutable):
+        if differences := _differences(created, request):
             raise Internal(
                 "KeyVaultAnswerUnexpected", f"{what}: the key that Key Vault created differs from the request.", details=differences
             )
-        return _reference(made, created=True)
+        return _reference(created, created=True)
 
 
-def _make(
-    client: KeyClient, name: str, policy: ReleasePolicy, key: rsa.RSAPrivateKey | None, bits: int, tags: dict[str, str], immutable: bool
-) -> KeyVaultKey:
-    release_policy = KeyReleasePolicy(policy.encode(), content_type=CONTENT_TYPE, immutable=immutable)
+def _create(client: KeyClient, request: _KeyRequest) -> KeyVaultKey:
+    options: dict[str, Any] = {
+        "hardware_protected": True,
+        "exportable": True,
+        "release_policy": KeyReleasePolicy(request.policy.encode(), content_type=CONTENT_TYPE, immutable=request.immutable),
+        "tags": request.tags,
+    }
     operations = ["encrypt", "wrapKey"]
-    if key is None:
-        return client.create_rsa_key(
-            name, size=bits, hardware_protected=True, exportable=True, release_policy=release_policy, key_operations=operations, tags=tags
-        )
-    members = {name: b64_any(value) for name, value in private_jwk(key).items() if name != "kty"}
-    web_key = JsonWebKey(kty="RSA-HSM", key_ops=operations, **members)
-    return client.import_key(name, web_key, hardware_protected=True, exportable=True, release_policy=release_policy, tags=tags)
+    if request.key is None:
+        return client.create_rsa_key(request.name, size=request.bits, key_operations=operations, **options)
+    members = {name: b64_any(value) for name, value in private_jwk(request.key).items() if name != "kty"}
+    return client.import_key(request.name, JsonWebKey(kty="RSA-HSM", key_ops=operations, **members), **options)
 
 
-def _differences(
-    existing: KeyVaultKey, policy: ReleasePolicy, key: rsa.RSAPrivateKey | None, tags: dict[str, str], immutable: bool
-) -> dict[str, Any]:
+def _differences(existing: KeyVaultKey, request: _KeyRequest) -> dict[str, Any]:
     """Return the differences between the key and the request, by aspect."""
     properties = existing.properties
     differences: dict[str, Any] = {}
@@ -161,22 +161,20 @@ def _differences(
         shown: Any = actual.document() if actual is not None else None
     except CleanRoomError as error:
         actual, shown = None, str(error)
-    if actual != policy:
-        differences["release_policy"] = {"expected": policy.document(), "actual": shown}
-    if immutable and not (found is not None and found.immutable):
+    if actual != request.policy:
+        differences["release_policy"] = {"expected": request.policy.document(), "actual": shown}
+    if request.immutable and not (found is not None and found.immutable):
         differences["immutable"] = {"expected": True, "actual": False}
-    have = properties.tags or {}
-    if any(have.get(tag) != value for tag, value in tags.items()):
-        differences["tags"] = {"expected": tags, "actual": {tag: have.get(tag) for tag in tags}}
-    if key is not None and not differences and _numbers(existing.key) != key.public_key().public_numbers():
+    existing_tags = properties.tags or {}
+    if any(existing_tags.get(tag) != value for tag, value in request.tags.items()):
+        differences["tags"] = {"expected": request.tags, "actual": {tag: existing_tags.get(tag) for tag in request.tags}}
+    if request.key is not None and not differences and _numbers(existing.key) != request.key.public_key().public_numbers():
         differences["public_key"] = {"expected": "the key to import", "actual": "another key"}
     return differences
 
 
-def _reuse(
-    existing: KeyVaultKey, policy: ReleasePolicy, key: rsa.RSAPrivateKey | None, tags: dict[str, str], immutable: bool, what: str
-) -> KeyReference:
-    if differences := _differences(existing, policy, key, tags, immutable):
+def _reuse(existing: KeyVaultKey, request: _KeyRequest, what: str) -> KeyReference:
+    if differences := _differences(existing, request):
         raise Conflict(
             "KeyExistsWithOtherContent",
             f"{what}: a key of that name exists and differs in {', '.join(differences)}.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from azure.core.exceptions import HttpResponseError
 
@@ -14,37 +14,44 @@ from cleanroom.keys.evaluate import PolicyVerdict, evaluate, printable
 from cleanroom.keys.policy import ReleasePolicy
 from cleanroom.keys.vault import service_error
 
-_USUAL_CLAIMS = (
-    HOST_DATA,
-    COMPLIANCE_STATUS,
-    ATTESTATION_TYPE,
-    IS_DEBUGGABLE,
-    VMPL,
-)
+_USUAL_CLAIMS = (HOST_DATA, COMPLIANCE_STATUS, ATTESTATION_TYPE, IS_DEBUGGABLE, VMPL)
 
 Cause = Literal["role", "authority", "claims", "key", "unknown"]
 
-_CODES: dict[Cause, str] = {
-    "role": "ForbiddenByRbac",
-    "authority": "AttestationNotAccepted",
-    "claims": "ReleasePolicyNotMet",
-    "key": "KeyDisabled",
-    "unknown": "KeyReleaseRefused",
-}
-_WHY: dict[Cause, str] = {
-    "role": "the caller lacks the data action keys/release",
-    "authority": "the key does not accept the attestation token (its authority, signature or validity)",
-    "claims": "the attested guest does not meet the key's release policy",
-    "key": "the key is disabled or outside its validity",
-    "unknown": "the service gave no reason, and policy and token match",
-}
-_HINTS: dict[Cause, str] = {
-    "role": "Assign 'Key Vault Crypto Service Release User' at the vault to this identity, or the key permission 'release' in a vault with"
-    " access policies. A new assignment can take minutes to take effect.",
-    "authority": "Attest again at the authority that the policy names, or ask the key's owner to change the policy's authority.",
-    "claims": "Run the container security policy that the key names, or ask the key's owner to set a release policy for this one.",
-    "key": "Ask the key's owner to enable it or extend its validity.",
-    "unknown": "Ask the key's owner to compare the release policy with the token's claims, and read the vault's audit log.",
+
+class _Explanation(NamedTuple):
+    code: str
+    reason: str
+    hint: str
+
+
+_EXPLANATIONS: dict[Cause, _Explanation] = {
+    "role": _Explanation(
+        "ForbiddenByRbac",
+        "the caller lacks the data action keys/release",
+        "Assign 'Key Vault Crypto Service Release User' at the vault to this identity, or the key permission 'release' in a vault with"
+        " access policies. A new assignment can take minutes to take effect.",
+    ),
+    "authority": _Explanation(
+        "AttestationNotAccepted",
+        "the key does not accept the attestation token (its authority, signature or validity)",
+        "Attest again at the authority that the policy names, or ask the key's owner to change the policy's authority.",
+    ),
+    "claims": _Explanation(
+        "ReleasePolicyNotMet",
+        "the attested guest does not meet the key's release policy",
+        "Run the container security policy that the key names, or ask the key's owner to set a release policy for this one.",
+    ),
+    "key": _Explanation(
+        "KeyDisabled",
+        "the key is disabled or outside its validity",
+        "Ask the key's owner to enable it or extend its validity.",
+    ),
+    "unknown": _Explanation(
+        "KeyReleaseRefused",
+        "neither its response nor a comparison of policy and token shows the reason",
+        "Ask the key's owner to compare the release policy with the token's claims, and read the vault's audit log.",
+    ),
 }
 
 
@@ -106,9 +113,9 @@ def explain_refusal(
     expires = claims.get("exp")
     expired = isinstance(expires, int | float) and expires <= at.timestamp()
     cause = _cause(inner, message, verdict, expired)
-    failed = ", ".join(row.claim for row in verdict.failed) if cause == "claims" and verdict is not None else ""
-    failed = printable(failed)
-    text = f"release of {key_id}: Key Vault refused because {_WHY[cause]}" + (f": {failed}" if failed else "")
+    explanation = _EXPLANATIONS[cause]
+    failed = printable(", ".join(row.claim for row in verdict.failed)) if cause == "claims" and verdict is not None else ""
+    text = f"release of {key_id}: Key Vault refused it: {explanation.reason}" + (f": {failed}" if failed else "")
     if expired:
         text += "; the token has expired"
     details: dict[str, Any] = {
@@ -131,4 +138,4 @@ def explain_refusal(
     else:
         details["reasons"] = [{"message": printable(f"token {name}: {claims.get(name, '(missing)')}")} for name in ("iss", *_USUAL_CLAIMS)]
     party = "clean-room" if cause == "authority" and expired else "key-owner"
-    return Refused(_CODES[cause], f"{text}.", cause=message, hint=_HINTS[cause], party=party, details=details)
+    return Refused(explanation.code, f"{text}.", cause=message, hint=explanation.hint, party=party, details=details)

@@ -23,7 +23,7 @@ from cleanroom.keys.kek import unwrap_data_key
 from cleanroom.keys.policy import ReleasePolicy
 from cleanroom.keys.refusal import explain_refusal
 from cleanroom.keys.response import ReleaseExpectation, VerifiedRelease, verify_release_response
-from cleanroom.keys.vault import KeyVaultSettings, translate, well_formed_answers
+from cleanroom.keys.vault import KeyVaultSettings, convert_error, convert_malformed_responses
 from cleanroom.keys.wrap import RELEASE_ALGORITHMS, KeyWrapAlgorithm, unwrap_key
 from cleanroom.keys.wrapping_key import runtime_data, wrapping_jwk
 from cleanroom.secret import Secret
@@ -79,8 +79,8 @@ class ReleasedKey:
         return unwrap_data_key(key, wrapped)
 
 
-def open_release(verified: VerifiedRelease, wrapping: rsa.RSAPrivateKey) -> ReleasedKey:
-    """Unwrap a verified release and check that the key is the one whose public half the signed response shows.
+def unwrap_release(verified: VerifiedRelease, wrapping: rsa.RSAPrivateKey) -> ReleasedKey:
+    """Unwrap a verified release, and check the key against the public half in the signed response.
 
     Raises:
         Refused: ``KeyUnwrapFailed``, ``ReleasedKeyInconsistent``.
@@ -90,26 +90,26 @@ def open_release(verified: VerifiedRelease, wrapping: rsa.RSAPrivateKey) -> Rele
     if kind == "oct":
         size = verified.jwk.get("key_size")
         if isinstance(size, int) and size != 8 * len(target):
-            raise _inconsistent(f"an oct key of {8 * len(target)} bits, announced were {size}")
+            raise _inconsistent(f"an oct key of {8 * len(target)} bits, but the response states {size}")
         return ReleasedKey(verified.key_id, "oct", verified.policy, Secret(target))
     try:
         key = serialization.load_der_private_key(target, None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise _inconsistent(f"no PKCS#8 key although kty is {verified.jwk.get('kty')!r}") from None
     if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
-        raise _inconsistent("a key of a kind that was not announced")
+        raise _inconsistent("a key of an unsupported kind")
     # Integers, not text: services spell e as AQAB and as AAEAAQ.
     try:
-        announced = public_key(verified.jwk).public_numbers()
+        stated = public_key(verified.jwk).public_numbers()
     except InvalidInput as error:
-        raise _inconsistent("a key whose announced public half does not parse") from error
-    if key.public_key().public_numbers() != announced:
-        raise _inconsistent("a private key that does not belong to the announced public key")
+        raise _inconsistent("a key whose stated public half does not parse") from error
+    if key.public_key().public_numbers() != stated:
+        raise _inconsistent("a private key that does not match the stated public key")
     return ReleasedKey(verified.key_id, "RSA" if isinstance(key, rsa.RSAPrivateKey) else "EC", verified.policy, Secret(target))
 
 
 def _inconsistent(what: str) -> Refused:
-    return Refused("ReleasedKeyInconsistent", f"Key Vault's release response, though signed, unwrapped to {what}.")
+    return Refused("ReleasedKeyInconsistent", f"Key Vault's release response, although signed, unwrapped to {what}.")
 
 
 async def release_key(
@@ -138,7 +138,7 @@ async def release_key(
     Raises:
         Refused: ``ForbiddenByRbac`` (role), ``AttestationNotAccepted`` (authority), ``ReleasePolicyNotMet`` (claims), ``KeyDisabled``,
             ``KeyReleaseRefused``, each with a comparison of policy and token in ``details``; the codes of
-            :func:`verify_release_response` and :func:`open_release`; ``AttestationTokenNotOurs``.
+            :func:`verify_release_response` and :func:`unwrap_release`; ``AttestationTokenNotOurs``.
         NotFound: ``KeyNotFound``.
         Unavailable: ``KeyVaultUnreachable`` and the service's 429 and 5xx codes.
         Internal: ``KeyVaultAnswerUnexpected``.
@@ -185,30 +185,30 @@ def _release(
     claims: dict[str, Any],
 ) -> ReleasedKey:
     nonce = secrets.token_urlsafe(24)
-    asked = vault.key_id(name, version)
+    requested = vault.key_id(name, version)
     with vault.client(credential) as client:
         try:
-            with well_formed_answers(f"release of {asked}"):
+            with convert_malformed_responses(f"release of {requested}"):
                 value = str(client.release_key(name, token, version=version, algorithm=str(algorithm), nonce=nonce).value)
         except HttpResponseError as error:
             if error.status_code != 403:
-                raise translate(error, f"release of {asked}") from error
+                raise convert_error(error, f"release of {requested}") from error
             known, source = _policy_of(client, name, version), "vault"
             if known is None:
                 known, source = policy, "expected"
             at = dt.datetime.now(dt.UTC)
-            raise explain_refusal(error, key_id=asked, claims=claims, policy=known, policy_source=source, at=at) from error
+            raise explain_refusal(error, key_id=requested, claims=claims, policy=known, policy_source=source, at=at) from error
         except AzureError as error:
-            raise translate(error, f"release of {asked}") from error
-    expectation = ReleaseExpectation(key_id=asked, nonce=nonce, algorithm=str(algorithm), wrapping_kid=kid, policy=policy)
+            raise convert_error(error, f"release of {requested}") from error
+    expectation = ReleaseExpectation(key_id=requested, nonce=nonce, algorithm=str(algorithm), wrapping_kid=kid, policy=policy)
     roots = trusted_roots(vault.release_ca_file or vault.ca_file)
-    return open_release(verify_release_response(value, expectation, roots=roots), wrapping)
+    return unwrap_release(verify_release_response(value, expectation, roots=roots), wrapping)
 
 
 def _policy_of(client: Any, name: str, version: str | None) -> ReleasePolicy | None:
     """Return the key's policy for the explanation, or None if the caller may not read the key, as is usual."""
     try:
-        with well_formed_answers(f"policy of {name}"):
+        with convert_malformed_responses(f"policy of {name}"):
             found = client.get_key(name, version).properties.release_policy
             return ReleasePolicy.parse(bytes(found.encoded_policy)) if found is not None else None
     except (AzureError, CleanRoomError):

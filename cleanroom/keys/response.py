@@ -47,7 +47,7 @@ class KeyId:
         """The host without its port."""
         return urlsplit(f"https://{self.host}").hostname or self.host
 
-    def names(self, other: KeyId) -> bool:
+    def covers(self, other: KeyId) -> bool:
         """Whether ``other`` is the same key of the same vault and, if this identifier has a version, of the same version."""
         same = self.host == other.host and self.name.lower() == other.name.lower()
         return same and (self.version is None or self.version == other.version)
@@ -130,15 +130,19 @@ def _signed_payload(text: str, host: str, roots: Sequence[x509.Certificate], at:
     return parsed.payload
 
 
-def _check_request(request: Mapping[str, Any], expected: ReleaseExpectation, asked: KeyId) -> None:
+def _check_request(request: Mapping[str, Any], expected: ReleaseExpectation, requested: KeyId) -> None:
     nonce = request.get("nonce")
     if expected.nonce is not None and not (isinstance(nonce, str) and hmac.compare_digest(nonce.encode(), expected.nonce.encode())):
         _refuse("request.nonce is not the nonce of this request; the response is for another one", code="ReleaseNonceMismatch")
     if request.get("enc") != expected.algorithm:
         _refuse(f"request.enc is {request.get('enc')!r}, requested was {expected.algorithm}", code="ReleaseAlgorithmMismatch")
     answered = _key_id(request.get("kid"), "request.kid")
-    if not (answered.host == asked.host and answered.name.lower() == asked.name.lower() and answered.version in {None, asked.version}):
-        _refuse(f"request.kid is {answered}, requested was {asked}", code="ReleaseKeyMismatch")
+    if not (
+        answered.host == requested.host
+        and answered.name.lower() == requested.name.lower()
+        and answered.version in {None, requested.version}
+    ):
+        _refuse(f"request.kid is {answered}, requested was {requested}", code="ReleaseKeyMismatch")
 
 
 def _policy(bundle: Mapping[str, Any], expected: ReleasePolicy | None) -> ReleasePolicy:
@@ -170,15 +174,15 @@ def verify_release_response(
         Refused: ``ReleaseResponseNotVerified``, ``ReleaseCertificateNotTrusted``, ``ReleaseNonceMismatch``, ``ReleaseAlgorithmMismatch``,
             ``ReleaseKeyMismatch``, ``ReleasePolicyMismatch``, ``ReleaseKeyDisabled``.
     """
-    asked = _key_id(expected.key_id, "the requested key")
-    payload = _signed_payload(value, asked.dns_name, roots, at or dt.datetime.now(dt.UTC))
-    _check_request(_member(payload, "request"), expected, asked)
+    requested = _key_id(expected.key_id, "the requested key")
+    payload = _signed_payload(value, requested.dns_name, roots, at or dt.datetime.now(dt.UTC))
+    _check_request(_member(payload, "request"), expected, requested)
 
     bundle = _member(payload, "response", "key")
     jwk, attributes = _member(bundle, "key"), _member(bundle, "attributes")
     released = _key_id(jwk.get("kid"), "response key kid")
-    if released.version is None or not asked.names(released):
-        _refuse(f"the released key is {released}, requested was {asked}", code="ReleaseKeyMismatch")
+    if released.version is None or not requested.covers(released):
+        _refuse(f"the released key is {released}, requested was {requested}", code="ReleaseKeyMismatch")
     if attributes.get("enabled") is not True:
         _refuse("the released key is not enabled", code="ReleaseKeyDisabled")
     if attributes.get("exportable") is not True:

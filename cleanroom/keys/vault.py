@@ -88,7 +88,7 @@ def service_error(error: HttpResponseError) -> tuple[str, str | None, str]:
 
 
 @contextmanager
-def well_formed_answers(what: str) -> Iterator[None]:
+def convert_malformed_responses(what: str) -> Iterator[None]:
     """Context manager for calls of the SDK that converts the effects of malformed responses.
 
     The SDK does not validate responses, so a malformed one raises arbitrary exceptions. The SDK's errors and CleanRoomError pass through.
@@ -111,7 +111,7 @@ def well_formed_answers(what: str) -> Iterator[None]:
         ) from error
 
 
-def translate(error: AzureError, what: str, *, party: str | None = None) -> CleanRoomError:
+def convert_error(error: AzureError, what: str, *, party: str | None = None) -> CleanRoomError:
     """Convert an error of the SDK. The service's code is kept: the inner one if present, else the outer one.
 
     Args:
@@ -159,12 +159,12 @@ def translate(error: AzureError, what: str, *, party: str | None = None) -> Clea
     if status == 409:
         hint = "Inspect the existing key, then choose another name or delete it."
         if inner == DELETED_BUT_RECOVERABLE:
-            hint = (
-                "The name belongs to a deleted key: az keyvault key recover (to use it again) or az keyvault key purge (to free the name)."
-            )
+            hint = "The name belongs to a deleted key. Run az keyvault key recover to use it again, or az keyvault key purge to free it."
         return Conflict(
             inner or code or "Conflict", f"{what}: it conflicts with an existing key.", cause=message, hint=hint, details=details
         )
     if status == 429 or (status is not None and status >= 500):
-        return Unavailable(code or "KeyVaultUnavailable", f"{what}: Key Vault answered {status}.", cause=message, details=details)
+        return Unavailable(
+            code or "KeyVaultUnavailable", f"{what}: Key Vault responded with status {status}.", cause=message, details=details
+        )
     return InvalidInput(code or "BadParameter", f"{what}: Key Vault rejected the request ({status}).", cause=message, details=details)

@@ -23,7 +23,7 @@ class Drawn:
     """``arrow``, ``note``, ``loop``, ``alt``, ``else`` or ``end``."""
     text: str
     source: str = ""
-    """Of an arrow, who calls; of a note, the participants that it is over."""
+    """The caller of an arrow; the participants under a note."""
     target: str = ""
 
 

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import gzip
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import WorkflowHistory
 from temporalio.converter import WorkflowSerializationContext
 
-from cleanroom.secret import Secret
 from cleanroom.temporal.codec import PayloadCodec
-from cleanroom.temporal.keyring import Keyring
-
-FOLDER = Path(__file__).resolve().parents[1] / "histories"
+from tests.histories import recorded_history, recorded_keyring
 
 
 @dataclass(frozen=True)
@@ -37,21 +31,9 @@ class Event:
         return f"{self.what}{f' on {self.queue}' if self.queue else ''}{f' for {self.item}' if self.item else ''}"
 
 
-def recorded(name: str) -> WorkflowHistory:
-    """Read a history that ``tests/histories/record.py`` has written."""
-    workflow_id, _, text = gzip.decompress((FOLDER / f"{name}.json.gz").read_bytes()).decode().partition("\n")
-    return WorkflowHistory.from_json(workflow_id, text)
-
-
-def recorded_keyring() -> Keyring:
-    """Read the keyring of the recorded demo. It was made for that demo and protects nothing."""
-    held = json.loads((FOLDER / "keyring.json").read_text())
-    return Keyring(held["current"], {name: Secret(base64.b64decode(key)) for name, key in held["keys"].items()})
-
-
 async def recorded_events(name: str) -> list[Event]:
     """Return the events of a recorded history."""
-    return await events_of(recorded(name), PayloadCodec(recorded_keyring()), "default")
+    return await events_of(recorded_history(name), PayloadCodec(recorded_keyring()), "default")
 
 
 async def events_of(history: WorkflowHistory, codec: PayloadCodec, namespace: str) -> list[Event]:

@@ -39,7 +39,7 @@ class Line:
         assert bool(self.activity) == bool(self.queue), f"{self}: an activity needs a queue"
 
     def expected(self) -> Event | None:
-        """The event of this line in a history; None if it has none of its own."""
+        """The event of this line in a history; None if another line has it."""
         if self.activity:
             return Event(self.activity, self.queue)
         return Event(self.event) if self.event else None

@@ -1,4 +1,4 @@
-"""Record the histories that :mod:`tests.unit.test_replay` replays, from a demo that is still running.
+"""Record the histories that :mod:`tests.unit.test_replay` replays and :mod:`tests.diagrams` reads, from a demo that is still running.
 
 ``make histories`` runs these commands::
 
@@ -24,8 +24,7 @@ from cleanroom.settings import load_settings
 from starters.demo import QUERY
 from starters.operations.runs import start_run
 from starters.operations.session import Session, new_run_id
-
-FOLDER = Path(__file__).resolve().parent
+from tests.histories import FOLDER
 
 
 async def record(state: Path) -> None:

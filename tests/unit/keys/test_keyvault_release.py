@@ -17,7 +17,7 @@ from cleanroom.jose.jwk import private_jwk
 from cleanroom.jose.jws import parse, sign
 from cleanroom.jose.x5c import trusted_roots
 from cleanroom.keys import ReleaseExpectation, ReleasePolicy, public_jwk, thumbprint, verify_release_response
-from cleanroom.keys.release import ReleasedKey, open_release
+from cleanroom.keys.release import ReleasedKey, unwrap_release
 from tests.unit.keys.conftest import AUTHORITY, Authority, Vault
 
 ALGORITHMS = ["CKM_RSA_AES_KEY_WRAP", "RSA_AES_KEY_WRAP_256", "RSA_AES_KEY_WRAP_384"]
@@ -31,7 +31,7 @@ def make(vault: Vault, name: str) -> str:
 def opened(vault: Vault, value: str, guest: rsa.RSAPrivateKey, key_id: str, algorithm: str, nonce: str | None) -> ReleasedKey:
     kid = thumbprint(public_jwk(guest))
     expected = ReleaseExpectation(key_id, nonce, algorithm, kid, vault.policy)
-    return open_release(verify_release_response(value, expected, roots=trusted_roots(vault.ca)), guest)
+    return unwrap_release(verify_release_response(value, expected, roots=trusted_roots(vault.ca)), guest)
 
 
 def refusal(error: pytest.ExceptionInfo[HttpResponseError]) -> tuple[int | None, str, str | None, str]:

@@ -27,7 +27,7 @@ from cleanroom.jose.jws import sign
 from cleanroom.jose.x5c import trusted_roots, verify_chain
 from cleanroom.keys import ReleaseExpectation, ReleasePolicy, VerifiedRelease, public_jwk, verify_release_response, wrap_key
 from cleanroom.keys.maa import signing_keys
-from cleanroom.keys.release import open_release
+from cleanroom.keys.release import unwrap_release
 
 NOW = dt.datetime(2026, 6, 1, tzinfo=dt.UTC)
 HOST = "contosso.vault.azure.net"
@@ -170,7 +170,7 @@ def good(pki: Pki, payload: dict[str, Any]) -> str:
 def test_a_genuine_response_is_accepted(good: str, pki: Pki, wrapping: rsa.RSAPrivateKey, target: rsa.RSAPrivateKey) -> None:
     verified = check(good, pki)
     assert verified.key_id == f"{KEY_ID}/{VERSION}"
-    assert open_release(verified, wrapping).secret.reveal() == der(target)
+    assert unwrap_release(verified, wrapping).secret.reveal() == der(target)
     assert check(good, pki, nonce=None, policy=None)
     assert check(good, pki, key_id=f"https://{HOST.upper()}:443/keys/kek")
 
@@ -374,7 +374,7 @@ def test_a_truncated_ciphertext_does_not_unwrap(pki: Pki, payload: dict[str, Any
     changed = b64url(compact_json({**envelope, "ciphertext": b64url(blob)}))
     verified = check(sign(header(pki), edit(payload, f"{KEY}/key_hsm", changed), pki.leaf_key), pki)
     with pytest.raises(Refused) as error:
-        open_release(verified, wrapping)
+        unwrap_release(verified, wrapping)
     assert error.value.code == "KeyUnwrapFailed"
 
 
@@ -387,7 +387,7 @@ def with_target(payload: dict[str, Any], wrapping: rsa.RSAPrivateKey, private: b
 _P256, _UNKNOWN_CURVE = bytes.fromhex("06082a8648ce3d030107"), bytes.fromhex("06082a8648ce3d03017f")
 
 
-def test_the_unwrapped_key_must_be_the_announced_one(
+def test_the_unwrapped_key_must_match_the_stated_public_key(
     pki: Pki, payload: dict[str, Any], wrapping: rsa.RSAPrivateKey, target: rsa.RSAPrivateKey
 ) -> None:
     other = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -405,7 +405,7 @@ def test_the_unwrapped_key_must_be_the_announced_one(
     for private, jwk in cases:
         verified = check(sign(header(pki), with_target(payload, wrapping, private, jwk), pki.leaf_key), pki)
         with pytest.raises(Refused) as error:
-            open_release(verified, wrapping)
+            unwrap_release(verified, wrapping)
         assert error.value.code == "ReleasedKeyInconsistent"
 
 
@@ -414,9 +414,9 @@ def test_oct_and_ec_keys_are_unwrapped(pki: Pki, payload: dict[str, Any], wrappi
     verified = check(
         sign(header(pki), with_target(payload, wrapping, der(curve), {**public_jwk(curve), "kty": "EC-HSM"}), pki.leaf_key), pki
     )
-    assert open_release(verified, wrapping).kind == "EC"
+    assert unwrap_release(verified, wrapping).kind == "EC"
     verified = check(sign(header(pki), with_target(payload, wrapping, b"x" * 32, {"kty": "oct-HSM"}), pki.leaf_key), pki)
-    released = open_release(verified, wrapping)
+    released = unwrap_release(verified, wrapping)
     assert (released.kind, released.secret.reveal()) == ("oct", b"x" * 32)
 
 
