@@ -1,16 +1,16 @@
-"""What the payload codec adds to AES-256-GCM itself. Run: ``python -m benchmarks.bench_codec [--output FILE]``.
+"""Measures the overhead of the payload codec over AES-256-GCM. Run: ``python -m benchmarks.bench_codec [--output FILE]``.
 
-Microseconds a payload, encode + decode together. The columns are timed in turns, so that whatever else the machine does hits all of them
-alike; each is the best of several rounds.
+The table has microseconds per payload, for encoding and decoding together. The columns are measured in turns, so that other load on the
+machine affects all of them, and each is the best of several rounds.
 
-* ``bare``: ``AESGCM.encrypt`` with a fresh random nonce, then ``AESGCM.decrypt``, bytes in, bytes out.
-* ``empty``: a codec without a cipher: a ``Payload``'s bytes out and into a new one, twice. What the interface costs whatever a codec does,
-  because a protobuf message gives and takes bytes by copy alone.
-* ``sample``: bare AES-GCM as a codec, shaped like the one of Temporal's own samples: key id in the metadata, no associated data, no checks.
-* ``codec``: ours, through ``encode`` and ``decode`` as the SDK calls them, in a context.
+* ``bare``: ``AESGCM.encrypt`` with a random nonce, then ``AESGCM.decrypt``, on bytes.
+* ``empty``: a codec without a cipher, which copies the bytes of a ``Payload`` into a new one, twice. Every codec has this cost, because
+  protobuf messages copy their bytes.
+* ``sample``: AES-GCM in a codec like the one of Temporal's samples: key ID in the metadata, no associated data, no checks.
+* ``codec``: the project's codec, through ``encode`` and ``decode`` as the SDK calls them, in a context.
 
-``codec/sample`` and ``codec/floor`` (``bare`` + ``empty``) are shares of throughput, with a target of 0.9 or more from 4 KiB
-(``docs/decisions/``, "what a codec is measured against"); ``codec/bare`` is shown beside them.
+``codec/sample`` and ``codec/floor`` (``bare`` + ``empty``) are ratios of throughput, with a target of 0.9 or more from 4 KiB
+(docs/decisions/). ``codec/bare`` is for information.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SIZES = (512, 4096, 16_384, 65_536, 262_144, 1_048_576)
 
 
 def best(runs: dict[str, Callable[[int], None]], size: int, rounds: int = 25) -> dict[str, float]:
-    """Microseconds a payload of each run, best of ``rounds`` in which they take turns."""
+    """Return microseconds per payload of each run: the best of ``rounds``, in which the runs take turns."""
     count = max(8, min(1000, 20_000_000 // size))
     times = dict.fromkeys(runs, float("inf"))
     for _ in range(rounds):
@@ -45,7 +45,7 @@ def best(runs: dict[str, Callable[[int], None]], size: int, rounds: int = 25) ->
 
 
 class EmptyCodec:
-    """What every codec does, without a cipher: bytes out of a payload and into a new one."""
+    """Copies bytes out of a payload and into a new one, as every codec does."""
 
     async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
         return [Payload(metadata={"encoding": payload.metadata["encoding"]}, data=payload.data) for payload in payloads]
@@ -54,7 +54,7 @@ class EmptyCodec:
 
 
 class SampleCodec:
-    """AES-256-GCM and a key id, nothing else."""
+    """AES-256-GCM and a key ID."""
 
     def __init__(self) -> None:
         self.cipher = AESGCM(os.urandom(32))
@@ -83,7 +83,7 @@ class SampleCodec:
 
 
 def measure(size: int) -> dict[str, float]:
-    """One row."""
+    """Measure one row of the table."""
     data = os.urandom(size)
     cipher = AESGCM(os.urandom(32))
     payload = Payload(metadata={"encoding": b"json/plain"}, data=data)

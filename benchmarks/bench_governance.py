@@ -1,9 +1,10 @@
-"""Governance: ballots a second on the stand-in with durable writes, and what the client adds to a bare ``httpx`` call.
+"""Measures governance: ballots per second of the stand-in with durable writes, and the client's overhead over ``httpx``.
 
     python benchmarks/bench_governance.py [--ballots 2000] [--calls 1500] [--callers 20]
 
-Targets: at least 200 ballots a second; at most 15 % over the same request by ``httpx.AsyncClient``. The stand-in runs as its own process
-with TLS, as in ``cleanroom up``; every ballot is a committed SQLite transaction (WAL, ``synchronous = FULL``) before it is answered.
+Targets: at least 200 ballots per second, and an overhead of at most 15 % over the same request by ``httpx.AsyncClient``. The stand-in runs
+as a process with TLS, as in ``cleanroom up``. Every ballot is a committed SQLite transaction (WAL, ``synchronous = FULL``) before the
+response.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from tests.conformance.governance.target import Person, Target, fresh  # noqa: E
 
 
 def start(standin: StandIn) -> tuple[subprocess.Popen[bytes], Target]:
-    """The stand-in as a process, and who speaks to it."""
+    """Start the stand-in as a process, and return it with its client."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -51,7 +52,7 @@ def start(standin: StandIn) -> tuple[subprocess.Popen[bytes], Target]:
 
 
 async def ballots(target: Target, context: ssl.SSLContext, count: int, callers: int) -> dict[str, float]:
-    """``callers`` users vote on shared proposals, each as fast as answers come."""
+    """Measure ``callers`` users who vote on shared proposals, each as fast as responses arrive."""
     voters = [Person(fresh("voter"), target.settings.tenant) for _ in range(callers)]
     for voter in voters:
         target.govern("set_user_identity", {"id": voter.oid, "accountType": "microsoft", "data": {"tenantId": voter.tenant}})
@@ -61,7 +62,7 @@ async def ballots(target: Target, context: ssl.SSLContext, count: int, callers: 
     port = httpx.URL(target.settings.url).port
 
     async def vote_on_all(voter: Person) -> None:
-        # One plain HTTP/1.1 connection a caller: an HTTP library would need more of the two cores than the server under test.
+        # One plain HTTP/1.1 connection per caller, because an HTTP library would use more CPU than the server under test.
         reader, writer = await asyncio.open_connection("localhost", port, ssl=context)
         for proposal_id in proposals:
             request = (
@@ -82,7 +83,7 @@ async def ballots(target: Target, context: ssl.SSLContext, count: int, callers: 
     began = time.perf_counter()
     await asyncio.gather(*(vote_on_all(voter) for voter in voters))
     seconds = time.perf_counter() - began
-    # Every ballot was kept, and decided its proposal.
+    # Every ballot was stored and counted.
     for proposal_id in proposals:
         status = target.call("POST", f"/app/users/proposals/{proposal_id}/status", voters[0]).json()
         assert (status["state"], len(status["ballots"])) == ("Accepted", callers)
@@ -95,7 +96,7 @@ async def ballots(target: Target, context: ssl.SSLContext, count: int, callers: 
 
 
 async def overhead(target: Target, standin: StandIn, context: ssl.SSLContext, calls: int) -> dict[str, float]:
-    """The same read by bare httpx and by the client, alternating so that a busy machine disturbs both alike."""
+    """Measure the same read by httpx and by the client, in turns, so that other load affects both."""
     document_id = fresh("doc")
     target.put(document_id, target.ann, labels={"type": "dataset"})
     token = target.token(target.ann)
@@ -118,13 +119,13 @@ async def overhead(target: Target, standin: StandIn, context: ssl.SSLContext, ca
                 times["client"].clear()
             for kind in ("bare", "client", "client", "bare"):
                 await once(kind)
-    # The lower quartile: other processes only ever make a call slower.
+    # The lower quartile, because other processes only make calls slower.
     bare_ms, client_ms = (statistics.quantiles(times[kind], n=4)[0] * 1000 for kind in ("bare", "client"))
     return {"bare_httpx_ms": bare_ms, "client_ms": client_ms, "client_overhead_percent": (client_ms / bare_ms - 1) * 100}
 
 
 def main() -> None:
-    """Run both and print one JSON object."""
+    """Run both measurements and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ballots", type=int, default=2000)
     parser.add_argument("--calls", type=int, default=800)

@@ -1,4 +1,4 @@
-"""The error taxonomy: what went wrong, who must act, and whether a retry can help.
+"""The error taxonomy: the problem, the responsible party, and whether a retry can help.
 
 Every error that the project raises on purpose is a :class:`CleanRoomError`. Each subclass is one *category*, with one exit code of the
 command line::
@@ -20,8 +20,8 @@ The set of categories is closed: do not add subclasses. A new error gets a new *
 * A code of a real service keeps that service's spelling (``ForbiddenByRbac``, ``AADSTS700213``).
 * ``NotFound`` means that the service itself reported it. A service that could not be reached is ``Unavailable``.
 
-Choose ``Refused`` if somebody must decide otherwise, and ``PreconditionFailed`` if the same request will succeed after another step. Only
-``Unavailable`` is retried by default; ``retryable`` overrides that for one error.
+Choose ``Refused`` if a person or a policy must decide otherwise, and ``PreconditionFailed`` if the same request succeeds after another
+step. Only ``Unavailable`` is retried by default; ``retryable`` overrides that for one error.
 
 The message names the field, the value and the problem, and the hint what to do. Upstream's text goes into ``cause``. None of them may
 contain secrets; :class:`cleanroom.secret.Secret` cannot be formatted, and :mod:`cleanroom.redaction` is the last guard.
@@ -41,7 +41,7 @@ class CleanRoomError(Exception):
         message: One or two sentences that name the field, the value and the problem.
         cause: The upstream service's text, without secrets.
         hint: What to do next, as a command or an instruction.
-        party: The responsible party, who must act (``contosso``, ``operator``, ``analyst`` …), if known.
+        party: The responsible party, which must act (``contosso``, ``operator``, ``analyst`` …), if known.
         details: Small JSON values, such as IDs, digests or both sides of a comparison.
         retryable: Overrides the category's default.
     """

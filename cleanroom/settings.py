@@ -1,4 +1,4 @@
-"""Settings of one profile: who acts, with which credentials, and where the services are.
+"""Settings of one profile: the identity, its credentials, and the URLs of the services.
 
 Each field can be set in three places. In order of precedence:
 
@@ -281,7 +281,7 @@ class Settings(BaseSettings):
 
 
 def config_path(explicit: Path | None = None) -> Path | None:
-    """Return the configuration file, or ``None`` if there is none.
+    """Return the configuration file, or ``None`` if none exists.
 
     Raises:
         NotFound: ``ConfigNotFound`` if a file was named and does not exist.
@@ -327,7 +327,7 @@ def load_settings(profile: str | None = None, *, path: Path | None = None) -> Se
     if file is None and name != "default":
         raise NotFound(
             "ConfigNotFound",
-            f"profile: {name!r} needs a configuration file, and there is none.",
+            f"profile: {name!r} needs a configuration file, and none was found.",
             hint="Run `cleanroom up`, or name a file with --config or CLEANROOM_CONFIG.",
         )
     if file is not None:

@@ -1,0 +1,1 @@
+"""Tools of the repository: machine check, reference pages, schemas."""

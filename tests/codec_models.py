@@ -1,4 +1,4 @@
-"""Messages of the codec's test workflows; the sandbox passes this module through."""
+"""Messages of the test workflows. The sandbox passes this module through."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 
 class Note(BaseModel):
-    """Anything with a text."""
+    """A message with a text and a number."""
 
     text: str
     number: int = 0

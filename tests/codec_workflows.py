@@ -1,4 +1,4 @@
-"""Workflows that send a text along every path that payloads take; one module, because nothing here is measured."""
+"""Workflows that send a text on every path that payloads take."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ with workflow.unsafe.imports_passed_through():
 
 @activity.defn
 async def echo(note: Note) -> Note:
-    """Beat, then return the same with one more."""
+    """Send a heartbeat, then return the note with its number increased."""
     activity.heartbeat(note)
     return Note(text=note.text, number=note.number + 1)
 
 
 @activity.defn
 async def refuse(note: Note) -> None:
-    """Fail with the text everywhere that an error has room for it."""
+    """Fail with the text in every member of the error."""
     try:
         raise ValueError(note.text)
     except ValueError as error:
@@ -32,7 +32,7 @@ async def refuse(note: Note) -> None:
 
 @activity.defn
 async def resume(note: Note) -> list[Any]:
-    """First attempt: beat and fail. Second: return what was beaten."""
+    """Send a heartbeat and fail at the first attempt; return its details at the second."""
     if activity.info().attempt == 1:
         activity.heartbeat(note)
         raise ApplicationError("once", type="Once", next_retry_delay=timedelta(milliseconds=1))
@@ -59,8 +59,7 @@ class Child:
 
 @workflow.defn
 class Everything:
-    """Every path: input, signal, update, query, memo, summaries, details, activity, local activity, heartbeat details, child, child's
-    signal, continue-as-new."""
+    """Uses every path: input, signal, update, query, memo, summaries, details, activities, heartbeat details, children, continue-as-new."""
 
     @workflow.init
     def __init__(self, note: Note) -> None:
@@ -117,7 +116,7 @@ class Everything:
 
 @workflow.defn
 class Failing:
-    """Fails with an activity's error, or with its own."""
+    """Fails with the error of an activity, or of the workflow."""
 
     @workflow.run
     async def run(self, note: Note) -> None:
@@ -131,7 +130,7 @@ class Failing:
 
 @workflow.defn
 class Waiting:
-    """Calls a step whose result somebody else may try to give, and waits for signals."""
+    """Calls a step whose result another client tries to forge, and waits for signals."""
 
     @workflow.init
     def __init__(self, note: Note) -> None:

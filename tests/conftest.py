@@ -1,4 +1,4 @@
-"""Fixtures that every test may ask for, and how tests are handed out to several processes (``make test`` runs three)."""
+"""Fixtures of all tests, and the distribution of tests over processes (``make test`` uses three)."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from tests.distribution import piece, rank
 
 pytest_plugins = ["tests.servers"]
 
-# How long an example takes says nothing on a machine that does something else as well.
+# The duration of an example is not meaningful on a busy machine.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In a process that runs a share of the tests, what is long comes first; otherwise files follow each other as they are."""
+    """Run long pieces first, in the processes of a distributed run."""
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: rank(item.nodeid))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """By file, a cloud's files together, in the order in which they were collected."""
+    """Schedule by piece, in the order of collection."""
     if config.getvalue("dist") != "loadfile":
         return None
     from xdist.scheduler import LoadFileScheduling
@@ -33,5 +33,5 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         def _split_scope(self, nodeid: str) -> str:
             return piece(nodeid)
 
-    config.option.loadscopereorder = False  # it would put the files with the most tests first
+    config.option.loadscopereorder = False  # would start with the files that have the most tests
     return ByPieces(config, log)

@@ -15,7 +15,7 @@ from tests.lifecycle_workflows import ACTIVITIES, WORKFLOWS
 
 
 async def main(config: str, keyring: str, queue: str, ready: str, health: str) -> None:
-    """Serve until a signal."""
+    """Run the worker until a signal."""
     client = await connect(TemporalSettings(config_file=Path(config), profile="test", keyring_file=Path(keyring)), identity="lifecycle")
     spec = WorkerSpec(
         "lifecycle",

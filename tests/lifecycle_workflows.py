@@ -20,8 +20,7 @@ with workflow.unsafe.imports_passed_through():
 
 @activity.defn
 async def count_to(note: Note) -> list[int]:
-    """Count up, recording each number, until the worker leaves on the first attempt or ``number`` is reached; returns where it resumed
-    and ended."""
+    """Count up and record each number, until the worker shuts down at the first attempt, or to ``number``. Returns start and end."""
     async with Heartbeater(Note) as beat:
         start = beat.details.number if beat.details else 0
         number = start
@@ -35,7 +34,7 @@ async def count_to(note: Note) -> list[int]:
 
 @activity.defn
 async def ready_on(note: Note) -> int:
-    """Not yet, until the attempt that ``number`` names."""
+    """Raise "not yet" until the attempt ``number``."""
     attempt = activity.info().attempt
     if attempt < note.number:
         raise PreconditionFailed("NotYet", "not yet", retryable=True)
@@ -44,7 +43,7 @@ async def ready_on(note: Note) -> int:
 
 @activity.defn
 async def silent(note: Note) -> str:
-    """Lasts longer than its heartbeat timeout, never beats, and has something to finish after it was asked to stop."""
+    """Takes longer than its heartbeat timeout, sends no heartbeats, and completes after a cancellation."""
     if note.text == "cancel":
         await activity.wait_for_cancelled()
     await asyncio.sleep(note.number / 1000)
@@ -53,7 +52,7 @@ async def silent(note: Note) -> str:
 
 @activity.defn
 def silent_in_a_thread(note: Note) -> str:
-    """The same in a thread."""
+    """The same, in a thread."""
     if note.text == "cancel":
         activity.wait_for_cancelled_sync()
     threading.Event().wait(note.number / 1000)
@@ -62,7 +61,7 @@ def silent_in_a_thread(note: Note) -> str:
 
 @workflow.defn
 class Stepping:
-    """One step that must not be repeated and, once started, runs to its end; a cancelled workflow returns what the step returned."""
+    """Runs one step without retries that completes once started. A cancelled workflow returns the step's result."""
 
     @workflow.run
     async def run(self, note: Note) -> str:
@@ -79,7 +78,7 @@ class Stepping:
 
 @workflow.defn
 class Counting:
-    """One watched activity."""
+    """Watches one activity."""
 
     @workflow.run
     async def run(self, note: Note) -> list[int]:
@@ -88,7 +87,7 @@ class Counting:
 
 @workflow.defn
 class Polling:
-    """Polls by retries, waits a month, tells what it does in search attributes."""
+    """Polls by retries, sleeps for a month, and reports its stage in search attributes."""
 
     @workflow.run
     async def run(self, note: Note) -> dict[str, Any]:

@@ -1,12 +1,11 @@
-"""Session fixtures: real Temporal dev servers for every test that needs one.
+"""Session fixtures with real Temporal dev servers.
 
-Import what a test module needs (``from tests.temporal_env import temporal_env, keyring``); a session has one server of each kind, however
-many modules import them.
+A test module imports the fixtures that it uses (``from tests.temporal_env import temporal_env``). A session has one server of each kind.
 
-* ``temporal_env``: real time, search attributes registered, the fast flags of perf.md.
-* ``time_skipping_env``: virtual time a workflow (time skipping V2).
+* ``temporal_env``: real time, with the search attributes.
+* ``time_skipping_env``: virtual time per workflow (time skipping V2).
 
-Both clients use an encrypting data converter under ``TEST_KEYRING``, which accepts unbound messages as the frontend's does.
+Both clients encrypt payloads with ``TEST_KEYRING`` and accept unbound messages, as the frontend's does.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ FAST = {
 
 
 def temporal_binary() -> str:
-    """The ``temporal`` program of this Python's environment, or the one on PATH; the test is skipped when there is none."""
+    """Return the ``temporal`` program of the Python environment or on the PATH. Without one, the test is skipped."""
     beside = Path(sys.executable).parent / "temporal"
     found = str(beside) if beside.exists() else shutil.which("temporal")
     if not found:
@@ -52,7 +51,7 @@ def temporal_binary() -> str:
 
 
 def server_options(**options: Any) -> dict[str, Any]:
-    """Arguments of ``WorkflowEnvironment.start_local`` and ``start_time_skipping_v2``."""
+    """Return arguments for ``WorkflowEnvironment.start_local`` and ``start_time_skipping_v2``."""
     extra = [part for key, value in FAST.items() for part in ("--dynamic-config-value", f"{key}={value}")]
     return {
         "dev_server_existing_path": temporal_binary(),
@@ -66,7 +65,7 @@ def server_options(**options: Any) -> dict[str, Any]:
 
 
 async def client_with(env: WorkflowEnvironment, keyring: Keyring | None, **options: Any) -> Client:
-    """Another client of the same server, with its own keyring (None: plain text)."""
+    """Connect another client to the same server, with another keyring, or without one for plain text."""
     config = env.client.service_client.config
     return await Client.connect(
         config.target_host,
@@ -77,25 +76,25 @@ async def client_with(env: WorkflowEnvironment, keyring: Keyring | None, **optio
 
 
 def unique(prefix: str) -> str:
-    """A workflow id or task queue that no other test uses."""
+    """Return a workflow ID or task queue that no other test uses."""
     return f"{prefix}-{uuid.uuid4().hex[:12]}"
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def temporal_env() -> AsyncIterator[WorkflowEnvironment]:
-    """A dev server in real time."""
+    """Start a dev server in real time."""
     async with await WorkflowEnvironment.start_local(**server_options()) as env:
         yield env
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def time_skipping_env() -> AsyncIterator[WorkflowEnvironment]:
-    """A dev server with virtual time; see style.md 10 for what does not skip."""
+    """Start a dev server with virtual time. Time does not skip while an activity or a local activity runs."""
     async with await WorkflowEnvironment.start_time_skipping_v2(**server_options()) as env:
         yield env
 
 
 @pytest.fixture(scope="session")
 def keyring() -> Keyring:
-    """The keyring of the fixtures' clients."""
+    """Return the keyring of the fixtures' clients."""
     return TEST_KEYRING

@@ -114,8 +114,10 @@ def build_bundle(items: Iterable[tuple[Kind, str, Mapping[str, Any]]]) -> Bundle
 
 
 def plain_json(value: Any) -> Any:
-    """``value`` as JSON that has a canonical form: numbers beyond 2^53 and text that is not Unicode, which
-    strangers may have put into the ledger, become readable text."""
+    """Return ``value`` as JSON that has a canonical form.
+
+    Other users can put numbers beyond 2^53 and text that is not Unicode into the ledger. Both become readable text.
+    """
     if isinstance(value, Mapping):
         return {_text(str(key)): plain_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -31,7 +31,7 @@ def host_data_claims(host_data: Sequence[str]) -> dict[str, Any]:
     Governance compares strictly and case-sensitively (docs/facts/governance-service.md#policy-match).
 
     Raises:
-        InvalidInput: ``InvalidHostData`` if there is no value, or one that is not 64 lower-case hexadecimal characters.
+        InvalidInput: ``InvalidHostData`` without a value, or for one that is not 64 lower-case hexadecimal characters.
     """
     for value in host_data:
         if len(value) != 64 or any(character not in "0123456789abcdef" for character in value):

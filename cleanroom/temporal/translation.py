@@ -1,6 +1,6 @@
 """The worker interceptor that turns errors of activities into Temporal failures (:mod:`cleanroom.temporal.failures`).
 
-It is a module of its own because the command line translates errors too, but does not import the SDK's workers.
+It is a separate module because the command line translates errors too, but does not import the SDK's workers.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Columns and saved views of the Web UI's workflow list, for this project's search attributes.
 
 The Web UI (2.54) keeps both in the browser's ``localStorage`` and has no server setting for them. The gateway's login page writes them at
-a browser's first login, and does not change what a user has already chosen. Filters have no relative times, so there is no view "stuck
-for 15 minutes"; ``docs/web-ui.md`` has such queries.
+a browser's first login, and does not change what a user has already chosen. Filters cannot use relative times, so a view such as
+"stuck for 15 minutes" is not possible; ``docs/web-ui.md`` has such queries.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cleanroom.attestation.reasons import Reason
 from cleanroom.errors import CATEGORIES, CleanRoomError
-from scripts.reference.markdown import code, header, page, prose, table
+from scripts.reference.markdown import code, header, page, prose, table, wrap
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("cleanroom", "workflows", "activities", "workers", "starters", "sparkapp")
@@ -61,7 +61,7 @@ def render() -> str:
         )
         lines += table(("Code", "Message", "Remedy", "Raised in"), rows)
     lines += ["## Attestation", "", "Category `refused`. The details hold the expected and the actual value.", ""]
-    lines += [f"{', '.join(code(str(reason)) for reason in Reason)}.", ""]
+    lines += [*wrap(", ".join(code(str(reason)) for reason in Reason) + "."), ""]
     return page(lines)
 
 
@@ -69,22 +69,32 @@ def _raised() -> Iterator[tuple[type[CleanRoomError], str, ast.Call, str]]:
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
             tree = ast.parse(path.read_text("utf-8"))
-            constants = {
-                statement.targets[0].id: statement.value.value
-                for statement in tree.body
-                if isinstance(statement, ast.Assign)
-                and isinstance(statement.targets[0], ast.Name)
-                and isinstance(statement.value, ast.Constant)
-                and isinstance(statement.value.value, str)
-            }
+            constants = dict(_constants(tree))
             for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
                 kind = CLASSES.get(call.func.id) if isinstance(call.func, ast.Name) else None
                 if kind is None or not call.args:
                     continue
-                first = call.args[0]
-                name = first.value if isinstance(first, ast.Constant) else constants.get(first.id) if isinstance(first, ast.Name) else None
-                if isinstance(name, str):
+                for name in _codes(call.args[0], constants):
                     yield kind, name, call, str(path.relative_to(ROOT))
+
+
+def _constants(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """The string constants of a module."""
+    for statement in tree.body:
+        if isinstance(statement, ast.Assign | ast.AnnAssign) and isinstance(statement.value, ast.Constant):
+            target = statement.targets[0] if isinstance(statement, ast.Assign) else statement.target
+            if isinstance(target, ast.Name) and isinstance(statement.value.value, str):
+                yield target.id, statement.value.value
+
+
+def _codes(node: ast.expr, constants: dict[str, str]) -> list[str]:
+    """The codes that an expression can be: a literal, a constant of the module, or the literals of ``a or b`` and ``a if c else b``."""
+    if isinstance(node, ast.Constant):
+        return [node.value] if isinstance(node.value, str) else []
+    if isinstance(node, ast.Name):
+        return [constants[node.id]] if node.id in constants else []
+    parts = node.values if isinstance(node, ast.BoolOp) else [node.body, node.orelse] if isinstance(node, ast.IfExp) else []
+    return [code for part in parts for code in _codes(part, constants)]
 
 
 def _keyword(call: ast.Call, name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from cleanroom.errors import CleanRoomError, Conflict, PreconditionFailed
 from cleanroom.identifiers import document_digest
@@ -18,6 +18,9 @@ from starters.operations.query_workflow import (
 )
 from starters.operations.session import Session, now, run_async
 from starters.operations.workflow_names import APPROVE, REJECT
+
+if TYPE_CHECKING:
+    from cleanroom.governance.models import Document
 
 
 def sign_decision(
@@ -50,24 +53,8 @@ def sign_decision(
     from cleanroom.statements import Decision, sign
 
     document = run_async(_document(session, state.query))
-    if document.state != "Proposed":
-        raise PreconditionFailed(
-            "QueryNotProposed", f"query {state.query!r} is {document.state} in governance; only a proposed query accepts votes."
-        )
-    current = document.version or ""
-    if version is not None and version != current:
-        raise Conflict(
-            "VersionMismatch",
-            f"query {state.query!r} is at version {current}, not {version}.",
-            hint=f"Review the current version: cleanroom query show {state.query}",
-        )
     digest = document_digest(str(document.data))
-    if (current, digest) != (state.version, state.digest):
-        raise Conflict(
-            "VersionMismatch",
-            f"query {state.query!r}: the workflow shows version {state.version}, but governance holds {current}.",
-            hint="Repeat the command. If the versions still differ, inform the operator.",
-        )
+    current = _current_version(document, digest, state, version)
     statement = Decision(
         collaboration=session.collaboration,
         signer=session.user_id,
@@ -83,7 +70,29 @@ def sign_decision(
     return DecisionMessage(decision=sign(statement, session.key()))
 
 
-async def _document(session: Session, name: str) -> Any:
+def _current_version(document: Document, digest: str, state: QueryState, expected: str | None) -> str:
+    """Return the version in governance; it must be proposed, the expected one, and the one that the workflow shows."""
+    if document.state != "Proposed":
+        raise PreconditionFailed(
+            "QueryNotProposed", f"query {state.query!r} is {document.state} in governance; only a proposed query accepts votes."
+        )
+    current = document.version or ""
+    if expected not in (None, current):
+        raise Conflict(
+            "VersionMismatch",
+            f"query {state.query!r} is at version {current}, not {expected}.",
+            hint=f"Review the current version: cleanroom query show {state.query}",
+        )
+    if (current, digest) != (state.version, state.digest):
+        raise Conflict(
+            "VersionMismatch",
+            f"query {state.query!r}: the workflow shows version {state.version}, but governance holds {current}.",
+            hint="Repeat the command. If the versions still differ, inform the operator.",
+        )
+    return current
+
+
+async def _document(session: Session, name: str) -> Document:
     async with session.governance() as client:
         return await session.documents(client).get(name)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
-from temporalio.client import WorkflowExecution, WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
+from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
 from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
@@ -26,6 +26,9 @@ from starters.operations.worker_queries import require_worker
 from starters.operations.workflow_names import RUN_QUERY, STATUS
 from starters.operations.workflow_progress import follow_timeline
 from starters.terminal.output import print_status, safe, with_names
+
+if TYPE_CHECKING:
+    from cleanroom.statements import RunRequest
 
 REQUEST_LIFETIME = dt.timedelta(hours=12)
 
@@ -82,7 +85,6 @@ async def start_run(
         Conflict: ``RunExists`` when a run with this ID was started by another caller or with other arguments.
     """
     from cleanroom.statements import RunRequest, sign
-    from cleanroom.statements.signing import peek
 
     require_name("run_id", run_id)
     request = RunRequest(
@@ -95,20 +97,19 @@ async def start_run(
         parameters=parameters or JobParameters(),
     )
     spark = session.settings.spark
-    ticket = RunTicket(collaboration=session.collaboration, query=query, run_id=run_id, request=sign(request, session.key()))
-    workflow_id = run_workflow_id(session.collaboration, run_id)
+    input = RunQueryInput(
+        ticket=RunTicket(collaboration=session.collaboration, query=query, run_id=run_id, request=sign(request, session.key())),
+        caller=session.party,
+        driver_start_seconds=spark.driver_start_seconds,
+        run_seconds=run_seconds or spark.run_seconds,
+        consent_check_seconds=consent_check_seconds,
+    )
     client = await session.temporal()
     try:
         return await client.start_workflow(
             RUN_QUERY,
-            RunQueryInput(
-                ticket=ticket,
-                caller=session.party,
-                driver_start_seconds=spark.driver_start_seconds,
-                run_seconds=run_seconds or spark.run_seconds,
-                consent_check_seconds=consent_check_seconds,
-            ),
-            id=workflow_id,
+            input,
+            id=run_workflow_id(session.collaboration, run_id),
             task_queue=CLEAN_ROOM_QUEUE,
             result_type=RunResult,
             id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
@@ -118,21 +119,29 @@ async def start_run(
                 collaboration=session.collaboration, kind="run", query=query, proposer=session.party, digest=digest
             ),
         )
-    except WorkflowAlreadyStartedError as error:
-        first = await started_with(client, workflow_id, RunQueryInput)
-        before = peek(RunRequest, first.ticket.request)
-        different = [name for name in ("signer", "query", "digest", "parameters") if getattr(before, name) != getattr(request, name)]
-        if different:
-            raise Conflict(
-                "RunExists",
-                f"run {run_id!r} already exists with a different {', '.join(different)}.",
-                hint=f"Choose another --run-id, or see the existing run with `cleanroom run show {run_id}`.",
-            ) from error
-        return client.get_workflow_handle(workflow_id, result_type=RunResult)
+    except WorkflowAlreadyStartedError:
+        return await _same_run(client, request)
 
 
-def _web_ui_details(session: Session, request: Any) -> str:
-    """The fixed part of the run's page in the Web UI, in Markdown; ``request`` is the ``RunRequest``."""
+async def _same_run(client: Client, request: RunRequest) -> WorkflowHandle[Any, RunResult]:
+    """The handle of the run that exists with this ID, if ``request`` asks for the same run."""
+    from cleanroom.statements import RunRequest
+    from cleanroom.statements.signing import peek
+
+    workflow_id = run_workflow_id(request.collaboration, request.run_id)
+    first = peek(RunRequest, (await started_with(client, workflow_id, RunQueryInput)).ticket.request)
+    different = [name for name in ("signer", "query", "digest", "parameters") if getattr(first, name) != getattr(request, name)]
+    if different:
+        raise Conflict(
+            "RunExists",
+            f"run {request.run_id!r} already exists with a different {', '.join(different)}.",
+            hint=f"Choose another --run-id, or see the existing run with `cleanroom run show {request.run_id}`.",
+        )
+    return client.get_workflow_handle(workflow_id, result_type=RunResult)
+
+
+def _web_ui_details(session: Session, request: RunRequest) -> str:
+    """The fixed part of the run's page in the Web UI, in Markdown."""
     given = {name: value for name, value in request.parameters.model_dump(mode="json").items() if value is not None}
     run_id = request.run_id
     lines = [

@@ -30,7 +30,7 @@ def demo(cloud: Cloud) -> dict[str, str]:
     return ids | {"prepare": f"{ids['run']}/prepare"}
 
 
-@pytest.mark.parametrize(("diagram", "workflow"), zip(DIAGRAMS, WORKFLOWS, strict=True), ids=WORKFLOWS)
+@pytest.mark.parametrize(("diagram", "workflow"), list(zip(DIAGRAMS, WORKFLOWS, strict=True)), ids=WORKFLOWS)
 def test_live_history_equals_the_diagram(cloud: Cloud, demo: dict[str, str], diagram: Diagram, workflow: str) -> None:
     diagram.check_history(run_async(_events(cloud, demo[workflow])))
 

@@ -1,5 +1,4 @@
-"""The codec on a real server: every path round-trips, nothing is readable, nothing forged or transplanted is accepted, old histories stay
-readable."""
+"""The codec on a real server: payloads round-trip and are encrypted, forged ones are refused, and old histories stay readable."""
 
 from __future__ import annotations
 
@@ -52,7 +51,7 @@ CANARY = "CANARY-3f9a1c7e5b"
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def client(temporal_env: WorkflowEnvironment) -> AsyncIterator[Client]:
-    """A client that accepts bound payloads only, and a worker of it on the queue ``codec``."""
+    """A client that accepts only bound payloads, with a worker on the queue ``codec``."""
     client = await client_with(temporal_env, TEST_KEYRING)
     spec = WorkerSpec("codec", "codec", WORKFLOWS, ACTIVITIES)
     async with create_worker(client, spec):
@@ -60,7 +59,7 @@ async def client(temporal_env: WorkflowEnvironment) -> AsyncIterator[Client]:
 
 
 async def raw_history(client: Client, workflow_id: str, run_id: str = "") -> bytes:
-    """The event history as the server's operator has it."""
+    """Return the event history as the server stores it."""
     answer = await client.workflow_service.get_workflow_execution_history(
         GetWorkflowExecutionHistoryRequest(
             namespace=client.namespace, execution=WorkflowExecution(workflow_id=workflow_id, run_id=run_id), maximum_page_size=1000
@@ -70,7 +69,7 @@ async def raw_history(client: Client, workflow_id: str, run_id: str = "") -> byt
 
 
 def assert_unreadable(raw: bytes, text: str = CANARY) -> None:
-    """Neither the text nor its base64 (any alignment) nor its hex is in ``raw``."""
+    """Assert that ``raw`` contains neither the text nor its base64 (in any alignment) or hex."""
     assert len(raw) > 100
     needles = [text.encode(), text.encode().hex().encode(), text.encode().hex().upper().encode()]
     needles += [base64.b64encode(b"x" * shift + text.encode())[4:-4] for shift in range(3)]
@@ -79,7 +78,7 @@ def assert_unreadable(raw: bytes, text: str = CANARY) -> None:
 
 
 async def wait_until(condition: Any) -> None:
-    """Until an awaitable condition holds."""
+    """Wait until an awaitable condition holds."""
     async with asyncio.timeout(10):
         while not await condition():
             await asyncio.sleep(0.01)
@@ -90,7 +89,7 @@ async def start_waiting(client: Client, count: int, workflow_id: str | None = No
 
 
 async def send_raw(client: Client, workflow_id: str, *payloads: Payload) -> None:
-    """A signal whose payloads are what the sender says, as anybody with access to the server may send it."""
+    """Send a signal with arbitrary payloads, as any client of the server can."""
     await client.workflow_service.signal_workflow_execution(
         SignalWorkflowExecutionRequest(
             namespace=client.namespace,
@@ -102,7 +101,7 @@ async def send_raw(client: Client, workflow_id: str, *payloads: Payload) -> None
 
 
 async def history_payloads(handle: WorkflowHandle[Any, Any]) -> list[Payload]:
-    """The payloads of all signals in a history, once there are any: the server buffers signals while a workflow task runs."""
+    """Wait for signals in a history and return their payloads. The server buffers signals while a workflow task runs."""
     payloads: list[Payload] = []
 
     async def arrived() -> bool:
@@ -119,7 +118,7 @@ async def history_payloads(handle: WorkflowHandle[Any, Any]) -> list[Payload]:
     return payloads
 
 
-async def test_every_path_round_trips_and_is_unreadable(client: Client) -> None:
+async def test_payloads_on_every_path_round_trip_and_are_encrypted(client: Client) -> None:
     note = Note(text=CANARY)
     workflow_id = unique("everything")
     handle = await client.start_workflow(
@@ -172,7 +171,7 @@ async def test_every_path_round_trips_and_is_unreadable(client: Client) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 1, 2], ids=["activity", "workflow", "child"])
-async def test_failures_are_whole_for_us_and_unreadable_for_others(client: Client, number: int) -> None:
+async def test_failures_round_trip_and_are_encrypted(client: Client, number: int) -> None:
     workflow_id = unique("failing")
     handle = await client.start_workflow(Failing.run, Note(text=CANARY, number=number), id=workflow_id, task_queue="codec")
     with pytest.raises(WorkflowFailureError) as failed:
@@ -189,7 +188,7 @@ async def test_failures_are_whole_for_us_and_unreadable_for_others(client: Clien
     assert b"NoteRefused" in raw, "the code is the failure's type, which stays readable on purpose"
 
 
-async def test_plaintext_signal_is_dropped_and_the_workflow_goes_on(client: Client, temporal_env: WorkflowEnvironment) -> None:
+async def test_a_plaintext_signal_is_dropped_and_the_workflow_continues(client: Client, temporal_env: WorkflowEnvironment) -> None:
     handle = await start_waiting(client, 1)
     plain = await client_with(temporal_env, None)
     await plain.get_workflow_handle(handle.id).signal("hear", Note(text="forged"))
@@ -205,7 +204,7 @@ async def test_ciphertext_of_another_workflow_is_refused(client: Client) -> None
     stolen = await history_payloads(donor)
     await send_raw(client, victim.id, *stolen)
     assert await victim.query(Waiting.count) == 0
-    # The same bytes are good where they belong, so it is the binding that refused them.
+    # The same bytes are accepted in their own workflow, so the binding was the reason.
     await send_raw(client, donor.id, *stolen)
     assert await donor.query(Waiting.count) == 2
     await victim.signal(Waiting.hear, Note(text="mine"))
@@ -215,7 +214,7 @@ async def test_ciphertext_of_another_workflow_is_refused(client: Client) -> None
     await victim.terminate()
 
 
-async def test_messages_with_a_wrong_number_of_arguments_do_not_stop_the_workflow(client: Client) -> None:
+async def test_messages_with_wrong_arguments_do_not_block_the_workflow(client: Client) -> None:
     handle = await start_waiting(client, 1)
     await send_raw(client, handle.id)
     await handle.signal("hear", args=[Note(text="one"), Note(text="too many")])
@@ -236,7 +235,7 @@ async def test_forged_input_fails_the_workflow_with_the_reason(client: Client, t
     assert error_from_failure(failed.value).code == "PayloadNotEncrypted"
 
 
-async def test_a_client_without_keyring_says_so(client: Client, temporal_env: WorkflowEnvironment) -> None:
+async def test_a_client_without_keyring_gets_its_own_error_code(client: Client, temporal_env: WorkflowEnvironment) -> None:
     handle = await start_waiting(client, 0)
     assert await handle.result() == []
     plain = await client_with(temporal_env, None)
@@ -245,7 +244,7 @@ async def test_a_client_without_keyring_says_so(client: Client, temporal_env: Wo
     assert error_from_failure(failed.value).code == "CodecKeyringMissing"
 
 
-async def test_malformed_content_is_refused_without_being_quoted(client: Client) -> None:
+async def test_malformed_content_is_rejected_without_being_quoted(client: Client) -> None:
     handle = await client.start_workflow("Waiting", {"text": "t", "number": CANARY}, id=unique("malformed"), task_queue="codec")
     with pytest.raises(WorkflowFailureError) as failed:
         await handle.result()
@@ -255,7 +254,7 @@ async def test_malformed_content_is_refused_without_being_quoted(client: Client)
     assert CANARY not in str(error.to_dict())
 
 
-async def test_unbound_messages_only_where_they_are_accepted(client: Client, temporal_env: WorkflowEnvironment) -> None:
+async def test_unbound_messages_need_accept_unbound(client: Client, temporal_env: WorkflowEnvironment) -> None:
     unbound = PayloadCodec(TEST_KEYRING).unbound(client.namespace)
     [sealed] = await unbound.encode(data_converter(None).payload_converter.to_payloads([Note(text="from the Web UI")]))
     strict = await start_waiting(client, 1)
@@ -270,13 +269,15 @@ async def test_unbound_messages_only_where_they_are_accepted(client: Client, tem
         assert await lenient.result() == [Note(text="from the Web UI")]
 
 
-async def test_rotation_old_histories_decode_and_new_ones_use_the_new_key(client: Client, temporal_env: WorkflowEnvironment) -> None:
+async def test_after_a_rotation_old_histories_decode_and_new_ones_use_the_new_key(
+    client: Client, temporal_env: WorkflowEnvironment
+) -> None:
     old_handle = await start_waiting(client, 2)
     await old_handle.signal(Waiting.hear, Note(text="sealed under the old key"))
     rotated = TEST_KEYRING.rotated("after-rotation")
     new_client = await client_with(temporal_env, rotated)
     queue = unique("rotated")
-    # A worker with the new keyring takes over the old workflow's queue's history: replay under both keys.
+    # A worker with the new keyring replays the old history, which is encrypted with both keys.
     await new_client.get_workflow_handle(old_handle.id).query(Waiting.count)
     async with create_worker(new_client, WorkerSpec("rotated", queue, WORKFLOWS, ACTIVITIES)):
         new_handle = await new_client.start_workflow(Waiting.run, Note(text="w", number=0), id=unique("new"), task_queue=queue)
@@ -286,7 +287,7 @@ async def test_rotation_old_histories_decode_and_new_ones_use_the_new_key(client
     history = await old_handle.fetch_history()
     ring = replayer(WORKFLOWS, keyring=rotated, namespace=client.namespace)
     await ring.replay_workflow(history)
-    # A keyring that lost the old key cannot, and says which one.
+    # A keyring without the old key cannot, and the error names the key.
     with pytest.raises(Exception, match="CodecKeyUnknown"):
         await replayer(WORKFLOWS, keyring=Keyring.generate("other"), namespace=client.namespace).replay_workflow(history)
     await old_handle.terminate()
@@ -303,7 +304,7 @@ async def test_replay_of_an_encrypted_history_exported_as_json(client: Client) -
     await replayer(WORKFLOWS, keyring=TEST_KEYRING, namespace=client.namespace).replay_workflow(history)
 
 
-async def test_scheduled_runs_open_what_the_schedule_sealed(client: Client, temporal_env: WorkflowEnvironment) -> None:
+async def test_scheduled_runs_decrypt_the_schedules_payloads(client: Client, temporal_env: WorkflowEnvironment) -> None:
     scheduler = await client_with(temporal_env, TEST_KEYRING, scope="schedule")
     prefix = unique("scheduled")
     action = ScheduleActionStartWorkflow(Waiting.run, Note(text=CANARY, number=0), id=prefix, task_queue="codec")
@@ -324,7 +325,7 @@ async def test_scheduled_runs_open_what_the_schedule_sealed(client: Client, temp
         await handle.delete()
 
 
-async def test_what_the_history_carries_is_our_format(client: Client) -> None:
+async def test_payloads_in_the_history_have_the_documented_format(client: Client) -> None:
     handle = await start_waiting(client, 1)
     await handle.signal(Waiting.hear, Note(text="x"))
     [payload] = await history_payloads(handle)
@@ -355,7 +356,7 @@ async def test_the_temporal_command_reads_and_signals_through_the_codec_server(
 
     with serving(app, "codec-server") as url:
         send = ("signal", "--name", "hear", "--input", f'{{"text": "{CANARY}"}}')
-        # Unbound, which this worker does not take, and without credentials.
+        # Unbound, which this worker does not accept, and without credentials.
         assert (await temporal(url, *send))[0] == 0
         assert (await temporal(url, *send, auth="Bearer wrong"))[0] != 0
         assert await handle.query(Waiting.count) == 0

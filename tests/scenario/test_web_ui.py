@@ -1,4 +1,4 @@
-"""The real Web UI behind its gateway: a person with a login link reads encrypted workflows, and nobody else gets anything."""
+"""The real Web UI behind the gateway: a login link gives access to decrypted workflows, and other requests get no data."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CANARY = "CANARY-in-a-payload"
 
 @pytest_asyncio.fixture
 async def web_ui(tmp_path: Path) -> AsyncIterator[tuple[WorkflowEnvironment, str, Settings]]:
-    """A server with its Web UI, the gateway in front of it, and the settings of who may look."""
+    """A server with its Web UI, the gateway in front of it, and a user's settings."""
     gateway_port, ui_port = free_ports(2)
     origin = f"http://localhost:{gateway_port}"
     extra = [part for key, value in FAST.items() for part in ("--dynamic-config-value", f"{key}={value}")]
@@ -52,12 +52,12 @@ async def web_ui(tmp_path: Path) -> AsyncIterator[tuple[WorkflowEnvironment, str
 
 
 def cors(origin: str) -> dict[str, str]:
-    """What a browser sends with a request of the Web UI's own page."""
+    """Headers that a browser sends with a request from a page of the Web UI."""
     return {"Origin": origin, "Sec-Fetch-Mode": "cors", "Sec-Fetch-Site": "same-origin", "X-Namespace": "default"}
 
 
 def payloads_in(value: Any) -> list[dict[str, Any]]:
-    """Every payload of a history in JSON."""
+    """Return all payloads of a history in JSON."""
     if isinstance(value, dict):
         if "metadata" in value and "data" in value:
             return [value]
@@ -65,7 +65,7 @@ def payloads_in(value: Any) -> list[dict[str, Any]]:
     return [found for item in value for found in payloads_in(item)] if isinstance(value, list) else []
 
 
-async def test_a_login_link_makes_everything_readable(web_ui: tuple[WorkflowEnvironment, str, Settings]) -> None:
+async def test_a_login_link_shows_decrypted_payloads(web_ui: tuple[WorkflowEnvironment, str, Settings]) -> None:
     env, origin, settings = web_ui
     workflow_id = f"cr/test/query/{uuid.uuid4().hex[:8]}"
     queue = f"q-{uuid.uuid4().hex[:8]}"
@@ -81,7 +81,7 @@ async def test_a_login_link_makes_everything_readable(web_ui: tuple[WorkflowEnvi
         page = await browser.get("/namespaces/default/workflows", headers={"Accept": "text/html", "Sec-Fetch-Mode": "navigate"})
         assert (page.status_code, "cleanroom ui" in page.text) == (401, True)
 
-        # What the page of the link does.
+        # As the page of the link does.
         link = login_link(settings, f"{origin}/namespaces/default/workflows")
         form = {name: values[0] for name, values in parse_qs(urlsplit(link["url"]).fragment).items()}
         answer = await browser.post("/codec/login", data=form, headers={"Origin": origin})
@@ -93,13 +93,13 @@ async def test_a_login_link_makes_everything_readable(web_ui: tuple[WorkflowEnvi
         told = (await browser.get("/api/v1/settings", headers=cors(origin))).json()
         assert told["Codec"]["Endpoint"] == f"{origin}/codec"
 
-        # A signal as the Web UI's box sends it: encoded by the gateway, with the Web UI's own protection against forged forms.
+        # A signal as the Web UI's form sends it: encoded by the gateway, with the Web UI's CSRF token.
         plain = {"metadata": {"encoding": base64.b64encode(b"json/plain").decode()}}
         plain["data"] = base64.b64encode(json.dumps(Note(text=CANARY).model_dump()).encode()).decode()  # type: ignore[assignment]
         encoded = await browser.post("/codec/encode", json={"payloads": [plain]}, headers=cors(origin))
         assert CANARY not in base64.b64decode(encoded.json()["payloads"][0]["data"]).decode(errors="replace")
         csrf = browser.cookies.get("_csrf") or ""
-        # The Web UI dials its server at start and, when that was a moment too early, again only after a while.
+        # The Web UI connects to its server at start, and reconnects only after some time if that was too early.
         async with asyncio.timeout(30):
             while (await browser.get(f"{api}/history", headers=cors(origin))).status_code == 503:
                 await asyncio.sleep(0.05)
@@ -122,7 +122,7 @@ async def test_a_login_link_makes_everything_readable(web_ui: tuple[WorkflowEnvi
 
 
 @pytest.mark.parametrize("header", ["", "Bearer wrong-token-0123456789abcdef"])
-async def test_no_link_without_the_token(web_ui: tuple[WorkflowEnvironment, str, Settings], header: str) -> None:
+async def test_a_login_link_needs_the_token(web_ui: tuple[WorkflowEnvironment, str, Settings], header: str) -> None:
     _, origin, _ = web_ui
     async with httpx.AsyncClient(base_url=origin) as http:
         answer = await http.post("/codec/login-codes", headers={"Authorization": header} if header else {})

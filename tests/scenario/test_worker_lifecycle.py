@@ -1,5 +1,4 @@
-"""Workers on a real server: connect by profile, announce themselves, stop on a signal, hand their work over; retries and search
-attributes on the way."""
+"""Workers on a real server: connection by profile, readiness, shutdown, handover, retries and search attributes."""
 
 from __future__ import annotations
 
@@ -64,7 +63,7 @@ async def worker_process(profile: TemporalSettings, queue: str, ready: Path) -> 
 
 
 async def stopped(process: asyncio.subprocess.Process, number: signal.Signals) -> str:
-    """Signal a worker and return what it said until it ended by itself."""
+    """Signal a worker, wait until it exits, and return its output."""
     process.send_signal(number)
     _, error = await asyncio.wait_for(process.communicate(), 20)
     assert process.returncode == 0, error.decode()
@@ -72,7 +71,7 @@ async def stopped(process: asyncio.subprocess.Process, number: signal.Signals) -
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_stopped_worker_hands_its_position_to_the_next(
+async def test_the_next_worker_resumes_at_the_stopped_workers_position(
     temporal_env: WorkflowEnvironment, profile: TemporalSettings, tmp_path: Path, number: signal.Signals
 ) -> None:
     queue, ready = unique("lifecycle"), tmp_path / "ready"
@@ -92,12 +91,12 @@ async def test_a_stopped_worker_hands_its_position_to_the_next(
     assert "Traceback" not in log.split("stopping")[0]
     assert not ready.exists()
     async with worker_process(profile, queue, ready):
-        # Position 20 was recorded within the SDK's throttle of 5 s: it arrived because stopping flushes.
+        # Position 20 was recorded within the throttle interval of 5 s, and was sent because shutdown flushes heartbeats.
         assert await asyncio.wait_for(handle.result(), 20) == [20, 40]
 
 
 @pytest.mark.parametrize("where", ["", "thread "])
-async def test_a_step_that_never_beats_outlives_its_heartbeat_timeout(temporal_env: WorkflowEnvironment, where: str) -> None:
+async def test_a_step_without_heartbeats_outlives_its_heartbeat_timeout(temporal_env: WorkflowEnvironment, where: str) -> None:
     queue, client = unique("alive"), temporal_env.client
     async with create_worker(client, WorkerSpec("alive", queue, WORKFLOWS, ACTIVITIES)):
         note = Note(text=f"{where}wait", number=1300)
@@ -105,8 +104,8 @@ async def test_a_step_that_never_beats_outlives_its_heartbeat_timeout(temporal_e
 
 
 @pytest.mark.parametrize("where", ["", "thread "])
-async def test_a_cancelled_step_runs_to_its_end(temporal_env: WorkflowEnvironment, where: str) -> None:
-    """Cancellation arrives by heartbeat while the step waits for it; what the step does afterwards still counts."""
+async def test_a_cancelled_step_completes(temporal_env: WorkflowEnvironment, where: str) -> None:
+    """A heartbeat delivers the cancellation while the step runs, and the step still completes."""
     queue, client = unique("alive"), temporal_env.client
     async with create_worker(client, WorkerSpec("alive", queue, WORKFLOWS, ACTIVITIES)):
         handle = await client.start_workflow(Stepping.run, Note(text=f"{where}cancel", number=50), id=unique("alive"), task_queue=queue)
@@ -117,8 +116,8 @@ async def test_a_cancelled_step_runs_to_its_end(temporal_env: WorkflowEnvironmen
         assert await asyncio.wait_for(handle.result(), 20) == "finished"
 
 
-async def test_a_step_ends_with_its_worker(temporal_env: WorkflowEnvironment) -> None:
-    """A worker that leaves does not wait for a step that has a minute to go."""
+async def test_a_step_ends_when_its_worker_shuts_down(temporal_env: WorkflowEnvironment) -> None:
+    """A worker that shuts down does not wait for a step that takes another minute."""
     queue, client = unique("alive"), temporal_env.client
     spec = WorkerSpec("alive", queue, WORKFLOWS, ACTIVITIES, graceful_shutdown=timedelta(seconds=0.1))
     async with asyncio.timeout(30), create_worker(client, spec):
@@ -129,11 +128,13 @@ async def test_a_step_ends_with_its_worker(temporal_env: WorkflowEnvironment) ->
 
 
 async def pending(handle: WorkflowHandle[Any, Any]) -> list[Any]:
-    """The workflow's pending activities."""
+    """Return the workflow's pending activities."""
     return list((await handle.describe()).raw_description.pending_activities)
 
 
-async def test_health_ready_and_resources(temporal_env: WorkflowEnvironment, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_ready_file_health_route_and_resources_follow_the_worker(
+    temporal_env: WorkflowEnvironment, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     events: list[str] = []
 
     @contextlib.asynccontextmanager
@@ -143,7 +144,7 @@ async def test_health_ready_and_resources(temporal_env: WorkflowEnvironment, tmp
         events.append(f"close {name}")
 
     caplog.set_level("INFO", logger="cleanroom.worker")
-    # Logging configured by a server of another test in this process may have switched existing loggers off.
+    # Another test in this process may have disabled existing loggers.
     logging.getLogger("cleanroom.worker").disabled = False
     stop, ready = asyncio.Event(), tmp_path / "ready"
     spec = WorkerSpec("health", unique("health"), WORKFLOWS, ACTIVITIES, ready_file=ready, health_port=0)
@@ -152,21 +153,21 @@ async def test_health_ready_and_resources(temporal_env: WorkflowEnvironment, tmp
         async with asyncio.timeout(20):
             while not ready.exists():
                 await asyncio.sleep(0.01)
-        # From the messages, not from the log's text: what that looks like is up to whoever configured logging last.
+        # From the messages, because the format of the log depends on other tests in this process.
         url = next((word for message in caplog.messages for word in message.split() if word.endswith("/healthz")), None)
         assert url is not None, f"the log names no health address: {caplog.text!r}"
         async with httpx.AsyncClient() as http:
             answer = await http.get(url)
         assert (answer.status_code, answer.json()["status"], answer.json()["worker"]) == (200, "ok", "health")
     finally:
-        # A worker that outlives its test would keep the session's event loop from ending.
+        # A worker that outlives its test would block the end of the session's event loop.
         stop.set()
         await asyncio.wait_for(running, 30)
     assert events == ["open a", "open b", "close b", "close a"]
     assert not ready.exists()
 
 
-async def test_a_worker_that_cannot_start_says_why_and_is_never_ready(temporal_env: WorkflowEnvironment, tmp_path: Path) -> None:
+async def test_a_worker_that_cannot_start_reports_the_cause_and_is_not_ready(temporal_env: WorkflowEnvironment, tmp_path: Path) -> None:
     config = temporal_env.client.config()
     client = Client(service_client=config["service_client"], namespace="no-such-namespace", data_converter=config["data_converter"])
     ready = tmp_path / "ready"
@@ -176,7 +177,7 @@ async def test_a_worker_that_cannot_start_says_why_and_is_never_ready(temporal_e
     assert not ready.exists()
 
 
-async def test_virtual_time_polls_by_retry_and_search_attributes(time_skipping_env: WorkflowEnvironment) -> None:
+async def test_polling_by_retries_and_search_attributes_in_virtual_time(time_skipping_env: WorkflowEnvironment) -> None:
     queue, client = unique("polling"), time_skipping_env.client
     async with create_worker(client, WorkerSpec("polling", queue, WORKFLOWS, ACTIVITIES)):
         handle = await client.start_workflow(
@@ -200,7 +201,7 @@ async def test_virtual_time_polls_by_retry_and_search_attributes(time_skipping_e
         await replayer(WORKFLOWS, keyring=TEST_KEYRING, namespace=client.namespace).replay_workflow(history)
 
 
-async def test_the_inbox_query(temporal_env: WorkflowEnvironment) -> None:
+async def test_workflows_are_found_by_pending_collaborator(temporal_env: WorkflowEnvironment) -> None:
     collaboration = unique("c")
     handle = await temporal_env.client.start_workflow(
         Counting.run,
@@ -223,7 +224,7 @@ async def test_the_inbox_query(temporal_env: WorkflowEnvironment) -> None:
 
 
 class TestConnect:
-    async def test_by_profile(self, profile: TemporalSettings) -> None:
+    async def test_a_client_connects_by_profile(self, profile: TemporalSettings) -> None:
         client = await connect(profile, identity="me")
         assert client.identity == "me"
         assert client.data_converter.payload_codec is not None
@@ -238,7 +239,7 @@ class TestConnect:
             ({"config_file": "closed"}, Unavailable, "TemporalUnavailable"),
         ],
     )
-    async def test_what_is_wrong_is_named(
+    async def test_connection_errors_name_the_cause(
         self, profile: TemporalSettings, tmp_path: Path, change: dict[str, Any], kind: type[Exception], code: str
     ) -> None:
         (tmp_path / "broken").write_text("not = [toml")
@@ -248,11 +249,11 @@ class TestConnect:
             await connect(settings)
 
 
-def test_graceful_period_is_not_zero() -> None:
+def test_the_default_grace_period_is_not_zero() -> None:
     assert WorkerSpec("n", "q").graceful_shutdown > timedelta(0)
 
 
-async def test_search_attributes_are_registered_once_and_only_what_is_missing(temporal_env: WorkflowEnvironment) -> None:
+async def test_only_missing_search_attributes_are_registered(temporal_env: WorkflowEnvironment) -> None:
     client, namespace = temporal_env.client, unique("attributes")
     options = RegisterNamespaceRequest(namespace=namespace, workflow_execution_retention_period=DurationMessage(seconds=86400))
     await client.workflow_service.register_namespace(options)
@@ -263,7 +264,7 @@ async def test_search_attributes_are_registered_once_and_only_what_is_missing(te
     assert await register(client) == ()  # this one had them from its start
 
 
-async def test_an_attribute_of_another_type_is_told(temporal_env: WorkflowEnvironment, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_search_attribute_of_another_type_conflicts(temporal_env: WorkflowEnvironment, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workers.register.ALL", (SearchAttributeKey.for_int(attributes.QUERY.name),))
     with pytest.raises(Conflict) as caught:
         await register(temporal_env.client)

@@ -1,4 +1,4 @@
-"""The codec server: who gets in, from which pages, and what it answers."""
+"""The codec server: authentication, origins, and responses."""
 
 from __future__ import annotations
 
@@ -70,13 +70,13 @@ def auth(token: str = TOKEN) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-async def test_decode_opens_what_any_workflow_sealed(http: httpx.AsyncClient) -> None:
+async def test_decode_accepts_payloads_of_any_workflow(http: httpx.AsyncClient) -> None:
     response = await http.post("/decode", json=body(sealed(b'"one"', "w1"), sealed(b'"two"', "w2")), headers=auth())
     assert [payload.data for payload in payloads_of(response)] == [b'"one"', b'"two"']
     assert response.headers["cache-control"] == "no-store"
 
 
-async def test_encode_seals_unbound_and_bound(http: httpx.AsyncClient) -> None:
+async def test_encode_binds_payloads_only_if_the_path_names_a_workflow(http: httpx.AsyncClient) -> None:
     plain = Payload(metadata={"encoding": b"json/plain"}, data=b'"x"')
     [unbound] = payloads_of(await http.post("/encode", json=body(plain), headers=auth()))
     workflow = PayloadCodec(KEYRING).with_context(WorkflowSerializationContext("default", "cr/a/query/q"))
@@ -92,7 +92,7 @@ async def test_encode_seals_unbound_and_bound(http: httpx.AsyncClient) -> None:
     assert json.loads(other.data)["refused"] == "PayloadMisbound"
 
 
-async def test_one_refused_payload_does_not_hide_the_others(http: httpx.AsyncClient) -> None:
+async def test_a_refused_payload_does_not_hide_the_others(http: httpx.AsyncClient) -> None:
     tampered = sealed(b'"secret"')
     tampered.data = tampered.data[:-1] + bytes([tampered.data[-1] ^ 1])
     plain = Payload(metadata={"encoding": b"json/plain"}, data=b'"forged approval"')
@@ -114,7 +114,7 @@ async def test_one_refused_payload_does_not_hide_the_others(http: httpx.AsyncCli
         ({}, 401, "CodecUnauthenticated"),
         ({"Authorization": "Bearer "}, 401, "CodecUnauthenticated"),
         ({"Authorization": f"Basic {TOKEN}"}, 401, "CodecUnauthenticated"),
-        (auth("token-of-nobody-0123456789"), 401, "CodecUnauthenticated"),
+        (auth("token-that-is-unknown-0123"), 401, "CodecUnauthenticated"),
         (auth(TOKEN[:-1]), 401, "CodecUnauthenticated"),
         ({**auth(), "X-Namespace": "other"}, 403, "CodecNamespaceRefused"),
         ({**auth(), "X-Namespace": ""}, 403, "CodecNamespaceRefused"),
@@ -125,7 +125,9 @@ async def test_one_refused_payload_does_not_hide_the_others(http: httpx.AsyncCli
     ],
 )
 @pytest.mark.parametrize("path", ["/decode", "/encode", "/workflow/w/decode"])
-async def test_refusals(http: httpx.AsyncClient, path: str, headers: dict[str, str], status: int, code: str) -> None:
+async def test_requests_without_authentication_or_with_wrong_headers_are_refused(
+    http: httpx.AsyncClient, path: str, headers: dict[str, str], status: int, code: str
+) -> None:
     headers = {"Content-Type": "application/json", **headers}
     response = await http.post(path, content=json.dumps(body(sealed(b'"CANARY"'))), headers=headers)
     assert (response.status_code, response.json()["error"]["code"]) == (status, code)
@@ -133,25 +135,25 @@ async def test_refusals(http: httpx.AsyncClient, path: str, headers: dict[str, s
 
 
 @pytest.mark.parametrize("content", ["", "x", '{"payloads": 1}', '{"payloads": [{"data": 1}]}', "{" * 5000])
-async def test_malformed_bodies(http: httpx.AsyncClient, content: str) -> None:
+async def test_malformed_bodies_are_rejected(http: httpx.AsyncClient, content: str) -> None:
     response = await http.post("/decode", content=content, headers={**auth(), "Content-Type": "application/json"})
     assert (response.status_code, response.json()["error"]["code"]) == (400, "CodecBodyInvalid")
 
 
-async def test_large_bodies_are_cut_off(http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_large_bodies_are_rejected(http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cleanroom.webui.codec_server.MAX_BODY", 1000)
     response = await http.post("/decode", json=body(sealed(b"x" * 2000)), headers=auth())
     assert (response.status_code, response.json()["error"]["code"]) == (400, "CodecBodyTooLarge")
 
 
-async def test_decode_only(configured: CodecServerSettings) -> None:
+async def test_encode_can_be_disabled(configured: CodecServerSettings) -> None:
     async with client_of(configured.model_copy(update={"allow_encode": False})) as http:
         assert (await http.post("/encode", json=body(), headers=auth())).status_code == 403
         assert (await http.post("/decode", json=body(sealed()), headers=auth())).status_code == 200
 
 
 class TestCors:
-    async def test_preflight_from_the_ui(self, http: httpx.AsyncClient) -> None:
+    async def test_a_preflight_from_the_web_ui_is_allowed(self, http: httpx.AsyncClient) -> None:
         wanted = {
             "Origin": UI,
             "Access-Control-Request-Method": "POST",
@@ -162,23 +164,23 @@ class TestCors:
         assert response.headers["access-control-allow-origin"] == UI
         assert response.headers["access-control-allow-credentials"] == "true"
 
-    async def test_preflight_from_elsewhere(self, http: httpx.AsyncClient) -> None:
+    async def test_a_preflight_from_another_origin_is_not_allowed(self, http: httpx.AsyncClient) -> None:
         response = await http.options("/decode", headers={"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"})
         assert "access-control-allow-origin" not in response.headers
 
-    async def test_answer_to_the_ui_even_when_it_refuses(self, http: httpx.AsyncClient) -> None:
+    async def test_the_web_ui_can_read_error_responses(self, http: httpx.AsyncClient) -> None:
         response = await http.post("/decode", json=body(), headers={"Origin": UI})
         assert response.status_code == 401
         assert response.headers["access-control-allow-origin"] == UI
 
     @pytest.mark.parametrize("origin", ["*", "http://localhost:8233/", "localhost:8233", "http://a/b"])
-    def test_an_origin_is_an_origin(self, configured: CodecServerSettings, origin: str) -> None:
+    def test_a_malformed_ui_origin_is_rejected(self, configured: CodecServerSettings, origin: str) -> None:
         with pytest.raises(InvalidInput, match="CodecOriginInvalid"):
             create_app(configured.model_copy(update={"ui_origins": (origin,)}))
 
 
 class TestSession:
-    async def test_a_cookie_counts_from_the_ui_only(self, http: httpx.AsyncClient) -> None:
+    async def test_the_cookie_is_accepted_only_from_the_web_uis_origin(self, http: httpx.AsyncClient) -> None:
         page = await http.get("/login")
         assert "default-src 'none'" in page.headers["content-security-policy"]
         signed_in = await http.post("/login", data={"token": TOKEN}, headers={"Origin": "http://codec"})
@@ -187,12 +189,12 @@ class TestSession:
         assert "HttpOnly" in cookie
         assert TOKEN not in cookie
         assert (await http.post("/decode", json=body(sealed()), headers={"Origin": UI})).status_code == 200
-        # Another page of the same site, or a form without an origin: the browser adds the cookie there too.
+        # The browser also sends the cookie from another page of the same site, and with a form without an origin.
         assert (await http.post("/decode", json=body(sealed()), headers={"Origin": "http://localhost:9999"})).status_code == 403
         assert (await http.post("/decode", json=body(sealed()))).status_code == 401
 
     @pytest.mark.parametrize("token", ["", "wrong-token-0123456789abcdef"])
-    async def test_no_session_without_a_token(self, http: httpx.AsyncClient, token: str) -> None:
+    async def test_a_session_needs_a_valid_token(self, http: httpx.AsyncClient, token: str) -> None:
         response = await http.post("/login", data={"token": token})
         assert response.status_code == 401
         assert "set-cookie" not in response.headers
@@ -200,7 +202,7 @@ class TestSession:
     async def test_sign_in_from_another_page_is_refused(self, http: httpx.AsyncClient) -> None:
         assert (await http.post("/login", data={"token": TOKEN}, headers={"Origin": UI})).status_code == 403
 
-    async def test_forged_and_expired_sessions(self, configured: CodecServerSettings) -> None:
+    async def test_forged_and_expired_sessions_are_refused(self, configured: CodecServerSettings) -> None:
         async with client_of(configured.model_copy(update={"session_lifetime": 1e-9})) as http:
             await http.post("/login", data={"token": TOKEN})
             value = dict(http.cookies).get("cr-codec") or "WyJvbGdhIiwxXQ==.00"
@@ -246,7 +248,7 @@ class TestOidc:
             ({"exp": None}, 401),
         ],
     )
-    async def test_access_tokens(
+    async def test_access_tokens_are_accepted_by_their_claims(
         self, configured: CodecServerSettings, issuer: tuple[str, rsa.RSAPrivateKey], claims: dict[str, Any], status: int
     ) -> None:
         url, key = issuer
@@ -255,7 +257,9 @@ class TestOidc:
             response = await http.post("/decode", json=body(sealed()), headers=auth(self.token(key, **claims)))
             assert response.status_code == status
 
-    async def test_other_keys_and_algorithms(self, configured: CodecServerSettings, issuer: tuple[str, rsa.RSAPrivateKey]) -> None:
+    async def test_access_tokens_by_other_keys_and_algorithms_are_refused(
+        self, configured: CodecServerSettings, issuer: tuple[str, rsa.RSAPrivateKey]
+    ) -> None:
         url, key = issuer
         oidc = OidcSettings(issuer="https://login", audience="codec", jwks_uri=url)
         stranger = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -265,7 +269,7 @@ class TestOidc:
                 assert (await http.post("/decode", json=body(sealed()), headers=auth(token))).status_code == 401
             assert (await http.post("/decode", json=body(sealed()), headers=auth(self.token(key)))).status_code == 200
 
-    async def test_an_unreachable_issuer_is_no_verdict_on_the_token(
+    async def test_an_unreachable_issuer_is_unavailable(
         self, configured: CodecServerSettings, issuer: tuple[str, rsa.RSAPrivateKey]
     ) -> None:
         oidc = OidcSettings(issuer="https://login", audience="codec", jwks_uri="http://127.0.0.1:1/keys")
@@ -275,23 +279,23 @@ class TestOidc:
 
 
 class TestConfiguration:
-    def test_never_open(self, configured: CodecServerSettings) -> None:
+    def test_a_server_without_authentication_does_not_start(self, configured: CodecServerSettings) -> None:
         with pytest.raises(InvalidInput, match="CodecServerOpen"):
             create_app(configured.model_copy(update={"tokens_file": None}))
 
     @pytest.mark.parametrize("text", ["short", "{}", '{"a": "short"}', '{"a": 1}', "{"])
-    def test_tokens_file(self, configured: CodecServerSettings, text: str) -> None:
+    def test_a_malformed_tokens_file_is_rejected(self, configured: CodecServerSettings, text: str) -> None:
         assert configured.tokens_file
         write_secret_file(configured.tokens_file, text.encode())
         with pytest.raises(InvalidInput, match="CodecTokensMalformed"):
             create_app(configured)
 
-    def test_tls(self, configured: CodecServerSettings, tmp_path: Path) -> None:
+    def test_missing_and_incomplete_tls_settings_are_rejected(self, configured: CodecServerSettings, tmp_path: Path) -> None:
         for update in ({"host": "0.0.0.0"}, {"tls_cert": tmp_path / "c"}, {"tls_cert": tmp_path / "c", "tls_key": tmp_path / "k"}):
             with pytest.raises(CleanRoomError, match=r"CodecTls|TlsFile"):
                 serve(configured.model_copy(update=update))
 
-    async def test_nothing_secret_is_logged(self, http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_logs_contain_caller_and_counts_but_no_secrets(self, http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level(logging.DEBUG):
             await http.post("/decode", json=body(sealed(b'"CANARY"')), headers=auth())
             await http.post("/login", data={"token": TOKEN})
@@ -301,7 +305,7 @@ class TestConfiguration:
         assert "CANARY" not in caplog.text
 
 
-def test_codec_keys_command(tmp_path: Path) -> None:
+def test_the_codec_keys_command_creates_and_extends_a_keyring(tmp_path: Path) -> None:
     import typer
 
     from starters.codec_server import codec_keys

@@ -1,4 +1,4 @@
-"""Azurite through azure-storage-blob with a token of the Entra stand-in, SeaweedFS through boto3: one behaviour, two clouds."""
+"""Blob storage (Azurite, with a token of the Entra ID stand-in) and S3 (SeaweedFS) behave alike."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.servers import AzureWorld, BlobServer, S3Server
 
 @pytest.fixture(params=["azure-blob", "s3"])
 def make_store(request: pytest.FixtureRequest) -> Callable[..., ObjectStore]:
-    """Makes stores of both kinds over the same place, each test in its own prefix."""
+    """Return a function that opens a store of either kind; each test has its own prefix."""
     folder = uuid.uuid4().hex
     if request.param == "s3":
         server: S3Server = request.getfixturevalue("seaweedfs")
@@ -56,11 +56,11 @@ def store(make_store: Callable[..., ObjectStore]) -> ObjectStore:
 
 
 class TestBothStores:
-    def test_they_are_object_stores(self, store: ObjectStore):
+    def test_both_stores_implement_the_protocol(self, store: ObjectStore):
         assert isinstance(store, ObjectStore)
 
     @pytest.mark.parametrize("kind", ["bytes", "file", "pieces"])
-    def test_what_is_written_is_read(self, store: ObjectStore, kind: str):
+    def test_written_content_is_read_back(self, store: ObjectStore, kind: str):
         data = os.urandom(100_000)
         source = {"bytes": data, "file": io.BytesIO(data), "pieces": (data[i : i + 777] for i in range(0, len(data), 777))}[kind]
         stored = store.put("2013-01-01/part-0.csv", source)
@@ -69,7 +69,7 @@ class TestBothStores:
         assert store.size("2013-01-01/part-0.csv") == len(data)
         assert store.exists("2013-01-01/part-0.csv")
 
-    def test_ranges(self, store: ObjectStore):
+    def test_ranges_end_at_the_end_of_the_object(self, store: ObjectStore):
         data = bytes(range(256)) * 10
         store.put("a", data)
         assert store.read_range("a", 0, 10) == data[:10]
@@ -91,7 +91,7 @@ class TestBothStores:
         assert store.read_range("big", BLOCK_BYTES - 5, 10) == data[BLOCK_BYTES - 5 : BLOCK_BYTES + 5]
         assert hashlib.sha256(store.read("big")).hexdigest() == stored.sha256
 
-    def test_an_object_of_exactly_one_block_and_an_empty_one(self, store: ObjectStore):
+    def test_objects_of_one_block_and_of_zero_bytes(self, store: ObjectStore):
         assert store.put("block", bytes(BLOCK_BYTES)).size == BLOCK_BYTES
         assert store.size("block") == BLOCK_BYTES
         assert store.put("empty", b"").sha256 == hashlib.sha256(b"").hexdigest()
@@ -109,7 +109,7 @@ class TestBothStores:
             store.put("a", broken())
         assert store.read("a") == b"old"
 
-    def test_overwriting_is_a_choice(self, store: ObjectStore):
+    def test_overwriting_can_be_disallowed(self, store: ObjectStore):
         store.put("a", b"one")
         with pytest.raises(Conflict):
             store.put("a", b"two", overwrite=False)
@@ -118,7 +118,7 @@ class TestBothStores:
         assert store.read("a") == b"two"
         store.put("new", b"x", overwrite=False)
 
-    def test_listing_is_ordered_and_keeps_to_the_prefix(self, make_store: Callable[..., ObjectStore]):
+    def test_a_listing_is_ordered_and_stays_below_the_prefix(self, make_store: Callable[..., ObjectStore]):
         outer, inner = make_store(), make_store("in")
         for key in ("2013-01-02/b", "2013-01-01/a", "2013-01-01/c"):
             inner.put(key, key.encode())
@@ -130,7 +130,7 @@ class TestBothStores:
         with pytest.raises(InvalidInput):
             list(inner.list("../"))
 
-    def test_what_is_missing(self, store: ObjectStore):
+    def test_a_missing_object_is_not_found(self, store: ObjectStore):
         assert not store.exists("nothing")
         for act in (lambda: store.size("nothing"), lambda: store.read("nothing"), lambda: store.read_range("nothing", 0, 1)):
             with pytest.raises(NotFound):
@@ -143,7 +143,7 @@ class TestBothStores:
         assert not store.exists("a")
 
     @pytest.mark.parametrize("key", ["", "/a", "a//b", "../a", "a/../b", "a/.", "a\\b", "a\x00b", "a/"])
-    def test_keys_cannot_leave_the_prefix(self, store: ObjectStore, key: str):
+    def test_keys_outside_the_prefix_are_rejected(self, store: ObjectStore, key: str):
         for act in (store.read, store.delete, store.exists, lambda k: store.put(k, b"")):
             with pytest.raises(InvalidInput, match="InvalidObjectKey"):
                 act(key)
@@ -162,20 +162,20 @@ class TestBlob:
             list(store.list())
         assert caught.value.code in ("AuthenticationFailed", "InvalidAuthenticationInfo", "AuthorizationFailure")
 
-    def test_a_missing_container(self, azure_world: AzureWorld, azurite: BlobServer):
+    def test_a_missing_container_is_not_found(self, azure_world: AzureWorld, azurite: BlobServer):
         user = credential(azure_world.credential("contosso"), ca_file=azure_world.ca_file)
         store = BlobStore(azurite.checked_url(), "no-container", user, ca_file=azurite.ca_file)
         with pytest.raises(NotFound) as caught:
             list(store.list())
         assert caught.value.code == "ContainerNotFound"
 
-    def test_an_unknown_certificate_is_refused(self, azure_world: AzureWorld, azurite: BlobServer):
+    def test_an_untrusted_certificate_is_unavailable(self, azure_world: AzureWorld, azurite: BlobServer):
         user = credential(azure_world.credential("contosso"), ca_file=azure_world.ca_file)
         with pytest.raises(Unavailable) as caught:
             BlobStore(azurite.checked_url(), "flights", user).exists("a")
         assert caught.value.code == "AzureUnreachable"
 
-    def test_sign_in_failures_come_through_with_their_code(self, azure_world: AzureWorld, azurite: BlobServer):
+    def test_a_sign_in_failure_keeps_its_aadsts_code(self, azure_world: AzureWorld, azurite: BlobServer):
         stranger = azure_world.credential("contosso").model_copy(update={"client_id": str(uuid.UUID(int=5))})
         store = BlobStore(azurite.checked_url(), "flights", credential(stranger, ca_file=azure_world.ca_file), ca_file=azurite.ca_file)
         with pytest.raises(PreconditionFailed) as caught:
@@ -184,7 +184,7 @@ class TestBlob:
 
 
 class TestS3:
-    def test_a_wrong_secret_and_an_unknown_key(self, seaweedfs: S3Server):
+    def test_a_wrong_secret_and_an_unknown_access_key_are_rejected(self, seaweedfs: S3Server):
         wrong = S3Credentials(seaweedfs.litware.access_key_id, Secret(b"wrong"))
         unknown = S3Credentials(Secret(b"UNKNOWN"), Secret(b"wrong"))
         for credentials, code in ((wrong, "SignatureDoesNotMatch"), (unknown, "InvalidAccessKeyId")):
@@ -194,19 +194,19 @@ class TestS3:
             with pytest.raises(PreconditionFailed):
                 seaweedfs.store(credentials=credentials).put("a", b"x")
 
-    def test_another_owners_bucket_is_closed(self, seaweedfs: S3Server):
+    def test_another_owners_bucket_is_denied(self, seaweedfs: S3Server):
         seaweedfs.store("private", seaweedfs.admin).put("a", b"x")
         for act in (lambda s: s.read("a"), lambda s: s.put("b", b"x"), lambda s: list(s.list()), lambda s: s.check()):
             with pytest.raises(PreconditionFailed) as caught:
                 act(seaweedfs.store("private"))
             assert caught.value.code == "AccessDenied"
 
-    def test_a_missing_bucket(self, seaweedfs: S3Server):
+    def test_a_missing_bucket_is_not_found(self, seaweedfs: S3Server):
         with pytest.raises(NotFound) as caught:
             seaweedfs.store("no-bucket", seaweedfs.admin).check()
         assert caught.value.code == "NoSuchBucket"
 
-    def test_a_customer_key_is_needed_again_to_read(self, seaweedfs: S3Server):
+    def test_reading_needs_the_same_customer_key(self, seaweedfs: S3Server):
         key = Secret(os.urandom(32))
         sealed = seaweedfs.store(customer_key=key, prefix="cpk")
         sealed.put("a", b"rows")
@@ -224,7 +224,7 @@ class TestS3:
         assert caught.value.code == "S3Unreachable"
 
     @pytest.mark.parametrize("encoded", [False, True])
-    def test_connection_secrets(self, encoded: bool):
+    def test_a_connection_secret_is_json_or_base64_of_json(self, encoded: bool):
         text = json.dumps({"awsAccessKeyId": "AKIA", "awsSecretAccessKey": "hunter2"}).encode()
         parsed = S3Credentials.parse(Secret(base64.b64encode(text) if encoded else text))
         assert parsed.secret_access_key.reveal() == b"hunter2"
@@ -232,7 +232,7 @@ class TestS3:
         assert "hunter2" not in repr(parsed)
 
     @pytest.mark.parametrize("text", [b"hunter2", b"{}", b'{"awsAccessKeyId": "AKIA", "awsSecretAccessKey": ""}', b"[1]", b'{"hunter2"'])
-    def test_malformed_connection_secrets_are_not_shown(self, text: bytes):
+    def test_malformed_connection_secrets_are_not_quoted(self, text: bytes):
         with pytest.raises(InvalidInput) as caught:
             S3Credentials.parse(Secret(text))
         assert "hunter2" not in str(caught.value.to_dict())
@@ -241,7 +241,7 @@ class TestS3:
 
 @pytest.fixture(scope="module")
 def redirector(local_authority: LocalAuthority):
-    """A server that sends every request elsewhere, in both clouds' ways; yields its URL and what it was asked at the other place."""
+    """A server that redirects every request, as both clouds do; yields its URL and the requests to the redirect target."""
     elsewhere: list[str] = []
 
     async def away(request: Request) -> Response:
@@ -257,7 +257,7 @@ def redirector(local_authority: LocalAuthority):
         yield url, elsewhere
 
 
-def test_redirects_are_never_followed(redirector, azure_world: AzureWorld, local_authority: LocalAuthority):
+def test_storage_redirects_are_not_followed(redirector, azure_world: AzureWorld, local_authority: LocalAuthority):
     url, elsewhere = redirector
     declared = [url.removeprefix("https://")]
     user = credential(azure_world.credential("contosso"), ca_file=azure_world.ca_file)
@@ -278,8 +278,8 @@ def test_redirects_are_never_followed(redirector, azure_world: AzureWorld, local
     assert elsewhere == []
 
 
-def test_a_customer_key_goes_with_every_request_for_a_blob(azure_world: AzureWorld, local_authority: LocalAuthority):
-    """Azurite knows no customer-provided keys (it refuses their headers), so here the service is one that demands them."""
+def test_the_customer_key_is_sent_with_every_blob_request(azure_world: AzureWorld, local_authority: LocalAuthority):
+    """Azurite rejects the headers of customer-provided keys, so this service requires them."""
     key = Secret(os.urandom(32))
     wanted = {
         "x-ms-encryption-key": base64.b64encode(key.reveal()).decode(),
@@ -300,7 +300,7 @@ def test_a_customer_key_goes_with_every_request_for_a_blob(azure_world: AzureWor
             if part == "block":
                 name += request.query_params["blockid"]
             if part == "blocklist":
-                # In the order of the list, not of the ids, which are random.
+                # In the order of the list, because the block IDs are random.
                 listed = re.findall(r"<Latest>([^<]+)</Latest>", (await request.body()).decode())
                 blobs[name] = b"".join(blobs.pop(name + block) for block in listed)
             else:
@@ -325,7 +325,7 @@ def test_a_customer_key_goes_with_every_request_for_a_blob(azure_world: AzureWor
         ours.put("a", b"rows")
         ours.put("b", io.BytesIO(long))
         assert (ours.read("a"), ours.read_range("a", 1, 2), ours.size("a"), ours.exists("a")) == (b"rows", b"ow", 4, True)
-        # Not the bytes themselves: what differs in four million of them would be explained for minutes.
+        # Digests, because pytest would take minutes to explain a difference in eight million bytes.
         assert hashlib.sha256(ours.read("b")).hexdigest() == hashlib.sha256(long).hexdigest()
         assert {"PUT block", "PUT blocklist", "GET", "HEAD"} <= set(asked)
         for other in (None, Secret(os.urandom(32))):
@@ -337,7 +337,7 @@ def test_a_customer_key_goes_with_every_request_for_a_blob(azure_world: AzureWor
 
 
 @given(st.lists(st.binary(max_size=50), max_size=20), st.lists(st.integers(0, 60), max_size=40))
-def test_digesting_passes_every_byte_in_the_sizes_asked_for(pieces: list[bytes], sizes: list[int]):
+def test_digesting_returns_every_byte_in_the_requested_sizes(pieces: list[bytes], sizes: list[int]):
     whole = b"".join(pieces)
     stream = Digesting(iter(pieces))
     got = []
@@ -350,7 +350,7 @@ def test_digesting_passes_every_byte_in_the_sizes_asked_for(pieces: list[bytes],
     assert (stream.size, stream.hexdigest()) == (len(whole), hashlib.sha256(whole).hexdigest())
 
 
-def test_prefixes():
+def test_prefixes_are_normalised_and_validated():
     assert require_prefix("") == ""
     assert require_prefix("a/b") == require_prefix("a/b/") == "a/b/"
     assert require_key("a/b.csv") == "a/b.csv"

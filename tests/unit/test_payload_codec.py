@@ -92,7 +92,7 @@ def test_a_flipped_bit_is_refused(data: bytes, draw: st.DataObject) -> None:
     else:
         sealed.metadata[part] = bytes(value)
     assert code_of(codec, sealed) in {"PayloadTampered", "PayloadMarkerStripped", "PayloadMisbound", "PayloadUnbound", "CodecKeyUnknown"}
-    # Without a context there is no binding to compare, so authentication alone refuses.
+    # Without a context the codec has no binding to compare, so authentication alone refuses.
     assert code_of(codec_in(None), sealed) in {"PayloadTampered", "PayloadMarkerStripped", "CodecKeyUnknown"}
 
 

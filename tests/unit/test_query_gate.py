@@ -1,15 +1,19 @@
-"""The pod passes the approved text through the gate again: floors included, whatever the job says is to run."""
+"""The query gate on documents and on jobs: one catalogue, the fit of the result, and the pod's verification of the rendered SQL."""
 
 from __future__ import annotations
+
+import asyncio
 
 import pytest
 
 from cleanroom.documents.dataset import PrivacyFloors
-from cleanroom.documents.query import QuerySegment
+from cleanroom.documents.query import QuerySegment, QuerySegments
 from cleanroom.errors import Refused
-from cleanroom.query_gate import verify_rendering
+from cleanroom.query_gate import document_catalog, job_catalog, require_allowed, verify_rendering
+from cleanroom.runs.authority import RunAuthority
 from cleanroom.spark.job import JobConfig, JobDataset, JobGovernance, JobSegment, S3Access
 from cleanroom.sql import Catalog, Column, View, analyse
+from tests.audit_world import COLLABORATION, AuditWorld
 
 ACCESS = S3Access(region="us-east-1", bucket="b", connection_secret_id="cleanroom_r.d.connection")
 COLUMNS = {"person": "string", "region": "string", "amount": "number"}
@@ -55,30 +59,57 @@ def _job(*, floors: PrivacyFloors = FLOOR, source: str | None = SQL, rendered_un
     )
 
 
-def test_what_the_gate_makes_of_the_approved_text_is_accepted() -> None:
+def test_rendering_of_the_approved_text_is_accepted() -> None:
     verify_rendering(_job())
 
 
-def test_sql_without_the_owners_floor_is_refused() -> None:
+def test_rendering_without_the_owners_floor_is_refused() -> None:
     with pytest.raises(Refused, match="floors") as refusal:
         verify_rendering(_job(rendered_under=PrivacyFloors()))
     assert refusal.value.code == "QueryNotRendered"
 
 
-def test_a_stricter_floor_than_the_one_rendered_is_enforced() -> None:
+def test_rendering_under_a_weaker_floor_is_refused() -> None:
     stricter = FLOOR.model_copy(update={"min_group_size": 50})
     with pytest.raises(Refused) as refusal:
         verify_rendering(_job(floors=stricter))
     assert refusal.value.code == "QueryNotRendered"
 
 
-def test_sql_of_another_approved_text_is_refused() -> None:
+def test_rendering_of_a_different_text_is_refused() -> None:
     with pytest.raises(Refused) as refusal:
         verify_rendering(_job(source="SELECT region, COUNT(*) AS n FROM sales GROUP BY region"))
     assert refusal.value.code == "QueryNotRendered"
 
 
-def test_a_job_without_the_approved_text_is_refused_where_floors_apply() -> None:
+def test_job_with_floors_but_without_the_approved_text_is_refused() -> None:
     with pytest.raises(Refused) as refusal:
         verify_rendering(_job(source=None))
     assert refusal.value.code == "QuerySourceMissing"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> AuditWorld:
+    return AuditWorld(tmp_path_factory.mktemp("gate"))
+
+
+def test_documents_and_job_give_the_same_catalogue(world: AuditWorld) -> None:
+    run = asyncio.run(RunAuthority(world, COLLABORATION).authorise(world.ticket))
+    assert document_catalog(run.inputs) == job_catalog(world.job)
+
+
+@pytest.mark.parametrize(
+    ("sql", "reason"),
+    [
+        ("SELECT * FROM nowhere", "UnknownRelation"),
+        ("SELECT carrier AS airline, COUNT(*) AS flights FROM flights GROUP BY carrier", "OutputColumnNotInSink"),
+        ("SELECT carrier AS manufacturer, 'many' AS flights FROM flights GROUP BY carrier", "OutputTypeMismatch"),
+    ],
+)
+def test_refused_query_names_the_reason(world: AuditWorld, sql: str, reason: str) -> None:
+    run = asyncio.run(RunAuthority(world, COLLABORATION).authorise(world.ticket))
+    segments = QuerySegments(segments=(QuerySegment(execution_sequence=1, data=sql),))
+    with pytest.raises(Refused, match="query 'q'") as refusal:
+        require_allowed("q", segments, run.inputs, run.sink.dataset)
+    assert refusal.value.code == "QueryRefusedByGate"
+    assert refusal.value.details["reasons"][0]["code"] == reason

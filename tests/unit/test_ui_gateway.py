@@ -1,4 +1,4 @@
-"""The gateway of the Web UI: nothing without a login, logins that work once, and everything of the Web UI with one."""
+"""The gateway: no access without a login, single-use login codes, and forwarding to the Web UI."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def _echo(request: Request) -> Response:
 
 
 LEFT = threading.Event()
-"""The Web UI's server has noticed that nobody reads any more."""
+"""Set when the Web UI's server notices that its client has disconnected."""
 
 
 async def _slow(request: Request) -> Response:
@@ -153,7 +153,7 @@ async def test_forged_sessions_are_refused(http: httpx.AsyncClient, cookie: str)
     assert answer.status_code == 401
 
 
-async def test_the_login_page_remembers_the_page_and_cannot_be_injected(http: httpx.AsyncClient) -> None:
+async def test_the_login_page_keeps_the_target_and_escapes_it(http: httpx.AsyncClient) -> None:
     page = await http.get('/namespaces/x"><script>alert(1)</script>?a=%22%3E', headers=NAVIGATION)
     assert "<script>alert" not in page.text
     assert "'none'" in page.headers["content-security-policy"]
@@ -164,7 +164,7 @@ async def test_the_login_page_remembers_the_page_and_cannot_be_injected(http: ht
 # Login
 
 
-async def test_a_code_logs_in_once_and_leads_on(http: httpx.AsyncClient) -> None:
+async def test_a_code_logs_in_once_and_redirects_to_the_target(http: httpx.AsyncClient) -> None:
     code = await code_of(http)
     answer = await log_in(http, code, "/namespaces/default/workflows/cr%2Fa%2Fquery%2Fq")
     assert (answer.status_code, answer.headers["location"]) == (303, "/namespaces/default/workflows/cr%2Fa%2Fquery%2Fq")
@@ -192,7 +192,7 @@ async def test_over_https_the_cookie_is_secure(tokens: Path, upstream: str) -> N
 
 async def test_codes_and_sessions_expire(http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
     late, code = await code_of(http), await code_of(http)
-    # A clock of codec_auth's own: time itself is also what the running event loops sleep by.
+    # Replaces the clock only in this module, because the running event loops use time too.
     clock = SimpleNamespace(monotonic=time.monotonic, time=time.time)
     monkeypatch.setattr(codec_auth, "time", clock)
     now = time.monotonic()
@@ -205,7 +205,7 @@ async def test_codes_and_sessions_expire(http: httpx.AsyncClient, monkeypatch: p
     assert (await http.get("/api/v1/settings")).status_code == 401
 
 
-async def test_codes_are_not_kept_without_bound(http: httpx.AsyncClient) -> None:
+async def test_the_number_of_codes_is_limited(http: httpx.AsyncClient) -> None:
     first = await code_of(http)
     for _ in range(100):
         last = await code_of(http)
@@ -214,13 +214,13 @@ async def test_codes_are_not_kept_without_bound(http: httpx.AsyncClient) -> None
 
 
 @pytest.mark.parametrize("header", [{}, {"Authorization": "Bearer wrong-token-0123456789abcdef"}])
-async def test_codes_are_for_holders_of_a_token(logged_in: httpx.AsyncClient, header: dict[str, str]) -> None:
-    # A session does not make further ones.
+async def test_a_code_needs_a_bearer_token(logged_in: httpx.AsyncClient, header: dict[str, str]) -> None:
+    # A session is not sufficient to create codes.
     answer = await logged_in.post("/codec/login-codes", headers={**header, "Origin": ORIGIN})
     assert answer.status_code == 401
 
 
-async def test_a_code_is_no_token_and_a_session_no_code(http: httpx.AsyncClient) -> None:
+async def test_codes_tokens_and_sessions_are_not_interchangeable(http: httpx.AsyncClient) -> None:
     code = await code_of(http)
     answer = await http.post("/codec/decode", json={}, headers={"Authorization": f"Bearer {code}", "X-Namespace": "default"})
     assert answer.status_code == 401
@@ -232,12 +232,12 @@ async def test_a_code_is_no_token_and_a_session_no_code(http: httpx.AsyncClient)
 @pytest.mark.parametrize(
     "wanted", ["https://evil.example", "//evil.example", "/\\evil.example", "/a\r\nX: y", "evil", "", "/codec/login", "/" + "a" * 5000]
 )
-async def test_a_login_leads_nowhere_else(http: httpx.AsyncClient, wanted: str) -> None:
+async def test_a_login_does_not_redirect_to_another_site(http: httpx.AsyncClient, wanted: str) -> None:
     answer = await log_in(http, await code_of(http), wanted)
     assert answer.headers["location"] == "/"
 
 
-async def test_other_pages_cannot_log_somebody_in_or_out(http: httpx.AsyncClient) -> None:
+async def test_other_origins_cannot_log_a_user_in_or_out(http: httpx.AsyncClient) -> None:
     code = await code_of(http)
     for origin in ("https://evil.example", "http://localhost:9999", "null"):
         for path in ("/codec/login", "/codec/logout"):
@@ -245,15 +245,15 @@ async def test_other_pages_cannot_log_somebody_in_or_out(http: httpx.AsyncClient
             assert (answer.status_code, answer.json()["error"]["code"]) == (403, "CodecOriginRefused")
 
 
-async def test_logout(logged_in: httpx.AsyncClient) -> None:
+async def test_logout_removes_the_session(logged_in: httpx.AsyncClient) -> None:
     assert (await logged_in.post("/codec/logout", headers={"Origin": ORIGIN})).status_code == 303
     assert (await logged_in.get("/api/v1/settings")).status_code == 401
 
 
-# The Web UI behind it
+# Forwarding
 
 
-async def test_requests_go_through_as_they_are(logged_in: httpx.AsyncClient) -> None:
+async def test_requests_are_forwarded_without_the_session_cookie(logged_in: httpx.AsyncClient) -> None:
     answer = await logged_in.post(
         "/api/v1/namespaces/default/workflows/cr%2Fa%2Fquery%2Fq/signal?x=%2F&y=1",
         content=b'{"a": 1}',
@@ -265,7 +265,7 @@ async def test_requests_go_through_as_they_are(logged_in: httpx.AsyncClient) -> 
     assert seen["headers"]["x-csrf-token"] == "t"
     assert "x-named" not in seen["headers"]
     assert "x-forwarded-for" not in seen["headers"]
-    # Upstream's cookies pass both ways, ours stays here.
+    # The Web UI's cookies are forwarded, the session cookie is not.
     assert answer.headers.get_list("set-cookie")[0].startswith("_csrf=token")
     assert len(answer.headers.get_list("set-cookie")) == 2
     seen = (await logged_in.get("/x")).json()
@@ -276,13 +276,13 @@ async def test_requests_go_through_as_they_are(logged_in: httpx.AsyncClient) -> 
         assert dropped not in answer.headers
 
 
-async def test_redirects_stay_on_this_origin(logged_in: httpx.AsyncClient) -> None:
+async def test_redirects_of_the_web_ui_are_rewritten_to_this_origin(logged_in: httpx.AsyncClient) -> None:
     answer = await logged_in.get("/redirect")
     assert (answer.status_code, answer.headers["location"]) == (307, "/namespaces")
 
 
-async def test_answers_are_streamed(tokens: Path, upstream: str) -> None:
-    # A real server: ASGITransport collects answers.
+async def test_responses_are_streamed(tokens: Path, upstream: str) -> None:
+    # With a real server, because ASGITransport collects the response.
     with serving(gateway(tokens, upstream), "gateway") as url:
         async with httpx.AsyncClient(base_url=url, headers={"Host": "localhost:8233"}) as http:
             value = (await log_in(http, await code_of(http))).headers["set-cookie"].partition(";")[0]
@@ -302,24 +302,24 @@ async def test_answers_are_streamed(tokens: Path, upstream: str) -> None:
         ("GET", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"}),
     ],
 )
-async def test_other_pages_cannot_use_the_session(logged_in: httpx.AsyncClient, method: str, headers: dict[str, str]) -> None:
+async def test_other_origins_cannot_use_the_session(logged_in: httpx.AsyncClient, method: str, headers: dict[str, str]) -> None:
     answer = await logged_in.request(method, "/api/v1/namespaces/default/workflows/w/terminate", headers=headers)
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "CodecOriginRefused")
 
 
-async def test_links_from_elsewhere_open(logged_in: httpx.AsyncClient) -> None:
+async def test_a_link_on_another_site_opens(logged_in: httpx.AsyncClient) -> None:
     answer = await logged_in.get("/namespaces", headers={**NAVIGATION, "Sec-Fetch-Site": "cross-site"})
     assert answer.status_code == 200
 
 
-async def test_other_names_of_this_host_are_led_to_the_one(logged_in: httpx.AsyncClient) -> None:
+async def test_other_host_names_are_redirected_to_the_origin(logged_in: httpx.AsyncClient) -> None:
     answer = await logged_in.get("/namespaces?x=1", headers={**NAVIGATION, "Host": "127.0.0.1:8233"})
     assert (answer.status_code, answer.headers["location"]) == (307, f"{ORIGIN}/namespaces?x=1")
     rebound = await logged_in.get("/api/v1/settings", headers={"Host": "evil.example"})
     assert (rebound.status_code, rebound.json()["error"]["code"]) == (421, "CodecHostRefused")
 
 
-async def test_a_web_ui_that_is_down_is_said_so(tokens: Path) -> None:
+async def test_an_unreachable_web_ui_is_reported(tokens: Path) -> None:
     with serving(Starlette(), "gone") as gone:
         pass
     async with browser(gateway(tokens, gone)) as http:
@@ -335,7 +335,7 @@ async def test_a_web_ui_that_is_down_is_said_so(tokens: Path) -> None:
 # The codec on the same origin
 
 
-async def test_the_session_decodes_from_the_gateways_own_pages(logged_in: httpx.AsyncClient) -> None:
+async def test_the_session_decodes_only_from_pages_of_the_gateway(logged_in: httpx.AsyncClient) -> None:
     codec = PayloadCodec(KEYRING).with_context(WorkflowSerializationContext("default", "w"))
     body = json_format.MessageToDict(Payloads(payloads=[codec.seal(Payload(metadata={"encoding": b"json/plain"}, data=b'"x"'))]))
 
@@ -355,7 +355,7 @@ async def test_the_session_decodes_from_the_gateways_own_pages(logged_in: httpx.
 
 
 @pytest.mark.parametrize("url", ["http://localhost:8080", "http://127.0.0.1:8080/", "http://[::1]:8080", "https://localhost"])
-def test_upstreams_on_this_machine(url: str) -> None:
+def test_upstreams_on_loopback_are_accepted(url: str) -> None:
     assert check_upstream(url) == url.rstrip("/")
 
 
@@ -370,7 +370,7 @@ def test_upstreams_on_this_machine(url: str) -> None:
         "http://localhost/x",
     ],
 )
-def test_other_upstreams_are_refused(url: str) -> None:
+def test_other_upstreams_are_rejected(url: str) -> None:
     with pytest.raises(InvalidInput, match="UiUpstreamInvalid"):
         check_upstream(url)
 
@@ -379,7 +379,7 @@ def test_a_remote_upstream_must_be_allowed() -> None:
     assert check_upstream("https://ui.example", remote=True) == "https://ui.example"
 
 
-def test_views_use_attributes_that_exist() -> None:
+def test_saved_views_use_registered_search_attributes() -> None:
     known = {key.name for key in ALL}
     assert {label for label in COLUMNS if label.startswith("Cr")} <= known
     for _, query in VIEWS:
@@ -387,14 +387,14 @@ def test_views_use_attributes_that_exist() -> None:
     assert set(preferences(["a", "b"])["saved-workflow-queries"]) == {"a", "b"}
 
 
-# What `cleanroom ui` does
+# The command `cleanroom ui`
 
 
 def settings_for(url: str, tokens: Path) -> Settings:
     return Settings.model_validate({"profile": "olga", "temporal": {"ui_url": url, "codec_token_file": tokens}})
 
 
-def test_the_link_holds_a_code_and_never_the_token(tmp_path: Path, tokens: Path, upstream: str) -> None:
+def test_the_login_link_contains_a_code_and_not_the_token(tmp_path: Path, tokens: Path, upstream: str) -> None:
     write_secret_file(tmp_path / "token", TOKEN.encode() + b"\n")
     with serving(gateway(tokens, upstream), "gateway") as url:
         link = login_link(settings_for(url, tmp_path / "token"), f"{url}/namespaces/default/workflows/cr%2Fa")
@@ -408,7 +408,7 @@ def test_the_link_holds_a_code_and_never_the_token(tmp_path: Path, tokens: Path,
         login_link(settings_for(url, tmp_path / "token"), url)
 
 
-def test_the_token_is_sent_to_gateways_only(tmp_path: Path, upstream: str) -> None:
+def test_the_token_is_sent_only_to_a_gateway(tmp_path: Path, upstream: str) -> None:
     write_secret_file(tmp_path / "token", TOKEN.encode())
     with pytest.raises(InvalidInput, match="UiUrlInsecure"):
         login_link(settings_for("http://ui.example", tmp_path / "token"), "http://ui.example/")

@@ -9,9 +9,7 @@ import pytest
 
 from cleanroom.errors import CleanRoomError
 from cleanroom.governance import Document
-from cleanroom.identifiers import (
-    FRONTEND_QUEUE,
-)
+from cleanroom.identifiers import FRONTEND_QUEUE
 from cleanroom.messages.publish import (
     AuthorisedDataset,
     CleanRoomDetailsRequest,
@@ -25,17 +23,8 @@ from cleanroom.messages.publish import (
 )
 from starters.operations.session import run_async
 from tests.local_cloud import Cloud, World, planes_spec, ticket_of
-from tests.scenario.forged.attacker import (
-    LITWARE,
-    Attacker,
-    call_activity,
-    prepare_run,
-    releasable_state,
-    revoke_run,
-)
-from tests.scenario.forged.builders import (
-    Forgery,
-)
+from tests.scenario.forged.attacker import LITWARE, Attacker, call_activity, prepare_run, releasable_state, revoke_run
+from tests.scenario.forged.builders import Forgery
 
 Refuse = Callable[[Forgery], None]
 
