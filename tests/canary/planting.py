@@ -39,7 +39,7 @@ class Played:
 
 
 def command(cloud: Cloud, *arguments: str, ok: bool = True) -> Place:
-    """Run one command in a process of its own; return all that it prints."""
+    """Run one command in a separate process; return all that it prints."""
     done = subprocess.run(
         [sys.executable, "-m", "starters.cli", *arguments, "--config", str(cloud.state / "cleanroom.toml")],
         capture_output=True,
