@@ -24,7 +24,7 @@ FIRST = (
     "tests/unit/test_sparkapp_run_failures.py",
     "tests/unit/test_sparkapp_run.py",
     "tests/scenario/test_spark_service.py",
-    "tests/unit/test_audit_bundle.py",
+    "tests/unit/audit/test_forged_records.py",
     "tests/unit/sql/test_floors.py",
     "tests/conformance/governance/test_model.py",
     "tests/scenario/test_governance_machine.py",

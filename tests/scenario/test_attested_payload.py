@@ -222,7 +222,7 @@ def assert_silent(world: World, ran: subprocess.CompletedProcess[str], keys: dic
         assert secret not in told
 
 
-async def test_a_granted_pod_computes_and_an_ungranted_one_learns_nothing(world: World) -> None:
+async def test_pod_with_grants_completes_and_pod_without_grants_reads_nothing(world: World) -> None:
     job, keys = await prepare(world, "r-1")
     url, host_data = world.guest("the policy of this run's driver")
     await grant(world, "r-1", host_data)
@@ -247,7 +247,7 @@ async def test_a_granted_pod_computes_and_an_ungranted_one_learns_nothing(world:
     assert parse_event(entry["data"]).receipt == receipt
 
 
-async def test_a_value_over_which_the_query_fails_is_in_no_log(world: World) -> None:
+async def test_value_that_makes_a_query_fail_is_in_no_log(world: World) -> None:
     job, keys = await prepare(world, "r-2")
     url, host_data = world.guest("the policy of the second run")
     await grant(world, "r-2", host_data)
@@ -266,7 +266,7 @@ async def test_a_value_over_which_the_query_fails_is_in_no_log(world: World) -> 
 
 
 @pytest.mark.skipif(os.environ.get("CLEANROOM_EXECUTOR_PODS") != "1", reason="starts three JVMs; CLEANROOM_EXECUTOR_PODS=1 runs it")
-async def test_executors_have_pods_and_attest_themselves(world: World, tmp_path: Path) -> None:
+async def test_executors_run_in_attested_pods(world: World, tmp_path: Path) -> None:
     """The whole of Spark on Kubernetes: its own scheduler asks the API server for an executor's pod, which is held to the executor's
     policy, gets its secrets by its own report, and is let in by the secret that only pods of this run can read."""
     job, keys = await prepare(world, "r-3", heavy=True)

@@ -80,7 +80,7 @@ def running(tmp_path: Path) -> Any:
         yield found
 
 
-async def test_a_driver_makes_executors_and_the_node_holds_them_to_their_policy(running: Cluster, tmp_path: Path) -> None:
+async def test_driver_creates_executors_under_their_policy(running: Cluster, tmp_path: Path) -> None:
     entry = ("{python}", "-m", "entry")
     image = build_image(running.images, "localhost/test/entry", {"entry.py": DRIVER.encode()}, program=entry, launcher=entry)
     profile, job = make_profile(image.reference, image.layers), make_job("executors")
@@ -107,7 +107,7 @@ async def test_a_driver_makes_executors_and_the_node_holds_them_to_their_policy(
     service.close()
 
 
-def test_what_a_drivers_account_may_and_may_not(running: Cluster) -> None:
+def test_driver_service_account_can_only_manage_its_pods(running: Cluster) -> None:
     headers = {"authorization": f"Bearer {service_account_tokens(running.config.state)['spark']}"}
     tls = ssl.create_default_context(cafile=str(running.config.tls_cert))
     with httpx.Client(base_url=f"{running.url}/api/v1/namespaces/analytics", headers=headers, verify=tls) as http:

@@ -52,22 +52,22 @@ def failed(cloud: Cloud, world: World, tmp_path_factory: pytest.TempPathFactory)
     return {word: Failed(*run, result=cloud.ended(run[2])) for word, run in runs.items()}
 
 
-def test_rows_do_not_have_the_published_schema(failed: dict[str, Failed]) -> None:
+def test_run_on_rows_with_another_schema_fails(failed: dict[str, Failed]) -> None:
     assert _code(failed["schema"].result) == "SCHEMA_MISMATCH"
 
 
-def test_rows_that_came_after_the_ones_that_were_published(failed: dict[str, Failed]) -> None:
+def test_run_on_rows_uploaded_after_publication_fails(failed: dict[str, Failed]) -> None:
     assert _code(failed["pinned"].result) == "ROWS_NOT_THOSE_PUBLISHED"
 
 
-def test_too_few_rows(failed: dict[str, Failed]) -> None:
+def test_run_with_fewer_rows_than_a_precondition_fails(failed: dict[str, Failed]) -> None:
     result = failed["rows"].result
     assert _code(result) == "PRECONDITION_FAILED"
     assert result.failure is not None
     assert "3000" not in result.failure.message, "how many rows there are is the owner's secret"
 
 
-def test_nothing_is_left(cloud: Cloud, failed: dict[str, Failed]) -> None:
+def test_failed_run_leaves_no_grants_and_no_result(cloud: Cloud, failed: dict[str, Failed]) -> None:
     assert cloud.grants_left() == {}
     for run in failed.values():
         assert cloud.secrets_of(run.run_id) != []
@@ -75,7 +75,7 @@ def test_nothing_is_left(cloud: Cloud, failed: dict[str, Failed]) -> None:
         assert run.result.receipt is None
 
 
-def test_approval_for_one_run_is_used_up(cloud: Cloud, failed: dict[str, Failed]) -> None:
+def test_failed_run_uses_up_an_approval_for_one_run(cloud: Cloud, failed: dict[str, Failed]) -> None:
     run = failed["rows"]
     assert cloud.refused(run.query, run.digest)[0] == "ApprovalRunsExhausted"
 

@@ -111,7 +111,7 @@ def digest(service: SparkService, job: JobConfig) -> str:
 # --- trust
 
 
-async def test_report_and_policies_hold(running: Cluster, hardware: DevelopmentHardware, trust: TrustStore) -> None:
+async def test_genuine_report_and_policies_verify(running: Cluster, hardware: DevelopmentHardware, trust: TrustStore) -> None:
     service, job, nonce = service_for(running, hardware), make_job(), new_nonce()
     report = ServiceReport.model_validate_json((await service.attestation_report(nonce)).model_dump_json())
     verified, verdict = verify_service_report(report, nonce, trust, [HOST_DATA.upper()], datetime.now(UTC))
@@ -123,7 +123,7 @@ async def test_report_and_policies_hold(running: Cluster, hardware: DevelopmentH
     assert verify_signed_policies(signed, verified, job, make_profile(), second) == pod_policies(job, make_profile())
 
 
-async def test_a_report_is_refused_for_each_reason(running: Cluster, hardware: DevelopmentHardware, trust: TrustStore) -> None:
+async def test_report_is_rejected_with_the_reason(running: Cluster, hardware: DevelopmentHardware, trust: TrustStore) -> None:
     service, nonce, now = service_for(running, hardware), new_nonce(), datetime.now(UTC)
     report = await service.attestation_report(nonce)
 
@@ -152,7 +152,7 @@ async def test_a_report_is_refused_for_each_reason(running: Cluster, hardware: D
         await service.attestation_report("short")
 
 
-async def test_policies_are_refused_for_each_reason(running: Cluster, hardware: DevelopmentHardware, trust: TrustStore) -> None:
+async def test_policies_are_rejected_with_the_reason(running: Cluster, hardware: DevelopmentHardware, trust: TrustStore) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     signer = PolicySigner(key)
     service, job, nonce = service_for(running, hardware, signer=signer), make_job(), new_nonce()
@@ -191,7 +191,7 @@ async def test_policies_are_refused_for_each_reason(running: Cluster, hardware: 
 # --- runs
 
 
-async def test_a_pod_attests_with_the_host_data_of_its_policy(
+async def test_pod_report_has_the_host_data_of_its_policy(
     running: Cluster, hardware: DevelopmentHardware, trust: TrustStore, ca_pem: str
 ) -> None:
     service = service_for(running, hardware, script_image(running.images, ATTESTING))
@@ -212,7 +212,7 @@ async def test_a_pod_attests_with_the_host_data_of_its_policy(
     assert await service.delete(submission.tracking_id, uid=submission.uid)
 
 
-async def test_submit_twice_is_one_application(running: Cluster, hardware: DevelopmentHardware) -> None:
+async def test_second_submission_finds_the_first_application(running: Cluster, hardware: DevelopmentHardware) -> None:
     image = script_image(running.images, WAITING)
     service, job = service_for(running, hardware, image), make_job("twice")
     first = await service.submit(job, digest(service, job))
@@ -259,7 +259,7 @@ async def test_watch_can_be_cancelled_and_resumed(running: Cluster, hardware: De
     assert {reading.state for reading in readings} >= {"RUNNING"}
 
 
-async def test_deadlines(running: Cluster, hardware: DevelopmentHardware) -> None:
+async def test_exceeded_deadline_ends_the_watch(running: Cluster, hardware: DevelopmentHardware) -> None:
     image = script_image(running.images, WAITING)
     service, job = service_for(running, hardware, image), make_job("slow")
     submission = await service.submit(job, digest(service, job))
@@ -286,7 +286,7 @@ async def test_deadlines(running: Cluster, hardware: DevelopmentHardware) -> Non
         assert await service.delete(name)
 
 
-async def test_another_object_of_the_same_name_is_noticed(running: Cluster, hardware: DevelopmentHardware) -> None:
+async def test_watch_detects_another_object_with_the_same_name(running: Cluster, hardware: DevelopmentHardware) -> None:
     service, job = service_for(running, hardware, script_image(running.images, WAITING)), make_job("replaced")
     first = await service.submit(job, digest(service, job))
     await service.delete(first.tracking_id)
@@ -298,7 +298,7 @@ async def test_another_object_of_the_same_name_is_noticed(running: Cluster, hard
         await service.status(second.tracking_id)
 
 
-async def test_an_absent_cluster_is_unavailable_not_failed(folder: Path, hardware: DevelopmentHardware) -> None:
+async def test_unreachable_cluster_is_unavailable(folder: Path, hardware: DevelopmentHardware) -> None:
     with cluster(folder / "absent") as short:
         service = service_for(short, hardware)
     with pytest.raises(Unavailable):
@@ -306,7 +306,7 @@ async def test_an_absent_cluster_is_unavailable_not_failed(folder: Path, hardwar
     service.close()
 
 
-async def test_logs_carry_no_terminal_sequences(running: Cluster, hardware: DevelopmentHardware) -> None:
+async def test_control_characters_are_removed_from_logs(running: Cluster, hardware: DevelopmentHardware) -> None:
     source = "print('a\\x1b]0;title\\x07b\\u202ec', flush=True)\n"
     service, job = service_for(running, hardware, script_image(running.images, source)), make_job("logs")
     submission = await service.submit(job, digest(service, job))

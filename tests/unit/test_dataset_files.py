@@ -117,7 +117,7 @@ def test_every_type_keeps_its_values_and_nulls(fmt: str, columns: tuple[str, ...
     assert found.to_pydict() == {name: EXACT[name] for name in columns}
 
 
-def test_each_format_is_read_as_the_schema_says(tmp_path: Path) -> None:
+def test_each_format_is_read_with_the_types_of_the_schema(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(GOOD_CSV)
     (tmp_path / "a.jsonl").write_text(GOOD_JSON)
     pq.write_table(table(), tmp_path / "a.parquet")
@@ -126,7 +126,7 @@ def test_each_format_is_read_as_the_schema_says(tmp_path: Path) -> None:
     assert check_file(tmp_path / "a.parquet", schema("parquet")).rows == 2
 
 
-def test_times_with_and_without_zone_are_utc() -> None:
+def test_time_without_zone_is_utc() -> None:
     text = b"2013-01-01T10:00:00Z\n2013-01-01 10:00:00\n2013-01-01T12:00:00+02:00\n2013-01-01\n"
     (batch,) = read_csv(io.BytesIO(text), {"at": "timestamp"}, ["at"], where="x.csv")
     ten = datetime(2013, 1, 1, 10, tzinfo=UTC)
@@ -156,7 +156,7 @@ def test_times_with_and_without_zone_are_utc() -> None:
         ("a.parquet", table(at=pa.array([1, 1 << 60], pa.timestamp("ms"))), "column 'at': expected timestamp, found a value that is not"),
     ],
 )
-def test_a_mismatch_names_file_column_types_and_row_but_no_value(tmp_path: Path, name: str, content: object, words: str) -> None:
+def test_schema_mismatch_names_file_column_types_and_row_but_no_value(tmp_path: Path, name: str, content: object, words: str) -> None:
     path = tmp_path / name
     if isinstance(content, pa.Table):
         pq.write_table(content, path)
@@ -172,7 +172,7 @@ def test_a_mismatch_names_file_column_types_and_row_but_no_value(tmp_path: Path,
     assert caught.value.__cause__ is None
 
 
-def test_headers_may_be_in_any_order_and_must_be_complete(tmp_path: Path) -> None:
+def test_csv_header_may_have_any_order_but_must_be_complete(tmp_path: Path) -> None:
     types: dict[str, FieldType] = {"a": "integer", "b": "string"}
     file = tmp_path / "a.csv"
     file.write_text('b,"a"\nx,1\n')
@@ -189,7 +189,7 @@ def test_headers_may_be_in_any_order_and_must_be_complete(tmp_path: Path) -> Non
 
 @given(rows=st.lists(st.text(alphabet='ab"\n\r, ', max_size=6), max_size=20))
 @settings(max_examples=60, deadline=None)
-def test_only_files_without_breaks_inside_of_values_count_as_splittable(tmp_path_factory: pytest.TempPathFactory, rows: list[str]) -> None:
+def test_csv_file_with_line_breaks_in_values_is_not_splittable(tmp_path_factory: pytest.TempPathFactory, rows: list[str]) -> None:
     quoted = ['"' + row.replace('"', '""') + '"' for row in rows]
     file = tmp_path_factory.mktemp("csv") / "a.csv"
     file.write_bytes("".join(f"{number},{text}\n" for number, text in enumerate(quoted)).encode())
@@ -198,14 +198,14 @@ def test_only_files_without_breaks_inside_of_values_count_as_splittable(tmp_path
     assert checked.splittable == (not any("\n" in row or "\r" in row for row in rows))
 
 
-def test_rows_that_end_in_bare_returns_do_not_vouch_for_line_feeds(tmp_path: Path) -> None:
+def test_csv_file_with_bare_carriage_returns_is_not_splittable(tmp_path: Path) -> None:
     # Three rows and three lines, but one line feed is inside of a value.
     (tmp_path / "a.csv").write_bytes(b'a\rb\n"c\nd"\n')
     assert check_file(tmp_path / "a.csv", schema("csv", types={"text": "string"})) == CheckedFile(rows=3, splittable=False)
 
 
 @pytest.mark.parametrize("at", [1, 2, 3])
-def test_a_return_and_its_line_feed_may_come_apart(at: int) -> None:
+def test_line_counter_joins_crlf_across_reads(at: int) -> None:
     counting = LineCounter(io.BytesIO(b"a\r\nb\r\n"), None)
     assert counting.read(at) + counting.read() == b"a\r\nb\r\n"
     assert (counting.lines(), counting.bare_returns()) == (2, 0)
@@ -214,7 +214,7 @@ def test_a_return_and_its_line_feed_may_come_apart(at: int) -> None:
 # --- the key store
 
 
-def test_a_key_is_made_once_is_private_and_leaves_as_tink_keyset(tmp_path: Path) -> None:
+def test_key_is_created_once_with_private_mode_and_exported_to_tink(tmp_path: Path) -> None:
     store = KeyStore(tmp_path / "keys")
     with ThreadPoolExecutor(8) as pool:
         keys = list(pool.map(lambda _: store.get_or_create("flights"), range(16)))
@@ -227,7 +227,7 @@ def test_a_key_is_made_once_is_private_and_leaves_as_tink_keyset(tmp_path: Path)
     assert other.get("flights") == keys[0]
 
 
-def test_a_key_store_refuses_what_would_lose_or_show_a_key(tmp_path: Path) -> None:
+def test_key_store_rejects_overwriting_and_readable_files(tmp_path: Path) -> None:
     store = KeyStore(tmp_path / "keys")
     with pytest.raises(NotFound, match="DatasetKeyNotFound"):
         store.get("flights")
@@ -267,7 +267,7 @@ def upload(store: FolderStore, key: Secret, *sources: Path, **options: object) -
     return upload_dataset(store, key, dataset="flights", schema=DAYS, sources=sources, **options)  # type: ignore[arg-type]
 
 
-def test_an_upload_seals_every_file_under_its_own_path_and_reports(tmp_path: Path, source: Path) -> None:
+def test_upload_seals_every_file_under_its_path_and_reports_progress(tmp_path: Path, source: Path) -> None:
     store, key = FolderStore(tmp_path / "store"), generate_dataset_key()
     told: list[UploadProgress] = []
     result = upload(store, key, source, on_progress=told.append)
@@ -286,7 +286,7 @@ def test_an_upload_seals_every_file_under_its_own_path_and_reports(tmp_path: Pat
     assert b"part.jsonl" not in store.read(MANIFEST_NAME)
 
 
-def test_an_upload_goes_on_where_it_was_interrupted_and_repeats_nothing(tmp_path: Path, source: Path) -> None:
+def test_interrupted_upload_resumes_without_repeating_files(tmp_path: Path, source: Path) -> None:
     key = generate_dataset_key()
 
     class Failing(FolderStore):
@@ -309,7 +309,7 @@ def test_an_upload_goes_on_where_it_was_interrupted_and_repeats_nothing(tmp_path
     assert before == {name: store.read(name) for name in before}
 
 
-def test_changed_files_are_uploaded_again_others_stay_and_replace_removes(tmp_path: Path, source: Path) -> None:
+def test_changed_file_is_uploaded_again_and_replace_removes_others(tmp_path: Path, source: Path) -> None:
     store, key = FolderStore(tmp_path / "store"), generate_dataset_key()
     upload(store, key, source)
     (source / "2013-01-02" / "part.jsonl").write_text('{"id":1,"day":"2013-01-02"}\n')
@@ -322,7 +322,7 @@ def test_changed_files_are_uploaded_again_others_stay_and_replace_removes(tmp_pa
     assert replaced.rows == 1
 
 
-def test_what_another_key_sealed_is_only_replaced_on_demand(tmp_path: Path, source: Path) -> None:
+def test_objects_sealed_with_another_key_are_only_replaced_on_request(tmp_path: Path, source: Path) -> None:
     store, key = FolderStore(tmp_path / "store"), generate_dataset_key()
     upload(store, generate_dataset_key(), source)
     with pytest.raises(Conflict, match="StoredUnderAnotherKey"):
@@ -331,7 +331,7 @@ def test_what_another_key_sealed_is_only_replaced_on_demand(tmp_path: Path, sour
     assert read_manifest(store, key) is not None
 
 
-def test_nothing_is_stored_when_any_file_is_wrong(tmp_path: Path, source: Path) -> None:
+def test_upload_with_an_invalid_file_stores_nothing(tmp_path: Path, source: Path) -> None:
     store = FolderStore(tmp_path / "store")
     (source / "2013-01-03" / "part.jsonl").write_text('{"id":"x","day":"2013-01-02"}\n')
     with pytest.raises(InvalidInput, match="2013-01-03"):
@@ -339,7 +339,7 @@ def test_nothing_is_stored_when_any_file_is_wrong(tmp_path: Path, source: Path) 
     assert list(store.list()) == []
 
 
-def test_a_file_that_changes_while_it_is_sealed_is_not_kept(tmp_path: Path, source: Path) -> None:
+def test_file_that_changes_during_upload_is_not_kept(tmp_path: Path, source: Path) -> None:
     class Slow(FolderStore):
         def put(self, key: str, data: Source, **options: object) -> Stored:
             if key.startswith("2013-01-01"):
@@ -367,7 +367,7 @@ def mistakes(folder: Path) -> Iterator[tuple[Path, str]]:
     yield folder / "odd", "SourceNotDayPartitioned"
 
 
-def test_sources_that_cannot_be_a_dataset_are_named(tmp_path: Path) -> None:
+def test_invalid_source_is_rejected_with_its_code(tmp_path: Path) -> None:
     for path, code in mistakes(tmp_path):
         with pytest.raises(CleanRoomError) as caught:
             find_sources([path], DAYS)

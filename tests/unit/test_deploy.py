@@ -48,7 +48,7 @@ def chart_roles() -> tuple[Rules, Rules]:
 # --- rights
 
 
-def test_the_service_may_do_what_its_code_does_and_nothing_else() -> None:
+def test_spark_service_role_grants_exactly_the_calls_of_its_code() -> None:
     code = ast.parse((ROOT / "cleanroom/spark/kubernetes.py").read_text())
     called = {
         node.attr
@@ -67,7 +67,7 @@ def test_the_service_may_do_what_its_code_does_and_nothing_else() -> None:
     assert not {name for name in service if "secret" in name or "exec" in name}
 
 
-def test_rights_are_those_that_the_document_tells_and_the_stand_in_holds_pods_to() -> None:
+def test_roles_equal_the_documentation_and_the_stand_in() -> None:
     service, driver = chart_roles()
     told = [rules(block) for block in re.findall(r"```yaml\nrules:\n(.*?)```", (ROOT / "docs/kubernetes.md").read_text(), re.DOTALL)]
     assert told == [service, driver]
@@ -78,7 +78,7 @@ def test_rights_are_those_that_the_document_tells_and_the_stand_in_holds_pods_to
 # --- settings
 
 
-def test_the_examples_profiles_start_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_profiles_of_the_example_values_start_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = yaml.safe_load(EXAMPLE.read_text())
     defaults = yaml.safe_load((CHART / "values.yaml").read_text())
     config = tmp_path / "cleanroom.toml"
@@ -104,7 +104,7 @@ def test_the_examples_profiles_start_workers(tmp_path: Path, monkeypatch: pytest
     assert credential(load_settings("litware", path=config).credential)
 
 
-def test_the_schema_knows_every_value_and_no_secret() -> None:
+def test_values_schema_covers_every_value_and_rejects_secrets() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())
 
     def unknown(value: Any, node: dict[str, Any], path: str) -> Iterator[str]:
@@ -126,7 +126,7 @@ def test_the_schema_knows_every_value_and_no_secret() -> None:
 # --- images
 
 
-def test_the_image_is_what_pods_are_measured_by() -> None:
+def test_containerfile_matches_the_measured_pod_profile() -> None:
     stage = (ROOT / "deploy/Containerfile").read_text().rpartition("AS spark\n")[2].replace("\\\n", " ")
     environment = dict(pair.split("=", 1) for line in re.findall(r"^ENV (.*)$", stage, re.MULTILINE) for pair in line.split())
     fields = PodProfile.model_fields
@@ -138,7 +138,7 @@ def test_the_image_is_what_pods_are_measured_by() -> None:
     assert "-m sparkapp.launch" in (ROOT / "deploy/entrypoint.sh").read_text()
 
 
-def test_each_image_has_what_it_needs_with_hashes() -> None:
+def test_image_requirements_are_complete_and_hashed() -> None:
     pins = requirements.read_lock((ROOT / "requirements.lock").read_text())
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     worker, spark = (requirements.closure(pins, requirements.roots(project, role)) for role in ("worker", "spark"))
@@ -151,7 +151,7 @@ def test_each_image_has_what_it_needs_with_hashes() -> None:
         requirements.closure(pins, {"nowhere"})
 
 
-def test_the_pods_program_imports_nothing_that_its_image_leaves_out() -> None:
+def test_payload_imports_no_package_that_its_image_omits() -> None:
     seen: set[str] = set()
     outside: set[str] = set()
     todo = [f"sparkapp.{file.stem}" for file in (ROOT / "sparkapp").glob("*.py") if file.stem != "__init__"]
@@ -182,7 +182,7 @@ def test_the_pods_program_imports_nothing_that_its_image_leaves_out() -> None:
 
 
 @pytest.mark.skipif(shutil.which("helm") is None, reason="no `helm` on PATH")
-def test_rendered_pods_are_restricted() -> None:
+def test_rendered_pods_have_the_restricted_profile() -> None:
     command = ["helm", "template", "cr", str(CHART), "--namespace", "cleanroom", "--kube-version", "1.33.0", "--values", str(EXAMPLE)]
     items = [item for item in yaml.safe_load_all(subprocess.run(command, capture_output=True, text=True, check=True).stdout) if item]
     deployments = {item["metadata"]["name"]: item for item in items if item["kind"] == "Deployment"}

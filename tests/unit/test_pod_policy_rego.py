@@ -76,7 +76,7 @@ def engine(rego: str, container: PodContainer) -> Any:
 
 @settings(max_examples=40, deadline=None)
 @given(st.sampled_from(["driver", "executor"]), environments, st.booleans(), st.booleans(), st.booleans())
-def test_the_checker_decides_as_the_engine_does(role: Any, extra: dict[str, str], measured: bool, command: bool, folder: bool) -> None:
+def test_check_pod_agrees_with_the_rego_engine(role: Any, extra: dict[str, str], measured: bool, command: bool, folder: bool) -> None:
     container = PodContainer(
         command=PROFILE.command(role) if command else ("/bin/sh",),
         environment={**extra, **MEASURED} if measured else extra,
@@ -89,7 +89,7 @@ def test_the_checker_decides_as_the_engine_does(role: Any, extra: dict[str, str]
     assert sorted(found["admitted"]) == sorted(f"{name}={value}" for name, value in admitted_environment(rego, container).items())
 
 
-def test_the_policy_says_what_we_mean() -> None:
+def test_rego_engine_allows_the_measured_container_only() -> None:
     interpreter = regopy.Interpreter()
     interpreter.add_module("policy", POLICIES.driver.rego)
     query = ["api_version", "framework_version", "allow_runtime_logging", "allow_dump_stacks", "allow_unencrypted_scratch"]
