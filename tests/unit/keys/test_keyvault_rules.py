@@ -1,4 +1,4 @@
-"""The rules of exportable keys and their release policies, as the service states them by number (docs/facts/key-release.md)."""
+"""The rules of exportable keys and their release policies, as the service states them by number (docs/facts/key-release.md#keys)."""
 
 from __future__ import annotations
 
