@@ -66,7 +66,7 @@ $(DOCS_STAMP): requirements-docs.lock $(STAMP)
 	@touch $@
 
 docs: $(DOCS_STAMP) ## build the documentation site in .site, strictly
-	@NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --quiet --strict
+	@NO_MKDOCS_2_WARNING=1 PYTHONPATH=$(CURDIR) $(DOCS_VENV)/bin/mkdocs build --quiet --strict
 
 histories: setup ## record the histories of the replay tests again, after the order of commands has changed
 	@$(VENV)/bin/cleanroom demo --keep --rows 20000 --state .cleanroom/histories

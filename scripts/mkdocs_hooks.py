@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
+from scripts.reference import api
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
 BORROWED = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md", "security.md": "SECURITY.md"}
 """Pages of the site by their source at the top of the repository."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the borrowed pages and the API reference."""
-    from scripts.reference import api
-
     for name, source in BORROWED.items():
         files.append(File.generated(config, name, content=_site_links((ROOT / source).read_text("utf-8"))))
     files.append(File.generated(config, "reference/api.md", content=api.render()))

@@ -14,7 +14,7 @@ from starters.terminal.output import ConfigFile, Format, Output, Profile, error_
 app = typer.Typer(help="Give, withdraw and show consent to approved queries and datasets.", no_args_is_help=True)
 
 Document = Annotated[str, typer.Argument(help="Name of a query or dataset.", show_default=False)]
-Option = Annotated[ConsentOption, typer.Option(help="What the consent is about.")]
+Option = Annotated[ConsentOption, typer.Option(help="Consent to the execution of runs, or to their telemetry.")]
 
 
 @app.command()

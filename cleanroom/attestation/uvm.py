@@ -13,7 +13,6 @@ Source: RFC 9052 (COSE), RFC 9360 (x5chain, x5t), RFC 9597 (CWT claims in header
 from __future__ import annotations
 
 import hashlib
-import hmac
 import io
 import json
 import re
@@ -230,11 +229,6 @@ def _check_signature(message: _Sign1, leaf: x509.Certificate) -> None:
                 raise _bad_signature("The endorsement's algorithm does not match its leaf's key.", f"{family} with {type(key).__name__}")
         except InvalidSignature as error:
             raise _bad_signature("The endorsement's signature does not verify under its leaf.", "does not verify") from error
-
-
-def same_measurement(endorsement: UvmEndorsement, measurement: bytes) -> bool:
-    """Whether the endorsement is for this 48-byte launch measurement."""
-    return hmac.compare_digest(endorsement.measurement, measurement)
 
 
 def _malformed(message: str, actual: str) -> AttestationRejected:

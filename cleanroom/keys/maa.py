@@ -10,7 +10,7 @@ import base64
 import datetime as dt
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any, TypeGuard
 from urllib.parse import urlsplit
 
 import httpx
@@ -19,14 +19,12 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from cleanroom.attestation.endorsements import read_endorsements
+from cleanroom.attestation.evidence import AttestationEvidence
 from cleanroom.errors import CleanRoomError, InvalidInput, Refused, Unavailable
 from cleanroom.jose import jwk, jws
 from cleanroom.jose.encoding import b64url, compact_json
 from cleanroom.keys.policy import same_authority
 from cleanroom.transport import async_http_client, ssl_context
-
-if TYPE_CHECKING:
-    from cleanroom.attestation import AttestationEvidence
 
 API_VERSION = "2022-08-01"
 CLOCK_SKEW = dt.timedelta(minutes=5)

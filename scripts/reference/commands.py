@@ -47,7 +47,7 @@ class CommandHelp(NamedTuple):
 
     @property
     def _all_paragraphs(self) -> list[str]:
-        # A callback that is a command of its own documents itself; the help of its group is in the list of commands.
+        # The callback of `members` lists members when it has no subcommand, and documents that in its docstring.
         text = self.command.help or ""
         if getattr(self.command, "invoke_without_command", False):
             text = self.command.callback.__doc__ or text
@@ -116,12 +116,12 @@ def _usage(param: Any) -> str:
 
 
 def _option_row(param: Any) -> tuple[str, str, str]:
-    spelling = ", ".join((*param.opts, *param.secondary_opts))
+    spelling = ", ".join(map(code, (*param.opts, *param.secondary_opts)))
     value = "" if param.is_flag else _value(param)
     text = param.help or ""
     if param.envvar:
         text += f" Environment variable: `{param.envvar}`."
-    return " ".join(filter(None, (code(spelling), value))), text, "required" if param.required else _default(param)
+    return " ".join(filter(None, (spelling, value))), text, "required" if param.required else _default(param)
 
 
 def _value(param: Any) -> str:

@@ -108,7 +108,7 @@ def test_workflow_names_match_the_workflow_classes() -> None:
         ("run start delays --start-date 99", "RunParametersInvalid", 2),
         ("query reject delays", "TemporalUnavailable", 7),
         ("run show r-1", "TemporalUnavailable", 7),
-        ("query show delays --profile nobody --config here.toml", "ProfileNotFound", 3),
+        ("query show delays --profile unknown --config here.toml", "ProfileNotFound", 3),
         ("query list", "SettingMissing", 6),
         ("up --state here.toml", "StateNotAFolder", 2),
         ("down --state here.toml", "StateNotAFolder", 2),

@@ -99,7 +99,8 @@ def _is_publishable(value: Value, catalog: Catalog) -> bool:
 
 def found_row_divisions(values: Iterable[Value]) -> tuple[Division, ...]:
     """Divisions of a group into the rows for which an outer join found a row and the others."""
-    markers = sorted({marker for value in values for marker in value.outer_join_markers})
+    # Sorted, because the rendered text must not depend on the order of a set.
+    markers = dict.fromkeys(marker for value in values for marker in sorted(value.outer_join_markers))
     return tuple(Division((f"({marker})",), True) for marker in markers)
 
 
@@ -111,7 +112,7 @@ def condition_divisions(conditions: Sequence[Value], catalog: Catalog) -> tuple[
     """
     publishable = True
     for condition in conditions:
-        for view_name, column, _ in condition.origins:
+        for view_name, column, _ in sorted(condition.origins):
             view = catalog.view(view_name)
             if view is None or view.min_group_size == 0:
                 publishable = False

@@ -25,24 +25,9 @@ from cleanroom.clients.azure import ARM_SCOPE
 from cleanroom.documents.specs import DatasetSpec
 from cleanroom.errors import CleanRoomError
 from cleanroom.governance import Document
-from cleanroom.identifiers import (
-    CLEAN_ROOM_QUEUE,
-    SPARK_SERVICE_QUEUE,
-    collaborator_queue,
-    document_digest,
-    prepare_workflow_id,
-)
-from cleanroom.messages.publish import (
-    AuthorisedDataset,
-    CleanRoomPolicy,
-    Descriptor,
-    ProposedDocument,
-)
-from cleanroom.messages.query import (
-    AuthorisedCommand,
-    QueryState,
-    VoteRequest,
-)
+from cleanroom.identifiers import CLEAN_ROOM_QUEUE, SPARK_SERVICE_QUEUE, collaborator_queue, document_digest, prepare_workflow_id
+from cleanroom.messages.publish import AuthorisedDataset, CleanRoomPolicy, Descriptor, ProposedDocument
+from cleanroom.messages.query import AuthorisedCommand, QueryState, VoteRequest
 from cleanroom.messages.run import (
     PolicyRequest,
     PolicyStatement,
@@ -97,14 +82,14 @@ class Run:
     """A prepared run: its signed request and the result of its preparation, both read from histories."""
 
     ticket: RunTicket
-    prepared: Prepared
+    result: Prepared
 
     @property
     def proof(self) -> ServiceProof:
-        return self.prepared.proof
+        return self.result.proof
 
     def secret(self, kind: str) -> StagedSecret:
-        return next(item for item in self.prepared.secrets if item.kind == kind)
+        return next(item for item in self.result.secrets if item.kind == kind)
 
 
 @dataclass
@@ -114,18 +99,18 @@ class Attacker:
     cloud: Cloud
     world: World
     query: QueryState
-    open: Run
+    run: Run
     """Prepared; it has its grants."""
-    closed: Run
+    closed_run: Run
     """Prepared and closed; its grants are revoked."""
-    fresh: RunTicket
+    fresh_ticket: RunTicket
     """Signed by its caller; not prepared."""
-    voting: QueryState
+    proposed_query: QueryState
     """A proposed query without votes."""
-    descriptor: Descriptor
-    """Of Litware's dataset ``pending``, which is proposed and not accepted."""
-    proposed: ProposedDocument
-    pending: DatasetSpec
+    pending_descriptor: Descriptor
+    """Of a dataset of Litware that is proposed and not accepted; the next two members too."""
+    pending_proposal: ProposedDocument
+    pending_spec: DatasetSpec
     policy: CleanRoomPolicy
     documents: dict[str, Document] = field(default_factory=dict)
 
@@ -170,10 +155,10 @@ class Attacker:
             "collaboration": self.cloud.collaboration,
             "signer": session.user_id,
             "expires": now() + dt.timedelta(days=1),
-            "query": self.voting.query,
-            "version": self.voting.version,
-            "proposal_id": self.voting.proposal_id,
-            "digest": self.voting.digest,
+            "query": self.proposed_query.query,
+            "version": self.proposed_query.version,
+            "proposal_id": self.proposed_query.proposal_id,
+            "digest": self.proposed_query.digest,
             "decision": "approve",
         }
         return sign(Decision(**{**true, **claims}), session.key())
@@ -182,17 +167,17 @@ class Attacker:
         """A vote on the proposed query, with some members changed."""
         true = {
             "collaboration": self.cloud.collaboration,
-            "query": self.voting.query,
-            "proposal_id": self.voting.proposal_id,
-            "version": self.voting.version,
-            "digest": self.voting.digest,
+            "query": self.proposed_query.query,
+            "proposal_id": self.proposed_query.proposal_id,
+            "version": self.proposed_query.version,
+            "digest": self.proposed_query.digest,
             "token": token,
         }
         return VoteRequest(**{**true, **members})
 
     def authorised_command(self, action: str, **members: Any) -> AuthorisedCommand:
         """Fabrikam's authorisation for its own worker."""
-        name = members.get("query", self.voting.query)
+        name = members.get("query", self.proposed_query.query)
         spec = members.get("spec")
         token = self.cloud.fabrikam.authorise(action, name, spec.digest() if spec else "0" * 64)
         true = {"party": "fabrikam", "collaboration": self.cloud.collaboration, "query": name, "authorisation": token}
@@ -217,7 +202,11 @@ class Attacker:
 
     def own_service(self, ticket: RunTicket) -> ServiceProof:
         """The proof of the attacker's Spark service on the same hardware: right policies and nonce, other code."""
-        profile, job, signer = PodProfile.from_settings(self.cloud.settings("spark-service")), self.open.prepared.job, PolicySigner()
+        profile, job, signer = (
+            PodProfile.from_settings(self.cloud.settings("spark-service")),
+            self.run.result.job,
+            PolicySigner(),
+        )
         nonce = service_nonce(ticket)
         payload, policies = signer.payload(nonce), pod_policies(job, profile)
         evidence = run_async(Guest(self.cloud.hardware, "ab" * 32).attest(payload.encode()))
@@ -231,14 +220,16 @@ class Attacker:
     @cached_property
     def edited_ticket(self) -> RunTicket:
         """The open run's request with another run ID, under the old signature."""
-        head, body, signature = self.open.ticket.request.split(".")
+        head, body, signature = self.run.ticket.request.split(".")
         claims = json.loads(base64.urlsafe_b64decode(body + "=="))
         claims["run_id"] = "r-edited"
         text = base64.urlsafe_b64encode(json.dumps(claims, sort_keys=True, separators=(",", ":")).encode()).rstrip(b"=").decode()
-        return self.open.ticket.model_copy(update={"run_id": "r-edited", "request": f"{head}.{text}.{signature}"})
+        return self.run.ticket.model_copy(update={"run_id": "r-edited", "request": f"{head}.{text}.{signature}"})
 
 
 def prepare_run(cloud: Cloud, ticket: RunTicket) -> Run:
+    """Run ``Prepare`` alone."""
+
     async def work() -> Run:
         client = await cloud.fabrikam.temporal()
         attributes = start_attributes(collaboration=ticket.collaboration, kind="run", query=ticket.query, proposer="fabrikam")
@@ -255,6 +246,7 @@ def prepare_run(cloud: Cloud, ticket: RunTicket) -> Run:
 
 
 def revoke_run(cloud: Cloud, ticket: RunTicket) -> Revoked:
+    """Call ``revoke_grants`` alone."""
     found: Revoked = run_async(call_activity(cloud, CLEAN_ROOM_QUEUE, "revoke_grants", RevokeRequest(ticket=ticket), Revoked))
     return found
 
@@ -285,7 +277,7 @@ def releasable_state(attacker: Attacker) -> dict[str, Any]:
             }
 
     found = run_async(governance())
-    found["applications"] = sorted(item["metadata"]["name"] for item in cloud.applications())
+    found["applications"] = sorted(item["metadata"]["name"] for item in cloud.leftovers.applications())
     own = cloud.contosso.settings.azure
     name = identity_name(cloud.collaboration, attacker.world.flights.name)
     group = f"/subscriptions/{own.subscription_id}/resourceGroups/{own.resource_group}/providers"

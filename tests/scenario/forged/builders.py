@@ -11,36 +11,12 @@ from pydantic import BaseModel
 
 from activities.azure_ad import identity_name
 from cleanroom.clients.azure import ManagedIdentities
-from cleanroom.identifiers import (
-    CLEAN_ROOM_QUEUE,
-    FRONTEND_QUEUE,
-    TOKEN_EXCHANGE_AUDIENCE,
-    federated_subject,
-)
-from cleanroom.messages.publish import (
-    CleanRoomIdentity,
-    CleanRoomPolicy,
-    FederationRequest,
-    ManagedIdentity,
-)
-from cleanroom.messages.query import (
-    GenerateQueryRequest,
-    QueryDraft,
-)
-from cleanroom.messages.run import (
-    ConfigureIdpRequest,
-    ConsentReceiptRequest,
-    ConsentWatchRequest,
-    GrantRequest,
-    RunTicket,
-    StageRequest,
-)
+from cleanroom.identifiers import CLEAN_ROOM_QUEUE, FRONTEND_QUEUE, TOKEN_EXCHANGE_AUDIENCE, federated_subject
+from cleanroom.messages.publish import CleanRoomIdentity, CleanRoomPolicy, FederationRequest, ManagedIdentity
+from cleanroom.messages.query import GenerateQueryRequest, QueryDraft
+from cleanroom.messages.run import ConfigureIdpRequest, ConsentReceiptRequest, ConsentWatchRequest, GrantRequest, RunTicket, StageRequest
 from starters.operations.session import run_async
-from tests.scenario.forged.attacker import (
-    Attacker,
-    Run,
-    call_activity,
-)
+from tests.scenario.forged.attacker import Attacker, Run, call_activity
 
 
 @dataclass(frozen=True)
@@ -57,6 +33,8 @@ class Forgery:
 
 
 def set_member(*path: str, to: Any) -> Callable[[dict[str, Any]], None]:
+    """Return a change that sets the member at ``path``."""
+
     def change(value: dict[str, Any]) -> None:
         for member in path[:-1]:
             value = value[member]
@@ -67,6 +45,7 @@ def set_member(*path: str, to: Any) -> Callable[[dict[str, Any]], None]:
 
 
 def managed_identity(attacker: Attacker) -> ManagedIdentity:
+    """The managed identity of Contosso's dataset."""
     own = attacker.cloud.contosso.settings
     made = ManagedIdentities(attacker.cloud.contosso.credential(), own.azure, ca_file=own.ca_file).get(
         identity_name(attacker.cloud.collaboration, attacker.world.flights.name)
@@ -77,9 +56,9 @@ def managed_identity(attacker: Attacker) -> ManagedIdentity:
 
 
 def federation_request(attacker: Attacker, **members: str) -> FederationRequest:
-    issuer = json.loads(str(attacker.documents[attacker.world.flights.name].data))["datasetAccessPoint"]["identity"]["tokenIssuer"][
-        "issuer"
-    ]["url"]
+    """The input of ``set_federation`` for Contosso's dataset, with some members changed."""
+    document = json.loads(str(attacker.documents[attacker.world.flights.name].data))
+    issuer = document["datasetAccessPoint"]["identity"]["tokenIssuer"]["issuer"]["url"]
     true = {
         "issuer_url": issuer,
         "subject": federated_subject(attacker.cloud.collaboration, attacker.cloud.contosso.user_id),
@@ -91,49 +70,53 @@ def federation_request(attacker: Attacker, **members: str) -> FederationRequest:
 
 
 def weaker_policy(policy: CleanRoomPolicy) -> CleanRoomPolicy:
-    """The attacker's guest among those that count as the clean room."""
+    """The policy with the attacker's guest as a further clean room."""
     return policy.model_copy(update={"host_data": (*policy.host_data, "ab" * 32)})
 
 
 def query_draft(attacker: Attacker, sql: str) -> QueryDraft:
-    """The frontend's own text for a query that the author did not sign."""
-    spec = attacker.world.query(sql=sql).model_copy(update={"name": attacker.voting.query})
+    """A genuine draft of the frontend, for a query that the author did not sign."""
+    spec = attacker.world.query(sql=sql).model_copy(update={"name": attacker.proposed_query.query})
     request = GenerateQueryRequest(collaboration=attacker.cloud.collaboration, spec=spec, proposer_id=attacker.cloud.fabrikam.user_id)
     draft: QueryDraft = run_async(call_activity(attacker.cloud, FRONTEND_QUEUE, "generate_query_document", request, QueryDraft))
     return draft
 
 
 def edited_job(run: Run) -> Any:
-    segment = run.prepared.job.segments[0]
+    """The run's job with another query text."""
+    segment = run.result.job.segments[0]
     sql = segment.model_copy(update={"sql": "SELECT * FROM flights"})
-    return run.prepared.job.model_copy(update={"segments": (sql, *run.prepared.job.segments[1:])})
+    return run.result.job.model_copy(update={"segments": (sql, *run.result.job.segments[1:])})
 
 
 def job_for(attacker: Attacker, ticket: RunTicket) -> Any:
-    return attacker.open.prepared.job.model_copy(update={"run_id": ticket.run_id})
+    """The prepared run's job under the run ID of ``ticket``."""
+    return attacker.run.result.job.model_copy(update={"run_id": ticket.run_id})
 
 
 def grant_request(run: Run, **members: Any) -> GrantRequest:
-    return GrantRequest(**{"ticket": run.ticket, "proof": run.proof, "secret": run.prepared.secrets[0], **members})
+    """The input of ``set_secret``, with some members changed."""
+    return GrantRequest(**{"ticket": run.ticket, "proof": run.proof, "secret": run.result.secrets[0], **members})
 
 
 def idp_request(run: Run) -> ConfigureIdpRequest:
+    """The input of ``configure_idp``."""
     return ConfigureIdpRequest(ticket=run.ticket, proof=run.proof)
 
 
 def stage_request(run: Run, kind: str = "key", **members: Any) -> StageRequest:
+    """The input of ``get_secret``, with some members changed."""
     return StageRequest(**{"ticket": run.ticket, "proof": run.proof, "dataset": run.secret(kind).dataset, "kind": kind, **members})
 
 
-def with_parts(run: Run, **members: Any) -> Run:
-    return Run(
-        ticket=members.get("ticket", run.ticket), prepared=run.prepared.model_copy(update={"proof": members.get("proof", run.proof)})
-    )
+def replace_parts(run: Run, **members: Any) -> Run:
+    """The run with another ticket or proof."""
+    return Run(ticket=members.get("ticket", run.ticket), result=run.result.model_copy(update={"proof": members.get("proof", run.proof)}))
 
 
 RELEASES: dict[str, Callable[[Run], BaseModel]] = {
     "get_key_with_skr": lambda run: stage_request(
-        run, dataset=next(d.name for d in run.prepared.job.datasets if d.access.kind == "azure-blob")
+        run, dataset=next(d.name for d in run.result.job.datasets if d.access.kind == "azure-blob")
     ),
     "get_secret": lambda run: stage_request(run, "connection"),
     "set_secret": grant_request,
@@ -145,7 +128,7 @@ RELEASES: dict[str, Callable[[Run], BaseModel]] = {
 
 
 def at_each_release(name: str, code: str, change: Callable[[Attacker], Run]) -> list[Forgery]:
-    """The same forgery at every activity that releases something."""
+    """Return the same forgery for every activity that releases something."""
 
     def argument(build: Callable[[Run], BaseModel]) -> Callable[[Attacker], Any]:
         return lambda attacker: build(change(attacker))

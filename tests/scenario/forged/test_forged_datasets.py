@@ -8,11 +8,7 @@ import uuid
 import pytest
 
 from cleanroom.errors import CleanRoomError
-from cleanroom.identifiers import (
-    FRONTEND_QUEUE,
-    document_digest,
-    federated_subject,
-)
+from cleanroom.identifiers import FRONTEND_QUEUE, document_digest, federated_subject
 from cleanroom.messages.publish import (
     AcceptDocumentRequest,
     AccessRequest,
@@ -25,21 +21,8 @@ from cleanroom.messages.publish import (
 )
 from starters.operations.session import run_async
 from tests.local_cloud import flights_spec, planes_spec
-from tests.scenario.forged.attacker import (
-    CONTOSSO,
-    LITWARE,
-    Attacker,
-    call_activity,
-    refusal_of_workflow,
-    releasable_state,
-)
-from tests.scenario.forged.builders import (
-    Forgery,
-    federation_request,
-    managed_identity,
-    set_member,
-    weaker_policy,
-)
+from tests.scenario.forged.attacker import CONTOSSO, LITWARE, Attacker, call_activity, refusal_of_workflow, releasable_state
+from tests.scenario.forged.builders import Forgery, federation_request, managed_identity, set_member, weaker_policy
 from tests.scenario.forged.conftest import Refuse
 from workflows.publish_s3_dataset import PublishS3Dataset
 
@@ -222,7 +205,7 @@ FORGERIES = [
         queue=LITWARE,
         activity="propose_document",
         code="OrderMismatch",
-        argument=lambda attacker: ProposeDocumentRequest(dataset=attacker.litware_dataset, descriptor=attacker.descriptor),
+        argument=lambda attacker: ProposeDocumentRequest(dataset=attacker.litware_dataset, descriptor=attacker.pending_descriptor),
     ),
     Forgery(
         name="acceptance of a query's proposal as a dataset's",
@@ -230,8 +213,8 @@ FORGERIES = [
         activity="accept_document",
         code="ProposalDiffers",
         argument=lambda attacker: AcceptDocumentRequest(
-            dataset=attacker.authorised_dataset(attacker.cloud.litware, attacker.pending),
-            proposed=attacker.proposed.model_copy(update={"proposal_id": attacker.voting.proposal_id}),
+            dataset=attacker.authorised_dataset(attacker.cloud.litware, attacker.pending_spec),
+            proposed=attacker.pending_proposal.model_copy(update={"proposal_id": attacker.proposed_query.proposal_id}),
         ),
     ),
     Forgery(
@@ -240,8 +223,8 @@ FORGERIES = [
         activity="accept_document",
         code="DocumentDiffers",
         argument=lambda attacker: AcceptDocumentRequest(
-            dataset=attacker.authorised_dataset(attacker.cloud.litware, attacker.pending),
-            proposed=attacker.proposed.model_copy(update={"digest": "0" * 64}),
+            dataset=attacker.authorised_dataset(attacker.cloud.litware, attacker.pending_spec),
+            proposed=attacker.pending_proposal.model_copy(update={"digest": "0" * 64}),
         ),
     ),
     Forgery(
@@ -252,10 +235,10 @@ FORGERIES = [
         argument=lambda attacker: AcceptDocumentRequest(
             dataset=attacker.litware_dataset,
             proposed=ProposedDocument(
-                document_id=attacker.voting.query,
-                proposal_id=attacker.voting.proposal_id,
-                version=attacker.voting.version,
-                digest=attacker.voting.digest,
+                document_id=attacker.proposed_query.query,
+                proposal_id=attacker.proposed_query.proposal_id,
+                version=attacker.proposed_query.version,
+                digest=attacker.proposed_query.digest,
             ),
         ),
     ),

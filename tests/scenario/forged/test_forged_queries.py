@@ -6,24 +6,12 @@ import datetime as dt
 
 import pytest
 
-from cleanroom.messages.query import (
-    DraftRequest,
-    ProposeQueryRequest,
-    WithdrawRequest,
-)
+from cleanroom.messages.query import DraftRequest, ProposeQueryRequest, WithdrawRequest
 from cleanroom.statements import Decision, sign
 from starters.operations.session import now
 from tests.local_cloud import World
-from tests.scenario.forged.attacker import (
-    CONTOSSO,
-    FABRIKAM,
-    LITWARE,
-    Attacker,
-)
-from tests.scenario.forged.builders import (
-    Forgery,
-    query_draft,
-)
+from tests.scenario.forged.attacker import CONTOSSO, FABRIKAM, LITWARE, Attacker
+from tests.scenario.forged.builders import Forgery, query_draft
 from tests.scenario.forged.conftest import Refuse
 
 pytestmark = [pytest.mark.scenario, pytest.mark.timeout(900)]
@@ -54,10 +42,10 @@ FORGERIES = [
                     collaboration=attacker.cloud.collaboration,
                     signer=attacker.cloud.litware.user_id,
                     expires=now() + dt.timedelta(days=1),
-                    query=attacker.voting.query,
-                    version=attacker.voting.version,
-                    proposal_id=attacker.voting.proposal_id,
-                    digest=attacker.voting.digest,
+                    query=attacker.proposed_query.query,
+                    version=attacker.proposed_query.version,
+                    proposal_id=attacker.proposed_query.proposal_id,
+                    digest=attacker.proposed_query.digest,
                     decision="approve",
                 ),
                 attacker.cloud.fabrikam.key(),
@@ -92,7 +80,9 @@ FORGERIES = [
         queue=LITWARE,
         activity="accept_query",
         code="DecisionMismatch",
-        argument=lambda attacker: attacker.vote(attacker.decision(attacker.cloud.litware), proposal_id=attacker.proposed.proposal_id),
+        argument=lambda attacker: attacker.vote(
+            attacker.decision(attacker.cloud.litware), proposal_id=attacker.pending_proposal.proposal_id
+        ),
     ),
     Forgery(
         name="an approval that names the proposal of a dataset",
@@ -100,7 +90,8 @@ FORGERIES = [
         activity="accept_query",
         code="ProposalDiffers",
         argument=lambda attacker: attacker.vote(
-            attacker.decision(attacker.cloud.litware, proposal_id=attacker.proposed.proposal_id), proposal_id=attacker.proposed.proposal_id
+            attacker.decision(attacker.cloud.litware, proposal_id=attacker.pending_proposal.proposal_id),
+            proposal_id=attacker.pending_proposal.proposal_id,
         ),
     ),
     Forgery(
@@ -139,7 +130,7 @@ FORGERIES = [
         argument=lambda attacker: DraftRequest(
             command=attacker.authorised_command("update-query"),
             draft=query_draft(attacker, World.SQL + "\n"),
-            version=attacker.voting.version,
+            version=attacker.proposed_query.version,
         ),
     ),
     Forgery(
@@ -149,10 +140,10 @@ FORGERIES = [
         code="DraftMismatch",
         argument=lambda attacker: DraftRequest(
             command=attacker.authorised_command(
-                "update-query", spec=attacker.world.query().model_copy(update={"name": attacker.voting.query})
+                "update-query", spec=attacker.world.query().model_copy(update={"name": attacker.proposed_query.query})
             ),
             draft=query_draft(attacker, World.SQL.replace(">= 25", ">= 21")),
-            version=attacker.voting.version,
+            version=attacker.proposed_query.version,
         ),
     ),
     Forgery(
@@ -169,9 +160,9 @@ FORGERIES = [
         code="OrderMismatch",
         argument=lambda attacker: ProposeQueryRequest(
             command=attacker.authorised_command("withdraw-query"),
-            owners=attacker.voting.owners,
-            version=attacker.voting.version,
-            digest=attacker.voting.digest,
+            owners=attacker.proposed_query.owners,
+            version=attacker.proposed_query.version,
+            digest=attacker.proposed_query.digest,
         ),
     ),
     Forgery(
@@ -180,7 +171,7 @@ FORGERIES = [
         activity="withdraw_proposal",
         code="OrderMismatch",
         argument=lambda attacker: WithdrawRequest(
-            command=attacker.authorised_command("withdraw-query", query="q-of-mine"), proposal_id=attacker.voting.proposal_id
+            command=attacker.authorised_command("withdraw-query", query="q-of-mine"), proposal_id=attacker.proposed_query.proposal_id
         ),
     ),
 ]
