@@ -1,4 +1,4 @@
-"""Evidence of real runs: exported by whoever may see them, verified offline, and broken by any change."""
+"""Audit bundles of real runs: exported by every collaborator, verified offline, and broken by any change."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_bundle_of_a_completed_run_verifies_offline(cloud: Cloud, world: World, 
     assert verdict["sealed_by"] == cloud.litware.user_id
     wanted = {"request", "document", "key", "decision", "report", "job", "policies", "grant", "revocation", "consent", "receipt", "event"}
     assert kinds(read_bundle(file)) >= wanted
-    # AMD's roots alone do not vouch for development hardware.
+    # Development hardware does not chain to AMD's roots.
     assert not verify_bundle(read_bundle(file), TrustStore.amd()).ok
 
 
