@@ -1,71 +1,47 @@
-"""A completed run, made from the project's own parts without any server: real signatures, development attestation, the demo's documents."""
+"""A completed run, built without servers: real signatures, attestation by development hardware, the demo's documents."""
 
 from __future__ import annotations
 
 import asyncio
 import copy
 import datetime as dt
-import json
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cleanroom.attestation import TrustStore, report_data_for
-from cleanroom.audit.bodies import (
-    ConsentBody,
-    DocumentBody,
-    EventBody,
-    ExportBody,
-    GrantBody,
-    JobBody,
-    OutcomeBody,
-    PoliciesBody,
-    PolicyBody,
-    ReceiptBody,
-    ReportBody,
-    RequestBody,
-    RevocationBody,
-)
-from cleanroom.audit.chain import Bundle, Kind, build_bundle
-from cleanroom.audit.execution import MeasuredJob, expected_grants
+from cleanroom.attestation import TrustStore
+from cleanroom.audit.chain import Bundle, build_bundle
 from cleanroom.audit.seal import SEAL_LIFETIME, ExportSeal
 from cleanroom.datasets.download import result_digest
 from cleanroom.documents.query import RunParameters
 from cleanroom.documents.specs import load_dataset_spec, load_query_spec
 from cleanroom.errors import NotFound
 from cleanroom.governance import Approver, Ballot, Document
-from cleanroom.identifiers import approver_key_document_id, canonical_json, document_digest, federated_subject, sha256_hex, user_secret_name
+from cleanroom.identifiers import approver_key_document_id, document_digest, federated_subject, sha256_hex, user_secret_name
 from cleanroom.messages.publish import CleanRoomIdentity, DescriptorRequest, EncryptionKey, ManagedIdentity, StoredSecret
 from cleanroom.messages.query import GenerateQueryRequest
 from cleanroom.messages.run import RunTicket
 from cleanroom.publishing.descriptor import generate_descriptor
 from cleanroom.publishing.query_document import generate_query
 from cleanroom.runs.assembly import JobEnvironment, assemble_job
-from cleanroom.runs.authority import RunAuthority, service_nonce
+from cleanroom.runs.authority import RunAuthority
 from cleanroom.runs.decisions import DECISION_LABELS, decision_document_data, decision_document_id
-from cleanroom.runs.ledger import RUNS_SCOPE, closed_event_id, event_scope, runs_event_id
 from cleanroom.runs.reader import AcceptedDocument, Consent, to_accepted_document
 from cleanroom.spark.job import JobConfig, JobParameters, ResultObject, ResultReceipt
-from cleanroom.spark.policy import pod_policies
-from cleanroom.spark.run_events import EVENT_IDS, RunEvent, event_id
-from cleanroom.spark.signed import PolicySigner, ServiceReport
 from cleanroom.statements import Decision, RunRequest, SigningKey, load_or_create_signing_key, sign
 from cleanroom.statements.keys import KEY_LABELS, KeyDocument
 from localcloud.standins.snp.server import DevelopmentHardware
+from tests.audit_records import COLLABORATION, DATASETS, QUERY, Items, genuine_records
 from tests.servers import fixed_id
-from tests.unit.spark_support import make_profile
 
 DEMO = Path(__file__).resolve().parent.parent / "demo"
-COLLABORATION, RUN, QUERY = "flights", "r-20261123-101500-abc123", "fabrikam-delays"
-DATASETS = ("contosso-flights", "litware-planes", "litware-weather", "litware-delays")
+RUN = "r-20261123-101500-abc123"
 PEOPLE = ("contosso", "litware", "fabrikam")
-SPARK_HOST, CLEAN_ROOM_HOST = "5a" * 32, "c1" * 32
-Items = list[tuple[Kind, str, dict[str, Any]]]
 
 
 class AuditWorld:
-    """One completed run of the demo's query. ``items()`` are the records' contents before they are chained."""
+    """A completed run of the demo's query, with its governance. ``items()`` returns the contents of its records."""
 
     run_id = RUN
 
@@ -103,7 +79,7 @@ class AuditWorld:
         return False
 
     def accept(self, document_id: str, data: str, proposer: str, approvers: tuple[str, ...], labels: Mapping[str, str]) -> None:
-        """Put an accepted document."""
+        """Add an accepted document to governance."""
         users = [self.users[name] for name in approvers]
         self.documents[document_id] = Document(
             id=document_id,
@@ -153,7 +129,7 @@ class AuditWorld:
         return request.model_copy(update={"clean_room": issuer, "identity": identity, "encryption_key": key})
 
     def decide(self, owner: str, **changes: Any) -> None:
-        """``owner``'s signed decision on the query as it is."""
+        """Add ``owner``'s decision on the current query. ``changes`` replace members of the statement; ``by`` names the signer's key."""
         query = self.documents[QUERY]
         content: dict[str, Any] = {
             "collaboration": COLLABORATION,
@@ -174,7 +150,7 @@ class AuditWorld:
     # ------------------------------------------------------------------ the run
 
     def another_run(self, later: dt.timedelta) -> AuditWorld:
-        """The same world with another run of the same query."""
+        """Return the same world with another run of the same query."""
         other = copy.copy(self)
         for name in ("ticket", "job", "receipt"):
             other.__dict__.pop(name, None)
@@ -186,7 +162,7 @@ class AuditWorld:
         return self.ask()
 
     def ask(self, parameters: JobParameters = JobParameters()) -> RunTicket:
-        """Fabrikam's signed request for a run."""
+        """Return a ticket with Fabrikam's run request."""
         request = RunRequest(
             collaboration=COLLABORATION,
             signer=self.users["fabrikam"],
@@ -218,104 +194,11 @@ class AuditWorld:
         )
 
     def items(self) -> Items:
-        """Contents of every record of a genuine bundle."""
-        nonce, signer, profile = service_nonce(self.ticket), PolicySigner(), make_profile()
-        payload = signer.payload(nonce)
-        evidence = self.hardware.evidence(bytes.fromhex(SPARK_HOST), report_data_for(payload.encode()))
-        policies = pod_policies(self.job, profile)
-        statement = signer.sign(self.job, profile, policies, nonce).statement
-        driver, executor = policies.driver.host_data, policies.executor.host_data
-        named = (QUERY, *DATASETS)
-        export = ExportBody(
-            collaboration=COLLABORATION,
-            run_id=self.run_id,
-            query=QUERY,
-            state="COMPLETED",
-            exported_at=self.now,
-            exported_by=self.users["contosso"],
-            sealed_by=self.users["contosso"],
-        )
-        outcome = OutcomeBody(
-            workflow_id=f"cr/{COLLABORATION}/run/{self.run_id}",
-            temporal_run_id="t-1",
-            state="COMPLETED",
-            started_at=self.now,
-            closed_at=self.now,
-        )
-        rows: list[tuple[Kind, str, Any]] = [
-            ("export", self.run_id, export),
-            ("request", self.run_id, RequestBody(request=self.ticket.request)),
-            ("outcome", self.run_id, outcome),
-        ]
-        for document_id, document in self.documents.items():
-            kind: Kind = "decision" if document_id.startswith("decision-") else "key" if document_id.startswith("approver-") else "document"
-            rows.append((kind, document_id, DocumentBody(document=document.wire(), digest=document_digest(str(document.data)))))
-        claims = {"x-ms-sevsnpvm-hostdata": [CLEAN_ROOM_HOST], "x-ms-sevsnpvm-is-debuggable": [False]}
-        rows += [
-            ("clean-room-policy", COLLABORATION, PolicyBody(policy=claims)),
-            ("consent", "check", ConsentBody(step="check_execution_consent", at=self.now, documents=named, status="enabled")),
-            ("report", "spark-service", ReportBody(report=ServiceReport(evidence=evidence, payload=payload), nonce=nonce, at=self.now)),
-            ("job", self.run_id, JobBody(job=self.job, digest=self.job.digest())),
-            ("policies", self.run_id, PoliciesBody(statement=statement, driver=driver, executor=executor)),
-        ]
-        subject = federated_subject(COLLABORATION, self.users["contosso"])
-        measured = MeasuredJob(job=self.job, driver=driver, executor=executor, subjects=frozenset({subject}))
-        for type_, id_, host in sorted(expected_grants(measured)):
-            rows.append(("grant", f"{type_}/{id_}", GrantBody(delegate_type=type_, delegate_id=id_, host_data=host, held=False)))
-        rows += [
-            ("revocation", self.run_id, RevocationBody(at=self.now, secrets=8, grants=16)),
-            ("receipt", self.run_id, ReceiptBody(receipt=self.receipt)),
-            *(("event", f"{event.id}#{event.seqno}", event) for event in self.events(driver, executor)),
-        ]
-        return [(kind, subject_, body.wire()) for kind, subject_, body in rows]
-
-    def events(self, driver: str, executor: str) -> list[EventBody]:
-        """The ledger's entries."""
-        scope, moment = event_scope(self.run_id), str(int(self.now.timestamp() * 1000))
-        found: list[EventBody] = []
-
-        def add(id_: str, data: Any, where: str = scope) -> None:
-            found.append(EventBody(scope=where, id=id_, seqno=100 + 3 * len(found), timestamp=moment, data=data))
-
-        def step(name: str) -> dict[str, Any]:
-            return {
-                "source": "cleanroom-application",
-                "name": name,
-                "runId": self.run_id,
-                "query": QUERY,
-                "queryDigest": self.job.query_digest,
-            }
-
-        for name in ("PREPARE_STARTED", "GRANTED"):
-            add(event_id(self.run_id, name), step(name))
-        statement = step("PREPARED") | {
-            "jobDigest": self.job.digest(),
-            "hostData": {"driver": driver, "executor": executor},
-            "approvedBy": sorted(self.users[name] for name in ("contosso", "litware")),
-            "documents": {name: document_digest(str(self.documents[name].data)) for name in (QUERY, *DATASETS)},
-        }
-        evidence = self.hardware.evidence(bytes.fromhex(CLEAN_ROOM_HOST), report_data_for(canonical_json(statement)))
-        add(event_id(self.run_id, "PREPARED"), statement | {"attestation": evidence.model_dump(mode="json", exclude_none=True)})
-        add(event_id(self.run_id, "RUN_STARTED"), step("RUN_STARTED"))
-        add(runs_event_id(QUERY), step("RUN_STARTED"), RUNS_SCOPE)
-        add(event_id(self.run_id, "SUBMITTED"), step("SUBMITTED"))
-        completed = RunEvent(
-            id=EVENT_IDS["QUERY_COMPLETED"],
-            name="QUERY_COMPLETED",
-            message="done",
-            run_id=self.run_id,
-            query_digest=self.job.query_digest,
-            job_digest=self.job.digest(),
-            receipt=self.receipt,
-        )
-        add(event_id(self.run_id, "QUERY_COMPLETED"), completed.wire())
-        add(closed_event_id(self.run_id), {"name": "RUN_CLOSED", "runId": self.run_id, "query": QUERY}, RUNS_SCOPE)
-        for name in ("REVOKED", "RUN_COMPLETED"):
-            add(event_id(self.run_id, name), step(name))
-        return found
+        """Return the contents of all records of a genuine bundle."""
+        return genuine_records(self)
 
     def bundle(self, items: Items | None = None, *, sealed_by: str | None = "contosso") -> Bundle:
-        """Chained, and sealed by a person."""
+        """Chain ``items`` and seal the bundle."""
         bundle = build_bundle(items if items is not None else self.items())
         if sealed_by is None:
             return bundle
@@ -328,8 +211,3 @@ class AuditWorld:
         )
         sealed = bundle.manifest.model_copy(update={"seal": sign(seal, self.keys[sealed_by])})
         return bundle.model_copy(update={"manifest": sealed})
-
-
-def clone(items: Items) -> Items:
-    """A deep copy, to be tampered with."""
-    return [(kind, subject, json.loads(json.dumps(body))) for kind, subject, body in items]

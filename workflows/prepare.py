@@ -109,7 +109,7 @@ class Prepare:
         )
 
     async def _checks(self, input: RunQueryInput) -> tuple[QuerySnapshot, ApprovalVerdict]:
-        """Check the caller, the query, the approvals and the consent, each as a step of its own."""
+        """Check the caller, the query, the approvals and the consent, one step each."""
         story, ticket, here = self._story, input.ticket, CLEAN_ROOM_QUEUE
         await story.step(
             "users",

@@ -142,6 +142,6 @@ class Story:
 def failure_summary(state: str, error: CleanRoomError) -> str:
     """Return the final summary of a failed workflow as Markdown: the error, the responsible party, the next step."""
     lines = [f"**{state}**: {code(error.code)} {prose(error.message, 600)}"]
-    lines += [f"Who must act: **{escape(error.party)}**"] if error.party else []
-    lines += [f"What to do: {prose(error.hint, 600)}"] if error.hint else []
+    lines += [f"Responsible: **{escape(error.party)}**"] if error.party else []
+    lines += [f"Next step: {prose(error.hint, 600)}"] if error.hint else []
     return "\n\n".join(lines)

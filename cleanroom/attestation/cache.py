@@ -31,6 +31,3 @@ class VerifiedCache(Generic[T]):
         """Store a result; the least recently used one is dropped when the cache is full."""
         with self._lock:
             self._values[key] = value
-
-    def __len__(self) -> int:
-        return len(self._values)

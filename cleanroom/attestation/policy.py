@@ -15,7 +15,7 @@ from cleanroom.attestation.products import tcb_text
 from cleanroom.attestation.reasons import AttestationRejected, Reason
 from cleanroom.attestation.report import SnpReport
 from cleanroom.attestation.trust import TrustStore
-from cleanroom.attestation.uvm import UvmEndorsement, same_measurement
+from cleanroom.attestation.uvm import UvmEndorsement
 from cleanroom.attestation.verdict import Expectations
 
 _SHOWN = 200
@@ -192,7 +192,7 @@ def check_uvm(
         )
     checklist.record(
         "uvm-measurement",
-        same_measurement(endorsement, report.measurement),
+        hmac.compare_digest(endorsement.measurement, report.measurement),
         expected=endorsement.measurement.hex(),
         actual=report.measurement.hex(),
         reason=Reason.UVM_MEASUREMENT_MISMATCH,

@@ -1,7 +1,7 @@
 """The SEV-SNP attestation report: 1184 bytes, little-endian, parsed into an immutable value.
 
 Offsets are the same in versions 2 to 5: version 3 added the CPUID bytes, version 5 the mitigation vectors. Parsing verifies nothing.
-Source: AMD 56860 (SEV-SNP firmware ABI), table ATTESTATION_REPORT; see ``docs/facts/attestation.md``.
+Source: AMD 56860 (SEV-SNP firmware ABI), table ATTESTATION_REPORT; see ``docs/facts/attestation.md#the-report``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ HexBytes = Annotated[bytes, BeforeValidator(_bytes_from_hex), PlainSerializer(by
 
 
 class GuestPolicy(BaseModel):
-    """The guest policy (u64), fixed at launch. The properties are its bits."""
+    """The guest policy (u64), fixed at launch. The properties are the bits that verification uses."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -75,31 +75,6 @@ class GuestPolicy(BaseModel):
     def single_socket_required(self) -> bool:
         """Whether the guest runs on one socket only."""
         return self._bit(20)
-
-    @property
-    def cxl_allowed(self) -> bool:
-        """Whether CXL devices and memory may be used."""
-        return self._bit(21)
-
-    @property
-    def mem_aes_256_xts_required(self) -> bool:
-        """Whether memory must be encrypted with AES-256-XTS."""
-        return self._bit(22)
-
-    @property
-    def rapl_disabled(self) -> bool:
-        """Whether power measurement (RAPL) must be disabled."""
-        return self._bit(23)
-
-    @property
-    def ciphertext_hiding_required(self) -> bool:
-        """Whether the host must not be able to read ciphertext."""
-        return self._bit(24)
-
-    @property
-    def page_swap_disabled(self) -> bool:
-        """Whether the host must not swap guest pages (report version 5 and later)."""
-        return self._bit(25)
 
 
 class SnpReport(BaseModel):
@@ -144,11 +119,6 @@ class SnpReport(BaseModel):
     signature_r: HexBytes
     signature_s: HexBytes
     signature_rest: HexBytes
-
-    @property
-    def author_key_enabled(self) -> bool:
-        """Whether ``author_key_digest`` is set."""
-        return bool(self.flags & 1)
 
     @property
     def chip_key_masked(self) -> bool:

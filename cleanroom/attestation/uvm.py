@@ -7,13 +7,12 @@ two shapes, and an endorsement must be entirely of one of them:
 * *hash envelope* (ContainerPlat 0.2.10 and later): CWT claims in header 15, the payload is the raw 48-byte measurement.
 
 Source: RFC 9052 (COSE), RFC 9360 (x5chain, x5t), RFC 9597 (CWT claims in headers), and the did:x509 method; see
-``docs/facts/attestation.md``.
+``docs/facts/attestation.md#uvm-endorsements``.
 """
 
 from __future__ import annotations
 
 import hashlib
-import hmac
 import io
 import json
 import re
@@ -230,11 +229,6 @@ def _check_signature(message: _Sign1, leaf: x509.Certificate) -> None:
                 raise _bad_signature("The endorsement's algorithm does not match its leaf's key.", f"{family} with {type(key).__name__}")
         except InvalidSignature as error:
             raise _bad_signature("The endorsement's signature does not verify under its leaf.", "does not verify") from error
-
-
-def same_measurement(endorsement: UvmEndorsement, measurement: bytes) -> bool:
-    """Whether the endorsement is for this 48-byte launch measurement."""
-    return hmac.compare_digest(endorsement.measurement, measurement)
 
 
 def _malformed(message: str, actual: str) -> AttestationRejected:

@@ -105,10 +105,6 @@ class Verifier:
             development=development,
         )
 
-    def cached_chains(self) -> int:
-        """Return the number of cached certificate chains."""
-        return len(self._chains)
-
     def _check_chain(self, evidence: AttestationEvidence, checklist: Checklist) -> VerifiedChain:
         text = evidence.endorsements.encode("utf-8", "replace")
         key = hashlib.sha256(text).digest()

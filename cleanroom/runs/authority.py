@@ -1,4 +1,4 @@
-"""The checks that a run must pass in governance. Every check has a method and an error code of its own.
+"""The checks that a run must pass in governance. Every check has its own method and error code.
 
 The clean room, the Spark service and the audit use the same checks, each with its own reader. No check trusts an activity
 input: a ticket names the run, and governance's documents and signatures decide.

@@ -10,7 +10,7 @@ DECISION_LABELS = {"type": "query-decision"}
 
 
 def decision_document_id(proposal_id: str, user_id: str) -> str:
-    """Return the ID of the document with ``user_id``'s decision on one proposal. Each proposal needs a decision of its own."""
+    """Return the ID of the document with ``user_id``'s decision on one proposal. Each proposal needs a separate decision."""
     return f"decision-{proposal_id}-{user_id}"
 
 

@@ -1,6 +1,6 @@
 """Scans bytes for secrets: known ones in every usual encoding, and unknown ones by their form.
 
-Unknown secrets are bearer tokens, private keys and the capability URLs of guests: there is no list of all tokens that were issued.
+Unknown secrets are bearer tokens, private keys and the capability URLs of guests: nothing lists the tokens that were issued.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Evidence of real runs: exported by whoever may see them, verified offline, and broken by any change."""
+"""Audit bundles of real runs: exported by every collaborator, verified offline, and broken by any change."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cleanroom.errors import Refused
 from cleanroom.spark.run_events import CLEAN_ROOM_STEPS
 from starters.operations.consent import set_consent
 from starters.operations.session import Session, run_async
-from tests.local_cloud import Cloud, World, beating, python
+from tests.local_cloud import Cloud, World, python, until_heartbeat
 
 pytestmark = [pytest.mark.scenario, pytest.mark.timeout(900)]
 
@@ -41,10 +41,10 @@ def verify(cloud: Cloud, file: Path, *options: str) -> tuple[int, dict[str, Any]
 def completed(cloud: Cloud, world: World, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """(run id, its bundle exported by Litware) of a run that completed."""
     file = tmp_path_factory.mktemp("evidence") / "run.json"
-    state = cloud.approved(world.query(), max_runs=5)
+    state = cloud.approved_query(world.query(), max_runs=5)
     run_id = cloud.start(state.query, state.digest)
     assert export(cloud, "litware", run_id, file, code=6)["code"] == "RunNotEnded"
-    assert cloud.ended(run_id).state == "COMPLETED"
+    assert cloud.result(run_id).state == "COMPLETED"
     export(cloud, "litware", run_id, file)
     return run_id, file
 
@@ -53,7 +53,7 @@ def kinds(bundle: Bundle) -> set[str]:
     return {record.kind for record in bundle.records}
 
 
-def test_a_completed_run_is_proven_offline(cloud: Cloud, world: World, completed: tuple[str, Path]) -> None:
+def test_bundle_of_a_completed_run_verifies_offline(cloud: Cloud, world: World, completed: tuple[str, Path]) -> None:
     _, file = completed
     own = cloud.settings("clean-room")
     code, verdict = verify(cloud, file, "--spark-host-data", own.spark.service_host_data[0])
@@ -61,11 +61,11 @@ def test_a_completed_run_is_proven_offline(cloud: Cloud, world: World, completed
     assert verdict["sealed_by"] == cloud.litware.user_id
     wanted = {"request", "document", "key", "decision", "report", "job", "policies", "grant", "revocation", "consent", "receipt", "event"}
     assert kinds(read_bundle(file)) >= wanted
-    # AMD's roots alone do not vouch for development hardware.
+    # Development hardware does not chain to AMD's roots.
     assert not verify_bundle(read_bundle(file), TrustStore.amd()).ok
 
 
-def test_evidence_holds_no_secret(cloud: Cloud, world: World, completed: tuple[str, Path]) -> None:
+def test_bundle_contains_no_secret(cloud: Cloud, world: World, completed: tuple[str, Path]) -> None:
     text = completed[1].read_text()
     for session, dataset in ((cloud.contosso, world.flights), (cloud.litware, world.planes), (cloud.litware, world.output)):
         key = KeyStore(session.settings.keys_dir).get(dataset.name)
@@ -75,7 +75,7 @@ def test_evidence_holds_no_secret(cloud: Cloud, world: World, completed: tuple[s
     assert connection["awsSecretAccessKey"] not in text
 
 
-def test_every_changed_record_of_it_is_named(cloud: Cloud, completed: tuple[str, Path]) -> None:
+def test_changed_record_of_an_export_is_named(cloud: Cloud, completed: tuple[str, Path]) -> None:
     trust = TrustStore.load(amd=True, root_files=[cloud.hardware.trust_file])
     lines = completed[1].read_bytes().split(b"\n")
     for index in range(len(lines) - 4):
@@ -90,7 +90,7 @@ def test_every_changed_record_of_it_is_named(cloud: Cloud, completed: tuple[str,
         assert refused.value.details["index"] == index
 
 
-def test_every_party_can_export_and_each_seals_its_own(cloud: Cloud, completed: tuple[str, Path], tmp_path: Path) -> None:
+def test_every_collaborator_exports_a_bundle_with_its_own_seal(cloud: Cloud, completed: tuple[str, Path], tmp_path: Path) -> None:
     exported = export(cloud, "contosso", completed[0], tmp_path / "run.zip")
     assert exported["sealedBy"] == cloud.contosso.user_id
     assert verify(cloud, tmp_path / "run.zip")[0] == 0
@@ -101,7 +101,7 @@ def test_every_party_can_export_and_each_seals_its_own(cloud: Cloud, completed: 
     assert (code, verdict["first_broken"]["id"]) == (4, "seal")
 
 
-def test_every_step_is_in_the_ledger_in_order(cloud: Cloud, completed: tuple[str, Path]) -> None:
+def test_ledger_contains_every_step_in_order(cloud: Cloud, completed: tuple[str, Path]) -> None:
     options = ["--profile", "fabrikam", "--config", str(cloud.state / "cleanroom.toml"), "--output", "json"]
     rows = json.loads(python("starters.audit", "list", "--run", completed[0], *options).stdout)
     names = [row["event"] for row in rows if row["event"] in CLEAN_ROOM_STEPS]
@@ -114,9 +114,9 @@ def test_every_step_is_in_the_ledger_in_order(cloud: Cloud, completed: tuple[str
     assert [row["seqno"] for row in paged] == [row["seqno"] for row in rows[1:3]]
 
 
-def test_a_run_that_was_refused_has_evidence_too(cloud: Cloud, world: World, tmp_path: Path) -> None:
+def test_refused_run_has_a_bundle(cloud: Cloud, world: World, tmp_path: Path) -> None:
     state = cloud.propose(world.query())
-    code, run_id = cloud.refused(state.query, state.digest)
+    code, run_id = cloud.failed_run(state.query, state.digest)
     assert code == "QueryNotApproved"
     export(cloud, "fabrikam", run_id, tmp_path / "run.json")
     found, verdict = verify(cloud, tmp_path / "run.json")
@@ -124,16 +124,16 @@ def test_a_run_that_was_refused_has_evidence_too(cloud: Cloud, world: World, tmp
     assert not kinds(read_bundle(tmp_path / "run.json")) & {"grant", "receipt", "report"}
 
 
-def test_withdrawn_consent_is_part_of_the_evidence(cloud: Cloud, world: World, tmp_path: Path) -> None:
-    state = cloud.approved(world.query())
+def test_bundle_contains_withdrawn_consent(cloud: Cloud, world: World, tmp_path: Path) -> None:
+    state = cloud.approved_query(world.query())
     run_id = cloud.start(state.query, state.digest)
 
     async def running(session: Session) -> None:
-        await asyncio.wait_for(beating(cloud.run_handle(await session.temporal(), run_id), "watch_consent"), 120)
+        await asyncio.wait_for(until_heartbeat(cloud.run_handle(await session.temporal(), run_id), "watch_consent"), 120)
 
     run_async(running(cloud.fabrikam))
     run_async(set_consent(cloud.contosso, state.query, enabled=False))
-    result = cloud.ended(run_id)
+    result = cloud.result(run_id)
     assert result.failure is not None
     assert result.failure.code == "ConsentWithdrawn"
     export(cloud, "contosso", run_id, tmp_path / "run.json")
@@ -144,6 +144,6 @@ def test_withdrawn_consent_is_part_of_the_evidence(cloud: Cloud, world: World, t
     assert consents[-1]["documents"] == [state.query]
 
 
-def test_an_unknown_run_is_not_found(cloud: Cloud, tmp_path: Path) -> None:
+def test_export_of_an_unknown_run_is_not_found(cloud: Cloud, tmp_path: Path) -> None:
     assert export(cloud, "litware", "r-nowhere", tmp_path / "run.json", code=3)["code"] == "WorkflowNotFound"
     assert not (tmp_path / "run.json").exists()

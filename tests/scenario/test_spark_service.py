@@ -88,7 +88,7 @@ def running(folder: Path, hardware: DevelopmentHardware) -> Iterator[Cluster]:
 
 
 class Hardware:
-    """A guest with fixed host data on the development chip."""
+    """A guest with fixed host data on development hardware."""
 
     def __init__(self, hardware: DevelopmentHardware, host_data: str = HOST_DATA) -> None:
         self._hardware, self._host_data = hardware, host_data
@@ -111,7 +111,7 @@ def digest(service: SparkService, job: JobConfig) -> str:
 # --- trust
 
 
-async def test_report_and_policies_hold(running: Cluster, hardware: DevelopmentHardware, trust: TrustStore) -> None:
+async def test_genuine_report_and_policies_verify(running: Cluster, hardware: DevelopmentHardware, trust: TrustStore) -> None:
     service, job, nonce = service_for(running, hardware), make_job(), new_nonce()
     report = ServiceReport.model_validate_json((await service.attestation_report(nonce)).model_dump_json())
     verified, verdict = verify_service_report(report, nonce, trust, [HOST_DATA.upper()], datetime.now(UTC))
@@ -123,7 +123,7 @@ async def test_report_and_policies_hold(running: Cluster, hardware: DevelopmentH
     assert verify_signed_policies(signed, verified, job, make_profile(), second) == pod_policies(job, make_profile())
 
 
-async def test_a_report_is_refused_for_each_reason(running: Cluster, hardware: DevelopmentHardware, trust: TrustStore) -> None:
+async def test_report_is_rejected_with_the_reason(running: Cluster, hardware: DevelopmentHardware, trust: TrustStore) -> None:
     service, nonce, now = service_for(running, hardware), new_nonce(), datetime.now(UTC)
     report = await service.attestation_report(nonce)
 
@@ -134,15 +134,15 @@ async def test_a_report_is_refused_for_each_reason(running: Cluster, hardware: D
 
     assert code(nonce=new_nonce()) == "NonceMismatch"
     assert code(nonce="short") == "NonceTooShort"
-    other_host, nobody = code(host=("cd" * 32,)), code(host=())
-    assert other_host == nobody
+    other_host, no_host = code(host=("cd" * 32,)), code(host=())
+    assert other_host == no_host
     assert "HostData" in other_host or "HOST_DATA" in other_host.upper()
-    stranger = PolicySigner().payload(nonce)
-    assert code(report.model_copy(update={"payload": stranger})) != "NonceMismatch"
+    other_key = PolicySigner().payload(nonce)
+    assert code(report.model_copy(update={"payload": other_key})) != "NonceMismatch"
     assert code(trust=TrustStore.amd()) != "NonceMismatch"
     known = ec.generate_private_key(ec.SECP256R1()).public_key()
     der = known.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    # The last byte of prime256v1's object identifier: a curve that nobody knows.
+    # Change the last byte of prime256v1's object identifier, which yields an unknown curve.
     body = base64.b64encode(der.replace(bytes.fromhex("2a8648ce3d030107"), bytes.fromhex("2a8648ce3d030163"))).decode()
     unknown = f"-----BEGIN PUBLIC KEY-----\n{body}\n-----END PUBLIC KEY-----\n"
     for odd in ('{"nonce": 1}', json.dumps({"nonce": nonce, "servicePublicKey": unknown})):
@@ -152,7 +152,7 @@ async def test_a_report_is_refused_for_each_reason(running: Cluster, hardware: D
         await service.attestation_report("short")
 
 
-async def test_policies_are_refused_for_each_reason(running: Cluster, hardware: DevelopmentHardware, trust: TrustStore) -> None:
+async def test_policies_are_rejected_with_the_reason(running: Cluster, hardware: DevelopmentHardware, trust: TrustStore) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     signer = PolicySigner(key)
     service, job, nonce = service_for(running, hardware, signer=signer), make_job(), new_nonce()
@@ -174,7 +174,7 @@ async def test_policies_are_refused_for_each_reason(running: Cluster, hardware: 
     wide = PodPolicy.of(signed.policies.driver.rego.replace("allow_runtime_logging := false", "allow_runtime_logging := true"))
     swapped = PodPolicies(driver=wide, executor=signed.policies.executor)
     assert code(signed.model_copy(update={"policies": swapped})) == "PodPolicyMismatch"
-    # An attested service that signs another policy than the job gives is refused too.
+    # An attested service that signs a wrong policy is rejected too.
     assert code(signer.sign(job, profile, swapped, nonce)) == "PodPolicyMismatch"
     crossed = PodPolicies(driver=signed.policies.executor, executor=signed.policies.driver)
     assert code(signer.sign(job, profile, crossed, nonce)) == "PodPolicyMismatch"
@@ -191,7 +191,7 @@ async def test_policies_are_refused_for_each_reason(running: Cluster, hardware: 
 # --- runs
 
 
-async def test_a_pod_attests_with_the_host_data_of_its_policy(
+async def test_pod_report_has_the_host_data_of_its_policy(
     running: Cluster, hardware: DevelopmentHardware, trust: TrustStore, ca_pem: str
 ) -> None:
     service = service_for(running, hardware, script_image(running.images, ATTESTING))
@@ -206,13 +206,13 @@ async def test_a_pod_attests_with_the_host_data_of_its_policy(
     assert verify_evidence(evidence, trust=trust, expectations=expectations, at=datetime.now(UTC)).ok
     process = next((running.config.state / "pods").glob("*/process.json"))
     url = json.loads(process.read_text())["guest"]
-    # The guest ended with its pod: its address gives no further reports.
+    # The guest ended with its pod, so its URL returns no further reports.
     with pytest.raises(Refused):
         await GuestAttestor(f"{running.config.snp_url}/guests/{url}", ca_file=running.config.snp_ca_file).attest(b"late")
     assert await service.delete(submission.tracking_id, uid=submission.uid)
 
 
-async def test_submit_twice_is_one_application(running: Cluster, hardware: DevelopmentHardware) -> None:
+async def test_second_submission_finds_the_first_application(running: Cluster, hardware: DevelopmentHardware) -> None:
     image = script_image(running.images, WAITING)
     service, job = service_for(running, hardware, image), make_job("twice")
     first = await service.submit(job, digest(service, job))
@@ -251,7 +251,7 @@ async def test_watch_can_be_cancelled_and_resumed(running: Cluster, hardware: De
     again = asyncio.create_task(service.watch(submission.tracking_id, progress, DEADLINES))
     while len(readings) < count + 3:
         await asyncio.sleep(0.05)
-    # Silence is broken every beat, so that a heartbeat can be sent from there.
+    # Progress is reported at every beat, so the caller can send heartbeats.
     assert not again.done()
     await service.delete(submission.tracking_id)
     outcome = await asyncio.wait_for(again, 20)
@@ -259,7 +259,7 @@ async def test_watch_can_be_cancelled_and_resumed(running: Cluster, hardware: De
     assert {reading.state for reading in readings} >= {"RUNNING"}
 
 
-async def test_deadlines(running: Cluster, hardware: DevelopmentHardware) -> None:
+async def test_exceeded_deadline_ends_the_watch(running: Cluster, hardware: DevelopmentHardware) -> None:
     image = script_image(running.images, WAITING)
     service, job = service_for(running, hardware, image), make_job("slow")
     submission = await service.submit(job, digest(service, job))
@@ -286,7 +286,7 @@ async def test_deadlines(running: Cluster, hardware: DevelopmentHardware) -> Non
         assert await service.delete(name)
 
 
-async def test_another_object_of_the_same_name_is_noticed(running: Cluster, hardware: DevelopmentHardware) -> None:
+async def test_watch_detects_another_object_with_the_same_name(running: Cluster, hardware: DevelopmentHardware) -> None:
     service, job = service_for(running, hardware, script_image(running.images, WAITING)), make_job("replaced")
     first = await service.submit(job, digest(service, job))
     await service.delete(first.tracking_id)
@@ -298,7 +298,7 @@ async def test_another_object_of_the_same_name_is_noticed(running: Cluster, hard
         await service.status(second.tracking_id)
 
 
-async def test_an_absent_cluster_is_unavailable_not_failed(folder: Path, hardware: DevelopmentHardware) -> None:
+async def test_unreachable_cluster_is_unavailable(folder: Path, hardware: DevelopmentHardware) -> None:
     with cluster(folder / "absent") as short:
         service = service_for(short, hardware)
     with pytest.raises(Unavailable):
@@ -306,7 +306,7 @@ async def test_an_absent_cluster_is_unavailable_not_failed(folder: Path, hardwar
     service.close()
 
 
-async def test_logs_carry_no_terminal_sequences(running: Cluster, hardware: DevelopmentHardware) -> None:
+async def test_control_characters_are_removed_from_logs(running: Cluster, hardware: DevelopmentHardware) -> None:
     source = "print('a\\x1b]0;title\\x07b\\u202ec', flush=True)\n"
     service, job = service_for(running, hardware, script_image(running.images, source)), make_job("logs")
     submission = await service.submit(job, digest(service, job))

@@ -1,4 +1,4 @@
-"""The sealed format: Tink reads what we write, we read what Tink writes, and nothing altered is ever opened."""
+"""The sealed format: compatible with Tink in both directions, and every alteration is rejected."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ streaming_aead.register()
 
 class KeepOpen(io.BytesIO):
     def close(self) -> None:
-        """Tink closes its destination; the test still reads it."""
+        """Stay open: Tink closes its destination, and the test still reads it."""
 
 
 def tink_primitive(key: Secret) -> streaming_aead.StreamingAead:
@@ -50,7 +50,7 @@ def tink_primitive(key: Secret) -> streaming_aead.StreamingAead:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_tink_opens_what_we_seal_and_we_open_what_tink_seals(size: int) -> None:
+def test_sealed_objects_are_interchangeable_with_tinks(size: int) -> None:
     plain = LARGE[:size]
     aead = tink_primitive(KEY)
 
@@ -66,7 +66,7 @@ def test_tink_opens_what_we_seal_and_we_open_what_tink_seals(size: int) -> None:
     assert open_bytes(theirs.getvalue(), KEY, PATH) == plain
 
 
-def test_keys_travel_as_base64_and_as_tink_keysets() -> None:
+def test_key_is_converted_to_base64_and_tink_keyset_and_back() -> None:
     key = generate_dataset_key()
     assert decode_dataset_key(encode_dataset_key(key)) == key
     assert dataset_key_from_tink(dataset_key_to_tink(key, key_id=99)) == key
@@ -83,7 +83,7 @@ def streaming_aead_handle(template: object) -> object:
 
 
 @pytest.mark.parametrize("template", ["AES256_GCM_HKDF_4KB", "AES128_GCM_HKDF_1MB", "AES256_CTR_HMAC_SHA256_1MB"])
-def test_other_tink_templates_are_refused(template: str) -> None:
+def test_key_of_another_tink_template_is_rejected(template: str) -> None:
     handle = streaming_aead_handle(getattr(streaming_aead.streaming_aead_key_templates, template))
     keyset = json_proto_keyset_format.serialize(handle, secret_key_access.TOKEN)
     with pytest.raises(InvalidInput, match="TinkKeysetUnsupported"):
@@ -91,7 +91,7 @@ def test_other_tink_templates_are_refused(template: str) -> None:
 
 
 @pytest.mark.parametrize("value", [b"", b"{}", b"AAAA", b"not base64!", b"A" * 43])
-def test_malformed_keys_are_refused(value: bytes) -> None:
+def test_malformed_key_is_rejected(value: bytes) -> None:
     with pytest.raises(InvalidInput):
         decode_dataset_key(Secret(value))
     with pytest.raises(InvalidInput):
@@ -100,7 +100,7 @@ def test_malformed_keys_are_refused(value: bytes) -> None:
 
 @given(offset=st.integers(0, len(LARGE) + 10), length=st.integers(0, 2_200_000))
 @settings(max_examples=40, deadline=None)
-def test_any_range_reads_what_a_slice_reads_and_touches_only_its_segments(offset: int, length: int) -> None:
+def test_range_read_equals_a_slice_and_fetches_only_its_segments(offset: int, length: int) -> None:
     fetched: list[tuple[int, int]] = []
 
     def read_range(start: int, size: int) -> bytes:
@@ -128,7 +128,7 @@ def test_sealed_file_behaves_as_a_file(steps: list[tuple[int, int]]) -> None:
 
 @given(position=st.integers(0, len(SEALED) - 1), mask=st.integers(1, 255))
 @settings(max_examples=60, deadline=None)
-def test_every_altered_byte_is_refused(position: int, mask: int) -> None:
+def test_altered_byte_is_rejected(position: int, mask: int) -> None:
     altered = bytearray(SEALED)
     altered[position] ^= mask
     with pytest.raises(Refused, match="CiphertextInvalid"):
@@ -137,26 +137,26 @@ def test_every_altered_byte_is_refused(position: int, mask: int) -> None:
 
 @given(keep=st.integers(0, len(SEALED) - 1))
 @settings(max_examples=60, deadline=None)
-def test_every_truncation_is_refused(keep: int) -> None:
+def test_truncated_object_is_rejected(keep: int) -> None:
     with pytest.raises(Refused, match="CiphertextInvalid"):
         open_bytes(SEALED[:keep], KEY, PATH)
 
 
 @pytest.mark.parametrize("keep", [1, 2, 3])
-def test_truncation_at_a_segment_boundary_is_refused(keep: int) -> None:
+def test_truncation_at_a_segment_boundary_is_rejected(keep: int) -> None:
     with pytest.raises(Refused, match="CiphertextInvalid"):
         open_bytes(SEALED[: keep * SEGMENT_BYTES], KEY, PATH)
 
 
 @given(order=st.permutations(range(4)).filter(lambda order: order != sorted(order)))
 @settings(max_examples=20, deadline=None)
-def test_reordered_segments_are_refused(order: list[int]) -> None:
+def test_reordered_segments_are_rejected(order: list[int]) -> None:
     parts = [SEALED[i * SEGMENT_BYTES : (i + 1) * SEGMENT_BYTES] for i in range(4)]
     with pytest.raises(Refused, match="CiphertextInvalid"):
         open_bytes(b"".join(parts[i] for i in order), KEY, PATH)
 
 
-def test_segments_of_another_object_appended_bytes_other_paths_and_other_keys_are_refused() -> None:
+def test_spliced_or_extended_object_other_path_and_other_key_are_rejected() -> None:
     other = seal_bytes(LARGE, KEY, PATH)
     grafted = SEALED[:SEGMENT_BYTES] + other[SEGMENT_BYTES:]
     for sealed, key, path in [
@@ -171,7 +171,7 @@ def test_segments_of_another_object_appended_bytes_other_paths_and_other_keys_ar
         assert path in caught.value.message
 
 
-def test_sealing_holds_two_segments_and_never_repeats_a_salt() -> None:
+def test_sealing_holds_two_segments_in_memory_and_uses_a_new_salt() -> None:
     class Endless(io.RawIOBase):
         left = 40 * SEGMENT_BYTES
         most = 0

@@ -1,12 +1,10 @@
-"""Source files: strict schemas with errors that say where, uploads that can be repeated, keys that stay private."""
+"""Source files in CSV, JSON lines and Parquet: values are kept, and schema mismatches are errors that name their place."""
 
 from __future__ import annotations
 
 import io
 import json
-import stat
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -16,18 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cleanroom.clients.objects import Source, Stored
 from cleanroom.datasets.check import CheckedFile, LineCounter, check_file
-from cleanroom.datasets.encryption import generate_dataset_key, open_bytes
 from cleanroom.datasets.files import TextLayout, open_parquet, read_csv, read_json_lines, read_parquet
-from cleanroom.datasets.keystore import KeyStore
-from cleanroom.datasets.manifest import MANIFEST_NAME, read_manifest
-from cleanroom.datasets.sources import find_sources
-from cleanroom.datasets.upload import UploadProgress, upload_dataset
 from cleanroom.documents.dataset import DatasetSchema, FieldType, Format, SchemaField
-from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, NotFound, Refused, Unavailable
-from cleanroom.secret import Secret
-from tests.folder_store import FolderStore
+from cleanroom.errors import InvalidInput
 
 TYPES: dict[str, FieldType] = {
     "id": "integer",
@@ -61,7 +51,7 @@ def table(**changes: pa.Array) -> pa.Table:
 
 
 def damaged(content: pa.Table | None = None) -> bytes:
-    """A Parquet file of which a page was overwritten; of an empty table, the footer."""
+    """Return a Parquet file with an overwritten page, or for an empty table with an overwritten footer."""
     buffer = io.BytesIO()
     pq.write_table(content or table(), buffer)
     data = bytearray(buffer.getvalue())
@@ -117,7 +107,7 @@ def test_every_type_keeps_its_values_and_nulls(fmt: str, columns: tuple[str, ...
     assert found.to_pydict() == {name: EXACT[name] for name in columns}
 
 
-def test_each_format_is_read_as_the_schema_says(tmp_path: Path) -> None:
+def test_each_format_is_read_with_the_types_of_the_schema(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(GOOD_CSV)
     (tmp_path / "a.jsonl").write_text(GOOD_JSON)
     pq.write_table(table(), tmp_path / "a.parquet")
@@ -126,7 +116,7 @@ def test_each_format_is_read_as_the_schema_says(tmp_path: Path) -> None:
     assert check_file(tmp_path / "a.parquet", schema("parquet")).rows == 2
 
 
-def test_times_with_and_without_zone_are_utc() -> None:
+def test_time_without_zone_is_utc() -> None:
     text = b"2013-01-01T10:00:00Z\n2013-01-01 10:00:00\n2013-01-01T12:00:00+02:00\n2013-01-01\n"
     (batch,) = read_csv(io.BytesIO(text), {"at": "timestamp"}, ["at"], where="x.csv")
     ten = datetime(2013, 1, 1, 10, tzinfo=UTC)
@@ -156,7 +146,7 @@ def test_times_with_and_without_zone_are_utc() -> None:
         ("a.parquet", table(at=pa.array([1, 1 << 60], pa.timestamp("ms"))), "column 'at': expected timestamp, found a value that is not"),
     ],
 )
-def test_a_mismatch_names_file_column_types_and_row_but_no_value(tmp_path: Path, name: str, content: object, words: str) -> None:
+def test_schema_mismatch_names_file_column_types_and_row_but_no_value(tmp_path: Path, name: str, content: object, words: str) -> None:
     path = tmp_path / name
     if isinstance(content, pa.Table):
         pq.write_table(content, path)
@@ -172,7 +162,7 @@ def test_a_mismatch_names_file_column_types_and_row_but_no_value(tmp_path: Path,
     assert caught.value.__cause__ is None
 
 
-def test_headers_may_be_in_any_order_and_must_be_complete(tmp_path: Path) -> None:
+def test_csv_header_may_have_any_order_but_must_be_complete(tmp_path: Path) -> None:
     types: dict[str, FieldType] = {"a": "integer", "b": "string"}
     file = tmp_path / "a.csv"
     file.write_text('b,"a"\nx,1\n')
@@ -189,7 +179,7 @@ def test_headers_may_be_in_any_order_and_must_be_complete(tmp_path: Path) -> Non
 
 @given(rows=st.lists(st.text(alphabet='ab"\n\r, ', max_size=6), max_size=20))
 @settings(max_examples=60, deadline=None)
-def test_only_files_without_breaks_inside_of_values_count_as_splittable(tmp_path_factory: pytest.TempPathFactory, rows: list[str]) -> None:
+def test_csv_file_with_line_breaks_in_values_is_not_splittable(tmp_path_factory: pytest.TempPathFactory, rows: list[str]) -> None:
     quoted = ['"' + row.replace('"', '""') + '"' for row in rows]
     file = tmp_path_factory.mktemp("csv") / "a.csv"
     file.write_bytes("".join(f"{number},{text}\n" for number, text in enumerate(quoted)).encode())
@@ -198,177 +188,14 @@ def test_only_files_without_breaks_inside_of_values_count_as_splittable(tmp_path
     assert checked.splittable == (not any("\n" in row or "\r" in row for row in rows))
 
 
-def test_rows_that_end_in_bare_returns_do_not_vouch_for_line_feeds(tmp_path: Path) -> None:
+def test_csv_file_with_bare_carriage_returns_is_not_splittable(tmp_path: Path) -> None:
     # Three rows and three lines, but one line feed is inside of a value.
     (tmp_path / "a.csv").write_bytes(b'a\rb\n"c\nd"\n')
     assert check_file(tmp_path / "a.csv", schema("csv", types={"text": "string"})) == CheckedFile(rows=3, splittable=False)
 
 
 @pytest.mark.parametrize("at", [1, 2, 3])
-def test_a_return_and_its_line_feed_may_come_apart(at: int) -> None:
+def test_line_counter_joins_crlf_across_reads(at: int) -> None:
     counting = LineCounter(io.BytesIO(b"a\r\nb\r\n"), None)
     assert counting.read(at) + counting.read() == b"a\r\nb\r\n"
     assert (counting.lines(), counting.bare_returns()) == (2, 0)
-
-
-# --- the key store
-
-
-def test_a_key_is_made_once_is_private_and_leaves_as_tink_keyset(tmp_path: Path) -> None:
-    store = KeyStore(tmp_path / "keys")
-    with ThreadPoolExecutor(8) as pool:
-        keys = list(pool.map(lambda _: store.get_or_create("flights"), range(16)))
-    assert all(key == keys[0] for key in keys)
-    assert stat.S_IMODE(store.path("flights").stat().st_mode) == 0o600
-    assert stat.S_IMODE((tmp_path / "keys").stat().st_mode) == 0o700
-    assert [path.name for path in (tmp_path / "keys").iterdir()] == ["flights.dataset-key"]
-    other = KeyStore(tmp_path / "other")
-    other.import_tink("flights", store.export_tink("flights"))
-    assert other.get("flights") == keys[0]
-
-
-def test_a_key_store_refuses_what_would_lose_or_show_a_key(tmp_path: Path) -> None:
-    store = KeyStore(tmp_path / "keys")
-    with pytest.raises(NotFound, match="DatasetKeyNotFound"):
-        store.get("flights")
-    key = store.get_or_create("flights")
-    store.put("flights", key)
-    with pytest.raises(Conflict, match="DatasetKeyExists"):
-        store.put("flights", generate_dataset_key())
-    for name in ("../flights", "flights\n", ""):
-        with pytest.raises(InvalidInput, match="InvalidName"):
-            store.get(name)
-    store.path("flights").chmod(0o640)
-    with pytest.raises(Refused, match="SecretFileTooOpen"):
-        store.get("flights")
-    store.path("flights").chmod(0o600)
-    (tmp_path / "keys").chmod(0o755)
-    with pytest.raises(Refused, match="KeyStoreTooOpen"):
-        store.get("flights")
-
-
-# --- uploads
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    folder = tmp_path / "source"
-    for day in ("2013-01-01", "2013-01-02", "2013-01-03"):
-        (folder / day).mkdir(parents=True)
-        (folder / day / "part.jsonl").write_text("".join(json.dumps({"id": number, "day": day}) + "\n" for number in range(100)))
-    (folder / ".DS_Store").write_text("no data")
-    return folder
-
-
-DAYS = schema("json", by_day=True, types={"id": "integer", "day": "date"})
-
-
-def upload(store: FolderStore, key: Secret, *sources: Path, **options: object) -> object:
-    return upload_dataset(store, key, dataset="flights", schema=DAYS, sources=sources, **options)  # type: ignore[arg-type]
-
-
-def test_an_upload_seals_every_file_under_its_own_path_and_reports(tmp_path: Path, source: Path) -> None:
-    store, key = FolderStore(tmp_path / "store"), generate_dataset_key()
-    told: list[UploadProgress] = []
-    result = upload(store, key, source, on_progress=told.append)
-    assert result.uploaded == tuple(f"2013-01-0{day}/part.jsonl" for day in (1, 2, 3))
-    assert result.rows == 300
-    for name in result.uploaded:
-        assert open_bytes(store.read(name), key, name) == (source / name).read_bytes()
-        with pytest.raises(Refused):
-            open_bytes(store.read(name), key, "2013-01-04/part.jsonl")
-    assert told[-1].done == told[-1].total
-    assert [step.done for step in told] == sorted(step.done for step in told)
-    manifest = read_manifest(store, key)
-    assert manifest is not None
-    assert manifest.complete
-    assert manifest.rows() == 300
-    assert b"part.jsonl" not in store.read(MANIFEST_NAME)
-
-
-def test_an_upload_goes_on_where_it_was_interrupted_and_repeats_nothing(tmp_path: Path, source: Path) -> None:
-    key = generate_dataset_key()
-
-    class Failing(FolderStore):
-        def put(self, key: str, source: Source, **options: object) -> Stored:
-            if key.startswith("2013-01-03"):
-                raise Unavailable("StoreUnavailable", "no answer")
-            return super().put(key, source)
-
-    with pytest.raises(Unavailable):
-        upload(Failing(tmp_path / "store"), key, source)
-    store = FolderStore(tmp_path / "store")
-    unfinished = read_manifest(store, key)
-    assert unfinished is not None
-    assert not unfinished.complete
-
-    before = {item.key: store.read(item.key) for item in store.list("2013")}
-    second = upload(store, key, source)
-    assert second.uploaded == ("2013-01-03/part.jsonl",)  # type: ignore[attr-defined]
-    assert upload(store, key, source).uploaded == ()  # type: ignore[attr-defined]
-    assert before == {name: store.read(name) for name in before}
-
-
-def test_changed_files_are_uploaded_again_others_stay_and_replace_removes(tmp_path: Path, source: Path) -> None:
-    store, key = FolderStore(tmp_path / "store"), generate_dataset_key()
-    upload(store, key, source)
-    (source / "2013-01-02" / "part.jsonl").write_text('{"id":1,"day":"2013-01-02"}\n')
-    assert upload(store, key, source).uploaded == ("2013-01-02/part.jsonl",)
-    only = upload(store, key, source / "2013-01-02" / "part.jsonl")
-    assert (only.uploaded, only.rows) == ((), 201)
-    replaced = upload(store, key, source / "2013-01-02" / "part.jsonl", replace=True)
-    assert set(replaced.removed) == {"2013-01-01/part.jsonl", "2013-01-03/part.jsonl"}
-    assert [item.key for item in store.list()] == ["2013-01-02/part.jsonl", MANIFEST_NAME]
-    assert replaced.rows == 1
-
-
-def test_what_another_key_sealed_is_only_replaced_on_demand(tmp_path: Path, source: Path) -> None:
-    store, key = FolderStore(tmp_path / "store"), generate_dataset_key()
-    upload(store, generate_dataset_key(), source)
-    with pytest.raises(Conflict, match="StoredUnderAnotherKey"):
-        upload(store, key, source)
-    assert len(upload(store, key, source, replace=True).uploaded) == 3  # type: ignore[attr-defined]
-    assert read_manifest(store, key) is not None
-
-
-def test_nothing_is_stored_when_any_file_is_wrong(tmp_path: Path, source: Path) -> None:
-    store = FolderStore(tmp_path / "store")
-    (source / "2013-01-03" / "part.jsonl").write_text('{"id":"x","day":"2013-01-02"}\n')
-    with pytest.raises(InvalidInput, match="2013-01-03"):
-        upload(store, generate_dataset_key(), source)
-    assert list(store.list()) == []
-
-
-def test_a_file_that_changes_while_it_is_sealed_is_not_kept(tmp_path: Path, source: Path) -> None:
-    class Slow(FolderStore):
-        def put(self, key: str, data: Source, **options: object) -> Stored:
-            if key.startswith("2013-01-01"):
-                (source / key).write_text('{"id":7,"day":"2013-01-01"}\n')
-            return super().put(key, data)
-
-    store = Slow(tmp_path / "store")
-    with pytest.raises(Conflict, match="SourceChanged"):
-        upload(store, generate_dataset_key(), source)
-    assert not store.exists("2013-01-01/part.jsonl")
-
-
-def mistakes(folder: Path) -> Iterator[tuple[Path, str]]:
-    yield folder / "nothing-here", "SourceNotFound"
-    (folder / "empty").mkdir()
-    yield folder / "empty", "SourceEmpty"
-    (folder / "other").mkdir()
-    (folder / "other" / "readme.txt").write_text("x")
-    yield folder / "other", "SourceFormatMismatch"
-    (folder / "flat").mkdir()
-    (folder / "flat" / "x.jsonl").write_text("{}")
-    yield folder / "flat", "SourceNotDayPartitioned"
-    (folder / "odd" / "2013-02-30").mkdir(parents=True)
-    (folder / "odd" / "2013-02-30" / "x.jsonl").write_text("{}")
-    yield folder / "odd", "SourceNotDayPartitioned"
-
-
-def test_sources_that_cannot_be_a_dataset_are_named(tmp_path: Path) -> None:
-    for path, code in mistakes(tmp_path):
-        with pytest.raises(CleanRoomError) as caught:
-            find_sources([path], DAYS)
-        assert caught.value.code == code

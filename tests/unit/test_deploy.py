@@ -1,4 +1,4 @@
-"""Image and chart agree with the code that they run: rights with calls, settings with profiles, the image with what is measured."""
+"""Images and chart agree with the code: roles with its calls, values with its profiles, the image with its measurement."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Rules = dict[str, set[str]]
 
 
 def rules(text: str) -> Rules:
-    """Resource (``group/resource``, ``/pods`` for the core's) to verbs, of a YAML list of rules."""
+    """Return the verbs of a YAML list of rules by resource (``group/resource``, ``/pods`` in the core group)."""
     found: Rules = {}
     for rule in yaml.safe_load(text):
         assert set(rule) == {"apiGroups", "resources", "verbs"}
@@ -39,16 +39,16 @@ def rules(text: str) -> Rules:
 
 
 def chart_roles() -> tuple[Rules, Rules]:
-    """Rules of the Spark service's Role and of the drivers'."""
+    """Return the rules of the Spark service's role and of the drivers' role."""
     blocks = re.findall(r"^rules:\n((?:  .*\n)+)", (CHART / "templates/rbac.yaml").read_text(), re.MULTILINE)
     service, driver = (rules(block) for block in blocks)
     return service, driver
 
 
-# --- rights
+# --- roles
 
 
-def test_the_service_may_do_what_its_code_does_and_nothing_else() -> None:
+def test_spark_service_role_grants_exactly_the_calls_of_its_code() -> None:
     code = ast.parse((ROOT / "cleanroom/spark/kubernetes.py").read_text())
     called = {
         node.attr
@@ -67,10 +67,10 @@ def test_the_service_may_do_what_its_code_does_and_nothing_else() -> None:
     assert not {name for name in service if "secret" in name or "exec" in name}
 
 
-def test_rights_are_those_that_the_document_tells_and_the_stand_in_holds_pods_to() -> None:
+def test_roles_equal_the_documentation_and_the_stand_in() -> None:
     service, driver = chart_roles()
-    told = [rules(block) for block in re.findall(r"```yaml\nrules:\n(.*?)```", (ROOT / "docs/kubernetes.md").read_text(), re.DOTALL)]
-    assert told == [service, driver]
+    documented = [rules(block) for block in re.findall(r"```yaml\nrules:\n(.*?)```", (ROOT / "docs/kubernetes.md").read_text(), re.DOTALL)]
+    assert documented == [service, driver]
     assert {name.partition("/")[2]: verbs for name, verbs in driver.items()} == {name: set(verbs) for name, verbs in ROLES["spark"].items()}
     assert all(verbs <= ROLES["spark-service"][name.partition("/")[2]] for name, verbs in service.items())
 
@@ -78,7 +78,7 @@ def test_rights_are_those_that_the_document_tells_and_the_stand_in_holds_pods_to
 # --- settings
 
 
-def test_the_examples_profiles_start_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_profiles_of_the_example_values_start_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = yaml.safe_load(EXAMPLE.read_text())
     defaults = yaml.safe_load((CHART / "values.yaml").read_text())
     config = tmp_path / "cleanroom.toml"
@@ -97,14 +97,14 @@ def test_the_examples_profiles_start_workers(tmp_path: Path, monkeypatch: pytest
         assert settings.keys_dir.is_relative_to("/var/lib/cleanroom")
     files = re.findall(r'_file = "([^"]+)"|"(/run[^"]+)"', values["config"])
     assert all(Path(first or second).parent == Path("/run/cleanroom") for first, second in files)
-    # What the cluster's webhook gives to a pod that is labelled for it.
+    # Variables that the webhook of workload identity sets in a labelled pod.
     for name in ("AZURE_CLIENT_ID", "AZURE_TENANT_ID", "AZURE_FEDERATED_TOKEN_FILE"):
         monkeypatch.setenv(name, f"/{name.lower()}")
     assert all(item["workloadIdentity"] for item in (*values["boundaries"].values(), *values["collaborators"].values()))
     assert credential(load_settings("litware", path=config).credential)
 
 
-def test_the_schema_knows_every_value_and_no_secret() -> None:
+def test_values_schema_covers_every_value_and_rejects_secrets() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())
 
     def unknown(value: Any, node: dict[str, Any], path: str) -> Iterator[str]:
@@ -126,7 +126,7 @@ def test_the_schema_knows_every_value_and_no_secret() -> None:
 # --- images
 
 
-def test_the_image_is_what_pods_are_measured_by() -> None:
+def test_containerfile_matches_the_measured_pod_profile() -> None:
     stage = (ROOT / "deploy/Containerfile").read_text().rpartition("AS spark\n")[2].replace("\\\n", " ")
     environment = dict(pair.split("=", 1) for line in re.findall(r"^ENV (.*)$", stage, re.MULTILINE) for pair in line.split())
     fields = PodProfile.model_fields
@@ -138,7 +138,7 @@ def test_the_image_is_what_pods_are_measured_by() -> None:
     assert "-m sparkapp.launch" in (ROOT / "deploy/entrypoint.sh").read_text()
 
 
-def test_each_image_has_what_it_needs_with_hashes() -> None:
+def test_image_requirements_are_complete_and_hashed() -> None:
     pins = requirements.read_lock((ROOT / "requirements.lock").read_text())
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     worker, spark = (requirements.closure(pins, requirements.roots(project, role)) for role in ("worker", "spark"))
@@ -151,7 +151,7 @@ def test_each_image_has_what_it_needs_with_hashes() -> None:
         requirements.closure(pins, {"nowhere"})
 
 
-def test_the_pods_program_imports_nothing_that_its_image_leaves_out() -> None:
+def test_payload_imports_no_package_that_its_image_omits() -> None:
     seen: set[str] = set()
     outside: set[str] = set()
     todo = [f"sparkapp.{file.stem}" for file in (ROOT / "sparkapp").glob("*.py") if file.stem != "__init__"]
@@ -178,11 +178,11 @@ def test_the_pods_program_imports_nothing_that_its_image_leaves_out() -> None:
     assert not {item for item in seen if item.split(".")[0] not in ("cleanroom", "sparkapp")}
 
 
-# --- rendered, where there is a helm
+# --- the rendered chart, if helm is installed
 
 
-@pytest.mark.skipif(shutil.which("helm") is None, reason="no `helm` on PATH")
-def test_rendered_pods_are_restricted() -> None:
+@pytest.mark.skipif(shutil.which("helm") is None, reason="`helm` is not on PATH")
+def test_rendered_pods_have_the_restricted_profile() -> None:
     command = ["helm", "template", "cr", str(CHART), "--namespace", "cleanroom", "--kube-version", "1.33.0", "--values", str(EXAMPLE)]
     items = [item for item in yaml.safe_load_all(subprocess.run(command, capture_output=True, text=True, check=True).stdout) if item]
     deployments = {item["metadata"]["name"]: item for item in items if item["kind"] == "Deployment"}

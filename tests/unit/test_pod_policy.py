@@ -1,4 +1,4 @@
-"""Pod policies: reproducible byte for byte, different for every difference that matters, and held against containers."""
+"""Pod policies: reproducible byte for byte, sensitive to every measured setting, and enforced on containers."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_policy_is_reproducible_from_the_wire_form_of_the_job(job: JobConfig) ->
 
 
 @given(jobs())
-def test_policy_text_is_read_back_exactly(job: JobConfig) -> None:
+def test_rendered_policy_parses_to_the_same_rules(job: JobConfig) -> None:
     profile = make_profile()
     for role in ("driver", "executor"):
         policy = pod_policies(job, profile).of(role)
@@ -65,7 +65,7 @@ def test_policy_text_is_read_back_exactly(job: JobConfig) -> None:
         assert f"JOB_CONFIG={job.encode()}" in [rule.pattern for rule in rules[0].env_rules if rule.required]
 
 
-def test_every_measured_difference_changes_host_data_and_unmeasured_ones_do_not() -> None:
+def test_host_data_depends_on_measured_settings_only() -> None:
     base = pod_policies(make_job(), make_profile())
     sidecar = SidecarProfile(name="skr", image=f"registry.example/skr@sha256:{DIGEST}", layers=(DIGEST,), command=("/skr",))
     other_sql = [{"executionSequence": 1, "sql": "SELECT 2", "sourceDigest": DIGEST}]
@@ -89,7 +89,7 @@ def test_every_measured_difference_changes_host_data_and_unmeasured_ones_do_not(
     assert len(base.host_data()) == 2
 
 
-def test_profile_needs_image_by_digest_and_layers() -> None:
+def test_profile_requires_image_digest_and_layers() -> None:
     with pytest.raises(ValueError, match="image"):
         make_profile(image="registry.example/app:latest")
     with pytest.raises(ValueError, match="layers"):
@@ -108,7 +108,7 @@ def test_profile_needs_image_by_digest_and_layers() -> None:
     assert caught.value.code == "PodProfileInvalid"
 
 
-def test_job_too_large_for_one_variable_is_refused() -> None:
+def test_job_that_makes_the_policy_too_long_is_rejected() -> None:
     def sized(size: int) -> JobConfig:
         return make_job(segments=[{"executionSequence": 1, "sql": "x" * size, "sourceDigest": DIGEST}])
 
@@ -133,7 +133,7 @@ def container(**changes: object) -> PodContainer:
 DRIVER = pod_policies(make_job(), make_profile()).driver.rego
 
 
-def test_the_measured_container_is_admitted() -> None:
+def test_measured_container_is_allowed() -> None:
     assert check_pod(DRIVER, container()) == []
 
 
@@ -150,12 +150,12 @@ def test_the_measured_container_is_admitted() -> None:
         ({"privileged": True}, "privileged escalation"),
     ],
 )
-def test_a_changed_container_is_refused(changes: dict[str, object], error: str) -> None:
+def test_changed_container_is_denied(changes: dict[str, object], error: str) -> None:
     differences = check_pod(DRIVER, container(**changes))
     assert any(error in text for text in differences)
 
 
-def test_executor_policy_does_not_admit_the_driver() -> None:
+def test_executor_policy_denies_the_driver() -> None:
     executor = pod_policies(make_job(), make_profile()).executor.rego
     assert any("invalid command" in text for text in check_pod(executor, container()))
 
@@ -177,7 +177,7 @@ def test_executor_policy_does_not_admit_the_driver() -> None:
         ("JAVA_HOME=/tmp/java", False),
     ],
 )
-def test_unknown_variables_are_dropped(pair: str, kept: bool) -> None:
+def test_variable_without_a_rule_is_dropped(pair: str, kept: bool) -> None:
     name, _, value = pair.partition("=")
     item = container(environment={**measured_environment(make_job()), name: value})
     assert check_pod(DRIVER, item) == []
@@ -194,7 +194,7 @@ def test_unknown_variables_are_dropped(pair: str, kept: bool) -> None:
         ("-Dspark.driver.port=7078 -javaagent:x", False),
     ],
 )
-def test_executor_java_options_cannot_run_commands(option: str, kept: bool) -> None:
+def test_executor_java_option_that_runs_a_command_is_dropped(option: str, kept: bool) -> None:
     policies = pod_policies(make_job(), make_profile())
     environment = {**measured_environment(make_job()), "SPARK_JAVA_OPT_3": option}
     item = container(command=make_profile().command("executor"), environment=environment)
@@ -215,14 +215,14 @@ ALLOW_ALL = 'package policy\n\napi_svn := "0.10.0"\n\ncreate_container := {"allo
         DRIVER.replace('"allow_elevated":false', '"allow_elevated": false', 1),
     ],
 )
-def test_other_policies_admit_nothing(text: str) -> None:
+def test_policy_of_another_form_denies_every_container(text: str) -> None:
     with pytest.raises(Refused) as caught:
         rego.parse(text)
     assert caught.value.code == "PodPolicyMalformed"
     assert check_pod(text, container())[0].startswith("invalid policy")
 
 
-def test_policy_value_is_bound_to_its_text() -> None:
+def test_policy_with_host_data_of_another_text_is_rejected() -> None:
     policy = PodPolicy.of(DRIVER)
     with pytest.raises(ValueError, match="host_data"):
         PodPolicy.model_validate(json.loads(policy.model_dump_json()) | {"rego": DRIVER + " "})

@@ -25,7 +25,8 @@ from cleanroom.settings import AttestationSettings
 from cleanroom.spark.job import JobConfig
 from cleanroom.spark.policy import pod_policies
 from cleanroom.spark.signed import PolicySigner, ServiceReport
-from tests.audit_world import COLLABORATION, DATASETS, QUERY, SPARK_HOST, AuditWorld
+from tests.audit_records import COLLABORATION, DATASETS, QUERY, SPARK_HOST
+from tests.audit_world import AuditWorld
 from tests.unit.spark_support import make_profile
 
 FLIGHTS = DATASETS[0]

@@ -26,11 +26,11 @@ def build(**profile: object) -> dict:  # type: ignore[type-arg]
     return build_application(job, made, pod_policies(job, made), locked_conf={})
 
 
-def test_same_job_gives_the_same_bytes() -> None:
+def test_same_job_yields_the_same_application() -> None:
     assert json.dumps(build()) == json.dumps(build())
 
 
-def test_shape() -> None:
+def test_application_names_the_run_and_never_restarts() -> None:
     job, item = make_job(), build()
     policies = pod_policies(job, make_profile())
     assert (item["apiVersion"], item["kind"]) == ("sparkoperator.k8s.io/v1beta2", "SparkApplication")
@@ -49,14 +49,14 @@ def test_shape() -> None:
         assert spec[role]["securityContext"]["privileged"] is False
 
 
-def test_the_crd_knows_every_field() -> None:
+def test_every_field_is_in_the_operators_schema() -> None:
     sidecar = SidecarProfile(
         name="skr", image=f"r.example/skr@sha256:{DIGEST}", layers=(DIGEST,), command=("/skr",), environment={"A": "b"}
     )
     assert validate(SPARK_APPLICATIONS, build(sidecars=(sidecar,), virtual_nodes=True), strict=True) == []
 
 
-def test_sidecars_are_native_and_measured() -> None:
+def test_sidecar_is_a_native_measured_container() -> None:
     sidecar = SidecarProfile(
         name="skr", image=f"r.example/skr@sha256:{DIGEST}", layers=("2" * 64,), command=("/skr",), environment={"A": "b"}
     )
@@ -77,13 +77,13 @@ def test_sidecars_are_native_and_measured() -> None:
         "spark.hadoop.fs.s3a.access.key",
     ],
 )
-def test_configuration_outside_of_the_allow_list_is_refused(key: str) -> None:
+def test_spark_property_outside_of_the_allowlist_is_rejected(key: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         spark_configuration({key: "x"})
     assert caught.value.code == "SparkConfigurationRefused"
 
 
-def test_locked_configuration_wins() -> None:
+def test_locked_configuration_overrides_the_base() -> None:
     assert spark_configuration({"spark.sql.session.timeZone": "Europe/Paris"})["spark.sql.session.timeZone"] == "Europe/Paris"
     assert spark_configuration({})["spark.network.crypto.enabled"] == "true"
 
@@ -92,7 +92,7 @@ TEXT = st.text(alphabet="aA9-_./é ", max_size=90)
 
 
 @given(TEXT, TEXT, TEXT, st.sampled_from(["case", "tail", "symbol", "join"]))
-def test_names_of_applications_are_labels_and_do_not_collide(collaboration: str, query: str, run: str, change: str) -> None:
+def test_application_name_is_a_label_and_unique(collaboration: str, query: str, run: str, change: str) -> None:
     other = {
         "case": (collaboration, query, run.swapcase() + "x"),
         "tail": (collaboration, query, run + "-" * 63 + "tail"),
@@ -107,6 +107,6 @@ def test_names_of_applications_are_labels_and_do_not_collide(collaboration: str,
         assert len(name) + len("-driver") <= 63
 
 
-def test_runs_that_differ_in_case_or_late_have_names_of_their_own() -> None:
+def test_run_ids_that_differ_in_case_or_at_the_end_have_different_names() -> None:
     runs = ["Run_42/A", "run-42-a", "RUN-42-A", "r" * 63, "r" * 64, "r" * 63 + "x", "run-42-a-", "run--42-a"]
     assert len({job_name("flights", "totals", run) for run in runs}) == len(runs)

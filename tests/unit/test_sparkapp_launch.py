@@ -1,4 +1,4 @@
-"""The image's entry point: what of an operator's word reaches Spark, and by what an executor is known."""
+"""The image's entry point: which of an operator's settings reach Spark, and how an executor gets the network secret."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ EXECUTOR = {
 
 
 class Granted:
-    """A pod that governance knows; it gives no secret but those of the run."""
+    """A pod to which governance releases the given secrets only."""
 
     def __init__(self, **secrets: str) -> None:
         self.secrets = secrets
 
     def secret(self, secret_id: str, *, fresh: bool = False) -> Secret:
         if secret_id not in self.secrets:
-            raise NotFound("SecretNotFound", f"secret {secret_id!r}: not there, or not for this pod.")
+            raise NotFound("SecretNotFound", f"secret {secret_id!r} does not exist, or is not granted to this pod.")
         return Secret(self.secrets[secret_id].encode())
 
 
-GRANTED = Granted(**{JOB.network_secret_id or "": "by-which-pods-know-each-other"})
+GRANTED = Granted(**{JOB.network_secret_id or "": "network-secret-of-the-run"})
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +58,7 @@ def driver(tmp_path: Path, properties: dict[str, str], environment: dict[str, st
     return command, variables, javaproperties.loads(Path(command[2]).read_text("ascii"))
 
 
-def test_properties_are_read_and_written_as_java_does(tmp_path: Path) -> None:
+def test_properties_are_parsed_and_written_as_in_java(tmp_path: Path) -> None:
     text = "#Java properties\nspark.app.name : fi\\\n   rst\nspark.master=k8s\\://https\\://10.0.0.1\\:443\nspark.app.id=a\nspark.app.id=\\u0062\n"
     file = tmp_path / "given.properties"
     file.write_text(text, "ascii")
@@ -110,11 +110,11 @@ def test_properties_are_read_and_written_as_java_does(tmp_path: Path) -> None:
         ("spark.redaction.regex", "nothing"),
     ],
 )
-def test_an_operators_property_reaches_no_driver(tmp_path: Path, name: str, value: str) -> None:
+def test_property_outside_of_the_allowlist_is_dropped(tmp_path: Path, name: str, value: str) -> None:
     assert name not in driver(tmp_path, {name: value})[2]
 
 
-def test_a_service_account_below_a_hidden_folder_is_kept(tmp_path: Path) -> None:
+def test_service_account_path_with_a_hidden_folder_is_kept(tmp_path: Path) -> None:
     given = {
         f"spark.kubernetes.authenticate.driver.mounted.{name}": f"/home/x/.cleanroom/..data/serviceaccount/{file}"
         for name, file in (("oauthTokenFile", "token"), ("caCertFile", "ca.crt"))
@@ -122,7 +122,7 @@ def test_a_service_account_below_a_hidden_folder_is_kept(tmp_path: Path) -> None
     assert driver(tmp_path, given)[2].items() >= given.items()
 
 
-def test_what_names_places_and_sizes_is_kept(tmp_path: Path) -> None:
+def test_properties_for_places_and_sizes_are_kept(tmp_path: Path) -> None:
     given = {
         "spark.master": "k8s://https://kubernetes.default.svc:443",
         "spark.app.id": "spark-1",
@@ -147,14 +147,14 @@ def test_what_names_places_and_sizes_is_kept(tmp_path: Path) -> None:
     assert kept == given | dict(NETWORK_CONF) | own
 
 
-def test_a_weaker_protocol_or_another_job_is_overruled(tmp_path: Path) -> None:
-    lies = {**dict.fromkeys(NETWORK_CONF, "false"), "spark.executorEnv.JOB_CONFIG": make_job("run-2").encode()}
-    kept = driver(tmp_path, lies)[2]
+def test_weaker_protocol_and_another_job_are_overridden(tmp_path: Path) -> None:
+    given = {**dict.fromkeys(NETWORK_CONF, "false"), "spark.executorEnv.JOB_CONFIG": make_job("run-2").encode()}
+    kept = driver(tmp_path, given)[2]
     assert {name: kept[name] for name in NETWORK_CONF} == dict(NETWORK_CONF)
     assert JobConfig.decode(kept["spark.executorEnv.JOB_CONFIG"]) == JOB
 
 
-def test_configuration_folder_and_variables_are_our_own(tmp_path: Path) -> None:
+def test_driver_gets_a_new_configuration_folder_and_allowed_variables_only(tmp_path: Path) -> None:
     given = {
         "SPARK_CONF_DIR": "/opt/spark/conf",
         "JAVA_TOOL_OPTIONS": "-javaagent:x",
@@ -175,15 +175,15 @@ def test_configuration_folder_and_variables_are_our_own(tmp_path: Path) -> None:
     assert command[-1] == "/opt/cleanroom/sparkapp/__main__.py"
 
 
-def test_an_executor_gets_the_secret_in_a_file_and_nowhere_else() -> None:
+def test_executor_gets_the_network_secret_only_in_a_file() -> None:
     command, variables = launch.executor_command(JOB, GRANTED, EXECUTOR | {"SPARK_JAVA_OPT_0": "-Dspark.authenticate=false"})
     options = dict(item[2:].split("=", 1) for item in command if item.startswith("-Dspark."))
     file = Path(options.pop("spark.authenticate.secret.file"))
-    assert file.read_bytes() == b"by-which-pods-know-each-other"
+    assert file.read_bytes() == b"network-secret-of-the-run"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
     assert options == {**NETWORK_CONF, "spark.master": "k8s://driver"}
-    assert "by-which" not in " ".join(command) + json.dumps(variables)
+    assert "network-secret-of" not in " ".join(command) + json.dumps(variables)
     assert command[command.index("--driver-url") + 1] == EXECUTOR["SPARK_DRIVER_URL"]
     assert "-Xmx2048m" in command
     assert not [item for item in command if "authenticate=false" in item]
@@ -197,7 +197,9 @@ def test_an_executor_gets_the_secret_in_a_file_and_nowhere_else() -> None:
         (JOB, GRANTED, EXECUTOR | {"SPARK_DRIVER_URL": ""}, "ExecutorVariableMissing"),
     ],
 )
-def test_an_executor_that_cannot_be_known_does_not_start(job: JobConfig, pod: Granted, environment: dict[str, str], code: str) -> None:
+def test_executor_without_variables_or_network_secret_does_not_start(
+    job: JobConfig, pod: Granted, environment: dict[str, str], code: str
+) -> None:
     with pytest.raises(CleanRoomError) as caught:
         launch.executor_command(job, pod, environment)
     assert caught.value.code == code
@@ -213,14 +215,16 @@ def test_an_executor_that_cannot_be_known_does_not_start(job: JobConfig, pod: Gr
         (["executor", "--more"], 10, "ROLE_UNKNOWN"),
     ],
 )
-def test_failure_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], exit_code: int, code: str) -> None:
+def test_launch_failure_is_the_termination_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], exit_code: int, code: str
+) -> None:
     monkeypatch.setenv("JOB_CONFIG", JOB.encode())
-    monkeypatch.setenv("CLEANROOM_TERMINATION_LOG", str(tmp_path / "told"))
+    monkeypatch.setenv("CLEANROOM_TERMINATION_LOG", str(tmp_path / "termination"))
     assert launch.main(arguments) == exit_code
-    assert json.loads((tmp_path / "told").read_text())["code"] == code
+    assert json.loads((tmp_path / "termination").read_text())["code"] == code
 
 
-def test_no_session_with_executors_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_session_on_a_cluster_requires_a_network_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYSPARK_GATEWAY_PORT", "1")
     with pytest.raises(PreconditionFailed) as caught:
         open_session("x")

@@ -6,6 +6,7 @@ import base64
 import datetime as dt
 import hashlib
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 from cryptography import x509
@@ -24,6 +25,7 @@ from cleanroom.attestation import (
     TrustStore,
     Verifier,
     parse_report,
+    verify,
     verify_evidence,
 )
 from cleanroom.attestation.amd_certificate import AmdCertificate
@@ -294,14 +296,16 @@ def test_evidence_with_lone_surrogates_is_rejected(milan: Lab) -> None:
     assert evidence.digest() == hashlib.sha256(evidence.model_dump_json(exclude_none=True).encode()).hexdigest()
 
 
-def test_only_accepted_chains_are_cached(milan: Lab) -> None:
+def test_only_accepted_chains_are_cached(milan: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     evidence = AttestationEvidence.of(milan.hierarchy.report(), milan.hierarchy.chain_pem())
-    now = dt.datetime.now(dt.UTC)
-    for trust, cached in ((milan.trust, 1), (TrustStore.amd(), 0)):
+    examine = Mock(side_effect=verify.examine_chain)
+    monkeypatch.setattr(verify, "examine_chain", examine)
+    for trust, ok, examinations in ((milan.trust, True, 1), (TrustStore.amd(), False, 3)):
+        examine.reset_mock()
         verifier = Verifier(trust)
-        for _ in range(2):
-            verifier.verify(evidence, expectations=Expectations(), at=now)
-            assert verifier.cached_chains() == cached
+        for _ in range(3):
+            assert verifier.verify(evidence, expectations=Expectations(), at=dt.datetime.now(dt.UTC)).ok is ok
+        assert examine.call_count == examinations
 
 
 def test_a_common_name_is_read_as_cryptography_reads_it() -> None:

@@ -1,0 +1,50 @@
+"""The guest's wrapping key: its runtime data, and its selection from an attestation token's claims."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from cleanroom.errors import InvalidInput
+from cleanroom.jose.jwk import public_key
+from cleanroom.keys import public_jwk, runtime_data, thumbprint
+from cleanroom.keys.wrapping_key import wrapping_jwk
+
+RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+EC_KEY = ec.generate_private_key(ec.SECP256R1())
+
+
+def test_the_sidecars_runtime_data_is_what_a_real_report_binds(vectors: Path) -> None:
+    raw = (vectors / "skr" / "real-runtime-jwks.json").read_bytes()
+    report_data = (vectors / "skr" / "real-runtime-jwks.sha256-as-report-data.txt").read_text().strip()
+    assert hashlib.sha256(raw).hexdigest() + "00" * 32 == report_data
+    jwk = json.loads(raw)["keys"][0]
+    assert thumbprint(jwk) == jwk["kid"]
+    key = public_key(jwk)
+    assert isinstance(key, rsa.RSAPublicKey)
+    assert runtime_data(key) == raw
+
+
+def test_the_published_sample_with_use_sig_is_selected_by_its_operations(vectors: Path) -> None:
+    jwks = json.loads((vectors / "skr" / "cleanroom-public-key-jwks.json").read_text())
+    assert wrapping_jwk({"x-ms-runtime": jwks})["kid"] == "96478d5f"
+
+
+def test_the_wrapping_key_is_the_first_for_encryption() -> None:
+    signing = public_jwk(RSA_KEY, kid="s", use="sig")
+    curve = public_jwk(EC_KEY, kid="c", use="enc")
+    for marks in ({"use": "enc"}, {"key_use": "enc"}, {"key_ops": ["encrypt"]}, {"use": "sig", "key_ops": ["sign", "encrypt"]}):
+        wanted = public_jwk(RSA_KEY, kid="e", **marks)
+        assert wrapping_jwk({"x-ms-runtime": {"keys": [5, signing, curve, wanted]}}) == wanted
+
+
+@pytest.mark.parametrize("runtime", [None, {}, [], "x", {"keys": None}, {"keys": {}}, {"keys": []}, {"keys": [None, "x", []]}])
+def test_claims_without_a_usable_wrapping_key_are_rejected(runtime: Any) -> None:
+    with pytest.raises(InvalidInput) as error:
+        wrapping_jwk({"x-ms-runtime": runtime})
+    assert error.value.code == "NoWrappingKey"
