@@ -98,7 +98,7 @@ class Api:
     Args:
         store: The objects.
         accounts: The service accounts.
-        log_file: Returns the path of a container's log; raises :class:`ApiFailure` if there is none.
+        log_file: Returns the path of a container's log; raises :class:`ApiFailure` if it does not exist.
     """
 
     def __init__(self, store: Store, accounts: Accounts, log_file: Callable[[Object, str | None], Path]) -> None:
@@ -354,7 +354,7 @@ class Api:
                     return
                 changed.clear()
                 try:
-                    # There is no notification for a grown log file, only for the end of the pod.
+                    # A store change wakes this task when the pod ends, but not when the log grows.
                     async with asyncio.timeout(0.25):
                         await changed.wait()
                 except TimeoutError:
