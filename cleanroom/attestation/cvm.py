@@ -2,7 +2,7 @@
 
 The SNP report binds the paravisor's runtime claims. The claims hold the virtual TPM's attestation key, and that key signs a quote. The
 claim ``user-data`` binds the caller's key, the quote's nonce proves freshness, and its PCR values identify the software. Source: the
-``snp-cvm`` platform of the governance service and the HCL report blob; see ``docs/facts/attestation.md``.
+``snp-cvm`` platform of the governance service and the HCL report blob; see ``docs/facts/attestation.md#confidential-vms``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The SEV-SNP attestation report: 1184 bytes, little-endian, parsed into an immutable value.
 
 Offsets are the same in versions 2 to 5: version 3 added the CPUID bytes, version 5 the mitigation vectors. Parsing verifies nothing.
-Source: AMD 56860 (SEV-SNP firmware ABI), table ATTESTATION_REPORT; see ``docs/facts/attestation.md``.
+Source: AMD 56860 (SEV-SNP firmware ABI), table ATTESTATION_REPORT; see ``docs/facts/attestation.md#the-report``.
 """
 
 from __future__ import annotations
