@@ -44,7 +44,7 @@ _SPELLINGS = {
     "privacy_floor": "privacy_floors",
 }
 _NOTES = ("description", "comment", "nullable")
-"""Members of a column that are no rules."""
+"""Members of a column that have no effect on access."""
 _RULE = re.compile("allow|floor|group|ident|column|field|polic|privacy|output|deny|denied|forbid|hid|mask|restrict|sensitiv", re.IGNORECASE)
 _FLOOR_MEMBERS = ("minGroupSize", "min_group_size", "identityColumn", "identity_column", "allowedOutputColumns", "allowed_output_columns")
 
@@ -119,7 +119,7 @@ class View(WireModel):
 
     @cached_property
     def min_group_size(self) -> int:
-        """The largest minimum group size of the floors; 0 if there is none."""
+        """The largest minimum group size of the floors; 0 without floors."""
         return max((floor.min_group_size for floor in self.floors), default=0)
 
     @cached_property

@@ -64,7 +64,7 @@ class QueryCheck:
         for condition in segment.pre_conditions or ():
             name = condition.view_name
             if self.rules.catalog.view(name) is None and name.lower() not in self.views:
-                raise Refusal("UnknownRelation", f"preConditions: there is no view {name[:80]!r}")
+                raise Refusal("UnknownRelation", f"preConditions: unknown view {name[:80]!r}")
             if view is not None and name.lower() == view.lower():
                 raise Refusal("UnknownRelation", f"preConditions: this segment creates the view {view!r}")
         for post_filter in segment.post_filters or ():

@@ -60,7 +60,7 @@ def _unknown_relation(name: str, node: exp.Expr, ctx: Context) -> Refusal:
     known = sorted([view.name for view in ctx.rules.catalog.views] + list(ctx.relations))
     close = difflib.get_close_matches(name, known, 1)
     hint = f"did you mean {close[0]}?" if close else f"the query may read {', '.join(known)}"
-    return Refusal("UnknownRelation", f"there is no view {strip_invisible(name)[:120]!r}: {hint}", position_of(node))
+    return Refusal("UnknownRelation", f"unknown view {strip_invisible(name)[:120]!r}: {hint}", position_of(node))
 
 
 @checks_relation(exp.Subquery)

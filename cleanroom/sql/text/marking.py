@@ -1,6 +1,6 @@
 """Changes to the tokens before the parser receives them.
 
-The parser translates functions that it knows into nodes of its own, which no longer say what the author wrote. Functions of the
+The parser translates functions that it knows into other nodes, which no longer say what the author wrote. Functions of the
 vocabulary therefore get a marked name, which the parser leaves alone. Other functions keep their names and are refused later. Casts to
 allowed types are marked as well, as calls with the type as second argument, because the parser needs 50 µs to read a type.
 """
