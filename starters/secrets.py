@@ -62,12 +62,20 @@ def _read_secret(file: Path | None, variable: str | None, stdin: bool) -> bytes:
         NotFound: ``SecretVariableNotSet``.
     """
     if sum((file is not None, variable is not None, stdin)) != 1:
-        raise InvalidInput("SecretSourceMissing", "give exactly one of --secret-file, --secret-env and --secret-stdin.")
+        raise InvalidInput(
+            "SecretSourceMissing",
+            "give exactly one of --secret-file, --secret-env and --secret-stdin.",
+            hint="For example: cleanroom secret set NAME --secret-stdin < FILE",
+        )
     if file is not None:
         return read_secret_file(file).reveal()
     if variable is not None:
         if variable not in os.environ:
-            raise NotFound("SecretVariableNotSet", f"environment variable {variable} is not set.")
+            raise NotFound(
+                "SecretVariableNotSet",
+                f"environment variable {variable} is not set.",
+                hint="Export the variable first, or use --secret-stdin.",
+            )
         return os.environ[variable].encode()
     return sys.stdin.buffer.read()
 

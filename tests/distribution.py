@@ -29,7 +29,7 @@ FIRST = (
     "tests/conformance/governance/test_model.py",
     "tests/scenario/test_governance_machine.py",
     "tests/scenario/test_local_cloud.py",
-    "tests/scenario/test_kubernetes_stand_in.py",
+    "tests/scenario/kubernetes/test_kubelet.py",
     "tests/scenario/test_worker_lifecycle.py",
     "tests/unit/test_commands.py",
     "tests/unit/test_sparkapp_listing.py",

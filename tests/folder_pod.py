@@ -1,4 +1,4 @@
-"""A pod whose secrets, stores and ledger are folders: runs the whole payload where no server is needed."""
+"""A pod whose secrets, stores and ledger are folders, for tests of the payload without servers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from tests.folder_store import FolderStore
 
 @dataclass(frozen=True)
 class FolderPod:
-    """``secrets/<id>``, ``stores/<dataset>/…`` and ``events.jsonl`` below ``root``. Holds paths only, so it travels to Spark's workers."""
+    """Uses ``secrets/<id>``, ``stores/<dataset>/...`` and ``events.jsonl`` below ``root``.
+
+    It contains only paths, so Spark can pickle it for its workers. Events named in the file ``ledger-is-away`` fail.
+    """
 
     root: Path
     config: str
@@ -26,13 +29,13 @@ class FolderPod:
 
     def secret(self, secret_id: str, *, fresh: bool = False) -> Secret:
         path = self.root / "secrets" / secret_id
-        # A file with numbered lines answers one line a time: how a consent that changes under way is played.
+        # Each fresh read returns the next line of <id>.next, so that a test can change consent during a run.
         if fresh and (queue := path.with_suffix(".next")).exists():
             lines = queue.read_text().splitlines()
             queue.write_text("\n".join(lines[1:] or lines))
             return Secret(lines[0].encode())
         if not path.exists():
-            raise NotFound("SecretNotFound", f"there is no secret {secret_id!r}.")
+            raise NotFound("SecretNotFound", f"secret {secret_id!r} does not exist.")
         return Secret(path.read_bytes())
 
     def store(self, dataset: JobDataset) -> ObjectStore:

@@ -1,4 +1,4 @@
-"""An object store in a folder: what the tests of datasets use where no server is needed. Spark's Python workers import it too."""
+"""An object store in a folder, for tests without servers. Spark's Python workers import it too."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from cleanroom.errors import Conflict, NotFound
 
 @dataclass(frozen=True)
 class FolderStore:
+    """An object store below ``root``. ``reads`` lists every range that was read: name, offset, length."""
+
     root: Path
     reads: list[tuple[str, int, int]] = field(default_factory=list, compare=False)
 
@@ -24,7 +26,7 @@ class FolderStore:
     def _path(self, key: str) -> Path:
         path = self.root / require_key(key)
         if not path.is_file():
-            raise NotFound("NoSuchKey", f"there is no object {key!r}.")
+            raise NotFound("NoSuchKey", f"object {key!r} does not exist.")
         return path
 
     def size(self, key: str) -> int:
@@ -57,4 +59,4 @@ class FolderStore:
         (self.root / key).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing."""

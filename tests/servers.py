@@ -1,4 +1,4 @@
-"""Session-scoped fixtures of real servers and of the Entra ID and ARM stand-in; ``tests/conftest.py`` loads them for every test.
+"""Session fixtures of real servers and of the Entra ID and ARM stand-in; ``tests/conftest.py`` loads them for all tests.
 
 ``local_authority``, ``azure_world`` (Entra ID and ARM), ``azurite`` (real Azurite), ``seaweedfs`` (real SeaweedFS).
 """
@@ -32,7 +32,7 @@ RESOURCE_GROUP = "clean-room"
 
 
 def fixed_id(*words: str) -> str:
-    """A GUID that is the same in every run."""
+    """Return a GUID that is the same in every run."""
     return str(uuid.uuid5(uuid.NAMESPACE_DNS, ".".join(words)))
 
 
@@ -44,14 +44,14 @@ def local_authority(tmp_path_factory: pytest.TempPathFactory) -> LocalAuthority:
 
 @dataclass(frozen=True)
 class AzureWorld:
-    """Two tenants, each with a user (Owner of the subscription), a vault's own principal (Reader) and one without any role."""
+    """Two tenants, each with a user (Owner of the subscription), a principal for a vault (Reader) and one without roles."""
 
     url: str
     ca_file: Path
     secrets: Path
 
     def http(self) -> httpx.Client:
-        """A bare client that trusts the world's certificates."""
+        """Return an HTTP client that trusts the local certificate authority."""
         return httpx.Client(verify=ssl.create_default_context(cafile=str(self.ca_file)))
 
     def tenant_id(self, company: str) -> str:
@@ -91,7 +91,7 @@ class AzureWorld:
 
 @pytest.fixture(scope="session")
 def start_azure_world(tmp_path_factory: pytest.TempPathFactory, local_authority: LocalAuthority):
-    """Starts a world: ``with start_azure_world(propagation_seconds=0) as world``."""
+    """Return a function that starts a world: ``with start_azure_world(propagation_seconds=0) as world``."""
 
     @contextmanager
     def start(propagation_seconds: float = 0, token_seconds: int = 3600) -> Iterator[AzureWorld]:
@@ -191,7 +191,7 @@ def azurite(tmp_path_factory: pytest.TempPathFactory, local_authority: LocalAuth
 
 @dataclass(frozen=True)
 class S3Server:
-    """SeaweedFS: an administrator, and ``litware`` who may use the bucket ``litware`` only."""
+    """SeaweedFS with an administrator, and with ``litware``, which has access to the bucket ``litware`` only."""
 
     url: str
     ca_file: Path

@@ -1,7 +1,7 @@
-"""Java's archive of the classes that Spark loads: ``python -m tests.spark_archive FILE``.
+"""Writes a class data archive of the classes that Spark loads: ``python -m tests.spark_archive FILE``.
 
-A Java that is given it (``make test`` does) starts Spark in 8 seconds of processor time instead of 13: classes are mapped, not parsed and
-verified again. The tests start Spark some thirty times. Where it does not fit (another Java, other jars), Java does without it.
+With the archive (``make test`` uses it), Java maps classes instead of parsing and verifying them, and Spark starts in 8 s of processor time
+instead of 13 s. The tests start Spark about thirty times. Java ignores an archive of another Java version or of other jars.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ SQL = """
 
 
 def main(file: Path) -> None:
-    """Run what most of Spark's tests run, then have Java write ``file``."""
-    # What it leaves out (signed jars) it would say line by line.
+    """Run the SQL features that most tests use, then let Java write ``file``."""
+    # Java would print a line for every class that it omits (signed jars).
     options = f"-XX:ArchiveClassesAtExit={file} -Xlog:disable -Xlog:all=error:stderr"
     session.LOCAL_CONF = {
         **session.LOCAL_CONF,
@@ -33,10 +33,10 @@ def main(file: Path) -> None:
     assert len(spark.sql(SQL).toArrow()) == 7
     java = spark.sparkContext._gateway.proc
     spark.stop()
-    java.stdin.close()  # the end of its standard input ends it
+    java.stdin.close()  # Java exits at the end of its standard input
     java.wait(120)
     if not file.exists():
-        print("note: this Java keeps no archive of Spark's classes; the tests take a minute longer.", file=sys.stderr)
+        print("note: this Java did not write a class archive; the tests take a minute longer.", file=sys.stderr)
 
 
 if __name__ == "__main__":

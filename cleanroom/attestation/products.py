@@ -2,7 +2,7 @@
 
 The product determines the TCB layout, the required certificate extensions, the length of the chip ID and the applicable root. An unknown
 product is therefore an error and never a default: a Turin TCB decoded with Milan's layout gives plausible but wrong numbers.
-Source: AMD 56860 (TCB_VERSION, ATTESTATION_REPORT) and AMD 57230; see ``docs/facts/attestation.md``.
+Source: AMD 56860 (TCB_VERSION, ATTESTATION_REPORT) and AMD 57230; see ``docs/facts/attestation.md#products``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The trusted issuers: AMD's root keys, pinned by fingerprint, and the issuers of utility-VM endorsements.
 
 The key is pinned rather than the certificate, because a re-issued ARK certificate keeps its key. A fingerprint is SHA-256 over the DER
-SubjectPublicKeyInfo of AMD's ARK certificate (https://kdsintf.amd.com/vcek/v1/Milan/cert_chain; see ``docs/facts/attestation.md``).
+SubjectPublicKeyInfo of AMD's ARK certificate (https://kdsintf.amd.com/vcek/v1/Milan/cert_chain; see
+``docs/facts/attestation.md#certificates``).
 """
 
 from __future__ import annotations

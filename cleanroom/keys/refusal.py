@@ -105,8 +105,8 @@ def explain_refusal(
     Returns:
         The error. Its ``details`` are ``cause`` (role, authority, claims, key, unknown), ``rows`` (``{place, authority, claim, expected,
         actual, passed, counted}``), ``table`` and ``reasons`` (the same as text lines), ``token`` (the claims that policies usually name),
-        ``issuer``, ``authorities``, ``token_expires``, ``policy_source`` and ``upstream`` (status, code, innererror). Without ``policy``
-        there are no rows, and ``reasons`` only shows the token.
+        ``issuer``, ``authorities``, ``token_expires``, ``policy_source`` and ``upstream`` (status, code, innererror). Without ``policy``,
+        ``rows`` is absent and ``reasons`` only shows the token.
     """
     code, inner, message = service_error(error)
     verdict = evaluate(policy, claims) if policy is not None else None

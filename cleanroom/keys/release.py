@@ -1,6 +1,6 @@
 """Secure key release: an attested guest obtains a Key Vault key whose release policy names the guest.
 
-The steps and formats, with their sources, are in ``docs/facts/key-release.md``.
+The steps and formats, with their sources, are in ``docs/facts/key-release.md#the-exchange``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Verifies Key Vault's signed release response, before anything is unwrapped.
 
-The response's format, with its source, is in ``docs/facts/key-release.md``.
+The response's format, with its source, is in ``docs/facts/key-release.md#response``.
 """
 
 from __future__ import annotations

@@ -212,7 +212,7 @@ def _query_failed(error: WorkflowQueryFailedError, wrapper: BaseException | None
 
 
 def _query_rejected(error: WorkflowQueryRejectedError, wrapper: BaseException | None) -> CleanRoomError:
-    return PreconditionFailed("WorkflowClosed", "The workflow has ended and does not answer queries.")
+    return PreconditionFailed("WorkflowClosed", "The workflow has ended and does not answer queries.", hint="Read its result instead.")
 
 
 def _temporal_timeout(cause: str | None = None) -> CleanRoomError:
@@ -229,7 +229,12 @@ def _rpc(error: RPCError, wrapper: BaseException | None) -> CleanRoomError:
         case RPCStatusCode.NOT_FOUND:
             return NotFound("WorkflowNotFound", f"The workflow or namespace does not exist: {message}")
         case RPCStatusCode.PERMISSION_DENIED | RPCStatusCode.UNAUTHENTICATED:
-            return Refused("TemporalRefused", f"Temporal denied the request: {message}", party="operator")
+            return Refused(
+                "TemporalRefused",
+                f"Temporal denied the request: {message}",
+                hint="Check the credentials in the Temporal profile.",
+                party="operator",
+            )
         case RPCStatusCode.ALREADY_EXISTS:
             return Conflict("WorkflowAlreadyStarted", message)
         case RPCStatusCode.INVALID_ARGUMENT:

@@ -32,7 +32,7 @@ from localcloud.standins.snp.server import DevelopmentHardware
 from localcloud.tls import LocalAuthority, ServerCertificate
 
 STAND_INS = ("entra", "snp", "maa", "keyvault", "cgs", "kubernetes", "blobaccess")
-"""Stand-ins, each a process of its own; the name is also the name of its module."""
+"""The stand-ins, one process each. The name is also the module's name."""
 # 8233 is the port where users expect the Web UI. The gateway listens there; the Web UI's own server is behind it.
 _PREFERRED_PORTS = {"temporal": 7233, "codec": 8233}
 _OTHER_PORTS = (

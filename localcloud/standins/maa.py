@@ -201,7 +201,7 @@ class MaaServer:
         """Answer ``POST /attest/SevSnpVm``. The path is case-insensitive."""
         try:
             if request.path_params["kind"].lower() != "sevsnpvm":
-                raise MaaError("NotFound", f"There is no attestation type {request.path_params['kind']!r}.", 404)
+                raise MaaError("NotFound", f"Attestation type {request.path_params['kind']!r} is not supported; use SevSnpVm.", 404)
             if request.query_params.get("api-version") not in _API_VERSIONS:
                 raise MaaError("InvalidParameter", f"api-version must be one of {', '.join(sorted(_API_VERSIONS))}.")
             raw = await request.body()
@@ -269,7 +269,7 @@ class MaaServer:
 async def _no_operation(request: Request, error: Exception) -> Response:
     """Answer unknown paths and methods with the service's error format."""
     assert isinstance(error, HTTPException)
-    message = f"There is no operation {request.method} {request.url.path}."
+    message = f"The operation {request.method} {request.url.path} is not supported."
     code = "MethodNotAllowed" if error.status_code == 405 else "NotFound"
     return JSONResponse({"error": {"code": code, "message": message}}, error.status_code, error.headers)
 

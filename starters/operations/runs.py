@@ -10,7 +10,6 @@ from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus
 from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
-from cleanroom.documents.validation import describe_validation
 from cleanroom.errors import Conflict, InvalidInput, Unavailable
 from cleanroom.identifiers import CLEAN_ROOM_QUEUE, document_digest, prepare_workflow_id, require_name, run_workflow_id
 from cleanroom.messages.run import RunQueryInput, RunResult, RunTicket
@@ -42,9 +41,8 @@ def parse_parameters(start_date: str | None, end_date: str | None) -> JobParamet
     try:
         return JobParameters(start_date=start_date, end_date=end_date)
     except ValidationError as error:
-        raise InvalidInput(
-            "RunParametersInvalid", f"parameters: {describe_validation(error)}.", hint="Write dates as yyyy-MM-dd."
-        ) from error
+        wrong = (f"--{str(item['loc'][0]).replace('_', '-')}: {item['input']!r} is not a date." for item in error.errors())
+        raise InvalidInput("RunParametersInvalid", " ".join(wrong), hint="Write dates as yyyy-MM-dd, for example 2013-01-31.") from error
 
 
 async def current_digest(session: Session, query: str) -> str:

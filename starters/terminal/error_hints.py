@@ -11,7 +11,11 @@ from cleanroom.errors import CleanRoomError
 
 _LIST_DOCUMENTS: Final = "List the names with `cleanroom query list` and `cleanroom dataset list`."
 _HINTS: Final = {
+    "AuthenticationFailed": "Set the credential of the profile in cleanroom.toml, or log in, for example with `az login`.",
     "BallotAlreadySubmitted": "A ballot is final. To vote again, withdraw the proposal and propose it again.",
+    "CodecTlsIncomplete": "Give both --tls-cert and --tls-key.",
+    "CodecTlsRequired": "Set --tls-cert and --tls-key, or listen on a loopback address.",
+    "ConfigMalformed": "Correct the file at the given place.",
     "ContractNotFound": "Run `cleanroom collaboration show` without a name to see the collaboration of your settings.",
     "ContractIdMismatch": f"The document belongs to another collaboration. {_LIST_DOCUMENTS}",
     "FileNotFound": "Check the path.",
@@ -26,8 +30,8 @@ _HINTS: Final = {
     "QueryNotProposed": "Check its state with `cleanroom query show`. Its author proposes it with `cleanroom query propose`.",
     "S3Unreachable": "Check the endpoint in the dataset's file and in cleanroom.toml. On one machine, see `cleanroom ps`.",
     "SecretEmpty": "Pass the secret on standard input or in a file.",
-    "SecretSourceMissing": "For example: cleanroom secret set NAME --secret-stdin < FILE",
-    "SecretVariableNotSet": "Export the variable first, or use --secret-stdin.",
+    "SecretVariableNotSet": "Set the environment variable, then start the process again.",
+    "TlsFileNotFound": "Check the path.",
     "TokenClaimMismatch": "The invitation is for another user. Use that user's profile, or ask a member for an invitation.",
     "TokenClaimMissing": "The token lacks a claim that the invitation requires. Ask a member for an invitation with other claims.",
     "UserDocumentAlreadyAccepted": "An accepted document never changes. Use another name for the new one.",

@@ -18,7 +18,7 @@ from starters.operations.session import run_async
 from tests.canary.known_secrets import every_secret
 from tests.canary.places import Watcher
 from tests.canary.scanner import Place, Scanner
-from tests.local_cloud import ROOT, Cloud, World, beating, unique
+from tests.local_cloud import ROOT, Cloud, World, unique, until_heartbeat
 
 
 @dataclass
@@ -56,7 +56,7 @@ def play(cloud: Cloud, world: World, folder: Path) -> Played:
     scanner, terminal = Scanner(), []
     spec = world.query("canary")
     failing = world.query("canary-fails", pre_conditions=(PreCondition(view_name="flights", min_row_count=10**9),))
-    good, bad = cloud.approved(spec), cloud.approved(failing)
+    good, bad = cloud.approved_query(spec), cloud.approved_query(failing)
     runs = {name: unique("r") for name in ("success", "failure", "cancel")}
     with Watcher(cloud) as watcher:
         terminal.append(command(cloud, "run", "start", good.query, "--run-id", runs["success"], "--profile", "fabrikam"))
@@ -75,7 +75,7 @@ def play(cloud: Cloud, world: World, folder: Path) -> Played:
 
 async def _cancelled(cloud: Cloud, query: str, digest: str, run_id: str) -> None:
     await asyncio.to_thread(cloud.start, query, digest, run_id=run_id)
-    await beating(cloud.run_handle(await cloud.fabrikam.temporal(), run_id), "watch_job")
+    await until_heartbeat(cloud.run_handle(await cloud.fabrikam.temporal(), run_id), "watch_job")
     await cancel_run(cloud.fabrikam, run_id)
 
 

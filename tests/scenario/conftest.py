@@ -1,5 +1,5 @@
-"""Fixtures of the scenario tests: the local cloud of the session (:mod:`tests.local_cloud`)."""
+"""Fixtures of the scenario tests: the local cloud of the session (:mod:`tests.local_cloud.fixtures`)."""
 
-from tests.local_cloud import cloud, pytest_runtest_makereport, pytest_runtest_setup, world
+from tests.local_cloud.fixtures import cloud, pytest_runtest_makereport, pytest_runtest_setup, world
 
 __all__ = ["cloud", "pytest_runtest_makereport", "pytest_runtest_setup", "world"]

@@ -1,4 +1,4 @@
-"""``python -m sparkapp`` as a pod runs it: its own process, secrets by attestation from CGS, real S3, real Spark, events in the ledger."""
+"""``python -m sparkapp`` as in a pod: a separate process, attestation to governance, real S3, real Spark, events in the ledger."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ pytestmark = [pytest.mark.scenario, pytest.mark.spark]
 
 DIGEST = "ab" * 32
 CANARY = "CANARY-51d0"
-NETWORK_SECRET = b"known-to-the-pods-of-this-run-alone"
+NETWORK_SECRET = b"network-secret-of-this-run-only"
 ADMIN = "hypervisor-token-00000000000000"
 TYPES: dict[str, FieldType] = {"tailnum": "string", "maker": "string", "owner": "string"}
 RESULT: dict[str, FieldType] = {"maker": "string", "planes": "long"}
@@ -60,7 +60,7 @@ SQL = "SELECT maker, COUNT(*) AS planes FROM planes WHERE CAST(tailnum AS INT) >
 
 @dataclass
 class World:
-    """A contract that one clean room matches, and pods that match nothing until it grants them something."""
+    """A contract with one clean room, and pods that have no access until the clean room grants it."""
 
     snp: str
     cgs: Target
@@ -72,7 +72,7 @@ class World:
     folder: Path
 
     def guest(self, policy: str) -> tuple[str, str]:
-        """A launched guest's attestation URL and host data."""
+        """Launch a guest and return its attestation URL and host data."""
         with httpx.Client(verify=self.s3_context(), headers={"authorization": f"Bearer {ADMIN}"}) as http:
             body = {"name": policy, "security_policy_base64": base64.b64encode(policy.encode()).decode()}
             launched = http.post(f"{self.snp}/guests", json=body).raise_for_status().json()
@@ -127,9 +127,9 @@ def world(tmp_path_factory: pytest.TempPathFactory, local_authority: LocalAuthor
 
 
 async def prepare(world: World, run_id: str, *, heavy: bool = False) -> tuple[JobConfig, dict[str, Secret]]:
-    """What the clean room does before a run: datasets in the store, secrets in CGS, the job that refers to them.
+    """Do what the clean room does before a run: upload the dataset, stage the secrets, and build the job.
 
-    ``heavy`` makes the dataset one that the driver leaves to executors.
+    ``heavy`` makes the dataset so large that the driver leaves it to executors.
     """
     connection = json.dumps(
         {"awsAccessKeyId": "LITWAREKEY", "awsSecretAccessKey": world.s3.litware.secret_access_key.reveal_text()}
@@ -212,14 +212,14 @@ async def grant(world: World, run_id: str, host_data: str) -> None:
 
 
 def assert_silent(world: World, ran: subprocess.CompletedProcess[str], keys: dict[str, Secret]) -> None:
-    told = ran.stdout + ran.stderr + (world.folder / "termination").read_text()
+    output = ran.stdout + ran.stderr + (world.folder / "termination").read_text()
     for secret in (
         CANARY,
         "AIRBUS",
         world.s3.litware.secret_access_key.reveal_text(),
         *(encode_dataset_key(k).reveal_text() for k in keys.values()),
     ):
-        assert secret not in told
+        assert secret not in output
 
 
 async def test_pod_with_grants_completes_and_pod_without_grants_reads_nothing(world: World) -> None:
@@ -227,8 +227,8 @@ async def test_pod_with_grants_completes_and_pod_without_grants_reads_nothing(wo
     url, host_data = world.guest("the policy of this run's driver")
     await grant(world, "r-1", host_data)
 
-    stranger, _ = world.guest("another pod's policy")
-    refused = await asyncio.to_thread(world.pod, job, stranger)
+    ungranted, _ = world.guest("another pod's policy")
+    refused = await asyncio.to_thread(world.pod, job, ungranted)
     assert (refused.returncode, world.termination()["code"]) == (12, "VERIFY_SNP_ATTESTATION_FAILED"), refused.stderr
     assert_silent(world, refused, keys)
 
@@ -265,10 +265,10 @@ async def test_value_that_makes_a_query_fail_is_in_no_log(world: World) -> None:
     assert_silent(world, ran, keys)
 
 
-@pytest.mark.skipif(os.environ.get("CLEANROOM_EXECUTOR_PODS") != "1", reason="starts three JVMs; CLEANROOM_EXECUTOR_PODS=1 runs it")
+@pytest.mark.skipif(os.environ.get("CLEANROOM_EXECUTOR_PODS") != "1", reason="starts three JVMs; set CLEANROOM_EXECUTOR_PODS=1 to run it")
 async def test_executors_run_in_attested_pods(world: World, tmp_path: Path) -> None:
-    """The whole of Spark on Kubernetes: its own scheduler asks the API server for an executor's pod, which is held to the executor's
-    policy, gets its secrets by its own report, and is let in by the secret that only pods of this run can read."""
+    """Spark's own scheduler requests an executor pod from the API server. The pod runs under the executor's policy,
+    reads its secrets by its own report, and authenticates to the driver with the network secret."""
     job, keys = await prepare(world, "r-3", heavy=True)
     token = tmp_path / "snp-token"
     token.write_text(ADMIN)
@@ -289,11 +289,11 @@ async def test_executors_run_in_attested_pods(world: World, tmp_path: Path) -> N
         (executor,) = [pod for pod in outcome.status.pods if pod.role == "executor"]
         assert (executor.phase, executor.policy_host_data) == ("Succeeded", policies.executor.host_data)
         assert max(status.executors.running for status in seen) == 1
-        # Nothing of what an executor saw, said about rows or was told is where the operator reads.
+        # Neither rows nor the network secret are in a place that the operator can read.
         assert await asyncio.to_thread(running.client().logs, executor.name, container=None) == ""
         operators = (running.config.state / "kubernetes.sqlite").read_bytes() + outcome.model_dump_json().encode()
         assert NETWORK_SECRET not in operators
-        assert base64.b64encode(NETWORK_SECRET) not in operators  # as Spark would put it into a variable
+        assert base64.b64encode(NETWORK_SECRET) not in operators  # the form in which Spark sets it as a variable
         await service.delete(submission.tracking_id)
         service.close()
     store = await asyncio.to_thread(world.store, "out")

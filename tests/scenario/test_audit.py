@@ -1,4 +1,4 @@
-"""Evidence of real runs: exported by whoever may see them, verified offline, and broken by any change."""
+"""Audit bundles of real runs: exported by every collaborator, verified offline, and broken by any change."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cleanroom.errors import Refused
 from cleanroom.spark.run_events import CLEAN_ROOM_STEPS
 from starters.operations.consent import set_consent
 from starters.operations.session import Session, run_async
-from tests.local_cloud import Cloud, World, beating, python
+from tests.local_cloud import Cloud, World, python, until_heartbeat
 
 pytestmark = [pytest.mark.scenario, pytest.mark.timeout(900)]
 
@@ -41,10 +41,10 @@ def verify(cloud: Cloud, file: Path, *options: str) -> tuple[int, dict[str, Any]
 def completed(cloud: Cloud, world: World, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """(run id, its bundle exported by Litware) of a run that completed."""
     file = tmp_path_factory.mktemp("evidence") / "run.json"
-    state = cloud.approved(world.query(), max_runs=5)
+    state = cloud.approved_query(world.query(), max_runs=5)
     run_id = cloud.start(state.query, state.digest)
     assert export(cloud, "litware", run_id, file, code=6)["code"] == "RunNotEnded"
-    assert cloud.ended(run_id).state == "COMPLETED"
+    assert cloud.result(run_id).state == "COMPLETED"
     export(cloud, "litware", run_id, file)
     return run_id, file
 
@@ -61,7 +61,7 @@ def test_bundle_of_a_completed_run_verifies_offline(cloud: Cloud, world: World, 
     assert verdict["sealed_by"] == cloud.litware.user_id
     wanted = {"request", "document", "key", "decision", "report", "job", "policies", "grant", "revocation", "consent", "receipt", "event"}
     assert kinds(read_bundle(file)) >= wanted
-    # AMD's roots alone do not vouch for development hardware.
+    # Development hardware does not chain to AMD's roots.
     assert not verify_bundle(read_bundle(file), TrustStore.amd()).ok
 
 
@@ -116,7 +116,7 @@ def test_ledger_contains_every_step_in_order(cloud: Cloud, completed: tuple[str,
 
 def test_refused_run_has_a_bundle(cloud: Cloud, world: World, tmp_path: Path) -> None:
     state = cloud.propose(world.query())
-    code, run_id = cloud.refused(state.query, state.digest)
+    code, run_id = cloud.failed_run(state.query, state.digest)
     assert code == "QueryNotApproved"
     export(cloud, "fabrikam", run_id, tmp_path / "run.json")
     found, verdict = verify(cloud, tmp_path / "run.json")
@@ -125,15 +125,15 @@ def test_refused_run_has_a_bundle(cloud: Cloud, world: World, tmp_path: Path) ->
 
 
 def test_bundle_contains_withdrawn_consent(cloud: Cloud, world: World, tmp_path: Path) -> None:
-    state = cloud.approved(world.query())
+    state = cloud.approved_query(world.query())
     run_id = cloud.start(state.query, state.digest)
 
     async def running(session: Session) -> None:
-        await asyncio.wait_for(beating(cloud.run_handle(await session.temporal(), run_id), "watch_consent"), 120)
+        await asyncio.wait_for(until_heartbeat(cloud.run_handle(await session.temporal(), run_id), "watch_consent"), 120)
 
     run_async(running(cloud.fabrikam))
     run_async(set_consent(cloud.contosso, state.query, enabled=False))
-    result = cloud.ended(run_id)
+    result = cloud.result(run_id)
     assert result.failure is not None
     assert result.failure.code == "ConsentWithdrawn"
     export(cloud, "contosso", run_id, tmp_path / "run.json")

@@ -25,12 +25,12 @@ from tests.local_cloud import (
     Cloud,
     World,
     assert_same_rows,
-    beating,
     flights_spec,
     output_spec,
     planes_spec,
-    scheduled,
     unique,
+    until_heartbeat,
+    until_scheduled,
 )
 
 pytestmark = [pytest.mark.scenario, pytest.mark.spark, pytest.mark.timeout(900)]
@@ -40,15 +40,15 @@ pytestmark = [pytest.mark.scenario, pytest.mark.spark, pytest.mark.timeout(900)]
 def revive_workers(cloud: Cloud) -> Iterator[None]:
     """Start every worker that the test killed."""
     yield
-    cloud.revive()
+    cloud.workers.restart_killed()
 
 
 async def killed_at(cloud: Cloud, worker: str, workflow_id: str, activity: str) -> None:
     """Kill ``worker`` when ``activity`` has been scheduled in the workflow, and start it again with the same command."""
     client = await cloud.fabrikam.temporal()
-    await scheduled(await started(client.get_workflow_handle(workflow_id)), activity)
-    cloud.kill(worker)
-    await asyncio.to_thread(cloud.start_again, worker)
+    await until_scheduled(await started(client.get_workflow_handle(workflow_id)), activity)
+    cloud.workers.kill(worker)
+    await asyncio.to_thread(cloud.workers.restart, worker)
 
 
 async def started(handle: WorkflowHandle[Any, Any]) -> WorkflowHandle[Any, Any]:
@@ -66,14 +66,14 @@ async def started(handle: WorkflowHandle[Any, Any]) -> WorkflowHandle[Any, Any]:
 def application(cloud: Cloud, query: str, run_id: str) -> dict[str, Any] | None:
     """Return the run's SparkApplication, or None."""
     name = job_name(cloud.collaboration, query, run_id)
-    found = [item for item in cloud.applications() if item["metadata"]["name"] == name]
+    found = [item for item in cloud.leftovers.applications() if item["metadata"]["name"] == name]
     return found[0] if found else None
 
 
 async def running(cloud: Cloud, query: str, run_id: str) -> str:
     """Wait until Spark runs; return the UID of the SparkApplication."""
     client = await cloud.fabrikam.temporal()
-    await beating(cloud.run_handle(client, run_id), "watch_job")
+    await until_heartbeat(cloud.run_handle(client, run_id), "watch_job")
     while True:
         found = await asyncio.to_thread(application, cloud, query, run_id)
         if found and found.get("status", {}).get("applicationState", {}).get("state") == "RUNNING":
@@ -120,21 +120,21 @@ def test_run_completes_when_every_worker_is_killed_once(cloud: Cloud, world: Wor
         handle = await start_run(cloud.fabrikam, query.name, state.digest, run_id, consent_check_seconds=1)
         await killed_at(cloud, "clean-room", prepare_workflow_id(cloud.collaboration, run_id), "set_secret")
         uid = await running(cloud, query.name, run_id)
-        cloud.kill("spark-service")
-        cloud.kill("clean-room")
-        await asyncio.gather(*(asyncio.to_thread(cloud.start_again, worker) for worker in ("spark-service", "clean-room")))
+        cloud.workers.kill("spark-service")
+        cloud.workers.kill("clean-room")
+        await asyncio.gather(*(asyncio.to_thread(cloud.workers.restart, worker) for worker in ("spark-service", "clean-room")))
         return uid, await handle.result()
 
     uid, result = run_async(run())
     assert result.state == "COMPLETED"
-    names = [item["metadata"]["name"] for item in cloud.applications() if run_id in item["metadata"]["name"]]
+    names = [item["metadata"]["name"] for item in cloud.leftovers.applications() if run_id in item["metadata"]["name"]]
     assert names == [job_name(cloud.collaboration, query.name, run_id)]
     assert (application(cloud, query.name, run_id) or {})["metadata"]["uid"] == uid
     receipt = run_async(read_receipt(cloud.fabrikam, run_id))
     assert_same_rows(result_rows(open_result(cloud.litware, output, receipt)), world.expected(), "origin")
-    assert cloud.grants_left() == {}
-    assert cloud.secrets_left(run_id) == []
-    assert len(cloud.secrets_of(run_id)) == 6  # two keys, two connections, the network secret, the consent receipt
+    assert cloud.leftovers.grants() == {}
+    assert cloud.leftovers.secrets(run_id) == []
+    assert len(cloud.leftovers.staged(run_id)) == 6  # two keys, two connections, the network secret, the consent receipt
 
 
 def _accepted_once(cloud: Cloud, owner: str, name: str) -> None:
@@ -149,7 +149,7 @@ def _accepted_once(cloud: Cloud, owner: str, name: str) -> None:
 
 @pytest.fixture(scope="module")
 def approved(cloud: Cloud, world: World) -> tuple[str, str]:
-    state = cloud.approved(world.query())
+    state = cloud.approved_query(world.query())
     return state.query, state.digest
 
 
@@ -166,7 +166,7 @@ def test_withdrawn_consent_stops_a_running_job(cloud: Cloud, approved: tuple[str
     run_async(running(cloud, approved[0], run_id))
     run_async(set_consent(cloud.contosso, approved[0], enabled=False))
     try:
-        result = cloud.ended(run_id)
+        result = cloud.result(run_id)
     finally:
         run_async(set_consent(cloud.contosso, approved[0], enabled=True))
     assert result.state == "FAILED"
@@ -182,7 +182,7 @@ def test_cancelling_a_preparation_leaves_nothing(cloud: Cloud, approved: tuple[s
     async def cancel() -> dict[str, Any]:
         client = await cloud.fabrikam.temporal()
         prepare = await started(client.get_workflow_handle(prepare_workflow_id(cloud.collaboration, run_id)))
-        await scheduled(prepare, "set_secret")
+        await until_scheduled(prepare, "set_secret")
         return await cancel_run(cloud.fabrikam, run_id)
 
     shown = run_async(cancel())
@@ -201,10 +201,10 @@ def test_concluding_a_terminated_run_leaves_nothing(cloud: Cloud, approved: tupl
         await cloud.run_handle(await cloud.fabrikam.temporal(), run_id).terminate()
 
     run_async(terminate())
-    assert cloud.grants_left() != {}
-    assert cloud.secrets_left(run_id) != []
+    assert cloud.leftovers.grants() != {}
+    assert cloud.leftovers.secrets(run_id) != []
     shown = run_async(conclude_run(cloud.litware, run_id))
-    assert (shown["revoked"]["secrets"], shown["job_stopped"]) == (len(cloud.secrets_of(run_id)), True)
+    assert (shown["revoked"]["secrets"], shown["job_stopped"]) == (len(cloud.leftovers.staged(run_id)), True)
     _nothing_left(cloud, approved[0], run_id)
     again = run_async(conclude_run(cloud.litware, run_id))
     assert (again["revoked"]["grants"], again["job_stopped"]) == (0, False)
@@ -212,6 +212,6 @@ def test_concluding_a_terminated_run_leaves_nothing(cloud: Cloud, approved: tupl
 
 def _nothing_left(cloud: Cloud, query: str, run_id: str) -> None:
     assert application(cloud, query, run_id) is None
-    assert cloud.grants_left() == {}
-    assert cloud.secrets_of(run_id) != []
-    assert cloud.secrets_left(run_id) == []
+    assert cloud.leftovers.grants() == {}
+    assert cloud.leftovers.staged(run_id) != []
+    assert cloud.leftovers.secrets(run_id) == []

@@ -98,6 +98,6 @@ def test_stores_contain_no_plain_rows(cloud: Cloud, demo: dict[str, Any]) -> Non
 
 
 def test_every_grant_is_revoked(cloud: Cloud, demo: dict[str, Any]) -> None:
-    assert cloud.grants_left() == {}
-    assert cloud.secrets_left(demo["run_id"]) == []
-    assert len(cloud.secrets_of(demo["run_id"])) == 9  # four keys, three connections, the consent receipt, the network secret
+    assert cloud.leftovers.grants() == {}
+    assert cloud.leftovers.secrets(demo["run_id"]) == []
+    assert len(cloud.leftovers.staged(demo["run_id"])) == 9  # four keys, three connections, the consent receipt, the network secret

@@ -1,6 +1,6 @@
-"""What a driver finds that asks the stand-in for executors: mounts, its own rights, pods that are held to the executor's policy.
+"""A driver creates executors on the Kubernetes stand-in: its mounts, its permissions, and the executor's policy.
 
-A script plays Spark here, so that it takes no JVM; Spark itself runs in ``test_attested_payload.py``.
+A script takes the place of Spark, so the tests need no JVM. ``test_attested_payload.py`` runs Spark itself.
 """
 
 from __future__ import annotations
@@ -63,14 +63,14 @@ def make(name, job):
         time.sleep(0.05)
 
 job = os.environ["JOB_CONFIG"]
-told = {
+report = {
     "arguments": arguments[2:],
     "master": properties["spark.master"],
     "right": make("exec-1", job),
     "another job": make("exec-2", job[:-8] + "AAAAAAA="),
     "labels": me["metadata"]["labels"]["spark-role"],
 }
-Path(os.environ["CLEANROOM_TERMINATION_LOG"]).write_text(json.dumps(told))
+Path(os.environ["CLEANROOM_TERMINATION_LOG"]).write_text(json.dumps(report))
 """
 
 
@@ -88,19 +88,19 @@ async def test_driver_creates_executors_under_their_policy(running: Cluster, tmp
     submission = await service.submit(job, pod_policies(job, profile).digest())
     outcome = await service.watch(submission.tracking_id, lambda status: None, Deadlines(driver_start_seconds=30, run_seconds=60))
     assert outcome.succeeded, outcome.message
-    told = json.loads(outcome.termination_message)
+    report = json.loads(outcome.termination_message)
     root = running.images / image.reference.rpartition(":")[2] / "root"
-    assert told["arguments"] == ["--class", "org.apache.spark.deploy.PythonRunner", f"local://{root}/sparkapp/__main__.py"]
-    assert told["master"] == f"k8s://{running.url}"
-    assert (told["right"], told["labels"]) == (["Succeeded", ""], "driver")
-    phase, message = told["another job"]
+    assert report["arguments"] == ["--class", "org.apache.spark.deploy.PythonRunner", f"local://{root}/sparkapp/__main__.py"]
+    assert report["master"] == f"k8s://{running.url}"
+    assert (report["right"], report["labels"]) == (["Succeeded", ""], "driver")
+    phase, message = report["another job"]
     assert phase == "Failed"
     assert "JOB_CONFIG has another value than the policy measures" in message
     pods = {pod.name: pod for pod in outcome.status.pods}
     assert (pods["exec-1"].role, pods["exec-1"].policy_host_data) == ("executor", pod_policies(job, profile).executor.host_data)
     counted = outcome.status.executors
     assert (counted.completed, counted.failed) == (1, 1)
-    # What the policy does not allow has not reached the container.
+    # The variable that the policy does not allow was dropped.
     assert running.client("admin").logs("exec-1", container=None) == "executor 127.0.0.1 False\n"
     assert await service.delete(submission.tracking_id)
     assert running.client().pods(submission.tracking_id) == []
@@ -118,7 +118,7 @@ def test_driver_service_account_can_only_manage_its_pods(running: Cluster) -> No
         assert [item["metadata"]["name"] for item in http.get("/configmaps").json()["items"]] == ["c"]
         assert http.delete("/persistentvolumeclaims").status_code == 200
         assert http.get("/services").json()["items"] == []
-        # Spark's client asks for a WebSocket first, and goes on without when it is told that there is none.
+        # Spark's client first requests a WebSocket and falls back to a plain watch if the server does not support it.
         websocket = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-key": "x", "sec-websocket-version": "13"}
         assert http.get("/pods", params={"watch": "true"}, headers=websocket).status_code == 503
         with http.stream("GET", "/pods", params={"watch": "true", "timeoutSeconds": "1"}) as watching:

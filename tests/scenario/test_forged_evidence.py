@@ -45,7 +45,7 @@ pytestmark = [pytest.mark.scenario, pytest.mark.timeout(900)]
 @pytest.fixture(scope="module")
 def ticket(cloud: Cloud, world: World) -> RunTicket:
     """A run of a query that both owners approved."""
-    state = cloud.approved(world.query())
+    state = cloud.approved_query(world.query())
     return ticket_of(cloud, state.query, state.digest)[0]
 
 
@@ -70,8 +70,8 @@ def prepared(cloud: Cloud, ticket: RunTicket) -> Any:
         await CleanRoomSecrets(room).revoke_grants(RevokeRequest(ticket=ticket))
 
     in_room(cloud, revoke)
-    assert cloud.grants_left() == {}
-    assert cloud.secrets_left(ticket.run_id) == []
+    assert cloud.leftovers.grants() == {}
+    assert cloud.leftovers.secrets(ticket.run_id) == []
 
 
 def in_room(cloud: Cloud, work: Callable[[CleanRoomContext], Awaitable[Any]]) -> Any:
@@ -79,7 +79,7 @@ def in_room(cloud: Cloud, work: Callable[[CleanRoomContext], Awaitable[Any]]) ->
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[CleanRoomContext]:
-        room, resources = cloud.room()
+        room, resources = cloud.clean_room_context()
         try:
             yield room
         finally:

@@ -1,43 +1,31 @@
-"""Random people act on one query, through its workflow and behind its back, against a small model of spec/governance.md 4 to 7.
+"""Random collaborators act on one query, through its workflow and directly in governance, and are compared with a model.
 
-One Temporal dev server, one CGS stand-in, the frontend's and three collaborators' real activities with their own tokens; no cloud. The
-same sections without any workflow, with more examples: ``tests/conformance/governance/test_model.py``.
+One Temporal server, one governance stand-in, and the real activities of the frontend and of three collaborators.
+``tests/conformance/governance/test_model.py`` does the same without a workflow, with more examples.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
 import uuid
 from collections.abc import Coroutine, Iterator
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
-from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.testing import WorkflowEnvironment
 
-from activities.authorisations import AuthorisationVerifier
-from activities.collaborator import CollaboratorGovernance
-from activities.frontend import Frontend
-from cleanroom.datasets.keystore import KeyStore
-from cleanroom.documents.specs import DatasetSpec, QuerySpec
+from cleanroom.documents.specs import QuerySpec
 from cleanroom.errors import CleanRoomError
-from cleanroom.governance import Approver, GovernanceUserClient
+from cleanroom.governance import Approver
 from cleanroom.identifiers import (
     FRONTEND_QUEUE,
-    approver_key_document_id,
-    collaborator_queue,
     document_digest,
     query_workflow_id,
-    user_secret_name,
 )
-from cleanroom.messages.publish import DescriptorRequest, StoredSecret
 from cleanroom.messages.query import (
     AuthorMessage,
     Collaborator,
@@ -47,144 +35,26 @@ from cleanroom.messages.query import (
     QueryDraft,
     QueryState,
 )
-from cleanroom.publishing.descriptor import generate_descriptor
 from cleanroom.publishing.query_document import generate_query
-from cleanroom.publishing.user_documents import UserDocuments
-from cleanroom.runs.reader import UserReader
 from cleanroom.secret import Secret
-from cleanroom.settings import Settings
-from cleanroom.statements import Decision, KeyDocument, sign
-from cleanroom.statements.keys import KEY_LABELS
+from cleanroom.statements import Decision, sign
 from cleanroom.temporal.attributes import start_attributes
 from cleanroom.temporal.failures import error_from_failure
-from cleanroom.temporal.workers import WorkerSpec, create_worker
 from starters.operations.session import Session, now
 from tests.conformance.governance.standin import StandIn
-from tests.conformance.governance.target import Person, Target
-from tests.servers import fixed_id
-from tests.temporal_env import TEST_KEYRING, client_with, temporal_env, unique
+from tests.conformance.governance.target import Target
+from tests.governance_machine.model import Model, Proposal
+from tests.governance_machine.world import AUTHOR, OWNERS, PEOPLE, World
+from tests.temporal_env import temporal_env, unique
 from workflows.publish_query import PublishQuery
 
 __all__ = ["temporal_env"]
 
 pytestmark = pytest.mark.scenario
 
-T = TypeVar("T")
-Text = tuple[str, str]
-"""Version and digest."""
-
-AUTHOR, OWNERS = "fabrikam", ("contosso", "litware")
-PEOPLE = (AUTHOR, *OWNERS)
 RECONCILE = 1
 SLACK = 6.0
-"""Seconds on top of one reconcile interval: two cores, shared with other tests."""
-
-
-# ---------------------------------------------------------------------- the world
-
-
-class World:
-    """The stand-in, the workers and the people; everything asynchronous runs on one loop in a thread of its own."""
-
-    def __init__(self, target: Target, folder: Path, env: WorkflowEnvironment) -> None:
-        self.target, self.collaboration = target, target.accepted_contract(target.policy())
-        self.users = {name: fixed_id("machine", name) for name in (*PEOPLE, "frontend")}
-        for user in self.users.values():
-            target.govern("set_user_identity", {"id": user, "accountType": "microsoft", "data": {"tenantId": target.settings.tenant}})
-        self._folder, self._env = folder, env
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="governance-machine", daemon=True)
-        self._thread.start()
-        self._stack = AsyncExitStack()
-        self.clients: dict[str, GovernanceUserClient] = {}
-        self.sessions: dict[str, Session] = {}
-        self.temporal: Client
-        self.run(self._start())
-
-    def run(self, work: Coroutine[Any, Any, T], seconds: float = 60) -> T:
-        """The result of ``work`` on the world's loop."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(seconds)
-
-    def close(self) -> None:
-        self.run(self._stack.aclose())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        self._loop.close()
-
-    def _client(self, name: str) -> GovernanceUserClient:
-        person, verify = Person(self.users[name], self.target.settings.tenant), self._folder / "tls"
-        ca = verify / "ca.pem"
-        return GovernanceUserClient(self.target.settings.url, token=lambda: self.target.token(person), ca_file=ca)
-
-    def documents(self, name: str) -> UserDocuments:
-        return UserDocuments(self.clients[name], self.collaboration)
-
-    async def _start(self) -> None:
-        for name in self.users:
-            self.clients[name] = await self._stack.enter_async_context(self._client(name))
-        own = {name: user for name, user in self.users.items() if name in PEOPLE}
-        for name in PEOPLE:
-            values = Settings(
-                profile=name, collaboration=self.collaboration, party=name, parties=own, keys_dir=self._folder / "keys" / name
-            )
-            self.sessions[name] = Session(values)
-            key = KeyDocument(user_id=own[name], keys=(self.sessions[name].key().public,))
-            await self.documents(name).publish_own(approver_key_document_id(own[name]), key.to_data(), KEY_LABELS, own[name])
-        await self._publish("contosso", "machine-flights", "read")
-        await self._publish("litware", "machine-output", "write")
-        self.temporal = await client_with(self._env, TEST_KEYRING, accept_unbound=True)
-        for worker in (self._frontend(), *(self._collaborator(name) for name in PEOPLE)):
-            await self._stack.enter_async_context(create_worker(self.temporal, worker))
-
-    async def _publish(self, owner: str, name: str, access: Literal["read", "write"]) -> None:
-        spec = DatasetSpec.model_validate(
-            {
-                "name": name,
-                "format": "parquet",
-                "access": access,
-                "schema": {"origin": "string", "flights": "long"},
-                "store": {"kind": "aws-s3", "bucket": owner, "connectionSecret": "secret:s3"},
-            }
-        )
-        user = self.users[owner]
-        secrets = [StoredSecret(kind=kind, secret_id=f"{user}_{user_secret_name(name, kind)}") for kind in ("connection", "key")]
-        request = DescriptorRequest(
-            collaboration=self.collaboration,
-            owner_id=user,
-            spec=spec,
-            store_url="https://s3.us-east-1.amazonaws.com",
-            region="us-east-1",
-            secrets=tuple(secrets),
-        )
-        made = generate_descriptor(request)
-        await self.documents(owner).publish_own(name, made.data, made.labels, user)
-
-    def reader(self) -> UserReader:
-        return UserReader(self.clients["frontend"], self.collaboration)
-
-    def _frontend(self) -> WorkerSpec:
-        frontend = Frontend(self.documents("frontend"), self.reader(), self.collaboration)
-        activities = (
-            frontend.generate_query_document,
-            frontend.determine_dataset_owners,
-            frontend.verify_decision,
-            frontend.await_query_change,
-        )
-        return WorkerSpec(name="frontend", task_queue=FRONTEND_QUEUE, workflows=(PublishQuery,), activities=activities)
-
-    def _collaborator(self, name: str) -> WorkerSpec:
-        own = self.sessions[name].settings
-        governance = CollaboratorGovernance(own, AuthorisationVerifier(own), self.documents(name), KeyStore(own.keys_dir))
-        activities = (
-            governance.create_document,
-            governance.update_document,
-            governance.confirm_withdrawal,
-            governance.propose_query,
-            governance.withdraw_proposal,
-            governance.accept_query,
-            governance.reject_query,
-        )
-        return WorkerSpec(name=f"collaborator.{name}", task_queue=collaborator_queue(name), activities=activities)
+"""Seconds in addition to one poll interval, because the tests share two cores."""
 
 
 @pytest.fixture(scope="module")
@@ -200,78 +70,10 @@ def machine_world(tmp_path_factory: pytest.TempPathFactory, temporal_env: Workfl
             target.close()
 
 
-# ---------------------------------------------------------------------- the model
-
-
-@dataclass
-class Proposal:
-    """Section 5, one proposal."""
-
-    id: str
-    proposer: str
-    approvers: frozenset[str]
-    text: Text
-    ballots: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass
-class Model:
-    """Sections 4 to 7 for one document: its draft, the open or accepted proposal, who withdrew consent, secrets."""
-
-    draft: Text
-    approvers: frozenset[str]
-    proposal: Proposal | None = None
-    accepted_version: str = ""
-    disabled: set[str] = field(default_factory=set)
-    secrets: set[str] = field(default_factory=set)
-
-    @property
-    def state(self) -> str:
-        return "Accepted" if self.accepted_version else "Proposed" if self.proposal else "Draft"
-
-    @property
-    def text(self) -> Text:
-        if self.proposal is None:
-            return self.draft
-        return (self.accepted_version or self.proposal.text[0], self.proposal.text[1])
-
-    def refuses_edit(self, version: str) -> str:
-        return "UserDocumentAlreadyAccepted" if self.accepted_version else "PreconditionFailed" if version != self.draft[0] else ""
-
-    def refuses_proposal(self) -> str:
-        return {"Accepted": "UserDocumentAlreadyAccepted", "Proposed": "UserDocumentAlreadyProposed"}.get(self.state, "")
-
-    def refuses_ballot(self, who: str) -> str:
-        assert self.proposal is not None
-        if who not in self.proposal.approvers:
-            return "NotProposalApprover"
-        return "ProposalNotOpen" if self.accepted_version else "BallotAlreadySubmitted" if who in self.proposal.ballots else ""
-
-    def refuses_withdrawal(self, who: str) -> str:
-        assert self.proposal is not None
-        return "NotProposalOwner" if who != self.proposal.proposer else "ProposalNotOpen" if self.accepted_version else ""
-
-    def refuses_consent(self, who: str) -> str:
-        if not self.accepted_version or self.proposal is None:
-            return "UserDocumentNotAccepted"
-        return "" if who in self.proposal.approvers else "NotUserDocumentApprover"
-
-    def vote(self, who: str, ballot: str) -> bool:
-        """Record a ballot; True when it was the one that accepts (its version is the transaction's, so only CGS knows it)."""
-        assert self.proposal is not None
-        self.proposal.ballots[who] = ballot
-        if ballot == "rejected":
-            self.proposal = None
-            return False
-        return set(self.proposal.ballots) == self.proposal.approvers
-
-
-# ---------------------------------------------------------------------- the machine
-
 WHO = st.sampled_from(PEOPLE)
 OWNER = st.sampled_from([*OWNERS, *OWNERS, *PEOPLE])
-HONEST = st.sampled_from([True, True, True, False])
-HURRY = st.booleans()
+AUTHORISED = st.sampled_from([True, True, True, False])
+AT_ONCE = st.booleans()
 VARIANT = st.integers(0, 2)
 VIA = st.sampled_from(["update", "signal"])
 APPROVERS = st.sampled_from([OWNERS, OWNERS, ("litware",), PEOPLE, (AUTHOR,)])
@@ -286,12 +88,20 @@ EVENTS = {"update": "updated", "propose": "proposed", "withdraw": "withdrawn", "
 
 
 class Governance(RuleBasedStateMachine):
-    """One query. ``hurry`` lets the next step come before the workflow can have seen what happened behind its back."""
+    """Random steps on one query, through its workflow and directly in governance.
+
+    Rules compare every answer with the model. Three parameters vary them:
+
+    * ``authorised``: whether the author's own key signs the authorisation; otherwise another collaborator's key does.
+    * ``via``: whether the command is an update, which answers, or a signal, whose result is in the workflow's state.
+    * ``at_once``: whether the next step may come before the workflow has polled a change that was made directly in governance.
+    """
 
     world: ClassVar[World]
 
     @initialize(begin=st.sampled_from(["draft", "proposed", "voted", "voted", "approved"]))
     def create(self, begin: str) -> None:
+        """The workflow creates the draft. Examples begin at one of four stages, so that short ones reach all of them."""
         world = self.world
         self.name = unique("machine")
         self.specs = [self._spec(number) for number in range(3)]
@@ -301,9 +111,9 @@ class Governance(RuleBasedStateMachine):
         assert first.digest == self.texts[0].digest
         self.model = Model((first.version, first.digest), self.ids(OWNERS))
         self.acknowledged = first.digest
-        self.hurry, self.converged, self.closed = False, True, False
+        self.at_once, self.converged, self.closed = False, True, False
         if begin != "draft":
-            self.propose(who=AUTHOR, honest=True, via="update")
+            self.propose(who=AUTHOR, authorised=True, via="update")
         for owner in {"voted": OWNERS[1:], "approved": OWNERS}.get(begin, ()):
             self.decide(who=owner, verdict="approve", wrong="", via="update")
 
@@ -336,7 +146,7 @@ class Governance(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "handle") and not self.closed:
-            self.world.run(self.handle.terminate("the example is over"))
+            self.world.run(self.handle.terminate("the example has ended"))
 
     # ------------------------------------------------------------------ helpers
 
@@ -351,20 +161,20 @@ class Governance(RuleBasedStateMachine):
         return self.world.run(self.handle.query(PublishQuery.state))
 
     def until(self, done: Any, seconds: float = RECONCILE + SLACK) -> QueryState:
-        """The workflow's state as soon as ``done`` holds."""
+        """Wait until ``done`` accepts the workflow's state, and return the state."""
 
-        async def look() -> QueryState:
+        async def read() -> QueryState:
             deadline = asyncio.get_running_loop().time() + seconds
             while not done(state := await self.handle.query(PublishQuery.state)):
                 assert asyncio.get_running_loop().time() < deadline, (self.model, state.model_dump(exclude={"card", "spec"}))
-                await asyncio.sleep(0.02)  # Temporal has no long poll for the answer of a query.
+                await asyncio.sleep(0.02)  # Temporal has no long poll for query results.
             return state
 
-        return self.world.run(look())
+        return self.world.run(read())
 
-    def outside(self, work: Coroutine[Any, Any, Any], wanted: str, *, hurry: bool) -> Any:
-        """Do something in governance itself; the answer must be the model's."""
-        self.hurry = hurry
+    def outside(self, work: Coroutine[Any, Any, Any], wanted: str, *, at_once: bool) -> Any:
+        """Do something directly in governance. The error code must be that of the model."""
+        self.at_once = at_once
         code, found = "", None
         try:
             found = self.world.run(work)
@@ -373,17 +183,17 @@ class Governance(RuleBasedStateMachine):
         assert code == wanted, (code, wanted, self.model)
         return found
 
-    def order(self, who: str, action: str, digest: str, honest: bool) -> str:
-        """``who``'s order to their own worker; a dishonest one bears somebody else's signature."""
+    def authorisation(self, who: str, action: str, digest: str, authorised: bool) -> str:
+        """Return the authorisation of ``who`` to their worker, signed with another collaborator's key unless ``authorised``."""
         session = self.world.sessions[who]
-        if honest:
+        if authorised:
             return session.authorise(action, self.name, digest)
         other = self.world.sessions[PEOPLE[(PEOPLE.index(who) + 1) % 3]]
         stolen = Session(session.settings.model_copy(update={"keys_dir": other.settings.keys_dir}))
         return stolen.authorise(action, self.name, digest)
 
     def command(self, kind: str, who: str, update: Any, message: Any, via: str) -> str:
-        """Send a message to the workflow; the code with which it was refused, or nothing."""
+        """Send a command to the workflow; return the error code, or the empty string."""
         if via == "signal" and self.converged:
             return self._signal(kind, who, message.model_dump(mode="json"))
         try:
@@ -409,75 +219,80 @@ class Governance(RuleBasedStateMachine):
         assert (last.kind, bool(last.message)) == (kind, True)
         return last.code
 
-    def settle(self, code: str, wanted: str) -> None:
-        """Exactly the predicted answer, unless somebody acted a moment ago: then both answers are possible."""
+    def expect(self, code: str, wanted: str) -> None:
+        """Require the predicted error code, unless the workflow may not have seen the latest change yet."""
         if self.converged:
             assert code == wanted, (code, wanted, self.model)
 
-    def accepted_now(self) -> None:
-        """The last ballot accepted it: its version is that transaction's."""
+    def read_accepted_version(self) -> None:
+        """Read the version of the document that the last ballot has accepted."""
         document = self.world.run(self.world.clients["frontend"].get_document(self.name))
         assert document.state == "Accepted"
         assert document.version not in ("", self.model.text[0])
         self.model.accepted_version = str(document.version)
 
-    # ------------------------------------------------------------------ through the workflow
+    # ------------------------------------------------------------------ commands to the workflow
 
     @precondition(lambda self: not self.closed)
-    @rule(who=WHO, variant=VARIANT, honest=HONEST, via=VIA)
-    def revise(self, who: str, variant: int, honest: bool, via: str) -> None:
+    @rule(who=WHO, variant=VARIANT, authorised=AUTHORISED, via=VIA)
+    def update(self, who: str, variant: int, authorised: bool, via: str) -> None:
+        """Only an authorised author changes the draft, while no proposal is open. The owners are its approvers again."""
         spec, text = self.specs[variant], self.texts[variant]
-        message = AuthorMessage(party=who, authorisation=self.order(who, "update-query", spec.digest(), honest), spec=spec)
+        message = AuthorMessage(party=who, authorisation=self.authorisation(who, "update-query", spec.digest(), authorised), spec=spec)
         code = self.command("update", who, PublishQuery.update_and_wait, message, via)
-        self.settle(code, "QueryNotDraft" if self.model.state != "Draft" else "" if honest else "ApproverKeyUnknown")
+        self.expect(code, "QueryNotDraft" if self.model.state != "Draft" else "" if authorised else "ApproverKeyUnknown")
         if code == "":
-            assert honest
+            assert authorised
             self.acknowledged = text.digest
             version = next(entry.detail for entry in reversed(self.seen().history) if entry.event == "updated").removeprefix("version ")
             if version not in (self.model.draft[0], self.model.text[0]):
                 self.model.draft, self.model.approvers = (version, text.digest), self.ids(OWNERS)
 
     @precondition(lambda self: not self.closed)
-    @rule(who=WHO, honest=HONEST, via=VIA)
-    def propose(self, who: str, honest: bool, via: str) -> None:
+    @rule(who=WHO, authorised=AUTHORISED, via=VIA)
+    def propose(self, who: str, authorised: bool, via: str) -> None:
+        """The workflow proposes only the text that its author has last seen, with the owners as approvers, and only a draft."""
         digest = document_digest(self.name)
-        message = AuthorMessage(party=who, authorisation=self.order(who, "propose-query", digest, honest))
+        message = AuthorMessage(party=who, authorisation=self.authorisation(who, "propose-query", digest, authorised))
         known = self.acknowledged
         code = self.command("propose", who, PublishQuery.propose_and_wait, message, via)
         if self.model.state != "Draft":
             wanted = "QueryNotDraft"
         elif self.model.draft[1] != known:
             wanted = "DraftChanged"
-        elif not honest:
+        elif not authorised:
             wanted = "ApproverKeyUnknown"
         else:
             wanted = "" if self.model.approvers == self.ids(OWNERS) else "DraftChanged"
-        self.settle(code, wanted)
+        self.expect(code, wanted)
         if code == "DraftChanged":
             self.acknowledged = self.model.text[1]
         if code == "":
-            assert honest
+            assert authorised
             if self.model.state == "Draft":
-                assert (self.model.draft[1], self.model.approvers) == (known, self.ids(OWNERS)), "proposed what nobody has looked at"
+                assert (self.model.draft[1], self.model.approvers) == (known, self.ids(OWNERS)), (
+                    "the proposed text is not the one that the author has seen"
+                )
                 found = self.world.run(self.world.clients["frontend"].get_document(self.name))
                 self.model.proposal = Proposal(found.proposal_id, self.world.users[who], self.model.approvers, self.model.draft)
 
     @precondition(lambda self: not self.closed)
-    @rule(who=WHO, honest=HONEST, via=VIA, close=st.sampled_from([False, False, False, True]))
-    def withdraw(self, who: str, honest: bool, via: str, close: bool) -> None:
-        if who == AUTHOR and honest and self.model.state == "Draft" and not close:
+    @rule(who=WHO, authorised=AUTHORISED, via=VIA, close=st.sampled_from([False, False, False, True]))
+    def withdraw(self, who: str, authorised: bool, via: str, close: bool) -> None:
+        """Withdrawing a proposal returns to the draft; withdrawing a draft ends the workflow. An accepted query cannot be withdrawn."""
+        if who == AUTHOR and authorised and self.model.state == "Draft" and not close:
             return
-        message = AuthorMessage(party=who, authorisation=self.order(who, "withdraw-query", document_digest(self.name), honest))
+        message = AuthorMessage(party=who, authorisation=self.authorisation(who, "withdraw-query", document_digest(self.name), authorised))
         code = self.command("withdraw", who, PublishQuery.withdraw_and_wait, message, via)
         if self.model.state == "Accepted":
             wanted = "QueryNotOpen"
         elif self.model.state == "Draft":
-            wanted = "NotProposalOwner" if who != AUTHOR else "" if honest else "ApproverKeyUnknown"
+            wanted = "NotProposalOwner" if who != AUTHOR else "" if authorised else "ApproverKeyUnknown"
         else:
-            wanted = self.model.refuses_withdrawal(self.world.users[who]) if honest else "ApproverKeyUnknown"
-        self.settle(code, wanted)
+            wanted = self.model.withdrawal_error(self.world.users[who]) if authorised else "ApproverKeyUnknown"
+        self.expect(code, wanted)
         if code == "":
-            assert honest
+            assert authorised
             self.closed = self.seen().stage == "Withdrawn"
             proposal = self.model.proposal
             if not self.closed and proposal is not None and proposal.proposer == self.world.users[who] and not self.model.accepted_version:
@@ -488,6 +303,7 @@ class Governance(RuleBasedStateMachine):
     @precondition(lambda self: not self.closed and self.model.proposal is not None)
     @rule(who=OWNER, verdict=st.sampled_from(["approve", "approve", "approve", "reject"]), wrong=WRONG, via=VIA)
     def decide(self, who: str, verdict: Literal["approve", "reject"], wrong: str, via: str) -> None:
+        """A decision counts only for the open proposal, version and digest, with the approver's own key. It is idempotent."""
         state, user, ballot = self.seen(), self.world.users[who], "accepted" if verdict == "approve" else "rejected"
         session = self.world.sessions[who]
         values = {"version": state.version, "digest": state.digest, "proposal_id": state.proposal_id or "none"}
@@ -515,92 +331,97 @@ class Governance(RuleBasedStateMachine):
         repeated = earlier is not None and wanted == ""
         handler = PublishQuery.approve_and_wait if verdict == "approve" else PublishQuery.reject_and_wait
         code = self.command(verdict, who, handler, message, "update" if repeated else via)
-        self.settle(code, wanted)
+        self.expect(code, wanted)
         if code == "":
             assert wrong == ""
-            fresh = proposal is not None and proposal.id == state.proposal_id and self.model.refuses_ballot(user) == ""
+            fresh = proposal is not None and proposal.id == state.proposal_id and self.model.ballot_error(user) == ""
             if fresh and self.model.vote(user, ballot):
-                self.accepted_now()
+                self.read_accepted_version()
 
-    # ------------------------------------------------------------------ behind its back
+    # ------------------------------------------------------------------ changes directly in governance
 
-    @rule(who=WHO, variant=VARIANT, other=st.booleans(), approvers=APPROVERS, stale=st.sampled_from([False, False, True]), hurry=HURRY)
-    def edit(self, who: str, variant: int, other: bool, approvers: tuple[str, ...], stale: bool, hurry: bool) -> None:
-        """Anybody authorised may edit a draft, also while a proposal on it is open (4.1)."""
+    @rule(who=WHO, variant=VARIANT, other=st.booleans(), approvers=APPROVERS, stale=st.sampled_from([False, False, True]), at_once=AT_ONCE)
+    def edit_outside(self, who: str, variant: int, other: bool, approvers: tuple[str, ...], stale: bool, at_once: bool) -> None:
+        """Any registered user can edit the draft with its current version, even while a proposal is open."""
         data = self.texts[variant].data.replace(":", ": ", 1) if other else self.texts[variant].data
         version = "1.0" if stale else self.model.draft[0]
         rows = [Approver(approver_id=user) for user in sorted(self.ids(approvers))]
         client, labels = self.world.clients[who], self.texts[variant].labels
         work = client.put_document(self.name, self.world.collaboration, data, version=version, labels=labels, approvers=rows)
-        found = self.outside(work, self.model.refuses_edit(version), hurry=hurry)
+        found = self.outside(work, self.model.edit_error(version), at_once=at_once)
         if found is not None:
             self.model.draft, self.model.approvers = (found, document_digest(data)), self.ids(approvers)
 
-    @rule(who=WHO, variant=VARIANT, approvers=APPROVERS, current=st.booleans(), hurry=HURRY)
-    def propose_outside(self, who: str, variant: int, approvers: tuple[str, ...], current: bool, hurry: bool) -> None:
-        """Governance compares a proposal's snapshot with nothing (5.1, trap 5)."""
+    @rule(who=WHO, variant=VARIANT, approvers=APPROVERS, current=st.booleans(), at_once=AT_ONCE)
+    def propose_outside(self, who: str, variant: int, approvers: tuple[str, ...], current: bool, at_once: bool) -> None:
+        """Governance accepts a proposal of any text, whatever the draft is."""
         key, data = uuid.uuid4().hex, self.texts[variant].data
         version = self.model.draft[0] if current else "5.5"
         document = {"contractId": self.world.collaboration, "version": version, "data": data}
         rows = [Approver(approver_id=user) for user in sorted(self.ids(approvers))]
         work = self.world.clients[who].create_proposal(key, self.name, document, rows)
-        if self.outside(work, self.model.refuses_proposal(), hurry=hurry) is not None:
+        if self.outside(work, self.model.proposal_error(), at_once=at_once) is not None:
             self.model.proposal = Proposal(key, self.world.users[who], self.ids(approvers), (version, document_digest(data)))
 
     @precondition(lambda self: self.model.proposal is not None)
-    @rule(who=OWNER, accept=st.sampled_from([True, True, True, False]), hurry=HURRY)
-    def ballot(self, who: str, accept: bool, hurry: bool) -> None:
+    @rule(who=OWNER, accept=st.sampled_from([True, True, True, False]), at_once=AT_ONCE)
+    def vote_outside(self, who: str, accept: bool, at_once: bool) -> None:
+        """A ballot in governance counts without the workflow, which must show it afterwards."""
         assert self.model.proposal is not None
         user = self.world.users[who]
         work = self.world.clients[who].submit_ballot(self.model.proposal.id, accept=accept)
-        counted = self.outside(work, self.model.refuses_ballot(user), hurry=hurry) is not None
+        counted = self.outside(work, self.model.ballot_error(user), at_once=at_once) is not None
         if counted and self.model.vote(user, "accepted" if accept else "rejected"):
-            self.accepted_now()
+            self.read_accepted_version()
 
     @precondition(lambda self: self.model.proposal is not None)
-    @rule(who=WHO, hurry=HURRY)
-    def withdraw_outside(self, who: str, hurry: bool) -> None:
+    @rule(who=WHO, at_once=AT_ONCE)
+    def withdraw_outside(self, who: str, at_once: bool) -> None:
+        """Only the proposer can withdraw the open proposal; the document is then a draft again."""
         assert self.model.proposal is not None
         work = self.world.clients[who].withdraw_proposal(self.model.proposal.id)
-        if self.outside(work, self.model.refuses_withdrawal(self.world.users[who]), hurry=hurry) is not None:
+        if self.outside(work, self.model.withdrawal_error(self.world.users[who]), at_once=at_once) is not None:
             self.model.proposal = None
 
     @precondition(lambda self: self.model.proposal is not None)
     @rule(who=WHO, enabled=st.booleans())
-    def consent(self, who: str, enabled: bool) -> None:
-        user, wanted = self.world.users[who], self.model.refuses_consent(self.world.users[who])
+    def change_consent(self, who: str, enabled: bool) -> None:
+        """Each approver of an accepted document enables or disables its execution."""
+        user, wanted = self.world.users[who], self.model.consent_error(self.world.users[who])
         self.outside(
-            self.world.clients[who].set_document_consent(self.world.collaboration, self.name, enabled=enabled), wanted, hurry=self.hurry
+            self.world.clients[who].set_document_consent(self.world.collaboration, self.name, enabled=enabled), wanted, at_once=self.at_once
         )
         if wanted == "":
             (self.model.disabled.discard if enabled else self.model.disabled.add)(user)
 
     @rule(who=WHO, number=st.integers(0, 1), value=st.sampled_from(["", "one", "x" * 25_600, "x" * 25_601]))
-    def secret(self, who: str, number: int, value: str) -> None:
+    def put_secret(self, who: str, number: int, value: str) -> None:
+        """A secret has 1 to 25,600 characters and an ID with its writer's user ID."""
         name = f"{self.name}-{number}"
         wanted = "ValueMissing" if not value else "ValueTooLarge" if len(value) > 25_600 else ""
         work = self.world.clients[who].put_secret(self.world.collaboration, name, Secret(value.encode()))
-        found = self.outside(work, wanted, hurry=self.hurry)
+        found = self.outside(work, wanted, at_once=self.at_once)
         if found is not None:
             assert found == f"{self.world.users[who]}_{name}"
             self.model.secrets.add(found)
 
-    # ------------------------------------------------------------------ what always holds
+    # ------------------------------------------------------------------ invariants
 
     @invariant()
-    def governance_is_as_the_model_says(self) -> None:
+    def governance_equals_the_model(self) -> None:
+        """State, text, approvers, ballots, consent and secrets in governance are those of the model."""
         if not hasattr(self, "model"):
             return
         world, model = self.world, self.model
 
-        async def look() -> tuple[Any, Any, Any, Any]:
+        async def read() -> tuple[Any, Any, Any, Any]:
             reader = world.clients["frontend"]
             document = await reader.get_document(self.name)
             status = await reader.proposal_status(document.proposal_id) if document.proposal_id else None
             consent = await reader.document_consent(world.collaboration, self.name)
             return document, status, consent, await reader.list_secrets(world.collaboration)
 
-        document, status, consent, secrets = world.run(look())
+        document, status, consent, secrets = world.run(read())
         proposal = model.proposal
         approvers = proposal.approvers if proposal else model.approvers
         assert (document.state, document.version, document_digest(str(document.data))) == (model.state, *model.text)
@@ -612,19 +433,20 @@ class Governance(RuleBasedStateMachine):
         assert {found for found in secrets if self.name in found} == model.secrets
 
     @invariant()
-    def the_workflow_shows_what_governance_holds(self) -> None:
+    def workflow_shows_the_state_in_governance(self) -> None:
+        """The workflow shows "Approved" only for an accepted document, and the model's state within one poll interval."""
         if not hasattr(self, "model"):
             return
         state = self.seen()
-        # Acceptance is for ever, so reading governance's side from the model after the workflow's is no race.
+        # Acceptance is final, so it is safe to compare with the model after the workflow was read.
         assert state.stage != "Approved" or self.model.state == "Accepted"
         assert all(item.code and item.message for item in state.refused)
         if self.closed:
             assert state.stage == "Withdrawn"
             return
         self.converged = False
-        if self.hurry:
-            self.hurry = False
+        if self.at_once:
+            self.at_once = False
             return
         model, proposal = self.model, self.model.proposal
         wanted: dict[str, Any] = {"stage": {"Accepted": "Approved"}.get(model.state, model.state), "digest": model.text[1]}

@@ -1,4 +1,4 @@
-"""The local cloud as a user starts it: ``python -m localcloud up --detach``, the profiles that it writes, ``ps``, ``down``, and again."""
+"""The local cloud from the command line: ``python -m localcloud up --detach``, its profiles, ``ps``, ``down``."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def settings(state: Path, profile: str) -> Settings:
     return load_settings(profile, path=state / "cleanroom.toml")
 
 
-def test_everything_runs(state: Path):
+def test_all_services_and_workers_are_ready(state: Path):
     listed = services(state)
     assert {service["state"] for service in listed} == {"ready"}
     names = {service["name"] for service in listed}
@@ -61,13 +61,13 @@ def test_everything_runs(state: Path):
     assert all(psutil.pid_exists(service["pid"]) and Path(service["log"]).exists() for service in listed)
 
 
-def test_stand_ins_say_that_they_protect_nothing(state: Path):
+def test_stand_ins_report_not_confidential(state: Path):
     for service in services(state):
         if service["name"] in ("entra", "snp", "maa", "keyvault", "cgs", "kubernetes"):
             assert "NOT CONFIDENTIAL" in Path(service["log"]).read_text()
 
 
-def test_nothing_secret_can_be_read_by_others(state: Path):
+def test_secret_files_are_private(state: Path):
     assert stat.S_IMODE(state.stat().st_mode) == 0o700
     for file in [*state.glob("secrets/*"), *state.glob("config/*.json"), state / "cleanroom.toml", state / "guests.json"]:
         assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
@@ -93,7 +93,7 @@ async def test_every_profile_is_a_registered_user_of_governance(state: Path, pro
     assert set(own.parties.values()) < identities
 
 
-def test_contosso_manages_keys_and_a_stranger_does_not(state: Path):
+def test_contosso_manages_keys_and_other_tenants_cannot(state: Path):
     own = settings(state, "contosso")
 
     def vault(profile: str) -> KeyClient:
@@ -102,11 +102,11 @@ def test_contosso_manages_keys_and_a_stranger_does_not(state: Path):
         return KeyClient(own.azure.key_vault_url, who, **options)
 
     assert vault("contosso").create_rsa_key(f"k-{uuid.uuid4().hex}", size=2048).id.startswith(own.azure.key_vault_url)
-    with pytest.raises(PreconditionFailed, match="AuthenticationFailed"):  # her credential is of another tenant than the vault's challenge
+    with pytest.raises(PreconditionFailed, match="AuthenticationFailed"):  # the credential's tenant is not that of the vault's challenge
         vault("litware").create_rsa_key("stolen", size=2048)
 
 
-def test_contosso_gives_an_identity_access(state: Path):
+def test_contosso_grants_access_to_an_identity(state: Path):
     own = settings(state, "contosso")
     user = credential(own.credential, ca_file=own.ca_file)
     identity = ManagedIdentities(user, own.azure, ca_file=own.ca_file).create_or_update("dataset-test")
@@ -115,7 +115,7 @@ def test_contosso_gives_an_identity_access(state: Path):
     assert roles.allow(own.azure.key_vault_id, RELEASE_USER, identity.principal_id)
 
 
-def test_contosso_uploads_and_a_stranger_cannot_read(state: Path):
+def test_contosso_uploads_and_other_tenants_cannot_read(state: Path):
     own = settings(state, "contosso")
     account = check_storage_url(own.azure.storage_account_url, "azure-blob", declared=own.storage_hosts)
 
@@ -132,7 +132,7 @@ def test_contosso_uploads_and_a_stranger_cannot_read(state: Path):
     assert caught.value.code == "InvalidAuthenticationInfo"
 
 
-def test_litwares_connection_secret_opens_her_bucket(state: Path):
+def test_litware_connection_secret_gives_access_to_its_bucket(state: Path):
     own = settings(state, "litware")
     store = S3Store(
         own.s3.bucket,
@@ -146,7 +146,7 @@ def test_litwares_connection_secret_opens_her_bucket(state: Path):
     assert [item.key for item in store.list("planes/")] == ["planes/part-0.parquet"]
 
 
-def test_starting_again_is_refused_or_shows_what_runs(state: Path):
+def test_second_start_is_a_conflict_or_shows_the_running_services(state: Path):
     again = localcloud("up", "--state", str(state), "--detach", "--output", "json")
     assert again.returncode == 0
     assert {service["pid"] for service in json.loads(again.stdout)} == {service["pid"] for service in services(state)}
@@ -155,7 +155,7 @@ def test_starting_again_is_refused_or_shows_what_runs(state: Path):
     assert json.loads(foreground.stderr.strip().splitlines()[-1])["code"] == "AlreadyRunning"
 
 
-def test_what_was_never_started(tmp_path: Path):
+def test_commands_without_a_start_report_not_started(tmp_path: Path):
     assert localcloud("down", "--state", str(tmp_path / "none")).returncode == 3
     assert services(tmp_path / "none") == []
     assert not os.path.exists(tmp_path / "none")

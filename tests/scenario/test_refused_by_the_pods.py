@@ -1,4 +1,4 @@
-"""What only the rows can tell: the pods refuse, the run fails with their code, and nothing is left of it."""
+"""Runs that only the pods can reject, because of the rows: each fails with the payload's code and leaves no access behind."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Failed:
 
 @pytest.fixture(scope="module")
 def failed(cloud: Cloud, world: World, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Failed]:
-    """Runs side by side, because each of them starts Spark."""
+    """Start all runs concurrently, because each of them starts Spark."""
     uploaded = planes_spec()
     upload_rows(cloud.litware, uploaded, [world.files["planes"]])
     columns = {"tailnum": "string", "manufacturer": "string", "places": "long"}
@@ -47,9 +47,9 @@ def failed(cloud: Cloud, world: World, tmp_path_factory: pytest.TempPathFactory)
     }
     runs = {}
     for word, query in queries.items():
-        state = cloud.approved(query, max_runs=1)
+        state = cloud.approved_query(query, max_runs=1)
         runs[word] = (state.query, state.digest, cloud.start(state.query, state.digest))
-    return {word: Failed(*run, result=cloud.ended(run[2])) for word, run in runs.items()}
+    return {word: Failed(*run, result=cloud.result(run[2])) for word, run in runs.items()}
 
 
 def test_run_on_rows_with_another_schema_fails(failed: dict[str, Failed]) -> None:
@@ -64,24 +64,24 @@ def test_run_with_fewer_rows_than_a_precondition_fails(failed: dict[str, Failed]
     result = failed["rows"].result
     assert _code(result) == "PRECONDITION_FAILED"
     assert result.failure is not None
-    assert "3000" not in result.failure.message, "how many rows there are is the owner's secret"
+    assert "3000" not in result.failure.message, "the message must not disclose the number of rows"
 
 
 def test_failed_run_leaves_no_grants_and_no_result(cloud: Cloud, failed: dict[str, Failed]) -> None:
-    assert cloud.grants_left() == {}
+    assert cloud.leftovers.grants() == {}
     for run in failed.values():
-        assert cloud.secrets_of(run.run_id) != []
-        assert cloud.secrets_left(run.run_id) == []
+        assert cloud.leftovers.staged(run.run_id) != []
+        assert cloud.leftovers.secrets(run.run_id) == []
         assert run.result.receipt is None
 
 
 def test_failed_run_uses_up_an_approval_for_one_run(cloud: Cloud, failed: dict[str, Failed]) -> None:
     run = failed["rows"]
-    assert cloud.refused(run.query, run.digest)[0] == "ApprovalRunsExhausted"
+    assert cloud.failed_run(run.query, run.digest)[0] == "ApprovalRunsExhausted"
 
 
 def _other_rows(file: Path, folder: Path) -> Path:
-    """The same file without its last row."""
+    """Write a copy of ``file`` without its last row."""
     table = pq.read_table(file)
     pq.write_table(table.slice(0, table.num_rows - 1), folder / file.name)
     return folder / file.name

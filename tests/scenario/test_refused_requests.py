@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.scenario, pytest.mark.timeout(900)]
 @pytest.fixture(scope="module")
 def approved(cloud: Cloud, world: World) -> tuple[str, str]:
     """Name and digest of a query that both owners approved."""
-    state = cloud.approved(world.query())
+    state = cloud.approved_query(world.query())
     return state.query, state.digest
 
 
@@ -43,7 +43,7 @@ def approved(cloud: Cloud, world: World) -> tuple[str, str]:
 def test_run_without_the_approval_of_one_owner_is_refused(cloud: Cloud, world: World) -> None:
     state = cloud.propose(world.query())
     cloud.decide(cloud.litware, state.query)
-    assert cloud.refused(state.query, state.digest)[0] == "QueryNotApproved"
+    assert cloud.failed_run(state.query, state.digest)[0] == "QueryNotApproved"
 
 
 def test_run_of_a_rejected_query_is_refused(cloud: Cloud, world: World) -> None:
@@ -51,7 +51,7 @@ def test_run_of_a_rejected_query_is_refused(cloud: Cloud, world: World) -> None:
     cloud.decide(cloud.litware, state.query)
     after = cloud.decide(cloud.contosso, state.query, "reject", reason="not with my flights")
     assert after.stage == "Draft"
-    assert cloud.refused(state.query, state.digest)[0] == "QueryNotApproved"
+    assert cloud.failed_run(state.query, state.digest)[0] == "QueryNotApproved"
 
 
 def test_run_of_a_query_that_only_its_author_approved_is_refused(cloud: Cloud, world: World) -> None:
@@ -70,7 +70,7 @@ def test_run_of_a_query_that_only_its_author_approved_is_refused(cloud: Cloud, w
             assert stored.state == "Accepted"
             return document_digest(str(stored.data))
 
-    assert cloud.refused(spec.name, run_async(sneak()))[0] == "QueryMissingApprovalsFromDatasetOwners"
+    assert cloud.failed_run(spec.name, run_async(sneak()))[0] == "QueryMissingApprovalsFromDatasetOwners"
 
 
 def test_vote_without_a_signed_decision_does_not_count(cloud: Cloud, world: World) -> None:
@@ -83,11 +83,11 @@ def test_vote_without_a_signed_decision_does_not_count(cloud: Cloud, world: Worl
             await cloud.contosso.documents(client).vote(state.proposal_id, cloud.contosso.user_id, accept=True)
 
     run_async(vote())
-    assert cloud.refused(state.query, state.digest)[0] == "SignedDecisionMissing"
+    assert cloud.failed_run(state.query, state.digest)[0] == "SignedDecisionMissing"
 
 
 def test_run_with_the_digest_of_another_text_is_refused(cloud: Cloud, approved: tuple[str, str]) -> None:
-    assert cloud.refused(approved[0], "0" * 64)[0] == "QueryDigestMismatch"
+    assert cloud.failed_run(approved[0], "0" * 64)[0] == "QueryDigestMismatch"
 
 
 # ---------------------------------------------------------------------- consent
@@ -108,7 +108,7 @@ def test_run_without_consent_to_a_dataset_is_refused(
 def _without_consent(cloud: Cloud, session: Session, document: str, approved: tuple[str, str]) -> None:
     run_async(set_consent(session, document, enabled=False))
     try:
-        assert cloud.refused(*approved)[0] == "UserDocumentRuntimeOptionDisabled"
+        assert cloud.failed_run(*approved)[0] == "UserDocumentRuntimeOptionDisabled"
     finally:
         run_async(set_consent(session, document, enabled=True))
 
@@ -118,8 +118,8 @@ def _without_consent(cloud: Cloud, session: Session, document: str, approved: tu
 
 def _refusal(cloud: Cloud, ticket: RunTicket) -> str:
     run_async(cloud.start_ticket(ticket, "fabrikam"))
-    result = cloud.ended(ticket.run_id)
-    assert (result.state, cloud.secrets_of(ticket.run_id), cloud.grants_left()) == ("FAILED", [], {})
+    result = cloud.result(ticket.run_id)
+    assert (result.state, cloud.leftovers.staged(ticket.run_id), cloud.leftovers.grants()) == ("FAILED", [], {})
     assert result.failure is not None
     return result.failure.code
 
@@ -152,12 +152,12 @@ def test_run_request_of_another_run_is_refused(cloud: Cloud, approved: tuple[str
 
 
 def test_second_run_with_the_same_id_is_refused(cloud: Cloud, approved: tuple[str, str]) -> None:
-    _, run_id = cloud.refused(approved[0], "1" * 64)
+    _, run_id = cloud.failed_run(approved[0], "1" * 64)
     assert code_of(lambda: cloud.start(*approved, run_id=run_id)) == "RunExists"
     assert code_of(lambda: cloud.start(approved[0], "1" * 64, run_id=run_id, by=cloud.litware)) == "RunExists"
     # The same request again is not a second run.
     assert cloud.start(approved[0], "1" * 64, run_id=run_id) == run_id
-    assert cloud.ended(run_id).state == "FAILED"
+    assert cloud.result(run_id).state == "FAILED"
 
 
 def test_unapproved_date_range_is_refused(cloud: Cloud, approved: tuple[str, str]) -> None:

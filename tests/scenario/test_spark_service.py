@@ -88,7 +88,7 @@ def running(folder: Path, hardware: DevelopmentHardware) -> Iterator[Cluster]:
 
 
 class Hardware:
-    """A guest with fixed host data on the development chip."""
+    """A guest with fixed host data on development hardware."""
 
     def __init__(self, hardware: DevelopmentHardware, host_data: str = HOST_DATA) -> None:
         self._hardware, self._host_data = hardware, host_data
@@ -134,15 +134,15 @@ async def test_report_is_rejected_with_the_reason(running: Cluster, hardware: De
 
     assert code(nonce=new_nonce()) == "NonceMismatch"
     assert code(nonce="short") == "NonceTooShort"
-    other_host, nobody = code(host=("cd" * 32,)), code(host=())
-    assert other_host == nobody
+    other_host, no_host = code(host=("cd" * 32,)), code(host=())
+    assert other_host == no_host
     assert "HostData" in other_host or "HOST_DATA" in other_host.upper()
-    stranger = PolicySigner().payload(nonce)
-    assert code(report.model_copy(update={"payload": stranger})) != "NonceMismatch"
+    other_key = PolicySigner().payload(nonce)
+    assert code(report.model_copy(update={"payload": other_key})) != "NonceMismatch"
     assert code(trust=TrustStore.amd()) != "NonceMismatch"
     known = ec.generate_private_key(ec.SECP256R1()).public_key()
     der = known.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    # The last byte of prime256v1's object identifier: a curve that nobody knows.
+    # Change the last byte of prime256v1's object identifier, which yields an unknown curve.
     body = base64.b64encode(der.replace(bytes.fromhex("2a8648ce3d030107"), bytes.fromhex("2a8648ce3d030163"))).decode()
     unknown = f"-----BEGIN PUBLIC KEY-----\n{body}\n-----END PUBLIC KEY-----\n"
     for odd in ('{"nonce": 1}', json.dumps({"nonce": nonce, "servicePublicKey": unknown})):
@@ -174,7 +174,7 @@ async def test_policies_are_rejected_with_the_reason(running: Cluster, hardware:
     wide = PodPolicy.of(signed.policies.driver.rego.replace("allow_runtime_logging := false", "allow_runtime_logging := true"))
     swapped = PodPolicies(driver=wide, executor=signed.policies.executor)
     assert code(signed.model_copy(update={"policies": swapped})) == "PodPolicyMismatch"
-    # An attested service that signs another policy than the job gives is refused too.
+    # An attested service that signs a wrong policy is rejected too.
     assert code(signer.sign(job, profile, swapped, nonce)) == "PodPolicyMismatch"
     crossed = PodPolicies(driver=signed.policies.executor, executor=signed.policies.driver)
     assert code(signer.sign(job, profile, crossed, nonce)) == "PodPolicyMismatch"
@@ -206,7 +206,7 @@ async def test_pod_report_has_the_host_data_of_its_policy(
     assert verify_evidence(evidence, trust=trust, expectations=expectations, at=datetime.now(UTC)).ok
     process = next((running.config.state / "pods").glob("*/process.json"))
     url = json.loads(process.read_text())["guest"]
-    # The guest ended with its pod: its address gives no further reports.
+    # The guest ended with its pod, so its URL returns no further reports.
     with pytest.raises(Refused):
         await GuestAttestor(f"{running.config.snp_url}/guests/{url}", ca_file=running.config.snp_ca_file).attest(b"late")
     assert await service.delete(submission.tracking_id, uid=submission.uid)
@@ -251,7 +251,7 @@ async def test_watch_can_be_cancelled_and_resumed(running: Cluster, hardware: De
     again = asyncio.create_task(service.watch(submission.tracking_id, progress, DEADLINES))
     while len(readings) < count + 3:
         await asyncio.sleep(0.05)
-    # Silence is broken every beat, so that a heartbeat can be sent from there.
+    # Progress is reported at every beat, so the caller can send heartbeats.
     assert not again.done()
     await service.delete(submission.tracking_id)
     outcome = await asyncio.wait_for(again, 20)

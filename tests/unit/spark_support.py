@@ -1,4 +1,4 @@
-"""A job, a profile and a running Kubernetes stand-in for the tests of ``cleanroom.spark``."""
+"""A job, a pod profile and a running Kubernetes stand-in for the tests of ``cleanroom.spark``."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ DIGEST = "0" * 64
 
 
 def make_job(run_id: str = "run-1", **changes: Any) -> JobConfig:
+    """Return a job. ``changes`` are members in JSON notation."""
     dataset = {
         "name": "orders",
         "viewName": "orders",
@@ -52,24 +53,28 @@ def make_job(run_id: str = "run-1", **changes: Any) -> JobConfig:
 
 
 def make_profile(image: str = f"registry.example/app@sha256:{DIGEST}", layers: tuple[str, ...] = (DIGEST,), **changes: Any) -> PodProfile:
+    """Return a small pod profile with changed members."""
     resources = PodResources(driver_cores=1, driver_memory="512m", executor_cores=1, executor_memory="512m")
     return PodProfile(**{"image": image, "layers": layers, "resources": resources, **changes})
 
 
 def script_image(images: Path, source: str) -> LocalImage:
-    """An image whose program is a Python script."""
+    """Build an image whose program is the Python script ``source``."""
     return build_image(
         images, "localhost/test/script", {"payload.py": textwrap.dedent(source).encode()}, program=("{python}", "-m", "payload")
     )
 
 
 def application(job: JobConfig, image: LocalImage, **changes: Any) -> dict[str, Any]:
+    """Return the SparkApplication of ``job`` with ``image``; ``changes`` are members of the profile."""
     profile = make_profile(image.reference, image.layers, **changes)
     return build_application(job, profile, pod_policies(job, profile), locked_conf={})
 
 
 @dataclass
 class Cluster:
+    """A running Kubernetes stand-in and the clients connected to it."""
+
     url: str
     config: KubernetesConfig
     clients: list[KubernetesClient] = field(default_factory=list)
@@ -89,6 +94,7 @@ class Cluster:
 
 @contextmanager
 def cluster(folder: Path, **changes: Any) -> Iterator[Cluster]:
+    """Run a Kubernetes stand-in with its state in ``folder``."""
     tls = LocalAuthority(folder / "tls").issue("kubernetes")
     config = KubernetesConfig(**{"tls_cert": tls.cert, "tls_key": tls.key, "state": folder / "kubernetes", **changes})
     with serving(create_app(config), "kubernetes", tls) as url:

@@ -1,4 +1,4 @@
-"""Azure's access checks in front of a real Azurite: who may read and write is what ARM says."""
+"""Azure's access checks in front of a real Azurite: ARM's role assignments decide about reads and writes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.servers import AzureWorld, BlobServer
 
 @pytest.fixture(scope="module")
 def front(azure_world: AzureWorld, azurite: BlobServer, local_authority: LocalAuthority, tmp_path_factory) -> Iterator[str]:
-    """The account's URL behind the checks."""
+    """URL of the account, through the access checks."""
     tls = local_authority.issue("blobaccess")
     tenant = f"{azure_world.url}/{azure_world.tenant_id('contosso')}"
     roles = ArmRoles(
@@ -70,7 +70,7 @@ def open_store(front: str, who, ca_file: Path, container: str = "rows") -> BlobS
 
 
 def until_allowed(act):
-    """Role assignments are cached for a second, as a front end caches them."""
+    """Wait until cached role assignments have expired (one second)."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         try:
@@ -97,7 +97,7 @@ def owner(front: str, azure_world: AzureWorld, roles: RoleAssignments) -> BlobSt
     return store
 
 
-def test_what_passes_is_unchanged(owner: BlobStore):
+def test_permitted_requests_pass_unchanged(owner: BlobStore):
     data = os.urandom(BLOCK_BYTES + 1234)
     for key in ("2013/part 0+1%.csv", "ünï/ö~'()", "plain"):
         assert owner.put(key, data).size == len(data)
@@ -109,8 +109,8 @@ def test_what_passes_is_unchanged(owner: BlobStore):
     assert not owner.exists("plain")
 
 
-def test_owning_the_subscription_is_no_right_to_its_data(front: str, azure_world: AzureWorld):
-    """Azure's Owner has no data actions."""
+def test_owner_of_the_subscription_cannot_read_data(front: str, azure_world: AzureWorld):
+    """Azure's role Owner has no data actions."""
     stranger = user(azure_world, name="vault")
     with pytest.raises(PreconditionFailed) as caught:
         open_store(front, stranger, azure_world.ca_file).read("a")
@@ -118,9 +118,7 @@ def test_owning_the_subscription_is_no_right_to_its_data(front: str, azure_world
     assert caught.value.retryable
 
 
-def test_a_managed_identity_reads_when_it_may_and_never_writes(
-    front: str, owner: BlobStore, azure_world: AzureWorld, roles: RoleAssignments
-):
+def test_managed_identity_reads_with_a_role_and_cannot_write(front: str, owner: BlobStore, azure_world: AzureWorld, roles: RoleAssignments):
     owner.put("shared", b"rows")
     nobody = user(azure_world, name="nobody")
     store = open_store(front, nobody, azure_world.ca_file)
@@ -138,7 +136,7 @@ def test_a_managed_identity_reads_when_it_may_and_never_writes(
 
 
 class Token:
-    """A credential that hands out one fixed token."""
+    """A credential with one fixed token."""
 
     def __init__(self, token: str) -> None:
         self._token = token
@@ -147,7 +145,7 @@ class Token:
         return AccessToken(self._token, int(time.time()) + 3600)
 
 
-def test_forged_and_foreign_tokens(front: str, owner: BlobStore, azure_world: AzureWorld):
+def test_forged_or_foreign_token_is_rejected(front: str, owner: BlobStore, azure_world: AzureWorld):
     honest = user(azure_world).get_token("https://storage.azure.com/.default").token
     claims = jwt.decode(honest, options={"verify_signature": False})
     header = jwt.get_unverified_header(honest)
@@ -166,13 +164,13 @@ def test_forged_and_foreign_tokens(front: str, owner: BlobStore, azure_world: Az
         assert caught.value.code == "InvalidAuthenticationInfo", name
 
 
-def test_no_authorization_at_all(front: str, azure_world: AzureWorld):
+def test_missing_authorization_is_rejected(front: str, azure_world: AzureWorld):
     with azure_world.http() as http:
         answer = http.get(f"{front}/rows/first")
         assert (answer.status_code, answer.headers["x-ms-error-code"]) == (401, "NoAuthenticationInformation")
         assert http.get(f"{front}x/rows/first").headers["x-ms-error-code"] == "ResourceNotFound"
         signed = http.get(f"{front}/rows/first", headers={"Authorization": "SharedKey contosso:forged", "x-ms-date": "now"})
-        assert signed.status_code in (400, 403)  # Azurite's own answer
+        assert signed.status_code in (400, 403)  # the response of Azurite
 
 
 @pytest.mark.parametrize(
@@ -192,6 +190,6 @@ def test_no_authorization_at_all(front: str, azure_world: AzureWorld):
         ("POST", "", {"restype": "service", "comp": "userdelegationkey"}, (False, "generateUserDelegationKey/action")),
     ],
 )
-def test_actions(method: str, path: str, query: dict[str, str], expected: tuple[bool, str]):
+def test_action_of_operation(method: str, path: str, query: dict[str, str], expected: tuple[bool, str]):
     data, action = action_of(method, path, query)
     assert (data, action.removeprefix("Microsoft.Storage/storageAccounts/blobServices/")) == expected

@@ -1,4 +1,4 @@
-"""The CGS stand-in's own promises: what is acknowledged survives SIGKILL, secrets are sealed on disk, credentials stay out of logs."""
+"""Properties of the CGS stand-in: durability after SIGKILL, encryption on disk, logs without credentials, governance rules."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def standin(tmp_path_factory: pytest.TempPathFactory) -> StandIn:
 
 
 class Process:
-    """The stand-in as the supervisor runs it."""
+    """The stand-in as a process, as the supervisor runs it."""
 
     def __init__(self, standin: StandIn, state: Path) -> None:
         with socket.socket() as probe:
@@ -73,7 +73,7 @@ def process(standin: StandIn, tmp_path: Path) -> Iterator[Process]:
         server.kill()
 
 
-def test_a_ballot_acknowledged_is_a_ballot_kept_through_sigkill(process: Process) -> None:
+def test_acknowledged_ballot_survives_sigkill(process: Process) -> None:
     target = process.start()
     target.enroll()
     contract = target.contract()
@@ -105,13 +105,13 @@ def test_a_ballot_acknowledged_is_a_ballot_kept_through_sigkill(process: Process
         for proposal_id in acknowledged:
             body = expect(target.call("POST", f"/app/users/proposals/{proposal_id}/status", target.bob), 200)
             assert body["ballots"] == [{"approverId": target.ann.oid, "ballot": "accepted"}]
-        # Sequence numbers are never used twice.
+        # Sequence numbers are never reused.
         again = target.put(fresh("doc"), target.ann, contractId=contract).headers["x-ms-ccf-transaction-id"]
         assert int(again.split(".")[1]) > max([highest, *acknowledged.values()])
         highest = int(again.split(".")[1])
 
 
-def test_secrets_and_signing_keys_are_sealed_on_disk(standin: StandIn, tmp_path: Path) -> None:
+def test_secrets_and_signing_keys_are_encrypted_on_disk(standin: StandIn, tmp_path: Path) -> None:
     canary = "canary-7f3a9c-do-not-find-me"
     with standin.serve(state=tmp_path) as settings:
         target = Target(settings)
@@ -128,7 +128,7 @@ def test_secrets_and_signing_keys_are_sealed_on_disk(standin: StandIn, tmp_path:
         assert b"PRIVATE KEY" not in content
 
 
-def test_state_is_read_back_after_an_ordinary_restart(standin: StandIn, tmp_path: Path) -> None:
+def test_state_survives_a_restart(standin: StandIn, tmp_path: Path) -> None:
     with standin.serve(state=tmp_path) as settings:
         target = Target(settings)
         target.enroll()
@@ -145,7 +145,7 @@ def test_state_is_read_back_after_an_ordinary_restart(standin: StandIn, tmp_path
         target.close()
 
 
-def test_the_request_log_never_sees_tokens(standin: StandIn, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_request_log_contains_no_tokens(standin: StandIn, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     with standin.serve(state=tmp_path) as settings:
         target = Target(settings)
@@ -158,7 +158,7 @@ def test_the_request_log_never_sees_tokens(standin: StandIn, tmp_path: Path, cap
     assert MEMBER_TOKEN not in log
 
 
-def test_keys_are_fetched_from_the_issuer_kept_and_refetched_for_a_new_kid(standin: StandIn, tmp_path: Path) -> None:
+def test_issuer_keys_are_cached_and_refetched_for_a_new_kid(standin: StandIn, tmp_path: Path) -> None:
     keys = json.loads((standin.folder / "jwks.json").read_text())["keys"]
     served: list[dict[str, str]] = []
     asked = 0
@@ -180,7 +180,7 @@ def test_keys_are_fetched_from_the_issuer_kept_and_refetched_for_a_new_kid(stand
                 expect(target.call("GET", "/app/userdocuments", target.ann), 403, "CallerNotAuthorized")
             assert asked == 1
             target.close()
-    # The issuer is gone: known keys still serve, unknown ones are "cannot be had", not "refused".
+    # The issuer is down. Cached keys still work; an unknown key is 503 and not 401.
     with standin.serve(state=state, issuers=(issuer,)) as settings:
         target = Target(settings)
         expect(target.call("GET", "/app/userdocuments", target.ann), 403, "CallerNotAuthorized")
@@ -188,7 +188,7 @@ def test_keys_are_fetched_from_the_issuer_kept_and_refetched_for_a_new_kid(stand
         target.close()
 
 
-def test_a_token_for_another_audience_is_refused(standin: StandIn, tmp_path: Path) -> None:
+def test_token_for_another_audience_is_rejected(standin: StandIn, tmp_path: Path) -> None:
     with standin.serve(state=tmp_path) as settings:
         target = Target(settings)
         expect(
@@ -203,7 +203,7 @@ def test_a_token_for_another_audience_is_refused(standin: StandIn, tmp_path: Pat
         target.close()
 
 
-def test_a_body_that_is_too_large_is_413(standin: StandIn, tmp_path: Path) -> None:
+def test_too_large_body_is_413(standin: StandIn, tmp_path: Path) -> None:
     with standin.serve(state=tmp_path) as settings:
         target = Target(settings)
         target.enroll()
@@ -224,7 +224,7 @@ def proposal(name: str = "enable_oidc_issuer", **args: object) -> dict[str, obje
     return {"actions": [{"name": name, "args": args or {"kid": "k"}}]}
 
 
-def test_trap_26_what_is_not_ready_is_405(standin: StandIn, tmp_path: Path) -> None:
+def test_oidc_without_issuer_key_or_url_is_405(standin: StandIn, tmp_path: Path) -> None:
     with standin.serve(state=tmp_path) as settings:
         target = Target(settings)
         target.enroll()
@@ -245,7 +245,7 @@ def test_trap_26_what_is_not_ready_is_405(standin: StandIn, tmp_path: Path) -> N
         target.close()
 
 
-def test_all_active_regular_members_must_accept_and_one_may_veto(standin: StandIn, tmp_path: Path) -> None:
+def test_contract_needs_all_active_regular_members_and_one_can_reject(standin: StandIn, tmp_path: Path) -> None:
     one, two = member_config("one"), member_config("two")
     waiting = MemberConfig(name="waiting", token="waiting-token-000000000000", status="Accepted")
     with standin.serve(state=tmp_path, members=(one, two, waiting)) as settings:
@@ -262,14 +262,14 @@ def test_all_active_regular_members_must_accept_and_one_may_veto(standin: StandI
         made = expect(govern(target, "/proposals/create", one, contract), 200)
         accept = f"/proposals/{made['proposalId']}/ballots/vote_accept"
         expect(govern(target, accept, one), 200)
-        # A member who is merely Accepted must become active before a contract passes.
+        # A member in state Accepted must become active before a contract passes.
         assert expect(govern(target, accept, two), 200)["proposalState"] == "Open"
         vetoed = expect(govern(target, accept.replace("accept", "reject"), waiting), 200)
         assert vetoed["proposalState"] == "Rejected"
         target.close()
 
 
-def test_trap_36_and_37_operators_do_not_count_and_nobody_means_everybody(standin: StandIn, tmp_path: Path) -> None:
+def test_operators_do_not_vote_and_without_voters_proposals_pass(standin: StandIn, tmp_path: Path) -> None:
     operator = member_config("operator2", isOperator=True)
     role = member_config("role", cgsRoles={"cgsOperator": "true"})
     with standin.serve(state=tmp_path, members=(operator, role)) as settings:
@@ -283,7 +283,7 @@ def test_trap_36_and_37_operators_do_not_count_and_nobody_means_everybody(standi
         target.close()
 
 
-def test_a_contract_operator_passes_alone_only_what_is_switched_on(standin: StandIn, tmp_path: Path) -> None:
+def test_contract_operator_passes_only_auto_approved_proposals(standin: StandIn, tmp_path: Path) -> None:
     regular = member_config("regular")
     operator = member_config("contracts", cgsRoles={"contractOperator": "true"})
     with standin.serve(state=tmp_path, members=(regular, operator)) as settings:

@@ -1,4 +1,4 @@
-"""The sealed format: Tink reads what we write, we read what Tink writes, and nothing altered is ever opened."""
+"""The sealed format: compatible with Tink in both directions, and every alteration is rejected."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ streaming_aead.register()
 
 class KeepOpen(io.BytesIO):
     def close(self) -> None:
-        """Tink closes its destination; the test still reads it."""
+        """Stay open: Tink closes its destination, and the test still reads it."""
 
 
 def tink_primitive(key: Secret) -> streaming_aead.StreamingAead:

@@ -1,12 +1,10 @@
-"""Source files: strict schemas with errors that say where, uploads that can be repeated, keys that stay private."""
+"""Source files in CSV, JSON lines and Parquet: values are kept, and schema mismatches are errors that name their place."""
 
 from __future__ import annotations
 
 import io
 import json
-import stat
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -16,18 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cleanroom.clients.objects import Source, Stored
 from cleanroom.datasets.check import CheckedFile, LineCounter, check_file
-from cleanroom.datasets.encryption import generate_dataset_key, open_bytes
 from cleanroom.datasets.files import TextLayout, open_parquet, read_csv, read_json_lines, read_parquet
-from cleanroom.datasets.keystore import KeyStore
-from cleanroom.datasets.manifest import MANIFEST_NAME, read_manifest
-from cleanroom.datasets.sources import find_sources
-from cleanroom.datasets.upload import UploadProgress, upload_dataset
 from cleanroom.documents.dataset import DatasetSchema, FieldType, Format, SchemaField
-from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, NotFound, Refused, Unavailable
-from cleanroom.secret import Secret
-from tests.folder_store import FolderStore
+from cleanroom.errors import InvalidInput
 
 TYPES: dict[str, FieldType] = {
     "id": "integer",
@@ -61,7 +51,7 @@ def table(**changes: pa.Array) -> pa.Table:
 
 
 def damaged(content: pa.Table | None = None) -> bytes:
-    """A Parquet file of which a page was overwritten; of an empty table, the footer."""
+    """Return a Parquet file with an overwritten page, or for an empty table with an overwritten footer."""
     buffer = io.BytesIO()
     pq.write_table(content or table(), buffer)
     data = bytearray(buffer.getvalue())
@@ -209,166 +199,3 @@ def test_line_counter_joins_crlf_across_reads(at: int) -> None:
     counting = LineCounter(io.BytesIO(b"a\r\nb\r\n"), None)
     assert counting.read(at) + counting.read() == b"a\r\nb\r\n"
     assert (counting.lines(), counting.bare_returns()) == (2, 0)
-
-
-# --- the key store
-
-
-def test_key_is_created_once_with_private_mode_and_exported_to_tink(tmp_path: Path) -> None:
-    store = KeyStore(tmp_path / "keys")
-    with ThreadPoolExecutor(8) as pool:
-        keys = list(pool.map(lambda _: store.get_or_create("flights"), range(16)))
-    assert all(key == keys[0] for key in keys)
-    assert stat.S_IMODE(store.path("flights").stat().st_mode) == 0o600
-    assert stat.S_IMODE((tmp_path / "keys").stat().st_mode) == 0o700
-    assert [path.name for path in (tmp_path / "keys").iterdir()] == ["flights.dataset-key"]
-    other = KeyStore(tmp_path / "other")
-    other.import_tink("flights", store.export_tink("flights"))
-    assert other.get("flights") == keys[0]
-
-
-def test_key_store_rejects_overwriting_and_readable_files(tmp_path: Path) -> None:
-    store = KeyStore(tmp_path / "keys")
-    with pytest.raises(NotFound, match="DatasetKeyNotFound"):
-        store.get("flights")
-    key = store.get_or_create("flights")
-    store.put("flights", key)
-    with pytest.raises(Conflict, match="DatasetKeyExists"):
-        store.put("flights", generate_dataset_key())
-    for name in ("../flights", "flights\n", ""):
-        with pytest.raises(InvalidInput, match="InvalidName"):
-            store.get(name)
-    store.path("flights").chmod(0o640)
-    with pytest.raises(Refused, match="SecretFileTooOpen"):
-        store.get("flights")
-    store.path("flights").chmod(0o600)
-    (tmp_path / "keys").chmod(0o755)
-    with pytest.raises(Refused, match="KeyStoreTooOpen"):
-        store.get("flights")
-
-
-# --- uploads
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    folder = tmp_path / "source"
-    for day in ("2013-01-01", "2013-01-02", "2013-01-03"):
-        (folder / day).mkdir(parents=True)
-        (folder / day / "part.jsonl").write_text("".join(json.dumps({"id": number, "day": day}) + "\n" for number in range(100)))
-    (folder / ".DS_Store").write_text("no data")
-    return folder
-
-
-DAYS = schema("json", by_day=True, types={"id": "integer", "day": "date"})
-
-
-def upload(store: FolderStore, key: Secret, *sources: Path, **options: object) -> object:
-    return upload_dataset(store, key, dataset="flights", schema=DAYS, sources=sources, **options)  # type: ignore[arg-type]
-
-
-def test_upload_seals_every_file_under_its_path_and_reports_progress(tmp_path: Path, source: Path) -> None:
-    store, key = FolderStore(tmp_path / "store"), generate_dataset_key()
-    told: list[UploadProgress] = []
-    result = upload(store, key, source, on_progress=told.append)
-    assert result.uploaded == tuple(f"2013-01-0{day}/part.jsonl" for day in (1, 2, 3))
-    assert result.rows == 300
-    for name in result.uploaded:
-        assert open_bytes(store.read(name), key, name) == (source / name).read_bytes()
-        with pytest.raises(Refused):
-            open_bytes(store.read(name), key, "2013-01-04/part.jsonl")
-    assert told[-1].done == told[-1].total
-    assert [step.done for step in told] == sorted(step.done for step in told)
-    manifest = read_manifest(store, key)
-    assert manifest is not None
-    assert manifest.complete
-    assert manifest.rows() == 300
-    assert b"part.jsonl" not in store.read(MANIFEST_NAME)
-
-
-def test_interrupted_upload_resumes_without_repeating_files(tmp_path: Path, source: Path) -> None:
-    key = generate_dataset_key()
-
-    class Failing(FolderStore):
-        def put(self, key: str, source: Source, **options: object) -> Stored:
-            if key.startswith("2013-01-03"):
-                raise Unavailable("StoreUnavailable", "no answer")
-            return super().put(key, source)
-
-    with pytest.raises(Unavailable):
-        upload(Failing(tmp_path / "store"), key, source)
-    store = FolderStore(tmp_path / "store")
-    unfinished = read_manifest(store, key)
-    assert unfinished is not None
-    assert not unfinished.complete
-
-    before = {item.key: store.read(item.key) for item in store.list("2013")}
-    second = upload(store, key, source)
-    assert second.uploaded == ("2013-01-03/part.jsonl",)  # type: ignore[attr-defined]
-    assert upload(store, key, source).uploaded == ()  # type: ignore[attr-defined]
-    assert before == {name: store.read(name) for name in before}
-
-
-def test_changed_file_is_uploaded_again_and_replace_removes_others(tmp_path: Path, source: Path) -> None:
-    store, key = FolderStore(tmp_path / "store"), generate_dataset_key()
-    upload(store, key, source)
-    (source / "2013-01-02" / "part.jsonl").write_text('{"id":1,"day":"2013-01-02"}\n')
-    assert upload(store, key, source).uploaded == ("2013-01-02/part.jsonl",)
-    only = upload(store, key, source / "2013-01-02" / "part.jsonl")
-    assert (only.uploaded, only.rows) == ((), 201)
-    replaced = upload(store, key, source / "2013-01-02" / "part.jsonl", replace=True)
-    assert set(replaced.removed) == {"2013-01-01/part.jsonl", "2013-01-03/part.jsonl"}
-    assert [item.key for item in store.list()] == ["2013-01-02/part.jsonl", MANIFEST_NAME]
-    assert replaced.rows == 1
-
-
-def test_objects_sealed_with_another_key_are_only_replaced_on_request(tmp_path: Path, source: Path) -> None:
-    store, key = FolderStore(tmp_path / "store"), generate_dataset_key()
-    upload(store, generate_dataset_key(), source)
-    with pytest.raises(Conflict, match="StoredUnderAnotherKey"):
-        upload(store, key, source)
-    assert len(upload(store, key, source, replace=True).uploaded) == 3  # type: ignore[attr-defined]
-    assert read_manifest(store, key) is not None
-
-
-def test_upload_with_an_invalid_file_stores_nothing(tmp_path: Path, source: Path) -> None:
-    store = FolderStore(tmp_path / "store")
-    (source / "2013-01-03" / "part.jsonl").write_text('{"id":"x","day":"2013-01-02"}\n')
-    with pytest.raises(InvalidInput, match="2013-01-03"):
-        upload(store, generate_dataset_key(), source)
-    assert list(store.list()) == []
-
-
-def test_file_that_changes_during_upload_is_not_kept(tmp_path: Path, source: Path) -> None:
-    class Slow(FolderStore):
-        def put(self, key: str, data: Source, **options: object) -> Stored:
-            if key.startswith("2013-01-01"):
-                (source / key).write_text('{"id":7,"day":"2013-01-01"}\n')
-            return super().put(key, data)
-
-    store = Slow(tmp_path / "store")
-    with pytest.raises(Conflict, match="SourceChanged"):
-        upload(store, generate_dataset_key(), source)
-    assert not store.exists("2013-01-01/part.jsonl")
-
-
-def mistakes(folder: Path) -> Iterator[tuple[Path, str]]:
-    yield folder / "nothing-here", "SourceNotFound"
-    (folder / "empty").mkdir()
-    yield folder / "empty", "SourceEmpty"
-    (folder / "other").mkdir()
-    (folder / "other" / "readme.txt").write_text("x")
-    yield folder / "other", "SourceFormatMismatch"
-    (folder / "flat").mkdir()
-    (folder / "flat" / "x.jsonl").write_text("{}")
-    yield folder / "flat", "SourceNotDayPartitioned"
-    (folder / "odd" / "2013-02-30").mkdir(parents=True)
-    (folder / "odd" / "2013-02-30" / "x.jsonl").write_text("{}")
-    yield folder / "odd", "SourceNotDayPartitioned"
-
-
-def test_invalid_source_is_rejected_with_its_code(tmp_path: Path) -> None:
-    for path, code in mistakes(tmp_path):
-        with pytest.raises(CleanRoomError) as caught:
-            find_sources([path], DAYS)
-        assert caught.value.code == code

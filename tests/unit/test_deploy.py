@@ -1,4 +1,4 @@
-"""Image and chart agree with the code that they run: rights with calls, settings with profiles, the image with what is measured."""
+"""Images and chart agree with the code: roles with its calls, values with its profiles, the image with its measurement."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cleanroom.clients.azure_credentials import credential
 from cleanroom.settings import load_settings
 from cleanroom.spark.profile import PodProfile
 from deploy import requirements
-from localcloud.standins.kubernetes.api import ROLES
+from localcloud.standins.kubernetes.accounts import ROLES
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy/chart"
@@ -28,7 +28,7 @@ Rules = dict[str, set[str]]
 
 
 def rules(text: str) -> Rules:
-    """Resource (``group/resource``, ``/pods`` for the core's) to verbs, of a YAML list of rules."""
+    """Return the verbs of a YAML list of rules by resource (``group/resource``, ``/pods`` in the core group)."""
     found: Rules = {}
     for rule in yaml.safe_load(text):
         assert set(rule) == {"apiGroups", "resources", "verbs"}
@@ -39,13 +39,13 @@ def rules(text: str) -> Rules:
 
 
 def chart_roles() -> tuple[Rules, Rules]:
-    """Rules of the Spark service's Role and of the drivers'."""
+    """Return the rules of the Spark service's role and of the drivers' role."""
     blocks = re.findall(r"^rules:\n((?:  .*\n)+)", (CHART / "templates/rbac.yaml").read_text(), re.MULTILINE)
     service, driver = (rules(block) for block in blocks)
     return service, driver
 
 
-# --- rights
+# --- roles
 
 
 def test_spark_service_role_grants_exactly_the_calls_of_its_code() -> None:
@@ -69,8 +69,8 @@ def test_spark_service_role_grants_exactly_the_calls_of_its_code() -> None:
 
 def test_roles_equal_the_documentation_and_the_stand_in() -> None:
     service, driver = chart_roles()
-    told = [rules(block) for block in re.findall(r"```yaml\nrules:\n(.*?)```", (ROOT / "docs/kubernetes.md").read_text(), re.DOTALL)]
-    assert told == [service, driver]
+    documented = [rules(block) for block in re.findall(r"```yaml\nrules:\n(.*?)```", (ROOT / "docs/kubernetes.md").read_text(), re.DOTALL)]
+    assert documented == [service, driver]
     assert {name.partition("/")[2]: verbs for name, verbs in driver.items()} == {name: set(verbs) for name, verbs in ROLES["spark"].items()}
     assert all(verbs <= ROLES["spark-service"][name.partition("/")[2]] for name, verbs in service.items())
 
@@ -97,7 +97,7 @@ def test_profiles_of_the_example_values_start_workers(tmp_path: Path, monkeypatc
         assert settings.keys_dir.is_relative_to("/var/lib/cleanroom")
     files = re.findall(r'_file = "([^"]+)"|"(/run[^"]+)"', values["config"])
     assert all(Path(first or second).parent == Path("/run/cleanroom") for first, second in files)
-    # What the cluster's webhook gives to a pod that is labelled for it.
+    # Variables that the webhook of workload identity sets in a labelled pod.
     for name in ("AZURE_CLIENT_ID", "AZURE_TENANT_ID", "AZURE_FEDERATED_TOKEN_FILE"):
         monkeypatch.setenv(name, f"/{name.lower()}")
     assert all(item["workloadIdentity"] for item in (*values["boundaries"].values(), *values["collaborators"].values()))
@@ -178,10 +178,10 @@ def test_payload_imports_no_package_that_its_image_omits() -> None:
     assert not {item for item in seen if item.split(".")[0] not in ("cleanroom", "sparkapp")}
 
 
-# --- rendered, where there is a helm
+# --- the rendered chart, if helm is installed
 
 
-@pytest.mark.skipif(shutil.which("helm") is None, reason="no `helm` on PATH")
+@pytest.mark.skipif(shutil.which("helm") is None, reason="`helm` is not on PATH")
 def test_rendered_pods_have_the_restricted_profile() -> None:
     command = ["helm", "template", "cr", str(CHART), "--namespace", "cleanroom", "--kube-version", "1.33.0", "--values", str(EXAMPLE)]
     items = [item for item in yaml.safe_load_all(subprocess.run(command, capture_output=True, text=True, check=True).stdout) if item]

@@ -1,4 +1,4 @@
-"""The stand-in's store: a watch from any point that the history still reaches rebuilds the present; selectors select."""
+"""The Kubernetes stand-in's object store, selectors, patches and validation."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ steps = st.lists(
 
 @settings(max_examples=60, deadline=None)
 @given(steps, st.integers(0, 30))
-def test_a_watch_from_anywhere_rebuilds_the_present(sequence: list[tuple[str, str, int]], start: int) -> None:
+def test_watch_from_any_version_rebuilds_the_current_state(sequence: list[tuple[str, str, int]], start: int) -> None:
     with store() as items:
         state: dict[str, Object] = {}
         known: dict[str, Object] | None = None
@@ -76,13 +76,13 @@ def test_a_watch_from_anywhere_rebuilds_the_present(sequence: list[tuple[str, st
         assert versions == sorted(set(versions))
 
 
-def test_history_is_bounded_and_says_so() -> None:
+def test_version_outside_of_the_history_is_expired() -> None:
     with store(window=10) as items:
         for number in range(30):
             items.create(CONFIG_MAPS, "ns", {"metadata": {"name": f"m{number}"}})
         assert len(items.since(items.version - 10, CONFIG_MAPS, "ns")) == 10
         assert items.since(items.version, CONFIG_MAPS, "ns") == []
-        # Beyond the present: of a store that was begun anew. Waiting for it to get there would miss everything until then.
+        # A newer version than the current one comes from a deleted database. Waiting for it would miss all changes until then.
         for version in (items.version - 11, items.version + 1):
             with pytest.raises(ApiFailure) as caught:
                 items.since(version, CONFIG_MAPS, "ns")
@@ -103,7 +103,7 @@ def test_objects_survive_a_restart_and_unchanged_ones_are_not_written() -> None:
         second.close()
 
 
-def test_events_are_counted_and_forgotten_after_an_hour() -> None:
+def test_equal_events_are_counted_and_removed_after_an_hour() -> None:
     with tempfile.TemporaryDirectory() as folder:
         first = Store(Path(folder) / "s.sqlite")
         pod = first.create(PODS, "ns", {"metadata": {"name": "p"}, "spec": {}})
@@ -136,11 +136,11 @@ def test_events_are_counted_and_forgotten_after_an_hour() -> None:
         ("app=x,missing=1", False),
     ],
 )
-def test_label_selectors(text: str, matches: bool) -> None:
+def test_label_selector_matches(text: str, matches: bool) -> None:
     assert label_selector(text)({"metadata": {"labels": {"role": "driver", "app": "x"}}}) is matches
 
 
-def test_selectors_that_the_api_does_not_know_are_refused() -> None:
+def test_invalid_selector_is_rejected() -> None:
     with pytest.raises(ApiFailure):
         label_selector("a=b=c d")
     with pytest.raises(ApiFailure):
@@ -154,8 +154,8 @@ values = st.recursive(
 
 
 @given(values, values)
-def test_merge_patch(target: Any, patch: Any) -> None:
-    """RFC 7396: applying a patch twice is applying it once, and nulls remove."""
+def test_merge_patch_is_idempotent_and_null_removes(target: Any, patch: Any) -> None:
+    """RFC 7396."""
     once = merge_patch(target, patch)
     assert merge_patch(once, patch) == once
     if isinstance(patch, dict):
@@ -192,7 +192,7 @@ fields = st.sampled_from(
 
 
 def submitted(path: str, value: Any) -> Any:
-    """The application of a job with one member set, or taken away where ``value`` is ``...``."""
+    """Return an application with one field set to ``value``, or removed if ``value`` is ``...``."""
     job, profile = make_job(), make_profile()
     body: Any = json.loads(json.dumps(build_application(job, profile, pod_policies(job, profile), locked_conf={})))
     target = body
@@ -246,7 +246,7 @@ def submitted(path: str, value: Any) -> Any:
         ("metadata.name", ..., "metadata.name", "Required value"),
     ],
 )
-def test_what_the_crd_refuses(path: str, value: Any, field: str, text: str) -> None:
+def test_application_that_violates_the_crd_is_invalid(path: str, value: Any, field: str, text: str) -> None:
     with pytest.raises(ApiFailure) as caught:
         validate(SPARK_APPLICATIONS, submitted(path, value), strict=False)
     assert (caught.value.code, caught.value.status["reason"]) == (422, "Invalid")
@@ -257,7 +257,7 @@ def test_what_the_crd_refuses(path: str, value: Any, field: str, text: str) -> N
 @pytest.mark.parametrize(
     "path", ["spec.restartpolicy", "spec.driver.podname", "spec.executor.kubernetesMaster", "spec.restartPolicy.retries"]
 )
-def test_unknown_members_are_pruned_with_a_warning_or_refused_where_strict(path: str) -> None:
+def test_unknown_field_is_pruned_with_a_warning_or_rejected_if_strict(path: str) -> None:
     body = submitted(path, "x")
     assert validate(SPARK_APPLICATIONS, body, strict=False) == [f'unknown field "{path}"']
     assert validate(SPARK_APPLICATIONS, body, strict=True) == []
@@ -267,7 +267,7 @@ def test_unknown_members_are_pruned_with_a_warning_or_refused_where_strict(path:
 
 
 @given(st.lists(st.tuples(fields, documents), min_size=1, max_size=3))
-def test_whatever_is_sent_is_judged_and_never_a_crash(changes: list[tuple[tuple[str, ...], Any]]) -> None:
+def test_any_input_is_accepted_or_rejected_without_a_crash(changes: list[tuple[tuple[str, ...], Any]]) -> None:
     job, profile = make_job(), make_profile()
     body: Any = json.loads(json.dumps(build_application(job, profile, pod_policies(job, profile), locked_conf={})))
     for path, value in changes:
@@ -282,7 +282,7 @@ def test_whatever_is_sent_is_judged_and_never_a_crash(changes: list[tuple[tuple[
         if failure.code not in (400, 403, 422):
             raise
     else:
-        # What is accepted is what the operator can read.
+        # The operator can process every accepted application.
         body["metadata"]["uid"] = "u"
         driver_pod(body, "p", "s", "spark-1")
         assert body["spec"]["driver"].get("cores", 1) >= 1

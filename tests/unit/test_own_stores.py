@@ -76,7 +76,7 @@ def test_stored_rows_are_readable_only_as_the_encryption_mode_allows(mode: str, 
     store = seaweedfs.store(prefix=folder)
     (name,) = (name for name in uploaded.uploaded if ".csv" in name)
     if mode == "CPK":
-        # The service stores no key, and serves the object only to a client that sends it.
+        # S3 does not store the key, and returns the object only to a client that sends it.
         with pytest.raises(CleanRoomError):
             store.read(name)
         key = KeyStore(tmp_path / "keys").get(spec.name)

@@ -1,4 +1,4 @@
-"""Pod policies: reproducible byte for byte, different for every difference that matters, and held against containers."""
+"""Pod policies: reproducible byte for byte, sensitive to every measured setting, and enforced on containers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The policies in a real Rego engine: they are Rego, they say what we think, and our checker decides as the engine does."""
+"""Pod policies in a real Rego engine, which must agree with :func:`cleanroom.spark.policy.check_pod`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ create_container { some container in candidates; container.working_dir == input.
 admitted := [pair | some pair in input.env; allowed(pair)]
 allowed(pair) { some container in candidates; some rule in container.env_rules; env_ok(rule, pair) }
 """
-"""The framework's decisions on creating a container, in as few rules as they take (environment dropping included)."""
+"""The framework's decisions on the creation of a container, including the dropping of variables, in a minimal set of rules."""
 
 PROFILE = make_profile()
 POLICIES = pod_policies(make_job(), PROFILE)
@@ -53,7 +53,7 @@ NAMES = [
     "KUBERNETES_PORT",
 ]
 VALUES = ["", "abc", "xterm", "a b", "https://localhost:8284", "-Dspark.ui.port=1", "-javaagent:x", "0-1", "/a/b", "=", "a=b"]
-# The engine's Python binding loses escapes in its input and output: quotes, backslashes and line breaks are in test_pod_policy.py.
+# The engine's Python binding loses escapes in input and output. test_pod_policy.py covers quotes, backslashes and line breaks.
 plain = st.text(alphabet=[chr(code) for code in range(32, 127) if chr(code) not in '"\\'], max_size=12)
 environments = st.dictionaries(st.sampled_from(NAMES), st.sampled_from(VALUES) | plain, max_size=6)
 

@@ -1,4 +1,4 @@
-"""The image's entry point: what of an operator's word reaches Spark, and by what an executor is known."""
+"""The image's entry point: which of an operator's settings reach Spark, and how an executor gets the network secret."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ EXECUTOR = {
 
 
 class Granted:
-    """A pod that governance knows; it gives no secret but those of the run."""
+    """A pod to which governance releases the given secrets only."""
 
     def __init__(self, **secrets: str) -> None:
         self.secrets = secrets
 
     def secret(self, secret_id: str, *, fresh: bool = False) -> Secret:
         if secret_id not in self.secrets:
-            raise NotFound("SecretNotFound", f"secret {secret_id!r}: not there, or not for this pod.")
+            raise NotFound("SecretNotFound", f"secret {secret_id!r} does not exist, or is not granted to this pod.")
         return Secret(self.secrets[secret_id].encode())
 
 
-GRANTED = Granted(**{JOB.network_secret_id or "": "by-which-pods-know-each-other"})
+GRANTED = Granted(**{JOB.network_secret_id or "": "network-secret-of-the-run"})
 
 
 @pytest.fixture(autouse=True)
@@ -148,8 +148,8 @@ def test_properties_for_places_and_sizes_are_kept(tmp_path: Path) -> None:
 
 
 def test_weaker_protocol_and_another_job_are_overridden(tmp_path: Path) -> None:
-    lies = {**dict.fromkeys(NETWORK_CONF, "false"), "spark.executorEnv.JOB_CONFIG": make_job("run-2").encode()}
-    kept = driver(tmp_path, lies)[2]
+    given = {**dict.fromkeys(NETWORK_CONF, "false"), "spark.executorEnv.JOB_CONFIG": make_job("run-2").encode()}
+    kept = driver(tmp_path, given)[2]
     assert {name: kept[name] for name in NETWORK_CONF} == dict(NETWORK_CONF)
     assert JobConfig.decode(kept["spark.executorEnv.JOB_CONFIG"]) == JOB
 
@@ -179,11 +179,11 @@ def test_executor_gets_the_network_secret_only_in_a_file() -> None:
     command, variables = launch.executor_command(JOB, GRANTED, EXECUTOR | {"SPARK_JAVA_OPT_0": "-Dspark.authenticate=false"})
     options = dict(item[2:].split("=", 1) for item in command if item.startswith("-Dspark."))
     file = Path(options.pop("spark.authenticate.secret.file"))
-    assert file.read_bytes() == b"by-which-pods-know-each-other"
+    assert file.read_bytes() == b"network-secret-of-the-run"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
     assert options == {**NETWORK_CONF, "spark.master": "k8s://driver"}
-    assert "by-which" not in " ".join(command) + json.dumps(variables)
+    assert "network-secret-of" not in " ".join(command) + json.dumps(variables)
     assert command[command.index("--driver-url") + 1] == EXECUTOR["SPARK_DRIVER_URL"]
     assert "-Xmx2048m" in command
     assert not [item for item in command if "authenticate=false" in item]
@@ -219,9 +219,9 @@ def test_launch_failure_is_the_termination_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], exit_code: int, code: str
 ) -> None:
     monkeypatch.setenv("JOB_CONFIG", JOB.encode())
-    monkeypatch.setenv("CLEANROOM_TERMINATION_LOG", str(tmp_path / "told"))
+    monkeypatch.setenv("CLEANROOM_TERMINATION_LOG", str(tmp_path / "termination"))
     assert launch.main(arguments) == exit_code
-    assert json.loads((tmp_path / "told").read_text())["code"] == code
+    assert json.loads((tmp_path / "termination").read_text())["code"] == code
 
 
 def test_session_on_a_cluster_requires_a_network_secret(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Starting, watching and stopping processes: order, failures, Ctrl-C, orphans."""
+"""Start, watch and stop of processes: order, failures, Ctrl-C, orphans."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def gone(pid: int) -> bool:
 
 
 class TestProcesses:
-    def test_ready_then_stopped_with_its_children(self, tmp_path: Path):
+    def test_ready_service_stops_with_its_children(self, tmp_path: Path):
         with running([listener(tmp_path, extra=("--child",))]) as started:
             process = started["web"]
             child = int(until(lambda: (tmp_path / "web.log").read_text().partition("child ")[2].split() or None)[0])
@@ -70,14 +70,14 @@ class TestProcesses:
         assert process.exit_code() == 0
         until(lambda: gone(child))
 
-    def test_a_process_that_ignores_sigterm_is_killed(self, tmp_path: Path):
+    def test_process_that_ignores_sigterm_is_killed(self, tmp_path: Path):
         code = "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('on', flush=True); time.sleep(600)"
         process = RunningService(broken(tmp_path, code, stop_seconds=0.2))
         until(lambda: "on" in (tmp_path / "broken.log").read_text())
         process.stop()
         assert process.exit_code() == -signal.SIGKILL
 
-    def test_one_that_ends_early_shows_its_last_words(self, tmp_path: Path):
+    def test_early_exit_is_reported_with_the_end_of_the_log(self, tmp_path: Path):
         with (
             pytest.raises(Unavailable, match="exit code 3") as caught,
             running([broken(tmp_path, "print('no disk'); raise SystemExit(3)")]),
@@ -85,11 +85,11 @@ class TestProcesses:
             pytest.fail("became ready")
         assert "no disk" in (caught.value.cause or "")
 
-    def test_one_that_never_is_ready(self, tmp_path: Path):
+    def test_service_that_is_not_ready_in_time_is_an_error(self, tmp_path: Path):
         with pytest.raises(TimedOut, match="ServiceNotReady"), running([broken(tmp_path, "import time; time.sleep(600)", seconds=0.5)]):
             pytest.fail("became ready")
 
-    def test_somebody_elses_server_on_the_port_is_not_ours(self, tmp_path: Path):
+    def test_another_process_on_the_port_does_not_count_as_ready(self, tmp_path: Path):
         other = listener(tmp_path, "other")
         slow = broken(tmp_path, "import time; time.sleep(1); raise SystemExit('address in use')", url=other.url, ready=other.ready)
         with running([other]), pytest.raises(Unavailable, match="ServiceExited"), running([slow]):
@@ -99,14 +99,14 @@ class TestProcesses:
         service = listener(tmp_path).model_copy(update={"env": {"KEY": "hunter2"}})
         assert "hunter2" not in repr(service)
 
-    def test_ports_are_distinct_and_none_that_the_system_gives_to_others(self):
+    def test_free_ports_are_distinct_and_below_the_ephemeral_range(self):
         assert len(chosen := set(free_ports(50))) == 50
         with socket.socket() as somebody:
             somebody.bind(("127.0.0.1", 0))
             assert max(chosen) < int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0]) <= somebody.getsockname()[1]
 
 
-def test_ports_are_kept_and_avoid_who_is_there(tmp_path: Path):
+def test_ports_are_kept_and_avoid_other_servers(tmp_path: Path):
     file = tmp_path / "ports.json"
     wanted, taken = free_ports(2)
     with socket.socket() as somebody:
@@ -127,7 +127,7 @@ def test_ports_are_kept_and_avoid_who_is_there(tmp_path: Path):
 
 
 class TestSupervisor:
-    def test_order_status_and_stop(self, tmp_path: Path):
+    def test_services_start_in_order_and_stop_in_reverse(self, tmp_path: Path):
         events: list[str] = []
         seen: list[bool] = []
         first, last = listener(tmp_path, "first"), listener(tmp_path, "last", after=("set-up",))
@@ -147,7 +147,7 @@ class TestSupervisor:
         assert [text.split()[0] for text in events] == ["first", "set-up", "last", "last", "first"]
         assert read_status(tmp_path)["status"] == "stopped"
 
-    def test_what_ends_is_shown_and_not_restarted(self, tmp_path: Path):
+    def test_ended_service_is_reported_and_not_restarted(self, tmp_path: Path):
         web = listener(tmp_path)
         supervisor = Supervisor(tmp_path, lambda: [web])
         thread = threading.Thread(target=supervisor.run)
@@ -162,7 +162,7 @@ class TestSupervisor:
             supervisor.stop()
             thread.join(30)
 
-    def test_one_failure_stops_what_had_started(self, tmp_path: Path):
+    def test_failed_service_stops_the_started_ones(self, tmp_path: Path):
         bad = broken(tmp_path, "raise SystemExit(4)").model_copy(update={"after": ("web",)})
         with pytest.raises(Unavailable, match="ServiceExited"):
             Supervisor(tmp_path, lambda: [listener(tmp_path), bad]).run()
@@ -171,7 +171,7 @@ class TestSupervisor:
         assert status["error"]["code"] == "ServiceExited"
         assert all(gone(s["pid"]) for s in status["services"])
 
-    def test_a_failing_step_stops_everything(self, tmp_path: Path):
+    def test_failed_step_stops_everything(self, tmp_path: Path):
         def fail() -> None:
             raise NotFound("NoUser", "There is no user.")
 
@@ -179,13 +179,13 @@ class TestSupervisor:
             Supervisor(tmp_path, lambda: [listener(tmp_path), Step("set-up", fail, after=("web",))]).run()
         assert all(gone(s["pid"]) for s in read_status(tmp_path)["services"] if s["pid"])
 
-    def test_topologies_that_cannot_start(self, tmp_path: Path):
+    def test_unknown_or_circular_dependencies_are_invalid(self, tmp_path: Path):
         with pytest.raises(Internal, match="unknown dependencies"):
             Supervisor(tmp_path, lambda: [listener(tmp_path, after=("nobody",))]).run()
         with pytest.raises(Internal, match="Circular dependencies between"):
             Supervisor(tmp_path, lambda: [listener(tmp_path, "a", after=("b",)), listener(tmp_path, "b", after=("a",))]).run()
 
-    def test_only_one_a_state_folder(self, tmp_path: Path):
+    def test_second_supervisor_of_a_state_folder_is_a_conflict(self, tmp_path: Path):
         web = listener(tmp_path)
         supervisor = Supervisor(tmp_path, lambda: [web])
         thread = threading.Thread(target=supervisor.run)
@@ -217,7 +217,7 @@ class TestDetached:
     def argv(state: Path, *services: Service) -> list[str]:
         return [sys.executable, "-c", SCRIPT, str(state), *(service.model_dump_json() for service in services)]
 
-    def test_up_and_down(self, tmp_path: Path):
+    def test_detached_supervisor_starts_and_stops(self, tmp_path: Path):
         events: list[str] = []
         status = start_detached(tmp_path, self.argv(tmp_path, listener(tmp_path)), seconds=60, on_event=events.append)
         assert status["status"] == "ready"
@@ -227,12 +227,12 @@ class TestDetached:
         assert gone(status["services"][0]["pid"])
         assert not stop_detached(tmp_path)
 
-    def test_a_failure_is_reported_to_the_caller(self, tmp_path: Path):
+    def test_failure_of_a_detached_supervisor_is_raised(self, tmp_path: Path):
         with pytest.raises(Unavailable) as caught:
             start_detached(tmp_path, self.argv(tmp_path, broken(tmp_path, "raise SystemExit(4)")), seconds=60, on_event=print)
         assert caught.value.code == "ServiceExited"
 
-    def test_down_finds_what_a_killed_supervisor_left(self, tmp_path: Path):
+    def test_down_stops_the_services_of_a_killed_supervisor(self, tmp_path: Path):
         status = start_detached(tmp_path, self.argv(tmp_path, listener(tmp_path)), seconds=60, on_event=print)
         os.kill(status["pid"], signal.SIGKILL)
         until(lambda: gone(status["pid"]))
@@ -240,7 +240,7 @@ class TestDetached:
         assert stop_detached(tmp_path)
         until(lambda: gone(status["services"][0]["pid"]))
 
-    def test_a_reused_process_id_is_left_alone(self, tmp_path: Path):
+    def test_reused_process_id_is_not_signalled(self, tmp_path: Path):
         start_detached(tmp_path, self.argv(tmp_path, listener(tmp_path)), seconds=60, on_event=print)
         stop_detached(tmp_path)
         file = tmp_path / "services.json"
@@ -256,7 +256,7 @@ class TestDetached:
             bystander.kill()
             bystander.wait()
 
-    def test_ctrl_c_in_the_foreground_stops_in_order(self, tmp_path: Path):
+    def test_ctrl_c_stops_the_services_in_order(self, tmp_path: Path):
         first, last = listener(tmp_path, "first"), listener(tmp_path, "last", after=("first",))
         process = subprocess.Popen(self.argv(tmp_path, first, last), stdout=subprocess.PIPE, text=True)
         until(lambda: (read_status(tmp_path) or {}).get("status") == "ready")
@@ -266,7 +266,7 @@ class TestDetached:
         assert output.splitlines()[-2:] == ["last stopped", "first stopped"]
         assert all(gone(s["pid"]) for s in read_status(tmp_path)["services"])
 
-    def test_nothing_was_ever_started(self, tmp_path: Path):
+    def test_down_without_a_start_is_not_found(self, tmp_path: Path):
         with pytest.raises(NotFound, match="NothingStarted"):
             stop_detached(tmp_path)
 

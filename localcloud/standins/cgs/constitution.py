@@ -262,7 +262,7 @@ class Constitution:
         info = tx.get(PROPOSALS_INFO, proposal_id)
         if info is None:
             raise Fault(
-                404, "ProposalNotFound", f"There is no proposal {proposal_id}; a closed proposal is erased when a later one closes."
+                404, "ProposalNotFound", f"Proposal {proposal_id} does not exist; a closed proposal is erased when a later one closes."
             )
         return dict(info)
 

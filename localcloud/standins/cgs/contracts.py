@@ -69,7 +69,7 @@ def get_contract(call: Call, tx: Tx) -> Reply:
     require_active(call.caller, tx)
     found = read_contract(tx, call.params["contractId"])
     if found is None:
-        raise Fault(404, "ContractNotFound", f"There is no contract {call.params['contractId']}.")
+        raise Fault(404, "ContractNotFound", f"Contract {call.params['contractId']} does not exist.")
     return Reply(found)
 
 
@@ -169,7 +169,7 @@ def put_member_document(call: Call, tx: Tx) -> Reply:
     if not isinstance(contract_id, str):
         raise Crash("contractId is not a string")
     if not tx.has(CONTRACTS, contract_id):
-        raise Fault(404, "ContractNotFound", f"There is no contract {contract_id}.")
+        raise Fault(404, "ContractNotFound", f"Contract {contract_id} does not exist.")
     check_version(tx, MEMBER_DRAFTS, key, member(body, "version"), "DocumentAlreadyExists")
     tx.put(MEMBER_DRAFTS, key, {"contractId": contract_id, "data": body["data"]})
     return Reply()
@@ -210,7 +210,7 @@ def get_member_document(call: Call, tx: Tx) -> Reply:
     require_active(call.caller, tx)
     found = read_member_document(tx, call.params["documentId"])
     if found is None:
-        raise Fault(404, "DocumentNotFound", f"There is no document {call.params['documentId']}.")
+        raise Fault(404, "DocumentNotFound", f"Document {call.params['documentId']} does not exist.")
     return Reply(found)
 
 

@@ -60,7 +60,7 @@ def put_document(call: Call, tx: Tx) -> Reply:
     if not isinstance(contract_id, str):
         raise Crash("contractId is not a string")
     if not tx.has(CONTRACTS, contract_id):
-        raise Fault(404, "ContractNotFound", f"There is no contract {contract_id}.")
+        raise Fault(404, "ContractNotFound", f"Contract {contract_id} does not exist.")
     check_version(tx, DRAFTS, key, member(body, "version"), "UserDocumentAlreadyExists")
     labels, approvers = member(body, "labels"), member(body, "approvers")
     tx.put(DRAFTS, key, omit_undefined(contractId=contract_id, data=data, labels=labels, approvers=approvers))
@@ -129,7 +129,7 @@ def get_document(call: Call, tx: Tx) -> Reply:
     require_active(call.caller, tx)
     found = read_document(tx, call.params["documentId"])
     if found is None:
-        raise Fault(404, "UserDocumentNotFound", f"There is no document {call.params['documentId']}.")
+        raise Fault(404, "UserDocumentNotFound", f"Document {call.params['documentId']} does not exist.")
     return Reply(found)
 
 
@@ -169,7 +169,7 @@ def wrapped_document(call: Call, tx: Tx, find: Callable[[Tx, str], dict[str, Any
     pem = require_attestation(call, tx, body, bind="encrypt")
     found = find(tx, call.params["documentId"])
     if found is None:
-        raise Fault(404, missing, f"There is no accepted document {call.params['documentId']}.")
+        raise Fault(404, missing, f"Document {call.params['documentId']} does not exist or is not accepted.")
     if found.get("contractId") != call.params["contractId"]:
         raise Fault(400, "ContractIdMismatch", f"Document {found['id']} belongs to another contract than {call.params['contractId']}.")
     return Reply(wrap=(json.dumps(found, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass"), pem))

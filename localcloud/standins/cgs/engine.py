@@ -142,7 +142,7 @@ class Governance:
         if request.path == "/gov/service/info" and request.method == "GET":
             return Outgoing(200, {"status": "Open", "currentView": VIEW, "configuration": {"confidential": False}})
         if request.path != "/gov/service/members":
-            raise Fault(404, "ResourceNotFound", f"There is no route {request.path}.")
+            raise Fault(404, "ResourceNotFound", f"The path {request.path} does not exist.")
         if request.method != "GET":
             raise Fault(405, "UnsupportedHttpVerb", f"{request.method} is not supported for {request.path}.", headers={"allow": "GET"})
         return Outgoing(200, {"value": [member_row(member) for member in self.auth.members]})

@@ -179,6 +179,6 @@ class RouteTable:
                     return verbs[method], params
                 allowed |= verbs.keys()
         if not allowed:
-            raise Fault(404, "ResourceNotFound", f"There is no route {path}.")
+            raise Fault(404, "ResourceNotFound", f"The path {path} does not exist.")
         allow = ", ".join(sorted(allowed))
         raise Fault(405, "UnsupportedHttpVerb", f"{method} is not supported for {path}; allowed: {allow}.", headers={"allow": allow})

@@ -106,7 +106,9 @@ def token(call: Call, tx: Tx) -> Reply:
     tenant = query["tid"]
     issuer = query.get("iss") or tx.get(MEMBER_TENANTS, tenant) or tx.get(USER_TENANTS, tenant) or tx.get(ISSUER, "url")
     if not issuer:
-        raise Fault(405, "IssuerUrlNotSet", f"There is no issuer URL for tenant {tenant} nor for the service.")
+        raise Fault(
+            405, "IssuerUrlNotSet", f"Neither tenant {tenant} nor the service has an issuer URL; members set it with set_oidc_issuer_url."
+        )
     claims = {"aud": query["aud"], "exp": query["exp"], "iss": issuer, "jti": query["jti"]}
     if query.get("nbf"):
         claims["nbf"] = query["nbf"]

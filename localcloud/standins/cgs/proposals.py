@@ -13,7 +13,7 @@ from localcloud.standins.cgs.store import Tx
 
 
 def _not_found(proposal_id: str) -> Fault:
-    return Fault(404, "ProposalNotFound", f"There is no proposal {proposal_id}.")
+    return Fault(404, "ProposalNotFound", f"Proposal {proposal_id} does not exist.")
 
 
 def _approver_ids(approvers: Any) -> list[Any]:

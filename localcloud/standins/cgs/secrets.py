@@ -62,7 +62,7 @@ def get_secret(call: Call, tx: Tx) -> Reply:
     pem = require_attestation(call, tx, body, delegates=[("secrets", secret_id)], bind="encrypt")
     plain = tx.get_private(_table(contract_id), secret_id)
     if plain is None:
-        raise Fault(404, "SecretNotFound", f"There is no secret {secret_id}.")
+        raise Fault(404, "SecretNotFound", f"Secret {secret_id} does not exist.")
     return Reply(wrap=(plain, pem))
 
 

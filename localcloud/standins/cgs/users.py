@@ -30,7 +30,7 @@ def get_identity(call: Call, tx: Tx) -> Reply:
     require_active(call.caller, tx)
     item = tx.get(IDENTITIES, call.params["identityId"])
     if item is None:
-        raise Fault(404, "UserIdentityNotFound", f"There is no user {call.params['identityId']}.")
+        raise Fault(404, "UserIdentityNotFound", f"User {call.params['identityId']} does not exist.")
     return Reply({"id": call.params["identityId"], **item})
 
 
@@ -62,7 +62,7 @@ def get_invitation(call: Call, tx: Tx) -> Reply:
     """Read an invitation."""
     found = read_invitation(tx, call.params["invitationId"])
     if found is None:
-        raise Fault(404, "InvitationNotFound", f"There is no invitation {call.params['invitationId']}.")
+        raise Fault(404, "InvitationNotFound", f"Invitation {call.params['invitationId']} does not exist.")
     return Reply(found)
 
 
@@ -77,7 +77,7 @@ def accept_invitation(call: Call, tx: Tx) -> Reply:
     key, token = call.params["invitationId"], call.caller.claims
     found = read_invitation(tx, key)
     if found is None:
-        raise Fault(404, "InvitationNotFound", f"There is no invitation {key}.")
+        raise Fault(404, "InvitationNotFound", f"Invitation {key} does not exist.")
     if found["status"] != "Open":
         raise Fault(409, "InvitationNotOpen", f"Invitation {key} is {found['status']}.")
     if "oid" not in token:

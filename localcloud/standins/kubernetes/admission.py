@@ -77,7 +77,7 @@ def admit(policy: str | None, container: PodContainer) -> dict[str, str]:
     """Check a container against the pod's policy, and return the variables with which it may start.
 
     Raises:
-        ContainerDenied: The policy denies the container, or there is no valid policy.
+        ContainerDenied: The policy denies the container, or is missing or malformed.
     """
     if policy is None:
         raise ContainerDenied(f"the pod has no annotation {POLICY_ANNOTATION}, and this node runs only confidential pods: denied by policy")

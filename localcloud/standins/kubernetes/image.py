@@ -105,7 +105,7 @@ def pull_image(images: Path, reference: str) -> tuple[LocalImage, Path]:
     """Return an image and the folder of its files, after verifying the content against the digest.
 
     Raises:
-        LookupError: There is no such image, or its content does not match the digest.
+        LookupError: The image does not exist, or its content does not match the digest.
     """
     digest = reference.rpartition("@sha256:")[2]
     folder = images / digest

@@ -45,7 +45,7 @@ class Problem:
 def spark_application() -> Schema:
     """Return the schema of a SparkApplication's CRD."""
     schema: Schema = json.loads((_FOLDER / "sparkapplication-v1beta2.json").read_text())
-    # The API server handles metadata of custom resources like that of its own objects, whatever the CRD says about it.
+    # The API server handles metadata the same way in all objects, regardless of the CRD.
     schema["properties"]["metadata"] = object_meta()
     return schema
 

@@ -181,7 +181,7 @@ class Guests:
         return guest_id
 
     def find(self, guest_id: str) -> tuple[bytes, int, bytes] | None:
-        """Return a guest's host data, guest policy and report ID; None if there is no such guest."""
+        """Return a guest's host data, guest policy and report ID; None if the guest does not exist."""
         with closing(self._connect()) as db:
             row = db.execute("SELECT host_data, guest_policy, report_id FROM guests WHERE id_sha256 = ?", (_sha256(guest_id),)).fetchone()
         return (bytes(row[0]), int(row[1]), bytes(row[2])) if row else None

@@ -31,7 +31,7 @@ USERS = ("ann-oid", "bob-oid", "eve-oid")
 
 
 class StandIn:
-    """What a stand-in needs, made once in a folder: certificates, development hardware, an issuer of user tokens."""
+    """A stand-in's environment in a folder: certificates, development hardware, an issuer of user tokens."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -49,7 +49,7 @@ class StandIn:
         (folder / "jwks.json").write_text(json.dumps({"keys": [jwk]}))
 
     def config(self, **changes: Any) -> CgsConfig:
-        """A config with one member and one issuer."""
+        """Return a configuration with one member and one issuer."""
         values: dict[str, Any] = {
             "tls_cert": self.tls.cert,
             "tls_key": self.tls.key,
@@ -62,16 +62,16 @@ class StandIn:
         return CgsConfig(**(values | changes))
 
     def attest(self, host_data: bytes, **fields: Any) -> Attest:
-        """Evidence of a guest on the development hardware."""
+        """Return a function that creates evidence of a guest on the development hardware."""
         return lambda data: self.hardware.evidence(host_data, report_data_for(data), **fields).model_dump(exclude_none=True)
 
     def attest_vm(self, data: bytes) -> dict[str, Any]:
-        """Evidence of a confidential VM on the development hardware."""
+        """Return evidence of a confidential VM on the development hardware."""
         evidence = self.machine.evidence(report_data_for(data))
         return evidence.model_dump(by_alias=True, exclude_none=True)
 
     def settings(self, url: str) -> Settings:
-        """How to speak to it."""
+        """Return addresses and credentials of the stand-in."""
         return Settings(
             url=url,
             verify=ssl.create_default_context(cafile=str(self.authority.ca_file)),
@@ -91,6 +91,6 @@ class StandIn:
 
     @contextmanager
     def serve(self, **changes: Any) -> Iterator[Settings]:
-        """Serve it from this process."""
+        """Serve the stand-in from this process."""
         with serving(create_app(self.config(**changes)), "cgs", self.tls) as url:
             yield self.settings(url)

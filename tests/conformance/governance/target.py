@@ -1,4 +1,4 @@
-"""The CGS under test, spoken to with plain httpx and with envelopes made here: nothing of this suite uses our own client."""
+"""The CGS under test. The suite uses plain httpx and builds its own envelopes, so that it is independent of the product's client."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ Attest = Callable[[bytes], dict[str, Any]]
 
 
 def fresh(prefix: str) -> str:
-    """An id that no earlier run has used."""
+    """Return an ID that no earlier run has used."""
     return f"{prefix}-{uuid.uuid4().hex[:16]}"
 
 
 def expect(response: httpx.Response, status: int, code: str | None = None) -> Any:
-    """Assert the status, the ``error.code`` and the shape of errors; returns the JSON (``None`` for an empty body)."""
+    """Assert the status, the error code and the shape of errors; return the JSON, or None for an empty body."""
     assert response.status_code == status, f"{response.status_code} {response.text}"
     if status >= 400:
         error = response.json()["error"]
@@ -46,7 +46,7 @@ def expect(response: httpx.Response, status: int, code: str | None = None) -> An
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody with tokens of the trusted issuer."""
+    """A user with tokens of the trusted issuer."""
 
     oid: str
     tenant: str
@@ -55,7 +55,7 @@ class Person:
 
 @dataclass(frozen=True)
 class Settings:
-    """How to reach the service and to prove who one is; read from the environment or made for the stand-in."""
+    """Addresses and credentials, from the environment or of the stand-in."""
 
     url: str
     verify: Any
@@ -76,7 +76,7 @@ class Settings:
 
 
 class Guest:
-    """A clean room: one RSA-2048 key bound to one report; makes the envelopes of spec 2.3."""
+    """A clean room: an RSA-2048 key, bound by a report, and the envelopes that it sends."""
 
     def __init__(self, attest: Attest, *, strip: bool = False, platform: str = "snp-caci") -> None:
         self.platform = platform
@@ -89,26 +89,26 @@ class Guest:
         self.host_data = base64.b64decode(evidence)[0xC0:0xE0].hex() if isinstance(evidence, str) else ""
 
     def consent(self) -> dict[str, Any]:
-        """E3"""
+        """Return a consent envelope."""
         return {"platform": self.platform, "attestation": self.attestation}
 
     def read(self) -> dict[str, Any]:
-        """E1"""
+        """Return a read envelope."""
         return {**self.consent(), "encrypt": {"publicKey": self.public}}
 
     def sign(self, data: bytes, *, salt: int = 32) -> dict[str, str]:
-        """RSA-PSS over the decoded data."""
+        """Sign decoded data with RSA-PSS."""
         signature = self.key.sign(data, padding.PSS(padding.MGF1(hashes.SHA256()), salt), hashes.SHA256())
         return {"signature": base64.b64encode(signature).decode(), "publicKey": self.public}
 
     def write(self, payload: Any, *, timestamp: Any = None) -> dict[str, Any]:
-        """E2"""
+        """Return a write envelope."""
         data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
         stamp = str(int(time.time() * 1000)) if timestamp is None else timestamp
         return {**self.read(), "data": base64.b64encode(data).decode(), "timestamp": stamp, "sign": self.sign(data)}
 
     def unwrap(self, body: Mapping[str, Any]) -> bytes:
-        """Undo RSA-OAEP-AES-KWP."""
+        """Decrypt a wrapped answer (RSA-OAEP and AES key wrap)."""
         assert set(body) == {"value"}
         blob = base64.b64decode(body["value"], validate=True)
         aes = self.key.decrypt(blob[:256], padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None))
@@ -117,7 +117,7 @@ class Guest:
 
 
 class Target:
-    """The service under test and its cast: three registered users, a stranger with a valid token, a member, clean rooms."""
+    """The service under test: three registered users, an unregistered one with a valid token, a member, clean rooms."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -133,7 +133,7 @@ class Target:
     # -- identities
 
     def token(self, who: Person, **changes: Any) -> str:
-        """A token; a change to ``None`` drops the claim, ``kid`` and ``key`` change how it is signed."""
+        """Return a token. A change to None omits the claim; ``kid`` and ``key`` change the signature."""
         settings, now = self.settings, int(time.time())
         key, kid = changes.pop("key", settings.issuer_key), changes.pop("kid", settings.issuer_kid)
         claims = {"iss": settings.issuer, "aud": settings.audience, "iat": now, "nbf": now - 60, "exp": now + 3000}
@@ -150,7 +150,7 @@ class Target:
         content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
-        """One request as ``who``: a person, ``"member"``, a ready token, or nobody."""
+        """Send a request as ``who``: a person, ``"member"``, a bearer token, or None for no credential."""
         merged = dict(headers or {})
         client, close = self.http, False
         if isinstance(who, Person):
@@ -172,7 +172,7 @@ class Target:
                 client.close()
 
     def member_id(self) -> str:
-        """Id of the member whose credential this run has: SHA-256 of the certificate; without one, of the only active member."""
+        """The member's ID: SHA-256 of its certificate; without one, the ID of the only active member."""
         if self.settings.member_cert:
             certificate = x509.load_pem_x509_certificate(Path(self.settings.member_cert[0]).read_bytes())
             return certificate.fingerprint(hashes.SHA256()).hex()
@@ -182,7 +182,7 @@ class Target:
     # -- clean rooms
 
     def guest(self, kind: str = "good") -> Guest:
-        """``good`` matches the policy of this suite's contracts, ``other`` is another clean room with genuine evidence."""
+        """Return the clean room ``good``, which matches the contracts' policy, or ``other``, which has genuine evidence too."""
         attest = self.settings.attest if kind == "good" else self.settings.attest_other
         if attest is None:
             pytest.skip(f"no attestation for a {kind} clean room given (CLEANROOM_CGS_ATTESTATION_URL)")
@@ -191,7 +191,7 @@ class Target:
         return self._guest[kind]
 
     def virtual_machine(self) -> Guest:
-        """A confidential VM whose evidence the service trusts (platform ``snp-cvm``)."""
+        """Return a confidential VM whose evidence the service trusts (platform ``snp-cvm``)."""
         if self.settings.attest_vm is None:
             pytest.skip("no evidence of a confidential VM at hand")
         return Guest(self.settings.attest_vm, platform="snp-cvm")
@@ -199,7 +199,7 @@ class Target:
     # -- governance, through cgs-client as a member
 
     def proxy(self, method: str, path: str, *, json: Any = ..., headers: Mapping[str, str] | None = None) -> httpx.Response:
-        """One request to cgs-client with the member's identity."""
+        """Send a request to cgs-client with the member's identity."""
         if self.settings.client_url is None:
             pytest.skip("no cgs-client with a member's identity given (CLEANROOM_CGS_CLIENT_URL)")
         arguments: dict[str, Any] = {} if json is ... else {"json": json}
@@ -207,7 +207,7 @@ class Target:
         return self.http.request(method, self.settings.client_url + path, headers=dict(merged), **arguments)
 
     def govern(self, name: str, args: Mapping[str, Any]) -> dict[str, Any]:
-        """Pass one governance action with the (only) member's vote."""
+        """Propose a governance action, and accept it as the only member."""
         proposal = expect(self.proxy("POST", "/proposals/create", json={"actions": [{"name": name, "args": dict(args)}]}), 200)
         if proposal["proposalState"] == "Open":
             proposal = expect(self.proxy("POST", f"/proposals/{proposal['proposalId']}/ballots/vote_accept"), 200)
@@ -215,13 +215,13 @@ class Target:
         return proposal
 
     def draft_contract(self) -> str:
-        """A fresh contract in state Draft."""
+        """Create a contract in state Draft; return its ID."""
         contract_id = fresh("contract")
         expect(self.proxy("PUT", f"/contracts/{contract_id}", json={"data": "terms"}), 200)
         return contract_id
 
     def accepted_contract(self, claims: Mapping[str, Any] | None = None) -> str:
-        """A fresh accepted contract, with a clean room policy when ``claims`` are given."""
+        """Create an accepted contract, with a clean room policy if ``claims`` are given; return its ID."""
         contract_id = self.draft_contract()
         self.govern("set_contract", {"contractId": contract_id, "contract": expect(self.proxy("GET", f"/contracts/{contract_id}"), 200)})
         if claims is not None:
@@ -229,10 +229,10 @@ class Target:
         return contract_id
 
     def contract(self) -> str:
-        """The contract that most tests share: accepted, admits the good clean room.
+        """The contract that most tests share: accepted, with a policy that the good clean room matches.
 
-        Documents need no more of it than a draft (trap 33). So without a clean room, and then even without a cgs-client, there is still
-        one to test them with.
+        Tests of documents and proposals need only a draft. Without clean rooms and without cgs-client it is therefore a draft, if
+        a member's credential is given.
         """
         if self._contract is None:
             self._contract = self.settings.contract or self._make_contract()
@@ -246,43 +246,43 @@ class Target:
         return contract_id
 
     def policy(self) -> dict[str, Any]:
-        """The claims that admit the good clean room only."""
+        """Return the claims that match only the good clean room."""
         return {DEBUG: False, HOST_DATA: self.guest().host_data}
 
     def enroll(self) -> None:
-        """Register the three users, when this run can govern."""
+        """Register the three users, if this run has a cgs-client."""
         if self.settings.client_url is not None:
             for who in (self.ann, self.bob, self.eve):
                 self.govern("set_user_identity", {"id": who.oid, "accountType": "microsoft", "data": {"tenantId": who.tenant}})
 
     def require_users(self) -> None:
-        """End the session with what is wrong when a user of this suite cannot act: nothing else would pass."""
+        """End the session with an error if a user is not active, because no test could pass."""
         for who in (self.ann, self.bob, self.eve):
             answer = self.call("POST", "/app/users/identities/self/status", who)
             if answer.status_code == 401:
                 _refuse(f"the service does not accept the tokens of CLEANROOM_CGS_ISSUER={self.settings.issuer}: {answer.text}")
             if answer.status_code != 200:
-                _refuse(f"CLEANROOM_CGS_USERS: {who.oid} of tenant {who.tenant} is no active user: {answer.text}")
+                _refuse(f"CLEANROOM_CGS_USERS: {who.oid} of tenant {who.tenant} is not registered: {answer.text}")
 
     # -- documents
 
     def put(self, document_id: str, who: Person, **changes: Any) -> httpx.Response:
-        """PUT a draft with good contents, changed by ``changes`` (``None`` drops a member)."""
+        """PUT a valid draft with ``changes``; None omits a member."""
         body = {"contractId": self.contract(), "data": '{"name":"sales"}', **changes}
         return self.call("PUT", f"/userdocuments/{document_id}", who, json={k: v for k, v in body.items() if v is not None})
 
     def get(self, document_id: str, who: Person | None = None) -> dict[str, Any]:
-        """The document as a user sees it."""
+        """Read the document as a user."""
         return dict(expect(self.call("GET", f"/userdocuments/{document_id}", who or self.ann), 200))
 
     def propose(self, document_id: str, who: Person, approvers: Sequence[Person], **document: Any) -> str:
-        """Create a proposal; returns its id."""
+        """Create a proposal; return its ID."""
         proposal_id = uuid.uuid4().hex
         expect(self.call("PUT", f"/users/proposals/{proposal_id}", who, json=self.proposal(document_id, approvers, **document)), 200)
         return proposal_id
 
     def proposal(self, document_id: str, approvers: Sequence[Person], **document: Any) -> dict[str, Any]:
-        """The body of a proposal."""
+        """Return the body of a proposal."""
         content = {"contractId": self.contract(), "version": "1.1", "data": '{"name":"sales"}', **document}
         return {
             "name": "set_user_document",
@@ -295,7 +295,7 @@ class Target:
         return self.call("POST", f"/users/proposals/{proposal_id}/ballots/submit", who, json={"ballot": ballot})
 
     def accepted(self, approvers: Sequence[Person], **document: Any) -> str:
-        """A fresh accepted document."""
+        """Create an accepted document; return its ID."""
         document_id = fresh("doc")
         proposal_id = self.propose(document_id, approvers[0], approvers, **document)
         for who in approvers:
@@ -304,17 +304,17 @@ class Target:
 
 
 def approver_rows(people: Sequence[Person]) -> list[dict[str, str]]:
-    """``approvers`` of a document or a proposal."""
+    """Return the member ``approvers`` of a document or a proposal."""
     return [{"approverId": who.oid, "approverIdType": "user"} for who in people]
 
 
 def report_data(pem: bytes) -> bytes:
-    """SHA-256 and 32 zero bytes."""
+    """Return the report data: SHA-256 and 32 zero bytes."""
     return hashlib.sha256(pem).digest() + bytes(32)
 
 
 def sidecar(url: str, verify: Any) -> Attest:
-    """Evidence from an in-guest attestation sidecar."""
+    """Return a function that gets evidence from a guest's attestation sidecar."""
 
     def attest(data: bytes) -> dict[str, Any]:
         answer = httpx.post(f"{url}/attest/combined", json={"runtime_data": base64.b64encode(data).decode()}, verify=verify, timeout=60)
@@ -349,7 +349,7 @@ def _trusted(name: str) -> ssl.SSLContext | bool:
 
 
 def from_environment() -> Settings | None:
-    """Settings of an outside CGS, when ``CLEANROOM_CGS_URL`` is set; settings that cannot be used end the session with what is wrong."""
+    """Return the settings of an external CGS if ``CLEANROOM_CGS_URL`` is set. Invalid settings end the session with an error."""
     env = {name: value for name, value in os.environ.items() if value}
     if "CLEANROOM_CGS_URL" not in env:
         return None
@@ -372,7 +372,7 @@ def from_environment() -> Settings | None:
     good, other = env.get("CLEANROOM_CGS_ATTESTATION_URL"), env.get("CLEANROOM_CGS_OTHER_ATTESTATION_URL")
     client_url = env.get("CLEANROOM_CGS_CLIENT_URL")
     settings = Settings(
-        # Written with and without the application's prefix.
+        # The URL may have the application's prefix.
         url=env["CLEANROOM_CGS_URL"].rstrip("/").removesuffix("/app"),
         verify=verify,
         issuer=env["CLEANROOM_CGS_ISSUER"],

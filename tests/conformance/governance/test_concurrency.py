@@ -1,4 +1,4 @@
-"""Many callers at once: every rule of sections 4, 5 and 7 holds under races."""
+"""Many callers at once: the rules of documents, proposals and policies hold under races."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ def code_of(response: Any) -> str:
     return "ok" if response.status_code == 200 else str(response.json()["error"]["code"])
 
 
-def test_one_of_many_updates_with_the_same_version_wins(cgs: Target) -> None:
+def test_one_of_many_updates_with_the_same_version_succeeds(cgs: Target) -> None:
     document_id = fresh("doc")
     version = cgs.put(document_id, cgs.ann).headers["x-ms-ccf-transaction-id"]
     codes = Counter(together(lambda n: code_of(cgs.put(document_id, cgs.ann, version=version, data=f"{n}")), list(range(24))))
     assert codes == {"ok": 1, "PreconditionFailed": 23}
 
 
-def test_one_of_many_proposals_for_a_document_wins(cgs: Target) -> None:
+def test_one_of_many_proposals_for_a_document_succeeds(cgs: Target) -> None:
     document_id = fresh("doc")
     body = cgs.proposal(document_id, [cgs.ann])
     codes = Counter(together(lambda n: code_of(cgs.call("PUT", f"/app/users/proposals/{fresh('p')}", cgs.ann, json=body)), list(range(24))))
     assert codes == {"ok": 1, "UserDocumentAlreadyProposed": 23}
 
 
-def test_a_voter_who_votes_many_times_at_once_is_counted_once(cgs: Target) -> None:
+def test_concurrent_ballots_of_a_voter_count_once(cgs: Target) -> None:
     people = [cgs.ann, cgs.bob, cgs.eve]
     proposal_id = cgs.propose(fresh("doc"), cgs.ann, people)
     voters: list[Person] = [people[n % 3] for n in range(24)]
@@ -43,7 +43,7 @@ def test_a_voter_who_votes_many_times_at_once_is_counted_once(cgs: Target) -> No
     assert Counter(row["approverId"] for row in status["ballots"]) == {who.oid: 1 for who in people}
 
 
-def test_a_racing_rejection_and_acceptance_end_in_one_consistent_state(cgs: Target) -> None:
+def test_concurrent_rejection_and_acceptance_give_one_consistent_state(cgs: Target) -> None:
     for _ in range(5):
         document_id = fresh("doc")
         proposal_id = cgs.propose(document_id, cgs.ann, [cgs.ann, cgs.bob])
@@ -53,7 +53,7 @@ def test_a_racing_rejection_and_acceptance_end_in_one_consistent_state(cgs: Targ
         expect(cgs.call("GET", f"/app/userdocuments/{document_id}", cgs.ann), 404, "UserDocumentNotFound")
 
 
-def test_delegate_values_added_at_once_are_all_kept(cgs: Target) -> None:
+def test_concurrently_added_delegate_values_are_all_kept(cgs: Target) -> None:
     guest, delegate_id = cgs.guest(), fresh("d")
     path = f"/app/contracts/{cgs.contract()}/cleanroompolicy/delegates/secrets/{delegate_id}"
     values = [f"{n:064x}" for n in range(24)]
@@ -63,7 +63,7 @@ def test_delegate_values_added_at_once_are_all_kept(cgs: Target) -> None:
     assert sorted(claims["x-ms-sevsnpvm-hostdata"]) == values
 
 
-def test_a_write_that_fails_halfway_leaves_no_trace_among_others_that_succeed(cgs: Target) -> None:
+def test_failed_write_leaves_no_trace_among_concurrent_writes(cgs: Target) -> None:
     guest, delegate_id = cgs.guest(), fresh("d")
     path = f"/app/contracts/{cgs.contract()}/cleanroompolicy/delegates/secrets/{delegate_id}"
     kept = {"x-ms-sevsnpvm-hostdata": ["aa" * 32, "bb" * 32]}

@@ -1,4 +1,4 @@
-"""Section 6: runtime options of documents, contracts and the service."""
+"""Runtime options of documents, contracts and the service."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def switch(cgs: Target, document_id: str, verb: str, who: Person, option: str = 
     return cgs.call("POST", f"/app/contracts/{cgs.contract()}/userdocuments/{document_id}/runtimeoptions/{option}/{verb}", who)
 
 
-def test_a_documents_consent_is_enabled_until_any_approver_disables_it(cgs: Target) -> None:
+def test_document_consent_is_enabled_until_an_approver_disables_it(cgs: Target) -> None:
     document_id = cgs.accepted([cgs.ann, cgs.bob])
     assert status(cgs, document_id) == {"status": "enabled"}
     for who in (cgs.ann, cgs.bob, cgs.bob):
@@ -35,7 +35,7 @@ def test_a_documents_consent_is_enabled_until_any_approver_disables_it(cgs: Targ
     assert status(cgs, document_id, "telemetry")["status"] == "disabled"
 
 
-def test_only_approvers_switch_not_the_proposer_as_such(cgs: Target) -> None:
+def test_only_approvers_change_consent(cgs: Target) -> None:
     document_id = fresh("doc")
     expect(cgs.vote(cgs.propose(document_id, cgs.eve, [cgs.ann]), cgs.ann), 200)
     expect(switch(cgs, document_id, "disable", cgs.eve), 403, "NotUserDocumentApprover")
@@ -43,7 +43,7 @@ def test_only_approvers_switch_not_the_proposer_as_such(cgs: Target) -> None:
     expect(switch(cgs, document_id, "disable", cgs.ann, "logging"), 400, "InvalidUserDocumentRuntimeOption")
 
 
-def test_trap_9_and_10_a_missing_document_is_200_disabled_even_for_an_invalid_option(cgs: Target) -> None:
+def test_missing_document_is_200_disabled_even_for_an_invalid_option(cgs: Target) -> None:
     missing, draft = fresh("none"), fresh("doc")
     expect(cgs.put(draft, cgs.ann), 200)
     for document_id in (missing, draft):
@@ -52,16 +52,16 @@ def test_trap_9_and_10_a_missing_document_is_200_disabled_even_for_an_invalid_op
         expect(switch(cgs, document_id, "disable", cgs.ann, "nonsense"), 400, "UserDocumentNotAccepted")
 
 
-def test_trap_10_documents_have_no_logging_option(cgs: Target) -> None:
+def test_documents_have_no_logging_option(cgs: Target) -> None:
     document_id = cgs.accepted([cgs.ann])
     path = f"/app/contracts/other/userdocuments/{document_id}/runtimeoptions"
     expect(cgs.call("POST", f"{path}/logging/status", cgs.ann), 400, "InvalidUserDocumentRuntimeOption")
     expect(cgs.call("POST", f"{path}/execution/status", cgs.ann), 400, "ContractIdMismatch")
-    # Enable and disable do not compare the contract (trap 32).
+    # Enable and disable do not compare the contract.
     expect(cgs.call("POST", f"{path}/execution/enable", cgs.ann), 200)
 
 
-def test_trap_11_a_clean_rooms_consent_check_binds_no_key_and_ignores_the_platform(cgs: Target) -> None:
+def test_consent_check_of_a_clean_room_binds_no_key_and_ignores_the_platform(cgs: Target) -> None:
     document_id = cgs.accepted([cgs.ann])
     path = f"/app/contracts/{cgs.contract()}/userdocuments/{document_id}/runtimeoptions/execution/status"
     guest = cgs.guest()
@@ -75,14 +75,14 @@ def test_trap_11_a_clean_rooms_consent_check_binds_no_key_and_ignores_the_platfo
     assert expect(cgs.call("POST", path, json=guest.consent()), 200)["status"] == "disabled"
 
 
-def test_consent_is_not_told_to_strangers(cgs: Target) -> None:
+def test_unregistered_caller_cannot_read_consent(cgs: Target) -> None:
     document_id = cgs.accepted([cgs.ann])
     path = f"/app/contracts/{cgs.contract()}/userdocuments/{document_id}/runtimeoptions/execution/status"
     expect(cgs.call("POST", path, cgs.stranger), 403, "CallerNotAuthorized")
     expect(switch(cgs, document_id, "disable", cgs.stranger), 403, "CallerNotAuthorized")
 
 
-def test_a_contracts_options(cgs: Target) -> None:
+def test_contract_options(cgs: Target) -> None:
     contract_id = cgs.accepted_contract(cgs.policy())
     path = f"/app/contracts/{contract_id}/runtimeoptions"
     guest = cgs.guest()
@@ -100,7 +100,7 @@ def test_a_contracts_options(cgs: Target) -> None:
     assert expect(cgs.call("POST", f"{path}/execution/status", cgs.ann), 200) == {"status": "enabled"}
 
 
-def test_logging_is_switched_by_members_and_disabling_needs_no_votes(cgs: Target) -> None:
+def test_members_enable_logging_and_disabling_needs_no_votes(cgs: Target) -> None:
     contract_id = cgs.accepted_contract()
     path = f"/app/contracts/{contract_id}/runtimeoptions/logging/status"
     proposal = expect(cgs.proxy("POST", f"/contracts/{contract_id}/logging/propose-enable"), 200)
@@ -112,7 +112,7 @@ def test_logging_is_switched_by_members_and_disabling_needs_no_votes(cgs: Target
     assert expect(cgs.call("POST", path, cgs.ann), 200)["status"] == "disabled"
 
 
-def test_options_of_a_contract_that_is_not_accepted(cgs: Target) -> None:
+def test_options_of_an_unaccepted_contract_are_disabled(cgs: Target) -> None:
     contract_id = cgs.draft_contract()
     path = f"/app/contracts/{contract_id}/runtimeoptions/execution"
     assert expect(cgs.call("POST", f"{path}/status", cgs.ann), 200)["reason"]["code"] == "ContractNotAccepted"
@@ -125,5 +125,5 @@ def test_service_options_exist(cgs: Target, name: str) -> None:
     assert answer["status"] in {"enabled", "disabled"}
 
 
-def test_an_unknown_service_option_is_400(cgs: Target) -> None:
+def test_unknown_service_option_is_400(cgs: Target) -> None:
     expect(cgs.call("POST", "/app/runtimeoptions/nonsense/status", cgs.ann), 400, "InvalidOption")

@@ -1,4 +1,4 @@
-"""Section 12: contracts, deployments, member documents, members' governance."""
+"""Contracts, deployments, member documents, members' governance."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def set_contract(contract_id: str) -> dict[str, Any]:
     return {"name": "set_contract", "args": {"contractId": contract_id, "contract": {"data": "x", "version": "1.1"}}}
 
 
-def test_a_contract_from_draft_to_accepted(cgs: Target) -> None:
+def test_contract_from_draft_to_accepted(cgs: Target) -> None:
     contract_id = fresh("contract")
     path = f"/app/contracts/{contract_id}"
     expect(cgs.call("POST", path, cgs.ann), 404, "ContractNotFound")
@@ -52,7 +52,7 @@ def test_a_contract_from_draft_to_accepted(cgs: Target) -> None:
     assert contract_id not in ids(cgs, "?state=Draft") | ids(cgs, "?state=Proposed")
 
 
-def test_an_unknown_state_is_400(cgs: Target) -> None:
+def test_unknown_state_is_400(cgs: Target) -> None:
     expect(cgs.call("GET", "/app/contracts?state=Open", cgs.ann), 400, "InvalidParameter")
 
 
@@ -69,7 +69,7 @@ def test_resolution_rejects_mixed_duplicate_and_accepted_contracts(cgs: Target) 
         assert get(cgs, fresh_id)["state"] == "Draft"
 
 
-def test_votes_are_idempotent_but_not_changeable_and_trap_38_resolved_proposals_vanish(cgs: Target) -> None:
+def test_votes_are_idempotent_and_final_and_closed_proposals_are_erased(cgs: Target) -> None:
     proposal = propose(cgs, set_contract(cgs.draft_contract()))
     if proposal["proposalState"] != "Open":
         pytest.skip("this consortium accepts without votes")
@@ -100,7 +100,7 @@ def expect_history(cgs: Target, proposal_id: str) -> list[dict[str, Any]]:
     "action",
     [{"name": "no_such_action", "args": {}}, {"name": ["x"], "args": {}}, {"args": {}}, 7, None, {"name": "set_contract", "args": 7}],
 )
-def test_an_unknown_action_fails_to_validate(cgs: Target, action: Any) -> None:
+def test_unknown_action_fails_to_validate(cgs: Target, action: Any) -> None:
     expect(cgs.proxy("POST", "/proposals/create", json={"actions": [action]}), 400, "ProposalFailedToValidate")
 
 
@@ -118,7 +118,7 @@ def test_deployments_are_public(cgs: Target, name: str, field: str) -> None:
     assert expect(cgs.http.post(f"/app/contracts/{fresh('none')}/deployment{name}"), 200) == {"proposalIds": [], "data": {}}
 
 
-def test_member_documents(cgs: Target) -> None:
+def test_member_document_from_draft_to_accepted(cgs: Target) -> None:
     document_id, contract_id = fresh("mdoc"), cgs.contract()
     path = f"/app/contracts/{contract_id}/memberdocuments"
     put = f"{path}/{document_id}"
@@ -133,7 +133,7 @@ def test_member_documents(cgs: Target) -> None:
     draft = expect(cgs.call("POST", put, cgs.ann), 200)
     assert draft == {"id": document_id, "state": "Draft", "version": version, "contractId": contract_id, "data": "x", "proposalId": ""}
     assert expect(cgs.call("GET", f"/app/memberdocuments/{document_id}", cgs.ann), 200) == draft
-    # A bare array (trap 31).
+    # A bare array.
     assert {"id": document_id} in expect(cgs.call("GET", path, cgs.ann), 200)
     accepted_path = f"{path}/accepted/{document_id}"
     guest = cgs.guest()

@@ -1,4 +1,4 @@
-"""Sections 2.3 to 2.5 for confidential VMs: platform ``snp-cvm``, PCR claims, the key bound by the runtime claim ``user-data``."""
+"""Confidential VMs: platform ``snp-cvm``, PCR claims, the key that the runtime claim ``user-data`` binds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def contract_of(cgs: Target, machine: Guest, **changes: Any) -> str:
     return contract_id
 
 
-def test_a_virtual_machine_stores_reads_and_writes(cgs: Target) -> None:
+def test_virtual_machine_stores_and_reads_secrets_and_writes_events(cgs: Target) -> None:
     machine = cgs.virtual_machine()
     path = f"/app/contracts/{contract_of(cgs, machine)}"
     name = fresh("s")
@@ -27,21 +27,21 @@ def test_a_virtual_machine_stores_reads_and_writes(cgs: Target) -> None:
     expect(cgs.call("PUT", f"{path}/events", json=machine.write({"step": 1})), 204)
 
 
-def test_another_pcr_value_is_refused(cgs: Target) -> None:
+def test_other_pcr_value_is_rejected(cgs: Target) -> None:
     machine = cgs.virtual_machine()
     for changes in ({"pcr0": "other"}, {"pcr0": base64.b64decode(machine.attestation["evidence"]["pcrs"]["0"]).hex()}, {"pcr23": []}):
         path = f"/app/contracts/{contract_of(cgs, machine, **changes)}/secrets/none"
         expect(cgs.call("POST", path, json=machine.read()), 400, "VerifySnpAttestationFailed")
 
 
-def test_the_key_is_bound_by_user_data(cgs: Target) -> None:
+def test_user_data_binds_the_key(cgs: Target) -> None:
     machine, other = cgs.virtual_machine(), cgs.virtual_machine()
     path = f"/app/contracts/{contract_of(cgs, machine)}/secrets/none"
     expect(cgs.call("POST", path, json=machine.read()), 404, "SecretNotFound")
     expect(cgs.call("POST", path, json={**machine.read(), "encrypt": other.read()["encrypt"]}), 400, "ReportDataMismatch")
 
 
-def test_touched_evidence_is_refused(cgs: Target) -> None:
+def test_modified_vm_evidence_is_rejected(cgs: Target) -> None:
     machine = cgs.virtual_machine()
     path = f"/app/contracts/{contract_of(cgs, machine)}/secrets/none"
     for part in ("tpmQuote", "hclReport", "snpReport"):
@@ -55,14 +55,14 @@ def test_touched_evidence_is_refused(cgs: Target) -> None:
     expect(cgs.call("POST", path, json=envelope), 400, "VerifySnpAttestationFailed")
 
 
-def test_the_platform_must_be_the_evidences(cgs: Target) -> None:
+def test_platform_must_match_the_evidence(cgs: Target) -> None:
     machine = cgs.virtual_machine()
     path = f"/app/contracts/{contract_of(cgs, machine)}/secrets/none"
     for platform in ("snp-caci", "", None):
         expect(cgs.call("POST", path, json={**machine.read(), "platform": platform}), 400, "VerifySnpAttestationFailed")
 
 
-def test_trap_11_consent_checks_read_caci_evidence_only(cgs: Target) -> None:
+def test_consent_check_accepts_caci_evidence_only(cgs: Target) -> None:
     machine = cgs.virtual_machine()
     path = f"/app/contracts/{contract_of(cgs, machine)}/runtimeoptions/execution/status"
     expect(cgs.call("POST", path, json=machine.consent()), 400, "VerifySnpAttestationFailed")

@@ -1,4 +1,4 @@
-"""Section 4: user documents."""
+"""User documents."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from tests.conformance.governance.target import Target, approver_rows, expect, fresh
 
 
-def test_a_draft_reads_back_with_the_version_of_its_put(cgs: Target) -> None:
+def test_draft_has_the_version_of_its_put(cgs: Target) -> None:
     document_id = fresh("doc")
     approvers = approver_rows([cgs.ann, cgs.bob])
     response = cgs.put(document_id, cgs.ann, labels={"type": "dataset"}, approvers=approvers)
@@ -26,7 +26,7 @@ def test_a_draft_reads_back_with_the_version_of_its_put(cgs: Target) -> None:
     }
 
 
-def test_trap_1_the_contract_scoped_read_is_a_post_and_equals_the_get(cgs: Target) -> None:
+def test_contract_scoped_read_is_a_post_and_equals_the_get(cgs: Target) -> None:
     document_id = fresh("doc")
     expect(cgs.put(document_id, cgs.ann), 200)
     scoped = expect(cgs.call("POST", f"/app/contracts/{cgs.contract()}/userdocuments/{document_id}", cgs.ann), 200)
@@ -34,7 +34,7 @@ def test_trap_1_the_contract_scoped_read_is_a_post_and_equals_the_get(cgs: Targe
     expect(cgs.call("GET", f"/app/contracts/{cgs.contract()}/userdocuments/{document_id}", cgs.ann), 405, "UnsupportedHttpVerb")
 
 
-def test_trap_32_the_contract_in_the_path_is_ignored(cgs: Target) -> None:
+def test_contract_in_the_path_is_ignored(cgs: Target) -> None:
     document_id = fresh("doc")
     body = {"contractId": cgs.contract(), "data": "x"}
     expect(cgs.call("PUT", f"/app/contracts/other/userdocuments/{document_id}", cgs.ann, json=body), 200)
@@ -43,7 +43,7 @@ def test_trap_32_the_contract_in_the_path_is_ignored(cgs: Target) -> None:
     assert {"id": document_id} in rows
 
 
-def test_trap_4_versions_on_put(cgs: Target) -> None:
+def test_put_compares_versions(cgs: Target) -> None:
     document_id = fresh("doc")
     first = cgs.put(document_id, cgs.ann, version="9.9")
     expect(first, 200)
@@ -60,7 +60,7 @@ def test_trap_4_versions_on_put(cgs: Target) -> None:
     assert cgs.get(document_id)["version"] == second.headers["x-ms-ccf-transaction-id"]
 
 
-def test_trap_6_labels_and_approvers_left_out_are_erased_and_empty_approvers_stay(cgs: Target) -> None:
+def test_omitted_labels_and_approvers_are_erased_and_empty_approvers_stay(cgs: Target) -> None:
     document_id = fresh("doc")
     version = cgs.put(document_id, cgs.ann, labels={"a": "b"}, approvers=[]).headers["x-ms-ccf-transaction-id"]
     assert cgs.get(document_id)["approvers"] == []
@@ -82,7 +82,7 @@ def test_trap_6_labels_and_approvers_left_out_are_erased_and_empty_approvers_sta
         ({"contractId": "no-such-contract"}, 404, "ContractNotFound"),
     ],
 )
-def test_what_a_put_refuses_in_which_order(cgs: Target, changes: dict[str, object], status: int, code: str) -> None:
+def test_put_checks_in_the_order_of_the_original(cgs: Target, changes: dict[str, object], status: int, code: str) -> None:
     body: dict[str, object] = {"contractId": cgs.contract(), "data": "x", **changes}
     body = {name: value for name, value in body.items() if value is not None}
     expect(cgs.call("PUT", f"/app/userdocuments/{fresh('doc')}", cgs.ann, json=body), status, code)
@@ -100,7 +100,7 @@ def test_null_data_is_missing(cgs: Target) -> None:
     expect(cgs.call("PUT", f"/app/userdocuments/{fresh('doc')}", cgs.ann, json=body), 400, "DataMissing")
 
 
-def test_trap_33_a_contract_must_have_a_draft_row_but_need_not_be_accepted(cgs: Target) -> None:
+def test_contract_must_exist_as_a_draft_but_need_not_be_accepted(cgs: Target) -> None:
     document_id = fresh("doc")
     contract_id = fresh("contract")
     cgs.govern("set_contract", {"contractId": contract_id, "contract": {"data": "x"}})
@@ -108,11 +108,11 @@ def test_trap_33_a_contract_must_have_a_draft_row_but_need_not_be_accepted(cgs: 
     expect(cgs.put(document_id, cgs.ann, contractId=cgs.draft_contract()), 200)
 
 
-def test_an_unknown_document_is_404(cgs: Target) -> None:
+def test_unknown_document_is_404(cgs: Target) -> None:
     expect(cgs.call("GET", f"/app/userdocuments/{fresh('none')}", cgs.ann), 404, "UserDocumentNotFound")
 
 
-def test_accepted_is_terminal(cgs: Target) -> None:
+def test_accepted_document_is_final(cgs: Target) -> None:
     document_id = cgs.accepted([cgs.ann])
     expect(cgs.put(document_id, cgs.ann), 405, "UserDocumentAlreadyAccepted")
     expect(cgs.call("PUT", f"/app/userdocuments/{document_id}", cgs.ann, content=b"not json"), 405, "UserDocumentAlreadyAccepted")
@@ -120,14 +120,14 @@ def test_accepted_is_terminal(cgs: Target) -> None:
     expect(cgs.call("PUT", f"/app/users/proposals/{fresh('p')}", cgs.ann, json=body), 405, "UserDocumentAlreadyAccepted")
 
 
-def test_the_accepted_document_has_its_members_in_the_order_of_the_original(cgs: Target) -> None:
+def test_accepted_document_has_its_members_in_the_order_of_the_original(cgs: Target) -> None:
     document_id = cgs.accepted([cgs.ann], labels={"type": "query"})
     text = cgs.call("GET", f"/app/userdocuments/{document_id}", cgs.ann).text
     order = ["id", "version", "state", "contractId", "approvers", "data", "labels", "proposalId", "proposerId", "finalVotes"]
     assert list(json.loads(text)) == order
 
 
-def test_label_selectors(cgs: Target) -> None:
+def test_label_selector_matches(cgs: Target) -> None:
     one, two, none = fresh("doc"), fresh("doc"), fresh("doc")
     mark = fresh("mark")
     expect(cgs.put(one, cgs.ann, labels={"mark": mark, "type": "dataset"}), 200)
@@ -156,11 +156,11 @@ def test_accepted_labels_win_in_the_list_and_ids_appear_once(cgs: Target) -> Non
 
 
 @pytest.mark.parametrize("selector", ["", "a", "a:", ":b", "a:b:c", "a:b,", "%20:b"])
-def test_malformed_selectors_are_400(cgs: Target, selector: str) -> None:
+def test_malformed_label_selector_is_400(cgs: Target, selector: str) -> None:
     expect(cgs.call("GET", f"/app/userdocuments?labelSelector={selector}", cgs.ann), 400, "InvalidParameter")
 
 
-def test_a_clean_room_reads_the_accepted_document_as_the_users_see_it(cgs: Target) -> None:
+def test_clean_room_reads_the_accepted_document_as_users_do(cgs: Target) -> None:
     guest = cgs.guest()
     document_id = cgs.accepted([cgs.ann, cgs.bob], labels={"type": "query"})
     path = f"/app/contracts/{cgs.contract()}/userdocuments/accepted/{document_id}"
@@ -168,7 +168,7 @@ def test_a_clean_room_reads_the_accepted_document_as_the_users_see_it(cgs: Targe
     assert plain == cgs.call("GET", f"/app/userdocuments/{document_id}", cgs.ann).text
 
 
-def test_what_the_accepted_read_refuses_in_which_order(cgs: Target) -> None:
+def test_accepted_read_checks_in_the_order_of_the_original(cgs: Target) -> None:
     guest, other = cgs.guest(), cgs.guest("other")
     draft = fresh("doc")
     expect(cgs.put(draft, cgs.ann), 200)
@@ -181,7 +181,7 @@ def test_what_the_accepted_read_refuses_in_which_order(cgs: Target) -> None:
     expect(cgs.call("POST", path + draft, content=b"null"), 500, "InternalError")
 
 
-def test_an_accepted_document_of_another_contract_is_a_mismatch(cgs: Target) -> None:
+def test_accepted_document_of_another_contract_is_a_mismatch(cgs: Target) -> None:
     elsewhere = cgs.accepted_contract(cgs.policy())
     document_id = cgs.accepted([cgs.ann])
     path = f"/app/contracts/{elsewhere}/userdocuments/accepted/{document_id}"

@@ -1,4 +1,4 @@
-"""Section 2.3 to 2.5: platform, evidence, report data, signatures, wrapping."""
+"""Envelopes of clean rooms: platform, evidence, report data, signatures, wrapped answers."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def secret(cgs: Target) -> str:
 
 
 @pytest.mark.parametrize("platform", ["snp-caci", "", None, ...])
-def test_an_absent_platform_is_caci(cgs: Target, secret: str, platform: Any) -> None:
+def test_missing_platform_is_caci(cgs: Target, secret: str, platform: Any) -> None:
     envelope = {name: value for name, value in {**cgs.guest().read(), "platform": platform}.items() if value is not ...}
     assert cgs.guest().unwrap(expect(cgs.call("POST", secret, json=envelope), 200)) == b"plain"
 
 
-def test_an_unknown_platform_comes_before_the_evidence(cgs: Target, secret: str) -> None:
+def test_unknown_platform_is_reported_before_the_evidence(cgs: Target, secret: str) -> None:
     expect(cgs.call("POST", secret, json={**cgs.guest("other").read(), "platform": "tdx"}), 400, "UnsupportedPlatform")
     expect(cgs.call("POST", secret, json={"platform": "tdx", "attestation": "x", "encrypt": {}}), 400, "UnsupportedPlatform")
 
@@ -36,7 +36,7 @@ def test_caci_evidence_under_the_cvm_platform_fails(cgs: Target, secret: str) ->
     expect(cgs.call("POST", secret, json={**cgs.guest().read(), "platform": "snp-cvm"}), 400, "VerifySnpAttestationFailed")
 
 
-def test_trap_22_the_report_binds_the_pem_text_as_sent(cgs: Target, secret: str) -> None:
+def test_report_binds_the_pem_text_as_sent(cgs: Target, secret: str) -> None:
     attest = cgs.settings.attest
     if attest is None:
         pytest.skip("no attestation given")
@@ -46,21 +46,21 @@ def test_trap_22_the_report_binds_the_pem_text_as_sent(cgs: Target, secret: str)
     expect(cgs.call("POST", secret, json=changed), 400, "ReportDataMismatch")
 
 
-def test_report_data_mismatches(cgs: Target, secret: str) -> None:
+def test_report_data_of_another_key_is_a_mismatch(cgs: Target, secret: str) -> None:
     guest, other = cgs.guest(), cgs.guest("other")
     expect(cgs.call("POST", secret, json={**guest.read(), "encrypt": other.read()["encrypt"]}), 400, "ReportDataMismatch")
     for encrypt in ({"other": 1}, {"publicKey": None}, {"publicKey": 7}, "text", True):
         expect(cgs.call("POST", secret, json={**guest.read(), "encrypt": encrypt}), 400, "ReportDataMismatch")
 
 
-def test_an_envelope_without_encrypt_is_a_mismatch_where_only_the_signature_is_needed(cgs: Target) -> None:
+def test_envelope_without_encrypt_is_a_mismatch(cgs: Target) -> None:
     envelope = cgs.guest().write({"value": "v"})
     del envelope["encrypt"]
     expect(cgs.call("PUT", f"/app/contracts/{cgs.contract()}/secrets/{fresh('s')}", json=envelope), 400, "ReportDataMismatch")
 
 
 @pytest.mark.parametrize("part", ["evidence", "endorsements"])
-def test_evidence_that_was_touched_is_refused(cgs: Target, secret: str, part: str) -> None:
+def test_modified_evidence_is_rejected(cgs: Target, secret: str, part: str) -> None:
     envelope = copy.deepcopy(cgs.guest().read())
     raw = bytearray(base64.b64decode(envelope["attestation"][part]))
     middle = len(raw) // 2
@@ -73,21 +73,21 @@ def test_evidence_that_was_touched_is_refused(cgs: Target, secret: str, part: st
 
 
 @pytest.mark.parametrize("attestation", [{"evidence": ""}, {"evidence": "AAAA", "endorsements": "AAAA"}, "text", 7, ["x"], {"a": 1}])
-def test_malformed_evidence_is_refused(cgs: Target, secret: str, attestation: Any) -> None:
+def test_malformed_evidence_is_rejected(cgs: Target, secret: str, attestation: Any) -> None:
     expect(cgs.call("POST", secret, json={**cgs.guest().read(), "attestation": attestation}), 400, "VerifySnpAttestationFailed")
 
 
-def test_another_host_data_is_refused_even_with_its_own_key(cgs: Target, secret: str) -> None:
+def test_other_host_data_is_rejected_even_with_its_own_key(cgs: Target, secret: str) -> None:
     expect(cgs.call("POST", secret, json=cgs.guest("other").read()), 400, "VerifySnpAttestationFailed")
 
 
-def test_a_report_of_another_guest_does_not_lend_itself(cgs: Target, secret: str) -> None:
-    """The good guest's report with somebody else's key: genuine, matching, but not theirs."""
+def test_report_of_another_guest_is_rejected(cgs: Target, secret: str) -> None:
+    """The good guest's report is genuine and matches, but it does not bind another guest's key."""
     thief = {**cgs.guest("other").read(), "attestation": cgs.guest().attestation}
     expect(cgs.call("POST", secret, json=thief), 400, "ReportDataMismatch")
 
 
-def test_signatures(cgs: Target) -> None:
+def test_wrong_or_malformed_signature_is_a_mismatch(cgs: Target) -> None:
     guest = cgs.guest()
     path = f"/app/contracts/{cgs.contract()}/secrets/{fresh('s')}"
     good = guest.write({"value": "v"})
@@ -110,12 +110,12 @@ def test_signatures(cgs: Target) -> None:
     expect(cgs.call("PUT", path, json=good), 200)
 
 
-def test_a_signature_is_checked_after_the_attestation(cgs: Target) -> None:
+def test_signature_is_verified_after_the_attestation(cgs: Target) -> None:
     envelope = {**cgs.guest("other").write({"value": "v"}), "sign": None}
     expect(cgs.call("PUT", f"/app/contracts/{cgs.contract()}/secrets/{fresh('s')}", json=envelope), 400, "VerifySnpAttestationFailed")
 
 
-def test_garbled_data_is_500(cgs: Target) -> None:
+def test_malformed_data_is_500(cgs: Target) -> None:
     guest = cgs.guest()
     path = f"/app/contracts/{cgs.contract()}/secrets/{fresh('s')}"
     good = guest.write({"value": "v"})
@@ -123,7 +123,7 @@ def test_garbled_data_is_500(cgs: Target) -> None:
     expect(cgs.call("PUT", path, json=guest.write(b"not json")), 500, "InternalError")
 
 
-def test_trap_21_the_signing_key_is_not_compared_with_the_bound_key(cgs: Target) -> None:
+def test_signing_key_is_not_compared_with_the_bound_key(cgs: Target) -> None:
     """For secrets and delegates only ``encrypt.publicKey`` is bound; a signature by any key over the data passes."""
     guest, signer = cgs.guest(), cgs.guest("other")
     envelope = guest.write({"value": "v"})
@@ -131,7 +131,7 @@ def test_trap_21_the_signing_key_is_not_compared_with_the_bound_key(cgs: Target)
     expect(cgs.call("PUT", f"/app/contracts/{cgs.contract()}/secrets/{fresh('s')}", json=envelope), 200)
 
 
-def test_two_answers_are_wrapped_with_fresh_keys(cgs: Target, secret: str) -> None:
+def test_each_answer_is_wrapped_with_a_new_key(cgs: Target, secret: str) -> None:
     one = expect(cgs.call("POST", secret, json=cgs.guest().read()), 200)["value"]
     two = expect(cgs.call("POST", secret, json=cgs.guest().read()), 200)["value"]
     assert one != two

@@ -1,4 +1,4 @@
-"""Section 11: audit events."""
+"""Audit events."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def put(cgs: Target, payload: Any, query: str = "", kind: str = "good", **change
 
 
 def get(cgs: Target, query: str) -> dict[str, Any]:
-    """GET, waiting while the node loads history (202 is not an error, trap 29)."""
+    """GET; repeat it on 202, while the node loads the range."""
     deadline = time.monotonic() + 60
     while True:
         response = cgs.call("GET", f"/app/contracts/{cgs.contract()}/events{query}", cgs.ann)
@@ -30,7 +30,7 @@ def get(cgs: Target, query: str) -> dict[str, Any]:
         time.sleep(0.05)
 
 
-def test_the_latest_event_only(cgs: Target) -> None:
+def test_read_without_a_range_returns_the_latest_event(cgs: Target) -> None:
     event_id = fresh("run")
     assert get(cgs, f"?id={event_id}") == {"value": []}
     for step in range(3):
@@ -47,7 +47,7 @@ def test_the_latest_event_only(cgs: Target) -> None:
     }
 
 
-def test_trap_29_the_ledger_keeps_all_and_spells_the_time_differently(cgs: Target) -> None:
+def test_range_returns_all_events_and_spells_the_timestamp_differently(cgs: Target) -> None:
     event_id = fresh("run")
     seqnos = [int(put(cgs, step, f"?id={event_id}").headers["x-ms-ccf-transaction-id"].split(".")[1]) for step in range(4)]
     everything = get(cgs, f"?id={event_id}&from_seqno={seqnos[0]}")
@@ -78,7 +78,7 @@ def test_pages_follow_ledger_positions_and_may_be_empty(cgs: Target) -> None:
     assert "nextLink" in hole
 
 
-def test_ids_default_to_the_contract_and_scopes_are_apart(cgs: Target) -> None:
+def test_event_id_defaults_to_the_contract_and_scopes_are_separate(cgs: Target) -> None:
     scope = fresh("scope")
     expect(put(cgs, "scoped", f"?scope={scope}"), 204)
     (event,) = get(cgs, f"?scope={scope}")["value"]
@@ -87,13 +87,13 @@ def test_ids_default_to_the_contract_and_scopes_are_apart(cgs: Target) -> None:
 
 
 @pytest.mark.parametrize("query", ["from_seqno=x", "from_seqno=9&to_seqno=8", "to_seqno=999999999", "from_seqno=1&max_seqno_per_page=x"])
-def test_bad_ranges_are_500(cgs: Target, query: str) -> None:
+def test_invalid_range_is_500(cgs: Target, query: str) -> None:
     event_id = fresh("run")
     expect(put(cgs, "x", f"?id={event_id}"), 204)
     expect(cgs.call("GET", f"/app/contracts/{cgs.contract()}/events?id={event_id}&{query}", cgs.ann), 500, "InternalError")
 
 
-def test_what_a_put_refuses_in_which_order(cgs: Target) -> None:
+def test_put_checks_in_the_order_of_the_original(cgs: Target) -> None:
     expect(put(cgs, 1, attestation=..., sign=...), 400, "AttestationMissing")
     expect(put(cgs, 1, sign=..., timestamp=...), 400, "SignatureMissing")
     expect(put(cgs, 1, "", "other", timestamp=...), 400, "TimestampMissing")
@@ -105,7 +105,7 @@ def test_what_a_put_refuses_in_which_order(cgs: Target) -> None:
     expect(put(cgs, b"not json"), 500, "InternalError")
 
 
-def test_trap_30_a_timestamp_that_is_no_string_is_500_and_a_short_one_is_padded(cgs: Target) -> None:
+def test_timestamp_must_be_a_string_and_is_padded(cgs: Target) -> None:
     event_id = fresh("run")
     expect(put(cgs, 1, f"?id={event_id}", timestamp=1750000000123), 500, "InternalError")
     assert get(cgs, f"?id={event_id}")["value"] == []
@@ -114,12 +114,12 @@ def test_trap_30_a_timestamp_that_is_no_string_is_500_and_a_short_one_is_padded(
     assert (event["timestamp"], event["timestamp_iso"]) == ("0000000000005", "1970-01-01T00:00:00.005Z")
 
 
-def test_trap_21_events_bind_the_signing_key_not_the_encryption_key(cgs: Target) -> None:
+def test_events_bind_the_signing_key(cgs: Target) -> None:
     expect(put(cgs, 1, encrypt=cgs.guest("other").read()["encrypt"]), 204)
     expect(put(cgs, 1, encrypt=...), 204)
 
 
-def test_a_delegated_writer_writes_events(cgs: Target) -> None:
+def test_delegated_writer_writes_events(cgs: Target) -> None:
     pod = cgs.guest("other")
     delegate = f"/app/contracts/{cgs.contract()}/cleanroompolicy/delegates/events/writer"
     claims = {HOST_DATA: [pod.host_data]}
@@ -131,7 +131,7 @@ def test_a_delegated_writer_writes_events(cgs: Target) -> None:
         expect(cgs.call("PUT", delegate, json=cgs.guest().write({"type": "remove", "claims": claims})), 200)
 
 
-def test_trap_13_a_token_writes_events_under_a_policy_of_type_jwt(cgs: Target) -> None:
+def test_token_writes_events_under_a_jwt_policy(cgs: Target) -> None:
     contract_id = cgs.accepted_contract()
     path = f"/app/contracts/{contract_id}/events"
     body = {name: value for name, value in cgs.guest().write({"a": 1}).items() if name != "attestation"}
@@ -144,5 +144,5 @@ def test_trap_13_a_token_writes_events_under_a_policy_of_type_jwt(cgs: Target) -
     expect(cgs.call("GET", path, cgs.stranger), 403, "CallerNotAuthorized")
 
 
-def test_trap_34_events_of_a_contract_that_does_not_exist_are_empty(cgs: Target) -> None:
+def test_events_of_a_missing_contract_are_empty(cgs: Target) -> None:
     assert expect(cgs.call("GET", f"/app/contracts/{fresh('none')}/events", cgs.ann), 200) == {"value": []}

@@ -1,4 +1,4 @@
-"""Random actors and interleavings on a few documents, checked against a small model of sections 4, 5 and 6."""
+"""Random actors and interleavings on a few documents, compared with a small model."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ class Documents(RuleBasedStateMachine):
         return {"proposerId": self.people[proposal.proposer].oid, "state": proposal.state, "ballots": ballots}
 
     def expected(self, document: int) -> dict[str, Any] | None:
-        """The document as section 4.2 shows it."""
+        """Return the document as a read shows it."""
         common = {"id": self.ids[document], "contractId": self.target.contract()}
         if document in self.accepted or self.open_one(document) is not None:
             key = self.accepted[document][0] if document in self.accepted else str(self.open_one(document))

@@ -1,4 +1,4 @@
-"""Section 9: the OIDC issuer and ID tokens."""
+"""The OIDC issuer and ID tokens."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def token(cgs: Target, text: str, kind: str = "good", contract: str | None = Non
     return json.loads(unb64(header)), json.loads(unb64(claims)), jwt
 
 
-def test_discovery_is_public_and_trap_23_advertises_rs256(issuer: Target) -> None:
+def test_discovery_is_public_and_names_rs256(issuer: Target) -> None:
     body = expect(issuer.http.get("/app/oidc/.well-known/openid-configuration"), 200)
     assert body == {
         "issuer": "https://idp.example/cgs",
@@ -59,7 +59,7 @@ def test_discovery_is_public_and_trap_23_advertises_rs256(issuer: Target) -> Non
     }
 
 
-def test_generating_the_key_again_returns_the_same(issuer: Target) -> None:
+def test_generating_the_key_again_returns_the_same_key(issuer: Target) -> None:
     one = expect(issuer.call("POST", "/app/oidc/generateSigningKey", "member"), 200)
     keys = expect(issuer.http.get("/app/oidc/keys"), 200)["keys"]
     assert one == expect(issuer.call("POST", "/app/oidc/generateSigningKey", "member"), 200)
@@ -76,7 +76,7 @@ def test_generating_the_key_again_returns_the_same(issuer: Target) -> None:
     assert keys == expect(issuer.http.get("/app/oidc/keys"), 200)["keys"]
 
 
-def test_trap_23_a_token_is_ps256_with_string_claims_only(issuer: Target) -> None:
+def test_token_is_ps256_with_string_claims(issuer: Target) -> None:
     text = query(sub="c-42-ann", aud="api://AzureADTokenExchange")
     header, claims, jwt = token(issuer, text)
     (key,) = expect(issuer.http.get("/app/oidc/keys"), 200)["keys"]
@@ -89,7 +89,7 @@ def test_trap_23_a_token_is_ps256_with_string_claims_only(issuer: Target) -> Non
     public.verify(unb64(signature), signed.encode(), padding.PSS(padding.MGF1(hashes.SHA256()), 32), hashes.SHA256())
 
 
-def test_nbf_is_optional_and_trap_24_iss_of_the_query_wins(issuer: Target) -> None:
+def test_nbf_is_optional_and_iss_of_the_query_takes_precedence(issuer: Target) -> None:
     _, claims, _ = token(issuer, query(nbf=None, iss="https://mine.example/x"))
     assert "nbf" not in claims
     assert claims["iss"] == "https://mine.example/x"
@@ -97,14 +97,14 @@ def test_nbf_is_optional_and_trap_24_iss_of_the_query_wins(issuer: Target) -> No
 
 
 @pytest.mark.parametrize("name", ["exp", "iat", "jti", "sub", "tid", "aud"])
-def test_missing_parameters_come_before_the_evidence(issuer: Target, name: str) -> None:
+def test_missing_parameter_is_reported_before_the_evidence(issuer: Target, name: str) -> None:
     path = f"/app/contracts/{issuer.contract()}/oauth/token"
     expect(issuer.call("POST", path + query(**{name: None}), json=issuer.guest("other").read()), 400, "InvalidInput")
     expect(issuer.call("POST", path + query(**{name: None}), json={}), 400, "AttestationMissing")
     expect(issuer.call("POST", path + query(**{name: None}), json=issuer.guest().consent()), 400, "EncryptionMissing")
 
 
-def test_a_delegate_gets_tokens_for_its_subject_only(issuer: Target) -> None:
+def test_delegate_gets_tokens_for_its_subject_only(issuer: Target) -> None:
     subject, pod = fresh("sub"), issuer.guest("other")
     path = f"/app/contracts/{issuer.contract()}"
     expect(issuer.call("POST", f"{path}/oauth/token{query(sub=subject)}", json=pod.read()), 400, "VerifySnpAttestationFailed")
@@ -114,7 +114,7 @@ def test_a_delegate_gets_tokens_for_its_subject_only(issuer: Target) -> None:
     expect(issuer.call("POST", f"{path}/oauth/token{query(sub=subject + 'x')}", json=pod.read()), 400, "VerifySnpAttestationFailed")
 
 
-def test_issuer_urls_of_tenants(issuer: Target) -> None:
+def test_tenant_has_its_own_issuer_url(issuer: Target) -> None:
     before = expect(issuer.call("POST", "/app/oidc/issuerInfo", issuer.ann), 200)
     assert before["enabled"] is True
     assert before["issuerUrl"] == "https://idp.example/cgs"
@@ -128,11 +128,11 @@ def test_issuer_urls_of_tenants(issuer: Target) -> None:
 
 
 @pytest.mark.parametrize("url", ["ftp://x", "x", "", None, 7])
-def test_a_bad_issuer_url_is_400(cgs: Target, url: object) -> None:
+def test_invalid_issuer_url_is_400(cgs: Target, url: object) -> None:
     expect(cgs.call("POST", "/app/oidc/setIssuerUrl", cgs.ann, json={"url": url}), 400, "InvalidUrl")
 
 
-def test_trap_25_rotation_replaces_the_only_key(issuer: Target) -> None:
+def test_rotation_replaces_the_only_key(issuer: Target) -> None:
     old = expect(issuer.http.get("/app/oidc/keys"), 200)["keys"]
     issuer.govern("oidc_issuer_enable_rotate_signing_key", {})
     assert expect(issuer.http.get("/app/oidc/keys"), 200)["keys"] == old
@@ -144,7 +144,7 @@ def test_trap_25_rotation_replaces_the_only_key(issuer: Target) -> None:
     assert token(issuer, query())[0]["kid"] == made["kid"]
 
 
-def test_strangers_learn_nothing(cgs: Target) -> None:
+def test_unregistered_user_cannot_read_the_issuer(cgs: Target) -> None:
     expect(cgs.call("POST", "/app/oidc/issuerInfo", cgs.stranger), 403, "CallerNotAuthorized")
     expect(
         cgs.call("POST", "/app/oidc/setIssuerUrl", Person(cgs.ann.oid, "other"), json={"url": "https://x"}),
@@ -163,6 +163,6 @@ def test_strangers_learn_nothing(cgs: Target) -> None:
         ("a%26sub%3Dz", "z"),  # an encoded '&' separates, and the last of a repeated key counts
     ],
 )
-def test_trap_24_characters_in_query_values_are_mangled(issuer: Target, sent: str, read: str) -> None:
+def test_special_characters_in_query_values_are_misread(issuer: Target, sent: str, read: str) -> None:
     _, claims, _ = token(issuer, query(sub=sent))
     assert claims["sub"] == read

@@ -1,4 +1,4 @@
-"""Section 8: the contract's clean room policy and delegate policies."""
+"""The contract's clean room policy and delegate policies."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def delegate_claims(cgs: Target, kind: str, delegate_id: str) -> dict[str, Any]:
     return dict(body["claims"])
 
 
-def test_an_unknown_contract_has_an_empty_policy(cgs: Target) -> None:
+def test_unknown_contract_has_an_empty_policy(cgs: Target) -> None:
     assert read_policy(cgs, fresh("none")) == {"proposalIds": [], "policy": {}}
 
 
-def test_scalars_become_arrays_and_trap_15_add_accumulates(cgs: Target) -> None:
+def test_add_accumulates_and_scalars_become_arrays(cgs: Target) -> None:
     contract_id = cgs.accepted_contract({DEBUG: False, HOST_DATA: A})
     assert read_policy(cgs, contract_id) == {"proposalIds": [], "policy": {DEBUG: [False], HOST_DATA: [A]}}
     set_policy(cgs, contract_id, "add", {DEBUG: True, HOST_DATA: [B, A, B]})
@@ -58,7 +58,7 @@ def test_scalars_become_arrays_and_trap_15_add_accumulates(cgs: Target) -> None:
     assert read_policy(cgs, contract_id)["policy"] == {}
 
 
-def test_trap_15_removing_what_is_absent_fails_and_changes_nothing(cgs: Target) -> None:
+def test_removing_an_absent_value_fails_and_changes_nothing(cgs: Target) -> None:
     contract_id = cgs.accepted_contract({HOST_DATA: [A, B]})
     for claims in ({HOST_DATA: [A, C]}, {DEBUG: False}):
         proposal = expect(propose(cgs, contract_id, type="remove", claims=claims), 200)
@@ -66,7 +66,7 @@ def test_trap_15_removing_what_is_absent_fails_and_changes_nothing(cgs: Target) 
         assert read_policy(cgs, contract_id)["policy"] == {HOST_DATA: [A, B]}
 
 
-def test_an_open_proposal_is_listed(cgs: Target) -> None:
+def test_open_proposal_is_listed(cgs: Target) -> None:
     contract_id = cgs.accepted_contract()
     proposal = expect(propose(cgs, contract_id, type="add", claims={HOST_DATA: A}), 200)
     if proposal["proposalState"] != "Open":
@@ -87,15 +87,15 @@ def test_an_open_proposal_is_listed(cgs: Target) -> None:
         {"type": "add", "claims": {"pcr0": "x"}},
     ],
 )
-def test_invalid_policies_fail_to_validate(cgs: Target, args: dict[str, Any]) -> None:
+def test_invalid_policy_fails_to_validate(cgs: Target, args: dict[str, Any]) -> None:
     expect(propose(cgs, cgs.contract(), **args), 400, "ProposalFailedToValidate")
 
 
-def test_a_policy_needs_an_accepted_contract(cgs: Target) -> None:
+def test_policy_needs_an_accepted_contract(cgs: Target) -> None:
     expect(propose(cgs, cgs.draft_contract(), type="add", claims={HOST_DATA: A}), 400, "ProposalFailedToValidate")
 
 
-def test_trap_12_without_a_contract_policy_nobody_is_admitted_not_even_a_delegate(cgs: Target) -> None:
+def test_without_a_contract_policy_no_clean_room_is_admitted(cgs: Target) -> None:
     contract_id = cgs.accepted_contract()
     assert not reads_secret(cgs, contract_id)
     set_policy(cgs, contract_id, "add", cgs.policy())
@@ -108,7 +108,7 @@ def test_trap_12_without_a_contract_policy_nobody_is_admitted_not_even_a_delegat
     assert not reads_secret(cgs, contract_id, "other")
 
 
-def test_trap_13_mixing_platforms_yields_a_policy_that_nobody_satisfies(cgs: Target) -> None:
+def test_policy_with_mixed_platforms_matches_no_guest(cgs: Target) -> None:
     contract_id = cgs.accepted_contract(cgs.policy())
     assert reads_secret(cgs, contract_id)
     set_policy(cgs, contract_id, "add", {"oid": cgs.ann.oid}, policyType="jwt")
@@ -129,12 +129,12 @@ def test_trap_13_mixing_platforms_yields_a_policy_that_nobody_satisfies(cgs: Tar
         {HOST_DATA: []},
     ],
 )
-def test_trap_14_equality_is_strict(cgs: Target, claims: dict[str, Any]) -> None:
+def test_claims_are_compared_strictly(cgs: Target, claims: dict[str, Any]) -> None:
     contract_id = cgs.accepted_contract({HOST_DATA: cgs.guest().host_data} | claims)
     assert not reads_secret(cgs, contract_id)
 
 
-def test_trap_14_host_data_is_compared_in_lower_case_only(cgs: Target) -> None:
+def test_host_data_is_compared_in_lower_case_only(cgs: Target) -> None:
     upper = cgs.guest().host_data.upper()
     if upper == upper.lower():
         pytest.skip("host data has no letters")
@@ -164,7 +164,7 @@ def test_every_derivable_claim_can_be_satisfied_and_values_are_alternatives(cgs:
     assert reads_secret(cgs, cgs.accepted_contract(claims))
 
 
-def test_trap_19_delegates_are_read_and_listed(cgs: Target) -> None:
+def test_delegates_are_read_and_listed(cgs: Target) -> None:
     kind, delegate_id = "oauth-federation-subjects", fresh("sub")
     assert delegate_claims(cgs, kind, delegate_id) == {}
     expect(delegate(cgs, kind, delegate_id, {"type": "add", "claims": {DEBUG: False, HOST_DATA: [A, A]}}), 200)
@@ -186,13 +186,13 @@ def test_trap_19_delegates_are_read_and_listed(cgs: Target) -> None:
         {"type": "remove", "claims": {HOST_DATA: A}},
     ],
 )
-def test_trap_16_bad_delegate_input_is_500(cgs: Target, body: dict[str, Any]) -> None:
+def test_invalid_delegate_input_is_500(cgs: Target, body: dict[str, Any]) -> None:
     delegate_id = fresh("d")
     expect(delegate(cgs, "secrets", delegate_id, body), 500, "InternalError")
     assert delegate_claims(cgs, "secrets", delegate_id) == {}
 
 
-def test_trap_15_a_removal_that_fails_halfway_removes_nothing(cgs: Target) -> None:
+def test_failed_removal_removes_nothing(cgs: Target) -> None:
     delegate_id = fresh("d")
     expect(delegate(cgs, "secrets", delegate_id, {"type": "add", "claims": {HOST_DATA: [A, B]}}), 200)
     for claims in ({HOST_DATA: A, DEBUG: False}, {HOST_DATA: [B, A], "x-ms-ver": "3"}):
@@ -207,6 +207,6 @@ def test_cvm_claims_need_their_policy_type(cgs: Target) -> None:
     assert delegate_claims(cgs, "secrets", delegate_id) == {"pcr23": ["x"]}
 
 
-def test_a_user_cannot_set_a_delegate(cgs: Target) -> None:
+def test_user_cannot_set_a_delegate(cgs: Target) -> None:
     path = f"/app/contracts/{cgs.contract()}/cleanroompolicy/delegates/secrets/{fresh('d')}"
     expect(cgs.call("PUT", path, cgs.ann, json={"type": "add", "claims": {HOST_DATA: A}}), 400, "AttestationMissing")

@@ -1,4 +1,4 @@
-"""Section 5: user proposals and ballots."""
+"""User proposals and ballots."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from tests.conformance.governance.target import Target, approver_rows, expect, fresh
 
 
-def test_one_document_through_its_whole_life(cgs: Target) -> None:
+def test_document_from_draft_to_accepted(cgs: Target) -> None:
     document_id = fresh("doc")
     draft = cgs.put(document_id, cgs.ann).headers["x-ms-ccf-transaction-id"]
     proposal_id = fresh("p")
@@ -42,7 +42,7 @@ def test_one_document_through_its_whole_life(cgs: Target) -> None:
     }
 
 
-def test_trap_2_draft_proposed_and_accepted_report_different_versions(cgs: Target) -> None:
+def test_draft_proposed_and_accepted_have_different_versions(cgs: Target) -> None:
     document_id = fresh("doc")
     draft = cgs.put(document_id, cgs.ann).headers["x-ms-ccf-transaction-id"]
     proposal_id = cgs.propose(document_id, cgs.ann, [cgs.ann], version="whatever the proposer says")
@@ -52,7 +52,7 @@ def test_trap_2_draft_proposed_and_accepted_report_different_versions(cgs: Targe
     assert cgs.get(document_id)["version"] == deciding != draft
 
 
-def test_trap_3_rejected_and_withdrawn_return_to_the_same_draft(cgs: Target) -> None:
+def test_rejection_and_withdrawal_return_to_the_same_draft(cgs: Target) -> None:
     document_id = fresh("doc")
     expect(cgs.put(document_id, cgs.ann, data="draft"), 200)
     before = cgs.get(document_id)
@@ -65,7 +65,7 @@ def test_trap_3_rejected_and_withdrawn_return_to_the_same_draft(cgs: Target) -> 
     assert cgs.get(document_id) == before
 
 
-def test_trap_5_acceptance_uses_the_snapshot_even_if_the_draft_changed(cgs: Target) -> None:
+def test_acceptance_uses_the_snapshot_even_if_the_draft_changed(cgs: Target) -> None:
     document_id = fresh("doc")
     version = cgs.put(document_id, cgs.ann, data="old").headers["x-ms-ccf-transaction-id"]
     proposal_id = cgs.propose(document_id, cgs.ann, [cgs.bob], data="proposed")
@@ -74,18 +74,18 @@ def test_trap_5_acceptance_uses_the_snapshot_even_if_the_draft_changed(cgs: Targ
     assert cgs.get(document_id)["data"] == "proposed"
 
 
-def test_trap_5_a_proposal_may_name_a_document_without_a_draft_and_a_contract_that_does_not_exist(cgs: Target) -> None:
+def test_proposal_may_name_a_missing_draft_and_a_missing_contract(cgs: Target) -> None:
     document_id = cgs.accepted([cgs.ann], contractId="no-such-contract", version=None)
     document = cgs.get(document_id)
     assert (document["state"], document["contractId"]) == ("Accepted", "no-such-contract")
 
 
-def test_trap_7_the_proposer_is_no_approver_and_votes_only_if_listed(cgs: Target) -> None:
+def test_proposer_votes_only_if_listed_as_approver(cgs: Target) -> None:
     proposal_id = cgs.propose(fresh("doc"), cgs.ann, [cgs.bob])
     expect(cgs.vote(proposal_id, cgs.ann), 403, "NotProposalApprover")
 
 
-def test_trap_7_a_ballot_cannot_be_changed_and_one_rejection_closes(cgs: Target) -> None:
+def test_ballot_is_final_and_one_rejection_closes(cgs: Target) -> None:
     proposal_id = cgs.propose(fresh("doc"), cgs.ann, [cgs.ann, cgs.bob])
     expect(cgs.vote(proposal_id, cgs.ann), 200)
     expect(cgs.vote(proposal_id, cgs.ann, "rejected"), 409, "BallotAlreadySubmitted")
@@ -93,7 +93,7 @@ def test_trap_7_a_ballot_cannot_be_changed_and_one_rejection_closes(cgs: Target)
     expect(cgs.vote(proposal_id, cgs.ann), 409, "ProposalNotOpen")
 
 
-def test_trap_8_the_order_of_checks_on_a_ballot(cgs: Target) -> None:
+def test_ballot_checks_in_the_order_of_the_original(cgs: Target) -> None:
     expect(cgs.vote(fresh("none"), cgs.ann, "nonsense"), 404, "ProposalNotFound")
     proposal_id = cgs.propose(fresh("doc"), cgs.ann, [cgs.ann, cgs.bob])
     expect(cgs.vote(proposal_id, cgs.eve, "nonsense"), 403, "NotProposalApprover")
@@ -108,7 +108,7 @@ def test_trap_8_the_order_of_checks_on_a_ballot(cgs: Target) -> None:
     expect(cgs.call("POST", path, cgs.eve, content=b"not json"), 403, "NotProposalApprover")
 
 
-def test_withdrawal(cgs: Target) -> None:
+def test_only_the_proposer_withdraws_an_open_proposal(cgs: Target) -> None:
     expect(cgs.call("POST", f"/app/users/proposals/{fresh('none')}/withdraw", cgs.ann), 404, "ProposalNotFound")
     proposal_id = cgs.propose(fresh("doc"), cgs.ann, [cgs.bob])
     expect(cgs.call("POST", f"/app/users/proposals/{proposal_id}/withdraw", cgs.bob), 403, "NotProposalOwner")
@@ -118,7 +118,7 @@ def test_withdrawal(cgs: Target) -> None:
     expect(cgs.vote(proposal_id, cgs.bob), 409, "ProposalNotOpen")
 
 
-def test_what_a_proposal_refuses_in_which_order(cgs: Target) -> None:
+def test_proposal_checks_in_the_order_of_the_original(cgs: Target) -> None:
     document_id = fresh("doc")
     good = cgs.proposal(document_id, [cgs.ann])
 
@@ -140,7 +140,7 @@ def test_what_a_proposal_refuses_in_which_order(cgs: Target) -> None:
     expect(cgs.call("PUT", f"/app/users/proposals/{open_one}", cgs.ann, content=b"not json"), 409, "ProposalAlreadyExists")
 
 
-def test_a_closed_proposals_id_is_taken_for_ever(cgs: Target) -> None:
+def test_id_of_a_closed_proposal_cannot_be_reused(cgs: Target) -> None:
     document_id = fresh("doc")
     proposal_id = cgs.propose(document_id, cgs.ann, [cgs.ann])
     expect(cgs.vote(proposal_id, cgs.ann, "rejected"), 200)
@@ -148,7 +148,7 @@ def test_a_closed_proposals_id_is_taken_for_ever(cgs: Target) -> None:
     expect(cgs.call("PUT", f"/app/users/proposals/{proposal_id}", cgs.ann, json=body), 409, "ProposalAlreadyExists")
 
 
-def test_a_proposal_without_a_document_crashes_reads_and_the_last_ballot(cgs: Target) -> None:
+def test_proposal_without_a_document_makes_reads_and_the_last_ballot_500(cgs: Target) -> None:
     document_id, proposal_id = fresh("doc"), fresh("p")
     body = {"name": "set_user_document", "args": {"documentId": document_id}, "approvers": approver_rows([cgs.ann])}
     expect(cgs.call("PUT", f"/app/users/proposals/{proposal_id}", cgs.ann, json=body), 200)
@@ -158,7 +158,7 @@ def test_a_proposal_without_a_document_crashes_reads_and_the_last_ballot(cgs: Ta
     assert (status["state"], status["ballots"]) == ("Open", [])
 
 
-def test_an_empty_document_is_fine(cgs: Target) -> None:
+def test_empty_document_is_accepted(cgs: Target) -> None:
     document_id, proposal_id = fresh("doc"), fresh("p")
     body = {"name": "set_user_document", "args": {"documentId": document_id, "document": {}}, "approvers": approver_rows([cgs.ann])}
     expect(cgs.call("PUT", f"/app/users/proposals/{proposal_id}", cgs.ann, json=body), 200)
@@ -167,11 +167,11 @@ def test_an_empty_document_is_fine(cgs: Target) -> None:
 
 
 @pytest.mark.parametrize("path", ["", "/status"])
-def test_unknown_proposals_are_404(cgs: Target, path: str) -> None:
+def test_unknown_proposal_is_404(cgs: Target, path: str) -> None:
     expect(cgs.call("POST", f"/app/users/proposals/{fresh('none')}{path}", cgs.ann), 404, "ProposalNotFound")
 
 
-def test_a_member_may_be_an_approver(cgs: Target) -> None:
+def test_member_can_be_an_approver(cgs: Target) -> None:
     document_id = fresh("doc")
     member_id = cgs.member_id()
     body = cgs.proposal(document_id, [])

@@ -1,4 +1,4 @@
-"""Section 13: the cgs-client routes. Needs ``CLEANROOM_CGS_CLIENT_URL`` (a proxy with the member's identity)."""
+"""The routes of cgs-client. Needs ``CLEANROOM_CGS_CLIENT_URL``, a proxy with the member's identity."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def draft(cgs: Target, **changes: Any) -> tuple[str, str]:
     return document_id, expect(as_user(cgs, "GET", f"/userdocuments/{document_id}", cgs.ann), 200)["version"]
 
 
-def test_a_document_through_the_proxy(cgs: Target) -> None:
+def test_document_through_the_proxy(cgs: Target) -> None:
     document_id, version = draft(cgs)
     path = f"/userdocuments/{document_id}"
     expect(as_user(cgs, "POST", f"{path}/propose", cgs.ann, json={}), 400, "VersionMissing")
@@ -45,7 +45,7 @@ def test_a_document_through_the_proxy(cgs: Target) -> None:
     assert expect(as_user(cgs, "GET", path, cgs.bob), 200)["state"] == "Accepted"
 
 
-def test_rejecting_and_withdrawing(cgs: Target) -> None:
+def test_rejection_and_withdrawal_through_the_proxy(cgs: Target) -> None:
     document_id, version = draft(cgs)
     path = f"/userdocuments/{document_id}"
     first = expect(as_user(cgs, "POST", f"{path}/propose", cgs.ann, json={"version": version}), 200)["proposalId"]
@@ -55,7 +55,7 @@ def test_rejecting_and_withdrawing(cgs: Target) -> None:
     assert expect(as_user(cgs, "POST", f"/users/proposals/{second}/withdraw", cgs.ann), 200)["state"] == "Withdrawn"
 
 
-def test_trap_6_without_approvers_the_proxy_names_the_active_regular_members(cgs: Target) -> None:
+def test_proxy_names_the_active_regular_members_as_default_approvers(cgs: Target) -> None:
     document_id, version = draft(cgs, approvers=[])
     answer = expect(as_user(cgs, "POST", f"/userdocuments/{document_id}/propose", cgs.ann, json={"version": version}), 200)
     rows = expect(as_user(cgs, "GET", f"/users/proposals/{answer['proposalId']}", cgs.ann), 200)["approvers"]
@@ -63,7 +63,7 @@ def test_trap_6_without_approvers_the_proxy_names_the_active_regular_members(cgs
     assert all(row["approverIdType"] == "member" and len(row["approverId"]) == 64 for row in rows)
 
 
-def test_trap_9_consent_of_a_missing_document_is_404_here(cgs: Target) -> None:
+def test_consent_of_a_missing_document_is_404_through_the_proxy(cgs: Target) -> None:
     path = f"/userdocuments/{fresh('none')}"
     expect(as_user(cgs, "POST", f"{path}/checkstatus/execution", cgs.ann), 404, "UserDocumentNotFound")
     expect(as_user(cgs, "POST", f"{path}/runtimeoptions/execution/disable", cgs.ann), 404, "UserDocumentNotFound")
@@ -75,7 +75,7 @@ def test_consent_through_the_proxy(cgs: Target) -> None:
     assert expect(as_user(cgs, "POST", f"{path}/checkstatus/execution", cgs.bob), 200)["status"] == "disabled"
 
 
-def test_reads_that_are_gets_here_and_posts_there(cgs: Target) -> None:
+def test_proxy_reads_with_get(cgs: Target) -> None:
     contract = f"/contracts/{cgs.contract()}"
     assert expect(as_user(cgs, "GET", contract, cgs.ann), 200)["state"] == "Accepted"
     assert set(expect(as_user(cgs, "GET", f"{contract}/cleanroompolicy", cgs.ann), 200)) == {"proposalIds", "policy"}
@@ -88,7 +88,7 @@ def test_reads_that_are_gets_here_and_posts_there(cgs: Target) -> None:
     assert {"secretId": secret} in expect(as_user(cgs, "GET", f"{contract}/secrets", cgs.ann), 200)["value"]
 
 
-def test_the_next_link_loses_the_app_prefix(cgs: Target) -> None:
+def test_next_link_has_no_app_prefix(cgs: Target) -> None:
     event_id = fresh("run")
     path = f"/app/contracts/{cgs.contract()}/events?id={event_id}"
     for _ in range(3):
@@ -102,7 +102,7 @@ def test_the_next_link_loses_the_app_prefix(cgs: Target) -> None:
     assert expect(page, 200)["nextLink"].startswith(f"/contracts/{cgs.contract()}/events?from_seqno={last - 1}&")
 
 
-def test_a_user_without_a_signing_key_cannot_govern(cgs: Target) -> None:
+def test_user_without_a_signing_key_cannot_govern(cgs: Target) -> None:
     assert as_user(cgs, "GET", "/proposals", cgs.ann).status_code == 500
     assert as_user(cgs, "POST", "/proposals/create", cgs.ann, json={"actions": []}).status_code == 500
 
@@ -124,11 +124,11 @@ def test_upstream_errors_pass_through(cgs: Target) -> None:
         ({"acceptedInvitationId": "y", "identifier": "i"}, "CannotSpecifyIdentifier"),
     ],
 )
-def test_what_adding_an_identity_refuses(cgs: Target, body: dict[str, str], code: str) -> None:
+def test_invalid_identity_is_rejected(cgs: Target, body: dict[str, str], code: str) -> None:
     expect(cgs.proxy("POST", "/users/identities/add", json=body), 400, code)
 
 
-def test_invitations_through_the_proxy(cgs: Target) -> None:
+def test_invitation_through_the_proxy(cgs: Target) -> None:
     expect(cgs.proxy("POST", "/users/invitations/propose", json={}), 400, "UserNameMissing")
     service = {"userName": "not-a-guid", "identityType": "ServicePrincipal", "accountType": "microsoft"}
     expect(cgs.proxy("POST", "/users/invitations/propose", json=service), 400, "InvalidGuidUserName")

@@ -1,4 +1,4 @@
-"""Section 7: secrets."""
+"""Secrets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.conformance.governance.target import DEBUG, HOST_DATA, Target, expect
 LIMIT = 25_600
 
 
-def test_trap_17_ids_are_prefix_underscore_name(cgs: Target) -> None:
+def test_secret_id_is_owner_underscore_name(cgs: Target) -> None:
     name = fresh("s")
     path = f"/app/contracts/{cgs.contract()}/secrets/{name}"
     assert expect(cgs.call("PUT", path, cgs.ann, json={"value": "v"}), 200) == {"secretId": f"{cgs.ann.oid}_{name}"}
@@ -19,7 +19,7 @@ def test_trap_17_ids_are_prefix_underscore_name(cgs: Target) -> None:
     assert {"secretId": f"cleanroom_{name}"} in rows
 
 
-def test_trap_18_the_contract_policy_reads_every_secret_by_its_full_id(cgs: Target) -> None:
+def test_contract_policy_reads_every_secret_by_its_full_id(cgs: Target) -> None:
     guest, name = cgs.guest(), fresh("s")
     contract = f"/app/contracts/{cgs.contract()}/secrets"
     value = "s3cr3t ünï \U0001f512"
@@ -29,7 +29,7 @@ def test_trap_18_the_contract_policy_reads_every_secret_by_its_full_id(cgs: Targ
     expect(cgs.call("POST", f"{contract}/{name}", json=guest.read()), 404, "SecretNotFound")
 
 
-def test_put_is_an_upsert(cgs: Target) -> None:
+def test_put_replaces_a_secret(cgs: Target) -> None:
     guest, path = cgs.guest(), f"/app/contracts/{cgs.contract()}/secrets"
     name = fresh("s")
     for value in ("first", "second"):
@@ -38,13 +38,13 @@ def test_put_is_an_upsert(cgs: Target) -> None:
 
 
 @pytest.mark.parametrize("body", [{}, {"value": ""}, {"value": None}])
-def test_a_missing_value_is_400(cgs: Target, body: dict[str, object]) -> None:
+def test_missing_value_is_400(cgs: Target, body: dict[str, object]) -> None:
     path = f"/app/contracts/{cgs.contract()}/secrets/{fresh('s')}"
     expect(cgs.call("PUT", path, cgs.ann, json=body), 400, "ValueMissing")
     expect(cgs.call("PUT", path, json=cgs.guest().write(body)), 400, "ValueMissing")
 
 
-def test_trap_20_the_limit_counts_utf16_units(cgs: Target) -> None:
+def test_size_limit_counts_utf16_units(cgs: Target) -> None:
     path = f"/app/contracts/{cgs.contract()}/secrets/{fresh('s')}"
     expect(cgs.call("PUT", path, cgs.ann, json={"value": "ü" * LIMIT}), 200)
     expect(cgs.call("PUT", path, cgs.ann, json={"value": "x" * (LIMIT + 1)}), 400, "ValueTooLarge")
@@ -52,21 +52,21 @@ def test_trap_20_the_limit_counts_utf16_units(cgs: Target) -> None:
     expect(cgs.call("PUT", path, cgs.ann, json={"value": "\U0001f512" * (LIMIT // 2) + "x"}), 400, "ValueTooLarge")
 
 
-def test_the_largest_secret_comes_back_whole(cgs: Target) -> None:
+def test_largest_secret_is_returned_unchanged(cgs: Target) -> None:
     guest, name = cgs.guest(), fresh("s")
     path = f"/app/contracts/{cgs.contract()}/secrets"
     expect(cgs.call("PUT", f"{path}/{name}", json=guest.write({"value": "k" * LIMIT})), 200)
     assert guest.unwrap(expect(cgs.call("POST", f"{path}/cleanroom_{name}", json=guest.read()), 200)) == b"k" * LIMIT
 
 
-def test_trap_34_the_contract_need_not_exist(cgs: Target) -> None:
+def test_secret_does_not_need_a_contract(cgs: Target) -> None:
     contract_id = fresh("nowhere")
     expect(cgs.call("PUT", f"/app/contracts/{contract_id}/secrets/a", cgs.ann, json={"value": "v"}), 200)
     assert expect(cgs.call("GET", f"/app/contracts/{contract_id}/secrets", cgs.ann), 200) == {"value": [{"secretId": f"{cgs.ann.oid}_a"}]}
     assert expect(cgs.call("GET", f"/app/contracts/{fresh('empty')}/secrets", cgs.ann), 200) == {"value": []}
 
 
-def test_attestation_precedes_existence(cgs: Target) -> None:
+def test_attestation_is_verified_before_existence(cgs: Target) -> None:
     path = f"/app/contracts/{cgs.contract()}/secrets/{fresh('none')}"
     expect(cgs.call("POST", path, json={}), 400, "AttestationMissing")
     expect(cgs.call("POST", path, json=cgs.guest().consent()), 400, "EncryptionMissing")
@@ -83,8 +83,8 @@ def test_users_cannot_read_values(cgs: Target) -> None:
     expect(cgs.call("GET", path, cgs.stranger), 403, "CallerNotAuthorized")
 
 
-def test_a_delegate_reads_the_one_secret_it_was_given(cgs: Target) -> None:
-    """Section 7.5, the Spark path, with a user's secret as for S3 credentials."""
+def test_delegate_reads_only_its_secret(cgs: Target) -> None:
+    """Pods read secrets this way; here a user's secret, like S3 credentials."""
     guest, pod = cgs.guest(), cgs.guest("other")
     path = f"/app/contracts/{cgs.contract()}"
     one = expect(cgs.call("PUT", f"{path}/secrets/{fresh('one')}", cgs.ann, json={"value": "one"}), 200)["secretId"]
@@ -96,7 +96,7 @@ def test_a_delegate_reads_the_one_secret_it_was_given(cgs: Target) -> None:
     assert expect(response, 200) is None
     assert pod.unwrap(expect(cgs.call("POST", f"{path}/secrets/{one}", json=pod.read()), 200)) == b"one"
     expect(cgs.call("POST", f"{path}/secrets/{two}", json=pod.read()), 400, "VerifySnpAttestationFailed")
-    # The delegate does not restrict the contract's own policy (trap 18), and gives nothing but this secret.
+    # The delegate does not restrict the contract's own policy, and allows only this secret.
     assert guest.unwrap(expect(cgs.call("POST", f"{path}/secrets/{one}", json=guest.read()), 200)) == b"one"
     expect(cgs.call("PUT", f"{path}/secrets/x", json=pod.write({"value": "v"})), 400, "VerifySnpAttestationFailed")
     expect(cgs.call("PUT", delegate, json=pod.write({"type": "add", "claims": claims})), 400, "VerifySnpAttestationFailed")
@@ -104,7 +104,7 @@ def test_a_delegate_reads_the_one_secret_it_was_given(cgs: Target) -> None:
     expect(cgs.call("POST", f"{path}/secrets/{one}", json=pod.read()), 400, "VerifySnpAttestationFailed")
 
 
-def test_a_policy_may_be_set_before_the_secret_exists(cgs: Target) -> None:
+def test_delegate_policy_can_precede_the_secret(cgs: Target) -> None:
     guest, pod, name = cgs.guest(), cgs.guest("other"), fresh("later")
     path = f"/app/contracts/{cgs.contract()}"
     claims = {HOST_DATA: pod.host_data}

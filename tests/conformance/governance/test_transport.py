@@ -1,4 +1,4 @@
-"""Section 1 and 2.1: dispatch, prefixes, errors, transaction ids, authentication."""
+"""Routing, prefixes, errors, transaction IDs, authentication."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def test_routes_answer_with_and_without_the_app_prefix(cgs: Target, prefix: str)
     assert expect(cgs.call("GET", f"{prefix}/userdocuments", cgs.ann), 200)["value"] is not None
 
 
-def test_an_unknown_path_is_404_resource_not_found(cgs: Target) -> None:
+def test_unknown_path_is_404_resource_not_found(cgs: Target) -> None:
     expect(cgs.call("GET", "/app/no/such/route", cgs.ann), 404, "ResourceNotFound")
 
 
@@ -28,19 +28,19 @@ def test_an_unknown_path_is_404_resource_not_found(cgs: Target) -> None:
         ("POST", "/app/oidc/keys", {"GET"}),
     ],
 )
-def test_a_wrong_verb_is_405_with_allow(cgs: Target, method: str, path: str, allowed: set[str]) -> None:
+def test_wrong_method_is_405_with_allow(cgs: Target, method: str, path: str, allowed: set[str]) -> None:
     response = cgs.call(method, path, cgs.ann)
     expect(response, 405, "UnsupportedHttpVerb")
     assert {verb.strip() for verb in response.headers["allow"].split(",")} - {"OPTIONS"} == allowed
 
 
-def test_no_credential_is_401_with_one_detail_for_each_policy(cgs: Target) -> None:
+def test_missing_credential_is_401_with_one_detail_per_policy(cgs: Target) -> None:
     error = expect(cgs.call("GET", "/app/userdocuments"), 401, "InvalidAuthenticationInfo")
     assert [row["auth_policy"] for row in error["details"]] == ["member_cert", "user_cert", "jwt"]
     assert all(row["code"] and row["message"] for row in error["details"])
 
 
-def test_bad_tokens_are_401(cgs: Target) -> None:
+def test_invalid_token_is_401(cgs: Target) -> None:
     now = int(time.time())
     for token in (
         cgs.token(cgs.ann, exp=now - 60),
@@ -54,14 +54,14 @@ def test_bad_tokens_are_401(cgs: Target) -> None:
         expect(cgs.call("GET", "/app/userdocuments", token), 401, "InvalidAuthenticationInfo")
 
 
-def test_trap_27_unknown_user_is_403_other_tenant_is_403_and_no_oid_is_500(cgs: Target) -> None:
+def test_unknown_user_and_other_tenant_are_403_and_missing_oid_is_500(cgs: Target) -> None:
     expect(cgs.call("GET", "/app/userdocuments", cgs.stranger), 403, "CallerNotAuthorized")
     expect(cgs.call("GET", "/app/userdocuments", Person(cgs.ann.oid, "another-tenant")), 403, "CallerTenantNotAuthorized")
     expect(cgs.call("GET", "/app/userdocuments", cgs.token(cgs.ann, tid=None)), 403, "CallerTenantNotAuthorized")
     expect(cgs.call("GET", "/app/userdocuments", cgs.token(cgs.ann, oid=None)), 500, "InternalError")
 
 
-def test_trap_27_a_broken_token_on_a_no_auth_route_is_treated_as_a_clean_room(cgs: Target) -> None:
+def test_invalid_token_on_a_clean_room_route_counts_as_a_clean_room(cgs: Target) -> None:
     broken = cgs.token(cgs.ann, exp=int(time.time()) - 60)
     secret = f"/app/contracts/{cgs.contract()}/secrets/{fresh('s')}"
     expect(cgs.call("PUT", secret, broken, json={"value": "v"}), 400, "AttestationMissing")
@@ -69,12 +69,12 @@ def test_trap_27_a_broken_token_on_a_no_auth_route_is_treated_as_a_clean_room(cg
     expect(cgs.call("POST", consent, broken, json={}), 400, "AttestationMissing")
 
 
-def test_members_only_routes_refuse_users_with_401(cgs: Target) -> None:
+def test_user_on_a_member_route_is_401(cgs: Target) -> None:
     expect(cgs.call("PUT", f"/app/contracts/{fresh('c')}", cgs.ann, json={"data": "x"}), 401, "InvalidAuthenticationInfo")
     expect(cgs.call("POST", "/app/oidc/generateSigningKey", cgs.ann), 401, "InvalidAuthenticationInfo")
 
 
-def test_writes_carry_a_transaction_id_that_is_committed(cgs: Target) -> None:
+def test_write_returns_a_committed_transaction_id(cgs: Target) -> None:
     response = cgs.put(fresh("doc"), cgs.ann)
     assert expect(response, 200) is None
     assert "content-type" not in response.headers
@@ -90,13 +90,13 @@ def test_writes_carry_a_transaction_id_that_is_committed(cgs: Target) -> None:
             assert time.monotonic() < deadline
 
 
-def test_a_future_transaction_is_unknown(cgs: Target) -> None:
-    # Of the present view: an unreached position of an earlier one is Invalid.
+def test_future_transaction_is_unknown(cgs: Target) -> None:
+    # A position in the current view. A position that an earlier view has not reached is Invalid.
     view = cgs.put(fresh("doc"), cgs.ann).headers["x-ms-ccf-transaction-id"].split(".")[0]
     assert expect(cgs.http.get(f"/app/tx?transaction_id={view}.999999999"), 200)["status"] == "Unknown"
 
 
-def test_transaction_ids_grow_and_a_refused_write_leaves_no_trace(cgs: Target) -> None:
+def test_transaction_ids_grow_and_rejected_writes_leave_no_trace(cgs: Target) -> None:
     document_id = fresh("doc")
     first = cgs.put(document_id, cgs.ann).headers["x-ms-ccf-transaction-id"]
     expect(cgs.put(document_id, cgs.bob, data="changed"), 409, "UserDocumentAlreadyExists")
@@ -106,12 +106,12 @@ def test_transaction_ids_grow_and_a_refused_write_leaves_no_trace(cgs: Target) -
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"nonsense"])
-def test_a_body_that_is_not_json_is_500(cgs: Target, content: bytes) -> None:
+def test_invalid_json_is_500(cgs: Target, content: bytes) -> None:
     expect(cgs.call("PUT", f"/app/userdocuments/{fresh('d')}", cgs.ann, content=content), 500, "InternalError")
 
 
-def test_one_callers_nesting_does_not_break_everybodys_list(cgs: Target) -> None:
-    """Whether it is taken or not: nobody else's reads may fail for it."""
+def test_deeply_nested_value_does_not_break_lists(cgs: Target) -> None:
+    """The value may be accepted or rejected, but other reads must not fail."""
     for depth in (150, 900, 960, 5000):
         body = b'{"contractId":"%s","data":%s}' % (cgs.contract().encode(), b"[" * depth + b"]" * depth)
         document_id = fresh("deep")
@@ -149,7 +149,7 @@ def test_members_are_public(cgs: Target) -> None:
         assert {"memberData", "certificate", "recoveryRole"} <= row.keys()
 
 
-def test_trap_31_list_shapes_differ(cgs: Target) -> None:
+def test_lists_have_different_shapes(cgs: Target) -> None:
     contract = f"/app/contracts/{cgs.contract()}"
     for path in (
         "/app/contracts",
@@ -177,6 +177,6 @@ def test_trap_31_list_shapes_differ(cgs: Target) -> None:
         ("GET", "/app/contracts/{c}/oauth/federation/subjects/s/cleanroompolicy"),
     ],
 )
-def test_trap_40_routes_of_the_stale_descriptions_do_not_exist(cgs: Target, method: str, path: str) -> None:
+def test_routes_of_outdated_descriptions_do_not_exist(cgs: Target, method: str, path: str) -> None:
     response = cgs.call(method, path.replace("{c}", cgs.contract()), cgs.ann, json={})
     assert (response.status_code, response.json()["error"]["code"]) in {(404, "ResourceNotFound"), (405, "UnsupportedHttpVerb")}

@@ -1,4 +1,4 @@
-"""Section 10: identities and invitations."""
+"""Identities and invitations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def invite(cgs: Target, claims: dict[str, Any]) -> str:
     return invitation_id
 
 
-def test_identities(cgs: Target) -> None:
+def test_registered_identity_is_read_and_listed(cgs: Target) -> None:
     rows = expect(cgs.call("GET", "/app/users/identities", cgs.ann), 200)["value"]
     mine = next(row for row in rows if row["id"] == cgs.bob.oid)
     assert mine["accountType"] == "microsoft"
@@ -23,7 +23,7 @@ def test_identities(cgs: Target) -> None:
     expect(cgs.call("POST", f"/app/users/identities/{fresh('none')}", cgs.ann), 404, "UserIdentityNotFound")
 
 
-def test_trap_28_the_own_status_is_true_or_an_error(cgs: Target) -> None:
+def test_own_status_is_active_or_an_error(cgs: Target) -> None:
     path = "/app/users/identities/self/status"
     assert expect(cgs.call("POST", path, cgs.ann), 200) == {"active": True}
     expect(cgs.call("POST", path, cgs.stranger), 403, "CallerNotAuthorized")
@@ -33,7 +33,7 @@ def test_trap_28_the_own_status_is_true_or_an_error(cgs: Target) -> None:
     assert [row["auth_policy"] for row in error["details"]] == ["jwt"]
 
 
-def test_trap_28_an_accepted_invitation_is_not_yet_an_active_user(cgs: Target) -> None:
+def test_accepted_invitation_is_not_an_active_user(cgs: Target) -> None:
     name = f"{fresh('new')}@example.org"
     new = Person(fresh("new-oid"), cgs.settings.tenant, {"preferred_username": name})
     invitation_id = invite(cgs, {"preferred_username": name})
@@ -60,7 +60,7 @@ def test_trap_28_an_accepted_invitation_is_not_yet_an_active_user(cgs: Target) -
     expect(cgs.call("POST", "/app/users/identities/self/status", new), 403, "CallerNotAuthorized")
 
 
-def test_what_accepting_refuses(cgs: Target) -> None:
+def test_token_that_does_not_match_an_invitation_is_rejected(cgs: Target) -> None:
     invitation_id = invite(cgs, {"email": ["a@x", "b@x"], "tid": cgs.settings.tenant})
     path = f"/app/users/invitations/{invitation_id}/accept"
     who = Person(fresh("oid"), cgs.settings.tenant)
@@ -73,21 +73,21 @@ def test_what_accepting_refuses(cgs: Target) -> None:
     expect(cgs.call("POST", path, cgs.token(who, email="b@x")), 200)
 
 
-def test_a_finalized_invitation_cannot_be_changed(cgs: Target) -> None:
+def test_finalized_invitation_cannot_be_changed(cgs: Target) -> None:
     invitation_id = invite(cgs, {"email": "a@x"})
     oid = fresh("oid")
     cgs.govern("set_user_identity", {"id": oid, "accountType": "microsoft", "invitationId": invitation_id, "data": {"tenantId": "t"}})
     args = {"invitationId": invitation_id, "type": "add", "accountType": "microsoft", "claims": {"email": "b@x"}}
     body = {"actions": [{"name": "set_user_invitation_by_jwt_claims", "args": args}]}
     expect(cgs.proxy("POST", "/proposals/create", json=body), 400, "ProposalFailedToValidate")
-    # Nor be accepted, although nobody has accepted it.
+    # It cannot be accepted either, although it has not been accepted before.
     path = f"/app/users/invitations/{invitation_id}"
     assert expect(cgs.call("POST", path, cgs.ann), 200)["status"] == "Finalized"
     expect(cgs.call("POST", f"{path}/accept", cgs.token(cgs.ann, email="a@x")), 409, "InvitationNotOpen")
     cgs.govern("remove_user_identity", {"id": oid})
 
 
-def test_identities_need_a_tenant_and_a_microsoft_account(cgs: Target) -> None:
+def test_identity_needs_a_tenant_and_a_microsoft_account(cgs: Target) -> None:
     good = {"id": fresh("oid"), "accountType": "microsoft", "data": {"tenantId": "t"}}
     for change in ({"accountType": "google"}, {"data": {}}, {"id": ""}):
         body = {"actions": [{"name": "set_user_identity", "args": {**good, **change}}]}

@@ -277,7 +277,7 @@ def releasable_state(attacker: Attacker) -> dict[str, Any]:
             }
 
     found = run_async(governance())
-    found["applications"] = sorted(item["metadata"]["name"] for item in cloud.applications())
+    found["applications"] = sorted(item["metadata"]["name"] for item in cloud.leftovers.applications())
     own = cloud.contosso.settings.azure
     name = identity_name(cloud.collaboration, attacker.world.flights.name)
     group = f"/subscriptions/{own.subscription_id}/resourceGroups/{own.resource_group}/providers"

@@ -32,7 +32,7 @@ Refuse = Callable[[Forgery], None]
 @pytest.fixture(scope="package")
 def attacker(cloud: Cloud, world: World) -> Iterator[Attacker]:
     """Runs and authorisations whose inputs the attacker reads from histories."""
-    query = cloud.approved(world.query())
+    query = cloud.approved_query(world.query())
     tickets = [ticket_of(cloud, query.query, query.digest)[0] for _ in range(3)]
     closed = prepare_run(cloud, tickets[0])
     assert revoke_run(cloud, tickets[0]).grants > 0
@@ -70,8 +70,8 @@ def attacker(cloud: Cloud, world: World) -> Iterator[Attacker]:
     policy, descriptor, proposed, documents = run_async(propose_pending())
     yield Attacker(cloud, world, query, opened, closed, tickets[2], voting, descriptor, proposed, pending, policy, documents)
     revoke_run(cloud, opened.ticket)
-    assert cloud.grants_left() == {}
-    assert cloud.secrets_left(opened.ticket.run_id) == []
+    assert cloud.leftovers.grants() == {}
+    assert cloud.leftovers.secrets(opened.ticket.run_id) == []
 
 
 @pytest.fixture(scope="package")

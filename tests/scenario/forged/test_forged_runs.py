@@ -307,8 +307,8 @@ def test_nothing_is_released_after_consent_was_withdrawn(attacker: Attacker) -> 
 
 def test_run_limit_holds_when_activities_are_called_alone(cloud: Cloud, world: World) -> None:
     """With an approval for one run, the second run gets no consent receipt, although the attacker skips the workflow."""
-    state = cloud.approved(world.query("once"), max_runs=1)
-    others = cloud.grants_left()
+    state = cloud.approved_query(world.query("once"), max_runs=1)
+    others = cloud.leftovers.grants()
     runs = [prepare_run(cloud, ticket_of(cloud, state.query, state.digest)[0]) for _ in range(2)]
     try:
         request = RELEASES["issue_consent_receipt"](runs[0])
@@ -319,7 +319,7 @@ def test_run_limit_holds_when_activities_are_called_alone(cloud: Cloud, world: W
     finally:
         for run in runs:
             revoke_run(cloud, run.ticket)
-    assert cloud.grants_left() == others
+    assert cloud.leftovers.grants() == others
 
 
 def test_preparation_of_a_closed_run_is_refused(attacker: Attacker) -> None:

@@ -1,4 +1,4 @@
-"""The hardware stand-in through its wire: launch a guest, ask its sidecar, verify what it says."""
+"""The SNP hardware stand-in through HTTP: launch a guest, get evidence from its sidecar, verify the evidence."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
 
 
 @pytest.mark.parametrize("proxy", ["", "http://127.0.0.1:9"])
-async def test_a_guest_proves_its_policy_and_its_data(host: Host, monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+async def test_evidence_binds_policy_and_runtime_data(host: Host, monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
     monkeypatch.setenv("HTTPS_PROXY", proxy)
     guest = host.launch()
     assert guest["host_data"] == host_data_for(POLICY).hex()
@@ -75,21 +75,21 @@ async def test_a_guest_proves_its_policy_and_its_data(host: Host, monkeypatch: p
     assert reasons(verify_evidence(evidence, trust=TrustStore.amd(), expectations=expected, at=datetime.now(UTC))) == ["RootNotTrusted"]
 
 
-def test_the_raw_route_gives_the_report_in_hex(host: Host) -> None:
+def test_raw_route_returns_the_report_in_hex(host: Host) -> None:
     guest = host.launch()
     body = {"runtime_data": base64.b64encode(b"x").decode()}
     report = host.http.post(f"{guest['url']}/attest/raw", json=body).json()["report"]
     assert parse_report(bytes.fromhex(report)).report_data == report_data_for(b"x")
 
 
-async def test_a_debuggable_guest_says_so(host: Host) -> None:
+async def test_debuggable_guest_has_the_debug_bit(host: Host) -> None:
     guest = host.launch(guest_policy=0xB001F)
     evidence = await GuestAttestor(guest["url"], ca_file=host.ca_file).attest(b"")
     verdict = verify_evidence(evidence, trust=host.trust, expectations=Expectations(), at=datetime.now(UTC))
     assert reasons(verdict) == ["TeeDebugModeEnabled"]
 
 
-async def test_an_ended_or_unknown_guest_gets_no_report(host: Host) -> None:
+async def test_ended_or_unknown_guest_gets_no_report(host: Host) -> None:
     guest = host.launch()
     attestor = GuestAttestor(guest["url"], ca_file=host.ca_file)
     await attestor.attest(b"")
@@ -108,7 +108,7 @@ def test_only_the_hypervisor_launches_and_ends_guests(host: Host) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b'{"runtime_data": 1}', b'{"runtime_data": "%"}', b"\xff", b"[" * 10_000])
-def test_a_bad_request_is_a_client_error(host: Host, body: bytes) -> None:
+def test_malformed_request_is_a_client_error(host: Host, body: bytes) -> None:
     guest = host.launch()
     assert host.http.post(f"{guest['url']}/attest/combined", content=body).status_code == 400
     assert host.http.post("/guests", content=body, headers=ADMIN).status_code == 400
@@ -116,11 +116,11 @@ def test_a_bad_request_is_a_client_error(host: Host, body: bytes) -> None:
         assert host.http.post("/guests", json={"name": "x", "security_policy_base64": POLICY} | wrong, headers=ADMIN).status_code == 400
 
 
-def test_a_guest_s_address_is_a_capability_and_stays_out_of_the_log(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+def test_guest_id_is_redacted_in_the_log(host: Host, caplog: pytest.LogCaptureFixture) -> None:
     guest = host.launch()
     with caplog.at_level(logging.INFO, logger="localcloud.snp"):
         host.http.post(f"{guest['url']}/attest/combined", json={"runtime_data": ""})
-        host.http.get("/healthz")  # on the same connection: the line before is written by now
+        host.http.get("/healthz")  # on the same connection, so the previous request has been logged
     lines = [record.getMessage() for record in caplog.records if record.name == "localcloud.snp"]
     assert lines
     assert all(guest["guest_id"] not in line for line in lines)
@@ -138,12 +138,12 @@ def test_hardware_and_guests_survive_a_restart(tmp_path: Path) -> None:
         assert key.stat().st_mode & 0o077 == 0
 
 
-def test_development_certificates_say_what_they_are(hardware: DevelopmentHardware) -> None:
+def test_development_certificates_are_marked_not_confidential(hardware: DevelopmentHardware) -> None:
     for certificate in (hardware.hierarchy.leaf, hardware.hierarchy.intermediate, hardware.hierarchy.root, *hardware.issuer.chain):
         assert "NOT CONFIDENTIAL" in certificate.subject.rfc4514_string()
 
 
-def test_trust_files(tmp_path: Path, hardware: DevelopmentHardware) -> None:
+def test_trust_file_adds_its_roots_only(tmp_path: Path, hardware: DevelopmentHardware) -> None:
     pem = tmp_path / "root.pem"
     from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -173,7 +173,7 @@ def test_trust_files(tmp_path: Path, hardware: DevelopmentHardware) -> None:
         TrustStore.load(root_files=[wrong])
 
 
-def test_no_trust_file_changes_what_a_genuine_root_is(tmp_path: Path) -> None:
+def test_trust_file_cannot_change_a_genuine_root(tmp_path: Path) -> None:
     genuine = TrustStore.amd().roots
     file = tmp_path / "trust.json"
     claimed = [{"spki_sha256": root.spki_sha256.upper(), "product": "Turin"} for root in genuine]
@@ -182,14 +182,14 @@ def test_no_trust_file_changes_what_a_genuine_root_is(tmp_path: Path) -> None:
     assert {root.development for root in TrustStore.load(amd=False, root_files=[file]).roots} == {True}
 
 
-async def test_no_sidecar_is_unavailable_not_refused() -> None:
+async def test_missing_sidecar_is_unavailable_and_not_refused() -> None:
     attestor = GuestAttestor("http://127.0.0.1:9")
     with pytest.raises(Unavailable, match="GuestAttestationUnavailable") as caught:
         await attestor.attest(b"")
     assert caught.value.retryable
 
 
-def test_evidence_has_a_digest_of_exactly_its_content(hardware: DevelopmentHardware) -> None:
+def test_evidence_digest_depends_on_its_whole_content(hardware: DevelopmentHardware) -> None:
     evidence = hardware.evidence(bytes(32), bytes(64))
     again = AttestationEvidence.model_validate_json(evidence.model_dump_json())
     assert again.digest() == evidence.digest()

@@ -1,4 +1,4 @@
-"""The stand-in beside the Entra ID and ARM stand-ins: real tokens through azure-identity, roles that come and go."""
+"""The Key Vault stand-in with the Entra ID and ARM stand-ins: tokens through azure-identity, and changing roles."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.unit.keys.conftest import AUTHORITY
 
 
 class World:
-    """A vault of Contosso's, whose roles ARM keeps."""
+    """A vault of Contosso with its roles in ARM."""
 
     def __init__(self, azure: AzureWorld, url: str, vault_id: str) -> None:
         self.azure = azure
@@ -54,7 +54,7 @@ class World:
 
     @contextmanager
     def role(self, role: str, name: str = "user") -> Iterator[None]:
-        """Assigns a role at the vault, and takes it away again."""
+        """Assign a role at the vault for the duration of the block."""
         token = self.credential().get_token("https://management.azure.com/.default").token
         url = f"{self.azure.url}{self.vault_id}/providers/Microsoft.Authorization/roleAssignments/{uuid.uuid4()}?api-version=2022-04-01"
         subscription = f"/subscriptions/{self.azure.subscription_id('contosso')}"
@@ -106,7 +106,7 @@ def world(azure_world: AzureWorld, local_authority: LocalAuthority, tmp_path_fac
         yield World(azure_world, url, config.arm.vault_id)
 
 
-def test_a_role_lets_in_and_its_removal_shuts_out(world: World, name: str) -> None:
+def test_role_grants_access_until_it_is_removed(world: World, name: str) -> None:
     with pytest.raises(HttpResponseError) as error:
         world.client().create_ec_key(name, curve="P-256")
     inner = error.value.response.json()["error"]["innererror"]["code"]
@@ -118,7 +118,7 @@ def test_a_role_lets_in_and_its_removal_shuts_out(world: World, name: str) -> No
     assert error.value.status_code == 403
 
 
-def test_roles_permit_only_what_they_say(world: World, name: str) -> None:
+def test_role_permits_only_its_actions(world: World, name: str) -> None:
     with world.role("Key Vault Crypto Officer"):
         world.client().create_rsa_key(name, size=2048)
     with world.role("Key Vault Crypto Service Release User", "nobody"):
@@ -127,16 +127,16 @@ def test_roles_permit_only_what_they_say(world: World, name: str) -> None:
         assert error.value.response.json()["error"]["innererror"]["code"] == "ForbiddenByRbac"
         with pytest.raises(HttpResponseError) as error:
             world.client("nobody").release_key(name, "token")
-        # Past the role check: the key itself is not exportable.
+        # The role check passed; the key is not exportable.
         assert error.value.response.json()["error"]["code"] == "BadParameter"
 
 
-def test_another_tenants_token_is_not_accepted(world: World) -> None:
+def test_token_of_another_tenant_is_rejected(world: World) -> None:
     with pytest.raises(ClientAuthenticationError):
         world.client("user", "litware").get_key("any")
 
 
-def test_a_token_for_another_resource_is_not_accepted(world: World) -> None:
+def test_token_for_another_resource_is_rejected(world: World) -> None:
     token = world.credential().get_token("https://management.azure.com/.default").token
     with world.azure.http() as http:
         answer = http.get(f"{world.url}/keys", params={"api-version": "7.4"}, headers={"Authorization": f"Bearer {token}"})
@@ -146,13 +146,13 @@ def test_a_token_for_another_resource_is_not_accepted(world: World) -> None:
 
 
 @pytest.mark.parametrize("token", ["x", "a.b.c", "eyJhbGciOiJub25lIn0.e30."])
-def test_garbage_is_not_a_token(world: World, token: str) -> None:
+def test_malformed_token_is_rejected(world: World, token: str) -> None:
     with world.azure.http() as http:
         answer = http.get(f"{world.url}/keys", params={"api-version": "7.4"}, headers={"Authorization": f"Bearer {token}"})
     assert answer.status_code == 401
 
 
-def test_an_unsigned_copy_of_a_token_is_not_accepted(world: World) -> None:
+def test_unsigned_copy_of_a_token_is_rejected(world: World) -> None:
     token = world.credential().get_token("https://vault.azure.net/.default").token
     head, payload, signature = token.split(".")
     forged = f"{head}.{payload}.{signature[:-8]}AAAAAAAA"
@@ -162,7 +162,7 @@ def test_an_unsigned_copy_of_a_token_is_not_accepted(world: World) -> None:
         assert http.get(f"{world.url}/keys", params=parameters, headers={"Authorization": f"Bearer {token}"}).status_code == 403
 
 
-def test_roles_that_cannot_be_read_are_unavailable_not_forbidden(
+def test_unreadable_roles_are_unavailable_and_not_forbidden(
     world: World, azure_world: AzureWorld, local_authority: LocalAuthority, tmp_path: Path
 ) -> None:
     config = config_of(azure_world, local_authority, tmp_path)

@@ -1,4 +1,4 @@
-"""Release through the unmodified SDK against the stand-in: what is released, to whom, and what is refused how."""
+"""Key release through the SDK against the stand-in: released keys, and the error of every rejection."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ NOT_VERIFIED = (403, "Forbidden", "AccessDenied", "Target environment attestatio
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("with_version", [True, False])
-def test_a_created_key_is_released_to_the_attested_guest(
+def test_created_key_is_released_to_the_attested_guest(
     vault: Vault, authority: Authority, guest: rsa.RSAPrivateKey, name: str, algorithm: str, with_version: bool
 ) -> None:
     version = make(vault, name)
     asked = version if with_version else None
-    # The role that releases cannot read: that is how the clean room's identity is set up.
+    # The role for release cannot read keys. The clean room's identity has only this role.
     answer = vault.client("releaser").release_key(
         name, authority.token(guest.public_key()), version=asked, algorithm=algorithm, nonce="n-1"
     )
@@ -78,7 +78,7 @@ def test_the_default_algorithm_is_ckm_and_the_nonce_is_echoed_only_when_sent(
     opened(vault, answer.value, guest, f"{vault.url}/keys/{name}", "CKM_RSA_AES_KEY_WRAP", None)
 
 
-def test_the_signed_header_has_the_form_of_a_vault(vault: Vault, authority: Authority, guest: rsa.RSAPrivateKey, name: str) -> None:
+def test_signed_header_has_the_form_of_a_vault(vault: Vault, authority: Authority, guest: rsa.RSAPrivateKey, name: str) -> None:
     make(vault, name)
     header = parse(vault.client().release_key(name, authority.token(guest.public_key())).value).header
     assert set(header) == {"alg", "kid", "x5t", "typ", "x5t#S256", "x5c"}
@@ -139,7 +139,7 @@ def test_rsa_ec_and_oct_keys_are_imported_and_released_by_a_managed_hsm(
         {"x-ms-sevsnpvm-hostdata": ["ab" * 32]},
     ],
 )
-def test_one_wrong_claim_is_refused_without_saying_which(
+def test_wrong_claim_is_rejected_without_naming_it(
     vault: Vault, authority: Authority, guest: rsa.RSAPrivateKey, name: str, change: dict[str, object]
 ) -> None:
     make(vault, name)
@@ -209,16 +209,14 @@ def _forged(authority: Authority, guest: rsa.RSAPrivateKey, how: str) -> str:
         "a.b.c.d",
     ],
 )
-def test_an_assertion_that_does_not_verify_is_refused(
-    vault: Vault, authority: Authority, guest: rsa.RSAPrivateKey, name: str, how: str
-) -> None:
+def test_unverifiable_assertion_is_rejected(vault: Vault, authority: Authority, guest: rsa.RSAPrivateKey, name: str, how: str) -> None:
     make(vault, name)
     with pytest.raises(HttpResponseError) as error:
         vault.client("releaser").release_key(name, _forged(authority, guest, how))
     assert refusal(error) == NOT_VERIFIED
 
 
-def test_the_issuer_may_differ_by_one_trailing_slash(vault: Vault, authority: Authority, guest: rsa.RSAPrivateKey, name: str) -> None:
+def test_issuer_may_differ_by_one_trailing_slash(vault: Vault, authority: Authority, guest: rsa.RSAPrivateKey, name: str) -> None:
     make(vault, name)
     assert vault.client("releaser").release_key(name, authority.token(guest.public_key(), iss=f"{AUTHORITY}/")).value
     with pytest.raises(HttpResponseError) as error:
@@ -226,14 +224,16 @@ def test_the_issuer_may_differ_by_one_trailing_slash(vault: Vault, authority: Au
     assert refusal(error) == NOT_VERIFIED
 
 
-def test_a_key_for_signing_that_may_encrypt_is_wrapped_to(vault: Vault, authority: Authority, guest: rsa.RSAPrivateKey, name: str) -> None:
+def test_wrapping_key_with_use_sig_and_encrypt_operation_is_accepted(
+    vault: Vault, authority: Authority, guest: rsa.RSAPrivateKey, name: str
+) -> None:
     make(vault, name)
     jwk = public_jwk(guest, kid=thumbprint(public_jwk(guest)), use="sig", alg="RS256", key_ops=["encrypt"])
     answer = vault.client().release_key(name, authority.token(guest.public_key(), **{"x-ms-runtime": {"keys": [jwk]}}))
     opened(vault, answer.value, guest, f"{vault.url}/keys/{name}", "CKM_RSA_AES_KEY_WRAP", None)
 
 
-def test_who_may_not_release_is_refused_by_role(vault: Vault, authority: Authority, guest: rsa.RSAPrivateKey, name: str) -> None:
+def test_caller_without_release_role_is_forbidden(vault: Vault, authority: Authority, guest: rsa.RSAPrivateKey, name: str) -> None:
     make(vault, name)
     with pytest.raises(HttpResponseError) as error:
         vault.client("nobody").release_key(name, authority.token(guest.public_key()))
@@ -243,12 +243,12 @@ def test_who_may_not_release_is_refused_by_role(vault: Vault, authority: Authori
     assert refusal(error)[:3] == (403, "Forbidden", "ForbiddenByRbac")
 
 
-def test_an_unknown_bearer_is_not_authenticated(vault: Vault, authority: Authority, guest: rsa.RSAPrivateKey, name: str) -> None:
+def test_unknown_bearer_token_is_unauthorized(vault: Vault, authority: Authority, guest: rsa.RSAPrivateKey, name: str) -> None:
     with pytest.raises(ClientAuthenticationError):
         vault.client("stolen").release_key(name, authority.token(guest.public_key()))
 
 
-def test_key_state_is_judged_before_the_token(vault: Vault, name: str) -> None:
+def test_key_state_is_checked_before_the_token(vault: Vault, name: str) -> None:
     with pytest.raises(ResourceNotFoundError) as missing:
         vault.client("releaser").release_key(name, "garbage")
     assert refusal(missing)[1] == "KeyNotFound"
@@ -260,21 +260,21 @@ def test_key_state_is_judged_before_the_token(vault: Vault, name: str) -> None:
     assert refusal(error)[:3] == (403, "Forbidden", "KeyDisabled")
 
 
-def test_a_key_that_is_not_exportable_is_not_released(vault: Vault, authority: Authority, guest: rsa.RSAPrivateKey, name: str) -> None:
+def test_key_that_is_not_exportable_is_not_released(vault: Vault, authority: Authority, guest: rsa.RSAPrivateKey, name: str) -> None:
     vault.client().create_rsa_key(name, size=2048, hardware_protected=True)
     with pytest.raises(HttpResponseError) as error:
         vault.client("releaser").release_key(name, authority.token(guest.public_key()))
     assert refusal(error)[:2] == (400, "BadParameter")
 
 
-def test_an_unsupported_algorithm_is_a_bad_parameter(vault: Vault, authority: Authority, guest: rsa.RSAPrivateKey, name: str) -> None:
+def test_unsupported_algorithm_is_a_bad_parameter(vault: Vault, authority: Authority, guest: rsa.RSAPrivateKey, name: str) -> None:
     make(vault, name)
     with pytest.raises(HttpResponseError) as error:
         vault.client("releaser").release_key(name, authority.token(guest.public_key()), algorithm="RSA-OAEP-AES-KWP")
     assert refusal(error)[:2] == (400, "BadParameter")
 
 
-def test_an_authority_that_the_service_does_not_trust_is_refused_though_the_policy_names_it(
+def test_untrusted_authority_is_rejected_even_if_the_policy_names_it(
     vault: Vault, authority: Authority, guest: rsa.RSAPrivateKey, name: str
 ) -> None:
     other = "https://another.attest.example"
@@ -285,7 +285,7 @@ def test_an_authority_that_the_service_does_not_trust_is_refused_though_the_poli
     assert refusal(error) == NOT_VERIFIED
 
 
-def test_the_released_pkcs8_is_unencrypted_der(vault: Vault, authority: Authority, guest: rsa.RSAPrivateKey, name: str) -> None:
+def test_released_key_is_unencrypted_pkcs8_der(vault: Vault, authority: Authority, guest: rsa.RSAPrivateKey, name: str) -> None:
     make(vault, name)
     answer = vault.client().release_key(name, authority.token(guest.public_key()), algorithm="RSA_AES_KEY_WRAP_256")
     released = opened(vault, answer.value, guest, f"{vault.url}/keys/{name}", "RSA_AES_KEY_WRAP_256", None)
@@ -293,9 +293,7 @@ def test_the_released_pkcs8_is_unencrypted_der(vault: Vault, authority: Authorit
     assert base64.b64encode(released.secret.reveal()).decode() not in repr(released)
 
 
-def test_created_ec_and_oct_keys_are_released_too(
-    vault: Vault, hsm: Vault, authority: Authority, guest: rsa.RSAPrivateKey, name: str
-) -> None:
+def test_created_ec_and_oct_keys_are_released(vault: Vault, hsm: Vault, authority: Authority, guest: rsa.RSAPrivateKey, name: str) -> None:
     made = vault.client().create_ec_key(
         name, curve="P-256K", hardware_protected=True, exportable=True, release_policy=vault.release_policy()
     )
@@ -312,7 +310,7 @@ def test_created_ec_and_oct_keys_are_released_too(
     assert (released.kind, len(released.secret)) == ("oct", 32)
 
 
-def test_each_version_releases_its_own_key_under_the_one_policy(
+def test_each_version_releases_its_own_key_under_the_shared_policy(
     vault: Vault, authority: Authority, guest: rsa.RSAPrivateKey, name: str
 ) -> None:
     versions = [make(vault, name), make(vault, name)]

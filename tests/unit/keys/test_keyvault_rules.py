@@ -1,4 +1,4 @@
-"""The rules of exportable keys and their release policies, as the service states them by number (docs/facts/key-release.md)."""
+"""The service's numbered rules for exportable keys and release policies (docs/facts/key-release.md)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cleanroom.keys import ReleasePolicy
 from tests.unit.keys.conftest import AUTHORITY, Vault, error_of, exportable, http
 
 
-def test_a_policy_may_be_sent_in_either_base64(vault: Vault, name: str) -> None:
+def test_policy_is_accepted_in_both_base64_alphabets(vault: Vault, name: str) -> None:
     policy = vault.policy.encode() + b"  "
     with http(vault) as client:
         for index, data in enumerate((base64.b64encode(policy), base64.urlsafe_b64encode(policy), b64url(policy).encode())):
@@ -25,7 +25,7 @@ def test_a_policy_may_be_sent_in_either_base64(vault: Vault, name: str) -> None:
             assert b64_any(answer.json()["release_policy"]["data"]) == vault.policy.encode()
 
 
-def test_the_policy_is_answered_in_canonical_order(vault: Vault, name: str) -> None:
+def test_policy_is_returned_in_canonical_order(vault: Vault, name: str) -> None:
     legacy = {
         "anyOf": [{"allOf": [{"value": "true", "condition": "equals", "claim": "sdk-test"}], "authority": AUTHORITY}],
         "version": "1.0",
@@ -38,7 +38,7 @@ def test_the_policy_is_answered_in_canonical_order(vault: Vault, name: str) -> N
     )
 
 
-def test_a_vault_holds_no_symmetric_key_and_an_hsm_none_above_64_bytes(vault: Vault, hsm: Vault, name: str) -> None:
+def test_vault_rejects_symmetric_keys_and_hsm_those_above_64_bytes(vault: Vault, hsm: Vault, name: str) -> None:
     with pytest.raises(HttpResponseError) as error:
         vault.client().import_key(name, JsonWebKey(kty="oct-HSM", k=bytes(32)), hardware_protected=True)
     assert error_of(error)[:2] == (400, "BadParameter")
@@ -56,7 +56,7 @@ def test_a_vault_holds_no_symmetric_key_and_an_hsm_none_above_64_bytes(vault: Va
         ({"kty": "RSA", "attributes": {"exportable": True}, "release_policy": "POLICY"}, "AKV.SKR.1006"),
     ],
 )
-def test_exportable_needs_a_policy_and_an_hsm(vault: Vault, name: str, body: dict[str, Any], code: str) -> None:
+def test_exportable_key_needs_a_policy_and_an_hsm(vault: Vault, name: str, body: dict[str, Any], code: str) -> None:
     if body.get("release_policy") == "POLICY":
         body = {**body, "release_policy": {"data": b64url(vault.policy.encode())}}
     with http(vault) as client:
@@ -67,7 +67,7 @@ def test_exportable_needs_a_policy_and_an_hsm(vault: Vault, name: str, body: dic
         assert client.get(f"/keys/{name}/").status_code == 404
 
 
-def test_exportable_never_changes(vault: Vault, name: str) -> None:
+def test_exportable_attribute_cannot_change(vault: Vault, name: str) -> None:
     client = vault.client()
     client.create_rsa_key(name, size=2048, hardware_protected=True)
     with pytest.raises(HttpResponseError) as error:
@@ -81,7 +81,7 @@ def test_exportable_never_changes(vault: Vault, name: str) -> None:
     assert "AKV.SKR.1014" in answer.json()["error"]["message"]
 
 
-def test_the_policy_belongs_to_the_versionless_key(vault: Vault, name: str) -> None:
+def test_policy_can_be_changed_only_on_the_versionless_key(vault: Vault, name: str) -> None:
     client = vault.client()
     version = exportable(vault, name).properties.version
     other = ReleasePolicy.for_clean_room(AUTHORITY, "cd" * 32)
@@ -93,7 +93,7 @@ def test_the_policy_belongs_to_the_versionless_key(vault: Vault, name: str) -> N
         assert ReleasePolicy.parse(found.properties.release_policy.encoded_policy) == other
 
 
-def test_an_immutable_policy_stays_for_ever(vault: Vault, name: str) -> None:
+def test_immutable_policy_cannot_change(vault: Vault, name: str) -> None:
     client = vault.client()
     made = exportable(vault, name, release_policy=vault.release_policy(immutable=True))
     assert made.properties.release_policy.immutable
@@ -129,7 +129,7 @@ def test_an_immutable_policy_stays_for_ever(vault: Vault, name: str) -> None:
         {"more": 1, "data": "POLICY"},
     ],
 )
-def test_a_policy_outside_the_grammar_is_not_stored(vault: Vault, name: str, policy: Any) -> None:
+def test_malformed_policy_is_rejected(vault: Vault, name: str, policy: Any) -> None:
     if isinstance(policy, dict) and policy.get("data") == "POLICY":
         policy = {**policy, "data": b64url(vault.policy.encode())}
     with http(vault) as client:

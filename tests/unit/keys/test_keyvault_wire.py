@@ -1,4 +1,4 @@
-"""The stand-in at the wire of the unmodified SDK: keys and their rules, challenge, paging, soft delete, errors, durability."""
+"""The Key Vault stand-in through the SDK: keys, challenge, paging, soft delete, errors, durability."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from localcloud.tls import LocalAuthority
 from tests.unit.keys.conftest import Authority, StaticCredential, Vault, error_of, exportable, http, start_vault
 
 
-def test_the_first_request_is_challenged(vault: Vault) -> None:
+def test_first_request_is_challenged(vault: Vault) -> None:
     with http(vault, None) as client:
         answer = client.get("/keys/any/", headers={"x-ms-client-request-id": "abc"})
     assert answer.status_code == 401
@@ -40,20 +40,20 @@ def test_the_first_request_is_challenged(vault: Vault) -> None:
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-def test_who_calls_is_asked_before_anything_is_read(vault: Vault) -> None:
+def test_authentication_comes_before_the_body(vault: Vault) -> None:
     with http(vault, None) as client:
         assert client.post("/keys/any//release", content=b"{broken", params={"api-version": "none"}).status_code == 401
         assert client.get("/no/such/route/at/all").status_code == 401
 
 
-def test_a_managed_hsm_challenges_with_an_empty_body(hsm: Vault) -> None:
+def test_managed_hsm_challenges_with_an_empty_body(hsm: Vault) -> None:
     with http(hsm, None) as client:
         answer = client.get("/keys")
     assert (answer.status_code, answer.content) == (401, b"")
     assert 'resource="https://managedhsm.azure.net"' in answer.headers["www-authenticate"]
 
 
-def test_an_api_version_is_required_and_known(vault: Vault, name: str) -> None:
+def test_missing_or_unknown_api_version_is_rejected(vault: Vault, name: str) -> None:
     with http(vault) as client:
         for version in ("", "8.0", "latest"):
             answer = client.get("/keys", params={"api-version": version})
@@ -66,7 +66,7 @@ def test_an_api_version_is_required_and_known(vault: Vault, name: str) -> None:
         assert "AKV.SKR.1001" in client.post(f"/keys/{name}x/create", params={"api-version": "7.1"}, json=create).json()["error"]["message"]
 
 
-def test_create_get_list_update(vault: Vault, name: str) -> None:
+def test_key_is_created_read_listed_and_updated(vault: Vault, name: str) -> None:
     client = vault.client()
     made = exportable(vault, name, tags={"a": "1"}, key_operations=["encrypt", "wrapKey"])
     assert made.id == f"{vault.url}/keys/{name}/{made.properties.version}"
@@ -90,7 +90,7 @@ def test_create_get_list_update(vault: Vault, name: str) -> None:
     assert client.get_key(name, made.properties.version).properties.enabled
 
 
-def test_listing_is_paged(vault: Vault, name: str) -> None:
+def test_list_is_paged(vault: Vault, name: str) -> None:
     client = vault.client()
     for index in range(5):
         client.create_ec_key(f"{name}-{index}", curve="P-256")
@@ -135,19 +135,19 @@ def test_import_accepts_either_spelling_of_hsm(vault: Vault, name: str, spelling
         b"[" * 20_000,
     ],
 )
-def test_malformed_bodies_are_bad_parameters(vault: Vault, name: str, body: bytes | None) -> None:
+def test_malformed_body_is_a_bad_parameter(vault: Vault, name: str, body: bytes | None) -> None:
     with http(vault) as client:
         answer = client.post(f"/keys/{name}/create", content=body)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "BadParameter")
 
 
-def test_names_are_what_the_service_allows(vault: Vault) -> None:
+def test_invalid_key_name_is_rejected(vault: Vault) -> None:
     with http(vault) as client:
         for name in ("a_b", "a.b", "x" * 128, "%C3%A9"):
             assert client.post(f"/keys/{name}/create", json={"kty": "EC"}).status_code == 400
 
 
-def test_the_three_routes_of_release_are_one(vault: Vault, authority: Authority, guest: rsa.RSAPrivateKey, name: str) -> None:
+def test_all_three_release_routes_release_the_key(vault: Vault, authority: Authority, guest: rsa.RSAPrivateKey, name: str) -> None:
     version = exportable(vault, name).properties.version
     body = {"target": authority.token(guest.public_key()), "enc": "RSA_AES_KEY_WRAP_256"}
     with http(vault, "releaser") as client:
@@ -161,7 +161,7 @@ def test_the_three_routes_of_release_are_one(vault: Vault, authority: Authority,
             assert (answer.status_code, answer.json()["error"]["code"]) == (400, "BadParameter"), bad
 
 
-def test_soft_delete_recover_and_purge(vault: Vault, name: str) -> None:
+def test_deleted_key_is_recovered_and_purged(vault: Vault, name: str) -> None:
     client = vault.client()
     made = exportable(vault, name)
     poller = client.begin_delete_key(name, _polling_interval=0)
@@ -207,7 +207,7 @@ def test_cryptographic_operations_through_the_sdk(vault: Vault, name: str) -> No
     assert crypto.verify(SignatureAlgorithm.es384, digest, crypto.sign(SignatureAlgorithm.es384, digest).signature).is_valid
 
 
-def test_an_operation_that_the_key_does_not_permit_is_forbidden(vault: Vault, name: str) -> None:
+def test_operation_that_the_key_does_not_permit_is_forbidden(vault: Vault, name: str) -> None:
     exportable(vault, name, key_operations=["encrypt", "wrapKey"])
     with http(vault) as client:
         answer = client.post(f"/keys/{name}//decrypt", json={"alg": "RSA-OAEP-256", "value": b64url(bytes(256))})
@@ -215,7 +215,7 @@ def test_an_operation_that_the_key_does_not_permit_is_forbidden(vault: Vault, na
         assert client.post(f"/keys/{name}//wrapkey", json={"alg": "RSA-OAEP-256", "value": b64url(bytes(32))}).status_code == 200
 
 
-def test_retryable_answers_are_retried_by_the_sdk(vault: Vault, name: str) -> None:
+def test_sdk_retries_retryable_errors(vault: Vault, name: str) -> None:
     server = vault.app.state.server
     exportable(vault, name)
     body = {"error": {"code": "Throttled", "message": "slow down"}}
@@ -236,7 +236,7 @@ class AsyncCredential:
         pass
 
 
-async def test_the_asynchronous_sdk_works_too(vault: Vault, authority: Authority, guest: rsa.RSAPrivateKey, name: str) -> None:
+async def test_asynchronous_sdk_releases_a_key(vault: Vault, authority: Authority, guest: rsa.RSAPrivateKey, name: str) -> None:
     client = AsyncKeyClient(vault.url, AsyncCredential(), verify_challenge_resource=False, connection_verify=str(vault.ca))
     async with client:
         await client.create_rsa_key(name, size=2048, hardware_protected=True, exportable=True, release_policy=vault.release_policy())
@@ -244,7 +244,7 @@ async def test_the_asynchronous_sdk_works_too(vault: Vault, authority: Authority
     assert answer.value.count(".") == 2
 
 
-def test_concurrent_creations_are_all_kept(vault: Vault, name: str) -> None:
+def test_concurrently_created_versions_are_all_kept(vault: Vault, name: str) -> None:
     async def run() -> list[Any]:
         return await asyncio.gather(*(asyncio.to_thread(vault.client().create_ec_key, name, curve="P-256") for _ in range(8)))
 
@@ -253,7 +253,7 @@ def test_concurrent_creations_are_all_kept(vault: Vault, name: str) -> None:
     assert len(list(vault.client().list_properties_of_key_versions(name))) == 8
 
 
-def test_keys_survive_a_restart_and_are_sealed_on_disk(
+def test_keys_survive_a_restart_and_are_encrypted_on_disk(
     tmp_path: Path, local_ca: LocalAuthority, authority: Authority, guest: rsa.RSAPrivateKey, name: str
 ) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
@@ -279,7 +279,7 @@ def test_keys_survive_a_restart_and_are_sealed_on_disk(
         assert second.client().release_key(name, authority.token(guest.public_key())).value
 
 
-def test_a_wrong_seal_key_opens_nothing(tmp_path: Path, local_ca: LocalAuthority, authority: Authority) -> None:
+def test_wrong_storage_key_decrypts_nothing(tmp_path: Path, local_ca: LocalAuthority, authority: Authority) -> None:
     with ExitStack() as stack:
         first = start_vault(stack, tmp_path, local_ca, authority)
         first.client().create_ec_key("k", curve="P-256")
@@ -290,6 +290,6 @@ def test_a_wrong_seal_key_opens_nothing(tmp_path: Path, local_ca: LocalAuthority
             assert client.post("/keys/k//sign", json={"alg": "ES256", "value": b64url(bytes(32))}).status_code == 500
 
 
-def test_health_says_that_nothing_is_confidential(vault: Vault) -> None:
+def test_health_route_reports_not_confidential(vault: Vault) -> None:
     with http(vault, None) as client:
         assert client.get("/healthz").json() == {"status": "ok", "service": "keyvault", "confidential": False}

@@ -1,0 +1,151 @@
+"""The environment of the governance state machine: stand-in, workers and collaborators. No cloud, no Spark."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from temporalio.client import Client
+from temporalio.testing import WorkflowEnvironment
+
+from activities.authorisations import AuthorisationVerifier
+from activities.collaborator import CollaboratorGovernance
+from activities.frontend import Frontend
+from cleanroom.datasets.keystore import KeyStore
+from cleanroom.documents.specs import DatasetSpec
+from cleanroom.governance import GovernanceUserClient
+from cleanroom.identifiers import (
+    FRONTEND_QUEUE,
+    approver_key_document_id,
+    collaborator_queue,
+    user_secret_name,
+)
+from cleanroom.messages.publish import DescriptorRequest, StoredSecret
+from cleanroom.publishing.descriptor import generate_descriptor
+from cleanroom.publishing.user_documents import UserDocuments
+from cleanroom.runs.reader import UserReader
+from cleanroom.settings import Settings
+from cleanroom.statements import KeyDocument
+from cleanroom.statements.keys import KEY_LABELS
+from cleanroom.temporal.workers import WorkerSpec, create_worker
+from starters.operations.session import Session
+from tests.conformance.governance.target import Person, Target
+from tests.servers import fixed_id
+from tests.temporal_env import TEST_KEYRING, client_with
+from workflows.publish_query import PublishQuery
+
+T = TypeVar("T")
+
+AUTHOR, OWNERS = "fabrikam", ("contosso", "litware")
+PEOPLE = (AUTHOR, *OWNERS)
+
+
+class World:
+    """The governance stand-in, the workers and the collaborators. Asynchronous work runs on an event loop in another thread."""
+
+    def __init__(self, target: Target, folder: Path, env: WorkflowEnvironment) -> None:
+        self.target, self.collaboration = target, target.accepted_contract(target.policy())
+        self.users = {name: fixed_id("machine", name) for name in (*PEOPLE, "frontend")}
+        for user in self.users.values():
+            target.govern("set_user_identity", {"id": user, "accountType": "microsoft", "data": {"tenantId": target.settings.tenant}})
+        self._folder, self._env = folder, env
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="governance-machine", daemon=True)
+        self._thread.start()
+        self._stack = AsyncExitStack()
+        self.clients: dict[str, GovernanceUserClient] = {}
+        self.sessions: dict[str, Session] = {}
+        self.temporal: Client
+        self.run(self._start())
+
+    def run(self, work: Coroutine[Any, Any, T], seconds: float = 60) -> T:
+        """Run ``work`` on the event loop and return its result."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(seconds)
+
+    def close(self) -> None:
+        """Stop the workers and the event loop."""
+        self.run(self._stack.aclose())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    def _client(self, name: str) -> GovernanceUserClient:
+        person, verify = Person(self.users[name], self.target.settings.tenant), self._folder / "tls"
+        ca = verify / "ca.pem"
+        return GovernanceUserClient(self.target.settings.url, token=lambda: self.target.token(person), ca_file=ca)
+
+    def documents(self, name: str) -> UserDocuments:
+        """Return the documents of the contract as this user reads and writes them."""
+        return UserDocuments(self.clients[name], self.collaboration)
+
+    async def _start(self) -> None:
+        for name in self.users:
+            self.clients[name] = await self._stack.enter_async_context(self._client(name))
+        own = {name: user for name, user in self.users.items() if name in PEOPLE}
+        for name in PEOPLE:
+            values = Settings(
+                profile=name, collaboration=self.collaboration, party=name, parties=own, keys_dir=self._folder / "keys" / name
+            )
+            self.sessions[name] = Session(values)
+            key = KeyDocument(user_id=own[name], keys=(self.sessions[name].key().public,))
+            await self.documents(name).publish_own(approver_key_document_id(own[name]), key.to_data(), KEY_LABELS, own[name])
+        await self._publish("contosso", "machine-flights", "read")
+        await self._publish("litware", "machine-output", "write")
+        self.temporal = await client_with(self._env, TEST_KEYRING, accept_unbound=True)
+        for worker in (self._frontend(), *(self._collaborator(name) for name in PEOPLE)):
+            await self._stack.enter_async_context(create_worker(self.temporal, worker))
+
+    async def _publish(self, owner: str, name: str, access: Literal["read", "write"]) -> None:
+        spec = DatasetSpec.model_validate(
+            {
+                "name": name,
+                "format": "parquet",
+                "access": access,
+                "schema": {"origin": "string", "flights": "long"},
+                "store": {"kind": "aws-s3", "bucket": owner, "connectionSecret": "secret:s3"},
+            }
+        )
+        user = self.users[owner]
+        secrets = [StoredSecret(kind=kind, secret_id=f"{user}_{user_secret_name(name, kind)}") for kind in ("connection", "key")]
+        request = DescriptorRequest(
+            collaboration=self.collaboration,
+            owner_id=user,
+            spec=spec,
+            store_url="https://s3.us-east-1.amazonaws.com",
+            region="us-east-1",
+            secrets=tuple(secrets),
+        )
+        made = generate_descriptor(request)
+        await self.documents(owner).publish_own(name, made.data, made.labels, user)
+
+    def reader(self) -> UserReader:
+        """Return the frontend's reader."""
+        return UserReader(self.clients["frontend"], self.collaboration)
+
+    def _frontend(self) -> WorkerSpec:
+        frontend = Frontend(self.documents("frontend"), self.reader(), self.collaboration)
+        activities = (
+            frontend.generate_query_document,
+            frontend.determine_dataset_owners,
+            frontend.verify_decision,
+            frontend.await_query_change,
+        )
+        return WorkerSpec(name="frontend", task_queue=FRONTEND_QUEUE, workflows=(PublishQuery,), activities=activities)
+
+    def _collaborator(self, name: str) -> WorkerSpec:
+        own = self.sessions[name].settings
+        governance = CollaboratorGovernance(own, AuthorisationVerifier(own), self.documents(name), KeyStore(own.keys_dir))
+        activities = (
+            governance.create_document,
+            governance.update_document,
+            governance.confirm_withdrawal,
+            governance.propose_query,
+            governance.withdraw_proposal,
+            governance.accept_query,
+            governance.reject_query,
+        )
+        return WorkerSpec(name=f"collaborator.{name}", task_queue=collaborator_queue(name), activities=activities)

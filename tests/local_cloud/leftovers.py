@@ -1,0 +1,72 @@
+"""What a run leaves in governance and Kubernetes: grants, staged secrets, SparkApplications."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from activities.clean_room_grants import HOST_DATA, NOBODY
+from activities.clean_room_secrets import TOMBSTONE
+from cleanroom.attestation import GuestAttestor
+from cleanroom.governance import CleanRoomClient
+from cleanroom.settings import Settings
+from cleanroom.spark.kubernetes import KubernetesClient
+from starters.operations.session import Session, run_async
+
+
+class Leftovers:
+    """Reads the state of past and current runs.
+
+    Args:
+        member: A collaborator, who lists policies and secret IDs.
+        clean_room: Settings of the clean room, which reads secrets.
+        spark_service: Settings of the Spark service.
+    """
+
+    def __init__(self, member: Session, clean_room: Settings, spark_service: Settings) -> None:
+        self._member, self._clean_room, self._spark_service = member, clean_room, spark_service
+
+    def grants(self) -> dict[str, list[str]]:
+        """Host data in delegate policies, all of which belong to runs."""
+
+        async def work() -> dict[str, list[str]]:
+            left: dict[str, list[str]] = {}
+            async with self._member.governance() as client:
+                for item in await client.list_delegates(self._member.collaboration):
+                    policy = await client.delegate_policy(self._member.collaboration, item.delegate_type, item.delegate_id)
+                    if policy and set(policy.get(HOST_DATA, [])) != {NOBODY}:
+                        left[f"{item.delegate_type}/{item.delegate_id}"] = [value for value in policy.get(HOST_DATA, []) if value != NOBODY]
+            return left
+
+        return run_async(work())
+
+    def secrets(self, run_id: str) -> list[str]:
+        """IDs of a run's staged secrets that still have a value.
+
+        The consent receipt is left out: it is not secret, and the clean room may renew it once more when pods can no longer read it.
+        """
+        own = self._clean_room
+
+        async def work() -> list[str]:
+            ids = [name for name in await self._staged(run_id) if not name.endswith(".consent")]
+            attestor = GuestAttestor(own.attestation.url, ca_file=own.ca_file)
+            async with CleanRoomClient(own.governance.url, self._member.collaboration, attestor, ca_file=own.ca_file) as client:
+                return [name for name in ids if (await client.get_secret(name)).reveal() != TOMBSTONE.reveal()]
+
+        return run_async(work())
+
+    def staged(self, run_id: str) -> list[str]:
+        """IDs of all secrets that were staged for a run, overwritten ones included."""
+        return run_async(self._staged(run_id))
+
+    async def _staged(self, run_id: str) -> list[str]:
+        async with self._member.governance() as client:
+            names = await client.list_secrets(self._member.collaboration)
+        return [name for name in names if name.startswith(f"cleanroom_{run_id}.")]
+
+    def applications(self) -> list[dict[str, Any]]:
+        """Return the SparkApplications in Kubernetes."""
+        client = KubernetesClient.connect(self._spark_service.kubernetes)
+        try:
+            return client.applications()
+        finally:
+            client.close()

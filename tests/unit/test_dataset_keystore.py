@@ -1,0 +1,46 @@
+"""The owner's key store: keys are created once, stay private and are never overwritten."""
+
+from __future__ import annotations
+
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from cleanroom.datasets.encryption import generate_dataset_key
+from cleanroom.datasets.keystore import KeyStore
+from cleanroom.errors import Conflict, InvalidInput, NotFound, Refused
+
+
+def test_key_is_created_once_with_private_mode_and_exported_to_tink(tmp_path: Path) -> None:
+    store = KeyStore(tmp_path / "keys")
+    with ThreadPoolExecutor(8) as pool:
+        keys = list(pool.map(lambda _: store.get_or_create("flights"), range(16)))
+    assert all(key == keys[0] for key in keys)
+    assert stat.S_IMODE(store.path("flights").stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "keys").stat().st_mode) == 0o700
+    assert [path.name for path in (tmp_path / "keys").iterdir()] == ["flights.dataset-key"]
+    other = KeyStore(tmp_path / "other")
+    other.import_tink("flights", store.export_tink("flights"))
+    assert other.get("flights") == keys[0]
+
+
+def test_key_store_rejects_overwriting_and_readable_files(tmp_path: Path) -> None:
+    store = KeyStore(tmp_path / "keys")
+    with pytest.raises(NotFound, match="DatasetKeyNotFound"):
+        store.get("flights")
+    key = store.get_or_create("flights")
+    store.put("flights", key)
+    with pytest.raises(Conflict, match="DatasetKeyExists"):
+        store.put("flights", generate_dataset_key())
+    for name in ("../flights", "flights\n", ""):
+        with pytest.raises(InvalidInput, match="InvalidName"):
+            store.get(name)
+    store.path("flights").chmod(0o640)
+    with pytest.raises(Refused, match="SecretFileTooOpen"):
+        store.get("flights")
+    store.path("flights").chmod(0o600)
+    (tmp_path / "keys").chmod(0o755)
+    with pytest.raises(Refused, match="KeyStoreTooOpen"):
+        store.get("flights")
