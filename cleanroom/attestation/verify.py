@@ -1,8 +1,8 @@
 """Verification of SEV-SNP evidence: report, certificates, guest policy, bindings and utility-VM endorsement, as one list of checks.
 
 A failure in the structure (A), the certificate chain (B) or the comparison of report and certificate (C) ends the verdict, because nothing
-after it can be trusted. The checks of guest policy (D) and bindings (E, :mod:`cleanroom.attestation.report_checks`) are all made, so the verdict
-shows every problem. Malformed input leads to a failed verdict, never to an exception.
+after it can be trusted. The checks of guest policy (D) and bindings (E, :mod:`cleanroom.attestation.report_checks`) are all made, so the
+verdict shows every problem. Malformed input leads to a failed verdict, never to an exception.
 """
 
 from __future__ import annotations
