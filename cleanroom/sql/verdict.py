@@ -5,24 +5,18 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-from pydantic.alias_generators import to_camel
-
 from cleanroom.documents.query import PostFilter, PreCondition
+from cleanroom.models import CamelModel
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="forbid")
-
-
-class Position(_Model):
+class Position(CamelModel):
     """Line and column in a segment, counted from 1."""
 
     line: int
     column: int
 
 
-class Reason(_Model):
+class Reason(CamelModel):
     """A reason for a refusal. ``code`` is stable; ``segment`` is the index of the segment as given, counted from 0."""
 
     code: str
@@ -31,7 +25,7 @@ class Reason(_Model):
     position: Position | None = None
 
 
-class SourceUse(_Model):
+class SourceUse(CamelModel):
     """An input column and how the query uses it: clauses (``join``, ``filter``, ``group``, ``output``, ...) and aggregates, sorted."""
 
     view: str
@@ -39,7 +33,7 @@ class SourceUse(_Model):
     uses: tuple[str, ...]
 
 
-class OutputLineage(_Model):
+class OutputLineage(CamelModel):
     """An output column and the input columns that its values are derived from."""
 
     name: str
@@ -47,7 +41,7 @@ class OutputLineage(_Model):
     sources: tuple[SourceUse, ...]
 
 
-class AppliedFloor(_Model):
+class AppliedFloor(CamelModel):
     """The floor that the rewritten query enforces for a view: at least ``min_group_size`` distinct ``identity_column`` per result row."""
 
     view: str
@@ -56,7 +50,7 @@ class AppliedFloor(_Model):
     min_group_size: int
 
 
-class Lineage(_Model):
+class Lineage(CamelModel):
     """Column lineage of a query, in a deterministic order."""
 
     inputs: tuple[SourceUse, ...] = ()
@@ -64,7 +58,7 @@ class Lineage(_Model):
     floors: tuple[AppliedFloor, ...] = ()
 
 
-class OutputColumn(_Model):
+class OutputColumn(CamelModel):
     """A column of the result.
 
     ``type`` is a field type of dataset documents, or one of ``float decimal smallint tinyint array interval null``.
@@ -74,7 +68,7 @@ class OutputColumn(_Model):
     type: str
 
 
-class RewrittenSegment(_Model):
+class RewrittenSegment(CamelModel):
     """A segment as it runs. ``sql`` is the gate's rendering; ``view`` is the temporary view that it creates, if any."""
 
     execution_sequence: int
@@ -84,7 +78,7 @@ class RewrittenSegment(_Model):
     post_filters: tuple[PostFilter, ...] = ()
 
 
-class GateVerdict(_Model):
+class GateVerdict(CamelModel):
     """The verdict on a query. ``rewritten``, ``lineage`` and ``output`` are empty if the query is refused.
 
     ``required_columns`` names the columns to load for each view: those that the query may read, and the identity columns of the
