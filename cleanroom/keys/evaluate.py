@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from cleanroom.keys.policy import ClaimEquals, ConditionGroup, ReleasePolicy, same_authority
+from cleanroom.keys.release_policy import ClaimEquals, ConditionGroup, ReleasePolicy, same_authority
 
 _SHOWN = 160
 

@@ -23,7 +23,7 @@ from cleanroom.attestation.evidence import AttestationEvidence
 from cleanroom.errors import CleanRoomError, InvalidInput, Refused, Unavailable
 from cleanroom.jose import jwk, jws
 from cleanroom.jose.encoding import b64url, compact_json
-from cleanroom.keys.policy import same_authority
+from cleanroom.keys.release_policy import same_authority
 from cleanroom.transport import async_http_client, ssl_context
 
 API_VERSION = "2022-08-01"

@@ -11,7 +11,7 @@ from azure.core.exceptions import HttpResponseError
 from cleanroom.claims import ATTESTATION_TYPE, COMPLIANCE_STATUS, HOST_DATA, IS_DEBUGGABLE, VMPL
 from cleanroom.errors import Refused
 from cleanroom.keys.evaluate import PolicyVerdict, evaluate, printable
-from cleanroom.keys.policy import ReleasePolicy
+from cleanroom.keys.release_policy import ReleasePolicy
 from cleanroom.keys.vault import service_error
 
 _USUAL_CLAIMS = (HOST_DATA, COMPLIANCE_STATUS, ATTESTATION_TYPE, IS_DEBUGGABLE, VMPL)

@@ -18,7 +18,7 @@ from cleanroom.errors import CleanRoomError, Refused
 from cleanroom.jose import jws
 from cleanroom.jose.encoding import b64_any, strict_json
 from cleanroom.jose.x5c import read_x5c, verify_chain
-from cleanroom.keys.policy import ReleasePolicy
+from cleanroom.keys.release_policy import ReleasePolicy
 
 
 @dataclass(frozen=True)
