@@ -1,7 +1,7 @@
 """Names of the claims about an attested guest, as Microsoft Azure Attestation and the governance service spell them.
 
-Source: https://learn.microsoft.com/azure/attestation/claim-sets (SEV-SNP claims), and the clean-room policies of the governance service
-(``docs/facts/governance-service.md``).
+Source: https://learn.microsoft.com/azure/attestation/claim-sets (SEV-SNP claims); see ``docs/facts/key-release.md#token`` and
+``docs/facts/governance-service.md#clean-room-policies``.
 """
 
 from __future__ import annotations

@@ -58,7 +58,11 @@ def require_issuer_url(value: str) -> str:
     except ValueError:
         valid = False
     if not valid or re.search(r"[\s\x00-\x1f]", value):
-        raise InvalidInput("InvalidUrl", f"issuer: {value!r} is not an https URL without query, fragment and user information.")
+        raise InvalidInput(
+            "InvalidUrl",
+            f"issuer: {value!r} is not an https URL without query, fragment and user information.",
+            hint="For example https://issuer.example/oidc.",
+        )
     return value
 
 

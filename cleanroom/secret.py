@@ -75,7 +75,9 @@ def read_secret_file(path: str | os.PathLike[str], *, what: str = "secret") -> S
             "SecretFileNotFound", f"{what}: the file {file} does not exist.", hint="Check the path in the settings or the command."
         ) from error
     except OSError as error:
-        raise Refused("SecretFileUnreadable", f"{what}: {file} cannot be read.", cause=error.strerror) from error
+        raise Refused(
+            "SecretFileUnreadable", f"{what}: {file} cannot be read.", cause=error.strerror, hint="Check its owner and mode (0600)."
+        ) from error
     if stat.S_ISDIR(os.fstat(fd).st_mode):
         os.close(fd)
         raise InvalidInput("SecretFileIsFolder", f"{what}: {file} is a directory, not a file.", hint="Use a file of mode 0600.")
@@ -89,7 +91,7 @@ def read_secret_file(path: str | os.PathLike[str], *, what: str = "secret") -> S
             )
         value = handle.read()
     if not value.strip():
-        raise InvalidInput("SecretEmpty", f"{what}: {file} is empty.")
+        raise InvalidInput("SecretEmpty", f"{what}: {file} is empty.", hint="Write the secret to the file.")
     return Secret(value)
 
 

@@ -307,7 +307,9 @@ def load_tables(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidInput("ConfigMalformed", f"config: {path} is not valid TOML.", cause=str(error)) from error
+        raise InvalidInput(
+            "ConfigMalformed", f"config: {path} is not valid TOML.", cause=str(error), hint="Correct the line that the cause names."
+        ) from error
 
 
 def load_settings(profile: str | None = None, *, path: Path | None = None) -> Settings:

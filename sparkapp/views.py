@@ -52,7 +52,7 @@ class View:
 
     @property
     def dataset(self) -> JobDataset:
-        """The dataset."""
+        """The job's description of the dataset behind the view."""
         return self.listing.dataset
 
 

@@ -32,7 +32,7 @@ with workflow.unsafe.imports_passed_through():
         RefusedMessage,
     )
     from cleanroom.temporal.failures import application_error, error_from_failure
-    from workflows.query_command_queue import Command
+    from workflows.query_command_queue import Command, CommandKind
     from workflows.query_commands import QueryCommands
     from workflows.query_poll import GovernancePoll
     from workflows.query_state import CLOSED, QueryStateMachine
@@ -295,7 +295,7 @@ class PublishQuery:
         if self._query.stage not in ("Creating", "Draft"):
             raise application_error(self._query.not_draft_error(command))
 
-    async def _enqueue_and_wait(self, kind: str, message: DecisionMessage | AuthorMessage) -> CommandOutcome:
+    async def _enqueue_and_wait(self, kind: CommandKind, message: DecisionMessage | AuthorMessage) -> CommandOutcome:
         command = Command(kind, message.model_dump(mode="json"))
         self._commands.enqueue(command)
         await workflow.wait_condition(lambda: command.done)

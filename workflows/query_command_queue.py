@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Container
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError
 
@@ -20,6 +20,9 @@ from cleanroom.messages.base import Message
 from cleanroom.messages.query import CommandOutcome, decision_mark
 
 M = TypeVar("M", bound=Message)
+
+CommandKind = Literal["approve", "reject", "update", "propose", "withdraw"]
+"""The verb of a command: the name of its signal and of its update."""
 
 MAX_WAITING = 100
 """Maximum number of waiting commands per lane. More are refused, so that a flood of messages cannot grow the workflow's state."""
@@ -34,8 +37,7 @@ _VOTE_KINDS = ("approve", "reject")
 class Command:
     """A message and its outcome. The content of ``message`` is not validated: anyone who reaches Temporal can send a signal."""
 
-    kind: str
-    """``approve``, ``reject``, ``update``, ``propose`` or ``withdraw``."""
+    kind: CommandKind
     message: Any
     outcome: CommandOutcome | None = None
     error: CleanRoomError | None = None

@@ -21,7 +21,6 @@ with workflow.unsafe.imports_passed_through():
         CollectRequest,
         ConsentReceiptRequest,
         ConsentWatchRequest,
-        ConsentWithdrawn,
         JobOutcome,
         Prepared,
         Revoked,
@@ -177,27 +176,23 @@ class RunQuery:
             Refused: ``ConsentWithdrawn``.
         """
         input = self._input
-        job: asyncio.Task[JobOutcome] = asyncio.create_task(
-            _await(
-                workflow.execute_activity_method(
-                    SparkServiceActivities.watch_job,
-                    WatchRequest(
-                        ticket=input.ticket,
-                        tracking=tracking,
-                        driver_start_seconds=input.driver_start_seconds,
-                        run_seconds=input.run_seconds,
-                    ),
-                    **WATCH.config(f"status of {tracking.name} until it ends", task_queue=SPARK_SERVICE_QUEUE),
-                )
+        job = asyncio.create_task(
+            workflow.execute_activity_method(
+                SparkServiceActivities.watch_job,
+                WatchRequest(
+                    ticket=input.ticket,
+                    tracking=tracking,
+                    driver_start_seconds=input.driver_start_seconds,
+                    run_seconds=input.run_seconds,
+                ),
+                **WATCH.config(f"status of {tracking.name} until it ends", task_queue=SPARK_SERVICE_QUEUE),
             )
         )
-        consent: asyncio.Task[ConsentWithdrawn] = asyncio.create_task(
-            _await(
-                workflow.execute_activity_method(
-                    CleanRoomSecrets.watch_consent,
-                    ConsentWatchRequest(ticket=input.ticket, proof=prepared.proof, interval_seconds=input.consent_check_seconds),
-                    **WATCH.wait_for_completion_on_cancel().config("consent of every approver", task_queue=CLEAN_ROOM_QUEUE),
-                )
+        consent = asyncio.create_task(
+            workflow.execute_activity_method(
+                CleanRoomSecrets.watch_consent,
+                ConsentWatchRequest(ticket=input.ticket, proof=prepared.proof, interval_seconds=input.consent_check_seconds),
+                **WATCH.wait_for_completion_on_cancel().config("consent of every approver", task_queue=CLEAN_ROOM_QUEUE),
             )
         )
         self._consent_watch = consent
@@ -336,8 +331,3 @@ def _failure_of(error: BaseException) -> RunFailure:
         party=known.party or "",
         hint=known.hint or "",
     )
-
-
-async def _await(work: Awaitable[T]) -> T:
-    """Turn an awaitable into a coroutine, which a task needs."""
-    return await work

@@ -7,7 +7,8 @@ of a VCEK, because AMD gives all of them serial number 0, and announces that it 
 
 No field is trusted before :meth:`AmdCertificate.signed_by` has verified the bytes it was cut from, which covers every bit.
 
-Source: AMD 57230 (VCEK certificates and key distribution service), RFC 5280 section 4.1, RFC 4055; see ``docs/facts/attestation.md``.
+Source: AMD 57230 (VCEK certificates and key distribution service), RFC 5280 section 4.1, RFC 4055; see
+``docs/facts/attestation.md#certificates``.
 """
 
 from __future__ import annotations

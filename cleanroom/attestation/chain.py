@@ -1,7 +1,7 @@
 """The certificate chain of a report: leaf (VCEK or VLEK), intermediate (ASK or ASVK), root (ARK).
 
 A web PKI path builder does not accept AMD's leaves: they have serial number 0, no key usage and PSS signatures. So the three links are
-verified here, with the signature parameters that AMD fixes. Source: AMD 57230; see ``docs/facts/attestation.md``.
+verified here, with the signature parameters that AMD fixes. Source: AMD 57230; see ``docs/facts/attestation.md#certificates``.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The SNP report binds the paravisor's runtime claims. The claims hold the virtual TPM's attestation key, and that key signs a quote. The
 claim ``user-data`` binds the caller's key, the quote's nonce proves freshness, and its PCR values identify the software. Source: the
-``snp-cvm`` platform of the governance service and the HCL report blob; see ``docs/facts/attestation.md``.
+``snp-cvm`` platform of the governance service and the HCL report blob; see ``docs/facts/attestation.md#confidential-vms``.
 """
 
 from __future__ import annotations
@@ -106,26 +106,18 @@ def verify_cvm_evidence(
         A verdict with the checks of the report, then those of claims and quote. Bad evidence never raises.
     """
     checklist = Checklist()
+    verdict: Verdict | None = None
     claims: dict[str, Any] = {}
     pcrs: dict[int, bytes] = {}
-    parts = evidence.evidence
     try:
         report, claims_text = checklist.run(
             "hcl-report",
-            lambda: _split_hcl_report(parts),
+            lambda: _split_hcl_report(evidence.evidence),
             expected="an HCL report blob that holds the same SNP report",
             show=lambda found: f"{len(found[1])} bytes of runtime claims",
         )
-    except Stop:
-        return _verdict(evidence, None, checklist, at, {}, {})
-    # Any other guest, such as a confidential container, can put the digest of forged claims into its own report. But it cannot get a
-    # report with the paravisor's privilege level and without host data.
-    host_data = _NO_HOST_DATA if expectations.host_data is None else expectations.host_data
-    bound = expectations.model_copy(update={"report_data": report_data_for(claims_text), "vmpl": 0, "host_data": host_data})
-    certificates = evidence.platform_certificates[: MAX_ENDORSEMENTS + 1].encode("utf-8", "replace")
-    verdict = verify_evidence(AttestationEvidence.of(report, certificates), trust=trust, expectations=bound, at=at)
-    checklist.checks += verdict.checks
-    try:
+        verdict = _verify_report(evidence, report, claims_text, trust, expectations, at)
+        checklist.checks += verdict.checks
         checklist.stop_if_failed()
         claims, attestation_key = checklist.run(
             "runtime-claims",
@@ -133,30 +125,48 @@ def verify_cvm_evidence(
             expected=f"JSON with the attestation key {_AK_KID}",
             show=lambda found: f"RSA-{found[1].key_size} {_AK_KID}",
         )
-        quote = checklist.run(
-            "tpm-quote",
-            lambda: parse_quote(decode_base64(parts.tpm_quote, Reason.TPM_QUOTE_MALFORMED, "TPM quote")),
-            expected="a quote of the SHA-256 bank",
-            show=lambda found: f"PCRs {list(found.selected)}",
-        )
-        checklist.require(
-            "tpm-quote-signature",
-            quote_signed_by(quote, attestation_key),
-            expected=f"a signature of {_AK_KID}",
-            actual="verifies" if quote_signed_by(quote, attestation_key) else "does not verify",
-            reason=Reason.TPM_QUOTE_SIGNATURE_INVALID,
-        )
-        _check_nonce(evidence, quote, nonce, checklist)
-        pcrs = checklist.run(
-            "pcr-digest",
-            lambda: _verified_pcrs(parts, quote),
-            expected=quote.pcr_digest.hex(),
-            show=lambda _: quote.pcr_digest.hex(),
-        )
+        pcrs = _check_quote(evidence, attestation_key, nonce, checklist)
         _check_user_data(claims, user_data, checklist)
     except Stop:
         pass
     return _verdict(evidence, verdict, checklist, at, pcrs, claims)
+
+
+def _verify_report(
+    evidence: CvmEvidence, report: bytes, claims: bytes, trust: TrustStore, expectations: Expectations, at: datetime
+) -> Verdict:
+    # Any other guest, such as a confidential container, can put the digest of forged claims into its own report. But it cannot get a
+    # report with the paravisor's privilege level and without host data.
+    host_data = _NO_HOST_DATA if expectations.host_data is None else expectations.host_data
+    bound = expectations.model_copy(update={"report_data": report_data_for(claims), "vmpl": 0, "host_data": host_data})
+    certificates = evidence.platform_certificates[: MAX_ENDORSEMENTS + 1].encode("utf-8", "replace")
+    return verify_evidence(AttestationEvidence.of(report, certificates), trust=trust, expectations=bound, at=at)
+
+
+def _check_quote(evidence: CvmEvidence, key: rsa.RSAPublicKey, nonce: bytes | None, checklist: Checklist) -> dict[int, bytes]:
+    """Check signature, nonce and PCR values of the quote; return the values that it covers."""
+    parts = evidence.evidence
+    quote = checklist.run(
+        "tpm-quote",
+        lambda: parse_quote(decode_base64(parts.tpm_quote, Reason.TPM_QUOTE_MALFORMED, "TPM quote")),
+        expected="a quote of the SHA-256 bank",
+        show=lambda found: f"PCRs {list(found.selected)}",
+    )
+    verifies = quote_signed_by(quote, key)
+    checklist.require(
+        "tpm-quote-signature",
+        verifies,
+        expected=f"a signature of {_AK_KID}",
+        actual="verifies" if verifies else "does not verify",
+        reason=Reason.TPM_QUOTE_SIGNATURE_INVALID,
+    )
+    _check_nonce(evidence, quote, nonce, checklist)
+    return checklist.run(
+        "pcr-digest",
+        lambda: _verified_pcrs(parts, quote),
+        expected=quote.pcr_digest.hex(),
+        show=lambda _: quote.pcr_digest.hex(),
+    )
 
 
 def _verdict(

@@ -1,7 +1,7 @@
 """Read evidence from the JSON documents that carry it.
 
 These are the sidecar's responses, the governance service's request body and stored samples, and the request body of Microsoft Azure
-Attestation (``docs/facts/attestation.md``). This module only decodes; it verifies nothing.
+Attestation (``docs/facts/attestation.md#forms-of-evidence``). This module only decodes; it verifies nothing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The SEV-SNP attestation report: 1184 bytes, little-endian, parsed into an immutable value.
 
 Offsets are the same in versions 2 to 5: version 3 added the CPUID bytes, version 5 the mitigation vectors. Parsing verifies nothing.
-Source: AMD 56860 (SEV-SNP firmware ABI), table ATTESTATION_REPORT; see ``docs/facts/attestation.md``.
+Source: AMD 56860 (SEV-SNP firmware ABI), table ATTESTATION_REPORT; see ``docs/facts/attestation.md#the-report``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,12 @@ SIGNING_KEY_NONE: Final = 7
 _SIGNING_KEY_NAMES: Final = {SIGNING_KEY_VCEK: "VCEK", SIGNING_KEY_VLEK: "VLEK", SIGNING_KEY_NONE: "NONE"}
 
 # 0x000 … 0x1E7: version to committed_tcb.
-_HEAD: Final = struct.Struct("<IIQ16s16sIIQQII64s48s32s48s48s32s32s8s3B21x64s8s")
+_HEAD: Final = struct.Struct("<IIQ16s16sII8sQI4x64s48s32s48s48s32s32s8s3B21x64s8s")
+_HEAD_FIELDS: Final = (
+    *("version", "guest_svn", "policy", "family_id", "image_id", "vmpl", "signature_algorithm", "current_tcb", "platform_info", "flags"),
+    *("report_data", "measurement", "host_data", "id_key_digest", "author_key_digest", "report_id", "report_id_ma", "reported_tcb"),
+    *("family", "model", "stepping", "chip_id", "committed_tcb"),
+)
 
 
 def _bytes_from_hex(value: Any) -> Any:
@@ -164,55 +169,13 @@ def parse_report(raw: bytes) -> SnpReport:
             expected="2, 3, 4 or 5",
             actual=str(version),
         )
-    (
-        version,
-        guest_svn,
-        policy,
-        family_id,
-        image_id,
-        vmpl,
-        signature_algorithm,
-        current_tcb,
-        platform_info,
-        flags,
-        _reserved,
-        report_data,
-        measurement,
-        host_data,
-        id_key_digest,
-        author_key_digest,
-        report_id,
-        report_id_ma,
-        reported_tcb,
-        family,
-        model,
-        stepping,
-        chip_id,
-        committed_tcb,
-    ) = _HEAD.unpack_from(raw)
+    head = dict(zip(_HEAD_FIELDS, _HEAD.unpack_from(raw), strict=True))
+    family, model, stepping = (head.pop(name) for name in ("family", "model", "stepping"))
+    head["policy"] = construct_unvalidated(GuestPolicy, value=head["policy"])
     return construct_unvalidated(  # the struct module has checked every type and length
         SnpReport,
-        version=version,
-        guest_svn=guest_svn,
-        policy=construct_unvalidated(GuestPolicy, value=policy),
-        family_id=family_id,
-        image_id=image_id,
-        vmpl=vmpl,
-        signature_algorithm=signature_algorithm,
-        current_tcb=current_tcb.to_bytes(8, "little"),
-        platform_info=platform_info,
-        flags=flags,
-        report_data=report_data,
-        measurement=measurement,
-        host_data=host_data,
-        id_key_digest=id_key_digest,
-        author_key_digest=author_key_digest,
-        report_id=report_id,
-        report_id_ma=report_id_ma,
-        reported_tcb=reported_tcb,
+        **head,
         cpuid=(family, model, stepping) if version >= 3 else None,
-        chip_id=chip_id,
-        committed_tcb=committed_tcb,
         current_version=(raw[0x1EA], raw[0x1E9], raw[0x1E8]),
         committed_version=(raw[0x1EE], raw[0x1ED], raw[0x1EC]),
         launch_tcb=raw[0x1F0:0x1F8],

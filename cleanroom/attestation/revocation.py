@@ -2,7 +2,7 @@
 
 There is one list per product and kind of key (``/vcek/v1/<product>/crl``, ``/vlek/v1/<product>/crl``). The ARK signs it, and it names
 intermediates only: AMD does not revoke single chips, and a minimum TCB excludes old firmware. The caller supplies the lists; nothing is
-fetched here. Source: AMD 57230; see ``docs/facts/attestation.md``.
+fetched here. Source: AMD 57230; see ``docs/facts/attestation.md#revocation``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The trusted issuers: AMD's root keys, pinned by fingerprint, and the issuers of utility-VM endorsements.
 
 The key is pinned rather than the certificate, because a re-issued ARK certificate keeps its key. A fingerprint is SHA-256 over the DER
-SubjectPublicKeyInfo of AMD's ARK certificate (https://kdsintf.amd.com/vcek/v1/Milan/cert_chain; see ``docs/facts/attestation.md``).
+SubjectPublicKeyInfo of AMD's ARK certificate (https://kdsintf.amd.com/vcek/v1/Milan/cert_chain; see
+``docs/facts/attestation.md#certificates``).
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, ValidationError
 
 from cleanroom.attestation.products import Product, product_from_name
 from cleanroom.errors import InvalidInput, NotFound
+from cleanroom.models import FrozenModel
 
 TRUST_FILE_FORMAT: Final = "cleanroom-attestation-trust/1"
 
@@ -32,10 +34,8 @@ def _fingerprint(value: str) -> str:
     return value.lower()
 
 
-class TrustedRoot(BaseModel):
+class TrustedRoot(FrozenModel):
     """One root key. Every verdict that rests on a ``development`` root is marked as such."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     spki_sha256: Annotated[str, AfterValidator(_fingerprint)]
     """SHA-256 of the DER SubjectPublicKeyInfo, 64 lower-case hex digits."""
@@ -43,10 +43,8 @@ class TrustedRoot(BaseModel):
     development: bool = False
 
 
-class UvmIssuer(BaseModel):
+class UvmIssuer(FrozenModel):
     """An accepted issuer of utility-VM endorsements: a did:x509, a feed, and the minimum security version."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     issuer: str
     feed: str
@@ -67,10 +65,8 @@ AKS_UVM: Final = UvmIssuer(issuer=f"{_MICROSOFT_SUPPLY_CHAIN}.5", feed="ConfAKS-
 """Confidential AKS node pools; not trusted by default."""
 
 
-class _TrustFile(BaseModel):
+class _TrustFile(FrozenModel):
     """The JSON form of a trust file. Its rows are always marked as development."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: str
     note: str = ""

@@ -7,7 +7,7 @@ two shapes, and an endorsement must be entirely of one of them:
 * *hash envelope* (ContainerPlat 0.2.10 and later): CWT claims in header 15, the payload is the raw 48-byte measurement.
 
 Source: RFC 9052 (COSE), RFC 9360 (x5chain, x5t), RFC 9597 (CWT claims in headers), and the did:x509 method; see
-``docs/facts/attestation.md``.
+``docs/facts/attestation.md#uvm-endorsements``.
 """
 
 from __future__ import annotations

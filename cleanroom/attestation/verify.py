@@ -1,8 +1,8 @@
 """Verification of SEV-SNP evidence: report, certificates, guest policy, bindings and utility-VM endorsement, as one list of checks.
 
 A failure in the structure (A), the certificate chain (B) or the comparison of report and certificate (C) ends the verdict, because nothing
-after it can be trusted. The checks of guest policy (D) and bindings (E, :mod:`cleanroom.attestation.policy`) are all made, so the verdict
-shows every problem. Malformed input leads to a failed verdict, never to an exception.
+after it can be trusted. The checks of guest policy (D) and bindings (E, :mod:`cleanroom.attestation.report_checks`) are all made, so the
+verdict shows every problem. Malformed input leads to a failed verdict, never to an exception.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from cleanroom.attestation.checks import Checklist, Stop
 from cleanroom.attestation.endorsements import read_endorsements
 from cleanroom.attestation.evidence import AttestationEvidence, decode_base64
 from cleanroom.attestation.models import construct_unvalidated
-from cleanroom.attestation.policy import check_bindings, check_guest_policy, check_platform, check_uvm, one_of
 from cleanroom.attestation.products import Product, decode_tcb, product_from_cpuid, tcb_text
 from cleanroom.attestation.reasons import AttestationRejected, Reason
 from cleanroom.attestation.report import (
@@ -34,6 +33,7 @@ from cleanroom.attestation.report import (
     SnpReport,
     parse_report,
 )
+from cleanroom.attestation.report_checks import check_bindings, check_guest_policy, check_platform, check_uvm, one_of
 from cleanroom.attestation.revocation import check_revocation
 from cleanroom.attestation.trust import TrustStore
 from cleanroom.attestation.uvm import UvmEndorsement, verify_endorsement

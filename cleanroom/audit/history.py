@@ -59,7 +59,7 @@ _ENDED: dict[WorkflowExecutionStatus, RunState] = {
 
 @dataclass(frozen=True)
 class CompletedActivity:
-    """A completed activity."""
+    """An activity of the run's history that completed, with its time and its decoded result."""
 
     name: str
     at: dt.datetime

@@ -100,7 +100,12 @@ def azure_error(error: AzureError, doing: str) -> CleanRoomError:
         doing: The operation and its object, such as ``"create managed identity dataset-flights"``.
     """
     if isinstance(error, ServiceRequestError | ServiceResponseError):
-        return Unavailable("AzureUnreachable", f"Could not {doing}: the service cannot be reached.", cause=str(error))
+        return Unavailable(
+            "AzureUnreachable",
+            f"Could not {doing}: the service cannot be reached.",
+            cause=str(error),
+            hint="Check the URL in the settings and the network.",
+        )
     if not isinstance(error, HttpResponseError):
         return Internal("AzureProtocolError", f"Could not {doing}.", cause=str(error))
     status = error.status_code or 0
@@ -112,7 +117,12 @@ def azure_error(error: AzureError, doing: str) -> CleanRoomError:
         # ARM's text calls this a replication delay of a new identity.
         return Unavailable(code, f"Could not {doing}: the principal has not propagated yet.", cause=cause)
     if status == 401:
-        return PreconditionFailed(code or "Unauthorized", f"Could not {doing}: the service rejected the token.", cause=cause)
+        return PreconditionFailed(
+            code or "Unauthorized",
+            f"Could not {doing}: the service rejected the token.",
+            cause=cause,
+            hint="Check credential.tenant_id and the subscription.",
+        )
     if status == 403:
         return PreconditionFailed(
             code or "Forbidden",
@@ -124,7 +134,12 @@ def azure_error(error: AzureError, doing: str) -> CleanRoomError:
     if status == 404:
         return NotFound(code or "NotFound", f"Could not {doing}: it does not exist.", cause=cause)
     if status in (409, 412):
-        return Conflict(code or "Conflict", f"Could not {doing}: it exists with other content, or was changed concurrently.", cause=cause)
+        return Conflict(
+            code or "Conflict",
+            f"Could not {doing}: it exists with other content, or was changed concurrently.",
+            cause=cause,
+            hint="Compare the existing resource.",
+        )
     if 300 <= status < 400:
         return Refused("RedirectRefused", f"Could not {doing}: the service returned a redirect, which is not followed.", cause=cause)
     return InvalidInput(code or f"Http{status}", f"Could not {doing}: the service rejected the request.", cause=cause)

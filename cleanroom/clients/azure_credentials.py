@@ -226,7 +226,9 @@ def sign_in_error(error: AzureError, *, presented: Federation | None = None, reg
             return PreconditionFailed(
                 "CredentialUnavailable", "No credential is available in this process.", cause=text, hint="Sign in, or set credential.kind."
             )
-        return PreconditionFailed("AuthenticationFailed", "Entra ID refused to issue a token.", cause=text)
+        return PreconditionFailed(
+            "AuthenticationFailed", "Entra ID refused to issue a token.", cause=text, hint="Check the section credential."
+        )
     if code in _NO_MATCH:
         return _federation_error(code, text, presented, registered)
     if code in _TRANSIENT:

@@ -136,5 +136,9 @@ def _customer_key(key: Secret) -> CustomerProvidedEncryptionKey:
 
     raw = key.reveal()
     if len(raw) != 32:
-        raise InvalidInput("InvalidCustomerKey", f"customer-provided key: it has {len(raw)} bytes, and AES-256 needs 32.")
+        raise InvalidInput(
+            "InvalidCustomerKey",
+            f"customer-provided key: it has {len(raw)} bytes, and AES-256 needs 32.",
+            hint="Use a dataset key of this project.",
+        )
     return CustomerProvidedEncryptionKey(base64.b64encode(raw).decode(), base64.b64encode(hashlib.sha256(raw).digest()).decode())

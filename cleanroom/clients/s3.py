@@ -135,7 +135,11 @@ class S3Store(BoundedReads):
         self._sse: dict[str, Any] = {}
         if customer_key is not None:
             if len(customer_key) != 32:
-                raise InvalidInput("InvalidCustomerKey", f"customer-provided key: it has {len(customer_key)} bytes, and AES-256 needs 32.")
+                raise InvalidInput(
+                    "InvalidCustomerKey",
+                    f"customer-provided key: it has {len(customer_key)} bytes, and AES-256 needs 32.",
+                    hint="Use a dataset key of this project.",
+                )
             self._sse = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": customer_key.reveal()}
 
     def create_bucket(self) -> None:
@@ -266,7 +270,12 @@ def _errors(doing: str) -> Iterator[None]:
             hint="Set AWS_PROFILE, or use a connection secret.",
         ) from error
     except (ConnectionError, HTTPClientError) as error:
-        raise Unavailable("S3Unreachable", f"Could not {doing}: the service cannot be reached.", cause=str(error)) from error
+        raise Unavailable(
+            "S3Unreachable",
+            f"Could not {doing}: the service cannot be reached.",
+            cause=str(error),
+            hint="Check s3.endpoint_url and the network.",
+        ) from error
     except BotoCoreError as error:
         raise Internal("S3ProtocolError", f"Could not {doing}.", cause=str(error)) from error
 

@@ -162,9 +162,14 @@ def refuse_private_addresses(url: StorageUrl, *, resolve: Resolver | None = None
     try:
         addresses = list((resolve or _resolve)(url.host, url.port))
     except OSError as error:
-        raise Unavailable("StorageHostUnresolved", f"The host name {url.host} cannot be resolved.", cause=str(error)) from error
+        raise Unavailable(
+            "StorageHostUnresolved",
+            f"The host name {url.host} cannot be resolved.",
+            cause=str(error),
+            hint="Check the name and the DNS server.",
+        ) from error
     if not addresses:
-        raise Unavailable("StorageHostUnresolved", f"The host name {url.host} has no address.")
+        raise Unavailable("StorageHostUnresolved", f"The host name {url.host} has no address.", hint="Check the name and the DNS server.")
     for text in addresses:
         address = ipaddress.ip_address(text.partition("%")[0])
         mapped = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None)
@@ -203,4 +208,6 @@ def _resolve(host: str, port: int) -> list[str]:
 
 
 def _malformed(field: str, url: str, why: str) -> InvalidInput:
-    return InvalidInput("StorageUrlMalformed", f"{field}: {url!r} is not a storage URL: {why}.")
+    return InvalidInput(
+        "StorageUrlMalformed", f"{field}: {url!r} is not a storage URL: {why}.", hint="For example https://<account>.blob.core.windows.net."
+    )

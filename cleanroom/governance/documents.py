@@ -43,7 +43,11 @@ class DocumentOperations(Endpoint):
         if labels:
             for name, value in labels.items():
                 if not name.strip() or not value.strip() or any(mark in name + value for mark in ":,"):
-                    raise InvalidInput("InvalidLabel", f"Label {name!r}={value!r} cannot be selected by: it is empty, or has ':' or ','.")
+                    raise InvalidInput(
+                        "InvalidLabel",
+                        f"Label {name!r}={value!r} cannot be selected by: it is empty, or has ':' or ','.",
+                        hint="Select by another label.",
+                    )
             selector = ",".join(f"{name}:{value}" for name, value in labels.items())
         body = await self._get("/userdocuments" + query_string({"labelSelector": selector}))
         return [read(DocumentSummary, row) for row in rows(body)]

@@ -20,6 +20,8 @@ import httpx
 from cleanroom.errors import CleanRoomError, Conflict, Internal, InvalidInput, NotFound, PreconditionFailed, Refused, Unavailable
 
 _PARTY: Final = "governance operator"
+WRONG_SERVICE: Final = "Check the governance URL and its mode (app or cgs-client), and any gateway in between."
+"""Hint of errors that another service, or a gateway, causes most often."""
 _TEXT: Final = 1000
 _SCANNED: Final = 100_000
 """An error keeps ``_TEXT`` characters of the service's text, after ``_SCANNED`` characters were searched for secrets."""
@@ -59,7 +61,7 @@ _HINTS: Final[Mapping[str, str]] = {
     "InvalidAuthenticationInfo": "Check that the token is not expired and that its issuer is registered with the governance service.",
     "PreconditionFailed": "Read the document again and retry with its current version.",
     "UserDocumentAlreadyExists": "Read the document and send its version to update it.",
-    "ResourceNotFound": "Check the governance URL and its mode (app or cgs-client).",
+    "ResourceNotFound": WRONG_SERVICE,
     "VerifySnpAttestationFailed": "Compare the clean room's host data with the contract's clean room policy.",
 }
 
@@ -142,7 +144,9 @@ def retry_after(response: httpx.Response) -> float | None:
 def from_transport(error: httpx.HTTPError | httpx.InvalidURL, operation: str) -> CleanRoomError:
     """Map a request without a response. The result is never :class:`NotFound`, because nothing is known about the resource."""
     if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
-        return InvalidInput("GovernanceUrlInvalid", "The governance URL is not an http or https URL.", cause=str(error))
+        return InvalidInput(
+            "GovernanceUrlInvalid", "The governance URL is not an http or https URL.", cause=str(error), hint="Set governance.url."
+        )
     chain = list(_causes(error))
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in chain):
         code, message = "GovernanceCertificateUntrusted", "The governance service's certificate is not trusted."

@@ -62,7 +62,11 @@ def query_string(parameters: Mapping[str, str | int | None]) -> str:
             continue
         text = str(value)
         if re.search(r"[&=+]", text):
-            raise InvalidInput("InvalidQueryValue", f"{name} {text!r} has '&', '=' or '+', which the governance service would misread.")
+            raise InvalidInput(
+                "InvalidQueryValue",
+                f"{name} {text!r} has '&', '=' or '+', which the governance service would misread.",
+                hint="Use a value without them.",
+            )
         parts.append(f"{name}={quote(text, safe=':/,~@')}")
     return "?" + "&".join(parts) if parts else ""
 
@@ -150,7 +154,11 @@ class HttpChannel(AsyncCloseable):
         ]
         for name, value in (headers or {}).items():
             if not _HEADER.fullmatch(value):
-                raise InvalidInput("GovernanceHeaderMalformed", f"The value of header {name} contains characters that HTTP does not allow.")
+                raise InvalidInput(
+                    "GovernanceHeaderMalformed",
+                    f"The value of header {name} contains characters that HTTP does not allow.",
+                    hint="Check the member token file.",
+                )
         # Shorter than the idle timeout of common servers (5 s), so that no request goes into a connection that the server is closing.
         limits = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=4.0)
         self._client = async_http_client(_tls(ca_file, client_cert), headers=dict(headers or {}), timeout=timeout, limits=limits)
@@ -183,7 +191,11 @@ class HttpChannel(AsyncCloseable):
         headers = await self._authorization()
         if "authorization" in headers and not _BEARER.fullmatch(headers["authorization"]):
             # Checked here, because httpx would quote the token in its error.
-            raise InvalidInput("BearerTokenMalformed", "The bearer token is empty or contains characters that HTTP does not allow.")
+            raise InvalidInput(
+                "BearerTokenMalformed",
+                "The bearer token is empty or contains characters that HTTP does not allow.",
+                hint="Check the credential.",
+            )
         url = self._base + path
         try:
             response = await self._client.request(method, url, json=json, headers=headers)
@@ -246,6 +258,7 @@ class HttpChannel(AsyncCloseable):
                 raise Unavailable(
                     "TransactionNotCommitted",
                     f"Transaction {transaction} is {status} after {within:g} s; whether it took effect is unknown.",
+                    hint="Read the resource again before you repeat the write.",
                 )
             await asyncio.sleep(pause)
             pause = min(pause * 2, 0.5)
@@ -284,4 +297,6 @@ def body_of(response: httpx.Response) -> Any:
     try:
         return response.json()
     except (ValueError, RecursionError) as error:
-        raise Internal("GovernanceAnswerMalformed", "The governance service returned a body that is not JSON.") from error
+        raise Internal(
+            "GovernanceAnswerMalformed", "The governance service returned a body that is not JSON.", hint=faults.WRONG_SERVICE
+        ) from error

@@ -7,6 +7,7 @@ from typing import Any
 
 from cleanroom.errors import Internal, InvalidInput
 from cleanroom.governance.documents import DocumentOperations
+from cleanroom.governance.faults import WRONG_SERVICE
 from cleanroom.governance.http import query_string, segment
 from cleanroom.governance.models import (
     CleanRoomPolicy,
@@ -184,6 +185,8 @@ class GovernanceUserClient(DocumentOperations):
         if not link:
             return None
         if not link.startswith("/") or link.startswith("//"):
-            raise InvalidInput("GovernanceLinkInvalid", f"The link to the next page, {link[:200]!r}, leaves the governance service.")
+            raise InvalidInput(
+                "GovernanceLinkInvalid", f"The link to the next page, {link[:200]!r}, leaves the governance service.", hint=WRONG_SERVICE
+            )
         plain = link.removeprefix("/app") if link.startswith("/app/") else link
         return self._root + plain

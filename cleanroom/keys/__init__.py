@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cleanroom.jose.jwk import private_jwk, public_jwk, thumbprint
 from cleanroom.keys.evaluate import ClaimRow, PolicyVerdict, evaluate
 from cleanroom.keys.kek import unwrap_data_key, wrap_data_key
-from cleanroom.keys.policy import AuthorityBlock, ClaimEquals, ConditionGroup, ReleasePolicy
+from cleanroom.keys.release_policy import AuthorityBlock, ClaimEquals, ConditionGroup, ReleasePolicy
 from cleanroom.keys.response import ReleaseExpectation, VerifiedRelease, verify_release_response
 from cleanroom.keys.wrap import KeyWrapAlgorithm, unwrap_key, wrap_key
 from cleanroom.keys.wrapping_key import runtime_data

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from cleanroom.keys.policy import ClaimEquals, ConditionGroup, ReleasePolicy, same_authority
+from cleanroom.keys.release_policy import ClaimEquals, ConditionGroup, ReleasePolicy, same_authority
 
 _SHOWN = 160
 
@@ -50,7 +50,7 @@ class PolicyVerdict(BaseModel):
         """Return policy and token next to each other as text, with one condition per line."""
 
         def line(passed: bool, name: str, policy: str, token: str) -> str:
-            # Policy and token come from other parties, who must not be able to add lines to this table.
+            # Policy and token are untrusted text, which must not add lines to this table.
             return printable(f"{'ok' if passed else 'NO':<4}{name}: policy {policy}; token {token}")
 
         lines = [line(self.authority_matched, "iss", " | ".join(self.authorities), self.issuer or "(missing)")]

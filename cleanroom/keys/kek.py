@@ -1,7 +1,7 @@
 """Data encryption keys (DEK) wrapped with a key encryption key (KEK), in the format of the clean-room samples: RSA-OAEP-SHA-256.
 
 A DEK of 32 bytes fits into one OAEP block. Longer data, such as a serialised keyset, is wrapped in the RSA-OAEP-AES-KWP layout of
-:mod:`cleanroom.keys.wrap`. The length of the result tells which of the two it is. See ``docs/facts/key-release.md``.
+:mod:`cleanroom.keys.wrap`. The length of the result tells which of the two it is. See ``docs/facts/key-release.md#dataset-keys``.
 """
 
 from __future__ import annotations

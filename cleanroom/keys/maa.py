@@ -1,7 +1,7 @@
 """Client of Microsoft Azure Attestation (MAA): evidence to token, and token to verified claims.
 
 This is plain HTTP, because ``azure-security-attestation`` has no operation for SevSnpVm. Source:
-https://learn.microsoft.com/rest/api/attestation/attestation/attest-sev-snp-vm; see ``docs/facts/key-release.md``.
+https://learn.microsoft.com/rest/api/attestation/attestation/attest-sev-snp-vm; see ``docs/facts/key-release.md#maa``.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from cleanroom.attestation.evidence import AttestationEvidence
 from cleanroom.errors import CleanRoomError, InvalidInput, Refused, Unavailable
 from cleanroom.jose import jwk, jws
 from cleanroom.jose.encoding import b64url, compact_json
-from cleanroom.keys.policy import same_authority
+from cleanroom.keys.release_policy import same_authority
 from cleanroom.transport import async_http_client, ssl_context
 
 API_VERSION = "2022-08-01"
 CLOCK_SKEW = dt.timedelta(minutes=5)
-"""How far MAA's clock may be ahead of ours (``nbf``, ``iat``). ``exp`` has no leeway."""
+"""How far MAA's clock may be ahead of this machine's (``nbf``, ``iat``). ``exp`` has no leeway."""
 
 
 def attestation_request(evidence: AttestationEvidence, runtime_data: bytes, nonce: int | None = None) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def validate_token(
         issuer: Required issuer; one trailing slash is ignored.
         keys: The issuer's signing keys by kid (:func:`signing_keys`). They come from the issuer, never from the token's ``jku``.
         at: The instant of the check, by default now. ``nbf ≤ at + skew`` and ``at < exp`` must hold.
-        skew: How far the authority's clock may be ahead of ours.
+        skew: How far the authority's clock may be ahead of this machine's.
 
     Raises:
         Refused: ``AttestationTokenMalformed``, ``AttestationTokenIssuerMismatch``, ``AttestationTokenKeyUnknown``,

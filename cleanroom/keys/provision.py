@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from cleanroom.errors import CleanRoomError, Conflict, Internal, InvalidInput
 from cleanroom.jose.encoding import b64_any
 from cleanroom.jose.jwk import private_jwk, public_jwk, public_key
-from cleanroom.keys.policy import CONTENT_TYPE, ReleasePolicy
+from cleanroom.keys.release_policy import CONTENT_TYPE, ReleasePolicy
 from cleanroom.keys.vault import KeyVaultSettings, convert_error, convert_malformed_responses
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from azure.core.exceptions import HttpResponseError
 from cleanroom.claims import ATTESTATION_TYPE, COMPLIANCE_STATUS, HOST_DATA, IS_DEBUGGABLE, VMPL
 from cleanroom.errors import Refused
 from cleanroom.keys.evaluate import PolicyVerdict, evaluate, printable
-from cleanroom.keys.policy import ReleasePolicy
+from cleanroom.keys.release_policy import ReleasePolicy
 from cleanroom.keys.vault import service_error
 
 _USUAL_CLAIMS = (HOST_DATA, COMPLIANCE_STATUS, ATTESTATION_TYPE, IS_DEBUGGABLE, VMPL)
@@ -105,8 +105,8 @@ def explain_refusal(
     Returns:
         The error. Its ``details`` are ``cause`` (role, authority, claims, key, unknown), ``rows`` (``{place, authority, claim, expected,
         actual, passed, counted}``), ``table`` and ``reasons`` (the same as text lines), ``token`` (the claims that policies usually name),
-        ``issuer``, ``authorities``, ``token_expires``, ``policy_source`` and ``upstream`` (status, code, innererror). Without ``policy``
-        there are no rows, and ``reasons`` only shows the token.
+        ``issuer``, ``authorities``, ``token_expires``, ``policy_source`` and ``upstream`` (status, code, innererror). Without ``policy``,
+        ``rows`` is absent and ``reasons`` only shows the token.
     """
     code, inner, message = service_error(error)
     verdict = evaluate(policy, claims) if policy is not None else None

@@ -1,6 +1,6 @@
 """Secure key release: an attested guest obtains a Key Vault key whose release policy names the guest.
 
-The steps and formats, with their sources, are in ``docs/facts/key-release.md``.
+The steps and formats, with their sources, are in ``docs/facts/key-release.md#the-exchange``.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from cleanroom.errors import CleanRoomError, InvalidInput, Refused
 from cleanroom.jose.jwk import PrivateKey, base_kty, public_jwk, public_key, thumbprint
 from cleanroom.jose.x5c import trusted_roots
 from cleanroom.keys.kek import unwrap_data_key
-from cleanroom.keys.policy import ReleasePolicy
 from cleanroom.keys.refusal import explain_refusal
+from cleanroom.keys.release_policy import ReleasePolicy
 from cleanroom.keys.response import ReleaseExpectation, VerifiedRelease, verify_release_response
 from cleanroom.keys.vault import KeyVaultSettings, convert_error, convert_malformed_responses
 from cleanroom.keys.wrap import RELEASE_ALGORITHMS, KeyWrapAlgorithm, unwrap_key

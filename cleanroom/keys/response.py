@@ -1,6 +1,6 @@
 """Verifies Key Vault's signed release response, before anything is unwrapped.
 
-The response's format, with its source, is in ``docs/facts/key-release.md``.
+The response's format, with its source, is in ``docs/facts/key-release.md#response``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cleanroom.errors import CleanRoomError, Refused
 from cleanroom.jose import jws
 from cleanroom.jose.encoding import b64_any, strict_json
 from cleanroom.jose.x5c import read_x5c, verify_chain
-from cleanroom.keys.policy import ReleasePolicy
+from cleanroom.keys.release_policy import ReleasePolicy
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ the name ``RSA-OAEP-AES-KWP``, with SHA-256)::
     ciphertext = RSA-OAEP(public, K)  ||  AES-KWP(K, target)
                  modulus bytes            8 + 8 * ceil(len(target) / 8) bytes
 
-The target of a symmetric key is its raw bytes, and that of an RSA or EC key its unencrypted PKCS#8 DER. See ``docs/facts/key-release.md``.
+The target of a symmetric key is its raw bytes, and that of an RSA or EC key its unencrypted PKCS#8 DER. See
+``docs/facts/key-release.md#key-wrap``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The guest's RSA key that a released key is wrapped to: its form in the report's runtime data, and in an attestation token."""
+"""The guest's RSA key that a released key is wrapped to: its form in the report's runtime data, and in an attestation token.
+
+See ``docs/facts/key-release.md#wrapping-key``.
+"""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from cleanroom.errors import InvalidInput, Refused
 from cleanroom.identifiers import HexDigest, canonical_json, sha256_hex
+from cleanroom.models import FrozenModel
 from cleanroom.spark import rego
 from cleanroom.spark.job import JOB_CONFIG_VARIABLE, JobConfig
 from cleanroom.spark.profile import PodProfile, Role
@@ -73,10 +74,8 @@ Where the attestation sidecar is and what the pod is called can refuse service b
 and every answer authenticates itself."""
 
 
-class PodPolicy(BaseModel):
+class PodPolicy(FrozenModel):
     """One role's policy. ``host_data`` is the SHA-256 of the UTF-8 bytes of ``rego`` in lower-case hex, as in the pod's report."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     rego: str
     host_data: HexDigest
@@ -98,10 +97,8 @@ class PodPolicy(BaseModel):
         return PodPolicy(rego=text, host_data=sha256_hex(text.encode("utf-8")))
 
 
-class PodPolicies(BaseModel):
+class PodPolicies(FrozenModel):
     """The policies of both roles of one run."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     driver: PodPolicy
     executor: PodPolicy

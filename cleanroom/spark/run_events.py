@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic.alias_generators import to_camel
+from pydantic import ConfigDict, ValidationError
 
 from cleanroom.errors import Internal
 from cleanroom.identifiers import HexDigest, Name
+from cleanroom.models import CamelModel
 from cleanroom.spark.job import ResultReceipt
 
 EVENT_IDS: dict[str, int] = {
@@ -40,10 +40,10 @@ CLEAN_ROOM_STEPS = (
 """Events that the clean room writes about a run, in their order. The pods write those of :data:`EVENT_IDS`."""
 
 
-class RunEvent(BaseModel):
+class RunEvent(CamelModel):
     """An audit event. ``QUERY_COMPLETED`` ends a successful run and contains the result receipt; ``QUERY_FAILED`` contains the code."""
 
-    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="ignore")
+    model_config = ConfigDict(extra="ignore")
 
     id: int
     name: str

@@ -11,10 +11,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol
 
-from pydantic import BaseModel, ConfigDict
-
 from cleanroom.attestation import AttestationEvidence, GuestAttestor
 from cleanroom.errors import NotFound, Refused
+from cleanroom.models import FrozenModel
 from cleanroom.settings import Settings
 from cleanroom.spark.application import build_application
 from cleanroom.spark.deadlines import Deadlines
@@ -36,10 +35,8 @@ class Attestor(Protocol):
         ...
 
 
-class Submission(BaseModel):
+class Submission(FrozenModel):
     """A submitted application. ``tracking_id`` is its name; ``created`` is False if an earlier attempt created it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     tracking_id: str
     uid: str

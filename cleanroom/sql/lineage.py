@@ -1,4 +1,4 @@
-"""Column lineage as data, and as the card that an approver reads (users-and-threats.md T20, T21)."""
+"""Column lineage as data, and as the text of the approval card."""
 
 from __future__ import annotations
 

@@ -5,24 +5,18 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-from pydantic.alias_generators import to_camel
-
 from cleanroom.documents.query import PostFilter, PreCondition
+from cleanroom.models import CamelModel
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="forbid")
-
-
-class Position(_Model):
+class Position(CamelModel):
     """Where in the segment, counted from 1."""
 
     line: int
     column: int
 
 
-class Reason(_Model):
+class Reason(CamelModel):
     """One reason for a refusal. ``code`` is stable; ``segment`` is the index in the order given, from 0."""
 
     code: str
@@ -31,7 +25,7 @@ class Reason(_Model):
     position: Position | None = None
 
 
-class SourceUse(_Model):
+class SourceUse(CamelModel):
     """An input column and the ways in which the query uses it (``join filter group sum count … output``, sorted)."""
 
     view: str
@@ -39,7 +33,7 @@ class SourceUse(_Model):
     uses: tuple[str, ...]
 
 
-class OutputLineage(_Model):
+class OutputLineage(CamelModel):
     """An output column and the input columns that its values come from."""
 
     name: str
@@ -47,7 +41,7 @@ class OutputLineage(_Model):
     sources: tuple[SourceUse, ...]
 
 
-class AppliedFloor(_Model):
+class AppliedFloor(CamelModel):
     """The floor that the rewrite enforces for one view: at least ``min_group_size`` distinct ``identity_column`` a row."""
 
     view: str
@@ -56,7 +50,7 @@ class AppliedFloor(_Model):
     min_group_size: int
 
 
-class Lineage(_Model):
+class Lineage(CamelModel):
     """Column lineage of the whole query, in a deterministic order."""
 
     inputs: tuple[SourceUse, ...] = ()
@@ -64,14 +58,14 @@ class Lineage(_Model):
     floors: tuple[AppliedFloor, ...] = ()
 
 
-class OutputColumn(_Model):
+class OutputColumn(CamelModel):
     """``type``: a field type of the documents, or ``float decimal smallint tinyint array interval null`` where Spark gives one of those."""
 
     name: str
     type: str
 
 
-class RewrittenSegment(_Model):
+class RewrittenSegment(CamelModel):
     """A segment as it runs: ``sql`` is the gate's own rendering; ``view`` is the temporary view that it makes, if it makes one."""
 
     execution_sequence: int
@@ -81,7 +75,7 @@ class RewrittenSegment(_Model):
     post_filters: tuple[PostFilter, ...] = ()
 
 
-class GateVerdict(_Model):
+class GateVerdict(CamelModel):
     """The verdict over one query. ``rewritten``, ``lineage`` and ``output`` are empty where it is refused.
 
     ``required_columns``: for each view, the columns that must be loaded: the allowed ones, and the identity columns of its

@@ -1,7 +1,8 @@
 """Signed statements of collaborators: decisions on a query, run requests, and authorisations.
 
 A Temporal signal does not authenticate its sender. So a decision of a person is sent as a compact JWS (RFC 7515) with EdDSA (RFC 8037),
-signed with the key that this person published in governance. See :mod:`cleanroom.statements.model` for the claims.
+signed with the key that this person published in governance. See :mod:`cleanroom.statements.model` for the claims,
+and ``docs/facts/key-release.md#signed-statements`` for the format.
 """
 
 from cleanroom.statements.keys import KeyDocument, SigningKey, load_or_create_signing_key

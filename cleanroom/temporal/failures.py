@@ -116,8 +116,7 @@ def _describe(error: BaseException) -> str:
 def error_from_failure(error: BaseException) -> CleanRoomError:
     """Return what to show a person for anything that a Temporal call raised. Never raises.
 
-    Wrappers such as ``WorkflowFailureError``, ``ActivityError`` and ``ChildWorkflowError`` are removed until a failure is left that
-    says something.
+    Wrappers such as ``WorkflowFailureError``, ``ActivityError`` and ``ChildWorkflowError`` are removed first.
     """
     innermost, wrapper = _unwrap(error)
     if isinstance(innermost, CleanRoomError):
@@ -130,7 +129,7 @@ def error_from_failure(error: BaseException) -> CleanRoomError:
 
 
 def _unwrap(error: BaseException) -> tuple[BaseException, BaseException | None]:
-    """Return the innermost failure that says something, and its wrapper."""
+    """Remove wrappers, and return the failure inside and its last wrapper."""
     wrapper: BaseException | None = None
     visited: set[int] = set()
     while id(error) not in visited:
@@ -143,7 +142,7 @@ def _unwrap(error: BaseException) -> tuple[BaseException, BaseException | None]:
 
 
 def _wrapped(error: BaseException) -> BaseException | None:
-    """Return the cause of a failure that says nothing itself."""
+    """Return the cause of a failure that only wraps it."""
     if isinstance(error, WorkflowFailureError | WorkflowUpdateFailedError | ActivityError | ChildWorkflowError):
         return error.cause
     if isinstance(error, ApplicationError) and not error.details and error.type in (None, UNEXPECTED, "RuntimeError"):
@@ -212,7 +211,7 @@ def _query_failed(error: WorkflowQueryFailedError, wrapper: BaseException | None
 
 
 def _query_rejected(error: WorkflowQueryRejectedError, wrapper: BaseException | None) -> CleanRoomError:
-    return PreconditionFailed("WorkflowClosed", "The workflow has ended and does not answer queries.")
+    return PreconditionFailed("WorkflowClosed", "The workflow has ended and does not answer queries.", hint="Read its result instead.")
 
 
 def _temporal_timeout(cause: str | None = None) -> CleanRoomError:
@@ -229,7 +228,12 @@ def _rpc(error: RPCError, wrapper: BaseException | None) -> CleanRoomError:
         case RPCStatusCode.NOT_FOUND:
             return NotFound("WorkflowNotFound", f"The workflow or namespace does not exist: {message}")
         case RPCStatusCode.PERMISSION_DENIED | RPCStatusCode.UNAUTHENTICATED:
-            return Refused("TemporalRefused", f"Temporal denied the request: {message}", party="operator")
+            return Refused(
+                "TemporalRefused",
+                f"Temporal denied the request: {message}",
+                hint="Check the credentials in the Temporal profile.",
+                party="operator",
+            )
         case RPCStatusCode.ALREADY_EXISTS:
             return Conflict("WorkflowAlreadyStarted", message)
         case RPCStatusCode.INVALID_ARGUMENT:

@@ -63,7 +63,7 @@ class Authenticator:
 
     def __init__(self, tokens_file: Path | None, oidc: OidcSettings | None, *, session_lifetime: float = 8 * 3600) -> None:
         if tokens_file is None and oidc is None:
-            raise InvalidInput("CodecServerOpen", "A codec server needs authentication: set a tokens file or an OIDC issuer.")
+            raise InvalidInput("CodecServerOpen", "The codec server has no authentication.", hint="Set a tokens file or an OIDC issuer.")
         self._tokens = _read_tokens(tokens_file) if tokens_file else {}
         self._oidc = oidc
         self._lifetime = session_lifetime

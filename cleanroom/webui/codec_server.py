@@ -102,7 +102,9 @@ def create_app(settings: CodecServerSettings, *, keyring: Keyring | None = None)
     """
     for origin in (*settings.ui_origins, settings.origin):
         if origin == "*" or origin.count("/") != 2 or not origin.startswith(("http://", "https://")):
-            raise InvalidInput("CodecOriginInvalid", f"ui_origins: {origin!r} is not an origin such as http://localhost:8233.")
+            raise InvalidInput(
+                "CodecOriginInvalid", f"ui_origins: {origin!r} is not an origin.", hint="For example http://localhost:8233, without a path."
+            )
     server = _CodecServer(settings, keyring or Keyring.load(settings.keyring_file))
     cors = Middleware(
         CORSMiddleware,
@@ -163,7 +165,7 @@ class _CodecServer:
 
     async def encode(self, request: Request) -> Response:
         if not self.settings.allow_encode:
-            raise Refused("CodecEncodeDisabled", "This codec server does not encrypt payloads.")
+            raise Refused("CodecEncodeDisabled", "This codec server does not encrypt payloads.", hint="Start it without --decode-only.")
         return await self._transform(request, "encode", lambda codec, payloads: [codec.seal(payload) for payload in payloads])
 
     async def decode(self, request: Request) -> Response:
@@ -268,12 +270,16 @@ def serve(settings: CodecServerSettings) -> None:
     import uvicorn
 
     if (settings.tls_cert is None) != (settings.tls_key is None):
-        raise InvalidInput("CodecTlsIncomplete", "tls_cert and tls_key must be set together.")
+        raise InvalidInput("CodecTlsIncomplete", "Only one of tls_cert and tls_key is set.", hint="Set both.")
     if settings.tls_cert is None and settings.host not in ("127.0.0.1", "::1", "localhost"):
-        raise InvalidInput("CodecTlsRequired", f"A codec server on {settings.host} needs TLS, because it returns decrypted payloads.")
+        raise InvalidInput(
+            "CodecTlsRequired",
+            f"A codec server on {settings.host} needs TLS, because it returns decrypted payloads.",
+            hint="Set tls_cert and tls_key, or listen on 127.0.0.1.",
+        )
     for file in (settings.tls_cert, settings.tls_key):
         if file is not None and not file.exists():
-            raise NotFound("TlsFileNotFound", f"The file {file} does not exist.")
+            raise NotFound("TlsFileNotFound", f"The file {file} does not exist.", hint="Check tls_cert and tls_key.")
     uvicorn.run(
         create_app(settings),
         host=settings.host,

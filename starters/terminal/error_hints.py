@@ -30,6 +30,7 @@ _HINTS: Final = {
     "QueryNotProposed": "Check its state with `cleanroom query show`. Its author proposes it with `cleanroom query propose`.",
     "S3Unreachable": "Check the endpoint in the dataset's file and in cleanroom.toml. On one machine, see `cleanroom ps`.",
     "SecretEmpty": "Pass the secret on standard input or in a file.",
+    "SecretVariableNotSet": "Set the environment variable, then start the process again.",
     "TlsFileNotFound": "Check the path.",
     "TokenClaimMismatch": "The invitation is for another user. Use that user's profile, or ask a member for an invitation.",
     "TokenClaimMissing": "The token lacks a claim that the invitation requires. Ask a member for an invitation with other claims.",

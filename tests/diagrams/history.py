@@ -10,13 +10,14 @@ from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import WorkflowHistory
 from temporalio.converter import WorkflowSerializationContext
 
+from cleanroom.temporal.attributes import APPROVED_BY, DIGEST, PENDING_FOR, STAGE
 from cleanroom.temporal.codec import PayloadCodec
 from tests.histories import recorded_history, recorded_keyring
 
 
 @dataclass(frozen=True)
 class Event:
-    """An activity with its task queue; or ``start``, ``child``, ``update`` or ``signal`` with a name."""
+    """An activity with its task queue; ``start``, ``child``, ``update`` or ``signal`` with a name; or a state of a query."""
 
     what: str
     queue: str = ""
@@ -39,7 +40,16 @@ async def recorded_events(name: str) -> list[Event]:
 async def events_of(history: WorkflowHistory, codec: PayloadCodec, namespace: str) -> list[Event]:
     """Return the events in the order in which the workflow caused or received them."""
     bound = codec.with_context(WorkflowSerializationContext(namespace=namespace, workflow_id=history.workflow_id))
-    return [event for item in history.events if (event := await _event(item, bound)) is not None]
+    found: list[Event] = []
+    shown: dict[str, Any] = {}
+    for item in history.events:
+        if item.HasField("upsert_workflow_search_attributes_event_attributes"):
+            before, shown = shown, shown | _search_attributes(item)
+            if PENDING_FOR.name in shown and any(before.get(name) != shown[name] for name in _STATE):
+                found.append(_state(shown))
+        elif (event := await _event(item, bound)) is not None:
+            found.append(event)
+    return found
 
 
 async def _event(event: HistoryEvent, codec: PayloadCodec) -> Event | None:
@@ -57,6 +67,20 @@ async def _event(event: HistoryEvent, codec: PayloadCodec) -> Event | None:
             (payload,) = await codec.decode(list(scheduled.input.payloads))
             return Event(scheduled.activity_type.name, scheduled.task_queue.name, _item(json.loads(payload.data)))
     return None
+
+
+_STATE = (STAGE.name, DIGEST.name, PENDING_FOR.name, APPROVED_BY.name)
+
+
+def _search_attributes(event: HistoryEvent) -> dict[str, Any]:
+    fields = event.upsert_workflow_search_attributes_event_attributes.search_attributes.indexed_fields
+    return {name: json.loads(payload.data) if payload.data else None for name, payload in fields.items()}
+
+
+def _state(attributes: dict[str, Any]) -> Event:
+    """The state of a query, as its search attributes show it."""
+    pending, accepted = (", ".join(attributes[name] or ()) for name in (PENDING_FOR.name, APPROVED_BY.name))
+    return Event(f"{attributes[STAGE.name]}, pending: {pending}; accepted: {accepted}")
 
 
 def _item(input: dict[str, Any]) -> str:

@@ -4,10 +4,10 @@ A diagram is a list of lines in the order of the drawing::
 
     Arrow("User", "AD", "Create Managed Identity", activity="create_managed_identity", queue="collaborator.contosso")
     Note("FE", "Generate Dataset Descriptor", activity="generate_dataset_descriptor", queue="frontend")
-    Step(activity="locate_blob_store", queue="collaborator.contosso", deviation=STORE_IS_LOCATED)
+    Step(activity="locate_blob_store", queue="collaborator.contosso", deviation=LOCATE_STORE)
 
-Every line says what it is in the code: an activity with its task queue; an event, which starts a workflow or is a message to it;
-``part_of``, if an activity of another line performs it; or ``outside``, if a component that is not a Temporal worker does.
+Every line says what it is in the code: an activity with its task queue; another event of the history; ``part_of``, if an activity
+or workflow of another line performs it; or ``outside``, if a component that is not a Temporal worker does.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, takewhile
+from pathlib import Path
 
 from tests.diagrams.deviations import Deviation
 from tests.diagrams.drawing import Drawn, drawings
 from tests.diagrams.history import Event
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +31,7 @@ class Line:
     activity: str = ""
     queue: str = ""
     event: str = ""
-    """``start WORKFLOW``, ``child WORKFLOW``, ``update NAME`` or ``signal NAME``."""
+    """``start WORKFLOW``, ``child WORKFLOW``, ``update NAME``, ``signal NAME``, or the state of a query."""
     part_of: str = ""
     outside: str = ""
     deviation: Deviation | None = None
@@ -113,8 +116,13 @@ class Diagram:
         return list(dict.fromkeys(item for item in found if item is not None))
 
     def check_drawing(self) -> None:
-        """Require that the lines are those of the drawing."""
+        """Require that the lines are those of the drawing, and that ``part_of`` and ``outside`` name what exists."""
         assert list(_drawn(self.lines)) == drawings()[self.title]
+        performers = {event.what.removeprefix("start ") for event in _events(self.lines)}
+        for part in _walk(self.lines):
+            if isinstance(part, Line):
+                assert not part.part_of or part.part_of in performers, part
+                assert not part.outside.endswith(".py") or (ROOT / part.outside).exists(), part
 
     def check_history(self, history: Sequence[Event]) -> None:
         """Require that the steps of a history are those of the lines, in the same order and on the same queues."""

@@ -1,4 +1,4 @@
-"""Diagram "Publish Query"."""
+"""Diagram "Publish Query". Its notes on states are compared with the search attributes that the workflow sets."""
 # ruff: noqa: E501 - one line per arrow
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ DIAGRAM = Diagram(
         Arrow("User1", "FE", "Create Query {query, contosso_dataset, litware_dataset}", event="start PublishQuery"),
         Note("FE", "Generate Query Document", activity="generate_query_document", queue=FRONTEND),
         Arrow("FE", "CGS", "Create Document {id: fabrikam_query}", activity="create_document", queue=FABRIKAM, deviation=OWN_WORKER),
-        Note("CGS", "fabrikam_query State: Draft", part_of="create_document"),
+        Note("CGS", "fabrikam_query State: Draft", event="query.draft, pending: ; accepted: "),
         Arrow("Owner", "FE", "Update Query {fabrikam_query}", event="update update"),
         Step(activity="generate_query_document", queue=FRONTEND, deviation=REGENERATE),
         Arrow("FE", "CGS", "Update Document {id: fabrikam_query}", activity="update_document", queue=LITWARE, deviation=OWN_WORKER),
-        Note("CGS", "fabrikam_query State: Draft", part_of="update_document"),
+        Note("CGS", "fabrikam_query State: Draft", event="query.draft, pending: ; accepted: "),
         Arrow("User1", "FE", "Propose Query {fabrikam_query}", event="update propose"),
         Note("FE", "Determine Dataset Owners", activity="determine_dataset_owners", queue=FRONTEND),
         Arrow("FE", "CGS", "Propose Document {id: fabrikam_query} {approvers: Contosso, Litware}", activity="propose_query", queue=FABRIKAM, deviation=OWN_WORKER),
-        Note("CGS", "fabrikam_query State: Not Approved Pending: Contosso, Litware Accepted:", part_of="propose_query"),
+        Note("CGS", "fabrikam_query State: Not Approved Pending: Contosso, Litware Accepted:", event="query.proposed, pending: contosso, litware; accepted: "),
         Arrow("Owner", "FE", "Approve Query {fabrikam_query}", event="signal approve"),
         Step(activity="verify_decision", queue=FRONTEND, deviation=VERIFY_DECISION),
         Arrow("FE", "CGS", "Accept Document {id: fabrikam_query} {Litware Identity}", activity="accept_query", queue=LITWARE, deviation=OWN_WORKER),
-        Note("CGS", "fabrikam_query State: Not Approved Pending: Contosso Accepted: Litware", part_of="accept_query"),
+        Note("CGS", "fabrikam_query State: Not Approved Pending: Contosso Accepted: Litware", event="query.proposed, pending: contosso; accepted: litware"),
         Arrow("User2", "FE", "Approve Query {fabrikam_query}", event="signal approve"),
         Step(activity="verify_decision", queue=FRONTEND, deviation=VERIFY_DECISION),
         Arrow("FE", "CGS", "Accept Document {id: fabrikam_query} {Contosso Identity}", activity="accept_query", queue=CONTOSSO, deviation=OWN_WORKER),
-        Note("CGS", "fabrikam_query State: Approved Pending: Accepted: Litware, Contosso", part_of="accept_query"),
+        Note("CGS", "fabrikam_query State: Approved Pending: Accepted: Litware, Contosso", event="query.approved, pending: ; accepted: contosso, litware"),
     ],
     background=[Step(activity="await_query_change", queue=FRONTEND, deviation=POLL)],
 )

@@ -86,7 +86,7 @@ async def test_the_next_worker_resumes_at_the_stopped_workers_position(
             while not await counted():
                 await asyncio.sleep(0.02)
         log = await stopped(process, number)
-    assert f"worker lifecycle got {number.name}" in log
+    assert f"worker lifecycle received {number.name}" in log
     assert "worker lifecycle stopped" in log
     assert "Traceback" not in log.split("stopping")[0]
     assert not ready.exists()

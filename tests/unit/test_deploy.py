@@ -19,7 +19,7 @@ from cleanroom.clients.azure_credentials import credential
 from cleanroom.settings import load_settings
 from cleanroom.spark.profile import PodProfile
 from deploy import requirements
-from localcloud.standins.kubernetes.api import ROLES
+from localcloud.standins.kubernetes.accounts import ROLES
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy/chart"

@@ -1,4 +1,4 @@
-"""Documents in upstream's shape (spec/execute.md A8): read as they are, written with the same members, refused where they are wrong."""
+"""Documents in the shape of azure-cleanroom: all members survive a round trip, and invalid documents are refused."""
 
 from __future__ import annotations
 

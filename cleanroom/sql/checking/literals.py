@@ -80,7 +80,7 @@ def boolean(node: exp.Expr, ctx: Context) -> Value:
 
 @checks_expression(exp.Null)
 def null(node: exp.Expr, ctx: Context) -> Value:
-    """NULL."""
+    """Check ``NULL``, which has no type."""
     return Value("NULL", "null")
 
 

@@ -159,7 +159,7 @@ def _filtered(found: list[Assignment], term: str, scope: str) -> list[Assignment
         )
     found = [a for a in found if a.principal_id == (match[2] or match[3]).lower()]
     if match[2]:
-        # The local data planes filter with assignedTo. They see an assignment when it has propagated; its creator sees it at once.
+        # The local data planes filter with assignedTo. They see an assignment when it has propagated; its creator sees it immediately.
         found = [a for a in found if a.effective_at <= time.time()]
     return found
 

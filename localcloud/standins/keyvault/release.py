@@ -27,7 +27,7 @@ from cleanroom.jose.encoding import b64url, compact_json
 from cleanroom.jose.jwk import public_key
 from cleanroom.keys.evaluate import evaluate
 from cleanroom.keys.maa import signing_keys, validate_token
-from cleanroom.keys.policy import ReleasePolicy, same_authority
+from cleanroom.keys.release_policy import ReleasePolicy, same_authority
 from cleanroom.keys.wrap import RELEASE_ALGORITHMS, KeyWrapAlgorithm, wrap_key
 from cleanroom.keys.wrapping_key import wrapping_jwk
 from cleanroom.secret import read_secret_file, write_secret_file

@@ -8,7 +8,7 @@ from typing import Any
 
 from cleanroom.errors import InvalidInput
 from cleanroom.jose.encoding import b64_any
-from cleanroom.keys.policy import CONTENT_TYPE, ReleasePolicy
+from cleanroom.keys.release_policy import CONTENT_TYPE, ReleasePolicy
 from localcloud.standins.keyvault.errors import bad_parameter
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from cleanroom.jose.encoding import b64url
 from cleanroom.jose.jwk import base_kty
-from cleanroom.keys.policy import ReleasePolicy
+from cleanroom.keys.release_policy import ReleasePolicy
 from localcloud.standins.keyvault import material
 from localcloud.standins.keyvault.errors import KeyVaultError, bad_parameter, forbidden, not_found, skr
 from localcloud.standins.keyvault.release import AssertionVerifier, ReleaseSigner, parse_release_body, wrapped_for

@@ -31,6 +31,7 @@ from localcloud.standins.kubernetes.admission import (
 )
 from localcloud.standins.kubernetes.image import LocalImage, launcher_of, program_of, pull_image
 from localcloud.standins.kubernetes.mounts import Mounts
+from localcloud.standins.kubernetes.pods import container_of, container_status, is_active, requested_cpus, state_of
 from localcloud.standins.kubernetes.process import LOST, PodProcess, start
 from localcloud.standins.kubernetes.store import CONFIG_MAPS, PODS, ApiFailure, Object, Store, timestamp
 from localcloud.standins.kubernetes.submission import DRIVER_CONTAINER
@@ -80,7 +81,7 @@ class Kubelet:
             raise ApiFailure(400, "BadRequest", f"container {name} is not valid for pod {pod['metadata']['name']}")
         file = self._folder(pod) / f"{name}.log"
         if not file.exists():
-            reason = _state_of(pod).get("waiting", {}).get("reason", "ContainerCreating")
+            reason = state_of(pod).get("waiting", {}).get("reason", "ContainerCreating")
             raise ApiFailure(400, "BadRequest", f'container "{name}" in pod "{pod["metadata"]["name"]}" is waiting to start: {reason}')
         return file
 
@@ -137,11 +138,11 @@ class Kubelet:
         self._ended(pod, record, code)
 
     async def _schedule(self, pod: Object) -> None:
-        wanted = _requested_cpus(pod)
+        wanted = requested_cpus(pod)
         with self._store.subscription() as changed:
             while True:
                 changed.clear()
-                used = sum(_requested_cpus(item) for item in self._store.objects(PODS) if item["spec"].get("nodeName") and _active(item))
+                used = sum(requested_cpus(item) for item in self._store.objects(PODS) if item["spec"].get("nodeName") and is_active(item))
                 if used + wanted <= self._cpus:
                     break
                 text = f"0/1 nodes are available: 1 Insufficient cpu ({wanted:g} requested, {self._cpus - used:g} of {self._cpus:g} free)."
@@ -170,7 +171,7 @@ class Kubelet:
         self._waiting(pod, "ContainerCreating", "")
 
     async def _pull(self, pod: Object) -> tuple[LocalImage, Path]:
-        reference = _container(pod)["image"]
+        reference = container_of(pod)["image"]
         for attempt in range(sys.maxsize):
             try:
                 return pull_image(self._images, reference)
@@ -216,7 +217,7 @@ class Kubelet:
         scratch = folder / "scratch"
         scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
         termination = folder / "termination-log"
-        spec = _container(pod)
+        spec = container_of(pod)
         declared = environment_of(pod, spec)
         if url is not None:
             declared["CLEANROOM_ATTESTATION_URL"] = url
@@ -253,7 +254,7 @@ class Kubelet:
             phase="Running",
             startTime=record["started"],
             conditions=[{"type": name, "status": "True", "lastTransitionTime": record["started"]} for name in ("PodScheduled", "Ready")],
-            containerStatuses=[_container_status(spec, {"running": {"startedAt": record["started"]}}, ready=True)],
+            containerStatuses=[container_status(spec, {"running": {"startedAt": record["started"]}}, ready=True)],
         )
         return record
 
@@ -309,7 +310,7 @@ class Kubelet:
         record = self._record(pod)
         if record is not None:
             grace = pod["metadata"].get("deletionGracePeriodSeconds", pod["spec"].get("terminationGracePeriodSeconds", 30))
-            self._store.record(pod, "Killing", f"Stopping container {_container(pod)['name']}")
+            self._store.record(pod, "Killing", f"Stopping container {container_of(pod)['name']}")
             await _process(record).stop(float(grace))
             await self._end_guest(record["guest"])
         shutil.rmtree(self._folder(pod), ignore_errors=True)
@@ -351,11 +352,11 @@ class Kubelet:
 
     def _finish(self, pod: Object, terminated: Object) -> None:
         phase = "Succeeded" if terminated["exitCode"] == 0 else "Failed"
-        self._status(pod, phase=phase, containerStatuses=[_container_status(_container(pod), {"terminated": terminated}, ready=False)])
+        self._status(pod, phase=phase, containerStatuses=[container_status(container_of(pod), {"terminated": terminated}, ready=False)])
 
     def _waiting(self, pod: Object, reason: str, message: str) -> None:
         waiting = {"reason": reason, **({"message": message} if message else {})}
-        self._status(pod, containerStatuses=[_container_status(_container(pod), {"waiting": waiting}, ready=False)])
+        self._status(pod, containerStatuses=[container_status(container_of(pod), {"waiting": waiting}, ready=False)])
 
     def _status(self, pod: Object, **values: Any) -> None:
         def apply(item: Object) -> None:
@@ -381,41 +382,6 @@ def end_leftover_pods(state: Path) -> int:
 
     asyncio.run(stop())
     return len(alive)
-
-
-def _container(pod: Object) -> Object:
-    found: Object = pod["spec"]["containers"][0]
-    return found
-
-
-def _container_status(container: Object, state: Object, *, ready: bool) -> Object:
-    return {
-        "name": container["name"],
-        "image": container["image"],
-        "imageID": container["image"],
-        "ready": ready,
-        "started": "running" in state,
-        "restartCount": 0,
-        "state": state,
-    }
-
-
-def _state_of(pod: Object) -> Object:
-    statuses = (pod.get("status") or {}).get("containerStatuses") or [{}]
-    state: Object = statuses[0].get("state") or {}
-    return state
-
-
-def _requested_cpus(pod: Object) -> float:
-    total = 0.0
-    for container in pod["spec"]["containers"]:
-        text = str(((container.get("resources") or {}).get("requests") or {}).get("cpu", "0"))
-        total += float(text[:-1]) / 1000 if text.endswith("m") else float(text)
-    return total
-
-
-def _active(pod: Object) -> bool:
-    return (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
 
 
 def _process(record: Object) -> PodProcess:

@@ -21,8 +21,9 @@ from pydantic import Field
 from starlette.applications import Starlette
 
 from cleanroom.secret import write_secret_file
+from localcloud.standins.kubernetes.accounts import ROLES, Accounts
 from localcloud.standins.kubernetes.admission import SnpGuests
-from localcloud.standins.kubernetes.api import ROLES, Accounts, Api
+from localcloud.standins.kubernetes.api import Api
 from localcloud.standins.kubernetes.kubelet import Kubelet
 from localcloud.standins.kubernetes.operator import Operator
 from localcloud.standins.kubernetes.store import NAMESPACES, Store

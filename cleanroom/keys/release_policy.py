@@ -8,7 +8,7 @@
 
 The legacy form (``version`` 1.0, ``{"claim", "condition": "equals", "value"}``) is accepted and normalised, as the service does it.
 Everything else is rejected, because ignoring an operator would weaken the policy. Source:
-https://learn.microsoft.com/azure/key-vault/keys/policy-grammar; see ``docs/facts/key-release.md``.
+https://learn.microsoft.com/azure/key-vault/keys/policy-grammar; see ``docs/facts/key-release.md#release-policy``.
 """
 
 from __future__ import annotations
