@@ -137,7 +137,11 @@ def _policy(role: Role, measured: Mapping[str, str], profile: PodProfile) -> Pod
             name=SPARK_CONTAINERS[role],
             id=profile.image,
             command=profile.command(role),
-            env_rules=(*_exact(measured, required=True), *_exact(profile.image_environment, required=False), *_open(UNMEASURED[role])),
+            env_rules=(
+                *_exact_rules(measured, required=True),
+                *_exact_rules(profile.image_environment, required=False),
+                *_pattern_rules(UNMEASURED[role]),
+            ),
             layers=profile.layers,
             mounts=(
                 MountRule(destination="/etc/resolv.conf", options=("rbind", "rshared", "rw"), source="sandbox:///tmp/atlas/resolvconf/.+"),
@@ -157,7 +161,10 @@ def _policy(role: Role, measured: Mapping[str, str], profile: PodProfile) -> Pod
             name=sidecar.name,
             id=sidecar.image,
             command=sidecar.command,
-            env_rules=(*_exact(sidecar.environment, required=True), *_open({"PATH": r"[A-Za-z0-9._/:-]+", "HOSTNAME": r"[A-Za-z0-9.-]+"})),
+            env_rules=(
+                *_exact_rules(sidecar.environment, required=True),
+                *_pattern_rules({"PATH": r"[A-Za-z0-9._/:-]+", "HOSTNAME": r"[A-Za-z0-9.-]+"}),
+            ),
             layers=sidecar.layers,
         )
         for sidecar in profile.sidecars
@@ -173,11 +180,11 @@ def _policy(role: Role, measured: Mapping[str, str], profile: PodProfile) -> Pod
     return policy
 
 
-def _exact(values: Mapping[str, str], *, required: bool) -> list[EnvRule]:
+def _exact_rules(values: Mapping[str, str], *, required: bool) -> list[EnvRule]:
     return [EnvRule(pattern=f"{name}={values[name]}", required=required, strategy="string") for name in sorted(values)]
 
 
-def _open(patterns: Mapping[str, str]) -> list[EnvRule]:
+def _pattern_rules(patterns: Mapping[str, str]) -> list[EnvRule]:
     return [EnvRule(pattern=f"^{name}={patterns[name]}$", required=False, strategy="re2") for name in sorted(patterns)]
 
 
