@@ -43,8 +43,9 @@ def select(node: exp.Select, ctx: Context, parent: Scope | None, hidden: bool) -
     distinct = _is_distinct(node)
     having = _having(node, ctx)
     qualify = _qualify(node, ctx)
-    check_named_windows(ctx.in_clause("window", aggregates=True))
-    order = order_by(node, ctx.in_clause("sort", aggregates=True), outputs)
+    if scope.windows:
+        check_named_windows(ctx.in_clause("window", aggregates=True))
+    order = order_by(node, ctx.in_clause("sort", aggregates=True), outputs) if node.args.get("order") is not None else ""
     with located_at(node):
         values = [value for _, value in outputs]
         release = select_release(scope, values, distinct=distinct, qualified=bool(qualify), catalog=ctx.rules.catalog)
