@@ -137,7 +137,11 @@ def _tampered(dataset: JobDataset, name: str, why: str) -> Refused:
 def _select_days(objects: dict[str, int], dataset: JobDataset, parameters: JobParameters) -> tuple[dict[str, int], tuple[str, ...]]:
     for name in objects:
         if "/" not in name or not is_day(name.split("/")[0]):
-            raise InvalidInput("DatasetNotDayPartitioned", f"dataset {dataset.name!r}: object {name!r} is not in a folder yyyy-MM-dd.")
+            raise InvalidInput(
+                "DatasetNotDayPartitioned",
+                f"dataset {dataset.name!r}: object {name!r} is not in a folder yyyy-MM-dd.",
+                hint="The owner must store each day's objects in a folder such as 2013-01-31.",
+            )
     if parameters.start_date is None and parameters.end_date is None:
         return objects, ()
     try:
@@ -145,7 +149,9 @@ def _select_days(objects: dict[str, int], dataset: JobDataset, parameters: JobPa
     except ValueError:
         # A half-open range must not select all data.
         raise InvalidInput(
-            "InvalidDateRange", f"parameters: {parameters.start_date} to {parameters.end_date} is not a range of days yyyy-MM-dd."
+            "InvalidDateRange",
+            f"parameters: {parameters.start_date} to {parameters.end_date} is not a range of days yyyy-MM-dd.",
+            hint="Give both the first and the last day, or neither.",
         ) from None
     wanted = {(first + timedelta(days=offset)).isoformat() for offset in range((last - first).days + 1)}
     chosen = {name: size for name, size in objects.items() if name.split("/")[0] in wanted}

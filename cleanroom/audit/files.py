@@ -207,9 +207,14 @@ def _malformed(where: str, why: str, index: int | None = None, entry: Entry | No
     details: dict[str, Any] = {} if index is None else {"index": index}
     if entry is not None:
         details |= {"kind": entry.kind, "subject": entry.subject}
-    return Refused("BundleMalformed", f"{where}: {why}.", details=details)
+    return Refused("BundleMalformed", f"{where}: {why}.", hint="Ask the exporter for the original bundle.", details=details)
 
 
 def _not_canonical(where: str, record: Record | None) -> Refused:
     details = {} if record is None else {"index": record.index, "kind": record.kind, "subject": record.subject}
-    return Refused("BundleNotCanonical", f"{where}: edited, because it is not in the exported form.", details=details)
+    return Refused(
+        "BundleNotCanonical",
+        f"{where}: edited, because it is not in the exported form.",
+        hint="Ask the exporter for the original bundle.",
+        details=details,
+    )
