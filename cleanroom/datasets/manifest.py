@@ -76,7 +76,10 @@ def read_manifest(store: ObjectStore, key: Secret | None) -> Manifest | None:
         return Manifest.model_validate_json(plain)
     except ValidationError as error:
         raise Refused(
-            "ManifestInvalid", f"{MANIFEST_NAME}: not a manifest in this version's format.", cause=f"{error.error_count()} errors"
+            "ManifestInvalid",
+            f"{MANIFEST_NAME}: not a manifest in this version's format.",
+            cause=f"{error.error_count()} errors",
+            hint="Its owner can upload the dataset again.",
         ) from None
 
 

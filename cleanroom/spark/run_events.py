@@ -81,5 +81,8 @@ def parse_event(value: dict[str, Any]) -> RunEvent:
         return RunEvent.model_validate(value)
     except ValidationError as error:
         raise Internal(
-            "RunEventMalformed", "A run event in the ledger does not have this version's format.", cause=f"{error.error_count()} errors"
+            "RunEventMalformed",
+            "A run event in the ledger does not have this version's format.",
+            cause=f"{error.error_count()} errors",
+            hint="Use the version that executed the run.",
         ) from None

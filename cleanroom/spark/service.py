@@ -180,7 +180,9 @@ class SparkService:
         """
         status = await self.status(tracking_id)
         if status.driver_pod is None:
-            raise NotFound("DriverPodNotFound", f"{tracking_id}: the driver pod does not exist yet.")
+            raise NotFound(
+                "DriverPodNotFound", f"{tracking_id}: the driver pod does not exist yet.", hint="Try again when the run has started."
+            )
         text = await asyncio.to_thread(self._client.logs, status.driver_pod, tail=tail)
         return "".join(char for char in text if char in "\n\t" or (char.isprintable() and not "\u202a" <= char <= "\u202e"))
 

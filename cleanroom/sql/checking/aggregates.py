@@ -96,7 +96,7 @@ def filtered_aggregate(node: exp.Expr, ctx: Context) -> Value:
 
 
 def contains_aggregate(node: exp.Expr) -> bool:
-    """Whether ``node`` contains an aggregate of its own SELECT: not in a subquery, and not as the function of a window."""
+    """Whether ``node`` contains an aggregate outside of subqueries that is not the function of a window."""
     while type(node) is exp.Alias:
         node = node.this
     if type(node) in _LEAVES:

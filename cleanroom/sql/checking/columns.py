@@ -128,8 +128,8 @@ def _unknown_column(name: str, table: str | None, scope: Scope, node: exp.Expr) 
                     position_of(node),
                 )
     if table is not None and not any(table.lower() in level.relations for level in scope.enclosing()):
-        return Refusal("UnknownRelation", f"there is no relation {strip_invisible(table)[:120]!r} here", position_of(node))
+        return Refusal("UnknownRelation", f"unknown relation {strip_invisible(table)[:120]!r}", position_of(node))
     names = [value.name for level in scope.enclosing() for relation in level.relations.values() for value in relation.columns.values()]
     close = difflib.get_close_matches(name, names, 1)
     hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(sorted(set(names))[:20])}"
-    return Refusal("UnknownColumn", f"there is no column {shown!r}: {hint}", position_of(node))
+    return Refusal("UnknownColumn", f"unknown column {shown!r}: {hint}", position_of(node))

@@ -108,7 +108,7 @@ def _group_key(node: exp.Expr, ctx: Context, items: Items) -> Value:
     if ordinal:
         index = int(ordinal) - 1
         if not 0 <= index < len(items):
-            raise Refusal("ClauseNotAllowed", f"GROUP BY {ordinal}: there is no such column", position_of(node))
+            raise Refusal("ClauseNotAllowed", f"GROUP BY {ordinal}: the SELECT list has {len(items)} columns", position_of(node))
         item = items[index]
         value = item if isinstance(item, Value) else value_of(item, ctx)
         with located_at(node):

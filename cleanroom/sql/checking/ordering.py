@@ -61,7 +61,7 @@ def order_by(node: exp.Expr, ctx: Context, outputs: list[Output]) -> str:
 def _ordinal(key: exp.Literal, count: int, item: exp.Expr) -> str:
     text = str(key.this)
     if not text.isdecimal() or not 1 <= int(text) <= count:
-        raise Refusal("ClauseNotAllowed", f"ORDER BY {text}: there is no such column", position_of(item))
+        raise Refusal("ClauseNotAllowed", f"ORDER BY {text}: the result has {count} columns", position_of(item))
     return text
 
 

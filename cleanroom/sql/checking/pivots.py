@@ -54,8 +54,9 @@ def pivot(node: exp.Expr, ctx: Context) -> tuple[Relation, str]:
     if clause.args.get("alias") is not None and clause.args["alias"].args.get("columns"):
         raise Refusal("ClauseNotAllowed", "column aliases on a PIVOT are not allowed; alias its values", position_of(node))
     out = Relation(unique_alias(written, scope), written, {})
+    alias = frozenset([out.alias])
     for name, value in columns:
-        column = Value.of_column(qualified(out.alias, name), value.type, name, out.alias, value.origins, value.exposed, None)
+        column = Value.of_column(qualified(out.alias, name), value.type, name, alias, value.origins, value.exposed, None)
         column.plain = column.joinable = value.plain
         out.columns[name.lower()] = column
     scope.relations[written.lower()] = out

@@ -60,7 +60,7 @@ def _unknown_relation(name: str, node: exp.Expr, ctx: Context) -> Refusal:
     known = sorted([view.name for view in ctx.rules.catalog.views] + list(ctx.relations))
     close = difflib.get_close_matches(name, known, 1)
     hint = f"did you mean {close[0]}?" if close else f"the query may read {', '.join(known)}"
-    return Refusal("UnknownRelation", f"there is no view {strip_invisible(name)[:120]!r}: {hint}", position_of(node))
+    return Refusal("UnknownRelation", f"unknown view {strip_invisible(name)[:120]!r}: {hint}", position_of(node))
 
 
 @checks_relation(exp.Subquery)
@@ -96,8 +96,9 @@ def constants(node: exp.Values, ctx: Context) -> tuple[Relation, str]:
     scope = ctx.scope
     written = alias_of(node, scope, "values")
     relation = Relation(unique_alias(written, scope), written, {})
+    source = frozenset([relation.alias])
     for name, first in zip(columns, values[0], strict=True):
-        relation.columns[name.lower()] = Value.of_column(qualified(relation.alias, name), first.type, name, relation.alias)
+        relation.columns[name.lower()] = Value.of_column(qualified(relation.alias, name), first.type, name, source)
     scope.relations[written.lower()] = relation
     scope.may_copy_rows = True
     text = ", ".join("(" + ", ".join(value.sql for value in row) + ")" for row in values)
@@ -112,12 +113,13 @@ def _add_view(view: View, written: str, ctx: Context) -> Relation:
     identities = view.identity_columns if view.min_group_size > 0 and not rereading else ()
     key = view.name.lower()
     ctx.findings.expand(_EXPANSION_PER_COLUMN * len(visible))
+    source = frozenset([alias])
     columns = {}
     for column in visible:
         name = column.name.lower()
         origins = NO_ORIGINS if rereading else frozenset([(key, name, "value")])
         exposed = NO_COLUMNS if rereading else frozenset([(key, name)])
-        columns[name] = Value.of_column(qualified(alias, column.name), column.type, column.name, alias, origins, exposed)
+        columns[name] = Value.of_column(qualified(alias, column.name), column.type, column.name, source, origins, exposed)
         columns[name].identity = name in identities
     forbidden = frozenset([column.name.lower() for column in view.columns]) - columns.keys()
     relation = Relation(alias, written, columns, forbidden, view.name)
@@ -141,9 +143,10 @@ def _add_query(written: str, query: CheckedQuery, names: Sequence[str], ctx: Con
         )
     names = names or [field.name for field in query.fields]
     ctx.findings.expand(_EXPANSION_PER_COLUMN * len(names))
+    source = frozenset([alias])
     columns = {}
     for name, field in zip(names, query.fields, strict=True):
-        value = Value.of_column(qualified(alias, name), field.type, name, alias, field.origins, field.exposed, field.degree)
+        value = Value.of_column(qualified(alias, name), field.type, name, source, field.origins, field.exposed, field.degree)
         value.plain = value.joinable = field.plain
         value.identity, value.scale = field.identity, field.scale
         columns[name.lower()] = value

@@ -58,7 +58,7 @@ def _star_columns(item: exp.Expr, star: exp.Star, ctx: Context) -> list[Value]:
         only(item, "this", "table")
         relation = scope.relations.get(item.table.lower())
         if relation is None:
-            raise Refusal("UnknownRelation", f"there is no relation {item.table!r} here", position_of(item))
+            raise Refusal("UnknownRelation", f"unknown relation {item.table!r}", position_of(item))
         found = list(relation.columns.values())
     else:
         found = list(scope.merged.values())

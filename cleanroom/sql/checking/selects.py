@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from sqlglot import exp
 
 from cleanroom.sql.checking.dispatch import checks_query, value_of
@@ -26,6 +28,17 @@ _PARTS = (
 )  # fmt: skip
 
 
+class _Clauses(NamedTuple):
+    """The checked clauses of a SELECT, rendered except for its output columns and its GROUP BY."""
+
+    rows: str
+    outputs: list[Output]
+    distinct: bool
+    having: list[str]
+    qualify: str
+    order: str
+
+
 @checks_query(exp.Select)
 def select(node: exp.Select, ctx: Context, parent: Scope | None, hidden: bool) -> CheckedQuery:
     """One SELECT."""
@@ -33,6 +46,23 @@ def select(node: exp.Select, ctx: Context, parent: Scope | None, hidden: bool) -
     only(node, *_PARTS)
     scope = Scope(parent)
     ctx = ctx.for_select(scope)
+    clauses = _check_clauses(node, ctx)
+    values = [value for _, value in clauses.outputs]
+    with located_at(node):
+        release = select_release(scope, values, distinct=clauses.distinct, qualified=bool(clauses.qualify), catalog=ctx.rules.catalog)
+        floor = _enforce_floor(ctx) if release.aggregates_rows else []
+        protected = [] if release.aggregates_rows else rows.remaining_inputs(scope, values)
+        rows.check_limit(protected, is_limited(node))
+    sql = prefix + _render(clauses, release, floor, protected if hidden else [], scope) + limit(node)
+    fields = [output_field(name, value, protected=bool(scope.protected)) for name, value in clauses.outputs]
+    carried = [item._replace(reference=f"{HIDDEN_COLUMN}{index}") for index, item in enumerate(protected)]
+    may_copy_rows = scope.may_copy_rows and not release.aggregates_rows
+    return CheckedQuery(sql, fields, carried, scope.releases, scope.views, may_copy_rows)
+
+
+def _check_clauses(node: exp.Select, ctx: Context) -> _Clauses:
+    """Check the clauses in the order in which they apply to the rows."""
+    scope = ctx.scope
     text = _rows(node, ctx)
     for window in node.args.get("windows") or []:
         if scope.windows.setdefault(window.name.lower(), window) is not window:
@@ -43,25 +73,26 @@ def select(node: exp.Select, ctx: Context, parent: Scope | None, hidden: bool) -
     distinct = _is_distinct(node)
     having = _having(node, ctx)
     qualify = _qualify(node, ctx)
-    check_named_windows(ctx.in_clause("window", aggregates=True))
-    order = order_by(node, ctx.in_clause("sort", aggregates=True), outputs)
-    with located_at(node):
-        values = [value for _, value in outputs]
-        release = select_release(scope, values, distinct=distinct, qualified=bool(qualify), catalog=ctx.rules.catalog)
-        if release.aggregates_rows:
-            having += _enforce_floor(ctx)
-    protected = [] if release.aggregates_rows else rows.remaining_inputs(scope, values)
-    columns = [f"{value.sql} AS {quote(name)}" for name, value in outputs]
-    if hidden:
-        columns += [f"{item.reference} AS {quote(f'{HIDDEN_COLUMN}{index}')}" for index, item in enumerate(protected)]
-    word = "SELECT DISTINCT" if distinct and release.distinct_keys is None else "SELECT"
-    sql = f"{prefix}{word}\n  " + ",\n  ".join(columns) + text + _group_text(scope, release)
-    if having:
-        sql += "\nHAVING " + " AND ".join(having)
-    with located_at(node):
-        rows.check_limit(protected, is_limited(node))
-    sql += qualify + order + limit(node)
-    return _checked(sql, outputs, protected, release, scope)
+    if scope.windows:
+        check_named_windows(ctx.in_clause("window", aggregates=True))
+    order = ""
+    if node.args.get("order") is not None:
+        order = order_by(node, ctx.in_clause("sort", aggregates=True), outputs)
+    return _Clauses(text, outputs, distinct, having, qualify, order)
+
+
+def _render(clauses: _Clauses, release: SelectRelease, floor: list[str], carried: list[ProtectedInput], scope: Scope) -> str:
+    """The text of a SELECT without LIMIT. Hidden columns carry the identities of the inputs ``carried``."""
+    columns = [f"{value.sql} AS {quote(name)}" for name, value in clauses.outputs]
+    columns += [f"{item.reference} AS {quote(f'{HIDDEN_COLUMN}{index}')}" for index, item in enumerate(carried)]
+    word, group = "SELECT DISTINCT" if clauses.distinct else "SELECT", scope.group_text
+    if release.distinct_keys is not None:
+        word, group = "SELECT", "\nGROUP BY " + ", ".join(release.distinct_keys) if release.distinct_keys else ""
+    having = [*clauses.having, *floor]
+    return (
+        f"{word}\n  " + ",\n  ".join(columns) + clauses.rows + group
+        + ("\nHAVING " + " AND ".join(having) if having else "") + clauses.qualify + clauses.order
+    )  # fmt: skip
 
 
 def _rows(node: exp.Select, ctx: Context) -> str:
@@ -135,30 +166,3 @@ def _floor_text(condition: FloorCondition) -> str:
     tests = [f"{text} IS {'' if true else 'NOT '}TRUE" for branch in condition.part for text, true in branch]
     count = f"COUNT(DISTINCT CASE WHEN {' AND '.join(tests)} THEN {condition.identity} END)"
     return f"{count} NOT BETWEEN 1 AND {condition.floor - 1}" if condition.or_empty else f"{count} >= {condition.floor}"
-
-
-def _group_text(scope: Scope, release: SelectRelease) -> str:
-    if release.distinct_keys is None:
-        return scope.group_text
-    return "\nGROUP BY " + ", ".join(release.distinct_keys) if release.distinct_keys else ""
-
-
-def _checked(sql: str, outputs: list[Output], protected: list[ProtectedInput], release: SelectRelease, scope: Scope) -> CheckedQuery:
-    """The result of the check; identities are in hidden columns of ``sql`` if it has them."""
-    return CheckedQuery(
-        sql,
-        [output_field(name, value, protected=bool(scope.protected)) for name, value in outputs],
-        [
-            ProtectedInput(
-                item.view,
-                item.identity_column,
-                f"{HIDDEN_COLUMN}{index}",
-                output_position=item.output_position,
-                enclosing_column=item.enclosing_column,
-            )
-            for index, item in enumerate(protected)
-        ],
-        scope.releases,
-        scope.views,
-        scope.may_copy_rows and not release.aggregates_rows,
-    )
