@@ -49,6 +49,9 @@ class Value:
         operator_chain: ``AND``, ``OR`` or ``||`` if the expression is a chain of that operator, which needs no parentheses inside a
             longer chain of the same operator.
         constant: Value of a numeric constant, if known.
+        flag: The value is 0, 1 or NULL by its form.
+        made_by_text: The query text chooses the rows that have the value: it is a count, or an outer join supplies it.
+        transformed: The value is not linear in a column: rounded, capped or a logarithm. It is not multiplied any further.
     """
 
     sql: str
@@ -69,6 +72,9 @@ class Value:
     name: str = ""
     operator_chain: str = ""
     constant: float | None = None
+    flag: bool = False
+    transformed: bool = False
+    made_by_text: bool = False
 
     @staticmethod
     def of_column(
@@ -120,6 +126,22 @@ class Division(NamedTuple):
     must_not_be_empty: bool
 
 
+class ReleasedAggregate(NamedTuple):
+    """An aggregate over rows of several persons.
+
+    Attributes:
+        name: Name of the aggregate.
+        args: Its arguments.
+        distinct: The aggregate ignores duplicates.
+        where: Text of the condition of FILTER, or empty.
+    """
+
+    name: str
+    args: tuple[Value, ...]
+    distinct: bool
+    where: str = ""
+
+
 Release = tuple[int, str]
 """Number of a release within the query, and a view whose rows it aggregates."""
 
@@ -136,6 +158,9 @@ class OutputField:
     plain: bool
     identity: bool
     scale: float = 1.0
+    flag: bool = False
+    transformed: bool = False
+    made_by_text: bool = False
 
 
 @dataclass(slots=True)
@@ -150,6 +175,8 @@ class CheckedQuery:
         views: Lower-case names of the input views that the rows are derived from.
         may_copy_rows: The rows include some that the query text itself makes (constants, unions, ``explode``). A join with them
             could copy protected rows.
+        unique_on: Lower-case names of output columns whose values occur together in one row at most; None if there are none.
+        overlapping: A protected row of one person may be in several rows, with different values of other columns.
     """
 
     sql: str
@@ -158,6 +185,8 @@ class CheckedQuery:
     releases: frozenset[Release] = frozenset()
     views: frozenset[str] = NO_NAMES
     may_copy_rows: bool = False
+    unique_on: frozenset[str] | None = None
+    overlapping: bool = False
 
 
 @dataclass(slots=True)
@@ -170,6 +199,7 @@ class Relation:
         columns: Columns that the query may read, by lower-case name.
         forbidden: Lower-case names of the columns that the owner does not allow.
         view: Name of the input view, if the relation is one.
+        unique_on: Lower-case names of columns whose values occur together in one row at most; None if that is not known.
     """
 
     alias: str
@@ -177,3 +207,4 @@ class Relation:
     columns: dict[str, Value]
     forbidden: frozenset[str] = NO_NAMES
     view: str = ""
+    unique_on: frozenset[str] | None = None

@@ -148,11 +148,20 @@ def _add_query(written: str, query: CheckedQuery, names: Sequence[str], ctx: Con
     for name, field in zip(names, query.fields, strict=True):
         value = Value.of_column(qualified(alias, name), field.type, name, source, field.origins, field.exposed, field.degree)
         value.plain = value.joinable = field.plain
-        value.identity, value.scale = field.identity, field.scale
+        value.identity, value.scale, value.flag = field.identity, field.scale, field.flag
+        value.transformed, value.made_by_text = field.transformed, field.made_by_text
         columns[name.lower()] = value
-    relation = Relation(alias, written, columns)
+    unique_on = query.unique_on
+    if unique_on is not None and list(names) != [field.name for field in query.fields]:
+        new = {field.name.lower(): name.lower() for field, name in zip(query.fields, names, strict=True)}
+        unique_on = frozenset([new[name] for name in unique_on])
+    relation = Relation(alias, written, columns, unique_on=unique_on)
     scope.relations[written.lower()] = relation
-    scope.protected += [ProtectedInput(item.view, item.identity_column, qualified(alias, item.reference)) for item in query.protected]
+    for item in query.protected:
+        # The column that shows the identity, if the query has one, so that it can be joined on and grouped by.
+        column = item.reference if item.output_position is None else query.fields[item.output_position].name
+        scope.protected.append(ProtectedInput(item.view, item.identity_column, qualified(alias, column)))
+    scope.overlapping = scope.overlapping or query.overlapping
     scope.releases |= query.releases
     scope.views |= query.views
     scope.may_copy_rows = scope.may_copy_rows or query.may_copy_rows
