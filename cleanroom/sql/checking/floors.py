@@ -88,8 +88,12 @@ def _contributions(scope: Scope, floor: int, catalog: Catalog) -> list[str]:
             enough = f"NOT BETWEEN 1 AND {floor - 1}" if empty else f">= {floor}"
             if not empty or floor > 1:
                 found[f"{where}{test}) {enough}"] = None
-            # COUNT(x), or two aggregates of x, show how many values are NULL.
-            if floor > 1 and not empty and (FUNCTIONS[item.name].disclosure == "count" or len(by_argument[arg.sql]) > 1):
+            # COUNT(x), an aggregate of two columns, or two aggregates of x show how many values are NULL.
+            if (
+                floor > 1
+                and not empty
+                and (FUNCTIONS[item.name].disclosure == "count" or len(item.args) > 1 or len(by_argument[arg.sql]) > 1)
+            ):
                 found[f"{text} IS NULL) NOT BETWEEN 1 AND {floor - 1}"] = None
     return list(found)
 
