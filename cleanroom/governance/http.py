@@ -285,17 +285,14 @@ class HttpChannel(AsyncCloseable):
 
     async def _is_current(self, response: httpx.Response, floor: TransactionId) -> bool:
         """Whether the node that sent ``response`` has seen ``floor``."""
-        if response.is_success:
-            if response.status_code == 202:
-                return True
-            seen = TransactionId.parse(response.headers.get(TRANSACTION_HEADER))
-            if seen is not None:
-                if seen.view > floor.view and seen.seqno < floor.seqno:
-                    await self._node_status(floor)
-                return seen.includes(floor)
-        elif response.status_code not in _STATE_ERRORS:
+        if response.status_code == 202 or not (response.is_success or response.status_code in _STATE_ERRORS):
             return True
-        # The answer names no transaction. Errors never do.
+        seen = TransactionId.parse(response.headers.get(TRANSACTION_HEADER))
+        if seen is not None:
+            if seen.view > floor.view and seen.seqno < floor.seqno:
+                await self._node_status(floor)
+            return seen.includes(floor)
+        # The answer names no transaction; errors of CCF do not.
         if self._commit_path is None:
             return time.monotonic() - self.position.wrote_at > ABSENCE_SECONDS
         node = response.extensions.get("network_stream")
