@@ -13,6 +13,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
+from temporalio.worker import Interceptor
+
 from activities.authorisations import AuthorisationVerifier
 from activities.azure_ad import AzureAd
 from activities.blob import Blob
@@ -29,13 +31,14 @@ from cleanroom.clients.azure import FederatedCredentials, ManagedIdentities, Rol
 from cleanroom.clients.azure_credentials import credential
 from cleanroom.datasets.keystore import KeyStore
 from cleanroom.errors import PreconditionFailed
-from cleanroom.governance import CleanRoomClient
+from cleanroom.governance import CleanRoomClient, GovernanceUserClient
 from cleanroom.identifiers import CLEAN_ROOM_QUEUE, FRONTEND_QUEUE, SPARK_SERVICE_QUEUE, collaborator_queue
 from cleanroom.publishing.user_documents import UserDocuments, governance_client
 from cleanroom.runs.reader import UserReader
 from cleanroom.settings import Settings
 from cleanroom.spark.profile import PodProfile
 from cleanroom.spark.service import SparkService
+from cleanroom.temporal.freshness import GovernanceFreshness
 from workflows.conclude_run import ConcludeRun
 from workflows.prepare import Prepare
 from workflows.publish_azure_dataset import PublishAzureDataset
@@ -53,6 +56,7 @@ class BoundaryWorker:
     workflows: tuple[type, ...] = ()
     activities: tuple[Callable[..., Any], ...] = ()
     resources: tuple[AbstractAsyncContextManager[Any], ...] = field(default=())
+    interceptors: tuple[Interceptor, ...] = ()
     heartbeat_seconds: float | None = None
     """Shortest interval of heartbeats; without it, the default of :mod:`cleanroom.temporal.workers`. They also deliver cancellations."""
 
@@ -71,6 +75,11 @@ def boundary_worker(settings: Settings) -> BoundaryWorker:
         "clean-room": _clean_room,
         "spark-service": _spark_service,
     }[settings.boundary](settings)
+
+
+def _freshness(client: GovernanceUserClient) -> GovernanceFreshness:
+    """Let the activities of a worker wait for what other workers have seen in governance."""
+    return GovernanceFreshness(client.catch_up, lambda: str(client.position))
 
 
 def _collaborator(settings: Settings) -> BoundaryWorker:
@@ -114,6 +123,7 @@ def _collaborator(settings: Settings) -> BoundaryWorker:
         task_queue=collaborator_queue(settings.party),
         activities=tuple(activities),
         resources=(client,),
+        interceptors=(_freshness(client),),
     )
 
 
@@ -134,6 +144,7 @@ def _frontend(settings: Settings) -> BoundaryWorker:
             frontend.await_query_change,
         ),
         resources=(client,),
+        interceptors=(_freshness(client),),
     )
 
 
@@ -168,6 +179,7 @@ def _clean_room(settings: Settings) -> BoundaryWorker:
             secrets.revoke_grants,
         ),
         resources=(user, client),
+        interceptors=(_freshness(user),),
         heartbeat_seconds=1,
     )
 
@@ -187,4 +199,5 @@ def _spark_service(settings: Settings) -> BoundaryWorker:
             spark.delete_job,
         ),
         resources=(user, service),
+        interceptors=(_freshness(user),),
     )

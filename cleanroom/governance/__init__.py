@@ -28,7 +28,7 @@ from cleanroom.governance.models import (
     ProposalStatus,
     UserIdentity,
 )
-from cleanroom.governance.position import LedgerPosition, TransactionId
+from cleanroom.governance.position import LedgerPosition
 from cleanroom.governance.user import GovernanceUserClient
 
 __all__ = [
@@ -53,7 +53,6 @@ __all__ = [
     "Proposal",
     "ProposalStatus",
     "TokenProvider",
-    "TransactionId",
     "UserIdentity",
     "commit_together",
     "host_data_claims",

@@ -19,7 +19,8 @@ import httpx
 from cleanroom.errors import Internal, InvalidInput, Unavailable
 from cleanroom.governance import faults
 from cleanroom.governance.commits import COMMIT_SECONDS, CommitWatch, await_commit
-from cleanroom.governance.position import LedgerPosition, TransactionId
+from cleanroom.governance.position import LedgerPosition
+from cleanroom.identifiers import TransactionId
 from cleanroom.transport import async_http_client, ssl_context
 
 TokenProvider = Callable[[], str | Awaitable[str]]

@@ -15,15 +15,17 @@ from azure.core.credentials import TokenCredential
 
 from cleanroom.documents.dataset import parse_dataset
 from cleanroom.errors import Conflict, Internal, InvalidInput, NotFound, PreconditionFailed
-from cleanroom.governance import Approver, Document, GovernanceUserClient, ProposalStatus
+from cleanroom.governance import Approver, Document, GovernanceUserClient, LedgerPosition, ProposalStatus
 from cleanroom.governance.endpoint import proxy_headers
 from cleanroom.identifiers import document_digest
 from cleanroom.secret import read_secret_file
 from cleanroom.settings import GovernanceSettings, Settings
 
 
-def governance_client(settings: Settings, credential: TokenCredential | Any) -> GovernanceUserClient:
-    """Create a client of governance for the user of ``credential``.
+def governance_client(
+    settings: Settings, credential: TokenCredential | Any, *, position: LedgerPosition | None = None
+) -> GovernanceUserClient:
+    """Create a client of governance for the user of ``credential``, which accepts nothing older than ``position``.
 
     Raises:
         PreconditionFailed: ``SettingMissing``.
@@ -44,6 +46,7 @@ def governance_client(settings: Settings, credential: TokenCredential | Any) -> 
         ca_file=settings.ca_file if through_proxy else settings.governance_roots,
         client_cert=_client_cert(section),
         headers=proxy_headers(section.ccf_endpoint, section.service_cert_file) if through_proxy else None,
+        position=position,
     )
 
 

@@ -52,7 +52,7 @@ def sign_decision(
     """
     from cleanroom.statements import Decision, sign
 
-    document = run_async(_document(session, state.query))
+    document = run_async(_document(session, state.query, state.seen))
     digest = document_digest(str(document.data))
     current = _current_version(document, digest, state, version)
     statement = Decision(
@@ -67,7 +67,7 @@ def sign_decision(
         reason=reason,
         max_runs=max_runs,
     )
-    return DecisionMessage(decision=sign(statement, session.key()))
+    return DecisionMessage(decision=sign(statement, session.key()), seen=session.seen)
 
 
 def _current_version(document: Document, digest: str, state: QueryState, expected: str | None) -> str:
@@ -92,8 +92,9 @@ def _current_version(document: Document, digest: str, state: QueryState, expecte
     return current
 
 
-async def _document(session: Session, name: str) -> Document:
+async def _document(session: Session, name: str, seen: str) -> Document:
     async with session.governance() as client:
+        await client.catch_up(seen)
         return await session.documents(client).get(name)
 
 

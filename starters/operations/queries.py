@@ -59,6 +59,7 @@ async def create_query(
         authorisation=session.authorise("create-query", spec.name, spec.digest()),
         approval_seconds=approval_seconds,
         reconcile_seconds=reconcile_seconds,
+        seen=session.seen,
     )
     try:
         handle = await client.start_workflow(
@@ -143,7 +144,7 @@ async def _send_author_command(session: Session, name: str, action: str, update:
     found = await find_query(session, name)
     await state_of(found)
     digest = spec.digest() if spec else sha256_hex(canonical_json({"query": name, "action": action}))
-    message = AuthorMessage(party=session.party, authorisation=session.authorise(action, name, digest), spec=spec)
+    message = AuthorMessage(party=session.party, authorisation=session.authorise(action, name, digest), spec=spec, seen=session.seen)
 
     async def execute() -> CommandOutcome:
         with query_closed_as_error(name):

@@ -31,6 +31,7 @@ from cleanroom.runs.reader import UserReader
 from cleanroom.settings import Settings
 from cleanroom.statements import KeyDocument
 from cleanroom.statements.keys import KEY_LABELS
+from cleanroom.temporal.freshness import GovernanceFreshness
 from cleanroom.temporal.workers import WorkerSpec, create_worker
 from starters.operations.session import Session
 from tests.conformance.governance.target import Person, Target
@@ -134,7 +135,17 @@ class World:
             frontend.verify_decision,
             frontend.await_query_change,
         )
-        return WorkerSpec(name="frontend", task_queue=FRONTEND_QUEUE, workflows=(PublishQuery,), activities=activities)
+        return WorkerSpec(
+            name="frontend",
+            task_queue=FRONTEND_QUEUE,
+            workflows=(PublishQuery,),
+            activities=activities,
+            interceptors=(self._freshness("frontend"),),
+        )
+
+    def _freshness(self, name: str) -> GovernanceFreshness:
+        client = self.clients[name]
+        return GovernanceFreshness(client.catch_up, lambda: str(client.position))
 
     def _collaborator(self, name: str) -> WorkerSpec:
         own = self.sessions[name].settings
@@ -148,4 +159,9 @@ class World:
             governance.accept_query,
             governance.reject_query,
         )
-        return WorkerSpec(name=f"collaborator.{name}", task_queue=collaborator_queue(name), activities=activities)
+        return WorkerSpec(
+            name=f"collaborator.{name}",
+            task_queue=collaborator_queue(name),
+            activities=activities,
+            interceptors=(self._freshness(name),),
+        )

@@ -16,9 +16,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from cleanroom.errors import NotFound, Unavailable
-from cleanroom.governance import GovernanceUserClient, LedgerPosition, TransactionId, commit_together
+from cleanroom.governance import GovernanceUserClient, LedgerPosition, commit_together
 from cleanroom.governance.http import HttpChannel
-from cleanroom.governance.position import is_older, latest
+from cleanroom.identifiers import TransactionId, is_older_transaction, latest_transaction
 from localcloud.standins.serving import serving
 
 HEADER = "x-ms-ccf-transaction-id"
@@ -118,11 +118,11 @@ def test_a_ledger_includes_what_both_numbers_reach(ledger: str, transaction: str
 
 
 def test_a_smaller_sequence_number_is_older_in_every_view() -> None:
-    assert [is_older(text, "2.10") for text in ("3.9", "2.9", "2.10", "")] == [True, True, False, False]
-    assert not is_older("2.1", "")
-    assert latest("2.9", "", "2.10", "x") == "2.10"
-    assert latest("2.15", "3.11") == "3.11"
-    assert latest("", "x") == ""
+    assert [is_older_transaction(text, "2.10") for text in ("3.9", "2.9", "2.10", "")] == [True, True, False, False]
+    assert not is_older_transaction("2.1", "")
+    assert latest_transaction("2.9", "", "2.10", "x") == "2.10"
+    assert latest_transaction("2.15", "3.11") == "3.11"
+    assert latest_transaction("", "x") == ""
 
 
 # -- reads
