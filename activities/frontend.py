@@ -9,6 +9,7 @@ from temporalio import activity
 from activities.governance_policy import read_policy
 from cleanroom.documents.query import parse_query
 from cleanroom.errors import Conflict, PreconditionFailed, Refused
+from cleanroom.governance import observed_transactions
 from cleanroom.identifiers import TOKEN_EXCHANGE_AUDIENCE, document_digest, federated_subject, is_older_transaction
 from cleanroom.messages.publish import CleanRoomDetailsRequest, CleanRoomIdentity, CleanRoomPolicy, Descriptor, DescriptorRequest
 from cleanroom.messages.query import (
@@ -144,9 +145,9 @@ class Frontend:
         )
 
     async def _query_state(self, query: str) -> GovernanceQueryState:
-        # Taken before the reads, which are all at least as recent.
-        seen = str(self._documents.client.position)
-        document = await self._documents.find(query)
+        with observed_transactions() as answers:
+            document = await self._documents.find(query)
+        seen = str(answers[0]) if answers else ""
         if document is None:
             return GovernanceQueryState(state="Missing", seen=seen)
         state = GovernanceQueryState(

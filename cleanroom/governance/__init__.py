@@ -28,7 +28,7 @@ from cleanroom.governance.models import (
     ProposalStatus,
     UserIdentity,
 )
-from cleanroom.governance.position import LedgerPosition
+from cleanroom.governance.position import LedgerPosition, observed_transactions
 from cleanroom.governance.user import GovernanceUserClient
 
 __all__ = [
@@ -56,4 +56,5 @@ __all__ = [
     "UserIdentity",
     "commit_together",
     "host_data_claims",
+    "observed_transactions",
 ]

@@ -19,7 +19,7 @@ import httpx
 from cleanroom.errors import Internal, InvalidInput, Unavailable
 from cleanroom.governance import faults
 from cleanroom.governance.commits import COMMIT_SECONDS, CommitWatch, await_commit
-from cleanroom.governance.position import LedgerPosition
+from cleanroom.governance.position import LedgerPosition, observe
 from cleanroom.identifiers import TransactionId
 from cleanroom.transport import async_http_client, ssl_context
 
@@ -278,6 +278,7 @@ class HttpChannel(AsyncCloseable):
     def _note(self, response: httpx.Response, seen: TransactionId) -> None:
         """Take note of what the answer to a read has shown of its node."""
         self.position.advance(seen)
+        observe(seen)
         node = response.extensions.get("network_stream")
         if node is not None:
             known = self._nodes.get(node)

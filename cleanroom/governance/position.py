@@ -7,6 +7,9 @@ the caller's own write (docs/facts/governance-service.md#transactions).
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 from cleanroom.identifiers import TransactionId
@@ -41,3 +44,24 @@ class LedgerPosition:
 
     def __str__(self) -> str:
         return str(self.floor) if self.floor else ""
+
+
+_observed: ContextVar[list[TransactionId] | None] = ContextVar("cleanroom_governance_observed", default=None)
+
+
+@contextmanager
+def observed_transactions() -> Iterator[list[TransactionId]]:
+    """Collect the transactions of the answers to the reads of a block, in the order of the answers."""
+    found: list[TransactionId] = []
+    token = _observed.set(found)
+    try:
+        yield found
+    finally:
+        _observed.reset(token)
+
+
+def observe(seen: TransactionId) -> None:
+    """Add the transaction of an answer to the enclosing :func:`observed_transactions`."""
+    found = _observed.get()
+    if found is not None:
+        found.append(seen)

@@ -9,12 +9,12 @@ import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from azure.core.credentials import TokenCredential
 
 from cleanroom.documents.dataset import parse_dataset
-from cleanroom.errors import Conflict, Internal, InvalidInput, NotFound, PreconditionFailed
+from cleanroom.errors import CleanRoomError, Conflict, Internal, InvalidInput, NotFound, PreconditionFailed
 from cleanroom.governance import Approver, Document, GovernanceUserClient, LedgerPosition, ProposalStatus
 from cleanroom.governance.endpoint import proxy_headers
 from cleanroom.identifiers import document_digest
@@ -67,6 +67,13 @@ def proposal_id_for(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
+class UnreadableDocument(NamedTuple):
+    """A document in a list that governance does not return, or that has another shape."""
+
+    id: str
+    error: CleanRoomError
+
+
 class UserDocuments:
     """The documents of one contract."""
 
@@ -100,11 +107,22 @@ class UserDocuments:
                 raise
             return None
 
-    async def ids(self, labels: Mapping[str, str]) -> list[str]:
-        """Return the IDs of the contract's documents that have ``labels``."""
-        found = sorted(row.id for row in await self._client.list_documents(labels))
-        # Governance lists the documents of all contracts.
-        return [name for name in found if (await self._client.get_document(name)).contract_id == self._contract]
+    async def select(self, labels: Mapping[str, str]) -> list[Document | UnreadableDocument]:
+        """Read the contract's documents that have ``labels``, and those of which this cannot be told, ordered by ID.
+
+        Any user can store a document that cannot be read. It must not hide the others.
+        """
+        found: list[Document | UnreadableDocument] = []
+        for name in sorted(row.id for row in await self._client.list_documents(labels)):
+            try:
+                document = await self._client.get_document(name)
+            except (Internal, Conflict, InvalidInput) as error:
+                found.append(UnreadableDocument(name, error))
+                continue
+            # Governance lists the documents of all contracts.
+            if document.contract_id == self._contract:
+                found.append(document)
+        return found
 
     async def put_draft(
         self, document_id: str, data: str, labels: Mapping[str, str], approvers: Sequence[str], *, replaces: str | None = None

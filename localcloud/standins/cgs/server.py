@@ -44,9 +44,11 @@ def create_app(config: CgsConfig) -> Starlette:
         yield
         store.close()
 
-    return Starlette(
+    app = Starlette(
         routes=[health_route(NAME), Mount("/", app=Transport(handle, hide=(rf"^{PREFIX}/as/[^/]+", f"{PREFIX}/as/***")))], lifespan=lifespan
     )
+    app.state.nodes = store.nodes
+    return app
 
 
 def run() -> None:
