@@ -124,10 +124,6 @@ class KeyStore:
         """
         self.put(dataset, dataset_key_from_tink(keyset))
 
-    def names(self) -> list[str]:
-        """Return the names of the datasets that have a key in this store."""
-        return sorted(path.name.removesuffix(_SUFFIX) for path in self._folder.glob(f"*{_SUFFIX}"))
-
     def _create(self, dataset: str, key: Secret) -> None:
         path = self.path(dataset)
         for folder in (self._root, self._folder):

@@ -9,7 +9,7 @@ from sqlglot import exp
 from cleanroom.sql.checking.dispatch import checks_query, value_of
 from cleanroom.sql.checking.grouping import group_rows
 from cleanroom.sql.checking.joins import conjuncts, from_clause
-from cleanroom.sql.checking.nodes import flatten, located_at, only, position_of
+from cleanroom.sql.checking.nodes import allow_only, chain_operands, located_at, position_of
 from cleanroom.sql.checking.ordering import Output, is_limited, limit, order_by
 from cleanroom.sql.checking.queries import with_clause
 from cleanroom.sql.checking.select_list import output_values, select_items
@@ -43,7 +43,7 @@ class _Clauses(NamedTuple):
 def select(node: exp.Select, ctx: Context, parent: Scope | None, hidden: bool) -> CheckedQuery:
     """One SELECT."""
     ctx, prefix = with_clause(node, ctx)
-    only(node, *_PARTS)
+    allow_only(node, *_PARTS)
     scope = Scope(parent)
     ctx = ctx.for_select(scope)
     clauses = _check_clauses(node, ctx)
@@ -101,7 +101,7 @@ def _rows(node: exp.Select, ctx: Context) -> str:
     text = from_clause(node, ctx.in_clause("join"))
     where = node.args.get("where")
     if where is not None:
-        only(where, "this")
+        allow_only(where, "this")
         text += "\nWHERE " + conjunction(conjuncts(where.this, ctx.in_clause("filter"), in_every_row=True))
     aliases = scope.aliases_in_from
     with located_at(node):
@@ -118,7 +118,7 @@ def _is_distinct(node: exp.Select) -> bool:
     distinct = node.args.get("distinct")
     if not distinct:
         return False
-    only(distinct)
+    allow_only(distinct)
     return True
 
 
@@ -126,10 +126,10 @@ def _having(node: exp.Select, ctx: Context) -> list[str]:
     clause = node.args.get("having")
     if clause is None:
         return []
-    only(clause, "this")
+    allow_only(clause, "this")
     inside = ctx.in_clause("filter", aggregates=True)
     conditions = []
-    for part in flatten(clause.this, exp.And):
+    for part in chain_operands(clause.this, exp.And):
         value = value_of(part, inside)
         if value.ungrouped:
             raise Refusal("NotGrouped", "HAVING may read group keys and aggregates only", position_of(clause))
@@ -141,7 +141,7 @@ def _qualify(node: exp.Select, ctx: Context) -> str:
     clause = node.args.get("qualify")
     if clause is None:
         return ""
-    only(clause, "this")
+    allow_only(clause, "this")
     value = value_of(clause.this, ctx.inside_qualify())
     if not value.windowed:
         raise Refusal("ClauseNotAllowed", "QUALIFY needs a window function; use WHERE or HAVING", position_of(clause))
