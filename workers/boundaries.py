@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -35,13 +36,15 @@ from cleanroom.publishing.user_documents import UserDocuments, governance_client
 from cleanroom.runs.reader import UserReader
 from cleanroom.settings import Boundary, Settings
 from cleanroom.spark.service import SparkService
-from cleanroom.trust import Bootstrap, attested_settings
+from cleanroom.trust import Bootstrap, attested_settings, drop_root_variables
 from workflows.conclude_run import ConcludeRun
 from workflows.prepare import Prepare
 from workflows.publish_azure_dataset import PublishAzureDataset
 from workflows.publish_query import PublishQuery
 from workflows.publish_s3_dataset import PublishS3Dataset
 from workflows.run_query import RunQuery
+
+logger = logging.getLogger("cleanroom.worker")
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ def boundary_worker(settings: Settings, bootstrap: Bootstrap | None = None) -> B
                 hint="Start it with --bootstrap FILE --bootstrap-digest sha256:..., and measure these arguments in its container policy.",
                 party="operator",
             )
+        for name in drop_root_variables():
+            logger.warning("environment: %s is ignored (%s)", name, settings.boundary)
         settings = attested_settings(settings, bootstrap)
         return (_clean_room if settings.boundary == "clean-room" else _spark_service)(settings, bootstrap)
     if bootstrap is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cleanroom.errors import Refused
 from cleanroom.runs.assembly import JobEnvironment
@@ -17,7 +17,7 @@ class TrustInForce:
 
     trust: AcceptedTrust
     environment: JobEnvironment
-    services: ServiceVerifier
+    services: ServiceVerifier = field(compare=False)
 
     def require_same(self, other: TrustInForce) -> None:
         """Require that this document, under which a run was verified, is still in force.

@@ -5,7 +5,7 @@ nothing that it decides from its settings. Where governance is, the worker knows
 stands in the worker's measured command line. The reasons are in docs/decisions/009-settings-decide-nothing.md.
 """
 
-from cleanroom.trust.bootstrap import Bootstrap, attested_settings, read_bootstrap
+from cleanroom.trust.bootstrap import Bootstrap, attested_settings, drop_root_variables, read_bootstrap
 from cleanroom.trust.document import AttestationPolicy, DevelopmentTrust, MinimumTcb, TrustDocument, trust_document_id
 from cleanroom.trust.source import AcceptedTrust, TrustSource, accepted_trust
 
@@ -19,6 +19,7 @@ __all__ = [
     "TrustSource",
     "accepted_trust",
     "attested_settings",
+    "drop_root_variables",
     "read_bootstrap",
     "trust_document_id",
 ]

@@ -113,18 +113,8 @@ def attested_settings(settings: Settings, bootstrap: Bootstrap) -> Settings:
     """Return the settings of an attested worker: what reaches governance comes from ``bootstrap``, whatever the settings say.
 
     Raises:
-        Refused: ``TrustEnvironmentSet`` for a variable that replaces TLS roots; ``AttestationUrlNotLocal`` for a sidecar that is not
-            in this guest.
+        Refused: ``AttestationUrlNotLocal`` for a sidecar that is not in this guest.
     """
-    for name in ROOT_VARIABLES:
-        if os.environ.get(name):
-            raise Refused(
-                "TrustEnvironmentSet",
-                f"environment: {name} is set. An attested worker takes TLS roots from its measured image, its bootstrap file and the "
-                "trust document only.",
-                hint=f"Unset {name}.",
-                party="operator",
-            )
     if urlsplit(settings.attestation.url).hostname not in ("localhost", "127.0.0.1", "::1"):
         raise Refused(
             "AttestationUrlNotLocal",
@@ -141,6 +131,14 @@ def attested_settings(settings: Settings, bootstrap: Bootstrap) -> Settings:
         }
     )
     return settings.model_copy(update={"collaboration": bootstrap.contract_id, "governance": governance})
+
+
+def drop_root_variables() -> tuple[str, ...]:
+    """Remove the variables that replace TLS roots from this process's environment; return the names of those that were set.
+
+    An attested worker takes TLS roots from its measured image, its bootstrap file and the trust document only.
+    """
+    return tuple(name for name in ROOT_VARIABLES if os.environ.pop(name, None) is not None)
 
 
 def pem_file(pem: str) -> Path:
