@@ -17,8 +17,20 @@ from cleanroom.datasets.download import result_digest
 from cleanroom.documents.query import RunParameters
 from cleanroom.documents.specs import load_dataset_spec, load_query_spec
 from cleanroom.errors import NotFound
+<<<<<<< HEAD
 from cleanroom.governance import Approver, Ballot, Document, MemberDocument, MemberVote
 from cleanroom.identifiers import approver_key_document_id, document_digest, federated_subject, sha256_hex, user_secret_name
+=======
+from cleanroom.governance import Approver, Ballot, Document
+from cleanroom.identifiers import (
+    approver_key_document_id,
+    decision_document_id,
+    document_digest,
+    federated_subject,
+    sha256_hex,
+    user_secret_name,
+)
+>>>>>>> main
 from cleanroom.messages.publish import CleanRoomIdentity, DescriptorRequest, EncryptionKey, ManagedIdentity, StoredSecret
 from cleanroom.messages.query import GenerateQueryRequest
 from cleanroom.messages.run import RunTicket
@@ -26,7 +38,7 @@ from cleanroom.publishing.descriptor import generate_descriptor
 from cleanroom.publishing.query_document import generate_query
 from cleanroom.runs.assembly import JobEnvironment, assemble_job
 from cleanroom.runs.authority import RunAuthority
-from cleanroom.runs.decisions import DECISION_LABELS, decision_document_data, decision_document_id
+from cleanroom.runs.decisions import DECISION_LABELS, decision_document_data
 from cleanroom.runs.reader import AcceptedDocument, Consent, to_accepted_document
 from cleanroom.spark.job import JobConfig, JobParameters, ResultObject, ResultReceipt
 from cleanroom.statements import Decision, RunRequest, SigningKey, load_or_create_signing_key, sign

@@ -18,14 +18,14 @@ from cleanroom.attestation import AttestationEvidence, report_data_for
 from cleanroom.datasets.encryption import encode_dataset_key, generate_dataset_key
 from cleanroom.documents.specs import DatasetSpec, QuerySpec
 from cleanroom.governance import CleanRoomClient, GovernanceUserClient
-from cleanroom.identifiers import approver_key_document_id, document_digest, user_secret_name
+from cleanroom.identifiers import approver_key_document_id, decision_document_id, document_digest, user_secret_name
 from cleanroom.messages.publish import DescriptorRequest, StoredSecret
 from cleanroom.messages.query import GenerateQueryRequest
 from cleanroom.messages.run import RunTicket
 from cleanroom.publishing.descriptor import generate_descriptor
 from cleanroom.publishing.query_document import generate_query
 from cleanroom.publishing.user_documents import UserDocuments
-from cleanroom.runs.decisions import DECISION_LABELS, decision_document_data, decision_document_id
+from cleanroom.runs.decisions import DECISION_LABELS, decision_document_data
 from cleanroom.runs.reader import UserReader
 from cleanroom.secret import Secret
 from cleanroom.settings import GovernanceSettings, Settings

@@ -100,7 +100,7 @@ def _collaborator(settings: Settings) -> BoundaryWorker:
         raise PreconditionFailed("SettingMissing", "settings: party is not set, and a collaborator's worker needs it.")
     own = credential(settings.credential, ca_file=settings.ca_file)
     client = governance_client(settings, own)
-    authorisations, keys = AuthorisationVerifier(settings), KeyStore(settings.keys_dir)
+    authorisations, keys = AuthorisationVerifier(settings), KeyStore(settings.keys_dir, settings.collaboration)
     identities = ManagedIdentities(own, settings.azure, ca_file=settings.ca_file) if settings.azure.subscription_id else None
     governance = CollaboratorGovernance(settings, authorisations, UserDocuments(client, settings.collaboration), keys, identities)
     s3 = S3(settings, authorisations)
@@ -162,8 +162,15 @@ def _frontend(settings: Settings) -> BoundaryWorker:
 def _clean_room(settings: Settings, bootstrap: Bootstrap) -> BoundaryWorker:
     user = governance_client(settings, credential(settings.credential, ca_file=settings.ca_file))
     attestor = GuestAttestor(settings.attestation.url, ca_file=settings.ca_file)
+<<<<<<< HEAD
     client = CleanRoomClient(settings.governance.url, settings.collaboration, attestor, ca_file=settings.governance_roots)
     room = CleanRoomContext(settings, bootstrap, client, user)
+=======
+    client = CleanRoomClient(
+        settings.governance.url, settings.collaboration, attestor, ca_file=settings.governance_roots, position=user.position
+    )
+    room = CleanRoomContext(settings, client, user, PodProfile.from_settings(settings))
+>>>>>>> main
     governance, secrets = CleanRoomGovernance(room), CleanRoomSecrets(room)
     return BoundaryWorker(
         name="clean-room",

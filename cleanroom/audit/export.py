@@ -29,10 +29,9 @@ from cleanroom.claims import HOST_DATA
 from cleanroom.documents.query import QueryDocument, parse_query
 from cleanroom.errors import CleanRoomError, NotFound
 from cleanroom.governance import Document, Event, GovernanceUserClient
-from cleanroom.identifiers import approver_key_document_id, document_digest
+from cleanroom.identifiers import approver_key_document_id, decision_document_id, document_digest
 from cleanroom.messages.run import ConsentVerdict, ConsentWithdrawn, Grant, PolicyStatement, Revoked, SparkVerdict
 from cleanroom.runs.authority import service_nonce
-from cleanroom.runs.decisions import decision_document_id
 from cleanroom.runs.ledger import RUNS_SCOPE, closed_event_id, event_scope, runs_event_id
 from cleanroom.spark.job import JobConfig, ResultReceipt
 from cleanroom.spark.run_events import CLEAN_ROOM_STEPS, EVENT_IDS, event_id

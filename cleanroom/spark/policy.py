@@ -55,7 +55,7 @@ _EXECUTOR_UNMEASURED = {
     "SPARK_EXECUTOR_POD_IP": r"[0-9a-f.:]+",
     "SPARK_EXECUTOR_POD_NAME": r"[a-z0-9.-]+",
     "SPARK_RESOURCE_PROFILE_ID": r"[0-9]+",
-    # JVM options that run a command (-XX:OnOutOfMemoryError, -javaagent) must not come in this way: only these forms.
+    # Only these forms, because other JVM options can run code (-XX:OnOutOfMemoryError, -javaagent).
     r"SPARK_JAVA_OPT_[0-9]+": (
         r"(-Dspark\.(driver|blockManager|driver\.blockManager|ui)\.port=[0-9]+|-Djava\.net\.preferIPv6Addresses=(true|false)"
         r"|-Djdk\.reflect\.useDirectMethodHandle=false|-Dio\.netty\.tryReflectionSetAccessible=true|-XX:\+IgnoreUnrecognizedVMOptions"
@@ -68,11 +68,18 @@ UNMEASURED: Mapping[Role, Mapping[str, str]] = MappingProxyType(
         "executor": MappingProxyType(_COMMON_UNMEASURED | _EXECUTOR_UNMEASURED),
     }
 )
+<<<<<<< HEAD
 """Variables whose values Kubernetes, Spark or the guest decide at pod start: name pattern to value pattern (RE2)."""
 
 _LOCAL_ATTESTATION = {"CLEANROOM_ATTESTATION_URL": r"https?://(localhost|127\.0\.0\.1):[0-9]+(/[A-Za-z0-9._-]+)*"}
 """Only for a profile without sidecars, which trust documents for development alone may have: the hardware stand-in of this machine.
 With a sidecar the variable is dropped, and pods use the measured sidecar's address, which is a constant of the program."""
+=======
+"""Variables that Kubernetes, Spark or the guest set when a pod starts: name pattern to value pattern (RE2) per role.
+
+A false address of the attestation sidecar or a false pod name can deny service, but cannot disclose a secret, because
+reports and responses are authenticated."""
+>>>>>>> main
 
 
 class PodPolicy(FrozenModel):

@@ -78,7 +78,7 @@ async def prepare(world: PrepareWorld, env: WorkflowEnvironment) -> Prepared:
 
 def kinds(requests: Counter[str]) -> dict[str, int]:
     """Requests by kind: paths without IDs, most frequent first."""
-    names = r"flights|totals|r-[\w.-]+|[a-z]+_[\w.-]+|\w+-\d+|litware-output|(approver-key|decision)-[\w-]+"
+    names = r"flights|totals|r-[\w.-]+|[a-z]+_[\w.-]+|\w+-\d+|litware-output|(approver-key|decision)\.[\w.-]+"
     found: Counter[str] = Counter()
     for name, count in requests.items():
         found[re.sub(rf"/({names})(?=/|$)", "/*", name)] += count

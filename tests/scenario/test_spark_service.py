@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import secrets
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -29,7 +30,6 @@ from cleanroom.spark.signed import (
     PolicySigner,
     ServiceReport,
     SignedPolicies,
-    new_nonce,
     verify_service_report,
     verify_signed_policies,
 )
@@ -87,6 +87,10 @@ def running(folder: Path, hardware: DevelopmentHardware) -> Iterator[Cluster]:
         cluster(folder, snp_url=url, snp_token_file=folder / "token", snp_ca_file=folder / "tls" / "ca.pem", cpus=2) as found,
     ):
         yield found
+
+
+def new_nonce() -> str:
+    return secrets.token_urlsafe(32)
 
 
 class Hardware:

@@ -7,7 +7,7 @@ import difflib
 from sqlglot import exp
 
 from cleanroom.sql.checking.dispatch import checks_expression, value_of
-from cleanroom.sql.checking.nodes import located_at, only, position_of
+from cleanroom.sql.checking.nodes import allow_only, located_at, position_of
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import Value
 from cleanroom.sql.precedence import ATOM
@@ -20,7 +20,7 @@ from cleanroom.sql.text.characters import strip_invisible
 @checks_expression(exp.Column)
 def column(node: exp.Column, ctx: Context) -> Value:
     """A column of the innermost SELECT that has it; otherwise an alias of the same SELECT."""
-    only(node, "this", "table")
+    allow_only(node, "this", "table")
     identifier, table = node.this, node.args.get("table")
     if not isinstance(identifier, exp.Identifier):
         raise Refusal("ExpressionNotAllowed", "* is allowed only as an item of a SELECT and in COUNT(*)", position_of(node))

@@ -14,7 +14,7 @@ from sqlglot import exp
 from cleanroom.sql.catalog import View
 from cleanroom.sql.checking.dispatch import checks_relation, query_of, values_of
 from cleanroom.sql.checking.names import alias_of, column_aliases, unique_alias
-from cleanroom.sql.checking.nodes import only, position_of
+from cleanroom.sql.checking.nodes import allow_only, position_of
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import NO_COLUMNS, NO_ORIGINS, CheckedQuery, ProtectedInput, Relation, Value
 from cleanroom.sql.refusal import Refusal
@@ -40,7 +40,7 @@ def table(node: exp.Table, ctx: Context) -> tuple[Relation, str]:
             "files, formats and catalogues cannot be read",
             position_of(node),
         )
-    only(node, "this", "alias")
+    allow_only(node, "this", "alias")
     name, scope = node.name, ctx.scope
     columns = column_aliases(node)
     query = ctx.relations.get(name.lower())
@@ -66,7 +66,7 @@ def _unknown_relation(name: str, node: exp.Expr, ctx: Context) -> Refusal:
 @checks_relation(exp.Subquery)
 def derived_table(node: exp.Subquery, ctx: Context) -> tuple[Relation, str]:
     """``(SELECT ...) AS t``. It may read columns of enclosing queries, but not of its neighbours in FROM."""
-    only(node, "this", "alias")
+    allow_only(node, "this", "alias")
     if not isinstance(node.this, exp.Query) or isinstance(node.this, exp.Table):
         raise Refusal(
             "RelationNotAllowed",
@@ -83,7 +83,7 @@ def derived_table(node: exp.Subquery, ctx: Context) -> tuple[Relation, str]:
 @checks_relation(exp.Values)
 def constants(node: exp.Values, ctx: Context) -> tuple[Relation, str]:
     """``VALUES (1, 'a'), (2, 'b') AS t(x, y)``."""
-    only(node, "expressions", "alias")
+    allow_only(node, "expressions", "alias")
     columns = column_aliases(node)
     rows = [row.expressions if isinstance(row, exp.Tuple) else [row] for row in node.expressions]
     columns = columns or [f"col{index + 1}" for index in range(len(rows[0]))]

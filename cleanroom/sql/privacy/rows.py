@@ -91,7 +91,7 @@ def _outer_join_marker(join: str, conditions: Iterable[EqualPair], optional: Col
                 found = side.sql
     if found is None:
         raise Refusal("JoinOverFloor", f"a {join} of rows under a privacy floor needs an equality of two columns")
-    return f"{found} IS NOT NULL"
+    return f"({found} IS NOT NULL)"
 
 
 def _filtered_by(item: ProtectedInput, conditions: Iterable[EqualPair], right_alias: str) -> ProtectedInput:

@@ -40,7 +40,7 @@ _BEFORE_LITERAL = {
     TokenType.AND, TokenType.OR, TokenType.NOT, TokenType.BETWEEN, TokenType.PLUS, TokenType.DASH, TokenType.SELECT, TokenType.WHERE,
     TokenType.HAVING, TokenType.WHEN, TokenType.THEN, TokenType.ELSE, TokenType.ON, TokenType.NULLSAFE_EQ,
 }  # fmt: skip
-_LOOKED_AT = {TokenType.L_PAREN, TokenType.R_PAREN} | _LITERAL
+_RELEVANT = {TokenType.L_PAREN, TokenType.R_PAREN} | _LITERAL
 
 Edit = tuple[int, int, list[Token]]
 """Index of the first token to replace, index after the last, and the new tokens."""
@@ -50,9 +50,8 @@ def mark_functions(tokens: list[Token], kinds: list[TokenType]) -> list[Token]:
     """``tokens``, whose types are ``kinds``, with known functions, casts and date literals marked."""
     opening, closing = TokenType.L_PAREN, TokenType.R_PAREN
     edits: list[Edit] = []
-    stack: list[tuple[int, bool]] = []
-    # Open parentheses: index, and whether a cast precedes them.
-    for at, kind in [(index, kind) for index, kind in enumerate(kinds) if kind in _LOOKED_AT]:
+    stack: list[tuple[int, bool]] = []  # open parentheses: index, and whether a cast precedes them
+    for at, kind in [(index, kind) for index, kind in enumerate(kinds) if kind in _RELEVANT]:
         if kind is closing:
             if stack and stack[-1][1]:
                 edits += _cast_edits(tokens, kinds, stack[-1][0], at)

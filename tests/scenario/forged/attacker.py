@@ -20,12 +20,18 @@ import pytest
 from temporalio.client import ActivityFailureError
 from temporalio.common import RetryPolicy
 
-from activities.azure_ad import identity_name
 from cleanroom.clients.azure import ARM_SCOPE
 from cleanroom.documents.specs import DatasetSpec
 from cleanroom.errors import CleanRoomError
 from cleanroom.governance import Document
-from cleanroom.identifiers import CLEAN_ROOM_QUEUE, SPARK_SERVICE_QUEUE, collaborator_queue, document_digest, prepare_workflow_id
+from cleanroom.identifiers import (
+    CLEAN_ROOM_QUEUE,
+    SPARK_SERVICE_QUEUE,
+    collaborator_queue,
+    document_digest,
+    identity_name,
+    prepare_workflow_id,
+)
 from cleanroom.messages.publish import AuthorisedDataset, CleanRoomPolicy, Descriptor, ProposedDocument
 from cleanroom.messages.query import AuthorisedCommand, QueryState, VoteRequest
 from cleanroom.messages.run import (

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cleanroom.sql import Catalog, check_sql, split_statements
-from tests.unit.sql.world import FLOOR, GUARDED, create, run, run_verdict, same
+from tests.unit.sql.world import FLOOR, GUARDED, create, run, run_verdict, same_rows
 
 Rows = dict[str, list[tuple[Any, ...]]]
 REGIONS = ["north", "south", "east", "west", "tiny"]
@@ -60,7 +60,7 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 # A query, and an independent count of distinct persons for each key (the first columns) of its result.
-HELD = {
+ALLOWED_OVER_FLOORS = {
     "group": ("SELECT region, COUNT(*) AS n, SUM(amount) AS s FROM orders GROUP BY region", "SELECT region, COUNT(DISTINCT user_key) FROM orders GROUP BY region"),
     "constant count": ("SELECT region, 1000 AS cnt FROM orders GROUP BY region", "SELECT region, COUNT(DISTINCT user_key) FROM orders GROUP BY region"),
     "author's own floor of one": ("SELECT region, COUNT(*) AS cnt FROM orders GROUP BY region HAVING COUNT(*) >= 1 OR TRUE", "SELECT region, COUNT(DISTINCT user_key) FROM orders GROUP BY region"),
@@ -89,10 +89,10 @@ HELD = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", HELD)
+@pytest.mark.parametrize("name", ALLOWED_OVER_FLOORS)
 @pytest.mark.parametrize("seed", range(4))
 def test_groups_below_the_floor_are_dropped_and_all_others_kept(name: str, seed: int, connection: duckdb.DuckDBPyConnection) -> None:
-    sql, count = HELD[name]
+    sql, count = ALLOWED_OVER_FLOORS[name]
     create(connection, GUARDED, populate(seed))
     verdict = check_sql(split_statements(sql), GUARDED)
     assert verdict.allowed, verdict.reasons
@@ -106,7 +106,7 @@ def test_groups_below_the_floor_are_dropped_and_all_others_kept(name: str, seed:
     limit = "LIMIT" in sql
     if "rank()" not in sql:
         wanted = [row for row in run(connection, sql.split(" LIMIT")[0]) if row[:width] in large]
-        assert same(got, wanted[:3] if limit else wanted, ordered=limit)
+        assert same_rows(got, wanted[:3] if limit else wanted, ordered=limit)
 
 
 def test_strictest_floor_of_all_owners_applies() -> None:
@@ -293,7 +293,7 @@ def queries(draw: st.DrawFn) -> str:
 def test_result_with_fewer_persons_than_the_floor_equals_the_result_without_them(
     sql: str, seed: int, persons: int, connection: duckdb.DuckDBPyConnection
 ) -> None:
-    """The query cannot tell who the persons are, or that there are any."""
+    """The query reveals neither who the persons are nor whether any exist."""
     verdict = check_sql(split_statements(sql), GUARDED)
     if not verdict.allowed:
         return
@@ -303,7 +303,7 @@ def test_result_with_fewer_persons_than_the_floor_equals_the_result_without_them
     create(connection, GUARDED, some)
     with_them = run_verdict(connection, verdict)
     create(connection, GUARDED, {**rows, "orders": []})
-    assert same(with_them, run_verdict(connection, verdict), ordered=False), verdict.sql
+    assert same_rows(with_them, run_verdict(connection, verdict), ordered=False), verdict.sql
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
@@ -315,7 +315,7 @@ def test_rewritten_query_returns_only_rows_of_the_original(sql: str, seed: int, 
     create(connection, GUARDED, populate(seed), visible=True)
     original = run(connection, sql)
     for row in run_verdict(connection, verdict):
-        assert any(same([row], [other], ordered=True) for other in original), verdict.sql
+        assert any(same_rows([row], [other], ordered=True) for other in original), verdict.sql
 
 
 def test_query_generator_produces_allowed_queries() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from cleanroom.sql import check_sql, split_statements
 from tests.unit.sql.honest import GENERAL, TPCH
-from tests.unit.sql.world import OPEN, create, open_rows, run, run_verdict, same
+from tests.unit.sql.world import OPEN, create, open_rows, run, run_verdict, same_rows
 
 HONEST = [
     *(pytest.param(sql, id=f"tpch-{name}") for name, sql in TPCH.items()),
@@ -30,7 +30,7 @@ def test_honest_query_is_allowed_and_keeps_its_result(sql: str, connection: duck
     assert verdict.allowed, [(reason.code, reason.message) for reason in verdict.reasons]
     expected = run(connection, sql)
     ordered = "order by" in sql.lower().rsplit(")", 1)[-1]
-    assert same(run_verdict(connection, verdict), expected, ordered=ordered)
+    assert same_rows(run_verdict(connection, verdict), expected, ordered=ordered)
     assert [column.name for column in verdict.output]
 
 

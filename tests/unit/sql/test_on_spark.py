@@ -13,8 +13,8 @@ import pytest
 
 from cleanroom.sql import Catalog, check_sql, locked_spark_conf, split_statements
 from tests.unit.sql.honest import GENERAL, TPCH
-from tests.unit.sql.test_floors import HELD, populate
-from tests.unit.sql.world import GUARDED, OPEN, create, open_rows, run_verdict, same
+from tests.unit.sql.test_floors import ALLOWED_OVER_FLOORS, populate
+from tests.unit.sql.world import GUARDED, OPEN, create, open_rows, run_verdict, same_rows
 
 pytestmark = pytest.mark.spark
 pyspark = pytest.importorskip("pyspark")
@@ -89,7 +89,8 @@ STEP = 1 if os.environ.get("CLEANROOM_ALL_ON_SPARK") else 4
 
 @pytest.mark.parametrize(
     ("sql", "catalog"),
-    [(sql, "open") for sql in [*TPCH.values(), *GENERAL[::STEP]]] + [(sql, "guarded") for sql, _ in list(HELD.values())[::STEP]],
+    [(sql, "open") for sql in [*TPCH.values(), *GENERAL[::STEP]]]
+    + [(sql, "guarded") for sql, _ in list(ALLOWED_OVER_FLOORS.values())[::STEP]],
     ids=lambda value: " ".join(value.split())[:60].encode("ascii", "replace").decode(),
 )
 def test_rewritten_query_returns_the_same_rows_in_spark_and_duckdb(sql: str, catalog: str, spark: Any) -> None:
@@ -100,7 +101,7 @@ def test_rewritten_query_returns_the_same_rows_in_spark_and_duckdb(sql: str, cat
         if ROUNDED in verdict.sql:
             pytest.skip("DuckDB rounds where Spark truncates")
         expected = _plain(run_verdict(connection, verdict))
-    assert same(_execute(spark, verdict.sql), expected, ordered=False)
+    assert same_rows(_execute(spark, verdict.sql), expected, ordered=False)
 
 
 def test_types_in_the_verdict_equal_the_types_in_spark(spark: Any) -> None:

@@ -12,7 +12,7 @@ from cleanroom.sql import check_sql, rendering_problem, split_statements
 from cleanroom.sql.vocabulary import FUNCTIONS
 from tests.unit.sql.attacks import ON_OPEN_DATA, OVER_FLOORS
 from tests.unit.sql.honest import GENERAL, TPCH
-from tests.unit.sql.test_floors import HELD
+from tests.unit.sql.test_floors import ALLOWED_OVER_FLOORS
 from tests.unit.sql.world import GUARDED, OPEN
 
 TEXTS = st.text(st.characters(blacklist_categories=["Cs"]), max_size=20)
@@ -26,7 +26,7 @@ def test_rewritten_query_is_rewritten_to_itself(sql: str) -> None:
 
 
 def test_rewritten_query_with_floors_has_no_rendering_problem() -> None:
-    for sql, _ in HELD.values():
+    for sql, _ in ALLOWED_OVER_FLOORS.values():
         verdict = check_sql(split_statements(sql), GUARDED)
         assert verdict.rewritten
         assert rendering_problem([segment.sql for segment in verdict.rewritten], GUARDED) is None

@@ -112,7 +112,7 @@ def run_verdict(connection: duckdb.DuckDBPyConnection, verdict: GateVerdict) -> 
     return run(connection, verdict.sql)
 
 
-def same(left: Sequence[tuple[Any, ...]], right: Sequence[tuple[Any, ...]], *, ordered: bool) -> bool:
+def same_rows(left: Sequence[tuple[Any, ...]], right: Sequence[tuple[Any, ...]], *, ordered: bool) -> bool:
     """Whether two results contain the same rows. Floats may differ by 1e-9 relative."""
     if not ordered:
         left, right = sorted(left, key=_key), sorted(right, key=_key)
