@@ -17,11 +17,7 @@ from cleanroom.datasets.download import result_digest
 from cleanroom.documents.query import RunParameters
 from cleanroom.documents.specs import load_dataset_spec, load_query_spec
 from cleanroom.errors import NotFound
-<<<<<<< HEAD
 from cleanroom.governance import Approver, Ballot, Document, MemberDocument, MemberVote
-from cleanroom.identifiers import approver_key_document_id, document_digest, federated_subject, sha256_hex, user_secret_name
-=======
-from cleanroom.governance import Approver, Ballot, Document
 from cleanroom.identifiers import (
     approver_key_document_id,
     decision_document_id,
@@ -30,7 +26,6 @@ from cleanroom.identifiers import (
     sha256_hex,
     user_secret_name,
 )
->>>>>>> main
 from cleanroom.messages.publish import CleanRoomIdentity, DescriptorRequest, EncryptionKey, ManagedIdentity, StoredSecret
 from cleanroom.messages.query import GenerateQueryRequest
 from cleanroom.messages.run import RunTicket

@@ -162,15 +162,10 @@ def _frontend(settings: Settings) -> BoundaryWorker:
 def _clean_room(settings: Settings, bootstrap: Bootstrap) -> BoundaryWorker:
     user = governance_client(settings, credential(settings.credential, ca_file=settings.ca_file))
     attestor = GuestAttestor(settings.attestation.url, ca_file=settings.ca_file)
-<<<<<<< HEAD
-    client = CleanRoomClient(settings.governance.url, settings.collaboration, attestor, ca_file=settings.governance_roots)
-    room = CleanRoomContext(settings, bootstrap, client, user)
-=======
     client = CleanRoomClient(
         settings.governance.url, settings.collaboration, attestor, ca_file=settings.governance_roots, position=user.position
     )
-    room = CleanRoomContext(settings, client, user, PodProfile.from_settings(settings))
->>>>>>> main
+    room = CleanRoomContext(settings, bootstrap, client, user)
     governance, secrets = CleanRoomGovernance(room), CleanRoomSecrets(room)
     return BoundaryWorker(
         name="clean-room",

@@ -15,12 +15,8 @@ from cleanroom.errors import Internal, InvalidInput
 from cleanroom.governance.documents import ContractOption, DocumentOption
 from cleanroom.governance.envelopes import Enveloper
 from cleanroom.governance.http import AsyncCloseable, HttpChannel, application_url, query_string, segment
-<<<<<<< HEAD
 from cleanroom.governance.models import Consent, Document, MemberDocument, read, text
-=======
-from cleanroom.governance.models import Consent, Document, read, text
 from cleanroom.governance.position import LedgerPosition
->>>>>>> main
 from cleanroom.identifiers import TOKEN_EXCHANGE_AUDIENCE
 from cleanroom.secret import Secret
 

@@ -68,18 +68,13 @@ UNMEASURED: Mapping[Role, Mapping[str, str]] = MappingProxyType(
         "executor": MappingProxyType(_COMMON_UNMEASURED | _EXECUTOR_UNMEASURED),
     }
 )
-<<<<<<< HEAD
-"""Variables whose values Kubernetes, Spark or the guest decide at pod start: name pattern to value pattern (RE2)."""
+"""Variables that Kubernetes, Spark or the guest set when a pod starts: name pattern to value pattern (RE2) per role.
+
+A false pod name can deny service, but cannot disclose a secret."""
 
 _LOCAL_ATTESTATION = {"CLEANROOM_ATTESTATION_URL": r"https?://(localhost|127\.0\.0\.1):[0-9]+(/[A-Za-z0-9._-]+)*"}
 """Only for a profile without sidecars, which trust documents for development alone may have: the hardware stand-in of this machine.
 With a sidecar the variable is dropped, and pods use the measured sidecar's address, which is a constant of the program."""
-=======
-"""Variables that Kubernetes, Spark or the guest set when a pod starts: name pattern to value pattern (RE2) per role.
-
-A false address of the attestation sidecar or a false pod name can deny service, but cannot disclose a secret, because
-reports and responses are authenticated."""
->>>>>>> main
 
 
 class PodPolicy(FrozenModel):

@@ -11,12 +11,8 @@ from pydantic import BaseModel
 from cleanroom.documents.dataset import DatasetDocument
 from cleanroom.documents.query import QueryDocument
 from cleanroom.documents.specs import DatasetSpec, QuerySpec
-<<<<<<< HEAD
-from cleanroom.sql.catalog import Catalog
-from cleanroom.trust import Bootstrap, TrustDocument
-=======
 from cleanroom.sql import Catalog
->>>>>>> main
+from cleanroom.trust import Bootstrap, TrustDocument
 from scripts.reference.markdown import header, page, prose, table
 
 MODELS: dict[str, tuple[type[BaseModel], str]] = {
