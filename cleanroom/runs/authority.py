@@ -16,10 +16,10 @@ from collections.abc import Callable, Collection, Sequence
 from cleanroom.documents.dataset import parse_dataset
 from cleanroom.documents.query import QueryDocument, parse_query
 from cleanroom.errors import CleanRoomError, NotFound, PreconditionFailed, Refused
-from cleanroom.identifiers import approver_key_document_id, sha256_hex
+from cleanroom.identifiers import approver_key_document_id, decision_document_id, sha256_hex
 from cleanroom.messages.run import RunTicket
 from cleanroom.runs.authorised import AuthorisedRun, Dataset
-from cleanroom.runs.decisions import DECISION_LABELS, decision_document_id, parse_decision_document
+from cleanroom.runs.decisions import DECISION_LABELS, parse_decision_document
 from cleanroom.runs.parameters import verify_parameters
 from cleanroom.runs.reader import AcceptedDocument, Consent, GovernanceReader
 from cleanroom.statements.keys import KeyDocument, parse_key_document
@@ -93,7 +93,7 @@ class RunAuthority:
         if not past:
             self._require_open(request, await self._reader.run_closed(request.run_id))
         document, query = await self.fetch_query(ticket, request)
-        inputs, sink = await self._fetch_datasets(query)
+        inputs, sink = await self.fetch_datasets(query)
         owners = self._verify_owners(request, document, query, (*inputs, sink))
         decisions = () if past else await self._verify_decisions(document, owners)
         run = AuthorisedRun(
@@ -243,7 +243,7 @@ class RunAuthority:
                 "ContractIdMismatch", f"document {document.id!r} belongs to contract {document.contract_id!r}, not {self._collaboration!r}."
             )
 
-    async def _fetch_datasets(self, query: QueryDocument) -> tuple[tuple[Dataset, ...], Dataset]:
+    async def fetch_datasets(self, query: QueryDocument) -> tuple[tuple[Dataset, ...], Dataset]:
         """Read and check every dataset document at the version and digest that the query pins: the inputs, then the output."""
         approval = query.approval
         assert approval is not None
