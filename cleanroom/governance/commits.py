@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final, ParamSpec, TypeVar
 
 from cleanroom.errors import CleanRoomError, Unavailable
 from cleanroom.identifiers import TransactionId
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 COMMIT_SECONDS: Final = 10.0
 """A commit that takes longer is reported as unknown. Governance commits about once per second."""
@@ -127,6 +131,17 @@ async def commit_together() -> AsyncIterator[None]:
         batch.open = False
         _batch.reset(token)
     await asyncio.gather(*(watch.wait(transaction) for watch, transaction in batch.writes))
+
+
+def committed_together(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Decorator: run the function inside of :func:`commit_together`."""
+
+    @functools.wraps(function)
+    async def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        async with commit_together():
+            return await function(*args, **kwargs)
+
+    return run
 
 
 async def await_commit(watch: CommitWatch, transaction: TransactionId) -> None:
