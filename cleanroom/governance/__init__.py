@@ -23,12 +23,14 @@ from cleanroom.governance.models import (
     GovernanceProposal,
     Invitation,
     Member,
+    MemberDocument,
+    MemberVote,
     OidcIssuerInfo,
     Proposal,
     ProposalStatus,
     UserIdentity,
 )
-from cleanroom.governance.position import LedgerPosition, TransactionId
+from cleanroom.governance.position import LedgerPosition, observed_transactions
 from cleanroom.governance.user import GovernanceUserClient
 
 __all__ = [
@@ -49,12 +51,14 @@ __all__ = [
     "Invitation",
     "LedgerPosition",
     "Member",
+    "MemberDocument",
+    "MemberVote",
     "OidcIssuerInfo",
     "Proposal",
     "ProposalStatus",
     "TokenProvider",
-    "TransactionId",
     "UserIdentity",
     "commit_together",
     "host_data_claims",
+    "observed_transactions",
 ]
