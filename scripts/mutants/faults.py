@@ -234,9 +234,8 @@ def _statements(body: list[Statement], function: str, *, inside: bool) -> Iterat
             name = f"{function}.{statement.name}" if function else statement.name
             yield from _statements(statement.body, name, inside=not isinstance(statement, ast.ClassDef))
             continue
-        if inside or (not function and isinstance(statement, ast.Assign | ast.AnnAssign)):
-            if not _declares(statement):
-                yield body, index, function
+        if (inside or (not function and isinstance(statement, ast.Assign | ast.AnnAssign))) and not _declares(statement):
+            yield body, index, function
         if isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING":
             continue
         for block in ("body", "orelse", "finalbody"):
