@@ -8,7 +8,7 @@ from typing import Any
 from cleanroom.attestation import GuestAttestor, TrustStore
 from cleanroom.errors import PreconditionFailed
 from cleanroom.governance import CleanRoomClient, GovernanceUserClient
-from cleanroom.identifiers import canonical_json
+from cleanroom.identifiers import canonical_json, sha256_hex
 from cleanroom.messages.run import RunTicket, ServiceProof
 from cleanroom.runs.assembly import JobEnvironment
 from cleanroom.runs.proof import ServiceVerifier
@@ -65,6 +65,7 @@ class CleanRoomContext:
             settings.collaboration,
             job_environment(settings),
             ServiceVerifier(trust_store(settings), frozenset(settings.spark.service_host_data), profile, settings.attestation),
+            client,
         )
         self.authority = self.verifier.authority
 
@@ -85,6 +86,7 @@ class CleanRoomContext:
             "hostData": {"driver": policies.driver.host_data, "executor": policies.executor.host_data},
             "documents": {item.id: item.digest for item in (run.document, *(dataset.document for dataset in run.datasets))},
             "approvedBy": list(run.approved_by),
+            "proof": {"report": proof.report.evidence.digest(), "policies": sha256_hex(proof.policies.statement.encode())},
         }
         evidence = await self.attestor.attest(canonical_json(body | facts))
         return facts | {"attestation": evidence.model_dump(mode="json", exclude_none=True)}

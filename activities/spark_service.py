@@ -65,6 +65,7 @@ class SparkServiceActivities:
             Refused: ``JobMismatch`` when the requested job differs from the one built here; the codes of
                 :meth:`cleanroom.runs.authority.RunAuthority.authorise`.
         """
+        await self._authority.verify_pinned(request.ticket)
         run = await self._authority.authorise(request.ticket)
         job = assemble_job(run, self._environment)
         if job.digest() != request.job.digest():
@@ -76,6 +77,12 @@ class SparkServiceActivities:
                 hint="Give the clean room and the Spark service the same settings and version.",
             )
         submitted = await self._service.submit(job, pod_policies(job, self._service.profile).digest())
+        try:
+            await self._authority.require_open(run.request)
+        except Refused:
+            # The run was closed while the request was on its way. Its cleanup may not have found the job.
+            await self._service.delete(submitted.tracking_id)
+            raise
         return TrackingId(name=submitted.tracking_id, namespace=submitted.namespace, uid=submitted.uid)
 
     @activity.defn
@@ -86,7 +93,7 @@ class SparkServiceActivities:
             Refused: ``JobMismatch`` when the job belongs to another run.
         """
         ticket = request.ticket
-        await self._authority.verify_caller(ticket, past=True)
+        await self._authority.verify_pinned(ticket)
         if request.tracking.name != job_name(ticket.collaboration, ticket.query, ticket.run_id):
             raise Refused("JobMismatch", f"run {ticket.run_id!r}: job {request.tracking.name!r} belongs to another run.")
         async with Heartbeater(str) as heartbeat:
@@ -101,6 +108,10 @@ class SparkServiceActivities:
 
     @activity.defn
     async def delete_job(self, ticket: RunTicket) -> bool:
-        """Delete the run's job and wait until none of its pods is left. Returns False when there was no job."""
-        await self._authority.verify_caller(ticket, past=True)
+        """Delete the run's job and wait until none of its pods is left. Returns False when there was no job.
+
+        Raises:
+            Refused: ``RunNotPinned``, ``RunPinnedToAnotherRequest``: the ledger does not pin the run to this ticket's request.
+        """
+        await self._authority.verify_pinned(ticket)
         return await self._service.delete(job_name(ticket.collaboration, ticket.query, ticket.run_id))

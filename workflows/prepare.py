@@ -95,8 +95,7 @@ class Prepare:
         grants = sorted((item.model_dump(mode="json") for item in self._grants), key=lambda item: sorted(item.items()))
         digests = {"grants": sha256_hex(canonical_json(grants))}
         await self._audit(AuditEvent(ticket=ticket, step="GRANTED", message=f"{len(grants)} grants", digests=digests))
-        digests = {"report": proof.report.evidence.digest(), "policies": _digest(proof.policies.statement)}
-        await self._audit(AuditEvent(ticket=ticket, step="PREPARED", message="prepared", digests=digests, proof=proof))
+        await self._audit(AuditEvent(ticket=ticket, step="PREPARED", proof=proof))
         return Prepared(
             job=job,
             job_digest=job.digest(),
@@ -117,14 +116,14 @@ class Prepare:
                 CleanRoomGovernance.get_users, ticket, **STANDARD.config(f"caller {input.caller}", task_queue=here)
             ),
         )
-        digests = {"request": _digest(ticket.request)}
-        await self._audit(AuditEvent(ticket=ticket, step="PREPARE_STARTED", message="checks started", digests=digests))
         snapshot = await story.step(
             "query",
             workflow.execute_activity_method(
                 CleanRoomGovernance.fetch_query, ticket, **STANDARD.config("query and dataset documents", task_queue=here)
             ),
         )
+        # The first entry pins the run to its request, for which the clean room reads the query.
+        await self._audit(AuditEvent(ticket=ticket, step="PREPARE_STARTED", message="checks started"))
         approvals = await story.step(
             "approvals",
             workflow.execute_activity_method(
@@ -253,10 +252,6 @@ class Prepare:
     def timeline(self) -> tuple[str, ...]:
         """Return the steps as lines."""
         return self._story.lines()
-
-
-def _digest(text: str) -> str:
-    return sha256_hex(text.encode())
 
 
 def _wanted_secrets(job: JobConfig) -> list[tuple[JobDataset, str]]:

@@ -17,6 +17,7 @@ from cleanroom.errors import CleanRoomError, Unavailable
 from cleanroom.messages.run import PolicyStatement, RunTicket, ServiceProof
 from cleanroom.runs.assembly import JobEnvironment
 from cleanroom.runs.authority import service_nonce
+from cleanroom.runs.ledger import RUNS_SCOPE, PinnedRequest, pinned_event_id, read_pin
 from cleanroom.runs.proof import ServiceVerifier
 from cleanroom.runs.reader import AcceptedDocument, Consent
 from cleanroom.runs.shared_reader import SharedReader
@@ -49,6 +50,7 @@ class Ledger:
         self.world.documents, self.world.users = dict(world.documents), dict(world.users)
         self.withdrawn: set[str] = set()
         self.closed: set[str] = set()
+        self.pins: list[tuple[str, dict[str, Any]]] = []
         self.available = True
         self.reads: Counter[str] = Counter()
         self.clock = 0.0
@@ -78,6 +80,16 @@ class Ledger:
         await self._read("started")
         return frozenset()
 
+    async def pinned_request(self, run_id: str) -> PinnedRequest | None:
+        await self._read("pin")
+        found = [read_pin(run_id, data, self.now) for id, data in self.pins if id == pinned_event_id(run_id)]
+        return found[0] if found else None
+
+    async def put_event(self, data: Any, *, event_id: str | None = None, scope: str | None = None) -> None:
+        await self._read("enter pin")
+        assert (scope, event_id) == (RUNS_SCOPE, pinned_event_id(data["runId"]))
+        self.pins.append((str(event_id), data))
+
     async def run_closed(self, run_id: str) -> bool:
         await self._read("closed")
         return run_id in self.closed
@@ -87,7 +99,7 @@ class Ledger:
         settings = AttestationSettings(amd_roots=False)
         services = ServiceVerifier(self.world.trust, frozenset({SPARK_HOST}), make_profile(), settings)
         environment = JobEnvironment("https://cgs.example", "https://login.microsoftonline.com")
-        return RunVerifier(SharedReader(self), COLLABORATION, environment, services, now=lambda: self.now, timer=lambda: self.clock)
+        return RunVerifier(SharedReader(self), COLLABORATION, environment, services, self, now=lambda: self.now, timer=lambda: self.clock)
 
 
 @pytest.fixture
@@ -146,7 +158,7 @@ async def test_the_release_of_tokens_reads_every_dataset_with_an_identity(ledger
 async def test_a_full_verification_does_not_use_the_snapshot(ledger: Ledger) -> None:
     verifier, proof = ledger.verifier(), proof_of(ledger.world)
     await verifier.verify_run(ledger.world.ticket, proof)
-    first = ledger.reads.copy()
+    first = Counter({name: count for name, count in ledger.reads.items() if "pin" not in name})
     ledger.reads.clear()
     await verifier.verify_run(ledger.world.ticket, proof)
     assert ledger.reads == first
@@ -379,6 +391,6 @@ async def test_a_cancelled_caller_does_not_cancel_the_request_of_the_others() ->
 
 
 def test_page_lists_the_checks() -> None:
-    """``cleanroom/runs/verification.py`` is the page that docs/architecture.md points at: eight numbered checks."""
+    """``cleanroom/runs/verification.py`` is the page that docs/architecture.md points at: nine numbered checks."""
     source = Path(__file__).resolve().parents[2] / "cleanroom/runs/verification.py"
-    assert [line[0] for line in source.read_text("utf-8").splitlines() if line[1:3] == ". "][:8] == list("12345678")
+    assert [line[0] for line in source.read_text("utf-8").splitlines() if line[1:3] == ". "][:9] == list("123456789")
