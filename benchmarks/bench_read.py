@@ -37,7 +37,7 @@ from cleanroom.datasets.upload import upload_dataset  # noqa: E402
 from cleanroom.documents.dataset import DatasetSchema, FieldType, SchemaField  # noqa: E402
 from cleanroom.spark.job import JobConfig, JobDataset, JobGovernance, JobParameters, JobSegment, S3Access  # noqa: E402
 from sparkapp import session  # noqa: E402
-from sparkapp.datasources import list_objects  # noqa: E402
+from sparkapp.listing import list_objects  # noqa: E402
 from sparkapp.views import SPARK_TYPES, read_frame, read_table  # noqa: E402
 from tests.folder_pod import FolderPod  # noqa: E402
 from tests.folder_store import FolderStore  # noqa: E402

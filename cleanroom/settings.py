@@ -3,7 +3,7 @@
 Each field can be set in three places. In order of precedence:
 
 1. An environment variable: ``CLEANROOM_<FIELD>``, or ``CLEANROOM_<SECTION>__<FIELD>`` for a field of a section, such as
-   ``CLEANROOM_GOVERNANCE__URL`` (:func:`environment_variable`). Lists and tables are JSON.
+   ``CLEANROOM_GOVERNANCE__URL``. Lists and tables are JSON.
 2. The table ``[profile.<name>]`` of the configuration file, and its section tables ``[profile.<name>.<section>]``.
 3. The table ``[default]`` of the configuration file, and its section tables.
 
@@ -46,16 +46,9 @@ CONFIG_VARIABLE = "CLEANROOM_CONFIG"
 """Names the configuration file."""
 PROFILE_VARIABLE = "CLEANROOM_PROFILE"
 """Names the profile."""
-_PREFIX = "CLEANROOM_"
-_DELIMITER = "__"
 
 Boundary = Literal["collaborator", "frontend", "clean-room", "spark-service"]
 """A trust boundary: one kind of worker process with its own task queue and credentials."""
-
-
-def environment_variable(*path: str) -> str:
-    """Return the environment variable of a field: ``("governance", "url")`` is ``CLEANROOM_GOVERNANCE__URL``."""
-    return _PREFIX + _DELIMITER.join(path).upper()
 
 
 class SettingsSection(FrozenModel):
@@ -224,7 +217,7 @@ class Settings(BaseSettings):
     """All settings of one process."""
 
     model_config = SettingsConfigDict(
-        env_prefix=_PREFIX, env_nested_delimiter=_DELIMITER, frozen=True, extra="forbid", use_attribute_docstrings=True
+        env_prefix="CLEANROOM_", env_nested_delimiter="__", frozen=True, extra="forbid", use_attribute_docstrings=True
     )
 
     profile: str = "default"

@@ -1,11 +1,11 @@
 """TLS contexts and HTTP clients: every client that this project writes itself is created here.
 
-One rule holds for all of them: environment variables do not change where traffic goes or which roots it trusts. httpx and
-``urllib.request`` read ``HTTPS_PROXY``, ``ALL_PROXY`` and ``~/.netrc`` by default, so a variable in a worker's environment could
-redirect attestation evidence, governance calls or bearer tokens. Clients created here ignore them, and they do not follow redirects.
+One rule applies to all of them: environment variables do not change where traffic goes. httpx and ``urllib.request`` read
+``HTTPS_PROXY``, ``ALL_PROXY`` and ``~/.netrc`` by default, so a variable in a worker's environment could redirect attestation evidence,
+governance calls or bearer tokens. Clients that are created here ignore them, and they do not follow redirects.
 
 The SDKs of Azure, AWS and Kubernetes make their own clients and keep their vendors' documented proxy handling, because access to a
-public cloud often requires a proxy. A released key is encrypted for the guest that asked for it (docs/facts/key-release.md), and
+public cloud often requires a proxy. A released key is encrypted for the guest that requested it (docs/facts/key-release.md), and
 datasets are encrypted before they reach a store, so such a proxy sees neither.
 """
 

@@ -101,6 +101,7 @@ class _SegmentViewConditions:
             raise InvalidInput(
                 "PreconditionViewUnknown",
                 f"segment {segment.execution_sequence}: precondition on view {condition.view_name!r}, which does not exist yet.",
+                hint="Create the view in an earlier segment.",
             )
         try:
             if name not in self._rows:
@@ -135,6 +136,7 @@ def _filtered(frame: DataFrame, segment: JobSegment) -> DataFrame:
             raise InvalidInput(
                 "PostFilterInvalid",
                 f"segment {segment.execution_sequence}: post filter on column {item.column_name!r}: the result {why}.",
+                hint="Name a numeric column of the segment's result.",
             )
         frame = frame.filter(functions.col(f"`{field.name.replace('`', '``')}`") >= item.value)
     return frame

@@ -20,8 +20,8 @@ from cleanroom.datasets.schema import arrow_schema
 from cleanroom.documents.dataset import FieldType, Format
 from cleanroom.errors import InvalidInput
 from cleanroom.spark.job import JobConfig, JobDataset, ResultObject
-from sparkapp.datasources import dataset_key
 from sparkapp.failures import redact_task_errors
+from sparkapp.listing import dataset_key
 from sparkapp.pod import Pod
 from sparkapp.views import SPARK_TYPES
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cleanroom.errors import PreconditionFailed, Refused
 from cleanroom.spark.network import NETWORK_CONF, SECRET_FILE
-from cleanroom.sql.sparkconf import locked_spark_conf, locked_sql_conf
+from cleanroom.sql import locked_spark_conf, locked_sql_conf
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -17,9 +17,10 @@ from cleanroom.datasets.schema import arrow_schema
 from cleanroom.documents.dataset import FieldType, Format
 from cleanroom.errors import CleanRoomError
 from cleanroom.spark.job import JobConfig, JobDataset
-from sparkapp.datasources import DatasetListing, InputSplit, list_objects, plan_splits, read_task
 from sparkapp.failures import redact_error, redact_task_errors
+from sparkapp.listing import DatasetListing, list_objects
 from sparkapp.pod import Pod
+from sparkapp.splits import InputSplit, plan_splits, read_task
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -30,8 +30,7 @@ def verdict_of(sql: str, catalog: Catalog) -> GateVerdict:
     Raises:
         InvalidInput: ``InvalidQueryFormat`` for JSON that contains no segments.
     """
-    from cleanroom.sql import GateVerdict, Reason, Refusal, analyse, split_statements
-    from cleanroom.sql.catalog import unique_members
+    from cleanroom.sql import GateVerdict, Reason, Refusal, analyse, split_statements, unique_members
 
     if sql.lstrip().startswith("{"):
         try:

@@ -140,7 +140,9 @@ def _frontend(settings: Settings) -> BoundaryWorker:
 def _clean_room(settings: Settings) -> BoundaryWorker:
     user = governance_client(settings, credential(settings.credential, ca_file=settings.ca_file))
     attestor = GuestAttestor(settings.attestation.url, ca_file=settings.ca_file)
-    client = CleanRoomClient(settings.governance.url, settings.collaboration, attestor, ca_file=settings.governance_roots)
+    client = CleanRoomClient(
+        settings.governance.url, settings.collaboration, attestor, ca_file=settings.governance_roots, position=user.position
+    )
     room = CleanRoomContext(settings, client, user, PodProfile.from_settings(settings))
     governance, secrets = CleanRoomGovernance(room), CleanRoomSecrets(room)
     return BoundaryWorker(

@@ -10,10 +10,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict
-
 from cleanroom.attestation.models import construct_unvalidated
 from cleanroom.attestation.reasons import AttestationRejected, Reason
+from cleanroom.models import FrozenModel
 
 
 class Product(StrEnum):
@@ -67,10 +66,8 @@ def product_from_name(name: str) -> Product | None:
     return _BY_NAME.get(name.split("-", 1)[0])
 
 
-class Tcb(BaseModel):
+class Tcb(FrozenModel):
     """Security version numbers of one TCB, one byte each (0–255). ``fmc`` is Turin's; zero elsewhere."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     fmc: int = 0
     bootloader: int

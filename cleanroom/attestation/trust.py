@@ -19,10 +19,11 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, ValidationError
 
 from cleanroom.attestation.products import Product, product_from_name
 from cleanroom.errors import InvalidInput, NotFound
+from cleanroom.models import FrozenModel
 
 TRUST_FILE_FORMAT: Final = "cleanroom-attestation-trust/1"
 
@@ -33,10 +34,8 @@ def _fingerprint(value: str) -> str:
     return value.lower()
 
 
-class TrustedRoot(BaseModel):
+class TrustedRoot(FrozenModel):
     """One root key. Every verdict that rests on a ``development`` root is marked as such."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     spki_sha256: Annotated[str, AfterValidator(_fingerprint)]
     """SHA-256 of the DER SubjectPublicKeyInfo, 64 lower-case hex digits."""
@@ -44,10 +43,8 @@ class TrustedRoot(BaseModel):
     development: bool = False
 
 
-class UvmIssuer(BaseModel):
+class UvmIssuer(FrozenModel):
     """An accepted issuer of utility-VM endorsements: a did:x509, a feed, and the minimum security version."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     issuer: str
     feed: str
@@ -68,10 +65,8 @@ AKS_UVM: Final = UvmIssuer(issuer=f"{_MICROSOFT_SUPPLY_CHAIN}.5", feed="ConfAKS-
 """Confidential AKS node pools; not trusted by default."""
 
 
-class _TrustFile(BaseModel):
+class _TrustFile(FrozenModel):
     """The JSON form of a trust file. Its rows are always marked as development."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: str
     note: str = ""

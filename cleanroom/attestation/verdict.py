@@ -15,6 +15,7 @@ from cleanroom.attestation.evidence import REPORT_DATA_SIZE, AttestationEvidence
 from cleanroom.attestation.products import Product, Tcb
 from cleanroom.attestation.report import HexBytes, SnpReport
 from cleanroom.errors import Refused
+from cleanroom.models import FrozenModel
 
 
 def _digests(size: int) -> Any:
@@ -40,13 +41,11 @@ HexDigests32 = Annotated[frozenset[str] | None, _digests(32)]
 HexDigests48 = Annotated[frozenset[str] | None, _digests(48)]
 
 
-class Expectations(BaseModel):
+class Expectations(FrozenModel):
     """What must hold beyond the cryptography. Secure by default; ``None`` means "any". Hex values are compared in lower case.
 
     A set of values is an allowlist: the report must equal one of them, and an empty set allows nothing.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     # Report
     minimum_report_version: int = 2

@@ -54,13 +54,13 @@ def check_documents(bundle: ParsedBundle, checks: Checks) -> None:
 
     A run that was refused by its checks may name a document that is not accepted, which may be the reason for the refusal.
     """
-    must = bundle.started or bundle.completed
+    required = bundle.started or bundle.completed
     for item in bundle.all(DocumentBody, *DOCUMENT_KINDS):
         record = item.record
         try:
             document = accepted_document_of(item.body)
         except CleanRoomError as error:
-            checks.add("document", record, error.code == "UserDocumentNotFound" and not must, error.message)
+            checks.add("document", record, error.code == "UserDocumentNotFound" and not required, error.message)
             continue
         if document_digest(document.data) != item.body.digest:
             checks.add("document", record, False, f"its digest is {document_digest(document.data)}, not {item.body.digest}")
@@ -126,18 +126,18 @@ def check_approvals(bundle: ParsedBundle, checks: Checks) -> AuthorisedRun | Non
         return None
     checks.add("request", request.record, True, f"signed by {signer}")
     reader.trail.clear()
-    must = bundle.started or bundle.completed
+    required = bundle.started or bundle.completed
     try:
-        run = run_sync(authority.authorise(ticket, consent=must))
+        run = run_sync(authority.authorise(ticket, consent=required))
     except CleanRoomError as error:
-        if not must:
+        if not required:
             checks.notes.append(f"The run ended at its checks: {error.code}.")
             return None
         _add_failure(checks, "approvals", _record_at_fault(error, reader.trail, request.record), error)
         return None
     by_id = {item.record.subject: item.record for item in bundle.all(DocumentBody)}
     checks.add("approvals", by_id.get(run.document.id), True, f"approved by {', '.join(run.approved_by)}")
-    if must and consents:
+    if required and consents:
         checks.add("consent", consents[0].record, True, f"{len(consented)} documents", subject="every document of the run")
     return run
 

@@ -6,20 +6,18 @@ import datetime as dt
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import AwareDatetime, Field
 
 from cleanroom.audit.chain import Kind
 from cleanroom.identifiers import HexDigest, Name
 from cleanroom.messages.run import Grant, RunState
+from cleanroom.models import CamelModel
 from cleanroom.spark.job import JobConfig, ResultReceipt
 from cleanroom.spark.signed import ServiceReport
 
 
-class Body(BaseModel):
+class Body(CamelModel):
     """The body of a record."""
-
-    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="forbid")
 
     def wire(self) -> dict[str, Any]:
         """Return the body as JSON."""

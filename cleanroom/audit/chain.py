@@ -12,10 +12,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-from pydantic.alias_generators import to_camel
-
 from cleanroom.identifiers import HexDigest, canonical_json, sha256_hex
+from cleanroom.models import CamelModel
 
 FORMAT = "cleanroom-audit-bundle/1"
 GENESIS = "0" * 64
@@ -39,11 +37,7 @@ Kind = Literal[
 ]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="forbid")
-
-
-class Record(_Model):
+class Record(CamelModel):
     """A piece of evidence. ``subject`` identifies it within its kind: a document ID, a step, or an event's place in the ledger."""
 
     index: int
@@ -61,7 +55,7 @@ class Record(_Model):
         return sha256_hex(self.canonical())
 
 
-class Entry(_Model):
+class Entry(CamelModel):
     """A record's entry in the manifest."""
 
     index: int
@@ -70,7 +64,7 @@ class Entry(_Model):
     digest: HexDigest
 
 
-class Manifest(_Model):
+class Manifest(CamelModel):
     """The table of contents. ``facts`` repeats the body of the first record; ``seal`` is a JWS of :class:`.seal.ExportSeal`."""
 
     format: str = FORMAT
@@ -80,14 +74,14 @@ class Manifest(_Model):
     seal: str | None = None
 
 
-class Bundle(_Model):
+class Bundle(CamelModel):
     """The evidence of one run."""
 
     manifest: Manifest
     records: tuple[Record, ...]
 
 
-class BrokenLink(_Model):
+class BrokenLink(CamelModel):
     """The first broken link: the record or its place, and what happened to it."""
 
     index: int

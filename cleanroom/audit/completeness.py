@@ -14,11 +14,11 @@ RUN_SUBJECT_KINDS: tuple[Kind, ...] = ("export", "request", "outcome", "job", "p
 
 def check_records(bundle: ParsedBundle, checks: Checks) -> None:
     """Run all checks that do not depend on the evidence in a record. They detect a bundle that joins genuine records of two runs."""
-    _no_duplicates(bundle, checks)
-    _outcome(bundle, checks)
+    _check_duplicates(bundle, checks)
+    _check_outcome(bundle, checks)
 
 
-def _no_duplicates(bundle: ParsedBundle, checks: Checks) -> None:
+def _check_duplicates(bundle: ParsedBundle, checks: Checks) -> None:
     run_id = bundle.export.run_id
     seen: set[tuple[str, str, bytes]] = set()
     for item in bundle.all(Body):
@@ -33,7 +33,7 @@ def _no_duplicates(bundle: ParsedBundle, checks: Checks) -> None:
         seen.add(key)
 
 
-def _outcome(bundle: ParsedBundle, checks: Checks) -> None:
+def _check_outcome(bundle: ParsedBundle, checks: Checks) -> None:
     item, export = bundle.one(OutcomeBody, checks, what="outcome"), bundle.export
     if item is None:
         return

@@ -20,7 +20,7 @@ from cleanroom.runs.authority import service_nonce
 from cleanroom.spark.job import JobConfig
 from cleanroom.spark.signed import VerifiedService, read_statement, verify_service_report
 
-GRANTED_TO_ALL = (("events", "writer"),)
+COMMON_GRANTS = (("events", "writer"),)
 """Delegate policies that grant access to the pods of every run."""
 
 
@@ -77,7 +77,7 @@ def check_job(bundle: ParsedBundle, checks: Checks, run: AuthorisedRun | None, s
         checks.add("job", item.record, False, f"its digest is {job.digest()}")
         return None
     if run is not None:
-        _derived(checks, item, run)
+        _check_derivation(checks, item, run)
     if policies is None or service is None:
         return None
     try:
@@ -107,7 +107,7 @@ def _subjects(job: JobConfig, run: AuthorisedRun | None) -> frozenset[str]:
     return frozenset(named)
 
 
-def _derived(checks: Checks, item: ParsedRecord[JobBody], run: AuthorisedRun) -> None:
+def _check_derivation(checks: Checks, item: ParsedRecord[JobBody], run: AuthorisedRun) -> None:
     """Assemble the job again from the documents. Only the SQL that the query gate renders may differ between versions."""
     job = item.body.job
     authority = next((each.access.authority for each in (*job.datasets, job.datasink) if each.access.kind == "azure-blob"), "")
@@ -128,12 +128,12 @@ def _derived(checks: Checks, item: ParsedRecord[JobBody], run: AuthorisedRun) ->
         return
     if job.network_secret_id is None:  # from before runs had a network secret
         expected = expected.model_copy(update={"network_secret_id": None})
-    ours, theirs = (value.model_dump(mode="json", by_alias=True) for value in (expected, job))
-    differing = sorted(name for name in ours if ours[name] != theirs[name] and name != "segments")
+    expected_values, actual_values = (value.model_dump(mode="json", by_alias=True) for value in (expected, job))
+    differing = sorted(name for name in expected_values if expected_values[name] != actual_values[name] and name != "segments")
     if differing:
         checks.add("job", item.record, False, f"does not follow from the documents: {', '.join(differing)}")
         return
-    if ours["segments"] != theirs["segments"]:
+    if expected_values["segments"] != actual_values["segments"]:
         checks.notes.append("This version's query gate renders the approved text differently. Compare the job's segments.")
     checks.add("job", item.record, True, "follows from the approved documents")
 
@@ -148,7 +148,7 @@ def expected_grants(measured: MeasuredJob) -> set[tuple[str, str, str]]:
         if dataset.access.kind == "aws-s3":
             secrets.add(dataset.access.connection_secret_id)
     places = (
-        [("secrets", name) for name in secrets] + [("oauth-federation-subjects", name) for name in measured.subjects] + list(GRANTED_TO_ALL)
+        [("secrets", name) for name in secrets] + [("oauth-federation-subjects", name) for name in measured.subjects] + list(COMMON_GRANTS)
     )
     return {(kind, name, host) for kind, name in places for host in (measured.driver, measured.executor)}
 

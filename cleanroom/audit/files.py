@@ -104,8 +104,11 @@ def _from_json(data: bytes) -> Bundle:
     # A tool that edits a bundle may reformat all of it. Then the broken link is more informative than the white space.
     if written != data and first_broken_link(bundle) is None:
         # Line 1 is the manifest, line 2 opens the list, and each further line is a record.
-        ours, theirs = written.split(b"\n"), data.split(b"\n")
-        line = next((n for n, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), min(len(ours), len(theirs)))
+        canonical_lines, lines = written.split(b"\n"), data.split(b"\n")
+        line = next(
+            (n for n, pair in enumerate(zip(canonical_lines, lines, strict=False)) if pair[0] != pair[1]),
+            min(len(canonical_lines), len(lines)),
+        )
         raise _not_canonical(f"line {line + 1}", records[line - 2] if 0 <= line - 2 < len(records) else None)
     return bundle
 
@@ -132,7 +135,7 @@ def _from_zip(data: bytes) -> Bundle:
         zlib.error,
     ) as error:
         raise _malformed("the archive", str(error) or type(error).__name__) from error
-    wanted = sorted((name for name in parts if name != MANIFEST), key=_place)
+    wanted = sorted((name for name in parts if name != MANIFEST), key=_record_index)
     manifest = _parse_manifest(_loads(parts[MANIFEST], MANIFEST))
     records = tuple(_record(index, _loads(parts[name], name, index), manifest) for index, name in enumerate(wanted))
     bundle = Bundle(manifest=manifest, records=records)
@@ -146,7 +149,7 @@ def _from_zip(data: bytes) -> Bundle:
     return bundle
 
 
-def _place(name: str) -> tuple[int, str]:
+def _record_index(name: str) -> tuple[int, str]:
     found = re.match(r"records/(\d{1,9})-", name)
     return (int(found.group(1)) if found else MAX_RECORDS, name)
 
@@ -204,9 +207,14 @@ def _malformed(where: str, why: str, index: int | None = None, entry: Entry | No
     details: dict[str, Any] = {} if index is None else {"index": index}
     if entry is not None:
         details |= {"kind": entry.kind, "subject": entry.subject}
-    return Refused("BundleMalformed", f"{where}: {why}.", details=details)
+    return Refused("BundleMalformed", f"{where}: {why}.", hint="Ask the exporter for the original bundle.", details=details)
 
 
 def _not_canonical(where: str, record: Record | None) -> Refused:
     details = {} if record is None else {"index": record.index, "kind": record.kind, "subject": record.subject}
-    return Refused("BundleNotCanonical", f"{where}: edited, because it is not in the exported form.", details=details)
+    return Refused(
+        "BundleNotCanonical",
+        f"{where}: edited, because it is not in the exported form.",
+        hint="Ask the exporter for the original bundle.",
+        details=details,
+    )

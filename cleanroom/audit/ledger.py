@@ -48,16 +48,16 @@ DERIVED = frozenset(
 
 def check_ledger(bundle: ParsedBundle, checks: Checks, trust: TrustStore, accepted_host_data: Collection[str] | None) -> None:
     """Run all checks of the ledger's entries."""
-    _order(bundle, checks)
-    _one_request(bundle, checks)
-    _one_job(bundle, checks)
-    _about_this_run(bundle, checks)
-    _needed(bundle, checks)
-    _completion(bundle, checks)
-    _attested(bundle, checks, trust, accepted_host_data)
+    _check_order(bundle, checks)
+    _check_request(bundle, checks)
+    _check_job(bundle, checks)
+    _check_run(bundle, checks)
+    _check_required_events(bundle, checks)
+    _check_completion(bundle, checks)
+    _check_attested_statements(bundle, checks, trust, accepted_host_data)
 
 
-def _order(bundle: ParsedBundle, checks: Checks) -> None:
+def _check_order(bundle: ParsedBundle, checks: Checks) -> None:
     last = 0
     items = bundle.all(EventBody)
     for item in items:
@@ -69,7 +69,7 @@ def _order(bundle: ParsedBundle, checks: Checks) -> None:
         checks.add("events", items[-1].record, True, f"{len(items)} entries, seqno {items[0].body.seqno} to {last}", subject="order")
 
 
-def _one_request(bundle: ParsedBundle, checks: Checks) -> None:
+def _check_request(bundle: ParsedBundle, checks: Checks) -> None:
     """Check that the run is one request: the pinned one, which the bundle contains, and no other request started under its ID."""
     run_id, request = bundle.export.run_id, bundle.one(RequestBody)
     pins = bundle.pins()
@@ -96,7 +96,7 @@ def _one_request(bundle: ParsedBundle, checks: Checks) -> None:
     checks.add("pin", entry.record, True, f"request {pinned.digest[:16]}…")
 
 
-def _one_job(bundle: ParsedBundle, checks: Checks) -> None:
+def _check_job(bundle: ParsedBundle, checks: Checks) -> None:
     """Check that all entries of the run that name a job name the same one, and the one in the bundle."""
     job = bundle.one(JobBody)
     first = job.body.digest if job is not None else None
@@ -115,7 +115,7 @@ def _one_job(bundle: ParsedBundle, checks: Checks) -> None:
             return
 
 
-def _about_this_run(bundle: ParsedBundle, checks: Checks) -> None:
+def _check_run(bundle: ParsedBundle, checks: Checks) -> None:
     export, scope = bundle.export, event_scope(bundle.export.run_id)
     digest = _requested_digest(bundle)
     others = [item.body for item in bundle.all(EventBody) if bundle.of_another_request(item.body)]
@@ -148,24 +148,24 @@ def _requested_digest(bundle: ParsedBundle) -> str | None:
         return None
 
 
-def _needed(bundle: ParsedBundle, checks: Checks) -> None:
+def _check_required_events(bundle: ParsedBundle, checks: Checks) -> None:
     state = bundle.export.state
-    needed = [f"RUN_{state}"] if bundle.started or state == "COMPLETED" else []
+    required = [f"RUN_{state}"] if bundle.started or state == "COMPLETED" else []
     if state == "COMPLETED":
-        needed += ["PREPARE_STARTED", "GRANTED", "PREPARED", "RUN_STARTED", "SUBMITTED", "QUERY_COMPLETED", "REVOKED"]
-    for name in needed:
+        required += ["PREPARE_STARTED", "GRANTED", "PREPARED", "RUN_STARTED", "SUBMITTED", "QUERY_COMPLETED", "REVOKED"]
+    for name in required:
         if not bundle.events(name):
             checks.missing("event", name)
-    if needed and not bundle.pins():
+    if required and not bundle.pins():
         checks.missing("event", RUN_PINNED)
     closed = [
         item
         for item in bundle.all(EventBody)
         if item.body.id == closed_event_id(bundle.export.run_id) and not bundle.of_another_request(item.body)
     ]
-    if needed and not closed:
+    if required and not closed:
         checks.missing("event", "RUN_CLOSED")
-    if needed and not any(item.body.member("runId") == bundle.export.run_id for item in bundle.starts()):
+    if required and not any(item.body.member("runId") == bundle.export.run_id for item in bundle.starts()):
         # Without it, the number of earlier runs is unknown, and a violated limit on runs would go unnoticed.
         checks.missing("event", f"run start of query {bundle.export.query}")
     for other in {"COMPLETED", "FAILED", "CANCELLED"} - {state}:
@@ -173,7 +173,7 @@ def _needed(bundle: ParsedBundle, checks: Checks) -> None:
             checks.add("events", item.record, False, f"the ledger says {other}, the export {state}")
 
 
-def _completion(bundle: ParsedBundle, checks: Checks) -> None:
+def _check_completion(bundle: ParsedBundle, checks: Checks) -> None:
     """Check that the pods' completion event contains the receipt of the run."""
     receipt = bundle.one(ReceiptBody)
     found = bundle.events("QUERY_COMPLETED")
@@ -189,7 +189,7 @@ def _completion(bundle: ParsedBundle, checks: Checks) -> None:
     checks.add("events", last.record, same, "contains the receipt" if same else "its receipt differs from the run's")
 
 
-def _attested(bundle: ParsedBundle, checks: Checks, trust: TrustStore, accepted_host_data: Collection[str] | None) -> None:
+def _check_attested_statements(bundle: ParsedBundle, checks: Checks, trust: TrustStore, accepted_host_data: Collection[str] | None) -> None:
     """Check the statements that the clean room bound to its attestation report.
 
     They must be genuine, come from a clean room of the contract, and agree with the records.

@@ -68,7 +68,7 @@ class ParsedBundle:
         return found
 
     def one(self, kind: type[B], checks: Checks | None = None, *, what: str = "") -> ParsedRecord[B] | None:
-        """Return the only record of ``kind``, or None if there is none or more than one.
+        """Return the only record of ``kind``, or None if it is missing or not the only one.
 
         Args:
             kind: The body type.

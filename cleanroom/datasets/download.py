@@ -75,7 +75,12 @@ def _fetch(store: ObjectStore, item: ResultObject) -> bytes:
     try:
         data = store.read(name)
     except NotFound as error:
-        raise NotFound("ResultObjectNotFound", f"result object {name!r} is not in the store.", cause=error.message) from error
+        raise NotFound(
+            "ResultObjectNotFound",
+            f"result object {name!r} is not in the store.",
+            cause=error.message,
+            hint="It was deleted from the store, or the receipt belongs to another output dataset.",
+        ) from error
     digest = hashlib.sha256(data).hexdigest()
     if len(data) != item.size or digest != item.sha256:
         raise Refused(

@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import json
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic.alias_generators import to_camel
+from pydantic import ConfigDict, Field, ValidationError
 
 from cleanroom.clients.objects import ObjectStore
 from cleanroom.datasets.encryption import open_bytes, seal_bytes
 from cleanroom.errors import Refused
 from cleanroom.identifiers import HexDigest, canonical_json, sha256_hex
+from cleanroom.models import CamelModel
 from cleanroom.secret import Secret
 
 MANIFEST_NAME = "_cleanroom/manifest"
 """The manifest's path within the dataset. Objects with names that begin with ``_`` or ``.`` are never data."""
 
 
-class ManifestObject(BaseModel):
+class ManifestObject(CamelModel):
     """A stored object of the dataset."""
 
-    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="ignore")
+    model_config = ConfigDict(extra="ignore")
 
     size: int = Field(ge=0)
     """Stored bytes."""
@@ -38,10 +38,10 @@ class ManifestObject(BaseModel):
     """Whether a reader may start after any line break of the text."""
 
 
-class Manifest(BaseModel):
+class Manifest(CamelModel):
     """The list of a dataset's objects, by path within the dataset."""
 
-    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="ignore")
+    model_config = ConfigDict(extra="ignore")
 
     version: int = 1
     dataset: str
@@ -76,7 +76,10 @@ def read_manifest(store: ObjectStore, key: Secret | None) -> Manifest | None:
         return Manifest.model_validate_json(plain)
     except ValidationError as error:
         raise Refused(
-            "ManifestInvalid", f"{MANIFEST_NAME}: not a manifest in this version's format.", cause=f"{error.error_count()} errors"
+            "ManifestInvalid",
+            f"{MANIFEST_NAME}: not a manifest in this version's format.",
+            cause=f"{error.error_count()} errors",
+            hint="Its owner can upload the dataset again.",
         ) from None
 
 

@@ -57,7 +57,9 @@ def find_sources(sources: Sequence[Path], schema: DatasetSchema) -> list[SourceF
                 continue
             _require_name(name, path, schema)
             if name in found:
-                raise InvalidInput("SourceNameTwice", f"source: {path} and {found[name].path} would both become {name!r}.")
+                raise InvalidInput(
+                    "SourceNameTwice", f"source: {path} and {found[name].path} would both become {name!r}.", hint="Rename one of the files."
+                )
             found[name] = SourceFile(path, name, path.stat().st_size)
     if not found:
         raise InvalidInput("SourceEmpty", "source: no data file found.", hint="Name files, or folders that contain files.")

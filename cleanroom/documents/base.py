@@ -1,18 +1,17 @@
-"""Base classes of the document models: frozen, with camelCase names in JSON."""
+"""Base classes of the document models: immutable, with camelCase names in JSON."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
-from pydantic.alias_generators import to_camel
+from pydantic import ConfigDict
+
+from cleanroom.models import CamelModel
 
 
-class WireModel(BaseModel):
+class WireModel(CamelModel):
     """A part of a document in the format of the Azure clean room tools. Unknown members are ignored."""
 
-    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="ignore")
+    model_config = ConfigDict(extra="ignore")
 
 
-class OurModel(BaseModel):
+class OurModel(CamelModel):
     """A part of a document that this project adds. Unknown members are rejected, so that a misspelt floor is not ignored."""
-
-    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="forbid")

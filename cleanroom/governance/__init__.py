@@ -6,6 +6,7 @@ docs/facts/governance-service.md.
 """
 
 from cleanroom.governance.clean_room import CleanRoomClient, host_data_claims
+from cleanroom.governance.commits import commit_together
 from cleanroom.governance.http import TokenProvider
 from cleanroom.governance.member import GovernanceMemberClient
 from cleanroom.governance.models import (
@@ -27,6 +28,7 @@ from cleanroom.governance.models import (
     ProposalStatus,
     UserIdentity,
 )
+from cleanroom.governance.position import LedgerPosition, TransactionId
 from cleanroom.governance.user import GovernanceUserClient
 
 __all__ = [
@@ -45,11 +47,14 @@ __all__ = [
     "GovernanceProposal",
     "GovernanceUserClient",
     "Invitation",
+    "LedgerPosition",
     "Member",
     "OidcIssuerInfo",
     "Proposal",
     "ProposalStatus",
     "TokenProvider",
+    "TransactionId",
     "UserIdentity",
+    "commit_together",
     "host_data_claims",
 ]

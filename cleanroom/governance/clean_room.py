@@ -16,6 +16,7 @@ from cleanroom.governance.documents import ContractOption, DocumentOption
 from cleanroom.governance.envelopes import Enveloper
 from cleanroom.governance.http import AsyncCloseable, HttpChannel, application_url, query_string, segment
 from cleanroom.governance.models import Consent, Document, read, text
+from cleanroom.governance.position import LedgerPosition
 from cleanroom.identifiers import TOKEN_EXCHANGE_AUDIENCE
 from cleanroom.secret import Secret
 
@@ -54,14 +55,31 @@ class CleanRoomClient(AsyncCloseable):
         attestor: Produces this guest's evidence.
         ca_file: The CCF network's service certificate.
         timeout: Seconds for one request.
+        position: What this process has seen in the ledger; see :class:`cleanroom.governance.http.HttpChannel`.
     """
 
     def __init__(
-        self, base_url: str, contract_id: str, attestor: GuestAttestor, *, ca_file: Path | None = None, timeout: float = 30.0
+        self,
+        base_url: str,
+        contract_id: str,
+        attestor: GuestAttestor,
+        *,
+        ca_file: Path | None = None,
+        timeout: float = 30.0,
+        position: LedgerPosition | None = None,
     ) -> None:
-        self._channel = HttpChannel(application_url(base_url), ca_file=ca_file, timeout=timeout)
+        self._channel = HttpChannel(application_url(base_url), ca_file=ca_file, timeout=timeout, position=position)
         self._contract = f"/app/contracts/{segment('contract id', contract_id)}"
         self._enveloper = Enveloper(attestor)
+
+    @property
+    def position(self) -> LedgerPosition:
+        """What this client has seen in the ledger."""
+        return self._channel.position
+
+    async def catch_up(self, hint: str) -> None:
+        """Wait until governance shows the transaction ``hint``; see :meth:`HttpChannel.catch_up`."""
+        await self._channel.catch_up(hint, probe="")
 
     async def aclose(self) -> None:
         """Close the connections."""

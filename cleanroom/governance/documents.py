@@ -21,7 +21,7 @@ ContractOption = Literal["execution", "logging", "telemetry"]
 
 
 class DocumentOperations(Endpoint):
-    """The life cycle of a document: draft, proposed, accepted. And consent to its use."""
+    """The life cycle of a document (draft, proposed, accepted), and consent to its use."""
 
     # -- documents --------------------------------------------------------------------------------------------------------------------
 
@@ -90,7 +90,7 @@ class DocumentOperations(Endpoint):
 
         Raises:
             Conflict: ``UserDocumentModified`` (another version), ``UserDocumentAlreadyProposed``, ``ProposalAlreadyExists``.
-            PreconditionFailed: ``ApproversMissing`` when the draft names none.
+            PreconditionFailed: ``ApproversMissing`` if the draft has no approvers.
         """
         if self.mode == "cgs-client":
             try:

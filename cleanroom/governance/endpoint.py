@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cleanroom.governance.http import AsyncCloseable, HttpChannel, TokenProvider, application_url, read_certificate
+from cleanroom.governance.position import LedgerPosition
 
 Mode = Literal["app", "cgs-client"]
 """Whose routes an endpoint has: the application's or the proxy's (docs/facts/governance-service.md#cgs-client)."""
@@ -40,6 +41,7 @@ class Endpoint(AsyncCloseable):
         client_cert: (certificate, key) PEM files of a member (mode ``app``).
         headers: Sent with every request, such as :func:`proxy_headers`.
         timeout: Seconds for one request.
+        position: What this process has seen in the ledger; see :class:`HttpChannel`.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Endpoint(AsyncCloseable):
         client_cert: tuple[Path, Path] | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: float = 30.0,
+        position: LedgerPosition | None = None,
     ) -> None:
         direct = mode == "app"
         self.mode: Mode = mode
@@ -64,7 +67,17 @@ class Endpoint(AsyncCloseable):
             headers=dict(headers or {}) | ({} if direct or token is None else {"x-ms-auth-mode": "FromAuthHeader"}),
             timeout=timeout,
             commit_path="/app/tx" if direct else None,
+            position=position,
         )
+
+    @property
+    def position(self) -> LedgerPosition:
+        """What this client has seen in the ledger."""
+        return self._channel.position
+
+    async def catch_up(self, hint: str) -> None:
+        """Wait until governance shows the transaction ``hint``; see :meth:`HttpChannel.catch_up`."""
+        await self._channel.catch_up(hint, probe="/oidc/issuerInfo")
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -1,4 +1,4 @@
-"""HTTP to one governance endpoint: URLs, JSON, errors, redirects to the primary, and CCF's commit."""
+"""HTTP to one governance endpoint: URLs, JSON, errors, redirects to the primary, commits, and answers that are not stale."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import inspect
 import re
 import ssl
 import time
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,15 +18,23 @@ import httpx
 
 from cleanroom.errors import Internal, InvalidInput, Unavailable
 from cleanroom.governance import faults
+from cleanroom.governance.commits import COMMIT_SECONDS, CommitWatch, await_commit
+from cleanroom.governance.position import LedgerPosition, TransactionId
 from cleanroom.transport import async_http_client, ssl_context
 
 TokenProvider = Callable[[], str | Awaitable[str]]
 """Returns a bearer token for one request; may be a coroutine function."""
 
 TRANSACTION_HEADER: Final = "x-ms-ccf-transaction-id"
-UNCOMMITTED_PAUSES: Final = (0.1, 0.2, 0.4, 0.8)
-"""Seconds between reads of a ledger range whose end is not committed yet."""
-_COMMIT_SECONDS: Final = 10.0
+UNCOMMITTED_PAUSES: Final = (0.1, 0.2, 0.4, *(0.8,) * 8)
+"""Seconds between reads of a ledger range whose end is not committed yet on the node that answers."""
+BEHIND_SECONDS: Final = 10.0
+"""A read waits at most this long for a node that has seen what this process has seen."""
+ABSENCE_SECONDS: Final = 2.0
+"""Through cgs-client, an error that follows a write is believed only after this time, because it names no transaction."""
+_BEHIND_PAUSES: Final = (0.02, 0.05, 0.1, 0.2)
+_STATE_ERRORS: Final = frozenset({403, 404, 409, 500})
+"""Statuses with which a node that lags behind can answer a read: it does not know the document, the user or the grant yet."""
 _HISTORY_ATTEMPTS: Final = 30
 _HISTORY_WAIT: Final = 5.0
 _MAX_REDIRECTS: Final = 3
@@ -121,6 +130,8 @@ class HttpChannel(AsyncCloseable):
     A CCF node that is not the primary redirects with 307 or 308. The channel follows such a redirect to the same host, or to any host
     whose certificate chains to ``ca_file``, because only nodes of this network have one. It follows no other redirect.
 
+    Reads never go backwards: an answer that is older than ``position`` is requested again, from another node if there is one.
+
     Args:
         base_url: Prefix of every path.
         token: Bearer token provider, called for each request.
@@ -129,6 +140,7 @@ class HttpChannel(AsyncCloseable):
         headers: Sent with every request. Values of headers other than ``x-ms-*`` are treated as credentials.
         timeout: Seconds for one request.
         commit_path: Route that returns a transaction's status. ``None`` for a proxy that waits for commits itself.
+        position: What this process has seen in the ledger. Clients of one process that depend on each other share it.
 
     Raises:
         InvalidInput: ``GovernanceCertificateFileInvalid``, ``GovernanceHeaderMalformed``.
@@ -144,10 +156,15 @@ class HttpChannel(AsyncCloseable):
         headers: Mapping[str, str] | None = None,
         timeout: float = 30.0,
         commit_path: str | None = "/app/tx",
+        position: LedgerPosition | None = None,
     ) -> None:
         self._base = base_url.rstrip("/")
         self._token = token
         self._commit_path = commit_path
+        self.position = LedgerPosition() if position is None else position
+        self._commits = CommitWatch(self._transaction_status)
+        self._nodes: weakref.WeakKeyDictionary[Any, TransactionId] = weakref.WeakKeyDictionary()
+        """The latest transaction that each connection has shown. A connection leads to one node."""
         self._pinned = ca_file is not None
         self._credentials = [
             value.removeprefix("Bearer ") for name, value in (headers or {}).items() if not name.lower().startswith("x-ms-")
@@ -165,6 +182,7 @@ class HttpChannel(AsyncCloseable):
 
     async def aclose(self) -> None:
         """Close the connections."""
+        await self._commits.close()
         await self._client.aclose()
 
     async def _authorization(self) -> dict[str, str]:
@@ -187,7 +205,10 @@ class HttpChannel(AsyncCloseable):
         Raises:
             CleanRoomError: The status is not 2xx, or there was no response; see :mod:`cleanroom.governance.faults`.
         """
-        operation = f"{method} {path.partition('?')[0]}"
+        return self._successful(await self._exchange(method, path, json=json), method, path, hide)
+
+    async def _exchange(self, method: str, path: str, *, json: Any = None, close: bool = False) -> httpx.Response:
+        """Send one request and return the response, whatever its status. ``close`` gives up the connection afterwards."""
         headers = await self._authorization()
         if "authorization" in headers and not _BEARER.fullmatch(headers["authorization"]):
             # Checked here, because httpx would quote the token in its error.
@@ -196,6 +217,8 @@ class HttpChannel(AsyncCloseable):
                 "The bearer token is empty or contains characters that HTTP does not allow.",
                 hint="Check the credential.",
             )
+        if close:
+            headers["connection"] = "close"
         url = self._base + path
         try:
             response = await self._client.request(method, url, json=json, headers=headers)
@@ -205,10 +228,13 @@ class HttpChannel(AsyncCloseable):
                     break
                 response = await self._client.request(method, primary, json=json, headers=headers)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise faults.from_transport(error, operation) from error
+            raise faults.from_transport(error, f"{method} {path.partition('?')[0]}") from error
+        return response
+
+    def _successful(self, response: httpx.Response, method: str, path: str, hide: Sequence[str]) -> httpx.Response:
         if not 200 <= response.status_code < 300:
-            bearer = headers.get("authorization", "").removeprefix("Bearer ")
-            raise faults.from_response(response, operation, hide=(bearer, *self._credentials, *hide))
+            bearer = response.request.headers.get("authorization", "").removeprefix("Bearer ")
+            raise faults.from_response(response, f"{method} {path.partition('?')[0]}", hide=(bearer, *self._credentials, *hide))
         return response
 
     def _primary(self, response: httpx.Response) -> httpx.URL | None:
@@ -220,48 +246,152 @@ class HttpChannel(AsyncCloseable):
         same_host = target.host == source.host
         return target if target.scheme == source.scheme and (same_host or (self._pinned and target.scheme == "https")) else None
 
+    # -- reads --------------------------------------------------------------------------------------------------------------------------
+
+    async def read(self, method: str, path: str, *, json: Any = None, hide: Sequence[str] = ()) -> httpx.Response:
+        """Send one read until a node answers that has seen what this process had seen before the call.
+
+        Raises:
+            Unavailable: ``GovernanceBehind`` if no node has after :data:`BEHIND_SECONDS`.
+            CleanRoomError: As :meth:`send`.
+        """
+        floor = self.position.floor
+        deadline = time.monotonic() + BEHIND_SECONDS
+        attempt = 0
+        while True:
+            response = await self._exchange(method, path, json=json, close=attempt > 1)
+            if floor is None or await self._is_current(response, floor):
+                seen = TransactionId.parse(response.headers.get(TRANSACTION_HEADER))
+                if seen is not None and response.is_success:
+                    self._note(response, seen)
+                return self._successful(response, method, path, hide)
+            if self.position.floor is None:
+                floor = None  # It was rolled back.
+                continue
+            pause = _BEHIND_PAUSES[min(attempt, len(_BEHIND_PAUSES) - 1)]
+            if time.monotonic() + pause > deadline:
+                raise _behind(floor, f"{method} {path.partition('?')[0]}")
+            await asyncio.sleep(pause)
+            attempt += 1
+
+    def _note(self, response: httpx.Response, seen: TransactionId) -> None:
+        """Take note of what the answer to a read has shown of its node."""
+        self.position.advance(seen)
+        node = response.extensions.get("network_stream")
+        if node is not None:
+            known = self._nodes.get(node)
+            if known is None or seen.includes(known):
+                self._nodes[node] = seen
+
+    async def _is_current(self, response: httpx.Response, floor: TransactionId) -> bool:
+        """Whether the node that sent ``response`` has seen ``floor``."""
+        if response.is_success:
+            if response.status_code == 202:
+                return True
+            seen = TransactionId.parse(response.headers.get(TRANSACTION_HEADER))
+            if seen is not None:
+                if seen.view > floor.view and seen.seqno < floor.seqno:
+                    await self._node_status(floor)
+                return seen.includes(floor)
+        elif response.status_code not in _STATE_ERRORS:
+            return True
+        # The answer names no transaction. Errors never do.
+        if self._commit_path is None:
+            return time.monotonic() - self.position.wrote_at > ABSENCE_SECONDS
+        node = response.extensions.get("network_stream")
+        known = self._nodes.get(node) if node is not None else None
+        if known is not None and known.includes(floor):
+            return True
+        answering, has = await self._node_status(floor)
+        return has and (answering is node)
+
+    async def _node_status(self, floor: TransactionId) -> tuple[Any, bool]:
+        """Ask a node whether it has ``floor``. Return its connection and the answer. A transaction that was rolled back is forgotten."""
+        path = f"{self._commit_path}?transaction_id={floor}"
+        response = self._successful(await self._exchange("GET", path), "GET", path, ())
+        status = _status_of(response)
+        node = response.extensions.get("network_stream")
+        if status == "Invalid":
+            self.position.forget(floor)
+        has = status in ("Committed", "Pending")
+        if has and node is not None:
+            known = self._nodes.get(node)
+            if known is None or floor.includes(known):
+                self._nodes[node] = floor
+        return node, has
+
     async def call(self, method: str, path: str, *, json: Any = None, hide: Sequence[str] = ()) -> Any:
-        """Send one request and return the JSON of the response, or ``None`` for an empty body."""
-        return body_of(await self.send(method, path, json=json, hide=hide))
+        """Send one read and return the JSON of the response, or ``None`` for an empty body. See :meth:`read`."""
+        return body_of(await self.read(method, path, json=json, hide=hide))
+
+    async def catch_up(self, hint: str, *, probe: str) -> None:
+        """Wait until governance shows the transaction ``hint``, which another process has seen.
+
+        The hint can delay this process, and nothing else: a transaction that governance does not confirm is not remembered, and one
+        that was rolled back is ignored.
+
+        Args:
+            hint: A transaction ID, or any other text, which is ignored.
+            probe: A read that any caller may send, for a proxy, which does not tell the status of a transaction.
+
+        Raises:
+            Unavailable: ``GovernanceBehind``.
+        """
+        wanted = TransactionId.parse(hint)
+        deadline = time.monotonic() + BEHIND_SECONDS
+        attempt = 0
+        while wanted is not None:
+            if self.position.floor is not None and self.position.floor.includes(wanted):
+                return
+            status = "Unknown"
+            if self._commit_path is None:
+                await self.read("GET", probe)
+            else:
+                path = f"{self._commit_path}?transaction_id={wanted}"
+                status = _status_of(self._successful(await self._exchange("GET", path, close=attempt > 1), "GET", path, ()))
+            if status == "Invalid":
+                return
+            if status in ("Committed", "Pending"):
+                self.position.advance(wanted)
+                return
+            pause = _BEHIND_PAUSES[min(attempt, len(_BEHIND_PAUSES) - 1)]
+            if time.monotonic() + pause > deadline:
+                raise _behind(wanted, "GET transaction status")
+            await asyncio.sleep(pause)
+            attempt += 1
+
+    # -- writes -------------------------------------------------------------------------------------------------------------------------
 
     async def write(self, method: str, path: str, *, json: Any = None, hide: Sequence[str] = ()) -> tuple[Any, str | None]:
-        """Send one write, wait until it is committed, and return (JSON or ``None``, transaction ID)."""
+        """Send one write, wait until it is committed, and return (JSON or ``None``, transaction ID).
+
+        Later reads demand at least this transaction. Inside of :func:`~cleanroom.governance.commits.commit_together`, the end of that
+        block waits for the commit.
+        """
         response = await self.send(method, path, json=json, hide=hide)
         transaction = response.headers.get(TRANSACTION_HEADER)
-        if transaction is not None and self._commit_path is not None:
-            await self.wait_for_commit(transaction)
+        written = TransactionId.parse(transaction)
+        self.position.wrote(written)
+        if written is not None and self._commit_path is not None:
+            await await_commit(self._commits, written)
         return body_of(response), transaction
 
-    async def wait_for_commit(self, transaction: str, *, within: float = _COMMIT_SECONDS) -> None:
+    async def wait_for_commit(self, transaction: str, *, within: float = COMMIT_SECONDS) -> None:
         """Wait until a transaction is globally committed (docs/facts/governance-service.md#transactions).
 
         Raises:
-            Unavailable: ``TransactionLost`` if a new primary rolled it back; the caller may repeat the write.
-                ``TransactionNotCommitted`` if it is still pending after ``within`` seconds; its effect is unknown.
+            Unavailable: ``TransactionLost``, ``TransactionNotCommitted``, as :meth:`CommitWatch.wait`.
         """
-        deadline = time.monotonic() + within
-        pause = 0.01
-        while True:
-            try:
-                body = await self.call("GET", f"{self._commit_path}?transaction_id={transaction}")
-                status = body.get("status") if isinstance(body, dict) else None
-            except Unavailable as error:
-                # The write succeeded. Only its status could not be read.
-                status = error.code
-            if status == "Committed":
-                return
-            if status == "Invalid":
-                raise Unavailable(
-                    "TransactionLost", f"The governance network rolled back transaction {transaction}.", hint="Repeat the write."
-                )
-            if time.monotonic() + pause > deadline:
-                raise Unavailable(
-                    "TransactionNotCommitted",
-                    f"Transaction {transaction} is {status} after {within:g} s; whether it took effect is unknown.",
-                    hint="Read the resource again before you repeat the write.",
-                )
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 0.5)
+        written = TransactionId.parse(transaction)
+        if written is not None:
+            await self._commits.wait(written, within=within)
+
+    async def _transaction_status(self, transaction: TransactionId) -> str:
+        path = f"{self._commit_path}?transaction_id={transaction}"
+        status = _status_of(await self.send("GET", path))
+        if status == "Invalid":
+            self.position.forget(transaction)
+        return status
 
     async def history(self, path: str) -> Any:
         """Read a ledger range, and wait while the node loads it (202) or commits its end (500 ``InternalError``).
@@ -272,7 +402,7 @@ class HttpChannel(AsyncCloseable):
         pauses = iter(UNCOMMITTED_PAUSES)
         for _ in range(_HISTORY_ATTEMPTS):
             try:
-                response = await self.send("GET", path)
+                response = await self.read("GET", path)
             except Internal as error:
                 pause = next(pauses, None)
                 if error.code != "InternalError" or pause is None:
@@ -300,3 +430,19 @@ def body_of(response: httpx.Response) -> Any:
         raise Internal(
             "GovernanceAnswerMalformed", "The governance service returned a body that is not JSON.", hint=faults.WRONG_SERVICE
         ) from error
+
+
+def _status_of(response: httpx.Response) -> str:
+    """Return the status in an answer about a transaction; ``Unknown`` for an answer of another shape."""
+    body = body_of(response)
+    return str(body.get("status")) if isinstance(body, dict) else "Unknown"
+
+
+def _behind(floor: TransactionId, operation: str) -> Unavailable:
+    return Unavailable(
+        "GovernanceBehind",
+        f"No node of the governance service that answered has seen transaction {floor} after {BEHIND_SECONDS:g} s.",
+        hint="Check that its nodes replicate. Restart this process if the service was replaced or recovered from a backup.",
+        party="governance operator",
+        details={"operation": operation, "transaction": str(floor)},
+    )

@@ -16,9 +16,10 @@ from azure.core.exceptions import (
     ServiceResponseError,
 )
 from azure.keyvault.keys import KeyClient
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from cleanroom.errors import CleanRoomError, Conflict, Internal, InvalidInput, NotFound, Refused, Unavailable
+from cleanroom.models import FrozenModel
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
@@ -28,10 +29,8 @@ _ENTRA_CODE = re.compile(r"AADSTS\d+")
 DELETED_BUT_RECOVERABLE = "ObjectIsDeletedButRecoverable"
 
 
-class KeyVaultSettings(BaseModel):
+class KeyVaultSettings(FrozenModel):
     """How to reach a vault or managed HSM."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     vault_url: str
     """``https://<name>.vault.azure.net`` or ``https://<name>.managedhsm.azure.net``, without a path."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from cleanroom.models import FrozenModel
 
 
-class Message(BaseModel):
+class Message(FrozenModel):
     """A frozen message. Unknown members are rejected, so a forged or outdated input fails; new members need defaults."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")

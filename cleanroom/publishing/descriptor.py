@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from cleanroom.documents.dataset import (
     DATASET_LABELS,
     AccessPoint,
@@ -25,6 +27,8 @@ from cleanroom.errors import InvalidInput
 from cleanroom.identifiers import document_digest
 from cleanroom.messages.publish import CleanRoomIdentity, Descriptor, DescriptorRequest, EncryptionKey, ManagedIdentity, StoredSecret
 
+T = TypeVar("T")
+
 KEY_FORMAT = "TINK_AES256_GCM_HKDF_1MB"
 
 
@@ -35,7 +39,6 @@ def generate_descriptor(request: DescriptorRequest) -> Descriptor:
         InvalidInput: ``DescriptorIncomplete``, ``DatasetDocumentInvalid``.
     """
     spec = request.spec
-    reads = spec.access == "read"
     if spec.manifest == "pinned" and spec.manifest_digest is None:
         raise InvalidInput(
             "DescriptorIncomplete", f"dataset {spec.name!r}: manifest is pinned, but manifestDigest is missing.", hint="Set manifestDigest."
@@ -53,7 +56,7 @@ def generate_descriptor(request: DescriptorRequest) -> Descriptor:
         ),
         dataset_access_point=AccessPoint(
             name=spec.name,
-            type="Volume_ReadOnly" if reads else "Volume_ReadWrite",
+            type="Volume_ReadOnly" if spec.access == "read" else "Volume_ReadWrite",
             subdirectory=spec.store.subdirectory,
             store=store,
             identity=identity,
@@ -78,14 +81,9 @@ def schema_of(spec: DatasetSpec) -> DatasetSchema:
 
 
 def _azure(request: DescriptorRequest, store: BlobStoreSpec) -> tuple[Resource, Identity, Protection]:
-    identity = _given(request.identity, request, "identity")
-    clean_room = _given(request.clean_room, request, "clean_room")
-    key = request.encryption_key
-    owner = _identity(identity, clean_room)
+    owner = _identity(_required(request.identity, request, "identity"), _required(request.clean_room, request, "clean_room"))
     mode = request.spec.encryption
-    if mode != "SSE" and key is None:
-        raise InvalidInput("DescriptorIncomplete", f"dataset {request.spec.name!r}: encryption {mode} needs an encryption key.")
-    way = "ReadOnly" if request.spec.access == "read" else "ReadWrite"
+    key = None if mode == "SSE" else _required(request.encryption_key, request, "encryption key")
     return (
         Resource(
             id=store.container,
@@ -95,10 +93,10 @@ def _azure(request: DescriptorRequest, store: BlobStoreSpec) -> tuple[Resource, 
         ),
         owner,
         Protection(
-            proxy_type=f"SecureVolume__{way}__Azure__BlobStorage",
+            proxy_type=f"SecureVolume__{_volume(request.spec)}__Azure__BlobStorage",
             configuration=encode_configuration({"KeyType": "KEK", "EncryptionMode": mode, "KeyFormat": KEY_FORMAT}),
-            encryption_secrets=_wrapped(request.spec.name, key) if key and mode != "SSE" else None,
-            encryption_secret_access_identity=owner if mode != "SSE" else None,
+            encryption_secrets=_wrapped(request.spec.name, key) if key else None,
+            encryption_secret_access_identity=owner if key else None,
         ),
     )
 
@@ -153,12 +151,9 @@ def _identity(identity: ManagedIdentity, clean_room: CleanRoomIdentity) -> Ident
 
 def _s3(request: DescriptorRequest, store: S3StoreSpec) -> tuple[Resource, None, Protection]:
     secrets: dict[str, StoredSecret] = {secret.kind: secret for secret in request.secrets}
-    connection = _given(secrets.get("connection"), request, "connection secret")
-    key = secrets.get("key")
+    connection = _required(secrets.get("connection"), request, "connection secret")
     mode = request.spec.encryption
-    if mode != "SSE" and key is None:
-        raise InvalidInput("DescriptorIncomplete", f"dataset {request.spec.name!r}: encryption {mode} needs an encryption key.")
-    way = "ReadOnly" if request.spec.access == "read" else "ReadWrite"
+    key = None if mode == "SSE" else _required(secrets.get("key"), request, "encryption key")
     configuration = encode_configuration({"secretId": connection.secret_id, "region": request.region})
     return (
         Resource(
@@ -169,9 +164,9 @@ def _s3(request: DescriptorRequest, store: S3StoreSpec) -> tuple[Resource, None,
         ),
         None,
         Protection(
-            proxy_type=f"SecureVolume__{way}__Aws__S3",
+            proxy_type=f"SecureVolume__{_volume(request.spec)}__Aws__S3",
             configuration=encode_configuration({"KeyType": "DEK", "EncryptionMode": mode, "KeyFormat": KEY_FORMAT}),
-            encryption_secrets=_held(request.spec.name, key) if key and mode != "SSE" else None,
+            encryption_secrets=_held(request.spec.name, key) if key else None,
         ),
     )
 
@@ -187,7 +182,11 @@ def _held(dataset: str, key: StoredSecret) -> EncryptionSecrets:
     )
 
 
-def _given(value: object, request: DescriptorRequest, what: str):  # type: ignore[no-untyped-def]
+def _volume(spec: DatasetSpec) -> str:
+    return "ReadOnly" if spec.access == "read" else "ReadWrite"
+
+
+def _required(value: T | None, request: DescriptorRequest, what: str) -> T:
     if value is None:
         raise InvalidInput("DescriptorIncomplete", f"dataset {request.spec.name!r}: the descriptor needs its {what}.")
     return value

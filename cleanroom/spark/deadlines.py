@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from cleanroom.models import FrozenModel
 from cleanroom.spark.failure_rules import FailureCode
 from cleanroom.spark.outcome import Outcome, failed_outcome, waiting_reason
 from cleanroom.spark.status import JobStatus
@@ -18,14 +19,12 @@ _STARTED_STATES = ("RUNNING", "SUCCEEDING", "FAILING")
 """States in which the operator has seen the driver run."""
 
 
-class Deadlines(BaseModel):
+class Deadlines(FrozenModel):
     """Time limits in seconds.
 
     They count from the application's creation or the driver's start by the cluster's timestamps, so a watch that
     another worker resumes does not start counting again.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     driver_start_seconds: float = Field(default=900, gt=0)
     run_seconds: float = Field(default=6 * 3600, gt=0)

@@ -50,7 +50,7 @@ class FailureCode(StrEnum):
 
 @dataclass(frozen=True)
 class Remedy:
-    """What follows from a failure: whether a new run may succeed without a change, who must act, and how."""
+    """What follows from a failure: whether a new run may succeed without a change, the responsible party, and what to do."""
 
     retryable: bool
     party: str
@@ -131,7 +131,7 @@ CONTAINER_RULES: tuple[ContainerRule, ...] = (
 
 @dataclass(frozen=True)
 class MessageRule:
-    """Recognises a failure in the Spark Operator's message or, if there is none, in the last warning event."""
+    """Recognises a failure in the Spark Operator's message or, if that is empty, in the last warning event."""
 
     name: str
     code: FailureCode

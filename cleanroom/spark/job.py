@@ -11,23 +11,19 @@ from __future__ import annotations
 import base64
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator
-from pydantic.alias_generators import to_camel
+from pydantic import Field, ValidationError, field_serializer, field_validator
 
 from cleanroom.documents.dataset import EncryptionMode, FieldType, Format, ManifestRule, PrivacyFloors
 from cleanroom.documents.query import PostFilter, PreCondition, QuerySegment
 from cleanroom.documents.validation import describe_validation
 from cleanroom.errors import InvalidInput
 from cleanroom.identifiers import HexDigest, Name, canonical_json, sha256_hex
+from cleanroom.models import CamelModel
 
 JOB_CONFIG_VARIABLE = "JOB_CONFIG"
 
 
-class _JobModel(BaseModel):
-    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="forbid")
-
-
-class JobSegment(_JobModel):
+class JobSegment(CamelModel):
     """A segment after the query gate: ``sql`` is the gate's rendering, ``source_digest`` the digest of the whole approved text."""
 
     execution_sequence: int
@@ -37,7 +33,7 @@ class JobSegment(_JobModel):
     post_filters: tuple[PostFilter, ...] = ()
 
 
-class BlobAccess(_JobModel):
+class BlobAccess(CamelModel):
     """Access to Azure Blob Storage as the owner's managed identity, with an ID token that governance issues to the attested pod."""
 
     kind: Literal["azure-blob"] = "azure-blob"
@@ -51,7 +47,7 @@ class BlobAccess(_JobModel):
     issuer_url: str
 
 
-class S3Access(_JobModel):
+class S3Access(CamelModel):
     """Access to S3 with a connection secret (``{"awsAccessKeyId","awsSecretAccessKey"}``) that governance releases to the pod."""
 
     kind: Literal["aws-s3"] = "aws-s3"
@@ -65,7 +61,7 @@ class S3Access(_JobModel):
 Access = Annotated[BlobAccess | S3Access, Field(discriminator="kind")]
 
 
-class JobDataset(_JobModel):
+class JobDataset(CamelModel):
     """A dataset as the pod opens it."""
 
     name: Name
@@ -104,7 +100,7 @@ class JobDataset(_JobModel):
         return [[name, kind] for name, kind in value.items()]
 
 
-class JobGovernance(_JobModel):
+class JobGovernance(CamelModel):
     """How the pods reach governance."""
 
     url: str
@@ -114,14 +110,14 @@ class JobGovernance(_JobModel):
     """Storage hosts outside of the public clouds."""
 
 
-class JobParameters(_JobModel):
+class JobParameters(CamelModel):
     """Parameters of a run: a range of days, both inclusive. Either both are set or neither is."""
 
     start_date: str | None = Field(default=None, pattern=r"^\d{4}-\d{2}-\d{2}$")
     end_date: str | None = Field(default=None, pattern=r"^\d{4}-\d{2}-\d{2}$")
 
 
-class JobConfig(_JobModel):
+class JobConfig(CamelModel):
     """The job of one run: the segments, the input datasets, and the output dataset."""
 
     schema_version: Literal[1] = 1
@@ -178,7 +174,7 @@ class JobConfig(_JobModel):
             raise InvalidInput("JobConfigInvalid", f"{JOB_CONFIG_VARIABLE}: not base64.", cause=str(error)) from error
 
 
-class ResultReceipt(_JobModel):
+class ResultReceipt(CamelModel):
     """The result receipt, which the driver reports when the result is written. It contains no value of the result."""
 
     run_id: Name
@@ -196,7 +192,7 @@ class ResultReceipt(_JobModel):
     spark_seconds: float = 0.0
 
 
-class ResultObject(_JobModel):
+class ResultObject(CamelModel):
     """One stored object of the result: its name below the sink's prefix, its stored size in bytes, and its SHA-256."""
 
     name: str

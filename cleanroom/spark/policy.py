@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from cleanroom.errors import InvalidInput, Refused
 from cleanroom.identifiers import HexDigest, canonical_json, sha256_hex
+from cleanroom.models import FrozenModel
 from cleanroom.spark import rego
 from cleanroom.spark.job import JOB_CONFIG_VARIABLE, JobConfig
 from cleanroom.spark.profile import PodProfile, Role
@@ -55,7 +56,7 @@ _EXECUTOR_UNMEASURED = {
     "SPARK_EXECUTOR_POD_IP": r"[0-9a-f.:]+",
     "SPARK_EXECUTOR_POD_NAME": r"[a-z0-9.-]+",
     "SPARK_RESOURCE_PROFILE_ID": r"[0-9]+",
-    # JVM options that run a command (-XX:OnOutOfMemoryError, -javaagent) must not come in this way: only these forms.
+    # Only these forms, because other JVM options can run code (-XX:OnOutOfMemoryError, -javaagent).
     r"SPARK_JAVA_OPT_[0-9]+": (
         r"(-Dspark\.(driver|blockManager|driver\.blockManager|ui)\.port=[0-9]+|-Djava\.net\.preferIPv6Addresses=(true|false)"
         r"|-Djdk\.reflect\.useDirectMethodHandle=false|-Dio\.netty\.tryReflectionSetAccessible=true|-XX:\+IgnoreUnrecognizedVMOptions"
@@ -68,15 +69,14 @@ UNMEASURED: Mapping[Role, Mapping[str, str]] = MappingProxyType(
         "executor": MappingProxyType(_COMMON_UNMEASURED | _EXECUTOR_UNMEASURED),
     }
 )
-"""Variables whose values Kubernetes, Spark or the guest decide at pod start: name pattern to value pattern (RE2).
-Where the attestation sidecar is and what the pod is called can refuse service but not disclose, since every report
-and every answer authenticates itself."""
+"""Variables that Kubernetes, Spark or the guest set when a pod starts: name pattern to value pattern (RE2) per role.
+
+A false address of the attestation sidecar or a false pod name can deny service, but cannot disclose a secret, because
+reports and responses are authenticated."""
 
 
-class PodPolicy(BaseModel):
+class PodPolicy(FrozenModel):
     """One role's policy. ``host_data`` is the SHA-256 of the UTF-8 bytes of ``rego`` in lower-case hex, as in the pod's report."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     rego: str
     host_data: HexDigest
@@ -98,10 +98,8 @@ class PodPolicy(BaseModel):
         return PodPolicy(rego=text, host_data=sha256_hex(text.encode("utf-8")))
 
 
-class PodPolicies(BaseModel):
+class PodPolicies(FrozenModel):
     """The policies of both roles of one run."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     driver: PodPolicy
     executor: PodPolicy
@@ -140,7 +138,11 @@ def _policy(role: Role, measured: Mapping[str, str], profile: PodProfile) -> Pod
             name=SPARK_CONTAINERS[role],
             id=profile.image,
             command=profile.command(role),
-            env_rules=(*_exact(measured, required=True), *_exact(profile.image_environment, required=False), *_open(UNMEASURED[role])),
+            env_rules=(
+                *_exact_rules(measured, required=True),
+                *_exact_rules(profile.image_environment, required=False),
+                *_pattern_rules(UNMEASURED[role]),
+            ),
             layers=profile.layers,
             mounts=(
                 MountRule(destination="/etc/resolv.conf", options=("rbind", "rshared", "rw"), source="sandbox:///tmp/atlas/resolvconf/.+"),
@@ -160,7 +162,10 @@ def _policy(role: Role, measured: Mapping[str, str], profile: PodProfile) -> Pod
             name=sidecar.name,
             id=sidecar.image,
             command=sidecar.command,
-            env_rules=(*_exact(sidecar.environment, required=True), *_open({"PATH": r"[A-Za-z0-9._/:-]+", "HOSTNAME": r"[A-Za-z0-9.-]+"})),
+            env_rules=(
+                *_exact_rules(sidecar.environment, required=True),
+                *_pattern_rules({"PATH": r"[A-Za-z0-9._/:-]+", "HOSTNAME": r"[A-Za-z0-9.-]+"}),
+            ),
             layers=sidecar.layers,
         )
         for sidecar in profile.sidecars
@@ -176,11 +181,11 @@ def _policy(role: Role, measured: Mapping[str, str], profile: PodProfile) -> Pod
     return policy
 
 
-def _exact(values: Mapping[str, str], *, required: bool) -> list[EnvRule]:
+def _exact_rules(values: Mapping[str, str], *, required: bool) -> list[EnvRule]:
     return [EnvRule(pattern=f"{name}={values[name]}", required=required, strategy="string") for name in sorted(values)]
 
 
-def _open(patterns: Mapping[str, str]) -> list[EnvRule]:
+def _pattern_rules(patterns: Mapping[str, str]) -> list[EnvRule]:
     return [EnvRule(pattern=f"^{name}={patterns[name]}$", required=False, strategy="re2") for name in sorted(patterns)]
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from cleanroom.documents.validation import describe_validation
 from cleanroom.errors import InvalidInput, PreconditionFailed
 from cleanroom.identifiers import HexDigest, canonical_json, sha256_hex
+from cleanroom.models import FrozenModel
 from cleanroom.settings import Settings
 
 Role = Literal["driver", "executor"]
@@ -29,11 +30,7 @@ LocalFile = Annotated[str, StringConstraints(pattern=r"^local:///[A-Za-z0-9._/-]
 _PATH = "/opt/java/openjdk/bin:/opt/cleanroom/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-class _Profile(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class PodResources(_Profile):
+class PodResources(FrozenModel):
     """Resources requested from Kubernetes. They are not measured, because they do not change the result."""
 
     driver_cores: int = Field(default=1, ge=1, le=64)
@@ -43,7 +40,7 @@ class PodResources(_Profile):
     executor_instances: int = Field(default=1, ge=1, le=200)
 
 
-class SidecarProfile(_Profile):
+class SidecarProfile(FrozenModel):
     """A measured container that starts before the Spark container and runs next to it (on Azure, the attestation sidecar)."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$", max_length=63)]
@@ -54,7 +51,7 @@ class SidecarProfile(_Profile):
     """Measured variables."""
 
 
-class PodProfile(_Profile):
+class PodProfile(FrozenModel):
     """Image, versions, command lines and resources of a Spark application's pods.
 
     ``layers`` are the dm-verity root hashes of the image's layers, bottom first, as the utility VM measures them

@@ -14,10 +14,11 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from cleanroom.documents.validation import describe_validation
 from cleanroom.errors import Refused
+from cleanroom.models import FrozenModel
 
 _FRAGMENT_FEED = "mcr.microsoft.com/aci/aci-cc-infra-fragment"
 _FRAGMENT_ISSUER = "did:x509:0:sha256:I__iuL25oXEVFdTP_aBLx_eT1RPHbCQ_ECBQfYZpt9s::eku:1.3.6.1.4.1.311.76.59.1.3"
@@ -69,11 +70,7 @@ reason := {"errors": data.framework.errors}
 )
 
 
-class _Rule(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class EnvRule(_Rule):
+class EnvRule(FrozenModel):
     """A rule for one environment variable.
 
     ``string`` compares ``NAME=value`` exactly; ``re2`` matches a pattern. The framework matches a pattern anywhere
@@ -93,7 +90,7 @@ class EnvRule(_Rule):
         return re.search(pattern, pair, re.ASCII) is not None
 
 
-class MountRule(_Rule):
+class MountRule(FrozenModel):
     """A mount that a container may have."""
 
     destination: str
@@ -102,7 +99,7 @@ class MountRule(_Rule):
     type: Literal["bind"] = "bind"
 
 
-class Capabilities(_Rule):
+class Capabilities(FrozenModel):
     """Linux capabilities of a container, by set; none by default."""
 
     ambient: tuple[str, ...] = ()
@@ -112,14 +109,14 @@ class Capabilities(_Rule):
     permitted: tuple[str, ...] = ()
 
 
-class IdName(_Rule):
+class IdName(FrozenModel):
     """A rule for a user or group; any by default."""
 
     pattern: str = ""
     strategy: Literal["any", "name", "id", "re2"] = "any"
 
 
-class UserRule(_Rule):
+class UserRule(FrozenModel):
     """User, groups and umask of a container."""
 
     group_idnames: tuple[IdName, ...] = (IdName(),)
@@ -127,7 +124,7 @@ class UserRule(_Rule):
     user_idname: IdName = IdName()
 
 
-class ContainerRule(_Rule):
+class ContainerRule(FrozenModel):
     """The required command line, variables, layers, mounts and privileges of one container of the pod."""
 
     name: str

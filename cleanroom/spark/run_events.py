@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic.alias_generators import to_camel
+from pydantic import ConfigDict, ValidationError
 
 from cleanroom.errors import Internal
 from cleanroom.identifiers import HexDigest, Name
+from cleanroom.models import CamelModel
 from cleanroom.spark.job import ResultReceipt
 
 EVENT_IDS: dict[str, int] = {
@@ -42,10 +42,10 @@ ATTESTED_STEP = "PREPARED"
 """The event that the clean room binds to its attestation report, with nothing in it but what the clean room derived."""
 
 
-class RunEvent(BaseModel):
+class RunEvent(CamelModel):
     """An audit event. ``QUERY_COMPLETED`` ends a successful run and contains the result receipt; ``QUERY_FAILED`` contains the code."""
 
-    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="ignore")
+    model_config = ConfigDict(extra="ignore")
 
     id: int
     name: str
@@ -83,5 +83,8 @@ def parse_event(value: dict[str, Any]) -> RunEvent:
         return RunEvent.model_validate(value)
     except ValidationError as error:
         raise Internal(
-            "RunEventMalformed", "A run event in the ledger does not have this version's format.", cause=f"{error.error_count()} errors"
+            "RunEventMalformed",
+            "A run event in the ledger does not have this version's format.",
+            cause=f"{error.error_count()} errors",
+            hint="Use the version that executed the run.",
         ) from None

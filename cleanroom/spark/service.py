@@ -11,10 +11,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol
 
-from pydantic import BaseModel, ConfigDict
-
 from cleanroom.attestation import AttestationEvidence, GuestAttestor
 from cleanroom.errors import NotFound, Refused
+from cleanroom.models import FrozenModel
 from cleanroom.settings import Settings
 from cleanroom.spark.application import build_application
 from cleanroom.spark.deadlines import Deadlines
@@ -36,10 +35,8 @@ class Attestor(Protocol):
         ...
 
 
-class Submission(BaseModel):
+class Submission(FrozenModel):
     """A submitted application. ``tracking_id`` is its name; ``created`` is False if an earlier attempt created it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     tracking_id: str
     uid: str
@@ -183,7 +180,9 @@ class SparkService:
         """
         status = await self.status(tracking_id)
         if status.driver_pod is None:
-            raise NotFound("DriverPodNotFound", f"{tracking_id}: the driver pod does not exist yet.")
+            raise NotFound(
+                "DriverPodNotFound", f"{tracking_id}: the driver pod does not exist yet.", hint="Try again when the run has started."
+            )
         text = await asyncio.to_thread(self._client.logs, status.driver_pod, tail=tail)
         return "".join(char for char in text if char in "\n\t" or (char.isprintable() and not "\u202a" <= char <= "\u202e"))
 

@@ -17,7 +17,7 @@ from typing import Any
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from cleanroom.attestation import (
     ALLOW_ALL_HOST_DATA,
@@ -31,6 +31,7 @@ from cleanroom.attestation import (
 from cleanroom.errors import Refused
 from cleanroom.identifiers import canonical_json
 from cleanroom.jose import jws
+from cleanroom.models import FrozenModel
 from cleanroom.spark.job import JobConfig
 from cleanroom.spark.policy import PodPolicies, pod_policies
 from cleanroom.spark.profile import PodProfile
@@ -40,36 +41,30 @@ MIN_NONCE = 22
 """Minimum length: 128 bits as base64url."""
 
 
-class ServiceReport(BaseModel):
+class ServiceReport(FrozenModel):
     """The service's evidence.
 
     ``payload`` is the JSON ``{"nonce", "servicePublicKey"}`` (the key as PEM), verbatim. The report data is the
     SHA-256 of its UTF-8 bytes, followed by 32 zero bytes.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     evidence: AttestationEvidence
     payload: str = Field(max_length=8192)
 
 
-class SignedPolicies(BaseModel):
+class SignedPolicies(FrozenModel):
     """Pod policies with the service's signed statement.
 
     The statement is a compact JWS over ``{driver, executor, jobDigest, nonce, profileDigest}``, where ``driver``
     and ``executor`` are the host data of the roles.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     policies: PodPolicies
     statement: str = Field(max_length=8192)
 
 
-class VerifiedService(BaseModel):
+class VerifiedService(FrozenModel):
     """A Spark service whose report was verified: the key that verifies its later statements, and the evidence for that key."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     public_key: str
     """PEM."""

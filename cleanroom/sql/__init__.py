@@ -4,7 +4,8 @@ Other packages import from this module only. Its public API:
 
 * :func:`analyse` checks the segments of a query document; :func:`check_sql` does the same for plain statements. Both return a
   :class:`GateVerdict` and never raise because of the query.
-* :class:`Catalog`, :class:`View`, :class:`Column` and :func:`view_of` describe what a query may read.
+* :class:`Catalog`, :class:`View`, :class:`Column` and :func:`view_of` describe what a query may read. :func:`unique_members` refuses
+  JSON objects with duplicate members.
 * :class:`Reason`, :class:`Lineage`, :class:`RewrittenSegment` and the other members of a verdict.
 * :func:`rendering_problem` reads statements that the gate rendered, for processes that receive them from another process.
 * :func:`split_statements` splits a file into statements; it raises :class:`Refusal`.
@@ -12,7 +13,7 @@ Other packages import from this module only. Its public API:
 * :func:`strip_invisible` makes text from a query safe to print.
 """
 
-from cleanroom.sql.catalog import Catalog, Column, View, view_of
+from cleanroom.sql.catalog import Catalog, Column, View, unique_members, view_of
 from cleanroom.sql.gate import analyse, check_sql, rendering_problem
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.sparkconf import locked_spark_conf, locked_sql_conf
@@ -51,5 +52,6 @@ __all__ = [
     "rendering_problem",
     "split_statements",
     "strip_invisible",
+    "unique_members",
     "view_of",
 ]

@@ -1,4 +1,4 @@
-"""What a query may see: the views of a collaboration, their columns, and what each owner demands of a result.
+"""The catalogue: views of a collaboration, their columns, and their owners' rules for results.
 
 A catalogue is small JSON (``Catalog.model_json_schema()``, also in ``docs/schemas/catalog.schema.json``)::
 
@@ -7,9 +7,9 @@ A catalogue is small JSON (``Catalog.model_json_schema()``, also in ``docs/schem
                 "allowedColumns": ["user_key", "amount"],
                 "floors": [{"minGroupSize": 50, "identityColumn": "user_key", "allowedOutputColumns": []}]}]}
 
-The reader is lenient where leniency cannot lose a rule (views and columns may also be objects keyed by name, ``floors`` may
-be one object or stand under ``floor``, the upstream spelling ``allowedFields`` is accepted) and strict where it could: a
-misspelt member of a floor, or a floor that names a column the view does not have as its identity, is an error.
+The reader accepts several shapes: views and columns may be objects keyed by name, ``floors`` may be one object or be called
+``floor``, and ``allowedFields`` is accepted as a synonym. It is strict wherever leniency could lose a rule: a misspelt member of a
+floor, or an identity column that the view does not have, is an error.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from cleanroom.documents.validation import describe_validation
 from cleanroom.errors import InvalidInput
 
 RELATION_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
-"""Views, common table expressions and table aliases."""
+"""Names of views, common table expressions and table aliases."""
 COLUMN_NAME = re.compile(r"[ -_a-~]{1,128}")
-"""Columns: printable ASCII without the backtick that quotes them."""
+"""Names of columns: printable ASCII without the backtick, which quotes them."""
 RESERVED_PREFIXES = ("__cr_", "__f_")
-"""Names that only the gate itself writes."""
+"""Prefixes of names that only the gate writes."""
 
 _SPELLINGS = {
     "allowedFields": "allowedColumns",
@@ -44,7 +44,7 @@ _SPELLINGS = {
     "privacy_floor": "privacy_floors",
 }
 _NOTES = ("description", "comment", "nullable")
-"""Members of a column that say nothing about who may see it."""
+"""Members of a column that have no effect on access."""
 _RULE = re.compile("allow|floor|group|ident|column|field|polic|privacy|output|deny|denied|forbid|hid|mask|restrict|sensitiv", re.IGNORECASE)
 _FLOOR_MEMBERS = ("minGroupSize", "min_group_size", "identityColumn", "identity_column", "allowedOutputColumns", "allowed_output_columns")
 
@@ -60,10 +60,10 @@ class Column(OurModel):
 
 
 class View(WireModel):
-    """A dataset as the query names it.
+    """A dataset under the name that the query uses.
 
-    ``columns``: all that the data holds, in file order. ``allowed_columns``: what the query may read (None is all).
-    ``floors``: one entry an owner's rule; several apply together, the strictest of each kind.
+    ``columns`` are all columns of the data, in file order. ``allowed_columns`` are those that the query may read (None: all).
+    ``floors`` are the owners' rules; if there are several, the strictest of each kind applies.
     """
 
     name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")
@@ -79,7 +79,7 @@ class View(WireModel):
             return value
         data: dict[str, Any] = {_SPELLINGS.get(str(member), str(member)): part for member, part in value.items()}
         if len(data) < len(value):
-            raise ValueError(f"view {data.get('name')}: a member is there twice, in two spellings")
+            raise ValueError(f"view {data.get('name')}: two spellings of the same member are given")
         _no_lost_rule(data, {*cls.model_fields, *_VIEW_MEMBERS}, f"view {data.get('name')}")
         columns = data.get("columns", data.get("schema", data.get("fields")))
         if isinstance(columns, Mapping):
@@ -90,7 +90,7 @@ class View(WireModel):
         own = {member: data.pop(member) for member in _FLOOR_MEMBERS if member in data}
         data["floors"] = [item for floor in [*floors, own] if floor for item in ([floor] if not isinstance(floor, list | tuple) else floor)]
         if any(isinstance(floor, Mapping) and any(isinstance(part, bool) for part in floor.values()) for floor in data["floors"]):
-            raise ValueError(f"view {data.get('name')}: true and false are no sizes of a group; minGroupSize is a whole number")
+            raise ValueError(f"view {data.get('name')}: minGroupSize is a whole number, not true or false")
         return data
 
     @model_validator(mode="after")
@@ -119,38 +119,41 @@ class View(WireModel):
 
     @cached_property
     def min_group_size(self) -> int:
-        """The strictest floor of this view; 0 where there is none."""
+        """The largest minimum group size of the floors; 0 without floors."""
         return max((floor.min_group_size for floor in self.floors), default=0)
 
     @cached_property
     def identity_columns(self) -> tuple[str, ...]:
-        """Lower-case names of the columns that identify a person, each once, in the order of the floors."""
+        """Lower-case names of the columns that identify a person, without duplicates, in the order of the floors."""
         return tuple(dict.fromkeys(floor.identity_column.lower() for floor in self.floors if floor.identity_column))
 
     def may_output(self, column: str) -> bool:
-        """Whether values of ``column`` (lower case) may appear in a result: no identity, and in every list that an owner gives."""
+        """Whether values of ``column`` (lower case) may be part of a result.
+
+        It must not be an identity, and every floor with a list of output columns must list it.
+        """
         return column not in self.identity_columns and all(column in listed for listed in self._listed)
 
     @cached_property
     def _listed(self) -> tuple[frozenset[str], ...]:
-        """What each owner's list holds, in lower case."""
+        """The lists of output columns, in lower case."""
         lists = [floor.allowed_output_columns for floor in self.floors]
         return tuple(frozenset(name.lower() for name in names) for names in lists if names is not None)
 
     def withheld(self) -> tuple[tuple[str, str], ...]:
-        """View and column (lower case) of what no result may show, identities left out."""
+        """View and column (lower case) of the columns that no result may show, except identities."""
         if all(floor.allowed_output_columns is None for floor in self.floors):
             return ()
         names = (column.name.lower() for column in self.columns)
         return tuple((self.name.lower(), name) for name in names if name not in self.identity_columns and not self.may_output(name))
 
     def lists_output(self, column: str) -> bool:
-        """Whether an owner has *listed* ``column`` (lower case) as publishable; a missing list does not."""
+        """Whether ``column`` (lower case) is listed as publishable. A floor without a list publishes nothing."""
         return self.may_output(column) and any(floor.allowed_output_columns is not None for floor in self.floors)
 
 
 class Catalog(WireModel):
-    """Every view that a query of one collaboration may name."""
+    """All views that a query of one collaboration may name."""
 
     views: tuple[View, ...] = Field(min_length=1)
 
@@ -202,13 +205,13 @@ class Catalog(WireModel):
         """Read a catalogue from JSON.
 
         Raises:
-            InvalidInput: ``InvalidCatalog``, with the path of each member that is wrong.
+            InvalidInput: ``InvalidCatalog``, with the path of each invalid member.
         """
         try:
             json.loads(text, object_pairs_hook=unique_members)
         except (ValueError, RecursionError) as error:
             raise InvalidInput(
-                "InvalidCatalog", f"the catalogue is not JSON: {error}", hint="its schema is docs/schemas/catalog.schema.json"
+                "InvalidCatalog", f"the catalogue is not valid JSON: {error}", hint="its schema is docs/schemas/catalog.schema.json"
             ) from error
         try:
             return Catalog.model_validate_json(text)
@@ -227,7 +230,7 @@ def view_of(
     floors: PrivacyFloors | None = None,
     owner: str | None = None,
 ) -> View:
-    """A view from a dataset document's parts: schema, allowed fields, privacy floors and owner."""
+    """Create a view from parts of a dataset document: schema, allowed fields, privacy floors and owner."""
     return View(
         name=name,
         owner=owner,
@@ -254,18 +257,22 @@ def _column(item: Any) -> Any:
 
 
 def _no_lost_rule(data: Mapping[str, Any], known: set[str], where: str) -> None:
-    """A member that nobody reads must not look like a rule: ``allowedcolumns`` would else allow every column."""
+    """Refuse an unknown member that looks like a rule: ignoring ``allowedcolumns`` would allow every column."""
     for member in data:
         if member not in known and _RULE.search(member):
             close = difflib.get_close_matches(member, sorted(known), 1, 0.7)
             hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(name for name in known if '_' not in name))}"
-            raise ValueError(f"{where}: there is no member {member!r}; {hint}")
+            raise ValueError(f"{where}: unknown member {member!r}; {hint}")
 
 
 def unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON, for ``object_pairs_hook``; a member that is there twice is a ValueError, because readers take different ones."""
+    """Build a JSON object from its members, as ``object_pairs_hook``.
+
+    Raises:
+        ValueError: A member occurs twice. JSON readers disagree on which value counts.
+    """
     members = dict(pairs)
     if len(members) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"the member {next(name for name in names if names.count(name) > 1)!r} is there twice in one object")
+        raise ValueError(f"the member {next(name for name in names if names.count(name) > 1)!r} occurs twice in one object")
     return members

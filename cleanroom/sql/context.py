@@ -23,7 +23,7 @@ class Rules:
     Attributes:
         catalog: Views that the query may read.
         rereading: The text is the gate's own rendering: it may read every column, and owners' rules do not apply again.
-        withheld: Columns that no result may show, except identities, which have rules of their own.
+        withheld: Columns that no result may show, except identities, which have separate rules.
     """
 
     catalog: Catalog

@@ -16,7 +16,6 @@ from cleanroom.documents.query import QuerySegment
 from cleanroom.sql.catalog import Catalog
 from cleanroom.sql.checking.names import check_distinct_columns
 from cleanroom.sql.checking.statements import Statement, check_statement
-from cleanroom.sql.collection import collection_waits
 from cleanroom.sql.context import Context, Findings, Rules
 from cleanroom.sql.lineage import card_of, lineage_of
 from cleanroom.sql.model import CheckedQuery
@@ -65,7 +64,7 @@ class QueryCheck:
         for condition in segment.pre_conditions or ():
             name = condition.view_name
             if self.rules.catalog.view(name) is None and name.lower() not in self.views:
-                raise Refusal("UnknownRelation", f"preConditions: there is no view {name[:80]!r}")
+                raise Refusal("UnknownRelation", f"preConditions: unknown view {name[:80]!r}")
             if view is not None and name.lower() == view.lower():
                 raise Refusal("UnknownRelation", f"preConditions: this segment creates the view {view!r}")
         for post_filter in segment.post_filters or ():
@@ -102,11 +101,6 @@ def analyse(segments: Sequence[QuerySegment], catalog: Catalog) -> GateVerdict:
     Returns:
         The verdict. ``allowed`` is False if there is a reason against the query.
     """
-    with collection_waits():
-        return _analyse(segments, catalog)
-
-
-def _analyse(segments: Sequence[QuerySegment], catalog: Catalog) -> GateVerdict:
     ordered = sorted(enumerate(segments), key=lambda pair: (pair[1].execution_sequence, pair[0]))
     misshapen = _shape_problem([segment for _, segment in ordered])
     if misshapen is not None:

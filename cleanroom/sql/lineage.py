@@ -1,4 +1,4 @@
-"""Column lineage as data, and as the text of the approval card."""
+"""Column lineage as data, and as the card that an approver reads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from cleanroom.sql.verdict import AppliedFloor, Lineage, OutputLineage, Rewritte
 def lineage_of(
     catalog: Catalog, uses: Mapping[tuple[str, str], set[str]], result: CheckedQuery, floors: Mapping[tuple[str, str], int]
 ) -> Lineage:
-    """Lineage of a checked query, in the order of the catalogue."""
+    """The lineage of a checked query, in the order of the catalogue.
+
+    Args:
+        catalog: The views.
+        uses: For each input column, the clauses and aggregates that read it.
+        result: The SELECT of the query.
+        floors: For each view and identity column, the floor that the rewritten query enforces.
+    """
     touched = {view for view, _ in uses}
     order: dict[tuple[str, str], tuple[str, str]] = {}
     for view in catalog.views:
@@ -49,9 +56,9 @@ def _sources(
 
 
 def card_of(lineage: Lineage, segments: Sequence[RewrittenSegment]) -> str:
-    """What the query does, for the people who decide: the same query gives the same text, byte for byte.
+    """The text by which approvers decide on a query. Equal queries have equal cards, byte for byte.
 
-    Control, bidirectional and other invisible characters are removed from every name; the SQL escapes its own.
+    Invisible characters (control, bidirectional and others) are removed, so that a card looks like what it says.
     """
     lines = ["reads"]
     for view in dict.fromkeys(use.view for use in lineage.inputs):

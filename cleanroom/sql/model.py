@@ -75,14 +75,14 @@ class Value:
         sql: str,
         type: str,
         name: str,
-        source: str,
+        sources: frozenset[str],
         origins: frozenset[Origin] = NO_ORIGINS,
         exposed: frozenset[ColumnKey] = NO_COLUMNS,
         degree: int | None = 1,
     ) -> Value:
-        """An unchanged column of the relation with the alias ``source``."""
+        """An unchanged column of the relation whose alias is the one member of ``sources``."""
         out = Value(sql, type)
-        out.name, out.sources, out.origins, out.exposed, out.degree = name, frozenset((source,)), origins, exposed, degree
+        out.name, out.sources, out.origins, out.exposed, out.degree = name, sources, origins, exposed, degree
         out.plain = out.joinable = out.ungrouped = True
         return out
 

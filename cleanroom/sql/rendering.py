@@ -43,7 +43,7 @@ def indent(text: str) -> str:
 
 
 def subquery(text: str) -> str:
-    """``text`` in parentheses, on lines of its own."""
+    """``text`` in parentheses, on separate lines."""
     return f"(\n  {indent(text)}\n)"
 
 

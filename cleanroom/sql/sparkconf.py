@@ -1,23 +1,25 @@
-"""The second wall: Spark's own settings in the pod, under which a query that slipped through the gate still finds little.
+"""Spark settings of the pod: a second line of defence, in case the gate accepts a harmful query.
 
-Every key is one that the pod sets itself, when it makes its session; none may come from the job. The values also pin the
-dialect that the gate assumes (case, quoting, ordinals), so that a session default cannot change what a checked text means.
+The pod sets every one of these keys when it creates its session; none may come from the job. The values also fix the dialect that the
+gate assumes (case, quoting, ordinals), so that a session default cannot change the meaning of a checked text.
+
+Reference: https://spark.apache.org/docs/latest/configuration.html and https://spark.apache.org/docs/latest/sql-ref-ansi-compliance.html
 """
 
 from __future__ import annotations
 
 _SQL = {
-    # No files, catalogues or Hive behind a name.
+    # A name never refers to a file, another catalogue or Hive.
     "spark.sql.runSQLOnFiles": "false",
     "spark.sql.catalogImplementation": "in-memory",
     "spark.sql.legacy.allowHashOnMapType": "false",
     "spark.sql.sources.default": "parquet",
     "spark.sql.globalTempDatabase": "global_temp",
-    # No code from the text: reflection and TRANSFORM scripts fail in analysis (Spark 4.3; both static), and no SQL scripts.
+    # A query cannot run code: reflection and TRANSFORM fail during analysis (since Spark 4.3), and SQL scripts are off.
     "spark.sql.restrictedMode.enabled": "true",
     "spark.sql.reflect.allowList": "(?!)",
     "spark.sql.scripting.enabled": "false",
-    # Nothing is substituted into the text, and a string is a string.
+    # Spark substitutes nothing into the text, and reads string literals as the gate does.
     "spark.sql.variable.substitute": "false",
     "spark.sql.parser.escapedStringLiterals": "false",
     "spark.sql.legacy.consecutiveStringLiterals.enabled": "false",
@@ -25,16 +27,16 @@ _SQL = {
     "spark.sql.parser.quotedRegexColumnNames": "false",
     "spark.sql.legacy.setopsPrecedence.enabled": "false",
     "spark.sql.legacy.parser.havingWithoutGroupByAsWhere": "false",
-    # The meaning of names and positions.
+    # The meaning of names and ordinals.
     "spark.sql.caseSensitive": "false",
     "spark.sql.groupByOrdinal": "true",
     "spark.sql.orderByOrdinal": "true",
     "spark.sql.groupByAliases": "true",
     "spark.sql.session.timeZone": "UTC",
-    # A value that cannot be divided, cast or parsed ends the run instead of changing the answer in silence. That a run failed tells
-    # the analyst one bit about the rows; the pod keeps the value itself out of every message.
+    # A value that cannot be divided, cast or parsed fails the run instead of silently changing the result. A failed run reveals one
+    # bit about the rows to the analyst; the pod keeps the value itself out of every message.
     "spark.sql.ansi.enabled": "true",
-    # Errors and plans must not carry values of rows into logs.
+    # Errors and plans must not write values of rows to logs.
     "spark.sql.debug.maxToStringFields": "0",
     "spark.sql.maxMetadataStringLength": "100",
     "spark.sql.redaction.string.regex": "(?s).*",
@@ -43,7 +45,7 @@ _SQL = {
 }
 
 _PROCESS = {
-    # No user interface, history or remote endpoints, and no code from elsewhere.
+    # No web UI, event log or remote endpoint, and no plugins.
     "spark.ui.enabled": "false",
     "spark.eventLog.enabled": "false",
     "spark.plugins": "",
@@ -54,10 +56,10 @@ _PROCESS = {
 
 
 def locked_spark_conf() -> dict[str, str]:
-    """Settings for the pod's Spark session, by name; to be set before the session exists."""
+    """All settings, by name. They must be set before the session is created."""
     return {**_PROCESS, **_SQL}
 
 
 def locked_sql_conf() -> dict[str, str]:
-    """The ``spark.sql.*`` part alone, for a check of a running session."""
+    """The ``spark.sql.*`` settings, to verify a running session."""
     return dict(_SQL)

@@ -1,29 +1,23 @@
-"""What the gate answers: a value, not an exception, so that a person, a workflow and the pod can all read the same verdict."""
+"""The gate's verdict: a value and not an exception, so that the CLI, workflows and pods can store and compare it."""
 
 from __future__ import annotations
 
 import hashlib
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-from pydantic.alias_generators import to_camel
-
 from cleanroom.documents.query import PostFilter, PreCondition
+from cleanroom.models import CamelModel
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="forbid")
-
-
-class Position(_Model):
-    """Where in the segment, counted from 1."""
+class Position(CamelModel):
+    """Line and column in a segment, counted from 1."""
 
     line: int
     column: int
 
 
-class Reason(_Model):
-    """One reason for a refusal. ``code`` is stable; ``segment`` is the index in the order given, from 0."""
+class Reason(CamelModel):
+    """A reason for a refusal. ``code`` is stable; ``segment`` is the index of the segment as given, counted from 0."""
 
     code: str
     message: str
@@ -31,24 +25,24 @@ class Reason(_Model):
     position: Position | None = None
 
 
-class SourceUse(_Model):
-    """An input column and the ways in which the query uses it (``join filter group sum count … output``, sorted)."""
+class SourceUse(CamelModel):
+    """An input column and how the query uses it: clauses (``join``, ``filter``, ``group``, ``output``, ...) and aggregates, sorted."""
 
     view: str
     column: str
     uses: tuple[str, ...]
 
 
-class OutputLineage(_Model):
-    """An output column and the input columns that its values come from."""
+class OutputLineage(CamelModel):
+    """An output column and the input columns that its values are derived from."""
 
     name: str
     type: str
     sources: tuple[SourceUse, ...]
 
 
-class AppliedFloor(_Model):
-    """The floor that the rewrite enforces for one view: at least ``min_group_size`` distinct ``identity_column`` a row."""
+class AppliedFloor(CamelModel):
+    """The floor that the rewritten query enforces for a view: at least ``min_group_size`` distinct ``identity_column`` per result row."""
 
     view: str
     owner: str | None = None
@@ -56,23 +50,26 @@ class AppliedFloor(_Model):
     min_group_size: int
 
 
-class Lineage(_Model):
-    """Column lineage of the whole query, in a deterministic order."""
+class Lineage(CamelModel):
+    """Column lineage of a query, in a deterministic order."""
 
     inputs: tuple[SourceUse, ...] = ()
     outputs: tuple[OutputLineage, ...] = ()
     floors: tuple[AppliedFloor, ...] = ()
 
 
-class OutputColumn(_Model):
-    """``type``: a field type of the documents, or ``float decimal smallint tinyint array interval null`` where Spark gives one of those."""
+class OutputColumn(CamelModel):
+    """A column of the result.
+
+    ``type`` is a field type of dataset documents, or one of ``float decimal smallint tinyint array interval null``.
+    """
 
     name: str
     type: str
 
 
-class RewrittenSegment(_Model):
-    """A segment as it runs: ``sql`` is the gate's own rendering; ``view`` is the temporary view that it makes, if it makes one."""
+class RewrittenSegment(CamelModel):
+    """A segment as it runs. ``sql`` is the gate's rendering; ``view`` is the temporary view that it creates, if any."""
 
     execution_sequence: int
     sql: str
@@ -81,11 +78,11 @@ class RewrittenSegment(_Model):
     post_filters: tuple[PostFilter, ...] = ()
 
 
-class GateVerdict(_Model):
-    """The verdict over one query. ``rewritten``, ``lineage`` and ``output`` are empty where it is refused.
+class GateVerdict(CamelModel):
+    """The verdict on a query. ``rewritten``, ``lineage`` and ``output`` are empty if the query is refused.
 
-    ``required_columns``: for each view, the columns that must be loaded: the allowed ones, and the identity columns of its
-    floors even where the query itself may not read them.
+    ``required_columns`` names the columns to load for each view: those that the query may read, and the identity columns of the
+    floors even if the query may not read them.
     """
 
     allowed: bool
@@ -103,11 +100,11 @@ class GateVerdict(_Model):
 
     @property
     def card_digest(self) -> str:
-        """SHA-256 of the card, hex: may be part of what an approver signs."""
+        """SHA-256 of the card, in hex."""
         return hashlib.sha256(self.card.encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
-        """What ``cleanroom query lint --output json`` prints: ``{allowed, reasons, lineage, rewritten, …}``; ``rewritten`` is one text."""
+        """The JSON object that ``cleanroom query lint --output json`` prints. Its ``rewritten`` is the text of all segments."""
         data = self.model_dump(mode="json", by_alias=True)
         data["segments"] = data.pop("rewritten")
         data["rewritten"] = self.sql if self.allowed else None

@@ -116,8 +116,7 @@ def _describe(error: BaseException) -> str:
 def error_from_failure(error: BaseException) -> CleanRoomError:
     """Return what to show a person for anything that a Temporal call raised. Never raises.
 
-    Wrappers such as ``WorkflowFailureError``, ``ActivityError`` and ``ChildWorkflowError`` are removed until a failure is left that
-    says something.
+    Wrappers such as ``WorkflowFailureError``, ``ActivityError`` and ``ChildWorkflowError`` are removed first.
     """
     innermost, wrapper = _unwrap(error)
     if isinstance(innermost, CleanRoomError):
@@ -130,7 +129,7 @@ def error_from_failure(error: BaseException) -> CleanRoomError:
 
 
 def _unwrap(error: BaseException) -> tuple[BaseException, BaseException | None]:
-    """Return the innermost failure that says something, and its wrapper."""
+    """Remove wrappers, and return the failure inside and its last wrapper."""
     wrapper: BaseException | None = None
     visited: set[int] = set()
     while id(error) not in visited:
@@ -143,7 +142,7 @@ def _unwrap(error: BaseException) -> tuple[BaseException, BaseException | None]:
 
 
 def _wrapped(error: BaseException) -> BaseException | None:
-    """Return the cause of a failure that says nothing itself."""
+    """Return the cause of a failure that only wraps it."""
     if isinstance(error, WorkflowFailureError | WorkflowUpdateFailedError | ActivityError | ChildWorkflowError):
         return error.cause
     if isinstance(error, ApplicationError) and not error.details and error.type in (None, UNEXPECTED, "RuntimeError"):

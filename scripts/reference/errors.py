@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import html
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,6 +14,10 @@ from cleanroom.errors import CATEGORIES, CleanRoomError
 from scripts.reference.markdown import code, header, page, prose, table, wrap
 
 ROOT = Path(__file__).resolve().parents[2]
+_GATE = (
+    "A refused query has one or more reasons with these codes, each with the line and column of the cause. `cleanroom query lint` prints "
+    "them. Proposing the query fails with `QueryRefusedByGate`, whose details contain the same reasons."
+)
 PACKAGES = ("cleanroom", "workflows", "activities", "workers", "starters", "sparkapp")
 CLASSES = {kind.__name__: kind for kind in CATEGORIES.values()}
 
@@ -62,7 +67,26 @@ def render() -> str:
         lines += table(("Code", "Message", "Remedy", "Raised in"), rows)
     lines += ["## Attestation", "", "Category `refused`. The details hold the expected and the actual value.", ""]
     lines += [*wrap(", ".join(code(str(reason)) for reason in Reason) + "."), ""]
+    lines += ["## Query gate", "", *wrap(_GATE), ""]
+    lines += table(("Code", "For example"), ((code(name), text) for name, text in sorted(_refused_by_gate().items())))
     return page(lines)
+
+
+def _refused_by_gate() -> dict[str, str]:
+    """Codes with which the gate refuses a query, and a message of each."""
+    found: dict[str, str] = {}
+    for path in (*sorted((ROOT / "cleanroom/sql").rglob("*.py")), ROOT / "cleanroom/query_gate.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            name, text = "", ""
+            if isinstance(node, ast.Tuple) and path.name == "tokens.py" and len(node.elts) == 2:  # the table of banned tokens
+                name, text = _text(node.elts[0]), _text(node.elts[1])
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Refusal" and len(node.args) > 1:
+                name, text = _text(node.args[0]), _text(node.args[1])
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Reason":
+                name, text = _keyword(node, "code"), _keyword(node, "message")
+            if name and text:
+                found.setdefault(name, html.escape(text, quote=False))
+    return found
 
 
 def _raised() -> Iterator[tuple[type[CleanRoomError], str, ast.Call, str]]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from cleanroom.documents.dataset import DatasetDocument
 from cleanroom.documents.query import QueryDocument
 from cleanroom.documents.specs import DatasetSpec, QuerySpec
-from cleanroom.sql.catalog import Catalog
+from cleanroom.sql import Catalog
 from scripts.reference.markdown import header, page, prose, table
 
 MODELS: dict[str, tuple[type[BaseModel], str]] = {

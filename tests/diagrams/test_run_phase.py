@@ -35,7 +35,7 @@ DIAGRAM = Diagram(
         Arrow("AKS", "Pod", "create", outside="Kubernetes"),
         Loop("Datasets", [
             Arrow("Pod", "CGS", "Get Secret", outside="sparkapp/identity.py"),
-            Note("Pod", "Mount Dataset", outside="sparkapp/datasources.py"),
+            Note("Pod", "Mount Dataset", outside="sparkapp/splits.py"),
         ]),
         Arrow("Pod", "CGS", "Check Consent", outside="sparkapp/consent.py", deviation=CONSENT_FIRST),
         Note("Pod", "Execute Payload", outside="sparkapp/execution.py"),

@@ -11,7 +11,7 @@ from cleanroom.datasets.encryption import encode_dataset_key, generate_dataset_k
 from cleanroom.datasets.upload import upload_dataset
 from cleanroom.documents.dataset import DatasetSchema, FieldType, SchemaField
 from cleanroom.spark.job import JobConfig, JobDataset, JobGovernance, JobParameters, JobSegment, S3Access
-from sparkapp.datasources import list_objects
+from sparkapp.listing import list_objects
 from sparkapp.views import read_table
 from tests.folder_pod import FolderPod
 from tests.folder_store import FolderStore

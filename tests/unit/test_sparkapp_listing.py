@@ -15,7 +15,7 @@ from cleanroom.datasets.manifest import MANIFEST_NAME, Manifest, read_manifest, 
 from cleanroom.datasets.upload import upload_dataset
 from cleanroom.errors import CleanRoomError
 from cleanroom.spark.job import JobDataset, JobParameters
-from sparkapp.datasources import list_objects
+from sparkapp.listing import list_objects
 from sparkapp.views import read_table
 from tests.folder_pod import FolderPod
 from tests.servers import S3Server

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from cleanroom.errors import Unavailable
 from cleanroom.spark.job import JobDataset, JobParameters
-from sparkapp import datasources
-from sparkapp.datasources import SplitText, list_objects, plan_splits
+from sparkapp import splits as input_splits
+from sparkapp.listing import list_objects
+from sparkapp.splits import SplitText, plan_splits
 from sparkapp.views import needed_columns, read_table
 from tests.folder_pod import FolderPod
 from tests.folder_store import FolderStore
@@ -70,8 +71,8 @@ def test_every_byte_belongs_to_one_split_in_whole_rows(rows: list[bytes], ends: 
 
 @pytest.mark.parametrize("fmt", ["csv", "csv with header", "json", "parquet"])
 def test_large_object_is_split_and_read_completely(tmp_path: Path, fmt: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasources, "MIN_SPLIT_BYTES", 1 << 20)
-    monkeypatch.setattr(datasources, "MAX_SPLIT_BYTES", 1 << 20)
+    monkeypatch.setattr(input_splits, "MIN_SPLIT_BYTES", 1 << 20)
+    monkeypatch.setattr(input_splits, "MAX_SPLIT_BYTES", 1 << 20)
     world = DatasetWorld(tmp_path / "w", format=fmt.split()[0], csv_header="header" in fmt)
     folder = tmp_path / "plain"
     folder.mkdir()

@@ -6,7 +6,7 @@ from sqlglot import exp
 
 from cleanroom.sql.checking.combining import combine
 from cleanroom.sql.checking.dispatch import checks_expression, value_of, values_of
-from cleanroom.sql.checking.nodes import called_function, located_at, only, position_of
+from cleanroom.sql.checking.nodes import allow_only, called_function, located_at, position_of
 from cleanroom.sql.checking.ordering import sort_keys
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import ROWS, Value
@@ -39,7 +39,7 @@ def aggregate(node: exp.Anonymous, name: str, ctx: Context) -> Value:
 @checks_expression(exp.WithinGroup)
 def within_group(node: exp.Expr, ctx: Context) -> Value:
     """``PERCENTILE_CONT(0.5) WITHIN GROUP (ORDER BY x)`` and other aggregates of the values that they sort by."""
-    only(node, "this", "expression")
+    allow_only(node, "this", "expression")
     call, order = node.this, node.args["expression"]
     name = called_function(call)
     form = FUNCTIONS[name].within_group if name else "no"
@@ -47,8 +47,8 @@ def within_group(node: exp.Expr, ctx: Context) -> Value:
         raise Refusal("FunctionNotAllowed", f"WITHIN GROUP (ORDER BY …) is allowed with {_FUNCTIONS_WITHIN_GROUP}", position_of(node))
     if not ctx.aggregates_allowed or ctx.aggregate:
         raise Refusal("AggregateNotAllowedHere", f"{name} is not allowed in this clause", position_of(node))
-    only(call, "this", "expressions")
-    only(order, "expressions")
+    allow_only(call, "this", "expressions")
+    allow_only(order, "expressions")
     text, args, distinct = _arguments(call, name, ctx)
     texts, keys = sort_keys(order, ctx.in_aggregate(name, name.lower()))
     if any(key.windowed or key.identity for key in keys):
@@ -65,7 +65,7 @@ def within_group(node: exp.Expr, ctx: Context) -> Value:
 @checks_expression(exp.IgnoreNulls, exp.RespectNulls)
 def nulls_treatment(node: exp.Expr, ctx: Context) -> Value:
     """``FIRST(x) IGNORE NULLS``. RESPECT NULLS is the default and is not rendered."""
-    only(node, "this")
+    allow_only(node, "this")
     name = called_function(node.this)
     if not name or not FUNCTIONS[name].accepts_ignore_nulls:
         raise Refusal("FunctionNotAllowed", f"IGNORE NULLS is allowed with {_FUNCTIONS_IGNORING_NULLS}", position_of(node))
@@ -78,13 +78,13 @@ def nulls_treatment(node: exp.Expr, ctx: Context) -> Value:
 @checks_expression(exp.Filter)
 def filtered_aggregate(node: exp.Expr, ctx: Context) -> Value:
     """``SUM(x) FILTER (WHERE condition)``."""
-    only(node, "this", "expression")
+    allow_only(node, "this", "expression")
     call, scope = node.this, ctx.scope
     name = called_function(call)
     if not isinstance(node.args["expression"], exp.Where) or not name or FUNCTIONS[name].kind != "aggregate":
         raise Refusal("FunctionNotAllowed", "FILTER is allowed with an aggregate", position_of(node))
     value = value_of(call, ctx)
-    only(node.args["expression"], "this")
+    allow_only(node.args["expression"], "this")
     condition = value_of(node.args["expression"].this, ctx.in_aggregate("FILTER", "condition"))
     if scope.aggregates_persons:
         with located_at(node):
@@ -96,7 +96,7 @@ def filtered_aggregate(node: exp.Expr, ctx: Context) -> Value:
 
 
 def contains_aggregate(node: exp.Expr) -> bool:
-    """Whether ``node`` contains an aggregate of its own SELECT: not in a subquery, and not as the function of a window."""
+    """Whether ``node`` contains an aggregate outside of subqueries that is not the function of a window."""
     while type(node) is exp.Alias:
         node = node.this
     if type(node) in _LEAVES:
@@ -133,12 +133,12 @@ def _arguments(node: exp.Anonymous, name: str, ctx: Context) -> tuple[str, list[
     """Text and values of the arguments, and whether they are DISTINCT."""
     function, nodes, distinct = FUNCTIONS[name], node.expressions, False
     if len(nodes) == 1 and isinstance(nodes[0], exp.Distinct):
-        only(nodes[0], "expressions")
+        allow_only(nodes[0], "expressions")
         nodes, distinct = nodes[0].expressions, True
         if len(nodes) > function.most:
             raise Refusal("WrongArguments", f"{name} does not take {len(nodes)} arguments", position_of(node))
     if len(nodes) == 1 and isinstance(nodes[0], exp.Star):
-        only(nodes[0])
+        allow_only(nodes[0])
         if name != "COUNT" or distinct:
             raise Refusal("WrongArguments", f"{name}(*) is not allowed", position_of(node))
         return "*", [], False

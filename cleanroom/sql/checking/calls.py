@@ -10,7 +10,7 @@ from cleanroom.sql.checking.aggregates import aggregate
 from cleanroom.sql.checking.combining import combine
 from cleanroom.sql.checking.conditionals import conditional
 from cleanroom.sql.checking.dispatch import checks_expression, value_of, values_of
-from cleanroom.sql.checking.nodes import marked_name, not_listed, only, position_of
+from cleanroom.sql.checking.nodes import allow_only, marked_name, not_listed, position_of
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import Value
 from cleanroom.sql.precedence import ATOM
@@ -26,7 +26,7 @@ _TYPE_PARTS = ("this", "expressions", "nested")
 @checks_expression(exp.Anonymous)
 def call(node: exp.Anonymous, ctx: Context) -> Value:
     """A call of a function of the vocabulary, or a cast, whose name the lexer has marked."""
-    only(node, "this", "expressions")
+    allow_only(node, "this", "expressions")
     name = marked_name(node)
     if not name:
         raise not_listed(node)
@@ -77,7 +77,7 @@ def _with_unit(node: exp.Anonymous, name: str, function: Function, ctx: Context)
 @checks_expression(exp.Cast, exp.TryCast)
 def cast(node: exp.Expr, ctx: Context) -> Value:
     """``x::type``, and casts that the lexer did not mark."""
-    only(node, "this", "to", "safe")
+    allow_only(node, "this", "to", "safe")
     to = node.args["to"]
     known = TYPES.get(to.this.name if isinstance(to, exp.DataType) and hasattr(to.this, "name") else "")
     if known is None or to.args.get("nested") or any(part and name not in _TYPE_PARTS for name, part in to.args.items()):
@@ -124,7 +124,7 @@ def _cast(word: str, operand: exp.Expr, name: str, kind: str, sizes: list[str], 
 @checks_expression(exp.Extract)
 def extract(node: exp.Expr, ctx: Context) -> Value:
     """``EXTRACT(field FROM x)``."""
-    only(node, "this", "expression")
+    allow_only(node, "this", "expression")
     field = str(node.this.name if isinstance(node.this, exp.Expr) else node.this).upper()
     if field not in EXTRACT_FIELDS:
         raise Refusal("LiteralNotAllowed", f"EXTRACT takes a field of {', '.join(sorted(EXTRACT_FIELDS))}", position_of(node))
@@ -151,7 +151,7 @@ def position_in(node: exp.Expr, ctx: Context) -> Value:
 
 
 def _call_of_parts(name: str, kind: str, node: exp.Expr, names: tuple[str, ...], ctx: Context) -> Value:
-    only(node, *names)
+    allow_only(node, *names)
     parts = values_of([node.args[part] for part in names if node.args.get(part) is not None], ctx)
     return combine(f"{name}({', '.join(part.sql for part in parts)})", kind, ATOM, parts, node)
 
@@ -159,7 +159,7 @@ def _call_of_parts(name: str, kind: str, node: exp.Expr, names: tuple[str, ...],
 @checks_expression(exp.Trim)
 def trim(node: exp.Expr, ctx: Context) -> Value:
     """``TRIM(BOTH y FROM x)``."""
-    only(node, "this", "expression", "position")
+    allow_only(node, "this", "expression", "position")
     side = str(node.args.get("position") or "BOTH").upper()
     text, characters = values_of((node.this, node.args["expression"]), ctx)
     if side not in ("BOTH", "LEADING", "TRAILING"):
@@ -170,7 +170,7 @@ def trim(node: exp.Expr, ctx: Context) -> Value:
 @checks_expression(exp.Bracket)
 def element(node: exp.Expr, ctx: Context) -> Value:
     """``SPLIT(text, sign)[0]`` and ``ELEMENT_AT(SPLIT(text, sign), 1)``: the type of an element of other arrays is not known."""
-    only(node, "this", "expressions", "offset", "safe")
+    allow_only(node, "this", "expressions", "offset", "safe")
     array, offset, safe = node.this, node.args.get("offset"), node.args.get("safe")
     index = node.expressions[0] if len(node.expressions) == 1 else None
     if marked_name(array) != "SPLIT" or not isinstance(index, exp.Literal | exp.Neg):

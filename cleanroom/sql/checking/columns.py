@@ -7,7 +7,7 @@ import difflib
 from sqlglot import exp
 
 from cleanroom.sql.checking.dispatch import checks_expression, value_of
-from cleanroom.sql.checking.nodes import located_at, only, position_of
+from cleanroom.sql.checking.nodes import allow_only, located_at, position_of
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import Value
 from cleanroom.sql.precedence import ATOM
@@ -20,7 +20,7 @@ from cleanroom.sql.text.characters import strip_invisible
 @checks_expression(exp.Column)
 def column(node: exp.Column, ctx: Context) -> Value:
     """A column of the innermost SELECT that has it; otherwise an alias of the same SELECT."""
-    only(node, "this", "table")
+    allow_only(node, "this", "table")
     identifier, table = node.this, node.args.get("table")
     if not isinstance(identifier, exp.Identifier):
         raise Refusal("ExpressionNotAllowed", "* is allowed only as an item of a SELECT and in COUNT(*)", position_of(node))
@@ -128,8 +128,8 @@ def _unknown_column(name: str, table: str | None, scope: Scope, node: exp.Expr) 
                     position_of(node),
                 )
     if table is not None and not any(table.lower() in level.relations for level in scope.enclosing()):
-        return Refusal("UnknownRelation", f"there is no relation {strip_invisible(table)[:120]!r} here", position_of(node))
+        return Refusal("UnknownRelation", f"unknown relation {strip_invisible(table)[:120]!r}", position_of(node))
     names = [value.name for level in scope.enclosing() for relation in level.relations.values() for value in relation.columns.values()]
     close = difflib.get_close_matches(name, names, 1)
     hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(sorted(set(names))[:20])}"
-    return Refusal("UnknownColumn", f"there is no column {shown!r}: {hint}", position_of(node))
+    return Refusal("UnknownColumn", f"unknown column {shown!r}: {hint}", position_of(node))

@@ -8,7 +8,7 @@ from sqlglot import exp
 
 from cleanroom.sql.checking.combining import combine
 from cleanroom.sql.checking.dispatch import checks_expression, value_of
-from cleanroom.sql.checking.nodes import located_at, only
+from cleanroom.sql.checking.nodes import allow_only, located_at
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import Value
 from cleanroom.sql.precedence import ATOM, PREDICATE
@@ -21,12 +21,12 @@ from cleanroom.sql.spark_types import widest
 @checks_expression(exp.Case)
 def case(node: exp.Expr, ctx: Context) -> Value:
     """``CASE WHEN condition THEN x ELSE y END`` and ``CASE subject WHEN value THEN x END``."""
-    only(node, "this", "ifs", "default")
+    allow_only(node, "this", "ifs", "default")
     subject = value_of(node.this, ctx) if node.this is not None else None
     text = ["CASE" if subject is None else f"CASE {parenthesised(subject, ATOM)}"]
     conditions, results = [], []
     for branch in node.args["ifs"]:
-        only(branch, "this", "true")
+        allow_only(branch, "this", "true")
         condition, result = value_of(branch.this, ctx), value_of(branch.args["true"], ctx)
         text.append(f"WHEN {condition.sql} THEN {result.sql}")
         if subject is not None:

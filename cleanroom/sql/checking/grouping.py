@@ -8,7 +8,7 @@ from sqlglot import exp
 
 from cleanroom.sql.checking.aggregates import contains_aggregate
 from cleanroom.sql.checking.dispatch import value_of
-from cleanroom.sql.checking.nodes import located_at, only, position_of, whole_number, without_parentheses
+from cleanroom.sql.checking.nodes import allow_only, located_at, position_of, whole_number, without_parentheses
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import Value
 from cleanroom.sql.privacy.release import check_group_keys, check_grouping_sets
@@ -45,7 +45,7 @@ def group_rows(node: exp.Select, ctx: Context, items: Items) -> None:
 
 
 def _group_by(group: exp.Expr, ctx: Context, items: Items) -> list[Value]:
-    only(group, "expressions", "rollup", "cube", "grouping_sets", "all")
+    allow_only(group, "expressions", "rollup", "cube", "grouping_sets", "all")
     plain = _plain_keys(group, ctx, items)
     sets = [key for key in group.expressions if isinstance(key, _GROUPING_SETS)]
     sets += [part for name in ("rollup", "cube", "grouping_sets") for part in group.args.get(name) or []]
@@ -87,7 +87,7 @@ def _plain_keys(group: exp.Expr, ctx: Context, items: Items) -> list[exp.Expr]:
 
 def _grouping_set(node: exp.Expr, before: list[Value], ctx: Context, items: Items) -> tuple[list[Value], str]:
     """Keys and text of ROLLUP, CUBE or GROUPING SETS. WITH ROLLUP applies to the keys ``before`` it."""
-    only(node, "expressions")
+    allow_only(node, "expressions")
     if not isinstance(node, exp.GroupingSets):
         inner = [_group_key(key, ctx, items) for key in node.expressions]
         word = "ROLLUP" if isinstance(node, exp.Rollup) else "CUBE"
@@ -108,7 +108,7 @@ def _group_key(node: exp.Expr, ctx: Context, items: Items) -> Value:
     if ordinal:
         index = int(ordinal) - 1
         if not 0 <= index < len(items):
-            raise Refusal("ClauseNotAllowed", f"GROUP BY {ordinal}: there is no such column", position_of(node))
+            raise Refusal("ClauseNotAllowed", f"GROUP BY {ordinal}: the SELECT list has {len(items)} columns", position_of(node))
         item = items[index]
         value = item if isinstance(item, Value) else value_of(item, ctx)
         with located_at(node):

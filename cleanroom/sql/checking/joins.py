@@ -10,7 +10,7 @@ from cleanroom.sql.checking.columns import columns_named_in
 from cleanroom.sql.checking.combining import combine
 from cleanroom.sql.checking.dispatch import relation_of, value_of
 from cleanroom.sql.checking.names import alias_of, column_aliases, unique_alias
-from cleanroom.sql.checking.nodes import flatten, located_at, marked_name, only, position_of
+from cleanroom.sql.checking.nodes import allow_only, chain_operands, located_at, marked_name, position_of
 from cleanroom.sql.checking.predicates import compared
 from cleanroom.sql.checking.subqueries import semi_join
 from cleanroom.sql.context import Context
@@ -48,7 +48,7 @@ def from_clause(node: exp.Expr, ctx: Context) -> str:
             raise Refusal("ClauseNotAllowed", "a join needs a FROM", position_of(node))
         ctx.scope.may_copy_rows = True
         return ""
-    only(start, "this")
+    allow_only(start, "this")
     first, joins = _without_nesting(start.this, node.args.get("joins") or [])
     text = ["\nFROM " + relation_of(first, ctx)[1]]
     text.extend(_join(join, ctx) for join in joins)
@@ -57,7 +57,7 @@ def from_clause(node: exp.Expr, ctx: Context) -> str:
 
 
 def _join(node: exp.Expr, ctx: Context) -> str:
-    only(node, "this", "side", "kind", "on", "using", "method")
+    allow_only(node, "this", "side", "kind", "on", "using", "method")
     method, side, kind = (str(node.args.get(name) or "").upper() for name in ("method", "side", "kind"))
     word = _JOINS.get((side, kind))
     if word is None or method not in ("", "NATURAL"):
@@ -162,7 +162,7 @@ def conjuncts(node: exp.Expr, ctx: Context, *, in_every_row: bool) -> list[Value
         in_every_row: The conditions are true in every row of the result, unlike those of an outer join.
     """
     out = []
-    for part in flatten(node, exp.And):
+    for part in chain_operands(node, exp.And):
         semi = semi_join(part, ctx) if in_every_row else None
         if semi is not None:
             out.append(semi)
@@ -205,14 +205,14 @@ def record_equality(first: Value, second: Value, ctx: Context, *, in_every_row: 
 
 
 def _lateral_view(node: exp.Expr, ctx: Context) -> str:
-    only(node, "this", "view", "outer", "alias", "ordinality")
+    allow_only(node, "this", "view", "outer", "alias", "ordinality")
     call, scope = node.this, ctx.scope
     name = marked_name(call)
     if not node.args.get("view") or name not in FUNCTIONS or FUNCTIONS[name].kind != "generator":
         raise Refusal("RelationNotAllowed", "only LATERAL VIEW explode(…) and posexplode(…) are allowed", position_of(node))
     with located_at(node):
         rows.check_lateral_view(scope.protected)
-    only(call, "this", "expressions")
+    allow_only(call, "this", "expressions")
     if len(call.expressions) != 1:
         raise Refusal("WrongArguments", f"{name} takes one array", position_of(node))
     value = value_of(call.expressions[0], ctx.in_clause("explode"))
@@ -246,7 +246,7 @@ def _without_nesting(first: exp.Expr, joins: list[exp.Expr]) -> tuple[exp.Expr, 
     These are ``(a JOIN b) JOIN c``, and ``a JOIN (b JOIN c ON p) ON q`` if all joins are inner joins.
     """
     while isinstance(first, exp.Subquery) and not first.args.get("alias") and isinstance(first.this, exp.Table | exp.Subquery):
-        only(first, "this", "joins")
+        allow_only(first, "this", "joins")
         joins = [*(first.args.get("joins") or []), *joins]
         first = first.this
     if isinstance(first, exp.Table) and first.args.get("joins"):
@@ -259,7 +259,7 @@ def _without_nesting(first: exp.Expr, joins: list[exp.Expr]) -> tuple[exp.Expr, 
         if not isinstance(inner, exp.Table):
             out.append(join)
             continue
-        only(group, "this")
+        allow_only(group, "this")
         nested = inner.args.get("joins") or []
         if not nested:
             out.append(exp.Join(**{**join.args, "this": inner}))

@@ -8,7 +8,7 @@ import re
 from sqlglot import exp
 
 from cleanroom.sql.checking.dispatch import checks_expression
-from cleanroom.sql.checking.nodes import only, position_of
+from cleanroom.sql.checking.nodes import allow_only, position_of
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import Value
 from cleanroom.sql.privacy.polynomials import LARGEST_FACTOR, scale_of
@@ -35,7 +35,7 @@ _INTERVAL_SPANS = {
 @checks_expression(exp.Literal)
 def literal(node: exp.Literal, ctx: Context) -> Value:
     """A number or a string."""
-    only(node, "this", "is_string")
+    allow_only(node, "this", "is_string")
     text = str(node.this)
     if node.args["is_string"]:
         return _string(text)
@@ -58,7 +58,7 @@ def _string(text: str) -> Value:
 @checks_expression(exp.RawString)
 def raw_string(node: exp.Expr, ctx: Context) -> Value:
     """``r'...'``, rendered as an ordinary string."""
-    only(node, "this")
+    allow_only(node, "this")
     return _string(str(node.this))
 
 
@@ -74,7 +74,7 @@ def adjacent_strings(node: exp.Expr, ctx: Context) -> Value:
 @checks_expression(exp.Boolean)
 def boolean(node: exp.Expr, ctx: Context) -> Value:
     """TRUE or FALSE."""
-    only(node, "this")
+    allow_only(node, "this")
     return Value("TRUE" if node.this else "FALSE", "boolean")
 
 
@@ -87,30 +87,30 @@ def null(node: exp.Expr, ctx: Context) -> Value:
 @checks_expression(exp.CurrentDate)
 def current_date(node: exp.Expr, ctx: Context) -> Value:
     """CURRENT_DATE without parentheses."""
-    only(node)
+    allow_only(node)
     return Value("CURRENT_DATE()", "date")
 
 
 @checks_expression(exp.CurrentTimestamp)
 def current_timestamp(node: exp.Expr, ctx: Context) -> Value:
     """CURRENT_TIMESTAMP without parentheses."""
-    only(node)
+    allow_only(node)
     return Value("CURRENT_TIMESTAMP()", "timestamp")
 
 
 @checks_expression(exp.Interval)
 def interval(node: exp.Expr, ctx: Context) -> Value:
     """``INTERVAL '3' MONTH`` or ``INTERVAL '1 02:30:00' DAY TO SECOND``."""
-    only(node, "this", "unit")
+    allow_only(node, "this", "unit")
     unit, amount = node.args.get("unit"), node.this
     negative = False
     while isinstance(amount, exp.Paren | exp.Neg):
-        only(amount, "this")
+        allow_only(amount, "this")
         negative = negative if isinstance(amount, exp.Paren) else not negative
         amount = amount.this
     text = str(amount.this).strip() if isinstance(amount, exp.Literal) else ""
     if isinstance(unit, exp.IntervalSpan):
-        only(unit, "this", "expression")
+        allow_only(unit, "this", "expression")
         span = unit.this.name.upper(), unit.args["expression"].name.upper()
         if not negative and span in _INTERVAL_SPANS and _INTERVAL_SPANS[span].fullmatch(text):
             return Value(f"INTERVAL '{text}' {span[0]} TO {span[1]}", "interval")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlglot import exp
 
 from cleanroom.sql.catalog import COLUMN_NAME, RELATION_NAME
-from cleanroom.sql.checking.nodes import only, position_of
+from cleanroom.sql.checking.nodes import allow_only, position_of
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import CheckedQuery
 from cleanroom.sql.refusal import Refusal
@@ -52,7 +52,7 @@ def alias_of(node: exp.Expr, scope: Scope, fallback: str) -> str:
     """The alias of a relation as written, or ``fallback`` if it has none. Two relations of one FROM clause have different aliases."""
     alias = node.args.get("alias")
     if alias is not None:
-        only(alias, "this", "columns")
+        allow_only(alias, "this", "columns")
     name: str = alias.name if alias is not None and alias.this is not None else fallback
     check_relation_name(name, node)
     if name.lower() in scope.relations:

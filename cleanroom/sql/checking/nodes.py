@@ -51,7 +51,7 @@ class located_at:
             error.position = position_of(self.node)
 
 
-def only(node: exp.Expr, *names: str) -> None:
+def allow_only(node: exp.Expr, *names: str) -> None:
     """Refuse a node that has parts other than ``names``. Empty parts do not count."""
     args = node.args
     for name in args:
@@ -97,13 +97,13 @@ def called_function(node: object) -> str:
     return name if name in FUNCTIONS else ""
 
 
-def flatten(node: exp.Expr, kind: type[exp.Expr]) -> list[exp.Expr]:
+def chain_operands(node: exp.Expr, kind: type[exp.Expr]) -> list[exp.Expr]:
     """Operands of a chain of one associative operator, without recursion. Parentheses inside the chain have no effect."""
     out, stack = [], [node]
     while stack:
         inner = without_parentheses(stack.pop())
         if type(inner) is kind:
-            only(inner, "this", "expression", "safe")
+            allow_only(inner, "this", "expression", "safe")
             stack.extend((inner.args["expression"], inner.this))
         else:
             out.append(inner)

@@ -6,7 +6,7 @@ from sqlglot import exp
 
 from cleanroom.sql.checking.combining import combine
 from cleanroom.sql.checking.dispatch import checks_expression, value_of, values_of
-from cleanroom.sql.checking.nodes import flatten, only, position_of
+from cleanroom.sql.checking.nodes import allow_only, chain_operands, position_of
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import Value
 from cleanroom.sql.precedence import ATOM, PREDICATE, PRODUCT, SIGN, SUM
@@ -29,20 +29,20 @@ _BITWISE: dict[type[exp.Expr], str] = {exp.BitwiseAnd: "&", exp.BitwiseOr: "|", 
 @checks_expression(exp.Paren)
 def parentheses(node: exp.Expr, ctx: Context) -> Value:
     """An expression in parentheses. They are rendered only where precedence requires them."""
-    only(node, "this")
+    allow_only(node, "this")
     return value_of(node.this, ctx)
 
 
 @checks_expression(*_ARITHMETIC)
 def arithmetic(node: exp.Expr, ctx: Context) -> Value:
     """A chain of one arithmetic operator, from left to right and without recursion."""
-    only(node, "this", "expression", "typed", "safe")
+    allow_only(node, "this", "expression", "typed", "safe")
     kind = type(node)
     symbol, precedence = _ARITHMETIC[kind]
     operands = [node.args["expression"]]
     first = node.this
     while type(first) is kind:
-        only(first, "this", "expression", "typed", "safe")
+        allow_only(first, "this", "expression", "typed", "safe")
         operands.append(first.args["expression"])
         first = first.this
     left = value_of(first, ctx)
@@ -68,7 +68,7 @@ def arithmetic(node: exp.Expr, ctx: Context) -> Value:
 @checks_expression(exp.Neg)
 def minus(node: exp.Expr, ctx: Context) -> Value:
     """``-x``."""
-    only(node, "this")
+    allow_only(node, "this")
     part = value_of(node.this, ctx)
     out = combine(f"-{parenthesised(part, ATOM)}", part.type, SIGN, [part], node, degree=part.degree, scale=part.scale)
     out.constant = None if part.constant is None else -part.constant
@@ -78,8 +78,8 @@ def minus(node: exp.Expr, ctx: Context) -> Value:
 @checks_expression(exp.DPipe)
 def concatenation(node: exp.Expr, ctx: Context) -> Value:
     """``a || b || c``."""
-    only(node, "this", "expression", "safe")
-    parts = values_of(flatten(node, exp.DPipe), ctx)
+    allow_only(node, "this", "expression", "safe")
+    parts = values_of(chain_operands(node, exp.DPipe), ctx)
     texts = [part.sql if part.operator_chain == "||" else parenthesised(part, ATOM) for part in parts]
     out = combine(" || ".join(texts), "string", SUM, parts, node)
     out.operator_chain = "||"
@@ -89,7 +89,7 @@ def concatenation(node: exp.Expr, ctx: Context) -> Value:
 @checks_expression(exp.BitwiseNot)
 def bitwise_not(node: exp.Expr, ctx: Context) -> Value:
     """``~x``."""
-    only(node, "this", "expression")
+    allow_only(node, "this", "expression")
     part = value_of(node.this, ctx)
     return _bitwise(f"~{parenthesised(part, ATOM)}", [part], node)
 
@@ -97,7 +97,7 @@ def bitwise_not(node: exp.Expr, ctx: Context) -> Value:
 @checks_expression(*_BITWISE)
 def bitwise(node: exp.Expr, ctx: Context) -> Value:
     """``a & b``, ``a | b`` and ``a ^ b``, always with parentheses around operands that are expressions."""
-    only(node, "this", "expression")
+    allow_only(node, "this", "expression")
     left, right = value_of(node.this, ctx), value_of(node.args["expression"], ctx)
     return _bitwise(f"{parenthesised(left, ATOM)} {_BITWISE[type(node)]} {parenthesised(right, ATOM)}", [left, right], node)
 

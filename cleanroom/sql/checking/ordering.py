@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlglot import exp
 
 from cleanroom.sql.checking.dispatch import value_of
-from cleanroom.sql.checking.nodes import direction, only, position_of, without_parentheses
+from cleanroom.sql.checking.nodes import allow_only, direction, position_of, without_parentheses
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import Value
 from cleanroom.sql.refusal import Refusal
@@ -19,7 +19,7 @@ def sort_keys(order: exp.Expr, ctx: Context) -> tuple[list[str], list[Value]]:
     """Texts with directions, and values, of ORDER BY inside a window or an aggregate."""
     texts, values = [], []
     for item in order.expressions:
-        only(item, "this", "desc", "nulls_first")
+        allow_only(item, "this", "desc", "nulls_first")
         values.append(value_of(item.this, ctx))
         texts.append(values[-1].sql + direction(item))
     return texts, values
@@ -36,17 +36,17 @@ def order_by(node: exp.Expr, ctx: Context, outputs: list[Output]) -> str:
     order = node.args.get("order")
     if order is None:
         return ""
-    only(order, "expressions")
+    allow_only(order, "expressions")
     names = {name.lower(): name for name, _ in outputs}
     texts = {value.sql: name for name, value in outputs}
     parts = []
     for item in order.expressions:
         if len(order.expressions) == 1 and isinstance(item.this, exp.Var) and item.this.name.upper() == "ALL":
-            only(item, "this", "desc", "nulls_first")
+            allow_only(item, "this", "desc", "nulls_first")
             return "\nORDER BY " + ", ".join(quote(name) + direction(item) for name, _ in outputs)
         if not isinstance(item, exp.Ordered):
             raise Refusal("ClauseNotAllowed", "this form of ORDER BY is not allowed", position_of(item))
-        only(item, "this", "desc", "nulls_first")
+        allow_only(item, "this", "desc", "nulls_first")
         key = without_parentheses(item.this)
         if isinstance(key, exp.Literal) and not key.is_string:
             text = _ordinal(key, len(outputs), item)
@@ -61,7 +61,7 @@ def order_by(node: exp.Expr, ctx: Context, outputs: list[Output]) -> str:
 def _ordinal(key: exp.Literal, count: int, item: exp.Expr) -> str:
     text = str(key.this)
     if not text.isdecimal() or not 1 <= int(text) <= count:
-        raise Refusal("ClauseNotAllowed", f"ORDER BY {text}: there is no such column", position_of(item))
+        raise Refusal("ClauseNotAllowed", f"ORDER BY {text}: the result has {count} columns", position_of(item))
     return text
 
 
@@ -86,7 +86,7 @@ def limit(node: exp.Expr) -> str:
             continue
         fetch = isinstance(clause, exp.Fetch)
         if not fetch:
-            only(clause, "expression")
+            allow_only(clause, "expression")
         count = clause.args.get("expression")
         if word == "LIMIT" and isinstance(count, exp.Var) and count.name.upper() == "ALL":
             continue

@@ -6,7 +6,7 @@ from sqlglot import exp
 
 from cleanroom.sql.checking.dispatch import checks_relation, relation_of, value_of
 from cleanroom.sql.checking.names import alias_of, check_column_name, unique_alias
-from cleanroom.sql.checking.nodes import located_at, marked_name, only, position_of
+from cleanroom.sql.checking.nodes import allow_only, located_at, marked_name, position_of
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import Relation, Value
 from cleanroom.sql.precedence import ATOM
@@ -31,7 +31,7 @@ def pivot(node: exp.Expr, ctx: Context) -> tuple[Relation, str]:
     clause = node.args["pivots"][0]
     if len(node.args["pivots"]) > 1 or clause.args.get("unpivot"):
         raise Refusal("ClauseNotAllowed", "UNPIVOT and several PIVOTs are not allowed; write UNION ALL or several steps", position_of(node))
-    only(clause, *_PARTS)
+    allow_only(clause, *_PARTS)
     scope = ctx.scope
     inner = Scope(scope.parent)
     source, text = _pivoted_relation(node, ctx.in_scope(inner))
@@ -54,8 +54,9 @@ def pivot(node: exp.Expr, ctx: Context) -> tuple[Relation, str]:
     if clause.args.get("alias") is not None and clause.args["alias"].args.get("columns"):
         raise Refusal("ClauseNotAllowed", "column aliases on a PIVOT are not allowed; alias its values", position_of(node))
     out = Relation(unique_alias(written, scope), written, {})
+    alias = frozenset([out.alias])
     for name, value in columns:
-        column = Value.of_column(qualified(out.alias, name), value.type, name, out.alias, value.origins, value.exposed, None)
+        column = Value.of_column(qualified(out.alias, name), value.type, name, alias, value.origins, value.exposed, None)
         column.plain = column.joinable = value.plain
         out.columns[name.lower()] = column
     scope.relations[written.lower()] = out
@@ -102,7 +103,7 @@ def _pivot_values(clause: exp.Expr, ctx: Context) -> tuple[Value, list[tuple[str
     fields = clause.args.get("fields") or []
     if len(fields) != 1 or not isinstance(fields[0], exp.In) or not isinstance(fields[0].this, exp.Column):
         raise _not_constants(clause)
-    only(fields[0], "this", "expressions")
+    allow_only(fields[0], "this", "expressions")
     key = value_of(fields[0].this, ctx)
     outside = ctx.in_scope(Scope())
     values = []

@@ -7,7 +7,7 @@ from sqlglot import exp
 from cleanroom.sql.checking.columns import alias_target
 from cleanroom.sql.checking.combining import combine
 from cleanroom.sql.checking.dispatch import checks_expression, value_of, values_of
-from cleanroom.sql.checking.nodes import flatten, only, position_of, without_parentheses
+from cleanroom.sql.checking.nodes import allow_only, chain_operands, position_of, without_parentheses
 from cleanroom.sql.checking.subqueries import in_subquery
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import Value
@@ -34,7 +34,7 @@ def logical(node: exp.Expr, ctx: Context) -> Value:
     """A chain of AND, or of OR."""
     kind = type(node)
     word, precedence = ("AND", AND) if kind is exp.And else ("OR", OR)
-    parts = values_of(flatten(node, kind), ctx)
+    parts = values_of(chain_operands(node, kind), ctx)
     texts = [part.sql if part.precedence >= PREDICATE or part.operator_chain == word else f"({part.sql})" for part in parts]
     out = combine(f" {word} ".join(texts), "boolean", precedence, parts, node)
     out.operator_chain = word
@@ -44,7 +44,7 @@ def logical(node: exp.Expr, ctx: Context) -> Value:
 @checks_expression(exp.Not)
 def negation(node: exp.Expr, ctx: Context) -> Value:
     """``NOT x``, rendered as ``NOT IN``, ``IS NOT`` and so on where SQL has such a form."""
-    only(node, "this")
+    allow_only(node, "this")
     return _negated(node.this, node, ctx)
 
 
@@ -73,7 +73,7 @@ def comparison(node: exp.Expr, ctx: Context) -> Value:
 
 def compared(node: exp.Expr, ctx: Context) -> tuple[Value, Value, Value]:
     """A comparison and its two sides."""
-    only(node, "this", "expression")
+    allow_only(node, "this", "expression")
     kind = type(node)
     left, right = value_of(node.this, ctx), value_of(node.args["expression"], ctx)
     # An identity may be compared for equality with a column of another relation, as a join does, and with nothing else.
@@ -89,7 +89,7 @@ def compared(node: exp.Expr, ctx: Context) -> tuple[Value, Value, Value]:
 @checks_expression(exp.Is)
 def is_test(node: exp.Expr, ctx: Context, negated: bool = False) -> Value:
     """``x IS NULL``, ``x IS TRUE`` and ``x IS FALSE``."""
-    only(node, "this", "expression")
+    allow_only(node, "this", "expression")
     test = node.args["expression"]
     if isinstance(test, exp.Null):
         word = "NULL"
@@ -107,7 +107,7 @@ def is_test(node: exp.Expr, ctx: Context, negated: bool = False) -> Value:
 @checks_expression(exp.Between)
 def between(node: exp.Expr, ctx: Context, negated: bool = False) -> Value:
     """``x BETWEEN low AND high``."""
-    only(node, "this", "low", "high")
+    allow_only(node, "this", "low", "high")
     parts = values_of((node.this, node.args["low"], node.args["high"]), ctx)
     what, low, high = (parenthesised(part, SUM) for part in parts)
     return combine(f"{what} {'NOT ' if negated else ''}BETWEEN {low} AND {high}", "boolean", PREDICATE, parts, node)
@@ -118,7 +118,7 @@ def membership(node: exp.Expr, ctx: Context, negated: bool = False) -> Value:
     """``x IN (1, 2)``, ``(a, b) IN ((1, 2), (3, 4))`` and ``x IN (SELECT ...)``."""
     if node.args.get("query") is not None:
         return in_subquery(node, ctx, negated)
-    only(node, "this", "expressions")
+    allow_only(node, "this", "expressions")
     if not node.expressions:
         raise Refusal("Unparsable", "IN needs at least one value", position_of(node))
     if isinstance(node.this, exp.Tuple):
@@ -144,7 +144,7 @@ def _tuple_membership(node: exp.Expr, ctx: Context, negated: bool) -> Value:
 @checks_expression(*_LIKES)
 def like(node: exp.Expr, ctx: Context, negated: bool = False) -> Value:
     """``x LIKE pattern``, ``ILIKE`` and ``RLIKE``, and ``x LIKE ANY ('a%', 'b%')``."""
-    only(node, "this", "expression", "negate")
+    allow_only(node, "this", "expression", "negate")
     if node.args.get("negate"):
         negated = not negated
     word = f"{'NOT ' if negated else ''}{_LIKES[type(node)]}"
@@ -156,7 +156,7 @@ def like(node: exp.Expr, ctx: Context, negated: bool = False) -> Value:
 
 
 def _quantified_like(node: exp.Expr, group: exp.Expr, word: str, ctx: Context) -> Value:
-    only(group, "this")
+    allow_only(group, "this")
     inner = group.this
     patterns = inner.expressions if isinstance(inner, exp.Tuple) else [inner.this] if isinstance(inner, exp.Paren) else []
     if isinstance(node, exp.RegexpLike) or not patterns:
@@ -170,7 +170,7 @@ def _quantified_like(node: exp.Expr, group: exp.Expr, word: str, ctx: Context) -
 @checks_expression(exp.Escape)
 def escape(node: exp.Expr, ctx: Context) -> Value:
     """``x LIKE pattern ESCAPE '!'``."""
-    only(node, "this", "expression")
+    allow_only(node, "this", "expression")
     sign = node.args["expression"]
     pattern = node.this.args.get("expression") if isinstance(node.this, exp.Like | exp.ILike) else None
     if pattern is None or isinstance(pattern, exp.Any | exp.All) or not isinstance(sign, exp.Literal) or len(str(sign.this)) != 1:

@@ -6,7 +6,7 @@ from sqlglot import exp
 
 from cleanroom.sql.checking.dispatch import checks_query, query_of
 from cleanroom.sql.checking.names import check_column_name, check_distinct_columns, check_new_relation_name, column_aliases
-from cleanroom.sql.checking.nodes import only, position_of
+from cleanroom.sql.checking.nodes import allow_only, position_of
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import CheckedQuery, OutputField
 from cleanroom.sql.refusal import Refusal
@@ -17,7 +17,7 @@ from cleanroom.sql.scope import Scope
 @checks_query(exp.Subquery)
 def query_in_parentheses(node: exp.Subquery, ctx: Context, parent: Scope | None, hidden: bool) -> CheckedQuery:
     """``(SELECT ...)`` as a query."""
-    only(node, "this")
+    allow_only(node, "this")
     return query_of(node.this, ctx, parent, hidden=hidden)
 
 
@@ -33,10 +33,10 @@ def with_clause(node: exp.Expr, ctx: Context) -> tuple[Context, str]:
     clause = node.args.get("with_")
     if clause is None:
         return ctx, ""
-    only(clause, "expressions")
+    allow_only(clause, "expressions")
     parts = []
     for table in clause.expressions:
-        only(table, "this", "alias")
+        allow_only(table, "this", "alias")
         name = table.alias
         check_new_relation_name(name, table, ctx)
         columns = column_aliases(table)

@@ -14,7 +14,7 @@ from sqlglot import exp
 from cleanroom.sql.catalog import View
 from cleanroom.sql.checking.dispatch import checks_relation, query_of, values_of
 from cleanroom.sql.checking.names import alias_of, column_aliases, unique_alias
-from cleanroom.sql.checking.nodes import only, position_of
+from cleanroom.sql.checking.nodes import allow_only, position_of
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import NO_COLUMNS, NO_ORIGINS, CheckedQuery, ProtectedInput, Relation, Value
 from cleanroom.sql.refusal import Refusal
@@ -40,7 +40,7 @@ def table(node: exp.Table, ctx: Context) -> tuple[Relation, str]:
             "files, formats and catalogues cannot be read",
             position_of(node),
         )
-    only(node, "this", "alias")
+    allow_only(node, "this", "alias")
     name, scope = node.name, ctx.scope
     columns = column_aliases(node)
     query = ctx.relations.get(name.lower())
@@ -60,13 +60,13 @@ def _unknown_relation(name: str, node: exp.Expr, ctx: Context) -> Refusal:
     known = sorted([view.name for view in ctx.rules.catalog.views] + list(ctx.relations))
     close = difflib.get_close_matches(name, known, 1)
     hint = f"did you mean {close[0]}?" if close else f"the query may read {', '.join(known)}"
-    return Refusal("UnknownRelation", f"there is no view {strip_invisible(name)[:120]!r}: {hint}", position_of(node))
+    return Refusal("UnknownRelation", f"unknown view {strip_invisible(name)[:120]!r}: {hint}", position_of(node))
 
 
 @checks_relation(exp.Subquery)
 def derived_table(node: exp.Subquery, ctx: Context) -> tuple[Relation, str]:
     """``(SELECT ...) AS t``. It may read columns of enclosing queries, but not of its neighbours in FROM."""
-    only(node, "this", "alias")
+    allow_only(node, "this", "alias")
     if not isinstance(node.this, exp.Query) or isinstance(node.this, exp.Table):
         raise Refusal(
             "RelationNotAllowed",
@@ -83,7 +83,7 @@ def derived_table(node: exp.Subquery, ctx: Context) -> tuple[Relation, str]:
 @checks_relation(exp.Values)
 def constants(node: exp.Values, ctx: Context) -> tuple[Relation, str]:
     """``VALUES (1, 'a'), (2, 'b') AS t(x, y)``."""
-    only(node, "expressions", "alias")
+    allow_only(node, "expressions", "alias")
     columns = column_aliases(node)
     rows = [row.expressions if isinstance(row, exp.Tuple) else [row] for row in node.expressions]
     columns = columns or [f"col{index + 1}" for index in range(len(rows[0]))]
@@ -96,8 +96,9 @@ def constants(node: exp.Values, ctx: Context) -> tuple[Relation, str]:
     scope = ctx.scope
     written = alias_of(node, scope, "values")
     relation = Relation(unique_alias(written, scope), written, {})
+    source = frozenset([relation.alias])
     for name, first in zip(columns, values[0], strict=True):
-        relation.columns[name.lower()] = Value.of_column(qualified(relation.alias, name), first.type, name, relation.alias)
+        relation.columns[name.lower()] = Value.of_column(qualified(relation.alias, name), first.type, name, source)
     scope.relations[written.lower()] = relation
     scope.may_copy_rows = True
     text = ", ".join("(" + ", ".join(value.sql for value in row) + ")" for row in values)
@@ -112,12 +113,13 @@ def _add_view(view: View, written: str, ctx: Context) -> Relation:
     identities = view.identity_columns if view.min_group_size > 0 and not rereading else ()
     key = view.name.lower()
     ctx.findings.expand(_EXPANSION_PER_COLUMN * len(visible))
+    source = frozenset([alias])
     columns = {}
     for column in visible:
         name = column.name.lower()
         origins = NO_ORIGINS if rereading else frozenset([(key, name, "value")])
         exposed = NO_COLUMNS if rereading else frozenset([(key, name)])
-        columns[name] = Value.of_column(qualified(alias, column.name), column.type, column.name, alias, origins, exposed)
+        columns[name] = Value.of_column(qualified(alias, column.name), column.type, column.name, source, origins, exposed)
         columns[name].identity = name in identities
     forbidden = frozenset([column.name.lower() for column in view.columns]) - columns.keys()
     relation = Relation(alias, written, columns, forbidden, view.name)
@@ -141,9 +143,10 @@ def _add_query(written: str, query: CheckedQuery, names: Sequence[str], ctx: Con
         )
     names = names or [field.name for field in query.fields]
     ctx.findings.expand(_EXPANSION_PER_COLUMN * len(names))
+    source = frozenset([alias])
     columns = {}
     for name, field in zip(names, query.fields, strict=True):
-        value = Value.of_column(qualified(alias, name), field.type, name, alias, field.origins, field.exposed, field.degree)
+        value = Value.of_column(qualified(alias, name), field.type, name, source, field.origins, field.exposed, field.degree)
         value.plain = value.joinable = field.plain
         value.identity, value.scale = field.identity, field.scale
         columns[name.lower()] = value

@@ -9,7 +9,7 @@ from sqlglot import exp
 from cleanroom.sql.checking.columns import read_column
 from cleanroom.sql.checking.dispatch import value_of
 from cleanroom.sql.checking.names import check_column_name
-from cleanroom.sql.checking.nodes import located_at, only, position_of
+from cleanroom.sql.checking.nodes import allow_only, located_at, position_of
 from cleanroom.sql.checking.ordering import Output
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import Value
@@ -31,7 +31,7 @@ def select_items(node: exp.Select, ctx: Context) -> list[Item]:
         target = item
         name = f"_c{len(items)}"
         if isinstance(item, exp.Alias):
-            only(item, "this", "alias")
+            allow_only(item, "this", "alias")
             target, name = item.this, item.alias
         elif isinstance(item, exp.Column) and isinstance(item.this, exp.Identifier):
             name = item.name
@@ -51,14 +51,14 @@ def _star_of(item: exp.Expr) -> exp.Star | None:
 
 def _star_columns(item: exp.Expr, star: exp.Star, ctx: Context) -> list[Value]:
     """Columns of ``*``, ``t.*`` or ``* EXCEPT (a, b)``."""
-    only(star, "except_")
+    allow_only(star, "except_")
     scope = ctx.scope
     excepted = {part.name.lower() for part in star.args.get("except_") or []}
     if isinstance(item, exp.Column):
-        only(item, "this", "table")
+        allow_only(item, "this", "table")
         relation = scope.relations.get(item.table.lower())
         if relation is None:
-            raise Refusal("UnknownRelation", f"there is no relation {item.table!r} here", position_of(item))
+            raise Refusal("UnknownRelation", f"unknown relation {item.table!r}", position_of(item))
         found = list(relation.columns.values())
     else:
         found = list(scope.merged.values())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from sqlglot import exp
 
 from cleanroom.sql.checking.dispatch import checks_query, value_of
 from cleanroom.sql.checking.grouping import group_rows
 from cleanroom.sql.checking.joins import conjuncts, from_clause
-from cleanroom.sql.checking.nodes import flatten, located_at, only, position_of
+from cleanroom.sql.checking.nodes import allow_only, chain_operands, located_at, position_of
 from cleanroom.sql.checking.ordering import Output, is_limited, limit, order_by
 from cleanroom.sql.checking.queries import with_clause
 from cleanroom.sql.checking.select_list import output_values, select_items
@@ -26,13 +28,41 @@ _PARTS = (
 )  # fmt: skip
 
 
+class _Clauses(NamedTuple):
+    """The checked clauses of a SELECT, rendered except for its output columns and its GROUP BY."""
+
+    rows: str
+    outputs: list[Output]
+    distinct: bool
+    having: list[str]
+    qualify: str
+    order: str
+
+
 @checks_query(exp.Select)
 def select(node: exp.Select, ctx: Context, parent: Scope | None, hidden: bool) -> CheckedQuery:
     """One SELECT."""
     ctx, prefix = with_clause(node, ctx)
-    only(node, *_PARTS)
+    allow_only(node, *_PARTS)
     scope = Scope(parent)
     ctx = ctx.for_select(scope)
+    clauses = _check_clauses(node, ctx)
+    values = [value for _, value in clauses.outputs]
+    with located_at(node):
+        release = select_release(scope, values, distinct=clauses.distinct, qualified=bool(clauses.qualify), catalog=ctx.rules.catalog)
+        floor = _enforce_floor(ctx) if release.aggregates_rows else []
+        protected = [] if release.aggregates_rows else rows.remaining_inputs(scope, values)
+        rows.check_limit(protected, is_limited(node))
+    sql = prefix + _render(clauses, release, floor, protected if hidden else [], scope) + limit(node)
+    fields = [output_field(name, value, protected=bool(scope.protected)) for name, value in clauses.outputs]
+    carried = [item._replace(reference=f"{HIDDEN_COLUMN}{index}") for index, item in enumerate(protected)]
+    may_copy_rows = scope.may_copy_rows and not release.aggregates_rows
+    return CheckedQuery(sql, fields, carried, scope.releases, scope.views, may_copy_rows)
+
+
+def _check_clauses(node: exp.Select, ctx: Context) -> _Clauses:
+    """Check the clauses in the order in which they apply to the rows."""
+    scope = ctx.scope
     text = _rows(node, ctx)
     for window in node.args.get("windows") or []:
         if scope.windows.setdefault(window.name.lower(), window) is not window:
@@ -43,25 +73,26 @@ def select(node: exp.Select, ctx: Context, parent: Scope | None, hidden: bool) -
     distinct = _is_distinct(node)
     having = _having(node, ctx)
     qualify = _qualify(node, ctx)
-    check_named_windows(ctx.in_clause("window", aggregates=True))
-    order = order_by(node, ctx.in_clause("sort", aggregates=True), outputs)
-    with located_at(node):
-        values = [value for _, value in outputs]
-        release = select_release(scope, values, distinct=distinct, qualified=bool(qualify), catalog=ctx.rules.catalog)
-        if release.aggregates_rows:
-            having += _enforce_floor(ctx)
-    protected = [] if release.aggregates_rows else rows.remaining_inputs(scope, values)
-    columns = [f"{value.sql} AS {quote(name)}" for name, value in outputs]
-    if hidden:
-        columns += [f"{item.reference} AS {quote(f'{HIDDEN_COLUMN}{index}')}" for index, item in enumerate(protected)]
-    word = "SELECT DISTINCT" if distinct and release.distinct_keys is None else "SELECT"
-    sql = f"{prefix}{word}\n  " + ",\n  ".join(columns) + text + _group_text(scope, release)
-    if having:
-        sql += "\nHAVING " + " AND ".join(having)
-    with located_at(node):
-        rows.check_limit(protected, is_limited(node))
-    sql += qualify + order + limit(node)
-    return _checked(sql, outputs, protected, release, scope)
+    if scope.windows:
+        check_named_windows(ctx.in_clause("window", aggregates=True))
+    order = ""
+    if node.args.get("order") is not None:
+        order = order_by(node, ctx.in_clause("sort", aggregates=True), outputs)
+    return _Clauses(text, outputs, distinct, having, qualify, order)
+
+
+def _render(clauses: _Clauses, release: SelectRelease, floor: list[str], carried: list[ProtectedInput], scope: Scope) -> str:
+    """The text of a SELECT without LIMIT. Hidden columns carry the identities of the inputs ``carried``."""
+    columns = [f"{value.sql} AS {quote(name)}" for name, value in clauses.outputs]
+    columns += [f"{item.reference} AS {quote(f'{HIDDEN_COLUMN}{index}')}" for index, item in enumerate(carried)]
+    word, group = "SELECT DISTINCT" if clauses.distinct else "SELECT", scope.group_text
+    if release.distinct_keys is not None:
+        word, group = "SELECT", "\nGROUP BY " + ", ".join(release.distinct_keys) if release.distinct_keys else ""
+    having = [*clauses.having, *floor]
+    return (
+        f"{word}\n  " + ",\n  ".join(columns) + clauses.rows + group
+        + ("\nHAVING " + " AND ".join(having) if having else "") + clauses.qualify + clauses.order
+    )  # fmt: skip
 
 
 def _rows(node: exp.Select, ctx: Context) -> str:
@@ -70,7 +101,7 @@ def _rows(node: exp.Select, ctx: Context) -> str:
     text = from_clause(node, ctx.in_clause("join"))
     where = node.args.get("where")
     if where is not None:
-        only(where, "this")
+        allow_only(where, "this")
         text += "\nWHERE " + conjunction(conjuncts(where.this, ctx.in_clause("filter"), in_every_row=True))
     aliases = scope.aliases_in_from
     with located_at(node):
@@ -87,7 +118,7 @@ def _is_distinct(node: exp.Select) -> bool:
     distinct = node.args.get("distinct")
     if not distinct:
         return False
-    only(distinct)
+    allow_only(distinct)
     return True
 
 
@@ -95,10 +126,10 @@ def _having(node: exp.Select, ctx: Context) -> list[str]:
     clause = node.args.get("having")
     if clause is None:
         return []
-    only(clause, "this")
+    allow_only(clause, "this")
     inside = ctx.in_clause("filter", aggregates=True)
     conditions = []
-    for part in flatten(clause.this, exp.And):
+    for part in chain_operands(clause.this, exp.And):
         value = value_of(part, inside)
         if value.ungrouped:
             raise Refusal("NotGrouped", "HAVING may read group keys and aggregates only", position_of(clause))
@@ -110,7 +141,7 @@ def _qualify(node: exp.Select, ctx: Context) -> str:
     clause = node.args.get("qualify")
     if clause is None:
         return ""
-    only(clause, "this")
+    allow_only(clause, "this")
     value = value_of(clause.this, ctx.inside_qualify())
     if not value.windowed:
         raise Refusal("ClauseNotAllowed", "QUALIFY needs a window function; use WHERE or HAVING", position_of(clause))
@@ -135,30 +166,3 @@ def _floor_text(condition: FloorCondition) -> str:
     tests = [f"{text} IS {'' if true else 'NOT '}TRUE" for branch in condition.part for text, true in branch]
     count = f"COUNT(DISTINCT CASE WHEN {' AND '.join(tests)} THEN {condition.identity} END)"
     return f"{count} NOT BETWEEN 1 AND {condition.floor - 1}" if condition.or_empty else f"{count} >= {condition.floor}"
-
-
-def _group_text(scope: Scope, release: SelectRelease) -> str:
-    if release.distinct_keys is None:
-        return scope.group_text
-    return "\nGROUP BY " + ", ".join(release.distinct_keys) if release.distinct_keys else ""
-
-
-def _checked(sql: str, outputs: list[Output], protected: list[ProtectedInput], release: SelectRelease, scope: Scope) -> CheckedQuery:
-    """The result of the check; identities are in hidden columns of ``sql`` if it has them."""
-    return CheckedQuery(
-        sql,
-        [output_field(name, value, protected=bool(scope.protected)) for name, value in outputs],
-        [
-            ProtectedInput(
-                item.view,
-                item.identity_column,
-                f"{HIDDEN_COLUMN}{index}",
-                output_position=item.output_position,
-                enclosing_column=item.enclosing_column,
-            )
-            for index, item in enumerate(protected)
-        ],
-        scope.releases,
-        scope.views,
-        scope.may_copy_rows and not release.aggregates_rows,
-    )

@@ -8,7 +8,7 @@ from sqlglot import exp
 
 from cleanroom.sql.checking.dispatch import checks_query, query_of
 from cleanroom.sql.checking.names import check_distinct_columns
-from cleanroom.sql.checking.nodes import located_at, only, position_of
+from cleanroom.sql.checking.nodes import allow_only, located_at, position_of
 from cleanroom.sql.checking.ordering import is_limited, limit, order_by
 from cleanroom.sql.checking.queries import with_clause
 from cleanroom.sql.context import Context
@@ -66,7 +66,7 @@ def _operands(node: exp.Expr) -> list[exp.Expr]:
     operands: list[exp.Expr] = []
     current = node
     while True:
-        only(current, "with_", "this", "expression", "distinct", "order", "limit", "offset")
+        allow_only(current, "with_", "this", "expression", "distinct", "order", "limit", "offset")
         operands.append(current.args["expression"])
         inner = current.this
         same = type(inner) is kind and bool(inner.args.get("distinct")) == distinct

@@ -8,7 +8,7 @@ from sqlglot import exp
 
 from cleanroom.sql.checking.dispatch import query_of
 from cleanroom.sql.checking.names import check_distinct_columns, check_new_relation_name
-from cleanroom.sql.checking.nodes import only, position_of
+from cleanroom.sql.checking.nodes import allow_only, position_of
 from cleanroom.sql.checking.queries import renamed
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import CheckedQuery
@@ -52,7 +52,7 @@ def check_statement(node: exp.Expr, ctx: Context, *, last: bool) -> Statement:
 def _create_view(node: exp.Create, ctx: Context, last: bool) -> Statement:
     if str(node.args.get("kind")).upper() != "VIEW":
         raise Refusal("StatementNotAllowed", f"CREATE {node.args.get('kind')} is not allowed", position_of(node))
-    only(node, "this", "kind", "replace", "expression", "properties")
+    allow_only(node, "this", "kind", "replace", "expression", "properties")
     properties = node.args["properties"].expressions if node.args.get("properties") else []
     if [type(part) for part in properties] != [exp.TemporaryProperty] or any(properties[0].args.values()):
         raise Refusal("StatementNotAllowed", "only CREATE OR REPLACE TEMP VIEW <name> AS SELECT … is allowed", position_of(node))
@@ -73,7 +73,7 @@ def _target(node: exp.Create) -> tuple[exp.Table, list[str]]:
     """The new view, and its column names if given."""
     target, columns = node.this, []
     if isinstance(target, exp.Schema):
-        only(target, "this", "expressions")
+        allow_only(target, "this", "expressions")
         if not all(isinstance(column, exp.Identifier) for column in target.expressions):
             raise Refusal("StatementNotAllowed", "the columns of a temporary view are plain names", position_of(node))
         columns = [column.name for column in target.expressions]
@@ -81,5 +81,5 @@ def _target(node: exp.Create) -> tuple[exp.Table, list[str]]:
     plain = isinstance(target, exp.Table) and isinstance(target.this, exp.Identifier)
     if not plain or target.args.get("db") or target.args.get("catalog"):
         raise Refusal("StatementNotAllowed", "a temporary view has one plain name", position_of(node))
-    only(target, "this")
+    allow_only(target, "this")
     return target, columns

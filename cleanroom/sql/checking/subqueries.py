@@ -6,7 +6,7 @@ from sqlglot import exp
 
 from cleanroom.sql.checking.combining import combine
 from cleanroom.sql.checking.dispatch import checks_expression, query_of, value_of, values_of
-from cleanroom.sql.checking.nodes import located_at, only, position_of
+from cleanroom.sql.checking.nodes import allow_only, located_at, position_of
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import ROWS, CheckedQuery, Value
 from cleanroom.sql.precedence import ATOM, PREDICATE, SUM
@@ -20,7 +20,7 @@ from cleanroom.sql.scope import Scope
 @checks_expression(exp.Subquery)
 def scalar_subquery(node: exp.Expr, ctx: Context) -> Value:
     """``(SELECT one_column ...)`` as a value."""
-    only(node, "this")
+    allow_only(node, "this")
     query, reads = _inner_query(node.this, ctx)
     _check_no_rows(query, node)
     if len(query.fields) != 1:
@@ -33,7 +33,7 @@ def scalar_subquery(node: exp.Expr, ctx: Context) -> Value:
 @checks_expression(exp.Exists)
 def exists(node: exp.Expr, ctx: Context) -> Value:
     """``EXISTS (SELECT ...)``."""
-    only(node, "this")
+    allow_only(node, "this")
     query, reads = _inner_query(node.this, ctx)
     _check_no_rows(query, node)
     return _exists(query, reads, node)
@@ -63,7 +63,7 @@ def semi_join(node: exp.Expr, ctx: Context) -> Value | None:
             scope.equal.compared.append((what, Value("", what.type, exposed=query.fields[0].exposed)))
         return _in_query(node, what, query, reads, False)
     if isinstance(node, exp.Exists):
-        only(node, "this")
+        allow_only(node, "this")
         query, reads = _inner_query(node.this, ctx)
         with located_at(node):
             scope.protected += rows.existence_inputs(query.protected, scope.aliases_in_from)
@@ -99,12 +99,12 @@ def _exists(query: CheckedQuery, reads: list[Value], node: exp.Expr) -> Value:
 
 def _membership(node: exp.Expr, ctx: Context) -> tuple[Value, CheckedQuery, list[Value]]:
     """Left side and subquery of IN, and the columns of the queries around it that the subquery reads."""
-    only(node, "this", "query")
+    allow_only(node, "this", "query")
     what = _tuple(node.this, ctx) if isinstance(node.this, exp.Tuple) else value_of(node.this, ctx)
     width = len(node.this.expressions) if isinstance(node.this, exp.Tuple) else 1
     inner = node.args["query"]
     while isinstance(inner, exp.Subquery):
-        only(inner, "this")
+        allow_only(inner, "this")
         inner = inner.this
     query, reads = _inner_query(inner, ctx)
     if len(query.fields) != width:

@@ -8,7 +8,7 @@ from sqlglot import exp
 
 from cleanroom.sql.checking.combining import combine
 from cleanroom.sql.checking.dispatch import checks_expression, value_of, values_of
-from cleanroom.sql.checking.nodes import called_function, located_at, only, position_of
+from cleanroom.sql.checking.nodes import allow_only, called_function, located_at, position_of
 from cleanroom.sql.checking.ordering import sort_keys
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import Value
@@ -40,7 +40,7 @@ class _Call:
 @checks_expression(exp.Window)
 def window(node: exp.Window, ctx: Context) -> Value:
     """A call of an aggregate or a window function over a window."""
-    only(node, "this", "partition_by", "order", "spec", "alias", "over")
+    allow_only(node, "this", "partition_by", "order", "spec", "alias", "over")
     if str(node.args.get("over") or "OVER").upper() != "OVER":
         raise Refusal("ClauseNotAllowed", "only OVER (…) is allowed", position_of(node))
     if not ctx.aggregates_allowed or ctx.aggregate:
@@ -65,16 +65,16 @@ def window(node: exp.Window, ctx: Context) -> Value:
 def _call_of(node: exp.Window) -> _Call:
     call, where, nulls = node.this, None, None
     if isinstance(call, exp.Filter):
-        only(call, "this", "expression")
-        only(call.args["expression"], "this")
+        allow_only(call, "this", "expression")
+        allow_only(call.args["expression"], "this")
         call, where = call.this, call.args["expression"].this
     if isinstance(call, exp.IgnoreNulls | exp.RespectNulls):
-        only(call, "this")
+        allow_only(call, "this")
         call, nulls = call.this, call
     name = called_function(call)
     if not name:
         raise Refusal("FunctionNotAllowed", "this function is not allowed over a window", position_of(node))
-    only(call, "this", "expressions")
+    allow_only(call, "this", "expressions")
     function = FUNCTIONS[name]
     allowed = function.kind in ("aggregate", "window") and function.within_group != "required" and not function.describes_grouping
     least = max(function.least, 1 if function.within_group == "instead_of_argument" else 0)
@@ -93,7 +93,7 @@ def _call_of(node: exp.Window) -> _Call:
 def _arguments(call: _Call, ctx: Context) -> tuple[str, list[Value]]:
     nodes = call.node.expressions
     if len(nodes) == 1 and isinstance(nodes[0], exp.Star) and call.name == "COUNT":
-        only(nodes[0])
+        allow_only(nodes[0])
         return "*", []
     args = values_of(nodes, ctx)
     return ", ".join(arg.sql for arg in args), args
@@ -117,7 +117,7 @@ def _over(node: exp.Expr, ctx: Context) -> tuple[str, list[Value], list[Value]]:
         text.append("PARTITION BY " + ", ".join(part.sql for part in partition))
     order = node.args.get("order")
     if order is not None:
-        only(order, "expressions")
+        allow_only(order, "expressions")
         keys, values = sort_keys(order, ctx)
         text.append("ORDER BY " + ", ".join(keys))
     spec = node.args.get("spec")
@@ -138,13 +138,13 @@ def _definition(alias: exp.Expr, node: exp.Expr, ctx: Context) -> exp.Expr:
             f"OVER {strip_invisible(alias.name)[:80]}: a named window of this SELECT cannot be extended; write it out as OVER (…)",
             position_of(node),
         )
-    only(definition, "this", "partition_by", "order", "spec")
+    allow_only(definition, "this", "partition_by", "order", "spec")
     return definition
 
 
 def _frame(spec: exp.Expr, node: exp.Expr, ctx: Context) -> str:
     """``ROWS BETWEEN start AND end``."""
-    only(spec, "kind", "start", "start_side", "end", "end_side")
+    allow_only(spec, "kind", "start", "start_side", "end", "end_side")
     kind = str(spec.args.get("kind") or "").upper()
     if kind not in ("ROWS", "RANGE"):
         raise Refusal("ClauseNotAllowed", "a window frame is ROWS or RANGE", position_of(node))

@@ -101,7 +101,7 @@ def found_row_divisions(values: Iterable[Value]) -> tuple[Division, ...]:
     """Divisions of a group into the rows for which an outer join found a row and the others."""
     # Sorted, because the rendered text must not depend on the order of a set.
     markers = dict.fromkeys(marker for value in values for marker in sorted(value.outer_join_markers))
-    return tuple(Division((f"({marker})",), True) for marker in markers)
+    return tuple(Division((marker,), True) for marker in markers)
 
 
 def condition_divisions(conditions: Sequence[Value], catalog: Catalog) -> tuple[Division, ...]:

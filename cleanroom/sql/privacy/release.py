@@ -119,7 +119,7 @@ def floor_conditions(protected: Sequence[ProtectedInput], divisions: Mapping[tup
         return conditions
     for part in itertools.product(*parts_of):
         for reference, marker in identities.items():
-            rows_without_person = ((f"({marker})", False),) in part
+            rows_without_person = ((marker, False),) in part
             if not (marker and rows_without_person):
                 conditions.append(FloorCondition(reference, floor, part, or_empty=not strict))
     return conditions

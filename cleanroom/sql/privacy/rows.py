@@ -91,7 +91,7 @@ def _outer_join_marker(join: str, conditions: Iterable[EqualPair], optional: Col
                 found = side.sql
     if found is None:
         raise Refusal("JoinOverFloor", f"a {join} of rows under a privacy floor needs an equality of two columns")
-    return f"{found} IS NOT NULL"
+    return f"({found} IS NOT NULL)"
 
 
 def _filtered_by(item: ProtectedInput, conditions: Iterable[EqualPair], right_alias: str) -> ProtectedInput:
@@ -216,7 +216,7 @@ def is_per_person(protected: Sequence[ProtectedInput], keys: Iterable[Value], eq
 def window_parts(scope: Scope, partition: Sequence[Value]) -> list[Value]:
     """Parts of PARTITION BY that count as operands of a window function.
 
-    A window over protected rows must see one person at a time. Its PARTITION BY may then name the identity, which is no use of it.
+    A window over protected rows must see one person at a time. Its PARTITION BY may then name the identity.
     """
     if not scope.protected or (scope.group_keys is not None and not scope.per_person):
         return list(partition)

@@ -1,8 +1,8 @@
-"""What is changed in the tokens before the parser sees them.
+"""Changes to the tokens before the parser receives them.
 
-Functions that the vocabulary knows reach the parser under a marked name, so that it returns them as they were written and
-not as its own dialect-neutral rewriting; what is not in the vocabulary stays as it is and is refused later, by name. Casts to the
-types that are allowed are marked too, as calls whose second argument is the type: the parser takes 50 µs for each type that it reads.
+The parser translates functions that it knows into other nodes, which no longer say what the author wrote. Functions of the
+vocabulary therefore get a marked name, which the parser leaves alone. Other functions keep their names and are refused later. Casts to
+allowed types are marked as well, as calls with the type as second argument, because the parser needs 50 µs to read a type.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from sqlglot.tokenizer_core import Token, TokenType
 from cleanroom.sql.vocabulary import FUNCTIONS, SYNONYMS, TYPES
 
 MARK = "__f_"
+"""Prefix of marked names."""
 CASTS = ("CAST", "TRY_CAST")
+"""Casts that are marked."""
 
 _QUOTED = {
     TokenType.IDENTIFIER,
@@ -38,19 +40,18 @@ _BEFORE_LITERAL = {
     TokenType.AND, TokenType.OR, TokenType.NOT, TokenType.BETWEEN, TokenType.PLUS, TokenType.DASH, TokenType.SELECT, TokenType.WHERE,
     TokenType.HAVING, TokenType.WHEN, TokenType.THEN, TokenType.ELSE, TokenType.ON, TokenType.NULLSAFE_EQ,
 }  # fmt: skip
-_LOOKED_AT = {TokenType.L_PAREN, TokenType.R_PAREN} | _LITERAL
+_RELEVANT = {TokenType.L_PAREN, TokenType.R_PAREN} | _LITERAL
 
 Edit = tuple[int, int, list[Token]]
-"""First token and the one after the last that are replaced, and by what."""
+"""Index of the first token to replace, index after the last, and the new tokens."""
 
 
 def mark_functions(tokens: list[Token], kinds: list[TokenType]) -> list[Token]:
-    """``tokens``, whose types are ``kinds``, with known functions, casts and dates marked."""
+    """``tokens``, whose types are ``kinds``, with known functions, casts and date literals marked."""
     opening, closing = TokenType.L_PAREN, TokenType.R_PAREN
     edits: list[Edit] = []
-    stack: list[tuple[int, bool]] = []
-    """Parentheses that are open: place, and whether a cast stands before them."""
-    for at, kind in [(index, kind) for index, kind in enumerate(kinds) if kind in _LOOKED_AT]:
+    stack: list[tuple[int, bool]] = []  # open parentheses: index, and whether a cast precedes them
+    for at, kind in [(index, kind) for index, kind in enumerate(kinds) if kind in _RELEVANT]:
         if kind is closing:
             if stack and stack[-1][1]:
                 edits += _cast_edits(tokens, kinds, stack[-1][0], at)
@@ -105,7 +106,7 @@ def _literal_edits(tokens: list[Token], kinds: list[TokenType], at: int) -> list
 
 
 def _type_before(tokens: list[Token], kinds: list[TokenType], closing: int) -> tuple[int, str] | None:
-    """Place of AS and the type, where ``AS <allowed type>`` stands right before ``closing``."""
+    """Index of AS and the type, if ``AS <allowed type>`` directly precedes ``closing``."""
     number = TokenType.NUMBER
     at, sizes = closing - 2, ""
     if kinds[closing - 1] is TokenType.R_PAREN:

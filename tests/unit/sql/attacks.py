@@ -1,6 +1,6 @@
-"""Attacks: none of them may pass. Each line is one query; statements of one query are separated by ';'."""
+"""Attacks, all of which the gate must refuse. Each line is one query; ';' separates the statements of a query."""
 
-# ruff: noqa: E501  (one query a line)
+# ruff: noqa: E501  (one query per line)
 
 from __future__ import annotations
 
@@ -263,7 +263,7 @@ TEXT_TRICKS = [
 ]
 
 OVER_FLOORS = [
-    # Rows as they are.
+    # Single rows.
     "SELECT * FROM orders",
     "SELECT region, amount FROM orders",
     "SELECT email FROM orders",
@@ -276,7 +276,7 @@ OVER_FLOORS = [
     "SELECT region FROM orders INTERSECT SELECT region FROM regions",
     "SELECT DISTINCT user_key FROM orders",
     "SELECT DISTINCT user_key, region FROM orders",
-    # The identity, in every dress.
+    # The identity, plain or disguised.
     "SELECT user_key, COUNT(*) FROM orders GROUP BY user_key",
     "SELECT COUNT(*) AS n FROM orders GROUP BY user_key",
     "SELECT lower(user_key) AS k, COUNT(*) FROM orders GROUP BY lower(user_key)",
@@ -337,7 +337,7 @@ OVER_FLOORS = [
     "SELECT amount, COUNT(*) AS n FROM orders GROUP BY amount",
     "SELECT age, COUNT(*) AS n FROM orders GROUP BY age",
     "SELECT age > 30 AS older, COUNT(*) AS n FROM orders GROUP BY age > 30",
-    # A column that may not be shown, by the name of one that equals it.
+    # A column that the owner does not list, under the name of a column that equals it.
     "SELECT w.w, COUNT(*) AS n FROM orders o JOIN weights w ON o.age = w.w GROUP BY w.w",
     "SELECT w.w AS a, COUNT(*) AS n FROM orders o, weights w WHERE w.w = o.age GROUP BY w.w",
     "SELECT w.w * 1 AS a, COUNT(*) AS n FROM weights w LEFT JOIN orders o ON o.age = w.w GROUP BY w.w * 1",
@@ -348,7 +348,7 @@ OVER_FLOORS = [
     "SELECT w.w, COUNT(*) AS n FROM orders o JOIN weights w ON o.user_key = w.user_key WHERE NOT (w.w <> o.age) OR FALSE GROUP BY w.w",
     "SELECT c.spend, COUNT(*) AS n FROM orders o JOIN weights w ON o.user_key = w.user_key JOIN clicks c ON c.user_key = o.user_key AND c.spend = w.w WHERE w.w = o.age GROUP BY c.spend",
     "SELECT x.age, COUNT(*) AS n FROM orders o JOIN (SELECT w AS age, seg FROM weights) x USING (age) GROUP BY x.age",
-    # One person inside an aggregate.
+    # One person singled out inside an aggregate.
     "SELECT region, SUM(CASE WHEN user_key = 'u1' THEN amount ELSE 0 END) AS s FROM orders GROUP BY region",
     "SELECT region, SUM(CASE WHEN order_id = 17 THEN amount ELSE 0 END) AS s FROM orders GROUP BY region",
     "SELECT region, SUM(CASE user_key WHEN 'u1' THEN amount END) AS s FROM orders GROUP BY region",
@@ -389,7 +389,7 @@ OVER_FLOORS = [
     "SELECT o.region, SUM(o.amount * f.x) AS s FROM orders o JOIN (SELECT user_key, SUM(CASE WHEN user_key = 'u1' THEN 1 ELSE 0 END) AS x FROM weights GROUP BY user_key) f ON o.user_key = f.user_key GROUP BY o.region",
     "SELECT o.region, SUM(o.amount * f.x) AS s FROM orders o JOIN (SELECT user_key, COUNT(*) FILTER (WHERE user_key = 'u1') AS x FROM weights GROUP BY user_key) f ON o.user_key = f.user_key GROUP BY o.region",
     "SELECT region, COUNT(*) AS n FROM orders GROUP BY region HAVING SUM(CASE WHEN order_id = 17 THEN 1 ELSE 0 END) = 1",
-    # Differences.
+    # Differences between groups or results.
     "SELECT region, COUNT(*) AS n FROM orders GROUP BY region WITH ROLLUP",
     "SELECT region, COUNT(*) AS n FROM orders GROUP BY ROLLUP (region)",
     "SELECT region, status, COUNT(*) AS n FROM orders GROUP BY CUBE (region, status)",
@@ -409,10 +409,10 @@ OVER_FLOORS = [
     "SELECT a.region, SUM(b.amount) AS s FROM orders a JOIN orders b ON a.order_id < b.order_id GROUP BY a.region",
     "SELECT COUNT(*) AS n FROM orders o, weights w",
     "SELECT COUNT(*) AS n FROM orders o, weights w WHERE o.amount > w.w",
-    # Whether one known person is among those who are counted.
+    # Whether a known person is among those that are counted.
     "SELECT region, COUNT(DISTINCT user_key) AS n, SUM(amount) AS s FROM (SELECT region, user_key, amount FROM orders UNION ALL SELECT seg, user_key, 0 FROM weights) t GROUP BY region",
     "SELECT k, COUNT(DISTINCT i) AS n FROM (SELECT region AS k, order_id AS i FROM orders UNION ALL SELECT region, 17 FROM regions) t GROUP BY k",
-    # Windows, limits, subqueries, outer rows.
+    # Windows, limits, subqueries, outer joins.
     "SELECT region, SUM(amount) OVER (PARTITION BY region) AS s FROM orders",
     "SELECT region, COUNT(*) OVER () AS n FROM orders",
     "SELECT DISTINCT region, ROW_NUMBER() OVER (PARTITION BY user_key ORDER BY day) AS rn FROM orders",

@@ -1,6 +1,6 @@
-"""Honest queries: each must pass the gate, and the rewriting must give what the author's own text gives."""
+"""Honest queries. The gate must allow each of them, and the rewritten query must return the same rows as the original."""
 
-# ruff: noqa: E501  (one query a line)
+# ruff: noqa: E501  (one query per line)
 
 from __future__ import annotations
 

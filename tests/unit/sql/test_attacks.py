@@ -1,4 +1,4 @@
-"""No attack passes."""
+"""The gate refuses every attack."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.unit.sql.world import GUARDED, OPEN
 
 
 def _verdicts(sql: str, catalog: object) -> list[GateVerdict]:
-    """As the file that ``lint`` reads, and as one segment."""
+    """Verdicts on the query as one segment, and as a file that ``lint`` splits."""
     verdicts = [check_sql([sql], catalog)]  # type: ignore[arg-type]
     with contextlib.suppress(Refusal):
         verdicts.append(check_sql(split_statements(sql), catalog))  # type: ignore[arg-type]
@@ -21,7 +21,7 @@ def _verdicts(sql: str, catalog: object) -> list[GateVerdict]:
 
 
 @pytest.mark.parametrize("sql", ON_OPEN_DATA, ids=lambda sql: sql[:50].encode("ascii", "replace").decode())
-def test_an_attack_on_the_engine_is_refused(sql: str) -> None:
+def test_attack_on_the_engine_is_refused(sql: str) -> None:
     for verdict in _verdicts(sql, OPEN):
         assert not verdict.allowed
         assert verdict.reasons
@@ -30,12 +30,12 @@ def test_an_attack_on_the_engine_is_refused(sql: str) -> None:
 
 
 @pytest.mark.parametrize("sql", OVER_FLOORS, ids=lambda sql: sql[:60])
-def test_an_attack_on_a_floor_is_refused(sql: str) -> None:
+def test_attack_on_a_floor_is_refused(sql: str) -> None:
     for verdict in _verdicts(sql, GUARDED):
         assert not verdict.allowed, verdict.sql
 
 
-def test_the_corpus_is_large() -> None:
+def test_attack_corpus_has_at_least_80_queries() -> None:
     assert len(set(ON_OPEN_DATA) | set(OVER_FLOORS)) >= 80
 
 
@@ -67,13 +67,13 @@ def _segment(number: int, sql: str, **more: object) -> QuerySegment:
         ([_segment(number, "CREATE OR REPLACE TEMP VIEW v AS SELECT 1 AS a") for number in range(1, 60)], "QueryTooLarge"),
     ],
 )
-def test_segments_that_do_not_make_a_query_are_refused(segments: list[QuerySegment], code: str) -> None:
+def test_segments_that_do_not_form_a_query_are_refused(segments: list[QuerySegment], code: str) -> None:
     verdict = analyse(segments, OPEN)
     assert not verdict.allowed
     assert verdict.reasons[0].code == code
 
 
-def test_segments_run_in_the_order_of_their_sequence() -> None:
+def test_segments_run_in_ascending_sequence() -> None:
     verdict = analyse(
         [_segment(20, "SELECT a FROM v"), _segment(3, "CREATE OR REPLACE TEMP VIEW v AS SELECT spend AS a FROM events")], OPEN
     )
@@ -81,7 +81,7 @@ def test_segments_run_in_the_order_of_their_sequence() -> None:
     assert [segment.execution_sequence for segment in verdict.rewritten] == [3, 20]
 
 
-def test_a_reason_says_where_and_what_instead() -> None:
+def test_reason_names_the_position_and_a_similar_column() -> None:
     verdict = check_sql("SELECT kind,\n  spnd\nFROM events", OPEN)
     (reason,) = verdict.reasons
     assert (reason.code, reason.segment) == ("UnknownColumn", 0)
@@ -90,6 +90,6 @@ def test_a_reason_says_where_and_what_instead() -> None:
     assert "did you mean spend?" in reason.message
 
 
-def test_every_wrong_output_column_gets_its_own_reason() -> None:
+def test_each_invalid_output_column_gets_a_reason() -> None:
     verdict = check_sql("SELECT ip, nothing, reflect('a') FROM events", OPEN)
     assert [reason.code for reason in verdict.reasons] == ["ColumnNotAllowed", "UnknownColumn", "FunctionNotAllowed"]

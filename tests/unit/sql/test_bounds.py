@@ -1,4 +1,4 @@
-"""A small text must not cost much: what would hang or end the parser, or grow without bound when written out, is refused with a type."""
+"""Small texts that would hang or crash the parser, or whose rendering would grow without bound, are refused with a code."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def nested(before: str, after: str, times: int = 60) -> str:
     return before * times + "1" + after * times
 
 
-TOO_MUCH = {
-    # The parser reads again what it guessed wrong: twice as often at each level.
+EXPENSIVE = {
+    # The parser backtracks: each level of nesting doubles the time.
     "joins without ON": "SELECT a FROM t " + "JOIN a " * 500,
     "joins without ON in parentheses": "SELECT a FROM " + "(a JOIN b JOIN " * 60 + "c" + ")" * 60,
     "structs": f"SELECT {nested('struct(', ')')}",
@@ -25,11 +25,11 @@ TOO_MUCH = {
     "sizes of types": f"SELECT {nested('DECIMAL(', ')')}",
     "arrays of types": f"SELECT a FROM {nested('BIGINT[', ']')}",
     "laterals": "SELECT a FROM " + "(SELECT * FROM a, LATERAL " * 60,
-    # It recurses without looking: this ended the process.
+    # The parser's recursion is unbounded: these crashed the process.
     "FROM FROM": "FROM " * 14_000,
     "stars of one name": f"SELECT {', '.join('*' * 2_000)} FROM wide",
     "many NOT": "SELECT a FROM t WHERE " + "NOT ! " * 5_000 + "a",
-    # Written out, it is much longer than the text.
+    # The rendering is much longer than the text.
     "aliases that double": "SELECT spend AS a0, " + ", ".join(f"a{n} + a{n} AS a{n + 1}" for n in range(60)) + " FROM events",
     "stars": f"SELECT {', '.join('*' * 200)} FROM wide",
     "stars of joins": "SELECT * FROM wide w0 " + " ".join(f"JOIN wide w{n} ON w{n}.c0 = w0.c0" for n in range(1, 60)),
@@ -50,11 +50,11 @@ TOO_MUCH = {
 }
 
 
-@pytest.mark.parametrize("name", TOO_MUCH)
-def test_what_costs_too_much_is_refused_soon(name: str) -> None:
-    catalog = WIDE if "wide" in TOO_MUCH[name] else GUARDED if "orders" in TOO_MUCH[name] else OPEN
+@pytest.mark.parametrize("name", EXPENSIVE)
+def test_expensive_query_is_refused_quickly(name: str) -> None:
+    catalog = WIDE if "wide" in EXPENSIVE[name] else GUARDED if "orders" in EXPENSIVE[name] else OPEN
     start = time.process_time()
-    verdict = check_sql(TOO_MUCH[name], catalog)
+    verdict = check_sql(EXPENSIVE[name], catalog)
     assert not verdict.allowed
     assert {reason.code for reason in verdict.reasons} <= {"QueryTooComplex", "QueryTooLarge"}, verdict.reasons
     assert time.process_time() - start < 10
@@ -75,17 +75,17 @@ def test_what_costs_too_much_is_refused_soon(name: str) -> None:
         "SELECT kind AS k0, " + ", ".join(f"k{n} || 'x' AS k{n + 1}" for n in range(40)) + " FROM events",
     ],
 )
-def test_what_is_merely_long_passes(sql: str) -> None:
+def test_long_query_is_allowed(sql: str) -> None:
     assert check_sql(sql, WIDE if "wide" in sql else OPEN).allowed
 
 
 @pytest.mark.parametrize("words", ["FROM LATERAL ", "LIMIT JOIN SELECT ", "DESCRIBE LATERAL ", "SELECT a FROM ", "JOIN a ON a = a "])
-def test_nothing_ends_the_process(words: str) -> None:
+def test_repeated_keywords_are_refused_without_a_crash(words: str) -> None:
     assert not check_sql(f"SELECT a FROM t {words * (28_000 // len(words.split()))}", OPEN).allowed
     assert not check_sql(words * (28_000 // len(words.split())), OPEN).allowed
 
 
-def test_reasons_are_bounded() -> None:
+def test_number_of_reasons_is_limited() -> None:
     verdict = check_sql("SELECT " + ", ".join(f"nothing{n}" for n in range(1_000)) + " FROM events", OPEN)
     assert {reason.code for reason in verdict.reasons} == {"UnknownColumn"}
     assert len(verdict.reasons) <= 60

@@ -1,4 +1,4 @@
-"""The catalogue: its schema, the shapes that are read, and the mistakes that are not forgiven."""
+"""The catalogue: its schema, the accepted shapes, and the mistakes that are errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CANONICAL = {
 }
 
 
-def test_the_checked_in_schema_is_the_models_own() -> None:
+def test_schema_in_docs_equals_the_schema_of_the_model() -> None:
     stored = json.loads(SCHEMA.read_text())
     stored.pop("$schema")
     assert stored == Catalog.model_json_schema()
@@ -53,7 +53,7 @@ def test_the_checked_in_schema_is_the_models_own() -> None:
         CANONICAL,
     ],
 )
-def test_every_shape_carries_the_floor(shape: dict[str, Any]) -> None:
+def test_floor_is_read_from_every_accepted_shape(shape: dict[str, Any]) -> None:
     catalog = Catalog.parse(json.dumps(shape))
     verdict = check_sql("SELECT SUM(x) AS s FROM v", catalog)
     assert "COUNT(DISTINCT `v`.`person`) >= 7" in verdict.sql
@@ -65,14 +65,14 @@ def test_every_shape_carries_the_floor(shape: dict[str, Any]) -> None:
     [
         {"minGroupsize": 7, "identityColumn": "person"},
         {"minGroupSize": 7},
-        {"minGroupSize": 7, "identityColumn": "nobody"},
+        {"minGroupSize": 7, "identityColumn": "unknown"},
         {"minGroupSize": -1, "identityColumn": "person"},
         {"minGroupSize": "many", "identityColumn": "person"},
         {"minGroupSize": True, "identityColumn": "person"},
         {"minGroupSize": 7, "identityColumn": "person", "allowedOutputColums": ["x"]},
     ],
 )
-def test_a_floor_that_says_something_else_than_it_means_is_an_error(floor: dict[str, Any]) -> None:
+def test_misspelt_or_invalid_floor_is_an_error(floor: dict[str, Any]) -> None:
     shape = {"views": {"v": {"columns": {"person": "string", "x": "number"}, "floors": floor}}}
     with pytest.raises(InvalidInput) as caught:
         Catalog.parse(json.dumps(shape))
@@ -101,24 +101,24 @@ def test_a_floor_that_says_something_else_than_it_means_is_an_error(floor: dict[
         {"views": {"v": {"columns": {"x": "string"}}}, "floors": [{"minGroupSize": 7, "identityColumn": "x"}]},
     ],
 )
-def test_a_catalogue_that_is_not_one_is_an_error(shape: dict[str, Any]) -> None:
+def test_invalid_catalogue_is_an_error(shape: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput):
         Catalog.parse(json.dumps(shape))
 
 
-def test_a_rule_that_is_there_twice_is_an_error() -> None:
+def test_duplicate_rule_is_an_error() -> None:
     text = '{"views": [{"name": "v", "columns": [{"name": "x", "type": "string"}], "allowedColumns": [], "allowedColumns": ["x"]}]}'
     with pytest.raises(InvalidInput, match="allowedColumns") as caught:
         Catalog.parse(text)
     assert (caught.value.code, bool(caught.value.hint)) == ("InvalidCatalog", True)
 
 
-def test_members_that_are_no_rule_are_read_over() -> None:
+def test_unknown_member_that_does_not_look_like_a_rule_is_ignored() -> None:
     text = '{"$schema": "s", "views": [{"title": "t", "name": "v", "columns": [{"type": "string", "description": "d", "name": "x"}]}]}'
     assert [view.name for view in Catalog.parse(text).views] == ["v"]
 
 
-def test_a_view_from_the_parts_of_a_dataset_document() -> None:
+def test_view_is_created_from_parts_of_a_dataset_document() -> None:
     view = view_of("v", {"person": "string", "x": "number"}, ["x"], PrivacyFloors(min_group_size=4, identity_column="person"), "contosso")
     assert [column.name for column in view.visible()] == ["x"]
     assert (view.min_group_size, view.identity_columns) == (4, ("person",))

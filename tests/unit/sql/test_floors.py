@@ -1,6 +1,6 @@
-"""Privacy floors: whatever passes the gate shows nothing of a group below the floor."""
+"""Privacy floors: the result of an allowed query reveals nothing about a group below the floor."""
 
-# ruff: noqa: E501  (one query a line)
+# ruff: noqa: E501  (one query per line)
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cleanroom.sql import Catalog, check_sql, split_statements
-from tests.unit.sql.world import FLOOR, GUARDED, create, run, run_verdict, same
+from tests.unit.sql.world import FLOOR, GUARDED, create, run, run_verdict, same_rows
 
 Rows = dict[str, list[tuple[Any, ...]]]
 REGIONS = ["north", "south", "east", "west", "tiny"]
@@ -22,7 +22,7 @@ WEIGHTS = [("tiny", 1), ("west", 3), ("east", 6), ("south", 20), ("north", 40)]
 
 
 def populate(seed: int, persons: int = 60) -> Rows:
-    """Orders of ``persons`` people in regions of very different size, clicks of some of them, and the analyst's own data."""
+    """Orders of ``persons`` people in regions of very different sizes, clicks of some of them, and data of the analyst."""
     rnd = random.Random(seed)
     orders, clicks, weights = [], [], []
     for number in range(persons):
@@ -59,8 +59,8 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
 
 
-# Query, and an independent count: for each output row's key (its first columns) the distinct persons of each protected view.
-HELD = {
+# A query, and an independent count of distinct persons for each key (the first columns) of its result.
+ALLOWED_OVER_FLOORS = {
     "group": ("SELECT region, COUNT(*) AS n, SUM(amount) AS s FROM orders GROUP BY region", "SELECT region, COUNT(DISTINCT user_key) FROM orders GROUP BY region"),
     "constant count": ("SELECT region, 1000 AS cnt FROM orders GROUP BY region", "SELECT region, COUNT(DISTINCT user_key) FROM orders GROUP BY region"),
     "author's own floor of one": ("SELECT region, COUNT(*) AS cnt FROM orders GROUP BY region HAVING COUNT(*) >= 1 OR TRUE", "SELECT region, COUNT(DISTINCT user_key) FROM orders GROUP BY region"),
@@ -89,10 +89,10 @@ HELD = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", HELD)
+@pytest.mark.parametrize("name", ALLOWED_OVER_FLOORS)
 @pytest.mark.parametrize("seed", range(4))
-def test_no_group_below_the_floor_appears_and_every_other_does(name: str, seed: int, connection: duckdb.DuckDBPyConnection) -> None:
-    sql, count = HELD[name]
+def test_groups_below_the_floor_are_dropped_and_all_others_kept(name: str, seed: int, connection: duckdb.DuckDBPyConnection) -> None:
+    sql, count = ALLOWED_OVER_FLOORS[name]
     create(connection, GUARDED, populate(seed))
     verdict = check_sql(split_statements(sql), GUARDED)
     assert verdict.allowed, verdict.reasons
@@ -106,17 +106,17 @@ def test_no_group_below_the_floor_appears_and_every_other_does(name: str, seed: 
     limit = "LIMIT" in sql
     if "rank()" not in sql:
         wanted = [row for row in run(connection, sql.split(" LIMIT")[0]) if row[:width] in large]
-        assert same(got, wanted[:3] if limit else wanted, ordered=limit)
+        assert same_rows(got, wanted[:3] if limit else wanted, ordered=limit)
 
 
-def test_the_strictest_owner_wins() -> None:
+def test_strictest_floor_of_all_owners_applies() -> None:
     verdict = check_sql("SELECT o.region, COUNT(*) AS n FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY o.region", GUARDED)
     assert verdict.lineage is not None
     assert [(floor.view, floor.min_group_size) for floor in verdict.lineage.floors] == [("orders", FLOOR), ("clicks", FLOOR)]
     assert "COUNT(DISTINCT `o`.`user_key`) >= 5 AND COUNT(DISTINCT `c`.`user_key`) >= 5" in verdict.sql
 
 
-def test_several_floors_of_one_view_all_hold() -> None:
+def test_all_floors_of_one_view_apply() -> None:
     catalog = Catalog.model_validate(
         {
             "views": {
@@ -131,7 +131,7 @@ def test_several_floors_of_one_view_all_hold() -> None:
     assert "COUNT(DISTINCT `v`.`person`) >= 10 AND COUNT(DISTINCT `v`.`house`) >= 10" in verdict.sql
 
 
-def test_an_identity_column_that_the_query_may_not_read_is_still_counted() -> None:
+def test_identity_that_the_query_may_not_read_is_counted() -> None:
     catalog = Catalog.model_validate(
         {
             "views": {
@@ -149,7 +149,7 @@ def test_an_identity_column_that_the_query_may_not_read_is_still_counted() -> No
     assert verdict.required_columns == {"v": ("person", "x")}
 
 
-def test_output_columns_are_the_owners_choice_without_a_floor_too() -> None:
+def test_output_columns_are_restricted_without_a_group_size() -> None:
     catalog = Catalog.model_validate(
         {"views": {"v": {"columns": {"a": "string", "b": "number"}, "floor": {"allowedOutputColumns": ["a"]}}, "w": {"c": "number"}}}
     )
@@ -171,7 +171,7 @@ def test_output_columns_are_the_owners_choice_without_a_floor_too() -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_conditional_aggregate_shows_a_group_only_if_each_part_is_large(seed: int, connection: duckdb.DuckDBPyConnection) -> None:
+def test_conditional_aggregate_shows_a_group_only_if_each_part_reaches_the_floor(seed: int, connection: duckdb.DuckDBPyConnection) -> None:
     create(connection, GUARDED, populate(seed))
     sql = "SELECT region, SUM(CASE WHEN status = 'paid' THEN amount ELSE 0 END) AS paid, COUNT_IF(status = 'open') AS open FROM orders GROUP BY region"
     verdict = check_sql(sql, GUARDED)
@@ -184,7 +184,7 @@ def test_a_conditional_aggregate_shows_a_group_only_if_each_part_is_large(seed: 
         assert (region in shown) == (bool(sizes) and not small)
 
 
-def test_without_a_list_of_output_columns_an_empty_part_is_suppressed_like_a_small_one(connection: duckdb.DuckDBPyConnection) -> None:
+def test_group_with_an_empty_part_is_dropped_if_the_owner_lists_no_output_columns(connection: duckdb.DuckDBPyConnection) -> None:
     rows = populate(0)
     rows["clicks"] = [(f"u{number}", campaign, 1.0, device) for number in range(20) for campaign in ("a", "b") for device in ("web", "app")]
     create(connection, GUARDED, rows)
@@ -196,7 +196,7 @@ def test_without_a_list_of_output_columns_an_empty_part_is_suppressed_like_a_sma
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_what_an_outer_join_found_is_counted_only_if_found_and_not_found_are_large(
+def test_outer_join_shows_a_group_only_if_matched_and_unmatched_persons_reach_the_floor(
     seed: int, connection: duckdb.DuckDBPyConnection
 ) -> None:
     create(connection, GUARDED, populate(seed))
@@ -217,7 +217,7 @@ def test_what_an_outer_join_found_is_counted_only_if_found_and_not_found_are_lar
     assert shown == {region for region in REGIONS if found.get(region, 0) >= FLOOR and rest.get(region, 0) >= FLOOR}
 
 
-# -- anything that the gate lets through --------------------------------------------------------------------------------
+# -- generated queries --------------------------------------------------------------------------------
 
 KEYS = [
     "region",
@@ -290,8 +290,10 @@ def queries(draw: st.DrawFn) -> str:
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(sql=queries(), seed=st.integers(0, 5), persons=st.integers(1, FLOOR - 1))
-def test_fewer_persons_than_the_floor_leave_no_trace(sql: str, seed: int, persons: int, connection: duckdb.DuckDBPyConnection) -> None:
-    """With fewer persons than the floor, a result is what it would be without any: the query cannot tell who they are, or that they are."""
+def test_result_with_fewer_persons_than_the_floor_equals_the_result_without_them(
+    sql: str, seed: int, persons: int, connection: duckdb.DuckDBPyConnection
+) -> None:
+    """The query cannot tell who the persons are, or that there are any."""
     verdict = check_sql(split_statements(sql), GUARDED)
     if not verdict.allowed:
         return
@@ -301,22 +303,22 @@ def test_fewer_persons_than_the_floor_leave_no_trace(sql: str, seed: int, person
     create(connection, GUARDED, some)
     with_them = run_verdict(connection, verdict)
     create(connection, GUARDED, {**rows, "orders": []})
-    assert same(with_them, run_verdict(connection, verdict), ordered=False), verdict.sql
+    assert same_rows(with_them, run_verdict(connection, verdict), ordered=False), verdict.sql
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(sql=queries(), seed=st.integers(0, 5))
-def test_a_rewriting_shows_only_rows_of_the_original(sql: str, seed: int, connection: duckdb.DuckDBPyConnection) -> None:
+def test_rewritten_query_returns_only_rows_of_the_original(sql: str, seed: int, connection: duckdb.DuckDBPyConnection) -> None:
     verdict = check_sql(split_statements(sql), GUARDED)
     if not verdict.allowed or "OVER ()" in sql or "LIMIT" in sql:
         return
     create(connection, GUARDED, populate(seed), visible=True)
     original = run(connection, sql)
     for row in run_verdict(connection, verdict):
-        assert any(same([row], [other], ordered=True) for other in original), verdict.sql
+        assert any(same_rows([row], [other], ordered=True) for other in original), verdict.sql
 
 
-def test_the_generator_reaches_queries_that_pass() -> None:
+def test_query_generator_produces_allowed_queries() -> None:
     passed = 0
 
     @settings(max_examples=200, deadline=None, database=None, derandomize=True)

@@ -44,7 +44,7 @@ def column(name: str, view: str = "orders", type: str = "number") -> Value:
     """The column ``name`` of a relation whose alias is the view's first letter."""
     alias = view[0]
     key = (view, name)
-    return Value.of_column(f"{alias}.{name}", type, name, alias, frozenset([(*key, "value")]), frozenset([key]))
+    return Value.of_column(f"{alias}.{name}", type, name, frozenset([alias]), frozenset([(*key, "value")]), frozenset([key]))
 
 
 def condition(*columns: Value, sql: str = "condition") -> Value:
@@ -108,10 +108,10 @@ def test_anti_join_with_unprotected_rows_keeps_the_left_side() -> None:
 def test_outer_join_marks_the_optional_side() -> None:
     pair = (column("person", type="string"), column("person", "clicks", "string"))
     left = rows.join_rows("LEFT JOIN", [ORDERS], [CLICKS], [pair], ["c"], "c")
-    assert left.marker == "c.person IS NOT NULL"
-    assert [item.outer_join_marker for item in left.protected] == ["", "c.person IS NOT NULL"]
+    assert left.marker == "(c.person IS NOT NULL)"
+    assert [item.outer_join_marker for item in left.protected] == ["", "(c.person IS NOT NULL)"]
     right = rows.join_rows("RIGHT JOIN", [ORDERS], [CLICKS], [pair], ["o"], "c")
-    assert [item.outer_join_marker for item in right.protected] == ["o.person IS NOT NULL", ""]
+    assert [item.outer_join_marker for item in right.protected] == ["(o.person IS NOT NULL)", ""]
 
 
 def test_outer_join_without_an_equality_is_refused() -> None:
@@ -281,13 +281,13 @@ def test_extremes_of_a_listed_column_are_publishable_unless_it_is_text_or_option
     assert refused(disclosure, "MAX", column("region", type="string")) == "ValueOfOnePerson"
     assert refused(disclosure, "MIN", column("spend", "clicks")) == "ValueOfOnePerson"
     optional = column("day", type="date")
-    optional.outer_join_markers = frozenset(["x IS NOT NULL"])
+    optional.outer_join_markers = frozenset(["(x IS NOT NULL)"])
     assert refused(disclosure, "MAX", optional) == "ValueOfOnePerson"
 
 
 def test_optional_values_divide_the_group_into_found_and_not_found() -> None:
     optional = column("amount")
-    optional.outer_join_markers = frozenset(["b IS NOT NULL", "a IS NOT NULL"])
+    optional.outer_join_markers = frozenset(["(b IS NOT NULL)", "(a IS NOT NULL)"])
     result = disclosure("SUM", optional)
     assert result.divisions == (Division(("(a IS NOT NULL)",), True), Division(("(b IS NOT NULL)",), True))
     assert result.degree is None
@@ -378,7 +378,7 @@ def test_floor_of_one_needs_no_parts_unless_they_must_not_be_empty() -> None:
 
 
 def test_rows_without_a_person_of_an_optional_input_need_no_floor_of_that_input() -> None:
-    optional = CLICKS._replace(outer_join_marker="m")
+    optional = CLICKS._replace(outer_join_marker="(m)")
     conditions = release.floor_conditions([ORDERS, optional], {("(m)",): True}, 5)
     parts = [(item.identity, item.part) for item in conditions if item.part]
     found, missing = (((("(m)", True),),), ((("(m)", False),),))

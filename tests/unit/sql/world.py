@@ -1,6 +1,6 @@
-"""Catalogues and data of the gate's tests, and how to run a query on them in DuckDB."""
+"""Catalogues and data for the tests of the gate, and functions that run a query on them in DuckDB."""
 
-# ruff: noqa: E501  (one query a line)
+# ruff: noqa: E501  (long lines of data)
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ OPEN = Catalog.model_validate(
         }
     }
 )  # fmt: skip
-"""No floors: what DuckDB computes from the author's text is what the rewriting must compute."""
+"""No floors: the rewritten query must return the same rows as the original."""
 
 FLOOR = 5
 GUARDED = Catalog.model_validate(
@@ -79,13 +79,13 @@ GUARDED = Catalog.model_validate(
         ]
     }
 )  # fmt: skip
-"""Two owners with floors (5 and 3), and two views of the analyst's own without."""
+"""Two owners with floors (5 and 3), and two views of the analyst without a floor."""
 
 
 def create(
     connection: duckdb.DuckDBPyConnection, catalog: Catalog, rows: dict[str, Sequence[tuple[Any, ...]]], *, visible: bool = False
 ) -> None:
-    """Make the catalogue's views as tables and fill them. ``visible``: only columns that are allowed or identify."""
+    """Create a table for each view and fill it. ``visible`` omits columns that are neither allowed nor identities."""
     for view in catalog.views:
         names = {column.name for column in view.visible()} | {c.name for c in view.columns if c.name.lower() in view.identity_columns}
         columns = [(index, column) for index, column in enumerate(view.columns) if not visible or column.name in names]
@@ -97,7 +97,7 @@ def create(
 
 
 def run(connection: duckdb.DuckDBPyConnection, spark_sql: str) -> list[tuple[Any, ...]]:
-    """Rows of the last statement of a Spark text, executed in DuckDB."""
+    """Execute Spark SQL in DuckDB and return the rows of the last statement."""
     statements = sqlglot.transpile(spark_sql, read="spark", write="duckdb")
     connection.begin()
     try:
@@ -112,8 +112,8 @@ def run_verdict(connection: duckdb.DuckDBPyConnection, verdict: GateVerdict) -> 
     return run(connection, verdict.sql)
 
 
-def same(left: Sequence[tuple[Any, ...]], right: Sequence[tuple[Any, ...]], *, ordered: bool) -> bool:
-    """Whether two results hold the same rows: floats to 1e-9 relative, everything else exactly."""
+def same_rows(left: Sequence[tuple[Any, ...]], right: Sequence[tuple[Any, ...]], *, ordered: bool) -> bool:
+    """Whether two results contain the same rows. Floats may differ by 1e-9 relative."""
     if not ordered:
         left, right = sorted(left, key=_key), sorted(right, key=_key)
     return len(left) == len(right) and all(
@@ -132,7 +132,7 @@ def _equal(left: Any, right: Any) -> bool:
 
 
 def open_rows(seed: int = 7) -> dict[str, list[tuple[Any, ...]]]:
-    """Small data for :data:`OPEN`: every TPC-H query but the rarest finds something."""
+    """Small data for :data:`OPEN`, for which almost every TPC-H query returns rows."""
     rnd = random.Random(seed)
 
     def day(first: int = 1992, last: int = 1998) -> str:
