@@ -116,14 +116,7 @@ class Prepare:
                 CleanRoomGovernance.get_users, ticket, **STANDARD.config(f"caller {input.caller}", task_queue=here)
             ),
         )
-        snapshot = await story.step(
-            "query",
-            workflow.execute_activity_method(
-                CleanRoomGovernance.fetch_query, ticket, **STANDARD.config("query and dataset documents", task_queue=here)
-            ),
-        )
-        # The first entry pins the run to its request, for which the clean room reads the query.
-        await self._audit(AuditEvent(ticket=ticket, step="PREPARE_STARTED", message="checks started"))
+        snapshot = await story.step("query", self._query(ticket))
         approvals = await story.step(
             "approvals",
             workflow.execute_activity_method(
@@ -139,6 +132,14 @@ class Prepare:
             ),
         )
         return snapshot, approvals
+
+    async def _query(self, ticket: RunTicket) -> QuerySnapshot:
+        """Record the start, which pins the run to its request, and fetch the query."""
+        # To pin the run, the clean room reads the query and the caller's right to it. So this may fail as fetch_query does.
+        await self._audit(AuditEvent(ticket=ticket, step="PREPARE_STARTED", message="checks started"))
+        return await workflow.execute_activity_method(
+            CleanRoomGovernance.fetch_query, ticket, **STANDARD.config("query and dataset documents", task_queue=CLEAN_ROOM_QUEUE)
+        )
 
     async def _verified_service(self, ticket: RunTicket, job: JobConfig) -> tuple[ServiceProof, SparkVerdict]:
         """Get and verify the service's report and pod policies. After a restart the service has a new key, so attest it again."""

@@ -38,6 +38,7 @@ from cleanroom.runs.ledger import (
     event_scope,
     pinned_event_id,
     request_digest,
+    run_key,
     runs_event_id,
     started_key,
 )
@@ -226,11 +227,11 @@ class Exporter:
         ticket = trace.input.ticket
         query = await self._find(ticket.query)
         events = [event async for event in run_events(self._client, self._collaboration, ticket.run_id, _pins(query) if query else [])]
-        digest, own = request_digest(ticket.request), None
+        own_key, own = run_key(ticket.run_id, request_digest(ticket.request)), None
         started: list[Event] = []
         async for event in self._client.events(self._collaboration, event_id=runs_event_id(ticket.query), scope=RUNS_SCOPE):
             started.append(event)
-            if own is None and started_key(event.data) == digest:
+            if own is None and started_key(event.data) == own_key:
                 own = event.seqno
         # The starts before this run show whether it kept the owners' limits. Every start under its own ID must be of its request.
         events += [event for event in started if (own is not None and event.seqno <= own) or _is_of_run(event, ticket.run_id)]

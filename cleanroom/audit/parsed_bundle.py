@@ -21,6 +21,7 @@ from cleanroom.runs.ledger import (
     PinnedRequest,
     pinned_event_id,
     read_pin,
+    run_key,
     runs_event_id,
     started_key,
 )
@@ -187,9 +188,9 @@ class BundleReader:
         return False
 
     async def runs_started(self, query: str) -> frozenset[str]:
-        """Return what identifies the runs of ``query`` that the ledger shows before this run: the digests of their requests."""
+        """Return what identifies the runs of ``query`` that the ledger shows before this run."""
         pinned = self._bundle.pinned
-        own_key = pinned.digest if pinned is not None else self._bundle.export.run_id
+        own_key = run_key(self._bundle.export.run_id, pinned.digest if pinned is not None else "")
         starts = [(item.body.seqno, started_key(item.body.data)) for item in self._bundle.starts()]
         own = min((seqno for seqno, key in starts if key == own_key), default=0)
         return frozenset(key for seqno, key in starts if key is not None and seqno < own)

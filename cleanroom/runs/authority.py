@@ -22,7 +22,7 @@ from cleanroom.identifiers import approver_key_document_id, sha256_hex
 from cleanroom.messages.run import RunTicket
 from cleanroom.runs.authorised import AuthorisedRun, Dataset
 from cleanroom.runs.decisions import DECISION_LABELS, decision_document_id, parse_decision_document
-from cleanroom.runs.ledger import PinnedRequest, request_digest
+from cleanroom.runs.ledger import PinnedRequest, request_digest, run_key
 from cleanroom.runs.parameters import verify_parameters
 from cleanroom.runs.reader import AcceptedDocument, Consent, GovernanceReader
 from cleanroom.statements.keys import KeyDocument, parse_key_document
@@ -112,7 +112,7 @@ class RunAuthority:
             sink=sink,
             owners=owners,
             decisions=decisions,
-            runs_left=await self._verify_run_limit(ticket.request, document, decisions),
+            runs_left=await self._verify_run_limit(run_key(request.run_id, request_digest(ticket.request)), document, decisions),
         )
         if consent:
             await self.verify_consent(run.document_ids)
@@ -446,12 +446,12 @@ class RunAuthority:
             raise Refused("SignedDecisionInvalid", f"{document_id}: it is a decision on another text or proposal of query {document.id!r}.")
         return decision
 
-    async def _verify_run_limit(self, token: str, document: AcceptedDocument, decisions: Sequence[Decision]) -> int | None:
+    async def _verify_run_limit(self, own: str, document: AcceptedDocument, decisions: Sequence[Decision]) -> int | None:
         """Count the runs that the ledger has seen start; returns how many the strictest owner's limit leaves."""
         limits = [decision.max_runs for decision in decisions if decision.max_runs is not None]
         if not limits:
             return None
-        others = await self._reader.runs_started(document.id) - {request_digest(token)}
+        others = await self._reader.runs_started(document.id) - {own}
         left = min(limits) - len(others)
         if left < 1:
             raise Refused(
@@ -468,7 +468,7 @@ class RunAuthority:
             Refused: ``ApprovalRunsExhausted``, ``ApprovalExpired``, ``StatementExpired``.
         """
         await self._require_unexpired(run)
-        await self._verify_run_limit(run.token, run.document, run.decisions)
+        await self._verify_run_limit(run_key(run.request.run_id, request_digest(run.token)), run.document, run.decisions)
 
     async def _require_unexpired(self, run: AuthorisedRun) -> None:
         now = await self._now_for(run.request.run_id)

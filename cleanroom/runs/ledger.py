@@ -89,9 +89,13 @@ def read_pin(run_id: str, data: object, at: dt.datetime) -> PinnedRequest | None
     return PinnedRequest(run_id=run_id, query=query, request=request, at=at)
 
 
+def run_key(run_id: str, digest: str) -> str:
+    """Return what identifies a run when runs are counted: its ID with the digest of its request."""
+    return f"{run_id}.{digest}"
+
+
 def started_key(data: object) -> str | None:
-    """Return what identifies the run in an entry that counts a start: the digest of its request, or its ID in an entry without one."""
-    if not isinstance(data, Mapping):
+    """Return the :func:`run_key` of an entry that counts a start. An entry without a request counts too."""
+    if not isinstance(data, Mapping) or not isinstance(data.get("runId"), str):
         return None
-    found = data.get("requestDigest") or data.get("runId")
-    return found if isinstance(found, str) else None
+    return run_key(data["runId"], str(data.get("requestDigest", "")))

@@ -66,7 +66,7 @@ class GovernanceReader(Protocol):
         ...
 
     async def runs_started(self, query: str) -> frozenset[str]:
-        """Read from the ledger which runs of ``query`` have started; returns the digests of their signed requests."""
+        """Read from the ledger which runs of ``query`` have started; returns their :func:`run_key`."""
         ...
 
     async def pinned_request(self, run_id: str) -> PinnedRequest | None:
