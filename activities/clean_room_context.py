@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import datetime as dt
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +46,23 @@ class CleanRoomContext:
         client: Governance, called with this guest's attestation.
         user: Governance, called with the clean room's registered identity.
         profile: The pod profile; the Spark service must have the same one.
+        now: Returns the current time, with a time zone.
+        pause: Waits for a number of seconds.
 
     Raises:
         PreconditionFailed: ``SettingMissing``.
     """
 
-    def __init__(self, settings: Settings, client: CleanRoomClient, user: GovernanceUserClient, profile: PodProfile) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        client: CleanRoomClient,
+        user: GovernanceUserClient,
+        profile: PodProfile,
+        *,
+        now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         if not settings.spark.service_host_data:
             raise PreconditionFailed(
                 "SettingMissing",
@@ -59,6 +73,8 @@ class CleanRoomContext:
         self.settings = settings
         self.client = client
         self.user = user
+        self.now = now
+        self.pause = pause
         self.attestor = GuestAttestor(settings.attestation.url, ca_file=settings.ca_file)
         self.verifier = RunVerifier(
             SharedReader(AttestedReader(client, user, settings.collaboration)),
@@ -66,6 +82,7 @@ class CleanRoomContext:
             job_environment(settings),
             ServiceVerifier(trust_store(settings), frozenset(settings.spark.service_host_data), profile, settings.attestation),
             client,
+            now=now,
         )
         self.authority = self.verifier.authority
 

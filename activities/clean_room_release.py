@@ -40,11 +40,11 @@ async def undo_unless_confirmed(
         await room.verifier.confirm(run, datasets)
     except BaseException:
         # A cancelled activity must not leave its release behind.
-        await asyncio.shield(_attempt(undo))
+        await asyncio.shield(_attempt(room, undo))
         raise
 
 
-async def _attempt(undo: Callable[[], Awaitable[None]]) -> None:
+async def _attempt(room: CleanRoomContext, undo: Callable[[], Awaitable[None]]) -> None:
     for pause in (*UNDO_PAUSES, None):
         try:
             await undo()
@@ -52,6 +52,6 @@ async def _attempt(undo: Callable[[], Awaitable[None]]) -> None:
             activity.logger.warning("a release could not be undone yet: %s", error.code)
             if pause is None:
                 raise
-            await asyncio.sleep(pause)
+            await room.pause(pause)
         else:
             return

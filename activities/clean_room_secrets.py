@@ -9,7 +9,6 @@ run's pods, and returns the ID of the copy.
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 import re
 from collections.abc import Sequence
@@ -54,6 +53,8 @@ SECRETS, SUBJECTS, EVENTS = "secrets", "oauth-federation-subjects", "events"
 """Types of delegate policies in governance."""
 WRITER = "writer"
 """ID of the delegate policy that lets guests write audit events."""
+RENEWAL = dt.timedelta(seconds=RECEIPT_SECONDS / 4)
+"""Age at which a consent receipt is renewed."""
 LONGEST_CONSENT_CHECK = RECEIPT_SECONDS / 8
 """Longest pause in seconds between two consent checks of a running job, whatever the caller asked for."""
 
@@ -209,7 +210,7 @@ class CleanRoomSecrets:
 
         Without these two secrets no pod executes, so this is the last step before the other grants become usable.
         """
-        started = _now()
+        started = self._room.now()
         verified = await self._room.verifier.verify_run(request.ticket, request.proof)
         run, job = verified.run, verified.job
         await self._count(run, job)
@@ -265,12 +266,12 @@ class CleanRoomSecrets:
         # Cancellation arrives with a heartbeat, and the end of the run waits for it: so one heartbeat per second.
         async with Heartbeater(str, every=1.0) as heartbeat:
             verified = await self._room.verifier.verify_run(request.ticket, request.proof)
-            loop = asyncio.get_running_loop()
-            renewed: float | None = None
+            renewed: dt.datetime | None = None
             while True:
                 try:
-                    if renewed is None or loop.time() - renewed > RECEIPT_SECONDS / 4:
-                        asked = loop.time()
+                    asked = self._room.now()
+                    # A clock that was set back makes the age negative.
+                    if renewed is None or not dt.timedelta() <= asked - renewed <= RENEWAL:
                         await self._renew(request)
                         renewed = asked
                     else:
@@ -282,15 +283,15 @@ class CleanRoomSecrets:
                 except Internal:
                     raise
                 except CleanRoomError as error:
-                    await self._write_receipt(verified.job, withdrawn_receipt(verified.job, _now()))
+                    await self._write_receipt(verified.job, withdrawn_receipt(verified.job, self._room.now()))
                     if "document" not in error.details:
                         raise
                     return ConsentWithdrawn(document_id=str(error.details["document"]), message=error.message)
-                await asyncio.sleep(min(max(request.interval_seconds, 1), LONGEST_CONSENT_CHECK))
+                await self._room.pause(min(max(request.interval_seconds, 1), LONGEST_CONSENT_CHECK))
 
     async def _renew(self, request: ConsentWatchRequest) -> None:
         """Verify the whole run on a fresh reading of governance, and write a new consent receipt."""
-        started = _now()
+        started = self._room.now()
         verified = await self._room.verifier.verify_run(request.ticket, request.proof)
         run, job = verified.run, verified.job
         receipt = enabled_receipt(job, verified_at=started, authorised_until=run.expires)
@@ -331,10 +332,6 @@ class CleanRoomSecrets:
             removed += await revoke(self._room.client, self._room.user, contract, SUBJECTS, subject, hosts)
         removed += await revoke(self._room.client, self._room.user, contract, EVENTS, WRITER, hosts)
         return Revoked(secrets=overwritten, grants=len(removed), removed=tuple(removed))
-
-
-def _now() -> dt.datetime:
-    return dt.datetime.now(dt.UTC)
 
 
 def _key_version(key_id: str) -> str | None:

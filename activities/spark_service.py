@@ -7,6 +7,7 @@ its own identity in governance and builds the job itself.
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable
 
 from temporalio import activity
 
@@ -37,9 +38,16 @@ from cleanroom.temporal.heartbeat import Heartbeater
 class SparkServiceActivities:
     """Activities of the Run diagram that the Spark service performs."""
 
-    def __init__(self, settings: Settings, service: SparkService, reader: UserReader, environment: JobEnvironment) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        service: SparkService,
+        reader: UserReader,
+        environment: JobEnvironment,
+        now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+    ) -> None:
         self._service = service
-        self._authority = RunAuthority(reader, settings.collaboration)
+        self._authority = RunAuthority(reader, settings.collaboration, now)
         self._environment = environment
 
     @activity.defn

@@ -30,8 +30,8 @@ from cleanroom.documents.dataset import DatasetSchema, FieldType, SchemaField
 from cleanroom.documents.query import QuerySegment
 from cleanroom.governance import CleanRoomClient, host_data_claims
 from cleanroom.secret import Secret
-from cleanroom.spark.deadlines import Deadlines
 from cleanroom.spark.consent_receipt import CLOCK_SECONDS, RECEIPT_SECONDS
+from cleanroom.spark.deadlines import Deadlines
 from cleanroom.spark.job import JobConfig, JobDataset, JobGovernance, JobSegment, ResultReceipt, S3Access
 from cleanroom.spark.policy import pod_policies
 from cleanroom.spark.run_events import event_id, parse_event

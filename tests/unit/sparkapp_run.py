@@ -149,9 +149,7 @@ class RunWorld:
 
     def consent(self, *states: dict[str, Any]) -> None:
         """Set the consent receipt. With several states, each read of the receipt returns the next one."""
-        receipts = [
-            {"runId": "r-1", "queryDigest": DIGEST, "consent": "enabled", "expires": SOON} | state for state in states
-        ]
+        receipts = [{"runId": "r-1", "queryDigest": DIGEST, "consent": "enabled", "expires": SOON} | state for state in states]
         path = self.root / "secrets" / "cleanroom_r-1.consent"
         path.write_text(json.dumps(receipts[0]))
         if len(receipts) > 1:

@@ -12,22 +12,18 @@ from typing import Any
 
 import pytest
 
-from cleanroom.attestation import report_data_for
 from cleanroom.errors import CleanRoomError, Unavailable
-from cleanroom.messages.run import PolicyStatement, RunTicket, ServiceProof
+from cleanroom.messages.run import RunTicket, ServiceProof
 from cleanroom.runs.assembly import JobEnvironment
-from cleanroom.runs.authority import service_nonce
 from cleanroom.runs.ledger import RUNS_SCOPE, PinnedRequest, pinned_event_id, read_pin
 from cleanroom.runs.proof import ServiceVerifier
 from cleanroom.runs.reader import AcceptedDocument, Consent
 from cleanroom.runs.shared_reader import SharedReader
 from cleanroom.runs.verification import SNAPSHOT_SECONDS, SNAPSHOTS, RunVerifier, VerifiedRun
 from cleanroom.settings import AttestationSettings
-from cleanroom.spark.job import JobConfig
-from cleanroom.spark.policy import pod_policies
-from cleanroom.spark.signed import PolicySigner, ServiceReport
 from tests.audit_records import COLLABORATION, DATASETS, QUERY, SPARK_HOST
 from tests.audit_world import AuditWorld
+from tests.run_world import proof_for
 from tests.unit.spark_support import make_profile
 
 FLIGHTS = DATASETS[0]
@@ -105,22 +101,6 @@ class Ledger:
 @pytest.fixture
 def ledger(genuine: AuditWorld) -> Ledger:
     return Ledger(genuine)
-
-
-def proof_for(world: AuditWorld, ticket: RunTicket, job: JobConfig) -> ServiceProof:
-    """Report and policies of the accepted Spark service."""
-    signer, profile, nonce = PolicySigner(), make_profile(), service_nonce(ticket)
-    payload, policies = signer.payload(nonce), pod_policies(job, profile)
-    return ServiceProof(
-        report=ServiceReport(
-            evidence=world.hardware.evidence(bytes.fromhex(SPARK_HOST), report_data_for(payload.encode())), payload=payload
-        ),
-        policies=PolicyStatement(
-            statement=signer.sign(job, profile, policies, nonce).statement,
-            driver_host_data=policies.driver.host_data,
-            executor_host_data=policies.executor.host_data,
-        ),
-    )
 
 
 def proof_of(world: AuditWorld) -> ServiceProof:
