@@ -235,7 +235,9 @@ class RunAuthority:
         The host sets a guest's clock. With the entry, a clock that was set back cannot make a request valid again that had
         expired when the run began.
         """
-        pinned = await self.pinned_request(run_id)
+        return self._not_before(await self.pinned_request(run_id))
+
+    def _not_before(self, pinned: PinnedRequest | None) -> dt.datetime:
         return max(self._now(), pinned.at) if pinned is not None else self._now()
 
     # ------------------------------------------------------------------ the caller
@@ -260,7 +262,8 @@ class RunAuthority:
                 f"run: the ticket is for collaboration {ticket.collaboration!r}, this process serves {self._collaboration!r}.",
             )
         claimed = peek(RunRequest, ticket.request)
-        now = await self._now_for(ticket.run_id)
+        pinned = await self.pinned_request(ticket.run_id)
+        now = self._not_before(pinned)
         users: frozenset[str] = frozenset()
         if not past:
             users = await self._reader.active_users()
@@ -278,7 +281,6 @@ class RunAuthority:
                 f"run: the signed request is for run {request.run_id!r} of query {request.query!r}, "
                 f"the ticket says run {ticket.run_id!r} of query {ticket.query!r}.",
             )
-        pinned = await self.pinned_request(request.run_id)
         if pinned is not None:
             self.require_pinned_to(pinned, ticket.request)
         return request, len(users)

@@ -143,7 +143,7 @@ async def governance(cloud: Cloud, queries: list[str], runs: list[str]) -> list[
     async with cloud.fabrikam.governance() as client:
         for row in await client.list_documents():
             places.append((f"document {row.id}", (await client.get_document(row.id)).model_dump_json().encode()))
-        for scope, ids in [(RUNS_SCOPE, [runs_event_id(name) for name in queries])] + [
+        for scope, ids in [(RUNS_SCOPE, [*map(runs_event_id, queries), *map(pinned_event_id, runs), *map(closed_event_id, runs)])] + [
             (event_scope(run), [event_id(run, step) for step in (*CLEAN_ROOM_STEPS, *EVENT_IDS)]) for run in runs
         ]:
             for name in ids:
