@@ -14,6 +14,7 @@ import rfc8785
 from pydantic import AfterValidator, StringConstraints
 
 from cleanroom.errors import InvalidInput
+from cleanroom.joining import hashed, joined
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
 """Pattern of names of collaborators, datasets, queries and runs, which become parts of Kubernetes and Azure names."""
@@ -62,52 +63,78 @@ def require_name(field: str, value: str) -> str:
 
 def collaborator_queue(party: str) -> str:
     """Return the task queue of the worker with the collaborator's own credentials."""
-    return f"collaborator.{party}"
+    return joined(".", "collaborator", party)
 
 
 def dataset_workflow_id(collaboration: str, dataset: str) -> str:
     """Return the ID of the workflow that publishes a dataset."""
-    return f"cr/{collaboration}/dataset/{dataset}"
+    return joined("/", "cr", collaboration, "dataset", dataset)
 
 
 def query_workflow_id(collaboration: str, query: str) -> str:
     """Return the ID of a query's PublishQuery workflow."""
-    return f"cr/{collaboration}/query/{query}"
+    return joined("/", "cr", collaboration, "query", query)
 
 
 def run_workflow_id(collaboration: str, run_id: str) -> str:
     """Return the ID of a run's RunQuery workflow."""
-    return f"cr/{collaboration}/run/{run_id}"
+    return joined("/", "cr", collaboration, "run", run_id)
 
 
 def prepare_workflow_id(collaboration: str, run_id: str) -> str:
     """Return the ID of a run's Prepare workflow."""
-    return f"cr/{collaboration}/run/{run_id}/prepare"
+    return joined("/", "cr", collaboration, "run", run_id, "prepare")
 
 
 def conclude_workflow_id(collaboration: str, run_id: str) -> str:
     """Return the ID of the workflow that concludes a terminated run."""
-    return f"cr/{collaboration}/run/{run_id}/conclude"
+    return joined("/", "cr", collaboration, "run", run_id, "conclude")
 
 
 def job_name(collaboration: str, query: str, run_id: str) -> str:
-    """Return the name of a run's SparkApplication, a DNS-1035 label of at most 63 characters.
+    """Return the name of a run's SparkApplication, a DNS-1035 label.
 
-    It contains a hash of (collaboration, query, run), because lower-casing and truncating run IDs could make two of them equal.
+    It has at most 47 characters, the maximum of ``spark.kubernetes.executor.podNamePrefix``, which the operator derives from it.
     """
-    short = hashlib.sha256("\0".join((collaboration, query, run_id)).encode()).hexdigest()[:10]
-    slug = re.sub(r"[^a-z0-9]+", "-", run_id.lower()).strip("-")[:36].strip("-")
-    return f"cr-{slug}-{short}" if slug else f"cr-{short}"
+    return hashed("spark-application", collaboration, query, run_id, prefix="cr", max_length=47, readable=run_id)
+
+
+def identity_name(collaboration: str, dataset: str) -> str:
+    """Return the name of a dataset's managed identity. Each dataset has its own, so that access can be revoked per dataset.
+
+    Azure allows 128 characters
+    (https://learn.microsoft.com/azure/azure-resource-manager/management/resource-name-rules#microsoftmanagedidentity).
+    """
+    return hashed("managed-identity", collaboration, dataset, prefix="cr", max_length=100, readable=f"{collaboration}-{dataset}")
+
+
+def federation_name(subject: str, issuer_url: str) -> str:
+    """Return the name of the federated credential that trusts tokens of ``issuer_url`` with ``subject``. Azure allows 120 characters."""
+    return hashed("federated-credential", subject, issuer_url, prefix="cr", max_length=100, readable=subject)
+
+
+def key_encryption_key_name(collaboration: str, dataset: str) -> str:
+    """Return the name of a dataset's key encryption key (KEK). Key Vault allows 127 characters."""
+    return hashed("key-encryption-key", collaboration, dataset, prefix="kek", max_length=100, readable=f"{collaboration}-{dataset}")
 
 
 def federated_subject(contract_id: str, owner_id: str) -> str:
-    """Return the subject ``<contractId>-<ownerId>`` of the ID tokens that an owner's managed identity trusts."""
-    return f"{contract_id}-{owner_id}"
+    """Return the subject of the ID tokens that an owner's managed identity trusts.
+
+    ``<contractId>-<ownerId>`` alone is ambiguous, and contracts of one governance service share its issuer.
+    """
+    return hashed("federated-subject", contract_id, owner_id, prefix="cr", max_length=200, readable=f"{contract_id}-{owner_id}")
 
 
 def run_secret_name(run_id: str, dataset: str, kind: str) -> str:
     """Return the name of a run's staged secret. ``kind`` is ``key``, ``connection``, ``consent`` or ``network``."""
-    return f"{run_id}.{dataset}.{kind}"
+    return joined(".", run_id, dataset, kind)
+
+
+def user_secret_id(user_id: str, name: str) -> str:
+    """Return the ID of a secret that a user stored (docs/facts/governance-service.md#secrets)."""
+    # The user ID is everything before the last underscore.
+    return f"{user_id}_{joined('_', name)}"
 
 
 def clean_room_secret_id(name: str) -> str:
@@ -116,13 +143,29 @@ def clean_room_secret_id(name: str) -> str:
 
 
 def approver_key_document_id(user_id: str) -> str:
-    """Return the ID of the document in which a user publishes the signing key for their statements."""
-    return f"approver-key-{user_id}"
+    """Return the ID of the document in which a user publishes the signing key for their statements.
+
+    The separator is not allowed in a :data:`Name`, so no dataset or query can have this ID.
+    """
+    return joined(".", "approver-key", user_id)
+
+
+def decision_document_id(proposal_id: str, user_id: str) -> str:
+    """Return the ID of the document with ``user_id``'s decision on one proposal. Each proposal needs a separate decision."""
+    return joined(".", "decision", proposal_id, user_id)
 
 
 def user_secret_name(dataset: str, kind: str) -> str:
     """Return the name under which a collaborator stores a dataset's secret in governance."""
-    return f"{dataset}.{kind}"
+    return joined(".", dataset, kind)
+
+
+def object_context(collaboration: str, dataset: str, path: str) -> str:
+    """Return what the seal of an object authenticates besides its content, so that it opens only in its place.
+
+    Collaboration and dataset contain no slash; the path within the dataset may contain some.
+    """
+    return f"{joined('/', collaboration, dataset)}/{path}"
 
 
 def canonical_json(value: object) -> bytes:

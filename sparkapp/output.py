@@ -19,6 +19,8 @@ from cleanroom.datasets.encryption import seal_bytes
 from cleanroom.datasets.schema import arrow_schema
 from cleanroom.documents.dataset import FieldType, Format
 from cleanroom.errors import InvalidInput
+from cleanroom.identifiers import object_context
+from cleanroom.joining import joined
 from cleanroom.spark.job import JobConfig, JobDataset, ResultObject
 from sparkapp.failures import redact_task_errors
 from sparkapp.listing import dataset_key
@@ -130,7 +132,7 @@ def discard(pod: Pod, sink: JobDataset, objects: Iterable[ResultObject]) -> None
 
 
 def _folder(job: JobConfig) -> str:
-    return f"{job.contract_id}/{job.run_id}"
+    return joined("/", job.contract_id, job.run_id)
 
 
 def _write_task(pod: Pod, sink: JobDataset, folder: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -166,7 +168,7 @@ def _write_part(pod: Pod, sink: JobDataset, stem: str, batches: Sequence[pa.Reco
     name = f"{stem}.{_SUFFIX[sink.format]}"
     data = _serialised(pa.Table.from_batches(batches, schema=schema), sink)
     key = dataset_key(pod, sink)
-    stored = data if key is None else seal_bytes(data, key, name)
+    stored = data if key is None else seal_bytes(data, key, object_context(pod.job().contract_id, sink.name, name))
     pod.store(sink).put(name, stored)
     return ResultObject(name=name, size=len(stored), sha256=hashlib.sha256(stored).hexdigest())
 

@@ -10,6 +10,7 @@ import asyncio
 import copy
 import datetime as dt
 from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from temporalio.testing import ActivityEnvironment
 
 from activities.clean_room import CleanRoomGovernance
-from activities.clean_room_context import CleanRoomContext, job_environment
+from activities.clean_room_context import CleanRoomContext, run_trust
 from activities.clean_room_secrets import CleanRoomSecrets
 from activities.spark_service import SparkServiceActivities
 from cleanroom.attestation import AttestationEvidence, report_data_for
@@ -25,15 +26,14 @@ from cleanroom.audit.approvals import run_sync
 from cleanroom.claims import HOST_DATA
 from cleanroom.datasets.encryption import decode_dataset_key, encode_dataset_key, generate_dataset_key
 from cleanroom.errors import CleanRoomError, NotFound, Refused
-from cleanroom.governance import Consent, Document, Event
+from cleanroom.governance import Consent, Document, Event, MemberDocument
 from cleanroom.identifiers import approver_key_document_id, document_digest, job_name
 from cleanroom.messages.run import PolicyStatement, RunTicket, ServiceProof
-from cleanroom.runs.assembly import assemble_job
-from cleanroom.runs.authorised import AuthorisedRun
+from cleanroom.runs.assembly import JobEnvironment, assemble_job
 from cleanroom.runs.authority import RunAuthority, service_nonce
 from cleanroom.runs.reader import UserReader
 from cleanroom.secret import Secret
-from cleanroom.settings import AttestationSettings, GovernanceSettings, Settings, SparkSettings
+from cleanroom.settings import GovernanceSettings, Settings
 from cleanroom.spark.job import JobConfig, JobParameters
 from cleanroom.spark.network import NETWORK_SECRET
 from cleanroom.spark.policy import pod_policies
@@ -43,7 +43,7 @@ from cleanroom.statements import RunRequest, SigningKey, sign
 from cleanroom.statements.keys import KEY_LABELS, KeyDocument
 from sparkapp.consent import require_consent
 from tests.audit_records import CLEAN_ROOM_HOST, COLLABORATION, QUERY, SPARK_HOST
-from tests.audit_world import AuditWorld
+from tests.audit_world import BOOTSTRAP, AuditWorld
 from tests.unit.spark_support import make_profile
 
 OUTSIDER = "mallory"
@@ -73,12 +73,16 @@ def add_outsider(world: AuditWorld, key: SigningKey) -> None:
     world.accept(approver_key_document_id(user), KeyDocument(user_id=user, keys=(key.public,)).to_data(), OUTSIDER, (OUTSIDER,), KEY_LABELS)
 
 
+SENDER: ContextVar[str] = ContextVar("SENDER", default="")
+"""Names the activity that sends a request."""
+
+
 class RunGovernance:
     """Governance in memory: the clients of clean room, Spark service and users."""
 
     def __init__(self, world: AuditWorld, now: Callable[[], dt.datetime]) -> None:
         self.documents, self.users = dict(world.documents), dict(world.users)
-        self.now = now
+        self.now, self.member_document = now, world.member_document
         self.withdrawn: set[str] = set()
         self.secrets: dict[str, Secret] = {}
         self.delegates: dict[tuple[str, str], set[str]] = {}
@@ -88,7 +92,7 @@ class RunGovernance:
         """Job digests by name."""
         self.hold = False
         self.held: list[tuple[str, asyncio.Future[None]]] = []
-        """Writes that are on their way, with their activity. Set the future's result to let a write arrive."""
+        """Writes that are on their way, with their :data:`SENDER`. Set the future's result to let a write arrive."""
         for document in self.documents.values():
             # The owners' own keys, which the clean room reads under its policy.
             for name in ("key", "connection"):
@@ -106,8 +110,7 @@ class Client:
         self._check()
         if self.governance.hold:
             arrived = asyncio.get_running_loop().create_future()
-            task = asyncio.current_task()
-            self.governance.held.append((task.get_name() if task else "", arrived))
+            self.governance.held.append((SENDER.get(), arrived))
             await arrived
         self._check()
 
@@ -159,6 +162,10 @@ class Client:
             raise NotFound("UserDocumentNotFound", document_id)
         return self.governance.documents[document_id]
 
+    async def accepted_member_document(self, document_id: str) -> MemberDocument:
+        self._check()
+        return self.governance.member_document(document_id)
+
     async def document_consent(self, *where: str) -> Consent:
         self._check()
         if where[-1] not in self.governance.withdrawn:
@@ -181,11 +188,7 @@ class Client:
 
     # ------------------------------------------------------------------ Kubernetes, as the Spark service uses it
 
-    @property
-    def profile(self) -> Any:
-        return make_profile()
-
-    async def submit(self, job: JobConfig, policy_digest: str) -> Any:
+    async def submit(self, job: JobConfig, *policies: Any) -> Any:
         await self._arrive()
         name = job_name(job.contract_id, job.query_id, job.run_id)
         self.governance.jobs.setdefault(name, job.digest())
@@ -230,16 +233,17 @@ class Process:
     def __init__(self, runs: RunWorld) -> None:
         self.client = Client(runs.governance)
         room: Any = self.client
-        self.room = CleanRoomContext(runs.settings, room, room, make_profile(), now=lambda: runs.now, pause=self._pause)
+        self.room = CleanRoomContext(runs.settings, BOOTSTRAP, room, room, now=lambda: runs.now, pause=self._pause)
         attestor: Any = _Guest(runs.world)
         self.room.attestor = attestor
         self.governance, self.secrets = CleanRoomGovernance(self.room), CleanRoomSecrets(self.room)
         # There is no Key Vault.
         self.secrets._release_key = self._release_key
         reader = UserReader(room, COLLABORATION)
-        self.spark = SparkServiceActivities(runs.settings, room, reader, job_environment(runs.settings), lambda: runs.now)
+        trust = run_trust(runs.settings, BOOTSTRAP, self.client.accepted_member_document)
+        self.spark = SparkServiceActivities(runs.settings, room, reader, trust, lambda: runs.now)
 
-    async def _release_key(self, run: AuthorisedRun, item: Any) -> Secret:
+    async def _release_key(self, *arguments: Any) -> Secret:
         return generate_dataset_key()
 
     async def _pause(self, seconds: float) -> None:
@@ -342,15 +346,13 @@ def settings_for(world: AuditWorld) -> Settings:
         collaboration=COLLABORATION,
         boundary="clean-room",
         governance=GovernanceSettings(url="https://cgs.example"),
-        attestation=AttestationSettings(amd_roots=False, trust_files=(world.hardware.trust_file,)),
-        spark=SparkSettings(service_host_data=(SPARK_HOST,)),
     )
 
 
 @cache
 def _job(world: AuditWorld, ticket: RunTicket) -> JobConfig:
     run = run_sync(RunAuthority(world, COLLABORATION, lambda: world.now).authorise(ticket, consent=False))
-    return assemble_job(run, job_environment(settings_for(world)))
+    return assemble_job(run, JobEnvironment.of(world.accepted_trust, BOOTSTRAP.governance_url, BOOTSTRAP.governance_roots))
 
 
 @cache

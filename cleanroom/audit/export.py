@@ -20,6 +20,7 @@ from cleanroom.audit.bodies import (
     ReportBody,
     RequestBody,
     RevocationBody,
+    TrustBody,
 )
 from cleanroom.audit.chain import Bundle, Kind, build_bundle
 from cleanroom.audit.history import RunTrace
@@ -28,10 +29,9 @@ from cleanroom.claims import HOST_DATA
 from cleanroom.documents.query import QueryDocument, parse_query
 from cleanroom.errors import CleanRoomError, NotFound
 from cleanroom.governance import Document, Event, GovernanceUserClient
-from cleanroom.identifiers import approver_key_document_id, document_digest
+from cleanroom.identifiers import approver_key_document_id, decision_document_id, document_digest
 from cleanroom.messages.run import ConsentVerdict, ConsentWithdrawn, Grant, PolicyStatement, Revoked, SparkVerdict
 from cleanroom.runs.authority import service_nonce
-from cleanroom.runs.decisions import decision_document_id
 from cleanroom.runs.ledger import (
     RUNS_SCOPE,
     closed_event_id,
@@ -108,6 +108,7 @@ class Exporter:
         await self._documents(trace, sealed)
         policy = await self._client.clean_room_policy(self._collaboration)
         self._add("clean-room-policy", self._collaboration, PolicyBody(policy=policy.policy))
+        await self._trust(trace)
         self._consents(trace)
         self._service(trace)
         await self._grants(trace)
@@ -167,6 +168,19 @@ class Exporter:
         for user in dict.fromkeys([*signers, *sorted(owners)]):
             if user:
                 await self._document("key", approver_key_document_id(user))
+
+    async def _trust(self, trace: RunTrace) -> None:
+        """Add the trust document that the job names. A missing one leaves a gap, which verification reports."""
+        found = trace.last("build_job", JobConfig)
+        if found is None or not found[0].governance.trust_document:
+            return
+        try:
+            document = await self._client.get_member_document(found[0].governance.trust_document)
+        except NotFound as error:
+            if error.code != "DocumentNotFound":
+                raise
+            return
+        self._add("trust", document.id, TrustBody(document=document.wire(), digest=document_digest(str(document.data))))
 
     def _consents(self, trace: RunTrace) -> None:
         for item in trace.completed:

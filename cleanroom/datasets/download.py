@@ -14,7 +14,7 @@ from cleanroom.datasets.files import TextLayout, csv_header_line, open_parquet, 
 from cleanroom.datasets.schema import arrow_schema
 from cleanroom.documents.dataset import FieldType, Format
 from cleanroom.errors import InvalidInput, NotFound, Refused
-from cleanroom.identifiers import canonical_json, sha256_hex
+from cleanroom.identifiers import canonical_json, object_context, sha256_hex
 from cleanroom.secret import Secret
 from cleanroom.spark.job import ResultObject, ResultReceipt
 
@@ -29,6 +29,7 @@ def download_result(
     receipt: ResultReceipt,
     key: Secret | None,
     *,
+    collaboration: str,
     result_format: Format,
     types: Mapping[str, FieldType],
     csv_header: bool = False,
@@ -40,6 +41,7 @@ def download_result(
         store: The output dataset's place in a store.
         receipt: The result receipt of the run.
         key: The output dataset's key, or None if the store encrypts (SSE, CPK).
+        collaboration: The collaboration of the run.
         result_format: The output dataset's format.
         types: The output dataset's schema.
         csv_header: Whether CSV objects begin with a header line.
@@ -59,7 +61,8 @@ def download_result(
     batches: list[pa.RecordBatch] = []
     for item in receipt.objects:
         stored = _fetch(store, item)
-        batches += _rows(stored if key is None else open_bytes(stored, key, item.name), result_format, types, csv_header, item.name)
+        context = object_context(collaboration, receipt.dataset, item.name)
+        batches += _rows(stored if key is None else open_bytes(stored, key, context), result_format, types, csv_header, item.name)
         if on_object:
             on_object(item)
     table = pa.Table.from_batches(batches, schema=arrow_schema(types))

@@ -6,7 +6,6 @@ Every operation compares the document in governance with the wanted one, so it c
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from cleanroom.errors import Conflict, Internal, InvalidInput, NotFound, Precond
 from cleanroom.governance import Approver, Document, GovernanceUserClient, ProposalStatus
 from cleanroom.governance.endpoint import proxy_headers
 from cleanroom.identifiers import document_digest
+from cleanroom.joining import parts_digest
 from cleanroom.secret import read_secret_file
 from cleanroom.settings import GovernanceSettings, Settings
 
@@ -61,7 +61,7 @@ def _client_cert(section: GovernanceSettings) -> tuple[Path, Path] | None:
 
 def proposal_id_for(*parts: str) -> str:
     """Derive a proposal ID of 32 hex digits from the content of the proposal, so that a retry uses the same ID."""
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+    return parts_digest("proposal", *parts).hex()[:32]
 
 
 class UserDocuments:

@@ -18,10 +18,10 @@ from cachetools import LRUCache
 from cleanroom.documents.dataset import parse_dataset
 from cleanroom.documents.query import QueryDocument, parse_query
 from cleanroom.errors import CleanRoomError, NotFound, PreconditionFailed, Refused
-from cleanroom.identifiers import approver_key_document_id, sha256_hex
+from cleanroom.identifiers import approver_key_document_id, decision_document_id, sha256_hex
 from cleanroom.messages.run import RunTicket
 from cleanroom.runs.authorised import AuthorisedRun, Dataset
-from cleanroom.runs.decisions import DECISION_LABELS, decision_document_id, parse_decision_document
+from cleanroom.runs.decisions import DECISION_LABELS, parse_decision_document
 from cleanroom.runs.ledger import PinnedRequest, request_digest, run_key
 from cleanroom.runs.parameters import verify_parameters
 from cleanroom.runs.reader import AcceptedDocument, Consent, GovernanceReader

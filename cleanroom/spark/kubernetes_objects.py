@@ -89,10 +89,8 @@ def _container(status: dict[str, Any]) -> ContainerStatus:
         reason=state.get("reason"),
         message=state.get("message"),
         exit_code=state.get("exitCode"),
-        signal=state.get("signal"),
         started_at=_time(state.get("startedAt")),
         finished_at=_time(state.get("finishedAt")),
-        restart_count=status.get("restartCount") or 0,
     )
 
 

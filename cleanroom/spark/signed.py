@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hmac
 import json
-import secrets
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
@@ -74,11 +73,6 @@ class VerifiedService(FrozenModel):
     verified_at: datetime
     development: bool
     """Whether the verdict rests on a development root. Then nothing about this service is confidential."""
-
-
-def new_nonce() -> str:
-    """Return a new challenge: 256 random bits as base64url."""
-    return secrets.token_urlsafe(32)
 
 
 def require_nonce(nonce: str) -> str:

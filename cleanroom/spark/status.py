@@ -47,10 +47,8 @@ class ContainerStatus(_Model):
     message: str | None = None
     """For a terminated container: the termination message, at most 4096 bytes."""
     exit_code: int | None = None
-    signal: int | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
-    restart_count: int = 0
 
 
 class PodStatus(_Model):

@@ -44,8 +44,10 @@ def pin_manifest(session: Session, spec: DatasetSpec) -> DatasetSpec:
     from cleanroom.datasets.keystore import KeyStore
     from cleanroom.datasets.manifest import read_manifest
 
-    keys = KeyStore(session.settings.keys_dir)
-    manifest = read_manifest(open_store(session.settings, spec, create=False), keys.get(spec.name))
+    keys = KeyStore(session.settings.keys_dir, session.collaboration)
+    manifest = read_manifest(
+        open_store(session.settings, spec, create=False), keys.get(spec.name), collaboration=session.collaboration, dataset=spec.name
+    )
     if manifest is None or not manifest.complete or manifest.dataset != spec.name:
         raise PreconditionFailed(
             "NothingToPin",
@@ -70,6 +72,7 @@ async def publish_dataset(session: Session, spec: DatasetSpec, *, wait: bool = T
         Conflict: ``DatasetExists`` when another owner or specification has this name.
         PreconditionFailed: ``NothingToPin``.
     """
+    session.require_encryption()
     spec = await asyncio.to_thread(pin_manifest, session, spec)
     client = await session.temporal()
     s3 = isinstance(spec.store, S3StoreSpec)
@@ -145,7 +148,7 @@ def upload_rows(session: Session, spec: DatasetSpec, sources: list[Path], *, rep
     from cleanroom.datasets.upload import upload_dataset
     from cleanroom.publishing.descriptor import schema_of
 
-    keys = KeyStore(session.settings.keys_dir)
+    keys = KeyStore(session.settings.keys_dir, session.collaboration)
     store = open_store(session.settings, spec, create=True, customer_key=lambda: keys.get_or_create(spec.name))
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
@@ -157,6 +160,7 @@ def upload_rows(session: Session, spec: DatasetSpec, sources: list[Path], *, rep
         return upload_dataset(
             store,
             keys.get_or_create(spec.name) if spec.encryption == "CSE" else None,
+            collaboration=session.collaboration,
             dataset=spec.name,
             schema=schema_of(spec),
             sources=sources,

@@ -49,6 +49,7 @@ async def create_query(
     Raises:
         Conflict: ``QueryExists``.
     """
+    session.require_encryption()
     client = await session.temporal()
     parties = tuple(Collaborator(name=name, user_id=user) for name, user in sorted(session.settings.parties.items()))
     input = PublishQueryInput(
@@ -140,6 +141,7 @@ async def withdraw_query(session: Session, name: str) -> CommandOutcome:
 
 async def _send_author_command(session: Session, name: str, action: str, update: str, spec: QuerySpec | None = None) -> CommandOutcome:
     """Send a signed command as an update of the query's workflow and wait for its outcome."""
+    session.require_encryption()
     found = await find_query(session, name)
     await state_of(found)
     digest = spec.digest() if spec else sha256_hex(canonical_json({"query": name, "action": action}))

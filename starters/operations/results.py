@@ -72,7 +72,15 @@ def open_result(session: Session, spec: DatasetSpec, receipt: ResultReceipt) -> 
             f"the run wrote its result to dataset {receipt.dataset!r}, not to {spec.name!r}.",
             hint=f"Pass the file of {receipt.dataset} to --dataset.",
         )
-    keys = KeyStore(session.settings.keys_dir)
+    keys = KeyStore(session.settings.keys_dir, session.collaboration)
     store = open_store(session.settings, spec, customer_key=lambda: keys.get(spec.name))
     data_key = keys.get(spec.name) if spec.encryption == "CSE" else None
-    return download_result(store, receipt, data_key, result_format=spec.format, types=spec.columns, csv_header=spec.csv_header)
+    return download_result(
+        store,
+        receipt,
+        data_key,
+        collaboration=session.collaboration,
+        result_format=spec.format,
+        types=spec.columns,
+        csv_header=spec.csv_header,
+    )

@@ -138,7 +138,9 @@ class World:
 
     def _collaborator(self, name: str) -> WorkerSpec:
         own = self.sessions[name].settings
-        governance = CollaboratorGovernance(own, AuthorisationVerifier(own), self.documents(name), KeyStore(own.keys_dir))
+        governance = CollaboratorGovernance(
+            own, AuthorisationVerifier(own), self.documents(name), KeyStore(own.keys_dir, own.collaboration)
+        )
         activities = (
             governance.create_document,
             governance.update_document,

@@ -27,6 +27,8 @@ from cleanroom.settings import Settings, load_settings
 from cleanroom.spark.profile import PodProfile
 from cleanroom.statements import RunRequest, sign
 from cleanroom.temporal.attributes import start_attributes
+from cleanroom.trust import AcceptedTrust, Bootstrap, TrustSource, attested_settings
+from cleanroom.trust.bootstrap import parse_bootstrap
 from localcloud.launcher.processes import log_tail
 from localcloud.standins.snp.server import DevelopmentHardware
 from starters.operations.datasets import publish_dataset, upload_rows
@@ -125,11 +127,29 @@ class Cloud:
 
     def clean_room_context(self) -> tuple[CleanRoomContext, list[Any]]:
         """Return the context of the clean room's activities, and the clients to close: for calling activities with forged inputs."""
-        own = self.settings("clean-room")
+        own = attested_settings(self.settings("clean-room"), self.bootstrap)
         user = governance_client(own, Session(own).credential())
         attestor = GuestAttestor(own.attestation.url, ca_file=own.ca_file)
         client = CleanRoomClient(own.governance.url, self.collaboration, attestor, ca_file=own.ca_file)
-        return CleanRoomContext(own, client, user, PodProfile.from_settings(own)), [user, client]
+        return CleanRoomContext(own, self.bootstrap, client, user), [user, client]
+
+    @cached_property
+    def bootstrap(self) -> Bootstrap:
+        """The bootstrap file of the attested workers."""
+        return parse_bootstrap((self.state / "bootstrap.json").read_bytes(), source="bootstrap.json")
+
+    def trust(self) -> AcceptedTrust:
+        """The trust document in force."""
+
+        async def read() -> AcceptedTrust:
+            async with self.fabrikam.governance() as client:
+                return await TrustSource(client.get_member_document, self.collaboration, development=True).in_force()
+
+        return run_async(read())
+
+    def pod_profile(self) -> PodProfile:
+        """The profile of the pods."""
+        return PodProfile.deployed(self.trust().document.pods, self.settings("spark-service"))
 
     def publish(self, session: Session, spec: DatasetSpec, file: Path | None = None) -> dict[str, Any]:
         """Upload the rows in ``file``, if given, and publish a dataset; return the published document."""

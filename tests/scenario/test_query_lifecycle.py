@@ -232,7 +232,10 @@ def test_proposal_of_the_same_text_by_another_user_is_refused(cloud: Cloud, worl
         )
         async with author.governance() as client:
             own = CollaboratorGovernance(
-                author.settings, AuthorisationVerifier(author.settings), author.documents(client), KeyStore(author.settings.keys_dir)
+                author.settings,
+                AuthorisationVerifier(author.settings),
+                author.documents(client),
+                KeyStore(author.settings.keys_dir, author.settings.collaboration),
             )
             owners = tuple(cloud.session(party).user_id for party in ("contosso", "litware"))
             await own.propose_query(ProposeQueryRequest(command=command, owners=owners, version=state.version, digest=state.digest))

@@ -34,7 +34,7 @@ from cleanroom.spark.consent_receipt import RECEIPT_SECONDS, ConsentReceipt
 from cleanroom.statements import load_or_create_signing_key
 from tests.audit_records import COLLABORATION, QUERY
 from tests.audit_world import AuditWorld
-from tests.run_world import OUTSIDER, RunWorld, add_outsider
+from tests.run_world import OUTSIDER, SENDER, RunWorld, add_outsider
 from tests.unit import test_run_release as acts
 
 RECEIPT = dt.timedelta(seconds=RECEIPT_SECONDS)
@@ -116,12 +116,13 @@ class RunLife(RuleBasedStateMachine):
         key = f"{name} {request} {self.number}"
 
         async def work() -> None:
+            SENDER.set(key)
             try:
                 await ACTS[name](self.runs, self.tickets[request])
             except CleanRoomError:
                 return
 
-        self.tasks[key] = (request, self.loop.create_task(work(), name=key))
+        self.tasks[key] = (request, self.loop.create_task(work()))
         self._settle()
 
     @precondition(lambda self: self.runs.governance.held)

@@ -47,5 +47,10 @@ def test_downloaded_result_equals_the_written_one(tmp_path: Path, fmt: str, mode
         columns=tuple(types),
     )
     key = world.key if mode == "CSE" else None
-    options = {"result_format": world.dataset.format, "types": world.dataset.schema_fields, "csv_header": world.dataset.csv_header}
+    options = {
+        "collaboration": "c",
+        "result_format": world.dataset.format,
+        "types": world.dataset.schema_fields,
+        "csv_header": world.dataset.csv_header,
+    }
     assert download_result(world.store, receipt, key, **options).to_pylist() == values  # type: ignore[arg-type]

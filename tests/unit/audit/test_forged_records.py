@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 from cleanroom.audit.verdict import BundleVerdict
 from cleanroom.audit.verify import verify_bundle
-from cleanroom.identifiers import canonical_json, sha256_hex
-from cleanroom.runs.decisions import decision_document_id
+from cleanroom.identifiers import canonical_json, decision_document_id, sha256_hex
 from tests.audit_records import QUERY, SPARK_HOST, Items, clone, index_of
 from tests.audit_world import AuditWorld
 

@@ -293,7 +293,7 @@ def queries(draw: st.DrawFn) -> str:
 def test_result_with_fewer_persons_than_the_floor_equals_the_result_without_them(
     sql: str, seed: int, persons: int, connection: duckdb.DuckDBPyConnection
 ) -> None:
-    """The query cannot tell who the persons are, or that there are any."""
+    """The query reveals neither who the persons are nor whether any exist."""
     verdict = check_sql(split_statements(sql), GUARDED)
     if not verdict.allowed:
         return

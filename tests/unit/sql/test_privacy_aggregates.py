@@ -1,0 +1,100 @@
+"""Privacy rules for aggregates: what each of them reveals, and how conditions divide a group."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+from cleanroom.sql.model import ROWS, Division, ProtectedInput, Value
+from cleanroom.sql.privacy.aggregates import aggregate_disclosure, condition_divisions, found_row_divisions
+from cleanroom.sql.vocabulary import FUNCTIONS
+from tests.unit.sql.privacy_values import CATALOG, ORDERS, column, condition, refused
+
+
+def disclosure(name: str, *args: Value, distinct: bool = False, released: tuple[ProtectedInput, ...] = (ORDERS,)) -> Any:
+    return aggregate_disclosure(name, args, distinct=distinct, released=released, catalog=CATALOG)
+
+
+@pytest.mark.parametrize("name", ["SUM", "AVG", "STDDEV", "VAR_POP", "TRY_SUM"])
+def test_mixture_of_protected_numbers_exposes_none_of_their_columns(name: str) -> None:
+    result = disclosure(name, column("amount"))
+    assert (result.exposed, result.degree, result.divisions) == (frozenset(), 1, ())
+
+
+def test_mixture_still_exposes_columns_of_other_views() -> None:
+    assert disclosure("SUM", column("w", "weights")).exposed == {("weights", "w")}
+    assert disclosure("SUM", column("amount"), released=()).exposed == {("orders", "amount")}
+
+
+@pytest.mark.parametrize("name", ["COUNT", "APPROX_COUNT_DISTINCT"])
+def test_count_takes_plain_columns_only(name: str) -> None:
+    assert disclosure(name, column("age")).exposed == frozenset()
+    computed = Value("age > 3", "boolean", degree=None, origins=column("age").origins)
+    assert refused(disclosure, name, computed) == "ConditionalAggregate"
+    polynomial = Value("age + 1", "integer", degree=1, origins=column("age").origins)
+    assert disclosure(name, polynomial).divisions == ()
+    assert refused(disclosure, name, polynomial, distinct=True) == "ConditionalAggregate"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [Value("ROUND(amount)", "number", degree=None), Value("region", "string", degree=1), Value("amount > 3", "boolean", degree=1)],
+)
+def test_mixture_of_anything_but_polynomials_of_numbers_is_refused(value: Value) -> None:
+    assert refused(disclosure, "SUM", value) == "ConditionalAggregate"
+
+
+def test_sum_of_distinct_values_is_refused() -> None:
+    assert refused(disclosure, "SUM", column("amount"), distinct=True) == "ValueOfOnePerson"
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, item in FUNCTIONS.items() if item.kind == "aggregate" and item.disclosure in ("value", "extreme")]
+)
+def test_aggregate_that_keeps_a_single_value_is_refused_only_over_protected_rows(name: str) -> None:
+    assert refused(disclosure, name, column("amount")) == "ValueOfOnePerson"
+    assert disclosure(name, column("amount"), released=()).divisions == ()
+
+
+def test_extremes_of_a_listed_column_are_publishable_unless_it_is_text_or_optional() -> None:
+    assert disclosure("MAX", column("day", type="date")).exposed == {("orders", "day")}
+    assert refused(disclosure, "MAX", column("region", type="string")) == "ValueOfOnePerson"
+    assert refused(disclosure, "MIN", column("spend", "clicks")) == "ValueOfOnePerson"
+    optional = column("day", type="date")
+    optional.outer_join_markers = frozenset(["(x IS NOT NULL)"])
+    assert refused(disclosure, "MAX", optional) == "ValueOfOnePerson"
+
+
+def test_optional_values_divide_the_group_into_found_and_not_found() -> None:
+    optional = column("amount")
+    optional.outer_join_markers = frozenset(["(b IS NOT NULL)", "(a IS NOT NULL)"])
+    result = disclosure("SUM", optional)
+    assert result.divisions == (Division(("(a IS NOT NULL)",), True), Division(("(b IS NOT NULL)",), True))
+    assert result.degree is None
+
+
+def test_divisions_do_not_depend_on_the_order_of_a_set() -> None:
+    orders = {
+        found_row_divisions([Value("x", "number", outer_join_markers=frozenset(names))])
+        for names in itertools.permutations(["a", "b", "c", "d"])
+    }
+    assert len(orders) == 1
+
+
+def test_condition_may_read_columns_that_may_be_part_of_a_result() -> None:
+    listed = condition_divisions([condition(column("region"))], CATALOG)
+    assert listed == (Division(("condition",), False),)
+    unlisted = condition_divisions([condition(column("device", "clicks"))], CATALOG)
+    assert unlisted == (Division(("condition",), True),)
+    own_data = condition_divisions([condition(column("country", "regions"))], CATALOG)
+    assert own_data == (Division(("condition",), True),)
+    nothing = condition_divisions([Value("condition", "boolean", degree=None)], CATALOG)
+    assert nothing == (Division(("condition",), True),)
+
+
+@pytest.mark.parametrize("name", ["amount", "age", "person", ROWS])
+def test_condition_on_any_other_column_is_refused(name: str) -> None:
+    assert refused(condition_divisions, [condition(column(name))], CATALOG) == "ConditionalAggregate"
+    assert refused(disclosure, "COUNT_IF", condition(column(name))) == "ConditionalAggregate"

@@ -1,0 +1,153 @@
+"""Privacy rules for releases: what a SELECT and a whole query release, and which columns they expose."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import cleanroom.sql.privacy
+from cleanroom.sql.model import CheckedQuery, OutputField, Value
+from cleanroom.sql.privacy import release
+from cleanroom.sql.privacy.exposure import check_exposed, exposed_by_comparison
+from cleanroom.sql.privacy.release import FloorCondition, SelectRelease
+from cleanroom.sql.scope import Scope
+from tests.unit.sql.privacy_values import CATALOG, CLICKS, ORDERS, column, refused, scope
+
+
+def test_rules_do_not_depend_on_the_parser_or_the_checks() -> None:
+    for path in Path(cleanroom.sql.privacy.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                assert not name.startswith(("sqlglot", "cleanroom.sql.checking", "cleanroom.sql.text", "cleanroom.sql.context")), path
+
+
+def select_release(of: Scope, *outputs: Value, distinct: bool = False, qualified: bool = False) -> SelectRelease:
+    return release.select_release(of, outputs, distinct=distinct, qualified=qualified, catalog=CATALOG)
+
+
+def test_select_releases_groups_of_several_persons() -> None:
+    region, person = column("region", type="string"), column("person", type="string")
+    assert select_release(scope(ORDERS, grouped_by=(region,)), region) == SelectRelease(True)
+    assert select_release(scope(ORDERS, grouped_by=()), region) == SelectRelease(True)
+    assert select_release(scope(ORDERS, grouped_by=(person,)), region) == SelectRelease(False)
+    assert select_release(scope(ORDERS), region) == SelectRelease(False)
+    assert select_release(scope(grouped_by=(region,)), region) == SelectRelease(False)
+
+
+def test_distinct_over_protected_rows_becomes_a_grouping() -> None:
+    region, person = column("region", type="string"), column("person", type="string")
+    assert select_release(scope(ORDERS), region, Value("'k'", "string"), region, distinct=True) == SelectRelease(True, ("o.region",))
+    assert select_release(scope(ORDERS), Value("'k'", "string"), distinct=True) == SelectRelease(True, ())
+    assert select_release(scope(ORDERS), region, person, distinct=True) == SelectRelease(False)
+    assert select_release(scope(ORDERS, grouped_by=(region,)), region, distinct=True) == SelectRelease(True)
+    assert select_release(scope(), region, distinct=True) == SelectRelease(False)
+
+
+def test_distinct_that_cannot_become_a_grouping_is_refused() -> None:
+    region, person = column("region", type="string"), column("person", type="string")
+    windowed = Value("ROW_NUMBER()", "integer", windowed=True)
+    assert refused(select_release, scope(ORDERS, grouped_by=(person,)), region, distinct=True) == "RowLevelOutput"
+    assert refused(select_release, scope(ORDERS), region, distinct=True, qualified=True) == "RowLevelOutput"
+    assert refused(select_release, scope(ORDERS), region, windowed, distinct=True) == "RowLevelOutput"
+    assert refused(select_release, scope(ORDERS), column("age"), distinct=True) == "OutputColumnNotAllowed"
+
+
+def test_floor_applies_to_every_input_of_the_group() -> None:
+    assert release.floor_conditions([ORDERS, CLICKS], {}, 5) == [FloorCondition("o.person", 5), FloorCondition("c.person", 5)]
+
+
+def test_every_part_of_a_divided_group_reaches_the_floor_or_is_empty() -> None:
+    conditions = release.floor_conditions([ORDERS], {("a", "b"): False}, 5)
+    assert conditions[0] == FloorCondition("o.person", 5)
+    assert [(item.part, item.or_empty) for item in conditions[1:]] == [
+        (((("a", True),),), True),
+        (((("a", False), ("b", True)),), True),
+        (((("a", False), ("b", False)),), True),
+    ]
+
+
+def test_no_part_may_be_empty_if_one_division_is_not_publishable() -> None:
+    conditions = release.floor_conditions([ORDERS], {("a",): False, ("b",): True}, 5)
+    assert len(conditions) == 1 + 4
+    assert not any(item.or_empty for item in conditions[1:])
+
+
+def test_floor_of_one_needs_no_parts_unless_they_must_not_be_empty() -> None:
+    assert release.floor_conditions([ORDERS], {("a",): False}, 1) == [FloorCondition("o.person", 1)]
+    assert len(release.floor_conditions([ORDERS], {("a",): True}, 1)) == 3
+
+
+def test_rows_without_a_person_of_an_optional_input_need_no_floor_of_that_input() -> None:
+    optional = CLICKS._replace(outer_join_marker="(m)")
+    conditions = release.floor_conditions([ORDERS, optional], {("(m)",): True}, 5)
+    parts = [(item.identity, item.part) for item in conditions if item.part]
+    found, missing = (((("(m)", True),),), ((("(m)", False),),))
+    assert parts == [("o.person", found), ("c.person", found), ("o.person", missing)]
+
+
+def test_too_many_parts_are_refused() -> None:
+    divisions = {(str(index),): False for index in range(5)}
+    assert len(release.floor_conditions([ORDERS], divisions, 5)) == 1 + release.MAX_PARTS
+    assert refused(release.floor_conditions, [ORDERS], {**divisions, ("more",): False}, 5) == "ConditionalAggregate"
+
+
+def test_result_contains_neither_protected_rows_nor_two_releases_of_one_view() -> None:
+    release.check_result(CheckedQuery("", [], releases=frozenset([(1, "orders"), (2, "clicks")])))
+    assert refused(release.check_result, CheckedQuery("", [], protected=[ORDERS])) == "RowLevelOutput"
+    twice = frozenset([(1, "orders"), (2, "orders")])
+    assert refused(release.check_result, CheckedQuery("", [], releases=twice)) == "DifferencingRisk"
+
+
+def test_release_does_not_depend_on_the_rows_around_it() -> None:
+    release.check_correlation(frozenset(), [column("region")])
+    release.check_correlation(frozenset([(1, "orders")]), [])
+    assert refused(release.check_correlation, frozenset([(1, "orders")]), [column("region")]) == "DifferencingRisk"
+
+
+def test_grouping_sets_over_protected_rows_are_refused() -> None:
+    release.check_grouping_sets([])
+    assert refused(release.check_grouping_sets, [ORDERS]) == "DifferencingRisk"
+
+
+def test_optional_and_windowed_outputs_are_no_polynomials() -> None:
+    optional = column("amount")
+    optional.outer_join_markers = frozenset(["m"])
+    field = release.output_field("x", optional, protected=True)
+    assert (field.degree, field.plain) == (None, False)
+    assert release.output_field("x", Value("w", "number", degree=1, windowed=True), protected=True).degree is None
+    assert release.output_field("x", column("amount"), protected=True).degree == 1
+
+
+# -- exposure ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "code"),
+    [
+        (("orders", "person"), "IdentityInOutput"),
+        (("orders", "amount"), "OutputColumnNotAllowed"),
+        (("clicks", "person"), "IdentityInOutput"),
+    ],
+)
+def test_exposed_column_that_may_not_be_part_of_a_result_is_refused(key: tuple[str, str], code: str) -> None:
+    assert refused(check_exposed, [("regions", "region"), key], "shows", CATALOG) == code
+
+
+def test_exposed_columns_that_owners_allow_are_accepted() -> None:
+    check_exposed([("orders", "region"), ("clicks", "spend"), ("regions", "country")], "shows", CATALOG)
+    field = OutputField("x", "string", frozenset(), frozenset([("orders", "age")]), 1, True, False)
+    assert refused(release.check_output, field, CATALOG) == "OutputColumnNotAllowed"
+
+
+def test_column_compared_with_a_withheld_column_exposes_it_through_any_number_of_conditions() -> None:
+    secret, first, second = column("amount"), column("x", "a", "number"), column("y", "b", "number")
+    outer = column("z", "z", "number")
+    withheld = frozenset([("orders", "amount")])
+    found = exposed_by_comparison([(first, second), (secret, first), (second, outer)], ["o", "a", "b"], withheld)
+    assert {value.name: value_exposed - value.exposed for value, value_exposed in found} == {"x": withheld, "y": withheld}
+    assert first.exposed == {("a", "x")}, "the rule changes nothing"
+    assert exposed_by_comparison([(first, second)], ["a", "b"], withheld) == []

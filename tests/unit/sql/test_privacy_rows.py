@@ -1,0 +1,155 @@
+"""Privacy rules for rows: joins, copies, windows, unions and subqueries."""
+
+from __future__ import annotations
+
+import pytest
+
+from cleanroom.sql.model import ProtectedInput, Relation
+from cleanroom.sql.privacy import rows
+from cleanroom.sql.scope import Scope
+from tests.unit.sql.privacy_values import CATALOG, CLICKS, ORDERS, column, condition, refused, scope
+
+
+def test_strictest_floor_is_the_largest_of_all_views() -> None:
+    assert rows.strictest_floor([ORDERS, CLICKS], CATALOG) == 5
+    assert rows.strictest_floor([CLICKS], CATALOG) == 3
+    assert rows.strictest_floor([], CATALOG) == 0
+
+
+def test_inner_join_keeps_every_protected_input() -> None:
+    joined = rows.join_rows("JOIN", [ORDERS], [CLICKS], [], ["c"], "c")
+    assert joined == rows.JoinedRows([ORDERS, CLICKS], "")
+
+
+@pytest.mark.parametrize(
+    ("join", "left", "right"), [("FULL JOIN", [ORDERS], []), ("FULL JOIN", [], [CLICKS]), ("LEFT ANTI JOIN", [ORDERS], [CLICKS])]
+)
+def test_join_that_selects_persons_by_absence_is_refused(join: str, left: list[ProtectedInput], right: list[ProtectedInput]) -> None:
+    assert refused(rows.join_rows, join, left, right, [], ["c"], "c") == "JoinOverFloor"
+
+
+def test_anti_join_with_unprotected_rows_keeps_the_left_side() -> None:
+    assert rows.join_rows("LEFT ANTI JOIN", [ORDERS], [], [], [], "r").protected == [ORDERS]
+
+
+def test_outer_join_marks_the_optional_side() -> None:
+    pair = (column("person", type="string"), column("person", "clicks", "string"))
+    left = rows.join_rows("LEFT JOIN", [ORDERS], [CLICKS], [pair], ["c"], "c")
+    assert left.marker == "(c.person IS NOT NULL)"
+    assert [item.outer_join_marker for item in left.protected] == ["", "(c.person IS NOT NULL)"]
+    right = rows.join_rows("RIGHT JOIN", [ORDERS], [CLICKS], [pair], ["o"], "c")
+    assert [item.outer_join_marker for item in right.protected] == ["(o.person IS NOT NULL)", ""]
+
+
+def test_outer_join_without_an_equality_is_refused() -> None:
+    assert refused(rows.join_rows, "LEFT JOIN", [ORDERS], [CLICKS], [], ["c"], "c") == "JoinOverFloor"
+
+
+def test_semi_join_protects_rows_by_the_column_that_equals_the_identity() -> None:
+    pair = (column("person", "weights", "string"), column("person", "clicks", "string"))
+    joined = rows.join_rows("LEFT SEMI JOIN", [], [CLICKS], [pair], [], "c")
+    assert joined.protected == [ProtectedInput("clicks", "person", "w.person")]
+    other = (column("seg", "weights", "string"), column("device", "clicks", "string"))
+    assert refused(rows.join_rows, "LEFT SEMI JOIN", [], [CLICKS], [other], [], "c") == "JoinOverFloor"
+
+
+@pytest.mark.parametrize(
+    ("aliases", "links", "expected"),
+    [
+        ([], [], True),
+        (["a"], [], True),
+        (["a", "b"], [], False),
+        (["a", "b"], [("b", "a")], True),
+        (["a", "b", "c"], [("a", "b")], False),
+        (["a", "b", "c", "d"], [("a", "b"), ("c", "d"), ("b", "c")], True),
+    ],
+)
+def test_relations_are_connected_by_equalities(aliases: list[str], links: list[tuple[str, str]], expected: bool) -> None:
+    assert rows.connected(aliases, links) is expected
+
+
+def test_copied_rows_are_refused_only_where_a_floor_applies() -> None:
+    rows.check_fan_out([], may_copy_rows=True)
+    rows.check_fan_out([ORDERS], may_copy_rows=False)
+    assert refused(rows.check_fan_out, [ORDERS], may_copy_rows=True) == "FanOutOverFloor"
+
+
+def test_self_join_of_a_view_without_a_floor_copies_rows() -> None:
+    regions, orders = frozenset(["regions"]), frozenset(["orders"])
+    assert rows.self_join_copies_rows(regions, regions | orders, CATALOG)
+    assert not rows.self_join_copies_rows(orders, orders, CATALOG)
+    assert not rows.self_join_copies_rows(regions, orders, CATALOG)
+
+
+def test_too_many_protected_inputs_are_refused() -> None:
+    rows.check_protected_inputs([ORDERS] * rows.MAX_PROTECTED_INPUTS)
+    assert refused(rows.check_protected_inputs, [ORDERS] * (rows.MAX_PROTECTED_INPUTS + 1)) == "QueryTooComplex"
+
+
+def test_limit_over_protected_rows_is_refused() -> None:
+    rows.check_limit([ORDERS], False)
+    rows.check_limit([], True)
+    assert refused(rows.check_limit, [ORDERS], True) == "LimitOverFloor"
+
+
+def test_union_of_different_protected_views_is_allowed_and_every_other_is_refused() -> None:
+    rows.check_union("UNION ALL", [[ORDERS], [CLICKS], []])
+    rows.check_union("EXCEPT", [[], []])
+    assert refused(rows.check_union, "UNION", [[ORDERS], [CLICKS]]) == "UnionOverFloor"
+    assert refused(rows.check_union, "UNION ALL", [[ORDERS], [CLICKS, ORDERS]]) == "FanOutOverFloor"
+    assert rows.union_mixes_rows([[ORDERS], []])
+    assert not rows.union_mixes_rows([[ORDERS], [CLICKS]])
+    assert not rows.union_mixes_rows([[], []])
+
+
+def test_groups_are_persons_if_the_keys_include_every_identity_or_a_column_that_equals_it() -> None:
+    person, other = column("person", type="string"), column("person", "clicks", "string")
+    one = scope(ORDERS)
+    assert rows.is_per_person(one.protected, [column("region"), person], one.equal)
+    assert not rows.is_per_person(one.protected, [column("region")], one.equal)
+    both = scope(ORDERS, CLICKS)
+    assert not rows.is_per_person(both.protected, [person], both.equal)
+    both.equal.equate(person, other)
+    assert rows.is_per_person(both.protected, [person], both.equal)
+    assert not rows.is_per_person([], [person], both.equal)
+
+
+def test_window_over_protected_rows_sees_one_person_at_a_time() -> None:
+    person, region = column("person", type="string"), column("region", type="string")
+    person.identity = True
+    assert rows.window_parts(scope(ORDERS), [person, region]) == [region]
+    assert refused(rows.window_parts, scope(ORDERS), [region]) == "WindowOverFloor"
+    assert refused(rows.window_parts, scope(ORDERS, grouped_by=(person,)), [person]) == "WindowOverFloor"
+    assert rows.window_parts(scope(ORDERS, grouped_by=(region,)), [region]) == [region]
+    assert rows.window_parts(scope(), [person]) == [person]
+
+
+def test_subquery_in_an_expression_protects_rows_only_by_an_equality_with_the_identity() -> None:
+    inner = ORDERS._replace(output_position=0)
+    person = column("person", "weights", "string")
+    assert rows.membership_inputs([inner], person) == [ProtectedInput("orders", "person", "w.person")]
+    assert refused(rows.membership_inputs, [ORDERS], person) == "SubqueryOverFloor"
+    assert refused(rows.membership_inputs, [inner], condition(person)) == "SubqueryOverFloor"
+    correlated = ORDERS._replace(enclosing_column=person)
+    assert rows.existence_inputs([correlated], ["w"]) == [ProtectedInput("orders", "person", "w.person")]
+    assert refused(rows.existence_inputs, [correlated], ["x"]) == "SubqueryOverFloor"
+    assert refused(rows.existence_inputs, [ORDERS], ["w"]) == "SubqueryOverFloor"
+    rows.check_no_rows([])
+    assert refused(rows.check_no_rows, [ORDERS]) == "SubqueryOverFloor"
+
+
+def test_remaining_inputs_name_a_group_key_and_the_place_of_the_identity_in_the_output() -> None:
+    person, other = column("person", type="string"), column("person", "weights", "string")
+    grouped = Scope()
+    grouped.relations = {"o": Relation("o", "o", {}), "w": Relation("w", "w", {})}
+    grouped.protected = [ORDERS]
+    grouped.equal.equate(person, other)
+    grouped.group_keys, grouped.plain_group_keys, grouped.per_person = {"w.person"}, ["w.person"], True
+    (item,) = rows.remaining_inputs(grouped, [column("region"), other])
+    assert (item.reference, item.output_position, item.enclosing_column) == ("w.person", 1, None)
+    inner = Scope(Scope())
+    inner.relations = {"o": Relation("o", "o", {})}
+    inner.protected = [ORDERS]
+    inner.equal.equate(person, other)
+    (item,) = rows.remaining_inputs(inner, [])
+    assert (item.reference, item.output_position, item.enclosing_column) == ("o.person", None, other)
