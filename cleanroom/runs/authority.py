@@ -210,7 +210,7 @@ class RunAuthority:
         await self.require_open(request)
         document, query = await self.fetch_query(ticket, request)
         if request.signer not in _proposers(document, query):
-            inputs, sink = await self._fetch_datasets(query)
+            inputs, sink = await self.fetch_datasets(query)
             self._require_right(request, document, query, {item.owner_id for item in (*inputs, sink)})
         return request
 
