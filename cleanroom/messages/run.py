@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from cleanroom.identifiers import HexDigest, Name
+from cleanroom.identifiers import HexDigest, Name, Seen
 from cleanroom.messages.base import Message
 from cleanroom.spark.job import JobConfig, ResultReceipt
 from cleanroom.spark.signed import ServiceReport
@@ -22,6 +22,8 @@ class RunTicket(Message):
     run_id: Name
     request: str
     """Compact JWS of :class:`cleanroom.statements.RunRequest`, signed by the caller."""
+    seen: Seen = ""
+    """What the sender has seen in governance. Every worker of the run waits until it has seen the same."""
 
 
 class RunQueryInput(Message):
