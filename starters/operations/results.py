@@ -17,8 +17,7 @@ from starters.operations.run_workflow import find_run, take_snapshot
 from starters.operations.session import Session
 
 if TYPE_CHECKING:
-    from cleanroom.governance import GovernanceUserClient
-    from cleanroom.publishing.user_documents import UserDocuments
+    from cleanroom.governance import Document, GovernanceUserClient
 
 
 async def read_receipt(session: Session, run_id: str) -> ResultReceipt:
@@ -64,15 +63,17 @@ async def _check_against_documents(session: Session, client: GovernanceUserClien
 
 async def _accepted_query(session: Session, client: GovernanceUserClient, receipt: ResultReceipt) -> QueryDocument:
     """Find the accepted query that has the digest in the receipt. The ledger's name of the query only says where to look first."""
+    from cleanroom.governance import Document
+
     documents = session.documents(client)
     started = await client.latest_event(
         session.collaboration, event_id=event_id(receipt.run_id, "RUN_STARTED"), scope=event_scope(receipt.run_id)
     )
     named = started.data.get("query") if started is not None and isinstance(started.data, dict) else None
-    if isinstance(named, str) and (found := await _with_digest(documents, named, receipt.query_digest)) is not None:
+    if isinstance(named, str) and (found := _with_digest(await documents.find(named), receipt.query_digest)) is not None:
         return found
-    for name in await documents.ids(QUERY_LABELS):
-        if (found := await _with_digest(documents, name, receipt.query_digest)) is not None:
+    for row in await documents.select(QUERY_LABELS):
+        if isinstance(row, Document) and (found := _with_digest(row, receipt.query_digest)) is not None:
             return found
     raise Refused(
         "ResultOfAnotherQuery",
@@ -80,12 +81,11 @@ async def _accepted_query(session: Session, client: GovernanceUserClient, receip
     )
 
 
-async def _with_digest(documents: UserDocuments, name: str, digest: str) -> QueryDocument | None:
-    document = await documents.find(name)
+def _with_digest(document: Document | None, digest: str) -> QueryDocument | None:
     if document is None or document.state != "Accepted" or document_digest(str(document.data)) != digest:
         return None
-    query = parse_query(str(document.data), document_id=name)
-    return query if query.name == name and query.approval is not None else None
+    query = parse_query(str(document.data), document_id=document.id)
+    return query if query.name == document.id and query.approval is not None else None
 
 
 async def _no_receipt_error(session: Session, run_id: str) -> CleanRoomError:
