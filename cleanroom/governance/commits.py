@@ -30,6 +30,10 @@ class _Batch:
     open: bool = True
     """False when the block has ended. A task that it started, and that still runs, then waits for its own commits."""
 
+    def commits(self) -> list[Coroutine[Any, Any, None]]:
+        """Return the waits for all writes."""
+        return [watch.wait(transaction) for watch, transaction in self.writes]
+
 
 _batch: ContextVar[_Batch | None] = ContextVar("cleanroom_governance_batch", default=None)
 
@@ -116,8 +120,11 @@ class CommitWatch:
 async def commit_together() -> AsyncIterator[None]:
     """Send the writes of a block without waiting for each commit, and wait for all of them at the end of the block.
 
-    Reads inside of the block see its writes. A block that raises does not wait; its writes may or may not take effect. Blocks may be
-    nested: the outermost one waits.
+    Reads inside of the block see its writes. A block that raises waits too, because its last writes may undo the others; its own error
+    is raised. Only a cancelled block does not wait. Blocks may be nested: the outermost one waits.
+
+    Raises:
+        Unavailable: ``TransactionLost``, ``TransactionNotCommitted``.
     """
     enclosing = _batch.get()
     if enclosing is not None and enclosing.open:
@@ -127,10 +134,14 @@ async def commit_together() -> AsyncIterator[None]:
     token = _batch.set(batch)
     try:
         yield
+    except Exception:
+        batch.open = False
+        await asyncio.gather(*batch.commits(), return_exceptions=True)
+        raise
     finally:
         batch.open = False
         _batch.reset(token)
-    await asyncio.gather(*(watch.wait(transaction) for watch, transaction in batch.writes))
+    await asyncio.gather(*batch.commits())
 
 
 def committed_together(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
