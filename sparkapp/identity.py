@@ -31,6 +31,7 @@ from cleanroom.errors import Internal
 from cleanroom.governance import CleanRoomClient
 from cleanroom.secret import Secret
 from cleanroom.spark.job import BlobAccess, JobConfig, JobDataset, S3Access
+from cleanroom.spark.tombstone import require_secret
 from sparkapp.config import job_from_environment
 from sparkapp.failures import retry_transient
 
@@ -100,7 +101,7 @@ class _ProcessIdentity:
                 value = self._call_governance(lambda: self._governance.get_secret(secret_id))
                 if fresh:
                     return value
-                self._secrets[secret_id] = value
+                self._secrets[secret_id] = require_secret(value, secret_id)
             return self._secrets[secret_id]
 
     def record(self, event_id: str, event: dict[str, Any]) -> None:

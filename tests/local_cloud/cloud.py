@@ -20,7 +20,7 @@ from cleanroom.attestation import AttestationEvidence, GuestAttestor, report_dat
 from cleanroom.documents.specs import DatasetSpec, QuerySpec
 from cleanroom.governance import CleanRoomClient
 from cleanroom.identifiers import CLEAN_ROOM_QUEUE, run_workflow_id
-from cleanroom.messages.query import QueryState
+from cleanroom.messages.query import DecisionMessage, QueryState
 from cleanroom.messages.run import RunQueryInput, RunResult, RunTicket
 from cleanroom.publishing.user_documents import governance_client
 from cleanroom.settings import Settings, load_settings
@@ -32,7 +32,7 @@ from cleanroom.trust.bootstrap import parse_bootstrap
 from localcloud.launcher.processes import log_tail
 from localcloud.standins.snp.server import DevelopmentHardware
 from starters.operations.datasets import publish_dataset, upload_rows
-from starters.operations.decisions import send_decision, sign_decision
+from starters.operations.decisions import read_card, send_decision, sign_decision
 from starters.operations.queries import create_query, propose_query
 from starters.operations.query_workflow import read_state
 from starters.operations.runs import start_run
@@ -164,9 +164,13 @@ class Cloud:
         run_async(propose_query(author, spec.name))
         return run_async(read_state(author, spec.name))
 
+    def sign(self, session: Session, query: str, decision: Any = "approve", **options: Any) -> DecisionMessage:
+        """Sign a decision on the query as governance holds it."""
+        return sign_decision(session, run_async(read_card(session, query)), decision, **options)
+
     def decide(self, session: Session, query: str, decision: Any = "approve", **options: Any) -> QueryState:
         """Sign and send a decision; return the state that includes it."""
-        message = sign_decision(session, run_async(read_state(session, query)), decision, **options)
+        message = self.sign(session, query, decision, **options)
         return run_async(send_decision(session, query, decision, message))
 
     def approved_query(self, spec: QuerySpec, *, owners: tuple[str, ...] = ("contosso", "litware"), **options: Any) -> QueryState:
