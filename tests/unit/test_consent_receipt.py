@@ -90,9 +90,7 @@ def test_receipt_of_the_clean_room_is_accepted_until_it_expires() -> None:
     assert code_of(withdrawn_receipt(JOB, NOW).to_secret()) == "ConsentWithdrawn"
 
 
-@pytest.mark.parametrize(
-    "value", [new_tombstone(), Secret(b"revoked"), Secret(b""), Secret(b"short")], ids=["new", "old", "empty", "x"]
-)
+@pytest.mark.parametrize("value", [new_tombstone(), Secret(b"revoked"), Secret(b""), Secret(b"short")], ids=["new", "old", "empty", "x"])
 def test_tombstone_is_no_network_secret_and_no_key(value: Secret) -> None:
     pod: Any = Pod(value)
     with pytest.raises(CleanRoomError) as caught:
