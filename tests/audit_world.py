@@ -13,7 +13,7 @@ from typing import Any
 from cleanroom.attestation import TrustStore
 from cleanroom.audit.chain import Bundle, build_bundle
 from cleanroom.audit.seal import SEAL_LIFETIME, ExportSeal
-from cleanroom.datasets.download import result_digest
+from cleanroom.datasets.result import result_digest
 from cleanroom.documents.query import RunParameters
 from cleanroom.documents.specs import load_dataset_spec, load_query_spec
 from cleanroom.errors import NotFound
