@@ -7,7 +7,7 @@ from typing import Any
 from cleanroom.documents.specs import DatasetSpec, QuerySpec
 from cleanroom.errors import NotFound
 from cleanroom.governance import Document
-from cleanroom.governance.models import Approver, Ballot, DocumentSummary, Event
+from cleanroom.governance.models import Approver, Ballot, DocumentSummary, Event, MemberDocument
 from cleanroom.messages.publish import DescriptorRequest, StoredSecret
 from cleanroom.messages.query import GenerateQueryRequest
 from cleanroom.publishing.descriptor import generate_descriptor
@@ -24,6 +24,7 @@ class Governance:
 
     def __init__(self) -> None:
         self.documents: dict[str, Document] = {}
+        self.member_documents: dict[str, MemberDocument] = {}
         self.events: dict[tuple[str, str], Any] = {}
         """Data of ledger entries by scope and ID."""
 
@@ -37,6 +38,11 @@ class Governance:
         if name not in self.documents:
             raise NotFound("UserDocumentNotFound", f"{name} does not exist")
         return self.documents[name]
+
+    async def get_member_document(self, name: str) -> MemberDocument:
+        if name not in self.member_documents:
+            raise NotFound("DocumentNotFound", f"{name} does not exist")
+        return self.member_documents[name]
 
     async def list_documents(self, labels: Any = None) -> list[DocumentSummary]:
         return [DocumentSummary(id=name) for name, item in self.documents.items() if dict(item.labels or {}) == dict(labels or {})]

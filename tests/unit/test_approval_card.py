@@ -16,15 +16,18 @@ from typer.testing import CliRunner, Result
 
 from cleanroom.documents.query import PreCondition
 from cleanroom.errors import CleanRoomError
+from cleanroom.governance.models import MemberDocument
 from cleanroom.identifiers import document_digest
 from cleanroom.messages.query import QueryState
 from cleanroom.publishing.approval_card import ApprovalCard, Terms, read_approval_card
 from cleanroom.statements import Decision
 from cleanroom.statements.signing import peek
+from localcloud.standins.snp.server import DevelopmentHardware
 from starters.cli import app
 from starters.operations import decisions
 from starters.operations.session import FoundWorkflow, Session
 from tests.governance_documents import CONTRACT, NAMES, QUERY, SQL, Governance, proposed_query
+from tests.unit.spark_support import make_trust_document
 
 
 @pytest.fixture
@@ -106,6 +109,28 @@ async def test_query_that_the_gate_refuses_cannot_be_approved(governance: Govern
     card = await card_of(other)
     with pytest.raises(CleanRoomError, match="QueryRefusedByGate"):
         card.require_approvable()
+
+
+async def test_card_shows_the_trust_document_in_force_and_its_changes(governance: Governance, tmp_path: Path) -> None:
+    before = await card_of(governance)
+    assert "    The members have accepted no trust document. No run starts without one." in before.lines(NAMES)
+    document = make_trust_document(DevelopmentHardware(tmp_path), storage_hosts=("store.example",))
+    governance.member_documents[document.id] = MemberDocument(
+        id=document.id, state="Accepted", contract_id=CONTRACT, data=document.to_data()
+    )
+    card = await card_of(governance)
+    text = "\n".join(card.lines(NAMES))
+    assert f"{document.id}, digest {document.digest}" in text
+    assert f"pods run image {document.pods.image}" in text
+    assert "hosts outside of the public clouds: store.example" in text
+    assert ("NOT CONFIDENTIAL" in text) is (document.development is not None)
+    assert any(document.digest in line for line in card.changes_since(before.body()))
+
+
+async def test_query_under_a_malformed_trust_document_cannot_be_approved(governance: Governance) -> None:
+    governance.member_documents[f"trust-{CONTRACT}-1"] = MemberDocument(id=f"trust-{CONTRACT}-1", state="Accepted", data="{}")
+    with pytest.raises(CleanRoomError, match="TrustDocumentMalformed"):
+        (await card_of(governance)).require_approvable()
 
 
 def test_terms_state_validity_and_runs() -> None:

@@ -20,8 +20,8 @@ from cleanroom.runs.reader import AcceptedDocument, Consent
 from cleanroom.runs.shared_reader import SharedReader
 from cleanroom.runs.trust import RunTrust
 from cleanroom.runs.verification import SNAPSHOT_SECONDS, SNAPSHOTS, RunVerifier, VerifiedRun
-from cleanroom.trust import TrustSource
-from tests.audit_records import COLLABORATION, DATASETS, QUERY
+from cleanroom.trust import AttestationPolicy, TrustSource
+from tests.audit_records import COLLABORATION, DATASETS, QUERY, SPARK_HOST
 from tests.audit_world import BOOTSTRAP, AuditWorld
 from tests.run_world import proof_for
 
@@ -376,3 +376,94 @@ def test_page_lists_the_checks() -> None:
     """``cleanroom/runs/verification.py`` is the page that docs/architecture.md points at: nine numbered checks."""
     source = Path(__file__).resolve().parents[2] / "cleanroom/runs/verification.py"
     assert [line[0] for line in source.read_text("utf-8").splitlines() if line[1:3] == ". "][:9] == list("123456789")
+
+
+# ---------------------------------------------------------------------- the trust document
+
+
+def accept_another_trust_document(world: AuditWorld) -> None:
+    """The members accept a document with another Spark service and another image of the pods."""
+    pods = world.trust_document.pods.model_copy(update={"layers": ("9" * 64,)})
+    world.accept_trust(world.trust_document.model_copy(update={"number": 2, "pods": pods, "spark_service_host_data": ("77" * 32,)}))
+
+
+@pytest.fixture
+def changing(genuine: AuditWorld) -> Ledger:
+    """A ledger whose trust documents a test may change."""
+    world = copy.copy(genuine)
+    world.member_documents = dict(genuine.member_documents)
+    return Ledger(world)
+
+
+async def test_a_new_trust_document_ends_the_releases_of_a_run(changing: Ledger) -> None:
+    verifier, world = changing.verifier(), changing.world
+    proof = proof_of(world)
+    await verifier.verify_release(world.ticket, proof, FLIGHTS)
+    accept_another_trust_document(world)
+    for verify in (verifier.verify_release(world.ticket, proof, FLIGHTS), verifier.verify_token_release(world.ticket, proof)):
+        with pytest.raises(CleanRoomError) as caught:
+            await verify
+        assert caught.value.code in ("TrustDocumentChanged", "HostDataMismatch", "PolicyJobMismatch")
+    with pytest.raises(CleanRoomError, match="HostDataMismatch"):
+        await verifier.verify_run(world.ticket, proof)
+
+
+async def test_a_release_names_the_new_trust_document_as_its_reason(changing: Ledger) -> None:
+    verifier, world = changing.verifier(), changing.world
+    proof = proof_of(world)
+    await verifier.verify_run(world.ticket, proof)
+    accept_another_trust_document(world)
+    with pytest.raises(CleanRoomError, match="TrustDocumentChanged"):
+        await verifier.verify_release(world.ticket, proof, FLIGHTS)
+
+
+async def test_a_service_that_only_an_older_trust_document_names_is_refused(changing: Ledger) -> None:
+    world = changing.world
+    proof = proof_of(world)
+    assert (await changing.verifier().verify_service(world.ticket, proof.report)).host_data == SPARK_HOST
+    accept_another_trust_document(world)
+    with pytest.raises(CleanRoomError, match="HostDataMismatch"):
+        await changing.verifier().verify_service(world.ticket, proof.report)
+
+
+async def test_undoing_covers_the_pods_of_every_trust_document(changing: Ledger) -> None:
+    world = changing.world
+    await changing.verifier().verify_release(world.ticket, proof_of(world), FLIGHTS)
+    before = await changing.verifier().past_run(world.ticket)
+    accept_another_trust_document(world)
+    after = await changing.verifier().past_run(world.ticket)
+    assert set(before.host_data) < set(after.host_data)
+    assert len(after.host_data) == 2 * len(before.host_data)
+
+
+async def test_nothing_is_released_while_the_trust_document_cannot_be_read(changing: Ledger) -> None:
+    verifier, world = changing.verifier(), changing.world
+    proof = proof_of(world)
+    await verifier.verify_run(world.ticket, proof)
+
+    async def away(document_id: str) -> MemberDocument:
+        raise Unavailable("GovernanceUnreachable", document_id)
+
+    changing.member_document = away  # type: ignore[method-assign]
+    later = changing.verifier()
+    with pytest.raises(Unavailable):
+        await later.verify_run(world.ticket, proof)
+
+
+async def test_minimum_firmware_and_revocation_lists_of_the_trust_document_reach_the_verifier(changing: Ledger) -> None:
+    world = changing.world
+    product = world.trust.roots[-1].product
+    newest = dict.fromkeys(("bootloader", "tee", "snp", "microcode"), 255)
+    oldest = dict.fromkeys(newest, 0)
+    for policy, reason in (
+        ({"minimum_tcb": {product: {"reported": newest, "committed": oldest}}}, "TcbTooOld"),
+        ({"minimum_tcb": {product: {"reported": oldest, "committed": newest}}}, "TcbTooOld"),
+        ({"minimum_uvm_svn": 10**6}, "UvmSvnTooOld"),
+        ({"minimum_report_version": 5}, "ReportVersionUnsupported"),
+        ({"require_crl": True}, "RevocationStatusUnknown"),
+    ):
+        document = world.trust_document.model_copy(update={"attestation": AttestationPolicy.model_validate(policy)})
+        world.accept_trust(document)
+        with pytest.raises(CleanRoomError) as caught:
+            await changing.verifier().verify_service(world.ticket, proof_of(world).report)
+        assert caught.value.code == reason, policy
