@@ -11,13 +11,8 @@ from cleanroom.clients.azure import FederatedCredentials, Federation, ManagedIde
 from cleanroom.clients.azure import ManagedIdentity as AzureIdentity
 from cleanroom.errors import Refused
 from cleanroom.governance import GovernanceUserClient
-from cleanroom.identifiers import TOKEN_EXCHANGE_AUDIENCE, federated_subject, sha256_hex
+from cleanroom.identifiers import TOKEN_EXCHANGE_AUDIENCE, federated_subject, federation_name, identity_name
 from cleanroom.messages.publish import AccessRequest, AuthorisedDataset, FederationRequest, FederationSet, ManagedIdentity
-
-
-def identity_name(collaboration: str, dataset: str) -> str:
-    """Return the name of a dataset's managed identity. Each dataset has its own, so that access can be revoked per dataset."""
-    return f"cr-{collaboration}-{dataset}"[:100]
 
 
 def identity_message(identity: AzureIdentity) -> ManagedIdentity:
@@ -96,7 +91,7 @@ class AzureAd:
                 "FederationMismatch",
                 f"federation: subject {given.subject!r}, audience {given.audience!r}; expected {subject!r}, {TOKEN_EXCHANGE_AUDIENCE!r}.",
             )
-        name = f"{subject}-{sha256_hex(given.issuer_url.encode())[:8]}-federation"[-120:].lstrip("-")
+        name = federation_name(subject, given.issuer_url)
         made = await asyncio.to_thread(
             self._federations.set,
             identity_name(dataset.collaboration, dataset.spec.name),

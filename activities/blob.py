@@ -7,13 +7,19 @@ from temporalio import activity
 from activities.authorisations import AuthorisationVerifier
 from activities.azure_ad import require_own_identity
 from cleanroom.clients.azure import STORAGE_CONTRIBUTOR, STORAGE_READER, ManagedIdentities, RoleAssignments
-from cleanroom.errors import PreconditionFailed
+from cleanroom.documents.specs import BlobStoreSpec
+from cleanroom.errors import PreconditionFailed, Refused
 from cleanroom.messages.publish import AccessGranted, AccessRequest, AuthorisedDataset, StoreLocation
 from cleanroom.settings import Settings
 
 
+def container_scope(storage_account_id: str, container: str) -> str:
+    """Return the ARM resource ID of a container (https://learn.microsoft.com/azure/role-based-access-control/scope-overview)."""
+    return f"{storage_account_id.rstrip('/')}/blobServices/default/containers/{container}"
+
+
 class Blob:
-    """Roles on the collaborator's storage account."""
+    """Roles on containers of the collaborator's storage account."""
 
     def __init__(
         self, settings: Settings, authorisations: AuthorisationVerifier, roles: RoleAssignments, identities: ManagedIdentities
@@ -25,14 +31,20 @@ class Blob:
 
     @activity.defn
     def allow_access_blob(self, request: AccessRequest) -> AccessGranted:
-        """Assign the dataset's identity the least role on the storage account that the dataset's access mode requires."""
+        """Assign the dataset's identity the least role that the dataset's access mode requires.
+
+        The scope is the dataset's container, because the account may hold containers of other datasets and collaborations.
+        """
         self._authorisations.verify_dataset(request.dataset)
         require_own_identity(self._identities, request)
-        scope = self._settings.azure.storage_account_id
-        if not scope:
+        account, store = self._settings.azure.storage_account_id, request.dataset.spec.store
+        if not account:
             raise PreconditionFailed(
                 "SettingMissing", "settings: azure.storage_account_id is not set.", hint="Set it to the ARM resource ID."
             )
+        if not isinstance(store, BlobStoreSpec):
+            raise Refused("StoreKindMismatch", f"dataset {request.dataset.spec.name!r}: its store is not Azure Blob.")
+        scope = container_scope(account, store.container)
         role = STORAGE_READER if request.dataset.spec.access == "read" else STORAGE_CONTRIBUTOR
         self._roles.allow(scope, role, request.identity.principal_id)
         return AccessGranted(roles=(role,), scope=scope)

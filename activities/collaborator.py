@@ -11,9 +11,8 @@ import asyncio
 from temporalio import activity
 
 from activities.authorisations import AuthorisationVerifier
-from activities.azure_ad import identity_message, identity_name
+from activities.azure_ad import identity_message
 from activities.governance_policy import require_same_policy
-from activities.key_vault import key_name
 from activities.s3 import require_s3
 from cleanroom.clients.azure import ManagedIdentities
 from cleanroom.clients.owned import read_secret_reference
@@ -23,7 +22,7 @@ from cleanroom.datasets.keystore import KeyStore
 from cleanroom.documents.query import QueryDocument
 from cleanroom.documents.specs import BlobStoreSpec, DatasetSpec
 from cleanroom.errors import Conflict, Refused
-from cleanroom.identifiers import document_digest, user_secret_name
+from cleanroom.identifiers import decision_document_id, document_digest, identity_name, key_encryption_key_name, user_secret_name
 from cleanroom.messages.publish import (
     AcceptDocumentRequest,
     ProposedDocument,
@@ -37,6 +36,7 @@ from cleanroom.messages.query import (
     BallotRecorded,
     DraftRequest,
     DraftStored,
+    ProposalWithdrawn,
     ProposeQueryRequest,
     QueryProposed,
     VoteRequest,
@@ -44,7 +44,7 @@ from cleanroom.messages.query import (
 )
 from cleanroom.publishing.user_documents import UserDocuments, proposal_id_for
 from cleanroom.publishing.verification import OwnAzureValues, verify_descriptor_matches_spec, verify_draft_matches_spec
-from cleanroom.runs.decisions import DECISION_LABELS, decision_document_data, decision_document_id
+from cleanroom.runs.decisions import DECISION_LABELS, decision_document_data
 from cleanroom.settings import Settings
 
 
@@ -89,7 +89,7 @@ class CollaboratorGovernance:
             azure = OwnAzureValues(
                 identity=identity_message(identity),
                 issuer_url=(await self._documents.client.oidc_issuer_info()).issuer_url or "",
-                key_name=key_name(self._settings.collaboration, spec.name),
+                key_name=key_encryption_key_name(self._settings.collaboration, spec.name),
                 own_wrappings=self._keys.wrappings(spec.name),
             )
         verify_descriptor_matches_spec(data, spec, self._settings, self._authorisations.user_id, azure)
@@ -225,7 +225,7 @@ class CollaboratorGovernance:
         return QueryProposed(proposal_id=document.proposal_id, version=request.version, digest=digest)
 
     @activity.defn
-    async def withdraw_proposal(self, request: WithdrawRequest) -> None:
+    async def withdraw_proposal(self, request: WithdrawRequest) -> ProposalWithdrawn:
         """Withdraw the open proposal. A proposal that was rejected or withdrawn before stays as it is.
 
         Raises:
@@ -246,6 +246,7 @@ class CollaboratorGovernance:
                 "withdraw: every owner has already approved the query.",
                 hint="An owner stops an approved query with `cleanroom consent off`.",
             )
+        return ProposalWithdrawn()
 
     @activity.defn
     async def accept_query(self, request: VoteRequest) -> BallotRecorded:

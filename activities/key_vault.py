@@ -11,14 +11,10 @@ from cleanroom.clients.azure import RELEASE_USER, Credential, ManagedIdentities,
 from cleanroom.datasets.keystore import KeyStore
 from cleanroom.errors import PreconditionFailed
 from cleanroom.governance import GovernanceUserClient
+from cleanroom.identifiers import key_encryption_key_name
 from cleanroom.keys import KeyVaultSettings, ReleasePolicy, set_key_with_skr, wrap_data_key
 from cleanroom.messages.publish import AccessGranted, AccessRequest, EncryptionKey, KeyRequest
 from cleanroom.settings import Settings
-
-
-def key_name(collaboration: str, dataset: str) -> str:
-    """Return the name of a dataset's key encryption key (KEK)."""
-    return f"{collaboration}-{dataset}-kek"
 
 
 def vault_settings(settings: Settings) -> KeyVaultSettings:
@@ -29,6 +25,11 @@ def vault_settings(settings: Settings) -> KeyVaultSettings:
         verify_challenge_resource=settings.azure.verify_challenge_resource,
         release_ca_file=settings.azure.key_vault_release_ca_file,
     )
+
+
+def key_scope(vault_id: str, collaboration: str, dataset: str) -> str:
+    """Return the ARM resource ID of a dataset's key encryption key (https://learn.microsoft.com/azure/key-vault/general/rbac-guide)."""
+    return f"{vault_id.rstrip('/')}/keys/{key_encryption_key_name(collaboration, dataset)}"
 
 
 class KeyVault:
@@ -54,12 +55,16 @@ class KeyVault:
 
     @activity.defn
     def allow_access_key_vault(self, request: AccessRequest) -> AccessGranted:
-        """Assign the dataset's identity the role to request a key release. The key's release policy still applies."""
+        """Assign the dataset's identity the role to request the release of the dataset's key. The key's release policy still applies.
+
+        The scope is this one key, because the vault may hold keys of other datasets and collaborations.
+        """
         self._authorisations.verify_dataset(request.dataset)
         require_own_identity(self._identities, request)
-        scope = self._settings.azure.key_vault_id
-        if not scope:
+        vault = self._settings.azure.key_vault_id
+        if not vault:
             raise PreconditionFailed("SettingMissing", "settings: azure.key_vault_id is not set.", hint="Set it to the ARM resource ID.")
+        scope = key_scope(vault, request.dataset.collaboration, request.dataset.spec.name)
         self._roles.allow(scope, RELEASE_USER, request.identity.principal_id)
         return AccessGranted(roles=(RELEASE_USER,), scope=scope)
 
@@ -81,7 +86,7 @@ class KeyVault:
         key = await set_key_with_skr(
             vault=vault,
             credential=self._credential,
-            name=key_name(dataset.collaboration, dataset.spec.name),
+            name=key_encryption_key_name(dataset.collaboration, dataset.spec.name),
             policy=policy,
             tags={"collaboration": dataset.collaboration, "dataset": dataset.spec.name},
         )

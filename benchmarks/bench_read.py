@@ -86,7 +86,7 @@ class Bench:
         schema = DatasetSchema(format=name, fields=tuple(SchemaField(field_name=key, field_type=kind) for key, kind in self.types.items()))
         started = time.perf_counter()
         store = FolderStore(self.folder / "stores" / dataset.name)
-        upload_dataset(store, self.key, dataset=dataset.name, schema=schema, sources=[self.folder / name])
+        upload_dataset(store, self.key, collaboration="c", dataset=dataset.name, schema=schema, sources=[self.folder / name])
         size = sum(path.stat().st_size for path in (self.folder / name).iterdir())
         print(f"upload {name}: {size / 1e6:.0f} MB checked, sealed and stored in {time.perf_counter() - started:.2f} s")
         return dataset

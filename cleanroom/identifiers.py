@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Self
 
 import rfc8785
 from pydantic import AfterValidator, StringConstraints
 
 from cleanroom.errors import InvalidInput
+from cleanroom.joining import hashed, joined
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
 """Pattern of names of collaborators, datasets, queries and runs, which become parts of Kubernetes and Azure names."""
@@ -34,6 +36,12 @@ Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, min_length=1, max_
 HexDigest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 """SHA-256 in lower-case hex."""
 
+Seen = Annotated[str, StringConstraints(pattern=r"^([0-9]{1,18}\.[0-9]{1,18})?$")]
+"""The latest transaction of governance that the sender of a message has seen, or the empty string.
+
+A receiver reads governance only when it has seen that transaction too. This can delay it and decides nothing else.
+"""
+
 FRONTEND_QUEUE = "frontend"
 """Task queue of the workload frontend."""
 CLEAN_ROOM_QUEUE = "clean-room"
@@ -43,6 +51,46 @@ SPARK_SERVICE_QUEUE = "spark-service"
 
 TOKEN_EXCHANGE_AUDIENCE = "api://AzureADTokenExchange"  # noqa: S105 - a public audience name
 """Audience of federated tokens (https://learn.microsoft.com/entra/workload-id/workload-identity-federation-create-trust)."""
+
+
+_TRANSACTION = re.compile(r"([0-9]{1,18})\.([0-9]{1,18})")
+
+
+@dataclass(frozen=True)
+class TransactionId:
+    """A transaction ID ``VIEW.SEQNO``: the term of the primary that made it, and the position in the ledger."""
+
+    view: int
+    seqno: int
+
+    @classmethod
+    def parse(cls, text: str | None) -> Self | None:
+        """Parse ``VIEW.SEQNO``; None for any other text."""
+        found = _TRANSACTION.fullmatch(text or "")
+        return cls(int(found[1]), int(found[2])) if found else None
+
+    def includes(self, other: TransactionId) -> bool:
+        """Whether a ledger that ends here contains ``other``, if ``other`` was not rolled back.
+
+        Both numbers must reach those of ``other``. A ledger of an older view can be longer, but its end is rolled back. A ledger
+        of a newer view that is shorter shows that ``other`` was rolled back.
+        """
+        return self.view >= other.view and self.seqno >= other.seqno
+
+    def __str__(self) -> str:
+        return f"{self.view}.{self.seqno}"
+
+
+def is_older_transaction(text: str, than: str) -> bool:
+    """Whether the transaction ``text`` is known to be before ``than``. False if one of them is no transaction ID."""
+    first, second = TransactionId.parse(text), TransactionId.parse(than)
+    return first is not None and second is not None and first.seqno < second.seqno
+
+
+def latest_transaction(*texts: str) -> str:
+    """Return the latest of several transaction IDs as text; the empty string if there is none."""
+    known = [found for text in texts if (found := TransactionId.parse(text)) is not None]
+    return str(max(known, key=lambda item: (item.view, item.seqno))) if known else ""
 
 
 def require_name(field: str, value: str) -> str:
@@ -62,52 +110,78 @@ def require_name(field: str, value: str) -> str:
 
 def collaborator_queue(party: str) -> str:
     """Return the task queue of the worker with the collaborator's own credentials."""
-    return f"collaborator.{party}"
+    return joined(".", "collaborator", party)
 
 
 def dataset_workflow_id(collaboration: str, dataset: str) -> str:
     """Return the ID of the workflow that publishes a dataset."""
-    return f"cr/{collaboration}/dataset/{dataset}"
+    return joined("/", "cr", collaboration, "dataset", dataset)
 
 
 def query_workflow_id(collaboration: str, query: str) -> str:
     """Return the ID of a query's PublishQuery workflow."""
-    return f"cr/{collaboration}/query/{query}"
+    return joined("/", "cr", collaboration, "query", query)
 
 
 def run_workflow_id(collaboration: str, run_id: str) -> str:
     """Return the ID of a run's RunQuery workflow."""
-    return f"cr/{collaboration}/run/{run_id}"
+    return joined("/", "cr", collaboration, "run", run_id)
 
 
 def prepare_workflow_id(collaboration: str, run_id: str) -> str:
     """Return the ID of a run's Prepare workflow."""
-    return f"cr/{collaboration}/run/{run_id}/prepare"
+    return joined("/", "cr", collaboration, "run", run_id, "prepare")
 
 
 def conclude_workflow_id(collaboration: str, run_id: str) -> str:
     """Return the ID of the workflow that concludes a terminated run."""
-    return f"cr/{collaboration}/run/{run_id}/conclude"
+    return joined("/", "cr", collaboration, "run", run_id, "conclude")
 
 
 def job_name(collaboration: str, query: str, run_id: str) -> str:
-    """Return the name of a run's SparkApplication, a DNS-1035 label of at most 63 characters.
+    """Return the name of a run's SparkApplication, a DNS-1035 label.
 
-    It contains a hash of (collaboration, query, run), because lower-casing and truncating run IDs could make two of them equal.
+    It has at most 47 characters, the maximum of ``spark.kubernetes.executor.podNamePrefix``, which the operator derives from it.
     """
-    short = hashlib.sha256("\0".join((collaboration, query, run_id)).encode()).hexdigest()[:10]
-    slug = re.sub(r"[^a-z0-9]+", "-", run_id.lower()).strip("-")[:36].strip("-")
-    return f"cr-{slug}-{short}" if slug else f"cr-{short}"
+    return hashed("spark-application", collaboration, query, run_id, prefix="cr", max_length=47, readable=run_id)
+
+
+def identity_name(collaboration: str, dataset: str) -> str:
+    """Return the name of a dataset's managed identity. Each dataset has its own, so that access can be revoked per dataset.
+
+    Azure allows 128 characters
+    (https://learn.microsoft.com/azure/azure-resource-manager/management/resource-name-rules#microsoftmanagedidentity).
+    """
+    return hashed("managed-identity", collaboration, dataset, prefix="cr", max_length=100, readable=f"{collaboration}-{dataset}")
+
+
+def federation_name(subject: str, issuer_url: str) -> str:
+    """Return the name of the federated credential that trusts tokens of ``issuer_url`` with ``subject``. Azure allows 120 characters."""
+    return hashed("federated-credential", subject, issuer_url, prefix="cr", max_length=100, readable=subject)
+
+
+def key_encryption_key_name(collaboration: str, dataset: str) -> str:
+    """Return the name of a dataset's key encryption key (KEK). Key Vault allows 127 characters."""
+    return hashed("key-encryption-key", collaboration, dataset, prefix="kek", max_length=100, readable=f"{collaboration}-{dataset}")
 
 
 def federated_subject(contract_id: str, owner_id: str) -> str:
-    """Return the subject ``<contractId>-<ownerId>`` of the ID tokens that an owner's managed identity trusts."""
-    return f"{contract_id}-{owner_id}"
+    """Return the subject of the ID tokens that an owner's managed identity trusts.
+
+    ``<contractId>-<ownerId>`` alone is ambiguous, and contracts of one governance service share its issuer.
+    """
+    return hashed("federated-subject", contract_id, owner_id, prefix="cr", max_length=200, readable=f"{contract_id}-{owner_id}")
 
 
 def run_secret_name(run_id: str, dataset: str, kind: str) -> str:
     """Return the name of a run's staged secret. ``kind`` is ``key``, ``connection``, ``consent`` or ``network``."""
-    return f"{run_id}.{dataset}.{kind}"
+    return joined(".", run_id, dataset, kind)
+
+
+def user_secret_id(user_id: str, name: str) -> str:
+    """Return the ID of a secret that a user stored (docs/facts/governance-service.md#secrets)."""
+    # The user ID is everything before the last underscore.
+    return f"{user_id}_{joined('_', name)}"
 
 
 def clean_room_secret_id(name: str) -> str:
@@ -116,13 +190,29 @@ def clean_room_secret_id(name: str) -> str:
 
 
 def approver_key_document_id(user_id: str) -> str:
-    """Return the ID of the document in which a user publishes the signing key for their statements."""
-    return f"approver-key-{user_id}"
+    """Return the ID of the document in which a user publishes the signing key for their statements.
+
+    The separator is not allowed in a :data:`Name`, so no dataset or query can have this ID.
+    """
+    return joined(".", "approver-key", user_id)
+
+
+def decision_document_id(proposal_id: str, user_id: str) -> str:
+    """Return the ID of the document with ``user_id``'s decision on one proposal. Each proposal needs a separate decision."""
+    return joined(".", "decision", proposal_id, user_id)
 
 
 def user_secret_name(dataset: str, kind: str) -> str:
     """Return the name under which a collaborator stores a dataset's secret in governance."""
-    return f"{dataset}.{kind}"
+    return joined(".", dataset, kind)
+
+
+def object_context(collaboration: str, dataset: str, path: str) -> str:
+    """Return what the seal of an object authenticates besides its content, so that it opens only in its place.
+
+    Collaboration and dataset contain no slash; the path within the dataset may contain some.
+    """
+    return f"{joined('/', collaboration, dataset)}/{path}"
 
 
 def canonical_json(value: object) -> bytes:

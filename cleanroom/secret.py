@@ -95,6 +95,27 @@ def read_secret_file(path: str | os.PathLike[str], *, what: str = "secret") -> S
     return Secret(value)
 
 
+def require_private_folder(folder: Path) -> None:
+    """Require that only its owner can enter ``folder``. A folder that does not exist passes.
+
+    Another user who can write to a folder can replace the files in it, whatever their own mode is.
+
+    Raises:
+        Refused: ``KeyStoreTooOpen``.
+    """
+    try:
+        found = folder.stat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o077 or found.st_uid not in (0, os.geteuid()):
+        raise Refused(
+            "KeyStoreTooOpen",
+            f"key folder {folder} has mode {stat.filemode(found.st_mode)} and belongs to user {found.st_uid}; "
+            f"it must be a folder of mode 0700 that belongs to user {os.geteuid()}.",
+            hint=f"chmod 700 {folder}. If other users could write to it, replace the keys in it.",
+        )
+
+
 def write_secret_file(path: str | os.PathLike[str], value: bytes) -> None:
     """Write a secret atomically to a file of mode 0600. An existing file is replaced completely or not at all."""
     file = Path(path)

@@ -67,7 +67,7 @@ def list_objects(pod: Pod, dataset: JobDataset, parameters: JobParameters) -> Da
     store = pod.store(dataset)
     key = dataset_key(pod, dataset)
     listed = {item.key: item.size for item in store.list() if _is_data(item.key)}
-    manifest = read_manifest(store, key)
+    manifest = read_manifest(store, key, collaboration=pod.job().contract_id, dataset=dataset.name)
     if manifest is not None:
         _verify_against_manifest(manifest, listed, dataset)
     elif dataset.manifest != "optional" and listed:

@@ -20,6 +20,7 @@ import pyarrow as pa
 from cleanroom.datasets.encryption import SEGMENT_BYTES, SealedFile, SealedObject, SegmentedObject, segment_count
 from cleanroom.datasets.files import TextLayout, csv_header_line, open_parquet, read_csv, read_json_lines, read_parquet
 from cleanroom.datasets.plain import PlainObject
+from cleanroom.identifiers import object_context
 from cleanroom.spark.job import JobDataset
 from sparkapp.failures import retry_transient
 from sparkapp.listing import DatasetListing, dataset_key
@@ -121,7 +122,8 @@ def open_object(pod: Pod, dataset: JobDataset, split: InputSplit) -> SegmentedOb
 
     if key is None:
         return PlainObject(read_range, size, name)
-    return SealedObject(read_range, size, key, name, header=bytes.fromhex(split.header) if split.header else None)
+    context = object_context(pod.job().contract_id, dataset.name, name)
+    return SealedObject(read_range, size, key, context, header=bytes.fromhex(split.header) if split.header else None)
 
 
 def read_task(pod: Pod, dataset: JobDataset, columns: Sequence[str], splits: Sequence[InputSplit]) -> Iterator[pa.RecordBatch]:

@@ -69,13 +69,13 @@ class PublishAzureDataset:
             story.step(
                 "blob",
                 workflow.execute_activity_method(
-                    Blob.allow_access_blob, access, **propagation.config("role on the storage account", task_queue=queue)
+                    Blob.allow_access_blob, access, **propagation.config("role on the container", task_queue=queue)
                 ),
             ),
             story.step(
                 "vault",
                 workflow.execute_activity_method(
-                    KeyVault.allow_access_key_vault, access, **propagation.config("role on the key vault", task_queue=queue)
+                    KeyVault.allow_access_key_vault, access, **propagation.config("role on the key", task_queue=queue)
                 ),
             ),
             story.step("details", self._get_clean_room_details(publication)),

@@ -26,6 +26,7 @@ from cleanroom.clients.azure_credentials import (
     sign_in_error,
 )
 from cleanroom.errors import CleanRoomError, Conflict, Internal, InvalidInput, NotFound, PreconditionFailed, Refused, Unavailable
+from cleanroom.joining import parts_digest
 from cleanroom.models import FrozenModel
 from cleanroom.settings import AzureSettings
 
@@ -282,7 +283,7 @@ class RoleAssignments:
                 "InvalidScope", f"scope: {scope!r} is not an ARM resource ID.", hint="It must start with /subscriptions/<id>."
             )
         target = scope.lstrip("/")
-        name = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{scope.lower()}|{role_id}|{principal_id.lower()}"))
+        name = str(uuid.UUID(bytes=parts_digest("role-assignment", scope.lower(), role_id, principal_id.lower())[:16], version=5))
         body = RoleAssignmentCreateParameters(
             role_definition_id=f"/subscriptions/{parts[2]}/providers/Microsoft.Authorization/roleDefinitions/{role_id}",
             principal_id=principal_id,

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
 
 from cleanroom.clients.objects import ObjectStore
 from cleanroom.datasets.encryption import open_bytes
 from cleanroom.datasets.files import TextLayout, csv_header_line, open_parquet, read_csv, read_json_lines, read_parquet
+from cleanroom.datasets.result import check_receipt, check_sealed_receipt
 from cleanroom.datasets.schema import arrow_schema
 from cleanroom.documents.dataset import FieldType, Format
-from cleanroom.errors import InvalidInput, NotFound, Refused
-from cleanroom.identifiers import canonical_json, sha256_hex
+from cleanroom.errors import NotFound, Refused
+from cleanroom.identifiers import object_context
 from cleanroom.secret import Secret
 from cleanroom.spark.job import ResultObject, ResultReceipt
-
-
-def result_digest(objects: tuple[ResultObject, ...]) -> str:
-    """Return ``ResultReceipt.digest``: the SHA-256 over the canonical JSON of the receipt's objects."""
-    return sha256_hex(canonical_json([item.model_dump(mode="json", by_alias=True) for item in objects]))
 
 
 def download_result(
@@ -29,8 +25,10 @@ def download_result(
     receipt: ResultReceipt,
     key: Secret | None,
     *,
+    collaboration: str,
     result_format: Format,
     types: Mapping[str, FieldType],
+    columns: Sequence[str] | None = None,
     csv_header: bool = False,
     on_object: Callable[[ResultObject], None] | None = None,
 ) -> pa.Table:
@@ -40,26 +38,27 @@ def download_result(
         store: The output dataset's place in a store.
         receipt: The result receipt of the run.
         key: The output dataset's key, or None if the store encrypts (SSE, CPK).
+        collaboration: The collaboration of the run.
         result_format: The output dataset's format.
         types: The output dataset's schema.
+        columns: Its columns that a result has, in the order of the schema; all by default.
         csv_header: Whether CSV objects begin with a header line.
         on_object: Called after each object.
 
     Raises:
-        Refused: ``ReceiptDigestMismatch`` (the receipt contradicts itself), ``ResultDigestMismatch`` (the stored
-            object differs), ``CiphertextInvalid``, ``ResultRowsMismatch``.
+        Refused: The codes of :func:`check_receipt` and :func:`check_sealed_receipt`; ``ResultDigestMismatch`` (the stored object
+            differs), ``CiphertextInvalid``, ``ResultRowsMismatch``.
         NotFound: ``ResultObjectNotFound``.
-        InvalidInput: ``SchemaMismatch``, ``UnknownResultColumn``.
+        InvalidInput: ``SchemaMismatch``.
     """
-    if result_digest(receipt.objects) != receipt.digest:
-        raise Refused("ReceiptDigestMismatch", f"receipt of run {receipt.run_id!r}: its digest does not match the objects that it lists.")
-    if unknown := [name for name in receipt.columns if name not in types]:
-        raise InvalidInput("UnknownResultColumn", f"receipt: column {unknown[0]!r} is not in the schema of {receipt.dataset!r}.")
+    check_receipt(receipt, collaboration=collaboration, columns=tuple(types) if columns is None else columns)
+    check_sealed_receipt(store, receipt, key, collaboration=collaboration)
     types = {name: types[name] for name in receipt.columns}
     batches: list[pa.RecordBatch] = []
     for item in receipt.objects:
         stored = _fetch(store, item)
-        batches += _rows(stored if key is None else open_bytes(stored, key, item.name), result_format, types, csv_header, item.name)
+        context = object_context(collaboration, receipt.dataset, item.name)
+        batches += _rows(stored if key is None else open_bytes(stored, key, context), result_format, types, csv_header, item.name)
         if on_object:
             on_object(item)
     table = pa.Table.from_batches(batches, schema=arrow_schema(types))

@@ -10,10 +10,10 @@ One object, with all integers big-endian (https://developers.google.com/tink/wir
     object key    HKDF-SHA256(dataset key, salt, info = associated data, 32 bytes)
     nonce         7 bytes nonce prefix | 4 bytes segment number | 1 byte: 1 in the last segment, else 0
 
-The associated data is the object's path within the dataset. Therefore an operator of the store cannot swap,
-reorder, truncate or splice objects or segments undetected. Each segment is sealed separately, so a reader can open
-any range (:class:`SealedObject`); Tink's Python package cannot. The dataset key is 32 random bytes and serves only
-as input key of HKDF (RFC 5869).
+The associated data is ``<collaboration>/<dataset>/<path>`` (:func:`cleanroom.identifiers.object_context`). Therefore
+an operator of the store cannot swap, reorder, truncate or splice objects or segments undetected, also between datasets
+and collaborations. Each segment is sealed separately, so a reader can open any range (:class:`SealedObject`); Tink's
+Python package cannot. The dataset key is 32 random bytes and serves only as input key of HKDF (RFC 5869).
 """
 
 from __future__ import annotations
@@ -156,16 +156,16 @@ def _nonce(prefix: bytes, index: int, last: bool) -> bytes:
     return prefix + index.to_bytes(4, "big") + (b"\x01" if last else b"\x00")
 
 
-def seal_stream(source: BinaryIO, key: Secret, path: str) -> Iterator[bytes]:
+def seal_stream(source: BinaryIO, key: Secret, context: str) -> Iterator[bytes]:
     """Seal ``source`` and yield the stored bytes in pieces of at most 1 MiB. Holds two segments in memory.
 
     Args:
         source: The plaintext, read once from its current position.
         key: The dataset key.
-        path: The object's path within the dataset, which is the associated data.
+        context: The object's place, :func:`cleanroom.identifiers.object_context`, which is the associated data.
     """
     salt, prefix = secrets.token_bytes(SALT_BYTES), secrets.token_bytes(PREFIX_BYTES)
-    cipher = _object_cipher(key, salt, path.encode("utf-8"))
+    cipher = _object_cipher(key, salt, context.encode("utf-8"))
     header = bytes([HEADER_BYTES]) + salt + prefix
     piece = _read_exactly(source, FIRST_PLAIN_BYTES)
     for index in range(MAX_SEGMENTS):
@@ -175,21 +175,21 @@ def seal_stream(source: BinaryIO, key: Secret, path: str) -> Iterator[bytes]:
         if not following:
             return
         piece = following
-    raise InvalidInput("ObjectTooLarge", f"{path}: an object can have at most {MAX_SEGMENTS} segments of 1 MiB.")
+    raise InvalidInput("ObjectTooLarge", f"{context}: an object can have at most {MAX_SEGMENTS} segments of 1 MiB.")
 
 
-def seal_bytes(data: bytes, key: Secret, path: str) -> bytes:
+def seal_bytes(data: bytes, key: Secret, context: str) -> bytes:
     """Seal plaintext that is in memory; see :func:`seal_stream`."""
-    return b"".join(seal_stream(io.BytesIO(data), key, path))
+    return b"".join(seal_stream(io.BytesIO(data), key, context))
 
 
-def open_bytes(sealed: bytes, key: Secret, path: str) -> bytes:
+def open_bytes(sealed: bytes, key: Secret, context: str) -> bytes:
     """Return the plaintext of a whole object that is in memory.
 
     Raises:
         Refused: ``CiphertextInvalid``.
     """
-    return SealedObject(lambda offset, length: sealed[offset : offset + length], len(sealed), key, path).read_all()
+    return SealedObject(lambda offset, length: sealed[offset : offset + length], len(sealed), key, context).read_all()
 
 
 def _read_exactly(source: BinaryIO, size: int) -> bytes:
@@ -207,19 +207,19 @@ class SealedObject:
         read_range: Reads stored bytes; a short answer is an error.
         size: Stored size in bytes. It determines which segment is the last, and that segment authenticates it.
         key: The dataset key.
-        path: The object's path within the dataset.
+        context: The object's place, as for :func:`seal_stream`.
         header: The object's first 40 bytes, if known. They are random and every segment depends on them, so they
-            distinguish this object from every other object sealed under the same key and path.
+            distinguish this object from every other object sealed under the same key and context.
 
     Raises:
         Refused: ``CiphertextInvalid`` if the size, the header or (later) a segment is not what the owner sealed
-            under this key and path:
+            under this key and context:
             altered, truncated, spliced, swapped, or sealed with another key.
     """
 
-    def __init__(self, read_range: ReadRange, size: int, key: Secret, path: str, *, header: bytes | None = None) -> None:
+    def __init__(self, read_range: ReadRange, size: int, key: Secret, context: str, *, header: bytes | None = None) -> None:
         self._read_range = read_range
-        self._path = path
+        self._context = context
         self._stored = size
         self.size = plain_size(size)
         """Plaintext size in bytes. It is authentic once the last segment was opened."""
@@ -232,7 +232,7 @@ class SealedObject:
         if header is not None and found != header:
             raise self._invalid("it is an older or another object, not the one that the manifest lists")
         self._prefix = found[1 + SALT_BYTES :]
-        self._cipher = _object_cipher(key, found[1 : 1 + SALT_BYTES], path.encode("utf-8"))
+        self._cipher = _object_cipher(key, found[1 : 1 + SALT_BYTES], context.encode("utf-8"))
 
     def open_segments(self, first: int, stop: int) -> list[bytes]:
         """Return the plaintext of segments ``first`` (inclusive) to ``stop`` (exclusive), fetched in one ranged read."""
@@ -282,9 +282,9 @@ class SealedObject:
     def _invalid(self, why: str) -> Refused:
         return Refused(
             "CiphertextInvalid",
-            f"object {self._path!r}: {why}.",
+            f"object {self._context!r}: {why}.",
             hint="The object was altered or moved in the store, or the key belongs to another dataset. Its owner can upload it again.",
-            details={"object": self._path},
+            details={"object": self._context},
         )
 
 

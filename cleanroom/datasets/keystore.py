@@ -1,11 +1,10 @@
-"""The owner's local key store: one file of mode 0600 per dataset key, in a folder of mode 0700 (``Settings.keys_dir``)."""
+"""The owner's local key store: one file of mode 0600 per dataset key, in folders of mode 0700 below ``Settings.keys_dir``."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import secrets
-import stat
 from pathlib import Path
 
 from cleanroom.datasets.encryption import (
@@ -15,23 +14,28 @@ from cleanroom.datasets.encryption import (
     encode_dataset_key,
     generate_dataset_key,
 )
-from cleanroom.errors import Conflict, NotFound, Refused
+from cleanroom.errors import Conflict, NotFound
 from cleanroom.identifiers import require_name
-from cleanroom.secret import Secret, read_secret_file
+from cleanroom.joining import hashed
+from cleanroom.secret import Secret, read_secret_file, require_private_folder
 
 _SUFFIX = ".dataset-key"
 _WRAPPINGS = ".dataset-key-wrappings"
 
 
 class KeyStore:
-    """The dataset keys of one owner on the owner's machine, each in base64 in its own file.
+    """The dataset keys of one owner for one collaboration, on the owner's machine, each in base64 in its own file.
+
+    Each collaboration has its own folder, so two datasets of one name in two collaborations never share a key.
 
     Args:
-        folder: Created with mode 0700 if it does not exist.
+        folder: The owner's folder of keys. Created with mode 0700 if it does not exist.
+        collaboration: The contract ID.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder.expanduser()
+    def __init__(self, folder: Path, collaboration: str) -> None:
+        self._root = folder.expanduser()
+        self._folder = self._root / hashed("key-store", collaboration, prefix="keys", max_length=100, readable=collaboration)
 
     def path(self, dataset: str) -> Path:
         """Return the path of the key file of ``dataset``, whether it exists or not."""
@@ -100,7 +104,7 @@ class KeyStore:
         """Return the key of ``dataset`` as a cleartext Tink keyset in JSON.
 
         Public API without a command: an owner opens her objects with any Tink library, as ``AES256_GCM_HKDF_1MB``
-        streaming AEAD with the object's path within the dataset as associated data
+        streaming AEAD with :func:`cleanroom.identifiers.object_context` as associated data
         (https://developers.google.com/tink/streaming-aead).
 
         Raises:
@@ -122,7 +126,8 @@ class KeyStore:
 
     def _create(self, dataset: str, key: Secret) -> None:
         path = self.path(dataset)
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for folder in (self._root, self._folder):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._check_folder()
         # Write to a temporary name and link it, so that the file appears complete or not at all.
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
@@ -144,12 +149,5 @@ class KeyStore:
             temporary.unlink(missing_ok=True)
 
     def _check_folder(self) -> None:
-        if not self._folder.is_dir():
-            return
-        mode = self._folder.stat().st_mode
-        if mode & 0o077:
-            raise Refused(
-                "KeyStoreTooOpen",
-                f"key store {self._folder} has mode {stat.filemode(mode)}; only its owner may have access.",
-                hint=f"chmod 700 {self._folder}",
-            )
+        for folder in (self._root, self._folder):
+            require_private_folder(folder)

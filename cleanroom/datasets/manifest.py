@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from cleanroom.clients.objects import ObjectStore
 from cleanroom.datasets.encryption import open_bytes, seal_bytes
 from cleanroom.errors import Refused
-from cleanroom.identifiers import HexDigest, canonical_json, sha256_hex
+from cleanroom.identifiers import HexDigest, canonical_json, object_context, sha256_hex
 from cleanroom.models import CamelModel
 from cleanroom.secret import Secret
 
@@ -58,12 +58,14 @@ class Manifest(CamelModel):
         return sha256_hex(canonical_json(self.model_dump(mode="json", by_alias=True)))
 
 
-def read_manifest(store: ObjectStore, key: Secret | None) -> Manifest | None:
+def read_manifest(store: ObjectStore, key: Secret | None, *, collaboration: str, dataset: str) -> Manifest | None:
     """Read the manifest; return None if the dataset has none because another tool uploaded it.
 
     Args:
         store: The dataset's place in a store.
         key: The dataset key, or None if the store encrypts (SSE, CPK) and the manifest is plain JSON.
+        collaboration: The collaboration for which the dataset was uploaded.
+        dataset: The dataset's name.
 
     Raises:
         Refused: ``CiphertextInvalid``, ``ManifestInvalid``.
@@ -71,7 +73,7 @@ def read_manifest(store: ObjectStore, key: Secret | None) -> Manifest | None:
     if not store.exists(MANIFEST_NAME):
         return None
     stored = store.read(MANIFEST_NAME)
-    plain = stored if key is None else open_bytes(stored, key, MANIFEST_NAME)
+    plain = stored if key is None else open_bytes(stored, key, object_context(collaboration, dataset, MANIFEST_NAME))
     try:
         return Manifest.model_validate_json(plain)
     except ValidationError as error:
@@ -83,7 +85,8 @@ def read_manifest(store: ObjectStore, key: Secret | None) -> Manifest | None:
         ) from None
 
 
-def write_manifest(store: ObjectStore, key: Secret | None, manifest: Manifest) -> None:
+def write_manifest(store: ObjectStore, key: Secret | None, manifest: Manifest, *, collaboration: str) -> None:
     """Store the manifest, sealed if ``key`` is given, and replace the previous one."""
     plain = json.dumps(manifest.model_dump(mode="json", by_alias=True), separators=(",", ":")).encode("utf-8")
-    store.put(MANIFEST_NAME, plain if key is None else seal_bytes(plain, key, MANIFEST_NAME))
+    context = object_context(collaboration, manifest.dataset, MANIFEST_NAME)
+    store.put(MANIFEST_NAME, plain if key is None else seal_bytes(plain, key, context))

@@ -21,6 +21,7 @@ from cleanroom.datasets.sources import SourceFile, find_sources
 from cleanroom.datasets.streams import ReadOnlyStream
 from cleanroom.documents.dataset import DatasetSchema
 from cleanroom.errors import CleanRoomError, Conflict, Refused
+from cleanroom.identifiers import object_context
 from cleanroom.secret import Secret
 
 _SAVE_EVERY_SECONDS = 5.0
@@ -56,6 +57,7 @@ def upload_dataset(
     store: ObjectStore,
     key: Secret | None,
     *,
+    collaboration: str,
     dataset: str,
     schema: DatasetSchema,
     sources: Sequence[Path],
@@ -70,6 +72,7 @@ def upload_dataset(
     Args:
         store: The dataset's place in a store.
         key: The dataset key, or None if the store encrypts (SSE, CPK).
+        collaboration: The collaboration for which the objects are sealed.
         dataset: The dataset's name, recorded in the manifest.
         schema: All rows must match it before anything is stored.
         sources: Files and folders. With day partitions, folders named ``yyyy-MM-dd`` below one of them.
@@ -84,7 +87,7 @@ def upload_dataset(
         Unavailable, Refused: From the store.
     """
     files = find_sources(sources, schema)
-    upload = Upload(store, key, dataset, files, replace=replace, on_progress=on_progress)
+    upload = Upload(store, key, collaboration, dataset, files, replace=replace, on_progress=on_progress)
     upload.check(schema)
     upload.load_manifest()
     upload.seal()
@@ -104,6 +107,7 @@ class Upload:
     Args:
         store: The dataset's place in a store.
         key: The dataset key, or None if the store encrypts.
+        collaboration: The collaboration for which the objects are sealed.
         dataset: The dataset's name.
         files: The files to upload.
         replace: Delete objects that are not among ``files``.
@@ -114,12 +118,14 @@ class Upload:
         self,
         store: ObjectStore,
         key: Secret | None,
+        collaboration: str,
         dataset: str,
         files: Sequence[SourceFile],
         *,
         replace: bool = False,
         on_progress: OnProgress | None = None,
     ) -> None:
+        self._collaboration = collaboration
         self._store, self._key, self._dataset, self._files, self._replace = store, key, dataset, files, replace
         self._on_progress = on_progress
         self._done, self._total = 0, 2 * sum(file.size for file in files)
@@ -148,7 +154,7 @@ class Upload:
             Conflict: ``ManifestOfAnotherDataset``, ``StoredUnderAnotherKey``.
         """
         try:
-            self._before = read_manifest(self._store, self._key) or self._before
+            self._before = read_manifest(self._store, self._key, collaboration=self._collaboration, dataset=self._dataset) or self._before
         except Refused as error:
             if not self._replace:
                 raise Conflict(
@@ -219,7 +225,8 @@ class Upload:
     def _seal_file(self, file: SourceFile) -> None:
         checked = self._checked[file.name]
         with file.path.open("rb") as raw:
-            stream = SealingStream(raw, self._key, file.name, on_plain=lambda count: self._progress("upload", file.name, count))
+            context = object_context(self._collaboration, self._dataset, file.name)
+            stream = SealingStream(raw, self._key, context, on_plain=lambda count: self._progress("upload", file.name, count))
             self._store.put(file.name, cast(BinaryIO, stream))
         if stream.plain_sha256() != checked.digest:
             self._objects.pop(file.name, None)
@@ -244,7 +251,7 @@ class Upload:
         return Manifest(dataset=self._dataset, complete=complete, objects=self._objects)
 
     def _save(self, *, complete: bool) -> None:
-        write_manifest(self._store, self._key, self._manifest(complete=complete))
+        write_manifest(self._store, self._key, self._manifest(complete=complete), collaboration=self._collaboration)
 
     def _progress(self, stage: Stage, name: str, count: int) -> None:
         self._done += count
@@ -265,15 +272,15 @@ class SealingStream(ReadOnlyStream):
     Args:
         source: The plaintext.
         key: The dataset key, or None.
-        path: The object's path within the dataset.
+        context: The object's place, :func:`cleanroom.identifiers.object_context`.
         on_plain: Called with the number of plaintext bytes after each read of ``source``.
     """
 
-    def __init__(self, source: BinaryIO, key: Secret | None, path: str, *, on_plain: Callable[[int], None] | None = None) -> None:
+    def __init__(self, source: BinaryIO, key: Secret | None, context: str, *, on_plain: Callable[[int], None] | None = None) -> None:
         super().__init__()
         self._plain_hash, self._stored_hash = hashlib.sha256(), hashlib.sha256()
         self._source = _HashingReader(source, self._plain_hash.update, on_plain)
-        self._pieces = self._blocks() if key is None else seal_stream(cast(BinaryIO, self._source), key, path)
+        self._pieces = self._blocks() if key is None else seal_stream(cast(BinaryIO, self._source), key, context)
         self._rest = memoryview(b"")
         self.stored = 0
         """Stored bytes read so far."""

@@ -13,7 +13,7 @@ from cleanroom.documents.dataset import DatasetDocument, parse_dataset
 from cleanroom.documents.query import QueryDocument, parse_query
 from cleanroom.documents.specs import BlobStoreSpec, DatasetSpec, QuerySpec
 from cleanroom.errors import Refused
-from cleanroom.identifiers import TOKEN_EXCHANGE_AUDIENCE, federated_subject, user_secret_name
+from cleanroom.identifiers import TOKEN_EXCHANGE_AUDIENCE, federated_subject, user_secret_id, user_secret_name
 from cleanroom.messages.publish import CleanRoomIdentity, DescriptorRequest, EncryptionKey, ManagedIdentity, StoredSecret
 from cleanroom.publishing.descriptor import generate_descriptor
 from cleanroom.settings import Settings
@@ -57,7 +57,7 @@ def verify_descriptor_matches_spec(data: str, spec: DatasetSpec, settings: Setti
         )
     else:
         stored = tuple(
-            StoredSecret(kind=kind, secret_id=f"{owner_id}_{user_secret_name(spec.name, kind)}") for kind in ("connection", "key")
+            StoredSecret(kind=kind, secret_id=user_secret_id(owner_id, user_secret_name(spec.name, kind))) for kind in ("connection", "key")
         )
         request = DescriptorRequest(
             collaboration=settings.collaboration,
@@ -86,7 +86,8 @@ def _own_key(found: DatasetDocument, spec: DatasetSpec, settings: Settings, azur
     wrapped = secrets.dek.wrapped_key if secrets is not None else None
     key_id = secrets.kek.secret.backing_resource.id if secrets is not None and secrets.kek is not None else ""
     vault = settings.azure.key_vault_url
-    if wrapped is None or wrapped not in azure.own_wrappings or not key_id.startswith(f"{vault.rstrip('/')}/keys/{azure.key_name}"):
+    own_id = f"{vault.rstrip('/')}/keys/{azure.key_name}"
+    if wrapped is None or wrapped not in azure.own_wrappings or not (key_id == own_id or key_id.startswith(f"{own_id}/")):
         raise Refused(
             "DescriptorMismatch",
             f"dataset {spec.name!r}: the descriptor contains a key that this worker did not wrap, or a key in a different vault.",

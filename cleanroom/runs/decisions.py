@@ -9,11 +9,6 @@ from cleanroom.errors import InvalidInput
 DECISION_LABELS = {"type": "query-decision"}
 
 
-def decision_document_id(proposal_id: str, user_id: str) -> str:
-    """Return the ID of the document with ``user_id``'s decision on one proposal. Each proposal needs a separate decision."""
-    return f"decision-{proposal_id}-{user_id}"
-
-
 def decision_document_data(token: str) -> str:
     """Return the document text for a decision's JWS."""
     return json.dumps({"decision": token}, separators=(",", ":"))

@@ -18,7 +18,7 @@ from cleanroom.documents.validation import parse_document
 from cleanroom.errors import InvalidInput, NotFound
 from cleanroom.jose.encoding import b64_any
 from cleanroom.jose.jwk import ed25519_jwk
-from cleanroom.secret import read_secret_file, write_secret_file
+from cleanroom.secret import read_secret_file, require_private_folder, write_secret_file
 
 KEY_LABELS = {"type": "approver-key"}
 _FILE = "signing-key.pem"
@@ -47,7 +47,7 @@ class PublicJwk(BaseModel):
 
 
 class KeyDocument(WireModel):
-    """The document ``approver-key-<user>``. Only that user can accept it, so governance confirms the owner of the key."""
+    """The document ``approver-key.<user>``. Only that user can accept it, so governance confirms the owner of the key."""
 
     user_id: str
     keys: tuple[PublicJwk, ...] = Field(min_length=1, max_length=20)
@@ -89,14 +89,17 @@ def parse_key_document(data: str, *, document_id: str) -> KeyDocument:
 
 
 def load_or_create_signing_key(folder: Path) -> SigningKey:
-    """Return the signing key in ``folder`` (``signing-key.pem``, mode 0600), and create it at first use. Concurrent callers get one key.
+    """Return the signing key in ``folder`` (mode 0700, ``signing-key.pem`` of mode 0600), and create it at first use.
+
+    Concurrent callers get one key.
 
     Raises:
-        Refused: ``SecretFileTooOpen``.
+        Refused: ``KeyStoreTooOpen``, ``SecretFileTooOpen`` if another user could replace or read the key.
         InvalidInput: ``SigningKeyInvalid``.
     """
     folder = folder.expanduser()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    require_private_folder(folder)
     path = folder / _FILE
     with open(folder / ".signing-key.lock", "w", opener=lambda p, f: os.open(p, f, 0o600)) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

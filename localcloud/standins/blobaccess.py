@@ -97,10 +97,10 @@ class Account:
         self._audiences = [STORAGE, f"{STORAGE}/", f"https://{name}.blob.core.windows.net"]
         self._keys = jwks_client(config.jwks_uri, config.roles.ca_file)
         self._reader = ArmRoleReader(config.roles)
-        self._roles: dict[str, tuple[float, list[Role]]] = {}
+        self._roles: dict[tuple[str, str], tuple[float, list[Role]]] = {}
 
-    def check(self, token: str, data: bool, action: str) -> None:
-        """Require a valid token whose holder has a role that permits ``action``.
+    def check(self, token: str, data: bool, action: str, container: str) -> None:
+        """Require a valid token whose holder has a role that permits ``action`` on ``container``.
 
         Raises:
             StorageError: 401 ``InvalidAuthenticationInfo``; 403 ``AuthorizationPermissionMismatch``; 503 ``ServerBusy``.
@@ -114,7 +114,7 @@ class Account:
         except jwt.PyJWTError as error:
             text = f"Server failed to authenticate the request. Please refer to the information in the www-authenticate header. {error}"
             raise StorageError(401, "InvalidAuthenticationInfo", text) from error
-        roles = self._roles_of(str(claims["oid"]))
+        roles = self._roles_of(str(claims["oid"]), container)
         if not any(role.permits_data(action) if data else role.permits(action) for role in roles):
             _LOG.info("oid %s lacks %s", claims["oid"], action)
             raise StorageError(
@@ -123,15 +123,16 @@ class Account:
                 "This request is not authorized to perform this operation using this permission.",
             )
 
-    def _roles_of(self, object_id: str) -> list[Role]:
-        known = self._roles.get(object_id)
+    def _roles_of(self, object_id: str, container: str) -> list[Role]:
+        place = (object_id, container)
+        known = self._roles.get(place)
         if known is None or known[0] < time.monotonic():
             try:
-                roles = self._reader.of(Caller(object_id=object_id))
+                roles = self._reader.of(Caller(object_id=object_id), f"/blobServices/default/containers/{container}" if container else "")
             except KeyVaultError as error:
                 raise StorageError(503, "ServerBusy", "Role assignments could not be read.") from error
             known = (time.monotonic() + _ROLE_SECONDS, roles)
-            self._roles[object_id] = known
+            self._roles[place] = known
         return known[1]
 
 
@@ -177,7 +178,7 @@ class AccessProxy:
         if kind.lower() != "bearer" or not token:
             raise StorageError(401, "NoAuthenticationInformation", "Server failed to authenticate the request.")
         data, action = action_of(request.method, rest, query)
-        await asyncio.to_thread(account.check, token, data, action)
+        await asyncio.to_thread(account.check, token, data, action, rest.partition("/")[0])
 
     async def _forward(self, request: Request) -> Response:
         headers = [(name, value) for name, value in request.headers.raw if name.decode().lower() not in _HOP_BY_HOP]

@@ -44,8 +44,10 @@ def pin_manifest(session: Session, spec: DatasetSpec) -> DatasetSpec:
     from cleanroom.datasets.keystore import KeyStore
     from cleanroom.datasets.manifest import read_manifest
 
-    keys = KeyStore(session.settings.keys_dir)
-    manifest = read_manifest(open_store(session.settings, spec, create=False), keys.get(spec.name))
+    keys = KeyStore(session.settings.keys_dir, session.collaboration)
+    manifest = read_manifest(
+        open_store(session.settings, spec, create=False), keys.get(spec.name), collaboration=session.collaboration, dataset=spec.name
+    )
     if manifest is None or not manifest.complete or manifest.dataset != spec.name:
         raise PreconditionFailed(
             "NothingToPin",
@@ -70,6 +72,7 @@ async def publish_dataset(session: Session, spec: DatasetSpec, *, wait: bool = T
         Conflict: ``DatasetExists`` when another owner or specification has this name.
         PreconditionFailed: ``NothingToPin``.
     """
+    session.require_encryption()
     spec = await asyncio.to_thread(pin_manifest, session, spec)
     client = await session.temporal()
     s3 = isinstance(spec.store, S3StoreSpec)
@@ -145,7 +148,7 @@ def upload_rows(session: Session, spec: DatasetSpec, sources: list[Path], *, rep
     from cleanroom.datasets.upload import upload_dataset
     from cleanroom.publishing.descriptor import schema_of
 
-    keys = KeyStore(session.settings.keys_dir)
+    keys = KeyStore(session.settings.keys_dir, session.collaboration)
     store = open_store(session.settings, spec, create=True, customer_key=lambda: keys.get_or_create(spec.name))
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
@@ -157,6 +160,7 @@ def upload_rows(session: Session, spec: DatasetSpec, sources: list[Path], *, rep
         return upload_dataset(
             store,
             keys.get_or_create(spec.name) if spec.encryption == "CSE" else None,
+            collaboration=session.collaboration,
             dataset=spec.name,
             schema=schema_of(spec),
             sources=sources,
@@ -195,11 +199,16 @@ async def show_dataset(session: Session, name: str) -> dict[str, Any]:
 
 async def list_datasets(session: Session) -> list[dict[str, Any]]:
     """List the datasets of the collaboration, as governance holds them."""
+    from cleanroom.publishing.user_documents import UnreadableDocument
+
     rows = []
     async with session.governance() as client:
         documents = session.documents(client)
-        for name in await documents.ids(DATASET_LABELS):
-            document = await documents.get(name)
+        for document in await documents.select(DATASET_LABELS):
+            if isinstance(document, UnreadableDocument):
+                unreadable = {"dataset": document.id, "state": "unreadable", "owner": "?", "version": None}
+                rows.append(unreadable | {"access": "?", "format": document.error.code})
+                continue
             row: dict[str, Any] = {
                 "dataset": document.id,
                 "state": document.state,
@@ -207,7 +216,7 @@ async def list_datasets(session: Session) -> list[dict[str, Any]]:
                 "version": document.version,
             }
             try:
-                dataset = parse_dataset(document.data, document_id=name)
+                dataset = parse_dataset(document.data, document_id=document.id)
                 row |= {"access": dataset.dataset_access_policy.access_mode, "format": dataset.dataset_schema.format}
             except CleanRoomError as error:
                 row |= {"access": "?", "format": error.code}

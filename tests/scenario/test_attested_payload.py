@@ -30,6 +30,7 @@ from cleanroom.documents.dataset import DatasetSchema, FieldType, SchemaField
 from cleanroom.documents.query import QuerySegment
 from cleanroom.governance import CleanRoomClient, host_data_claims
 from cleanroom.secret import Secret
+from cleanroom.spark.consent_receipt import CLOCK_SECONDS, RECEIPT_SECONDS
 from cleanroom.spark.deadlines import Deadlines
 from cleanroom.spark.job import JobConfig, JobDataset, JobGovernance, JobSegment, ResultReceipt, S3Access
 from cleanroom.spark.policy import pod_policies
@@ -144,7 +145,7 @@ async def prepare(world: World, run_id: str, *, heavy: bool = False) -> tuple[Jo
                     "runId": run_id,
                     "queryDigest": DIGEST,
                     "consent": "enabled",
-                    "expires": (datetime.now(UTC) + timedelta(minutes=10)).isoformat(),
+                    "expires": (datetime.now(UTC) + timedelta(seconds=RECEIPT_SECONDS + CLOCK_SECONDS - 10)).isoformat(),
                 }
             ).encode()
         ),
@@ -181,7 +182,14 @@ async def prepare(world: World, run_id: str, *, heavy: bool = False) -> tuple[Jo
     pq.write_table(pa.table(rows), source)
     schema = DatasetSchema(format="parquet", fields=tuple(SchemaField(field_name=key, field_type=value) for key, value in TYPES.items()))
     await asyncio.to_thread(
-        upload_dataset, world.store("planes"), keys["planes"], dataset="planes", schema=schema, sources=[source], replace=True
+        upload_dataset,
+        world.store("planes"),
+        keys["planes"],
+        collaboration=world.contract,
+        dataset="planes",
+        schema=schema,
+        sources=[source],
+        replace=True,
     )
     for name, value in secrets.items():
         await world.clean_room.put_secret(name, value)
@@ -238,7 +246,9 @@ async def test_pod_with_grants_completes_and_pod_without_grants_reads_nothing(wo
     receipt = ResultReceipt.model_validate(world.termination())
     store = await asyncio.to_thread(world.store, "out")
     table = await asyncio.to_thread(
-        lambda: download_result(store, receipt, keys["out"], result_format="parquet", types=RESULT).sort_by("maker")
+        lambda: download_result(store, receipt, keys["out"], collaboration=world.contract, result_format="parquet", types=RESULT).sort_by(
+            "maker"
+        )
     )
     assert table.to_pylist() == [{"maker": maker, "planes": 100} for maker in ("AIRBUS", "BOEING", "EMBRAER")]
 
@@ -257,7 +267,9 @@ async def test_value_that_makes_a_query_fail_is_in_no_log(world: World) -> None:
     source.write_bytes(sink.getvalue())
     schema = DatasetSchema(format="parquet", fields=tuple(SchemaField(field_name=key, field_type=value) for key, value in TYPES.items()))
     store = world.store("planes")
-    await asyncio.to_thread(upload_dataset, store, keys["planes"], dataset="planes", schema=schema, sources=[source], replace=True)
+    await asyncio.to_thread(
+        upload_dataset, store, keys["planes"], collaboration=world.contract, dataset="planes", schema=schema, sources=[source], replace=True
+    )
 
     ran = await asyncio.to_thread(world.pod, job, url)
     assert (ran.returncode, world.termination()["code"]) == (10, "QUERY_FAILED")
@@ -280,9 +292,9 @@ async def test_executors_run_in_attested_pods(world: World, tmp_path: Path) -> N
         assert len(set(policies.host_data())) == 2
         for host_data in policies.host_data():
             await grant(world, "r-3", host_data)
-        service = SparkService(DevelopmentHardware(tmp_path / "unused"), running.client(), profile)  # type: ignore[arg-type]
+        service = SparkService(DevelopmentHardware(tmp_path / "unused"), running.client())  # type: ignore[arg-type]
         seen: list[JobStatus] = []
-        submission = await service.submit(job, policies.digest())
+        submission = await service.submit(job, profile, policies.digest())
         outcome = await service.watch(submission.tracking_id, seen.append, Deadlines(driver_start_seconds=60, run_seconds=900))
         assert outcome.succeeded, outcome
         receipt = ResultReceipt.model_validate_json(outcome.termination_message)
@@ -297,6 +309,8 @@ async def test_executors_run_in_attested_pods(world: World, tmp_path: Path) -> N
         await service.delete(submission.tracking_id)
         service.close()
     store = await asyncio.to_thread(world.store, "out")
-    table = await asyncio.to_thread(download_result, store, receipt, keys["out"], result_format="parquet", types=RESULT)
+    table = await asyncio.to_thread(
+        download_result, store, receipt, keys["out"], collaboration=world.contract, result_format="parquet", types=RESULT
+    )
     assert sorted(table["planes"].to_pylist()) == [100, 100, 100]
     assert receipt.rows_read == {"planes": 300}

@@ -68,7 +68,7 @@ def test_bundle_of_a_completed_run_verifies_offline(cloud: Cloud, world: World, 
 def test_bundle_contains_no_secret(cloud: Cloud, world: World, completed: tuple[str, Path]) -> None:
     text = completed[1].read_text()
     for session, dataset in ((cloud.contosso, world.flights), (cloud.litware, world.planes), (cloud.litware, world.output)):
-        key = KeyStore(session.settings.keys_dir).get(dataset.name)
+        key = KeyStore(session.settings.keys_dir, session.settings.collaboration).get(dataset.name)
         assert key.reveal().hex() not in text
         assert json.dumps(key.reveal().decode("latin-1"))[1:-1] not in text
     connection = json.loads((cloud.state / "parties/litware/s3-connection.json").read_text())

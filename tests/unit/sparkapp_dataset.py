@@ -10,6 +10,7 @@ import pyarrow as pa
 from cleanroom.datasets.encryption import encode_dataset_key, generate_dataset_key, seal_bytes
 from cleanroom.datasets.upload import upload_dataset
 from cleanroom.documents.dataset import DatasetSchema, FieldType, SchemaField
+from cleanroom.identifiers import object_context
 from cleanroom.spark.job import JobConfig, JobDataset, JobGovernance, JobParameters, JobSegment, S3Access
 from sparkapp.listing import list_objects
 from sparkapp.views import read_table
@@ -60,7 +61,7 @@ class DatasetWorld:
         return FolderPod(self.root, job.encode())
 
     def upload(self, folder: Path) -> None:
-        upload_dataset(self.store, self.key, dataset="things", schema=self.schema(), sources=[folder])
+        upload_dataset(self.store, self.key, collaboration="c", dataset="things", schema=self.schema(), sources=[folder])
 
     def schema(self) -> DatasetSchema:
         fields = tuple(SchemaField(field_name=name, field_type=kind) for name, kind in self.dataset.schema_fields.items())
@@ -70,7 +71,7 @@ class DatasetWorld:
 
     def put_sealed(self, name: str, data: bytes) -> None:
         """Store a sealed object without a manifest, as another tool does."""
-        self.store.put(name, seal_bytes(data, self.key, name))
+        self.store.put(name, seal_bytes(data, self.key, object_context("c", "things", name)))
 
     def read(self, columns: Sequence[str] = ("id", "text"), parameters: JobParameters = JobParameters()) -> pa.Table:
         pod = self.pod()

@@ -20,12 +20,13 @@ from cleanroom.datasets.encryption import encode_dataset_key, generate_dataset_k
 from cleanroom.datasets.upload import upload_dataset
 from cleanroom.documents.dataset import DatasetSchema, FieldType, Format, SchemaField
 from cleanroom.documents.query import QuerySegment
+from cleanroom.identifiers import object_context
 from cleanroom.secret import Secret
 from cleanroom.spark.job import JobConfig, JobDataset, JobGovernance, JobSegment, ResultReceipt, S3Access
 from cleanroom.spark.run_events import RunEvent, parse_event
 from cleanroom.sql import Catalog, Column, View, analyse
 from sparkapp.entry import main
-from tests.folder_pod import FolderPod
+from tests.folder_pod import SOON, FolderPod
 from tests.folder_store import FolderStore
 
 DIGEST = "ab" * 32
@@ -125,7 +126,7 @@ class RunWorld:
             fields=tuple(SchemaField(field_name=key, field_type=value) for key, value in dataset.schema_fields.items()),
             partitioned_by=dataset.partitioned_by,
         )
-        upload_dataset(self.store(name), self.keys[name], dataset=name, schema=schema, sources=[folder])
+        upload_dataset(self.store(name), self.keys[name], collaboration="flights", dataset=name, schema=schema, sources=[folder])
 
     def store(self, name: str) -> FolderStore:
         return FolderStore(self.root / "stores" / name)
@@ -149,9 +150,7 @@ class RunWorld:
 
     def consent(self, *states: dict[str, Any]) -> None:
         """Set the consent receipt. With several states, each read of the receipt returns the next one."""
-        receipts = [
-            {"runId": "r-1", "queryDigest": DIGEST, "consent": "enabled", "expires": "2999-01-01T00:00:00Z"} | state for state in states
-        ]
+        receipts = [{"runId": "r-1", "queryDigest": DIGEST, "consent": "enabled", "expires": SOON} | state for state in states]
         path = self.root / "secrets" / "cleanroom_r-1.consent"
         path.write_text(json.dumps(receipts[0]))
         if len(receipts) > 1:
@@ -266,7 +265,9 @@ def duckdb_result(world: RunWorld, where: str = "") -> list[dict[str, Any]]:
 
 def downloaded_result(world: RunWorld, receipt: ResultReceipt) -> list[dict[str, Any]]:
     sink = world.datasets["litware-out"]
-    table = download_result(world.store(sink.name), receipt, world.keys[sink.name], result_format=sink.format, types=sink.schema_fields)
+    table = download_result(
+        world.store(sink.name), receipt, world.keys[sink.name], collaboration="flights", result_format=sink.format, types=sink.schema_fields
+    )
     return table.sort_by("manufacturer").to_pylist()
 
 
@@ -282,4 +283,4 @@ def replace_objects(world: RunWorld, name: str, key: str, content: bytes) -> Non
     store = world.store(name)
     for item in list(store.list()):
         store.delete(item.key)
-    store.put(key, seal_bytes(content, world.keys[name], key))
+    store.put(key, seal_bytes(content, world.keys[name], object_context("flights", name, key)))

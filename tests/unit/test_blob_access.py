@@ -12,6 +12,7 @@ import pytest
 from azure.core.credentials import AccessToken
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from activities.blob import container_scope
 from cleanroom.clients.azure import (
     STORAGE_CONTRIBUTOR,
     STORAGE_READER,
@@ -133,6 +134,22 @@ def test_managed_identity_reads_with_a_role_and_cannot_write(front: str, owner: 
     roles.revoke(assignment)
     with pytest.raises(PreconditionFailed, match="AuthorizationPermissionMismatch"):
         read_until_refused(store, "shared")
+
+
+def test_role_on_one_container_opens_no_other_container_of_the_account(
+    front: str, owner: BlobStore, azure_world: AzureWorld, roles: RoleAssignments
+):
+    other = open_store(front, user(azure_world), azure_world.ca_file, "other-rows")
+    until_allowed(other.create_container)
+    for store in (owner, other):
+        store.put("scoped", b"rows")
+    nobody = user(azure_world, name="nobody")
+    scope = container_scope(azure_world.storage_id("contosso"), "rows")
+    assignment = roles.allow(scope, STORAGE_READER, azure_world.object_id("contosso", "nobody"))
+    assert until_allowed(lambda: open_store(front, nobody, azure_world.ca_file).read("scoped")) == b"rows"
+    with pytest.raises(PreconditionFailed, match="AuthorizationPermissionMismatch"):
+        open_store(front, nobody, azure_world.ca_file, "other-rows").read("scoped")
+    roles.revoke(assignment)
 
 
 class Token:

@@ -14,20 +14,21 @@ from cleanroom.errors import Conflict, InvalidInput, NotFound, Refused
 
 
 def test_key_is_created_once_with_private_mode_and_exported_to_tink(tmp_path: Path) -> None:
-    store = KeyStore(tmp_path / "keys")
+    store = KeyStore(tmp_path / "keys", "flights")
     with ThreadPoolExecutor(8) as pool:
         keys = list(pool.map(lambda _: store.get_or_create("flights"), range(16)))
     assert all(key == keys[0] for key in keys)
     assert stat.S_IMODE(store.path("flights").stat().st_mode) == 0o600
     assert stat.S_IMODE((tmp_path / "keys").stat().st_mode) == 0o700
-    assert [path.name for path in (tmp_path / "keys").iterdir()] == ["flights.dataset-key"]
-    other = KeyStore(tmp_path / "other")
+    assert stat.S_IMODE(store.path("flights").parent.stat().st_mode) == 0o700
+    assert store.names() == ["flights"]
+    other = KeyStore(tmp_path / "other", "flights")
     other.import_tink("flights", store.export_tink("flights"))
     assert other.get("flights") == keys[0]
 
 
 def test_key_store_rejects_overwriting_and_readable_files(tmp_path: Path) -> None:
-    store = KeyStore(tmp_path / "keys")
+    store = KeyStore(tmp_path / "keys", "flights")
     with pytest.raises(NotFound, match="DatasetKeyNotFound"):
         store.get("flights")
     key = store.get_or_create("flights")
@@ -44,3 +45,10 @@ def test_key_store_rejects_overwriting_and_readable_files(tmp_path: Path) -> Non
     (tmp_path / "keys").chmod(0o755)
     with pytest.raises(Refused, match="KeyStoreTooOpen"):
         store.get("flights")
+
+
+def test_datasets_of_one_name_in_two_collaborations_have_two_keys(tmp_path: Path) -> None:
+    stores = [KeyStore(tmp_path, collaboration) for collaboration in ("flights", "flights-eu", "Flights", "../flights")]
+    keys = [store.get_or_create("prices").reveal() for store in stores]
+    assert len(set(keys)) == len(stores)
+    assert all(store.path("prices").resolve().is_relative_to(tmp_path.resolve()) for store in stores)

@@ -15,6 +15,7 @@ from cleanroom.datasets.sources import find_sources
 from cleanroom.datasets.upload import UploadProgress, upload_dataset
 from cleanroom.documents.dataset import DatasetSchema, FieldType, SchemaField
 from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, NotFound, Refused, Unavailable
+from cleanroom.identifiers import object_context
 from cleanroom.secret import Secret
 from tests.folder_store import FolderStore
 
@@ -35,7 +36,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def upload(store: FolderStore, key: Secret, *sources: Path, **options: object) -> object:
-    return upload_dataset(store, key, dataset="flights", schema=DAYS, sources=sources, **options)  # type: ignore[arg-type]
+    return upload_dataset(store, key, collaboration="c", dataset="flights", schema=DAYS, sources=sources, **options)  # type: ignore[arg-type]
 
 
 def test_upload_seals_every_file_under_its_path_and_reports_progress(tmp_path: Path, source: Path) -> None:
@@ -45,12 +46,12 @@ def test_upload_seals_every_file_under_its_path_and_reports_progress(tmp_path: P
     assert result.uploaded == tuple(f"2013-01-0{day}/part.jsonl" for day in (1, 2, 3))
     assert result.rows == 300
     for name in result.uploaded:
-        assert open_bytes(store.read(name), key, name) == (source / name).read_bytes()
+        assert open_bytes(store.read(name), key, object_context("c", "flights", name)) == (source / name).read_bytes()
         with pytest.raises(Refused):
-            open_bytes(store.read(name), key, "2013-01-04/part.jsonl")
+            open_bytes(store.read(name), key, object_context("c", "flights", "2013-01-04/part.jsonl"))
     assert progress[-1].done == progress[-1].total
     assert [step.done for step in progress] == sorted(step.done for step in progress)
-    manifest = read_manifest(store, key)
+    manifest = read_manifest(store, key, collaboration="c", dataset="flights")
     assert manifest is not None
     assert manifest.complete
     assert manifest.rows() == 300
@@ -69,7 +70,7 @@ def test_interrupted_upload_resumes_without_repeating_files(tmp_path: Path, sour
     with pytest.raises(Unavailable):
         upload(Failing(tmp_path / "store"), key, source)
     store = FolderStore(tmp_path / "store")
-    unfinished = read_manifest(store, key)
+    unfinished = read_manifest(store, key, collaboration="c", dataset="flights")
     assert unfinished is not None
     assert not unfinished.complete
 
@@ -99,7 +100,7 @@ def test_objects_sealed_with_another_key_are_only_replaced_on_request(tmp_path: 
     with pytest.raises(Conflict, match="StoredUnderAnotherKey"):
         upload(store, key, source)
     assert len(upload(store, key, source, replace=True).uploaded) == 3  # type: ignore[attr-defined]
-    assert read_manifest(store, key) is not None
+    assert read_manifest(store, key, collaboration="c", dataset="flights") is not None
 
 
 def test_upload_with_an_invalid_file_stores_nothing(tmp_path: Path, source: Path) -> None:

@@ -25,6 +25,7 @@ def litware(seaweedfs: S3Server, folder: Path) -> Session:
     credentials = {"awsAccessKeyId": "LITWAREKEY", "awsSecretAccessKey": seaweedfs.litware.secret_access_key.reveal_text()}
     write_secret_file(folder / "connection", json.dumps(credentials).encode())
     values = {
+        "collaboration": "flights",
         "party": "litware",
         "ca_file": seaweedfs.ca_file,
         "keys_dir": folder / "keys",
@@ -79,8 +80,8 @@ def test_stored_rows_are_readable_only_as_the_encryption_mode_allows(mode: str, 
         # S3 does not store the key, and returns the object only to a client that sends it.
         with pytest.raises(CleanRoomError):
             store.read(name)
-        key = KeyStore(tmp_path / "keys").get(spec.name)
+        key = KeyStore(tmp_path / "keys", "flights").get(spec.name)
         assert seaweedfs.store(prefix=folder, customer_key=key).read(name) == ROWS
     else:
         assert (store.read(name) == ROWS) is (mode == "SSE")
-    assert KeyStore(tmp_path / "keys").path(spec.name).exists() is (mode != "SSE")
+    assert KeyStore(tmp_path / "keys", "flights").path(spec.name).exists() is (mode != "SSE")

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 
 from cleanroom.documents.query import RunParameters
 from cleanroom.errors import CleanRoomError
+from cleanroom.identifiers import decision_document_id
 from cleanroom.runs.authority import RunAuthority
-from cleanroom.runs.decisions import decision_document_id
 from cleanroom.runs.reader import Consent
 from cleanroom.spark.job import JobParameters
 from tests.audit_world import COLLABORATION, DATASETS, QUERY, AuditWorld

@@ -48,3 +48,18 @@ def test_a_key_file_that_others_can_read_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "signing-key.pem").chmod(0o644)
     with pytest.raises(Refused, match="SecretFileTooOpen"):
         load_or_create_signing_key(tmp_path)
+
+
+def test_signing_key_in_a_folder_that_others_can_enter_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "keys"
+    key = load_or_create_signing_key(folder)
+    for mode in (0o755, 0o770, 0o701):
+        folder.chmod(mode)
+        with pytest.raises(Refused, match="KeyStoreTooOpen"):
+            load_or_create_signing_key(folder)
+    folder.chmod(0o700)
+    (folder / "signing-key.pem").chmod(0o640)
+    with pytest.raises(Refused, match="SecretFileTooOpen"):
+        load_or_create_signing_key(folder)
+    (folder / "signing-key.pem").chmod(0o600)
+    assert load_or_create_signing_key(folder).public == key.public

@@ -54,12 +54,12 @@ def test_pinned_manifest_accepts_the_rows_of_one_upload_only(tmp_path: Path) -> 
     folder.mkdir()
     (folder / "a.csv").write_text("1,a,h\n")
     world.upload(folder)
-    held = read_manifest(world.store, world.key)
+    held = read_manifest(world.store, world.key, collaboration="c", dataset="things")
     assert held is not None
     earlier = {item.key: world.store.read(item.key) for item in world.store.list()}
     (folder / "b.csv").write_text("2,b,h\n")
     world.upload(folder)
-    now = read_manifest(world.store, world.key)
+    now = read_manifest(world.store, world.key, collaboration="c", dataset="things")
     assert now is not None
 
     def pin(manifest: Manifest) -> None:
@@ -99,7 +99,7 @@ def test_object_of_an_older_upload_or_another_dataset_is_rejected(tmp_path: Path
     ours.upload(source)
     old = ours.store.read(source.name)
     write("abc")
-    upload_dataset(theirs.store, theirs.key, dataset="others", schema=theirs.schema(), sources=[source])
+    upload_dataset(theirs.store, theirs.key, collaboration="c", dataset="others", schema=theirs.schema(), sources=[source])
     write("new")
     ours.upload(source)
     assert ours.read().column("text").to_pylist() == ["new"]
@@ -113,11 +113,11 @@ def test_object_of_an_older_upload_or_another_dataset_is_rejected(tmp_path: Path
 def test_incomplete_upload_is_not_read(tmp_path: Path) -> None:
     world = DatasetWorld(tmp_path / "w")
     world.put_sealed("x.csv", b"1,a,h\n")
-    write_manifest(world.store, world.key, Manifest(dataset="things", complete=False))
+    write_manifest(world.store, world.key, Manifest(dataset="things", complete=False), collaboration="c")
     with pytest.raises(CleanRoomError, match="DatasetIncomplete"):
         world.read()
-    write_manifest(world.store, world.key, Manifest(dataset="others", complete=True))
-    with pytest.raises(CleanRoomError, match="DatasetTampered"):
+    write_manifest(world.store, world.key, Manifest(dataset="others", complete=True), collaboration="c")
+    with pytest.raises(CleanRoomError, match="CiphertextInvalid"):
         world.read()
 
 
@@ -144,7 +144,7 @@ def test_dataset_encrypted_by_the_store_is_uploaded_and_read_unsealed(tmp_path: 
         lines = (json.dumps(row) if fmt == "json" else f"{row['id']},{row['text']},{row['hidden']}" for row in values)
         source.write_text("\n".join(lines) + "\n")
     for again in (False, True):
-        done = upload_dataset(world.store, None, dataset="things", schema=world.schema(), sources=[source])
+        done = upload_dataset(world.store, None, collaboration="c", dataset="things", schema=world.schema(), sources=[source])
         assert (done.unchanged if again else done.uploaded) == (source.name,)
     assert world.store.read(source.name) == source.read_bytes()
     assert world.read().to_pylist() == [{"id": row["id"], "text": row["text"]} for row in values]
@@ -159,11 +159,11 @@ def test_sealed_dataset_is_not_read_as_plain_and_reverse(tmp_path: Path) -> None
     world = DatasetWorld(tmp_path / "w")
     world.upload(source)
     with pytest.raises(CleanRoomError, match="StoredUnderAnotherKey"):
-        upload_dataset(world.store, None, dataset="things", schema=world.schema(), sources=[source])
+        upload_dataset(world.store, None, collaboration="c", dataset="things", schema=world.schema(), sources=[source])
     world.dataset = world.dataset.model_copy(update={"encryption": "SSE"})
     with pytest.raises(CleanRoomError, match="ManifestInvalid"):
         world.read()
-    upload_dataset(world.store, None, dataset="things", schema=world.schema(), sources=[source], replace=True)
+    upload_dataset(world.store, None, collaboration="c", dataset="things", schema=world.schema(), sources=[source], replace=True)
     world.dataset = world.dataset.model_copy(update={"encryption": "CSE"})
     with pytest.raises(CleanRoomError, match="CiphertextInvalid"):
         world.read()
@@ -180,7 +180,7 @@ def test_object_with_a_customer_key_is_only_read_with_that_key(tmp_path: Path, s
             return store
 
     world = DatasetWorld(tmp_path / "w", encryption="CPK", key_secret_id=None)
-    upload_dataset(store, None, dataset="things", schema=world.schema(), sources=[source])
+    upload_dataset(store, None, collaboration="c", dataset="things", schema=world.schema(), sources=[source])
     pod = OnS3(world.root, world.pod().config)
     found = list_objects(pod, world.dataset, JobParameters())
     assert read_table(pod, found, ["id"]).column("id").to_pylist() == list(range(7000))

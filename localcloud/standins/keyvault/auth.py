@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from cleanroom.secret import read_secret_file
 from cleanroom.transport import http_client, jwks_client, ssl_context
+from localcloud.standins.arm.call import covers
 from localcloud.standins.arm.roles import BY_NAME, Role, role_of
 from localcloud.standins.keyvault.errors import KeyVaultError, forbidden, unauthorized, unavailable
 
@@ -108,7 +109,7 @@ class StaticRoles:
     def __init__(self, roles: Mapping[str, list[str]]) -> None:
         self._roles = {oid: [BY_NAME[name] for name in names] for oid, names in roles.items()}
 
-    def of(self, caller: Caller) -> list[Role]:
+    def of(self, caller: Caller, resource: str = "") -> list[Role]:
         """Return the caller's roles."""
         return [*self._roles.get(caller.object_id, []), *self._roles.get("*", [])]
 
@@ -140,8 +141,8 @@ class ArmRoleReader:
                 self._token = (document["access_token"], time.monotonic() + float(document.get("expires_in", 300)) / 2)
             return self._token[0]
 
-    def of(self, caller: Caller) -> list[Role]:
-        """Return the caller's roles at the vault.
+    def of(self, caller: Caller, resource: str = "") -> list[Role]:
+        """Return the caller's roles at ``resource``, a path below the vault or account such as ``/keys/name``.
 
         Raises:
             KeyVaultError: 503 if the role assignments cannot be read. Clients must not take this for a missing role.
@@ -152,7 +153,11 @@ class ArmRoleReader:
             answer = self._http.get(url, params=parameters, headers={"Authorization": f"Bearer {self._bearer()}"})
             answer.raise_for_status()
             assignments = answer.json()["value"]
-            ids = [str(assignment["properties"]["roleDefinitionId"]) for assignment in assignments]
+            # ARM also lists the assignments on resources below the scope of the request.
+            held = [
+                item["properties"] for item in assignments if covers(str(item["properties"]["scope"]), self._config.vault_id + resource)
+            ]
+            ids = [str(item["roleDefinitionId"]) for item in held]
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
             _LOG.warning("role assignments could not be read: %s", type(error).__name__)
             raise unavailable("Role assignments could not be read.") from error

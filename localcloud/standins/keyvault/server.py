@@ -167,7 +167,7 @@ class KeyVaultServer:
     def _perform(
         self, caller: Caller, action: str, call: Call, operation: Callable[[Call], Mapping[str, Any] | None]
     ) -> Mapping[str, Any] | None:
-        require(self._roles.of(caller), caller, action, f"https://{call.host}/keys/{call.name}")
+        require(self._roles.of(caller, f"/keys/{call.name}" if call.name else ""), caller, action, f"https://{call.host}/keys/{call.name}")
         return operation(call)
 
     def _refusal(self, error: KeyVaultError) -> Response:

@@ -20,12 +20,18 @@ import pytest
 from temporalio.client import ActivityFailureError
 from temporalio.common import RetryPolicy
 
-from activities.azure_ad import identity_name
 from cleanroom.clients.azure import ARM_SCOPE
 from cleanroom.documents.specs import DatasetSpec
 from cleanroom.errors import CleanRoomError
 from cleanroom.governance import Document
-from cleanroom.identifiers import CLEAN_ROOM_QUEUE, SPARK_SERVICE_QUEUE, collaborator_queue, document_digest, prepare_workflow_id
+from cleanroom.identifiers import (
+    CLEAN_ROOM_QUEUE,
+    SPARK_SERVICE_QUEUE,
+    collaborator_queue,
+    document_digest,
+    identity_name,
+    prepare_workflow_id,
+)
 from cleanroom.messages.publish import AuthorisedDataset, CleanRoomPolicy, Descriptor, ProposedDocument
 from cleanroom.messages.query import AuthorisedCommand, QueryState, VoteRequest
 from cleanroom.messages.run import (
@@ -43,7 +49,6 @@ from cleanroom.messages.run import (
 from cleanroom.runs.authority import service_nonce
 from cleanroom.runs.reader import UserReader
 from cleanroom.spark.policy import pod_policies
-from cleanroom.spark.profile import PodProfile
 from cleanroom.spark.signed import PolicySigner, ServiceReport
 from cleanroom.statements import Authorisation, Decision, sign
 from cleanroom.temporal.attributes import start_attributes
@@ -203,7 +208,7 @@ class Attacker:
     def own_service(self, ticket: RunTicket) -> ServiceProof:
         """The proof of the attacker's Spark service on the same hardware: right policies and nonce, other code."""
         profile, job, signer = (
-            PodProfile.from_settings(self.cloud.settings("spark-service")),
+            self.cloud.pod_profile(),
             self.run.result.job,
             PolicySigner(),
         )

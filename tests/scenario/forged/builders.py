@@ -9,9 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from activities.azure_ad import identity_name
 from cleanroom.clients.azure import ManagedIdentities
-from cleanroom.identifiers import CLEAN_ROOM_QUEUE, FRONTEND_QUEUE, TOKEN_EXCHANGE_AUDIENCE, federated_subject
+from cleanroom.identifiers import CLEAN_ROOM_QUEUE, FRONTEND_QUEUE, TOKEN_EXCHANGE_AUDIENCE, federated_subject, identity_name
 from cleanroom.messages.publish import CleanRoomIdentity, CleanRoomPolicy, FederationRequest, ManagedIdentity
 from cleanroom.messages.query import GenerateQueryRequest, QueryDraft
 from cleanroom.messages.run import ConfigureIdpRequest, ConsentReceiptRequest, ConsentWatchRequest, GrantRequest, RunTicket, StageRequest

@@ -7,6 +7,9 @@ import uuid
 
 import pytest
 
+from activities.blob import container_scope
+from activities.key_vault import key_scope
+from cleanroom.documents.specs import BlobStoreSpec
 from cleanroom.errors import CleanRoomError
 from cleanroom.identifiers import FRONTEND_QUEUE, document_digest, federated_subject
 from cleanroom.messages.publish import (
@@ -21,7 +24,7 @@ from cleanroom.messages.publish import (
 )
 from starters.operations.session import run_async
 from tests.local_cloud import flights_spec, planes_spec
-from tests.scenario.forged.attacker import CONTOSSO, LITWARE, Attacker, call_activity, refusal_of_workflow, releasable_state
+from tests.scenario.forged.attacker import CONTOSSO, LITWARE, Attacker, call_activity, list_arm, refusal_of_workflow, releasable_state
 from tests.scenario.forged.builders import Forgery, federation_request, managed_identity, set_member, weaker_policy
 from tests.scenario.forged.conftest import Refuse
 from workflows.publish_s3_dataset import PublishS3Dataset
@@ -296,3 +299,21 @@ def test_publishing_without_the_owners_authorisation_is_refused(attacker: Attack
     )
     assert refusal_of_workflow(cloud, PublishS3Dataset.run, given, FRONTEND_QUEUE, datasets=[spec.name]) == code
     assert releasable_state(attacker) == before
+
+
+def test_identity_of_a_dataset_has_roles_on_its_own_container_and_key_only(attacker: Attacker) -> None:
+    cloud, flights = attacker.cloud, attacker.world.flights
+    own = cloud.contosso.settings.azure
+    identity = managed_identity(attacker)
+    assert isinstance(flights.store, BlobStoreSpec)
+    wanted = {
+        container_scope(own.storage_account_id, flights.store.container),
+        key_scope(own.key_vault_id, cloud.collaboration, flights.name),
+    }
+    held = [
+        item["properties"]["scope"]
+        for resource in (own.storage_account_id, own.key_vault_id)
+        for item in list_arm(cloud, f"{resource}/providers/Microsoft.Authorization/roleAssignments", "2022-04-01")
+        if item["properties"]["principalId"] == identity.principal_id
+    ]
+    assert set(held) == wanted
