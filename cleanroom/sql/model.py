@@ -93,6 +93,21 @@ class Value:
         return out
 
 
+class KeyPair(NamedTuple):
+    """Two columns that a condition compares for equality.
+
+    Attributes:
+        first: One column.
+        second: The other column.
+        restricts: Aliases of the relations whose rows the condition selects: those of the optional side of an outer join; None for
+            both relations.
+    """
+
+    first: Value
+    second: Value
+    restricts: frozenset[str] | None = None
+
+
 class ProtectedInput(NamedTuple):
     """A view with a floor whose rows are in a relation: each row carries the identity of the person that it is about.
 

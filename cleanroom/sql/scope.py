@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from cleanroom.sql.model import NO_NAMES, Division, ProtectedInput, Relation, Release, ReleasedAggregate, Value
-from cleanroom.sql.privacy.joins import KeyPair
+from cleanroom.sql.model import NO_NAMES, Division, KeyPair, ProtectedInput, Relation, Release, ReleasedAggregate, Value
 
 if TYPE_CHECKING:
     from sqlglot import exp

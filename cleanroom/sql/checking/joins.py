@@ -14,11 +14,11 @@ from cleanroom.sql.checking.nodes import allow_only, chain_operands, located_at,
 from cleanroom.sql.checking.predicates import compared
 from cleanroom.sql.checking.subqueries import semi_join
 from cleanroom.sql.context import Context
-from cleanroom.sql.model import Relation, Value
+from cleanroom.sql.model import KeyPair, Relation, Value
 from cleanroom.sql.precedence import ATOM, PREDICATE
 from cleanroom.sql.privacy import rows
 from cleanroom.sql.privacy.exposure import check_condition
-from cleanroom.sql.privacy.joins import KeyPair, comparable
+from cleanroom.sql.privacy.joins import comparable
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import conjunction, qualified, quote, subquery
 from cleanroom.sql.scope import Scope

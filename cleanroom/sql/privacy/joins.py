@@ -17,26 +17,11 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from cleanroom.sql.model import ProtectedInput, Relation, Value
+from cleanroom.sql.model import KeyPair, ProtectedInput, Relation, Value
 from cleanroom.sql.refusal import Refusal
 
 WHOLE_NUMBERS = frozenset({"integer", "long"})
 _ALIAS = re.compile(r"`?([^`.]+)`?\.")
-
-
-class KeyPair(NamedTuple):
-    """Two columns that a condition compares for equality.
-
-    Attributes:
-        first: One column.
-        second: The other column.
-        restricts: Aliases of the relations whose rows the condition selects: those of the optional side of an outer join; None for
-            both relations.
-    """
-
-    first: Value
-    second: Value
-    restricts: frozenset[str] | None = None
 
 
 class Attached(NamedTuple):
