@@ -25,6 +25,7 @@ _BINARY = _NOT_OPERANDS | _BITWISE | _SUMS | _PRODUCTS | {exp.DPipe}
 _NeedsParentheses = frozenset[type[exp.Expr]]
 LEFT: dict[type[exp.Expr], _NeedsParentheses] = {
     **dict.fromkeys(_CONDITIONS, _NOT_OPERANDS),
+    exp.Escape: frozenset(),
     **{kind: _BINARY - {kind} for kind in _BITWISE},
     **dict.fromkeys(_SUMS, _NOT_OPERANDS | _BITWISE | {exp.DPipe}),
     **dict.fromkeys(_PRODUCTS, _BINARY - _PRODUCTS),

@@ -17,8 +17,6 @@ from cleanroom.sql import Catalog, check_sql
 pytestmark = pytest.mark.spark
 pyspark = pytest.importorskip("pyspark")
 
-# ruff: noqa: E501  (lines of data)
-
 CATALOG = Catalog.model_validate(
     {"views": {"t": {"a": "integer", "c": "integer", "x": "number", "b": "boolean", "d": "boolean", "s": "string"}}}
 )
