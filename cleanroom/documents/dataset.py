@@ -42,6 +42,29 @@ class SchemaField(WireModel):
     field_type: FieldType
 
 
+class CsvDialect(OurModel):
+    """How CSV text deviates from RFC 4180. The default is RFC 4180 with an unquoted empty value as null."""
+
+    delimiter: str = Field(default=",", pattern=r"^[\t !#-/:-@\[-`{-~]$")
+    """The character between two values: a tab or ASCII punctuation."""
+    quoting: Literal["rfc4180", "none"] = "rfc4180"
+    """``none``: a quote is an ordinary character, and values contain neither delimiters nor line breaks."""
+    escape_character: str | None = Field(default=None, pattern=r"^[!#-/:-@\[-`{-~]$")
+    """The character that makes the following quote data, as ``\\`` in ``"say \\"hi\\""``. Quotes are then not doubled.
+    With ``quoting: none`` it makes the following delimiter data."""
+    null_text: str = Field(default="", max_length=64, pattern=r"^[^\"\r\n]*$")
+    """The unquoted text that stands for null. If it is not empty, an unquoted empty value is an empty text."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> CsvDialect:
+        if self.delimiter == self.escape_character:
+            raise ValueError("csvDialect: delimiter and escapeCharacter must differ")
+        for special in (self.delimiter, self.escape_character):
+            if special and special in self.null_text:
+                raise ValueError("csvDialect: nullText must contain neither the delimiter nor the escape character")
+        return self
+
+
 class DatasetSchema(WireModel):
     """File format and columns of a dataset."""
 
@@ -51,6 +74,14 @@ class DatasetSchema(WireModel):
     """``day``: rows are in folders ``yyyy-MM-dd`` below the subdirectory, and a run may select a date range."""
     csv_header: bool = False
     """Whether CSV objects begin with a header line. Inputs of the Azure clean room tools have none."""
+    csv_dialect: CsvDialect | None = None
+    """How CSV objects deviate from RFC 4180; None if they do not. An addition of this project."""
+
+    @model_validator(mode="after")
+    def _dialect(self) -> DatasetSchema:
+        if self.csv_dialect is not None and self.format != "csv":
+            raise ValueError("csvDialect needs format: csv")
+        return self
 
     @model_validator(mode="after")
     def _unique(self) -> DatasetSchema:
