@@ -47,6 +47,8 @@ class InputSplit:
     weight: int
     """Approximate stored bytes of this part."""
     newlines_in_values: bool = False
+    verified: bool = False
+    """Whether the owner's upload verified the quotes and line ends of the CSV text."""
     header: str | None = None
     """The object's first bytes from the manifest (:class:`cleanroom.datasets.manifest.ManifestObject`)."""
 
@@ -61,7 +63,8 @@ def plan_splits(pod: Pod, listing: DatasetListing, *, parallelism: int) -> tuple
     """
     splits: list[InputSplit] = []
     for name, size in listing.objects.items():
-        whole = InputSplit(name, size, 0, WHOLE_OBJECT, size, header=listing.headers.get(name))
+        verified = name in listing.verified
+        whole = InputSplit(name, size, 0, WHOLE_OBJECT, size, verified=verified, header=listing.headers.get(name))
         splits += _split_object(pod, listing.dataset, whole, splittable=name not in listing.unsplittable)
     return _group_splits(splits, listing.stored_bytes(), parallelism)
 
@@ -154,7 +157,7 @@ def _read_split(pod: Pod, dataset: JobDataset, columns: Sequence[str], split: In
         header, start = csv_header(opened.read_at(0, HEADER_BYTES), where, dataset.csv_dialect)
         if split.first == 0:
             text.skip(start)
-    layout = TextLayout(header, split.newlines_in_values, dataset.csv_dialect)
+    layout = TextLayout(header, split.newlines_in_values, dataset.csv_dialect, split.verified)
     at_start = split.first == 0 and header is None
     yield from read_csv(text, types, columns, where=where, layout=layout, first_row=first_row, at_start=at_start)
 

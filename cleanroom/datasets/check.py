@@ -8,7 +8,6 @@ from pathlib import Path
 
 from cleanroom.datasets.files import HEADER_BYTES, TextLayout, csv_header, open_parquet, read_csv, read_json_lines, read_parquet
 from cleanroom.datasets.row_blocks import Readable
-from cleanroom.datasets.schema import schema_mismatch
 from cleanroom.documents.dataset import DatasetSchema
 from cleanroom.errors import InvalidInput
 

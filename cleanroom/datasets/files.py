@@ -14,9 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.json as pajson
 import pyarrow.parquet as pq
@@ -51,9 +49,12 @@ class TextLayout:
     header: tuple[str, ...] | None = None
     """Column names in file order, or None if the file has no header line and the schema determines them."""
     newlines_in_values: bool = False
-    """Whether quoted values may contain line breaks. Such an object can only be read from its beginning."""
+    """Whether quoted values may contain line breaks. Such an object can only be read from its beginning.
+    It matters only for verified text; other text is searched for quotes."""
     dialect: CsvDialect | None = None
     """How the text deviates from RFC 4180; None if it does not."""
+    verified: bool = False
+    """Whether the upload verified the quotes and line ends, so that they need not be verified again."""
 
 
 def read_csv(
@@ -88,19 +89,26 @@ def read_csv(
     names = list(layout.header or types)
     _require_columns(names, types, where)
     rows = CsvRows(layout.dialect)
-    parse, conversion = _csv_options(layout.dialect or CsvDialect(), names, types, columns)
-    for block in row_blocks(stream, rows, where, at_start=at_start):
-        rows.verify(block, names, where, first_row)
-        if (on_quoted_break or not layout.newlines_in_values) and rows.has_quoted_breaks(block):
-            if not layout.newlines_in_values:
-                raise schema_mismatch(where, None, "one row per line", "a line break within a quoted value")
-            if on_quoted_break:
-                on_quoted_break()
+    dialect = layout.dialect or CsvDialect()
+    # To look for line breaks in values costs Arrow a pass over the text.
+    plain, quoted = (_parse_options(dialect, len(names), breaks) for breaks in (False, True))
+    conversion = _conversion(dialect, types, columns)
+    by_line = layout.verified and not layout.newlines_in_values
+    for block in row_blocks(stream, LineRows() if by_line else rows, where, at_start=at_start):
+        if not layout.verified:
+            rows.verify(block, names, where, first_row)
+        if on_quoted_break and rows.has_quoted_breaks(block):
+            on_quoted_break()
         # Arrow drops one byte order mark at the start of what it reads.
         text = BOM + block if block.startswith(BOM) else block
         read = pacsv.ReadOptions(column_names=names, block_size=len(text) + 1, use_threads=False)
         try:
-            table = pacsv.read_csv(pa.BufferReader(text), read_options=read, parse_options=parse, convert_options=conversion)
+            table = pacsv.read_csv(
+                pa.BufferReader(text),
+                read_options=read,
+                parse_options=plain if by_line or b'"' not in block else quoted,
+                convert_options=conversion,
+            )
         except pa.ArrowInvalid as error:
             raise _csv_mismatch(error, names, types, where, first_row) from None
         for batch in table.to_batches():
@@ -109,26 +117,26 @@ def read_csv(
                 first_row += batch.num_rows
 
 
-def _csv_options(
-    dialect: CsvDialect, names: Sequence[str], types: Mapping[str, FieldType], columns: Sequence[str]
-) -> tuple[pacsv.ParseOptions, pacsv.ConvertOptions]:
-    parse = pacsv.ParseOptions(
+def _parse_options(dialect: CsvDialect, columns: int, newlines_in_values: bool) -> pacsv.ParseOptions:
+    return pacsv.ParseOptions(
         delimiter=dialect.delimiter,
         quote_char='"' if dialect.quoting == "rfc4180" else False,
         double_quote=dialect.escape_character is None,
         escape_char=dialect.escape_character or False,
-        newlines_in_values=True,
-        ignore_empty_lines=len(names) > 1,
+        newlines_in_values=newlines_in_values,
+        ignore_empty_lines=columns > 1,
     )
+
+
+def _conversion(dialect: CsvDialect, types: Mapping[str, FieldType], columns: Sequence[str]) -> pacsv.ConvertOptions:
     text = {name: pa.string() if types[name] in _FROM_TEXT else ARROW_TYPES[types[name]] for name in columns}
-    conversion = pacsv.ConvertOptions(
+    return pacsv.ConvertOptions(
         column_types=text,
         include_columns=list(columns),
         null_values=[dialect.null_text],
         strings_can_be_null=True,
         quoted_strings_can_be_null=False,
     )
-    return parse, conversion
 
 
 def _csv_mismatch(

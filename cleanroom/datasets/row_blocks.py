@@ -163,7 +163,8 @@ class CsvRows:
         """Return the positions of all quotes that are not escaped."""
         if not self._quoted or b'"' not in text:
             return np.empty(0, np.intp)
-        return np.flatnonzero(np.frombuffer(self._masked(text), np.uint8) == _QUOTE)
+        positions: np.ndarray = np.flatnonzero(np.frombuffer(self._masked(text), np.uint8) == _QUOTE)
+        return positions
 
     def _masked(self, text: bytes) -> bytes:
         return self._escaped.sub(b"xx", text) if self._escaped and self._escape in text else text
@@ -212,7 +213,8 @@ class CsvRows:
         bare = returns[(following != _FEED) & (np.searchsorted(quotes, returns) % 2 == 0)]
         if not len(bare):
             return None
-        return int(bare[0]), "a carriage return without a line feed", "End rows with CRLF or LF, and enclose values with line breaks in quotes."
+        hint = "End rows with CRLF or LF, and enclose values with line breaks in quotes."
+        return int(bare[0]), "a carriage return without a line feed", hint
 
     def _error(
         self,
@@ -230,7 +232,8 @@ class CsvRows:
 
         def outside(byte: int) -> np.ndarray:
             found = np.flatnonzero(data == byte)
-            return found[np.searchsorted(quotes, found) % 2 == 0]
+            unquoted: np.ndarray = found[np.searchsorted(quotes, found) % 2 == 0]
+            return unquoted
 
         feeds = outside(_FEED)
         start = int(feeds[-1]) + 1 if len(feeds) else 0

@@ -120,6 +120,35 @@ class DatasetAccessPolicy(WireModel):
     privacy_floors: PrivacyFloors = PrivacyFloors()
 
 
+def require_known_columns(
+    schema: DatasetSchema, member: str, allowed: tuple[str, ...], floors: PrivacyFloors, access: Literal["read", "write"]
+) -> None:
+    """Require that the policy of a dataset fits its schema. The YAML file and the document follow this one set of rules.
+
+    Args:
+        schema: The dataset's schema.
+        member: The member that holds ``allowed``, for error messages.
+        allowed: The allowed columns.
+        floors: The privacy floors.
+        access: Whether the dataset is an input or an output.
+
+    Raises:
+        ValueError: With the member and the unknown columns.
+    """
+    names = schema.types()
+    spelled = {name.lower(): name for name in names}
+    for what, used in (
+        (member, allowed),
+        ("privacyFloors.allowedOutputColumns", floors.allowed_output_columns or ()),
+        ("privacyFloors.identityColumn", tuple(filter(None, [floors.identity_column]))),
+    ):
+        if unknown := [name for name in used if name not in names]:
+            meant = [f"{name} (the schema has {spelled[name.lower()]!r})" if name.lower() in spelled else name for name in unknown]
+            raise ValueError(f"{what}: no such columns in the schema: {', '.join(meant)}")
+    if schema.csv_dialect is not None and access == "write":
+        raise ValueError("csvDialect: results are always written as RFC 4180")
+
+
 class Provider(WireModel):
     """Protocol and URL of a service."""
 
@@ -236,15 +265,8 @@ class DatasetDocument(WireModel):
 
     @model_validator(mode="after")
     def _coherent(self) -> DatasetDocument:
-        types = self.dataset_schema.types()
         policy = self.dataset_access_policy
-        for what, names in (
-            ("allowedFields", policy.allowed_fields),
-            ("privacyFloors.allowedOutputColumns", policy.privacy_floors.allowed_output_columns or ()),
-            ("privacyFloors.identityColumn", tuple(filter(None, [policy.privacy_floors.identity_column]))),
-        ):
-            if unknown := [name for name in names if name not in types]:
-                raise ValueError(f"{what}: no such columns in the schema: {', '.join(unknown)}")
+        require_known_columns(self.dataset_schema, "allowedFields", policy.allowed_fields, policy.privacy_floors, policy.access_mode)
         point = self.dataset_access_point
         if (point.manifest == "pinned") != (point.manifest_digest is not None):
             raise ValueError("datasetAccessPoint.manifestDigest is required if manifest is 'pinned', and not allowed otherwise")

@@ -31,7 +31,9 @@ def world(tmp_path: Path, *, types: dict[str, FieldType] = TWO, **dataset: Any) 
     return DatasetWorld(tmp_path / "world", schema_fields=types, allowed_fields=tuple(types), **dataset)
 
 
-def uploaded(tmp_path: Path, data: bytes, *, types: dict[str, FieldType] = TWO, name: str = "a.csv", **dataset: Any) -> dict[str, list[Any]]:
+def uploaded(
+    tmp_path: Path, data: bytes, *, types: dict[str, FieldType] = TWO, name: str = "a.csv", **dataset: Any
+) -> dict[str, list[Any]]:
     """Upload a file, and return what the pod reads."""
     folder = tmp_path / "plain"
     folder.mkdir()
@@ -167,7 +169,7 @@ def test_header_line_has_one_bound_everywhere(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("line", [b'id,"text\n', b'id,te"xt\n', b"id\rtext\n"])
 def test_header_line_that_is_not_rfc_4180_is_refused(line: bytes) -> None:
-    with pytest.raises(InvalidInput, match="SchemaMismatch|RFC 4180"):
+    with pytest.raises(InvalidInput, match=r"RFC 4180"):
         csv_header(line, "x")
 
 
@@ -259,8 +261,18 @@ def test_text_that_a_dialect_leaves_ambiguous_is_refused(tmp_path: Path, dialect
 
 @pytest.mark.parametrize(
     "members",
-    [{"delimiter": '"'}, {"delimiter": "\n"}, {"delimiter": "a"}, {"delimiter": ";;"}, {"delimiter": ";", "escapeCharacter": ";"}]
-    + [{"escapeCharacter": '"'}, {"nullText": "a,b"}, {"nullText": '"'}, {"nullText": "\\N", "escapeCharacter": "\\"}, {"quote": "'"}],
+    [
+        {"delimiter": '"'},
+        {"delimiter": "\n"},
+        {"delimiter": "a"},
+        {"delimiter": ";;"},
+        {"delimiter": ";", "escapeCharacter": ";"},
+        {"escapeCharacter": '"'},
+        {"nullText": "a,b"},
+        {"nullText": '"'},
+        {"nullText": "\\N", "escapeCharacter": "\\"},
+        {"quote": "'"},
+    ],
 )
 def test_dialect_with_ambiguous_members_is_refused(members: dict[str, str]) -> None:
     with pytest.raises(ValidationError):
@@ -328,3 +340,17 @@ def test_progress_counts_every_byte_of_a_text_file(tmp_path: Path) -> None:
     fields = tuple(SchemaField(field_name=name, field_type=kind) for name, kind in TWO.items())
     check_file(tmp_path / "a.csv", DatasetSchema(format="csv", fields=fields), on_bytes=seen.append)
     assert sum(seen) == 4000
+
+
+def test_text_that_was_verified_in_another_dialect_is_verified_again(tmp_path: Path) -> None:
+    folder = tmp_path / "plain"
+    folder.mkdir()
+    (folder / "a.csv").write_bytes(b'1,"say \\"hi\\" now"\n')
+    place = world(tmp_path, csv_dialect=SPARK)
+    place.upload(folder)
+    place.dataset = place.dataset.model_copy(update={"csv_dialect": None})
+    with pytest.raises(InvalidInput, match="column 'text', row 1"):
+        place.read()
+    (folder / "a.csv").write_bytes(b"1,a\n")
+    place.upload(folder)
+    assert place.read().to_pydict() == {"id": [1], "text": ["a"]}
