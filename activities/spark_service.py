@@ -6,7 +6,9 @@ its own identity in governance and builds the job itself.
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
+from collections.abc import Callable
 
 from temporalio import activity
 
@@ -22,12 +24,14 @@ from cleanroom.messages.run import (
     TrackingId,
     WatchRequest,
 )
-from cleanroom.runs.assembly import JobEnvironment, assemble_job
+from cleanroom.runs.assembly import assemble_job
 from cleanroom.runs.authority import RunAuthority
 from cleanroom.runs.reader import UserReader
+from cleanroom.runs.trust import RunTrust
 from cleanroom.settings import Settings
 from cleanroom.spark.deadlines import Deadlines
 from cleanroom.spark.policy import pod_policies
+from cleanroom.spark.profile import PodProfile
 from cleanroom.spark.service import SparkService
 from cleanroom.spark.signed import ServiceReport
 from cleanroom.spark.status import JobStatus
@@ -37,10 +41,18 @@ from cleanroom.temporal.heartbeat import Heartbeater
 class SparkServiceActivities:
     """Activities of the Run diagram that the Spark service performs."""
 
-    def __init__(self, settings: Settings, service: SparkService, reader: UserReader, environment: JobEnvironment) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        service: SparkService,
+        reader: UserReader,
+        trust: RunTrust,
+        now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+    ) -> None:
+        self._settings = settings
         self._service = service
-        self._authority = RunAuthority(reader, settings.collaboration)
-        self._environment = environment
+        self._authority = RunAuthority(reader, settings.collaboration, now)
+        self._trust = trust
 
     @activity.defn
     async def get_attestation_report(self, request: ReportRequest) -> ServiceReport:
@@ -50,7 +62,8 @@ class SparkServiceActivities:
     @activity.defn
     async def get_security_policy(self, request: PolicyRequest) -> PolicyStatement:
         """Return a statement on the job's pod policies, signed by the attested key."""
-        signed = await self._service.security_policy(request.job, request.nonce)
+        trust = (await self._trust.in_force()).trust.document
+        signed = await self._service.security_policy(request.job, PodProfile.deployed(trust.pods, self._settings), request.nonce)
         return PolicyStatement(
             statement=signed.statement,
             driver_host_data=signed.policies.driver.host_data,
@@ -65,17 +78,26 @@ class SparkServiceActivities:
             Refused: ``JobMismatch`` when the requested job differs from the one built here; the codes of
                 :meth:`cleanroom.runs.authority.RunAuthority.authorise`.
         """
-        run = await self._authority.authorise(request.ticket)
-        job = assemble_job(run, self._environment)
+        await self._authority.verify_pinned(request.ticket)
+        run, trust = await asyncio.gather(self._authority.authorise(request.ticket), self._trust.in_force())
+        job = assemble_job(run, trust.environment)
         if job.digest() != request.job.digest():
             raise Refused(
                 "JobMismatch",
                 f"run {request.ticket.run_id!r}: the requested job differs from the one that governance's documents give.",
                 details={"asked": request.job.digest(), "assembled": job.digest()},
                 party="operator",
-                hint="Give the clean room and the Spark service the same settings and version.",
+                hint="Give the clean room and the Spark service the same version. If the members have accepted another trust document, "
+                "start a new run.",
             )
-        submitted = await self._service.submit(job, pod_policies(job, self._service.profile).digest())
+        profile = PodProfile.deployed(trust.trust.document.pods, self._settings)
+        submitted = await self._service.submit(job, profile, pod_policies(job, profile).digest())
+        try:
+            await self._authority.require_open(run.request)
+        except Refused:
+            # The run was closed while the request was on its way. Its cleanup may not have found the job.
+            await self._service.delete(submitted.tracking_id)
+            raise
         return TrackingId(name=submitted.tracking_id, namespace=submitted.namespace, uid=submitted.uid)
 
     @activity.defn
@@ -86,7 +108,7 @@ class SparkServiceActivities:
             Refused: ``JobMismatch`` when the job belongs to another run.
         """
         ticket = request.ticket
-        await self._authority.verify_caller(ticket, past=True)
+        await self._authority.verify_pinned(ticket)
         if request.tracking.name != job_name(ticket.collaboration, ticket.query, ticket.run_id):
             raise Refused("JobMismatch", f"run {ticket.run_id!r}: job {request.tracking.name!r} belongs to another run.")
         async with Heartbeater(str) as heartbeat:
@@ -101,6 +123,10 @@ class SparkServiceActivities:
 
     @activity.defn
     async def delete_job(self, ticket: RunTicket) -> bool:
-        """Delete the run's job and wait until none of its pods is left. Returns False when there was no job."""
-        await self._authority.verify_caller(ticket, past=True)
+        """Delete the run's job and wait until none of its pods is left. Returns False when there was no job.
+
+        Raises:
+            Refused: ``RunNotPinned``, ``RunPinnedToAnotherRequest``: the ledger does not pin the run to this ticket's request.
+        """
+        await self._authority.verify_pinned(ticket)
         return await self._service.delete(job_name(ticket.collaboration, ticket.query, ticket.run_id))

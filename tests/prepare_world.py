@@ -17,7 +17,7 @@ from typing import Any
 from cleanroom.attestation import AttestationEvidence, report_data_for
 from cleanroom.datasets.encryption import encode_dataset_key, generate_dataset_key
 from cleanroom.documents.specs import DatasetSpec, QuerySpec
-from cleanroom.governance import CleanRoomClient, GovernanceUserClient
+from cleanroom.governance import CleanRoomClient, GovernanceUserClient, LedgerPosition
 from cleanroom.identifiers import approver_key_document_id, decision_document_id, document_digest, user_secret_name
 from cleanroom.messages.publish import DescriptorRequest, StoredSecret
 from cleanroom.messages.query import GenerateQueryRequest
@@ -28,17 +28,18 @@ from cleanroom.publishing.user_documents import UserDocuments
 from cleanroom.runs.decisions import DECISION_LABELS, decision_document_data
 from cleanroom.runs.reader import UserReader
 from cleanroom.secret import Secret
-from cleanroom.settings import AttestationSettings, GovernanceSettings, Settings, SparkSettings
-from cleanroom.spark.profile import PodProfile
+from cleanroom.settings import GovernanceSettings, Settings
 from cleanroom.statements import Decision, RunRequest, SigningKey, load_or_create_signing_key, sign
 from cleanroom.statements.keys import KEY_LABELS, KeyDocument
+from cleanroom.trust import Bootstrap, TrustDocument
 from localcloud.standins.cgs.bootstrap import User, bootstrap
+from localcloud.standins.cgs.nodes import Nodes
 from localcloud.standins.cgs.server import create_app
 from localcloud.standins.serving import serving
 from localcloud.standins.snp.server import DevelopmentHardware
 from tests.conformance.governance.standin import MEMBER_TOKEN, TENANT, StandIn
 from tests.conformance.governance.target import Person, Target
-from tests.unit.spark_support import make_profile
+from tests.unit.spark_support import make_trust_document
 
 COLLABORATION, QUERY = "flights", "totals"
 OWNERS = ("contosso", "litware")
@@ -85,6 +86,8 @@ class PrepareWorld:
 
     def __init__(self, folder: Path, standin: StandIn, counter: RequestCounter, url: str, token: Callable[[str], str]) -> None:
         self.counter = counter
+        self.nodes: Nodes
+        """The nodes of governance."""
         self.hardware = standin.hardware
         self._url, self._ca, self._token = url, standin.authority.ca_file, token
         self.keys: dict[str, SigningKey] = {name: load_or_create_signing_key(folder / name) for name in PEOPLE}
@@ -93,30 +96,30 @@ class PrepareWorld:
             boundary="clean-room",
             ca_file=self._ca,
             governance=GovernanceSettings(url=url),
-            attestation=AttestationSettings(amd_roots=False, trust_files=(self.hardware.trust_file,)),
-            spark=SparkSettings(service_host_data=(SPARK_HOST,)),
+        )
+        self.bootstrap = Bootstrap(
+            contract_id=COLLABORATION, governance_url=url, governance_roots=self._ca.read_text("ascii"), development=True
         )
 
-    @property
-    def profile(self) -> PodProfile:
-        """The pod profile of clean room and Spark service."""
-        return make_profile()
+    def trust_document(self, number: int) -> TrustDocument:
+        """Return the collaboration's trust document with a number."""
+        return make_trust_document(self.hardware, number=number, spark_service_host_data=(SPARK_HOST,))
 
     def user(self, name: str) -> GovernanceUserClient:
         """Governance as a registered user sees it."""
         return GovernanceUserClient(self._url, token=lambda: self._token(name), ca_file=self._ca)
 
-    def clean_room(self) -> CleanRoomClient:
-        """Governance as the attested clean room sees it."""
+    def clean_room(self, position: LedgerPosition | None = None) -> CleanRoomClient:
+        """Governance as the attested clean room sees it. Its clients share their position, as in a worker."""
         attestor: Any = Guest(self.hardware, CLEAN_ROOM_HOST)
-        return CleanRoomClient(self._url, COLLABORATION, attestor, ca_file=self._ca)
+        return CleanRoomClient(self._url, COLLABORATION, attestor, ca_file=self._ca, position=position)
 
     # ------------------------------------------------------------------ publish
 
     async def publish(self, inputs: int, *, query: str = QUERY) -> None:
         """Publish keys, ``inputs`` datasets of both owners in turn, an output dataset, and a query that both owners approve."""
         users = [User(oid=name, tenant_id=TENANT) for name in PEOPLE]
-        await bootstrap(self._url, self._ca, MEMBER_TOKEN, COLLABORATION, users, [CLEAN_ROOM_HOST])
+        await bootstrap(self._url, self._ca, MEMBER_TOKEN, COLLABORATION, users, [CLEAN_ROOM_HOST], trust=self.trust_document)
         names = [f"{OWNERS[index % 2]}-{index}" for index in range(inputs)]
         async with AsyncExitStack() as stack:
             clients = {name: await stack.enter_async_context(self.user(name)) for name in PEOPLE}
@@ -194,13 +197,16 @@ def _query_spec(query: str, names: list[str]) -> QuerySpec:
 
 
 @contextmanager
-def prepare_world(folder: Path) -> Iterator[PrepareWorld]:
-    """Serve governance from this process; nothing is published yet."""
+def prepare_world(folder: Path, **changes: Any) -> Iterator[PrepareWorld]:
+    """Serve governance from this process, with ``changes`` of its configuration; nothing is published yet."""
     standin = StandIn(folder)
-    counter = RequestCounter(create_app(standin.config(slow_history=False)))
+    app = create_app(standin.config(slow_history=False, **changes))
+    counter = RequestCounter(app)
     with serving(counter, "cgs", standin.tls) as url:
         target = Target(standin.settings(url))
         try:
-            yield PrepareWorld(folder, standin, counter, url, lambda name: target.token(Person(name, TENANT)))
+            world = PrepareWorld(folder, standin, counter, url, lambda name: target.token(Person(name, TENANT)))
+            world.nodes = app.state.nodes
+            yield world
         finally:
             target.close()

@@ -6,7 +6,7 @@ docs/facts/governance-service.md.
 """
 
 from cleanroom.governance.clean_room import CleanRoomClient, host_data_claims
-from cleanroom.governance.commits import commit_together
+from cleanroom.governance.commits import commit_together, committed_together
 from cleanroom.governance.http import TokenProvider
 from cleanroom.governance.member import GovernanceMemberClient
 from cleanroom.governance.models import (
@@ -23,12 +23,14 @@ from cleanroom.governance.models import (
     GovernanceProposal,
     Invitation,
     Member,
+    MemberDocument,
+    MemberVote,
     OidcIssuerInfo,
     Proposal,
     ProposalStatus,
     UserIdentity,
 )
-from cleanroom.governance.position import LedgerPosition, TransactionId
+from cleanroom.governance.position import LedgerPosition, observed_transactions
 from cleanroom.governance.user import GovernanceUserClient
 
 __all__ = [
@@ -49,12 +51,15 @@ __all__ = [
     "Invitation",
     "LedgerPosition",
     "Member",
+    "MemberDocument",
+    "MemberVote",
     "OidcIssuerInfo",
     "Proposal",
     "ProposalStatus",
     "TokenProvider",
-    "TransactionId",
     "UserIdentity",
     "commit_together",
+    "committed_together",
     "host_data_claims",
+    "observed_transactions",
 ]

@@ -19,8 +19,9 @@ import httpx
 from cleanroom.errors import Internal, InvalidInput, Unavailable
 from cleanroom.governance import faults
 from cleanroom.governance.commits import COMMIT_SECONDS, CommitWatch, await_commit
-from cleanroom.governance.position import LedgerPosition, TransactionId
-from cleanroom.transport import async_http_client, ssl_context
+from cleanroom.governance.position import LedgerPosition, observe
+from cleanroom.identifiers import TransactionId
+from cleanroom.transport import async_http_client, is_loopback, ssl_context
 
 TokenProvider = Callable[[], str | Awaitable[str]]
 """Returns a bearer token for one request; may be a coroutine function."""
@@ -110,6 +111,20 @@ def _tls(ca_file: Path | None, client_cert: tuple[Path, Path] | None) -> ssl.SSL
         raise _certificate_file([file for file in (ca_file, *(client_cert or ())) if file is not None], error) from error
 
 
+def _require_encrypted(base_url: str) -> None:
+    """Refuse plain HTTP to another machine: everyone on the way could read bearer tokens and secrets, and change answers."""
+    try:
+        url = httpx.URL(base_url)
+    except httpx.InvalidURL:
+        return  # The first request reports it.
+    if url.scheme == "http" and not is_loopback(url.host):
+        raise InvalidInput(
+            "GovernanceUrlInsecure",
+            f"governance: {url.scheme}://{url.host} is another machine, and the connection is not encrypted. No token was sent.",
+            hint="Use an https URL, or a cgs-client on a loopback address.",
+        )
+
+
 class AsyncCloseable(ABC):
     """An object that ``async with`` closes."""
 
@@ -143,7 +158,8 @@ class HttpChannel(AsyncCloseable):
         position: What this process has seen in the ledger. Clients of one process that depend on each other share it.
 
     Raises:
-        InvalidInput: ``GovernanceCertificateFileInvalid``, ``GovernanceHeaderMalformed``.
+        InvalidInput: ``GovernanceUrlInsecure`` for plain HTTP to another machine; ``GovernanceCertificateFileInvalid``,
+            ``GovernanceHeaderMalformed``.
     """
 
     def __init__(
@@ -158,6 +174,7 @@ class HttpChannel(AsyncCloseable):
         commit_path: str | None = "/app/tx",
         position: LedgerPosition | None = None,
     ) -> None:
+        _require_encrypted(base_url)
         self._base = base_url.rstrip("/")
         self._token = token
         self._commit_path = commit_path
@@ -277,6 +294,7 @@ class HttpChannel(AsyncCloseable):
     def _note(self, response: httpx.Response, seen: TransactionId) -> None:
         """Take note of what the answer to a read has shown of its node."""
         self.position.advance(seen)
+        observe(seen)
         node = response.extensions.get("network_stream")
         if node is not None:
             known = self._nodes.get(node)
@@ -285,17 +303,14 @@ class HttpChannel(AsyncCloseable):
 
     async def _is_current(self, response: httpx.Response, floor: TransactionId) -> bool:
         """Whether the node that sent ``response`` has seen ``floor``."""
-        if response.is_success:
-            if response.status_code == 202:
-                return True
-            seen = TransactionId.parse(response.headers.get(TRANSACTION_HEADER))
-            if seen is not None:
-                if seen.view > floor.view and seen.seqno < floor.seqno:
-                    await self._node_status(floor)
-                return seen.includes(floor)
-        elif response.status_code not in _STATE_ERRORS:
+        if response.status_code == 202 or not (response.is_success or response.status_code in _STATE_ERRORS):
             return True
-        # The answer names no transaction. Errors never do.
+        seen = TransactionId.parse(response.headers.get(TRANSACTION_HEADER))
+        if seen is not None:
+            if seen.view > floor.view and seen.seqno < floor.seqno:
+                await self._node_status(floor)
+            return seen.includes(floor)
+        # The answer names no transaction; errors of CCF do not.
         if self._commit_path is None:
             return time.monotonic() - self.position.wrote_at > ABSENCE_SECONDS
         node = response.extensions.get("network_stream")

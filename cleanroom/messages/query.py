@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import AwareDatetime, Field
 
 from cleanroom.documents.specs import QuerySpec
-from cleanroom.identifiers import HexDigest, Name, sha256_hex
+from cleanroom.identifiers import HexDigest, Name, Seen, sha256_hex
 from cleanroom.messages.base import Message
 
 QueryStage = Literal["Creating", "Draft", "Proposed", "Approved", "Withdrawn", "Expired", "Failed"]
@@ -45,6 +45,8 @@ class PublishQueryInput(Message):
     carried_approvals_expire_at: AwareDatetime | None = None
     carried_votes: tuple[CarriedVote, ...] = ()
     """Votes that are verified but not cast yet, because the voters' workers are not running."""
+    seen: Seen = ""
+    """What the sender has seen in governance; after continue-as-new, what the workflow has."""
 
 
 class CarriedVote(Message):
@@ -65,6 +67,7 @@ class AuthorisedCommand(Message):
     """The query's text, for commands that set it."""
     authorisation: str
     """Compact JWS of :class:`cleanroom.statements.Authorisation`."""
+    seen: Seen = ""
 
 
 class GenerateQueryRequest(Message):
@@ -73,6 +76,7 @@ class GenerateQueryRequest(Message):
     collaboration: str
     spec: QuerySpec
     proposer_id: str
+    seen: Seen = ""
 
 
 class QueryDraft(Message):
@@ -103,6 +107,7 @@ class DraftStored(Message):
 
     version: str
     digest: HexDigest
+    seen: Seen = ""
 
 
 class OwnersRequest(Message):
@@ -110,6 +115,7 @@ class OwnersRequest(Message):
 
     collaboration: str
     query: Name
+    seen: Seen = ""
 
 
 class DatasetOwners(Message):
@@ -118,6 +124,7 @@ class DatasetOwners(Message):
     owners: tuple[str, ...]
     version: str
     digest: HexDigest
+    seen: Seen = ""
 
 
 class ProposeQueryRequest(Message):
@@ -135,6 +142,7 @@ class QueryProposed(Message):
     proposal_id: str
     version: str
     digest: HexDigest
+    seen: Seen = ""
 
 
 class VerifyDecisionRequest(Message):
@@ -147,6 +155,7 @@ class VerifyDecisionRequest(Message):
     digest: HexDigest
     owners: tuple[str, ...]
     token: str
+    seen: Seen = ""
 
 
 class VerifiedDecision(Message):
@@ -169,6 +178,7 @@ class VoteRequest(Message):
     version: str
     digest: HexDigest
     token: str
+    seen: Seen = ""
 
 
 class WithdrawRequest(Message):
@@ -180,11 +190,18 @@ class WithdrawRequest(Message):
     """True if the deadline has passed. Then the authorisation to propose is sufficient, even if it has expired."""
 
 
+class ProposalWithdrawn(Message):
+    """Result of ``withdraw_proposal``: the proposal is not open."""
+
+    seen: Seen = ""
+
+
 class BallotRecorded(Message):
     """State of the proposal after a vote; ``ballots`` by user ID."""
 
     proposal_state: Literal["Open", "Accepted", "Rejected", "Withdrawn"]
     ballots: dict[str, Literal["accepted", "rejected"]]
+    seen: Seen = ""
 
 
 class GovernanceQueryState(Message):
@@ -197,6 +214,8 @@ class GovernanceQueryState(Message):
     proposal_state: Literal["", "Open", "Accepted", "Rejected", "Withdrawn"] = ""
     approvers: tuple[str, ...] = ()
     ballots: dict[str, Literal["accepted", "rejected"]] = {}
+    seen: Seen = ""
+    """The state is at least as recent as this transaction."""
 
 
 class QueryChangeRequest(Message):
@@ -252,12 +271,14 @@ class QueryState(Message):
     history: tuple[HistoryEntry, ...] = ()
     refused: tuple[RefusedMessage, ...] = ()
     spec: QuerySpec | None = None
+    seen: Seen = ""
 
 
 class DecisionMessage(Message):
     """Argument of ``approve`` and ``reject``: a signed decision."""
 
     decision: str
+    seen: Seen = ""
 
 
 class AuthorMessage(Message):
@@ -266,6 +287,7 @@ class AuthorMessage(Message):
     party: Name
     authorisation: str
     spec: QuerySpec | None = None
+    seen: Seen = ""
 
 
 class CommandOutcome(Message):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from temporalio.client import Client, WorkflowExecutionDescription, WorkflowHandle
 
     from cleanroom.clients.azure_credentials import Credential
-    from cleanroom.governance import GovernanceUserClient
+    from cleanroom.governance import GovernanceUserClient, LedgerPosition
     from cleanroom.publishing.user_documents import UserDocuments
     from cleanroom.statements import SigningKey
 
@@ -31,17 +31,25 @@ AUTHORISATION_LIFETIME = dt.timedelta(days=30)
 class Session:
     """What one command needs to act as the collaborator of a profile."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, plaintext: bool = False) -> None:
         self.settings = settings
+        self._plaintext = plaintext
         self._credential: Credential | None = None
         self._namespace = "default"
+        self._position: LedgerPosition | None = None
 
     @staticmethod
-    def load(profile: str | None, config: str | None) -> Session:
-        """Load the settings of ``profile`` from the file ``config``; raises as :func:`cleanroom.settings.load_settings` does."""
+    def load(profile: str | None, config: str | None, *, plaintext: bool = False) -> Session:
+        """Load the settings of ``profile`` from the file ``config``; raises as :func:`cleanroom.settings.load_settings` does.
+
+        Args:
+            profile: Name of the profile.
+            config: Path of the settings file.
+            plaintext: Whether the command may send unencrypted payloads; see :meth:`require_encryption`.
+        """
         settings = load_settings(profile, path=Path(config) if config else None)
         USER_NAMES.update({user: name for name, user in settings.parties.items() if user})
-        return Session(settings)
+        return Session(settings, plaintext=plaintext)
 
     @property
     def collaboration(self) -> str:
@@ -115,7 +123,14 @@ class Session:
 
         if self.settings.profile == "default" and self.settings.parties and self.settings.credential.kind == "default":
             self.party  # noqa: B018 - raises an error that lists the collaborators
-        return governance_client(self.settings, self.credential())
+        client = governance_client(self.settings, self.credential(), position=self._position)
+        self._position = client.position
+        return client
+
+    @property
+    def seen(self) -> str:
+        """The latest transaction that this session has seen in governance, or the empty string. Messages to workers carry it."""
+        return str(self._position) if self._position is not None else ""
 
     def documents(self, client: GovernanceUserClient) -> UserDocuments:
         """Return the collaboration's user documents, accessed through ``client``."""
@@ -136,6 +151,21 @@ class Session:
             digest=digest,
         )
         return sign(authorisation, self.key())
+
+    def require_encryption(self) -> None:
+        """Check that SQL, statements and decisions do not reach Temporal unencrypted.
+
+        Every operation that sends such a payload calls this first.
+
+        Raises:
+            PreconditionFailed: ``PlaintextRefused`` without a keyring, unless the command was told to send plain text.
+        """
+        if self.settings.temporal.keyring_file is None and not self._plaintext:
+            raise PreconditionFailed(
+                "PlaintextRefused",
+                f"profile {self.settings.profile!r} has no keyring, so the operator of Temporal could read what this command sends.",
+                hint="Set temporal.keyring_file in cleanroom.toml, or pass --plaintext.",
+            )
 
     async def temporal(self) -> Client:
         """Connect to Temporal with the settings of this profile.

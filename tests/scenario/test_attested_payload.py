@@ -30,6 +30,7 @@ from cleanroom.documents.dataset import DatasetSchema, FieldType, SchemaField
 from cleanroom.documents.query import QuerySegment
 from cleanroom.governance import CleanRoomClient, host_data_claims
 from cleanroom.secret import Secret
+from cleanroom.spark.consent_receipt import CLOCK_SECONDS, RECEIPT_SECONDS
 from cleanroom.spark.deadlines import Deadlines
 from cleanroom.spark.job import JobConfig, JobDataset, JobGovernance, JobSegment, ResultReceipt, S3Access
 from cleanroom.spark.policy import pod_policies
@@ -144,7 +145,7 @@ async def prepare(world: World, run_id: str, *, heavy: bool = False) -> tuple[Jo
                     "runId": run_id,
                     "queryDigest": DIGEST,
                     "consent": "enabled",
-                    "expires": (datetime.now(UTC) + timedelta(minutes=10)).isoformat(),
+                    "expires": (datetime.now(UTC) + timedelta(seconds=RECEIPT_SECONDS + CLOCK_SECONDS - 10)).isoformat(),
                 }
             ).encode()
         ),
@@ -291,9 +292,9 @@ async def test_executors_run_in_attested_pods(world: World, tmp_path: Path) -> N
         assert len(set(policies.host_data())) == 2
         for host_data in policies.host_data():
             await grant(world, "r-3", host_data)
-        service = SparkService(DevelopmentHardware(tmp_path / "unused"), running.client(), profile)  # type: ignore[arg-type]
+        service = SparkService(DevelopmentHardware(tmp_path / "unused"), running.client())  # type: ignore[arg-type]
         seen: list[JobStatus] = []
-        submission = await service.submit(job, policies.digest())
+        submission = await service.submit(job, profile, policies.digest())
         outcome = await service.watch(submission.tracking_id, seen.append, Deadlines(driver_start_seconds=60, run_seconds=900))
         assert outcome.succeeded, outcome
         receipt = ResultReceipt.model_validate_json(outcome.termination_message)

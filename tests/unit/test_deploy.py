@@ -18,8 +18,10 @@ import yaml
 from cleanroom.clients.azure_credentials import credential
 from cleanroom.settings import load_settings
 from cleanroom.spark.profile import PodProfile
+from cleanroom.trust.bootstrap import parse_bootstrap
 from deploy import requirements
 from localcloud.standins.kubernetes.accounts import ROLES
+from tests.unit.spark_support import make_measurement
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy/chart"
@@ -89,8 +91,9 @@ def test_profiles_of_the_example_values_start_workers(tmp_path: Path, monkeypatc
         settings = load_settings(profile, path=config)
         assert settings.boundary == name
         if name != "frontend":
-            pods = PodProfile.from_settings(settings)
+            pods = PodProfile.deployed(make_measurement(), settings)
             assert (pods.namespace, pods.service_account) == (defaults["runs"]["namespace"], defaults["runs"]["serviceAccount"])
+    assert parse_bootstrap(values["bootstrap"].encode(), source="example").contract_id == "flights"
     for party in values["collaborators"]:
         settings = load_settings(party, path=config)
         assert (settings.boundary, settings.party) == ("collaborator", party)
@@ -121,6 +124,17 @@ def test_values_schema_covers_every_value_and_rejects_secrets() -> None:
     templates = "".join(file.read_text() for file in (CHART / "templates").iterdir())
     assert "kind: Secret" not in templates
     assert "secretKeyRef" not in templates
+
+
+def test_chart_measures_the_bootstrap_file_of_the_attested_workers_only() -> None:
+    workers = (CHART / "templates/workers.yaml").read_text()
+    arguments = next(line for line in workers.splitlines() if line.strip().startswith("args:"))
+    attested = re.search(r"\{\{ if \$attested \}\}(.*)\{\{ end \}\}", arguments)
+    assert attested is not None
+    assert "--bootstrap, /etc/cleanroom/bootstrap.json" in attested[1]
+    assert "$.Values.bootstrap | sha256sum" in attested[1]
+    assert '(list "clean-room" "spark-service")' in workers
+    assert "bootstrap.json: {{ .Values.bootstrap | quote }}" in (CHART / "templates/config.yaml").read_text()
 
 
 # --- images
