@@ -4,9 +4,9 @@ The driver and every Python worker of every executor create their own :class:`_P
 never pickle it. Each process attests itself, so a key exists only in the memory of processes that governance has
 verified.
 
-The address of governance, its TLS roots, the secret IDs and the storage hosts come from the measured job. Only the
-address of the in-guest attestation sidecar comes from the environment. A false sidecar can deny service, but it
-cannot obtain a secret: governance verifies the report.
+The address of governance, its TLS roots, the secret IDs and the storage hosts come from the measured job. The address
+of the attestation sidecar, which the pod's policy measures, is a constant. Only on development machines does the
+policy allow the environment to name another address of the same machine (:mod:`cleanroom.spark.policy`).
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from activities.clean_room_context import run_trust
 from cleanroom.attestation import ALLOW_ALL_HOST_DATA, Product, TrustStore
@@ -19,7 +20,10 @@ from cleanroom.spark.profile import PodProfile, SidecarProfile
 from cleanroom.trust import AttestationPolicy, Bootstrap, TrustDocument, TrustSource, attested_settings, drop_root_variables, read_bootstrap
 from cleanroom.trust.bootstrap import bootstrap_digest
 from cleanroom.trust.document import parse_trust_document
+from localcloud.launcher import guests
+from localcloud.launcher.layout import Layout
 from localcloud.standins.snp.server import DevelopmentHardware
+from starters import worker
 from tests.audit_world import BOOTSTRAP
 from tests.unit.spark_support import DIGEST, make_job, make_measurement, make_trust_document
 from workers.boundaries import boundary_worker
@@ -124,6 +128,23 @@ def test_malformed_document_stops_the_worker_instead_of_an_older_one_counting(ha
     assert code(governance.source().in_force()) == "TrustDocumentMalformed"
 
 
+def test_next_document_replaces_one_that_cannot_be_used(hardware: DevelopmentHardware) -> None:
+    governance = Governance()
+    source = governance.source(development=False)
+    governance.put(make_trust_document(hardware))
+    governance.put(make_trust_document(hardware, number=2, **CONFIDENTIAL), data="{}")
+
+    async def work() -> None:
+        with pytest.raises(CleanRoomError, match="TrustDocumentMalformed"):
+            await source.in_force()
+        assert await source.accepted() == ()
+        governance.put(make_trust_document(hardware, number=3, **CONFIDENTIAL))
+        assert (await source.in_force()).document.number == 3
+        assert await source.next_number() == 4
+
+    asyncio.run(work())
+
+
 def test_development_roots_need_the_measured_flag(hardware: DevelopmentHardware) -> None:
     governance = Governance()
     governance.put(make_trust_document(hardware))
@@ -191,6 +212,37 @@ def test_document_survives_its_wire_form_with_the_same_digest(hardware: Developm
 
 
 # ---------------------------------------------------------------------- the bootstrap file
+
+
+def start(folder: Path, *arguments: str) -> str:
+    """Start a worker that must fail; return its error code."""
+    config = folder / "cleanroom.toml"
+    config.write_text(
+        '[profile.clean-room]\nboundary = "clean-room"\n[profile.frontend]\nboundary = "frontend"\ncollaboration = "flights"\n'
+    )
+    result = CliRunner().invoke(worker.app, [*arguments, "--config", str(config), "--output", "json"])
+    assert result.exit_code not in (0, 1), result.output
+    return str(json.loads(result.stdout.splitlines()[-1])["code"])
+
+
+def test_worker_command_refuses_another_or_no_bootstrap_file(tmp_path: Path) -> None:
+    file, digest = str(bootstrap_file(tmp_path)), BOOTSTRAP.digest()
+    assert start(tmp_path, "clean-room") == "BootstrapMissing"
+    assert start(tmp_path, "clean-room", "--bootstrap", file) == "BootstrapIncomplete"
+    assert start(tmp_path, "clean-room", "--bootstrap-digest", digest) == "BootstrapIncomplete"
+    assert start(tmp_path, "frontend", "--bootstrap", file, "--bootstrap-digest", digest) == "BootstrapNotUsed"
+    bootstrap_file(tmp_path, BOOTSTRAP.model_copy(update={"development": False}))
+    assert start(tmp_path, "clean-room", "--bootstrap", file, "--bootstrap-digest", digest) == "BootstrapMismatch"
+
+
+def test_host_data_of_the_guests_covers_the_bootstrap_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = Layout(tmp_path)
+    before = [guests.host_data(layout, name) for name in guests.GUESTS]
+    assert guests.bootstrap(layout).digest() in guests.security_policy(layout, guests.GUESTS[0])
+    evil = guests.bootstrap(layout).model_copy(update={"governance_url": "https://attacker.example"})
+    monkeypatch.setattr(guests, "bootstrap", lambda layout: evil)
+    after = [guests.host_data(layout, name) for name in guests.GUESTS]
+    assert not set(before) & set(after)
 
 
 def bootstrap_file(folder: Path, bootstrap: Bootstrap = BOOTSTRAP) -> Path:
