@@ -11,7 +11,7 @@ from cleanroom.sql.checking.ordering import sort_keys
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import ROWS, ReleasedAggregate, Value
 from cleanroom.sql.precedence import ATOM
-from cleanroom.sql.privacy.aggregates import aggregate_disclosure, condition_divisions
+from cleanroom.sql.privacy.aggregates import aggregate_disclosure, condition_divisions, protected_columns
 from cleanroom.sql.privacy.exposure import check_condition
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.spark_types import result_type
@@ -172,6 +172,8 @@ def _result(node: exp.Expr, name: str, sql: str, args: list[Value], distinct: bo
     scope.divide(disclosure.divisions)
     if scope.aggregates_persons:
         scope.released.append(ReleasedAggregate(name, tuple(args), distinct))
+        for arg in args:
+            _warn_of_argument(name, arg, ctx)
     return Value(
         sql,
         result_type(FUNCTIONS[name], [arg.type for arg in args]) if args else "long",
@@ -186,3 +188,14 @@ def _result(node: exp.Expr, name: str, sql: str, args: list[Value], distinct: bo
         transformed=any(arg.transformed for arg in args),
         made_by_text=FUNCTIONS[name].disclosure in ("count", "condition") or any(arg.made_by_text for arg in args),
     )
+
+
+def _warn_of_argument(name: str, arg: Value, ctx: Context) -> None:
+    """Record that an aggregate over several persons contains a product, or values of a view without a floor."""
+    catalog, mixture = ctx.rules.catalog, FUNCTIONS[name].disclosure == "mixture"
+    columns = [f"{view}.{column}" for view, column in protected_columns(arg, catalog)]
+    if mixture and columns and (arg.degree or 0) > 1:
+        ctx.findings.warn("ProductOfColumns", f"{name} of a product of {', '.join(columns)}")
+    own = sorted({f"{view}.{column}" for view, column, _ in arg.origins if not catalog.has_floor(view)})
+    if mixture and own:
+        ctx.findings.warn("OwnDataAsWeights", f"{name} of {', '.join(own)}, which has no floor: values per person can mark persons in it")

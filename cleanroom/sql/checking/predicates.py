@@ -38,6 +38,10 @@ def logical(node: exp.Expr, ctx: Context) -> Value:
     texts = [part.sql if part.precedence >= PREDICATE or part.operator_chain == word else f"({part.sql})" for part in parts]
     out = combine(f" {word} ".join(texts), "boolean", precedence, parts, node)
     out.operator_chain = word
+    if kind is exp.Or and out.exposed:
+        columns = [f"{view}.{column}" for view, column in sorted(out.exposed) if ctx.rules.catalog.has_floor(view)]
+        if columns:
+            ctx.findings.warn("OrOverProtectedColumns", f"OR combines conditions on {', '.join(columns)}")
     return out
 
 

@@ -18,7 +18,7 @@ from cleanroom.sql.checking.windows import check_named_windows
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import CheckedQuery, ProtectedInput
 from cleanroom.sql.privacy import exposure, rows
-from cleanroom.sql.privacy.joins import attach
+from cleanroom.sql.privacy.joins import Attached, attach
 from cleanroom.sql.privacy.release import SelectRelease, output_field, select_release
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import HIDDEN_COLUMN, conjunction, quote
@@ -59,6 +59,8 @@ def select(node: exp.Select, ctx: Context, parent: Scope | None, hidden: bool) -
             floor, guards = enforce_floor(ctx, operands(keys), clauses.source)
         protected = [] if release.aggregates_rows else rows.remaining_inputs(scope, values)
         rows.check_limit(protected, is_limited(node))
+    if scope.releases and node.args.get("order") is not None and node.args.get("limit") is not None:
+        ctx.findings.warn("OrderWithLimit", "ORDER BY with LIMIT shows only the first or last groups")
     sql = prefix + _render(clauses, release, floor, guards, protected if hidden else [], scope) + limit(node)
     fields = [output_field(name, value, protected=bool(scope.protected)) for name, value in clauses.outputs]
     carried = [item._replace(reference=f"{HIDDEN_COLUMN}{index}") for index, item in enumerate(protected)]
@@ -140,6 +142,7 @@ def _rows(node: exp.Select, ctx: Context) -> tuple[str, str]:
         rows.check_fan_out(scope.protected, scope.may_copy_rows)
         attached = attach(list(scope.relations.values()), scope.protected, scope.equal.keys)
     scope.multiplied = attached.overlapping
+    _warn_of_joins(attached, ctx)
     return written_out(text, scope, attached.enforce), condition
 
 
@@ -181,3 +184,14 @@ def _qualify(node: exp.Select, ctx: Context) -> str:
     if ctx.scope.group_keys is not None and value.ungrouped:
         raise Refusal("NotGrouped", "QUALIFY may read group keys, aggregates and windows over them only", position_of(clause))
     return "\nQUALIFY " + conjunction([value])
+
+
+def _warn_of_joins(attached: Attached, ctx: Context) -> None:
+    """Record joins of protected rows that are not on an identity."""
+    scope = ctx.scope
+    names = {relation.alias: relation.written_alias for relation in scope.relations.values()}
+    for alias in attached.by_other_columns:
+        left_out = ""
+        if alias in attached.enforce:
+            left_out = f"; its rows whose {', '.join(attached.enforce[alias])} is not unique are left out"
+        ctx.findings.warn("JoinNotOnIdentity", f"{names[alias]} is joined by other columns than the identity{left_out}")

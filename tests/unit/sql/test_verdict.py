@@ -7,6 +7,8 @@ from __future__ import annotations
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from cleanroom.documents.query import PostFilter, PreCondition, QuerySegment
 from cleanroom.sql import Catalog, analyse, check_sql
 from tests.unit.sql.world import GUARDED, OPEN
@@ -108,3 +110,29 @@ def test_checks_in_several_threads_are_independent() -> None:
     with ThreadPoolExecutor(4) as pool:
         verdicts = list(pool.map(lambda sql: check_sql(sql, catalog), ["SELECT a FROM t", "SELECT (((", "SELECT b FROM t"] * 8))
     assert [verdict.allowed for verdict in verdicts] == [True, False, False] * 8
+
+
+@pytest.mark.parametrize(
+    ("sql", "code", "word"),
+    [
+        ("SELECT COUNT(*) AS n FROM orders WHERE region = 'a' OR status = 'b'", "OrOverProtectedColumns", "orders.region"),
+        ("SELECT SUM(amount * discount) AS s FROM orders", "ProductOfColumns", "orders.discount"),
+        (
+            "SELECT r.country, COUNT(*) AS n FROM orders o JOIN regions r ON o.region = r.region GROUP BY r.country",
+            "JoinNotOnIdentity",
+            "left out",
+        ),
+        ("SELECT SUM(w.w) AS s FROM orders o JOIN weights w ON o.user_key = w.user_key", "OwnDataAsWeights", "weights.w"),
+        ("SELECT region, COUNT(*) AS n FROM orders GROUP BY region ORDER BY n DESC LIMIT 1", "OrderWithLimit", "LIMIT"),
+    ],
+)
+def test_verdict_warns_of_what_an_owner_should_look_at(sql: str, code: str, word: str) -> None:
+    verdict = check_sql(sql, GUARDED)
+    (warning,) = verdict.warnings
+    assert warning.code == code
+    assert word in warning.message
+    assert warning.message in verdict.card
+
+
+def test_plain_query_has_no_warnings() -> None:
+    assert check_sql("SELECT region, SUM(amount) AS s FROM orders GROUP BY region", GUARDED).warnings == ()
