@@ -1,7 +1,14 @@
 """Verifies that the collaborator signed for what an activity is asked to do.
 
 Everyone who can start a workflow can schedule activities on a collaborator's worker. Only the collaborator can sign, so every
-activity that acts with the collaborator's credentials verifies a signed statement first.
+activity that acts with the collaborator's credentials verifies a signed statement first. An authorisation names the text and the
+version on which the action is done, so that it has its effect once, whoever sends it again:
+
+* ``publish-dataset`` ends when governance holds the accepted dataset document, which never changes.
+* ``create-query`` creates a document, and a document is never deleted.
+* ``update-query`` replaces one version of the draft by another.
+* ``propose-query`` makes the one proposal whose ID is derived from it. Governance accepts every proposal ID once.
+* ``withdraw-query`` withdraws the one proposal that it names.
 """
 
 from __future__ import annotations
@@ -9,19 +16,29 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Collection
 
-from cleanroom.errors import PreconditionFailed, Refused
+from cleanroom.errors import NotFound, PreconditionFailed, Refused
 from cleanroom.messages.publish import AuthorisedDataset
 from cleanroom.messages.query import AuthorisedCommand, VoteRequest
+from cleanroom.runs.reader import GovernanceReader
 from cleanroom.settings import Settings
 from cleanroom.statements import Authorisation, Decision, KeyDocument, load_or_create_signing_key
 from cleanroom.statements.signing import peek, verify
 
 
 class AuthorisationVerifier:
-    """Verifies statements of the collaborator whose credentials this worker holds, with the key in its key folder."""
+    """Verifies statements of the collaborator whose credentials this worker holds, with the key in its key folder.
 
-    def __init__(self, settings: Settings, now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC)) -> None:
+    Args:
+        settings: The collaborator's profile.
+        reader: Reads governance as the collaborator.
+        now: The clock.
+    """
+
+    def __init__(
+        self, settings: Settings, reader: GovernanceReader, now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC)
+    ) -> None:
         self._settings = settings
+        self._reader = reader
         self._now = now
 
     @property
@@ -41,16 +58,39 @@ class AuthorisationVerifier:
         key = load_or_create_signing_key(self._settings.keys_dir)
         return KeyDocument(user_id=self.user_id, keys=(key.public,))
 
-    def verify_dataset(self, dataset: AuthorisedDataset) -> None:
+    def verify_dataset(self, dataset: AuthorisedDataset) -> Authorisation:
         """Verify that the collaborator authorised publishing exactly this dataset.
 
         Raises:
             Refused: ``CollaborationMismatch``, ``OrderMismatch``, or an error of :func:`cleanroom.statements.verify`.
         """
-        self._verify(dataset.collaboration, dataset.authorisation, {"publish-dataset"}, dataset.spec.name, dataset.spec.digest())
+        return self._verify(dataset.collaboration, dataset.authorisation, {"publish-dataset"}, dataset.spec.name, dataset.spec.digest())
 
-    def verify_command(self, command: AuthorisedCommand, actions: Collection[str], *, allow_expired: bool = False) -> None:
+    async def verify_unpublished(self, dataset: AuthorisedDataset) -> None:
+        """Verify that the dataset is not published yet, before something that its publication needs is created or granted.
+
+        The authorisation ends with the publication. Without this, everyone who has read it could give back a role, a federation or
+        a secret that the owner removed later.
+
+        Raises:
+            Refused: ``AuthorisationUsed``.
+        """
+        try:
+            await self._reader.accepted_document(dataset.spec.name)
+        except NotFound as error:
+            if error.code != "UserDocumentNotFound":
+                raise
+            return
+        raise Refused(
+            "AuthorisationUsed",
+            f"authorisation: dataset {dataset.spec.name!r} is published, so the authorisation to publish it has ended.",
+            hint="Roles, federated credentials and secrets of a published dataset are changed in Azure and governance directly.",
+        )
+
+    def verify_command(self, command: AuthorisedCommand, actions: Collection[str], *, allow_expired: bool = False) -> Authorisation:
         """Verify that the collaborator authorised one of ``actions`` on the query, and exactly the text in the command if there is one.
+
+        The caller compares version, text and proposal of the result with governance.
 
         Args:
             command: The command and its authorisation.
@@ -61,7 +101,7 @@ class AuthorisationVerifier:
             Refused: ``CollaborationMismatch``, ``OrderMismatch``, or an error of :func:`cleanroom.statements.verify`.
         """
         digest = command.spec.digest() if command.spec is not None else None
-        self._verify(command.collaboration, command.authorisation, actions, command.query, digest, allow_expired=allow_expired)
+        return self._verify(command.collaboration, command.authorisation, actions, command.query, digest, allow_expired=allow_expired)
 
     def verify_vote(self, vote: VoteRequest, decision: str) -> Decision:
         """Verify that the collaborator signed ``decision`` on exactly the query, version, proposal and text in ``vote``.
@@ -88,7 +128,7 @@ class AuthorisationVerifier:
 
     def _verify(
         self, collaboration: str, token: str, actions: Collection[str], subject: str, digest: str | None, *, allow_expired: bool = False
-    ) -> None:
+    ) -> Authorisation:
         self._require_collaboration(collaboration)
         now = self._now()
         if allow_expired:
@@ -102,3 +142,4 @@ class AuthorisationVerifier:
             )
         if digest is not None and signed.digest != digest:
             raise Refused("OrderMismatch", f"authorisation: the signed text of {subject!r} differs from the text in the request.")
+        return signed

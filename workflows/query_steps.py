@@ -31,7 +31,7 @@ from cleanroom.messages.query import (
     VoteRequest,
     WithdrawRequest,
 )
-from cleanroom.temporal.retries import NO_RETRY, POLL, STANDARD
+from cleanroom.temporal.retries import POLL, STANDARD
 from workflows.query_state import QueryStateMachine
 
 COLLABORATOR_TIMEOUT = timedelta(days=1)
@@ -71,7 +71,7 @@ class QuerySteps:
         """Write the draft: arrow "Create Document" or "Update Document"."""
         return await workflow.execute_activity_method(
             CollaboratorGovernance.create_document if create else CollaboratorGovernance.update_document,
-            DraftRequest(command=command, draft=draft, version=self._query.version),
+            DraftRequest(command=command, draft=draft),
             **STANDARD.within(COLLABORATOR_TIMEOUT).config(
                 f"{'create' if create else 'update'} {draft.document_id} as {command.party}", task_queue=collaborator_queue(command.party)
             ),
@@ -90,18 +90,18 @@ class QuerySteps:
         names = ", ".join(map(self._query.display_name, owners.owners))
         return await workflow.execute_activity_method(
             CollaboratorGovernance.propose_query,
-            ProposeQueryRequest(command=command, owners=owners.owners, version=owners.version, digest=owners.digest),
+            ProposeQueryRequest(command=command, owners=owners.owners),
             **STANDARD.within(COLLABORATOR_TIMEOUT).config(
                 f"propose {self._query.name}, approvers: {names}", task_queue=collaborator_queue(command.party)
             ),
         )
 
     async def confirm_withdrawal(self, command: AuthorisedCommand) -> None:
-        """Verify the author's authorisation to close the draft."""
+        """Verify the author's authorisation to close the draft that governance holds."""
         await workflow.execute_activity_method(
             CollaboratorGovernance.confirm_withdrawal,
             command,
-            **NO_RETRY.within(COLLABORATOR_TIMEOUT).config(
+            **STANDARD.within(COLLABORATOR_TIMEOUT).config(
                 f"verify the withdrawal by {command.party}", task_queue=collaborator_queue(command.party)
             ),
         )
