@@ -7,6 +7,7 @@ import datetime as dt
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from pydantic import ValidationError
@@ -34,6 +35,8 @@ from cleanroom.statements import Authorisation
 from starters.operations.session import Session
 from tests.prepare_world import COLLABORATION, PrepareWorld, prepare_world
 
+Mode = Literal["app", "cgs-client"]
+MODES: tuple[Mode, ...] = ("app", "cgs-client")
 AUTHOR, OWNERS, QUERY = "fabrikam", ("contosso", "litware"), "later"
 
 
@@ -96,18 +99,18 @@ class Author:
 
 
 @asynccontextmanager
-async def author(folder: Path) -> AsyncIterator[Author]:
+async def author(folder: Path, mode: Mode) -> AsyncIterator[Author]:
     with prepare_world(folder) as world:
         await world.publish(2)
-        async with world.user(AUTHOR) as client, world.user("litware") as other:
+        async with world.user(AUTHOR, mode) as client, world.user("litware") as other:
             found = Author(world, folder, client, other)
             await found.create()
             yield found
 
 
-def attack(folder: Path, play: Callable[[Author], Awaitable[None]]) -> None:
+def attack(folder: Path, play: Callable[[Author], Awaitable[None]], mode: Mode = "app") -> None:
     async def run() -> None:
-        async with author(folder) as found:
+        async with author(folder, mode) as found:
             await play(found)
 
     asyncio.run(run())
@@ -119,7 +122,8 @@ async def refused(work: Awaitable[object]) -> str:
     return caught.value.code
 
 
-def test_text_that_another_user_put_into_the_draft_is_not_proposed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", MODES)
+def test_text_that_another_user_put_into_the_draft_is_not_proposed(tmp_path: Path, mode: Mode) -> None:
     async def play(author: Author) -> None:
         signed = author.sign("propose-query", await author.held())
         await author.replace_draft('{"sql": "SELECT * FROM flights"}')
@@ -129,7 +133,7 @@ def test_text_that_another_user_put_into_the_draft_is_not_proposed(tmp_path: Pat
         assert await refused(author.propose(signed)) == "DraftChanged"
         assert (await author.held()).state == "Draft"
 
-    attack(tmp_path, play)
+    attack(tmp_path, play, mode)
 
 
 async def generate_draft(author: Author):
@@ -151,7 +155,8 @@ def test_another_users_proposal_of_another_text_is_not_copied_into_the_authors_n
     attack(tmp_path, play)
 
 
-def test_a_used_authorisation_to_propose_makes_no_second_proposal(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", MODES)
+def test_a_used_authorisation_to_propose_makes_no_second_proposal(tmp_path: Path, mode: Mode) -> None:
     async def play(author: Author) -> None:
         document = await author.held()
         token = author.sign("propose-query", document)
@@ -163,10 +168,11 @@ def test_a_used_authorisation_to_propose_makes_no_second_proposal(tmp_path: Path
         assert (await author.held()).state == "Draft"
         assert (await author.propose(author.sign("propose-query", document))).proposal_id != made.proposal_id
 
-    attack(tmp_path, play)
+    attack(tmp_path, play, mode)
 
 
-def test_a_used_authorisation_to_update_or_create_does_not_bring_back_the_old_text(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", MODES)
+def test_a_used_authorisation_to_update_or_create_does_not_bring_back_the_old_text(tmp_path: Path, mode: Mode) -> None:
     async def play(author: Author) -> None:
         first, second = author.spec(11), author.spec(12)
         token = author.session.authorise("update-query", QUERY, first.digest(), version=str((await author.held()).version))
@@ -178,7 +184,7 @@ def test_a_used_authorisation_to_update_or_create_does_not_bring_back_the_old_te
         assert await refused(author.create()) == "DocumentDiffers"
         assert (await author.held()).data == text
 
-    attack(tmp_path, play)
+    attack(tmp_path, play, mode)
 
 
 def test_an_authorisation_to_withdraw_is_for_one_proposal_or_one_draft(tmp_path: Path) -> None:
@@ -201,7 +207,8 @@ def test_an_authorisation_to_withdraw_is_for_one_proposal_or_one_draft(tmp_path:
     attack(tmp_path, play)
 
 
-def test_the_authorisation_that_made_a_proposal_withdraws_it_at_its_deadline(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", MODES)
+def test_the_authorisation_that_made_a_proposal_withdraws_it_at_its_deadline(tmp_path: Path, mode: Mode) -> None:
     async def play(author: Author) -> None:
         document = await author.held()
         token = author.sign("propose-query", document)
@@ -216,7 +223,7 @@ def test_the_authorisation_that_made_a_proposal_withdraws_it_at_its_deadline(tmp
         await worker.withdraw_proposal(WithdrawRequest(command=author.command(token), proposal_id=made.proposal_id, expired=True))
         assert (await author.held()).state == "Draft"
 
-    attack(tmp_path, play)
+    attack(tmp_path, play, mode)
 
 
 @pytest.mark.parametrize(
