@@ -11,6 +11,7 @@ datasets are encrypted before they reach a store, so such a proxy sees neither.
 
 from __future__ import annotations
 
+import ipaddress
 import ssl
 import time
 from pathlib import Path
@@ -44,6 +45,16 @@ def ssl_context(ca_file: Path | None = None, *, client_cert: tuple[Path, Path] |
     if client_cert is not None:
         context.load_cert_chain(*map(str, client_cert))
     return context
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host name or address is loopback."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def http_client(tls: ssl.SSLContext | None = None, *, timeout: Timeout, **options: Any) -> httpx.Client:

@@ -126,7 +126,7 @@ def _require_free_port(host: str, port: int) -> None:
 
 def codec_keys(
     keyring: Annotated[Path, typer.Argument(help="Keyring file of the payload codec.", show_default=False)],
-    add: Annotated[str | None, typer.Option(help="ID of a key to add.", show_default="create a new keyring")] = None,
+    add: Annotated[bool, typer.Option("--add", help="Add a key to the keyring, instead of creating a new one.")] = False,
     current: Annotated[
         bool, typer.Option("--current/--not-current", help="Encrypt with the added key from now on, or only decrypt with it.")
     ] = True,
@@ -135,20 +135,20 @@ def codec_keys(
 ) -> None:
     """Create a keyring of the payload codec, add a key to it, or choose the key that encrypts.
 
-    The command prints key IDs and never keys. To rotate keys without downtime, add one with --not-current and restart every process.
-    Then choose it with --use and restart every process again.
+    The command prints key IDs and never keys; an ID is the fingerprint of its key. To rotate keys without downtime, add one with
+    --not-current and restart every process. Then choose it with --use and restart every process again.
 
     Example: cleanroom codec-keys keyring.json
     """
     with error_boundary(output):
-        if add is None and use is None:
+        if not add and use is None:
             if keyring.exists():
-                raise Conflict("KeyringExists", f"{keyring} already exists.", hint="Add a key to it with --add ID.")
+                raise Conflict("KeyringExists", f"{keyring} already exists.", hint="Add a key to it with --add.")
             ring = Keyring.generate()
         else:
             ring = Keyring.load(keyring)
-            if add is not None:
-                ring = ring.rotated(add, make_current=current)
+            if add:
+                ring = ring.rotated(make_current=current)
             if use is not None:
                 ring = ring.using(use)
         ring.save(keyring)

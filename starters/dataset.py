@@ -11,7 +11,7 @@ from cleanroom.documents.specs import load_dataset_spec
 from starters.operations.datasets import list_datasets, publish_dataset, show_dataset, upload_rows
 from starters.operations.session import Session, run_async
 from starters.terminal.entry import main
-from starters.terminal.output import ConfigFile, Format, Output, Profile, error_boundary, print_record, print_rows
+from starters.terminal.output import ConfigFile, Format, Output, Plaintext, Profile, error_boundary, print_record, print_rows
 
 app = typer.Typer(help="Upload and publish encrypted datasets.", no_args_is_help=True)
 File = Annotated[Path, typer.Argument(help="YAML file of the dataset.", show_default=False)]
@@ -23,6 +23,7 @@ def publish(
     profile: Profile = None,
     config: ConfigFile = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until governance holds the accepted document.")] = True,
+    plaintext: Plaintext = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Publish a dataset to the collaboration.
@@ -33,7 +34,7 @@ def publish(
     Example: cleanroom dataset publish demo/contosso-flights.yaml --profile contosso
     """
     with error_boundary(output):
-        session = Session.load(profile, config)
+        session = Session.load(profile, config, plaintext=plaintext)
         spec = load_dataset_spec(file)
         print_record(run_async(publish_dataset(session, spec, wait=wait)), output, title=f"dataset {spec.name}")
 

@@ -28,6 +28,7 @@ from starters.terminal.output import (
     ConfigFile,
     Format,
     Output,
+    Plaintext,
     Profile,
     error_boundary,
     out,
@@ -64,6 +65,7 @@ def create(
     reconcile_seconds: Annotated[
         int, typer.Option(min=1, max=86400, help="Interval at which the workflow looks for votes that were cast without this tool.")
     ] = 60,
+    plaintext: Plaintext = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Create a query as a draft.
@@ -74,7 +76,7 @@ def create(
     Example: cleanroom query create demo/fabrikam-delays.yaml --profile fabrikam
     """
     with error_boundary(output):
-        session = Session.load(profile, config)
+        session = Session.load(profile, config, plaintext=plaintext)
         spec = load_query_spec(file)
         approval_seconds = max(1, round(approval_days * 86400))
         record = run_async(create_query(session, spec, approval_seconds=approval_seconds, reconcile_seconds=reconcile_seconds))
@@ -82,7 +84,9 @@ def create(
 
 
 @app.command()
-def update(file: File, profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
+def update(
+    file: File, profile: Profile = None, config: ConfigFile = None, plaintext: Plaintext = False, output: Output = Format.TABLE
+) -> None:
     """Replace the draft of a query with the text of a file.
 
     This creates a new version without any approval. Every collaborator may update a draft.
@@ -90,7 +94,7 @@ def update(file: File, profile: Profile = None, config: ConfigFile = None, outpu
     Example: cleanroom query update demo/fabrikam-delays.yaml --profile fabrikam
     """
     with error_boundary(output):
-        session = Session.load(profile, config)
+        session = Session.load(profile, config, plaintext=plaintext)
         spec = load_query_spec(file)
         print_record(run_async(update_query(session, spec)), output, title=f"query {spec.name}")
 
@@ -101,6 +105,7 @@ def propose(
     file: Annotated[Path | None, typer.Option(help="Propose the text of this YAML file. The draft must have exactly this text.")] = None,
     profile: Profile = None,
     config: ConfigFile = None,
+    plaintext: Plaintext = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Propose the draft of a query to the owners of its input and output datasets.
@@ -111,13 +116,15 @@ def propose(
     Example: cleanroom query propose fabrikam-delays --profile fabrikam
     """
     with error_boundary(output):
-        session = Session.load(profile, config)
+        session = Session.load(profile, config, plaintext=plaintext)
         spec = load_query_spec(file) if file is not None else None
         print_record(run_async(propose_query(session, name, spec)), output, title=f"query {name}")
 
 
 @app.command()
-def withdraw(name: Name, profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
+def withdraw(
+    name: Name, profile: Profile = None, config: ConfigFile = None, plaintext: Plaintext = False, output: Output = Format.TABLE
+) -> None:
     """Withdraw an open proposal, or close a draft.
 
     A withdrawn proposal becomes a draft again. Withdraw the draft too to close the query.
@@ -125,7 +132,7 @@ def withdraw(name: Name, profile: Profile = None, config: ConfigFile = None, out
     Example: cleanroom query withdraw fabrikam-delays --profile fabrikam
     """
     with error_boundary(output):
-        session = Session.load(profile, config)
+        session = Session.load(profile, config, plaintext=plaintext)
         print_record(run_async(withdraw_query(session, name)), output, title=f"query {name}")
 
 
@@ -143,6 +150,7 @@ def approve(
     yes: Yes = False,
     wait: Wait = True,
     print_signal: PrintSignal = False,
+    plaintext: Plaintext = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Approve the current version of a query with your signature.
@@ -164,6 +172,7 @@ def approve(
         yes=yes,
         wait=wait,
         print_signal=print_signal,
+        plaintext=plaintext,
     )
 
 
@@ -177,6 +186,7 @@ def reject(
     yes: Yes = False,
     wait: Wait = True,
     print_signal: PrintSignal = False,
+    plaintext: Plaintext = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Reject the current version of a query with your signature.
@@ -185,7 +195,19 @@ def reject(
 
     Example: cleanroom query reject fabrikam-delays --reason "no floor" --profile contosso
     """
-    _decide("reject", name, profile, config, output, version=version, reason=reason, yes=yes, wait=wait, print_signal=print_signal)
+    _decide(
+        "reject",
+        name,
+        profile,
+        config,
+        output,
+        version=version,
+        reason=reason,
+        yes=yes,
+        wait=wait,
+        print_signal=print_signal,
+        plaintext=plaintext,
+    )
 
 
 def _decide(
@@ -200,12 +222,15 @@ def _decide(
     yes: bool,
     wait: bool,
     print_signal: bool,
+    plaintext: bool,
     expires_days: float = 30,
     max_runs: int | None = None,
 ) -> None:
     """Sign a decision, then print it or, after a confirmation, send it."""
     with error_boundary(output):
-        session = Session.load(profile, config)
+        session = Session.load(profile, config, plaintext=plaintext)
+        if not print_signal:
+            session.require_encryption()
         state = run_async(read_state(session, name))
         message = sign_decision(session, state, decision, version=version, expires_days=expires_days, max_runs=max_runs, reason=reason)
         if print_signal:

@@ -19,6 +19,7 @@ from starters.terminal.output import (
     ConfigFile,
     Format,
     Output,
+    Plaintext,
     Profile,
     error_boundary,
     out,
@@ -45,6 +46,7 @@ def start(
     start_date: Annotated[str | None, typer.Option(help="First day (yyyy-MM-dd), if the query has a date range.")] = None,
     end_date: Annotated[str | None, typer.Option(help="Last day (yyyy-MM-dd), if the query has a date range.")] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the run has ended.")] = True,
+    plaintext: Plaintext = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Run an approved query once.
@@ -54,9 +56,10 @@ def start(
     Example: cleanroom run start fabrikam-delays --run-id r-1 --profile fabrikam
     """
     with error_boundary(output):
-        session = Session.load(profile, config)
+        session = Session.load(profile, config, plaintext=plaintext)
         parameters = parse_parameters(start_date, end_date)
         run_id = run_id or new_run_id()
+        session.require_encryption()
         digest = run_async(current_digest(session, query))
         run_async(start_run(session, query, digest, run_id, parameters))
         if not wait:
@@ -116,7 +119,9 @@ def cancel(run_id: RunId, profile: Profile = None, config: ConfigFile = None, ou
 
 
 @app.command()
-def conclude(run_id: RunId, profile: Profile = None, config: ConfigFile = None, output: Output = Format.TABLE) -> None:
+def conclude(
+    run_id: RunId, profile: Profile = None, config: ConfigFile = None, plaintext: Plaintext = False, output: Output = Format.TABLE
+) -> None:
     """Clean up after a terminated run: revoke its grants, stop its Spark job.
 
     Only a run that was terminated, or that exceeded its workflow timeout, needs this. Completed, failed and cancelled runs have cleaned
@@ -125,7 +130,7 @@ def conclude(run_id: RunId, profile: Profile = None, config: ConfigFile = None, 
     Example: cleanroom run conclude r-1 --profile litware
     """
     with error_boundary(output):
-        session = Session.load(profile, config)
+        session = Session.load(profile, config, plaintext=plaintext)
         print_record(run_async(conclude_run(session, run_id)), output, title=f"run {run_id}")
 
 

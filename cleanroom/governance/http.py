@@ -20,7 +20,7 @@ from cleanroom.errors import Internal, InvalidInput, Unavailable
 from cleanroom.governance import faults
 from cleanroom.governance.commits import COMMIT_SECONDS, CommitWatch, await_commit
 from cleanroom.governance.position import LedgerPosition, TransactionId
-from cleanroom.transport import async_http_client, ssl_context
+from cleanroom.transport import async_http_client, is_loopback, ssl_context
 
 TokenProvider = Callable[[], str | Awaitable[str]]
 """Returns a bearer token for one request; may be a coroutine function."""
@@ -110,6 +110,20 @@ def _tls(ca_file: Path | None, client_cert: tuple[Path, Path] | None) -> ssl.SSL
         raise _certificate_file([file for file in (ca_file, *(client_cert or ())) if file is not None], error) from error
 
 
+def _require_encrypted(base_url: str) -> None:
+    """Refuse plain HTTP to another machine: everyone on the way could read bearer tokens and secrets, and change answers."""
+    try:
+        url = httpx.URL(base_url)
+    except httpx.InvalidURL:
+        return  # The first request reports it.
+    if url.scheme == "http" and not is_loopback(url.host):
+        raise InvalidInput(
+            "GovernanceUrlInsecure",
+            f"governance: {url.scheme}://{url.host} is another machine, and the connection is not encrypted. No token was sent.",
+            hint="Use an https URL, or a cgs-client on a loopback address.",
+        )
+
+
 class AsyncCloseable(ABC):
     """An object that ``async with`` closes."""
 
@@ -143,7 +157,8 @@ class HttpChannel(AsyncCloseable):
         position: What this process has seen in the ledger. Clients of one process that depend on each other share it.
 
     Raises:
-        InvalidInput: ``GovernanceCertificateFileInvalid``, ``GovernanceHeaderMalformed``.
+        InvalidInput: ``GovernanceUrlInsecure`` for plain HTTP to another machine; ``GovernanceCertificateFileInvalid``,
+            ``GovernanceHeaderMalformed``.
     """
 
     def __init__(
@@ -158,6 +173,7 @@ class HttpChannel(AsyncCloseable):
         commit_path: str | None = "/app/tx",
         position: LedgerPosition | None = None,
     ) -> None:
+        _require_encrypted(base_url)
         self._base = base_url.rstrip("/")
         self._token = token
         self._commit_path = commit_path

@@ -2,7 +2,9 @@
 
 The keyring file has mode 0600::
 
-    {"current": "2026-11", "keys": {"2026-11": "<base64, 32 bytes>", "2026-05": "<base64, 32 bytes>"}}
+    {"current": "5d1c…", "keys": {"5d1c…": "<base64, 32 bytes>", "a07f…": "<base64, 32 bytes>"}}
+
+The ID of a generated key is its fingerprint, so two keyrings never use one ID for two keys, and an ID in a history says which key it needs.
 
 To rotate, first add a key without making it current and restart all processes. Then make it current and restart them again: every
 process must have the key before one of them encrypts with it. A retired key can be removed when no history that it encrypted is left.
@@ -28,6 +30,11 @@ from cleanroom.secret import Secret, read_secret_file, write_secret_file
 
 KEY_BYTES = 32
 _KEY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+
+
+def fingerprint(key: Secret) -> str:
+    """Return the ID of a key: 16 hex digits that HKDF-SHA256 derives from it, from which the key cannot be computed."""
+    return HKDF(hashes.SHA256(), 8, salt=None, info=b"cleanroom payload codec key id v1").derive(key.reveal()).hex()
 
 
 class KeyringMissing(LookupError):
@@ -64,9 +71,11 @@ class Keyring:
         self._ciphers: dict[tuple[str, str], AESGCM] = {}
 
     @classmethod
-    def generate(cls, key_id: str = "k1") -> Self:
-        """Create a keyring with one random key."""
-        return cls(key_id, {key_id: Secret(os.urandom(KEY_BYTES))})
+    def generate(cls, key_id: str | None = None) -> Self:
+        """Create a keyring with one random key; its ID is by default its fingerprint."""
+        key = Secret(os.urandom(KEY_BYTES))
+        key_id = key_id or fingerprint(key)
+        return cls(key_id, {key_id: key})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -89,11 +98,13 @@ class Keyring:
         keys = {key_id: base64.b64encode(key.reveal()).decode() for key_id, key in self._keys.items()}
         write_secret_file(Path(path), json.dumps({"current": self.current, "keys": keys}, indent=2).encode() + b"\n")
 
-    def rotated(self, key_id: str, *, make_current: bool = True) -> Keyring:
-        """Return a copy with one more random key."""
+    def rotated(self, key_id: str | None = None, *, make_current: bool = True) -> Keyring:
+        """Return a copy with one more random key; its ID is by default its fingerprint."""
+        key = Secret(os.urandom(KEY_BYTES))
+        key_id = key_id or fingerprint(key)
         if key_id in self._keys:
             raise _malformed(f"the key {key_id!r} already exists, and a key ID must not be reused")
-        keys = {**self._keys, key_id: Secret(os.urandom(KEY_BYTES))}
+        keys = {**self._keys, key_id: key}
         return Keyring(key_id if make_current else self.current, keys)
 
     def using(self, key_id: str) -> Keyring:

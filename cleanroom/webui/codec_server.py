@@ -41,9 +41,10 @@ from cleanroom.errors import CleanRoomError, InvalidInput, NotFound, Refused
 from cleanroom.models import FrozenModel
 from cleanroom.temporal.codec import PayloadCodec
 from cleanroom.temporal.keyring import Keyring
+from cleanroom.transport import is_loopback
 from cleanroom.webui import pages
 from cleanroom.webui.auth import COOKIE, Authenticator, OidcSettings
-from cleanroom.webui.gateway import PREFIX, UiGateway, check_upstream, is_loopback
+from cleanroom.webui.gateway import PREFIX, UiGateway, check_upstream
 
 logger = logging.getLogger("cleanroom.codec_server")
 

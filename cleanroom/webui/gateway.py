@@ -15,7 +15,6 @@ the Web UI, including its assets and API.
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -26,7 +25,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 
 from cleanroom.errors import CleanRoomError, InvalidInput, Refused, Unavailable
-from cleanroom.transport import async_http_client
+from cleanroom.transport import async_http_client, is_loopback
 from cleanroom.webui import pages
 from cleanroom.webui.auth import Authenticator
 from cleanroom.webui.views import as_script
@@ -76,16 +75,6 @@ def check_upstream(url: str, *, remote: bool = False) -> str:
             hint="Protect that server, then allow it with --remote-upstream.",
         )
     return url.rstrip("/")
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a host name or address is loopback."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class UiGateway:

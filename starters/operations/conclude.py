@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from temporalio.client import WorkflowExecutionStatus
 from temporalio.common import WorkflowIDConflictPolicy
 
 from cleanroom.errors import Conflict
@@ -24,15 +25,22 @@ async def conclude_run(session: Session, run_id: str) -> dict[str, Any]:
     Idempotent; concurrent calls share one workflow.
 
     Raises:
-        Conflict: ``RunStillRuns``.
+        Conflict: ``RunStillRuns``; ``RunCompleted``, because the cleanup would record a failure of this run.
         NotFound: ``WorkflowNotFound``.
     """
+    session.require_encryption()
     found = await find_run(session, run_id)
     if not found.ended:
         raise Conflict(
             "RunStillRuns",
             f"run {run_id!r} has not ended. It cleans up when it ends.",
             hint=f"To stop it now: cleanroom run cancel {run_id}",
+        )
+    if found.described.status is WorkflowExecutionStatus.COMPLETED:
+        raise Conflict(
+            "RunCompleted",
+            f"run {run_id!r} has completed and has revoked its grants. There is nothing to clean up.",
+            hint=f"cleanroom run show {run_id}",
         )
     started = await started_with(found.client, found.handle.id, RunQueryInput)
     ticket = started.ticket

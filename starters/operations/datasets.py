@@ -72,6 +72,7 @@ async def publish_dataset(session: Session, spec: DatasetSpec, *, wait: bool = T
         Conflict: ``DatasetExists`` when another owner or specification has this name.
         PreconditionFailed: ``NothingToPin``.
     """
+    session.require_encryption()
     spec = await asyncio.to_thread(pin_manifest, session, spec)
     client = await session.temporal()
     s3 = isinstance(spec.store, S3StoreSpec)

@@ -112,6 +112,7 @@ async def send_decision(
     Raises:
         CleanRoomError: The reason why the workflow refused the decision.
     """
+    session.require_encryption()
     found = await find_query(session, name)
     before = await state_of(found)
     with query_closed_as_error(name):

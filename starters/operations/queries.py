@@ -50,6 +50,7 @@ async def create_query(
     Raises:
         Conflict: ``QueryExists``.
     """
+    session.require_encryption()
     client = await session.temporal()
     parties = tuple(Collaborator(name=name, user_id=user) for name, user in sorted(session.settings.parties.items()))
     input = PublishQueryInput(
@@ -170,6 +171,7 @@ async def _send_author_command(
     session: Session, name: str, update: str, authorisation: str, spec: QuerySpec | None = None
 ) -> CommandOutcome:
     """Send a signed command as an update of the query's workflow and wait for its outcome."""
+    session.require_encryption()
     found = await find_query(session, name)
     await state_of(found)
     message = AuthorMessage(party=session.party, authorisation=authorisation, spec=spec)

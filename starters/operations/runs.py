@@ -84,6 +84,7 @@ async def start_run(
     """
     from cleanroom.statements import RunRequest, sign
 
+    session.require_encryption()
     require_name("run_id", run_id)
     request = RunRequest(
         collaboration=session.collaboration,

@@ -31,17 +31,24 @@ AUTHORISATION_LIFETIME = dt.timedelta(days=30)
 class Session:
     """What one command needs to act as the collaborator of a profile."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, plaintext: bool = False) -> None:
         self.settings = settings
+        self._plaintext = plaintext
         self._credential: Credential | None = None
         self._namespace = "default"
 
     @staticmethod
-    def load(profile: str | None, config: str | None) -> Session:
-        """Load the settings of ``profile`` from the file ``config``; raises as :func:`cleanroom.settings.load_settings` does."""
+    def load(profile: str | None, config: str | None, *, plaintext: bool = False) -> Session:
+        """Load the settings of ``profile`` from the file ``config``; raises as :func:`cleanroom.settings.load_settings` does.
+
+        Args:
+            profile: Name of the profile.
+            config: Path of the settings file.
+            plaintext: Whether the command may send unencrypted payloads; see :meth:`require_encryption`.
+        """
         settings = load_settings(profile, path=Path(config) if config else None)
         USER_NAMES.update({user: name for name, user in settings.parties.items() if user})
-        return Session(settings)
+        return Session(settings, plaintext=plaintext)
 
     @property
     def collaboration(self) -> str:
@@ -138,6 +145,21 @@ class Session:
             proposal_id=proposal_id,
         )
         return sign(authorisation, self.key())
+
+    def require_encryption(self) -> None:
+        """Check that SQL, statements and decisions do not reach Temporal unencrypted.
+
+        Every operation that sends such a payload calls this first.
+
+        Raises:
+            PreconditionFailed: ``PlaintextRefused`` without a keyring, unless the command was told to send plain text.
+        """
+        if self.settings.temporal.keyring_file is None and not self._plaintext:
+            raise PreconditionFailed(
+                "PlaintextRefused",
+                f"profile {self.settings.profile!r} has no keyring, so the operator of Temporal could read what this command sends.",
+                hint="Set temporal.keyring_file in cleanroom.toml, or pass --plaintext.",
+            )
 
     async def temporal(self) -> Client:
         """Connect to Temporal with the settings of this profile.

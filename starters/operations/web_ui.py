@@ -12,8 +12,7 @@ from cleanroom.errors import InvalidInput, NotFound, PreconditionFailed, Refused
 from cleanroom.identifiers import dataset_workflow_id, prepare_workflow_id, query_workflow_id, run_workflow_id
 from cleanroom.secret import read_secret_file
 from cleanroom.settings import Settings
-from cleanroom.transport import http_client, ssl_context
-from cleanroom.webui.gateway import is_loopback
+from cleanroom.transport import http_client, is_loopback, ssl_context
 from starters.operations.session import Session
 
 

@@ -49,6 +49,7 @@ Profile = Annotated[
     str | None, typer.Option("--profile", "-p", envvar="CLEANROOM_PROFILE", help="Profile in cleanroom.toml that the command acts as.")
 ]
 ConfigFile = Annotated[str | None, typer.Option("--config", envvar="CLEANROOM_CONFIG", help="Path of cleanroom.toml.")]
+Plaintext = Annotated[bool, typer.Option("--plaintext", help="Send unencrypted payloads to Temporal if the profile has no keyring.")]
 
 out = Console(soft_wrap=True)
 """Standard output, for results."""

@@ -108,9 +108,16 @@ def chart_png(rows: Rows, path: Path, *, title: str = "", value: str | None = No
     import matplotlib
 
     matplotlib.use("Agg")
+    labels, values, name = found
+    # Without this, matplotlib reads text between two dollar signs as TeX, and fails for text such as "$^$".
+    with matplotlib.rc_context({"text.parse_math": False}):
+        _draw_png(labels, values, name, path, title)
+    return True
+
+
+def _draw_png(labels: list[str], values: list[float], name: str, path: Path, title: str) -> None:
     from matplotlib import pyplot
 
-    labels, values, name = found
     figure, axes = pyplot.subplots(figsize=(10, 0.42 * len(labels) + 1.6), layout="constrained")
     bars = axes.barh(labels, values, color="#31688e")
     axes.bar_label(bars, fmt="{:,.1f}", padding=4, fontsize=9)
@@ -127,4 +134,3 @@ def chart_png(rows: Rows, path: Path, *, title: str = "", value: str | None = No
         raise InvalidInput("ChartNotWritten", f"--chart: cannot write {path}.", cause=error.strerror) from error
     finally:
         pyplot.close(figure)
-    return True

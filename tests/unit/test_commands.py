@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import io
@@ -106,7 +107,7 @@ def test_workflow_names_match_the_workflow_classes() -> None:
         ("dataset publish broken.yaml", "YamlMalformed", 2),
         ("dataset upload missing.yaml rows.csv", "FileNotFound", 3),
         ("run start delays --start-date 99", "RunParametersInvalid", 2),
-        ("query reject delays", "TemporalUnavailable", 7),
+        ("query reject delays", "PlaintextRefused", 6),
         ("run show r-1", "TemporalUnavailable", 7),
         ("query show delays --profile unknown --config here.toml", "ProfileNotFound", 3),
         ("query list", "SettingMissing", 6),
@@ -115,8 +116,8 @@ def test_workflow_names_match_the_workflow_classes() -> None:
         ("ps --state here.toml", "StateNotAFolder", 2),
         ("up --state /proc/none", "StateNotWritable", 2),
         ("audit verify .", "FileUnreadable", 2),
-        ("codec-keys missing.json --add k2", "SecretFileNotFound", 3),
-        ("codec-keys . --add k2", "SecretFileIsFolder", 2),
+        ("codec-keys missing.json --add", "SecretFileNotFound", 3),
+        ("codec-keys . --add", "SecretFileIsFolder", 2),
         ("codec-keys here.toml", "KeyringExists", 5),
         ("codec-server --keyring missing.json", "SecretFileNotFound", 3),
         ("codec-server --keyring missing.json --oidc-claim team=a", "CodecOidcIncomplete", 2),
@@ -137,6 +138,51 @@ def test_invalid_input_gives_a_json_error(words: str, code: str, exit_code: int,
     assert (error["code"], result.exit_code) == (code, exit_code), error
     assert {"code", "message", "cause", "hint"} <= set(error)
     assert code != "YamlMalformed" or "line 3" in error["message"]
+
+
+SENDING = (
+    "query create query.yaml",
+    "query update query.yaml",
+    "query propose x",
+    "query withdraw x",
+    "query approve x --yes",
+    "query reject x --yes",
+    "run start x",
+    "run conclude r-1",
+    "dataset publish dataset.yaml",
+)
+
+
+@pytest.mark.parametrize("words", SENDING)
+def test_command_without_a_keyring_sends_nothing_unless_plaintext_is_given(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")
+    Path("query.yaml").write_text(QUERY + "sql: SELECT 1 AS n FROM a\n")
+    Path("dataset.yaml").write_text((ROOT / "demo/litware-planes.yaml").read_text())
+    text = 'collaboration = "flights"\nkeys_dir = "keys"\n[profile.fabrikam]\nparty = "fabrikam"\n[parties]\nfabrikam = "u"\n'
+    Path("here.toml").write_text(text)
+    arguments = [*words.split(), "--profile", "fabrikam", "--config", "here.toml", "--output", "json"]
+    refused = runner.invoke(app, arguments)
+    assert (json.loads(refused.stdout)["code"], refused.exit_code) == ("PlaintextRefused", 6)
+    allowed = runner.invoke(app, [*arguments, "--plaintext"])
+    assert json.loads(allowed.stdout)["code"] != "PlaintextRefused"
+
+
+def test_every_operation_that_sends_a_payload_requires_encryption() -> None:
+    """Applies to operations that do not exist yet, too."""
+    sends = {"start_workflow", "execute_workflow", "signal", "execute_update", "start_update", "signal_with_start"}
+    found = []
+    for file in sorted((ROOT / "starters").rglob("*.py")):
+        for function in ast.walk(ast.parse(file.read_text())):
+            if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            calls = {node.func.attr for node in ast.walk(function) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)}
+            if calls & sends and function.name != "execute":  # nested in _send_author_command
+                found.append(function.name)
+                assert "require_encryption" in calls, f"{file.name}: {function.name}"
+    assert len(found) >= 5
 
 
 QUERY = "name: x\ninputs: {a: b}\noutput: c\n"

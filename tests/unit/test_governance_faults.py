@@ -135,7 +135,7 @@ async def test_a_refused_connection_is_unavailable() -> None:
 
 
 async def test_an_unresolvable_host_name_has_its_own_code() -> None:
-    error = await outcome("http://no-such-host.invalid")
+    error = await outcome("https://no-such-host.invalid")
     assert (type(error), error.code) == (Unavailable, "GovernanceNameNotResolved")
 
 
@@ -437,3 +437,24 @@ def test_a_query_survives_being_decoded_as_a_whole(values: dict[str, str]) -> No
 
 def test_categories_are_concrete_error_classes() -> None:
     assert {*faults.CATEGORY_BY_CODE.values(), *faults.CATEGORY_BY_STATUS.values()} <= set(CATEGORIES.values())
+
+
+@pytest.mark.parametrize(
+    "url", ["http://governance.example", "http://10.1.2.3:8080/app", "http://127.0.0.1.example", "http://localhost.example"]
+)
+async def test_plain_http_to_another_machine_is_refused_before_a_token_is_requested(url: str) -> None:
+    asked: list[str] = []
+
+    def token() -> str:
+        asked.append("asked")
+        return "secret"
+
+    for mode in ("app", "cgs-client"):
+        with pytest.raises(InvalidInput, match="GovernanceUrlInsecure"):
+            GovernanceUserClient(url, token=token, mode=mode)  # type: ignore[arg-type]
+    assert asked == []
+
+
+@pytest.mark.parametrize("url", ["http://localhost:1", "http://127.0.0.1:1", "http://[::1]:1", "https://governance.example"])
+async def test_https_and_loopback_are_accepted(url: str) -> None:
+    await GovernanceUserClient(url).aclose()

@@ -214,7 +214,7 @@ async def test_the_proxy_repeats_an_error_that_follows_a_write(network: tuple[st
             return httpx.Response(404, json={"error": {"code": "UserDocumentNotFound", "message": "no"}})
         return httpx.Response(200, json={"id": "d", "state": "Draft"}, headers={HEADER: "2.11"})
 
-    channel = HttpChannel("http://proxy", commit_path=None)
+    channel = HttpChannel("https://proxy", commit_path=None)
     channel._client = httpx.AsyncClient(transport=httpx.MockTransport(answer))
     async with channel:
         await channel.write("PUT", "/userdocuments/d")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import copy
+import hashlib
 import json
 import pickle
 from pathlib import Path
@@ -22,7 +23,7 @@ from cleanroom.errors import CleanRoomError, InvalidInput, NotFound, Preconditio
 from cleanroom.secret import Secret
 from cleanroom.temporal.codec import ENCODING, HEADER, TOMBSTONE, PayloadCodec
 from cleanroom.temporal.converter import data_converter
-from cleanroom.temporal.keyring import Keyring
+from cleanroom.temporal.keyring import Keyring, fingerprint
 
 KEYRING = Keyring.generate("k1")
 SCHEDULED = "cr/a/run/nightly-2026-11-23T02:00:00Z"
@@ -270,6 +271,19 @@ class TestRotation:
 
 
 class TestKeyring:
+    def test_the_id_of_a_generated_key_is_its_fingerprint(self, tmp_path: Path) -> None:
+        rings = [Keyring.generate() for _ in range(3)]
+        assert len({ring.current for ring in rings}) == 3
+        ring = rings[0].rotated()
+        assert ring.current != rings[0].current
+        ring.save(tmp_path / "keyring.json")
+        keys = json.loads((tmp_path / "keyring.json").read_text())["keys"]
+        for key_id, text in keys.items():
+            key = base64.b64decode(text)
+            assert fingerprint(Secret(key)) == key_id
+            assert key_id not in key.hex()
+            assert not hashlib.sha256(key).hexdigest().startswith(key_id)
+
     def test_a_saved_keyring_has_mode_0600_and_loads(self, tmp_path: Path) -> None:
         file = tmp_path / "keyring.json"
         ring = Keyring.generate("a").rotated("b")

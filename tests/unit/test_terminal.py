@@ -103,3 +103,10 @@ def test_chart_of_unknown_column_or_unwritable_file_is_rejected(tmp_path: Path) 
         series(rows, "name")
     with pytest.raises(InvalidInput, match="ChartNotWritten"):
         chart_png(rows, tmp_path)
+
+
+@pytest.mark.parametrize("text", ["$^$", "$\\frac$", "a$b", "\\$^$", "$_{", "%", "\\n"])
+def test_chart_draws_text_with_tex_literally(tmp_path: Path, text: str) -> None:
+    rows = [{text + "x": text, text: 1.0}]
+    assert chart_png(rows, tmp_path / "chart.png", title=text)
+    assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")

@@ -6,7 +6,7 @@ import asyncio
 import time
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from temporalio.api.taskqueue.v1 import PollerInfo
@@ -16,7 +16,7 @@ from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from temporalio.exceptions import CancelledError, TerminatedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from cleanroom.errors import PreconditionFailed, Refused, Unavailable
+from cleanroom.errors import Conflict, PreconditionFailed, Refused, Unavailable
 from cleanroom.messages.query import QueryState
 from cleanroom.messages.run import RunResult, RunStatus
 from cleanroom.temporal import attributes
@@ -164,3 +164,15 @@ async def test_following_a_workflow_warns_once_about_a_missing_worker(
     stderr = capsys.readouterr().err
     assert stderr.count("waiting") == 1
     assert stderr.index("first") < stderr.index("continues in the background")
+
+
+async def test_conclude_of_a_completed_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cleanup records RUN_FAILED, which would break the audit bundle of a run that has completed."""
+    from starters.operations import conclude
+
+    async def completed(session: object, run_id: str) -> FoundWorkflow[Any]:
+        return FoundWorkflow(cast(Any, None), cast(Any, None), cast(Any, SimpleNamespace(status=WorkflowExecutionStatus.COMPLETED)))
+
+    monkeypatch.setattr(conclude, "find_run", completed)
+    with pytest.raises(Conflict, match="RunCompleted"):
+        await conclude.conclude_run(cast(Any, None), "r-1")
