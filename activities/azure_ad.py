@@ -63,7 +63,7 @@ class AzureAd:
     @activity.defn
     async def create_managed_identity(self, dataset: AuthorisedDataset) -> ManagedIdentity:
         """Create the dataset's managed identity, or return the existing one."""
-        self._authorisations.verify_dataset(dataset)
+        await self._authorisations.verify_dataset(dataset)
         await self._authorisations.verify_unpublished(dataset)
         made = await asyncio.to_thread(
             self._identities.create_or_update,
@@ -83,7 +83,7 @@ class AzureAd:
             Refused: ``FederationMismatch`` if issuer, subject or audience differ from the expected values.
         """
         dataset, given = request.dataset, request.clean_room
-        self._authorisations.verify_dataset(dataset)
+        await self._authorisations.verify_dataset(dataset)
         issuer = (await self._governance.oidc_issuer_info()).issuer_url
         if given.issuer_url != issuer:
             raise Refused("FederationMismatch", f"federation: the issuer is {given.issuer_url!r}; the issuer of governance is {issuer!r}.")

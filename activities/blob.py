@@ -37,7 +37,7 @@ class Blob:
 
         The scope is the dataset's container, because the account may hold containers of other datasets and collaborations.
         """
-        self._authorisations.verify_dataset(request.dataset)
+        await self._authorisations.verify_dataset(request.dataset)
         await asyncio.to_thread(require_own_identity, self._identities, request)
         await self._authorisations.verify_unpublished(request.dataset)
         account, store = self._settings.azure.storage_account_id, request.dataset.spec.store
@@ -53,9 +53,9 @@ class Blob:
         return AccessGranted(roles=(role,), scope=scope)
 
     @activity.defn
-    def locate_blob_store(self, dataset: AuthorisedDataset) -> StoreLocation:
+    async def locate_blob_store(self, dataset: AuthorisedDataset) -> StoreLocation:
         """Return the URL of the collaborator's storage account."""
-        self._authorisations.verify_dataset(dataset)
+        await self._authorisations.verify_dataset(dataset)
         url = self._settings.azure.storage_account_url
         if not url:
             raise PreconditionFailed("SettingMissing", "settings: azure.storage_account_url is not set.")

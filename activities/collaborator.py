@@ -73,7 +73,7 @@ class CollaboratorGovernance:
     async def set_secret(self, request: SecretRequest) -> StoredSecret:
         """Store the connection secret or the encryption key in governance, which releases it only under the contract's policy."""
         dataset = request.dataset
-        self._authorisations.verify_dataset(dataset)
+        await self._authorisations.verify_dataset(dataset)
         await require_same_policy(self._documents.client, dataset.collaboration, request.policy)
         await self._authorisations.verify_unpublished(dataset)
         if request.kind == "key":
@@ -101,7 +101,7 @@ class CollaboratorGovernance:
     async def propose_document(self, request: ProposeDocumentRequest) -> ProposedDocument:
         """Propose the dataset document. Its owner is its only approver."""
         dataset, descriptor = request.dataset, request.descriptor
-        signed = self._authorisations.verify_dataset(dataset)
+        signed = await self._authorisations.verify_dataset(dataset)
         if descriptor.document_id != dataset.spec.name or document_digest(descriptor.data) != descriptor.digest:
             raise Refused("OrderMismatch", f"descriptor: it is not for dataset {dataset.spec.name!r}, or its digest is wrong.")
         await self._verify_own_descriptor(descriptor.data, dataset.spec)
@@ -125,7 +125,7 @@ class CollaboratorGovernance:
     async def accept_document(self, request: AcceptDocumentRequest) -> PublishedDataset:
         """Vote for the owner's own dataset document, which must be the text that was proposed."""
         dataset, proposed = request.dataset, request.proposed
-        self._authorisations.verify_dataset(dataset)
+        await self._authorisations.verify_dataset(dataset)
         document = await self._documents.get(proposed.document_id)
         if document_digest(str(document.data)) != proposed.digest or document.id != dataset.spec.name:
             raise Conflict("DocumentDiffers", f"document {document.id!r} changed between its proposal and its acceptance.")
@@ -165,7 +165,7 @@ class CollaboratorGovernance:
     @activity.defn
     async def create_document(self, request: DraftRequest) -> DraftStored:
         """Create the query's draft."""
-        self._authorisations.verify_command(request.command, {"create-query"})
+        await self._authorisations.verify_command(request.command, {"create-query"})
         query = self._verify_draft(request)
         if query.approval is None or query.approval.proposer_id != self._authorisations.user_id:
             raise Refused("DraftMismatch", f"query {request.command.query!r}: the draft names a different proposer than its author.")
@@ -174,7 +174,7 @@ class CollaboratorGovernance:
     @activity.defn
     async def update_document(self, request: DraftRequest) -> DraftStored:
         """Replace the query's draft if it still has the version that the authorisation names."""
-        signed = self._authorisations.verify_command(request.command, {"update-query"})
+        signed = await self._authorisations.verify_command(request.command, {"update-query"})
         self._verify_draft(request)
         return await self._put_draft(request, signed.version)
 
@@ -198,7 +198,7 @@ class CollaboratorGovernance:
         Raises:
             Conflict: ``DraftChanged``.
         """
-        signed = self._authorisations.verify_command(command, {"withdraw-query"})
+        signed = await self._authorisations.verify_command(command, {"withdraw-query"})
         _require_signed_draft(await self._documents.get(command.query), signed)
 
     @activity.defn
@@ -210,7 +210,7 @@ class CollaboratorGovernance:
             Refused: ``AuthorisationUsed`` if this authorisation has already made a proposal.
         """
         command = request.command
-        signed = self._authorisations.verify_command(command, {"propose-query"})
+        signed = await self._authorisations.verify_command(command, {"propose-query"})
         document = await self._documents.get(command.query)
         if document.state == "Draft":
             _require_signed_draft(document, signed)
@@ -279,7 +279,7 @@ class CollaboratorGovernance:
         """
         command = request.command
         actions = {"withdraw-query", "propose-query"} if request.expired else {"withdraw-query"}
-        signed = self._authorisations.verify_command(command, actions, allow_expired=request.expired)
+        signed = await self._authorisations.verify_command(command, actions, allow_expired=request.expired)
         if signed.action == "withdraw-query":
             named = signed.proposal_id == request.proposal_id
         else:
@@ -311,7 +311,7 @@ class CollaboratorGovernance:
         return await self._vote(request, "reject")
 
     async def _vote(self, request: VoteRequest, decision: str) -> BallotRecorded:
-        signed = self._authorisations.verify_vote(request, decision)
+        signed = await self._authorisations.verify_vote(request, decision)
         user = self._authorisations.user_id
         version = await self._require_proposal_of(request.proposal_id, request.query, request.digest)
         if version != signed.version:

@@ -61,7 +61,7 @@ class KeyVault:
 
         The scope is this one key, because the vault may hold keys of other datasets and collaborations.
         """
-        self._authorisations.verify_dataset(request.dataset)
+        await self._authorisations.verify_dataset(request.dataset)
         await asyncio.to_thread(require_own_identity, self._identities, request)
         await self._authorisations.verify_unpublished(request.dataset)
         vault = self._settings.azure.key_vault_id
@@ -78,7 +78,7 @@ class KeyVault:
         The policy in the request must equal the policy in governance, because Temporal could have changed it.
         """
         dataset = request.dataset
-        self._authorisations.verify_dataset(dataset)
+        await self._authorisations.verify_dataset(dataset)
         await require_same_policy(self._governance, dataset.collaboration, request.policy)
         if not self._settings.azure.maa_url:
             raise PreconditionFailed(

@@ -128,6 +128,7 @@ def query_record(session: Session, state: QueryState) -> dict[str, Any]:
 
 async def update_query(session: Session, spec: QuerySpec) -> CommandOutcome:
     """Replace the draft with ``spec``: a new version without any approval."""
+    session.require_encryption()
     document = await read_query_document(session, spec.name)
     authorisation = session.authorise("update-query", spec.name, spec.digest(), version=document.version or "")
     outcome = await _send_author_command(session, spec.name, UPDATE, authorisation, spec)
@@ -147,6 +148,7 @@ async def propose_query(session: Session, name: str, spec: QuerySpec | None = No
         Conflict: ``DraftChanged`` when governance holds another text.
         Refused: ``DraftMismatch`` when governance holds another text than ``spec``.
     """
+    session.require_encryption()
     document = await read_query_document(session, name)
     require_own_draft(session, document, spec)
     return await _send_author_command(session, name, PROPOSE, _authorise_document(session, "propose-query", document))
@@ -154,6 +156,7 @@ async def propose_query(session: Session, name: str, spec: QuerySpec | None = No
 
 async def withdraw_query(session: Session, name: str) -> CommandOutcome:
     """Withdraw an open proposal, which becomes a draft again, or close a draft."""
+    session.require_encryption()
     document = await read_query_document(session, name)
     proposal_id = document.proposal_id if document.state == "Proposed" else ""
     return await _send_author_command(
