@@ -130,7 +130,11 @@ class BundleReader:
         """
         found = self._bundle.document(document_id)
         if found is not None and found.record.kind == "key":
-            retired = any(item.record.subject.startswith(f"{document_id}.") for item in self._bundle.all(DocumentBody, "key"))
+            user_id = found.body.document.get("proposerId")
+            retired = any(
+                item.record.subject.startswith(f"{document_id}.") and item.body.document.get("proposerId") == user_id
+                for item in self._bundle.all(DocumentBody, "key")
+            )
             return Consent(status="disabled" if retired else "enabled")
         if document_id in self._consented:
             return Consent(status="enabled")
