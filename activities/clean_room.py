@@ -71,7 +71,7 @@ class CleanRoomGovernance:
     @activity.defn
     async def verify_spark(self, request: VerifySparkRequest) -> SparkVerdict:
         """Verify the Spark service's report: hardware signature, host data, and the nonce of this run."""
-        return self._room.verifier.verify_service(request.ticket, request.report)
+        return await self._room.verifier.verify_service(request.ticket, request.report)
 
     @activity.defn
     async def verify_security_policy(self, request: VerifyPolicyRequest) -> None:

@@ -2,76 +2,55 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from cleanroom.attestation import GuestAttestor, TrustStore
-from cleanroom.errors import PreconditionFailed
-from cleanroom.governance import CleanRoomClient, GovernanceUserClient
+from cleanroom.attestation import GuestAttestor
+from cleanroom.governance import CleanRoomClient, GovernanceUserClient, MemberDocument
 from cleanroom.identifiers import canonical_json
 from cleanroom.messages.run import RunTicket, ServiceProof
-from cleanroom.runs.assembly import JobEnvironment
-from cleanroom.runs.proof import ServiceVerifier
 from cleanroom.runs.reader import AttestedReader
 from cleanroom.runs.shared_reader import SharedReader
+from cleanroom.runs.trust import RunTrust
 from cleanroom.runs.verification import RunVerifier
 from cleanroom.settings import Settings
-from cleanroom.spark.profile import PodProfile
+from cleanroom.trust import Bootstrap, TrustSource
 
 
-def job_environment(settings: Settings) -> JobEnvironment:
-    """Return the deployment's part of every job. The clean room and the Spark service must have the same settings."""
-    roots = [file.read_text("ascii") for file in (settings.governance.service_cert_file, settings.ca_file) if file is not None]
-    return JobEnvironment(
-        governance_url=settings.governance.url,
-        authority=settings.credential.authority,
-        ca_pem="\n".join(roots),
-        storage_hosts=settings.storage_hosts,
-    )
+def run_trust(settings: Settings, bootstrap: Bootstrap, read: Callable[[str], Awaitable[MemberDocument]]) -> RunTrust:
+    """Return the trust documents of an attested worker.
 
-
-def trust_store(settings: Settings) -> TrustStore:
-    """Return the attestation roots of the settings."""
-    return TrustStore.load(amd=settings.attestation.amd_roots, root_files=settings.attestation.trust_files)
+    Args:
+        settings: The worker's settings, which only name the files with revocation lists.
+        bootstrap: The measured bootstrap file.
+        read: Reads a member document from governance.
+    """
+    source = TrustSource(read, bootstrap.contract_id, development=bootstrap.development)
+    # Read at every use, because the operator refreshes the files. A list is signed by AMD; a missing file fails the verification.
+    return RunTrust(source, bootstrap, lambda: tuple(file.read_bytes() for file in settings.attestation.crl_files))
 
 
 class CleanRoomContext:
     """Clients, identity and verifier of the Clean Room Application. One instance per worker process.
 
     Args:
-        settings: Settings of the boundary ``clean-room``.
+        settings: Settings of the boundary ``clean-room``, from :func:`cleanroom.trust.attested_settings`.
+        bootstrap: The measured bootstrap file.
         client: Governance, called with this guest's attestation.
         user: Governance, called with the clean room's registered identity.
-        profile: The pod profile; the Spark service must have the same one.
-
-    Raises:
-        PreconditionFailed: ``SettingMissing``.
     """
 
-    def __init__(self, settings: Settings, client: CleanRoomClient, user: GovernanceUserClient, profile: PodProfile) -> None:
-        if not settings.spark.service_host_data:
-            raise PreconditionFailed(
-                "SettingMissing",
-                "settings: spark.service_host_data is empty, so no Spark service would be accepted.",
-                hint="List the host data of the Spark services that this deployment accepts.",
-                party="operator",
-            )
+    def __init__(self, settings: Settings, bootstrap: Bootstrap, client: CleanRoomClient, user: GovernanceUserClient) -> None:
         self.settings = settings
         self.client = client
         self.user = user
         self.attestor = GuestAttestor(settings.attestation.url, ca_file=settings.ca_file)
         self.verifier = RunVerifier(
-            SharedReader(AttestedReader(client, user, settings.collaboration)),
-            settings.collaboration,
-            job_environment(settings),
-            ServiceVerifier(trust_store(settings), frozenset(settings.spark.service_host_data), profile, settings.attestation),
+            SharedReader(AttestedReader(client, user, bootstrap.contract_id)),
+            bootstrap.contract_id,
+            run_trust(settings, bootstrap, client.accepted_member_document),
         )
         self.authority = self.verifier.authority
-
-    @property
-    def ca_file(self) -> Path | None:
-        """The CA file of the settings."""
-        return self.settings.ca_file
 
     async def attested_statement(self, ticket: RunTicket, proof: ServiceProof, body: dict[str, Any]) -> dict[str, Any]:
         """Return what a verified run adds to the audit event ``body``: digests, and an attestation report over the whole event.
@@ -85,6 +64,7 @@ class CleanRoomContext:
             "hostData": {"driver": policies.driver.host_data, "executor": policies.executor.host_data},
             "documents": {item.id: item.digest for item in (run.document, *(dataset.document for dataset in run.datasets))},
             "approvedBy": list(run.approved_by),
+            "trust": {"id": verified.trust.trust.id, "digest": verified.trust.trust.digest},
         }
         evidence = await self.attestor.attest(canonical_json(body | facts))
         return facts | {"attestation": evidence.model_dump(mode="json", exclude_none=True)}

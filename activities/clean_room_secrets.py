@@ -44,6 +44,7 @@ from cleanroom.runs.ledger import RUNS_SCOPE, closed_event_id, runs_event_id
 from cleanroom.secret import Secret
 from cleanroom.spark.job import JobConfig
 from cleanroom.temporal.heartbeat import Heartbeater
+from cleanroom.trust import AcceptedTrust
 
 TOMBSTONE = Secret(b"revoked")
 """Overwrites the staged secrets of a run that has ended."""
@@ -77,10 +78,10 @@ class CleanRoomSecrets:
         """
         async with Heartbeater(str):
             verified = await self._room.verifier.verify_release(request.ticket, request.proof, request.dataset)
-            key = await self._release_key(verified.run, verified.run.dataset(request.dataset))
+            key = await self._release_key(verified.run, verified.run.dataset(request.dataset), verified.trust.trust)
             return await self._stage(request, verified.job, encode_dataset_key(key))
 
-    async def _release_key(self, run: AuthorisedRun, item: Dataset) -> Secret:
+    async def _release_key(self, run: AuthorisedRun, item: Dataset, trust: AcceptedTrust) -> Secret:
         room, point = self._room, item.dataset.dataset_access_point
         secrets, identity = point.protection.encryption_secrets, point.identity
         if identity is None:
@@ -93,7 +94,8 @@ class CleanRoomSecrets:
             raise InvalidInput(
                 "KekProviderConfigurationAuthorityMissing", f"dataset {point.name!r}: its key names no attestation authority."
             )
-        declared = room.settings.storage_hosts
+        declared, roots = trust.document.storage_hosts, trust.tls_roots_file
+        private = trust.document.development
         vault_url = check_storage_url(kek.provider.url, "key-vault", declared=declared, field="kek.provider.url").url
         maa_url = check_storage_url(str(authority), "maa", declared=declared, field="kek.provider.configuration.authority").url
         federation = Federation(
@@ -106,15 +108,15 @@ class CleanRoomSecrets:
             identity.tenant_id,
             identity.client_id,
             assertion.reveal_text,
-            authority=room.settings.credential.authority,
-            ca_file=room.ca_file,
+            authority=trust.document.entra_authority,
+            ca_file=roots,
             registered=federation,
         )
         vault = KeyVaultSettings(
             vault_url=vault_url,
-            ca_file=room.ca_file,
-            verify_challenge_resource=room.settings.azure.verify_challenge_resource,
-            release_ca_file=room.settings.azure.key_vault_release_ca_file,
+            ca_file=roots,
+            verify_challenge_resource=private is None or private.verify_challenge_resource,
+            release_ca_file=trust.key_release_roots_file,
         )
         try:
             released = await release_key(
@@ -123,7 +125,7 @@ class CleanRoomSecrets:
                 name=kek.name,
                 version=_key_version(kek.id),
                 attestor=room.attestor,
-                maa=MaaClient(maa_url, room.ca_file),
+                maa=MaaClient(maa_url, roots),
             )
         except Refused as error:
             if error.code == "ForbiddenByRbac":
@@ -273,7 +275,7 @@ class CleanRoomSecrets:
             # A run that does not pass these checks was never granted anything.
             activity.logger.info("nothing to revoke: %s", error.code)
             return Revoked(secrets=0, grants=0)
-        run, job, hosts = past.run, past.job, past.policies.host_data()
+        run, job, hosts = past.run, past.job, past.host_data
         contract = run.document.contract_id
         # Close the run first. From then on every activity that releases something refuses it.
         closing = {"source": "cleanroom-application", "name": "RUN_CLOSED", "runId": job.run_id, "query": job.query_id}

@@ -6,6 +6,7 @@ its own identity in governance and builds the job itself.
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 
 from temporalio import activity
@@ -22,12 +23,14 @@ from cleanroom.messages.run import (
     TrackingId,
     WatchRequest,
 )
-from cleanroom.runs.assembly import JobEnvironment, assemble_job
+from cleanroom.runs.assembly import assemble_job
 from cleanroom.runs.authority import RunAuthority
 from cleanroom.runs.reader import UserReader
+from cleanroom.runs.trust import RunTrust
 from cleanroom.settings import Settings
 from cleanroom.spark.deadlines import Deadlines
 from cleanroom.spark.policy import pod_policies
+from cleanroom.spark.profile import PodProfile
 from cleanroom.spark.service import SparkService
 from cleanroom.spark.signed import ServiceReport
 from cleanroom.spark.status import JobStatus
@@ -37,10 +40,11 @@ from cleanroom.temporal.heartbeat import Heartbeater
 class SparkServiceActivities:
     """Activities of the Run diagram that the Spark service performs."""
 
-    def __init__(self, settings: Settings, service: SparkService, reader: UserReader, environment: JobEnvironment) -> None:
+    def __init__(self, settings: Settings, service: SparkService, reader: UserReader, trust: RunTrust) -> None:
+        self._settings = settings
         self._service = service
         self._authority = RunAuthority(reader, settings.collaboration)
-        self._environment = environment
+        self._trust = trust
 
     @activity.defn
     async def get_attestation_report(self, request: ReportRequest) -> ServiceReport:
@@ -50,7 +54,8 @@ class SparkServiceActivities:
     @activity.defn
     async def get_security_policy(self, request: PolicyRequest) -> PolicyStatement:
         """Return a statement on the job's pod policies, signed by the attested key."""
-        signed = await self._service.security_policy(request.job, request.nonce)
+        trust = (await self._trust.in_force()).trust.document
+        signed = await self._service.security_policy(request.job, PodProfile.deployed(trust.pods, self._settings), request.nonce)
         return PolicyStatement(
             statement=signed.statement,
             driver_host_data=signed.policies.driver.host_data,
@@ -65,17 +70,19 @@ class SparkServiceActivities:
             Refused: ``JobMismatch`` when the requested job differs from the one built here; the codes of
                 :meth:`cleanroom.runs.authority.RunAuthority.authorise`.
         """
-        run = await self._authority.authorise(request.ticket)
-        job = assemble_job(run, self._environment)
+        run, trust = await asyncio.gather(self._authority.authorise(request.ticket), self._trust.in_force())
+        job = assemble_job(run, trust.environment)
         if job.digest() != request.job.digest():
             raise Refused(
                 "JobMismatch",
                 f"run {request.ticket.run_id!r}: the requested job differs from the one that governance's documents give.",
                 details={"asked": request.job.digest(), "assembled": job.digest()},
                 party="operator",
-                hint="Give the clean room and the Spark service the same settings and version.",
+                hint="Give the clean room and the Spark service the same version. If the members have accepted another trust document, "
+                "start a new run.",
             )
-        submitted = await self._service.submit(job, pod_policies(job, self._service.profile).digest())
+        profile = PodProfile.deployed(trust.trust.document.pods, self._settings)
+        submitted = await self._service.submit(job, profile, pod_policies(job, profile).digest())
         return TrackingId(name=submitted.tracking_id, namespace=submitted.namespace, uid=submitted.uid)
 
     @activity.defn

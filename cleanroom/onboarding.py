@@ -1,4 +1,4 @@
-"""A member's steps to set up a collaboration: contract, clean room policy, OIDC issuer, invitations. Every step is idempotent.
+"""A member's steps to set up a collaboration: contract, clean room policy, trust document, OIDC issuer, invitations. All are idempotent.
 
 A proposal that needs the votes of other members stays open. The step then returns ``waiting``, and the same call continues later. The
 rules are in docs/facts/governance-service.md#contracts-and-the-consortium.
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from cleanroom.claims import HOST_DATA, IS_DEBUGGABLE
 from cleanroom.errors import Conflict, InvalidInput, NotFound, PreconditionFailed, Refused
-from cleanroom.governance import Contract, GovernanceMemberClient, GovernanceProposal, Invitation, host_data_claims
+from cleanroom.governance import Contract, GovernanceMemberClient, GovernanceProposal, Invitation, MemberDocument, host_data_claims
 from cleanroom.governance.endpoint import proxy_headers
 from cleanroom.models import FrozenModel
 from cleanroom.secret import read_secret_file
@@ -169,6 +169,36 @@ class Onboarding:
             # The content of an open proposal is unknown here. Members vote on it with `collaboration vote`.
             return Step(step=step, state="waiting", proposal_id=found.proposal_ids[0])
         return await self.settle(step, await self._client.propose_clean_room_policy(contract_id, claims))
+
+    async def member_document(self, document_id: str, contract_id: str, data: str) -> Step:
+        """Create, propose and accept a member document with exactly this text, as far as this member can.
+
+        Raises:
+            Conflict: ``TrustDocumentDiffers`` if the document is proposed or accepted with another text.
+            Refused: See :meth:`settle`.
+        """
+        step, client = "trust-document", self._client
+        try:
+            found: MemberDocument | None = await client.get_member_document(document_id)
+        except NotFound as error:
+            if error.code != "DocumentNotFound":
+                raise
+            found = None
+        if found is None or (found.state == "Draft" and found.data != data):
+            await client.put_member_document(document_id, contract_id, data, version=found.version if found else None)
+            found = await client.get_member_document(document_id)
+        if found.data != data or found.contract_id != contract_id:
+            raise Conflict(
+                "TrustDocumentDiffers",
+                f"{document_id} is {found.state} with another text.",
+                hint="Give the document the next number (`cleanroom collaboration trust --print`), or vote on the proposal.",
+            )
+        if found.state == "Accepted":
+            return Step(step=step, state="unchanged", proposal_id=found.proposal_id)
+        if found.state == "Proposed":
+            return await self.settle(step, GovernanceProposal(proposal_id=found.proposal_id, proposal_state="Open"))
+        assert found.version is not None
+        return await self.settle(step, await client.propose_member_document(document_id, version=found.version))
 
     async def oidc_issuer(self, url: str, kid: str) -> list[Step]:
         """Enable the OIDC issuer, create its signing key, and set its URL.

@@ -39,7 +39,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from cleanroom.errors import InvalidInput, NotFound
-from cleanroom.identifiers import HexDigest, Name
+from cleanroom.identifiers import Name
 from cleanroom.models import FrozenModel
 
 CONFIG_VARIABLE = "CLEANROOM_CONFIG"
@@ -155,24 +155,16 @@ class S3Settings(SettingsSection):
 
 
 class AttestationSettings(SettingsSection):
-    """How evidence is obtained and verified."""
+    """How evidence is obtained. What it must satisfy stands in the trust document."""
 
     url: str = "http://localhost:8284"
-    """The sidecar in the guest that produces reports (``POST /attest/combined``)."""
-    amd_roots: bool = True
-    """Whether to trust AMD's root certificates."""
-    trust_files: tuple[Path, ...] = ()
-    """Additional roots of development hardware; verification marks their reports as NOT CONFIDENTIAL."""
-    refuse_allow_all: bool = True
-    """Whether to refuse the host data of known allow-all security policies."""
-    report_version_floor: int = Field(default=2, ge=2, le=5)
-    """Oldest accepted version of SNP reports."""
-    require_uvm: bool = True
-    """Whether to require Microsoft's endorsement of the utility VM."""
+    """The sidecar in the guest that produces reports (``POST /attest/combined``); always a local address."""
+    crl_files: tuple[Path, ...] = ()
+    """AMD's certificate revocation lists, DER or PEM, which a job of the operator refreshes; read at every verification."""
 
 
 class KubernetesSettings(SettingsSection):
-    """The cluster that runs Spark."""
+    """The cluster that runs Spark. What the pods run stands in the trust document."""
 
     kubeconfig: Path | None = None
     """Kubeconfig file; without it, the pod's service account."""
@@ -180,10 +172,6 @@ class KubernetesSettings(SettingsSection):
     """Context in the kubeconfig; without it, the current one."""
     namespace: str = "analytics"
     """Namespace of the SparkApplications."""
-    image: str = ""
-    """Image of the Spark application, by digest."""
-    image_layers: tuple[HexDigest, ...] = ()
-    """dm-verity root hashes of the image's layers, bottom first, which the pod security policy binds."""
     spark_version: str = "4.0.0"
     """Spark version of the image."""
     service_account: str = "spark"
@@ -195,8 +183,6 @@ class KubernetesSettings(SettingsSection):
 class SparkSettings(SettingsSection):
     """Sizes and limits of Spark jobs."""
 
-    service_host_data: tuple[HexDigest, ...] = ()
-    """Host data that the clean room accepts of the Spark service."""
     driver_cores: int = Field(default=1, ge=1)
     """CPU cores of the driver."""
     driver_memory: str = "1g"

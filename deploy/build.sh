@@ -5,7 +5,7 @@
 #   SOURCE_DATE_EPOCH  timestamp of every file; by default the commit's
 #   BUILD_ARGS         further arguments for `buildah build` (a proxy, a volume with roots, --network=host)
 #
-# Prints the image digests and, if dmverity-vhd (github.com/Microsoft/hcsshim) is installed, the setting kubernetes.image_layers.
+# Prints the image digests and, if dmverity-vhd (github.com/Microsoft/hcsshim) is installed, the member pods.layers of the trust document.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-dist/images}
@@ -24,6 +24,6 @@ done
 if command -v dmverity-vhd >/dev/null; then
   buildah push --quiet cleanroom/spark:"$version" "docker-archive:$out/spark.docker.tar:cleanroom/spark:$version"
   layers=$(dmverity-vhd --tarball "$out/spark.docker.tar" roothash --image "cleanroom/spark:$version" | sed -n 's/^Layer .*: \([0-9a-f]\{64\}\)$/"\1"/p' | paste -sd, -)
-  echo "image_layers = [${layers//,/, }]"
+  echo "layers: [${layers//,/, }]"
   rm -f "$out/spark.docker.tar"
 fi

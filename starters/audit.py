@@ -122,6 +122,7 @@ def verify(
     key: Annotated[
         list[str] | None, typer.Option(help="USER=THUMBPRINT of a signing key that you know to be this user's; repeatable.")
     ] = None,
+    crl: Annotated[list[Path] | None, typer.Option(help="AMD certificate revocation list, DER or PEM; repeatable.")] = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Verify an audit bundle offline: hash chain, signatures, digests, attestation, completeness.
@@ -140,6 +141,7 @@ def verify(
             spark_host_data=_host_data("--spark-host-data", spark_host_data),
             clean_room_host_data=_host_data("--clean-room-host-data", clean_room_host_data),
             keys=_keys(key or []),
+            crls=tuple(path.read_bytes() for path in crl or ()),
         )
         if output is Format.JSON:
             print_json(verdict)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from cleanroom.errors import NotFound
+from cleanroom.trust.document import parse_trust_document
 from starters.operations.collaboration import (
     accept,
     admit_user,
@@ -14,10 +17,23 @@ from starters.operations.collaboration import (
     invite_user,
     list_members,
     show_collaboration,
+    show_trust,
+    trust_template,
 )
 from starters.operations.session import Session, run_async
 from starters.terminal.entry import main
-from starters.terminal.output import ConfigFile, Format, Output, Profile, error_boundary, print_record, print_rows, print_status, safe
+from starters.terminal.output import (
+    ConfigFile,
+    Format,
+    Output,
+    Profile,
+    error_boundary,
+    print_json,
+    print_record,
+    print_rows,
+    print_status,
+    safe,
+)
 
 app = typer.Typer(help="Set up a collaboration, as a member of the consortium.", no_args_is_help=True)
 members_app = typer.Typer(help="List members, users and invitations, and admit users.", invoke_without_command=True)
@@ -33,11 +49,12 @@ def create(
     config: ConfigFile = None,
     data: Annotated[str | None, typer.Option(help="Text of the contract.")] = None,
     host_data: Annotated[list[str] | None, typer.Option(help="Host data (hex) of a clean room to admit; repeatable.")] = None,
+    trust: Annotated[Path | None, typer.Option(help="File with the trust document to propose (JSON).", show_default=False)] = None,
     oidc_issuer: Annotated[str | None, typer.Option(help="URL of the issuer of the clean rooms' ID tokens.")] = None,
     oidc_kid: Annotated[str, typer.Option(help="Key ID of the issuer's first signing key.")] = "cleanroom",
     output: Output = Format.TABLE,
 ) -> None:
-    """Create a collaboration: contract, clean room policy, OIDC issuer.
+    """Create a collaboration: contract, clean room policy, trust document, OIDC issuer.
 
     Some steps need the votes of other members. The command then prints the vote command for them; repeat this command after they have
     voted. Idempotent.
@@ -46,11 +63,23 @@ def create(
     """
     with error_boundary(output):
         session = Session.load(profile, config)
-        record = run_async(
-            create_collaboration(session, session.collaboration if name is None else name, data, host_data or [], oidc_issuer, oidc_kid)
-        )
+        contract = session.collaboration if name is None else name
+        document = parse_trust_document(read_text(trust), document_id=str(trust)) if trust is not None else None
+        record = run_async(create_collaboration(session, contract, data, host_data or [], oidc_issuer, oidc_kid, trust=document))
         _print_vote_commands(record["steps"])
         print_record(record, output, title=f"collaboration {record['collaboration']}")
+
+
+def read_text(path: Path) -> str:
+    """Read a text file.
+
+    Raises:
+        NotFound: ``FileNotFound``.
+    """
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise NotFound("FileNotFound", f"{path} cannot be read.", cause=str(error)) from error
 
 
 def _print_vote_commands(steps: list[dict[str, Any]]) -> None:
@@ -59,6 +88,29 @@ def _print_vote_commands(steps: list[dict[str, Any]]) -> None:
             print_status(f"{step['step']}: waiting for the votes of other members. Each of them runs")
             print_status(f"  [bold]cleanroom collaboration vote {safe(step['proposal_id'])}[/bold]")
             print_status("  Repeat this command afterwards.")
+
+
+@app.command()
+def trust(
+    name: CollaborationName = None,
+    profile: Profile = None,
+    config: ConfigFile = None,
+    print_: Annotated[
+        bool, typer.Option("--print", help="Print the next document as JSON: the one in force with the next number, or a template.")
+    ] = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Show the trust document in force: the code, hardware and hosts that the collaboration trusts.
+
+    Example: cleanroom collaboration trust --print --profile operator
+    """
+    with error_boundary(output):
+        session = Session.load(profile, config)
+        contract = session.collaboration if name is None else name
+        if print_:
+            print_json(run_async(trust_template(session, contract)))
+        else:
+            print_record(run_async(show_trust(session, contract)), output, title=f"trust document of {contract}")
 
 
 @app.command()

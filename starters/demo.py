@@ -20,11 +20,10 @@ from cleanroom.messages.run import RunResult
 from cleanroom.settings import load_settings
 from cleanroom.spark.job import ResultReceipt
 from starters.operations.datasets import publish_dataset, upload_rows
-from starters.operations.decisions import send_decision, sign_decision
+from starters.operations.decisions import decision_terms, read_card, send_decision, sign_decision
 from starters.operations.keys import publish_key
 from starters.operations.local_cloud import DEMO_STATE, list_local_cloud, start_local_cloud, stop_local_cloud
 from starters.operations.queries import create_query, propose_query, update_query
-from starters.operations.query_workflow import read_state
 from starters.operations.results import open_result
 from starters.operations.runs import start_run, watch_run
 from starters.operations.session import Session, new_run_id, run_async
@@ -212,10 +211,10 @@ class _Demo:
 
     def approve(self) -> str:
         """Let both owners approve; return the digest of the approved query."""
-        print_approval_card(self.litware, run_async(read_state(self.litware, QUERY)), self.console)
+        print_approval_card(self.litware, run_async(read_card(self.litware, QUERY)), decision_terms(30, 10), self.console)
         digest = ""
         for session in (self.litware, self.contosso):
-            message = sign_decision(session, run_async(read_state(session, QUERY)), "approve", max_runs=10)
+            message = sign_decision(session, run_async(read_card(session, QUERY)), "approve", max_runs=10)
             after = run_async(send_decision(session, QUERY, "approve", message))
             state = "Approved" if after.stage == "Approved" else "Not Approved"
             print_status(f"  {session.party} approved; pending: {', '.join(after.pending) or 'none'}; state: {state}")

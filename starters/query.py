@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 
 from cleanroom.documents.specs import load_query_spec
+from cleanroom.errors import InvalidInput
 from cleanroom.messages.query import DEFAULT_APPROVAL_SECONDS, QueryState
 from starters.lint import lint
-from starters.operations.decisions import send_decision, sign_decision
+from starters.operations.approved_cards import earlier_approval, remember_approval
+from starters.operations.decisions import decision_terms, read_card, require_decidable, send_decision, sign_decision
 from starters.operations.queries import (
     create_query,
     list_queries,
@@ -21,7 +24,6 @@ from starters.operations.queries import (
     update_query,
     withdraw_query,
 )
-from starters.operations.query_workflow import read_state
 from starters.operations.session import Session, run_async
 from starters.terminal.entry import main
 from starters.terminal.output import (
@@ -30,6 +32,7 @@ from starters.terminal.output import (
     Output,
     Plaintext,
     Profile,
+    err,
     error_boundary,
     out,
     print_json,
@@ -39,15 +42,20 @@ from starters.terminal.output import (
     safe,
 )
 
+if TYPE_CHECKING:
+    from cleanroom.publishing.approval_card import ApprovalCard, Terms
+
 app = typer.Typer(help="Create and propose queries, and decide on them.", no_args_is_help=True)
 app.command("lint")(lint)
 
 MAX_DAYS = 3650
+_PIECE = 1000
+"""Characters of the card per printed line."""
 Name = Annotated[str, typer.Argument(help="Name of the query.", show_default=False)]
 File = Annotated[Path, typer.Argument(help="YAML file of the query.", show_default=False)]
 ExpectedVersion = Annotated[str | None, typer.Option(help="Fail unless the query is at this version.")]
 Reason = Annotated[str, typer.Option(help="Reason shown to the other collaborators.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Skip the confirmation prompt.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Consent without the card and the question.")]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the vote is counted.")]
 PrintSignal = Annotated[
     bool, typer.Option("--print-signal", help="Print the signed signal for the Web UI's Send a Signal box, and send nothing.")
@@ -155,7 +163,8 @@ def approve(
 ) -> None:
     """Approve the current version of a query with your signature.
 
-    The command shows the approval card of the query, asks for confirmation, signs the decision with your key, and sends it as a signal.
+    The command computes the approval card on this machine from the documents in governance, shows it, and asks. It then signs the
+    decision on exactly that text with your key, and sends it as a signal. Only --yes skips the question.
 
     Example: cleanroom query approve fabrikam-delays --profile litware
     """
@@ -226,35 +235,75 @@ def _decide(
     expires_days: float = 30,
     max_runs: int | None = None,
 ) -> None:
-    """Sign a decision, then print it or, after a confirmation, send it."""
+    """Show the card, ask, sign the decision on the text of the card, then send it or print it."""
     with error_boundary(output):
         session = Session.load(profile, config, plaintext=plaintext)
         if not print_signal:
             session.require_encryption()
-        state = run_async(read_state(session, name))
-        message = sign_decision(session, state, decision, version=version, expires_days=expires_days, max_runs=max_runs, reason=reason)
+        card = run_async(read_card(session, name))
+        require_decidable(card, decision, version=version)
+        terms = decision_terms(expires_days, max_runs)
+        if not yes:
+            # Standard output holds only the JSON document or the signal.
+            print_approval_card(session, card, terms, out if output is Format.TABLE and not print_signal else err)
+            _confirm(question(session, card, decision, terms))
+        message = sign_decision(session, card, decision, version=version, reason=reason, terms=terms)
+        if decision == "approve":
+            remember_approval(session.settings.keys_dir, session.collaboration, card)
         if print_signal:
             print_json(message)
             return
-        if output is Format.TABLE and not yes:
-            print_approval_card(session, state)
-            typer.confirm(f"{decision} as {session.party}?", abort=True, err=True)
         after = run_async(send_decision(session, name, decision, message, wait=wait))
-        print_record(query_record(session, after), output, title=f"query {name}")
+        signed = {"query": card.name, "version": card.version, "digest": card.digest}
+        print_record(query_record(session, after) | signed, output, title=f"query {name}")
 
 
-def print_approval_card(session: Session, state: QueryState, console: Console = out) -> None:
-    """Print what the approvers decide on: inputs, output, floors, and the SQL text that runs.
+def question(session: Session, card: ApprovalCard, decision: Literal["approve", "reject"], terms: Terms) -> str:
+    """Return the question that the collaborator answers: the name of the query, the validity and the number of runs."""
+    what = f"{decision} query {card.name}, version {card.version}, as {session.party}"
+    return f"{what}, {terms.validity}" + (f", {terms.runs}?" if decision == "approve" else "?")
 
-    User IDs are replaced by names, and lines are not wrapped.
+
+def _confirm(text: str) -> None:
+    """Ask on standard error. Only a typed answer counts.
+
+    Raises:
+        InvalidInput: ``ConfirmationRequired`` if standard input ends without an answer.
+        typer.Abort: The answer is no.
     """
-    names = {user: name for name, user in session.settings.parties.items()}
-    console.rule(f"[bold]{safe(state.query)}[/bold] version {safe(state.version)}", align="left")
-    for line in state.card.splitlines()[:400]:
-        for user, name in names.items():
-            line = line.replace(user, name)
+    try:
+        agreed = typer.confirm(text, err=True)
+    except typer.Abort as error:
+        if sys.stdin.isatty():
+            raise
+        raise InvalidInput(
+            "ConfirmationRequired", "The decision was not confirmed, so nothing was signed.", hint="Answer the question, or pass --yes."
+        ) from error
+    if not agreed:
+        raise typer.Abort
+
+
+def print_approval_card(session: Session, card: ApprovalCard, terms: Terms | None = None, console: Console = out) -> None:
+    """Print what the approvers decide on, complete: inputs, output, floors, warnings, the SQL text that runs, and the terms.
+
+    Long lines are divided, so that no part of a text is left out.
+    """
+    names = {user: name for name, user in session.settings.parties.items() if user}
+    console.rule(f"[bold]{safe(card.name)}[/bold] version {safe(card.version)}", align="left")
+    lines = card.lines(names)
+    if (before := earlier_approval(session.settings.keys_dir, session.collaboration, card.name)) is None:
+        lines += ["changes", "    You have not approved a query of this name on this machine."]
+    elif changes := card.changes_since(before.body):
+        lines += [f"changes since version {before.version}, which you approved", *(f"    {line}" for line in changes)]
+    else:
+        lines += ["changes", f"    none since version {before.version}, which you approved"]
+    if terms is not None:
+        lines += ["your decision", f"    {terms.validity}; {terms.runs}"]
+    for line in lines:
         indent = len(line) - len(line.lstrip(" "))
-        console.print(" " * indent + safe(line, 1000), highlight=False)
+        for start in range(0, max(len(line) - indent, 1), _PIECE):
+            piece = line[indent + start : indent + start + _PIECE]
+            console.print(" " * (indent if not start else indent + 2) + safe(piece, _PIECE), highlight=False)
     console.rule()
 
 
@@ -280,7 +329,18 @@ def show(name: Name, profile: Profile = None, config: ConfigFile = None, output:
             }
         print_partial_record(record, output, title=f"query {name}")
         if output is Format.TABLE and state and state.card:
-            print_approval_card(session, state)
+            print_card_of_workflow(session, state)
+
+
+def print_card_of_workflow(session: Session, state: QueryState) -> None:
+    """Print the gate's card as the query's workflow shows it; `cleanroom query approve` computes its own."""
+    out.rule(f"[bold]{safe(state.query)}[/bold] version {safe(state.version)}, as its workflow shows it", align="left")
+    for line in state.card.splitlines()[:400]:
+        for name, user in session.settings.parties.items():
+            line = line.replace(user, name)
+        indent = len(line) - len(line.lstrip(" "))
+        out.print(" " * indent + safe(line, 1000), highlight=False)
+    out.rule()
 
 
 @app.command("list")

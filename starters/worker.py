@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
+from cleanroom.errors import InvalidInput
 from cleanroom.settings import load_settings
+from cleanroom.trust import read_bootstrap
 from starters.terminal.entry import main
 from starters.terminal.output import ConfigFile, Format, Output, error_boundary
 
@@ -25,6 +27,13 @@ def worker(
         ),
     ],
     config: ConfigFile = None,
+    bootstrap: Annotated[
+        Path | None, typer.Option(help="Bootstrap file of an attested worker: where governance is.", show_default=False)
+    ] = None,
+    bootstrap_digest: Annotated[
+        str | None,
+        typer.Option(help="sha256: and the digest of the bootstrap file, as the container policy measures it.", show_default=False),
+    ] = None,
     ready_file: Annotated[Path | None, typer.Option(help="Create this file when the worker polls.")] = None,
     health_port: Annotated[
         int | None,
@@ -35,7 +44,8 @@ def worker(
 ) -> None:
     """Run the worker of one trust boundary until SIGTERM or Ctrl-C.
 
-    The worker polls the boundary's task queue with the settings of the profile that has the boundary's name.
+    The worker polls the boundary's task queue with the settings of the profile that has the boundary's name. The workers clean-room and
+    spark-service also need --bootstrap and --bootstrap-digest, which their container policies measure.
 
     Example: cleanroom worker litware
     """
@@ -45,7 +55,10 @@ def worker(
         configure_logging()
         # The task queue of a collaborator is named collaborator.NAME, and the profile NAME.
         settings = load_settings(boundary.removeprefix("collaborator."), path=Path(config) if config else None)
-        asyncio.run(serve(settings, ready_file=ready_file, health_port=health_port, health_host=health_host))
+        if (bootstrap is None) != (bootstrap_digest is None):
+            raise InvalidInput("BootstrapIncomplete", "--bootstrap and --bootstrap-digest belong together.", hint="Give both or neither.")
+        measured = read_bootstrap(bootstrap, bootstrap_digest) if bootstrap is not None and bootstrap_digest is not None else None
+        asyncio.run(serve(settings, ready_file=ready_file, health_port=health_port, health_host=health_host, bootstrap=measured))
 
 
 if __name__ == "__main__":

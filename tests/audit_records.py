@@ -21,6 +21,7 @@ from cleanroom.audit.bodies import (
     ReportBody,
     RequestBody,
     RevocationBody,
+    TrustBody,
 )
 from cleanroom.audit.chain import Kind
 from cleanroom.audit.execution import MeasuredJob, expected_grants
@@ -51,6 +52,7 @@ def genuine_records(world: AuditWorld) -> Items:
         *_run_records(world),
         *_document_records(world),
         ("clean-room-policy", COLLABORATION, PolicyBody(policy=CLEAN_ROOM_POLICY)),
+        ("trust", world.trust_document.id, _trust_record(world)),
         ("consent", "check", ConsentBody(step="check_execution_consent", at=world.now, documents=(QUERY, *DATASETS), status="enabled")),
         *_service_records(world, policies),
         *_grant_records(world, policies),
@@ -62,6 +64,11 @@ def genuine_records(world: AuditWorld) -> Items:
 
 
 CLEAN_ROOM_POLICY = {"x-ms-sevsnpvm-hostdata": [CLEAN_ROOM_HOST], "x-ms-sevsnpvm-is-debuggable": [False]}
+
+
+def _trust_record(world: AuditWorld) -> TrustBody:
+    document = world.member_document(world.trust_document.id)
+    return TrustBody(document=document.wire(), digest=document_digest(str(document.data)))
 
 
 def _run_records(world: AuditWorld) -> list[Row]:
@@ -145,6 +152,7 @@ def ledger_entries(world: AuditWorld, policies: PodPolicies) -> list[EventBody]:
         "jobDigest": world.job.digest(),
         "hostData": {"driver": driver, "executor": executor},
         "approvedBy": sorted(world.users[name] for name in ("contosso", "litware")),
+        "trust": {"id": world.trust_document.id, "digest": world.trust_document.digest},
         "documents": {name: document_digest(str(world.documents[name].data)) for name in (QUERY, *DATASETS)},
     }
     evidence = world.hardware.evidence(bytes.fromhex(CLEAN_ROOM_HOST), report_data_for(canonical_json(statement)))

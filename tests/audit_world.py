@@ -17,7 +17,7 @@ from cleanroom.datasets.download import result_digest
 from cleanroom.documents.query import RunParameters
 from cleanroom.documents.specs import load_dataset_spec, load_query_spec
 from cleanroom.errors import NotFound
-from cleanroom.governance import Approver, Ballot, Document
+from cleanroom.governance import Approver, Ballot, Document, MemberDocument, MemberVote
 from cleanroom.identifiers import (
     approver_key_document_id,
     decision_document_id,
@@ -38,10 +38,18 @@ from cleanroom.runs.reader import AcceptedDocument, Consent, to_accepted_documen
 from cleanroom.spark.job import JobConfig, JobParameters, ResultObject, ResultReceipt
 from cleanroom.statements import Decision, RunRequest, SigningKey, load_or_create_signing_key, sign
 from cleanroom.statements.keys import KEY_LABELS, KeyDocument
+from cleanroom.trust import AcceptedTrust, Bootstrap, TrustDocument, accepted_trust
 from localcloud.standins.snp.server import DevelopmentHardware
 from tests.audit_records import COLLABORATION, DATASETS, QUERY, Items, genuine_records
 from tests.servers import fixed_id
+from tests.unit.spark_support import make_trust_document
 
+BOOTSTRAP = Bootstrap(
+    contract_id=COLLABORATION,
+    governance_url="https://cgs.example",
+    governance_roots="-----BEGIN CERTIFICATE-----\n",
+    development=True,
+)
 DEMO = Path(__file__).resolve().parent.parent / "demo"
 RUN = "r-20261123-101500-abc123"
 PEOPLE = ("contosso", "litware", "fabrikam")
@@ -58,6 +66,8 @@ class AuditWorld:
         self.keys: dict[str, SigningKey] = {name: load_or_create_signing_key(folder / name) for name in PEOPLE}
         self.now = dt.datetime.now(dt.UTC).replace(microsecond=0)
         self.documents: dict[str, Document] = {}
+        self.member_documents: dict[str, MemberDocument] = {}
+        self.accept_trust(self.trust_document)
         self._max_runs = max_runs
         self._bounds = bounds
         asyncio.run(self._publish())
@@ -66,7 +76,34 @@ class AuditWorld:
     def trust(self) -> TrustStore:
         return TrustStore.load(amd=True, root_files=[self.hardware.trust_file])
 
+    @cached_property
+    def trust_document(self) -> TrustDocument:
+        """The trust document in force."""
+        return make_trust_document(self.hardware)
+
+    @property
+    def accepted_trust(self) -> AcceptedTrust:
+        return accepted_trust(self.member_document(self.trust_document.id), COLLABORATION, 1)
+
     # ------------------------------------------------------------------ governance
+
+    def member_document(self, document_id: str) -> MemberDocument:
+        """Return a member document as governance does."""
+        if document_id not in self.member_documents:
+            raise NotFound("DocumentNotFound", document_id)
+        return self.member_documents[document_id]
+
+    def accept_trust(self, document: TrustDocument) -> None:
+        """Let the members accept a trust document."""
+        self.member_documents[document.id] = MemberDocument(
+            id=document.id,
+            state="Accepted",
+            version="2.5",
+            contract_id=COLLABORATION,
+            data=document.to_data(),
+            proposal_id="ab" * 32,
+            final_votes=(MemberVote(member_id="operator", vote=True),),
+        )
 
     async def accepted_document(self, document_id: str) -> AcceptedDocument:
         if document_id not in self.documents:
@@ -184,7 +221,7 @@ class AuditWorld:
     @cached_property
     def job(self) -> JobConfig:
         run = asyncio.run(RunAuthority(self, COLLABORATION).authorise(self.ticket))
-        return assemble_job(run, JobEnvironment("https://cgs.example", "https://login.microsoftonline.com"))
+        return assemble_job(run, JobEnvironment.of(self.accepted_trust, BOOTSTRAP.governance_url, BOOTSTRAP.governance_roots))
 
     @cached_property
     def receipt(self) -> ResultReceipt:

@@ -29,17 +29,17 @@ from cleanroom.publishing.user_documents import UserDocuments
 from cleanroom.runs.decisions import DECISION_LABELS, decision_document_data
 from cleanroom.runs.reader import UserReader
 from cleanroom.secret import Secret
-from cleanroom.settings import AttestationSettings, GovernanceSettings, Settings, SparkSettings
-from cleanroom.spark.profile import PodProfile
+from cleanroom.settings import GovernanceSettings, Settings
 from cleanroom.statements import Decision, RunRequest, SigningKey, load_or_create_signing_key, sign
 from cleanroom.statements.keys import KEY_LABELS, KeyDocument
+from cleanroom.trust import Bootstrap, TrustDocument
 from localcloud.standins.cgs.bootstrap import User, bootstrap
 from localcloud.standins.cgs.server import create_app
 from localcloud.standins.serving import serving
 from localcloud.standins.snp.server import DevelopmentHardware
 from tests.conformance.governance.standin import MEMBER_TOKEN, TENANT, StandIn
 from tests.conformance.governance.target import Person, Target
-from tests.unit.spark_support import make_profile
+from tests.unit.spark_support import make_trust_document
 
 COLLABORATION, QUERY = "flights", "totals"
 OWNERS = ("contosso", "litware")
@@ -94,14 +94,14 @@ class PrepareWorld:
             boundary="clean-room",
             ca_file=self._ca,
             governance=GovernanceSettings(url=url),
-            attestation=AttestationSettings(amd_roots=False, trust_files=(self.hardware.trust_file,)),
-            spark=SparkSettings(service_host_data=(SPARK_HOST,)),
+        )
+        self.bootstrap = Bootstrap(
+            contract_id=COLLABORATION, governance_url=url, governance_roots=self._ca.read_text("ascii"), development=True
         )
 
-    @property
-    def profile(self) -> PodProfile:
-        """The pod profile of clean room and Spark service."""
-        return make_profile()
+    def trust_document(self, number: int) -> TrustDocument:
+        """Return the collaboration's trust document with a number."""
+        return make_trust_document(self.hardware, number=number, spark_service_host_data=(SPARK_HOST,))
 
     def user(self, name: str, mode: Literal["app", "cgs-client"] = "app") -> GovernanceUserClient:
         """Governance as a registered user sees it, directly or through the proxy."""
@@ -119,7 +119,7 @@ class PrepareWorld:
     async def publish(self, inputs: int, *, query: str = QUERY) -> None:
         """Publish keys, ``inputs`` datasets of both owners in turn, an output dataset, and a query that both owners approve."""
         users = [User(oid=name, tenant_id=TENANT) for name in PEOPLE]
-        await bootstrap(self._url, self._ca, MEMBER_TOKEN, COLLABORATION, users, [CLEAN_ROOM_HOST])
+        await bootstrap(self._url, self._ca, MEMBER_TOKEN, COLLABORATION, users, [CLEAN_ROOM_HOST], trust=self.trust_document)
         names = [f"{OWNERS[index % 2]}-{index}" for index in range(inputs)]
         async with AsyncExitStack() as stack:
             clients = {name: await stack.enter_async_context(self.user(name)) for name in PEOPLE}

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from activities.authorisations import AuthorisationVerifier
 from activities.azure_ad import AzureAd
 from activities.blob import Blob
 from activities.clean_room import CleanRoomGovernance
-from activities.clean_room_context import CleanRoomContext, job_environment
+from activities.clean_room_context import CleanRoomContext, run_trust
 from activities.clean_room_secrets import CleanRoomSecrets
 from activities.collaborator import CollaboratorGovernance
 from activities.frontend import Frontend
@@ -28,20 +29,22 @@ from cleanroom.attestation import GuestAttestor
 from cleanroom.clients.azure import FederatedCredentials, ManagedIdentities, RoleAssignments
 from cleanroom.clients.azure_credentials import credential
 from cleanroom.datasets.keystore import KeyStore
-from cleanroom.errors import PreconditionFailed
+from cleanroom.errors import InvalidInput, PreconditionFailed
 from cleanroom.governance import CleanRoomClient
 from cleanroom.identifiers import CLEAN_ROOM_QUEUE, FRONTEND_QUEUE, SPARK_SERVICE_QUEUE, collaborator_queue
 from cleanroom.publishing.user_documents import UserDocuments, governance_client
 from cleanroom.runs.reader import UserReader
-from cleanroom.settings import Settings
-from cleanroom.spark.profile import PodProfile
+from cleanroom.settings import Boundary, Settings
 from cleanroom.spark.service import SparkService
+from cleanroom.trust import Bootstrap, attested_settings, drop_root_variables
 from workflows.conclude_run import ConcludeRun
 from workflows.prepare import Prepare
 from workflows.publish_azure_dataset import PublishAzureDataset
 from workflows.publish_query import PublishQuery
 from workflows.publish_s3_dataset import PublishS3Dataset
 from workflows.run_query import RunQuery
+
+logger = logging.getLogger("cleanroom.worker")
 
 
 @dataclass(frozen=True)
@@ -57,20 +60,39 @@ class BoundaryWorker:
     """Shortest interval of heartbeats; without it, the default of :mod:`cleanroom.temporal.workers`. They also deliver cancellations."""
 
 
-def boundary_worker(settings: Settings) -> BoundaryWorker:
+ATTESTED: tuple[Boundary, ...] = ("clean-room", "spark-service")
+"""Boundaries that run in confidential containers and release secrets, or vouch for those that receive them."""
+
+
+def boundary_worker(settings: Settings, bootstrap: Bootstrap | None = None) -> BoundaryWorker:
     """Create the worker of the boundary in ``settings``.
 
+    Args:
+        settings: The profile.
+        bootstrap: The measured bootstrap file, for an attested boundary.
+
     Raises:
-        PreconditionFailed: ``SettingMissing``, which names a setting that the boundary needs.
+        PreconditionFailed: ``SettingMissing``, which names a setting that the boundary needs; ``BootstrapMissing``.
+        InvalidInput: ``BootstrapNotUsed`` for a boundary that is not attested.
+        Refused: See :func:`cleanroom.trust.attested_settings`.
     """
+    if settings.boundary in ATTESTED:
+        if bootstrap is None:
+            raise PreconditionFailed(
+                "BootstrapMissing",
+                f"{settings.boundary}: an attested worker takes governance's address from a measured bootstrap file only.",
+                hint="Start it with --bootstrap FILE --bootstrap-digest sha256:..., and measure these arguments in its container policy.",
+                party="operator",
+            )
+        for name in drop_root_variables():
+            logger.warning("environment: %s is ignored (%s)", name, settings.boundary)
+        settings = attested_settings(settings, bootstrap)
+        return (_clean_room if settings.boundary == "clean-room" else _spark_service)(settings, bootstrap)
+    if bootstrap is not None:
+        raise InvalidInput("BootstrapNotUsed", f"{settings.boundary}: only attested workers have a bootstrap file.")
     if not settings.collaboration:
         raise PreconditionFailed("SettingMissing", "settings: collaboration is not set.", hint="Run `cleanroom up`, or set it.")
-    return {
-        "collaborator": _collaborator,
-        "frontend": _frontend,
-        "clean-room": _clean_room,
-        "spark-service": _spark_service,
-    }[settings.boundary](settings)
+    return (_collaborator if settings.boundary == "collaborator" else _frontend)(settings)
 
 
 def _collaborator(settings: Settings) -> BoundaryWorker:
@@ -140,13 +162,13 @@ def _frontend(settings: Settings) -> BoundaryWorker:
     )
 
 
-def _clean_room(settings: Settings) -> BoundaryWorker:
+def _clean_room(settings: Settings, bootstrap: Bootstrap) -> BoundaryWorker:
     user = governance_client(settings, credential(settings.credential, ca_file=settings.ca_file))
     attestor = GuestAttestor(settings.attestation.url, ca_file=settings.ca_file)
     client = CleanRoomClient(
         settings.governance.url, settings.collaboration, attestor, ca_file=settings.governance_roots, position=user.position
     )
-    room = CleanRoomContext(settings, client, user, PodProfile.from_settings(settings))
+    room = CleanRoomContext(settings, bootstrap, client, user)
     governance, secrets = CleanRoomGovernance(room), CleanRoomSecrets(room)
     return BoundaryWorker(
         name="clean-room",
@@ -175,10 +197,11 @@ def _clean_room(settings: Settings) -> BoundaryWorker:
     )
 
 
-def _spark_service(settings: Settings) -> BoundaryWorker:
+def _spark_service(settings: Settings, bootstrap: Bootstrap) -> BoundaryWorker:
     user = governance_client(settings, credential(settings.credential, ca_file=settings.ca_file))
     service = SparkService.from_settings(settings)
-    spark = SparkServiceActivities(settings, service, UserReader(user, settings.collaboration), job_environment(settings))
+    trust = run_trust(settings, bootstrap, user.get_member_document)
+    spark = SparkServiceActivities(settings, service, UserReader(user, settings.collaboration), trust)
     return BoundaryWorker(
         name="spark-service",
         task_queue=SPARK_SERVICE_QUEUE,

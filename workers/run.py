@@ -11,6 +11,7 @@ from typing import Any
 from cleanroom.settings import Settings
 from cleanroom.temporal.client import connect
 from cleanroom.temporal.workers import WorkerSpec, run_worker
+from cleanroom.trust import Bootstrap
 from workers.boundaries import boundary_worker
 
 logger = logging.getLogger("cleanroom.worker")
@@ -29,23 +30,25 @@ async def serve(
     ready_file: Path | None = None,
     health_port: int | None = None,
     health_host: str = "127.0.0.1",
+    bootstrap: Bootstrap | None = None,
 ) -> None:
     """Connect to Temporal and poll the boundary's task queue until a signal stops the process.
 
-    Logs a warning if development roots are trusted or payloads are not encrypted.
+    Logs a warning if development roots are allowed or payloads are not encrypted.
 
     Args:
         settings: The profile.
         ready_file: See :class:`cleanroom.temporal.workers.WorkerSpec`.
         health_port: See :class:`cleanroom.temporal.workers.WorkerSpec`.
         health_host: See :class:`cleanroom.temporal.workers.WorkerSpec`.
+        bootstrap: The measured bootstrap file of an attested worker.
 
     Raises:
         CleanRoomError: A setting is missing, or Temporal cannot be reached.
     """
-    worker = boundary_worker(settings)
-    if settings.attestation.trust_files and settings.boundary in ("clean-room", "spark-service"):
-        logger.warning("NOT CONFIDENTIAL: development attestation roots are trusted (%s)", worker.name)
+    worker = boundary_worker(settings, bootstrap)
+    if bootstrap is not None and bootstrap.development:
+        logger.warning("NOT CONFIDENTIAL: the trust document may name development attestation roots (%s)", worker.name)
     if settings.temporal.keyring_file is None:
         logger.warning("payloads are NOT encrypted: settings.temporal.keyring_file is not set (%s)", worker.name)
     # A signal from the Web UI's form is not bound to its workflow by the codec. The frontend accepts it because the signed statement in

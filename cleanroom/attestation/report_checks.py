@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from cleanroom.attestation.chain import VerifiedChain
 from cleanroom.attestation.checks import Checklist
 from cleanroom.attestation.evidence import AttestationEvidence
-from cleanroom.attestation.products import tcb_text
+from cleanroom.attestation.products import Tcb, decode_tcb, tcb_text
 from cleanroom.attestation.reasons import AttestationRejected, Reason
 from cleanroom.attestation.report import SnpReport
 from cleanroom.attestation.trust import TrustStore
@@ -90,6 +90,8 @@ def check_platform(
             actual=chain.tcb.text(chain.product),
             reason=Reason.TCB_TOO_OLD,
         )
+    if expectations.minimum_committed_tcb is not None:
+        _check_committed_tcb(report, chain, expectations.minimum_committed_tcb.get(chain.product), checklist)
     if evidence.endorsed_tcb:
         checklist.record(
             "endorsed-tcb",
@@ -113,6 +115,21 @@ def check_platform(
         ("image-id", expectations.image_ids, report.image_id, Reason.IMAGE_ID_MISMATCH),
     ):
         _check_allowed(check_id, allowed, value, reason, checklist)
+
+
+def _check_committed_tcb(report: SnpReport, chain: VerifiedChain, minimum: Tcb | None, checklist: Checklist) -> None:
+    try:
+        committed = decode_tcb(report.committed_tcb, chain.product)
+    except AttestationRejected as error:
+        checklist.reject("minimum-committed-tcb", error)
+        return
+    checklist.record(
+        "minimum-committed-tcb",
+        minimum is not None and committed.covers(minimum),
+        expected=f"at least {minimum.text(chain.product)}" if minimum else f"a minimum for {chain.product} (none is configured)",
+        actual=committed.text(chain.product),
+        reason=Reason.TCB_TOO_OLD,
+    )
 
 
 def _check_allowed(check_id: str, allowed: frozenset[str] | None, value: bytes, reason: Reason, checklist: Checklist) -> None:

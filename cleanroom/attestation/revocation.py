@@ -13,6 +13,7 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtensionOID
 
 from cleanroom.attestation.amd_certificate import is_signed_by
 from cleanroom.attestation.chain import VerifiedChain
@@ -32,7 +33,7 @@ def check_revocation(chain: VerifiedChain, crls: Sequence[bytes], at: datetime, 
 
     Raises:
         AttestationRejected: ``CertificateRevoked``; ``RevocationStatusUnknown`` when no list applies, or one that applies is malformed,
-            wrongly signed, not yet valid, or stale.
+            wrongly signed, incomplete, not yet valid, or stale.
     """
     applied = 0
     for data in crls:
@@ -52,6 +53,7 @@ def check_revocation(chain: VerifiedChain, crls: Sequence[bytes], at: datetime, 
 def _check_list(crl: x509.CertificateRevocationList, chain: VerifiedChain, at: datetime, accept_stale: bool) -> None:
     if not is_signed_by(chain.root_key, crl.public_bytes(Encoding.DER), crl.tbs_certlist_bytes, crl.signature):
         raise _unknown("The revocation list is not signed by the root.", "the signature does not verify")
+    _check_extensions(crl)
     start, end = crl.last_update_utc, crl.next_update_utc
     if at < start:
         raise _unknown("The revocation list is not valid yet.", f"valid from {start.isoformat()}")
@@ -65,6 +67,22 @@ def _check_list(crl: x509.CertificateRevocationList, chain: VerifiedChain, at: d
                 expected="no certificate of the chain on the list",
                 actual=f"{name} {serial:#x} is listed",
             )
+
+
+def _check_extensions(crl: x509.CertificateRevocationList) -> None:
+    """Require a complete list. RFC 5280, section 5.2: a list with a critical extension that is not understood says nothing.
+
+    A delta list (``deltaCRLIndicator``) and a partial one (``issuingDistributionPoint``) leave out certificates, and so does any list
+    with the extension, critical or not. An entry's critical extension (5.3), such as another certificate issuer, changes its meaning.
+    """
+    partial = (ExtensionOID.DELTA_CRL_INDICATOR, ExtensionOID.ISSUING_DISTRIBUTION_POINT)
+    for extension in crl.extensions:
+        if extension.critical or extension.oid in partial:
+            raise _unknown("The revocation list has an extension that limits it.", f"extension {extension.oid.dotted_string}")
+    for entry in crl:
+        for extension in entry.extensions:
+            if extension.critical:
+                raise _unknown("The revocation list has an entry with a critical extension.", f"extension {extension.oid.dotted_string}")
 
 
 def _unknown(message: str, actual: str) -> AttestationRejected:

@@ -65,6 +65,8 @@ class Expectations(FrozenModel):
     # Platform
     minimum_tcb: Mapping[Product, Tcb] | None = None
     """Minimum reported TCB per product, compared component by component. Products that are not listed are rejected."""
+    minimum_committed_tcb: Mapping[Product, Tcb] | None = None
+    """Minimum committed TCB per product: the firmware that the host can no longer go below."""
     minimum_guest_svn: int = 0
     id_key_digests: HexDigests48 = None
     author_key_digests: HexDigests48 = None
@@ -84,6 +86,8 @@ class Expectations(FrozenModel):
     # Revocation
     crls: tuple[bytes, ...] = ()
     """DER or PEM lists. If any is given, one of them must be of the chain's root."""
+    require_crl: bool = False
+    """Whether a verification without lists fails."""
     accept_stale_crl: bool = False
 
 

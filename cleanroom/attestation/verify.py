@@ -238,7 +238,7 @@ def _check_certificates_now(
         actual=format_instant(at),
         reason=Reason.CERTIFICATE_NOT_YET_VALID if at < validity.not_before else Reason.CERTIFICATE_EXPIRED,
     )
-    if expectations.crls:
+    if expectations.crls or expectations.require_crl:
         checklist.run(
             "revocation",
             lambda: check_revocation(chain, expectations.crls, at, accept_stale=expectations.accept_stale_crl),

@@ -62,6 +62,13 @@ class DocumentBody(Body):
     digest: HexDigest
 
 
+class TrustBody(Body):
+    """The trust document that the job names: a member document from governance with its votes, and the digest of its ``data``."""
+
+    document: dict[str, Any]
+    digest: HexDigest
+
+
 class PolicyBody(Body):
     """The contract's clean room policy at the time of the export: allowed values by claim."""
 
@@ -157,6 +164,7 @@ BODIES: Mapping[Kind, type[Body]] = {
     "key": DocumentBody,
     "decision": DocumentBody,
     "clean-room-policy": PolicyBody,
+    "trust": TrustBody,
     "consent": ConsentBody,
     "report": ReportBody,
     "job": JobBody,

@@ -26,6 +26,7 @@ Kind = Literal[
     "key",
     "decision",
     "clean-room-policy",
+    "trust",
     "consent",
     "report",
     "job",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from cleanroom.attestation import TrustStore, parse_report
+from cleanroom.attestation import ALLOW_ALL_HOST_DATA, Expectations, TrustStore, parse_report
 from cleanroom.attestation.evidence import strict_base64
 from cleanroom.audit.approvals import ticket_of
 from cleanroom.audit.bodies import GrantBody, JobBody, PoliciesBody, ReceiptBody, ReportBody, RequestBody, RevocationBody
@@ -18,7 +18,10 @@ from cleanroom.runs.assembly import JobEnvironment, assemble_job
 from cleanroom.runs.authorised import AuthorisedRun
 from cleanroom.runs.authority import service_nonce
 from cleanroom.spark.job import JobConfig
+from cleanroom.spark.policy import pod_policies
+from cleanroom.spark.profile import PodProfile
 from cleanroom.spark.signed import VerifiedService, read_statement, verify_service_report
+from cleanroom.trust import AcceptedTrust
 
 COMMON_GRANTS = (("events", "writer"),)
 """Delegate policies that grant access to the pods of every run."""
@@ -36,9 +39,17 @@ class MeasuredJob:
 
 
 def check_service(
-    bundle: ParsedBundle, checks: Checks, trust: TrustStore, accepted_host_data: Collection[str] | None
+    bundle: ParsedBundle,
+    checks: Checks,
+    trust: TrustStore,
+    accepted_host_data: Collection[str] | None,
+    accepted: AcceptedTrust | None,
+    crls: Sequence[bytes] = (),
 ) -> VerifiedService | None:
-    """Check the Spark service's report: hardware, endorsement, host data, and the nonce that follows from this run request."""
+    """Check the Spark service's report: hardware, endorsement, host data, and the nonce that follows from this run request.
+
+    ``accepted`` is the run's trust document, whose requirements on reports and host data apply. The auditor's roots apply, not its.
+    """
     if not (bundle.started or bundle.completed) and not bundle.all(ReportBody):
         return None
     item, request = bundle.one(ReportBody, checks, what="report"), bundle.one(RequestBody)
@@ -51,8 +62,10 @@ def check_service(
     evidence = item.body.report.evidence
     try:
         found = parse_report(strict_base64(evidence.evidence.encode())).host_data.hex()
-        wanted = frozenset(accepted_host_data) if accepted_host_data is not None else frozenset({found})
-        service, verdict = verify_service_report(item.body.report, nonce, trust, wanted, item.body.at)
+        named = frozenset(accepted.document.spark_service_host_data) if accepted is not None else frozenset()
+        wanted = named if accepted_host_data is None else named & frozenset(accepted_host_data)
+        expectations = audit_expectations(accepted, crls)
+        service, verdict = verify_service_report(item.body.report, nonce, trust, wanted, item.body.at, expectations=expectations)
     except (CleanRoomError, ValueError) as error:
         shown = f"{error.code}: {error.message}" if isinstance(error, CleanRoomError) else f"not a report: {error}"
         checks.add("attestation", item.record, False, shown)
@@ -64,7 +77,20 @@ def check_service(
     return service
 
 
-def check_job(bundle: ParsedBundle, checks: Checks, run: AuthorisedRun | None, service: VerifiedService | None) -> MeasuredJob | None:
+def audit_expectations(accepted: AcceptedTrust | None, crls: Sequence[bytes]) -> Expectations:
+    """Return what the run's trust document requires of reports. Revocation is checked against the lists that the auditor has."""
+    if accepted is None:
+        return Expectations(require_uvm=True, refuse_host_data=ALLOW_ALL_HOST_DATA, crls=tuple(crls))
+    return accepted.document.expectations(crls).model_copy(update={"require_crl": False})
+
+
+def check_job(
+    bundle: ParsedBundle,
+    checks: Checks,
+    run: AuthorisedRun | None,
+    service: VerifiedService | None,
+    accepted: AcceptedTrust | None,
+) -> MeasuredJob | None:
     """Check that the job has its digest, follows from the documents, and is the one that the attested service signed policies for."""
     if not (bundle.started or bundle.completed) and not bundle.all(JobBody):
         return None
@@ -77,7 +103,7 @@ def check_job(bundle: ParsedBundle, checks: Checks, run: AuthorisedRun | None, s
         checks.add("job", item.record, False, f"its digest is {job.digest()}")
         return None
     if run is not None:
-        _check_derivation(checks, item, run)
+        _check_derivation(checks, item, run, accepted)
     if policies is None or service is None:
         return None
     try:
@@ -95,6 +121,13 @@ def check_job(bundle: ParsedBundle, checks: Checks, run: AuthorisedRun | None, s
         if signed.get(member) != value:
             checks.add("policies", policies.record, False, f"the service signed another {member}: {str(signed.get(member))[:80]}")
             return None
+    if accepted is not None:
+        profile = PodProfile(**dict(accepted.document.pods))
+        computed = pod_policies(job, profile)
+        hosts = (computed.driver.host_data, computed.executor.host_data)
+        if signed.get("profileDigest") != profile.digest() or hosts != (policies.body.driver, policies.body.executor):
+            checks.add("policies", policies.record, False, "do not follow from the job and the program in the trust document")
+            return None
     checks.add("policies", policies.record, True, "signed by the attested service for this job")
     return MeasuredJob(job=job, driver=policies.body.driver, executor=policies.body.executor, subjects=_subjects(job, run))
 
@@ -107,13 +140,15 @@ def _subjects(job: JobConfig, run: AuthorisedRun | None) -> frozenset[str]:
     return frozenset(named)
 
 
-def _check_derivation(checks: Checks, item: ParsedRecord[JobBody], run: AuthorisedRun) -> None:
+def _check_derivation(checks: Checks, item: ParsedRecord[JobBody], run: AuthorisedRun, accepted: AcceptedTrust | None) -> None:
     """Assemble the job again from the documents. Only the SQL that the query gate renders may differ between versions."""
     job = item.body.job
-    authority = next((each.access.authority for each in (*job.datasets, job.datasink) if each.access.kind == "azure-blob"), "")
-    environment = JobEnvironment(
-        governance_url=job.governance.url, authority=authority, ca_pem=job.governance.ca_pem, storage_hosts=job.governance.storage_hosts
-    )
+    if accepted is None:
+        checks.add("job", item.record, False, "its trust document is not in the bundle")
+        return
+    # Governance's address and roots come from the clean room's bootstrap file, which its host data covers.
+    governance_roots = job.governance.ca_pem.removesuffix("\n").removesuffix(accepted.document.tls_roots.strip())
+    environment = JobEnvironment.of(accepted, job.governance.url, governance_roots)
     if job.source != run.query.application.segments().segments:
         checks.add("job", item.record, False, "its source is not the approved text")
         return

@@ -20,6 +20,7 @@ from cleanroom.audit.bodies import (
     ReportBody,
     RequestBody,
     RevocationBody,
+    TrustBody,
 )
 from cleanroom.audit.chain import Bundle, Kind, build_bundle
 from cleanroom.audit.history import RunTrace
@@ -99,6 +100,7 @@ class Exporter:
         await self._documents(trace, sealed)
         policy = await self._client.clean_room_policy(self._collaboration)
         self._add("clean-room-policy", self._collaboration, PolicyBody(policy=policy.policy))
+        await self._trust(trace)
         self._consents(trace)
         self._service(trace)
         await self._grants(trace)
@@ -177,6 +179,19 @@ class Exporter:
         # Without retirements, all keys are retired. Then the bundle contains no key of this user.
         for name in [document_id, *retirements] if retirements else []:
             await self._document("key", name)
+
+    async def _trust(self, trace: RunTrace) -> None:
+        """Add the trust document that the job names. A missing one leaves a gap, which verification reports."""
+        found = trace.last("build_job", JobConfig)
+        if found is None or not found[0].governance.trust_document:
+            return
+        try:
+            document = await self._client.get_member_document(found[0].governance.trust_document)
+        except NotFound as error:
+            if error.code != "DocumentNotFound":
+                raise
+            return
+        self._add("trust", document.id, TrustBody(document=document.wire(), digest=document_digest(str(document.data))))
 
     def _consents(self, trace: RunTrace) -> None:
         for item in trace.completed:

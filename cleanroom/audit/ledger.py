@@ -30,13 +30,20 @@ from cleanroom.statements.signing import peek
 ATTESTATION = "attestation"
 
 
-def check_ledger(bundle: ParsedBundle, checks: Checks, trust: TrustStore, accepted_host_data: Collection[str] | None) -> None:
+def check_ledger(
+    bundle: ParsedBundle,
+    checks: Checks,
+    trust: TrustStore,
+    accepted_host_data: Collection[str] | None,
+    expectations: Expectations | None = None,
+) -> None:
     """Run all checks of the ledger's entries."""
     _check_order(bundle, checks)
     _check_run(bundle, checks)
     _check_required_events(bundle, checks)
     _check_completion(bundle, checks)
-    _check_attested_statements(bundle, checks, trust, accepted_host_data)
+    demanded = expectations or Expectations(require_uvm=True, refuse_host_data=ALLOW_ALL_HOST_DATA)
+    _check_attested_statements(bundle, checks, trust, accepted_host_data, demanded)
 
 
 def _check_order(bundle: ParsedBundle, checks: Checks) -> None:
@@ -114,7 +121,13 @@ def _check_completion(bundle: ParsedBundle, checks: Checks) -> None:
     checks.add("events", last.record, same, "contains the receipt" if same else "its receipt differs from the run's")
 
 
-def _check_attested_statements(bundle: ParsedBundle, checks: Checks, trust: TrustStore, accepted_host_data: Collection[str] | None) -> None:
+def _check_attested_statements(
+    bundle: ParsedBundle,
+    checks: Checks,
+    trust: TrustStore,
+    accepted_host_data: Collection[str] | None,
+    demanded: Expectations,
+) -> None:
     """Check the statements that the clean room bound to its attestation report.
 
     They must be genuine, come from a clean room of the contract, and agree with the records.
@@ -124,7 +137,7 @@ def _check_attested_statements(bundle: ParsedBundle, checks: Checks, trust: Trus
     if bundle.export.state == "COMPLETED" and not attested:
         checks.missing("event with the clean room's attestation", "PREPARED")
     for item in attested:
-        problem = _statement_problem(item, bundle, checks, trust, accepted_host_data, policy)
+        problem = _statement_problem(item, bundle, checks, trust, accepted_host_data, policy, demanded)
         checks.add("clean-room", item.record, not problem, problem or "attested statement of the clean room")
 
 
@@ -135,6 +148,7 @@ def _statement_problem(
     trust: TrustStore,
     accepted_host_data: Collection[str] | None,
     policy: ParsedRecord[PolicyBody] | None,
+    demanded: Expectations,
 ) -> str:
     statement = dict(item.body.data)
     try:
@@ -148,12 +162,8 @@ def _statement_problem(
     else:
         return "the bundle does not contain the contract's clean room policy"
     try:
-        expectations = Expectations(
-            require_uvm=True,
-            refuse_host_data=ALLOW_ALL_HOST_DATA,
-            host_data=accepted,
-            report_data=report_data_for(canonical_json(statement)),
-        )
+        bound = {"host_data": accepted, "report_data": report_data_for(canonical_json(statement))}
+        expectations = demanded.model_copy(update=bound)
         verdict = verify_evidence(evidence, trust=trust, expectations=expectations, at=item.body.at)
     except ValueError as error:
         return f"it cannot be verified: {error}"
@@ -175,6 +185,9 @@ def _contradiction(statement: dict[str, object], bundle: ParsedBundle) -> str:
         return "it attests another job"
     if policies is not None and statement.get("hostData") != {"driver": policies.body.driver, "executor": policies.body.executor}:
         return "it attests other pod policies"
+    governance = job.body.job.governance if job is not None else None
+    if governance is not None and statement.get("trust") != {"id": governance.trust_document, "digest": governance.trust_digest}:
+        return "it attests another trust document"
     documents = statement.get("documents")
     if not isinstance(documents, dict):
         return "it names no documents"

@@ -10,7 +10,7 @@ room's attested statement in the ledger is verified as well.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,11 +20,12 @@ from cleanroom.attestation import TrustStore
 from cleanroom.audit.approvals import check_approvals, check_documents, check_keys, keys_of
 from cleanroom.audit.chain import Bundle, first_broken_link
 from cleanroom.audit.completeness import check_records
-from cleanroom.audit.execution import check_grants, check_job, check_result, check_service
+from cleanroom.audit.execution import audit_expectations, check_grants, check_job, check_result, check_service
 from cleanroom.audit.files import read_bundle
 from cleanroom.audit.ledger import check_ledger
 from cleanroom.audit.parsed_bundle import ParsedBundle
 from cleanroom.audit.seal import ExportSeal
+from cleanroom.audit.trust import check_trust
 from cleanroom.audit.verdict import BundleCheck, BundleVerdict, Checks
 from cleanroom.documents.validation import describe_validation
 from cleanroom.errors import CleanRoomError, Refused
@@ -38,6 +39,7 @@ def verify_file(
     spark_host_data: Collection[str] | None = None,
     clean_room_host_data: Collection[str] | None = None,
     keys: Mapping[str, Collection[str]] | None = None,
+    crls: Sequence[bytes] = (),
 ) -> BundleVerdict:
     """Read and verify a bundle file. A file whose contents are not a bundle yields a failed verdict.
 
@@ -47,6 +49,7 @@ def verify_file(
         spark_host_data: Host data of accepted Spark services.
         clean_room_host_data: Host data of accepted clean rooms.
         keys: Known signing-key thumbprints by user ID.
+        crls: Revocation lists.
 
     Raises:
         NotFound: ``FileNotFound``.
@@ -65,7 +68,7 @@ def verify_file(
             kind=str(details.get("kind", "")),
         )
         return BundleVerdict(ok=False, checks=(broken,), first_broken=broken)
-    return verify_bundle(bundle, trust, spark_host_data=spark_host_data, clean_room_host_data=clean_room_host_data, keys=keys)
+    return verify_bundle(bundle, trust, spark_host_data=spark_host_data, clean_room_host_data=clean_room_host_data, keys=keys, crls=crls)
 
 
 def verify_bundle(
@@ -75,17 +78,19 @@ def verify_bundle(
     spark_host_data: Collection[str] | None = None,
     clean_room_host_data: Collection[str] | None = None,
     keys: Mapping[str, Collection[str]] | None = None,
+    crls: Sequence[bytes] = (),
 ) -> BundleVerdict:
     """Verify a bundle and return every check with the record that it is about.
 
     Args:
         bundle: The bundle to verify.
         trust: Roots and endorsement issuers for the attestation reports. Each report is verified as of its recorded time.
-        spark_host_data: Host data (hex) of the Spark services that the auditor accepts. None accepts the host data
-            that the run's clean room accepted, and a note names it.
+        spark_host_data: Host data (hex) of the Spark services that the auditor accepts. None accepts those in the run's trust
+            document, and a note names the one that was found.
         clean_room_host_data: Host data (hex) of the clean rooms that the auditor accepts. None accepts the exported
             clean room policy.
         keys: Thumbprints of signing keys that the auditor knows, by user ID. Keys of other users are not compared.
+        crls: Revocation lists of the chains' roots, DER or PEM.
     """
     checks = Checks()
     broken = first_broken_link(bundle)
@@ -109,15 +114,20 @@ def verify_bundle(
     run, service, job = None, None, None
     with _fail_on_malformed(checks, "approvals"):
         run = check_approvals(parsed, checks)
+    accepted = None
+    with _fail_on_malformed(checks, "trust"):
+        accepted = check_trust(parsed, checks)
+    if accepted is not None and accepted.document.attestation.require_crl and not crls:
+        checks.notes.append("The trust document requires revocation lists. Pass them with --crl.")
     with _fail_on_malformed(checks, "attestation"):
-        service = check_service(parsed, checks, trust, spark_host_data)
+        service = check_service(parsed, checks, trust, spark_host_data, accepted, crls)
     with _fail_on_malformed(checks, "job"):
-        job = check_job(parsed, checks, run, service)
+        job = check_job(parsed, checks, run, service, accepted)
     with _fail_on_malformed(checks, "result"):
         check_grants(parsed, checks, job)
         check_result(parsed, checks, job)
     with _fail_on_malformed(checks, "events"):
-        check_ledger(parsed, checks, trust, clean_room_host_data)
+        check_ledger(parsed, checks, trust, clean_room_host_data, audit_expectations(accepted, crls))
     return _verdict(bundle, checks)
 
 

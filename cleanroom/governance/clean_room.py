@@ -15,7 +15,7 @@ from cleanroom.errors import Internal, InvalidInput
 from cleanroom.governance.documents import ContractOption, DocumentOption
 from cleanroom.governance.envelopes import Enveloper
 from cleanroom.governance.http import AsyncCloseable, HttpChannel, application_url, query_string, segment
-from cleanroom.governance.models import Consent, Document, read, text
+from cleanroom.governance.models import Consent, Document, MemberDocument, read, text
 from cleanroom.governance.position import LedgerPosition
 from cleanroom.identifiers import TOKEN_EXCHANGE_AUDIENCE
 from cleanroom.secret import Secret
@@ -89,6 +89,14 @@ class CleanRoomClient(AsyncCloseable):
         envelope = await self._enveloper.read_envelope()
         return await self._enveloper.open(await self._channel.call("POST", self._contract + path, json=envelope))
 
+    async def _read_json(self, path: str) -> Any:
+        plain = await self._read(path)
+        try:
+            return json.loads(plain.reveal())
+        except (ValueError, RecursionError):
+            # Without the cause, which quotes the document.
+            raise Internal("GovernanceAnswerMalformed", "The decrypted document is not JSON.") from None
+
     async def _put(self, path: str, payload: Any, timestamp_ms: int | None = None) -> Any:
         envelope = await self._enveloper.write_envelope(payload, timestamp_ms=timestamp_ms)
         body, _ = await self._channel.write("PUT", self._contract + path, json=envelope, hide=(envelope["data"],))
@@ -132,13 +140,16 @@ class CleanRoomClient(AsyncCloseable):
             NotFound: ``UserDocumentNotFound``.
             Conflict: ``ContractIdMismatch``.
         """
-        plain = await self._read(f"/userdocuments/accepted/{segment('document id', document_id)}")
-        try:
-            opened = json.loads(plain.reveal())
-        except (ValueError, RecursionError):
-            # Without the cause, which quotes the document.
-            raise Internal("GovernanceAnswerMalformed", "The decrypted document is not JSON.") from None
-        return read(Document, opened)
+        return read(Document, await self._read_json(f"/userdocuments/accepted/{segment('document id', document_id)}"))
+
+    async def accepted_member_document(self, document_id: str) -> MemberDocument:
+        """Read a document of this contract that the members of the consortium accepted.
+
+        Raises:
+            NotFound: ``DocumentNotFound``.
+            InvalidInput: ``ContractIdMismatch``.
+        """
+        return read(MemberDocument, await self._read_json(f"/memberdocuments/accepted/{segment('document id', document_id)}"))
 
     async def document_consent(self, document_id: str, option: DocumentOption = "execution") -> Consent:
         """Read whether all approvers of a document consent. A missing document is ``disabled``."""

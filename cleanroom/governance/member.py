@@ -44,6 +44,24 @@ class GovernanceMemberClient(GovernanceUserClient):
         """
         return await self._proposal(f"/contracts/{segment('contract id', contract_id)}/propose", {"version": version})
 
+    async def put_member_document(self, document_id: str, contract_id: str, data: Any, *, version: str | None = None) -> None:
+        """Create the draft of a member document, or replace the one of ``version``.
+
+        Raises:
+            Conflict: ``DocumentAlreadyExists``, ``PreconditionFailed``, ``DocumentAlreadyAccepted``.
+            NotFound: ``ContractNotFound``.
+        """
+        body = {"contractId": contract_id, "data": data} | ({} if version is None else {"version": version})
+        await self._write("PUT", f"/memberdocuments/{segment('document id', document_id)}", body)
+
+    async def propose_member_document(self, document_id: str, *, version: str) -> GovernanceProposal:
+        """Propose a member document's draft of exactly this version to the consortium.
+
+        Raises:
+            Conflict: ``DocumentModified``.
+        """
+        return await self._proposal(f"/memberdocuments/{segment('document id', document_id)}/propose", {"version": version})
+
     async def propose_clean_room_policy(
         self, contract_id: str, claims: Mapping[str, Any], *, kind: Literal["add", "remove"] = "add"
     ) -> GovernanceProposal:

@@ -129,6 +129,25 @@ class DocumentSummary(ServiceAnswer):
     labels: Labels = None
 
 
+class MemberVote(ServiceAnswer):
+    """One member's vote on a governance proposal."""
+
+    member_id: str
+    vote: bool
+
+
+class MemberDocument(ServiceAnswer):
+    """A member document: one that the members of the consortium accept, as user documents are accepted by their approvers."""
+
+    id: str
+    state: Literal["Draft", "Proposed", "Accepted"]
+    version: str | None = None
+    contract_id: str | None = None
+    data: Any = None
+    proposal_id: str = ""
+    final_votes: tuple[MemberVote, ...] | None = None
+
+
 class ProposalStatus(ServiceAnswer):
     """A user proposal's proposer, state and ballots."""
 

@@ -18,6 +18,7 @@ from cleanroom.governance.models import (
     EventPage,
     Invitation,
     Member,
+    MemberDocument,
     OidcIssuerInfo,
     SigningKey,
     UserIdentity,
@@ -36,6 +37,16 @@ class GovernanceUserClient(DocumentOperations):
     ``NotFound`` only if the service itself reports it, ``Unavailable`` for no response, throttling and gateway errors, ``Conflict``
     for 409 and 412, ``Refused`` for 401 and 403. The arguments are those of :class:`cleanroom.governance.endpoint.Endpoint`.
     """
+
+    # -- member documents ---------------------------------------------------------------------------------------------------------------
+
+    async def get_member_document(self, document_id: str) -> MemberDocument:
+        """Read a member document: Accepted, else Proposed, else Draft.
+
+        Raises:
+            NotFound: ``DocumentNotFound``.
+        """
+        return read(MemberDocument, await self._get(f"/memberdocuments/{segment('document id', document_id)}"))
 
     # -- secrets ------------------------------------------------------------------------------------------------------------------------
 

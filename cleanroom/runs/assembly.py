@@ -22,17 +22,40 @@ from cleanroom.spark.job import (
     JobSegment,
     S3Access,
 )
+from cleanroom.trust import AcceptedTrust
 
 
 @dataclass(frozen=True)
 class JobEnvironment:
-    """The deployment's part of a job: the services and hosts that pods use. The pods' policies measure it."""
+    """The collaboration's part of a job: the services and hosts that pods use. The pods' policies measure it."""
 
     governance_url: str
     authority: str
     """URL of the Entra ID authority of the owners' managed identities."""
     ca_pem: str = ""
     storage_hosts: tuple[str, ...] = ()
+    trust_document: str = ""
+    """ID of the trust document that these values come from."""
+    trust_digest: str = ""
+
+    @staticmethod
+    def of(trust: AcceptedTrust, governance_url: str, governance_roots: str) -> JobEnvironment:
+        """Return the environment of a trust document.
+
+        Args:
+            trust: The trust document.
+            governance_url: URL of governance, from the bootstrap file.
+            governance_roots: PEM roots of governance, from the bootstrap file.
+        """
+        document = trust.document
+        return JobEnvironment(
+            governance_url=governance_url,
+            authority=document.entra_authority,
+            ca_pem="\n".join(part for part in (governance_roots.strip(), document.tls_roots.strip()) if part) + "\n",
+            storage_hosts=document.storage_hosts,
+            trust_document=trust.id,
+            trust_digest=trust.digest,
+        )
 
 
 def assemble_job(run: AuthorisedRun, environment: JobEnvironment) -> JobConfig:
@@ -69,7 +92,13 @@ def assemble_job(run: AuthorisedRun, environment: JobEnvironment) -> JobConfig:
         consent_secret_id=clean_room_secret_id(run_secret_name(run.request.run_id, run.query.name, "consent")),
         network_secret_id=clean_room_secret_id(run_secret_name(run.request.run_id, run.query.name, "network")),
         event_scope=event_scope(run.request.run_id),
-        governance=JobGovernance(url=environment.governance_url, ca_pem=environment.ca_pem, storage_hosts=environment.storage_hosts),
+        governance=JobGovernance(
+            url=environment.governance_url,
+            ca_pem=environment.ca_pem,
+            storage_hosts=environment.storage_hosts,
+            trust_document=environment.trust_document,
+            trust_digest=environment.trust_digest,
+        ),
     )
 
 

@@ -75,7 +75,7 @@ class RunAuthority:
         if not past:
             self._require_open(request, await self._reader.run_closed(request.run_id))
         document, query = await self.fetch_query(ticket, request)
-        inputs, sink = await self._fetch_datasets(query)
+        inputs, sink = await self.fetch_datasets(query)
         owners = self._verify_owners(request, document, query, (*inputs, sink))
         decisions = () if past else await self._verify_decisions(document, owners)
         run = AuthorisedRun(
@@ -226,7 +226,7 @@ class RunAuthority:
                 "ContractIdMismatch", f"document {document.id!r} belongs to contract {document.contract_id!r}, not {self._collaboration!r}."
             )
 
-    async def _fetch_datasets(self, query: QueryDocument) -> tuple[tuple[Dataset, ...], Dataset]:
+    async def fetch_datasets(self, query: QueryDocument) -> tuple[tuple[Dataset, ...], Dataset]:
         """Read and check every dataset document at the version and digest that the query pins: the inputs, then the output."""
         approval = query.approval
         assert approval is not None

@@ -3,41 +3,30 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 
-from cleanroom.attestation import ALLOW_ALL_HOST_DATA, Expectations, TrustStore
 from cleanroom.identifiers import sha256_hex
 from cleanroom.messages.run import ServiceProof, SparkVerdict
-from cleanroom.settings import AttestationSettings
 from cleanroom.spark.job import JobConfig
 from cleanroom.spark.policy import PodPolicies, pod_policies
 from cleanroom.spark.profile import PodProfile
 from cleanroom.spark.signed import ServiceReport, SignedPolicies, VerifiedService, verify_service_report, verify_signed_policies
-
-
-def expectations(settings: AttestationSettings) -> Expectations:
-    """Return what this deployment requires of every guest's evidence, in addition to host data and report data."""
-    return Expectations(
-        require_uvm=settings.require_uvm,
-        refuse_host_data=ALLOW_ALL_HOST_DATA if settings.refuse_allow_all else frozenset(),
-        minimum_report_version=settings.report_version_floor,
-    )
+from cleanroom.trust import TrustDocument
 
 
 class ServiceVerifier:
-    """Verifies Spark services.
+    """Verifies Spark services under one trust document.
 
     Args:
-        trust: Attestation roots.
-        accepted: Host data (hex) of the accepted services.
-        profile: The pod profile; the service must have the same one.
-        settings: Further requirements on reports.
+        trust: The trust document. It names the accepted services, the roots, the requirements on reports, and the pods' program.
+        crls: Revocation lists, DER or PEM.
     """
 
-    def __init__(self, trust: TrustStore, accepted: frozenset[str], profile: PodProfile, settings: AttestationSettings) -> None:
-        self._trust = trust
-        self._accepted = accepted
-        self._profile = profile
-        self._expectations = expectations(settings)
+    def __init__(self, trust: TrustDocument, crls: Sequence[bytes] = ()) -> None:
+        self._trust = trust.trust_store()
+        self._accepted = frozenset(trust.spark_service_host_data)
+        self._profile = PodProfile(**dict(trust.pods))
+        self._expectations = trust.expectations(crls)
 
     def compute(self, job: JobConfig) -> PodPolicies:
         """Compute the pod policies of ``job``."""

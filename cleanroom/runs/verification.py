@@ -18,6 +18,10 @@ An activity's input comes from Temporal, whose operator is not trusted. So each 
 8. The Spark service's report is genuine, of an accepted service and made for this run; its signed pod policies are those
    that we compute from the job (:class:`cleanroom.runs.proof.ServiceVerifier`).
 
+What checks 7 and 8 compare with comes from the trust document that the consortium's members accepted in governance, and not
+from settings: accepted services, roots, minimum firmware, the pods' program, storage hosts (:mod:`cleanroom.runs.trust`). It is
+read again for every full verification and before every release; a document that was accepted in between ends the run.
+
 It reads two things per dataset. If each of a run's activities did that, the requests would grow with the square of the
 datasets. ``verify_release`` therefore starts from a snapshot: the result of an earlier full verification of the same ticket,
 kept in this process's memory. It then repeats every check whose answer can have changed, on a fresh reading: checks 1
@@ -30,7 +34,8 @@ Rules for the snapshot:
 * Its key is the digest of the whole ticket. Another request, run, query or collaboration has another key.
 * Its content is computed here. Nothing in it comes from an activity input except the ticket and the proof, which are verified.
 * A proof that was not verified for this ticket is verified in full; a proof is recognised by the digest of all its bytes.
-* It is dropped when a later check fails or a document differs. It also expires, and the number of snapshots is bounded.
+* It is dropped when a later check fails or a document differs, the trust document included. It also expires, and the number of
+  snapshots is bounded.
 * The last step before pods can execute (the consent receipt) and the audit statement use ``verify_run``, not the snapshot.
 """
 
@@ -48,11 +53,11 @@ from pydantic import BaseModel
 from cleanroom.errors import CleanRoomError, Unavailable
 from cleanroom.identifiers import canonical_json, sha256_hex
 from cleanroom.messages.run import RunTicket, ServiceProof, SparkVerdict
-from cleanroom.runs.assembly import JobEnvironment, assemble_job
+from cleanroom.runs.assembly import assemble_job
 from cleanroom.runs.authorised import AuthorisedRun, Dataset
 from cleanroom.runs.authority import RunAuthority, service_nonce
-from cleanroom.runs.proof import ServiceVerifier
 from cleanroom.runs.reader import GovernanceReader
+from cleanroom.runs.trust import RunTrust, TrustInForce
 from cleanroom.spark.job import JobConfig
 from cleanroom.spark.policy import PodPolicies
 from cleanroom.spark.signed import ServiceReport
@@ -70,12 +75,17 @@ class VerifiedRun:
     run: AuthorisedRun
     job: JobConfig
     policies: PodPolicies
+    trust: TrustInForce
+    """The trust document that the job follows from."""
+    host_data: tuple[str, ...]
+    """Host data of the pods. For a run that may be over, under every trust document that the members ever accepted."""
 
 
 @dataclass
 class _Snapshot:
     run: AuthorisedRun
     job: JobConfig
+    trust: TrustInForce
     consented: bool
     """Whether the consent to every document was checked."""
     proof_digest: str = ""
@@ -88,8 +98,7 @@ class RunVerifier:
     Args:
         reader: Reads governance.
         collaboration: The contract ID that this process serves.
-        environment: What the job contains beyond the documents.
-        services: Verifies the Spark service and computes pod policies.
+        trust: The trust documents.
         now: Returns the current time, with a time zone.
         timer: The clock of the snapshots, in seconds.
     """
@@ -98,15 +107,13 @@ class RunVerifier:
         self,
         reader: GovernanceReader,
         collaboration: str,
-        environment: JobEnvironment,
-        services: ServiceVerifier,
+        trust: RunTrust,
         *,
         now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self.authority = RunAuthority(reader, collaboration, now)
-        self._environment = environment
-        self._services = services
+        self._trust = trust
         self._now = now
         self._snapshots: TTLCache[str, _Snapshot] = TTLCache(SNAPSHOTS, SNAPSHOT_SECONDS, timer)
         self._in_progress: dict[str, asyncio.Task[_Snapshot]] = {}
@@ -140,13 +147,13 @@ class RunVerifier:
         snapshot = await self._confirmed_snapshot(ticket, lambda run: run.identity_datasets)
         return self._with_policies(snapshot, ticket, proof)
 
-    def verify_service(self, ticket: RunTicket, report: ServiceReport) -> SparkVerdict:
+    async def verify_service(self, ticket: RunTicket, report: ServiceReport) -> SparkVerdict:
         """Verify that ``report`` comes from an accepted Spark service and was made for this run.
 
         Raises:
             Refused: The code of the check that failed; ``NonceMismatch`` for another run's report.
         """
-        return self._services.report(report, service_nonce(ticket), at=self._now())
+        return (await self._trust.in_force()).services.report(report, service_nonce(ticket), at=self._now())
 
     # ------------------------------------------------------------------ steps of the Prepare diagram
 
@@ -174,18 +181,21 @@ class RunVerifier:
 
     async def past_run(self, ticket: RunTicket) -> VerifiedRun:
         """Derive a run that may be over, to undo what it was given. Nothing may be released on the strength of the result."""
-        run = await self.authority.authorise(ticket, consent=False, past=True)
-        job = assemble_job(run, self._environment)
-        return VerifiedRun(run, job, self._services.compute(job))
+        run, accepted = await asyncio.gather(self.authority.authorise(ticket, consent=False, past=True), self._trust.accepted())
+        jobs = [assemble_job(run, trust.environment) for trust in accepted]
+        policies = [trust.services.compute(job) for trust, job in zip(accepted, jobs, strict=True)]
+        hosts = dict.fromkeys(host for each in policies for host in each.host_data())
+        return VerifiedRun(run, jobs[-1], policies[-1], accepted[-1], tuple(hosts))
 
     # ------------------------------------------------------------------ snapshots
 
     async def _verify_documents(self, ticket: RunTicket, *, consent: bool) -> _Snapshot:
         """Perform checks 1 to 7 (6 only with ``consent``) on a fresh reading, and keep the result."""
-        run = await self.authority.authorise(ticket, consent=consent)
+        run, trust = await asyncio.gather(self.authority.authorise(ticket, consent=consent), self._trust.in_force())
         known = self._snapshots.get(_digest(ticket))
         # The job depends on nothing else, and the gate takes a while.
-        snapshot = known if known is not None and known.run == run else _Snapshot(run, assemble_job(run, self._environment), consent)
+        same = known is not None and known.run == run and known.trust.trust.digest == trust.trust.digest
+        snapshot = known if known is not None and same else _Snapshot(run, assemble_job(run, trust.environment), trust, consent)
         snapshot.consented = consent
         self._snapshots[_digest(ticket)] = snapshot
         return snapshot
@@ -197,15 +207,16 @@ class RunVerifier:
 
     def _verify_proof(self, snapshot: _Snapshot, ticket: RunTicket, proof: ServiceProof) -> VerifiedRun:
         """Perform check 8, and keep the result."""
-        policies = self._services.policies(proof, service_nonce(ticket), snapshot.job, at=self._now())
+        policies = snapshot.trust.services.policies(proof, service_nonce(ticket), snapshot.job, at=self._now())
         snapshot.policies, snapshot.proof_digest = policies, _digest(proof)
-        return VerifiedRun(snapshot.run, snapshot.job, policies)
+        return VerifiedRun(snapshot.run, snapshot.job, policies, snapshot.trust, policies.host_data())
 
     def _with_policies(self, snapshot: _Snapshot, ticket: RunTicket, proof: ServiceProof) -> VerifiedRun:
         """Perform check 8 unless exactly this proof has passed it for this snapshot."""
         if snapshot.policies is None or snapshot.proof_digest != _digest(proof):
             return self._verify_proof(snapshot, ticket, proof)
-        return VerifiedRun(snapshot.run, snapshot.job, snapshot.policies)
+        policies = snapshot.policies
+        return VerifiedRun(snapshot.run, snapshot.job, policies, snapshot.trust, policies.host_data())
 
     async def _snapshot(self, ticket: RunTicket) -> _Snapshot:
         """Return the ticket's snapshot. Without one, verify the run in full; concurrent callers share that verification."""
@@ -227,7 +238,9 @@ class RunVerifier:
         snapshot = await self._snapshot(ticket)
         released = datasets(snapshot.run)
         try:
-            if not await self.authority.still_authorised(snapshot.run, released):
+            same, trust = await asyncio.gather(self.authority.still_authorised(snapshot.run, released), self._trust.in_force())
+            snapshot.trust.require_same(trust)
+            if not same:
                 return await self._verify_documents(ticket, consent=True)
             if not snapshot.consented:
                 await self._verify_consent(snapshot)

@@ -108,6 +108,10 @@ class JobGovernance(CamelModel):
     """TLS roots for governance and the declared storage hosts. They are measured, so the pod trusts no others."""
     storage_hosts: tuple[str, ...] = ()
     """Storage hosts outside of the public clouds."""
+    trust_document: str = ""
+    """ID of the trust document that the job was built under."""
+    trust_digest: str = ""
+    """Digest of that document. Because the job is measured, the pods' host data names the document."""
 
 
 class JobParameters(CamelModel):

@@ -35,7 +35,6 @@ MAX_POLICY = 130_000
 Linux allows 131,071 bytes per argument (``MAX_ARG_STRLEN``). About 65,000 bytes remain for the job's JSON."""
 
 _COMMON_UNMEASURED = {
-    "CLEANROOM_ATTESTATION_URL": r"https?://[A-Za-z0-9._:\[\]/-]+",
     "CLEANROOM_TERMINATION_LOG": r"/[A-Za-z0-9._/-]+",
     "POD_NAME": r"[a-z0-9.-]+",
     "POD_NAMESPACE": r"[a-z0-9-]+",
@@ -71,8 +70,11 @@ UNMEASURED: Mapping[Role, Mapping[str, str]] = MappingProxyType(
 )
 """Variables that Kubernetes, Spark or the guest set when a pod starts: name pattern to value pattern (RE2) per role.
 
-A false address of the attestation sidecar or a false pod name can deny service, but cannot disclose a secret, because
-reports and responses are authenticated."""
+A false pod name can deny service, but cannot disclose a secret."""
+
+_LOCAL_ATTESTATION = {"CLEANROOM_ATTESTATION_URL": r"https?://(localhost|127\.0\.0\.1):[0-9]+(/[A-Za-z0-9._-]+)*"}
+"""Only for a profile without sidecars, which trust documents for development alone may have: the hardware stand-in of this machine.
+With a sidecar the variable is dropped, and pods use the measured sidecar's address, which is a constant of the program."""
 
 
 class PodPolicy(FrozenModel):
@@ -141,7 +143,7 @@ def _policy(role: Role, measured: Mapping[str, str], profile: PodProfile) -> Pod
             env_rules=(
                 *_exact_rules(measured, required=True),
                 *_exact_rules(profile.image_environment, required=False),
-                *_pattern_rules(UNMEASURED[role]),
+                *_pattern_rules(UNMEASURED[role] if profile.sidecars else {**UNMEASURED[role], **_LOCAL_ATTESTATION}),
             ),
             layers=profile.layers,
             mounts=(

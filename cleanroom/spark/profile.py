@@ -1,17 +1,18 @@
-"""The pod profile: the program that runs in the pods of every run, and its resources. Frozen configuration, never user input.
+"""The pod profile: the program that runs in the pods of every run, and its resources. Never user input.
 
-The measured part (image digest and layer hashes, entry point, main file, measured variables, sidecars) determines
-the pods' host data together with the job. The unmeasured part (cores, memory, service account, namespace) does not.
+The measured part (image digest and layer hashes, entry point, main file, measured variables, sidecars) comes from the
+collaboration's trust document and determines the pods' host data together with the job. The unmeasured part (cores, memory,
+service account, namespace) comes from the settings and does not.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from cleanroom.documents.validation import describe_validation
-from cleanroom.errors import InvalidInput, PreconditionFailed
+from cleanroom.errors import InvalidInput
 from cleanroom.identifiers import HexDigest, canonical_json, sha256_hex
 from cleanroom.models import FrozenModel
 from cleanroom.settings import Settings
@@ -51,8 +52,8 @@ class SidecarProfile(FrozenModel):
     """Measured variables."""
 
 
-class PodProfile(FrozenModel):
-    """Image, versions, command lines and resources of a Spark application's pods.
+class PodMeasurement(FrozenModel):
+    """What the pods' policies measure of the program: image, command line, variables and sidecars.
 
     ``layers`` are the dm-verity root hashes of the image's layers, bottom first, as the utility VM measures them
     (``az confcom`` prints them). Only the layers bind the image to a policy.
@@ -65,10 +66,23 @@ class PodProfile(FrozenModel):
     arguments: tuple[str, ...] = ()
     working_dir: str = "/opt/spark/work-dir"
     image_environment: dict[str, str] = {"PATH": _PATH, "JAVA_HOME": "/opt/java/openjdk", "SPARK_HOME": "/opt/spark", "LANG": "C.UTF-8"}
-    """Variables that the image sets. They are measured."""
+    """Variables that the image sets."""
     sidecars: tuple[SidecarProfile, ...] = ()
+    """The attestation sidecar, and others. With a sidecar, the pod requests its reports at ``http://localhost:8284`` only."""
     infrastructure_svn: int = Field(default=4, ge=0)
     """Minimum version of the platform's fragment of infrastructure containers."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        names = [sidecar.name for sidecar in self.sidecars]
+        if len(set(names)) != len(names):
+            raise ValueError("sidecars: names must be unique")
+        return self
+
+
+class PodProfile(PodMeasurement):
+    """The measured part, and what Kubernetes needs in addition: versions, names and resources, which decide nothing."""
+
     spark_version: str = "4.0.0"
     namespace: str = "analytics"
     service_account: str = "spark"
@@ -76,34 +90,17 @@ class PodProfile(FrozenModel):
     virtual_nodes: bool = False
     """Schedule pods on confidential virtual nodes of AKS (https://github.com/microsoft/virtualnodesOnAzureContainerInstances)."""
 
-    @model_validator(mode="after")
-    def _distinct(self) -> PodProfile:
-        names = [sidecar.name for sidecar in self.sidecars]
-        if len(set(names)) != len(names):
-            raise ValueError("sidecars: names must be unique")
-        return self
-
     @staticmethod
-    def from_settings(settings: Settings) -> PodProfile:
-        """Return the profile of a deployment's settings. The clean room and the Spark service must use the same profile.
+    def deployed(measurement: PodMeasurement, settings: Settings) -> PodProfile:
+        """Return the profile of a deployment: the measured part from the trust document, the rest from its settings.
 
         Raises:
-            PreconditionFailed: ``SparkImageNotConfigured`` without image or layers.
             InvalidInput: ``PodProfileInvalid``.
         """
         kubernetes, spark = settings.kubernetes, settings.spark
-        for field, value in (("image", kubernetes.image), ("image_layers", kubernetes.image_layers)):
-            if not value:
-                raise PreconditionFailed(
-                    "SparkImageNotConfigured",
-                    f"kubernetes.{field} is not set, so pod policies cannot bind the program that the pods run.",
-                    hint="Set kubernetes.image (by digest) and kubernetes.image_layers (dm-verity root hashes, bottom first).",
-                    party="operator",
-                )
         try:
             return PodProfile(
-                image=kubernetes.image,
-                layers=kubernetes.image_layers,
+                **dict(measurement),
                 spark_version=kubernetes.spark_version,
                 namespace=kubernetes.namespace,
                 service_account=kubernetes.service_account,
@@ -127,8 +124,7 @@ class PodProfile(FrozenModel):
 
     def digest(self) -> str:
         """Return the SHA-256 over the canonical JSON of the measured part, in lower-case hex."""
-        measured = self.model_dump(mode="json", exclude={"spark_version", "namespace", "service_account", "resources", "virtual_nodes"})
-        return sha256_hex(canonical_json(measured))
+        return sha256_hex(canonical_json(self.model_dump(mode="json", include=set(PodMeasurement.model_fields))))
 
 
 def driver_arguments(main_application_file: str, arguments: tuple[str, ...]) -> tuple[str, ...]:

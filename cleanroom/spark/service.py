@@ -50,7 +50,6 @@ class SparkService:
     Args:
         attestor: Produces this guest's evidence.
         client: The cluster.
-        profile: The pod profile of every run.
         beat_seconds: The longest time between two calls of ``on_progress`` during :meth:`watch`.
         signer: Signs the pod policies; by default with a new key.
     """
@@ -59,12 +58,11 @@ class SparkService:
         self,
         attestor: Attestor,
         client: KubernetesClient,
-        profile: PodProfile,
         *,
         beat_seconds: float = 10,
         signer: PolicySigner | None = None,
     ) -> None:
-        self._attestor, self._client, self._profile, self._beat = attestor, client, profile, beat_seconds
+        self._attestor, self._client, self._beat = attestor, client, beat_seconds
         self._signer = signer or PolicySigner()
 
     @staticmethod
@@ -72,12 +70,11 @@ class SparkService:
         """Return a service for a deployment's settings.
 
         Raises:
-            PreconditionFailed: ``SparkImageNotConfigured``, ``KubeconfigInvalid``.
+            PreconditionFailed: ``KubeconfigInvalid``.
         """
         return SparkService(
             GuestAttestor(settings.attestation.url, ca_file=settings.ca_file),
             KubernetesClient.connect(settings.kubernetes),
-            PodProfile.from_settings(settings),
         )
 
     async def __aenter__(self) -> SparkService:
@@ -89,11 +86,6 @@ class SparkService:
     def close(self) -> None:
         """Close the connections to the cluster."""
         self._client.close()
-
-    @property
-    def profile(self) -> PodProfile:
-        """The pod profile of every run."""
-        return self._profile
 
     # --- trust
 
@@ -107,22 +99,23 @@ class SparkService:
         payload = self._signer.payload(nonce)
         return ServiceReport(evidence=await self._attestor.attest(payload.encode("utf-8")), payload=payload)
 
-    async def security_policy(self, job: JobConfig, nonce: str) -> SignedPolicies:
+    async def security_policy(self, job: JobConfig, profile: PodProfile, nonce: str) -> SignedPolicies:
         """Return the pod policies of ``job``, signed by the key that :meth:`attestation_report` binds.
 
         Raises:
             InvalidInput: ``JobConfigTooLarge``.
             Refused: ``NonceTooShort``.
         """
-        return self._signer.sign(job, self._profile, pod_policies(job, self._profile), nonce)
+        return self._signer.sign(job, profile, pod_policies(job, profile), nonce)
 
     # --- running
 
-    async def submit(self, job: JobConfig, policies_digest: str) -> Submission:
+    async def submit(self, job: JobConfig, profile: PodProfile, policies_digest: str) -> Submission:
         """Create the job's SparkApplication, or find the one that an earlier attempt created. Idempotent.
 
         Args:
             job: The job to run.
+            profile: The profile of its pods.
             policies_digest: :meth:`PodPolicies.digest` of the policies that the secrets were granted to. If the
                 policies differ now, the pods could not read the secrets.
 
@@ -130,7 +123,7 @@ class SparkService:
             Refused: ``PodPolicyChanged``.
             Conflict: ``SparkApplicationDiffers``.
         """
-        policies = pod_policies(job, self._profile)
+        policies = pod_policies(job, profile)
         if policies.digest() != policies_digest:
             raise Refused(
                 "PodPolicyChanged",
@@ -139,10 +132,10 @@ class SparkService:
                 party="operator",
                 details={"granted": policies_digest, "now": policies.digest()},
             )
-        return await asyncio.to_thread(self._create, job, policies)
+        return await asyncio.to_thread(self._create, job, profile, policies)
 
-    def _create(self, job: JobConfig, policies: PodPolicies) -> Submission:
-        found, created = self._client.create_or_get(build_application(job, self._profile, policies))
+    def _create(self, job: JobConfig, profile: PodProfile, policies: PodPolicies) -> Submission:
+        found, created = self._client.create_or_get(build_application(job, profile, policies))
         metadata = found["metadata"]
         return Submission(tracking_id=metadata["name"], uid=metadata["uid"], created=created, namespace=metadata["namespace"])
 

@@ -9,6 +9,7 @@ Layout of the state folder::
     secrets/        tokens, client secrets, keyring
     parties/        what each collaborator keeps at home: signing keys, connection secrets
     images/         images of the Spark payload
+    bootstrap.json  where governance is; the policies of the attested workers measure its digest
     cleanroom.toml  the profiles that the product reads
 
 Ports are chosen once and kept, because issuer URLs are part of documents and of federated credentials.
@@ -58,6 +59,7 @@ class Layout:
         self.keyring_file = state / "secrets/codec-keyring.json"
         self.codec_token_file = state / "secrets/codec-token"
         self.guests_file = state / "guests.json"
+        self.bootstrap_file = state / "bootstrap.json"
         self.images = state / "images"
 
     def url(self, name: str) -> str:
@@ -68,6 +70,12 @@ class Layout:
     def s3_url(self) -> str:
         """URL of the S3 server."""
         return self.url("seaweedfs-0")
+
+    @property
+    def storage_hosts(self) -> tuple[str, ...]:
+        """Hosts of stores, key vault and attestation service."""
+        urls = (self.url("blobaccess"), self.s3_url, self.url("keyvault"), self.url("maa"))
+        return tuple(url.removeprefix("https://") for url in urls)
 
     @property
     def temporal_ui_url(self) -> str:

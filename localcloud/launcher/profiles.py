@@ -21,7 +21,7 @@ from localcloud.launcher.companies import (
     SPARK_SERVICE,
     Account,
 )
-from localcloud.launcher.guests import guest_url, host_data
+from localcloud.launcher.guests import guest_url
 from localcloud.launcher.layout import Layout
 from localcloud.standins.cgs.callers import MEMBER_HEADER
 
@@ -47,13 +47,12 @@ def profiles(layout: Layout) -> dict[str, Any]:
 
 
 def _default(layout: Layout) -> dict[str, Any]:
-    storage = (layout.url("blobaccess"), layout.s3_url, layout.url("keyvault"), layout.url("maa"))
     ca_file, image = _relative(layout, layout.authority.ca_file), layout.image
     return {
         "collaboration": COLLABORATION,
         "ca_file": ca_file,
         "parties": {person.name: person.object_id for person in PEOPLE},
-        "storage_hosts": [url.removeprefix("https://") for url in storage],
+        "storage_hosts": list(layout.storage_hosts),
         "temporal": {
             "config_file": _relative(layout, layout.temporal_config_file),
             "keyring_file": _relative(layout, layout.keyring_file),
@@ -67,9 +66,7 @@ def _default(layout: Layout) -> dict[str, Any]:
             "verify_challenge_resource": False,
             "key_vault_release_ca_file": ca_file,
         },
-        "attestation": {"trust_files": [_relative(layout, layout.hardware.trust_file)]},
-        "kubernetes": {"image": image.reference, "image_layers": list(image.layers), "spark_version": image.spark_version},
-        "spark": {"service_host_data": [host_data(SPARK_SERVICE.name)]},
+        "kubernetes": {"spark_version": image.spark_version},
     }
 
 

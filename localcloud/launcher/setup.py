@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+from cleanroom.attestation import TrustStore
 from cleanroom.clients.s3 import S3Credentials, S3Store
 from cleanroom.clients.urls import check_storage_url
 from cleanroom.secret import Secret
-from localcloud.launcher.companies import CLEAN_ROOM, COLLABORATION, PEOPLE, S3_BUCKET, S3_REGION, SERVICES
+from cleanroom.spark.profile import PodMeasurement
+from cleanroom.trust import DevelopmentTrust, TrustDocument
+from localcloud.launcher.companies import CLEAN_ROOM, COLLABORATION, PEOPLE, S3_BUCKET, S3_REGION, SERVICES, SPARK_SERVICE
 from localcloud.launcher.guests import host_data
 from localcloud.launcher.layout import Layout
 from localcloud.standins.cgs.bootstrap import User, bootstrap
@@ -26,7 +29,29 @@ def create_bucket(layout: Layout) -> None:
 
 
 def create_collaboration(layout: Layout) -> None:
-    """Accept the contract, allow the clean room's host data, and register the users."""
+    """Accept the contract and its trust document, allow the clean room's host data, and register the users."""
     users = [User(oid=a.object_id, tenant_id=a.tenant_id, identifier=a.username) for a in (*PEOPLE, *SERVICES)]
     token = layout.token("cgs-member").reveal_text()
-    asyncio.run(bootstrap(layout.url("cgs"), layout.authority.ca_file, token, COLLABORATION, users, [host_data(CLEAN_ROOM.name)]))
+    hosts = [host_data(layout, CLEAN_ROOM.name)]
+    asyncio.run(
+        bootstrap(
+            layout.url("cgs"), layout.authority.ca_file, token, COLLABORATION, users, hosts, trust=lambda n: trust_document(layout, n)
+        )
+    )
+
+
+def trust_document(layout: Layout, number: int) -> TrustDocument:
+    """Return the trust document of the local cloud: its Spark service, its image, its hosts, and the roots of its development chip."""
+    roots = layout.authority.ca_file.read_text("ascii")
+    hardware = TrustStore.load(amd=False, root_files=(layout.hardware.trust_file,))
+    return TrustDocument(
+        contract_id=COLLABORATION,
+        number=number,
+        spark_service_host_data=(host_data(layout, SPARK_SERVICE.name),),
+        pods=PodMeasurement(image=layout.image.reference, layers=layout.image.layers),
+        entra_authority=layout.url("entra"),
+        storage_hosts=layout.storage_hosts,
+        tls_roots=roots,
+        key_release_roots=roots,
+        development=DevelopmentTrust(roots=hardware.roots, uvm=hardware.uvm, verify_challenge_resource=False),
+    )

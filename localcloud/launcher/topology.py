@@ -9,7 +9,7 @@ from pathlib import Path
 from cleanroom.temporal.attributes import ALL as SEARCH_ATTRIBUTES
 from localcloud.launcher import azurite, seaweedfs, temporal_server
 from localcloud.launcher.companies import CONTOSSO, LITWARE, PEOPLE, S3_BUCKET, SERVICES
-from localcloud.launcher.guests import launch_guests
+from localcloud.launcher.guests import GUESTS, launch_guests, worker_arguments
 from localcloud.launcher.layout import STAND_INS, Layout
 from localcloud.launcher.processes import Ready, Service
 from localcloud.launcher.profiles import write_profiles
@@ -117,7 +117,8 @@ def _stand_in(layout: Layout, name: str) -> Service:
 
 def _worker(layout: Layout, profile: str, *, after: Sequence[str]) -> Service:
     ready = layout.data("workers") / f"{profile}.ready"
-    argv = python("starters.worker", profile, "--config", str(layout.config_file), "--ready-file", str(ready))
+    measured = worker_arguments(layout, profile, str(layout.bootstrap_file)) if profile in GUESTS else (profile,)
+    argv = python("starters.worker", *measured, "--config", str(layout.config_file), "--ready-file", str(ready))
     return Service(
         name=f"worker.{profile}",
         argv=argv,

@@ -12,6 +12,7 @@ from cleanroom.documents.dataset import DatasetDocument
 from cleanroom.documents.query import QueryDocument
 from cleanroom.documents.specs import DatasetSpec, QuerySpec
 from cleanroom.sql import Catalog
+from cleanroom.trust import Bootstrap, TrustDocument
 from scripts.reference.markdown import header, page, prose, table
 
 MODELS: dict[str, tuple[type[BaseModel], str]] = {
@@ -19,6 +20,8 @@ MODELS: dict[str, tuple[type[BaseModel], str]] = {
     "query-spec": (QuerySpec, "the YAML file of `cleanroom query create`"),
     "dataset-document": (DatasetDocument, "a dataset document in governance"),
     "query-document": (QueryDocument, "a query document in governance"),
+    "trust-document": (TrustDocument, "a trust document in governance, and the file of `cleanroom collaboration create --trust`"),
+    "bootstrap": (Bootstrap, "the file of `cleanroom worker --bootstrap`"),
     "catalog": (Catalog, "the catalogue of `cleanroom query lint`"),
 }
 
@@ -32,7 +35,7 @@ def render() -> str:
     """The page ``docs/reference/schemas.md``."""
     lines = header(
         "JSON Schemas",
-        "the models of cleanroom/documents and cleanroom/sql/catalog.py",
+        "the models of cleanroom/documents, cleanroom/trust and cleanroom/sql/catalog.py",
         "JSON Schema 2020-12. Editors that support schemas check and complete the YAML files with them. "
         "Some rules, such as digests that must match, are checked by the commands only.",
     )

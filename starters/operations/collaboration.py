@@ -11,9 +11,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from cleanroom.claims import HOST_DATA
-from cleanroom.errors import Conflict
+from cleanroom.errors import Conflict, InvalidInput, NotFound, PreconditionFailed
 from cleanroom.governance import GovernanceUserClient, Invitation, host_data_claims
 from cleanroom.onboarding import Onboarding, member_client, require_id, require_issuer_url
+from cleanroom.trust import AcceptedTrust, TrustDocument, TrustSource
 from starters.operations.session import Session
 
 
@@ -41,7 +42,14 @@ async def governance_reader(session: Session) -> AsyncIterator[GovernanceUserCli
 
 
 async def create_collaboration(
-    session: Session, name: str, data: str | None, host_data: list[str], oidc_issuer: str | None, oidc_kid: str = "cleanroom"
+    session: Session,
+    name: str,
+    data: str | None,
+    host_data: list[str],
+    oidc_issuer: str | None,
+    oidc_kid: str = "cleanroom",
+    *,
+    trust: TrustDocument | None = None,
 ) -> dict[str, Any]:
     """Take every set-up step that this member can take now.
 
@@ -55,6 +63,7 @@ async def create_collaboration(
         host_data: Host data of the clean rooms to admit, in hex.
         oidc_issuer: URL of the issuer of the clean rooms' ID tokens.
         oidc_kid: Key ID of the issuer's first signing key.
+        trust: Trust document to propose.
 
     Returns:
         The contract's ID, state and version, and the steps.
@@ -64,6 +73,8 @@ async def create_collaboration(
         host_data_claims(host_data)
     if oidc_issuer:
         require_issuer_url(oidc_issuer)
+    if trust is not None and trust.contract_id != name:
+        raise InvalidInput("TrustDocumentMismatch", f"--trust: the document is for contract {trust.contract_id!r}, not {name!r}.")
     async with member_client(session.settings) as client:
         onboarding = Onboarding(client)
         contract, first = await onboarding.contract(name, data)
@@ -71,6 +82,9 @@ async def create_collaboration(
         if contract.state == "Accepted":
             if host_data:
                 steps.append(await onboarding.clean_room_policy(name, host_data))
+            if trust is not None:
+                await _require_next(client, trust)
+                steps.append(await onboarding.member_document(trust.id, name, trust.to_data()))
             if oidc_issuer:
                 steps += await onboarding.oidc_issuer(oidc_issuer, oidc_kid)
         return {
@@ -79,6 +93,63 @@ async def create_collaboration(
             "version": contract.version,
             "steps": [step.model_dump(mode="json") for step in steps],
         }
+
+
+async def _require_next(client: GovernanceUserClient, trust: TrustDocument) -> None:
+    accepted = await accepted_trust_documents(client, trust.contract_id)
+    if (trust.number <= len(accepted) and accepted[trust.number - 1].digest != trust.digest) or trust.number > len(accepted) + 1:
+        raise Conflict(
+            "TrustDocumentDiffers",
+            f"--trust: the document has number {trust.number}; the next one of {trust.contract_id!r} is {len(accepted) + 1}.",
+            hint="Accepted documents never change. Set `number`.",
+        )
+
+
+async def accepted_trust_documents(client: GovernanceUserClient, name: str) -> tuple[AcceptedTrust, ...]:
+    """Return the trust documents that the members accepted, oldest first; the last one is in force."""
+    try:
+        return await TrustSource(client.get_member_document, name, development=True).accepted()
+    except PreconditionFailed as error:
+        if error.code != "TrustDocumentMissing":
+            raise
+        return ()
+
+
+async def show_trust(session: Session, name: str) -> dict[str, Any]:
+    """Return the trust document in force, with its digest and the members who voted for it.
+
+    Raises:
+        NotFound: ``TrustDocumentMissing``.
+    """
+    async with governance_reader(session) as client:
+        accepted = await accepted_trust_documents(client, name)
+        if not accepted:
+            raise NotFound("TrustDocumentMissing", f"the members of {name!r} have accepted no trust document.")
+        found = await client.get_member_document(accepted[-1].id)
+    votes = [vote.member_id for vote in found.final_votes or () if vote.vote]
+    return {**_trust_record(accepted[-1]), "acceptedBy": votes, "content": accepted[-1].document.model_dump(mode="json", exclude_none=True)}
+
+
+async def trust_template(session: Session, name: str) -> dict[str, Any]:
+    """Return the trust document in force with the next number, or a template for the first one."""
+    async with governance_reader(session) as client:
+        accepted = await accepted_trust_documents(client, name)
+    if accepted:
+        current = accepted[-1].document
+        return current.model_copy(update={"number": current.number + 1}).model_dump(mode="json", exclude_none=True)
+    return {
+        "schema_version": 1,
+        "contract_id": name,
+        "number": 1,
+        "spark_service_host_data": ["SHA-256 of the Spark service's container policy"],
+        "pods": {
+            "image": "registry.example/cleanroom/spark@sha256:DIGEST",
+            "layers": ["dm-verity root hash of each layer, bottom first; printed by deploy/build.sh"],
+            "sidecars": [{"name": "attestation", "image": "IMAGE@sha256:DIGEST", "layers": ["ROOT HASH"], "command": ["/bin/skr"]}],
+        },
+        "attestation": {"minimum_report_version": 3, "require_crl": False},
+        "storage_hosts": list(session.settings.storage_hosts),
+    }
 
 
 async def cast_vote(session: Session, proposal: str, *, accept: bool) -> dict[str, Any]:
@@ -95,6 +166,7 @@ async def show_collaboration(session: Session, name: str) -> dict[str, Any]:
         policy = await client.clean_room_policy(name)
         issuer = await client.oidc_issuer_info()
         consent = await client.contract_consent(name)
+        accepted = await accepted_trust_documents(client, name)
         members, users = await client.members(), await client.list_identities()
     return {
         "collaboration": contract.id,
@@ -103,10 +175,24 @@ async def show_collaboration(session: Session, name: str) -> dict[str, Any]:
         "data": contract.data,
         "cleanRooms": policy.policy.get(HOST_DATA, []),
         "openPolicyProposals": list(policy.proposal_ids),
+        "trust": _trust_record(accepted[-1]) if accepted else None,
         "issuer": {"enabled": issuer.enabled, "url": issuer.issuer_url},
         "execution": consent.status,
         "members": len(members),
         "users": len(users),
+    }
+
+
+def _trust_record(trust: AcceptedTrust) -> dict[str, Any]:
+    document = trust.document
+    return {
+        "document": trust.id,
+        "digest": trust.digest,
+        "confidential": document.development is None,
+        "image": document.pods.image,
+        "sparkServices": list(document.spark_service_host_data),
+        "attestation": document.attestation.model_dump(mode="json", exclude_none=True),
+        "storageHosts": list(document.storage_hosts),
     }
 
 

@@ -6,7 +6,6 @@ import datetime as dt
 from typing import TYPE_CHECKING, Literal
 
 from cleanroom.errors import CleanRoomError, Conflict, PreconditionFailed
-from cleanroom.identifiers import document_digest
 from cleanroom.messages.query import DecisionMessage, QueryState, RefusedMessage, decision_mark
 from starters.operations.query_workflow import (
     find_query,
@@ -16,85 +15,103 @@ from starters.operations.query_workflow import (
     state_of,
     wait_for_state,
 )
-from starters.operations.session import Session, now, run_async
+from starters.operations.session import Session, now
 from starters.operations.workflow_names import APPROVE, REJECT
 
 if TYPE_CHECKING:
-    from cleanroom.governance.models import Document
+    from cleanroom.publishing.approval_card import ApprovalCard, Terms
+
+
+async def read_card(session: Session, name: str) -> ApprovalCard:
+    """Compute the approval card of a query on this machine, from governance's documents alone.
+
+    Raises:
+        NotFound: ``UserDocumentNotFound``.
+    """
+    from cleanroom.publishing.approval_card import read_approval_card
+
+    async with session.governance() as client:
+        return await read_approval_card(client, session.collaboration, name)
+
+
+def decision_terms(expires_days: float, max_runs: int | None) -> Terms:
+    """Return the terms of a decision that is signed now."""
+    from cleanroom.publishing.approval_card import Terms
+
+    return Terms(days=expires_days, expires=now() + dt.timedelta(days=expires_days), max_runs=max_runs)
+
+
+def require_decidable(card: ApprovalCard, decision: Literal["approve", "reject"], *, version: str | None = None) -> None:
+    """Check that the query is proposed, at the version that the collaborator expects, and approvable if it is to be approved.
+
+    Args:
+        card: What governance holds.
+        decision: Approve or reject. A query that has a problem can be rejected.
+        version: Version that the collaborator expects; None accepts the current one.
+
+    Raises:
+        Conflict: ``VersionMismatch``.
+        PreconditionFailed: ``QueryNotProposed``.
+        CleanRoomError: The problem of the query, such as ``QueryRefusedByGate`` or ``DatasetChanged``.
+    """
+    if card.document.state != "Proposed":
+        raise PreconditionFailed(
+            "QueryNotProposed", f"query {card.name!r} is {card.document.state} in governance; only a proposed query accepts votes."
+        )
+    if version not in (None, card.version):
+        raise Conflict(
+            "VersionMismatch",
+            f"query {card.name!r} is at version {card.version}, not {version}.",
+            hint=f"Review the current version: cleanroom query show {card.name}",
+        )
+    if decision == "approve":
+        card.require_approvable()
 
 
 def sign_decision(
     session: Session,
-    state: QueryState,
+    card: ApprovalCard,
     decision: Literal["approve", "reject"],
     *,
     version: str | None = None,
     expires_days: float = 30,
     max_runs: int | None = None,
     reason: str = "",
+    terms: Terms | None = None,
 ) -> DecisionMessage:
-    """Sign a decision on the text that governance holds.
-
-    The text comes from governance, not from the workflow, because the operator of Temporal must not choose what is signed.
+    """Sign a decision on exactly the document that ``card`` describes.
 
     Args:
         session: Session of the collaborator who decides.
-        state: State of the query as the workflow shows it; must match governance.
+        card: From :func:`read_card`. No part of the statement comes from a workflow, because the operator of Temporal must not choose
+            what is signed.
         decision: Approve or reject.
         version: Version of the query that the collaborator expects; None accepts the current one.
         expires_days: Days until the decision expires.
         max_runs: Maximum number of runs that an approval allows.
         reason: Reason shown to the other collaborators.
+        terms: Terms that the collaborator saw; they replace ``expires_days`` and ``max_runs``.
 
     Raises:
-        Conflict: ``VersionMismatch``.
-        PreconditionFailed: ``QueryNotProposed``.
+        Conflict, PreconditionFailed, CleanRoomError: As :func:`require_decidable`.
     """
     from cleanroom.statements import Decision, sign
 
-    document = run_async(_document(session, state.query))
-    digest = document_digest(str(document.data))
-    current = _current_version(document, digest, state, version)
+    require_decidable(card, decision, version=version)
+    terms = terms or decision_terms(expires_days, max_runs)
     statement = Decision(
         collaboration=session.collaboration,
         signer=session.user_id,
-        expires=now() + dt.timedelta(days=expires_days),
-        query=state.query,
-        version=current,
-        proposal_id=document.proposal_id,
-        digest=digest,
+        expires=terms.expires,
+        query=card.name,
+        version=card.version,
+        proposal_id=card.document.proposal_id,
+        digest=card.digest,
         decision=decision,
         reason=reason,
-        max_runs=max_runs,
+        max_runs=terms.max_runs,
     )
     return DecisionMessage(decision=sign(statement, session.key()))
-
-
-def _current_version(document: Document, digest: str, state: QueryState, expected: str | None) -> str:
-    """Return the version in governance; it must be proposed, the expected one, and the one that the workflow shows."""
-    if document.state != "Proposed":
-        raise PreconditionFailed(
-            "QueryNotProposed", f"query {state.query!r} is {document.state} in governance; only a proposed query accepts votes."
-        )
-    current = document.version or ""
-    if expected not in (None, current):
-        raise Conflict(
-            "VersionMismatch",
-            f"query {state.query!r} is at version {current}, not {expected}.",
-            hint=f"Review the current version: cleanroom query show {state.query}",
-        )
-    if (current, digest) != (state.version, state.digest):
-        raise Conflict(
-            "VersionMismatch",
-            f"query {state.query!r}: the workflow shows version {state.version}, but governance holds {current}.",
-            hint="Repeat the command. If the versions still differ, inform the operator.",
-        )
-    return current
-
-
-async def _document(session: Session, name: str) -> Document:
-    async with session.governance() as client:
-        return await session.documents(client).get(name)
 
 
 async def send_decision(

@@ -20,17 +20,19 @@ from cleanroom.attestation import AttestationEvidence, GuestAttestor, report_dat
 from cleanroom.documents.specs import DatasetSpec, QuerySpec
 from cleanroom.governance import CleanRoomClient
 from cleanroom.identifiers import CLEAN_ROOM_QUEUE, run_workflow_id
-from cleanroom.messages.query import QueryState
+from cleanroom.messages.query import DecisionMessage, QueryState
 from cleanroom.messages.run import RunQueryInput, RunResult, RunTicket
 from cleanroom.publishing.user_documents import governance_client
 from cleanroom.settings import Settings, load_settings
 from cleanroom.spark.profile import PodProfile
 from cleanroom.statements import RunRequest, sign
 from cleanroom.temporal.attributes import start_attributes
+from cleanroom.trust import AcceptedTrust, Bootstrap, TrustSource, attested_settings
+from cleanroom.trust.bootstrap import parse_bootstrap
 from localcloud.launcher.processes import log_tail
 from localcloud.standins.snp.server import DevelopmentHardware
 from starters.operations.datasets import publish_dataset, upload_rows
-from starters.operations.decisions import send_decision, sign_decision
+from starters.operations.decisions import read_card, send_decision, sign_decision
 from starters.operations.queries import create_query, propose_query
 from starters.operations.query_workflow import read_state
 from starters.operations.runs import start_run
@@ -125,11 +127,29 @@ class Cloud:
 
     def clean_room_context(self) -> tuple[CleanRoomContext, list[Any]]:
         """Return the context of the clean room's activities, and the clients to close: for calling activities with forged inputs."""
-        own = self.settings("clean-room")
+        own = attested_settings(self.settings("clean-room"), self.bootstrap)
         user = governance_client(own, Session(own).credential())
         attestor = GuestAttestor(own.attestation.url, ca_file=own.ca_file)
         client = CleanRoomClient(own.governance.url, self.collaboration, attestor, ca_file=own.ca_file)
-        return CleanRoomContext(own, client, user, PodProfile.from_settings(own)), [user, client]
+        return CleanRoomContext(own, self.bootstrap, client, user), [user, client]
+
+    @cached_property
+    def bootstrap(self) -> Bootstrap:
+        """The bootstrap file of the attested workers."""
+        return parse_bootstrap((self.state / "bootstrap.json").read_bytes(), source="bootstrap.json")
+
+    def trust(self) -> AcceptedTrust:
+        """The trust document in force."""
+
+        async def read() -> AcceptedTrust:
+            async with self.fabrikam.governance() as client:
+                return await TrustSource(client.get_member_document, self.collaboration, development=True).in_force()
+
+        return run_async(read())
+
+    def pod_profile(self) -> PodProfile:
+        """The profile of the pods."""
+        return PodProfile.deployed(self.trust().document.pods, self.settings("spark-service"))
 
     def publish(self, session: Session, spec: DatasetSpec, file: Path | None = None) -> dict[str, Any]:
         """Upload the rows in ``file``, if given, and publish a dataset; return the published document."""
@@ -144,9 +164,13 @@ class Cloud:
         run_async(propose_query(author, spec.name))
         return run_async(read_state(author, spec.name))
 
+    def sign(self, session: Session, query: str, decision: Any = "approve", **options: Any) -> DecisionMessage:
+        """Sign a decision on the query as governance holds it."""
+        return sign_decision(session, run_async(read_card(session, query)), decision, **options)
+
     def decide(self, session: Session, query: str, decision: Any = "approve", **options: Any) -> QueryState:
         """Sign and send a decision; return the state that includes it."""
-        message = sign_decision(session, run_async(read_state(session, query)), decision, **options)
+        message = self.sign(session, query, decision, **options)
         return run_async(send_decision(session, query, decision, message))
 
     def approved_query(self, spec: QuerySpec, *, owners: tuple[str, ...] = ("contosso", "litware"), **options: Any) -> QueryState:

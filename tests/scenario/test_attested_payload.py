@@ -291,9 +291,9 @@ async def test_executors_run_in_attested_pods(world: World, tmp_path: Path) -> N
         assert len(set(policies.host_data())) == 2
         for host_data in policies.host_data():
             await grant(world, "r-3", host_data)
-        service = SparkService(DevelopmentHardware(tmp_path / "unused"), running.client(), profile)  # type: ignore[arg-type]
+        service = SparkService(DevelopmentHardware(tmp_path / "unused"), running.client())  # type: ignore[arg-type]
         seen: list[JobStatus] = []
-        submission = await service.submit(job, policies.digest())
+        submission = await service.submit(job, profile, policies.digest())
         outcome = await service.watch(submission.tracking_id, seen.append, Deadlines(driver_start_seconds=60, run_seconds=900))
         assert outcome.succeeded, outcome
         receipt = ResultReceipt.model_validate_json(outcome.termination_message)

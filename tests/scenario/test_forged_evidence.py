@@ -104,7 +104,7 @@ def refusal(cloud: Cloud, work: Callable[[CleanRoomContext], Awaitable[Any]]) ->
 
 def test_only_pods_with_this_runs_policy_get_its_secrets(cloud: Cloud, prepared: Prepared) -> None:
     """The measured pods read every staged secret (control); a pod with a changed policy reads none."""
-    profile = PodProfile.from_settings(cloud.settings("spark-service"))
+    profile = cloud.pod_profile()
     right = pod_policies(prepared.job, profile)
     changed = pod_policies(prepared.job, profile.model_copy(update={"arguments": ("--print-everything",)}))
     subject = federated_subject(cloud.collaboration, cloud.contosso.user_id)
@@ -131,7 +131,7 @@ def test_only_pods_with_this_runs_policy_get_its_secrets(cloud: Cloud, prepared:
 def test_pods_of_another_run_get_no_secret(cloud: Cloud, prepared: Prepared, ticket: RunTicket, world: World) -> None:
     """Pods of another run have another policy, because the run ID is measured."""
     other = prepared.job.model_copy(update={"run_id": "r-another"})
-    host_data = pod_policies(other, PodProfile.from_settings(cloud.settings("spark-service"))).driver.host_data
+    host_data = pod_policies(other, cloud.pod_profile()).driver.host_data
 
     async def look() -> None:
         async with cloud.guest(host_data) as pod:
@@ -174,7 +174,7 @@ def forged_service(
 
 @pytest.mark.parametrize("step", ["get_key_with_skr", "set_secret", "configure_idp"])
 def test_report_of_a_service_with_other_code_is_refused(cloud: Cloud, prepared: Prepared, ticket: RunTicket, step: str) -> None:
-    profile = PodProfile.from_settings(cloud.settings("clean-room"))
+    profile = cloud.pod_profile()
     proof = forged_service(prepared, ticket, cloud.hardware, "ab" * 32, profile)
     assert refusal(cloud, lambda room: release(room, step, prepared, ticket, proof)).code == "HostDataMismatch"
 
@@ -182,34 +182,30 @@ def test_report_of_a_service_with_other_code_is_refused(cloud: Cloud, prepared: 
 @pytest.mark.parametrize("step", ["get_key_with_skr", "set_secret", "configure_idp"])
 def test_report_under_an_unknown_root_is_refused(cloud: Cloud, prepared: Prepared, ticket: RunTicket, step: str, tmp_path: Path) -> None:
     """Everything is right except the hardware root."""
-    settings = cloud.settings("clean-room")
     proof = forged_service(
-        prepared, ticket, DevelopmentHardware(tmp_path), settings.spark.service_host_data[0], PodProfile.from_settings(settings)
+        prepared, ticket, DevelopmentHardware(tmp_path), cloud.trust().document.spark_service_host_data[0], cloud.pod_profile()
     )
     assert refusal(cloud, lambda room: release(room, step, prepared, ticket, proof)).code == "RootNotTrusted"
 
 
 def test_replayed_report_of_another_run_is_refused(cloud: Cloud, prepared: Prepared, ticket: RunTicket) -> None:
-    settings = cloud.settings("clean-room")
     proof = forged_service(
-        prepared, ticket, cloud.hardware, settings.spark.service_host_data[0], PodProfile.from_settings(settings), nonce="0" * 64
+        prepared, ticket, cloud.hardware, cloud.trust().document.spark_service_host_data[0], cloud.pod_profile(), nonce="0" * 64
     )
     assert refusal(cloud, lambda room: release(room, "get_key_with_skr", prepared, ticket, proof)).code == "NonceMismatch"
 
 
 def test_statement_on_other_pod_policies_is_refused(cloud: Cloud, prepared: Prepared, ticket: RunTicket) -> None:
     """An accepted service signs policies with one more argument than the job has."""
-    settings = cloud.settings("clean-room")
-    profile = PodProfile.from_settings(settings)
+    profile = cloud.pod_profile()
     pods = profile.model_copy(update={"arguments": ("--print-everything",)})
-    proof = forged_service(prepared, ticket, cloud.hardware, settings.spark.service_host_data[0], profile, pods=pods)
+    proof = forged_service(prepared, ticket, cloud.hardware, cloud.trust().document.spark_service_host_data[0], profile, pods=pods)
     assert refusal(cloud, lambda room: release(room, "set_secret", prepared, ticket, proof)).code == "PodPolicyMismatch"
 
 
 def test_statement_by_another_key_is_refused(cloud: Cloud, prepared: Prepared, ticket: RunTicket) -> None:
-    settings = cloud.settings("clean-room")
     other = forged_service(
-        prepared, ticket, cloud.hardware, settings.spark.service_host_data[0], PodProfile.from_settings(settings)
+        prepared, ticket, cloud.hardware, cloud.trust().document.spark_service_host_data[0], cloud.pod_profile()
     ).policies
     proof = prepared.proof.model_copy(update={"policies": other})
     assert refusal(cloud, lambda room: release(room, "set_secret", prepared, ticket, proof)).code == "PolicySignatureInvalid"

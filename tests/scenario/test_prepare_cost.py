@@ -18,7 +18,7 @@ import pytest
 from temporalio.testing import WorkflowEnvironment
 
 from activities.clean_room import CleanRoomGovernance
-from activities.clean_room_context import CleanRoomContext, job_environment
+from activities.clean_room_context import CleanRoomContext, run_trust
 from activities.clean_room_secrets import CleanRoomSecrets
 from activities.spark_service import SparkServiceActivities
 from cleanroom.identifiers import CLEAN_ROOM_QUEUE, SPARK_SERVICE_QUEUE
@@ -45,14 +45,16 @@ async def workers(world: PrepareWorld, env: WorkflowEnvironment) -> AsyncIterato
         client = await stack.enter_async_context(world.clean_room())
         user = await stack.enter_async_context(world.user("clean-room"))
         service_user = await stack.enter_async_context(world.user("spark-service"))
-        room = CleanRoomContext(world.settings, client, user, world.profile)
+        room = CleanRoomContext(world.settings, world.bootstrap, client, user)
         guest: Any = Guest(world.hardware, CLEAN_ROOM_HOST)
         room.attestor = guest
         governance, secrets = CleanRoomGovernance(room), CleanRoomSecrets(room)
         kubernetes: Any = None
-        service = SparkService(Guest(world.hardware, SPARK_HOST), kubernetes, world.profile)
+        service = SparkService(Guest(world.hardware, SPARK_HOST), kubernetes)
         reader = UserReader(service_user, world.settings.collaboration)
-        spark = SparkServiceActivities(world.settings, service, reader, job_environment(world.settings))
+        spark = SparkServiceActivities(
+            world.settings, service, reader, run_trust(world.settings, world.bootstrap, service_user.get_member_document)
+        )
         here: list[Callable[..., Any]] = [
             *(governance.get_users, governance.fetch_query, governance.validate_access_and_approvals),
             *(governance.check_execution_consent, governance.build_job, governance.verify_spark, governance.verify_security_policy),

@@ -22,7 +22,6 @@ from cleanroom.messages.query import AuthorisedCommand, AuthorMessage, CommandOu
 from cleanroom.runs.reader import UserReader
 from cleanroom.statements import Decision, load_or_create_signing_key, sign
 from cleanroom.temporal.failures import error_from_failure
-from starters.operations.decisions import sign_decision
 from starters.operations.queries import create_query, propose_query, update_query, withdraw_query
 from starters.operations.query_workflow import find_query, read_state
 from starters.operations.session import Session, now, run_async
@@ -315,7 +314,7 @@ def test_decision_of_a_user_who_owns_no_dataset_does_not_count(cloud: Cloud, ope
 def test_replayed_decision_on_the_text_before_an_edit_does_not_count(cloud: Cloud, world: World) -> None:
     """Litware approves. The author withdraws, edits and proposes again. The old approval is sent again."""
     state = proposed(cloud, world)
-    old = sign_decision(cloud.litware, state_of(cloud, state.query), "approve").model_dump()
+    old = cloud.sign(cloud.litware, state.query).model_dump()
     run_async(withdraw_query(cloud.fabrikam, state.query))
     edited = world.query(name=state.query, sql=world.SQL.replace(">= 25", ">= 30"))
     run_async(update_query(cloud.fabrikam, edited))
@@ -326,7 +325,7 @@ def test_replayed_decision_on_the_text_before_an_edit_does_not_count(cloud: Clou
 def test_replayed_decision_on_a_withdrawn_proposal_of_the_same_text_does_not_count(cloud: Cloud, world: World) -> None:
     """A proposal of the same text needs new decisions, although governance keeps the version of the draft."""
     state = proposed(cloud, world)
-    old = sign_decision(cloud.litware, state_of(cloud, state.query), "approve").model_dump()
+    old = cloud.sign(cloud.litware, state.query).model_dump()
     run_async(withdraw_query(cloud.fabrikam, state.query))
     run_async(propose_query(cloud.fabrikam, state.query))
     assert state_of(cloud, state.query).version == state.version

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import jwt
 import pytest
@@ -23,6 +24,7 @@ from cleanroom.spark.deadlines import Deadlines
 from cleanroom.spark.failure_rules import FailureCode
 from cleanroom.spark.job import JobConfig
 from cleanroom.spark.policy import PodPolicies, PodPolicy, pod_policies
+from cleanroom.spark.profile import PodProfile
 from cleanroom.spark.service import SparkService
 from cleanroom.spark.signed import (
     PolicySigner,
@@ -101,14 +103,25 @@ class Hardware:
         return self._hardware.evidence(bytes.fromhex(self._host_data), report_data_for(runtime_data))
 
 
+class DeployedService(SparkService):
+    """A service with the profile of its pods."""
+
+    profile: PodProfile
+
+
 def service_for(
-    running: Cluster, hardware: DevelopmentHardware, image: LocalImage | None = None, signer: PolicySigner | None = None
-) -> SparkService:
-    profile = make_profile(image.reference, image.layers) if image else make_profile()
-    return SparkService(Hardware(hardware), running.client(), profile, beat_seconds=0.5, signer=signer)
+    running: Cluster,
+    hardware: DevelopmentHardware,
+    image: LocalImage | None = None,
+    signer: PolicySigner | None = None,
+    **changes: Any,
+) -> DeployedService:
+    service = DeployedService(Hardware(hardware), running.client(), beat_seconds=0.5, signer=signer)
+    service.profile = make_profile(image.reference, image.layers, **changes) if image else make_profile()
+    return service
 
 
-def digest(service: SparkService, job: JobConfig) -> str:
+def digest(service: DeployedService, job: JobConfig) -> str:
     return pod_policies(job, service.profile).digest()
 
 
@@ -123,7 +136,7 @@ async def test_genuine_report_and_policies_verify(running: Cluster, hardware: De
     assert verified.development
     assert verified.host_data == HOST_DATA
     second = new_nonce()
-    signed = SignedPolicies.model_validate_json((await service.security_policy(job, second)).model_dump_json())
+    signed = SignedPolicies.model_validate_json((await service.security_policy(job, service.profile, second)).model_dump_json())
     assert verify_signed_policies(signed, verified, job, make_profile(), second) == pod_policies(job, make_profile())
 
 
@@ -163,14 +176,14 @@ async def test_policies_are_rejected_with_the_reason(running: Cluster, hardware:
     profile = make_profile()
     report = await service.attestation_report(nonce)
     verified, _ = verify_service_report(report, nonce, trust, [HOST_DATA], datetime.now(UTC))
-    signed = await service.security_policy(job, nonce)
+    signed = await service.security_policy(job, service.profile, nonce)
 
     def code(signed: SignedPolicies = signed, job: JobConfig = job, nonce: str = nonce, image: str | None = None) -> str:
         with pytest.raises(Refused) as caught:
             verify_signed_policies(signed, verified, job, make_profile(image) if image else profile, nonce)
         return caught.value.code
 
-    restarted = await service_for(running, hardware).security_policy(job, nonce)
+    restarted = await service_for(running, hardware).security_policy(job, service.profile, nonce)
     assert code(restarted) == "PolicySignatureInvalid"
     assert code(nonce=new_nonce()) == "NonceMismatch"
     assert code(job=make_job("run-2")) == "PolicyJobMismatch"
@@ -200,7 +213,7 @@ async def test_pod_report_has_the_host_data_of_its_policy(
 ) -> None:
     service = service_for(running, hardware, script_image(running.images, ATTESTING))
     job = make_job("attests", governance={"url": "https://cgs.example", "caPem": ca_pem})
-    submission = await service.submit(job, digest(service, job))
+    submission = await service.submit(job, service.profile, digest(service, job))
     outcome = await service.watch(submission.tracking_id, lambda status: None, DEADLINES, uid=submission.uid)
     text = await service.logs(submission.tracking_id)
     assert outcome.succeeded, text
@@ -219,15 +232,15 @@ async def test_pod_report_has_the_host_data_of_its_policy(
 async def test_second_submission_finds_the_first_application(running: Cluster, hardware: DevelopmentHardware) -> None:
     image = script_image(running.images, WAITING)
     service, job = service_for(running, hardware, image), make_job("twice")
-    first = await service.submit(job, digest(service, job))
-    second = await service_for(running, hardware, image).submit(job, digest(service, job))
+    first = await service.submit(job, service.profile, digest(service, job))
+    second = await service_for(running, hardware, image).submit(job, service.profile, digest(service, job))
     assert (first.created, second.created, first.uid) == (True, False, second.uid)
     changed = make_job("twice", queryDigest="1" * 64)
     with pytest.raises(Conflict) as conflict:
-        await service.submit(changed, digest(service, changed))
+        await service.submit(changed, service.profile, digest(service, changed))
     assert conflict.value.code == "SparkApplicationDiffers"
     with pytest.raises(Refused) as refused:
-        await service.submit(job, digest(service, changed))
+        await service.submit(job, service.profile, digest(service, changed))
     assert refused.value.code == "PodPolicyChanged"
     assert await service.delete(first.tracking_id)
     assert not await service.delete(first.tracking_id)
@@ -235,7 +248,7 @@ async def test_second_submission_finds_the_first_application(running: Cluster, h
 
 async def test_watch_can_be_cancelled_and_resumed(running: Cluster, hardware: DevelopmentHardware) -> None:
     service, job = service_for(running, hardware, script_image(running.images, WAITING)), make_job("resumed")
-    submission = await service.submit(job, digest(service, job))
+    submission = await service.submit(job, service.profile, digest(service, job))
     readings: list[JobStatus] = []
     started = asyncio.Event()
 
@@ -266,22 +279,17 @@ async def test_watch_can_be_cancelled_and_resumed(running: Cluster, hardware: De
 async def test_exceeded_deadline_ends_the_watch(running: Cluster, hardware: DevelopmentHardware) -> None:
     image = script_image(running.images, WAITING)
     service, job = service_for(running, hardware, image), make_job("slow")
-    submission = await service.submit(job, digest(service, job))
+    submission = await service.submit(job, service.profile, digest(service, job))
     outcome = await service.watch(submission.tracking_id, lambda status: None, Deadlines(driver_start_seconds=20, run_seconds=1))
     assert outcome.code is FailureCode.RUN_DEADLINE
     assert isinstance(outcome.error(), TimedOut)
     gone = image.model_copy(update={"reference": f"localhost/test/x@sha256:{'8' * 64}"})
     other = service_for(running, hardware, gone)
-    missing = await other.submit(make_job("no-image"), digest(other, make_job("no-image")))
+    missing = await other.submit(make_job("no-image"), other.profile, digest(other, make_job("no-image")))
     found = await other.watch(missing.tracking_id, lambda status: None, DEADLINES)
     assert found.code is FailureCode.IMAGE_PULL
-    big = SparkService(
-        Hardware(hardware),
-        running.client(),
-        make_profile(image.reference, image.layers, resources={"driver_cores": 64}),
-        beat_seconds=0.5,
-    )
-    waiting = await big.submit(make_job("no-room"), digest(big, make_job("no-room")))
+    big = service_for(running, hardware, image, resources={"driver_cores": 64})
+    waiting = await big.submit(make_job("no-room"), big.profile, digest(big, make_job("no-room")))
     full = await big.watch(waiting.tracking_id, lambda status: None, Deadlines(driver_start_seconds=1))
     assert full.code is FailureCode.CAPACITY
     assert full.retryable
@@ -292,9 +300,9 @@ async def test_exceeded_deadline_ends_the_watch(running: Cluster, hardware: Deve
 
 async def test_watch_detects_another_object_with_the_same_name(running: Cluster, hardware: DevelopmentHardware) -> None:
     service, job = service_for(running, hardware, script_image(running.images, WAITING)), make_job("replaced")
-    first = await service.submit(job, digest(service, job))
+    first = await service.submit(job, service.profile, digest(service, job))
     await service.delete(first.tracking_id)
-    second = await service.submit(job, digest(service, job))
+    second = await service.submit(job, service.profile, digest(service, job))
     outcome = await service.watch(first.tracking_id, lambda status: None, DEADLINES, uid=first.uid)
     assert outcome.code is FailureCode.REPLACED
     assert await service.delete(second.tracking_id, uid=second.uid)
@@ -313,7 +321,7 @@ async def test_unreachable_cluster_is_unavailable(folder: Path, hardware: Develo
 async def test_control_characters_are_removed_from_logs(running: Cluster, hardware: DevelopmentHardware) -> None:
     source = "print('a\\x1b]0;title\\x07b\\u202ec', flush=True)\n"
     service, job = service_for(running, hardware, script_image(running.images, source)), make_job("logs")
-    submission = await service.submit(job, digest(service, job))
+    submission = await service.submit(job, service.profile, digest(service, job))
     await service.watch(submission.tracking_id, lambda status: None, DEADLINES)
     assert await service.logs(submission.tracking_id) == "a]0;titlebc\n"
     assert await service.delete(submission.tracking_id)
@@ -338,9 +346,9 @@ spark.stop()
 async def test_spark_runs_in_a_pod(running: Cluster, hardware: DevelopmentHardware) -> None:
     image = script_image(running.images, SPARK)
     resources = {"driver_cores": 1, "driver_memory": "512m", "executor_cores": 1, "executor_memory": "512m", "executor_instances": 2}
-    service = SparkService(Hardware(hardware), running.client(), make_profile(image.reference, image.layers, resources=resources))
+    service = service_for(running, hardware, image, resources=resources)
     job = make_job("spark")
-    submission = await service.submit(job, digest(service, job))
+    submission = await service.submit(job, service.profile, digest(service, job))
     outcome = await service.watch(submission.tracking_id, lambda status: None, Deadlines(driver_start_seconds=60, run_seconds=240))
     assert outcome.succeeded, await service.logs(submission.tracking_id)
     answer = json.loads(outcome.termination_message)

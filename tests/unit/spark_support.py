@@ -9,15 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cleanroom.attestation import TrustStore
 from cleanroom.settings import KubernetesSettings
 from cleanroom.spark.application import build_application
 from cleanroom.spark.job import JobConfig
 from cleanroom.spark.kubernetes import KubernetesClient
 from cleanroom.spark.policy import pod_policies
-from cleanroom.spark.profile import PodProfile, PodResources
+from cleanroom.spark.profile import PodMeasurement, PodProfile, PodResources
+from cleanroom.trust import DevelopmentTrust, TrustDocument
 from localcloud.standins.kubernetes.image import LocalImage, build_image
 from localcloud.standins.kubernetes.server import KubernetesConfig, create_app, kubeconfig_path, write_kubeconfigs
 from localcloud.standins.serving import serving
+from localcloud.standins.snp.server import DevelopmentHardware
 from localcloud.tls import LocalAuthority
 
 DIGEST = "0" * 64
@@ -56,6 +59,24 @@ def make_profile(image: str = f"registry.example/app@sha256:{DIGEST}", layers: t
     """Return a small pod profile with changed members."""
     resources = PodResources(driver_cores=1, driver_memory="512m", executor_cores=1, executor_memory="512m")
     return PodProfile(**{"image": image, "layers": layers, "resources": resources, **changes})
+
+
+def make_measurement(image: str = f"registry.example/app@sha256:{DIGEST}", layers: tuple[str, ...] = (DIGEST,)) -> PodMeasurement:
+    """Return the measured part of :func:`make_profile`."""
+    return PodMeasurement(image=image, layers=layers)
+
+
+def make_trust_document(hardware: DevelopmentHardware, **changes: Any) -> TrustDocument:
+    """Return a trust document for the development chip ``hardware``; ``changes`` are members."""
+    roots = TrustStore.load(amd=False, root_files=(hardware.trust_file,))
+    values: dict[str, Any] = {
+        "contract_id": "flights",
+        "number": 1,
+        "spark_service_host_data": ("5a" * 32,),
+        "pods": make_measurement(),
+        "development": DevelopmentTrust(roots=roots.roots, uvm=roots.uvm),
+    }
+    return TrustDocument(**(values | changes))
 
 
 def script_image(images: Path, source: str) -> LocalImage:

@@ -18,8 +18,10 @@ import yaml
 from cleanroom.clients.azure_credentials import credential
 from cleanroom.settings import load_settings
 from cleanroom.spark.profile import PodProfile
+from cleanroom.trust.bootstrap import parse_bootstrap
 from deploy import requirements
 from localcloud.standins.kubernetes.accounts import ROLES
+from tests.unit.spark_support import make_measurement
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy/chart"
@@ -89,8 +91,9 @@ def test_profiles_of_the_example_values_start_workers(tmp_path: Path, monkeypatc
         settings = load_settings(profile, path=config)
         assert settings.boundary == name
         if name != "frontend":
-            pods = PodProfile.from_settings(settings)
+            pods = PodProfile.deployed(make_measurement(), settings)
             assert (pods.namespace, pods.service_account) == (defaults["runs"]["namespace"], defaults["runs"]["serviceAccount"])
+    assert parse_bootstrap(values["bootstrap"].encode(), source="example").contract_id == "flights"
     for party in values["collaborators"]:
         settings = load_settings(party, path=config)
         assert (settings.boundary, settings.party) == ("collaborator", party)

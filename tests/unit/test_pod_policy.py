@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cleanroom.errors import InvalidInput, PreconditionFailed, Refused
-from cleanroom.settings import KubernetesSettings, Settings
+from cleanroom.errors import InvalidInput, Refused
+from cleanroom.settings import KubernetesSettings, Settings, SparkSettings
 from cleanroom.spark import rego
 from cleanroom.spark.job import JobConfig
 from cleanroom.spark.policy import (
@@ -24,7 +24,7 @@ from cleanroom.spark.policy import (
     pod_policies,
 )
 from cleanroom.spark.profile import PodProfile, PodResources, SidecarProfile
-from tests.unit.spark_support import DIGEST, make_job, make_profile
+from tests.unit.spark_support import DIGEST, make_job, make_measurement, make_profile
 
 OTHER = "1" * 64
 names = st.from_regex(r"[a-z0-9]{1,12}(-[a-z0-9]{1,8})?", fullmatch=True)
@@ -96,15 +96,15 @@ def test_profile_requires_image_digest_and_layers() -> None:
         make_profile(layers=())
     with pytest.raises(ValueError, match="main_application_file"):
         make_profile(main_application_file="https://evil.example/x.py")
-    with pytest.raises(PreconditionFailed, match="image"):
-        PodProfile.from_settings(Settings())
-    image = f"registry.example/app@sha256:{DIGEST}"
-    with pytest.raises(PreconditionFailed, match="image_layers"):
-        PodProfile.from_settings(Settings(kubernetes=KubernetesSettings(image=image)))
-    profile = PodProfile.from_settings(Settings(kubernetes=KubernetesSettings(image=image, image_layers=(DIGEST,), namespace="ns")))
-    assert (profile.image, profile.namespace) == (image, "ns")
+
+
+def test_deployed_profile_takes_the_measured_part_from_the_trust_document() -> None:
+    measurement = make_measurement()
+    profile = PodProfile.deployed(measurement, Settings(kubernetes=KubernetesSettings(namespace="ns")))
+    assert (profile.image, profile.namespace) == (measurement.image, "ns")
+    assert profile.digest() == PodProfile(**dict(measurement)).digest()
     with pytest.raises(InvalidInput) as caught:
-        PodProfile.from_settings(Settings(kubernetes=KubernetesSettings(image="app:1", image_layers=(DIGEST,))))
+        PodProfile.deployed(measurement, Settings(spark=SparkSettings(driver_memory="much")))
     assert caught.value.code == "PodProfileInvalid"
 
 
@@ -164,6 +164,8 @@ def test_executor_policy_denies_the_driver() -> None:
     ("pair", "kept"),
     [
         ("CLEANROOM_ATTESTATION_URL=http://localhost:8284", True),
+        ("CLEANROOM_ATTESTATION_URL=http://attacker.example:8284", False),
+        ("CLEANROOM_ATTESTATION_URL=http://localhost:8284@attacker.example", False),
         ("CLEANROOM_ATTESTATION_URL=file:///etc/passwd", False),
         ("POD_NAME=cr-x-driver", True),
         ("POD_NAME=cr-x-driver\nLD_PRELOAD=/x", False),
@@ -226,3 +228,11 @@ def test_policy_with_host_data_of_another_text_is_rejected() -> None:
     policy = PodPolicy.of(DRIVER)
     with pytest.raises(ValueError, match="host_data"):
         PodPolicy.model_validate(json.loads(policy.model_dump_json()) | {"rego": DRIVER + " "})
+
+
+def test_attestation_address_is_no_variable_of_a_pod_with_a_measured_sidecar() -> None:
+    sidecar = SidecarProfile(name="attestation", image=f"localhost/skr@sha256:{DIGEST}", layers=("1" * 64,), command=("/bin/skr",))
+    policy = pod_policies(make_job(), make_profile(sidecars=(sidecar,))).driver.rego
+    item = container(environment={**measured_environment(make_job()), "CLEANROOM_ATTESTATION_URL": "http://localhost:9999"})
+    assert check_pod(policy, item) == []
+    assert "CLEANROOM_ATTESTATION_URL" not in admitted_environment(policy, item)

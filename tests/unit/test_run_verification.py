@@ -14,19 +14,19 @@ import pytest
 
 from cleanroom.attestation import report_data_for
 from cleanroom.errors import CleanRoomError, Unavailable
+from cleanroom.governance import MemberDocument
 from cleanroom.messages.run import PolicyStatement, RunTicket, ServiceProof
-from cleanroom.runs.assembly import JobEnvironment
 from cleanroom.runs.authority import service_nonce
-from cleanroom.runs.proof import ServiceVerifier
 from cleanroom.runs.reader import AcceptedDocument, Consent
 from cleanroom.runs.shared_reader import SharedReader
+from cleanroom.runs.trust import RunTrust
 from cleanroom.runs.verification import SNAPSHOT_SECONDS, SNAPSHOTS, RunVerifier, VerifiedRun
-from cleanroom.settings import AttestationSettings
 from cleanroom.spark.job import JobConfig
 from cleanroom.spark.policy import pod_policies
 from cleanroom.spark.signed import PolicySigner, ServiceReport
+from cleanroom.trust import TrustSource
 from tests.audit_records import COLLABORATION, DATASETS, QUERY, SPARK_HOST
-from tests.audit_world import AuditWorld
+from tests.audit_world import BOOTSTRAP, AuditWorld
 from tests.unit.spark_support import make_profile
 
 FLIGHTS = DATASETS[0]
@@ -84,10 +84,13 @@ class Ledger:
 
     def verifier(self) -> RunVerifier:
         """A verifier without a snapshot, as after a restart of the worker."""
-        settings = AttestationSettings(amd_roots=False)
-        services = ServiceVerifier(self.world.trust, frozenset({SPARK_HOST}), make_profile(), settings)
-        environment = JobEnvironment("https://cgs.example", "https://login.microsoftonline.com")
-        return RunVerifier(SharedReader(self), COLLABORATION, environment, services, now=lambda: self.now, timer=lambda: self.clock)
+        trust = RunTrust(TrustSource(self.member_document, COLLABORATION, development=True), BOOTSTRAP)
+        return RunVerifier(SharedReader(self), COLLABORATION, trust, now=lambda: self.now, timer=lambda: self.clock)
+
+    async def member_document(self, document_id: str) -> MemberDocument:
+        if not self.available:
+            raise Unavailable("GovernanceUnreachable", "on purpose")
+        return self.world.member_document(document_id)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ It uses the routes of ``cgs-client``, so it works with the original proxy as wel
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict
 
 from cleanroom.claims import HOST_DATA, IS_DEBUGGABLE
 from cleanroom.errors import NotFound, PreconditionFailed
-from cleanroom.governance import Contract, GovernanceMemberClient, GovernanceProposal, host_data_claims
+from cleanroom.governance import Contract, GovernanceMemberClient, GovernanceProposal, MemberDocument, host_data_claims
+from cleanroom.trust import TrustDocument, TrustSource
 from localcloud.standins.cgs.callers import MEMBER_HEADER
 
 
@@ -76,8 +77,9 @@ async def bootstrap(
     contract_data: Any = "clean room collaboration",
     deployment_info: Mapping[str, Any] | None = None,
     oidc_kid: str = "cleanroom",
+    trust: Callable[[int], TrustDocument] | None = None,
 ) -> Bootstrapped:
-    """Accept the contract, set its clean room policy, enable the OIDC issuer, and register the users.
+    """Accept the contract and its trust document, set its clean room policy, enable the OIDC issuer, and register the users.
 
     Args:
         base_url: URL of the stand-in; ``/cgs-client`` is appended.
@@ -90,6 +92,7 @@ async def bootstrap(
         contract_data: Data of a new contract.
         deployment_info: Deployment information to propose.
         oidc_kid: Key ID prefix of the issuer.
+        trust: Returns the trust document with a number. It is accepted unless it is the one in force.
 
     Raises:
         PreconditionFailed: ``ProposalNotAccepted`` if a token of an active member is missing.
@@ -105,6 +108,8 @@ async def bootstrap(
         consortium = _Consortium(clients)
         contract = await _contract(consortium, contract_id, contract_data)
         await _policy(consortium, contract_id, clean_room_host_data)
+        if trust is not None:
+            await _trust(consortium, contract_id, trust)
         kid, issuer = await _oidc(consortium, oidc_issuer_url or f"{base}/oidc", oidc_kid)
         await _users(consortium, users)
         if deployment_info is not None and (await consortium.first.deployment_info(contract_id)).data != dict(deployment_info):
@@ -144,6 +149,30 @@ async def _policy(consortium: _Consortium, contract_id: str, wanted: Sequence[st
     stale = [value for value in present if value not in wanted]
     if stale:
         await consortium.settle(await client.propose_clean_room_policy(contract_id, {HOST_DATA: stale}, kind="remove"))
+
+
+async def _trust(consortium: _Consortium, contract_id: str, trust: Callable[[int], TrustDocument]) -> None:
+    client, number = consortium.first, 1
+    source = TrustSource(client.get_member_document, contract_id, development=True)
+    try:
+        current = await source.in_force()
+        if trust(current.document.number).digest == current.digest:
+            return
+        number = current.document.number + 1
+    except PreconditionFailed:
+        pass
+    document = trust(number)
+    try:
+        found: MemberDocument | None = await client.get_member_document(document.id)
+    except NotFound:
+        found = None
+    if found is not None and found.state == "Proposed" and found.data == document.to_data():
+        await consortium.settle(GovernanceProposal(proposal_id=found.proposal_id, proposal_state="Open"))
+        return
+    await client.put_member_document(document.id, contract_id, document.to_data(), version=found.version if found else None)
+    draft = await client.get_member_document(document.id)
+    assert draft.version is not None
+    await consortium.settle(await client.propose_member_document(document.id, version=draft.version))
 
 
 async def _oidc(consortium: _Consortium, url: str, kid: str) -> tuple[str, str]:

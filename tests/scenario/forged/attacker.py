@@ -49,7 +49,6 @@ from cleanroom.messages.run import (
 from cleanroom.runs.authority import service_nonce
 from cleanroom.runs.reader import UserReader
 from cleanroom.spark.policy import pod_policies
-from cleanroom.spark.profile import PodProfile
 from cleanroom.spark.signed import PolicySigner, ServiceReport
 from cleanroom.statements import Authorisation, Decision, sign
 from cleanroom.temporal.attributes import start_attributes
@@ -213,7 +212,7 @@ class Attacker:
     def own_service(self, ticket: RunTicket) -> ServiceProof:
         """The proof of the attacker's Spark service on the same hardware: right policies and nonce, other code."""
         profile, job, signer = (
-            PodProfile.from_settings(self.cloud.settings("spark-service")),
+            self.cloud.pod_profile(),
             self.run.result.job,
             PolicySigner(),
         )

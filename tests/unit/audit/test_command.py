@@ -78,8 +78,9 @@ def _appended(records: list[Any], theirs: list[Any]) -> int:
 
 
 def _edited(records: list[Any], theirs: list[Any]) -> int:
-    records[16]["body"]["job"]["datasets"][0]["viewName"] += "x"
-    return 16
+    job = next(index for index, record in enumerate(records) if record["kind"] == "job")
+    records[job]["body"]["job"]["datasets"][0]["viewName"] += "x"
+    return job
 
 
 @pytest.mark.parametrize("change", [_removed, _swapped, _substituted, _repeated, _cut, _appended, _edited])
