@@ -1,4 +1,4 @@
-"""An author's authorisation, seen by somebody who has read it: it acts on the text and version that it names, and once."""
+"""An author's authorisation, seen by an attacker who has read it: it acts on the text and version that it names, and once."""
 
 from __future__ import annotations
 
