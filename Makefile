@@ -15,9 +15,10 @@ SPARK_ARCHIVE := $(VENV)/spark.jsa
 WITH_ARCHIVE = JDK_JAVA_OPTIONS='-XX:+IgnoreUnrecognizedVMOptions "-XX:SharedArchiveFile=$(CURDIR)/$(SPARK_ARCHIVE)" -Xlog:disable -Xlog:all=error:stderr'
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
+MUTANTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check demo test lint reference docs histories bench clean
+.PHONY: help setup check demo test mutants lint reference docs histories bench clean
 
 help: ## show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +50,9 @@ demo: setup ## run three companies, two clouds, one approved query, up to a real
 
 test: setup $(SPARK_ARCHIVE) ## run the tests, on real servers
 	@test ! -s $(SPARK_ARCHIVE) || export $(WITH_ARCHIVE); $(PY) -m pytest -n 3 --dist loadfile $(PYTEST_ARGS)
+
+mutants: setup ## put small faults into the code, and list those that no test notices (MUTANTS="cleanroom/keys --sample 200")
+	@$(PY) -m scripts.mutants $(MUTANTS)
 
 lint: $(STAMP) ## run ruff, mypy --strict, the import contracts, and the check of generated pages
 	@$(VENV)/bin/ruff format --check .

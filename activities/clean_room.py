@@ -19,10 +19,9 @@ from cleanroom.messages.run import (
     VerifyPolicyRequest,
     VerifySparkRequest,
 )
-from cleanroom.runs.ledger import event_scope
-from cleanroom.runs.reader import to_accepted_document
+from cleanroom.runs.ledger import event_scope, run_facts
 from cleanroom.spark.job import JobConfig, ResultReceipt
-from cleanroom.spark.run_events import CLEAN_ROOM_STEPS, event_id, parse_event
+from cleanroom.spark.run_events import ATTESTED_STEP, CLEAN_ROOM_STEPS, event_id, parse_event
 
 
 class CleanRoomGovernance:
@@ -80,26 +79,26 @@ class CleanRoomGovernance:
 
     @activity.defn
     async def record_event(self, event: AuditEvent) -> None:
-        """Write a step of the run to the ledger. Run, query and caller come from the signed request, not from the input.
+        """Write a step of the run to the ledger. Only the request to which the ledger pins the run can do this.
+
+        Run, query and caller come from the signed request. ``message`` and ``digests`` of an entry without a proof are the
+        orchestrator's words. An entry with a proof is bound to the clean room's attestation report, so it contains none of
+        them: every member of it is derived here.
 
         Raises:
-            InvalidInput: ``AuditStepUnknown``.
+            InvalidInput: ``AuditStepUnknown``, ``AuditStepNotAttested``.
+            Refused: ``RunPinnedToAnotherRequest``; the codes of :meth:`cleanroom.runs.authority.RunAuthority.verify_pin`.
         """
         if event.step not in CLEAN_ROOM_STEPS:
             raise InvalidInput("AuditStepUnknown", f"audit: step {event.step!r} is not one of {', '.join(sorted(CLEAN_ROOM_STEPS))}.")
-        request, _ = await self._room.authority.verify_caller(event.ticket, past=True)
-        body = {
-            "source": "cleanroom-application",
-            "name": event.step,
-            "message": event.message[:500],
-            "runId": request.run_id,
-            "query": request.query,
-            "queryDigest": request.digest,
-            "caller": request.signer,
-            "digests": event.digests,
-        }
+        if (event.proof is not None) != (event.step == ATTESTED_STEP):
+            raise InvalidInput("AuditStepNotAttested", f"audit: a proof belongs to step {ATTESTED_STEP} alone, not to {event.step}.")
+        request = await self._room.verifier.pin(event.ticket)
+        body = run_facts(request, event.ticket.request) | {"name": event.step}
         if event.proof is not None:
             body |= await self._room.attested_statement(event.ticket, event.proof, body)
+        else:
+            body |= {"message": event.message[:500], "digests": event.digests}
         scope = event_scope(request.run_id)
         await self._room.client.put_event(body, event_id=event_id(request.run_id, event.step), scope=scope)
 
@@ -111,10 +110,10 @@ class CleanRoomGovernance:
 
         Raises:
             Internal: ``CompletionEvidenceMissing``.
-            Refused: ``CompletionEvidenceMismatch`` when the receipt is for another query text, job or contract.
+            Refused: ``CompletionEvidenceMismatch`` when the receipt is for another query text, job or output dataset.
         """
         ticket = request.ticket
-        signed, _ = await self._room.authority.verify_caller(ticket, past=True)
+        past = await self._room.verifier.past_run(ticket)
         event = await self._room.user.latest_event(
             ticket.collaboration, event_id=event_id(ticket.run_id, "QUERY_COMPLETED"), scope=event_scope(ticket.run_id)
         )
@@ -126,12 +125,11 @@ class CleanRoomGovernance:
                 hint="Treat the result as not delivered and start another run.",
             )
         receipt = parse_event(event.data).receipt
-        expected = (ticket.run_id, signed.digest, request.job_digest)
-        if receipt is None or (receipt.run_id, receipt.query_digest, receipt.job_digest) != expected:
-            raise Refused("CompletionEvidenceMismatch", f"run {ticket.run_id!r}: the completion record is for another query text or job.")
-        sink = to_accepted_document(await self._room.client.accepted_document(receipt.dataset))
-        if sink.contract_id != ticket.collaboration:
+        # The job is derived here. The orchestrator's digest only chooses between the trust documents that were in force.
+        jobs = [job for job in past.past_jobs if job.digest() == request.job_digest]
+        expected = [(job.run_id, job.query_digest, job.digest(), job.datasink.name) for job in jobs]
+        if receipt is None or (receipt.run_id, receipt.query_digest, receipt.job_digest, receipt.dataset) not in expected:
             raise Refused(
-                "CompletionEvidenceMismatch", f"run {ticket.run_id!r}: the completion record names a dataset of another contract."
+                "CompletionEvidenceMismatch", f"run {ticket.run_id!r}: the completion record is for another query text, job or dataset."
             )
         return receipt

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import datetime as dt
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from cleanroom.attestation import GuestAttestor
 from cleanroom.governance import CleanRoomClient, GovernanceUserClient, MemberDocument
-from cleanroom.identifiers import canonical_json
+from cleanroom.identifiers import canonical_json, sha256_hex
 from cleanroom.messages.run import RunTicket, ServiceProof
 from cleanroom.runs.reader import AttestedReader
 from cleanroom.runs.shared_reader import SharedReader
@@ -38,17 +40,32 @@ class CleanRoomContext:
         bootstrap: The measured bootstrap file.
         client: Governance, called with this guest's attestation.
         user: Governance, called with the clean room's registered identity.
+        now: Returns the current time, with a time zone.
+        pause: Waits for a number of seconds.
     """
 
-    def __init__(self, settings: Settings, bootstrap: Bootstrap, client: CleanRoomClient, user: GovernanceUserClient) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        bootstrap: Bootstrap,
+        client: CleanRoomClient,
+        user: GovernanceUserClient,
+        *,
+        now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self.settings = settings
         self.client = client
         self.user = user
+        self.now = now
+        self.pause = pause
         self.attestor = GuestAttestor(settings.attestation.url, ca_file=settings.ca_file)
         self.verifier = RunVerifier(
             SharedReader(AttestedReader(client, user, bootstrap.contract_id)),
             bootstrap.contract_id,
             run_trust(settings, bootstrap, client.accepted_member_document),
+            client,
+            now=now,
         )
         self.authority = self.verifier.authority
 
@@ -64,6 +81,7 @@ class CleanRoomContext:
             "hostData": {"driver": policies.driver.host_data, "executor": policies.executor.host_data},
             "documents": {item.id: item.digest for item in (run.document, *(dataset.document for dataset in run.datasets))},
             "approvedBy": list(run.approved_by),
+            "proof": {"report": proof.report.evidence.digest(), "policies": sha256_hex(proof.policies.statement.encode())},
             "trust": {"id": verified.trust.trust.id, "digest": verified.trust.trust.digest},
         }
         evidence = await self.attestor.attest(canonical_json(body | facts))

@@ -1,6 +1,7 @@
 """Activities of the Clean Room Application that release something: dataset secrets, ID tokens, the consent receipt.
 
-Each of them calls :class:`cleanroom.runs.verification.RunVerifier` first and uses only what it returns.
+Each of them calls :class:`cleanroom.runs.verification.RunVerifier` first and uses only what it returns. After its write it looks
+again, and undoes the write if the run was closed or lost its consent in the meantime (:mod:`activities.clean_room_release`).
 
 No secret is an input or a result of an activity. The activity that obtains a secret stores a copy in governance for this
 run's pods, and returns the ID of the copy.
@@ -8,20 +9,19 @@ run's pods, and returns the ID of the copy.
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
-import json
 import re
-import secrets
+from collections.abc import Sequence
 
 from temporalio import activity
 
 from activities.clean_room_context import CleanRoomContext
 from activities.clean_room_grants import grant, revoke
+from activities.clean_room_release import undo_unless_confirmed
 from cleanroom.clients.azure import Federation, federated_credential
 from cleanroom.clients.urls import check_storage_url
 from cleanroom.datasets.encryption import decode_dataset_key, encode_dataset_key
-from cleanroom.errors import InvalidInput, NotFound, PreconditionFailed, Refused, Unavailable
+from cleanroom.errors import CleanRoomError, Internal, InvalidInput, NotFound, PreconditionFailed, Refused, Unavailable
 from cleanroom.identifiers import TOKEN_EXCHANGE_AUDIENCE, clean_room_secret_id, federated_subject, run_secret_name
 from cleanroom.keys import KeyVaultSettings, release_key
 from cleanroom.keys.maa import MaaClient
@@ -40,20 +40,24 @@ from cleanroom.messages.run import (
 )
 from cleanroom.runs.assembly import owned_secret
 from cleanroom.runs.authorised import AuthorisedRun, Dataset
-from cleanroom.runs.ledger import RUNS_SCOPE, closed_event_id, runs_event_id
+from cleanroom.runs.ledger import RUNS_SCOPE, closed_event_id, run_facts, runs_event_id
+from cleanroom.runs.verification import VerifiedRun
 from cleanroom.secret import Secret
+from cleanroom.spark.consent_receipt import RECEIPT_SECONDS, ConsentReceipt, enabled_receipt, withdrawn_receipt
 from cleanroom.spark.job import JobConfig
+from cleanroom.spark.network import new_network_secret
+from cleanroom.spark.tombstone import is_tombstone, new_tombstone
 from cleanroom.temporal.heartbeat import Heartbeater
 from cleanroom.trust import AcceptedTrust
 
-TOMBSTONE = Secret(b"revoked")
-"""Overwrites the staged secrets of a run that has ended."""
 SECRETS, SUBJECTS, EVENTS = "secrets", "oauth-federation-subjects", "events"
 """Types of delegate policies in governance."""
 WRITER = "writer"
 """ID of the delegate policy that lets guests write audit events."""
-RECEIPT_SECONDS = 120
-"""Lifetime of a consent receipt. Pods stop when it expires."""
+RENEWAL = dt.timedelta(seconds=RECEIPT_SECONDS / 4)
+"""Age at which a consent receipt is renewed."""
+LONGEST_CONSENT_CHECK = RECEIPT_SECONDS / 8
+"""Longest pause in seconds between two consent checks of a running job, whatever the caller asked for."""
 
 
 class CleanRoomSecrets:
@@ -79,7 +83,7 @@ class CleanRoomSecrets:
         async with Heartbeater(str):
             verified = await self._room.verifier.verify_release(request.ticket, request.proof, request.dataset)
             key = await self._release_key(verified.run, verified.run.dataset(request.dataset), verified.trust.trust)
-            return await self._stage(request, verified.job, encode_dataset_key(key))
+            return await self._stage(request, verified, encode_dataset_key(key))
 
     async def _release_key(self, run: AuthorisedRun, item: Dataset, trust: AcceptedTrust) -> Secret:
         room, point = self._room, item.dataset.dataset_access_point
@@ -142,15 +146,23 @@ class CleanRoomSecrets:
         value = await self._room.client.get_secret(_source(verified.run.dataset(request.dataset), request.kind))
         if request.kind == "key":
             value = encode_dataset_key(decode_dataset_key(value))
-        return await self._stage(request, verified.job, value)
+        return await self._stage(request, verified, value)
 
-    async def _stage(self, request: StageRequest, job: JobConfig, value: Secret) -> StagedSecret:
+    async def _stage(self, request: StageRequest, verified: VerifiedRun, value: Secret) -> StagedSecret:
         """Store this run's copy of a secret. Only the clean room can read it until it is granted to pods."""
+        job = verified.job
         name = run_secret_name(job.run_id, request.dataset, request.kind)
-        if clean_room_secret_id(name) not in _staged_secrets(job):
+        secret_id = clean_room_secret_id(name)
+        if secret_id not in _staged_secrets(job):
             raise Refused("SecretNotInJob", f"run {job.run_id!r} has no {request.kind} secret for dataset {request.dataset!r}.")
-        secret_id = await self._room.client.put_secret(name, value)
+        datasets = [verified.run.dataset(request.dataset)]
+        async with undo_unless_confirmed(self._room, verified.run, datasets, lambda: self._overwrite(secret_id)):
+            await self._room.client.put_secret(name, value)
         return StagedSecret(dataset=request.dataset, kind=request.kind, secret_id=secret_id)
+
+    async def _overwrite(self, secret_id: str) -> None:
+        """Overwrite a secret of a run."""
+        await self._room.client.put_secret(secret_id.removeprefix(clean_room_secret_id("")), new_tombstone())
 
     # ------------------------------------------------------------------ grant
 
@@ -168,16 +180,29 @@ class CleanRoomSecrets:
                 "SecretNotInJob",
                 f"run {verified.job.run_id!r}: {secret.secret_id!r} is not a staged secret of its dataset {secret.dataset!r}.",
             )
-        return Grants(grants=await grant(self._room.client, SECRETS, secret.secret_id, verified.policies.host_data()))
+        return await self._grant(verified, [verified.run.dataset(secret.dataset)], [(SECRETS, secret.secret_id)])
+
+    async def _grant(self, verified: VerifiedRun, datasets: Sequence[Dataset], places: Sequence[tuple[str, str]]) -> Grants:
+        """Grant delegate policies to the run's driver and executor pods."""
+        hosts = verified.policies.host_data()
+        made: list[Grant] = []
+        async with undo_unless_confirmed(self._room, verified.run, datasets, lambda: self._ungrant(verified, places)):
+            for delegate_type, delegate_id in places:
+                made += await grant(self._room.client, delegate_type, delegate_id, hosts)
+        return Grants(grants=tuple(made))
+
+    async def _ungrant(self, verified: VerifiedRun, places: Sequence[tuple[str, str]]) -> None:
+        """Take back grants of the run."""
+        room, hosts = self._room, verified.policies.host_data()
+        for delegate_type, delegate_id in places:
+            await revoke(room.client, room.user, verified.run.document.contract_id, delegate_type, delegate_id, hosts)
 
     @activity.defn
     async def configure_idp(self, request: ConfigureIdpRequest) -> Grants:
         """Grant the run's driver and executor pods ID tokens for the owners' managed identities, and the run's audit events."""
         verified = await self._room.verifier.verify_token_release(request.ticket, request.proof)
-        hosts = verified.policies.host_data()
-        made = [item for subject in _subjects(verified.run) for item in await grant(self._room.client, SUBJECTS, subject, hosts)]
-        made += await grant(self._room.client, EVENTS, WRITER, hosts)
-        return Grants(grants=tuple(made))
+        places = [*((SUBJECTS, subject) for subject in _subjects(verified.run)), (EVENTS, WRITER)]
+        return await self._grant(verified, verified.run.identity_datasets, places)
 
     # ------------------------------------------------------------------ consent
 
@@ -187,78 +212,93 @@ class CleanRoomSecrets:
 
         Without these two secrets no pod executes, so this is the last step before the other grants become usable.
         """
+        started = self._room.now()
         verified = await self._room.verifier.verify_run(request.ticket, request.proof)
-        job = verified.job
-        await self._count(verified.run, job)
-        await self._write_receipt(job, "enabled")
-        await self._make_network_secret(job)
-        for secret_id in _own_secrets(job):
-            await grant(self._room.client, SECRETS, secret_id, verified.policies.host_data())
+        run, job = verified.run, verified.job
+        await self._count(run, job)
+        async with undo_unless_confirmed(self._room, run, run.datasets, lambda: self._take_back(verified)):
+            await self._write_receipt(job, enabled_receipt(job, verified_at=started, authorised_until=run.expires))
+            await self._make_network_secret(job)
+            for secret_id in _own_secrets(job):
+                await grant(self._room.client, SECRETS, secret_id, verified.policies.host_data())
         return StagedSecret(dataset=job.query_id, kind="consent", secret_id=job.consent_secret_id)
+
+    async def _take_back(self, verified: VerifiedRun) -> None:
+        """Overwrite the run's own secrets, the consent receipt first, and take back their grants."""
+        own = _own_secrets(verified.job)
+        for secret_id in own:
+            await self._overwrite(secret_id)
+        await self._ungrant(verified, [(SECRETS, secret_id) for secret_id in own])
 
     async def _make_network_secret(self, job: JobConfig) -> None:
         """Create the run's random network secret once. It must not change after a pod has read it."""
-        existing = await self._room.user.list_secrets(job.contract_id)
-        if job.network_secret_id is None or job.network_secret_id in existing:
+        if job.network_secret_id is None:
             return
-        name = run_secret_name(job.run_id, job.query_id, "network")
-        await self._room.client.put_secret(name, Secret(secrets.token_urlsafe(32).encode()))
+        try:
+            if not is_tombstone(await self._room.client.get_secret(job.network_secret_id)):
+                return
+        except NotFound as error:
+            if error.code != "SecretNotFound":
+                raise
+        await self._room.client.put_secret(run_secret_name(job.run_id, job.query_id, "network"), new_network_secret())
 
     async def _count(self, run: AuthorisedRun, job: JobConfig) -> None:
         """Enter the start of the run into the ledger, then check the owners' run limits.
 
         The count happens here because no pod executes without the receipt: an operator can skip other activities, but not
-        this one. Concurrent runs that together exceed a limit are all refused.
+        this one. Concurrent runs that together exceed a limit are all refused. Runs are counted by their signed request.
         """
-        body = {
-            "source": "cleanroom-application",
-            "name": "RUN_STARTED",
-            "message": "counted",
-            "runId": job.run_id,
-            "query": job.query_id,
-            "queryDigest": job.query_digest,
-            "caller": run.request.signer,
-            "digests": {"job": job.digest()},
-        }
+        body = run_facts(run.request, run.token) | {"name": "RUN_STARTED", "message": "counted", "digests": {"job": job.digest()}}
         await self._room.client.put_event(body, event_id=runs_event_id(job.query_id), scope=RUNS_SCOPE)
         await self._room.authority.verify_run_limit(run)
 
-    async def _write_receipt(self, job: JobConfig, consent: str) -> None:
-        expires = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=RECEIPT_SECONDS)
-        receipt = {
-            "runId": job.run_id,
-            "queryDigest": job.query_digest,
-            "consent": consent,
-            "expires": expires.isoformat(timespec="seconds"),
-        }
-        name = run_secret_name(job.run_id, job.query_id, "consent")
-        await self._room.client.put_secret(name, Secret(json.dumps(receipt, separators=(",", ":")).encode()))
+    async def _write_receipt(self, job: JobConfig, receipt: ConsentReceipt) -> None:
+        await self._room.client.put_secret(run_secret_name(job.run_id, job.query_id, "consent"), receipt.to_secret())
 
     @activity.defn
     async def watch_consent(self, request: ConsentWatchRequest) -> ConsentWithdrawn:
         """Check the consent to every document until one is withdrawn, and renew the consent receipt in the meantime.
 
-        While governance does not answer, the receipt is not renewed. It then expires, and the pods stop.
+        Each renewal verifies the whole run again. While governance does not answer, the receipt is not renewed. It then
+        expires, and the pods stop.
+
+        Raises:
+            Refused: The run was closed, or it is no longer authorised for another reason than consent.
         """
         # Cancellation arrives with a heartbeat, and the end of the run waits for it: so one heartbeat per second.
         async with Heartbeater(str, every=1.0) as heartbeat:
             verified = await self._room.verifier.verify_run(request.ticket, request.proof)
-            loop = asyncio.get_running_loop()
-            renewed: float | None = None
+            renewed: dt.datetime | None = None
             while True:
                 try:
-                    await self._room.authority.verify_consent(verified.run.document_ids)
-                    if renewed is None or loop.time() - renewed > RECEIPT_SECONDS / 4:
-                        await self._write_receipt(verified.job, "enabled")
-                        renewed = loop.time()
+                    asked = self._room.now()
+                    # A clock that was set back makes the age negative.
+                    if renewed is None or not dt.timedelta() <= asked - renewed <= RENEWAL:
+                        await self._renew(request)
+                        renewed = asked
+                    else:
+                        await self._room.verifier.confirm(verified.run, verified.run.datasets)
                     heartbeat.record("enabled")
                 except Unavailable as error:
                     activity.logger.warning("consent could not be checked: %s", error.code)
                     heartbeat.record(error.code)
-                except Refused as error:
-                    await self._write_receipt(verified.job, "withdrawn")
-                    return ConsentWithdrawn(document_id=str(error.details.get("document", "")), message=error.message)
-                await asyncio.sleep(request.interval_seconds)
+                except Internal:
+                    raise
+                except CleanRoomError as error:
+                    await self._write_receipt(verified.job, withdrawn_receipt(verified.job, self._room.now()))
+                    if "document" not in error.details:
+                        raise
+                    return ConsentWithdrawn(document_id=str(error.details["document"]), message=error.message)
+                await self._room.pause(min(max(request.interval_seconds, 1), LONGEST_CONSENT_CHECK))
+
+    async def _renew(self, request: ConsentWatchRequest) -> None:
+        """Verify the whole run on a fresh reading of governance, and write a new consent receipt."""
+        started = self._room.now()
+        verified = await self._room.verifier.verify_run(request.ticket, request.proof)
+        run, job = verified.run, verified.job
+        receipt = enabled_receipt(job, verified_at=started, authorised_until=run.expires)
+        async with undo_unless_confirmed(self._room, run, run.datasets, lambda: self._overwrite(job.consent_secret_id)):
+            await self._write_receipt(job, receipt)
 
     # ------------------------------------------------------------------ revoke
 
@@ -266,19 +306,21 @@ class CleanRoomSecrets:
     async def revoke_grants(self, request: RevokeRequest) -> Revoked:
         """Close the run, overwrite its staged secrets and remove its host data from every delegate policy. Idempotent.
 
-        What to undo is derived from governance and the signed request, not from a list in the input. So it also undoes a
-        preparation that crashed halfway.
+        What to undo is derived from governance and the request that the ledger pins, not from a list in the input. So it also
+        undoes a preparation that crashed halfway. A run that never began is pinned to this request before it is closed, so
+        that the request is used up. Another request with the same run ID undoes nothing.
         """
         try:
+            await self._room.verifier.pin(request.ticket)
             past = await self._room.verifier.past_run(request.ticket)
         except (Refused, NotFound, PreconditionFailed, InvalidInput) as error:
             # A run that does not pass these checks was never granted anything.
             activity.logger.info("nothing to revoke: %s", error.code)
-            return Revoked(secrets=0, grants=0)
+            return Revoked(secrets=0, grants=0, closed=False)
         run, job, hosts = past.run, past.job, past.host_data
         contract = run.document.contract_id
         # Close the run first. From then on every activity that releases something refuses it.
-        closing = {"source": "cleanroom-application", "name": "RUN_CLOSED", "runId": job.run_id, "query": job.query_id}
+        closing = run_facts(run.request, run.token) | {"name": "RUN_CLOSED", "message": "closed"}
         await self._room.client.put_event(closing, event_id=closed_event_id(job.run_id), scope=RUNS_SCOPE)
         existing = set(await self._room.user.list_secrets(contract))
         removed: list[Grant] = []
@@ -286,7 +328,7 @@ class CleanRoomSecrets:
         for secret_id in sorted({*_staged_secrets(job), *_own_secrets(job)}):
             removed += await revoke(self._room.client, self._room.user, contract, SECRETS, secret_id, hosts)
             if secret_id in existing:
-                await self._room.client.put_secret(secret_id.removeprefix("cleanroom_"), TOMBSTONE)
+                await self._overwrite(secret_id)
                 overwritten += 1
         for subject in _subjects(run):
             removed += await revoke(self._room.client, self._room.user, contract, SUBJECTS, subject, hosts)

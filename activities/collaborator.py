@@ -38,6 +38,7 @@ from cleanroom.messages.query import (
     BallotRecorded,
     DraftRequest,
     DraftStored,
+    ProposalWithdrawn,
     ProposeQueryRequest,
     QueryProposed,
     VoteRequest,
@@ -270,7 +271,7 @@ class CollaboratorGovernance:
         return found == (signed.subject, signed.version, signed.digest)
 
     @activity.defn
-    async def withdraw_proposal(self, request: WithdrawRequest) -> None:
+    async def withdraw_proposal(self, request: WithdrawRequest) -> ProposalWithdrawn:
         """Withdraw the open proposal. A proposal that was rejected or withdrawn before stays as it is.
 
         Raises:
@@ -299,6 +300,7 @@ class CollaboratorGovernance:
                 "withdraw: every owner has already approved the query.",
                 hint="An owner stops an approved query with `cleanroom consent off`.",
             )
+        return ProposalWithdrawn()
 
     @activity.defn
     async def accept_query(self, request: VoteRequest) -> BallotRecorded:

@@ -9,7 +9,8 @@ from temporalio import activity
 from activities.governance_policy import read_policy
 from cleanroom.documents.query import parse_query
 from cleanroom.errors import Conflict, PreconditionFailed, Refused
-from cleanroom.identifiers import TOKEN_EXCHANGE_AUDIENCE, document_digest, federated_subject
+from cleanroom.governance import observed_transactions
+from cleanroom.identifiers import TOKEN_EXCHANGE_AUDIENCE, document_digest, federated_subject, is_older_transaction
 from cleanroom.messages.publish import CleanRoomDetailsRequest, CleanRoomIdentity, CleanRoomPolicy, Descriptor, DescriptorRequest
 from cleanroom.messages.query import (
     DatasetOwners,
@@ -144,15 +145,18 @@ class Frontend:
         )
 
     async def _query_state(self, query: str) -> GovernanceQueryState:
-        document = await self._documents.find(query)
+        with observed_transactions() as answers:
+            document = await self._documents.find(query)
+        seen = str(answers[0]) if answers else ""
         if document is None:
-            return GovernanceQueryState(state="Missing")
+            return GovernanceQueryState(state="Missing", seen=seen)
         state = GovernanceQueryState(
             state=document.state,
             version=document.version or "",
             digest=document_digest(str(document.data)),
             proposal_id=document.proposal_id,
             approvers=tuple(sorted(item.approver_id for item in document.approvers or ())),
+            seen=seen,
         )
         if not document.proposal_id:
             return state
@@ -171,6 +175,8 @@ class Frontend:
         """
         self._require_collaboration(request.collaboration)
         now, known = await self._query_state(request.query), request.known
+        if now.state == known.state == "Draft" and not now.seen and is_older_transaction(now.version, known.version):
+            raise PreconditionFailed("NothingChanged", "the answer of governance is older than what is known.", retryable=True)
         same_text = known.state != "Draft" or (now.version, now.digest) == (known.version, known.digest)
         if same_text and (now.state, now.proposal_id, now.ballots) == (known.state, known.proposal_id, known.ballots):
             raise PreconditionFailed("NothingChanged", "the query in governance has not changed.", retryable=True)

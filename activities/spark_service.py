@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+from collections.abc import Callable
 
 from temporalio import activity
 
@@ -40,10 +41,17 @@ from cleanroom.temporal.heartbeat import Heartbeater
 class SparkServiceActivities:
     """Activities of the Run diagram that the Spark service performs."""
 
-    def __init__(self, settings: Settings, service: SparkService, reader: UserReader, trust: RunTrust) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        service: SparkService,
+        reader: UserReader,
+        trust: RunTrust,
+        now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+    ) -> None:
         self._settings = settings
         self._service = service
-        self._authority = RunAuthority(reader, settings.collaboration)
+        self._authority = RunAuthority(reader, settings.collaboration, now)
         self._trust = trust
 
     @activity.defn
@@ -70,6 +78,7 @@ class SparkServiceActivities:
             Refused: ``JobMismatch`` when the requested job differs from the one built here; the codes of
                 :meth:`cleanroom.runs.authority.RunAuthority.authorise`.
         """
+        await self._authority.verify_pinned(request.ticket)
         run, trust = await asyncio.gather(self._authority.authorise(request.ticket), self._trust.in_force())
         job = assemble_job(run, trust.environment)
         if job.digest() != request.job.digest():
@@ -83,6 +92,12 @@ class SparkServiceActivities:
             )
         profile = PodProfile.deployed(trust.trust.document.pods, self._settings)
         submitted = await self._service.submit(job, profile, pod_policies(job, profile).digest())
+        try:
+            await self._authority.require_open(run.request)
+        except Refused:
+            # The run was closed while the request was on its way. Its cleanup may not have found the job.
+            await self._service.delete(submitted.tracking_id)
+            raise
         return TrackingId(name=submitted.tracking_id, namespace=submitted.namespace, uid=submitted.uid)
 
     @activity.defn
@@ -93,7 +108,7 @@ class SparkServiceActivities:
             Refused: ``JobMismatch`` when the job belongs to another run.
         """
         ticket = request.ticket
-        await self._authority.verify_caller(ticket, past=True)
+        await self._authority.verify_pinned(ticket)
         if request.tracking.name != job_name(ticket.collaboration, ticket.query, ticket.run_id):
             raise Refused("JobMismatch", f"run {ticket.run_id!r}: job {request.tracking.name!r} belongs to another run.")
         async with Heartbeater(str) as heartbeat:
@@ -108,6 +123,10 @@ class SparkServiceActivities:
 
     @activity.defn
     async def delete_job(self, ticket: RunTicket) -> bool:
-        """Delete the run's job and wait until none of its pods is left. Returns False when there was no job."""
-        await self._authority.verify_caller(ticket, past=True)
+        """Delete the run's job and wait until none of its pods is left. Returns False when there was no job.
+
+        Raises:
+            Refused: ``RunNotPinned``, ``RunPinnedToAnotherRequest``: the ledger does not pin the run to this ticket's request.
+        """
+        await self._authority.verify_pinned(ticket)
         return await self._service.delete(job_name(ticket.collaboration, ticket.query, ticket.run_id))

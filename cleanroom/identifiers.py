@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Self
 
 import rfc8785
 from pydantic import AfterValidator, StringConstraints
@@ -35,6 +36,12 @@ Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, min_length=1, max_
 HexDigest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 """SHA-256 in lower-case hex."""
 
+Seen = Annotated[str, StringConstraints(pattern=r"^([0-9]{1,18}\.[0-9]{1,18})?$")]
+"""The latest transaction of governance that the sender of a message has seen, or the empty string.
+
+A receiver reads governance only when it has seen that transaction too. This can delay it and decides nothing else.
+"""
+
 FRONTEND_QUEUE = "frontend"
 """Task queue of the workload frontend."""
 CLEAN_ROOM_QUEUE = "clean-room"
@@ -44,6 +51,46 @@ SPARK_SERVICE_QUEUE = "spark-service"
 
 TOKEN_EXCHANGE_AUDIENCE = "api://AzureADTokenExchange"  # noqa: S105 - a public audience name
 """Audience of federated tokens (https://learn.microsoft.com/entra/workload-id/workload-identity-federation-create-trust)."""
+
+
+_TRANSACTION = re.compile(r"([0-9]{1,18})\.([0-9]{1,18})")
+
+
+@dataclass(frozen=True)
+class TransactionId:
+    """A transaction ID ``VIEW.SEQNO``: the term of the primary that made it, and the position in the ledger."""
+
+    view: int
+    seqno: int
+
+    @classmethod
+    def parse(cls, text: str | None) -> Self | None:
+        """Parse ``VIEW.SEQNO``; None for any other text."""
+        found = _TRANSACTION.fullmatch(text or "")
+        return cls(int(found[1]), int(found[2])) if found else None
+
+    def includes(self, other: TransactionId) -> bool:
+        """Whether a ledger that ends here contains ``other``, if ``other`` was not rolled back.
+
+        Both numbers must reach those of ``other``. A ledger of an older view can be longer, but its end is rolled back. A ledger
+        of a newer view that is shorter shows that ``other`` was rolled back.
+        """
+        return self.view >= other.view and self.seqno >= other.seqno
+
+    def __str__(self) -> str:
+        return f"{self.view}.{self.seqno}"
+
+
+def is_older_transaction(text: str, than: str) -> bool:
+    """Whether the transaction ``text`` is known to be before ``than``. False if one of them is no transaction ID."""
+    first, second = TransactionId.parse(text), TransactionId.parse(than)
+    return first is not None and second is not None and first.seqno < second.seqno
+
+
+def latest_transaction(*texts: str) -> str:
+    """Return the latest of several transaction IDs as text; the empty string if there is none."""
+    known = [found for text in texts if (found := TransactionId.parse(text)) is not None]
+    return str(max(known, key=lambda item: (item.view, item.seqno))) if known else ""
 
 
 def require_name(field: str, value: str) -> str:

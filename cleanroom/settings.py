@@ -11,6 +11,10 @@ The configuration file is ``$CLEANROOM_CONFIG``, else the first of ``./cleanroom
 ``./.cleanroom/demo/cleanroom.toml`` and ``~/.config/cleanroom/cleanroom.toml`` that exists. The profile is ``--profile``, else
 ``$CLEANROOM_PROFILE``. Paths in the file are relative to the file.
 
+What decides trust for everybody's data is not a setting. It stands in the trust document that the members of the consortium accept, and
+where governance is stands in the measured bootstrap file of an attested worker (:mod:`cleanroom.trust`). :class:`Effect` says what a
+setting can do.
+
 Temporal's connection settings are those of every Temporal tool: ``temporalio.envconfig`` reads them from ``TEMPORAL_*`` and its own TOML
 file. The section ``temporal`` only names that file and the payload keyring.
 
@@ -32,10 +36,12 @@ from __future__ import annotations
 
 import os
 import tomllib
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from cleanroom.errors import InvalidInput, NotFound
@@ -51,6 +57,22 @@ Boundary = Literal["collaborator", "frontend", "clean-room", "spark-service"]
 """A trust boundary: one kind of worker process with its own task queue and credentials."""
 
 
+class Effect(StrEnum):
+    """What a setting can do, as the configuration reference shows it. A field without one of these marks ``may fail``."""
+
+    MAY_FAIL = "may fail"
+    """A wrong value makes something fail. It discloses nothing and makes a worker trust nothing."""
+    OWN_TRUST = "own trust"
+    """Decides what a collaborator's own commands and worker rely on. Attested workers do not use it for any collaborator's data."""
+    BOOTSTRAP = "bootstrap"
+    """As ``own trust``; attested workers take the value from their measured bootstrap file instead."""
+
+
+def effect_of(field: FieldInfo) -> Effect:
+    """Return the effect of a setting."""
+    return next((item for item in field.metadata if isinstance(item, Effect)), Effect.MAY_FAIL)
+
+
 class SettingsSection(FrozenModel):
     """Base of the sections. Each field's docstring is its ``description`` in ``model_fields``."""
 
@@ -62,7 +84,7 @@ class CredentialSettings(SettingsSection):
 
     kind: Literal["default", "cli", "client-secret", "workload-identity", "managed-identity"] = "default"
     """The credential class of ``azure-identity`` to use."""
-    authority: str = "https://login.microsoftonline.com"
+    authority: Annotated[str, Effect.OWN_TRUST] = "https://login.microsoftonline.com"
     """URL of the Entra ID authority."""
     tenant_id: str | None = None
     """Tenant of the application; for ``workload-identity`` also from ``AZURE_TENANT_ID``."""
@@ -83,32 +105,32 @@ class TemporalSettings(SettingsSection):
     """TOML file of ``temporalio.envconfig``; without it, Temporal's default file."""
     profile: str | None = None
     """Profile in that file; without it, ``default``."""
-    keyring_file: Path | None = None
+    keyring_file: Annotated[Path | None, Effect.OWN_TRUST] = None
     """Keyring of the payload codec; without it, payloads are not encrypted and the worker logs a warning."""
     ui_url: str = "http://localhost:8233"
     """URL of the Web UI, or of its gateway."""
-    codec_token_file: Path | None = None
+    codec_token_file: Annotated[Path | None, Effect.OWN_TRUST] = None
     """File of mode 0600 with the bearer token for the codec server and the gateway."""
 
 
 class GovernanceSettings(SettingsSection):
     """The governance service (CGS)."""
 
-    url: str = ""
+    url: Annotated[str, Effect.BOOTSTRAP] = ""
     """URL of the CCF application, or of ``cgs-client`` in mode ``cgs-client``."""
-    mode: Literal["app", "cgs-client"] = "app"
+    mode: Annotated[Literal["app", "cgs-client"], Effect.BOOTSTRAP] = "app"
     """Whether ``url`` is the application or the proxy ``cgs-client``."""
     scope: str = "api://cleanroom-governance/.default"
     """OAuth scope of the user tokens that the service accepts."""
-    service_cert_file: Path | None = None
+    service_cert_file: Annotated[Path | None, Effect.BOOTSTRAP] = None
     """The CCF network's service certificate, which is the TLS root for ``url``; without it, the profile's ``ca_file``."""
-    ccf_endpoint: str | None = None
+    ccf_endpoint: Annotated[str | None, Effect.BOOTSTRAP] = None
     """The CCF URL that ``cgs-client`` must use; without it, the one that it is configured with."""
     client_cert_file: Path | None = None
     """A member's TLS certificate, for mode ``app``."""
     client_key_file: Path | None = None
     """File of mode 0600 with the key of ``client_cert_file``."""
-    proxy_url: str = ""
+    proxy_url: Annotated[str, Effect.OWN_TRUST] = ""
     """URL of the ``cgs-client`` through which a member governs; only in a member's profile."""
     member_token_file: Path | None = None
     """File of mode 0600 with the token that ``proxy_url`` requires of the member, if it requires one."""
@@ -125,28 +147,28 @@ class AzureSettings(SettingsSection):
     """Resource group of the managed identities."""
     location: str = "westeurope"
     """Region of new managed identities."""
-    arm_url: str = "https://management.azure.com"
+    arm_url: Annotated[str, Effect.OWN_TRUST] = "https://management.azure.com"
     """URL of Azure Resource Manager."""
-    storage_account_url: str = ""
+    storage_account_url: Annotated[str, Effect.OWN_TRUST] = ""
     """URL of the storage account with the datasets."""
     storage_account_id: str = ""
     """ARM resource ID of the storage account, on which roles are assigned."""
-    key_vault_url: str = ""
+    key_vault_url: Annotated[str, Effect.OWN_TRUST] = ""
     """URL of the Key Vault or managed HSM with the key encryption keys."""
     key_vault_id: str = ""
     """ARM resource ID of the Key Vault, on which roles are assigned."""
-    verify_challenge_resource: bool = True
+    verify_challenge_resource: Annotated[bool, Effect.OWN_TRUST] = True
     """Whether ``azure-keyvault-keys`` requires the vault's host to be under the resource of its challenge."""
-    maa_url: str = ""
+    maa_url: Annotated[str, Effect.OWN_TRUST] = ""
     """URL of the Microsoft Azure Attestation instance that release policies trust."""
-    key_vault_release_ca_file: Path | None = None
+    key_vault_release_ca_file: Annotated[Path | None, Effect.OWN_TRUST] = None
     """PEM roots for the certificate chain of signed key releases; without it, ``ca_file``, else the public roots."""
 
 
 class S3Settings(SettingsSection):
     """S3 storage."""
 
-    endpoint_url: str | None = None
+    endpoint_url: Annotated[str | None, Effect.OWN_TRUST] = None
     """URL of an S3-compatible service; without it, AWS in ``region``."""
     region: str = "us-east-1"
     """AWS region."""
@@ -208,21 +230,21 @@ class Settings(BaseSettings):
 
     profile: str = "default"
     """Name of the profile; set by ``--profile`` or ``CLEANROOM_PROFILE``."""
-    collaboration: str = ""
+    collaboration: Annotated[str, Effect.BOOTSTRAP] = ""
     """ID of the contract in the governance service."""
     boundary: Boundary = "collaborator"
     """Trust boundary of this profile's worker."""
     party: Name | None = None
     """Name of the collaborator for whom this profile acts."""
-    parties: dict[Name, str] = {}
+    parties: Annotated[dict[Name, str], Effect.OWN_TRUST] = {}
     """User IDs in governance by collaborator name; the name is also part of the collaborator's task queue."""
-    ca_file: Path | None = None
+    ca_file: Annotated[Path | None, Effect.OWN_TRUST] = None
     """PEM roots for TLS with all services of this profile; without it, the operating system's."""
-    keys_dir: Path = Path("~/.local/share/cleanroom/keys")
+    keys_dir: Annotated[Path, Effect.OWN_TRUST] = Path("~/.local/share/cleanroom/keys")
     """Directory of mode 0700 with the collaborator's dataset keys and signing key."""
-    secret_files: dict[str, Path] = {}
+    secret_files: Annotated[dict[str, Path], Effect.OWN_TRUST] = {}
     """Files of mode 0600 with secrets, by the name that dataset files refer to as ``secret:NAME``."""
-    storage_hosts: tuple[str, ...] = ()
+    storage_hosts: Annotated[tuple[str, ...], Effect.OWN_TRUST] = ()
     """Additional storage hosts (``host`` or ``host:port``), such as emulators and private endpoints."""
     credential: CredentialSettings = CredentialSettings()
     """Section ``credential``."""

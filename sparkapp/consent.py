@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+
+from pydantic import ValidationError
 
 from cleanroom.errors import Refused
 from cleanroom.identifiers import clean_room_secret_id
+from cleanroom.spark.consent_receipt import CLOCK_SECONDS, RECEIPT_SECONDS, ConsentReceipt
+from cleanroom.spark.tombstone import is_tombstone
 from sparkapp.pod import Pod
 
 
@@ -19,37 +22,38 @@ def require_consent(pod: Pod, *, before: str, now: datetime | None = None) -> No
         now: The current time; defaults to the system clock.
 
     Raises:
-        Refused: ``ConsentWithdrawn`` (withdrawn or expired), ``ConsentReceiptInvalid`` (of another run, query or author).
+        Refused: ``ConsentWithdrawn`` (withdrawn, expired, or the run is closed), ``ConsentReceiptInvalid`` (of another run, query, job
+            or author, or with a lifetime that no clean room gives).
     """
-    job = pod.job()
+    job, now = pod.job(), now or datetime.now(UTC)
     if not job.consent_secret_id.startswith(clean_room_secret_id("")):
         # Any user can store secrets, but only an attested clean room can store one with this prefix.
         raise _invalid("it is not a secret of the clean room")
+    value = pod.secret(job.consent_secret_id, fresh=True)
+    if is_tombstone(value):
+        raise _withdrawn(job.run_id, f"the run was closed or lost its consent before {before}", "Start a new run.")
     try:
-        receipt = json.loads(pod.secret(job.consent_secret_id, fresh=True).reveal())
-        run_id, query_digest, consent = receipt["runId"], receipt["queryDigest"], receipt["consent"]
-        expires = _time(receipt["expires"])
-    except (ValueError, KeyError, TypeError, OverflowError):
+        receipt = ConsentReceipt.model_validate_json(value.reveal())
+    except ValidationError:
+        # Without the cause, which quotes the receipt.
         raise _invalid("it is malformed") from None
-    if run_id != job.run_id:
+    if receipt.run_id != job.run_id:
         raise _invalid("it belongs to another run")
-    if query_digest != job.query_digest:
+    if receipt.query_digest != job.query_digest:
         raise _invalid("it belongs to another query")
-    if consent != "enabled":
-        raise Refused("ConsentWithdrawn", f"run {job.run_id!r}: consent was withdrawn before {before}.", hint="Ask the dataset owners.")
-    if expires <= (now or datetime.now(UTC)):
-        raise Refused(
-            "ConsentWithdrawn",
-            f"run {job.run_id!r}: consent expired at {expires.isoformat()}, before {before}.",
-            hint="The clean room renews the receipt while a run continues. Start a new run.",
-        )
+    if receipt.job_digest is not None and receipt.job_digest != job.digest():
+        raise _invalid("it belongs to another job")
+    if receipt.consent != "enabled":
+        raise _withdrawn(job.run_id, f"consent was withdrawn before {before}", "Ask the dataset owners.")
+    if receipt.expires <= now:
+        hint = "The clean room renews the receipt while a run continues. Start a new run."
+        raise _withdrawn(job.run_id, f"consent expired at {receipt.expires.isoformat()}, before {before}", hint)
+    if receipt.expires > now + timedelta(seconds=RECEIPT_SECONDS + CLOCK_SECONDS):
+        raise _invalid(f"it expires at {receipt.expires.isoformat()}, and a receipt is valid for at most {RECEIPT_SECONDS} s")
 
 
-def _time(value: str | int | float) -> datetime:
-    if isinstance(value, int | float):
-        return datetime.fromtimestamp(value, UTC)
-    time = datetime.fromisoformat(value)
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
+def _withdrawn(run_id: str, what: str, hint: str) -> Refused:
+    return Refused("ConsentWithdrawn", f"run {run_id!r}: {what}.", hint=hint)
 
 
 def _invalid(why: str) -> Refused:

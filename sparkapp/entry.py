@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from cleanroom.datasets.download import result_digest
+from cleanroom.datasets.result import result_digest
 from cleanroom.errors import CleanRoomError
 from cleanroom.query_gate import verify_rendering
 from cleanroom.spark.job import JobConfig, ResultReceipt
@@ -20,7 +20,7 @@ from sparkapp.consent import require_consent
 from sparkapp.execution import run_segments
 from sparkapp.failures import failure_code, redact_error, redact_for_floors, report_failure, write_termination
 from sparkapp.launch import network_secret_file
-from sparkapp.output import compute, conform, discard, write_result
+from sparkapp.output import compute, conform, discard, seal_receipt, write_result
 from sparkapp.pod import Pod
 from sparkapp.reporting import Reporter
 from sparkapp.session import on_cluster, open_session, require_locked
@@ -132,9 +132,10 @@ def _run(session: Future[tuple[SparkSession, float]], reporter: Reporter) -> Res
         spark_seconds=round(spark_seconds, 3),
     )
     try:
+        seal_receipt(pod, job, receipt)
         _confirm(reporter, job, receipt)
     except CleanRoomError:
-        discard(pod, job.datasink, objects)
+        discard(pod, job, objects)
         raise
     reporter.progress(f"the result is written and in the ledger: {len(objects)} objects, digest {receipt.digest}")
     return receipt

@@ -4,9 +4,9 @@ The driver and every Python worker of every executor create their own :class:`_P
 never pickle it. Each process attests itself, so a key exists only in the memory of processes that governance has
 verified.
 
-The address of governance, its TLS roots, the secret IDs and the storage hosts come from the measured job. Only the
-address of the in-guest attestation sidecar comes from the environment. A false sidecar can deny service, but it
-cannot obtain a secret: governance verifies the report.
+The address of governance, its TLS roots, the secret IDs and the storage hosts come from the measured job. The address
+of the attestation sidecar, which the pod's policy measures, is a constant. Only on development machines does the
+policy allow the environment to name another address of the same machine (:mod:`cleanroom.spark.policy`).
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from cleanroom.errors import Internal
 from cleanroom.governance import CleanRoomClient
 from cleanroom.secret import Secret
 from cleanroom.spark.job import BlobAccess, JobConfig, JobDataset, S3Access
+from cleanroom.spark.tombstone import require_secret
 from sparkapp.config import job_from_environment
 from sparkapp.failures import retry_transient
 
@@ -100,7 +101,7 @@ class _ProcessIdentity:
                 value = self._call_governance(lambda: self._governance.get_secret(secret_id))
                 if fresh:
                     return value
-                self._secrets[secret_id] = value
+                self._secrets[secret_id] = require_secret(value, secret_id)
             return self._secrets[secret_id]
 
     def record(self, event_id: str, event: dict[str, Any]) -> None:

@@ -22,10 +22,11 @@ from pathlib import Path
 
 import javaproperties
 
-from cleanroom.errors import InvalidInput, PreconditionFailed
+from cleanroom.errors import InvalidInput, PreconditionFailed, Refused
 from cleanroom.secret import write_secret_file
 from cleanroom.spark.job import JOB_CONFIG_VARIABLE, JobConfig
-from cleanroom.spark.network import NETWORK_CONF, SECRET_FILE
+from cleanroom.spark.network import NETWORK_CONF, NETWORK_SECRET, SECRET_FILE
+from cleanroom.spark.tombstone import require_secret
 from sparkapp.config import job_from_environment
 from sparkapp.failures import redact_error, report_failure
 from sparkapp.pod import Pod
@@ -210,6 +211,7 @@ def network_secret_file(job: JobConfig, pod: Pod) -> Path:
 
     Raises:
         PreconditionFailed: ``NetworkSecretMissing``.
+        Refused: ``SecretRevoked``, ``NetworkSecretInvalid``.
         CleanRoomError: Governance did not release the secret.
     """
     if job.network_secret_id is None:
@@ -218,8 +220,11 @@ def network_secret_file(job: JobConfig, pod: Pod) -> Path:
             f"run {job.run_id!r}: the job has no network secret, so driver and executors cannot authenticate each other.",
             hint="The clean room must have this version.",
         )
+    secret = require_secret(pod.secret(job.network_secret_id), job.network_secret_id)
+    if not NETWORK_SECRET.fullmatch(secret.reveal()):
+        raise Refused("NetworkSecretInvalid", f"run {job.run_id!r}: its network secret does not have the format of the clean room's.")
     file = Path(tempfile.mkdtemp(prefix="cleanroom-network-")) / "secret"
-    write_secret_file(file, pod.secret(job.network_secret_id).reveal())
+    write_secret_file(file, secret.reveal())
     return file
 
 

@@ -16,12 +16,12 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from cleanroom.datasets.encryption import seal_bytes
+from cleanroom.datasets.result import receipt_path, result_folder, write_receipt
 from cleanroom.datasets.schema import arrow_schema
 from cleanroom.documents.dataset import FieldType, Format
 from cleanroom.errors import InvalidInput
 from cleanroom.identifiers import object_context
-from cleanroom.joining import joined
-from cleanroom.spark.job import JobConfig, JobDataset, ResultObject
+from cleanroom.spark.job import JobConfig, JobDataset, ResultObject, ResultReceipt
 from sparkapp.failures import redact_task_errors
 from sparkapp.listing import dataset_key
 from sparkapp.pod import Pod
@@ -124,15 +124,20 @@ def write_result(result: ComputedResult, pod: Pod, job: JobConfig) -> tuple[Resu
     return tuple(sorted(objects, key=lambda item: item.name))
 
 
-def discard(pod: Pod, sink: JobDataset, objects: Iterable[ResultObject]) -> None:
+def seal_receipt(pod: Pod, job: JobConfig, receipt: ResultReceipt) -> None:
+    """Seal the receipt with the key of the output dataset, and store it next to the objects."""
+    write_receipt(pod.store(job.datasink), receipt, dataset_key(pod, job.datasink), collaboration=job.contract_id)
+
+
+def discard(pod: Pod, job: JobConfig, objects: Iterable[ResultObject]) -> None:
     """Delete the written objects. A result that is not in the ledger must not stay in the store."""
-    store = pod.store(sink)
-    for item in objects:
-        store.delete(item.name)
+    store = pod.store(job.datasink)
+    for name in (receipt_path(job.contract_id, job.run_id), *(item.name for item in objects)):
+        store.delete(name)
 
 
 def _folder(job: JobConfig) -> str:
-    return joined("/", job.contract_id, job.run_id)
+    return result_folder(job.contract_id, job.run_id)
 
 
 def _write_task(pod: Pod, sink: JobDataset, folder: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final
@@ -14,13 +15,24 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cleanroom.attestation import AttestationEvidence, Expectations, TrustStore, Verdict, verify_evidence
-from cleanroom.attestation.documents import EvidenceDocument, read_document, standard_base64
+from cleanroom.attestation import (
+    ALLOW_ALL_HOST_DATA,
+    AttestationEvidence,
+    Expectations,
+    Product,
+    Tcb,
+    TrustStore,
+    Verdict,
+    verify_cvm_evidence,
+    verify_evidence,
+)
+from cleanroom.attestation.documents import EvidenceDocument, read_cvm_document, read_document, standard_base64
 from cleanroom.attestation.evidence import REPORT_DATA_SIZE
+from cleanroom.attestation.products import parse_tcb, product_from_name
 from cleanroom.attestation.report import REPORT_SIZE
 from cleanroom.errors import InvalidInput, NotFound, Refused
 from starters.terminal.entry import main
-from starters.terminal.output import Format, Output, error_boundary, print_json
+from starters.terminal.output import Format, Output, error_boundary, out, print_json
 
 app = typer.Typer(no_args_is_help=True, help="Verify the attestation evidence of a confidential guest.")
 
@@ -59,12 +71,31 @@ def verify(
         str | None, typer.Option(help="Time at which the certificates must be valid: ISO 8601, UTC by default.", show_default="now")
     ] = None,
     crl: Annotated[list[Path] | None, typer.Option(help="AMD certificate revocation list, DER or PEM; repeatable.")] = None,
+    minimum_tcb: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Oldest accepted firmware, reported and committed: PRODUCT=BOOTLOADER.TEE.SNP.MICROCODE (Turin: FMC first); repeatable. "
+            "Products that are not listed are rejected.",
+            show_default="any",
+        ),
+    ] = None,
+    minimum_uvm_svn: Annotated[
+        int | None, typer.Option(min=0, help="Minimum security version of the utility VM.", show_default="the product's own")
+    ] = None,
+    provider: Annotated[
+        list[str] | None, typer.Option(help="Accepted cloud provider (CSP_ID) of a VLEK certificate; repeatable.", show_default="any")
+    ] = None,
+    nonce: Annotated[
+        str | None, typer.Option(help="Nonce of a confidential VM's TPM quote, in hex.", show_default="the one in the evidence")
+    ] = None,
     trust: Annotated[
         list[Path] | None, typer.Option(help="Trust file of a development root, in addition to AMD's roots; repeatable.")
     ] = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Verify an SEV-SNP attestation report offline and show every check.
+
+    The report may also be the JSON evidence of an Azure confidential VM (TPM quote, HCL report). Its PCR values are then shown.
 
     The checks cover the certificate chain up to AMD's pinned roots, the signature, the TCB, the chip, the guest policy, and the expected
     values that you pass as options.
@@ -76,21 +107,35 @@ def verify(
     with error_boundary(output):
         if vmpl not in _VMPLS:
             raise InvalidInput("VmplOutOfRange", f"--vmpl: {vmpl} is not a privilege level.", hint="Use 0, 1, 2 or 3.")
-        evidence = read_evidence(report, chain, uvm)
+        minimum = _minimum_tcb(minimum_tcb)
         expectations = Expectations(
             vmpl=vmpl,
             require_uvm=uvm is not None,
             host_data=_hex_set(host_data, 32, "--host-data"),
             measurements=_hex_set(measurement, 48, "--measurement"),
             report_data=_report_data(report_data),
+            minimum_tcb=minimum,
+            minimum_committed_tcb=minimum,
+            minimum_uvm_svn=minimum_uvm_svn,
+            csp_ids=frozenset(provider) if provider else None,
             crls=tuple(_read(path) for path in crl or ()),
         )
         store = TrustStore.load(amd=True, root_files=trust or ())
-        verdict = verify_evidence(evidence, trust=store, expectations=expectations, at=_instant(at))
+        cvm = read_cvm_document(_read(report)) if chain is None and uvm is None else None
+        pcrs: Mapping[int, str] = {}
+        if cvm is not None:
+            wanted = None if nonce is None else _hex(nonce, tuple(range(1, 65)), "--nonce")
+            found = verify_cvm_evidence(cvm, trust=store, expectations=expectations, at=_instant(at), nonce=wanted)
+            verdict, pcrs = found.verdict, found.pcrs
+        else:
+            evidence = read_evidence(report, chain, uvm)
+            verdict = verify_evidence(evidence, trust=store, expectations=expectations, at=_instant(at))
     if output is Format.JSON:
-        print_json(verdict.summary())
+        print_json(verdict.summary() | ({"remarks": remarks} if (remarks := _remarks(verdict)) else {}) | ({"pcrs": pcrs} if pcrs else {}))
     else:
         show_verdict(verdict, Console())
+        for index, value in pcrs.items():
+            out.print(f"PCR {index:2}  {value}")
     if not verdict.ok:
         raise typer.Exit(Refused.exit_code)
 
@@ -132,6 +177,8 @@ def show_verdict(verdict: Verdict, console: Console) -> None:
     console.print(headline)
     if verdict.development:
         console.print("NOT CONFIDENTIAL: the certificate chain ends at a development root.", style="bold yellow")
+    for remark in _remarks(verdict):
+        console.print(remark, style="bold yellow")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("", "check", "found"):
         table.add_column(heading, no_wrap=True)
@@ -146,6 +193,29 @@ def show_verdict(verdict: Verdict, console: Console) -> None:
         console.print(Text.assemble((str(check.reason), "bold red"), f"  {check.message}"), soft_wrap=True)
         if check.expected not in check.message:
             console.print(Text(f"  expected {check.expected}\n  found    {check.actual}"), soft_wrap=True)
+
+
+def _remarks(verdict: Verdict) -> list[str]:
+    """Return what a reader must know although no check failed."""
+    if verdict.report is not None and verdict.report.host_data.hex() in ALLOW_ALL_HOST_DATA:
+        return ["NOT CONFIDENTIAL: the host data is that of the policy that allows every container."]
+    return []
+
+
+def _minimum_tcb(values: list[str] | None) -> dict[Product, Tcb] | None:
+    if not values:
+        return None
+    found: dict[Product, Tcb] = {}
+    for value in values:
+        name, _, text = value.partition("=")
+        product = product_from_name(name)
+        try:
+            if product is None:
+                raise ValueError(f"{name[:60]!r} is not Milan, Genoa or Turin")
+            found[product] = parse_tcb(text, product)
+        except ValueError as error:
+            raise InvalidInput("TcbMalformed", f"--minimum-tcb: {error}.", hint="For example: Milan=4.0.24.219.") from error
+    return found
 
 
 def _read(path: Path) -> bytes:

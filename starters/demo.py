@@ -14,7 +14,7 @@ from rich.console import Console
 
 from cleanroom.documents.query import PreCondition
 from cleanroom.documents.specs import DatasetSpec, load_dataset_spec, load_query_spec
-from cleanroom.errors import Conflict, Internal
+from cleanroom.errors import Conflict
 from cleanroom.identifiers import dataset_workflow_id, query_workflow_id, run_workflow_id
 from cleanroom.messages.run import RunResult
 from cleanroom.settings import load_settings
@@ -24,7 +24,7 @@ from starters.operations.decisions import decision_terms, read_card, send_decisi
 from starters.operations.keys import publish_key
 from starters.operations.local_cloud import DEMO_STATE, list_local_cloud, start_local_cloud, stop_local_cloud
 from starters.operations.queries import create_query, propose_query, update_query
-from starters.operations.results import open_result
+from starters.operations.results import open_result, read_receipt
 from starters.operations.runs import start_run, watch_run
 from starters.operations.session import Session, new_run_id, run_async
 from starters.query import print_approval_card
@@ -224,9 +224,7 @@ class _Demo:
     def run(self, digest: str) -> tuple[RunResult, ResultReceipt]:
         run_async(start_run(self.fabrikam, QUERY, digest, self.run_id, consent_check_seconds=2))
         result: RunResult = run_async(watch_run(self.fabrikam, self.run_id))
-        receipt = result.receipt
-        if receipt is None:
-            raise Internal("ReceiptMissing", f"run {self.run_id} ended as {result.state} without a receipt.")
+        receipt = run_async(read_receipt(self.fabrikam, self.run_id))
         for stage, seconds in result.stages.items():
             print_status(f"  {stage}: {seconds:.1f} s")
         print_status(f"  of which Spark: {receipt.spark_seconds:.1f} s")

@@ -147,8 +147,8 @@ def result(
 ) -> None:
     """Show the result of a completed run: its receipt, or its rows with --dataset.
 
-    Every collaborator sees the receipt. Only the receiver, who owns the output dataset and its key, can decrypt the rows. JSON output
-    includes all rows.
+    The receipt is the entry of the run's pod in governance's ledger. Every collaborator sees it. Only the receiver, who owns the
+    output dataset and its key, can decrypt the rows. JSON output includes all rows.
 
     Example: cleanroom run result r-1 --dataset demo/litware-delays.yaml --profile litware
     """

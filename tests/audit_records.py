@@ -25,12 +25,14 @@ from cleanroom.audit.bodies import (
 )
 from cleanroom.audit.chain import Kind
 from cleanroom.audit.execution import MeasuredJob, expected_grants
-from cleanroom.identifiers import canonical_json, document_digest, federated_subject
+from cleanroom.identifiers import canonical_json, document_digest, federated_subject, sha256_hex
 from cleanroom.runs.authority import service_nonce
-from cleanroom.runs.ledger import RUNS_SCOPE, closed_event_id, event_scope, runs_event_id
+from cleanroom.runs.ledger import RUNS_SCOPE, closed_event_id, event_scope, pin_entry, pinned_event_id, run_facts, runs_event_id
 from cleanroom.spark.policy import PodPolicies, pod_policies
 from cleanroom.spark.run_events import EVENT_IDS, RunEvent, event_id
 from cleanroom.spark.signed import PolicySigner, ServiceReport
+from cleanroom.statements.model import RunRequest
+from cleanroom.statements.signing import peek
 from tests.unit.spark_support import make_profile
 
 if TYPE_CHECKING:
@@ -110,6 +112,7 @@ def _service_records(world: AuditWorld, policies: PodPolicies) -> list[Row]:
     statement = signer.sign(world.job, make_profile(), policies, nonce).statement
     report = ReportBody(report=ServiceReport(evidence=evidence, payload=payload), nonce=nonce, at=world.now)
     body = PoliciesBody(statement=statement, driver=policies.driver.host_data, executor=policies.executor.host_data)
+    world.proof = {"report": evidence.digest(), "policies": sha256_hex(statement.encode())}
     return [
         ("report", "spark-service", report),
         ("job", world.run_id, JobBody(job=world.job, digest=world.job.digest())),
@@ -137,15 +140,13 @@ def ledger_entries(world: AuditWorld, policies: PodPolicies) -> list[EventBody]:
     def add(id_: str, data: Any, where: str = scope) -> None:
         found.append(EventBody(scope=where, id=id_, seqno=100 + 3 * len(found), timestamp=moment, data=data))
 
-    def step(name: str) -> dict[str, Any]:
-        return {
-            "source": "cleanroom-application",
-            "name": name,
-            "runId": world.run_id,
-            "query": QUERY,
-            "queryDigest": world.job.query_digest,
-        }
+    token = world.ticket.request
+    request = peek(RunRequest, token)
 
+    def step(name: str) -> dict[str, Any]:
+        return run_facts(request, token) | {"name": name}
+
+    add(pinned_event_id(world.run_id), pin_entry(request, token), RUNS_SCOPE)
     for name in ("PREPARE_STARTED", "GRANTED"):
         add(event_id(world.run_id, name), step(name))
     statement = step("PREPARED") | {
@@ -154,11 +155,12 @@ def ledger_entries(world: AuditWorld, policies: PodPolicies) -> list[EventBody]:
         "approvedBy": sorted(world.users[name] for name in ("contosso", "litware")),
         "trust": {"id": world.trust_document.id, "digest": world.trust_document.digest},
         "documents": {name: document_digest(str(world.documents[name].data)) for name in (QUERY, *DATASETS)},
+        "proof": world.proof,
     }
     evidence = world.hardware.evidence(bytes.fromhex(CLEAN_ROOM_HOST), report_data_for(canonical_json(statement)))
     add(event_id(world.run_id, "PREPARED"), statement | {"attestation": evidence.model_dump(mode="json", exclude_none=True)})
     add(event_id(world.run_id, "RUN_STARTED"), step("RUN_STARTED"))
-    add(runs_event_id(QUERY), step("RUN_STARTED"), RUNS_SCOPE)
+    add(runs_event_id(QUERY), step("RUN_STARTED") | {"digests": {"job": world.job.digest()}}, RUNS_SCOPE)
     add(event_id(world.run_id, "SUBMITTED"), step("SUBMITTED"))
     completed = RunEvent(
         id=EVENT_IDS["QUERY_COMPLETED"],
@@ -170,7 +172,7 @@ def ledger_entries(world: AuditWorld, policies: PodPolicies) -> list[EventBody]:
         receipt=world.receipt,
     )
     add(event_id(world.run_id, "QUERY_COMPLETED"), completed.wire())
-    add(closed_event_id(world.run_id), {"name": "RUN_CLOSED", "runId": world.run_id, "query": QUERY}, RUNS_SCOPE)
+    add(closed_event_id(world.run_id), step("RUN_CLOSED"), RUNS_SCOPE)
     for name in ("REVOKED", "RUN_COMPLETED"):
         add(event_id(world.run_id, name), step(name))
     return found

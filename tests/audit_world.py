@@ -13,7 +13,7 @@ from typing import Any
 from cleanroom.attestation import TrustStore
 from cleanroom.audit.chain import Bundle, build_bundle
 from cleanroom.audit.seal import SEAL_LIFETIME, ExportSeal
-from cleanroom.datasets.download import result_digest
+from cleanroom.datasets.result import result_digest
 from cleanroom.documents.query import RunParameters
 from cleanroom.documents.specs import load_dataset_spec, load_query_spec
 from cleanroom.errors import NotFound
@@ -34,6 +34,7 @@ from cleanroom.publishing.query_document import generate_query
 from cleanroom.runs.assembly import JobEnvironment, assemble_job
 from cleanroom.runs.authority import RunAuthority
 from cleanroom.runs.decisions import DECISION_LABELS, decision_document_data
+from cleanroom.runs.ledger import PinnedRequest
 from cleanroom.runs.reader import AcceptedDocument, Consent, to_accepted_document
 from cleanroom.spark.job import JobConfig, JobParameters, ResultObject, ResultReceipt
 from cleanroom.statements import Decision, RunRequest, SigningKey, load_or_create_signing_key, sign
@@ -66,6 +67,8 @@ class AuditWorld:
         self.keys: dict[str, SigningKey] = {name: load_or_create_signing_key(folder / name) for name in PEOPLE}
         self.now = dt.datetime.now(dt.UTC).replace(microsecond=0)
         self.documents: dict[str, Document] = {}
+        self.proof: dict[str, str] = {}
+        """Digests of the Spark service's report and statement, once the records of a bundle were made."""
         self.member_documents: dict[str, MemberDocument] = {}
         self.accept_trust(self.trust_document)
         self._max_runs = max_runs
@@ -118,6 +121,9 @@ class AuditWorld:
 
     async def runs_started(self, query: str) -> frozenset[str]:
         return frozenset()
+
+    async def pinned_request(self, run_id: str) -> PinnedRequest | None:
+        return None
 
     async def run_closed(self, run_id: str) -> bool:
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,12 @@ from typing import Any
 from cleanroom.clients.objects import ObjectStore
 from cleanroom.errors import NotFound, Unavailable
 from cleanroom.secret import Secret
+from cleanroom.spark.consent_receipt import RECEIPT_SECONDS
 from cleanroom.spark.job import JobConfig, JobDataset
 from tests.folder_store import FolderStore
+
+SOON = "@soon"
+"""Stands for the time at which a consent receipt expires that the clean room has just renewed."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +38,10 @@ class FolderPod:
         if fresh and (queue := path.with_suffix(".next")).exists():
             lines = queue.read_text().splitlines()
             queue.write_text("\n".join(lines[1:] or lines))
-            return Secret(lines[0].encode())
+            return _renewed(lines[0].encode())
         if not path.exists():
             raise NotFound("SecretNotFound", f"secret {secret_id!r} does not exist.")
-        return Secret(path.read_bytes())
+        return _renewed(path.read_bytes())
 
     def store(self, dataset: JobDataset) -> ObjectStore:
         return FolderStore(self.root / "stores" / dataset.name)
@@ -51,3 +56,8 @@ class FolderPod:
         path = self.root / "events.jsonl"
         rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
         return [(row["id"], row["event"]) for row in rows]
+
+
+def _renewed(value: bytes) -> Secret:
+    soon = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=RECEIPT_SECONDS)
+    return Secret(value.replace(SOON.encode(), soon.isoformat().encode()))

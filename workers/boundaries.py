@@ -14,6 +14,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
+from temporalio.worker import Interceptor
+
 from activities.authorisations import AuthorisationVerifier
 from activities.azure_ad import AzureAd
 from activities.blob import Blob
@@ -30,12 +32,13 @@ from cleanroom.clients.azure import FederatedCredentials, ManagedIdentities, Rol
 from cleanroom.clients.azure_credentials import credential
 from cleanroom.datasets.keystore import KeyStore
 from cleanroom.errors import InvalidInput, PreconditionFailed
-from cleanroom.governance import CleanRoomClient
+from cleanroom.governance import CleanRoomClient, GovernanceUserClient
 from cleanroom.identifiers import CLEAN_ROOM_QUEUE, FRONTEND_QUEUE, SPARK_SERVICE_QUEUE, collaborator_queue
 from cleanroom.publishing.user_documents import UserDocuments, governance_client
 from cleanroom.runs.reader import UserReader
 from cleanroom.settings import Boundary, Settings
 from cleanroom.spark.service import SparkService
+from cleanroom.temporal.freshness import GovernanceFreshness
 from cleanroom.trust import Bootstrap, attested_settings, drop_root_variables
 from workflows.conclude_run import ConcludeRun
 from workflows.prepare import Prepare
@@ -56,6 +59,7 @@ class BoundaryWorker:
     workflows: tuple[type, ...] = ()
     activities: tuple[Callable[..., Any], ...] = ()
     resources: tuple[AbstractAsyncContextManager[Any], ...] = field(default=())
+    interceptors: tuple[Interceptor, ...] = ()
     heartbeat_seconds: float | None = None
     """Shortest interval of heartbeats; without it, the default of :mod:`cleanroom.temporal.workers`. They also deliver cancellations."""
 
@@ -93,6 +97,11 @@ def boundary_worker(settings: Settings, bootstrap: Bootstrap | None = None) -> B
     if not settings.collaboration:
         raise PreconditionFailed("SettingMissing", "settings: collaboration is not set.", hint="Run `cleanroom up`, or set it.")
     return (_collaborator if settings.boundary == "collaborator" else _frontend)(settings)
+
+
+def _freshness(client: GovernanceUserClient) -> GovernanceFreshness:
+    """Let the activities of a worker wait for what other workers have seen in governance."""
+    return GovernanceFreshness(client.catch_up, lambda: str(client.position))
 
 
 def _collaborator(settings: Settings) -> BoundaryWorker:
@@ -139,6 +148,7 @@ def _collaborator(settings: Settings) -> BoundaryWorker:
         task_queue=collaborator_queue(settings.party),
         activities=tuple(activities),
         resources=(client,),
+        interceptors=(_freshness(client),),
     )
 
 
@@ -159,6 +169,7 @@ def _frontend(settings: Settings) -> BoundaryWorker:
             frontend.await_query_change,
         ),
         resources=(client,),
+        interceptors=(_freshness(client),),
     )
 
 
@@ -193,6 +204,7 @@ def _clean_room(settings: Settings, bootstrap: Bootstrap) -> BoundaryWorker:
             secrets.revoke_grants,
         ),
         resources=(user, client),
+        interceptors=(_freshness(user),),
         heartbeat_seconds=1,
     )
 
@@ -213,4 +225,5 @@ def _spark_service(settings: Settings, bootstrap: Bootstrap) -> BoundaryWorker:
             spark.delete_job,
         ),
         resources=(user, service),
+        interceptors=(_freshness(user),),
     )

@@ -59,6 +59,7 @@ async def serve(
         task_queue=worker.task_queue,
         workflows=worker.workflows,
         activities=worker.activities,
+        interceptors=worker.interceptors,
         ready_file=ready_file,
         health_port=health_port,
         health_host=health_host,

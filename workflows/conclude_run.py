@@ -26,7 +26,10 @@ STEPS = {
 
 @workflow.defn(name="ConcludeRun")
 class ConcludeRun:
-    """Revoke a run's grants, stop its job and record its end. Idempotent: governance's documents tell what to undo."""
+    """Revoke a run's grants, stop its job and record its end.
+
+    Idempotent. What to undo follows from the request that the ledger pins, and from governance's documents.
+    """
 
     @workflow.init
     def __init__(self, ticket: RunTicket) -> None:
@@ -46,6 +49,9 @@ class ConcludeRun:
                     **CLEANUP.config("secrets, IDP subjects, event writers", task_queue=CLEAN_ROOM_QUEUE),
                 ),
             )
+            if not revoked.closed:
+                # The ledger does not pin the run to this request, so the request began nothing.
+                return Concluded(revoked=revoked, job_stopped=False)
             stopped = await self._story.step(
                 "stop",
                 workflow.execute_activity_method(

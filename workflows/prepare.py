@@ -95,8 +95,7 @@ class Prepare:
         grants = sorted((item.model_dump(mode="json") for item in self._grants), key=lambda item: sorted(item.items()))
         digests = {"grants": sha256_hex(canonical_json(grants))}
         await self._audit(AuditEvent(ticket=ticket, step="GRANTED", message=f"{len(grants)} grants", digests=digests))
-        digests = {"report": proof.report.evidence.digest(), "policies": _digest(proof.policies.statement)}
-        await self._audit(AuditEvent(ticket=ticket, step="PREPARED", message="prepared", digests=digests, proof=proof))
+        await self._audit(AuditEvent(ticket=ticket, step="PREPARED", proof=proof))
         return Prepared(
             job=job,
             job_digest=job.digest(),
@@ -117,14 +116,7 @@ class Prepare:
                 CleanRoomGovernance.get_users, ticket, **STANDARD.config(f"caller {input.caller}", task_queue=here)
             ),
         )
-        digests = {"request": _digest(ticket.request)}
-        await self._audit(AuditEvent(ticket=ticket, step="PREPARE_STARTED", message="checks started", digests=digests))
-        snapshot = await story.step(
-            "query",
-            workflow.execute_activity_method(
-                CleanRoomGovernance.fetch_query, ticket, **STANDARD.config("query and dataset documents", task_queue=here)
-            ),
-        )
+        snapshot = await story.step("query", self._query(ticket))
         approvals = await story.step(
             "approvals",
             workflow.execute_activity_method(
@@ -140,6 +132,14 @@ class Prepare:
             ),
         )
         return snapshot, approvals
+
+    async def _query(self, ticket: RunTicket) -> QuerySnapshot:
+        """Record the start, which pins the run to its request, and fetch the query."""
+        # To pin the run, the clean room reads the query and the caller's right to it. So this may fail as fetch_query does.
+        await self._audit(AuditEvent(ticket=ticket, step="PREPARE_STARTED", message="checks started"))
+        return await workflow.execute_activity_method(
+            CleanRoomGovernance.fetch_query, ticket, **STANDARD.config("query and dataset documents", task_queue=CLEAN_ROOM_QUEUE)
+        )
 
     async def _verified_service(self, ticket: RunTicket, job: JobConfig) -> tuple[ServiceProof, SparkVerdict]:
         """Get and verify the service's report and pod policies. After a restart the service has a new key, so attest it again."""
@@ -253,10 +253,6 @@ class Prepare:
     def timeline(self) -> tuple[str, ...]:
         """Return the steps as lines."""
         return self._story.lines()
-
-
-def _digest(text: str) -> str:
-    return sha256_hex(text.encode())
 
 
 def _wanted_secrets(job: JobConfig) -> list[tuple[JobDataset, str]]:

@@ -40,7 +40,10 @@ with workflow.unsafe.imports_passed_through():
     from workflows.query_steps import QuerySteps
 
 OWN_CHANGE_GRACE = timedelta(seconds=3)
-"""How long a change in governance waits for a running command, which may have caused it and then reports it itself."""
+"""How long a change in governance waits for a running command or vote, which may have caused it and then reports it itself.
+
+Governance shows a change before it commits it, and the activity returns only after the commit.
+"""
 HANDLERS_TIMEOUT = timedelta(minutes=1)
 """How long a closed query waits for its update handlers to return."""
 
@@ -144,9 +147,12 @@ class PublishQuery:
 
     async def _apply_governance_change(self) -> None:
         """Mirror what the poll found, unless it is the effect of a running command, which stops the poll."""
-        if self._commands.running:
+        commands = self._commands
+        if commands.running or commands.voting:
             with suppress(TimeoutError):
-                await workflow.wait_condition(lambda: not self._commands.running or not self._poll.finished, timeout=OWN_CHANGE_GRACE)
+                await workflow.wait_condition(
+                    lambda: not (commands.running or commands.voting) or not self._poll.finished, timeout=OWN_CHANGE_GRACE
+                )
         if not self._poll.finished:
             return
         state = self._poll.take()

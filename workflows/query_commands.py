@@ -231,11 +231,12 @@ class QueryCommands:
     async def _start_vote(self, command: Command) -> None:
         """Verify a vote and start casting it in the background."""
         query = self._query
-        token = command.parsed(DecisionMessage).decision
+        message = command.parsed(DecisionMessage)
+        token = message.decision
         if query.stage != "Proposed":
             raise query.not_proposed_error()
         proposal_id = query.proposal_id
-        decision = await self._steps.verify_decision(token)
+        decision = await self._steps.verify_decision(token, message.seen)
         if not query.is_open(proposal_id):
             raise query.not_proposed_error()
         if decision.decision != command.kind:

@@ -22,6 +22,7 @@ from typing import Any
 
 from cleanroom.documents.specs import QuerySpec
 from cleanroom.errors import CleanRoomError, PreconditionFailed
+from cleanroom.identifiers import is_older_transaction, latest_transaction
 from cleanroom.messages.query import (
     AuthorisedCommand,
     BallotRecorded,
@@ -62,6 +63,8 @@ class QueryStateMachine:
         self.card = carried.card if carried else ""
         self.history: deque[HistoryEntry] = deque(carried.history if carried else (), MAX_HISTORY)
         self.refused: deque[RefusedMessage] = deque(carried.refused if carried else (), MAX_REFUSED)
+        self.seen = latest_transaction(input.seen, carried.seen if carried else "")
+        """The latest transaction of governance that this query depends on. Older answers are not news."""
         self.spec = (carried.spec if carried else None) or input.spec
         self.proposal_command: AuthorisedCommand | None = input.carried_command
         """The command with which the open proposal was made. It authorises the withdrawal at the deadline."""
@@ -127,6 +130,7 @@ class QueryStateMachine:
             proposal_state="" if draft else "Open",
             approvers=self.owners,
             ballots={} if draft else self.ballots,
+            seen=self.seen,
         )
 
     def snapshot(self) -> QueryState:
@@ -146,6 +150,7 @@ class QueryStateMachine:
             history=tuple(self.history),
             refused=tuple(self.refused),
             spec=self.spec,
+            seen=self.seen,
         )
 
     def carried_members(self) -> dict[str, Any]:
@@ -155,6 +160,10 @@ class QueryStateMachine:
             "carried_command": self.proposal_command,
             "carried_approvals_expire_at": self.approvals_expire_at,
         }
+
+    def saw(self, seen: str) -> None:
+        """Take note of a transaction that a worker or the sender of a message has seen."""
+        self.seen = latest_transaction(self.seen, seen)
 
     # ------------------------------------------------------------------ errors
 
@@ -287,8 +296,9 @@ class QueryStateMachine:
         Returns:
             Whether the proposal that was shown has ended, so that votes on it that are not cast are void.
         """
-        if self.stage not in ("Draft", "Proposed") or state.state == "Missing":
+        if self.stage not in ("Draft", "Proposed") or state.state == "Missing" or self._is_older(state):
             return False
+        self.saw(state.seen)
         same_proposal = state.proposal_id == self.proposal_id
         if self.stage == "Proposed" and (state.state, same_proposal, state.ballots) == ("Proposed", True, self.ballots):
             return False
@@ -313,6 +323,12 @@ class QueryStateMachine:
         self.ballots = dict(state.ballots)
         self.record(now, "votes changed", "", SEEN)
         return False
+
+    def _is_older(self, state: GovernanceQueryState) -> bool:
+        """Whether ``state`` is from before what this query depends on: the node that answered lags behind."""
+        if state.seen:
+            return is_older_transaction(state.seen, self.seen)
+        return self.stage == state.state == "Draft" and is_older_transaction(state.version, self.version)
 
     def _take_proposal(self, now: datetime, state: GovernanceQueryState) -> None:
         """Take over text, approvers and period of a proposal that was not made by this workflow."""

@@ -10,7 +10,7 @@ from temporalio.common import RetryPolicy
 from activities.collaborator import CollaboratorGovernance
 from activities.frontend import Frontend
 from cleanroom.documents.specs import QuerySpec
-from cleanroom.identifiers import FRONTEND_QUEUE, collaborator_queue
+from cleanroom.identifiers import FRONTEND_QUEUE, collaborator_queue, latest_transaction
 from cleanroom.messages.query import (
     AuthorisedCommand,
     AuthorMessage,
@@ -57,44 +57,52 @@ class QuerySteps:
             query=self._query.name,
             spec=message.spec,
             authorisation=message.authorisation,
+            seen=latest_transaction(self._query.seen, message.seen),
         )
 
     async def generate_query_document(self, spec: QuerySpec) -> QueryDraft:
         """Generate the query document: the diagram's note "Generate Query Document"."""
         return await workflow.execute_activity_method(
             Frontend.generate_query_document,
-            GenerateQueryRequest(collaboration=self._collaboration, spec=spec, proposer_id=self._proposer.user_id),
+            GenerateQueryRequest(collaboration=self._collaboration, spec=spec, proposer_id=self._proposer.user_id, seen=self._query.seen),
             **STANDARD.config("query document; gate and lineage", task_queue=FRONTEND_QUEUE),
         )
 
     async def store_draft(self, command: AuthorisedCommand, draft: QueryDraft, *, create: bool) -> DraftStored:
         """Write the draft: arrow "Create Document" or "Update Document"."""
-        return await workflow.execute_activity_method(
+        stored = await workflow.execute_activity_method(
             CollaboratorGovernance.create_document if create else CollaboratorGovernance.update_document,
             DraftRequest(command=command, draft=draft),
             **STANDARD.within(COLLABORATOR_TIMEOUT).config(
                 f"{'create' if create else 'update'} {draft.document_id} as {command.party}", task_queue=collaborator_queue(command.party)
             ),
         )
+        self._query.saw(stored.seen)
+        return stored
 
     async def determine_dataset_owners(self) -> DatasetOwners:
         """Derive the approvers: the diagram's note "Determine Dataset Owners"."""
-        return await workflow.execute_activity_method(
+        owners = await workflow.execute_activity_method(
             Frontend.determine_dataset_owners,
-            OwnersRequest(collaboration=self._collaboration, query=self._query.name),
+            OwnersRequest(collaboration=self._collaboration, query=self._query.name, seen=self._query.seen),
             **STANDARD.config("owners of every input and of the output", task_queue=FRONTEND_QUEUE),
         )
+        self._query.saw(owners.seen)
+        return owners
 
     async def propose_query(self, command: AuthorisedCommand, owners: DatasetOwners) -> QueryProposed:
         """Propose the draft: arrow "Propose Document"."""
         names = ", ".join(map(self._query.display_name, owners.owners))
-        return await workflow.execute_activity_method(
+        command = command.model_copy(update={"seen": latest_transaction(command.seen, owners.seen, self._query.seen)})
+        proposed = await workflow.execute_activity_method(
             CollaboratorGovernance.propose_query,
             ProposeQueryRequest(command=command, owners=owners.owners),
             **STANDARD.within(COLLABORATOR_TIMEOUT).config(
                 f"propose {self._query.name}, approvers: {names}", task_queue=collaborator_queue(command.party)
             ),
         )
+        self._query.saw(proposed.seen)
+        return proposed
 
     async def confirm_withdrawal(self, command: AuthorisedCommand) -> None:
         """Verify the author's authorisation to close the draft that governance holds."""
@@ -108,16 +116,18 @@ class QuerySteps:
 
     async def withdraw_proposal(self, command: AuthorisedCommand, proposal_id: str, *, expired: bool = False) -> None:
         """Withdraw the open proposal."""
-        await workflow.execute_activity_method(
+        command = command.model_copy(update={"seen": latest_transaction(command.seen, self._query.seen)})
+        withdrawn = await workflow.execute_activity_method(
             CollaboratorGovernance.withdraw_proposal,
             WithdrawRequest(command=command, proposal_id=proposal_id, expired=expired),
             **STANDARD.within(COLLABORATOR_TIMEOUT).config(
                 "withdraw the expired proposal" if expired else "withdraw the proposal", task_queue=collaborator_queue(command.party)
             ),
         )
+        self._query.saw(withdrawn.seen)
 
-    async def verify_decision(self, token: str) -> VerifiedDecision:
-        """Verify a signed decision against the open proposal."""
+    async def verify_decision(self, token: str, seen: str) -> VerifiedDecision:
+        """Verify a signed decision against the open proposal. Its signer has seen the transaction ``seen``."""
         query = self._query
         return await workflow.execute_activity_method(
             Frontend.verify_decision,
@@ -129,6 +139,7 @@ class QuerySteps:
                 digest=query.digest,
                 owners=query.owners,
                 token=token,
+                seen=latest_transaction(query.seen, seen),
             ),
             **STANDARD.config("signature, version, digest, approver", task_queue=FRONTEND_QUEUE),
         )
@@ -137,7 +148,7 @@ class QuerySteps:
         """Cast a vote: arrow "Accept Document". The step times out when the decision expires."""
         query, name = self._query, self._query.display_name(decision.approver_id)
         remaining = max(decision.expires - workflow.now(), timedelta(seconds=1))
-        return await workflow.execute_activity_method(
+        recorded = await workflow.execute_activity_method(
             CollaboratorGovernance.accept_query if decision.decision == "approve" else CollaboratorGovernance.reject_query,
             VoteRequest(
                 collaboration=self._collaboration,
@@ -146,9 +157,12 @@ class QuerySteps:
                 version=query.version,
                 digest=query.digest,
                 token=token,
+                seen=query.seen,
             ),
             **STANDARD.within(remaining).config(f"{decision.decision} {query.name} as {name}", task_queue=collaborator_queue(name)),
         )
+        query.saw(recorded.seen)
+        return recorded
 
     async def await_query_change(self) -> GovernanceQueryState:
         """Poll governance until the query differs from the expected state. The polls are retries, which add no history events."""

@@ -233,10 +233,10 @@ class RunQuery:
             )
         )
         digests = {"job": self._prepared.job_digest} if self._prepared else {}
-        if self._revoked is not None:
+        if self._revoked is not None and self._revoked.closed:
             counts = f"{self._revoked.secrets} secrets, {self._revoked.grants} grants"
             await self._attempt(self._audit("REVOKED", counts, digests))
-        if self._prepared is not None or self._revoked is not None:
+        if self._prepared is not None or (self._revoked is not None and self._revoked.closed):
             digests |= {"result": self._receipt.digest} if self._receipt else {}
             await self._attempt(self._audit(f"RUN_{state}", self._failure.code if self._failure else "result delivered", digests))
         await self._consent_watch_stopped()

@@ -11,6 +11,9 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
+
+from cleanroom.attestation.cvm import CvmEvidence
 from cleanroom.errors import InvalidInput
 
 
@@ -82,6 +85,25 @@ def _attestation_request(report: str) -> EvidenceDocument | None:
         standard_base64(chain) if chain else None,
         standard_base64(first) if isinstance(first, str) else None,
     )
+
+
+def read_cvm_document(data: bytes) -> CvmEvidence | None:
+    """Return the evidence of a confidential VM in a JSON document, also under ``attestation``, or None for another document.
+
+    Raises:
+        InvalidInput: ``EvidenceMalformed`` for a confidential VM's evidence with missing or wrong members.
+    """
+    try:
+        value = json.loads(data.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        return None
+    for found in (value, value.get("attestation")) if isinstance(value, Mapping) else ():
+        if isinstance(found, Mapping) and isinstance(found.get("evidence"), Mapping) and "tpmQuote" in found["evidence"]:
+            try:
+                return CvmEvidence.model_validate(found)
+            except ValidationError as error:
+                raise _malformed(str(error)[:500]) from error
+    return None
 
 
 def standard_base64(text: str) -> str:

@@ -85,6 +85,19 @@ class Tcb(FrozenModel):
         return ".".join(str(n) for n in ((self.fmc, *shown) if product.has_fmc else shown))
 
 
+def parse_tcb(text: str, product: Product) -> Tcb:
+    """Parse the form of :meth:`Tcb.text`.
+
+    Raises:
+        ValueError: Another number of components, or one that is not 0 to 255.
+    """
+    names = ("fmc", "bootloader", "tee", "snp", "microcode") if product.has_fmc else ("bootloader", "tee", "snp", "microcode")
+    parts = text.split(".")
+    if len(parts) != len(names) or not all(part.isascii() and part.isdigit() and int(part) <= 255 for part in parts):
+        raise ValueError(f"{text[:60]!r} is not {'.'.join(names)}, each 0 to 255")
+    return Tcb(**dict(zip(names, map(int, parts), strict=True)))
+
+
 TCB_COMPONENTS: Final = ("fmc", "bootloader", "tee", "snp", "microcode")
 
 # The byte of TCB_VERSION that holds each component. All other bytes must be zero.

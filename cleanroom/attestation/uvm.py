@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,11 +30,14 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cleanroom.attestation import didx509
 from cleanroom.attestation.reasons import AttestationRejected, Reason, rejecting
 from cleanroom.claims import GUEST_SVN, LAUNCH_MEASUREMENT
+from cleanroom.jose.encoding import strict_json
 
 MAX_ENDORSEMENT: Final = 64 * 1024
 
 _ALG, _CRIT, _CONTENT_TYPE, _CWT_CLAIMS, _X5CHAIN, _X5T = 1, 2, 3, 15, 33, 34
 _HASH_ALG, _PREIMAGE_TYPE = 258, 259
+_UNDERSTOOD: Final = (_ALG, _CONTENT_TYPE, _CWT_CLAIMS, _X5CHAIN, _X5T, _HASH_ALG, _PREIMAGE_TYPE)
+"""Headers that may be critical."""
 _CWT_ISS, _CWT_SUB, _CWT_IAT = 1, 2, 6
 _COSE_HASHES: Final = {-16: hashlib.sha256, -43: hashlib.sha384, -44: hashlib.sha512}
 """IANA COSE Algorithms. Genuine endorsements use SHA-256."""
@@ -114,10 +116,20 @@ def _read_sign1(data: bytes) -> _Sign1:
         if not isinstance(protected, Mapping):
             raise _malformed("The protected header is not a map.", type(protected).__name__)
         header = dict(protected)
-        unknown = [label for label in header.get(_CRIT, ()) if label not in (_ALG, _CONTENT_TYPE, _CWT_CLAIMS, _X5CHAIN, _X5T, 258, 259)]
-        if unknown:
-            raise _malformed("The endorsement has unknown critical headers.", str(unknown)[:100])
+        _check_critical(header)
         return _Sign1(parts[0], header, parts[2], parts[3])
+
+
+def _check_critical(header: Mapping[Any, Any]) -> None:
+    """Require that the critical headers are understood and present in the protected header (RFC 9052, section 3.1)."""
+    if _CRIT not in header:
+        return
+    critical = header[_CRIT]
+    if not isinstance(critical, list | tuple) or not critical:
+        raise _malformed("The header crit is not a list of headers.", str(critical)[:100])
+    wrong = [label for label in critical if label not in _UNDERSTOOD or label not in header]
+    if wrong:
+        raise _malformed("The endorsement has critical headers that are unknown or absent.", str(wrong)[:100])
 
 
 def _decode(data: bytes) -> Any:
@@ -157,7 +169,7 @@ def _reference_info(message: _Sign1) -> UvmEndorsement:
     with rejecting(Reason.UVM_MALFORMED, "reference info"):
         if header.get(_CONTENT_TYPE) != "application/json":
             raise _malformed("The endorsement's content type is not application/json.", str(header.get(_CONTENT_TYPE))[:60])
-        payload = json.loads(message.payload)
+        payload = strict_json(message.payload)
         measurement, svn = payload[LAUNCH_MEASUREMENT], payload[GUEST_SVN]
         if not isinstance(measurement, str) or not re.fullmatch("[0-9a-f]{96}", measurement):
             raise _malformed(f"{LAUNCH_MEASUREMENT} is not 96 lower-case hex digits.", str(measurement)[:100])

@@ -11,7 +11,7 @@ from cleanroom.audit.approvals import ticket_of
 from cleanroom.audit.bodies import GrantBody, JobBody, PoliciesBody, ReceiptBody, ReportBody, RequestBody, RevocationBody
 from cleanroom.audit.parsed_bundle import ParsedBundle, ParsedRecord
 from cleanroom.audit.verdict import Checks
-from cleanroom.datasets.download import result_digest
+from cleanroom.datasets.result import result_digest
 from cleanroom.errors import CleanRoomError
 from cleanroom.identifiers import federated_subject
 from cleanroom.runs.assembly import JobEnvironment, assemble_job

@@ -32,7 +32,16 @@ from cleanroom.governance import Document, Event, GovernanceUserClient
 from cleanroom.identifiers import approver_key_document_id, decision_document_id, document_digest, retirement_document_id
 from cleanroom.messages.run import ConsentVerdict, ConsentWithdrawn, Grant, PolicyStatement, Revoked, SparkVerdict
 from cleanroom.runs.authority import service_nonce
-from cleanroom.runs.ledger import RUNS_SCOPE, closed_event_id, event_scope, runs_event_id
+from cleanroom.runs.ledger import (
+    RUNS_SCOPE,
+    closed_event_id,
+    event_scope,
+    pinned_event_id,
+    request_digest,
+    run_key,
+    runs_event_id,
+    started_key,
+)
 from cleanroom.runs.published_keys import MAX_RETIREMENTS, published_keys
 from cleanroom.runs.reader import UserReader
 from cleanroom.spark.job import JobConfig, ResultReceipt
@@ -252,16 +261,17 @@ class Exporter:
         ticket = trace.input.ticket
         query = await self._find(ticket.query)
         events = [event async for event in run_events(self._client, self._collaboration, ticket.run_id, _pins(query) if query else [])]
-        own: int | None = None
+        own_key, own = run_key(ticket.run_id, request_digest(ticket.request)), None
         started: list[Event] = []
         async for event in self._client.events(self._collaboration, event_id=runs_event_id(ticket.query), scope=RUNS_SCOPE):
             started.append(event)
-            if own is None and isinstance(event.data, dict) and event.data.get("runId") == ticket.run_id:
+            if own is None and started_key(event.data) == own_key:
                 own = event.seqno
-        events += [event for event in started if own is not None and event.seqno <= own]
-        closed = closed_event_id(ticket.run_id)
-        if await self._client.latest_event(self._collaboration, event_id=closed, scope=RUNS_SCOPE) is not None:
-            events += [event async for event in self._client.events(self._collaboration, event_id=closed, scope=RUNS_SCOPE)]
+        # The starts before this run show whether it kept the owners' limits. Every start under its own ID must be of its request.
+        events += [event for event in started if (own is not None and event.seqno <= own) or _is_of_run(event, ticket.run_id)]
+        for id in (pinned_event_id(ticket.run_id), closed_event_id(ticket.run_id)):
+            if await self._client.latest_event(self._collaboration, event_id=id, scope=RUNS_SCOPE) is not None:
+                events += [event async for event in self._client.events(self._collaboration, event_id=id, scope=RUNS_SCOPE)]
         for event in sorted(events, key=lambda each: each.seqno):
             body = EventBody(scope=event.scope, id=event.id, seqno=event.seqno, timestamp=event.timestamp, data=event.data)
             self._add("event", f"{event.id}#{event.seqno}", body)
@@ -287,6 +297,10 @@ async def run_events(client: GovernanceUserClient, collaboration: str, run_id: s
             continue
         async for event in client.events(collaboration, event_id=id, scope=scope):
             yield event
+
+
+def _is_of_run(event: Event, run_id: str) -> bool:
+    return isinstance(event.data, dict) and event.data.get("runId") == run_id
 
 
 def _outcome(trace: RunTrace) -> OutcomeBody:

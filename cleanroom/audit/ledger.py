@@ -14,20 +14,36 @@ from cleanroom.attestation import (
     report_data_for,
     verify_evidence,
 )
-from cleanroom.audit.bodies import DocumentBody, EventBody, JobBody, PoliciesBody, PolicyBody, ReceiptBody, RequestBody
+from cleanroom.audit.bodies import DocumentBody, EventBody, JobBody, PoliciesBody, PolicyBody, ReceiptBody, ReportBody, RequestBody
 from cleanroom.audit.chain import Record
 from cleanroom.audit.parsed_bundle import ParsedBundle, ParsedRecord, accepted_document_of
 from cleanroom.audit.verdict import Checks
 from cleanroom.claims import HOST_DATA
 from cleanroom.documents.validation import describe_validation
 from cleanroom.errors import CleanRoomError
-from cleanroom.identifiers import canonical_json, document_digest
-from cleanroom.runs.ledger import RUNS_SCOPE, closed_event_id, event_scope, runs_event_id
-from cleanroom.spark.run_events import event_id, parse_event
+from cleanroom.identifiers import canonical_json, document_digest, sha256_hex
+from cleanroom.runs.ledger import (
+    RUN_PINNED,
+    RUNS_SCOPE,
+    closed_event_id,
+    event_scope,
+    pinned_event_id,
+    request_digest,
+    run_facts,
+    runs_event_id,
+)
+from cleanroom.spark.run_events import ATTESTED_STEP, event_id, parse_event
 from cleanroom.statements.model import RunRequest
 from cleanroom.statements.signing import peek
 
 ATTESTATION = "attestation"
+DERIVED = frozenset(
+    {
+        *("source", "name", "runId", "query", "queryDigest", "requestDigest", "caller"),
+        *("jobDigest", "hostData", "documents", "approvedBy", "proof", "trust"),
+    }
+)
+"""Members of an attested statement. The clean room derives all of them, so none of them is a caller's word."""
 
 
 def check_ledger(
@@ -39,6 +55,8 @@ def check_ledger(
 ) -> None:
     """Run all checks of the ledger's entries."""
     _check_order(bundle, checks)
+    _check_request(bundle, checks)
+    _check_job(bundle, checks)
     _check_run(bundle, checks)
     _check_required_events(bundle, checks)
     _check_completion(bundle, checks)
@@ -58,13 +76,65 @@ def _check_order(bundle: ParsedBundle, checks: Checks) -> None:
         checks.add("events", items[-1].record, True, f"{len(items)} entries, seqno {items[0].body.seqno} to {last}", subject="order")
 
 
+def _check_request(bundle: ParsedBundle, checks: Checks) -> None:
+    """Check that the run is one request: the pinned one, which the bundle contains, and no other request started under its ID."""
+    run_id, request = bundle.export.run_id, bundle.one(RequestBody)
+    pins = bundle.pins()
+    if not pins or request is None:
+        # Missing records are reported by other checks.
+        return
+    entry, pinned = pins[0]
+    presented = request_digest(request.body.request)
+    if pinned.digest != presented:
+        detail = f"the ledger pins run {run_id!r} to request {pinned.digest}, the bundle is of request {presented}"
+        checks.add("pin", entry.record, False, detail)
+        return
+    for item in bundle.all(EventBody):
+        if item.body.seqno < entry.body.seqno and item.body.member("runId") == run_id:
+            checks.add("pin", item.record, False, f"it precedes the entry that pins run {run_id!r} to its request")
+            return
+    for item in bundle.starts():
+        if item.body.member("runId") == run_id and item.body.member("requestDigest") != pinned.digest:
+            other = str(item.body.member("requestDigest"))
+            checks.add("pin", item.record, False, f"run {run_id!r} has two requests: {pinned.digest} and {other}")
+            return
+    if len({other.digest for _, other in pins}) > 1:
+        checks.notes.append(f"Run {run_id}: another request asked for this run ID at the same time. The ledger's earliest entry counts.")
+    checks.add("pin", entry.record, True, f"request {pinned.digest[:16]}…")
+
+
+def _check_job(bundle: ParsedBundle, checks: Checks) -> None:
+    """Check that all entries of the run that name a job name the same one, and the one in the bundle."""
+    job = bundle.one(JobBody)
+    first = job.body.digest if job is not None else None
+    run_id = bundle.export.run_id
+    named: list[tuple[Record, object]] = [(item.record, item.body.member("jobDigest")) for item in bundle.events()]
+    for item in bundle.starts():
+        digests = item.body.member("digests")
+        if item.body.member("runId") == run_id and isinstance(digests, dict):
+            named.append((item.record, digests.get("job")))
+    for record, digest in named:
+        if digest is None:
+            continue
+        first = first or str(digest)
+        if digest != first:
+            checks.add("events", record, False, f"run {run_id!r} has two jobs: {first} and {digest}")
+            return
+
+
 def _check_run(bundle: ParsedBundle, checks: Checks) -> None:
     export, scope = bundle.export, event_scope(bundle.export.run_id)
     digest = _requested_digest(bundle)
+    others = [item.body for item in bundle.all(EventBody) if bundle.of_another_request(item.body)]
+    if others:
+        names = ", ".join(sorted({f"{body.member('name')} by {body.member('caller')}" for body in others}))
+        checks.notes.append(f"{len(others)} entries under this run's ID are of another request than the pinned one, and ignored: {names}.")
     for item in bundle.all(EventBody):
         body = item.body
+        if bundle.of_another_request(body):
+            continue
         if body.scope == RUNS_SCOPE:
-            if body.id not in (runs_event_id(export.query), closed_event_id(export.run_id)):
+            if body.id not in (runs_event_id(export.query), pinned_event_id(export.run_id), closed_event_id(export.run_id)):
                 checks.add("events", item.record, False, "it belongs to another query")
         elif body.scope != scope or body.member("runId") != export.run_id:
             checks.add("events", item.record, False, "it belongs to another run")
@@ -93,11 +163,16 @@ def _check_required_events(bundle: ParsedBundle, checks: Checks) -> None:
     for name in required:
         if not bundle.events(name):
             checks.missing("event", name)
-    closed = [item for item in bundle.all(EventBody) if item.body.id == closed_event_id(bundle.export.run_id)]
+    if required and not bundle.pins():
+        checks.missing("event", RUN_PINNED)
+    closed = [
+        item
+        for item in bundle.all(EventBody)
+        if item.body.id == closed_event_id(bundle.export.run_id) and not bundle.of_another_request(item.body)
+    ]
     if required and not closed:
         checks.missing("event", "RUN_CLOSED")
-    started = [item for item in bundle.all(EventBody) if item.body.id == runs_event_id(bundle.export.query)]
-    if required and not any(item.body.member("runId") == bundle.export.run_id for item in started):
+    if required and not any(item.body.member("runId") == bundle.export.run_id for item in bundle.starts()):
         # Without it, the number of earlier runs is unknown, and a violated limit on runs would go unnoticed.
         checks.missing("event", f"run start of query {bundle.export.query}")
     for other in {"COMPLETED", "FAILED", "CANCELLED"} - {state}:
@@ -178,8 +253,38 @@ def _statement_problem(
     return _contradiction(statement, bundle)
 
 
+def _other_request(statement: dict[str, object], bundle: ParsedBundle) -> str:
+    """Return which member of the attested statement does not follow from the run's request, or an empty string."""
+    item = bundle.one(RequestBody)
+    if item is None:
+        return ""
+    try:
+        expected = run_facts(peek(RunRequest, item.body.request), item.body.request)
+    except CleanRoomError:
+        # The check of the request reports it.
+        return ""
+    differing = sorted(name for name, value in expected.items() if statement.get(name) != value)
+    return f"it attests another {differing[0]} than the run request" if differing else ""
+
+
+def _other_proof(statement: dict[str, object], bundle: ParsedBundle) -> str:
+    report, policies = bundle.one(ReportBody), bundle.one(PoliciesBody)
+    if report is None or policies is None:
+        return ""
+    expected = {"report": report.body.report.evidence.digest(), "policies": sha256_hex(policies.body.statement.encode())}
+    return "" if statement.get("proof") == expected else "it attests another report or statement of the Spark service"
+
+
 def _contradiction(statement: dict[str, object], bundle: ParsedBundle) -> str:
     """Return how the attested statement contradicts the records, or an empty string."""
+    unknown = sorted(set(statement) - DERIVED)
+    if unknown:
+        return f"it attests {unknown[0]!r}, which the clean room does not derive"
+    if statement.get("name") != ATTESTED_STEP:
+        return f"it attests step {statement.get('name')!r}; the clean room attests {ATTESTED_STEP} only"
+    problem = _other_request(statement, bundle) or _other_proof(statement, bundle)
+    if problem:
+        return problem
     job, policies = bundle.one(JobBody), bundle.one(PoliciesBody)
     if job is not None and statement.get("jobDigest") != job.body.digest:
         return "it attests another job"

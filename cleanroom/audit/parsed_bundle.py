@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Generic, TypeVar
 
 from pydantic import ValidationError
@@ -13,7 +14,17 @@ from cleanroom.audit.verdict import Checks
 from cleanroom.documents.validation import describe_validation
 from cleanroom.errors import CleanRoomError, NotFound
 from cleanroom.governance import Document
-from cleanroom.runs.ledger import RUNS_SCOPE, runs_event_id
+from cleanroom.runs.ledger import (
+    CLEAN_ROOM_SOURCE,
+    RUN_PINNED,
+    RUNS_SCOPE,
+    PinnedRequest,
+    pinned_event_id,
+    read_pin,
+    run_key,
+    runs_event_id,
+    started_key,
+)
 from cleanroom.runs.reader import AcceptedDocument, Consent, to_accepted_document
 
 B = TypeVar("B", bound=Body)
@@ -79,8 +90,41 @@ class ParsedBundle:
         return next((item for item in self.all(DocumentBody) if item.record.subject == document_id), None)
 
     def events(self, name: str | None = None) -> list[ParsedRecord[EventBody]]:
-        """Return the run's ledger entries in order; if given, only those called ``name``."""
-        return [item for item in self.all(EventBody) if item.body.scope != RUNS_SCOPE and name in (None, item.body.member("name"))]
+        """Return the run's own ledger entries in order, without those of others; if given, only those called ``name``."""
+        return [
+            item
+            for item in self.all(EventBody)
+            if item.body.scope != RUNS_SCOPE and name in (None, item.body.member("name")) and not self.of_another_request(item.body)
+        ]
+
+    def pins(self) -> list[tuple[ParsedRecord[EventBody], PinnedRequest]]:
+        """Return the entries that pin the run to a request, the earliest first. Only the earliest counts."""
+        run_id, found = self.export.run_id, []
+        for item in self.all(EventBody):
+            if item.body.scope == RUNS_SCOPE and item.body.id == pinned_event_id(run_id):
+                pinned = read_pin(run_id, item.body.data, item.body.at)
+                if pinned is not None:
+                    found.append((item, pinned))
+        return sorted(found, key=lambda pair: pair[0].body.seqno)
+
+    @cached_property
+    def pinned(self) -> PinnedRequest | None:
+        """The request to which the ledger pins the run."""
+        found = self.pins()
+        return found[0][1] if found else None
+
+    def of_another_request(self, body: EventBody) -> bool:
+        """Return whether the clean room made an entry under this run's ID for another request than the pinned one.
+
+        The clean room refuses such entries. Earlier versions did not, so a ledger can contain them.
+        """
+        if self.pinned is None or body.member("source") != CLEAN_ROOM_SOURCE or body.member("name") == RUN_PINNED:
+            return False
+        return bool(body.member("runId") == self.export.run_id and body.member("requestDigest") != self.pinned.digest)
+
+    def starts(self) -> list[ParsedRecord[EventBody]]:
+        """Return the entries that count started runs of the query, in order."""
+        return [item for item in self.all(EventBody) if item.body.scope == RUNS_SCOPE and item.body.id == runs_event_id(self.export.query)]
 
     @property
     def started(self) -> bool:
@@ -145,21 +189,22 @@ class BundleReader:
         # A bundle cannot prove which users were active. The ledger's PREPARE_STARTED shows that governance accepted the signer.
         return frozenset({self._signer})
 
+    async def pinned_request(self, run_id: str) -> PinnedRequest | None:
+        """Return the request to which the bundle's earliest entry pins the run."""
+        return self._bundle.pinned if run_id == self._bundle.export.run_id else None
+
     async def run_closed(self, run_id: str) -> bool:
         """Return False."""
         # The bundle was exported after the run, so a closed run does not contradict its grants.
         return False
 
     async def runs_started(self, query: str) -> frozenset[str]:
-        """Return the IDs of the runs of ``query`` that the ledger shows before this run."""
-        run_id = self._bundle.export.run_id
-        starts = [
-            item.body
-            for item in self._bundle.all(EventBody)
-            if item.body.scope == RUNS_SCOPE and item.body.id == runs_event_id(query) and isinstance(item.body.member("runId"), str)
-        ]
-        own = min((body.seqno for body in starts if body.member("runId") == run_id), default=0)
-        return frozenset(str(body.member("runId")) for body in starts if body.seqno < own)
+        """Return what identifies the runs of ``query`` that the ledger shows before this run."""
+        pinned = self._bundle.pinned
+        own_key = run_key(self._bundle.export.run_id, pinned.digest if pinned is not None else "")
+        starts = [(item.body.seqno, started_key(item.body.data)) for item in self._bundle.starts()]
+        own = min((seqno for seqno, key in starts if key == own_key), default=0)
+        return frozenset(key for seqno, key in starts if key is not None and seqno < own)
 
 
 def accepted_document_of(body: DocumentBody) -> AcceptedDocument:

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
 
 from cleanroom.clients.objects import ObjectStore
 from cleanroom.datasets.encryption import open_bytes
 from cleanroom.datasets.files import TextLayout, csv_header_line, open_parquet, read_csv, read_json_lines, read_parquet
+from cleanroom.datasets.result import check_receipt, check_sealed_receipt
 from cleanroom.datasets.schema import arrow_schema
 from cleanroom.documents.dataset import FieldType, Format
-from cleanroom.errors import InvalidInput, NotFound, Refused
-from cleanroom.identifiers import canonical_json, object_context, sha256_hex
+from cleanroom.errors import NotFound, Refused
+from cleanroom.identifiers import object_context
 from cleanroom.secret import Secret
 from cleanroom.spark.job import ResultObject, ResultReceipt
-
-
-def result_digest(objects: tuple[ResultObject, ...]) -> str:
-    """Return ``ResultReceipt.digest``: the SHA-256 over the canonical JSON of the receipt's objects."""
-    return sha256_hex(canonical_json([item.model_dump(mode="json", by_alias=True) for item in objects]))
 
 
 def download_result(
@@ -32,6 +28,7 @@ def download_result(
     collaboration: str,
     result_format: Format,
     types: Mapping[str, FieldType],
+    columns: Sequence[str] | None = None,
     csv_header: bool = False,
     on_object: Callable[[ResultObject], None] | None = None,
 ) -> pa.Table:
@@ -44,19 +41,18 @@ def download_result(
         collaboration: The collaboration of the run.
         result_format: The output dataset's format.
         types: The output dataset's schema.
+        columns: Its columns that a result has, in the order of the schema; all by default.
         csv_header: Whether CSV objects begin with a header line.
         on_object: Called after each object.
 
     Raises:
-        Refused: ``ReceiptDigestMismatch`` (the receipt contradicts itself), ``ResultDigestMismatch`` (the stored
-            object differs), ``CiphertextInvalid``, ``ResultRowsMismatch``.
+        Refused: The codes of :func:`check_receipt` and :func:`check_sealed_receipt`; ``ResultDigestMismatch`` (the stored object
+            differs), ``CiphertextInvalid``, ``ResultRowsMismatch``.
         NotFound: ``ResultObjectNotFound``.
-        InvalidInput: ``SchemaMismatch``, ``UnknownResultColumn``.
+        InvalidInput: ``SchemaMismatch``.
     """
-    if result_digest(receipt.objects) != receipt.digest:
-        raise Refused("ReceiptDigestMismatch", f"receipt of run {receipt.run_id!r}: its digest does not match the objects that it lists.")
-    if unknown := [name for name in receipt.columns if name not in types]:
-        raise InvalidInput("UnknownResultColumn", f"receipt: column {unknown[0]!r} is not in the schema of {receipt.dataset!r}.")
+    check_receipt(receipt, collaboration=collaboration, columns=tuple(types) if columns is None else columns)
+    check_sealed_receipt(store, receipt, key, collaboration=collaboration)
     types = {name: types[name] for name in receipt.columns}
     batches: list[pa.RecordBatch] = []
     for item in receipt.objects:

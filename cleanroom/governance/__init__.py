@@ -30,7 +30,7 @@ from cleanroom.governance.models import (
     ProposalStatus,
     UserIdentity,
 )
-from cleanroom.governance.position import LedgerPosition, TransactionId
+from cleanroom.governance.position import LedgerPosition, observed_transactions
 from cleanroom.governance.user import GovernanceUserClient
 
 __all__ = [
@@ -57,8 +57,8 @@ __all__ = [
     "Proposal",
     "ProposalStatus",
     "TokenProvider",
-    "TransactionId",
     "UserIdentity",
     "commit_together",
     "host_data_claims",
+    "observed_transactions",
 ]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cleanroom.errors import CleanRoomError, Unavailable
-from cleanroom.governance.position import TransactionId
+from cleanroom.identifiers import TransactionId
 
 COMMIT_SECONDS: Final = 10.0
 """A commit that takes longer is reported as unknown. Governance commits about once per second."""

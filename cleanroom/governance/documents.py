@@ -9,9 +9,9 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from cleanroom.errors import Conflict, InvalidInput, PreconditionFailed
+from cleanroom.errors import Conflict, Internal, InvalidInput, PreconditionFailed
 from cleanroom.governance.endpoint import Endpoint
-from cleanroom.governance.http import query_string, segment
+from cleanroom.governance.http import segment
 from cleanroom.governance.models import Approver, Consent, Document, DocumentSummary, Proposal, ProposalStatus, read, rows, text
 from cleanroom.identifiers import document_digest
 
@@ -31,27 +31,41 @@ class DocumentOperations(Endpoint):
 
         Raises:
             NotFound: ``UserDocumentNotFound``.
+            Internal: ``InternalError`` if governance fails on this document.
         """
-        return read(Document, await self._get(f"/userdocuments/{segment('document id', document_id)}"))
+        try:
+            return read(Document, await self._get(f"/userdocuments/{segment('document id', document_id)}"))
+        except Internal as error:
+            if error.code != "InternalError":
+                raise
+            # Any user can make such a proposal (docs/facts/governance-service.md#proposals-and-ballots).
+            raise Internal(
+                error.code,
+                f"Document {document_id!r} cannot be read: governance fails on it, which an open proposal without a document causes.",
+                cause=error.message,
+                hint="Use another name, or ask the governance operator for the proposal: its proposer can withdraw it.",
+                party="governance operator",
+                details=error.details,
+            ) from error
 
     async def list_documents(self, labels: Mapping[str, str] | None = None) -> list[DocumentSummary]:
         """List the documents of all contracts that have every one of ``labels``.
 
+        The client selects, because one document whose labels are not an object makes every list that governance selects fail.
+
         Raises:
             InvalidInput: ``InvalidLabel``.
         """
-        selector = None
-        if labels:
-            for name, value in labels.items():
-                if not name.strip() or not value.strip() or any(mark in name + value for mark in ":,"):
-                    raise InvalidInput(
-                        "InvalidLabel",
-                        f"Label {name!r}={value!r} cannot be selected by: it is empty, or has ':' or ','.",
-                        hint="Select by another label.",
-                    )
-            selector = ",".join(f"{name}:{value}" for name, value in labels.items())
-        body = await self._get("/userdocuments" + query_string({"labelSelector": selector}))
-        return [read(DocumentSummary, row) for row in rows(body)]
+        wanted = dict(labels or {})
+        for name, value in wanted.items():
+            if not name.strip() or not value.strip() or any(mark in name + value for mark in ":,"):
+                raise InvalidInput(
+                    "InvalidLabel",
+                    f"Label {name!r}={value!r} cannot be selected by: it is empty, or has ':' or ','.",
+                    hint="Select by another label.",
+                )
+        found = [read(DocumentSummary, row) for row in rows(await self._get("/userdocuments"))]
+        return [row for row in found if wanted.items() <= {name: str(value) for name, value in (row.labels or {}).items()}.items()]
 
     async def put_document(
         self,

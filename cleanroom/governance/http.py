@@ -19,7 +19,8 @@ import httpx
 from cleanroom.errors import Internal, InvalidInput, Unavailable
 from cleanroom.governance import faults
 from cleanroom.governance.commits import COMMIT_SECONDS, CommitWatch, await_commit
-from cleanroom.governance.position import LedgerPosition, TransactionId
+from cleanroom.governance.position import LedgerPosition, observe
+from cleanroom.identifiers import TransactionId
 from cleanroom.transport import async_http_client, is_loopback, ssl_context
 
 TokenProvider = Callable[[], str | Awaitable[str]]
@@ -293,6 +294,7 @@ class HttpChannel(AsyncCloseable):
     def _note(self, response: httpx.Response, seen: TransactionId) -> None:
         """Take note of what the answer to a read has shown of its node."""
         self.position.advance(seen)
+        observe(seen)
         node = response.extensions.get("network_stream")
         if node is not None:
             known = self._nodes.get(node)
@@ -301,17 +303,14 @@ class HttpChannel(AsyncCloseable):
 
     async def _is_current(self, response: httpx.Response, floor: TransactionId) -> bool:
         """Whether the node that sent ``response`` has seen ``floor``."""
-        if response.is_success:
-            if response.status_code == 202:
-                return True
-            seen = TransactionId.parse(response.headers.get(TRANSACTION_HEADER))
-            if seen is not None:
-                if seen.view > floor.view and seen.seqno < floor.seqno:
-                    await self._node_status(floor)
-                return seen.includes(floor)
-        elif response.status_code not in _STATE_ERRORS:
+        if response.status_code == 202 or not (response.is_success or response.status_code in _STATE_ERRORS):
             return True
-        # The answer names no transaction. Errors never do.
+        seen = TransactionId.parse(response.headers.get(TRANSACTION_HEADER))
+        if seen is not None:
+            if seen.view > floor.view and seen.seqno < floor.seqno:
+                await self._node_status(floor)
+            return seen.includes(floor)
+        # The answer names no transaction; errors of CCF do not.
         if self._commit_path is None:
             return time.monotonic() - self.position.wrote_at > ABSENCE_SECONDS
         node = response.extensions.get("network_stream")

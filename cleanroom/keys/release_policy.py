@@ -6,7 +6,7 @@
     block     := {"authority": <https issuer URL>, ("allOf" | "anyOf"): [condition, ...]}
     condition := {"claim": <path>, "equals": <text>} | {"allOf": [...]} | {"anyOf": [...]}
 
-The legacy form (``version`` 1.0, ``{"claim", "condition": "equals", "value"}``) is accepted and normalised, as the service does it.
+The legacy form (``version`` 0.2 or 1.0, ``{"claim", "condition": "equals", "value"}``) is accepted and normalised, as the service does it.
 Everything else is rejected, because ignoring an operator would weaken the policy. Source:
 https://learn.microsoft.com/azure/key-vault/keys/policy-grammar; see ``docs/facts/key-release.md#release-policy``.
 """
@@ -28,6 +28,8 @@ MAXIMUM_BYTES = 32 * 1024
 MAXIMUM_DEPTH = 8
 CONTENT_TYPE = "application/json; charset=utf-8"
 _SEGMENT = re.compile(r"[^\s.\[\]\x00-\x1f\x7f]+\Z")
+_LEGACY_VERSIONS = ("0.2", "1.0")
+"""Versions of the same grammar that the service and its older samples use for 1.0.0."""
 _HOST_DATA = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -167,7 +169,7 @@ class ReleasePolicy(_Strict):
         if not isinstance(value, Mapping):
             raise ValueError("a policy is a JSON object")
         _check_depth(value)
-        if value.get("version") == "1.0":
+        if value.get("version") in _LEGACY_VERSIONS:
             value = {**value, "version": "1.0.0"}
         return _modern(value)
 

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import AwareDatetime, Field
 
 from cleanroom.documents.specs import QuerySpec
-from cleanroom.identifiers import HexDigest, Name, sha256_hex
+from cleanroom.identifiers import HexDigest, Name, Seen, sha256_hex
 from cleanroom.messages.base import Message
 
 QueryStage = Literal["Creating", "Draft", "Proposed", "Approved", "Withdrawn", "Expired", "Failed"]
@@ -43,6 +43,8 @@ class PublishQueryInput(Message):
     carried_approvals_expire_at: AwareDatetime | None = None
     carried_votes: tuple[CarriedVote, ...] = ()
     """Votes that are verified but not cast yet, because the voters' workers are not running."""
+    seen: Seen = ""
+    """What the sender has seen in governance; after continue-as-new, what the workflow has."""
 
 
 class CarriedVote(Message):
@@ -63,6 +65,7 @@ class AuthorisedCommand(Message):
     """The query's text, for commands that set it."""
     authorisation: str
     """Compact JWS of :class:`cleanroom.statements.Authorisation`."""
+    seen: Seen = ""
 
 
 class GenerateQueryRequest(Message):
@@ -71,6 +74,7 @@ class GenerateQueryRequest(Message):
     collaboration: str
     spec: QuerySpec
     proposer_id: str
+    seen: Seen = ""
 
 
 class QueryDraft(Message):
@@ -99,6 +103,7 @@ class DraftStored(Message):
 
     version: str
     digest: HexDigest
+    seen: Seen = ""
 
 
 class OwnersRequest(Message):
@@ -106,6 +111,7 @@ class OwnersRequest(Message):
 
     collaboration: str
     query: Name
+    seen: Seen = ""
 
 
 class DatasetOwners(Message):
@@ -114,6 +120,7 @@ class DatasetOwners(Message):
     owners: tuple[str, ...]
     version: str
     digest: HexDigest
+    seen: Seen = ""
 
 
 class ProposeQueryRequest(Message):
@@ -129,6 +136,7 @@ class QueryProposed(Message):
     proposal_id: str
     version: str
     digest: HexDigest
+    seen: Seen = ""
 
 
 class VerifyDecisionRequest(Message):
@@ -141,6 +149,7 @@ class VerifyDecisionRequest(Message):
     digest: HexDigest
     owners: tuple[str, ...]
     token: str
+    seen: Seen = ""
 
 
 class VerifiedDecision(Message):
@@ -163,6 +172,7 @@ class VoteRequest(Message):
     version: str
     digest: HexDigest
     token: str
+    seen: Seen = ""
 
 
 class WithdrawRequest(Message):
@@ -174,11 +184,18 @@ class WithdrawRequest(Message):
     """True if the deadline has passed. Then the authorisation that made the proposal is sufficient, even if it has expired."""
 
 
+class ProposalWithdrawn(Message):
+    """Result of ``withdraw_proposal``: the proposal is not open."""
+
+    seen: Seen = ""
+
+
 class BallotRecorded(Message):
     """State of the proposal after a vote; ``ballots`` by user ID."""
 
     proposal_state: Literal["Open", "Accepted", "Rejected", "Withdrawn"]
     ballots: dict[str, Literal["accepted", "rejected"]]
+    seen: Seen = ""
 
 
 class GovernanceQueryState(Message):
@@ -191,6 +208,8 @@ class GovernanceQueryState(Message):
     proposal_state: Literal["", "Open", "Accepted", "Rejected", "Withdrawn"] = ""
     approvers: tuple[str, ...] = ()
     ballots: dict[str, Literal["accepted", "rejected"]] = {}
+    seen: Seen = ""
+    """The state is at least as recent as this transaction."""
 
 
 class QueryChangeRequest(Message):
@@ -246,12 +265,14 @@ class QueryState(Message):
     history: tuple[HistoryEntry, ...] = ()
     refused: tuple[RefusedMessage, ...] = ()
     spec: QuerySpec | None = None
+    seen: Seen = ""
 
 
 class DecisionMessage(Message):
     """Argument of ``approve`` and ``reject``: a signed decision."""
 
     decision: str
+    seen: Seen = ""
 
 
 class AuthorMessage(Message):
@@ -260,6 +281,7 @@ class AuthorMessage(Message):
     party: Name
     authorisation: str
     spec: QuerySpec | None = None
+    seen: Seen = ""
 
 
 class CommandOutcome(Message):

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from cleanroom.identifiers import HexDigest, Name
+from cleanroom.identifiers import HexDigest, Name, Seen
 from cleanroom.messages.base import Message
 from cleanroom.spark.job import JobConfig, ResultReceipt
 from cleanroom.spark.signed import ServiceReport
@@ -22,6 +22,8 @@ class RunTicket(Message):
     run_id: Name
     request: str
     """Compact JWS of :class:`cleanroom.statements.RunRequest`, signed by the caller."""
+    seen: Seen = ""
+    """What the sender has seen in governance. Every worker of the run waits until it has seen the same."""
 
 
 class RunQueryInput(Message):
@@ -199,10 +201,12 @@ class AuditEvent(Message):
 
     ticket: RunTicket
     step: str
-    message: str
+    message: str = ""
+    """The orchestrator's words. They are in no entry that the clean room attests."""
     digests: dict[str, str] = {}
+    """As ``message``."""
     proof: ServiceProof | None = None
-    """With a proof, the clean room verifies the run again and adds what it derived, bound to its own attestation report."""
+    """For ``PREPARED`` only: the clean room verifies the run again, and attests what it derives and nothing else."""
 
 
 class SubmitRequest(Message):
@@ -242,6 +246,7 @@ class ConsentWatchRequest(Message):
     ticket: RunTicket
     proof: ServiceProof
     interval_seconds: int
+    """Pause between two checks. The activity limits it to an eighth of the consent receipt's lifetime."""
 
 
 class ConsentWithdrawn(Message):
@@ -252,7 +257,7 @@ class ConsentWithdrawn(Message):
 
 
 class CollectRequest(Message):
-    """Input of ``collect_result``."""
+    """Input of ``collect_result``, which derives the run's job itself and compares its digest with ``job_digest``."""
 
     ticket: RunTicket
     job_digest: HexDigest
@@ -271,6 +276,8 @@ class Revoked(Message):
     grants: int
     removed: tuple[Grant, ...] = ()
     """The grants that this call removed. Grants that were absent already are not listed."""
+    closed: bool = True
+    """Whether the run is closed in the ledger. False when the ticket's request is not the run: then nothing was undone."""
 
 
 class Concluded(Message):

@@ -9,11 +9,11 @@ from __future__ import annotations
 import datetime as dt
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from cleanroom.documents.dataset import PrivacyFloors
 from cleanroom.documents.query import QueryDocument, parse_query
-from cleanroom.errors import CleanRoomError, Refused, Unavailable
+from cleanroom.errors import CleanRoomError, PreconditionFailed, Refused, Unavailable
 from cleanroom.governance import Document, GovernanceUserClient
 from cleanroom.identifiers import document_digest
 from cleanroom.publishing.user_documents import UserDocuments
@@ -22,6 +22,7 @@ from cleanroom.runs.authorised import Dataset
 from cleanroom.runs.authority import RunAuthority
 from cleanroom.runs.reader import UserReader
 from cleanroom.sql import GateVerdict, strip_invisible
+from cleanroom.trust.source import AcceptedTrust, TrustSource
 
 DEFAULT_APPROVAL_DAYS = 30.0
 
@@ -61,8 +62,8 @@ class ApprovalCard:
     verdict: GateVerdict | None = None
     problem: CleanRoomError | None = None
     """Why the rest is missing. Such a query can be rejected and not approved."""
-    trust: tuple[str, ...] = field(default=())
-    """Lines about the collaboration's trust document."""
+    trust: AcceptedTrust | None = None
+    """The trust document in force: which code may read the data, on which hardware. None if the members accepted none."""
 
     @property
     def name(self) -> str:
@@ -107,8 +108,7 @@ class ApprovalCard:
         result += [f"    {_person(self.output.owner_id, known)} receives the result and alone can decrypt it"]
         result += ["columns that leave", f"    {', '.join(column.name for column in self.verdict.output)}"]
         result += ["run parameters", f"    {_parameters(self.query)}"]
-        if self.trust:
-            result += ["trust", *(f"    {line}" for line in self.trust)]
+        result += ["trust", *(f"    {line}" for line in _trust_lines(self.trust))]
         gate = self.verdict.card
         for user, name in known.items():
             gate = gate.replace(f" ({user}): every row", f" ({name}): every row")
@@ -127,6 +127,8 @@ class ApprovalCard:
         for item in self.inputs:
             if item.dataset.dataset_access_point.manifest != "pinned":
                 found.append(f"The rows of {item.dataset.name} are not pinned: runs read what is stored at that time.")
+        if self.trust is not None and self.trust.document.development is not None:
+            found.append("The trust document accepts development hardware: NOT CONFIDENTIAL.")
         users = {self.document.proposer_id, *(item.owner_id for item in (*self.inputs, self.output))}
         found += [f"User {user} is not a collaborator in your settings." for user in sorted(users - set(names))] if names else []
         return ["warnings", *(f"    {line}" for line in found or ["none"])]
@@ -153,6 +155,28 @@ def _floor_lines(floors: PrivacyFloors) -> list[str]:
         f"floor: at least {floors.min_group_size} distinct {floors.identity_column} per row" if floors.min_group_size else "floor: none",
         f"columns that may leave: {'all allowed columns' if columns is None else ', '.join(columns) or 'none'}",
     ]
+
+
+def _trust_lines(trust: AcceptedTrust | None) -> list[str]:
+    if trust is None:
+        return ["The members have accepted no trust document. No run starts without one."]
+    document = trust.document
+    return [
+        f"{trust.id}, digest {trust.digest}",
+        f"pods run image {document.pods.image}",
+        f"Spark services: host data {', '.join(document.spark_service_host_data)}",
+        f"hosts outside of the public clouds: {', '.join(document.storage_hosts) or 'none'}",
+    ]
+
+
+async def _trust_in_force(client: GovernanceUserClient, collaboration: str) -> AcceptedTrust | None:
+    # Whether development is allowed is decided by the workers' measured bootstrap files. The card only shows it.
+    try:
+        return await TrustSource(client.get_member_document, collaboration, development=True).in_force()
+    except PreconditionFailed as error:
+        if error.code != "TrustDocumentMissing":
+            raise
+        return None
 
 
 def _parameters(query: QueryDocument) -> str:
@@ -186,8 +210,9 @@ async def read_approval_card(client: GovernanceUserClient, collaboration: str, n
             raise Refused("CollaborationMismatch", f"query {name!r} was written for collaboration {query.approval.collaboration!r}.")
         inputs, output = await RunAuthority(UserReader(client, collaboration), collaboration).fetch_datasets(query)
         verdict = require_allowed(name, query.application.segments(), inputs, output.dataset)
+        trust = await _trust_in_force(client, collaboration)
     except Unavailable:
         raise
     except CleanRoomError as error:
         return ApprovalCard(document, card.digest, problem=error)
-    return ApprovalCard(document, card.digest, query, inputs, output, verdict)
+    return ApprovalCard(document, card.digest, query, inputs, output, verdict, trust=trust)

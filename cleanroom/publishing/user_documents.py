@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from azure.core.credentials import TokenCredential
 
 from cleanroom.documents.dataset import parse_dataset
-from cleanroom.errors import Conflict, Internal, InvalidInput, NotFound, PreconditionFailed
-from cleanroom.governance import Approver, Document, GovernanceUserClient, ProposalStatus
+from cleanroom.errors import CleanRoomError, Conflict, Internal, InvalidInput, NotFound, PreconditionFailed
+from cleanroom.governance import Approver, Document, GovernanceUserClient, LedgerPosition, ProposalStatus
 from cleanroom.governance.endpoint import proxy_headers
 from cleanroom.identifiers import document_digest
 from cleanroom.joining import parts_digest
@@ -22,8 +22,10 @@ from cleanroom.secret import read_secret_file
 from cleanroom.settings import GovernanceSettings, Settings
 
 
-def governance_client(settings: Settings, credential: TokenCredential | Any) -> GovernanceUserClient:
-    """Create a client of governance for the user of ``credential``.
+def governance_client(
+    settings: Settings, credential: TokenCredential | Any, *, position: LedgerPosition | None = None
+) -> GovernanceUserClient:
+    """Create a client of governance for the user of ``credential``, which accepts nothing older than ``position``.
 
     Raises:
         PreconditionFailed: ``SettingMissing``.
@@ -44,6 +46,7 @@ def governance_client(settings: Settings, credential: TokenCredential | Any) -> 
         ca_file=settings.ca_file if through_proxy else settings.governance_roots,
         client_cert=_client_cert(section),
         headers=proxy_headers(section.ccf_endpoint, section.service_cert_file) if through_proxy else None,
+        position=position,
     )
 
 
@@ -62,6 +65,13 @@ def _client_cert(section: GovernanceSettings) -> tuple[Path, Path] | None:
 def proposal_id_for(*parts: str) -> str:
     """Derive a proposal ID of 32 hex digits from the content of the proposal, so that a retry uses the same ID."""
     return parts_digest("proposal", *parts).hex()[:32]
+
+
+class UnreadableDocument(NamedTuple):
+    """A document in a list that governance does not return, or that has another shape."""
+
+    id: str
+    error: CleanRoomError
 
 
 class UserDocuments:
@@ -97,11 +107,22 @@ class UserDocuments:
                 raise
             return None
 
-    async def ids(self, labels: Mapping[str, str]) -> list[str]:
-        """Return the IDs of the contract's documents that have ``labels``."""
-        found = sorted(row.id for row in await self._client.list_documents(labels))
-        # Governance lists the documents of all contracts.
-        return [name for name in found if (await self._client.get_document(name)).contract_id == self._contract]
+    async def select(self, labels: Mapping[str, str]) -> list[Document | UnreadableDocument]:
+        """Read the contract's documents that have ``labels``, and those of which this cannot be told, ordered by ID.
+
+        Any user can store a document that cannot be read. It must not hide the others.
+        """
+        found: list[Document | UnreadableDocument] = []
+        for name in sorted(row.id for row in await self._client.list_documents(labels)):
+            try:
+                document = await self._client.get_document(name)
+            except (Internal, Conflict, InvalidInput) as error:
+                found.append(UnreadableDocument(name, error))
+                continue
+            # Governance lists the documents of all contracts.
+            if document.contract_id == self._contract:
+                found.append(document)
+        return found
 
     async def put_draft(
         self, document_id: str, data: str, labels: Mapping[str, str], approvers: Sequence[str], *, replaces: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass
 
 from cleanroom.documents.dataset import DatasetDocument
@@ -30,6 +31,8 @@ class AuthorisedRun:
     """A run that passed :meth:`RunAuthority.authorise`, with the documents on which that result rests."""
 
     request: RunRequest
+    token: str
+    """The signed request (JWS), which is the run's identity."""
     document: AcceptedDocument
     query: QueryDocument
     inputs: tuple[Dataset, ...]
@@ -39,6 +42,11 @@ class AuthorisedRun:
     """The owners' signed approvals, in the order of ``owners``; empty for a past run."""
     runs_left: int | None
     """How many runs the approvals leave, this one included. ``None`` means that no owner set a limit."""
+
+    @property
+    def expires(self) -> dt.datetime:
+        """When the run stops being authorised: the expiry of its request or of the first approval."""
+        return min([self.request.expires, *(decision.expires for decision in self.decisions)])
 
     @property
     def approved_by(self) -> tuple[str, ...]:

@@ -13,6 +13,8 @@ import asyncio
 import datetime as dt
 from collections.abc import Callable, Collection, Sequence
 
+from cachetools import LRUCache
+
 from cleanroom.documents.dataset import parse_dataset
 from cleanroom.documents.query import QueryDocument, parse_query
 from cleanroom.errors import CleanRoomError, NotFound, PreconditionFailed, Refused
@@ -20,11 +22,15 @@ from cleanroom.identifiers import decision_document_id, sha256_hex
 from cleanroom.messages.run import RunTicket
 from cleanroom.runs.authorised import AuthorisedRun, Dataset
 from cleanroom.runs.decisions import DECISION_LABELS, parse_decision_document
+from cleanroom.runs.ledger import PinnedRequest, request_digest, run_key
 from cleanroom.runs.parameters import verify_parameters
 from cleanroom.runs.published_keys import published_keys
 from cleanroom.runs.reader import AcceptedDocument, Consent, GovernanceReader
 from cleanroom.statements.model import Decision, RunRequest
 from cleanroom.statements.signing import peek, verify
+
+PINS = 4096
+"""How many pinned requests a process remembers. An entry of the ledger never changes, so they are read once."""
 
 
 def service_nonce(ticket: RunTicket) -> str:
@@ -59,6 +65,7 @@ class RunAuthority:
         self._collaboration = collaboration
         self._now = now
         self._requested_at = requested_at
+        self._pins: LRUCache[str, PinnedRequest] = LRUCache(PINS)
 
     # ------------------------------------------------------------------ all checks
 
@@ -77,16 +84,17 @@ class RunAuthority:
         document, query = await self.fetch_query(ticket, request)
         inputs, sink = await self.fetch_datasets(query)
         owners = self._verify_owners(request, document, query, (*inputs, sink))
-        decisions = () if past else await self._verify_decisions(document, owners)
+        decisions = () if past else await self._verify_decisions(document, owners, await self._now_for(request.run_id))
         run = AuthorisedRun(
             request=request,
+            token=ticket.request,
             document=document,
             query=query,
             inputs=inputs,
             sink=sink,
             owners=owners,
             decisions=decisions,
-            runs_left=await self._verify_run_limit(request, document, decisions),
+            runs_left=await self._verify_run_limit(run_key(request.run_id, request_digest(ticket.request)), document, decisions),
         )
         if consent:
             await self.verify_consent(run.document_ids)
@@ -106,7 +114,7 @@ class RunAuthority:
             Refused: ``StatementExpired``, ``ApprovalExpired``, ``CallerNotAuthorized``, ``RunClosed``, or the code of a
                 consent that is disabled.
         """
-        self._require_unexpired(run)
+        await self._require_unexpired(run)
         documents = [run.document, *(item.document for item in datasets)]
         names = [document.id for document in documents]
         try:
@@ -123,6 +131,97 @@ class RunAuthority:
         self._require_consent(names, consents)
         return found == documents
 
+    async def confirm(self, run: AuthorisedRun, document_ids: Sequence[str]) -> None:
+        """Look again after a release: the run is open, nothing has expired, and the documents still have consent.
+
+        A request to governance can be delayed for as long as its sender's host likes. So a check before a write says nothing
+        about the time of the write.
+
+        Raises:
+            Refused: ``RunClosed``, ``StatementExpired``, ``ApprovalExpired``, or the code of a consent that is disabled.
+        """
+        await self._require_unexpired(run)
+        closed, consents = await asyncio.gather(
+            self._reader.run_closed(run.request.run_id), asyncio.gather(*(self._reader.consent(name) for name in document_ids))
+        )
+        self._require_open(run.request, closed)
+        self._require_consent(document_ids, consents)
+
+    async def require_open(self, request: RunRequest) -> None:
+        """Check that the run is not closed.
+
+        Raises:
+            Refused: ``RunClosed``.
+        """
+        self._require_open(request, await self._reader.run_closed(request.run_id))
+
+    # ------------------------------------------------------------------ the request that a run ID stands for
+
+    async def pinned_request(self, run_id: str) -> PinnedRequest | None:
+        """Return the request to which the ledger pins ``run_id``, or None while it is not pinned."""
+        found = self._pins.get(run_id)
+        if found is None:
+            found = await self._reader.pinned_request(run_id)
+            if found is not None:
+                self._pins[run_id] = found
+        return found
+
+    async def verify_pinned(self, ticket: RunTicket) -> RunRequest:
+        """Check that the ledger pins the run to this ticket's request. The run may be over.
+
+        Raises:
+            Refused: ``RunNotPinned``, ``RunPinnedToAnotherRequest``; the codes of :meth:`verify_caller`.
+        """
+        request, _ = await self.verify_caller(ticket, past=True)
+        if await self.pinned_request(request.run_id) is None:
+            raise Refused(
+                "RunNotPinned",
+                f"run {request.run_id!r}: the ledger does not pin this run to a request, so it has not begun.",
+                hint="The clean room enters the pin when it first releases or records something for the run.",
+            )
+        return request
+
+    async def verify_pin(self, ticket: RunTicket) -> RunRequest:
+        """Check that a run may be pinned to this ticket's request: it is open, and its caller has a right to this query.
+
+        Raises:
+            Refused: ``RunClosed``, ``CallerNotAuthorized``; the codes of :meth:`verify_caller` and :meth:`fetch_query`.
+            PreconditionFailed: ``QueryNotApproved``.
+        """
+        request, _ = await self.verify_caller(ticket)
+        await self.require_open(request)
+        document, query = await self.fetch_query(ticket, request)
+        if request.signer not in _proposers(document, query):
+            inputs, sink = await self.fetch_datasets(query)
+            self._require_right(request, document, query, {item.owner_id for item in (*inputs, sink)})
+        return request
+
+    def require_pinned_to(self, pinned: PinnedRequest, token: str) -> None:
+        """Check that ``pinned`` is the signed request ``token``.
+
+        Raises:
+            Refused: ``RunPinnedToAnotherRequest``.
+        """
+        if pinned.request != token:
+            raise Refused(
+                "RunPinnedToAnotherRequest",
+                f"run {pinned.run_id!r}: the ledger pins it to the request {pinned.digest[:16]}…, "
+                f"this one is {request_digest(token)[:16]}….",
+                details={"pinned": pinned.digest, "presented": request_digest(token)},
+                hint="A run ID stands for one request. Start another run.",
+            )
+
+    async def _now_for(self, run_id: str) -> dt.datetime:
+        """Return the time for expiry checks: this process's clock, but never before the ledger's first entry on the run.
+
+        The host sets a guest's clock. With the entry, a clock that was set back cannot make a request valid again that had
+        expired when the run began.
+        """
+        return self._not_before(await self.pinned_request(run_id))
+
+    def _not_before(self, pinned: PinnedRequest | None) -> dt.datetime:
+        return max(self._now(), pinned.at) if pinned is not None else self._now()
+
     # ------------------------------------------------------------------ the caller
 
     async def verify_caller(self, ticket: RunTicket, *, past: bool = False) -> tuple[RunRequest, int]:
@@ -137,7 +236,7 @@ class RunAuthority:
 
         Raises:
             Refused: ``CollaborationMismatch``, ``CallerNotAuthorized``, ``SignatureInvalid``, ``StatementExpired``,
-                ``TicketMismatch`` and others of :func:`cleanroom.statements.signing.verify`.
+                ``TicketMismatch``, ``RunPinnedToAnotherRequest`` and others of :func:`cleanroom.statements.signing.verify`.
         """
         if ticket.collaboration != self._collaboration:
             raise Refused(
@@ -145,6 +244,8 @@ class RunAuthority:
                 f"run: the ticket is for collaboration {ticket.collaboration!r}, this process serves {self._collaboration!r}.",
             )
         claimed = peek(RunRequest, ticket.request)
+        pinned = await self.pinned_request(ticket.run_id)
+        now = self._not_before(pinned)
         users: frozenset[str] = frozenset()
         if not past:
             users = await self._reader.active_users()
@@ -154,7 +255,7 @@ class RunAuthority:
             ticket.request,
             await published_keys(self._reader, self._collaboration, claimed.signer),
             collaboration=self._collaboration,
-            now=min(self._now(), claimed.expires - dt.timedelta(seconds=1)) if past else self._now(),
+            now=min(now, claimed.expires - dt.timedelta(seconds=1)) if past else now,
             recorded_at=0 if past else self._requested_at,
         )
         if (request.query, request.run_id) != (ticket.query, ticket.run_id):
@@ -163,6 +264,8 @@ class RunAuthority:
                 f"run: the signed request is for run {request.run_id!r} of query {request.query!r}, "
                 f"the ticket says run {ticket.run_id!r} of query {ticket.query!r}.",
             )
+        if pinned is not None:
+            self.require_pinned_to(pinned, ticket.request)
         return request, len(users)
 
     def _require_active(self, signer: str, users: Collection[str]) -> None:
@@ -272,8 +375,6 @@ class RunAuthority:
 
         The approver list of the query document is not used: its author wrote it.
         """
-        approval = query.approval
-        assert approval is not None
         owners = tuple(sorted({item.owner_id for item in datasets}))
         missing = [owner for owner in owners if owner not in document.accepted_by]
         if missing:
@@ -284,21 +385,24 @@ class RunAuthority:
                 details={"datasets": lacking, "owners": missing},
                 hint="Every owner of an input and of the output must approve this exact version.",
             )
-        if request.signer not in {approval.proposer_id, document.proposer_id, *owners}:
+        self._require_right(request, document, query, owners)
+        return owners
+
+    def _require_right(self, request: RunRequest, document: AcceptedDocument, query: QueryDocument, owners: Collection[str]) -> None:
+        if request.signer not in {*_proposers(document, query), *owners}:
             raise Refused(
                 "CallerNotAuthorized", f"caller: user {request.signer} neither proposed query {query.name!r} nor owns one of its datasets."
             )
-        return owners
 
-    async def _verify_decisions(self, document: AcceptedDocument, owners: Sequence[str]) -> tuple[Decision, ...]:
+    async def _verify_decisions(self, document: AcceptedDocument, owners: Sequence[str], now: dt.datetime) -> tuple[Decision, ...]:
         """Read and verify every owner's signed approval of this proposal."""
-        decisions = await asyncio.gather(*(self._verify_decision(document, owner) for owner in owners))
+        decisions = await asyncio.gather(*(self._verify_decision(document, owner, now) for owner in owners))
         for owner, decision in zip(owners, decisions, strict=True):
             if decision.decision != "approve":
                 raise Refused("QueryMissingApprovalsFromDatasetOwners", f"query {document.id!r}: owner {owner} signed a rejection.")
         return tuple(decisions)
 
-    async def _verify_decision(self, document: AcceptedDocument, owner: str) -> Decision:
+    async def _verify_decision(self, document: AcceptedDocument, owner: str, now: dt.datetime) -> Decision:
         document_id = decision_document_id(document.proposal_id, owner)
         try:
             stored = await self._reader.accepted_document(document_id)
@@ -318,7 +422,7 @@ class RunAuthority:
                 token,
                 await published_keys(self._reader, self._collaboration, owner),
                 collaboration=self._collaboration,
-                now=self._now(),
+                now=now,
                 recorded_at=stored.position,
             )
         except CleanRoomError as error:
@@ -328,12 +432,12 @@ class RunAuthority:
             raise Refused("SignedDecisionInvalid", f"{document_id}: it is a decision on another text or proposal of query {document.id!r}.")
         return decision
 
-    async def _verify_run_limit(self, request: RunRequest, document: AcceptedDocument, decisions: Sequence[Decision]) -> int | None:
+    async def _verify_run_limit(self, own: str, document: AcceptedDocument, decisions: Sequence[Decision]) -> int | None:
         """Count the runs that the ledger has seen start; returns how many the strictest owner's limit leaves."""
         limits = [decision.max_runs for decision in decisions if decision.max_runs is not None]
         if not limits:
             return None
-        others = await self._reader.runs_started(document.id) - {request.run_id}
+        others = await self._reader.runs_started(document.id) - {own}
         left = min(limits) - len(others)
         if left < 1:
             raise Refused(
@@ -349,11 +453,11 @@ class RunAuthority:
         Raises:
             Refused: ``ApprovalRunsExhausted``, ``ApprovalExpired``, ``StatementExpired``.
         """
-        self._require_unexpired(run)
-        await self._verify_run_limit(run.request, run.document, run.decisions)
+        await self._require_unexpired(run)
+        await self._verify_run_limit(run_key(run.request.run_id, request_digest(run.token)), run.document, run.decisions)
 
-    def _require_unexpired(self, run: AuthorisedRun) -> None:
-        now = self._now()
+    async def _require_unexpired(self, run: AuthorisedRun) -> None:
+        now = await self._now_for(run.request.run_id)
         if run.request.expired(now):
             raise Refused("StatementExpired", f"run {run.request.run_id!r}: its request expired at {run.request.expires.isoformat()}.")
         for decision in run.decisions:
@@ -383,3 +487,8 @@ class RunAuthority:
                     details={"document": document_id},
                     hint="The approver who disabled it can enable it again (`cleanroom consent on`).",
                 )
+
+
+def _proposers(document: AcceptedDocument, query: QueryDocument) -> frozenset[str]:
+    assert query.approval is not None
+    return frozenset({query.approval.proposer_id, document.proposer_id})

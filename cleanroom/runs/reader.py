@@ -10,7 +10,7 @@ from cleanroom.errors import Internal, NotFound
 from cleanroom.governance import CleanRoomClient, Document, GovernanceUserClient
 from cleanroom.governance import Consent as WireConsent
 from cleanroom.identifiers import document_digest
-from cleanroom.runs.ledger import RUNS_SCOPE, closed_event_id, runs_event_id
+from cleanroom.runs.ledger import RUNS_SCOPE, PinnedRequest, closed_event_id, pinned_event_id, read_pin, runs_event_id, started_key
 
 
 class AcceptedDocument(BaseModel):
@@ -78,7 +78,11 @@ class GovernanceReader(Protocol):
         ...
 
     async def runs_started(self, query: str) -> frozenset[str]:
-        """Read from the ledger which runs of ``query`` have started; returns their IDs."""
+        """Read from the ledger which runs of ``query`` have started; returns their :func:`run_key`."""
+        ...
+
+    async def pinned_request(self, run_id: str) -> PinnedRequest | None:
+        """Read the earliest entry that pins ``run_id`` to a request, or None. The ledger only grows, so it never changes."""
         ...
 
     async def run_closed(self, run_id: str) -> bool:
@@ -138,9 +142,22 @@ class UserReader:
         """See :meth:`GovernanceReader.runs_started`."""
         started: set[str] = set()
         async for event in self._client.events(self._contract, event_id=runs_event_id(query), scope=RUNS_SCOPE):
-            if isinstance(event.data, dict) and isinstance(event.data.get("runId"), str):
-                started.add(event.data["runId"])
+            key = started_key(event.data)
+            if key is not None:
+                started.add(key)
         return frozenset(started)
+
+    async def pinned_request(self, run_id: str) -> PinnedRequest | None:
+        """See :meth:`GovernanceReader.pinned_request`."""
+        id = pinned_event_id(run_id)
+        # Reading the latest value is cheap, and most of these reads come before there is any.
+        if await self._client.latest_event(self._contract, event_id=id, scope=RUNS_SCOPE) is None:
+            return None
+        async for event in self._client.events(self._contract, event_id=id, scope=RUNS_SCOPE):
+            pinned = read_pin(run_id, event.data, event.at)
+            if pinned is not None:
+                return pinned
+        return None
 
     async def run_closed(self, run_id: str) -> bool:
         """See :meth:`GovernanceReader.run_closed`."""

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from cleanroom.runs.ledger import PinnedRequest
 from cleanroom.runs.reader import AcceptedDocument, Consent, GovernanceReader
 
 T = TypeVar("T")
@@ -42,6 +43,10 @@ class SharedReader:
     async def runs_started(self, query: str) -> frozenset[str]:
         """See :meth:`GovernanceReader.runs_started`."""
         return await self._share(("started", query), lambda: self._reader.runs_started(query))
+
+    async def pinned_request(self, run_id: str) -> PinnedRequest | None:
+        """See :meth:`GovernanceReader.pinned_request`."""
+        return await self._share(("pinned", run_id), lambda: self._reader.pinned_request(run_id))
 
     async def run_closed(self, run_id: str) -> bool:
         """See :meth:`GovernanceReader.run_closed`."""

@@ -7,8 +7,12 @@ executor's command line. See docs/decisions/007 and https://spark.apache.org/doc
 
 from __future__ import annotations
 
+import re
+import secrets
 from collections.abc import Mapping
 from types import MappingProxyType
+
+from cleanroom.secret import Secret
 
 NETWORK_CONF: Mapping[str, str] = MappingProxyType(
     {
@@ -24,3 +28,11 @@ NETWORK_CONF: Mapping[str, str] = MappingProxyType(
 SECRET_FILE = "spark.authenticate.secret.file"  # noqa: S105 - the name of a setting
 """Property for both roles. ``spark.authenticate.secret.executor.file`` is not enough: in Spark 4.3, the component
 that opens an executor's first connection to its driver reads only this property."""
+
+NETWORK_SECRET = re.compile(rb"[A-Za-z0-9_-]{22,}")
+"""Format of a network secret: at least 128 random bits in base64url. A pod accepts no other text."""
+
+
+def new_network_secret() -> Secret:
+    """Return a new random network secret."""
+    return Secret(secrets.token_urlsafe(32).encode())

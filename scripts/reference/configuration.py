@@ -28,6 +28,13 @@ def render() -> str:
         "`./.cleanroom/demo/cleanroom.toml`, `~/.config/cleanroom/cleanroom.toml`. Connection settings of Temporal (`TEMPORAL_*`) are "
         "those of the [Temporal environment configuration](https://docs.temporal.io/develop/environment-configuration).",
         "Secrets are never values of settings. A setting names a file of mode 0600 that holds the secret.",
+        "The column *Effect* says what a setting can do. *may fail*: a wrong value makes something fail; it discloses nothing. "
+        "*own trust*: it decides what this collaborator's own commands and worker rely on. "
+        "*bootstrap*: as own trust, but the attested workers "
+        "`clean-room` and `spark-service` take the value from their bootstrap file, whose digest their command line and so their host "
+        "data contain. No setting decides what attested workers trust: see "
+        "[decision 9](../decisions/009-settings-decide-nothing.md) and the [schemas](schemas.md) of the trust document and the bootstrap "
+        "file.",
     )
     own = {name: field for name, field in settings.Settings.model_fields.items() if not _section(field)}
     lines += ["## General", "", *_fields(settings.Settings, own, "")]
@@ -43,17 +50,17 @@ def _section(field: FieldInfo) -> type[BaseModel] | None:
 
 
 def _fields(model: type[BaseModel], fields: dict[str, FieldInfo], prefix: str) -> list[str]:
-    return table(("Setting", "Type", "Default", "Meaning"), _rows(model, fields, prefix))
+    return table(("Setting", "Type", "Default", "Effect", "Meaning"), _rows(model, fields, prefix))
 
 
-def _rows(model: type[BaseModel], fields: dict[str, FieldInfo], prefix: str) -> Iterator[tuple[str, str, str, str]]:
+def _rows(model: type[BaseModel], fields: dict[str, FieldInfo], prefix: str) -> Iterator[tuple[str, str, str, str, str]]:
     docs = attribute_docs(_CLASSES[model.__name__])
     for name, field in fields.items():
         meaning = prose(field.description or docs.get(name))
         if not meaning:
             raise LookupError(f"cleanroom.settings.{model.__name__}.{name} has no description; add a docstring below it.")
         variable = f"CLEANROOM_{prefix.replace('.', '__')}{name}".upper()
-        yield f"`{prefix}{name}`<br>`{variable}`", code(_type(field.annotation)), _default(field), meaning
+        yield f"`{prefix}{name}`<br>`{variable}`", code(_type(field.annotation)), _default(field), settings.effect_of(field).value, meaning
 
 
 def _type(annotation: Any) -> str:

@@ -35,7 +35,7 @@ def render() -> str:
     """The page ``docs/reference/schemas.md``."""
     lines = header(
         "JSON Schemas",
-        "the models of cleanroom/documents, cleanroom/trust and cleanroom/sql/catalog.py",
+        "the models of cleanroom/documents, trust and sql",
         "JSON Schema 2020-12. Editors that support schemas check and complete the YAML files with them. "
         "Some rules, such as digests that must match, are checked by the commands only.",
     )

@@ -42,8 +42,9 @@ async def list_events(session: Session, *, run: str | None = None, query: str | 
         else:
             own = client.events(session.collaboration)
             found = [event async for event in own] if await client.latest_event(session.collaboration) else []
-            for name in await session.documents(client).ids(QUERY_LABELS):
-                found += await _run_starts(session, client, name)
+            for document in await session.documents(client).select(QUERY_LABELS):
+                # A document that cannot be read has run starts too, by its name.
+                found += await _run_starts(session, client, document.id)
     return sorted(found, key=lambda event: event.seqno)
 
 

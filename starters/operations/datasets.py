@@ -199,11 +199,16 @@ async def show_dataset(session: Session, name: str) -> dict[str, Any]:
 
 async def list_datasets(session: Session) -> list[dict[str, Any]]:
     """List the datasets of the collaboration, as governance holds them."""
+    from cleanroom.publishing.user_documents import UnreadableDocument
+
     rows = []
     async with session.governance() as client:
         documents = session.documents(client)
-        for name in await documents.ids(DATASET_LABELS):
-            document = await documents.get(name)
+        for document in await documents.select(DATASET_LABELS):
+            if isinstance(document, UnreadableDocument):
+                unreadable = {"dataset": document.id, "state": "unreadable", "owner": "?", "version": None}
+                rows.append(unreadable | {"access": "?", "format": document.error.code})
+                continue
             row: dict[str, Any] = {
                 "dataset": document.id,
                 "state": document.state,
@@ -211,7 +216,7 @@ async def list_datasets(session: Session) -> list[dict[str, Any]]:
                 "version": document.version,
             }
             try:
-                dataset = parse_dataset(document.data, document_id=name)
+                dataset = parse_dataset(document.data, document_id=document.id)
                 row |= {"access": dataset.dataset_access_policy.access_mode, "format": dataset.dataset_schema.format}
             except CleanRoomError as error:
                 row |= {"access": "?", "format": error.code}

@@ -111,7 +111,7 @@ def sign_decision(
         reason=reason,
         max_runs=terms.max_runs,
     )
-    return DecisionMessage(decision=sign(statement, session.key()))
+    return DecisionMessage(decision=sign(statement, session.key()), seen=session.seen)
 
 
 async def send_decision(

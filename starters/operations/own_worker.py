@@ -17,7 +17,13 @@ async def serve_queue(settings: Settings) -> AsyncIterator[None]:
 
     boundary = boundary_worker(settings)
     client = await connect(settings.temporal, identity=f"{boundary.name}/cli")
-    spec = WorkerSpec(name=boundary.name, task_queue=boundary.task_queue, activities=boundary.activities, max_concurrent_activities=4)
+    spec = WorkerSpec(
+        name=boundary.name,
+        task_queue=boundary.task_queue,
+        activities=boundary.activities,
+        interceptors=boundary.interceptors,
+        max_concurrent_activities=4,
+    )
     async with AsyncExitStack() as stack:
         for resource in boundary.resources:
             await stack.enter_async_context(resource)

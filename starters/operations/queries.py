@@ -31,6 +31,7 @@ from starters.operations.workflow_names import PROPOSE, PUBLISH_QUERY, UPDATE, W
 
 if TYPE_CHECKING:
     from cleanroom.governance import Document, GovernanceUserClient
+    from cleanroom.publishing.user_documents import UnreadableDocument
 
 
 async def create_query(
@@ -61,6 +62,7 @@ async def create_query(
         authorisation=session.authorise("create-query", spec.name, spec.digest()),
         approval_seconds=approval_seconds,
         reconcile_seconds=reconcile_seconds,
+        seen=session.seen,
     )
     try:
         handle = await client.start_workflow(
@@ -177,7 +179,7 @@ async def _send_author_command(
     session.require_encryption()
     found = await find_query(session, name)
     await state_of(found)
-    message = AuthorMessage(party=session.party, authorisation=authorisation, spec=spec)
+    message = AuthorMessage(party=session.party, authorisation=authorisation, spec=spec, seen=session.seen)
 
     async def execute() -> CommandOutcome:
         with query_closed_as_error(name):
@@ -217,7 +219,8 @@ async def _record_without_worker(session: Session, found: FoundWorkflow[QuerySta
     """The record of a query from governance and from the description of its workflow."""
     name, described = found.handle.id.rsplit("/", 1)[-1], found.described
     async with session.governance() as client:
-        row = await _governance_row(session, client, name) if await session.documents(client).find(name) else {}
+        document = await session.documents(client).find(name)
+        row = await _governance_row(session, client, document) if document is not None else {}
     expires = described.typed_search_attributes.get(attributes.EXPIRES_AT)
     return {
         "query": name,
@@ -236,13 +239,17 @@ async def _record_without_worker(session: Session, found: FoundWorkflow[QuerySta
 async def list_queries(session: Session) -> list[dict[str, Any]]:
     """List the queries of the collaboration, as governance holds them."""
     async with session.governance() as client:
-        return [await _governance_row(session, client, query) for query in await session.documents(client).ids(QUERY_LABELS)]
+        return [await _governance_row(session, client, found) for found in await session.documents(client).select(QUERY_LABELS)]
 
 
-async def _governance_row(session: Session, client: GovernanceUserClient, query: str) -> dict[str, Any]:
+async def _governance_row(session: Session, client: GovernanceUserClient, document: Document | UnreadableDocument) -> dict[str, Any]:
     """A query as governance holds it, with the names of the collaborators."""
+    from cleanroom.publishing.user_documents import UnreadableDocument
+
     names = {user: name for name, user in session.settings.parties.items()}
-    document = await session.documents(client).get(query)
+    if isinstance(document, UnreadableDocument):
+        unknown: dict[str, Any] = {key: [] for key in ("pending", "accepted", "rejected")}
+        return {"query": document.id, "state": f"unreadable: {document.error.code}", "version": None, "digest": ""} | unknown
     ballots: dict[str, str] = {}
     if document.proposal_id:
         status = await client.proposal_status(document.proposal_id)
@@ -253,7 +260,7 @@ async def _governance_row(session: Session, client: GovernanceUserClient, query:
 
     approvers = {item.approver_id for item in document.approvers or ()}
     return {
-        "query": query,
+        "query": document.id,
         "state": {"Proposed": "Not Approved", "Accepted": "Approved"}.get(document.state, document.state),
         "version": document.version,
         "digest": document_digest(str(document.data)),

@@ -2,32 +2,105 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from temporalio.client import WorkflowExecutionStatus
 
+from cleanroom.documents.query import QUERY_LABELS, QueryDocument, parse_query
 from cleanroom.documents.specs import DatasetSpec
-from cleanroom.errors import PreconditionFailed, Refused
+from cleanroom.errors import CleanRoomError, PreconditionFailed, Refused
+from cleanroom.identifiers import document_digest, require_name
+from cleanroom.runs.ledger import event_scope
 from cleanroom.spark.job import ResultReceipt
+from cleanroom.spark.run_events import event_id, parse_event
 from starters.operations.run_workflow import find_run, take_snapshot
 from starters.operations.session import Session
 
+if TYPE_CHECKING:
+    from cleanroom.governance import Document, GovernanceUserClient
+
 
 async def read_receipt(session: Session, run_id: str) -> ResultReceipt:
-    """Return the result receipt of a completed run.
+    """Return the result receipt of a completed run, as the run's attested pod entered it into governance's ledger.
+
+    Nothing of it comes from a workflow. Only when the ledger has no receipt, Temporal says where the run stands.
 
     Raises:
-        NotFound: ``WorkflowNotFound``.
+        NotFound: ``WorkflowNotFound`` if neither the ledger nor Temporal knows the run.
         PreconditionFailed: ``RunNotComplete``.
+        Refused: ``ResultNotInLedger``; ``ResultOfAnotherRun``; ``ResultOfAnotherQuery`` if its digest is not that of an accepted
+            query; ``ResultOfAnotherDataset``; the codes of :func:`cleanroom.datasets.result.check_receipt`.
     """
+    require_name("run_id", run_id)
+    async with session.governance() as client:
+        entry = await client.latest_event(session.collaboration, event_id=event_id(run_id, "QUERY_COMPLETED"), scope=event_scope(run_id))
+        if entry is None:
+            raise await _no_receipt_error(session, run_id)
+        receipt = parse_event(entry.data if isinstance(entry.data, dict) else {}).receipt
+        if receipt is None or receipt.run_id != run_id:
+            raise Refused("ResultOfAnotherRun", f"run {run_id!r}: its entry in the ledger contains no receipt of this run.")
+        await _check_against_documents(session, client, receipt)
+    return receipt
+
+
+async def _check_against_documents(session: Session, client: GovernanceUserClient, receipt: ResultReceipt) -> None:
+    """Check the receipt against the accepted query with its digest, and against the output dataset that this query pins."""
+    from cleanroom.datasets.result import check_receipt
+    from cleanroom.runs.authority import RunAuthority
+    from cleanroom.runs.reader import UserReader
+
+    query = await _accepted_query(session, client, receipt)
+    _, sink = await RunAuthority(UserReader(client, session.collaboration), session.collaboration).fetch_datasets(query)
+    if receipt.dataset != sink.dataset.name:
+        raise Refused(
+            "ResultOfAnotherDataset",
+            f"run {receipt.run_id!r}: its receipt names dataset {receipt.dataset!r}; query {query.name!r} writes to {sink.dataset.name!r}.",
+        )
+    allowed = sink.dataset.dataset_access_policy.allowed_fields
+    columns = [name for name in sink.dataset.dataset_schema.types() if name in allowed]
+    check_receipt(receipt, collaboration=session.collaboration, columns=columns)
+
+
+async def _accepted_query(session: Session, client: GovernanceUserClient, receipt: ResultReceipt) -> QueryDocument:
+    """Find the accepted query that has the digest in the receipt. The ledger's name of the query only says where to look first."""
+    from cleanroom.governance import Document
+
+    documents = session.documents(client)
+    started = await client.latest_event(
+        session.collaboration, event_id=event_id(receipt.run_id, "RUN_STARTED"), scope=event_scope(receipt.run_id)
+    )
+    named = started.data.get("query") if started is not None and isinstance(started.data, dict) else None
+    if isinstance(named, str) and (found := _with_digest(await documents.find(named), receipt.query_digest)) is not None:
+        return found
+    for row in await documents.select(QUERY_LABELS):
+        if isinstance(row, Document) and (found := _with_digest(row, receipt.query_digest)) is not None:
+            return found
+    raise Refused(
+        "ResultOfAnotherQuery",
+        f"run {receipt.run_id!r}: its receipt is for query text {receipt.query_digest}, which no accepted query has.",
+    )
+
+
+def _with_digest(document: Document | None, digest: str) -> QueryDocument | None:
+    if document is None or document.state != "Accepted" or document_digest(str(document.data)) != digest:
+        return None
+    query = parse_query(str(document.data), document_id=document.id)
+    return query if query.name == document.id and query.approval is not None else None
+
+
+async def _no_receipt_error(session: Session, run_id: str) -> CleanRoomError:
+    """Build the error for a run without a receipt in the ledger, from what Temporal says about the run."""
     found = await find_run(session, run_id)
     if found.described.status is WorkflowExecutionStatus.COMPLETED:
-        receipt = (await found.handle.result()).receipt
-        if receipt is not None:
-            return receipt
+        return Refused(
+            "ResultNotInLedger",
+            f"run {run_id!r}: its workflow has completed, but the ledger has no receipt from its pod.",
+            hint="Treat the result as not delivered, and start another run.",
+            party="operator",
+        )
     snapshot = await take_snapshot(found)
     reason = f" ({snapshot.failure.code})" if snapshot.failure else ""
-    raise PreconditionFailed(
+    return PreconditionFailed(
         "RunNotComplete",
         f"run {run_id!r} is {snapshot.state} and has no result{reason}.",
         hint=f"cleanroom run {'show' if found.ended else 'watch'} {run_id}",
@@ -54,6 +127,11 @@ async def require_receiver(session: Session, spec: DatasetSpec) -> None:
 
 def open_result(session: Session, spec: DatasetSpec, receipt: ResultReceipt) -> Any:
     """Download and decrypt the rows on the receiver's machine, and verify them against the receipt.
+
+    Args:
+        session: Session of the receiver.
+        spec: The receiver's own file of the output dataset.
+        receipt: From :func:`read_receipt`.
 
     Returns:
         A pyarrow table.
@@ -82,5 +160,6 @@ def open_result(session: Session, spec: DatasetSpec, receipt: ResultReceipt) -> 
         collaboration=session.collaboration,
         result_format=spec.format,
         types=spec.columns,
+        columns=[name for name in spec.columns if spec.allowed_columns is None or name in spec.allowed_columns],
         csv_header=spec.csv_header,
     )

@@ -97,7 +97,9 @@ async def start_run(
     )
     spark = session.settings.spark
     input = RunQueryInput(
-        ticket=RunTicket(collaboration=session.collaboration, query=query, run_id=run_id, request=sign(request, session.key())),
+        ticket=RunTicket(
+            collaboration=session.collaboration, query=query, run_id=run_id, request=sign(request, session.key()), seen=session.seen
+        ),
         caller=session.party,
         driver_start_seconds=spark.driver_start_seconds,
         run_seconds=run_seconds or spark.run_seconds,

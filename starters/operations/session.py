@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from temporalio.client import Client, WorkflowExecutionDescription, WorkflowHandle
 
     from cleanroom.clients.azure_credentials import Credential
-    from cleanroom.governance import GovernanceUserClient
+    from cleanroom.governance import GovernanceUserClient, LedgerPosition
     from cleanroom.publishing.user_documents import UserDocuments
     from cleanroom.statements import SigningKey
 
@@ -36,6 +36,7 @@ class Session:
         self._plaintext = plaintext
         self._credential: Credential | None = None
         self._namespace = "default"
+        self._position: LedgerPosition | None = None
 
     @staticmethod
     def load(profile: str | None, config: str | None, *, plaintext: bool = False) -> Session:
@@ -122,7 +123,14 @@ class Session:
 
         if self.settings.profile == "default" and self.settings.parties and self.settings.credential.kind == "default":
             self.party  # noqa: B018 - raises an error that lists the collaborators
-        return governance_client(self.settings, self.credential())
+        client = governance_client(self.settings, self.credential(), position=self._position)
+        self._position = client.position
+        return client
+
+    @property
+    def seen(self) -> str:
+        """The latest transaction that this session has seen in governance, or the empty string. Messages to workers carry it."""
+        return str(self._position) if self._position is not None else ""
 
     def documents(self, client: GovernanceUserClient) -> UserDocuments:
         """Return the collaboration's user documents, accessed through ``client``."""

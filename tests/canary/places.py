@@ -22,10 +22,11 @@ from temporalio.api.workflowservice.v1 import (
 )
 from temporalio.client import Client
 
-from activities.clean_room_secrets import TOMBSTONE
 from cleanroom.governance import Event, GovernanceUserClient
-from cleanroom.runs.ledger import RUNS_SCOPE, event_scope, runs_event_id
+from cleanroom.runs.ledger import RUNS_SCOPE, closed_event_id, event_scope, pinned_event_id, runs_event_id
+from cleanroom.secret import Secret
 from cleanroom.spark.run_events import CLEAN_ROOM_STEPS, EVENT_IDS, event_id
+from cleanroom.spark.tombstone import is_tombstone
 from cleanroom.temporal.codec import ENCODING, PayloadCodec
 from cleanroom.temporal.keyring import Keyring
 from tests.canary.known_secrets import sealed_values
@@ -142,7 +143,7 @@ async def governance(cloud: Cloud, queries: list[str], runs: list[str]) -> list[
     async with cloud.fabrikam.governance() as client:
         for row in await client.list_documents():
             places.append((f"document {row.id}", (await client.get_document(row.id)).model_dump_json().encode()))
-        for scope, ids in [(RUNS_SCOPE, [runs_event_id(name) for name in queries])] + [
+        for scope, ids in [(RUNS_SCOPE, [*map(runs_event_id, queries), *map(pinned_event_id, runs), *map(closed_event_id, runs)])] + [
             (event_scope(run), [event_id(run, step) for step in (*CLEAN_ROOM_STEPS, *EVENT_IDS)]) for run in runs
         ]:
             for name in ids:
@@ -197,5 +198,5 @@ class Watcher:
         for where, data in kubernetes(self.cloud):
             self.objects[data] = where
         for key, plain in sealed_values(self.cloud.state):
-            if key.endswith(".network") and plain != TOMBSTONE.reveal():
+            if key.endswith(".network") and not is_tombstone(Secret(plain)):
                 self.network.setdefault(key, plain)

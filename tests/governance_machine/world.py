@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -31,7 +31,9 @@ from cleanroom.runs.reader import UserReader
 from cleanroom.settings import Settings
 from cleanroom.statements import KeyDocument
 from cleanroom.statements.keys import KEY_LABELS
+from cleanroom.temporal.freshness import GovernanceFreshness
 from cleanroom.temporal.workers import WorkerSpec, create_worker
+from localcloud.standins.cgs.nodes import Nodes
 from starters.operations.session import Session
 from tests.conformance.governance.target import Person, Target
 from tests.servers import fixed_id
@@ -47,7 +49,8 @@ PEOPLE = (AUTHOR, *OWNERS)
 class World:
     """The governance stand-in, the workers and the collaborators. Asynchronous work runs on an event loop in another thread."""
 
-    def __init__(self, target: Target, folder: Path, env: WorkflowEnvironment) -> None:
+    def __init__(self, target: Target, folder: Path, env: WorkflowEnvironment, nodes: Nodes) -> None:
+        self.nodes = nodes
         self.target, self.collaboration = target, target.accepted_contract(target.policy())
         self.users = {name: fixed_id("machine", name) for name in (*PEOPLE, "frontend")}
         for user in self.users.values():
@@ -78,6 +81,15 @@ class World:
         ca = verify / "ca.pem"
         return GovernanceUserClient(self.target.settings.url, token=lambda: self.target.token(person), ca_file=ca)
 
+    async def observe(self, read: Callable[[GovernanceUserClient], Coroutine[Any, Any, T]]) -> T:
+        """Read governance as it is after everything that the workers and collaborators have done.
+
+        The reader is not a worker's client, because it has seen more than the workers have.
+        """
+        for client in self.clients.values():
+            await self.observer.catch_up(str(client.position))
+        return await read(self.observer)
+
     def documents(self, name: str) -> UserDocuments:
         """Return the documents of the contract as this user reads and writes them."""
         return UserDocuments(self.clients[name], self.collaboration)
@@ -85,6 +97,7 @@ class World:
     async def _start(self) -> None:
         for name in self.users:
             self.clients[name] = await self._stack.enter_async_context(self._client(name))
+        self.observer = await self._stack.enter_async_context(self._client("frontend"))
         own = {name: user for name, user in self.users.items() if name in PEOPLE}
         for name in PEOPLE:
             values = Settings(
@@ -134,7 +147,17 @@ class World:
             frontend.verify_decision,
             frontend.await_query_change,
         )
-        return WorkerSpec(name="frontend", task_queue=FRONTEND_QUEUE, workflows=(PublishQuery,), activities=activities)
+        return WorkerSpec(
+            name="frontend",
+            task_queue=FRONTEND_QUEUE,
+            workflows=(PublishQuery,),
+            activities=activities,
+            interceptors=(self._freshness("frontend"),),
+        )
+
+    def _freshness(self, name: str) -> GovernanceFreshness:
+        client = self.clients[name]
+        return GovernanceFreshness(client.catch_up, lambda: str(client.position))
 
     def _collaborator(self, name: str) -> WorkerSpec:
         own = self.sessions[name].settings
@@ -149,4 +172,9 @@ class World:
             governance.accept_query,
             governance.reject_query,
         )
-        return WorkerSpec(name=f"collaborator.{name}", task_queue=collaborator_queue(name), activities=activities)
+        return WorkerSpec(
+            name=f"collaborator.{name}",
+            task_queue=collaborator_queue(name),
+            activities=activities,
+            interceptors=(self._freshness(name),),
+        )

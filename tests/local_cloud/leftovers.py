@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from activities.clean_room_grants import HOST_DATA, NOBODY
-from activities.clean_room_secrets import TOMBSTONE
 from cleanroom.attestation import GuestAttestor
 from cleanroom.governance import CleanRoomClient
 from cleanroom.settings import Settings
 from cleanroom.spark.kubernetes import KubernetesClient
+from cleanroom.spark.tombstone import is_tombstone
 from starters.operations.session import Session, run_async
 
 
@@ -50,7 +50,7 @@ class Leftovers:
             ids = [name for name in await self._staged(run_id) if not name.endswith(".consent")]
             attestor = GuestAttestor(own.attestation.url, ca_file=own.ca_file)
             async with CleanRoomClient(own.governance.url, self._member.collaboration, attestor, ca_file=own.ca_file) as client:
-                return [name for name in ids if (await client.get_secret(name)).reveal() != TOMBSTONE.reveal()]
+                return [name for name in ids if not is_tombstone(await client.get_secret(name))]
 
         return run_async(work())
 

@@ -30,6 +30,7 @@ from cleanroom.documents.dataset import DatasetSchema, FieldType, SchemaField
 from cleanroom.documents.query import QuerySegment
 from cleanroom.governance import CleanRoomClient, host_data_claims
 from cleanroom.secret import Secret
+from cleanroom.spark.consent_receipt import CLOCK_SECONDS, RECEIPT_SECONDS
 from cleanroom.spark.deadlines import Deadlines
 from cleanroom.spark.job import JobConfig, JobDataset, JobGovernance, JobSegment, ResultReceipt, S3Access
 from cleanroom.spark.policy import pod_policies
@@ -144,7 +145,7 @@ async def prepare(world: World, run_id: str, *, heavy: bool = False) -> tuple[Jo
                     "runId": run_id,
                     "queryDigest": DIGEST,
                     "consent": "enabled",
-                    "expires": (datetime.now(UTC) + timedelta(minutes=10)).isoformat(),
+                    "expires": (datetime.now(UTC) + timedelta(seconds=RECEIPT_SECONDS + CLOCK_SECONDS - 10)).isoformat(),
                 }
             ).encode()
         ),

@@ -1,12 +1,14 @@
 """Random collaborators act on one query, through its workflow and directly in governance, and are compared with a model.
 
 One Temporal server, one governance stand-in, and the real activities of the frontend and of three collaborators.
+Half of the connections lead to a governance node that lags behind, by a random time per example.
 ``tests/conformance/governance/test_model.py`` does the same without a workflow, with more examples.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import uuid
 from collections.abc import Coroutine, Iterator
 from typing import Any, ClassVar, Literal
@@ -20,7 +22,7 @@ from temporalio.testing import WorkflowEnvironment
 
 from cleanroom.documents.specs import QuerySpec
 from cleanroom.errors import CleanRoomError
-from cleanroom.governance import Approver
+from cleanroom.governance import Approver, GovernanceUserClient
 from cleanroom.identifiers import (
     FRONTEND_QUEUE,
     document_digest,
@@ -53,6 +55,8 @@ __all__ = ["temporal_env"]
 pytestmark = pytest.mark.scenario
 
 RECONCILE = 1
+LONGEST_LAG_MS = 1000 if os.environ.get("CLEANROOM_TEST_LAG") else 0
+"""By how much the second governance node lags behind. The variable chooses the long form (``make test-lag``)."""
 SLACK = 6.0
 """Seconds in addition to one poll interval, because the tests share two cores."""
 
@@ -60,9 +64,10 @@ SLACK = 6.0
 @pytest.fixture(scope="module")
 def machine_world(tmp_path_factory: pytest.TempPathFactory, temporal_env: WorkflowEnvironment) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("governance-machine")
-    with StandIn(folder).serve(slow_history=False) as found:
+    standin = StandIn(folder)
+    with standin.serve(slow_history=False, lag_ms=1) as found:
         target = Target(found)
-        world = World(target, folder, temporal_env)
+        world = World(target, folder, temporal_env, standin.nodes)
         try:
             yield world
         finally:
@@ -99,10 +104,11 @@ class Governance(RuleBasedStateMachine):
 
     world: ClassVar[World]
 
-    @initialize(begin=st.sampled_from(["draft", "proposed", "voted", "voted", "approved"]))
-    def create(self, begin: str) -> None:
+    @initialize(begin=st.sampled_from(["draft", "proposed", "voted", "voted", "approved"]), lag=st.integers(0, LONGEST_LAG_MS))
+    def create(self, begin: str, lag: int) -> None:
         """The workflow creates the draft. Examples begin at one of four stages, so that short ones reach all of them."""
         world = self.world
+        world.nodes.lag = lag / 1000
         self.name = unique("machine")
         self.specs = [self._spec(number) for number in range(3)]
         self.texts: list[QueryDraft] = [world.run(self._text(spec)) for spec in self.specs]
@@ -226,7 +232,7 @@ class Governance(RuleBasedStateMachine):
 
     def read_accepted_version(self) -> None:
         """Read the version of the document that the last ballot has accepted."""
-        document = self.world.run(self.world.clients["frontend"].get_document(self.name))
+        document = self.world.run(self.world.observe(lambda reader: reader.get_document(self.name)))
         assert document.state == "Accepted"
         assert document.version not in ("", self.model.text[0])
         self.model.accepted_version = str(document.version)
@@ -275,7 +281,7 @@ class Governance(RuleBasedStateMachine):
                 assert (self.model.draft[1], self.model.approvers) == (known, self.ids(OWNERS)), (
                     "the proposed text is not the one that the author has seen"
                 )
-                found = self.world.run(self.world.clients["frontend"].get_document(self.name))
+                found = self.world.run(self.world.observe(lambda reader: reader.get_document(self.name)))
                 self.model.proposal = Proposal(found.proposal_id, self.world.users[who], self.model.approvers, self.model.draft)
 
     @precondition(lambda self: not self.closed)
@@ -301,7 +307,8 @@ class Governance(RuleBasedStateMachine):
             self.closed = self.seen().stage == "Withdrawn"
             proposal = self.model.proposal
             if not self.closed and proposal is not None and proposal.proposer == self.world.users[who] and not self.model.accepted_version:
-                status = self.world.run(self.world.clients["frontend"].proposal_status(proposal.id))
+                withdrawn = proposal.id
+                status = self.world.run(self.world.observe(lambda reader: reader.proposal_status(withdrawn)))
                 assert self.converged <= (status.state == "Withdrawn")
                 self.model.proposal = None if status.state == "Withdrawn" else proposal
 
@@ -419,14 +426,13 @@ class Governance(RuleBasedStateMachine):
             return
         world, model = self.world, self.model
 
-        async def read() -> tuple[Any, Any, Any, Any]:
-            reader = world.clients["frontend"]
+        async def read(reader: GovernanceUserClient) -> tuple[Any, Any, Any, Any]:
             document = await reader.get_document(self.name)
             status = await reader.proposal_status(document.proposal_id) if document.proposal_id else None
             consent = await reader.document_consent(world.collaboration, self.name)
             return document, status, consent, await reader.list_secrets(world.collaboration)
 
-        document, status, consent, secrets = world.run(read())
+        document, status, consent, secrets = world.run(world.observe(read))
         proposal = model.proposal
         approvers = proposal.approvers if proposal else model.approvers
         assert (document.state, document.version, document_digest(str(document.data))) == (model.state, *model.text)

@@ -15,95 +15,24 @@ from temporalio.client import WorkflowExecutionStatus
 from typer.testing import CliRunner, Result
 
 from cleanroom.documents.query import PreCondition
-from cleanroom.documents.specs import DatasetSpec, QuerySpec
-from cleanroom.errors import CleanRoomError, NotFound
-from cleanroom.governance import Document
-from cleanroom.governance.models import Approver, Ballot
+from cleanroom.errors import CleanRoomError
+from cleanroom.governance.models import MemberDocument
 from cleanroom.identifiers import document_digest
-from cleanroom.messages.publish import DescriptorRequest, StoredSecret
-from cleanroom.messages.query import GenerateQueryRequest, QueryState
+from cleanroom.messages.query import QueryState
 from cleanroom.publishing.approval_card import ApprovalCard, Terms, read_approval_card
-from cleanroom.publishing.descriptor import generate_descriptor
-from cleanroom.publishing.query_document import generate_query
-from cleanroom.runs.reader import UserReader
 from cleanroom.statements import Decision
 from cleanroom.statements.signing import peek
+from localcloud.standins.snp.server import DevelopmentHardware
 from starters.cli import app
 from starters.operations import decisions
 from starters.operations.session import FoundWorkflow, Session
-
-CONTRACT, QUERY = "flights", "delays"
-NAMES = {"u-contosso": "contosso", "u-litware": "litware", "u-fabrikam": "fabrikam"}
-SQL = "SELECT f.origin AS origin, COUNT(*) AS flights FROM f JOIN p ON f.tailnum = p.tailnum GROUP BY f.origin"
-
-
-class Governance:
-    """Documents by ID, as a user's client reads them."""
-
-    def __init__(self) -> None:
-        self.documents: dict[str, Document] = {}
-
-    async def __aenter__(self) -> Governance:
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        pass
-
-    async def get_document(self, name: str) -> Document:
-        if name not in self.documents:
-            raise NotFound("UserDocumentNotFound", f"{name} does not exist")
-        return self.documents[name]
-
-    def publish(self, name: str, owner: str, access: str, schema: dict[str, str], **more: Any) -> None:
-        spec = DatasetSpec.model_validate(
-            {
-                "name": name,
-                "format": "csv",
-                "access": access,
-                "schema": schema,
-                "store": {"kind": "aws-s3", "bucket": "rows", "subdirectory": name, "connectionSecret": "secret:s3"},
-                **more,
-            }
-        )
-        secrets = tuple(StoredSecret(kind=kind, secret_id=f"{owner}-{name}-{kind}") for kind in ("connection", "key"))
-        descriptor = generate_descriptor(
-            DescriptorRequest(
-                collaboration=CONTRACT, owner_id=owner, spec=spec, store_url="https://s3.us-east-1.amazonaws.com", region="us-east-1",
-                secrets=secrets,
-            )
-        )  # fmt: skip
-        self.documents[name] = Document(
-            id=name,
-            state="Accepted",
-            version="2.10",
-            contract_id=CONTRACT,
-            data=descriptor.data,
-            labels=descriptor.labels,
-            approvers=(Approver(approver_id=owner),),
-            proposal_id="p-" + name,
-            proposer_id=owner,
-            final_votes=(Ballot(approver_id=owner, ballot="accepted"),),
-        )
-
-    async def propose(self, *, version: str = "2.31", sql: str = SQL, name: str = QUERY, **more: Any) -> None:
-        spec = QuerySpec(name=name, inputs={"f": "contosso-flights", "p": "litware-planes"}, output="litware-delays", sql=sql, **more)
-        reader: Any = UserReader(self, CONTRACT)  # type: ignore[arg-type]
-        draft = await generate_query(reader, GenerateQueryRequest(collaboration=CONTRACT, spec=spec, proposer_id="u-fabrikam"))
-        self.documents[name] = Document(
-            id=name, state="Proposed", version=version, contract_id=CONTRACT, data=draft.data, labels=draft.labels,
-            approvers=tuple(Approver(approver_id=owner) for owner in draft.owners), proposal_id="ab" * 16, proposer_id="u-fabrikam",
-        )  # fmt: skip
+from tests.governance_documents import CONTRACT, NAMES, QUERY, SQL, Governance, proposed_query
+from tests.unit.spark_support import make_trust_document
 
 
 @pytest.fixture
 async def governance() -> Governance:
-    found = Governance()
-    floors = {"minGroupSize": 7, "identityColumn": "tailnum"}
-    found.publish("contosso-flights", "u-contosso", "read", {"origin": "string", "tailnum": "string"}, privacy=floors)
-    found.publish("litware-planes", "u-litware", "read", {"tailnum": "string"})
-    found.publish("litware-delays", "u-litware", "write", {"origin": "string", "flights": "long"})
-    await found.propose()
-    return found
+    return await proposed_query()
 
 
 async def card_of(governance: Governance, name: str = QUERY) -> ApprovalCard:
@@ -180,6 +109,28 @@ async def test_query_that_the_gate_refuses_cannot_be_approved(governance: Govern
     card = await card_of(other)
     with pytest.raises(CleanRoomError, match="QueryRefusedByGate"):
         card.require_approvable()
+
+
+async def test_card_shows_the_trust_document_in_force_and_its_changes(governance: Governance, tmp_path: Path) -> None:
+    before = await card_of(governance)
+    assert "    The members have accepted no trust document. No run starts without one." in before.lines(NAMES)
+    document = make_trust_document(DevelopmentHardware(tmp_path), storage_hosts=("store.example",))
+    governance.member_documents[document.id] = MemberDocument(
+        id=document.id, state="Accepted", contract_id=CONTRACT, data=document.to_data()
+    )
+    card = await card_of(governance)
+    text = "\n".join(card.lines(NAMES))
+    assert f"{document.id}, digest {document.digest}" in text
+    assert f"pods run image {document.pods.image}" in text
+    assert "hosts outside of the public clouds: store.example" in text
+    assert ("NOT CONFIDENTIAL" in text) is (document.development is not None)
+    assert any(document.digest in line for line in card.changes_since(before.body()))
+
+
+async def test_query_under_a_malformed_trust_document_cannot_be_approved(governance: Governance) -> None:
+    governance.member_documents[f"trust-{CONTRACT}-1"] = MemberDocument(id=f"trust-{CONTRACT}-1", state="Accepted", data="{}")
+    with pytest.raises(CleanRoomError, match="TrustDocumentMalformed"):
+        (await card_of(governance)).require_approvable()
 
 
 def test_terms_state_validity_and_runs() -> None:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -302,3 +303,54 @@ def test_contract_operator_passes_only_auto_approved_proposals(standin: StandIn,
         info = proposal("set_deployment_info", contractId="c", info={"data": {"a": 1}})
         assert expect(govern(target, "/proposals/create", operator, info), 200)["proposalState"] == "Open"
         target.close()
+
+
+def _reads(settings: Any, path: str, token: str, connections: int) -> list[httpx.Response]:
+    """Read once on each of several new connections, in turns."""
+    clients = [httpx.Client(base_url=settings.url, verify=settings.verify) for _ in range(connections)]
+    try:
+        return [client.get(path, headers={"authorization": f"Bearer {token}"}) for client in clients]
+    finally:
+        for client in clients:
+            client.close()
+
+
+def test_every_second_connection_is_answered_by_a_node_that_lags(standin: StandIn) -> None:
+    with standin.serve(state=standin.folder / "lag", lag_ms=600, slow_history=False) as settings:
+        target = Target(settings)
+        target.enroll()
+        time.sleep(0.7)
+        document, token = fresh("doc"), target.token(target.ann)
+        version = target.put(document, target.ann).headers["x-ms-ccf-transaction-id"]
+        statuses = sorted(answer.status_code for answer in _reads(settings, f"/app/userdocuments/{document}", token, 4))
+        assert statuses == [200, 200, 404, 404]
+        time.sleep(0.7)
+        answers = _reads(settings, f"/app/userdocuments/{document}", token, 4)
+        assert {answer.json()["version"] for answer in answers} == {version}
+        assert {answer.headers["x-ms-ccf-transaction-id"] for answer in answers} == {version}
+        target.close()
+
+
+def test_a_write_is_committed_with_the_next_signature(standin: StandIn) -> None:
+    with standin.serve(state=standin.folder / "commit", commit_ms=600, slow_history=False) as settings:
+        target = Target(settings)
+        target.enroll()
+        document = fresh("doc")
+        began = time.monotonic()
+        version = target.put(document, target.ann).headers["x-ms-ccf-transaction-id"]
+        statuses = []
+        while not statuses or statuses[-1] != "Committed":
+            statuses.append(expect(target.http.get(f"/app/tx?transaction_id={version}"), 200)["status"])
+            time.sleep(0.02)
+        assert time.monotonic() - began < 2
+        assert set(statuses[:-1]) <= {"Pending"}
+        assert expect(target.http.get("/app/tx?transaction_id=2.999999"), 200)["status"] == "Unknown"
+        assert expect(target.http.get("/app/tx?transaction_id=1.1"), 200)["status"] == "Invalid"
+        target.close()
+
+
+def test_lag_and_commit_interval_come_from_the_environment(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAG_MS", "400")
+    monkeypatch.setenv("COMMIT_MS", "1000")
+    assert (standin.config().lag_ms, standin.config().commit_ms) == (400, 1000)
+    assert standin.config(lag_ms=7).lag_ms == 7

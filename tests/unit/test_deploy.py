@@ -126,6 +126,17 @@ def test_values_schema_covers_every_value_and_rejects_secrets() -> None:
     assert "secretKeyRef" not in templates
 
 
+def test_chart_measures_the_bootstrap_file_of_the_attested_workers_only() -> None:
+    workers = (CHART / "templates/workers.yaml").read_text()
+    arguments = next(line for line in workers.splitlines() if line.strip().startswith("args:"))
+    attested = re.search(r"\{\{ if \$attested \}\}(.*)\{\{ end \}\}", arguments)
+    assert attested is not None
+    assert "--bootstrap, /etc/cleanroom/bootstrap.json" in attested[1]
+    assert "$.Values.bootstrap | sha256sum" in attested[1]
+    assert '(list "clean-room" "spark-service")' in workers
+    assert "bootstrap.json: {{ .Values.bootstrap | quote }}" in (CHART / "templates/config.yaml").read_text()
+
+
 # --- images
 
 

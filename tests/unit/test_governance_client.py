@@ -28,6 +28,7 @@ from cleanroom.governance import (
 )
 from cleanroom.governance.http import HttpChannel
 from cleanroom.governance.models import read
+from cleanroom.publishing.user_documents import UserDocuments
 from cleanroom.secret import Secret
 from localcloud.standins.cgs.bootstrap import User, bootstrap
 from localcloud.standins.cgs.callers import MEMBER_HEADER
@@ -426,3 +427,26 @@ async def test_user_and_clean_room_read_the_same_document_text(cloud: Cloud) -> 
         assert version is not None
         await ann.submit_ballot(await ann.propose_document(document_id, version=version), accept=True)
         assert (await room.accepted_document(document_id)).data == data == (await ann.get_document(document_id)).data
+
+
+async def test_a_document_with_odd_labels_or_without_text_does_not_hide_the_others(cloud: Cloud) -> None:
+    good, odd, squatted = (fresh(name) for name in ("list-good", "list-odd", "list-squatted"))
+    labels, approvers = {"kind": fresh("kind")}, [Approver(approver_id=ANN)]
+    async with cloud.user(ANN) as ann, cloud.user(EVE) as eve:
+        for name in (good, squatted):
+            await ann.put_document(name, cloud.contract, "text", labels=labels, approvers=approvers)
+        await eve._channel.write("PUT", f"/app/userdocuments/{odd}", json={"contractId": cloud.contract, "data": "x", "labels": "x"})
+        args = {"name": "set_user_document", "args": {"documentId": squatted}, "approvers": [approvers[0].wire()]}
+        await eve._channel.write("PUT", f"/app/users/proposals/{fresh('proposal')}", json=args)
+        try:
+            rows = await UserDocuments(ann, cloud.contract).select(labels)
+            assert [row.id for row in rows] == sorted([good, squatted])
+            readable = {row.id: row for row in rows if isinstance(row, Document)}
+            assert set(readable) == {good}
+            with pytest.raises(Internal) as refused:
+                await ann.get_document(squatted)
+            assert "proposal without a document" in refused.value.message
+            assert "withdraw" in (refused.value.hint or "")
+        finally:
+            version = (await ann.get_document(odd)).version
+            await ann.put_document(odd, cloud.contract, "x", version=version, labels={})

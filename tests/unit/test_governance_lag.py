@@ -5,20 +5,27 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import ActivityEnvironment
+from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput
 
 from cleanroom.errors import NotFound, Unavailable
-from cleanroom.governance import GovernanceUserClient, LedgerPosition, TransactionId, commit_together
+from cleanroom.governance import GovernanceUserClient, LedgerPosition, commit_together
 from cleanroom.governance.http import HttpChannel
-from cleanroom.governance.position import is_older, latest
+from cleanroom.identifiers import Seen, TransactionId, is_older_transaction, latest_transaction
+from cleanroom.messages.base import Message
+from cleanroom.temporal.freshness import GovernanceFreshness
 from localcloud.standins.serving import serving
 
 HEADER = "x-ms-ccf-transaction-id"
@@ -118,11 +125,11 @@ def test_a_ledger_includes_what_both_numbers_reach(ledger: str, transaction: str
 
 
 def test_a_smaller_sequence_number_is_older_in_every_view() -> None:
-    assert [is_older(text, "2.10") for text in ("3.9", "2.9", "2.10", "")] == [True, True, False, False]
-    assert not is_older("2.1", "")
-    assert latest("2.9", "", "2.10", "x") == "2.10"
-    assert latest("2.15", "3.11") == "3.11"
-    assert latest("", "x") == ""
+    assert [is_older_transaction(text, "2.10") for text in ("3.9", "2.9", "2.10", "")] == [True, True, False, False]
+    assert not is_older_transaction("2.1", "")
+    assert latest_transaction("2.9", "", "2.10", "x") == "2.10"
+    assert latest_transaction("2.15", "3.11") == "3.11"
+    assert latest_transaction("", "x") == ""
 
 
 # -- reads
@@ -310,3 +317,62 @@ async def test_a_task_that_outlives_its_block_waits_for_its_own_commits(network:
             await asyncio.sleep(0)
         released.set()
         assert await task > 0.3
+
+
+# -- positions that travel with workflows
+
+
+class Started(Message):
+    seen: Seen = ""
+
+
+class Carrier(Message):
+    command: Started = Started()
+    seen: Seen = ""
+
+
+class Answering(ActivityInboundInterceptor):
+    def __init__(self, result: Any) -> None:
+        self.result = result
+
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:
+        return self.result
+
+
+def call_of(*arguments: Any) -> ExecuteActivityInput:
+    return ExecuteActivityInput(fn=lambda: None, args=arguments, executor=None, headers={})
+
+
+async def test_an_activity_waits_for_what_its_input_has_seen_and_tells_what_it_has_seen() -> None:
+    waited: list[str] = []
+
+    async def catch_up(seen: str) -> None:
+        waited.append(seen)
+
+    fresh = GovernanceFreshness(catch_up, lambda: "2.50")
+    argument = Carrier(command=Started(seen="2.7"), seen="2.8")
+    result = await fresh.intercept_activity(Answering(Started())).execute_activity(call_of(argument, "text"))
+    assert sorted(waited) == ["2.7", "2.8"]
+    assert result.seen == "2.50"
+    kept = await fresh.intercept_activity(Answering(Started(seen="2.9"))).execute_activity(call_of())
+    assert kept.seen == "2.9"
+    assert await fresh.intercept_activity(Answering(None)).execute_activity(call_of(Carrier())) is None
+
+
+async def test_an_activity_that_cannot_catch_up_fails_and_can_be_retried() -> None:
+    async def catch_up(seen: str) -> None:
+        raise Unavailable("GovernanceBehind", f"no node has seen {seen}")
+
+    async def activity_body() -> None:
+        fresh = GovernanceFreshness(catch_up, lambda: "")
+        await fresh.intercept_activity(Answering(None)).execute_activity(call_of(Started(seen="2.7")))
+
+    with pytest.raises(ApplicationError) as failed:
+        await ActivityEnvironment().run(activity_body)
+    assert (failed.value.type, failed.value.non_retryable) == ("GovernanceBehind", False)
+
+
+@pytest.mark.parametrize("seen", ["2", "2.x", "two", "2.5 ", "-1.5"])
+def test_a_message_with_another_text_as_position_is_rejected(seen: str) -> None:
+    with pytest.raises(ValidationError):
+        Started(seen=seen)

@@ -244,6 +244,37 @@ def test_wrong_usage_exits_with_2(words: tuple[str, ...]) -> None:
     assert CliRunner().invoke(app, list(words)).exit_code == 2
 
 
+def test_trust_document_is_in_force_when_all_members_have_voted(make_shell: Any, tmp_path: Path) -> None:
+    shell: Shell = make_shell("operator", "second")
+    first = shell.run("collaboration", "create", "--data", "x")
+    shell.run("collaboration", "vote", first["steps"][0]["proposal_id"], profile="second")
+    assert shell.run("collaboration", "trust", code=3)["code"] == "TrustDocumentMissing"
+    template = shell.run("collaboration", "trust", "--print")
+    assert (template["contract_id"], template["number"]) == ("flights", 1)
+    file = tmp_path / "trust.json"
+    sidecar = {"name": "attestation", "image": f"a@sha256:{'0' * 64}", "layers": ["1" * 64], "command": ["/bin/skr"]}
+    pods = {"image": f"b@sha256:{'0' * 64}", "layers": ["2" * 64], "sidecars": [sidecar]}
+    file.write_text(json.dumps({"contract_id": "flights", "number": 1, "spark_service_host_data": ["5a" * 32], "pods": pods}))
+    step = shell.run("collaboration", "create", "--trust", str(file))["steps"][-1]
+    assert (step["step"], step["state"]) == ("trust-document", "waiting")
+    assert shell.run("collaboration", "trust", code=3)["code"] == "TrustDocumentMissing"
+    shell.run("collaboration", "vote", step["proposal_id"], profile="second")
+    assert shell.run("collaboration", "create", "--trust", str(file))["steps"][-1]["state"] == "unchanged"
+    shown = shell.run("collaboration", "trust")
+    assert (shown["document"], shown["confidential"], len(shown["acceptedBy"])) == ("trust-flights-1", True, 2)
+    assert shell.run("collaboration", "show")["trust"]["digest"] == shown["digest"]
+    following = shell.run("collaboration", "trust", "--print")
+    assert following["number"] == 2
+    # An accepted document never changes, and numbers have no gaps.
+    for number in (1, 3):
+        file.write_text(json.dumps(following | {"number": number, "spark_service_host_data": ["77" * 32]}))
+        assert shell.run("collaboration", "create", "--trust", str(file), code=5)["code"] == "TrustDocumentDiffers"
+    file.write_text(json.dumps(following | {"contract_id": "other"}))
+    assert shell.run("collaboration", "create", "--trust", str(file), code=2)["code"] == "TrustDocumentMismatch"
+    file.write_text("{}")
+    assert shell.run("collaboration", "create", "--trust", str(file), code=2)["code"] == "TrustDocumentMalformed"
+
+
 def test_wrong_member_token_is_rejected_and_not_printed(shell: Shell, tmp_path: Path) -> None:
     text = shell.config.read_text().replace('"operator.token"', f'"{tmp_path / "wrong"}"')
     write_secret_file(tmp_path / "wrong", b"wrong-member-token-canary")

@@ -323,3 +323,44 @@ class RandomTransitions(RuleBasedStateMachine):
 
 TestRandomTransitions = RandomTransitions.TestCase
 TestRandomTransitions.settings = settings(max_examples=40, stateful_step_count=15, deadline=None, derandomize=True, database=None)
+
+
+def draft_at(version: str, seen: str = "", digest: str = "c" * 64) -> GovernanceQueryState:
+    return GovernanceQueryState(state="Draft", version=version, digest=digest, seen=seen)
+
+
+def test_an_older_draft_is_not_news_and_does_not_replace_the_card() -> None:
+    query = drafted(10)
+    query.version, query.card = "2.10", "the card"
+    for version in ("2.9", "2.2"):  # as texts, both would be later than 2.10
+        assert not query.apply_governance_state(START, draft_at(version))
+        assert (query.version, query.card) == ("2.10", "the card")
+    query.apply_governance_state(START, draft_at("2.11"))
+    assert query.version == "2.11"
+    assert query.card != "the card"
+
+
+def test_an_answer_from_before_the_workflows_own_write_is_not_news() -> None:
+    query = proposed()
+    card = query.card
+    query.saw("2.30")
+    assert not query.apply_governance_state(START, draft_at(query.version, "2.29"))
+    assert (query.stage, query.card) == ("Proposed", card)
+    # After a withdrawal the document has its old version, so only the transaction tells which answer is older.
+    query.return_to_draft(START, "withdrawn")
+    query.saw("2.31")
+    old = GovernanceQueryState(state="Proposed", version=query.version, digest=query.digest, proposal_id="p1", seen="2.30")
+    assert not query.apply_governance_state(START, old)
+    assert query.stage == "Draft"
+    assert query.apply_governance_state(START, old.model_copy(update={"proposal_id": "p2", "seen": "2.32"}))
+    assert (query.stage, query.proposal_id, query.seen) == ("Proposed", "p2", "2.32")
+
+
+def test_what_the_workflow_has_seen_survives_continue_as_new_and_never_goes_back() -> None:
+    query = drafted()
+    for seen in ("2.9", "2.10", "", "2.3", "x"):
+        query.saw(seen)
+    assert query.expected_governance_state().seen == query.seen == "2.10"
+    assert query.snapshot().seen == "2.10"
+    again = QueryStateMachine(INPUT.model_copy(update=query.carried_members()))
+    assert again.seen == "2.10"

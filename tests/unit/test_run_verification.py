@@ -12,22 +12,18 @@ from typing import Any
 
 import pytest
 
-from cleanroom.attestation import report_data_for
 from cleanroom.errors import CleanRoomError, Unavailable
 from cleanroom.governance import MemberDocument
-from cleanroom.messages.run import PolicyStatement, RunTicket, ServiceProof
-from cleanroom.runs.authority import service_nonce
+from cleanroom.messages.run import RunTicket, ServiceProof
+from cleanroom.runs.ledger import RUNS_SCOPE, PinnedRequest, pinned_event_id, read_pin
 from cleanroom.runs.reader import AcceptedDocument, Consent
 from cleanroom.runs.shared_reader import SharedReader
 from cleanroom.runs.trust import RunTrust
 from cleanroom.runs.verification import SNAPSHOT_SECONDS, SNAPSHOTS, RunVerifier, VerifiedRun
-from cleanroom.spark.job import JobConfig
-from cleanroom.spark.policy import pod_policies
-from cleanroom.spark.signed import PolicySigner, ServiceReport
-from cleanroom.trust import TrustSource
+from cleanroom.trust import AttestationPolicy, TrustSource
 from tests.audit_records import COLLABORATION, DATASETS, QUERY, SPARK_HOST
 from tests.audit_world import BOOTSTRAP, AuditWorld
-from tests.unit.spark_support import make_profile
+from tests.run_world import proof_for
 
 FLIGHTS = DATASETS[0]
 OTHER_DATASETS = DATASETS[1:]
@@ -49,6 +45,7 @@ class Ledger:
         self.world.documents, self.world.users = dict(world.documents), dict(world.users)
         self.withdrawn: set[str] = set()
         self.closed: set[str] = set()
+        self.pins: list[tuple[str, dict[str, Any]]] = []
         self.available = True
         self.reads: Counter[str] = Counter()
         self.clock = 0.0
@@ -78,6 +75,16 @@ class Ledger:
         await self._read("started")
         return frozenset()
 
+    async def pinned_request(self, run_id: str) -> PinnedRequest | None:
+        await self._read("pin")
+        found = [read_pin(run_id, data, self.now) for id, data in self.pins if id == pinned_event_id(run_id)]
+        return found[0] if found else None
+
+    async def put_event(self, data: Any, *, event_id: str | None = None, scope: str | None = None) -> None:
+        await self._read("enter pin")
+        assert (scope, event_id) == (RUNS_SCOPE, pinned_event_id(data["runId"]))
+        self.pins.append((str(event_id), data))
+
     async def run_closed(self, run_id: str) -> bool:
         await self._read("closed")
         return run_id in self.closed
@@ -85,7 +92,7 @@ class Ledger:
     def verifier(self) -> RunVerifier:
         """A verifier without a snapshot, as after a restart of the worker."""
         trust = RunTrust(TrustSource(self.member_document, COLLABORATION, development=True), BOOTSTRAP)
-        return RunVerifier(SharedReader(self), COLLABORATION, trust, now=lambda: self.now, timer=lambda: self.clock)
+        return RunVerifier(SharedReader(self), COLLABORATION, trust, self, now=lambda: self.now, timer=lambda: self.clock)
 
     async def member_document(self, document_id: str) -> MemberDocument:
         if not self.available:
@@ -96,22 +103,6 @@ class Ledger:
 @pytest.fixture
 def ledger(genuine: AuditWorld) -> Ledger:
     return Ledger(genuine)
-
-
-def proof_for(world: AuditWorld, ticket: RunTicket, job: JobConfig) -> ServiceProof:
-    """Report and policies of the accepted Spark service."""
-    signer, profile, nonce = PolicySigner(), make_profile(), service_nonce(ticket)
-    payload, policies = signer.payload(nonce), pod_policies(job, profile)
-    return ServiceProof(
-        report=ServiceReport(
-            evidence=world.hardware.evidence(bytes.fromhex(SPARK_HOST), report_data_for(payload.encode())), payload=payload
-        ),
-        policies=PolicyStatement(
-            statement=signer.sign(job, profile, policies, nonce).statement,
-            driver_host_data=policies.driver.host_data,
-            executor_host_data=policies.executor.host_data,
-        ),
-    )
 
 
 def proof_of(world: AuditWorld) -> ServiceProof:
@@ -149,7 +140,7 @@ async def test_the_release_of_tokens_reads_every_dataset_with_an_identity(ledger
 async def test_a_full_verification_does_not_use_the_snapshot(ledger: Ledger) -> None:
     verifier, proof = ledger.verifier(), proof_of(ledger.world)
     await verifier.verify_run(ledger.world.ticket, proof)
-    first = ledger.reads.copy()
+    first = Counter({name: count for name, count in ledger.reads.items() if "pin" not in name})
     ledger.reads.clear()
     await verifier.verify_run(ledger.world.ticket, proof)
     assert ledger.reads == first
@@ -382,6 +373,97 @@ async def test_a_cancelled_caller_does_not_cancel_the_request_of_the_others() ->
 
 
 def test_page_lists_the_checks() -> None:
-    """``cleanroom/runs/verification.py`` is the page that docs/architecture.md points at: eight numbered checks."""
+    """``cleanroom/runs/verification.py`` is the page that docs/architecture.md points at: nine numbered checks."""
     source = Path(__file__).resolve().parents[2] / "cleanroom/runs/verification.py"
-    assert [line[0] for line in source.read_text("utf-8").splitlines() if line[1:3] == ". "][:8] == list("12345678")
+    assert [line[0] for line in source.read_text("utf-8").splitlines() if line[1:3] == ". "][:9] == list("123456789")
+
+
+# ---------------------------------------------------------------------- the trust document
+
+
+def accept_another_trust_document(world: AuditWorld) -> None:
+    """The members accept a document with another Spark service and another image of the pods."""
+    pods = world.trust_document.pods.model_copy(update={"layers": ("9" * 64,)})
+    world.accept_trust(world.trust_document.model_copy(update={"number": 2, "pods": pods, "spark_service_host_data": ("77" * 32,)}))
+
+
+@pytest.fixture
+def changing(genuine: AuditWorld) -> Ledger:
+    """A ledger whose trust documents a test may change."""
+    world = copy.copy(genuine)
+    world.member_documents = dict(genuine.member_documents)
+    return Ledger(world)
+
+
+async def test_a_new_trust_document_ends_the_releases_of_a_run(changing: Ledger) -> None:
+    verifier, world = changing.verifier(), changing.world
+    proof = proof_of(world)
+    await verifier.verify_release(world.ticket, proof, FLIGHTS)
+    accept_another_trust_document(world)
+    for verify in (verifier.verify_release(world.ticket, proof, FLIGHTS), verifier.verify_token_release(world.ticket, proof)):
+        with pytest.raises(CleanRoomError) as caught:
+            await verify
+        assert caught.value.code in ("TrustDocumentChanged", "HostDataMismatch", "PolicyJobMismatch")
+    with pytest.raises(CleanRoomError, match="HostDataMismatch"):
+        await verifier.verify_run(world.ticket, proof)
+
+
+async def test_a_release_names_the_new_trust_document_as_its_reason(changing: Ledger) -> None:
+    verifier, world = changing.verifier(), changing.world
+    proof = proof_of(world)
+    await verifier.verify_run(world.ticket, proof)
+    accept_another_trust_document(world)
+    with pytest.raises(CleanRoomError, match="TrustDocumentChanged"):
+        await verifier.verify_release(world.ticket, proof, FLIGHTS)
+
+
+async def test_a_service_that_only_an_older_trust_document_names_is_refused(changing: Ledger) -> None:
+    world = changing.world
+    proof = proof_of(world)
+    assert (await changing.verifier().verify_service(world.ticket, proof.report)).host_data == SPARK_HOST
+    accept_another_trust_document(world)
+    with pytest.raises(CleanRoomError, match="HostDataMismatch"):
+        await changing.verifier().verify_service(world.ticket, proof.report)
+
+
+async def test_undoing_covers_the_pods_of_every_trust_document(changing: Ledger) -> None:
+    world = changing.world
+    await changing.verifier().verify_release(world.ticket, proof_of(world), FLIGHTS)
+    before = await changing.verifier().past_run(world.ticket)
+    accept_another_trust_document(world)
+    after = await changing.verifier().past_run(world.ticket)
+    assert set(before.host_data) < set(after.host_data)
+    assert len(after.host_data) == 2 * len(before.host_data)
+
+
+async def test_nothing_is_released_while_the_trust_document_cannot_be_read(changing: Ledger) -> None:
+    verifier, world = changing.verifier(), changing.world
+    proof = proof_of(world)
+    await verifier.verify_run(world.ticket, proof)
+
+    async def away(document_id: str) -> MemberDocument:
+        raise Unavailable("GovernanceUnreachable", document_id)
+
+    changing.member_document = away  # type: ignore[method-assign]
+    later = changing.verifier()
+    with pytest.raises(Unavailable):
+        await later.verify_run(world.ticket, proof)
+
+
+async def test_minimum_firmware_and_revocation_lists_of_the_trust_document_reach_the_verifier(changing: Ledger) -> None:
+    world = changing.world
+    product = world.trust.roots[-1].product
+    newest = dict.fromkeys(("bootloader", "tee", "snp", "microcode"), 255)
+    oldest = dict.fromkeys(newest, 0)
+    for policy, reason in (
+        ({"minimum_tcb": {product: {"reported": newest, "committed": oldest}}}, "TcbTooOld"),
+        ({"minimum_tcb": {product: {"reported": oldest, "committed": newest}}}, "TcbTooOld"),
+        ({"minimum_uvm_svn": 10**6}, "UvmSvnTooOld"),
+        ({"minimum_report_version": 5}, "ReportVersionUnsupported"),
+        ({"require_crl": True}, "RevocationStatusUnknown"),
+    ):
+        document = world.trust_document.model_copy(update={"attestation": AttestationPolicy.model_validate(policy)})
+        world.accept_trust(document)
+        with pytest.raises(CleanRoomError) as caught:
+            await changing.verifier().verify_service(world.ticket, proof_of(world).report)
+        assert caught.value.code == reason, policy

@@ -8,7 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from cleanroom.datasets.download import download_result, result_digest
+from cleanroom.datasets.download import download_result
+from cleanroom.datasets.result import result_digest, write_receipt
 from cleanroom.datasets.schema import arrow_schema
 from cleanroom.spark.job import ResultReceipt
 from sparkapp.output import ComputedResult, write_result
@@ -47,6 +48,7 @@ def test_downloaded_result_equals_the_written_one(tmp_path: Path, fmt: str, mode
         columns=tuple(types),
     )
     key = world.key if mode == "CSE" else None
+    write_receipt(world.store, receipt, key, collaboration="c")
     options = {
         "collaboration": "c",
         "result_format": world.dataset.format,

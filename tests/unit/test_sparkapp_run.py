@@ -44,7 +44,7 @@ def test_result_equals_duckdbs_and_its_receipt_is_in_the_ledger(world: RunWorld,
     assert receipt.rows == 3
     assert receipt.rows_read == {"flights": 4000, "planes": 40, "weather": 8}
     assert receipt.job_digest == outcome.pod.job().digest()
-    assert [item.key for item in world.store("litware-out").list()] == [item.name for item in receipt.objects]
+    assert [item.key for item in world.store("litware-out").list()] == ["flights/r-1/_receipt", *(item.name for item in receipt.objects)]
     assert all(item.name.startswith("flights/r-1/") for item in receipt.objects)
 
     events = outcome.events()

@@ -15,7 +15,7 @@ def threats() -> dict[str, str]:
 
 
 def test_every_threat_has_a_section() -> None:
-    assert list(threats()) == [f"T{number}" for number in range(1, 22)]
+    assert list(threats()) == [f"T{number}" for number in range(1, 23)]
 
 
 def test_every_named_file_exists() -> None:

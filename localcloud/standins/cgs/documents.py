@@ -152,6 +152,8 @@ def list_documents(call: Call, tx: Tx) -> Reply:
     found |= {key: item.get("labels", UNDEFINED) for key, item in tx.items(ACCEPTED)}
     rows = []
     for key, labels in found.items():
+        if wanted is not None and truthy(labels) and not isinstance(labels, dict):
+            raise Crash(f"the labels of {key} are not an object")
         if wanted is None or (isinstance(labels, dict) and all(labels.get(name) == value for name, value in wanted.items())):
             rows.append(omit_undefined(id=key, labels=labels))
     return Reply({"value": rows})

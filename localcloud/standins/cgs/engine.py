@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import os
 import re
 import time
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from pydantic import Field
 
 from cleanroom.attestation import TrustStore
 from cleanroom.errors import InvalidInput
@@ -62,6 +64,10 @@ class CgsConfig(StandInConfig):
     """Whether to trust AMD's roots as well."""
     slow_history: bool = False
     """Answer 202 to the first read of a ledger range, like a real node while it loads the range."""
+    lag_ms: int = Field(default_factory=lambda: int(os.environ.get("LAG_MS") or 0), ge=0)
+    """Milliseconds by which a second node lags behind. It answers the reads of every second connection. 0: there is one node."""
+    commit_ms: int = Field(default_factory=lambda: int(os.environ.get("COMMIT_MS") or 0), ge=0)
+    """Milliseconds between two signatures, which commit everything before them. 0: writes are committed at once."""
 
 
 class Governance:
@@ -110,13 +116,16 @@ class Governance:
         if route.write:
             reply, seqno = await self.store.write(lambda tx: route.handler(call, tx))
         else:
-            reply, seqno = self.store.read(lambda tx: route.handler(call, tx))
+            reply, seqno = self.store.read(lambda tx: route.handler(call, tx), lagging=self._lags(request))
         if self._history_is_cold(call, request):
             return Outgoing(202, headers={"retry-after": "1"})
         headers = {**reply.headers, "x-ms-ccf-transaction-id": f"{VIEW}.{seqno}"}
         if reply.wrap is not None:
             return Outgoing(200, {"value": await asyncio.to_thread(_wrapped, *reply.wrap)}, headers)
         return Outgoing(reply.status, reply.body, headers)
+
+    def _lags(self, request: Incoming) -> bool:
+        return request.lagging and self.config.lag_ms > 0
 
     def _history_is_cold(self, call: Call, request: Incoming) -> bool:
         ranged = call.query.get("from_seqno") or call.query.get("to_seqno")
@@ -134,8 +143,13 @@ class Governance:
         view, _, number = text.partition(".")
         if not re.fullmatch(r"[0-9]{1,18}\.[0-9]{1,18}", text):
             raise Fault(400, "InvalidQueryParameterValue", f"transaction_id is {text!r}; it must be <view>.<seqno>.")
-        _, current = self.store.read(lambda tx: None)
-        status = "Unknown" if int(number) > current or int(view) > VIEW else "Committed" if int(view) == VIEW else "Invalid"
+        nodes, lagging = self.store.nodes, self._lags(request)
+        if int(number) > nodes.seen(lagging=lagging) or int(view) > VIEW:
+            status = "Unknown"
+        elif int(view) < VIEW:
+            status = "Invalid"
+        else:
+            status = "Committed" if int(number) <= nodes.committed(lagging=lagging) else "Pending"
         return Outgoing(200, {"transaction_id": text, "status": status})
 
     def _gov(self, request: Incoming) -> Outgoing:

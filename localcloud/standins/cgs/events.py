@@ -78,11 +78,11 @@ def _bounds(call: Call, tx: Tx, last_write: int | None) -> tuple[int, int, int]:
     """Return the first and last position of the range, and the end of this page. An invalid or uncommitted range throws."""
     query = call.query
     first = _integer(query["from_seqno"]) if "from_seqno" in query else 1
-    last = _integer(query["to_seqno"]) if "to_seqno" in query else last_write if last_write is not None else tx.seqno
+    last = _integer(query["to_seqno"]) if "to_seqno" in query else last_write if last_write is not None else tx.committed
     if last < first:
         raise Crash("to_seqno is before from_seqno")
     size = _integer(query["max_seqno_per_page"]) if "max_seqno_per_page" in query else PAGE
-    if last > tx.seqno:
+    if last > tx.committed:
         raise Crash("the end of the range is not committed")
     if first < 1 or size < 0:
         raise Crash("not a range")

@@ -81,9 +81,22 @@ def parse_query(raw: bytes) -> dict[str, str]:
 
 
 class Incoming:
-    """A request: method, raw path (percent-encoded), raw query, lower-case headers, body."""
+    """A request: method, raw path (percent-encoded), raw query, lower-case headers, body.
 
-    def __init__(self, method: str, path: str, query: bytes = b"", headers: dict[str, str] | None = None, body: bytes = b"") -> None:
+    ``lagging`` is set if its connection leads to the node that lags behind.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        query: bytes = b"",
+        headers: dict[str, str] | None = None,
+        body: bytes = b"",
+        *,
+        lagging: bool = False,
+    ) -> None:
+        self.lagging = lagging
         self.method, self.path, self.query, self.headers, self.body = method, path, query, headers or {}, body
 
 

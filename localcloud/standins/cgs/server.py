@@ -3,6 +3,9 @@
 One base URL serves the application (with and without the prefix ``/app``), the reads of ``/gov`` that clients use, and the
 ``cgs-client`` proxy under ``/cgs-client``. docs/facts/governance-service.md describes the original.
 
+With ``lag_ms`` or the environment variable ``LAG_MS``, every second connection is answered by a node that lags behind. With ``commit_ms``
+or ``COMMIT_MS``, writes are committed with a signature at this interval, not at once.
+
 Users send a bearer token of a configured issuer. Members send a token in the header ``x-localcloud-member-token``, which replaces
 their TLS client certificate. The evidence of clean rooms is verified against the configured trust.
 """
@@ -27,7 +30,7 @@ NAME = "cgs"
 
 def create_app(config: CgsConfig) -> Starlette:
     """Return the ASGI application; its state is in the folder ``config.state``."""
-    store = Store(config.state)
+    store = Store(config.state, lag=config.lag_ms / 1000, interval=config.commit_ms / 1000)
     governance = Governance(config, store)
     proxy = Proxy(governance)
 
@@ -41,9 +44,11 @@ def create_app(config: CgsConfig) -> Starlette:
         yield
         store.close()
 
-    return Starlette(
+    app = Starlette(
         routes=[health_route(NAME), Mount("/", app=Transport(handle, hide=(rf"^{PREFIX}/as/[^/]+", f"{PREFIX}/as/***")))], lifespan=lifespan
     )
+    app.state.nodes = store.nodes
+    return app
 
 
 def run() -> None:

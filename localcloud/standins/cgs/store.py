@@ -22,6 +22,7 @@ from typing import Any, Generic, TypeVar
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from cleanroom.secret import read_secret_file, write_secret_file
+from localcloud.standins.cgs.nodes import Nodes, Row
 
 T = TypeVar("T")
 
@@ -67,12 +68,16 @@ def _place(table: str, key: str) -> bytes:
 class Tx:
     """A request's transaction. Reads see its own writes; the first write takes a sequence number."""
 
-    def __init__(self, connection: sqlite3.Connection, sealer: Sealer, seqno: int, *, writable: bool) -> None:
+    def __init__(self, connection: sqlite3.Connection, sealer: Sealer, seqno: int, *, writable: bool, committed: int | None = None) -> None:
         self._db = connection
         self._sealer = sealer
         self._base = seqno
         self._writable = writable
         self.wrote = False
+        self.rows: list[Row] = []
+        """What this transaction has written."""
+        self.committed = seqno if committed is None else committed
+        """The last sequence number that this node knows to be committed."""
 
     @property
     def seqno(self) -> int:
@@ -114,6 +119,7 @@ class Tx:
     def delete(self, table: str, key: str) -> None:
         """Remove a key, if it exists."""
         self._mark()
+        self.rows.append((table, key, None, self.seqno, False))
         self._db.execute("DELETE FROM kv WHERE tab = ? AND key = ?", (table, key))
 
     def put_private(self, table: str, key: str, plain: bytes) -> None:
@@ -139,6 +145,7 @@ class Tx:
 
     def _write(self, table: str, key: str, value: bytes, history: bool) -> None:
         self._mark()
+        self.rows.append((table, key, value, self.seqno, history))
         self._db.execute("INSERT OR REPLACE INTO kv VALUES (?, ?, ?, ?)", (table, key, value, self.seqno))
         if history:
             self._db.execute("INSERT OR REPLACE INTO history VALUES (?, ?, ?, ?)", (table, key, self.seqno, value))
@@ -151,14 +158,21 @@ class _Pending(Generic[T]):
 
 
 class Store:
-    """The database: :meth:`read` uses a snapshot, :meth:`write` is durable. For concurrent callers on one event loop."""
+    """The database: :meth:`read` uses a snapshot, :meth:`write` is durable. For concurrent callers on one event loop.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: Holds the database and the key of the private tables.
+        lag: Seconds after which the second node has a write (:class:`~localcloud.standins.cgs.nodes.Nodes`).
+        interval: Seconds between two signatures.
+    """
+
+    def __init__(self, folder: Path, *, lag: float = 0.0, interval: float = 0.0) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._sealer = Sealer(folder / "storage.key")
         self._writer = self._connect(folder / "cgs.sqlite")
         self._writer.executescript(_SCHEMA)
         self._reader = self._connect(folder / "cgs.sqlite")
+        self.nodes = Nodes(self._writer, lag=lag, interval=interval)
         self._pending: list[_Pending[Any]] = []
         self._flushing: asyncio.Task[None] | None = None
 
@@ -169,14 +183,16 @@ class Store:
         connection.execute("PRAGMA synchronous = FULL")
         return connection
 
-    def read(self, work: Callable[[Tx], T]) -> tuple[T, int]:
-        """Run ``work`` on the committed state; return its result and the sequence number of that state."""
-        self._reader.execute("BEGIN")
+    def read(self, work: Callable[[Tx], T], *, lagging: bool = False) -> tuple[T, int]:
+        """Run ``work`` on the state of a node; return its result and the sequence number of that state."""
+        database = self.nodes.lagging() if lagging else self._reader
+        database.execute("BEGIN")
         try:
-            tx = Tx(self._reader, self._sealer, self._seqno(self._reader), writable=False)
+            committed = self.nodes.committed(lagging=lagging)
+            tx = Tx(database, self._sealer, self._seqno(database), writable=False, committed=committed)
             return work(tx), tx.seqno
         finally:
-            self._reader.execute("ROLLBACK")
+            database.execute("ROLLBACK")
 
     async def write(self, work: Callable[[Tx], T]) -> tuple[T, int]:
         """Run ``work`` atomically; return its result and sequence number when the commit is on disk.
@@ -202,6 +218,7 @@ class Store:
         try:
             self._writer.execute("BEGIN IMMEDIATE")
             seqno = first = self._seqno(self._writer)
+            rows: list[Row] = []
             for pending in batch:
                 tx = Tx(self._writer, self._sealer, seqno, writable=True)
                 self._writer.execute("SAVEPOINT request")
@@ -212,6 +229,7 @@ class Store:
                     answers.append((pending.done, None, error))
                 else:
                     seqno = tx.seqno
+                    rows += tx.rows
                     answers.append((pending.done, (result, seqno), None))
                 self._writer.execute("RELEASE request")
             if seqno == first:
@@ -219,6 +237,7 @@ class Store:
             else:
                 self._writer.execute("UPDATE ledger SET seqno = ?", (seqno,))
                 await asyncio.to_thread(self._writer.execute, "COMMIT")
+                self.nodes.wrote(seqno, rows)
         except Exception as error:  # every caller of the batch must get an answer
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
@@ -238,4 +257,5 @@ class Store:
     def close(self) -> None:
         """Close the database files."""
         self._reader.close()
+        self.nodes.replica.close()
         self._writer.close()

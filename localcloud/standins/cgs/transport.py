@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from localcloud.standins.cgs.http import Fault, Incoming, Outgoing, failure
+from localcloud.standins.cgs.nodes import Connections
 from localcloud.standins.serving import Receive, Scope, Send
 
 MAX_BODY = 4 << 20
@@ -52,6 +53,7 @@ class Transport:
     def __init__(self, handle: Callable[[Incoming], Awaitable[Outgoing]], *, hide: tuple[str, str] | None = None) -> None:
         self._handle = handle
         self._hide = hide
+        self._connections = Connections()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer an HTTP request."""
@@ -59,7 +61,8 @@ class Transport:
         path = scope["raw_path"].split(b"?")[0].decode("latin-1")
         try:
             body = await _read_body(receive)
-            answer = await self._handle(Incoming(scope["method"], path, scope["query_string"], headers, body))
+            lagging = self._connections.lags(scope.get("client"))
+            answer = await self._handle(Incoming(scope["method"], path, scope["query_string"], headers, body, lagging=lagging))
         except Fault as fault:
             answer = failure(fault)
         if self._hide is not None:

@@ -102,14 +102,28 @@ class Hierarchy:
         return replace(self, plan=plan, leaf_key=leaf_key, leaf=leaf)
 
     def crl(
-        self, revoked: Sequence[int] = (), *, at: dt.datetime, next_update: dt.datetime | None = None, key: rsa.RSAPrivateKey | None = None
+        self,
+        revoked: Sequence[int] = (),
+        *,
+        at: dt.datetime,
+        next_update: dt.datetime | None = None,
+        key: rsa.RSAPrivateKey | None = None,
+        extensions: Sequence[tuple[x509.ExtensionType, bool]] = (),
+        entry_extensions: Sequence[tuple[x509.ExtensionType, bool]] = (),
     ) -> bytes:
-        """Return a revocation list (DER) of this root, or signed by ``key``, that was issued at ``at``."""
+        """Return a revocation list (DER) of this root, or signed by ``key``, that was issued at ``at``.
+
+        ``extensions`` and ``entry_extensions`` are (extension, critical) of the list and of each entry.
+        """
         builder = x509.CertificateRevocationListBuilder().issuer_name(self.root.subject).last_update(at)
         builder = builder.next_update(next_update or at + dt.timedelta(days=30))
         for serial in revoked:
-            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(at).build()
-            builder = builder.add_revoked_certificate(entry)
+            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(at)
+            for extension, critical in entry_extensions:
+                entry = entry.add_extension(extension, critical=critical)
+            builder = builder.add_revoked_certificate(entry.build())
+        for extension, critical in extensions:
+            builder = builder.add_extension(extension, critical=critical)
         crl = builder.sign(key or self.root_key, hashes.SHA384(), rsa_padding=AMD_PSS)
         return crl.public_bytes(serialization.Encoding.DER)
 

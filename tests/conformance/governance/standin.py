@@ -16,6 +16,7 @@ from cleanroom.attestation import report_data_for
 from localcloud.standins.cgs.auth import IssuerConfig
 from localcloud.standins.cgs.callers import MEMBER_HEADER, MemberConfig
 from localcloud.standins.cgs.engine import CgsConfig
+from localcloud.standins.cgs.nodes import Nodes
 from localcloud.standins.cgs.server import create_app
 from localcloud.standins.serving import serving
 from localcloud.standins.snp.cvm import DevelopmentVirtualMachine
@@ -35,6 +36,8 @@ class StandIn:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.nodes: Nodes
+        """The nodes of the server that :meth:`serve` started last."""
         self.authority = LocalAuthority(folder / "tls")
         self.tls = self.authority.issue("cgs")
         self.hardware = DevelopmentHardware(folder / "snp")
@@ -92,5 +95,7 @@ class StandIn:
     @contextmanager
     def serve(self, **changes: Any) -> Iterator[Settings]:
         """Serve the stand-in from this process."""
-        with serving(create_app(self.config(**changes)), "cgs", self.tls) as url:
+        app = create_app(self.config(**changes))
+        self.nodes = app.state.nodes
+        with serving(app, "cgs", self.tls) as url:
             yield self.settings(url)

@@ -155,6 +155,17 @@ def test_accepted_labels_win_in_the_list_and_ids_appear_once(cgs: Target) -> Non
     assert rows == [{"id": document_id, "labels": {"from": "proposal"}}]
 
 
+def test_labels_that_are_not_an_object_make_filtered_lists_fail(cgs: Target) -> None:
+    document_id = fresh("doc")
+    expect(cgs.put(document_id, cgs.ann, labels="x"), 200)
+    try:
+        expect(cgs.call("GET", "/app/userdocuments?labelSelector=type:dataset", cgs.ann), 500, "InternalError")
+        rows = {row["id"]: row for row in expect(cgs.call("GET", "/app/userdocuments", cgs.ann), 200)["value"]}
+        assert rows[document_id] == {"id": document_id, "labels": "x"}
+    finally:
+        expect(cgs.put(document_id, cgs.ann, labels={}, version=cgs.get(document_id)["version"]), 200)
+
+
 @pytest.mark.parametrize("selector", ["", "a", "a:", ":b", "a:b:c", "a:b,", "%20:b"])
 def test_malformed_label_selector_is_400(cgs: Target, selector: str) -> None:
     expect(cgs.call("GET", f"/app/userdocuments?labelSelector={selector}", cgs.ann), 400, "InvalidParameter")

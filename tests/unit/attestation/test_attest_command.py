@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from cleanroom.attestation.cvm import CLEAN_ROOM_NONCE
+from localcloud.standins.snp.cvm import DevelopmentVirtualMachine
 from localcloud.standins.snp.server import DevelopmentHardware
 from starters.attest import app
 from tests.unit.attestation.conftest import vector_ids
@@ -186,3 +188,47 @@ def test_development_root_is_announced_and_requires_its_trust_file(tmp_path: Pat
     accepted = run(evidence, "--trust", hardware.trust_file)
     assert accepted.exit_code == 0
     assert "NOT CONFIDENTIAL" in accepted.stdout
+
+
+def test_minimum_firmware_and_provider_are_options(vectors: Path, tav: tuple[Path, ...]) -> None:
+    assert run(*tav, "--minimum-tcb", "Milan=4.0.24.219").exit_code == 0
+    for value in ("Milan=4.0.24.220", "Genoa=0.0.0.0"):
+        result = run(*tav, "--minimum-tcb", value, "--output", "json")
+        assert result.exit_code == 4
+        assert {check["reason"] for check in json.loads(result.stdout)["checks"] if not check["passed"]} == {"TcbTooOld"}
+    for value in ("Milan=4.0.24", "Milan=4.0.24.256", "Naples=1.1.1.1", "Milan", "Turin=1.2.3.4"):
+        assert run(*tav, "--minimum-tcb", value).exit_code == 2
+    folder = vectors / "snp" / "milan-v2-caci-kms"
+    old = (folder / "report.bin", "--chain", folder / "chain.pem", "--at", "2026-11-23T12:00:00Z")
+    assert run(*old).exit_code == 0
+    assert run(*old, "--minimum-tcb", "Milan=3.0.8.116").exit_code == 4
+    uvm = vectors / "uvm" / "svn103-d0c9e2be-5c9f4dd2c502.cose"
+    signing = vectors / "snp" / "milan-v3-caci-cleanroom-signing"
+    endorsed = (signing / "report.bin", "--chain", signing / "chain.pem", "--uvm", uvm)
+    assert run(*endorsed, "--minimum-uvm-svn", "103").exit_code == 0
+    assert run(*endorsed, "--minimum-uvm-svn", "104").exit_code == 4
+
+
+def test_host_data_of_the_allow_all_policy_is_remarked_upon(vectors: Path, tav: tuple[Path, ...]) -> None:
+    folder = vectors / "snp" / "milan-v2-caci-kms"
+    result = run(folder / "report.bin", "--chain", folder / "chain.pem", "--at", "2026-11-23T12:00:00Z", "--output", "json")
+    assert "every container" in json.loads(result.stdout)["remarks"][0]
+    table = run(folder / "report.bin", "--chain", folder / "chain.pem", "--at", "2026-11-23T12:00:00Z").stdout
+    assert "NOT CONFIDENTIAL" in table
+
+
+def test_evidence_of_a_confidential_vm_is_verified(hardware: DevelopmentHardware, tmp_path: Path) -> None:
+    evidence = DevelopmentVirtualMachine(hardware).evidence(bytes(64))
+    file = tmp_path / "cvm.json"
+    for text in (evidence.model_dump_json(by_alias=True), json.dumps({"attestation": evidence.model_dump(mode="json", by_alias=True)})):
+        file.write_text(text)
+        result = run(file, "--trust", hardware.trust_file, "--output", "json")
+        assert result.exit_code == 0, result.output
+        value = json.loads(result.stdout)
+        assert value["development"]
+        assert value["pcrs"]
+    assert run(file, "--trust", hardware.trust_file, "--nonce", CLEAN_ROOM_NONCE.hex()).exit_code == 0
+    assert run(file, "--trust", hardware.trust_file, "--nonce", "00" * 32).exit_code == 4
+    assert run(file).exit_code == 4
+    file.write_text(json.dumps({"evidence": {"tpmQuote": "x"}}))
+    assert run(file).exit_code == 2

@@ -29,6 +29,13 @@ REFUSED = {
 }
 
 
+OLD_FIRMWARE = {"bootloader": 3, "tee": 0, "snp": 8, "microcode": 115}
+MINIMUM = {
+    "Milan": {"bootloader": 3, "tee": 0, "snp": 20, "microcode": 209},
+    "Genoa": {"bootloader": 9, "tee": 0, "snp": 0, "microcode": 0},
+}
+
+
 def evidence_of(folder: Path) -> AttestationEvidence:
     chain = folder / "chain.pem"
     return AttestationEvidence.of((folder / "report.bin").read_bytes(), chain.read_bytes() if chain.exists() else b"")
@@ -328,3 +335,18 @@ def test_a_flipped_bit_anywhere_in_a_certificate_is_rejected(vectors: Path) -> N
             verdict = judge(AttestationEvidence.of(report, pem), trust)
             assert not verdict.ok, (index, place)
             assert str(verdict.failures[0].reason) in {"CertificateChainMalformed", "RootNotTrusted", "CertificateSignatureInvalid"}
+
+
+@pytest.mark.parametrize("name", vector_ids())
+def test_genuine_evidence_of_old_firmware_is_refused_by_a_minimum(vectors: Path, amd: TrustStore, name: str) -> None:
+    if name in REFUSED:
+        pytest.skip("does not verify without a minimum either")
+    old = json.loads((vectors / "snp" / name / "meta.json").read_text())["report"]["reported_tcb"]["microcode"] == OLD_FIRMWARE["microcode"]
+    for member in ("minimum_tcb", "minimum_committed_tcb"):
+        verdict = judge(evidence_of(vectors / "snp" / name), amd, **{member: MINIMUM})
+        assert reasons(verdict) == (["TcbTooOld"] if old else []), member
+
+
+def test_products_without_a_minimum_are_refused(vectors: Path, amd: TrustStore) -> None:
+    verdict = judge(evidence_of(vectors / "snp" / "milan-v3-caci-tav"), amd, minimum_committed_tcb={"Genoa": MINIMUM["Genoa"]})
+    assert reasons(verdict) == ["TcbTooOld"]

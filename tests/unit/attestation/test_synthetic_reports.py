@@ -407,3 +407,31 @@ def test_minted_reports_parse_back() -> None:
     body = report_body(ReportFields(tcb=Tcb(bootloader=1, tee=2, snp=3, microcode=4), chip_id=GOOD_MILAN.chip_id))
     report = parse_report(sign_report(body, hierarchy.leaf_key))
     assert report.reported_tcb.hex() == "0102000000000304"
+
+
+def test_a_partial_or_unknown_revocation_list_says_nothing(milan: Lab) -> None:
+    """RFC 5280, section 5.2: a list with a critical extension that is not understood is not "not revoked"."""
+    hierarchy, at = milan.hierarchy, dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
+    point = x509.IssuingDistributionPoint(
+        full_name=None,
+        relative_name=None,
+        only_contains_user_certs=True,
+        only_contains_ca_certs=False,
+        only_some_reasons=None,
+        indirect_crl=False,
+        only_contains_attribute_certs=False,
+    )
+    unknown = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.99999.1"), b"\x05\x00")
+    for extension, critical in ((x509.DeltaCRLIndicator(1), True), (point, True), (point, False), (unknown, True)):
+        crl = hierarchy.crl(at=at, extensions=[(extension, critical)])
+        assert reasons(milan.judge(crls=[crl])) == ["RevocationStatusUnknown"], extension
+    issuer = x509.CertificateIssuer([x509.DNSName("other.example")])
+    assert reasons(milan.judge(crls=[hierarchy.crl([1], at=at, entry_extensions=[(issuer, True)])])) == ["RevocationStatusUnknown"]
+    harmless = [(x509.CRLNumber(7), False), (unknown, False)]
+    assert milan.judge(crls=[hierarchy.crl([1], at=at, extensions=harmless)]).ok
+
+
+def test_required_revocation_list_that_is_missing_fails(milan: Lab) -> None:
+    assert milan.judge().ok
+    assert reasons(milan.judge(require_crl=True)) == ["RevocationStatusUnknown"]
+    assert milan.judge(require_crl=True, crls=[milan.hierarchy.crl(at=dt.datetime.now(dt.UTC) - dt.timedelta(days=1))]).ok

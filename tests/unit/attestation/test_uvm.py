@@ -184,6 +184,13 @@ FORGERIES: dict[str, tuple[Callable[[EndorsementIssuer], bytes], str]] = {
     "thumbprint": (lambda i: _plain(i, {34: [-16, bytes(32)]}), "UvmCertificateChainInvalid"),
     "thumbprint of an unknown hash": (lambda i: _plain(i, {34: [-15, bytes(8)]}), "UvmCertificateChainInvalid"),
     "thumbprint no pair": (lambda i: _plain(i, {34: bytes(32)}), "UvmCertificateChainInvalid"),
+    "absent critical header": (lambda i: _plain(i, {2: [258]}), "UvmEndorsementMalformed"),
+    "empty list of critical headers": (lambda i: _plain(i, {2: []}), "UvmEndorsementMalformed"),
+    "critical headers as text": (lambda i: _plain(i, {2: "iss"}), "UvmEndorsementMalformed"),
+    "member twice in the payload": (
+        lambda i: _plain(i, payload=_payload().replace(b'{"x', b'{"x-ms-sevsnpvm-guestsvn": "1", "x', 1)),
+        "UvmEndorsementMalformed",
+    ),
     "critical header": (lambda i: _plain(i, {2: ["unknown"], "unknown": 1}), "UvmEndorsementMalformed"),
     "algorithm unknown": (lambda i: _plain(i, algorithm=-8), "UvmSignatureInvalid"),
     "algorithm of other family": (lambda i: _plain(i, algorithm=-7), "UvmSignatureInvalid"),

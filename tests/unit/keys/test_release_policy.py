@@ -293,6 +293,12 @@ def test_size_and_depth_have_limits() -> None:
         ReleasePolicy.parse(json.dumps(policy_of(*[equals("a", "b" * 100)] * 400)))
 
 
+@pytest.mark.parametrize("version", ["0.2", "1.0", "1.0.0"])
+def test_versions_of_the_same_grammar_are_equal(version: str) -> None:
+    document = policy_of(equals("a", "b"))
+    assert ReleasePolicy.parse(document | {"version": version}) == ReleasePolicy.parse(document)
+
+
 def test_the_legacy_form_is_normalised(known: dict[str, Any]) -> None:
     policy = ReleasePolicy.parse(known["legacy-condition-form"])
     assert policy == ReleasePolicy.parse(policy_of(equals("sdk-test", "true")))
