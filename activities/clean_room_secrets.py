@@ -22,6 +22,7 @@ from cleanroom.clients.azure import Federation, federated_credential
 from cleanroom.clients.urls import check_storage_url
 from cleanroom.datasets.encryption import decode_dataset_key, encode_dataset_key
 from cleanroom.errors import CleanRoomError, Internal, InvalidInput, NotFound, PreconditionFailed, Refused, Unavailable
+from cleanroom.governance import committed_together
 from cleanroom.identifiers import TOKEN_EXCHANGE_AUDIENCE, clean_room_secret_id, federated_subject, run_secret_name
 from cleanroom.keys import KeyVaultSettings, release_key
 from cleanroom.keys.maa import MaaClient
@@ -167,6 +168,7 @@ class CleanRoomSecrets:
     # ------------------------------------------------------------------ grant
 
     @activity.defn
+    @committed_together
     async def set_secret(self, request: GrantRequest) -> Grants:
         """Grant one staged secret of this run to its driver and executor pods.
 
@@ -198,6 +200,7 @@ class CleanRoomSecrets:
             await revoke(room.client, room.user, verified.run.document.contract_id, delegate_type, delegate_id, hosts)
 
     @activity.defn
+    @committed_together
     async def configure_idp(self, request: ConfigureIdpRequest) -> Grants:
         """Grant the run's driver and executor pods ID tokens for the owners' managed identities, and the run's audit events."""
         verified = await self._room.verifier.verify_token_release(request.ticket, request.proof)
@@ -207,6 +210,7 @@ class CleanRoomSecrets:
     # ------------------------------------------------------------------ consent
 
     @activity.defn
+    @committed_together
     async def issue_consent_receipt(self, request: ConsentReceiptRequest) -> StagedSecret:
         """Verify the whole run again, count it, and give its pods the consent receipt and the network secret.
 
@@ -303,6 +307,7 @@ class CleanRoomSecrets:
     # ------------------------------------------------------------------ revoke
 
     @activity.defn
+    @committed_together
     async def revoke_grants(self, request: RevokeRequest) -> Revoked:
         """Close the run, overwrite its staged secrets and remove its host data from every delegate policy. Idempotent.
 
@@ -322,6 +327,9 @@ class CleanRoomSecrets:
         # Close the run first. From then on every activity that releases something refuses it.
         closing = run_facts(run.request, run.token) | {"name": "RUN_CLOSED", "message": "closed"}
         await self._room.client.put_event(closing, event_id=closed_event_id(job.run_id), scope=RUNS_SCOPE)
+        if await self._room.user.latest_event(contract, event_id=closed_event_id(job.run_id), scope=RUNS_SCOPE) is None:
+            raise Unavailable("RunNotClosed", f"run {job.run_id!r}: governance does not show yet that the run is closed.")
+        # The clients share their position, so these reads and those of `revoke` show everything from before the run was closed.
         existing = set(await self._room.user.list_secrets(contract))
         removed: list[Grant] = []
         overwritten = 0

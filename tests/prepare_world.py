@@ -17,7 +17,7 @@ from typing import Any, Literal
 from cleanroom.attestation import AttestationEvidence, report_data_for
 from cleanroom.datasets.encryption import encode_dataset_key, generate_dataset_key
 from cleanroom.documents.specs import DatasetSpec, QuerySpec
-from cleanroom.governance import CleanRoomClient, GovernanceUserClient
+from cleanroom.governance import CleanRoomClient, GovernanceUserClient, LedgerPosition
 from cleanroom.governance.endpoint import proxy_headers
 from cleanroom.identifiers import approver_key_document_id, decision_document_id, document_digest, user_secret_name
 from cleanroom.messages.publish import DescriptorRequest, StoredSecret
@@ -34,6 +34,7 @@ from cleanroom.statements import Decision, RunRequest, SigningKey, load_or_creat
 from cleanroom.statements.keys import KEY_LABELS, KeyDocument
 from cleanroom.trust import Bootstrap, TrustDocument
 from localcloud.standins.cgs.bootstrap import User, bootstrap
+from localcloud.standins.cgs.nodes import Nodes
 from localcloud.standins.cgs.server import create_app
 from localcloud.standins.serving import serving
 from localcloud.standins.snp.server import DevelopmentHardware
@@ -86,6 +87,8 @@ class PrepareWorld:
 
     def __init__(self, folder: Path, standin: StandIn, counter: RequestCounter, url: str, token: Callable[[str], str]) -> None:
         self.counter = counter
+        self.nodes: Nodes
+        """The nodes of governance."""
         self.hardware = standin.hardware
         self._url, self._ca, self._token = url, standin.authority.ca_file, token
         self.keys: dict[str, SigningKey] = {name: load_or_create_signing_key(folder / name) for name in PEOPLE}
@@ -109,10 +112,10 @@ class PrepareWorld:
         headers = proxy_headers(self._url, None) if mode == "cgs-client" else None
         return GovernanceUserClient(url, token=lambda: self._token(name), mode=mode, ca_file=self._ca, headers=headers)
 
-    def clean_room(self) -> CleanRoomClient:
-        """Governance as the attested clean room sees it."""
+    def clean_room(self, position: LedgerPosition | None = None) -> CleanRoomClient:
+        """Governance as the attested clean room sees it. Its clients share their position, as in a worker."""
         attestor: Any = Guest(self.hardware, CLEAN_ROOM_HOST)
-        return CleanRoomClient(self._url, COLLABORATION, attestor, ca_file=self._ca)
+        return CleanRoomClient(self._url, COLLABORATION, attestor, ca_file=self._ca, position=position)
 
     # ------------------------------------------------------------------ publish
 
@@ -197,13 +200,16 @@ def _query_spec(query: str, names: list[str]) -> QuerySpec:
 
 
 @contextmanager
-def prepare_world(folder: Path) -> Iterator[PrepareWorld]:
-    """Serve governance from this process; nothing is published yet."""
+def prepare_world(folder: Path, **changes: Any) -> Iterator[PrepareWorld]:
+    """Serve governance from this process, with ``changes`` of its configuration; nothing is published yet."""
     standin = StandIn(folder)
-    counter = RequestCounter(create_app(standin.config(slow_history=False)))
+    app = create_app(standin.config(slow_history=False, **changes))
+    counter = RequestCounter(app)
     with serving(counter, "cgs", standin.tls) as url:
         target = Target(standin.settings(url))
         try:
-            yield PrepareWorld(folder, standin, counter, url, lambda name: target.token(Person(name, TENANT)))
+            world = PrepareWorld(folder, standin, counter, url, lambda name: target.token(Person(name, TENANT)))
+            world.nodes = app.state.nodes
+            yield world
         finally:
             target.close()

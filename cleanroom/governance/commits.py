@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final, ParamSpec, TypeVar
 
 from cleanroom.errors import CleanRoomError, Unavailable
 from cleanroom.identifiers import TransactionId
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 COMMIT_SECONDS: Final = 10.0
 """A commit that takes longer is reported as unknown. Governance commits about once per second."""
@@ -25,6 +29,10 @@ class _Batch:
     writes: list[tuple[CommitWatch, TransactionId]] = field(default_factory=list)
     open: bool = True
     """False when the block has ended. A task that it started, and that still runs, then waits for its own commits."""
+
+    def commits(self) -> list[Coroutine[Any, Any, None]]:
+        """Return the waits for all writes."""
+        return [watch.wait(transaction) for watch, transaction in self.writes]
 
 
 _batch: ContextVar[_Batch | None] = ContextVar("cleanroom_governance_batch", default=None)
@@ -112,8 +120,11 @@ class CommitWatch:
 async def commit_together() -> AsyncIterator[None]:
     """Send the writes of a block without waiting for each commit, and wait for all of them at the end of the block.
 
-    Reads inside of the block see its writes. A block that raises does not wait; its writes may or may not take effect. Blocks may be
-    nested: the outermost one waits.
+    Reads inside of the block see its writes. A block that raises waits too, because its last writes may undo the others; its own error
+    is raised. Only a cancelled block does not wait. Blocks may be nested: the outermost one waits.
+
+    Raises:
+        Unavailable: ``TransactionLost``, ``TransactionNotCommitted``.
     """
     enclosing = _batch.get()
     if enclosing is not None and enclosing.open:
@@ -123,10 +134,25 @@ async def commit_together() -> AsyncIterator[None]:
     token = _batch.set(batch)
     try:
         yield
+    except Exception:
+        batch.open = False
+        await asyncio.gather(*batch.commits(), return_exceptions=True)
+        raise
     finally:
         batch.open = False
         _batch.reset(token)
-    await asyncio.gather(*(watch.wait(transaction) for watch, transaction in batch.writes))
+    await asyncio.gather(*batch.commits())
+
+
+def committed_together(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Decorator: run the function inside of :func:`commit_together`."""
+
+    @functools.wraps(function)
+    async def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        async with commit_together():
+            return await function(*args, **kwargs)
+
+    return run
 
 
 async def await_commit(watch: CommitWatch, transaction: TransactionId) -> None:

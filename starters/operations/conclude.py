@@ -7,9 +7,10 @@ from typing import Any
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.common import WorkflowIDConflictPolicy
 
-from cleanroom.errors import Conflict
+from cleanroom.errors import Conflict, InvalidInput, NotFound
 from cleanroom.identifiers import CLEAN_ROOM_QUEUE, conclude_workflow_id
-from cleanroom.messages.run import Concluded, RunQueryInput
+from cleanroom.messages.run import Concluded, RunQueryInput, RunTicket
+from cleanroom.runs.reader import UserReader
 from cleanroom.temporal.attributes import start_attributes
 from cleanroom.temporal.markdown import code, details
 from cleanroom.temporal.started import started_with
@@ -22,29 +23,37 @@ from starters.operations.workflow_progress import follow_timeline
 async def conclude_run(session: Session, run_id: str) -> dict[str, Any]:
     """Revoke the grants of an ended run, stop its job, and record that in the ledger.
 
-    Idempotent; concurrent calls share one workflow.
+    The run's request comes from the ledger, which pins the run ID to it. So a run can be concluded whose history Temporal has
+    deleted. Idempotent; concurrent calls share one workflow.
 
     Raises:
         Conflict: ``RunStillRuns``; ``RunCompleted``, because the cleanup would record a failure of this run.
-        NotFound: ``WorkflowNotFound``.
+        NotFound: ``WorkflowNotFound`` when neither Temporal nor the ledger knows the run.
     """
     session.require_encryption()
-    found = await find_run(session, run_id)
-    if not found.ended:
-        raise Conflict(
-            "RunStillRuns",
-            f"run {run_id!r} has not ended. It cleans up when it ends.",
-            hint=f"To stop it now: cleanroom run cancel {run_id}",
-        )
-    if found.described.status is WorkflowExecutionStatus.COMPLETED:
-        raise Conflict(
-            "RunCompleted",
-            f"run {run_id!r} has completed and has revoked its grants. There is nothing to clean up.",
-            hint=f"cleanroom run show {run_id}",
-        )
-    started = await started_with(found.client, found.handle.id, RunQueryInput)
-    ticket = started.ticket
-    concluding = await found.client.start_workflow(
+    client = await session.temporal()
+    ticket, caller = await _pinned_ticket(session, run_id), session.settings.profile
+    try:
+        found = await find_run(session, run_id)
+    except NotFound:
+        if ticket is None:
+            raise
+    else:
+        if not found.ended:
+            raise Conflict(
+                "RunStillRuns",
+                f"run {run_id!r} has not ended. It cleans up when it ends.",
+                hint=f"To stop it now: cleanroom run cancel {run_id}",
+            )
+        if found.described.status is WorkflowExecutionStatus.COMPLETED:
+            raise Conflict(
+                "RunCompleted",
+                f"run {run_id!r} has completed and has revoked its grants. There is nothing to clean up.",
+                hint=f"cleanroom run show {run_id}",
+            )
+        started = await started_with(found.client, found.handle.id, RunQueryInput)
+        ticket, caller = ticket or started.ticket, started.caller
+    concluding = await client.start_workflow(
         CONCLUDE_RUN,
         ticket,
         result_type=Concluded,
@@ -56,11 +65,9 @@ async def conclude_run(session: Session, run_id: str) -> dict[str, Any]:
             f"Run {code(run_id)} was terminated and could not clean up. This workflow revokes its grants, stops its job, and records "
             "that in the ledger. It derives the grants from governance."
         ),
-        search_attributes=start_attributes(
-            collaboration=session.collaboration, kind="conclude", query=ticket.query, proposer=started.caller
-        ),
+        search_attributes=start_attributes(collaboration=session.collaboration, kind="conclude", query=ticket.query, proposer=caller),
     )
-    result: Concluded = await follow_timeline(found.client, concluding, f"conclude run {run_id}")
+    result: Concluded = await follow_timeline(client, concluding, f"conclude run {run_id}")
     return {
         "run_id": run_id,
         "revoked": result.revoked.model_dump(exclude={"removed"}),
@@ -68,3 +75,20 @@ async def conclude_run(session: Session, run_id: str) -> dict[str, Any]:
         "workflow_id": concluding.id,
         "link": session.ui_link(concluding.id),
     }
+
+
+async def _pinned_ticket(session: Session, run_id: str) -> RunTicket | None:
+    """Return the ticket of the request to which the ledger pins the run, or None for a run that released and recorded nothing.
+
+    An operator's profile cannot read the ledger. The activities compare its ticket, from Temporal, with the pin.
+    """
+    try:
+        async with session.governance() as client:
+            pinned = await UserReader(client, session.collaboration).pinned_request(run_id)
+    except InvalidInput as error:
+        if error.code != "ProfileIsNoPerson":
+            raise
+        return None
+    if pinned is None:
+        return None
+    return RunTicket(collaboration=session.collaboration, query=pinned.query, run_id=run_id, request=pinned.request)

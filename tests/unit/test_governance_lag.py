@@ -21,7 +21,7 @@ from temporalio.testing import ActivityEnvironment
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput
 
 from cleanroom.errors import NotFound, Unavailable
-from cleanroom.governance import GovernanceUserClient, LedgerPosition, commit_together
+from cleanroom.governance import GovernanceUserClient, LedgerPosition, commit_together, committed_together
 from cleanroom.governance.http import HttpChannel
 from cleanroom.identifiers import Seen, TransactionId, is_older_transaction, latest_transaction
 from cleanroom.messages.base import Message
@@ -298,6 +298,22 @@ async def test_a_block_reports_a_write_that_was_rolled_back(network: tuple[str, 
                 await governance.put_document("d", "c", "x")
         assert lost.value.code == "TransactionLost"
         assert str(governance.position) == ""
+
+
+async def test_a_block_that_fails_waits_for_the_writes_that_undo_its_work(network: tuple[str, Network]) -> None:
+    url, nodes = network
+    nodes.commit_after = 0.4
+    async with client(url) as governance:
+
+        @committed_together
+        async def fail() -> None:
+            await governance.put_document("d", "c", "x")
+            raise NotFound("RunClosed", "undone")
+
+        began = time.monotonic()
+        with pytest.raises(NotFound):
+            await fail()
+        assert time.monotonic() - began > 0.3
 
 
 async def test_a_task_that_outlives_its_block_waits_for_its_own_commits(network: tuple[str, Network]) -> None:

@@ -35,7 +35,9 @@ class Nodes:
     def __init__(self, source: sqlite3.Connection, *, lag: float, interval: float) -> None:
         self.lag = lag
         """A test may change it, if it was not 0."""
-        self._two, self._interval = lag > 0, interval
+        self.interval = interval
+        """A test may change it, if it was not 0."""
+        self._two, self._delayed = lag > 0, lag > 0 or interval > 0
         self._seen = self._base = int(source.execute("SELECT seqno FROM ledger").fetchone()[0])
         self._applied = self._base
         self._recent: deque[_Write] = deque()
@@ -52,7 +54,7 @@ class Nodes:
         write = _Write(time.monotonic(), seqno, rows)
         if self._two:
             self._missing.append(write)
-        if self._two or self._interval:
+        if self._delayed:
             self._recent.append(write)
         else:
             self._base = seqno
@@ -92,7 +94,7 @@ class Nodes:
         return min(known, self.seen(lagging=lagging))
 
     def _signed_at(self, written: float) -> float:
-        return (math.floor(written / self._interval) + 1) * self._interval if self._interval else written
+        return (math.floor(written / self.interval) + 1) * self.interval if self.interval else written
 
 
 class Connections:

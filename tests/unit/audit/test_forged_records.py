@@ -14,10 +14,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cleanroom.attestation import report_data_for
 from cleanroom.audit.verdict import BundleVerdict
 from cleanroom.audit.verify import verify_bundle
 from cleanroom.identifiers import canonical_json, decision_document_id, sha256_hex
-from tests.audit_records import QUERY, SPARK_HOST, Items, clone, index_of
+from cleanroom.runs.ledger import event_scope, pin_entry, pinned_event_id, request_digest, run_facts
+from cleanroom.spark.job import JobParameters
+from cleanroom.spark.run_events import event_id
+from cleanroom.statements.model import RunRequest
+from cleanroom.statements.signing import peek
+from tests.audit_records import CLEAN_ROOM_HOST, QUERY, SPARK_HOST, Items, clone, index_of
 from tests.audit_world import AuditWorld
 
 
@@ -308,3 +314,116 @@ def test_more_runs_than_approved_fails(world: AuditWorld, items: Items) -> None:
     verdict = verify_rechained(world, changed)
     assert verdict.first_broken is not None
     assert "ApprovalRunsExhausted" in verdict.first_broken.detail
+
+
+# ---------------------------------------------------------------------- a run ID stands for one request and one job
+
+
+def add_event(items: Items, after: str, id_: str, data: Any, scope: str = "runs") -> None:
+    """Add an entry after the first one whose subject contains ``after``."""
+    index = index_of(items, "event", after)
+    body = items[index][2]
+    seqno = body["seqno"] + 1
+    entry = {"scope": scope, "id": id_, "seqno": seqno, "timestamp": body["timestamp"], "data": data}
+    items.insert(index + 1, ("event", f"{id_}#{seqno}", entry))
+
+
+def second_request(world: AuditWorld) -> tuple[RunRequest, str]:
+    """Another signed request with the same run ID."""
+    token = world.ask(JobParameters(start_date="2013-01-01", end_date="2013-01-31")).request
+    return peek(RunRequest, token), token
+
+
+def test_bundle_of_another_request_than_the_pinned_one_fails(world: AuditWorld, items: Items) -> None:
+    changed = clone(items)
+    request, token = second_request(world)
+    changed[index_of(changed, "event", "pinned.")][2]["data"] = pin_entry(request, token)
+    verdict = verify_rechained(world, changed)
+    failed = " ".join(check.detail for check in verdict.checks if not check.passed)
+    assert request_digest(token) in failed or "RunPinnedToAnotherRequest" in failed
+    assert world.run_id in failed
+
+
+def test_run_that_started_with_two_requests_fails(world: AuditWorld, items: Items) -> None:
+    changed = clone(items)
+    request, token = second_request(world)
+    data = run_facts(request, token) | {"name": "RUN_STARTED", "digests": {"job": "ab" * 32}}
+    add_event(changed, f"query.{QUERY}", f"query.{QUERY}", data)
+    verdict = verify_rechained(world, changed)
+    failed = [check.detail for check in verdict.checks if not check.passed]
+    assert any("two requests" in detail and world.run_id in detail and request_digest(token) in detail for detail in failed)
+
+
+def test_run_with_two_jobs_fails(world: AuditWorld, items: Items) -> None:
+    changed = clone(items)
+    data = json.loads(json.dumps(changed[index_of(changed, "event", f"query.{QUERY}")][2]["data"]))
+    data["digests"]["job"] = "ab" * 32
+    add_event(changed, f"query.{QUERY}", f"query.{QUERY}", data)
+    verdict = verify_rechained(world, changed)
+    failed = [check.detail for check in verdict.checks if not check.passed]
+    assert any("two jobs" in detail and world.run_id in detail and "ab" * 32 in detail for detail in failed)
+
+
+def test_run_without_a_pin_fails(world: AuditWorld, items: Items) -> None:
+    changed = clone(items)
+    del changed[index_of(changed, "event", "pinned.")]
+    verdict = verify_rechained(world, changed)
+    assert any("RUN_PINNED" in f"{check.subject} {check.detail}" for check in verdict.checks if not check.passed)
+
+
+def test_entry_before_the_pin_fails(world: AuditWorld, items: Items) -> None:
+    changed = clone(items)
+    first, second = index_of(changed, "event", "pinned."), index_of(changed, "event", "prepare-started")
+    changed[first], changed[second] = changed[second], changed[first]
+    low, high = changed[second][2]["seqno"], changed[first][2]["seqno"]
+    changed[first][2]["seqno"], changed[second][2]["seqno"] = low, high
+    verdict = verify_rechained(world, changed)
+    assert any("precedes the entry that pins" in check.detail for check in verdict.checks if not check.passed)
+
+
+def test_entries_of_others_are_ignored_and_noted(world: AuditWorld, items: Items) -> None:
+    """An earlier version let any published key enter this."""
+    changed = clone(items)
+    data = {
+        "source": "cleanroom-application", "name": "RUN_FAILED", "message": "it failed", "runId": world.run_id, "query": QUERY,
+        "queryDigest": world.job.query_digest, "caller": "mallory",
+    }  # fmt: skip
+    add_event(changed, "run-completed", event_id(world.run_id, "RUN_FAILED"), data, event_scope(world.run_id))
+    verdict = verify_rechained(world, changed)
+    assert verdict.first_broken is None
+    assert any("RUN_FAILED by mallory" in note for note in verdict.notes)
+
+
+def test_pin_of_another_request_that_came_later_is_noted(world: AuditWorld, items: Items) -> None:
+    changed = clone(items)
+    add_event(changed, "pinned.", pinned_event_id(world.run_id), pin_entry(*second_request(world)))
+    verdict = verify_rechained(world, changed)
+    assert verdict.first_broken is None
+    assert any("another request asked for this run ID" in note for note in verdict.notes)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"message": "Litware agreed by telephone that rows may leave"}, "it attests 'message'"),
+        ({"digests": {"consent": "00"}}, "it attests 'digests'"),
+        ({"name": "RUN_COMPLETED"}, "it attests step 'RUN_COMPLETED'"),
+        ({"caller": "mallory"}, "it attests another caller"),
+        ({"requestDigest": "ab" * 32}, "it attests another requestDigest"),
+        ({"proof": {"report": "ab" * 32, "policies": "ab" * 32}}, "another report or statement"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_attested_statement_with_words_of_a_caller_fails(world: AuditWorld, items: Items, change: dict[str, Any], words: str) -> None:
+    """The clean room's report is genuine, over a statement that the clean room could be talked into."""
+    changed = clone(items)
+    body = changed[index_of(changed, "event", "prepared")][2]
+    statement = {name: value for name, value in body["data"].items() if name != "attestation"} | change
+    evidence = world.hardware.evidence(bytes.fromhex(CLEAN_ROOM_HOST), report_data_for(canonical_json(statement)))
+    body["data"] = statement | {"attestation": evidence.model_dump(mode="json", exclude_none=True)}
+    verdict = verify_rechained(world, changed)
+    failed = [check.detail for check in verdict.checks if not check.passed]
+    if "requestDigest" not in change and "name" not in change:
+        assert any(words in detail for detail in failed), failed
+    else:
+        assert failed
