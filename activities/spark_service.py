@@ -78,7 +78,6 @@ class SparkServiceActivities:
             Refused: ``JobMismatch`` when the requested job differs from the one built here; the codes of
                 :meth:`cleanroom.runs.authority.RunAuthority.authorise`.
         """
-        await self._authority.verify_pinned(request.ticket)
         run, trust = await asyncio.gather(self._authority.authorise(request.ticket), self._trust.in_force())
         job = assemble_job(run, trust.environment)
         if job.digest() != request.job.digest():
@@ -90,6 +89,7 @@ class SparkServiceActivities:
                 hint="Give the clean room and the Spark service the same version. If the members have accepted another trust document, "
                 "start a new run.",
             )
+        await self._authority.verify_pinned(request.ticket)
         profile = PodProfile.deployed(trust.trust.document.pods, self._settings)
         submitted = await self._service.submit(job, profile, pod_policies(job, profile).digest())
         try:
@@ -108,9 +108,10 @@ class SparkServiceActivities:
             Refused: ``JobMismatch`` when the job belongs to another run.
         """
         ticket = request.ticket
-        await self._authority.verify_pinned(ticket)
+        await self._authority.verify_caller(ticket, past=True)
         if request.tracking.name != job_name(ticket.collaboration, ticket.query, ticket.run_id):
             raise Refused("JobMismatch", f"run {ticket.run_id!r}: job {request.tracking.name!r} belongs to another run.")
+        await self._authority.verify_pinned(ticket)
         async with Heartbeater(str) as heartbeat:
 
             def report(status: JobStatus) -> None:

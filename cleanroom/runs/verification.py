@@ -58,7 +58,7 @@ from typing import Any, Protocol
 from cachetools import TTLCache
 from pydantic import BaseModel
 
-from cleanroom.errors import CleanRoomError, Unavailable
+from cleanroom.errors import CleanRoomError, PreconditionFailed, Unavailable
 from cleanroom.identifiers import canonical_json, sha256_hex
 from cleanroom.messages.run import RunTicket, ServiceProof, SparkVerdict
 from cleanroom.runs.assembly import assemble_job
@@ -243,6 +243,8 @@ class RunVerifier:
         """Derive a pinned run that may be over, to undo what it was given or to compare its result. It authorises no release."""
         await self.authority.verify_pinned(ticket)
         run, accepted = await asyncio.gather(self.authority.authorise(ticket, consent=False, past=True), self._trust.accepted())
+        if not accepted:
+            raise PreconditionFailed("TrustDocumentMissing", "the members have accepted no trust document, so the run was given nothing.")
         jobs = [assemble_job(run, trust.environment) for trust in accepted]
         policies = [trust.services.compute(job) for trust, job in zip(accepted, jobs, strict=True)]
         hosts = dict.fromkeys(host for each in policies for host in each.host_data())

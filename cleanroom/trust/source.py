@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from cleanroom.errors import NotFound, PreconditionFailed, Refused
+from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, NotFound, PreconditionFailed, Refused
 from cleanroom.governance import MemberDocument
 from cleanroom.identifiers import document_digest
 from cleanroom.trust.bootstrap import pem_file
@@ -75,7 +75,8 @@ class TrustSource:
         self._read = read
         self._contract = contract_id
         self._development = development
-        self._known: list[AcceptedTrust] = []
+        self._known: list[AcceptedTrust | CleanRoomError] = []
+        """What the members accepted, by number; the error of a document that this worker cannot use."""
         self._lock = asyncio.Lock()
         self._calls = 0
         self._answered = -1
@@ -84,23 +85,15 @@ class TrustSource:
     async def in_force(self) -> AcceptedTrust:
         """Return the accepted trust document with the highest number, on a fresh reading of governance.
 
+        If that document cannot be used, no older one is. The members must then accept the next one.
+
         Raises:
             PreconditionFailed: ``TrustDocumentMissing`` when the members have accepted none.
             Refused: ``DevelopmentNotAllowed``, ``TrustDocumentMismatch``.
             InvalidInput: ``TrustDocumentMalformed``.
             Unavailable: Governance did not answer.
         """
-        return (await self.accepted())[-1]
-
-    async def accepted(self) -> tuple[AcceptedTrust, ...]:
-        """Return every accepted trust document, oldest first; see :meth:`in_force`."""
-        self._calls += 1
-        call = self._calls
-        async with self._lock:
-            if self._answered < call:
-                latest = self._calls
-                await self._read_new()
-                self._answered = latest
+        await self._read_new()
         if not self._known:
             raise PreconditionFailed(
                 "TrustDocumentMissing",
@@ -108,21 +101,53 @@ class TrustSource:
                 hint="A member proposes one with `cleanroom collaboration create --trust FILE`.",
                 party="operator",
             )
-        return tuple(self._known)
+        latest = self._known[-1]
+        if isinstance(latest, CleanRoomError):
+            raise latest
+        return latest
+
+    async def accepted(self) -> tuple[AcceptedTrust, ...]:
+        """Return every accepted trust document that this worker can use, oldest first, on a fresh reading of governance."""
+        await self._read_new()
+        return tuple(each for each in self._known if isinstance(each, AcceptedTrust))
+
+    async def next_number(self) -> int:
+        """Return the number of the trust document that the members can accept next."""
+        await self._read_new()
+        return len(self._known) + 1
 
     async def _read_new(self) -> None:
-        while True:
-            number = len(self._known) + 1
-            try:
-                found = accepted_trust(await self._read(trust_document_id(self._contract, number)), self._contract, number)
-            except NotFound as error:
-                if error.code != MISSING:
-                    raise
+        self._calls += 1
+        call = self._calls
+        async with self._lock:
+            if self._answered >= call:
                 return
-            if found.document.development is not None and not self._development:
-                raise Refused(
-                    "DevelopmentNotAllowed",
-                    f"trust document {found.id} names development roots, and this worker's measured bootstrap file does not allow them.",
-                    hint="Accept a trust document without `development`, or deploy a bootstrap file with `development: true`.",
-                )
-            self._known.append(found)
+            latest = self._calls
+            while (found := await self._read_number(len(self._known) + 1)) is not None:
+                self._known.append(found)
+            self._answered = latest
+
+    async def _read_number(self, number: int) -> AcceptedTrust | CleanRoomError | None:
+        """Return the accepted document with this number, or why it cannot be used, or None if there is none."""
+        try:
+            answer = await self._read(trust_document_id(self._contract, number))
+            found = accepted_trust(answer, self._contract, number)
+        except NotFound as error:
+            if error.code != MISSING:
+                raise
+            return None
+        except Conflict as error:
+            if error.code != "ContractIdMismatch":
+                raise
+            return Refused("TrustDocumentMismatch", f"{trust_document_id(self._contract, number)} belongs to another contract.")
+        except (InvalidInput, Refused) as error:
+            if not error.code.startswith("TrustDocument"):
+                raise
+            return error
+        if found.document.development is not None and not self._development:
+            return Refused(
+                "DevelopmentNotAllowed",
+                f"trust document {found.id} names development roots, and this worker's measured bootstrap file does not allow them.",
+                hint="Accept a trust document without `development`, or deploy a bootstrap file with `development: true`.",
+            )
+        return found

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from cleanroom.claims import HOST_DATA
-from cleanroom.errors import Conflict, InvalidInput, NotFound, PreconditionFailed
+from cleanroom.errors import Conflict, InvalidInput, NotFound
 from cleanroom.governance import GovernanceUserClient, Invitation, host_data_claims
 from cleanroom.onboarding import Onboarding, member_client, require_id, require_issuer_url
 from cleanroom.trust import AcceptedTrust, TrustDocument, TrustSource
@@ -95,24 +95,21 @@ async def create_collaboration(
         }
 
 
+def trust_source(client: GovernanceUserClient, name: str) -> TrustSource:
+    """Return the trust documents of a collaboration."""
+    return TrustSource(client.get_member_document, name, development=True)
+
+
 async def _require_next(client: GovernanceUserClient, trust: TrustDocument) -> None:
-    accepted = await accepted_trust_documents(client, trust.contract_id)
-    if (trust.number <= len(accepted) and accepted[trust.number - 1].digest != trust.digest) or trust.number > len(accepted) + 1:
+    source = trust_source(client, trust.contract_id)
+    following = await source.next_number()
+    same = any(each.digest == trust.digest for each in await source.accepted())
+    if trust.number != following and not same:
         raise Conflict(
             "TrustDocumentDiffers",
-            f"--trust: the document has number {trust.number}; the next one of {trust.contract_id!r} is {len(accepted) + 1}.",
+            f"--trust: the document has number {trust.number}; the next one of {trust.contract_id!r} is {following}.",
             hint="Accepted documents never change. Set `number`.",
         )
-
-
-async def accepted_trust_documents(client: GovernanceUserClient, name: str) -> tuple[AcceptedTrust, ...]:
-    """Return the trust documents that the members accepted, oldest first; the last one is in force."""
-    try:
-        return await TrustSource(client.get_member_document, name, development=True).accepted()
-    except PreconditionFailed as error:
-        if error.code != "TrustDocumentMissing":
-            raise
-        return ()
 
 
 async def show_trust(session: Session, name: str) -> dict[str, Any]:
@@ -122,7 +119,7 @@ async def show_trust(session: Session, name: str) -> dict[str, Any]:
         NotFound: ``TrustDocumentMissing``.
     """
     async with governance_reader(session) as client:
-        accepted = await accepted_trust_documents(client, name)
+        accepted = await trust_source(client, name).accepted()
         if not accepted:
             raise NotFound("TrustDocumentMissing", f"the members of {name!r} have accepted no trust document.")
         found = await client.get_member_document(accepted[-1].id)
@@ -133,14 +130,15 @@ async def show_trust(session: Session, name: str) -> dict[str, Any]:
 async def trust_template(session: Session, name: str) -> dict[str, Any]:
     """Return the trust document in force with the next number, or a template for the first one."""
     async with governance_reader(session) as client:
-        accepted = await accepted_trust_documents(client, name)
+        source = trust_source(client, name)
+        accepted, number = await source.accepted(), await source.next_number()
     if accepted:
         current = accepted[-1].document
-        return current.model_copy(update={"number": current.number + 1}).model_dump(mode="json", exclude_none=True)
+        return current.model_copy(update={"number": number}).model_dump(mode="json", exclude_none=True)
     return {
         "schema_version": 1,
         "contract_id": name,
-        "number": 1,
+        "number": number,
         "spark_service_host_data": ["SHA-256 of the Spark service's container policy"],
         "pods": {
             "image": "registry.example/cleanroom/spark@sha256:DIGEST",
@@ -166,7 +164,7 @@ async def show_collaboration(session: Session, name: str) -> dict[str, Any]:
         policy = await client.clean_room_policy(name)
         issuer = await client.oidc_issuer_info()
         consent = await client.contract_consent(name)
-        accepted = await accepted_trust_documents(client, name)
+        accepted = await trust_source(client, name).accepted()
         members, users = await client.members(), await client.list_identities()
     return {
         "collaboration": contract.id,

@@ -128,6 +128,23 @@ def test_malformed_document_stops_the_worker_instead_of_an_older_one_counting(ha
     assert code(governance.source().in_force()) == "TrustDocumentMalformed"
 
 
+def test_next_document_replaces_one_that_cannot_be_used(hardware: DevelopmentHardware) -> None:
+    governance = Governance()
+    source = governance.source(development=False)
+    governance.put(make_trust_document(hardware))
+    governance.put(make_trust_document(hardware, number=2, **CONFIDENTIAL), data="{}")
+
+    async def work() -> None:
+        with pytest.raises(CleanRoomError, match="TrustDocumentMalformed"):
+            await source.in_force()
+        assert await source.accepted() == ()
+        governance.put(make_trust_document(hardware, number=3, **CONFIDENTIAL))
+        assert (await source.in_force()).document.number == 3
+        assert await source.next_number() == 4
+
+    asyncio.run(work())
+
+
 def test_development_roots_need_the_measured_flag(hardware: DevelopmentHardware) -> None:
     governance = Governance()
     governance.put(make_trust_document(hardware))

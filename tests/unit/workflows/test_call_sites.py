@@ -65,7 +65,7 @@ EXPECTED = {
     ("PublishAzureDataset", "set_federation"): PROPAGATING,
     ("PublishAzureDataset", "set_key_with_skr"): PROPAGATING,
     ("PublishQuery", "accept_query"): replace(OFFLINE, total=None),
-    ("PublishQuery", "await_query_change"): Options(20, 366 * DAYS, None, 0, 10, 300),
+    ("PublishQuery", "await_query_change"): Options(20, 366 * DAYS, None, 0, 5, 5),
     ("PublishQuery", "create_document"): OFFLINE,
     ("PublishQuery", "determine_dataset_owners"): SERVICE,
     ("PublishQuery", "generate_query_document"): SERVICE,
