@@ -93,11 +93,14 @@ class CleanRoomGovernance:
             raise InvalidInput("AuditStepUnknown", f"audit: step {event.step!r} is not one of {', '.join(sorted(CLEAN_ROOM_STEPS))}.")
         if (event.proof is not None) != (event.step == ATTESTED_STEP):
             raise InvalidInput("AuditStepNotAttested", f"audit: a proof belongs to step {ATTESTED_STEP} alone, not to {event.step}.")
-        request = await self._room.verifier.pin(event.ticket)
-        body = run_facts(request, event.ticket.request) | {"name": event.step}
         if event.proof is not None:
+            # The statement verifies the whole run, the pin included.
+            request, _ = await self._room.authority.verify_caller(event.ticket)
+            body = run_facts(request, event.ticket.request) | {"name": event.step}
             body |= await self._room.attested_statement(event.ticket, event.proof, body)
         else:
+            request = await self._room.verifier.pin(event.ticket)
+            body = run_facts(request, event.ticket.request) | {"name": event.step}
             body |= {"message": event.message[:500], "digests": event.digests}
         scope = event_scope(request.run_id)
         await self._room.client.put_event(body, event_id=event_id(request.run_id, event.step), scope=scope)

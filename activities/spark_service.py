@@ -79,7 +79,6 @@ class SparkServiceActivities:
                 consent receipt is not granted to the pods of the job; the codes of
                 :meth:`cleanroom.runs.authority.RunAuthority.authorise`.
         """
-        await self._authority.verify_pinned(request.ticket)
         run, trust = await asyncio.gather(self._authority.authorise(request.ticket), self._trust.in_force())
         job = assemble_job(run, trust.environment)
         if job.digest() != request.job.digest():
@@ -91,6 +90,7 @@ class SparkServiceActivities:
                 hint="Give the clean room and the Spark service the same version. If the members have accepted another trust document, "
                 "start a new run.",
             )
+        await self._authority.verify_pinned(request.ticket)
         profile = PodProfile.deployed(trust.trust.document.pods, self._settings)
         # The consent receipt is granted last, and only to the pods that the clean room computed.
         granted = await self._reader.granted_host_data("secrets", job.consent_secret_id)
@@ -111,9 +111,10 @@ class SparkServiceActivities:
             Refused: ``JobMismatch`` when the job belongs to another run.
         """
         ticket = request.ticket
-        await self._authority.verify_pinned(ticket)
+        await self._authority.verify_caller(ticket, past=True)
         if request.tracking.name != job_name(ticket.collaboration, ticket.query, ticket.run_id):
             raise Refused("JobMismatch", f"run {ticket.run_id!r}: job {request.tracking.name!r} belongs to another run.")
+        await self._authority.verify_pinned(ticket)
         async with Heartbeater(str) as heartbeat:
 
             def report(status: JobStatus) -> None:

@@ -15,6 +15,7 @@ from cleanroom.messages.publish import CleanRoomIdentity, CleanRoomPolicy, Feder
 from cleanroom.messages.query import GenerateQueryRequest, QueryDraft
 from cleanroom.messages.run import ConfigureIdpRequest, ConsentReceiptRequest, ConsentWatchRequest, GrantRequest, RunTicket, StageRequest
 from starters.operations.session import run_async
+from tests.local_cloud import ticket_of
 from tests.scenario.forged.attacker import Attacker, Run, call_activity
 
 
@@ -91,6 +92,12 @@ def edited_job(run: Run) -> Any:
 def job_for(attacker: Attacker, ticket: RunTicket) -> Any:
     """The prepared run's job under the run ID of ``ticket``."""
     return attacker.run.result.job.model_copy(update={"run_id": ticket.run_id})
+
+
+def same_run_id(attacker: Attacker) -> RunTicket:
+    """Another request that the caller signed with the open run's ID."""
+    query = attacker.query
+    return ticket_of(attacker.cloud, query.query, query.digest, run_id=attacker.run.ticket.run_id)[0]
 
 
 def grant_request(run: Run, **members: Any) -> GrantRequest:

@@ -31,6 +31,7 @@ from tests.scenario.forged.builders import (
     idp_request,
     job_for,
     replace_parts,
+    same_run_id,
     stage_request,
 )
 from tests.scenario.forged.conftest import Refuse
@@ -60,6 +61,39 @@ FORGERIES = [
         "policies that the genuine service signed for an edited job",
         "PolicyJobMismatch",
         lambda attacker: replace_parts(attacker.run, proof=attacker.genuine_service(attacker.run.ticket, edited_job(attacker.run))),
+    ),
+    *at_each_release(
+        "another request with this run's ID",
+        "RunPinnedToAnotherRequest",
+        lambda attacker: replace_parts(attacker.run, ticket=same_run_id(attacker)),
+    ),
+    Forgery(
+        name="an end of the run by another request with its ID",
+        queue=CLEAN_ROOM_QUEUE,
+        activity="record_event",
+        code="RunPinnedToAnotherRequest",
+        argument=lambda attacker: AuditEvent(ticket=same_run_id(attacker), step="RUN_FAILED", message="it failed"),
+    ),
+    Forgery(
+        name="an attested end of the run",
+        queue=CLEAN_ROOM_QUEUE,
+        activity="record_event",
+        code="AuditStepNotAttested",
+        argument=lambda attacker: AuditEvent(ticket=attacker.run.ticket, step="RUN_COMPLETED", proof=attacker.run.proof),
+    ),
+    Forgery(
+        name="a second job of the run",
+        queue=SPARK_SERVICE_QUEUE,
+        activity="submit_job",
+        code="RunPinnedToAnotherRequest",
+        argument=lambda attacker: SubmitRequest(ticket=same_run_id(attacker), job=attacker.run.result.job),
+    ),
+    Forgery(
+        name="deleting the job with another request",
+        queue=SPARK_SERVICE_QUEUE,
+        activity="delete_job",
+        code="RunPinnedToAnotherRequest",
+        argument=same_run_id,
     ),
     Forgery(
         name="the report of this run with the policies of another run",
@@ -280,7 +314,8 @@ def test_genuine_inputs_are_accepted(attacker: Attacker) -> None:
 def test_revoking_with_a_forged_request_removes_nothing(attacker: Attacker) -> None:
     """The activity derives host data and secrets from the signed request."""
     before = releasable_state(attacker)
-    for ticket in (attacker.edited_ticket, attacker.fresh_ticket.model_copy(update={"run_id": attacker.run.ticket.run_id})):
+    forged = attacker.fresh_ticket.model_copy(update={"run_id": attacker.run.ticket.run_id})
+    for ticket in (attacker.edited_ticket, forged, same_run_id(attacker)):
         assert revoke_run(attacker.cloud, ticket).grants == 0
     assert releasable_state(attacker) == before
     assert attacker.run.ticket.run_id in str(before["delegates"])
