@@ -16,7 +16,7 @@ from cleanroom.errors import Conflict, InvalidInput
 from cleanroom.secret import write_secret_file
 from cleanroom.temporal.keyring import Keyring
 from cleanroom.webui.auth import OidcSettings
-from cleanroom.webui.codec_server import CodecServerSettings, serve
+from cleanroom.webui.codec_server import CodecServerSettings, serve, with_private_origin
 from starters.terminal.entry import main
 from starters.terminal.output import Format, Output, error_boundary, print_record
 
@@ -42,7 +42,7 @@ def codec_server(
     ui_upstream: Annotated[str | None, typer.Option(help="URL of the Temporal Web UI to proxy behind a login: run as its gateway.")] = None,
     remote_upstream: Annotated[bool, typer.Option("--remote-upstream", help="Allow a --ui-upstream on another machine.")] = False,
     public_origin: Annotated[
-        str | None, typer.Option(help="Origin under which browsers reach the gateway.", show_default="http(s)://localhost:PORT")
+        str | None, typer.Option(help="Origin under which browsers reach the gateway.", show_default="a private name below localhost")
     ] = None,
     output: Output = Format.TABLE,
 ) -> None:
@@ -70,7 +70,7 @@ def codec_server(
             public_origin=public_origin,
         )
         # Fail now rather than at the first request.
-        Keyring.load(keyring)
+        settings = with_private_origin(settings, Keyring.load(keyring))
         _require_free_port(host, port)
         if tokens is not None and not tokens.exists():
             write_secret_file(tokens, secrets.token_urlsafe(32).encode() + b"\n")

@@ -111,6 +111,12 @@ class Keyring:
         """Return a copy whose current key is ``key_id``."""
         return Keyring(key_id, self._keys)
 
+    def private_label(self, purpose: str) -> str:
+        """Return 20 hex digits that only holders of this keyring know, for a name that must not be guessed. Rotation keeps it."""
+        first = next(iter(self._keys.values()))
+        info = b"cleanroom private label v1\0" + purpose.encode()
+        return HKDF(hashes.SHA256(), 10, salt=None, info=info).derive(first.reveal()).hex()
+
     @property
     def key_ids(self) -> tuple[str, ...]:
         """All key IDs, including the current one."""

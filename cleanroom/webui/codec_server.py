@@ -44,7 +44,7 @@ from cleanroom.temporal.keyring import Keyring
 from cleanroom.transport import is_loopback
 from cleanroom.webui import pages
 from cleanroom.webui.auth import COOKIE, Authenticator, OidcSettings
-from cleanroom.webui.gateway import PREFIX, UiGateway, check_upstream
+from cleanroom.webui.gateway import PREFIX, UiGateway, check_upstream, private_origin
 
 logger = logging.getLogger("cleanroom.codec_server")
 
@@ -80,7 +80,7 @@ class CodecServerSettings(FrozenModel):
     remote_upstream: bool = False
     """Whether ``ui_upstream`` may be on another machine."""
     public_origin: str | None = None
-    """Origin of the gateway for browsers; without it, ``http(s)://localhost:<port>``."""
+    """Origin of the gateway for browsers. Without it, on loopback without TLS: :func:`cleanroom.webui.gateway.private_origin`."""
     session_lifetime: float = Field(default=8 * 3600, gt=0)
     """Lifetime of a browser session in seconds."""
 
@@ -89,6 +89,13 @@ class CodecServerSettings(FrozenModel):
         """Origin of the gateway as browsers send it."""
         host = "localhost" if is_loopback(self.host) else self.host
         return (self.public_origin or f"{'https' if self.tls_cert else 'http'}://{host}:{self.port}").rstrip("/")
+
+
+def with_private_origin(settings: CodecServerSettings, keyring: Keyring) -> CodecServerSettings:
+    """Return the settings with the private origin, if they are those of a gateway on loopback without an origin or TLS."""
+    if settings.ui_upstream is None or settings.public_origin is not None or settings.tls_cert or not is_loopback(settings.host):
+        return settings
+    return settings.model_copy(update={"public_origin": private_origin(keyring, settings.port)})
 
 
 def create_app(settings: CodecServerSettings, *, keyring: Keyring | None = None) -> Starlette:
@@ -101,12 +108,14 @@ def create_app(settings: CodecServerSettings, *, keyring: Keyring | None = None)
     Raises:
         InvalidInput: ``CodecServerOpen``, ``CodecOriginInvalid``, ``UiUpstreamInvalid``, ``CodecTokensMalformed``, ``KeyringMalformed``.
     """
+    keyring = keyring or Keyring.load(settings.keyring_file)
+    settings = with_private_origin(settings, keyring)
     for origin in (*settings.ui_origins, settings.origin):
         if origin == "*" or origin.count("/") != 2 or not origin.startswith(("http://", "https://")):
             raise InvalidInput(
                 "CodecOriginInvalid", f"ui_origins: {origin!r} is not an origin.", hint="For example http://localhost:8233, without a path."
             )
-    server = _CodecServer(settings, keyring or Keyring.load(settings.keyring_file))
+    server = _CodecServer(settings, keyring)
     cors = Middleware(
         CORSMiddleware,
         allow_origins=list(settings.ui_origins),

@@ -8,6 +8,8 @@ the Web UI, including its assets and API.
   ``Referer`` header. It is exchanged for a session cookie: HttpOnly, ``SameSite=Lax``, Secure over HTTPS.
 * ``/codec/login-codes`` issues such a code to the holder of a bearer token (``cleanroom ui``). It is valid once, for two minutes.
 * ``/codec/logout`` removes the cookie.
+* Browsers send a cookie to every port of the host that set it. On loopback the gateway therefore has a host name of its own below
+  ``localhost``, which nobody without the keyring can guess (:func:`private_origin`), and which it tells only to users with a token.
 * Everything else is streamed from the Web UI's server. Cookies and ``SameSite`` do not distinguish ports, so a request that changes
   something must come from a page of this origin, whatever its cookie. The session cookie is not forwarded, and CORS headers of the Web UI
   are not returned.
@@ -25,6 +27,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 
 from cleanroom.errors import CleanRoomError, InvalidInput, Refused, Unavailable
+from cleanroom.temporal.keyring import Keyring
 from cleanroom.transport import async_http_client, is_loopback
 from cleanroom.webui import pages
 from cleanroom.webui.auth import Authenticator
@@ -77,6 +80,15 @@ def check_upstream(url: str, *, remote: bool = False) -> str:
     return url.rstrip("/")
 
 
+def private_origin(keyring: Keyring, port: int) -> str:
+    """Return the origin of a gateway on loopback: ``http://ui-<secret label>.localhost:<port>``.
+
+    Browsers resolve names below ``localhost`` to loopback (RFC 6761, section 6.3). A cookie of this name does not reach other servers
+    on ``localhost``.
+    """
+    return f"http://ui-{keyring.private_label('web ui host name')}.localhost:{port}"
+
+
 class UiGateway:
     """The login and the reverse proxy.
 
@@ -95,6 +107,7 @@ class UiGateway:
         self._http = async_http_client(timeout=_TIMEOUT)
         parts = urlsplit(origin)
         self._host = parts.netloc
+        self._private = (parts.hostname or "").endswith(".localhost")
         self.secure = parts.scheme == "https"
         # Browsers share cookies between ports, so two gateways on one machine need different names.
         self.cookie = f"cr-ui-{parts.port or (443 if self.secure else 80)}"
@@ -115,7 +128,7 @@ class UiGateway:
         name = await self._auth.bearer(request.headers.get("authorization"))
         code, lifetime = self._auth.new_code(name)
         logger.info("login code for %s", name)
-        return JSONResponse({"code": code, "expiresIn": lifetime}, headers={"Cache-Control": "no-store"})
+        return JSONResponse({"code": code, "expiresIn": lifetime, "origin": self._origin}, headers={"Cache-Control": "no-store"})
 
     async def login_page(self, request: Request) -> Response:
         """Show the login page."""
@@ -123,7 +136,7 @@ class UiGateway:
 
     async def login(self, request: Request) -> Response:
         """Exchange a login code or token for the session cookie, and redirect to the requested page."""
-        if request.headers.get("origin") not in (None, self._origin):
+        if not self._has_own_host(request) or request.headers.get("origin") not in (None, self._origin):
             raise Refused("CodecOriginRefused", "Sign-in is possible only from this server's own page.")
         form = parse_qs((await _form(request)).decode(errors="replace"))
         secret, wanted = form.get("code", [""])[0].strip(), _local(form.get("next", ["/"])[0])
@@ -217,11 +230,20 @@ class UiGateway:
 
     def _canonical(self, request: Request) -> Response | None:
         """Redirect a navigation under another host name to the origin. Other requests get an error, which prevents DNS rebinding."""
-        if request.headers.get("host", "").lower() == self._host:
+        if self._has_own_host(request):
             return None
+        if self._private:
+            # The answer must not contain the name: everyone on this machine can send this request.
+            refused = Refused("CodecHostRefused", "Open this page with `cleanroom ui`.")
+            if _is_navigation(request):
+                return self._page(421, "/", "This gateway has a host name of its own. Open it with `cleanroom ui`.")
+            return _error(421, refused)
         if request.method in ("GET", "HEAD") and _is_navigation(request):
             return RedirectResponse(self._origin + _raw_path(request), 307)
         return _error(421, Refused("CodecHostRefused", f"This server is available only at {self._origin}."))
+
+    def _has_own_host(self, request: Request) -> bool:
+        return request.headers.get("host", "").lower() == self._host
 
     def _page(self, status: int, wanted: str, problem: str = "") -> Response:
         return pages.login(status, target=_local(wanted), problem=problem, preferences=self._preferences)

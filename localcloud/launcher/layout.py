@@ -24,6 +24,7 @@ from pathlib import Path
 
 from cleanroom.secret import Secret, read_secret_file, write_secret_file
 from cleanroom.temporal.keyring import Keyring
+from cleanroom.webui.gateway import private_origin
 from localcloud.launcher import seaweedfs
 from localcloud.launcher.companies import LITWARE, Account
 from localcloud.launcher.ports import stable_ports
@@ -84,7 +85,13 @@ class Layout:
 
     @property
     def codec_url(self) -> str:
-        """URL of the gateway, which serves the Web UI and the codec on one origin."""
+        """Origin of the gateway, which serves the Web UI and the codec: a private name below ``localhost``."""
+        self._make_keyring()
+        return private_origin(Keyring.load(self.keyring_file), self.ports["codec"])
+
+    @property
+    def codec_address(self) -> str:
+        """URL under which this machine's processes reach the gateway."""
         return f"http://localhost:{self.ports['codec']}"
 
     @property
@@ -142,11 +149,14 @@ class Layout:
         """Image of the Spark payload, built from the current sources."""
         return build_sparkapp_image(self.images)
 
-    def make_secrets(self) -> None:
-        """Generate the keyring, the codec token and Litware's S3 connection secret where they are missing."""
+    def _make_keyring(self) -> None:
         if not self.keyring_file.exists():
             self.keyring_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             Keyring.generate().save(self.keyring_file)
+
+    def make_secrets(self) -> None:
+        """Generate the keyring, the codec token and Litware's S3 connection secret where they are missing."""
+        self._make_keyring()
         if not self.codec_token_file.exists():
             write_secret_file(self.codec_token_file, f"{secrets.token_urlsafe(32)}\n".encode())
         connection = {"awsAccessKeyId": "LITWARE", "awsSecretAccessKey": self.token("s3-litware").reveal_text()}

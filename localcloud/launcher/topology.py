@@ -72,8 +72,8 @@ def _gateway(layout: Layout) -> Service:
     return Service(
         name="codec",
         argv=argv,
-        ready=Ready(kind="http", url=f"{layout.codec_url}/healthz", any_status=True),
-        url=layout.codec_url,
+        ready=Ready(kind="http", url=f"{layout.codec_address}/healthz", any_status=True),
+        url=layout.codec_address,
         log=layout.log("codec"),
     )
 

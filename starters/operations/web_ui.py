@@ -70,7 +70,10 @@ def login_link(settings: Settings, page: str) -> dict[str, Any]:
     """
     gateway = settings.temporal.ui_url.rstrip("/")
     parts = urlsplit(gateway)
-    if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
+    # Resolvers of some systems do not know names below localhost, which are loopback (RFC 6761).
+    private = parts.scheme == "http" and (parts.hostname or "").endswith(".localhost")
+    address = f"http://127.0.0.1:{parts.port or 80}" if private else gateway
+    if parts.scheme != "https" and not private and not is_loopback(parts.hostname or ""):
         raise InvalidInput(
             "UiUrlInsecure",
             f"settings: temporal.ui_url {gateway} is not https. The codec token would be sent in plain text.",
@@ -86,7 +89,8 @@ def login_link(settings: Settings, page: str) -> dict[str, Any]:
     tls = ssl_context(settings.ca_file, system_roots=True)
     try:
         with http_client(tls, timeout=20) as http:
-            answer = http.post(f"{gateway}/codec/login-codes", headers={"Authorization": f"Bearer {token}"})
+            headers = {"Authorization": f"Bearer {token}", **({"Host": parts.netloc} if private else {})}
+            answer = http.post(f"{address}/codec/login-codes", headers=headers)
     except httpx.TransportError as error:
         raise Unavailable(
             "UiUnavailable",
@@ -103,6 +107,7 @@ def login_link(settings: Settings, page: str) -> dict[str, Any]:
     try:
         issued = answer.json() if answer.status_code == 200 else {}
         code, lifetime = str(issued["code"]), int(issued["expiresIn"])
+        origin = str(issued.get("origin", gateway))
     except (ValueError, KeyError, TypeError):
         raise PreconditionFailed(
             "UiIsNoGateway",
@@ -110,4 +115,7 @@ def login_link(settings: Settings, page: str) -> dict[str, Any]:
             hint="Set temporal.ui_url in cleanroom.toml to the URL of `cleanroom codec-server --ui-upstream`.",
         ) from None
     fragment = urlencode({"code": code, "next": page.removeprefix(gateway) or "/"})
+    # A gateway on this machine has a private host name, which it tells only to holders of a token.
+    if (is_loopback(parts.hostname or "") or private) and (urlsplit(origin).hostname or "").endswith(".localhost"):
+        gateway = origin
     return {"url": f"{gateway}/codec/login#{fragment}", "expires_in": lifetime}

@@ -43,7 +43,7 @@ async def web_ui(tmp_path: Path) -> AsyncIterator[tuple[WorkflowEnvironment, str
     write_secret_file(tmp_path / "token", TOKEN.encode())
     settings = CodecServerSettings(
         keyring_file=tmp_path / "none", tokens_file=tmp_path / "token", port=gateway_port, ui_origins=(),
-        ui_upstream=f"http://localhost:{ui_port}",
+        ui_upstream=f"http://localhost:{ui_port}", public_origin=origin,
     )  # fmt: skip
     async with await WorkflowEnvironment.start_local(ui=True, ui_port=ui_port, **options) as env:
         with serving(create_app(settings, keyring=TEST_KEYRING), "gateway", port=gateway_port):

@@ -32,8 +32,9 @@ from cleanroom.temporal.codec import PayloadCodec
 from cleanroom.temporal.keyring import Keyring
 from cleanroom.webui import auth as codec_auth
 from cleanroom.webui.codec_server import CodecServerSettings, create_app
-from cleanroom.webui.gateway import check_upstream
+from cleanroom.webui.gateway import check_upstream, private_origin
 from cleanroom.webui.views import COLUMNS, VIEWS, preferences
+from localcloud.launcher.processes import free_ports
 from localcloud.standins.serving import serving
 from starters.operations.web_ui import login_link
 
@@ -416,3 +417,63 @@ def test_the_token_is_sent_only_to_a_gateway(tmp_path: Path, upstream: str) -> N
         login_link(settings_for(upstream, tmp_path / "token"), upstream)
     with pytest.raises(PreconditionFailed, match="CodecTokenMissing"):
         login_link(Settings.model_validate({"profile": "olga", "temporal": {"ui_url": upstream}}), upstream)
+
+
+# A private host name on loopback
+
+
+@pytest_asyncio.fixture
+async def private(tokens: Path, upstream: str) -> AsyncIterator[httpx.AsyncClient]:
+    origin = private_origin(KEYRING, 8233)
+    async with browser(gateway(tokens, upstream, public_origin=None, port=8233), origin) as client:
+        yield client
+
+
+def test_private_origin_depends_on_the_keyring_and_survives_rotation() -> None:
+    origin = private_origin(KEYRING, 8233)
+    assert re.fullmatch(r"http://ui-[0-9a-f]{20}\.localhost:8233", origin)
+    assert private_origin(KEYRING.rotated(), 8233) == origin
+    assert private_origin(Keyring.generate(), 8233) != origin
+
+
+async def test_session_cookie_belongs_to_the_private_name_alone(private: httpx.AsyncClient) -> None:
+    code = await code_of(private)
+    answer = await private.post("/codec/login", data={"code": code, "next": "/"}, headers={"Origin": str(private.base_url)})
+    assert answer.status_code == 303
+    assert "domain" not in answer.headers["set-cookie"].lower()
+    assert (await private.get("/namespaces", headers=NAVIGATION)).status_code == 200
+    (cookie,) = [item for item in private.cookies.jar if item.name == COOKIE]
+    assert cookie.domain.startswith("ui-")
+    assert cookie.domain.removesuffix(".local").endswith(".localhost")
+
+
+@pytest.mark.parametrize("path", ["/", "/namespaces", "/codec/login", "/api/v1/settings", "/codec/login?x"])
+@pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
+@pytest.mark.parametrize("host", ["localhost:8233", "127.0.0.1:8233", "evil.example", "ui-0.localhost:8233"])
+@pytest.mark.parametrize("headers", [{}, {"accept": "text/html"}, {"sec-fetch-mode": "navigate"}])
+async def test_the_private_name_is_told_only_to_holders_of_a_token(
+    private: httpx.AsyncClient, path: str, method: str, host: str, headers: dict[str, str]
+) -> None:
+    """A hostile server on this machine can ask the gateway. With the name, it could make a browser send it the cookie."""
+    answer = await private.request(method, path, headers={**headers, "Host": host})
+    label = KEYRING.private_label("web ui host name")
+    assert answer.status_code in (401, 403, 421)
+    assert label not in answer.text + str(answer.headers)
+
+
+async def test_login_under_another_host_name_sets_no_cookie(private: httpx.AsyncClient) -> None:
+    code = await code_of(private)
+    answer = await private.post("/codec/login", data={"code": code, "next": "/"}, headers={"Host": "localhost:8233"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "CodecOriginRefused")
+    assert "set-cookie" not in answer.headers
+
+
+def test_login_link_of_a_private_gateway_has_its_name(tmp_path: Path, tokens: Path, upstream: str) -> None:
+    write_secret_file(tmp_path / "token", TOKEN.encode() + b"\n")
+    (port,) = free_ports(1)
+    origin = private_origin(KEYRING, port)
+    with serving(gateway(tokens, upstream, public_origin=None, port=port), "gateway", port=port) as url:
+        for configured in (url, f"http://localhost:{port}", origin):
+            link = login_link(settings_for(configured, tmp_path / "token"), f"{configured}/namespaces")
+            assert link["url"].startswith(f"{origin}/codec/login#code=once-")
+            assert link["url"].endswith("&next=%2Fnamespaces")
