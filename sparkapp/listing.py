@@ -9,6 +9,7 @@ from cleanroom.datasets.encryption import decode_dataset_key
 from cleanroom.datasets.files import SUFFIXES
 from cleanroom.datasets.manifest import MANIFEST_NAME, Manifest, read_manifest
 from cleanroom.datasets.sources import is_day
+from cleanroom.documents.dataset import CsvDialect
 from cleanroom.errors import InvalidInput, NotFound, PreconditionFailed, Refused
 from cleanroom.secret import Secret
 from cleanroom.spark.job import JobDataset, JobParameters
@@ -27,6 +28,8 @@ class DatasetListing:
     has_manifest: bool
     missing_days: tuple[str, ...] = ()
     """Days of the requested range without a partition. They count as empty."""
+    verified: frozenset[str] = frozenset()
+    """CSV objects whose quotes and line ends the owner's upload verified."""
     headers: dict[str, str | None] = field(default_factory=dict)
     """First bytes of the objects in the manifest, in hex."""
 
@@ -89,10 +92,15 @@ def list_objects(pod: Pod, dataset: JobDataset, parameters: JobParameters) -> Da
     missing: tuple[str, ...] = ()
     if dataset.partitioned_by == "day":
         objects, missing = _select_days(objects, dataset, parameters)
-    vouched = {name for name, entry in manifest.objects.items() if entry.splittable} if manifest else set()
-    unsplittable = frozenset(objects) - vouched if dataset.format == "csv" else frozenset()
-    headers = {name: entry.header for name, entry in manifest.objects.items()} if manifest else {}
-    return DatasetListing(dataset, objects, unsplittable, manifest is not None, missing, headers)
+    entries = manifest.objects if manifest else {}
+    verified: frozenset[str] = frozenset()
+    unsplittable: frozenset[str] = frozenset()
+    if dataset.format == "csv":
+        dialect = dataset.csv_dialect or CsvDialect()
+        verified = frozenset(name for name in objects if name in entries and entries[name].csv == dialect)
+        unsplittable = frozenset(name for name in objects if name not in verified or not entries[name].splittable)
+    headers = {name: entry.header for name, entry in entries.items()}
+    return DatasetListing(dataset, objects, unsplittable, manifest is not None, missing, verified, headers)
 
 
 def _is_data(name: str) -> bool:

@@ -18,7 +18,7 @@ from typing import BinaryIO, cast
 import pyarrow as pa
 
 from cleanroom.datasets.encryption import SEGMENT_BYTES, SealedFile, SealedObject, SegmentedObject, segment_count
-from cleanroom.datasets.files import TextLayout, csv_header_line, open_parquet, read_csv, read_json_lines, read_parquet
+from cleanroom.datasets.files import HEADER_BYTES, TextLayout, csv_header, open_parquet, read_csv, read_json_lines, read_parquet
 from cleanroom.datasets.plain import PlainObject
 from cleanroom.identifiers import object_context
 from cleanroom.spark.job import JobDataset
@@ -32,7 +32,6 @@ FETCH_SEGMENTS = 8
 """Segments (1 MiB each) per request to the store."""
 STORE_SECONDS = 60.0
 """How long to retry an unavailable store while reading."""
-HEADER_LINE_BYTES = 64 << 10
 WHOLE_OBJECT = -1
 """``InputSplit.stop`` of a Parquet object that a single task reads."""
 
@@ -48,6 +47,8 @@ class InputSplit:
     weight: int
     """Approximate stored bytes of this part."""
     newlines_in_values: bool = False
+    verified: bool = False
+    """Whether the owner's upload verified the quotes and line ends of the CSV text."""
     header: str | None = None
     """The object's first bytes from the manifest (:class:`cleanroom.datasets.manifest.ManifestObject`)."""
 
@@ -62,7 +63,8 @@ def plan_splits(pod: Pod, listing: DatasetListing, *, parallelism: int) -> tuple
     """
     splits: list[InputSplit] = []
     for name, size in listing.objects.items():
-        whole = InputSplit(name, size, 0, WHOLE_OBJECT, size, header=listing.headers.get(name))
+        verified = name in listing.verified
+        whole = InputSplit(name, size, 0, WHOLE_OBJECT, size, verified=verified, header=listing.headers.get(name))
         splits += _split_object(pod, listing.dataset, whole, splittable=name not in listing.unsplittable)
     return _group_splits(splits, listing.stored_bytes(), parallelism)
 
@@ -152,12 +154,12 @@ def _read_split(pod: Pod, dataset: JobDataset, columns: Sequence[str], split: In
         return
     header = None
     if dataset.csv_header:
-        line = opened.read_at(0, HEADER_LINE_BYTES).split(b"\n", 1)[0]
-        header = csv_header_line(line, where)
+        header, start = csv_header(opened.read_at(0, HEADER_BYTES), where, dataset.csv_dialect)
         if split.first == 0:
-            text.skip(min(len(line) + 1, opened.size))
-    layout = TextLayout(header, split.newlines_in_values)
-    yield from read_csv(text, types, columns, where=where, layout=layout, first_row=first_row)
+            text.skip(start)
+    layout = TextLayout(header, split.newlines_in_values, dataset.csv_dialect, split.verified)
+    at_start = split.first == 0 and header is None
+    yield from read_csv(text, types, columns, where=where, layout=layout, first_row=first_row, at_start=at_start)
 
 
 def _where(dataset: JobDataset, name: str) -> str:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from cleanroom.clients.objects import ObjectStore
 from cleanroom.datasets.encryption import open_bytes
-from cleanroom.datasets.files import TextLayout, csv_header_line, open_parquet, read_csv, read_json_lines, read_parquet
+from cleanroom.datasets.files import HEADER_BYTES, TextLayout, csv_header, open_parquet, read_csv, read_json_lines, read_parquet
 from cleanroom.datasets.result import check_receipt, check_sealed_receipt
 from cleanroom.datasets.schema import arrow_schema
 from cleanroom.documents.dataset import FieldType, Format
@@ -90,12 +90,16 @@ def _fetch(store: ObjectStore, item: ResultObject) -> bytes:
     return data
 
 
-def _rows(plain: bytes, result_format: Format, types: Mapping[str, FieldType], csv_header: bool, where: str) -> list[pa.RecordBatch]:
+def _rows(plain: bytes, result_format: Format, types: Mapping[str, FieldType], with_header: bool, where: str) -> list[pa.RecordBatch]:
     stream = io.BytesIO(plain)
     columns = list(types)
     if result_format == "parquet":
         return list(read_parquet(open_parquet(stream, types, columns, where=where), types, columns, where=where))
     if result_format == "json":
         return list(read_json_lines(stream, types, columns, where=where, at_start=False))
-    layout = TextLayout(csv_header_line(stream.readline(), where) if csv_header else None, newlines_in_values=True)
-    return list(read_csv(stream, types, columns, where=where, layout=layout))
+    header = None
+    if with_header:
+        header, start = csv_header(plain[:HEADER_BYTES], where)
+        stream.seek(start)
+    layout = TextLayout(header, newlines_in_values=True)
+    return list(read_csv(stream, types, columns, where=where, layout=layout, at_start=header is None))

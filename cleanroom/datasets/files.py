@@ -9,42 +9,37 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.json as pajson
 import pyarrow.parquet as pq
 
+from cleanroom.datasets.row_blocks import BOM, CsvRows, LineRows, Readable, row_blocks
 from cleanroom.datasets.schema import ARROW_TYPES, accepts, arrow_schema, convert, schema_mismatch
-from cleanroom.datasets.streams import ReadOnlyStream
-from cleanroom.documents.dataset import FieldType, Format
+from cleanroom.documents.dataset import CsvDialect, FieldType, Format
 from cleanroom.errors import InvalidInput
 
 SUFFIXES: dict[Format, tuple[str, ...]] = {"csv": (".csv",), "json": (".json", ".jsonl", ".ndjson"), "parquet": (".parquet",)}
 """File name suffixes of each format. Files with other suffixes are not data of the dataset."""
 
-BLOCK_BYTES = 4 << 20
-"""Text is parsed in blocks of this size. A row must be shorter."""
+HEADER_BYTES = 64 << 10
+"""The longest header line of a CSV object."""
 
 _CSV_COLUMN = re.compile(r"In CSV column #(\d+)")
 _ROW = re.compile(r"Row #(\d+)")
 _COLUMNS = re.compile(r"Expected (\d+) columns, got (\d+)")
 _JSON_KIND = re.compile(r"Column\(/(.+?)\) changed from \w+ to (\w+)")
+_STRING = rb'"(?:[^"\\]|\\.)*"'
+_ESCAPED_NAME = re.compile(rb'("[^"\\]*\\(?:[^"\\]|\\.)*")\s*:')
+_NOT_FINITE = re.compile(rb"(" + _STRING + rb')(\s*:\s*"(NaN|-?Infinity)")?')
 
 # Parsed here from text, because Arrow's parsers reject either times with a zone or times without one.
 _FROM_TEXT: tuple[FieldType, ...] = ("date", "timestamp")
-
-
-class Readable(Protocol):
-    """A stream for the text readers. ``read`` returns at most ``size`` bytes, and none only at the end."""
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Return at most ``size`` bytes."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -54,7 +49,12 @@ class TextLayout:
     header: tuple[str, ...] | None = None
     """Column names in file order, or None if the file has no header line and the schema determines them."""
     newlines_in_values: bool = False
-    """Whether quoted values may contain line breaks. Such an object can only be read from its beginning."""
+    """Whether quoted values may contain line breaks. Such an object can only be read from its beginning.
+    It matters only for verified text; other text is searched for quotes."""
+    dialect: CsvDialect | None = None
+    """How the text deviates from RFC 4180; None if it does not."""
+    verified: bool = False
+    """Whether the upload verified the quotes and line ends, so that they need not be verified again."""
 
 
 def read_csv(
@@ -65,10 +65,13 @@ def read_csv(
     where: str,
     layout: TextLayout = TextLayout(),
     first_row: int | None = 1,
+    at_start: bool = True,
+    on_quoted_break: Callable[[], None] | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """Read rows of CSV text (RFC 4180, UTF-8).
+    """Read rows of CSV text (RFC 4180, UTF-8, or as ``layout.dialect`` declares).
 
-    An unquoted empty value is null; ``""`` is an empty text.
+    An unquoted empty value is null; ``""`` is an empty text. An empty line is no row, except if there is one column:
+    then it is a null.
 
     Args:
         stream: The text, from the start of a row after the header.
@@ -77,29 +80,63 @@ def read_csv(
         where: The object's path, for error messages.
         layout: See :class:`TextLayout`.
         first_row: Number of the first row in the file, or None if unknown.
+        at_start: Whether this is the start of the object. If so, a byte order mark is dropped; elsewhere it is data.
+        on_quoted_break: Called for every block in which a quoted value contains a line break.
 
     Raises:
         InvalidInput: ``SchemaMismatch``.
     """
     names = list(layout.header or types)
     _require_columns(names, types, where)
-    read = pacsv.ReadOptions(column_names=names, block_size=BLOCK_BYTES, use_threads=False)
-    parse = pacsv.ParseOptions(newlines_in_values=layout.newlines_in_values)
-    text = {name: pa.string() if types[name] in _FROM_TEXT else ARROW_TYPES[types[name]] for name in columns}
-    convert_options = pacsv.ConvertOptions(
-        column_types=text, include_columns=list(columns), null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=False
+    rows = CsvRows(layout.dialect)
+    dialect = layout.dialect or CsvDialect()
+    # To look for line breaks in values costs Arrow a pass over the text.
+    plain, quoted = (_parse_options(dialect, len(names), breaks) for breaks in (False, True))
+    conversion = _conversion(dialect, types, columns)
+    by_line = layout.verified and not layout.newlines_in_values
+    for block in row_blocks(stream, LineRows() if by_line else rows, where, at_start=at_start):
+        if not layout.verified:
+            rows.verify(block, names, where, first_row)
+        if on_quoted_break and rows.has_quoted_breaks(block):
+            on_quoted_break()
+        # Arrow drops one byte order mark at the start of what it reads.
+        text = BOM + block if block.startswith(BOM) else block
+        read = pacsv.ReadOptions(column_names=names, block_size=len(text) + 1, use_threads=False)
+        try:
+            table = pacsv.read_csv(
+                pa.BufferReader(text),
+                read_options=read,
+                parse_options=plain if by_line or b'"' not in block else quoted,
+                convert_options=conversion,
+            )
+        except pa.ArrowInvalid as error:
+            raise _csv_mismatch(error, names, types, where, first_row) from None
+        for batch in table.to_batches():
+            yield _converted(batch, types, columns, where, first_row)
+            if first_row is not None:
+                first_row += batch.num_rows
+
+
+def _parse_options(dialect: CsvDialect, columns: int, newlines_in_values: bool) -> pacsv.ParseOptions:
+    return pacsv.ParseOptions(
+        delimiter=dialect.delimiter,
+        quote_char='"' if dialect.quoting == "rfc4180" else False,
+        double_quote=dialect.escape_character is None,
+        escape_char=dialect.escape_character or False,
+        newlines_in_values=newlines_in_values,
+        ignore_empty_lines=columns > 1,
     )
-    head = stream.read(1)
-    if not head:
-        return
-    done = 0
-    try:
-        with pacsv.open_csv(_Prepended(head, stream), read_options=read, parse_options=parse, convert_options=convert_options) as reader:
-            for batch in reader:
-                yield _converted(batch, types, columns, where, None if first_row is None else first_row + done)
-                done += batch.num_rows
-    except pa.ArrowInvalid as error:
-        raise _csv_mismatch(error, names, types, where, first_row) from None
+
+
+def _conversion(dialect: CsvDialect, types: Mapping[str, FieldType], columns: Sequence[str]) -> pacsv.ConvertOptions:
+    text = {name: pa.string() if types[name] in _FROM_TEXT else ARROW_TYPES[types[name]] for name in columns}
+    return pacsv.ConvertOptions(
+        column_types=text,
+        include_columns=list(columns),
+        null_values=[dialect.null_text],
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=False,
+    )
 
 
 def _csv_mismatch(
@@ -115,9 +152,42 @@ def _csv_mismatch(
         name = names[int(column[1])]
         actual = "bytes that are not UTF-8" if "UTF8" in text else f"a value that is not of type {types[name]}"
         return schema_mismatch(where, name, types[name], actual, row=row)
-    if "straddling" in text or "block" in text:
-        return schema_mismatch(where, None, f"rows shorter than {BLOCK_BYTES} bytes", "a longer row", row=row)
     return schema_mismatch(where, None, "CSV rows (RFC 4180)", "text that is not CSV", row=row)
+
+
+def csv_header(head: bytes, where: str, dialect: CsvDialect | None = None) -> tuple[tuple[str, ...], int]:
+    """Return the column names in the header line of a CSV object, and the offset after that line.
+
+    Args:
+        head: The first :data:`HEADER_BYTES` of the object, or all of it.
+        where: The object's path, for error messages.
+        dialect: How the text deviates from RFC 4180; None if it does not.
+
+    Raises:
+        InvalidInput: ``SchemaMismatch``.
+    """
+    text = head.removeprefix(BOM)
+    rows, dialect = CsvRows(dialect), dialect or CsvDialect()
+    end = rows.first_end(text)
+    if not end and len(head) >= HEADER_BYTES:
+        raise schema_mismatch(where, None, f"a CSV header line of at most {HEADER_BYTES} bytes", "a longer line")
+    line = text[:end] if end else text
+    rows.verify(line, (), where, None)
+    try:
+        reader = csv.reader(
+            io.StringIO(line.decode("utf-8"), newline=""),
+            delimiter=dialect.delimiter,
+            quoting=csv.QUOTE_MINIMAL if dialect.quoting == "rfc4180" else csv.QUOTE_NONE,
+            escapechar=dialect.escape_character,
+            doublequote=dialect.escape_character is None,
+            strict=True,
+        )
+        names = tuple(next(reader, []))
+    except (UnicodeDecodeError, csv.Error):
+        raise schema_mismatch(where, None, "a CSV header line in UTF-8", "other bytes") from None
+    if not names:
+        raise schema_mismatch(where, None, "a CSV header line", "an empty line" if head else "an empty file")
+    return names, len(head) - len(text) + len(line)
 
 
 def read_json_lines(
@@ -128,8 +198,11 @@ def read_json_lines(
     where: str,
     first_row: int | None = 1,
     at_start: bool = True,
+    require_members: bool = False,
 ) -> Iterator[pa.RecordBatch]:
-    """Read rows of JSON lines. ``null`` and an absent member are null.
+    """Read rows of JSON lines in UTF-8. ``null`` and an absent member are null.
+
+    A ``number`` may be one of the strings ``NaN``, ``Infinity`` and ``-Infinity``, as Spark writes them.
 
     Args:
         stream: The text, from the start of a row.
@@ -137,49 +210,102 @@ def read_json_lines(
         columns: The columns to return, a subset of ``types``.
         where: The object's path, for error messages.
         first_row: Number of the first row in the file, or None if unknown.
-        at_start: Whether this is the start of the object. If so, a column that does not occur in the first block is
-            an error.
+        at_start: Whether this is the start of the object. If so, a byte order mark is dropped.
+        require_members: Whether a column that no row of the stream contains is an error.
 
     Raises:
         InvalidInput: ``SchemaMismatch``.
     """
-    text = pa.schema([(name, pa.string() if types[name] in _FROM_TEXT else ARROW_TYPES[types[name]]) for name in columns])
-    for block in _line_blocks(stream, where):
+    schema = pa.schema([(name, pa.string() if types[name] in _FROM_TEXT else ARROW_TYPES[types[name]]) for name in columns])
+    absent = list(columns) if require_members else []
+    done = 0
+    for block in row_blocks(stream, LineRows(), where, at_start=at_start):
         if not block.strip():
             continue
-        if at_start:
-            for name in columns:
-                if not _mentions(block, name):
-                    raise schema_mismatch(where, name, types[name], "no such member in the first rows")
-            at_start = False
+        row = None if first_row is None else first_row + done
+        _require_utf8(block, where, row)
+        lines = _json_lines(block, where, row)
+        absent = [name for name in absent if not _mentions(block, name)]
         try:
-            table = _parse_json(block, text)
-        except pa.ArrowInvalid as error:
-            raise _json_mismatch(error, block, text, types, where, first_row) from None
+            table = _parse_json(block, schema)
+        except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+            raise _json_mismatch(error, block, schema, types, where, row) from None
+        if table.num_rows != lines:
+            raise schema_mismatch(where, None, "one JSON object per line", "several objects in a line")
         for batch in table.to_batches():
-            yield _converted(batch, types, columns, where, first_row)
-            if first_row is not None:
-                first_row += batch.num_rows
+            yield _converted(batch, types, columns, where, None if first_row is None else first_row + done)
+            done += batch.num_rows
+    if absent and done:
+        raise schema_mismatch(where, absent[0], types[absent[0]], "no such member in any row")
+
+
+def _require_utf8(block: bytes, where: str, first_row: int | None) -> None:
+    if block.isascii():
+        return
+    try:
+        block.decode("utf-8")
+    except UnicodeDecodeError as error:
+        row = None if first_row is None else first_row + sum(1 for line in block[: error.start].split(b"\n")[:-1] if line.strip())
+        raise schema_mismatch(where, None, "UTF-8", "bytes that are not UTF-8", row=row) from None
+
+
+def _json_lines(block: bytes, where: str, first_row: int | None) -> int:
+    """Return the number of lines that are not blank. Each must begin and end an object, so that no object covers two lines."""
+    text = block.strip()
+    breaks = text.count(b"\n")
+    if text.startswith(b"{") and text.endswith(b"}") and breaks == text.count(b"}\n{") + text.count(b"}\r\n{"):
+        return breaks + 1
+    number = 0
+    for line in filter(None, (line.strip() for line in block.split(b"\n"))):
+        if not (line.startswith(b"{") and line.endswith(b"}")):
+            row = None if first_row is None else first_row + number
+            raise schema_mismatch(where, None, "one JSON object per line", "a line that is not one object", row=row)
+        number += 1
+    return number
 
 
 def _parse_json(block: bytes, schema: pa.Schema) -> pa.Table:
+    try:
+        return _arrow_json(block, schema)
+    except pa.ArrowInvalid:
+        numbers = {field.name for field in schema if pa.types.is_floating(field.type)}
+        if not numbers or not (b'"NaN"' in block or b'Infinity"' in block):
+            raise
+        return _arrow_json(_bare_numbers(block, numbers), schema)
+
+
+def _arrow_json(block: bytes, schema: pa.Schema) -> pa.Table:
     return pajson.read_json(
-        io.BytesIO(block),
-        read_options=pajson.ReadOptions(use_threads=False, block_size=max(BLOCK_BYTES, len(block) + 1)),
+        pa.BufferReader(block),
+        read_options=pajson.ReadOptions(use_threads=False, block_size=len(block) + 1),
         parse_options=pajson.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
     )
 
 
+def _bare_numbers(block: bytes, numbers: set[str]) -> bytes:
+    """Remove the quotes around numbers that are not finite, which Arrow reads only without quotes."""
+
+    def bare(match: re.Match[bytes]) -> bytes:
+        if match[3] is None or json.loads(match[1]) not in numbers:
+            return match[0]
+        return match[1] + b":" + match[3]
+
+    return _NOT_FINITE.sub(bare, block)
+
+
 def _json_mismatch(
-    error: pa.ArrowInvalid, block: bytes, schema: pa.Schema, types: Mapping[str, FieldType], where: str, first_row: int | None
+    error: Exception, block: bytes, schema: pa.Schema, types: Mapping[str, FieldType], where: str, first_row: int | None
 ) -> InvalidInput:
     for field in schema:
         try:
             _parse_json(block, pa.schema([field]))
         except pa.ArrowInvalid as single:
-            if kind := _JSON_KIND.search(str(single)):
+            text = str(single)
+            if kind := _JSON_KIND.search(text):
                 actual = kind[2]
-            elif "couldn't parse" in str(single):
+            elif "specified twice" in text:
+                actual = "the member twice in one row"
+            elif "couldn't parse" in text or "Number too big" in text:
                 actual = f"a number that is not of type {types[field.name]}"
             else:
                 break  # the text itself is not JSON
@@ -188,11 +314,14 @@ def _json_mismatch(
                 where, field.name, types[field.name], actual, row=None if row is None or first_row is None else first_row + row
             )
     del error
-    return schema_mismatch(where, None, "one JSON object per line", "other text")
+    row = next(_bad_rows(block, pa.schema([])), None)
+    return schema_mismatch(
+        where, None, "one JSON object per line", "other text", row=None if row is None or first_row is None else first_row + row
+    )
 
 
 def _bad_rows(block: bytes, schema: pa.Schema) -> Iterator[int]:
-    for number, line in enumerate(line for line in block.splitlines() if line.strip()):
+    for number, line in enumerate(line for line in block.split(b"\n") if line.strip()):
         try:
             _parse_json(line, schema)
         except pa.ArrowInvalid:
@@ -200,22 +329,16 @@ def _bad_rows(block: bytes, schema: pa.Schema) -> Iterator[int]:
 
 
 def _mentions(block: bytes, name: str) -> bool:
-    return any(json.dumps(name, ensure_ascii=ascii_only).encode() in block for ascii_only in (False, True))
+    if any(json.dumps(name, ensure_ascii=ascii_only).encode() in block for ascii_only in (False, True)):
+        return True
+    return b"\\" in block and any(_json_text(match[1]) == name for match in _ESCAPED_NAME.finditer(block))
 
 
-def _line_blocks(stream: Readable, where: str) -> Iterator[bytes]:
-    rest = b""
-    while piece := stream.read(BLOCK_BYTES):
-        cut = piece.rfind(b"\n") + 1
-        if cut:
-            yield rest + piece[:cut]
-            rest = piece[cut:]
-        else:
-            rest += piece
-            if len(rest) > 4 * BLOCK_BYTES:
-                raise schema_mismatch(where, None, f"rows shorter than {BLOCK_BYTES} bytes", "a longer row")
-    if rest:
-        yield rest
+def _json_text(literal: bytes) -> str | None:
+    try:
+        return str(json.loads(literal))
+    except ValueError:
+        return None
 
 
 def open_parquet(file: BinaryIO, types: Mapping[str, FieldType], columns: Sequence[str], *, where: str) -> pq.ParquetFile:
@@ -299,32 +422,3 @@ def _first_bad(column: pa.Array, field_type: FieldType, first_row: int) -> int:
         except pa.ArrowInvalid:
             high = middle
     return first_row + low
-
-
-class _Prepended(ReadOnlyStream):
-    """A stream with bytes put back in front of it. Arrow rejects an empty stream, so the reader first tries to read one byte."""
-
-    def __init__(self, head: bytes, stream: Readable) -> None:
-        super().__init__()
-        self._head = head
-        self._stream = stream
-
-    def read(self, size: int = -1) -> bytes:
-        if size == 0:
-            return b""
-        if self._head:
-            head, self._head = self._head, b""
-            return head + self._stream.read(max(0, size - len(head)) if size > 0 else -1)
-        return self._stream.read(size)
-
-
-def csv_header_line(line: bytes, where: str) -> tuple[str, ...]:
-    """Return the column names in a CSV header line.
-
-    Raises:
-        InvalidInput: ``SchemaMismatch``.
-    """
-    try:
-        return tuple(next(csv.reader([line.decode("utf-8-sig").rstrip("\r\n")]), []))
-    except (UnicodeDecodeError, csv.Error):
-        raise schema_mismatch(where, None, "a CSV header line in UTF-8", "other bytes") from None

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from cleanroom.clients.objects import ObjectStore
 from cleanroom.datasets.encryption import open_bytes, seal_bytes
+from cleanroom.documents.dataset import CsvDialect
 from cleanroom.errors import Refused
 from cleanroom.identifiers import HexDigest, canonical_json, object_context, sha256_hex
 from cleanroom.models import CamelModel
@@ -36,6 +37,8 @@ class ManifestObject(CamelModel):
     rows: int = Field(ge=0)
     splittable: bool = True
     """Whether a reader may start after any line break of the text."""
+    csv: CsvDialect | None = None
+    """The dialect in which the upload verified the CSV text, so that readers need not; None if it was not verified."""
 
 
 class Manifest(CamelModel):

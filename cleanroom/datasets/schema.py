@@ -96,7 +96,12 @@ def _all(mask: pa.Array | pa.ChunkedArray) -> bool:
     return pc.all(mask).as_py() is not False
 
 
-def schema_mismatch(where: str, column: str | None, expected: str, actual: str, *, row: int | None = None) -> InvalidInput:
+SCHEMA_HINT = "Correct the file, or publish the dataset with a schema that matches it."
+
+
+def schema_mismatch(
+    where: str, column: str | None, expected: str, actual: str, *, row: int | None = None, hint: str = SCHEMA_HINT
+) -> InvalidInput:
     """Return the error for data that do not match the dataset's schema.
 
     Args:
@@ -105,12 +110,13 @@ def schema_mismatch(where: str, column: str | None, expected: str, actual: str, 
         expected: The expected type or rule.
         actual: What was found, without any value.
         row: Number of the row in the file, from 1, if known.
+        hint: What to do.
     """
     place = where + (f", column {column!r}" if column else "") + (f", row {row}" if row is not None else "")
     details = {"object": where, "column": column, "expected": expected, "actual": actual, "row": row}
     return InvalidInput(
         "SchemaMismatch",
         f"{place}: expected {expected}, found {actual}.",
-        hint="Correct the file, or publish the dataset with a schema that matches it.",
+        hint=hint,
         details={key: value for key, value in details.items() if value is not None},
     )

@@ -19,7 +19,7 @@ from cleanroom.datasets.encryption import HEADER_BYTES, SEGMENT_BYTES, seal_stre
 from cleanroom.datasets.manifest import MANIFEST_NAME, Manifest, ManifestObject, read_manifest, write_manifest
 from cleanroom.datasets.sources import SourceFile, find_sources
 from cleanroom.datasets.streams import ReadOnlyStream
-from cleanroom.documents.dataset import DatasetSchema
+from cleanroom.documents.dataset import CsvDialect, DatasetSchema
 from cleanroom.errors import CleanRoomError, Conflict, Refused
 from cleanroom.identifiers import object_context
 from cleanroom.secret import Secret
@@ -99,6 +99,7 @@ class _Checked:
     digest: str
     rows: int
     splittable: bool
+    csv: CsvDialect | None
 
 
 class Upload:
@@ -144,7 +145,9 @@ class Upload:
         """
         for file in self._files:
             result = check_file(file.path, schema)
-            self._checked[file.name] = _Checked(_digest(file.path), result.rows, result.splittable)
+            # The digest is computed after the check, and compared with the bytes that are sealed.
+            dialect = (schema.csv_dialect or CsvDialect()) if schema.format == "csv" else None
+            self._checked[file.name] = _Checked(_digest(file.path), result.rows, result.splittable, dialect)
             self._progress("check", file.name, file.size)
 
     def load_manifest(self) -> None:
@@ -182,6 +185,9 @@ class Upload:
         try:
             for file in self._files:
                 if self._is_stored(file):
+                    checked = self._checked[file.name]
+                    facts = {"rows": checked.rows, "splittable": checked.splittable, "csv": checked.csv}
+                    self._objects[file.name] = self._objects[file.name].model_copy(update=facts)
                     self._unchanged.append(file.name)
                     self._progress("skip", file.name, file.size)
                     continue
@@ -244,6 +250,7 @@ class Upload:
             plain_sha256=checked.digest,
             rows=checked.rows,
             splittable=checked.splittable,
+            csv=checked.csv,
         )
         self._uploaded.append(file.name)
 

@@ -42,6 +42,29 @@ class SchemaField(WireModel):
     field_type: FieldType
 
 
+class CsvDialect(OurModel):
+    """How CSV text deviates from RFC 4180. The default is RFC 4180 with an unquoted empty value as null."""
+
+    delimiter: str = Field(default=",", pattern=r"^[\t !#-/:-@\[-`{-~]$")
+    """The character between two values: a tab or ASCII punctuation."""
+    quoting: Literal["rfc4180", "none"] = "rfc4180"
+    """``none``: a quote is an ordinary character, and values contain neither delimiters nor line breaks."""
+    escape_character: str | None = Field(default=None, pattern=r"^[!#-/:-@\[-`{-~]$")
+    """The character that makes the following quote data, as ``\\`` in ``"say \\"hi\\""``. Quotes are then not doubled.
+    With ``quoting: none`` it makes the following delimiter data."""
+    null_text: str = Field(default="", max_length=64, pattern=r"^[^\"\r\n]*$")
+    """The unquoted text that stands for null. If it is not empty, an unquoted empty value is an empty text."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> CsvDialect:
+        if self.delimiter == self.escape_character:
+            raise ValueError("csvDialect: delimiter and escapeCharacter must differ")
+        for special in (self.delimiter, self.escape_character):
+            if special and special in self.null_text:
+                raise ValueError("csvDialect: nullText must contain neither the delimiter nor the escape character")
+        return self
+
+
 class DatasetSchema(WireModel):
     """File format and columns of a dataset."""
 
@@ -51,6 +74,14 @@ class DatasetSchema(WireModel):
     """``day``: rows are in folders ``yyyy-MM-dd`` below the subdirectory, and a run may select a date range."""
     csv_header: bool = False
     """Whether CSV objects begin with a header line. Inputs of the Azure clean room tools have none."""
+    csv_dialect: CsvDialect | None = None
+    """How CSV objects deviate from RFC 4180; None if they do not. An addition of this project."""
+
+    @model_validator(mode="after")
+    def _dialect(self) -> DatasetSchema:
+        if self.csv_dialect is not None and self.format != "csv":
+            raise ValueError("csvDialect needs format: csv")
+        return self
 
     @model_validator(mode="after")
     def _unique(self) -> DatasetSchema:
@@ -87,6 +118,35 @@ class DatasetAccessPolicy(WireModel):
     access_mode: Literal["read", "write"]
     allowed_fields: tuple[str, ...] = Field(min_length=1)
     privacy_floors: PrivacyFloors = PrivacyFloors()
+
+
+def require_known_columns(
+    schema: DatasetSchema, member: str, allowed: tuple[str, ...], floors: PrivacyFloors, access: Literal["read", "write"]
+) -> None:
+    """Require that the policy of a dataset fits its schema. The YAML file and the document follow this one set of rules.
+
+    Args:
+        schema: The dataset's schema.
+        member: The member that holds ``allowed``, for error messages.
+        allowed: The allowed columns.
+        floors: The privacy floors.
+        access: Whether the dataset is an input or an output.
+
+    Raises:
+        ValueError: With the member and the unknown columns.
+    """
+    names = schema.types()
+    spelled = {name.lower(): name for name in names}
+    for what, used in (
+        (member, allowed),
+        ("privacyFloors.allowedOutputColumns", floors.allowed_output_columns or ()),
+        ("privacyFloors.identityColumn", tuple(filter(None, [floors.identity_column]))),
+    ):
+        if unknown := [name for name in used if name not in names]:
+            meant = [f"{name} (the schema has {spelled[name.lower()]!r})" if name.lower() in spelled else name for name in unknown]
+            raise ValueError(f"{what}: no such columns in the schema: {', '.join(meant)}")
+    if schema.csv_dialect is not None and access == "write":
+        raise ValueError("csvDialect: results are always written as RFC 4180")
 
 
 class Provider(WireModel):
@@ -205,15 +265,8 @@ class DatasetDocument(WireModel):
 
     @model_validator(mode="after")
     def _coherent(self) -> DatasetDocument:
-        types = self.dataset_schema.types()
         policy = self.dataset_access_policy
-        for what, names in (
-            ("allowedFields", policy.allowed_fields),
-            ("privacyFloors.allowedOutputColumns", policy.privacy_floors.allowed_output_columns or ()),
-            ("privacyFloors.identityColumn", tuple(filter(None, [policy.privacy_floors.identity_column]))),
-        ):
-            if unknown := [name for name in names if name not in types]:
-                raise ValueError(f"{what}: no such columns in the schema: {', '.join(unknown)}")
+        require_known_columns(self.dataset_schema, "allowedFields", policy.allowed_fields, policy.privacy_floors, policy.access_mode)
         point = self.dataset_access_point
         if (point.manifest == "pinned") != (point.manifest_digest is not None):
             raise ValueError("datasetAccessPoint.manifestDigest is required if manifest is 'pinned', and not allowed otherwise")

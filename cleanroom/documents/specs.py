@@ -11,7 +11,17 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from cleanroom.documents.base import OurModel
-from cleanroom.documents.dataset import EncryptionMode, FieldType, Format, ManifestRule, PrivacyFloors
+from cleanroom.documents.dataset import (
+    CsvDialect,
+    DatasetSchema,
+    EncryptionMode,
+    FieldType,
+    Format,
+    ManifestRule,
+    PrivacyFloors,
+    SchemaField,
+    require_known_columns,
+)
 from cleanroom.documents.query import InputDataset, PostFilter, PreCondition, QuerySegment, QuerySegments, RunParameters
 from cleanroom.documents.yaml_files import load_yaml, read_text
 from cleanroom.identifiers import HexDigest, Name, canonical_json, sha256_hex
@@ -54,6 +64,8 @@ class DatasetSpec(OurModel):
     privacy: PrivacyFloors = PrivacyFloors()
     partitioned_by: Literal["day"] | None = None
     csv_header: bool = True
+    csv_dialect: CsvDialect | None = None
+    """How CSV files deviate from RFC 4180, for inputs only. Default: they do not."""
     encryption: EncryptionMode = "CSE"
     manifest: ManifestRule | None = None
     """Whether rows need the manifest that `cleanroom dataset upload` writes. Default: ``required`` for inputs."""
@@ -63,9 +75,26 @@ class DatasetSpec(OurModel):
 
     @model_validator(mode="after")
     def _known_columns(self) -> DatasetSpec:
-        if unknown := [name for name in self.allowed_columns or () if name not in self.columns]:
-            raise ValueError(f"allowedColumns: no such columns in schema: {', '.join(unknown)}")
+        if self.allowed_columns == ():
+            raise ValueError("allowedColumns must name at least one column; leave it out to allow all columns")
+        require_known_columns(
+            self.dataset_schema(), "allowedColumns", self.allowed_columns or tuple(self.columns), self.privacy, self.access
+        )
         return self
+
+    def dataset_schema(self) -> DatasetSchema:
+        """Return the schema of the dataset document.
+
+        Raises:
+            ValueError: The columns or the dialect are not those of a dataset.
+        """
+        return DatasetSchema(
+            format=self.format,
+            fields=tuple(SchemaField(field_name=name, field_type=kind) for name, kind in self.columns.items()),
+            partitioned_by=self.partitioned_by,
+            csv_header=self.csv_header and self.format == "csv",
+            csv_dialect=self.csv_dialect,
+        )
 
     @model_validator(mode="after")
     def _pinned_rows(self) -> DatasetSpec:

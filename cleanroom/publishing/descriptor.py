@@ -16,7 +16,6 @@ from cleanroom.documents.dataset import (
     Protection,
     Provider,
     Resource,
-    SchemaField,
     SecretReference,
     TokenIssuer,
     encode_configuration,
@@ -72,12 +71,7 @@ def generate_descriptor(request: DescriptorRequest) -> Descriptor:
 
 def schema_of(spec: DatasetSpec) -> DatasetSchema:
     """Return the schema of the dataset document."""
-    return DatasetSchema(
-        format=spec.format,
-        fields=tuple(SchemaField(field_name=name, field_type=kind) for name, kind in spec.columns.items()),
-        partitioned_by=spec.partitioned_by,
-        csv_header=spec.csv_header and spec.format == "csv",
-    )
+    return spec.dataset_schema()
 
 
 def _azure(request: DescriptorRequest, store: BlobStoreSpec) -> tuple[Resource, Identity, Protection]:

@@ -114,6 +114,7 @@ def _job_dataset(item: Dataset, run: AuthorisedRun, environment: JobEnvironment)
         format=document.dataset_schema.format,
         schema_fields=document.dataset_schema.types(),
         csv_header=document.dataset_schema.csv_header,
+        csv_dialect=document.dataset_schema.csv_dialect,
         partitioned_by=document.dataset_schema.partitioned_by,
         allowed_fields=document.dataset_access_policy.allowed_fields,
         floors=document.dataset_access_policy.privacy_floors,

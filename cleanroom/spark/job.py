@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, field_serializer, field_validator
 
-from cleanroom.documents.dataset import EncryptionMode, FieldType, Format, ManifestRule, PrivacyFloors
+from cleanroom.documents.dataset import CsvDialect, EncryptionMode, FieldType, Format, ManifestRule, PrivacyFloors
 from cleanroom.documents.query import PostFilter, PreCondition, QuerySegment
 from cleanroom.documents.validation import describe_validation
 from cleanroom.errors import InvalidInput
@@ -74,6 +74,7 @@ class JobDataset(CamelModel):
     """Column name to type, in file order. In JSON a list of ``[name, type]``, because canonical JSON sorts the
     members of an object, and only their position identifies the columns of a CSV file without a header."""
     csv_header: bool = False
+    csv_dialect: CsvDialect | None = None
     partitioned_by: Literal["day"] | None = None
     allowed_fields: tuple[str, ...]
     floors: PrivacyFloors = PrivacyFloors()

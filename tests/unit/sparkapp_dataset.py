@@ -66,7 +66,11 @@ class DatasetWorld:
     def schema(self) -> DatasetSchema:
         fields = tuple(SchemaField(field_name=name, field_type=kind) for name, kind in self.dataset.schema_fields.items())
         return DatasetSchema(
-            format=self.dataset.format, fields=fields, partitioned_by=self.dataset.partitioned_by, csv_header=self.dataset.csv_header
+            format=self.dataset.format,
+            fields=fields,
+            partitioned_by=self.dataset.partitioned_by,
+            csv_header=self.dataset.csv_header,
+            csv_dialect=self.dataset.csv_dialect,
         )
 
     def put_sealed(self, name: str, data: bytes) -> None:

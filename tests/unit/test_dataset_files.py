@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cleanroom.datasets.check import CheckedFile, LineCounter, check_file
+from cleanroom.datasets.check import check_file
 from cleanroom.datasets.files import TextLayout, open_parquet, read_csv, read_json_lines, read_parquet
 from cleanroom.documents.dataset import DatasetSchema, FieldType, Format, SchemaField
 from cleanroom.errors import InvalidInput
@@ -186,16 +186,3 @@ def test_csv_file_with_line_breaks_in_values_is_not_splittable(tmp_path_factory:
     checked = check_file(file, schema("csv", types={"n": "long", "text": "string"}))
     assert checked.rows == len(rows)
     assert checked.splittable == (not any("\n" in row or "\r" in row for row in rows))
-
-
-def test_csv_file_with_bare_carriage_returns_is_not_splittable(tmp_path: Path) -> None:
-    # Three rows and three lines, but one line feed is inside of a value.
-    (tmp_path / "a.csv").write_bytes(b'a\rb\n"c\nd"\n')
-    assert check_file(tmp_path / "a.csv", schema("csv", types={"text": "string"})) == CheckedFile(rows=3, splittable=False)
-
-
-@pytest.mark.parametrize("at", [1, 2, 3])
-def test_line_counter_joins_crlf_across_reads(at: int) -> None:
-    counting = LineCounter(io.BytesIO(b"a\r\nb\r\n"), None)
-    assert counting.read(at) + counting.read() == b"a\r\nb\r\n"
-    assert (counting.lines(), counting.bare_returns()) == (2, 0)

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from cleanroom.documents.dataset import parse_dataset
 from cleanroom.documents.query import parse_query
+from cleanroom.documents.specs import DatasetSpec
 from cleanroom.errors import InvalidInput
 
 Json = dict[str, Any]
@@ -226,3 +228,25 @@ def test_wrong_segments_are_refused(segments: str) -> None:
     query = parse_query(json.dumps({**QUERY, "application": {**QUERY["application"], "query": segments}}), document_id="q")
     with pytest.raises(InvalidInput, match="InvalidQueryFormat"):
         query.application.segments()
+
+
+@pytest.mark.parametrize(
+    ("members", "words"),
+    [
+        ({"schema": {"a": "long", "A": "long"}}, "field names must be unique, ignoring case"),
+        (
+            {"privacy": {"minGroupSize": 3, "identityColumn": "A"}},
+            r"identityColumn: no such columns in the schema: A \(the schema has 'a'\)",
+        ),
+        ({"privacy": {"allowedOutputColumns": ["x"]}}, "allowedOutputColumns: no such columns in the schema: x"),
+        ({"allowedColumns": ["A"]}, r"allowedColumns: no such columns in the schema: A \(the schema has 'a'\)"),
+        ({"allowedColumns": []}, "allowedColumns must name at least one column"),
+        ({"schema": {"": "long"}}, "at least 1 character"),
+        ({"format": "json", "csvDialect": {}}, "csvDialect needs format: csv"),
+        ({"access": "write", "csvDialect": {}}, "csvDialect: results are always written as RFC 4180"),
+    ],
+)
+def test_dataset_file_follows_the_rules_of_the_document(members: dict[str, object], words: str) -> None:
+    base = {"name": "d", "format": "csv", "schema": {"a": "long"}, "store": {"kind": "azure-blob", "container": "abc"}}
+    with pytest.raises(ValidationError, match=words):
+        DatasetSpec.model_validate(base | members)
