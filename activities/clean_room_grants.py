@@ -4,7 +4,7 @@ Governance merges delegate policies: ``add`` unites the values of each claim, ``
 claim without values disappears (docs/facts/governance-service.md#delegate-policies). This has two consequences:
 
 * A policy that lost its last host data would keep only its debug claim, and would then admit *every* guest. So each policy
-  also contains :data:`NOBODY`, which no guest can have and which is never removed.
+  also contains :data:`cleanroom.claims.NOBODY`, which no guest can have and which is never removed.
 * Concurrent runs share the policies for ID-token subjects and for events. So a revocation removes only the run's own host
   data, never the debug claim.
 """
@@ -13,13 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cleanroom.claims import HOST_DATA
+from cleanroom.claims import HOST_DATA, NOBODY
 from cleanroom.errors import Internal, Unavailable
 from cleanroom.governance import CleanRoomClient, GovernanceUserClient, host_data_claims
 from cleanroom.messages.run import Grant
 
-NOBODY = "f" * 64
-"""Host data that no guest can have: no security policy with this SHA-256 digest is known."""
 REVOCATION_ROUNDS = 4
 """How often one policy is read and the values removed. The last read must find none."""
 

@@ -22,7 +22,7 @@ from cleanroom.clients.azure import Federation, federated_credential
 from cleanroom.clients.urls import check_storage_url
 from cleanroom.datasets.encryption import decode_dataset_key, encode_dataset_key
 from cleanroom.errors import CleanRoomError, Internal, InvalidInput, NotFound, PreconditionFailed, Refused, Unavailable
-from cleanroom.governance import committed_together
+from cleanroom.governance import committed_later, committed_together
 from cleanroom.identifiers import TOKEN_EXCHANGE_AUDIENCE, clean_room_secret_id, federated_subject, run_secret_name
 from cleanroom.keys import KeyVaultSettings, release_key
 from cleanroom.keys.maa import MaaClient
@@ -62,7 +62,11 @@ LONGEST_CONSENT_CHECK = RECEIPT_SECONDS / 8
 
 
 class CleanRoomSecrets:
-    """Obtains, stages, grants and revokes what the pods of a run need."""
+    """Obtains, stages, grants and revokes what the pods of a run need.
+
+    Preparation waits once for commits that follow each other: the grant of a secret commits its copy too, and the entry GRANTED the
+    grants of ID tokens. Without them, pods fail; nothing is released.
+    """
 
     def __init__(self, room: CleanRoomContext) -> None:
         self._room = room
@@ -70,6 +74,7 @@ class CleanRoomSecrets:
     # ------------------------------------------------------------------ obtain and stage
 
     @activity.defn
+    @committed_later
     async def get_key_with_skr(self, request: StageRequest) -> StagedSecret:
         """Get a dataset key that is wrapped by a key in Azure Key Vault, and stage it for this run.
 
@@ -141,6 +146,7 @@ class CleanRoomSecrets:
         return released.unwrap_data_key(secrets.dek.wrapped_key)
 
     @activity.defn
+    @committed_later
     async def get_secret(self, request: StageRequest) -> StagedSecret:
         """Read an owner's secret from governance, under the clean room policy, and stage a copy for this run."""
         verified = await self._room.verifier.verify_release(request.ticket, request.proof, request.dataset)
@@ -200,7 +206,7 @@ class CleanRoomSecrets:
             await revoke(room.client, room.user, verified.run.document.contract_id, delegate_type, delegate_id, hosts)
 
     @activity.defn
-    @committed_together
+    @committed_later
     async def configure_idp(self, request: ConfigureIdpRequest) -> Grants:
         """Grant the run's driver and executor pods ID tokens for the owners' managed identities, and the run's audit events."""
         verified = await self._room.verifier.verify_token_release(request.ticket, request.proof)

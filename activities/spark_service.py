@@ -30,7 +30,6 @@ from cleanroom.runs.reader import UserReader
 from cleanroom.runs.trust import RunTrust
 from cleanroom.settings import Settings
 from cleanroom.spark.deadlines import Deadlines
-from cleanroom.spark.policy import pod_policies
 from cleanroom.spark.profile import PodProfile
 from cleanroom.spark.service import SparkService
 from cleanroom.spark.signed import ServiceReport
@@ -51,6 +50,7 @@ class SparkServiceActivities:
     ) -> None:
         self._settings = settings
         self._service = service
+        self._reader = reader
         self._authority = RunAuthority(reader, settings.collaboration, now)
         self._trust = trust
 
@@ -75,7 +75,8 @@ class SparkServiceActivities:
         """Verify the run, build its job from governance's documents and submit it. Idempotent.
 
         Raises:
-            Refused: ``JobMismatch`` when the requested job differs from the one built here; the codes of
+            Refused: ``JobMismatch`` when the requested job differs from the one built here; ``PodPolicyChanged`` when the
+                consent receipt is not granted to the pods of the job; the codes of
                 :meth:`cleanroom.runs.authority.RunAuthority.authorise`.
         """
         run, trust = await asyncio.gather(self._authority.authorise(request.ticket), self._trust.in_force())
@@ -91,7 +92,9 @@ class SparkServiceActivities:
             )
         await self._authority.verify_pinned(request.ticket)
         profile = PodProfile.deployed(trust.trust.document.pods, self._settings)
-        submitted = await self._service.submit(job, profile, pod_policies(job, profile).digest())
+        # The consent receipt is granted last, and only to the pods that the clean room computed.
+        granted = await self._reader.granted_host_data("secrets", job.consent_secret_id)
+        submitted = await self._service.submit(job, profile, granted)
         try:
             await self._authority.require_open(run.request)
         except Refused:

@@ -11,6 +11,8 @@ from typing import Final
 _SNP: Final = "x-ms-sevsnpvm-"
 HOST_DATA: Final = f"{_SNP}hostdata"
 """SHA-256 of the guest's security policy, as 64 hex digits."""
+NOBODY: Final = "f" * 64
+"""Host data that no guest can have: no security policy with this SHA-256 digest is known."""
 IS_DEBUGGABLE: Final = f"{_SNP}is-debuggable"
 VMPL: Final = f"{_SNP}vmpl"
 """Privilege level that requested the report."""

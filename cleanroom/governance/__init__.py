@@ -6,7 +6,7 @@ docs/facts/governance-service.md.
 """
 
 from cleanroom.governance.clean_room import CleanRoomClient, host_data_claims
-from cleanroom.governance.commits import commit_together, committed_together
+from cleanroom.governance.commits import commit_together, committed_later, committed_together
 from cleanroom.governance.http import TokenProvider
 from cleanroom.governance.member import GovernanceMemberClient
 from cleanroom.governance.models import (
@@ -59,6 +59,7 @@ __all__ = [
     "TokenProvider",
     "UserIdentity",
     "commit_together",
+    "committed_later",
     "committed_together",
     "host_data_claims",
     "observed_transactions",

@@ -31,8 +31,12 @@ class _Batch:
     """False when the block has ended. A task that it started, and that still runs, then waits for its own commits."""
 
     def commits(self) -> list[Coroutine[Any, Any, None]]:
-        """Return the waits for all writes."""
-        return [watch.wait(transaction) for watch, transaction in self.writes]
+        """Return the waits for all writes, and for those that earlier blocks have left to this one."""
+        writes = list(self.writes)
+        for watch in {id(watch): watch for watch, _ in writes}.values():
+            writes += [(watch, transaction) for transaction in watch.deferred]
+            watch.deferred.clear()
+        return [watch.wait(transaction) for watch, transaction in writes]
 
 
 _batch: ContextVar[_Batch | None] = ContextVar("cleanroom_governance_batch", default=None)
@@ -54,6 +58,8 @@ class CommitWatch:
         self._last: dict[TransactionId, str] = {}
         self._task: asyncio.Task[None] | None = None
         self._pause = _FIRST_PAUSE
+        self.deferred: list[TransactionId] = []
+        """Writes whose commit the next write of this channel waits for."""
 
     async def wait(self, transaction: TransactionId, *, within: float = COMMIT_SECONDS) -> None:
         """Wait until ``transaction`` is committed.
@@ -155,10 +161,32 @@ def committed_together(function: Callable[P, Coroutine[Any, Any, T]]) -> Callabl
     return run
 
 
+def committed_later(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Decorator: leave the waiting for the function's commits to the next write of the same client.
+
+    For writes whose loss is harmless: the next write commits them too, unless the primary changes between both.
+    """
+
+    @functools.wraps(function)
+    async def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        batch = _Batch()
+        token = _batch.set(batch)
+        try:
+            return await function(*args, **kwargs)
+        finally:
+            batch.open = False
+            _batch.reset(token)
+            for watch, transaction in batch.writes:
+                watch.deferred.append(transaction)
+
+    return run
+
+
 async def await_commit(watch: CommitWatch, transaction: TransactionId) -> None:
     """Wait for a write's commit, or leave that to the enclosing :func:`commit_together`."""
     batch = _batch.get()
-    if batch is None or not batch.open:
-        await watch.wait(transaction)
-    else:
+    if batch is not None and batch.open:
         batch.writes.append((watch, transaction))
+        return
+    deferred, watch.deferred = watch.deferred, []
+    await asyncio.gather(watch.wait(transaction), *(watch.wait(earlier) for earlier in deferred))

@@ -27,7 +27,7 @@ TokenProvider = Callable[[], str | Awaitable[str]]
 """Returns a bearer token for one request; may be a coroutine function."""
 
 TRANSACTION_HEADER: Final = "x-ms-ccf-transaction-id"
-UNCOMMITTED_PAUSES: Final = (0.1, 0.2, 0.4, *(0.8,) * 8)
+UNCOMMITTED_PAUSES: Final = (0.05, *(0.1,) * 40)
 """Seconds between reads of a ledger range whose end is not committed yet on the node that answers."""
 BEHIND_SECONDS: Final = 10.0
 """A read waits at most this long for a node that has seen what this process has seen."""

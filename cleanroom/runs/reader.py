@@ -6,6 +6,7 @@ from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
+from cleanroom.claims import HOST_DATA, NOBODY
 from cleanroom.errors import Internal, NotFound
 from cleanroom.governance import CleanRoomClient, Document, GovernanceUserClient
 from cleanroom.governance import Consent as WireConsent
@@ -33,6 +34,18 @@ class AcceptedDocument(BaseModel):
     def digest(self) -> str:
         """Digest of ``data``; approvals and run requests name it."""
         return document_digest(self.data)
+
+    @property
+    def position(self) -> int:
+        """Position in governance's ledger at which the document was accepted: its version is ``VIEW.SEQNO`` of that transaction.
+
+        Raises:
+            Internal: ``GovernanceAnswerMalformed``.
+        """
+        view, _, seqno = self.version.partition(".")
+        if not (view.isdecimal() and seqno.isdecimal()):
+            raise Internal("GovernanceAnswerMalformed", f"document {self.id!r}: version {self.version!r} is not a transaction ID.")
+        return int(seqno)
 
 
 class Consent(BaseModel):
@@ -150,6 +163,11 @@ class UserReader:
     async def run_closed(self, run_id: str) -> bool:
         """See :meth:`GovernanceReader.run_closed`."""
         return await self._client.latest_event(self._contract, event_id=closed_event_id(run_id), scope=RUNS_SCOPE) is not None
+
+    async def granted_host_data(self, delegate_type: str, delegate_id: str) -> frozenset[str]:
+        """Read the host data (hex) of the pods to which one delegate policy is granted."""
+        claims = await self._client.delegate_policy(self._contract, delegate_type, delegate_id)
+        return frozenset(str(value) for value in claims.get(HOST_DATA) or ()) - {NOBODY}
 
 
 class AttestedReader(UserReader):

@@ -7,7 +7,7 @@ secret. The clean room verifies its report and its policies with :mod:`cleanroom
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Protocol
 
@@ -110,28 +110,31 @@ class SparkService:
 
     # --- running
 
-    async def submit(self, job: JobConfig, profile: PodProfile, policies_digest: str) -> Submission:
+    async def submit(self, job: JobConfig, profile: PodProfile, granted: Collection[str]) -> Submission:
         """Create the job's SparkApplication, or find the one that an earlier attempt created. Idempotent.
 
         Args:
             job: The job to run.
-            profile: The profile of its pods.
-            policies_digest: :meth:`PodPolicies.digest` of the policies that the secrets were granted to. If the
-                policies differ now, the pods could not read the secrets.
+            profile: The pod profile.
+            granted: Host data (hex) to which governance grants the run's secrets. Pods with other host data could not read
+                them.
 
         Raises:
-            Refused: ``PodPolicyChanged``.
+            Refused: ``PodPolicyChanged``; retryable while nothing is granted, because another node of governance may know of a grant later.
             Conflict: ``SparkApplicationDiffers``.
         """
         policies = pod_policies(job, profile)
-        if policies.digest() != policies_digest:
-            raise Refused(
+        missing = [role for role in ("driver", "executor") if getattr(policies, role).host_data not in granted]
+        if missing:
+            error = Refused(
                 "PodPolicyChanged",
-                "submit: the pod policies differ from those that the secrets were granted to.",
-                hint="The Spark service has been updated since; prepare the run again.",
+                f"submit: the run's secrets are not granted to the policy of its {' and '.join(missing)} pods.",
+                hint="The Spark service or the trust document has changed since the run was prepared. Start a new run.",
                 party="operator",
-                details={"granted": policies_digest, "now": policies.digest()},
+                details={"granted": sorted(granted), "now": list(policies.host_data())},
             )
+            error.retryable = not granted
+            raise error
         return await asyncio.to_thread(self._create, job, profile, policies)
 
     def _create(self, job: JobConfig, profile: PodProfile, policies: PodPolicies) -> Submission:

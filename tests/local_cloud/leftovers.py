@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from activities.clean_room_grants import HOST_DATA, NOBODY
 from cleanroom.attestation import GuestAttestor
+from cleanroom.claims import HOST_DATA, NOBODY
 from cleanroom.governance import CleanRoomClient
 from cleanroom.settings import Settings
 from cleanroom.spark.kubernetes import KubernetesClient

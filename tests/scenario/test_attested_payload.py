@@ -294,7 +294,7 @@ async def test_executors_run_in_attested_pods(world: World, tmp_path: Path) -> N
             await grant(world, "r-3", host_data)
         service = SparkService(DevelopmentHardware(tmp_path / "unused"), running.client())  # type: ignore[arg-type]
         seen: list[JobStatus] = []
-        submission = await service.submit(job, profile, policies.digest())
+        submission = await service.submit(job, profile, policies.host_data())
         outcome = await service.watch(submission.tracking_id, seen.append, Deadlines(driver_start_seconds=60, run_seconds=900))
         assert outcome.succeeded, outcome
         receipt = ResultReceipt.model_validate_json(outcome.termination_message)

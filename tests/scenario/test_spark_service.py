@@ -121,8 +121,8 @@ def service_for(
     return service
 
 
-def digest(service: DeployedService, job: JobConfig) -> str:
-    return pod_policies(job, service.profile).digest()
+def granted(service: DeployedService, job: JobConfig) -> tuple[str, ...]:
+    return pod_policies(job, service.profile).host_data()
 
 
 # --- trust
@@ -213,7 +213,7 @@ async def test_pod_report_has_the_host_data_of_its_policy(
 ) -> None:
     service = service_for(running, hardware, script_image(running.images, ATTESTING))
     job = make_job("attests", governance={"url": "https://cgs.example", "caPem": ca_pem})
-    submission = await service.submit(job, service.profile, digest(service, job))
+    submission = await service.submit(job, service.profile, granted(service, job))
     outcome = await service.watch(submission.tracking_id, lambda status: None, DEADLINES, uid=submission.uid)
     text = await service.logs(submission.tracking_id)
     assert outcome.succeeded, text
@@ -232,15 +232,15 @@ async def test_pod_report_has_the_host_data_of_its_policy(
 async def test_second_submission_finds_the_first_application(running: Cluster, hardware: DevelopmentHardware) -> None:
     image = script_image(running.images, WAITING)
     service, job = service_for(running, hardware, image), make_job("twice")
-    first = await service.submit(job, service.profile, digest(service, job))
-    second = await service_for(running, hardware, image).submit(job, service.profile, digest(service, job))
+    first = await service.submit(job, service.profile, granted(service, job))
+    second = await service_for(running, hardware, image).submit(job, service.profile, granted(service, job))
     assert (first.created, second.created, first.uid) == (True, False, second.uid)
     changed = make_job("twice", queryDigest="1" * 64)
     with pytest.raises(Conflict) as conflict:
-        await service.submit(changed, service.profile, digest(service, changed))
+        await service.submit(changed, service.profile, granted(service, changed))
     assert conflict.value.code == "SparkApplicationDiffers"
     with pytest.raises(Refused) as refused:
-        await service.submit(job, service.profile, digest(service, changed))
+        await service.submit(job, service.profile, granted(service, changed))
     assert refused.value.code == "PodPolicyChanged"
     assert await service.delete(first.tracking_id)
     assert not await service.delete(first.tracking_id)
@@ -248,7 +248,7 @@ async def test_second_submission_finds_the_first_application(running: Cluster, h
 
 async def test_watch_can_be_cancelled_and_resumed(running: Cluster, hardware: DevelopmentHardware) -> None:
     service, job = service_for(running, hardware, script_image(running.images, WAITING)), make_job("resumed")
-    submission = await service.submit(job, service.profile, digest(service, job))
+    submission = await service.submit(job, service.profile, granted(service, job))
     readings: list[JobStatus] = []
     started = asyncio.Event()
 
@@ -279,17 +279,17 @@ async def test_watch_can_be_cancelled_and_resumed(running: Cluster, hardware: De
 async def test_exceeded_deadline_ends_the_watch(running: Cluster, hardware: DevelopmentHardware) -> None:
     image = script_image(running.images, WAITING)
     service, job = service_for(running, hardware, image), make_job("slow")
-    submission = await service.submit(job, service.profile, digest(service, job))
+    submission = await service.submit(job, service.profile, granted(service, job))
     outcome = await service.watch(submission.tracking_id, lambda status: None, Deadlines(driver_start_seconds=20, run_seconds=1))
     assert outcome.code is FailureCode.RUN_DEADLINE
     assert isinstance(outcome.error(), TimedOut)
     gone = image.model_copy(update={"reference": f"localhost/test/x@sha256:{'8' * 64}"})
     other = service_for(running, hardware, gone)
-    missing = await other.submit(make_job("no-image"), other.profile, digest(other, make_job("no-image")))
+    missing = await other.submit(make_job("no-image"), other.profile, granted(other, make_job("no-image")))
     found = await other.watch(missing.tracking_id, lambda status: None, DEADLINES)
     assert found.code is FailureCode.IMAGE_PULL
     big = service_for(running, hardware, image, resources={"driver_cores": 64})
-    waiting = await big.submit(make_job("no-room"), big.profile, digest(big, make_job("no-room")))
+    waiting = await big.submit(make_job("no-room"), big.profile, granted(big, make_job("no-room")))
     full = await big.watch(waiting.tracking_id, lambda status: None, Deadlines(driver_start_seconds=1))
     assert full.code is FailureCode.CAPACITY
     assert full.retryable
@@ -300,9 +300,9 @@ async def test_exceeded_deadline_ends_the_watch(running: Cluster, hardware: Deve
 
 async def test_watch_detects_another_object_with_the_same_name(running: Cluster, hardware: DevelopmentHardware) -> None:
     service, job = service_for(running, hardware, script_image(running.images, WAITING)), make_job("replaced")
-    first = await service.submit(job, service.profile, digest(service, job))
+    first = await service.submit(job, service.profile, granted(service, job))
     await service.delete(first.tracking_id)
-    second = await service.submit(job, service.profile, digest(service, job))
+    second = await service.submit(job, service.profile, granted(service, job))
     outcome = await service.watch(first.tracking_id, lambda status: None, DEADLINES, uid=first.uid)
     assert outcome.code is FailureCode.REPLACED
     assert await service.delete(second.tracking_id, uid=second.uid)
@@ -321,7 +321,7 @@ async def test_unreachable_cluster_is_unavailable(folder: Path, hardware: Develo
 async def test_control_characters_are_removed_from_logs(running: Cluster, hardware: DevelopmentHardware) -> None:
     source = "print('a\\x1b]0;title\\x07b\\u202ec', flush=True)\n"
     service, job = service_for(running, hardware, script_image(running.images, source)), make_job("logs")
-    submission = await service.submit(job, service.profile, digest(service, job))
+    submission = await service.submit(job, service.profile, granted(service, job))
     await service.watch(submission.tracking_id, lambda status: None, DEADLINES)
     assert await service.logs(submission.tracking_id) == "a]0;titlebc\n"
     assert await service.delete(submission.tracking_id)
@@ -348,7 +348,7 @@ async def test_spark_runs_in_a_pod(running: Cluster, hardware: DevelopmentHardwa
     resources = {"driver_cores": 1, "driver_memory": "512m", "executor_cores": 1, "executor_memory": "512m", "executor_instances": 2}
     service = service_for(running, hardware, image, resources=resources)
     job = make_job("spark")
-    submission = await service.submit(job, service.profile, digest(service, job))
+    submission = await service.submit(job, service.profile, granted(service, job))
     outcome = await service.watch(submission.tracking_id, lambda status: None, Deadlines(driver_start_seconds=60, run_seconds=240))
     assert outcome.succeeded, await service.logs(submission.tracking_id)
     answer = json.loads(outcome.termination_message)

@@ -21,7 +21,7 @@ from temporalio.testing import ActivityEnvironment
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput
 
 from cleanroom.errors import NotFound, Unavailable
-from cleanroom.governance import GovernanceUserClient, LedgerPosition, commit_together, committed_together
+from cleanroom.governance import GovernanceUserClient, LedgerPosition, commit_together, committed_later, committed_together
 from cleanroom.governance.http import HttpChannel
 from cleanroom.identifiers import Seen, TransactionId, is_older_transaction, latest_transaction
 from cleanroom.messages.base import Message
@@ -314,6 +314,27 @@ async def test_a_block_that_fails_waits_for_the_writes_that_undo_its_work(networ
         with pytest.raises(NotFound):
             await fail()
         assert time.monotonic() - began > 0.3
+
+
+async def test_a_commit_that_is_left_to_the_next_write_is_awaited_there(network: tuple[str, Network]) -> None:
+    url, nodes = network
+    nodes.commit_after = 0.5
+    async with client(url) as governance:
+
+        @committed_later
+        async def write() -> None:
+            await governance.put_document("d", "c", "x")
+
+        began = time.monotonic()
+        await write()
+        assert time.monotonic() - began < 0.3
+        await governance.put_document("d", "c", "x")
+        assert time.monotonic() - began > 0.4
+        await write()
+        nodes.lost = True
+        with pytest.raises(Unavailable) as lost:
+            await governance.put_document("d", "c", "x")
+        assert lost.value.code == "TransactionLost"
 
 
 async def test_a_task_that_outlives_its_block_waits_for_its_own_commits(network: tuple[str, Network]) -> None:

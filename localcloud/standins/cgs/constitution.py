@@ -103,7 +103,8 @@ def _rotate_oidc(tx: Tx, args: Any, accepted: Accepted) -> None:
 
 
 def _check_identity(tx: Tx, args: Any) -> None:
-    _text(args, "id")
+    if not isinstance(member(args, "id"), str):
+        raise Crash("id is not a string")
     if _text(args, "accountType") != "microsoft":
         raise Crash("accountType must be microsoft")
     _text(_object(args, "data"), "tenantId")
@@ -213,6 +214,8 @@ class Constitution:
 
     def create(self, tx: Tx, proposer: MemberConfig, actions: Any) -> dict[str, Any]:
         """Create a proposal and resolve it once without votes, like CCF."""
+        if isinstance(actions, list) and None in actions:
+            raise Crash("an action is null")
         try:
             if not isinstance(actions, list) or not actions:
                 raise Crash("actions must be a non-empty array")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 
@@ -55,13 +56,19 @@ def parse_json(raw: bytes | str) -> Any:
         raise ValueError(token)
 
     try:
-        value = json.loads(raw, parse_constant=refuse)
+        value = json.loads(raw, parse_constant=refuse, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise Crash("the body is not JSON") from error
     opening = raw.count(b"[") + raw.count(b"{") if isinstance(raw, bytes) else raw.count("[") + raw.count("{")
     if opening > MAX_NESTING and _levels(value) > MAX_NESTING:
         raise Crash("the body is nested too deeply")
     return value
+
+
+def _finite(text: str) -> float | None:
+    """Numbers beyond the range are infinite in JavaScript, and ``null`` when they are stored as JSON."""
+    value = float(text)
+    return value if math.isfinite(value) else None
 
 
 def _levels(value: Any) -> int:

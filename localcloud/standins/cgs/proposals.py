@@ -8,7 +8,7 @@ from typing import Any
 from localcloud.standins.cgs.auth import require_active
 from localcloud.standins.cgs.documents import ACCEPTED, OPEN_BY_DOCUMENT, PROPOSALS, PROPOSALS_INFO
 from localcloud.standins.cgs.http import MEMBER_OR_USER, Call, Fault, Reply, Route
-from localcloud.standins.cgs.javascript import UNDEFINED, Crash, member, omit_undefined, truthy
+from localcloud.standins.cgs.javascript import UNDEFINED, Crash, member, omit_undefined
 from localcloud.standins.cgs.store import Tx
 
 
@@ -41,7 +41,7 @@ def create(call: Call, tx: Tx) -> Reply:
         raise Fault(400, "InvalidProposalType", f"{member(body, 'name')!r} is not a kind of proposal; use set_user_document.")
     args = member(body, "args")
     document_id = member(args, "documentId")
-    if not truthy(document_id):
+    if document_id is None or document_id is UNDEFINED:
         raise Fault(400, "InvalidUserDocumentId", "args.documentId must be given.")
     if not isinstance(document_id, str):
         raise Crash("documentId is not a string")

@@ -120,7 +120,7 @@ async def _compare(session: Session, method: str, path: str, modified: str) -> d
 async def _open_proposal(session: Session, method: str, path: str, not_proposed: str) -> str:
     proposal_id = str(session.need("proposalId", "ProposalIdMissing"))
     current = await session.read(method, path)
-    if current["state"] != "Proposed":
+    if current["state"] != "Proposed" and not (current["state"] == "Accepted" and not_proposed == "UserDocumentNotProposed"):
         raise Fault(400, not_proposed, f"{current['id']} is {current['state']}, not Proposed.")
     if current["proposalId"] != proposal_id:
         raise Fault(400, "ProposalIdMismatch", f"The open proposal is {current['proposalId']}, not {proposal_id}.")
@@ -159,8 +159,9 @@ def _register_member_votes(prefix: str, method: str, not_proposed: str) -> None:
     """Register ``vote_accept``, ``vote_reject`` and ``vote`` of contracts and member documents."""
 
     async def cast(session: Session, decide: Callable[[Session], bool]) -> Outgoing:
+        decision = decide(session)
         proposal_id = await _open_proposal(session, method, prefix.format(**session.params), not_proposed)
-        return await session.vote(proposal_id, decide(session))
+        return await session.vote(proposal_id, decision)
 
     OPERATIONS[("POST", f"{prefix}/vote_accept")] = lambda session: cast(session, lambda _: True)
     OPERATIONS[("POST", f"{prefix}/vote_reject")] = lambda session: cast(session, lambda _: False)
@@ -249,8 +250,9 @@ _register_user_votes("vote_reject", "rejected")
 
 @at("POST", "/userdocuments/{d}/vote")
 async def _vote_document(session: Session) -> Outgoing:
+    ballot = _ballot_of(session)
     proposal_id = await _open_proposal(session, "GET", f"/userdocuments/{session.params['d']}", "UserDocumentNotProposed")
-    return await session.app("POST", f"/users/proposals/{proposal_id}/ballots/submit", {"ballot": _ballot_of(session)})
+    return await session.app("POST", f"/users/proposals/{proposal_id}/ballots/submit", {"ballot": ballot})
 
 
 def _register_document_option(path: str, verb: str | None) -> None:
@@ -322,7 +324,7 @@ def _actions(tx: Tx, constitution: Constitution, proposal_id: str) -> Any:
 
 def _votes(tx: Tx, constitution: Constitution, proposal_id: str) -> Any:
     constitution.show(tx, proposal_id)
-    return {"value": [{"memberId": who, "vote": vote} for who, vote in tx.get(PROPOSALS_INFO, proposal_id)["ballots"].items()]}
+    return ["accepted" if vote else "rejected" for vote in tx.get(PROPOSALS_INFO, proposal_id)["ballots"].values()]
 
 
 _read_governance("/proposals", lambda tx, constitution, _: {"value": constitution.all(tx)})

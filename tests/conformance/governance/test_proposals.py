@@ -133,7 +133,6 @@ def test_proposal_checks_in_the_order_of_the_original(cgs: Target) -> None:
     refused(400, "InvalidProposalType", name=...)
     refused(500, "InternalError", args=...)
     refused(400, "InvalidUserDocumentId", args={"document": {}})
-    refused(400, "InvalidUserDocumentId", args={"documentId": "", "document": {}})
     open_one = cgs.propose(document_id, cgs.ann, [cgs.bob])
     error = expect(cgs.call("PUT", f"/app/users/proposals/{fresh('p')}", cgs.ann, json=good), 409, "UserDocumentAlreadyProposed")
     assert open_one in error["message"]
@@ -180,3 +179,11 @@ def test_member_can_be_an_approver(cgs: Target) -> None:
     expect(cgs.call("PUT", f"/app/users/proposals/{proposal_id}", cgs.ann, json=body), 200)
     vote = cgs.call("POST", f"/app/users/proposals/{proposal_id}/ballots/submit", "member", json={"ballot": "accepted"})
     assert expect(vote, 200)["ballots"] == [{"approverId": member_id, "ballot": "accepted"}]
+
+
+def test_an_empty_document_id_is_accepted(cgs: Target) -> None:
+    proposal_id = fresh("p")
+    approvers = [{"approverId": cgs.ann.oid, "approverIdType": "user"}]
+    body = {"name": "set_user_document", "args": {"documentId": "", "document": {}}, "approvers": approvers}
+    expect(cgs.call("PUT", f"/app/users/proposals/{proposal_id}", cgs.ann, json=body), 200)
+    expect(cgs.call("POST", f"/app/users/proposals/{proposal_id}/withdraw", cgs.ann), 200)

@@ -43,6 +43,9 @@ def test_document_through_the_proxy(cgs: Target) -> None:
     assert status["ballots"] == [{"approverId": cgs.ann.oid, "ballot": "accepted"}]
     expect(as_user(cgs, "POST", f"/users/proposals/{proposal_id}/ballots/vote_accept", cgs.bob), 200)
     assert expect(as_user(cgs, "GET", path, cgs.bob), 200)["state"] == "Accepted"
+    expect(as_user(cgs, "POST", f"{path}/vote_accept", cgs.bob, json={"proposalId": proposal_id}), 409, "ProposalNotOpen")
+    expect(as_user(cgs, "POST", f"{path}/vote", cgs.bob, json={}), 400, "BallotKeyMissing")
+    expect(as_user(cgs, "POST", f"{path}/vote", cgs.bob, json={"ballot": {"ballot": "accepted"}}), 400, "ProposalIdMissing")
 
 
 def test_rejection_and_withdrawal_through_the_proxy(cgs: Target) -> None:

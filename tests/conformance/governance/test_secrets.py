@@ -113,3 +113,10 @@ def test_delegate_policy_can_precede_the_secret(cgs: Target) -> None:
     expect(cgs.call("POST", f"{path}/secrets/cleanroom_{name}", json=pod.read()), 404, "SecretNotFound")
     expect(cgs.call("PUT", f"{path}/secrets/{name}", json=guest.write({"value": "now"})), 200)
     assert pod.unwrap(expect(cgs.call("POST", f"{path}/secrets/cleanroom_{name}", json=pod.read()), 200)) == b"now"
+
+
+@pytest.mark.parametrize(("value", "stored"), [(5, "5"), (True, "true"), ({"a": 1}, "[object Object]")])
+def test_a_secret_that_is_no_string_is_stored(cgs: Target, value: object, stored: str) -> None:
+    guest, path, name = cgs.guest(), f"/app/contracts/{cgs.contract()}/secrets", fresh("s")
+    secret_id = expect(cgs.call("PUT", f"{path}/{name}", cgs.ann, json={"value": value}), 200)["secretId"]
+    assert guest.unwrap(expect(cgs.call("POST", f"{path}/{secret_id}", json=guest.read()), 200)).decode() == stored

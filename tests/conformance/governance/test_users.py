@@ -80,15 +80,24 @@ def test_finalized_invitation_cannot_be_changed(cgs: Target) -> None:
     args = {"invitationId": invitation_id, "type": "add", "accountType": "microsoft", "claims": {"email": "b@x"}}
     body = {"actions": [{"name": "set_user_invitation_by_jwt_claims", "args": args}]}
     expect(cgs.proxy("POST", "/proposals/create", json=body), 400, "ProposalFailedToValidate")
-    # It cannot be accepted either, although it has not been accepted before.
+    # It can still be accepted, because it has not been accepted before.
     path = f"/app/users/invitations/{invitation_id}"
+    assert expect(cgs.call("POST", path, cgs.ann), 200)["status"] == "Finalized"
+    expect(cgs.call("POST", f"{path}/accept", cgs.token(cgs.ann, email="a@x")), 200)
     assert expect(cgs.call("POST", path, cgs.ann), 200)["status"] == "Finalized"
     expect(cgs.call("POST", f"{path}/accept", cgs.token(cgs.ann, email="a@x")), 409, "InvitationNotOpen")
     cgs.govern("remove_user_identity", {"id": oid})
 
 
+def test_an_empty_identity_id_is_accepted(cgs: Target) -> None:
+    cgs.govern("set_user_identity", {"id": "", "accountType": "microsoft", "data": {"tenantId": "t"}})
+    assert "" in {row["id"] for row in expect(cgs.call("GET", "/app/users/identities", cgs.ann), 200)["value"]}
+    body = {"actions": [{"name": "set_user_identity", "args": {"id": 5, "accountType": "microsoft", "data": {"tenantId": "t"}}}]}
+    expect(cgs.proxy("POST", "/proposals/create", json=body), 400, "ProposalFailedToValidate")
+
+
 def test_identity_needs_a_tenant_and_a_microsoft_account(cgs: Target) -> None:
     good = {"id": fresh("oid"), "accountType": "microsoft", "data": {"tenantId": "t"}}
-    for change in ({"accountType": "google"}, {"data": {}}, {"id": ""}):
+    for change in ({"accountType": "google"}, {"data": {}}, {"id": None}):
         body = {"actions": [{"name": "set_user_identity", "args": {**good, **change}}]}
         expect(cgs.proxy("POST", "/proposals/create", json=body), 400, "ProposalFailedToValidate")
