@@ -34,7 +34,14 @@ def enforce_floor(ctx: Context, keys: Sequence[str], source: tuple[str, str]) ->
     scope, catalog = ctx.scope, ctx.rules.catalog
     floor = rows.strictest_floor(scope.protected, catalog)
     aggregates.check_moments(scope.released, floor, catalog)
-    conditions = [_condition(item) for item in floor_conditions(scope.protected, scope.divisions, floor)]
+    always, optional = _optional(scope)
+    conditions = [_condition(item) for item in floor_conditions(always, scope.divisions, floor)]
+    conditions += [
+        f"COUNT(DISTINCT {person}) FILTER(WHERE {found} IS {word}NULL) NOT BETWEEN 1 AND {floor - 1}"
+        for person, found in optional
+        for word in ("NOT ", "")
+        if floor > 1
+    ]
     persons = _persons(scope)
     conditions += [f"COUNT(DISTINCT {person}) FILTER(WHERE {test}" for person in persons for test in _contributions(scope, floor, catalog)]
     number = ctx.findings.release(scope.protected, floor)
@@ -54,6 +61,17 @@ def _persons(scope: Scope) -> list[str]:
         if key not in found or (found[key].outer_join_marker and not item.outer_join_marker):
             found[key] = item
     return list(dict.fromkeys(item.reference for item in found.values()))
+
+
+def _optional(scope: Scope) -> tuple[list[ProtectedInput], list[tuple[str, str]]]:
+    """Inputs whose persons are in every group, and the others: those that an outer join adds to rows of the same person.
+
+    For the others, the result contains the reference of the person and that of the optional identity.
+    """
+    required = {scope.equal.person(item.reference): item.reference for item in scope.protected if not item.outer_join_marker}
+    optional = [item for item in scope.protected if item.outer_join_marker and scope.equal.person(item.reference) in required]
+    always = [item for item in scope.protected if item not in optional]
+    return always, [(required[scope.equal.person(item.reference)], item.reference) for item in optional]
 
 
 def _reads_one_relation(scope: Scope) -> bool:

@@ -55,12 +55,12 @@ _SYMBOLS: dict[type[exp.Expr], str] = {
 def check_operands(node: exp.Expr, kind: type[exp.Expr]) -> None:
     """Refuse operators that the parser and Spark may read in different orders."""
     args = node.args
-    operand = args.get("this")
+    operand: exp.Expr = args.get("this")  # type: ignore[assignment]
     if type(operand) in LEFT[kind]:
         raise _refusal(kind, operand)
     others = RIGHT[kind]
     for name in ("expression", "low", "high"):
-        operand = args.get(name)
+        operand = args.get(name)  # type: ignore[assignment]
         if type(operand) in others:
             raise _refusal(kind, operand)
 

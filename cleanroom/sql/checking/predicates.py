@@ -104,6 +104,8 @@ def is_test(node: exp.Expr, ctx: Context, negated: bool = False) -> Value:
     part = value_of(node.this, ctx)
     text = f"{parenthesised(part, SUM)} IS {'NOT ' if negated else ''}{word}"
     out = combine(text, "boolean", PREDICATE, [part], node, identity=word == "NULL" and part.plain)
+    if part.identity and part.outer_join_markers:  # whether an outer join found the person, and nothing of the identity
+        out.exposed = frozenset()
     out.identity = False
     return out
 

@@ -15,6 +15,7 @@ from cleanroom.sql.catalog import View
 from cleanroom.sql.checking.dispatch import checks_relation, query_of, values_of
 from cleanroom.sql.checking.names import alias_of, column_aliases, unique_alias
 from cleanroom.sql.checking.nodes import allow_only, position_of
+from cleanroom.sql.checking.queries import renamed
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import NO_COLUMNS, NO_ORIGINS, CheckedQuery, ProtectedInput, Relation, Value
 from cleanroom.sql.refusal import Refusal
@@ -76,6 +77,8 @@ def derived_table(node: exp.Subquery, ctx: Context) -> tuple[Relation, str]:
         )
     query = query_of(node.this, ctx, ctx.scope.parent, hidden=True)
     columns = column_aliases(node)
+    if columns and query.protected:  # the columns that carry identities have no names in the alias
+        query, columns = renamed(query, columns, node), []
     relation = _add_query(alias_of(node, ctx.scope, "subquery"), query, columns, ctx)
     return relation, f"{subquery(query.sql)} AS {quote(relation.alias)}{column_list(columns)}"
 

@@ -42,7 +42,7 @@ def aggregate_disclosure(
     """
     disclosure = FUNCTIONS[name].disclosure
     divisions = _allowed_divisions(name, args, distinct, catalog) if released else ()
-    combinable = disclosure != "value" and all(arg.degree is not None and not arg.outer_join_markers for arg in args)
+    combinable = disclosure != "value" and all(arg.degree is not None and not (released and arg.outer_join_markers) for arg in args)
     return Disclosure(_exposed(disclosure, args, released), 1 if combinable else None, divisions)
 
 
@@ -71,7 +71,7 @@ def _allowed_divisions(name: str, args: Sequence[Value], distinct: bool, catalog
     if disclosure == "condition":
         return (*found, *condition_divisions(args[:1], catalog))
     if disclosure == "mixture" and not distinct:
-        flags = [Division((f"{parenthesised(arg, SUM)} <> 0",), False) for arg in args if is_flag(arg, catalog)]
+        flags = [Division((f"({parenthesised(arg, SUM)} <> 0)",), False) for arg in args if is_flag(arg, catalog)]
         _check_terms(name, [arg for arg in args if not is_flag(arg, catalog)], catalog)
         return (*found, *flags)
     if disclosure == "extreme" and _is_publishable(args[0], catalog):
@@ -87,7 +87,7 @@ def is_flag(value: Value, catalog: Catalog) -> bool:
     """Whether ``value`` is 0 or 1 and depends on dimensions only."""
     return (
         value.flag
-        and value.plain
+        and not value.sql.startswith(("CASE ", "IF("))
         and bool(value.exposed)
         and all(
             (view := catalog.view(name)) is not None and view.min_group_size > 0 and view.may_output(column)
