@@ -64,12 +64,13 @@ def _persons(scope: Scope) -> list[str]:
 
 
 def _optional(scope: Scope) -> tuple[list[ProtectedInput], list[tuple[str, str]]]:
-    """Inputs whose persons are in every group, and the others: those that an outer join adds to rows of the same person.
+    """Inputs whose persons are in every group, and the others: those that an outer join adds, if the groups say whether it found them.
 
     For the others, the result contains the reference of the person and that of the optional identity.
     """
     required = {scope.equal.person(item.reference): item.reference for item in scope.protected if not item.outer_join_marker}
-    optional = [item for item in scope.protected if item.outer_join_marker and scope.equal.person(item.reference) in required]
+    grouped_by = {marker for key in scope.keys for marker in key.outer_join_markers}
+    optional = [item for item in scope.protected if item.outer_join_marker in grouped_by and scope.equal.person(item.reference) in required]
     always = [item for item in scope.protected if item not in optional]
     return always, [(required[scope.equal.person(item.reference)], item.reference) for item in optional]
 
