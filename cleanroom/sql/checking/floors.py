@@ -69,7 +69,7 @@ def _optional(scope: Scope) -> tuple[list[ProtectedInput], list[tuple[str, str]]
     For the others, the result contains the reference of the person and that of the optional identity.
     """
     required = {scope.equal.person(item.reference): item.reference for item in scope.protected if not item.outer_join_marker}
-    grouped_by = {marker for key in scope.keys for marker in key.outer_join_markers}
+    grouped_by = {marker for key in scope.keys if not key.exposed for marker in key.outer_join_markers}
     optional = [item for item in scope.protected if item.outer_join_marker in grouped_by and scope.equal.person(item.reference) in required]
     always = [item for item in scope.protected if item not in optional]
     return always, [(required[scope.equal.person(item.reference)], item.reference) for item in optional]
