@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from cleanroom.datasets.download import result_rows
 from cleanroom.datasets.encryption import seal_bytes
 from cleanroom.datasets.result import receipt_path, result_folder, write_receipt
 from cleanroom.datasets.schema import arrow_schema
@@ -171,11 +173,45 @@ def _write_parts(pod: Pod, sink: JobDataset, folder: str, number: int, batches: 
 
 def _write_part(pod: Pod, sink: JobDataset, stem: str, batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> ResultObject:
     name = f"{stem}.{_SUFFIX[sink.format]}"
-    data = _serialised(pa.Table.from_batches(batches, schema=schema), sink)
+    table = pa.Table.from_batches(batches, schema=schema)
+    try:
+        data = _serialised(table, sink)
+    except (ValueError, OverflowError):
+        raise _not_representable(sink, "a date or time beyond the years 1 to 9999") from None
+    _require_readable(data, table, sink, name)
     key = dataset_key(pod, sink)
     stored = data if key is None else seal_bytes(data, key, object_context(pod.job().contract_id, sink.name, name))
     pod.store(sink).put(name, stored)
     return ResultObject(name=name, size=len(stored), sha256=hashlib.sha256(stored).hexdigest())
+
+
+def _require_readable(data: bytes, table: pa.Table, sink: JobDataset, name: str) -> None:
+    """Read a part as its receiver will, and require the computed values. A run must not complete with a result that does not open."""
+    types = {field.name: sink.schema_fields[field.name] for field in table.schema}
+    try:
+        found = pa.Table.from_batches(result_rows(data, sink.format, types, sink.csv_header, name), schema=table.schema)
+    except InvalidInput as error:
+        column = error.details.get("column")
+        raise _not_representable(sink, f"a value that {sink.format} cannot hold" + (f" in column {column!r}" if column else "")) from None
+    for column in table.schema.names:
+        if not same_values(found.column(column), table.column(column)):
+            raise _not_representable(sink, f"a value that {sink.format} cannot hold in column {column!r}")
+
+
+def _not_representable(sink: JobDataset, what: str) -> InvalidInput:
+    return InvalidInput(
+        "ResultNotRepresentable",
+        f"sink {sink.name!r}: the result contains {what}.",
+        hint="Change the values in the SQL, or publish a sink of format parquet.",
+    )
+
+
+def same_values(left: pa.ChunkedArray, right: pa.ChunkedArray) -> bool:
+    """Return whether two columns have the same values. NaN equals NaN."""
+    if pa.types.is_floating(left.type) and len(left) == len(right):
+        nan_left, nan_right = pc.is_nan(left), pc.is_nan(right)
+        return bool(nan_left.equals(nan_right) and pc.if_else(nan_left, 0.0, left).equals(pc.if_else(nan_right, 0.0, right)))
+    return bool(left.equals(right))
 
 
 def _serialised(table: pa.Table, sink: JobDataset) -> bytes:
@@ -192,5 +228,6 @@ def _serialised(table: pa.Table, sink: JobDataset) -> bytes:
 
 def _json_value(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
-        return None  # JSON has no NaN
+        # As Spark writes them. JSON has no such numbers.
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value.isoformat() if hasattr(value, "isoformat") else value
