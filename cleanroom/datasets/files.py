@@ -370,7 +370,7 @@ def open_parquet(file: BinaryIO, types: Mapping[str, FieldType], columns: Sequen
     return parquet
 
 
-class _OpenedParquet(pq.ParquetFile):
+class _OpenedParquet(pq.ParquetFile):  # type: ignore[misc]  # pyarrow is not annotated
     """A Parquet file, and the same file with INT96 timestamps in milliseconds, which detects values that do not fit microseconds."""
 
     coarse: pq.ParquetFile | None = None
@@ -399,7 +399,7 @@ def read_parquet(
             batch, check = next(batches, None), next(coarse, None)
         if batch is None:
             return
-        for name in int96:
+        for name in int96 if check is not None else ():
             _require_range(batch.column(name), check.column(name), where, name)
         result = _converted(batch, types, columns, where, None)
         for name in columns:
