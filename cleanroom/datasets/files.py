@@ -399,8 +399,9 @@ def read_parquet(
             batch, check = next(batches, None), next(coarse, None)
         if batch is None:
             return
-        for name in int96 if check is not None else ():
-            _require_range(batch.column(name), check.column(name), where, name)
+        if check is not None:
+            for name in int96:
+                _require_range(batch.column(name), check.column(name), where, name)
         result = _converted(batch, types, columns, where, None)
         for name in columns:
             _require_parquet_values(result.column(name), types[name], where, name, old_calendar=name in old)
