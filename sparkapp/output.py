@@ -20,7 +20,8 @@ from cleanroom.datasets.download import result_rows
 from cleanroom.datasets.encryption import seal_bytes
 from cleanroom.datasets.result import receipt_path, result_folder, write_receipt
 from cleanroom.datasets.schema import arrow_schema
-from cleanroom.documents.dataset import FieldType, Format
+from cleanroom.documents.dataset import Format
+from cleanroom.documents.result_types import result_type_fits
 from cleanroom.errors import InvalidInput
 from cleanroom.identifiers import object_context
 from cleanroom.spark.job import JobConfig, JobDataset, ResultObject, ResultReceipt
@@ -36,20 +37,6 @@ DRIVER_ROWS = 100_000
 """The driver writes results of at most this many rows as one part, in order. Tasks write larger results."""
 PART_BYTES = 64 << 20
 """Plaintext bytes after which a task starts another part. A task holds one part in memory."""
-
-WIDENING: dict[FieldType, tuple[str, ...]] = {
-    "string": ("string",),
-    "integer": ("tinyint", "smallint", "int"),
-    "long": ("tinyint", "smallint", "int", "bigint"),
-    "number": ("tinyint", "smallint", "int", "float", "double", "decimal"),
-    "boolean": ("boolean",),
-    "date": ("date",),
-    "timestamp": ("timestamp", "timestamp_ntz"),
-}
-"""Spark types that each field type of the output dataset accepts.
-
-``bigint`` is not accepted as ``number``, because large values would lose digits. ``decimal`` as ``number`` is rounded to the
-nearest double. ``timestamp_ntz`` counts as UTC. Other types need a CAST in the SQL."""
 
 _SUFFIX: dict[Format, str] = {"csv": "csv", "json": "jsonl", "parquet": "parquet"}
 
@@ -77,7 +64,7 @@ def conform(frame: DataFrame, sink: JobDataset) -> DataFrame:
         if name not in fields:
             raise _mismatch(sink, f"the result lacks column {name!r}", hint="Select it, or publish a sink without it.")
         expected, actual = sink.schema_fields[name], fields[name]
-        if actual.split("(")[0] not in WIDENING[expected]:
+        if not result_type_fits(expected, actual):
             raise _mismatch(
                 sink,
                 f"column {name!r} is {actual}, the sink has {expected}",

@@ -156,9 +156,7 @@ POD_ROWS = [
         [status("FAILED", "driver failed", disruption=reason, phase="Failed") for reason in ("DeletionByTaintManager", "DeletionByPodGC")],
     ),
     RuleRow("pod rejected by its node", FailureCode.NODE_LOST, True, [status("FAILED", reason="OutOfcpu", phase="Failed")]),
-    RuleRow(
-        "events of a pod that is gone", FailureCode.NODE_LOST, True, [lost("Evicted"), lost("Preempted"), lost("NodeNotReady")]
-    ),
+    RuleRow("events of a pod that is gone", FailureCode.NODE_LOST, True, [lost("Evicted"), lost("Preempted"), lost("NodeNotReady")]),
 ]
 
 
