@@ -61,10 +61,12 @@ class AzureAd:
         self._federations = federations
 
     @activity.defn
-    def create_managed_identity(self, dataset: AuthorisedDataset) -> ManagedIdentity:
+    async def create_managed_identity(self, dataset: AuthorisedDataset) -> ManagedIdentity:
         """Create the dataset's managed identity, or return the existing one."""
-        self._authorisations.verify_dataset(dataset)
-        made = self._identities.create_or_update(
+        await self._authorisations.verify_dataset(dataset)
+        await self._authorisations.verify_unpublished(dataset)
+        made = await asyncio.to_thread(
+            self._identities.create_or_update,
             identity_name(dataset.collaboration, dataset.spec.name),
             tags={"cleanroom": dataset.collaboration, "dataset": dataset.spec.name},
         )
@@ -81,7 +83,7 @@ class AzureAd:
             Refused: ``FederationMismatch`` if issuer, subject or audience differ from the expected values.
         """
         dataset, given = request.dataset, request.clean_room
-        self._authorisations.verify_dataset(dataset)
+        await self._authorisations.verify_dataset(dataset)
         issuer = (await self._governance.oidc_issuer_info()).issuer_url
         if given.issuer_url != issuer:
             raise Refused("FederationMismatch", f"federation: the issuer is {given.issuer_url!r}; the issuer of governance is {issuer!r}.")
@@ -91,6 +93,7 @@ class AzureAd:
                 "FederationMismatch",
                 f"federation: subject {given.subject!r}, audience {given.audience!r}; expected {subject!r}, {TOKEN_EXCHANGE_AUDIENCE!r}.",
             )
+        await self._authorisations.verify_unpublished(dataset)
         name = federation_name(subject, given.issuer_url)
         made = await asyncio.to_thread(
             self._federations.set,

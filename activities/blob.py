@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from temporalio import activity
 
 from activities.authorisations import AuthorisationVerifier
@@ -30,13 +32,14 @@ class Blob:
         self._identities = identities
 
     @activity.defn
-    def allow_access_blob(self, request: AccessRequest) -> AccessGranted:
+    async def allow_access_blob(self, request: AccessRequest) -> AccessGranted:
         """Assign the dataset's identity the least role that the dataset's access mode requires.
 
         The scope is the dataset's container, because the account may hold containers of other datasets and collaborations.
         """
-        self._authorisations.verify_dataset(request.dataset)
-        require_own_identity(self._identities, request)
+        await self._authorisations.verify_dataset(request.dataset)
+        await asyncio.to_thread(require_own_identity, self._identities, request)
+        await self._authorisations.verify_unpublished(request.dataset)
         account, store = self._settings.azure.storage_account_id, request.dataset.spec.store
         if not account:
             raise PreconditionFailed(
@@ -46,13 +49,13 @@ class Blob:
             raise Refused("StoreKindMismatch", f"dataset {request.dataset.spec.name!r}: its store is not Azure Blob.")
         scope = container_scope(account, store.container)
         role = STORAGE_READER if request.dataset.spec.access == "read" else STORAGE_CONTRIBUTOR
-        self._roles.allow(scope, role, request.identity.principal_id)
+        await asyncio.to_thread(self._roles.allow, scope, role, request.identity.principal_id)
         return AccessGranted(roles=(role,), scope=scope)
 
     @activity.defn
-    def locate_blob_store(self, dataset: AuthorisedDataset) -> StoreLocation:
+    async def locate_blob_store(self, dataset: AuthorisedDataset) -> StoreLocation:
         """Return the URL of the collaborator's storage account."""
-        self._authorisations.verify_dataset(dataset)
+        await self._authorisations.verify_dataset(dataset)
         url = self._settings.azure.storage_account_url
         if not url:
             raise PreconditionFailed("SettingMissing", "settings: azure.storage_account_url is not set.")

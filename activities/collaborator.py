@@ -22,7 +22,9 @@ from cleanroom.datasets.keystore import KeyStore
 from cleanroom.documents.query import QueryDocument
 from cleanroom.documents.specs import BlobStoreSpec, DatasetSpec
 from cleanroom.errors import Conflict, Refused
+from cleanroom.governance import Document
 from cleanroom.identifiers import decision_document_id, document_digest, identity_name, key_encryption_key_name, user_secret_name
+from cleanroom.joining import joined
 from cleanroom.messages.publish import (
     AcceptDocumentRequest,
     ProposedDocument,
@@ -42,10 +44,11 @@ from cleanroom.messages.query import (
     VoteRequest,
     WithdrawRequest,
 )
-from cleanroom.publishing.user_documents import UserDocuments, proposal_id_for
+from cleanroom.publishing.user_documents import UserDocuments
 from cleanroom.publishing.verification import OwnAzureValues, verify_descriptor_matches_spec, verify_draft_matches_spec
 from cleanroom.runs.decisions import DECISION_LABELS, decision_document_data
 from cleanroom.settings import Settings
+from cleanroom.statements import Authorisation
 
 
 class CollaboratorGovernance:
@@ -71,8 +74,9 @@ class CollaboratorGovernance:
     async def set_secret(self, request: SecretRequest) -> StoredSecret:
         """Store the connection secret or the encryption key in governance, which releases it only under the contract's policy."""
         dataset = request.dataset
-        self._authorisations.verify_dataset(dataset)
+        await self._authorisations.verify_dataset(dataset)
         await require_same_policy(self._documents.client, dataset.collaboration, request.policy)
+        await self._authorisations.verify_unpublished(dataset)
         if request.kind == "key":
             value = encode_dataset_key(self._keys.get_or_create(dataset.spec.name))
         else:
@@ -98,7 +102,7 @@ class CollaboratorGovernance:
     async def propose_document(self, request: ProposeDocumentRequest) -> ProposedDocument:
         """Propose the dataset document. Its owner is its only approver."""
         dataset, descriptor = request.dataset, request.descriptor
-        self._authorisations.verify_dataset(dataset)
+        signed = await self._authorisations.verify_dataset(dataset)
         if descriptor.document_id != dataset.spec.name or document_digest(descriptor.data) != descriptor.digest:
             raise Refused("OrderMismatch", f"descriptor: it is not for dataset {dataset.spec.name!r}, or its digest is wrong.")
         await self._verify_own_descriptor(descriptor.data, dataset.spec)
@@ -112,8 +116,8 @@ class CollaboratorGovernance:
         await self._verify_own_descriptor(str(stored.data), dataset.spec)
         proposal_id = stored.proposal_id
         if stored.state == "Draft":
-            requested_id = proposal_id_for(descriptor.document_id, version, dataset.authorisation)
-            proposal_id = await self._documents.propose(descriptor.document_id, version, requested_id)
+            # The ID is derived from the authorisation, so a dataset whose proposal its owner withdrew is not proposed again.
+            proposal_id = await self._documents.propose(descriptor.document_id, version, signed.own_proposal_id())
         return ProposedDocument(
             document_id=descriptor.document_id, proposal_id=proposal_id, version=version, digest=document_digest(str(stored.data))
         )
@@ -122,7 +126,7 @@ class CollaboratorGovernance:
     async def accept_document(self, request: AcceptDocumentRequest) -> PublishedDataset:
         """Vote for the owner's own dataset document, which must be the text that was proposed."""
         dataset, proposed = request.dataset, request.proposed
-        self._authorisations.verify_dataset(dataset)
+        await self._authorisations.verify_dataset(dataset)
         document = await self._documents.get(proposed.document_id)
         if document_digest(str(document.data)) != proposed.digest or document.id != dataset.spec.name:
             raise Conflict("DocumentDiffers", f"document {document.id!r} changed between its proposal and its acceptance.")
@@ -162,7 +166,7 @@ class CollaboratorGovernance:
     @activity.defn
     async def create_document(self, request: DraftRequest) -> DraftStored:
         """Create the query's draft."""
-        self._authorisations.verify_command(request.command, {"create-query"})
+        await self._authorisations.verify_command(request.command, {"create-query"})
         query = self._verify_draft(request)
         if query.approval is None or query.approval.proposer_id != self._authorisations.user_id:
             raise Refused("DraftMismatch", f"query {request.command.query!r}: the draft names a different proposer than its author.")
@@ -170,10 +174,10 @@ class CollaboratorGovernance:
 
     @activity.defn
     async def update_document(self, request: DraftRequest) -> DraftStored:
-        """Replace the query's draft if it still has the version in the request."""
-        self._authorisations.verify_command(request.command, {"update-query"})
+        """Replace the query's draft if it still has the version that the authorisation names."""
+        signed = await self._authorisations.verify_command(request.command, {"update-query"})
         self._verify_draft(request)
-        return await self._put_draft(request, request.version)
+        return await self._put_draft(request, signed.version)
 
     def _verify_draft(self, request: DraftRequest) -> QueryDocument:
         command = request.command
@@ -190,26 +194,30 @@ class CollaboratorGovernance:
 
     @activity.defn
     async def confirm_withdrawal(self, command: AuthorisedCommand) -> None:
-        """Verify that the author authorised withdrawing the query. Governance is not called: a draft has no proposal."""
-        self._authorisations.verify_command(command, {"withdraw-query"})
+        """Verify that the author authorised closing the draft that governance holds. A draft has no proposal to withdraw.
+
+        Raises:
+            Conflict: ``DraftChanged``.
+        """
+        signed = await self._authorisations.verify_command(command, {"withdraw-query"})
+        _require_signed_draft(await self._documents.get(command.query), signed)
 
     @activity.defn
     async def propose_query(self, request: ProposeQueryRequest) -> QueryProposed:
-        """Propose the query to the derived approvers. Idempotent.
+        """Propose exactly the version and text that the author signed, to the derived approvers. Idempotent.
 
         Raises:
-            Conflict: ``DraftChanged`` if text or approvers differ from the request, ``ProposedByAnother``.
+            Conflict: ``DraftChanged`` if version, text or approvers differ, ``ProposedByAnother``.
+            Refused: ``AuthorisationUsed`` if this authorisation has already made a proposal.
         """
         command = request.command
-        self._authorisations.verify_command(command, {"propose-query"})
+        signed = await self._authorisations.verify_command(command, {"propose-query"})
         document = await self._documents.get(command.query)
         if document.state == "Draft":
-            digest = document_digest(str(document.data))
-            approvers = {item.approver_id for item in document.approvers or ()}
-            if digest != request.digest or approvers != set(request.owners):
-                raise Conflict("DraftChanged", f"query {command.query!r}: its text or its approvers changed before it could be proposed.")
-            proposal_id = proposal_id_for(command.query, request.version, command.authorisation)
-            await self._documents.propose(command.query, request.version, proposal_id)
+            _require_signed_draft(document, signed)
+            if {item.approver_id for item in document.approvers or ()} != set(request.owners):
+                raise Conflict("DraftChanged", f"query {command.query!r}: its approvers changed before it could be proposed.")
+            await self._propose_once(command.query, signed)
             document = await self._documents.get(command.query)
         if document.proposer_id != self._authorisations.user_id:
             # Governance lets every user propose a draft, but only the proposer can withdraw the proposal when it expires.
@@ -219,10 +227,48 @@ class CollaboratorGovernance:
                 hint="Ask them to withdraw that proposal, or reject it, then propose again.",
                 party=document.proposer_id,
             )
-        digest = document_digest(str(document.data))
-        if digest != request.digest or {item.approver_id for item in document.approvers or ()} != set(request.owners):
+        made = await self._is_proposal_of(document.proposal_id, signed)
+        if not made or {item.approver_id for item in document.approvers or ()} != set(request.owners):
             raise Conflict("DraftChanged", f"query {command.query!r}: a different text or different approvers were proposed first.")
-        return QueryProposed(proposal_id=document.proposal_id, version=request.version, digest=digest)
+        return QueryProposed(proposal_id=document.proposal_id, version=signed.version, digest=signed.digest)
+
+    async def _propose_once(self, query: str, signed: Authorisation) -> None:
+        """Propose the draft under the ID that is derived from the authorisation."""
+        client, proposal_id = self._documents.client, signed.own_proposal_id()
+        if client.mode == "cgs-client":
+            await self._record_use(query, signed)
+        try:
+            await client.propose_text(query, version=signed.version, digest=signed.digest, proposal_id=proposal_id)
+        except Conflict as error:
+            if error.code == "UserDocumentModified":
+                raise Conflict(
+                    "DraftChanged", f"query {query!r}: its draft changed before it could be proposed.", cause=str(error)
+                ) from error
+            if error.code != "ProposalAlreadyExists":
+                raise
+            # The answer to an earlier call may have been lost.
+            if (await self._documents.get(query)).proposal_id != proposal_id:
+                raise _used(query, signed) from error
+
+    async def _record_use(self, query: str, signed: Authorisation) -> None:
+        """Record in governance that the authorisation is used. The proxy cgs-client chooses the IDs of proposals itself.
+
+        The record is made before the proposal, so a failure between the two needs another authorisation.
+        """
+        record = joined(".", "used-authorisation", signed.own_proposal_id())
+        if await self._documents.find(record) is not None:
+            raise _used(query, signed)
+        await self._documents.put_draft(record, signed.action, {"type": "used-authorisation"}, [self._authorisations.user_id])
+
+    async def _is_proposal_of(self, proposal_id: str, signed: Authorisation) -> bool:
+        """Whether a proposal is the one that this authorisation to propose has made."""
+        client = self._documents.client
+        if client.mode != "cgs-client" and proposal_id != signed.own_proposal_id():
+            return False
+        proposal = await client.get_proposal(proposal_id)
+        snapshot = proposal.args.get("document", {})
+        found = (proposal.args.get("documentId"), snapshot.get("version"), document_digest(str(snapshot.get("data", ""))))
+        return found == (signed.subject, signed.version, signed.digest)
 
     @activity.defn
     async def withdraw_proposal(self, request: WithdrawRequest) -> ProposalWithdrawn:
@@ -230,13 +276,21 @@ class CollaboratorGovernance:
 
         Raises:
             Conflict: ``ProposalNotOpen`` if the proposal is accepted.
+            Refused: ``OrderMismatch`` if the authorisation is not for this proposal.
         """
         command = request.command
         actions = {"withdraw-query", "propose-query"} if request.expired else {"withdraw-query"}
-        self._authorisations.verify_command(command, actions, allow_expired=request.expired)
+        signed = await self._authorisations.verify_command(command, actions, allow_expired=request.expired)
+        if signed.action == "withdraw-query":
+            named = signed.proposal_id == request.proposal_id
+        else:
+            # The authorisation to propose also allows to withdraw what it proposed.
+            named = await self._is_proposal_of(request.proposal_id, signed)
         proposal = await self._documents.client.get_proposal(request.proposal_id)
-        if proposal.args.get("documentId") != command.query:
-            raise Refused("OrderMismatch", f"withdraw: proposal {request.proposal_id} is not for query {command.query!r}.")
+        if not named or proposal.args.get("documentId") != command.query:
+            raise Refused(
+                "OrderMismatch", f"withdraw: the authorisation is not for proposal {request.proposal_id} of query {command.query!r}."
+            )
         status = await self._documents.client.proposal_status(request.proposal_id)
         if status.state == "Open":
             await self._documents.client.withdraw_proposal(request.proposal_id)
@@ -259,7 +313,7 @@ class CollaboratorGovernance:
         return await self._vote(request, "reject")
 
     async def _vote(self, request: VoteRequest, decision: str) -> BallotRecorded:
-        signed = self._authorisations.verify_vote(request, decision)
+        signed = await self._authorisations.verify_vote(request, decision)
         user = self._authorisations.user_id
         version = await self._require_proposal_of(request.proposal_id, request.query, request.digest)
         if version != signed.version:
@@ -274,3 +328,27 @@ class CollaboratorGovernance:
         )
         status = await self._documents.vote(request.proposal_id, user, accept=decision == "approve")
         return BallotRecorded(proposal_state=status.state, ballots={ballot.approver_id: ballot.ballot for ballot in status.ballots})
+
+
+def _require_signed_draft(document: Document, signed: Authorisation) -> None:
+    """Require that governance holds exactly the draft that the author signed.
+
+    Raises:
+        Conflict: ``DraftChanged``.
+    """
+    found = (document.state, document.version, document_digest(str(document.data)))
+    if found != ("Draft", signed.version, signed.digest):
+        raise Conflict(
+            "DraftChanged",
+            f"query {signed.subject!r}: the authorisation is for version {signed.version}, "
+            f"governance holds version {document.version} ({document.state}).",
+            hint="Read it with `cleanroom query show`, then sign again.",
+        )
+
+
+def _used(query: str, signed: Authorisation) -> Refused:
+    return Refused(
+        "AuthorisationUsed",
+        f"query {query!r}: the authorisation to propose version {signed.version} was already used.",
+        hint="Sign again: `cleanroom query propose`.",
+    )

@@ -25,7 +25,7 @@ from cleanroom.messages.query import (
 from cleanroom.publishing.descriptor import generate_descriptor
 from cleanroom.publishing.query_document import generate_query, owners_of, read_dataset
 from cleanroom.publishing.user_documents import UserDocuments
-from cleanroom.runs.authority import published_keys
+from cleanroom.runs.published_keys import published_keys
 from cleanroom.runs.reader import UserReader
 from cleanroom.statements import Decision, verify
 from cleanroom.statements.signing import peek

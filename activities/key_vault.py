@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from temporalio import activity
 
 from activities.authorisations import AuthorisationVerifier
@@ -54,18 +56,19 @@ class KeyVault:
         self._keys = keys
 
     @activity.defn
-    def allow_access_key_vault(self, request: AccessRequest) -> AccessGranted:
+    async def allow_access_key_vault(self, request: AccessRequest) -> AccessGranted:
         """Assign the dataset's identity the role to request the release of the dataset's key. The key's release policy still applies.
 
         The scope is this one key, because the vault may hold keys of other datasets and collaborations.
         """
-        self._authorisations.verify_dataset(request.dataset)
-        require_own_identity(self._identities, request)
+        await self._authorisations.verify_dataset(request.dataset)
+        await asyncio.to_thread(require_own_identity, self._identities, request)
+        await self._authorisations.verify_unpublished(request.dataset)
         vault = self._settings.azure.key_vault_id
         if not vault:
             raise PreconditionFailed("SettingMissing", "settings: azure.key_vault_id is not set.", hint="Set it to the ARM resource ID.")
         scope = key_scope(vault, request.dataset.collaboration, request.dataset.spec.name)
-        self._roles.allow(scope, RELEASE_USER, request.identity.principal_id)
+        await asyncio.to_thread(self._roles.allow, scope, RELEASE_USER, request.identity.principal_id)
         return AccessGranted(roles=(RELEASE_USER,), scope=scope)
 
     @activity.defn
@@ -75,12 +78,13 @@ class KeyVault:
         The policy in the request must equal the policy in governance, because Temporal could have changed it.
         """
         dataset = request.dataset
-        self._authorisations.verify_dataset(dataset)
+        await self._authorisations.verify_dataset(dataset)
         await require_same_policy(self._governance, dataset.collaboration, request.policy)
         if not self._settings.azure.maa_url:
             raise PreconditionFailed(
                 "SettingMissing", "settings: azure.maa_url is not set; a release policy names its attestation authority."
             )
+        await self._authorisations.verify_unpublished(dataset)
         policy = ReleasePolicy.for_clean_room(self._settings.azure.maa_url, list(request.policy.host_data))
         vault = vault_settings(self._settings)
         key = await set_key_with_skr(

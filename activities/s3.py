@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from temporalio import activity
 
 from activities.authorisations import AuthorisationVerifier
@@ -20,7 +22,7 @@ class S3:
         self._authorisations = authorisations
 
     @activity.defn
-    def get_connection_secret(self, dataset: AuthorisedDataset) -> ConnectionSecret:
+    async def get_connection_secret(self, dataset: AuthorisedDataset) -> ConnectionSecret:
         """Resolve the reference to the connection secret and open the bucket with it.
 
         A wrong secret fails here, before other collaborators are involved.
@@ -29,15 +31,15 @@ class S3:
             InvalidInput: ``ConnectionSecretMalformed``.
             PreconditionFailed: The store rejects the secret.
         """
-        self._authorisations.verify_dataset(dataset)
+        await self._authorisations.verify_dataset(dataset)
         store = require_s3(dataset.spec)
-        open_s3(self._settings, store).check()
+        await asyncio.to_thread(lambda: open_s3(self._settings, store).check())
         return ConnectionSecret(reference=store.connection_secret, store=f"s3://{store.bucket}/{store.subdirectory}")
 
     @activity.defn
-    def locate_s3_store(self, dataset: AuthorisedDataset) -> StoreLocation:
+    async def locate_s3_store(self, dataset: AuthorisedDataset) -> StoreLocation:
         """Return the collaborator's S3 endpoint. An empty URL is the AWS endpoint of the region."""
-        self._authorisations.verify_dataset(dataset)
+        await self._authorisations.verify_dataset(dataset)
         return StoreLocation(url=self._settings.s3.endpoint_url or "", region=self._settings.s3.region)
 
 

@@ -197,6 +197,11 @@ def approver_key_document_id(user_id: str) -> str:
     return joined(".", "approver-key", user_id)
 
 
+def retirement_document_id(user_id: str, number: int) -> str:
+    """Return the ID of a document in which a user retires signing keys. ``number`` counts from 1."""
+    return joined(".", "approver-key", user_id, str(number))
+
+
 def decision_document_id(proposal_id: str, user_id: str) -> str:
     """Return the ID of the document with ``user_id``'s decision on one proposal. Each proposal needs a separate decision."""
     return joined(".", "decision", proposal_id, user_id)

@@ -15,7 +15,7 @@ import rfc8785
 from cleanroom.errors import InvalidInput
 
 DIGEST_CHARACTERS = 26
-"""Base32 characters in a :func:`hashed` name: 130 bits, so that nobody can search for two sets of parts with one name."""
+"""Base32 characters in a :func:`hashed` name: 130 bits, so that a search cannot find two sets of parts with one name."""
 
 
 def joined(separator: str, *parts: str) -> str:

@@ -33,7 +33,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "dataset": Command("dataset", "app", "Upload and publish encrypted datasets."),
     "query": Command("query", "app", "Create and propose queries, and decide on them."),
     "run": Command("run", "app", "Run approved queries."),
-    "key": Command("keys", "app", "Publish your signing key."),
+    "key": Command("keys", "app", "Publish or retire your signing key."),
     "secret": Command("secrets", "app", "Store secrets that dataset files refer to by name."),
     "attest": Command("attest", "app", "Verify the attestation evidence of a confidential guest."),
     "audit": Command("audit", "app", "List audit events; export and verify audit bundles."),

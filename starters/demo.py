@@ -206,7 +206,7 @@ class _Demo:
         run_async(create_query(self.fabrikam, query.model_copy(update={"pre_conditions": None}), reconcile_seconds=5))
         stricter = query.model_copy(update={"pre_conditions": (PreCondition(view_name="flights", min_row_count=1000),)})
         run_async(update_query(self.litware, stricter))
-        proposed = run_async(propose_query(self.fabrikam, QUERY))
+        proposed = run_async(propose_query(self.fabrikam, QUERY, stricter))
         print_status(f"  {safe(proposed.detail)}; pending: {', '.join(proposed.pending)}")
 
     def approve(self) -> str:

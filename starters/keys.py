@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
-from starters.operations.keys import publish_key
+from starters.operations.keys import publish_key, retire_key
 from starters.operations.session import Session, run_async
 from starters.terminal.entry import main
 from starters.terminal.output import ConfigFile, Format, Output, Profile, error_boundary, print_record
 
-app = typer.Typer(help="Publish your signing key.", no_args_is_help=True)
-
-
-# A Typer application with a single command has no subcommands unless it has a callback.
-@app.callback()
-def _group() -> None:
-    """Publish your signing key."""
+app = typer.Typer(help="Publish or retire your signing key.", no_args_is_help=True)
 
 
 @app.command()
@@ -29,6 +25,27 @@ def publish(profile: Profile = None, config: ConfigFile = None, output: Output =
     """
     with error_boundary(output):
         print_record(run_async(publish_key(Session.load(profile, config))), output, title="signing key")
+
+
+@app.command()
+def retire(
+    kid: Annotated[
+        list[str] | None, typer.Option(help="Thumbprint of a key to retire. Repeat it for several.", show_default="all keys")
+    ] = None,
+    profile: Profile = None,
+    config: ConfigFile = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Retire your published signing key and publish a new one, after the old one was stolen or lost.
+
+    Your identity at governance decides: neither key signs. Decisions that governance recorded before the retirement stay valid. What
+    the old key signs does not count any longer, whatever time it contains. Decide again on queries that you want to keep open, and
+    restart your worker where it has its own copy of the key folder.
+
+    Example: cleanroom key retire --profile litware
+    """
+    with error_boundary(output):
+        print_record(run_async(retire_key(Session.load(profile, config), tuple(kid or ()))), output, title="signing key")
 
 
 if __name__ == "__main__":

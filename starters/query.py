@@ -109,14 +109,24 @@ def update(
 
 @app.command()
 def propose(
-    name: Name, profile: Profile = None, config: ConfigFile = None, plaintext: Plaintext = False, output: Output = Format.TABLE
+    name: Name,
+    file: Annotated[Path | None, typer.Option(help="Propose the text of this YAML file. The draft must have exactly this text.")] = None,
+    profile: Profile = None,
+    config: ConfigFile = None,
+    plaintext: Plaintext = False,
+    output: Output = Format.TABLE,
 ) -> None:
     """Propose the draft of a query to the owners of its input and output datasets.
+
+    Your signature covers the version and the text of the draft. Without `--file`, that must be the text that you wrote last on this
+    machine. If another collaborator changed the draft, read the new text in a file and pass it with `--file`.
 
     Example: cleanroom query propose fabrikam-delays --profile fabrikam
     """
     with error_boundary(output):
-        print_record(run_async(propose_query(Session.load(profile, config, plaintext=plaintext), name)), output, title=f"query {name}")
+        session = Session.load(profile, config, plaintext=plaintext)
+        spec = load_query_spec(file) if file is not None else None
+        print_record(run_async(propose_query(session, name, spec)), output, title=f"query {name}")
 
 
 @app.command()

@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cleanroom.attestation import AttestationEvidence, report_data_for
 from cleanroom.datasets.encryption import encode_dataset_key, generate_dataset_key
 from cleanroom.documents.specs import DatasetSpec, QuerySpec
 from cleanroom.governance import CleanRoomClient, GovernanceUserClient, LedgerPosition
+from cleanroom.governance.endpoint import proxy_headers
 from cleanroom.identifiers import approver_key_document_id, decision_document_id, document_digest, user_secret_name
 from cleanroom.messages.publish import DescriptorRequest, StoredSecret
 from cleanroom.messages.query import GenerateQueryRequest
@@ -105,9 +106,11 @@ class PrepareWorld:
         """Return the collaboration's trust document with a number."""
         return make_trust_document(self.hardware, number=number, spark_service_host_data=(SPARK_HOST,))
 
-    def user(self, name: str) -> GovernanceUserClient:
-        """Governance as a registered user sees it."""
-        return GovernanceUserClient(self._url, token=lambda: self._token(name), ca_file=self._ca)
+    def user(self, name: str, mode: Literal["app", "cgs-client"] = "app") -> GovernanceUserClient:
+        """Governance as a registered user sees it, directly or through the proxy."""
+        url = self._url if mode == "app" else f"{self._url}/cgs-client"
+        headers = proxy_headers(self._url, None) if mode == "cgs-client" else None
+        return GovernanceUserClient(url, token=lambda: self._token(name), mode=mode, ca_file=self._ca, headers=headers)
 
     def clean_room(self, position: LedgerPosition | None = None) -> CleanRoomClient:
         """Governance as the attested clean room sees it. Its clients share their position, as in a worker."""

@@ -109,7 +109,10 @@ def _collaborator(settings: Settings) -> BoundaryWorker:
         raise PreconditionFailed("SettingMissing", "settings: party is not set, and a collaborator's worker needs it.")
     own = credential(settings.credential, ca_file=settings.ca_file)
     client = governance_client(settings, own)
-    authorisations, keys = AuthorisationVerifier(settings), KeyStore(settings.keys_dir, settings.collaboration)
+    authorisations, keys = (
+        AuthorisationVerifier(settings, UserReader(client, settings.collaboration)),
+        KeyStore(settings.keys_dir, settings.collaboration),
+    )
     identities = ManagedIdentities(own, settings.azure, ca_file=settings.ca_file) if settings.azure.subscription_id else None
     governance = CollaboratorGovernance(settings, authorisations, UserDocuments(client, settings.collaboration), keys, identities)
     s3 = S3(settings, authorisations)

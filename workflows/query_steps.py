@@ -31,7 +31,7 @@ from cleanroom.messages.query import (
     VoteRequest,
     WithdrawRequest,
 )
-from cleanroom.temporal.retries import NO_RETRY, POLL, STANDARD
+from cleanroom.temporal.retries import POLL, STANDARD
 from workflows.query_state import QueryStateMachine
 
 COLLABORATOR_TIMEOUT = timedelta(days=1)
@@ -72,7 +72,7 @@ class QuerySteps:
         """Write the draft: arrow "Create Document" or "Update Document"."""
         stored = await workflow.execute_activity_method(
             CollaboratorGovernance.create_document if create else CollaboratorGovernance.update_document,
-            DraftRequest(command=command, draft=draft, version=self._query.version),
+            DraftRequest(command=command, draft=draft),
             **STANDARD.within(COLLABORATOR_TIMEOUT).config(
                 f"{'create' if create else 'update'} {draft.document_id} as {command.party}", task_queue=collaborator_queue(command.party)
             ),
@@ -96,7 +96,7 @@ class QuerySteps:
         command = command.model_copy(update={"seen": latest_transaction(command.seen, owners.seen, self._query.seen)})
         proposed = await workflow.execute_activity_method(
             CollaboratorGovernance.propose_query,
-            ProposeQueryRequest(command=command, owners=owners.owners, version=owners.version, digest=owners.digest),
+            ProposeQueryRequest(command=command, owners=owners.owners),
             **STANDARD.within(COLLABORATOR_TIMEOUT).config(
                 f"propose {self._query.name}, approvers: {names}", task_queue=collaborator_queue(command.party)
             ),
@@ -105,11 +105,11 @@ class QuerySteps:
         return proposed
 
     async def confirm_withdrawal(self, command: AuthorisedCommand) -> None:
-        """Verify the author's authorisation to close the draft."""
+        """Verify the author's authorisation to close the draft that governance holds."""
         await workflow.execute_activity_method(
             CollaboratorGovernance.confirm_withdrawal,
             command,
-            **NO_RETRY.within(COLLABORATOR_TIMEOUT).config(
+            **STANDARD.within(COLLABORATOR_TIMEOUT).config(
                 f"verify the withdrawal by {command.party}", task_queue=collaborator_queue(command.party)
             ),
         )

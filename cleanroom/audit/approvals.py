@@ -13,11 +13,13 @@ from cleanroom.audit.chain import Record
 from cleanroom.audit.parsed_bundle import BundleReader, ParsedBundle, ParsedRecord, accepted_document_of
 from cleanroom.audit.verdict import Checks
 from cleanroom.errors import CleanRoomError
-from cleanroom.identifiers import document_digest
+from cleanroom.identifiers import approver_key_document_id, document_digest
 from cleanroom.messages.run import RunTicket
 from cleanroom.runs.authorised import AuthorisedRun
-from cleanroom.runs.authority import RunAuthority, published_keys
-from cleanroom.statements.keys import KeyDocument, parse_key_document
+from cleanroom.runs.authority import RunAuthority
+from cleanroom.runs.published_keys import published_keys
+from cleanroom.runs.reader import AcceptedDocument
+from cleanroom.statements.keys import KeyHistory, PublicJwk, parse_key_document, parse_retirement_document
 from cleanroom.statements.model import RunRequest
 from cleanroom.statements.signing import peek
 
@@ -40,7 +42,7 @@ def ticket_of(bundle: ParsedBundle, request: ParsedRecord[RequestBody]) -> RunTi
     return RunTicket(collaboration=export.collaboration, query=export.query, run_id=export.run_id, request=request.body.request)
 
 
-def keys_of(bundle: ParsedBundle, user_id: str) -> KeyDocument:
+def keys_of(bundle: ParsedBundle, user_id: str) -> KeyHistory:
     """Return a user's signing keys from the bundle. Only the user vouches for them.
 
     Raises:
@@ -79,18 +81,34 @@ def check_keys(bundle: ParsedBundle, checks: Checks, pinned: Mapping[str, Collec
     for item in bundle.all(DocumentBody, "key"):
         try:
             document = accepted_document_of(item.body)
-            held = parse_key_document(document.data, document_id=document.id)
+            user_id, keys = _keys_in(document, checks)
         except CleanRoomError as error:
             checks.add("keys", item.record, False, f"{error.code}: {error.message}")
             continue
-        kids = tuple(key.kid for key in held.keys)
-        checks.signers[held.user_id] = kids
-        if held.user_id in pinned:
-            unknown = [kid for kid in kids if kid not in pinned[held.user_id]]
-            detail = f"key {unknown[0]} is not among the given keys of {held.user_id}" if unknown else "a given key"
+        kids = tuple(key.kid for key in keys)
+        checks.signers[user_id] = (*checks.signers.get(user_id, ()), *kids)
+        if user_id in pinned:
+            unknown = [kid for kid in kids if kid not in pinned[user_id]]
+            detail = f"key {unknown[0]} is not among the given keys of {user_id}" if unknown else "a given key"
             checks.add("keys", item.record, not unknown, detail)
     for user in sorted(set(pinned) - set(checks.signers)):
         checks.missing("key", user)
+
+
+def _keys_in(document: AcceptedDocument, checks: Checks) -> tuple[str, tuple[PublicJwk, ...]]:
+    """Return the user and the keys of a key document or a retirement document, and note what it retires."""
+    if document.id == approver_key_document_id(document.proposer_id):
+        held = parse_key_document(document.data, document_id=document.id)
+        return held.user_id, held.keys
+    retirement = parse_retirement_document(document.data, document_id=document.id)
+    for kid in retirement.retires:
+        checks.notes.append(f"User {retirement.user_id} retired key {kid} at position {document.position} of the ledger.")
+    return retirement.user_id, retirement.keys
+
+
+def first_position(bundle: ParsedBundle) -> int | None:
+    """Return the position in the ledger at which the run was first recorded."""
+    return min((item.body.seqno for item in bundle.events()), default=None)
 
 
 def run_instant(bundle: ParsedBundle) -> dt.datetime | None:
@@ -117,7 +135,7 @@ def check_approvals(bundle: ParsedBundle, checks: Checks) -> AuthorisedRun | Non
         return None
     consented = frozenset(name for item in consents for name in item.body.documents)
     reader = BundleReader(bundle, signer, consented)
-    authority = RunAuthority(reader, bundle.export.collaboration, now=lambda: at)
+    authority = RunAuthority(reader, bundle.export.collaboration, now=lambda: at, requested_at=first_position(bundle))
     ticket = ticket_of(bundle, request)
     try:
         run_sync(authority.verify_caller(ticket))

@@ -27,9 +27,9 @@ from cleanroom.audit.history import RunTrace
 from cleanroom.audit.seal import SEAL_LIFETIME, ExportSeal
 from cleanroom.claims import HOST_DATA
 from cleanroom.documents.query import QueryDocument, parse_query
-from cleanroom.errors import CleanRoomError, NotFound
+from cleanroom.errors import CleanRoomError, NotFound, PreconditionFailed
 from cleanroom.governance import Document, Event, GovernanceUserClient
-from cleanroom.identifiers import approver_key_document_id, decision_document_id, document_digest
+from cleanroom.identifiers import approver_key_document_id, decision_document_id, document_digest, retirement_document_id
 from cleanroom.messages.run import ConsentVerdict, ConsentWithdrawn, Grant, PolicyStatement, Revoked, SparkVerdict
 from cleanroom.runs.authority import service_nonce
 from cleanroom.runs.ledger import (
@@ -42,11 +42,12 @@ from cleanroom.runs.ledger import (
     runs_event_id,
     started_key,
 )
+from cleanroom.runs.published_keys import MAX_RETIREMENTS, published_keys
+from cleanroom.runs.reader import UserReader
 from cleanroom.spark.job import JobConfig, ResultReceipt
 from cleanroom.spark.run_events import CLEAN_ROOM_STEPS, EVENT_IDS, event_id
 from cleanroom.spark.signed import ServiceReport
 from cleanroom.statements import RunRequest, SigningKey, sign
-from cleanroom.statements.keys import parse_key_document
 from cleanroom.statements.signing import peek
 
 Item = tuple[Kind, str, Mapping[str, object]]
@@ -129,11 +130,13 @@ class Exporter:
 
     async def _can_seal(self) -> bool:
         """Return whether the user has published the given key. A signature by another key could not be verified."""
-        document = await self._find(approver_key_document_id(self._user_id)) if self._key is not None else None
-        if self._key is None or document is None or document.state != "Accepted":
+        if self._key is None:
             return False
-        published = parse_key_document(str(document.data), document_id=document.id)
-        return self._key.public.kid in {key.kid for key in published.keys}
+        try:
+            published = await published_keys(UserReader(self._client, self._collaboration), self._collaboration, self._user_id)
+        except PreconditionFailed:
+            return False
+        return self._key.public.kid in {key.kid for key in published.active}
 
     async def _find(self, document_id: str) -> Document | None:
         try:
@@ -167,7 +170,24 @@ class Exporter:
                 await self._document("decision", decision_document_id(query.proposal_id, owner))
         for user in dict.fromkeys([*signers, *sorted(owners)]):
             if user:
-                await self._document("key", approver_key_document_id(user))
+                await self._keys(user)
+
+    async def _keys(self, user_id: str) -> None:
+        """Add a user's key document and retirements (:mod:`cleanroom.runs.published_keys`)."""
+        document_id = approver_key_document_id(user_id)
+        if await self._find(document_id) is None:
+            return
+        if (await self._client.document_consent(self._collaboration, document_id)).enabled:
+            await self._document("key", document_id)
+            return
+        retirements = []
+        for number in range(1, MAX_RETIREMENTS + 1):
+            found = await self._find(retirement_document_id(user_id, number))
+            if found is not None and found.state == "Accepted" and found.proposer_id == user_id:
+                retirements.append(found.id)
+        # Without retirements, all keys are retired. Then the bundle contains no key of this user.
+        for name in [document_id, *retirements] if retirements else []:
+            await self._document("key", name)
 
     async def _trust(self, trace: RunTrace) -> None:
         """Add the trust document that the job names. A missing one leaves a gap, which verification reports."""

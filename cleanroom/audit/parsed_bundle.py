@@ -168,7 +168,18 @@ class BundleReader:
         return accepted_document_of(item.body)
 
     async def consent(self, document_id: str) -> Consent:
-        """Return the consent that the bundle proves for a document."""
+        """Return the consent that the bundle proves for a document.
+
+        A user who has retired a key switched the consent of the key document off. The bundle then contains the retirement.
+        """
+        found = self._bundle.document(document_id)
+        if found is not None and found.record.kind == "key":
+            user_id = found.body.document.get("proposerId")
+            retired = any(
+                item.record.subject.startswith(f"{document_id}.") and item.body.document.get("proposerId") == user_id
+                for item in self._bundle.all(DocumentBody, "key")
+            )
+            return Consent(status="disabled" if retired else "enabled")
         if document_id in self._consented:
             return Consent(status="enabled")
         return Consent(status="disabled", code="ConsentCheckMissing", message="the bundle does not contain a consent check of it")

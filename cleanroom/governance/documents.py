@@ -13,6 +13,7 @@ from cleanroom.errors import Conflict, Internal, InvalidInput, PreconditionFaile
 from cleanroom.governance.endpoint import Endpoint
 from cleanroom.governance.http import segment
 from cleanroom.governance.models import Approver, Consent, Document, DocumentSummary, Proposal, ProposalStatus, read, rows, text
+from cleanroom.identifiers import document_digest
 
 DocumentOption = Literal["execution", "telemetry"]
 """A runtime option of a document."""
@@ -95,6 +96,30 @@ class DocumentOperations(Endpoint):
         _, transaction = await self._write("PUT", f"/userdocuments/{segment('document id', document_id)}", body)
         return transaction
 
+    async def propose_text(self, document_id: str, *, version: str, digest: str, proposal_id: str) -> str:
+        """Propose the draft of exactly this version and text to its approvers, and return the proposal's ID.
+
+        The text that is compared is the text that is sent. Through the proxy the ID differs from ``proposal_id``.
+
+        Raises:
+            Conflict: ``UserDocumentModified`` (another version, text or state), ``UserDocumentAlreadyProposed``, ``ProposalAlreadyExists``.
+            PreconditionFailed: ``ApproversMissing`` when the draft names none.
+        """
+        document = await self.get_document(document_id)
+        if (document.state, document.version, document_digest(str(document.data))) != ("Draft", version, digest):
+            raise Conflict(
+                "UserDocumentModified",
+                f"Document {document_id} is {document.state} at version {document.version}, not the draft {version} with the given text.",
+                hint="Read the document again and propose its current version.",
+            )
+        return await self._propose_snapshot(document, proposal_id)
+
+    async def _propose_snapshot(self, document: Document, proposal_id: str) -> str:
+        if not document.approvers:
+            raise PreconditionFailed("ApproversMissing", f"Document {document.id} has no approvers.", hint="Store it again with approvers.")
+        snapshot = document.model_dump(by_alias=True, exclude_none=True, include={"contract_id", "version", "data", "labels"})
+        return await self.create_proposal(proposal_id, document.id, snapshot, document.approvers)
+
     async def propose_document(self, document_id: str, *, version: str, proposal_id: str | None = None) -> str:
         """Propose the draft of exactly this ``version`` to its approvers, and return the proposal's ID.
 
@@ -127,10 +152,7 @@ class DocumentOperations(Endpoint):
                 f"Document {document_id} has version {document.version} ({document.state}), not {version}.",
                 hint="Read the document again and propose its current version.",
             )
-        if not document.approvers:
-            raise PreconditionFailed("ApproversMissing", f"Document {document_id} has no approvers.", hint="Store it again with approvers.")
-        snapshot = document.model_dump(by_alias=True, exclude_none=True, include={"contract_id", "version", "data", "labels"})
-        return await self.create_proposal(wanted, document_id, snapshot, document.approvers)
+        return await self._propose_snapshot(document, wanted)
 
     async def _proposal_of(self, document: Document, version: str) -> str | None:
         """Return the ID of the document's proposal, if that proposal is of this draft version."""

@@ -40,8 +40,6 @@ class PublishQueryInput(Message):
     carried: QueryState | None = None
     carried_command: AuthorisedCommand | None = None
     """The command with which the open proposal was made."""
-    carried_acknowledged: str = ""
-    """Digest of the draft that may be proposed (:attr:`workflows.query_state.QueryStateMachine.acknowledged`)."""
     carried_approvals_expire_at: AwareDatetime | None = None
     carried_votes: tuple[CarriedVote, ...] = ()
     """Votes that are verified but not cast yet, because the voters' workers are not running."""
@@ -98,8 +96,6 @@ class DraftRequest(Message):
 
     command: AuthorisedCommand
     draft: QueryDraft
-    version: str = ""
-    """Version that the update replaces; empty on creation."""
 
 
 class DraftStored(Message):
@@ -128,12 +124,10 @@ class DatasetOwners(Message):
 
 
 class ProposeQueryRequest(Message):
-    """Input of ``propose_query``."""
+    """Input of ``propose_query``. The authorisation in ``command`` names version and text."""
 
     command: AuthorisedCommand
     owners: tuple[str, ...]
-    version: str
-    digest: HexDigest
 
 
 class QueryProposed(Message):
@@ -187,7 +181,7 @@ class WithdrawRequest(Message):
     command: AuthorisedCommand
     proposal_id: str
     expired: bool = False
-    """True if the deadline has passed. Then the authorisation to propose is sufficient, even if it has expired."""
+    """True if the deadline has passed. Then the authorisation that made the proposal is sufficient, even if it has expired."""
 
 
 class ProposalWithdrawn(Message):

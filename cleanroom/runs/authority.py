@@ -18,14 +18,14 @@ from cachetools import LRUCache
 from cleanroom.documents.dataset import parse_dataset
 from cleanroom.documents.query import QueryDocument, parse_query
 from cleanroom.errors import CleanRoomError, NotFound, PreconditionFailed, Refused
-from cleanroom.identifiers import approver_key_document_id, decision_document_id, sha256_hex
+from cleanroom.identifiers import decision_document_id, sha256_hex
 from cleanroom.messages.run import RunTicket
 from cleanroom.runs.authorised import AuthorisedRun, Dataset
 from cleanroom.runs.decisions import DECISION_LABELS, parse_decision_document
 from cleanroom.runs.ledger import PinnedRequest, request_digest, run_key
 from cleanroom.runs.parameters import verify_parameters
+from cleanroom.runs.published_keys import published_keys
 from cleanroom.runs.reader import AcceptedDocument, Consent, GovernanceReader
-from cleanroom.statements.keys import KeyDocument, parse_key_document
 from cleanroom.statements.model import Decision, RunRequest
 from cleanroom.statements.signing import peek, verify
 
@@ -42,32 +42,6 @@ def service_nonce(ticket: RunTicket) -> str:
     return sha256_hex(b"cleanroom spark attestation\0" + ticket.request.encode())
 
 
-async def published_keys(reader: GovernanceReader, collaboration: str, user_id: str) -> KeyDocument:
-    """Read the signing keys that ``user_id`` published in governance.
-
-    Raises:
-        PreconditionFailed: ``ApproverKeyNotPublished``.
-        Refused: ``ApproverKeyInvalid`` unless the user proposed the document and is the only one who accepted it.
-    """
-    document_id = approver_key_document_id(user_id)
-    try:
-        document = await reader.accepted_document(document_id)
-    except NotFound as error:
-        raise PreconditionFailed(
-            "ApproverKeyNotPublished",
-            f"user {user_id} has no accepted document {document_id}.",
-            hint="The user publishes a signing key with `cleanroom key publish`.",
-        ) from error
-    if document.proposer_id != user_id or document.accepted_by != (user_id,) or document.contract_id != collaboration:
-        raise Refused(
-            "ApproverKeyInvalid", f"{document_id}: not proposed and accepted by user {user_id} alone in collaboration {collaboration!r}."
-        )
-    keys = parse_key_document(document.data, document_id=document_id)
-    if keys.user_id != user_id:
-        raise Refused("ApproverKeyInvalid", f"{document_id}: it contains the key of user {keys.user_id}.")
-    return keys
-
-
 class RunAuthority:
     """Checks run tickets against governance.
 
@@ -75,14 +49,22 @@ class RunAuthority:
         reader: Reads governance.
         collaboration: The contract ID that this process serves. A ticket of another collaboration is refused.
         now: Returns the current time, with a time zone.
+        requested_at: Position in governance's ledger at which the run was first recorded, for a run in the past. Its request counts
+            although its caller has retired the key later.
     """
 
     def __init__(
-        self, reader: GovernanceReader, collaboration: str, now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC)
+        self,
+        reader: GovernanceReader,
+        collaboration: str,
+        now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+        *,
+        requested_at: int | None = None,
     ) -> None:
         self._reader = reader
         self._collaboration = collaboration
         self._now = now
+        self._requested_at = requested_at
         self._pins: LRUCache[str, PinnedRequest] = LRUCache(PINS)
 
     # ------------------------------------------------------------------ all checks
@@ -274,6 +256,7 @@ class RunAuthority:
             await published_keys(self._reader, self._collaboration, claimed.signer),
             collaboration=self._collaboration,
             now=min(now, claimed.expires - dt.timedelta(seconds=1)) if past else now,
+            recorded_at=0 if past else self._requested_at,
         )
         if (request.query, request.run_id) != (ticket.query, ticket.run_id):
             raise Refused(
@@ -440,6 +423,7 @@ class RunAuthority:
                 await published_keys(self._reader, self._collaboration, owner),
                 collaboration=self._collaboration,
                 now=now,
+                recorded_at=stored.position,
             )
         except CleanRoomError as error:
             code = "ApprovalExpired" if error.code == "StatementExpired" else error.code

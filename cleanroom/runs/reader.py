@@ -35,6 +35,18 @@ class AcceptedDocument(BaseModel):
         """Digest of ``data``; approvals and run requests name it."""
         return document_digest(self.data)
 
+    @property
+    def position(self) -> int:
+        """Position in governance's ledger at which the document was accepted: its version is ``VIEW.SEQNO`` of that transaction.
+
+        Raises:
+            Internal: ``GovernanceAnswerMalformed``.
+        """
+        view, _, seqno = self.version.partition(".")
+        if not (view.isdecimal() and seqno.isdecimal()):
+            raise Internal("GovernanceAnswerMalformed", f"document {self.id!r}: version {self.version!r} is not a transaction ID.")
+        return int(seqno)
+
 
 class Consent(BaseModel):
     """The answer of a consent check, with governance's reason when consent is disabled."""

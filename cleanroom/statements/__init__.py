@@ -5,7 +5,7 @@ signed with the key that this person published in governance. See :mod:`cleanroo
 and ``docs/facts/key-release.md#signed-statements`` for the format.
 """
 
-from cleanroom.statements.keys import KeyDocument, SigningKey, load_or_create_signing_key
+from cleanroom.statements.keys import KeyDocument, KeyHistory, SigningKey, load_or_create_signing_key
 from cleanroom.statements.model import Authorisation, Decision, RunRequest
 from cleanroom.statements.signing import sign, verify
 
@@ -13,6 +13,7 @@ __all__ = [
     "Authorisation",
     "Decision",
     "KeyDocument",
+    "KeyHistory",
     "RunRequest",
     "SigningKey",
     "load_or_create_signing_key",

@@ -15,13 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cleanroom.documents.base import WireModel
 from cleanroom.documents.validation import parse_document
-from cleanroom.errors import InvalidInput, NotFound
+from cleanroom.errors import InvalidInput, NotFound, Refused
 from cleanroom.jose.encoding import b64_any
 from cleanroom.jose.jwk import ed25519_jwk
 from cleanroom.secret import read_secret_file, require_private_folder, write_secret_file
 
 KEY_LABELS = {"type": "approver-key"}
 _FILE = "signing-key.pem"
+_NEXT_FILE = "next-signing-key.pem"
 
 
 class PublicJwk(BaseModel):
@@ -56,16 +57,62 @@ class KeyDocument(WireModel):
         """Return the ``data`` string for governance."""
         return json.dumps(self.model_dump(mode="json", by_alias=True), separators=(",", ":"))
 
-    def find(self, kid: str) -> PublicJwk:
+    def history(self) -> KeyHistory:
+        """Return these keys as a history without retirements."""
+        return KeyHistory(user_id=self.user_id, keys=self.keys)
+
+
+class RetirementDocument(WireModel):
+    """The document ``approver-key.<user>.<number>``, which retires keys of its user and publishes their successors."""
+
+    user_id: str
+    retires: tuple[str, ...] = Field(min_length=1, max_length=20)
+    """The ``kid`` of every key that is retired."""
+    keys: tuple[PublicJwk, ...] = Field(max_length=20)
+
+    def to_data(self) -> str:
+        """Return the ``data`` string for governance."""
+        return json.dumps(self.model_dump(mode="json", by_alias=True), separators=(",", ":"))
+
+
+class KeyHistory(BaseModel):
+    """The keys that a user published, and the position in governance's ledger at which each retired key was retired."""
+
+    model_config = ConfigDict(frozen=True)
+
+    user_id: str
+    keys: tuple[PublicJwk, ...]
+    retired: dict[str, int] = {}
+
+    @property
+    def active(self) -> tuple[PublicJwk, ...]:
+        """The keys that are not retired."""
+        return tuple(key for key in self.keys if key.kid not in self.retired)
+
+    def find(self, kid: str, recorded_at: int | None = None) -> PublicJwk:
         """Return the key with this ``kid``.
+
+        Args:
+            kid: Thumbprint of the key.
+            recorded_at: Position in governance's ledger at which the statement was recorded. None for a statement without a record:
+                a retired key does not verify it. The statement's own times do not count, because a thief chooses them.
 
         Raises:
             NotFound: ``ApproverKeyUnknown``.
+            Refused: ``ApproverKeyRetired``.
         """
-        for key in self.keys:
-            if key.kid == kid:
-                return key
-        raise NotFound("ApproverKeyUnknown", f"signature: key {kid!r} is not among the keys that user {self.user_id} published.")
+        key = next((key for key in self.keys if key.kid == kid), None)
+        if key is None:
+            raise NotFound("ApproverKeyUnknown", f"signature: key {kid!r} is not among the keys that user {self.user_id} published.")
+        retired_at = self.retired.get(kid)
+        if retired_at is not None and (recorded_at is None or recorded_at >= retired_at):
+            raise Refused(
+                "ApproverKeyRetired",
+                f"signature: user {self.user_id} retired key {kid!r} at position {retired_at} of governance's ledger; "
+                + ("the statement has no earlier record." if recorded_at is None else f"the statement was recorded at {recorded_at}."),
+                hint="Sign again with the current key.",
+            )
+        return key
 
 
 class SigningKey:
@@ -88,6 +135,27 @@ def parse_key_document(data: str, *, document_id: str) -> KeyDocument:
     return parse_document(KeyDocument, data, code="ApproverKeyInvalid", what=document_id)
 
 
+def parse_retirement_document(data: str, *, document_id: str) -> RetirementDocument:
+    """Parse a retirement document's ``data``.
+
+    Raises:
+        InvalidInput: ``ApproverKeyInvalid``.
+    """
+    return parse_document(RetirementDocument, data, code="ApproverKeyInvalid", what=document_id)
+
+
+def install_next_signing_key(folder: Path) -> None:
+    """Replace the signing key in ``folder`` by the key of :func:`next_signing_key`. The old private key is deleted."""
+    folder = folder.expanduser()
+    require_private_folder(folder)
+    os.replace(folder / _NEXT_FILE, folder / _FILE)
+
+
+def next_signing_key(folder: Path) -> SigningKey:
+    """Return the key that will replace the signing key in ``folder``; create it at first use, so that a retry uses the same one."""
+    return _load_or_create(folder, _NEXT_FILE)
+
+
 def load_or_create_signing_key(folder: Path) -> SigningKey:
     """Return the signing key in ``folder`` (mode 0700, ``signing-key.pem`` of mode 0600), and create it at first use.
 
@@ -97,10 +165,14 @@ def load_or_create_signing_key(folder: Path) -> SigningKey:
         Refused: ``KeyStoreTooOpen``, ``SecretFileTooOpen`` if another user could replace or read the key.
         InvalidInput: ``SigningKeyInvalid``.
     """
+    return _load_or_create(folder, _FILE)
+
+
+def _load_or_create(folder: Path, name: str) -> SigningKey:
     folder = folder.expanduser()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     require_private_folder(folder)
-    path = folder / _FILE
+    path = folder / name
     with open(folder / ".signing-key.lock", "w", opener=lambda p, f: os.open(p, f, 0o600)) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():

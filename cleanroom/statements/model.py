@@ -6,9 +6,10 @@ import datetime as dt
 import secrets
 from typing import ClassVar, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from cleanroom.identifiers import HexDigest, Name
+from cleanroom.joining import parts_digest
 from cleanroom.spark.job import JobParameters
 
 
@@ -73,4 +74,27 @@ class Authorisation(Statement):
     subject: Name
     """Name of the dataset or query."""
     digest: HexDigest
-    """SHA-256 of the canonical JSON of the content (:func:`cleanroom.identifiers.canonical_json`)."""
+    """What is authorised: ``publish-dataset``, ``create-query`` and ``update-query`` name the digest of the specification,
+    ``propose-query`` and ``withdraw-query`` the :func:`cleanroom.identifiers.document_digest` of the query document."""
+    version: str = Field(default="", max_length=64)
+    """Version of the query document on which the action is done. Every change of a draft makes a new version, so an authorisation
+    that was used, or that was signed for another text, matches no later draft."""
+    proposal_id: str = Field(default="", max_length=64)
+    """The open proposal to withdraw; empty for a draft."""
+
+    @model_validator(mode="after")
+    def _names_a_version(self) -> Authorisation:
+        if bool(self.version) != (self.action in ("update-query", "propose-query", "withdraw-query")):
+            raise ValueError(f"{self.action} must {'not ' if self.version else ''}name a version of the document")
+        if self.proposal_id and self.action != "withdraw-query":
+            raise ValueError(f"{self.action} must not name a proposal")
+        return self
+
+    def own_proposal_id(self) -> str:
+        """Return the ID of the only proposal that this authorisation can make.
+
+        Governance accepts each proposal ID once, so it remembers which authorisations were used. The ID is derived from the claims
+        and not from the token, because one signature can be encoded as several texts.
+        """
+        claims = (self.collaboration, self.signer, self.action, self.subject, self.digest, self.version, self.nonce)
+        return parts_digest("authorised-proposal", *claims).hex()[:32]

@@ -8,10 +8,10 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from cleanroom.documents.validation import describe_validation
-from cleanroom.errors import CleanRoomError, InvalidInput, Refused
+from cleanroom.errors import InvalidInput, NotFound, Refused
 from cleanroom.identifiers import canonical_json
 from cleanroom.jose import jws
-from cleanroom.statements.keys import KeyDocument, SigningKey
+from cleanroom.statements.keys import KeyHistory, SigningKey
 from cleanroom.statements.model import Statement
 
 S = TypeVar("S", bound=Statement)
@@ -49,15 +49,24 @@ def _read(kind: type[S], token: str) -> tuple[jws.CompactJws, S]:
         raise InvalidInput("StatementMalformed", f"statement: {describe_validation(error)}.") from error
 
 
-def verify(kind: type[S], token: str, keys: KeyDocument, *, collaboration: str, now: dt.datetime) -> S:
+def verify(kind: type[S], token: str, keys: KeyHistory, *, collaboration: str, now: dt.datetime, recorded_at: int | None = None) -> S:
     """Return the verified statement.
 
-    Checks the type, the algorithm, that the key is among the signer's published keys, the signature, the signer, the collaboration and
-    the expiry.
+    Checks the type, the algorithm, that the key is among the signer's published keys and was not retired before the statement was
+    recorded, the signature, the signer, the collaboration and the expiry.
+
+    Args:
+        kind: The expected kind of statement.
+        token: The compact JWS.
+        keys: The signer's keys.
+        collaboration: The expected collaboration.
+        now: The time for the expiry.
+        recorded_at: Position in governance's ledger at which the statement was recorded, see :meth:`KeyHistory.find`.
 
     Raises:
         InvalidInput: ``StatementMalformed``.
-        Refused: ``SignatureInvalid``, ``SignerMismatch``, ``CollaborationMismatch``, ``StatementExpired``, ``ApproverKeyUnknown``.
+        Refused: ``SignatureInvalid``, ``SignerMismatch``, ``CollaborationMismatch``, ``StatementExpired``, ``ApproverKeyUnknown``,
+            ``ApproverKeyRetired``.
     """
     parsed, statement = _read(kind, token)
     if parsed.header.get("alg") != "EdDSA":
@@ -65,8 +74,8 @@ def verify(kind: type[S], token: str, keys: KeyDocument, *, collaboration: str, 
     if statement.signer != keys.user_id:
         raise Refused("SignerMismatch", f"statement: its signer is {statement.signer}, but the key belongs to {keys.user_id}.")
     try:
-        jwk = keys.find(str(parsed.header.get("kid", "")))
-    except CleanRoomError as error:
+        jwk = keys.find(str(parsed.header.get("kid", "")), recorded_at)
+    except NotFound as error:
         raise Refused(error.code, error.message, hint="Sign with the key that you published (`cleanroom key publish`).") from error
     try:
         jws.verify(parsed, jwk.public_key())

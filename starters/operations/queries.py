@@ -11,7 +11,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from cleanroom.documents.query import QUERY_LABELS
 from cleanroom.documents.specs import QuerySpec
 from cleanroom.errors import CleanRoomError, Conflict
-from cleanroom.identifiers import FRONTEND_QUEUE, canonical_json, document_digest, query_workflow_id, sha256_hex
+from cleanroom.identifiers import FRONTEND_QUEUE, document_digest, query_workflow_id
 from cleanroom.messages.query import (
     DEFAULT_APPROVAL_SECONDS,
     AuthorMessage,
@@ -23,6 +23,7 @@ from cleanroom.messages.query import (
 from cleanroom.temporal import attributes
 from cleanroom.temporal.attributes import start_attributes
 from cleanroom.temporal.markdown import code, details, escape
+from starters.operations.own_drafts import read_query_document, remember_own_draft, require_own_draft
 from starters.operations.query_workflow import find_query, query_closed_as_error, state_of, wait_for_state, with_own_worker_fallback
 from starters.operations.session import FoundWorkflow, Session
 from starters.operations.worker_queries import QUERY_SECONDS
@@ -90,6 +91,7 @@ async def create_query(
         ) from error
     created = wait_for_state(client, handle, lambda state: state.stage != "Creating", f"The draft of {spec.name}")
     state = await with_own_worker_fallback(session, created)
+    await remember_own_draft(session, spec)
     return query_record(session, state)
 
 
@@ -128,26 +130,56 @@ def query_record(session: Session, state: QueryState) -> dict[str, Any]:
 
 async def update_query(session: Session, spec: QuerySpec) -> CommandOutcome:
     """Replace the draft with ``spec``: a new version without any approval."""
-    return await _send_author_command(session, spec.name, "update-query", UPDATE, spec)
+    session.require_encryption()
+    document = await read_query_document(session, spec.name)
+    authorisation = session.authorise("update-query", spec.name, spec.digest(), version=document.version or "")
+    outcome = await _send_author_command(session, spec.name, UPDATE, authorisation, spec)
+    await remember_own_draft(session, spec)
+    return outcome
 
 
-async def propose_query(session: Session, name: str) -> CommandOutcome:
-    """Propose the current draft; the outcome lists the owners who must approve."""
-    return await _send_author_command(session, name, "propose-query", PROPOSE)
+async def propose_query(session: Session, name: str, spec: QuerySpec | None = None) -> CommandOutcome:
+    """Propose the current draft; the outcome lists the owners who must approve.
+
+    Args:
+        session: Session of the proposer.
+        name: Name of the query.
+        spec: The text to propose. None proposes the text that this collaborator wrote last on this machine.
+
+    Raises:
+        Conflict: ``DraftChanged`` when governance holds another text.
+        Refused: ``DraftMismatch`` when governance holds another text than ``spec``.
+    """
+    session.require_encryption()
+    document = await read_query_document(session, name)
+    require_own_draft(session, document, spec)
+    return await _send_author_command(session, name, PROPOSE, _authorise_document(session, "propose-query", document))
 
 
 async def withdraw_query(session: Session, name: str) -> CommandOutcome:
     """Withdraw an open proposal, which becomes a draft again, or close a draft."""
-    return await _send_author_command(session, name, "withdraw-query", WITHDRAW)
+    session.require_encryption()
+    document = await read_query_document(session, name)
+    proposal_id = document.proposal_id if document.state == "Proposed" else ""
+    return await _send_author_command(
+        session, name, WITHDRAW, _authorise_document(session, "withdraw-query", document, proposal_id=proposal_id)
+    )
 
 
-async def _send_author_command(session: Session, name: str, action: str, update: str, spec: QuerySpec | None = None) -> CommandOutcome:
+def _authorise_document(session: Session, action: str, document: Document, *, proposal_id: str = "") -> str:
+    """Sign an authorisation for exactly the version and text of ``document``."""
+    digest = document_digest(str(document.data))
+    return session.authorise(action, document.id, digest, version=document.version or "", proposal_id=proposal_id)
+
+
+async def _send_author_command(
+    session: Session, name: str, update: str, authorisation: str, spec: QuerySpec | None = None
+) -> CommandOutcome:
     """Send a signed command as an update of the query's workflow and wait for its outcome."""
     session.require_encryption()
     found = await find_query(session, name)
     await state_of(found)
-    digest = spec.digest() if spec else sha256_hex(canonical_json({"query": name, "action": action}))
-    message = AuthorMessage(party=session.party, authorisation=session.authorise(action, name, digest), spec=spec, seen=session.seen)
+    message = AuthorMessage(party=session.party, authorisation=authorisation, spec=spec, seen=session.seen)
 
     async def execute() -> CommandOutcome:
         with query_closed_as_error(name):

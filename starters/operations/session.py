@@ -138,8 +138,8 @@ class Session:
 
         return UserDocuments(client, self.collaboration)
 
-    def authorise(self, action: str, subject: str, digest: str) -> str:
-        """Sign an authorisation for the collaborator's own worker; return the JWS."""
+    def authorise(self, action: str, subject: str, digest: str, *, version: str = "", proposal_id: str = "") -> str:
+        """Sign an authorisation for the collaborator's own worker; return the JWS. See :class:`cleanroom.statements.Authorisation`."""
         from cleanroom.statements import Authorisation, sign
 
         authorisation = Authorisation(
@@ -149,6 +149,8 @@ class Session:
             action=action,
             subject=subject,
             digest=digest,
+            version=version,
+            proposal_id=proposal_id,
         )
         return sign(authorisation, self.key())
 

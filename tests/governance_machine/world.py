@@ -161,9 +161,8 @@ class World:
 
     def _collaborator(self, name: str) -> WorkerSpec:
         own = self.sessions[name].settings
-        governance = CollaboratorGovernance(
-            own, AuthorisationVerifier(own), self.documents(name), KeyStore(own.keys_dir, own.collaboration)
-        )
+        authorisations = AuthorisationVerifier(own, UserReader(self.clients[name], self.collaboration))
+        governance = CollaboratorGovernance(own, authorisations, self.documents(name), KeyStore(own.keys_dir, own.collaboration))
         activities = (
             governance.create_document,
             governance.update_document,

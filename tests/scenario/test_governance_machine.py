@@ -189,14 +189,14 @@ class Governance(RuleBasedStateMachine):
         assert code == wanted, (code, wanted, self.model)
         return found
 
-    def authorisation(self, who: str, action: str, digest: str, authorised: bool) -> str:
+    def authorisation(self, who: str, action: str, digest: str, authorised: bool, **claims: str) -> str:
         """Return the authorisation of ``who`` to their worker, signed with another collaborator's key unless ``authorised``."""
         session = self.world.sessions[who]
         if authorised:
-            return session.authorise(action, self.name, digest)
+            return session.authorise(action, self.name, digest, **claims)
         other = self.world.sessions[PEOPLE[(PEOPLE.index(who) + 1) % 3]]
         stolen = Session(session.settings.model_copy(update={"keys_dir": other.settings.keys_dir}))
-        return stolen.authorise(action, self.name, digest)
+        return stolen.authorise(action, self.name, digest, **claims)
 
     def command(self, kind: str, who: str, update: Any, message: Any, via: str) -> str:
         """Send a command to the workflow; return the error code, or the empty string."""
@@ -244,7 +244,9 @@ class Governance(RuleBasedStateMachine):
     def update(self, who: str, variant: int, authorised: bool, via: str) -> None:
         """Only an authorised author changes the draft, while no proposal is open. The owners are its approvers again."""
         spec, text = self.specs[variant], self.texts[variant]
-        message = AuthorMessage(party=who, authorisation=self.authorisation(who, "update-query", spec.digest(), authorised), spec=spec)
+        version = self.model.draft[0]
+        token = self.authorisation(who, "update-query", spec.digest(), authorised, version=version)
+        message = AuthorMessage(party=who, authorisation=token, spec=spec)
         code = self.command("update", who, PublishQuery.update_and_wait, message, via)
         self.expect(code, "QueryNotDraft" if self.model.state != "Draft" else "" if authorised else "ApproverKeyUnknown")
         if code == "":
@@ -257,17 +259,17 @@ class Governance(RuleBasedStateMachine):
     @precondition(lambda self: not self.closed)
     @rule(who=WHO, authorised=AUTHORISED, via=VIA)
     def propose(self, who: str, authorised: bool, via: str) -> None:
-        """The workflow proposes only the text that its author has last seen, with the owners as approvers, and only a draft."""
-        digest = document_digest(self.name)
-        message = AuthorMessage(party=who, authorisation=self.authorisation(who, "propose-query", digest, authorised))
+        """The workflow proposes only the text that its author has signed, with the owners as approvers, and only a draft."""
         known = self.acknowledged
+        token = self.authorisation(who, "propose-query", known, authorised, version=self.model.draft[0])
+        message = AuthorMessage(party=who, authorisation=token)
         code = self.command("propose", who, PublishQuery.propose_and_wait, message, via)
         if self.model.state != "Draft":
             wanted = "QueryNotDraft"
-        elif self.model.draft[1] != known:
-            wanted = "DraftChanged"
         elif not authorised:
             wanted = "ApproverKeyUnknown"
+        elif self.model.draft[1] != known:
+            wanted = "DraftChanged"
         else:
             wanted = "" if self.model.approvers == self.ids(OWNERS) else "DraftChanged"
         self.expect(code, wanted)
@@ -288,7 +290,10 @@ class Governance(RuleBasedStateMachine):
         """Withdrawing a proposal returns to the draft; withdrawing a draft ends the workflow. An accepted query cannot be withdrawn."""
         if who == AUTHOR and authorised and self.model.state == "Draft" and not close:
             return
-        message = AuthorMessage(party=who, authorisation=self.authorisation(who, "withdraw-query", document_digest(self.name), authorised))
+        version, digest = self.model.draft
+        named = self.model.proposal.id if self.model.proposal is not None else ""
+        token = self.authorisation(who, "withdraw-query", digest, authorised, version=version, proposal_id=named)
+        message = AuthorMessage(party=who, authorisation=token)
         code = self.command("withdraw", who, PublishQuery.withdraw_and_wait, message, via)
         if self.model.state == "Accepted":
             wanted = "QueryNotOpen"

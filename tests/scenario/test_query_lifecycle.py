@@ -18,8 +18,8 @@ from activities.collaborator import CollaboratorGovernance
 from cleanroom.datasets.keystore import KeyStore
 from cleanroom.documents.query import PreCondition
 from cleanroom.errors import CleanRoomError
-from cleanroom.identifiers import document_digest
 from cleanroom.messages.query import AuthorisedCommand, AuthorMessage, CommandOutcome, DecisionMessage, ProposeQueryRequest, QueryState
+from cleanroom.runs.reader import UserReader
 from cleanroom.statements import Decision, load_or_create_signing_key, sign
 from cleanroom.temporal.failures import error_from_failure
 from starters.operations.queries import create_query, propose_query, update_query, withdraw_query
@@ -119,7 +119,9 @@ def test_states_and_approvers_follow_the_notes_of_the_diagram(cloud: Cloud, worl
     assert second.stage == "Draft"
     assert second.version != first.version
     assert second.digest != first.digest
-    outcome = run_async(propose_query(cloud.fabrikam, name))
+    # Litware wrote this text, so Fabrikam proposes it only by naming it.
+    assert code_of(lambda: run_async(propose_query(cloud.fabrikam, name))) == "DraftChanged"
+    outcome = run_async(propose_query(cloud.fabrikam, name, stricter))
     assert set(outcome.pending) == {"contosso", "litware"}
     third = cloud.decide(cloud.litware, name)
     assert (third.stage, third.pending, third.accepted) == ("Proposed", ("contosso",), ("litware",))
@@ -227,17 +229,17 @@ def test_proposal_of_the_same_text_by_another_user_is_refused(cloud: Cloud, worl
             party=author.party,
             collaboration=author.collaboration,
             query=name,
-            authorisation=author.authorise("propose-query", name, document_digest(name)),
+            authorisation=author.authorise("propose-query", name, state.digest, version=state.version),
         )
         async with author.governance() as client:
             own = CollaboratorGovernance(
                 author.settings,
-                AuthorisationVerifier(author.settings),
+                AuthorisationVerifier(author.settings, UserReader(client, author.collaboration)),
                 author.documents(client),
                 KeyStore(author.settings.keys_dir, author.settings.collaboration),
             )
             owners = tuple(cloud.session(party).user_id for party in ("contosso", "litware"))
-            await own.propose_query(ProposeQueryRequest(command=command, owners=owners, version=state.version, digest=state.digest))
+            await own.propose_query(ProposeQueryRequest(command=command, owners=owners))
 
     assert code_of(lambda: run_async(propose_twice())) == "ProposedByAnother"
     assert until(cloud, name, lambda state: state.stage == "Proposed", seconds=10).history[-1].detail == "seen in governance"
@@ -388,7 +390,7 @@ def test_update_without_the_authors_signature_is_refused(cloud: Cloud, world: Wo
     assert (
         _update_code(cloud, name, PublishQuery.propose_and_wait, AuthorMessage(party="fabrikam", authorisation="x")) == "StatementMalformed"
     )
-    stolen = AuthorMessage(party="fabrikam", authorisation=cloud.litware.authorise("propose-query", name, "0" * 64))
+    stolen = AuthorMessage(party="fabrikam", authorisation=cloud.litware.authorise("propose-query", name, "0" * 64, version="1.1"))
     assert _update_code(cloud, name, PublishQuery.propose_and_wait, stolen) == "SignerMismatch"
     assert state_of(cloud, name).stage == "Draft"
 

@@ -17,7 +17,6 @@ from cleanroom.messages.query import (
     AuthorMessage,
     BallotRecorded,
     Collaborator,
-    DatasetOwners,
     DraftStored,
     GovernanceQueryState,
     PublishQueryInput,
@@ -147,9 +146,13 @@ def test_a_changed_text_has_no_card() -> None:
     query = drafted()
     assert query.card == "card 1"
     see_in_governance(query, state="Draft", version="2.5", digest=digest(5))
-    assert (query.card, query.digest, query.acknowledged) == (NO_CARD, digest(5), digest(1))
-    query.acknowledge_foreign_draft(DatasetOwners(owners=OWNERS, version="2.6", digest=digest(6)))
-    assert (query.digest, query.acknowledged) == (digest(6), digest(6))
+    assert (query.card, query.digest) == (NO_CARD, digest(5))
+
+
+def test_a_proposal_of_a_text_that_was_not_written_here_has_no_card() -> None:
+    query = drafted()
+    query.proposal_made(START, OWNERS, QueryProposed(proposal_id="p1", version="2.6", digest=digest(6)), COMMAND)
+    assert (query.stage, query.version, query.digest, query.card) == ("Proposed", "2.6", digest(6), NO_CARD)
 
 
 @pytest.mark.parametrize("make", [drafted, proposed])
@@ -297,9 +300,8 @@ class RandomTransitions(RuleBasedStateMachine):
         )
         assert self.query.snapshot() == before.snapshot()
         assert (self.query.ballots, self.query.expected_governance_state()) == (before.ballots, before.expected_governance_state())
-        assert (self.query.proposal_command, self.query.acknowledged, self.query.approvals_expire_at) == (
+        assert (self.query.proposal_command, self.query.approvals_expire_at) == (
             before.proposal_command,
-            before.acknowledged,
             before.approvals_expire_at,
         )
 
@@ -362,3 +364,16 @@ def test_what_the_workflow_has_seen_survives_continue_as_new_and_never_goes_back
     assert query.snapshot().seen == "2.10"
     again = QueryStateMachine(INPUT.model_copy(update=query.carried_members()))
     assert again.seen == "2.10"
+
+
+@pytest.mark.parametrize(
+    ("stage", "hint"),
+    [("Proposed", "Withdraw the proposal first."), ("Approved", "An approved query does not change"), ("Withdrawn", None)],
+)
+def test_hint_for_a_query_that_is_no_draft_fits_its_stage(stage: Any, hint: str | None) -> None:
+    """`withdraw` has nothing to do on an approved query, so the hint must not name it."""
+    query = QueryStateMachine(INPUT)
+    query.stage = stage
+    found = query.not_draft_error("update").hint
+    assert (found or "").startswith(hint or "")
+    assert (found is None) is (hint is None)

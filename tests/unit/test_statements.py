@@ -18,7 +18,7 @@ from cleanroom.statements import Decision, KeyDocument, RunRequest, SigningKey, 
 
 NOW = dt.datetime(2026, 6, 1, tzinfo=dt.UTC)
 KEY, OTHER = SigningKey(Ed25519PrivateKey.generate()), SigningKey(Ed25519PrivateKey.generate())
-KEYS = KeyDocument(user_id="litware", keys=(KEY.public,))
+KEYS = KeyDocument(user_id="litware", keys=(KEY.public,)).history()
 RUN = RunRequest(collaboration="flights", signer="litware", expires=NOW + dt.timedelta(hours=1), query="q", digest="ab" * 32, run_id="r")
 TOKEN = sign(RUN, KEY)
 

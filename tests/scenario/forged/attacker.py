@@ -181,10 +181,14 @@ class Attacker:
         return VoteRequest(**{**true, **members})
 
     def authorised_command(self, action: str, **members: Any) -> AuthorisedCommand:
-        """Fabrikam's authorisation for its own worker."""
+        """Fabrikam's authorisation for its own worker, on the proposed query, with some claims or members changed."""
         name = members.get("query", self.proposed_query.query)
         spec = members.get("spec")
-        token = self.cloud.fabrikam.authorise(action, name, spec.digest() if spec else "0" * 64)
+        digest = spec.digest() if spec else members.pop("digest", self.proposed_query.digest)
+        claims = {"version": members.pop("version", self.proposed_query.version)} if action != "create-query" else {}
+        if action == "withdraw-query":
+            claims["proposal_id"] = members.pop("proposal_id", self.proposed_query.proposal_id)
+        token = self.cloud.fabrikam.authorise(action, name, digest, **claims)
         true = {"party": "fabrikam", "collaboration": self.cloud.collaboration, "query": name, "authorisation": token}
         return AuthorisedCommand(**{**true, **members})
 

@@ -31,6 +31,12 @@ from workflows.publish_s3_dataset import PublishS3Dataset
 
 pytestmark = [pytest.mark.scenario, pytest.mark.timeout(900)]
 
+
+def access_request(attacker: Attacker) -> AccessRequest:
+    """The genuine request for the roles of Contosso's dataset."""
+    return AccessRequest(dataset=attacker.contosso_dataset, identity=managed_identity(attacker))
+
+
 FORGERIES = [
     Forgery(
         name="an authorisation by another user",
@@ -251,6 +257,21 @@ FORGERIES = [
         activity="get_clean_room_policy",
         code="CollaborationMismatch",
         argument=lambda attacker: CleanRoomDetailsRequest(collaboration="other", owner_id=attacker.cloud.litware.user_id),
+    ),
+    *(
+        Forgery(f"a used authorisation to publish: {activity}", queue, activity, "AuthorisationUsed", argument)
+        for activity, queue, argument in [
+            ("create_managed_identity", CONTOSSO, lambda attacker: attacker.contosso_dataset),
+            ("allow_access_blob", CONTOSSO, lambda attacker: access_request(attacker)),
+            ("allow_access_key_vault", CONTOSSO, lambda attacker: access_request(attacker)),
+            ("set_federation", CONTOSSO, lambda attacker: federation_request(attacker)),
+            ("set_key_with_skr", CONTOSSO, lambda attacker: KeyRequest(dataset=attacker.contosso_dataset, policy=attacker.policy)),
+            (
+                "set_secret",
+                LITWARE,
+                lambda attacker: SecretRequest(dataset=attacker.litware_dataset, kind="key", policy=attacker.policy),
+            ),
+        ]
     ),
 ]
 

@@ -130,7 +130,6 @@ FORGERIES = [
         argument=lambda attacker: DraftRequest(
             command=attacker.authorised_command("update-query"),
             draft=query_draft(attacker, World.SQL + "\n"),
-            version=attacker.proposed_query.version,
         ),
     ),
     Forgery(
@@ -143,7 +142,6 @@ FORGERIES = [
                 "update-query", spec=attacker.world.query().model_copy(update={"name": attacker.proposed_query.query})
             ),
             draft=query_draft(attacker, World.SQL.replace(">= 25", ">= 21")),
-            version=attacker.proposed_query.version,
         ),
     ),
     Forgery(
@@ -161,8 +159,6 @@ FORGERIES = [
         argument=lambda attacker: ProposeQueryRequest(
             command=attacker.authorised_command("withdraw-query"),
             owners=attacker.proposed_query.owners,
-            version=attacker.proposed_query.version,
-            digest=attacker.proposed_query.digest,
         ),
     ),
     Forgery(
@@ -172,6 +168,42 @@ FORGERIES = [
         code="OrderMismatch",
         argument=lambda attacker: WithdrawRequest(
             command=attacker.authorised_command("withdraw-query", query="q-of-mine"), proposal_id=attacker.proposed_query.proposal_id
+        ),
+    ),
+    Forgery(
+        name="a proposal of another text than the signed one",
+        queue=FABRIKAM,
+        activity="propose_query",
+        code="DraftChanged",
+        argument=lambda attacker: ProposeQueryRequest(
+            command=attacker.authorised_command("propose-query", digest=attacker.query.digest), owners=attacker.proposed_query.owners
+        ),
+    ),
+    Forgery(
+        name="a proposal of another version than the signed one",
+        queue=FABRIKAM,
+        activity="propose_query",
+        code="DraftChanged",
+        argument=lambda attacker: ProposeQueryRequest(
+            command=attacker.authorised_command("propose-query", version="2.1"), owners=attacker.proposed_query.owners
+        ),
+    ),
+    Forgery(
+        name="closing a draft in place of withdrawing its proposal",
+        queue=FABRIKAM,
+        activity="withdraw_proposal",
+        code="OrderMismatch",
+        argument=lambda attacker: WithdrawRequest(
+            command=attacker.authorised_command("withdraw-query", proposal_id=""), proposal_id=attacker.proposed_query.proposal_id
+        ),
+    ),
+    Forgery(
+        name="withdrawal at the deadline with an authorisation to propose that made another proposal",
+        queue=FABRIKAM,
+        activity="withdraw_proposal",
+        code="OrderMismatch",
+        argument=lambda attacker: WithdrawRequest(
+            command=attacker.authorised_command("propose-query"), proposal_id=attacker.proposed_query.proposal_id, expired=True
         ),
     ),
 ]
