@@ -6,6 +6,7 @@ from temporalio import activity
 
 from activities.clean_room_context import CleanRoomContext
 from cleanroom.errors import Internal, InvalidInput, Refused
+from cleanroom.governance import Event
 from cleanroom.messages.run import (
     ApprovalVerdict,
     AuditEvent,
@@ -22,6 +23,9 @@ from cleanroom.messages.run import (
 from cleanroom.runs.ledger import event_scope, run_facts
 from cleanroom.spark.job import JobConfig, ResultReceipt
 from cleanroom.spark.run_events import ATTESTED_STEP, CLEAN_ROOM_STEPS, event_id, parse_event
+
+COMPLETION_PAUSES = (0.2, 0.4, 0.8, 1.6)
+"""Pauses in seconds between the reads of a completion record that is not there yet."""
 
 
 class CleanRoomGovernance:
@@ -117,9 +121,7 @@ class CleanRoomGovernance:
         """
         ticket = request.ticket
         past = await self._room.verifier.past_run(ticket)
-        event = await self._room.user.latest_event(
-            ticket.collaboration, event_id=event_id(ticket.run_id, "QUERY_COMPLETED"), scope=event_scope(ticket.run_id)
-        )
+        event = await self._completion(ticket)
         if event is None or not isinstance(event.data, dict):
             raise Internal(
                 "CompletionEvidenceMissing",
@@ -136,3 +138,14 @@ class CleanRoomGovernance:
                 "CompletionEvidenceMismatch", f"run {ticket.run_id!r}: the completion record is for another query text, job or dataset."
             )
         return receipt
+
+    async def _completion(self, ticket: RunTicket) -> Event | None:
+        """Read the pod's completion record. The pod's process wrote it, so the node that answers may not have it yet."""
+        for pause in (*COMPLETION_PAUSES, None):
+            event = await self._room.user.latest_event(
+                ticket.collaboration, event_id=event_id(ticket.run_id, "QUERY_COMPLETED"), scope=event_scope(ticket.run_id)
+            )
+            if event is not None or pause is None:
+                return event
+            await self._room.pause(pause)
+        return None

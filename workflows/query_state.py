@@ -169,12 +169,11 @@ class QueryStateMachine:
 
     def not_draft_error(self, command: str) -> CleanRoomError:
         """Return the error for a command that needs a draft."""
-        hint = (
-            "Withdraw the proposal first."
-            if self.stage == "Proposed"
-            else "An approved query does not change. Create one with another name."
-        )
-        return PreconditionFailed("QueryNotDraft", f"{command}: the query is {self.stage}, not a draft.", hint=hint)
+        hints = {
+            "Proposed": "Withdraw the proposal first.",
+            "Approved": "An approved query does not change. Create one with another name.",
+        }
+        return PreconditionFailed("QueryNotDraft", f"{command}: the query is {self.stage}, not a draft.", hint=hints.get(self.stage))
 
     def not_proposed_error(self) -> CleanRoomError:
         """Return the error for a vote without an open proposal."""

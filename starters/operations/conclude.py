@@ -10,7 +10,6 @@ from temporalio.common import WorkflowIDConflictPolicy
 from cleanroom.errors import Conflict, InvalidInput, NotFound
 from cleanroom.identifiers import CLEAN_ROOM_QUEUE, conclude_workflow_id
 from cleanroom.messages.run import Concluded, RunQueryInput, RunTicket
-from cleanroom.runs.reader import UserReader
 from cleanroom.temporal.attributes import start_attributes
 from cleanroom.temporal.markdown import code, details
 from cleanroom.temporal.started import started_with
@@ -82,6 +81,8 @@ async def _pinned_ticket(session: Session, run_id: str) -> RunTicket | None:
 
     An operator's profile cannot read the ledger. The activities compare its ticket, from Temporal, with the pin.
     """
+    from cleanroom.runs.reader import UserReader
+
     try:
         async with session.governance() as client:
             pinned = await UserReader(client, session.collaboration).pinned_request(run_id)

@@ -364,3 +364,16 @@ def test_what_the_workflow_has_seen_survives_continue_as_new_and_never_goes_back
     assert query.snapshot().seen == "2.10"
     again = QueryStateMachine(INPUT.model_copy(update=query.carried_members()))
     assert again.seen == "2.10"
+
+
+@pytest.mark.parametrize(
+    ("stage", "hint"),
+    [("Proposed", "Withdraw the proposal first."), ("Approved", "An approved query does not change"), ("Withdrawn", None)],
+)
+def test_hint_for_a_query_that_is_no_draft_fits_its_stage(stage: Any, hint: str | None) -> None:
+    """`withdraw` has nothing to do on an approved query, so the hint must not name it."""
+    query = QueryStateMachine(INPUT)
+    query.stage = stage
+    found = query.not_draft_error("update").hint
+    assert (found or "").startswith(hint or "")
+    assert (found is None) is (hint is None)
