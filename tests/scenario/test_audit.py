@@ -58,7 +58,21 @@ def test_bundle_of_a_completed_run_verifies_offline(cloud: Cloud, world: World, 
     code, verdict = verify(cloud, file, "--spark-host-data", cloud.trust().document.spark_service_host_data[0])
     assert (code, verdict["ok"], verdict["state"], verdict["development"]) == (0, True, "COMPLETED", True)
     assert verdict["sealed_by"] == cloud.litware.user_id
-    wanted = {"request", "document", "key", "decision", "report", "job", "policies", "grant", "revocation", "consent", "receipt", "event"}
+    wanted = {
+        "request",
+        "document",
+        "key",
+        "decision",
+        "report",
+        "job",
+        "policies",
+        "grant",
+        "revocation",
+        "consent",
+        "receipt",
+        "event",
+        "trust",
+    }
     assert kinds(read_bundle(file)) >= wanted
     # Development hardware does not chain to AMD's roots.
     assert not verify_bundle(read_bundle(file), TrustStore.amd()).ok
