@@ -123,7 +123,11 @@ class SparkServiceActivities:
             deadlines = Deadlines(driver_start_seconds=request.driver_start_seconds, run_seconds=request.run_seconds)
             outcome = await self._service.watch(request.tracking.name, report, deadlines, uid=request.tracking.uid or None)
         error = outcome.error()
-        return JobOutcome(completed=error is None, error=error.to_dict() if error is not None else None)
+        return JobOutcome(
+            completed=error is None,
+            error=error.to_dict() if error is not None else None,
+            may_have_completed=error is not None and outcome.may_have_completed,
+        )
 
     @activity.defn
     async def delete_job(self, ticket: RunTicket) -> bool:

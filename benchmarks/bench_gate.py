@@ -35,7 +35,7 @@ CATALOG = Catalog.model_validate(
                     "discount": "number",
                     "status": "string",
                 },
-                "floors": {"minGroupSize": 50, "identityColumn": "user_key", "allowedOutputColumns": ["region", "status"]},
+                "floors": {"minGroupSize": 50, "identityColumn": "user_key", "dimensions": ["region", "status", "amount"]},
             },
             "clicks": {"columns": {"user_key": "string", "clicked_at": "timestamp", "spend": "number"}},
         }

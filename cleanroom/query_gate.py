@@ -11,22 +11,12 @@ from typing import Protocol
 
 from cleanroom.documents.dataset import DatasetDocument
 from cleanroom.documents.query import QuerySegments
+from cleanroom.documents.result_types import result_type_fits
 from cleanroom.errors import Refused
 from cleanroom.spark.job import JobConfig, JobDataset
 from cleanroom.sql import Catalog, GateVerdict, Reason, View, analyse, rendering_problem, view_of
 
 MAX_REASONS_SHOWN = 20
-
-# Result types that convert to a field type of the output dataset without loss. The pod converts in the same way.
-_LOSSLESS: dict[str, frozenset[str]] = {
-    "string": frozenset({"string"}),
-    "integer": frozenset({"integer"}),
-    "long": frozenset({"integer", "long"}),
-    "number": frozenset({"integer", "long", "number", "decimal"}),
-    "boolean": frozenset({"boolean"}),
-    "date": frozenset({"date"}),
-    "timestamp": frozenset({"timestamp", "date"}),
-}
 
 
 class DatasetUse(Protocol):
@@ -108,13 +98,21 @@ def _output_problems(verdict: GateVerdict, output: DatasetDocument) -> list[Reas
                     f"({', '.join(sorted(allowed))})",
                 )
             )
-        elif column.type != "null" and column.type not in _LOSSLESS[types[column.name]]:
+        elif column.type != "null" and not result_type_fits(types[column.name], column.type):
             problems.append(
                 Reason(
                     code="OutputTypeMismatch",
                     message=f"output column {column.name!r} is {column.type}; output dataset {output.name!r} requires {types[column.name]}",
                 )
             )
+    written = {column.name for column in verdict.output}
+    for name in sorted(allowed - written):
+        problems.append(
+            Reason(
+                code="OutputColumnMissing",
+                message=f"the result lacks column {name!r} of output dataset {output.name!r}; names are case-sensitive",
+            )
+        )
     return problems
 
 

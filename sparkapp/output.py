@@ -12,13 +12,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from cleanroom.datasets.download import result_rows
 from cleanroom.datasets.encryption import seal_bytes
 from cleanroom.datasets.result import receipt_path, result_folder, write_receipt
 from cleanroom.datasets.schema import arrow_schema
-from cleanroom.documents.dataset import FieldType, Format
+from cleanroom.documents.dataset import Format
+from cleanroom.documents.result_types import result_type_fits
 from cleanroom.errors import InvalidInput
 from cleanroom.identifiers import object_context
 from cleanroom.spark.job import JobConfig, JobDataset, ResultObject, ResultReceipt
@@ -34,20 +37,6 @@ DRIVER_ROWS = 100_000
 """The driver writes results of at most this many rows as one part, in order. Tasks write larger results."""
 PART_BYTES = 64 << 20
 """Plaintext bytes after which a task starts another part. A task holds one part in memory."""
-
-WIDENING: dict[FieldType, tuple[str, ...]] = {
-    "string": ("string",),
-    "integer": ("tinyint", "smallint", "int"),
-    "long": ("tinyint", "smallint", "int", "bigint"),
-    "number": ("tinyint", "smallint", "int", "float", "double", "decimal"),
-    "boolean": ("boolean",),
-    "date": ("date",),
-    "timestamp": ("timestamp", "timestamp_ntz"),
-}
-"""Spark types that each field type of the output dataset accepts.
-
-``bigint`` is not accepted as ``number``, because large values would lose digits. ``decimal`` as ``number`` is rounded to the
-nearest double. ``timestamp_ntz`` counts as UTC. Other types need a CAST in the SQL."""
 
 _SUFFIX: dict[Format, str] = {"csv": "csv", "json": "jsonl", "parquet": "parquet"}
 
@@ -75,7 +64,7 @@ def conform(frame: DataFrame, sink: JobDataset) -> DataFrame:
         if name not in fields:
             raise _mismatch(sink, f"the result lacks column {name!r}", hint="Select it, or publish a sink without it.")
         expected, actual = sink.schema_fields[name], fields[name]
-        if actual.split("(")[0] not in WIDENING[expected]:
+        if not result_type_fits(expected, actual):
             raise _mismatch(
                 sink,
                 f"column {name!r} is {actual}, the sink has {expected}",
@@ -171,11 +160,45 @@ def _write_parts(pod: Pod, sink: JobDataset, folder: str, number: int, batches: 
 
 def _write_part(pod: Pod, sink: JobDataset, stem: str, batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> ResultObject:
     name = f"{stem}.{_SUFFIX[sink.format]}"
-    data = _serialised(pa.Table.from_batches(batches, schema=schema), sink)
+    table = pa.Table.from_batches(batches, schema=schema)
+    try:
+        data = _serialised(table, sink)
+    except (ValueError, OverflowError):
+        raise _not_representable(sink, "a date or time beyond the years 1 to 9999") from None
+    _require_readable(data, table, sink, name)
     key = dataset_key(pod, sink)
     stored = data if key is None else seal_bytes(data, key, object_context(pod.job().contract_id, sink.name, name))
     pod.store(sink).put(name, stored)
     return ResultObject(name=name, size=len(stored), sha256=hashlib.sha256(stored).hexdigest())
+
+
+def _require_readable(data: bytes, table: pa.Table, sink: JobDataset, name: str) -> None:
+    """Read a part as its receiver will, and require the computed values. A run must not complete with a result that does not open."""
+    types = {field.name: sink.schema_fields[field.name] for field in table.schema}
+    try:
+        found = pa.Table.from_batches(result_rows(data, sink.format, types, sink.csv_header, name), schema=table.schema)
+    except InvalidInput as error:
+        column = error.details.get("column")
+        raise _not_representable(sink, f"a value that {sink.format} cannot hold" + (f" in column {column!r}" if column else "")) from None
+    for column in table.schema.names:
+        if not same_values(found.column(column), table.column(column)):
+            raise _not_representable(sink, f"a value that {sink.format} cannot hold in column {column!r}")
+
+
+def _not_representable(sink: JobDataset, what: str) -> InvalidInput:
+    return InvalidInput(
+        "ResultNotRepresentable",
+        f"sink {sink.name!r}: the result contains {what}.",
+        hint="Change the values in the SQL, or publish a sink of format parquet.",
+    )
+
+
+def same_values(left: pa.ChunkedArray, right: pa.ChunkedArray) -> bool:
+    """Return whether two columns have the same values. NaN equals NaN."""
+    if pa.types.is_floating(left.type) and len(left) == len(right):
+        nan_left, nan_right = pc.is_nan(left), pc.is_nan(right)
+        return bool(nan_left.equals(nan_right) and pc.if_else(nan_left, 0.0, left).equals(pc.if_else(nan_right, 0.0, right)))
+    return bool(left.equals(right))
 
 
 def _serialised(table: pa.Table, sink: JobDataset) -> bytes:
@@ -192,5 +215,6 @@ def _serialised(table: pa.Table, sink: JobDataset) -> bytes:
 
 def _json_value(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
-        return None  # JSON has no NaN
+        # As Spark writes them. JSON has no such numbers.
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value.isoformat() if hasattr(value, "isoformat") else value

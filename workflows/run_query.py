@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from temporalio import workflow
-from temporalio.exceptions import is_cancelled_exception
+from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
     from activities.clean_room import CleanRoomGovernance
@@ -108,7 +108,7 @@ class RunQuery:
         raise application_error(error_from_failure(error)) from None
 
     async def _execute(self) -> ResultReceipt:
-        story, ticket = self._story, self._input.ticket
+        story = self._story
         story.stage("prepare")
         prepared = self._prepared = await self._timed("prepare", self._prepare())
         self._state = "Submitting"
@@ -122,17 +122,24 @@ class RunQuery:
         self._state = "Running"
         story.stage("watch")
         outcome = await self._timed("watch", self._watch(prepared, tracking))
-        if outcome.error is not None:
+        if outcome.error is not None and not outcome.may_have_completed:
             raise CleanRoomError.from_dict(outcome.error)
         self._state = "Concluding"
         story.stage("conclude")
-        return await self._timed(
-            "result",
-            workflow.execute_activity_method(
-                CleanRoomGovernance.collect_result,
-                CollectRequest(ticket=ticket, job_digest=prepared.job_digest),
-                **STANDARD.config("result receipt from the ledger", task_queue=CLEAN_ROOM_QUEUE),
-            ),
+        try:
+            return await self._timed("result", self._collect(prepared))
+        except ActivityError as error:
+            known = error_from_failure(error)
+            # Of a job that failed, a missing receipt confirms the failure.
+            if outcome.error is not None and known.code == "CompletionEvidenceMissing":
+                raise CleanRoomError.from_dict(outcome.error) from None
+            raise
+
+    async def _collect(self, prepared: Prepared) -> ResultReceipt:
+        return await workflow.execute_activity_method(
+            CleanRoomGovernance.collect_result,
+            CollectRequest(ticket=self._input.ticket, job_digest=prepared.job_digest),
+            **STANDARD.config("result receipt from the ledger", task_queue=CLEAN_ROOM_QUEUE),
         )
 
     async def _prepare(self) -> Prepared:

@@ -58,7 +58,7 @@ def download_result(
     for item in receipt.objects:
         stored = _fetch(store, item)
         context = object_context(collaboration, receipt.dataset, item.name)
-        batches += _rows(stored if key is None else open_bytes(stored, key, context), result_format, types, csv_header, item.name)
+        batches += result_rows(stored if key is None else open_bytes(stored, key, context), result_format, types, csv_header, item.name)
         if on_object:
             on_object(item)
     table = pa.Table.from_batches(batches, schema=arrow_schema(types))
@@ -90,7 +90,12 @@ def _fetch(store: ObjectStore, item: ResultObject) -> bytes:
     return data
 
 
-def _rows(plain: bytes, result_format: Format, types: Mapping[str, FieldType], with_header: bool, where: str) -> list[pa.RecordBatch]:
+def result_rows(plain: bytes, result_format: Format, types: Mapping[str, FieldType], with_header: bool, where: str) -> list[pa.RecordBatch]:
+    """Return the rows of one object of a result. The pod verifies with this function that the receiver can open what it writes.
+
+    Raises:
+        InvalidInput: ``SchemaMismatch``.
+    """
     stream = io.BytesIO(plain)
     columns = list(types)
     if result_format == "parquet":

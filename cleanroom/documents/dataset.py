@@ -33,6 +33,8 @@ ManifestRule = Literal["optional", "required", "pinned"]
 """
 
 DATASET_LABELS = {"type": "dataset"}
+DEFAULT_SHARE_PERCENT = 80
+"""Largest part of a sum, in percent, that may come from one person if the owner states none."""
 
 
 class SchemaField(WireModel):
@@ -96,14 +98,42 @@ class DatasetSchema(WireModel):
         return {field.field_name: field.field_type for field in self.fields}
 
 
+_SYNONYMS = {
+    "identity": ("identityColumn", "identity_column"),
+    "dimensions": ("allowedOutputColumns", "allowed_output_columns"),
+}
+"""Members of a floor that name columns by their use, and the members that they stand for."""
+
+
 class PrivacyFloors(OurModel):
-    """The owner's rules for every result that is computed from the dataset. The strictest rule of all owners applies."""
+    """The owner's rules for every result that is computed from the dataset. The strictest rule of all owners applies.
+
+    The JSON may call ``identityColumn`` also ``identity``, and ``allowedOutputColumns`` also ``dimensions``.
+    """
 
     min_group_size: int = Field(default=0, ge=0)
     """Minimum number of distinct ``identity_column`` values per output row; 0 means that there is no minimum."""
     identity_column: str | None = None
+    """Column that identifies a person. Queries may join on it and count it."""
     allowed_output_columns: tuple[str, ...] | None = None
-    """Columns whose values may appear in a result; None means all allowed columns."""
+    """Dimensions: columns by which queries may group and filter, so that their values may appear in a result; None means all columns."""
+    measures: tuple[str, ...] | None = None
+    """Columns that queries may aggregate, in addition to counting them; None means all columns."""
+    max_share_percent: int | None = Field(default=None, ge=1, le=100)
+    """Largest part of a sum that may come from one person; None means :data:`DEFAULT_SHARE_PERCENT`, 100 means no limit."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_by_use(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        data = dict(value)
+        for name, (member, field) in _SYNONYMS.items():
+            if name in data:
+                if member in data or field in data:
+                    raise ValueError(f"{name} and {member} are two names of the same rule; give one of them")
+                data[member] = data.pop(name)
+        return data
 
     @model_validator(mode="after")
     def _identity(self) -> PrivacyFloors:
@@ -140,6 +170,7 @@ def require_known_columns(
     for what, used in (
         (member, allowed),
         ("privacyFloors.allowedOutputColumns", floors.allowed_output_columns or ()),
+        ("privacyFloors.measures", floors.measures or ()),
         ("privacyFloors.identityColumn", tuple(filter(None, [floors.identity_column]))),
     ):
         if unknown := [name for name in used if name not in names]:

@@ -238,6 +238,8 @@ class JobOutcome(Message):
 
     completed: bool
     error: dict[str, Any] | None = None
+    may_have_completed: bool = False
+    """Whether the driver may have written its result receipt although the job failed. If so, the ledger decides."""
 
 
 class ConsentWatchRequest(Message):

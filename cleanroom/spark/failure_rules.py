@@ -7,12 +7,12 @@ the first rule that matches decides, and specific rules stand before general one
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from cleanroom.errors import CleanRoomError, Internal, Refused, TimedOut, Unavailable
-from cleanroom.spark.status import ContainerStatus, PodStatus
+from cleanroom.spark.status import ClusterEvent, ContainerStatus, PodStatus
 
 IMAGE_PULL_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"})
 """Waiting reasons of a container whose image cannot be pulled."""
@@ -21,6 +21,16 @@ START_FAILURE_REASONS = frozenset(
     {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError", "ContainerCannotRun"}
 )
 """Reasons of a container that the container runtime could not start."""
+
+NODE_LOSS_REASONS = frozenset({"Evicted", "NodeLost", "NodeShutdown", "Preempted", "Preempting", "Shutdown", "Terminated"})
+"""Reasons of a failed pod that its node or the scheduler ended
+(https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/)."""
+
+NODE_REJECTION_REASONS = frozenset({"NodeAffinity", "UnexpectedAdmissionError", "OutOfcpu", "OutOfmemory", "OutOfpods"})
+"""Reasons of a failed pod that its node did not admit. Another node may."""
+
+NODE_LOSS_EVENTS = frozenset({"Evicted", "NodeNotReady", "NodeShutdown", "Preempted", "Preempting", "TaintManagerEviction"})
+"""Reasons of events about a pod that its node or the scheduler ended. They outlive the pod."""
 
 PERMANENT_PULL_FAILURES = ("not found", "denied", "unauthorized", "InvalidImageName", "ErrImageNeverPull")
 """Phrases in a pull error that time does not cure. A registry that does not answer may come back."""
@@ -123,10 +133,65 @@ CONTAINER_RULES: tuple[ContainerRule, ...] = (
         "node shut down or pod evicted",
         FailureCode.NODE_LOST,
         "The pod ended because of its node, not because of the query.",
-        lambda _, pod: pod.reason in ("NodeLost", "NodeShutdown", "Terminated", "Evicted"),
+        lambda _, pod: pod.reason in NODE_LOSS_REASONS or pod.disruption is not None,
     ),
 )
 """Rules for a driver container that has terminated. If none matches, the exit of the payload itself decides."""
+
+
+@dataclass(frozen=True)
+class PodRule:
+    """Recognises a failure in a driver pod whose container did not terminate, or in the events of a driver pod that is gone."""
+
+    name: str
+    code: FailureCode
+    reason: str
+    """Why this code follows."""
+    message: Callable[[PodStatus | None, Sequence[ClusterEvent]], str | None]
+    """Returns what happened to the pod, or None if the rule does not match."""
+
+    @property
+    def retryable(self) -> bool:
+        """Whether a new run may succeed without a change."""
+        return REMEDIES[self.code].retryable
+
+
+def _reason_of(reasons: frozenset[str]) -> Callable[[PodStatus | None, Sequence[ClusterEvent]], str | None]:
+    return lambda pod, _: f"{pod.reason}: {pod.message or 'no message'}" if pod is not None and pod.reason in reasons else None
+
+
+def _disrupted(pod: PodStatus | None, _: Sequence[ClusterEvent]) -> str | None:
+    return f"{pod.disruption}: {pod.message or 'no message'}" if pod is not None and pod.disruption is not None else None
+
+
+def _event_of_lost_pod(pod: PodStatus | None, events: Sequence[ClusterEvent]) -> str | None:
+    if pod is not None:
+        return None
+    return next((f"{event.reason}: {event.message}" for event in reversed(events) if event.reason in NODE_LOSS_EVENTS), None)
+
+
+POD_RULES: tuple[PodRule, ...] = (
+    PodRule(
+        "pod evicted, preempted or lost with its node",
+        FailureCode.NODE_LOST,
+        "The pod ended because of its node, not because of the query.",
+        _reason_of(NODE_LOSS_REASONS),
+    ),
+    PodRule("pod disrupted before its container ended", FailureCode.NODE_LOST, "The cluster ended the pod.", _disrupted),
+    PodRule(
+        "pod rejected by its node",
+        FailureCode.NODE_LOST,
+        "The node did not admit the pod after it was scheduled. Another node may.",
+        _reason_of(NODE_REJECTION_REASONS),
+    ),
+    PodRule(
+        "events of a pod that is gone",
+        FailureCode.NODE_LOST,
+        "The cluster removed the pod, and its events say why.",
+        _event_of_lost_pod,
+    ),
+)
+"""Rules for an application that failed without a terminated driver container. They precede :data:`MESSAGE_RULES`."""
 
 
 @dataclass(frozen=True)

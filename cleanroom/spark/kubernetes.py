@@ -21,7 +21,7 @@ from cleanroom.settings import KubernetesSettings
 from cleanroom.spark.application import GROUP, JOB_DIGEST_ANNOTATION, PLURAL, POLICY_DIGEST_ANNOTATION, VERSION
 from cleanroom.spark.kubernetes_api import call, connect, watch
 from cleanroom.spark.kubernetes_objects import cluster_event, job_status, pod_status
-from cleanroom.spark.kubernetes_stream import StopSignal
+from cleanroom.spark.kubernetes_stream import ReconnectPauses, StopSignal
 from cleanroom.spark.status import ClusterEvent, JobStatus, PodStatus
 
 APP_LABEL = "sparkoperator.k8s.io/app-name"
@@ -49,6 +49,7 @@ class KubernetesClient:
         self._custom = kubernetes.client.CustomObjectsApi(api)
         self._core = kubernetes.client.CoreV1Api(api)
         self._resource = (GROUP, VERSION, namespace, PLURAL)
+        self._pod_watch_errors = ReconnectPauses()
 
     @staticmethod
     def connect(settings: KubernetesSettings) -> KubernetesClient:
@@ -137,6 +138,7 @@ class KubernetesClient:
         """
         deadline = time.monotonic() + seconds
         relists = 0
+        pauses = ReconnectPauses()
         while not (stop and stop.is_set()):
             if resource_version is None:
                 found = self._list(f"list SparkApplication {name}", field_selector=f"metadata.name={name}")
@@ -144,7 +146,8 @@ class KubernetesClient:
                 yield Change(found["items"][0] if found["items"] else None, resource_version)
                 if not found["items"]:
                     return
-            remaining = deadline - time.monotonic()
+            started = time.monotonic()
+            remaining = deadline - started
             if remaining <= 0:
                 return
             try:
@@ -162,6 +165,7 @@ class KubernetesClient:
                         "ResourceVersionExpired", f"watch SparkApplication {name}: the API keeps expiring resource versions."
                     ) from None
                 resource_version = None
+            pauses.wait(started, stop, at_most=deadline - time.monotonic())
 
     def _list(self, what: str, **kwargs: Any) -> dict[str, Any]:
         result: dict[str, Any] = call(what, self._custom.list_namespaced_custom_object, *self._resource, **kwargs)
@@ -265,17 +269,30 @@ class KubernetesClient:
         return None if event["type"] == "ERROR" else str(event["object"]["metadata"]["resourceVersion"])
 
     def _next_pod_event(self, name: str, resource_version: str, seconds: float, stop: StopSignal | None = None) -> dict[str, Any] | None:
-        events = watch(
-            f"watch pods of {name}",
-            self._core.list_namespaced_pod,
-            self.namespace,
-            label_selector=f"{APP_LABEL}={name}",
-            resource_version=resource_version,
-            seconds=seconds,
-            stop=stop,
-        )
-        with closing(events):
-            return next(events, None)
+        """Return the next event of the application's pods, or None after ``seconds``."""
+        deadline = time.monotonic() + max(1.0, seconds)
+        pauses = ReconnectPauses()
+        while not (stop and stop.is_set()):
+            started = time.monotonic()
+            if started >= deadline:
+                break
+            events = watch(
+                f"watch pods of {name}",
+                self._core.list_namespaced_pod,
+                self.namespace,
+                label_selector=f"{APP_LABEL}={name}",
+                resource_version=resource_version,
+                seconds=deadline - started,
+                stop=stop,
+            )
+            with closing(events):
+                event = next(events, None)
+            if event is not None:
+                if event["type"] == "ERROR":
+                    self._pod_watch_errors.wait(started, stop, at_most=deadline - time.monotonic())
+                return event
+            pauses.wait(started, stop, at_most=deadline - time.monotonic())
+        return None
 
     def status(self, name: str, application: dict[str, Any] | None = None) -> JobStatus:
         """Read the application, its pods and their events.
@@ -289,7 +306,9 @@ class KubernetesClient:
         """
         item = application or self.get(name)
         pods = self.pods(name)
-        return job_status(item, pods, self.events(name, [pod.name for pod in pods]))
+        # The events of a driver pod that is gone say why it is gone.
+        driver = ((item.get("status") or {}).get("driverInfo") or {}).get("podName")
+        return job_status(item, pods, self.events(name, [*(pod.name for pod in pods), *([driver] if driver else [])]))
 
     def pods(self, name: str) -> list[PodStatus]:
         """Return the application's pods, found by the operator's label."""

@@ -112,8 +112,9 @@ def watch(
         for line in read_lines(response, stop):
             if line:
                 yield json.loads(line)
-    except (urllib3.exceptions.HTTPError, OSError) as error:
-        # A cut connection is the normal end of a long watch. The caller resumes at its last resource version.
+    except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+        # A connection that is cut, also within a line, is the normal end of a long watch. The caller resumes at its
+        # last resource version.
         _log.info("%s: ended with %s", what, type(error).__name__)
     finally:
         response.close()

@@ -49,14 +49,18 @@ def job_status(application: dict[str, Any], pods: Iterable[PodStatus] = (), even
 def pod_status(pod: dict[str, Any]) -> PodStatus:
     """Return the status of a pod."""
     metadata, status = pod["metadata"], pod.get("status") or {}
-    scheduled: dict[str, Any] = next((item for item in status.get("conditions") or () if item.get("type") == "PodScheduled"), {})
+    conditions = status.get("conditions") or ()
+    scheduled: dict[str, Any] = next((item for item in conditions if item.get("type") == "PodScheduled"), {})
+    disruption: dict[str, Any] = next((item for item in conditions if item.get("type") == "DisruptionTarget"), {})
+    disrupted = disruption.get("status") == "True"
     return PodStatus(
         name=metadata["name"],
         uid=metadata["uid"],
         role=(metadata.get("labels") or {}).get("spark-role"),
         phase=status.get("phase") or "Unknown",
         reason=status.get("reason"),
-        message=status.get("message"),
+        message=status.get("message") or (disruption.get("message") if disrupted else None),
+        disruption=(disruption.get("reason") or "DisruptionTarget") if disrupted else None,
         scheduled=scheduled.get("status") != "False",
         scheduling_message=scheduled.get("message"),
         policy_host_data=_host_data((metadata.get("annotations") or {}).get(POLICY_ANNOTATION)),

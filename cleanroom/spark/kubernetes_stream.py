@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +14,38 @@ from typing import Any
 import kubernetes
 
 _lines: Any = kubernetes.watch.watch.iter_resp_lines
+
+
+FIRST_PAUSE_SECONDS = 0.2
+LONGEST_PAUSE_SECONDS = 10.0
+HEALTHY_SECONDS = 5.0
+"""A watch that lasts this long was healthy, so the next reconnection does not pause."""
+
+
+class ReconnectPauses:
+    """Pauses before a watch reconnects: none after a healthy watch, and otherwise twice the previous pause."""
+
+    def __init__(self) -> None:
+        self._pause = 0.0
+
+    def wait(self, started: float, stop: StopSignal | None, *, at_most: float = LONGEST_PAUSE_SECONDS) -> None:
+        """Pause after a watch has ended.
+
+        Args:
+            started: When the watch started, by ``time.monotonic``.
+            stop: Ends the pause from another thread.
+            at_most: The longest pause.
+        """
+        if time.monotonic() - started >= HEALTHY_SECONDS:
+            self._pause = 0.0
+            return
+        self._pause = min(LONGEST_PAUSE_SECONDS, max(FIRST_PAUSE_SECONDS, 2 * self._pause))
+        # The jitter spreads the requests of many runs.
+        seconds = max(0.0, min(at_most, self._pause * random.uniform(0.75, 1.0)))  # noqa: S311 - not a secret
+        if stop is None:
+            time.sleep(seconds)
+        else:
+            stop.wait(seconds)
 
 
 class StopSignal:

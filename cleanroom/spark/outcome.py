@@ -19,12 +19,16 @@ from cleanroom.spark.failure_rules import (
     CONTAINER_RULES,
     IMAGE_PULL_REASONS,
     MESSAGE_RULES,
+    POD_RULES,
     REMEDIES,
     START_FAILURE_REASONS,
     FailureCode,
     denied_by_policy,
 )
-from cleanroom.spark.status import ClusterEvent, ContainerStatus, JobStatus
+from cleanroom.spark.status import ClusterEvent, ContainerStatus, JobStatus, PodStatus
+
+MAY_HAVE_COMPLETED = frozenset({FailureCode.SUBMISSION, FailureCode.NODE_LOST, FailureCode.DELETED, FailureCode.UNKNOWN})
+"""Failures in which the end of the driver was not observed. "driver pod not found" is among them."""
 
 
 class Outcome(BaseModel):
@@ -44,6 +48,8 @@ class Outcome(BaseModel):
     """The payload's own error (``{code, message, category, ...}``), if the driver wrote one as its termination message."""
     termination_message: str = ""
     """The driver's termination message, verbatim. After success this is the JSON of the result receipt."""
+    may_have_completed: bool = False
+    """Whether the driver may have written its result receipt although the application failed. The ledger tells."""
     status: JobStatus | None = None
     seconds: float = Field(default=0.0, ge=0)
     """From submission to the end, by the cluster's timestamps."""
@@ -88,6 +94,7 @@ def failed_outcome(status: JobStatus, code: FailureCode, message: str, **facts: 
         retryable=remedy.retryable,
         party=remedy.party,
         hint=remedy.hint,
+        may_have_completed=code in MAY_HAVE_COMPLETED or facts.get("exit_code") == 0,
         status=status,
         seconds=_seconds(status),
         **facts,
@@ -179,6 +186,10 @@ def _failure(status: JobStatus) -> Outcome:
     container = status.driver_container()
     if container is not None and container.state == "terminated" and container.exit_code is not None:
         return _driver_failure(status, container)
+    for pod_rule in POD_RULES:
+        events = [event for event in status.events if event.object == f"Pod/{status.driver_pod}"]
+        if lost := pod_rule.message(status.driver(), events):
+            return failed_outcome(status, pod_rule.code, f"driver pod {status.driver_pod}: {lost}")
     text = status.message or _last_warning(status.events)
     rule = next((rule for rule in MESSAGE_RULES if rule.matches(text, status.driver())), None)
     if rule is None:
@@ -193,7 +204,7 @@ def _driver_failure(status: JobStatus, container: ContainerStatus) -> Outcome:
     if rule is not None:
         messages = {
             FailureCode.OUT_OF_MEMORY: "the driver ran out of memory",
-            FailureCode.NODE_LOST: (pod and pod.message) or container.message or "the driver's node went away",
+            FailureCode.NODE_LOST: _node_loss(pod, container),
         }
         return failed_outcome(status, rule.code, messages[rule.code], **facts)
     payload = payload_error(container.message)
@@ -205,6 +216,11 @@ def _driver_failure(status: JobStatus, container: ContainerStatus) -> Outcome:
     )
     remedy = {"retryable": bool(payload.get("retryable")), "party": payload.get("party"), "hint": payload.get("hint")}
     return outcome.model_copy(update=remedy)
+
+
+def _node_loss(pod: PodStatus | None, container: ContainerStatus) -> str:
+    reason = (pod and (pod.reason or pod.disruption)) or container.reason
+    return f"{reason}: {(pod and pod.message) or container.message or 'the node of the driver went away'}"
 
 
 def payload_error(message: str | None) -> dict[str, Any] | None:

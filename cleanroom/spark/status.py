@@ -61,6 +61,8 @@ class PodStatus(_Model):
     phase: str = "Pending"
     reason: str | None = None
     message: str | None = None
+    disruption: str | None = None
+    """Reason of the pod's condition ``DisruptionTarget``: the cluster ended the pod, not its program."""
     scheduled: bool = True
     scheduling_message: str | None = None
     policy_host_data: str | None = None

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from cleanroom.errors import CleanRoomError, NotFound, Unavailable
 from cleanroom.spark.deadlines import Deadlines, deadline_outcome, seconds_since, seconds_until_deadline
 from cleanroom.spark.failure_rules import PERMANENT_PULL_FAILURES, FailureCode
 from cleanroom.spark.kubernetes import KubernetesClient
-from cleanroom.spark.kubernetes_stream import StopSignal
+from cleanroom.spark.kubernetes_stream import ReconnectPauses, StopSignal
 from cleanroom.spark.outcome import Outcome, failed_outcome, outcome_of
 from cleanroom.spark.status import KNOWN_STATES, JobStatus
 
@@ -83,13 +84,15 @@ class ApplicationWatch:
     # --- threads
 
     def _repeat(self, follow: Callable[[], None]) -> None:
+        pauses = ReconnectPauses()
         while not self._stop.is_set():
+            started = time.monotonic()
             try:
                 follow()
             except CleanRoomError as error:
                 # The next read reports the same error to the caller; here it only delays the watch.
                 _log.info("watch of %s: %s", self._name, error.code)
-                self._stop.wait(1.0)
+                pauses.wait(started, self._stop)
             self._notify()
 
     def _notify(self) -> None:

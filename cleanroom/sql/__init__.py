@@ -29,6 +29,7 @@ from cleanroom.sql.verdict import (
     Reason,
     RewrittenSegment,
     SourceUse,
+    Warning,
 )
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "RewrittenSegment",
     "SourceUse",
     "View",
+    "Warning",
     "analyse",
     "check_sql",
     "locked_spark_conf",

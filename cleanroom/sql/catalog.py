@@ -24,7 +24,7 @@ from typing import Any
 from pydantic import Field, ValidationError, model_validator
 
 from cleanroom.documents.base import OurModel, WireModel
-from cleanroom.documents.dataset import FieldType, PrivacyFloors
+from cleanroom.documents.dataset import DEFAULT_SHARE_PERCENT, FieldType, PrivacyFloors
 from cleanroom.documents.validation import describe_validation
 from cleanroom.errors import InvalidInput
 
@@ -46,7 +46,10 @@ _SPELLINGS = {
 _NOTES = ("description", "comment", "nullable")
 """Members of a column that have no effect on access."""
 _RULE = re.compile("allow|floor|group|ident|column|field|polic|privacy|output|deny|denied|forbid|hid|mask|restrict|sensitiv", re.IGNORECASE)
-_FLOOR_MEMBERS = ("minGroupSize", "min_group_size", "identityColumn", "identity_column", "allowedOutputColumns", "allowed_output_columns")
+_FLOOR_MEMBERS = (
+    "minGroupSize", "min_group_size", "identityColumn", "identity_column", "identity", "allowedOutputColumns", "allowed_output_columns",
+    "dimensions", "measures", "maxSharePercent", "max_share_percent",
+)  # fmt: skip
 
 
 _VIEW_MEMBERS = ("schema", "fields", "allowedColumns", "floor", "privacy_floors", *_FLOOR_MEMBERS)
@@ -108,6 +111,9 @@ class View(WireModel):
         for floor in self.floors:
             if floor.identity_column and floor.identity_column.lower() not in lowered:
                 raise ValueError(f"view {self.name}: identityColumn {floor.identity_column!r} is not among its columns")
+            for name in floor.measures or ():
+                if name.lower() not in lowered:
+                    raise ValueError(f"view {self.name}: measure {name!r} is not among its columns")
         return self
 
     def visible(self) -> tuple[Column, ...]:
@@ -135,10 +141,25 @@ class View(WireModel):
         return column not in self.identity_columns and all(column in listed for listed in self._listed)
 
     @cached_property
+    def dimension_names(self) -> tuple[str, ...]:
+        """Names of the columns that queries may read, group by and filter by."""
+        return tuple(column.name for column in self.visible() if self.may_output(column.name.lower()))
+
+    @cached_property
     def _listed(self) -> tuple[frozenset[str], ...]:
         """The lists of output columns, in lower case."""
         lists = [floor.allowed_output_columns for floor in self.floors]
         return tuple(frozenset(name.lower() for name in names) for names in lists if names is not None)
+
+    def may_aggregate(self, column: str) -> bool:
+        """Whether ``column`` (lower case) may be summed or averaged: every floor with a list of measures must list it."""
+        lists = [floor.measures for floor in self.floors if floor.measures is not None]
+        return all(column in [name.lower() for name in names] for names in lists)
+
+    @cached_property
+    def max_share_percent(self) -> int:
+        """Largest part of a sum, in percent, that may come from one person: the smallest of the floors."""
+        return min((floor.max_share_percent or DEFAULT_SHARE_PERCENT for floor in self.floors if floor.min_group_size), default=100)
 
     def withheld(self) -> tuple[tuple[str, str], ...]:
         """View and column (lower case) of the columns that no result may show, except identities."""

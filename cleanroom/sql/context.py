@@ -46,6 +46,7 @@ class Findings:
         floors: For each view and identity column, the floor that the rewritten query enforces.
         refusals: Refusals after which the check could continue.
         releases: Number of releases so far.
+        warnings: What an owner should look at: codes and messages, in the order of the query.
         expansion: Characters of :data:`MAX_EXPANSION` that are used up.
     """
 
@@ -53,7 +54,12 @@ class Findings:
     floors: dict[ColumnKey, int] = field(default_factory=dict)
     refusals: list[Refusal] = field(default_factory=list)
     releases: int = 0
+    warnings: dict[tuple[str, str], None] = field(default_factory=dict)
     expansion: int = 0
+
+    def warn(self, code: str, message: str) -> None:
+        """Record something that an owner should look at."""
+        self.warnings[code, message] = None
 
     def note(self, refusal: Refusal) -> None:
         """Record a refusal and continue, unless there are too many."""

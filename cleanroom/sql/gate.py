@@ -24,7 +24,7 @@ from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.scope import Scope
 from cleanroom.sql.spark_types import NUMERIC
 from cleanroom.sql.text.parsing import parse_statement
-from cleanroom.sql.verdict import GateVerdict, OutputColumn, Reason, RewrittenSegment
+from cleanroom.sql.verdict import GateVerdict, OutputColumn, Reason, RewrittenSegment, Warning
 
 MAX_SEGMENTS = 50
 
@@ -124,13 +124,15 @@ def analyse(segments: Sequence[QuerySegment], catalog: Catalog) -> GateVerdict:
     if unstable is not None:
         return _refused(unstable)
     lineage = lineage_of(catalog, check.findings.uses, statement.query, check.findings.floors)
+    warnings = tuple(Warning(code=code, message=message) for code, message in check.findings.warnings)
     return GateVerdict(
         allowed=True,
         lineage=lineage,
         rewritten=tuple(rewritten),
         output=tuple(OutputColumn(name=field.name, type=field.type) for field in statement.query.fields),
         required_columns=_required_columns(catalog, check.findings),
-        card=card_of(lineage, tuple(rewritten)),
+        warnings=warnings,
+        card=card_of(lineage, tuple(rewritten), warnings),
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from cleanroom.sql.catalog import Catalog
 from cleanroom.sql.model import ROWS, CheckedQuery, Origin
 from cleanroom.sql.text.characters import strip_invisible
-from cleanroom.sql.verdict import AppliedFloor, Lineage, OutputLineage, RewrittenSegment, SourceUse
+from cleanroom.sql.verdict import AppliedFloor, Lineage, OutputLineage, RewrittenSegment, SourceUse, Warning
 
 
 def lineage_of(
@@ -55,7 +55,7 @@ def _sources(
     ]
 
 
-def card_of(lineage: Lineage, segments: Sequence[RewrittenSegment]) -> str:
+def card_of(lineage: Lineage, segments: Sequence[RewrittenSegment], warnings: Sequence[Warning] = ()) -> str:
     """The text by which approvers decide on a query. Equal queries have equal cards, byte for byte.
 
     Invisible characters (control, bidirectional and others) are removed, so that a card looks like what it says.
@@ -78,6 +78,9 @@ def card_of(lineage: Lineage, segments: Sequence[RewrittenSegment]) -> str:
         )
     if not lineage.floors:
         lines.append("  none")
+    if warnings:
+        lines.append("look at")
+        lines.extend(f"  {strip_invisible(warning.message)}" for warning in warnings)
     for segment in segments:
         if segment.pre_conditions or segment.post_filters:
             lines.append(f"conditions of segment {segment.execution_sequence}")

@@ -49,6 +49,9 @@ class Value:
         operator_chain: ``AND``, ``OR`` or ``||`` if the expression is a chain of that operator, which needs no parentheses inside a
             longer chain of the same operator.
         constant: Value of a numeric constant, if known.
+        flag: The value is 0, 1 or NULL by its form.
+        made_by_text: The query text chooses the rows that have the value: it is a count, or an outer join supplies it.
+        transformed: The value is not linear in a column: rounded, capped or a logarithm. It is not multiplied any further.
     """
 
     sql: str
@@ -69,6 +72,9 @@ class Value:
     name: str = ""
     operator_chain: str = ""
     constant: float | None = None
+    flag: bool = False
+    transformed: bool = False
+    made_by_text: bool = False
 
     @staticmethod
     def of_column(
@@ -85,6 +91,21 @@ class Value:
         out.name, out.sources, out.origins, out.exposed, out.degree = name, sources, origins, exposed, degree
         out.plain = out.joinable = out.ungrouped = True
         return out
+
+
+class KeyPair(NamedTuple):
+    """Two columns that a condition compares for equality.
+
+    Attributes:
+        first: One column.
+        second: The other column.
+        restricts: Aliases of the relations whose rows the condition selects: those of the optional side of an outer join; None for
+            both relations.
+    """
+
+    first: Value
+    second: Value
+    restricts: frozenset[str] | None = None
 
 
 class ProtectedInput(NamedTuple):
@@ -120,6 +141,22 @@ class Division(NamedTuple):
     must_not_be_empty: bool
 
 
+class ReleasedAggregate(NamedTuple):
+    """An aggregate over rows of several persons.
+
+    Attributes:
+        name: Name of the aggregate.
+        args: Its arguments.
+        distinct: The aggregate ignores duplicates.
+        where: Text of the condition of FILTER, or empty.
+    """
+
+    name: str
+    args: tuple[Value, ...]
+    distinct: bool
+    where: str = ""
+
+
 Release = tuple[int, str]
 """Number of a release within the query, and a view whose rows it aggregates."""
 
@@ -136,6 +173,9 @@ class OutputField:
     plain: bool
     identity: bool
     scale: float = 1.0
+    flag: bool = False
+    transformed: bool = False
+    made_by_text: bool = False
 
 
 @dataclass(slots=True)
@@ -150,6 +190,8 @@ class CheckedQuery:
         views: Lower-case names of the input views that the rows are derived from.
         may_copy_rows: The rows include some that the query text itself makes (constants, unions, ``explode``). A join with them
             could copy protected rows.
+        unique_on: Lower-case names of output columns whose values occur together in one row at most; None if there are none.
+        overlapping: A protected row of one person may be in several rows, with different values of other columns.
     """
 
     sql: str
@@ -158,6 +200,8 @@ class CheckedQuery:
     releases: frozenset[Release] = frozenset()
     views: frozenset[str] = NO_NAMES
     may_copy_rows: bool = False
+    unique_on: frozenset[str] | None = None
+    overlapping: bool = False
 
 
 @dataclass(slots=True)
@@ -170,6 +214,7 @@ class Relation:
         columns: Columns that the query may read, by lower-case name.
         forbidden: Lower-case names of the columns that the owner does not allow.
         view: Name of the input view, if the relation is one.
+        unique_on: Lower-case names of columns whose values occur together in one row at most; None if that is not known.
     """
 
     alias: str
@@ -177,3 +222,4 @@ class Relation:
     columns: dict[str, Value]
     forbidden: frozenset[str] = NO_NAMES
     view: str = ""
+    unique_on: frozenset[str] | None = None

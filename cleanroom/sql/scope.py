@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from cleanroom.sql.model import NO_NAMES, Division, ProtectedInput, Relation, Release, Value
+from cleanroom.sql.model import NO_NAMES, Division, KeyPair, ProtectedInput, Relation, Release, ReleasedAggregate, Value
 
 if TYPE_CHECKING:
     from sqlglot import exp
@@ -18,17 +18,20 @@ class EqualColumns:
         in_every_row: Pairs of unchanged columns that are equal in every row of the result.
         in_joins: Pairs of unchanged columns whose equality is a condition of a join of any kind.
         links: Pairs of relation aliases that an equality of columns joins.
+        keys: Pairs of columns whose equality joins two relations.
         compared: Columns of different relations that one condition compares. If one of them is exposed, so are the others.
     """
 
-    __slots__ = ("_representatives", "_views", "compared", "in_every_row", "in_joins", "links")
+    __slots__ = ("_persons", "_representatives", "_views", "compared", "in_every_row", "in_joins", "keys", "links")
 
     def __init__(self) -> None:
         self.in_every_row: list[tuple[Value, Value]] = []
         self.in_joins: list[tuple[Value, Value]] = []
         self.links: list[tuple[str, str]] = []
+        self.keys: list[KeyPair] = []
         self.compared: list[tuple[Value, ...]] = []
         self._representatives: dict[str, str] = {}
+        self._persons: dict[str, str] = {}
         self._views: dict[str, frozenset[str]] = {}
 
     def representative(self, reference: str) -> str:
@@ -45,6 +48,18 @@ class EqualColumns:
             self._representatives[two] = one
         self._views[one] = views
         self.in_every_row.append((left, right))
+
+    def person(self, reference: str) -> str:
+        """One reference for all columns that equal ``reference`` in every row in which they are not NULL."""
+        while reference in self._persons:
+            reference = self._persons[reference]
+        return reference
+
+    def equate_if_found(self, left: Value, right: Value) -> None:
+        """Record that two unchanged columns are equal, or one of them is NULL because an outer join found no row."""
+        one, two = self.person(left.sql), self.person(right.sql)
+        if one != two:
+            self._persons[two] = one
 
     def views_behind(self, value: Value) -> frozenset[str]:
         """Input views that ``value``, or a column that equals it in every row, is derived from."""
@@ -72,6 +87,11 @@ class Scope:
         plain_group_keys: Texts of the group keys that are unchanged columns.
         per_person: Rows are grouped by the identity of every protected input: each group is one person and stays protected.
         divisions: Conditions by which aggregates divide the rows of a group; see :mod:`cleanroom.sql.privacy.aggregates`.
+        released: The aggregates over rows of several persons.
+        overlapping: See :class:`~cleanroom.sql.model.CheckedQuery`.
+        multiplied: The joins of this SELECT may repeat a protected row, with different values of other relations.
+        keys: The group keys.
+        texts: Rendered text of each relation, by alias. The FROM clause contains a placeholder until its joins are checked.
     """
 
     __slots__ = (
@@ -80,15 +100,20 @@ class Scope:
         "equal",
         "group_keys",
         "group_text",
+        "keys",
         "may_copy_rows",
         "merged",
+        "multiplied",
         "outer_reads",
+        "overlapping",
         "parent",
         "per_person",
         "plain_group_keys",
         "protected",
         "relations",
+        "released",
         "releases",
+        "texts",
         "views",
         "windows",
     )
@@ -110,6 +135,11 @@ class Scope:
         self.plain_group_keys: list[str] = []
         self.per_person = False
         self.divisions: dict[tuple[str, ...], bool] = {}
+        self.released: list[ReleasedAggregate] = []
+        self.overlapping = False
+        self.multiplied = False
+        self.keys: list[Value] = []
+        self.texts: dict[str, str] = {}
 
     def enclosing(self) -> Iterator[Scope]:
         """This scope and those around it, from the inside out."""

@@ -25,6 +25,13 @@ class Reason(CamelModel):
     position: Position | None = None
 
 
+class Warning(CamelModel):
+    """Something in an allowed query that an owner should look at before approving it. ``code`` is stable."""
+
+    code: str
+    message: str
+
+
 class SourceUse(CamelModel):
     """An input column and how the query uses it: clauses (``join``, ``filter``, ``group``, ``output``, ...) and aggregates, sorted."""
 
@@ -91,6 +98,7 @@ class GateVerdict(CamelModel):
     rewritten: tuple[RewrittenSegment, ...] = ()
     output: tuple[OutputColumn, ...] = ()
     required_columns: dict[str, tuple[str, ...]] = {}
+    warnings: tuple[Warning, ...] = ()
     card: str = ""
 
     @property

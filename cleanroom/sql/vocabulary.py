@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 Kind = Literal["scalar", "aggregate", "window", "generator"]
 Form = Literal["call", "conditional", "unit"]
-DegreeRule = Literal["none", "first_argument", "days_between"]
+DegreeRule = Literal["none", "first_argument", "days_between", "transforms"]
 WithinGroup = Literal["no", "optional", "instead_of_argument", "required"]
 Disclosure = Literal["count", "condition", "mixture", "extreme", "value"]
 
@@ -73,6 +73,7 @@ _TRAITS: dict[str, dict[str, Any]] = {
     **{name: {"form": "unit"} for name in ("DATEADD", "TIMESTAMPADD", "TIMESTAMPDIFF")},
     **{name: {"form": "unit", "degree_rule": "days_between"} for name in ("DATE_DIFF", "DATEDIFF")},
     **{name: {"degree_rule": "first_argument"} for name in ("COALESCE", "NVL", "IFNULL")},
+    **{name: {"degree_rule": "transforms"} for name in ("LEAST", "ROUND", "BROUND", "LN", "LOG10", "LOG2", "LOG1P", "SQRT")},
     **{
         name: {"normalises_identity": True}
         for name in ("LOWER", "UPPER", "LCASE", "UCASE", "TRIM", "BTRIM", "SHA2", "SHA1", "SHA", "MD5", "STRING", "HEX")

@@ -6,10 +6,11 @@ import asyncio
 
 import pytest
 
-from cleanroom.documents.dataset import PrivacyFloors
+from cleanroom.documents.dataset import DatasetDocument, FieldType, PrivacyFloors
 from cleanroom.documents.query import QuerySegment, QuerySegments
+from cleanroom.documents.result_types import RESULT_TYPES, result_type_fits
 from cleanroom.errors import Refused
-from cleanroom.query_gate import document_catalog, job_catalog, require_allowed, verify_rendering
+from cleanroom.query_gate import check_query, document_catalog, job_catalog, require_allowed, verify_rendering
 from cleanroom.runs.authority import RunAuthority
 from cleanroom.spark.job import JobConfig, JobDataset, JobGovernance, JobSegment, S3Access
 from cleanroom.sql import Catalog, Column, View, analyse
@@ -96,6 +97,42 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> AuditWorld:
 def test_documents_and_job_give_the_same_catalogue(world: AuditWorld) -> None:
     run = asyncio.run(RunAuthority(world, COLLABORATION).authorise(world.ticket))
     assert document_catalog(run.inputs) == job_catalog(world.job)
+
+
+def _reasons(world: AuditWorld, sql: str, types: dict[str, str]) -> list[str]:
+    """The gate's reasons for a query whose output dataset has columns of ``types``."""
+    run = asyncio.run(RunAuthority(world, COLLABORATION).authorise(world.ticket))
+    document = run.sink.dataset.model_dump(mode="json", by_alias=True, exclude_none=True)
+    document["datasetSchema"]["fields"] = [{"fieldName": name, "fieldType": kind} for name, kind in types.items()]
+    document["datasetAccessPolicy"]["allowedFields"] = list(types)
+    segments = QuerySegments(segments=(QuerySegment(execution_sequence=1, data=sql),))
+    verdict = check_query(segments, run.inputs, DatasetDocument.model_validate(document))
+    return [reason.code for reason in verdict.reasons]
+
+
+@pytest.mark.parametrize(
+    ("types", "expected"),
+    [
+        ({"carrier": "string", "flights": "long"}, []),
+        ({"carrier": "string", "flights": "long", "delay": "number"}, ["OutputColumnMissing"]),
+        ({"Carrier": "string", "flights": "long"}, ["OutputColumnNotInSink", "OutputColumnMissing"]),
+        ({"carrier": "string", "flights": "number"}, ["OutputTypeMismatch"]),
+        ({"carrier": "string", "flights": "integer"}, ["OutputTypeMismatch"]),
+    ],
+)
+def test_result_that_does_not_fit_the_output_dataset_is_found_by_the_gate(
+    world: AuditWorld, types: dict[str, str], expected: list[str]
+) -> None:
+    assert _reasons(world, "SELECT carrier, COUNT(*) AS flights FROM flights GROUP BY carrier", types) == expected
+
+
+@pytest.mark.parametrize("field_type", sorted(RESULT_TYPES))
+def test_gate_and_pod_accept_the_same_result_types(field_type: FieldType) -> None:
+    spark = {"tinyint", "smallint", "int", "bigint", "float", "double", "decimal(38,18)", "string", "boolean", "date", "timestamp"}
+    accepted = {name for name in spark if result_type_fits(field_type, name)}
+    names = {"int": "integer", "bigint": "long", "double": "number", "decimal(38,18)": "decimal"}
+    assert {names.get(name, name) for name in accepted} == RESULT_TYPES[field_type]
+    assert result_type_fits(field_type, "timestamp_ntz") == (field_type == "timestamp")
 
 
 @pytest.mark.parametrize(

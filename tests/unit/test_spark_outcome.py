@@ -11,7 +11,7 @@ import pytest
 
 from cleanroom.errors import InvalidInput, Refused, TimedOut, Unavailable
 from cleanroom.spark.deadlines import Deadlines, deadline_outcome
-from cleanroom.spark.failure_rules import CONTAINER_RULES, MESSAGE_RULES, FailureCode
+from cleanroom.spark.failure_rules import CONTAINER_RULES, MESSAGE_RULES, POD_RULES, FailureCode
 from cleanroom.spark.kubernetes_objects import job_status, pod_status
 from cleanroom.spark.outcome import Outcome, failed_outcome, outcome_of, waiting_reason
 from cleanroom.spark.status import ClusterEvent, ContainerStatus, JobStatus, PodStatus
@@ -126,9 +126,37 @@ CONTAINER_ROWS = [
         True,
         [
             status("FAILED", driver=container("terminated", exit_code=143), reason=reason)
-            for reason in ("Evicted", "NodeLost", "NodeShutdown", "Terminated")
+            for reason in ("Evicted", "NodeLost", "NodeShutdown", "Terminated", "Preempting")
+        ]
+        + [status("FAILED", driver=container("terminated", exit_code=143), disruption="PreemptionByScheduler")],
+    ),
+]
+
+
+def lost(reason: str) -> JobStatus:
+    """A reading of a failed application whose driver pod is gone, with an event about that pod."""
+    event = ClusterEvent(reason=reason, type="Warning", message="The node was low on resource.", object=f"Pod/{NAME}-driver")
+    return status("FAILED", "driver pod not found", events=(event,))
+
+
+POD_ROWS = [
+    RuleRow(
+        "pod evicted, preempted or lost with its node",
+        FailureCode.NODE_LOST,
+        True,
+        [
+            status("FAILED", driver=driver, reason="Evicted", message="The node was low on resource.", phase="Failed")
+            for driver in (None, container("waiting", reason="ContainerCreating"), container("running"))
         ],
     ),
+    RuleRow(
+        "pod disrupted before its container ended",
+        FailureCode.NODE_LOST,
+        True,
+        [status("FAILED", "driver failed", disruption=reason, phase="Failed") for reason in ("DeletionByTaintManager", "DeletionByPodGC")],
+    ),
+    RuleRow("pod rejected by its node", FailureCode.NODE_LOST, True, [status("FAILED", reason="OutOfcpu", phase="Failed")]),
+    RuleRow("events of a pod that is gone", FailureCode.NODE_LOST, True, [lost("Evicted"), lost("Preempted"), lost("NodeNotReady")]),
 ]
 
 
@@ -192,6 +220,58 @@ def test_terminated_container_is_recognised_by_its_rule(row: RuleRow, reading: J
     assert (outcome.code, outcome.retryable) == (row.code, row.retryable)
 
 
+@pytest.mark.parametrize(("row", "reading"), readings(POD_ROWS))
+def test_driver_lost_with_its_node_is_recognised_by_its_rule(row: RuleRow, reading: JobStatus) -> None:
+    found = [(rule, rule.message(reading.driver(), reading.events)) for rule in POD_RULES]
+    rule, message = next((rule, message) for rule, message in found if message is not None)
+    assert (rule.name, rule.code, rule.retryable) == (row.rule, row.code, row.retryable)
+    outcome = outcome_of(reading)
+    assert outcome is not None
+    assert (outcome.code, outcome.retryable, outcome.party) == (row.code, row.retryable, "operator")
+    assert outcome.message == f"driver pod {NAME}-driver: {message}"
+    assert outcome.may_have_completed
+
+
+def test_kubelet_status_of_an_evicted_driver_is_node_lost_with_the_pods_own_reason() -> None:
+    application = {
+        "metadata": {"name": "app", "uid": "u1", "creationTimestamp": "2026-11-29T17:00:00Z"},
+        "spec": {"driver": {}},
+        "status": {"applicationState": {"state": "FAILED", "errorMessage": ""}, "driverInfo": {"podName": "d"}},
+    }
+    condition = {"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet", "message": "low on resource"}
+    metadata = {"name": "d", "uid": "p1", "labels": {"spark-role": "driver"}}
+    evicted = {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: ephemeral-storage."}
+    for pod, words in (
+        (evicted, "Evicted: The node was low on resource: ephemeral-storage."),
+        ({"phase": "Failed", "conditions": [condition]}, "TerminationByKubelet: low on resource"),
+        (evicted | {"conditions": [condition]}, "Evicted: The node was low on resource: ephemeral-storage."),
+    ):
+        outcome = outcome_of(job_status(application, [pod_status({"metadata": metadata, "status": pod})], []))
+        assert outcome is not None
+        assert (outcome.code, outcome.retryable) == (FailureCode.NODE_LOST, True)
+        assert words in outcome.message
+        error = outcome.error()
+        assert error is not None
+        assert (error.code, error.retryable, error.party) == ("SparkNodeLost", True, "operator")
+
+
+@pytest.mark.parametrize(
+    ("reading", "expected"),
+    [
+        (status("FAILED", "driver pod not found"), True),
+        (status("FAILED", driver=container("terminated", reason="Completed", exit_code=0)), True),
+        (status("FAILED"), True),
+        (status("FAILED", driver=container("terminated", reason="Error", exit_code=1)), False),
+        (PAYLOAD_FAILED, False),
+        (status("FAILED", driver=container("terminated", reason="OOMKilled", exit_code=137)), False),
+    ],
+)
+def test_failure_whose_driver_may_have_succeeded_is_marked(reading: JobStatus, expected: bool) -> None:
+    outcome = outcome_of(reading)
+    assert outcome is not None
+    assert (outcome.succeeded, outcome.may_have_completed) == (False, expected)
+
+
 @pytest.mark.parametrize(("row", "reading"), readings(MESSAGE_ROWS))
 def test_failure_message_is_recognised_by_its_rule(row: RuleRow, reading: JobStatus) -> None:
     rule = next(rule for rule in MESSAGE_RULES if rule.matches(reading.message, reading.driver()))
@@ -204,7 +284,8 @@ def test_failure_message_is_recognised_by_its_rule(row: RuleRow, reading: JobSta
 def test_every_failure_rule_has_a_row() -> None:
     assert [row.rule for row in CONTAINER_ROWS] == [rule.name for rule in CONTAINER_RULES]
     assert [row.rule for row in MESSAGE_ROWS] == [rule.name for rule in MESSAGE_RULES]
-    assert all(rule.reason for rule in (*CONTAINER_RULES, *MESSAGE_RULES))
+    assert [row.rule for row in POD_ROWS] == [rule.name for rule in POD_RULES]
+    assert all(rule.reason for rule in (*CONTAINER_RULES, *POD_RULES, *MESSAGE_RULES))
 
 
 def test_failure_without_a_rule_is_unknown() -> None:

@@ -173,6 +173,11 @@ async def test_conclude_of_a_completed_run_is_refused(monkeypatch: pytest.Monkey
     async def completed(session: object, run_id: str) -> FoundWorkflow[Any]:
         return FoundWorkflow(cast(Any, None), cast(Any, None), cast(Any, SimpleNamespace(status=WorkflowExecutionStatus.COMPLETED)))
 
+    async def nothing(*arguments: object) -> None:
+        return None
+
     monkeypatch.setattr(conclude, "find_run", completed)
+    monkeypatch.setattr(conclude, "_pinned_ticket", nothing)
+    session = SimpleNamespace(require_encryption=lambda: None, temporal=nothing, settings=SimpleNamespace(profile="litware"))
     with pytest.raises(Conflict, match="RunCompleted"):
-        await conclude.conclude_run(cast(Any, None), "r-1")
+        await conclude.conclude_run(cast(Any, session), "r-1")

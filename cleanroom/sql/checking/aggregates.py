@@ -9,9 +9,10 @@ from cleanroom.sql.checking.dispatch import checks_expression, value_of, values_
 from cleanroom.sql.checking.nodes import allow_only, called_function, located_at, position_of
 from cleanroom.sql.checking.ordering import sort_keys
 from cleanroom.sql.context import Context
-from cleanroom.sql.model import ROWS, Value
+from cleanroom.sql.model import ROWS, ReleasedAggregate, Value
 from cleanroom.sql.precedence import ATOM
-from cleanroom.sql.privacy.aggregates import aggregate_disclosure, condition_divisions
+from cleanroom.sql.privacy.aggregates import aggregate_disclosure, condition_divisions, protected_columns
+from cleanroom.sql.privacy.exposure import check_condition
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.spark_types import result_type
 from cleanroom.sql.text.marking import MARK
@@ -86,7 +87,11 @@ def filtered_aggregate(node: exp.Expr, ctx: Context) -> Value:
     value = value_of(call, ctx)
     allow_only(node.args["expression"], "this")
     condition = value_of(node.args["expression"].this, ctx.in_aggregate("FILTER", "condition"))
+    with located_at(node):
+        check_condition([condition], ctx.rules.catalog)
     if scope.aggregates_persons:
+        if scope.released:
+            scope.released[-1] = scope.released[-1]._replace(where=condition.sql)
         with located_at(node):
             scope.divide(condition_divisions([condition], ctx.rules.catalog))
     condition.ungrouped = False
@@ -159,10 +164,16 @@ def _arguments(node: exp.Anonymous, name: str, ctx: Context) -> tuple[str, list[
 def _result(node: exp.Expr, name: str, sql: str, args: list[Value], distinct: bool, ctx: Context) -> Value:
     scope, use = ctx.scope, name.lower()
     with located_at(node):
+        if FUNCTIONS[name].disclosure == "condition":
+            check_condition(args, ctx.rules.catalog)
         disclosure = aggregate_disclosure(
             name, args, distinct=distinct, released=scope.protected if scope.aggregates_persons else (), catalog=ctx.rules.catalog
         )
     scope.divide(disclosure.divisions)
+    if scope.aggregates_persons:
+        scope.released.append(ReleasedAggregate(name, tuple(args), distinct))
+        for arg in args:
+            _warn_of_argument(name, arg, ctx)
     return Value(
         sql,
         result_type(FUNCTIONS[name], [arg.type for arg in args]) if args else "long",
@@ -173,4 +184,18 @@ def _result(node: exp.Expr, name: str, sql: str, args: list[Value], distinct: bo
         or frozenset([(view, ROWS, use) for view in scope.views]),
         disclosure.exposed,
         aggregated=True,
+        flag=name in ("MIN", "MAX", "ANY_VALUE", "FIRST") and args[0].flag,
+        transformed=any(arg.transformed for arg in args),
+        made_by_text=FUNCTIONS[name].disclosure in ("count", "condition") or any(arg.made_by_text for arg in args),
     )
+
+
+def _warn_of_argument(name: str, arg: Value, ctx: Context) -> None:
+    """Record that an aggregate over several persons contains a product, or values of a view without a floor."""
+    catalog, mixture = ctx.rules.catalog, FUNCTIONS[name].disclosure == "mixture"
+    columns = [f"{view}.{column}" for view, column in protected_columns(arg, catalog)]
+    if mixture and columns and (arg.degree or 0) > 1:
+        ctx.findings.warn("ProductOfColumns", f"{name} of a product of {', '.join(columns)}")
+    own = sorted({f"{view}.{column}" for view, column, _ in arg.origins if not catalog.has_floor(view)})
+    if mixture and own:
+        ctx.findings.warn("OwnDataAsWeights", f"{name} of {', '.join(own)}, which has no floor: values per person can mark persons in it")

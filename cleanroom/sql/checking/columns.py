@@ -66,6 +66,9 @@ def read_column(found: Value, ctx: Context, level: Scope) -> Value:
         joinable=found.plain,
         identity=found.identity,
         name=found.name,
+        flag=found.flag,
+        transformed=found.transformed,
+        made_by_text=found.made_by_text,
     )
 
 

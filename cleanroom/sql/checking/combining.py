@@ -57,6 +57,8 @@ def combine(
         out.ungrouped = out.ungrouped or part.ungrouped
         out.aggregated = out.aggregated or part.aggregated
         out.windowed = out.windowed or part.windowed
+        out.transformed = out.transformed or part.transformed
+        out.made_by_text = out.made_by_text or part.made_by_text
     out.degree = 0 if constant else degree
     if out.origins:
         out.origins = _computed(out.origins)

@@ -13,6 +13,7 @@ from cleanroom.sql.context import Context
 from cleanroom.sql.model import Value
 from cleanroom.sql.precedence import ATOM, PREDICATE
 from cleanroom.sql.privacy.aggregates import condition_divisions
+from cleanroom.sql.privacy.exposure import check_condition
 from cleanroom.sql.privacy.polynomials import highest_degree
 from cleanroom.sql.rendering import parenthesised
 from cleanroom.sql.spark_types import widest
@@ -46,6 +47,8 @@ def conditional(sql: str, conditions: Sequence[Value], results: Sequence[Value],
     Inside an aggregate over protected rows, the conditions divide the rows of each group, and the floor applies to each part.
     """
     scope = ctx.scope
+    with located_at(node):
+        check_condition(conditions, ctx.rules.catalog)
     divides = bool(ctx.aggregate) and scope.aggregates_persons
     if divides:
         with located_at(node):
@@ -68,4 +71,5 @@ def conditional(sql: str, conditions: Sequence[Value], results: Sequence[Value],
         out.degree = degree
     # COUNT(DISTINCT CASE WHEN … THEN column END) counts unchanged values of the rows of one branch.
     out.plain = divides and any(result.plain for result in results) and all(result.plain or result.type == "null" for result in results)
+    out.flag = all(result.constant in (0, 1) or result.flag or result.type == "null" for result in results)
     return out

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from sqlglot import exp
 
+from cleanroom.sql.checking.mixing import LEFT, check_operands
 from cleanroom.sql.checking.nodes import describe, not_listed, position_of
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import CheckedQuery, Relation, Value
@@ -65,6 +66,8 @@ def value_of(node: exp.Expr, ctx: Context) -> Value:
         if isinstance(node, exp.Query):
             raise Refusal("ClauseNotAllowed", "a query is not allowed here", position_of(node))
         raise Refusal("ExpressionNotAllowed", f"an expression of kind {describe(node)} is not allowed", position_of(node))
+    if type(node) in LEFT:
+        check_operands(node, type(node))
     value = check(node, ctx)
     if value.ungrouped:
         keys = ctx.scope.group_keys

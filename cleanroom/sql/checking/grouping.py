@@ -33,7 +33,7 @@ def group_rows(node: exp.Select, ctx: Context, items: Items) -> None:
     keys: list[Value] = []
     if group is not None:
         keys = _group_by(group, ctx, items)
-        scope.group_keys = {key.sql for key in keys}
+        scope.group_keys, scope.keys = {key.sql for key in keys}, keys
     elif node.args.get("having") is not None or any(contains_aggregate(item) for item in node.expressions):
         scope.group_keys = set()
     if scope.group_keys is not None and scope.protected:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlglot import exp
 
@@ -14,11 +14,14 @@ from cleanroom.sql.checking.nodes import allow_only, chain_operands, located_at,
 from cleanroom.sql.checking.predicates import compared
 from cleanroom.sql.checking.subqueries import semi_join
 from cleanroom.sql.context import Context
-from cleanroom.sql.model import Relation, Value
+from cleanroom.sql.model import KeyPair, Relation, Value
 from cleanroom.sql.precedence import ATOM, PREDICATE
 from cleanroom.sql.privacy import rows
+from cleanroom.sql.privacy.exposure import check_condition
+from cleanroom.sql.privacy.joins import comparable
 from cleanroom.sql.refusal import Refusal
-from cleanroom.sql.rendering import conjunction, qualified, quote
+from cleanroom.sql.rendering import conjunction, qualified, quote, subquery
+from cleanroom.sql.scope import Scope
 from cleanroom.sql.text.characters import strip_invisible
 from cleanroom.sql.vocabulary import FUNCTIONS
 
@@ -50,10 +53,30 @@ def from_clause(node: exp.Expr, ctx: Context) -> str:
         return ""
     allow_only(start, "this")
     first, joins = _without_nesting(start.this, node.args.get("joins") or [])
-    text = ["\nFROM " + relation_of(first, ctx)[1]]
+    relation, text_of_first = relation_of(first, ctx)
+    text = ["\nFROM " + _placeholder(relation, text_of_first, ctx)]
     text.extend(_join(join, ctx) for join in joins)
     text.extend(_lateral_view(lateral, ctx) for lateral in node.args.get("laterals") or [])
     return "".join(text)
+
+
+def _placeholder(relation: Relation, text: str, ctx: Context) -> str:
+    """Stands for the text of a relation until the checks know whether its rows must be made unique. No query contains that character."""
+    ctx.scope.texts[relation.alias] = text
+    return f"\0{relation.alias}\0"
+
+
+def written_out(text: str, scope: Scope, enforce: Mapping[str, Sequence[str]]) -> str:
+    """A FROM clause with the texts of its relations. The rows of those in ``enforce`` are unique on the given columns."""
+    for alias, relation in scope.texts.items():
+        if alias in enforce:
+            columns = next(item.columns for item in scope.relations.values() if item.alias == alias)
+            shown = ",\n  ".join(f"{qualified(alias, value.name)} AS {quote(value.name)}" for value in columns.values())
+            key = ", ".join(qualified(alias, columns[name].name) for name in enforce[alias])
+            inner = f"SELECT\n  {shown}\nFROM {relation}\nQUALIFY COUNT(*) OVER (PARTITION BY {key}) = 1"
+            relation = f"{subquery(inner)} AS {quote(alias)}"
+        text = text.replace(f"\0{alias}\0", relation)
+    return text
 
 
 def _join(node: exp.Expr, ctx: Context) -> str:
@@ -65,6 +88,7 @@ def _join(node: exp.Expr, ctx: Context) -> str:
     scope = ctx.scope
     left, left_protected = list(scope.relations.values()), len(scope.protected)
     right, text = relation_of(node.this, ctx)
+    text, first_key = _placeholder(right, text, ctx), len(scope.equal.keys)
     if node.args.get("using") == []:
         raise Refusal("Unparsable", "USING names the columns that both sides have", position_of(node))
     using = [item.name for item in node.args.get("using") or []]
@@ -78,6 +102,10 @@ def _join(node: exp.Expr, ctx: Context) -> str:
         word = "CROSS JOIN"
     if word in ("LEFT JOIN", "RIGHT JOIN", "FULL JOIN") and not conditions:
         raise Refusal("JoinNotAllowed", f"a {word} needs ON or USING", position_of(node))
+    if word in ("LEFT JOIN", "RIGHT JOIN"):
+        optional = frozenset([right.alias] if word == "LEFT JOIN" else [relation.alias for relation in left])
+        for index, pair in enumerate(scope.equal.keys[first_key:], start=first_key):
+            scope.equal.keys[index] = pair._replace(restricts=optional)
     _protect_rows(word, left, left_protected, right, conditions, node, ctx)
     for _, key, value in merged:
         scope.merged[key] = value
@@ -98,9 +126,12 @@ def _protect_rows(
 ) -> None:
     """Apply the privacy rules to a join; ``left_protected`` of the scope's protected inputs are on its left side."""
     scope = ctx.scope
+    optional = [right] if word == "LEFT JOIN" else left if word == "RIGHT JOIN" else []
+    for relation in optional:
+        for value in relation.columns.values():
+            value.made_by_text = True
     if not scope.protected:
         return
-    optional = [right] if word == "LEFT JOIN" else left
     pairs = scope.equal.in_joins
     if word != "LEFT SEMI JOIN":
         texts = {condition.sql for condition in conditions}
@@ -174,6 +205,8 @@ def conjuncts(node: exp.Expr, ctx: Context, *, in_every_row: bool) -> list[Value
         else:
             out.append(value_of(part, ctx))
             _record_comparison(part, out[-1], ctx)
+        with located_at(part):
+            check_condition(out[-1:], ctx.rules.catalog)
     return out
 
 
@@ -195,9 +228,13 @@ def record_equality(first: Value, second: Value, ctx: Context, *, in_every_row: 
         equal.links.extend((one, two) for one in first.sources for two in second.sources)
     if first.plain and second.plain:
         equal.in_joins.append((first, second))
+    if first.joinable and second.joinable and comparable(first, second):
+        equal.keys.append(KeyPair(first, second))
+        if first.plain and second.plain and first.type == second.type:
+            equal.equate_if_found(first, second)
     if rows.self_join_copies_rows(equal.views_behind(first), equal.views_behind(second), ctx.rules.catalog):
         scope.may_copy_rows = True
-    if in_every_row and first.plain and second.plain:
+    if in_every_row and first.plain and second.plain and first.type == second.type:
         equal.equate(first, second)
 
 

@@ -13,6 +13,8 @@ from cleanroom.sql.text.marking import MARK
 from cleanroom.sql.verdict import Position
 from cleanroom.sql.vocabulary import FUNCTIONS
 
+_WRITTEN = {"json_extract_scalar": "get_json_object", "json_extract": "get_json_object", "var_map": "map", "chr": "char"}
+"""Names of Spark's functions for which the parser has other names."""
 _REMEDIES = {
     "sort": "; use ORDER BY",
     "cluster": "; use ORDER BY",
@@ -71,7 +73,8 @@ def describe(node: exp.Expr) -> str:
         name = node.this if isinstance(node.this, str) else getattr(node.this, "name", "")
         return f"the function {strip_invisible(str(name).removeprefix(MARK))[:80]}"
     if isinstance(node, exp.Func):
-        return f"the function {node.sql_name().lower()}"
+        name = node.sql_name().lower()
+        return f"the function {_WRITTEN.get(name, name)}"
     return type(node).__name__
 
 

@@ -38,6 +38,10 @@ def logical(node: exp.Expr, ctx: Context) -> Value:
     texts = [part.sql if part.precedence >= PREDICATE or part.operator_chain == word else f"({part.sql})" for part in parts]
     out = combine(f" {word} ".join(texts), "boolean", precedence, parts, node)
     out.operator_chain = word
+    if kind is exp.Or and out.exposed:
+        columns = [f"{view}.{column}" for view, column in sorted(out.exposed) if ctx.rules.catalog.has_floor(view)]
+        if columns:
+            ctx.findings.warn("OrOverProtectedColumns", f"OR combines conditions on {', '.join(columns)}")
     return out
 
 
@@ -100,6 +104,8 @@ def is_test(node: exp.Expr, ctx: Context, negated: bool = False) -> Value:
     part = value_of(node.this, ctx)
     text = f"{parenthesised(part, SUM)} IS {'NOT ' if negated else ''}{word}"
     out = combine(text, "boolean", PREDICATE, [part], node, identity=word == "NULL" and part.plain)
+    if part.identity and part.outer_join_markers:  # whether an outer join found the person, and nothing of the identity
+        out.exposed = frozenset()
     out.identity = False
     return out
 

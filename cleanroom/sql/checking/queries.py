@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from sqlglot import exp
 
 from cleanroom.sql.checking.dispatch import checks_query, query_of
 from cleanroom.sql.checking.names import check_column_name, check_distinct_columns, check_new_relation_name, column_aliases
 from cleanroom.sql.checking.nodes import allow_only, position_of
 from cleanroom.sql.context import Context
-from cleanroom.sql.model import CheckedQuery, OutputField
+from cleanroom.sql.model import CheckedQuery
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import quote, subquery
 from cleanroom.sql.scope import Scope
@@ -59,9 +61,8 @@ def renamed(query: CheckedQuery, names: list[str], node: exp.Expr) -> CheckedQue
     columns = [(field.name, name) for field, name in zip(query.fields, names, strict=True)]
     columns += [(item.reference, item.reference) for item in query.protected]
     items = ",\n  ".join(f"`renamed`.{quote(old)} AS {quote(new)}" for old, new in columns)
-    fields = [
-        OutputField(name, field.type, field.origins, field.exposed, field.degree, field.plain, field.identity, field.scale)
-        for field, name in zip(query.fields, names, strict=True)
-    ]
+    fields = [dataclasses.replace(field, name=name) for field, name in zip(query.fields, names, strict=True)]
+    new_names = {field.name.lower(): name.lower() for field, name in zip(query.fields, names, strict=True)}
+    unique_on = None if query.unique_on is None else frozenset([new_names[name] for name in query.unique_on])
     sql = f"SELECT\n  {items}\nFROM {subquery(query.sql)} AS `renamed`"
-    return CheckedQuery(sql, fields, query.protected, query.releases, query.views, query.may_copy_rows)
+    return CheckedQuery(sql, fields, query.protected, query.releases, query.views, query.may_copy_rows, unique_on, query.overlapping)

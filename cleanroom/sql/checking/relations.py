@@ -15,6 +15,7 @@ from cleanroom.sql.catalog import View
 from cleanroom.sql.checking.dispatch import checks_relation, query_of, values_of
 from cleanroom.sql.checking.names import alias_of, column_aliases, unique_alias
 from cleanroom.sql.checking.nodes import allow_only, position_of
+from cleanroom.sql.checking.queries import renamed
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import NO_COLUMNS, NO_ORIGINS, CheckedQuery, ProtectedInput, Relation, Value
 from cleanroom.sql.refusal import Refusal
@@ -76,6 +77,8 @@ def derived_table(node: exp.Subquery, ctx: Context) -> tuple[Relation, str]:
         )
     query = query_of(node.this, ctx, ctx.scope.parent, hidden=True)
     columns = column_aliases(node)
+    if columns and query.protected:  # the columns that carry identities have no names in the alias
+        query, columns = renamed(query, columns, node), []
     relation = _add_query(alias_of(node, ctx.scope, "subquery"), query, columns, ctx)
     return relation, f"{subquery(query.sql)} AS {quote(relation.alias)}{column_list(columns)}"
 
@@ -148,11 +151,20 @@ def _add_query(written: str, query: CheckedQuery, names: Sequence[str], ctx: Con
     for name, field in zip(names, query.fields, strict=True):
         value = Value.of_column(qualified(alias, name), field.type, name, source, field.origins, field.exposed, field.degree)
         value.plain = value.joinable = field.plain
-        value.identity, value.scale = field.identity, field.scale
+        value.identity, value.scale, value.flag = field.identity, field.scale, field.flag
+        value.transformed, value.made_by_text = field.transformed, field.made_by_text
         columns[name.lower()] = value
-    relation = Relation(alias, written, columns)
+    unique_on = query.unique_on
+    if unique_on is not None and list(names) != [field.name for field in query.fields]:
+        new = {field.name.lower(): name.lower() for field, name in zip(query.fields, names, strict=True)}
+        unique_on = frozenset([new[name] for name in unique_on])
+    relation = Relation(alias, written, columns, unique_on=unique_on)
     scope.relations[written.lower()] = relation
-    scope.protected += [ProtectedInput(item.view, item.identity_column, qualified(alias, item.reference)) for item in query.protected]
+    for item in query.protected:
+        # The column that shows the identity, if the query has one, so that it can be joined on and grouped by.
+        column = item.reference if item.output_position is None else query.fields[item.output_position].name
+        scope.protected.append(ProtectedInput(item.view, item.identity_column, qualified(alias, column)))
+    scope.overlapping = scope.overlapping or query.overlapping
     scope.releases |= query.releases
     scope.views |= query.views
     scope.may_copy_rows = scope.may_copy_rows or query.may_copy_rows

@@ -7,8 +7,9 @@ from typing import NamedTuple
 from sqlglot import exp
 
 from cleanroom.sql.checking.dispatch import checks_query, value_of
+from cleanroom.sql.checking.floors import enforce_floor, operands
 from cleanroom.sql.checking.grouping import group_rows
-from cleanroom.sql.checking.joins import conjuncts, from_clause
+from cleanroom.sql.checking.joins import conjuncts, from_clause, written_out
 from cleanroom.sql.checking.nodes import allow_only, chain_operands, located_at, position_of
 from cleanroom.sql.checking.ordering import Output, is_limited, limit, order_by
 from cleanroom.sql.checking.queries import with_clause
@@ -17,7 +18,8 @@ from cleanroom.sql.checking.windows import check_named_windows
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import CheckedQuery, ProtectedInput
 from cleanroom.sql.privacy import exposure, rows
-from cleanroom.sql.privacy.release import FloorCondition, SelectRelease, floor_conditions, output_field, select_release
+from cleanroom.sql.privacy.joins import Attached, attach
+from cleanroom.sql.privacy.release import SelectRelease, output_field, select_release
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import HIDDEN_COLUMN, conjunction, quote
 from cleanroom.sql.scope import Scope
@@ -31,7 +33,7 @@ _PARTS = (
 class _Clauses(NamedTuple):
     """The checked clauses of a SELECT, rendered except for its output columns and its GROUP BY."""
 
-    rows: str
+    source: tuple[str, str]
     outputs: list[Output]
     distinct: bool
     having: list[str]
@@ -48,22 +50,48 @@ def select(node: exp.Select, ctx: Context, parent: Scope | None, hidden: bool) -
     ctx = ctx.for_select(scope)
     clauses = _check_clauses(node, ctx)
     values = [value for _, value in clauses.outputs]
+    floor: list[str] = []
+    guards = ""
     with located_at(node):
         release = select_release(scope, values, distinct=clauses.distinct, qualified=bool(clauses.qualify), catalog=ctx.rules.catalog)
-        floor = _enforce_floor(ctx) if release.aggregates_rows else []
+        if release.aggregates_rows:
+            keys = scope.keys if release.distinct_keys is None else [value for value in values if value.origins or value.sources]
+            floor, guards = enforce_floor(ctx, operands(keys), clauses.source)
         protected = [] if release.aggregates_rows else rows.remaining_inputs(scope, values)
         rows.check_limit(protected, is_limited(node))
-    sql = prefix + _render(clauses, release, floor, protected if hidden else [], scope) + limit(node)
+    if scope.releases and node.args.get("order") is not None and node.args.get("limit") is not None:
+        ctx.findings.warn("OrderWithLimit", "ORDER BY with LIMIT shows only the first or last groups")
+    sql = prefix + _render(clauses, release, floor, guards, protected if hidden else [], scope) + limit(node)
     fields = [output_field(name, value, protected=bool(scope.protected)) for name, value in clauses.outputs]
     carried = [item._replace(reference=f"{HIDDEN_COLUMN}{index}") for index, item in enumerate(protected)]
-    may_copy_rows = scope.may_copy_rows and not release.aggregates_rows
-    return CheckedQuery(sql, fields, carried, scope.releases, scope.views, may_copy_rows)
+    return CheckedQuery(
+        sql,
+        fields,
+        carried,
+        scope.releases,
+        scope.views,
+        scope.may_copy_rows and not release.aggregates_rows,
+        _unique_on(clauses, scope, bool(clauses.qualify)),
+        (scope.overlapping or scope.multiplied)
+        and bool(protected)
+        and not (scope.per_person and len(scope.plain_group_keys) == len(scope.keys) == 1),
+    )
+
+
+def _unique_on(clauses: _Clauses, scope: Scope, qualified: bool) -> frozenset[str] | None:
+    """Output columns whose values occur together once: the group keys, or all columns of DISTINCT."""
+    if clauses.distinct:
+        return frozenset([name.lower() for name, _ in clauses.outputs])
+    if scope.group_keys is None or scope.may_copy_rows:
+        return None
+    names = {value.sql: name.lower() for name, value in clauses.outputs}
+    return frozenset([names[key] for key in scope.group_keys]) if scope.group_keys <= names.keys() else None
 
 
 def _check_clauses(node: exp.Select, ctx: Context) -> _Clauses:
     """Check the clauses in the order in which they apply to the rows."""
     scope = ctx.scope
-    text = _rows(node, ctx)
+    source = _rows(node, ctx)
     for window in node.args.get("windows") or []:
         if scope.windows.setdefault(window.name.lower(), window) is not window:
             raise Refusal("DuplicateAlias", f"two windows of one SELECT are called {window.name[:80]}", position_of(window))
@@ -78,10 +106,10 @@ def _check_clauses(node: exp.Select, ctx: Context) -> _Clauses:
     order = ""
     if node.args.get("order") is not None:
         order = order_by(node, ctx.in_clause("sort", aggregates=True), outputs)
-    return _Clauses(text, outputs, distinct, having, qualify, order)
+    return _Clauses(source, outputs, distinct, having, qualify, order)
 
 
-def _render(clauses: _Clauses, release: SelectRelease, floor: list[str], carried: list[ProtectedInput], scope: Scope) -> str:
+def _render(clauses: _Clauses, release: SelectRelease, floor: list[str], guards: str, carried: list[ProtectedInput], scope: Scope) -> str:
     """The text of a SELECT without LIMIT. Hidden columns carry the identities of the inputs ``carried``."""
     columns = [f"{value.sql} AS {quote(name)}" for name, value in clauses.outputs]
     columns += [f"{item.reference} AS {quote(f'{HIDDEN_COLUMN}{index}')}" for index, item in enumerate(carried)]
@@ -89,20 +117,21 @@ def _render(clauses: _Clauses, release: SelectRelease, floor: list[str], carried
     if release.distinct_keys is not None:
         word, group = "SELECT", "\nGROUP BY " + ", ".join(release.distinct_keys) if release.distinct_keys else ""
     having = [*clauses.having, *floor]
+    source, where = clauses.source
     return (
-        f"{word}\n  " + ",\n  ".join(columns) + clauses.rows + group
+        f"{word}\n  " + ",\n  ".join(columns) + source + guards + where + group
         + ("\nHAVING " + " AND ".join(having) if having else "") + clauses.qualify + clauses.order
     )  # fmt: skip
 
 
-def _rows(node: exp.Select, ctx: Context) -> str:
+def _rows(node: exp.Select, ctx: Context) -> tuple[str, str]:
     """FROM and WHERE, rendered. Afterwards the scope knows which rows are protected and that the query has not copied any."""
     scope = ctx.scope
     text = from_clause(node, ctx.in_clause("join"))
-    where = node.args.get("where")
+    where, condition = node.args.get("where"), ""
     if where is not None:
         allow_only(where, "this")
-        text += "\nWHERE " + conjunction(conjuncts(where.this, ctx.in_clause("filter"), in_every_row=True))
+        condition = "\nWHERE " + conjunction(conjuncts(where.this, ctx.in_clause("filter"), in_every_row=True))
     aliases = scope.aliases_in_from
     with located_at(node):
         rows.check_protected_inputs(scope.protected)
@@ -111,7 +140,10 @@ def _rows(node: exp.Select, ctx: Context) -> str:
                 value.exposed = exposed
         scope.may_copy_rows = scope.may_copy_rows or not rows.connected(aliases, scope.equal.links)
         rows.check_fan_out(scope.protected, scope.may_copy_rows)
-    return text
+        attached = attach(list(scope.relations.values()), scope.protected, scope.equal.keys)
+    scope.multiplied = attached.overlapping
+    _warn_of_joins(attached, ctx)
+    return written_out(text, scope, attached.enforce), condition
 
 
 def _is_distinct(node: exp.Select) -> bool:
@@ -133,6 +165,8 @@ def _having(node: exp.Select, ctx: Context) -> list[str]:
         value = value_of(part, inside)
         if value.ungrouped:
             raise Refusal("NotGrouped", "HAVING may read group keys and aggregates only", position_of(clause))
+        with located_at(part):
+            exposure.check_condition([value], ctx.rules.catalog)
         conditions.append(conjunction([value]))
     return conditions
 
@@ -143,6 +177,8 @@ def _qualify(node: exp.Select, ctx: Context) -> str:
         return ""
     allow_only(clause, "this")
     value = value_of(clause.this, ctx.inside_qualify())
+    with located_at(clause):
+        exposure.check_condition([value], ctx.rules.catalog)
     if not value.windowed:
         raise Refusal("ClauseNotAllowed", "QUALIFY needs a window function; use WHERE or HAVING", position_of(clause))
     if ctx.scope.group_keys is not None and value.ungrouped:
@@ -150,19 +186,12 @@ def _qualify(node: exp.Select, ctx: Context) -> str:
     return "\nQUALIFY " + conjunction([value])
 
 
-def _enforce_floor(ctx: Context) -> list[str]:
-    """Conditions of HAVING that every released group must meet. Records the release."""
+def _warn_of_joins(attached: Attached, ctx: Context) -> None:
+    """Record joins of protected rows that are not on an identity."""
     scope = ctx.scope
-    floor = rows.strictest_floor(scope.protected, ctx.rules.catalog)
-    conditions = floor_conditions(scope.protected, scope.divisions, floor)
-    number = ctx.findings.release(scope.protected, floor)
-    scope.releases |= {(number, item.view) for item in scope.protected}
-    return [_floor_text(condition) for condition in conditions]
-
-
-def _floor_text(condition: FloorCondition) -> str:
-    if not condition.part:
-        return f"COUNT(DISTINCT {condition.identity}) >= {condition.floor}"
-    tests = [f"{text} IS {'' if true else 'NOT '}TRUE" for branch in condition.part for text, true in branch]
-    count = f"COUNT(DISTINCT CASE WHEN {' AND '.join(tests)} THEN {condition.identity} END)"
-    return f"{count} NOT BETWEEN 1 AND {condition.floor - 1}" if condition.or_empty else f"{count} >= {condition.floor}"
+    names = {relation.alias: relation.written_alias for relation in scope.relations.values()}
+    for alias in attached.by_other_columns:
+        left_out = ""
+        if alias in attached.enforce:
+            left_out = f"; its rows whose {', '.join(attached.enforce[alias])} is not unique are left out"
+        ctx.findings.warn("JoinNotOnIdentity", f"{names[alias]} is joined by other columns than the identity{left_out}")

@@ -94,7 +94,10 @@ def _merged_field(fields: Sequence[OutputField], mixed: bool) -> OutputField:
         frozenset([origin for field in fields for origin in field.origins]),
         frozenset([pair for field in fields for pair in field.exposed]) or NO_COLUMNS,
         highest_degree(fields),
-        not mixed and all(field.plain for field in fields),
+        not mixed and all(field.plain for field in fields) and len({field.type for field in fields}) == 1,
         any(field.identity for field in fields),
         max(field.scale for field in fields),
+        all(field.flag for field in fields),
+        any(field.transformed for field in fields),
+        any(field.made_by_text for field in fields),
     )

@@ -58,7 +58,7 @@ def semi_join(node: exp.Expr, ctx: Context) -> Value | None:
     if isinstance(node, exp.In) and node.args.get("query") is not None:
         what, query, reads = _membership(node, ctx)
         with located_at(node):
-            scope.protected += rows.membership_inputs(query.protected, what)
+            scope.protected += rows.membership_inputs(query.protected, what, query.fields[0].type)
         if ctx.rules.withheld and what.plain:
             scope.equal.compared.append((what, Value("", what.type, exposed=query.fields[0].exposed)))
         return _in_query(node, what, query, reads, False)

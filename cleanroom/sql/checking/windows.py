@@ -13,6 +13,7 @@ from cleanroom.sql.checking.ordering import sort_keys
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import Value
 from cleanroom.sql.precedence import ATOM
+from cleanroom.sql.privacy.exposure import check_condition
 from cleanroom.sql.privacy.rows import window_parts
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.spark_types import result_type
@@ -52,6 +53,8 @@ def window(node: exp.Window, ctx: Context) -> Value:
     suffix = " IGNORE NULLS" if call.ignores_nulls else ""
     if call.where is not None:
         operands.append(value_of(call.where, inside))
+        with located_at(node):
+            check_condition(operands[-1:], ctx.rules.catalog)
         suffix += f" FILTER(WHERE {operands[-1].sql})"
     with located_at(node):
         operands += window_parts(ctx.scope, partition)
@@ -59,6 +62,8 @@ def window(node: exp.Window, ctx: Context) -> Value:
     kind = result_type(function, [arg.type for arg in args]) if args else ("long" if call.name == "COUNT" else function.result)
     out = combine(f"{call.name}({text}){suffix} OVER ({over})", kind, ATOM, [*args, *operands], node)
     out.windowed, out.degree = True, None
+    if call.name == "ROW_NUMBER":  # the numbers 1 to n, whatever the values by which the rows are sorted
+        out.exposed = frozenset([pair for part in partition for pair in part.exposed])
     return out
 
 

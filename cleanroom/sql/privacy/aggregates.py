@@ -6,9 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from cleanroom.sql.catalog import Catalog
-from cleanroom.sql.model import NO_COLUMNS, ROWS, ColumnKey, Division, ProtectedInput, Value
+from cleanroom.sql.model import NO_COLUMNS, ColumnKey, Division, ProtectedInput, ReleasedAggregate, Value
 from cleanroom.sql.precedence import SUM
-from cleanroom.sql.privacy.polynomials import MAX_DEGREE
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import parenthesised
 from cleanroom.sql.vocabulary import FUNCTIONS
@@ -43,12 +42,12 @@ def aggregate_disclosure(
     """
     disclosure = FUNCTIONS[name].disclosure
     divisions = _allowed_divisions(name, args, distinct, catalog) if released else ()
-    combinable = disclosure != "value" and all(arg.degree is not None and not arg.outer_join_markers for arg in args)
+    combinable = disclosure != "value" and all(arg.degree is not None and not (released and arg.outer_join_markers) for arg in args)
     return Disclosure(_exposed(disclosure, args, released), 1 if combinable else None, divisions)
 
 
 def _exposed(disclosure: str, args: Sequence[Value], released: Sequence[ProtectedInput]) -> frozenset[ColumnKey]:
-    if disclosure in ("count", "condition"):
+    if disclosure == "condition" or (disclosure == "count" and (released or all(arg.plain for arg in args))):
         return NO_COLUMNS
     exposed = frozenset([pair for arg in args for pair in arg.exposed])
     if disclosure == "mixture" and released:
@@ -72,21 +71,136 @@ def _allowed_divisions(name: str, args: Sequence[Value], distinct: bool, catalog
     if disclosure == "condition":
         return (*found, *condition_divisions(args[:1], catalog))
     if disclosure == "mixture" and not distinct:
-        if any(arg.degree is None for arg in args):
-            raise Refusal(
-                "ConditionalAggregate",
-                f"{name} over rows under a privacy floor takes columns and their sums and products (up to {MAX_DEGREE} factors); "
-                "this expression could single out rows (round and cast the result, not the rows)",
-            )
-        if any(arg.type in ("boolean", "string") for arg in args):
-            raise Refusal("ConditionalAggregate", f"{name} over rows under a privacy floor takes numbers")
-        return found
+        flags = [Division((f"({parenthesised(arg, SUM)} <> 0)",), False) for arg in args if is_flag(arg, catalog)]
+        _check_terms(name, [arg for arg in args if not is_flag(arg, catalog)], catalog)
+        return (*found, *flags)
     if disclosure == "extreme" and _is_publishable(args[0], catalog):
         return found
+    remedy = "MIN and MAX take dimensions" if disclosure == "extreme" else "use COUNT, SUM, AVG or STDDEV"
     raise Refusal(
         "ValueOfOnePerson",
-        f"{name}{' DISTINCT' if distinct else ''} over rows under a privacy floor can reveal the value of one person",
+        f"{name}{' DISTINCT' if distinct else ''} over rows under a privacy floor can reveal the value of one person; {remedy}",
     )
+
+
+def is_flag(value: Value, catalog: Catalog) -> bool:
+    """Whether ``value`` is 0 or 1 and depends on dimensions only."""
+    return (
+        value.flag
+        and not value.sql.startswith(("CASE ", "IF("))
+        and bool(value.exposed)
+        and all(
+            (view := catalog.view(name)) is not None and view.min_group_size > 0 and view.may_output(column)
+            for name, column in value.exposed
+        )
+    )
+
+
+def _check_terms(name: str, args: Sequence[Value], catalog: Catalog) -> None:
+    """Refuse an aggregate of anything but measures, and their sums and products of two."""
+    for arg in args:
+        if arg.degree is None:
+            raise Refusal(
+                "ConditionalAggregate",
+                f"{name} over rows under a privacy floor takes columns, their sums and products of two, and LEAST, ROUND, LN, LOG10 or "
+                "SQRT of one column; this expression could single out rows (round and cast the result, not the rows)",
+            )
+        if arg.type in ("boolean", "string"):
+            raise Refusal("ConditionalAggregate", f"{name} over rows under a privacy floor takes numbers")
+        protected = protected_columns(arg, catalog)
+        for view, column in protected:
+            owner = catalog.view(view)
+            if owner is not None and not owner.may_aggregate(column):
+                raise Refusal(
+                    "MeasureNotAllowed",
+                    f"{name} of {column}: the owner of {owner.name} does not list it as a measure; it may be counted (COUNT)",
+                )
+        own = sorted({view for view, _ in arg.exposed if not catalog.has_floor(view)})
+        if protected and own and arg.degree > 1:
+            raise Refusal(
+                "WeightsNotAllowed",
+                f"{name} multiplies a column under a privacy floor with a column of {', '.join(own)}, which has none: such weights could "
+                "single out persons; multiply the result instead",
+            )
+        if arg.made_by_text and not protected and own_rows(arg, catalog):
+            raise Refusal(
+                "WeightsNotAllowed",
+                f"{name} over rows under a privacy floor takes stored columns; this value is a count, or an outer join may leave it NULL: "
+                "such weights could single out persons; group by it instead",
+            )
+
+
+def own_rows(value: Value, catalog: Catalog) -> bool:
+    """Whether ``value`` is derived from views without a floor only."""
+    views = {view for view, _, _ in value.origins}
+    return bool(views) and not any(catalog.has_floor(view) for view in views)
+
+
+def protected_columns(value: Value, catalog: Catalog) -> list[ColumnKey]:
+    """Columns of views with a floor that ``value`` exposes, except identities."""
+    found = []
+    for name, column in sorted(value.exposed):
+        view = catalog.view(name)
+        if view is not None and view.min_group_size > 0 and column not in view.identity_columns:
+            found.append((name, column))
+    return found
+
+
+# -- all aggregates of a result ---------------------------------------------------------------------------------------
+
+MOST_MOMENTS = 3
+"""Different sums that contain one column. With fewer persons than sums, the sums would determine every value."""
+_POWERS = {
+    **dict.fromkeys(("SUM", "TRY_SUM", "AVG", "MEAN", "TRY_AVG", "REGR_AVGX", "REGR_AVGY", "REGR_COUNT"), 1),
+    **dict.fromkeys(("STDDEV", "STDDEV_SAMP", "STDDEV_POP", "STD", "VARIANCE", "VAR_SAMP", "VAR_POP", "REGR_SXX", "REGR_SYY"), 2),
+    **dict.fromkeys(("CORR", "COVAR_POP", "COVAR_SAMP", "REGR_SLOPE", "REGR_INTERCEPT", "REGR_R2", "REGR_SXY"), 2),
+    "SKEWNESS": 3,
+    "KURTOSIS": 4,
+}
+MAX_POWER = 2
+
+
+def check_moments(released: Sequence[ReleasedAggregate], floor: int, catalog: Catalog) -> None:
+    """Refuse a set of aggregates that could be solved for the values of a small group.
+
+    Each aggregate is a function of sums: AVG of the sum of its argument, STDDEV also of the sum of its square. Over all aggregates of
+    a SELECT, a column may be in so many different sums, none of a power above two, and in one form if it is rounded or capped.
+    """
+    moments: dict[ColumnKey, set[str]] = {}
+    forms: dict[ColumnKey, set[str]] = {}
+    for name, args, _, where in released:
+        power = _POWERS.get(name)
+        if power is None:
+            continue
+        texts = [arg.sql for arg in args]
+        for arg in args:
+            columns = protected_columns(arg, catalog)
+            if columns and (arg.degree or 1) * power > MAX_POWER and not (power == 2 and arg.degree == 1 and len(args) == 2):
+                raise Refusal(
+                    "TooManyMoments",
+                    f"{name} of this expression contains powers above {MAX_POWER} of columns under a privacy floor, which could reveal "
+                    "single values; use COUNT, SUM and AVG of columns and of products of two, and STDDEV of columns",
+                )
+            for column in columns:
+                mine = moments.setdefault(column, set())
+                mine.add(arg.sql + where)
+                if power == 2:
+                    mine.add(f"{texts} squared {where}")
+                forms.setdefault(column, set()).add(arg.sql if arg.transformed else "")
+    limit = max(1, min(MOST_MOMENTS, floor - 1))
+    for column, mine in sorted(moments.items()):
+        if len(mine) > limit:
+            raise Refusal(
+                "TooManyMoments",
+                f"the SELECT computes {len(mine)} different sums of {column[1]} for the same rows; the limit is {limit}, because more "
+                "could be solved for single values",
+            )
+        if len(forms[column]) > 1:
+            raise Refusal(
+                "TooManyMoments",
+                f"the SELECT aggregates {column[1]} as it is and rounded or capped: the difference could be the value of one person; use "
+                "one of them",
+            )
 
 
 def _is_publishable(value: Value, catalog: Catalog) -> bool:
@@ -112,14 +226,16 @@ def condition_divisions(conditions: Sequence[Value], catalog: Catalog) -> tuple[
     """
     publishable = True
     for condition in conditions:
-        for view_name, column, _ in sorted(condition.origins):
+        for view_name, column in sorted(condition.exposed):
             view = catalog.view(view_name)
             if view is None or view.min_group_size == 0:
                 publishable = False
-            elif not view.may_output(column) or column == ROWS:
+            elif column in view.identity_columns and condition.outer_join_markers:
+                continue  # whether an outer join found the person
+            elif not view.may_output(column):
                 raise Refusal(
                     "ConditionalAggregate",
-                    f"a condition inside an aggregate reads {column}, which the owner of {view.name} does not allow in a result",
+                    f"a condition inside an aggregate reads {column}, which the owner of {view.name} does not list as a dimension",
                 )
             elif not view.lists_output(column):
                 publishable = False

@@ -26,6 +26,20 @@ def check_exposed(exposed: Iterable[ColumnKey], what: str, catalog: Catalog) -> 
         raise Refusal("OutputColumnNotAllowed", f"{what} {column}: the owner of {view.name} does not allow its values in a result")
 
 
+def check_condition(conditions: Iterable[Value], catalog: Catalog) -> None:
+    """Refuse a condition on a column that its owner does not list as a dimension: which rows meet it shows the column's values."""
+    for condition in conditions:
+        for view_name, column in sorted(condition.exposed):
+            view = catalog.view(view_name)
+            if view is None or view.may_output(column) or column in view.identity_columns:
+                continue
+            raise Refusal(
+                "OutputColumnNotAllowed",
+                f"a condition reads {column}: the owner of {view.name} does not list it as a dimension, by which queries may filter; "
+                f"dimensions: {', '.join(view.dimension_names) or 'none'}",
+            )
+
+
 def identity_misuse(name: str) -> Refusal:
     """The refusal of an expression that computes something from an identity."""
     return Refusal(

@@ -49,6 +49,8 @@ def arithmetic(symbol: str, left: Value, right: Value) -> tuple[int | None, floa
         return None, math.inf, None
     if symbol in ("+", "-"):
         degree, scale = max(left.degree, right.degree), max(left.scale, right.scale)
+    elif symbol == "*" and (left.transformed or right.transformed) and left.degree and right.degree:
+        return None, math.inf, None
     elif symbol == "*":
         degree, scale = left.degree + right.degree, left.scale * right.scale
     elif symbol == "/" and right.constant:
@@ -69,6 +71,9 @@ def call(function: Function, args: Sequence[Value]) -> tuple[int | None, float]:
     """Degree and scale of a call of a scalar function."""
     if function.degree_rule == "first_argument" and all(arg.degree == 0 for arg in args[1:]):
         return args[0].degree, max(arg.scale for arg in args)
+    columns = [arg for arg in args if arg.degree != 0]
+    if function.degree_rule == "transforms" and [arg.degree for arg in columns] == [1]:
+        return 1, columns[0].scale
     if function.degree_rule == "days_between" and all(arg.type == "date" for arg in args):
         degree = highest_degree(args)
         if degree is not None:

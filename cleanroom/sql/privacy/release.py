@@ -150,6 +150,9 @@ def output_field(name: str, value: Value, *, protected: bool) -> OutputField:
         value.plain and not value.outer_join_markers,
         value.identity and protected,
         value.scale,
+        value.flag,
+        value.transformed,
+        value.made_by_text,
     )
 
 

@@ -99,6 +99,8 @@ def _filtered_by(item: ProtectedInput, conditions: Iterable[EqualPair], right_al
     for first, second in conditions:
         for inner, outer in ((first, second), (second, first)):
             if inner.sql == item.reference and inner.plain and outer.plain and right_alias not in outer.sources:
+                if inner.type != outer.type:
+                    raise _types_differ(outer.type, inner.type)
                 return ProtectedInput(item.view, item.identity_column, outer.sql)
     raise Refusal("JoinOverFloor", f"rows of {item.view} are under a privacy floor: filter by its identity column {item.identity_column}")
 
@@ -210,7 +212,10 @@ def union_mixes_rows(branches: Sequence[Sequence[ProtectedInput]]) -> bool:
 def is_per_person(protected: Sequence[ProtectedInput], keys: Iterable[Value], equal: EqualColumns) -> bool:
     """Whether ``keys`` include the identity of every protected input, so that each group or partition is one person."""
     plain = {equal.representative(key.sql) for key in keys if key.plain}
-    return bool(protected) and all(equal.representative(item.reference) in plain for item in protected)
+    always_found = {equal.person(key.sql) for key in keys if key.plain and not key.outer_join_markers}
+    return bool(protected) and all(
+        equal.representative(item.reference) in plain or equal.person(item.reference) in always_found for item in protected
+    )
 
 
 def window_parts(scope: Scope, partition: Sequence[Value]) -> list[Value]:
@@ -234,6 +239,14 @@ def check_no_rows(protected: Sequence[ProtectedInput]) -> None:
         raise _rows_in_expression(protected)
 
 
+def _types_differ(one: str, other: str) -> Refusal:
+    return Refusal(
+        "JoinNotOnIdentity",
+        f"an identity is compared with a column of another type ({one} and {other}): one person could count as several; "
+        "both columns need the same type",
+    )
+
+
 def _rows_in_expression(protected: Sequence[ProtectedInput]) -> Refusal:
     return Refusal(
         "SubqueryOverFloor",
@@ -242,10 +255,12 @@ def _rows_in_expression(protected: Sequence[ProtectedInput]) -> Refusal:
     )
 
 
-def membership_inputs(protected: Sequence[ProtectedInput], column: Value) -> list[ProtectedInput]:
-    """Protected inputs of a SELECT that keeps the rows for which ``column IN (SELECT identity ...)``."""
+def membership_inputs(protected: Sequence[ProtectedInput], column: Value, type: str) -> list[ProtectedInput]:
+    """Protected inputs of a SELECT that keeps the rows for which ``column IN (SELECT identity ...)``, of which ``type`` is the type."""
     if not all(item.output_position == 0 and column.plain and column.origins for item in protected):
         raise _rows_in_expression(protected)
+    if protected and column.type != type:
+        raise _types_differ(column.type, type)
     return [ProtectedInput(item.view, item.identity_column, column.sql) for item in protected]
 
 
@@ -281,7 +296,10 @@ def remaining_inputs(scope: Scope, outputs: Sequence[Value]) -> list[ProtectedIn
         same = equal.representative(item.reference)
         reference = item.reference
         if scope.per_person:
-            reference = next((key for key in scope.plain_group_keys if equal.representative(key) == same), reference)
+            reference = next((key for key in scope.plain_group_keys if equal.representative(key) == same), "") or next(
+                key for key in scope.plain_group_keys if equal.person(key) == equal.person(item.reference)
+            )
+            same = equal.representative(reference)
         position = next((i for i, value in enumerate(outputs) if value.plain and equal.representative(value.sql) == same), None)
         outer = None
         for first, second in equal.in_every_row:

@@ -10,7 +10,7 @@ from functools import partial
 
 from sqlglot import exp
 from sqlglot.errors import ParseError, SqlglotError
-from sqlglot.tokenizer_core import TokenType
+from sqlglot.tokenizer_core import Token, TokenType
 
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.text.marking import mark_functions
@@ -26,6 +26,15 @@ _LARGE_STACK = 64 * 1024 * 1024
 
 # The parser's warnings quote the author's text, which must not reach a log or a terminal unfiltered.
 logging.getLogger("sqlglot").setLevel(logging.ERROR)
+
+_TESTS = {TokenType.NULL, TokenType.TRUE, TokenType.FALSE}
+_OPERATORS = {
+    TokenType.EQ, TokenType.NEQ, TokenType.LT, TokenType.LTE, TokenType.GT, TokenType.GTE, TokenType.NULLSAFE_EQ, TokenType.PLUS,
+    TokenType.DASH, TokenType.STAR, TokenType.SLASH, TokenType.MOD, TokenType.DIV, TokenType.DPIPE, TokenType.AMP, TokenType.PIPE,
+    TokenType.CARET, TokenType.DCOLON, TokenType.IS, TokenType.IN, TokenType.BETWEEN, TokenType.LIKE, TokenType.ILIKE, TokenType.RLIKE,
+    TokenType.NOT,
+}  # fmt: skip
+"""Operators that cannot follow ``x IS NULL``."""
 
 _stack_size = threading.Lock()
 
@@ -46,6 +55,7 @@ def parse_statement(text: str, *, rereading: bool = False) -> exp.Expr:
     if TokenType.SEMICOLON in kinds:
         position = token_position(tokens[kinds.index(TokenType.SEMICOLON)])
         raise Refusal("MultipleStatements", "a segment contains exactly one statement; put each into its own segment", position)
+    _check_after_is(tokens, kinds)
     tokens = mark_functions(tokens, kinds)
     parser = DIALECT.parser(max_nodes=NODES_PER_TOKEN * len(tokens) + 500)
     parse = partial(parser.parse, tokens, text)
@@ -59,6 +69,19 @@ def parse_statement(text: str, *, rereading: bool = False) -> exp.Expr:
     if len(statements) != 1 or statements[0] is None:
         raise Refusal("MultipleStatements", "a segment contains exactly one statement")
     return statements[0]
+
+
+def _check_after_is(tokens: list[Token], kinds: list[TokenType]) -> None:
+    """Refuse an operator after ``x IS NULL``, which Spark does not accept and the parser does."""
+    at = -1
+    while TokenType.IS in kinds[at + 1 :]:
+        at = kinds.index(TokenType.IS, at + 1)
+        last = at + 2 if kinds[at + 1 : at + 2] == [TokenType.NOT] else at + 1
+        if kinds[last : last + 1] and kinds[last] in _TESTS and kinds[last + 1 : last + 2] and kinds[last + 1] in _OPERATORS:
+            word = tokens[last + 1].text
+            raise Refusal(
+                "ParenthesesNeeded", f"IS {tokens[last].text} next to {word}: write (… IS …) in parentheses", token_position(tokens[last])
+            )
 
 
 def split_statements(text: str) -> list[str]:

@@ -129,9 +129,17 @@ def hardware(tmp_path_factory: pytest.TempPathFactory) -> DevelopmentHardware:
     return DevelopmentHardware(tmp_path_factory.mktemp("signed"))
 
 
-def judge(hardware: DevelopmentHardware, payload: str, *, host: str = HOST, accepted: tuple[str, ...] = (HOST,), **expected: Any) -> str:
+def judge(
+    hardware: DevelopmentHardware,
+    payload: str,
+    *,
+    bound: str | None = None,
+    host: str = HOST,
+    accepted: tuple[str, ...] = (HOST,),
+    **expected: Any,
+) -> str:
     trust = TrustStore.load(amd=True, root_files=[hardware.trust_file])
-    evidence = hardware.evidence(bytes.fromhex(host), report_data_for(payload.encode()))
+    evidence = hardware.evidence(bytes.fromhex(host), report_data_for((payload if bound is None else bound).encode()))
     if expected.pop("without_uvm", False):
         evidence = evidence.model_copy(update={"uvm_endorsements": ""})
     expectations = Expectations(**expected) if expected else None
@@ -174,6 +182,11 @@ def pem(key: Any) -> str:
 )
 def test_every_member_of_the_payload_counts(hardware: DevelopmentHardware, text: Callable[[], str], code: str) -> None:
     assert judge(hardware, text()) == code
+
+
+def test_report_of_another_payload_is_refused(hardware: DevelopmentHardware) -> None:
+    """The genuine guest attested another key; somebody replaced the payload."""
+    assert judge(hardware, payload(servicePublicKey=pem(OTHER_KEY)), bound=payload()) == "ReportDataMismatch"
 
 
 def test_host_data_must_be_accepted(hardware: DevelopmentHardware) -> None:

@@ -41,7 +41,8 @@ def column(name: str, view: str = "orders", type: str = "number") -> Value:
 def condition(*columns: Value, sql: str = "condition") -> Value:
     origins = frozenset(origin for value in columns for origin in value.origins)
     markers = frozenset(marker for value in columns for marker in value.outer_join_markers)
-    return Value(sql, "boolean", degree=None, origins=origins, outer_join_markers=markers)
+    exposed = frozenset(pair for value in columns for pair in value.exposed)
+    return Value(sql, "boolean", degree=None, origins=origins, exposed=exposed, outer_join_markers=markers)
 
 
 def scope(*protected: ProtectedInput, grouped_by: tuple[Value, ...] | None = None) -> Scope:

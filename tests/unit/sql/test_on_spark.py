@@ -78,7 +78,7 @@ def _plain(rows: list[Any]) -> list[tuple[Any, ...]]:
 
 def _execute(session: Any, sql: str) -> list[tuple[Any, ...]]:
     result: list[Any] = []
-    for statement in split_statements(sql.replace("__cr_id_", "cr_id_")):  # an author may not use reserved names
+    for statement in split_statements(sql.replace("__cr_", "cr_")):  # an author may not use reserved names
         result = session.sql(statement).collect()
     return _plain(result)
 

@@ -49,7 +49,10 @@ def test_degree_of_calls() -> None:
     assert polynomials.call(FUNCTIONS["COALESCE"], [column("a"), column("b")]) == (None, math.inf)
     assert polynomials.call(FUNCTIONS["DATEDIFF"], [date, date]) == (1, 1.0)
     assert polynomials.call(FUNCTIONS["DATEDIFF"], [date, column("a")]) == (None, math.inf)
-    assert polynomials.call(FUNCTIONS["ROUND"], [column("a")]) == (None, math.inf)
+    assert polynomials.call(FUNCTIONS["ROUND"], [column("a")]) == (1, 1.0)
+    assert polynomials.call(FUNCTIONS["LEAST"], [number(500), column("a")]) == (1, 1.0)
+    assert polynomials.call(FUNCTIONS["LEAST"], [column("a"), column("b")]) == (None, math.inf)
+    assert polynomials.call(FUNCTIONS["FLOOR"], [column("a")]) == (None, math.inf)
 
 
 @pytest.mark.parametrize(

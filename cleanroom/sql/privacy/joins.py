@@ -1,0 +1,193 @@
+"""Which relations may be joined with protected rows, so that the query text cannot put one person into overlapping result rows.
+
+Relations with protected rows are joined on their identities. Any other relation is joined in one of these ways:
+
+* by columns on which it is unique, so that each protected row finds one row at most. Where that is not known, the rewritten query
+  leaves out the rows of the relation whose key occurs more than once;
+* by the identity, so that each of its rows is about one person;
+* by columns of a relation of the second kind.
+
+In the second and third case a protected row may be in several result rows. The rewritten query then drops result rows that overlap
+with another row in all but a few persons.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from cleanroom.sql.model import KeyPair, ProtectedInput, Relation, Value
+from cleanroom.sql.refusal import Refusal
+
+WHOLE_NUMBERS = frozenset({"integer", "long"})
+_ALIAS = re.compile(r"`?([^`.]+)`?\.")
+
+
+class Attached(NamedTuple):
+    """How the relations of a FROM clause are joined with its protected rows.
+
+    Attributes:
+        overlapping: A protected row may be in several rows, with different values of the other relations.
+        enforce: Aliases of relations whose rows must be made unique, and the columns.
+        by_other_columns: Aliases of the relations that are not joined by the identity.
+    """
+
+    overlapping: bool = False
+    enforce: Mapping[str, tuple[str, ...]] = {}
+    by_other_columns: tuple[str, ...] = ()
+
+
+def comparable(first: Value, second: Value) -> bool:
+    """Whether equality of two columns compares their values and not casts of them."""
+    return first.type == second.type or {first.type, second.type} <= WHOLE_NUMBERS
+
+
+def alias_in(reference: str) -> str:
+    """Alias of the relation that the column ``reference`` belongs to."""
+    match = _ALIAS.match(reference)
+    return match.group(1) if match else ""
+
+
+class _Graph:
+    """The relations that are joined so far, starting from the protected ones."""
+
+    def __init__(self, relations: Mapping[str, Relation], protected: Sequence[ProtectedInput], pairs: Sequence[KeyPair]) -> None:
+        self.relations = relations
+        self.pairs = pairs
+        self.references = {item.reference for item in protected}
+        self.persons = self._same_values()
+        self.core = list(dict.fromkeys(alias_in(item.reference) for item in protected))
+        self.reached: set[str] = set()
+        self.many: set[str] = set()
+
+    def _same_values(self) -> set[str]:
+        """Columns that carry an identity of the protected rows."""
+        found, size = set(self.references), 0
+        while len(found) != size:
+            size = len(found)
+            for pair in self.pairs:
+                one, two = pair.first, pair.second
+                if one.plain and two.plain and one.type == two.type and (one.sql in found or two.sql in found):
+                    found |= {one.sql, two.sql}
+        return found
+
+    def into(self, alias: str) -> list[tuple[Value, Value]]:
+        """Pairs of a column of a reached relation and a column of ``alias`` that select rows of ``alias``."""
+        found = []
+        for one, two, restricts in self.pairs:
+            for outer, inner in ((one, two), (two, one)):
+                if inner.sources != {alias} or not outer.sources or not outer.sources <= self.reached:
+                    continue
+                start = self.core == list(outer.sources)
+                if restricts is None or alias in restricts or start:
+                    found.append((outer, inner))
+        return found
+
+    def by_identity(self, pairs: Iterable[tuple[Value, Value]]) -> bool:
+        return any(
+            outer.type == inner.type and (outer.sql in self.persons or outer.identity) and (inner.plain or inner.joinable)
+            for outer, inner in pairs
+        )
+
+    def is_unique(self, alias: str, names: Collection[str]) -> bool:
+        unique_on = self.relations[alias].unique_on
+        return unique_on is not None and unique_on <= set(names)
+
+    def reach_core(self) -> bool:
+        """Reach every relation with protected rows by joins on identities."""
+        for start in self.core:
+            self.reached, self.many = {start}, set()
+            waiting = [alias for alias in self.core if alias != start]
+            while waiting:
+                found = next((alias for alias in waiting if self._joins_persons(alias)), None)
+                if found is None:
+                    break
+                self.reached.add(found)
+                waiting.remove(found)
+            if not waiting:
+                self.many = {alias for alias in self.core if not self._one_row_per_person(alias)}
+                return True
+        return False
+
+    def _joins_persons(self, alias: str) -> bool:
+        return any(
+            outer.type == inner.type
+            and ((outer.sql in self.persons and inner.sql in self.references) or (outer.identity and inner.identity))
+            for outer, inner in self.into(alias)
+        )
+
+    def _one_row_per_person(self, alias: str) -> bool:
+        columns = self.relations[alias].columns
+        return self.is_unique(alias, [name for name, value in columns.items() if value.sql in self.persons])
+
+
+def attach(relations: Sequence[Relation], protected: Sequence[ProtectedInput], pairs: Sequence[KeyPair]) -> Attached:
+    """Decide how the relations of a FROM clause are joined with its protected rows.
+
+    Args:
+        relations: Relations of the FROM clause.
+        protected: Its protected inputs.
+        pairs: Columns that its conditions compare for equality, of types that :func:`comparable` accepts.
+
+    Raises:
+        Refusal: ``JoinNotOnIdentity`` or ``FanOutOverFloor``.
+    """
+    by_alias = {relation.alias: relation for relation in relations}
+    if not protected or len(by_alias) < 2:
+        return Attached()
+    graph = _Graph(by_alias, protected, pairs)
+    graph.core = [alias for alias in graph.core if alias in by_alias]
+    if not graph.core:
+        return Attached(overlapping=True)
+    if not graph.reach_core():
+        names = " and ".join(by_alias[alias].written_alias for alias in graph.core)
+        raise Refusal(
+            "JoinNotOnIdentity",
+            f"{names} are under privacy floors: join them by an equality of their identity columns, which must have the same type "
+            "and no cast (further conditions may follow with AND)",
+        )
+    enforce: dict[str, tuple[str, ...]] = {}
+    others: list[str] = []
+    waiting = [alias for alias in by_alias if alias not in graph.reached]
+    while waiting:
+        alias = _attach_one(graph, waiting, enforce, others)
+        if alias is None:
+            raise _not_attached(by_alias[waiting[0]], graph)
+        waiting.remove(alias)
+        graph.reached.add(alias)
+    overlapping = any(alias != other for alias in graph.core for other in graph.many)
+    return Attached(overlapping, enforce, tuple(others))
+
+
+def _attach_one(graph: _Graph, waiting: Sequence[str], enforce: dict[str, tuple[str, ...]], others: list[str]) -> str | None:
+    """Attach one relation of ``waiting``, and return its alias; None if there is no way."""
+    reachable = {alias: pairs for alias in waiting if (pairs := graph.into(alias))}
+    keys = {alias: _names(pairs) for alias, pairs in reachable.items()}
+    for alias, pairs in reachable.items():
+        if graph.is_unique(alias, keys[alias]):
+            if not graph.by_identity(pairs):
+                others.append(alias)
+            return alias
+    for alias, pairs in reachable.items():
+        if graph.by_identity(pairs) or any(outer.sources <= graph.many - set(graph.core) for outer, _ in pairs):
+            graph.many.add(alias)
+            return alias
+    for alias in reachable:
+        if keys[alias]:
+            enforce[alias] = tuple(keys[alias])
+            others.append(alias)
+            return alias
+    return None
+
+
+def _names(pairs: Iterable[tuple[Value, Value]]) -> list[str]:
+    return list(dict.fromkeys(inner.name.lower() for _, inner in pairs if inner.plain))
+
+
+def _not_attached(relation: Relation, graph: _Graph) -> Refusal:
+    return Refusal(
+        "FanOutOverFloor",
+        f"{relation.written_alias} is joined with rows under a privacy floor by no equality of two columns of the same type, "
+        "so that it could copy them; join it by equal columns, without a cast",
+    )

@@ -1,0 +1,133 @@
+"""Queries of the corpus of leaks are refused, or their result on data that would show the leak shows nothing."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import duckdb
+import pytest
+
+from cleanroom.sql import Catalog, check_sql, split_statements
+from tests.unit.sql.leaks import LEAKS
+from tests.unit.sql.world import create, run_verdict
+
+FLOOR = 5
+_ORDERS = {
+    "order_id": "integer", "user_key": "string", "region": "string", "status": "string", "amount": "number", "discount": "number",
+    "age": "integer", "day": "date", "sparse": "number", "whale": "number", "optional": "integer",
+}  # fmt: skip
+CATALOGS = {
+    "g": Catalog.model_validate(
+        {
+            "views": [
+                {
+                    "name": "orders",
+                    "columns": _ORDERS,
+                    "floors": {"minGroupSize": FLOOR, "identity": "user_key", "dimensions": ["region", "status", "day"]},
+                },
+                {
+                    "name": "clicks",
+                    "columns": {"user_key": "string", "campaign": "string", "device": "string"},
+                    "floors": {"minGroupSize": 3, "identityColumn": "user_key"},
+                },
+                {"name": "weights", "columns": {"user_key": "string", "w": "number", "seg": "string"}},
+                {"name": "labels", "columns": {"user_key": "string", "label": "string"}},
+                {"name": "regions", "columns": {"region": "string", "country": "string"}},
+            ]
+        }
+    ),
+    "num": Catalog.model_validate(
+        {
+            "views": [
+                {
+                    "name": "orders",
+                    "columns": {"order_id": "integer", "user_id": "integer", "region": "string", "amount": "number", "age": "integer"},
+                    "floors": {"minGroupSize": FLOOR, "identityColumn": "user_id", "allowedOutputColumns": ["region"]},
+                },
+                {"name": "mine", "columns": {"k": "string", "seg": "string"}},
+            ]
+        }
+    ),
+    "out": Catalog.model_validate(
+        {
+            "views": [
+                {
+                    "name": "v",
+                    "columns": {"id": "integer", "a": "string", "b": "number"},
+                    "floors": {"allowedOutputColumns": ["id", "a"]},
+                }
+            ]
+        }
+    ),
+}
+TARGET = 7317.25
+"""Amount of the person u17. All other amounts are whole numbers below 1000."""
+
+
+def rows(catalog: str) -> dict[str, list[tuple[Any, ...]]]:
+    """Data in which every leak shows: everybody but u17 is harmless or known."""
+    rnd = random.Random(1)
+    people = range(40)
+    if catalog == "num":
+        orders: list[tuple[Any, ...]] = [(n, n, "north", TARGET if n == 17 else 0.0, 30) for n in people]
+        return {"orders": orders, "mine": [("0" * zeros + "17", "a") for zeros in range(8)]}
+    if catalog == "out":
+        return {"v": [(n, "a", 4.0 if n == 17 else 1.0) for n in people]}
+    orders = []
+    for number in people:
+        target = number == 17
+        amount = TARGET if target else float(rnd.randint(1, 999))
+        orders.append(
+            (
+                number, f"u{number}", "north", "paid", amount, TARGET if target else 0.0, rnd.randint(18, 90), "2024-01-01",
+                TARGET if target else (None if number % 2 else 0.0), TARGET * 1e6 if target else 1.0, None if target else number,
+            )
+        )  # fmt: skip
+    others = [number for number in people if number != 17]
+    return {
+        "orders": orders,
+        "clicks": [(f"u{n}", "all", "web") for n in people] + [(f"u{n}", "others", "web") for n in others],
+        "weights": [(f"u{n}", 2.0 if n == 17 else 1.0, "s1") for n in people],
+        "labels": [(f"u{n}", "all") for n in people] + [(f"u{n}", "others") for n in others],
+        "regions": [("north", "X"), ("north", "Y"), ("south", "X")],
+    }
+
+
+def shows_target(result: list[tuple[Any, ...]], kind: str) -> bool:
+    """Whether a number, or the difference of two numbers of a column or of a row, is the target's value or counts it alone."""
+    if kind in ("small cell by NULL", "unlisted column as a count", "identity of another type"):
+        return bool(result) and any(value is not None for row in result for value in row)
+    columns = [[row[index] for row in result] for index in range(len(result[0]))] if result else []
+    for numbers in (*columns, *result):
+        known = [float(value) for value in numbers if isinstance(value, int | float)]
+        values = [*known, *(one - two for one, two in itertools.permutations(known, 2))]
+        if any(abs(value - TARGET) < 1e-6 or abs(value / (TARGET * 1e6) - 1) < 1e-3 for value in values):
+            return True
+    return kind == "weights made by the text" and len(result) > 0 and any(1 in row for row in result)
+
+
+@pytest.fixture(scope="module")
+def connection() -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect() as connection:
+        yield connection
+
+
+@pytest.mark.parametrize(
+    ("kind", "catalog", "sql"),
+    [pytest.param(kind, *item, id=f"{kind}-{i}") for kind, items in LEAKS.items() for i, item in enumerate(items)],
+)
+def test_leak_is_refused_or_shows_nothing(kind: str, catalog: str, sql: str, connection: duckdb.DuckDBPyConnection) -> None:
+    verdict = check_sql(split_statements(sql), CATALOGS[catalog])
+    if not verdict.allowed:
+        assert all(reason.code not in ("UnstableRendering", "Unparsable", "UnknownColumn") for reason in verdict.reasons), verdict.reasons
+        return
+    create(connection, CATALOGS[catalog], rows(catalog))
+    result = run_verdict(connection, verdict)
+    assert not shows_target(result, kind), (result, verdict.sql)
+
+
+def test_corpus_has_at_least_six_leaks_of_each_kind() -> None:
+    assert all(len(items) >= 6 for items in LEAKS.values())
