@@ -235,7 +235,7 @@ def test_key_vault_refuses_a_guest_with_other_host_data(cloud: Cloud, prepared: 
     other = cloud.settings("spark-service").attestation
 
     async def ask(room: CleanRoomContext) -> Any:
-        room.attestor = GuestAttestor(other.url, ca_file=room.ca_file)
+        room.attestor = GuestAttestor(other.url, ca_file=room.settings.ca_file)
         return await _skr(CleanRoomSecrets(room), stage(prepared, ticket, prepared.proof))
 
     error = refusal(cloud, ask)
