@@ -288,6 +288,24 @@ def test_the_strictest_limit_holds(world: AsymmetricWorld, started: int, left: i
     assert (code_of(work) if isinstance(left, str) else asyncio.run(work).runs_left) == left
 
 
+@pytest.mark.parametrize("strict", OWNERS)
+def test_the_limit_of_each_owner_alone_holds(world: AsymmetricWorld, strict: str) -> None:
+    for owner in OWNERS:
+        world.decide(owner, max_runs=1 if owner == strict else None)
+    world.started = frozenset({"r-1"})
+    assert authorise(world) == "ApprovalRunsExhausted"
+
+
+def test_another_text_under_the_pinned_version_is_refused(world: AsymmetricWorld) -> None:
+    world.edit(SINK, lambda text: text["datasetAccessPoint"].update(subdirectory="elsewhere"))
+    assert authorise(world) == "DatasetChanged"
+
+
+def test_a_ticket_for_another_collaboration_is_refused(world: AsymmetricWorld) -> None:
+    ticket = world.asked_by("fabrikam").model_copy(update={"collaboration": "another"})
+    assert code_of(world.authority().authorise(ticket)) == "CollaborationMismatch"
+
+
 def test_another_request_under_the_same_run_id_counts(world: AsymmetricWorld) -> None:
     ticket, other = world.asked_by("fabrikam"), world.asked_by("fabrikam")
     world.started = frozenset({world.own_key(ticket), world.own_key(other), "r-1"})
