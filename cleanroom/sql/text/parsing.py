@@ -89,10 +89,10 @@ def _check_predicates(tokens: list[Token], kinds: list[TokenType]) -> None:
             if seen and kinds[at - 1] is not TokenType.L_PAREN:
                 raise Refusal(
                     "ParenthesesNeeded",
-                    f"{tokens[at].text} after IS, IN, BETWEEN or LIKE: write (…) around the first condition",
+                    f"{tokens[at].text} after another condition: write (…) around the first condition",
                     token_position(tokens[at]),
                 )
-            seen, bound = kind in _PREDICATES, kind is TokenType.BETWEEN
+            seen, bound = True, kind is TokenType.BETWEEN
         elif kind is TokenType.AND and bound:
             bound = False
         elif kind is not TokenType.FROM or TokenType.DISTINCT not in kinds[at - 1 : at]:
