@@ -85,7 +85,7 @@ async def test_driver_creates_executors_under_their_policy(running: Cluster, tmp
     image = build_image(running.images, "localhost/test/entry", {"entry.py": DRIVER.encode()}, program=entry, launcher=entry)
     profile, job = make_profile(image.reference, image.layers), make_job("executors")
     service = SparkService(None, running.client())  # type: ignore[arg-type]
-    submission = await service.submit(job, profile, pod_policies(job, profile).digest())
+    submission = await service.submit(job, profile, pod_policies(job, profile).host_data())
     outcome = await service.watch(submission.tracking_id, lambda status: None, Deadlines(driver_start_seconds=30, run_seconds=60))
     assert outcome.succeeded, outcome.message
     report = json.loads(outcome.termination_message)

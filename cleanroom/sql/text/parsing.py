@@ -36,7 +36,7 @@ _COMPARISONS = {
 _BOUNDARIES = {
     TokenType.AND, TokenType.OR, TokenType.COMMA, TokenType.WHEN, TokenType.THEN, TokenType.ELSE, TokenType.SELECT, TokenType.FROM,
     TokenType.WHERE, TokenType.HAVING, TokenType.ON, TokenType.QUALIFY, TokenType.GROUP_BY, TokenType.ORDER_BY, TokenType.ALIAS,
-    TokenType.JOIN, TokenType.UNION, TokenType.WINDOW, TokenType.FOR,
+    TokenType.JOIN, TokenType.UNION, TokenType.WINDOW, TokenType.FOR, TokenType.XOR,
 }  # fmt: skip
 _STRUCTURE = _OPENING | _CLOSING | _PREDICATES | _COMPARISONS | _BOUNDARIES
 
