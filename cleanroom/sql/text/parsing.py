@@ -27,14 +27,18 @@ _LARGE_STACK = 64 * 1024 * 1024
 # The parser's warnings quote the author's text, which must not reach a log or a terminal unfiltered.
 logging.getLogger("sqlglot").setLevel(logging.ERROR)
 
-_TESTS = {TokenType.NULL, TokenType.TRUE, TokenType.FALSE}
-_OPERATORS = {
-    TokenType.EQ, TokenType.NEQ, TokenType.LT, TokenType.LTE, TokenType.GT, TokenType.GTE, TokenType.NULLSAFE_EQ, TokenType.PLUS,
-    TokenType.DASH, TokenType.STAR, TokenType.SLASH, TokenType.MOD, TokenType.DIV, TokenType.DPIPE, TokenType.AMP, TokenType.PIPE,
-    TokenType.CARET, TokenType.DCOLON, TokenType.IS, TokenType.IN, TokenType.BETWEEN, TokenType.LIKE, TokenType.ILIKE, TokenType.RLIKE,
-    TokenType.NOT,
+_OPENING = {TokenType.L_PAREN, TokenType.CASE}
+_CLOSING = {TokenType.R_PAREN, TokenType.END}
+_PREDICATES = {TokenType.IS, TokenType.IN, TokenType.BETWEEN, TokenType.LIKE, TokenType.ILIKE, TokenType.RLIKE}
+_COMPARISONS = {
+    TokenType.EQ, TokenType.NEQ, TokenType.LT, TokenType.LTE, TokenType.GT, TokenType.GTE, TokenType.NULLSAFE_EQ,
 }  # fmt: skip
-"""Operators that cannot follow ``x IS NULL``."""
+_BOUNDARIES = {
+    TokenType.AND, TokenType.OR, TokenType.COMMA, TokenType.WHEN, TokenType.THEN, TokenType.ELSE, TokenType.SELECT, TokenType.FROM,
+    TokenType.WHERE, TokenType.HAVING, TokenType.ON, TokenType.QUALIFY, TokenType.GROUP_BY, TokenType.ORDER_BY, TokenType.ALIAS,
+    TokenType.JOIN, TokenType.UNION, TokenType.WINDOW, TokenType.FOR,
+}  # fmt: skip
+_STRUCTURE = _OPENING | _CLOSING | _PREDICATES | _COMPARISONS | _BOUNDARIES
 
 _stack_size = threading.Lock()
 
@@ -55,7 +59,7 @@ def parse_statement(text: str, *, rereading: bool = False) -> exp.Expr:
     if TokenType.SEMICOLON in kinds:
         position = token_position(tokens[kinds.index(TokenType.SEMICOLON)])
         raise Refusal("MultipleStatements", "a segment contains exactly one statement; put each into its own segment", position)
-    _check_after_is(tokens, kinds)
+    _check_predicates(tokens, kinds)
     tokens = mark_functions(tokens, kinds)
     parser = DIALECT.parser(max_nodes=NODES_PER_TOKEN * len(tokens) + 500)
     parse = partial(parser.parse, tokens, text)
@@ -71,17 +75,28 @@ def parse_statement(text: str, *, rereading: bool = False) -> exp.Expr:
     return statements[0]
 
 
-def _check_after_is(tokens: list[Token], kinds: list[TokenType]) -> None:
-    """Refuse an operator after ``x IS NULL``, which Spark does not accept and the parser does."""
-    at = -1
-    while TokenType.IS in kinds[at + 1 :]:
-        at = kinds.index(TokenType.IS, at + 1)
-        last = at + 2 if kinds[at + 1 : at + 2] == [TokenType.NOT] else at + 1
-        if kinds[last : last + 1] and kinds[last] in _TESTS and kinds[last + 1 : last + 2] and kinds[last + 1] in _OPERATORS:
-            word = tokens[last + 1].text
-            raise Refusal(
-                "ParenthesesNeeded", f"IS {tokens[last].text} next to {word}: write (… IS …) in parentheses", token_position(tokens[last])
-            )
+def _check_predicates(tokens: list[Token], kinds: list[TokenType]) -> None:
+    """Refuse a second predicate or a comparison after IS, IN, BETWEEN or LIKE, which Spark does not accept and the parser does."""
+    seen, bound, stack = False, False, []
+    for at in [index for index, kind in enumerate(kinds) if kind in _STRUCTURE]:
+        kind = kinds[at]
+        if kind in _OPENING:
+            stack.append((seen, bound))
+            seen = bound = False
+        elif kind in _CLOSING:
+            seen, bound = stack.pop() if stack else (False, False)
+        elif kind in _PREDICATES or kind in _COMPARISONS:
+            if seen and kinds[at - 1] is not TokenType.L_PAREN:
+                raise Refusal(
+                    "ParenthesesNeeded",
+                    f"{tokens[at].text} after IS, IN, BETWEEN or LIKE: write (…) around the first condition",
+                    token_position(tokens[at]),
+                )
+            seen, bound = kind in _PREDICATES, kind is TokenType.BETWEEN
+        elif kind is TokenType.AND and bound:
+            bound = False
+        elif kind is not TokenType.FROM or TokenType.DISTINCT not in kinds[at - 1 : at]:
+            seen = bound = False
 
 
 def split_statements(text: str) -> list[str]:
