@@ -31,6 +31,7 @@ from cleanroom.messages.query import (
     GenerateQueryRequest,
     GovernanceQueryState,
     OwnersRequest,
+    ProposalWithdrawn,
     ProposeQueryRequest,
     PublishQueryInput,
     QueryChangeRequest,
@@ -107,10 +108,11 @@ class Book:
             return BallotRecorded(proposal_state=state, ballots=dict(self.ballots))
 
         @activity.defn
-        async def withdraw_proposal(request: WithdrawRequest) -> None:
+        async def withdraw_proposal(request: WithdrawRequest) -> ProposalWithdrawn:
             self.withdrawn.append(request)
             if set(self.ballots) == set(OWNERS):
                 raise Conflict("ProposalNotOpen", "every owner has already approved the query.")
+            return ProposalWithdrawn()
 
         @activity.defn
         async def await_query_change(request: QueryChangeRequest) -> GovernanceQueryState:
