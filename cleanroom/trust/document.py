@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -12,6 +11,7 @@ from cleanroom.attestation import ALLOW_ALL_HOST_DATA, Expectations, Product, Tc
 from cleanroom.documents.validation import describe_validation
 from cleanroom.errors import InvalidInput
 from cleanroom.identifiers import HexDigest, canonical_json, document_digest
+from cleanroom.jose.encoding import strict_json
 from cleanroom.models import FrozenModel
 from cleanroom.spark.profile import PodMeasurement
 
@@ -157,7 +157,7 @@ def parse_trust_document(text: object, *, document_id: str) -> TrustDocument:
     try:
         if not isinstance(text, str) or len(text) > MAX_DOCUMENT:
             raise ValueError(f"not a text of at most {MAX_DOCUMENT} characters")
-        return TrustDocument.model_validate(json.loads(text, object_pairs_hook=_unique_members))
+        return TrustDocument.model_validate(strict_json(text))
     except (ValueError, RecursionError) as error:
         cause = describe_validation(error) if isinstance(error, ValidationError) else str(error)
         raise InvalidInput(
@@ -165,10 +165,3 @@ def parse_trust_document(text: object, *, document_id: str) -> TrustDocument:
             f"trust document {document_id}: {cause}.",
             hint="Print a template with `cleanroom collaboration trust --print`.",
         ) from error
-
-
-def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a JSON object has a member twice")
-    return found
