@@ -84,8 +84,15 @@ def test_precondition_on_a_view_that_does_not_exist_yet_is_an_error(spark: Sessi
 
 def test_view_is_counted_once_and_again_after_it_is_replaced(spark: Session) -> None:
     spark.rows = {"seen": 5}
-    again = segment(3, VIEW, ("seen", 5))
-    run(spark, job_of(segment(1, VIEW), segment(2, "SELECT 1 AS n", ("seen", 5), ("Seen", 4)), again, segment(4, "SELECT 2 AS n", ("seen", 1))))
+    counted, again, last = (
+        segment(n, sql, *rows)
+        for n, sql, rows in (
+            (2, "SELECT 1 AS n", (("seen", 5), ("Seen", 4))),
+            (3, VIEW, (("seen", 5),)),
+            (4, "SELECT 2 AS n", (("seen", 1),)),
+        )
+    )
+    run(spark, job_of(segment(1, VIEW), counted, again, last))
     assert [step for step in spark.steps if step.startswith("count")] == ["count seen", "count seen"]
 
 

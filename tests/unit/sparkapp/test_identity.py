@@ -181,7 +181,13 @@ def test_event_is_written_below_the_jobs_scope(monkeypatch: pytest.MonkeyPatch) 
             True,
         ),
         (
-            {"kind": "aws-s3", "region": "r", "bucket": "b", "endpointUrl": "https://s3.eu-west-1.amazonaws.com", "connectionSecretId": "s1"},
+            {
+                "kind": "aws-s3",
+                "region": "r",
+                "bucket": "b",
+                "endpointUrl": "https://s3.eu-west-1.amazonaws.com",
+                "connectionSecretId": "s1",
+            },
             (),
             False,
         ),
