@@ -129,7 +129,7 @@ def _set(vault: KeyVaultSettings, credential: TokenCredential, request: _KeyRequ
             raise Internal(
                 "KeyVaultAnswerUnexpected", f"{what}: the key that Key Vault created differs from the request.", details=differences
             )
-        return _reference(created, created=True)
+        return _reference(created, request, created=True)
 
 
 def _create(client: KeyClient, request: _KeyRequest) -> KeyVaultKey:
@@ -182,7 +182,7 @@ def _reuse(existing: KeyVaultKey, request: _KeyRequest, what: str) -> KeyReferen
             party="key-owner",
             details=differences,
         )
-    return _reference(existing, created=False)
+    return _reference(existing, request, created=False)
 
 
 def _numbers(key: JsonWebKey) -> rsa.RSAPublicNumbers:
@@ -190,15 +190,13 @@ def _numbers(key: JsonWebKey) -> rsa.RSAPublicNumbers:
     return rsa.RSAPublicNumbers(int.from_bytes(getattr(key, "e", b""), "big"), int.from_bytes(getattr(key, "n", b""), "big"))
 
 
-def _reference(key: KeyVaultKey, *, created: bool) -> KeyReference:
-    found = key.properties.release_policy
-    if found is None:
-        raise Internal("KeyWithoutPolicy", f"{key.id}: Key Vault returned an exportable key without a release policy.")
+def _reference(key: KeyVaultKey, request: _KeyRequest, *, created: bool) -> KeyReference:
+    """Return the reference of a key that does not differ from the request."""
     return KeyReference(
         key_id=str(key.id),
         name=str(key.name),
         version=str(key.properties.version),
         public_jwk=public_jwk(_numbers(key.key).public_key()),
-        policy=ReleasePolicy.parse(bytes(found.encoded_policy)).document(),
+        policy=request.policy.document(),
         created=created,
     )
