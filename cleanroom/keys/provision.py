@@ -168,7 +168,7 @@ def _differences(existing: KeyVaultKey, request: _KeyRequest) -> dict[str, Any]:
     existing_tags = properties.tags or {}
     if any(existing_tags.get(tag) != value for tag, value in request.tags.items()):
         differences["tags"] = {"expected": request.tags, "actual": {tag: existing_tags.get(tag) for tag in request.tags}}
-    if request.key is not None and not differences and _numbers(existing.key) != request.key.public_key().public_numbers():
+    if request.key is not None and _numbers(existing.key) != request.key.public_key().public_numbers():
         differences["public_key"] = {"expected": "the key to import", "actual": "another key"}
     return differences
 

@@ -75,7 +75,7 @@ class KeyVaultSettings(FrozenModel):
 def service_error(error: HttpResponseError) -> tuple[str, str | None, str]:
     """Return ``(code, inner code, message)`` of Key Vault's error envelope."""
     try:
-        body = error.response.json() if error.response is not None else {}  # type: ignore[attr-defined]
+        body = error.response.json()  # type: ignore[union-attr]
     except (ValueError, AttributeError, TypeError, RecursionError):
         body = {}
     envelope = body.get("error") if isinstance(body, Mapping) else None
@@ -83,7 +83,7 @@ def service_error(error: HttpResponseError) -> tuple[str, str | None, str]:
         inner = envelope.get("innererror")
         inner_code = inner.get("code") if isinstance(inner, Mapping) else None
         return str(envelope.get("code") or ""), inner_code, str(envelope.get("message") or "")
-    return "", None, error.message or ""
+    return "", None, error.message
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from cleanroom.errors import CleanRoomError, Conflict
 from cleanroom.keys import KeyVaultSettings, ReleasePolicy, set_key_with_skr
+from tests.unit.keys.conftest import service_answer
 
 POLICY = ReleasePolicy.for_clean_room("https://maa.example", "ab" * 32)
 WEAKER = ReleasePolicy.for_clean_room("https://maa.example", "ab" * 32, strict=False)
@@ -35,14 +36,7 @@ def held(*, numbers: rsa.RSAPublicNumbers = PUBLIC, policy: Any = POLICY, key_ty
     return SimpleNamespace(id=ID, name="kek", key_type=key_type, key=key, properties=SimpleNamespace(**properties))
 
 
-def answer(kind: type[HttpResponseError], status: int, code: str, message: str = "on purpose", inner: str | None = None) -> Exception:
-    """An error of the SDK with the service's envelope."""
-    envelope = {"code": code, "message": message} | ({} if inner is None else {"innererror": {"code": inner}})
-    response: Any = SimpleNamespace(status_code=status, reason="", headers={}, json=lambda: {"error": envelope}, text=str)
-    return kind(message=message, response=response)
-
-
-MISSING = answer(ResourceNotFoundError, 404, "KeyNotFound")
+MISSING = service_answer(ResourceNotFoundError, 404, "KeyNotFound")
 
 
 class Vault(KeyVaultSettings):
@@ -210,14 +204,39 @@ async def test_created_key_that_differs_is_not_used(aspect: str, found: dict[str
 
 
 async def test_differences_show_both_sides() -> None:
-    found = {"key_type": "RSA", "exportable": False, "enabled": True, "policy": WEAKER, "tags": {"dataset": "planes", "more": "1"}}
+    found = {
+        "key_type": "RSA",
+        "exportable": False,
+        "enabled": True,
+        "policy": WEAKER,
+        "tags": {"dataset": "planes", "more": "1"},
+        "numbers": OTHER_KEY,
+    }
     details = (await error_of(vault_with(held(**found)), immutable=True, key=KEY)).details
     assert details == {
         "protection": {"expected": "RSA-HSM, exportable, enabled", "actual": "RSA, exportable=False, enabled=True"},
         "release_policy": {"expected": POLICY.document(), "actual": WEAKER.document()},
         "immutable": {"expected": True, "actual": False},
         "tags": {"expected": TAGS, "actual": {"cleanroom-purpose": None, "dataset": "planes"}},
+        "public_key": {"expected": "the key to import", "actual": "another key"},
     }
+
+
+async def test_key_of_another_kind_without_a_policy_is_described() -> None:
+    elliptic = held(key_type="EC", policy=None)
+    elliptic.key = SimpleNamespace()
+    assert list((await error_of(vault_with(elliptic), immutable=True, key=KEY)).details) == [
+        "protection",
+        "release_policy",
+        "immutable",
+        "public_key",
+    ]
+
+
+async def test_key_without_further_tags_has_the_purpose_only() -> None:
+    vault = vault_with(MISSING, made=held(tags={"cleanroom-purpose": "dataset-kek"}))
+    await provision(vault, tags=None)
+    assert vault.calls[1][1][1]["tags"] == {"cleanroom-purpose": "dataset-kek"}
 
 
 @pytest.mark.parametrize(
@@ -244,22 +263,24 @@ IMMUTABLE = "AKV.SKR.1020: Immutable Key Release Policy cannot be modified."
 
 
 async def test_key_that_cannot_be_read_is_not_created() -> None:
-    vault = vault_with(answer(HttpResponseError, 403, "Forbidden", inner="ForbiddenByRbac"), made=held())
+    vault = vault_with(service_answer(HttpResponseError, 403, "Forbidden", inner="ForbiddenByRbac"), made=held())
     error = await error_of(vault)
     assert (error.code, error.details["status"]) == ("ForbiddenByRbac", 403)
     assert vault.names() == ["get", "close"]
 
 
 async def test_name_of_a_deleted_key_is_a_conflict_of_the_keys_owner() -> None:
-    error = await error_of(vault_with(MISSING, made=answer(ResourceExistsError, 409, "Conflict", inner="ObjectIsDeletedButRecoverable")))
+    error = await error_of(
+        vault_with(MISSING, made=service_answer(ResourceExistsError, 409, "Conflict", inner="ObjectIsDeletedButRecoverable"))
+    )
     assert (error.code, error.party) == ("ObjectIsDeletedButRecoverable", "key-owner")
 
 
 @pytest.mark.parametrize(
     ("made", "code"),
     [
-        (answer(HttpResponseError, 400, "BadParameter", "AKV.SKR.1003: x"), "BadParameter"),
-        (answer(HttpResponseError, 403, "Forbidden", inner="ForbiddenByRbac"), "ForbiddenByRbac"),
+        (service_answer(HttpResponseError, 400, "BadParameter", "AKV.SKR.1003: x"), "BadParameter"),
+        (service_answer(HttpResponseError, 403, "Forbidden", inner="ForbiddenByRbac"), "ForbiddenByRbac"),
         (ServiceRequestError("no route"), "KeyVaultUnreachable"),
     ],
 )
@@ -275,11 +296,11 @@ async def test_other_refusal_of_the_creation_keeps_its_code(made: AzureError, co
     [
         (lambda: held(), "reused"),
         (lambda: held(policy=WEAKER), "KeyExistsWithOtherContent"),
-        (lambda: answer(HttpResponseError, 503, "ServiceUnavailable"), "ServiceUnavailable"),
+        (lambda: service_answer(HttpResponseError, 503, "ServiceUnavailable"), "ServiceUnavailable"),
     ],
 )
 async def test_key_that_a_concurrent_attempt_created_is_compared(second: Callable[[], Any], code: str) -> None:
-    vault = vault_with(MISSING, second(), made=answer(HttpResponseError, 400, "BadParameter", IMMUTABLE))
+    vault = vault_with(MISSING, second(), made=service_answer(HttpResponseError, 400, "BadParameter", IMMUTABLE))
     if code == "reused":
         assert not (await provision(vault)).created
     else:
