@@ -91,8 +91,8 @@ def test_large_parquet_is_divided_by_row_groups(tmp_path: Path, monkeypatch: pyt
     tasks = plan_splits(world.pod(), listing, parallelism=100)
     found = [(split.first, split.stop, split.weight) for task in tasks for split in task]
     assert found == ([(group, group + 1, size // 4) for group in range(4)] if divided else [(0, WHOLE_OBJECT, size)])
-    rows = [batch.column(0).to_pylist() for task in tasks for batch in read_task(world.pod(), world.dataset, ["id"], task)]
-    assert sum(rows, []) == list(range(40))
+    batches = [batch for task in tasks for batch in read_task(world.pod(), world.dataset, ["id"], task)]
+    assert pa.Table.from_batches(batches).column(0).to_pylist() == list(range(40))
     if divided:
         (second,) = read_task(world.pod(), world.dataset, ["id"], tasks[1])
         assert second.column(0).to_pylist() == list(range(10, 20))
