@@ -193,6 +193,9 @@ class ResultReceipt(CamelModel):
     columns: tuple[str, ...]
     rows_read: dict[str, int] = {}
     """Rows read, by view name."""
+    suppressed_rows: int | None = None
+    """Rows that privacy floors left out of the result. None if that is not known, or if they are about fewer persons than the strictest
+    floor requires: the number alone would then say that such persons exist."""
     seconds: float = 0.0
     spark_seconds: float = 0.0
 

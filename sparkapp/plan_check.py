@@ -1,0 +1,61 @@
+"""Checks Spark's analysed plan of a statement before Spark executes it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cleanroom.errors import Refused
+from cleanroom.sql.catalog import Catalog
+from sparkapp.plan.canonical import Canonical
+from sparkapp.plan.tree import Node, parse_plan, refused
+from sparkapp.plan.vocabulary import require_known, view_name
+from sparkapp.plan.walk import PlanWalk
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+
+class PlanCheck:
+    """The check of the plans of one session.
+
+    Args:
+        spark: A session in which the views are registered.
+        catalog: The views with their owners' rules.
+    """
+
+    def __init__(self, spark: SparkSession, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._registered: dict[str, str] = {}
+        for view in catalog.views:
+            (found,) = [node for node in analysed_plan(spark.table(view.name)).walk() if node.kind == "View"]
+            self._registered[view.name.lower()] = Canonical().text(found.child)
+
+    def require_safe(self, frame: DataFrame) -> None:
+        """Require that the plan of a statement reads registered views only and enforces their floors.
+
+        Args:
+            frame: The rows of the statement.
+
+        Raises:
+            Refused: ``PlanLeafUnknown``, ``PlanOperatorNotAllowed``, ``PlanExpressionNotAllowed``, ``PlanFloorMissing``,
+                ``PlanJoinNotAllowed``, ``PlanColumnNotAllowed``, ``PlanRowsOfPersons`` or ``PlanUnreadable``.
+        """
+        self.require_safe_plan(analysed_plan(frame))
+
+    def require_safe_plan(self, plan: Node) -> None:
+        """Like :meth:`require_safe`, for a plan that has been read."""
+        try:
+            for view in require_known(plan, frozenset(self._registered)):
+                name = view_name(view)
+                if Canonical().text(view.child) != self._registered[name]:
+                    raise refused("PlanLeafUnknown", f"the view {name} is not the one that was registered")
+            PlanWalk(self._catalog).result(plan)
+        except Refused:
+            raise
+        except Exception as error:
+            raise refused("PlanUnreadable", f"the check failed ({type(error).__name__})") from error
+
+
+def analysed_plan(frame: DataFrame) -> Node:
+    """Spark's analysed plan of ``frame``."""
+    return parse_plan(frame._jdf.queryExecution().analyzed().toJSON())
