@@ -40,20 +40,25 @@ class PlanCheck:
             Refused: ``PlanLeafUnknown``, ``PlanOperatorNotAllowed``, ``PlanExpressionNotAllowed``, ``PlanFloorMissing``,
                 ``PlanJoinNotAllowed``, ``PlanColumnNotAllowed``, ``PlanRowsOfPersons`` or ``PlanUnreadable``.
         """
-        self.require_safe_plan(analysed_plan(frame))
-
-    def require_safe_plan(self, plan: Node) -> None:
-        """Like :meth:`require_safe`, for a plan that has been read."""
+        plan = self.require_known(frame)
         try:
-            for view in require_known(plan, frozenset(self._registered)):
-                name = view_name(view)
-                if Canonical().text(view.child) != self._registered[name]:
-                    raise refused("PlanLeafUnknown", f"the view {name} is not the one that was registered")
             PlanWalk(self._catalog).result(plan)
         except Refused:
             raise
         except Exception as error:
             raise refused("PlanUnreadable", f"the check failed ({type(error).__name__})") from error
+
+    def require_known(self, frame: DataFrame) -> Node:
+        """Require that a plan consists of known operators and expressions over registered views. Return the plan.
+
+        A view that a segment creates is checked so before its rows are counted; what it contains may still be rows of persons.
+        """
+        plan = analysed_plan(frame)
+        for view in require_known(plan, frozenset(self._registered)):
+            name = view_name(view)
+            if Canonical().text(view.child) != self._registered[name]:
+                raise refused("PlanLeafUnknown", f"the view {name} is not the one that was registered")
+        return plan
 
 
 def analysed_plan(frame: DataFrame) -> Node:

@@ -14,13 +14,12 @@ Subquery = Callable[[Node, Columns], Rows]
 COUNTS = frozenset({"Count", "CountIf", "HyperLogLogPlusPlus", "RegrCount"})
 MOMENTS = frozenset(
     {
-        "Sum", "Average", "StddevSamp", "StddevPop", "VarianceSamp", "VariancePop", "Corr", "CovPopulation", "CovSample", "Skewness",
-        "Kurtosis", "RegrAvgX", "RegrAvgY", "RegrSXX", "RegrSYY", "RegrSXY", "RegrSlope", "RegrIntercept", "RegrR2",
+        "Sum", "Average", "StddevSamp", "StddevPop", "VarianceSamp", "VariancePop", "Corr", "CovPopulation", "CovSample", "RegrAvgX",
+        "RegrAvgY", "RegrSXX", "RegrSYY", "RegrSXY", "RegrSlope", "RegrIntercept", "RegrR2",
     }
 )  # fmt: skip
 """Aggregates that mix the values of a group."""
 EXTREMES = frozenset({"Min", "Max"})
-_CONDITIONS = {"CaseWhen", "If", "CountIf", "NullIf"}
 
 
 def shown(node: Node, columns: Columns, subquery: Subquery, *, persons: bool) -> frozenset[InputColumn]:
@@ -43,9 +42,9 @@ def shown(node: Node, columns: Columns, subquery: Subquery, *, persons: bool) ->
         return NOTHING if column.identity else column.shows
     if kind == "OuterReference":
         return shown(tree(node.fields["e"]), columns, subquery, persons=persons)
-    if kind == "AggregateExpression" and node.children[0].kind in COUNTS:
-        if persons or all(child.kind in ("AttributeReference", "Literal") for child in node.children[0].children):
-            return NOTHING
+    counts = kind == "AggregateExpression" and node.children[0].kind in COUNTS
+    if counts and (persons or all(child.kind in ("AttributeReference", "Literal") for child in node.children[0].children)):
+        return NOTHING
     if kind == "WindowExpression" and node.children[0].kind == "RowNumber":
         definition = node.children[1]
         return NOTHING.union(

@@ -166,7 +166,7 @@ class _Condition:
                 return
         if node.kind == "Not" and node.child.kind == "Between" and self._none_or_enough(node.child.child, floors):
             return
-        if node.kind == "LessThanOrEqual" and self._share(*node.children, floors):
+        if node.kind == "LessThanOrEqual" and self._share(node.children[0], node.children[1], floors):
             return
         raise refused("PlanFloorMissing", f"the conditions of a release contain another one ({node.kind})")
 
@@ -184,10 +184,8 @@ class _Condition:
         counted = _argument(self.inputs.get(column.id) if column.kind == "AttributeReference" else None, "Count")
         if counted is None:
             return False
-        if counted.kind == "CaseWhen" and len(counted.children) == 2:
-            text = self.canonical.text(counted.children[0])
-        else:
-            text = ""
+        conditional = counted.kind == "CaseWhen" and len(counted.children) == 2
+        text = self.canonical.text(counted.children[0]) if conditional else ""
         floors.tests[text] = max(floors.tests.get(text, 0), least)
         floors.tested |= {part.id for part in counted.walk() if part.kind == "AttributeReference"}
         return True
@@ -276,3 +274,31 @@ def require_contributors(terms: Iterable[tuple[str, str]], floors: Floors, share
             raise refused("PlanFloorMissing", f"the persons who contribute to {function.upper()} are not counted")
         if function in SUMS and share < 100 and not any(text in summed and percent <= share for summed, percent in floors.shares.items()):
             raise refused("PlanFloorMissing", f"no condition limits the part of one person in {function.upper()}")
+
+
+def require_merges(groups: Groups) -> None:
+    """Require that the released values combine those of the rows per person: sums of sums and counts, extremes of extremes.
+
+    Raises:
+        Refused: ``PlanRowsOfPersons``.
+    """
+    for value in groups.released():
+        for call in value.walk():
+            if call.kind == "AggregateExpression" and not _is_merge(call, groups):
+                raise refused("PlanRowsOfPersons", f"{call.children[0].kind.upper()} shows values of single persons")
+
+
+_MERGED = {"Sum": ("Sum", "Count", "CountIf"), "Min": ("Min",), "Max": ("Max",), "CountIf": ("Count",)}
+
+
+def _is_merge(call: Node, groups: Groups) -> bool:
+    function = call.children[0]
+    if function.kind not in _MERGED or call.fields.get("isDistinct") or len(call.children) != 1:
+        return False
+    arg = function.child
+    if function.kind == "CountIf":
+        if arg.kind != "GreaterThan" or number_of(arg.children[1]) != 0:
+            return False
+        arg = arg.children[0]
+    lower = groups.inputs.get(arg.id) if arg.kind == "AttributeReference" else None
+    return lower is not None and lower.kind == "AggregateExpression" and lower.children[0].kind in _MERGED[function.kind]

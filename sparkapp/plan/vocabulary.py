@@ -46,10 +46,12 @@ GeneratorOuter ArrayFilter LambdaFunction NamedLambdaVariable KnownNotContainsNu
 
 AggregateExpression Count CountIf HyperLogLogPlusPlus Sum Average StddevSamp StddevPop VarianceSamp VariancePop Corr CovPopulation CovSample
 Skewness Kurtosis RegrCount RegrAvgX RegrAvgY RegrSXX RegrSYY RegrSXY RegrSlope RegrIntercept RegrR2 Min Max MinBy MaxBy First Last AnyValue
-Mode Median Percentile PercentileCont PercentileDisc ApproximatePercentile BitAndAgg BitOrAgg BitXorAgg BoolAnd BoolOr CollectList CollectSet
+Mode Median
+Percentile PercentileCont PercentileDisc ApproximatePercentile BitAndAgg BitOrAgg BitXorAgg BoolAnd BoolOr CollectList CollectSet
 ListAgg Grouping GroupingID PivotFirst
 
-WindowExpression WindowSpecDefinition SpecifiedWindowFrame CurrentRow$ UnboundedFollowing$ UnboundedPreceding$ RowNumber Rank DenseRank NTile
+WindowExpression WindowSpecDefinition SpecifiedWindowFrame CurrentRow$ UnboundedFollowing$ UnboundedPreceding$
+RowNumber Rank DenseRank NTile
 PercentRank CumeDist Lag Lead NthValue
 """
 EXPRESSIONS = frozenset(_NAMES.split())

@@ -1,0 +1,280 @@
+"""Aggregates: rows per person, and the groups of persons that a plan may show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from sparkapp.plan.canonical import Canonical
+from sparkapp.plan.comparisons import attributes, unchanged
+from sparkapp.plan.expressions import COUNTS, EXTREMES, MOMENTS, Columns, require_conditions, require_shown
+from sparkapp.plan.release import Groups, conjuncts, groups_of, require_contributors, require_floors, require_merges, without_alias
+from sparkapp.plan.rows import NOTHING, Column, Person, Rows, fresh
+from sparkapp.plan.tree import Node, refused, tree
+
+if TYPE_CHECKING:
+    from sparkapp.plan.walk import PlanWalk
+
+
+@dataclass
+class PartialRelease:
+    """Groups whose conditions do not cover everything yet: joins with other groups follow.
+
+    Attributes:
+        groups: The groups.
+        source: Canonical text of their rows.
+        persons: Whom the conditions do not count.
+        overlap: Groups that overlap with another one must be left out.
+    """
+
+    groups: Groups
+    source: str
+    persons: list[Person]
+    overlap: bool
+
+
+class Aggregates:
+    """The aggregates of one plan."""
+
+    def __init__(self, walk: PlanWalk) -> None:
+        self._walk = walk
+
+    def aggregate(self, node: Node, having: Node | None, outer: Columns) -> tuple[Rows, PartialRelease | None]:
+        """The rows of an aggregate and of the conditions above it, and its release if that is not complete."""
+        lower = self._walk.lower(node.child)
+        if having is not None and lower is not None:
+            source = self._walk.settled(lower[0].child, outer)
+            if source.persons and not _groups_by_persons(node, outer, source, lower):
+                return self._release(having, node, lower, source, outer)
+        guards, base = self._guards(node.child, outer)
+        if guards:
+            return self._guarded(node, having, guards, base, outer), None
+        rows = self._walk.settled(node.child, outer)
+        columns = {**outer, **rows.columns}
+        keys = [unchanged(item) for item in node.expressions("groupingExpressions")]
+        values = {columns[item.id].value for item in keys if item.kind == "AttributeReference" and item.id in columns}
+        if not all(person.all_ids & values for person in rows.persons):
+            raise refused("PlanFloorMissing", f"rows of {rows.persons[0].view} are aggregated without the conditions of its floor")
+        out = self._grouped(node, rows, columns, persons=False)
+        out.persons = [person._replace(ids=person.all_ids & values, found=frozenset()) for person in rows.persons]
+        if len(keys) == 1:
+            out.overlapping = out.multiplied = False
+        if having is not None:
+            require_conditions(
+                having.expression("condition"), {**outer, **out.columns}, self._walk.subquery, self._walk.catalog, all_of_it=True
+            )
+        return out, None
+
+    def _require_having(self, having: Node, columns: Columns) -> None:
+        require_conditions(having.expression("condition"), columns, self._walk.subquery, self._walk.catalog, all_of_it=True)
+
+    def _grouped(self, node: Node, rows: Rows, columns: Columns, *, persons: bool) -> Rows:
+        found = {item.id: self._walk.column(item, columns, persons=persons) for item in node.expressions("aggregateExpressions")}
+        keys = {Canonical.shared(key) for key in node.expressions("groupingExpressions")}
+        unique = frozenset(
+            found[item.id].value for item in node.expressions("aggregateExpressions") if Canonical.shared(without_alias(item)) in keys
+        )
+        complete = len(unique) == len(keys)
+        return replace(rows.ended(), columns=found, unique=[unique] if complete else [])
+
+    def _release(
+        self, having: Node, node: Node, lower: tuple[Node, dict[int, int]], source: Rows, outer: Columns
+    ) -> tuple[Rows, PartialRelease | None]:
+        groups = groups_of(having, node, *lower)
+        columns = {**outer, **source.columns}
+        values = {id: column.value for id, column in source.columns.items()}
+        counted = frozenset(values[id] for id in attributes(groups.person) if id in values)
+        if groups.person.kind not in ("AttributeReference", "Coalesce") or any(
+            child.kind != "AttributeReference" for child in groups.person.children
+        ):
+            raise refused("PlanFloorMissing", "the identity of a release is computed")
+        uncovered = require_floors(groups.floors, source.persons, counted, values)
+        require_merges(groups)
+        merged = [part for value in groups.released() for part in groups.merged(value)]
+        canonical = Canonical()
+        text = canonical.text(lower[0].child)
+        self._require_terms(merged, columns, canonical, groups, source.persons)
+        read = [*groups.keys.values(), *merged]
+        found = {}
+        for item in groups.outputs():
+            if item.id in groups.keys:
+                shows = self._walk.shown(groups.keys[item.id], columns)
+                require_shown(shows, "a group key shows", self._walk.catalog)
+            else:
+                parts = groups.merged(without_alias(item))
+                for part in parts:
+                    require_conditions(part, columns, self._walk.subquery, self._walk.catalog)
+                shows = NOTHING.union(*(self._released(part, columns) for part in parts))
+            found[item.id] = Column(fresh(), shows)
+        keys = list(groups.keys.values())
+        relations = {columns[id].relation for part in read for id in attributes(part) if id in columns}
+        overlap = bool(keys) and max(person.floor for person in source.persons) > 1
+        overlap = overlap and (source.overlapping or (source.multiplied and len(relations) > 1))
+        unique = (
+            [frozenset(found[id].value for id in groups.keys)] if len(groups.keys) == len(node.expressions("groupingExpressions")) else []
+        )
+        release = PartialRelease(groups, text, uncovered, overlap) if uncovered or overlap else None
+        return Rows(found, unique=unique), release or None
+
+    def _released(self, node: Node, columns: Columns) -> frozenset[tuple[str, str]]:
+        """Input columns whose values an aggregate over several persons shows."""
+        shows = self._walk.shown(node, columns, persons=True)
+        functions = {part.kind for part in node.walk()}
+        if functions & EXTREMES:
+            return shows
+        return frozenset((name, column) for name, column in shows if not self._walk.catalog.has_floor(name))
+
+    def _require_terms(
+        self, nodes: Iterable[Node], columns: Columns, canonical: Canonical, groups: Groups, persons: Sequence[Person]
+    ) -> None:
+        """Require the conditions on the contributors of each sum."""
+        terms = []
+        for node in nodes:
+            for call in node.walk():
+                if call.kind != "AggregateExpression" or call.children[0].kind in COUNTS | EXTREMES:
+                    continue
+                if call.children[0].kind not in MOMENTS or call.fields.get("isDistinct"):
+                    raise refused("PlanRowsOfPersons", f"{call.children[0].kind.upper()} shows values of single persons")
+                for arg in call.children[0].children:
+                    inner = arg.child if arg.kind == "Cast" else arg
+                    shows = self._walk.shown(inner, columns)
+                    flag = inner.kind == "AttributeReference" and columns[inner.id].flag
+                    if not flag and any(self._walk.catalog.has_floor(name) for name, _ in shows):
+                        terms.append((canonical.text(inner), call.children[0].kind))
+        require_contributors(terms, groups.floors, min(person.share for person in persons))
+
+    def _guards(self, node: Node, outer: Columns) -> tuple[list[tuple[Node, PartialRelease]], Node]:
+        """The semi joins of an aggregate with the groups that it may show, and its rows without these joins."""
+        if node.kind == "Filter" and node.child.kind != "Aggregate":
+            guards, base = self._guards(node.child, outer)
+            return guards, Node(node.kind, node.package, node.fields, [base]) if guards else node
+        if node.kind == "Join" and str(node.fields["joinType"].get("object")).endswith(("LeftSemi$", "LeftAnti$")):
+            right = node.children[1]
+            if right.kind == "SubqueryAlias" and str(right.fields["identifier"]["name"]).startswith("__cr_"):
+                guards, base = self._guards(node.children[0], outer)
+                return [*guards, (node, None)], base  # type: ignore[list-item]
+        return [], node
+
+    def _guarded(self, node: Node, having: Node | None, guards: Sequence[tuple[Node, object]], base: Node, outer: Columns) -> Rows:
+        rows = self._walk.settled(base, outer)
+        canonical = Canonical()
+        source = canonical.text(base)
+        columns = {**outer, **rows.columns}
+        keys = sorted(canonical.text(key) for key in node.expressions("groupingExpressions"))
+        persons = list(rows.persons)
+        overlap = bool(keys) and (rows.overlapping or rows.multiplied)
+        calls = [item.child for item in node.expressions("aggregateExpressions") if item.kind == "Alias"]
+        relations = {columns[id].relation for part in [*calls, *node.expressions("groupingExpressions")] for id in attributes(part)}
+        overlap = overlap and (rows.overlapping or len(relations) > 1)
+        for join, _ in guards:
+            parts = conjuncts(tree(join.fields["condition"]))
+            if str(join.fields["joinType"]["object"]).endswith("LeftAnti$"):
+                self._require_overlap(join.children[1], source)
+                overlap = False
+                continue
+            groups, reads = self._guard_groups(join.children[1], outer)
+            other = Canonical()
+            if other.text(groups.lower.child) != source:
+                raise refused("PlanFloorMissing", "the groups of a release are those of other rows")
+            pairs = {}
+            for part in parts:
+                if part.kind == "EqualNullSafe" and part.children[1].kind == "AttributeReference":
+                    key = groups.keys.get(part.children[1].id)
+                    if key is not None and other.text(key) == canonical.text(part.children[0]):
+                        pairs[part.children[1].id] = canonical.text(part.children[0])
+            if sorted(pairs.values()) != keys or len(groups.keys) != len(keys):
+                raise refused("PlanFloorMissing", "a release is not joined with its groups by all of its keys")
+            values = {id: column.value for id, column in reads.columns.items()}
+            counted = frozenset(values[id] for id in attributes(groups.person) if id in values)
+            uncovered = require_floors(groups.floors, reads.persons, counted, values)
+            names = [person.view for person in uncovered]
+            persons = [person for person in persons if person.view in names]
+            if join is guards[0][0]:
+                self._require_terms(calls, columns, canonical, groups, rows.persons)
+        if persons:
+            raise refused("PlanFloorMissing", f"the persons of {persons[0].view} are not counted")
+        if overlap:
+            raise refused("PlanFloorMissing", "overlapping groups are not left out")
+        found = {}
+        for item in node.expressions("aggregateExpressions"):
+            inner = without_alias(item)
+            column = self._walk.column(item, columns, persons=True)
+            if canonical.text(inner) in keys:
+                require_shown(column.shows, "a group key shows", self._walk.catalog)
+                found[item.id] = Column(fresh(), column.shows)
+            else:
+                found[item.id] = Column(fresh(), self._released(inner, columns))
+        if having is not None:
+            self._require_having(having, {**outer, **found})
+        return Rows(found)
+
+    def _guard_groups(self, node: Node, outer: Columns) -> tuple[Groups, Rows]:
+        while node.kind in ("SubqueryAlias", "Project"):
+            node = node.child
+        lower = self._walk.lower(node.child.child) if node.kind == "Filter" and node.child.kind == "Aggregate" else None
+        if lower is None:
+            raise refused("PlanFloorMissing", "a release is joined with something else than its groups")
+        return groups_of(node, node.child, *lower), self._walk.settled(lower[0].child, outer)
+
+    def completed(self, node: Node, outer: Columns) -> tuple[Rows, PartialRelease | None] | None:
+        """A semi join of groups with those of another kind of person, or an anti join with overlapping groups."""
+        if node.kind != "Join":
+            return None
+        kind = str(node.fields["joinType"].get("object")).rpartition(".")[2]
+        right = node.children[1]
+        if kind not in ("LeftSemi$", "LeftAnti$") or right.kind != "SubqueryAlias":
+            return None
+        if not str(right.fields["identifier"]["name"]).startswith("__cr_"):
+            return None
+        rows, release = self._walk.visit(node.children[0], outer)
+        if release is None:
+            raise refused("PlanFloorMissing", "groups are joined with the conditions of another release")
+        compared = {
+            part.children[0].id: part.children[1].id
+            for part in conjuncts(tree(node.fields["condition"]))
+            if part.kind == "EqualNullSafe" and all(child.kind == "AttributeReference" for child in part.children)
+        }
+        if not release.groups.keys.keys() <= compared.keys():
+            raise refused("PlanFloorMissing", "groups are not joined with the conditions of their release by all keys")
+        if kind == "LeftAnti$":
+            self._require_overlap(right, release.source)
+            return rows, self._remaining(replace(release, overlap=False))
+        groups, reads = self._guard_groups(right, outer)
+        first, second = Canonical(), Canonical()
+        if first.text(release.groups.lower.child) != second.text(groups.lower.child):
+            raise refused("PlanFloorMissing", "the groups of a release are those of other rows")
+        for left, other in compared.items():
+            key = groups.keys.get(other)
+            if key is None or first.text(release.groups.keys[left]) != second.text(key):
+                raise refused("PlanFloorMissing", "groups are joined with the conditions of other groups")
+        values = {id: column.value for id, column in reads.columns.items()}
+        counted = frozenset(values[id] for id in attributes(groups.person) if id in values)
+        names = {person.view for person in require_floors(groups.floors, reads.persons, counted, values)}
+        return rows, self._remaining(replace(release, persons=[one for one in release.persons if one.view in names]))
+
+    @staticmethod
+    def _remaining(release: PartialRelease) -> PartialRelease | None:
+        return release if release.persons or release.overlap else None
+
+    def _require_overlap(self, node: Node, source: str) -> None:
+        """Require that a subquery reads nothing but the rows per person of a release."""
+        for part in node.walk():
+            if part.children:
+                continue
+            lower = self._walk.lower(part) if part.kind == "CTERelationRef" else None
+            if lower is None or Canonical().text(lower[0].child) != source:
+                raise refused("PlanFloorMissing", "overlapping groups are computed from other rows than the release")
+
+
+def _groups_by_persons(node: Node, outer: Columns, source: Rows, lower: tuple[Node, Mapping[int, int]]) -> bool:
+    """Whether an aggregate over an aggregate keeps persons apart, so that it is no release."""
+    aggregate, names = lower
+    outputs = {item.id: unchanged(without_alias(item)) for item in aggregate.expressions("aggregateExpressions")}
+    columns = {**outer, **source.columns}
+    values = set()
+    for item in node.expressions("groupingExpressions"):
+        inner = outputs.get(names.get(item.id, -1)) if item.kind == "AttributeReference" else None
+        if inner is not None and inner.kind == "AttributeReference" and inner.id in columns:
+            values.add(columns[inner.id].value)
+    return all(person.all_ids & values for person in source.persons)
