@@ -161,6 +161,8 @@ def test_length_of_a_target_is_bounded(monkeypatch: pytest.MonkeyPatch, size: in
 
 def test_key_vault_releases_with_its_own_three_algorithms() -> None:
     assert {str(each) for each in RELEASE_ALGORITHMS} == {"CKM_RSA_AES_KEY_WRAP", "RSA_AES_KEY_WRAP_256", "RSA_AES_KEY_WRAP_384"}
+    for each in RELEASE_ALGORITHMS:
+        assert unwrap_key(key_of(2048), wrap_key(key_of(2048).public_key(), b"k", each), each) == b"k"
 
 
 def test_the_vectors_of_rfc_5649(vectors: Path) -> None:
