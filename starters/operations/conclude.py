@@ -69,7 +69,7 @@ async def conclude_run(session: Session, run_id: str) -> dict[str, Any]:
     result: Concluded = await follow_timeline(client, concluding, f"conclude run {run_id}")
     return {
         "run_id": run_id,
-        "revoked": result.revoked.model_dump(exclude={"removed"}),
+        "revoked": result.revoked.model_dump(exclude={"removed", "seen"}),
         "job_stopped": result.job_stopped,
         "workflow_id": concluding.id,
         "link": session.ui_link(concluding.id),
