@@ -10,6 +10,7 @@ import time
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import quote
@@ -279,7 +280,9 @@ class HttpChannel(AsyncCloseable):
         """
         expected, self.position.expected = self.position.expected, ""
         if expected:
-            await self.catch_up(expected)
+            # The transaction is another process's word. If no node has it, the answer is as recent as it can be.
+            with suppress(Unavailable):
+                await self.catch_up(expected)
         floor = self.position.floor
         deadline = time.monotonic() + BEHIND_SECONDS
         attempt = 0

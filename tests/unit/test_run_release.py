@@ -12,7 +12,7 @@ import pytest
 
 from cleanroom.documents.query import RunParameters
 from cleanroom.errors import CleanRoomError, NotFound
-from cleanroom.identifiers import job_name
+from cleanroom.identifiers import approver_key_document_id, job_name
 from cleanroom.messages.run import (
     AuditEvent,
     CollectRequest,
@@ -220,13 +220,26 @@ async def test_receipt_lives_no_longer_than_the_constant_request_and_approvals(r
         assert receipt.job_digest == runs.job(ticket).digest()
 
 
+def key_document(runs: RunWorld, user: str) -> str:
+    return approver_key_document_id(runs.world.users[user])
+
+
+def accept_next_trust_document(runs: RunWorld) -> None:
+    members = copy.copy(runs.world)
+    members.member_documents = dict(members.member_documents)
+    members.accept_trust(runs.world.trust_document.model_copy(update={"number": 2}))
+    runs.governance.member_document = members.member_document
+
+
 @pytest.mark.parametrize(
     ("end", "code"),
     [
         (lambda runs, ticket: setattr(runs, "now", runs.now + dt.timedelta(hours=13)), "StatementExpired"),
         (lambda runs, ticket: runs.governance.users.pop("fabrikam"), "CallerNotAuthorized"),
+        (lambda runs, ticket: runs.governance.withdrawn.add(key_document(runs, "fabrikam")), "ApproverKeyRetired"),
+        (lambda runs, ticket: accept_next_trust_document(runs), "PolicyJobMismatch"),
     ],
-    ids=["request expired", "caller removed"],
+    ids=["request expired", "caller removed", "caller's key retired", "trust document accepted"],
 )
 async def test_watch_verifies_the_whole_run_at_each_renewal(runs: RunWorld, end: Any, code: str) -> None:
     ticket = runs.ticket("r-1")
