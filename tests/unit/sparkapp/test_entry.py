@@ -137,9 +137,8 @@ class Program:
 
     def count(self, floor: int) -> int:
         """Rows that the floors leave out."""
-        self.steps.append("count rows left out")
         self.floor = floor
-        return 4
+        return int(self._step("count rows left out", lambda: 4)())
 
     def _segments(self, spark: Any, job: JobConfig, views: list[View], check: str, *, on_segment: Callable[[int, int], None]) -> str:
         assert (spark, views, check) == (self, self.views, "check")
@@ -211,10 +210,9 @@ def test_receipt_describes_the_measured_job_and_the_written_result(program: Prog
 
 def test_rows_left_out_are_counted_against_the_strictest_floor(monkeypatch: pytest.MonkeyPatch) -> None:
     base = json.loads(job_of_run().model_dump_json(by_alias=True))
-    floors = [
-        {**item, "floors": {"minGroupSize": size, "identityColumn": "region"}} for item, size in zip(base["datasets"], (3, 7), strict=True)
-    ]
-    program = Program(monkeypatch, job_of_run().model_copy(update={"datasets": make_job(datasets=floors).datasets}))
+    for item, size in zip(base["datasets"], (3, 7), strict=True):
+        item["floors"] = {"minGroupSize": size, "identityColumn": "region"}
+    program = Program(monkeypatch, make_job(datasets=base["datasets"]))
     program.run()
     assert program.floor == 7
 
@@ -309,7 +307,8 @@ def test_result_that_cannot_be_written_is_named_in_the_ledger(program: Program) 
 def test_failure_under_a_floor_does_not_disclose_its_condition(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     """A task that writes the result also evaluates the query, so the condition of its failure can depend on one row."""
     orders = json.loads(make_job().model_dump_json(by_alias=True))["datasets"][0]
-    program = Program(monkeypatch, make_job(datasets=[orders | {"floors": {"allowedOutputColumns": ["region"]}}] * 2))
+    orders |= {"floors": {"allowedOutputColumns": ["region"]}}
+    program = Program(monkeypatch, make_job(datasets=[orders, orders | {"viewName": "p"}]))
     program.failing[step] = InvalidInput("QueryFailed", "CAST_INVALID_INPUT", details={"condition": "CAST_INVALID_INPUT"})
     failure = program.failure()
     assert (failure.code, failure.details) == ("QueryFailed", {})
