@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cleanroom.errors import Refused
-from cleanroom.sql.catalog import Catalog
+from cleanroom.sql import Catalog
 from sparkapp.plan.canonical import Canonical
 from sparkapp.plan.tree import Node, parse_plan, refused
 from sparkapp.plan.vocabulary import require_known, view_name
 from sparkapp.plan.walk import PlanWalk
+from sparkapp.session import open_session
+from sparkapp.views import SPARK_TYPES
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -64,3 +67,29 @@ class PlanCheck:
 def analysed_plan(frame: DataFrame) -> Node:
     """Spark's analysed plan of ``frame``."""
     return parse_plan(frame._jdf.queryExecution().analyzed().toJSON())
+
+
+def check_on_empty_views(statements: Sequence[str], catalog: Catalog, spark: SparkSession | None = None) -> None:
+    """Check the plans of a rewritten query without data.
+
+    Args:
+        statements: The segments in the order in which they run.
+        catalog: The views with their owners' rules.
+        spark: A session; None to start one.
+
+    Raises:
+        Refused: See :meth:`PlanCheck.require_safe`.
+    """
+    session = spark or open_session("lint")
+    try:
+        for view in catalog.views:
+            names = {column.name.lower() for column in view.visible()} | set(view.identity_columns)
+            schema = ", ".join(f"`{item.name}` {SPARK_TYPES[item.type]}" for item in view.columns if item.name.lower() in names)
+            session.createDataFrame([], schema).createOrReplaceTempView(view.name)
+        check = PlanCheck(session, catalog)
+        for statement in statements:
+            frame = session.sql(statement)
+        check.require_safe(frame)
+    finally:
+        if spark is None:
+            session.stop()

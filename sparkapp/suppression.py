@@ -53,7 +53,7 @@ def hold_persons(spark: SparkSession, frame: DataFrame) -> tuple[DataFrame, Supp
     jvm: Any = spark._jvm
     optimizer, dataset = jvm.org.apache.spark.sql.catalyst.optimizer, jvm.org.apache.spark.sql.classic.Dataset
     # Without common table expressions, each part of the plan can be computed alone.
-    plan = optimizer.InlineCTE(True, False).apply(frame._jdf.queryExecution().analyzed())
+    plan = optimizer.InlineCTE(True, False, False).apply(frame._jdf.queryExecution().analyzed())
     found = _first_release(plan)
     if found is None:
         return frame, None

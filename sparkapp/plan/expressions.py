@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from cleanroom.sql.catalog import Catalog
+from cleanroom.sql import Catalog
 from sparkapp.plan.rows import NOTHING, Column, InputColumn, Rows
 from sparkapp.plan.tree import Node, refused, tree
 

@@ -3,41 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 from sparkapp.plan.canonical import Canonical
 from sparkapp.plan.comparisons import attributes, unchanged
 from sparkapp.plan.expressions import COUNTS, EXTREMES, MOMENTS, Columns, require_conditions, require_shown
-from sparkapp.plan.release import Groups, conjuncts, groups_of, require_contributors, require_floors, require_merges, without_alias
+from sparkapp.plan.release import (
+    Groups,
+    PartialRelease,
+    conjuncts,
+    groups_of,
+    require_contributors,
+    require_floors,
+    require_merges,
+    without_alias,
+)
 from sparkapp.plan.rows import NOTHING, Column, Person, Rows, fresh
 from sparkapp.plan.tree import Node, refused, tree
-
-if TYPE_CHECKING:
-    from sparkapp.plan.walk import PlanWalk
-
-
-@dataclass
-class PartialRelease:
-    """Groups whose conditions do not cover everything yet: joins with other groups follow.
-
-    Attributes:
-        groups: The groups.
-        source: Canonical text of their rows.
-        persons: Whom the conditions do not count.
-        overlap: Groups that overlap with another one must be left out.
-    """
-
-    groups: Groups
-    source: str
-    persons: list[Person]
-    overlap: bool
+from sparkapp.plan.walking import Walk
 
 
 class Aggregates:
     """The aggregates of one plan."""
 
-    def __init__(self, walk: PlanWalk) -> None:
+    def __init__(self, walk: Walk) -> None:
         self._walk = walk
 
     def aggregate(self, node: Node, having: Node | None, outer: Columns) -> tuple[Rows, PartialRelease | None]:
@@ -56,6 +45,9 @@ class Aggregates:
         values = {columns[item.id].value for item in keys if item.kind == "AttributeReference" and item.id in columns}
         if not all(person.all_ids & values for person in rows.persons):
             raise refused("PlanFloorMissing", f"rows of {rows.persons[0].view} are aggregated without the conditions of its floor")
+        if not rows.persons:
+            for item in node.expressions("groupingExpressions"):
+                require_conditions(item, columns, self._walk.subquery, self._walk.catalog, all_of_it=True)
         out = self._grouped(node, rows, columns, persons=False)
         out.persons = [person._replace(ids=person.all_ids & values, found=frozenset()) for person in rows.persons]
         if len(keys) == 1:

@@ -81,6 +81,23 @@ class Groups:
         return [self.inputs[part.id] for part in node.walk() if part.kind == "AttributeReference" and part.id in self.inputs]
 
 
+@dataclass
+class PartialRelease:
+    """Groups whose conditions do not cover everything yet: joins with other groups follow.
+
+    Attributes:
+        groups: The groups.
+        source: Canonical text of their rows.
+        persons: Whom the conditions do not count.
+        overlap: Groups that overlap with another one must be left out.
+    """
+
+    groups: Groups
+    source: str
+    persons: list[Person]
+    overlap: bool
+
+
 def without_alias(node: Node) -> Node:
     """The expression behind an alias."""
     return node.child if node.kind == "Alias" else node

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from sparkapp.plan.comparisons import counts_one, equal_columns
 from sparkapp.plan.expressions import Columns, require_conditions
@@ -12,15 +11,13 @@ from sparkapp.plan.joins import From, Pair
 from sparkapp.plan.release import conjuncts
 from sparkapp.plan.rows import Person, Rows
 from sparkapp.plan.tree import Node, refused, tree
-
-if TYPE_CHECKING:
-    from sparkapp.plan.walk import PlanWalk
+from sparkapp.plan.walking import Walk
 
 
 class Sources:
     """The relations and conditions of one tree of joins and filters."""
 
-    def __init__(self, walk: PlanWalk) -> None:
+    def __init__(self, walk: Walk) -> None:
         self._walk = walk
         self._numbers = itertools.count(1)
 

@@ -78,6 +78,8 @@ def require_known(plan: Node, leaves: frozenset[str]) -> list[Node]:
     while waiting:
         node = waiting.pop()
         if node.package.endswith(("plans.logical", "sql.execution")):
+            if node.kind not in OPERATORS and not node.children:
+                raise refused("PlanLeafUnknown", f"it reads {node.kind}, which is no registered view")
             if node.kind not in OPERATORS:
                 raise refused("PlanOperatorNotAllowed", f"it contains the operator {node.kind}")
             if node.kind == "View" and view_name(node) in leaves:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from cleanroom.sql.catalog import Catalog
+from cleanroom.sql import Catalog
 from sparkapp.plan.comparisons import normalised, plain, unchanged
 from sparkapp.plan.expressions import Columns, is_flag, require_conditions, require_shown, shown
-from sparkapp.plan.groups import Aggregates, PartialRelease
-from sparkapp.plan.release import without_alias
+from sparkapp.plan.groups import Aggregates
+from sparkapp.plan.release import PartialRelease, without_alias
 from sparkapp.plan.rows import NOTHING, Column, Person, Rows, fresh
 from sparkapp.plan.sources import Sources
 from sparkapp.plan.tree import Node, refused, tree
@@ -96,6 +96,7 @@ class PlanWalk:
     def _unary(self, node: Node, rows: Rows, outer: Columns) -> Rows:
         kind, columns = node.kind, {**outer, **rows.columns}
         if kind == "Sort":
+            self._require_read(node.expressions("order"), columns)
             return rows
         if kind == "Window":
             return self._window(node, rows, columns)
@@ -106,7 +107,9 @@ class PlanWalk:
             return replace(rows, unique=[*rows.unique, frozenset(values)])
         self.require_no_persons(rows.persons, f"an operator ({kind})")
         if kind == "Generate":
-            shows = self.shown(node.expression("generator"), columns)
+            generator = node.expression("generator")
+            self._require_read([generator], columns)
+            shows = self.shown(generator, columns)
             return Rows({**rows.columns, **{item.id: Column(item.id, shows) for item in node.expressions("generatorOutput")}})
         if kind == "Expand":
             projections = [[tree(item) for item in row] for row in node.fields["projections"]]
@@ -118,6 +121,11 @@ class PlanWalk:
                 }
             )
         return rows
+
+    def _require_read(self, nodes: Sequence[Node], columns: Columns) -> None:
+        """Require that expressions by which rows are chosen, sorted or copied read columns that queries may filter by."""
+        for node in nodes:
+            require_conditions(node, columns, self.subquery, self.catalog, all_of_it=True)
 
     def _view(self, node: Node, outer: Columns) -> Rows:
         name = view_name(node)
@@ -162,6 +170,8 @@ class PlanWalk:
         found = dict(rows.columns)
         for item in node.expressions("windowExpressions"):
             call = item.child.children[0]
+            if call.kind == "RowNumber":
+                self._require_read([order for order in node.expressions("orderSpec") if order.child.kind != "AttributeReference"], columns)
             counts = frozenset(partition) if _counts_rows(call) and not node.fields.get("orderSpec") else None
             found[item.id] = Column(item.id, self.shown(item.child, columns), counts=counts)
         return rows.with_columns(found)
