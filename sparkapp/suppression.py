@@ -46,7 +46,7 @@ def hold_persons(spark: SparkSession, frame: DataFrame) -> tuple[DataFrame, Supp
     """Keep the rows per person of the first release in memory, because the conditions and the count read them again.
 
     Returns:
-        The same rows as ``frame``, and the release; None if there is none.
+        The same rows as ``frame``, and the release; None without a release.
     """
     from pyspark.sql import DataFrame as Frame
 

@@ -260,7 +260,7 @@ class Aggregates:
 
 
 def _groups_by_persons(node: Node, outer: Columns, source: Rows, lower: tuple[Node, Mapping[int, int]]) -> bool:
-    """Whether an aggregate over an aggregate keeps persons apart, so that it is no release."""
+    """Whether an aggregate over an aggregate keeps persons apart. It then releases nothing."""
     aggregate, names = lower
     outputs = {item.id: unchanged(without_alias(item)) for item in aggregate.expressions("aggregateExpressions")}
     columns = {**outer, **source.columns}

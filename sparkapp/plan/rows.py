@@ -1,6 +1,6 @@
 """What is known about the rows of a plan: whose persons they are about, and which input columns their values show.
 
-A column has a *value*: the ID of the attribute that it is, unchanged, or an ID of its own. Aliases of one attribute have one value.
+A column has a *value*: the ID of the attribute that it is, unchanged, or a new ID. Aliases of one attribute have one value.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Rows:
     overlapping: bool = False
 
     def with_columns(self, columns: dict[int, Column]) -> Rows:
-        """The rows with other columns. Persons whose identity is no column any more can no longer be counted."""
+        """The rows with other columns. Persons without a column of their identity can no longer be counted."""
         return replace(self, columns=columns)
 
     def ended(self) -> Rows:
@@ -93,7 +93,7 @@ class Rows:
         return replace(self, overlapping=self.overlapping or self.multiplied, multiplied=False)
 
     def renumbered(self, ids: Sequence[int]) -> Rows:
-        """The rows under other attribute IDs, with values of their own."""
+        """The rows under other attribute IDs, with new values."""
         names: dict[int, int] = {}
         for column in self.columns.values():
             names.setdefault(column.value, next(_fresh))

@@ -79,7 +79,7 @@ def require_known(plan: Node, leaves: frozenset[str]) -> list[Node]:
         node = waiting.pop()
         if node.package.endswith(("plans.logical", "sql.execution")):
             if node.kind not in OPERATORS and not node.children:
-                raise refused("PlanLeafUnknown", f"it reads {node.kind}, which is no registered view")
+                raise refused("PlanLeafUnknown", f"it reads {node.kind} instead of a registered view")
             if node.kind not in OPERATORS:
                 raise refused("PlanOperatorNotAllowed", f"it contains the operator {node.kind}")
             if node.kind == "View" and view_name(node) in leaves:

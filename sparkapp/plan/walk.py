@@ -91,7 +91,7 @@ class PlanWalk:
             left, right = (self.settled(child, outer) for child in node.children)
             self.require_no_persons([*left.persons, *right.persons], f"a set operation ({kind})")
             return self._positional([left, right], list(left.columns))
-        raise refused("PlanLeafUnknown", f"it reads {kind}, which is no registered view")
+        raise refused("PlanLeafUnknown", f"it reads {kind} instead of a registered view")
 
     def _unary(self, node: Node, rows: Rows, outer: Columns) -> Rows:
         kind, columns = node.kind, {**outer, **rows.columns}
