@@ -76,6 +76,7 @@ class JobDataset(CamelModel):
     csv_header: bool = False
     csv_dialect: CsvDialect | None = None
     partitioned_by: Literal["day"] | None = None
+    unique_columns: tuple[str, ...] | None = None
     allowed_fields: tuple[str, ...]
     floors: PrivacyFloors = PrivacyFloors()
     access: Access

@@ -144,7 +144,9 @@ class PlanWalk:
                 persons.append(Person(name, view.min_group_size, view.max_share_percent, frozenset([item.id])))
         if view.min_group_size and len(persons) != len(view.identity_columns):
             raise refused("PlanLeafUnknown", f"the view {name} lacks an identity that its floor counts")
-        return Rows(columns, persons)
+        names = {item.name.lower(): item.id for item in node.child.expressions("output")}
+        unique = view.unique_on is not None and view.unique_on <= names.keys()
+        return Rows(columns, persons, [frozenset(names[name] for name in view.unique_on or ())] if unique else [])
 
     def _table(self, node: Node) -> Rows:
         key = str(node.fields["cteId"])

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from cleanroom.errors import Refused
+from cleanroom.errors import PreconditionFailed, Refused
 from cleanroom.sql import Catalog, check_sql, split_statements
+from tests.unit.spark_support import make_job
 from tests.unit.sql.honest import GENERAL, TPCH
 from tests.unit.sql.honest_floors import COMPANIES, HONEST
 from tests.unit.sql.leaks import LEAKS
@@ -162,6 +163,17 @@ def test_no_leak_shows_in_spark_and_the_plan_of_its_text_is_refused(name: str, s
                 pass
     assert not accepted
     assert executed >= (10 if name == "g" else 0)
+
+
+def test_declared_unique_columns_are_verified_in_all_rows_without_nulls(spark: Any) -> None:
+    from sparkapp.views import require_unique
+
+    dataset = make_job().datasets[0].model_copy(update={"unique_columns": ("a", "b")})
+    rows: list[tuple[int, str | None]] = [(1, "x"), (1, "y"), (2, "x"), (3, None), (3, None)]
+    require_unique(spark.createDataFrame(rows, "a int, b string"), dataset)
+    require_unique(spark.createDataFrame([(1,), (1,)], "a int"), dataset)  # the query does not read b
+    with pytest.raises(PreconditionFailed, match="a, b"):
+        require_unique(spark.createDataFrame([*rows, (2, "x")], "a int, b string"), dataset)
 
 
 def test_lint_checks_the_plan_on_empty_views(spark: Any) -> None:
