@@ -18,7 +18,7 @@ from sparkapp.plan.release import (
     require_merges,
     without_alias,
 )
-from sparkapp.plan.rows import NOTHING, Column, Person, Rows, fresh
+from sparkapp.plan.rows import NOTHING, Column, InputColumn, Person, Rows, fresh
 from sparkapp.plan.tree import Node, refused, tree
 from sparkapp.plan.walking import Walk
 
@@ -88,17 +88,12 @@ class Aggregates:
         text = canonical.text(lower[0].child)
         self._require_terms(merged, columns, canonical, groups, source.persons)
         read = [*groups.keys.values(), *merged]
-        found = {}
-        for item in groups.outputs():
-            if item.id in groups.keys:
-                shows = self._walk.shown(groups.keys[item.id], columns)
-                require_shown(shows, "a group key shows", self._walk.catalog)
-            else:
-                parts = groups.merged(without_alias(item))
-                for part in parts:
-                    require_conditions(part, columns, self._walk.subquery, self._walk.catalog)
-                shows = NOTHING.union(*(self._released(part, columns) for part in parts))
-            found[item.id] = Column(fresh(), shows)
+        for key in node.expressions("groupingExpressions"):
+            require_shown(self._walk.shown(groups.inputs[key.id], columns), "a group key shows", self._walk.catalog)
+        for part in merged:
+            require_conditions(part, columns, self._walk.subquery, self._walk.catalog)
+        reads = {id: Column(fresh(), self._released(part, columns)) for id, part in groups.inputs.items()}
+        found = {item.id: Column(fresh(), self._walk.shown(without_alias(item), reads)) for item in groups.outputs()}
         keys = list(groups.keys.values())
         relations = {columns[id].relation for part in read for id in attributes(part) if id in columns}
         overlap = bool(keys) and max(person.floor for person in source.persons) > 1
@@ -109,13 +104,16 @@ class Aggregates:
         release = PartialRelease(groups, text, uncovered, overlap) if uncovered or overlap else None
         return Rows(found, unique=unique), release or None
 
-    def _released(self, node: Node, columns: Columns) -> frozenset[tuple[str, str]]:
-        """Input columns whose values an aggregate over several persons shows."""
-        shows = self._walk.shown(node, columns, persons=True)
-        functions = {part.kind for part in node.walk()}
-        if functions & EXTREMES:
-            return shows
-        return frozenset((name, column) for name, column in shows if not self._walk.catalog.has_floor(name))
+    def _released(self, node: Node, columns: Columns) -> frozenset[InputColumn]:
+        """Input columns whose values an expression over the groups shows: aggregates of several persons show none, except extremes."""
+        if node.kind == "AggregateExpression":
+            shows = self._walk.shown(node, columns, persons=True)
+            if node.children[0].kind in EXTREMES:
+                return shows
+            return frozenset([(name, column) for name, column in shows if not self._walk.catalog.has_floor(name)])
+        if all(part.kind != "AggregateExpression" for part in node.walk()):
+            return self._walk.shown(node, columns)
+        return NOTHING.union(*(self._released(child, columns) for child in node.children))
 
     def _require_terms(
         self, nodes: Iterable[Node], columns: Columns, canonical: Canonical, groups: Groups, persons: Sequence[Person]
@@ -188,15 +186,12 @@ class Aggregates:
             raise refused("PlanFloorMissing", f"the persons of {persons[0].view} are not counted")
         if overlap:
             raise refused("PlanFloorMissing", "overlapping groups are not left out")
+        for key in node.expressions("groupingExpressions"):
+            require_shown(self._walk.shown(key, columns), "a group key shows", self._walk.catalog)
         found = {}
         for item in node.expressions("aggregateExpressions"):
-            inner = without_alias(item)
-            column = self._walk.column(item, columns, persons=True)
-            if canonical.text(inner) in keys:
-                require_shown(column.shows, "a group key shows", self._walk.catalog)
-                found[item.id] = Column(fresh(), column.shows)
-            else:
-                found[item.id] = Column(fresh(), self._released(inner, columns))
+            require_conditions(without_alias(item), columns, self._walk.subquery, self._walk.catalog)
+            found[item.id] = Column(fresh(), self._released(without_alias(item), columns))
         if having is not None:
             self._require_having(having, {**outer, **found})
         return Rows(found)

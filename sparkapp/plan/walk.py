@@ -187,14 +187,10 @@ class PlanWalk:
             for id, column in zip(ids, part.columns.values(), strict=True):
                 names.setdefault(column.value, []).append(rows.columns[id].value)
             rows.persons += [person.renamed(names) for person in part.persons]
-        views = [person.view for part in parts for person in dict.fromkeys(part.persons)]
-        if any(views.count(view) > 1 for part in parts for view in {person.view for person in part.persons} if self._shared(parts, view)):
+        views = [view for part in parts for view in {person.view for person in part.persons}]
+        if len(views) != len(set(views)):
             raise refused("PlanRowsOfPersons", "a union contains rows of a view twice")
         return rows
-
-    @staticmethod
-    def _shared(parts: Sequence[Rows], view: str) -> bool:
-        return sum(any(person.view == view for person in part.persons) for part in parts) > 1
 
     @staticmethod
     def _positional(parts: Sequence[Rows], ids: Sequence[int]) -> Rows:
