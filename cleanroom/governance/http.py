@@ -328,8 +328,9 @@ class HttpChannel(AsyncCloseable):
         known = self._nodes.get(node) if node is not None else None
         if known is not None and known.includes(floor):
             return True
-        answering, has = await self._node_status(floor)
-        return has and (answering is node)
+        # The node may have caught up after its answer. What it says now counts for the next question to it.
+        _, has = await self._node_status(floor)
+        return has and node is None
 
     async def _node_status(self, floor: TransactionId) -> tuple[Any, bool]:
         """Ask a node whether it has ``floor``. Return its connection and the answer. A transaction that was rolled back is forgotten."""

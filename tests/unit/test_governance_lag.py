@@ -45,6 +45,8 @@ class Network:
 
     def reset(self) -> None:
         self.seqno, self.view, self.commit_after, self.lag, self.lost = 10, 2, 0.0, 0.0, False
+        self.catches_up = False
+        """Whether the node that lags has everything as soon as it has answered a read with an error."""
         self.written_at: dict[int, float] = {}
         self.requests: list[tuple[str, str]] = []
         self.connections: list[tuple[str, int]] = []
@@ -75,6 +77,7 @@ class Network:
             self.written_at[self.seqno] = time.monotonic()
             return Response(status_code=200, headers={HEADER: f"{self.view}.{self.seqno}"})
         if path.endswith("/missing") or (path.startswith("/app/userdocuments/d") and seen == 10):
+            self.lag = 0.0 if self.catches_up else self.lag
             return JSONResponse({"error": {"code": "UserDocumentNotFound", "message": "no"}}, 404)
         body = {"id": "d", "state": "Draft", "version": f"{self.view}.{seen}"}
         return JSONResponse(body, headers={HEADER: f"{self.view}.{seen}"})
@@ -178,6 +181,16 @@ async def test_a_missing_document_is_reported_at_once_by_a_node_that_has_seen_en
         with pytest.raises(NotFound):
             await governance.get_document("missing")
     assert time.monotonic() - began < 1
+
+
+async def test_an_error_of_a_node_that_catches_up_after_it_is_not_believed(network: tuple[str, Network]) -> None:
+    url, nodes = network
+    async with client(url) as governance:
+        await governance.put_document("d1", "c", "x")
+    nodes.lag, nodes.catches_up = 3600.0, True
+    nodes.connections.clear()
+    async with client(url, LedgerPosition(floor=TransactionId(2, 11))) as governance:
+        assert (await governance.get_document("d1")).version == "2.11"
 
 
 async def test_a_missing_document_is_not_believed_while_the_node_lags(network: tuple[str, Network]) -> None:
