@@ -53,10 +53,10 @@ def cloud(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         yield from _with_signing_keys(Cloud(state / "cloud", demo))
     finally:
         started = (read_status(state / "cloud") or {}).get("services", [])
-        processes = [psutil.Process(service["pid"]) for service in started if service["state"] == "ready"]
+        processes = [psutil.Process(service["pid"]) for service in started if service["pid"] and service["state"] == "ready"]
         stopped = python("localcloud", "down", "--state", str(state / "cloud"))
         _, left = psutil.wait_procs(processes, timeout=10)
-        assert (stopped.returncode, left) == (0, []), stopped.stderr
+        assert (stopped.returncode, left) == (0, []), (stopped.stderr, left)
 
 
 _CURRENT: list[pytest.Item] = []

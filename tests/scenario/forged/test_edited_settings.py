@@ -92,14 +92,12 @@ def test_a_worker_with_other_addresses_and_roots_decides_the_same(attacker: Atta
             "governance": {"url": url, "mode": "cgs-client", "service_cert_file": str(evil), "ccf_endpoint": url},
             "azure": {"maa_url": url, "verify_challenge_resource": False, "key_vault_release_ca_file": str(evil)},
         }
-        for variable in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
-            monkeypatch.setenv(variable, str(evil))
-        monkeypatch.setenv("CLEANROOM_GOVERNANCE__URL", url)
-        settings = load_settings("clean-room", path=edited(cloud, changes))
-        before = releasable_state(attacker)
-        forged = attacker.own_service(run.ticket)
-
-        digest, policies, staged, refused = run_async(_act(settings, attacker, forged))
+        before, forged = releasable_state(attacker), attacker.own_service(run.ticket)
+        with monkeypatch.context() as environment:
+            for variable, value in {"SSL_CERT_FILE": evil, "REQUESTS_CA_BUNDLE": evil, "CLEANROOM_GOVERNANCE__URL": url}.items():
+                environment.setenv(variable, str(value))
+            settings = load_settings("clean-room", path=edited(cloud, changes))
+            digest, policies, staged, refused = run_async(_act(settings, attacker, forged))
         assert digest == run.result.job_digest
         assert policies is None, "the genuine policies are verified"
         assert staged == run.secret("key").secret_id
