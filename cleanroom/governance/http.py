@@ -371,7 +371,8 @@ class HttpChannel(AsyncCloseable):
                 return
             status = "Unknown"
             if self._commit_path is None:
-                await self.read("GET", self._probe)
+                if TRANSACTION_HEADER not in (await self.read("GET", self._probe)).headers:
+                    return  # Nothing would ever show that the proxy's node has it.
             else:
                 path = f"{self._commit_path}?transaction_id={wanted}"
                 status = _status_of(self._successful(await self._exchange("GET", path, close=attempt > 1), "GET", path, ()))
