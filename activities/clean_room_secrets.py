@@ -321,6 +321,8 @@ class CleanRoomSecrets:
         undoes a preparation that crashed halfway. A run that never began is pinned to this request before it is closed, so
         that the request is used up. Another request with the same run ID undoes nothing.
         """
+        # Without it, "nothing to revoke" and the list of trust documents could be the answer of a node that lags behind.
+        await self._room.write_barrier()
         try:
             await self._room.verifier.pin(request.ticket)
             past = await self._room.verifier.past_run(request.ticket)
