@@ -102,6 +102,7 @@ def test_driver_takes_results_up_to_its_limit(spark: Session, monkeypatch: pytes
 
 
 def test_small_result_is_one_part_in_order(world: DatasetWorld) -> None:
+    assert (output.DRIVER_ROWS, output.PART_BYTES) == (100_000, 64 << 20)
     (item,) = written(world, table_of(world, id=[2, 1], text=["b", "a"]))
     assert item.name == "c/r-1/part-00000-000.csv"
     assert stored(world, item) == b'2,"b"\n1,"a"\n'
@@ -256,7 +257,3 @@ def test_discard_deletes_the_receipt_and_every_object_of_this_run_only(world: Da
     world.store.put("c/r-2/part-00000-000.csv", b"x")
     discard(pod, pod.job(), objects)
     assert [item.key for item in world.store.list()] == ["c/r-2/part-00000-000.csv"]
-
-
-def test_limits_of_the_driver_and_of_a_part() -> None:
-    assert (output.DRIVER_ROWS, output.PART_BYTES) == (100_000, 64 << 20)

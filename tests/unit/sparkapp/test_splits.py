@@ -35,7 +35,8 @@ def plan(world: DatasetWorld, sizes: dict[str, int], *, parallelism: int = 1, re
     return [[(split.name, split.first, split.stop, round(split.weight / MIB, 2)) for split in task] for task in tasks]
 
 
-def test_limits() -> None:
+def test_limits(world: DatasetWorld) -> None:
+    assert plan(world, {}) == []
     assert (splits.MIN_SPLIT_BYTES, splits.MAX_SPLIT_BYTES, splits.FETCH_SEGMENTS, splits.STORE_SECONDS) == (4 * MIB, 32 * MIB, 8, 60.0)
 
 

@@ -65,7 +65,8 @@ def test_driver_reads_up_to_its_limit(world: DatasetWorld, monkeypatch: pytest.M
     assert (dataset.table is not None) is by_driver
 
 
-def test_limits_of_the_driver() -> None:
+def test_limits_of_the_driver(world: DatasetWorld) -> None:
+    opened(world)
     assert views.DRIVER_BYTES == {"csv": 64 << 20, "json": 64 << 20, "parquet": 16 << 20}
 
 
@@ -114,7 +115,8 @@ def test_view_names_of_columns_are_quoted(tmp_path: Path, spark: Session) -> Non
     assert spark.views["things"].source == "1 rows as `a``b` date, `c d` timestamp"
 
 
-def test_types_of_views() -> None:
+def test_types_of_views(world: DatasetWorld) -> None:
+    opened(world)
     assert views.SPARK_TYPES == {
         "string": "string",
         "integer": "int",
