@@ -22,7 +22,7 @@ from cleanroom.governance import faults
 from cleanroom.governance.commits import COMMIT_SECONDS, CommitWatch, await_commit
 from cleanroom.governance.position import LedgerPosition, observe
 from cleanroom.identifiers import TransactionId
-from cleanroom.transport import async_http_client, is_loopback, ssl_context
+from cleanroom.transport import async_http_client, is_loopback, retry_after_seconds, ssl_context
 
 TokenProvider = Callable[[], str | Awaitable[str]]
 """Returns a bearer token for one request; may be a coroutine function."""
@@ -441,7 +441,7 @@ class HttpChannel(AsyncCloseable):
                 continue
             if response.status_code != 202:
                 return body_of(response)
-            wait = faults.retry_after(response)
+            wait = retry_after_seconds(response.headers.get("retry-after"))
             await asyncio.sleep(1.0 if wait is None else min(wait, _HISTORY_WAIT))
         raise Unavailable("HistoryNotReady", "The governance node has not loaded the ledger range yet.", hint="Try again in a minute.")
 
@@ -450,16 +450,18 @@ def body_of(response: httpx.Response) -> Any:
     """Return the JSON of a successful response, or ``None`` for an empty body.
 
     Raises:
-        Internal: ``GovernanceAnswerMalformed`` if the body is not JSON.
+        Unavailable: ``GovernanceAnswerUnexpected`` if the body is a web page.
+        Internal: ``GovernanceAnswerMalformed`` if it is not JSON otherwise.
     """
     if not response.content:
         return None
     try:
         return response.json()
     except (ValueError, RecursionError) as error:
-        raise Internal(
-            "GovernanceAnswerMalformed", "The governance service returned a body that is not JSON.", hint=faults.WRONG_SERVICE
-        ) from error
+        message = "The governance service returned a body that is not JSON."
+        if faults.is_page(response):
+            raise Unavailable("GovernanceAnswerUnexpected", message, hint=faults.WRONG_SERVICE) from error
+        raise Internal("GovernanceAnswerMalformed", message, hint=faults.WRONG_SERVICE) from error
 
 
 def _status_of(response: httpx.Response) -> str:
