@@ -80,6 +80,8 @@ MISTAKES: list[tuple[str, str, list[tuple[str, str]]]] = [
     # Columns.
     ("sum", "PlanColumnNotAllowed", [("`orders`.`region` AS `__cr_k0`", "`orders`.`age` AS `__cr_k0`"), ("GROUP BY `orders`.`region`", "GROUP BY `orders`.`age`")]),
     ("sum", "PlanColumnNotAllowed", [("FROM `orders` AS `orders`", "FROM `orders` AS `orders`\n    WHERE `orders`.`order_id` <> 17")]),
+    ("sum", "PlanColumnNotAllowed", [("`orders`.`region` AS `__cr_k0`", "`orders`.`age` AS `__cr_k0`"), ("GROUP BY `orders`.`region`", "GROUP BY `orders`.`age`"), ("    `__cr_r`.`__cr_k0` AS `__cr_k0`", "    CONCAT('x', `__cr_r`.`__cr_k0`) AS `__cr_k0`")]),
+    ("deviation", "PlanColumnNotAllowed", [("`orders`.`region` AS `__cr_k0`", "`orders`.`age` AS `__cr_k0`"), ("GROUP BY `orders`.`region`", "GROUP BY `orders`.`age`"), ("`orders`.`region` <=>", "`orders`.`age` <=>"), ("`orders`.`region` AS `region`", "CONCAT('x', `orders`.`age`) AS `region`")]),
     ("condition", "PlanColumnNotAllowed", [("COUNT_IF(`orders`.`status` = 'paid')", "COUNT_IF(`orders`.`age` > 30)")]),
     ("person first", "PlanColumnNotAllowed", [("COUNT(*) AS `n`", "SUM(`orders`.`age`) AS `n`")]),
     # Operators, functions and relations.
