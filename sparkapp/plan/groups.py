@@ -11,6 +11,7 @@ from sparkapp.plan.expressions import COUNTS, EXTREMES, MOMENTS, Columns, requir
 from sparkapp.plan.release import (
     Groups,
     PartialRelease,
+    compares_groups,
     conjuncts,
     groups_of,
     require_contributors,
@@ -53,9 +54,7 @@ class Aggregates:
         if len(keys) == 1:
             out.overlapping = out.multiplied = False
         if having is not None:
-            require_conditions(
-                having.expression("condition"), {**outer, **out.columns}, self._walk.subquery, self._walk.catalog, all_of_it=True
-            )
+            self._require_having(having, {**outer, **out.columns})
         return out, None
 
     def _require_having(self, having: Node, columns: Columns) -> None:
@@ -75,34 +74,37 @@ class Aggregates:
     ) -> tuple[Rows, PartialRelease | None]:
         groups = groups_of(having, node, *lower)
         columns = {**outer, **source.columns}
-        values = {id: column.value for id, column in source.columns.items()}
-        counted = frozenset(values[id] for id in attributes(groups.person) if id in values)
-        if groups.person.kind not in ("AttributeReference", "Coalesce") or any(
-            child.kind != "AttributeReference" for child in groups.person.children
-        ):
-            raise refused("PlanFloorMissing", "the identity of a release is computed")
-        uncovered = require_floors(groups.floors, source.persons, counted, values)
+        uncovered = self._uncovered(groups, source)
         require_merges(groups)
         merged = [part for value in groups.released() for part in groups.merged(value)]
         canonical = Canonical()
         text = canonical.text(lower[0].child)
         self._require_terms(merged, columns, canonical, groups, source.persons)
-        read = [*groups.keys.values(), *merged]
-        for key in node.expressions("groupingExpressions"):
-            require_shown(self._walk.shown(groups.inputs[key.id], columns), "a group key shows", self._walk.catalog)
+        keys = [groups.inputs[item.id] for item in node.expressions("groupingExpressions")]
+        for key in keys:
+            require_shown(self._walk.shown(key, columns), "a group key shows", self._walk.catalog)
         for part in merged:
             require_conditions(part, columns, self._walk.subquery, self._walk.catalog)
         reads = {id: Column(fresh(), self._released(part, columns)) for id, part in groups.inputs.items()}
         found = {item.id: Column(fresh(), self._walk.shown(without_alias(item), reads)) for item in groups.outputs()}
-        keys = list(groups.keys.values())
-        relations = {columns[id].relation for part in read for id in attributes(part) if id in columns}
-        overlap = bool(keys) and max(person.floor for person in source.persons) > 1
-        overlap = overlap and (source.overlapping or (source.multiplied and len(relations) > 1))
-        unique = (
-            [frozenset(found[id].value for id in groups.keys)] if len(groups.keys) == len(node.expressions("groupingExpressions")) else []
-        )
-        release = PartialRelease(groups, text, uncovered, overlap) if uncovered or overlap else None
-        return Rows(found, unique=unique), release or None
+        relations = {columns[id].relation for part in (*keys, *merged) for id in attributes(part) if id in columns}
+        floor = max(person.floor for person in source.persons)
+        overlap = bool(keys) and floor > 1 and (source.overlapping or (source.multiplied and len(relations) > 1))
+        unique = [frozenset(found[id].value for id in groups.keys)] if len(groups.keys) == len(keys) else []
+        release = PartialRelease(groups, text, uncovered, overlap, floor)
+        return Rows(found, unique=unique), self._remaining(release)
+
+    @staticmethod
+    def _uncovered(groups: Groups, source: Rows) -> list[Person]:
+        """The persons of the rows whom the conditions of the groups do not count."""
+        parts = [groups.person] if groups.person.kind == "AttributeReference" else groups.person.children
+        values = {id: column.value for id, column in source.columns.items()}
+        counted = {values[part.id] for part in parts if part.kind == "AttributeReference" and part.id in values}
+        identities = {id for person in source.persons for id in person.all_ids}
+        plain = groups.person.kind in ("AttributeReference", "Coalesce") and all(part.kind == "AttributeReference" for part in parts)
+        if not plain or not counted <= identities:
+            raise refused("PlanFloorMissing", "a release counts something else than identities")
+        return require_floors(groups.floors, source.persons, frozenset(counted), values)
 
     def _released(self, node: Node, columns: Columns) -> frozenset[InputColumn]:
         """Input columns whose values an expression over the groups shows: aggregates of several persons show none, except extremes."""
@@ -160,7 +162,7 @@ class Aggregates:
         for join, _ in guards:
             parts = conjuncts(tree(join.fields["condition"]))
             if str(join.fields["joinType"]["object"]).endswith("LeftAnti$"):
-                self._require_overlap(join.children[1], source)
+                self._require_overlap(join.children[1], source, max(person.floor for person in rows.persons))
                 overlap = False
                 continue
             groups, reads = self._guard_groups(join.children[1], outer)
@@ -175,10 +177,7 @@ class Aggregates:
                         pairs[part.children[1].id] = canonical.text(part.children[0])
             if sorted(pairs.values()) != keys or len(groups.keys) != len(keys):
                 raise refused("PlanFloorMissing", "a release is not joined with its groups by all of its keys")
-            values = {id: column.value for id, column in reads.columns.items()}
-            counted = frozenset(values[id] for id in attributes(groups.person) if id in values)
-            uncovered = require_floors(groups.floors, reads.persons, counted, values)
-            names = [person.view for person in uncovered]
+            names = [person.view for person in self._uncovered(groups, reads)]
             persons = [person for person in persons if person.view in names]
             if join is guards[0][0]:
                 self._require_terms(calls, columns, canonical, groups, rows.persons)
@@ -225,7 +224,7 @@ class Aggregates:
         if not release.groups.keys.keys() <= compared.keys():
             raise refused("PlanFloorMissing", "groups are not joined with the conditions of their release by all keys")
         if kind == "LeftAnti$":
-            self._require_overlap(right, release.source)
+            self._require_overlap(right, release.source, release.floor)
             return rows, self._remaining(replace(release, overlap=False))
         groups, reads = self._guard_groups(right, outer)
         first, second = Canonical(), Canonical()
@@ -235,23 +234,24 @@ class Aggregates:
             key = groups.keys.get(other)
             if key is None or first.text(release.groups.keys[left]) != second.text(key):
                 raise refused("PlanFloorMissing", "groups are joined with the conditions of other groups")
-        values = {id: column.value for id, column in reads.columns.items()}
-        counted = frozenset(values[id] for id in attributes(groups.person) if id in values)
-        names = {person.view for person in require_floors(groups.floors, reads.persons, counted, values)}
+        names = {person.view for person in self._uncovered(groups, reads)}
         return rows, self._remaining(replace(release, persons=[one for one in release.persons if one.view in names]))
 
     @staticmethod
     def _remaining(release: PartialRelease) -> PartialRelease | None:
         return release if release.persons or release.overlap else None
 
-    def _require_overlap(self, node: Node, source: str) -> None:
-        """Require that a subquery reads nothing but the rows per person of a release."""
+    def _require_overlap(self, node: Node, source: str, floor: int) -> None:
+        """Require that a subquery names every group that differs from another one by fewer than ``floor`` persons."""
         for part in node.walk():
             if part.children:
                 continue
             lower = self._walk.lower(part) if part.kind == "CTERelationRef" else None
             if lower is None or Canonical().text(lower[0].child) != source:
                 raise refused("PlanFloorMissing", "overlapping groups are computed from other rows than the release")
+        filters = [part.expression("condition") for part in node.walk() if part.kind == "Filter"]
+        if len(filters) != 2 or not compares_groups(filters[0], filters[1], floor):
+            raise refused("PlanFloorMissing", "the condition on overlapping groups is not that of the floor")
 
 
 def _groups_by_persons(node: Node, outer: Columns, source: Rows, lower: tuple[Node, Mapping[int, int]]) -> bool:

@@ -90,12 +90,14 @@ class PartialRelease:
         source: Canonical text of their rows.
         persons: Whom the conditions do not count.
         overlap: Groups that overlap with another one must be left out.
+        floor: The strictest floor.
     """
 
     groups: Groups
     source: str
     persons: list[Person]
     overlap: bool
+    floor: int
 
 
 def without_alias(node: Node) -> Node:
@@ -209,16 +211,8 @@ class _Condition:
 
     def _none_or_enough(self, node: Node, floors: Floors) -> bool:
         """``NOT (n BETWEEN 1 AND N - 1)``."""
-        if node.kind != "With" or len(node.children) != 2 or node.children[0].kind != "And":
-            return False
-        low, high = node.children[0].children
-        definition = node.children[1]
-        if low.kind != "GreaterThanOrEqual" or high.kind != "LessThanOrEqual" or definition.kind != "CommonExpressionDef":
-            return False
-        if any(part.children[0].kind != "CommonExpressionRef" for part in (low, high)) or number_of(low.children[1]) != 1:
-            return False
-        most = number_of(high.children[1])
-        return most is not None and self._test(definition.child, most + 1, floors)
+        found = _one_to(node)
+        return found is not None and self._test(found[0], found[1] + 1, floors)
 
     def _share(self, left: Node, right: Node, floors: Floors) -> bool:
         """``100 * MAX(s) <= percent * SUM(s)``, where ``s`` is the sum of absolute values of a person."""
@@ -243,6 +237,35 @@ class _Condition:
         text = self.canonical.text(summed.child)
         floors.shares[text] = min(floors.shares.get(text, 100), percent)
         return True
+
+
+def _one_to(node: Node) -> tuple[Node, int] | None:
+    """The expression and the number of ``x BETWEEN 1 AND n``, as the analysed form of BETWEEN contains them."""
+    if node.kind != "With" or len(node.children) != 2 or node.children[0].kind != "And":
+        return None
+    low, high = node.children[0].children
+    definition = node.children[1]
+    if low.kind != "GreaterThanOrEqual" or high.kind != "LessThanOrEqual" or definition.kind != "CommonExpressionDef":
+        return None
+    if any(part.children[0].kind != "CommonExpressionRef" for part in (low, high)) or number_of(low.children[1]) != 1:
+        return None
+    most = number_of(high.children[1])
+    return None if most is None else (definition.child, most)
+
+
+def compares_groups(differences: Node, sizes: Node, floor: int) -> bool:
+    """Whether conditions select the pairs of groups of at least ``floor`` persons that differ by fewer than ``floor`` persons.
+
+    Args:
+        differences: ``size - common BETWEEN 1 AND floor - 1`` for one of two groups.
+        sizes: ``size >= floor`` for both groups.
+        floor: The floor.
+    """
+    least = [number_of(part.children[1]) if part.kind == "GreaterThanOrEqual" else None for part in conjuncts(sizes)]
+    if differences.kind != "Or" or len(least) != 2 or any(number is None or number > floor for number in least):
+        return False
+    found = [_one_to(part.child) if part.kind == "Between" else None for part in differences.children]
+    return all(part is not None and part[0].kind == "Subtract" and part[1] >= floor - 1 for part in found)
 
 
 def _argument(node: Node | None, function: str) -> Node | None:
