@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from cleanroom.errors import PreconditionFailed, Refused
@@ -80,7 +81,7 @@ def floor_on_customer() -> Catalog:
 @pytest.mark.parametrize(
     ("catalog", "queries"),
     [
-        pytest.param(OPEN, [*TPCH.values(), *GENERAL[::STEP]], id="without floors"),
+        pytest.param(OPEN, GENERAL[::STEP], id="without floors"),
         pytest.param(floor_on_customer(), list(TPCH.values()), id="TPC-H with a floor"),
         pytest.param(GUARDED, [sql for sql, _ in ALLOWED_OVER_FLOORS.values()], id="over floors"),
         pytest.param(COMPANIES, HONEST[::STEP], id="everyday queries"),
@@ -169,11 +170,11 @@ def test_declared_unique_columns_are_verified_in_all_rows_without_nulls(spark: A
     from sparkapp.views import require_unique
 
     dataset = make_job().datasets[0].model_copy(update={"unique_columns": ("a", "b")})
-    rows: list[tuple[int, str | None]] = [(1, "x"), (1, "y"), (2, "x"), (3, None), (3, None)]
-    require_unique(spark.createDataFrame(rows, "a int, b string"), dataset)
-    require_unique(spark.createDataFrame([(1,), (1,)], "a int"), dataset)  # the query does not read b
+    rows = {"a": [1, 1, 2, 3, 3], "b": ["x", "y", "x", None, None]}
+    require_unique(spark.createDataFrame(pa.table(rows)), dataset)
+    require_unique(spark.createDataFrame(pa.table({"a": [1, 1]})), dataset)  # the query does not read b
     with pytest.raises(PreconditionFailed, match="a, b"):
-        require_unique(spark.createDataFrame([*rows, (2, "x")], "a int, b string"), dataset)
+        require_unique(spark.createDataFrame(pa.table({"a": [*rows["a"], 2], "b": [*rows["b"], "x"]})), dataset)
 
 
 def test_lint_checks_the_plan_on_empty_views(spark: Any) -> None:
