@@ -20,7 +20,7 @@ from sparkapp.plan.release import (
     without_alias,
 )
 from sparkapp.plan.rows import NOTHING, Column, InputColumn, Person, Rows, fresh
-from sparkapp.plan.tree import Node, refused, tree
+from sparkapp.plan.tree import Node, is_generated_join, join_kind, refused, tree
 from sparkapp.plan.walking import Walk
 
 
@@ -136,19 +136,17 @@ class Aggregates:
                         terms.append((canonical.text(inner), call.children[0].kind))
         require_contributors(terms, groups.floors, min(person.share for person in persons))
 
-    def _guards(self, node: Node, outer: Columns) -> tuple[list[tuple[Node, PartialRelease]], Node]:
+    def _guards(self, node: Node, outer: Columns) -> tuple[list[Node], Node]:
         """The semi joins of an aggregate with the groups that it may show, and its rows without these joins."""
         if node.kind == "Filter" and node.child.kind != "Aggregate":
             guards, base = self._guards(node.child, outer)
             return guards, Node(node.kind, node.package, node.fields, [base]) if guards else node
-        if node.kind == "Join" and str(node.fields["joinType"].get("object")).endswith(("LeftSemi$", "LeftAnti$")):
-            right = node.children[1]
-            if right.kind == "SubqueryAlias" and str(right.fields["identifier"]["name"]).startswith("__cr_"):
-                guards, base = self._guards(node.children[0], outer)
-                return [*guards, (node, None)], base  # type: ignore[list-item]
+        if is_generated_join(node):
+            guards, base = self._guards(node.children[0], outer)
+            return [*guards, node], base
         return [], node
 
-    def _guarded(self, node: Node, having: Node | None, guards: Sequence[tuple[Node, object]], base: Node, outer: Columns) -> Rows:
+    def _guarded(self, node: Node, having: Node | None, guards: Sequence[Node], base: Node, outer: Columns) -> Rows:
         rows = self._walk.settled(base, outer)
         canonical = Canonical()
         source = canonical.text(base)
@@ -159,9 +157,9 @@ class Aggregates:
         calls = [item.child for item in node.expressions("aggregateExpressions") if item.kind == "Alias"]
         relations = {columns[id].relation for part in [*calls, *node.expressions("groupingExpressions")] for id in attributes(part)}
         overlap = overlap and (rows.overlapping or len(relations) > 1)
-        for join, _ in guards:
+        for join in guards:
             parts = conjuncts(tree(join.fields["condition"]))
-            if str(join.fields["joinType"]["object"]).endswith("LeftAnti$"):
+            if join_kind(join) == "LeftAnti":
                 self._require_overlap(join.children[1], source, max(person.floor for person in rows.persons))
                 overlap = False
                 continue
@@ -179,7 +177,7 @@ class Aggregates:
                 raise refused("PlanFloorMissing", "a release is not joined with its groups by all of its keys")
             names = [person.view for person in self._uncovered(groups, reads)]
             persons = [person for person in persons if person.view in names]
-            if join is guards[0][0]:
+            if join is guards[0]:
                 self._require_terms(calls, columns, canonical, groups, rows.persons)
         if persons:
             raise refused("PlanFloorMissing", f"the persons of {persons[0].view} are not counted")
@@ -205,14 +203,9 @@ class Aggregates:
 
     def completed(self, node: Node, outer: Columns) -> tuple[Rows, PartialRelease | None] | None:
         """A semi join of groups with those of another kind of person, or an anti join with overlapping groups."""
-        if node.kind != "Join":
+        if not is_generated_join(node):
             return None
-        kind = str(node.fields["joinType"].get("object")).rpartition(".")[2]
-        right = node.children[1]
-        if kind not in ("LeftSemi$", "LeftAnti$") or right.kind != "SubqueryAlias":
-            return None
-        if not str(right.fields["identifier"]["name"]).startswith("__cr_"):
-            return None
+        kind, right = join_kind(node), node.children[1]
         rows, release = self._walk.visit(node.children[0], outer)
         if release is None:
             raise refused("PlanFloorMissing", "groups are joined with the conditions of another release")
@@ -223,7 +216,7 @@ class Aggregates:
         }
         if not release.groups.keys.keys() <= compared.keys():
             raise refused("PlanFloorMissing", "groups are not joined with the conditions of their release by all keys")
-        if kind == "LeftAnti$":
+        if kind == "LeftAnti":
             self._require_overlap(right, release.source, release.floor)
             return rows, self._remaining(replace(release, overlap=False))
         groups, reads = self._guard_groups(right, outer)

@@ -10,7 +10,7 @@ from sparkapp.plan.expressions import Columns, require_conditions
 from sparkapp.plan.joins import From, Pair
 from sparkapp.plan.release import conjuncts
 from sparkapp.plan.rows import Person, Rows
-from sparkapp.plan.tree import Node, refused, tree
+from sparkapp.plan.tree import Node, is_generated_join, join_kind, refused, tree
 from sparkapp.plan.walking import Walk
 
 
@@ -61,12 +61,12 @@ class Sources:
             numbers = self._collect(node.child, outer, relations, conditions, semi)
             conditions += [(part, None) for part in conjuncts(node.expression("condition"))]
             return numbers
-        if node.kind != "Join":
+        if node.kind != "Join" or is_generated_join(node):
             number = next(self._numbers)
             rows = self._walk.settled(node, outer)
             relations[number] = rows.with_columns({id: replace(column, relation=number) for id, column in rows.columns.items()})
             return frozenset([number])
-        kind = str(node.fields["joinType"].get("object")).rpartition(".")[2].rstrip("$")
+        kind = join_kind(node)
         parts = conjuncts(tree(node.fields["condition"])) if node.fields.get("condition") else []
         left = self._collect(node.children[0], outer, relations, conditions, semi)
         if kind in ("LeftSemi", "LeftAnti"):

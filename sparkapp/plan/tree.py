@@ -94,3 +94,15 @@ def tree(items: list[dict[str, Any]]) -> Node:
     if next(rest, None) is not None:
         raise ValueError("more nodes than the tree has")
     return found
+
+
+def join_kind(join: Node) -> str:
+    """Kind of a join: ``Inner``, ``LeftOuter``, ``LeftSemi`` and so on."""
+    return str(join.fields["joinType"].get("object")).rpartition(".")[2].rstrip("$")
+
+
+def is_generated_join(node: Node) -> bool:
+    """Whether a node joins rows with groups that the gate has written into the text."""
+    if node.kind != "Join" or join_kind(node) not in ("LeftSemi", "LeftAnti") or node.children[1].kind != "SubqueryAlias":
+        return False
+    return str(node.children[1].fields["identifier"]["name"]).startswith("__cr_")

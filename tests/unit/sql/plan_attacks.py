@@ -13,6 +13,7 @@ QUERIES = {
     "two keys": "SELECT region, status, COUNT(*) AS n FROM orders GROUP BY region, status",
     "deviation": "SELECT region, STDDEV(amount) AS d FROM orders WHERE status = 'paid' GROUP BY region",
     "overlap": "SELECT o.region, w.seg, SUM(o.amount) AS s FROM orders o JOIN weights w ON o.user_key = w.user_key GROUP BY o.region, w.seg",
+    "having": "SELECT w.seg, SUM(o.amount) AS s FROM orders o JOIN weights w ON o.user_key = w.user_key GROUP BY w.seg HAVING COUNT(*) > 1 ORDER BY s",
     "unique": "SELECT r.country, COUNT(*) AS n FROM orders o JOIN regions r ON o.region = r.region GROUP BY r.country",
     "persons": "SELECT o.status, c.device, COUNT(*) AS n FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY o.status, c.device",
     "outer": "SELECT o.region, COUNT(c.campaign) AS n FROM orders o LEFT JOIN clicks c ON o.user_key = c.user_key GROUP BY o.region",
@@ -63,6 +64,8 @@ MISTAKES: list[tuple[str, str, list[tuple[str, str]]]] = [
     ("deviation", "PlanFloorMissing", [("\nLEFT SEMI JOIN (\n", "\nLEFT SEMI JOIN (SELECT 'north' AS `__cr_k0`) AS `x` ON TRUE\nLEFT ANTI JOIN (\n")]),
     # Joins.
     ("overlap", "PlanFloorMissing", [("LEFT ANTI JOIN", "LEFT SEMI JOIN")]),
+    ("having", "PlanFloorMissing", [("LEFT ANTI JOIN", "LEFT SEMI JOIN")]),
+    ("having", "PlanFloorMissing", [("COUNT(`__cr_r`.`__cr_p`) >= 5 AND", "")]),
     ("overlap", "PlanFloorMissing", [("LEFT ANTI JOIN", "CROSS JOIN (SELECT 1 AS `z`) AS `zz`\nLEFT ANTI JOIN")]),
     ("overlap", "PlanFloorMissing", [("ON `__cr_g`.`__cr_k0` <=> `__cr_overlapping0`.`__cr_k0` AND", "ON")]),
     ("overlap", "PlanFloorMissing", [("FROM `__cr_rows1` AS `__cr_o`", "FROM (SELECT 'x' AS `__cr_k0`, 'y' AS `__cr_k1`, 'z' AS `__cr_p`) AS `__cr_o`")]),
