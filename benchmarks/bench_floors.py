@@ -72,7 +72,7 @@ def in_spark(rows: int, own: str, floored: str) -> tuple[Work, Work, list[float]
     spark = open_session("bench-floors")
     connection = duckdb.connect()
     for name, text in TABLES.items():
-        frame = spark.createDataFrame(connection.execute(text.format(rows=rows)).to_arrow_table()).persist()
+        frame = spark.createDataFrame(connection.sql(text.format(rows=rows)).to_arrow_table()).persist()
         frame.count()
         frame.createOrReplaceTempView(name)
     check, times = PlanCheck(spark, catalog(floors=True)), []
