@@ -130,7 +130,7 @@ def duck_read(file: Path, types: dict[str, FieldType], fmt: str) -> pa.Table:
     }[fmt]
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
-        found = connection.execute(f"SELECT * FROM {source}").to_arrow_table()
+        found = connection.sql(f"SELECT * FROM {source}").to_arrow_table()
     return found.cast(arrow_schema(types))
 
 
