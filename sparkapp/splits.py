@@ -93,7 +93,7 @@ def _split_object(pod: Pod, dataset: JobDataset, whole: InputSplit, *, splittabl
 
 
 def _group_splits(splits: Sequence[InputSplit], total: int, parallelism: int) -> tuple[tuple[InputSplit, ...], ...]:
-    """Group neighbouring splits into tasks and join adjacent splits of one object.
+    """Group neighbouring splits into tasks and join those of one object, which follow each other.
 
     The target size gives every core two tasks, with at most 32 MiB per task.
     """
@@ -106,7 +106,7 @@ def _group_splits(splits: Sequence[InputSplit], total: int, parallelism: int) ->
             tasks.append(tuple(current))
             current, filled = [], 0
         filled += split.weight
-        if current and current[-1].name == split.name and current[-1].stop == split.first:
+        if current and current[-1].name == split.name:
             last = current.pop()
             split = replace(last, stop=split.stop, weight=last.weight + split.weight)
         current.append(split)
@@ -205,7 +205,7 @@ class SplitText:
 
     def skip(self, count: int) -> None:
         """Drop ``count`` bytes."""
-        while count > 0 and (data := self.read(count)):
+        while data := self.read(count):
             count -= len(data)
 
     @staticmethod

@@ -56,6 +56,7 @@ def test_jwk_has_every_member_of_its_kind(keys: list[Any]) -> None:
     private = keys[0].private_numbers()
     public = {"n": private.public_numbers.n, "e": private.public_numbers.e}
     secret = {"d": private.d, "p": private.p, "q": private.q, "dp": private.dmp1, "dq": private.dmq1, "qi": private.iqmp}
+    assert (public_jwk(keys[0], kid="k")["kid"], private_jwk(keys[0], kid="k")["kid"]) == ("k", "k")
     assert numbers_of(public_jwk(keys[0], kid="k")) == public
     assert numbers_of(private_jwk(keys[0], kid="k")) == public | secret
     for key, curve in zip(keys[1:], ("P-256", "P-384", "P-521", "P-256K"), strict=True):

@@ -116,6 +116,19 @@ def test_unknown_key_is_invalid_and_an_unreachable_issuer_says_nothing() -> None
         verify(token(), Keys(RSA, error=jwt.PyJWKClientConnectionError("no route")))
 
 
+def test_symmetric_key_in_the_issuers_key_set_verifies_nothing() -> None:
+    octets = b"k" * 32
+    jwk = jwt.PyJWK.from_dict({"kty": "oct", "k": b64url(octets), "alg": "HS256"})
+
+    class Symmetric(Keys):
+        def get_signing_key_from_jwt(self, token: str | bytes) -> jwt.PyJWK:
+            return jwk
+
+    with pytest.raises(InvalidToken) as caught:
+        verify(jwt.encode(CLAIMS, octets, algorithm="HS256"), Symmetric(RSA))
+    assert caught.value.reason == "InvalidAlgorithmError"
+
+
 def test_claims_of_any_token_can_be_shown_and_other_text_cannot() -> None:
     expired = token(OTHER_RSA, exp=1, nbf=None, aud="other")
     assert unverified_claims(expired) == {"iss": "https://issuer.example", "aud": "other", "sub": "contosso", "exp": 1}

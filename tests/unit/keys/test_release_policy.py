@@ -198,6 +198,7 @@ BAD: dict[str, Any] = {
     "condition without value": policy_of({"claim": "a"}),
     "condition without claim": policy_of({"equals": "a"}),
     "condition with more": policy_of({**equals("a", "b"), "x": 1}),
+    "condition with two more": policy_of({**equals("a", "b"), "x": 1, "y": 1}),
     "claim and group": policy_of({**equals("a", "b"), "allOf": [equals("a", "b")]}),
     "notEquals": policy_of({"claim": "a", "notEquals": "b"}),
     "less": policy_of({"claim": "a", "less": "5"}),
@@ -235,6 +236,7 @@ def test_policies_outside_the_grammar_are_rejected(what: str) -> None:
     ("what", "place"),
     [
         ("notEquals", "at anyOf.0.allOf.0.notEquals:"),
+        ("condition with two more", "at anyOf.0.allOf.0.x:"),
         ("condition without claim", "at anyOf.0.allOf.0.claim:"),
         ("condition without value", "at anyOf.0.allOf.0.equals:"),
         ("nested empty", "at anyOf.0.allOf.0.anyOf:"),

@@ -169,24 +169,20 @@ def test_policies_are_known_by_role_host_data_and_digest() -> None:
     assert base64.b64decode(policies.driver.rego_base64).decode() == policies.driver.rego
 
 
-def test_longest_policy_fits_one_argument_of_spark_submit() -> None:
-    def sized(size: int) -> Any:
-        return make_job(segments=[{"executionSequence": 1, "sql": "x" * size, "sourceDigest": DIGEST}])
+def test_longest_policy_has_130000_characters() -> None:
+    """``spark-submit`` gets it as one argument."""
 
-    def length(size: int) -> int:
-        try:
-            policies = pod_policies(sized(size), PROFILE)
-        except CleanRoomError:
-            return 1_000_000
-        return max(len(policies.driver.rego_base64), len(policies.executor.rego_base64))
+    def longest(size: int, more: int = 0) -> PodPolicies:
+        job = make_job(segments=[{"executionSequence": 1, "sql": "x" * size, "sourceDigest": DIGEST}])
+        return pod_policies(job, make_profile(f"registry.example/{'a' * (1 + more)}@sha256:{DIGEST}"))
 
-    low, high = 64_000, 70_000
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if length(middle) < 1_000_000 else (low, middle)
-    assert 129_990 < length(low) <= 130_000
-    with pytest.raises(CleanRoomError, match="a pod accepts at most 130000") as caught:
-        pod_policies(sized(high), PROFILE)
+    room = 130_000 // 4 * 3
+    # The job's JSON is in base64 within the policy. The image's name gives the last bytes.
+    size = 64_000 + (room - len(longest(64_000).executor.rego)) // 4 * 3 - 60
+    more = room - len(longest(size).executor.rego)
+    assert len(longest(size, more).executor.rego_base64) == 130_000
+    with pytest.raises(CleanRoomError, match="executor policy of 130004; a pod accepts at most 130000") as caught:
+        longest(size, more + 1)
     assert caught.value.code == "JobConfigTooLarge"
 
 
