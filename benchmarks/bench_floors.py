@@ -32,11 +32,18 @@ FROM flights AS f JOIN planes AS p ON f.person = p.person JOIN weather AS w ON f
 GROUP BY p.maker HAVING COUNT(DISTINCT f.person) >= 25
 """
 TABLES = {
-    "flights": "SELECT 'N' || (hash(i) % 40000) AS person, (hash(i + 1) % 3)::VARCHAR AS origin, (hash(i + 2) % 8760)::BIGINT AS hour, "
-    "(hash(i + 3) % 200)::DOUBLE - 20 AS delay FROM range({rows}) AS t(i)",
-    "planes": "SELECT 'N' || i AS person, 'M' || (hash(i) % 60) AS maker FROM range(40000) AS t(i)",
-    "weather": "SELECT (i % 3)::VARCHAR AS origin, i // 3 AS hour, (hash(i) % 90) / 3 AS wind FROM range(3 * 8760) AS t(i)",
+    "flights": "SELECT CONCAT('N', {h0} % 40000) AS person, CAST({h1} % 3 AS STRING) AS origin, {h2} % 8760 AS hour, "
+    "CAST({h3} % 200 AS DOUBLE) - 20 AS delay FROM numbers",
+    "planes": "SELECT CONCAT('N', id) AS person, CONCAT('M', {h0} % 60) AS maker FROM numbers WHERE id < 40000",
+    "weather": "SELECT CAST(id % 3 AS STRING) AS origin, CAST(FLOOR(id / 3) AS BIGINT) AS hour, CAST({h0} % 90 AS DOUBLE) / 3 AS wind "
+    "FROM numbers WHERE id < 3 * 8760",
 }
+"""Spark SQL over a table of numbers."""
+
+
+def table(name: str) -> str:
+    """The text of a table; its values are spread by multiplication with a large prime."""
+    return TABLES[name].format(**{f"h{index}": f"((id + {index}) * 2654435761 % 1000003)" for index in range(4)})
 
 
 def catalog(*, floors: bool) -> Catalog:
@@ -57,8 +64,9 @@ def catalog(*, floors: bool) -> Catalog:
 def in_duckdb(rows: int, own: str, floored: str) -> tuple[Work, Work, list[float]]:
     """Functions that run both texts in DuckDB."""
     connection = duckdb.connect()
-    for name, text in TABLES.items():
-        connection.execute(f"CREATE TABLE {name} AS {text.format(rows=rows)}")
+    connection.execute(f"CREATE VIEW numbers AS SELECT range AS id FROM range({rows})")
+    for name in TABLES:
+        connection.execute(f"CREATE TABLE {name} AS {sqlglot.transpile(table(name), read='spark', write='duckdb')[0]}")
     first, second = (sqlglot.transpile(text, read="spark", write="duckdb")[0] for text in (own, floored))
     return (lambda: len(connection.execute(first).fetchall())), (lambda: len(connection.execute(second).fetchall())), []
 
@@ -70,9 +78,9 @@ def in_spark(rows: int, own: str, floored: str) -> tuple[Work, Work, list[float]
     from sparkapp.suppression import hold_persons
 
     spark = open_session("bench-floors")
-    connection = duckdb.connect()
-    for name, text in TABLES.items():
-        frame = spark.createDataFrame(connection.sql(text.format(rows=rows)).to_arrow_table()).persist()
+    spark.range(0, rows, 1, spark.sparkContext.defaultParallelism).createOrReplaceTempView("numbers")
+    for name in TABLES:
+        frame = spark.sql(table(name)).persist()
         frame.count()
         frame.createOrReplaceTempView(name)
     check, times = PlanCheck(spark, catalog(floors=True)), []
