@@ -13,9 +13,10 @@ from cleanroom.sql.checking.dispatch import checks_expression, value_of, values_
 from cleanroom.sql.checking.nodes import allow_only, marked_name, not_listed, position_of
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import Value
-from cleanroom.sql.precedence import ATOM
+from cleanroom.sql.precedence import ATOM, SUM
 from cleanroom.sql.privacy import polynomials
 from cleanroom.sql.refusal import Refusal
+from cleanroom.sql.rendering import parenthesised
 from cleanroom.sql.spark_types import result_type
 from cleanroom.sql.text.marking import CASTS
 from cleanroom.sql.vocabulary import EXTRACT_FIELDS, FUNCTIONS, TYPES, UNITS, Function
@@ -130,7 +131,7 @@ def extract(node: exp.Expr, ctx: Context) -> Value:
     if field not in EXTRACT_FIELDS:
         raise Refusal("LiteralNotAllowed", f"EXTRACT takes a field of {', '.join(sorted(EXTRACT_FIELDS))}", position_of(node))
     part = value_of(node.args["expression"], ctx)
-    return combine(f"EXTRACT({field} FROM {part.sql})", "decimal" if field == "SECOND" else "integer", ATOM, [part], node)
+    return combine(f"EXTRACT({field} FROM {parenthesised(part, SUM)})", "decimal" if field == "SECOND" else "integer", ATOM, [part], node)
 
 
 @checks_expression(exp.Substring)
@@ -165,7 +166,9 @@ def trim(node: exp.Expr, ctx: Context) -> Value:
     text, characters = values_of((node.this, node.args["expression"]), ctx)
     if side not in ("BOTH", "LEADING", "TRAILING"):
         raise Refusal("ClauseNotAllowed", "TRIM takes BOTH, LEADING or TRAILING", position_of(node))
-    return combine(f"TRIM({side} {characters.sql} FROM {text.sql})", "string", ATOM, [text, characters], node)
+    return combine(
+        f"TRIM({side} {parenthesised(characters, SUM)} FROM {parenthesised(text, SUM)})", "string", ATOM, [text, characters], node
+    )
 
 
 @checks_expression(exp.Bracket)

@@ -104,10 +104,8 @@ def interval(node: exp.Expr, ctx: Context) -> Value:
     allow_only(node, "this", "unit")
     unit, amount = node.args.get("unit"), node.this
     negative = False
-    while isinstance(amount, exp.Paren | exp.Neg):
-        allow_only(amount, "this")
-        negative = negative if isinstance(amount, exp.Paren) else not negative
-        amount = amount.this
+    if isinstance(amount, exp.Neg):
+        negative, amount = True, amount.this
     text = str(amount.this).strip() if isinstance(amount, exp.Literal) else ""
     if isinstance(unit, exp.IntervalSpan):
         allow_only(unit, "this", "expression")

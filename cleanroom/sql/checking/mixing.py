@@ -35,6 +35,7 @@ LEFT: dict[type[exp.Expr], _NeedsParentheses] = {
     exp.Cast: _BINARY | {exp.Neg, exp.BitwiseNot},
     exp.TryCast: _BINARY | {exp.Neg, exp.BitwiseNot},
     exp.Bracket: _BINARY | {exp.Neg, exp.BitwiseNot},
+    **dict.fromkeys((exp.Extract, exp.Substring, exp.Overlay, exp.StrPosition, exp.Trim), _NOT_OPERANDS),
 }
 """For each operator, the operators that need parentheses as its first operand."""
 RIGHT: dict[type[exp.Expr], _NeedsParentheses] = {
@@ -44,11 +45,16 @@ RIGHT: dict[type[exp.Expr], _NeedsParentheses] = {
     **dict.fromkeys(_PRODUCTS, _BINARY),
 }
 """The same for its other operands."""
+_OTHERS: dict[type[exp.Expr], tuple[str, ...]] = {
+    exp.Between: ("low", "high"), exp.Substring: ("start", "length"), exp.Overlay: ("expression", "from_", "for_"), exp.StrPosition:
+    ("substr",),
+}  # fmt: skip
+"""The parser's names of the other operands, if there is not just one of them."""
 _SYMBOLS: dict[type[exp.Expr], str] = {
     exp.EQ: "=", exp.NEQ: "<>", exp.GT: ">", exp.GTE: ">=", exp.LT: "<", exp.LTE: "<=", exp.NullSafeEQ: "<=>", exp.NullSafeNEQ:
     "IS DISTINCT FROM", exp.RegexpLike: "RLIKE", exp.BitwiseAnd: "&", exp.BitwiseOr: "|", exp.BitwiseXor: "^", exp.Add: "+", exp.Sub: "-",
     exp.Mul: "*", exp.Div: "/", exp.Mod: "%", exp.IntDiv: "DIV", exp.DPipe: "||", exp.Neg: "-", exp.BitwiseNot: "~", exp.Cast: "::",
-    exp.TryCast: "::", exp.Bracket: "[…]",
+    exp.TryCast: "::", exp.Bracket: "[…]", exp.StrPosition: "POSITION",
 }  # fmt: skip
 
 
@@ -59,7 +65,7 @@ def check_operands(node: exp.Expr, kind: type[exp.Expr]) -> None:
     if type(operand) in LEFT[kind]:
         raise _refusal(kind, operand)
     others = RIGHT[kind]
-    for name in ("expression", "low", "high"):
+    for name in _OTHERS.get(kind, ("expression",)):
         operand = args.get(name)  # type: ignore[assignment]
         if type(operand) in others:
             raise _refusal(kind, operand)

@@ -7,6 +7,7 @@ from sqlglot import exp
 from cleanroom.sql.checking.columns import alias_target
 from cleanroom.sql.checking.combining import combine
 from cleanroom.sql.checking.dispatch import checks_expression, value_of, values_of
+from cleanroom.sql.checking.mixing import LEFT, check_operands
 from cleanroom.sql.checking.nodes import allow_only, chain_operands, position_of, without_parentheses
 from cleanroom.sql.checking.subqueries import in_subquery
 from cleanroom.sql.context import Context
@@ -57,13 +58,16 @@ def _negated(inner: exp.Expr, node: exp.Expr, ctx: Context) -> Value:
     target = alias_target(inner, ctx)
     if target is not None:  # rendered as NOT of the aliased expression, because that is how the rendering is read back
         return _negated(target, node, ctx.expanding_alias(inner.name))
+    if type(inner) in LEFT:
+        check_operands(inner, type(inner))
     if isinstance(inner, exp.In):
         return membership(inner, ctx, negated=True)
     if isinstance(inner, exp.Is):
         return is_test(inner, ctx, negated=True)
     if isinstance(inner, exp.Between):
         return between(inner, ctx, negated=True)
-    if isinstance(inner, exp.Like | exp.ILike | exp.RegexpLike):
+    # NOT before a condition with ANY or ALL negates the whole condition; NOT LIKE ANY negates each pattern.
+    if isinstance(inner, exp.Like | exp.ILike | exp.RegexpLike) and not isinstance(inner.args["expression"], exp.Any | exp.All):
         return like(inner, ctx, negated=True)
     part = value_of(inner, ctx)
     return combine(f"NOT {parenthesised(part, ATOM)}", "boolean", PREDICATE, [part], node)
@@ -165,8 +169,8 @@ def _quantified_like(node: exp.Expr, group: exp.Expr, word: str, ctx: Context) -
     allow_only(group, "this")
     inner = group.this
     patterns = inner.expressions if isinstance(inner, exp.Tuple) else [inner.this] if isinstance(inner, exp.Paren) else []
-    if isinstance(node, exp.RegexpLike) or not patterns:
-        raise Refusal("ExpressionNotAllowed", "LIKE ANY and LIKE ALL take a list of patterns", position_of(node))
+    if isinstance(node, exp.RegexpLike) or not patterns or not all(isinstance(part, exp.Literal) and part.is_string for part in patterns):
+        raise Refusal("ExpressionNotAllowed", "LIKE ANY and LIKE ALL take a list of texts in quotes", position_of(node))
     parts = values_of((node.this, *patterns), ctx)
     quantifier = "ALL" if isinstance(group, exp.All) else "ANY"
     texts = ", ".join(part.sql for part in parts[1:])

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from sqlglot import exp
-from sqlglot.errors import ParseError, SqlglotError
+from sqlglot.errors import ParseError
 from sqlglot.tokenizer_core import Token, TokenType
 
 from cleanroom.sql.refusal import Refusal
@@ -38,7 +38,19 @@ _BOUNDARIES = {
     TokenType.WHERE, TokenType.HAVING, TokenType.ON, TokenType.QUALIFY, TokenType.GROUP_BY, TokenType.ORDER_BY, TokenType.ALIAS,
     TokenType.JOIN, TokenType.UNION, TokenType.WINDOW, TokenType.FOR, TokenType.XOR,
 }  # fmt: skip
-_STRUCTURE = _OPENING | _CLOSING | _PREDICATES | _COMPARISONS | _BOUNDARIES
+_BETWEEN_OPERANDS = _COMPARISONS | {
+    TokenType.PLUS, TokenType.DASH, TokenType.STAR, TokenType.SLASH, TokenType.MOD, TokenType.DIV, TokenType.DPIPE, TokenType.AMP,
+    TokenType.PIPE, TokenType.CARET, TokenType.TILDE, TokenType.LIKE, TokenType.ILIKE, TokenType.RLIKE, TokenType.BETWEEN, TokenType.FOR,
+}  # fmt: skip
+"""Operators after which no condition stands without parentheses."""
+_BEFORE_OPERAND = _BETWEEN_OPERANDS | (_BOUNDARIES - {TokenType.ALIAS}) | {
+    TokenType.L_PAREN, TokenType.L_BRACKET, TokenType.NOT, TokenType.CASE, TokenType.DISTINCT, TokenType.INTERVAL, TokenType.LIMIT,
+    TokenType.OFFSET, TokenType.PARTITION_BY,
+}  # fmt: skip
+"""Tokens after which an expression begins."""
+_PREFIXES = {TokenType.PLUS, TokenType.NOT, TokenType.EXISTS, TokenType.ISNULL, TokenType.NOTNULL, TokenType.UNKNOWN}
+_STRUCTURE = _OPENING | _CLOSING | _PREDICATES | _COMPARISONS | _BOUNDARIES | _PREFIXES
+_JOINS_OPERANDS = {TokenType.DOT, TokenType.DCOLON, TokenType.L_PAREN, TokenType.R_PAREN, TokenType.L_BRACKET, TokenType.R_BRACKET}
 
 _stack_size = threading.Lock()
 
@@ -59,13 +71,13 @@ def parse_statement(text: str, *, rereading: bool = False) -> exp.Expr:
     if TokenType.SEMICOLON in kinds:
         position = token_position(tokens[kinds.index(TokenType.SEMICOLON)])
         raise Refusal("MultipleStatements", "a segment contains exactly one statement; put each into its own segment", position)
-    _check_predicates(tokens, kinds)
+    _check_operators(tokens, kinds)
     tokens = mark_functions(tokens, kinds)
     parser = DIALECT.parser(max_nodes=NODES_PER_TOKEN * len(tokens) + 500)
     parse = partial(parser.parse, tokens, text)
     try:
         statements = parse() if len(tokens) <= _LONG_STATEMENT else _on_large_stack(parse)
-    except (SqlglotError, ValueError, RecursionError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except Exception as error:  # whatever the parser raises because of a text is a refusal
         if isinstance(error, RecursionError) or "Maximum number of AST nodes" in str(error):
             why = "the text is ambiguous in too many places: give each JOIN its ON, and nest less"
             raise Refusal("QueryTooComplex", why, _position_of(error)) from error
@@ -75,28 +87,80 @@ def parse_statement(text: str, *, rereading: bool = False) -> exp.Expr:
     return statements[0]
 
 
-def _check_predicates(tokens: list[Token], kinds: list[TokenType]) -> None:
-    """Refuse a second predicate or a comparison after IS, IN, BETWEEN or LIKE, which Spark does not accept and the parser does."""
-    seen, bound, stack = False, False, []
+def _check_operators(tokens: list[Token], kinds: list[TokenType]) -> None:
+    """Refuse forms of conditions that the parser reads and Spark does not, and those that the two read differently."""
+    seen, start, stack = False, -1, []
     for at in [index for index, kind in enumerate(kinds) if kind in _STRUCTURE]:
         kind = kinds[at]
+        before = kinds[at - 1] if at else TokenType.SELECT
         if kind in _OPENING:
-            stack.append((seen, bound))
-            seen = bound = False
+            stack.append((seen, start))
+            seen, start = False, -1
         elif kind in _CLOSING:
-            seen, bound = stack.pop() if stack else (False, False)
+            seen, start = stack.pop() if stack else (False, -1)
+        elif kind in _PREFIXES:
+            _check_prefix(tokens, kinds, at, before, start)
         elif kind in _PREDICATES or kind in _COMPARISONS:
-            if seen and kinds[at - 1] is not TokenType.L_PAREN:
-                raise Refusal(
-                    "ParenthesesNeeded",
-                    f"{tokens[at].text} after another condition: write (…) around the first condition",
-                    token_position(tokens[at]),
-                )
-            seen, bound = True, kind is TokenType.BETWEEN
-        elif kind is TokenType.AND and bound:
-            bound = False
-        elif kind is not TokenType.FROM or TokenType.DISTINCT not in kinds[at - 1 : at]:
-            seen = bound = False
+            if seen and before is not TokenType.L_PAREN:
+                raise _parentheses(tokens[at], "after another condition: write (…) around the first condition")
+            between = kind is TokenType.BETWEEN and tokens[at - 1].text.upper() not in ("ROWS", "RANGE")
+            seen, start = True, at if between else -1
+        elif kind is TokenType.AND and start >= 0:
+            _check_low(tokens[start + 1 : at])
+            start = -1
+        elif kind is not TokenType.FROM or before is not TokenType.DISTINCT:
+            seen, start = False, -1
+
+
+def _check_prefix(tokens: list[Token], kinds: list[TokenType], at: int, before: TokenType, start: int) -> None:
+    """Check a sign or word that the parser also accepts where Spark does not."""
+    kind, token, after = kinds[at], tokens[at], kinds[at + 1 : at + 2]
+    if kind is TokenType.PLUS:
+        if before in _BEFORE_OPERAND or tokens[at - 1].text.upper() == "PLACING":
+            raise Refusal("ExpressionNotAllowed", "a sign + before a value: leave it out", token_position(token))
+    elif kind is TokenType.UNKNOWN:
+        if before is TokenType.IS or kinds[max(at - 2, 0) : at] == [TokenType.IS, TokenType.NOT]:
+            raise Refusal("ExpressionNotAllowed", "IS UNKNOWN: write IS NULL", token_position(token))
+    elif kind in (TokenType.ISNULL, TokenType.NOTNULL) or (kind is TokenType.NOT and after == [TokenType.NULL]):
+        if before not in _BEFORE_OPERAND and before is not TokenType.IS and after != [TokenType.L_PAREN]:
+            raise Refusal("ExpressionNotAllowed", f"{token.text} after a value: write IS NULL or IS NOT NULL", token_position(token))
+    elif (
+        before in _BETWEEN_OPERANDS
+        or (start >= 0 and before is TokenType.AND)
+        or kinds[at - 2 : at] == [TokenType.DISTINCT, TokenType.FROM]
+    ):
+        raise _parentheses(token, "after another operator: write (…) around the condition")
+
+
+def _check_low(tokens: list[Token]) -> None:
+    """Check the tokens between BETWEEN and AND: the parser skips over an AND that is missing."""
+    depth, operand = 0, False
+    for index, token in enumerate(tokens):
+        kind = token.token_type
+        depth += (kind in _OPENING) - (kind in _CLOSING)
+        if depth or kind in _CLOSING or kind in _JOINS_OPERANDS:
+            operand = depth == 0 and kind not in (TokenType.DOT, TokenType.DCOLON)
+        elif kind in _BETWEEN_OPERANDS and kind is not TokenType.TILDE:
+            operand = False
+        elif operand and not _continues(tokens[max(0, index - 2) : index + 1]):
+            raise Refusal("Unparsable", f"AND is missing between BETWEEN and {token.text}", token_position(token))
+        else:
+            operand = True
+
+
+def _continues(tokens: list[Token]) -> bool:
+    """Whether the last of ``tokens`` belongs to the literal that begins before it."""
+    kinds = [token.token_type for token in tokens]
+    return (
+        kinds[0] is TokenType.INTERVAL
+        or kinds[-2:] == [TokenType.STRING] * 2
+        or (kinds[-1] is TokenType.STRING and tokens[-2].text.upper() in ("DATE", "TIMESTAMP", "R"))
+        or (kinds[-2] is TokenType.INTERVAL)
+    )
+
+
+def _parentheses(token: Token, why: str) -> Refusal:
+    return Refusal("ParenthesesNeeded", f"{token.text} {why}", token_position(token))
 
 
 def split_statements(text: str) -> list[str]:
