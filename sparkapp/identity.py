@@ -15,6 +15,7 @@ import asyncio
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from cleanroom.clients.objects import ObjectStore
 from cleanroom.clients.s3 import S3Credentials, S3Store
 from cleanroom.clients.urls import check_storage_url
 from cleanroom.datasets.encryption import decode_dataset_key
-from cleanroom.errors import Internal
+from cleanroom.errors import CleanRoomError, Internal
 from cleanroom.governance import CleanRoomClient
 from cleanroom.secret import Secret
 from cleanroom.spark.job import BlobAccess, JobConfig, JobDataset, S3Access
@@ -41,6 +42,10 @@ STORAGE_SCOPE = "https://storage.azure.com/.default"
 
 GOVERNANCE_SECONDS = 300.0
 """How long to retry an unavailable governance. The recovery of a CCF network takes minutes."""
+NOT_YET = frozenset({"VerifySnpAttestationFailed", "SecretNotFound"})
+"""What a node of governance answers that does not have the run's grants and secrets yet."""
+LAG_SECONDS = 5.0
+"""How long after its start a process retries these answers. Governance's nodes follow each other within about a second."""
 FEDERATION_SECONDS = 120.0
 """How long to retry signing in. Entra ID needs up to minutes to propagate a new federated credential."""
 
@@ -84,6 +89,7 @@ def _process() -> _ProcessIdentity:
 class _ProcessIdentity:
     def __init__(self) -> None:
         self.pid = os.getpid()
+        self._started = time.monotonic()
         self.job = job_from_environment()
         self._ca_file = _roots(self.job.governance.ca_pem)
         self._loop = asyncio.new_event_loop()
@@ -161,7 +167,15 @@ class _ProcessIdentity:
         return self._ca_file if declared else None
 
     def _call_governance(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        return retry_transient(GOVERNANCE_SECONDS, lambda: asyncio.run_coroutine_threadsafe(make(), self._loop).result())
+        def call() -> T:
+            try:
+                return asyncio.run_coroutine_threadsafe(make(), self._loop).result()
+            except CleanRoomError as error:
+                if error.code in NOT_YET and time.monotonic() - self._started < LAG_SECONDS:
+                    error.retryable = True
+                raise
+
+        return retry_transient(GOVERNANCE_SECONDS, call)
 
 
 def _roots(pem: str) -> Path | None:

@@ -164,7 +164,12 @@ class QueryCommands:
         self._page.show()
         query = self._query
         command.outcome = CommandOutcome(
-            stage=query.stage, version=query.version, pending=query.pending(), accepted=query.voters("accepted"), detail=detail
+            stage=query.stage,
+            version=query.version,
+            pending=query.pending(),
+            accepted=query.voters("accepted"),
+            detail=detail,
+            seen=query.seen,
         )
 
     def _refuse(self, command: Command, error: CleanRoomError) -> None:

@@ -59,6 +59,7 @@ class QuerySnapshot(Message):
     query: DocumentSnapshot
     datasets: tuple[DocumentSnapshot, ...]
     """Inputs in order, then the output dataset."""
+    seen: Seen = ""
 
 
 class ApprovalVerdict(Message):
@@ -145,6 +146,7 @@ class StagedSecret(Message):
     dataset: Name
     kind: Literal["key", "connection", "consent"]
     secret_id: str
+    seen: Seen = ""
 
 
 class GrantRequest(Message):
@@ -174,6 +176,7 @@ class Grants(Message):
     """Result of ``set_secret`` and ``configure_idp``: one grant per pod role and delegate policy."""
 
     grants: tuple[Grant, ...]
+    seen: Seen = ""
 
 
 class Prepared(Message):
@@ -187,6 +190,7 @@ class Prepared(Message):
     spark: SparkVerdict
     snapshot: QuerySnapshot
     approvals: ApprovalVerdict
+    seen: Seen = ""
 
 
 class ConsentReceiptRequest(Message):
@@ -280,6 +284,7 @@ class Revoked(Message):
     """The grants that this call removed. Grants that were absent already are not listed."""
     closed: bool = True
     """Whether the run is closed in the ledger. False when the ticket's request is not the run: then nothing was undone."""
+    seen: Seen = ""
 
 
 class Concluded(Message):

@@ -318,4 +318,5 @@ class RunVerifier:
 
 
 def _digest(message: BaseModel) -> str:
-    return sha256_hex(canonical_json(message.model_dump(mode="json")))
+    # What the sender has seen decides nothing.
+    return sha256_hex(canonical_json(message.model_dump(mode="json", exclude={"seen"})))
