@@ -73,7 +73,7 @@ _TRAITS: dict[str, dict[str, Any]] = {
     **{name: {"form": "unit"} for name in ("DATEADD", "TIMESTAMPADD", "TIMESTAMPDIFF")},
     **{name: {"form": "unit", "degree_rule": "days_between"} for name in ("DATE_DIFF", "DATEDIFF")},
     **{name: {"degree_rule": "first_argument"} for name in ("COALESCE", "NVL", "IFNULL")},
-    **{name: {"degree_rule": "transforms"} for name in ("LEAST", "ROUND", "BROUND", "LN", "LOG10", "LOG2", "LOG1P", "SQRT")},
+    **{name: {"degree_rule": "transforms"} for name in ("LEAST", "ROUND", "BROUND", "LN", "LOG10", "LOG2", "LOG1P")},
     **{
         name: {"normalises_identity": True}
         for name in ("LOWER", "UPPER", "LCASE", "UCASE", "TRIM", "BTRIM", "SHA2", "SHA1", "SHA", "MD5", "STRING", "HEX")

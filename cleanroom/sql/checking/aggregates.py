@@ -12,7 +12,7 @@ from cleanroom.sql.context import Context
 from cleanroom.sql.model import ROWS, ReleasedAggregate, Value
 from cleanroom.sql.precedence import ATOM
 from cleanroom.sql.privacy.aggregates import aggregate_disclosure, condition_divisions, protected_columns
-from cleanroom.sql.privacy.exposure import check_condition
+from cleanroom.sql.privacy.exposure import check_condition, check_one_relation
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.spark_types import result_type
 from cleanroom.sql.text.marking import MARK
@@ -95,6 +95,7 @@ def filtered_aggregate(node: exp.Expr, ctx: Context) -> Value:
             scope.released[-1] = scope.released[-1]._replace(where=condition.sql, sql=text)
         with located_at(node):
             scope.divide(condition_divisions([condition], ctx.rules.catalog))
+            check_one_relation(scope, [condition], [arg for arg in scope.released[-1].args if not arg.identity] if scope.released else [])
     condition.ungrouped = False
     out = combine(text, value.type, ATOM, [value, condition], node)
     out.aggregated, out.ungrouped, out.degree = True, False, None

@@ -13,7 +13,7 @@ from cleanroom.sql.context import Context
 from cleanroom.sql.model import Value
 from cleanroom.sql.precedence import ATOM, PREDICATE
 from cleanroom.sql.privacy.aggregates import condition_divisions
-from cleanroom.sql.privacy.exposure import check_condition
+from cleanroom.sql.privacy.exposure import check_condition, check_one_relation
 from cleanroom.sql.privacy.polynomials import highest_degree
 from cleanroom.sql.rendering import parenthesised
 from cleanroom.sql.spark_types import widest
@@ -53,6 +53,7 @@ def conditional(sql: str, conditions: Sequence[Value], results: Sequence[Value],
     if divides:
         with located_at(node):
             scope.divide(condition_divisions(conditions, ctx.rules.catalog))
+            check_one_relation(scope, conditions, [result for result in results if not result.identity])
     degree = highest_degree(results) if divides else None
     for condition in conditions:
         if condition.identity:

@@ -60,7 +60,8 @@ class ReleasedGroups(NamedTuple):
     def guards(self) -> str:
         """Joins that end the FROM clause of a SELECT that reads its rows."""
         self.kinds[0].forget_merged()
-        return "".join(groups.semi_join(self.kinds[0].keys) for groups in self.kinds) + self._anti_joins(self.kinds[0].keys)
+        keys = [parenthesised(key, SUM) for key in self.keys]
+        return "".join(groups.semi_join(keys) for groups in self.kinds) + self._anti_joins(keys)
 
     def _anti_joins(self, keys: Sequence[str]) -> str:
         texts = [groups.overlapping(self.floor) for groups in self.kinds if groups.table]
@@ -77,7 +78,7 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
     """
     scope, catalog = ctx.scope, ctx.rules.catalog
     keys = list({key.sql: key for key in keys}.values())
-    texts = [parenthesised(key, SUM) for key in keys]
+    texts = [key.sql for key in keys]
     floor = rows.strictest_floor(scope.protected, catalog)
     aggregates.check_moments(scope.released, floor, catalog)
     share = min(view.max_share_percent for item in scope.protected if (view := catalog.view(item.view)) is not None)
@@ -96,8 +97,8 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
         for test, enough in _contributions(scope, floor, ctx):
             groups.require(test, enough)
         for released in scope.released if share < 100 else ():
-            if _is_measured(released, ctx):
-                groups.require_share(_summand(released), share)
+            for summand in _summands(released, ctx):
+                groups.require_share(summand, share)
     number = ctx.findings.release(scope.protected, floor)
     scope.releases |= {(number, item.view) for item in scope.protected}
     overlap = bool(keys) and floor > 1 and (scope.overlapping or (scope.multiplied and not _reads_one_relation(scope)))
@@ -152,32 +153,37 @@ def _reads_one_relation(scope: Scope) -> bool:
 
 def _contributions(scope: Scope, floor: int, ctx: Context) -> Iterator[tuple[str, str]]:
     """For each aggregate, conditions that the rows of its contributors meet, and how many contributors there must be."""
-    by_argument: dict[str, set[str]] = {}
+    few = f"NOT BETWEEN 1 AND {floor - 1}"
+    names: dict[tuple[str, ...], set[str]] = {}
+    counted: dict[str, str] = {}
+    found = []
     for item in scope.released:
-        for arg in item.args:
-            by_argument.setdefault(arg.sql, set()).add(item.name)
-    for item in scope.released:
-        disclosure = FUNCTIONS[item.name].disclosure
-        for arg in item.args:
-            if not arg.sources or disclosure == "condition" or arg.identity or aggregates.is_flag(arg, ctx.rules.catalog):
-                continue
-            text = parenthesised(arg, SUM)
-            where = f"({item.where}) IS TRUE AND " if item.where else ""
-            test = f"{text} <> 0" if item.name in _SUMS else f"{text} IS NOT NULL"
-            empty = bool(item.where) or arg.sql.startswith(("CASE ", "IF("))
-            if not empty or floor > 1:
-                yield where + test, f"NOT BETWEEN 1 AND {floor - 1}" if empty else f">= {floor}"
-            # COUNT(x), an aggregate of two columns, or two aggregates of x show how many values are NULL.
-            if floor > 1 and not empty and (disclosure == "count" or len(item.args) > 1 or len(by_argument[arg.sql]) > 1):
-                yield f"{text} IS NULL", f"NOT BETWEEN 1 AND {floor - 1}"
+        args = [arg for arg in item.args if arg.sources and not arg.identity and not aggregates.is_flag(arg, ctx.rules.catalog)]
+        if args and FUNCTIONS[item.name].disclosure != "condition":
+            found.append((item, args))
+            names.setdefault(tuple(arg.sql for arg in args), set()).add(item.name)
+    for item, args in found:
+        texts = [parenthesised(arg, SUM) for arg in args]
+        where = f"({item.where}) IS TRUE AND " if item.where else ""
+        test = " AND ".join(f"{text} <> 0" if item.name in _SUMS else f"{text} IS NOT NULL" for text in texts)
+        empty = bool(item.where) or any(arg.sql.startswith(("CASE ", "IF(")) for arg in args)
+        if not empty or floor > 1:
+            yield where + test, few if empty else f">= {floor}"
+        # COUNT(x), an aggregate of two columns, or two aggregates of x show how many values are NULL.
+        several = len(args) > 1 or len(names[tuple(arg.sql for arg in args)]) > 1
+        if not empty and (FUNCTIONS[item.name].disclosure == "count" or several):
+            counted[" OR ".join(f"{text} IS NULL" for text in texts)] = " AND ".join(f"{text} IS NOT NULL" for text in texts)
+    for missing in counted if floor > 1 else ():
+        yield missing, few
+        for other, present in counted.items():  # two counts show how many rows have one value and not the other
+            if other != missing:
+                yield f"({missing}) AND {present}" if " OR " in missing else f"{missing} AND {present}", few
 
 
-def _is_measured(item: ReleasedAggregate, ctx: Context) -> bool:
+def _summands(item: ReleasedAggregate, ctx: Context) -> list[str]:
+    """The values whose sum one person may dominate."""
     catalog = ctx.rules.catalog
-    return item.name in _SUMS and any(
-        aggregates.protected_columns(arg, catalog) and not aggregates.is_flag(arg, catalog) for arg in item.args
-    )
-
-
-def _summand(item: ReleasedAggregate) -> str:
-    return f"CASE WHEN {item.where} THEN {item.args[0].sql} END" if item.where else item.args[0].sql
+    if FUNCTIONS[item.name].disclosure != "mixture":
+        return []
+    texts = [arg.sql for arg in item.args if aggregates.protected_columns(arg, catalog) and not aggregates.is_flag(arg, catalog)]
+    return [f"CASE WHEN {item.where} THEN {text} END" if item.where else text for text in texts]

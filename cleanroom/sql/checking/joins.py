@@ -72,7 +72,7 @@ def written_out(text: str, scope: Scope, enforce: Mapping[str, Sequence[str]]) -
         if alias in enforce:
             columns = next(item.columns for item in scope.relations.values() if item.alias == alias)
             shown = ",\n  ".join(f"{qualified(alias, value.name)} AS {quote(value.name)}" for value in columns.values())
-            key = ", ".join(qualified(alias, columns[name].name) for name in enforce[alias])
+            key = ", ".join(enforce[alias])
             inner = f"SELECT\n  {shown}\nFROM {relation}\nQUALIFY COUNT(*) OVER (PARTITION BY {key}) = 1"
             relation = f"{subquery(inner)} AS {quote(alias)}"
         text = text.replace(f"\0{alias}\0", relation)

@@ -52,6 +52,8 @@ def _star_of(item: exp.Expr) -> exp.Star | None:
 def _star_columns(item: exp.Expr, star: exp.Star, ctx: Context) -> list[Value]:
     """Columns of ``*``, ``t.*`` or ``* EXCEPT (a, b)``."""
     allow_only(star, "except_")
+    if star.args.get("except_") == []:
+        raise Refusal("Unparsable", "EXCEPT names the columns to leave out", position_of(item))
     scope = ctx.scope
     excepted = {part.name.lower() for part in star.args.get("except_") or []}
     if isinstance(item, exp.Column):

@@ -103,9 +103,11 @@ def _membership(node: exp.Expr, ctx: Context) -> tuple[Value, CheckedQuery, list
     what = _tuple(node.this, ctx) if isinstance(node.this, exp.Tuple) else value_of(node.this, ctx)
     width = len(node.this.expressions) if isinstance(node.this, exp.Tuple) else 1
     inner = node.args["query"]
-    while isinstance(inner, exp.Subquery):
+    if isinstance(inner, exp.Subquery):
         allow_only(inner, "this")
         inner = inner.this
+    if isinstance(inner, exp.Subquery):  # in Spark a list with one value, and not the rows of the query
+        raise Refusal("ParenthesesNeeded", "IN ((SELECT …)): write one pair of parentheses", position_of(node))
     query, reads = _inner_query(inner, ctx)
     if len(query.fields) != width:
         raise Refusal("WrongArguments", f"IN (SELECT …) has {len(query.fields)} columns and {width} to compare", position_of(node))

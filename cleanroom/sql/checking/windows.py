@@ -62,8 +62,6 @@ def window(node: exp.Window, ctx: Context) -> Value:
     kind = result_type(function, [arg.type for arg in args]) if args else ("long" if call.name == "COUNT" else function.result)
     out = combine(f"{call.name}({text}){suffix} OVER ({over})", kind, ATOM, [*args, *operands], node)
     out.windowed, out.degree = True, None
-    if call.name == "ROW_NUMBER":  # the numbers 1 to n, whatever the values by which the rows are sorted
-        out.exposed = frozenset([pair for part in partition for pair in part.exposed])
     return out
 
 

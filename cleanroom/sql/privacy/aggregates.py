@@ -65,7 +65,7 @@ def _allowed_divisions(name: str, args: Sequence[Value], distinct: bool, catalog
     found = found_row_divisions(args)
     disclosure = FUNCTIONS[name].disclosure
     if disclosure == "count":
-        if not all(arg.degree == 0 or arg.plain or (arg.degree is not None and not distinct) for arg in args):
+        if not all(arg.degree == 0 or arg.plain or (arg.degree is not None and not distinct and not arg.transformed) for arg in args):
             raise Refusal("ConditionalAggregate", f"{name} over rows under a privacy floor counts rows or plain columns only")
         return found
     if disclosure == "condition":
@@ -103,7 +103,7 @@ def _check_terms(name: str, args: Sequence[Value], catalog: Catalog) -> None:
             raise Refusal(
                 "ConditionalAggregate",
                 f"{name} over rows under a privacy floor takes columns, their sums and products of two, and LEAST, ROUND, LN, LOG10 or "
-                "SQRT of one column; this expression could single out rows (round and cast the result, not the rows)",
+                "LOG1P of one column; this expression could single out rows (round and cast the result, not the rows)",
             )
         if arg.type in ("boolean", "string"):
             raise Refusal("ConditionalAggregate", f"{name} over rows under a privacy floor takes numbers")

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from cleanroom.sql.catalog import Catalog
 from cleanroom.sql.model import ColumnKey, Value
 from cleanroom.sql.refusal import Refusal
+from cleanroom.sql.scope import Scope
 
 
 def check_exposed(exposed: Iterable[ColumnKey], what: str, catalog: Catalog) -> None:
@@ -38,6 +39,18 @@ def check_condition(conditions: Iterable[Value], catalog: Catalog) -> None:
                 f"a condition reads {column}: the owner of {view.name} does not list it as a dimension, by which queries may filter; "
                 f"dimensions: {', '.join(view.dimension_names) or 'none'}",
             )
+
+
+def check_one_relation(scope: Scope, conditions: Sequence[Value], results: Sequence[Value]) -> None:
+    """Refuse a condition on one relation for values of another whose rows a join repeats: it would choose how often each row counts."""
+    of_results = frozenset([source for result in results for source in result.sources])
+    of_conditions = frozenset([source for condition in conditions for source in condition.sources])
+    if scope.multiplied and of_results and not of_conditions <= of_results:
+        raise Refusal(
+            "ConditionalAggregate",
+            f"a condition on {', '.join(sorted(of_conditions - of_results))} chooses values of {', '.join(sorted(of_results))}, whose rows "
+            "the join may repeat; use WHERE or GROUP BY, or aggregate each of the two per person first",
+        )
 
 
 def identity_misuse(name: str) -> Refusal:

@@ -170,13 +170,11 @@ def _attach_one(graph: _Graph, waiting: Sequence[str], enforce: dict[str, tuple[
                 others.append(alias)
             return alias
     for alias, pairs in reachable.items():
-        if graph.by_identity(pairs) or any(outer.sources <= graph.many - set(graph.core) for outer, _ in pairs):
-            graph.many.add(alias)
-            return alias
-    for alias in reachable:
-        if keys[alias]:
-            enforce[alias] = tuple(keys[alias])
-            others.append(alias)
+        texts = tuple(dict.fromkeys(inner.sql for _, inner in pairs if inner.joinable))
+        if texts:
+            enforce[alias] = texts
+            if not graph.by_identity(pairs):
+                others.append(alias)
             return alias
     return None
 

@@ -72,7 +72,7 @@ def call(function: Function, args: Sequence[Value]) -> tuple[int | None, float]:
     if function.degree_rule == "first_argument" and all(arg.degree == 0 for arg in args[1:]):
         return args[0].degree, max(arg.scale for arg in args)
     columns = [arg for arg in args if arg.degree != 0]
-    if function.degree_rule == "transforms" and [arg.degree for arg in columns] == [1]:
+    if function.degree_rule == "transforms" and len(columns) == 1 and columns[0].degree == 1 and columns[0].plain:
         return 1, columns[0].scale
     if function.degree_rule == "days_between" and all(arg.type == "date" for arg in args):
         degree = highest_degree(args)

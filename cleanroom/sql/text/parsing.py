@@ -49,7 +49,23 @@ _BEFORE_OPERAND = _BETWEEN_OPERANDS | (_BOUNDARIES - {TokenType.ALIAS}) | {
 }  # fmt: skip
 """Tokens after which an expression begins."""
 _PREFIXES = {TokenType.PLUS, TokenType.NOT, TokenType.EXISTS, TokenType.ISNULL, TokenType.NOTNULL, TokenType.UNKNOWN}
-_STRUCTURE = _OPENING | _CLOSING | _PREDICATES | _COMPARISONS | _BOUNDARIES | _PREFIXES
+_MISPLACED: dict[TokenType, set[TokenType]] = {
+    TokenType.COMMA: _BEFORE_OPERAND - {TokenType.STAR},
+    TokenType.ALIAS: (_BEFORE_OPERAND - {TokenType.STAR}) | {TokenType.WITH, TokenType.ALIAS},
+    TokenType.DOT: _BEFORE_OPERAND - {TokenType.STAR},
+    TokenType.STRING: {
+        TokenType.ALIAS, TokenType.VAR, TokenType.IDENTIFIER, TokenType.NUMBER, TokenType.R_PAREN, TokenType.R_BRACKET, TokenType.END,
+        TokenType.NULL, TokenType.TRUE, TokenType.FALSE,
+    },
+}  # fmt: skip
+"""Tokens that cannot follow certain others in Spark. The parser skips over what is missing."""
+_KEYWORDS_BEFORE_VALUE = {"PLACING", "BOTH", "LEADING", "TRAILING", "ESCAPE", "SEPARATOR"}
+_MISSING = {
+    TokenType.FILTER: ([TokenType.L_PAREN], [TokenType.WHERE], "WHERE"), TokenType.USING: ([], [TokenType.L_PAREN], "("),
+    TokenType.WINDOW: ([TokenType.VAR], [TokenType.ALIAS], "AS"),
+}  # fmt: skip
+"""What follows a word, what must follow then, and its text."""
+_STRUCTURE = _OPENING | _CLOSING | _PREDICATES | _COMPARISONS | _BOUNDARIES | _PREFIXES | _MISPLACED.keys() | _MISSING.keys()
 _JOINS_OPERANDS = {TokenType.DOT, TokenType.DCOLON, TokenType.L_PAREN, TokenType.R_PAREN, TokenType.L_BRACKET, TokenType.R_BRACKET}
 
 _stack_size = threading.Lock()
@@ -89,34 +105,63 @@ def parse_statement(text: str, *, rereading: bool = False) -> exp.Expr:
 
 def _check_operators(tokens: list[Token], kinds: list[TokenType]) -> None:
     """Refuse forms of conditions that the parser reads and Spark does not, and those that the two read differently."""
-    seen, start, stack = False, -1, []
+    seen, start, frame, stack = False, -1, False, []
     for at in [index for index, kind in enumerate(kinds) if kind in _STRUCTURE]:
         kind = kinds[at]
         before = kinds[at - 1] if at else TokenType.SELECT
+        if kind in _MISPLACED or kind in _MISSING:
+            _check_neighbours(tokens, kinds, at, before)
         if kind in _OPENING:
             stack.append((seen, start))
             seen, start = False, -1
         elif kind in _CLOSING:
+            _check_between(tokens[start], start)
             seen, start = stack.pop() if stack else (False, -1)
         elif kind in _PREFIXES:
             _check_prefix(tokens, kinds, at, before, start)
         elif kind in _PREDICATES or kind in _COMPARISONS:
             if seen and before is not TokenType.L_PAREN:
                 raise _parentheses(tokens[at], "after another condition: write (…) around the first condition")
-            between = kind is TokenType.BETWEEN and tokens[at - 1].text.upper() not in ("ROWS", "RANGE")
-            seen, start = True, at if between else -1
+            frame = kind is TokenType.BETWEEN and tokens[at - 1].text.upper() in ("ROWS", "RANGE")
+            seen, start = True, at if kind is TokenType.BETWEEN and not frame else -1
         elif kind is TokenType.AND and start >= 0:
             _check_low(tokens[start + 1 : at])
             start = -1
-        elif kind is not TokenType.FROM or before is not TokenType.DISTINCT:
-            seen, start = False, -1
+        elif kind in _BOUNDARIES and (kind is not TokenType.FROM or before is not TokenType.DISTINCT):
+            _check_between(tokens[start], start)
+            if kind is TokenType.AND and not frame and tokens[at - 1].text.upper() in ("PRECEDING", "FOLLOWING"):
+                raise Refusal("Unparsable", f"BETWEEN is missing before {tokens[at - 1].text} AND", token_position(tokens[at]))
+            seen, start, frame = False, -1, False
+    _check_between(tokens[start], start)
+    if kinds.count(TokenType.WHEN) != kinds.count(TokenType.THEN):
+        raise Refusal("Unparsable", "each WHEN needs a THEN", token_position(tokens[kinds.index(TokenType.CASE)]) if stack else None)
+
+
+def _check_neighbours(tokens: list[Token], kinds: list[TokenType], at: int, before: TokenType) -> None:
+    """Check what stands before and after a sign or word where the parser is lenient."""
+    kind, token, last = kinds[at], tokens[at], tokens[at - 1]
+    if before in _MISPLACED.get(kind, ()) and last.text.upper() not in _KEYWORDS_BEFORE_VALUE:
+        if kind is not TokenType.DOT or kinds[at + 1 : at + 2] != [TokenType.NUMBER]:
+            text = "a text in quotes" if kind is TokenType.STRING else repr(token.text)
+            raise Refusal(
+                "Unparsable", f"{text} cannot follow {last.text!r}" if at else f"a query cannot begin with {text}", token_position(token)
+            )
+    elif kind in _MISSING:
+        between, needed, text = _MISSING[kind]
+        if kinds[at + 1 : at + 1 + len(between)] == between and kinds[at + 1 + len(between) : at + 2 + len(between)] != needed:
+            raise Refusal("Unparsable", f"{text} is missing after {token.text}", token_position(token))
+
+
+def _check_between(token: Token, start: int) -> None:
+    if start >= 0:
+        raise Refusal("Unparsable", "BETWEEN needs two values with AND between them", token_position(token))
 
 
 def _check_prefix(tokens: list[Token], kinds: list[TokenType], at: int, before: TokenType, start: int) -> None:
     """Check a sign or word that the parser also accepts where Spark does not."""
     kind, token, after = kinds[at], tokens[at], kinds[at + 1 : at + 2]
     if kind is TokenType.PLUS:
-        if before in _BEFORE_OPERAND or tokens[at - 1].text.upper() == "PLACING":
+        if before in _BEFORE_OPERAND or tokens[at - 1].text.upper() in _KEYWORDS_BEFORE_VALUE:
             raise Refusal("ExpressionNotAllowed", "a sign + before a value: leave it out", token_position(token))
     elif kind is TokenType.UNKNOWN:
         if before is TokenType.IS or kinds[max(at - 2, 0) : at] == [TokenType.IS, TokenType.NOT]:

@@ -49,7 +49,10 @@ _BANNED = {
     TokenType.HEREDOC_STRING: ("EscapeNotAllowed", "dollar-quoted text is not allowed in a query"),
     TokenType.PIPE_GT: ("ClauseNotAllowed", "pipe syntax (|>) is not allowed; write the query with SELECT … FROM"),
 }
-_UNFINISHED = {TokenType.COMMA, TokenType.ON, TokenType.USING, TokenType.OVER, TokenType.ALIAS}
+_UNFINISHED = {
+    TokenType.COMMA, TokenType.ON, TokenType.USING, TokenType.OVER, TokenType.ALIAS, TokenType.PARTITION_BY, TokenType.GROUP_BY,
+    TokenType.ORDER_BY, TokenType.FOR,
+}  # fmt: skip
 _ENDS = {
     TokenType.COMMA,
     TokenType.FROM,
@@ -66,6 +69,7 @@ _ENDS = {
     TokenType.EXCEPT,
     TokenType.JOIN,
     TokenType.R_PAREN,
+    TokenType.R_BRACKET,
     TokenType.SEMICOLON,
 }
 """Tokens that cannot follow one of ``_UNFINISHED``. The parser accepts that; Spark does not."""
@@ -178,6 +182,8 @@ class _TokenCheck:
                 self._typed(index)
             if roles & _DANGLING and ((after := following[index]) is None or roles_of(after, 0) & _END):
                 raise self._unfinished(index)
+        if depth:
+            raise Refusal("Unparsable", "a parenthesis, a bracket or a CASE is not closed")
 
     def _too_complex(self, index: int, message: str) -> Refusal:
         return Refusal("QueryTooComplex", message, token_position(self.tokens[index]))
