@@ -26,55 +26,43 @@ NO_NAMES: frozenset[str] = frozenset()
 
 @dataclass(slots=True, eq=False)
 class Value:
-    """A checked scalar expression.
+    """A checked scalar expression, or an output column of a checked query."""
 
-    Attributes:
-        sql: Rendered text.
-        type: Type of the result, as verdicts name it.
-        precedence: Precedence of the outermost operator; see :mod:`cleanroom.sql.precedence`.
-        scale: Largest constant factor, or inverse of one, by which the expression scales a column. Rounding after a huge factor can
-            single out rows; see :mod:`cleanroom.sql.privacy.polynomials`.
-        degree: 0 for a constant, n for a polynomial of degree n in columns, None for anything else, which could single out rows.
-        origins: Input columns that the value is derived from, for the lineage.
-        exposed: Input columns whose values can be read from this value.
-        sources: Aliases of the relations that the expression reads.
-        outer_join_markers: Conditions that are true where the outer join that supplied the value found a row.
-        plain: The expression is a column, unchanged.
-        joinable: The expression is a column, unchanged, or a normalised identity. Equal values mean the same thing.
-        identity: The value is derived from the identity column of a floor.
-        ungrouped: The expression reads a column outside of any aggregate and any group key.
-        aggregated: The expression contains an aggregate.
-        windowed: The expression contains a window function.
-        name: Name of the output column if the query gives no alias.
-        operator_chain: ``AND``, ``OR`` or ``||`` if the expression is a chain of that operator, which needs no parentheses inside a
-            longer chain of the same operator.
-        constant: Value of a numeric constant, if known.
-        flag: The value is 0, 1 or NULL by its form.
-        made_by_text: The query text chooses the rows that have the value: it is a count, or an outer join supplies it.
-        transformed: The value is not linear in a column: rounded, capped or a logarithm. It is not multiplied any further.
-    """
+    sql: str  # rendered text
+    type: str  # type of the result, as verdicts name it
+    precedence: int = ATOM  # of the outermost operator; see cleanroom.sql.precedence
+    scale: float = 1.0  # largest factor, or inverse of one, of a column; see cleanroom.sql.privacy.polynomials
+    degree: int | None = 0  # 0: constant; n: polynomial of degree n in columns; None: anything else, which could single out rows
+    origins: frozenset[Origin] = NO_ORIGINS  # input columns that the value is derived from, for the lineage
+    exposed: frozenset[ColumnKey] = NO_COLUMNS  # input columns whose values can be read from this value
+    sources: frozenset[str] = NO_NAMES  # aliases of the relations that the expression reads
+    outer_join_markers: frozenset[str] = NO_NAMES  # conditions that are true where the outer join that supplied the value found a row
+    plain: bool = False  # a column, unchanged
+    joinable: bool = False  # a column, unchanged, or a normalised identity: equal values mean the same thing
+    identity: bool = False  # derived from the identity column of a floor
+    ungrouped: bool = False  # reads a column outside of any aggregate and any group key
+    aggregated: bool = False  # contains an aggregate
+    windowed: bool = False  # contains a window function
+    name: str = ""  # name of the output column; for an expression, if the query gives no alias
+    operator_chain: str = ""  # AND, OR or ||: a chain, which needs no parentheses inside a longer chain of the same operator
+    constant: float | None = None  # value of a numeric constant, if known
+    flag: bool = False  # 0, 1 or NULL by its form
+    made_by_text: bool = False  # the text chooses the rows that have the value: it is a count, or an outer join supplies it
+    transformed: bool = False  # not linear in a column: rounded, capped, a logarithm, or NULL replaced. It is not multiplied any further
+    mixed: bool = False  # a sum of several columns, or of a column and a constant: combinations with others show its parts
 
-    sql: str
-    type: str
-    precedence: int = ATOM
-    scale: float = 1.0
-    degree: int | None = 0
-    origins: frozenset[Origin] = NO_ORIGINS
-    exposed: frozenset[ColumnKey] = NO_COLUMNS
-    sources: frozenset[str] = NO_NAMES
-    outer_join_markers: frozenset[str] = NO_NAMES
-    plain: bool = False
-    joinable: bool = False
-    identity: bool = False
-    ungrouped: bool = False
-    aggregated: bool = False
-    windowed: bool = False
-    name: str = ""
-    operator_chain: str = ""
-    constant: float | None = None
-    flag: bool = False
-    transformed: bool = False
-    made_by_text: bool = False
+    def copy(self) -> Value:
+        """A copy, to be changed."""
+        out = Value.__new__(Value)
+        for name in Value.__slots__:
+            setattr(out, name, getattr(self, name))
+        return out
+
+    def as_column(self, sql: str, name: str, sources: frozenset[str]) -> Value:
+        """This output column of a query as a column of the relation ``sources``."""
+        out = self.copy()
+        out.sql, out.name, out.sources, out.joinable, out.ungrouped = sql, name, sources, self.plain, True
+        return out
 
     @staticmethod
     def of_column(
@@ -164,23 +152,6 @@ Release = tuple[int, str]
 
 
 @dataclass(slots=True)
-class OutputField:
-    """An output column of a checked query. The attributes have the meaning of those of :class:`Value`."""
-
-    name: str
-    type: str
-    origins: frozenset[Origin]
-    exposed: frozenset[ColumnKey]
-    degree: int | None
-    plain: bool
-    identity: bool
-    scale: float = 1.0
-    flag: bool = False
-    transformed: bool = False
-    made_by_text: bool = False
-
-
-@dataclass(slots=True)
 class CheckedQuery:
     """A checked query.
 
@@ -197,7 +168,7 @@ class CheckedQuery:
     """
 
     sql: str
-    fields: list[OutputField]
+    fields: list[Value]
     protected: list[ProtectedInput] = field(default_factory=list)
     releases: frozenset[Release] = frozenset()
     views: frozenset[str] = NO_NAMES

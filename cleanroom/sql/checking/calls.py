@@ -10,6 +10,7 @@ from cleanroom.sql.checking.aggregates import aggregate
 from cleanroom.sql.checking.combining import combine
 from cleanroom.sql.checking.conditionals import conditional
 from cleanroom.sql.checking.dispatch import checks_expression, value_of, values_of
+from cleanroom.sql.checking.mixing import check_operand
 from cleanroom.sql.checking.nodes import allow_only, marked_name, not_listed, position_of
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import Value
@@ -58,7 +59,7 @@ def _scalar(node: exp.Anonymous, name: str, function: Function, ctx: Context) ->
     kind = result_type(function, [arg.type for arg in args])
     out = combine(sql, kind, ATOM, args, node, degree=degree, identity=normalised, scale=scale)
     out.joinable = normalised and args[0].joinable
-    out.transformed = out.transformed or (function.degree_rule == "transforms" and out.degree == 1)
+    out.transformed = out.transformed or (function.degree_rule in ("transforms", "first_argument") and out.degree == 1)
     return out
 
 
@@ -68,9 +69,11 @@ def _with_unit(node: exp.Anonymous, name: str, function: Function, ctx: Context)
     unit = keyword.name.upper() if isinstance(keyword, exp.Column | exp.Var) and not keyword.args.get("table") else ""
     if unit not in UNITS:
         raise Refusal("LiteralNotAllowed", f"{name} takes a unit of {', '.join(sorted(UNITS))}", position_of(node))
+    for part in node.expressions[1:]:
+        check_operand(part, node)
     parts = values_of(node.expressions[1:], ctx)
     kind = "long" if function.result == "integer" else function.result
-    return combine(f"{name}({unit}, {parts[0].sql}, {parts[1].sql})", kind, ATOM, parts, node)
+    return combine(f"{name}({unit}, {parenthesised(parts[0], SUM)}, {parenthesised(parts[1], SUM)})", kind, ATOM, parts, node)
 
 
 # -- casts ------------------------------------------------------------------------------------------------------------

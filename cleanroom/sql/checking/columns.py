@@ -52,24 +52,9 @@ def read_column(found: Value, ctx: Context, level: Scope) -> Value:
             inner.outer_reads.append(found)
     if level.group_keys is None or found.sql not in level.group_keys:
         return found
-    return Value(
-        found.sql,
-        found.type,
-        found.precedence,
-        found.scale,
-        degree=found.degree,
-        origins=found.origins,
-        exposed=found.exposed,
-        sources=found.sources,
-        outer_join_markers=found.outer_join_markers,
-        plain=found.plain,
-        joinable=found.plain,
-        identity=found.identity,
-        name=found.name,
-        flag=found.flag,
-        transformed=found.transformed,
-        made_by_text=found.made_by_text,
-    )
+    out = found.copy()
+    out.joinable, out.ungrouped = found.plain, False
+    return out
 
 
 def columns_named_in(node: exp.Expr, scope: Scope) -> tuple[Value, ...]:

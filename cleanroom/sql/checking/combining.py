@@ -58,6 +58,7 @@ def combine(
         out.aggregated = out.aggregated or part.aggregated
         out.windowed = out.windowed or part.windowed
         out.transformed = out.transformed or part.transformed
+        out.mixed = out.mixed or part.mixed
         out.made_by_text = out.made_by_text or part.made_by_text
     out.degree = 0 if constant else degree
     if out.origins:

@@ -70,6 +70,7 @@ def conditional(sql: str, conditions: Sequence[Value], results: Sequence[Value],
     )
     if out.degree == 0 and any(condition.degree != 0 for condition in conditions):
         out.degree = degree
+    out.mixed = out.mixed or len({result.exposed for result in results if result.origins}) > 1
     # COUNT(DISTINCT CASE WHEN … THEN column END) counts unchanged values of the rows of one branch.
     out.plain = divides and any(result.plain for result in results) and all(result.plain or result.type == "null" for result in results)
     out.flag = all(result.constant in (0, 1) or result.flag or result.type == "null" for result in results)

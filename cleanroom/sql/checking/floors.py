@@ -6,21 +6,27 @@ each aggregate, and limit the part of one person in a sum.
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from cleanroom.sql.catalog import Catalog
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import ProtectedInput, ReleasedAggregate, Value
 from cleanroom.sql.precedence import SUM
 from cleanroom.sql.privacy import aggregates, rows
 from cleanroom.sql.privacy.groups import GROUPS, PersonGroups, joined
 from cleanroom.sql.privacy.release import FloorCondition, floor_conditions
+from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import parenthesised
 from cleanroom.sql.scope import Scope
+from cleanroom.sql.spark_types import NUMERIC
 from cleanroom.sql.vocabulary import FUNCTIONS
 
 _SUMS = ("SUM", "TRY_SUM", "AVG", "MEAN", "TRY_AVG")
-"""Aggregates to which a zero contributes nothing, and in which one person may dominate."""
+"""Aggregates to which a zero contributes nothing."""
+_COLUMN = re.compile("`[^`]*`[.]`[^`]*`")
 
 
 class ReleasedGroups(NamedTuple):
@@ -96,6 +102,10 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
         groups.require_persons(f">= {floor}")
         for test, enough in _contributions(scope, floor, ctx):
             groups.require(test, enough)
+        for term, where in _terms(scope, catalog):
+            groups.require(f"{where}{' AND '.join(f'{column} <> 0' for column in term)}", f"NOT BETWEEN 1 AND {floor - 1}")
+            if share < 100 and len(term) == 1:
+                groups.require_share(*term, share)
         for released in scope.released if share < 100 else ():
             for summand in _summands(released, ctx):
                 groups.require_share(summand, share)
@@ -178,6 +188,32 @@ def _contributions(scope: Scope, floor: int, ctx: Context) -> Iterator[tuple[str
         for other, present in counted.items():  # two counts show how many rows have one value and not the other
             if other != missing:
                 yield f"({missing}) AND {present}" if " OR " in missing else f"{missing} AND {present}", few
+
+
+def _terms(scope: Scope, catalog: Catalog) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Columns of aggregated sums of several terms, and pairs of them, with the condition of FILTER before AND.
+
+    Aggregates of other terms could take the sum apart, so that the floor applies to each column and to each product.
+    """
+    columns = {value.sql: value for relation in scope.relations.values() for value in relation.columns.values()}
+    for item in scope.released:
+        where = f"({item.where}) IS TRUE AND " if item.where else ""
+        for arg in item.args:
+            if FUNCTIONS[item.name].disclosure != "mixture" or not arg.mixed:
+                continue
+            names = dict.fromkeys(_COLUMN.findall(arg.sql))
+            read = [name for name in names if name in columns and aggregates.protected_columns(columns[name], catalog)]
+            derived = next((columns[name].name for name in read if columns[name].mixed), None)
+            if derived is not None:
+                raise Refusal(
+                    "ConditionalAggregate",
+                    f"{item.name} of {derived}, a sum of several terms that another SELECT computes: write the sum inside "
+                    f"{item.name}(…), or aggregate its terms one by one",
+                )
+            read = [name for name in read if columns[name].type in NUMERIC]
+            yield from (((name,), where) for name in read)
+            if (arg.degree or 1) > 1:
+                yield from ((pair, where) for pair in itertools.combinations(read, 2))
 
 
 def _summands(item: ReleasedAggregate, ctx: Context) -> list[str]:

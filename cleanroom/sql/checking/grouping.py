@@ -11,6 +11,7 @@ from cleanroom.sql.checking.dispatch import value_of
 from cleanroom.sql.checking.nodes import allow_only, located_at, position_of, whole_number, without_parentheses
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import Value
+from cleanroom.sql.privacy.exposure import check_condition
 from cleanroom.sql.privacy.release import check_group_keys, check_grouping_sets
 from cleanroom.sql.privacy.rows import is_per_person
 from cleanroom.sql.refusal import Refusal
@@ -36,6 +37,10 @@ def group_rows(node: exp.Select, ctx: Context, items: Items) -> None:
         scope.group_keys, scope.keys = {key.sql for key in keys}, keys
     elif node.args.get("having") is not None or any(contains_aggregate(item) for item in node.expressions):
         scope.group_keys = set()
+    if not scope.protected:
+        for key in keys:
+            with located_at(node):
+                check_condition([key], ctx.rules.catalog, "GROUP BY")
     if scope.group_keys is not None and scope.protected:
         scope.per_person = is_per_person(scope.protected, keys, scope.equal)
         scope.plain_group_keys = [key.sql for key in keys if key.plain]

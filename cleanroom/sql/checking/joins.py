@@ -255,6 +255,8 @@ def _lateral_view(node: exp.Expr, ctx: Context) -> str:
     value = value_of(call.expressions[0], ctx.in_clause("explode"))
     if value.type != "array":
         raise Refusal("TypeNotAllowed", f"{name} needs an array (split, collect_list, array …), not {value.type}", position_of(node))
+    with located_at(node):
+        check_condition([value], ctx.rules.catalog, name)
     columns = column_aliases(node)
     expected = 2 if name.startswith("POS") else 1
     if len(columns) != expected:

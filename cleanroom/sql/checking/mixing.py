@@ -71,6 +71,12 @@ def check_operands(node: exp.Expr, kind: type[exp.Expr]) -> None:
             raise _refusal(kind, operand)
 
 
+def check_operand(operand: exp.Expr, node: exp.Expr) -> None:
+    """Refuse a condition as an operand of a form with keywords, unless it is in parentheses."""
+    if type(operand) in _NOT_OPERANDS:
+        raise _refusal(type(node), operand)
+
+
 def _refusal(kind: type[exp.Expr], operand: exp.Expr) -> Refusal:
     names = [_SYMBOLS.get(each, each.__name__.upper()) for each in (type(operand), kind)]
     return Refusal(

@@ -51,6 +51,7 @@ def arithmetic(node: exp.Expr, ctx: Context) -> Value:
     for part in reversed(operands):
         right = value_of(part, ctx)
         degree, scale, constant = polynomials.arithmetic(symbol, left, right)
+        operands_of = (left, right)
         left = combine(
             f"{left_sql} {symbol} {parenthesised(right, precedence + 1)}",
             arithmetic_type(symbol, left.type, right.type),
@@ -60,6 +61,7 @@ def arithmetic(node: exp.Expr, ctx: Context) -> Value:
             degree=degree,
             scale=scale,
         )
+        left.mixed = left.mixed or polynomials.mixes(symbol, *operands_of)
         left.constant = constant
         left_sql = left.sql
     return left

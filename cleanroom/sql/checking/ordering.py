@@ -5,9 +5,10 @@ from __future__ import annotations
 from sqlglot import exp
 
 from cleanroom.sql.checking.dispatch import value_of
-from cleanroom.sql.checking.nodes import allow_only, direction, position_of, without_parentheses
+from cleanroom.sql.checking.nodes import allow_only, direction, located_at, position_of, without_parentheses
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import Value
+from cleanroom.sql.privacy.exposure import check_condition
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import quote
 
@@ -38,6 +39,7 @@ def order_by(node: exp.Expr, ctx: Context, outputs: list[Output]) -> str:
         return ""
     allow_only(order, "expressions")
     names = {name.lower(): name for name, _ in outputs}
+    values = {name.lower(): value for name, value in outputs}
     texts = {value.sql: name for name, value in outputs}
     parts = []
     for item in order.expressions:
@@ -50,8 +52,10 @@ def order_by(node: exp.Expr, ctx: Context, outputs: list[Output]) -> str:
         key = without_parentheses(item.this)
         if isinstance(key, exp.Literal) and not key.is_string:
             text = _ordinal(key, len(outputs), item)
+            _check_key(outputs[int(text) - 1][1], item, ctx)
         elif isinstance(key, exp.Column) and not key.args.get("table") and key.name.lower() in names:
             text = quote(names[key.name.lower()])
+            _check_key(values[key.name.lower()], item, ctx)
         else:
             text = _expression(key, ctx, texts, item)
         parts.append(text + direction(item))
@@ -69,7 +73,14 @@ def _expression(key: exp.Expr, ctx: Context, texts: dict[str, str], item: exp.Ex
     value = value_of(key, ctx)
     if ctx.scope.group_keys is not None and value.ungrouped:
         raise Refusal("NotGrouped", "ORDER BY may read group keys and aggregates only", position_of(item))
+    _check_key(value, item, ctx)
     return quote(texts[value.sql]) if value.sql in texts else value.sql
+
+
+def _check_key(value: Value, item: exp.Expr, ctx: Context) -> None:
+    """The order of the rows, and which of them LIMIT shows, tell the values by which they are sorted."""
+    with located_at(item):
+        check_condition([value], ctx.rules.catalog, "ORDER BY")
 
 
 def is_limited(node: exp.Expr) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from sqlglot import exp
 
 from cleanroom.sql.checking.dispatch import checks_query, query_of
@@ -61,7 +59,9 @@ def renamed(query: CheckedQuery, names: list[str], node: exp.Expr) -> CheckedQue
     columns = [(field.name, name) for field, name in zip(query.fields, names, strict=True)]
     columns += [(item.reference, item.reference) for item in query.protected]
     items = ",\n  ".join(f"`renamed`.{quote(old)} AS {quote(new)}" for old, new in columns)
-    fields = [dataclasses.replace(field, name=name) for field, name in zip(query.fields, names, strict=True)]
+    fields = [field.copy() for field in query.fields]
+    for field, name in zip(fields, names, strict=True):
+        field.name = name
     new_names = {field.name.lower(): name.lower() for field, name in zip(query.fields, names, strict=True)}
     unique_on = None if query.unique_on is None else frozenset([new_names[name] for name in query.unique_on])
     sql = f"SELECT\n  {items}\nFROM {subquery(query.sql)} AS `renamed`"

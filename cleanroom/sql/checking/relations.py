@@ -149,11 +149,7 @@ def _add_query(written: str, query: CheckedQuery, names: Sequence[str], ctx: Con
     source = frozenset([alias])
     columns = {}
     for name, field in zip(names, query.fields, strict=True):
-        value = Value.of_column(qualified(alias, name), field.type, name, source, field.origins, field.exposed, field.degree)
-        value.plain = value.joinable = field.plain
-        value.identity, value.scale, value.flag = field.identity, field.scale, field.flag
-        value.transformed, value.made_by_text = field.transformed, field.made_by_text
-        columns[name.lower()] = value
+        columns[name.lower()] = field.as_column(qualified(alias, name), name, source)
     unique_on = query.unique_on
     if unique_on is not None and list(names) != [field.name for field in query.fields]:
         new = {field.name.lower(): name.lower() for field, name in zip(query.fields, names, strict=True)}

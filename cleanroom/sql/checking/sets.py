@@ -12,7 +12,7 @@ from cleanroom.sql.checking.nodes import allow_only, located_at, position_of
 from cleanroom.sql.checking.ordering import is_limited, limit, order_by
 from cleanroom.sql.checking.queries import with_clause
 from cleanroom.sql.context import Context
-from cleanroom.sql.model import NO_COLUMNS, CheckedQuery, OutputField, ProtectedInput, Value
+from cleanroom.sql.model import CheckedQuery, ProtectedInput, Value
 from cleanroom.sql.privacy import rows
 from cleanroom.sql.privacy.polynomials import highest_degree
 from cleanroom.sql.refusal import Refusal
@@ -86,18 +86,15 @@ def _with_identities(branch: CheckedQuery, before: int, total: int, node: exp.Ex
     return "SELECT\n  " + ",\n  ".join(columns) + f"\nFROM {subquery(branch.sql)} AS `part`"
 
 
-def _merged_field(fields: Sequence[OutputField], mixed: bool) -> OutputField:
+def _merged_field(fields: Sequence[Value], mixed: bool) -> Value:
     """The output column that ``fields`` of the branches form. Values of persons are ``mixed`` with values that the author may know."""
-    return OutputField(
-        fields[0].name,
-        widest([field.type for field in fields]),
-        frozenset([origin for field in fields for origin in field.origins]),
-        frozenset([pair for field in fields for pair in field.exposed]) or NO_COLUMNS,
-        highest_degree(fields),
-        not mixed and all(field.plain for field in fields) and len({field.type for field in fields}) == 1,
-        any(field.identity for field in fields),
-        max(field.scale for field in fields),
-        all(field.flag for field in fields),
-        any(field.transformed for field in fields),
-        any(field.made_by_text for field in fields),
-    )
+    out = fields[0].copy()
+    out.type = widest([field.type for field in fields])
+    out.origins = frozenset([origin for field in fields for origin in field.origins])
+    out.exposed = frozenset([pair for field in fields for pair in field.exposed])
+    out.degree, out.scale = highest_degree(fields), max(field.scale for field in fields)
+    out.plain = not mixed and all(field.plain for field in fields) and len({field.type for field in fields}) == 1
+    out.flag = all(field.flag for field in fields)
+    for fact in ("identity", "transformed", "made_by_text", "mixed"):
+        setattr(out, fact, any(getattr(field, fact) for field in fields))
+    return out

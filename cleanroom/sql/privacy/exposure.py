@@ -27,7 +27,7 @@ def check_exposed(exposed: Iterable[ColumnKey], what: str, catalog: Catalog) -> 
         raise Refusal("OutputColumnNotAllowed", f"{what} {column}: the owner of {view.name} does not allow its values in a result")
 
 
-def check_condition(conditions: Iterable[Value], catalog: Catalog) -> None:
+def check_condition(conditions: Iterable[Value], catalog: Catalog, what: str = "a condition") -> None:
     """Refuse a condition on a column that its owner does not list as a dimension: which rows meet it shows the column's values."""
     for condition in conditions:
         for view_name, column in sorted(condition.exposed):
@@ -36,7 +36,7 @@ def check_condition(conditions: Iterable[Value], catalog: Catalog) -> None:
                 continue
             raise Refusal(
                 "OutputColumnNotAllowed",
-                f"a condition reads {column}: the owner of {view.name} does not list it as a dimension, by which queries may filter; "
+                f"{what} reads {column}: the owner of {view.name} does not list it as a dimension, for conditions, groups and order; "
                 f"dimensions: {', '.join(view.dimension_names) or 'none'}",
             )
 

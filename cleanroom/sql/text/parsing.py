@@ -14,7 +14,7 @@ from sqlglot.tokenizer_core import Token, TokenType
 
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.text.marking import mark_functions
-from cleanroom.sql.text.tokens import DIALECT, first_line, token_position, tokens_of
+from cleanroom.sql.text.tokens import DIALECT, ENDS, first_line, token_position, tokens_of
 from cleanroom.sql.verdict import Position
 
 NODES_PER_TOKEN = 3
@@ -45,7 +45,7 @@ _BETWEEN_OPERANDS = _COMPARISONS | {
 """Operators after which no condition stands without parentheses."""
 _BEFORE_OPERAND = _BETWEEN_OPERANDS | (_BOUNDARIES - {TokenType.ALIAS}) | {
     TokenType.L_PAREN, TokenType.L_BRACKET, TokenType.NOT, TokenType.CASE, TokenType.DISTINCT, TokenType.INTERVAL, TokenType.LIMIT,
-    TokenType.OFFSET, TokenType.PARTITION_BY,
+    TokenType.OFFSET, TokenType.PARTITION_BY, TokenType.IN,
 }  # fmt: skip
 """Tokens after which an expression begins."""
 _PREFIXES = {TokenType.PLUS, TokenType.NOT, TokenType.EXISTS, TokenType.ISNULL, TokenType.NOTNULL, TokenType.UNKNOWN}
@@ -60,12 +60,13 @@ _MISPLACED: dict[TokenType, set[TokenType]] = {
 }  # fmt: skip
 """Tokens that cannot follow certain others in Spark. The parser skips over what is missing."""
 _KEYWORDS_BEFORE_VALUE = {"PLACING", "BOTH", "LEADING", "TRAILING", "ESCAPE", "SEPARATOR"}
+_CLAUSES = {TokenType.WHERE, TokenType.HAVING, TokenType.QUALIFY}
 _MISSING = {
     TokenType.FILTER: ([TokenType.L_PAREN], [TokenType.WHERE], "WHERE"), TokenType.USING: ([], [TokenType.L_PAREN], "("),
     TokenType.WINDOW: ([TokenType.VAR], [TokenType.ALIAS], "AS"),
 }  # fmt: skip
 """What follows a word, what must follow then, and its text."""
-_STRUCTURE = _OPENING | _CLOSING | _PREDICATES | _COMPARISONS | _BOUNDARIES | _PREFIXES | _MISPLACED.keys() | _MISSING.keys()
+_STRUCTURE = _OPENING | _CLOSING | _PREDICATES | _COMPARISONS | _BOUNDARIES | _PREFIXES | _MISPLACED.keys() | _MISSING.keys() | _CLAUSES
 _JOINS_OPERANDS = {TokenType.DOT, TokenType.DCOLON, TokenType.L_PAREN, TokenType.R_PAREN, TokenType.L_BRACKET, TokenType.R_BRACKET}
 
 _stack_size = threading.Lock()
@@ -111,6 +112,8 @@ def _check_operators(tokens: list[Token], kinds: list[TokenType]) -> None:
         before = kinds[at - 1] if at else TokenType.SELECT
         if kind in _MISPLACED or kind in _MISSING:
             _check_neighbours(tokens, kinds, at, before)
+        if kind in _CLAUSES and kinds[at + 1 : at + 2] == [TokenType.L_PAREN]:
+            _check_clause(tokens, kinds, at)
         if kind in _OPENING:
             stack.append((seen, start))
             seen, start = False, -1
@@ -134,7 +137,8 @@ def _check_operators(tokens: list[Token], kinds: list[TokenType]) -> None:
             seen, start, frame = False, -1, False
     _check_between(tokens[start], start)
     if kinds.count(TokenType.WHEN) != kinds.count(TokenType.THEN):
-        raise Refusal("Unparsable", "each WHEN needs a THEN", token_position(tokens[kinds.index(TokenType.CASE)]) if stack else None)
+        word = TokenType.WHEN if TokenType.WHEN in kinds else TokenType.THEN
+        raise Refusal("Unparsable", "each WHEN needs a THEN", token_position(tokens[kinds.index(word)]))
 
 
 def _check_neighbours(tokens: list[Token], kinds: list[TokenType], at: int, before: TokenType) -> None:
@@ -150,6 +154,15 @@ def _check_neighbours(tokens: list[Token], kinds: list[TokenType], at: int, befo
         between, needed, text = _MISSING[kind]
         if kinds[at + 1 : at + 1 + len(between)] == between and kinds[at + 1 + len(between) : at + 2 + len(between)] != needed:
             raise Refusal("Unparsable", f"{text} is missing after {token.text}", token_position(token))
+
+
+def _check_clause(tokens: list[Token], kinds: list[TokenType], at: int) -> None:
+    """Refuse ``WHERE (a)``, which Spark reads as the alias ``WHERE`` of a relation with the column ``a``."""
+    end = at + 3
+    while kinds[end : end + 1] == [TokenType.COMMA]:
+        end += 2
+    if kinds[end : end + 1] == [TokenType.R_PAREN] and (end + 1 == len(kinds) or kinds[end + 1] in ENDS):
+        raise Refusal("ParenthesesNeeded", f"{tokens[at].text} (…) around a name: leave the parentheses out", token_position(tokens[at]))
 
 
 def _check_between(token: Token, start: int) -> None:

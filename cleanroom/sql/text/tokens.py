@@ -53,7 +53,7 @@ _UNFINISHED = {
     TokenType.COMMA, TokenType.ON, TokenType.USING, TokenType.OVER, TokenType.ALIAS, TokenType.PARTITION_BY, TokenType.GROUP_BY,
     TokenType.ORDER_BY, TokenType.FOR,
 }  # fmt: skip
-_ENDS = {
+ENDS = {
     TokenType.COMMA,
     TokenType.FROM,
     TokenType.WHERE,
@@ -77,7 +77,7 @@ _TYPES = set(SparkParser.TYPE_TOKENS) - {TokenType.NULL, TokenType.INTERVAL}
 _OPENER, _CLOSER, _REFUSED, _PREFIX, _TYPE, _DANGLING, _END = (1 << bit for bit in range(7))
 _ROLES: dict[TokenType, int] = {}
 """For each kind of token, the sets above that it is in."""
-for _bit, _kinds in enumerate((_OPENERS, _CLOSERS, _BANNED, _PREFIXES, _TYPES, _UNFINISHED, _ENDS)):
+for _bit, _kinds in enumerate((_OPENERS, _CLOSERS, _BANNED, _PREFIXES, _TYPES, _UNFINISHED, ENDS)):
     for _kind in _kinds:
         _ROLES[_kind] = _ROLES.get(_kind, 0) | 1 << _bit
 _REPEATABLE = {
