@@ -24,7 +24,7 @@ NO_COLUMNS: frozenset[ColumnKey] = frozenset()
 NO_NAMES: frozenset[str] = frozenset()
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class Value:
     """A checked scalar expression, or an output column of a checked query."""
 
@@ -48,14 +48,14 @@ class Value:
     constant: float | None = None  # value of a numeric constant, if known
     flag: bool = False  # 0, 1 or NULL by its form
     made_by_text: bool = False  # the text chooses the rows that have the value: it is a count, or an outer join supplies it
-    transformed: bool = False  # not linear in a column: rounded, capped, a logarithm, or NULL replaced. It is not multiplied any further
+    transformed: bool = False  # not linear in a column: rounded, capped, or a logarithm. It is not multiplied any further
+    filled: bool = False  # NULL is replaced by 0
     mixed: bool = False  # a sum of several columns, or of a column and a constant: combinations with others show its parts
 
     def copy(self) -> Value:
         """A copy, to be changed."""
         out = Value.__new__(Value)
-        for name in Value.__slots__:
-            setattr(out, name, getattr(self, name))
+        out.__dict__ = self.__dict__.copy()
         return out
 
     def as_column(self, sql: str, name: str, sources: frozenset[str]) -> Value:

@@ -190,6 +190,7 @@ def _result(node: exp.Expr, name: str, sql: str, args: list[Value], distinct: bo
         # Rows that a join repeats count several times: an aggregate per person is then another form of the column.
         transformed=any(arg.transformed for arg in args) or (scope.multiplied and FUNCTIONS[name].disclosure == "mixture"),
         mixed=any(arg.mixed for arg in args),
+        filled=any(arg.filled for arg in args),
         made_by_text=FUNCTIONS[name].disclosure in ("count", "condition") or any(arg.made_by_text for arg in args),
     )
 

@@ -59,7 +59,8 @@ def _scalar(node: exp.Anonymous, name: str, function: Function, ctx: Context) ->
     kind = result_type(function, [arg.type for arg in args])
     out = combine(sql, kind, ATOM, args, node, degree=degree, identity=normalised, scale=scale)
     out.joinable = normalised and args[0].joinable
-    out.transformed = out.transformed or (function.degree_rule in ("transforms", "first_argument") and out.degree == 1)
+    out.transformed = out.transformed or (function.degree_rule == "transforms" and out.degree == 1)
+    out.filled = out.filled or (function.degree_rule == "first_argument" and out.degree == 1)
     return out
 
 

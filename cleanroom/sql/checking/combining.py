@@ -59,6 +59,7 @@ def combine(
         out.windowed = out.windowed or part.windowed
         out.transformed = out.transformed or part.transformed
         out.mixed = out.mixed or part.mixed
+        out.filled = out.filled or part.filled
         out.made_by_text = out.made_by_text or part.made_by_text
     out.degree = 0 if constant else degree
     if out.origins:

@@ -88,7 +88,8 @@ def parse_statement(text: str, *, rereading: bool = False) -> exp.Expr:
     if TokenType.SEMICOLON in kinds:
         position = token_position(tokens[kinds.index(TokenType.SEMICOLON)])
         raise Refusal("MultipleStatements", "a segment contains exactly one statement; put each into its own segment", position)
-    _check_operators(tokens, kinds)
+    if not rereading:  # a rendering of the gate has none of these forms: it would not render to itself
+        _check_operators(tokens, kinds)
     tokens = mark_functions(tokens, kinds)
     parser = DIALECT.parser(max_nodes=NODES_PER_TOKEN * len(tokens) + 500)
     parse = partial(parser.parse, tokens, text)
