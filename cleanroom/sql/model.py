@@ -82,69 +82,41 @@ class Value:
 
 
 class KeyPair(NamedTuple):
-    """Two columns that a condition compares for equality.
+    """Two columns that a condition compares for equality."""
 
-    Attributes:
-        first: One column.
-        second: The other column.
-        restricts: Aliases of the relations whose rows the condition selects: those of the optional side of an outer join; None for
-            both relations.
-    """
-
-    first: Value
-    second: Value
+    first: Value  # one column
+    second: Value  # the other column
+    # Aliases of the relations whose rows the condition selects: those of the optional side of an outer join; None for both relations
     restricts: frozenset[str] | None = None
 
 
 class ProtectedInput(NamedTuple):
-    """A view with a floor whose rows are in a relation: each row carries the identity of the person that it is about.
+    """A view with a floor whose rows are in a relation: each row carries the identity of the person that it is about."""
 
-    Attributes:
-        view: Lower-case name of the view.
-        identity_column: Lower-case name of its identity column.
-        reference: Text that reads the identity: a column reference inside a SELECT, a column name of a checked query.
-        outer_join_marker: Condition that is true where an outer join found the row that carries the identity.
-        output_position: Index of the identity among the output columns of a checked query, if it is one of them.
-        enclosing_column: Column of an enclosing query that equals the identity in every row.
-    """
-
-    view: str
-    identity_column: str
-    reference: str
-    outer_join_marker: str = ""
-    output_position: int | None = None
-    enclosing_column: Value | None = None
+    view: str  # lower-case name of the view
+    identity_column: str  # lower-case name of its identity column
+    reference: str  # text that reads the identity: a column reference inside a SELECT, a column name of a checked query
+    outer_join_marker: str = ""  # condition that is true where an outer join found the row that carries the identity
+    output_position: int | None = None  # index of the identity among the output columns of a checked query, if it is one of them
+    enclosing_column: Value | None = None  # column of an enclosing query that equals the identity in every row
 
 
 class Division(NamedTuple):
-    """Conditions by which an aggregate divides the rows of a group into parts, each of which must reach the floor.
+    """Conditions by which an aggregate divides the rows of a group into parts, each of which must reach the floor."""
 
-    Attributes:
-        conditions: Texts of the conditions, as the branches of a CASE. They form ``len(conditions) + 1`` parts.
-        must_not_be_empty: A group with an empty part is suppressed as well, because an owner does not publish the columns that the
-            conditions read.
-    """
-
-    conditions: tuple[str, ...]
+    conditions: tuple[str, ...]  # texts of the conditions, as the branches of a CASE. They form `len(conditions) + 1` parts
+    # A group with an empty part is suppressed as well, because an owner does not publish the columns that the conditions read
     must_not_be_empty: bool
 
 
 class ReleasedAggregate(NamedTuple):
-    """An aggregate over rows of several persons.
+    """An aggregate over rows of several persons."""
 
-    Attributes:
-        name: Name of the aggregate.
-        args: Its arguments.
-        distinct: The aggregate ignores duplicates.
-        where: Text of the condition of FILTER, or empty.
-        sql: Rendered text, with FILTER.
-    """
-
-    name: str
-    args: tuple[Value, ...]
-    distinct: bool
-    where: str = ""
-    sql: str = ""
+    name: str  # name of the aggregate
+    args: tuple[Value, ...]  # its arguments
+    distinct: bool  # the aggregate ignores duplicates
+    where: str = ""  # text of the condition of FILTER, or empty
+    sql: str = ""  # rendered text, with FILTER
 
 
 Release = tuple[int, str]
@@ -153,46 +125,29 @@ Release = tuple[int, str]
 
 @dataclass(slots=True)
 class CheckedQuery:
-    """A checked query.
+    """A checked query."""
 
-    Attributes:
-        sql: Rendered text.
-        fields: Output columns.
-        protected: Inputs whose rows are still under a floor, with the hidden columns that carry the identities.
-        releases: Floors that the query already enforces.
-        views: Lower-case names of the input views that the rows are derived from.
-        may_copy_rows: The rows include some that the query text itself makes (constants, unions, ``explode``). A join with them
-            could copy protected rows.
-        unique_on: Lower-case names of output columns whose values occur together in one row at most; None if there are none.
-        overlapping: A protected row of one person may be in several rows, with different values of other columns.
-    """
-
-    sql: str
-    fields: list[Value]
+    sql: str  # rendered text
+    fields: list[Value]  # output columns
+    # Inputs whose rows are still under a floor, with the hidden columns that carry the identities
     protected: list[ProtectedInput] = field(default_factory=list)
-    releases: frozenset[Release] = frozenset()
-    views: frozenset[str] = NO_NAMES
+    releases: frozenset[Release] = frozenset()  # floors that the query already enforces
+    views: frozenset[str] = NO_NAMES  # lower-case names of the input views that the rows are derived from
+    # The rows include some that the query text itself makes (constants, unions, `explode`). A join with them could copy protected rows
     may_copy_rows: bool = False
+    # Lower-case names of output columns whose values occur together in one row at most; None if there are none
     unique_on: frozenset[str] | None = None
-    overlapping: bool = False
+    overlapping: bool = False  # A protected row of one person may be in several rows, with different values of other columns
 
 
 @dataclass(slots=True)
 class Relation:
-    """A relation of a FROM clause.
+    """A relation of a FROM clause."""
 
-    Attributes:
-        alias: Alias in the rendered text; unique among all enclosing queries.
-        written_alias: Alias that the author wrote.
-        columns: Columns that the query may read, by lower-case name.
-        forbidden: Lower-case names of the columns that the owner does not allow.
-        view: Name of the input view, if the relation is one.
-        unique_on: Lower-case names of columns whose values occur together in one row at most; None if that is not known.
-    """
-
-    alias: str
-    written_alias: str
-    columns: dict[str, Value]
-    forbidden: frozenset[str] = NO_NAMES
-    view: str = ""
+    alias: str  # alias in the rendered text; unique among all enclosing queries
+    written_alias: str  # alias that the author wrote
+    columns: dict[str, Value]  # columns that the query may read, by lower-case name
+    forbidden: frozenset[str] = NO_NAMES  # lower-case names of the columns that the owner does not allow
+    view: str = ""  # name of the input view, if the relation is one
+    # Lower-case names of columns whose values occur together in one row at most; None if that is not known
     unique_on: frozenset[str] | None = None

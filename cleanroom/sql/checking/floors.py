@@ -30,19 +30,12 @@ _COLUMN = re.compile("`[^`]*`[.]`[^`]*`")
 
 
 class ReleasedGroups(NamedTuple):
-    """The groups that a SELECT may show.
+    """The groups that a SELECT may show."""
 
-    Attributes:
-        kinds: The groups with the conditions on each kind of person.
-        floor: The strictest floor.
-        keys: The group keys.
-        merged: All aggregates are columns of the first groups.
-    """
-
-    kinds: list[PersonGroups]
-    floor: int
-    keys: Sequence[Value]
-    merged: bool
+    kinds: list[PersonGroups]  # the groups with the conditions on each kind of person
+    floor: int  # the strictest floor
+    keys: Sequence[Value]  # the group keys
+    merged: bool  # all aggregates are columns of the first groups
 
     def with_clause(self, prefix: str) -> str:
         """The WITH clause ``prefix``, extended by the rows per person if they are read several times."""

@@ -6,13 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from sqlglot import exp
 
-from cleanroom.sql.checking.columns import columns_named_in
-from cleanroom.sql.checking.combining import combine
-from cleanroom.sql.checking.dispatch import relation_of, value_of
-from cleanroom.sql.checking.names import alias_of, column_aliases, unique_alias
-from cleanroom.sql.checking.nodes import allow_only, chain_operands, located_at, marked_name, position_of
-from cleanroom.sql.checking.predicates import compared
-from cleanroom.sql.checking.subqueries import semi_join
+from cleanroom.sql.checking.columns import alias_of, column_aliases, columns_named_in, unique_alias
+from cleanroom.sql.checking.nodes import allow_only, chain_operands, combine, located_at, marked_name, position_of, relation_of, value_of
+from cleanroom.sql.checking.operators import compared
+from cleanroom.sql.checking.queries import semi_join
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import KeyPair, Relation, Value
 from cleanroom.sql.precedence import ATOM, PREDICATE

@@ -14,17 +14,11 @@ from cleanroom.sql.vocabulary import FUNCTIONS
 
 
 class Disclosure(NamedTuple):
-    """What an aggregate reveals.
+    """What an aggregate reveals."""
 
-    Attributes:
-        exposed: Input columns whose values can be read from the result.
-        degree: 1 if a later aggregate may combine the results like values of a column, None otherwise.
-        divisions: Divisions of the group that the result depends on.
-    """
-
-    exposed: frozenset[ColumnKey]
-    degree: int | None
-    divisions: tuple[Division, ...] = ()
+    exposed: frozenset[ColumnKey]  # input columns whose values can be read from the result
+    degree: int | None  # 1 if a later aggregate may combine the results like values of a column, None otherwise
+    divisions: tuple[Division, ...] = ()  # divisions of the group that the result depends on
 
 
 def aggregate_disclosure(

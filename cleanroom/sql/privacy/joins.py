@@ -25,17 +25,11 @@ _ALIAS = re.compile(r"`?([^`.]+)`?\.")
 
 
 class Attached(NamedTuple):
-    """How the relations of a FROM clause are joined with its protected rows.
+    """How the relations of a FROM clause are joined with its protected rows."""
 
-    Attributes:
-        overlapping: A protected row may be in several rows, with different values of the other relations.
-        enforce: Aliases of relations whose rows must be made unique, and the columns.
-        by_other_columns: Aliases of the relations that are not joined by the identity.
-    """
-
-    overlapping: bool = False
-    enforce: Mapping[str, tuple[str, ...]] = {}
-    by_other_columns: tuple[str, ...] = ()
+    overlapping: bool = False  # A protected row may be in several rows, with different values of the other relations
+    enforce: Mapping[str, tuple[str, ...]] = {}  # aliases of relations whose rows must be made unique, and the columns
+    by_other_columns: tuple[str, ...] = ()  # aliases of the relations that are not joined by the identity
 
 
 def comparable(first: Value, second: Value) -> bool:

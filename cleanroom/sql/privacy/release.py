@@ -21,33 +21,23 @@ PartOfDivision = tuple[tuple[str, bool], ...]
 
 
 class SelectRelease(NamedTuple):
-    """What a SELECT releases.
+    """What a SELECT releases."""
 
-    Attributes:
-        aggregates_rows: The SELECT aggregates protected rows of several persons: it needs the floor's conditions, and its rows are not
-            protected any longer. Otherwise protected rows stay protected.
-        distinct_keys: Texts of the columns by which the SELECT must group in place of DISTINCT, so that the floor's conditions can
-            be added; None if the SELECT keeps its form.
-    """
-
+    # The SELECT aggregates protected rows of several persons: it needs the floor's conditions, and its rows are not protected any
+    # longer. Otherwise protected rows stay protected
     aggregates_rows: bool
+    # Texts of the columns by which the SELECT must group in place of DISTINCT, so that the floor's conditions can be added; None if the
+    # SELECT keeps its form
     distinct_keys: tuple[str, ...] | None = None
 
 
 class FloorCondition(NamedTuple):
-    """A condition of HAVING: so many distinct persons contribute to a part of a group.
+    """A condition of HAVING: so many distinct persons contribute to a part of a group."""
 
-    Attributes:
-        identity: Text that reads the identity.
-        floor: Smallest number of distinct persons.
-        part: Conditions that the rows of the part meet, and whether each is true; empty for the whole group.
-        or_empty: The part may also be empty.
-    """
-
-    identity: str
-    floor: int
-    part: tuple[PartOfDivision, ...] = ()
-    or_empty: bool = False
+    identity: str  # text that reads the identity
+    floor: int  # smallest number of distinct persons
+    part: tuple[PartOfDivision, ...] = ()  # conditions that the rows of the part meet, and whether each is true; empty for the whole group
+    or_empty: bool = False  # the part may also be empty
 
 
 def select_release(scope: Scope, outputs: Sequence[Value], *, distinct: bool, qualified: bool, catalog: Catalog) -> SelectRelease:
