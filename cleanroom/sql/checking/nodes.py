@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
 from types import TracebackType
@@ -23,15 +24,25 @@ from cleanroom.sql.vocabulary import FUNCTIONS
 
 _WRITTEN = {"json_extract_scalar": "get_json_object", "json_extract": "get_json_object", "var_map": "map", "chr": "char"}
 """Names of Spark's functions for which the parser has other names."""
-_REMEDIES = {
-    "sort": "; use ORDER BY",
-    "cluster": "; use ORDER BY",
-    "distribute": "; omit it",
-    "sample": ": each run would give a different result; use WHERE",
-    "pivots": "; pivot a subquery with an alias",
-    "hint": "; omit it",
-}
-"""What to write instead of a clause, by the parser's name for it."""
+_PARTS = {
+    "sort": "SORT BY is not allowed; use ORDER BY", "cluster": "CLUSTER BY is not allowed; use ORDER BY", "distribute": "DISTRIBUTE BY is "
+    "not allowed; omit it", "sample": "TABLESAMPLE is not allowed: each run would give a different result; use WHERE", "pivots": "PIVOT is "
+    "not allowed here; pivot a subquery with an alias", "hint": "a hint is not allowed; omit it", "db": "a name has one part, or two as in "
+    "relation.column", "recursive": "WITH RECURSIVE is not allowed", "version": "VERSION AS OF and TIMESTAMP AS OF are not allowed", "when":
+    "VERSION AS OF and TIMESTAMP AS OF are not allowed", "symmetric": "SYMMETRIC is not allowed; order the two values", "field": "IN takes "
+    "values in parentheses", "unnest": "IN takes values in parentheses", "fraction_in_string": "an interval takes a whole number", "on":
+    "DISTINCT ON is not allowed; use GROUP BY", "laterals": "LATERAL VIEW is not allowed here", "locks": "FOR UPDATE is not allowed",
+}  # fmt: skip
+"""The refusal of a part of a node, by the parser's name for the part."""
+_KINDS = {
+    "Tuple": "a list in parentheses", "Star": "*", "Dot": "a name with a dot", "HexString": "a binary literal (x'…')", "Alias": "AS",
+    "Lambda": "a function of elements (x -> …)", "Placeholder": "a parameter", "Table": "a relation", "Select": "SELECT",
+    "Subquery": "a subquery", "Values": "VALUES", "Column": "a name", "Paren": "a pair of parentheses", "Kwarg": "a named argument",
+    "Collate": "COLLATE", "AtTimeZone": "AT TIME ZONE", "SimilarTo": "SIMILAR TO", "Distinct": "DISTINCT",
+    "JSONExtract": "path extraction", "Ordered": "a sort key", "ArrayContainsAll": "@>", "ArrayContainedBy": "<@", "Var": "a keyword",
+    "Cast": "a cast",
+}  # fmt: skip
+"""What an author calls a node, by the parser's name for it."""
 
 
 def position_of(node: exp.Expr | None) -> Position | None:
@@ -68,11 +79,8 @@ def allow_only(node: exp.Expr, *names: str) -> None:
         if name in names or not args[name]:
             continue
         clause = name.strip("_")
-        raise Refusal(
-            "ClauseNotAllowed",
-            f"{describe(node)} with {clause.replace('_', ' ').upper()} is not allowed{_REMEDIES.get(clause, '')}",
-            position_of(node),
-        )
+        message = _PARTS.get(clause) or f"{describe(node)} with {clause.replace('_', ' ').upper()} is not allowed"
+        raise Refusal("ClauseNotAllowed", message, position_of(node))
 
 
 def describe(node: exp.Expr) -> str:
@@ -83,7 +91,8 @@ def describe(node: exp.Expr) -> str:
     if isinstance(node, exp.Func):
         name = node.sql_name().lower()
         return f"the function {_WRITTEN.get(name, name)}"
-    return type(node).__name__
+    name = type(node).__name__
+    return _KINDS.get(name) or re.sub("(?<=[a-z])(?=[A-Z])", " ", name).upper()
 
 
 def not_listed(node: exp.Expr) -> Refusal:
@@ -316,7 +325,7 @@ def value_of(node: exp.Expr, ctx: Context) -> Value:
             raise not_listed(node)
         if isinstance(node, exp.Query):
             raise Refusal("ClauseNotAllowed", "a query is not allowed here", position_of(node))
-        raise Refusal("ExpressionNotAllowed", f"an expression of kind {describe(node)} is not allowed", position_of(node))
+        raise Refusal("ExpressionNotAllowed", f"{describe(node)} is not allowed here", position_of(node))
     if type(node) in LEFT:
         check_operands(node, type(node))
     value = check(node, ctx)
@@ -347,7 +356,11 @@ def relation_of(node: exp.Expr, ctx: Context) -> tuple[Relation, str]:
         )
     if isinstance(node, exp.Func):
         raise Refusal("TableFunctionNotAllowed", "a table function is not allowed as a relation", position_of(node))
-    raise Refusal("RelationNotAllowed", f"a relation of kind {type(node).__name__} is not allowed", position_of(node))
+    raise Refusal(
+        "RelationNotAllowed",
+        f"{describe(node)} is not allowed in FROM; a query in FROM stands in parentheses and has an alias",
+        position_of(node),
+    )
 
 
 def query_of(node: exp.Expr, ctx: Context, parent: Scope | None, *, hidden: bool) -> CheckedQuery:

@@ -14,6 +14,7 @@ from cleanroom.sql.checking.nodes import (
     checks_expression,
     checks_query,
     combine,
+    describe,
     located_at,
     position_of,
     query_of,
@@ -43,7 +44,7 @@ def query_in_parentheses(node: exp.Subquery, ctx: Context, parent: Scope | None,
 def other_query(node: exp.Query, ctx: Context, parent: Scope | None, hidden: bool) -> CheckedQuery:
     """A query of any other kind, which is refused."""
     with_clause(node, ctx)
-    raise Refusal("StatementNotAllowed", f"a {type(node).__name__} is not an allowed query", position_of(node))
+    raise Refusal("StatementNotAllowed", f"{describe(node)} is not an allowed query; write SELECT", position_of(node))
 
 
 def with_clause(node: exp.Expr, ctx: Context) -> tuple[Context, str]:
@@ -300,7 +301,7 @@ def check_statement(node: exp.Expr, ctx: Context, *, last: bool) -> Statement:
     if not isinstance(node, exp.Query):
         raise Refusal(
             "StatementNotAllowed",
-            f"{type(node).__name__.upper()} is not allowed; only SELECT and CREATE OR REPLACE TEMP VIEW … AS SELECT",
+            f"{describe(node)} is not allowed; only SELECT and CREATE OR REPLACE TEMP VIEW … AS SELECT",
             position_of(node),
         )
     if not last:

@@ -13,8 +13,9 @@ from sqlglot.errors import ParseError
 from sqlglot.tokenizer_core import Token, TokenType
 
 from cleanroom.sql.refusal import Refusal
+from cleanroom.sql.text.characters import strip_invisible
 from cleanroom.sql.text.marking import mark_functions
-from cleanroom.sql.text.tokens import DIALECT, ENDS, first_line, token_position, tokens_of
+from cleanroom.sql.text.tokens import DIALECT, ENDS, token_position, tokens_of
 from cleanroom.sql.verdict import Position
 
 NODES_PER_TOKEN = 3
@@ -99,7 +100,7 @@ def parse_statement(text: str, *, rereading: bool = False) -> exp.Expr:
         if isinstance(error, RecursionError) or "Maximum number of AST nodes" in str(error):
             why = "the text is ambiguous in too many places: give each JOIN its ON, and nest less"
             raise Refusal("QueryTooComplex", why, _position_of(error)) from error
-        raise Refusal("Unparsable", f"the text is not valid Spark SQL: {first_line(error)}", _position_of(error)) from error
+        raise Refusal("Unparsable", f"the text is not valid Spark SQL{_near(error)}", _position_of(error)) from error
     if len(statements) != 1 or statements[0] is None:
         raise Refusal("MultipleStatements", "a segment contains exactly one statement")
     return statements[0]
@@ -254,6 +255,13 @@ def _on_large_stack(parse: Callable[[], list[exp.Expr | None]]) -> list[exp.Expr
             threading.stack_size(before)
     with pool:
         return future.result()
+
+
+def _near(error: BaseException) -> str:
+    """The author's word at which the parser stops."""
+    details = error.errors[0] if isinstance(error, ParseError) and error.errors else {}
+    word = strip_invisible(str(details.get("highlight") or ""))[:60]
+    return f": {word!r} does not fit here, or something before it is missing" if word else ""
 
 
 def _position_of(error: BaseException) -> Position | None:

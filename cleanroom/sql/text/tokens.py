@@ -6,7 +6,6 @@ of nesting doubles the time. The limits of this module keep both within bounds.
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_right
 
 from sqlglot.dialects.dialect import Dialect
@@ -85,7 +84,6 @@ _REPEATABLE = {
     TokenType.R_BRACKET, TokenType.END,
 }  # fmt: skip
 """Tokens that may occur in a row: their number is limited by the depth, or the parser reads them without recursion."""
-_TERMINAL_COLOR = re.compile("\x1b\\[[0-9;]*m")
 _OPENINGS = (TokenType.L_PAREN, TokenType.L_BRACKET)
 _QUERIES = {TokenType.SELECT, TokenType.WITH, TokenType.FROM, TokenType.VALUES, TokenType.TABLE, TokenType.L_PAREN}
 
@@ -104,7 +102,7 @@ def tokens_of(text: str, *, rereading: bool = False) -> list[Token]:
     try:
         tokens = DIALECT.tokenize(text)
     except (SqlglotError, ValueError, RecursionError) as error:
-        raise Refusal("Unparsable", f"the text is not valid Spark SQL: {first_line(error)}") from error
+        raise Refusal("Unparsable", "a text in quotes, a name in backticks or a comment is not closed") from error
     if len(tokens) > MAX_TOKENS:
         raise Refusal("QueryTooLarge", f"the segment has {len(tokens)} tokens; the limit is {MAX_TOKENS}")
     kinds = [token.token_type for token in tokens]
@@ -118,12 +116,6 @@ def tokens_of(text: str, *, rereading: bool = False) -> list[Token]:
 def token_position(token: Token) -> Position:
     """Position of the first character of ``token``."""
     return Position(line=token.line, column=max(1, token.col - (token.end - token.start)))
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error message, safe to print."""
-    text = _TERMINAL_COLOR.sub("", str(error))
-    return strip_invisible(text.strip().split("\n", 1)[0])[:200] or type(error).__name__
 
 
 def _join_doubled_quotes(text: str, tokens: list[Token]) -> list[Token]:
