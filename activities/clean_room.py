@@ -24,9 +24,6 @@ from cleanroom.runs.ledger import event_scope, run_facts
 from cleanroom.spark.job import JobConfig, ResultReceipt
 from cleanroom.spark.run_events import ATTESTED_STEP, CLEAN_ROOM_STEPS, event_id, parse_event
 
-COMPLETION_PAUSES = (0.2, 0.4, 0.8, 1.6)
-"""Pauses in seconds between the reads of a completion record that is not there yet."""
-
 
 class CleanRoomGovernance:
     """Checks of the Prepare and Run diagrams, and the run's audit events."""
@@ -141,11 +138,9 @@ class CleanRoomGovernance:
 
     async def _completion(self, ticket: RunTicket) -> Event | None:
         """Read the pod's completion record. The pod's process wrote it, so the node that answers may not have it yet."""
-        for pause in (*COMPLETION_PAUSES, None):
-            event = await self._room.user.latest_event(
-                ticket.collaboration, event_id=event_id(ticket.run_id, "QUERY_COMPLETED"), scope=event_scope(ticket.run_id)
-            )
-            if event is not None or pause is None:
-                return event
-            await self._room.pause(pause)
-        return None
+        where = {"event_id": event_id(ticket.run_id, "QUERY_COMPLETED"), "scope": event_scope(ticket.run_id)}
+        event = await self._room.user.latest_event(ticket.collaboration, **where)
+        if event is None:
+            await self._room.write_barrier()
+            event = await self._room.user.latest_event(ticket.collaboration, **where)
+        return event

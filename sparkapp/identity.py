@@ -35,6 +35,7 @@ from cleanroom.spark.job import BlobAccess, JobConfig, JobDataset, S3Access
 from cleanroom.spark.tombstone import require_secret
 from sparkapp.config import job_from_environment
 from sparkapp.failures import retry_transient
+from sparkapp.listing import key_secret_id
 
 ATTESTATION_URL_VARIABLE = "CLEANROOM_ATTESTATION_URL"
 DEFAULT_ATTESTATION_URL = "http://localhost:8284"
@@ -123,7 +124,7 @@ class _ProcessIdentity:
         access, hosts = dataset.access, self.job.governance.storage_hosts
         customer_key = None
         if dataset.encryption == "CPK":
-            customer_key = decode_dataset_key(self.secret(dataset.key_secret_id or "", fresh=False))
+            customer_key = decode_dataset_key(self.secret(key_secret_id(dataset), fresh=False))
         if isinstance(access, BlobAccess):
             account = check_storage_url(access.account_url, "azure-blob", declared=hosts, field=f"{dataset.name}.accountUrl")
             credential = self._credential(access)
@@ -184,6 +185,6 @@ def _roots(pem: str) -> Path | None:
     if "BEGIN CERTIFICATE" not in pem:
         raise Internal("JobRootsMalformed", "job: governance.caPem contains no certificate.")
     handle, name = tempfile.mkstemp(prefix="cleanroom-roots-", suffix=".pem")
-    with os.fdopen(handle, "w", encoding="ascii") as file:
-        file.write(pem)
+    with os.fdopen(handle, "wb") as file:
+        file.write(pem.encode())
     return Path(name)

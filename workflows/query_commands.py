@@ -56,6 +56,7 @@ class QueryCommands:
             self._queue.add(Command(vote.kind, {"decision": vote.decision}))
         self._running: dict[str, asyncio.Task[None]] = {}
         self._votes: dict[str, PendingVote] = {}
+        self._closed_because: CleanRoomError | None = None
 
     @property
     def ready(self) -> bool:
@@ -102,6 +103,7 @@ class QueryCommands:
 
     def close(self, reason: CleanRoomError) -> None:
         """Refuse waiting commands and cancel running ones."""
+        self._closed_because = reason
         for command in self._queue.drain():
             self._refuse(command, reason)
         self.cancel_votes()
@@ -146,7 +148,7 @@ class QueryCommands:
         def ended(done: asyncio.Task[None]) -> None:
             running.pop(key, None)
             error = asyncio.CancelledError() if done.cancelled() else done.exception()
-            if error is not None and command.error is None:
+            if error is not None:
                 self._refuse(command, self._background_error(error))
 
         task.add_done_callback(ended)
@@ -156,9 +158,7 @@ class QueryCommands:
         """Return the error of a failed task. A task is cancelled when the query or its proposal ends."""
         if not is_cancelled_exception(error):
             return error_from_failure(error)
-        if self._query.closed:
-            return self._query.closed_error()
-        return PreconditionFailed("ProposalClosed", "The proposal has ended; every proposal needs new decisions.")
+        return self._closed_because or PreconditionFailed("ProposalClosed", "The proposal has ended; every proposal needs new decisions.")
 
     def _succeed(self, command: Command, detail: str) -> None:
         self._page.show()

@@ -216,6 +216,7 @@ def test_exit_codes_are_distinct_and_not_those_of_shells_python_or_spark() -> No
         ({"code": "X", "cause": "c" * 5000, "details": {"a": "b"}, "message": "m"}, {"code": "X", "details": {"a": "b"}}),
         ({"runId": "r", "objects": ["o" * 5000], "rows": 1}, {"runId": "r", "objects": [], "rows": 1}),
         ({"code": "X", "details": {"d": "d" * 5000}, "message": "m"}, {"code": "X", "message": "m"}),
+        ({"code": "X", "cause": "c" * 5000, "details": {"d": "d" * 5000}}, {"code": "X"}),
         ({"code": "X", "message": "m" * 5000}, {"code": "X", "message": "m" * 1000}),
     ],
 )
@@ -224,6 +225,7 @@ def test_members_are_shortened_only_as_far_as_needed(termination: Path, value: d
     text = termination.read_text()
     assert len(text.encode()) <= 4096
     assert json.loads(text).items() >= kept.items()
+    assert ("objects" in json.loads(text)) is ("objects" in kept)
 
 
 def test_message_of_exactly_the_kubelets_size_is_kept(termination: Path) -> None:

@@ -283,13 +283,22 @@ def test_text_that_was_verified_in_another_dialect_is_read_from_its_beginning(tm
 
 def test_object_with_another_size_and_a_missing_one_are_named(tmp_path: Path) -> None:
     world, _ = manifest_world(tmp_path)
-    data = world.store.read("b.csv")
-    for change, words in ((data + b"\0", "size differs"), (None, "missing")):
-        world.store.delete("b.csv") if change is None else world.store.put("b.csv", change)
-        with pytest.raises(CleanRoomError) as caught:
-            listing(world)
-        assert (caught.value.code, caught.value.party, caught.value.details) == ("DatasetTampered", "u-1", {"object": "b.csv"})
-        assert words in caught.value.message
+    for name in ("a.csv", "b.csv"):
+        data = world.store.read(name)
+        for change, words in ((data + b"\0", "size differs"), (None, "missing")):
+            world.store.delete(name) if change is None else world.store.put(name, change)
+            with pytest.raises(CleanRoomError) as caught:
+                listing(world)
+            assert (caught.value.code, caught.value.party, caught.value.details) == ("DatasetTampered", "u-1", {"object": name})
+            assert words in caught.value.message
+        world.store.put(name, data)
+
+
+def test_order_of_the_store_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world, _ = manifest_world(tmp_path)
+    items = sorted(world.store.list(), key=lambda item: item.key, reverse=True)
+    monkeypatch.setattr("tests.folder_store.FolderStore.list", lambda store: iter(items))
+    assert list(listing(world).objects) == ["a.csv", "b.csv"]
 
 
 def test_manifest_of_another_dataset_is_rejected(tmp_path: Path) -> None:

@@ -152,3 +152,5 @@ def test_only_a_created_view_has_a_name() -> None:
     assert created_view(VIEW) == "seen"
     assert created_view("SELECT 1") is None
     assert created_view("CREATE TABLE t (n INT)") is None
+    assert created_view("DROP VIEW seen") is None
+    assert created_view("CREATE TEMPORARY VIEW `a b` AS SELECT 1") == "a b"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from cleanroom.datasets.encryption import encode_dataset_key, generate_dataset_k
 from cleanroom.errors import CleanRoomError, Refused, Unavailable
 from cleanroom.secret import Secret
 from cleanroom.spark.job import JobConfig, JobDataset
+from cleanroom.spark.tombstone import new_tombstone
 from sparkapp import identity
 from tests.unit.spark_support import make_job
 
@@ -115,6 +117,8 @@ def test_governance_is_reached_by_the_measured_job_only(monkeypatch: pytest.Monk
     ((url, contract, attestor), options) = Governance.made[0]
     assert (url, contract, set(options)) == ("https://cgs.example", "flights", {"ca_file"})
     assert options["ca_file"].read_text() == PEM
+    assert options["ca_file"].match("cleanroom-roots-*.pem")
+    assert [thread.daemon for thread in threading.enumerate() if thread.name == "governance"] == [True]
     assert stat.S_IMODE(options["ca_file"].stat().st_mode) == 0o600
     assert (attestor.arguments, attestor.options) == (("http://localhost:8284",), {"ca_file": options["ca_file"]})
 
@@ -157,8 +161,8 @@ def test_unavailable_governance_is_retried_and_a_denied_request_is_not(monkeypat
     Governance.failures += [Unavailable("GovernanceUnavailable", "x")] * 2
     pod.secret("a")
     assert len(Governance.calls) == 3
-    Governance.failures += [Refused("VerifySnpAttestationFailed", "x")]
-    with pytest.raises(CleanRoomError, match="VerifySnpAttestationFailed"):
+    Governance.failures += [Refused("SignatureMismatch", "x")]
+    with pytest.raises(CleanRoomError, match="SignatureMismatch"):
         pod.secret("b")
     assert len(Governance.calls) == 4
 
@@ -261,9 +265,49 @@ def test_sign_in_waits_for_a_new_identity(monkeypatch: pytest.MonkeyPatch) -> No
 )
 def test_host_that_is_neither_public_nor_declared_gets_no_credential(monkeypatch: pytest.MonkeyPatch, access: dict[str, str]) -> None:
     pod = pod_of(monkeypatch, access=access)
-    with pytest.raises(CleanRoomError, match="StorageHostNotAllowed"):
+    with pytest.raises(CleanRoomError, match="StorageHostNotAllowed") as caught:
         pod.store(dataset_of(pod))
+    assert f"orders.{'accountUrl' if 'accountUrl' in access else 'endpointUrl'}" in caught.value.message
     assert Governance.calls == []
+
+
+@pytest.mark.parametrize("mode", ["CPK", "SSE"])
+def test_overwritten_secret_opens_no_store(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    """The customer's key and the connection secret of a closed run are tombstones."""
+    pod = pod_of(monkeypatch, encryption=mode, keySecretId="k1")
+
+    async def get_secret(client: Governance, secret_id: str) -> Secret:
+        return new_tombstone()
+
+    monkeypatch.setattr(Governance, "get_secret", get_secret)
+    with pytest.raises(CleanRoomError, match="SecretRevoked"):
+        pod.store(dataset_of(pod))
+
+
+def test_store_with_customer_keys_needs_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    pod = pod_of(monkeypatch, encryption="CPK")
+    with pytest.raises(CleanRoomError, match="DatasetKeyMissing"):
+        pod.store(dataset_of(pod))
+
+
+def test_waiting_for_governance_and_for_a_new_identity_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    naps: list[float] = []
+    monkeypatch.setattr("tenacity.nap.time.sleep", naps.append)
+    monkeypatch.setattr("tenacity.time.monotonic", lambda: sum(naps))
+    pod = pod_of(monkeypatch, access=BLOB)
+    Governance.failures += [Unavailable("GovernanceUnavailable", "x")] * 99
+    with pytest.raises(CleanRoomError, match="GovernanceUnavailable"):
+        pod.secret("a")
+    assert 285 < sum(naps) < 330  # five minutes and at most one pause more
+    naps.clear()
+
+    def get_token(login: Login, scope: str) -> None:
+        raise Unavailable("AADSTS70021", "x")
+
+    monkeypatch.setattr(Login, "get_token", get_token)
+    with pytest.raises(CleanRoomError, match="AADSTS70021"):
+        pod.store(dataset_of(pod))
+    assert 105 < sum(naps) < 150
 
 
 @pytest.mark.parametrize(("mode", "given"), [("CPK", True), ("CSE", False), ("SSE", False)])

@@ -134,6 +134,10 @@ def test_driver_runs_the_measured_program_with_its_arguments(tmp_path: Path, hom
         *("/opt/cleanroom/sparkapp/__main__.py", "a", "b"),
     ]
     assert stat.S_IMODE(properties.stat().st_mode) == 0o600
+    lines = properties.read_text().splitlines()
+    assert lines == sorted(lines)
+    assert not [line for line in lines if line.startswith("#")]
+    assert folder.name.startswith("cleanroom-spark-")
     assert (folder / "log4j2.properties").read_text().splitlines() == [
         "rootLogger.level = off",
         "rootLogger.appenderRef.none.ref = none",
@@ -280,7 +284,9 @@ def test_executor_without_a_usable_network_secret_does_not_start(tmp_path: Path,
 
 def test_network_secret_is_read_by_the_id_of_the_job() -> None:
     pod = Pod()
-    executor(pod=pod)
+    command, _ = executor(pod=pod)
+    file = next(item.split("=")[1] for item in command if item.startswith("-Dspark.authenticate.secret.file="))
+    assert Path(file).parent.name.startswith("cleanroom-network-")
     assert pod.asked == ["cleanroom_run-1.network"]
 
 
@@ -308,6 +314,7 @@ def test_only_named_variables_reach_spark() -> None:
     dropped |= {"PYTHONSTARTUP", "PYTHONHOME", "HADOOP_CONF_DIR", "SPARK_EXTRA_CLASSPATH", "SPARK_DIST_CLASSPATH", "XPATH", "PATHX"}
     _, variables = executor({**EXECUTOR, **dict.fromkeys(kept | dropped, "x")})
     assert (kept - set(variables), dropped & set(variables)) == (set(), set())
+    assert set(EXECUTOR) - set(variables) == {"SPARK_RESOURCE_PROFILE_ID"}  # an argument of the command
 
 
 def test_home_of_spark_is_the_installed_package(monkeypatch: pytest.MonkeyPatch) -> None:
