@@ -37,6 +37,7 @@ with workflow.unsafe.imports_passed_through():
         VerifySparkRequest,
     )
     from cleanroom.runs.authority import service_nonce
+    from cleanroom.runs.second_look import CONCURRENT_DATASETS
     from cleanroom.spark.job import JobConfig, JobDataset
     from cleanroom.spark.signed import ServiceReport
     from cleanroom.temporal.failures import error_from_failure
@@ -56,8 +57,6 @@ STEPS = {
     "idp": "Configure IDP for the pods",
 }
 ATTESTATION_ATTEMPTS = 3
-MAX_CONCURRENT_SECRETS = 20
-"""Limit of the fan-out over secrets."""
 
 
 @workflow.defn(name="Prepare")
@@ -67,7 +66,7 @@ class Prepare:
     @workflow.init
     def __init__(self, input: RunQueryInput) -> None:
         self._story = Story(f"Prepare run {input.ticket.run_id} of {input.ticket.query}", STEPS, kind="prepare")
-        self._slots = asyncio.Semaphore(MAX_CONCURRENT_SECRETS)
+        self._slots = asyncio.Semaphore(CONCURRENT_DATASETS)
         self._secrets: list[StagedSecret] = []
         self._grants: list[Grant] = []
 
@@ -89,7 +88,7 @@ class Prepare:
         story.stage("attestation")
         proof, spark = await self._verified_service(ticket, job)
         story.stage("release_keys")
-        await story.step("secrets", self._propagate(input, job, proof), note=f"{len(_wanted_secrets(job))} secrets")
+        await story.step("secrets", self._propagate(input, job, proof), note=f"{len(_with_secrets(job))} datasets")
         story.stage("idp")
         await story.step("idp", self._configure_idp(input, proof))
         grants = sorted((item.model_dump(mode="json") for item in self._grants), key=lambda item: sorted(item.items()))
@@ -186,12 +185,12 @@ class Prepare:
         return policies
 
     async def _propagate(self, input: RunQueryInput, job: JobConfig, proof: ServiceProof) -> None:
-        """Stage and grant all secrets in parallel.
+        """Stage and grant all secrets, datasets in parallel.
 
         When one fails or the run is cancelled, wait until the others have ended. Otherwise a grant could be made after the
         run's revocation, and would stay.
         """
-        branches = [asyncio.create_task(self._secret(input, proof, dataset, kind)) for dataset, kind in _wanted_secrets(job)]
+        branches = [asyncio.create_task(self._secrets_of(input, proof, dataset)) for dataset in _with_secrets(job)]
         try:
             await asyncio.gather(*branches)
         finally:
@@ -199,12 +198,12 @@ class Prepare:
                 branch.cancel()
             await asyncio.gather(*branches, return_exceptions=True)
 
-    async def _secret(self, input: RunQueryInput, proof: ServiceProof, dataset: JobDataset, kind: str) -> None:
-        """Obtain one secret from Key Vault or governance, then grant the run's copy to the pods of both roles."""
-        request = StageRequest(ticket=input.ticket, proof=proof, dataset=dataset.name, kind=kind)
+    async def _secrets_of(self, input: RunQueryInput, proof: ServiceProof, dataset: JobDataset) -> None:
+        """Obtain the secrets of one dataset from Key Vault or governance, then grant the run's copies to the pods of both roles."""
+        request = StageRequest(ticket=input.ticket, proof=proof, dataset=dataset.name)
         to_end = STANDARD.wait_for_completion_on_cancel()
         async with self._slots:
-            if dataset.access.kind == "azure-blob" and kind == "key":
+            if dataset.access.kind == "azure-blob":
                 # A role or federated credential that is not propagated yet looks like a refusal. Retry until the deadline.
                 release = PROPAGATION.attempt(timedelta(seconds=60)).wait_for_completion_on_cancel()
                 staged = await await_then_cancel(
@@ -219,15 +218,15 @@ class Prepare:
                     workflow.execute_activity_method(
                         CleanRoomSecrets.get_secret,
                         request,
-                        **to_end.config(f"get {kind} of {dataset.name}", task_queue=CLEAN_ROOM_QUEUE),
+                        **to_end.config(f"get secrets of {dataset.name}", task_queue=CLEAN_ROOM_QUEUE),
                     )
                 )
-            self._secrets.append(staged)
+            self._secrets.extend(staged.secrets)
             granted = await await_then_cancel(
                 workflow.execute_activity_method(
                     CleanRoomSecrets.set_secret,
-                    GrantRequest(ticket=input.ticket, proof=proof, secret=staged),
-                    **to_end.config(f"set {kind} of {dataset.name} for driver and executor", task_queue=CLEAN_ROOM_QUEUE),
+                    GrantRequest(ticket=input.ticket, proof=proof, secrets=staged.secrets),
+                    **to_end.config(f"set secrets of {dataset.name} for driver and executor", task_queue=CLEAN_ROOM_QUEUE),
                 )
             )
             self._grants.extend(granted.grants)
@@ -255,12 +254,6 @@ class Prepare:
         return self._story.lines()
 
 
-def _wanted_secrets(job: JobConfig) -> list[tuple[JobDataset, str]]:
-    """Return which secrets the pods need: a key for client-side encryption, a connection secret for S3."""
-    wanted: list[tuple[JobDataset, str]] = []
-    for dataset in (*job.datasets, job.datasink):
-        if dataset.key_secret_id:
-            wanted.append((dataset, "key"))
-        if dataset.access.kind == "aws-s3":
-            wanted.append((dataset, "connection"))
-    return wanted
+def _with_secrets(job: JobConfig) -> list[JobDataset]:
+    """Return the datasets for which pods need a secret: a key for client-side encryption, or a connection secret for S3."""
+    return [dataset for dataset in (*job.datasets, job.datasink) if dataset.key_secret_id or dataset.access.kind == "aws-s3"]

@@ -131,12 +131,11 @@ class VerifyPolicyRequest(Message):
 
 
 class StageRequest(Message):
-    """Input of ``get_key_with_skr`` and ``get_secret``: obtain one secret of a dataset and stage it for this run."""
+    """Input of ``get_key_with_skr`` and ``get_secret``: obtain the secrets of a dataset and stage them for this run."""
 
     ticket: RunTicket
     proof: ServiceProof
     dataset: Name
-    kind: Literal["key", "connection"]
 
 
 class StagedSecret(Message):
@@ -147,12 +146,18 @@ class StagedSecret(Message):
     secret_id: str
 
 
+class StagedSecrets(Message):
+    """Result of ``get_key_with_skr`` and ``get_secret``."""
+
+    secrets: tuple[StagedSecret, ...]
+
+
 class GrantRequest(Message):
-    """Input of ``set_secret``: grant one staged secret to the run's pods."""
+    """Input of ``set_secret``: grant staged secrets to the run's pods."""
 
     ticket: RunTicket
     proof: ServiceProof
-    secret: StagedSecret
+    secrets: tuple[StagedSecret, ...] = Field(min_length=1)
 
 
 class ConfigureIdpRequest(Message):
