@@ -90,7 +90,8 @@ class CleanRoomSecrets:
         """
         async with Heartbeater(str):
             # Key Vault's release cannot be undone, so nothing that another activity has read counts for it.
-            verified = await self._room.verifier.verify_release(request.ticket, request.proof, request.dataset, fresh=True)
+            messages = self._room.verifier.resolve(request.ticket, request.proof)
+            verified = await self._room.verifier.verify_release(*messages, request.dataset, fresh=True)
             key = await self._release_key(verified.run, verified.run.dataset(request.dataset), verified.trust.trust)
             return await self._stage(request.dataset, verified, {"key": encode_dataset_key(key)})
 
@@ -152,7 +153,8 @@ class CleanRoomSecrets:
     @committed_later
     async def get_secret(self, request: StageRequest) -> StagedSecrets:
         """Read the owner's secrets of a dataset from governance, under the clean room policy, and stage copies for this run."""
-        verified = await self._room.verifier.verify_release(request.ticket, request.proof, request.dataset)
+        messages = self._room.verifier.resolve(request.ticket, request.proof)
+        verified = await self._room.verifier.verify_release(*messages, request.dataset)
         item = verified.run.dataset(request.dataset)
         kinds = [secret.kind for secret in _staged_secrets(verified.job) if secret.dataset == request.dataset]
         sources = [_source(item, kind) for kind in kinds]
@@ -192,7 +194,8 @@ class CleanRoomSecrets:
             Refused: ``SecretNotInJob`` when one is not a staged dataset secret of this run.
         """
         names = dict.fromkeys(secret.dataset for secret in request.secrets)
-        verified = await self._room.verifier.verify_release(request.ticket, request.proof, *names)
+        messages = self._room.verifier.resolve(request.ticket, request.proof)
+        verified = await self._room.verifier.verify_release(*messages, *names)
         known = _staged_secrets(verified.job)
         for secret in request.secrets:
             if secret not in known:

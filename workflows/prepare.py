@@ -6,7 +6,9 @@ The diagram repeats "Set Secret" and "Configure IDP" per pod policy. Here one ac
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
+from typing import Any, TypeVar
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
@@ -17,24 +19,29 @@ with workflow.unsafe.imports_passed_through():
     from activities.spark_service import SparkServiceActivities
     from cleanroom.identifiers import CLEAN_ROOM_QUEUE, SPARK_SERVICE_QUEUE, canonical_json, sha256_hex
     from cleanroom.messages.run import (
+        NOT_REMEMBERED,
         ApprovalVerdict,
         AuditEvent,
         ConfigureIdpRequest,
         Grant,
         GrantRequest,
+        Grants,
         PolicyRequest,
         PolicyStatement,
         Prepared,
         QuerySnapshot,
+        Reference,
         ReportRequest,
         RunQueryInput,
         RunTicket,
         ServiceProof,
         SparkVerdict,
         StagedSecret,
+        StagedSecrets,
         StageRequest,
         VerifyPolicyRequest,
         VerifySparkRequest,
+        message_digest,
     )
     from cleanroom.runs.authority import service_nonce
     from cleanroom.runs.second_look import CONCURRENT_DATASETS
@@ -44,6 +51,19 @@ with workflow.unsafe.imports_passed_through():
     from cleanroom.temporal.retries import PROPAGATION, STANDARD
     from workflows.cancellation import await_then_cancel
     from workflows.story import Story
+
+T = TypeVar("T")
+Ticket = RunTicket | Reference
+Proof = ServiceProof | Reference
+
+
+class Evidence:
+    """The run's ticket and proof, and the references that stand for them. They are larger than all the rest of a dataset's history."""
+
+    def __init__(self, ticket: RunTicket, proof: ServiceProof) -> None:
+        self.ticket, self.proof = ticket, proof
+        self.references = Reference(digest=message_digest(ticket)), Reference(digest=message_digest(proof))
+
 
 STEPS = {
     "users": "Get users, validate the caller",
@@ -190,7 +210,8 @@ class Prepare:
         When one fails or the run is cancelled, wait until the others have ended. Otherwise a grant could be made after the
         run's revocation, and would stay.
         """
-        branches = [asyncio.create_task(self._secrets_of(input, proof, dataset)) for dataset in _with_secrets(job)]
+        evidence = Evidence(input.ticket, proof)
+        branches = [asyncio.create_task(self._secrets_of(evidence, dataset)) for dataset in _with_secrets(job)]
         try:
             await asyncio.gather(*branches)
         finally:
@@ -198,38 +219,41 @@ class Prepare:
                 branch.cancel()
             await asyncio.gather(*branches, return_exceptions=True)
 
-    async def _secrets_of(self, input: RunQueryInput, proof: ServiceProof, dataset: JobDataset) -> None:
+    async def _secrets_of(self, evidence: Evidence, dataset: JobDataset) -> None:
         """Obtain the secrets of one dataset from Key Vault or governance, then grant the run's copies to the pods of both roles."""
-        request = StageRequest(ticket=input.ticket, proof=proof, dataset=dataset.name)
         to_end = STANDARD.wait_for_completion_on_cancel()
-        async with self._slots:
-            if dataset.access.kind == "azure-blob":
-                # A role or federated credential that is not propagated yet looks like a refusal. Retry until the deadline.
-                release = PROPAGATION.attempt(timedelta(seconds=60)).wait_for_completion_on_cancel()
-                staged = await await_then_cancel(
-                    workflow.execute_activity_method(
-                        CleanRoomSecrets.get_key_with_skr,
-                        request,
-                        **release.config(f"release key of {dataset.name}, version {dataset.document_version}", task_queue=CLEAN_ROOM_QUEUE),
-                    )
-                )
-            else:
-                staged = await await_then_cancel(
-                    workflow.execute_activity_method(
-                        CleanRoomSecrets.get_secret,
-                        request,
-                        **to_end.config(f"get secrets of {dataset.name}", task_queue=CLEAN_ROOM_QUEUE),
-                    )
-                )
-            self._secrets.extend(staged.secrets)
-            granted = await await_then_cancel(
-                workflow.execute_activity_method(
-                    CleanRoomSecrets.set_secret,
-                    GrantRequest(ticket=input.ticket, proof=proof, secrets=staged.secrets),
-                    **to_end.config(f"set secrets of {dataset.name} for driver and executor", task_queue=CLEAN_ROOM_QUEUE),
-                )
+        if dataset.access.kind == "azure-blob":
+            # A role or federated credential that is not propagated yet looks like a refusal. Retry until the deadline.
+            read = CleanRoomSecrets.get_key_with_skr
+            options = PROPAGATION.attempt(timedelta(seconds=60)).wait_for_completion_on_cancel()
+        else:
+            read, options = CleanRoomSecrets.get_secret, to_end
+        summary = f"secrets of {dataset.name}, version {dataset.document_version}"
+
+        async def stage(ticket: Ticket, proof: Proof) -> StagedSecrets:
+            request = StageRequest(ticket=ticket, proof=proof, dataset=dataset.name)
+            return await workflow.execute_activity_method(read, request, **options.config(summary, task_queue=CLEAN_ROOM_QUEUE))
+
+        async def grant(ticket: Ticket, proof: Proof) -> Grants:
+            request = GrantRequest(ticket=ticket, proof=proof, secrets=staged.secrets)
+            return await workflow.execute_activity_method(
+                CleanRoomSecrets.set_secret, request, **to_end.config(f"grant {dataset.name}", task_queue=CLEAN_ROOM_QUEUE)
             )
+
+        async with self._slots:
+            staged = await self._by_reference(stage, evidence)
+            self._secrets.extend(staged.secrets)
+            granted = await self._by_reference(grant, evidence)
             self._grants.extend(granted.grants)
+
+    async def _by_reference(self, start: Callable[[Ticket, Proof], Coroutine[Any, Any, T]], evidence: Evidence) -> T:
+        """Start an activity with references to the ticket and the proof. A worker that does not know them gets them in full."""
+        try:
+            return await await_then_cancel(start(*evidence.references))
+        except ActivityError as error:
+            if error_from_failure(error).code != NOT_REMEMBERED:
+                raise
+        return await await_then_cancel(start(evidence.ticket, evidence.proof))
 
     async def _configure_idp(self, input: RunQueryInput, proof: ServiceProof) -> None:
         granted = await await_then_cancel(

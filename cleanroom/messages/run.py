@@ -6,11 +6,13 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from cleanroom.identifiers import HexDigest, Name, Seen
+from cleanroom.identifiers import HexDigest, Name, Seen, canonical_json, sha256_hex
 from cleanroom.messages.base import Message
 from cleanroom.spark.job import JobConfig, ResultReceipt
 from cleanroom.spark.signed import ServiceReport
 
+NOT_REMEMBERED = "RunNotRemembered"
+"""Code of the error of an activity that does not know what a :class:`Reference` stands for."""
 RunState = Literal["Preparing", "Submitting", "Running", "Concluding", "COMPLETED", "FAILED", "CANCELLED"]
 
 
@@ -130,11 +132,23 @@ class VerifyPolicyRequest(Message):
     proof: ServiceProof
 
 
+class Reference(Message):
+    """Stands for a run ticket or a service proof that the clean room's worker has verified before, so that it travels once."""
+
+    digest: HexDigest
+    """SHA-256 of the message's canonical JSON."""
+
+
+def message_digest(message: RunTicket | ServiceProof) -> str:
+    """Return the SHA-256 of a message's canonical JSON."""
+    return sha256_hex(canonical_json(message.model_dump(mode="json")))
+
+
 class StageRequest(Message):
     """Input of ``get_key_with_skr`` and ``get_secret``: obtain the secrets of a dataset and stage them for this run."""
 
-    ticket: RunTicket
-    proof: ServiceProof
+    ticket: RunTicket | Reference
+    proof: ServiceProof | Reference
     dataset: Name
 
 
@@ -155,8 +169,8 @@ class StagedSecrets(Message):
 class GrantRequest(Message):
     """Input of ``set_secret``: grant staged secrets to the run's pods."""
 
-    ticket: RunTicket
-    proof: ServiceProof
+    ticket: RunTicket | Reference
+    proof: ServiceProof | Reference
     secrets: tuple[StagedSecret, ...] = Field(min_length=1)
 
 

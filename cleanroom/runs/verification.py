@@ -56,13 +56,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from cachetools import TTLCache
-from pydantic import BaseModel
+from cachetools import LRUCache, TTLCache
 
 from cleanroom.documents.query import QueryDocument
 from cleanroom.errors import CleanRoomError, PreconditionFailed, Unavailable
-from cleanroom.identifiers import canonical_json, sha256_hex
-from cleanroom.messages.run import RunTicket, ServiceProof, SparkVerdict
+from cleanroom.messages.run import NOT_REMEMBERED, Reference, RunTicket, ServiceProof, SparkVerdict, message_digest
 from cleanroom.runs.assembly import assemble_job
 from cleanroom.runs.authorised import AuthorisedRun, Dataset
 from cleanroom.runs.authority import RunAuthority, service_nonce
@@ -80,6 +78,10 @@ SNAPSHOT_SECONDS = 300.0
 """How long a run's memory is used."""
 SNAPSHOTS = 64
 """How many runs a process remembers at the same time; the least recently used one is dropped."""
+
+
+KNOWN = 4 * SNAPSHOTS
+"""How many verified tickets and proofs a process keeps for the references to them."""
 
 
 class LedgerWriter(Protocol):
@@ -115,7 +117,8 @@ class Snapshot:
     trust: TrustInForce
     consented: bool
     """Whether the consent to every document was checked."""
-    proof_digest: str = ""
+    proof: ServiceProof | None = None
+    """The proof that passed check 8."""
     policies: PodPolicies | None = None
 
 
@@ -161,7 +164,19 @@ class RunVerifier:
         self._now = now
         self._timer = timer
         self._memories: TTLCache[str, _Memory] = TTLCache(SNAPSHOTS, SNAPSHOT_SECONDS, timer)
+        self._known: LRUCache[str, RunTicket | ServiceProof] = LRUCache(KNOWN)
         self._looks = SecondLooks(pause)
+
+    def resolve(self, ticket: RunTicket | Reference, proof: ServiceProof | Reference) -> tuple[RunTicket, ServiceProof]:
+        """Return the messages that references stand for. This verifies nothing: what a reference stands for is verified as usual.
+
+        Raises:
+            PreconditionFailed: ``RunNotRemembered`` if this process does not know one of them. The caller must send both.
+        """
+        known = [self._known.get(item.digest) if isinstance(item, Reference) else item for item in (ticket, proof)]
+        if not isinstance(known[0], RunTicket) or not isinstance(known[1], ServiceProof):
+            raise PreconditionFailed(NOT_REMEMBERED, "this worker has not verified the run that the input refers to; send the whole input.")
+        return known[0], known[1]
 
     # ------------------------------------------------------------------ before and after a release
 
@@ -220,7 +235,7 @@ class RunVerifier:
                 await memory.recent.verify_consent(snapshot.run.document_ids)
                 snapshot.consented = True
             policies = snapshot.policies
-            if policies is None or snapshot.proof_digest != message_digest(proof):
+            if policies is None or snapshot.proof != proof:
                 verified = self._verify_proof(snapshot, ticket, proof)
             else:
                 verified = VerifiedRun(ticket, snapshot.run, snapshot.job, policies, snapshot.trust, policies.host_data())
@@ -372,7 +387,9 @@ class RunVerifier:
     def _verify_proof(self, snapshot: Snapshot, ticket: RunTicket, proof: ServiceProof) -> VerifiedRun:
         """Perform check 8, and keep the result."""
         policies = snapshot.trust.services.policies(proof, service_nonce(ticket), snapshot.job, at=self._now())
-        snapshot.policies, snapshot.proof_digest = policies, message_digest(proof)
+        snapshot.policies, snapshot.proof = policies, proof
+        for message in (ticket, proof):
+            self._known[message_digest(message)] = message
         return VerifiedRun(ticket, snapshot.run, snapshot.job, policies, snapshot.trust, policies.host_data())
 
     async def _snapshot(self, memory: _Memory, ticket: RunTicket) -> Snapshot:
@@ -384,8 +401,3 @@ class RunVerifier:
             task = memory.in_progress = asyncio.create_task(self._verify_documents(memory, ticket, consent=True))
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return await asyncio.shield(task)
-
-
-def message_digest(message: BaseModel) -> str:
-    """Return the SHA-256 of a message's canonical JSON."""
-    return sha256_hex(canonical_json(message.model_dump(mode="json")))

@@ -33,7 +33,7 @@ from workflows.prepare import Prepare
 pytestmark = [pytest.mark.scenario, pytest.mark.timeout(300)]
 _ = temporal_env
 
-FIXED, PER_DATASET = 140, 44
+FIXED, PER_DATASET = 40, 12
 """Bound of the requests of one preparation: ``FIXED + PER_DATASET * N`` for N input datasets with two secrets each.
 
 Each of the four releases of a dataset looks again: three requests that concurrent releases share. Every full verification reads the
