@@ -9,24 +9,14 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from temporalio.testing import WorkflowEnvironment
 
-from activities.clean_room import CleanRoomGovernance
-from activities.clean_room_context import CleanRoomContext, run_trust
-from activities.clean_room_secrets import CleanRoomSecrets
-from activities.spark_service import SparkServiceActivities
-from cleanroom.identifiers import CLEAN_ROOM_QUEUE, SPARK_SERVICE_QUEUE
+from cleanroom.identifiers import CLEAN_ROOM_QUEUE
 from cleanroom.messages.run import Prepared, RunQueryInput
-from cleanroom.runs.reader import UserReader
-from cleanroom.spark.service import SparkService
-from cleanroom.temporal.workers import WorkerSpec, create_worker
-from tests.prepare_world import CLEAN_ROOM_HOST, SPARK_HOST, Guest, PrepareWorld, prepare_world
+from tests.prepare_world import PrepareWorld, prepare_workers, prepare_world
 from tests.temporal_env import temporal_env, unique
 from workflows.prepare import Prepare
 
@@ -40,34 +30,6 @@ Each of the four releases of a dataset looks again: three requests that concurre
 key document of each signer and its consent, which says whether the signer has retired a key.
 """
 SIZES = (1, 2, 4, 8)
-
-
-@asynccontextmanager
-async def workers(world: PrepareWorld, env: WorkflowEnvironment) -> AsyncIterator[None]:
-    """Run the clean room and the Spark service; the latter has no Kubernetes."""
-    async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(world.clean_room())
-        user = await stack.enter_async_context(world.user("clean-room"))
-        service_user = await stack.enter_async_context(world.user("spark-service"))
-        room = CleanRoomContext(world.settings, world.bootstrap, client, user)
-        guest: Any = Guest(world.hardware, CLEAN_ROOM_HOST)
-        room.attestor = guest
-        governance, secrets = CleanRoomGovernance(room), CleanRoomSecrets(room)
-        kubernetes: Any = None
-        service = SparkService(Guest(world.hardware, SPARK_HOST), kubernetes)
-        reader = UserReader(service_user, world.settings.collaboration)
-        spark = SparkServiceActivities(
-            world.settings, service, reader, run_trust(world.settings, world.bootstrap, service_user.get_member_document)
-        )
-        here: list[Callable[..., Any]] = [
-            *(governance.get_users, governance.fetch_query, governance.validate_access_and_approvals),
-            *(governance.check_execution_consent, governance.build_job, governance.verify_spark, governance.verify_security_policy),
-            *(governance.record_event, secrets.get_key_with_skr, secrets.get_secret, secrets.set_secret, secrets.configure_idp),
-        ]
-        there: list[Callable[..., Any]] = [spark.get_attestation_report, spark.get_security_policy]
-        await stack.enter_async_context(create_worker(env.client, WorkerSpec("clean-room", CLEAN_ROOM_QUEUE, (Prepare,), here)))
-        await stack.enter_async_context(create_worker(env.client, WorkerSpec("spark-service", SPARK_SERVICE_QUEUE, (), there)))
-        yield
 
 
 async def prepare(world: PrepareWorld, env: WorkflowEnvironment) -> Prepared:
@@ -94,7 +56,7 @@ async def test_requests_grow_linearly_with_datasets(temporal_env: WorkflowEnviro
     for size in SIZES:
         with prepare_world(tmp_path / str(size)) as world:
             await world.publish(size)
-            async with workers(world, temporal_env):
+            async with prepare_workers(world, temporal_env.client):
                 prepared = await prepare(world, temporal_env)
             assert len(prepared.secrets) == 2 * (size + 1)
             assert len(prepared.grants) == 4 * (size + 1) + 2
