@@ -57,6 +57,8 @@ SECRETS, SUBJECTS, EVENTS = "secrets", "oauth-federation-subjects", "events"
 """Types of delegate policies in governance."""
 WRITER = "writer"
 """ID of the delegate policy that lets guests write audit events."""
+BARRIER = "barrier"
+"""Name of the clean room's secret that each revocation writes before it reads. Its value means nothing."""
 RENEWAL = dt.timedelta(seconds=RECEIPT_SECONDS / 4)
 """Age at which a consent receipt is renewed."""
 LONGEST_CONSENT_CHECK = RECEIPT_SECONDS / 8
@@ -196,9 +198,9 @@ class CleanRoomSecrets:
         names = dict.fromkeys(secret.dataset for secret in request.secrets)
         messages = self._room.verifier.resolve(request.ticket, request.proof)
         verified = await self._room.verifier.verify_release(*messages, *names)
-        known = _staged_secrets(verified.job)
+        known = {(item.dataset, item.kind, item.secret_id) for item in _staged_secrets(verified.job)}
         for secret in request.secrets:
-            if secret not in known:
+            if (secret.dataset, secret.kind, secret.secret_id) not in known:
                 raise Refused(
                     "SecretNotInJob",
                     f"run {verified.job.run_id!r}: {secret.secret_id!r} is not a staged secret of its dataset {secret.dataset!r}.",
@@ -338,6 +340,9 @@ class CleanRoomSecrets:
         undoes a preparation that crashed halfway. A run that never began is pinned to this request before it is closed, so
         that the request is used up. Another request with the same run ID undoes nothing.
         """
+        # A worker that has just started may read from a node that does not have the run yet. After its own write, its reads show
+        # everything from before, so "nothing to revoke" and the list of trust documents are true.
+        await self._room.client.put_secret(BARRIER, new_tombstone())
         try:
             await self._room.verifier.pin(request.ticket)
             past = await self._room.verifier.past_run(request.ticket)

@@ -41,7 +41,7 @@ def require_consent(pod: Pod, *, before: str, now: datetime | None = None) -> No
         raise _invalid("it belongs to another run")
     if receipt.query_digest != job.query_digest:
         raise _invalid("it belongs to another query")
-    if receipt.job_digest is not None and receipt.job_digest != job.digest():
+    if receipt.job_digest != job.digest():
         raise _invalid("it belongs to another job")
     if receipt.consent != "enabled":
         raise _withdrawn(job.run_id, f"consent was withdrawn before {before}", "Ask the dataset owners.")

@@ -43,11 +43,11 @@ def main(pod: Pod | None = None) -> int:
         receipt = run(pod, job)
     except Exception as error:
         failure = redact_error(error)
-        print(f"failed: {failure_code(failure.code)}", flush=True)
+        print(f"failed: {failure_code(failure.code)}")
         return report_failure(failure, facts)
     finally:
         logging.disable(before)
-    write_termination(receipt.model_dump(mode="json", by_alias=True))
+    write_termination(receipt.model_dump(by_alias=True))
     return 0
 
 

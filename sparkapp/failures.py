@@ -61,8 +61,6 @@ def redact_task_errors(steps: Iterator[T]) -> Iterator[T]:
         yield from steps
     except CleanRoomError as error:
         raise TaskFailed(_encode(error)) from None
-    except GeneratorExit:
-        raise
     except Exception as error:
         raise TaskFailed(_encode(_unexpected(error))) from None
 

@@ -15,6 +15,7 @@ import asyncio
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,13 +28,14 @@ from cleanroom.clients.objects import ObjectStore
 from cleanroom.clients.s3 import S3Credentials, S3Store
 from cleanroom.clients.urls import check_storage_url
 from cleanroom.datasets.encryption import decode_dataset_key
-from cleanroom.errors import Internal
+from cleanroom.errors import CleanRoomError, Internal
 from cleanroom.governance import CleanRoomClient
 from cleanroom.secret import Secret
 from cleanroom.spark.job import BlobAccess, JobConfig, JobDataset, S3Access
 from cleanroom.spark.tombstone import require_secret
 from sparkapp.config import job_from_environment
 from sparkapp.failures import retry_transient
+from sparkapp.listing import key_secret_id
 
 ATTESTATION_URL_VARIABLE = "CLEANROOM_ATTESTATION_URL"
 DEFAULT_ATTESTATION_URL = "http://localhost:8284"
@@ -41,6 +43,10 @@ STORAGE_SCOPE = "https://storage.azure.com/.default"
 
 GOVERNANCE_SECONDS = 300.0
 """How long to retry an unavailable governance. The recovery of a CCF network takes minutes."""
+NOT_YET = frozenset({"VerifySnpAttestationFailed", "SecretNotFound"})
+"""What a node of governance answers that does not have the run's grants and secrets yet."""
+LAG_SECONDS = 5.0
+"""How long after its start a process retries these answers. Governance's nodes follow each other within about a second."""
 FEDERATION_SECONDS = 120.0
 """How long to retry signing in. Entra ID needs up to minutes to propagate a new federated credential."""
 
@@ -84,6 +90,7 @@ def _process() -> _ProcessIdentity:
 class _ProcessIdentity:
     def __init__(self) -> None:
         self.pid = os.getpid()
+        self._started = time.monotonic()
         self.job = job_from_environment()
         self._ca_file = _roots(self.job.governance.ca_pem)
         self._loop = asyncio.new_event_loop()
@@ -117,7 +124,7 @@ class _ProcessIdentity:
         access, hosts = dataset.access, self.job.governance.storage_hosts
         customer_key = None
         if dataset.encryption == "CPK":
-            customer_key = decode_dataset_key(self.secret(dataset.key_secret_id or "", fresh=False))
+            customer_key = decode_dataset_key(self.secret(key_secret_id(dataset), fresh=False))
         if isinstance(access, BlobAccess):
             account = check_storage_url(access.account_url, "azure-blob", declared=hosts, field=f"{dataset.name}.accountUrl")
             credential = self._credential(access)
@@ -161,7 +168,15 @@ class _ProcessIdentity:
         return self._ca_file if declared else None
 
     def _call_governance(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        return retry_transient(GOVERNANCE_SECONDS, lambda: asyncio.run_coroutine_threadsafe(make(), self._loop).result())
+        def call() -> T:
+            try:
+                return asyncio.run_coroutine_threadsafe(make(), self._loop).result()
+            except CleanRoomError as error:
+                if error.code in NOT_YET and time.monotonic() - self._started < LAG_SECONDS:
+                    error.retryable = True
+                raise
+
+        return retry_transient(GOVERNANCE_SECONDS, call)
 
 
 def _roots(pem: str) -> Path | None:
@@ -170,6 +185,6 @@ def _roots(pem: str) -> Path | None:
     if "BEGIN CERTIFICATE" not in pem:
         raise Internal("JobRootsMalformed", "job: governance.caPem contains no certificate.")
     handle, name = tempfile.mkstemp(prefix="cleanroom-roots-", suffix=".pem")
-    with os.fdopen(handle, "w", encoding="ascii") as file:
-        file.write(pem)
+    with os.fdopen(handle, "wb") as file:
+        file.write(pem.encode())
     return Path(name)

@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.execvpe(command[0], command, environment)  # noqa: S606 - no shell is needed
     except Exception as error:
         failure = redact_error(error)
-        print(f"failed: {failure.code}", flush=True)
+        print(f"failed: {failure.code}")
         return report_failure(failure, {})
 
 

@@ -46,9 +46,18 @@ def dataset_key(pod: Pod, dataset: JobDataset) -> Secret | None:
     """
     if dataset.encryption != "CSE":
         return None
+    return decode_dataset_key(pod.secret(key_secret_id(dataset)))
+
+
+def key_secret_id(dataset: JobDataset) -> str:
+    """Return the ID of the secret with the dataset's key.
+
+    Raises:
+        PreconditionFailed: ``DatasetKeyMissing``.
+    """
     if dataset.key_secret_id is None:
-        raise PreconditionFailed("DatasetKeyMissing", f"job: dataset {dataset.name!r} is sealed, but has no key secret.")
-    return decode_dataset_key(pod.secret(dataset.key_secret_id))
+        raise PreconditionFailed("DatasetKeyMissing", f"job: dataset {dataset.name!r} is encrypted, but has no key secret.")
+    return dataset.key_secret_id
 
 
 def list_objects(pod: Pod, dataset: JobDataset, parameters: JobParameters) -> DatasetListing:
@@ -144,7 +153,7 @@ def _tampered(dataset: JobDataset, name: str, why: str) -> Refused:
 
 def _select_days(objects: dict[str, int], dataset: JobDataset, parameters: JobParameters) -> tuple[dict[str, int], tuple[str, ...]]:
     for name in objects:
-        if "/" not in name or not is_day(name.split("/")[0]):
+        if not is_day(name.split("/")[0]):
             raise InvalidInput(
                 "DatasetNotDayPartitioned",
                 f"dataset {dataset.name!r}: object {name!r} is not in a folder yyyy-MM-dd.",

@@ -151,7 +151,7 @@ def _read_split(pod: Pod, dataset: JobDataset, columns: Sequence[str], split: In
     first_row = 1 if split.first == 0 else None
     if dataset.format == "json":
         # A member may first occur late in an object, so only a split that covers the whole object can tell that it is missing.
-        whole = split.first == 0 and split.stop in (WHOLE_OBJECT, segment_count(split.size))
+        whole = split.first == 0 and split.stop == segment_count(split.size)
         yield from read_json_lines(text, types, columns, where=where, first_row=first_row, at_start=split.first == 0, require_members=whole)
         return
     header = None

@@ -240,7 +240,7 @@ def _decide(
         session = Session.load(profile, config, plaintext=plaintext)
         if not print_signal:
             session.require_encryption()
-        card = run_async(read_card(session, name))
+        card = run_async(read_card(session, name, current=not print_signal))
         require_decidable(card, decision, version=version)
         terms = decision_terms(expires_days, max_runs)
         if not yes:

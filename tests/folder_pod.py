@@ -17,6 +17,8 @@ from tests.folder_store import FolderStore
 
 SOON = "@soon"
 """Stands for the time at which a consent receipt expires that the clean room has just renewed."""
+THIS_JOB = "@job"
+"""Stands for the digest of the pod's job."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,10 @@ class FolderPod:
         if fresh and (queue := path.with_suffix(".next")).exists():
             lines = queue.read_text().splitlines()
             queue.write_text("\n".join(lines[1:] or lines))
-            return _renewed(lines[0].encode())
+            return self._renewed(lines[0].encode())
         if not path.exists():
             raise NotFound("SecretNotFound", f"secret {secret_id!r} does not exist.")
-        return _renewed(path.read_bytes())
+        return self._renewed(path.read_bytes())
 
     def store(self, dataset: JobDataset) -> ObjectStore:
         return FolderStore(self.root / "stores" / dataset.name)
@@ -57,7 +59,6 @@ class FolderPod:
         rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
         return [(row["id"], row["event"]) for row in rows]
 
-
-def _renewed(value: bytes) -> Secret:
-    soon = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=RECEIPT_SECONDS)
-    return Secret(value.replace(SOON.encode(), soon.isoformat().encode()))
+    def _renewed(self, value: bytes) -> Secret:
+        soon = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=RECEIPT_SECONDS)
+        return Secret(value.replace(SOON.encode(), soon.isoformat().encode()).replace(THIS_JOB.encode(), self.job().digest().encode()))

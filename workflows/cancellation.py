@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
+
+from temporalio import workflow
 
 T = TypeVar("T")
 
@@ -21,7 +24,8 @@ async def await_then_cancel(work: Awaitable[T]) -> T:
     """
     result = await work
     task = asyncio.current_task()
-    if task is not None and task.cancelling():
+    assert task is not None
+    if task.cancelling():
         raise asyncio.CancelledError
     return result
 
@@ -33,11 +37,7 @@ async def shielded(work: Coroutine[Any, Any, T]) -> T:
     """
     task = asyncio.create_task(work)
     while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            # Either `work` was cancelled and is done, or this task was cancelled and keeps waiting.
-            continue
-        except Exception:
-            break
+        # A cancellation ends the wait and leaves `task` running.
+        with suppress(asyncio.CancelledError):
+            await workflow.wait([task])
     return task.result()

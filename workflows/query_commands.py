@@ -56,6 +56,7 @@ class QueryCommands:
             self._queue.add(Command(vote.kind, {"decision": vote.decision}))
         self._running: dict[str, asyncio.Task[None]] = {}
         self._votes: dict[str, PendingVote] = {}
+        self._closed_because: CleanRoomError | None = None
 
     @property
     def ready(self) -> bool:
@@ -102,6 +103,7 @@ class QueryCommands:
 
     def close(self, reason: CleanRoomError) -> None:
         """Refuse waiting commands and cancel running ones."""
+        self._closed_because = reason
         for command in self._queue.drain():
             self._refuse(command, reason)
         self.cancel_votes()
@@ -156,15 +158,18 @@ class QueryCommands:
         """Return the error of a failed task. A task is cancelled when the query or its proposal ends."""
         if not is_cancelled_exception(error):
             return error_from_failure(error)
-        if self._query.closed:
-            return self._query.closed_error()
-        return PreconditionFailed("ProposalClosed", "The proposal has ended; every proposal needs new decisions.")
+        return self._closed_because or PreconditionFailed("ProposalClosed", "The proposal has ended; every proposal needs new decisions.")
 
     def _succeed(self, command: Command, detail: str) -> None:
         self._page.show()
         query = self._query
         command.outcome = CommandOutcome(
-            stage=query.stage, version=query.version, pending=query.pending(), accepted=query.voters("accepted"), detail=detail
+            stage=query.stage,
+            version=query.version,
+            pending=query.pending(),
+            accepted=query.voters("accepted"),
+            detail=detail,
+            seen=query.seen,
         )
 
     def _refuse(self, command: Command, error: CleanRoomError) -> None:

@@ -112,7 +112,7 @@ class RunQuery:
         story.stage("prepare")
         prepared = self._prepared = await self._timed("prepare", self._prepare())
         self._state = "Submitting"
-        used = sorted({item.name for item in (*prepared.job.datasets, prepared.job.datasink)})
+        used = [item.name for item in (*prepared.job.datasets, prepared.job.datasink)]
         story.stage("submit", (attributes.DATASETS, used))
         await self._timed("consent", self._consent_receipt(prepared))
         digests = {"job": prepared.job_digest}
@@ -223,7 +223,7 @@ class RunQuery:
         """Stop the job if it may still run, revoke every grant, record the end. A failed step does not stop the next one."""
         ticket = self._input.ticket
         self._story.stage("cleanup")
-        if state != "COMPLETED" and self._state in ("Submitting", "Running"):
+        if self._state in ("Submitting", "Running"):
             await self._attempt(
                 workflow.execute_activity_method(
                     SparkServiceActivities.delete_job, ticket, **CLEANUP.config("stop the job", task_queue=SPARK_SERVICE_QUEUE)

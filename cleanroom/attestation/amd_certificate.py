@@ -183,15 +183,8 @@ def _read_extensions(der: bytes, start: int, end: int) -> dict[bytes, bytes]:
     _, first, last = _elements(der, start, end)[0]
     found: dict[bytes, bytes] = {}
     for _, start, stop in _elements(der, first, last):
-        # Identifier, criticality if it is not the default, value. AMD's are short, so their lengths take one byte.
-        behind = start + 2 + der[start + 1]
-        identifier = der[start + 2 : behind]
-        value = behind + len(_TRUE) if der[behind] == _TRUE[0] else behind
-        if der[start + 1] < 0x80 and value + 2 + der[value + 1] == stop and der[value + 1] < 0x80:
-            contents = value + 2
-        else:
-            (_, start, behind), *_, (_, contents, _) = _elements(der, start, stop)
-            identifier = der[start:behind]
+        (_, start, behind), *_, (_, contents, _) = _elements(der, start, stop)  # identifier, criticality if it is not the default, value
+        identifier = der[start:behind]
         if identifier in found:
             raise ValueError("a duplicate extension")
         found[identifier] = der[contents:stop]

@@ -109,9 +109,7 @@ class ExaminedChain:
     chain: VerifiedChain
 
 
-def examine_chain(
-    ders: Sequence[bytes], trust: TrustStore, checklist: Checklist, links: VerifiedCache[bool] | None = None
-) -> VerifiedChain:
+def examine_chain(ders: Sequence[bytes], trust: TrustStore, checklist: Checklist, links: VerifiedCache[bool]) -> VerifiedChain:
     """Verify three certificates up to a trusted root. Whatever depends on the time is not checked here.
 
     Args:
@@ -123,16 +121,15 @@ def examine_chain(
     Raises:
         Stop: A check failed; it is the last in ``checklist``.
     """
-    known = VerifiedCache[bool](8) if links is None else links
     roles = checklist.run("chain-format", lambda: _assign_roles(ders), expected="leaf, intermediate and root", show=_names)
     leaf, intermediate, root = roles
     trusted = checklist.run(
         "root-trusted",
-        lambda: _trusted_root(root, trust, known),
+        lambda: _trusted_root(root, trust, links),
         expected="a pinned root key that signed its own certificate",
         show=lambda found: f"{'development' if found.development else 'AMD'} {found.product} {found.spki_sha256[:16]}…",
     )
-    signatures = [(child, _link_verifies(child, parent, known)) for child, parent in ((intermediate, root), (leaf, intermediate))]
+    signatures = [(child, _link_verifies(child, parent, links)) for child, parent in ((intermediate, root), (leaf, intermediate))]
     checklist.require(
         "chain-signatures",
         all(verifies for _, verifies in signatures),

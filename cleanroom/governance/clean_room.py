@@ -79,7 +79,7 @@ class CleanRoomClient(AsyncCloseable):
 
     async def catch_up(self, hint: str) -> None:
         """Wait until governance shows the transaction ``hint``; see :meth:`HttpChannel.catch_up`."""
-        await self._channel.catch_up(hint, probe="")
+        await self._channel.catch_up(hint)
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -67,6 +67,7 @@ class Endpoint(AsyncCloseable):
             headers=dict(headers or {}) | ({} if direct or token is None else {"x-ms-auth-mode": "FromAuthHeader"}),
             timeout=timeout,
             commit_path="/app/tx" if direct else None,
+            probe="/oidc/issuerInfo",
             position=position,
         )
 
@@ -77,7 +78,7 @@ class Endpoint(AsyncCloseable):
 
     async def catch_up(self, hint: str) -> None:
         """Wait until governance shows the transaction ``hint``; see :meth:`HttpChannel.catch_up`."""
-        await self._channel.catch_up(hint, probe="/oidc/issuerInfo")
+        await self._channel.catch_up(hint)
 
     async def aclose(self) -> None:
         """Close the connections."""

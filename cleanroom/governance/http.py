@@ -10,6 +10,7 @@ import time
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import quote
@@ -155,6 +156,7 @@ class HttpChannel(AsyncCloseable):
         headers: Sent with every request. Values of headers other than ``x-ms-*`` are treated as credentials.
         timeout: Seconds for one request.
         commit_path: Route that returns a transaction's status. ``None`` for a proxy that waits for commits itself.
+        probe: A read that any caller may send, for such a proxy.
         position: What this process has seen in the ledger. Clients of one process that depend on each other share it.
 
     Raises:
@@ -172,14 +174,18 @@ class HttpChannel(AsyncCloseable):
         headers: Mapping[str, str] | None = None,
         timeout: float = 30.0,
         commit_path: str | None = "/app/tx",
+        probe: str = "",
         position: LedgerPosition | None = None,
     ) -> None:
         _require_encrypted(base_url)
         self._base = base_url.rstrip("/")
         self._token = token
         self._commit_path = commit_path
+        self._probe = probe
         self.position = LedgerPosition() if position is None else position
         self._commits = CommitWatch(self._transaction_status)
+        self._unknown_status = False
+        """Whether the last node that was asked for a commit did not know the transaction."""
         self._nodes: weakref.WeakKeyDictionary[Any, TransactionId] = weakref.WeakKeyDictionary()
         """The latest transaction that each connection has shown. A connection leads to one node."""
         self._pinned = ca_file is not None
@@ -272,6 +278,11 @@ class HttpChannel(AsyncCloseable):
             Unavailable: ``GovernanceBehind`` if no node has after :data:`BEHIND_SECONDS`.
             CleanRoomError: As :meth:`send`.
         """
+        expected, self.position.expected = self.position.expected, ""
+        if expected:
+            # The transaction is another process's word. If no node has it, the answer is as recent as it can be.
+            with suppress(Unavailable):
+                await self.catch_up(expected)
         floor = self.position.floor
         deadline = time.monotonic() + BEHIND_SECONDS
         attempt = 0
@@ -339,7 +350,7 @@ class HttpChannel(AsyncCloseable):
         """Send one read and return the JSON of the response, or ``None`` for an empty body. See :meth:`read`."""
         return body_of(await self.read(method, path, json=json, hide=hide))
 
-    async def catch_up(self, hint: str, *, probe: str) -> None:
+    async def catch_up(self, hint: str) -> None:
         """Wait until governance shows the transaction ``hint``, which another process has seen.
 
         The hint can delay this process, and nothing else: a transaction that governance does not confirm is not remembered, and one
@@ -347,7 +358,6 @@ class HttpChannel(AsyncCloseable):
 
         Args:
             hint: A transaction ID, or any other text, which is ignored.
-            probe: A read that any caller may send, for a proxy, which does not tell the status of a transaction.
 
         Raises:
             Unavailable: ``GovernanceBehind``.
@@ -360,7 +370,7 @@ class HttpChannel(AsyncCloseable):
                 return
             status = "Unknown"
             if self._commit_path is None:
-                await self.read("GET", probe)
+                await self.read("GET", self._probe)
             else:
                 path = f"{self._commit_path}?transaction_id={wanted}"
                 status = _status_of(self._successful(await self._exchange("GET", path, close=attempt > 1), "GET", path, ()))
@@ -403,7 +413,10 @@ class HttpChannel(AsyncCloseable):
 
     async def _transaction_status(self, transaction: TransactionId) -> str:
         path = f"{self._commit_path}?transaction_id={transaction}"
-        status = _status_of(await self.send("GET", path))
+        # A node that does not know the transaction yet may never know it. So the next question goes to another one.
+        response = await self._exchange("GET", path, close=self._unknown_status)
+        status = _status_of(self._successful(response, "GET", path, ()))
+        self._unknown_status = status == "Unknown"
         if status == "Invalid":
             self.position.forget(transaction)
         return status

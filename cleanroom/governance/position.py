@@ -23,6 +23,8 @@ class LedgerPosition:
     """
 
     floor: TransactionId | None = None
+    expected: str = ""
+    """A transaction that another process has seen, as it says. The next read first waits for it (:meth:`HttpChannel.catch_up`)."""
     wrote_at: float = float("-inf")
     """When this process last wrote, on the monotonic clock."""
 

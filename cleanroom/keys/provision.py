@@ -129,7 +129,7 @@ def _set(vault: KeyVaultSettings, credential: TokenCredential, request: _KeyRequ
             raise Internal(
                 "KeyVaultAnswerUnexpected", f"{what}: the key that Key Vault created differs from the request.", details=differences
             )
-        return _reference(created, created=True)
+        return _reference(created, request, created=True)
 
 
 def _create(client: KeyClient, request: _KeyRequest) -> KeyVaultKey:
@@ -168,7 +168,7 @@ def _differences(existing: KeyVaultKey, request: _KeyRequest) -> dict[str, Any]:
     existing_tags = properties.tags or {}
     if any(existing_tags.get(tag) != value for tag, value in request.tags.items()):
         differences["tags"] = {"expected": request.tags, "actual": {tag: existing_tags.get(tag) for tag in request.tags}}
-    if request.key is not None and not differences and _numbers(existing.key) != request.key.public_key().public_numbers():
+    if request.key is not None and _numbers(existing.key) != request.key.public_key().public_numbers():
         differences["public_key"] = {"expected": "the key to import", "actual": "another key"}
     return differences
 
@@ -182,7 +182,7 @@ def _reuse(existing: KeyVaultKey, request: _KeyRequest, what: str) -> KeyReferen
             party="key-owner",
             details=differences,
         )
-    return _reference(existing, created=False)
+    return _reference(existing, request, created=False)
 
 
 def _numbers(key: JsonWebKey) -> rsa.RSAPublicNumbers:
@@ -190,15 +190,13 @@ def _numbers(key: JsonWebKey) -> rsa.RSAPublicNumbers:
     return rsa.RSAPublicNumbers(int.from_bytes(getattr(key, "e", b""), "big"), int.from_bytes(getattr(key, "n", b""), "big"))
 
 
-def _reference(key: KeyVaultKey, *, created: bool) -> KeyReference:
-    found = key.properties.release_policy
-    if found is None:
-        raise Internal("KeyWithoutPolicy", f"{key.id}: Key Vault returned an exportable key without a release policy.")
+def _reference(key: KeyVaultKey, request: _KeyRequest, *, created: bool) -> KeyReference:
+    """Return the reference of a key that does not differ from the request."""
     return KeyReference(
         key_id=str(key.id),
         name=str(key.name),
         version=str(key.properties.version),
         public_jwk=public_jwk(_numbers(key.key).public_key()),
-        policy=ReleasePolicy.parse(bytes(found.encoded_policy)).document(),
+        policy=request.policy.document(),
         created=created,
     )

@@ -68,8 +68,8 @@ _INNER: Mapping[str, Cause] = {
 
 
 def _cause(inner: str | None, message: str, verdict: PolicyVerdict | None, expired: bool) -> Cause:
-    if inner is not None and inner in _INNER:
-        return _INNER[inner]
+    if known := _INNER.get(inner or ""):
+        return known
     if "does not have" in message or "not authorized" in message:
         return "role"
     if expired or (verdict is not None and not verdict.authority_matched):

@@ -75,7 +75,7 @@ class KeyVaultSettings(FrozenModel):
 def service_error(error: HttpResponseError) -> tuple[str, str | None, str]:
     """Return ``(code, inner code, message)`` of Key Vault's error envelope."""
     try:
-        body = error.response.json() if error.response is not None else {}  # type: ignore[attr-defined]
+        body = error.response.json()  # type: ignore[union-attr]
     except (ValueError, AttributeError, TypeError, RecursionError):
         body = {}
     envelope = body.get("error") if isinstance(body, Mapping) else None
@@ -83,7 +83,7 @@ def service_error(error: HttpResponseError) -> tuple[str, str | None, str]:
         inner = envelope.get("innererror")
         inner_code = inner.get("code") if isinstance(inner, Mapping) else None
         return str(envelope.get("code") or ""), inner_code, str(envelope.get("message") or "")
-    return "", None, error.message or ""
+    return "", None, error.message
 
 
 @contextmanager
@@ -116,7 +116,7 @@ def convert_error(error: AzureError, what: str, *, party: str | None = None) -> 
     Args:
         error: The SDK's error.
         what: The operation and its object, for the message (``release of key kek-flights``).
-        party: The responsible party of a refusal, if known.
+        party: The responsible party of a refusal or conflict, if known.
     """
     if isinstance(error, ServiceRequestError | ServiceResponseError):
         return Unavailable("KeyVaultUnreachable", f"{what}: Key Vault could not be reached.", cause=str(error.message))
@@ -160,7 +160,12 @@ def convert_error(error: AzureError, what: str, *, party: str | None = None) -> 
         if inner == DELETED_BUT_RECOVERABLE:
             hint = "The name belongs to a deleted key. Run az keyvault key recover to use it again, or az keyvault key purge to free it."
         return Conflict(
-            inner or code or "Conflict", f"{what}: it conflicts with an existing key.", cause=message, hint=hint, details=details
+            inner or code or "Conflict",
+            f"{what}: it conflicts with an existing key.",
+            cause=message,
+            hint=hint,
+            party=party,
+            details=details,
         )
     if status == 429 or (status is not None and status >= 500):
         return Unavailable(

@@ -292,6 +292,7 @@ class CommandOutcome(Message):
     pending: tuple[str, ...] = ()
     accepted: tuple[str, ...] = ()
     detail: str = ""
+    seen: Seen = ""
 
 
 PublishQueryInput.model_rebuild()

@@ -61,6 +61,7 @@ class QuerySnapshot(Message):
     query: DocumentSnapshot
     datasets: tuple[DocumentSnapshot, ...]
     """Inputs in order, then the output dataset."""
+    seen: Seen = ""
 
 
 class ApprovalVerdict(Message):
@@ -136,12 +137,13 @@ class Reference(Message):
     """Stands for a run ticket or a service proof that the clean room's worker has verified before, so that it travels once."""
 
     digest: HexDigest
-    """SHA-256 of the message's canonical JSON."""
+    """:func:`message_digest` of the message."""
+    seen: Seen = ""
 
 
 def message_digest(message: RunTicket | ServiceProof) -> str:
-    """Return the SHA-256 of a message's canonical JSON."""
-    return sha256_hex(canonical_json(message.model_dump(mode="json")))
+    """Return the SHA-256 of a message's canonical JSON. What its sender has seen decides nothing, so it does not count."""
+    return sha256_hex(canonical_json(message.model_dump(mode="json", exclude={"seen"})))
 
 
 class StageRequest(Message):
@@ -158,12 +160,14 @@ class StagedSecret(Message):
     dataset: Name
     kind: Literal["key", "connection", "consent"]
     secret_id: str
+    seen: Seen = ""
 
 
 class StagedSecrets(Message):
     """Result of ``get_key_with_skr`` and ``get_secret``."""
 
     secrets: tuple[StagedSecret, ...]
+    seen: Seen = ""
 
 
 class GrantRequest(Message):
@@ -193,6 +197,7 @@ class Grants(Message):
     """Result of ``set_secret`` and ``configure_idp``: one grant per pod role and delegate policy."""
 
     grants: tuple[Grant, ...]
+    seen: Seen = ""
 
 
 class Prepared(Message):
@@ -206,6 +211,7 @@ class Prepared(Message):
     spark: SparkVerdict
     snapshot: QuerySnapshot
     approvals: ApprovalVerdict
+    seen: Seen = ""
 
 
 class ConsentReceiptRequest(Message):
@@ -299,6 +305,7 @@ class Revoked(Message):
     """The grants that this call removed. Grants that were absent already are not listed."""
     closed: bool = True
     """Whether the run is closed in the ledger. False when the ticket's request is not the run: then nothing was undone."""
+    seen: Seen = ""
 
 
 class Concluded(Message):

@@ -180,7 +180,7 @@ class SparkService:
                 "DriverPodNotFound", f"{tracking_id}: the driver pod does not exist yet.", hint="Try again when the run has started."
             )
         text = await asyncio.to_thread(self._client.logs, status.driver_pod, tail=tail)
-        return "".join(char for char in text if char in "\n\t" or (char.isprintable() and not "\u202a" <= char <= "\u202e"))
+        return "".join(char for char in text if char in "\n\t" or char.isprintable())
 
     async def watch(
         self,

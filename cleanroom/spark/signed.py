@@ -193,7 +193,7 @@ def verify_signed_policies(
     statement = read_statement(signed.statement, service)
     expected_policies = pod_policies(job, profile)
     expected = _statement(job, profile, expected_policies, nonce)
-    if not isinstance(statement, dict) or set(statement) != set(expected):
+    if set(statement) != set(expected):
         raise Refused("PolicySignatureInvalid", "pod policies: the service's statement does not have the expected members.")
     _require_nonce_match(str(statement["nonce"]), nonce, "pod policies")
     for member, what in (("jobDigest", "job"), ("profileDigest", "image and pod profile")):

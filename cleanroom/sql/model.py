@@ -149,12 +149,14 @@ class ReleasedAggregate(NamedTuple):
         args: Its arguments.
         distinct: The aggregate ignores duplicates.
         where: Text of the condition of FILTER, or empty.
+        sql: Rendered text, with FILTER.
     """
 
     name: str
     args: tuple[Value, ...]
     distinct: bool
     where: str = ""
+    sql: str = ""
 
 
 Release = tuple[int, str]

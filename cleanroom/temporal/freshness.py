@@ -2,19 +2,32 @@
 
 Governance runs on several nodes, and a worker can be connected to one that has not seen what another worker has just written. So
 messages have a member ``seen``: the latest transaction that their sender has seen. The interceptor waits before an activity until this
-worker has seen it too, and enters into the activity's result what the worker has seen.
+worker has seen it too, and enters into the activity's result what the worker has seen. In a workflow it enters the latest of all
+positions that the workflow has received into the input of each activity and child workflow, and into the workflow's own result.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from pydantic import BaseModel
 from temporalio import activity
-from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
+from temporalio.worker import (
+    ActivityInboundInterceptor,
+    ExecuteActivityInput,
+    ExecuteWorkflowInput,
+    Interceptor,
+    StartActivityInput,
+    StartChildWorkflowInput,
+    WorkflowInboundInterceptor,
+    WorkflowInterceptorClassInput,
+    WorkflowOutboundInterceptor,
+)
 
 from cleanroom.errors import CleanRoomError
+from cleanroom.identifiers import latest_transaction
 from cleanroom.temporal.failures import translated
 
 
@@ -34,6 +47,10 @@ class GovernanceFreshness(Interceptor):
         """Wrap the activity; called by the SDK."""
         return _Fresh(next, self._catch_up, self._position)
 
+    def workflow_interceptor_class(self, input: WorkflowInterceptorClassInput) -> type[WorkflowInboundInterceptor]:
+        """Return what carries positions through a workflow; called by the SDK."""
+        return _FreshWorkflow
+
 
 class _Fresh(ActivityInboundInterceptor):
     def __init__(self, next: ActivityInboundInterceptor, catch_up: Callable[[str], Awaitable[None]], position: Callable[[], str]) -> None:
@@ -48,10 +65,66 @@ class _Fresh(ActivityInboundInterceptor):
         except CleanRoomError as error:
             # The interceptor that translates errors is inside of this one.
             raise translated(error, attempt=activity.info().attempt) from None
-        result = await self.next.execute_activity(input)
-        if isinstance(result, BaseModel) and getattr(result, "seen", None) == "":
-            return result.model_copy(update={"seen": self._position()})
-        return result
+        return _with_default(await self.next.execute_activity(input), self._position())
+
+
+class _FreshWorkflow(WorkflowInboundInterceptor):
+    def init(self, outbound: WorkflowOutboundInterceptor) -> None:
+        self._outbound = _FreshCalls(outbound)
+        super().init(self._outbound)
+
+    async def execute_workflow(self, input: ExecuteWorkflowInput) -> Any:
+        return _with_default(await self.next.execute_workflow(input), self._outbound.seen)
+
+
+class _FreshCalls(WorkflowOutboundInterceptor):
+    """The calls of one workflow. Results come from its history, so a replay sees the same positions."""
+
+    def __init__(self, next: WorkflowOutboundInterceptor) -> None:
+        super().__init__(next)
+        self.seen = ""
+        """The latest transaction in a result that the workflow has received."""
+
+    def start_activity(self, input: StartActivityInput) -> Any:
+        input.args = [_updated(argument, self.seen) for argument in input.args]
+        handle = self.next.start_activity(input)
+        handle.add_done_callback(self._received)
+        return handle
+
+    async def start_child_workflow(self, input: StartChildWorkflowInput) -> Any:
+        input.args = [_updated(argument, self.seen) for argument in input.args]
+        handle = await self.next.start_child_workflow(input)
+        handle.add_done_callback(self._received)
+        return handle
+
+    def _received(self, call: asyncio.Future[Any]) -> None:
+        if not call.cancelled() and call.exception() is None:
+            self.seen = latest_transaction(self.seen, *_positions(call.result()))
+
+
+def _with_default(result: Any, position: str) -> Any:
+    """Enter a position into a result that has a place for one and contains none."""
+    if isinstance(result, BaseModel) and getattr(result, "seen", None) == "":
+        return result.model_copy(update={"seen": position})
+    return result
+
+
+def _updated(argument: Any, position: str) -> Any:
+    """Return a message in which no position, also in the messages that it contains, is before ``position``."""
+    if not isinstance(argument, BaseModel):
+        return argument
+    changed: dict[str, Any] = {}
+    for name in type(argument).model_fields:
+        value = getattr(argument, name)
+        if name == "seen":
+            new = latest_transaction(value, position)
+        elif isinstance(value, BaseModel):
+            new = _updated(value, position)
+        else:
+            continue
+        if new != value:
+            changed[name] = new
+    return argument.model_copy(update=changed) if changed else argument
 
 
 def _positions(argument: Any) -> Iterator[str]:

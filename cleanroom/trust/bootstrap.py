@@ -21,6 +21,7 @@ from cleanroom.models import FrozenModel
 from cleanroom.settings import Settings
 
 MAX_BOOTSTRAP = 256 * 1024
+"""Bytes of a bootstrap file. Of a longer one, the digest never matches."""
 ROOT_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE", "SSLKEYLOGFILE")
 """Variables with which an operator could replace TLS roots, or read TLS keys."""
 
@@ -95,7 +96,7 @@ def read_bootstrap(path: Path, digest: str) -> Bootstrap:
         raise InvalidInput("BootstrapDigestInvalid", f"--bootstrap-digest: {digest[:100]!r} is not sha256: and 64 hex digits.")
     try:
         with path.open("rb") as file:
-            content = file.read(MAX_BOOTSTRAP + 1)
+            content = file.read(MAX_BOOTSTRAP)
     except OSError as error:
         raise NotFound("FileNotFound", f"bootstrap file {path} cannot be read.", cause=error.strerror) from error
     found = bootstrap_digest(content)

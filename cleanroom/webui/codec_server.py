@@ -10,7 +10,7 @@ The protocol is ``POST …/encode`` and ``POST …/decode`` at any path, with a 
   https://host/workflow/<id>``.
 * The same routes below ``/codec``. If this server is also the Web UI's gateway (``ui_upstream``, :mod:`cleanroom.webui.gateway`), browsers
   find them on the Web UI's origin and send the session cookie without further settings.
-* ``/login`` exchanges a token for a browser session, for a Web UI on another origin that has no sign-in.
+* ``/login`` exchanges a token for a browser session, for a Web UI on another origin that has no sign-in. Not on ``localhost``.
 
 Every request is authenticated, and requests from browsers must come from the Web UI's origin. A refused payload is replaced by a note that
 gives the reason, so that one forged payload does not hide the rest of a history. Plain text is wrapped in a note that it is not
@@ -222,12 +222,19 @@ class _CodecServer:
         origin = request.headers.get("origin")
         if origin is not None and origin != f"{request.url.scheme}://{request.headers.get('host', '')}":
             raise Refused("CodecOriginRefused", "Sign-in is possible only from this server's own page.")
+        if is_loopback(request.url.hostname or ""):
+            # Browsers send a cookie of localhost to every port. A gateway on loopback has a name of its own.
+            raise Refused(
+                "CodecLoginOnLoopback",
+                "On this host name, the session cookie would reach every other server of this machine.",
+                hint="Start the codec server as the Web UI's gateway: --ui-upstream URL.",
+            )
         form = parse_qs((await _body(request)).decode(errors="replace"))
         name = await self.auth.token(form.get("token", [""])[0].strip())
         value, lifetime = self.auth.new_session(name)
         response = pages.codec_login_done()
         secure = request.url.scheme == "https"
-        # Over HTTPS, the Web UI may be on another site. On loopback it is the same site, whatever the port.
+        # Over HTTPS, the Web UI may be on another site.
         response.set_cookie(COOKIE, value, max_age=lifetime, httponly=True, secure=secure, samesite="none" if secure else "lax")
         logger.info("session for %s", name)
         return response

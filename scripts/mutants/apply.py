@@ -64,9 +64,11 @@ def _assign(path: str, fault: Fault, tree: ast.Module) -> None:
         if statement.lineno != fault.first_line or not isinstance(statement, ast.Assign | ast.AnnAssign) or statement.value is None:
             continue
         target = statement.targets[0] if isinstance(statement, ast.Assign) else statement.target
-        if isinstance(target, ast.Name):
-            value: Any = eval(compile(ast.Expression(statement.value), path, "eval"), module.__dict__)
-            _rebind(target.id, module.__dict__.get(target.id), value)
+        value: Any = eval(compile(ast.Expression(statement.value), path, "eval"), module.__dict__)
+        pairs = zip(target.elts, value, strict=True) if isinstance(target, ast.Tuple) else ((target, value),)
+        for name, item in pairs:
+            if isinstance(name, ast.Name):
+                _rebind(name.id, module.__dict__.get(name.id), item)
 
 
 def _rebind(name: str, old: Any, value: Any) -> None:

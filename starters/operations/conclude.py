@@ -37,6 +37,8 @@ async def conclude_run(session: Session, run_id: str) -> dict[str, Any]:
     except NotFound:
         if ticket is None:
             raise
+        if await _completed_and_closed(session, run_id):
+            raise _completed(run_id) from None
     else:
         if not found.ended:
             raise Conflict(
@@ -45,11 +47,7 @@ async def conclude_run(session: Session, run_id: str) -> dict[str, Any]:
                 hint=f"To stop it now: cleanroom run cancel {run_id}",
             )
         if found.described.status is WorkflowExecutionStatus.COMPLETED:
-            raise Conflict(
-                "RunCompleted",
-                f"run {run_id!r} has completed and has revoked its grants. There is nothing to clean up.",
-                hint=f"cleanroom run show {run_id}",
-            )
+            raise _completed(run_id)
         started = await started_with(found.client, found.handle.id, RunQueryInput)
         ticket, caller = ticket or started.ticket, started.caller
     concluding = await client.start_workflow(
@@ -69,11 +67,19 @@ async def conclude_run(session: Session, run_id: str) -> dict[str, Any]:
     result: Concluded = await follow_timeline(client, concluding, f"conclude run {run_id}")
     return {
         "run_id": run_id,
-        "revoked": result.revoked.model_dump(exclude={"removed"}),
+        "revoked": result.revoked.model_dump(exclude={"removed", "seen"}),
         "job_stopped": result.job_stopped,
         "workflow_id": concluding.id,
         "link": session.ui_link(concluding.id),
     }
+
+
+def _completed(run_id: str) -> Conflict:
+    return Conflict(
+        "RunCompleted",
+        f"run {run_id!r} has completed and has revoked its grants. There is nothing to clean up.",
+        hint=f"cleanroom run show {run_id}",
+    )
 
 
 async def _pinned_ticket(session: Session, run_id: str) -> RunTicket | None:
@@ -93,3 +99,14 @@ async def _pinned_ticket(session: Session, run_id: str) -> RunTicket | None:
     if pinned is None:
         return None
     return RunTicket(collaboration=session.collaboration, query=pinned.query, run_id=run_id, request=pinned.request)
+
+
+async def _completed_and_closed(session: Session, run_id: str) -> bool:
+    """Return whether the ledger says that the run has completed, and that its grants are revoked: the second closes the run."""
+    from cleanroom.runs.ledger import event_scope
+    from cleanroom.runs.reader import UserReader
+    from cleanroom.spark.run_events import event_id
+
+    async with session.governance() as client:
+        completed = await client.latest_event(session.collaboration, event_id=event_id(run_id, "RUN_COMPLETED"), scope=event_scope(run_id))
+        return completed is not None and await UserReader(client, session.collaboration).run_closed(run_id)

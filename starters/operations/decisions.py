@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 from cleanroom.errors import CleanRoomError, Conflict, PreconditionFailed
@@ -22,12 +23,22 @@ if TYPE_CHECKING:
     from cleanroom.publishing.approval_card import ApprovalCard, Terms
 
 
-async def read_card(session: Session, name: str) -> ApprovalCard:
+async def read_card(session: Session, name: str, *, current: bool = True) -> ApprovalCard:
     """Compute the approval card of a query on this machine, from governance's documents alone.
+
+    Args:
+        session: Session of the collaborator.
+        name: Name of the query.
+        current: Whether to wait until governance shows what the query's workflow has seen, if that answers. The workflow can only
+            delay the card.
 
     Raises:
         NotFound: ``UserDocumentNotFound``.
+        Unavailable: ``GovernanceBehind``.
     """
+    if current:
+        with suppress(CleanRoomError):
+            session.expect((await state_of(await find_query(session, name))).seen)
     from cleanroom.publishing.approval_card import read_approval_card
 
     async with session.governance() as client:

@@ -24,7 +24,14 @@ from cleanroom.temporal import attributes
 from cleanroom.temporal.attributes import start_attributes
 from cleanroom.temporal.markdown import code, details, escape
 from starters.operations.own_drafts import read_query_document, remember_own_draft, require_own_draft
-from starters.operations.query_workflow import find_query, query_closed_as_error, state_of, wait_for_state, with_own_worker_fallback
+from starters.operations.query_workflow import (
+    find_query,
+    query_closed_as_error,
+    read_state,
+    state_of,
+    wait_for_state,
+    with_own_worker_fallback,
+)
 from starters.operations.session import FoundWorkflow, Session
 from starters.operations.worker_queries import QUERY_SECONDS
 from starters.operations.workflow_names import PROPOSE, PUBLISH_QUERY, UPDATE, WITHDRAW
@@ -91,6 +98,7 @@ async def create_query(
         ) from error
     created = wait_for_state(client, handle, lambda state: state.stage != "Creating", f"The draft of {spec.name}")
     state = await with_own_worker_fallback(session, created)
+    session.expect(state.seen)
     await remember_own_draft(session, spec)
     return query_record(session, state)
 
@@ -131,9 +139,11 @@ def query_record(session: Session, state: QueryState) -> dict[str, Any]:
 async def update_query(session: Session, spec: QuerySpec) -> CommandOutcome:
     """Replace the draft with ``spec``: a new version without any approval."""
     session.require_encryption()
+    await read_state(session, spec.name)
     document = await read_query_document(session, spec.name)
     authorisation = session.authorise("update-query", spec.name, spec.digest(), version=document.version or "")
     outcome = await _send_author_command(session, spec.name, UPDATE, authorisation, spec)
+    session.expect(outcome.seen)
     await remember_own_draft(session, spec)
     return outcome
 
@@ -151,6 +161,7 @@ async def propose_query(session: Session, name: str, spec: QuerySpec | None = No
         Refused: ``DraftMismatch`` when governance holds another text than ``spec``.
     """
     session.require_encryption()
+    await read_state(session, name)
     document = await read_query_document(session, name)
     require_own_draft(session, document, spec)
     return await _send_author_command(session, name, PROPOSE, _authorise_document(session, "propose-query", document))
@@ -159,6 +170,7 @@ async def propose_query(session: Session, name: str, spec: QuerySpec | None = No
 async def withdraw_query(session: Session, name: str) -> CommandOutcome:
     """Withdraw an open proposal, which becomes a draft again, or close a draft."""
     session.require_encryption()
+    await read_state(session, name)
     document = await read_query_document(session, name)
     proposal_id = document.proposal_id if document.state == "Proposed" else ""
     return await _send_author_command(
@@ -178,7 +190,6 @@ async def _send_author_command(
     """Send a signed command as an update of the query's workflow and wait for its outcome."""
     session.require_encryption()
     found = await find_query(session, name)
-    await state_of(found)
     message = AuthorMessage(party=session.party, authorisation=authorisation, spec=spec, seen=session.seen)
 
     async def execute() -> CommandOutcome:

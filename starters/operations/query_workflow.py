@@ -42,7 +42,9 @@ async def read_state(session: Session, name: str) -> QueryState:
         NotFound: ``WorkflowNotFound``.
         Unavailable: ``NoWorker``.
     """
-    return await state_of(await find_query(session, name))
+    state = await state_of(await find_query(session, name))
+    session.expect(state.seen)
+    return state
 
 
 async def state_of(found: FoundWorkflow[QueryState], *, seconds: float = PATIENT_SECONDS) -> QueryState:

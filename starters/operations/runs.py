@@ -10,8 +10,8 @@ from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus
 from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
-from cleanroom.errors import Conflict, InvalidInput, Unavailable
-from cleanroom.identifiers import CLEAN_ROOM_QUEUE, document_digest, prepare_workflow_id, require_name, run_workflow_id
+from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, Unavailable
+from cleanroom.identifiers import CLEAN_ROOM_QUEUE, document_digest, latest_transaction, prepare_workflow_id, require_name, run_workflow_id
 from cleanroom.messages.run import RunQueryInput, RunResult, RunTicket
 from cleanroom.spark.job import JobParameters
 from cleanroom.temporal import attributes
@@ -19,6 +19,7 @@ from cleanroom.temporal.attributes import start_attributes
 from cleanroom.temporal.markdown import code, details, escape
 from cleanroom.temporal.started import started_with
 from starters.operations.pending_activities import retrying_activities
+from starters.operations.query_workflow import read_state
 from starters.operations.run_workflow import RunSnapshot, find_run, run_state, take_snapshot
 from starters.operations.session import Session, now
 from starters.operations.worker_queries import require_worker
@@ -98,7 +99,11 @@ async def start_run(
     spark = session.settings.spark
     input = RunQueryInput(
         ticket=RunTicket(
-            collaboration=session.collaboration, query=query, run_id=run_id, request=sign(request, session.key()), seen=session.seen
+            collaboration=session.collaboration,
+            query=query,
+            run_id=run_id,
+            request=sign(request, session.key()),
+            seen=latest_transaction(session.seen, await _seen_by_query(session, query)),
         ),
         caller=session.party,
         driver_start_seconds=spark.driver_start_seconds,
@@ -139,6 +144,14 @@ async def _same_run(client: Client, request: RunRequest) -> WorkflowHandle[Any, 
             hint=f"Choose another --run-id, or see the existing run with `cleanroom run show {request.run_id}`.",
         )
     return client.get_workflow_handle(workflow_id, result_type=RunResult)
+
+
+async def _seen_by_query(session: Session, query: str) -> str:
+    """Return what the query's workflow has seen in governance, such as the last approval; the empty string if it does not answer."""
+    try:
+        return (await read_state(session, query)).seen
+    except CleanRoomError:
+        return ""
 
 
 def _web_ui_details(session: Session, request: RunRequest) -> str:

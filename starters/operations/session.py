@@ -37,6 +37,7 @@ class Session:
         self._credential: Credential | None = None
         self._namespace = "default"
         self._position: LedgerPosition | None = None
+        self._expected = ""
 
     @staticmethod
     def load(profile: str | None, config: str | None, *, plaintext: bool = False) -> Session:
@@ -125,7 +126,14 @@ class Session:
             self.party  # noqa: B018 - raises an error that lists the collaborators
         client = governance_client(self.settings, self.credential(), position=self._position)
         self._position = client.position
+        client.position.expected, self._expected = self._expected, ""
         return client
+
+    def expect(self, seen: str) -> None:
+        """Let the next read of governance wait for a transaction that a workflow has seen. That can delay the read, and not change it."""
+        from cleanroom.identifiers import latest_transaction
+
+        self._expected = latest_transaction(self._expected, seen)
 
     @property
     def seen(self) -> str:

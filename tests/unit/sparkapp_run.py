@@ -26,7 +26,7 @@ from cleanroom.spark.job import JobConfig, JobDataset, JobGovernance, JobSegment
 from cleanroom.spark.run_events import RunEvent, parse_event
 from cleanroom.sql import Catalog, Column, View, analyse
 from sparkapp.entry import main
-from tests.folder_pod import SOON, FolderPod
+from tests.folder_pod import SOON, THIS_JOB, FolderPod
 from tests.folder_store import FolderStore
 
 DIGEST = "ab" * 32
@@ -150,7 +150,8 @@ class RunWorld:
 
     def consent(self, *states: dict[str, Any]) -> None:
         """Set the consent receipt. With several states, each read of the receipt returns the next one."""
-        receipts = [{"runId": "r-1", "queryDigest": DIGEST, "consent": "enabled", "expires": SOON} | state for state in states]
+        good = {"runId": "r-1", "queryDigest": DIGEST, "jobDigest": THIS_JOB, "consent": "enabled", "expires": SOON}
+        receipts = [good | state for state in states]
         path = self.root / "secrets" / "cleanroom_r-1.consent"
         path.write_text(json.dumps(receipts[0]))
         if len(receipts) > 1:

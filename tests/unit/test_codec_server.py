@@ -199,6 +199,14 @@ class TestSession:
         assert response.status_code == 401
         assert "set-cookie" not in response.headers
 
+    @pytest.mark.parametrize("host", ["localhost:8234", "127.0.0.1:8234", "[::1]:8234"])
+    async def test_localhost_gets_no_cookie_because_every_server_of_the_machine_would_get_it(
+        self, http: httpx.AsyncClient, host: str
+    ) -> None:
+        response = await http.post("/login", data={"token": TOKEN}, headers={"Host": host})
+        assert (response.status_code, response.json()["error"]["code"]) == (403, "CodecLoginOnLoopback")
+        assert "set-cookie" not in response.headers
+
     async def test_sign_in_from_another_page_is_refused(self, http: httpx.AsyncClient) -> None:
         assert (await http.post("/login", data={"token": TOKEN}, headers={"Origin": UI})).status_code == 403
 

@@ -66,6 +66,7 @@ def receipt(**changes: Any) -> Secret:
         (receipt(expires="2121-01-01T00:00:00Z"), "ConsentReceiptInvalid"),
         (receipt(expires=NOW.isoformat()), "ConsentWithdrawn"),
         (receipt(jobDigest="ab" * 32), "ConsentReceiptInvalid"),
+        (receipt(jobDigest=None), "ConsentReceiptInvalid"),
         (receipt(queryDigest="ab" * 32), "ConsentReceiptInvalid"),
         (receipt(runId="run-2"), "ConsentReceiptInvalid"),
         (receipt(consent="withdrawn"), "ConsentWithdrawn"),
@@ -88,6 +89,15 @@ def test_receipt_of_the_clean_room_is_accepted_until_it_expires() -> None:
     assert code_of(genuine, NOW + dt.timedelta(seconds=RECEIPT_SECONDS)) == "ConsentWithdrawn"
     assert code_of(enabled_receipt(JOB, verified_at=NOW, authorised_until=NOW).to_secret()) == "ConsentWithdrawn"
     assert code_of(withdrawn_receipt(JOB, NOW).to_secret()) == "ConsentWithdrawn"
+
+
+def test_receipt_is_compared_with_the_pods_clock() -> None:
+    def expiring_in(seconds: int) -> Any:
+        return Pod(receipt(expires=(dt.datetime.now(dt.UTC) + dt.timedelta(seconds=seconds)).isoformat()))
+
+    require_consent(expiring_in(60), before="a test")
+    with pytest.raises(CleanRoomError, match="ConsentWithdrawn"):
+        require_consent(expiring_in(-60), before="a test")
 
 
 @pytest.mark.parametrize("value", [new_tombstone(), Secret(b"revoked"), Secret(b""), Secret(b"short")], ids=["new", "old", "empty", "x"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -18,7 +19,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
-from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput
+from temporalio.worker import (
+    ActivityInboundInterceptor,
+    ExecuteActivityInput,
+    WorkflowInboundInterceptor,
+    WorkflowOutboundInterceptor,
+)
 
 from cleanroom.errors import NotFound, Unavailable
 from cleanroom.governance import GovernanceUserClient, LedgerPosition, commit_together, committed_later, committed_together
@@ -273,6 +279,15 @@ async def test_writes_sent_together_are_committed_in_one_interval_and_share_thei
     assert polls < 40
 
 
+async def test_a_commit_is_asked_of_another_node_when_the_first_does_not_know_the_write(network: tuple[str, Network]) -> None:
+    url, state = network
+    state.lag = 3600.0
+    async with client(url) as governance:
+        began = time.monotonic()
+        await governance.put_document("late", "c", "x")
+        assert time.monotonic() - began < 3
+
+
 async def test_a_block_of_writes_waits_once_for_their_commits(network: tuple[str, Network]) -> None:
     url, nodes = network
     nodes.commit_after = 0.5
@@ -394,6 +409,67 @@ async def test_an_activity_waits_for_what_its_input_has_seen_and_tells_what_it_h
     kept = await fresh.intercept_activity(Answering(Started(seen="2.9"))).execute_activity(call_of())
     assert kept.seen == "2.9"
     assert await fresh.intercept_activity(Answering(None)).execute_activity(call_of(Carrier())) is None
+
+
+class Calls(WorkflowOutboundInterceptor):
+    """Answers the calls of a workflow, and remembers their arguments."""
+
+    def __init__(self) -> None:
+        self.arguments: list[Any] = []
+        self.results: list[Any] = []
+
+    def start_activity(self, input: Any) -> Any:
+        self.arguments.append(input.args[0])
+
+        async def answer() -> Any:
+            result = self.results.pop(0)
+            if isinstance(result, Exception):
+                raise result
+            return result
+
+        return asyncio.create_task(answer())
+
+    async def start_child_workflow(self, input: Any) -> Any:
+        return self.start_activity(input)
+
+
+class InWorkflow(WorkflowInboundInterceptor):
+    """A workflow that returns ``result``."""
+
+    def __init__(self, result: Any) -> None:
+        self.result = result
+        self.outbound: Any = None
+
+    def init(self, outbound: WorkflowOutboundInterceptor) -> None:
+        self.outbound = outbound
+
+    async def execute_workflow(self, input: Any) -> Any:
+        return self.result
+
+
+def calling(argument: Any) -> Any:
+    return SimpleNamespace(args=[argument])
+
+
+async def test_a_workflow_hands_on_what_its_activities_have_seen() -> None:
+    async def catch_up(seen: str) -> None: ...
+
+    kind: Any = GovernanceFreshness(catch_up, lambda: "").workflow_interceptor_class(SimpleNamespace())  # type: ignore[arg-type]
+    inner, calls = InWorkflow(Started()), Calls()
+    workflow = kind(inner)
+    workflow.init(calls)
+    calls.results = [Started(seen="2.9"), None, Unavailable("X", "x"), Carrier(command=Started(seen="2.12")), Started(), Started()]
+    await inner.outbound.start_activity(calling(Carrier(seen="2.5")))
+    await inner.outbound.start_activity(calling(Carrier(seen="2.5")))
+    with pytest.raises(Unavailable):
+        await inner.outbound.start_activity(calling("text"))
+    child = await inner.outbound.start_child_workflow(calling(Carrier(command=Started(seen="2.5"))))
+    await child
+    await inner.outbound.start_activity(calling(Started()))
+    await inner.outbound.start_activity(calling(Started(seen="2.20")))
+    assert [getattr(argument, "seen", "") for argument in calls.arguments] == ["2.5", "2.9", "", "2.9", "2.12", "2.20"]
+    assert calls.arguments[3].command.seen == "2.9"
+    assert (await workflow.execute_workflow(SimpleNamespace())).seen == "2.12"
 
 
 async def test_an_activity_that_cannot_catch_up_fails_and_can_be_retried() -> None:

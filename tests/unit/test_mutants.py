@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import sys
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -52,3 +54,18 @@ def test_a_fault_reaches_a_function_that_is_already_imported(tmp_path: Path, mon
     fault = next(item for item in faults_of(path, tmp_path) if item.kind == "swap")
     Functions({str(path)}).apply(fault, tmp_path)
     assert check([1, 2], [1, 2]) == 2
+
+
+def test_a_fault_reaches_each_constant_of_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SourceFileLoader, "get_code", SourceFileLoader.get_code)  # restored after the test
+    path = tmp_path / "constants_under_test.py"
+    path.write_text("ONE = 1\nTWO, THREE = 2, 3\n")
+    faults = [fault for fault in faults_of(path, tmp_path) if fault.kind == "constant"]
+    assert len(faults) == 3
+    for fault in faults:
+        module = ModuleType("constants_under_test")
+        module.__file__ = str(path)
+        exec(path.read_text(), module.__dict__)
+        monkeypatch.setitem(sys.modules, "constants_under_test", module)
+        Functions(set()).apply(fault, tmp_path)
+        assert {module.ONE, module.TWO, module.THREE} != {1, 2, 3}, fault.name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import datetime as dt
 from collections.abc import Callable
 from typing import Any
@@ -10,8 +11,8 @@ from typing import Any
 import pytest
 
 from cleanroom.documents.query import RunParameters
-from cleanroom.errors import CleanRoomError
-from cleanroom.identifiers import job_name
+from cleanroom.errors import CleanRoomError, NotFound
+from cleanroom.identifiers import approver_key_document_id, job_name
 from cleanroom.messages.run import (
     AuditEvent,
     CollectRequest,
@@ -219,13 +220,26 @@ async def test_receipt_lives_no_longer_than_the_constant_request_and_approvals(r
         assert receipt.job_digest == runs.job(ticket).digest()
 
 
+def key_document(runs: RunWorld, user: str) -> str:
+    return approver_key_document_id(runs.world.users[user])
+
+
+def accept_next_trust_document(runs: RunWorld) -> None:
+    members = copy.copy(runs.world)
+    members.member_documents = dict(members.member_documents)
+    members.accept_trust(runs.world.trust_document.model_copy(update={"number": 2}))
+    runs.governance.member_document = members.member_document
+
+
 @pytest.mark.parametrize(
     ("end", "code"),
     [
         (lambda runs, ticket: setattr(runs, "now", runs.now + dt.timedelta(hours=13)), "StatementExpired"),
         (lambda runs, ticket: runs.governance.users.pop("fabrikam"), "CallerNotAuthorized"),
+        (lambda runs, ticket: runs.governance.withdrawn.add(key_document(runs, "fabrikam")), "ApproverKeyRetired"),
+        (lambda runs, ticket: accept_next_trust_document(runs), "PolicyJobMismatch"),
     ],
-    ids=["request expired", "caller removed"],
+    ids=["request expired", "caller removed", "caller's key retired", "trust document accepted"],
 )
 async def test_watch_verifies_the_whole_run_at_each_renewal(runs: RunWorld, end: Any, code: str) -> None:
     ticket = runs.ticket("r-1")
@@ -314,6 +328,32 @@ async def test_request_that_was_revoked_before_it_began_is_used_up(runs: RunWorl
     ticket = runs.ticket("r-1")
     assert await revoke(runs, ticket) == Revoked(secrets=0, grants=0)
     assert await refused(stage(runs, ticket)) == "RunClosed"
+
+
+def missing(document_id: str) -> Any:
+    raise NotFound("DocumentNotFound", document_id)
+
+
+@pytest.mark.parametrize("behind", ["documents", "users", "ledger", "trust"])
+async def test_a_worker_that_has_just_started_revokes_what_its_node_does_not_show_yet(
+    runs: RunWorld, behind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticket = runs.ticket("r-1")
+    await begin(runs, ticket)
+    runs.restart()
+    client, primary, node = runs.process.client, runs.governance, copy.copy(runs.governance)
+    node.__dict__ |= {"documents": {}, "users": {}, "ledger": []} | {"member_document": missing} if behind == "documents" else {}
+    node.__dict__ |= {"users": {"users": {}}, "ledger": {"ledger": []}, "trust": {"member_document": missing}}.get(behind, {})
+    client.governance, arrive = node, client._arrive
+
+    async def write() -> None:
+        client.governance = primary
+        await arrive()
+
+    monkeypatch.setattr(client, "_arrive", write)
+    revoked = await revoke(runs, ticket)
+    assert revoked.closed
+    assert runs.released(ticket) == []
 
 
 async def test_expired_request_is_not_revived_by_a_clock_that_was_set_back(runs: RunWorld) -> None:

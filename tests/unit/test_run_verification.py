@@ -124,7 +124,7 @@ async def test_a_release_reads_what_can_change_and_not_the_other_datasets(ledger
     await verifier.verify_run(ledger.world.ticket, proof)
     ledger.clock += SHARED_SECONDS
     ledger.reads.clear()
-    verified = await verifier.verify_release(ledger.world.ticket, proof, FLIGHTS)
+    verified = await verifier.verify_release(ledger.world.ticket.model_copy(update={"seen": "2.70"}), proof, FLIGHTS)
     assert ledger.reads == Counter(["users", "closed", f"consent {QUERY}", f"consent {FLIGHTS}"])
     assert verified.job == ledger.world.job
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cleanroom.errors import InvalidInput, Refused
 from cleanroom.secret import write_secret_file
 from cleanroom.statements import load_or_create_signing_key
+from cleanroom.statements.keys import install_next_signing_key, next_signing_key
 
 PEM, PKCS8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
 OPEN = serialization.NoEncryption()
@@ -23,6 +27,59 @@ def test_concurrent_callers_get_one_key(tmp_path: Path) -> None:
         kids = set(pool.map(lambda _: load_or_create_signing_key(tmp_path / "keys").public.kid, range(8)))
     assert len(kids) == 1
     assert (tmp_path / "keys/signing-key.pem").stat().st_mode & 0o777 == 0o600
+
+
+def test_folder_key_and_lock_are_private_to_the_user(tmp_path: Path) -> None:
+    folder = tmp_path / "home/keys"
+    old = os.umask(0o022)
+    try:
+        first = load_or_create_signing_key(folder)
+    finally:
+        os.umask(old)
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in (folder, *folder.iterdir())}
+    assert modes == {"keys": 0o700, "signing-key.pem": 0o600, ".signing-key.lock": 0o600}
+    assert load_or_create_signing_key(folder).public == first.public
+
+
+def test_key_is_created_under_an_exclusive_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second process waits for the lock, and then finds the key of the first."""
+    attempts: list[Path] = []
+
+    def write(path: Path, content: bytes) -> None:
+        with open(path.parent / ".signing-key.lock") as other, pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        attempts.append(path)
+        write_secret_file(path, content)
+
+    monkeypatch.setattr("cleanroom.statements.keys.write_secret_file", write)
+    load_or_create_signing_key(tmp_path / "keys")
+    assert attempts == [tmp_path / "keys/signing-key.pem"]
+    with open(tmp_path / "keys/.signing-key.lock") as other:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_open_folder_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    for use in (load_or_create_signing_key, next_signing_key):
+        with pytest.raises(Refused, match="KeyStoreTooOpen"):
+            use(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_next_key_replaces_the_key_in_a_private_folder_only(tmp_path: Path) -> None:
+    folder = tmp_path / "keys"
+    old, successor = load_or_create_signing_key(folder), next_signing_key(folder)
+    assert old.public != successor.public == next_signing_key(folder).public
+    assert load_or_create_signing_key(folder).public == old.public
+    folder.chmod(0o750)
+    with pytest.raises(Refused, match="KeyStoreTooOpen"):
+        install_next_signing_key(folder)
+    folder.chmod(0o700)
+    assert load_or_create_signing_key(folder).public == old.public
+    install_next_signing_key(folder)
+    assert load_or_create_signing_key(folder).public == successor.public
+    assert not (folder / "next-signing-key.pem").exists()
+    assert repr(successor) == f"SigningKey(kid={successor.public.kid!r})"
 
 
 @pytest.mark.parametrize(

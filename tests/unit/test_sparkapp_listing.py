@@ -13,9 +13,10 @@ from cleanroom.clients.objects import ObjectStore
 from cleanroom.datasets.encryption import generate_dataset_key
 from cleanroom.datasets.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
 from cleanroom.datasets.upload import upload_dataset
+from cleanroom.documents.dataset import CsvDialect
 from cleanroom.errors import CleanRoomError
 from cleanroom.spark.job import JobDataset, JobParameters
-from sparkapp.listing import list_objects
+from sparkapp.listing import DatasetListing, dataset_key, list_objects
 from sparkapp.views import read_table
 from tests.folder_pod import FolderPod
 from tests.servers import S3Server
@@ -227,3 +228,123 @@ def test_date_range_without_data_is_an_error(tmp_path: Path) -> None:
     world.put_sealed("stray.csv", b"9,z,h\n")
     with pytest.raises(CleanRoomError, match="DatasetNotDayPartitioned"):
         world.read()
+
+
+# --- exactly the owner's objects
+
+
+def manifest_world(tmp_path: Path, **dataset: object) -> tuple[DatasetWorld, Path]:
+    world, folder = DatasetWorld(tmp_path / "w", **dataset), tmp_path / "src"
+    folder.mkdir()
+    for name in ("a", "b"):
+        (folder / f"{name}.csv").write_text(f"1,{name},h\n")
+    key = world.key if world.dataset.encryption == "CSE" else None
+    upload_dataset(world.store, key, collaboration="c", dataset="things", schema=world.schema(), sources=[folder])
+    return world, folder
+
+
+def listing(world: DatasetWorld) -> DatasetListing:
+    return list_objects(world.pod(), world.dataset, JobParameters())
+
+
+def test_listing_names_every_object_of_the_format_with_its_size_in_order(tmp_path: Path) -> None:
+    world = DatasetWorld(tmp_path / "w")
+    for name in ("c.CSV", "b.csv", "notes.txt", "_x/d.csv", "sub/_e.csv", ".f.csv", "sub/.g/h.csv", "sub/i.csv"):
+        world.put_sealed(name, b"1,a,h\n")
+    found = listing(world)
+    size = world.store.size("b.csv")
+    assert found.objects == dict.fromkeys(("b.csv", "c.CSV", "sub/i.csv"), size)
+    assert list(found.objects) == ["b.csv", "c.CSV", "sub/i.csv"]
+    assert (found.stored_bytes(), found.dataset, found.missing_days) == (3 * size, world.dataset, ())
+    assert (found.verified, found.headers) == (frozenset(), {})
+
+
+@pytest.mark.parametrize("fmt", ["json", "parquet"])
+def test_only_csv_needs_to_be_read_from_its_beginning(tmp_path: Path, fmt: str) -> None:
+    world = DatasetWorld(tmp_path / "w", format=fmt)
+    world.put_sealed("a." + fmt, b"{}")
+    assert (listing(world).unsplittable, listing(world).verified) == (frozenset(), frozenset())
+
+
+def test_objects_of_the_manifest_are_verified_and_splittable(tmp_path: Path) -> None:
+    world, folder = manifest_world(tmp_path)
+    (folder / "b.csv").write_text('1,"b\nb",h\n')
+    world.upload(folder)
+    found = listing(world)
+    assert (found.has_manifest, found.verified, found.unsplittable) == (True, {"a.csv", "b.csv"}, {"b.csv"})
+    assert found.headers == {name: world.store.read(name)[:40].hex() for name in ("a.csv", "b.csv")}
+
+
+def test_text_that_was_verified_in_another_dialect_is_read_from_its_beginning(tmp_path: Path) -> None:
+    world, _ = manifest_world(tmp_path)
+    world.dataset = world.dataset.model_copy(update={"csv_dialect": CsvDialect(delimiter=";")})
+    assert (listing(world).verified, listing(world).unsplittable) == (frozenset(), {"a.csv", "b.csv"})
+
+
+def test_object_with_another_size_and_a_missing_one_are_named(tmp_path: Path) -> None:
+    world, _ = manifest_world(tmp_path)
+    for name in ("a.csv", "b.csv"):
+        data = world.store.read(name)
+        for change, words in ((data + b"\0", "size differs"), (None, "missing")):
+            world.store.delete(name) if change is None else world.store.put(name, change)
+            with pytest.raises(CleanRoomError) as caught:
+                listing(world)
+            assert (caught.value.code, caught.value.party, caught.value.details) == ("DatasetTampered", "u-1", {"object": name})
+            assert words in caught.value.message
+        world.store.put(name, data)
+
+
+def test_order_of_the_store_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world, _ = manifest_world(tmp_path)
+    items = sorted(world.store.list(), key=lambda item: item.key, reverse=True)
+    monkeypatch.setattr("tests.folder_store.FolderStore.list", lambda store: iter(items))
+    assert list(listing(world).objects) == ["a.csv", "b.csv"]
+
+
+def test_manifest_of_another_dataset_is_rejected(tmp_path: Path) -> None:
+    """A store that encrypts does not bind the manifest to its dataset by a seal."""
+    world, _ = manifest_world(tmp_path, encryption="SSE", key_secret_id=None)
+    manifest = read_manifest(world.store, None, collaboration="c", dataset="things")
+    assert manifest is not None
+    write_manifest(world.store, None, manifest.model_copy(update={"dataset": "others"}), collaboration="c")
+    with pytest.raises(CleanRoomError, match="DatasetTampered") as caught:
+        listing(world)
+    assert caught.value.details == {"object": MANIFEST_NAME}
+
+
+@pytest.mark.parametrize(("rule", "rows", "code"), [("required", False, "DatasetEmpty"), ("pinned", True, "ManifestMissing")])
+def test_rule_of_the_manifest_applies_to_stores_with_objects(tmp_path: Path, rule: str, rows: bool, code: str) -> None:
+    world = DatasetWorld(tmp_path / "w", manifest=rule, manifest_digest="ab" * 32 if rule == "pinned" else None)
+    if rows:
+        world.put_sealed("a.csv", b"1,a,h\n")
+    with pytest.raises(CleanRoomError, match=code) as caught:
+        listing(world)
+    assert caught.value.party == "u-1"
+
+
+@pytest.mark.parametrize(("mode", "secret", "key"), [("CSE", "cleanroom_key", True), ("SSE", None, False), ("CPK", "cleanroom_key", False)])
+def test_only_a_sealed_dataset_has_a_key(tmp_path: Path, mode: str, secret: str | None, key: bool) -> None:
+    world = DatasetWorld(tmp_path / "w", encryption=mode, key_secret_id=secret)
+    assert dataset_key(world.pod(), world.dataset) == (world.key if key else None)
+
+
+def test_sealed_dataset_without_a_key_is_not_read_as_plain(tmp_path: Path) -> None:
+    world = DatasetWorld(tmp_path / "w", key_secret_id=None)
+    with pytest.raises(CleanRoomError, match="DatasetKeyMissing"):
+        dataset_key(world.pod(), world.dataset)
+
+
+def test_objects_in_a_folder_that_is_no_day_are_an_error(tmp_path: Path) -> None:
+    for number, name in enumerate(("2013-02-30/a.csv", "x/a.csv", "2013-01-01")):
+        world = DatasetWorld(tmp_path / str(number), partitioned_by="day")
+        world.put_sealed("2013-01-01/a.csv" if number < 2 else "2013-01-01.csv", b"1,a,h\n")
+        world.put_sealed(name, b"1,a,h\n") if number < 2 else None
+        with pytest.raises(CleanRoomError, match="DatasetNotDayPartitioned"):
+            listing(world)
+
+
+def test_days_do_not_select_parts_of_a_dataset_without_partitions(tmp_path: Path) -> None:
+    world = DatasetWorld(tmp_path / "w")
+    world.put_sealed("2013-01-01/a.csv", b"1,a,h\n")
+    parameters = JobParameters(start_date="2014-01-01", end_date="2014-01-01")
+    assert world.read(parameters=parameters).num_rows == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,20 @@ from typer.testing import CliRunner
 
 from activities.clean_room_context import run_trust
 from cleanroom.attestation import ALLOW_ALL_HOST_DATA, Product, TrustStore
-from cleanroom.errors import CleanRoomError, NotFound, PreconditionFailed, Refused
+from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, NotFound, PreconditionFailed, Refused, Unavailable
 from cleanroom.governance import MemberDocument
 from cleanroom.settings import AttestationSettings, GovernanceSettings, Settings, load_settings
 from cleanroom.spark.profile import PodProfile, SidecarProfile
-from cleanroom.trust import AttestationPolicy, Bootstrap, TrustDocument, TrustSource, attested_settings, drop_root_variables, read_bootstrap
+from cleanroom.trust import (
+    AcceptedTrust,
+    AttestationPolicy,
+    Bootstrap,
+    TrustDocument,
+    TrustSource,
+    attested_settings,
+    drop_root_variables,
+    read_bootstrap,
+)
 from cleanroom.trust.bootstrap import bootstrap_digest
 from cleanroom.trust.document import parse_trust_document
 from localcloud.launcher import guests
@@ -107,6 +117,62 @@ def test_older_document_cannot_be_put_back(hardware: DevelopmentHardware) -> Non
     asyncio.run(work())
 
 
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (NotFound("DocumentNotFound", "x"), "TrustDocumentMissing"),
+        (NotFound("ContractNotFound", "x"), "ContractNotFound"),
+        (Conflict("ContractIdMismatch", "x"), "TrustDocumentMismatch"),
+        (Conflict("Odd", "x"), "Odd"),
+        (Refused("VerifySnpAttestationFailed", "x"), "VerifySnpAttestationFailed"),
+        (InvalidInput("Odd", "x"), "Odd"),
+        (Unavailable("GovernanceUnreachable", "x"), "GovernanceUnreachable"),
+    ],
+)
+async def test_answer_that_says_nothing_about_the_document_is_no_document(error: CleanRoomError, expected: str) -> None:
+    """Only governance's answer that there is none counts as none. Every other error reaches the caller, and the next call asks again."""
+    answers: list[CleanRoomError] = [error, NotFound("DocumentNotFound", "x")]
+
+    async def read(document_id: str) -> MemberDocument:
+        raise answers.pop(0)
+
+    source = TrustSource(read, "flights", development=True)
+    with pytest.raises(CleanRoomError) as caught:
+        await source.in_force()
+    assert caught.value.code == expected
+    if expected == "TrustDocumentMissing":
+        assert caught.value.party == "operator"
+    elif expected != "TrustDocumentMismatch":
+        assert await source.next_number() == 1
+        assert answers == []
+
+
+async def test_every_question_reads_governance_again(hardware: DevelopmentHardware) -> None:
+    governance = Governance()
+    source = governance.source()
+    assert (await source.accepted(), await source.next_number()) == ((), 1)
+    governance.put(make_trust_document(hardware))
+    assert await source.next_number() == 2
+    governance.put(make_trust_document(hardware, number=2))
+    assert [each.document.number for each in await source.accepted()] == [1, 2]
+    governance.put(make_trust_document(hardware, number=3))
+    assert (await source.in_force()).document.number == 3
+    # Documents that were read once are not read again.
+    assert governance.reads.count("trust-flights-1") == 3
+
+
+def test_roots_of_a_document_become_private_files(hardware: DevelopmentHardware) -> None:
+    pem = "-----BEGIN CERTIFICATE-----\n{}\n"
+    document = make_trust_document(hardware, tls_roots=pem.format("tls"), key_release_roots=pem.format("release"))
+    trust, without = AcceptedTrust(document, document.digest), AcceptedTrust(make_trust_document(hardware), "")
+    assert (without.tls_roots_file, without.key_release_roots_file) == (None, None)
+    for file, text in ((trust.tls_roots_file, "tls"), (trust.key_release_roots_file, "release")):
+        assert file is not None
+        assert file.read_text() == pem.format(text)
+        assert file.stat().st_mode & 0o777 == 0o600
+    assert trust.tls_roots_file == trust.tls_roots_file
+
+
 @pytest.mark.parametrize("state", ["Draft", "Proposed"])
 def test_document_that_the_members_did_not_accept_does_not_count(hardware: DevelopmentHardware, state: str) -> None:
     governance = Governance()
@@ -118,6 +184,24 @@ def test_document_of_another_contract_is_refused(hardware: DevelopmentHardware) 
     governance = Governance()
     governance.put(make_trust_document(hardware), contract_id="other")
     assert code(governance.source().in_force()) == "TrustDocumentMismatch"
+
+
+@pytest.mark.parametrize("length", [256 * 1024, 256 * 1024 + 1])
+def test_length_of_a_document_is_bounded(hardware: DevelopmentHardware, length: int) -> None:
+    document = make_trust_document(hardware)
+    text = document.to_data().ljust(length)
+    if length == 256 * 1024:
+        assert parse_trust_document(text, document_id="d") == document
+        return
+    with pytest.raises(CleanRoomError, match="at most 262144 characters"):
+        parse_trust_document(text, document_id="d")
+
+
+def test_malformed_member_of_a_document_is_named(hardware: DevelopmentHardware) -> None:
+    text = make_trust_document(hardware).to_data().replace('"number":1', '"number":0')
+    with pytest.raises(CleanRoomError) as caught:
+        parse_trust_document(text, document_id="d")
+    assert caught.value.message == "trust document d: number: Input should be greater than or equal to 1."
 
 
 @pytest.mark.parametrize("data", ["{}", "[]", "not JSON", '{"number": 1, "number": 1}', None])
@@ -194,6 +278,8 @@ def test_document_survives_its_wire_form_with_the_same_digest(hardware: Developm
         }
     )
     document = make_trust_document(hardware, attestation=policy)
+    assert "null" not in document.to_data()
+    assert json.loads(document.to_data())["attestation"]["minimum_report_version"] == 2
     found = parse_trust_document(document.to_data(), document_id=document.id)
     assert found == document
     assert found.digest == document.digest
@@ -263,12 +349,40 @@ def test_only_the_measured_bootstrap_file_is_accepted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"governance_url": "http://cgs.example"}, {"governance_url": "https://a@cgs.example"}, {"governance_roots": ""}, {"more": 1}],
+    [
+        {"governance_url": "http://cgs.example"},
+        {"governance_url": "https://a@cgs.example"},
+        {"governance_url": "https://cgs.example?a=b"},
+        {"governance_url": "https://cgs.example#a"},
+        {"governance_url": "https:///app"},
+        {"governance_url": "https://[cgs"},
+        {"governance_roots": ""},
+        {"contract_id": ""},
+        {"schema_version": 2},
+        {"more": 1},
+    ],
 )
 def test_bootstrap_file_without_a_verifiable_address_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     content = json.dumps(json.loads(BOOTSTRAP.to_data()) | change).encode()
     (tmp_path / "bootstrap.json").write_bytes(content)
-    assert code(lambda: read_bootstrap(tmp_path / "bootstrap.json", bootstrap_digest(content))) == "BootstrapInvalid"
+    with pytest.raises(CleanRoomError, match=next(iter(change))) as caught:
+        read_bootstrap(tmp_path / "bootstrap.json", bootstrap_digest(content))
+    assert caught.value.code == "BootstrapInvalid"
+
+
+def test_bootstrap_file_that_is_no_json_or_too_long_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "bootstrap.json"
+    file.write_bytes(b"{")
+    with pytest.raises(CleanRoomError, match="Expecting property name") as caught:
+        read_bootstrap(file, bootstrap_digest(b"{"))
+    assert caught.value.code == "BootstrapInvalid"
+    longest = BOOTSTRAP.to_data().ljust(256 * 1024)
+    for content, expected in ((longest, BOOTSTRAP), (longest + b" ", None)):
+        file.write_bytes(content)
+        if expected is None:
+            assert code(lambda: read_bootstrap(file, bootstrap_digest(longest + b" "))) == "BootstrapMismatch"
+        else:
+            assert read_bootstrap(file, bootstrap_digest(content)) == expected
 
 
 @pytest.mark.parametrize("boundary", ["clean-room", "spark-service"])
@@ -289,15 +403,21 @@ def test_settings_of_an_attested_worker_do_not_choose_governance(tmp_path: Path)
     assert (found.collaboration, found.governance.url, found.governance.mode) == ("flights", "https://cgs.example", "app")
     assert found.governance_roots is not None
     assert found.governance_roots.read_text() == BOOTSTRAP.governance_roots
-    remote = edited.model_copy(update={"attestation": AttestationSettings(url="https://attacker.example")})
-    assert code(lambda: attested_settings(remote, BOOTSTRAP)) == "AttestationUrlNotLocal"
+    assert found.governance.ccf_endpoint is None
+    for url in ("https://attacker.example", "http://localhost.attacker.example:8284", "http://localhost@attacker.example", "", "http://"):
+        remote = edited.model_copy(update={"attestation": AttestationSettings(url=url)})
+        assert code(lambda: attested_settings(remote, BOOTSTRAP)) == "AttestationUrlNotLocal"  # noqa: B023
+    for host in ("localhost", "127.0.0.1", "[::1]"):
+        local = AttestationSettings(url=f"http://{host}:8284")
+        assert attested_settings(edited.model_copy(update={"attestation": local}), BOOTSTRAP).attestation == local
 
 
 def test_variables_that_replace_tls_roots_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", "/tmp/evil.pem")
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/tmp/evil.pem")
-    dropped = drop_root_variables()
-    assert {"SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"} <= set(dropped)
+    names = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE", "SSLKEYLOGFILE")
+    for name in names:
+        monkeypatch.setenv(name, "/tmp/evil.pem")
+    assert drop_root_variables() == names
+    assert not set(names) & set(os.environ)
     assert drop_root_variables() == ()
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,9 +18,11 @@ from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from temporalio.exceptions import CancelledError, TerminatedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from cleanroom.errors import Conflict, PreconditionFailed, Refused, Unavailable
+from cleanroom.errors import Conflict, NotFound, PreconditionFailed, Refused, Unavailable
 from cleanroom.messages.query import QueryState
-from cleanroom.messages.run import RunResult, RunStatus
+from cleanroom.messages.run import RunResult, RunStatus, RunTicket
+from cleanroom.runs.ledger import closed_event_id
+from cleanroom.spark.run_events import event_id
 from cleanroom.temporal import attributes
 from cleanroom.temporal.failures import application_error
 from starters.operations import workflow_progress
@@ -29,6 +33,7 @@ from starters.operations.worker_queries import QUERY_SECONDS, require_worker, se
 
 LATE = RPCError("context deadline exceeded", RPCStatusCode.DEADLINE_EXCEEDED, b"")
 RESULT = RunResult(run_id="r-1", query="delays", state="COMPLETED", stages={"prepare": 1.0})
+COMPLETED, CLOSED = event_id("r-1", "RUN_COMPLETED"), closed_event_id("r-1")
 STATUS = RunStatus(run_id="r-1", query="delays", state="Running", stage="watch", steps=("done: Prepare phase",))
 
 
@@ -181,3 +186,47 @@ async def test_conclude_of_a_completed_run_is_refused(monkeypatch: pytest.Monkey
     session = SimpleNamespace(require_encryption=lambda: None, temporal=nothing, settings=SimpleNamespace(profile="litware"))
     with pytest.raises(Conflict, match="RunCompleted"):
         await conclude.conclude_run(cast(Any, session), "r-1")
+
+
+@pytest.mark.parametrize(
+    ("entries", "concludes"),
+    [({COMPLETED, CLOSED}, False), ({COMPLETED}, True), ({CLOSED}, True), (set(), True)],
+    ids=["completed and closed", "completed but not closed", "closed but not completed", "neither"],
+)
+async def test_the_ledger_decides_whether_a_run_without_a_history_has_completed(
+    entries: set[str], concludes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from starters.operations import conclude
+
+    class Ledger:
+        async def latest_event(self, contract: str, *, event_id: str, scope: str) -> object:
+            return next((entry for entry in entries if entry == event_id), None)
+
+    class Begun(Exception):
+        pass
+
+    class Session:
+        settings, collaboration = SimpleNamespace(profile="litware"), "c"
+
+        def require_encryption(self) -> None: ...
+
+        async def temporal(self) -> Any:
+            return SimpleNamespace(start_workflow=begin)
+
+        @asynccontextmanager
+        async def governance(self) -> AsyncIterator[Ledger]:
+            yield Ledger()
+
+    async def begin(*arguments: object, **options: object) -> None:
+        raise Begun
+
+    async def unknown(session: object, run_id: str) -> None:
+        raise NotFound("WorkflowNotFound", run_id)
+
+    async def pinned(session: object, run_id: str) -> RunTicket:
+        return RunTicket(collaboration="c", query="q", run_id=run_id, request="token")
+
+    monkeypatch.setattr(conclude, "find_run", unknown)
+    monkeypatch.setattr(conclude, "_pinned_ticket", pinned)
+    with pytest.raises(Begun if concludes else Conflict):
+        await conclude.conclude_run(cast(Any, Session()), "r-1")

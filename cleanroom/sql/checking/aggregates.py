@@ -89,13 +89,14 @@ def filtered_aggregate(node: exp.Expr, ctx: Context) -> Value:
     condition = value_of(node.args["expression"].this, ctx.in_aggregate("FILTER", "condition"))
     with located_at(node):
         check_condition([condition], ctx.rules.catalog)
+    text = f"{value.sql} FILTER(WHERE {condition.sql})"
     if scope.aggregates_persons:
         if scope.released:
-            scope.released[-1] = scope.released[-1]._replace(where=condition.sql)
+            scope.released[-1] = scope.released[-1]._replace(where=condition.sql, sql=text)
         with located_at(node):
             scope.divide(condition_divisions([condition], ctx.rules.catalog))
     condition.ungrouped = False
-    out = combine(f"{value.sql} FILTER(WHERE {condition.sql})", value.type, ATOM, [value, condition], node)
+    out = combine(text, value.type, ATOM, [value, condition], node)
     out.aggregated, out.ungrouped, out.degree = True, False, None
     return out
 
@@ -171,7 +172,7 @@ def _result(node: exp.Expr, name: str, sql: str, args: list[Value], distinct: bo
         )
     scope.divide(disclosure.divisions)
     if scope.aggregates_persons:
-        scope.released.append(ReleasedAggregate(name, tuple(args), distinct))
+        scope.released.append(ReleasedAggregate(name, tuple(args), distinct, sql=sql))
         for arg in args:
             _warn_of_argument(name, arg, ctx)
     return Value(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from sqlglot import exp
 
 from cleanroom.sql.checking.dispatch import checks_query, value_of
-from cleanroom.sql.checking.floors import enforce_floor, operands
+from cleanroom.sql.checking.floors import ReleasedGroups, released_groups
 from cleanroom.sql.checking.grouping import group_rows
 from cleanroom.sql.checking.joins import conjuncts, from_clause, written_out
 from cleanroom.sql.checking.nodes import allow_only, chain_operands, located_at, position_of
@@ -50,18 +50,22 @@ def select(node: exp.Select, ctx: Context, parent: Scope | None, hidden: bool) -
     ctx = ctx.for_select(scope)
     clauses = _check_clauses(node, ctx)
     values = [value for _, value in clauses.outputs]
-    floor: list[str] = []
-    guards = ""
+    groups: ReleasedGroups | None = None
     with located_at(node):
         release = select_release(scope, values, distinct=clauses.distinct, qualified=bool(clauses.qualify), catalog=ctx.rules.catalog)
         if release.aggregates_rows:
             keys = scope.keys if release.distinct_keys is None else [value for value in values if value.origins or value.sources]
-            floor, guards = enforce_floor(ctx, operands(keys), clauses.source)
+            groups = released_groups(ctx, keys, clauses.source)
         protected = [] if release.aggregates_rows else rows.remaining_inputs(scope, values)
         rows.check_limit(protected, is_limited(node))
     if scope.releases and node.args.get("order") is not None and node.args.get("limit") is not None:
         ctx.findings.warn("OrderWithLimit", "ORDER BY with LIMIT shows only the first or last groups")
-    sql = prefix + _render(clauses, release, floor, guards, protected if hidden else [], scope) + limit(node)
+    if groups is not None:
+        sql = _render_groups(clauses, release, groups, scope)
+        prefix = groups.with_clause(prefix)
+    else:
+        sql = _render(clauses, protected if hidden else [], scope)
+    sql = prefix + sql + limit(node)
     fields = [output_field(name, value, protected=bool(scope.protected)) for name, value in clauses.outputs]
     carried = [item._replace(reference=f"{HIDDEN_COLUMN}{index}") for index, item in enumerate(protected)]
     return CheckedQuery(
@@ -109,19 +113,37 @@ def _check_clauses(node: exp.Select, ctx: Context) -> _Clauses:
     return _Clauses(source, outputs, distinct, having, qualify, order)
 
 
-def _render(clauses: _Clauses, release: SelectRelease, floor: list[str], guards: str, carried: list[ProtectedInput], scope: Scope) -> str:
+def _render(clauses: _Clauses, carried: list[ProtectedInput], scope: Scope) -> str:
     """The text of a SELECT without LIMIT. Hidden columns carry the identities of the inputs ``carried``."""
     columns = [f"{value.sql} AS {quote(name)}" for name, value in clauses.outputs]
     columns += [f"{item.reference} AS {quote(f'{HIDDEN_COLUMN}{index}')}" for index, item in enumerate(carried)]
-    word, group = "SELECT DISTINCT" if clauses.distinct else "SELECT", scope.group_text
-    if release.distinct_keys is not None:
-        word, group = "SELECT", "\nGROUP BY " + ", ".join(release.distinct_keys) if release.distinct_keys else ""
-    having = [*clauses.having, *floor]
+    return _text(clauses.distinct, columns, "".join(clauses.source) + scope.group_text, "HAVING", clauses.having, clauses)
+
+
+def _render_groups(clauses: _Clauses, release: SelectRelease, groups: ReleasedGroups, scope: Scope) -> str:
+    """The text of a SELECT that releases aggregates, without LIMIT."""
+    distinct = clauses.distinct and release.distinct_keys is None
+    texts = [*(value.sql for _, value in clauses.outputs), clauses.qualify, clauses.order, *clauses.having]
+    replaced = groups.replaced(texts)
+    names = [quote(name) for name, _ in clauses.outputs]
+    if replaced is not None:
+        columns = [f"{text} AS {name}" for text, name in zip(replaced, names, strict=False)]
+        qualify, order, *having = replaced[len(names) :]
+        return _text(distinct, columns, groups.source(), "WHERE", having, clauses._replace(qualify=qualify, order=order))
+    columns = [f"{text} AS {name}" for text, name in zip(texts, names, strict=False)]
+    group = scope.group_text
+    if release.distinct_keys:
+        group = "\nGROUP BY " + ", ".join(release.distinct_keys)
+    # Without group keys there is a row even if the rows are left out.
+    having = clauses.having if group else [*clauses.having, "COUNT(*) > 0"]
     source, where = clauses.source
-    return (
-        f"{word}\n  " + ",\n  ".join(columns) + source + guards + where + group
-        + ("\nHAVING " + " AND ".join(having) if having else "") + clauses.qualify + clauses.order
-    )  # fmt: skip
+    return _text(distinct, columns, source + groups.guards() + where + group, "HAVING", having, clauses)
+
+
+def _text(distinct: bool, columns: list[str], source: str, word: str, conditions: list[str], clauses: _Clauses) -> str:
+    select = "SELECT DISTINCT" if distinct else "SELECT"
+    condition = f"\n{word} {' AND '.join(conditions)}" if conditions else ""
+    return f"{select}\n  " + ",\n  ".join(columns) + source + condition + clauses.qualify + clauses.order
 
 
 def _rows(node: exp.Select, ctx: Context) -> tuple[str, str]:

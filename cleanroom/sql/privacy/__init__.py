@@ -6,9 +6,9 @@ raises :class:`~cleanroom.sql.refusal.Refusal` without a position, which the cal
 
 Model. A row of a relation is *protected* if it comes from a view with a floor. It then carries, for every such view, the identity
 of the person that it is about in a hidden column (:class:`~cleanroom.sql.model.ProtectedInput`), through subqueries, common table
-expressions, temporary views, joins and unions. Protected rows leave a query only through an aggregation, and the gate adds
-``COUNT(DISTINCT identity) >= floor`` for every protected input to its HAVING clause. The floor is the strictest of all inputs. The
-aggregation is called a *release*. Rows that are grouped by every identity form one row per person and are still protected.
+expressions, temporary views, joins and unions. Protected rows leave a query only through an aggregation, and the gate adds the
+conditions of the floors to it (:mod:`~cleanroom.sql.privacy.groups`). The floor is the strictest of all inputs. The aggregation is
+called a *release*. Rows that are grouped by every identity form one row per person and are still protected.
 
 The following is refused, because the condition would not mean what it says:
 

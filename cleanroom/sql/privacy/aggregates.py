@@ -168,7 +168,7 @@ def check_moments(released: Sequence[ReleasedAggregate], floor: int, catalog: Ca
     """
     moments: dict[ColumnKey, set[str]] = {}
     forms: dict[ColumnKey, set[str]] = {}
-    for name, args, _, where in released:
+    for name, args, _, where, _ in released:
         power = _POWERS.get(name)
         if power is None:
             continue

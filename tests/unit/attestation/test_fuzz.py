@@ -34,6 +34,7 @@ from cleanroom.attestation import (
     verify_cvm_evidence,
     verify_evidence,
 )
+from cleanroom.attestation.cache import VerifiedCache
 from cleanroom.attestation.chain import examine_chain
 from cleanroom.attestation.checks import Checklist
 from cleanroom.attestation.cvm import CvmParts
@@ -233,7 +234,7 @@ def test_any_evidence_document_is_read_or_rejected(data: bytes) -> None:
 @fuzz
 @given(altered(CRL))
 def test_altered_revocation_lists_are_rejected(crl: bytes) -> None:
-    chain = examine_chain(DERS, TRUST, Checklist())
+    chain = examine_chain(DERS, TRUST, Checklist(), VerifiedCache(8))
     with contextlib.suppress(AttestationRejected):
         assert check_revocation(chain, [crl], datetime.now(UTC)).startswith("not revoked")
         assert crl == CRL, "an altered list was believed"

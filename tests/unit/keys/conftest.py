@@ -10,11 +10,13 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 from azure.core.credentials import AccessToken
+from azure.core.exceptions import HttpResponseError
 from azure.keyvault.keys import KeyClient, KeyReleasePolicy
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -169,6 +171,23 @@ def http(vault: Vault, token: str | None = "officer") -> httpx.Client:
 def error_of(error: pytest.ExceptionInfo[Any]) -> tuple[int, str, str]:
     body = error.value.response.json()["error"]
     return error.value.status_code, body["code"], body["message"]
+
+
+def service_answer(kind: type[HttpResponseError], status: int, code: str, message: str = "on purpose", inner: str | None = None) -> Any:
+    """An error of the SDK with the service's envelope."""
+    envelope = {"code": code, "message": message} | ({} if inner is None else {"innererror": {"code": inner}})
+    return kind(message=message, response=http_response(status, {"error": envelope}))
+
+
+def http_response(status: int, body: Any) -> Any:
+    """A response as azure-core passes it to its errors. An exception as body is raised when the body is read."""
+
+    def parsed() -> Any:
+        if isinstance(body, Exception):
+            raise body
+        return body
+
+    return SimpleNamespace(status_code=status, reason="", headers={}, json=parsed, text=str)
 
 
 def exportable(vault: Vault, name: str, **options: Any) -> Any:

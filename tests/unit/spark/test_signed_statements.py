@@ -111,6 +111,11 @@ def test_every_member_of_the_statement_counts(statement: Callable[[], str], code
     assert code_of(statement()) == code
 
 
+def test_signer_uses_the_given_key_or_one_of_its_own() -> None:
+    assert SIGNER.public_key == pem(KEY)
+    assert len({PolicySigner().public_key for _ in range(2)} | {pem(KEY)}) == 3
+
+
 @pytest.mark.parametrize("role", ["driver", "executor"])
 def test_policy_text_of_every_role_counts(role: str) -> None:
     changed = getattr(POLICIES, role).model_copy(update={"rego": "package policy\n"})
@@ -164,6 +169,13 @@ def pem(key: Any) -> str:
     return str(key.public_key().public_bytes(*PUBLIC_ONLY).decode())
 
 
+def pem_of_unknown_curve() -> str:
+    known, unknown = bytes.fromhex("06082a8648ce3d030107"), bytes.fromhex("06082a8648ce3d03017f")
+    der = KEY.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    text = base64.encodebytes(der.replace(known, unknown)).decode()
+    return f"-----BEGIN PUBLIC KEY-----\n{text}-----END PUBLIC KEY-----\n"
+
+
 @pytest.mark.parametrize(
     ("text", "code"),
     [
@@ -176,6 +188,7 @@ def pem(key: Any) -> str:
         (lambda: payload(servicePublicKey="no key"), "ServiceReportMalformed"),
         (lambda: payload(servicePublicKey=pem(ec.generate_private_key(ec.SECP384R1()))), "ServiceReportMalformed"),
         (lambda: payload(servicePublicKey=pem(rsa.generate_private_key(65537, 2048))), "ServiceReportMalformed"),
+        (lambda: payload(servicePublicKey=pem_of_unknown_curve()), "ServiceReportMalformed"),
         (lambda: "not JSON", "ServiceReportMalformed"),
         (lambda: '"text"', "ServiceReportMalformed"),
     ],

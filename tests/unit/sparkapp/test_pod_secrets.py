@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cleanroom.errors import CleanRoomError
+from cleanroom.errors import CleanRoomError, NotFound, Refused
 from cleanroom.secret import Secret
 from cleanroom.spark.tombstone import new_tombstone
 from sparkapp import identity
@@ -25,12 +25,16 @@ class Governance:
 
     reads: list[str] = []
     value: Secret | None = None
+    errors: list[CleanRoomError] = []
+    """Errors of the next reads, last one first."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         pass
 
     async def get_secret(self, secret_id: str) -> Secret:
         self.reads.append(secret_id)
+        if self.errors:
+            raise self.errors.pop()
         return self.value or Secret(f"value {len(self.reads)}".encode())
 
 
@@ -62,6 +66,29 @@ def test_a_tombstone_is_not_cached_as_a_secret(pod: identity.AttestedPod, monkey
     assert caught.value.code == "SecretRevoked"
     monkeypatch.setattr(Governance, "value", None)
     assert pod.secret("a").reveal() == b"value 2"
+
+
+@pytest.mark.parametrize("error", [Refused("VerifySnpAttestationFailed", "no"), NotFound("SecretNotFound", "no")], ids=str)
+def test_a_grant_that_a_node_does_not_show_yet_is_awaited(
+    pod: identity.AttestedPod, error: CleanRoomError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Governance, "errors", [error])
+    assert pod.secret("a").reveal() == b"value 2"
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds"),
+    [(Refused("VerifySnpAttestationFailed", "no"), 0.0), (Refused("SignatureMismatch", "no"), identity.LAG_SECONDS)],
+    ids=["of a process that runs for long", "another refusal"],
+)
+def test_a_refusal_that_is_final_is_not_repeated(
+    pod: identity.AttestedPod, error: CleanRoomError, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Governance, "errors", [error])
+    monkeypatch.setattr(identity, "LAG_SECONDS", seconds)
+    with pytest.raises(Refused):
+        pod.secret("a")
+    assert Governance.reads == ["a"]
 
 
 class Receipts:

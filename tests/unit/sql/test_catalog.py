@@ -56,7 +56,8 @@ def test_schema_in_docs_equals_the_schema_of_the_model() -> None:
 def test_floor_is_read_from_every_accepted_shape(shape: dict[str, Any]) -> None:
     catalog = Catalog.parse(json.dumps(shape))
     verdict = check_sql("SELECT SUM(x) AS s FROM v", catalog)
-    assert "COUNT(DISTINCT `v`.`person`) >= 7" in verdict.sql
+    assert "`v`.`person` AS `__cr_p`" in verdict.sql
+    assert "HAVING COUNT(`__cr_r`.`__cr_p`) >= 7" in verdict.sql
     assert Catalog.parse(catalog.model_dump_json(by_alias=True)) == catalog
 
 

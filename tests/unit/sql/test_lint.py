@@ -40,7 +40,8 @@ def test_allowed_query_exits_0_and_prints_the_rewritten_query(files: tuple[Path,
     assert (code, err) == (0, "")
     assert {"allowed", "reasons", "lineage", "rewritten"} <= body.keys()
     assert body["allowed"] is True
-    assert "COUNT(DISTINCT `v`.`__cr_id_0`) >= 5" in body["rewritten"]
+    assert "`v`.`__cr_id_0` AS `__cr_p`" in body["rewritten"]
+    assert "HAVING COUNT(`__cr_r`.`__cr_p`) >= 5" in body["rewritten"]
     assert [segment["executionSequence"] for segment in body["segments"]] == [1, 2]
     assert _lint(*files)[1].startswith("reads\n")
 

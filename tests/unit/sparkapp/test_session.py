@@ -1,0 +1,131 @@
+"""The configuration of Spark sessions, on a cluster and in one process, and that a session keeps it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cleanroom.errors import CleanRoomError
+from cleanroom.spark.network import NETWORK_CONF
+from cleanroom.sql import locked_spark_conf, locked_sql_conf
+from sparkapp import session
+
+
+class Builder:
+    """A session builder that returns the configuration instead of a session."""
+
+    def config(self, *, conf: Any) -> Builder:
+        self.settings = dict(conf.getAll())
+        return self
+
+    def appName(self, name: str) -> Builder:
+        self.settings["spark.app.name"] = name
+        return self
+
+    def getOrCreate(self) -> dict[str, str]:
+        return self.settings
+
+
+@pytest.fixture(autouse=True)
+def _builder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyspark.sql.SparkSession.builder", Builder())
+    for name in ("PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON", "PYTHONPATH", "CLEANROOM_LOCAL_CORES", "PYSPARK_GATEWAY_PORT"):
+        monkeypatch.setenv(name, "")  # restored after the test
+        monkeypatch.delenv(name)
+
+
+def settings(secret: Path | None = None) -> dict[str, str]:
+    opened: Any = session.open_session("run-1", network_secret=secret)
+    return opened
+
+
+def on_a_cluster(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    monkeypatch.setenv("PYSPARK_GATEWAY_PORT", "1")
+    return settings(Path("/run/secret"))
+
+
+FIXED = {
+    "spark.io.encryption.enabled": "true",
+    "spark.log.level": "OFF",
+    "spark.executor.syncLogLevel.enabled": "true",
+    "spark.python.sql.dataFrameDebugging.enabled": "false",
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.eventLog.enabled": "false",
+    "spark.sql.execution.arrow.pyspark.enabled": "true",
+    "spark.sql.execution.arrow.maxRecordsPerBatch": "65536",
+    "spark.python.worker.reuse": "true",
+    "spark.python.daemon.module": "sparkapp.daemon",
+    "spark.sql.adaptive.enabled": "true",
+    "spark.app.name": "run-1",
+    **locked_spark_conf(),
+}
+
+
+def test_cluster_session_encrypts_authenticates_and_does_not_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert on_a_cluster(monkeypatch) == {
+        **FIXED,
+        **NETWORK_CONF,
+        "spark.authenticate.secret.file": "/run/secret",
+        "spark.scheduler.maxRegisteredResourcesWaitingTime": "300s",
+    }
+
+
+def test_local_session_has_no_network_and_the_same_protection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLEANROOM_LOCAL_CORES", "3")
+    local = settings()
+    assert {name: local[name] for name in FIXED} == FIXED
+    assert {name: value for name, value in local.items() if name not in FIXED} == {
+        "spark.master": "local[3]",
+        "spark.sql.shuffle.partitions": "3",
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto",
+        "spark.shuffle.compress": "false",
+        "spark.sql.codegen.wholeStage": "true",
+    }
+
+
+def test_local_session_uses_all_cores_and_at_least_two_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session.os, "cpu_count", lambda: 7)
+    assert settings()["spark.master"] == "local[7]"
+    monkeypatch.setattr(session.os, "cpu_count", lambda: None)
+    assert (settings()["spark.master"], settings()["spark.sql.shuffle.partitions"]) == ("local[1]", "2")
+
+
+@pytest.mark.parametrize("given", [None, "/a:/b"])
+def test_python_workers_use_this_interpreter_and_these_modules(monkeypatch: pytest.MonkeyPatch, given: str | None) -> None:
+    root = str(Path(session.__file__).resolve().parent.parent)
+    if given:
+        monkeypatch.setenv("PYTHONPATH", given)
+    for _ in range(2):
+        settings()
+        assert os.environ["PYTHONPATH"] == ":".join([root, *([given] if given else [])])
+    assert os.environ["PYSPARK_PYTHON"] == os.environ["PYSPARK_DRIVER_PYTHON"] == sys.executable
+
+
+def test_cluster_session_without_a_network_secret_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYSPARK_GATEWAY_PORT", "1")
+    with pytest.raises(CleanRoomError, match="NetworkSecretMissing"):
+        settings()
+
+
+class Running:
+    """A session with the given settings."""
+
+    def __init__(self, settings: dict[str, str]) -> None:
+        self.conf = settings
+
+
+@pytest.mark.parametrize("name", locked_sql_conf())
+def test_each_changed_or_absent_locked_setting_stops_the_run(name: str) -> None:
+    locked: Any = Running(locked_sql_conf())
+    session.require_locked(locked)
+    for value in ("other", None):
+        changed: Any = Running({**locked_sql_conf(), name: value})  # type: ignore[dict-item]
+        with pytest.raises(CleanRoomError, match="SparkConfigurationChanged"):
+            session.require_locked(changed)

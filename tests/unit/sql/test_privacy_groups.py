@@ -1,0 +1,85 @@
+"""Groups of a release: the aggregates that are merged from the rows per person, and the queries that read their rows again."""
+
+# ruff: noqa: E501  (one query per line)
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import duckdb
+import pytest
+
+from cleanroom.sql import Catalog, check_sql
+from tests.unit.sql.test_floors import populate
+from tests.unit.sql.world import GUARDED, create, run, run_verdict, same_rows
+
+LOW = Catalog.model_validate(
+    {
+        "views": [
+            {**view.model_dump(by_alias=True), "floors": [{**floor.model_dump(), "min_group_size": 4} for floor in view.floors]}
+            for view in GUARDED.views
+        ]
+    }
+)
+"""Floors that every group of the data reaches."""
+
+MERGED = {
+    "counts": "SELECT region, COUNT(*) AS n, COUNT(1) AS one, COUNT(amount) AS a, COUNT_IF(status = 'paid') AS p FROM orders GROUP BY region",
+    "persons": "SELECT region, COUNT(DISTINCT user_key) AS n FROM orders GROUP BY region",
+    "persons of a join": "SELECT o.region, COUNT(DISTINCT c.user_key) AS n FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY 1",
+    "persons found": "SELECT o.region, COUNT(DISTINCT c.user_key) AS n FROM orders o LEFT JOIN clicks c ON o.user_key = c.user_key GROUP BY 1",
+    "sums and means": "SELECT region, SUM(amount) AS s, AVG(amount) AS m, SUM(order_id) AS i, AVG(age) AS a FROM orders GROUP BY region",
+    "product": "SELECT region, SUM(amount * (1 - discount)) AS s FROM orders GROUP BY region",
+    "condition": "SELECT region, SUM(CASE WHEN status = 'paid' THEN amount ELSE 0 END) AS s FROM orders GROUP BY region",
+    "filter": "SELECT region, AVG(amount) FILTER (WHERE status = 'void') AS v, AVG(amount) AS m, COUNT(*) FILTER (WHERE status = 'paid') AS p FROM orders GROUP BY region",
+    "extremes": "SELECT region, MIN(day) AS a, MAX(day) AS b FROM orders GROUP BY region",
+    "expressions": "SELECT upper(region) AS r, SUM(amount) / COUNT(*) + 1 AS q, -COUNT(*) AS n FROM orders GROUP BY upper(region)",
+    "having and order": "SELECT region, COUNT(*) AS n FROM orders GROUP BY region HAVING SUM(amount) > 9 OR COUNT(*) = 2 ORDER BY SUM(amount)",
+    "window": "SELECT region, RANK() OVER (ORDER BY COUNT(*), region) AS r, SUM(COUNT(*)) OVER () AS t, COUNT(*) OVER () AS g FROM orders GROUP BY region",
+    "qualify": "SELECT region, COUNT(*) AS n, ROW_NUMBER() OVER (ORDER BY COUNT(*), region) AS r FROM orders GROUP BY region QUALIFY r < 3",
+    "text like a key": "SELECT region, CONCAT(region, '`orders`.`region` COUNT(*)') AS t, COUNT(*) AS n FROM orders GROUP BY region",
+    "no keys": "SELECT COUNT(*) AS n, AVG(amount) AS m FROM orders",
+    "distinct": "SELECT DISTINCT region, upper(status) AS s FROM orders",
+    "distinct groups": "SELECT DISTINCT COUNT(DISTINCT user_key) > 3 AS big FROM orders GROUP BY region, status",
+    "case as a key": "SELECT CASE WHEN status = 'paid' THEN 1 ELSE 0 END AS k, COUNT(*) AS n FROM orders GROUP BY 1",
+}
+READS_ROWS = {
+    "deviation": "SELECT region, STDDEV(amount) AS d, COUNT(*) AS n FROM orders GROUP BY region",
+    "deviation of all": "SELECT STDDEV(amount) AS d FROM orders",
+    "distinct values": "SELECT region, COUNT(DISTINCT order_id) AS n FROM orders GROUP BY region",
+    "decimal": "SELECT region, SUM(order_id * 1.5) AS s FROM orders GROUP BY region",
+    "arithmetic key": "SELECT YEAR(day) * 100 + MONTH(day) AS m, (YEAR(day) * 100 + MONTH(day)) * 2 AS d, COUNT(*) AS n FROM orders GROUP BY YEAR(day) * 100 + MONTH(day)",
+    "subquery": "SELECT region, COUNT(*) + (SELECT COUNT(*) FROM regions) AS n FROM orders GROUP BY region",
+}
+
+
+@pytest.fixture(scope="module")
+def connection() -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect() as connection:
+        create(connection, LOW, populate(3, 900))
+        yield connection
+
+
+@pytest.mark.parametrize("name", [*MERGED, *READS_ROWS])
+def test_rewritten_query_returns_the_rows_of_the_original(name: str, connection: duckdb.DuckDBPyConnection) -> None:
+    sql = MERGED.get(name) or READS_ROWS[name]
+    verdict = check_sql(sql, LOW)
+    assert verdict.allowed, verdict.reasons
+    assert verdict.sql.count("FROM `orders`") == (1 if name in MERGED else 2)
+    assert same_rows(run_verdict(connection, verdict), run(connection, sql), ordered="ORDER BY SUM" in sql), verdict.sql
+
+
+def test_query_that_reads_its_rows_again_does_not_compute_its_aggregates_twice() -> None:
+    assert check_sql(READS_ROWS["deviation"], GUARDED).sql.count("COUNT(*)") == 1
+
+
+def test_sum_without_contributors_is_null_and_not_a_failure(connection: duckdb.DuckDBPyConnection) -> None:
+    sql = "SELECT COUNT(*) AS n, AVG(amount) FILTER (WHERE status = 'none') AS m FROM orders"
+    assert run_verdict(connection, check_sql(sql, LOW)) == run(connection, sql)
+
+
+def test_rows_per_person_are_computed_once_although_the_overlap_reads_them() -> None:
+    sql = "SELECT l.seg, SUM(o.amount) AS s FROM orders o JOIN weights l ON o.user_key = l.user_key GROUP BY l.seg"
+    text = check_sql(sql, GUARDED).sql
+    assert "LEFT ANTI JOIN" in text
+    assert text.count("FROM `orders`") == 1

@@ -1,0 +1,719 @@
+"""``PublishQuery`` without a server: commands, votes, changes in governance, deadlines, continue-as-new and the end."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from temporalio.exceptions import TimeoutError, TimeoutType
+
+from cleanroom.errors import CleanRoomError, Conflict, PreconditionFailed, Refused, Unavailable
+from cleanroom.messages.query import (
+    BallotRecorded,
+    CommandOutcome,
+    DraftStored,
+    GovernanceQueryState,
+    QueryProposed,
+    QueryState,
+)
+from cleanroom.temporal.failures import error_from_failure
+from tests.unit.workflows.driver import HELD, START, Driver
+from tests.unit.workflows.worlds import APPROVAL_ENDS, DRAFT, OWNERS, QUERY, SPEC, decided, publish_query
+from workflows.query_command_queue import MAX_WAITING
+
+AUTHOR = {"party": "fabrikam", "authorisation": "t"}
+UPDATE = AUTHOR | {"spec": SPEC.model_dump(mode="json")}
+PERIOD = timedelta(days=14)
+
+
+def vote(user: str = "u-contosso", decision: str = "approve", **more: str) -> dict[str, str]:
+    return {"decision": f"{decision} {user}", **more}
+
+
+def state(query: Driver) -> QueryState:
+    found: QueryState = query.query("state")
+    return found
+
+
+def outcome(query: Driver, update: str) -> CommandOutcome:
+    """The result of an update that succeeded."""
+    found = query.updates[update]
+    assert isinstance(found, dict), found
+    return CommandOutcome.model_validate(found)
+
+
+def refusal(query: Driver, update: str) -> CleanRoomError:
+    """The error of an update that was refused."""
+    found = query.updates[update]
+    assert isinstance(found, BaseException), found
+    return error_from_failure(found)
+
+
+def propose(query: Driver, proposal: str = "p-1") -> None:
+    update = query.update("propose", AUTHOR)
+    assert outcome(query, update).stage == "Proposed"
+    assert state(query).proposal_id == proposal
+
+
+def seen_in_governance(**values: Any) -> GovernanceQueryState:
+    return GovernanceQueryState(**{"version": "2.11", "digest": "1" * 64, "approvers": OWNERS, "seen": "2.90", **values})
+
+
+def events(query: Driver) -> list[str]:
+    return [entry.event for entry in state(query).history]
+
+
+# ---------------------------------------------------------------------- drafts
+
+
+def test_the_first_draft_is_generated_and_stored_as_its_author_authorised_it() -> None:
+    with publish_query() as query:
+        assert query.names == ["generate_query_document", "create_document", "await_query_change"]
+        generate, create = query.call("generate_query_document").argument, query.call("create_document").argument
+        assert (generate.collaboration, generate.spec, generate.proposer_id) == ("flights", SPEC, "u-fabrikam")
+        command = create.command
+        assert (command.party, command.collaboration, command.query, command.spec) == ("fabrikam", "flights", "totals", SPEC)
+        assert (command.authorisation, create.draft) == ("signed", DRAFT)
+        found = state(query)
+        assert (found.stage, found.version, found.digest, found.card) == ("Draft", "2.11", "1" * 64, "the card")
+        assert (found.expires, found.owners, found.spec) == (START + PERIOD, OWNERS, SPEC)
+        assert [(entry.event, entry.by) for entry in found.history] == [("created", "fabrikam")]
+        assert query.timers == {"query expires": PERIOD.total_seconds()}
+        known = query.call("await_query_change").argument.known
+        assert (known.state, known.version, known.digest, known.seen) == ("Draft", "2.11", "1" * 64, "2.11")
+        assert query.call("await_query_change").argument.collaboration == "flights"
+        assert query.call("await_query_change").argument.query == "totals"
+
+
+def test_a_draft_that_cannot_be_created_fails_the_query() -> None:
+    with publish_query(create_document=HELD) as query:
+        waiting = query.update("update", UPDATE)
+        query.finish("create_document", Refused("DraftMismatch", "on purpose"))
+        assert query.code == "DraftMismatch"
+        assert query.attributes["CrOutcome"] == ["failed"]
+        assert refusal(query, waiting).code == "QueryClosed"
+        assert (state(query).stage, state(query).history[-1].by) == ("Failed", "DraftMismatch")
+
+
+def test_an_update_replaces_text_version_and_card() -> None:
+    stricter = SPEC.model_copy(update={"sql": "SELECT 2"})
+    second = DRAFT.model_copy(update={"digest": "2" * 64, "card": "another card", "owners": ("u-litware",)})
+    with publish_query(generate_query_document=[DRAFT, second], update_document=DraftStored(version="2.12", digest="2" * 64)) as query:
+        update = query.update("update", AUTHOR | {"party": "litware", "spec": stricter.model_dump(mode="json"), "seen": "2.70"})
+        assert outcome(query, update).detail == "draft is now version 2.12"
+        assert outcome(query, update).version == "2.12"
+        found = state(query)
+        assert (found.version, found.digest, found.card) == ("2.12", "2" * 64, "another card")
+        assert (found.spec, found.owners) == (stricter, ("u-litware",))
+        command = query.call("update_document").argument.command
+        assert (command.party, command.spec, command.seen, command.authorisation) == ("litware", stricter, "2.70", "t")
+        assert query.call("update_document").command.task_queue == "collaborator.litware"
+        last = found.history[-1]
+        assert (last.event, last.by, last.detail) == ("updated", "litware", "version 2.12")
+        # The poll that compared with the old draft was stopped, and its successor compares with the new one.
+        assert query.call("await_query_change").argument.known.digest == "2" * 64
+        assert query.running() == ["await_query_change"]
+
+
+@pytest.mark.parametrize("spec", [None, SPEC.model_copy(update={"name": "another"}).model_dump(mode="json")])
+def test_an_update_without_a_text_of_this_query_is_refused(spec: Any) -> None:
+    with publish_query() as query:
+        update = query.update("update", AUTHOR | {"spec": spec})
+        assert refusal(query, update).code == "QuerySpecMissing"
+        assert "update_document" not in query.names
+
+
+def test_an_update_that_its_worker_refuses_changes_nothing() -> None:
+    with publish_query(update_document=Refused("OrderMismatch", "on purpose", hint="u-litware must sign")) as query:
+        before = state(query)
+        update = query.update("update", UPDATE)
+        error = refusal(query, update)
+        assert (error.code, error.hint) == ("OrderMismatch", "litware must sign")
+        after = state(query)
+        assert after.model_copy(update={"refused": ()}) == before
+        [refused] = after.refused
+        assert (refused.kind, refused.code, refused.at) == ("update", "OrderMismatch", START)
+        assert query.query("refused") == after.refused
+
+
+@pytest.mark.parametrize("name", ["update", "propose"])
+def test_a_proposed_query_refuses_commands_on_its_draft_at_once(name: str) -> None:
+    with publish_query() as query:
+        propose(query)
+        count = len(query.calls)
+        assert refusal(query, query.update(name, UPDATE)).code == "QueryNotDraft"
+        assert state(query).refused == ()  # The validator refused it, so the workflow never saw it.
+        query.signal(name, UPDATE)
+        assert state(query).refused[-1].code == "QueryNotDraft"
+        assert len(query.calls) == count
+
+
+@pytest.mark.parametrize("name", ["approve", "reject"])
+def test_a_draft_refuses_votes_at_once(name: str) -> None:
+    with publish_query() as query:
+        assert refusal(query, query.update(name, vote())).code == "QueryNotProposed"
+        query.signal(name, vote())
+        assert state(query).refused[-1].code == "QueryNotProposed"
+        assert "verify_decision" not in query.names
+
+
+# ---------------------------------------------------------------------- proposals
+
+
+def test_a_proposal_is_made_to_the_derived_owners_and_starts_its_period() -> None:
+    with publish_query() as query:
+        query.advance(days=3)
+        update = query.update("propose", AUTHOR | {"seen": "2.19"})
+        found = outcome(query, update)
+        assert (found.stage, found.pending, found.detail) == ("Proposed", ("contosso", "litware"), "proposed to contosso, litware")
+        owners, proposed = query.call("determine_dataset_owners").argument, query.call("propose_query").argument
+        assert (owners.collaboration, owners.query, owners.seen) == ("flights", "totals", "2.11")
+        assert (proposed.owners, proposed.command.authorisation, proposed.command.seen) == (OWNERS, "t", "2.19")
+        assert (state(query).expires, query.timers) == (query.now + PERIOD, {"approval expires": PERIOD.total_seconds()})
+        assert state(query).seen == "2.21"
+        assert query.attributes["CrPendingFor"] == ["contosso", "litware"]
+        assert (query.attributes["CrStage"], query.attributes["CrDigest"]) == (["query.proposed"], ["1" * 12])
+        known = query.call("await_query_change").argument.known
+        assert (known.state, known.proposal_id, known.proposal_state, known.approvers) == ("Proposed", "p-1", "Open", OWNERS)
+
+
+def test_a_proposal_waits_for_what_its_owners_derivation_has_seen() -> None:
+    with publish_query(determine_dataset_owners={"owners": OWNERS, "version": "2.11", "digest": "1" * 64, "seen": "2.55"}) as query:
+        propose(query)
+        assert query.call("propose_query").argument.command.seen == "2.55"
+
+
+@pytest.mark.parametrize("party", ["mallory", "clean-room"])
+def test_a_command_in_the_name_of_no_collaborator_is_refused(party: str) -> None:
+    with publish_query() as query:
+        error = refusal(query, query.update("propose", AUTHOR | {"party": party}))
+        assert error.code == "PartyUnknown"
+        assert "contosso, fabrikam, litware" in error.message
+        assert "determine_dataset_owners" not in query.names
+
+
+def test_every_collaborator_can_send_commands_and_the_proposer_too_if_it_is_no_owner() -> None:
+    others = QUERY.model_copy(update={"parties": tuple(party for party in QUERY.parties if party.name != "fabrikam")})
+    with publish_query(others) as query:
+        assert outcome(query, query.update("update", UPDATE)).stage == "Draft"
+        assert outcome(query, query.update("update", UPDATE | {"party": "litware"})).stage == "Draft"
+
+
+def test_a_withdrawn_proposal_returns_to_draft_and_can_be_proposed_again() -> None:
+    with publish_query(accept_query=HELD) as query:
+        propose(query)
+        pending = query.update("approve", vote())
+        withdraw = query.update("withdraw", AUTHOR | {"party": "litware", "seen": "2.30"})
+        assert (outcome(query, withdraw).stage, outcome(query, withdraw).detail) == ("Draft", "withdrawn; the query is a draft again")
+        request = query.call("withdraw_proposal").argument
+        assert (request.proposal_id, request.expired, request.command.party) == ("p-1", False, "litware")
+        assert (request.command.seen, request.command.authorisation) == ("2.30", "t")
+        assert refusal(query, pending).code == "ProposalClosed"
+        assert query.call("accept_query").cancelled
+        found = state(query)
+        assert (found.stage, found.proposal_id, found.pending) == ("Draft", "", ())
+        assert (found.history[-1].event, found.history[-1].by) == ("withdrawn", "litware")
+        assert found.expires == query.now + PERIOD
+        assert found.seen == "2.40"
+        propose(query, "p-2")
+
+
+def test_only_the_proposer_closes_a_draft() -> None:
+    with publish_query() as query:
+        other = query.update("withdraw", AUTHOR | {"party": "litware"})
+        assert refusal(query, other).code == "NotProposalOwner"
+        assert "confirm_withdrawal" not in query.names
+        assert state(query).stage == "Draft"
+        own = query.update("withdraw", AUTHOR)
+        assert (outcome(query, own).stage, outcome(query, own).detail) == ("Withdrawn", "closed")
+        assert query.call("confirm_withdrawal").argument.authorisation == "t"
+        assert (query.result.stage, query.result.history[-1].by) == ("Withdrawn", "fabrikam")
+        assert query.attributes["CrOutcome"] == ["withdrawn"]
+        assert (query.attributes["CrStage"], query.running()) == (["query.withdrawn"], [])
+
+
+def test_a_draft_whose_withdrawal_the_author_did_not_sign_stays_open() -> None:
+    with publish_query(confirm_withdrawal=Conflict("DraftChanged", "on purpose")) as query:
+        assert refusal(query, query.update("withdraw", AUTHOR)).code == "DraftChanged"
+        assert state(query).stage == "Draft"
+        assert not query.ended
+
+
+def test_a_draft_that_was_proposed_meanwhile_is_not_closed() -> None:
+    with publish_query(confirm_withdrawal=HELD) as query:
+        withdraw = query.update("withdraw", AUTHOR)
+        query.finish("await_query_change", seen_in_governance(state="Proposed", proposal_id="p-9"))
+        query.advance(seconds=3)
+        assert state(query).proposal_id == "p-9"
+        query.finish("confirm_withdrawal")
+        assert refusal(query, withdraw).code == "QueryNotDraft"
+        assert state(query).stage == "Proposed"
+
+
+def test_a_withdrawal_does_not_end_the_next_proposal() -> None:
+    """Governance returned the query to draft and has another proposal before the activity returned."""
+    with publish_query(withdraw_proposal=HELD, await_query_change=HELD) as query:
+        propose(query)
+        withdraw = query.update("withdraw", AUTHOR)
+        query.finish("await_query_change", seen_in_governance(state="Proposed", proposal_id="p-9"))
+        query.advance(seconds=3)
+        query.finish("withdraw_proposal", {"seen": "2.95"})
+        assert outcome(query, withdraw).stage == "Proposed"
+        assert state(query).proposal_id == "p-9"
+
+
+def test_an_approved_query_has_nothing_to_withdraw() -> None:
+    with publish_query() as query:
+        propose(query)
+        for user in OWNERS:
+            query.update("approve", vote(user))
+        assert refusal(query, query.update("withdraw", AUTHOR)).code == "QueryNotOpen"
+        query.signal("withdraw", AUTHOR)
+        assert state(query).refused[-1].code == "QueryNotOpen"
+        assert "withdraw_proposal" not in query.names
+
+
+# ---------------------------------------------------------------------- votes
+
+
+def test_every_owner_approves_and_the_approvals_set_the_end() -> None:
+    with publish_query() as query:
+        propose(query)
+        first = query.update("approve", vote(seen="2.33"))
+        assert (outcome(query, first).accepted, outcome(query, first).detail) == (("contosso",), "counted")
+        verify, cast = query.call("verify_decision").argument, query.call("accept_query").argument
+        assert (verify.collaboration, verify.query, verify.proposal_id, verify.version) == ("flights", "totals", "p-1", "2.11")
+        assert (verify.digest, verify.owners, verify.token, verify.seen) == ("1" * 64, OWNERS, "approve u-contosso", "2.33")
+        assert (cast.collaboration, cast.query, cast.proposal_id, cast.version) == ("flights", "totals", "p-1", "2.11")
+        assert (cast.digest, cast.token, cast.seen) == ("1" * 64, "approve u-contosso", "2.21")
+        second = query.update("approve", vote("u-litware"))
+        assert (outcome(query, second).stage, outcome(query, second).accepted) == ("Approved", ("contosso", "litware"))
+        assert query.call("accept_query").command.task_queue == "collaborator.litware"
+        found = state(query)
+        assert (found.expires, found.seen) == (APPROVAL_ENDS, "2.21")
+        assert [(entry.event, entry.by) for entry in found.history[-3:]] == [
+            *(("approved", "contosso"), ("approved", "litware"), ("approved by all", "")),
+        ]
+        assert query.attributes["CrApprovedBy"] == ["contosso", "litware"]
+        # Governance is not polled any longer: an approved query does not change.
+        assert query.running() == []
+
+
+def test_a_vote_sees_what_the_vote_before_it_wrote() -> None:
+    recorded = BallotRecorded(proposal_state="Open", ballots={"u-contosso": "accepted"}, seen="2.77")
+    with publish_query(accept_query=[recorded, HELD]) as query:
+        propose(query)
+        query.update("approve", vote())
+        query.update("approve", vote("u-litware"))
+        assert query.call("accept_query").argument.seen == query.call("verify_decision").argument.seen == "2.77"
+
+
+def test_a_vote_is_cast_until_its_decision_expires() -> None:
+    with publish_query() as query:
+        propose(query)
+        query.advance(days=2)
+        query.update("approve", vote())
+        limit = query.call("accept_query").command.schedule_to_close_timeout
+        assert limit.ToTimedelta() == timedelta(days=28)
+        late = decided(query.call("verify_decision").argument).model_copy(update={"expires": query.now - timedelta(days=1)})
+    with publish_query(verify_decision=late) as query:
+        query.advance(days=2)
+        propose(query)
+        query.update("approve", vote())
+        assert query.call("accept_query").command.schedule_to_close_timeout.ToTimedelta() == timedelta(seconds=1)
+
+
+def test_a_rejection_returns_to_draft_and_ends_the_votes_that_wait() -> None:
+    with publish_query(accept_query=HELD) as query:
+        propose(query)
+        waiting = query.update("approve", vote("u-litware"))
+        reject = query.update("reject", vote(decision="reject"))
+        assert (outcome(query, reject).stage, outcome(query, reject).detail) == ("Draft", "counted")
+        assert refusal(query, waiting).code == "ProposalClosed"
+        assert query.call("accept_query").cancelled
+        assert query.call("reject_query").command.task_queue == "collaborator.contosso"
+        assert events(query)[-2:] == ["rejected", "returned to draft"]
+
+
+def test_a_message_that_is_not_its_decision_is_refused() -> None:
+    with publish_query() as query:
+        propose(query)
+        assert refusal(query, query.update("approve", vote(decision="reject"))).code == "DecisionMismatch"
+        assert refusal(query, query.update("reject", vote())).code == "DecisionMismatch"
+        assert not {"accept_query", "reject_query"} & set(query.names)
+
+
+def test_a_decision_that_does_not_verify_is_refused_and_named() -> None:
+    with publish_query(verify_decision=Refused("DecisionDigestMismatch", "for u-litware")) as query:
+        propose(query)
+        query.signal("approve", vote())
+        [refused] = state(query).refused
+        assert (refused.code, refused.message, len(refused.about)) == ("DecisionDigestMismatch", "for litware", 16)
+        assert "accept_query" not in query.names
+
+
+def test_an_owner_votes_once() -> None:
+    with publish_query() as query:
+        propose(query)
+        query.update("approve", vote())
+        again = query.update("approve", vote())
+        assert (outcome(query, again).detail, outcome(query, again).accepted) == ("this vote is already recorded", ("contosso",))
+        assert refusal(query, query.update("reject", vote(decision="reject"))).code == "BallotAlreadySubmitted"
+        assert query.names.count("accept_query") == 1
+        assert "reject_query" not in query.names
+
+
+def test_a_repeated_rejection_is_already_recorded() -> None:
+    recorded = BallotRecorded(proposal_state="Open", ballots={"u-contosso": "rejected"}, seen="2.13")
+    with publish_query(reject_query=recorded) as query:
+        propose(query)
+        query.update("reject", vote(decision="reject"))
+        again = query.update("reject", vote(decision="reject"))
+        assert outcome(query, again).detail == "this vote is already recorded"
+        assert refusal(query, query.update("approve", vote())).code == "BallotAlreadySubmitted"
+
+
+def test_a_vote_that_waits_for_its_worker_neither_blocks_others_nor_is_repeated() -> None:
+    with publish_query(accept_query=[HELD, BallotRecorded(proposal_state="Open", ballots={"u-litware": "accepted"})]) as query:
+        propose(query)
+        first = query.update("approve", vote())
+        assert refusal(query, query.update("approve", vote())).code == "BallotPending"
+        assert outcome(query, query.update("approve", vote("u-litware"))).accepted == ("litware",)
+        query.finish("accept_query", BallotRecorded(proposal_state="Accepted", ballots=dict.fromkeys(OWNERS, "accepted")))
+        assert outcome(query, first).stage == "Approved"
+
+
+def test_a_vote_of_a_user_without_a_worker_is_refused() -> None:
+    with publish_query() as query:
+        propose(query)
+        error = refusal(query, query.update("approve", vote("u-mallory")))
+        assert (error.code, error.party) == ("ApproverUnknown", "operator")
+        assert "accept_query" not in query.names
+
+
+def test_a_decision_that_was_verified_for_an_ended_proposal_is_not_cast() -> None:
+    with publish_query(verify_decision=HELD) as query:
+        propose(query)
+        approve = query.update("approve", vote())
+        query.finish("await_query_change", seen_in_governance(state="Proposed", proposal_id="p-9"))
+        query.finish("verify_decision", decided(query.call("verify_decision").argument))
+        query.advance(seconds=3)
+        assert isinstance(query.updates[approve], BaseException) or state(query).proposal_id == "p-1"
+        query.advance(seconds=3)
+
+
+def test_a_vote_that_fails_can_be_repeated() -> None:
+    recorded = BallotRecorded(proposal_state="Open", ballots={"u-contosso": "accepted"})
+    timeout = TimeoutError("t", type=TimeoutType.SCHEDULE_TO_CLOSE, last_heartbeat_details=[])
+    with publish_query(accept_query=[timeout, recorded]) as query:
+        propose(query)
+        assert refusal(query, query.update("approve", vote())).code == "StepTimedOut"
+        assert state(query).accepted == ()
+        assert outcome(query, query.update("approve", vote())).accepted == ("contosso",)
+
+
+def test_a_vote_that_was_cast_on_an_ended_proposal_is_recorded_and_not_counted() -> None:
+    with publish_query(accept_query=HELD) as query:
+        propose(query)
+        approve = query.update("approve", vote())
+        query.finish(
+            "await_query_change", seen_in_governance(state="Accepted", proposal_id="p-1", ballots=dict.fromkeys(OWNERS, "accepted"))
+        )
+        query.advance(seconds=3)
+        assert state(query).stage == "Approved"
+        query.finish("accept_query", BallotRecorded(proposal_state="Accepted", ballots=dict.fromkeys(OWNERS, "accepted")))
+        assert outcome(query, approve).detail == "counted"
+
+
+# ---------------------------------------------------------------------- messages from anybody
+
+
+@pytest.mark.parametrize("message", [None, 1, "x", [], {}, {"decision": 1}, {"decision": "x", "more": 1}])
+def test_a_malformed_vote_is_refused_and_blocks_nothing(message: Any) -> None:
+    with publish_query() as query:
+        propose(query)
+        query.signal("approve", message)
+        assert state(query).refused[-1].code == "MessageMalformed"
+        assert "verify_decision" not in query.names
+        assert outcome(query, query.update("approve", vote())).accepted == ("contosso",)
+
+
+@pytest.mark.parametrize("name", ["update", "propose", "withdraw"])
+@pytest.mark.parametrize("message", [None, {"party": "fabrikam"}, {"party": 1, "authorisation": "t"}])
+def test_a_malformed_command_is_refused_and_blocks_nothing(name: str, message: Any) -> None:
+    with publish_query() as query:
+        query.signal(name, message)
+        assert state(query).refused[-1].code == "MessageMalformed"
+        assert outcome(query, query.update("update", UPDATE)).stage == "Draft"
+
+
+def test_signals_without_or_with_too_many_arguments_are_dropped() -> None:
+    with publish_query() as query:
+        query.signal("propose")
+        query.signal("propose", AUTHOR, AUTHOR)
+        assert (state(query).stage, state(query).refused) == ("Draft", ())
+
+
+def test_signals_do_what_updates_do() -> None:
+    with publish_query() as query:
+        query.signal("update", UPDATE)
+        query.signal("propose", AUTHOR)
+        query.signal("approve", vote())
+        query.signal("withdraw", AUTHOR)
+        query.signal("propose", AUTHOR)
+        query.signal("reject", vote(decision="reject"))
+        assert events(query) == [
+            *("created", "updated", "proposed", "approved", "withdrawn", "proposed", "rejected", "returned to draft"),
+        ]
+        assert state(query).refused == ()
+
+
+def test_a_flood_of_messages_is_refused_and_keeps_the_first_ones() -> None:
+    with publish_query(update_document=HELD) as query:
+        query.signal("update", UPDATE)
+        for _ in range(MAX_WAITING + 2):
+            query.signal("withdraw", AUTHOR)
+        assert [refused.code for refused in state(query).refused] == ["TooManyMessages"] * 2
+
+
+def test_commands_of_one_author_wait_for_each_other_and_those_of_others_do_not() -> None:
+    with publish_query(update_document=[HELD, HELD, DraftStored(version="2.13", digest="1" * 64)]) as query:
+        query.signal("update", UPDATE)
+        query.signal("update", UPDATE)
+        query.signal("update", UPDATE | {"party": "litware"})
+        assert [call.argument.command.party for call in query.calls if call.name == "update_document"] == ["fabrikam", "litware"]
+        query.finish("update_document", DraftStored(version="2.12", digest="1" * 64))
+        assert query.names.count("update_document") == 3
+        assert state(query).version == "2.13"
+
+
+# ---------------------------------------------------------------------- deadlines
+
+
+def test_a_draft_expires() -> None:
+    with publish_query() as query:
+        query.advance(days=13, hours=23)
+        assert state(query).stage == "Draft"
+        query.advance(hours=1)
+        assert (query.result.stage, query.result.history[-1].by) == ("Expired", "deadline")
+        assert query.attributes["CrOutcome"] == ["expired"]
+        assert query.call("await_query_change").cancelled
+        assert "withdraw_proposal" not in query.names
+        assert "expires" not in query.details
+
+
+def test_a_draft_does_not_expire_while_a_command_on_it_runs() -> None:
+    with publish_query(update_document=HELD) as query:
+        query.advance(days=13)
+        query.update("update", UPDATE)
+        assert query.timers == {}
+        query.advance(days=2)
+        assert state(query).stage == "Draft"
+        query.finish("update_document", Refused("X", "on purpose"))
+        query.advance(seconds=1)
+        assert query.result.stage == "Expired"
+
+
+def test_an_open_proposal_is_withdrawn_at_its_deadline_with_the_command_that_made_it() -> None:
+    with publish_query(accept_query=HELD) as query:
+        propose(query)
+        pending = query.update("approve", vote())
+        query.advance(days=14)
+        request = query.call("withdraw_proposal").argument
+        assert (request.expired, request.proposal_id, request.command.authorisation) == (True, "p-1", "t")
+        assert (query.result.stage, query.attributes["CrOutcome"]) == ("Expired", ["expired"])
+        assert refusal(query, pending).code == "QueryClosed"
+
+
+def test_a_proposal_that_governance_accepted_at_its_deadline_is_approved() -> None:
+    with publish_query(withdraw_proposal=Conflict("ProposalNotOpen", "accepted")) as query:
+        propose(query)
+        query.advance(days=14)
+        found = state(query)
+        assert (found.stage, found.accepted, found.expires) == ("Approved", ("contosso", "litware"), query.now + PERIOD)
+
+
+def test_a_proposal_that_cannot_be_withdrawn_stays_open_for_another_period() -> None:
+    with publish_query(withdraw_proposal=Unavailable("GovernanceUnreachable", "on purpose")) as query:
+        propose(query)
+        query.advance(days=14)
+        found = state(query)
+        assert (found.stage, found.expires) == ("Proposed", query.now + PERIOD)
+        assert (found.history[-1].event, found.history[-1].by, found.history[-1].detail) == (
+            "not withdrawn", "fabrikam", "GovernanceUnreachable",
+        )  # fmt: skip
+        assert query.running() == ["await_query_change"]
+
+
+def test_a_proposal_of_another_is_not_withdrawn_at_its_deadline() -> None:
+    with publish_query(await_query_change=[seen_in_governance(state="Proposed", proposal_id="p-9"), HELD]) as query:
+        assert (state(query).stage, state(query).proposal_id) == ("Proposed", "p-9")
+        query.advance(days=14)
+        assert "withdraw_proposal" not in query.names
+        found = state(query)
+        assert (found.stage, found.history[-1].detail) == ("Proposed", "it was not proposed by this workflow")
+        assert found.expires == query.now + PERIOD
+
+
+def test_a_proposal_that_ended_during_its_withdrawal_at_the_deadline_is_not_closed_again() -> None:
+    with publish_query(withdraw_proposal=HELD, accept_query=HELD) as query:
+        propose(query)
+        query.signal("approve", vote())
+        query.advance(days=14)
+        query.finish("accept_query", BallotRecorded(proposal_state="Rejected", ballots={"u-contosso": "rejected"}))
+        assert state(query).stage == "Draft"
+        query.finish("withdraw_proposal", {"seen": "2.95"})
+        assert state(query).stage == "Draft"
+        assert not query.ended
+
+
+def test_an_approved_query_expires_with_its_approvals() -> None:
+    with publish_query() as query:
+        propose(query)
+        for user in OWNERS:
+            query.update("approve", vote(user))
+        assert query.timers == {"query expires": (state(query).expires or START).timestamp() - START.timestamp()}
+        query.advance(days=31)
+        assert query.result.stage == "Expired"
+        assert query.now > APPROVAL_ENDS
+
+
+# ---------------------------------------------------------------------- changes in governance
+
+
+@pytest.mark.parametrize(
+    ("found", "stage", "event"),
+    [
+        (seen_in_governance(state="Draft", version="2.50", digest="5" * 64), "Draft", "draft changed"),
+        (seen_in_governance(state="Proposed", proposal_id="p-9"), "Proposed", "proposed"),
+        (seen_in_governance(state="Accepted", proposal_id="p-9", ballots=dict.fromkeys(OWNERS, "accepted")), "Approved", "approved by all"),
+    ],
+)
+def test_a_change_in_governance_is_shown_and_the_next_poll_compares_with_it(found: Any, stage: str, event: str) -> None:
+    with publish_query(await_query_change=[found, HELD]) as query:
+        shown = state(query)
+        assert (shown.stage, shown.version, shown.digest) == (stage, found.version, found.digest)
+        assert (shown.history[-1].event, shown.history[-1].detail) == (event, "seen in governance")
+        assert query.running() == ([] if stage == "Approved" else ["await_query_change"])
+        if stage != "Approved":
+            assert query.call("await_query_change").argument.known.digest == found.digest
+
+
+def test_votes_that_wait_end_with_the_proposal_that_governance_ended() -> None:
+    with publish_query(accept_query=HELD) as query:
+        propose(query)
+        pending = query.update("approve", vote())
+        query.finish("await_query_change", seen_in_governance(state="Draft"))
+        assert state(query).stage == "Proposed"
+        query.advance(seconds=2)
+        assert query.updates[pending] is HELD
+        query.advance(seconds=1)
+        assert (state(query).stage, refusal(query, pending).code) == ("Draft", "ProposalClosed")
+
+
+def test_votes_that_wait_stay_when_another_vote_was_cast_in_governance() -> None:
+    with publish_query(accept_query=HELD) as query:
+        propose(query)
+        pending = query.update("approve", vote())
+        query.finish("await_query_change", seen_in_governance(state="Proposed", proposal_id="p-1", ballots={"u-litware": "accepted"}))
+        query.advance(seconds=3)
+        assert (state(query).accepted, query.updates[pending]) == (("litware",), HELD)
+
+
+def test_a_change_that_a_running_command_caused_is_reported_by_the_command() -> None:
+    with publish_query(propose_query=HELD) as query:
+        update = query.update("propose", AUTHOR)
+        query.finish("await_query_change", seen_in_governance(state="Proposed", proposal_id="p-1"))
+        assert state(query).stage == "Draft"
+        query.advance(seconds=1)
+        query.finish("propose_query", QueryProposed(proposal_id="p-1", version="2.11", digest="1" * 64, seen="2.90"))
+        assert outcome(query, update).stage == "Proposed"
+        assert [(entry.event, entry.by) for entry in state(query).history] == [("created", "fabrikam"), ("proposed", "fabrikam")]
+        query.advance(minutes=1)
+        assert len(state(query).history) == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (GovernanceQueryState(state="Missing"), "DocumentNotFound"),
+        (Unavailable("GovernanceUnreachable", "on purpose"), "GovernanceUnreachable"),
+    ],
+)
+def test_governance_that_cannot_be_read_is_shown_once_and_read_again_after_the_interval(answer: Any, reason: str) -> None:
+    with publish_query(await_query_change=answer) as query:
+        assert query.names.count("await_query_change") == 1
+        assert query.timers["governance cannot be read"] == 5
+        assert (events(query)[-1], state(query).history[-1].detail) == ("governance cannot be read", reason)
+        query.advance(seconds=20)
+        assert query.names.count("await_query_change") == 5
+        assert events(query).count("governance cannot be read") == 1
+        # Commands are handled during the pause.
+        assert outcome(query, query.update("propose", AUTHOR)).stage == "Proposed"
+
+
+# ---------------------------------------------------------------------- continue-as-new and the end
+
+
+def test_a_query_continues_with_its_state_and_the_votes_that_wait() -> None:
+    with publish_query(accept_query=HELD) as query:
+        propose(query)
+        pending = query.update("approve", vote())
+        query.suggest_continue = True
+        query.finish("await_query_change", seen_in_governance(state="Proposed", proposal_id="p-1", ballots={"u-litware": "accepted"}))
+        query.advance(seconds=3)
+        assert outcome(query, pending).detail == "verified; the vote is cast when the voter's worker is running"
+        carried = query.continued
+        assert [(item.kind, item.decision) for item in carried.carried_votes] == [("approve", "approve u-contosso")]
+        assert (carried.carried.stage, carried.carried.accepted, carried.carried_command.authorisation) == ("Proposed", ("litware",), "t")
+        assert query.call("await_query_change").done
+    both = BallotRecorded(proposal_state="Accepted", ballots=dict.fromkeys(OWNERS, "accepted"))
+    with publish_query(carried, accept_query=both) as next_run:
+        assert "create_document" not in next_run.names
+        assert next_run.names[:2] == ["await_query_change", "verify_decision"]
+        assert state(next_run).stage == "Approved"
+
+
+def test_a_query_does_not_continue_while_a_command_runs() -> None:
+    with publish_query(update_document=HELD) as query:
+        query.suggest_continue = True
+        update = query.update("update", UPDATE)
+        query.finish("await_query_change", seen_in_governance(state="Draft", version="2.50", digest="5" * 64))
+        query.advance(seconds=3)
+        assert query.continued is None
+        query.finish("update_document", DraftStored(version="2.51", digest="1" * 64, seen="2.91"))
+        assert outcome(query, update).stage == "Draft"
+        query.signal("propose", AUTHOR | {"party": "mallory"})
+        assert query.continued is not None
+        assert query.continued.carried.version == "2.51"
+
+
+@pytest.mark.parametrize("held", ["update_document", "accept_query", "create_document"])
+def test_a_cancelled_query_answers_what_waits_and_ends_as_cancelled(held: str) -> None:
+    with publish_query(**{held: HELD}) as query:
+        if held == "accept_query":
+            propose(query)
+        waiting = query.update("approve" if held == "accept_query" else "update", vote() if held == "accept_query" else UPDATE)
+        query.cancel()
+        assert refusal(query, waiting).code == "QueryClosed"
+        assert (query.cancelled, query.attributes["CrOutcome"]) == (True, ["cancelled"])
+        assert query.running() == []
+
+
+def test_a_closed_query_refuses_commands() -> None:
+    with publish_query(confirm_withdrawal=HELD) as query:
+        withdraw = query.update("withdraw", AUTHOR)
+        waiting = query.update("update", UPDATE)
+        query.finish("confirm_withdrawal")
+        assert outcome(query, withdraw).stage == "Withdrawn"
+        error = refusal(query, waiting)
+        assert (error.code, error.message) == ("QueryClosed", "The query is withdrawn; it accepts no more commands.")
+        assert query.result.refused[-1].code == "QueryClosed"
+        assert "update_document" not in query.names
+
+
+def test_an_error_of_the_workflow_itself_fails_the_query_with_its_code() -> None:
+    with publish_query(generate_query_document=PreconditionFailed("DatasetMissing", "on purpose", party="litware")) as query:
+        assert (query.code, query.names) == ("DatasetMissing", ["generate_query_document"])
+        assert state(query).stage == "Failed"
