@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from cachetools import LRUCache
@@ -125,6 +126,15 @@ def _consent(answer: WireConsent) -> Consent:
     return Consent(status=answer.status, code=reason.code if reason else "", message=reason.message if reason else "")
 
 
+@dataclass(frozen=True)
+class _Started:
+    """The runs of one query that a reader has seen start. A range of the ledger is committed, so its entries stay."""
+
+    runs: frozenset[str] = frozenset()
+    position: int = 0
+    """Position of the last entry."""
+
+
 class UserReader:
     """Reads with a user's token. The frontend, the Spark service and the command line use it."""
 
@@ -132,6 +142,7 @@ class UserReader:
         self._client = client
         self._contract = contract_id
         self._unpinned: LRUCache[str, TransactionId] = LRUCache(UNPINNED)
+        self._started: dict[str, _Started] = {}
 
     async def accepted_document(self, document_id: str) -> AcceptedDocument:
         """See :meth:`GovernanceReader.accepted_document`."""
@@ -147,11 +158,19 @@ class UserReader:
 
     async def runs_started(self, query: str) -> frozenset[str]:
         """See :meth:`GovernanceReader.runs_started`."""
-        started: set[str] = set()
-        async for event in self._client.events(self._contract, event_id=runs_event_id(query), scope=RUNS_SCOPE):
+        id, known = runs_event_id(query), self._started.get(query, _Started())
+        latest = await self._client.latest_event(self._contract, event_id=id, scope=RUNS_SCOPE)
+        if latest is None or latest.seqno == known.position:
+            return known.runs
+        # The range begins with an entry that is known, because one without any entry is an error.
+        begin = {"from_seqno": known.position} if known.position else {}
+        started, position = set(known.runs), known.position
+        async for event in self._client.events(self._contract, event_id=id, scope=RUNS_SCOPE, **begin):
+            position = max(position, event.seqno)
             key = started_key(event.data)
             if key is not None:
                 started.add(key)
+        self._started[query] = _Started(frozenset(started), position)
         return frozenset(started)
 
     async def pinned_request(self, run_id: str) -> PinnedRequest | None:
