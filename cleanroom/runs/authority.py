@@ -109,8 +109,8 @@ class RunAuthority:
             await self.verify_consent(run.document_ids)
         return run
 
-    async def still_authorised(self, run: AuthorisedRun, document_ids: Sequence[str]) -> None:
-        """Repeat every check whose answer can change after ``run`` was authorised, with consent for ``document_ids``.
+    async def still_authorised(self, run: AuthorisedRun, datasets: Sequence[Dataset]) -> None:
+        """Repeat, for the release of secrets of ``datasets``, every check whose answer can change after ``run`` was authorised.
 
         Keys, decisions and documents are not read again: they are accepted, and governance never changes an accepted document.
 
@@ -118,11 +118,11 @@ class RunAuthority:
             Refused: ``StatementExpired``, ``ApprovalExpired``, ``CallerNotAuthorized``, ``RunClosed``, or the code of a
                 consent that is disabled.
         """
-        users, _ = await asyncio.gather(self._reader.active_users(), self.confirm(run, document_ids))
+        users, _ = await asyncio.gather(self._reader.active_users(), self.confirm(run, datasets))
         require_active(run.request.signer, users, self._collaboration)
 
-    async def confirm(self, run: AuthorisedRun, document_ids: Sequence[str]) -> None:
-        """Look again after a release: the run is open, nothing has expired, and the documents still have consent.
+    async def confirm(self, run: AuthorisedRun, datasets: Sequence[Dataset]) -> None:
+        """Look again after a release: the run is open, nothing has expired, and the query and ``datasets`` still have consent.
 
         A request to governance can be delayed for as long as its sender's host likes. So a check before a write says nothing
         about the time of the write.
@@ -131,6 +131,7 @@ class RunAuthority:
             Refused: ``RunClosed``, ``StatementExpired``, ``ApprovalExpired``, or the code of a consent that is disabled.
         """
         await self._require_unexpired(run)
+        document_ids = [run.document.id, *(item.document.id for item in datasets)]
         closed, consents = await asyncio.gather(
             self._reader.run_closed(run.request.run_id), asyncio.gather(*(self._reader.consent(name) for name in document_ids))
         )

@@ -227,9 +227,9 @@ class RunVerifier:
     ) -> VerifiedRun:
         async with self._memory(ticket) as memory:
             snapshot = await self._snapshot(memory, ticket)
-            names = [snapshot.run.document.id, *(item.document.id for item in released(snapshot.run))]
+            datasets = released(snapshot.run)
             authority = memory.fresh if fresh else memory.recent
-            _, trust = await asyncio.gather(authority.still_authorised(snapshot.run, names), self._in_force(memory, fresh=fresh))
+            _, trust = await asyncio.gather(authority.still_authorised(snapshot.run, datasets), self._in_force(memory, fresh=fresh))
             snapshot.trust.require_same(trust)
             if not snapshot.consented:
                 await memory.recent.verify_consent(snapshot.run.document_ids)
@@ -251,9 +251,8 @@ class RunVerifier:
             together: How many releases of the run are probably on their way at the same time. They share their requests.
         """
         await self._looks.gather(verified.run.token, together)
-        names = [verified.run.document.id, *(item.document.id for item in datasets)]
         async with self._memory(verified.ticket) as memory:
-            await memory.fresh.confirm(verified.run, names)
+            await memory.fresh.confirm(verified.run, datasets)
 
     # ------------------------------------------------------------------ the pin
 
