@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from cleanroom.errors import CleanRoomError, Unavailable
+from cleanroom.errors import CleanRoomError, PreconditionFailed, Unavailable
 from cleanroom.governance import MemberDocument
-from cleanroom.messages.run import RunTicket, ServiceProof
+from cleanroom.messages.run import NOT_REMEMBERED, Reference, RunTicket, ServiceProof, message_digest
 from cleanroom.runs.ledger import RUNS_SCOPE, PinnedRequest, pinned_event_id, read_pin
 from cleanroom.runs.reader import AcceptedDocument, Consent
 from cleanroom.runs.readings import SHARED_SECONDS
@@ -560,3 +560,66 @@ async def test_minimum_firmware_and_revocation_lists_of_the_trust_document_reach
         with pytest.raises(CleanRoomError) as caught:
             await changing.verifier().verify_service(world.ticket, proof_of(world).report)
         assert caught.value.code == reason, policy
+
+
+# ---------------------------------------------------------------------- references to a ticket and a proof
+
+
+def references(ticket: RunTicket, proof: ServiceProof) -> tuple[Reference, Reference]:
+    return Reference(digest=message_digest(ticket)), Reference(digest=message_digest(proof))
+
+
+async def test_a_reference_stands_for_what_this_process_has_verified(ledger: Ledger) -> None:
+    verifier, ticket, proof = ledger.verifier(), ledger.world.ticket, proof_of(ledger.world)
+    await verifier.verify_policies(ticket, proof)
+    assert verifier.resolve(*references(ticket, proof)) == (ticket, proof)
+    assert verifier.resolve(ticket, references(ticket, proof)[1]) == (ticket, proof)
+
+
+async def test_a_process_that_has_not_verified_the_run_asks_for_ticket_and_proof(ledger: Ledger) -> None:
+    """After a restart, or on another worker."""
+    ticket, proof = ledger.world.ticket, proof_of(ledger.world)
+    await ledger.verifier().verify_policies(ticket, proof)
+    other = ledger.verifier()
+    with pytest.raises(PreconditionFailed) as caught:
+        other.resolve(*references(ticket, proof))
+    assert (caught.value.code, caught.value.retryable) == (NOT_REMEMBERED, False)
+    assert other.resolve(ticket, proof) == (ticket, proof)
+    await other.verify_release(ticket, proof, FLIGHTS)
+    assert other.resolve(*references(ticket, proof)) == (ticket, proof)
+
+
+def test_nothing_that_failed_a_check_can_be_referred_to(ledger: Ledger) -> None:
+    verifier, world = ledger.verifier(), ledger.world
+    foreign = proof_of(world.another_run(dt.timedelta()))
+    assert refusal(verifier.verify_policies(world.ticket, foreign)) == "NonceMismatch"
+    with pytest.raises(PreconditionFailed):
+        verifier.resolve(world.ticket, references(world.ticket, foreign)[1])
+
+
+async def test_a_reference_to_a_message_of_another_kind_is_refused(ledger: Ledger) -> None:
+    verifier, ticket, proof = ledger.verifier(), ledger.world.ticket, proof_of(ledger.world)
+    await verifier.verify_policies(ticket, proof)
+    with pytest.raises(PreconditionFailed):
+        verifier.resolve(*reversed(references(ticket, proof)))
+
+
+def test_references_to_two_runs_are_verified_together_and_refused(ledger: Ledger) -> None:
+    """References are no evidence: what they stand for must belong together, as in full."""
+    verifier, world = ledger.verifier(), ledger.world
+    other = world.another_run(dt.timedelta())
+    foreign = proof_of(other)
+
+    async def work() -> VerifiedRun:
+        await verifier.verify_policies(world.ticket, proof_of(world))
+        await verifier.verify_policies(other.ticket, foreign)
+        return await verifier.verify_release(*verifier.resolve(*references(world.ticket, foreign)), FLIGHTS)
+
+    assert refusal(work()) == "NonceMismatch"
+
+
+def test_what_the_sender_has_seen_is_not_a_part_of_a_reference(ledger: Ledger) -> None:
+    ticket = ledger.world.ticket
+    assert message_digest(ticket) == message_digest(ticket.model_copy(update={"seen": "2.70"}))
+    for change in ({"run_id": "another"}, {"query": "another"}, {"collaboration": "another"}, {"request": "another"}):
+        assert message_digest(ticket) != message_digest(ticket.model_copy(update=change))
