@@ -7,7 +7,7 @@ closed and consent can end. So the verification alone does not bound when a secr
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -26,7 +26,12 @@ UNDO_PAUSES = (0.2, 0.5, 1.0, 2.0)
 
 @asynccontextmanager
 async def undo_unless_confirmed(
-    room: CleanRoomContext, verified: VerifiedRun, datasets: Sequence[Dataset], undo: Callable[[], Awaitable[None]], *, together: int = 1
+    room: CleanRoomContext,
+    verified: VerifiedRun,
+    datasets: Sequence[Dataset],
+    undo: Callable[[], Awaitable[None]],
+    *,
+    together: Collection[str] = (),
 ) -> AsyncIterator[None]:
     """Write to governance in the body; afterwards look again, and undo what was written if the body or the look fails.
 
@@ -35,7 +40,7 @@ async def undo_unless_confirmed(
         verified: The verified run.
         datasets: The datasets that the release concerns.
         undo: Takes back everything that the body may have written. Idempotent.
-        together: How many releases of the run are probably on their way at the same time.
+        together: Names of the datasets of which secrets are released at the same time.
 
     Raises:
         Refused: The code of the check that no longer holds. The release is undone.

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from temporalio import activity
 
@@ -207,10 +207,12 @@ class CleanRoomSecrets:
                 )
         datasets = [verified.run.dataset(name) for name in names]
         places = [(SECRETS, secret.secret_id) for secret in request.secrets]
-        return await self._grant(verified, datasets, places, together=_releases(verified.job))
+        granted = await self._grant(verified, datasets, places, together=_releases(verified.job))
+        self._room.verifier.finish(verified, names)
+        return granted
 
     async def _grant(
-        self, verified: VerifiedRun, datasets: Sequence[Dataset], places: Sequence[tuple[str, str]], *, together: int = 1
+        self, verified: VerifiedRun, datasets: Sequence[Dataset], places: Sequence[tuple[str, str]], *, together: Collection[str] = ()
     ) -> Grants:
         """Grant delegate policies to the run's driver and executor pods."""
         hosts = verified.policies.host_data()
@@ -405,9 +407,9 @@ def _staged_secrets(job: JobConfig) -> tuple[StagedSecret, ...]:
     return tuple(staged)
 
 
-def _releases(job: JobConfig) -> int:
-    """Return the number of datasets of which secrets are released."""
-    return len({secret.dataset for secret in _staged_secrets(job)})
+def _releases(job: JobConfig) -> frozenset[str]:
+    """Return the names of the datasets of which secrets are released."""
+    return frozenset(secret.dataset for secret in _staged_secrets(job))
 
 
 def _own_secrets(job: JobConfig) -> tuple[str, ...]:

@@ -232,28 +232,29 @@ def prepare_world(folder: Path, **changes: Any) -> Iterator[PrepareWorld]:
 
 
 @asynccontextmanager
-async def prepare_workers(world: PrepareWorld, temporal: Client) -> AsyncIterator[None]:
-    """Run the clean room and the Spark service of a world; the latter has no Kubernetes."""
+async def prepare_workers(world: PrepareWorld, temporal: Client, *others: Client) -> AsyncIterator[None]:
+    """Run workers of the clean room and the Spark service of a world; the latter has no Kubernetes. Each client has a clean room."""
     async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(world.clean_room())
-        user = await stack.enter_async_context(world.user("clean-room"))
+        for connection in (temporal, *others):
+            client = await stack.enter_async_context(world.clean_room())
+            user = await stack.enter_async_context(world.user("clean-room"))
+            room = CleanRoomContext(world.settings, world.bootstrap, client, user)
+            guest: Any = Guest(world.hardware, CLEAN_ROOM_HOST)
+            room.attestor = guest
+            governance, secrets = CleanRoomGovernance(room), CleanRoomSecrets(room)
+            here: list[Callable[..., Any]] = [
+                *(governance.get_users, governance.fetch_query, governance.validate_access_and_approvals),
+                *(governance.check_execution_consent, governance.build_job, governance.verify_spark, governance.verify_security_policy),
+                *(governance.record_event, secrets.get_key_with_skr, secrets.get_secret, secrets.set_secret, secrets.configure_idp),
+            ]
+            await stack.enter_async_context(create_worker(connection, WorkerSpec("clean-room", CLEAN_ROOM_QUEUE, (Prepare,), here)))
         service_user = await stack.enter_async_context(world.user("spark-service"))
-        room = CleanRoomContext(world.settings, world.bootstrap, client, user)
-        guest: Any = Guest(world.hardware, CLEAN_ROOM_HOST)
-        room.attestor = guest
-        governance, secrets = CleanRoomGovernance(room), CleanRoomSecrets(room)
         kubernetes: Any = None
         service = SparkService(Guest(world.hardware, SPARK_HOST), kubernetes)
         reader = UserReader(service_user, world.settings.collaboration)
         spark = SparkServiceActivities(
             world.settings, service, reader, run_trust(world.settings, world.bootstrap, service_user.get_member_document)
         )
-        here: list[Callable[..., Any]] = [
-            *(governance.get_users, governance.fetch_query, governance.validate_access_and_approvals),
-            *(governance.check_execution_consent, governance.build_job, governance.verify_spark, governance.verify_security_policy),
-            *(governance.record_event, secrets.get_key_with_skr, secrets.get_secret, secrets.set_secret, secrets.configure_idp),
-        ]
         there: list[Callable[..., Any]] = [spark.get_attestation_report, spark.get_security_policy]
-        await stack.enter_async_context(create_worker(temporal, WorkerSpec("clean-room", CLEAN_ROOM_QUEUE, (Prepare,), here)))
         await stack.enter_async_context(create_worker(temporal, WorkerSpec("spark-service", SPARK_SERVICE_QUEUE, (), there)))
         yield

@@ -7,13 +7,18 @@ A second look asks governance after a write. Looks that begin together share the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass, field
+
+from cachetools import LRUCache
 
 GATHER_SECONDS = 0.1
 """How long a release waits for the others at most."""
 CONCURRENT_DATASETS = 25
 """For how many datasets of a run something is released at the same time."""
+
+RUNS = 64
+"""Of how many runs a process remembers the finished datasets."""
 
 
 @dataclass
@@ -35,9 +40,15 @@ class SecondLooks:
     def __init__(self, pause: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         self._pause = pause
         self._groups: dict[str, _Group] = {}
+        self._finished: LRUCache[str, set[str]] = LRUCache(RUNS)
 
-    async def gather(self, run: str, expected: int) -> None:
-        """Wait until ``expected`` releases of the run have written, at most :data:`CONCURRENT_DATASETS`, or until time is up."""
+    def finish(self, run: str, datasets: Iterable[str]) -> None:
+        """Take note that nothing more is released for ``datasets``."""
+        self._finished.setdefault(run, set()).update(datasets)
+
+    async def gather(self, run: str, datasets: Collection[str]) -> None:
+        """Wait until something was written for each of ``datasets`` that is not finished, or until time is up."""
+        expected = len(set(datasets) - self._finished.get(run, set()))
         if expected < 2:
             return
         group = self._groups.get(run)

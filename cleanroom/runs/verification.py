@@ -51,7 +51,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -242,17 +242,21 @@ class RunVerifier:
             await self._pin(verified.run)
             return verified
 
-    async def confirm(self, verified: VerifiedRun, datasets: Sequence[Dataset], together: int = 1) -> None:
+    async def confirm(self, verified: VerifiedRun, datasets: Sequence[Dataset], together: Collection[str] = ()) -> None:
         """Look again after a release of secrets of ``datasets``. Raises the code of the check that no longer holds.
 
         Args:
             verified: The run.
             datasets: The datasets.
-            together: How many releases of the run are probably on their way at the same time. They share their requests.
+            together: Names of the datasets of which secrets are released at the same time. Their looks share requests.
         """
         await self._looks.gather(verified.run.token, together)
         async with self._memory(verified.ticket) as memory:
             await memory.fresh.confirm(verified.run, datasets)
+
+    def finish(self, verified: VerifiedRun, datasets: Iterable[str]) -> None:
+        """Take note that all secrets of ``datasets`` (names) are released."""
+        self._looks.finish(verified.run.token, datasets)
 
     # ------------------------------------------------------------------ the pin
 

@@ -18,6 +18,7 @@ from cleanroom.messages.run import NOT_REMEMBERED, Reference, RunTicket, Service
 from cleanroom.runs.ledger import RUNS_SCOPE, PinnedRequest, pinned_event_id, read_pin
 from cleanroom.runs.reader import AcceptedDocument, Consent
 from cleanroom.runs.readings import SHARED_SECONDS
+from cleanroom.runs.second_look import SecondLooks
 from cleanroom.runs.shared_reader import SharedReader
 from cleanroom.runs.trust import RunTrust
 from cleanroom.runs.verification import SNAPSHOT_SECONDS, SNAPSHOTS, RunVerifier, VerifiedRun
@@ -171,7 +172,7 @@ async def test_second_looks_of_concurrent_releases_share_their_requests(ledger: 
     async def look(name: str, turns: int) -> None:
         for _ in range(turns):
             await asyncio.sleep(0)
-        await verifier.confirm(verified, [verified.run.dataset(name)], together=len(DATASETS))
+        await verifier.confirm(verified, [verified.run.dataset(name)], DATASETS)
 
     await asyncio.gather(*(look(name, 20 * number) for number, name in enumerate(DATASETS)))
     assert ledger.reads == Counter(["closed", *(f"consent {name}" for name in (QUERY, *DATASETS))])
@@ -180,7 +181,21 @@ async def test_second_looks_of_concurrent_releases_share_their_requests(ledger: 
 async def test_a_second_look_does_not_wait_for_a_release_that_never_comes(ledger: Ledger) -> None:
     verifier, proof = ledger.verifier(), proof_of(ledger.world)
     verified = await verifier.verify_run(ledger.world.ticket, proof)
-    await asyncio.wait_for(verifier.confirm(verified, [], together=5), 5)
+    await asyncio.wait_for(verifier.confirm(verified, [], DATASETS), 5)
+
+
+async def test_a_second_look_does_not_wait_for_finished_datasets(ledger: Ledger) -> None:
+    async def pause(seconds: float) -> None:
+        raise AssertionError("it waited")
+
+    looks = SecondLooks(pause)
+    looks.finish("run", DATASETS[1:])
+    await looks.gather("run", DATASETS)
+    waiting = asyncio.create_task(SecondLooks(lambda seconds: asyncio.sleep(60)).gather("run", DATASETS))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    waiting.cancel()
 
 
 async def test_the_release_of_tokens_reads_every_dataset_with_an_identity(ledger: Ledger) -> None:
