@@ -29,21 +29,22 @@ from settings: accepted services, roots, minimum firmware, the pods' program, st
 read again for every full verification and before every release; a document that was accepted in between ends the run.
 
 ``verify_run`` reads two things per dataset. If each of a run's activities did that, the requests would grow with the square of the
-datasets. ``verify_release`` therefore starts from a snapshot: the result of an earlier full verification of the same ticket,
-kept in this process's memory. It then repeats every check whose answer can have changed, on a fresh reading: checks 1
-(active), 2, 5 (expiry), and for the query and the datasets whose secrets are released 3, 4 and 6. Checks 7 to 9 depend only
-on the ticket, the proof, the ledger's earliest entry and documents that governance never changes once they are accepted
-(docs/decisions/008-what-a-release-reads-again.md).
+datasets. So the activities of one run share readings (:mod:`cleanroom.runs.readings`); docs/decisions/008-what-a-release-reads-again.md
+says which, and within which bound. ``verify_release`` starts from a snapshot: the result of an earlier full verification of the same
+ticket. It repeats the checks whose answer can change: 1 (active), 2, 5 (expiry), and 6 for the query and the datasets whose secrets are
+released. For this it takes over answers that are at most ten seconds old, or none if the release cannot be undone. Checks 3, 4 and 7
+to 9 depend only on the ticket, the proof, the ledger's earliest entry and documents that governance never changes once they are accepted.
+``confirm`` takes over nothing.
 
-Rules for the snapshot:
+Rules for the memory of a run, which holds readings and snapshot:
 
-* Its key is the digest of the whole ticket. Another request, run, query or collaboration has another key.
-* Its content is computed here. Nothing in it comes from an activity input except the ticket and the proof, which are verified.
-* A proof that was not verified for this ticket is verified in full; a proof is recognised by the digest of all its bytes.
-* It is dropped when a later check fails or a document differs, the trust document included. It also expires, and the number of
-  snapshots is bounded.
-* The last step before pods can execute (the consent receipt), each renewal of the receipt and the audit statement use
-  ``verify_run``, not the snapshot.
+* Its key is the digest of the ticket. Another request, run, query or collaboration has another key.
+* Its content is computed or read here. Nothing in it comes from an activity input except the ticket and the proof, which are verified.
+* A proof that was not verified for this ticket is verified in full.
+* It is dropped when a later check fails, also in ``confirm``. It also expires, and the number of memories is bounded.
+* The last step before pods can execute (the consent receipt) and each renewal of the receipt use ``verify_run``, which reads everything
+  again. The audit statement uses ``verify_statement``, because no fact in it can change.
+* A reference (:meth:`RunVerifier.resolve`) only saves bytes: it stands for a ticket and a proof that are verified as if sent in full.
 """
 
 from __future__ import annotations
