@@ -2,7 +2,7 @@
 
     python benchmarks/bench_orchestration.py [--rounds 5]
 
-The workers run in this process, with the payload codec; governance and Temporal have processes of their own. CPU is that of this
+The workers run in this process, with the payload codec; governance and Temporal run in other processes. CPU is that of this
 process. Ratios are medians over pairs of runs that follow each other. The exit code is 1 if a target is missed.
 """
 
