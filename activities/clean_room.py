@@ -26,8 +26,6 @@ from cleanroom.spark.run_events import ATTESTED_STEP, CLEAN_ROOM_STEPS, event_id
 
 PREPARATION_STEPS = frozenset({"PREPARE_STARTED", "GRANTED"})
 """Entries whose commit the entry PREPARED waits for."""
-COMPLETION_PAUSES = (0.2, 0.4, 0.8, 1.6)
-"""Pauses in seconds between the reads of a completion record that is not there yet."""
 
 
 class CleanRoomGovernance:
@@ -143,11 +141,9 @@ class CleanRoomGovernance:
 
     async def _completion(self, ticket: RunTicket) -> Event | None:
         """Read the pod's completion record. The pod's process wrote it, so the node that answers may not have it yet."""
-        for pause in (*COMPLETION_PAUSES, None):
-            event = await self._room.user.latest_event(
-                ticket.collaboration, event_id=event_id(ticket.run_id, "QUERY_COMPLETED"), scope=event_scope(ticket.run_id)
-            )
-            if event is not None or pause is None:
-                return event
-            await self._room.pause(pause)
-        return None
+        where = {"event_id": event_id(ticket.run_id, "QUERY_COMPLETED"), "scope": event_scope(ticket.run_id)}
+        event = await self._room.user.latest_event(ticket.collaboration, **where)
+        if event is None:
+            await self._room.write_barrier()
+            event = await self._room.user.latest_event(ticket.collaboration, **where)
+        return event

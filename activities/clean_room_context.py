@@ -16,7 +16,11 @@ from cleanroom.runs.shared_reader import SharedReader
 from cleanroom.runs.trust import RunTrust
 from cleanroom.runs.verification import RunVerifier
 from cleanroom.settings import Settings
+from cleanroom.spark.tombstone import new_tombstone
 from cleanroom.trust import Bootstrap, TrustSource
+
+BARRIER = "barrier"
+"""Name of the clean room's secret that :meth:`CleanRoomContext.write_barrier` writes."""
 
 
 def run_trust(settings: Settings, bootstrap: Bootstrap, read: Callable[[str], Awaitable[MemberDocument]]) -> RunTrust:
@@ -69,6 +73,13 @@ class CleanRoomContext:
             pause=pause,
         )
         self.authority = self.verifier.authority
+
+    async def write_barrier(self) -> None:
+        """Write something that means nothing. Later reads of this worker then show everything that governance has had until now.
+
+        A worker that has just started, or that waits for another process's write, may read from a node that does not have it yet.
+        """
+        await self.client.put_secret(BARRIER, new_tombstone())
 
     async def attested_statement(self, ticket: RunTicket, proof: ServiceProof, body: dict[str, Any]) -> dict[str, Any]:
         """Return what a verified run adds to the audit event ``body``: digests, and an attestation report over the whole event.

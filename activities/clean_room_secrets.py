@@ -57,8 +57,6 @@ SECRETS, SUBJECTS, EVENTS = "secrets", "oauth-federation-subjects", "events"
 """Types of delegate policies in governance."""
 WRITER = "writer"
 """ID of the delegate policy that lets guests write audit events."""
-BARRIER = "barrier"
-"""Name of the clean room's secret that each revocation writes before it reads. Its value means nothing."""
 RENEWAL = dt.timedelta(seconds=RECEIPT_SECONDS / 4)
 """Age at which a consent receipt is renewed."""
 LONGEST_CONSENT_CHECK = RECEIPT_SECONDS / 8
@@ -342,9 +340,8 @@ class CleanRoomSecrets:
         undoes a preparation that crashed halfway. A run that never began is pinned to this request before it is closed, so
         that the request is used up. Another request with the same run ID undoes nothing.
         """
-        # A worker that has just started may read from a node that does not have the run yet. After its own write, its reads show
-        # everything from before, so "nothing to revoke" and the list of trust documents are true.
-        await self._room.client.put_secret(BARRIER, new_tombstone())
+        # Without it, "nothing to revoke" and the list of trust documents could be the answer of a node that lags behind.
+        await self._room.write_barrier()
         try:
             await self._room.verifier.pin(request.ticket)
             past = await self._room.verifier.past_run(request.ticket)

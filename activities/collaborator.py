@@ -49,6 +49,7 @@ from cleanroom.publishing.verification import OwnAzureValues, verify_descriptor_
 from cleanroom.runs.decisions import DECISION_LABELS, decision_document_data
 from cleanroom.settings import Settings
 from cleanroom.statements import Authorisation
+from cleanroom.trust import TrustSource
 
 
 class CollaboratorGovernance:
@@ -322,12 +323,29 @@ class CollaboratorGovernance:
                 f"vote: the decision is for version {signed.version}, proposal {request.proposal_id} is for version {version}.",
                 hint="Decide on the current proposal, even if its text is the same.",
             )
+        if decision == "approve" and signed.trust:
+            await self._require_trust(signed.trust)
         # Publish the signed decision before the ballot counts, so that every approval in governance has its signature.
         await self._documents.publish_own(
             decision_document_id(request.proposal_id, user), decision_document_data(request.token), DECISION_LABELS, user
         )
         status = await self._documents.vote(request.proposal_id, user, accept=decision == "approve")
         return BallotRecorded(proposal_state=status.state, ballots={ballot.approver_id: ballot.ballot for ballot in status.ballots})
+
+    async def _require_trust(self, digest: str) -> None:
+        """Require that the trust document in force is the one that the collaborator's card showed.
+
+        Raises:
+            Conflict: ``TrustDocumentChanged``.
+        """
+        read, contract = self._documents.client.get_member_document, self._settings.collaboration
+        found = await TrustSource(read, contract, development=True).in_force()
+        if found.digest != digest:
+            raise Conflict(
+                "TrustDocumentChanged",
+                f"vote: the decision was made under another trust document than {found.id}, which is in force now.",
+                hint="Read the query's card again, which shows what changed, and decide again.",
+            )
 
 
 def _require_signed_draft(document: Document, signed: Authorisation) -> None:

@@ -12,8 +12,10 @@ datasets are encrypted before they reach a store, so such a proxy sees neither.
 from __future__ import annotations
 
 import ipaddress
+import re
 import ssl
 import time
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -55,6 +57,17 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def retry_after_seconds(value: str | None) -> float | None:
+    """Return the seconds of a header ``Retry-After``, which is a number or a date (RFC 9110, section 10.2.3), or ``None``."""
+    text = (value or "").strip()
+    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
+        return float(text)
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 def http_client(tls: ssl.SSLContext | None = None, *, timeout: Timeout, **options: Any) -> httpx.Client:

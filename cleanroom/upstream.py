@@ -7,21 +7,18 @@ finds exception classes through :data:`sys.modules`, so that it never imports an
 from __future__ import annotations
 
 import builtins
-import contextlib
 import json
-import re
 import ssl
 import sys
 from collections.abc import Mapping
 from typing import Any
 
+from cleanroom import entra_codes
 from cleanroom.errors import CleanRoomError, Conflict, InvalidInput, NotFound, PreconditionFailed, Refused, Unavailable
 from cleanroom.redaction import redact
+from cleanroom.transport import retry_after_seconds
 
 _ROOTS = "Set ca_file in the profile to the roots of this server."
-_PROPAGATING = re.compile(r"AADSTS(700213|70021|700024|7000215|50034)\b")
-"""Codes that Entra ID returns while a new federated credential or secret has not reached every replica
-(https://learn.microsoft.com/entra/identity-platform/reference-error-codes)."""
 
 
 def from_upstream(error: Exception) -> CleanRoomError | None:
@@ -33,7 +30,7 @@ def from_upstream(error: Exception) -> CleanRoomError | None:
     return None
 
 
-def from_status(status: int, code: str, message: str, *, cause: str | None = None, retry_after: Any = None) -> CleanRoomError:
+def from_status(status: int, code: str, message: str, *, cause: str | None = None, retry_after: str | None = None) -> CleanRoomError:
     """Map an HTTP error by its status.
 
     401 and 403 are ``Refused``, 404 is ``NotFound``, 409 ``Conflict``, 412 ``PreconditionFailed``, and 408, 425, 429 and 5xx are
@@ -44,13 +41,13 @@ def from_status(status: int, code: str, message: str, *, cause: str | None = Non
         code: The service's own code.
         message: The message of the error.
         cause: The service's text, which is redacted here.
-        retry_after: The value of ``Retry-After``, in seconds if it is a number.
+        retry_after: The value of the header ``Retry-After``.
     """
     details: dict[str, Any] = {"status": status}
     cause = redact(cause) if cause else None
     if status in (408, 425, 429) or status >= 500:
-        with contextlib.suppress(TypeError, ValueError):
-            details["retryAfter"] = float(retry_after)
+        if (wait := retry_after_seconds(retry_after)) is not None:
+            details["retryAfter"] = wait
         return Unavailable(code, message, cause=cause, details=details)
     kind: type[CleanRoomError] = {401: Refused, 403: Refused, 404: NotFound, 409: Conflict, 412: PreconditionFailed}.get(
         status, InvalidInput
@@ -67,15 +64,16 @@ def _azure(error: Exception) -> CleanRoomError | None:
     if core is None or not isinstance(error, core.AzureError):
         return None
     text = str(error)
-    found = _PROPAGATING.search(text)
-    if found:
+    entra = entra_codes.CODE.search(text)
+    if entra and entra_codes.NO_MATCH.get(entra.group(0)):
         return PreconditionFailed(
-            found.group(0),
+            entra.group(0),
             "Entra ID does not accept the new credential yet; it propagates within seconds.",
             cause=redact(text),
             retryable=True,
         )
-    entra = re.search(r"AADSTS\d+", text)
+    if entra and (message := entra_codes.TRANSIENT.get(entra.group(0))):
+        return Unavailable(entra.group(0), message, cause=redact(text))
     if isinstance(error, core.HttpResponseError) and error.status_code:
         code = str(
             getattr(getattr(error, "error", None), "code", None)
@@ -92,7 +90,8 @@ def _azure(error: Exception) -> CleanRoomError | None:
         return Refused(
             entra.group(0) if entra else "AuthenticationFailed", "Entra ID issued no token for this identity.", cause=redact(text)
         )
-    if isinstance(error, core.ServiceRequestError | core.ServiceResponseError):
+    # An error for a body that broke off is an HttpResponseError without a status.
+    if isinstance(error, core.ServiceRequestError | core.ServiceResponseError | core.HttpResponseError):
         return Unavailable("AzureUnreachable", "The Azure service cannot be reached.", cause=redact(text))
     return Refused("AzureError", "The Azure SDK rejected the call.", cause=redact(text))
 

@@ -32,6 +32,8 @@ class DatasetListing:
     """CSV objects whose quotes and line ends the owner's upload verified."""
     headers: dict[str, str | None] = field(default_factory=dict)
     """First bytes of the objects in the manifest, in hex."""
+    etags: dict[str, str] = field(default_factory=dict)
+    """The objects' versions. Every read demands them, so that a replaced object fails the run instead of mixing rows."""
 
     def stored_bytes(self) -> int:
         """Return the stored bytes of all objects."""
@@ -78,7 +80,8 @@ def list_objects(pod: Pod, dataset: JobDataset, parameters: JobParameters) -> Da
     """
     store = pod.store(dataset)
     key = dataset_key(pod, dataset)
-    listed = {item.key: item.size for item in store.list() if _is_data(item.key)}
+    found = [item for item in store.list() if _is_data(item.key)]
+    listed, etags = {item.key: item.size for item in found}, {item.key: item.etag for item in found}
     manifest = read_manifest(store, key, collaboration=pod.job().contract_id, dataset=dataset.name)
     if manifest is not None:
         _verify_against_manifest(manifest, listed, dataset)
@@ -109,7 +112,7 @@ def list_objects(pod: Pod, dataset: JobDataset, parameters: JobParameters) -> Da
         verified = frozenset(name for name in objects if name in entries and entries[name].csv == dialect)
         unsplittable = frozenset(name for name in objects if name not in verified or not entries[name].splittable)
     headers = {name: entry.header for name, entry in entries.items()}
-    return DatasetListing(dataset, objects, unsplittable, manifest is not None, missing, verified, headers)
+    return DatasetListing(dataset, objects, unsplittable, manifest is not None, missing, verified, headers, etags)
 
 
 def _is_data(name: str) -> bool:

@@ -152,15 +152,15 @@ def _write_parts(pod: Pod, sink: JobDataset, folder: str, number: int, batches: 
         )
         size += batch.nbytes
         if size >= PART_BYTES:
-            yield _write_part(pod, sink, f"{folder}/part-{number:05d}-{part:03d}", held, schema)
+            yield _write_part(pod, sink, f"{folder}/part-{number:05d}-{part:03d}", held)
             held, size, part = [], 0, part + 1
     if held:
-        yield _write_part(pod, sink, f"{folder}/part-{number:05d}-{part:03d}", held, schema)
+        yield _write_part(pod, sink, f"{folder}/part-{number:05d}-{part:03d}", held)
 
 
-def _write_part(pod: Pod, sink: JobDataset, stem: str, batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> ResultObject:
+def _write_part(pod: Pod, sink: JobDataset, stem: str, batches: Sequence[pa.RecordBatch]) -> ResultObject:
     name = f"{stem}.{_SUFFIX[sink.format]}"
-    table = pa.Table.from_batches(batches, schema=schema)
+    table = pa.Table.from_batches(batches)
     try:
         data = _serialised(table, sink)
     except (ValueError, OverflowError):
@@ -195,7 +195,7 @@ def _not_representable(sink: JobDataset, what: str) -> InvalidInput:
 
 def same_values(left: pa.ChunkedArray, right: pa.ChunkedArray) -> bool:
     """Return whether two columns have the same values. NaN equals NaN."""
-    if pa.types.is_floating(left.type) and len(left) == len(right):
+    if pa.types.is_floating(left.type):
         nan_left, nan_right = pc.is_nan(left), pc.is_nan(right)
         return bool(nan_left.equals(nan_right) and pc.if_else(nan_left, 0.0, left).equals(pc.if_else(nan_right, 0.0, right)))
     return bool(left.equals(right))
@@ -206,7 +206,7 @@ def _serialised(table: pa.Table, sink: JobDataset) -> bytes:
     if sink.format == "parquet":
         pq.write_table(table, buffer, compression="zstd")
     elif sink.format == "csv":
-        pacsv.write_csv(table, buffer, pacsv.WriteOptions(include_header=sink.csv_header, quoting_style="needed"))
+        pacsv.write_csv(table, buffer, pacsv.WriteOptions(include_header=sink.csv_header))
     else:
         for row in table.to_pylist():
             buffer.write(json.dumps({name: _json_value(value) for name, value in row.items()}, ensure_ascii=False).encode() + b"\n")
@@ -216,5 +216,5 @@ def _serialised(table: pa.Table, sink: JobDataset) -> bytes:
 def _json_value(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         # As Spark writes them. JSON has no such numbers.
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+        return {math.inf: "Infinity", -math.inf: "-Infinity"}.get(value, "NaN")
     return value.isoformat() if hasattr(value, "isoformat") else value

@@ -26,9 +26,7 @@ LOGGING_CONF = {
     "spark.log.level": "OFF",
     "spark.executor.syncLogLevel.enabled": "true",
     "spark.python.sql.dataFrameDebugging.enabled": "false",
-    "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
-    "spark.eventLog.enabled": "false",
 }
 PYTHON_CONF = {
     "spark.sql.execution.arrow.pyspark.enabled": "true",

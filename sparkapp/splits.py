@@ -51,6 +51,8 @@ class InputSplit:
     """Whether the owner's upload verified the quotes and line ends of the CSV text."""
     header: str | None = None
     """The object's first bytes from the manifest (:class:`cleanroom.datasets.manifest.ManifestObject`)."""
+    etag: str = ""
+    """The object's version when it was listed; empty if the store has none."""
 
 
 def plan_splits(pod: Pod, listing: DatasetListing, *, parallelism: int) -> tuple[tuple[InputSplit, ...], ...]:
@@ -64,7 +66,8 @@ def plan_splits(pod: Pod, listing: DatasetListing, *, parallelism: int) -> tuple
     splits: list[InputSplit] = []
     for name, size in listing.objects.items():
         verified = name in listing.verified
-        whole = InputSplit(name, size, 0, WHOLE_OBJECT, size, verified=verified, header=listing.headers.get(name))
+        header, etag = listing.headers.get(name), listing.etags.get(name, "")
+        whole = InputSplit(name, size, 0, WHOLE_OBJECT, size, verified=verified, header=header, etag=etag)
         splits += _split_object(pod, listing.dataset, whole, splittable=name not in listing.unsplittable)
     return _group_splits(splits, listing.stored_bytes(), parallelism)
 
@@ -90,7 +93,7 @@ def _split_object(pod: Pod, dataset: JobDataset, whole: InputSplit, *, splittabl
 
 
 def _group_splits(splits: Sequence[InputSplit], total: int, parallelism: int) -> tuple[tuple[InputSplit, ...], ...]:
-    """Group neighbouring splits into tasks and join adjacent splits of one object.
+    """Group neighbouring splits into tasks and join those of one object, which follow each other.
 
     The target size gives every core two tasks, with at most 32 MiB per task.
     """
@@ -103,7 +106,7 @@ def _group_splits(splits: Sequence[InputSplit], total: int, parallelism: int) ->
             tasks.append(tuple(current))
             current, filled = [], 0
         filled += split.weight
-        if current and current[-1].name == split.name and current[-1].stop == split.first:
+        if current and current[-1].name == split.name:
             last = current.pop()
             split = replace(last, stop=split.stop, weight=last.weight + split.weight)
         current.append(split)
@@ -115,12 +118,14 @@ def open_object(pod: Pod, dataset: JobDataset, split: InputSplit) -> SegmentedOb
 
     Raises:
         Refused: ``CiphertextInvalid``, also if it is not the object that the manifest lists.
+        Conflict: ``ObjectChanged`` if it was replaced since it was listed.
     """
     store, name, size = pod.store(dataset), split.name, split.size
     key = dataset_key(pod, dataset)
 
     def read_range(offset: int, length: int) -> bytes:
-        return retry_transient(STORE_SECONDS, lambda: store.read_range(name, offset, length))
+        version = {"etag": split.etag} if split.etag else {}
+        return retry_transient(STORE_SECONDS, lambda: store.read_range(name, offset, length, **version))
 
     if key is None:
         return PlainObject(read_range, size, name)
@@ -200,7 +205,7 @@ class SplitText:
 
     def skip(self, count: int) -> None:
         """Drop ``count`` bytes."""
-        while count > 0 and (data := self.read(count)):
+        while data := self.read(count):
             count -= len(data)
 
     @staticmethod

@@ -244,6 +244,18 @@ class Process:
         trust = run_trust(runs.settings, BOOTSTRAP, self.client.accepted_member_document)
         self.spark = SparkServiceActivities(runs.settings, room, reader, trust, lambda: runs.now)
 
+    def lag_behind(self, **state: Any) -> None:
+        """Answer reads of this process with ``state`` in place of members of governance, until the process writes."""
+        client, primary, arrive = self.client, self.client.governance, self.client._arrive
+        client.governance = copy.copy(primary)
+        vars(client.governance).update(state)
+
+        async def write() -> None:
+            client.governance = primary
+            await arrive()
+
+        client.__dict__["_arrive"] = write
+
     async def _release_key(self, *arguments: Any) -> Secret:
         return generate_dataset_key()
 

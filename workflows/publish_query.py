@@ -194,9 +194,10 @@ class PublishQuery:
         commands = self._commands
         await self._poll.stop()
         commands.close(reason)
-        await workflow.wait_condition(
-            lambda: workflow.all_handlers_finished() and not commands.voting and not commands.running, timeout=HANDLERS_TIMEOUT
-        )
+        with suppress(TimeoutError):
+            await workflow.wait_condition(
+                lambda: workflow.all_handlers_finished() and not commands.voting and not commands.running, timeout=HANDLERS_TIMEOUT
+            )
 
     async def _continue_as_new(self) -> None:
         """Continue with an empty history when only pending votes are left. They are carried over."""
@@ -302,7 +303,7 @@ class PublishQuery:
             raise application_error(self._query.not_draft_error(command))
 
     async def _enqueue_and_wait(self, kind: CommandKind, message: DecisionMessage | AuthorMessage) -> CommandOutcome:
-        command = Command(kind, message.model_dump(mode="json"))
+        command = Command(kind, message.model_dump())
         self._commands.enqueue(command)
         await workflow.wait_condition(lambda: command.done)
         if command.error is not None:

@@ -148,7 +148,7 @@ class QueryCommands:
         def ended(done: asyncio.Task[None]) -> None:
             running.pop(key, None)
             error = asyncio.CancelledError() if done.cancelled() else done.exception()
-            if error is not None and command.error is None:
+            if error is not None:
                 self._refuse(command, self._background_error(error))
 
         task.add_done_callback(ended)

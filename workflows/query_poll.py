@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, is_cancelled_exception
@@ -44,8 +45,9 @@ class GovernancePoll:
 
     def take(self) -> GovernanceQueryState | None:
         """Return the result of the finished poll; None if governance holds no readable document."""
+        assert self._task is not None
         task, self._task = self._task, None
-        return task.result() if task is not None else None
+        return task.result()
 
     async def stop(self) -> None:
         """Cancel the poll and discard its result. The next poll finds the same change again."""
@@ -54,10 +56,9 @@ class GovernancePoll:
         task = self._task
         task.cancel()
         try:
-            await task
-        except (Exception, asyncio.CancelledError) as error:
-            if not is_cancelled_exception(error):
-                raise
+            # A cancelled activity raises ActivityError.
+            with suppress(asyncio.CancelledError, ActivityError):
+                await task
         finally:
             # Last, because the main loop then starts the next poll, and the caller must change the state before that.
             if self._task is task:

@@ -19,7 +19,6 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from pydantic import BaseModel, ConfigDict, Field
 
 from cleanroom.attestation.checks import Checklist, Stop
-from cleanroom.attestation.endorsements import MAX_ENDORSEMENTS
 from cleanroom.attestation.evidence import REPORT_DATA_SIZE, AttestationEvidence, decode_base64, report_data_for
 from cleanroom.attestation.reasons import AttestationRejected, Reason, rejecting
 from cleanroom.attestation.report import REPORT_SIZE
@@ -110,13 +109,13 @@ def verify_cvm_evidence(
     claims: dict[str, Any] = {}
     pcrs: dict[int, bytes] = {}
     try:
-        report, claims_text = checklist.run(
+        claims_text = checklist.run(
             "hcl-report",
             lambda: _split_hcl_report(evidence.evidence),
             expected="an HCL report blob that holds the same SNP report",
-            show=lambda found: f"{len(found[1])} bytes of runtime claims",
+            show=lambda found: f"{len(found)} bytes of runtime claims",
         )
-        verdict = _verify_report(evidence, report, claims_text, trust, expectations, at)
+        verdict = _verify_report(_report_evidence(evidence), claims_text, trust, expectations, at)
         checklist.checks += verdict.checks
         checklist.stop_if_failed()
         claims, attestation_key = checklist.run(
@@ -132,15 +131,16 @@ def verify_cvm_evidence(
     return _verdict(evidence, verdict, checklist, at, pcrs, claims)
 
 
-def _verify_report(
-    evidence: CvmEvidence, report: bytes, claims: bytes, trust: TrustStore, expectations: Expectations, at: datetime
-) -> Verdict:
+def _report_evidence(evidence: CvmEvidence) -> AttestationEvidence:
+    return AttestationEvidence(evidence=evidence.evidence.snp_report, endorsements=evidence.platform_certificates)
+
+
+def _verify_report(evidence: AttestationEvidence, claims: bytes, trust: TrustStore, expectations: Expectations, at: datetime) -> Verdict:
     # Any other guest, such as a confidential container, can put the digest of forged claims into its own report. But it cannot get a
     # report with the paravisor's privilege level and without host data.
     host_data = _NO_HOST_DATA if expectations.host_data is None else expectations.host_data
     bound = expectations.model_copy(update={"report_data": report_data_for(claims), "vmpl": 0, "host_data": host_data})
-    certificates = evidence.platform_certificates[: MAX_ENDORSEMENTS + 1].encode("utf-8", "replace")
-    return verify_evidence(AttestationEvidence.of(report, certificates), trust=trust, expectations=bound, at=at)
+    return verify_evidence(evidence, trust=trust, expectations=bound, at=at)
 
 
 def _check_quote(evidence: CvmEvidence, key: rsa.RSAPublicKey, nonce: bytes | None, checklist: Checklist) -> dict[int, bytes]:
@@ -172,15 +172,14 @@ def _check_quote(evidence: CvmEvidence, key: rsa.RSAPublicKey, nonce: bytes | No
 def _verdict(
     evidence: CvmEvidence, verdict: Verdict | None, checklist: Checklist, at: datetime, pcrs: dict[int, bytes], claims: dict[str, Any]
 ) -> CvmVerdict:
-    kept = AttestationEvidence(evidence=evidence.evidence.snp_report, endorsements=evidence.platform_certificates)
-    base = verdict or Verdict(ok=False, product=None, version=None, checks=(), at=at, evidence=kept)
-    combined = base.model_copy(update={"ok": checklist.ok and verdict is not None, "checks": tuple(checklist.checks)})
+    base = verdict or Verdict(ok=False, product=None, version=None, checks=(), at=at, evidence=_report_evidence(evidence))
+    combined = base.model_copy(update={"ok": checklist.ok, "checks": tuple(checklist.checks)})
     shown = {index: value.hex() for index, value in pcrs.items()} if combined.ok else {}
     return CvmVerdict.model_construct(verdict=combined, pcrs=shown, runtime_claims=claims if combined.ok else {})
 
 
-def _split_hcl_report(parts: CvmParts) -> tuple[bytes, bytes]:
-    """Return the SNP report and the JSON bytes of the runtime claims."""
+def _split_hcl_report(parts: CvmParts) -> bytes:
+    """Return the JSON bytes of the runtime claims, after both copies of the SNP report were compared."""
     blob = decode_base64(parts.hcl_report, Reason.HCL_REPORT_MALFORMED, "HCL report")
     stated = decode_base64(parts.snp_report, Reason.REPORT_MALFORMED, "SNP report")
     with rejecting(Reason.HCL_REPORT_MALFORMED, "HCL report"):
@@ -199,7 +198,7 @@ def _split_hcl_report(parts: CvmParts) -> tuple[bytes, bytes]:
             expected=hashlib.sha256(report).hexdigest(),
             actual=hashlib.sha256(stated).hexdigest(),
         )
-    return report, claims
+    return claims
 
 
 def _read_claims(text: bytes) -> tuple[dict[str, Any], rsa.RSAPublicKey]:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from cleanroom.attestation.evidence import AttestationEvidence
 from cleanroom.errors import CleanRoomError, Internal, Refused, Unavailable
-from cleanroom.transport import async_http_client, ssl_context
+from cleanroom.transport import async_http_client, retry_after_seconds, ssl_context
 
 # httpx is imported on use: most users of this package only verify, and httpx takes a third of the import time.
 if TYPE_CHECKING:
@@ -72,22 +72,30 @@ def _unreachable(error: httpx.HTTPError) -> CleanRoomError:
 
 
 def _evidence(response: httpx.Response) -> AttestationEvidence:
-    if response.status_code >= 500:
+    status = response.status_code
+    try:
+        document = response.json()
+    except (ValueError, RecursionError):
+        document = None
+    if status >= 500 or status in (408, 425, 429) or not isinstance(document, dict):
+        # The sidecar answers in JSON, also if it refuses. Another answer comes from something in between.
+        wait = retry_after_seconds(response.headers.get("retry-after"))
         raise Unavailable(
             "GuestAttestationUnavailable",
-            f"The guest's attestation sidecar responded with status {response.status_code}.",
+            f"The guest's attestation sidecar responded with status {status}" + (" and no JSON object." if document is None else "."),
             cause=response.text[:500],
             party="operator",
+            details={} if wait is None else {"retryAfter": wait},
         )
-    if response.status_code != 200:
+    if status != 200:
         raise Refused(
             "GuestAttestationRefused",
-            f"The guest's attestation sidecar responded with status {response.status_code}.",
+            f"The guest's attestation sidecar responded with status {status}.",
             cause=response.text[:500],
             party="operator",
         )
     try:
-        return AttestationEvidence.model_validate_json(response.content)
+        return AttestationEvidence.model_validate(document)
     except ValidationError as error:
         raise Internal(
             "GuestAttestationMalformed",

@@ -7,13 +7,11 @@ Every operation is idempotent: it compares the existing resource with the wanted
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from azure.core.exceptions import AzureError, HttpResponseError, ServiceRequestError, ServiceResponseError
-
+from cleanroom.azure_http import BoundedRetryPolicy
 from cleanroom.clients.azure_credentials import (
     PUBLIC_AUTHORITY,
     AsyncCredential,
@@ -25,7 +23,8 @@ from cleanroom.clients.azure_credentials import (
     federation_of,
     sign_in_error,
 )
-from cleanroom.errors import CleanRoomError, Conflict, Internal, InvalidInput, NotFound, PreconditionFailed, Refused, Unavailable
+from cleanroom.clients.azure_faults import azure_errors
+from cleanroom.errors import Conflict, InvalidInput, Unavailable
 from cleanroom.joining import parts_digest
 from cleanroom.models import FrozenModel
 from cleanroom.settings import AzureSettings
@@ -46,8 +45,6 @@ __all__ = [
     "ManagedIdentity",
     "RoleAssignment",
     "RoleAssignments",
-    "azure_error",
-    "azure_errors",
     "client_options",
     "credential",
     "federated_credential",
@@ -93,77 +90,13 @@ class RoleAssignment(FrozenModel):
     principal_id: str
 
 
-def azure_error(error: AzureError, doing: str) -> CleanRoomError:
-    """Map an error of an Azure SDK. ``code`` is the service's own code.
-
-    Args:
-        error: The SDK's error.
-        doing: The operation and its object, such as ``"create managed identity dataset-flights"``.
-    """
-    if isinstance(error, ServiceRequestError | ServiceResponseError):
-        return Unavailable(
-            "AzureUnreachable",
-            f"Could not {doing}: the service cannot be reached.",
-            cause=str(error),
-            hint="Check the URL in the settings and the network.",
-        )
-    if not isinstance(error, HttpResponseError):
-        return Internal("AzureProtocolError", f"Could not {doing}.", cause=str(error))
-    status = error.status_code or 0
-    code = _service_code(error)
-    cause = error.message
-    if status in (408, 429) or status >= 500:
-        return Unavailable(code or f"Http{status}", f"Could not {doing}: the service is busy or failed.", cause=cause)
-    if code == "PrincipalNotFound":
-        # ARM's text calls this a replication delay of a new identity.
-        return Unavailable(code, f"Could not {doing}: the principal has not propagated yet.", cause=cause)
-    if status == 401:
-        return PreconditionFailed(
-            code or "Unauthorized",
-            f"Could not {doing}: the service rejected the token.",
-            cause=cause,
-            hint="Check credential.tenant_id and the subscription.",
-        )
-    if status == 403:
-        return PreconditionFailed(
-            code or "Forbidden",
-            f"Could not {doing}: the identity has no role that permits it, or the role has not propagated yet.",
-            cause=cause,
-            hint="A role assignment can take up to 30 minutes. After that, assign the role that the cause names.",
-            retryable=True,
-        )
-    if status == 404:
-        return NotFound(code or "NotFound", f"Could not {doing}: it does not exist.", cause=cause)
-    if status in (409, 412):
-        return Conflict(
-            code or "Conflict",
-            f"Could not {doing}: it exists with other content, or was changed concurrently.",
-            cause=cause,
-            hint="Compare the existing resource.",
-        )
-    if 300 <= status < 400:
-        return Refused("RedirectRefused", f"Could not {doing}: the service returned a redirect, which is not followed.", cause=cause)
-    return InvalidInput(code or f"Http{status}", f"Could not {doing}: the service rejected the request.", cause=cause)
-
-
-@contextmanager
-def azure_errors(doing: str) -> Iterator[None]:
-    """Translate errors of Azure SDKs in the block with :func:`azure_error`."""
-    try:
-        yield
-    except AzureError as error:
-        raise azure_error(error, doing) from error
-
-
-def _service_code(error: HttpResponseError) -> str | None:
-    blob_code = getattr(error, "error_code", None)  # azure-storage-blob; an enum or a str
-    if blob_code:
-        return str(getattr(blob_code, "value", blob_code))
-    return str(error.error.code) if error.error is not None and error.error.code else None
-
-
 def _arm_options(settings: AzureSettings, ca_file: Path | None) -> dict[str, Any]:
-    return client_options(ca_file) | {"base_url": settings.arm_url.rstrip("/"), "credential_scopes": [ARM_SCOPE]}
+    options = client_options(ca_file)
+    return options | {
+        "base_url": settings.arm_url.rstrip("/"),
+        "credential_scopes": [ARM_SCOPE],
+        "retry_policy": BoundedRetryPolicy(**options),
+    }
 
 
 def _msi_client(credential: Credential, settings: AzureSettings, ca_file: Path | None) -> Any:
@@ -183,7 +116,7 @@ class ManagedIdentities:
         """Create an identity, or return the existing one.
 
         Raises:
-            CleanRoomError: See :func:`azure_error`; ``InvalidResourceLocation`` if it exists in another region.
+            CleanRoomError: See :mod:`cleanroom.clients.azure_faults`; ``InvalidResourceLocation`` if it exists in another region.
         """
         from azure.mgmt.msi.v2024_11_30.models import Identity
 

@@ -8,20 +8,17 @@ that all clients report sign-in failures alike.
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
 import azure.identity as identity
 from azure.core.credentials import AccessToken, AccessTokenInfo, TokenCredential, TokenRequestOptions
-from azure.core.exceptions import (
-    AzureError,
-    ServiceRequestError,
-    ServiceResponseError,
-)
+from azure.core.exceptions import AzureError, HttpResponseError
 
+from cleanroom import entra_codes
+from cleanroom.azure_http import BoundedRetryPolicy, causes, is_connection_error, retry_after_details
 from cleanroom.errors import CleanRoomError, InvalidInput, PreconditionFailed, Unavailable
 from cleanroom.identifiers import TOKEN_EXCHANGE_AUDIENCE
 from cleanroom.jose.tokens import InvalidToken, unverified_claims
@@ -47,6 +44,11 @@ def client_options(ca_file: Path | None) -> dict[str, Any]:
     if ca_file is not None:
         options["connection_verify"] = str(ca_file)
     return options
+
+
+def _sign_in_options(ca_file: Path | None) -> dict[str, Any]:
+    # The SDK's credentials accept the class of a policy, not a policy.
+    return client_options(ca_file) | {"retry_policy_class": BoundedRetryPolicy}
 
 
 class Federation(FrozenModel):
@@ -124,7 +126,8 @@ def credential(settings: CredentialSettings, *, ca_file: Path | None = None) -> 
         InvalidInput: ``CredentialIncomplete``, which names the missing setting.
         NotFound, Refused: From :func:`cleanroom.secret.read_secret_file` for the client secret.
     """
-    options = client_options(ca_file) | {"authority": settings.authority}
+    # The class of the retry policy is passed where the SDK does not choose its own.
+    options = _sign_in_options(ca_file) | {"authority": settings.authority}
     if settings.disable_instance_discovery:
         options["disable_instance_discovery"] = True
     inner: TokenCredential
@@ -142,13 +145,11 @@ def credential(settings: CredentialSettings, *, ca_file: Path | None = None) -> 
         except ValueError as error:
             raise _incomplete("tenant_id, client_id or federated_token_file", settings.kind, str(error)) from error
     elif settings.kind == "managed-identity":
-        options.pop("authority")
-        options.pop("disable_instance_discovery", None)
-        inner = identity.ManagedIdentityCredential(client_id=settings.client_id, **options)
+        inner = identity.ManagedIdentityCredential(client_id=settings.client_id, **client_options(ca_file))
     elif settings.kind == "cli":
         inner = identity.AzureCliCredential(tenant_id=settings.tenant_id or "")
     else:
-        inner = identity.DefaultAzureCredential(**options)
+        inner = identity.DefaultAzureCredential(**client_options(ca_file), authority=settings.authority)
     return Credential(inner, sign_in_error)
 
 
@@ -179,7 +180,7 @@ def federated_credential(
         presented[0] = federation_of(assertion)
         return assertion
 
-    inner = identity.ClientAssertionCredential(tenant_id, client_id, provide, authority=authority, **client_options(ca_file))
+    inner = identity.ClientAssertionCredential(tenant_id, client_id, provide, authority=authority, **_sign_in_options(ca_file))
     return Credential(inner, lambda error: sign_in_error(error, presented=presented[0], registered=registered))
 
 
@@ -194,13 +195,8 @@ def federation_of(assertion: str) -> Federation | None:
     return Federation(issuer=str(claims.get("iss", "")), subject=str(claims.get("sub", "")), audience=text)
 
 
-_NO_MATCH = {"AADSTS70021", "AADSTS70025", "AADSTS700211", "AADSTS700212", "AADSTS700213", "AADSTS7002138"}
-_MAY_PROPAGATE = {"AADSTS70021", "AADSTS70025", "AADSTS700213", "AADSTS7002138"}
-_TRANSIENT = {"AADSTS50166", "AADSTS501661", "AADSTS90061", "AADSTS90033", "AADSTS90055", "AADSTS50196"}
-
-
 def sign_in_error(error: AzureError, *, presented: Federation | None = None, registered: Federation | None = None) -> CleanRoomError:
-    """Map a failure to get a token. ``code`` is the AADSTS code if there is one.
+    """Map a failure to get a token. ``code`` is the AADSTS code if there is one; :mod:`cleanroom.entra_codes` classifies it.
 
     If no federated credential matches, the error is :class:`Unavailable` as long as it may not have propagated yet. Otherwise it is
     :class:`PreconditionFailed` and names the three fields that must match.
@@ -211,30 +207,57 @@ def sign_in_error(error: AzureError, *, presented: Federation | None = None, reg
         registered: The fields of the federated credential, if known.
     """
     text = str(error)
-    match = re.search(r"AADSTS\d+", text)
-    code = match[0] if match else None
-    if code is None:
-        # azure-identity wraps errors of its transport, and reports "Authentication failed" for a server that did not answer.
-        if any(isinstance(item, ServiceRequestError | ServiceResponseError) for item in (error, error.__cause__)):
-            return Unavailable(
-                "EntraUnreachable",
-                "Entra ID cannot be reached.",
-                cause=text,
-                hint="Check credential.authority in cleanroom.toml. Locally, `cleanroom ps` shows the running services.",
-            )
-        if isinstance(error, identity.CredentialUnavailableError):
-            return PreconditionFailed(
-                "CredentialUnavailable", "No credential is available in this process.", cause=text, hint="Sign in, or set credential.kind."
-            )
-        return PreconditionFailed(
-            "AuthenticationFailed", "Entra ID refused to issue a token.", cause=text, hint="Check the section credential."
-        )
-    if code in _NO_MATCH:
+    chain = list(causes(error))
+    # azure-identity replaces the answer to a wrong tenant by a text without its code. The errors before it have the code.
+    match = next((found for item in chain if (found := entra_codes.CODE.search(str(item)))), None)
+    if match is None:
+        return _no_code_error(error, chain, text)
+    code = match[0]
+    just_registered = presented is not None and presented == registered
+    if code in entra_codes.NO_MATCH:
         return _federation_error(code, text, presented, registered)
-    if code in _TRANSIENT:
-        return Unavailable(code, "Entra ID could not read the external issuer's metadata, or throttles requests.", cause=text)
-    message, hint = _SIGN_IN.get(code, ("Entra ID refused to issue a token.", None))
+    if code in entra_codes.NOT_REPLICATED and just_registered:
+        return Unavailable(code, "Entra ID does not know the new identity yet.", cause=text, hint="It propagates within minutes.")
+    status = getattr(error.response, "status_code", None) if isinstance(error, HttpResponseError) else None
+    if code in entra_codes.TRANSIENT or status == 429 or (status or 0) >= 500:
+        message = entra_codes.TRANSIENT.get(code, "Entra ID is busy or failed.")
+        return Unavailable(code, message, cause=text, details=retry_after_details(error))
+    message, hint = entra_codes.PERMANENT.get(code, ("Entra ID refused to issue a token.", None))
     return PreconditionFailed(code, message, cause=text, hint=hint)
+
+
+def _no_code_error(error: AzureError, chain: Sequence[BaseException], text: str) -> CleanRoomError:
+    """Map a failure without an AADSTS code. Every refusal of Entra ID has one, so any other answer is not Entra ID's."""
+    if isinstance(error, identity.CredentialUnavailableError):
+        return PreconditionFailed(
+            "CredentialUnavailable", "No credential is available in this process.", cause=text, hint="Sign in, or set credential.kind."
+        )
+    # azure-identity wraps errors of its transport, and reports "Authentication failed" for a server that did not answer.
+    if any(is_connection_error(item) for item in chain):
+        return Unavailable(
+            "EntraUnreachable",
+            "Entra ID cannot be reached.",
+            cause=text,
+            hint="Check credential.authority in cleanroom.toml. Locally, `cleanroom ps` shows the running services.",
+        )
+    if len(chain) > 1 or getattr(error, "response", None) is not None or text.startswith(_NOT_A_TOKEN):
+        return Unavailable(
+            "EntraAnswerUnexpected",
+            "The answer to the sign-in is not from Entra ID, or Entra ID failed.",
+            cause=text,
+            hint="If this lasts, check credential.authority and any proxy in between.",
+            details=retry_after_details(error),
+        )
+    return PreconditionFailed(
+        "AuthenticationFailed", "Entra ID refused to issue a token.", cause=text, hint="Check the section credential."
+    )
+
+
+_NOT_A_TOKEN: Final = ("Unexpected response from", "No response content from")
+"""How azure-identity begins its errors about answers of the token endpoint that are neither a token nor an error."""
+
+_SAME_RECORD: Final = "AADSTS7002138"
+"""Entra ID found the record, so it has propagated, and its subject differs in case."""
 
 
 def _federation_error(code: str, cause: str, presented: Federation | None, registered: Federation | None) -> CleanRoomError:
@@ -246,7 +269,15 @@ def _federation_error(code: str, cause: str, presented: Federation | None, regis
     shown = (
         f" (presented: issuer {presented.issuer!r}, subject {presented.subject!r}, audience {presented.audience!r})" if presented else ""
     )
-    if (presented is not None and presented == registered) or (registered is None and code in _MAY_PROPAGATE):
+    if code == _SAME_RECORD:
+        return PreconditionFailed(
+            code,
+            f"The identity's federated credential has the token's subject in another case{shown}.",
+            cause=cause,
+            hint="Delete the federated credential and register it with exactly the subject in the token.",
+            details=details,
+        )
+    if (presented is not None and presented == registered) or (registered is None and entra_codes.NO_MATCH[code]):
         return Unavailable(
             code,
             f"Entra ID does not find a federated credential for this token yet{shown}.",
@@ -266,25 +297,6 @@ def _federation_error(code: str, cause: str, presented: Federation | None, regis
         hint="The federated credential's issuer, subject and audience must equal the token's iss, sub and aud, including case.",
         details=details,
     )
-
-
-_SIGN_IN: Final[Mapping[str, tuple[str, str | None]]] = {
-    "AADSTS7000215": ("The client secret is not valid.", "Write the secret's value (not its ID) to credential.client_secret_file."),
-    "AADSTS7000222": (
-        "The client secret has expired.",
-        "Add a new secret to the application and write it to credential.client_secret_file.",
-    ),
-    "AADSTS700016": ("The application does not exist in this tenant.", "Check credential.client_id and credential.tenant_id."),
-    "AADSTS90002": ("The tenant does not exist.", "Check credential.tenant_id and credential.authority."),
-    "AADSTS70011": ("The scope is not valid.", "Use '<resource>/.default'."),
-    "AADSTS500011": ("The resource does not exist in this tenant.", "Check the scope, and that its application is registered."),
-    "AADSTS700024": ("The assertion is not within its lifetime.", "Get a new ID token, and check this machine's clock."),
-    "AADSTS700027": ("The assertion's signature is not valid.", "Publish the key that signed the token in the issuer's key set."),
-    "AADSTS7000272": (
-        "The key that signed the assertion is not among the issuer's published keys.",
-        "Publish the issuer's current key set.",
-    ),
-}
 
 
 def _required(settings: CredentialSettings, field: str) -> str:

@@ -7,23 +7,29 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from azure.core import MatchConditions
 from azure.core.credentials import TokenCredential
 
-from cleanroom.clients.azure import azure_errors
 from cleanroom.clients.azure_credentials import client_options
+from cleanroom.clients.azure_faults import azure_errors, unexpected_answer
 from cleanroom.clients.objects import (
     BLOCK_BYTES,
     BoundedReads,
-    Digesting,
     ObjectInfo,
     Progress,
     Source,
     Stored,
+    UploadLimits,
+    check_range,
+    object_changed,
+    plain_etag,
     require_key,
+    require_length,
     require_list_prefix,
     require_prefix,
 )
@@ -33,6 +39,10 @@ from cleanroom.secret import Secret
 
 if TYPE_CHECKING:
     from azure.storage.blob import CustomerProvidedEncryptionKey
+
+_LIMITS: Final = UploadLimits(parts=50_000, largest_part=4000 << 20, largest_object=50_000 * (4000 << 20))
+"""https://learn.microsoft.com/rest/api/storageservices/put-block-list"""
+_RANGE: Final = re.compile(r"bytes=(\d+)-(\d+)")
 
 
 class BlobStore(BoundedReads):
@@ -66,7 +76,13 @@ class BlobStore(BoundedReads):
         options = client_options(ca_file) | {"max_single_put_size": BLOCK_BYTES, "max_block_size": BLOCK_BYTES}
         # The SDK's default retry policy waits for most of a minute. Here the workflow retries.
         options["retry_policy"] = ExponentialRetry(initial_backoff=1, increment_base=2, retry_total=2)
-        self._service = BlobServiceClient(url, credential=credential, **options)
+
+        def open_service(block: int) -> BlobServiceClient:
+            return BlobServiceClient(url, credential=credential, **options | {"max_block_size": block})
+
+        # The size of a block belongs to the client, so an upload with larger blocks has its own.
+        self._open = open_service
+        self._service = self._open(BLOCK_BYTES)
         self._container = self._service.get_container_client(container)
         self._cpk = {} if customer_key is None else {"cpk": _customer_key(customer_key)}
 
@@ -84,31 +100,62 @@ class BlobStore(BoundedReads):
         start = self._prefix + require_list_prefix(prefix)
         with azure_errors(f"list {self._name}/{start}"):
             for item in self._container.list_blobs(name_starts_with=start or None):
-                yield ObjectInfo(item.name.removeprefix(self._prefix), int(item.size), str(item.etag), item.last_modified)
+                yield ObjectInfo(item.name.removeprefix(self._prefix), int(item.size), plain_etag(item.etag), item.last_modified)
 
     def size(self, key: str) -> int:
         """Return the size in bytes."""
         with azure_errors(f"read {self._where(key)}"):
-            return int(self._blob(key).get_blob_properties(**self._cpk).size)
+            properties = self._blob(key).get_blob_properties(**self._cpk)
+        if not properties.etag:
+            raise unexpected_answer(f"read {self._where(key)}", "The answer has no ETag.")
+        return int(properties.size)
 
-    def _read_within(self, key: str, offset: int, length: int) -> bytes:
-        with azure_errors(f"read {self._where(key)}"):
-            return bytes(self._blob(key).download_blob(offset, length, max_concurrency=1, **self._cpk).readall())
+    def _read_within(self, key: str, offset: int, length: int, etag: str) -> bytes:
+        return self._download(key, offset, length, etag)
 
     def read(self, key: str) -> bytes:
         """Read the whole object."""
-        with azure_errors(f"read {self._where(key)}"):
-            return bytes(self._blob(key).download_blob(max_concurrency=2, **self._cpk).readall())
+        return self._download(key, None, None, "")
+
+    def _download(self, key: str, offset: int | None, length: int | None, etag: str) -> bytes:
+        where = self._where(key)
+
+        def check(response: Any) -> None:
+            # The SDK checks neither the bounds of a range nor its ETag.
+            answer = response.http_response
+            asked = _RANGE.fullmatch(response.http_request.headers.get("x-ms-range", ""))
+            if asked and answer.status_code < 300:
+                if not answer.headers.get("etag"):
+                    raise unexpected_answer(f"read {where}", "The answer has no ETag.")
+                headers = {name.lower(): value for name, value in answer.headers.items()}
+                check_range(where, answer.status_code, headers, int(asked[1]), int(asked[2]), etag)
+
+        condition = {"etag": f'"{etag}"', "match_condition": MatchConditions.IfNotModified} if etag else {}
+        try:
+            with azure_errors(f"read {where}"):
+                blob = self._blob(key)
+                stream = blob.download_blob(offset, length, max_concurrency=1, raw_response_hook=check, **condition, **self._cpk)
+                return require_length(where, bytes(stream.readall()), stream.size)
+        except Conflict as error:
+            if error.code == "ConditionNotMet":
+                raise object_changed(where, error.cause) from error
+            raise
 
     def put(self, key: str, source: Source, *, overwrite: bool = True, on_progress: Progress | None = None) -> Stored:
         """Write an object; see :class:`ObjectStore`."""
-        stream = Digesting(source)
+        where = self._where(key)
+        part, stream = _LIMITS.plan(source, where)
         options: dict[str, Any] = dict(self._cpk)
         if on_progress is not None:
             options["progress_hook"] = lambda current, total: on_progress(current)
-        with azure_errors(f"write {self._where(key)}"):
+        # Not ``parsing``, because the source may raise Python's own errors.
+        with azure_errors(f"write {where}", parsing=False):
+            service = self._service if part == BLOCK_BYTES else self._open(part)
+            blob = service.get_blob_client(self._container.container_name, self._prefix + require_key(key))
             # The SDK commits staged blocks at the end, so a broken upload leaves the old content.
-            self._blob(key).upload_blob(stream, overwrite=overwrite, max_concurrency=1, **options)
+            answer = blob.upload_blob(stream, overwrite=overwrite, max_concurrency=1, **options)
+        if not answer.get("etag"):
+            raise unexpected_answer(f"write {where}", "The answer has no ETag.")
         return Stored(key, stream.size, stream.hexdigest())
 
     def delete(self, key: str) -> None:

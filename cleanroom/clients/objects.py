@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import BinaryIO, Protocol, runtime_checkable
 
-from cleanroom.errors import InvalidInput, NotFound
+from cleanroom.errors import Conflict, InvalidInput, NotFound, PreconditionFailed, Unavailable
 
 BLOCK_BYTES = 8 << 20
-"""Bytes of one part of an upload, which a store holds in memory."""
+"""Bytes of one part of an upload, which a store holds in memory. Parts of a very large object are larger; see :class:`UploadLimits`."""
+
+_MIB = 1 << 20
 
 Source = bytes | BinaryIO | Iterable[bytes]
 """Content of an upload: bytes, a binary file, or an iterator of pieces."""
@@ -64,8 +67,20 @@ class ObjectStore(Protocol):
     def exists(self, key: str) -> bool:
         """Return whether the object exists."""
 
-    def read_range(self, key: str, offset: int, length: int) -> bytes:
-        """Read up to ``length`` bytes from ``offset``: fewer at the end of the object, none beyond it."""
+    def read_range(self, key: str, offset: int, length: int, *, etag: str = "") -> bytes:
+        """Read up to ``length`` bytes from ``offset``: fewer at the end of the object, none beyond it.
+
+        Args:
+            key: The object's key.
+            offset: The first byte.
+            length: The number of bytes.
+            etag: The version to read, as in :class:`ObjectInfo`; any if it is empty.
+
+        Raises:
+            Conflict: ``ObjectChanged`` if the object has another ETag.
+            PreconditionFailed: ``RangeIgnored`` if the server sends the whole object instead of the range.
+            Unavailable: ``RangeAnswerWrong`` if it sends another range, or not all of it.
+        """
 
     def read(self, key: str) -> bytes:
         """Read the whole object."""
@@ -75,12 +90,13 @@ class ObjectStore(Protocol):
 
         Args:
             key: The object's key.
-            source: The content.
+            source: The content. The parts of the upload depend on its size if :func:`source_size` knows it.
             overwrite: Whether to replace an existing object.
             on_progress: Called with the number of bytes uploaded so far.
 
         Raises:
             Conflict: It exists and ``overwrite`` is false.
+            InvalidInput: ``ObjectTooLarge``, before anything is sent if the size is known.
         """
 
     def delete(self, key: str) -> None:
@@ -98,7 +114,7 @@ class BoundedReads(ABC):
         """Return the size in bytes."""
 
     @abstractmethod
-    def _read_within(self, key: str, offset: int, length: int) -> bytes:
+    def _read_within(self, key: str, offset: int, length: int, etag: str) -> bytes:
         """Read ``length`` > 0 bytes from ``offset`` >= 0. Raises ``InvalidRange`` beyond the end of the object."""
 
     def exists(self, key: str) -> bool:
@@ -110,18 +126,129 @@ class BoundedReads(ABC):
             return False
         return True
 
-    def read_range(self, key: str, offset: int, length: int) -> bytes:
-        """Read up to ``length`` bytes from ``offset``: fewer at the end of the object, none beyond it."""
+    def read_range(self, key: str, offset: int, length: int, *, etag: str = "") -> bytes:
+        """Read a range; see :class:`ObjectStore`."""
         if offset < 0 or length < 0:
             raise InvalidInput("InvalidRange", f"range: offset {offset} and length {length} must not be negative.")
         if length == 0:
             return b""
         try:
-            return self._read_within(key, offset, length)
+            return self._read_within(key, offset, length, etag)
         except InvalidInput as error:
             if error.code == "InvalidRange":
                 return b""
             raise
+
+
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+
+
+def plain_etag(value: str | None) -> str:
+    """Return an ETag without quotes and without the mark of a weak one, because listings and answers spell it differently."""
+    return (value or "").removeprefix("W/").strip('"')
+
+
+def check_range(where: str, status: int, headers: Mapping[str, str | None], first: int, last: int, etag: str) -> int:
+    """Check an answer to a request for the bytes ``first`` to ``last`` (inclusive), and return the number of bytes that it has.
+
+    A proxy or a server may ignore the header ``Range`` (RFC 9110, section 14.2).
+
+    Args:
+        where: The object, for error messages.
+        status: The status of a successful answer.
+        headers: Its headers ``content-range`` and ``etag``, in lower case.
+        first: The first byte.
+        last: The last byte. The answer may end earlier if the object does.
+        etag: The expected ETag; any if it is empty.
+
+    Raises:
+        Conflict, PreconditionFailed, Unavailable: As :meth:`ObjectStore.read_range`.
+    """
+    found = plain_etag(headers.get("etag"))
+    if etag and found and found != etag:
+        raise object_changed(where)
+    text = headers.get("content-range") or ""
+    match = _CONTENT_RANGE.fullmatch(text)
+    if status != 206 or match is None:
+        raise PreconditionFailed(
+            "RangeIgnored",
+            f"Could not read bytes {first}-{last} of {where}: the answer (HTTP {status}) is not a range.",
+            cause=f"Content-Range: {text or 'absent'}",
+            hint="A server or a proxy in between ignores the header Range. Use one that serves ranges.",
+        )
+    begin, end = int(match[1]), int(match[2])
+    whole = last if match[3] == "*" else min(last, int(match[3]) - 1)
+    if begin != first or end > last or (match[3] != "*" and end != whole):
+        raise Unavailable("RangeAnswerWrong", f"Could not read bytes {first}-{last} of {where}: the answer has bytes {begin}-{end}.")
+    return end - begin + 1
+
+
+def require_length(where: str, data: bytes, length: int) -> bytes:
+    """Return ``data`` if it has ``length`` bytes.
+
+    Raises:
+        Unavailable: ``RangeAnswerWrong``.
+    """
+    if len(data) != length:
+        raise Unavailable("RangeAnswerWrong", f"Could not read {where}: the answer announces {length} bytes and has {len(data)}.")
+    return data
+
+
+def object_changed(where: str, cause: str | None = None) -> Conflict:
+    """Return the error for an object that was replaced while it was read."""
+    return Conflict(
+        "ObjectChanged", f"{where} was replaced while it was read.", cause=cause, hint="Read again when no upload is in progress."
+    )
+
+
+def source_size(source: Source) -> int | None:
+    """Return the number of bytes of a source: of bytes, of a stream with an attribute ``total_size``, or of the rest of a file."""
+    if isinstance(source, bytes):
+        return len(source)
+    total: int | None = getattr(source, "total_size", None)
+    if total is None and isinstance(source, io.IOBase) and source.seekable():
+        start = source.tell()
+        total = source.seek(0, io.SEEK_END) - start
+        source.seek(start)
+    return total
+
+
+@dataclass(frozen=True)
+class UploadLimits:
+    """What a store accepts: the number of parts of an upload, and the bytes of a part and of an object."""
+
+    parts: int
+    largest_part: int
+    largest_object: int
+
+    def plan(self, source: Source, where: str) -> tuple[int, Digesting]:
+        """Return the size of the parts, and the source as a stream that ends with an error above the limit.
+
+        Parts have :data:`BLOCK_BYTES`, or more if the object has more of them than the store accepts.
+
+        Args:
+            source: The content.
+            where: The object, for error messages.
+
+        Raises:
+            InvalidInput: ``ObjectTooLarge``.
+        """
+        size = source_size(source)
+        if size is not None and size > self.largest_object:
+            raise _too_large(where, self.largest_object)
+        part = max(BLOCK_BYTES, math.ceil((size or 0) / self.parts / _MIB) * _MIB)
+        if part > self.largest_part:
+            raise _too_large(where, self.parts * self.largest_part)
+        limit = min(self.largest_object, self.parts * part)
+        return part, Digesting(source, limit=limit, where=where)
+
+
+def _too_large(where: str, limit: int) -> InvalidInput:
+    return InvalidInput(
+        "ObjectTooLarge",
+        f"Could not write {where}: it has more than {limit} bytes, which is the limit of one object.",
+        hint="Split the file into several files.",
+    )
 
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\\]")
@@ -163,9 +290,16 @@ def require_list_prefix(prefix: str) -> str:
 
 
 class Digesting(io.RawIOBase):
-    """Presents a source as a readable stream, and counts and hashes the bytes."""
+    """Presents a source as a readable stream, and counts and hashes the bytes.
 
-    def __init__(self, source: Source) -> None:
+    Args:
+        source: The source.
+        limit: More bytes than this are an error.
+        where: The object, for that error.
+    """
+
+    def __init__(self, source: Source, *, limit: int | None = None, where: str = "") -> None:
+        self._limit, self._where = limit, where
         self._pieces = iter([source]) if isinstance(source, bytes) else _pieces(source)
         self._rest = b""
         self._hash = hashlib.sha256()
@@ -192,6 +326,8 @@ class Digesting(io.RawIOBase):
         data = taken[0] if len(taken) == 1 else b"".join(taken)
         self._hash.update(data)
         self.size += len(data)
+        if self._limit is not None and self.size > self._limit:
+            raise _too_large(self._where, self._limit)
         return data
 
     def hexdigest(self) -> str:

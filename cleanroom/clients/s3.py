@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from botocore.exceptions import (
     BotoCoreError,
@@ -19,22 +20,32 @@ from botocore.exceptions import (
     NoCredentialsError,
     PartialCredentialsError,
 )
+from botocore.parsers import ResponseParserError
 
 from cleanroom.clients.objects import (
-    BLOCK_BYTES,
     BoundedReads,
     Digesting,
     ObjectInfo,
     Progress,
     Source,
     Stored,
+    UploadLimits,
+    check_range,
+    object_changed,
+    plain_etag,
     require_key,
+    require_length,
     require_list_prefix,
     require_prefix,
 )
+from cleanroom.clients.storage_codes import KMS_CODE, S3_CODES, storage_error
 from cleanroom.clients.urls import StorageUrl, check_region, refuse_private_addresses
 from cleanroom.errors import CleanRoomError, Conflict, Internal, InvalidInput, NotFound, PreconditionFailed, Refused, Unavailable
 from cleanroom.secret import Secret
+from cleanroom.transport import retry_after_seconds
+
+_LIMITS: Final = UploadLimits(parts=10_000, largest_part=5 << 30, largest_object=5 << 40)
+"""https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html"""
 
 
 @dataclass(frozen=True)
@@ -160,42 +171,74 @@ class S3Store(BoundedReads):
         """
         with _errors(f"open {self._name}"):
             # Not HEAD, whose response has no body and thus no error code.
-            self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
+            _require_members(
+                self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1), f"open {self._name}", "Name"
+            )
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """List objects; see :class:`ObjectStore`."""
         start = self._prefix + require_list_prefix(prefix)
         with _errors(f"list {self._name}/{start}"):
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=start):
+                _require_members(page, f"list {self._name}/{start}", "Name")
                 for item in page.get("Contents", ()):
                     yield ObjectInfo(
-                        item["Key"].removeprefix(self._prefix), int(item["Size"]), item["ETag"].strip('"'), item["LastModified"]
+                        item["Key"].removeprefix(self._prefix), int(item["Size"]), plain_etag(item["ETag"]), item["LastModified"]
                     )
 
     def size(self, key: str) -> int:
         """Return the size in bytes."""
         with _errors(f"read {self._where(key)}"):
-            return int(self._client.head_object(Bucket=self._bucket, Key=self._key(key), **self._sse)["ContentLength"])
+            try:
+                answer = self._client.head_object(Bucket=self._bucket, Key=self._key(key), **self._sse)
+            except ClientError as error:
+                if _status(error) not in (400, 403):
+                    raise
+                # The answer to HEAD has no body and thus no error code. The same error of GET has one.
+                answer = self._client.get_object(Bucket=self._bucket, Key=self._key(key), Range="bytes=0-0", **self._sse)
+                answer["Body"].close()
+                answer["ContentLength"] = answer.get("ContentRange", "").rpartition("/")[2] or answer["ContentLength"]
+            _require_members(answer, "read " + self._where(key), "ETag", "ContentLength")
+            return int(answer["ContentLength"])
 
-    def _read_within(self, key: str, offset: int, length: int) -> bytes:
-        return self._get(key, Range=f"bytes={offset}-{offset + length - 1}")
+    def _read_within(self, key: str, offset: int, length: int, etag: str) -> bytes:
+        last = offset + length - 1
+        condition = {"IfMatch": f'"{etag}"'} if etag else {}
+        where = self._where(key)
+        with _errors(f"read {where}"):
+            answer = self._client.get_object(
+                Bucket=self._bucket, Key=self._key(key), Range=f"bytes={offset}-{last}", **condition, **self._sse
+            )
+            body = answer["Body"]
+            with closing(body):
+                _require_members(answer, f"read {where}", "ETag")
+                meta = answer["ResponseMetadata"]
+                expected = check_range(where, meta["HTTPStatusCode"], meta["HTTPHeaders"], offset, last, etag)
+                return require_length(where, body.read(), expected)
 
     def read(self, key: str) -> bytes:
         """Read the whole object."""
-        return self._get(key)
+        with _errors(f"read {self._where(key)}"):
+            answer = self._client.get_object(Bucket=self._bucket, Key=self._key(key), **self._sse)
+            body = answer["Body"]
+            with closing(body):
+                _require_members(answer, f"read {self._where(key)}", "ETag")
+                data: bytes = body.read()
+            return data
 
     def put(self, key: str, source: Source, *, overwrite: bool = True, on_progress: Progress | None = None) -> Stored:
         """Write an object; see :class:`ObjectStore`."""
-        stream = Digesting(source)
-        name = self._key(key)
+        where, name = self._where(key), self._key(key)
+        part, stream = _LIMITS.plan(source, where)
         condition = {} if overwrite else {"IfNoneMatch": "*"}
-        with _errors(f"write {self._where(key)}"):
+        with _errors(f"write {where}"):
             if not overwrite and self.exists(key):
                 # Checked here too, because some S3 servers ignore If-None-Match on a write.
-                raise Conflict("ObjectExists", f"{self._where(key)} already exists.")
-            first = stream.read(BLOCK_BYTES)
-            if len(first) < BLOCK_BYTES:
-                self._client.put_object(Bucket=self._bucket, Key=name, Body=first, **condition, **self._sse)
+                raise Conflict("ObjectExists", f"{where} already exists.")
+            first = stream.read(part)
+            if len(first) < part:
+                answer = self._client.put_object(Bucket=self._bucket, Key=name, Body=first, **condition, **self._sse)
+                _require_members(answer, f"write {where}", "ETag")
                 if on_progress is not None:
                     on_progress(len(first))
             else:
@@ -212,29 +255,27 @@ class S3Store(BoundedReads):
         self._client.close()
 
     def _put_parts(self, name: str, first: bytes, stream: Digesting, condition: dict[str, str], on_progress: Progress | None) -> None:
-        upload = self._client.create_multipart_upload(Bucket=self._bucket, Key=name, **self._sse)["UploadId"]
-        where = {"Bucket": self._bucket, "Key": name, "UploadId": upload}
+        doing = f"write {self._name}/{name}"
+        created = self._client.create_multipart_upload(Bucket=self._bucket, Key=name, **self._sse)
+        _require_members(created, doing, "UploadId")
+        where = {"Bucket": self._bucket, "Key": name, "UploadId": created["UploadId"]}
         try:
             parts: list[dict[str, Any]] = []
             block = first
             while block:
                 number = len(parts) + 1
                 part = self._client.upload_part(PartNumber=number, Body=block, **where, **self._sse)
+                _require_members(part, doing, "ETag")
                 parts.append({"PartNumber": number, "ETag": part["ETag"]})
                 if on_progress is not None:
                     on_progress(stream.size)
-                block = stream.read(BLOCK_BYTES)
-            self._client.complete_multipart_upload(MultipartUpload={"Parts": parts}, **where, **condition)
+                block = stream.read(len(first))
+            done = self._client.complete_multipart_upload(MultipartUpload={"Parts": parts}, **where, **condition)
+            _require_members(done, doing, "ETag")
         except BaseException:
-            self._client.abort_multipart_upload(**where)
+            with contextlib.suppress(Exception):  # the first error is the reason
+                self._client.abort_multipart_upload(**where)
             raise
-
-    def _get(self, key: str, **options: str) -> bytes:
-        with _errors(f"read {self._where(key)}"):
-            body = self._client.get_object(Bucket=self._bucket, Key=self._key(key), **options, **self._sse)["Body"]
-            with body:
-                data: bytes = body.read()
-            return data
 
     def _where(self, key: str) -> str:
         return f"{self._name}/{self._prefix}{key}"
@@ -252,8 +293,14 @@ def _never_redirect(client: Any) -> None:
     client.meta.events.register_last("before-parameter-build.s3", mark)
 
 
-_REFUSED = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "ExpiredToken", "InvalidToken", "401", "403"}
-_MISSING = {"NoSuchKey", "NoSuchBucket", "NoSuchUpload", "NotFound", "404"}
+def _require_members(answer: dict[str, Any], doing: str, *members: str) -> None:
+    """Require members that S3 always sends. boto3 reads any page with status 200 as an answer without members."""
+    if missing := [member for member in members if answer.get(member) in (None, "")]:
+        raise _unexpected_answer(doing, f"The answer has no {', '.join(missing)}.")
+
+
+def _unexpected_answer(doing: str, cause: str) -> Unavailable:
+    return Unavailable("S3AnswerUnexpected", f"Could not {doing}: the answer is not from S3.", cause=cause[:500], hint=_PROXY_HINT)
 
 
 @contextmanager
@@ -262,6 +309,8 @@ def _errors(doing: str) -> Iterator[None]:
         yield
     except ClientError as error:
         raise _client_error(error, doing) from error
+    except ResponseParserError as error:
+        raise _unexpected_answer(doing, str(error)) from error
     except (NoCredentialsError, PartialCredentialsError) as error:
         raise PreconditionFailed(
             "S3CredentialsMissing",
@@ -272,7 +321,7 @@ def _errors(doing: str) -> Iterator[None]:
     except (ConnectionError, HTTPClientError) as error:
         raise Unavailable(
             "S3Unreachable",
-            f"Could not {doing}: the service cannot be reached.",
+            f"Could not {doing}: the service cannot be reached, or the connection broke.",
             cause=str(error),
             hint="Check s3.endpoint_url and the network.",
         ) from error
@@ -280,33 +329,64 @@ def _errors(doing: str) -> Iterator[None]:
         raise Internal("S3ProtocolError", f"Could not {doing}.", cause=str(error)) from error
 
 
+def _status(error: ClientError) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+_PROXY_HINT: Final = "If this lasts, check s3.endpoint_url and any proxy in between."
+_HEAD_CODES: Final = {404: "NoSuchKey", 403: "AccessDenied", 412: "PreconditionFailed"}
+"""Codes of answers to HEAD, which have no body."""
+
+
 def _client_error(error: ClientError, doing: str) -> CleanRoomError:
     answer: Any = error.response
-    code = str(answer.get("Error", {}).get("Code", "")) or "Unknown"
-    status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    cause = str(error)
-    if code in _REFUSED or status in (401, 403):
-        return PreconditionFailed(
-            {"403": "AccessDenied", "401": "AccessDenied"}.get(code, code),
-            f"Could not {doing}: the service rejected the access key.",
-            cause=cause,
-            hint="Check the connection secret and the permissions of its key on the bucket.",
-        )
-    if code in _MISSING or status == 404:
-        return NotFound(
-            {"404": "NoSuchKey", "NotFound": "NoSuchKey"}.get(code, code), f"Could not {doing}: it does not exist.", cause=cause
-        )
-    if code == "PermanentRedirect" or 300 <= status < 400:
+    reading = error.operation_name in ("GetObject", "HeadObject")
+    headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    status, cause = _status(error), str(error)
+    code = str(answer.get("Error", {}).get("Code", ""))
+    # Without a body that is an error of S3, botocore reports the status as code, or no code.
+    bare = not code or code.isdigit()
+    if bare and error.operation_name.startswith("Head") and "html" not in headers.get("content-type", ""):
+        code = _HEAD_CODES.get(status, "")
+        bare = not code
+    if known := S3_CODES.get(_refined_code(code, answer)):
+        return storage_error(known, code, doing, cause, _details(headers))
+    if code.startswith("KMS."):
+        return storage_error(KMS_CODE, code, doing, cause)
+    if 300 <= status < 400:
+        region = headers.get("x-amz-bucket-region")
         return Refused(
             "RedirectRefused",
             f"Could not {doing}: the bucket is in another region, and redirects are not followed.",
             cause=cause,
-            hint="Set the bucket's region in s3.region.",
+            hint=f"Set s3.region to {region}." if region else "Set the bucket's region in s3.region.",
         )
-    if status in (409, 412):
-        return Conflict("ObjectExists" if status == 412 else code, f"Could not {doing}: it already exists.", cause=cause)
-    if status in (408, 429) or status >= 500 or code in ("SlowDown", "RequestTimeout"):
-        return Unavailable(code, f"Could not {doing}: the service is busy or failed.", cause=cause)
-    if status == 416:
-        return InvalidInput("InvalidRange", f"Could not {doing}: the range is outside the object.", cause=cause)
+    if status in (408, 429) or (status >= 500 and status != 501):
+        return Unavailable(
+            f"Http{status}" if bare else code, f"Could not {doing}: the service is busy or failed.", cause=cause, details=_details(headers)
+        )
+    if bare:
+        return _unexpected_answer(doing, f"HTTP {status} without an error of S3. {cause}")
+    if status == 412:
+        if reading:
+            return object_changed(doing.partition(" ")[2], cause)
+        return Conflict("ObjectExists", f"Could not {doing}: it already exists.", cause=cause)
+    if status in (401, 403):
+        message = f"Could not {doing}: the service denies the request."
+        return PreconditionFailed(code, message, cause=cause, hint="Check the bucket's policy.")
+    if status == 404:
+        return NotFound(code, f"Could not {doing}: it does not exist.", cause=cause)
+    if status == 409:
+        return Conflict(code, f"Could not {doing}: it conflicts with the present state.", cause=cause)
     return InvalidInput(code, f"Could not {doing}: the service rejected the request.", cause=cause)
+
+
+def _refined_code(code: str, answer: Any) -> str:
+    """Return ``CustomerKeyNeeded`` for an ``InvalidRequest`` about a customer-provided key, else the code."""
+    message = str(answer.get("Error", {}).get("Message", ""))
+    return "CustomerKeyNeeded" if code == "InvalidRequest" and "Server Side Encryption" in message else code
+
+
+def _details(headers: dict[str, str]) -> dict[str, Any]:
+    wait = retry_after_seconds(headers.get("retry-after"))
+    return {} if wait is None else {"retryAfter": wait}

@@ -21,6 +21,7 @@ import pyarrow.csv as pacsv
 import pyarrow.json as pajson
 import pyarrow.parquet as pq
 
+from cleanroom.datasets.csv_numbers import require_plain_numbers
 from cleanroom.datasets.row_blocks import BOM, CsvRows, LineRows, Readable, row_blocks
 from cleanroom.datasets.schema import ARROW_TYPES, accepts, arrow_schema, convert, schema_mismatch
 from cleanroom.documents.dataset import CsvDialect, FieldType, Format
@@ -101,6 +102,7 @@ def read_csv(
     # To look for line breaks in values costs Arrow a pass over the text.
     plain, quoted = (_parse_options(dialect, len(names), breaks) for breaks in (False, True))
     conversion = _conversion(dialect, types, columns)
+    strings: Mapping[str, FieldType] = dict.fromkeys(types, "string")
     by_line = layout.verified and not layout.newlines_in_values
     for block in row_blocks(stream, LineRows() if by_line else rows, where, at_start=at_start):
         if not layout.verified:
@@ -109,20 +111,25 @@ def read_csv(
             on_quoted_break()
         # Arrow drops one byte order mark at the start of what it reads.
         text = BOM + block if block.startswith(BOM) else block
-        read = pacsv.ReadOptions(column_names=names, block_size=len(text) + 1, use_threads=False)
+        parse = plain if by_line or b'"' not in block else quoted
         try:
-            table = pacsv.read_csv(
-                pa.BufferReader(text),
-                read_options=read,
-                parse_options=plain if by_line or b'"' not in block else quoted,
-                convert_options=conversion,
-            )
+            table = _arrow_csv(text, names, parse, conversion)
         except pa.ArrowInvalid as error:
             raise _csv_mismatch(error, names, types, where, first_row) from None
+
+        def as_text(suspects: Sequence[str], text: bytes = text, parse: pacsv.ParseOptions = parse) -> pa.Table:
+            return _arrow_csv(text, names, parse, _conversion(dialect, strings, suspects))
+
+        require_plain_numbers(block, table, as_text, types, where, first_row)
         for batch in table.to_batches():
             yield _converted(batch, types, columns, where, first_row)
             if first_row is not None:
                 first_row += batch.num_rows
+
+
+def _arrow_csv(text: bytes, names: Sequence[str], parse: pacsv.ParseOptions, conversion: pacsv.ConvertOptions) -> pa.Table:
+    read = pacsv.ReadOptions(column_names=list(names), block_size=len(text) + 1, use_threads=False)
+    return pacsv.read_csv(pa.BufferReader(text), read_options=read, parse_options=parse, convert_options=conversion)
 
 
 def _parse_options(dialect: CsvDialect, columns: int, newlines_in_values: bool) -> pacsv.ParseOptions:

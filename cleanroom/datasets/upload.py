@@ -15,7 +15,7 @@ from typing import BinaryIO, Literal, cast
 
 from cleanroom.clients.objects import ObjectStore
 from cleanroom.datasets.check import check_file
-from cleanroom.datasets.encryption import HEADER_BYTES, SEGMENT_BYTES, seal_stream
+from cleanroom.datasets.encryption import HEADER_BYTES, SEGMENT_BYTES, seal_stream, sealed_size
 from cleanroom.datasets.manifest import MANIFEST_NAME, Manifest, ManifestObject, read_manifest, write_manifest
 from cleanroom.datasets.sources import SourceFile, find_sources
 from cleanroom.datasets.streams import ReadOnlyStream
@@ -232,7 +232,9 @@ class Upload:
         checked = self._checked[file.name]
         with file.path.open("rb") as raw:
             context = object_context(self._collaboration, self._dataset, file.name)
-            stream = SealingStream(raw, self._key, context, on_plain=lambda count: self._progress("upload", file.name, count))
+            stream = SealingStream(
+                raw, self._key, context, size=file.size, on_plain=lambda count: self._progress("upload", file.name, count)
+            )
             self._store.put(file.name, cast(BinaryIO, stream))
         if stream.plain_sha256() != checked.digest:
             self._objects.pop(file.name, None)
@@ -280,11 +282,22 @@ class SealingStream(ReadOnlyStream):
         source: The plaintext.
         key: The dataset key, or None.
         context: The object's place, :func:`cleanroom.identifiers.object_context`.
+        size: The bytes of the plaintext, if known.
         on_plain: Called with the number of plaintext bytes after each read of ``source``.
     """
 
-    def __init__(self, source: BinaryIO, key: Secret | None, context: str, *, on_plain: Callable[[int], None] | None = None) -> None:
+    def __init__(
+        self,
+        source: BinaryIO,
+        key: Secret | None,
+        context: str,
+        *,
+        size: int | None = None,
+        on_plain: Callable[[int], None] | None = None,
+    ) -> None:
         super().__init__()
+        self.total_size = size if size is None or key is None else sealed_size(size)
+        """The bytes of the stream, from which a store chooses the parts of the upload."""
         self._plain_hash, self._stored_hash = hashlib.sha256(), hashlib.sha256()
         self._source = _HashingReader(source, self._plain_hash.update, on_plain)
         self._pieces = self._blocks() if key is None else seal_stream(cast(BinaryIO, self._source), key, context)

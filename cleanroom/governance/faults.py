@@ -10,14 +10,13 @@ import json
 import re
 import socket
 import ssl
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import httpx
 
 from cleanroom.errors import CleanRoomError, Conflict, Internal, InvalidInput, NotFound, PreconditionFailed, Refused, Unavailable
+from cleanroom.transport import retry_after_seconds
 
 _PARTY: Final = "governance operator"
 WRONG_SERVICE: Final = "Check the governance URL and its mode (app or cgs-client), and any gateway in between."
@@ -53,6 +52,12 @@ CATEGORY_BY_STATUS: Final[Mapping[int, type[CleanRoomError]]] = {
 }
 """Categories of all other codes, except 404 and 5xx."""
 _BUSY: Final = frozenset({408, 425, 429, 502, 503, 504})
+_PROXY_REFUSALS: Final[Mapping[int, tuple[type[CleanRoomError], str]]] = {
+    400: (InvalidInput, "BadRequest"),
+    401: (Refused, "InvalidAuthenticationInfo"),
+    403: (Refused, "Forbidden"),
+}
+"""Refusals without ``error.code`` that ``cgs-client`` or a gateway may mean. A web page never does."""
 _NO_ANSWER: Final = re.compile(r"(HttpRequest|HttpIO|Socket|IO|Timeout|TaskCanceled|OperationCanceled)Exception")
 """``cgs-client`` answers 500 with the name of a .NET exception. These mean that the application did not answer the proxy."""
 _HINTS: Final[Mapping[str, str]] = {
@@ -78,15 +83,15 @@ def from_response(response: httpx.Response, operation: str, *, hide: Sequence[st
     code, text = _envelope(response)
     code, text = code and _without(code, hide)[:200], _without(text, hide)[:_TEXT]
     details: dict[str, Any] = {"status": status, "operation": operation}
-    if (wait := retry_after(response)) is not None:
+    if (wait := retry_after_seconds(response.headers.get("retry-after"))) is not None:
         details["retryAfter"] = wait
     if status in _BUSY or (code is None and status >= 500):
         kind: type[CleanRoomError] = Unavailable
         name = code or ("GovernanceThrottled" if status == 429 else "GovernanceUnavailable")
     elif code is None:
         # Not the service's error format: a gateway, or a proxy's validation error. Such a 404 says nothing about a document.
-        kind = {400: InvalidInput, 401: Refused, 403: Refused}.get(status, Unavailable)
-        name = {400: "BadRequest", 401: "InvalidAuthenticationInfo", 403: "Forbidden"}.get(status, "GovernanceAnswerUnexpected")
+        own = {} if is_page(response) else _PROXY_REFUSALS
+        kind, name = own.get(status, (Unavailable, "GovernanceAnswerUnexpected"))
     else:
         name = code
         kind = CATEGORY_BY_CODE.get(code) or CATEGORY_BY_STATUS.get(status) or _by_code_pattern(status, code)
@@ -110,6 +115,11 @@ def _by_code_pattern(status: int, code: str) -> type[CleanRoomError]:
     return Internal
 
 
+def is_page(response: httpx.Response) -> bool:
+    """Return whether a response is a web page, which only a proxy or another service sends."""
+    return "html" in str(response.headers.get("content-type", "")).lower() or response.content[:100].lstrip().startswith(b"<")
+
+
 def _envelope(response: httpx.Response) -> tuple[str | None, str]:
     """Return ``(error.code, text)``. The code is ``None`` if the body is not ``{"error": {"code", "message"}}``."""
     try:
@@ -128,17 +138,6 @@ def _without(text: str, secrets: Sequence[str]) -> str:
         for form in (secret, json.dumps(secret)[1:-1]):
             text = text.replace(form, "[removed]")
     return text
-
-
-def retry_after(response: httpx.Response) -> float | None:
-    """Return the seconds of ``Retry-After``, which is a number or a date (RFC 9110, section 10.2.3), or ``None``."""
-    text = response.headers.get("retry-after", "").strip()
-    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
-        return float(text)
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except (ValueError, TypeError, OverflowError):
-        return None
 
 
 def from_transport(error: httpx.HTTPError | httpx.InvalidURL, operation: str) -> CleanRoomError:

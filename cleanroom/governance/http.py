@@ -22,7 +22,7 @@ from cleanroom.governance import faults
 from cleanroom.governance.commits import COMMIT_SECONDS, CommitWatch, await_commit
 from cleanroom.governance.position import LedgerPosition, observe
 from cleanroom.identifiers import TransactionId
-from cleanroom.transport import async_http_client, is_loopback, ssl_context
+from cleanroom.transport import async_http_client, is_loopback, retry_after_seconds, ssl_context
 
 TokenProvider = Callable[[], str | Awaitable[str]]
 """Returns a bearer token for one request; may be a coroutine function."""
@@ -331,8 +331,9 @@ class HttpChannel(AsyncCloseable):
         known = self._nodes.get(node) if node is not None else None
         if known is not None and known.includes(floor):
             return True
-        answering, has = await self._node_status(floor)
-        return has and (answering is node)
+        # The node may have caught up after its answer. What it says now counts for the next question to it.
+        _, has = await self._node_status(floor)
+        return has and node is None
 
     async def _node_status(self, floor: TransactionId) -> tuple[Any, bool]:
         """Ask a node whether it has ``floor``. Return its connection and the answer. A transaction that was rolled back is forgotten."""
@@ -373,7 +374,8 @@ class HttpChannel(AsyncCloseable):
                 return
             status = "Unknown"
             if self._commit_path is None:
-                await self.read("GET", self._probe)
+                if TRANSACTION_HEADER not in (await self.read("GET", self._probe)).headers:
+                    return  # Nothing would ever show that the proxy's node has it.
             else:
                 path = f"{self._commit_path}?transaction_id={wanted}"
                 status = _status_of(self._successful(await self._exchange("GET", path, close=attempt > 1), "GET", path, ()))
@@ -443,7 +445,7 @@ class HttpChannel(AsyncCloseable):
                 continue
             if response.status_code != 202:
                 return body_of(response)
-            wait = faults.retry_after(response)
+            wait = retry_after_seconds(response.headers.get("retry-after"))
             await asyncio.sleep(min(1.0 if wait is None else wait, next(early, _HISTORY_WAIT)))
         raise Unavailable("HistoryNotReady", "The governance node has not loaded the ledger range yet.", hint="Try again in a minute.")
 
@@ -452,16 +454,18 @@ def body_of(response: httpx.Response) -> Any:
     """Return the JSON of a successful response, or ``None`` for an empty body.
 
     Raises:
-        Internal: ``GovernanceAnswerMalformed`` if the body is not JSON.
+        Unavailable: ``GovernanceAnswerUnexpected`` if the body is a web page.
+        Internal: ``GovernanceAnswerMalformed`` if it is not JSON otherwise.
     """
     if not response.content:
         return None
     try:
         return response.json()
     except (ValueError, RecursionError) as error:
-        raise Internal(
-            "GovernanceAnswerMalformed", "The governance service returned a body that is not JSON.", hint=faults.WRONG_SERVICE
-        ) from error
+        message = "The governance service returned a body that is not JSON."
+        if faults.is_page(response):
+            raise Unavailable("GovernanceAnswerUnexpected", message, hint=faults.WRONG_SERVICE) from error
+        raise Internal("GovernanceAnswerMalformed", message, hint=faults.WRONG_SERVICE) from error
 
 
 def _status_of(response: httpx.Response) -> str:

@@ -44,12 +44,14 @@ def read(model: type[M], value: Any) -> M:
     except ValidationError as error:
         fields = ", ".join(sorted({".".join(map(str, row["loc"])) or "(all)" for row in error.errors(include_input=False)}))
         message = f"The governance service returned an invalid {model.__name__}; missing or malformed: {fields}."
-        raise Internal("GovernanceAnswerMalformed", message) from None
+        # An empty body is a broken answer, which may come right.
+        raise Internal("GovernanceAnswerMalformed", message, retryable=value is None) from None
 
 
 def _member(value: Any, name: str) -> Any:
     if not isinstance(value, dict) or value.get(name) is None:
-        raise Internal("GovernanceAnswerMalformed", f"The governance service's answer has no member {name}.")
+        message = f"The governance service's answer has no member {name}."
+        raise Internal("GovernanceAnswerMalformed", message, retryable=value is None)
     return value[name]
 
 

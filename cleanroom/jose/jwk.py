@@ -29,13 +29,7 @@ def integer(jwk: Mapping[str, Any], member: str) -> int:
     Raises:
         InvalidInput: ``InvalidJwk``.
     """
-    value = jwk.get(member)
-    try:
-        if not isinstance(value, str) or not value:
-            raise ValueError
-        return int.from_bytes(b64_any(value), "big")
-    except ValueError as error:
-        raise InvalidInput("InvalidJwk", f"JWK: member {member!r} is missing or not base64url.") from error
+    return int.from_bytes(octets(jwk, member), "big")
 
 
 def octets(jwk: Mapping[str, Any], member: str) -> bytes:

@@ -53,7 +53,7 @@ def parse(text: str, algorithms: Collection[Name] | None = _RS256, *, maximum: i
     if len(text) > maximum:
         raise ValueError(f"longer than {maximum} bytes")
     segments = text.split(".")
-    if len(segments) != 3 or not all(segments[:2] if algorithms is None else segments):
+    if len(segments) != 3 or (algorithms is not None and not segments[2]):
         raise ValueError("a compact JWS has three non-empty segments")
     header, payload_bytes = strict_json(b64url_strict(segments[0])), b64url_strict(segments[1])
     payload = strict_json(payload_bytes)

@@ -16,7 +16,6 @@ class InvalidToken(ValueError):
     """The token is not valid. ``reason`` is a short name without any content of the token (``ExpiredSignatureError``)."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(reason)
         self.reason = reason
 
 
@@ -52,7 +51,7 @@ class TokenVerifier:
                 algorithms=list(ALGORITHMS),
                 audience=self._audience,
                 issuer=self._issuer,
-                options={"require": ["exp", "iss", "aud"]},
+                options={"require": ["exp"]},
                 leeway=_LEEWAY,
             )
         except jwt.PyJWKClientConnectionError:
@@ -68,6 +67,6 @@ def unverified_claims(token: str) -> Mapping[str, Any]:
         InvalidToken: It is not a JWT.
     """
     try:
-        return jwt.decode(token, options={"verify_signature": False, "verify_exp": False, "verify_aud": False})
+        return jwt.decode(token, options={"verify_signature": False})
     except jwt.PyJWTError as error:
         raise InvalidToken(type(error).__name__) from None

@@ -41,11 +41,6 @@ def read_x5c(x5c: object) -> list[x509.Certificate]:
         raise ValueError("x5c contains a member that is not a certificate") from error
 
 
-def _issuer_may_sign(policy: Policy, certificate: x509.Certificate, constraints: x509.BasicConstraints) -> None:
-    if not constraints.ca:
-        raise ValueError("an issuer in the chain is not a certificate authority")
-
-
 def _issuer_key_usage(policy: Policy, certificate: x509.Certificate, usage: x509.KeyUsage | None) -> None:
     if usage is not None and not usage.key_cert_sign:
         raise ValueError("an issuer in the chain may not sign certificates")
@@ -89,7 +84,7 @@ def verify_chain(
         subject = x509.DNSName(host.lower())
     issuers = (
         ExtensionPolicy.permit_all()
-        .require_present(x509.BasicConstraints, Criticality.AGNOSTIC, _issuer_may_sign)
+        .require_present(x509.BasicConstraints, Criticality.AGNOSTIC, None)
         .may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, _issuer_key_usage)
     )
     leaf = (

@@ -104,7 +104,7 @@ def _evaluate(group: ConditionGroup, claims: Mapping[str, Any], place: str, auth
         here = f"{place}.{group.operator}[{index}]"
         if isinstance(condition, ClaimEquals):
             value = _lookup(claims, condition.claim)
-            passed = value is not _MISSING and text_form(value) == condition.equals
+            passed = text_form(value) == condition.equals
             rows.append(
                 ClaimRow(
                     place=here,
@@ -133,7 +133,7 @@ def evaluate(policy: ReleasePolicy, claims: Mapping[str, Any], issuer: str | Non
     rows: list[ClaimRow] = []
     matched = ok = False
     for index, block in enumerate(policy.any_of):
-        counted = bool(actual) and same_authority(block.authority, actual)
+        counted = same_authority(block.authority, actual)
         outcome = _evaluate(block, claims, f"anyOf[{index}]", block.authority, counted, rows)
         matched |= counted
         ok |= counted and outcome

@@ -24,7 +24,7 @@ from cleanroom.errors import CleanRoomError, InvalidInput, Refused, Unavailable
 from cleanroom.jose import jwk, jws
 from cleanroom.jose.encoding import b64url, compact_json
 from cleanroom.keys.release_policy import same_authority
-from cleanroom.transport import async_http_client, ssl_context
+from cleanroom.transport import async_http_client, retry_after_seconds, ssl_context
 
 API_VERSION = "2022-08-01"
 CLOCK_SKEW = dt.timedelta(minutes=5)
@@ -197,11 +197,7 @@ class MaaClient:
                 answer = await http.post(f"{self.base_url}/attest/SevSnpVm", params={"api-version": API_VERSION}, json=body)
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
-        document = self._document(answer, "attest")
-        token = document.get("token")
-        if not isinstance(token, str):
-            raise Unavailable("MaaUnavailable", f"{self.base_url}: the response does not contain a token.")
-        return token
+        return str(self._document(answer, "attest", "token")["token"])
 
     async def signing_keys(self) -> dict[str, rsa.RSAPublicKey]:
         """Return the authority's current signing keys, found through its openid-configuration.
@@ -219,7 +215,7 @@ class MaaClient:
                         "MaaMetadataNotTrusted",
                         f"{self.base_url}: its metadata names issuer {metadata.get('issuer')!r} and keys at {jwks_uri!r}, not its own.",
                     )
-                return signing_keys(self._document(await http.get(jwks_uri), "keys"))
+                return signing_keys(self._document(await http.get(jwks_uri), "keys", "keys"))
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._unreachable(error) from error
 
@@ -230,23 +226,32 @@ class MaaClient:
     def _unreachable(self, error: httpx.HTTPError | httpx.InvalidURL) -> Unavailable:
         return Unavailable("MaaUnreachable", f"{self.base_url} could not be reached.", cause=f"{type(error).__name__}: {error}")
 
-    def _document(self, answer: httpx.Response, what: str) -> Mapping[str, Any]:
+    def _document(self, answer: httpx.Response, what: str, member: str | None = None) -> Mapping[str, Any]:
+        """Return the JSON object of an answer, which must have ``member`` if given. A refusal without MAA's envelope is not MAA's."""
         try:
             parsed = answer.json()
         except (ValueError, RecursionError):
             parsed = None
         document: Mapping[str, Any] = parsed if isinstance(parsed, Mapping) else {}
-        if answer.status_code == 200:
+        status = answer.status_code
+        if status == 200 and isinstance(parsed, Mapping) and (member is None or document.get(member)):
             return document
         envelope = document.get("error")
         upstream = envelope if isinstance(envelope, Mapping) else {}
-        details = {"status": answer.status_code, "code": upstream.get("code")}
-        if 400 <= answer.status_code < 500 and answer.status_code != 429:
+        details: dict[str, Any] = {"status": status, "code": upstream.get("code")}
+        if 400 <= status < 500 and status not in (408, 425, 429) and upstream:
             raise Refused(
                 "MaaRefusedEvidence",
-                f"{self.base_url} rejected the request ({what}, status {answer.status_code}).",
+                f"{self.base_url} rejected the request ({what}, status {status}).",
                 cause=str(upstream.get("message") or ""),
                 hint="Compare the report, its certificates and the runtime data with those of the guest.",
                 details=details,
             )
-        raise Unavailable("MaaUnavailable", f"{self.base_url} responded with status {answer.status_code} ({what}).", details=details)
+        if (wait := retry_after_seconds(answer.headers.get("retry-after"))) is not None:
+            details["retryAfter"] = wait
+        reason = (
+            f"the response ({what}) has no {member or 'JSON object'}" if status == 200 else f"it responded with status {status} ({what})"
+        )
+        raise Unavailable(
+            "MaaUnavailable", f"{self.base_url}: {reason}.", hint="If this lasts, check maa_url and any proxy in between.", details=details
+        )

@@ -190,7 +190,7 @@ class ReleasePolicy(_Strict):
         try:
             return ReleasePolicy.model_validate(document)
         except ValidationError as error:
-            errors = error.errors(include_url=False, include_input=False)
+            errors = error.errors()
             # Report an unknown operator rather than the member "equals" that is missing because of it.
             first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
             # Remove pydantic's tags for the kinds of conditions from the path. A member named "claim" comes last.

@@ -190,7 +190,7 @@ def verify_release_response(
     policy = _policy(bundle, expected.policy)
 
     try:
-        envelope = strict_json(b64_any(str(jwk.get("key_hsm") or "")))
+        envelope = strict_json(b64_any(str(jwk.get("key_hsm"))))
         ciphertext = b64_any(str(envelope["ciphertext"]))
     except (ValueError, KeyError, TypeError) as error:
         _refuse(f"key_hsm does not parse: {type(error).__name__}")

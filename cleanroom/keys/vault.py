@@ -8,16 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from azure.core.exceptions import (
-    AzureError,
-    ClientAuthenticationError,
-    HttpResponseError,
-    ServiceRequestError,
-    ServiceResponseError,
-)
+from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
 from azure.keyvault.keys import KeyClient
 from pydantic import Field, field_validator
 
+from cleanroom.azure_http import BoundedRetryPolicy, is_connection_error, retry_after_details
 from cleanroom.errors import CleanRoomError, Conflict, Internal, InvalidInput, NotFound, Refused, Unavailable
 from cleanroom.models import FrozenModel
 
@@ -65,7 +60,7 @@ class KeyVaultSettings(FrozenModel):
             verify_challenge_resource=self.verify_challenge_resource,
             connection_timeout=self.timeout,
             read_timeout=self.timeout,
-            retry_total=self.retries,
+            retry_policy=BoundedRetryPolicy(retry_total=self.retries),
             # The target of a redirect is not the configured vault, and must receive neither token nor key.
             permit_redirects=False,
             **options,
@@ -118,15 +113,25 @@ def convert_error(error: AzureError, what: str, *, party: str | None = None) -> 
         what: The operation and its object, for the message (``release of key kek-flights``).
         party: The responsible party of a refusal or conflict, if known.
     """
-    if isinstance(error, ServiceRequestError | ServiceResponseError):
-        return Unavailable("KeyVaultUnreachable", f"{what}: Key Vault could not be reached.", cause=str(error.message))
+    if is_connection_error(error):
+        return Unavailable("KeyVaultUnreachable", f"{what}: Key Vault could not be reached.", cause=str(error))
     if not isinstance(error, HttpResponseError):
         return Internal("KeyVaultClientFailed", f"{what}: the Key Vault client failed.", cause=str(error))
     code, inner, message = service_error(error)
     status = error.status_code
-    details: dict[str, Any] = {"status": status, "code": code, "innererror": inner}
+    details: dict[str, Any] = {"status": status, "code": code, "innererror": inner} | retry_after_details(error)
     if match := _SKR_CODE.search(message):
         details["skr_code"] = match[0]
+    if status is not None and not code and (status < 300 or 400 <= status < 500) and status not in (408, 429):
+        # Key Vault's own refusals have an envelope, and its successes are JSON.
+        return Internal(
+            "KeyVaultAnswerUnexpected",
+            f"{what}: the answer ({status}) is not from Key Vault.",
+            cause=message[:200],
+            hint="If this lasts, check the vault's address and any proxy in between.",
+            details=details,
+            retryable=True,
+        )
     if isinstance(error, ClientAuthenticationError):
         # Without an envelope, the credential failed before any request to the vault.
         entra = _ENTRA_CODE.search(message)
@@ -167,7 +172,7 @@ def convert_error(error: AzureError, what: str, *, party: str | None = None) -> 
             party=party,
             details=details,
         )
-    if status == 429 or (status is not None and status >= 500):
+    if status in (408, 429) or (status is not None and status >= 500):
         return Unavailable(
             code or "KeyVaultUnavailable", f"{what}: Key Vault responded with status {status}.", cause=message, details=details
         )

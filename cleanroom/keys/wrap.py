@@ -21,9 +21,8 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cleanroom.errors import InvalidInput, Refused
 
 MINIMUM_RSA_BITS = 2048
+# PKCS#11 lets the wrapping party choose the AES key size; every AES size unwraps. We and the services use 256 bits.
 _KEK_BYTES = 32
-# PKCS#11 lets the wrapping party choose the AES key size. We and the services use 256 bits.
-_ACCEPTED_KEK_BYTES = frozenset({16, 24, 32})
 # A released key is at most an RSA-4096 PKCS#8 (2.4 KB); a governance secret may be a whole document.
 _MAXIMUM_TARGET = 16 * 1024 * 1024
 
@@ -96,12 +95,7 @@ def unwrap_key(private: rsa.RSAPrivateKey, blob: bytes, algorithm: str = KeyWrap
     size = (private.key_size + 7) // 8
     head, tail = blob[:size], blob[size:]
     try:
-        if len(tail) < 16 or len(tail) % 8:
-            raise ValueError("length")
-        kek = private.decrypt(head, _oaep(chosen))
-        if len(kek) not in _ACCEPTED_KEK_BYTES:
-            raise ValueError("key length")
-        return keywrap.aes_key_unwrap_with_padding(kek, tail)
+        return keywrap.aes_key_unwrap_with_padding(private.decrypt(head, _oaep(chosen)), tail)
     except (ValueError, keywrap.InvalidUnwrap):
         raise Refused(
             "KeyUnwrapFailed",

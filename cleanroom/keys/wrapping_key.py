@@ -50,10 +50,9 @@ def wrapping_jwk(claims: Mapping[str, Any]) -> Mapping[str, Any]:
         listed = isinstance(operations, list) and "encrypt" in operations
         if not (jwk.get("use") == "enc" or jwk.get("key_use") == "enc" or listed):
             continue
-        key = public_key(jwk)
         if not isinstance(jwk.get("kid"), str) or not jwk["kid"]:
             raise InvalidInput("NoWrappingKey", "token: the encryption key under x-ms-runtime.keys has no kid.")
-        if not isinstance(key, rsa.RSAPublicKey) or not 2048 <= key.key_size <= 8192:
+        if not 2048 <= public_key(jwk).key_size <= 8192:
             raise InvalidInput("NoWrappingKey", "token: the encryption key under x-ms-runtime.keys must be RSA of 2048 to 8192 bits.")
         return jwk
     raise InvalidInput("NoWrappingKey", "token: x-ms-runtime.keys does not contain an RSA key for encryption.")

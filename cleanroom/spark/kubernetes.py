@@ -7,7 +7,6 @@ Synchronous, over the official ``kubernetes`` package; call it from threads. Err
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -19,7 +18,7 @@ import kubernetes
 from cleanroom.errors import Conflict, NotFound, TimedOut, Unavailable
 from cleanroom.settings import KubernetesSettings
 from cleanroom.spark.application import GROUP, JOB_DIGEST_ANNOTATION, PLURAL, POLICY_DIGEST_ANNOTATION, VERSION
-from cleanroom.spark.kubernetes_api import call, connect, watch
+from cleanroom.spark.kubernetes_api import call_bytes, call_json, connect, watch
 from cleanroom.spark.kubernetes_objects import cluster_event, job_status, pod_status
 from cleanroom.spark.kubernetes_stream import ReconnectPauses, StopSignal
 from cleanroom.spark.status import ClusterEvent, JobStatus, PodStatus
@@ -67,7 +66,8 @@ class KubernetesClient:
 
     def version(self) -> str:
         """Return the API server's version. A cheap check that the API server answers."""
-        return str(call("read the cluster's version", kubernetes.client.VersionApi(self._api).get_code).git_version)
+        get_code = kubernetes.client.VersionApi(self._api).get_code
+        return str(call_json("read the cluster's version", get_code, members=["gitVersion"])["gitVersion"])
 
     # --- SparkApplications
 
@@ -86,9 +86,7 @@ class KubernetesClient:
         name = application["metadata"]["name"]
         try:
             create = self._custom.create_namespaced_custom_object
-            created: dict[str, Any] = call(
-                f"create SparkApplication {name}", create, *self._resource, application, field_validation="Strict"
-            )
+            created = call_json(f"create SparkApplication {name}", create, *self._resource, application, field_validation="Strict")
             return created, True
         except Conflict as error:
             if error.code != "AlreadyExists":
@@ -112,8 +110,8 @@ class KubernetesClient:
         Raises:
             NotFound: ``NotFound``. An unreachable API raises ``Unavailable`` instead.
         """
-        result: dict[str, Any] = call(f"read SparkApplication {name}", self._custom.get_namespaced_custom_object, *self._resource, name)
-        return result
+        read = self._custom.get_namespaced_custom_object
+        return call_json(f"read SparkApplication {name}", read, *self._resource, name, members=["metadata"])
 
     def applications(self, label_selector: str = "") -> list[dict[str, Any]]:
         """Return all SparkApplications that match ``label_selector``, for operators who look for applications of lost runs."""
@@ -168,8 +166,7 @@ class KubernetesClient:
             pauses.wait(started, stop, at_most=deadline - time.monotonic())
 
     def _list(self, what: str, **kwargs: Any) -> dict[str, Any]:
-        result: dict[str, Any] = call(what, self._custom.list_namespaced_custom_object, *self._resource, **kwargs)
-        return result
+        return call_json(what, self._custom.list_namespaced_custom_object, *self._resource, members=["items", "metadata"], **kwargs)
 
     def _watch(self, name: str, resource_version: str, seconds: float, stop: StopSignal | None) -> Iterator[tuple[str, dict[str, Any]]]:
         events = watch(
@@ -236,7 +233,7 @@ class KubernetesClient:
             options = kubernetes.client.V1DeleteOptions(
                 propagation_policy="Foreground", preconditions=kubernetes.client.V1Preconditions(uid=uid) if uid else None
             )
-            call(f"delete SparkApplication {name}", self._custom.delete_namespaced_custom_object, *self._resource, name, body=options)
+            call_json(f"delete SparkApplication {name}", self._custom.delete_namespaced_custom_object, *self._resource, name, body=options)
         return found
 
     def _await_deleted(self, name: str, uid: str, seconds: float) -> None:
@@ -315,28 +312,27 @@ class KubernetesClient:
         return [pod_status(item) for item in self._pod_list(name)["items"]]
 
     def _pod_list(self, name: str) -> dict[str, Any]:
-        response = call(
+        return call_json(
             f"list pods of {name}",
             self._core.list_namespaced_pod,
             self.namespace,
             label_selector=f"{APP_LABEL}={name}",
-            _preload_content=False,
+            members=["items", "metadata"],
         )
-        return dict(json.loads(response.data))
 
     def events(self, name: str, pods: list[str] | None = None) -> list[ClusterEvent]:
         """Return events about the application and its pods, oldest first. Clusters keep events for about an hour."""
         names = {name, *(pods if pods is not None else [pod.name for pod in self.pods(name)])}
         result: list[ClusterEvent] = []
         for subject in sorted(names):
-            response = call(
+            found = call_json(
                 f"list events of {subject}",
                 self._core.list_namespaced_event,
                 self.namespace,
                 field_selector=f"involvedObject.name={subject}",
-                _preload_content=False,
+                members=["items"],
             )
-            result += [cluster_event(item) for item in json.loads(response.data)["items"]]
+            result += [cluster_event(item) for item in found["items"]]
         return sorted(result, key=lambda event: event.last_seen.timestamp() if event.last_seen else 0.0)
 
     def logs(self, pod: str, *, tail: int = 200, container: str | None = DRIVER_CONTAINER) -> str:
@@ -346,7 +342,7 @@ class KubernetesClient:
             NotFound: ``NotFound`` if the pod does not exist.
             InvalidInput: ``BadRequest`` while the container has not started.
         """
-        response = call(
+        data = call_bytes(
             f"read the log of {pod}",
             self._core.read_namespaced_pod_log,
             pod,
@@ -354,9 +350,8 @@ class KubernetesClient:
             container=container,
             tail_lines=tail,
             limit_bytes=MAX_LOG_BYTES,
-            _preload_content=False,
         )
-        return bytes(response.data).decode("utf-8", "replace")
+        return data.decode("utf-8", "replace")
 
 
 class _Expired(Exception):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import kubernetes
@@ -17,6 +17,7 @@ from kubernetes.client.exceptions import ApiException
 from cleanroom.errors import CleanRoomError, Conflict, Internal, InvalidInput, NotFound, PreconditionFailed, Refused, Unavailable
 from cleanroom.settings import KubernetesSettings
 from cleanroom.spark.kubernetes_stream import StopSignal, read_lines
+from cleanroom.transport import retry_after_seconds
 
 # The package is only partly annotated, so strict type checks treat these members as Any.
 _config: Any = kubernetes.config
@@ -75,12 +76,41 @@ def call(what: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> 
     except ApiException as error:
         raise api_error(what, error) from error
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise Unavailable(
-            "KubernetesUnreachable",
-            f"{what}: the Kubernetes API did not answer.",
-            cause=f"{type(error).__name__}: {error}",
-            party="operator",
-        ) from error
+        raise _unreachable(what, f"{type(error).__name__}: {error}") from error
+
+
+def call_json(what: str, function: Callable[..., Any], *args: Any, members: Sequence[str] = (), **kwargs: Any) -> dict[str, Any]:
+    """Call a function of the ``kubernetes`` package and return the JSON object of the answer.
+
+    Args:
+        what: The operation, for error messages.
+        function: The function to call.
+        args: Its positional arguments.
+        members: Members that the object must have.
+        kwargs: Its keyword arguments.
+
+    Raises:
+        CleanRoomError: As :func:`call`.
+        Unavailable: ``KubernetesAnswerUnexpected`` if the answer is not such an object, because a proxy sent it.
+    """
+    data = call_bytes(what, function, *args, **kwargs)
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or any(member not in found for member in members):
+        raise _unexpected(what, "The answer is not the JSON object that the API defines.", {})
+    return found
+
+
+def call_bytes(what: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> bytes:
+    """Call a function of the ``kubernetes`` package and return the whole body of the answer; errors are those of :func:`call`."""
+
+    def read(*positional: Any, **named: Any) -> bytes:
+        return bytes(function(*positional, _preload_content=False, **named).data)
+
+    data: bytes = call(what, read, *args, **kwargs)
+    return data
 
 
 def watch(
@@ -125,12 +155,22 @@ def api_error(what: str, error: ApiException) -> CleanRoomError:
     """Return the API's error with the ``reason`` of its Status object as the code."""
     try:
         status = json.loads(error.body or "{}")
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         status = {}
     status = status if isinstance(status, dict) else {}
+    if not error.status:
+        # TLS errors, which the package reports without a status.
+        return _unreachable(what, str(error.reason or "no answer"))
     reason = str(status.get("reason") or (error.reason or "Unknown").replace(" ", ""))
     text = str(status.get("message") or error.reason or "no message")
-    details = {"status": error.status}
+    details: dict[str, Any] = {"status": error.status}
+    if error.status in (408, 425, 429, 500, 502, 503, 504):
+        if (wait := retry_after_seconds((error.headers or {}).get("Retry-After"))) is not None:
+            details["retryAfter"] = wait
+        return Unavailable(reason, f"{what}: {text}", details=details)
+    # The API server answers in plain text for a resource that it does not have, such as a CRD that is not installed.
+    if not status and "page not found" not in str(error.body):
+        return _unexpected(what, f"HTTP {error.status} without a Status object.", details)
     match error.status:
         case 400 | 422:
             return InvalidInput(reason, f"{what}: {text}", details=details)
@@ -142,6 +182,19 @@ def api_error(what: str, error: ApiException) -> CleanRoomError:
             return NotFound(reason, f"{what}: {text}", details=details)
         case 409:
             return Conflict(reason, f"{what}: {text}", details=details)
-        case 429 | 500 | 502 | 503 | 504 | 0 | None:
-            return Unavailable(reason, f"{what}: {text}", details=details)
     return Internal(reason, f"{what}: HTTP {error.status}: {text}", details=details)
+
+
+def _unreachable(what: str, cause: str) -> Unavailable:
+    return Unavailable("KubernetesUnreachable", f"{what}: the Kubernetes API did not answer.", cause=cause, party="operator")
+
+
+def _unexpected(what: str, cause: str, details: dict[str, Any]) -> Unavailable:
+    return Unavailable(
+        "KubernetesAnswerUnexpected",
+        f"{what}: the answer is not from the Kubernetes API.",
+        cause=cause,
+        hint="If this lasts, check the address in the kubeconfig and any proxy in between.",
+        party="operator",
+        details=details,
+    )

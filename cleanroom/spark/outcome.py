@@ -172,10 +172,10 @@ def _cannot_start(status: JobStatus) -> Outcome | None:
         return None
     for container in pod.containers:
         text = container.message or container.reason or ""
-        if container.state == "waiting" and container.reason in IMAGE_PULL_REASONS:
+        if container.reason in IMAGE_PULL_REASONS:
             return failed_outcome(status, FailureCode.IMAGE_PULL, f"pod {pod.name} cannot pull its image: {container.reason}: {text}")
-        # Exit code 128 is the runtime's own; a program that ran has another one.
-        if container.reason in START_FAILURE_REASONS and (container.state == "waiting" or container.exit_code in (None, 128)):
+        # A waiting container has no exit code, and 128 is the runtime's own; a program that ran has another one.
+        if container.reason in START_FAILURE_REASONS and container.exit_code in (None, 128):
             code = FailureCode.POLICY_MISMATCH if denied_by_policy(text) else FailureCode.CONTAINER_START
             return failed_outcome(status, code, f"pod {pod.name} cannot start: {text}", exit_code=container.exit_code)
     return None
@@ -183,24 +183,23 @@ def _cannot_start(status: JobStatus) -> Outcome | None:
 
 def _failure(status: JobStatus) -> Outcome:
     """Return the outcome of an application in state ``FAILED``: the driver container decides, then the operator's message."""
-    container = status.driver_container()
-    if container is not None and container.state == "terminated" and container.exit_code is not None:
-        return _driver_failure(status, container)
+    pod, container = status.driver(), status.driver_container()
+    if pod is not None and container is not None and container.exit_code is not None:
+        return _driver_failure(status, pod, container)
     for pod_rule in POD_RULES:
         events = [event for event in status.events if event.object == f"Pod/{status.driver_pod}"]
-        if lost := pod_rule.message(status.driver(), events):
+        if lost := pod_rule.message(pod, events):
             return failed_outcome(status, pod_rule.code, f"driver pod {status.driver_pod}: {lost}")
     text = status.message or _last_warning(status.events)
-    rule = next((rule for rule in MESSAGE_RULES if rule.matches(text, status.driver())), None)
+    rule = next((rule for rule in MESSAGE_RULES if rule.matches(text, pod)), None)
     if rule is None:
         return failed_outcome(status, FailureCode.UNKNOWN, text or "the application failed without a message")
     return failed_outcome(status, rule.code, text or "the operator could not submit the application")
 
 
-def _driver_failure(status: JobStatus, container: ContainerStatus) -> Outcome:
-    pod = status.driver()
+def _driver_failure(status: JobStatus, pod: PodStatus, container: ContainerStatus) -> Outcome:
     facts = {"exit_code": container.exit_code, "termination_message": container.message or ""}
-    rule = next((rule for rule in CONTAINER_RULES if pod is not None and rule.matches(container, pod)), None)
+    rule = next((rule for rule in CONTAINER_RULES if rule.matches(container, pod)), None)
     if rule is not None:
         messages = {
             FailureCode.OUT_OF_MEMORY: "the driver ran out of memory",
@@ -218,9 +217,9 @@ def _driver_failure(status: JobStatus, container: ContainerStatus) -> Outcome:
     return outcome.model_copy(update=remedy)
 
 
-def _node_loss(pod: PodStatus | None, container: ContainerStatus) -> str:
-    reason = (pod and (pod.reason or pod.disruption)) or container.reason
-    return f"{reason}: {(pod and pod.message) or container.message or 'the node of the driver went away'}"
+def _node_loss(pod: PodStatus, container: ContainerStatus) -> str:
+    reason = pod.reason or pod.disruption or container.reason
+    return f"{reason}: {pod.message or container.message or 'the node of the driver went away'}"
 
 
 def payload_error(message: str | None) -> dict[str, Any] | None:

@@ -34,6 +34,8 @@ MAX_POLICY = 130_000
 """Maximum length of a policy in base64 characters. The operator passes it to ``spark-submit`` as one argument, and
 Linux allows 131,071 bytes per argument (``MAX_ARG_STRLEN``). About 65,000 bytes remain for the job's JSON."""
 
+# Variables that Kubernetes, Spark or the guest set when a pod starts: name pattern to value pattern (RE2).
+# A false pod name can deny service, but cannot disclose a secret.
 _COMMON_UNMEASURED = {
     "CLEANROOM_TERMINATION_LOG": r"/[A-Za-z0-9._/-]+",
     "POD_NAME": r"[a-z0-9.-]+",
@@ -47,31 +49,24 @@ _COMMON_UNMEASURED = {
     "SPARK_LOCAL_DIRS": r"/[A-Za-z0-9._/,-]+",
     "SPARK_CONF_DIR": r"/opt/spark/conf",
 }
-_EXECUTOR_UNMEASURED = {
-    "SPARK_DRIVER_URL": r"spark://[A-Za-z0-9.@:_-]+",
-    "SPARK_EXECUTOR_CORES": r"[0-9]+",
-    "SPARK_EXECUTOR_MEMORY": r"[0-9]+[kmgt]",
-    "SPARK_EXECUTOR_ID": r"[A-Za-z0-9_]+",
-    "SPARK_EXECUTOR_POD_IP": r"[0-9a-f.:]+",
-    "SPARK_EXECUTOR_POD_NAME": r"[a-z0-9.-]+",
-    "SPARK_RESOURCE_PROFILE_ID": r"[0-9]+",
-    # Only these forms, because other JVM options can run code (-XX:OnOutOfMemoryError, -javaagent).
-    r"SPARK_JAVA_OPT_[0-9]+": (
-        r"(-Dspark\.(driver|blockManager|driver\.blockManager|ui)\.port=[0-9]+|-Djava\.net\.preferIPv6Addresses=(true|false)"
-        r"|-Djdk\.reflect\.useDirectMethodHandle=false|-Dio\.netty\.tryReflectionSetAccessible=true|-XX:\+IgnoreUnrecognizedVMOptions"
-        r"|--(add-opens|add-modules|add-exports|enable-native-access)=[A-Za-z0-9._/=,-]+)"
-    ),
+_ROLE_UNMEASURED: Mapping[Role, dict[str, str]] = {
+    "driver": {"SPARK_DRIVER_BIND_ADDRESS": r"[0-9a-f.:]+"},
+    "executor": {
+        "SPARK_DRIVER_URL": r"spark://[A-Za-z0-9.@:_-]+",
+        "SPARK_EXECUTOR_CORES": r"[0-9]+",
+        "SPARK_EXECUTOR_MEMORY": r"[0-9]+[kmgt]",
+        "SPARK_EXECUTOR_ID": r"[A-Za-z0-9_]+",
+        "SPARK_EXECUTOR_POD_IP": r"[0-9a-f.:]+",
+        "SPARK_EXECUTOR_POD_NAME": r"[a-z0-9.-]+",
+        "SPARK_RESOURCE_PROFILE_ID": r"[0-9]+",
+        # Only these forms, because other JVM options can run code (-XX:OnOutOfMemoryError, -javaagent).
+        r"SPARK_JAVA_OPT_[0-9]+": (
+            r"(-Dspark\.(driver|blockManager|driver\.blockManager|ui)\.port=[0-9]+|-Djava\.net\.preferIPv6Addresses=(true|false)"
+            r"|-Djdk\.reflect\.useDirectMethodHandle=false|-Dio\.netty\.tryReflectionSetAccessible=true|-XX:\+IgnoreUnrecognizedVMOptions"
+            r"|--(add-opens|add-modules|add-exports|enable-native-access)=[A-Za-z0-9._/=,-]+)"
+        ),
+    },
 }
-UNMEASURED: Mapping[Role, Mapping[str, str]] = MappingProxyType(
-    {
-        "driver": MappingProxyType(_COMMON_UNMEASURED | {"SPARK_DRIVER_BIND_ADDRESS": r"[0-9a-f.:]+"}),
-        "executor": MappingProxyType(_COMMON_UNMEASURED | _EXECUTOR_UNMEASURED),
-    }
-)
-"""Variables that Kubernetes, Spark or the guest set when a pod starts: name pattern to value pattern (RE2) per role.
-
-A false pod name can deny service, but cannot disclose a secret."""
-
 _LOCAL_ATTESTATION = {"CLEANROOM_ATTESTATION_URL": r"https?://(localhost|127\.0\.0\.1):[0-9]+(/[A-Za-z0-9._-]+)*"}
 """Only for a profile without sidecars, which trust documents for development alone may have: the hardware stand-in of this machine.
 With a sidecar the variable is dropped, and pods use the measured sidecar's address, which is a constant of the program."""
@@ -143,7 +138,7 @@ def _policy(role: Role, measured: Mapping[str, str], profile: PodProfile) -> Pod
             env_rules=(
                 *_exact_rules(measured, required=True),
                 *_exact_rules(profile.image_environment, required=False),
-                *_pattern_rules(UNMEASURED[role] if profile.sidecars else {**UNMEASURED[role], **_LOCAL_ATTESTATION}),
+                *_pattern_rules(_COMMON_UNMEASURED | _ROLE_UNMEASURED[role] | ({} if profile.sidecars else _LOCAL_ATTESTATION)),
             ),
             layers=profile.layers,
             mounts=(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 from pathlib import Path
 from typing import Literal
@@ -55,7 +54,7 @@ class KeyDocument(WireModel):
 
     def to_data(self) -> str:
         """Return the ``data`` string for governance."""
-        return json.dumps(self.model_dump(mode="json", by_alias=True), separators=(",", ":"))
+        return self.model_dump_json(by_alias=True)
 
     def history(self) -> KeyHistory:
         """Return these keys as a history without retirements."""
@@ -72,7 +71,7 @@ class RetirementDocument(WireModel):
 
     def to_data(self) -> str:
         """Return the ``data`` string for governance."""
-        return json.dumps(self.model_dump(mode="json", by_alias=True), separators=(",", ":"))
+        return self.model_dump_json(by_alias=True)
 
 
 class KeyHistory(BaseModel):

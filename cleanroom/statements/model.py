@@ -47,6 +47,8 @@ class Decision(Statement):
     could be replayed on the next proposal of the same text."""
     digest: HexDigest
     """:func:`cleanroom.identifiers.document_digest` of the proposed document."""
+    trust: HexDigest | None = None
+    """Digest of the trust document in force that the owner's card showed. The owner's vote is cast only while that one is in force."""
     decision: Literal["approve", "reject"]
     reason: str = Field(default="", max_length=500)
     max_runs: int | None = Field(default=None, ge=1)

@@ -55,7 +55,7 @@ class Bootstrap(FrozenModel):
 
     def to_data(self) -> bytes:
         """Return the content of the file: canonical JSON."""
-        return canonical_json(self.model_dump(mode="json"))
+        return canonical_json(self.model_dump())
 
     def digest(self) -> str:
         """Return the command-line argument that admits :meth:`to_data`."""
@@ -144,7 +144,7 @@ def drop_root_variables() -> tuple[str, ...]:
 
 def pem_file(pem: str) -> Path:
     """Write certificates to a new private file of this process, for libraries that only read files."""
-    handle, name = tempfile.mkstemp(prefix="cleanroom-roots-", suffix=".pem")
+    handle, name = tempfile.mkstemp(prefix="cleanroom-roots-")
     with os.fdopen(handle, "w", encoding="ascii") as file:
         file.write(pem)
     return Path(name)

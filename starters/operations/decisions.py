@@ -118,6 +118,7 @@ def sign_decision(
         version=card.version,
         proposal_id=card.document.proposal_id,
         digest=card.digest,
+        trust=card.trust.digest if card.trust is not None else None,
         decision=decision,
         reason=reason,
         max_runs=terms.max_runs,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from temporalio.client import WorkflowExecutionStatus
@@ -33,7 +34,10 @@ async def read_receipt(session: Session, run_id: str) -> ResultReceipt:
     """
     require_name("run_id", run_id)
     async with session.governance() as client:
-        entry = await client.latest_event(session.collaboration, event_id=event_id(run_id, "QUERY_COMPLETED"), scope=event_scope(run_id))
+        where = {"event_id": event_id(run_id, "QUERY_COMPLETED"), "scope": event_scope(run_id)}
+        entry = await client.latest_event(session.collaboration, **where)
+        if entry is None and await _expect_end_of_run(session, run_id):
+            entry = await client.latest_event(session.collaboration, **where)
         if entry is None:
             raise await _no_receipt_error(session, run_id)
         receipt = parse_event(entry.data if isinstance(entry.data, dict) else {}).receipt
@@ -41,6 +45,17 @@ async def read_receipt(session: Session, run_id: str) -> ResultReceipt:
             raise Refused("ResultOfAnotherRun", f"run {run_id!r}: its entry in the ledger contains no receipt of this run.")
         await _check_against_documents(session, client, receipt)
     return receipt
+
+
+async def _expect_end_of_run(session: Session, run_id: str) -> bool:
+    """Let the next read wait for what a completed run has seen in governance. Return whether there is such a run."""
+    found = await find_run(session, run_id)
+    if found.described.status is not WorkflowExecutionStatus.COMPLETED:
+        return False
+    with suppress(Exception):  # A result that cannot be read says nothing about the ledger.
+        revoked = (await found.handle.result()).revoked
+        session.expect(revoked.seen if revoked is not None else "")
+    return True
 
 
 async def _check_against_documents(session: Session, client: GovernanceUserClient, receipt: ResultReceipt) -> None:

@@ -125,15 +125,19 @@ class Session:
         if self.settings.profile == "default" and self.settings.parties and self.settings.credential.kind == "default":
             self.party  # noqa: B018 - raises an error that lists the collaborators
         client = governance_client(self.settings, self.credential(), position=self._position)
+        if self._position is None:
+            client.position.expected = self._expected
         self._position = client.position
-        client.position.expected, self._expected = self._expected, ""
         return client
 
     def expect(self, seen: str) -> None:
         """Let the next read of governance wait for a transaction that a workflow has seen. That can delay the read, and not change it."""
         from cleanroom.identifiers import latest_transaction
 
-        self._expected = latest_transaction(self._expected, seen)
+        if self._position is None:
+            self._expected = latest_transaction(self._expected, seen)
+        else:
+            self._position.expected = latest_transaction(self._position.expected, seen)
 
     @property
     def seen(self) -> str:

@@ -17,10 +17,25 @@ MAX_BARS = 20
 
 def result_rows(table: Any) -> list[dict[str, Any]]:
     """Convert a pyarrow table to rows that JSON can represent; dates and times become RFC 3339 text."""
-    rows: list[dict[str, Any]] = []
-    for row in table.to_pylist():
-        rows.append({key: value.isoformat() if hasattr(value, "isoformat") else value for key, value in row.items()})
-    return rows
+    columns = [_values(column) for column in table.columns]
+    return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _values(column: Any) -> list[Any]:
+    try:
+        values = column.to_pylist()
+    except (OverflowError, ValueError):
+        values = [_scalar(item) for item in column]
+    return [value.isoformat() if hasattr(value, "isoformat") else value for value in values]
+
+
+def _scalar(item: Any) -> Any:
+    """Return a date or time. Spark and Parquet have such beyond the years 1 to 9999, which neither Python nor Arrow can write as text."""
+    try:
+        return item.as_py()
+    except (OverflowError, ValueError):
+        unit = getattr(item.type, "unit", "days")
+        return f"{item.value} {unit} since 1970-01-01"
 
 
 def result_table(rows: Rows, *, title: str = "", limit: int = 25) -> Table:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from localcloud.launcher.processes import free_ports
@@ -51,7 +52,11 @@ def cloud(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             assert started.returncode == 0, started.stderr
         yield from _with_signing_keys(Cloud(state / "cloud", demo))
     finally:
-        python("localcloud", "down", "--state", str(state / "cloud"))
+        started = (read_status(state / "cloud") or {}).get("services", [])
+        processes = [psutil.Process(service["pid"]) for service in started if service["pid"] and service["state"] == "ready"]
+        stopped = python("localcloud", "down", "--state", str(state / "cloud"))
+        _, left = psutil.wait_procs(processes, timeout=10)
+        assert (stopped.returncode, left) == (0, []), (stopped.stderr, left)
 
 
 _CURRENT: list[pytest.Item] = []

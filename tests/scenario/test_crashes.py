@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 from temporalio.client import WorkflowHandle
+from temporalio.converter import ActivitySerializationContext
 
-from cleanroom.errors import Conflict
-from cleanroom.identifiers import dataset_workflow_id, job_name, prepare_workflow_id, query_workflow_id
-from cleanroom.messages.run import RunResult
+from cleanroom.errors import CleanRoomError, Conflict
+from cleanroom.identifiers import SPARK_SERVICE_QUEUE, dataset_workflow_id, job_name, prepare_workflow_id, query_workflow_id
+from cleanroom.messages.run import JobOutcome, RunResult
+from cleanroom.runs.ledger import event_scope
+from cleanroom.spark.run_events import event_id
 from starters.operations.conclude import conclude_run
 from starters.operations.consent import set_consent
 from starters.operations.datasets import publish_dataset, upload_rows
@@ -81,9 +84,37 @@ async def running(cloud: Cloud, query: str, run_id: str) -> str:
         await asyncio.sleep(0.1)
 
 
+async def lost_after_the_receipt(cloud: Cloud, run_id: str) -> None:
+    """Wait for the driver's receipt in the ledger, and answer in place of the Spark service that the driver was lost."""
+    client = await cloud.fabrikam.temporal()
+    handle = cloud.run_handle(client, run_id)
+    await until_heartbeat(handle, "watch_job")
+    cloud.workers.kill("spark-service")
+    async with cloud.fabrikam.governance() as governance:
+        id, scope = event_id(run_id, "QUERY_COMPLETED"), event_scope(run_id)
+        while await governance.latest_event(cloud.collaboration, event_id=id, scope=scope) is None:
+            await asyncio.sleep(0.1)
+    pending = (await handle.describe()).raw_description.pending_activities
+    watch = next(item for item in pending if item.activity_type.name == "watch_job")
+    lost = CleanRoomError.from_dict({"code": "NodeLost", "message": "the driver's node went away"})
+    context = ActivitySerializationContext(
+        namespace=client.namespace,
+        activity_id=watch.activity_id,
+        activity_type="watch_job",
+        activity_task_queue=SPARK_SERVICE_QUEUE,
+        workflow_id=handle.id,
+        workflow_type="RunQuery",
+        is_local=False,
+    )
+    activity = client.get_async_activity_handle(workflow_id=handle.id, run_id=None, activity_id=watch.activity_id)
+    await activity.with_context(context).complete(JobOutcome(completed=False, error=lost.to_dict(), may_have_completed=True))
+    await asyncio.to_thread(cloud.workers.restart, "spark-service")
+
+
 def test_run_completes_when_every_worker_is_killed_once(cloud: Cloud, world: World) -> None:
     """From the first dataset to the result, every worker is killed in the middle of its part.
 
+    In the end the Spark service reports that the driver was lost with its node. The driver's receipt is in the ledger, so it decides.
     The datasets use the three kinds of encryption: by the owner, by the store with the owner's key, by the store.
     """
     flights, planes, output = flights_spec(), planes_spec(encryption="CPK"), output_spec(encryption="SSE")
@@ -123,6 +154,7 @@ def test_run_completes_when_every_worker_is_killed_once(cloud: Cloud, world: Wor
         cloud.workers.kill("spark-service")
         cloud.workers.kill("clean-room")
         await asyncio.gather(*(asyncio.to_thread(cloud.workers.restart, worker) for worker in ("spark-service", "clean-room")))
+        await lost_after_the_receipt(cloud, run_id)
         return uid, await handle.result()
 
     uid, result = run_async(run())

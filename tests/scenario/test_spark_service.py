@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import secrets
 import time
@@ -12,18 +11,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import jwt
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from cleanroom.attestation import AttestationEvidence, Expectations, GuestAttestor, TrustStore, report_data_for, verify_evidence
 from cleanroom.errors import Conflict, NotFound, Refused, TimedOut, Unavailable
-from cleanroom.identifiers import canonical_json
 from cleanroom.spark.deadlines import Deadlines
 from cleanroom.spark.failure_rules import FailureCode
 from cleanroom.spark.job import JobConfig
-from cleanroom.spark.policy import PodPolicies, PodPolicy, pod_policies
+from cleanroom.spark.policy import pod_policies
 from cleanroom.spark.profile import PodProfile
 from cleanroom.spark.service import SparkService
 from cleanroom.spark.signed import (
@@ -140,69 +135,17 @@ async def test_genuine_report_and_policies_verify(running: Cluster, hardware: De
     assert verify_signed_policies(signed, verified, job, make_profile(), second) == pod_policies(job, make_profile())
 
 
-async def test_report_is_rejected_with_the_reason(running: Cluster, hardware: DevelopmentHardware, trust: TrustStore) -> None:
-    service, nonce, now = service_for(running, hardware), new_nonce(), datetime.now(UTC)
-    report = await service.attestation_report(nonce)
-
-    def code(report: ServiceReport = report, nonce: str = nonce, trust: TrustStore = trust, host: tuple[str, ...] = (HOST_DATA,)) -> str:
-        with pytest.raises(Refused) as caught:
-            verify_service_report(report, nonce, trust, host, now)
-        return caught.value.code
-
-    assert code(nonce=new_nonce()) == "NonceMismatch"
-    assert code(nonce="short") == "NonceTooShort"
-    other_host, no_host = code(host=("cd" * 32,)), code(host=())
-    assert other_host == no_host
-    assert "HostData" in other_host or "HOST_DATA" in other_host.upper()
-    other_key = PolicySigner().payload(nonce)
-    assert code(report.model_copy(update={"payload": other_key})) != "NonceMismatch"
-    assert code(trust=TrustStore.amd()) != "NonceMismatch"
-    known = ec.generate_private_key(ec.SECP256R1()).public_key()
-    der = known.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    # Change the last byte of prime256v1's object identifier, which yields an unknown curve.
-    body = base64.b64encode(der.replace(bytes.fromhex("2a8648ce3d030107"), bytes.fromhex("2a8648ce3d030163"))).decode()
-    unknown = f"-----BEGIN PUBLIC KEY-----\n{body}\n-----END PUBLIC KEY-----\n"
-    for odd in ('{"nonce": 1}', json.dumps({"nonce": nonce, "servicePublicKey": unknown})):
-        bound = ServiceReport(evidence=await Hardware(hardware).attest(odd.encode()), payload=odd)
-        assert code(bound) == "ServiceReportMalformed"
-    with pytest.raises(Refused):
-        await service.attestation_report("short")
-
-
-async def test_policies_are_rejected_with_the_reason(running: Cluster, hardware: DevelopmentHardware, trust: TrustStore) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
-    signer = PolicySigner(key)
-    service, job, nonce = service_for(running, hardware, signer=signer), make_job(), new_nonce()
-    profile = make_profile()
-    report = await service.attestation_report(nonce)
-    verified, _ = verify_service_report(report, nonce, trust, [HOST_DATA], datetime.now(UTC))
-    signed = await service.security_policy(job, service.profile, nonce)
-
-    def code(signed: SignedPolicies = signed, job: JobConfig = job, nonce: str = nonce, image: str | None = None) -> str:
-        with pytest.raises(Refused) as caught:
-            verify_signed_policies(signed, verified, job, make_profile(image) if image else profile, nonce)
-        return caught.value.code
-
-    restarted = await service_for(running, hardware).security_policy(job, service.profile, nonce)
-    assert code(restarted) == "PolicySignatureInvalid"
-    assert code(nonce=new_nonce()) == "NonceMismatch"
-    assert code(job=make_job("run-2")) == "PolicyJobMismatch"
-    assert code(image=f"registry.example/app@sha256:{'3' * 64}") == "PolicyJobMismatch"
-    wide = PodPolicy.of(signed.policies.driver.rego.replace("allow_runtime_logging := false", "allow_runtime_logging := true"))
-    swapped = PodPolicies(driver=wide, executor=signed.policies.executor)
-    assert code(signed.model_copy(update={"policies": swapped})) == "PodPolicyMismatch"
-    # An attested service that signs a wrong policy is rejected too.
-    assert code(signer.sign(job, profile, swapped, nonce)) == "PodPolicyMismatch"
-    crossed = PodPolicies(driver=signed.policies.executor, executor=signed.policies.driver)
-    assert code(signer.sign(job, profile, crossed, nonce)) == "PodPolicyMismatch"
-    content = canonical_json({"nonce": nonce})
-    for typ in ("cleanroom-pod-policies+jws", "other"):
-        statement = jwt.PyJWS().encode(content, key, algorithm="ES256", headers={"typ": typ})
-        assert code(signed.model_copy(update={"statement": statement})) == "PolicySignatureInvalid"
-    unsigned = jwt.PyJWS().encode(content, None, algorithm="none")
-    assert code(signed.model_copy(update={"statement": unsigned})) == "PolicySignatureInvalid"
-    keyed = jwt.PyJWS().encode(content, "x" * 64, algorithm="HS256", headers={"typ": "cleanroom-pod-policies+jws"})
-    assert code(signed.model_copy(update={"statement": keyed})) == "PolicySignatureInvalid"
+async def test_policies_of_a_service_that_restarted_are_rejected(
+    running: Cluster, hardware: DevelopmentHardware, trust: TrustStore
+) -> None:
+    """Every other refusal is a unit test: tests/unit/spark/test_signed_statements.py."""
+    job, nonce = make_job(), new_nonce()
+    verified, _ = verify_service_report(
+        await service_for(running, hardware).attestation_report(nonce), nonce, trust, [HOST_DATA], datetime.now(UTC)
+    )
+    restarted = service_for(running, hardware)
+    with pytest.raises(Refused, match="PolicySignatureInvalid"):
+        verify_signed_policies(await restarted.security_policy(job, restarted.profile, nonce), verified, job, make_profile(), nonce)
 
 
 # --- runs

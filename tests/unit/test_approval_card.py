@@ -217,6 +217,28 @@ def test_a_lying_workflow_does_not_change_what_is_signed_or_shown(
     assert signed.digest in done.output
 
 
+@pytest.mark.parametrize(("words", "waits"), [((), ["2.77"]), (("--print-signal",), [])], ids=["sent", "printed"])
+def test_the_card_waits_for_what_the_workflow_has_seen(
+    owner: Any, words: tuple[str, ...], waits: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected: list[str] = []
+    monkeypatch.setattr(Session, "expect", lambda self, seen: expected.append(seen))
+    done = owner(Operator({"seen": "2.77"}), "approve", QUERY, *words, answer="y\n")
+    assert done.exit_code == 0, done.output
+    assert expected == waits
+
+
+def test_the_decision_names_the_trust_document_of_the_card(owner: Any, governance: Governance, tmp_path: Path) -> None:
+    document = make_trust_document(DevelopmentHardware(tmp_path))
+    governance.member_documents[document.id] = MemberDocument(
+        id=document.id, state="Accepted", contract_id=CONTRACT, data=document.to_data()
+    )
+    operator = Operator({})
+    done = owner(operator, "approve", QUERY, answer="y\n")
+    assert done.exit_code == 0, done.output
+    assert [decision.trust for decision in operator.signed] == [document.digest]
+
+
 def test_the_question_repeats_name_validity_and_runs(owner: Any) -> None:
     done = owner(Operator({}), "approve", QUERY, "--expires-days", "3", "--max-runs", "2", answer="n\n")
     asked = " ".join(done.output.split())

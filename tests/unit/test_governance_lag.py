@@ -5,33 +5,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
-from types import SimpleNamespace
-from typing import Any
 
 import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from temporalio.exceptions import ApplicationError
-from temporalio.testing import ActivityEnvironment
-from temporalio.worker import (
-    ActivityInboundInterceptor,
-    ExecuteActivityInput,
-    WorkflowInboundInterceptor,
-    WorkflowOutboundInterceptor,
-)
 
 from cleanroom.errors import NotFound, Unavailable
 from cleanroom.governance import GovernanceUserClient, LedgerPosition, commit_together, committed_later, committed_together
 from cleanroom.governance.http import HttpChannel
-from cleanroom.identifiers import Seen, TransactionId, is_older_transaction, latest_transaction
-from cleanroom.messages.base import Message
-from cleanroom.temporal.freshness import GovernanceFreshness
+from cleanroom.identifiers import TransactionId, is_older_transaction, latest_transaction
 from localcloud.standins.serving import serving
 
 HEADER = "x-ms-ccf-transaction-id"
@@ -45,6 +32,8 @@ class Network:
 
     def reset(self) -> None:
         self.seqno, self.view, self.commit_after, self.lag, self.lost = 10, 2, 0.0, 0.0, False
+        self.catches_up = False
+        """Whether the node that lags has everything as soon as it has answered a read with an error."""
         self.written_at: dict[int, float] = {}
         self.requests: list[tuple[str, str]] = []
         self.connections: list[tuple[str, int]] = []
@@ -75,6 +64,7 @@ class Network:
             self.written_at[self.seqno] = time.monotonic()
             return Response(status_code=200, headers={HEADER: f"{self.view}.{self.seqno}"})
         if path.endswith("/missing") or (path.startswith("/app/userdocuments/d") and seen == 10):
+            self.lag = 0.0 if self.catches_up else self.lag
             return JSONResponse({"error": {"code": "UserDocumentNotFound", "message": "no"}}, 404)
         body = {"id": "d", "state": "Draft", "version": f"{self.view}.{seen}"}
         return JSONResponse(body, headers={HEADER: f"{self.view}.{seen}"})
@@ -180,6 +170,16 @@ async def test_a_missing_document_is_reported_at_once_by_a_node_that_has_seen_en
     assert time.monotonic() - began < 1
 
 
+async def test_an_error_of_a_node_that_catches_up_after_it_is_not_believed(network: tuple[str, Network]) -> None:
+    url, nodes = network
+    async with client(url) as governance:
+        await governance.put_document("d1", "c", "x")
+    nodes.lag, nodes.catches_up = 3600.0, True
+    nodes.connections.clear()
+    async with client(url, LedgerPosition(floor=TransactionId(2, 11))) as governance:
+        assert (await governance.get_document("d1")).version == "2.11"
+
+
 async def test_a_missing_document_is_not_believed_while_the_node_lags(network: tuple[str, Network]) -> None:
     url, nodes = network
     nodes.lag = 0.5
@@ -262,6 +262,33 @@ async def test_an_invented_transaction_delays_and_is_not_remembered(network: tup
         await governance.catch_up("2.99999")
         assert str(governance.position) == ""
         await governance.get_document("x")
+
+
+async def test_the_next_read_waits_for_an_expected_transaction(network: tuple[str, Network], monkeypatch: pytest.MonkeyPatch) -> None:
+    url, nodes = network
+    nodes.lag = 0.4
+    async with client(url) as reader, client(url) as writer:
+        await reader.get_document("x")  # on the node that lags
+        reader.position.expected = str(await writer.put_document("d", "c", "x"))
+        assert (await reader.get_document("d")).version == str(writer.position)
+        monkeypatch.setattr("cleanroom.governance.http.BEHIND_SECONDS", 0.2)
+        reader.position.expected = "2.99999"
+        assert (await reader.get_document("d")).version == str(writer.position), "an invented one only delays"
+        assert reader.position.expected == ""
+
+
+async def test_a_proxy_without_transactions_is_not_asked_to_catch_up() -> None:
+    calls: list[str] = []
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        calls.append(request.url.path)
+        return httpx.Response(200, json={})
+
+    channel = HttpChannel("https://proxy", commit_path=None, probe="/probe")
+    channel._client = httpx.AsyncClient(transport=httpx.MockTransport(answer))
+    async with channel:
+        await channel.catch_up("2.7")
+    assert calls == ["/probe"]
 
 
 # -- commits
@@ -369,123 +396,3 @@ async def test_a_task_that_outlives_its_block_waits_for_its_own_commits(network:
             await asyncio.sleep(0)
         released.set()
         assert await task > 0.3
-
-
-# -- positions that travel with workflows
-
-
-class Started(Message):
-    seen: Seen = ""
-
-
-class Carrier(Message):
-    command: Started = Started()
-    seen: Seen = ""
-
-
-class Answering(ActivityInboundInterceptor):
-    def __init__(self, result: Any) -> None:
-        self.result = result
-
-    async def execute_activity(self, input: ExecuteActivityInput) -> Any:
-        return self.result
-
-
-def call_of(*arguments: Any) -> ExecuteActivityInput:
-    return ExecuteActivityInput(fn=lambda: None, args=arguments, executor=None, headers={})
-
-
-async def test_an_activity_waits_for_what_its_input_has_seen_and_tells_what_it_has_seen() -> None:
-    waited: list[str] = []
-
-    async def catch_up(seen: str) -> None:
-        waited.append(seen)
-
-    fresh = GovernanceFreshness(catch_up, lambda: "2.50")
-    argument = Carrier(command=Started(seen="2.7"), seen="2.8")
-    result = await fresh.intercept_activity(Answering(Started())).execute_activity(call_of(argument, "text"))
-    assert sorted(waited) == ["2.7", "2.8"]
-    assert result.seen == "2.50"
-    kept = await fresh.intercept_activity(Answering(Started(seen="2.9"))).execute_activity(call_of())
-    assert kept.seen == "2.9"
-    assert await fresh.intercept_activity(Answering(None)).execute_activity(call_of(Carrier())) is None
-
-
-class Calls(WorkflowOutboundInterceptor):
-    """Answers the calls of a workflow, and remembers their arguments."""
-
-    def __init__(self) -> None:
-        self.arguments: list[Any] = []
-        self.results: list[Any] = []
-
-    def start_activity(self, input: Any) -> Any:
-        self.arguments.append(input.args[0])
-
-        async def answer() -> Any:
-            result = self.results.pop(0)
-            if isinstance(result, Exception):
-                raise result
-            return result
-
-        return asyncio.create_task(answer())
-
-    async def start_child_workflow(self, input: Any) -> Any:
-        return self.start_activity(input)
-
-
-class InWorkflow(WorkflowInboundInterceptor):
-    """A workflow that returns ``result``."""
-
-    def __init__(self, result: Any) -> None:
-        self.result = result
-        self.outbound: Any = None
-
-    def init(self, outbound: WorkflowOutboundInterceptor) -> None:
-        self.outbound = outbound
-
-    async def execute_workflow(self, input: Any) -> Any:
-        return self.result
-
-
-def calling(argument: Any) -> Any:
-    return SimpleNamespace(args=[argument])
-
-
-async def test_a_workflow_hands_on_what_its_activities_have_seen() -> None:
-    async def catch_up(seen: str) -> None: ...
-
-    kind: Any = GovernanceFreshness(catch_up, lambda: "").workflow_interceptor_class(SimpleNamespace())  # type: ignore[arg-type]
-    inner, calls = InWorkflow(Started()), Calls()
-    workflow = kind(inner)
-    workflow.init(calls)
-    calls.results = [Started(seen="2.9"), None, Unavailable("X", "x"), Carrier(command=Started(seen="2.12")), Started(), Started()]
-    await inner.outbound.start_activity(calling(Carrier(seen="2.5")))
-    await inner.outbound.start_activity(calling(Carrier(seen="2.5")))
-    with pytest.raises(Unavailable):
-        await inner.outbound.start_activity(calling("text"))
-    child = await inner.outbound.start_child_workflow(calling(Carrier(command=Started(seen="2.5"))))
-    await child
-    await inner.outbound.start_activity(calling(Started()))
-    await inner.outbound.start_activity(calling(Started(seen="2.20")))
-    assert [getattr(argument, "seen", "") for argument in calls.arguments] == ["2.5", "2.9", "", "2.9", "2.12", "2.20"]
-    assert calls.arguments[3].command.seen == "2.9"
-    assert (await workflow.execute_workflow(SimpleNamespace())).seen == "2.12"
-
-
-async def test_an_activity_that_cannot_catch_up_fails_and_can_be_retried() -> None:
-    async def catch_up(seen: str) -> None:
-        raise Unavailable("GovernanceBehind", f"no node has seen {seen}")
-
-    async def activity_body() -> None:
-        fresh = GovernanceFreshness(catch_up, lambda: "")
-        await fresh.intercept_activity(Answering(None)).execute_activity(call_of(Started(seen="2.7")))
-
-    with pytest.raises(ApplicationError) as failed:
-        await ActivityEnvironment().run(activity_body)
-    assert (failed.value.type, failed.value.non_retryable) == ("GovernanceBehind", False)
-
-
-@pytest.mark.parametrize("seen", ["2", "2.x", "two", "2.5 ", "-1.5"])
-def test_a_message_with_another_text_as_position_is_rejected(seen: str) -> None:
-    with pytest.raises(ValidationError):
-        Started(seen=seen)

@@ -81,6 +81,16 @@ class TestBothStores:
         with pytest.raises(InvalidInput):
             store.read_range("a", -1, 10)
 
+    @pytest.mark.parametrize("size", [1000, BLOCK_BYTES + 1])
+    def test_a_range_of_a_replaced_object_is_refused(self, store: ObjectStore, size: int):
+        store.put("a", bytes(size))
+        (listed,) = store.list()
+        assert store.read_range("a", 10, 20, etag=listed.etag) == bytes(20)
+        store.put("a", b"b" * size)
+        with pytest.raises(Conflict) as caught:
+            store.read_range("a", 10, 20, etag=listed.etag)
+        assert caught.value.code == "ObjectChanged"
+
     def test_an_upload_of_several_parts_reports_progress(self, store: ObjectStore):
         data = os.urandom(2 * BLOCK_BYTES + 12_345)
         seen: list[int] = []

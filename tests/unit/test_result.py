@@ -16,6 +16,7 @@ from cleanroom.datasets.encryption import generate_dataset_key, seal_bytes
 from cleanroom.datasets.result import receipt_path, result_digest, write_receipt
 from cleanroom.errors import CleanRoomError
 from cleanroom.identifiers import document_digest, object_context
+from cleanroom.messages.run import Revoked, RunResult
 from cleanroom.spark.job import ResultObject, ResultReceipt
 from cleanroom.spark.run_events import RunEvent
 from starters.operations import results
@@ -244,3 +245,28 @@ async def test_completed_workflow_without_an_entry_is_refused(receiver: Receiver
     assert await receiver.refused() == "ResultNotInLedger"
     receiver.governance.events["run-r-1", "r-1.query-completed"] = json.loads("[]")
     assert await receiver.refused() in ("RunEventMalformed", "ResultOfAnotherRun")
+
+
+async def test_the_receipt_of_a_completed_run_is_awaited(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first read is answered by a node that does not have the entry yet."""
+
+    class Handle:
+        async def result(self) -> RunResult:
+            return RunResult(run_id="r-1", query=QUERY, state="COMPLETED", revoked=Revoked(secrets=0, grants=0, seen="2.90"))
+
+    async def completed(session: Session, run_id: str) -> Any:
+        described: Any = SimpleNamespace(status=WorkflowExecutionStatus.COMPLETED)
+        nothing: Any = None
+        handle: Any = Handle()
+        return FoundWorkflow(nothing, handle, described)
+
+    expected: list[str] = []
+
+    def expect(session: Session, seen: str) -> None:
+        expected.append(seen)
+        receiver.enter(receiver.receipt())
+
+    monkeypatch.setattr(results, "find_run", completed)
+    monkeypatch.setattr(Session, "expect", expect)
+    assert (await read_receipt(receiver.session, "r-1")).run_id == "r-1"
+    assert expected == ["2.90"]

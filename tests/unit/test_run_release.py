@@ -334,23 +334,16 @@ def missing(document_id: str) -> Any:
     raise NotFound("DocumentNotFound", document_id)
 
 
-@pytest.mark.parametrize("behind", ["documents", "users", "ledger", "trust"])
-async def test_a_worker_that_has_just_started_revokes_what_its_node_does_not_show_yet(
-    runs: RunWorld, behind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(
+    "behind",
+    [{"users": {}}, {"ledger": []}, {"member_document": missing}, {"documents": {}, "users": {}, "ledger": [], "member_document": missing}],
+    ids=["users", "ledger", "trust", "all"],
+)
+async def test_a_worker_that_has_just_started_revokes_what_its_node_does_not_show_yet(runs: RunWorld, behind: dict[str, Any]) -> None:
     ticket = runs.ticket("r-1")
     await begin(runs, ticket)
     runs.restart()
-    client, primary, node = runs.process.client, runs.governance, copy.copy(runs.governance)
-    node.__dict__ |= {"documents": {}, "users": {}, "ledger": []} | {"member_document": missing} if behind == "documents" else {}
-    node.__dict__ |= {"users": {"users": {}}, "ledger": {"ledger": []}, "trust": {"member_document": missing}}.get(behind, {})
-    client.governance, arrive = node, client._arrive
-
-    async def write() -> None:
-        client.governance = primary
-        await arrive()
-
-    monkeypatch.setattr(client, "_arrive", write)
+    runs.process.lag_behind(**behind)
     revoked = await revoke(runs, ticket)
     assert revoked.closed
     assert runs.released(ticket) == []

@@ -156,6 +156,7 @@ def test_read_is_retried_while_the_store_is_unavailable(tmp_path: Path) -> None:
         ("SELECT a.id FROM things AS a JOIN things AS b USING (text)", ["id", "text"]),
         ("SELECT hidden FROM things", ["id"]),
         ("THIS IS NO SQL (", ["id", "text"]),
+        ("SELECT `id` FROM things;;", ["id"]),
     ],
 )
 def test_needed_columns_are_allowed_and_named_in_the_query(tmp_path: Path, sql: str, columns: list[str]) -> None:

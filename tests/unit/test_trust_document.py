@@ -372,6 +372,10 @@ def test_bootstrap_file_without_a_verifiable_address_is_refused(tmp_path: Path, 
 
 def test_bootstrap_file_that_is_no_json_or_too_long_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "bootstrap.json"
+    file.write_bytes(b"{}")
+    with pytest.raises(CleanRoomError) as missing:
+        read_bootstrap(file, bootstrap_digest(b"{}"))
+    assert missing.value.message == f"bootstrap file {file}: contract_id: Field required (and 2 more)."
     file.write_bytes(b"{")
     with pytest.raises(CleanRoomError, match="Expecting property name") as caught:
         read_bootstrap(file, bootstrap_digest(b"{"))

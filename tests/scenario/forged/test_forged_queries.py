@@ -102,6 +102,13 @@ FORGERIES = [
         argument=lambda attacker: attacker.vote(attacker.decision(attacker.cloud.litware, version="1"), version="1"),
     ),
     Forgery(
+        name="an approval under another trust document",
+        queue=LITWARE,
+        activity="accept_query",
+        code="TrustDocumentChanged",
+        argument=lambda attacker: attacker.vote(attacker.decision(attacker.cloud.litware, trust="0" * 64)),
+    ),
+    Forgery(
         name="an approval that has expired",
         queue=LITWARE,
         activity="accept_query",

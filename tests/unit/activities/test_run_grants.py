@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from activities.clean_room_secrets import BARRIER
+from activities.clean_room_context import BARRIER
 from cleanroom.claims import NOBODY
 from cleanroom.errors import CleanRoomError, Unavailable
 from cleanroom.messages.run import (
@@ -191,10 +191,14 @@ def receipt_for(runs: RunWorld, ticket: RunTicket, **changes: Any) -> dict[str, 
     return event.model_dump(mode="json", by_alias=True)
 
 
-async def collect(runs: RunWorld, ticket: RunTicket, **changes: Any) -> str:
+async def collect(runs: RunWorld, ticket: RunTicket, *, behind: bool = False, **changes: Any) -> str:
+    """Enter the completion record and collect it, with a worker whose node does not have it yet if ``behind``."""
+    before = list(runs.governance.ledger)
     await runs.process.client.put_event(
         receipt_for(runs, ticket, **changes), event_id=event_id(ticket.run_id, "QUERY_COMPLETED"), scope=event_scope(ticket.run_id)
     )
+    if behind:
+        runs.process.lag_behind(ledger=before)
     try:
         request = CollectRequest(ticket=ticket, job_digest=runs.job(ticket).digest())
         found = await runs.call(runs.process.governance.collect_result, request)
@@ -218,3 +222,9 @@ async def test_the_completion_record_must_be_for_this_run_text_job_and_output(ru
     ticket = runs.ticket("r-1")
     await begin(runs, ticket)
     assert await collect(runs, ticket, **changes) == code
+
+
+async def test_a_completion_record_that_the_node_does_not_have_yet_is_collected(runs: RunWorld) -> None:
+    ticket = runs.ticket("r-1")
+    await begin(runs, ticket)
+    assert await collect(runs, ticket, behind=True) == "collected"

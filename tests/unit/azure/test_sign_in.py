@@ -11,8 +11,10 @@ import jwt
 import pytest
 from azure.core.exceptions import ClientAuthenticationError, ServiceRequestError
 
+from cleanroom import entra_codes
 from cleanroom.clients.azure import (
     ARM_SCOPE,
+    Federation,
     ManagedIdentity,
     credential,
     federated_credential,
@@ -20,6 +22,7 @@ from cleanroom.clients.azure import (
 from cleanroom.clients.azure_credentials import sign_in_error
 from cleanroom.errors import InvalidInput, PreconditionFailed, Unavailable
 from cleanroom.secret import write_secret_file
+from cleanroom.upstream import from_upstream
 from tests.azure_factories import (
     STORAGE_SCOPE,
     claims_of,
@@ -128,6 +131,81 @@ def test_a_wrapped_transport_error_is_unavailable() -> None:
     error = sign_in_error(wrapped)
     assert (error.code, error.exit_code, error.retryable) == ("EntraUnreachable", 7, True)
     assert sign_in_error(ClientAuthenticationError("Authentication failed: no")).code == "AuthenticationFailed"
+
+
+PRESENTED = Federation(issuer="https://issuer", subject="Contract-Owner")
+REGISTERED = Federation(issuer="https://issuer", subject="contract-owner")
+
+
+@pytest.mark.parametrize("registered", [None, REGISTERED, PRESENTED])
+def test_a_subject_in_another_case_never_comes_right(registered: Federation | None) -> None:
+    text = "AADSTS7002138: No matching federated identity record found. The subject matches with case-insensitive comparison."
+    error = sign_in_error(ClientAuthenticationError(text), presented=PRESENTED, registered=registered)
+    assert (type(error), error.code, error.retryable) == (PreconditionFailed, "AADSTS7002138", False)
+    assert "another case" in error.message
+    assert "'Contract-Owner'" in error.message
+    raw = from_upstream(ClientAuthenticationError(text))
+    assert raw is not None
+    assert (raw.code, raw.retryable) == ("AADSTS7002138", False)
+
+
+@pytest.mark.parametrize(("code", "waits"), [("AADSTS70021", True), ("AADSTS70025", True), ("AADSTS700213", True)])
+def test_a_credential_that_may_propagate_is_retried(code: str, waits: bool) -> None:
+    error = sign_in_error(ClientAuthenticationError(f"{code}: no match"), presented=PRESENTED)
+    assert (type(error), error.retryable) == (Unavailable, waits)
+    assert sign_in_error(ClientAuthenticationError(f"{code}: no match"), presented=PRESENTED, registered=REGISTERED).retryable is False
+
+
+@pytest.mark.parametrize("code", ["AADSTS700211", "AADSTS700212"])
+def test_another_issuer_or_audience_is_retried_only_for_the_registered_credential(code: str) -> None:
+    error = ClientAuthenticationError(f"{code}: no match")
+    assert sign_in_error(error, presented=PRESENTED).retryable is False
+    assert sign_in_error(error, presented=PRESENTED, registered=PRESENTED).retryable is True
+
+
+@pytest.mark.parametrize("code", sorted(entra_codes.TRANSIENT))
+def test_a_transient_code_is_retried(code: str) -> None:
+    error = sign_in_error(ClientAuthenticationError(f"{code}: later"))
+    assert (type(error), error.code) == (Unavailable, code)
+    raw = from_upstream(ClientAuthenticationError(f"{code}: later"))
+    assert raw is not None
+    assert raw.retryable
+
+
+@pytest.mark.parametrize("code", sorted(entra_codes.PERMANENT))
+def test_a_permanent_code_has_its_own_words_and_is_not_retried(code: str) -> None:
+    error = sign_in_error(ClientAuthenticationError(f"{code}: no"))
+    assert (type(error), error.code, error.retryable) == (PreconditionFailed, code, False)
+    assert error.message == entra_codes.PERMANENT[code][0] != "Entra ID refused to issue a token."
+    assert error.hint
+    raw = from_upstream(ClientAuthenticationError(f"{code}: no"))
+    assert raw is not None
+    assert not raw.retryable
+
+
+def test_each_code_has_one_class() -> None:
+    classes = [set(entra_codes.TRANSIENT), set(entra_codes.NO_MATCH), set(entra_codes.PERMANENT)]
+    assert sum(map(len, classes)) == len(set.union(*classes))
+    assert set(entra_codes.PERMANENT) >= entra_codes.NOT_REPLICATED
+
+
+@pytest.mark.parametrize("code", sorted(entra_codes.NOT_REPLICATED))
+def test_an_identity_that_was_just_federated_may_not_be_replicated(code: str) -> None:
+    error = ClientAuthenticationError(f"{code}: not found")
+    assert sign_in_error(error, presented=PRESENTED, registered=PRESENTED).retryable is True
+    assert sign_in_error(error, presented=PRESENTED, registered=REGISTERED).retryable is False
+
+
+def test_a_longer_code_is_not_taken_for_a_shorter_one() -> None:
+    assert sign_in_error(ClientAuthenticationError("AADSTS7002199: new")).retryable is False
+
+
+def test_a_tenant_that_does_not_exist_is_named_by_its_code(azure_world: AzureWorld) -> None:
+    """MSAL replaces the answer by a text about the authority."""
+    settings = azure_world.credential("contosso").model_copy(update={"tenant_id": str(uuid.UUID(int=9))})
+    with pytest.raises(PreconditionFailed) as caught:
+        credential(settings, ca_file=azure_world.ca_file).get_token(ARM_SCOPE)
+    assert caught.value.code == "AADSTS90002"
 
 
 def test_incomplete_settings_name_the_field(azure_world: AzureWorld) -> None:

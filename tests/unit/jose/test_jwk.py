@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from cleanroom.errors import InvalidInput
-from cleanroom.jose.jwk import private_jwk, private_key, public_jwk, public_key, thumbprint
+from cleanroom.jose.encoding import b64_any, b64url
+from cleanroom.jose.jwk import integer, octets, private_jwk, private_key, public_jwk, public_key, thumbprint
 
 EXAMPLE = {
     "kty": "RSA",
@@ -43,6 +46,85 @@ def test_private_keys_round_trip_as_jwk(keys: list[Any]) -> None:
         assert private_key(jwk).private_numbers() == key.private_numbers()
         assert public_key({**jwk, "kty": f"{jwk['kty']}-HSM"}).public_numbers() == key.public_key().public_numbers()
         assert not {"d", "p", "q"} & set(public_jwk(key))
+
+
+def numbers_of(jwk: dict[str, Any]) -> dict[str, int]:
+    return {name: int.from_bytes(b64_any(value), "big") for name, value in jwk.items() if name not in ("kty", "crv", "kid")}
+
+
+def test_jwk_has_every_member_of_its_kind(keys: list[Any]) -> None:
+    private = keys[0].private_numbers()
+    public = {"n": private.public_numbers.n, "e": private.public_numbers.e}
+    secret = {"d": private.d, "p": private.p, "q": private.q, "dp": private.dmp1, "dq": private.dmq1, "qi": private.iqmp}
+    assert (public_jwk(keys[0], kid="k")["kid"], private_jwk(keys[0], kid="k")["kid"]) == ("k", "k")
+    assert numbers_of(public_jwk(keys[0], kid="k")) == public
+    assert numbers_of(private_jwk(keys[0], kid="k")) == public | secret
+    for key, curve in zip(keys[1:], ("P-256", "P-384", "P-521", "P-256K"), strict=True):
+        size = (key.curve.key_size + 7) // 8
+        jwk = private_jwk(key, kid="k")
+        assert {name: jwk[name] for name in ("kty", "crv", "kid")} == {"kty": "EC", "crv": curve, "kid": "k"}
+        assert [len(b64_any(jwk[name])) for name in ("x", "y", "d")] == [size] * 3
+        point = key.private_numbers().public_numbers
+        assert numbers_of(jwk) == {"x": point.x, "y": point.y, "d": key.private_numbers().private_value}
+        assert public_jwk(key, kid="k") == {name: value for name, value in jwk.items() if name != "d"}
+        assert public_jwk(key.public_key()) == public_jwk(key)
+
+
+@pytest.mark.parametrize("member", ["dp", "dq", "qi"])
+def test_given_crt_member_must_fit(keys: list[Any], member: str) -> None:
+    with pytest.raises(InvalidInput, match="do not match"):
+        private_key({**private_jwk(keys[0]), member: "AQAB"})
+
+
+@pytest.mark.parametrize("member", ["p", "q"])
+def test_one_prime_alone_is_computed_again(keys: list[Any], member: str) -> None:
+    jwk = {name: value for name, value in private_jwk(keys[0]).items() if name not in (member, "dp", "dq", "qi")}
+    assert private_key(jwk).public_key() == keys[0].public_key()
+
+
+@pytest.mark.parametrize("value", [None, "", 5, ["AQAB"], "!"])
+def test_member_that_is_not_base64_text_is_invalid(value: Any) -> None:
+    for read in (integer, octets):
+        with pytest.raises(InvalidInput, match="member 'k' is missing or not base64url") as error:
+            read({"k": value}, "k")
+        assert error.value.code == "InvalidJwk"
+    assert (octets({"k": "AAEC"}, "k"), integer({"k": "AAEC"}, "k")) == (b"\0\1\2", 258)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"kty": "EC", "crv": "P-256", "x": "AQ", "y": "AQ"}, "not a valid public key"),
+        ({"kty": "EC", "crv": "P-999", "x": "AQ", "y": "AQ"}, "not a supported kind"),
+        ({"kty": "EC"}, "not a supported kind"),
+        ({"kty": "RSA", "n": "AQ", "e": "AQ"}, "not a valid public key"),
+        ({"kty": "OKP", "crv": "Ed25519", "x": "AQ"}, "not a supported kind"),
+        ({}, "not a supported kind"),
+    ],
+)
+def test_public_key_of_another_kind_or_point_is_invalid(changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InvalidInput, match=reason) as error:
+        public_key(changes)
+    assert error.value.code == "InvalidJwk"
+
+
+@pytest.mark.parametrize(
+    "jwk",
+    [
+        {"kty": "RSA", "e": "AQAB", "n": "AQ"},
+        {"kty": "EC", "crv": "P-256", "x": "AQ", "y": "Ag"},
+        {"kty": "OKP", "crv": "Ed25519", "x": "AQ"},
+        {"kty": "oct", "k": "AQ"},
+    ],
+)
+def test_thumbprint_is_the_digest_of_the_required_members_in_order(jwk: dict[str, str]) -> None:
+    text = json.dumps(jwk, sort_keys=True, separators=(",", ":"))
+    assert thumbprint({**jwk, "alg": "x", "kid": "y"}) == b64url(hashlib.sha256(text.encode()).digest())
+    for name in jwk:
+        with pytest.raises(InvalidInput, match="InvalidJwk"):
+            thumbprint({member: value for member, value in jwk.items() if member != name})
+    with pytest.raises(InvalidInput, match="has no thumbprint"):
+        thumbprint({**jwk, "kty": "other"})
 
 
 def test_missing_crt_members_are_computed(keys: list[Any]) -> None:

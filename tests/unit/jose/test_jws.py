@@ -64,6 +64,40 @@ def test_critical_extensions_and_ambiguous_json_are_rejected() -> None:
             parse(f"{b64url(header)}.{b64url(payload)}.{signature}")
 
 
+@pytest.mark.parametrize("text", ["", "a", "a.b", ".a.b", "e30..AAAA", "..", "e30.e30.AAAA.AAAA"])
+def test_text_without_three_segments_is_rejected(text: str) -> None:
+    for algorithms in (["EdDSA"], None):
+        with pytest.raises(ValueError):
+            parse(text, algorithms)  # type: ignore[arg-type]
+
+
+def test_empty_signature_is_parsed_only_where_the_caller_checks_the_algorithm_itself() -> None:
+    unsigned = sign({}, PAYLOAD, ED25519, "EdDSA").rpartition(".")[0] + "."
+    with pytest.raises(ValueError, match="three non-empty segments"):
+        parse(unsigned, ["EdDSA"])
+    parsed = parse(unsigned, None)
+    assert (parsed.signature, parsed.payload) == (b"", PAYLOAD)
+    with pytest.raises(ValueError, match="does not verify"):
+        verify(parsed, ED25519.public_key())
+
+
+def test_length_is_bounded_by_256_kilobytes_or_the_caller() -> None:
+    overhead = len(sign({}, {"a": ""}, ED25519, "EdDSA"))
+    for maximum, options in ((256 * 1024, {}), (4096, {"maximum": 4096})):
+        payload = {"a": "x" * ((maximum - overhead) // 4 * 3)}
+        text = sign({}, payload, ED25519, "EdDSA")
+        text += " " * (maximum - len(text))
+        with pytest.raises(ValueError, match="base64url"):
+            parse(text, ["EdDSA"], **options)
+        with pytest.raises(ValueError, match=f"longer than {maximum} bytes"):
+            parse(text + " ", ["EdDSA"], **options)
+
+
+def test_payload_is_signed_as_given_or_as_compact_json() -> None:
+    assert parse(sign({}, b'{ "b" :1}', ED25519, "EdDSA"), ["EdDSA"]).payload_bytes == b'{ "b" :1}'
+    assert parse(sign({}, {"b": 1}, ED25519, "EdDSA"), ["EdDSA"]).payload_bytes == b'{"b":1}'
+
+
 def test_short_rsa_keys_are_rejected() -> None:
     short = rsa.generate_private_key(65537, 1024)
     with pytest.raises(ValueError, match="1024 bits"):

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from cleanroom.errors import InvalidInput, Refused
 from cleanroom.keys import KeyWrapAlgorithm, unwrap_data_key, unwrap_key, wrap_data_key, wrap_key
+from cleanroom.keys.wrap import RELEASE_ALGORITHMS
 from cleanroom.secret import Secret
 
 SIZES = (2048, 3072, 4096)
@@ -129,6 +130,41 @@ def test_unwrappable_input_is_rejected_with_its_code() -> None:
     assert error.value.code == "WrappingKeyTooSmall"
 
 
+def test_unwrapping_with_a_small_key_or_another_algorithm_is_invalid() -> None:
+    small = rsa.generate_private_key(public_exponent=65537, key_size=1024)
+    with pytest.raises(InvalidInput) as error:
+        unwrap_key(small, bytes(200))
+    assert error.value.code == "WrappingKeyTooSmall"
+    with pytest.raises(InvalidInput) as error:
+        unwrap_key(key_of(2048), bytes(300), "RSA_AES_KEY_WRAP_512")
+    assert error.value.code == "UnsupportedKeyWrapAlgorithm"
+
+
+@pytest.mark.parametrize("length", [0, 8, 15, 17, 20, 25, 31])
+def test_wrapped_part_of_another_length_is_rejected(length: int) -> None:
+    head = key_of(2048).public_key().encrypt(bytes(32), oaep("RSA_AES_KEY_WRAP_256"))
+    with pytest.raises(Refused) as error:
+        unwrap_key(key_of(2048), head + bytes(length))
+    assert error.value.code == "KeyUnwrapFailed"
+
+
+@pytest.mark.parametrize(("size", "accepted"), [(16 * 1024 * 1024, True), (16 * 1024 * 1024 + 1, False)])
+def test_length_of_a_target_is_bounded(monkeypatch: pytest.MonkeyPatch, size: int, accepted: bool) -> None:
+    monkeypatch.setattr(keywrap, "aes_key_wrap_with_padding", lambda kek, data: b"wrapped")
+    if accepted:
+        assert wrap_key(key_of(2048).public_key(), bytes(size)).endswith(b"wrapped")
+        return
+    with pytest.raises(InvalidInput) as error:
+        wrap_key(key_of(2048).public_key(), bytes(size))
+    assert error.value.code == "WrapTargetTooLarge"
+
+
+def test_key_vault_releases_with_its_own_three_algorithms() -> None:
+    assert {str(each) for each in RELEASE_ALGORITHMS} == {"CKM_RSA_AES_KEY_WRAP", "RSA_AES_KEY_WRAP_256", "RSA_AES_KEY_WRAP_384"}
+    for each in RELEASE_ALGORITHMS:
+        assert unwrap_key(key_of(2048), wrap_key(key_of(2048).public_key(), b"k", each), each) == b"k"
+
+
 def test_the_vectors_of_rfc_5649(vectors: Path) -> None:
     document = json.loads((vectors / "skr" / "rfc5649-kwp.json").read_text())
     for vector in document["vectors"]:
@@ -167,6 +203,32 @@ def test_a_damaged_data_key_is_rejected() -> None:
     assert error.value.code == "KeyUnwrapFailed"
     with pytest.raises(Refused):
         unwrap_data_key(key_of(2048), base64.b64encode(bytes(256)).decode())
-    with pytest.raises(InvalidInput) as invalid:
-        unwrap_data_key(key_of(2048), "not base64 !")
-    assert invalid.value.code == "InvalidWrappedKey"
+    for text in ("not base64 !", f"{wrapped[:4]}!{wrapped[4:]}", f"{wrapped}\n", "é"):
+        with pytest.raises(InvalidInput) as invalid:
+            unwrap_data_key(key_of(2048), text)
+        assert invalid.value.code == "InvalidWrappedKey"
+
+
+@pytest.mark.parametrize(
+    ("size", "length"), [(1, 256), (189, 256), (190, 256), (191, 256 + 8 + 192), (192, 256 + 8 + 192), (193, 256 + 8 + 200)]
+)
+def test_longest_data_key_of_one_oaep_block_has_190_bytes(size: int, length: int) -> None:
+    wrapped = wrap_data_key(key_of(2048).public_key(), Secret(b"k" * size))
+    assert len(base64.b64decode(wrapped)) == length
+    assert unwrap_data_key(key_of(2048), wrapped) == Secret(b"k" * size)
+
+
+@pytest.mark.parametrize("size", [0, 255, 254, 257, 272])
+def test_wrapped_data_key_of_another_length_is_rejected(size: int) -> None:
+    with pytest.raises(Refused) as error:
+        unwrap_data_key(key_of(2048), base64.b64encode(bytes(size)).decode())
+    assert error.value.code == "KeyUnwrapFailed"
+
+
+def test_small_key_and_empty_data_key_are_rejected() -> None:
+    with pytest.raises(InvalidInput, match="KEK: a 1024-bit") as error:
+        wrap_data_key(rsa.generate_private_key(public_exponent=65537, key_size=1024).public_key(), Secret(b"k"))
+    assert error.value.code == "WrappingKeyTooSmall"
+    with pytest.raises(InvalidInput) as error:
+        wrap_data_key(key_of(2048).public_key(), Secret(b""))
+    assert error.value.code == "NothingToWrap"

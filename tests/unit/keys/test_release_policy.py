@@ -198,6 +198,7 @@ BAD: dict[str, Any] = {
     "condition without value": policy_of({"claim": "a"}),
     "condition without claim": policy_of({"equals": "a"}),
     "condition with more": policy_of({**equals("a", "b"), "x": 1}),
+    "condition with two more": policy_of({**equals("a", "b"), "x": 1, "y": 1}),
     "claim and group": policy_of({**equals("a", "b"), "allOf": [equals("a", "b")]}),
     "notEquals": policy_of({"claim": "a", "notEquals": "b"}),
     "less": policy_of({"claim": "a", "less": "5"}),
@@ -211,6 +212,16 @@ BAD: dict[str, Any] = {
     "empty segment": policy_of(equals("a..b", "b")),
     "array index": policy_of(equals("a[0]", "b")),
     "claim with space": policy_of(equals("a b", "c")),
+    "condition is a number": policy_of(5),
+    "condition names an operator only": policy_of("allOf"),
+    "condition is a list": policy_of(["allOf"]),
+    "authority with fragment": policy_of(equals("a", "b"), authority="https://a.example#x"),
+    "authority with space": policy_of(equals("a", "b"), authority="https://a.example/ x"),
+    "long claim": policy_of(equals("a" * 513, "b")),
+    "legacy with more": policy_of({"claim": "a", "condition": "equals", "value": "b", "x": 1}),
+    "legacy without value": policy_of({"claim": "a", "condition": "equals"}),
+    "legacy without claim": policy_of({"condition": "equals", "value": "b"}),
+    "legacy without condition": policy_of({"claim": "a", "value": "b"}),
 }
 
 
@@ -225,13 +236,14 @@ def test_policies_outside_the_grammar_are_rejected(what: str) -> None:
     ("what", "place"),
     [
         ("notEquals", "at anyOf.0.allOf.0.notEquals:"),
+        ("condition with two more", "at anyOf.0.allOf.0.x:"),
         ("condition without claim", "at anyOf.0.allOf.0.claim:"),
         ("condition without value", "at anyOf.0.allOf.0.equals:"),
         ("nested empty", "at anyOf.0.allOf.0.anyOf:"),
         ("no version", "at version:"),
     ],
 )
-def test_the_error_names_the_wrong_member(what: str, place: str) -> None:
+def test_place_of_an_error_names_the_wrong_member(what: str, place: str) -> None:
     with pytest.raises(InvalidInput) as error:
         ReleasePolicy.parse(json.dumps(BAD[what]))
     assert place in error.value.message
@@ -291,6 +303,42 @@ def test_size_and_depth_have_limits() -> None:
             ReleasePolicy.parse(nested(depth))
     with pytest.raises(InvalidInput):
         ReleasePolicy.parse(json.dumps(policy_of(*[equals("a", "b" * 100)] * 400)))
+    text = json.dumps(policy_of(equals("a" * 512, "b")))
+    assert ReleasePolicy.parse(text.ljust(32 * 1024))
+    with pytest.raises(InvalidInput, match="exceed the maximum of 32768"):
+        ReleasePolicy.parse(text.ljust(32 * 1024 + 1))
+    # A level with text next to a group that is too deep.
+    deep: dict[str, Any] = {"allOf": [equals("a", "b")]}
+    for _ in range(8):
+        deep = {"allOf": [equals("a", "b"), deep]}
+    with pytest.raises(InvalidInput, match="nest deeper than 8"):
+        ReleasePolicy.parse(policy_of(deep))
+
+
+def test_conditions_are_written_as_text() -> None:
+    policy = ReleasePolicy.parse(policy_of(equals("a", True), equals("b", False), equals("c", 0)))
+    assert policy.encode().decode() == (
+        f'{{"version":"1.0.0","anyOf":[{{"authority":"{ISSUER}","allOf":['
+        '{"claim":"a","equals":"true"},{"claim":"b","equals":"false"},{"claim":"c","equals":"0"}]}]}'
+    )
+
+
+def test_legacy_condition_is_a_condition() -> None:
+    legacy = {"claim": "a", "condition": "equals", "value": "b"}
+    assert ReleasePolicy.parse(policy_of({"anyOf": [legacy, equals("c", "d")]})) == ReleasePolicy.parse(
+        policy_of({"anyOf": [equals("a", "b"), equals("c", "d")]})
+    )
+
+
+def test_blocks_of_an_authority_are_found_with_and_without_a_trailing_slash() -> None:
+    names = ("https://a.example", "https://b.example/", "https://a.example/")
+    blocks = [{"authority": name, "allOf": [equals("a", name)]} for name in names]
+    policy = ReleasePolicy.parse({"version": "1.0.0", "anyOf": [*blocks, blocks[0]]})
+    assert policy.authorities() == names
+    for issuer in ("https://a.example", "https://a.example/"):
+        assert [block.authority for block in policy.blocks_for(issuer)] == ["https://a.example", "https://a.example/", "https://a.example"]
+    assert [block.authority for block in policy.blocks_for("https://b.example")] == ["https://b.example/"]
+    assert policy.blocks_for("https://A.example") == policy.blocks_for("https://a.example//") == ()
 
 
 @pytest.mark.parametrize("version", ["0.2", "1.0", "1.0.0"])
@@ -330,8 +378,8 @@ def test_the_clean_room_policy_pins_host_data_image_and_guest() -> None:
         }
     ]
     assert len(list(ReleasePolicy.for_clean_room(ISSUER, "ab" * 32, strict=False).any_of[0].claims())) == 3
-    for bad in ("", "ab", "zz" * 32, []):
-        with pytest.raises(InvalidInput):
+    for bad in ("", "ab", "zz" * 32, [], ["ab" * 32, "ab"], "ab" * 32 + "\n"):
+        with pytest.raises(InvalidInput, match="host_data is the SHA-256"):
             ReleasePolicy.for_clean_room(ISSUER, bad)
 
 

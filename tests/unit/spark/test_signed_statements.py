@@ -17,7 +17,7 @@ from cleanroom.attestation import ALLOW_ALL_HOST_DATA, Expectations, TrustStore,
 from cleanroom.errors import CleanRoomError
 from cleanroom.identifiers import canonical_json
 from cleanroom.jose import jws
-from cleanroom.spark.policy import pod_policies
+from cleanroom.spark.policy import PodPolicies, PodPolicy, pod_policies
 from cleanroom.spark.signed import (
     PolicySigner,
     ServiceReport,
@@ -122,6 +122,42 @@ def test_policy_text_of_every_role_counts(role: str) -> None:
     assert code_of(signed_by(), policies=POLICIES.model_copy(update={role: changed})) == "PodPolicyMismatch"
 
 
+def test_attested_service_that_signs_wrong_policies_is_refused() -> None:
+    wide = PodPolicy.of(POLICIES.driver.rego.replace("allow_runtime_logging := false", "allow_runtime_logging := true"))
+    for wrong, roles in (
+        (PodPolicies(driver=wide, executor=POLICIES.executor), "driver policy"),
+        (PodPolicies(driver=POLICIES.driver, executor=wide), "executor policy"),
+        (PodPolicies(driver=POLICIES.executor, executor=POLICIES.driver), "driver and executor policy"),
+    ):
+        signed = SIGNER.sign(JOB, PROFILE, wrong, NONCE)
+        with pytest.raises(CleanRoomError, match=f"the {roles} does not follow") as caught:
+            verify_signed_policies(signed, service_of(), JOB, PROFILE, NONCE)
+        assert (caught.value.code, caught.value.party) == ("PodPolicyMismatch", "operator")
+        expected = {"driver": POLICIES.driver.host_data, "executor": POLICIES.executor.host_data}
+        assert caught.value.details == {"expected": expected, "signed": read_statement(signed.statement, service_of())}
+
+
+@pytest.mark.parametrize(
+    ("job", "profile", "member"),
+    [
+        (make_job("run-2"), PROFILE, "jobDigest"),
+        (JOB, make_profile(f"registry.example/app@sha256:{'3' * 64}"), "profileDigest"),
+    ],
+)
+def test_genuine_policies_of_another_job_or_image_are_refused(job: Any, profile: Any, member: str) -> None:
+    signed = SIGNER.sign(JOB, PROFILE, POLICIES, NONCE)
+    with pytest.raises(CleanRoomError) as caught:
+        verify_signed_policies(signed, service_of(), job, profile, NONCE)
+    assert (caught.value.code, caught.value.details["member"]) == ("PolicyJobMismatch", member)
+    assert caught.value.details["expected"] != caught.value.details["actual"]
+    assert verify_signed_policies(signed, service_of(), JOB, PROFILE, NONCE) == POLICIES
+
+
+def test_challenge_that_is_too_short_verifies_nothing(hardware: DevelopmentHardware) -> None:
+    assert code_of(signed_by(nonce="short"), nonce="short") == "NonceTooShort"
+    assert judge(hardware, payload(nonce="short"), nonce="short") == "NonceTooShort"
+
+
 @pytest.mark.parametrize(("length", "accepted"), [(21, False), (22, True), (256, True), (257, False)])
 def test_nonce_has_22_to_256_characters(length: int, accepted: bool) -> None:
     for use in (SIGNER.payload, lambda nonce: SIGNER.sign(JOB, PROFILE, POLICIES, nonce)):
@@ -141,6 +177,7 @@ def judge(
     bound: str | None = None,
     host: str = HOST,
     accepted: tuple[str, ...] = (HOST,),
+    nonce: str = NONCE,
     **expected: Any,
 ) -> str:
     trust = TrustStore.load(amd=True, root_files=[hardware.trust_file])
@@ -150,7 +187,7 @@ def judge(
     expectations = Expectations(**expected) if expected else None
     try:
         service, verdict = verify_service_report(
-            ServiceReport(evidence=evidence, payload=payload), NONCE, trust, accepted, NOW, expectations=expectations
+            ServiceReport(evidence=evidence, payload=payload), nonce, trust, accepted, NOW, expectations=expectations
         )
     except CleanRoomError as error:
         return error.code

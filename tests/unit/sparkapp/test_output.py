@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pyspark.sql.types import BinaryType, DataType, DoubleType, LongType, StringType
 
@@ -73,6 +74,7 @@ def test_column_names_are_quoted(spark: Session, tmp_path: Path) -> None:
         ((("id", LongType()), ("text", StringType()), ("hidden", StringType())), "column 'hidden', which the sink lacks"),
         ((("id", LongType()), ("text", StringType()), ("Text", StringType())), "column 'Text', which the sink lacks"),
         ((("id", LongType()), ("text", StringType()), ("text", StringType())), "two columns with the same name"),
+        ((("Text", StringType()), ("id", LongType()), ("text", StringType())), "column 'Text', which the sink lacks"),
         ((("id", DoubleType()), ("text", StringType())), "column 'id' is double, the sink has long"),
         ((("id", LongType()), ("text", BinaryType())), "column 'text' is binary, the sink has string"),
     ],
@@ -113,14 +115,16 @@ def test_empty_result_has_no_part(world: DatasetWorld) -> None:
     assert list(world.store.list()) == []
 
 
-def test_part_ends_after_its_bytes(world: DatasetWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("more", "parts"), [(0, [2, 2, 1]), (1, [3, 2])])
+def test_part_ends_after_its_bytes(world: DatasetWorld, monkeypatch: pytest.MonkeyPatch, more: int, parts: list[int]) -> None:
     batch = table_of(world, id=[1], text=["a"])
-    monkeypatch.setattr(output, "PART_BYTES", 2 * batch.nbytes)
+    monkeypatch.setattr(output, "PART_BYTES", 2 * batch.nbytes + more)
     empty = table_of(world, id=[], text=[])
     pieces = [batch, empty, *(table_of(world, id=[number], text=["b"]) for number in range(2, 6))]
     items = written(world, pa.concat_tables(pieces))
-    assert [item.name[-11:] for item in items] == ["000-000.csv", "000-001.csv", "000-002.csv"]
-    assert [stored(world, item).split(b"\n")[:-1] for item in items] == [[b'1,"a"', b'2,"b"'], [b'3,"b"', b'4,"b"'], [b'5,"b"']]
+    assert [item.name[-11:] for item in items] == [f"000-00{number}.csv" for number in range(len(parts))]
+    lines = [stored(world, item).splitlines() for item in items]
+    assert ([len(part) for part in lines], sum(lines[1:], lines[0])) == (parts, [b'1,"a"', *(b'%d,"b"' % number for number in range(2, 6))])
 
 
 def test_tasks_write_a_large_result_and_the_parts_are_sorted(world: DatasetWorld, spark: Session, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,6 +137,29 @@ def test_tasks_write_a_large_result_and_the_parts_are_sorted(world: DatasetWorld
     items = write_result(ComputedResult(2, frame, None), pod, pod.job())
     assert [item.name for item in items] == ["c/r-1/part-00002-000.csv", "c/r-1/part-00007-000.csv"]
     assert [stored(world, item) for item in items] == [b'2,"x"\n', b'1,"x"\n']
+
+
+def test_task_without_rows_writes_no_part(world: DatasetWorld) -> None:
+    class Batches:
+        """A frame with one task, which gets an empty batch and then ``batches``."""
+
+        def __init__(self, *batches: pa.RecordBatch) -> None:
+            self.batches = batches
+
+        def mapInArrow(self, function: Any, ddl: str) -> Batches:
+            self.function = function
+            return self
+
+        def collect(self) -> list[dict[str, Any]]:
+            empty = table_of(world, id=[1], text=["x"]).to_batches()[0].slice(0, 0)
+            return [row for found in self.function(iter([empty, *self.batches])) for row in found.to_pylist()]
+
+    pod = world.pod()
+    none: Any = Batches()
+    assert write_result(ComputedResult(0, none, None), pod, pod.job()) == ()
+    some: Any = Batches(*table_of(world, id=[1], text=["x"]).to_batches())
+    (item,) = write_result(ComputedResult(1, some, None), pod, pod.job())
+    assert (item.name, stored(world, item)) == ("c/r-1/part-00000-000.csv", b'1,"x"\n')
 
 
 def test_task_that_cannot_write_fails_without_values(world: DatasetWorld, spark: Session, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,16 +209,15 @@ def test_value_is_written_exactly_or_the_run_fails(tmp_path: Path, fmt: str, kin
     assert list(world.store.list()) == []
 
 
-@pytest.mark.parametrize("fault", ["changed", "malformed"])
+@pytest.mark.parametrize(("text", "column"), [(b'1,"b"\n', "text"), (b'2,"a"\n', "id"), (b'x,"a"\n', "id"), (b"", "id")])
 def test_part_that_the_receiver_would_read_differently_is_not_written(
-    world: DatasetWorld, monkeypatch: pytest.MonkeyPatch, fault: str
+    world: DatasetWorld, monkeypatch: pytest.MonkeyPatch, text: bytes, column: str
 ) -> None:
-    text = {"changed": b'1,"b"\n', "malformed": b'x,"a"\n'}[fault]
     monkeypatch.setattr("pyarrow.csv.write_csv", lambda table, buffer, options: buffer.write(text))
     with pytest.raises(CleanRoomError) as caught:
         written(world, table_of(world, id=[1], text=["a"]))
     assert caught.value.code == "ResultNotRepresentable"
-    assert f"in column {'text' if fault == 'changed' else 'id'!r}" in caught.value.message
+    assert f"in column {column!r}" in caught.value.message
     assert list(world.store.list()) == []
 
 
@@ -212,6 +238,12 @@ def test_part_that_the_receiver_would_read_differently_is_not_written(
 def test_columns_are_compared_value_by_value(left: list[Any], right: list[Any], same: bool) -> None:
     kind = pa.string() if isinstance(left[0], str) else pa.float64()
     assert same_values(pa.chunked_array([pa.array(left, kind)]), pa.chunked_array([pa.array(right, kind)])) is same
+
+
+def test_parquet_is_compressed(tmp_path: Path) -> None:
+    world = DatasetWorld(tmp_path / "p", format="parquet")
+    (item,) = written(world, table_of(world, id=[1], text=["a"]))
+    assert pq.ParquetFile(pa.BufferReader(stored(world, item))).metadata.row_group(0).column(0).compression == "ZSTD"
 
 
 def test_json_values_are_those_of_spark(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pytest
@@ -69,10 +70,21 @@ def test_event_that_the_ledger_does_not_confirm_is_an_error(error: CleanRoomErro
     assert (caught.value.code, caught.value.retryable) == (code, error.retryable)
 
 
-def test_progress_is_printed_at_once_with_the_time(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+class Output(io.StringIO):
+    """Standard output; ``shown`` is what has left its buffer."""
+
+    shown = ""
+
+    def flush(self) -> None:
+        self.shown = self.getvalue()
+
+
+def test_progress_is_printed_at_once_with_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter((10.0, 12.5, 13.25))
     monkeypatch.setattr("sparkapp.reporting.time.monotonic", lambda: next(clock))
+    output = Output()
+    monkeypatch.setattr("sys.stdout", output)
     made = reporter(Ledger())
     made.progress("opening")
-    assert capsys.readouterr().out == "    2.50s  opening\n"
+    assert output.shown == "    2.50s  opening\n"
     assert made.seconds() == 3.25

@@ -131,6 +131,7 @@ def test_split_reads_to_the_end_of_its_last_row_and_not_further() -> None:
 def test_split_begins_after_its_first_line_break() -> None:
     assert text_of(b"a\nb", b"c\nd", b"e", first=1)[0].read() == b"de"
     assert text_of(b"a\nb", b"\nd", first=1)[0].read() == b"d"
+    assert text_of(b"a", b"\nd", stop=1)[0].read() == b"a\n"
     assert text_of(b"a\nb", b"cd", b"e\n", first=1, stop=2)[0].read() == b""
     assert text_of(b"a\nb", b"cd", b"e\nf", first=1)[0].read() == b"f"
 
@@ -138,6 +139,7 @@ def test_split_begins_after_its_first_line_break() -> None:
 def test_skipped_bytes_may_span_segments_or_exceed_the_text() -> None:
     text, _ = text_of(b"abc", b"def", b"g")
     text.skip(0)
+    assert text.read(0) == b""
     text.skip(4)
     assert text.read(1) == b"e"
     text.skip(99)
@@ -151,6 +153,10 @@ def test_segments_are_fetched_in_groups_and_one_group_ahead() -> None:
     assert opened.opened == [(0, 8), (8, 16)]
     assert text.read() == b"".join(b"%d\n" % number for number in range(1, 20))
     assert opened.opened == [(0, 8), (8, 16), (16, 20)]
+    text, opened = text_of(*[b"%d\n" % number for number in range(9)])
+    assert (len(text.read()), opened.opened) == (18, [(0, 8), (8, 9)])
+    text, opened = text_of(*[b"%d\n" % number for number in range(8)])
+    assert (len(text.read()), opened.opened) == (16, [(0, 8)])
 
 
 def test_object_of_a_manifest_is_bound_to_its_header_name_dataset_and_collaboration(world: DatasetWorld) -> None:
@@ -211,16 +217,47 @@ def test_wrong_value_is_reported_with_its_row_only_from_the_beginning(
     assert "things/a.csv, column 'id', row 1: expected long" in caught.value.message
 
 
-@pytest.mark.parametrize(("stop", "whole"), [(2, True), (1, False)])
-def test_only_json_that_is_read_as_a_whole_must_have_every_member(tmp_path: Path, stop: int, whole: bool) -> None:
+@pytest.mark.parametrize(("first", "stop", "whole"), [(0, 2, True), (0, 1, False), (1, 2, False)])
+def test_only_json_that_is_read_as_a_whole_must_have_every_member(tmp_path: Path, first: int, stop: int, whole: bool) -> None:
     """A member may first occur in another split of the object."""
     world = DatasetWorld(tmp_path / "j", format="json", encryption="SSE", key_secret_id=None)
     line = b'{"id": 1, "hidden": "h"}\n'
     data = line * (MIB // len(line) + 1)
     world.store.put("a.json", data)
-    tasks = read_task(world.pod(), world.dataset, ["id", "text"], [InputSplit("a.json", len(data), 0, stop, len(data))])
+    tasks = read_task(world.pod(), world.dataset, ["id", "text"], [InputSplit("a.json", len(data), first, stop, len(data))])
     if whole:
         with pytest.raises(CleanRoomError, match="SchemaMismatch"):
             list(tasks)
     else:
-        assert sum(batch.column("text").null_count for batch in tasks) == data.count(b"\n")
+        assert sum(batch.column("text").null_count for batch in tasks) == (MIB // len(line) + 1 if first == 0 else 0)
+
+
+def two_segments(fmt: str, tail: bytes) -> tuple[bytes, int]:
+    """Return text whose second segment begins after a line break and holds ``tail``."""
+    line = b'{"id": 1, "text": "a"}\n' if fmt == "json" else b"1,a,h\n"
+    filler = line * (MIB // len(line))
+    return filler[:-1].ljust(MIB - 1, b" ") + b"\n" + line + tail, len(line)
+
+
+@pytest.mark.parametrize(("fmt", "tail"), [("csv", b"x,a,h\n"), ("json", b'{"id": "x", "text": "a"}\n')])
+def test_row_number_is_not_reported_where_it_is_unknown(tmp_path: Path, fmt: str, tail: bytes) -> None:
+    world = DatasetWorld(tmp_path / "r", format=fmt, encryption="SSE", key_secret_id=None)
+    data, _ = two_segments(fmt, tail)
+    world.store.put("a", data)
+    for first in (0, 1):
+        with pytest.raises(CleanRoomError, match="SchemaMismatch") as caught:
+            list(read_task(world.pod(), world.dataset, ["id"], [InputSplit("a", len(data), first, 2, len(data))]))
+        assert (", row " in caught.value.message) is (first == 0)
+
+
+@pytest.mark.parametrize("fmt", ["csv", "csv with header", "json"])
+def test_mark_of_the_byte_order_is_dropped_at_the_start_of_an_object_only(tmp_path: Path, fmt: str) -> None:
+    mark = "\ufeff"
+    world = DatasetWorld(tmp_path / "b", format=fmt.split()[0], csv_header="header" in fmt, encryption="SSE", key_secret_id=None)
+    world.dataset = world.dataset.model_copy(update={"schema_fields": {"text": "string", "id": "long"}})
+    head = f"{mark}text,id\n" if "header" in fmt else ""
+    first = '{"text": "a", "id": 1}' if fmt == "json" else (f"{mark}a,1" if head else "a,1")
+    world.store.put("a", (head + (first if head else mark + first) + "\n").encode())
+    size = world.store.size("a")
+    (batch,) = read_task(world.pod(), world.dataset, ["text"], [InputSplit("a", size, 0, 1, size)])
+    assert batch.column("text").to_pylist() == [f"{mark}a" if head else "a"]

@@ -138,12 +138,28 @@ def test_first_dataset_in_the_jobs_order_that_fails_is_reported(world: DatasetWo
     pod = FolderPod(world.root, two_datasets(world).encode())
     with pytest.raises(LoadFailed) as caught:
         opened(world, pod)
-    assert (caught.value.dataset.name, caught.value.error.code) == ("others", "DatasetEmpty")
+    assert (caught.value.dataset.name, caught.value.error.code, str(caught.value)) == ("others", "DatasetEmpty", "others")
     pod = FolderPod(world.root, two_datasets(world, key_secret_id=None).encode())
     world.store.put("a.csv", b"short")
     with pytest.raises(LoadFailed) as caught:
         opened(world, pod)
     assert caught.value.dataset.name == "things"
+
+
+def test_at_most_four_datasets_are_opened_at_the_same_time(world: DatasetWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    workers: list[int] = []
+    genuine = views.ThreadPoolExecutor
+
+    def pool(*, max_workers: int) -> Any:
+        workers.append(max_workers)
+        return genuine(max_workers)
+
+    monkeypatch.setattr(views, "ThreadPoolExecutor", pool)
+    monkeypatch.setattr(views, "read_table", lambda *arguments: None)
+    job = world.pod().job()
+    many = job.model_copy(update={"datasets": (world.dataset,) * 5})
+    opened(world, FolderPod(world.root, many.encode()))
+    assert workers == [4]
 
 
 def test_unexpected_error_of_a_dataset_is_redacted(world: DatasetWorld, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,8 +178,23 @@ def test_driver_reads_splits_in_their_order(world: DatasetWorld, monkeypatch: py
     monkeypatch.setattr(splits, "MAX_SPLIT_BYTES", 1)
     for name in ("b", "c", "d"):
         world.put_sealed(f"{name}.csv", b"1,%s,h\n" % name.encode())
-    for cores in (None, 4):
+    pools: list[int] = []
+    genuine, plan = views.ThreadPoolExecutor, views.plan_splits
+
+    def pool(*, max_workers: int) -> Any:
+        pools.append(max_workers)
+        return genuine(max_workers)
+
+    def planned(pod: Any, listing: Any, *, parallelism: int) -> Any:
+        pools.append(parallelism)
+        return plan(pod, listing, parallelism=parallelism)
+
+    monkeypatch.setattr(views, "ThreadPoolExecutor", pool)
+    monkeypatch.setattr(views, "plan_splits", planned)
+    for cores in (None, 3):
+        pools.clear()
         monkeypatch.setattr(views.os, "cpu_count", lambda cores=cores: cores)
         (dataset,) = opened(world)
+        assert pools == [1, cores or 1, cores or 1]  # one dataset at a time, each on all cores
         assert isinstance(dataset.table, pa.Table)
         assert dataset.table.column("text").to_pylist()[20:] == ["b", "c", "d"]

@@ -128,8 +128,8 @@ class Driver:
     calls: list[Call] = field(default_factory=list)
     attributes: dict[str, Any] = field(default_factory=dict)
     """Search attributes, as set last."""
-    timers_started: list[str] = field(default_factory=list)
-    """Summary of each timer."""
+    timers_started: list[tuple[str, float]] = field(default_factory=list)
+    """Summary and seconds of each timer."""
     written: list[dict[str, Any]] = field(default_factory=list)
     """Search attributes of each command that set some."""
     updates: dict[str, Any] = field(default_factory=dict)
@@ -140,6 +140,8 @@ class Driver:
     """Input of the next run."""
     cancelled: bool = False
     suggest_continue: bool = False
+    slow_cancellation: bool = False
+    """Whether a cancelled activity ends only when the test ends it, as it does while the server is slow."""
 
     def __post_init__(self) -> None:
         self._definition = workflow._Definition.must_from_class(self.kind)
@@ -304,6 +306,7 @@ class Driver:
             self._apply(command)
 
     def _apply(self, command: WorkflowCommand) -> None:
+        assert not self.ended or command.HasField("respond_to_query"), "a command after the end"
         kind = command.WhichOneof("variant")
         body = getattr(command, kind or "")
         summary, details = (_text(command.user_metadata, name) for name in ("summary", "details"))
@@ -322,11 +325,13 @@ class Driver:
             child = kind != "request_cancel_activity"
             call = self._open[child, body.child_workflow_seq if child else body.seq]
             call.cancelled = True
-            if call in self._until_cancelled or (not child and call.command.cancellation_type != WAITS):
+            at_once = not child and call.command.cancellation_type != WAITS and not self.slow_cancellation
+            if call in self._until_cancelled or at_once:
                 self._resolve(call, CancelledError("cancelled"))
         elif kind == "start_timer":
-            self.timers_started.append(summary)
-            self._timers[body.seq] = self.now + body.start_to_fire_timeout.ToTimedelta(), summary
+            duration = body.start_to_fire_timeout.ToTimedelta()
+            self.timers_started.append((summary, duration.total_seconds()))
+            self._timers[body.seq] = self.now + duration, summary
         elif kind == "cancel_timer":
             self._timers.pop(body.seq, None)
         elif kind == "upsert_workflow_search_attributes":

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from temporalio.exceptions import TimeoutError, TimeoutType
+from temporalio.exceptions import CancelledError, TimeoutError, TimeoutType
 
 from cleanroom.errors import CleanRoomError, Conflict, PreconditionFailed, Refused, Unavailable
 from cleanroom.messages.query import (
@@ -114,6 +114,7 @@ def test_an_update_replaces_text_version_and_card() -> None:
         # The poll that compared with the old draft was stopped, and its successor compares with the new one.
         assert query.call("await_query_change").argument.known.digest == "2" * 64
         assert query.running() == ["await_query_change"]
+        assert query.call("generate_query_document").argument.seen == "2.11"
 
 
 @pytest.mark.parametrize("spec", [None, SPEC.model_copy(update={"name": "another"}).model_dump(mode="json")])
@@ -135,6 +136,7 @@ def test_an_update_that_its_worker_refuses_changes_nothing() -> None:
         [refused] = after.refused
         assert (refused.kind, refused.code, refused.at) == ("update", "OrderMismatch", START)
         assert query.query("refused") == after.refused
+        assert "Refused messages: 1; last, *update*: `OrderMismatch` on purpose" in query.details
 
 
 @pytest.mark.parametrize("name", ["update", "propose"])
@@ -153,6 +155,7 @@ def test_a_proposed_query_refuses_commands_on_its_draft_at_once(name: str) -> No
 def test_a_draft_refuses_votes_at_once(name: str) -> None:
     with publish_query() as query:
         assert refusal(query, query.update(name, vote())).code == "QueryNotProposed"
+        assert state(query).refused == ()
         query.signal(name, vote())
         assert state(query).refused[-1].code == "QueryNotProposed"
         assert "verify_decision" not in query.names
@@ -182,6 +185,7 @@ def test_a_proposal_waits_for_what_its_owners_derivation_has_seen() -> None:
     with publish_query(determine_dataset_owners={"owners": OWNERS, "version": "2.11", "digest": "1" * 64, "seen": "2.55"}) as query:
         propose(query)
         assert query.call("propose_query").argument.command.seen == "2.55"
+        assert state(query).seen == "2.55"
 
 
 @pytest.mark.parametrize("party", ["mallory", "clean-room"])
@@ -209,6 +213,7 @@ def test_a_withdrawn_proposal_returns_to_draft_and_can_be_proposed_again() -> No
         request = query.call("withdraw_proposal").argument
         assert (request.proposal_id, request.expired, request.command.party) == ("p-1", False, "litware")
         assert (request.command.seen, request.command.authorisation) == ("2.30", "t")
+        assert query.call("withdraw_proposal").summary == "withdraw the proposal"
         assert refusal(query, pending).code == "ProposalClosed"
         assert query.call("accept_query").cancelled
         found = state(query)
@@ -269,6 +274,7 @@ def test_an_approved_query_has_nothing_to_withdraw() -> None:
         for user in OWNERS:
             query.update("approve", vote(user))
         assert refusal(query, query.update("withdraw", AUTHOR)).code == "QueryNotOpen"
+        assert state(query).refused == ()
         query.signal("withdraw", AUTHOR)
         assert state(query).refused[-1].code == "QueryNotOpen"
         assert "withdraw_proposal" not in query.names
@@ -393,14 +399,15 @@ def test_a_vote_of_a_user_without_a_worker_is_refused() -> None:
 
 
 def test_a_decision_that_was_verified_for_an_ended_proposal_is_not_cast() -> None:
-    with publish_query(verify_decision=HELD) as query:
+    with publish_query(verify_decision=HELD, withdraw_proposal=HELD) as query:
         propose(query)
+        withdraw = query.update("withdraw", AUTHOR)
         approve = query.update("approve", vote())
-        query.finish("await_query_change", seen_in_governance(state="Proposed", proposal_id="p-9"))
+        query.finish("withdraw_proposal", {"seen": "2.95"})
+        assert outcome(query, withdraw).stage == "Draft"
         query.finish("verify_decision", decided(query.call("verify_decision").argument))
-        query.advance(seconds=3)
-        assert isinstance(query.updates[approve], BaseException) or state(query).proposal_id == "p-1"
-        query.advance(seconds=3)
+        assert refusal(query, approve).code == "QueryNotProposed"
+        assert "accept_query" not in query.names
 
 
 def test_a_vote_that_fails_can_be_repeated() -> None:
@@ -424,6 +431,7 @@ def test_a_vote_that_was_cast_on_an_ended_proposal_is_recorded_and_not_counted()
         assert state(query).stage == "Approved"
         query.finish("accept_query", BallotRecorded(proposal_state="Accepted", ballots=dict.fromkeys(OWNERS, "accepted")))
         assert outcome(query, approve).detail == "counted"
+        assert "approved by **contosso**" in query.details
 
 
 # ---------------------------------------------------------------------- messages from anybody
@@ -497,7 +505,8 @@ def test_a_draft_expires() -> None:
         assert state(query).stage == "Draft"
         query.advance(hours=1)
         assert (query.result.stage, query.result.history[-1].by) == ("Expired", "deadline")
-        assert query.attributes["CrOutcome"] == ["expired"]
+        assert (query.attributes["CrOutcome"], query.attributes["CrStage"]) == (["expired"], ["query.expired"])
+        assert "**Expired**" in query.details
         assert query.call("await_query_change").cancelled
         assert "withdraw_proposal" not in query.names
         assert "expires" not in query.details
@@ -516,14 +525,35 @@ def test_a_draft_does_not_expire_while_a_command_on_it_runs() -> None:
 
 
 def test_an_open_proposal_is_withdrawn_at_its_deadline_with_the_command_that_made_it() -> None:
-    with publish_query(accept_query=HELD) as query:
+    with publish_query(accept_query=HELD, withdraw_proposal=HELD) as query:
         propose(query)
         pending = query.update("approve", vote())
         query.advance(days=14)
+        # The poll has stopped: otherwise it would report the withdrawal.
+        assert query.running() == ["accept_query", "withdraw_proposal"]
         request = query.call("withdraw_proposal").argument
         assert (request.expired, request.proposal_id, request.command.authorisation) == (True, "p-1", "t")
+        assert (request.command.seen, query.call("withdraw_proposal").summary) == ("2.21", "withdraw the expired proposal")
+        query.finish("withdraw_proposal", {"seen": "2.95"})
         assert (query.result.stage, query.attributes["CrOutcome"]) == ("Expired", ["expired"])
         assert refusal(query, pending).code == "QueryClosed"
+
+
+def test_a_proposal_expires_although_its_authors_worker_is_offline_with_another_withdrawal() -> None:
+    with publish_query(withdraw_proposal=[HELD, {"seen": "2.95"}]) as query:
+        propose(query)
+        query.update("withdraw", AUTHOR)
+        query.advance(days=14)
+        assert query.call("withdraw_proposal").argument.expired is True
+        assert query.result.stage == "Expired"
+
+
+def test_a_query_that_is_cancelled_while_its_proposal_expires_ends_as_cancelled() -> None:
+    with publish_query(withdraw_proposal=HELD) as query:
+        propose(query)
+        query.advance(days=14)
+        query.cancel()
+        assert (query.cancelled, query.attributes["CrOutcome"]) == (True, ["cancelled"])
 
 
 def test_a_proposal_that_governance_accepted_at_its_deadline_is_approved() -> None:
@@ -595,6 +625,7 @@ def test_a_change_in_governance_is_shown_and_the_next_poll_compares_with_it(foun
         shown = state(query)
         assert (shown.stage, shown.version, shown.digest) == (stage, found.version, found.digest)
         assert (shown.history[-1].event, shown.history[-1].detail) == (event, "seen in governance")
+        assert f"{event}: seen in governance" in query.details
         assert query.running() == ([] if stage == "Approved" else ["await_query_change"])
         if stage != "Approved":
             assert query.call("await_query_change").argument.known.digest == found.digest
@@ -632,6 +663,37 @@ def test_a_change_that_a_running_command_caused_is_reported_by_the_command() -> 
         assert [(entry.event, entry.by) for entry in state(query).history] == [("created", "fabrikam"), ("proposed", "fabrikam")]
         query.advance(minutes=1)
         assert len(state(query).history) == 2
+
+
+def test_a_change_is_shown_as_soon_as_the_running_command_has_failed() -> None:
+    with publish_query(update_document=HELD) as query:
+        query.update("update", UPDATE)
+        query.finish("await_query_change", seen_in_governance(state="Draft", version="2.50", digest="5" * 64))
+        assert state(query).version == "2.11"
+        query.finish("update_document", Refused("X", "on purpose"))
+        assert state(query).version == "2.50"
+
+
+def test_a_change_that_one_of_two_votes_caused_starts_the_next_poll_at_once() -> None:
+    recorded = BallotRecorded(proposal_state="Open", ballots={"u-contosso": "accepted"}, seen="2.91")
+    with publish_query(accept_query=HELD) as query:
+        propose(query)
+        query.update("approve", vote())
+        query.update("approve", vote("u-litware"))
+        query.finish("await_query_change", seen_in_governance(state="Proposed", proposal_id="p-1", ballots=recorded.ballots))
+        assert "await_query_change" not in query.running()
+        query.finish("accept_query", recorded)
+        assert query.running() == ["accept_query", "await_query_change"]
+        assert events(query).count("votes changed") == 0
+
+
+def test_a_command_changes_the_query_only_when_the_poll_has_stopped() -> None:
+    with publish_query() as query:
+        query.slow_cancellation = True
+        update = query.update("propose", AUTHOR)
+        assert (query.updates[update], state(query).stage) == (HELD, "Draft")
+        query.finish("await_query_change", CancelledError("stopped"))
+        assert outcome(query, update).stage == "Proposed"
 
 
 @pytest.mark.parametrize(
@@ -689,14 +751,65 @@ def test_a_query_does_not_continue_while_a_command_runs() -> None:
         assert query.continued.carried.version == "2.51"
 
 
-@pytest.mark.parametrize("held", ["update_document", "accept_query", "create_document"])
+def test_a_command_that_arrives_while_the_query_is_about_to_continue_is_handled_first() -> None:
+    with publish_query() as query:
+        query.suggest_continue = query.slow_cancellation = True
+        query.signal("propose", AUTHOR | {"party": "mallory"})
+        assert query.call("await_query_change").cancelled
+        update = query.update("propose", AUTHOR)
+        query.slow_cancellation = False
+        query.finish("await_query_change", CancelledError("stopped"))
+        assert outcome(query, update).stage == "Proposed"
+        query.signal("propose", AUTHOR | {"party": "mallory"})
+        assert query.continued.carried.stage == "Proposed"
+
+
+def test_a_query_that_has_ended_does_not_continue() -> None:
+    with publish_query() as query:
+        query.suggest_continue = True
+        query.advance(days=14)
+        assert (query.continued, query.result.stage) == (None, "Expired")
+
+
+def test_a_query_waits_a_minute_at_most_for_what_it_cancelled_and_accepts_nothing_meanwhile() -> None:
+    with publish_query(accept_query=HELD) as query:
+        propose(query)
+        query.signal("approve", vote())
+        query.slow_cancellation = True
+        query.advance(days=14)
+        query.finish("await_query_change", CancelledError("stopped"))
+        assert (state(query).stage, query.ended) == ("Expired", False)
+        assert query.timers_started[-1] == ("", 60)
+        assert refusal(query, query.update("withdraw", AUTHOR)).code == "QueryNotOpen"
+        assert state(query).refused == ()
+        query.signal("propose", AUTHOR)
+        assert [(item.kind, item.code) for item in state(query).refused] == [("propose", "QueryClosed")]
+        query.advance(seconds=60)
+        assert query.result.stage == "Expired"
+
+
+def test_a_signal_whose_work_is_cancelled_at_the_end_is_refused_with_the_end() -> None:
+    with publish_query(accept_query=HELD) as query:
+        propose(query)
+        query.signal("approve", vote())
+        query.advance(days=14)
+        assert [item.code for item in query.result.refused] == ["QueryClosed"]
+    with publish_query(update_document=HELD) as query:
+        query.signal("update", UPDATE)
+        query.cancel()
+        assert [item.code for item in state(query).refused] == ["QueryClosed"]
+
+
+@pytest.mark.parametrize("held", ["update_document", "accept_query", "create_document", "verify_decision"])
 def test_a_cancelled_query_answers_what_waits_and_ends_as_cancelled(held: str) -> None:
     with publish_query(**{held: HELD}) as query:
-        if held == "accept_query":
+        if held in ("accept_query", "verify_decision"):
             propose(query)
-        waiting = query.update("approve" if held == "accept_query" else "update", vote() if held == "accept_query" else UPDATE)
+            waiting = query.update("approve", vote())
+        else:
+            waiting = query.update("update", UPDATE)
         query.cancel()
-        assert refusal(query, waiting).code == "QueryClosed"
+        assert refusal(query, waiting).code == ("Cancelled" if held == "verify_decision" else "QueryClosed")
         assert (query.cancelled, query.attributes["CrOutcome"]) == (True, ["cancelled"])
         assert query.running() == []
 
