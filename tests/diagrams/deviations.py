@@ -75,6 +75,11 @@ VERIFY_POLICY = Deviation(
     "`verify_security_policy` computes the pod policies again and compares them.",
     "The policies pass through Temporal, which is not trusted ([decision 4](decisions/004-policies-are-recomputed.md)).",
 )
+PER_DATASET = Deviation(
+    "The secrets are propagated one by one.",
+    "One pass of the loop obtains and grants all secrets of a dataset.",
+    "Fewer requests and a shorter history ([decision 8](decisions/008-what-a-release-reads-again.md)).",
+)
 STAGED_SECRETS = Deviation(
     '"Get Key with SKR" and "Get Secret" return the secret to the clean room.',
     "They store copies of a dataset's secrets for this run in governance and return their IDs.",
