@@ -209,7 +209,6 @@ def _policy_of(client: Any, name: str, version: str | None) -> ReleasePolicy | N
     """Return the key's policy for the explanation, or None if the caller may not read the key, as is usual."""
     try:
         with convert_malformed_responses(f"policy of {name}"):
-            found = client.get_key(name, version).properties.release_policy
-            return ReleasePolicy.parse(bytes(found.encoded_policy)) if found is not None else None
+            return ReleasePolicy.parse(bytes(client.get_key(name, version).properties.release_policy.encoded_policy))
     except (AzureError, CleanRoomError):
         return None

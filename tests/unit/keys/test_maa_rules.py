@@ -225,17 +225,20 @@ REFUSED = {"error": {"code": "PolicyEvaluationError", "message": "no"}}
     [
         (400, REFUSED, "MaaRefusedEvidence", {"status": 400, "code": "PolicyEvaluationError"}),
         (499, REFUSED, "MaaRefusedEvidence", {"status": 499, "code": "PolicyEvaluationError"}),
-        (400, {"error": "text"}, "MaaRefusedEvidence", {"status": 400, "code": None}),
-        (400, [], "MaaRefusedEvidence", {"status": 400, "code": None}),
-        (400, None, "MaaRefusedEvidence", {"status": 400, "code": None}),
+        (400, {"error": "text"}, "MaaUnavailable", {"status": 400, "code": None}),
+        (400, {"error": {}}, "MaaUnavailable", {"status": 400, "code": None}),
+        (400, [], "MaaUnavailable", {"status": 400, "code": None}),
+        (400, None, "MaaUnavailable", {"status": 400, "code": None}),
+        (408, REFUSED, "MaaUnavailable", {"status": 408, "code": "PolicyEvaluationError"}),
+        (425, REFUSED, "MaaUnavailable", {"status": 425, "code": "PolicyEvaluationError"}),
         (429, REFUSED, "MaaUnavailable", {"status": 429, "code": "PolicyEvaluationError"}),
         (500, REFUSED, "MaaUnavailable", {"status": 500, "code": "PolicyEvaluationError"}),
         (302, REFUSED, "MaaUnavailable", {"status": 302, "code": "PolicyEvaluationError"}),
-        (204, REFUSED, "MaaUnavailable", {"status": 204, "code": "PolicyEvaluationError"}),
-        (200, {}, "MaaUnavailable", {}),
-        (200, {"token": 5}, "MaaUnavailable", {}),
-        (200, [], "MaaUnavailable", {}),
-        (200, None, "MaaUnavailable", {}),
+        (204, {"token": "t"}, "MaaUnavailable", {"status": 204, "code": None}),
+        (200, {}, "MaaUnavailable", {"status": 200, "code": None}),
+        (200, {"token": ""}, "MaaUnavailable", {"status": 200, "code": None}),
+        (200, [], "MaaUnavailable", {"status": 200, "code": None}),
+        (200, None, "MaaUnavailable", {"status": 200, "code": None}),
     ],
 )
 async def test_answer_without_a_token_is_a_refusal_or_unavailable(
@@ -246,6 +249,7 @@ async def test_answer_without_a_token_is_a_refusal_or_unavailable(
     with pytest.raises(CleanRoomError) as caught:
         await MaaClient(ISSUER).attest(EVIDENCE, b"{}")
     assert (caught.value.code, caught.value.details) == (code, details)
+    assert ("has no token" if status == 200 else f"status {status}") in caught.value.message
     assert isinstance(caught.value, Refused if code == "MaaRefusedEvidence" else Unavailable)
     if code == "MaaRefusedEvidence":
         assert caught.value.cause == ("no" if body is REFUSED else "")
@@ -303,6 +307,26 @@ async def test_token_is_validated_with_the_fetched_keys_at_the_given_time(monkey
     ):
         with pytest.raises(Refused, match=f"AttestationToken{code}"):
             await client.validate(text, at=at)
+
+
+@pytest.mark.parametrize("body", [{}, {"keys": []}, {"keys": None}, [], None])
+async def test_authority_without_keys_is_unavailable(monkeypatch: pytest.MonkeyPatch, body: Any) -> None:
+    answers = [httpx.Response(200, json={"issuer": ISSUER, "jwks_uri": f"{ISSUER}/certs"}), httpx.Response(200, json=body)]
+    Server(monkeypatch, lambda request: answers.pop(0))
+    with pytest.raises(Unavailable, match=r"MaaUnavailable.*has no keys"):
+        await MaaClient(ISSUER).signing_keys()
+
+
+@pytest.mark.parametrize("url", ["http://maa.example", "https://", "maa.example", "https://[maa", ""])
+def test_authority_is_an_https_url(url: str) -> None:
+    with pytest.raises(CleanRoomError) as caught:
+        MaaClient(url)
+    assert caught.value.code == "InvalidMaaUrl"
+
+
+@pytest.mark.parametrize("text", ["", "a.b", "a.b.c", token() + "=", "é.é.é"])
+def test_text_that_is_no_token_is_malformed(text: str) -> None:
+    assert judge(text) == "Malformed"
 
 
 @pytest.mark.parametrize("error", [httpx.ConnectError("no route"), httpx.ReadTimeout("late"), httpx.InvalidURL("odd")])

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 import cleanroom.keys.release as module
 from cleanroom.errors import CleanRoomError
+from cleanroom.jose.jwk import public_jwk
 from cleanroom.keys import (
     KeyVaultSettings,
     KeyWrapAlgorithm,
@@ -73,6 +74,8 @@ def test_only_an_rsa_key_unwraps_a_data_key() -> None:
         return ReleasedKey("id", kind, POLICY, Secret(content))
 
     wrapped = wrap_data_key(TARGET.public_key(), Secret(b"d" * 32))
+    assert unwrap_release(verified(der(TARGET), **public_jwk(TARGET)), WRAPPING).kind == "RSA"
+    assert unwrap_release(verified(der(CURVE), **public_jwk(CURVE)), WRAPPING).kind == "EC"
     assert released("RSA", der(TARGET)).unwrap_data_key(wrapped) == Secret(b"d" * 32)
     assert isinstance(released("EC", der(CURVE)).private_key(), ec.EllipticCurvePrivateKey)
     for key, words in ((released("EC", der(CURVE)), "is an EC key"), (released("oct", b"k" * 32), "is a symmetric key")):
