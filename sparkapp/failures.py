@@ -128,13 +128,24 @@ def _encode(error: CleanRoomError) -> str:
 
 
 def retry_transient(seconds: float, call: Callable[[], T]) -> T:
-    """Call ``call`` and retry retryable errors with exponential backoff, for at most ``seconds``."""
+    """Call ``call`` and retry retryable errors with exponential backoff, for at most ``seconds``.
+
+    A service that asks to wait longer than the backoff is asked again after that time, and not at all if it exceeds ``seconds``.
+    """
+    backoff = tenacity.wait_random_exponential(multiplier=0.5, max=15)
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception(lambda error: isinstance(error, CleanRoomError) and error.retryable),
-        wait=tenacity.wait_random_exponential(multiplier=0.5, max=15),
-        stop=tenacity.stop_after_delay(seconds),
+        wait=lambda state: max(backoff(state), _asked_wait(state)),
+        stop=lambda state: tenacity.stop_after_delay(seconds)(state) or _asked_wait(state) > seconds,
         reraise=True,
     )(call)
+
+
+def _asked_wait(state: tenacity.RetryCallState) -> float:
+    """Return the seconds of ``Retry-After`` in the last error, or 0."""
+    error = state.outcome.exception() if state.outcome else None
+    wait = error.details.get("retryAfter") if isinstance(error, CleanRoomError) else None
+    return float(wait) if isinstance(wait, int | float) else 0.0
 
 
 def report_failure(error: CleanRoomError, facts: dict[str, Any]) -> int:

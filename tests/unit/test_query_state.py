@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
 from cleanroom.documents.specs import QuerySpec
 from cleanroom.errors import InvalidInput, PreconditionFailed, Refused
@@ -212,12 +212,21 @@ def test_a_flood_fills_only_its_own_lane() -> None:
     assert queue.take({"litware", VOTES}).lane == "fabrikam"  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("message", [None, "x", 1, [], {}, {"party": 1}, {"party": "A B"}, {"party": "x", "authorisation": "y", "z": 1}])
-def test_a_malformed_message_is_refused(message: Any) -> None:
+@pytest.mark.parametrize(
+    "message",
+    [None, "x", 1, [], {}, {"party": 1}, {"party": ""}, {"party": ["x"]}, {"party": "A B"}, {"party": "x", "authorisation": "y", "z": 1}],
+)
+def test_a_malformed_message_is_refused_and_not_in_the_lane_of_votes(message: Any) -> None:
     sent = Command("propose", message)
-    assert sent.lane
+    assert isinstance(sent.lane, str)
+    assert sent.lane not in ("", VOTES)
     with pytest.raises(InvalidInput, match="propose:"):
         sent.parsed(AuthorMessage)
+
+
+def test_only_a_vote_is_identified_by_its_decision() -> None:
+    assert len(Command("approve", {"decision": "token"}).about) == 16
+    assert Command("approve", {"decision": 1}).about == Command("propose", {"party": "x", "decision": "token"}).about == ""
 
 
 # ---------------------------------------------------------------------- random transitions
@@ -226,9 +235,12 @@ def test_a_malformed_message_is_refused(message: Any) -> None:
 class RandomTransitions(RuleBasedStateMachine):
     """Commands, votes, governance states and continue-as-new in random order."""
 
-    @initialize()
-    def begin(self) -> None:
-        self.query, self.now, self.count = drafted(), START, 0
+    reached: ClassVar[set[str]] = set()
+    """What happened in any of the examples."""
+
+    @initialize(open_proposal=st.booleans())
+    def begin(self, open_proposal: bool) -> None:
+        self.query, self.now = proposed() if open_proposal else drafted(), START
 
     @rule(days=st.integers(0, 20))
     def time_passes(self, days: int) -> None:
@@ -244,16 +256,18 @@ class RandomTransitions(RuleBasedStateMachine):
             done = QueryProposed(proposal_id=proposal, version=self.query.version, digest=self.query.digest)
             self.query.proposal_made(self.now, OWNERS, done, COMMAND)
 
+    @precondition(lambda self: self.query.stage == "Proposed")
     @rule(user=st.sampled_from(OWNERS), decision=st.sampled_from(["approve", "reject"]), days=st.integers(1, 60))
     def vote_is_cast(self, user: str, decision: Any, days: int) -> None:
         query = self.query
-        if query.stage != "Proposed" or user in query.ballots:
+        if user in query.ballots:
             return
         ballots = query.ballots | {user: "accepted" if decision == "approve" else "rejected"}
         state = "Rejected" if "rejected" in ballots.values() else "Accepted" if set(ballots) >= set(query.owners) else "Open"
         query.vote_cast(self.now, vote(user, decision, days))
         ended = query.count_vote(self.now, vote(user, decision, days), BallotRecorded(proposal_state=state, ballots=ballots))
         assert ended == (query.stage != "Proposed")
+        self.reached.add(f"vote: {state}")
 
     @rule(
         state=st.sampled_from(["Missing", "Draft", "Proposed", "Accepted"]),
@@ -272,6 +286,7 @@ class RandomTransitions(RuleBasedStateMachine):
             ballots=dict.fromkeys(OWNERS, "accepted") if state == "Accepted" else ballots if proposed else {},
         )
         moves = self.query.stage in ("Draft", "Proposed") and state != "Missing"
+        self.reached.add(f"{self.query.stage} sees {state}")
         self.query.apply_governance_state(self.now, found)
         if moves:
             assert self.query.stage == {"Accepted": "Approved"}.get(state, state), "governance takes precedence"
@@ -295,6 +310,7 @@ class RandomTransitions(RuleBasedStateMachine):
     @rule()
     def continue_as_new(self) -> None:
         before = self.query
+        self.reached.add(f"{before.stage} continued as new")
         self.query = QueryStateMachine(
             PublishQueryInput.model_validate_json(INPUT.model_copy(update=before.carried_members()).model_dump_json())
         )
@@ -310,6 +326,7 @@ class RandomTransitions(RuleBasedStateMachine):
         if not hasattr(self, "query"):
             return
         query, state = self.query, self.query.snapshot()
+        self.reached.add(f"{query.stage} with {len(query.ballots)} votes")
         assert not set(state.pending) & {*state.accepted, *state.rejected}
         assert bool(state.pending) <= (query.stage == "Proposed")
         assert (query.stage in ("Proposed", "Approved")) == bool(query.proposal_id)
@@ -321,8 +338,15 @@ class RandomTransitions(RuleBasedStateMachine):
         assert len(query_attributes(query, self.now)) == 6
 
 
-TestRandomTransitions = RandomTransitions.TestCase
-TestRandomTransitions.settings = settings(max_examples=40, stateful_step_count=15, deadline=None, derandomize=True, database=None)
+def test_random_transitions_keep_the_invariants_and_reach_every_state() -> None:
+    RandomTransitions.reached.clear()
+    budget = settings(max_examples=80, stateful_step_count=15, deadline=None, derandomize=True, database=None)
+    run_state_machine_as_test(RandomTransitions, settings=budget)  # type: ignore[no-untyped-call]
+    wanted = {f"{stage} sees {state}" for stage in ("Draft", "Proposed") for state in ("Missing", "Draft", "Proposed", "Accepted")}
+    wanted |= {f"vote: {state}" for state in ("Open", "Accepted", "Rejected")}
+    wanted |= {f"{stage} continued as new" for stage in ("Draft", "Proposed", "Approved")}
+    wanted |= {"Draft with 0 votes", "Proposed with 0 votes", "Proposed with 1 votes", "Approved with 2 votes"}
+    assert RandomTransitions.reached >= wanted
 
 
 def draft_at(version: str, seen: str = "", digest: str = "c" * 64) -> GovernanceQueryState:

@@ -190,6 +190,32 @@ def test_call_that_succeeds_after_a_failure_returns_its_value(monkeypatch: pytes
     assert retry_transient(1.0, call) == 7
 
 
+def test_time_that_a_service_asks_for_is_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+    naps = clocked(monkeypatch)
+    outcomes: list[Any] = [Unavailable("Busy", "x", details={"retryAfter": wait}) for wait in (20.0, 0.1)] + [7]
+
+    def call() -> int:
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return int(outcome)
+
+    assert retry_transient(60.0, call) == 7
+    assert naps[0] == 20.0
+    assert naps[1] == 1.0
+
+
+def test_service_that_asks_to_wait_too_long_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    naps = clocked(monkeypatch)
+
+    def call() -> None:
+        raise Unavailable("Busy", "x", details={"retryAfter": 3600})
+
+    with pytest.raises(Unavailable, match="Busy"):
+        retry_transient(60.0, call)
+    assert naps == []
+
+
 # --- termination message
 
 

@@ -102,15 +102,18 @@ def judge(
 
 
 def failing(verdict: CvmVerdict) -> list[str]:
-    if not verdict.ok:
+    failures = reasons(verdict.verdict)
+    assert (verdict.ok, verdict.verdict.ok) == (not failures, not failures)
+    if failures:
         assert (verdict.pcrs, verdict.runtime_claims) == ({}, {})
-    return reasons(verdict.verdict)
+    return failures
 
 
 def test_complete_evidence_is_accepted_with_its_contents() -> None:
     verdict = judge()
     assert failing(verdict) == []
-    assert (verdict.ok, verdict.verdict.ok) == (True, True)
+    assert (verdict.verdict.product, verdict.verdict.version) == ("Milan", 3)
+    assert verdict.verdict.require().report_data == report_data_for(claims())
     assert verdict.pcrs == {index: value.hex() for index, value in PCRS.items()}
     assert verdict.runtime_claims == json.loads(claims())
     shown = {check.id: check.actual for check in verdict.verdict.checks}

@@ -409,6 +409,7 @@ def test_identifier_names_an_authority_of_the_chain_and_a_usage_of_the_leaf(algo
         "did:web:example",
         f"did:x509:1:{DID.split(':', 3)[3]}",
         f"x{DID}",
+        DID.removeprefix("did:x509:0:"),
         DID.replace("sha256", "sha1"),
         DID.replace("sha256", "md5"),
         DID.split("::")[0],
@@ -478,6 +479,16 @@ def test_endorsement_of_a_trusted_issuer_for_this_measurement_is_accepted() -> N
 )
 def test_issuer_feed_and_version(rows: tuple[UvmIssuer, ...], expected: dict[str, int], failing: list[str]) -> None:
     assert reasons(judge(info(), *rows, **expected)) == failing
+
+
+def test_texts_of_an_unknown_issuer_are_cut_and_do_not_mark_the_verdict() -> None:
+    feed = "f" * 300
+    verdict = judge(info({"feed": feed}), row(development=True))
+    assert not verdict.development
+    shown = {check.id: check.actual for check in verdict.checks}
+    assert shown["uvm-endorsement"] == f"{feed[:200]} svn 101 (reference-info)"
+    assert shown["uvm-issuer"] == f"{feed[:200]} by {DID}"
+    assert not judge(b"x", row(development=True)).development
 
 
 def test_measurement_must_be_the_reports() -> None:

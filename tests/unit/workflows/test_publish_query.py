@@ -170,6 +170,7 @@ def test_a_proposal_is_made_to_the_derived_owners_and_starts_its_period() -> Non
         update = query.update("propose", AUTHOR | {"seen": "2.19"})
         found = outcome(query, update)
         assert (found.stage, found.pending, found.detail) == ("Proposed", ("contosso", "litware"), "proposed to contosso, litware")
+        assert found.seen == "2.21"
         owners, proposed = query.call("determine_dataset_owners").argument, query.call("propose_query").argument
         assert (owners.collaboration, owners.query, owners.seen) == ("flights", "totals", "2.11")
         assert (proposed.owners, proposed.command.authorisation, proposed.command.seen) == (OWNERS, "t", "2.19")
@@ -416,6 +417,7 @@ def test_a_vote_that_fails_can_be_repeated() -> None:
     with publish_query(accept_query=[timeout, recorded]) as query:
         propose(query)
         assert refusal(query, query.update("approve", vote())).code == "StepTimedOut"
+        assert "Refused messages: 1; last, *approve*: `StepTimedOut`" in query.details
         assert state(query).accepted == ()
         assert outcome(query, query.update("approve", vote())).accepted == ("contosso",)
 
