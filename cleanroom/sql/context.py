@@ -18,17 +18,11 @@ MAX_REASONS = 50
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The rules that a query is checked against.
+    """The rules that a query is checked against."""
 
-    Attributes:
-        catalog: Views that the query may read.
-        rereading: The text is the gate's own rendering: it may read every column, and owners' rules do not apply again.
-        withheld: Columns that no result may show, except identities, which have separate rules.
-    """
-
-    catalog: Catalog
-    rereading: bool
-    withheld: frozenset[ColumnKey]
+    catalog: Catalog  # views that the query may read
+    rereading: bool  # the text is the gate's own rendering: it may read every column, and owners' rules do not apply again
+    withheld: frozenset[ColumnKey]  # columns that no result may show, except identities, which have separate rules
 
     @staticmethod
     def of(catalog: Catalog, *, rereading: bool = False) -> Rules:
@@ -39,23 +33,16 @@ class Rules:
 
 @dataclass(slots=True)
 class Findings:
-    """What the checks of one query collect, across its segments.
+    """What the checks of one query collect, across its segments."""
 
-    Attributes:
-        uses: For each input column, the clauses and aggregates that read it.
-        floors: For each view and identity column, the floor that the rewritten query enforces.
-        refusals: Refusals after which the check could continue.
-        releases: Number of releases so far.
-        warnings: What an owner should look at: codes and messages, in the order of the query.
-        expansion: Characters of :data:`MAX_EXPANSION` that are used up.
-    """
-
-    uses: dict[ColumnKey, set[str]] = field(default_factory=dict)
+    uses: dict[ColumnKey, set[str]] = field(default_factory=dict)  # for each input column, the clauses and aggregates that read it
+    # For each view and identity column, the floor that the rewritten query enforces
     floors: dict[ColumnKey, int] = field(default_factory=dict)
-    refusals: list[Refusal] = field(default_factory=list)
-    releases: int = 0
+    refusals: list[Refusal] = field(default_factory=list)  # refusals after which the check could continue
+    releases: int = 0  # number of releases so far
+    # What an owner should look at: codes and messages, in the order of the query
     warnings: dict[tuple[str, str], None] = field(default_factory=dict)
-    expansion: int = 0
+    expansion: int = 0  # characters of MAX_EXPANSION that are used up
 
     def warn(self, code: str, message: str) -> None:
         """Record something that an owner should look at."""
@@ -91,30 +78,18 @@ class Findings:
 
 
 class Context(NamedTuple):
-    """Where in a query a check is.
+    """Where in a query a check is."""
 
-    Attributes:
-        rules: Rules of the query.
-        findings: What is collected over the whole query.
-        relations: Temporary views and common table expressions in force, by lower-case name.
-        scope: Scope of the SELECT.
-        clause: How the lineage names the use of columns here: ``join``, ``filter``, ``output``, or the name of an aggregate.
-        aggregate: Name of the aggregate whose arguments are being checked, or empty.
-        aggregates_allowed: The clause may contain aggregates and window functions.
-        in_window: Inside a call of a window function.
-        in_qualify: Directly inside QUALIFY, where aliases keep their names.
-        expanding: Lower-case names of the aliases that are being expanded. Inside, they do not refer to themselves.
-    """
-
-    rules: Rules
-    findings: Findings
-    relations: Mapping[str, CheckedQuery]
-    scope: Scope
-    clause: str = "output"
-    aggregate: str = ""
-    aggregates_allowed: bool = False
-    in_window: bool = False
-    in_qualify: bool = False
+    rules: Rules  # rules of the query
+    findings: Findings  # what is collected over the whole query
+    relations: Mapping[str, CheckedQuery]  # temporary views and common table expressions in force, by lower-case name
+    scope: Scope  # scope of the SELECT
+    clause: str = "output"  # how the lineage names the use of columns here: `join`, `filter`, `output`, or the name of an aggregate
+    aggregate: str = ""  # name of the aggregate whose arguments are being checked, or empty
+    aggregates_allowed: bool = False  # the clause may contain aggregates and window functions
+    in_window: bool = False  # inside a call of a window function
+    in_qualify: bool = False  # directly inside QUALIFY, where aliases keep their names
+    # Lower-case names of the aliases that are being expanded. Inside, they do not refer to themselves
     expanding: frozenset[str] = frozenset()
 
     def for_select(self, scope: Scope) -> Context:

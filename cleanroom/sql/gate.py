@@ -14,8 +14,8 @@ from sqlglot import exp
 
 from cleanroom.documents.query import QuerySegment
 from cleanroom.sql.catalog import Catalog
-from cleanroom.sql.checking.names import check_distinct_columns
-from cleanroom.sql.checking.statements import Statement, check_statement
+from cleanroom.sql.checking.columns import check_distinct_columns
+from cleanroom.sql.checking.queries import Statement, check_statement
 from cleanroom.sql.context import Context, Findings, Rules
 from cleanroom.sql.lineage import card_of, lineage_of
 from cleanroom.sql.model import CheckedQuery

@@ -24,57 +24,45 @@ NO_COLUMNS: frozenset[ColumnKey] = frozenset()
 NO_NAMES: frozenset[str] = frozenset()
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class Value:
-    """A checked scalar expression.
+    """A checked scalar expression, or an output column of a checked query."""
 
-    Attributes:
-        sql: Rendered text.
-        type: Type of the result, as verdicts name it.
-        precedence: Precedence of the outermost operator; see :mod:`cleanroom.sql.precedence`.
-        scale: Largest constant factor, or inverse of one, by which the expression scales a column. Rounding after a huge factor can
-            single out rows; see :mod:`cleanroom.sql.privacy.polynomials`.
-        degree: 0 for a constant, n for a polynomial of degree n in columns, None for anything else, which could single out rows.
-        origins: Input columns that the value is derived from, for the lineage.
-        exposed: Input columns whose values can be read from this value.
-        sources: Aliases of the relations that the expression reads.
-        outer_join_markers: Conditions that are true where the outer join that supplied the value found a row.
-        plain: The expression is a column, unchanged.
-        joinable: The expression is a column, unchanged, or a normalised identity. Equal values mean the same thing.
-        identity: The value is derived from the identity column of a floor.
-        ungrouped: The expression reads a column outside of any aggregate and any group key.
-        aggregated: The expression contains an aggregate.
-        windowed: The expression contains a window function.
-        name: Name of the output column if the query gives no alias.
-        operator_chain: ``AND``, ``OR`` or ``||`` if the expression is a chain of that operator, which needs no parentheses inside a
-            longer chain of the same operator.
-        constant: Value of a numeric constant, if known.
-        flag: The value is 0, 1 or NULL by its form.
-        made_by_text: The query text chooses the rows that have the value: it is a count, or an outer join supplies it.
-        transformed: The value is not linear in a column: rounded, capped or a logarithm. It is not multiplied any further.
-    """
+    sql: str  # rendered text
+    type: str  # type of the result, as verdicts name it
+    precedence: int = ATOM  # of the outermost operator; see cleanroom.sql.precedence
+    scale: float = 1.0  # largest factor, or inverse of one, of a column; see cleanroom.sql.privacy.polynomials
+    degree: int | None = 0  # 0: constant; n: polynomial of degree n in columns; None: anything else, which could single out rows
+    origins: frozenset[Origin] = NO_ORIGINS  # input columns that the value is derived from, for the lineage
+    exposed: frozenset[ColumnKey] = NO_COLUMNS  # input columns whose values can be read from this value
+    sources: frozenset[str] = NO_NAMES  # aliases of the relations that the expression reads
+    outer_join_markers: frozenset[str] = NO_NAMES  # conditions that are true where the outer join that supplied the value found a row
+    plain: bool = False  # a column, unchanged
+    joinable: bool = False  # a column, unchanged, or a normalised identity: equal values mean the same thing
+    identity: bool = False  # derived from the identity column of a floor
+    ungrouped: bool = False  # reads a column outside of any aggregate and any group key
+    aggregated: bool = False  # contains an aggregate
+    windowed: bool = False  # contains a window function
+    name: str = ""  # name of the output column; for an expression, if the query gives no alias
+    operator_chain: str = ""  # AND, OR or ||: a chain, which needs no parentheses inside a longer chain of the same operator
+    constant: float | None = None  # value of a numeric constant, if known
+    flag: bool = False  # 0, 1 or NULL by its form
+    made_by_text: bool = False  # the text chooses the rows that have the value: it is a count, or an outer join supplies it
+    transformed: bool = False  # not linear in a column: rounded, capped, or a logarithm. It is not multiplied any further
+    filled: bool = False  # NULL is replaced by 0
+    mixed: bool = False  # a sum of several columns, or of a column and a constant: combinations with others show its parts
 
-    sql: str
-    type: str
-    precedence: int = ATOM
-    scale: float = 1.0
-    degree: int | None = 0
-    origins: frozenset[Origin] = NO_ORIGINS
-    exposed: frozenset[ColumnKey] = NO_COLUMNS
-    sources: frozenset[str] = NO_NAMES
-    outer_join_markers: frozenset[str] = NO_NAMES
-    plain: bool = False
-    joinable: bool = False
-    identity: bool = False
-    ungrouped: bool = False
-    aggregated: bool = False
-    windowed: bool = False
-    name: str = ""
-    operator_chain: str = ""
-    constant: float | None = None
-    flag: bool = False
-    transformed: bool = False
-    made_by_text: bool = False
+    def copy(self) -> Value:
+        """A copy, to be changed."""
+        out = Value.__new__(Value)
+        out.__dict__ = self.__dict__.copy()
+        return out
+
+    def as_column(self, sql: str, name: str, sources: frozenset[str]) -> Value:
+        """This output column of a query as a column of the relation ``sources``."""
+        out = self.copy()
+        out.sql, out.name, out.sources, out.joinable, out.ungrouped = sql, name, sources, self.plain, True
+        return out
 
     @staticmethod
     def of_column(
@@ -94,69 +82,41 @@ class Value:
 
 
 class KeyPair(NamedTuple):
-    """Two columns that a condition compares for equality.
+    """Two columns that a condition compares for equality."""
 
-    Attributes:
-        first: One column.
-        second: The other column.
-        restricts: Aliases of the relations whose rows the condition selects: those of the optional side of an outer join; None for
-            both relations.
-    """
-
-    first: Value
-    second: Value
+    first: Value  # one column
+    second: Value  # the other column
+    # Aliases of the relations whose rows the condition selects: those of the optional side of an outer join; None for both relations
     restricts: frozenset[str] | None = None
 
 
 class ProtectedInput(NamedTuple):
-    """A view with a floor whose rows are in a relation: each row carries the identity of the person that it is about.
+    """A view with a floor whose rows are in a relation: each row carries the identity of the person that it is about."""
 
-    Attributes:
-        view: Lower-case name of the view.
-        identity_column: Lower-case name of its identity column.
-        reference: Text that reads the identity: a column reference inside a SELECT, a column name of a checked query.
-        outer_join_marker: Condition that is true where an outer join found the row that carries the identity.
-        output_position: Index of the identity among the output columns of a checked query, if it is one of them.
-        enclosing_column: Column of an enclosing query that equals the identity in every row.
-    """
-
-    view: str
-    identity_column: str
-    reference: str
-    outer_join_marker: str = ""
-    output_position: int | None = None
-    enclosing_column: Value | None = None
+    view: str  # lower-case name of the view
+    identity_column: str  # lower-case name of its identity column
+    reference: str  # text that reads the identity: a column reference inside a SELECT, a column name of a checked query
+    outer_join_marker: str = ""  # condition that is true where an outer join found the row that carries the identity
+    output_position: int | None = None  # index of the identity among the output columns of a checked query, if it is one of them
+    enclosing_column: Value | None = None  # column of an enclosing query that equals the identity in every row
 
 
 class Division(NamedTuple):
-    """Conditions by which an aggregate divides the rows of a group into parts, each of which must reach the floor.
+    """Conditions by which an aggregate divides the rows of a group into parts, each of which must reach the floor."""
 
-    Attributes:
-        conditions: Texts of the conditions, as the branches of a CASE. They form ``len(conditions) + 1`` parts.
-        must_not_be_empty: A group with an empty part is suppressed as well, because an owner does not publish the columns that the
-            conditions read.
-    """
-
-    conditions: tuple[str, ...]
+    conditions: tuple[str, ...]  # texts of the conditions, as the branches of a CASE. They form `len(conditions) + 1` parts
+    # A group with an empty part is suppressed as well, because an owner does not publish the columns that the conditions read
     must_not_be_empty: bool
 
 
 class ReleasedAggregate(NamedTuple):
-    """An aggregate over rows of several persons.
+    """An aggregate over rows of several persons."""
 
-    Attributes:
-        name: Name of the aggregate.
-        args: Its arguments.
-        distinct: The aggregate ignores duplicates.
-        where: Text of the condition of FILTER, or empty.
-        sql: Rendered text, with FILTER.
-    """
-
-    name: str
-    args: tuple[Value, ...]
-    distinct: bool
-    where: str = ""
-    sql: str = ""
+    name: str  # name of the aggregate
+    args: tuple[Value, ...]  # its arguments
+    distinct: bool  # the aggregate ignores duplicates
+    where: str = ""  # text of the condition of FILTER, or empty
+    sql: str = ""  # rendered text, with FILTER
 
 
 Release = tuple[int, str]
@@ -164,64 +124,30 @@ Release = tuple[int, str]
 
 
 @dataclass(slots=True)
-class OutputField:
-    """An output column of a checked query. The attributes have the meaning of those of :class:`Value`."""
-
-    name: str
-    type: str
-    origins: frozenset[Origin]
-    exposed: frozenset[ColumnKey]
-    degree: int | None
-    plain: bool
-    identity: bool
-    scale: float = 1.0
-    flag: bool = False
-    transformed: bool = False
-    made_by_text: bool = False
-
-
-@dataclass(slots=True)
 class CheckedQuery:
-    """A checked query.
+    """A checked query."""
 
-    Attributes:
-        sql: Rendered text.
-        fields: Output columns.
-        protected: Inputs whose rows are still under a floor, with the hidden columns that carry the identities.
-        releases: Floors that the query already enforces.
-        views: Lower-case names of the input views that the rows are derived from.
-        may_copy_rows: The rows include some that the query text itself makes (constants, unions, ``explode``). A join with them
-            could copy protected rows.
-        unique_on: Lower-case names of output columns whose values occur together in one row at most; None if there are none.
-        overlapping: A protected row of one person may be in several rows, with different values of other columns.
-    """
-
-    sql: str
-    fields: list[OutputField]
+    sql: str  # rendered text
+    fields: list[Value]  # output columns
+    # Inputs whose rows are still under a floor, with the hidden columns that carry the identities
     protected: list[ProtectedInput] = field(default_factory=list)
-    releases: frozenset[Release] = frozenset()
-    views: frozenset[str] = NO_NAMES
+    releases: frozenset[Release] = frozenset()  # floors that the query already enforces
+    views: frozenset[str] = NO_NAMES  # lower-case names of the input views that the rows are derived from
+    # The rows include some that the query text itself makes (constants, unions, `explode`). A join with them could copy protected rows
     may_copy_rows: bool = False
+    # Lower-case names of output columns whose values occur together in one row at most; None if there are none
     unique_on: frozenset[str] | None = None
-    overlapping: bool = False
+    overlapping: bool = False  # A protected row of one person may be in several rows, with different values of other columns
 
 
 @dataclass(slots=True)
 class Relation:
-    """A relation of a FROM clause.
+    """A relation of a FROM clause."""
 
-    Attributes:
-        alias: Alias in the rendered text; unique among all enclosing queries.
-        written_alias: Alias that the author wrote.
-        columns: Columns that the query may read, by lower-case name.
-        forbidden: Lower-case names of the columns that the owner does not allow.
-        view: Name of the input view, if the relation is one.
-        unique_on: Lower-case names of columns whose values occur together in one row at most; None if that is not known.
-    """
-
-    alias: str
-    written_alias: str
-    columns: dict[str, Value]
-    forbidden: frozenset[str] = NO_NAMES
-    view: str = ""
+    alias: str  # alias in the rendered text; unique among all enclosing queries
+    written_alias: str  # alias that the author wrote
+    columns: dict[str, Value]  # columns that the query may read, by lower-case name
+    forbidden: frozenset[str] = NO_NAMES  # lower-case names of the columns that the owner does not allow
+    view: str = ""  # name of the input view, if the relation is one
+    # Lower-case names of columns whose values occur together in one row at most; None if that is not known
     unique_on: frozenset[str] | None = None

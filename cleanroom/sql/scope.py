@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cleanroom.sql.model import NO_NAMES, Division, KeyPair, ProtectedInput, Relation, Release, ReleasedAggregate, Value
@@ -11,28 +12,20 @@ if TYPE_CHECKING:
     from sqlglot import exp
 
 
+@dataclass(slots=True, eq=False)
 class EqualColumns:
-    """Columns that the conditions of one SELECT compare.
+    """Columns that the conditions of one SELECT compare."""
 
-    Attributes:
-        in_every_row: Pairs of unchanged columns that are equal in every row of the result.
-        in_joins: Pairs of unchanged columns whose equality is a condition of a join of any kind.
-        links: Pairs of relation aliases that an equality of columns joins.
-        keys: Pairs of columns whose equality joins two relations.
-        compared: Columns of different relations that one condition compares. If one of them is exposed, so are the others.
-    """
-
-    __slots__ = ("_persons", "_representatives", "_views", "compared", "in_every_row", "in_joins", "keys", "links")
-
-    def __init__(self) -> None:
-        self.in_every_row: list[tuple[Value, Value]] = []
-        self.in_joins: list[tuple[Value, Value]] = []
-        self.links: list[tuple[str, str]] = []
-        self.keys: list[KeyPair] = []
-        self.compared: list[tuple[Value, ...]] = []
-        self._representatives: dict[str, str] = {}
-        self._persons: dict[str, str] = {}
-        self._views: dict[str, frozenset[str]] = {}
+    in_every_row: list[tuple[Value, Value]] = field(default_factory=list)  # unchanged columns that are equal in every row of the result
+    in_joins: list[tuple[Value, Value]] = field(default_factory=list)  # unchanged columns whose equality is a condition of any join
+    links: list[tuple[str, str]] = field(default_factory=list)  # aliases of relations that an equality of columns joins
+    keys: list[KeyPair] = field(default_factory=list)  # columns whose equality joins two relations
+    compared: list[tuple[Value, ...]] = field(
+        default_factory=list
+    )  # columns of several relations in one condition: if one is exposed, all are
+    _representatives: dict[str, str] = field(default_factory=dict)
+    _persons: dict[str, str] = field(default_factory=dict)
+    _views: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def representative(self, reference: str) -> str:
         """One reference for all columns that equal ``reference`` in every row."""
@@ -67,79 +60,31 @@ class EqualColumns:
         return own | self._views.get(self.representative(value.sql), NO_NAMES)
 
 
+@dataclass(slots=True, eq=False)
 class Scope:
-    """Names and rows of one SELECT. The checks of FROM, WHERE and GROUP BY fill it in that order.
+    """Names and rows of one SELECT. The checks of FROM, WHERE and GROUP BY fill it in that order."""
 
-    Attributes:
-        parent: Scope of the enclosing SELECT, whose columns a correlated subquery may read.
-        relations: Relations of FROM, by lower-case name.
-        merged: Columns that USING merged, by lower-case name.
-        aliases: Expressions of the SELECT list that later expressions may refer to, by lower-case alias.
-        windows: Definitions of the WINDOW clause, by lower-case name.
-        outer_reads: Columns of enclosing SELECTs that this one reads.
-        equal: Columns that conditions compare.
-        protected: Inputs whose rows are under a floor.
-        releases: Floors that subqueries already enforce.
-        views: Input views that the rows are derived from.
-        may_copy_rows: See :class:`~cleanroom.sql.model.CheckedQuery`.
-        group_keys: Texts of the group keys; None if the SELECT neither groups nor aggregates.
-        group_text: The rendered GROUP BY clause.
-        plain_group_keys: Texts of the group keys that are unchanged columns.
-        per_person: Rows are grouped by the identity of every protected input: each group is one person and stays protected.
-        divisions: Conditions by which aggregates divide the rows of a group; see :mod:`cleanroom.sql.privacy.aggregates`.
-        released: The aggregates over rows of several persons.
-        overlapping: See :class:`~cleanroom.sql.model.CheckedQuery`.
-        multiplied: The joins of this SELECT may repeat a protected row, with different values of other relations.
-        keys: The group keys.
-        texts: Rendered text of each relation, by alias. The FROM clause contains a placeholder until its joins are checked.
-    """
-
-    __slots__ = (
-        "aliases",
-        "divisions",
-        "equal",
-        "group_keys",
-        "group_text",
-        "keys",
-        "may_copy_rows",
-        "merged",
-        "multiplied",
-        "outer_reads",
-        "overlapping",
-        "parent",
-        "per_person",
-        "plain_group_keys",
-        "protected",
-        "relations",
-        "released",
-        "releases",
-        "texts",
-        "views",
-        "windows",
-    )
-
-    def __init__(self, parent: Scope | None = None) -> None:
-        self.parent = parent
-        self.relations: dict[str, Relation] = {}
-        self.merged: dict[str, Value] = {}
-        self.aliases: dict[str, exp.Expr] = {}
-        self.windows: dict[str, exp.Expr] = {}
-        self.outer_reads: list[Value] = []
-        self.equal = EqualColumns()
-        self.protected: list[ProtectedInput] = []
-        self.releases: frozenset[Release] = frozenset()
-        self.views: frozenset[str] = NO_NAMES
-        self.may_copy_rows = False
-        self.group_keys: set[str] | None = None
-        self.group_text = ""
-        self.plain_group_keys: list[str] = []
-        self.per_person = False
-        self.divisions: dict[tuple[str, ...], bool] = {}
-        self.released: list[ReleasedAggregate] = []
-        self.overlapping = False
-        self.multiplied = False
-        self.keys: list[Value] = []
-        self.texts: dict[str, str] = {}
+    parent: Scope | None = None  # scope of the enclosing SELECT, whose columns a correlated subquery may read
+    relations: dict[str, Relation] = field(default_factory=dict)  # relations of FROM, by lower-case name
+    merged: dict[str, Value] = field(default_factory=dict)  # columns that USING merged, by lower-case name
+    aliases: dict[str, exp.Expr] = field(default_factory=dict)  # expressions that later ones may refer to, by lower-case alias
+    windows: dict[str, exp.Expr] = field(default_factory=dict)  # definitions of the WINDOW clause, by lower-case name
+    outer_reads: list[Value] = field(default_factory=list)  # columns of enclosing SELECTs that this one reads
+    equal: EqualColumns = field(default_factory=EqualColumns)  # columns that conditions compare
+    protected: list[ProtectedInput] = field(default_factory=list)  # inputs whose rows are under a floor
+    releases: frozenset[Release] = frozenset()  # floors that subqueries already enforce
+    views: frozenset[str] = NO_NAMES  # input views that the rows are derived from
+    may_copy_rows: bool = False  # see CheckedQuery
+    group_keys: set[str] | None = None  # texts of the group keys; None if the SELECT neither groups nor aggregates
+    group_text: str = ""  # the rendered GROUP BY clause
+    keys: list[Value] = field(default_factory=list)  # the group keys
+    plain_group_keys: list[str] = field(default_factory=list)  # texts of the group keys that are unchanged columns
+    per_person: bool = False  # rows are grouped by every identity: each group is one person and stays protected
+    divisions: dict[tuple[str, ...], bool] = field(default_factory=dict)  # conditions by which aggregates divide the rows of a group
+    released: list[ReleasedAggregate] = field(default_factory=list)  # the aggregates over rows of several persons
+    overlapping: bool = False  # see CheckedQuery
+    multiplied: bool = False  # the joins may repeat a protected row, with different values of other relations
+    texts: dict[str, str] = field(default_factory=dict)  # text of each relation, by alias; FROM contains placeholders until then
 
     def enclosing(self) -> Iterator[Scope]:
         """This scope and those around it, from the inside out."""

@@ -23,37 +23,21 @@ Disclosure = Literal["count", "condition", "mixture", "extreme", "value"]
 
 
 class Function(NamedTuple):
-    """An allowed function.
+    """An allowed function."""
 
-    Attributes:
-        kind: Where the function may be called.
-        least: Smallest number of arguments.
-        most: Largest number of arguments.
-        result: A type, or the rule by which the type follows from the arguments; see
-            :func:`cleanroom.sql.spark_types.result_type`.
-        form: ``conditional`` if the function chooses between its arguments as CASE does; ``unit`` if the first of three arguments is
-            a unit keyword.
-        degree_rule: How the result depends on protected columns; see :mod:`cleanroom.sql.privacy.polynomials`.
-        normalises_identity: The function may be applied to an identity before it is compared with another owner's identity.
-        accepts_ignore_nulls: IGNORE NULLS may follow the call.
-        within_group: Whether the aggregate takes WITHIN GROUP (ORDER BY ...).
-        joins_texts: The aggregate concatenates its arguments in the order of WITHIN GROUP.
-        describes_grouping: GROUPING and GROUPING_ID, whose arguments are group keys.
-        disclosure: What the result of an aggregate reveals about the rows; see :mod:`cleanroom.sql.privacy.aggregates`.
-    """
-
-    kind: Kind
-    least: int
-    most: int
-    result: str
+    kind: Kind  # where the function may be called
+    least: int  # smallest number of arguments
+    most: int  # largest number of arguments
+    result: str  # A type, or the rule by which the type follows from the arguments; see result_type
+    # `conditional` if the function chooses between its arguments as CASE does; `unit` if the first of three arguments is a unit keyword
     form: Form = "call"
-    degree_rule: DegreeRule = "none"
-    normalises_identity: bool = False
-    accepts_ignore_nulls: bool = False
-    within_group: WithinGroup = "no"
-    joins_texts: bool = False
-    describes_grouping: bool = False
-    disclosure: Disclosure = "value"
+    degree_rule: DegreeRule = "none"  # how the result depends on protected columns; see polynomials
+    normalises_identity: bool = False  # the function may be applied to an identity before it is compared with another owner's identity
+    accepts_ignore_nulls: bool = False  # IGNORE NULLS may follow the call
+    within_group: WithinGroup = "no"  # whether the aggregate takes WITHIN GROUP (ORDER BY ...)
+    joins_texts: bool = False  # the aggregate concatenates its arguments in the order of WITHIN GROUP
+    describes_grouping: bool = False  # GROUPING and GROUPING_ID, whose arguments are group keys
+    disclosure: Disclosure = "value"  # what the result of an aggregate reveals about the rows; see aggregates
 
 
 def _functions(kind: Kind, table: str, disclosure: Disclosure = "value") -> dict[str, Function]:
@@ -73,7 +57,7 @@ _TRAITS: dict[str, dict[str, Any]] = {
     **{name: {"form": "unit"} for name in ("DATEADD", "TIMESTAMPADD", "TIMESTAMPDIFF")},
     **{name: {"form": "unit", "degree_rule": "days_between"} for name in ("DATE_DIFF", "DATEDIFF")},
     **{name: {"degree_rule": "first_argument"} for name in ("COALESCE", "NVL", "IFNULL")},
-    **{name: {"degree_rule": "transforms"} for name in ("LEAST", "ROUND", "BROUND", "LN", "LOG10", "LOG2", "LOG1P", "SQRT")},
+    **{name: {"degree_rule": "transforms"} for name in ("LEAST", "ROUND", "BROUND", "LN", "LOG10", "LOG2", "LOG1P")},
     **{
         name: {"normalises_identity": True}
         for name in ("LOWER", "UPPER", "LCASE", "UCASE", "TRIM", "BTRIM", "SHA2", "SHA1", "SHA", "MD5", "STRING", "HEX")

@@ -15,7 +15,7 @@ import datetime as dt
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 
 import pytest
@@ -64,6 +64,8 @@ class RunLife(RuleBasedStateMachine):
     """The machine. ``world`` is set by the test."""
 
     world: AuditWorld
+    reached: ClassVar[set[str]]
+    """Situations of any of the examples, in which the invariants were checked."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -245,12 +247,24 @@ class RunLife(RuleBasedStateMachine):
     @invariant()
     def a_key_is_usable_only_while_its_run_is_authorised(self) -> None:
         self._observe()
+        self._note_situation()
         for request in ("january", "february", "short"):
             ticket = self.tickets[request]
             if self.runs.usable_keys(ticket):
+                self.reached.add("usable key" if self._authorised(request) else "usable key after the authorisation ended")
                 self.used.setdefault(ticket.run_id, set()).add(request)
                 assert self.runs.now - self.authorised[request] < RECEIPT, f"{request}: usable after its authorisation ended"
                 assert not (self._closed(ticket.run_id) and self._quiet(ticket.run_id)), f"{request}: usable, and its run is closed"
+
+    def _note_situation(self) -> None:
+        for request in ("january", "february", "short"):
+            closed, quiet = self._closed(self.tickets[request].run_id), self._quiet(self.tickets[request].run_id)
+            self.reached |= {"closed, quiet" if quiet else "closed, activity on its way"} if closed else set()
+            self.reached |= {"expired"} if self.runs.now >= self._expiry(request) and self.used else set()
+        self.reached |= {"consent withdrawn during use"} if self.runs.governance.withdrawn and self.used else set()
+        self.reached |= {"job"} if self.runs.governance.jobs else set()
+        self.reached |= {"job deleted"} if self.runs.governance.deleted_jobs else set()
+        self.reached |= {"activities lost"} if self.disturbed else set()
 
     @invariant()
     def a_run_id_stands_for_one_request(self) -> None:
@@ -283,6 +297,16 @@ class RunLife(RuleBasedStateMachine):
             assert any(event.id == "pinned.r-1" for event in self.runs.governance.ledger)
 
 
+class RunLifeWithDeletion(RunLife):
+    """Deletes jobs more often. The search for faults needs no deletions, and is faster without them."""
+
+    @rule(request=st.sampled_from(REQUESTS))
+    def stop(self, request: str) -> None:
+        """Somebody deletes the job of a run."""
+        self.call("delete_job", request)
+        self.deliver_all()
+
+
 @contextmanager
 def quick_jobs() -> Iterator[None]:
     """Assemble each job once: its query gate takes longer than all the rest of an activity."""
@@ -298,9 +322,9 @@ def quick_jobs() -> Iterator[None]:
         yield
 
 
-def explore(world: AuditWorld, examples: int, steps: int) -> None:
-    """Run the machine; raises what it finds."""
-    machine = type("Machine", (RunLife,), {"world": world})
+def explore(world: AuditWorld, examples: int, steps: int, kind: type[RunLife] = RunLife) -> set[str]:
+    """Run the machine; raises what it finds, and returns the situations that it reached."""
+    machine = type("Machine", (kind,), {"world": world, "reached": set()})
     found = settings(
         max_examples=examples,
         stateful_step_count=steps,
@@ -313,10 +337,18 @@ def explore(world: AuditWorld, examples: int, steps: int) -> None:
     )
     with quick_jobs():
         run_state_machine_as_test(machine, settings=found)  # type: ignore[no-untyped-call]
+    reached: set[str] = machine.reached  # type: ignore[attr-defined]
+    return reached
+
+
+SITUATIONS = {
+    *("usable key", "usable key after the authorisation ended", "closed, quiet", "closed, activity on its way", "expired"),
+    *("consent withdrawn during use", "job", "job deleted", "activities lost"),
+}
 
 
 def test_no_order_of_activities_breaks_the_invariants(collaboration: AuditWorld) -> None:
-    explore(collaboration, 25, 20)
+    assert explore(collaboration, 25, 20, RunLifeWithDeletion) == SITUATIONS
 
 
 # ---------------------------------------------------------------------- the same machine with a fix taken out
@@ -326,8 +358,9 @@ def verification_at_each_renewal_taken_out(stack: ExitStack) -> None:
     """Point 2: a watch proves once and renews for ever."""
 
     async def renew(self: CleanRoomSecrets, request: Any) -> None:
-        verified = self._room.verifier._snapshots[verification._digest(request.ticket)]
-        job = verified.job
+        snapshot = self._room.verifier.snapshot(request.ticket)
+        assert snapshot is not None
+        job = snapshot.job
         receipt = ConsentReceipt(
             run_id=job.run_id, query_digest=job.query_digest, consent="enabled", expires=self._room.now() + dt.timedelta(seconds=90)
         )

@@ -4,43 +4,11 @@ Each function names every part that its node may have, and refuses the others. I
 copies the author's text. Operands get parentheses wherever SQL dialects disagree on precedence, so that Spark cannot read a
 different tree than the one that was checked.
 
-The functions are registered by the type of the node in the tables of :mod:`cleanroom.sql.checking.dispatch`, and recursion goes
-through these tables. Importing this package registers all of them. They share no state except the
-:class:`~cleanroom.sql.context.Context` that they receive. Privacy rules are in :mod:`cleanroom.sql.privacy`.
+The functions are registered by the type of the node in the tables of :mod:`cleanroom.sql.checking.nodes`, and recursion goes through
+these tables. Importing this package registers all of them. They share no state except the :class:`~cleanroom.sql.context.Context`
+that they receive. Privacy rules are in :mod:`cleanroom.sql.privacy`.
 """
 
-from cleanroom.sql.checking import (
-    aggregates,
-    calls,
-    columns,
-    conditionals,
-    literals,
-    operators,
-    pivots,
-    predicates,
-    queries,
-    relations,
-    selects,
-    sets,
-    statements,
-    subqueries,
-    windows,
-)
+from cleanroom.sql.checking import aggregates, columns, operators, queries, relations, scalars, selects
 
-__all__ = [
-    "aggregates",
-    "calls",
-    "columns",
-    "conditionals",
-    "literals",
-    "operators",
-    "pivots",
-    "predicates",
-    "queries",
-    "relations",
-    "selects",
-    "sets",
-    "statements",
-    "subqueries",
-    "windows",
-]
+__all__ = ["aggregates", "columns", "operators", "queries", "relations", "scalars", "selects"]

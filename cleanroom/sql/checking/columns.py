@@ -1,15 +1,17 @@
-"""Which input column, or which alias of the SELECT list, a name refers to."""
+"""Names of columns and aliases, and the SELECT list."""
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 
 from sqlglot import exp
 
-from cleanroom.sql.checking.dispatch import checks_expression, value_of
-from cleanroom.sql.checking.nodes import allow_only, located_at, position_of
+from cleanroom.sql.catalog import COLUMN_NAME, RELATION_NAME
+from cleanroom.sql.checking.clauses import Output
+from cleanroom.sql.checking.nodes import allow_only, checks_expression, located_at, position_of, value_of
 from cleanroom.sql.context import Context
-from cleanroom.sql.model import Value
+from cleanroom.sql.model import CheckedQuery, Value
 from cleanroom.sql.precedence import ATOM
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import quote
@@ -52,24 +54,9 @@ def read_column(found: Value, ctx: Context, level: Scope) -> Value:
             inner.outer_reads.append(found)
     if level.group_keys is None or found.sql not in level.group_keys:
         return found
-    return Value(
-        found.sql,
-        found.type,
-        found.precedence,
-        found.scale,
-        degree=found.degree,
-        origins=found.origins,
-        exposed=found.exposed,
-        sources=found.sources,
-        outer_join_markers=found.outer_join_markers,
-        plain=found.plain,
-        joinable=found.plain,
-        identity=found.identity,
-        name=found.name,
-        flag=found.flag,
-        transformed=found.transformed,
-        made_by_text=found.made_by_text,
-    )
+    out = found.copy()
+    out.joinable, out.ungrouped = found.plain, False
+    return out
 
 
 def columns_named_in(node: exp.Expr, scope: Scope) -> tuple[Value, ...]:
@@ -136,3 +123,172 @@ def _unknown_column(name: str, table: str | None, scope: Scope, node: exp.Expr) 
     close = difflib.get_close_matches(name, names, 1)
     hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(sorted(set(names))[:20])}"
     return Refusal("UnknownColumn", f"unknown column {shown!r}: {hint}", position_of(node))
+
+
+Item = tuple[exp.Expr | Value, str]
+"""An expression, or a column that ``*`` stands for, and the name of the output column."""
+
+
+def select_items(node: exp.Select, ctx: Context) -> list[Item]:
+    """The SELECT list with ``*`` replaced by the columns that the query may read."""
+    items: list[Item] = []
+    taken: dict[str, int] = {}
+    for item in node.expressions:
+        star = _star_of(item)
+        if star is not None:
+            items += [(value, _unused(value.name, taken)) for value in _star_columns(item, star, ctx)]
+            continue
+        target = item
+        name = f"_c{len(items)}"
+        if isinstance(item, exp.Alias):
+            allow_only(item, "this", "alias")
+            target, name = item.this, item.alias
+        elif isinstance(item, exp.Column) and isinstance(item.this, exp.Identifier):
+            name = item.name
+        check_column_name(name, item)
+        items.append((target, name))
+        taken.setdefault(name.lower(), 1)
+    if not items:
+        raise Refusal("Unparsable", "a SELECT needs at least one column", position_of(node))
+    return items
+
+
+def _star_of(item: exp.Expr) -> exp.Star | None:
+    if isinstance(item, exp.Star):
+        return item
+    return item.this if isinstance(item, exp.Column) and isinstance(item.this, exp.Star) else None
+
+
+def _star_columns(item: exp.Expr, star: exp.Star, ctx: Context) -> list[Value]:
+    """Columns of ``*``, ``t.*`` or ``* EXCEPT (a, b)``."""
+    allow_only(star, "except_")
+    if star.args.get("except_") == []:
+        raise Refusal("Unparsable", "EXCEPT names the columns to leave out", position_of(item))
+    scope = ctx.scope
+    excepted = {part.name.lower() for part in star.args.get("except_") or []}
+    if isinstance(item, exp.Column):
+        allow_only(item, "this", "table")
+        relation = scope.relations.get(item.table.lower())
+        if relation is None:
+            raise Refusal("UnknownRelation", f"unknown relation {item.table!r}", position_of(item))
+        found = list(relation.columns.values())
+    else:
+        found = list(scope.merged.values())
+        for relation in scope.relations.values():
+            found += [value for key, value in relation.columns.items() if key not in scope.merged]
+    unknown = excepted - {value.name.lower() for value in found}
+    if unknown:
+        raise Refusal("UnknownColumn", f"EXCEPT names unknown columns: {', '.join(sorted(unknown))}", position_of(item))
+    if not scope.relations:
+        raise Refusal("UnknownRelation", "* needs a FROM", position_of(item))
+    columns = [value for value in found if value.name.lower() not in excepted]
+    with located_at(item):
+        ctx.findings.expand(sum(len(value.sql) + len(value.name) for value in columns))
+    for value in columns:
+        ctx.record(value)
+    return columns
+
+
+def _unused(name: str, taken: dict[str, int]) -> str:
+    """``name``, or a variation: ``*`` over a join may bring two columns of the same name."""
+    unique, number = name, taken.get(name.lower(), 1)
+    while unique.lower() in taken:
+        number += 1
+        unique = f"{name}_{number}"
+    taken[name.lower()] = number
+    taken.setdefault(unique.lower(), 1)
+    return unique
+
+
+def output_values(items: Sequence[Item], ctx: Context) -> list[Output]:
+    """Check the expressions of the SELECT list. Each may refer to the aliases before it. Refusals are collected."""
+    scope, findings = ctx.scope, ctx.findings
+    aliases = scope.aliases
+    scope.aliases = {}
+    outputs = []
+    for item, name in items:
+        if isinstance(item, Value):
+            value = read_column(item, ctx, scope)
+        else:
+            try:
+                value = value_of(item, ctx)
+            except Refusal as refusal:
+                findings.note(refusal)
+                value = Value("NULL", "unknown")
+        if scope.group_keys is not None and value.ungrouped:
+            position = None if isinstance(item, Value) else position_of(item)
+            findings.note(Refusal("NotGrouped", f"{name}: neither in GROUP BY nor inside an aggregate", position))
+        outputs.append((name, value))
+        if name.lower() in aliases:
+            scope.aliases[name.lower()] = aliases[name.lower()]
+    return outputs
+
+
+def check_relation_name(name: str, node: exp.Expr) -> None:
+    """Refuse a name of a relation that is not a plain identifier."""
+    if not RELATION_NAME.fullmatch(name):
+        raise Refusal("NameNotAllowed", f"{strip_invisible(name)[:120]!r} is not a plain name (letters, digits, _)", position_of(node))
+
+
+def check_column_name(name: str, node: exp.Expr) -> None:
+    """Refuse a name of a column that is not printable ASCII without backticks."""
+    if not ((name.isidentifier() and name.isascii() and len(name) <= 128) or COLUMN_NAME.fullmatch(name)):
+        raise Refusal(
+            "NameNotAllowed",
+            f"{strip_invisible(name)[:120]!r} is not an allowed column name (printable ASCII)",
+            position_of(node),
+        )
+
+
+def check_new_relation_name(name: str, node: exp.Expr, ctx: Context) -> None:
+    """Refuse a name that an input view or an earlier relation of the query already has, so that it cannot be misread."""
+    check_relation_name(name, node)
+    if ctx.rules.catalog.view(name) is not None or name.lower() in ctx.relations:
+        raise Refusal("NameShadowsView", f"{name} is already the name of another relation; choose another", position_of(node))
+
+
+def check_distinct_columns(query: CheckedQuery, what: str, node: exp.Expr) -> None:
+    """Refuse a query with two output columns of the same name."""
+    seen: set[str] = {field.name.lower() for field in query.fields}
+    if len(seen) == len(query.fields):
+        return
+    seen.clear()
+    for field in query.fields:
+        if field.name.lower() in seen:
+            raise Refusal("DuplicateColumn", f"{what} has two columns called {field.name}; alias one of them", position_of(node))
+        seen.add(field.name.lower())
+
+
+def alias_of(node: exp.Expr, scope: Scope, fallback: str) -> str:
+    """The alias of a relation as written, or ``fallback`` if it has none. Two relations of one FROM clause have different aliases."""
+    alias = node.args.get("alias")
+    if alias is not None:
+        allow_only(alias, "this", "columns")
+    name: str = alias.name if alias is not None and alias.this is not None else fallback
+    check_relation_name(name, node)
+    if name.lower() in scope.relations:
+        if alias is not None or fallback not in ("subquery", "values"):
+            raise Refusal("DuplicateAlias", f"two relations in one FROM are called {name}; give each its own alias", position_of(node))
+        while name.lower() in scope.relations:
+            name += "_"
+    return name
+
+
+def unique_alias(name: str, scope: Scope) -> str:
+    """``name``, or a variation that no enclosing SELECT uses, so that a reference means the same relation everywhere."""
+    taken = {relation.alias.lower() for level in scope.enclosing() for relation in level.relations.values()}
+    unique, number = name, 2
+    while unique.lower() in taken:
+        unique, number = f"{name}_{number}", number + 1
+    return unique
+
+
+def column_aliases(node: exp.Expr) -> list[str]:
+    """Column names in the alias of a relation: ``AS t(a, b)``."""
+    alias = node.args.get("alias")
+    names = [column.name for column in (alias.args.get("columns") or [])] if alias is not None else []
+    for name in names:
+        check_column_name(name, node)
+    if len({name.lower() for name in names}) != len(names):
+        raise Refusal("DuplicateColumn", "two columns have the same alias", position_of(node))
+    return names

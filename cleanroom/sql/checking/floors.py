@@ -6,37 +6,36 @@ each aggregate, and limit the part of one person in a sum.
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from cleanroom.sql.catalog import Catalog
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import ProtectedInput, ReleasedAggregate, Value
 from cleanroom.sql.precedence import SUM
 from cleanroom.sql.privacy import aggregates, rows
 from cleanroom.sql.privacy.groups import GROUPS, PersonGroups, joined
 from cleanroom.sql.privacy.release import FloorCondition, floor_conditions
+from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import parenthesised
 from cleanroom.sql.scope import Scope
+from cleanroom.sql.spark_types import NUMERIC
 from cleanroom.sql.vocabulary import FUNCTIONS
 
 _SUMS = ("SUM", "TRY_SUM", "AVG", "MEAN", "TRY_AVG")
-"""Aggregates to which a zero contributes nothing, and in which one person may dominate."""
+"""Aggregates to which a zero contributes nothing."""
+_COLUMN = re.compile("`[^`]*`[.]`[^`]*`")
 
 
 class ReleasedGroups(NamedTuple):
-    """The groups that a SELECT may show.
+    """The groups that a SELECT may show."""
 
-    Attributes:
-        kinds: The groups with the conditions on each kind of person.
-        floor: The strictest floor.
-        keys: The group keys.
-        merged: All aggregates are columns of the first groups.
-    """
-
-    kinds: list[PersonGroups]
-    floor: int
-    keys: Sequence[Value]
-    merged: bool
+    kinds: list[PersonGroups]  # the groups with the conditions on each kind of person
+    floor: int  # the strictest floor
+    keys: Sequence[Value]  # the group keys
+    merged: bool  # all aggregates are columns of the first groups
 
     def with_clause(self, prefix: str) -> str:
         """The WITH clause ``prefix``, extended by the rows per person if they are read several times."""
@@ -60,7 +59,8 @@ class ReleasedGroups(NamedTuple):
     def guards(self) -> str:
         """Joins that end the FROM clause of a SELECT that reads its rows."""
         self.kinds[0].forget_merged()
-        return "".join(groups.semi_join(self.kinds[0].keys) for groups in self.kinds) + self._anti_joins(self.kinds[0].keys)
+        keys = [parenthesised(key, SUM) for key in self.keys]
+        return "".join(groups.semi_join(keys) for groups in self.kinds) + self._anti_joins(keys)
 
     def _anti_joins(self, keys: Sequence[str]) -> str:
         texts = [groups.overlapping(self.floor) for groups in self.kinds if groups.table]
@@ -77,7 +77,7 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
     """
     scope, catalog = ctx.scope, ctx.rules.catalog
     keys = list({key.sql: key for key in keys}.values())
-    texts = [parenthesised(key, SUM) for key in keys]
+    texts = [key.sql for key in keys]
     floor = rows.strictest_floor(scope.protected, catalog)
     aggregates.check_moments(scope.released, floor, catalog)
     share = min(view.max_share_percent for item in scope.protected if (view := catalog.view(item.view)) is not None)
@@ -95,9 +95,13 @@ def released_groups(ctx: Context, keys: Sequence[Value], source: tuple[str, str]
         groups.require_persons(f">= {floor}")
         for test, enough in _contributions(scope, floor, ctx):
             groups.require(test, enough)
+        for term, where in _terms(scope, catalog):
+            groups.require(f"{where}{' AND '.join(f'{column} <> 0' for column in term)}", f"NOT BETWEEN 1 AND {floor - 1}")
+            if share < 100 and len(term) == 1:
+                groups.require_share(*term, share)
         for released in scope.released if share < 100 else ():
-            if _is_measured(released, ctx):
-                groups.require_share(_summand(released), share)
+            for summand in _summands(released, ctx):
+                groups.require_share(summand, share)
     number = ctx.findings.release(scope.protected, floor)
     scope.releases |= {(number, item.view) for item in scope.protected}
     overlap = bool(keys) and floor > 1 and (scope.overlapping or (scope.multiplied and not _reads_one_relation(scope)))
@@ -152,32 +156,63 @@ def _reads_one_relation(scope: Scope) -> bool:
 
 def _contributions(scope: Scope, floor: int, ctx: Context) -> Iterator[tuple[str, str]]:
     """For each aggregate, conditions that the rows of its contributors meet, and how many contributors there must be."""
-    by_argument: dict[str, set[str]] = {}
+    few = f"NOT BETWEEN 1 AND {floor - 1}"
+    names: dict[tuple[str, ...], set[str]] = {}
+    counted: dict[str, str] = {}
+    found = []
     for item in scope.released:
-        for arg in item.args:
-            by_argument.setdefault(arg.sql, set()).add(item.name)
+        args = [arg for arg in item.args if arg.sources and not arg.identity and not aggregates.is_flag(arg, ctx.rules.catalog)]
+        if args and FUNCTIONS[item.name].disclosure != "condition":
+            found.append((item, args))
+            names.setdefault(tuple(arg.sql for arg in args), set()).add(item.name)
+    for item, args in found:
+        texts = [parenthesised(arg, SUM) for arg in args]
+        where = f"({item.where}) IS TRUE AND " if item.where else ""
+        test = " AND ".join(f"{text} <> 0" if item.name in _SUMS else f"{text} IS NOT NULL" for text in texts)
+        empty = bool(item.where) or any(arg.sql.startswith(("CASE ", "IF(")) for arg in args)
+        if not empty or floor > 1:
+            yield where + test, few if empty else f">= {floor}"
+        # COUNT(x), an aggregate of two columns, or two aggregates of x show how many values are NULL.
+        several = len(args) > 1 or len(names[tuple(arg.sql for arg in args)]) > 1
+        if not empty and (FUNCTIONS[item.name].disclosure == "count" or several):
+            counted[" OR ".join(f"{text} IS NULL" for text in texts)] = " AND ".join(f"{text} IS NOT NULL" for text in texts)
+    for missing in counted if floor > 1 else ():
+        yield missing, few
+        for other, present in counted.items():  # two counts show how many rows have one value and not the other
+            if other != missing:
+                yield f"({missing}) AND {present}" if " OR " in missing else f"{missing} AND {present}", few
+
+
+def _terms(scope: Scope, catalog: Catalog) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Columns of aggregated sums of several terms, and pairs of them, with the condition of FILTER before AND.
+
+    Aggregates of other terms could take the sum apart, so that the floor applies to each column and to each product.
+    """
+    columns = {value.sql: value for relation in scope.relations.values() for value in relation.columns.values()}
     for item in scope.released:
-        disclosure = FUNCTIONS[item.name].disclosure
+        where = f"({item.where}) IS TRUE AND " if item.where else ""
         for arg in item.args:
-            if not arg.sources or disclosure == "condition" or arg.identity or aggregates.is_flag(arg, ctx.rules.catalog):
+            if FUNCTIONS[item.name].disclosure != "mixture" or not arg.mixed:
                 continue
-            text = parenthesised(arg, SUM)
-            where = f"({item.where}) IS TRUE AND " if item.where else ""
-            test = f"{text} <> 0" if item.name in _SUMS else f"{text} IS NOT NULL"
-            empty = bool(item.where) or arg.sql.startswith(("CASE ", "IF("))
-            if not empty or floor > 1:
-                yield where + test, f"NOT BETWEEN 1 AND {floor - 1}" if empty else f">= {floor}"
-            # COUNT(x), an aggregate of two columns, or two aggregates of x show how many values are NULL.
-            if floor > 1 and not empty and (disclosure == "count" or len(item.args) > 1 or len(by_argument[arg.sql]) > 1):
-                yield f"{text} IS NULL", f"NOT BETWEEN 1 AND {floor - 1}"
+            names = dict.fromkeys(_COLUMN.findall(arg.sql))
+            read = [name for name in names if name in columns and aggregates.protected_columns(columns[name], catalog)]
+            derived = next((columns[name].name for name in read if columns[name].mixed), None)
+            if derived is not None:
+                raise Refusal(
+                    "ConditionalAggregate",
+                    f"{item.name} of {derived}, a sum of several terms that another SELECT computes: write the sum inside "
+                    f"{item.name}(…), or aggregate its terms one by one",
+                )
+            read = [name for name in read if columns[name].type in NUMERIC]
+            yield from (((name,), where) for name in read)
+            if (arg.degree or 1) > 1:
+                yield from ((pair, where) for pair in itertools.combinations(read, 2))
 
 
-def _is_measured(item: ReleasedAggregate, ctx: Context) -> bool:
+def _summands(item: ReleasedAggregate, ctx: Context) -> list[str]:
+    """The values whose sum one person may dominate."""
     catalog = ctx.rules.catalog
-    return item.name in _SUMS and any(
-        aggregates.protected_columns(arg, catalog) and not aggregates.is_flag(arg, catalog) for arg in item.args
-    )
-
-
-def _summand(item: ReleasedAggregate) -> str:
-    return f"CASE WHEN {item.where} THEN {item.args[0].sql} END" if item.where else item.args[0].sql
+    if FUNCTIONS[item.name].disclosure != "mixture":
+        return []
+    texts = [arg.sql for arg in item.args if aggregates.protected_columns(arg, catalog) and not aggregates.is_flag(arg, catalog)]
+    return [f"CASE WHEN {item.where} THEN {text} END" if item.where else text for text in texts]

@@ -6,13 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from sqlglot import exp
 
-from cleanroom.sql.checking.columns import columns_named_in
-from cleanroom.sql.checking.combining import combine
-from cleanroom.sql.checking.dispatch import relation_of, value_of
-from cleanroom.sql.checking.names import alias_of, column_aliases, unique_alias
-from cleanroom.sql.checking.nodes import allow_only, chain_operands, located_at, marked_name, position_of
-from cleanroom.sql.checking.predicates import compared
-from cleanroom.sql.checking.subqueries import semi_join
+from cleanroom.sql.checking.columns import alias_of, column_aliases, columns_named_in, unique_alias
+from cleanroom.sql.checking.nodes import allow_only, chain_operands, combine, located_at, marked_name, position_of, relation_of, value_of
+from cleanroom.sql.checking.operators import compared
+from cleanroom.sql.checking.queries import semi_join
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import KeyPair, Relation, Value
 from cleanroom.sql.precedence import ATOM, PREDICATE
@@ -72,7 +69,7 @@ def written_out(text: str, scope: Scope, enforce: Mapping[str, Sequence[str]]) -
         if alias in enforce:
             columns = next(item.columns for item in scope.relations.values() if item.alias == alias)
             shown = ",\n  ".join(f"{qualified(alias, value.name)} AS {quote(value.name)}" for value in columns.values())
-            key = ", ".join(qualified(alias, columns[name].name) for name in enforce[alias])
+            key = ", ".join(enforce[alias])
             inner = f"SELECT\n  {shown}\nFROM {relation}\nQUALIFY COUNT(*) OVER (PARTITION BY {key}) = 1"
             relation = f"{subquery(inner)} AS {quote(alias)}"
         text = text.replace(f"\0{alias}\0", relation)
@@ -255,6 +252,8 @@ def _lateral_view(node: exp.Expr, ctx: Context) -> str:
     value = value_of(call.expressions[0], ctx.in_clause("explode"))
     if value.type != "array":
         raise Refusal("TypeNotAllowed", f"{name} needs an array (split, collect_list, array …), not {value.type}", position_of(node))
+    with located_at(node):
+        check_condition([value], ctx.rules.catalog, name)
     columns = column_aliases(node)
     expected = 2 if name.startswith("POS") else 1
     if len(columns) != expected:

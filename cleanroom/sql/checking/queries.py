@@ -1,19 +1,36 @@
-"""Queries in general: WITH, and new names for the columns of a query."""
+"""Queries, WITH, set operations, subqueries in expressions, and statements."""
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from sqlglot import exp
 
-from cleanroom.sql.checking.dispatch import checks_query, query_of
-from cleanroom.sql.checking.names import check_column_name, check_distinct_columns, check_new_relation_name, column_aliases
-from cleanroom.sql.checking.nodes import allow_only, position_of
+from cleanroom.sql.checking.clauses import is_limited, limit, order_by
+from cleanroom.sql.checking.columns import check_column_name, check_distinct_columns, check_new_relation_name, column_aliases
+from cleanroom.sql.checking.nodes import (
+    allow_only,
+    checks_expression,
+    checks_query,
+    combine,
+    describe,
+    located_at,
+    position_of,
+    query_of,
+    value_of,
+    values_of,
+)
 from cleanroom.sql.context import Context
-from cleanroom.sql.model import CheckedQuery
+from cleanroom.sql.model import ROWS, CheckedQuery, ProtectedInput, Value
+from cleanroom.sql.precedence import ATOM, PREDICATE, SUM
+from cleanroom.sql.privacy import rows
+from cleanroom.sql.privacy.polynomials import highest_degree
+from cleanroom.sql.privacy.release import check_correlation
 from cleanroom.sql.refusal import Refusal
-from cleanroom.sql.rendering import quote, subquery
+from cleanroom.sql.rendering import HIDDEN_COLUMN, parenthesised, quote, subquery
 from cleanroom.sql.scope import Scope
+from cleanroom.sql.spark_types import widest
 
 
 @checks_query(exp.Subquery)
@@ -27,7 +44,7 @@ def query_in_parentheses(node: exp.Subquery, ctx: Context, parent: Scope | None,
 def other_query(node: exp.Query, ctx: Context, parent: Scope | None, hidden: bool) -> CheckedQuery:
     """A query of any other kind, which is refused."""
     with_clause(node, ctx)
-    raise Refusal("StatementNotAllowed", f"a {type(node).__name__} is not an allowed query", position_of(node))
+    raise Refusal("StatementNotAllowed", f"{describe(node)} is not an allowed query; write SELECT", position_of(node))
 
 
 def with_clause(node: exp.Expr, ctx: Context) -> tuple[Context, str]:
@@ -61,8 +78,271 @@ def renamed(query: CheckedQuery, names: list[str], node: exp.Expr) -> CheckedQue
     columns = [(field.name, name) for field, name in zip(query.fields, names, strict=True)]
     columns += [(item.reference, item.reference) for item in query.protected]
     items = ",\n  ".join(f"`renamed`.{quote(old)} AS {quote(new)}" for old, new in columns)
-    fields = [dataclasses.replace(field, name=name) for field, name in zip(query.fields, names, strict=True)]
+    fields = [field.copy() for field in query.fields]
+    for field, name in zip(fields, names, strict=True):
+        field.name = name
     new_names = {field.name.lower(): name.lower() for field, name in zip(query.fields, names, strict=True)}
     unique_on = None if query.unique_on is None else frozenset([new_names[name] for name in query.unique_on])
     sql = f"SELECT\n  {items}\nFROM {subquery(query.sql)} AS `renamed`"
     return CheckedQuery(sql, fields, query.protected, query.releases, query.views, query.may_copy_rows, unique_on, query.overlapping)
+
+
+_OPERATORS: dict[type[exp.Expr], str] = {exp.Union: "UNION", exp.Intersect: "INTERSECT", exp.Except: "EXCEPT"}
+
+
+@checks_query(*_OPERATORS)
+def set_operation(node: exp.SetOperation, ctx: Context, parent: Scope | None, hidden: bool) -> CheckedQuery:
+    """A chain of one set operator."""
+    ctx, prefix = with_clause(node, ctx)
+    operator = _OPERATORS[type(node)] + ("" if node.args.get("distinct") else " ALL")
+    branches = [query_of(operand, ctx, parent, hidden=True) for operand in _operands(node)]
+    width = len(branches[0].fields)
+    if any(len(branch.fields) != width for branch in branches):
+        raise Refusal("WrongArguments", f"the parts of a {operator} have different numbers of columns", position_of(node))
+    protected_of = [branch.protected for branch in branches]
+    with located_at(node):
+        rows.check_union(operator, protected_of)
+    protected = [item for items in protected_of for item in items]
+    texts = []
+    before = 0
+    for branch in branches:
+        text = _with_identities(branch, before, len(protected), node) if protected and hidden else branch.sql
+        texts.append(subquery(text))
+        before += len(branch.protected)
+    mixed = rows.union_mixes_rows(protected_of)
+    fields = [_merged_field([branch.fields[index] for branch in branches], mixed) for index in range(width)]
+    outputs = [(field.name, Value(quote(field.name), field.type)) for field in fields]
+    order = order_by(node, ctx.for_select(Scope(parent)).in_clause("sort"), outputs)
+    sql = f"\n{operator}\n".join(texts) + order + limit(node)
+    with located_at(node):
+        rows.check_limit(protected, is_limited(node))
+    named = [ProtectedInput(item.view, item.identity_column, f"{HIDDEN_COLUMN}{index}") for index, item in enumerate(protected)]
+    return CheckedQuery(
+        prefix + sql,
+        fields,
+        named,
+        frozenset([release for branch in branches for release in branch.releases]),
+        frozenset([view for branch in branches for view in branch.views]),
+        may_copy_rows=not protected,
+    )
+
+
+def _operands(node: exp.Expr) -> list[exp.Expr]:
+    """Operands of a chain of one set operator, without recursion."""
+    kind, distinct = type(node), bool(node.args.get("distinct"))
+    operands: list[exp.Expr] = []
+    current = node
+    while True:
+        allow_only(current, "with_", "this", "expression", "distinct", "order", "limit", "offset")
+        operands.append(current.args["expression"])
+        inner = current.this
+        same = type(inner) is kind and bool(inner.args.get("distinct")) == distinct
+        if not same or any(inner.args.get(part) for part in ("with_", "order", "limit", "offset")):
+            return [inner, *reversed(operands)]
+        current = inner
+
+
+def _with_identities(branch: CheckedQuery, before: int, total: int, node: exp.Expr) -> str:
+    """A branch with the identity columns of all branches, in the same order; those of other branches are NULL."""
+    check_distinct_columns(branch, "a part of a UNION", node)
+    columns = [f"`part`.{quote(field.name)} AS {quote(field.name)}" for field in branch.fields]
+    for index in range(total):
+        own = before <= index < before + len(branch.protected)
+        text = f"`part`.{quote(f'{HIDDEN_COLUMN}{index - before}')}" if own else "NULL"
+        columns.append(f"{text} AS {quote(f'{HIDDEN_COLUMN}{index}')}")
+    return "SELECT\n  " + ",\n  ".join(columns) + f"\nFROM {subquery(branch.sql)} AS `part`"
+
+
+def _merged_field(fields: Sequence[Value], mixed: bool) -> Value:
+    """The output column that ``fields`` of the branches form. Values of persons are ``mixed`` with values that the author may know."""
+    out = fields[0].copy()
+    out.type = widest([field.type for field in fields])
+    out.origins = frozenset([origin for field in fields for origin in field.origins])
+    out.exposed = frozenset([pair for field in fields for pair in field.exposed])
+    out.degree, out.scale = highest_degree(fields), max(field.scale for field in fields)
+    out.plain = not mixed and all(field.plain for field in fields) and len({field.type for field in fields}) == 1
+    out.flag = all(field.flag for field in fields)
+    for fact in ("identity", "transformed", "made_by_text", "mixed", "filled"):
+        setattr(out, fact, any(getattr(field, fact) for field in fields))
+    return out
+
+
+@checks_expression(exp.Subquery)
+def scalar_subquery(node: exp.Expr, ctx: Context) -> Value:
+    """``(SELECT one_column ...)`` as a value."""
+    allow_only(node, "this")
+    query, reads = _inner_query(node.this, ctx)
+    _check_no_rows(query, node)
+    if len(query.fields) != 1:
+        raise Refusal("WrongArguments", "a subquery in an expression has exactly one column", position_of(node))
+    field = query.fields[0]
+    inner = Value("", field.type, origins=field.origins, exposed=field.exposed, degree=None)
+    return combine(subquery(query.sql), field.type, ATOM, [inner, *reads], node, identity=True)
+
+
+@checks_expression(exp.Exists)
+def exists(node: exp.Expr, ctx: Context) -> Value:
+    """``EXISTS (SELECT ...)``."""
+    allow_only(node, "this")
+    query, reads = _inner_query(node.this, ctx)
+    _check_no_rows(query, node)
+    return _exists(query, reads, node)
+
+
+def in_subquery(node: exp.Expr, ctx: Context, negated: bool) -> Value:
+    """``x IN (SELECT ...)`` and ``(a, b) IN (SELECT ...)``."""
+    what, query, reads = _membership(node, ctx)
+    _check_no_rows(query, node)
+    return _in_query(node, what, query, reads, negated)
+
+
+def semi_join(node: exp.Expr, ctx: Context) -> Value | None:
+    """``x IN (SELECT identity ...)`` and ``EXISTS (... WHERE identity = x)`` as conditions that every row meets.
+
+    The rows of the SELECT are then protected by the floor of the subquery's rows.
+
+    Returns:
+        None if ``node`` is neither.
+    """
+    scope = ctx.scope
+    if isinstance(node, exp.In) and node.args.get("query") is not None:
+        what, query, reads = _membership(node, ctx)
+        with located_at(node):
+            scope.protected += rows.membership_inputs(query.protected, what, query.fields[0].type)
+        if ctx.rules.withheld and what.plain:
+            scope.equal.compared.append((what, Value("", what.type, exposed=query.fields[0].exposed)))
+        return _in_query(node, what, query, reads, False)
+    if isinstance(node, exp.Exists):
+        allow_only(node, "this")
+        query, reads = _inner_query(node.this, ctx)
+        with located_at(node):
+            scope.protected += rows.existence_inputs(query.protected, scope.aliases_in_from)
+        return _exists(query, reads, node)
+    return None
+
+
+def _inner_query(node: exp.Expr, ctx: Context) -> tuple[CheckedQuery, list[Value]]:
+    """A subquery, and the columns of the queries around it that it reads."""
+    if ctx.aggregate:
+        raise Refusal("ClauseNotAllowed", "a subquery inside an aggregate is not allowed", position_of(node))
+    enclosing = Scope(ctx.scope)
+    query = query_of(node, ctx, enclosing, hidden=False)
+    reads = enclosing.outer_reads
+    with located_at(node):
+        check_correlation(query.releases, reads)
+    ctx.scope.releases |= query.releases
+    ctx.scope.views |= query.views
+    return query, reads
+
+
+def _check_no_rows(query: CheckedQuery, node: exp.Expr) -> None:
+    with located_at(node):
+        rows.check_no_rows(query.protected)
+
+
+def _exists(query: CheckedQuery, reads: list[Value], node: exp.Expr) -> Value:
+    found = Value("", "boolean", origins=frozenset([(view, ROWS, "exists") for view in query.views]), degree=None)
+    out = combine(f"EXISTS{subquery(query.sql)}", "boolean", PREDICATE, [found, *reads], node, identity=True)
+    out.identity, out.degree = False, None
+    return out
+
+
+def _membership(node: exp.Expr, ctx: Context) -> tuple[Value, CheckedQuery, list[Value]]:
+    """Left side and subquery of IN, and the columns of the queries around it that the subquery reads."""
+    allow_only(node, "this", "query")
+    what = _tuple(node.this, ctx) if isinstance(node.this, exp.Tuple) else value_of(node.this, ctx)
+    width = len(node.this.expressions) if isinstance(node.this, exp.Tuple) else 1
+    inner = node.args["query"]
+    if isinstance(inner, exp.Subquery):
+        allow_only(inner, "this")
+        inner = inner.this
+    if isinstance(inner, exp.Subquery):  # in Spark a list with one value, and not the rows of the query
+        raise Refusal("ParenthesesNeeded", "IN ((SELECT …)): write one pair of parentheses", position_of(node))
+    query, reads = _inner_query(inner, ctx)
+    if len(query.fields) != width:
+        raise Refusal("WrongArguments", f"IN (SELECT …) has {len(query.fields)} columns and {width} to compare", position_of(node))
+    return what, query, reads
+
+
+def _tuple(node: exp.Expr, ctx: Context) -> Value:
+    """``(a, b)`` before IN (SELECT ...). None of the columns is an identity: an identity is compared alone."""
+    parts = values_of(node.expressions, ctx)
+    return combine(f"({', '.join(part.sql for part in parts)})", "unknown", ATOM, parts, node)
+
+
+def _in_query(node: exp.Expr, what: Value, query: CheckedQuery, reads: list[Value], negated: bool) -> Value:
+    text = f"{parenthesised(what, SUM)} {'NOT ' if negated else ''}IN {subquery(query.sql)}"
+    join = bool(query.fields[0].origins) and bool(what.origins)
+    shown = Value(
+        "",
+        "unknown",
+        degree=None,
+        origins=frozenset([origin for field in query.fields for origin in field.origins]),
+        exposed=frozenset([pair for field in query.fields for pair in field.exposed]),
+    )
+    out = combine(text, "boolean", PREDICATE, [what, shown, *reads], node, identity=join or not what.identity)
+    out.identity, out.degree = False, None
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A checked statement."""
+
+    sql: str  # rendered text
+    view: str | None  # name of the temporary view that it creates; None for the SELECT
+    query: CheckedQuery  # the SELECT, or the query behind the view
+
+
+def check_statement(node: exp.Expr, ctx: Context, *, last: bool) -> Statement:
+    """Check one statement. The last one of a query is its SELECT; those before it create temporary views."""
+    if isinstance(node, exp.Create):
+        return _create_view(node, ctx, last)
+    if not isinstance(node, exp.Query):
+        raise Refusal(
+            "StatementNotAllowed",
+            f"{describe(node)} is not allowed; only SELECT and CREATE OR REPLACE TEMP VIEW … AS SELECT",
+            position_of(node),
+        )
+    if not last:
+        raise Refusal(
+            "SelectNotLast", "only the last segment is a SELECT; the segments before it create temporary views", position_of(node)
+        )
+    query = query_of(node, ctx, None, hidden=False)
+    return Statement(query.sql, None, query)
+
+
+def _create_view(node: exp.Create, ctx: Context, last: bool) -> Statement:
+    if str(node.args.get("kind")).upper() != "VIEW":
+        raise Refusal("StatementNotAllowed", f"CREATE {node.args.get('kind')} is not allowed", position_of(node))
+    allow_only(node, "this", "kind", "replace", "expression", "properties")
+    properties = node.args["properties"].expressions if node.args.get("properties") else []
+    if [type(part) for part in properties] != [exp.TemporaryProperty] or any(properties[0].args.values()):
+        raise Refusal("StatementNotAllowed", "only CREATE OR REPLACE TEMP VIEW <name> AS SELECT … is allowed", position_of(node))
+    if last:
+        raise Refusal("LastSegmentNotSelect", "the last segment must be a SELECT: its rows are the result", position_of(node))
+    target, columns = _target(node)
+    if not isinstance(node.args.get("expression"), exp.Query):
+        raise Refusal("StatementNotAllowed", "write a temporary view as CREATE OR REPLACE TEMP VIEW <name> AS SELECT …", position_of(node))
+    check_new_relation_name(target.name, target, ctx)
+    query = query_of(node.args["expression"], ctx, None, hidden=True)
+    if columns:
+        query = renamed(query, columns, node)
+    check_distinct_columns(query, f"the view {target.name}", node)
+    return Statement(f"CREATE OR REPLACE TEMPORARY VIEW {quote(target.name)} AS\n{query.sql}", target.name, query)
+
+
+def _target(node: exp.Create) -> tuple[exp.Table, list[str]]:
+    """The new view, and its column names if given."""
+    target, columns = node.this, []
+    if isinstance(target, exp.Schema):
+        allow_only(target, "this", "expressions")
+        if not all(isinstance(column, exp.Identifier) for column in target.expressions):
+            raise Refusal("StatementNotAllowed", "the columns of a temporary view are plain names", position_of(node))
+        columns = [column.name for column in target.expressions]
+        target = target.this
+    plain = isinstance(target, exp.Table) and isinstance(target.this, exp.Identifier)
+    if not plain or target.args.get("db") or target.args.get("catalog"):
+        raise Refusal("StatementNotAllowed", "a temporary view has one plain name", position_of(node))
+    allow_only(target, "this")
+    return target, columns

@@ -6,15 +6,13 @@ from typing import NamedTuple
 
 from sqlglot import exp
 
-from cleanroom.sql.checking.dispatch import checks_query, value_of
+from cleanroom.sql.checking.aggregates import check_named_windows
+from cleanroom.sql.checking.clauses import Output, group_rows, is_limited, limit, order_by
+from cleanroom.sql.checking.columns import output_values, select_items
 from cleanroom.sql.checking.floors import ReleasedGroups, released_groups
-from cleanroom.sql.checking.grouping import group_rows
 from cleanroom.sql.checking.joins import conjuncts, from_clause, written_out
-from cleanroom.sql.checking.nodes import allow_only, chain_operands, located_at, position_of
-from cleanroom.sql.checking.ordering import Output, is_limited, limit, order_by
+from cleanroom.sql.checking.nodes import allow_only, chain_operands, checks_query, located_at, position_of, value_of
 from cleanroom.sql.checking.queries import with_clause
-from cleanroom.sql.checking.select_list import output_values, select_items
-from cleanroom.sql.checking.windows import check_named_windows
 from cleanroom.sql.context import Context
 from cleanroom.sql.model import CheckedQuery, ProtectedInput
 from cleanroom.sql.privacy import exposure, rows

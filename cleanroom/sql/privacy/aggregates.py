@@ -14,17 +14,11 @@ from cleanroom.sql.vocabulary import FUNCTIONS
 
 
 class Disclosure(NamedTuple):
-    """What an aggregate reveals.
+    """What an aggregate reveals."""
 
-    Attributes:
-        exposed: Input columns whose values can be read from the result.
-        degree: 1 if a later aggregate may combine the results like values of a column, None otherwise.
-        divisions: Divisions of the group that the result depends on.
-    """
-
-    exposed: frozenset[ColumnKey]
-    degree: int | None
-    divisions: tuple[Division, ...] = ()
+    exposed: frozenset[ColumnKey]  # input columns whose values can be read from the result
+    degree: int | None  # 1 if a later aggregate may combine the results like values of a column, None otherwise
+    divisions: tuple[Division, ...] = ()  # divisions of the group that the result depends on
 
 
 def aggregate_disclosure(
@@ -65,7 +59,7 @@ def _allowed_divisions(name: str, args: Sequence[Value], distinct: bool, catalog
     found = found_row_divisions(args)
     disclosure = FUNCTIONS[name].disclosure
     if disclosure == "count":
-        if not all(arg.degree == 0 or arg.plain or (arg.degree is not None and not distinct) for arg in args):
+        if not all(arg.degree == 0 or arg.plain or (arg.degree is not None and not distinct and not arg.transformed) for arg in args):
             raise Refusal("ConditionalAggregate", f"{name} over rows under a privacy floor counts rows or plain columns only")
         return found
     if disclosure == "condition":
@@ -103,7 +97,7 @@ def _check_terms(name: str, args: Sequence[Value], catalog: Catalog) -> None:
             raise Refusal(
                 "ConditionalAggregate",
                 f"{name} over rows under a privacy floor takes columns, their sums and products of two, and LEAST, ROUND, LN, LOG10 or "
-                "SQRT of one column; this expression could single out rows (round and cast the result, not the rows)",
+                "LOG1P of one column; this expression could single out rows (round and cast the result, not the rows)",
             )
         if arg.type in ("boolean", "string"):
             raise Refusal("ConditionalAggregate", f"{name} over rows under a privacy floor takes numbers")
@@ -164,7 +158,7 @@ def check_moments(released: Sequence[ReleasedAggregate], floor: int, catalog: Ca
     """Refuse a set of aggregates that could be solved for the values of a small group.
 
     Each aggregate is a function of sums: AVG of the sum of its argument, STDDEV also of the sum of its square. Over all aggregates of
-    a SELECT, a column may be in so many different sums, none of a power above two, and in one form if it is rounded or capped.
+    a SELECT, a column may be in so many different sums, none of a power above two, and in one form if it is changed.
     """
     moments: dict[ColumnKey, set[str]] = {}
     forms: dict[ColumnKey, set[str]] = {}
@@ -186,7 +180,8 @@ def check_moments(released: Sequence[ReleasedAggregate], floor: int, catalog: Ca
                 mine.add(arg.sql + where)
                 if power == 2:
                     mine.add(f"{texts} squared {where}")
-                forms.setdefault(column, set()).add(arg.sql if arg.transformed else "")
+                form = arg.sql if arg.transformed else "filled" if arg.filled else "sum" if name in ("SUM", "TRY_SUM") else "plain"
+                forms.setdefault(column, set()).add(form)
     limit = max(1, min(MOST_MOMENTS, floor - 1))
     for column, mine in sorted(moments.items()):
         if len(mine) > limit:
@@ -195,11 +190,12 @@ def check_moments(released: Sequence[ReleasedAggregate], floor: int, catalog: Ca
                 f"the SELECT computes {len(mine)} different sums of {column[1]} for the same rows; the limit is {limit}, because more "
                 "could be solved for single values",
             )
-        if len(forms[column]) > 1:
+        # The sum is the same with 0 in place of NULL.
+        if len(forms[column] - {"sum"}) > 1 or ("sum" in forms[column] and forms[column] - {"sum", "filled", "plain"}):
             raise Refusal(
                 "TooManyMoments",
-                f"the SELECT aggregates {column[1]} as it is and rounded or capped: the difference could be the value of one person; use "
-                "one of them",
+                f"the SELECT aggregates {column[1]} in several forms (plain, rounded, capped, 0 for NULL): the difference could be a "
+                "value of one person; use one of them",
             )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from cleanroom.sql.catalog import Catalog
 from cleanroom.sql.model import ColumnKey, Value
 from cleanroom.sql.refusal import Refusal
+from cleanroom.sql.scope import Scope
 
 
 def check_exposed(exposed: Iterable[ColumnKey], what: str, catalog: Catalog) -> None:
@@ -26,7 +27,7 @@ def check_exposed(exposed: Iterable[ColumnKey], what: str, catalog: Catalog) -> 
         raise Refusal("OutputColumnNotAllowed", f"{what} {column}: the owner of {view.name} does not allow its values in a result")
 
 
-def check_condition(conditions: Iterable[Value], catalog: Catalog) -> None:
+def check_condition(conditions: Iterable[Value], catalog: Catalog, what: str = "a condition") -> None:
     """Refuse a condition on a column that its owner does not list as a dimension: which rows meet it shows the column's values."""
     for condition in conditions:
         for view_name, column in sorted(condition.exposed):
@@ -35,9 +36,21 @@ def check_condition(conditions: Iterable[Value], catalog: Catalog) -> None:
                 continue
             raise Refusal(
                 "OutputColumnNotAllowed",
-                f"a condition reads {column}: the owner of {view.name} does not list it as a dimension, by which queries may filter; "
+                f"{what} reads {column}: the owner of {view.name} does not list it as a dimension, for conditions, groups and order; "
                 f"dimensions: {', '.join(view.dimension_names) or 'none'}",
             )
+
+
+def check_one_relation(scope: Scope, conditions: Sequence[Value], results: Sequence[Value]) -> None:
+    """Refuse a condition on one relation for values of another whose rows a join repeats: it would choose how often each row counts."""
+    of_results = frozenset([source for result in results for source in result.sources])
+    of_conditions = frozenset([source for condition in conditions for source in condition.sources])
+    if scope.multiplied and of_results and not of_conditions <= of_results:
+        raise Refusal(
+            "ConditionalAggregate",
+            f"a condition on {', '.join(sorted(of_conditions - of_results))} chooses values of {', '.join(sorted(of_results))}, whose rows "
+            "the join may repeat; use WHERE or GROUP BY, or aggregate each of the two per person first",
+        )
 
 
 def identity_misuse(name: str) -> Refusal:

@@ -14,8 +14,8 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from cleanroom.sql.model import ReleasedAggregate, Value
-from cleanroom.sql.precedence import ATOM, SUM
-from cleanroom.sql.rendering import parenthesised, subquery
+from cleanroom.sql.precedence import ATOM
+from cleanroom.sql.rendering import subquery
 
 GROUPS = "__cr_g"
 """Alias of the groups of a release."""
@@ -109,7 +109,7 @@ class PersonGroups:
         Returns:
             None if something else of the rows remains.
         """
-        names = {key.sql: f"`{self.alias}`.`__cr_k{self.keys.index(parenthesised(key, SUM))}`" for key in keys}
+        names = {key.sql: f"`{self.alias}`.`__cr_k{self.keys.index(key.sql)}`" for key in keys}
         if text in names:
             return names[text]
         if "SELECT" in text:

@@ -25,17 +25,11 @@ _ALIAS = re.compile(r"`?([^`.]+)`?\.")
 
 
 class Attached(NamedTuple):
-    """How the relations of a FROM clause are joined with its protected rows.
+    """How the relations of a FROM clause are joined with its protected rows."""
 
-    Attributes:
-        overlapping: A protected row may be in several rows, with different values of the other relations.
-        enforce: Aliases of relations whose rows must be made unique, and the columns.
-        by_other_columns: Aliases of the relations that are not joined by the identity.
-    """
-
-    overlapping: bool = False
-    enforce: Mapping[str, tuple[str, ...]] = {}
-    by_other_columns: tuple[str, ...] = ()
+    overlapping: bool = False  # A protected row may be in several rows, with different values of the other relations
+    enforce: Mapping[str, tuple[str, ...]] = {}  # aliases of relations whose rows must be made unique, and the columns
+    by_other_columns: tuple[str, ...] = ()  # aliases of the relations that are not joined by the identity
 
 
 def comparable(first: Value, second: Value) -> bool:
@@ -170,13 +164,11 @@ def _attach_one(graph: _Graph, waiting: Sequence[str], enforce: dict[str, tuple[
                 others.append(alias)
             return alias
     for alias, pairs in reachable.items():
-        if graph.by_identity(pairs) or any(outer.sources <= graph.many - set(graph.core) for outer, _ in pairs):
-            graph.many.add(alias)
-            return alias
-    for alias in reachable:
-        if keys[alias]:
-            enforce[alias] = tuple(keys[alias])
-            others.append(alias)
+        texts = tuple(dict.fromkeys(inner.sql for _, inner in pairs if inner.joinable))
+        if texts:
+            enforce[alias] = texts
+            if not graph.by_identity(pairs):
+                others.append(alias)
             return alias
     return None
 

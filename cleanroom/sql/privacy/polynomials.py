@@ -12,7 +12,7 @@ import math
 import operator
 from collections.abc import Callable, Sequence
 
-from cleanroom.sql.model import OutputField, Value
+from cleanroom.sql.model import Value
 from cleanroom.sql.vocabulary import Function
 
 MAX_DEGREE = 3
@@ -60,7 +60,12 @@ def arithmetic(symbol: str, left: Value, right: Value) -> tuple[int | None, floa
     return (degree if degree <= MAX_DEGREE and scale <= LARGEST_FACTOR else None), scale, None
 
 
-def highest_degree(values: Sequence[Value | OutputField]) -> int | None:
+def mixes(symbol: str, left: Value, right: Value) -> bool:
+    """Whether ``left symbol right`` is a sum of several terms, which another aggregate could take apart."""
+    return symbol in ("+", "-") and not (left.degree == 0 and right.degree == 0) and left.constant != 0 and right.constant != 0
+
+
+def highest_degree(values: Sequence[Value]) -> int | None:
     """The degree of an expression that takes one of ``values``."""
     if any(value.degree is None for value in values):
         return None
@@ -69,10 +74,10 @@ def highest_degree(values: Sequence[Value | OutputField]) -> int | None:
 
 def call(function: Function, args: Sequence[Value]) -> tuple[int | None, float]:
     """Degree and scale of a call of a scalar function."""
-    if function.degree_rule == "first_argument" and all(arg.degree == 0 for arg in args[1:]):
-        return args[0].degree, max(arg.scale for arg in args)
+    if function.degree_rule == "first_argument" and all(arg.constant == 0 for arg in args[1:]) and args[0].plain:
+        return args[0].degree, args[0].scale
     columns = [arg for arg in args if arg.degree != 0]
-    if function.degree_rule == "transforms" and [arg.degree for arg in columns] == [1]:
+    if function.degree_rule == "transforms" and len(columns) == 1 and columns[0].degree == 1 and columns[0].plain:
         return 1, columns[0].scale
     if function.degree_rule == "days_between" and all(arg.type == "date" for arg in args):
         degree = highest_degree(args)

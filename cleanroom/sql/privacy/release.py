@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from cleanroom.sql.catalog import Catalog
-from cleanroom.sql.model import CheckedQuery, OutputField, ProtectedInput, Release, Value
+from cleanroom.sql.model import NO_NAMES, CheckedQuery, ProtectedInput, Release, Value
+from cleanroom.sql.precedence import ATOM
 from cleanroom.sql.privacy.exposure import check_exposed
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.scope import Scope
@@ -20,33 +21,23 @@ PartOfDivision = tuple[tuple[str, bool], ...]
 
 
 class SelectRelease(NamedTuple):
-    """What a SELECT releases.
+    """What a SELECT releases."""
 
-    Attributes:
-        aggregates_rows: The SELECT aggregates protected rows of several persons: it needs the floor's conditions, and its rows are not
-            protected any longer. Otherwise protected rows stay protected.
-        distinct_keys: Texts of the columns by which the SELECT must group in place of DISTINCT, so that the floor's conditions can
-            be added; None if the SELECT keeps its form.
-    """
-
+    # The SELECT aggregates protected rows of several persons: it needs the floor's conditions, and its rows are not protected any
+    # longer. Otherwise protected rows stay protected
     aggregates_rows: bool
+    # Texts of the columns by which the SELECT must group in place of DISTINCT, so that the floor's conditions can be added; None if the
+    # SELECT keeps its form
     distinct_keys: tuple[str, ...] | None = None
 
 
 class FloorCondition(NamedTuple):
-    """A condition of HAVING: so many distinct persons contribute to a part of a group.
+    """A condition of HAVING: so many distinct persons contribute to a part of a group."""
 
-    Attributes:
-        identity: Text that reads the identity.
-        floor: Smallest number of distinct persons.
-        part: Conditions that the rows of the part meet, and whether each is true; empty for the whole group.
-        or_empty: The part may also be empty.
-    """
-
-    identity: str
-    floor: int
-    part: tuple[PartOfDivision, ...] = ()
-    or_empty: bool = False
+    identity: str  # text that reads the identity
+    floor: int  # smallest number of distinct persons
+    part: tuple[PartOfDivision, ...] = ()  # conditions that the rows of the part meet, and whether each is true; empty for the whole group
+    or_empty: bool = False  # the part may also be empty
 
 
 def select_release(scope: Scope, outputs: Sequence[Value], *, distinct: bool, qualified: bool, catalog: Catalog) -> SelectRelease:
@@ -132,7 +123,7 @@ def _parts(conditions: tuple[str, ...]) -> Iterator[PartOfDivision]:
         yield before + tuple((text, True) for text in conditions[index : index + 1])
 
 
-def output_field(name: str, value: Value, *, protected: bool) -> OutputField:
+def output_field(name: str, value: Value, *, protected: bool) -> Value:
     """What an enclosing query may know about an output column.
 
     Args:
@@ -140,20 +131,14 @@ def output_field(name: str, value: Value, *, protected: bool) -> OutputField:
         value: Its expression.
         protected: The SELECT reads protected rows.
     """
-    not_polynomial = value.outer_join_markers or (value.windowed and value.degree != 0)
-    return OutputField(
-        name,
-        value.type,
-        value.origins,
-        value.exposed,
-        None if not_polynomial else value.degree,
-        value.plain and not value.outer_join_markers,
-        value.identity and protected,
-        value.scale,
-        value.flag,
-        value.transformed,
-        value.made_by_text,
-    )
+    out = value.copy()
+    out.sql, out.name, out.precedence, out.operator_chain, out.constant = "", name, ATOM, "", None
+    if value.outer_join_markers or (value.windowed and value.degree != 0):
+        out.degree = None
+    out.plain = value.plain and not value.outer_join_markers
+    out.identity = value.identity and protected
+    out.outer_join_markers, out.aggregated, out.windowed = NO_NAMES, False, False
+    return out
 
 
 def check_correlation(releases: frozenset[Release], outer_reads: Sequence[Value]) -> None:
@@ -180,6 +165,6 @@ def check_result(query: CheckedQuery) -> None:
             )
 
 
-def check_output(field: OutputField, catalog: Catalog) -> None:
+def check_output(field: Value, catalog: Catalog) -> None:
     """Refuse an output column of the result that exposes a column which its owner does not allow there."""
     check_exposed(field.exposed, f"the output column {field.name} shows", catalog)

@@ -31,15 +31,10 @@ def joins_relations(left: Value, right: Value) -> bool:
 
 
 class JoinedRows(NamedTuple):
-    """The protected inputs after a join.
+    """The protected inputs after a join."""
 
-    Attributes:
-        protected: All protected inputs of the joined rows.
-        marker: Condition that is true where an outer join found a row of its optional side; empty for other joins.
-    """
-
-    protected: list[ProtectedInput]
-    marker: str = ""
+    protected: list[ProtectedInput]  # all protected inputs of the joined rows
+    marker: str = ""  # condition that is true where an outer join found a row of its optional side; empty for other joins
 
 
 def join_rows(

@@ -7,8 +7,13 @@ allowed types are marked as well, as calls with the type as second argument, bec
 
 from __future__ import annotations
 
+import datetime
+import re
+
 from sqlglot.tokenizer_core import Token, TokenType
 
+from cleanroom.sql.refusal import Refusal
+from cleanroom.sql.text.tokens import token_position
 from cleanroom.sql.vocabulary import FUNCTIONS, SYNONYMS, TYPES
 
 MARK = "__f_"
@@ -35,11 +40,10 @@ _BEFORE_QUANTIFIER = {TokenType.LIKE, TokenType.ILIKE, TokenType.RLIKE, TokenTyp
 _TYPES = {TokenType[name]: name for name in TYPES if name in TokenType.__members__}
 _SIZED = {TokenType.DECIMAL, TokenType.VARCHAR, TokenType.CHAR}
 _LITERAL = {TokenType.DATE, TokenType.TIMESTAMP, TokenType.TIMESTAMPTZ, TokenType.TIMESTAMPLTZ} & _TYPES.keys()
-_BEFORE_LITERAL = {
-    TokenType.COMMA, TokenType.L_PAREN, TokenType.EQ, TokenType.NEQ, TokenType.LT, TokenType.LTE, TokenType.GT, TokenType.GTE,
-    TokenType.AND, TokenType.OR, TokenType.NOT, TokenType.BETWEEN, TokenType.PLUS, TokenType.DASH, TokenType.SELECT, TokenType.WHERE,
-    TokenType.HAVING, TokenType.WHEN, TokenType.THEN, TokenType.ELSE, TokenType.ON, TokenType.NULLSAFE_EQ,
-}  # fmt: skip
+_DAY = re.compile(r"([0-9]{4})-([0-9]{1,2})-([0-9]{1,2})")
+_MOMENT = re.compile(
+    _DAY.pattern + r"(?:[ T]([0-9]{1,2}):([0-9]{1,2})(?::([0-9]{1,2})(?:\.[0-9]{1,9})?)?(?: ?(?:Z|UTC|[+-][0-9]{2}:[0-9]{2}))?)?"
+)
 _RELEVANT = {TokenType.L_PAREN, TokenType.R_PAREN} | _LITERAL
 
 Edit = tuple[int, int, list[Token]]
@@ -58,7 +62,7 @@ def mark_functions(tokens: list[Token], kinds: list[TokenType]) -> list[Token]:
             del stack[-1:]
             continue
         if kind is not opening:
-            if at and kinds[at - 1] in _BEFORE_LITERAL and kinds[at + 1 : at + 2] == [TokenType.STRING]:
+            if not at or kinds[at - 1] not in (TokenType.DOT, TokenType.ALIAS):
                 edits += _literal_edits(tokens, kinds, at)
             continue
         name = tokens[at - 1].text.upper() if at else ""
@@ -95,12 +99,20 @@ def _cast_edits(tokens: list[Token], kinds: list[TokenType], opening: int, closi
 
 def _literal_edits(tokens: list[Token], kinds: list[TokenType], at: int) -> list[Edit]:
     """``DATE '2024-01-31'`` becomes ``__f_CAST('2024-01-31', 'DATE')``."""
-    if kinds[at + 2 : at + 3] == [TokenType.STRING]:
+    after = kinds[at + 1 : at + 3]
+    if after[:1] not in ([TokenType.STRING], [TokenType.NUMBER]):
         return []
     token, text = tokens[at], tokens[at + 1]
+    name = _TYPES[kinds[at]]
+    found = (_DAY if name == "DATE" else _MOMENT).fullmatch(text.text) if after != [TokenType.STRING, TokenType.STRING] else None
+    try:
+        datetime.datetime(*(int(part) for part in (found.groups() if found else ()) if part))  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        form = "YYYY-MM-DD" if name == "DATE" else "YYYY-MM-DD HH:MM:SS"
+        raise Refusal("LiteralNotAllowed", f"{token.text} takes one text of the form '{form}'", token_position(token)) from None
     new = [
         _like(token, TokenType.VAR, MARK + "CAST"), _like(token, TokenType.L_PAREN, "("), text, _like(text, TokenType.COMMA, ","),
-        _like(text, TokenType.STRING, _TYPES[kinds[at]]), _like(text, TokenType.R_PAREN, ")"),
+        _like(text, TokenType.STRING, name), _like(text, TokenType.R_PAREN, ")"),
     ]  # fmt: skip
     return [(at, at + 2, new)]
 

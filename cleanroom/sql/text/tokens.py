@@ -6,7 +6,6 @@ of nesting doubles the time. The limits of this module keep both within bounds.
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_right
 
 from sqlglot.dialects.dialect import Dialect
@@ -49,8 +48,11 @@ _BANNED = {
     TokenType.HEREDOC_STRING: ("EscapeNotAllowed", "dollar-quoted text is not allowed in a query"),
     TokenType.PIPE_GT: ("ClauseNotAllowed", "pipe syntax (|>) is not allowed; write the query with SELECT … FROM"),
 }
-_UNFINISHED = {TokenType.COMMA, TokenType.ON, TokenType.USING, TokenType.OVER, TokenType.ALIAS}
-_ENDS = {
+_UNFINISHED = {
+    TokenType.COMMA, TokenType.ON, TokenType.USING, TokenType.OVER, TokenType.ALIAS, TokenType.PARTITION_BY, TokenType.GROUP_BY,
+    TokenType.ORDER_BY, TokenType.FOR,
+}  # fmt: skip
+ENDS = {
     TokenType.COMMA,
     TokenType.FROM,
     TokenType.WHERE,
@@ -66,6 +68,7 @@ _ENDS = {
     TokenType.EXCEPT,
     TokenType.JOIN,
     TokenType.R_PAREN,
+    TokenType.R_BRACKET,
     TokenType.SEMICOLON,
 }
 """Tokens that cannot follow one of ``_UNFINISHED``. The parser accepts that; Spark does not."""
@@ -73,7 +76,7 @@ _TYPES = set(SparkParser.TYPE_TOKENS) - {TokenType.NULL, TokenType.INTERVAL}
 _OPENER, _CLOSER, _REFUSED, _PREFIX, _TYPE, _DANGLING, _END = (1 << bit for bit in range(7))
 _ROLES: dict[TokenType, int] = {}
 """For each kind of token, the sets above that it is in."""
-for _bit, _kinds in enumerate((_OPENERS, _CLOSERS, _BANNED, _PREFIXES, _TYPES, _UNFINISHED, _ENDS)):
+for _bit, _kinds in enumerate((_OPENERS, _CLOSERS, _BANNED, _PREFIXES, _TYPES, _UNFINISHED, ENDS)):
     for _kind in _kinds:
         _ROLES[_kind] = _ROLES.get(_kind, 0) | 1 << _bit
 _REPEATABLE = {
@@ -81,7 +84,6 @@ _REPEATABLE = {
     TokenType.R_BRACKET, TokenType.END,
 }  # fmt: skip
 """Tokens that may occur in a row: their number is limited by the depth, or the parser reads them without recursion."""
-_TERMINAL_COLOR = re.compile("\x1b\\[[0-9;]*m")
 _OPENINGS = (TokenType.L_PAREN, TokenType.L_BRACKET)
 _QUERIES = {TokenType.SELECT, TokenType.WITH, TokenType.FROM, TokenType.VALUES, TokenType.TABLE, TokenType.L_PAREN}
 
@@ -100,7 +102,7 @@ def tokens_of(text: str, *, rereading: bool = False) -> list[Token]:
     try:
         tokens = DIALECT.tokenize(text)
     except (SqlglotError, ValueError, RecursionError) as error:
-        raise Refusal("Unparsable", f"the text is not valid Spark SQL: {first_line(error)}") from error
+        raise Refusal("Unparsable", "a text in quotes, a name in backticks or a comment is not closed") from error
     if len(tokens) > MAX_TOKENS:
         raise Refusal("QueryTooLarge", f"the segment has {len(tokens)} tokens; the limit is {MAX_TOKENS}")
     kinds = [token.token_type for token in tokens]
@@ -114,12 +116,6 @@ def tokens_of(text: str, *, rereading: bool = False) -> list[Token]:
 def token_position(token: Token) -> Position:
     """Position of the first character of ``token``."""
     return Position(line=token.line, column=max(1, token.col - (token.end - token.start)))
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error message, safe to print."""
-    text = _TERMINAL_COLOR.sub("", str(error))
-    return strip_invisible(text.strip().split("\n", 1)[0])[:200] or type(error).__name__
 
 
 def _join_doubled_quotes(text: str, tokens: list[Token]) -> list[Token]:
@@ -178,6 +174,8 @@ class _TokenCheck:
                 self._typed(index)
             if roles & _DANGLING and ((after := following[index]) is None or roles_of(after, 0) & _END):
                 raise self._unfinished(index)
+        if depth:
+            raise Refusal("Unparsable", "a parenthesis, a bracket or a CASE is not closed")
 
     def _too_complex(self, index: int, message: str) -> Refusal:
         return Refusal("QueryTooComplex", message, token_position(self.tokens[index]))

@@ -24,7 +24,7 @@ EXPENSIVE = {
     "structs that do not end": "SELECT " + "struct(" * 60,
     "sizes of types": f"SELECT {nested('DECIMAL(', ')')}",
     "arrays of types": f"SELECT a FROM {nested('BIGINT[', ']')}",
-    "laterals": "SELECT a FROM " + "(SELECT * FROM a, LATERAL " * 60,
+    "laterals": "SELECT a FROM " + "(SELECT * FROM a, LATERAL " * 60 + ")" * 60,
     # The parser's recursion is unbounded: these crashed the process.
     "FROM FROM": "FROM " * 14_000,
     "stars of one name": f"SELECT {', '.join('*' * 2_000)} FROM wide",

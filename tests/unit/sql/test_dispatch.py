@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlglot import exp
 
-from cleanroom.sql.checking.dispatch import EXPRESSIONS, QUERIES, RELATIONS, checks_expression
+from cleanroom.sql.checking.nodes import EXPRESSIONS, QUERIES, RELATIONS, checks_expression
 
 ALLOWED = """
     Add And Anonymous Between BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Boolean Bracket Case Cast Column Concat CurrentDate

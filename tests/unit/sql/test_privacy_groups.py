@@ -79,7 +79,7 @@ def test_sum_without_contributors_is_null_and_not_a_failure(connection: duckdb.D
 
 
 def test_rows_per_person_are_computed_once_although_the_overlap_reads_them() -> None:
-    sql = "SELECT l.seg, SUM(o.amount) AS s FROM orders o JOIN weights l ON o.user_key = l.user_key GROUP BY l.seg"
+    sql = "SELECT c.campaign, SUM(o.amount) AS s FROM orders o JOIN clicks c ON o.user_key = c.user_key GROUP BY c.campaign"
     text = check_sql(sql, GUARDED).sql
     assert "LEFT ANTI JOIN" in text
     assert text.count("FROM `orders`") == 1

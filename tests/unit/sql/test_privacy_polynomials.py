@@ -45,7 +45,8 @@ def test_scale_is_the_largest_factor_or_its_inverse() -> None:
 
 def test_degree_of_calls() -> None:
     date = column("day", type="date")
-    assert polynomials.call(FUNCTIONS["COALESCE"], [column("a"), number(3)]) == (1, 3.0)
+    assert polynomials.call(FUNCTIONS["COALESCE"], [column("a"), number(0)]) == (1, 1.0)
+    assert polynomials.call(FUNCTIONS["COALESCE"], [column("a"), number(3)]) == (None, math.inf)
     assert polynomials.call(FUNCTIONS["COALESCE"], [column("a"), column("b")]) == (None, math.inf)
     assert polynomials.call(FUNCTIONS["DATEDIFF"], [date, date]) == (1, 1.0)
     assert polynomials.call(FUNCTIONS["DATEDIFF"], [date, column("a")]) == (None, math.inf)

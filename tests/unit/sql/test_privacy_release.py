@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import cleanroom.sql.privacy
-from cleanroom.sql.model import CheckedQuery, OutputField, Value
+from cleanroom.sql.model import CheckedQuery, Value
 from cleanroom.sql.privacy import release
 from cleanroom.sql.privacy.exposure import check_exposed, exposed_by_comparison
 from cleanroom.sql.privacy.release import FloorCondition, SelectRelease
@@ -139,7 +139,7 @@ def test_exposed_column_that_may_not_be_part_of_a_result_is_refused(key: tuple[s
 
 def test_exposed_columns_that_owners_allow_are_accepted() -> None:
     check_exposed([("orders", "region"), ("clicks", "spend"), ("regions", "country")], "shows", CATALOG)
-    field = OutputField("x", "string", frozenset(), frozenset([("orders", "age")]), 1, True, False)
+    field = Value("", "string", name="x", exposed=frozenset([("orders", "age")]))
     assert refused(release.check_output, field, CATALOG) == "OutputColumnNotAllowed"
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlglot import exp
 
-from cleanroom.sql import check_sql, rendering_problem, split_statements
+from cleanroom.sql import Catalog, check_sql, rendering_problem, split_statements
 from cleanroom.sql.vocabulary import FUNCTIONS
 from tests.unit.sql.attacks import ON_OPEN_DATA, OVER_FLOORS
 from tests.unit.sql.honest import GENERAL, TPCH
@@ -89,3 +89,50 @@ def test_vocabulary_contains_no_function_that_reaches_outside_of_the_query() -> 
         grouping_sets map_filter aggregate reduce zip_with exists forall filter
     """
     assert not set(names.upper().split()) & FUNCTIONS.keys()
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        *((text, "ParenthesesNeeded") for text in (
+            "1 | 2 & 0", "'5' || 9 + 1", "b = b < b", "1 BETWEEN 0 AND 2 = TRUE", "-1::string", "a + NOT b", "s IS NULL = b", "b = NOT d",
+            "a <=> NOT b", "s NOT BETWEEN NOT a AND c", "EXISTS (SELECT 1) IS NOT NULL", "TRIM(NOT b FROM s)", "a IN ((SELECT a FROM t))",
+            "DATEDIFF(DAY, b AND d, s)",
+        )),
+        *((text, "ExpressionNotAllowed") for text in (
+            "+s", "a - +s", "TRIM(BOTH +s FROM s)", "b IS UNKNOWN", "b IS NOT UNKNOWN", "s ISNULL", "s NOTNULL", "s NOT NULL",
+            "s LIKE ANY (s)",
+        )),
+        *((text, "Unparsable") for text in (
+            "s BETWEEN a a AND c", "s BETWEEN a ~ c AND c", "s BETWEEN 1 9", "CASE WHEN b 1 END", "CAST(a AS INT", "COUNT(*) FILTER (b)",
+            "CONCAT(, s)", "s 'x'", "SUM(a) OVER (PARTITION BY ORDER BY a)", "SUM(a) OVER (ORDER BY a ROWS 1 PRECEDING AND 1 FOLLOWING)",
+        )),
+        *((text, "LiteralNotAllowed") for text in ("DATE 0", "DATE '5'", "DATE '2024-02-30'", "DATE '2024-01-01' 'x'", "INTERVAL (1) DAY")),
+    ],
+)  # fmt: skip
+def test_form_that_spark_reads_differently_or_not_at_all_is_refused(text: str, code: str) -> None:
+    catalog = Catalog.model_validate({"views": {"t": {"a": "integer", "c": "integer", "b": "boolean", "d": "boolean", "s": "string"}}})
+    (reason,) = check_sql(f"SELECT {text} AS v FROM t", catalog).reasons
+    assert reason.code == code, reason
+    assert reason.position is not None or "not closed" in reason.message
+
+
+@pytest.mark.parametrize("text", ["SELECT a FROM t WHERE (b)", "SELECT a FROM (SELECT a FROM t WHERE (b)) u GROUP BY a"])
+def test_clause_that_spark_reads_as_an_alias_is_refused(text: str) -> None:
+    (reason,) = check_sql(text, Catalog.model_validate({"views": {"t": {"a": "integer", "b": "boolean"}}})).reasons
+    assert reason.code == "ParenthesesNeeded"
+
+
+@pytest.mark.parametrize(
+    ("text", "rendering"),
+    [
+        ("NOT (s LIKE ANY ('a', 'b'))", "NOT (`t`.`s` LIKE ANY ('a', 'b'))"), ("s NOT LIKE ANY ('a')", "`t`.`s` NOT LIKE ANY ('a')"),
+        ("NOT s LIKE ALL ('a', 'b')", "NOT (`t`.`s` LIKE ALL ('a', 'b'))"), 
+        ("TRIM((s IS NULL) FROM s)", "TRIM(BOTH (`t`.`s` IS NULL) FROM `t`.`s`)"),
+        ("EXTRACT(YEAR FROM (s = s))", "EXTRACT(YEAR FROM (`t`.`s` = `t`.`s`))"),
+    ],
+)  # fmt: skip
+def test_condition_is_rendered_with_the_parentheses_that_spark_needs(text: str, rendering: str) -> None:
+    verdict = check_sql(f"SELECT {text} AS v FROM t", Catalog.model_validate({"views": {"t": {"s": "string"}}}))
+    assert verdict.allowed, verdict.reasons
+    assert rendering in verdict.sql
