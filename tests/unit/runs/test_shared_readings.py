@@ -206,3 +206,40 @@ async def test_finished_datasets_are_not_waited_for() -> None:
     await turns()
     assert not waiting.done()
     waiting.cancel()
+
+
+# ---------------------------------------------------------------------- limits
+
+
+async def test_answers_to_different_questions_are_kept_apart(governance: Governance, readings: Any) -> None:
+    """Everybody chooses names, so a document can have the name of a run."""
+    reader = readings.recent
+    for name in ("x", "y"):
+        for ask in (reader.accepted_document, reader.consent, reader.run_closed, reader.pinned_request):
+            await ask(name)
+    await reader.active_users()
+    assert set(governance.asked.values()) == {1}
+    assert len(governance.asked) == 9
+
+
+def test_limits_are_those_that_the_decision_names() -> None:
+    assert (SHARED_SECONDS, GATHER_SECONDS, CONCURRENT_DATASETS) == (10.0, 0.1, 25)
+
+
+async def test_finished_datasets_of_the_latest_64_runs_are_remembered() -> None:
+    looks = Looks()
+    for number in range(65):
+        looks.looks.finish(f"r{number}", ["d0"])
+    await looks.release("a", 2, run="r1")
+    forgotten = looks.release("b", 2, run="r0")
+    await turns()
+    assert not forgotten.done()
+    forgotten.cancel()
+
+
+async def test_the_last_release_goes_on_at_once() -> None:
+    looks = Looks()
+    first, last = looks.release("a", 2), looks.release("b", 2)
+    await turns()
+    assert first.done()
+    assert last.done()
