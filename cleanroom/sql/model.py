@@ -127,7 +127,7 @@ Release = tuple[int, str]
 
 @dataclass(slots=True)
 class CheckedQuery:
-    """A checked query."""
+    """The rendered text of a query, and what the queries around it must know."""
 
     sql: str  # rendered text
     fields: list[Value]  # output columns

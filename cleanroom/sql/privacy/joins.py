@@ -1,10 +1,8 @@
 """Which relations may be joined with protected rows, so that the query text cannot put one person into overlapping result rows.
 
-Relations with protected rows are joined on their identities. Any other relation is joined in one of these ways:
-
-* by columns on which it is unique, so that each protected row finds one row at most. Where that is not known, the rewritten query
-  leaves out the rows of the relation whose key occurs more than once;
-* by other columns: the rewritten query then leaves out the rows whose key occurs more than once.
+Relations with protected rows are joined on their identities. Any other relation is joined by columns on which it is unique, so that
+each protected row finds one row at most. Where that is not known, the rewritten query leaves out the rows of the relation whose key
+occurs more than once.
 
 Relations with protected rows may have several rows per person, so that a protected row may be in several result rows. The rewritten
 query then drops result rows that overlap with another row in all but a few persons.
