@@ -7,7 +7,6 @@ claim ``user-data`` binds the caller's key, the quote's nonce proves freshness, 
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 import json
@@ -26,11 +25,11 @@ from cleanroom.attestation.tpm import PCR_COUNT, Quote, parse_quote, pcr_digest_
 from cleanroom.attestation.trust import TrustStore
 from cleanroom.attestation.verdict import Expectations, Verdict
 from cleanroom.attestation.verify import verify_evidence
+from cleanroom.jose.encoding import b64url_strict
 
 _MAGIC: Final = b"HCLA"
 _HEADER: Final = 32
-_RUNTIME_HEADER: Final = 20
-_CLAIMS: Final = _HEADER + REPORT_SIZE + _RUNTIME_HEADER
+_CLAIMS: Final = _HEADER + REPORT_SIZE + 20
 _REPORT_TYPE_SNP: Final = 2
 _AK_KID: Final = "HCLAkPub"
 
@@ -183,11 +182,11 @@ def _split_hcl_report(parts: CvmParts) -> bytes:
     blob = decode_base64(parts.hcl_report, Reason.HCL_REPORT_MALFORMED, "HCL report")
     stated = decode_base64(parts.snp_report, Reason.REPORT_MALFORMED, "SNP report")
     with rejecting(Reason.HCL_REPORT_MALFORMED, "HCL report"):
-        if len(blob) < _CLAIMS or blob[:4] != _MAGIC:
+        if blob[:4] != _MAGIC:
             raise ValueError("not an HCL report")
         report = blob[_HEADER : _HEADER + REPORT_SIZE]
         runtime = blob[_HEADER + REPORT_SIZE : _CLAIMS]
-        report_type, claim_size = int.from_bytes(runtime[8:12], "little"), int.from_bytes(runtime[16:20], "little")
+        report_type, claim_size = int.from_bytes(runtime[8:12], "little"), int.from_bytes(runtime[16:], "little")
         claims = blob[_CLAIMS : _CLAIMS + claim_size]
         if len(claims) != claim_size or report_type != _REPORT_TYPE_SNP:
             raise ValueError("not an SNP report with its claims")
@@ -207,12 +206,8 @@ def _read_claims(text: bytes) -> tuple[dict[str, Any], rsa.RSAPublicKey]:
         keys = [key for key in claims["keys"] if key["kid"] == _AK_KID and key["kty"] == "RSA"]
         if len(keys) != 1:
             raise ValueError("not exactly one attestation key")
-        exponent, modulus = (_number(keys[0][name]) for name in ("e", "n"))
+        exponent, modulus = (int.from_bytes(b64url_strict(keys[0][name]), "big") for name in ("e", "n"))
         return dict(claims), rsa.RSAPublicNumbers(exponent, modulus).public_key()
-
-
-def _number(text: str) -> int:
-    return int.from_bytes(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), "big")
 
 
 def _check_nonce(evidence: CvmEvidence, quote: Quote, nonce: bytes | None, checklist: Checklist) -> None:

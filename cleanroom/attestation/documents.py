@@ -71,10 +71,10 @@ def _find(value: Any, depth: int = 0) -> EvidenceDocument | None:
 def _attestation_request(report: str) -> EvidenceDocument | None:
     """Read the ``report`` member of a request to Microsoft Azure Attestation: base64url of a JSON object with base64url members."""
     text = standard_base64(report)
-    if not text.startswith("eyJ"):  # base64 of '{"'
+    if not text.startswith("eyJ"):  # base64 of '{"', so the text is an object or no JSON
         return None
     parts = json.loads(base64.b64decode(text, validate=True))
-    if not isinstance(parts, Mapping) or not isinstance(parts.get("SnpReport"), str):
+    if not isinstance(parts.get("SnpReport"), str):
         return None
     chain, wrapped = _text(parts, "VcekCertChain"), _text(parts, "Endorsements")
     endorsements = json.loads(base64.b64decode(standard_base64(wrapped), validate=True)) if wrapped else {}

@@ -63,7 +63,7 @@ _BY_NAME: Final = {product.value: product for product in Product}
 
 def product_from_name(name: str) -> Product | None:
     """Return the product line of a certificate's productName (``Milan-B0``, whose stepping is ignored), or None for an unknown one."""
-    return _BY_NAME.get(name.split("-", 1)[0])
+    return _BY_NAME.get(name.partition("-")[0])
 
 
 class Tcb(FrozenModel):

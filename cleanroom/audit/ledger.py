@@ -181,19 +181,17 @@ def _check_required_events(bundle: ParsedBundle, checks: Checks) -> None:
 
 
 def _check_completion(bundle: ParsedBundle, checks: Checks) -> None:
-    """Check that the pods' completion event contains the receipt of the run."""
+    """Check that every completion event of the pods contains the receipt of the run."""
     receipt = bundle.one(ReceiptBody)
-    found = bundle.events("QUERY_COMPLETED")
-    if receipt is None or not found:
+    if receipt is None:
         return
-    last = found[-1]
-    try:
-        detail = parse_event(last.body.data).receipt
-    except CleanRoomError as error:
-        checks.add("events", last.record, False, error.message)
-        return
-    same = detail == receipt.body.receipt
-    checks.add("events", last.record, same, "contains the receipt" if same else "its receipt differs from the run's")
+    for item in bundle.events("QUERY_COMPLETED"):
+        try:
+            same = parse_event(item.body.data).receipt == receipt.body.receipt
+        except CleanRoomError as error:
+            checks.add("events", item.record, False, error.message)
+            continue
+        checks.add("events", item.record, same, "contains the receipt" if same else "its receipt differs from the run's")
 
 
 def _check_attested_statements(
@@ -296,6 +294,10 @@ def _contradiction(statement: dict[str, object], bundle: ParsedBundle) -> str:
     documents = statement.get("documents")
     if not isinstance(documents, dict):
         return "it names no documents"
+    if job is not None:
+        used = {job.body.job.query_id, *(each.name for each in (*job.body.job.datasets, job.body.job.datasink))}
+        if differing := sorted(used.symmetric_difference(documents)):
+            return f"document {differing[0]!r} is in only one of the job and the statement"
     query = bundle.document(bundle.export.query)
     try:
         voted = sorted(accepted_document_of(query.body).accepted_by) if query is not None else []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -79,13 +80,18 @@ def with_names(text: str) -> str:
 
 
 def to_json(value: Any) -> Any:
-    """Convert models and tuples, also nested ones, to plain JSON values."""
+    """Convert models and tuples, also nested ones, to plain JSON values.
+
+    JSON has no infinite numbers and no NaN. They become the strings that Spark writes, and that JSON datasets use.
+    """
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json", by_alias=False, exclude_none=True)
     if isinstance(value, Mapping):
         return {key: to_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [to_json(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -72,8 +73,8 @@ def series(rows: Rows, value: str | None = None) -> tuple[list[str], list[float]
         value: Numeric column to draw; the last numeric column by default.
 
     Returns:
-        The labels (joined text columns), the values in descending order, and the name of the drawn column. None when there are no
-        rows, no text column, or no numeric column.
+        The labels (joined text columns), the values in descending order, and the name of the drawn column. Rows whose value is
+        infinite or NaN are left out. None when there are no rows, no text column, or no numeric column.
 
     Raises:
         InvalidInput: ``ChartColumnUnknown``.
@@ -92,7 +93,10 @@ def series(rows: Rows, value: str | None = None) -> tuple[list[str], list[float]
             hint=f"Numeric columns: {', '.join(numbers)}.",
         )
     value = value or numbers[-1]
-    ordered = sorted(rows, key=lambda row: float(row[value]), reverse=True)[:MAX_BARS]
+    finite = [row for row in rows if math.isfinite(row[value])]
+    if not finite:
+        return None
+    ordered = sorted(finite, key=lambda row: float(row[value]), reverse=True)[:MAX_BARS]
     return [safe(" ".join(str(row[name]) for name in labels), 24) for row in ordered], [float(row[value]) for row in ordered], value
 
 

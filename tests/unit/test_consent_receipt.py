@@ -83,6 +83,13 @@ def test_pod_accepts_only_a_receipt_of_its_job_with_the_constant_lifetime(value:
     assert code_of(value) == code
 
 
+def test_receipt_that_a_user_can_write_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = JOB.model_copy(update={"consent_secret_id": "u-1_run-1.consent"})
+    monkeypatch.setattr(Pod, "job", lambda pod: job)
+    monkeypatch.setattr(Pod, "secret", lambda pod, secret_id, fresh: pytest.fail("it was read"))
+    assert code_of(receipt(jobDigest=job.digest())) == "ConsentReceiptInvalid"
+
+
 def test_receipt_of_the_clean_room_is_accepted_until_it_expires() -> None:
     genuine = enabled_receipt(JOB, verified_at=NOW, authorised_until=NOW + dt.timedelta(days=1)).to_secret()
     assert code_of(genuine) == "accepted"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import decimal
 import io
+import json
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import pytest
 
 from cleanroom.documents.dataset import FieldType, Format
 from cleanroom.errors import InvalidInput
-from starters.terminal.result_view import result_rows
+from starters.terminal.output import print_json
+from starters.terminal.result_view import chart_png, print_chart, result_rows, series
 from tests.unit.sparkapp_dataset import DatasetWorld
 
 REFUSED = "SchemaMismatch"
@@ -208,3 +210,16 @@ def test_result_with_dates_beyond_pythons_years_is_shown() -> None:
         {"day": "5000000 days since 1970-01-01", "at": "1970-01-01T00:00:00+00:00"},
         {"day": "1970-01-01", "at": f"{2**61} us since 1970-01-01"},
     ]
+
+
+def test_result_with_numbers_that_are_not_finite_is_shown(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    nan, inf = float("nan"), float("inf")
+    rows = result_rows(pa.table({"k": ["a", "b", "c", "d"], "v": [nan, inf, 1.5, -inf]}))
+    print_json({"rows": rows})
+    printed = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["rows"]
+    assert [row["v"] for row in printed] == ["NaN", "Infinity", 1.5, "-Infinity"]
+    assert series(rows) == (["c"], [1.5], "v")
+    print_chart(rows)
+    assert "c" in capsys.readouterr().out
+    assert chart_png(rows, tmp_path / "chart.png")
+    assert series(result_rows(pa.table({"k": ["a"], "v": [nan]}))) is None

@@ -40,7 +40,7 @@ def test_control_characters_are_escaped(passed: bool, size: int) -> None:
     checklist = Checklist()
     checklist.record("c", passed, expected="é\x1b", actual="\x07" * size, reason=Reason.REPORT_MALFORMED, message="\r")
     (check,) = checklist.checks
-    assert (check.expected, check.actual) == ("\\xe9\\x1b", "\\x07" * size)
+    assert (check.passed, check.expected, check.actual) == (passed, "\\xe9\\x1b", "\\x07" * size)
     assert check.message == ("" if passed else "\\r")
 
 

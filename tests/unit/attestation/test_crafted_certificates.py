@@ -202,6 +202,7 @@ PLAIN = attribute(COMMON_NAME, 0x0C, b"SEV-VCEK")
         (sequence(tlv(0x31, attribute(COMMON_NAME, 0x1E, "SEV".encode("utf-16-be")))), "SEV", False),
         (sequence(tlv(0x31, attribute(ORGANISATION, 0x0C, LONG))), "(no name)", False),
         (sequence(tlv(0x31, attribute(ORGANISATION, 0x0C, b"AMD"), PLAIN)), "SEV-VCEK", False),
+        (sequence(tlv(0x31, attribute(COMMON_NAME, 0x0C, b"A"), attribute(ORGANISATION, 0x0C, b"AMD"))), "A", False),
         (sequence(), "(no name)", False),
     ],
 )

@@ -102,15 +102,18 @@ def judge(
 
 
 def failing(verdict: CvmVerdict) -> list[str]:
-    if not verdict.ok:
+    failures = reasons(verdict.verdict)
+    assert (verdict.ok, verdict.verdict.ok) == (not failures, not failures)
+    if failures:
         assert (verdict.pcrs, verdict.runtime_claims) == ({}, {})
-    return reasons(verdict.verdict)
+    return failures
 
 
 def test_complete_evidence_is_accepted_with_its_contents() -> None:
     verdict = judge()
     assert failing(verdict) == []
-    assert (verdict.ok, verdict.verdict.ok) == (True, True)
+    assert (verdict.verdict.product, verdict.verdict.version) == ("Milan", 3)
+    assert verdict.verdict.require().report_data == report_data_for(claims())
     assert verdict.pcrs == {index: value.hex() for index, value in PCRS.items()}
     assert verdict.runtime_claims == json.loads(claims())
     shown = {check.id: check.actual for check in verdict.verdict.checks}
@@ -343,4 +346,6 @@ def test_digest_needs_every_selected_value() -> None:
     with pytest.raises(AttestationRejected) as caught:
         pcr_digest_of(Quote(b"", b"", b"", (1, 2), b""), {1: b"x"})
     assert (caught.value.expected, caught.value.actual) == ("values of PCRs [1, 2]", "without [2]")
+    with pytest.raises(AttestationRejected, match="PcrDigestMismatch"):
+        pcr_digest_of(Quote(b"", b"", b"", (1, 2), b""), {2: b"x"})
     assert pcr_digest_of(Quote(b"", b"", b"", (1, 2), b""), {2: b"b", 1: b"a"}) == hashlib.sha256(b"ab").digest()

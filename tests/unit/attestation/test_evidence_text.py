@@ -30,7 +30,7 @@ def test_standard_base64_is_decoded_with_white_space(size: int) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [b"-_-_", b"+_+_", b"+-+-", b"AA", b"AAA", b"AA=", b"A", b"\\u0041AA", b"AA\\n", b'AA"A', b"%AAA", b"AA==AAAA"],
+    [b"-_-_", b"AA-A", b"AA_A", b"+_+_", b"+-+-", b"AA", b"AAA", b"AA=", b"A", b"\\u0041AA", b"AA\\n", b'AA"A', b"%AAA", b"AA==AAAA"],
 )
 def test_other_forms_of_base64_are_errors(text: bytes) -> None:
     with pytest.raises(ValueError):
@@ -196,6 +196,8 @@ def test_evidence_is_found_in_every_form(document: object, found: EvidenceDocume
         {"report": "eyJh"},
         request(Endorsements="%%%%"),
         request(Endorsements=5),
+        {"report": request()["report"][:8] + "%" + request()["report"][8:]},
+        request(Endorsements=url({"Uvm": []})[:4] + "%" + url({"Uvm": []})[4:]),
     ],
 )
 def test_other_documents_are_malformed(document: object) -> None:

@@ -68,6 +68,8 @@ def test_bytes_are_hex_in_json() -> None:
     report = parse_report(base64.b64decode(evidence(host_data=bytes(range(32))).evidence))
     assert report.model_dump(mode="json")["host_data"] == bytes(range(32)).hex()
     assert report.model_dump()["host_data"] == bytes(range(32))
+    assert report.model_copy() == report
+    assert report.policy.model_copy(update={"value": 1}).value == 1
     assert type(report).model_validate_json(report.model_dump_json()) == report
 
 
@@ -133,7 +135,7 @@ def test_layout_of_each_products_tcb() -> None:
 def test_text_of_a_tcb_is_parsed_by_its_product() -> None:
     assert parse_tcb("4.0.24.255", Product.MILAN) == Tcb(bootloader=4, tee=0, snp=24, microcode=255)
     assert parse_tcb("1.4.0.24.219", Product.TURIN) == Tcb(fmc=1, bootloader=4, tee=0, snp=24, microcode=219)
-    for text in ("4.0.24", "4.0.24.219.1", "4.0.24.256", "4.0.24.-1", "4.0.24.", "4.0.24.²", "4.0.24.x", ""):
+    for text in ("4.0.24", "4.0.24.219.1", "4.0.24.256", "4.0.24.-1", "4.0.24.", "4.0.24.²", "4.0.24.x", "256.0.24.219", "x.0.24.219", ""):
         with pytest.raises(ValueError, match=r"bootloader\.tee\.snp\.microcode, each 0 to 255"):
             parse_tcb(text, Product.MILAN)
     with pytest.raises(ValueError, match=r"fmc\.bootloader"):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cleanroom.spark.failure_rules import FailureCode
-from cleanroom.spark.outcome import MAY_HAVE_COMPLETED, Outcome, failed_outcome, outcome_of, payload_error, waiting_reason
+from cleanroom.spark.outcome import Outcome, failed_outcome, outcome_of, payload_error, waiting_reason
 from cleanroom.spark.status import ClusterEvent, ContainerStatus, JobStatus, PodStatus
 from tests.unit.test_spark_outcome import NAME, container, status
 
@@ -184,6 +184,10 @@ def test_second_submission_ends_with_the_drivers_container() -> None:
 # ---------------------------------------------------------------------- the error
 
 
+NOT_OBSERVED = {FailureCode.SUBMISSION, FailureCode.NODE_LOST, FailureCode.DELETED, FailureCode.UNKNOWN}
+"""Failures in which nobody saw the driver end, so that it may have succeeded."""
+
+
 @pytest.mark.parametrize("code", list(FailureCode))
 def test_error_of_a_code_has_its_remedy(code: FailureCode) -> None:
     reading = status("FAILED")
@@ -193,12 +197,8 @@ def test_error_of_a_code_has_its_remedy(code: FailureCode) -> None:
     assert (error.code, error.message) == (f"Spark{code.value}", f"Spark application {NAME}: happened")
     assert (error.hint, error.party, error.retryable) == (found.hint, found.party, found.retryable)
     assert error.details == {"trackingId": NAME, "exitCode": 7}
-    assert found.may_have_completed is (code in MAY_HAVE_COMPLETED)
+    assert found.may_have_completed is (code in NOT_OBSERVED)
     assert failed_outcome(reading, code, "x", exit_code=0).may_have_completed
-
-
-def test_end_that_was_not_observed_may_have_been_a_success() -> None:
-    assert {FailureCode.SUBMISSION, FailureCode.NODE_LOST, FailureCode.DELETED, FailureCode.UNKNOWN} == MAY_HAVE_COMPLETED
 
 
 def test_failure_without_a_code_is_unknown() -> None:

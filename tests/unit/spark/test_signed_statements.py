@@ -112,7 +112,7 @@ def test_every_member_of_the_statement_counts(statement: Callable[[], str], code
 
 
 def test_signer_uses_the_given_key_or_one_of_its_own() -> None:
-    assert SIGNER.public_key == pem(KEY)
+    assert PolicySigner(KEY).public_key == pem(KEY)
     assert len({PolicySigner().public_key for _ in range(2)} | {pem(KEY)}) == 3
 
 

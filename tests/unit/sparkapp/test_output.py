@@ -95,7 +95,11 @@ def test_result_with_other_columns_or_types_is_rejected(
 def test_driver_takes_results_up_to_its_limit(spark: Session, monkeypatch: pytest.MonkeyPatch, rows: int, by_driver: bool) -> None:
     monkeypatch.setattr(output, "DRIVER_ROWS", 3)
     frame: Any = Frame("result", spark, rows=rows, table=pa.table({"id": list(range(rows))}))
+    limited: list[int] = []
+    genuine = Frame.limit
+    monkeypatch.setattr(Frame, "limit", lambda frame, count: limited.append(count) or genuine(frame, count))
     result = compute(frame)
+    assert limited == [4]
     assert (result.rows, result.table is not None) == (rows, by_driver)
     assert spark.steps == ([] if by_driver else ["persist result", "count result"])
 
@@ -115,16 +119,16 @@ def test_empty_result_has_no_part(world: DatasetWorld) -> None:
     assert list(world.store.list()) == []
 
 
-@pytest.mark.parametrize(("more", "parts"), [(0, [2, 2, 1]), (1, [3, 2])])
+@pytest.mark.parametrize(("more", "parts"), [(0, [2, 2, 2]), (1, [3, 3])])
 def test_part_ends_after_its_bytes(world: DatasetWorld, monkeypatch: pytest.MonkeyPatch, more: int, parts: list[int]) -> None:
     batch = table_of(world, id=[1], text=["a"])
     monkeypatch.setattr(output, "PART_BYTES", 2 * batch.nbytes + more)
     empty = table_of(world, id=[], text=[])
-    pieces = [batch, empty, *(table_of(world, id=[number], text=["b"]) for number in range(2, 6))]
+    pieces = [batch, empty, *(table_of(world, id=[number], text=["b"]) for number in range(2, 7))]
     items = written(world, pa.concat_tables(pieces))
     assert [item.name[-11:] for item in items] == [f"000-00{number}.csv" for number in range(len(parts))]
     lines = [stored(world, item).splitlines() for item in items]
-    assert ([len(part) for part in lines], sum(lines[1:], lines[0])) == (parts, [b'1,"a"', *(b'%d,"b"' % number for number in range(2, 6))])
+    assert ([len(part) for part in lines], sum(lines[1:], lines[0])) == (parts, [b'1,"a"', *(b'%d,"b"' % number for number in range(2, 7))])
 
 
 def test_tasks_write_a_large_result_and_the_parts_are_sorted(world: DatasetWorld, spark: Session, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,7 +131,7 @@ def test_split_reads_to_the_end_of_its_last_row_and_not_further() -> None:
 def test_split_begins_after_its_first_line_break() -> None:
     assert text_of(b"a\nb", b"c\nd", b"e", first=1)[0].read() == b"de"
     assert text_of(b"a\nb", b"\nd", first=1)[0].read() == b"d"
-    assert text_of(b"a", b"\nd", stop=1)[0].read() == b"a\n"
+    assert text_of(b"a", b"\nd", b"e\n", stop=1)[0].read() == b"a\n"
     assert text_of(b"a\nb", b"cd", b"e\n", first=1, stop=2)[0].read() == b""
     assert text_of(b"a\nb", b"cd", b"e\nf", first=1)[0].read() == b"f"
 
@@ -222,14 +222,14 @@ def test_only_json_that_is_read_as_a_whole_must_have_every_member(tmp_path: Path
     """A member may first occur in another split of the object."""
     world = DatasetWorld(tmp_path / "j", format="json", encryption="SSE", key_secret_id=None)
     line = b'{"id": 1, "hidden": "h"}\n'
-    data = line * (MIB // len(line) + 1)
+    data = line * (MIB // len(line) + 4)
     world.store.put("a.json", data)
     tasks = read_task(world.pod(), world.dataset, ["id", "text"], [InputSplit("a.json", len(data), first, stop, len(data))])
     if whole:
         with pytest.raises(CleanRoomError, match="SchemaMismatch"):
             list(tasks)
     else:
-        assert sum(batch.column("text").null_count for batch in tasks) == (MIB // len(line) + 1 if first == 0 else 0)
+        assert sum(batch.column("text").null_count for batch in tasks) == (MIB // len(line) + 1 if first == 0 else 3)
 
 
 def two_segments(fmt: str, tail: bytes) -> tuple[bytes, int]:
@@ -261,3 +261,12 @@ def test_mark_of_the_byte_order_is_dropped_at_the_start_of_an_object_only(tmp_pa
     size = world.store.size("a")
     (batch,) = read_task(world.pod(), world.dataset, ["text"], [InputSplit("a", size, 0, 1, size)])
     assert batch.column("text").to_pylist() == [f"{mark}a" if head else "a"]
+
+
+def test_mark_of_the_byte_order_within_an_object_is_data(tmp_path: Path) -> None:
+    world = DatasetWorld(tmp_path / "m", encryption="SSE", key_secret_id=None)
+    world.dataset = world.dataset.model_copy(update={"schema_fields": {"text": "string", "id": "long"}})
+    world.store.put("a.csv", b"a,1\n" * (MIB // 4 + 1) + "\ufeffb,2\n".encode())  # the last row is the only one of the second split
+    size = world.store.size("a.csv")
+    (batch,) = read_task(world.pod(), world.dataset, ["text"], [InputSplit("a.csv", size, 1, 2, size)])
+    assert batch.column("text").to_pylist() == ["\ufeffb"]

@@ -1,0 +1,210 @@
+"""A run reads no secret of another owner, whatever a dataset's document names; and a job holds what its documents say."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from cleanroom.errors import CleanRoomError
+from cleanroom.identifiers import clean_room_secret_id, federated_subject, run_secret_name, sha256_hex
+from cleanroom.messages.run import StageRequest
+from cleanroom.runs.assembly import JobEnvironment, assemble_job
+from cleanroom.runs.ledger import event_scope
+from cleanroom.spark.job import BlobAccess, JobConfig, S3Access
+from tests.audit_records import COLLABORATION, DATASETS, QUERY
+from tests.run_world import RunWorld
+from tests.unit.runs.asymmetric_world import OWNER_OF, SINK, AsymmetricWorld
+
+PLANES, FLIGHTS = "litware-planes", "contosso-flights"
+ENVIRONMENT = JobEnvironment("https://cgs.example", "https://login.example", "PEM\n", ("store.example",), "trust-flights-1", "ab" * 32)
+
+
+@pytest.fixture(scope="module")
+def genuine(tmp_path_factory: pytest.TempPathFactory) -> AsymmetricWorld:
+    return AsymmetricWorld(tmp_path_factory.mktemp("secrets"))
+
+
+@pytest.fixture
+def world(genuine: AsymmetricWorld) -> AsymmetricWorld:
+    return genuine.changed()
+
+
+def assemble(world: AsymmetricWorld) -> JobConfig:
+    run = asyncio.run(world.authority().authorise(world.asked_by("fabrikam")))
+    return assemble_job(run, ENVIRONMENT)
+
+
+def configured(world: AsymmetricWorld, dataset: str, **changes: Any) -> None:
+    """Change the configuration of a store; None removes a member. All owners approve the changed dataset."""
+
+    def change(text: dict[str, Any]) -> None:
+        provider = text["datasetAccessPoint"]["store"]["provider"]
+        content = json.loads(base64.b64decode(provider["configuration"] or "e30=")) | changes
+        content = {name: value for name, value in content.items() if value is not None}
+        provider["configuration"] = base64.b64encode(json.dumps(content).encode()).decode()
+
+    world.edit(dataset, change)
+    world.approve_again()
+
+
+def point_of(world: AsymmetricWorld, dataset: str, change: Any) -> None:
+    world.edit(dataset, lambda text: change(text["datasetAccessPoint"]) and None)
+    world.approve_again()
+
+
+# ---------------------------------------------------------------------- connection secrets
+
+
+@pytest.mark.parametrize("dataset", [PLANES, SINK])
+@pytest.mark.parametrize(
+    ("secret", "code"),
+    [
+        (lambda own, other: f"{own}_x", "accepted"),
+        (lambda own, other: f"{other}_x", "SecretOwnerMismatch"),
+        (lambda own, other: own, "SecretOwnerMismatch"),
+        (lambda own, other: f"{own}x_x", "SecretOwnerMismatch"),
+        (lambda own, other: f"x{own}_x", "SecretOwnerMismatch"),
+        (lambda own, other: f"{own.upper()}_x", "SecretOwnerMismatch"),
+        (lambda own, other: "cleanroom_x", "SecretOwnerMismatch"),
+        (lambda own, other: "", "StoreConfigurationSecretIdMissing"),
+        (lambda own, other: None, "StoreConfigurationSecretIdMissing"),
+        (lambda own, other: 5, "StoreConfigurationSecretIdMissing"),
+        (lambda own, other: [f"{own}_x"], "StoreConfigurationSecretIdMissing"),
+    ],
+)
+def test_dataset_names_a_secret_of_its_owner(world: AsymmetricWorld, dataset: str, secret: Any, code: str) -> None:
+    own, other = world.users[OWNER_OF[dataset]], world.users["contosso"]
+    configured(world, dataset, secretId=secret(own, other))
+    if code == "accepted":
+        assert assemble(world)
+        return
+    with pytest.raises(CleanRoomError) as caught:
+        assemble(world)
+    assert caught.value.code == code
+    assert dataset in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [("key", "SecretOwnerMismatch"), ("connection", "SecretOwnerMismatch"), ("type", "UnexpectedSecretBackingResourceType")],
+)
+async def test_clean_room_reads_no_secret_of_another_owner(genuine: AsymmetricWorld, kind: str, code: str) -> None:
+    """The same check again, where the secret is read. The verification does not judge here, so that this check stands alone."""
+    world = genuine.changed()
+    other = f"{world.users['contosso']}_contosso-flights.key"
+
+    def change(point: dict[str, Any]) -> None:
+        resource = point["protection"]["encryptionSecrets"]["dek"]["secret"]["backingResource"]
+        if kind == "connection":
+            configuration = json.dumps({"region": "us-east-1", "secretId": other}).encode()
+            point["store"]["provider"]["configuration"] = base64.b64encode(configuration).decode()
+        elif kind == "key":
+            resource["name"] = other
+        else:
+            resource["type"] = "Descriptor"
+
+    point_of(world, PLANES, change)
+    runs = RunWorld(world)
+    ticket = world.asked_by("fabrikam")
+    read: list[str] = []
+    client: Any = runs.process.client
+    genuine_read = client.get_secret
+
+    async def get_secret(secret_id: str) -> Any:
+        read.append(secret_id)
+        return await genuine_read(secret_id)
+
+    client.get_secret = get_secret
+
+    async def verified(*arguments: Any) -> Any:
+        run = await world.authority().authorise(ticket)
+        return type("Verified", (), {"run": run, "job": None})
+
+    runs.process.room.verifier.verify_release = verified  # type: ignore[method-assign]
+    request = StageRequest.model_construct(ticket=ticket, proof=None, dataset=PLANES, kind="key" if kind == "type" else kind)
+    with pytest.raises(CleanRoomError) as caught:
+        await runs.call(runs.process.secrets.get_secret, request)
+    assert caught.value.code == code
+    assert read == []
+    assert not [name for name in runs.governance.secrets if name.startswith("cleanroom_")]
+
+
+# ---------------------------------------------------------------------- the job
+
+
+def test_job_holds_what_the_documents_say(world: AsymmetricWorld) -> None:
+    run = asyncio.run(world.authority().authorise(world.asked_by("fabrikam")))
+    job = assemble_job(run, ENVIRONMENT)
+    document = run.document
+    assert (job.contract_id, job.run_id, job.query_id) == (COLLABORATION, world.run_id, QUERY)
+    assert (job.query_version, job.query_digest, job.event_scope) == (document.version, document.digest, event_scope(world.run_id))
+    assert job.consent_secret_id == clean_room_secret_id(run_secret_name(world.run_id, QUERY, "consent"))
+    assert job.network_secret_id == clean_room_secret_id(run_secret_name(world.run_id, QUERY, "network"))
+    governance = job.governance
+    assert (governance.url, governance.ca_pem, governance.storage_hosts) == ("https://cgs.example", "PEM\n", ("store.example",))
+    assert (governance.trust_document, governance.trust_digest) == ("trust-flights-1", "ab" * 32)
+    assert {segment.source_digest for segment in job.segments} == {sha256_hex(run.query.application.query.encode())}
+    assert job.parameters == run.request.parameters
+    assert job.source == run.query.application.segments().segments
+    assert [item.name for item in (*job.datasets, job.datasink)] == list(DATASETS)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_every_dataset_of_the_job_is_its_document(world: AsymmetricWorld, name: str) -> None:
+    run = asyncio.run(world.authority().authorise(world.asked_by("fabrikam")))
+    job = assemble_job(run, ENVIRONMENT)
+    item = next(item for item in (*job.datasets, job.datasink) if item.name == name)
+    found = run.dataset(name)
+    schema, policy, point = found.dataset.dataset_schema, found.dataset.dataset_access_policy, found.dataset.dataset_access_point
+    assert (item.view_name, item.owner_id) == (found.view, world.users[OWNER_OF[name]])
+    assert (item.document_version, item.document_digest) == (found.document.version, found.document.digest)
+    assert (item.format, item.schema_fields, item.csv_header) == (schema.format, schema.types(), schema.csv_header)
+    assert (item.csv_dialect, item.partitioned_by) == (schema.csv_dialect, schema.partitioned_by)
+    assert (item.allowed_fields, item.floors) == (policy.allowed_fields, policy.privacy_floors)
+    assert (item.manifest, item.manifest_digest, item.encryption) == (point.manifest or "optional", point.manifest_digest, "CSE")
+    assert item.key_secret_id == clean_room_secret_id(run_secret_name(world.run_id, name, "key"))
+    if name == FLIGHTS:
+        assert point.identity is not None
+        assert item.access == BlobAccess(
+            account_url="https://contosso.blob.core.windows.net",
+            container=point.store.name,
+            prefix=point.subdirectory,
+            authority="https://login.example",
+            tenant_id=point.identity.tenant_id,
+            client_id=point.identity.client_id,
+            subject=federated_subject(COLLABORATION, world.users["contosso"]),
+            issuer_url="https://issuer.example",
+        )
+    else:
+        assert item.access == S3Access(
+            endpoint_url="https://s3.us-east-1.amazonaws.com",
+            region="us-east-1",
+            bucket=point.store.name,
+            prefix=point.subdirectory,
+            connection_secret_id=clean_room_secret_id(run_secret_name(world.run_id, name, "connection")),
+        )
+
+
+def test_store_without_region_or_address_has_the_usual_ones(world: AsymmetricWorld) -> None:
+    configured(world, PLANES, region="eu-west-1")
+    access = next(item for item in assemble(world).datasets if item.name == PLANES).access
+    assert isinstance(access, S3Access)
+    assert access.region == "eu-west-1"
+    configured(world, PLANES, region=None)
+    point_of(world, PLANES, lambda point: point["store"]["provider"].update(url=""))
+    access = next(item for item in assemble(world).datasets if item.name == PLANES).access
+    assert isinstance(access, S3Access)
+    assert (access.region, access.endpoint_url) == ("us-east-1", None)
+
+
+def test_job_under_another_environment_is_another_job(world: AsymmetricWorld) -> None:
+    run = asyncio.run(world.authority().authorise(world.asked_by("fabrikam")))
+    changed = [
+        JobEnvironment(**{**vars(ENVIRONMENT), name: ("other",) if name == "storage_hosts" else "other"}) for name in vars(ENVIRONMENT)
+    ]
+    digests = [assemble_job(run, each).digest() for each in (ENVIRONMENT, *changed)]
+    assert len(set(digests)) == len(digests)
