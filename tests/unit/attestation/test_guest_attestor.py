@@ -92,8 +92,17 @@ def test_status_of_a_failure(sidecar: Sidecar, status: int, code: str, retryable
     assert str(status) in failure.message
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"evidence": "ZQ=="}', b'{"evidence": 5, "endorsements": ""}'])
+@pytest.mark.parametrize("body", [b"[]", b'{"evidence": "ZQ=="}', b'{"evidence": 5, "endorsements": ""}'])
 def test_answer_that_is_no_evidence_is_malformed(sidecar: Sidecar, body: bytes) -> None:
     failure = sidecar.failure(httpx.Response(200, content=body))
     assert (failure.code, failure.retryable) == ("GuestAttestationMalformed", False)
     assert str(failure.cause).endswith("invalid members")
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(200, b""), (200, b"{"), (200, b"<html>blocked</html>"), (403, b"\n<html>blocked</html>"), (429, b"{}")]
+)
+def test_answer_that_is_not_the_sidecars_is_retried(sidecar: Sidecar, status: int, body: bytes) -> None:
+    failure = sidecar.failure(httpx.Response(status, content=body, headers={"retry-after": "7"}))
+    assert (failure.code, failure.retryable) == ("GuestAttestationUnavailable", True)
+    assert failure.details == {"retryAfter": 7}
