@@ -122,7 +122,7 @@ def convert_error(error: AzureError, what: str, *, party: str | None = None) -> 
     details: dict[str, Any] = {"status": status, "code": code, "innererror": inner} | retry_after_details(error)
     if match := _SKR_CODE.search(message):
         details["skr_code"] = match[0]
-    if status is not None and not code and (status < 300 or 400 <= status < 500) and status not in (408, 429):
+    if status is not None and _envelope(error) is None and (status < 300 or 400 <= status < 500) and status not in (408, 429):
         # Key Vault's own refusals have an envelope, and its successes are JSON.
         return Internal(
             "KeyVaultAnswerUnexpected",

@@ -17,6 +17,7 @@ from azure.core.exceptions import (
 from pydantic import ValidationError
 
 import cleanroom.keys.vault as module
+from cleanroom.azure_http import BoundedRetryPolicy
 from cleanroom.errors import CleanRoomError, Conflict, Internal, InvalidInput, NotFound, Refused, Unavailable
 from cleanroom.keys import KeyVaultSettings
 from cleanroom.keys.vault import convert_error, convert_malformed_responses, service_error
@@ -73,8 +74,10 @@ def test_every_setting_reaches_the_client(monkeypatch: pytest.MonkeyPatch, tmp_p
     KeyVaultSettings(
         vault_url=URL, ca_file=tmp_path, verify_challenge_resource=False, release_ca_file=tmp_path / "x", timeout=7, retries=1
     ).client(credential)
-    usual = {"verify_challenge_resource": True, "connection_timeout": 30, "read_timeout": 30, "retry_total": 3, "permit_redirects": False}
-    own = {"verify_challenge_resource": False, "connection_timeout": 7, "read_timeout": 7, "retry_total": 1, "permit_redirects": False}
+    policies = [options.pop("retry_policy") for _, options in made]
+    assert [(type(policy), policy.total_retries) for policy in policies] == [(BoundedRetryPolicy, 3), (BoundedRetryPolicy, 1)]
+    usual = {"verify_challenge_resource": True, "connection_timeout": 30, "read_timeout": 30, "permit_redirects": False}
+    own = {"verify_challenge_resource": False, "connection_timeout": 7, "read_timeout": 7, "permit_redirects": False}
     assert made == [((URL, credential), usual), ((URL, credential), own | {"connection_verify": str(tmp_path)})]
 
 
@@ -180,7 +183,8 @@ def test_other_error_of_the_client_is_internal() -> None:
     error = convert_error(AzureError("odd"), "x")
     assert (type(error), error.code, error.cause) == (Internal, "KeyVaultClientFailed", "odd")
     without = HttpResponseError(message="odd")
-    assert (type(convert_error(without, "x")), service_error(without)) == (InvalidInput, ("", None, "odd"))
+    # A body that broke off has no status.
+    assert (type(convert_error(without, "x")), service_error(without)) == (Unavailable, ("", None, "odd"))
 
 
 @pytest.mark.parametrize(
