@@ -6,7 +6,7 @@ from temporalio import activity
 
 from activities.clean_room_context import CleanRoomContext
 from cleanroom.errors import Internal, InvalidInput, Refused
-from cleanroom.governance import Event
+from cleanroom.governance import Event, committed_later
 from cleanroom.messages.run import (
     ApprovalVerdict,
     AuditEvent,
@@ -24,6 +24,9 @@ from cleanroom.runs.ledger import event_scope, run_facts
 from cleanroom.spark.job import JobConfig, ResultReceipt
 from cleanroom.spark.run_events import ATTESTED_STEP, CLEAN_ROOM_STEPS, event_id, parse_event
 
+PREPARATION_STEPS = frozenset({"PREPARE_STARTED", "GRANTED"})
+"""Entries whose commit the entry PREPARED waits for."""
+
 
 class CleanRoomGovernance:
     """Checks of the Prepare and Run diagrams, and the run's audit events."""
@@ -34,14 +37,13 @@ class CleanRoomGovernance:
     @activity.defn
     async def get_users(self, ticket: RunTicket) -> CallerVerdict:
         """Get the users; check that the caller is an active one and signed this request."""
-        request, users = await self._room.authority.verify_caller(ticket)
+        request, users = await self._room.verifier.verify_caller(ticket)
         return CallerVerdict(caller_id=request.signer, users=users)
 
     @activity.defn
     async def fetch_query(self, ticket: RunTicket) -> QuerySnapshot:
         """Fetch the accepted query; return which documents the run uses."""
-        request, _ = await self._room.authority.verify_caller(ticket)
-        document, query = await self._room.authority.fetch_query(ticket, request)
+        document, query = await self._room.verifier.fetch_query(ticket)
         assert query.approval is not None
         return QuerySnapshot(
             query=DocumentSnapshot(id=document.id, version=document.version, digest=document.digest, owner_id=document.proposer_id),
@@ -96,7 +98,7 @@ class CleanRoomGovernance:
             raise InvalidInput("AuditStepNotAttested", f"audit: a proof belongs to step {ATTESTED_STEP} alone, not to {event.step}.")
         if event.proof is not None:
             # The statement verifies the whole run, the pin included.
-            request, _ = await self._room.authority.verify_caller(event.ticket)
+            request, _ = await self._room.verifier.verify_caller(event.ticket)
             body = run_facts(request, event.ticket.request) | {"name": event.step}
             body |= await self._room.attested_statement(event.ticket, event.proof, body)
         else:
@@ -104,7 +106,8 @@ class CleanRoomGovernance:
             body = run_facts(request, event.ticket.request) | {"name": event.step}
             body |= {"message": event.message[:500], "digests": event.digests}
         scope = event_scope(request.run_id)
-        await self._room.client.put_event(body, event_id=event_id(request.run_id, event.step), scope=scope)
+        put = committed_later(self._room.client.put_event) if event.step in PREPARATION_STEPS else self._room.client.put_event
+        await put(body, event_id=event_id(request.run_id, event.step), scope=scope)
 
     @activity.defn
     async def collect_result(self, request: CollectRequest) -> ResultReceipt:

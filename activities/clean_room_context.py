@@ -70,6 +70,7 @@ class CleanRoomContext:
             run_trust(settings, bootstrap, client.accepted_member_document),
             client,
             now=now,
+            pause=pause,
         )
         self.authority = self.verifier.authority
 
@@ -85,7 +86,7 @@ class CleanRoomContext:
 
         The report binds the event's canonical JSON (RFC 8785), so an auditor can verify later which code made the statement.
         """
-        verified = await self.verifier.verify_run(ticket, proof)
+        verified = await self.verifier.verify_statement(ticket, proof)
         run, policies = verified.run, verified.policies
         facts: dict[str, Any] = {
             "jobDigest": verified.job.digest(),

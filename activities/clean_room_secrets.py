@@ -9,15 +9,16 @@ run's pods, and returns the ID of the copy.
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from temporalio import activity
 
 from activities.clean_room_context import CleanRoomContext
 from activities.clean_room_grants import grant, revoke
-from activities.clean_room_release import undo_unless_confirmed
+from activities.clean_room_release import all_done, undo_unless_confirmed
 from cleanroom.clients.azure import Federation, federated_credential
 from cleanroom.clients.urls import check_storage_url
 from cleanroom.datasets.encryption import decode_dataset_key, encode_dataset_key
@@ -37,6 +38,7 @@ from cleanroom.messages.run import (
     Revoked,
     RevokeRequest,
     StagedSecret,
+    StagedSecrets,
     StageRequest,
 )
 from cleanroom.runs.assembly import owned_secret
@@ -64,8 +66,8 @@ LONGEST_CONSENT_CHECK = RECEIPT_SECONDS / 8
 class CleanRoomSecrets:
     """Obtains, stages, grants and revokes what the pods of a run need.
 
-    Preparation waits once for commits that follow each other: the grant of a secret commits its copy too, and the entry GRANTED the
-    grants of ID tokens. Without them, pods fail; nothing is released.
+    Preparation waits once for its commits: the entry PREPARED commits the copies of secrets and the grants too. Without them, pods
+    fail; nothing is released.
     """
 
     def __init__(self, room: CleanRoomContext) -> None:
@@ -75,7 +77,7 @@ class CleanRoomSecrets:
 
     @activity.defn
     @committed_later
-    async def get_key_with_skr(self, request: StageRequest) -> StagedSecret:
+    async def get_key_with_skr(self, request: StageRequest) -> StagedSecrets:
         """Get a dataset key that is wrapped by a key in Azure Key Vault, and stage it for this run.
 
         Signs in as the owner's managed identity, lets Key Vault release the key encryption key to this attested guest
@@ -87,9 +89,11 @@ class CleanRoomSecrets:
             Unavailable: The service did not answer, or a role is not propagated yet.
         """
         async with Heartbeater(str):
-            verified = await self._room.verifier.verify_release(request.ticket, request.proof, request.dataset)
+            # Key Vault's release cannot be undone, so nothing that another activity has read counts for it.
+            messages = self._room.verifier.resolve(request.ticket, request.proof)
+            verified = await self._room.verifier.verify_release(*messages, request.dataset, fresh=True)
             key = await self._release_key(verified.run, verified.run.dataset(request.dataset), verified.trust.trust)
-            return await self._stage(request, verified, encode_dataset_key(key))
+            return await self._stage(request.dataset, verified, {"key": encode_dataset_key(key)})
 
     async def _release_key(self, run: AuthorisedRun, item: Dataset, trust: AcceptedTrust) -> Secret:
         room, point = self._room, item.dataset.dataset_access_point
@@ -147,25 +151,33 @@ class CleanRoomSecrets:
 
     @activity.defn
     @committed_later
-    async def get_secret(self, request: StageRequest) -> StagedSecret:
-        """Read an owner's secret from governance, under the clean room policy, and stage a copy for this run."""
-        verified = await self._room.verifier.verify_release(request.ticket, request.proof, request.dataset)
-        value = await self._room.client.get_secret(_source(verified.run.dataset(request.dataset), request.kind))
-        if request.kind == "key":
-            value = encode_dataset_key(decode_dataset_key(value))
-        return await self._stage(request, verified, value)
+    async def get_secret(self, request: StageRequest) -> StagedSecrets:
+        """Read the owner's secrets of a dataset from governance, under the clean room policy, and stage copies for this run."""
+        messages = self._room.verifier.resolve(request.ticket, request.proof)
+        verified = await self._room.verifier.verify_release(*messages, request.dataset)
+        item = verified.run.dataset(request.dataset)
+        kinds = [secret.kind for secret in _staged_secrets(verified.job) if secret.dataset == request.dataset]
+        sources = [_source(item, kind) for kind in kinds]
+        values: dict[str, Secret] = dict(zip(kinds, await asyncio.gather(*map(self._room.client.get_secret, sources)), strict=True))
+        if "key" in values:
+            values["key"] = encode_dataset_key(decode_dataset_key(values["key"]))
+        return await self._stage(request.dataset, verified, values)
 
-    async def _stage(self, request: StageRequest, verified: VerifiedRun, value: Secret) -> StagedSecret:
-        """Store this run's copy of a secret. Only the clean room can read it until it is granted to pods."""
-        job = verified.job
-        name = run_secret_name(job.run_id, request.dataset, request.kind)
-        secret_id = clean_room_secret_id(name)
-        if secret_id not in _staged_secrets(job):
-            raise Refused("SecretNotInJob", f"run {job.run_id!r} has no {request.kind} secret for dataset {request.dataset!r}.")
-        datasets = [verified.run.dataset(request.dataset)]
-        async with undo_unless_confirmed(self._room, verified.run, datasets, lambda: self._overwrite(secret_id)):
-            await self._room.client.put_secret(name, value)
-        return StagedSecret(dataset=request.dataset, kind=request.kind, secret_id=secret_id)
+    async def _stage(self, dataset: str, verified: VerifiedRun, values: Mapping[str, Secret]) -> StagedSecrets:
+        """Store this run's copies of a dataset's secrets. Only the clean room can read them until they are granted to pods."""
+        run_id = verified.job.run_id
+        staged = [secret for secret in _staged_secrets(verified.job) if secret.dataset == dataset and secret.kind in values]
+        if not staged:
+            raise Refused("SecretNotInJob", f"run {run_id!r}: dataset {dataset!r} has no {' or '.join(values) or 'secret'} in governance.")
+
+        async def undo() -> None:
+            await all_done(self._overwrite(secret.secret_id) for secret in staged)
+
+        async with undo_unless_confirmed(self._room, verified, [verified.run.dataset(dataset)], undo, together=_releases(verified.job)):
+            await all_done(
+                self._room.client.put_secret(run_secret_name(run_id, dataset, secret.kind), values[secret.kind]) for secret in staged
+            )
+        return StagedSecrets(secrets=tuple(staged))
 
     async def _overwrite(self, secret_id: str) -> None:
         """Overwrite a secret of a run."""
@@ -174,30 +186,37 @@ class CleanRoomSecrets:
     # ------------------------------------------------------------------ grant
 
     @activity.defn
-    @committed_together
+    @committed_later
     async def set_secret(self, request: GrantRequest) -> Grants:
-        """Grant one staged secret of this run to its driver and executor pods.
+        """Grant staged secrets of this run to its driver and executor pods.
 
         Raises:
-            Refused: ``SecretNotInJob`` when the secret is not a staged dataset secret of this run.
+            Refused: ``SecretNotInJob`` when one is not a staged dataset secret of this run.
         """
-        secret = request.secret
-        verified = await self._room.verifier.verify_release(request.ticket, request.proof, secret.dataset)
-        if _staged_secrets(verified.job).get(secret.secret_id) != secret.dataset:
-            raise Refused(
-                "SecretNotInJob",
-                f"run {verified.job.run_id!r}: {secret.secret_id!r} is not a staged secret of its dataset {secret.dataset!r}.",
-            )
-        return await self._grant(verified, [verified.run.dataset(secret.dataset)], [(SECRETS, secret.secret_id)])
+        names = dict.fromkeys(secret.dataset for secret in request.secrets)
+        messages = self._room.verifier.resolve(request.ticket, request.proof)
+        verified = await self._room.verifier.verify_release(*messages, *names)
+        known = {(item.dataset, item.kind, item.secret_id) for item in _staged_secrets(verified.job)}
+        for secret in request.secrets:
+            if (secret.dataset, secret.kind, secret.secret_id) not in known:
+                raise Refused(
+                    "SecretNotInJob",
+                    f"run {verified.job.run_id!r}: {secret.secret_id!r} is not a staged secret of its dataset {secret.dataset!r}.",
+                )
+        datasets = [verified.run.dataset(name) for name in names]
+        places = [(SECRETS, secret.secret_id) for secret in request.secrets]
+        granted = await self._grant(verified, datasets, places, together=_releases(verified.job))
+        self._room.verifier.finish(verified, names)
+        return granted
 
-    async def _grant(self, verified: VerifiedRun, datasets: Sequence[Dataset], places: Sequence[tuple[str, str]]) -> Grants:
+    async def _grant(
+        self, verified: VerifiedRun, datasets: Sequence[Dataset], places: Sequence[tuple[str, str]], *, together: Collection[str] = ()
+    ) -> Grants:
         """Grant delegate policies to the run's driver and executor pods."""
         hosts = verified.policies.host_data()
-        made: list[Grant] = []
-        async with undo_unless_confirmed(self._room, verified.run, datasets, lambda: self._ungrant(verified, places)):
-            for delegate_type, delegate_id in places:
-                made += await grant(self._room.client, delegate_type, delegate_id, hosts)
-        return Grants(grants=tuple(made))
+        async with undo_unless_confirmed(self._room, verified, datasets, lambda: self._ungrant(verified, places), together=together):
+            made = await all_done(grant(self._room.client, *place, hosts) for place in places)
+        return Grants(grants=tuple(item for grants in made for item in grants))
 
     async def _ungrant(self, verified: VerifiedRun, places: Sequence[tuple[str, str]]) -> None:
         """Take back grants of the run."""
@@ -226,7 +245,7 @@ class CleanRoomSecrets:
         verified = await self._room.verifier.verify_run(request.ticket, request.proof)
         run, job = verified.run, verified.job
         await self._count(run, job)
-        async with undo_unless_confirmed(self._room, run, run.datasets, lambda: self._take_back(verified)):
+        async with undo_unless_confirmed(self._room, verified, run.datasets, lambda: self._take_back(verified)):
             await self._write_receipt(job, enabled_receipt(job, verified_at=started, authorised_until=run.expires))
             await self._make_network_secret(job)
             for secret_id in _own_secrets(job):
@@ -287,7 +306,7 @@ class CleanRoomSecrets:
                         await self._renew(request)
                         renewed = asked
                     else:
-                        await self._room.verifier.confirm(verified.run, verified.run.datasets)
+                        await self._room.verifier.confirm(verified, verified.run.datasets)
                     heartbeat.record("enabled")
                 except Unavailable as error:
                     activity.logger.warning("consent could not be checked: %s", error.code)
@@ -307,7 +326,7 @@ class CleanRoomSecrets:
         verified = await self._room.verifier.verify_run(request.ticket, request.proof)
         run, job = verified.run, verified.job
         receipt = enabled_receipt(job, verified_at=started, authorised_until=run.expires)
-        async with undo_unless_confirmed(self._room, run, run.datasets, lambda: self._overwrite(job.consent_secret_id)):
+        async with undo_unless_confirmed(self._room, verified, run.datasets, lambda: self._overwrite(job.consent_secret_id)):
             await self._write_receipt(job, receipt)
 
     # ------------------------------------------------------------------ revoke
@@ -341,7 +360,7 @@ class CleanRoomSecrets:
         existing = set(await self._room.user.list_secrets(contract))
         removed: list[Grant] = []
         overwritten = 0
-        for secret_id in sorted({*_staged_secrets(job), *_own_secrets(job)}):
+        for secret_id in sorted({*(secret.secret_id for secret in _staged_secrets(job)), *_own_secrets(job)}):
             removed += await revoke(self._room.client, self._room.user, contract, SECRETS, secret_id, hosts)
             if secret_id in existing:
                 await self._overwrite(secret_id)
@@ -374,15 +393,20 @@ def _source(item: Dataset, kind: str) -> str:
     return owned_secret(secrets.dek.secret.backing_resource.name, item)
 
 
-def _staged_secrets(job: JobConfig) -> dict[str, str]:
-    """Return every dataset secret that the job's pods read: from secret ID to dataset name."""
-    staged: dict[str, str] = {}
+def _staged_secrets(job: JobConfig) -> tuple[StagedSecret, ...]:
+    """Return every dataset secret that the job's pods read."""
+    staged: list[StagedSecret] = []
     for dataset in (*job.datasets, job.datasink):
         if dataset.key_secret_id:
-            staged[dataset.key_secret_id] = dataset.name
+            staged.append(StagedSecret(dataset=dataset.name, kind="key", secret_id=dataset.key_secret_id))
         if dataset.access.kind == "aws-s3":
-            staged[dataset.access.connection_secret_id] = dataset.name
-    return staged
+            staged.append(StagedSecret(dataset=dataset.name, kind="connection", secret_id=dataset.access.connection_secret_id))
+    return tuple(staged)
+
+
+def _releases(job: JobConfig) -> frozenset[str]:
+    """Return the names of the datasets of which secrets are released."""
+    return frozenset(secret.dataset for secret in _staged_secrets(job))
 
 
 def _own_secrets(job: JobConfig) -> tuple[str, ...]:

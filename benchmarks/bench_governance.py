@@ -31,13 +31,13 @@ from tests.conformance.governance.standin import StandIn  # noqa: E402
 from tests.conformance.governance.target import Person, Target, fresh  # noqa: E402
 
 
-def start(standin: StandIn) -> tuple[subprocess.Popen[bytes], Target]:
+def start(standin: StandIn, *, slow_history: bool = False) -> tuple[subprocess.Popen[bytes], Target]:
     """Start the stand-in as a process, and return it with its client."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     config = standin.folder / "config.json"
-    config.write_text(standin.config(port=port, slow_history=False).model_dump_json())
+    config.write_text(standin.config(port=port, slow_history=slow_history).model_dump_json())
     command = [sys.executable, "-m", "localcloud.standins.cgs", "--config", str(config)]
     child = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
     target = Target(standin.settings(f"https://localhost:{port}"))

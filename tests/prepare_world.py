@@ -8,18 +8,31 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from temporalio.client import Client
+
+from activities.clean_room import CleanRoomGovernance
+from activities.clean_room_context import CleanRoomContext, run_trust
+from activities.clean_room_secrets import CleanRoomSecrets
+from activities.spark_service import SparkServiceActivities
 from cleanroom.attestation import AttestationEvidence, report_data_for
 from cleanroom.datasets.encryption import encode_dataset_key, generate_dataset_key
 from cleanroom.documents.specs import DatasetSpec, QuerySpec
 from cleanroom.governance import CleanRoomClient, GovernanceUserClient, LedgerPosition
 from cleanroom.governance.endpoint import proxy_headers
-from cleanroom.identifiers import approver_key_document_id, decision_document_id, document_digest, user_secret_name
+from cleanroom.identifiers import (
+    CLEAN_ROOM_QUEUE,
+    SPARK_SERVICE_QUEUE,
+    approver_key_document_id,
+    decision_document_id,
+    document_digest,
+    user_secret_name,
+)
 from cleanroom.messages.publish import DescriptorRequest, StoredSecret
 from cleanroom.messages.query import GenerateQueryRequest
 from cleanroom.messages.run import RunTicket
@@ -30,8 +43,10 @@ from cleanroom.runs.decisions import DECISION_LABELS, decision_document_data
 from cleanroom.runs.reader import UserReader
 from cleanroom.secret import Secret
 from cleanroom.settings import GovernanceSettings, Settings
+from cleanroom.spark.service import SparkService
 from cleanroom.statements import Decision, RunRequest, SigningKey, load_or_create_signing_key, sign
 from cleanroom.statements.keys import KEY_LABELS, KeyDocument
+from cleanroom.temporal.workers import WorkerSpec, create_worker
 from cleanroom.trust import Bootstrap, TrustDocument
 from localcloud.standins.cgs.bootstrap import User, bootstrap
 from localcloud.standins.cgs.nodes import Nodes
@@ -41,6 +56,7 @@ from localcloud.standins.snp.server import DevelopmentHardware
 from tests.conformance.governance.standin import MEMBER_TOKEN, TENANT, StandIn
 from tests.conformance.governance.target import Person, Target
 from tests.unit.spark_support import make_trust_document
+from workflows.prepare import Prepare
 
 COLLABORATION, QUERY = "flights", "totals"
 OWNERS = ("contosso", "litware")
@@ -213,3 +229,32 @@ def prepare_world(folder: Path, **changes: Any) -> Iterator[PrepareWorld]:
             yield world
         finally:
             target.close()
+
+
+@asynccontextmanager
+async def prepare_workers(world: PrepareWorld, temporal: Client, *others: Client) -> AsyncIterator[None]:
+    """Run workers of the clean room and the Spark service of a world; the latter has no Kubernetes. Each client has a clean room."""
+    async with AsyncExitStack() as stack:
+        for connection in (temporal, *others):
+            client = await stack.enter_async_context(world.clean_room())
+            user = await stack.enter_async_context(world.user("clean-room"))
+            room = CleanRoomContext(world.settings, world.bootstrap, client, user)
+            guest: Any = Guest(world.hardware, CLEAN_ROOM_HOST)
+            room.attestor = guest
+            governance, secrets = CleanRoomGovernance(room), CleanRoomSecrets(room)
+            here: list[Callable[..., Any]] = [
+                *(governance.get_users, governance.fetch_query, governance.validate_access_and_approvals),
+                *(governance.check_execution_consent, governance.build_job, governance.verify_spark, governance.verify_security_policy),
+                *(governance.record_event, secrets.get_key_with_skr, secrets.get_secret, secrets.set_secret, secrets.configure_idp),
+            ]
+            await stack.enter_async_context(create_worker(connection, WorkerSpec("clean-room", CLEAN_ROOM_QUEUE, (Prepare,), here)))
+        service_user = await stack.enter_async_context(world.user("spark-service"))
+        kubernetes: Any = None
+        service = SparkService(Guest(world.hardware, SPARK_HOST), kubernetes)
+        reader = UserReader(service_user, world.settings.collaboration)
+        spark = SparkServiceActivities(
+            world.settings, service, reader, run_trust(world.settings, world.bootstrap, service_user.get_member_document)
+        )
+        there: list[Callable[..., Any]] = [spark.get_attestation_report, spark.get_security_policy]
+        await stack.enter_async_context(create_worker(temporal, WorkerSpec("spark-service", SPARK_SERVICE_QUEUE, (), there)))
+        yield

@@ -181,10 +181,11 @@ class Client:
         found = [event for event in self.governance.ledger if (event.id, event.scope) == (event_id, scope)]
         return found[-1] if found else None
 
-    async def events(self, contract_id: str, *, event_id: str, scope: str) -> Any:
+    async def events(self, contract_id: str, *, event_id: str, scope: str, from_seqno: int = 1) -> Any:
         self._check()
         for event in [event for event in self.governance.ledger if (event.id, event.scope) == (event_id, scope)]:
-            yield event
+            if event.seqno >= from_seqno:
+                yield event
 
     # ------------------------------------------------------------------ Kubernetes, as the Spark service uses it
 

@@ -6,7 +6,9 @@ The diagram repeats "Set Secret" and "Configure IDP" per pod policy. Here one ac
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
+from typing import Any, TypeVar
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
@@ -17,32 +19,51 @@ with workflow.unsafe.imports_passed_through():
     from activities.spark_service import SparkServiceActivities
     from cleanroom.identifiers import CLEAN_ROOM_QUEUE, SPARK_SERVICE_QUEUE, canonical_json, sha256_hex
     from cleanroom.messages.run import (
+        NOT_REMEMBERED,
         ApprovalVerdict,
         AuditEvent,
         ConfigureIdpRequest,
         Grant,
         GrantRequest,
+        Grants,
         PolicyRequest,
         PolicyStatement,
         Prepared,
         QuerySnapshot,
+        Reference,
         ReportRequest,
         RunQueryInput,
         RunTicket,
         ServiceProof,
         SparkVerdict,
         StagedSecret,
+        StagedSecrets,
         StageRequest,
         VerifyPolicyRequest,
         VerifySparkRequest,
+        message_digest,
     )
     from cleanroom.runs.authority import service_nonce
+    from cleanroom.runs.second_look import CONCURRENT_DATASETS
     from cleanroom.spark.job import JobConfig, JobDataset
     from cleanroom.spark.signed import ServiceReport
     from cleanroom.temporal.failures import error_from_failure
     from cleanroom.temporal.retries import PROPAGATION, STANDARD
     from workflows.cancellation import await_then_cancel
     from workflows.story import Story
+
+T = TypeVar("T")
+Ticket = RunTicket | Reference
+Proof = ServiceProof | Reference
+
+
+class Evidence:
+    """The run's ticket and proof, and the references that stand for them. They are larger than all the rest of a dataset's history."""
+
+    def __init__(self, ticket: RunTicket, proof: ServiceProof) -> None:
+        self.ticket, self.proof = ticket, proof
+        self.references = Reference(digest=message_digest(ticket)), Reference(digest=message_digest(proof))
+
 
 STEPS = {
     "users": "Get users, validate the caller",
@@ -56,8 +77,6 @@ STEPS = {
     "idp": "Configure IDP for the pods",
 }
 ATTESTATION_ATTEMPTS = 3
-MAX_CONCURRENT_SECRETS = 20
-"""Limit of the fan-out over secrets."""
 
 
 @workflow.defn(name="Prepare")
@@ -67,7 +86,7 @@ class Prepare:
     @workflow.init
     def __init__(self, input: RunQueryInput) -> None:
         self._story = Story(f"Prepare run {input.ticket.run_id} of {input.ticket.query}", STEPS, kind="prepare")
-        self._slots = asyncio.Semaphore(MAX_CONCURRENT_SECRETS)
+        self._slots = asyncio.Semaphore(CONCURRENT_DATASETS)
         self._secrets: list[StagedSecret] = []
         self._grants: list[Grant] = []
 
@@ -89,7 +108,7 @@ class Prepare:
         story.stage("attestation")
         proof, spark = await self._verified_service(ticket, job)
         story.stage("release_keys")
-        await story.step("secrets", self._propagate(input, job, proof), note=f"{len(_wanted_secrets(job))} secrets")
+        await story.step("secrets", self._propagate(input, job, proof), note=f"{len(_with_secrets(job))} datasets")
         story.stage("idp")
         await story.step("idp", self._configure_idp(input, proof))
         grants = sorted((item.model_dump(mode="json") for item in self._grants), key=lambda item: sorted(item.items()))
@@ -186,12 +205,13 @@ class Prepare:
         return policies
 
     async def _propagate(self, input: RunQueryInput, job: JobConfig, proof: ServiceProof) -> None:
-        """Stage and grant all secrets in parallel.
+        """Stage and grant all secrets, datasets in parallel.
 
         When one fails or the run is cancelled, wait until the others have ended. Otherwise a grant could be made after the
         run's revocation, and would stay.
         """
-        branches = [asyncio.create_task(self._secret(input, proof, dataset, kind)) for dataset, kind in _wanted_secrets(job)]
+        evidence = Evidence(input.ticket, proof)
+        branches = [asyncio.create_task(self._secrets_of(evidence, dataset)) for dataset in _with_secrets(job)]
         try:
             await asyncio.gather(*branches)
         finally:
@@ -199,38 +219,41 @@ class Prepare:
                 branch.cancel()
             await asyncio.gather(*branches, return_exceptions=True)
 
-    async def _secret(self, input: RunQueryInput, proof: ServiceProof, dataset: JobDataset, kind: str) -> None:
-        """Obtain one secret from Key Vault or governance, then grant the run's copy to the pods of both roles."""
-        request = StageRequest(ticket=input.ticket, proof=proof, dataset=dataset.name, kind=kind)
+    async def _secrets_of(self, evidence: Evidence, dataset: JobDataset) -> None:
+        """Obtain the secrets of one dataset from Key Vault or governance, then grant the run's copies to the pods of both roles."""
         to_end = STANDARD.wait_for_completion_on_cancel()
-        async with self._slots:
-            if dataset.access.kind == "azure-blob" and kind == "key":
-                # A role or federated credential that is not propagated yet looks like a refusal. Retry until the deadline.
-                release = PROPAGATION.attempt(timedelta(seconds=60)).wait_for_completion_on_cancel()
-                staged = await await_then_cancel(
-                    workflow.execute_activity_method(
-                        CleanRoomSecrets.get_key_with_skr,
-                        request,
-                        **release.config(f"release key of {dataset.name}, version {dataset.document_version}", task_queue=CLEAN_ROOM_QUEUE),
-                    )
-                )
-            else:
-                staged = await await_then_cancel(
-                    workflow.execute_activity_method(
-                        CleanRoomSecrets.get_secret,
-                        request,
-                        **to_end.config(f"get {kind} of {dataset.name}", task_queue=CLEAN_ROOM_QUEUE),
-                    )
-                )
-            self._secrets.append(staged)
-            granted = await await_then_cancel(
-                workflow.execute_activity_method(
-                    CleanRoomSecrets.set_secret,
-                    GrantRequest(ticket=input.ticket, proof=proof, secret=staged),
-                    **to_end.config(f"set {kind} of {dataset.name} for driver and executor", task_queue=CLEAN_ROOM_QUEUE),
-                )
+        if dataset.access.kind == "azure-blob":
+            # A role or federated credential that is not propagated yet looks like a refusal. Retry until the deadline.
+            read = CleanRoomSecrets.get_key_with_skr
+            options = PROPAGATION.attempt(timedelta(seconds=60)).wait_for_completion_on_cancel()
+        else:
+            read, options = CleanRoomSecrets.get_secret, to_end
+        summary = f"secrets of {dataset.name}, version {dataset.document_version}"
+
+        async def stage(ticket: Ticket, proof: Proof) -> StagedSecrets:
+            request = StageRequest(ticket=ticket, proof=proof, dataset=dataset.name)
+            return await workflow.execute_activity_method(read, request, **options.config(summary, task_queue=CLEAN_ROOM_QUEUE))
+
+        async def grant(ticket: Ticket, proof: Proof) -> Grants:
+            request = GrantRequest(ticket=ticket, proof=proof, secrets=staged.secrets)
+            return await workflow.execute_activity_method(
+                CleanRoomSecrets.set_secret, request, **to_end.config(f"grant {dataset.name}", task_queue=CLEAN_ROOM_QUEUE)
             )
+
+        async with self._slots:
+            staged = await self._by_reference(stage, evidence)
+            self._secrets.extend(staged.secrets)
+            granted = await self._by_reference(grant, evidence)
             self._grants.extend(granted.grants)
+
+    async def _by_reference(self, start: Callable[[Ticket, Proof], Coroutine[Any, Any, T]], evidence: Evidence) -> T:
+        """Start an activity with references to the ticket and the proof. A worker that does not know them gets them in full."""
+        try:
+            return await await_then_cancel(start(*evidence.references))
+        except ActivityError as error:
+            if error_from_failure(error).code != NOT_REMEMBERED:
+                raise
+        return await await_then_cancel(start(evidence.ticket, evidence.proof))
 
     async def _configure_idp(self, input: RunQueryInput, proof: ServiceProof) -> None:
         granted = await await_then_cancel(
@@ -255,12 +278,6 @@ class Prepare:
         return self._story.lines()
 
 
-def _wanted_secrets(job: JobConfig) -> list[tuple[JobDataset, str]]:
-    """Return which secrets the pods need: a key for client-side encryption, a connection secret for S3."""
-    wanted: list[tuple[JobDataset, str]] = []
-    for dataset in (*job.datasets, job.datasink):
-        if dataset.key_secret_id:
-            wanted.append((dataset, "key"))
-        if dataset.access.kind == "aws-s3":
-            wanted.append((dataset, "connection"))
-    return wanted
+def _with_secrets(job: JobConfig) -> list[JobDataset]:
+    """Return the datasets for which pods need a secret: a key for client-side encryption, or a connection secret for S3."""
+    return [dataset for dataset in (*job.datasets, job.datasink) if dataset.key_secret_id or dataset.access.kind == "aws-s3"]

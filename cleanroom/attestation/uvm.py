@@ -42,6 +42,7 @@ _CWT_ISS, _CWT_SUB, _CWT_IAT = 1, 2, 6
 _COSE_HASHES: Final = {-16: hashlib.sha256, -43: hashlib.sha384, -44: hashlib.sha512}
 """IANA COSE Algorithms. Genuine endorsements use SHA-256."""
 _SIGN1_TAG: Final = 0xD2
+"""CBOR tag 18 in one byte."""
 
 
 # COSE algorithm → (family, hash). PS, RS and ES in their three sizes (IANA COSE Algorithms).
@@ -101,13 +102,8 @@ def _read_sign1(data: bytes) -> _Sign1:
         raise _malformed(f"The endorsement has {len(data)} bytes, more than {MAX_ENDORSEMENT}.", f"{len(data)} bytes")
     with rejecting(Reason.UVM_MALFORMED, "COSE_Sign1"):
         message = _decode(data)
-        # The first byte is checked too, because the decoder silently removes a self-description tag (55799).
-        if (
-            data[0] != _SIGN1_TAG
-            or not isinstance(message, cbor2.CBORTag)
-            or message.tag != 18
-            or not isinstance(message.value, list | tuple)
-        ):
+        # The first byte is checked rather than the decoded tag, because the decoder silently removes a self-description tag (55799).
+        if data[0] != _SIGN1_TAG or not isinstance(message.value, list | tuple):
             raise _malformed("The endorsement is not a COSE_Sign1 (CBOR tag 18).", type(message).__name__)
         parts = list(message.value)
         if len(parts) != 4 or not all(isinstance(parts[i], bytes) for i in (0, 2, 3)) or not isinstance(parts[1], Mapping):

@@ -115,7 +115,7 @@ class Application(WireModel):
     """Datasets and SQL of a query."""
 
     application_type: Literal["Spark-SQL"] = "Spark-SQL"
-    input_dataset: tuple[InputDataset, ...] = Field(min_length=1, max_length=20)
+    input_dataset: tuple[InputDataset, ...] = Field(min_length=1, max_length=200)
     output_dataset: InputDataset
     query: str
 

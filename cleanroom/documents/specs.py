@@ -118,7 +118,7 @@ class QuerySpec(OurModel):
     """A query as its author writes it."""
 
     name: Name
-    inputs: dict[str, Name] = Field(min_length=1, max_length=20)
+    inputs: dict[str, Name] = Field(min_length=1, max_length=200)
     """Dataset of each view."""
     output: Name
     segments: tuple[QuerySegment, ...] = ()

@@ -39,6 +39,8 @@ _STATE_ERRORS: Final = frozenset({403, 404, 409, 500})
 """Statuses with which a node that lags behind can answer a read: it does not know the document, the user or the grant yet."""
 _HISTORY_ATTEMPTS: Final = 30
 _HISTORY_WAIT: Final = 5.0
+_EARLY_READS: Final = (0.05, 0.2)
+"""Longest first waits for a range. A node usually loads one in less than the whole second that ``Retry-After`` can express."""
 _MAX_REDIRECTS: Final = 3
 _BEARER: Final = re.compile(r"Bearer [\x21-\x7e]+")
 _HEADER: Final = re.compile(r"[\x20-\x7e]*")
@@ -199,8 +201,9 @@ class HttpChannel(AsyncCloseable):
                     f"The value of header {name} contains characters that HTTP does not allow.",
                     hint="Check the member token file.",
                 )
+        # As many as the releases of a run use at the same time. All are kept: a TLS handshake costs more than several requests.
         # Shorter than the idle timeout of common servers (5 s), so that no request goes into a connection that the server is closing.
-        limits = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=4.0)
+        limits = httpx.Limits(max_connections=50, max_keepalive_connections=50, keepalive_expiry=4.0)
         self._client = async_http_client(_tls(ca_file, client_cert), headers=dict(headers or {}), timeout=timeout, limits=limits)
 
     async def aclose(self) -> None:
@@ -430,6 +433,7 @@ class HttpChannel(AsyncCloseable):
             Unavailable: ``HistoryNotReady`` if the node still loads the range after 30 attempts.
         """
         pauses = iter(UNCOMMITTED_PAUSES)
+        early = iter(_EARLY_READS)
         for _ in range(_HISTORY_ATTEMPTS):
             try:
                 response = await self.read("GET", path)
@@ -442,7 +446,7 @@ class HttpChannel(AsyncCloseable):
             if response.status_code != 202:
                 return body_of(response)
             wait = retry_after_seconds(response.headers.get("retry-after"))
-            await asyncio.sleep(1.0 if wait is None else min(wait, _HISTORY_WAIT))
+            await asyncio.sleep(min(1.0 if wait is None else wait, next(early, _HISTORY_WAIT)))
         raise Unavailable("HistoryNotReady", "The governance node has not loaded the ledger range yet.", hint="Try again in a minute.")
 
 

@@ -6,11 +6,13 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from cleanroom.identifiers import HexDigest, Name, Seen
+from cleanroom.identifiers import HexDigest, Name, Seen, canonical_json, sha256_hex
 from cleanroom.messages.base import Message
 from cleanroom.spark.job import JobConfig, ResultReceipt
 from cleanroom.spark.signed import ServiceReport
 
+NOT_REMEMBERED = "RunNotRemembered"
+"""Code of the error of an activity that does not know what a :class:`Reference` stands for."""
 RunState = Literal["Preparing", "Submitting", "Running", "Concluding", "COMPLETED", "FAILED", "CANCELLED"]
 
 
@@ -131,13 +133,25 @@ class VerifyPolicyRequest(Message):
     proof: ServiceProof
 
 
-class StageRequest(Message):
-    """Input of ``get_key_with_skr`` and ``get_secret``: obtain one secret of a dataset and stage it for this run."""
+class Reference(Message):
+    """Stands for a run ticket or a service proof that the clean room's worker has verified before, so that it travels once."""
 
-    ticket: RunTicket
-    proof: ServiceProof
+    digest: HexDigest
+    """:func:`message_digest` of the message."""
+    seen: Seen = ""
+
+
+def message_digest(message: RunTicket | ServiceProof) -> str:
+    """Return the SHA-256 of a message's canonical JSON. What its sender has seen decides nothing, so it does not count."""
+    return sha256_hex(canonical_json(message.model_dump(mode="json", exclude={"seen"})))
+
+
+class StageRequest(Message):
+    """Input of ``get_key_with_skr`` and ``get_secret``: obtain the secrets of a dataset and stage them for this run."""
+
+    ticket: RunTicket | Reference
+    proof: ServiceProof | Reference
     dataset: Name
-    kind: Literal["key", "connection"]
 
 
 class StagedSecret(Message):
@@ -149,12 +163,19 @@ class StagedSecret(Message):
     seen: Seen = ""
 
 
-class GrantRequest(Message):
-    """Input of ``set_secret``: grant one staged secret to the run's pods."""
+class StagedSecrets(Message):
+    """Result of ``get_key_with_skr`` and ``get_secret``."""
 
-    ticket: RunTicket
-    proof: ServiceProof
-    secret: StagedSecret
+    secrets: tuple[StagedSecret, ...]
+    seen: Seen = ""
+
+
+class GrantRequest(Message):
+    """Input of ``set_secret``: grant staged secrets to the run's pods."""
+
+    ticket: RunTicket | Reference
+    proof: ServiceProof | Reference
+    secrets: tuple[StagedSecret, ...] = Field(min_length=1)
 
 
 class ConfigureIdpRequest(Message):

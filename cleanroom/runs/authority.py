@@ -11,22 +11,23 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 
 from cachetools import LRUCache
 
 from cleanroom.documents.dataset import parse_dataset
 from cleanroom.documents.query import QueryDocument, parse_query
-from cleanroom.errors import CleanRoomError, NotFound, PreconditionFailed, Refused
-from cleanroom.identifiers import decision_document_id, sha256_hex
+from cleanroom.errors import NotFound, PreconditionFailed, Refused
+from cleanroom.identifiers import sha256_hex
 from cleanroom.messages.run import RunTicket
+from cleanroom.runs.approvals import count_runs, proposers, require_right, verify_decisions, verify_owners
 from cleanroom.runs.authorised import AuthorisedRun, Dataset
-from cleanroom.runs.decisions import DECISION_LABELS, parse_decision_document
 from cleanroom.runs.ledger import PinnedRequest, request_digest, run_key
 from cleanroom.runs.parameters import verify_parameters
 from cleanroom.runs.published_keys import published_keys
-from cleanroom.runs.reader import AcceptedDocument, Consent, GovernanceReader
-from cleanroom.statements.model import Decision, RunRequest
+from cleanroom.runs.reader import AcceptedDocument, GovernanceReader
+from cleanroom.runs.standing import require_active, require_consent, require_open, require_unexpired
+from cleanroom.statements.model import RunRequest
 from cleanroom.statements.signing import peek, verify
 
 PINS = 4096
@@ -65,7 +66,13 @@ class RunAuthority:
         self._collaboration = collaboration
         self._now = now
         self._requested_at = requested_at
-        self._pins: LRUCache[str, PinnedRequest] = LRUCache(PINS)
+        self._pins: MutableMapping[str, PinnedRequest] = LRUCache(PINS)
+
+    def reading_with(self, reader: GovernanceReader) -> RunAuthority:
+        """Return the same checks on another reader. Both know the same pins."""
+        other = RunAuthority(reader, self._collaboration, self._now, requested_at=self._requested_at)
+        other._pins = self._pins
+        return other
 
     # ------------------------------------------------------------------ all checks
 
@@ -80,11 +87,13 @@ class RunAuthority:
         """
         request, _ = await self.verify_caller(ticket, past=past)
         if not past:
-            self._require_open(request, await self._reader.run_closed(request.run_id))
+            require_open(request, await self._reader.run_closed(request.run_id))
         document, query = await self.fetch_query(ticket, request)
         inputs, sink = await self.fetch_datasets(query)
-        owners = self._verify_owners(request, document, query, (*inputs, sink))
-        decisions = () if past else await self._verify_decisions(document, owners, await self._now_for(request.run_id))
+        owners = verify_owners(request, document, query, (*inputs, sink))
+        decisions = (
+            () if past else await verify_decisions(self._reader, self._collaboration, document, owners, await self._now_for(request.run_id))
+        )
         run = AuthorisedRun(
             request=request,
             token=ticket.request,
@@ -94,45 +103,26 @@ class RunAuthority:
             sink=sink,
             owners=owners,
             decisions=decisions,
-            runs_left=await self._verify_run_limit(run_key(request.run_id, request_digest(ticket.request)), document, decisions),
+            runs_left=await count_runs(self._reader, run_key(request.run_id, request_digest(ticket.request)), document, decisions),
         )
         if consent:
             await self.verify_consent(run.document_ids)
         return run
 
-    async def still_authorised(self, run: AuthorisedRun, datasets: Sequence[Dataset]) -> bool:
+    async def still_authorised(self, run: AuthorisedRun, datasets: Sequence[Dataset]) -> None:
         """Repeat, for the release of secrets of ``datasets``, every check whose answer can change after ``run`` was authorised.
 
-        These are: the caller is active, the run is open, request and approvals have not expired, the query and ``datasets``
-        have consent. The query document and the documents of ``datasets`` are read again and compared. Signatures, keys and
-        decisions are not read again: they are accepted documents, and governance never changes an accepted document.
-
-        Returns:
-            False when a document differs from the one in ``run``. The caller must then call :meth:`authorise` again.
+        Keys, decisions and documents are not read again: they are accepted, and governance never changes an accepted document.
 
         Raises:
             Refused: ``StatementExpired``, ``ApprovalExpired``, ``CallerNotAuthorized``, ``RunClosed``, or the code of a
                 consent that is disabled.
         """
-        await self._require_unexpired(run)
-        documents = [run.document, *(item.document for item in datasets)]
-        names = [document.id for document in documents]
-        try:
-            users, closed, consents, found = await asyncio.gather(
-                self._reader.active_users(),
-                self._reader.run_closed(run.request.run_id),
-                asyncio.gather(*(self._reader.consent(name) for name in names)),
-                asyncio.gather(*(self._reader.accepted_document(name) for name in names)),
-            )
-        except NotFound:
-            return False
-        self._require_active(run.request.signer, users)
-        self._require_open(run.request, closed)
-        self._require_consent(names, consents)
-        return found == documents
+        users, _ = await asyncio.gather(self._reader.active_users(), self.confirm(run, datasets))
+        require_active(run.request.signer, users, self._collaboration)
 
-    async def confirm(self, run: AuthorisedRun, document_ids: Sequence[str]) -> None:
-        """Look again after a release: the run is open, nothing has expired, and the documents still have consent.
+    async def confirm(self, run: AuthorisedRun, datasets: Sequence[Dataset]) -> None:
+        """Look again after a release: the run is open, nothing has expired, and the query and ``datasets`` still have consent.
 
         A request to governance can be delayed for as long as its sender's host likes. So a check before a write says nothing
         about the time of the write.
@@ -141,11 +131,12 @@ class RunAuthority:
             Refused: ``RunClosed``, ``StatementExpired``, ``ApprovalExpired``, or the code of a consent that is disabled.
         """
         await self._require_unexpired(run)
+        document_ids = [run.document.id, *(item.document.id for item in datasets)]
         closed, consents = await asyncio.gather(
             self._reader.run_closed(run.request.run_id), asyncio.gather(*(self._reader.consent(name) for name in document_ids))
         )
-        self._require_open(run.request, closed)
-        self._require_consent(document_ids, consents)
+        require_open(run.request, closed)
+        require_consent(document_ids, consents)
 
     async def require_open(self, request: RunRequest) -> None:
         """Check that the run is not closed.
@@ -153,7 +144,7 @@ class RunAuthority:
         Raises:
             Refused: ``RunClosed``.
         """
-        self._require_open(request, await self._reader.run_closed(request.run_id))
+        require_open(request, await self._reader.run_closed(request.run_id))
 
     # ------------------------------------------------------------------ the request that a run ID stands for
 
@@ -191,9 +182,9 @@ class RunAuthority:
         request, _ = await self.verify_caller(ticket)
         await self.require_open(request)
         document, query = await self.fetch_query(ticket, request)
-        if request.signer not in _proposers(document, query):
+        if request.signer not in proposers(document, query):
             inputs, sink = await self.fetch_datasets(query)
-            self._require_right(request, document, query, {item.owner_id for item in (*inputs, sink)})
+            require_right(request, document, query, {item.owner_id for item in (*inputs, sink)})
         return request
 
     def require_pinned_to(self, pinned: PinnedRequest, token: str) -> None:
@@ -249,7 +240,7 @@ class RunAuthority:
         users: frozenset[str] = frozenset()
         if not past:
             users = await self._reader.active_users()
-            self._require_active(claimed.signer, users)
+            require_active(claimed.signer, users, self._collaboration)
         request = verify(
             RunRequest,
             ticket.request,
@@ -267,23 +258,6 @@ class RunAuthority:
         if pinned is not None:
             self.require_pinned_to(pinned, ticket.request)
         return request, len(users)
-
-    def _require_active(self, signer: str, users: Collection[str]) -> None:
-        if signer not in users:
-            raise Refused(
-                "CallerNotAuthorized",
-                f"caller: user {signer} is not an active user of collaboration {self._collaboration}.",
-                party="operator",
-                hint="Invite the user; a member must then accept the user (`cleanroom invite`).",
-            )
-
-    def _require_open(self, request: RunRequest, closed: bool) -> None:
-        if closed:
-            raise Refused(
-                "RunClosed",
-                f"run {request.run_id!r} is closed: its grants were revoked. A request is valid for one run.",
-                hint="Start another run.",
-            )
 
     # ------------------------------------------------------------------ the query and its datasets
 
@@ -366,87 +340,6 @@ class RunAuthority:
             raise Refused("DatasetOwnerUnclear", f"dataset {name!r} was not proposed and accepted by one owner alone.")
         return Dataset(document, dataset, view)
 
-    # ------------------------------------------------------------------ approvals
-
-    def _verify_owners(
-        self, request: RunRequest, document: AcceptedDocument, query: QueryDocument, datasets: Sequence[Dataset]
-    ) -> tuple[str, ...]:
-        """Derive the owners from the dataset documents, and check that each accepted the query and that the caller may run it.
-
-        The approver list of the query document is not used: its author wrote it.
-        """
-        owners = tuple(sorted({item.owner_id for item in datasets}))
-        missing = [owner for owner in owners if owner not in document.accepted_by]
-        if missing:
-            lacking = sorted({item.dataset.name for item in datasets if item.owner_id in missing})
-            raise Refused(
-                "QueryMissingApprovalsFromDatasetOwners",
-                f"query {query.name!r}: the owners of {', '.join(lacking)} have not approved it.",
-                details={"datasets": lacking, "owners": missing},
-                hint="Every owner of an input and of the output must approve this exact version.",
-            )
-        self._require_right(request, document, query, owners)
-        return owners
-
-    def _require_right(self, request: RunRequest, document: AcceptedDocument, query: QueryDocument, owners: Collection[str]) -> None:
-        if request.signer not in {*_proposers(document, query), *owners}:
-            raise Refused(
-                "CallerNotAuthorized", f"caller: user {request.signer} neither proposed query {query.name!r} nor owns one of its datasets."
-            )
-
-    async def _verify_decisions(self, document: AcceptedDocument, owners: Sequence[str], now: dt.datetime) -> tuple[Decision, ...]:
-        """Read and verify every owner's signed approval of this proposal."""
-        decisions = await asyncio.gather(*(self._verify_decision(document, owner, now) for owner in owners))
-        for owner, decision in zip(owners, decisions, strict=True):
-            if decision.decision != "approve":
-                raise Refused("QueryMissingApprovalsFromDatasetOwners", f"query {document.id!r}: owner {owner} signed a rejection.")
-        return tuple(decisions)
-
-    async def _verify_decision(self, document: AcceptedDocument, owner: str, now: dt.datetime) -> Decision:
-        document_id = decision_document_id(document.proposal_id, owner)
-        try:
-            stored = await self._reader.accepted_document(document_id)
-        except NotFound as error:
-            raise Refused(
-                "SignedDecisionMissing",
-                f"query {document.id!r}: owner {owner} voted, but published no signed decision on this version.",
-                cause=str(error),
-                hint="The owner approves with `cleanroom query approve`.",
-            ) from error
-        if stored.proposer_id != owner or stored.accepted_by != (owner,) or stored.labels.get("type") != DECISION_LABELS["type"]:
-            raise Refused("SignedDecisionInvalid", f"{document_id}: not published by owner {owner} alone.")
-        token = parse_decision_document(stored.data)
-        try:
-            decision = verify(
-                Decision,
-                token,
-                await published_keys(self._reader, self._collaboration, owner),
-                collaboration=self._collaboration,
-                now=now,
-                recorded_at=stored.position,
-            )
-        except CleanRoomError as error:
-            code = "ApprovalExpired" if error.code == "StatementExpired" else error.code
-            raise Refused(code, f"query {document.id!r}: owner {owner}'s approval: {error.message}") from error
-        if (decision.query, decision.digest, decision.proposal_id) != (document.id, document.digest, document.proposal_id):
-            raise Refused("SignedDecisionInvalid", f"{document_id}: it is a decision on another text or proposal of query {document.id!r}.")
-        return decision
-
-    async def _verify_run_limit(self, own: str, document: AcceptedDocument, decisions: Sequence[Decision]) -> int | None:
-        """Count the runs that the ledger has seen start; returns how many the strictest owner's limit leaves."""
-        limits = [decision.max_runs for decision in decisions if decision.max_runs is not None]
-        if not limits:
-            return None
-        others = await self._reader.runs_started(document.id) - {own}
-        left = min(limits) - len(others)
-        if left < 1:
-            raise Refused(
-                "ApprovalRunsExhausted",
-                f"query {document.id!r}: approved for {min(limits)} runs, and {len(others)} have started.",
-                hint="Ask the owners for a new approval.",
-            )
-        return left
-
     async def verify_run_limit(self, run: AuthorisedRun) -> None:
         """Check the owners' limits again, after the start of ``run`` was entered into the ledger.
 
@@ -454,18 +347,10 @@ class RunAuthority:
             Refused: ``ApprovalRunsExhausted``, ``ApprovalExpired``, ``StatementExpired``.
         """
         await self._require_unexpired(run)
-        await self._verify_run_limit(run_key(run.request.run_id, request_digest(run.token)), run.document, run.decisions)
+        await count_runs(self._reader, run_key(run.request.run_id, request_digest(run.token)), run.document, run.decisions)
 
     async def _require_unexpired(self, run: AuthorisedRun) -> None:
-        now = await self._now_for(run.request.run_id)
-        if run.request.expired(now):
-            raise Refused("StatementExpired", f"run {run.request.run_id!r}: its request expired at {run.request.expires.isoformat()}.")
-        for decision in run.decisions:
-            if decision.expired(now):
-                raise Refused(
-                    "ApprovalExpired",
-                    f"query {run.document.id!r}: owner {decision.signer}'s approval expired at {decision.expires.isoformat()}.",
-                )
+        require_unexpired(run, await self._now_for(run.request.run_id))
 
     # ------------------------------------------------------------------ consent
 
@@ -476,19 +361,4 @@ class RunAuthority:
             Refused: Governance's reason code, ``UserDocumentRuntimeOptionDisabled`` or ``UserDocumentNotAccepted``.
         """
         answers = await asyncio.gather(*(self._reader.consent(document_id) for document_id in document_ids))
-        self._require_consent(document_ids, answers)
-
-    def _require_consent(self, document_ids: Sequence[str], answers: Sequence[Consent]) -> None:
-        for document_id, answer in zip(document_ids, answers, strict=True):
-            if answer.status != "enabled":
-                raise Refused(
-                    answer.code or "UserDocumentRuntimeOptionDisabled",
-                    f"execution consent of {document_id!r} is disabled: {answer.message}",
-                    details={"document": document_id},
-                    hint="The approver who disabled it can enable it again (`cleanroom consent on`).",
-                )
-
-
-def _proposers(document: AcceptedDocument, query: QueryDocument) -> frozenset[str]:
-    assert query.approval is not None
-    return frozenset({query.approval.proposer_id, document.proposer_id})
+        require_consent(document_ids, answers)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from cachetools import LRUCache
 from pydantic import BaseModel, ConfigDict
 
 from cleanroom.claims import HOST_DATA, NOBODY
 from cleanroom.errors import Internal, NotFound
 from cleanroom.governance import CleanRoomClient, Document, GovernanceUserClient
 from cleanroom.governance import Consent as WireConsent
-from cleanroom.identifiers import document_digest
+from cleanroom.governance.position import observed_transactions
+from cleanroom.identifiers import TransactionId, document_digest
 from cleanroom.runs.ledger import RUNS_SCOPE, PinnedRequest, closed_event_id, pinned_event_id, read_pin, runs_event_id, started_key
+
+UNPINNED = 1024
+"""Of how many runs a reader remembers where in the ledger it found no pin. It reads the pin from there."""
 
 
 class AcceptedDocument(BaseModel):
@@ -120,12 +126,23 @@ def _consent(answer: WireConsent) -> Consent:
     return Consent(status=answer.status, code=reason.code if reason else "", message=reason.message if reason else "")
 
 
+@dataclass(frozen=True)
+class _Started:
+    """The runs of one query that a reader has seen start. A range of the ledger is committed, so its entries stay."""
+
+    runs: frozenset[str] = frozenset()
+    position: int = 0
+    """Position of the last entry."""
+
+
 class UserReader:
     """Reads with a user's token. The frontend, the Spark service and the command line use it."""
 
     def __init__(self, client: GovernanceUserClient, contract_id: str) -> None:
         self._client = client
         self._contract = contract_id
+        self._unpinned: LRUCache[str, TransactionId] = LRUCache(UNPINNED)
+        self._started: dict[str, _Started] = {}
 
     async def accepted_document(self, document_id: str) -> AcceptedDocument:
         """See :meth:`GovernanceReader.accepted_document`."""
@@ -141,20 +158,40 @@ class UserReader:
 
     async def runs_started(self, query: str) -> frozenset[str]:
         """See :meth:`GovernanceReader.runs_started`."""
-        started: set[str] = set()
-        async for event in self._client.events(self._contract, event_id=runs_event_id(query), scope=RUNS_SCOPE):
+        id, known = runs_event_id(query), self._started.get(query, _Started())
+        latest = await self._client.latest_event(self._contract, event_id=id, scope=RUNS_SCOPE)
+        if latest is None or latest.seqno == known.position:
+            return known.runs
+        # The range begins with an entry that is known, because one without any entry is an error.
+        begin = {"from_seqno": known.position} if known.position else {}
+        started, position = set(known.runs), known.position
+        async for event in self._client.events(self._contract, event_id=id, scope=RUNS_SCOPE, **begin):
+            position = max(position, event.seqno)
             key = started_key(event.data)
             if key is not None:
                 started.add(key)
+        self._started[query] = _Started(frozenset(started), position)
         return frozenset(started)
 
     async def pinned_request(self, run_id: str) -> PinnedRequest | None:
         """See :meth:`GovernanceReader.pinned_request`."""
         id = pinned_event_id(run_id)
         # Reading the latest value is cheap, and most of these reads come before there is any.
-        if await self._client.latest_event(self._contract, event_id=id, scope=RUNS_SCOPE) is None:
+        with observed_transactions() as seen:
+            latest = await self._client.latest_event(self._contract, event_id=id, scope=RUNS_SCOPE)
+        at = seen[-1] if seen else None
+        if latest is None:
+            if at is not None:
+                self._unpinned[run_id] = at
             return None
-        async for event in self._client.events(self._contract, event_id=id, scope=RUNS_SCOPE):
+        unpinned = self._unpinned.get(run_id)
+        begin: dict[str, int] = {}
+        if unpinned is not None and at is not None and unpinned.view == at.view:
+            # There was no pin before this position, and nothing was rolled back since.
+            if latest.seqno == unpinned.seqno + 1:
+                return read_pin(run_id, latest.data, latest.at)
+            begin = {"from_seqno": unpinned.seqno + 1}
+        async for event in self._client.events(self._contract, event_id=id, scope=RUNS_SCOPE, **begin):
             pinned = read_pin(run_id, event.data, event.at)
             if pinned is not None:
                 return pinned

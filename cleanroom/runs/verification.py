@@ -29,21 +29,22 @@ from settings: accepted services, roots, minimum firmware, the pods' program, st
 read again for every full verification and before every release; a document that was accepted in between ends the run.
 
 ``verify_run`` reads two things per dataset. If each of a run's activities did that, the requests would grow with the square of the
-datasets. ``verify_release`` therefore starts from a snapshot: the result of an earlier full verification of the same ticket,
-kept in this process's memory. It then repeats every check whose answer can have changed, on a fresh reading: checks 1
-(active), 2, 5 (expiry), and for the query and the datasets whose secrets are released 3, 4 and 6. Checks 7 to 9 depend only
-on the ticket, the proof, the ledger's earliest entry and documents that governance never changes once they are accepted
-(docs/decisions/008-what-a-release-reads-again.md).
+datasets. So the activities of one run share readings (:mod:`cleanroom.runs.readings`); docs/decisions/008-what-a-release-reads-again.md
+says which, and within which bound. ``verify_release`` starts from a snapshot: the result of an earlier full verification of the same
+ticket. It repeats the checks whose answer can change: 1 (active), 2, 5 (expiry), and 6 for the query and the datasets whose secrets are
+released. For this it takes over answers that are at most ten seconds old, or none if the release cannot be undone. Checks 3, 4 and 7
+to 9 depend only on the ticket, the proof, the ledger's earliest entry and documents that governance never changes once they are accepted.
+``confirm`` takes over nothing.
 
-Rules for the snapshot:
+Rules for the memory of a run, which holds readings and snapshot:
 
-* Its key is the digest of the whole ticket. Another request, run, query or collaboration has another key.
-* Its content is computed here. Nothing in it comes from an activity input except the ticket and the proof, which are verified.
-* A proof that was not verified for this ticket is verified in full; a proof is recognised by the digest of all its bytes.
-* It is dropped when a later check fails or a document differs, the trust document included. It also expires, and the number of
-  snapshots is bounded.
-* The last step before pods can execute (the consent receipt), each renewal of the receipt and the audit statement use
-  ``verify_run``, not the snapshot.
+* Its key is the digest of the ticket. Another request, run, query or collaboration has another key.
+* Its content is computed or read here. Nothing in it comes from an activity input except the ticket and the proof, which are verified.
+* A proof that was not verified for this ticket is verified in full.
+* It is dropped when a later check fails, also in ``confirm``. It also expires, and the number of memories is bounded.
+* The last step before pods can execute (the consent receipt) and each renewal of the receipt use ``verify_run``, which reads everything
+  again. The audit statement uses ``verify_statement``, because no fact in it can change.
+* A reference (:meth:`RunVerifier.resolve`) only saves bytes: it stands for a ticket and a proof that are verified as if sent in full.
 """
 
 from __future__ import annotations
@@ -51,21 +52,23 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from cachetools import TTLCache
-from pydantic import BaseModel
+from cachetools import LRUCache, TTLCache
 
+from cleanroom.documents.query import QueryDocument
 from cleanroom.errors import CleanRoomError, PreconditionFailed, Unavailable
-from cleanroom.identifiers import canonical_json, sha256_hex
-from cleanroom.messages.run import RunTicket, ServiceProof, SparkVerdict
+from cleanroom.messages.run import NOT_REMEMBERED, Reference, RunTicket, ServiceProof, SparkVerdict, message_digest
 from cleanroom.runs.assembly import assemble_job
 from cleanroom.runs.authorised import AuthorisedRun, Dataset
 from cleanroom.runs.authority import RunAuthority, service_nonce
 from cleanroom.runs.ledger import RUNS_SCOPE, PinnedRequest, pin_entry, pinned_event_id
-from cleanroom.runs.reader import GovernanceReader
+from cleanroom.runs.reader import AcceptedDocument, GovernanceReader
+from cleanroom.runs.readings import SHARED_SECONDS, RunReadings
+from cleanroom.runs.second_look import SecondLooks
 from cleanroom.runs.trust import RunTrust, TrustInForce
 from cleanroom.spark.job import JobConfig
 from cleanroom.spark.policy import PodPolicies
@@ -73,9 +76,13 @@ from cleanroom.spark.signed import ServiceReport
 from cleanroom.statements.model import RunRequest
 
 SNAPSHOT_SECONDS = 300.0
-"""How long a snapshot is used. Consent to datasets that a release does not concern may be this old at that release."""
+"""How long a run's memory is used."""
 SNAPSHOTS = 64
-"""How many runs have a snapshot at the same time; the least recently used one is dropped."""
+"""How many runs a process remembers at the same time; the least recently used one is dropped."""
+
+
+KNOWN = 4 * SNAPSHOTS
+"""How many verified tickets and proofs a process keeps for the references to them."""
 
 
 class LedgerWriter(Protocol):
@@ -90,6 +97,7 @@ class LedgerWriter(Protocol):
 class VerifiedRun:
     """A verified run, its job and its pod policies, all computed by this process."""
 
+    ticket: RunTicket
     run: AuthorisedRun
     job: JobConfig
     policies: PodPolicies
@@ -102,14 +110,28 @@ class VerifiedRun:
 
 
 @dataclass
-class _Snapshot:
+class Snapshot:
+    """The result of a full verification."""
+
     run: AuthorisedRun
     job: JobConfig
     trust: TrustInForce
     consented: bool
     """Whether the consent to every document was checked."""
-    proof_digest: str = ""
+    proof: ServiceProof | None = None
+    """The proof that passed check 8."""
     policies: PodPolicies | None = None
+
+
+class _Memory:
+    """What a process remembers of one run."""
+
+    def __init__(self, authority: RunAuthority, readings: RunReadings) -> None:
+        self.readings = readings
+        self.recent, self.fresh = authority.reading_with(readings.recent), authority.reading_with(readings.fresh)
+        self.snapshot: Snapshot | None = None
+        self.in_progress: asyncio.Task[Snapshot] | None = None
+        """The full verification that concurrent activities wait for."""
 
 
 class RunVerifier:
@@ -121,7 +143,8 @@ class RunVerifier:
         trust: The trust documents.
         ledger: Enters the pin of a run.
         now: Returns the current time, with a time zone.
-        timer: The clock of the snapshots, in seconds.
+        timer: The clock of the memory, in seconds.
+        pause: Waits for a number of seconds.
     """
 
     def __init__(
@@ -133,35 +156,56 @@ class RunVerifier:
         *,
         now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
         timer: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.authority = RunAuthority(reader, collaboration, now)
+        self._reader = reader
         self._trust = trust
         self._ledger = ledger
         self._now = now
-        self._snapshots: TTLCache[str, _Snapshot] = TTLCache(SNAPSHOTS, SNAPSHOT_SECONDS, timer)
-        self._in_progress: dict[str, asyncio.Task[_Snapshot]] = {}
+        self._timer = timer
+        self._memories: TTLCache[str, _Memory] = TTLCache(SNAPSHOTS, SNAPSHOT_SECONDS, timer)
+        self._known: LRUCache[str, RunTicket | ServiceProof] = LRUCache(KNOWN)
+        self._looks = SecondLooks(pause)
 
-    # ------------------------------------------------------------------ before a release
+    def resolve(self, ticket: RunTicket | Reference, proof: ServiceProof | Reference) -> tuple[RunTicket, ServiceProof]:
+        """Return the messages that references stand for. This verifies nothing: what a reference stands for is verified as usual.
+
+        Raises:
+            PreconditionFailed: ``RunNotRemembered`` if this process does not know one of them. The caller must send both.
+        """
+        known = [self._known.get(item.digest) if isinstance(item, Reference) else item for item in (ticket, proof)]
+        if not isinstance(known[0], RunTicket) or not isinstance(known[1], ServiceProof):
+            raise PreconditionFailed(NOT_REMEMBERED, "this worker has not verified the run that the input refers to; send the whole input.")
+        return known[0], known[1]
+
+    # ------------------------------------------------------------------ before and after a release
 
     async def verify_run(self, ticket: RunTicket, proof: ServiceProof) -> VerifiedRun:
-        """Verify everything that must hold before anything is released, on a fresh reading of governance.
+        """Verify everything that must hold before pods can use anything, on a fresh reading of governance.
 
         Raises:
             Refused: The code of the check that failed.
         """
-        snapshot = await self._verify_documents(ticket, consent=True)
-        verified = self._verify_proof(snapshot, ticket, proof)
-        await self._pin(verified.run)
-        return verified
+        async with self._memory(ticket) as memory:
+            snapshot = await self._verify_documents(memory, ticket, consent=True, fresh=True)
+            verified = self._verify_proof(snapshot, ticket, proof)
+            await self._pin(verified.run)
+            return verified
 
-    async def verify_release(self, ticket: RunTicket, proof: ServiceProof, *datasets: str) -> VerifiedRun:
+    async def verify_release(self, ticket: RunTicket, proof: ServiceProof, *datasets: str, fresh: bool = False) -> VerifiedRun:
         """Verify the release of secrets of ``datasets`` (names).
+
+        Args:
+            ticket: The run.
+            proof: The Spark service's proof.
+            datasets: Names of the datasets.
+            fresh: Whether to take over no answers of other activities: for a release that cannot be undone.
 
         Raises:
             Refused: The code of the check that failed; ``DatasetNotInQuery``.
         """
-        snapshot = await self._confirmed_snapshot(ticket, lambda run: [run.dataset(name) for name in datasets])
-        return await self._with_policies(snapshot, ticket, proof)
+        return await self._verify_release(ticket, proof, lambda run: [run.dataset(name) for name in datasets], fresh=fresh)
 
     async def verify_token_release(self, ticket: RunTicket, proof: ServiceProof) -> VerifiedRun:
         """Verify the release of ID tokens, for every dataset that pods read with its owner's managed identity.
@@ -169,12 +213,51 @@ class RunVerifier:
         Raises:
             Refused: The code of the check that failed.
         """
-        snapshot = await self._confirmed_snapshot(ticket, lambda run: run.identity_datasets)
-        return await self._with_policies(snapshot, ticket, proof)
+        return await self._verify_release(ticket, proof, lambda run: run.identity_datasets)
 
-    async def confirm(self, run: AuthorisedRun, datasets: Sequence[Dataset]) -> None:
-        """Look again after a release of secrets of ``datasets``. Raises the code of the check that no longer holds."""
-        await self.authority.confirm(run, [run.document.id, *(item.document.id for item in datasets)])
+    async def verify_statement(self, ticket: RunTicket, proof: ServiceProof) -> VerifiedRun:
+        """Verify a run for an entry in the ledger that the clean room attests. It names no fact that can change.
+
+        Raises:
+            Refused: The code of the check that failed.
+        """
+        return await self._verify_release(ticket, proof, lambda run: ())
+
+    async def _verify_release(
+        self, ticket: RunTicket, proof: ServiceProof, released: Callable[[AuthorisedRun], Sequence[Dataset]], *, fresh: bool = False
+    ) -> VerifiedRun:
+        async with self._memory(ticket) as memory:
+            snapshot = await self._snapshot(memory, ticket)
+            datasets = released(snapshot.run)
+            authority = memory.fresh if fresh else memory.recent
+            _, trust = await asyncio.gather(authority.still_authorised(snapshot.run, datasets), self._in_force(memory, fresh=fresh))
+            snapshot.trust.require_same(trust)
+            if not snapshot.consented:
+                await memory.recent.verify_consent(snapshot.run.document_ids)
+                snapshot.consented = True
+            policies = snapshot.policies
+            if policies is None or snapshot.proof != proof:
+                verified = self._verify_proof(snapshot, ticket, proof)
+            else:
+                verified = VerifiedRun(ticket, snapshot.run, snapshot.job, policies, snapshot.trust, policies.host_data())
+            await self._pin(verified.run)
+            return verified
+
+    async def confirm(self, verified: VerifiedRun, datasets: Sequence[Dataset], together: Collection[str] = ()) -> None:
+        """Look again after a release of secrets of ``datasets``. Raises the code of the check that no longer holds.
+
+        Args:
+            verified: The run.
+            datasets: The datasets.
+            together: Names of the datasets of which secrets are released at the same time. Their looks share requests.
+        """
+        await self._looks.gather(verified.run.token, together)
+        async with self._memory(verified.ticket) as memory:
+            await memory.fresh.confirm(verified.run, datasets)
+
+    def finish(self, verified: VerifiedRun, datasets: Iterable[str]) -> None:
+        """Take note that all secrets of ``datasets`` (names) are released."""
+        self._looks.finish(verified.run.token, datasets)
 
     # ------------------------------------------------------------------ the pin
 
@@ -184,9 +267,10 @@ class RunVerifier:
         Raises:
             Refused: ``RunPinnedToAnotherRequest``; the codes of :meth:`RunAuthority.verify_pin` when there is no pin yet.
         """
-        if await self.authority.pinned_request(ticket.run_id) is None:
-            await self._enter_pin(await self.authority.verify_pin(ticket), ticket.request)
-        return await self.authority.verify_pinned(ticket)
+        async with self._memory(ticket) as memory:
+            if await memory.recent.pinned_request(ticket.run_id) is None:
+                await self._enter_pin(await memory.recent.verify_pin(ticket), ticket.request)
+            return await memory.recent.verify_pinned(ticket)
 
     async def _pin(self, run: AuthorisedRun) -> None:
         """Perform check 9 for an authorised run."""
@@ -207,37 +291,55 @@ class RunVerifier:
             raise Unavailable("GovernanceBehind", f"run {request.run_id!r}: governance does not show the run's pin yet.")
         return pinned
 
+    # ------------------------------------------------------------------ steps of the Prepare diagram, which release nothing
+
+    async def verify_caller(self, ticket: RunTicket) -> tuple[RunRequest, int]:
+        """Perform check 1; see :meth:`RunAuthority.verify_caller`."""
+        async with self._memory(ticket) as memory:
+            return await memory.recent.verify_caller(ticket)
+
+    async def fetch_query(self, ticket: RunTicket) -> tuple[AcceptedDocument, QueryDocument]:
+        """Perform checks 1 and 3; see :meth:`RunAuthority.fetch_query`."""
+        async with self._memory(ticket) as memory:
+            request, _ = await memory.recent.verify_caller(ticket)
+            return await memory.recent.fetch_query(ticket, request)
+
+    async def verify_approvals(self, ticket: RunTicket) -> AuthorisedRun:
+        """Perform checks 1 to 5."""
+        async with self._memory(ticket) as memory:
+            return (await self._verify_documents(memory, ticket, consent=False)).run
+
+    async def verify_consent(self, ticket: RunTicket) -> AuthorisedRun:
+        """Perform check 6 on a fresh reading of governance, for the query and every dataset."""
+        async with self._memory(ticket) as memory:
+            snapshot = await self._snapshot(memory, ticket)
+            snapshot.consented = False
+            await memory.fresh.verify_consent(snapshot.run.document_ids)
+            snapshot.consented = True
+            return snapshot.run
+
+    async def build_job(self, ticket: RunTicket) -> JobConfig:
+        """Return the job of a verified run (check 7)."""
+        async with self._memory(ticket) as memory:
+            return (await self._snapshot(memory, ticket)).job
+
     async def verify_service(self, ticket: RunTicket, report: ServiceReport) -> SparkVerdict:
         """Verify that ``report`` comes from an accepted Spark service and was made for this run.
 
         Raises:
             Refused: The code of the check that failed; ``NonceMismatch`` for another run's report.
         """
-        return (await self._trust.in_force()).services.report(report, service_nonce(ticket), at=self._now())
-
-    # ------------------------------------------------------------------ steps of the Prepare diagram
-
-    async def verify_approvals(self, ticket: RunTicket) -> AuthorisedRun:
-        """Verify checks 1 to 5 on a fresh reading of governance."""
-        return (await self._verify_documents(ticket, consent=False)).run
-
-    async def verify_consent(self, ticket: RunTicket) -> AuthorisedRun:
-        """Verify check 6 on a fresh reading of governance, for the query and every dataset."""
-        snapshot = await self._snapshot(ticket)
-        await self._verify_consent(snapshot)
-        return snapshot.run
-
-    async def build_job(self, ticket: RunTicket) -> JobConfig:
-        """Return the job of a verified run (check 7). This releases nothing, so a snapshot is sufficient."""
-        return (await self._snapshot(ticket)).job
+        async with self._memory(ticket) as memory:
+            return (await self._in_force(memory)).services.report(report, service_nonce(ticket), at=self._now())
 
     async def verify_policies(self, ticket: RunTicket, proof: ServiceProof) -> None:
-        """Verify check 8. This releases nothing, so a snapshot is sufficient.
+        """Perform check 8.
 
         Raises:
             Refused: The code of the check that failed.
         """
-        self._verify_proof(await self._snapshot(ticket), ticket, proof)
+        async with self._memory(ticket) as memory:
+            self._verify_proof(await self._snapshot(memory, ticket), ticket, proof)
 
     async def past_run(self, ticket: RunTicket) -> VerifiedRun:
         """Derive a pinned run that may be over, to undo what it was given or to compare its result. It authorises no release."""
@@ -248,75 +350,58 @@ class RunVerifier:
         jobs = [assemble_job(run, trust.environment) for trust in accepted]
         policies = [trust.services.compute(job) for trust, job in zip(accepted, jobs, strict=True)]
         hosts = dict.fromkeys(host for each in policies for host in each.host_data())
-        return VerifiedRun(run, jobs[-1], policies[-1], accepted[-1], tuple(hosts), tuple(jobs))
+        return VerifiedRun(ticket, run, jobs[-1], policies[-1], accepted[-1], tuple(hosts), tuple(jobs))
 
-    # ------------------------------------------------------------------ snapshots
+    # ------------------------------------------------------------------ the memory
 
-    async def _verify_documents(self, ticket: RunTicket, *, consent: bool) -> _Snapshot:
-        """Perform checks 1 to 7 (6 only with ``consent``) on a fresh reading, and keep the result."""
-        run, trust = await asyncio.gather(self.authority.authorise(ticket, consent=consent), self._trust.in_force())
-        known = self._snapshots.get(_digest(ticket))
-        # The job depends on nothing else, and the gate takes a while.
-        same = known is not None and known.run == run and known.trust.trust.digest == trust.trust.digest
-        snapshot = known if known is not None and same else _Snapshot(run, assemble_job(run, trust.environment), trust, consent)
-        snapshot.consented = consent
-        self._snapshots[_digest(ticket)] = snapshot
-        return snapshot
+    def snapshot(self, ticket: RunTicket) -> Snapshot | None:
+        """Return the result of the last full verification of exactly this ticket, if this process remembers it."""
+        memory = self._memories.get(message_digest(ticket))
+        return memory.snapshot if memory is not None else None
 
-    async def _verify_consent(self, snapshot: _Snapshot) -> None:
-        snapshot.consented = False
-        await self.authority.verify_consent(snapshot.run.document_ids)
-        snapshot.consented = True
-
-    def _verify_proof(self, snapshot: _Snapshot, ticket: RunTicket, proof: ServiceProof) -> VerifiedRun:
-        """Perform check 8, and keep the result."""
-        policies = snapshot.trust.services.policies(proof, service_nonce(ticket), snapshot.job, at=self._now())
-        snapshot.policies, snapshot.proof_digest = policies, _digest(proof)
-        return VerifiedRun(snapshot.run, snapshot.job, policies, snapshot.trust, policies.host_data())
-
-    async def _with_policies(self, snapshot: _Snapshot, ticket: RunTicket, proof: ServiceProof) -> VerifiedRun:
-        """Perform check 8 unless exactly this proof has passed it for this snapshot, then check 9."""
-        if snapshot.policies is None or snapshot.proof_digest != _digest(proof):
-            verified = self._verify_proof(snapshot, ticket, proof)
-        else:
-            policies = snapshot.policies
-            verified = VerifiedRun(snapshot.run, snapshot.job, policies, snapshot.trust, policies.host_data())
-        await self._pin(verified.run)
-        return verified
-
-    async def _snapshot(self, ticket: RunTicket) -> _Snapshot:
-        """Return the ticket's snapshot. Without one, verify the run in full; concurrent callers share that verification."""
-        key = _digest(ticket)
-        found = self._snapshots.get(key)
-        if found is not None:
-            return found
-        task = self._in_progress.get(key)
-        if task is None:
-            task = self._in_progress[key] = asyncio.create_task(self._verify_documents(ticket, consent=True))
-            task.add_done_callback(lambda done: (self._in_progress.pop(key, None), done.cancelled() or done.exception()))
-        return await asyncio.shield(task)
-
-    async def _confirmed_snapshot(self, ticket: RunTicket, datasets: Callable[[AuthorisedRun], Sequence[Dataset]]) -> _Snapshot:
-        """Return the ticket's snapshot after every check that can have changed was repeated, for the selected ``datasets``.
-
-        The consent to all other documents was checked when the snapshot was made, or is checked now.
-        """
-        snapshot = await self._snapshot(ticket)
-        released = datasets(snapshot.run)
+    @asynccontextmanager
+    async def _memory(self, ticket: RunTicket) -> AsyncIterator[_Memory]:
+        """Yield what this process remembers of the run, and forget it when a check fails."""
+        key = message_digest(ticket)
+        memory = self._memories.get(key)
+        if memory is None:
+            memory = self._memories[key] = _Memory(self.authority, RunReadings(self._reader, self._timer))
         try:
-            same, trust = await asyncio.gather(self.authority.still_authorised(snapshot.run, released), self._trust.in_force())
-            snapshot.trust.require_same(trust)
-            if not same:
-                return await self._verify_documents(ticket, consent=True)
-            if not snapshot.consented:
-                await self._verify_consent(snapshot)
-            return snapshot
+            yield memory
         except CleanRoomError as error:
-            if not isinstance(error, Unavailable):
-                self._snapshots.pop(_digest(ticket), None)
+            if not isinstance(error, Unavailable) and self._memories.get(key) is memory:
+                del self._memories[key]
             raise
 
+    async def _in_force(self, memory: _Memory, *, fresh: bool = False) -> TrustInForce:
+        """Read the trust document in force."""
+        return await memory.readings.get(("trust", ""), self._trust.in_force, within=0.0 if fresh else SHARED_SECONDS)
 
-def _digest(message: BaseModel) -> str:
-    # What the sender has seen decides nothing.
-    return sha256_hex(canonical_json(message.model_dump(mode="json", exclude={"seen"})))
+    async def _verify_documents(self, memory: _Memory, ticket: RunTicket, *, consent: bool, fresh: bool = False) -> Snapshot:
+        """Perform checks 1 to 7 (6 only with ``consent``), and keep the result."""
+        authority = memory.fresh if fresh else memory.recent
+        run, trust = await asyncio.gather(authority.authorise(ticket, consent=consent), self._in_force(memory, fresh=fresh))
+        known = memory.snapshot
+        # The job depends on nothing else, and the gate takes a while.
+        if known is None or known.run != run or known.trust.trust.digest != trust.trust.digest:
+            known = memory.snapshot = Snapshot(run, assemble_job(run, trust.environment), trust, consent)
+        known.consented = consent
+        return known
+
+    def _verify_proof(self, snapshot: Snapshot, ticket: RunTicket, proof: ServiceProof) -> VerifiedRun:
+        """Perform check 8, and keep the result."""
+        policies = snapshot.trust.services.policies(proof, service_nonce(ticket), snapshot.job, at=self._now())
+        snapshot.policies, snapshot.proof = policies, proof
+        for message in (ticket, proof):
+            self._known[message_digest(message)] = message
+        return VerifiedRun(ticket, snapshot.run, snapshot.job, policies, snapshot.trust, policies.host_data())
+
+    async def _snapshot(self, memory: _Memory, ticket: RunTicket) -> Snapshot:
+        """Return the run's snapshot. Without one, verify the run in full; concurrent callers share that verification."""
+        if memory.snapshot is not None:
+            return memory.snapshot
+        task = memory.in_progress
+        if task is None or task.done():
+            task = memory.in_progress = asyncio.create_task(self._verify_documents(memory, ticket, consent=True))
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await asyncio.shield(task)

@@ -19,8 +19,11 @@ from cleanroom.documents.validation import describe_validation
 from cleanroom.errors import InvalidInput
 from cleanroom.identifiers import HexDigest, Name, canonical_json, sha256_hex
 from cleanroom.models import CamelModel
+from cleanroom.spark.packing import PREFIX, pack, unpack
 
 JOB_CONFIG_VARIABLE = "JOB_CONFIG"
+PLAIN_CHARACTERS = 48_000
+"""Longest ``JOB_CONFIG`` that is not packed. Most jobs are shorter, and everybody can read them in the pod's specification."""
 
 
 class JobSegment(CamelModel):
@@ -161,8 +164,10 @@ class JobConfig(CamelModel):
         return sha256_hex(self.canonical())
 
     def encode(self) -> str:
-        """Return the value of ``JOB_CONFIG``."""
-        return base64.b64encode(self.canonical()).decode("ascii")
+        """Return the value of ``JOB_CONFIG``: the canonical JSON in base64, or packed if that is too long for a pod's policy."""
+        canonical = self.canonical()
+        plain = base64.b64encode(canonical).decode("ascii")
+        return plain if len(plain) <= PLAIN_CHARACTERS else pack(canonical)
 
     @staticmethod
     def decode(value: str) -> JobConfig:
@@ -172,7 +177,8 @@ class JobConfig(CamelModel):
             InvalidInput: ``JobConfigInvalid``.
         """
         try:
-            return JobConfig.model_validate_json(base64.b64decode(value, validate=True))
+            plain = unpack(value) if value.startswith(PREFIX) else base64.b64decode(value, validate=True)
+            return JobConfig.model_validate_json(plain)
         except ValidationError as error:
             raise InvalidInput("JobConfigInvalid", f"{JOB_CONFIG_VARIABLE}: {describe_validation(error)}.") from error
         except ValueError as error:

@@ -75,15 +75,21 @@ VERIFY_POLICY = Deviation(
     "`verify_security_policy` computes the pod policies again and compares them.",
     "The policies pass through Temporal, which is not trusted ([decision 4](decisions/004-policies-are-recomputed.md)).",
 )
+PER_DATASET = Deviation(
+    "The secrets are propagated one by one.",
+    "One pass of the loop obtains and grants all secrets of a dataset.",
+    "Fewer requests and a shorter history ([decision 8](decisions/008-what-a-release-reads-again.md)).",
+)
 STAGED_SECRETS = Deviation(
     '"Get Key with SKR" and "Get Secret" return the secret to the clean room.',
-    "They store a copy for this run in governance and return its ID.",
+    "They store copies of a dataset's secrets for this run in governance and return their IDs.",
     "No secret passes through Temporal ([decision 2](decisions/002-secrets-are-staged-per-run.md)).",
 )
 ONE_ACTIVITY_FOR_ALL_POLICIES = Deviation(
     '"Set Secret" and "Configure IDP" are drawn once per pod policy.',
-    "One activity makes the grants for all pod policies.",
-    "The run is verified again before every grant; this way once per secret.",
+    "One activity per dataset makes the grants for all pod policies.",
+    "The run is verified before the grants and again after them; this way once per dataset "
+    "([decision 8](decisions/008-what-a-release-reads-again.md)).",
 )
 CONSENT_RECEIPT = Deviation(
     "Not drawn.",

@@ -22,7 +22,7 @@ class Event:
     what: str
     queue: str = ""
     item: str = ""
-    """Which item of a loop an activity is for: a dataset's secret."""
+    """Which item of a loop an activity is for: a dataset."""
 
     def plain(self) -> Event:
         """The event without its item."""
@@ -84,8 +84,6 @@ def _state(attributes: dict[str, Any]) -> Event:
 
 
 def _item(input: dict[str, Any]) -> str:
-    """The dataset's secret that an activity of the Prepare Phase is for."""
-    secret = input.get("secret", input)
-    if isinstance(secret, dict) and isinstance(secret.get("dataset"), str) and "kind" in secret:
-        return f"{secret['kind']} of {secret['dataset']}"
-    return ""
+    """The dataset whose secrets an activity of the Prepare Phase is for."""
+    names = {item.get("dataset") for item in (input, *input.get("secrets", ())) if isinstance(item.get("dataset"), str)}
+    return ", ".join(sorted(names))

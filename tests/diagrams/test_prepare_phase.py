@@ -9,6 +9,7 @@ from tests.diagrams.deviations import (
     CONSENT_APART,
     LEDGER,
     ONE_ACTIVITY_FOR_ALL_POLICIES,
+    PER_DATASET,
     STAGED_SECRETS,
     VERIFY_POLICY,
 )
@@ -47,7 +48,7 @@ DIAGRAM = Diagram(
             Loop("foreach spark_policy", [
                 Arrow("TEE", "CGS", "Set Secret(dataset_secret, spark_policy)", activity="set_secret", queue=CLEAN_ROOM, deviation=ONE_ACTIVITY_FOR_ALL_POLICIES),
             ]),
-        ]),
+        ], deviation=PER_DATASET),
         Heading("CGS, Spark", "Configure IDP to issue tokens to Spark Service (for MI federated credential)"),
         Loop("foreach policy", [
             Arrow("TEE", "CGS", "Configure IDP(policy)", activity="configure_idp", queue=CLEAN_ROOM, deviation=ONE_ACTIVITY_FOR_ALL_POLICIES),

@@ -147,7 +147,7 @@ def test_pods_of_another_run_get_no_secret(cloud: Cloud, prepared: Prepared, tic
 
 def stage(prepared: Prepared, ticket: RunTicket, proof: ServiceProof) -> StageRequest:
     azure = next(item for item in prepared.job.datasets if item.access.kind == "azure-blob")
-    return StageRequest(ticket=ticket, proof=proof, dataset=azure.name, kind="key")
+    return StageRequest(ticket=ticket, proof=proof, dataset=azure.name)
 
 
 def forged_service(
@@ -214,7 +214,7 @@ def test_statement_by_another_key_is_refused(cloud: Cloud, prepared: Prepared, t
 def test_grant_of_a_foreign_secret_is_refused(cloud: Cloud, prepared: Prepared, ticket: RunTicket) -> None:
     """A forged ID must not grant an owner's secret to the pods."""
     foreign = prepared.secrets[0].model_copy(update={"secret_id": f"{cloud.litware.user_id}_planes.key"})
-    request = GrantRequest(ticket=ticket, proof=prepared.proof, secret=foreign)
+    request = GrantRequest(ticket=ticket, proof=prepared.proof, secrets=(foreign,))
     assert refusal(cloud, lambda room: CleanRoomSecrets(room).set_secret(request)).code == "SecretNotInJob"
 
 
@@ -223,7 +223,7 @@ async def release(room: CleanRoomContext, step: str, prepared: Prepared, ticket:
     if step == "get_key_with_skr":
         return await _skr(secrets, stage(prepared, ticket, proof))
     if step == "set_secret":
-        return await secrets.set_secret(GrantRequest(ticket=ticket, proof=proof, secret=prepared.secrets[0]))
+        return await secrets.set_secret(GrantRequest(ticket=ticket, proof=proof, secrets=prepared.secrets[:1]))
     return await secrets.configure_idp(ConfigureIdpRequest(ticket=ticket, proof=proof))
 
 
@@ -247,7 +247,8 @@ def test_key_vault_refuses_a_guest_with_other_host_data(cloud: Cloud, prepared: 
 def test_key_vault_releases_the_key_to_the_clean_room(cloud: Cloud, prepared: Prepared, ticket: RunTicket) -> None:
     """Control: the clean room itself gets the key."""
     staged = in_room(cloud, lambda room: _skr(CleanRoomSecrets(room), stage(prepared, ticket, prepared.proof)))
-    assert staged in prepared.secrets
+    assert set(staged.secrets) <= set(prepared.secrets)
+    assert len(staged.secrets) == 1
 
 
 def test_preparation_grants_every_secret_and_subject(prepared: Prepared) -> None:

@@ -34,6 +34,7 @@ from cleanroom.messages.run import (
     RunTicket,
     SparkVerdict,
     StagedSecret,
+    StagedSecrets,
     StageRequest,
     VerifyPolicyRequest,
     VerifySparkRequest,
@@ -106,7 +107,7 @@ class Room:
         async def record_event(event: AuditEvent) -> None: ...
 
         @activity.defn
-        async def get_secret(request: StageRequest) -> StagedSecret:
+        async def get_secret(request: StageRequest) -> StagedSecrets:
             if request.dataset == "totals" and self.refuse:
                 await self.started.wait()
                 raise Refused("SecretOwnerMismatch", "on purpose")
@@ -114,7 +115,7 @@ class Room:
                 self.started.set()
             await self.let_land.wait()
             self.landed.append(request.dataset)
-            return StagedSecret(dataset=request.dataset, kind=request.kind, secret_id="s1")
+            return StagedSecrets(secrets=(StagedSecret(dataset=request.dataset, kind="key", secret_id="s1"),))
 
         return [
             get_users, fetch_query, validate_access_and_approvals, check_execution_consent, build_job, get_attestation_report,

@@ -109,8 +109,11 @@ def test_deployed_profile_takes_the_measured_part_from_the_trust_document() -> N
 
 
 def test_job_that_makes_the_policy_too_long_is_rejected() -> None:
+    # A text without repetitions, which packing cannot shorten.
+    text = base64.b64encode(b"".join(hashlib.sha256(str(number).encode()).digest() for number in range(2_000))).decode()
+
     def sized(size: int) -> JobConfig:
-        return make_job(segments=[{"executionSequence": 1, "sql": "x" * size, "sourceDigest": DIGEST}])
+        return make_job(segments=[{"executionSequence": 1, "sql": text[:size], "sourceDigest": DIGEST}])
 
     largest = pod_policies(sized(64_000), make_profile())
     assert len(f"spark.kubernetes.driver.annotation.{POLICY_ANNOTATION}={largest.driver.rego_base64}") <= 131_071

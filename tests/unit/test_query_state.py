@@ -401,3 +401,143 @@ def test_hint_for_a_query_that_is_no_draft_fits_its_stage(stage: Any, hint: str 
     found = query.not_draft_error("update").hint
     assert (found or "").startswith(hint or "")
     assert (found is None) is (hint is None)
+
+
+# ---------------------------------------------------------------------- what each transition keeps and changes
+
+
+def voted() -> QueryStateMachine:
+    """An open proposal with one vote for it and one against it, whose text was replaced once."""
+    query = proposed(7)
+    query.spec = SPEC.model_copy(update={"sql": "SELECT 2"})
+    query.ballots = {"u-contosso": "accepted", "u-fabrikam": "accepted", "u-litware": "rejected", "u-unknown": "rejected"}
+    query.owners = (*query.ballots, "u-silent")
+    query.expires, query.approvals_expire_at = START + timedelta(days=3), START + timedelta(days=2)
+    query.record_refused(START, "approve", InvalidInput("X", "of u-contosso"), "mark")
+    query.saw("2.44")
+    return query
+
+
+def test_everything_survives_continue_as_new() -> None:
+    before = voted()
+    after = QueryStateMachine(INPUT.model_copy(update=before.carried_members()))
+    shown = after.snapshot()
+    assert shown == before.snapshot()
+    assert (shown.accepted, shown.rejected, shown.pending) == (("contosso", "fabrikam"), ("litware", "u-unknown"), ("u-silent",))
+    assert (shown.version, shown.digest, shown.proposal_id, shown.card) == ("2.7", digest(7), "p1", "card 7")
+    assert (shown.expires, shown.owners, shown.spec) == (START + timedelta(days=3), before.owners, before.spec)
+    assert (len(shown.history), len(shown.refused), shown.refused[0].category) == (1, 1, InvalidInput.category)
+    assert after.ballots == before.ballots
+    assert (after.proposal_command, after.approvals_expire_at) == (COMMAND, START + timedelta(days=2))
+
+
+def test_a_query_without_a_carried_text_has_that_of_its_input() -> None:
+    assert QueryStateMachine(INPUT).spec == SPEC
+    carried = drafted().carried_members()
+    carried["carried"] = carried["carried"].model_copy(update={"spec": None})
+    assert QueryStateMachine(INPUT.model_copy(update=carried)).spec == SPEC
+
+
+def test_lists_and_texts_are_bounded() -> None:
+    query = drafted()
+    for number in range(250):
+        query.record(START, f"event {number}", "", "x" * 1000)
+        query.record_refused(START, "approve", PreconditionFailed("X", "y" * 1000, cause="c" * 1000, hint="h" * 1000))
+    assert (len(query.history), query.history[0].event, len(query.history[0].detail)) == (200, "event 50", 300)
+    refused = query.refused[0]
+    assert (len(query.refused), len(refused.message), len(refused.cause), len(refused.hint)) == (50, 500, 500, 500)
+
+
+def test_a_lasting_condition_is_recorded_once() -> None:
+    query = QueryStateMachine(INPUT)
+    for event, detail in (("a", "1"), ("a", "1"), ("a", "2"), ("b", "2"), ("b", "2"), ("a", "2")):
+        query.record_once(START, event, detail)
+    assert [(entry.event, entry.detail) for entry in query.history] == [("a", "1"), ("a", "2"), ("b", "2"), ("a", "2")]
+
+
+def test_three_stages_are_closed() -> None:
+    found = []
+    for stage in ("Creating", "Draft", "Proposed", "Approved", "Withdrawn", "Expired", "Failed"):
+        query = drafted()
+        query.stage = stage  # type: ignore[assignment]
+        found += [stage] if query.closed else []
+    assert found == ["Withdrawn", "Expired", "Failed"]
+
+
+def test_texts_show_every_collaborator_by_name() -> None:
+    assert drafted().display_text("u-contosso u-fabrikam u-litware u-mallory") == "contosso fabrikam litware u-mallory"
+
+
+def test_only_a_proposed_query_is_open_and_only_for_its_proposal() -> None:
+    query = proposed()
+    assert (query.is_open("p1"), query.is_open("p2")) == (True, False)
+    query.stage = "Approved"
+    assert not query.is_open("p1")
+
+
+def test_governance_is_expected_to_hold_what_is_shown() -> None:
+    query = voted()
+    assert query.expected_governance_state() == GovernanceQueryState(
+        state="Proposed", version="2.7", digest=digest(7), proposal_id="p1", proposal_state="Open", approvers=query.owners,
+        ballots=query.ballots, seen="2.44",
+    )  # fmt: skip
+    query.return_to_draft(START, "returned to draft")
+    assert query.expected_governance_state() == GovernanceQueryState(
+        state="Draft", version="2.7", digest=digest(7), approvers=query.owners, seen="2.44"
+    )  # fmt: skip
+
+
+def test_a_proposal_ends_at_its_deadline_although_its_approvals_last_longer() -> None:
+    query = proposed()
+    count_vote(query, "Open", {OWNERS[0]: "accepted"}, vote(OWNERS[0], days=40))
+    assert (query.expires, query.approvals_expire_at) == (START + PERIOD, START + timedelta(days=40))
+    count_vote(query, "Open", {OWNERS[0]: "accepted"}, vote(OWNERS[0], "reject", days=1))
+    assert query.expires == START + PERIOD
+    query.expires = None
+    count_vote(query, "Open", {OWNERS[0]: "accepted"}, vote(OWNERS[0], days=5))
+    assert query.expires == query.approvals_expire_at == START + timedelta(days=5)
+
+
+def test_a_query_that_was_approved_elsewhere_ends_after_a_period() -> None:
+    query = proposed()
+    assert not see_in_governance(query, state="Accepted", ballots=dict.fromkeys(OWNERS, "accepted"))
+    assert (query.stage, query.expires) == ("Approved", START + PERIOD)
+
+
+def test_an_acceptance_counts_although_all_its_votes_were_shown_already() -> None:
+    query = proposed()
+    query.ballots = dict.fromkeys(OWNERS, "accepted")
+    see_in_governance(query, state="Accepted", ballots=query.ballots)
+    assert query.stage == "Approved"
+
+
+@pytest.mark.parametrize("state", ["Proposed", "Accepted"])
+def test_a_proposal_of_another_text_replaces_everything_of_the_one_that_was_shown(state: Any) -> None:
+    query = voted()
+    ballots = {"u-litware": "accepted"}
+    assert see_in_governance(
+        query, state=state, proposal_id="p9", version="2.99", digest=digest(9), approvers=("u-litware",), ballots=ballots
+    )
+    assert (query.proposal_id, query.version, query.digest, query.card) == ("p9", "2.99", digest(9), NO_CARD)
+    assert (query.owners, query.ballots) == (("u-litware",), ballots)
+    assert (query.proposal_command, query.approvals_expire_at, query.expires) == (None, None, START + PERIOD)
+
+
+@pytest.mark.parametrize(("version", "number"), [("2.8", 1), ("2.1", 8)])
+def test_a_draft_of_another_version_or_text_is_shown(version: str, number: int) -> None:
+    query = drafted()
+    assert see_in_governance(query, state="Draft", version=version, digest=digest(number))
+    assert (query.version, query.digest, query.history[-1].event) == (version, digest(number), "draft changed")
+
+
+def test_a_draft_ends_the_proposal_that_was_shown_whatever_its_version() -> None:
+    """A draft has its own version, which is older than that of the proposal."""
+    query = proposed(7)
+    assert see_in_governance(query, state="Draft", version="2.3")
+    assert (query.stage, query.proposal_id, query.history[-1].event) == ("Draft", "", "returned to draft")
+
+
+def test_votes_that_were_cast_elsewhere_are_shown() -> None:
+    query = proposed()
+    assert not see_in_governance(query, state="Proposed", ballots={OWNERS[1]: "rejected"})
+    assert (query.voters("rejected"), query.history[-1].event) == (("litware",), "votes changed")

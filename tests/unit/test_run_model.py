@@ -358,8 +358,9 @@ def verification_at_each_renewal_taken_out(stack: ExitStack) -> None:
     """Point 2: a watch proves once and renews for ever."""
 
     async def renew(self: CleanRoomSecrets, request: Any) -> None:
-        verified = self._room.verifier._snapshots[verification._digest(request.ticket)]
-        job = verified.job
+        snapshot = self._room.verifier.snapshot(request.ticket)
+        assert snapshot is not None
+        job = snapshot.job
         receipt = ConsentReceipt(
             run_id=job.run_id, query_digest=job.query_digest, consent="enabled", expires=self._room.now() + dt.timedelta(seconds=90)
         )

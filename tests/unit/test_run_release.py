@@ -56,19 +56,19 @@ Act = Callable[[RunWorld, RunTicket], Any]
 
 
 def stage(runs: RunWorld, ticket: RunTicket) -> Any:
-    request = StageRequest(ticket=ticket, proof=runs.proof(ticket), dataset="litware-planes", kind="key")
+    request = StageRequest(ticket=ticket, proof=runs.proof(ticket), dataset="litware-planes")
     return runs.call(runs.process.secrets.get_secret, request)
 
 
 def stage_from_vault(runs: RunWorld, ticket: RunTicket) -> Any:
-    request = StageRequest(ticket=ticket, proof=runs.proof(ticket), dataset="contosso-flights", kind="key")
+    request = StageRequest(ticket=ticket, proof=runs.proof(ticket), dataset="contosso-flights")
     return runs.call(runs.process.secrets.get_key_with_skr, request)
 
 
 def grant(runs: RunWorld, ticket: RunTicket) -> Any:
     dataset = next(item for item in runs.job(ticket).datasets if item.name == "litware-planes")
     secret = StagedSecret(dataset=dataset.name, kind="key", secret_id=dataset.key_secret_id or "")
-    return runs.call(runs.process.secrets.set_secret, GrantRequest(ticket=ticket, proof=runs.proof(ticket), secret=secret))
+    return runs.call(runs.process.secrets.set_secret, GrantRequest(ticket=ticket, proof=runs.proof(ticket), secrets=(secret,)))
 
 
 def configure_idp(runs: RunWorld, ticket: RunTicket) -> Any:

@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
-from cleanroom.errors import CleanRoomError, Unavailable
+from cleanroom.errors import CleanRoomError, PreconditionFailed, Unavailable
 from cleanroom.governance import MemberDocument
-from cleanroom.messages.run import RunTicket, ServiceProof
+from cleanroom.messages.run import NOT_REMEMBERED, Reference, RunTicket, ServiceProof, message_digest
 from cleanroom.runs.ledger import RUNS_SCOPE, PinnedRequest, pinned_event_id, read_pin
 from cleanroom.runs.reader import AcceptedDocument, Consent
+from cleanroom.runs.readings import SHARED_SECONDS
+from cleanroom.runs.second_look import SecondLooks
 from cleanroom.runs.shared_reader import SharedReader
 from cleanroom.runs.trust import RunTrust
 from cleanroom.runs.verification import SNAPSHOT_SECONDS, SNAPSHOTS, RunVerifier, VerifiedRun
@@ -121,10 +123,79 @@ def refusal(work: Any) -> str:
 async def test_a_release_reads_what_can_change_and_not_the_other_datasets(ledger: Ledger) -> None:
     verifier, proof = ledger.verifier(), proof_of(ledger.world)
     await verifier.verify_run(ledger.world.ticket, proof)
+    ledger.clock += SHARED_SECONDS
     ledger.reads.clear()
     verified = await verifier.verify_release(ledger.world.ticket.model_copy(update={"seen": "2.70"}), proof, FLIGHTS)
-    assert ledger.reads == Counter(["users", "closed", QUERY, FLIGHTS, f"consent {QUERY}", f"consent {FLIGHTS}"])
+    assert ledger.reads == Counter(["users", "closed", f"consent {QUERY}", f"consent {FLIGHTS}"])
     assert verified.job == ledger.world.job
+
+
+async def test_a_release_takes_over_answers_that_are_young_enough(ledger: Ledger) -> None:
+    verifier, proof = ledger.verifier(), proof_of(ledger.world)
+    await verifier.verify_run(ledger.world.ticket, proof)
+    ledger.clock += SHARED_SECONDS - 1
+    ledger.reads.clear()
+    await verifier.verify_release(ledger.world.ticket, proof, FLIGHTS)
+    assert not ledger.reads
+
+
+async def test_a_release_that_cannot_be_undone_takes_over_no_answer(ledger: Ledger) -> None:
+    verifier, proof = ledger.verifier(), proof_of(ledger.world)
+    await verifier.verify_run(ledger.world.ticket, proof)
+    ledger.reads.clear()
+    await verifier.verify_release(ledger.world.ticket, proof, FLIGHTS, fresh=True)
+    assert ledger.reads == Counter(["users", "closed", f"consent {QUERY}", f"consent {FLIGHTS}"])
+
+
+async def test_the_second_look_takes_over_no_answer(ledger: Ledger) -> None:
+    verifier, proof = ledger.verifier(), proof_of(ledger.world)
+    verified = await verifier.verify_run(ledger.world.ticket, proof)
+    ledger.reads.clear()
+    await verifier.confirm(verified, [verified.run.dataset(FLIGHTS)])
+    assert ledger.reads == Counter(["closed", f"consent {QUERY}", f"consent {FLIGHTS}"])
+
+
+async def test_another_run_takes_over_no_answer(ledger: Ledger) -> None:
+    verifier, world = ledger.verifier(), ledger.world
+    await verifier.verify_run(world.ticket, proof_of(world))
+    other = world.another_run(dt.timedelta())
+    ledger.reads.clear()
+    await verifier.verify_approvals(other.ticket)
+    assert all(ledger.reads[name] for name in ("users", "closed", QUERY, *DATASETS))
+
+
+async def test_second_looks_of_concurrent_releases_share_their_requests(ledger: Ledger) -> None:
+    verifier, proof = ledger.verifier(), proof_of(ledger.world)
+    verified = await verifier.verify_run(ledger.world.ticket, proof)
+    ledger.reads.clear()
+
+    async def look(name: str, turns: int) -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await verifier.confirm(verified, [verified.run.dataset(name)], DATASETS)
+
+    await asyncio.gather(*(look(name, 20 * number) for number, name in enumerate(DATASETS)))
+    assert ledger.reads == Counter(["closed", *(f"consent {name}" for name in (QUERY, *DATASETS))])
+
+
+async def test_a_second_look_does_not_wait_for_a_release_that_never_comes(ledger: Ledger) -> None:
+    verifier, proof = ledger.verifier(), proof_of(ledger.world)
+    verified = await verifier.verify_run(ledger.world.ticket, proof)
+    await asyncio.wait_for(verifier.confirm(verified, [], DATASETS), 5)
+
+
+async def test_a_second_look_does_not_wait_for_finished_datasets(ledger: Ledger) -> None:
+    async def pause(seconds: float) -> None:
+        raise AssertionError("it waited")
+
+    looks = SecondLooks(pause)
+    looks.finish("run", DATASETS[1:])
+    await looks.gather("run", DATASETS)
+    waiting = asyncio.create_task(SecondLooks(lambda seconds: asyncio.sleep(60)).gather("run", DATASETS))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    waiting.cancel()
 
 
 async def test_the_release_of_tokens_reads_every_dataset_with_an_identity(ledger: Ledger) -> None:
@@ -132,9 +203,10 @@ async def test_the_release_of_tokens_reads_every_dataset_with_an_identity(ledger
     verified = await verifier.verify_run(ledger.world.ticket, proof)
     with_identity = {item.document.id for item in verified.run.identity_datasets}
     assert with_identity == {FLIGHTS}
+    ledger.clock += SHARED_SECONDS
     ledger.reads.clear()
     await verifier.verify_token_release(ledger.world.ticket, proof)
-    assert {name for name in ledger.reads if name in DATASETS} == with_identity
+    assert {name for name in DATASETS if ledger.reads[f"consent {name}"]} == with_identity
 
 
 async def test_a_full_verification_does_not_use_the_snapshot(ledger: Ledger) -> None:
@@ -200,11 +272,7 @@ def remove_user(ledger: Ledger) -> None:
     del ledger.world.users["fabrikam"]
 
 
-CHANGES: dict[str, tuple[Callable[[Ledger], Any], str]] = {
-    "consent to the query is withdrawn": (lambda ledger: ledger.withdrawn.add(QUERY), "UserDocumentRuntimeOptionDisabled"),
-    "consent to the dataset is withdrawn": (lambda ledger: ledger.withdrawn.add(FLIGHTS), "UserDocumentRuntimeOptionDisabled"),
-    "the run is closed": (lambda ledger: ledger.closed.add(ledger.world.run_id), "RunClosed"),
-    "the caller is removed": (remove_user, "CallerNotAuthorized"),
+DOCUMENT_CHANGES: dict[str, tuple[Callable[[Ledger], Any], str]] = {
     "the dataset has another version": (change_document(FLIGHTS, version="9.9"), "DatasetChanged"),
     "the dataset has another text": (change_document(FLIGHTS, data="{}"), "DatasetChanged"),
     "the dataset is a draft": (change_document(FLIGHTS, state="Draft"), "UserDocumentNotFound"),
@@ -212,20 +280,57 @@ CHANGES: dict[str, tuple[Callable[[Ledger], Any], str]] = {
     "the query has another text": (change_document(QUERY, data="{}"), "QueryDigestMismatch"),
     "the query lost an owner's ballot": (change_document(QUERY, final_votes=()), "QueryMissingApprovalsFromDatasetOwners"),
     "the query has another proposal": (change_document(QUERY, proposal_id="f" * 32), "SignedDecisionMissing"),
+}
+"""Changes that governance does not make to an accepted document. Only the last step before keys become usable reads it again."""
+CHANGES: dict[str, tuple[Callable[[Ledger], Any], str]] = {
+    "consent to the query is withdrawn": (lambda ledger: ledger.withdrawn.add(QUERY), "UserDocumentRuntimeOptionDisabled"),
+    "consent to the dataset is withdrawn": (lambda ledger: ledger.withdrawn.add(FLIGHTS), "UserDocumentRuntimeOptionDisabled"),
+    "the run is closed": (lambda ledger: ledger.closed.add(ledger.world.run_id), "RunClosed"),
+    "the caller is removed": (remove_user, "CallerNotAuthorized"),
     "the request has expired": (lambda ledger: setattr(ledger, "now", ledger.now + dt.timedelta(days=1)), "StatementExpired"),
     "governance does not answer": (lambda ledger: setattr(ledger, "available", False), "GovernanceUnreachable"),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_change_after_the_full_verification_is_refused_by_the_release(ledger: Ledger, change: str) -> None:
+@pytest.mark.parametrize("fresh", [True, False], ids=["cannot be undone", "can be undone"])
+def test_a_change_after_the_full_verification_is_refused_by_the_release(ledger: Ledger, change: str, fresh: bool) -> None:
     apply, code = CHANGES[change]
 
     async def work() -> VerifiedRun:
         verifier, proof = ledger.verifier(), proof_of(ledger.world)
         await verifier.verify_release(ledger.world.ticket, proof, FLIGHTS)
         apply(ledger)
-        return await verifier.verify_release(ledger.world.ticket, proof, FLIGHTS)
+        if not fresh:
+            ledger.clock += SHARED_SECONDS
+        return await verifier.verify_release(ledger.world.ticket, proof, FLIGHTS, fresh=fresh)
+
+    assert refusal(work()) == code
+
+
+@pytest.mark.parametrize("change", sorted(set(CHANGES) - {"the caller is removed"}))
+def test_a_change_during_the_release_is_refused_by_the_second_look(ledger: Ledger, change: str) -> None:
+    apply, code = CHANGES[change]
+
+    async def work() -> None:
+        verifier, proof = ledger.verifier(), proof_of(ledger.world)
+        verified = await verifier.verify_release(ledger.world.ticket, proof, FLIGHTS)
+        apply(ledger)
+        await verifier.confirm(verified, [verified.run.dataset(FLIGHTS)])
+
+    assert refusal(work()) == code
+
+
+@pytest.mark.parametrize("change", [*CHANGES, *DOCUMENT_CHANGES])
+def test_a_change_after_the_releases_is_refused_by_the_last_step(ledger: Ledger, change: str) -> None:
+    """Pods execute nothing before the consent receipt, for which everything is read again."""
+    apply, code = (CHANGES | DOCUMENT_CHANGES)[change]
+
+    async def work() -> VerifiedRun:
+        verifier, proof = ledger.verifier(), proof_of(ledger.world)
+        await verifier.verify_release(ledger.world.ticket, proof, FLIGHTS)
+        apply(ledger)
+        return await verifier.verify_run(ledger.world.ticket, proof)
 
     assert refusal(work()) == code
 
@@ -248,6 +353,7 @@ async def test_a_refused_release_drops_the_snapshot(ledger: Ledger, change: str)
     await verifier.verify_release(ledger.world.ticket, proof, FLIGHTS)
     genuine = (dict(ledger.world.documents), dict(ledger.world.users), ledger.now)
     CHANGES[change][0](ledger)
+    ledger.clock += SHARED_SECONDS
     with pytest.raises(CleanRoomError):
         await verifier.verify_release(ledger.world.ticket, proof, FLIGHTS)
     ledger.world.documents, ledger.world.users, ledger.now = genuine
@@ -400,6 +506,7 @@ async def test_a_new_trust_document_ends_the_releases_of_a_run(changing: Ledger)
     proof = proof_of(world)
     await verifier.verify_release(world.ticket, proof, FLIGHTS)
     accept_another_trust_document(world)
+    changing.clock += SHARED_SECONDS
     for verify in (verifier.verify_release(world.ticket, proof, FLIGHTS), verifier.verify_token_release(world.ticket, proof)):
         with pytest.raises(CleanRoomError) as caught:
             await verify
@@ -413,6 +520,7 @@ async def test_a_release_names_the_new_trust_document_as_its_reason(changing: Le
     proof = proof_of(world)
     await verifier.verify_run(world.ticket, proof)
     accept_another_trust_document(world)
+    changing.clock += SHARED_SECONDS
     with pytest.raises(CleanRoomError, match="TrustDocumentChanged"):
         await verifier.verify_release(world.ticket, proof, FLIGHTS)
 
@@ -467,3 +575,66 @@ async def test_minimum_firmware_and_revocation_lists_of_the_trust_document_reach
         with pytest.raises(CleanRoomError) as caught:
             await changing.verifier().verify_service(world.ticket, proof_of(world).report)
         assert caught.value.code == reason, policy
+
+
+# ---------------------------------------------------------------------- references to a ticket and a proof
+
+
+def references(ticket: RunTicket, proof: ServiceProof) -> tuple[Reference, Reference]:
+    return Reference(digest=message_digest(ticket)), Reference(digest=message_digest(proof))
+
+
+async def test_a_reference_stands_for_what_this_process_has_verified(ledger: Ledger) -> None:
+    verifier, ticket, proof = ledger.verifier(), ledger.world.ticket, proof_of(ledger.world)
+    await verifier.verify_policies(ticket, proof)
+    assert verifier.resolve(*references(ticket, proof)) == (ticket, proof)
+    assert verifier.resolve(ticket, references(ticket, proof)[1]) == (ticket, proof)
+
+
+async def test_a_process_that_has_not_verified_the_run_asks_for_ticket_and_proof(ledger: Ledger) -> None:
+    """After a restart, or on another worker."""
+    ticket, proof = ledger.world.ticket, proof_of(ledger.world)
+    await ledger.verifier().verify_policies(ticket, proof)
+    other = ledger.verifier()
+    with pytest.raises(PreconditionFailed) as caught:
+        other.resolve(*references(ticket, proof))
+    assert (caught.value.code, caught.value.retryable) == (NOT_REMEMBERED, False)
+    assert other.resolve(ticket, proof) == (ticket, proof)
+    await other.verify_release(ticket, proof, FLIGHTS)
+    assert other.resolve(*references(ticket, proof)) == (ticket, proof)
+
+
+def test_nothing_that_failed_a_check_can_be_referred_to(ledger: Ledger) -> None:
+    verifier, world = ledger.verifier(), ledger.world
+    foreign = proof_of(world.another_run(dt.timedelta()))
+    assert refusal(verifier.verify_policies(world.ticket, foreign)) == "NonceMismatch"
+    with pytest.raises(PreconditionFailed):
+        verifier.resolve(world.ticket, references(world.ticket, foreign)[1])
+
+
+async def test_a_reference_to_a_message_of_another_kind_is_refused(ledger: Ledger) -> None:
+    verifier, ticket, proof = ledger.verifier(), ledger.world.ticket, proof_of(ledger.world)
+    await verifier.verify_policies(ticket, proof)
+    with pytest.raises(PreconditionFailed):
+        verifier.resolve(*reversed(references(ticket, proof)))
+
+
+def test_references_to_two_runs_are_verified_together_and_refused(ledger: Ledger) -> None:
+    """References are no evidence: what they stand for must belong together, as in full."""
+    verifier, world = ledger.verifier(), ledger.world
+    other = world.another_run(dt.timedelta())
+    foreign = proof_of(other)
+
+    async def work() -> VerifiedRun:
+        await verifier.verify_policies(world.ticket, proof_of(world))
+        await verifier.verify_policies(other.ticket, foreign)
+        return await verifier.verify_release(*verifier.resolve(*references(world.ticket, foreign)), FLIGHTS)
+
+    assert refusal(work()) == "NonceMismatch"
+
+
+def test_what_the_sender_has_seen_is_not_a_part_of_a_reference(ledger: Ledger) -> None:
+    ticket = ledger.world.ticket
+    assert message_digest(ticket) == message_digest(ticket.model_copy(update={"seen": "2.70"}))
+    for change in ({"run_id": "another"}, {"query": "another"}, {"collaboration": "another"}, {"request": "another"}):
+        assert message_digest(ticket) != message_digest(ticket.model_copy(update=change))

@@ -102,7 +102,8 @@ def same_run_id(attacker: Attacker) -> RunTicket:
 
 def grant_request(run: Run, **members: Any) -> GrantRequest:
     """The input of ``set_secret``, with some members changed."""
-    return GrantRequest(**{"ticket": run.ticket, "proof": run.proof, "secret": run.result.secrets[0], **members})
+    secret = members.pop("secret", run.result.secrets[0])
+    return GrantRequest(**{"ticket": run.ticket, "proof": run.proof, "secrets": (secret,), **members})
 
 
 def idp_request(run: Run) -> ConfigureIdpRequest:
@@ -112,7 +113,7 @@ def idp_request(run: Run) -> ConfigureIdpRequest:
 
 def stage_request(run: Run, kind: str = "key", **members: Any) -> StageRequest:
     """The input of ``get_secret``, with some members changed."""
-    return StageRequest(**{"ticket": run.ticket, "proof": run.proof, "dataset": run.secret(kind).dataset, "kind": kind, **members})
+    return StageRequest(**{"ticket": run.ticket, "proof": run.proof, "dataset": run.secret(kind).dataset, **members})
 
 
 def replace_parts(run: Run, **members: Any) -> Run:

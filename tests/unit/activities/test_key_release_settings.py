@@ -89,7 +89,7 @@ async def release(collaboration: AuditWorld, cloud: Cloud, *, development: dict[
     client: Any = runs.process.room.client
     client.token = cloud.token
     ticket = runs.ticket("r-1")
-    request = StageRequest(ticket=ticket, proof=runs.proof(ticket), dataset=DATASET, kind="key")
+    request = StageRequest(ticket=ticket, proof=runs.proof(ticket), dataset=DATASET)
     await runs.call(CleanRoomSecrets(runs.process.room).get_key_with_skr, request)
     return runs
 

@@ -13,12 +13,14 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from activities import key_vault, s3
+from activities.collaborator import CollaboratorGovernance
 from activities.governance_policy import read_policy
 from cleanroom.claims import HOST_DATA, IS_DEBUGGABLE
 from cleanroom.clients.azure import RELEASE_USER, STORAGE_CONTRIBUTOR, STORAGE_READER
 from cleanroom.datasets.encryption import decode_dataset_key
 from cleanroom.errors import Conflict
 from cleanroom.governance import Approver
+from cleanroom.governance.models import OidcIssuerInfo
 from cleanroom.identifiers import (
     TOKEN_EXCHANGE_AUDIENCE,
     document_digest,
@@ -525,6 +527,20 @@ async def test_a_dataset_in_azure_is_proposed_with_this_workers_own_wrapping_and
     # The draft that differs only in its wrapping is kept, so that is what is proposed.
     assert proposed.digest == made(wrapped[1]).digest
     assert (await accept(owner, proposed, dataset)).digest == proposed.digest
+
+
+async def test_a_worker_without_azure_or_an_issuer_proposes_no_dataset_in_azure(owner: Owner) -> None:
+    dataset, own = owner.dataset("azure-blob", encryption="SSE"), await identity(owner)
+    request = DescriptorRequest(
+        collaboration=COLLABORATION, owner_id=owner.user, spec=dataset.spec, store_url="https://orders.blob.example",
+        identity=own, clean_room=clean_room(),
+    )  # fmt: skip
+    proposal = ProposeDocumentRequest(dataset=dataset, descriptor=generate_descriptor(request))
+    without = CollaboratorGovernance(owner.settings, owner.authorisations, owner.documents, owner.keys)
+    assert await refused(without.propose_document(proposal)) == "DescriptorMismatch"
+    owner.governance.issuer = OidcIssuerInfo(enabled=True)
+    assert await refused(owner.worker.propose_document(proposal)) == "DescriptorMismatch"
+    assert owner.client.writes == []
 
 
 async def test_a_kept_draft_with_a_wrapping_of_somebody_else_is_not_proposed(owner: Owner) -> None:

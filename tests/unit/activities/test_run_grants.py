@@ -47,15 +47,13 @@ async def begin(runs: RunWorld, ticket: RunTicket) -> None:
     """Stage and grant every secret of a run, and issue its consent receipt."""
     secrets, proof, job = runs.process.secrets, runs.proof(ticket), runs.job(ticket)
     for item in (*job.datasets, job.datasink):
-        staged = {"key": item.key_secret_id}
+        expected = [StagedSecret(dataset=item.name, kind="key", secret_id=str(item.key_secret_id))]
         if item.access.kind == "aws-s3":
-            staged["connection"] = item.access.connection_secret_id
-        for kind, secret_id in staged.items():
-            request = StageRequest.model_validate({"ticket": ticket, "proof": proof, "dataset": item.name, "kind": kind})
-            read = secrets.get_key_with_skr if item.access.kind != "aws-s3" else secrets.get_secret
-            await runs.call(read, request)
-            secret = StagedSecret.model_validate({"dataset": item.name, "kind": kind, "secret_id": secret_id})
-            await runs.call(secrets.set_secret, GrantRequest(ticket=ticket, proof=proof, secret=secret))
+            expected.append(StagedSecret(dataset=item.name, kind="connection", secret_id=item.access.connection_secret_id))
+        read = secrets.get_key_with_skr if item.access.kind != "aws-s3" else secrets.get_secret
+        staged = await runs.call(read, StageRequest(ticket=ticket, proof=proof, dataset=item.name))
+        assert staged.secrets == tuple(expected)
+        await runs.call(secrets.set_secret, GrantRequest(ticket=ticket, proof=proof, secrets=staged.secrets))
     await runs.call(secrets.configure_idp, ConfigureIdpRequest(ticket=ticket, proof=proof))
     await runs.call(secrets.issue_consent_receipt, ConsentReceiptRequest(ticket=ticket, proof=proof))
 

@@ -262,6 +262,7 @@ async def test_the_watch_of_a_run_whose_request_has_expired_continues(runs: RunW
     service.outcome = _outcome(None)
     runs.now += dt.timedelta(days=2)
     assert (await runs.call(runs.process.spark.watch_job, watch(ticket))).completed
+    assert len(service.watched) == 1
 
 
 async def test_only_the_pinned_request_deletes_the_job_of_its_run(runs: RunWorld, service: Service) -> None:

@@ -346,4 +346,6 @@ def test_digest_needs_every_selected_value() -> None:
     with pytest.raises(AttestationRejected) as caught:
         pcr_digest_of(Quote(b"", b"", b"", (1, 2), b""), {1: b"x"})
     assert (caught.value.expected, caught.value.actual) == ("values of PCRs [1, 2]", "without [2]")
+    with pytest.raises(AttestationRejected, match="PcrDigestMismatch"):
+        pcr_digest_of(Quote(b"", b"", b"", (1, 2), b""), {2: b"x"})
     assert pcr_digest_of(Quote(b"", b"", b"", (1, 2), b""), {2: b"b", 1: b"a"}) == hashlib.sha256(b"ab").digest()

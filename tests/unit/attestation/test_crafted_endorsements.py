@@ -161,10 +161,32 @@ def tagged(value: Any, tag: int = 18) -> bytes:
     return cbor2.dumps(cbor2.CBORTag(tag, value))
 
 
+def nested(depth: int) -> list[Any]:
+    return [nested(depth - 1)] if depth else []
+
+
+def twice(protected: bytes) -> bytes:
+    """Return a protected header with two feeds, which parsers resolve differently."""
+    return bytes((protected[0] + 1,)) + protected[1:] + cbor2.dumps("feed") + cbor2.dumps(FEED)
+
+
+def test_headers_may_be_nested_to_a_limit() -> None:
+    protected, _, content, signature = parts()
+    assert verify_endorsement(tagged([protected, {"x": nested(5)}, content, signature])).svn == 101
+
+
+@pytest.mark.parametrize("did", [did_x509(LEAF, EKU), did_x509(ROOT, "1.2.3"), "did:web:example"])
+def test_identifier_must_be_that_of_the_chain(did: str) -> None:
+    for data in (info({"iss": did}), envelope(claims={1: did})):
+        assert rejected(data)[0] == "UvmIssuerNotTrusted"
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [
         (b"", "COSE_Sign1 cannot be read"),
+        (tagged([parts()[0], {"x": nested(6)}, *parts()[2:]]), "COSE_Sign1 cannot be read"),
+        (tagged([twice(parts()[0]), *parts()[1:]]), "COSE_Sign1 cannot be read"),
         (b"\xd2", "COSE_Sign1 cannot be read"),
         (cbor2.dumps(parts()), "not a COSE_Sign1 (CBOR tag 18)"),
         (tagged(parts(), 98), "not a COSE_Sign1 (CBOR tag 18)"),
@@ -225,7 +247,7 @@ def test_every_header_that_is_read_may_be_critical(label: int) -> None:
     assert verify_endorsement(data).svn == 101
 
 
-@pytest.mark.parametrize("value", [None, [], ["x"], "x", 5, {}])
+@pytest.mark.parametrize("value", [None, [], ["x"], [ders(LEAF)[0], "x"], "x", 5, {}])
 def test_chain_must_be_in_the_protected_header(value: object) -> None:
     code, shown = rejected(info({33: value}))
     assert (code, "x5chain" in shown) == ("UvmEndorsementMalformed", True)
@@ -245,6 +267,7 @@ def test_thumbprint_is_a_hash_of_the_leaf(algorithm: int, hasher: Any) -> None:
         [-15, hasher(first).digest()],
         [str(algorithm), hasher(first).digest()],
         [True, hasher(first).digest()],
+        [[algorithm], hasher(first).digest()],
         [algorithm, hasher(first).digest(), 0],
         [algorithm],
         hasher(first).digest(),
@@ -275,6 +298,7 @@ def test_elliptic_signatures(algorithm: int) -> None:
         info(algorithm=algorithm, key=other, chain=links),
         tagged([protected, unprotected, content, signature[:-1]]),
         tagged([protected, unprotected, content, signature + b"\0"]),
+        tagged([protected, unprotected, content, signature[:48] + b"\0" + signature[48:]]),  # the same numbers
         tagged([protected, unprotected, content, signature[48:] + signature[:48]]),
         tagged([protected, unprotected, content, b""]),
     ):
@@ -463,6 +487,8 @@ def test_endorsement_of_a_trusted_issuer_for_this_measurement_is_accepted() -> N
         "uvm-measurement": MEASUREMENT.hex(),
     }
     assert judge(info(), row(development=True)).development
+    oldest = info(content=payload(**{"x-ms-sevsnpvm-guestsvn": 0}))
+    assert judge(oldest, row(minimum_svn=0)).ok
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,7 @@ def test_kind_of_the_leaf_must_be_the_one_that_the_report_states() -> None:
 def test_vlek_has_no_chip_and_a_provider() -> None:
     zero = {"flags": 4, "chip_id": bytes(64)}
     assert reasons(judge(vlek(), flags=4)) == ["ChipIdMismatch"]
+    assert reasons(judge(vlek(), flags=4, chip_id=b"\1".ljust(64, b"\0"))) == ["ChipIdMismatch"]
     assert judge(vlek(), {"csp_ids": {"CSP", "other"}}, **zero).ok
     assert reasons(judge(vlek(), {"csp_ids": {"other"}}, **zero)) == ["CloudProviderNotAllowed"]
     assert reasons(judge(vlek(), {"csp_ids": set()}, **zero)) == ["CloudProviderNotAllowed"]
@@ -216,6 +217,8 @@ def test_product_of_the_report_must_be_the_roots(report: dict[str, Any], reason:
     verdict = judge(**report)
     assert reasons(verdict) == [reason]
     assert "reported-tcb" not in [check.id for check in verdict.checks]  # its layout depends on the product
+    stated = {0x10: Product.GENOA, 0x00: Product.TURIN}.get(report["cpuid"][1]) if reason == "ProductMismatch" else Product.MILAN
+    assert verdict.product is stated
 
 
 def test_version_2_does_not_state_the_product() -> None:
@@ -412,6 +415,7 @@ def test_all_rules_of_policy_and_bindings_are_judged_at_once() -> None:
 
 
 def test_defaults_are_secure() -> None:
+    assert Expectations(report_data=None, host_data=None) == Expectations()
     assert Expectations().model_dump() == {
         "minimum_report_version": 2,
         "allow_vlek": True,
@@ -456,6 +460,9 @@ def test_verdict_of_bad_evidence_raises_its_first_reason_with_all_failures() -> 
     with pytest.raises(CleanRoomError) as caught:
         unreadable.require()
     assert (caught.value.details["product"], caught.value.details["version"]) == (None, None)
+    assert [check.id for check in unreadable.failures] == ["report-format"]
+    assert not unreadable.development
+    assert unreadable.report is None
     passed_without_report = judge().model_copy(update={"report": None, "checks": verdict.checks})
     with pytest.raises(CleanRoomError):
         passed_without_report.require()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from cleanroom.attestation import ALLOW_ALL_HOST_DATA, Product, Tcb, report_data_for
+from cleanroom.attestation import ALLOW_ALL_HOST_DATA, Expectations, Product, Tcb, report_data_for
+from cleanroom.audit.execution import MeasuredJob, audit_expectations, expected_grants
 from cleanroom.audit.verdict import BundleVerdict
 from cleanroom.audit.verify import verify_bundle
 from cleanroom.identifiers import canonical_json, sha256_hex
@@ -136,7 +138,8 @@ class StrictWorld(AuditWorld):
     def trust_document(self) -> TrustDocument:  # type: ignore[override]
         tcb = Tcb(bootloader=255, tee=0, snp=0, microcode=0)
         return make_trust_document(
-            self.hardware, attestation=AttestationPolicy(minimum_tcb={Product.MILAN: MinimumTcb(reported=tcb, committed=tcb)})
+            self.hardware,
+            attestation=AttestationPolicy(minimum_tcb={Product.MILAN: MinimumTcb(reported=tcb, committed=tcb)}, require_crl=True),
         )
 
 
@@ -147,6 +150,58 @@ def test_minimum_of_the_trust_document_reaches_both_reports(tmp_path: Path) -> N
         ("attestation", "report"),
         ("clean-room", "event"),
     }
+    assert "The trust document requires revocation lists. Pass them with --crl." in verdict.notes
+
+
+def test_auditor_requires_what_the_trust_document_does_and_lists_only_if_there_are_some(world: AuditWorld) -> None:
+    lists = [b"list"]
+    assert audit_expectations(None, lists) == Expectations(
+        require_uvm=True, refuse_host_data=ALLOW_ALL_HOST_DATA, crls=(b"list",), require_crl=False
+    )
+    policy = AttestationPolicy(require_crl=True, minimum_uvm_svn=7, minimum_report_version=3, provider_ids=("x",))
+    accepted = dataclasses.replace(world.accepted_trust, document=make_trust_document(world.hardware, attestation=policy))
+    assert audit_expectations(accepted, lists) == Expectations(
+        require_uvm=True,
+        refuse_host_data=ALLOW_ALL_HOST_DATA,
+        crls=(b"list",),
+        minimum_uvm_svn=7,
+        minimum_report_version=3,
+        csp_ids=frozenset({"x"}),
+    )
+
+
+def test_grants_of_a_job_are_its_secrets_its_subjects_and_the_ledger_for_both_roles(world: AuditWorld) -> None:
+    """Computed from the job's JSON, because the records of these tests are made with the function itself."""
+    found: set[str] = set()
+
+    def secrets(value: Any) -> None:
+        for name, item in value.items() if isinstance(value, dict) else enumerate(value):
+            if isinstance(item, dict | list):
+                secrets(item)
+            elif str(name).endswith("SecretId") and item is not None:
+                found.add(item)
+
+    secrets(world.job.model_dump(mode="json", by_alias=True))
+    assert len(found) == 9
+    places = {*(("secrets", name) for name in found), ("oauth-federation-subjects", "s"), ("events", "writer")}
+    measured = MeasuredJob(job=world.job, driver="d", executor="e", subjects=frozenset({"s"}))
+    assert expected_grants(measured) == {(kind, name, host) for kind, name in places for host in ("d", "e")}
+
+
+@pytest.mark.parametrize("kind", ["request", "outcome", "job", "policies", "revocation", "receipt"])
+def test_record_of_another_run_is_named(world: AuditWorld, items: Items, kind: str) -> None:
+    changed = clone(items)
+    index = index_of(changed, kind)
+    changed[index] = (changed[index][0], "r-other", changed[index][2])
+    fails(verify_rechained(world, changed), f"complete {kind} r-other: it belongs to run 'r-other'")
+
+
+def test_pin_counts_only_where_the_clean_room_alone_can_write(world: AuditWorld, items: Items) -> None:
+    """The pods of the run can write into the run's scope."""
+    changed = clone(items)
+    pin = changed[index_of(changed, "event", "pinned.")][2]
+    pin["scope"] = items[index_of(items, "event", "granted")][2]["scope"]
+    fails(verify_rechained(world, changed), "RUN_PINNED")
 
 
 # --- one request, one job, one query

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from typing import Any
 
 import pytest
@@ -171,9 +172,11 @@ def test_policies_are_known_by_role_host_data_and_digest() -> None:
 
 def test_longest_policy_has_130000_characters() -> None:
     """``spark-submit`` gets it as one argument."""
+    # A text without repetitions, which packing cannot shorten.
+    text = base64.b64encode(b"".join(hashlib.sha256(str(number).encode()).digest() for number in range(3_000))).decode()
 
     def longest(size: int, more: int = 0) -> PodPolicies:
-        job = make_job(segments=[{"executionSequence": 1, "sql": "x" * size, "sourceDigest": DIGEST}])
+        job = make_job(segments=[{"executionSequence": 1, "sql": text[:size], "sourceDigest": DIGEST}])
         return pod_policies(job, make_profile(f"registry.example/{'a' * (1 + more)}@sha256:{DIGEST}"))
 
     room = 130_000 // 4 * 3

@@ -376,6 +376,7 @@ def test_a_repeated_rejection_is_already_recorded() -> None:
     with publish_query(reject_query=recorded) as query:
         propose(query)
         query.update("reject", vote(decision="reject"))
+        assert query.attributes["CrPendingFor"] == ["litware"]
         again = query.update("reject", vote(decision="reject"))
         assert outcome(query, again).detail == "this vote is already recorded"
         assert refusal(query, query.update("approve", vote())).code == "BallotAlreadySubmitted"
@@ -572,6 +573,7 @@ def test_a_proposal_that_cannot_be_withdrawn_stays_open_for_another_period() -> 
         query.advance(days=14)
         found = state(query)
         assert (found.stage, found.expires) == ("Proposed", query.now + PERIOD)
+        assert query.attributes["CrExpiresAt"] == [query.now + PERIOD]
         assert (found.history[-1].event, found.history[-1].by, found.history[-1].detail) == (
             "not withdrawn", "fabrikam", "GovernanceUnreachable",
         )  # fmt: skip
@@ -629,6 +631,7 @@ def test_a_change_in_governance_is_shown_and_the_next_poll_compares_with_it(foun
         assert (shown.history[-1].event, shown.history[-1].detail) == (event, "seen in governance")
         assert f"{event}: seen in governance" in query.details
         assert query.running() == ([] if stage == "Approved" else ["await_query_change"])
+        assert query.attributes["CrDigest"] == [found.digest[:12]]
         if stage != "Approved":
             assert query.call("await_query_change").argument.known.digest == found.digest
 

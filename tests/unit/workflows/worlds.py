@@ -51,6 +51,7 @@ from cleanroom.messages.run import (
     ServiceProof,
     SparkVerdict,
     StagedSecret,
+    StagedSecrets,
     TrackingId,
 )
 from cleanroom.spark.job import JobConfig, ResultReceipt
@@ -118,14 +119,17 @@ def prepare(**answers: Any) -> AbstractContextManager[Driver]:
         "verify_spark": SPARK,
         "get_security_policy": PROOF.policies,
         "verify_security_policy": None,
-        "get_secret": lambda request: StagedSecret(
-            dataset=request.dataset, kind=request.kind, secret_id=f"{request.dataset}.{request.kind}"
-        ),
-        "get_key_with_skr": lambda request: StagedSecret(dataset=request.dataset, kind="key", secret_id=f"{request.dataset}.key"),
-        "set_secret": lambda request: _grants("secrets", request.secret.secret_id),
+        "get_secret": lambda request: staged(request.dataset, "key", "connection"),
+        "get_key_with_skr": lambda request: staged(request.dataset, "key"),
+        "set_secret": lambda request: _grants("secrets", request.secrets[0].secret_id),
         "configure_idp": _grants("events", "run"),
     }
     return driving(Prepare, RUN, found | answers)
+
+
+def staged(dataset: str, *kinds: Literal["key", "connection"]) -> StagedSecrets:
+    """The copies of a dataset's secrets."""
+    return StagedSecrets(secrets=tuple(StagedSecret(dataset=dataset, kind=kind, secret_id=f"{dataset}.{kind}") for kind in kinds))
 
 
 def azure_job() -> JobConfig:

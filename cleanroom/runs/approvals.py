@@ -1,0 +1,125 @@
+"""The owners' approvals of a query: who must approve, what they signed, and for how many runs."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import Collection, Sequence
+
+from cleanroom.documents.query import QueryDocument
+from cleanroom.errors import CleanRoomError, NotFound, Refused
+from cleanroom.identifiers import decision_document_id
+from cleanroom.runs.authorised import Dataset
+from cleanroom.runs.decisions import DECISION_LABELS, parse_decision_document
+from cleanroom.runs.published_keys import published_keys
+from cleanroom.runs.reader import AcceptedDocument, GovernanceReader
+from cleanroom.statements.model import Decision, RunRequest
+from cleanroom.statements.signing import verify
+
+
+def proposers(document: AcceptedDocument, query: QueryDocument) -> frozenset[str]:
+    """Return the user IDs of the query's proposer, as the document names it and as governance does."""
+    assert query.approval is not None
+    return frozenset({query.approval.proposer_id, document.proposer_id})
+
+
+def verify_owners(request: RunRequest, document: AcceptedDocument, query: QueryDocument, datasets: Sequence[Dataset]) -> tuple[str, ...]:
+    """Derive the owners from the dataset documents, and check that each accepted the query and that the caller may run it.
+
+    The approver list of the query document is not used: its author wrote it.
+
+    Raises:
+        Refused: ``QueryMissingApprovalsFromDatasetOwners``, ``CallerNotAuthorized``.
+    """
+    owners = tuple(sorted({item.owner_id for item in datasets}))
+    missing = [owner for owner in owners if owner not in document.accepted_by]
+    if missing:
+        lacking = sorted({item.dataset.name for item in datasets if item.owner_id in missing})
+        raise Refused(
+            "QueryMissingApprovalsFromDatasetOwners",
+            f"query {query.name!r}: the owners of {', '.join(lacking)} have not approved it.",
+            details={"datasets": lacking, "owners": missing},
+            hint="Every owner of an input and of the output must approve this exact version.",
+        )
+    require_right(request, document, query, owners)
+    return owners
+
+
+def require_right(request: RunRequest, document: AcceptedDocument, query: QueryDocument, owners: Collection[str]) -> None:
+    """Require that the caller proposed the query or owns one of its datasets.
+
+    Raises:
+        Refused: ``CallerNotAuthorized``.
+    """
+    if request.signer not in {*proposers(document, query), *owners}:
+        raise Refused(
+            "CallerNotAuthorized", f"caller: user {request.signer} neither proposed query {query.name!r} nor owns one of its datasets."
+        )
+
+
+async def verify_decisions(
+    reader: GovernanceReader, collaboration: str, document: AcceptedDocument, owners: Sequence[str], now: dt.datetime
+) -> tuple[Decision, ...]:
+    """Read and verify every owner's signed approval of this proposal.
+
+    Raises:
+        Refused: ``QueryMissingApprovalsFromDatasetOwners``, ``SignedDecisionMissing``, ``SignedDecisionInvalid``, ``ApprovalExpired``.
+    """
+    decisions = await asyncio.gather(*(_verify_decision(reader, collaboration, document, owner, now) for owner in owners))
+    for owner, decision in zip(owners, decisions, strict=True):
+        if decision.decision != "approve":
+            raise Refused("QueryMissingApprovalsFromDatasetOwners", f"query {document.id!r}: owner {owner} signed a rejection.")
+    return tuple(decisions)
+
+
+async def _verify_decision(
+    reader: GovernanceReader, collaboration: str, document: AcceptedDocument, owner: str, now: dt.datetime
+) -> Decision:
+    document_id = decision_document_id(document.proposal_id, owner)
+    try:
+        stored = await reader.accepted_document(document_id)
+    except NotFound as error:
+        raise Refused(
+            "SignedDecisionMissing",
+            f"query {document.id!r}: owner {owner} voted, but published no signed decision on this version.",
+            cause=str(error),
+            hint="The owner approves with `cleanroom query approve`.",
+        ) from error
+    if stored.proposer_id != owner or stored.accepted_by != (owner,) or stored.labels.get("type") != DECISION_LABELS["type"]:
+        raise Refused("SignedDecisionInvalid", f"{document_id}: not published by owner {owner} alone.")
+    token = parse_decision_document(stored.data)
+    try:
+        decision = verify(
+            Decision,
+            token,
+            await published_keys(reader, collaboration, owner),
+            collaboration=collaboration,
+            now=now,
+            recorded_at=stored.position,
+        )
+    except CleanRoomError as error:
+        code = "ApprovalExpired" if error.code == "StatementExpired" else error.code
+        raise Refused(code, f"query {document.id!r}: owner {owner}'s approval: {error.message}") from error
+    if (decision.query, decision.digest, decision.proposal_id) != (document.id, document.digest, document.proposal_id):
+        raise Refused("SignedDecisionInvalid", f"{document_id}: it is a decision on another text or proposal of query {document.id!r}.")
+    return decision
+
+
+async def count_runs(reader: GovernanceReader, own: str, document: AcceptedDocument, decisions: Sequence[Decision]) -> int | None:
+    """Count the runs that the ledger has seen start; returns how many the strictest owner's limit leaves.
+
+    Raises:
+        Refused: ``ApprovalRunsExhausted``.
+    """
+    limits = [decision.max_runs for decision in decisions if decision.max_runs is not None]
+    if not limits:
+        return None
+    others = await reader.runs_started(document.id) - {own}
+    left = min(limits) - len(others)
+    if left < 1:
+        raise Refused(
+            "ApprovalRunsExhausted",
+            f"query {document.id!r}: approved for {min(limits)} runs, and {len(others)} have started.",
+            hint="Ask the owners for a new approval.",
+        )
+    return left
