@@ -69,16 +69,21 @@ class KeyVaultSettings(FrozenModel):
 
 def service_error(error: HttpResponseError) -> tuple[str, str | None, str]:
     """Return ``(code, inner code, message)`` of Key Vault's error envelope."""
+    envelope = _envelope(error)
+    if envelope is not None:
+        inner = envelope.get("innererror")
+        inner_code = inner.get("code") if isinstance(inner, Mapping) else None
+        return str(envelope.get("code") or ""), inner_code, str(envelope.get("message") or "")
+    return "", None, error.message
+
+
+def _envelope(error: HttpResponseError) -> Mapping[str, Any] | None:
     try:
         body = error.response.json()  # type: ignore[union-attr]
     except (ValueError, AttributeError, TypeError, RecursionError):
         body = {}
     envelope = body.get("error") if isinstance(body, Mapping) else None
-    if isinstance(envelope, Mapping):
-        inner = envelope.get("innererror")
-        inner_code = inner.get("code") if isinstance(inner, Mapping) else None
-        return str(envelope.get("code") or ""), inner_code, str(envelope.get("message") or "")
-    return "", None, error.message
+    return envelope if isinstance(envelope, Mapping) else None
 
 
 @contextmanager
