@@ -69,21 +69,16 @@ class KeyVaultSettings(FrozenModel):
 
 def service_error(error: HttpResponseError) -> tuple[str, str | None, str]:
     """Return ``(code, inner code, message)`` of Key Vault's error envelope."""
-    envelope = _envelope(error)
-    if envelope is not None:
-        inner = envelope.get("innererror")
-        inner_code = inner.get("code") if isinstance(inner, Mapping) else None
-        return str(envelope.get("code") or ""), inner_code, str(envelope.get("message") or "")
-    return "", None, error.message
-
-
-def _envelope(error: HttpResponseError) -> Mapping[str, Any] | None:
     try:
         body = error.response.json()  # type: ignore[union-attr]
     except (ValueError, AttributeError, TypeError, RecursionError):
         body = {}
     envelope = body.get("error") if isinstance(body, Mapping) else None
-    return envelope if isinstance(envelope, Mapping) else None
+    if isinstance(envelope, Mapping):
+        inner = envelope.get("innererror")
+        inner_code = inner.get("code") if isinstance(inner, Mapping) else None
+        return str(envelope.get("code") or ""), inner_code, str(envelope.get("message") or "")
+    return "", None, error.message
 
 
 @contextmanager
@@ -127,7 +122,7 @@ def convert_error(error: AzureError, what: str, *, party: str | None = None) -> 
     details: dict[str, Any] = {"status": status, "code": code, "innererror": inner} | retry_after_details(error)
     if match := _SKR_CODE.search(message):
         details["skr_code"] = match[0]
-    if status is not None and _envelope(error) is None and (status < 300 or 400 <= status < 500) and status not in (408, 429):
+    if status is not None and not code and (status < 300 or 400 <= status < 500) and status not in (408, 429):
         # Key Vault's own refusals have an envelope, and its successes are JSON.
         return Internal(
             "KeyVaultAnswerUnexpected",
@@ -160,17 +155,15 @@ def convert_error(error: AzureError, what: str, *, party: str | None = None) -> 
         hint = "Check whether the key is enabled, within its validity, and permits the operation."
         if inner == "ForbiddenByRbac":
             hint = "Assign a Key Vault crypto role at the vault to the caller; a new assignment can take minutes to take effect."
-        return Refused(
-            inner or code or "Forbidden", f"{what}: Key Vault denied the request.", cause=message, hint=hint, party=party, details=details
-        )
+        return Refused(inner or code, f"{what}: Key Vault denied the request.", cause=message, hint=hint, party=party, details=details)
     if status == 404:
-        return NotFound(code or "KeyNotFound", f"{what}: the key does not exist.", cause=message, details=details)
+        return NotFound(code, f"{what}: the key does not exist.", cause=message, details=details)
     if status == 409:
         hint = "Inspect the existing key, then choose another name or delete it."
         if inner == DELETED_BUT_RECOVERABLE:
             hint = "The name belongs to a deleted key. Run az keyvault key recover to use it again, or az keyvault key purge to free it."
         return Conflict(
-            inner or code or "Conflict",
+            inner or code,
             f"{what}: it conflicts with an existing key.",
             cause=message,
             hint=hint,
@@ -181,4 +174,4 @@ def convert_error(error: AzureError, what: str, *, party: str | None = None) -> 
         return Unavailable(
             code or "KeyVaultUnavailable", f"{what}: Key Vault responded with status {status}.", cause=message, details=details
         )
-    return InvalidInput(code or "BadParameter", f"{what}: Key Vault rejected the request ({status}).", cause=message, details=details)
+    return InvalidInput(code, f"{what}: Key Vault rejected the request ({status}).", cause=message, details=details)

@@ -12,12 +12,7 @@ from collections.abc import Sequence
 from sqlglot import exp
 
 from cleanroom.sql.catalog import View
-from cleanroom.sql.checking.columns import (
-    alias_of,
-    check_column_name,
-    column_aliases,
-    unique_alias,
-)
+from cleanroom.sql.checking.columns import alias_of, check_column_name, column_aliases, unique_alias
 from cleanroom.sql.checking.nodes import (
     allow_only,
     checks_relation,
