@@ -190,8 +190,7 @@ def _shape_problem(segments: Sequence[QuerySegment]) -> Reason | None:
     highest = segments[-1].execution_sequence
     if sum(segment.execution_sequence == highest for segment in segments) != 1:
         return Reason(
-            code="LastSegmentNotSingle",
-            message="exactly one segment must have the highest executionSequence: its rows are the result",
+            code="LastSegmentNotSingle", message="exactly one segment must have the highest executionSequence: its rows are the result"
         )
     return None
 

@@ -7,6 +7,7 @@ the facts that later checks and the privacy rules need. None of them refers to t
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import NamedTuple
 
 from cleanroom.sql.precedence import ATOM
@@ -24,7 +25,7 @@ NO_COLUMNS: frozenset[ColumnKey] = frozenset()
 NO_NAMES: frozenset[str] = frozenset()
 
 
-@dataclass(eq=False)
+@dataclass(slots=True, eq=False)
 class Value:
     """A checked scalar expression, or an output column of a checked query."""
 
@@ -54,9 +55,7 @@ class Value:
 
     def copy(self) -> Value:
         """A copy, to be changed."""
-        out = Value.__new__(Value)
-        out.__dict__ = self.__dict__.copy()
-        return out
+        return Value(*_facts(self))
 
     def as_column(self, sql: str, name: str, sources: frozenset[str]) -> Value:
         """This output column of a query as a column of the relation ``sources``."""
@@ -79,6 +78,9 @@ class Value:
         out.name, out.sources, out.origins, out.exposed, out.degree = name, sources, origins, exposed, degree
         out.plain = out.joinable = out.ungrouped = True
         return out
+
+
+_facts = attrgetter(*Value.__slots__)
 
 
 class KeyPair(NamedTuple):
@@ -125,7 +127,7 @@ Release = tuple[int, str]
 
 @dataclass(slots=True)
 class CheckedQuery:
-    """A checked query."""
+    """The rendered text of a query, and what the queries around it must know."""
 
     sql: str  # rendered text
     fields: list[Value]  # output columns

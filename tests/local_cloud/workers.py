@@ -33,6 +33,10 @@ class Workers:
         else:
             psutil.wait_procs([process], timeout=10)
 
+    def command(self, worker: str) -> tuple[str, ...]:
+        """Return the command of a running worker."""
+        return tuple(self._process(worker).cmdline())
+
     def restart(self, worker: str) -> None:
         """Start a killed worker with the same command, and wait until it polls."""
         argv, cwd, ready = self._killed.pop(worker)

@@ -203,9 +203,9 @@ def _result(node: exp.Expr, name: str, sql: str, args: list[Value], distinct: bo
         ATOM,
         max((arg.scale for arg in args), default=1.0),
         disclosure.degree,
-        frozenset([(view, column, use) for arg in args for view, column, _ in arg.origins])
+        origins=frozenset([(view, column, use) for arg in args for view, column, _ in arg.origins])
         or frozenset([(view, ROWS, use) for view in scope.views]),
-        disclosure.exposed,
+        exposed=disclosure.exposed,
         aggregated=True,
         flag=name in ("MIN", "MAX", "ANY_VALUE", "FIRST") and args[0].flag,
         # Rows that a join repeats count several times: an aggregate per person is then another form of the column.

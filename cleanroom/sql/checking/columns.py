@@ -234,9 +234,7 @@ def check_column_name(name: str, node: exp.Expr) -> None:
     """Refuse a name of a column that is not printable ASCII without backticks."""
     if not ((name.isidentifier() and name.isascii() and len(name) <= 128) or COLUMN_NAME.fullmatch(name)):
         raise Refusal(
-            "NameNotAllowed",
-            f"{strip_invisible(name)[:120]!r} is not an allowed column name (printable ASCII)",
-            position_of(node),
+            "NameNotAllowed", f"{strip_invisible(name)[:120]!r} is not an allowed column name (printable ASCII)", position_of(node)
         )
 
 

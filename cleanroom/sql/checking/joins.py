@@ -113,13 +113,7 @@ def _join(node: exp.Expr, ctx: Context) -> str:
 
 
 def _protect_rows(
-    word: str,
-    left: Sequence[Relation],
-    left_protected: int,
-    right: Relation,
-    conditions: Sequence[Value],
-    node: exp.Expr,
-    ctx: Context,
+    word: str, left: Sequence[Relation], left_protected: int, right: Relation, conditions: Sequence[Value], node: exp.Expr, ctx: Context
 ) -> None:
     """Apply the privacy rules to a join; ``left_protected`` of the scope's protected inputs are on its left side."""
     scope = ctx.scope

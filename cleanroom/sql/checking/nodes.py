@@ -266,13 +266,15 @@ def combine(
             out.sources = out.sources | part.sources if out.sources else part.sources
         if part.outer_join_markers:
             out.outer_join_markers = out.outer_join_markers | part.outer_join_markers
-        out.ungrouped = out.ungrouped or part.ungrouped
-        out.aggregated = out.aggregated or part.aggregated
-        out.windowed = out.windowed or part.windowed
-        out.transformed = out.transformed or part.transformed
-        out.mixed = out.mixed or part.mixed
-        out.filled = out.filled or part.filled
-        out.made_by_text = out.made_by_text or part.made_by_text
+        if part.ungrouped:
+            out.ungrouped = True
+        if part.aggregated:
+            out.aggregated = True
+        if part.windowed:
+            out.windowed = True
+        if part.transformed or part.mixed or part.filled or part.made_by_text:
+            for fact in ("transformed", "mixed", "filled", "made_by_text"):
+                setattr(out, fact, getattr(out, fact) or getattr(part, fact))
     out.degree = 0 if constant else degree
     if out.origins:
         out.origins = _computed(out.origins)

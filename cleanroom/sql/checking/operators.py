@@ -150,11 +150,15 @@ def logical(node: exp.Expr, ctx: Context) -> Value:
     texts = [part.sql if part.precedence >= PREDICATE or part.operator_chain == word else f"({part.sql})" for part in parts]
     out = combine(f" {word} ".join(texts), "boolean", precedence, parts, node)
     out.operator_chain = word
-    if kind is exp.Or and out.exposed:
-        columns = [f"{view}.{column}" for view, column in sorted(out.exposed) if ctx.rules.catalog.has_floor(view)]
-        if columns:
-            ctx.findings.warn("OrOverProtectedColumns", f"OR combines conditions on {', '.join(columns)}")
+    if kind is exp.Or:
+        _warn_of_or(out, ctx)
     return out
+
+
+def _warn_of_or(condition: Value, ctx: Context) -> None:
+    columns = [f"{view}.{column}" for view, column in sorted(condition.exposed) if ctx.rules.catalog.has_floor(view)]
+    if columns:
+        ctx.findings.warn("OrOverProtectedColumns", f"OR combines conditions on {', '.join(columns)}")
 
 
 @checks_expression(exp.Not)
@@ -181,6 +185,8 @@ def _negated(inner: exp.Expr, node: exp.Expr, ctx: Context) -> Value:
     if isinstance(inner, exp.Like | exp.ILike | exp.RegexpLike) and not isinstance(inner.args["expression"], exp.Any | exp.All):
         return like(inner, ctx, negated=True)
     part = value_of(inner, ctx)
+    if isinstance(inner, exp.And):  # NOT (a AND b) is NOT a OR NOT b
+        _warn_of_or(part, ctx)
     return combine(f"NOT {parenthesised(part, ATOM)}", "boolean", PREDICATE, [part], node)
 
 

@@ -114,6 +114,8 @@ def set_operation(node: exp.SetOperation, ctx: Context, parent: Scope | None, hi
     outputs = [(field.name, Value(quote(field.name), field.type)) for field in fields]
     order = order_by(node, ctx.for_select(Scope(parent)).in_clause("sort"), outputs)
     sql = f"\n{operator}\n".join(texts) + order + limit(node)
+    if order and is_limited(node) and any(branch.releases for branch in branches):
+        ctx.findings.warn("OrderWithLimit", "ORDER BY with LIMIT shows only the first or last groups")
     with located_at(node):
         rows.check_limit(protected, is_limited(node))
     named = [ProtectedInput(item.view, item.identity_column, f"{HIDDEN_COLUMN}{index}") for index, item in enumerate(protected)]

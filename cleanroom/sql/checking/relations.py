@@ -12,12 +12,7 @@ from collections.abc import Sequence
 from sqlglot import exp
 
 from cleanroom.sql.catalog import View
-from cleanroom.sql.checking.columns import (
-    alias_of,
-    check_column_name,
-    column_aliases,
-    unique_alias,
-)
+from cleanroom.sql.checking.columns import alias_of, check_column_name, column_aliases, unique_alias
 from cleanroom.sql.checking.nodes import (
     allow_only,
     checks_relation,
@@ -141,7 +136,7 @@ def _add_view(view: View, written: str, ctx: Context) -> Relation:
         columns[name] = Value.of_column(qualified(alias, column.name), column.type, column.name, source, origins, exposed)
         columns[name].identity = name in identities
     forbidden = frozenset([column.name.lower() for column in view.columns]) - columns.keys()
-    relation = Relation(alias, written, columns, forbidden, view.name)
+    relation = Relation(alias, written, columns, forbidden, view.name, view.unique_on)
     scope.relations[written.lower()] = relation
     exact = {column.name.lower(): column.name for column in view.columns}
     scope.protected += [ProtectedInput(key, name, qualified(alias, exact[name])) for name in identities]

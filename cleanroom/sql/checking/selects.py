@@ -207,11 +207,16 @@ def _qualify(node: exp.Select, ctx: Context) -> str:
 
 
 def _warn_of_joins(attached: Attached, ctx: Context) -> None:
-    """Record joins of protected rows that are not on an identity."""
+    """Record joins of protected rows that are not on an identity, or leave out rows."""
     scope = ctx.scope
     names = {relation.alias: relation.written_alias for relation in scope.relations.values()}
-    for alias in attached.by_other_columns:
-        left_out = ""
-        if alias in attached.enforce:
-            left_out = f"; its rows whose {', '.join(attached.enforce[alias])} is not unique are left out"
-        ctx.findings.warn("JoinNotOnIdentity", f"{names[alias]} is joined by other columns than the identity{left_out}")
+    for alias in dict.fromkeys([*attached.by_other_columns, *attached.enforce]):
+        on_identity = alias not in attached.by_other_columns
+        left_out = (
+            f"its rows whose {', '.join(attached.enforce[alias]).replace('`', '')} is not unique are left out"
+            if alias in attached.enforce
+            else ""
+        )
+        how = "the identity" if on_identity else "other columns than the identity"
+        code = "JoinLeavesOutRows" if on_identity else "JoinNotOnIdentity"
+        ctx.findings.warn(code, f"{names[alias]} is joined by {how}{'; ' if left_out else ''}{left_out}")

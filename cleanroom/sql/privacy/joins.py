@@ -1,14 +1,11 @@
 """Which relations may be joined with protected rows, so that the query text cannot put one person into overlapping result rows.
 
-Relations with protected rows are joined on their identities. Any other relation is joined in one of these ways:
+Relations with protected rows are joined on their identities. Any other relation is joined by columns on which it is unique, so that
+each protected row finds one row at most. Where that is not known, the rewritten query leaves out the rows of the relation whose key
+occurs more than once.
 
-* by columns on which it is unique, so that each protected row finds one row at most. Where that is not known, the rewritten query
-  leaves out the rows of the relation whose key occurs more than once;
-* by the identity, so that each of its rows is about one person;
-* by columns of a relation of the second kind.
-
-In the second and third case a protected row may be in several result rows. The rewritten query then drops result rows that overlap
-with another row in all but a few persons.
+Relations with protected rows may have several rows per person, so that a protected row may be in several result rows. The rewritten
+query then drops result rows that overlap with another row in all but a few persons.
 """
 
 from __future__ import annotations

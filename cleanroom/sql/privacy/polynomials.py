@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import operator
+import re
 from collections.abc import Callable, Sequence
 
 from cleanroom.sql.model import Value
@@ -26,6 +27,7 @@ _CONSTANT_FOLDING: dict[str, Callable[[float, float], float]] = {
     "*": operator.mul,
     "/": operator.truediv,
 }
+_COLUMN = re.compile("`[^`]*`([.]`[^`]*`)?|[a-z]+[.][a-z]+")
 _INTEGER_DIGITS = 10
 _LONG_DIGITS = 19
 
@@ -77,7 +79,9 @@ def call(function: Function, args: Sequence[Value]) -> tuple[int | None, float]:
     if function.degree_rule == "first_argument" and all(arg.constant == 0 for arg in args[1:]) and args[0].plain:
         return args[0].degree, args[0].scale
     columns = [arg for arg in args if arg.degree != 0]
-    if function.degree_rule == "transforms" and len(columns) == 1 and columns[0].degree == 1 and columns[0].plain:
+    # Of a column only: LN(x - 30) would count the rows above 30.
+    single = len(columns) == 1 and columns[0].degree == 1 and not columns[0].mixed and _COLUMN.fullmatch(columns[0].sql) is not None
+    if function.degree_rule == "transforms" and single:
         return 1, columns[0].scale
     if function.degree_rule == "days_between" and all(arg.type == "date" for arg in args):
         degree = highest_degree(args)

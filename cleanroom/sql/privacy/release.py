@@ -103,8 +103,7 @@ def floor_conditions(protected: Sequence[ProtectedInput], divisions: Mapping[tup
         total *= len(parts)
     if total > MAX_PARTS:
         raise Refusal(
-            "ConditionalAggregate",
-            f"the conditions inside the aggregates divide each group into {total} parts; the limit is {MAX_PARTS}",
+            "ConditionalAggregate", f"the conditions inside the aggregates divide each group into {total} parts; the limit is {MAX_PARTS}"
         )
     if not strict and (not divisions or floor <= 1):
         return conditions
@@ -152,8 +151,7 @@ def check_result(query: CheckedQuery) -> None:
     if query.protected:
         views = sorted({item.view for item in query.protected})
         raise Refusal(
-            "RowLevelOutput",
-            f"rows of {', '.join(views)} are under a privacy floor and may leave only through an aggregation (GROUP BY)",
+            "RowLevelOutput", f"rows of {', '.join(views)} are under a privacy floor and may leave only through an aggregation (GROUP BY)"
         )
     seen: dict[str, int] = {}
     for number, view in sorted(query.releases):

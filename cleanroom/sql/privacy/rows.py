@@ -162,8 +162,7 @@ def check_pivot(protected: Sequence[ProtectedInput]) -> None:
     """Refuse PIVOT over protected rows."""
     if protected:
         raise Refusal(
-            "ClauseNotAllowed",
-            "PIVOT of rows under a privacy floor is not allowed; write SUM(CASE WHEN … THEN … END) with GROUP BY",
+            "ClauseNotAllowed", "PIVOT of rows under a privacy floor is not allowed; write SUM(CASE WHEN … THEN … END) with GROUP BY"
         )
 
 
@@ -222,8 +221,7 @@ def window_parts(scope: Scope, partition: Sequence[Value]) -> list[Value]:
         return list(partition)
     if scope.per_person or not is_per_person(scope.protected, partition, scope.equal):
         raise Refusal(
-            "WindowOverFloor",
-            "a window over rows under a privacy floor must be PARTITION BY their identity; or aggregate them first",
+            "WindowOverFloor", "a window over rows under a privacy floor must be PARTITION BY their identity; or aggregate them first"
         )
     return [key for key in partition if not (key.plain and key.identity)]
 

@@ -67,7 +67,7 @@ _MISSING = {
     TokenType.WINDOW: ([TokenType.VAR], [TokenType.ALIAS], "AS"),
 }  # fmt: skip
 """What follows a word, what must follow then, and its text."""
-_STRUCTURE = _OPENING | _CLOSING | _PREDICATES | _COMPARISONS | _BOUNDARIES | _PREFIXES | _MISPLACED.keys() | _MISSING.keys() | _CLAUSES
+_STRUCTURE = _OPENING | _CLOSING | _PREDICATES | _COMPARISONS | _BOUNDARIES | _PREFIXES | _MISSING.keys() | _CLAUSES
 _JOINS_OPERANDS = {TokenType.DOT, TokenType.DCOLON, TokenType.L_PAREN, TokenType.R_PAREN, TokenType.L_BRACKET, TokenType.R_BRACKET}
 
 _stack_size = threading.Lock()
@@ -108,12 +108,14 @@ def parse_statement(text: str, *, rereading: bool = False) -> exp.Expr:
 
 def _check_operators(tokens: list[Token], kinds: list[TokenType]) -> None:
     """Refuse forms of conditions that the parser reads and Spark does not, and those that the two read differently."""
+    for at in [index for index, kind in enumerate(kinds) if kind in _MISPLACED]:
+        _check_preceding(tokens, kinds, at)
     seen, start, frame, stack = False, -1, False, []
     for at in [index for index, kind in enumerate(kinds) if kind in _STRUCTURE]:
         kind = kinds[at]
         before = kinds[at - 1] if at else TokenType.SELECT
-        if kind in _MISPLACED or kind in _MISSING:
-            _check_neighbours(tokens, kinds, at, before)
+        if kind in _MISSING:
+            _check_following(tokens, kinds, at)
         if kind in _CLAUSES and kinds[at + 1 : at + 2] == [TokenType.L_PAREN]:
             _check_clause(tokens, kinds, at)
         if kind in _OPENING:
@@ -143,19 +145,23 @@ def _check_operators(tokens: list[Token], kinds: list[TokenType]) -> None:
         raise Refusal("Unparsable", "each WHEN needs a THEN", token_position(tokens[kinds.index(word)]))
 
 
-def _check_neighbours(tokens: list[Token], kinds: list[TokenType], at: int, before: TokenType) -> None:
-    """Check what stands before and after a sign or word where the parser is lenient."""
-    kind, token, last = kinds[at], tokens[at], tokens[at - 1]
-    if before in _MISPLACED.get(kind, ()) and last.text.upper() not in _KEYWORDS_BEFORE_VALUE:
-        if kind is not TokenType.DOT or kinds[at + 1 : at + 2] != [TokenType.NUMBER]:
-            text = "a text in quotes" if kind is TokenType.STRING else repr(token.text)
-            raise Refusal(
-                "Unparsable", f"{text} cannot follow {last.text!r}" if at else f"a query cannot begin with {text}", token_position(token)
-            )
-    elif kind in _MISSING:
-        between, needed, text = _MISSING[kind]
-        if kinds[at + 1 : at + 1 + len(between)] == between and kinds[at + 1 + len(between) : at + 2 + len(between)] != needed:
-            raise Refusal("Unparsable", f"{text} is missing after {token.text}", token_position(token))
+def _check_preceding(tokens: list[Token], kinds: list[TokenType], at: int) -> None:
+    """Check what stands before a sign that the parser also accepts in other places."""
+    if (kinds[at - 1] if at else TokenType.SELECT) not in _MISPLACED[kinds[at]]:
+        return
+    token, last, number = tokens[at], tokens[at - 1], kinds[at] is TokenType.DOT and kinds[at + 1 : at + 2] == [TokenType.NUMBER]
+    if not number and last.text.upper() not in _KEYWORDS_BEFORE_VALUE:
+        text = "a text in quotes" if kinds[at] is TokenType.STRING else repr(token.text)
+        why = f"{text} cannot follow {last.text!r}" if at else f"a query cannot begin with {text}"
+        raise Refusal("Unparsable", why, token_position(token))
+
+
+def _check_following(tokens: list[Token], kinds: list[TokenType], at: int) -> None:
+    """Check what stands after a word that needs another one."""
+    between, needed, text = _MISSING[kinds[at]]
+    end = at + 1 + len(between)
+    if kinds[at + 1 : end] == between and kinds[end : end + 1] != needed:
+        raise Refusal("Unparsable", f"{text} is missing after {tokens[at].text}", token_position(tokens[at]))
 
 
 def _check_clause(tokens: list[Token], kinds: list[TokenType], at: int) -> None:

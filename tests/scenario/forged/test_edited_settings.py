@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
 import tomllib
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -77,6 +79,28 @@ def test_a_worker_with_another_sidecar_or_bootstrap_file_does_not_start(cloud: C
     other = cloud.state / "edited-bootstrap.json"
     other.write_bytes(genuine.replace(b"localhost", b"attacker", 1))
     assert code(lambda: read_bootstrap(other, bootstrap_digest(genuine))) == "BootstrapMismatch"
+
+
+def test_the_worker_process_does_not_start_with_edited_files_or_variables(cloud: Cloud) -> None:
+    other = cloud.state / "edited-bootstrap.json"
+    other.write_bytes((cloud.state / "bootstrap.json").read_bytes().replace(b"localhost", b"attacker", 1))
+    layers = edited(cloud, DECIDED_TRUST["image layers"], "edited-layers.toml")
+    attempts = {
+        "ConfigInvalid": ({"--config": layers}, {}),
+        "BootstrapMismatch": ({"--bootstrap": other}, {}),
+        "AttestationUrlNotLocal": ({}, {"CLEANROOM_ATTESTATION__URL": "https://sidecar.example"}),
+    }
+    started = {}
+    for wanted, (options, variables) in attempts.items():
+        command, ready = list(cloud.workers.command("clean-room")), cloud.state / f"{wanted}.ready"
+        for option, value in {"--ready-file": ready, **options}.items():
+            command[command.index(option) + 1] = str(value)
+        started[wanted] = subprocess.Popen(command, env=os.environ | variables, stderr=subprocess.PIPE, text=True), ready
+    for wanted, (process, ready) in started.items():
+        _, shown = process.communicate(timeout=60)
+        assert process.returncode not in (0, None), wanted
+        assert wanted in shown
+        assert not ready.exists()
 
 
 def test_a_worker_with_other_addresses_and_roots_decides_the_same(attacker: Attacker, monkeypatch: pytest.MonkeyPatch) -> None:
