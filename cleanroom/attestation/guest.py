@@ -73,10 +73,20 @@ def _unreachable(error: httpx.HTTPError) -> CleanRoomError:
 
 def _evidence(response: httpx.Response) -> AttestationEvidence:
     status = response.status_code
-    page = "html" in response.headers.get("content-type", "") or response.content[:100].lstrip().startswith(b"<")
-    if status >= 500 or status in (408, 425, 429) or page:
-        # The sidecar sends no web page, so something in between did.
-        raise _failed(response)
+    try:
+        document = response.json()
+    except (ValueError, RecursionError):
+        document = None
+    if status >= 500 or status in (408, 425, 429) or not isinstance(document, dict):
+        # The sidecar answers in JSON, also if it refuses. Another answer comes from something in between.
+        wait = retry_after_seconds(response.headers.get("retry-after"))
+        raise Unavailable(
+            "GuestAttestationUnavailable",
+            f"The guest's attestation sidecar responded with status {status}" + (" and no JSON object." if document is None else "."),
+            cause=response.text[:500],
+            party="operator",
+            details={} if wait is None else {"retryAfter": wait},
+        )
     if status != 200:
         raise Refused(
             "GuestAttestationRefused",
@@ -84,10 +94,6 @@ def _evidence(response: httpx.Response) -> AttestationEvidence:
             cause=response.text[:500],
             party="operator",
         )
-    try:
-        document = response.json()
-    except (ValueError, RecursionError) as error:
-        raise _failed(response) from error
     try:
         return AttestationEvidence.model_validate(document)
     except ValidationError as error:
@@ -97,14 +103,3 @@ def _evidence(response: httpx.Response) -> AttestationEvidence:
             cause=str(error.error_count()) + " invalid members",
             party="operator",
         ) from error
-
-
-def _failed(response: httpx.Response) -> Unavailable:
-    wait = retry_after_seconds(response.headers.get("retry-after"))
-    return Unavailable(
-        "GuestAttestationUnavailable",
-        f"The guest's attestation sidecar responded with status {response.status_code}" + (" and no JSON." if response.is_success else "."),
-        cause=response.text[:500],
-        party="operator",
-        details={} if wait is None else {"retryAfter": wait},
-    )
