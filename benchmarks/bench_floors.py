@@ -80,7 +80,7 @@ def in_spark(rows: int, own: str, floored: str) -> tuple[Work, Work, list[float]
     spark = open_session("bench-floors")
     spark.range(0, rows, 1, spark.sparkContext.defaultParallelism).createOrReplaceTempView("numbers")
     for name in TABLES:
-        frame = spark.sql(table(name)).persist()
+        frame = spark.sql(table(name)).localCheckpoint().persist()  # a leaf, as the datasets of a pod
         frame.count()
         frame.createOrReplaceTempView(name)
     check, times = PlanCheck(spark, catalog(floors=True)), []
