@@ -17,7 +17,7 @@ async def read_policy(client: GovernanceUserClient, collaboration: str) -> Clean
         Refused: ``CleanRoomPolicyTooWeak`` if the policy accepts debuggable guests.
     """
     claims = (await client.clean_room_policy(collaboration)).policy
-    hosts = claims.get(HOST_DATA) or []
+    hosts = claims.get(HOST_DATA)
     if not hosts:
         raise PreconditionFailed(
             "CleanRoomPolicyMissing",
@@ -31,7 +31,7 @@ async def read_policy(client: GovernanceUserClient, collaboration: str) -> Clean
             f"contract {collaboration!r}: its clean room policy does not require {IS_DEBUGGABLE} = false.",
             party="operator",
         )
-    ordered = {name: tuple(values) for name, values in sorted(claims.items())}
+    ordered = {name: tuple(values) for name, values in claims.items()}
     return CleanRoomPolicy(
         host_data=tuple(hosts), claims=ordered, digest=sha256_hex(canonical_json({k: list(v) for k, v in ordered.items()}))
     )

@@ -111,7 +111,6 @@ class SparkServiceActivities:
             Refused: ``JobMismatch`` when the job belongs to another run.
         """
         ticket = request.ticket
-        await self._authority.verify_caller(ticket, past=True)
         if request.tracking.name != job_name(ticket.collaboration, ticket.query, ticket.run_id):
             raise Refused("JobMismatch", f"run {ticket.run_id!r}: job {request.tracking.name!r} belongs to another run.")
         await self._authority.verify_pinned(ticket)

@@ -66,9 +66,8 @@ class Story:
         self.show()
 
     def note(self, key: str, text: str) -> None:
-        """Show ``text`` next to the step."""
+        """Show ``text`` next to the step, from the next change of a step on."""
         self._notes[key] = text
-        self.show()
 
     def skip(self, key: str) -> None:
         """Mark a step as skipped."""

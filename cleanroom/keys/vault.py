@@ -155,17 +155,15 @@ def convert_error(error: AzureError, what: str, *, party: str | None = None) -> 
         hint = "Check whether the key is enabled, within its validity, and permits the operation."
         if inner == "ForbiddenByRbac":
             hint = "Assign a Key Vault crypto role at the vault to the caller; a new assignment can take minutes to take effect."
-        return Refused(
-            inner or code or "Forbidden", f"{what}: Key Vault denied the request.", cause=message, hint=hint, party=party, details=details
-        )
+        return Refused(inner or code, f"{what}: Key Vault denied the request.", cause=message, hint=hint, party=party, details=details)
     if status == 404:
-        return NotFound(code or "KeyNotFound", f"{what}: the key does not exist.", cause=message, details=details)
+        return NotFound(code, f"{what}: the key does not exist.", cause=message, details=details)
     if status == 409:
         hint = "Inspect the existing key, then choose another name or delete it."
         if inner == DELETED_BUT_RECOVERABLE:
             hint = "The name belongs to a deleted key. Run az keyvault key recover to use it again, or az keyvault key purge to free it."
         return Conflict(
-            inner or code or "Conflict",
+            inner or code,
             f"{what}: it conflicts with an existing key.",
             cause=message,
             hint=hint,
@@ -176,4 +174,4 @@ def convert_error(error: AzureError, what: str, *, party: str | None = None) -> 
         return Unavailable(
             code or "KeyVaultUnavailable", f"{what}: Key Vault responded with status {status}.", cause=message, details=details
         )
-    return InvalidInput(code or "BadParameter", f"{what}: Key Vault rejected the request ({status}).", cause=message, details=details)
+    return InvalidInput(code, f"{what}: Key Vault rejected the request ({status}).", cause=message, details=details)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from activities.frontend import Frontend
-from cleanroom.errors import PreconditionFailed, Unavailable
+from cleanroom.errors import NotFound, PreconditionFailed, Unavailable
 from cleanroom.governance.models import OidcIssuerInfo
 from cleanroom.governance.position import observe
 from cleanroom.identifiers import TOKEN_EXCHANGE_AUDIENCE, TransactionId, federated_subject
@@ -125,6 +126,16 @@ async def test_a_dataset_of_another_version_or_text_than_the_pinned_one_stops_th
         await refused(world.frontend.determine_dataset_owners(OwnersRequest(collaboration=COLLABORATION, query="totals")))
         == "DatasetChanged"
     )
+
+
+async def test_a_draft_that_pins_no_datasets_is_not_proposed(world: World) -> None:
+    await world.draft()
+    held = world.governance.drafts["totals"]
+    data = json.loads(str(held.data))
+    del data["approval"]
+    world.governance.drafts["totals"] = held.model_copy(update={"data": json.dumps(data)})
+    work = world.frontend.determine_dataset_owners(OwnersRequest(collaboration=COLLABORATION, query="totals"))
+    assert await refused(work) == "DatasetChanged"
 
 
 # ---------------------------------------------------------------------- decisions
@@ -268,6 +279,15 @@ async def test_an_answer_that_names_its_transaction_is_reported_with_it(world: W
     assert now is not None
     assert now.seen == "2.500"
     assert await poll(world, now.model_copy(update={"version": "2.999"})) == now
+
+
+async def test_a_missing_query_is_reported_with_the_transaction_that_misses_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def missing(document_id: str) -> Any:
+        observe(TransactionId(2, 500))
+        raise NotFound("UserDocumentNotFound", document_id)
+
+    monkeypatch.setattr(world.client, "get_document", missing)
+    assert await poll(world, NOTHING_KNOWN) == GovernanceQueryState(state="Missing", seen="2.500")
 
 
 async def test_governance_that_cannot_be_read_is_no_change(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -236,6 +236,7 @@ REFUSED = {"error": {"code": "PolicyEvaluationError", "message": "no"}}
         (302, REFUSED, "MaaUnavailable", {"status": 302, "code": "PolicyEvaluationError"}),
         (204, {"token": "t"}, "MaaUnavailable", {"status": 204, "code": None}),
         (200, {}, "MaaUnavailable", {"status": 200, "code": None}),
+        (200, ["token"], "MaaUnavailable", {"status": 200, "code": None}),
         (200, {"token": ""}, "MaaUnavailable", {"status": 200, "code": None}),
         (200, [], "MaaUnavailable", {"status": 200, "code": None}),
         (200, None, "MaaUnavailable", {"status": 200, "code": None}),

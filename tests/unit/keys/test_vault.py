@@ -17,6 +17,7 @@ from azure.core.exceptions import (
 from pydantic import ValidationError
 
 import cleanroom.keys.vault as module
+from cleanroom.azure_http import BoundedRetryPolicy
 from cleanroom.errors import CleanRoomError, Conflict, Internal, InvalidInput, NotFound, Refused, Unavailable
 from cleanroom.keys import KeyVaultSettings
 from cleanroom.keys.vault import convert_error, convert_malformed_responses, service_error
@@ -73,8 +74,11 @@ def test_every_setting_reaches_the_client(monkeypatch: pytest.MonkeyPatch, tmp_p
     KeyVaultSettings(
         vault_url=URL, ca_file=tmp_path, verify_challenge_resource=False, release_ca_file=tmp_path / "x", timeout=7, retries=1
     ).client(credential)
-    usual = {"verify_challenge_resource": True, "connection_timeout": 30, "read_timeout": 30, "retry_total": 3, "permit_redirects": False}
-    own = {"verify_challenge_resource": False, "connection_timeout": 7, "read_timeout": 7, "retry_total": 1, "permit_redirects": False}
+    policies = [options.pop("retry_policy") for _, options in made]
+    assert [type(policy) for policy in policies] == [BoundedRetryPolicy] * 2
+    assert [policy.total_retries for policy in policies] == [3, 1]
+    usual = {"verify_challenge_resource": True, "connection_timeout": 30, "read_timeout": 30, "permit_redirects": False}
+    own = {"verify_challenge_resource": False, "connection_timeout": 7, "read_timeout": 7, "permit_redirects": False}
     assert made == [((URL, credential), usual), ((URL, credential), own | {"connection_verify": str(tmp_path)})]
 
 
@@ -96,19 +100,17 @@ EXISTS = "Inspect the existing key, then choose another name or delete it."
         (403, "Forbidden", "KeyDisabled", Refused, "KeyDisabled", FORBIDDEN),
         (403, "Forbidden", None, Refused, "Forbidden", FORBIDDEN),
         (403, "Odd", None, Refused, "Odd", FORBIDDEN),
-        (403, "", None, Refused, "Forbidden", FORBIDDEN),
         (404, "KeyNotFound", None, NotFound, "KeyNotFound", None),
         (404, "SecretNotFound", None, NotFound, "SecretNotFound", None),
-        (404, "", None, NotFound, "KeyNotFound", None),
         (409, "Conflict", None, Conflict, "Conflict", EXISTS),
         (409, "Odd", None, Conflict, "Odd", EXISTS),
-        (409, "", None, Conflict, "Conflict", EXISTS),
         (409, "Conflict", "Other", Conflict, "Other", EXISTS),
         (400, "BadParameter", None, InvalidInput, "BadParameter", None),
-        (400, "", None, InvalidInput, "BadParameter", None),
         (412, "Odd", None, InvalidInput, "Odd", None),
         (429, "Throttled", None, Unavailable, "Throttled", None),
         (429, "", None, Unavailable, "KeyVaultUnavailable", None),
+        (408, "", None, Unavailable, "KeyVaultUnavailable", None),
+        (408, "Slow", None, Unavailable, "Slow", None),
         (500, "", None, Unavailable, "KeyVaultUnavailable", None),
         (503, "Busy", None, Unavailable, "Busy", None),
         (499, "Odd", None, InvalidInput, "Odd", None),
@@ -126,6 +128,15 @@ def test_status_decides_the_class_and_the_service_the_code(
     assert error.message.startswith("reading kek: ")
     assert error.cause == (None if error.code == "KeyVaultRedirected" else "on purpose")
     assert error.retryable is (kind is Unavailable)
+
+
+@pytest.mark.parametrize("status", [200, 204, 299, 400, 401, 403, 404, 409, 499])
+def test_answer_without_key_vaults_envelope_is_not_key_vaults(status: int) -> None:
+    """A proxy's page refuses nothing and denies no key, so it is tried again."""
+    kind = ClientAuthenticationError if status == 401 else HttpResponseError
+    error = convert_error(kind(message="m" * 300, response=http_response(status, ["page"])), "reading kek")
+    assert (type(error), error.code, error.retryable) == (Internal, "KeyVaultAnswerUnexpected", True)
+    assert (error.cause, error.details) == ("m" * 200, {"status": status, "code": "", "innererror": None})
 
 
 def test_name_of_a_deleted_key_has_its_own_remedy() -> None:
@@ -151,12 +162,14 @@ def test_number_of_a_key_release_rule_is_kept() -> None:
     ("code", "message", "expected"),
     [
         ("Unauthorized", "AADSTS700016: x", "Unauthorized"),
+        # The credential failed before any request to the vault.
         ("", "AADSTS700016: the application was not found", "AADSTS700016"),
         ("", "no token", "KeyVaultAuthenticationFailed"),
     ],
 )
 def test_rejected_identity_keeps_the_code_of_vault_or_entra(code: str, message: str, expected: str) -> None:
-    error = convert_error(service_answer(ClientAuthenticationError, 401, code, message), "x")
+    response = service_answer(ClientAuthenticationError, 401, code, message) if code else ClientAuthenticationError(message=message)
+    error = convert_error(response, "x")
     assert (type(error), error.code, error.cause) == (Refused, expected, message)
     assert "audience" in str(error.hint)
 
@@ -180,7 +193,14 @@ def test_other_error_of_the_client_is_internal() -> None:
     error = convert_error(AzureError("odd"), "x")
     assert (type(error), error.code, error.cause) == (Internal, "KeyVaultClientFailed", "odd")
     without = HttpResponseError(message="odd")
-    assert (type(convert_error(without, "x")), service_error(without)) == (InvalidInput, ("", None, "odd"))
+    cut = convert_error(without, "x")
+    assert (type(cut), cut.code, service_error(without)) == (Unavailable, "KeyVaultUnreachable", ("", None, "odd"))
+
+
+def test_time_to_wait_is_kept() -> None:
+    response = http_response(429, {"error": {"code": "Throttled"}})
+    response.headers = {"Retry-After": "7"}
+    assert convert_error(HttpResponseError(message="m", response=response), "x").details["retryAfter"] == 7
 
 
 @pytest.mark.parametrize(

@@ -68,12 +68,23 @@ def test_a_proposal_shows_each_owners_vote_and_its_time() -> None:
     ]
 
 
+def test_the_first_event_of_the_history_counts() -> None:
+    assert "- ○ contosso **pending** since 2026-01-01 00:00:00 UTC" in page(proposed())
+    query = proposed()
+    query.history.clear()
+    at(query, 5, "approved", "contosso")
+    query.ballots = {"u-contosso": "accepted"}
+    assert "- ✓ contosso approved 2026-01-01 00:05:00 UTC" in page(query)
+    assert "\n\n\n" not in query_details(drafted(), "fabrikam")
+
+
 def test_the_next_step_names_three_owners_at_most_and_none_when_all_have_voted() -> None:
     query = proposed()
     query.owners = tuple(f"u-{number}" for number in range(5))
     [step] = [line for line in page(query) if line.startswith("Next:")]
     assert step.startswith("Next: `cleanroom query approve delays --profile u-0` and `cleanroom query approve delays --profile u-1` and ")
     assert "u-2`. With" in step
+    assert "\n\n\n" not in query_details(query, "fabrikam")
     query.ballots = dict.fromkeys(query.owners, "accepted")
     assert not any(line.startswith("Next:") for line in page(query))
 

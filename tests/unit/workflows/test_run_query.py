@@ -11,7 +11,7 @@ from temporalio.exceptions import TimeoutError, TimeoutType
 from cleanroom.errors import CleanRoomError, PreconditionFailed, Refused, Unavailable
 from cleanroom.messages.run import ConsentWithdrawn, JobOutcome, Revoked
 from tests.unit.workflows.driver import HELD, START, UNTIL_CANCELLED, Driver
-from tests.unit.workflows.worlds import JOB, PREPARED, PROOF, RECEIPT, TICKET, conclude_run, run_query
+from tests.unit.workflows.worlds import JOB, PREPARED, PROOF, RECEIPT, TICKET, conclude_run, prepare, run_query
 
 STEPS = (
     "Prepare phase",
@@ -60,6 +60,21 @@ def test_a_completed_run_takes_the_steps_of_the_diagram_and_deletes_no_job() -> 
         assert [line.split(" (")[0] for line in run.query("status").steps] == [f"done: {label}" for label in STEPS]
         assert f"**COMPLETED**: 42 rows in `totals`, digest `{RECEIPT.digest[:16]}`" in run.details
         assert "cleanroom run result run-1 --dataset FILE" in run.details
+
+
+def test_the_end_of_a_step_is_shown_at_once() -> None:
+    with run_query(record_event=HELD) as run:
+        assert run.running() == ["record_event"]
+        assert "- ✓ Check consent again, issue the consent receipt" in run.details
+
+
+def test_the_preparation_shows_what_it_verified_and_for_how_many_datasets() -> None:
+    with prepare() as preparation:
+        assert "- ✓ Get users, validate the caller" in preparation.details
+        lines = {line.split(" — ")[0]: line.split(" — ")[1:] for line in preparation.query("timeline")}
+        assert lines["done: Verify Spark service"] == [f"Milan, host data {'5a' * 6}, 2 checks (0.0 s)"]
+        assert lines["done: Get secrets and set them for the pods"] == ["2 datasets (0.0 s)"]
+        assert lines["done: Configure IDP for the pods (0.0 s)"] == []
 
 
 def test_every_request_of_a_run_carries_its_ticket_and_what_was_prepared() -> None:
