@@ -41,8 +41,11 @@ class Canonical:
             if value and isinstance(value[0], dict) and "class" in value[0]:
                 return self.text(tree(value))
             return f"[{', '.join(self._member(item) for item in value)}]"
-        if isinstance(value, dict) and "product-class" in value and str(value["product-class"]).endswith("ExprId"):
+        if isinstance(value, dict) and str(value.get("product-class")).endswith("ExprId"):
             return f"#{self._number(int(value['id']))}"
+        if isinstance(value, dict):
+            parts = [f"{name}={self._member(part)}" for name, part in sorted(value.items()) if name not in _IGNORED]
+            return f"{{{', '.join(parts)}}}"
         return json.dumps(value, sort_keys=True)
 
 
