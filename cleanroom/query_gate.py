@@ -45,6 +45,7 @@ def document_catalog(inputs: Iterable[DatasetUse]) -> Catalog:
                 item.dataset.dataset_access_policy.allowed_fields,
                 item.dataset.dataset_access_policy.privacy_floors,
                 item.owner_id,
+                item.dataset.dataset_schema.unique_columns,
             )
             for item in inputs
         )
@@ -54,7 +55,10 @@ def document_catalog(inputs: Iterable[DatasetUse]) -> Catalog:
 def job_catalog(job: JobConfig) -> Catalog:
     """Derive the catalogue of a query from its job: equal to :func:`document_catalog` of the documents behind the job."""
     return Catalog(
-        views=tuple(view_of(item.view_name, item.schema_fields, item.allowed_fields, item.floors, item.owner_id) for item in job.datasets)
+        views=tuple(
+            view_of(item.view_name, item.schema_fields, item.allowed_fields, item.floors, item.owner_id, item.unique_columns)
+            for item in job.datasets
+        )
     )
 
 

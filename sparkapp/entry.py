@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from cleanroom.datasets.result import result_digest
 from cleanroom.errors import CleanRoomError
-from cleanroom.query_gate import verify_rendering
+from cleanroom.query_gate import job_catalog, verify_rendering
 from cleanroom.spark.job import JobConfig, ResultReceipt
 from sparkapp.config import job_from_environment
 from sparkapp.consent import require_consent
@@ -21,9 +21,11 @@ from sparkapp.execution import run_segments
 from sparkapp.failures import failure_code, redact_error, redact_for_floors, report_failure, write_termination
 from sparkapp.launch import network_secret_file
 from sparkapp.output import compute, conform, discard, seal_receipt, write_result
+from sparkapp.plan_check import PlanCheck
 from sparkapp.pod import Pod
 from sparkapp.reporting import Reporter
 from sparkapp.session import on_cluster, open_session, require_locked
+from sparkapp.suppression import hold_persons
 from sparkapp.views import LoadFailed, View, open_datasets, register_views
 
 if TYPE_CHECKING:
@@ -106,8 +108,13 @@ def _run(session: Future[tuple[SparkSession, float]], reporter: Reporter) -> Res
         views = register_views(spark, pod, datasets, on_loaded=functools.partial(_loaded, reporter))
     require_consent(pod, before="the query ran")
     require_locked(spark)
-    frame = run_segments(spark, job, views, on_segment=lambda number, of: reporter.progress(f"segment {number} of {of}"))
-    result = compute(conform(frame, job.datasink))
+    catalog = job_catalog(job)
+    check = PlanCheck(spark, catalog)
+    frame = run_segments(spark, job, views, check, on_segment=lambda number, of: reporter.progress(f"segment {number} of {of}"))
+    held, suppression = hold_persons(spark, frame)
+    result = compute(conform(held, job.datasink))
+    floor = max(view.min_group_size for view in catalog.views)
+    suppressed_rows = suppression.count(floor) if suppression else None
     reporter.progress("the query is complete")
     require_consent(pod, before="the result was written")
     try:
@@ -127,6 +134,7 @@ def _run(session: Future[tuple[SparkSession, float]], reporter: Reporter) -> Res
         rows=result.rows,
         digest=result_digest(objects),
         columns=tuple(name for name in job.datasink.schema_fields if name in job.datasink.allowed_fields),
+        suppressed_rows=suppressed_rows,
         rows_read={view.dataset.view_name: view.rows for view in views},
         seconds=round(reporter.seconds(), 3),
         spark_seconds=round(spark_seconds, 3),

@@ -11,19 +11,23 @@ from sqlglot import exp
 from cleanroom.documents.query import PreCondition
 from cleanroom.errors import InvalidInput, PreconditionFailed
 from cleanroom.spark.job import JobConfig, JobSegment
+from sparkapp.plan_check import PlanCheck
 from sparkapp.views import View
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 
-def run_segments(spark: SparkSession, job: JobConfig, views: list[View], *, on_segment: Callable[[int, int], None]) -> DataFrame:
+def run_segments(
+    spark: SparkSession, job: JobConfig, views: list[View], check: PlanCheck, *, on_segment: Callable[[int, int], None]
+) -> DataFrame:
     """Run all segments. Return the lazy result of the last one, with its post filters applied.
 
     Args:
         spark: A locked session in which the views are registered.
         job: The job; its SQL is the query gate's rendering.
         views: The datasets' views with their numbers of rows.
+        check: The check of Spark's plans.
         on_segment: Called with the segment's number and the number of segments before each segment.
 
     Raises:
@@ -31,6 +35,7 @@ def run_segments(spark: SparkSession, job: JobConfig, views: list[View], *, on_s
             does not contain the number of rows. Under a privacy floor it does not name a view that a segment
             created.
         InvalidInput: ``PostFilterInvalid``, ``PreconditionViewUnknown``. Errors of Spark propagate unchanged.
+        Refused: The plan of a segment is not safe; see :class:`~sparkapp.plan_check.PlanCheck`.
     """
     rows = {view.dataset.view_name.lower(): view.rows for view in views}
     # The sort is stable, so segments with equal sequence numbers keep their order.
@@ -47,8 +52,11 @@ def run_segments(spark: SparkSession, job: JobConfig, views: list[View], *, on_s
         result = spark.sql(segment.sql)
         created = created_view(segment.sql)
         if created is not None:
+            check.require_known(spark.table(created))
             rows.pop(created.lower(), None)
             conditions.invalidate(created)
+        else:
+            check.require_safe(result)
         if segment.post_filters:
             if created is not None:
                 _filtered(spark.table(created), segment).createOrReplaceTempView(created)

@@ -15,7 +15,7 @@ from sqlglot import exp
 
 from cleanroom.datasets.schema import arrow_schema
 from cleanroom.documents.dataset import FieldType, Format
-from cleanroom.errors import CleanRoomError
+from cleanroom.errors import CleanRoomError, PreconditionFailed
 from cleanroom.spark.job import JobConfig, JobDataset
 from sparkapp.failures import redact_error, redact_task_errors
 from sparkapp.listing import DatasetListing, list_objects
@@ -164,8 +164,35 @@ def _register(spark: SparkSession, pod: Pod, opened: OpenedDataset) -> View:
     else:
         frame = read_frame(spark, pod, opened.listing, opened.columns).persist(StorageLevel.MEMORY_AND_DISK)
         rows = frame.count()
+    require_unique(frame, dataset)
     frame.createOrReplaceTempView(dataset.view_name)
     return View(opened.listing, rows)
+
+
+def require_unique(frame: DataFrame, dataset: JobDataset) -> None:
+    """Verify the columns that the owner declares unique.
+
+    A query depends on the declaration only if it names all of these columns. Rows with a NULL in one of them do not count, because no
+    equality selects them.
+
+    Raises:
+        PreconditionFailed: ``DatasetNotUnique``.
+    """
+    from pyspark.sql import functions
+
+    names = dataset.unique_columns
+    if names is None or not set(names) <= set(frame.columns):
+        return
+    columns = [functions.col(f"`{name.replace('`', '``')}`") for name in names]
+    for column in columns:
+        frame = frame.filter(column.isNotNull())
+    if frame.groupBy(*columns).count().filter("count > 1").limit(1).count():
+        raise PreconditionFailed(
+            "DatasetNotUnique",
+            f"dataset {dataset.name!r}: several rows have equal values in {', '.join(names)}, which its owner declares unique.",
+            party=dataset.owner_id,
+            hint="Publish the dataset without uniqueColumns, or upload unique rows.",
+        )
 
 
 def read_frame(spark: SparkSession, pod: Pod, listing: DatasetListing, columns: Sequence[str]) -> DataFrame:

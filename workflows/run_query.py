@@ -293,8 +293,9 @@ class RunQuery:
         if receipt is None:
             return f"**{state}**"
         command = f"cleanroom run result {self._input.ticket.run_id}"
+        left_out = f"; privacy floors left out {receipt.suppressed_rows} more rows" if receipt.suppressed_rows else ""
         return (
-            f"**{state}**: {receipt.rows} rows in {code(receipt.dataset)}, digest {code(receipt.digest[:16])}\n\n"
+            f"**{state}**: {receipt.rows} rows in {code(receipt.dataset)}, digest {code(receipt.digest[:16])}{left_out}\n\n"
             f"The receiver opens the result with {code(f'{command} --dataset FILE')}. {code(command)} shows the result receipt."
         )
 

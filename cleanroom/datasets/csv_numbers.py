@@ -42,9 +42,7 @@ def require_plain_numbers(
     suspects = [name for name in table.column_names if types[name] in _INTEGERS]
     if suspects and not _may_have_hexadecimal(block):
         suspects = []
-    suspects += [
-        name for name in table.column_names if types[name] == "number" and pc.any(pc.is_inf(table.column(name)), min_count=0).as_py()
-    ]
+    suspects += [name for name in table.column_names if types[name] == "number" and pc.any(pc.is_inf(table.column(name))).as_py()]
     if not suspects:
         return
     text = as_text(suspects)

@@ -1,7 +1,8 @@
 """The dataset document: location and schema of the encrypted rows, the owner's policy, and how the key is obtained.
 
 The format is that of the Azure clean room tools (https://github.com/Azure/azure-cleanroom), which can read these documents.
-This project adds ``datasetAccessPolicy.privacyFloors``, ``datasetSchema.partitionedBy``, ``datasetAccessPoint.manifest`` and
+This project adds ``datasetAccessPolicy.privacyFloors``, ``datasetSchema.partitionedBy``, ``datasetSchema.uniqueColumns``,
+``datasetAccessPoint.manifest`` and
 ``protection.encryptionSecrets.dek.wrappedKey``.
 """
 
@@ -78,6 +79,9 @@ class DatasetSchema(WireModel):
     """Whether CSV objects begin with a header line. Inputs of the Azure clean room tools have none."""
     csv_dialect: CsvDialect | None = None
     """How CSV objects deviate from RFC 4180; None if they do not. An addition of this project."""
+    unique_columns: tuple[str, ...] | None = Field(default=None, min_length=1)
+    """Columns whose values occur together in one row at most. Queries then need no joins that enforce it; the pods verify it. An
+    addition of this project."""
 
     @model_validator(mode="after")
     def _dialect(self) -> DatasetSchema:
@@ -171,6 +175,7 @@ def require_known_columns(
         (member, allowed),
         ("privacyFloors.allowedOutputColumns", floors.allowed_output_columns or ()),
         ("privacyFloors.measures", floors.measures or ()),
+        ("uniqueColumns", schema.unique_columns or ()),
         ("privacyFloors.identityColumn", tuple(filter(None, [floors.identity_column]))),
     ):
         if unknown := [name for name in used if name not in names]:

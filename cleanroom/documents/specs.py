@@ -63,6 +63,8 @@ class DatasetSpec(OurModel):
     """Columns that queries may read, or that a result may have if the dataset is an output. Default: all columns."""
     privacy: PrivacyFloors = PrivacyFloors()
     partitioned_by: Literal["day"] | None = None
+    unique_columns: tuple[str, ...] | None = None
+    """Columns whose values occur together in one row at most, such as an identity of which each person has one row."""
     csv_header: bool = True
     csv_dialect: CsvDialect | None = None
     """How CSV files deviate from RFC 4180, for inputs only. Default: they do not."""
@@ -94,6 +96,7 @@ class DatasetSpec(OurModel):
             partitioned_by=self.partitioned_by,
             csv_header=self.csv_header and self.format == "csv",
             csv_dialect=self.csv_dialect,
+            unique_columns=self.unique_columns,
         )
 
     @model_validator(mode="after")

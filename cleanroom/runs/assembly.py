@@ -116,6 +116,7 @@ def _job_dataset(item: Dataset, run: AuthorisedRun, environment: JobEnvironment)
         csv_header=document.dataset_schema.csv_header,
         csv_dialect=document.dataset_schema.csv_dialect,
         partitioned_by=document.dataset_schema.partitioned_by,
+        unique_columns=document.dataset_schema.unique_columns,
         allowed_fields=document.dataset_access_policy.allowed_fields,
         floors=document.dataset_access_policy.privacy_floors,
         access=_access(item, point, run, environment),

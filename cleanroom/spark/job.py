@@ -79,6 +79,7 @@ class JobDataset(CamelModel):
     csv_header: bool = False
     csv_dialect: CsvDialect | None = None
     partitioned_by: Literal["day"] | None = None
+    unique_columns: tuple[str, ...] | None = None
     allowed_fields: tuple[str, ...]
     floors: PrivacyFloors = PrivacyFloors()
     access: Access
@@ -199,6 +200,9 @@ class ResultReceipt(CamelModel):
     columns: tuple[str, ...]
     rows_read: dict[str, int] = {}
     """Rows read, by view name."""
+    suppressed_rows: int | None = None
+    """Rows that privacy floors left out of the result. None if that is not known, or if they are about fewer persons than the strictest
+    floor requires: the number alone would then say that such persons exist."""
     seconds: float = 0.0
     spark_seconds: float = 0.0
 

@@ -52,7 +52,7 @@ _FLOOR_MEMBERS = (
 )  # fmt: skip
 
 
-_VIEW_MEMBERS = ("schema", "fields", "allowedColumns", "floor", "privacy_floors", *_FLOOR_MEMBERS)
+_VIEW_MEMBERS = ("schema", "fields", "allowedColumns", "uniqueColumns", "floor", "privacy_floors", *_FLOOR_MEMBERS)
 
 
 class Column(OurModel):
@@ -66,7 +66,8 @@ class View(WireModel):
     """A dataset under the name that the query uses.
 
     ``columns`` are all columns of the data, in file order. ``allowed_columns`` are those that the query may read (None: all).
-    ``floors`` are the owners' rules; if there are several, the strictest of each kind applies.
+    ``floors`` are the owners' rules; if there are several, the strictest of each kind applies. The values of ``unique_columns`` occur
+    together in one row at most; None if that is not known.
     """
 
     name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")
@@ -74,6 +75,7 @@ class View(WireModel):
     columns: tuple[Column, ...] = Field(min_length=1)
     allowed_columns: tuple[str, ...] | None = None
     floors: tuple[PrivacyFloors, ...] = ()
+    unique_columns: tuple[str, ...] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -108,6 +110,9 @@ class View(WireModel):
         for name in self.allowed_columns or ():
             if name.lower() not in lowered:
                 raise ValueError(f"view {self.name}: allowed column {name!r} is not among its columns")
+        for name in self.unique_columns or ():
+            if name.lower() not in lowered:
+                raise ValueError(f"view {self.name}: unique column {name!r} is not among its columns")
         for floor in self.floors:
             if floor.identity_column and floor.identity_column.lower() not in lowered:
                 raise ValueError(f"view {self.name}: identityColumn {floor.identity_column!r} is not among its columns")
@@ -122,6 +127,11 @@ class View(WireModel):
             return self.columns
         allowed = {name.lower() for name in self.allowed_columns}
         return tuple(column for column in self.columns if column.name.lower() in allowed)
+
+    @cached_property
+    def unique_on(self) -> frozenset[str] | None:
+        """Lower-case names of the columns whose values occur together in one row at most; None if that is not known."""
+        return frozenset([name.lower() for name in self.unique_columns]) if self.unique_columns else None
 
     @cached_property
     def min_group_size(self) -> int:
@@ -250,14 +260,16 @@ def view_of(
     allowed: Iterable[str] | None = None,
     floors: PrivacyFloors | None = None,
     owner: str | None = None,
+    unique: tuple[str, ...] | None = None,
 ) -> View:
-    """Create a view from parts of a dataset document: schema, allowed fields, privacy floors and owner."""
+    """Create a view from parts of a dataset document: schema, allowed fields, privacy floors, owner and unique columns."""
     return View(
         name=name,
         owner=owner,
         columns=tuple(Column(name=field, type=kind) for field, kind in fields.items()),
         allowed_columns=None if allowed is None else tuple(allowed),
         floors=() if floors is None or floors == PrivacyFloors() else (floors,),
+        unique_columns=unique,
     )
 
 

@@ -18,6 +18,10 @@ _GATE = (
     "A refused query has one or more reasons with these codes, each with the line and column of the cause. `cleanroom query lint` prints "
     "them. Proposing the query fails with `QueryRefusedByGate`, whose details contain the same reasons."
 )
+_PLAN = (
+    "Category `refused`. The pod, and `cleanroom query lint` where Spark is installed, refuse the plan that Spark has made of a rewritten "
+    "query. The query gate should have refused such a query."
+)
 PACKAGES = ("cleanroom", "workflows", "activities", "workers", "starters", "sparkapp")
 CLASSES = {kind.__name__: kind for kind in CATEGORIES.values()}
 
@@ -69,7 +73,19 @@ def render() -> str:
     lines += [*wrap(", ".join(code(str(reason)) for reason in Reason) + "."), ""]
     lines += ["## Query gate", "", *wrap(_GATE), ""]
     lines += table(("Code", "For example"), ((code(name), text) for name, text in sorted(_refused_by_gate().items())))
+    lines += ["", "## Spark's plan", "", *wrap(_PLAN), ""]
+    lines += table(("Code", "For example"), ((code(name), text) for name, text in sorted(_refused_plans().items())))
     return page(lines)
+
+
+def _refused_plans() -> dict[str, str]:
+    """Codes with which a pod refuses Spark's plan of a query, and a message of each."""
+    found: dict[str, str] = {}
+    for path in (*sorted((ROOT / "sparkapp/plan").glob("*.py")), ROOT / "sparkapp/plan_check.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "refused":
+                found.setdefault(_text(node.args[0]), html.escape(_text(node.args[1]), quote=False))
+    return found
 
 
 def _refused_by_gate() -> dict[str, str]:

@@ -113,6 +113,8 @@ async def publish_dataset(session: Session, spec: DatasetSpec, *, wait: bool = T
     if not wait:
         return {"workflow_id": workflow_id, "link": link}
     published = await follow_timeline(client, handle, f"publishing {spec.name}")
+    # The version of an accepted document is the transaction that accepted it.
+    session.expect(published.version)
     return {**published.model_dump(mode="json"), "workflow_id": workflow_id, "link": link}
 
 

@@ -213,6 +213,7 @@ def result_record(session: Session, result: RunResult) -> dict[str, Any]:
         "query": result.query,
         "state": result.state,
         "rows": receipt.rows if receipt else None,
+        "suppressed_rows": receipt.suppressed_rows if receipt else None,
         "digest": receipt.digest if receipt else None,
         "failure": result.failure.model_dump(mode="json") if result.failure else None,
         "seconds": {stage: round(value, 2) for stage, value in result.stages.items()},

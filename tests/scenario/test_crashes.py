@@ -22,7 +22,7 @@ from starters.operations.queries import create_query, propose_query
 from starters.operations.query_workflow import read_state
 from starters.operations.results import open_result, read_receipt
 from starters.operations.runs import cancel_run, start_run
-from starters.operations.session import run_async
+from starters.operations.session import Session, run_async
 from starters.terminal.result_view import result_rows
 from tests.local_cloud import (
     Cloud,
@@ -137,7 +137,7 @@ def test_run_completes_when_every_worker_is_killed_once(cloud: Cloud, world: Wor
 
     run_async(publish())
     for owner, spec in ((cloud.contosso, flights), (cloud.litware, planes), (cloud.litware, output)):
-        _accepted_once(cloud, owner.user_id, spec.name)
+        _accepted_once(owner, spec.name)
     assert run_async(read_state(cloud.fabrikam, concurrent.name)).stage == "Draft"
 
     query = world.query("crash", inputs={"flights": flights.name, "planes": planes.name}, output=output.name)
@@ -169,12 +169,12 @@ def test_run_completes_when_every_worker_is_killed_once(cloud: Cloud, world: Wor
     assert len(cloud.leftovers.staged(run_id)) == 6  # two keys, two connections, the network secret, the consent receipt
 
 
-def _accepted_once(cloud: Cloud, owner: str, name: str) -> None:
+def _accepted_once(owner: Session, name: str) -> None:
     async def look() -> None:
-        async with cloud.fabrikam.governance() as client:
-            document = await cloud.fabrikam.documents(client).get(name)
-            assert (document.state, document.proposer_id) == ("Accepted", owner)
-            assert [(vote.approver_id, vote.ballot) for vote in document.final_votes or ()] == [(owner, "accepted")]
+        async with owner.governance() as client:
+            document = await owner.documents(client).get(name)
+            assert (document.state, document.proposer_id) == ("Accepted", owner.user_id)
+            assert [(vote.approver_id, vote.ballot) for vote in document.final_votes or ()] == [(owner.user_id, "accepted")]
 
     run_async(look())
 

@@ -18,14 +18,16 @@ from temporalio.worker import (
     WorkflowOutboundInterceptor,
 )
 
+from cleanroom.documents.specs import DatasetSpec
 from cleanroom.errors import NotFound, Unavailable
 from cleanroom.identifiers import Seen
 from cleanroom.messages.base import Message
+from cleanroom.messages.publish import PublishedDataset
 from cleanroom.messages.query import QueryState
 from cleanroom.messages.run import RunQueryInput
 from cleanroom.settings import Settings
 from cleanroom.temporal.freshness import GovernanceFreshness
-from starters.operations import runs
+from starters.operations import datasets, runs
 from starters.operations.session import Session
 
 # -- positions that travel with workflows
@@ -192,3 +194,25 @@ async def test_a_run_request_carries_what_the_query_has_seen(
     monkeypatch.setattr(Session, "temporal", temporal)
     await runs.start_run(session_of(tmp_path), "q", "0" * 64, "r-1")
     assert [input.ticket.seen for input in started] == [seen]
+
+
+async def test_after_a_publication_the_session_reads_the_accepted_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    published = PublishedDataset(document_id="d", version="2.31", digest="0" * 64, proposal_id="p", owner_id="u-1")
+    expected: list[str] = []
+
+    async def follow(*arguments: Any) -> PublishedDataset:
+        return published
+
+    async def start_workflow(*arguments: Any, **options: Any) -> None: ...
+
+    async def temporal(session: Session) -> Any:
+        return SimpleNamespace(start_workflow=start_workflow)
+
+    monkeypatch.setattr(datasets, "pin_manifest", lambda session, spec: spec)
+    monkeypatch.setattr(datasets, "follow_timeline", follow)
+    monkeypatch.setattr(Session, "temporal", temporal)
+    monkeypatch.setattr(Session, "expect", lambda self, seen: expected.append(seen))
+    store = {"kind": "aws-s3", "bucket": "rows", "connectionSecret": "secret:s3"}
+    spec = DatasetSpec.model_validate({"name": "d", "format": "csv", "access": "read", "schema": {"a": "string"}, "store": store})
+    assert (await datasets.publish_dataset(session_of(tmp_path), spec))["version"] == "2.31"
+    assert expected == ["2.31"]

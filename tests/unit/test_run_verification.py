@@ -16,6 +16,7 @@ from cleanroom.errors import CleanRoomError, PreconditionFailed, Unavailable
 from cleanroom.governance import MemberDocument
 from cleanroom.messages.run import NOT_REMEMBERED, Reference, RunTicket, ServiceProof, message_digest
 from cleanroom.runs.ledger import RUNS_SCOPE, PinnedRequest, pinned_event_id, read_pin
+from cleanroom.runs.proof import ServiceVerifier
 from cleanroom.runs.reader import AcceptedDocument, Consent
 from cleanroom.runs.readings import SHARED_SECONDS
 from cleanroom.runs.second_look import SecondLooks
@@ -91,10 +92,10 @@ class Ledger:
         await self._read("closed")
         return run_id in self.closed
 
-    def verifier(self) -> RunVerifier:
+    def verifier(self, **options: Any) -> RunVerifier:
         """A verifier without a snapshot, as after a restart of the worker."""
         trust = RunTrust(TrustSource(self.member_document, COLLABORATION, development=True), BOOTSTRAP)
-        return RunVerifier(SharedReader(self), COLLABORATION, trust, self, now=lambda: self.now, timer=lambda: self.clock)
+        return RunVerifier(SharedReader(self), COLLABORATION, trust, self, now=lambda: self.now, timer=lambda: self.clock, **options)
 
     async def member_document(self, document_id: str) -> MemberDocument:
         if not self.available:
@@ -575,6 +576,76 @@ async def test_minimum_firmware_and_revocation_lists_of_the_trust_document_reach
         with pytest.raises(CleanRoomError) as caught:
             await changing.verifier().verify_service(world.ticket, proof_of(world).report)
         assert caught.value.code == reason, policy
+
+
+# ---------------------------------------------------------------------- what the memory of a run keeps
+
+
+def test_a_full_verification_replaces_the_result_of_an_earlier_one(ledger: Ledger) -> None:
+    async def work() -> list[dt.datetime]:
+        verifier, proof, found = ledger.verifier(), proof_of(ledger.world), []
+        for hours in (3, 2):
+            ledger.world.decide("litware", expires=ledger.now + dt.timedelta(hours=hours))
+            await verifier.verify_run(ledger.world.ticket, proof)
+            found.append((await verifier.verify_release(ledger.world.ticket, proof, FLIGHTS)).run.expires - ledger.now)
+        return found
+
+    assert asyncio.run(work()) == [dt.timedelta(hours=3), dt.timedelta(hours=2)]
+
+
+async def test_the_trust_document_in_force_is_taken_over_for_ten_seconds(changing: Ledger) -> None:
+    proof, reads, genuine = proof_of(changing.world), list[str](), changing.member_document
+
+    async def counted(document_id: str) -> MemberDocument:
+        reads.append(document_id)
+        return await genuine(document_id)
+
+    changing.member_document = counted  # type: ignore[method-assign]
+    verifier = changing.verifier()
+    await verifier.verify_run(changing.world.ticket, proof)
+    for age, more in ((0.0, 0), (SHARED_SECONDS - 1, 0), (1.0, 1)):
+        reads.clear()
+        changing.clock += age
+        await verifier.verify_release(changing.world.ticket, proof, FLIGHTS)
+        assert len(reads) == more
+    await verifier.verify_release(changing.world.ticket, proof, FLIGHTS, fresh=True)
+    assert len(reads) == 2
+
+
+async def test_a_proof_is_verified_once_and_another_one_again(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    verifier, proof, verified = ledger.verifier(), proof_of(ledger.world), list[ServiceProof]()
+    genuine = ServiceVerifier.policies
+
+    def counted(self: ServiceVerifier, proof: ServiceProof, *arguments: Any, **options: Any) -> Any:
+        verified.append(proof)
+        return genuine(self, proof, *arguments, **options)
+
+    monkeypatch.setattr(ServiceVerifier, "policies", counted)
+    for _ in range(3):
+        await verifier.verify_release(ledger.world.ticket, proof, FLIGHTS)
+    assert verified == [proof]
+    other = proof_of(ledger.world)
+    await verifier.verify_release(ledger.world.ticket, other, FLIGHTS)
+    assert verified == [proof, other]
+
+
+async def test_the_second_look_of_the_last_dataset_waits_for_nothing(ledger: Ledger) -> None:
+    async def pause(seconds: float) -> None:
+        raise AssertionError("it waited")
+
+    verifier, proof = ledger.verifier(pause=pause), proof_of(ledger.world)
+    verified = await verifier.verify_run(ledger.world.ticket, proof)
+    verifier.finish(verified, DATASETS[1:])
+    await asyncio.wait_for(verifier.confirm(verified, [], DATASETS), 5)
+
+
+async def test_a_run_without_a_verification_has_no_snapshot(ledger: Ledger) -> None:
+    verifier = ledger.verifier()
+    assert verifier.snapshot(ledger.world.ticket) is None
+    job = await verifier.build_job(ledger.world.ticket)
+    snapshot = verifier.snapshot(ledger.world.ticket)
+    assert snapshot is not None
+    assert snapshot.job == job
 
 
 # ---------------------------------------------------------------------- references to a ticket and a proof

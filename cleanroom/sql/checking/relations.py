@@ -136,7 +136,7 @@ def _add_view(view: View, written: str, ctx: Context) -> Relation:
         columns[name] = Value.of_column(qualified(alias, column.name), column.type, column.name, source, origins, exposed)
         columns[name].identity = name in identities
     forbidden = frozenset([column.name.lower() for column in view.columns]) - columns.keys()
-    relation = Relation(alias, written, columns, forbidden, view.name)
+    relation = Relation(alias, written, columns, forbidden, view.name, view.unique_on)
     scope.relations[written.lower()] = relation
     exact = {column.name.lower(): column.name for column in view.columns}
     scope.protected += [ProtectedInput(key, name, qualified(alias, exact[name])) for name in identities]

@@ -136,7 +136,7 @@ class PersonGroups:
     def sql(self) -> str:
         """The subquery that computes the groups."""
         keys = self._keys(_PERSONS)
-        shown = [*aliased(keys), *(f"{text} AS `{name}`" for text, name in self._columns.items())] or ["1 AS `__cr_k0`"]
+        shown = [*aliased(keys), *(f"{text} AS `{name}`" for text, name in self._columns.items())] or ["TRUE AS `__cr_k0`"]
         group = f"\nGROUP BY {', '.join(keys)}" if keys else ""
         source = f"`{self.table}`" if self.table else self.rows()
         return subquery(f"{_select(shown)}\nFROM {source} AS `{_PERSONS}`{group}\nHAVING {' AND '.join(self.conditions)}")

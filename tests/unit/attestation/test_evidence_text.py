@@ -196,8 +196,8 @@ def test_evidence_is_found_in_every_form(document: object, found: EvidenceDocume
         {"report": "eyJh"},
         request(Endorsements="%%%%"),
         request(Endorsements=5),
-        {"report": request()["report"][:8] + "%" + request()["report"][8:]},
-        request(Endorsements=url({"Uvm": []})[:4] + "%" + url({"Uvm": []})[4:]),
+        {"report": request()["report"][:8] + "%%%%" + request()["report"][8:]},
+        request(Endorsements=url({"Uvm": []})[:4] + "%%%%" + url({"Uvm": []})[4:]),
     ],
 )
 def test_other_documents_are_malformed(document: object) -> None:

@@ -76,23 +76,29 @@ def test_sidecar_that_does_not_respond_is_unavailable(sidecar: Sidecar, error: E
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "retryable"),
+    ("status", "code"),
     [
-        (500, "GuestAttestationUnavailable", True),
-        (503, "GuestAttestationUnavailable", True),
-        (499, "GuestAttestationRefused", False),
-        (400, "GuestAttestationRefused", False),
-        (307, "GuestAttestationRefused", False),
-        (201, "GuestAttestationRefused", False),
+        *((status, "GuestAttestationUnavailable") for status in (500, 503, 408, 425, 429)),
+        *((status, "GuestAttestationRefused") for status in (499, 400, 307, 201)),
     ],
 )
-def test_status_of_a_failure(sidecar: Sidecar, status: int, code: str, retryable: bool) -> None:
-    failure = sidecar.failure(httpx.Response(status, text="x" * 600))
-    assert (failure.code, failure.retryable, failure.cause) == (code, retryable, "x" * 500)
+def test_status_of_a_failure(sidecar: Sidecar, status: int, code: str) -> None:
+    text = '{"error": "' + "x" * 600 + '"}'
+    failure = sidecar.failure(httpx.Response(status, text=text))
+    assert (failure.code, failure.retryable, failure.cause) == (code, code.endswith("Unavailable"), text[:500])
     assert str(status) in failure.message
+    assert failure.details == {}
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"evidence": "ZQ=="}', b'{"evidence": 5, "endorsements": ""}'])
+@pytest.mark.parametrize("status", [200, 400, 503])
+@pytest.mark.parametrize("body", [b"", b"{", b"<html>", b"[]", b"5"])
+def test_answer_that_is_no_json_object_is_not_the_sidecars(sidecar: Sidecar, status: int, body: bytes) -> None:
+    failure = sidecar.failure(httpx.Response(status, content=body, headers={"Retry-After": "7"}))
+    assert (failure.code, failure.retryable, failure.details) == ("GuestAttestationUnavailable", True, {"retryAfter": 7})
+    assert ("no JSON object" in failure.message) is (body not in (b"[]", b"5"))
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"evidence": "ZQ=="}', b'{"evidence": 5, "endorsements": ""}'])
 def test_answer_that_is_no_evidence_is_malformed(sidecar: Sidecar, body: bytes) -> None:
     failure = sidecar.failure(httpx.Response(200, content=body))
     assert (failure.code, failure.retryable) == ("GuestAttestationMalformed", False)

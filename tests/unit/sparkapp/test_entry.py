@@ -13,8 +13,10 @@ import pytest
 
 from cleanroom.datasets.result import result_digest
 from cleanroom.errors import CleanRoomError, InvalidInput, PreconditionFailed, Refused, Unavailable
+from cleanroom.query_gate import job_catalog
 from cleanroom.spark.job import JobConfig, ResultObject, ResultReceipt
 from cleanroom.spark.run_events import RunEvent, parse_event
+from cleanroom.sql import Catalog
 from sparkapp import entry
 from sparkapp.listing import DatasetListing
 from sparkapp.output import ComputedResult
@@ -29,9 +31,12 @@ STEPS = [
     "register_views",
     "consent before the query ran",
     "require_locked",
+    "PlanCheck",
     "run_segments",
+    "hold_persons",
     "conform",
     "compute",
+    "count rows left out",
     "consent before the result was written",
     "write_result",
     "seal_receipt",
@@ -62,6 +67,8 @@ class Program:
         self.failing: dict[str, Exception] = {}
         self.discarded: list[tuple[ResultObject, ...]] = []
         self.stopped = 0
+        self.suppresses = True
+        self.floor = -1
         self.clock = 100.0
         self.sealed: list[ResultReceipt] = []
         self.views = [View(self._listing(0), 30), View(self._listing(1), 12)]
@@ -71,7 +78,9 @@ class Program:
             "register_views": self._register,
             "require_locked": lambda spark: self._require(spark is self),
             "run_segments": self._segments,
-            "conform": lambda frame, sink: self._require((frame, sink) == ("lazy", self.config.datasink)),
+            "PlanCheck": lambda spark, catalog: self._check(spark, catalog),
+            "hold_persons": lambda spark, frame: self._held(spark, frame),
+            "conform": lambda frame, sink: self._require((frame, sink) == ("held", self.config.datasink)),
             "compute": lambda frame: ComputedResult(3, frame, None),
             "write_result": lambda result, pod, given: OBJECTS,
             "seal_receipt": lambda pod, given, receipt: self.sealed.append(receipt),
@@ -118,8 +127,21 @@ class Program:
         on_loaded(self.views[0])
         return self.views
 
-    def _segments(self, spark: Any, job: JobConfig, views: list[View], *, on_segment: Callable[[int, int], None]) -> str:
-        assert (spark, views) == (self, self.views)
+    def _check(self, spark: Any, catalog: Catalog) -> str:
+        assert (spark, catalog) == (self, job_catalog(self.config))
+        return "check"
+
+    def _held(self, spark: Any, frame: str) -> tuple[str, Program | None]:
+        assert (spark, frame) == (self, "lazy")
+        return "held", self if self.suppresses else None
+
+    def count(self, floor: int) -> int:
+        """Rows that the floors leave out."""
+        self.floor = floor
+        return int(self._step("count rows left out", lambda: 4)())
+
+    def _segments(self, spark: Any, job: JobConfig, views: list[View], check: str, *, on_segment: Callable[[int, int], None]) -> str:
+        assert (spark, views, check) == (self, self.views, "check")
         on_segment(1, 1)
         return "lazy"
 
@@ -183,6 +205,21 @@ def test_receipt_describes_the_measured_job_and_the_written_result(program: Prog
     assert (receipt.dataset, receipt.objects, receipt.digest, receipt.rows) == ("totals", OBJECTS, result_digest(OBJECTS), 3)
     assert receipt.columns == ("region", "amount")  # the allowed columns in the order of the schema
     assert receipt.rows_read == {"orders": 30, "p": 12}
+    assert receipt.suppressed_rows == 4
+
+
+def test_rows_left_out_are_counted_against_the_strictest_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = json.loads(job_of_run().model_dump_json(by_alias=True))
+    for item, size in zip(base["datasets"], (3, 7), strict=True):
+        item["floors"] = {"minGroupSize": size, "identityColumn": "region"}
+    program = Program(monkeypatch, make_job(datasets=base["datasets"]))
+    program.run()
+    assert program.floor == 7
+
+
+def test_result_without_a_release_has_no_number_of_rows_left_out(program: Program) -> None:
+    program.suppresses = False
+    assert program.run().suppressed_rows is None
 
 
 def test_times_include_the_start_of_spark(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,7 +307,8 @@ def test_result_that_cannot_be_written_is_named_in_the_ledger(program: Program) 
 def test_failure_under_a_floor_does_not_disclose_its_condition(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     """A task that writes the result also evaluates the query, so the condition of its failure can depend on one row."""
     orders = json.loads(make_job().model_dump_json(by_alias=True))["datasets"][0]
-    program = Program(monkeypatch, make_job(datasets=[orders | {"floors": {"allowedOutputColumns": ["region"]}}] * 2))
+    orders |= {"floors": {"allowedOutputColumns": ["region"]}}
+    program = Program(monkeypatch, make_job(datasets=[orders, orders | {"viewName": "p"}]))
     program.failing[step] = InvalidInput("QueryFailed", "CAST_INVALID_INPUT", details={"condition": "CAST_INVALID_INPUT"})
     failure = program.failure()
     assert (failure.code, failure.details) == ("QueryFailed", {})

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cleanroom.errors import CleanRoomError
-from cleanroom.spark.job import JobConfig
+from cleanroom.spark.job import JobConfig, JobSegment
 from sparkapp.execution import created_view, run_segments
 from sparkapp.listing import DatasetListing
 from sparkapp.views import View
@@ -34,11 +34,30 @@ def job_of(*segments: dict[str, Any], floors: dict[str, Any] | None = None) -> J
     return make_job(segments=list(segments), datasets=[dataset | {"floors": floors or {}}])
 
 
+class Checked:
+    """The plan check; notes which plans it has seen."""
+
+    def __init__(self) -> None:
+        self.sources: list[str] = []
+
+    def require_known(self, frame: Any) -> None:
+        self.sources.append(f"known {frame.source}")
+
+    def require_safe(self, frame: Any) -> None:
+        self.sources.append(f"safe {frame.source}")
+
+
+def ordered(job: JobConfig) -> list[JobSegment]:
+    return sorted(job.segments, key=lambda item: item.execution_sequence)
+
+
 def run(session: Session, job: JobConfig, rows: int = 10) -> Any:
     numbers: list[tuple[int, int]] = []
     view = View(DatasetListing(job.datasets[0], {}, frozenset(), False), rows)
     fake: Any = session
-    result = run_segments(fake, job, [view], on_segment=lambda number, of: numbers.append((number, of)))
+    check: Any = Checked()
+    result = run_segments(fake, job, [view], check, on_segment=lambda number, of: numbers.append((number, of)))
+    assert check.sources == [f"known {created}" if (created := created_view(item.sql)) else f"safe {item.sql}" for item in ordered(job)]
     assert numbers == [(index + 1, len(job.segments)) for index in range(len(job.segments))]
     return result
 

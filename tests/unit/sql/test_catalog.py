@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from cleanroom.documents.dataset import PrivacyFloors
 from cleanroom.errors import InvalidInput
@@ -124,3 +125,10 @@ def test_view_is_created_from_parts_of_a_dataset_document() -> None:
     assert [column.name for column in view.visible()] == ["x"]
     assert (view.min_group_size, view.identity_columns) == (4, ("person",))
     assert view_of("v", {"x": "number"}).floors == ()
+
+
+def test_unique_columns_are_columns_of_the_view() -> None:
+    view = {"name": "v", "columns": {"A": "string", "b": "string"}, "uniqueColumns": ["A"]}
+    assert Catalog.model_validate({"views": [view]}).views[0].unique_on == frozenset({"a"})
+    with pytest.raises(ValidationError, match="unique column 'c'"):
+        Catalog.model_validate({"views": [{**view, "uniqueColumns": ["c"]}]})

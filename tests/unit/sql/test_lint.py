@@ -11,6 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from cleanroom.errors import Refused
 from starters.lint import lint, verdict_of
 from tests.unit.sql.world import GUARDED
 
@@ -27,7 +28,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def _lint(sql: Path, catalog: Path, *more: str) -> tuple[int, str, str]:
-    result = runner.invoke(app, ["--sql", str(sql), "--catalog", str(catalog), *more])
+    result = runner.invoke(app, ["--sql", str(sql), "--catalog", str(catalog), "--no-spark", *more])
     return result.exit_code, result.stdout, result.stderr
 
 
@@ -109,3 +110,25 @@ def test_segments_of_a_query_document_are_accepted() -> None:
     verdict = verdict_of(text, GUARDED)
     assert verdict.allowed
     assert verdict.rewritten[0].post_filters[0].value == 25
+
+
+def test_plan_of_an_allowed_query_is_checked_where_spark_is_installed(files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    import sparkapp.plan_check
+
+    files[0].write_text("SELECT region, COUNT(*) AS n FROM orders GROUP BY region")
+    seen: list[list[str]] = []
+
+    def refused(statements: list[str], catalog: object) -> None:
+        seen.append(statements)
+        raise Refused("PlanFloorMissing", "a floor is missing")
+
+    monkeypatch.setattr(sparkapp.plan_check, "check_on_empty_views", refused)
+    code, out, err = _lint(*files, "--spark")
+    assert (code, out) == (4, "")
+    assert "PlanFloorMissing: a floor is missing" in err
+    monkeypatch.setattr(sparkapp.plan_check, "check_on_empty_views", lambda statements, catalog: seen.append(statements))
+    assert _lint(*files, "--spark")[0] == 0
+    assert [len(statements) for statements in seen] == [1, 1]
+    files[0].write_text("SELECT amount FROM orders")
+    assert _lint(*files, "--spark")[0] == 4
+    assert len(seen) == 2, "a refused query has no plan"

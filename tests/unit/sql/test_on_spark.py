@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
 
+from cleanroom.datasets.schema import arrow_schema
 from cleanroom.sql import Catalog, check_sql, locked_spark_conf, split_statements
 from tests.unit.sql.honest import GENERAL, TPCH
 from tests.unit.sql.test_floors import ALLOWED_OVER_FLOORS, populate
@@ -56,9 +58,12 @@ def load(session: Any, catalog: Catalog, rows: dict[str, Any]) -> None:
     for view in catalog.views:
         kept = {column.name for column in view.visible()} | {c.name for c in view.columns if c.name.lower() in view.identity_columns}
         columns = [(index, column) for index, column in enumerate(view.columns) if column.name in kept]
-        schema = ", ".join(f"`{column.name}` {_SPARK[column.type]}" for _, column in columns)
-        data = [tuple(_value(row[index], column.type) for index, column in columns) for row in rows.get(view.name, ())]
-        session.createDataFrame(data, schema).createOrReplaceTempView(view.name)
+        types = {column.name: column.type for _, column in columns}
+        data = [{column.name: _value(row[index], column.type) for index, column in columns} for row in rows.get(view.name, ())]
+        table = pa.Table.from_pylist(data, schema=arrow_schema(types, list(types)))
+        session.createDataFrame(table, ", ".join(f"`{name}` {_SPARK[kind]}" for name, kind in types.items())).createOrReplaceTempView(
+            view.name
+        )
 
 
 def _value(value: Any, kind: str) -> Any:

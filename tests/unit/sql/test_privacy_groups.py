@@ -83,3 +83,30 @@ def test_rows_per_person_are_computed_once_although_the_overlap_reads_them() -> 
     text = check_sql(sql, GUARDED).sql
     assert "LEFT ANTI JOIN" in text
     assert text.count("FROM `orders`") == 1
+
+
+def with_unique(name: str, *columns: str) -> Catalog:
+    """:data:`GUARDED` with columns of one view that its owner declares unique."""
+    views = GUARDED.model_dump(mode="json", by_alias=True)["views"]
+    return Catalog.model_validate({"views": [{**view, "uniqueColumns": columns if view["name"] == name else None} for view in views]})
+
+
+COUNTRIES = "SELECT r.country, SUM(o.amount) AS s FROM orders o JOIN regions r ON o.region = r.region GROUP BY r.country"
+
+
+def test_join_with_declared_unique_columns_leaves_out_no_rows_and_no_groups(connection: duckdb.DuckDBPyConnection) -> None:
+    assert "QUALIFY" in check_sql(COUNTRIES, GUARDED).sql
+    verdict = check_sql(COUNTRIES, with_unique("regions", "region"))
+    assert "QUALIFY" not in verdict.sql
+    assert "LEFT ANTI JOIN" not in verdict.sql
+    assert same_rows(run_verdict(connection, verdict), run(connection, COUNTRIES), ordered=False)
+
+
+def test_one_row_per_person_of_own_data_needs_no_condition() -> None:
+    sql = "SELECT w.seg, SUM(o.amount) AS s FROM orders o JOIN weights w ON o.user_key = w.user_key GROUP BY w.seg"
+    assert "QUALIFY" in check_sql(sql, GUARDED).sql
+    assert "QUALIFY" not in check_sql(sql, with_unique("weights", "user_key")).sql
+
+
+def test_join_by_some_of_the_unique_columns_is_not_unique() -> None:
+    assert "QUALIFY" in check_sql(COUNTRIES, with_unique("regions", "region", "country")).sql

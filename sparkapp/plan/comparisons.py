@@ -1,0 +1,77 @@
+"""Comparisons of columns, and expressions that are a column in another form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sparkapp.plan.expressions import Columns
+from sparkapp.plan.joins import Pair
+from sparkapp.plan.tree import Node, tree
+
+_NORMALISING = frozenset({"Lower", "Upper", "StringTrim", "Md5", "Sha1", "Sha2", "Hex"})
+
+
+def attributes(node: Node) -> Iterator[int]:
+    """IDs of the attributes that an expression reads, without those of subqueries."""
+    return (part.id for part in node.walk() if part.kind == "AttributeReference")
+
+
+def plain(node: Node) -> list[int]:
+    """The attribute that an expression is, if it is one."""
+    inner = unchanged(node)
+    return [inner.id] if inner.kind == "AttributeReference" else []
+
+
+def unchanged(node: Node) -> Node:
+    """The expression without casts to the type that it has."""
+    while node.kind == "Cast" and node.child.fields.get("dataType") == node.fields.get("dataType"):
+        node = node.child
+    return node
+
+
+def normalised(node: Node) -> int | None:
+    """The attribute of which a chain of normalising functions makes a text."""
+    while node.kind in _NORMALISING or (node.kind == "Cast" and node.fields.get("dataType") == "binary"):
+        if any(child.kind != "Literal" for child in node.children[1:]):
+            return None
+        if node.children[0].fields.get("dataType", "string") != "string":
+            return None  # a number as a text is another value
+        node = node.children[0]
+    return node.id if node.kind == "AttributeReference" else None
+
+
+def equal_columns(condition: Node, columns: Columns, restricts: frozenset[int] | None) -> Pair | None:
+    """The columns of different relations that a condition compares for equality."""
+    if condition.kind not in ("EqualTo", "EqualNullSafe"):
+        return None
+    sides = [unchanged(child) for child in condition.children]
+    inner = []
+    how = "same"
+    for side in sides:
+        widened = side.kind == "Cast" and side.fields.get("dataType") == "long" and side.child.fields.get("dataType") == "integer"
+        if side.kind == "OuterReference":
+            side = tree(side.fields["e"])
+        if side.kind == "AttributeReference":
+            inner.append(side.id)
+        elif widened and side.child.kind == "AttributeReference":
+            inner.append(side.child.id)
+            how = "widened"
+        elif (base := normalised(side)) is not None:
+            inner.append(base)
+            how = "normalised"
+        else:
+            return None
+    if any(id not in columns for id in inner):
+        return None
+    return Pair(columns[inner[0]].value, columns[inner[1]].value, how, restricts)
+
+
+def counts_one(condition: Node, columns: Columns) -> list[frozenset[int]]:
+    """Values that a condition ``COUNT(*) OVER (PARTITION BY …) = 1`` makes unique."""
+    if condition.kind != "EqualTo" or condition.children[0].kind != "AttributeReference":
+        return []
+    counts = columns[condition.children[0].id].counts if condition.children[0].id in columns else None
+    number = condition.children[1]
+    while number.kind == "Cast":
+        number = number.child
+    return [counts] if counts is not None and number.kind == "Literal" and str(number.fields.get("value")) == "1" else []

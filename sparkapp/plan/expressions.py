@@ -1,0 +1,120 @@
+"""Which input columns an expression shows, and which columns its conditions read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from cleanroom.sql import Catalog
+from sparkapp.plan.rows import NOTHING, Column, InputColumn, Rows
+from sparkapp.plan.tree import Node, refused, tree
+
+Columns = Mapping[int, Column]
+Subquery = Callable[[Node, Columns], Rows]
+
+COUNTS = frozenset({"Count", "CountIf", "HyperLogLogPlusPlus", "RegrCount"})
+MOMENTS = frozenset(
+    {
+        "Sum", "Average", "StddevSamp", "StddevPop", "VarianceSamp", "VariancePop", "Corr", "CovPopulation", "CovSample", "RegrAvgX",
+        "RegrAvgY", "RegrSXX", "RegrSYY", "RegrSXY", "RegrSlope", "RegrIntercept", "RegrR2",
+    }
+)  # fmt: skip
+"""Aggregates that mix the values of a group."""
+EXTREMES = frozenset({"Min", "Max"})
+
+
+def shown(node: Node, columns: Columns, subquery: Subquery, *, persons: bool) -> frozenset[InputColumn]:
+    """Input columns whose values can be read from an expression.
+
+    Args:
+        node: The expression.
+        columns: Attributes that it may read.
+        subquery: Reads the plan of a subquery.
+        persons: Aggregates combine rows of several persons, so that counts show none of their values.
+    """
+    kind = node.kind
+    if kind in ("AttributeReference", "TempResolvedColumn"):
+        node = node if kind == "AttributeReference" else node.children[0]
+        if node.id not in columns:
+            raise refused("PlanUnreadable", f"an expression reads the unknown attribute {node.name!r}")
+        return columns[node.id].shows
+    if kind in ("IsNull", "IsNotNull") and node.child.kind == "AttributeReference" and node.child.id in columns:
+        column = columns[node.child.id]
+        return NOTHING if column.identity else column.shows
+    if kind == "OuterReference":
+        return shown(tree(node.fields["e"]), columns, subquery, persons=persons)
+    counts = kind == "AggregateExpression" and node.children[0].kind in COUNTS
+    if counts and (persons or all(child.kind in ("AttributeReference", "Literal") for child in node.children[0].children)):
+        return NOTHING
+    if kind == "WindowExpression" and node.children[0].kind == "RowNumber":
+        definition = node.children[1]
+        return NOTHING.union(
+            *(
+                shown(part, columns, subquery, persons=persons)
+                for part in definition.children
+                if part.kind not in ("SortOrder", "SpecifiedWindowFrame")
+            )
+        )
+    parts = [shown(child, columns, subquery, persons=persons) for child in node.children]
+    if "plan" in node.fields:
+        rows = subquery(tree(node.fields["plan"]), columns)
+        if kind != "Exists":
+            parts.extend(column.shows for column in rows.columns.values())
+    return NOTHING.union(*parts)
+
+
+def is_flag(node: Node, columns: Columns) -> bool:
+    """Whether an expression is 0 or 1 by its form."""
+    if node.kind == "AttributeReference":
+        return node.id in columns and columns[node.id].flag
+    if node.kind == "AggregateExpression" and node.children[0].kind in EXTREMES:
+        return is_flag(node.children[0].child, columns)
+    if node.kind in ("CaseWhen", "If"):
+        results = node.children[1:] if node.kind == "If" else [*node.children[1::2], *node.children[len(node.children) // 2 * 2 :]]
+        return all(part.kind == "Literal" and str(part.fields.get("value")) in ("0", "1", "None") for part in results)
+    return False
+
+
+def require_conditions(node: Node, columns: Columns, subquery: Subquery, catalog: Catalog, *, all_of_it: bool = False) -> None:
+    """Require that conditions read columns which queries may filter by: which rows meet one shows the column's values.
+
+    Args:
+        node: An expression.
+        columns: Attributes that it may read.
+        subquery: Reads the plan of a subquery.
+        catalog: The registered views.
+        all_of_it: The expression is a condition. Otherwise only the conditions of CASE, IF, COUNT_IF and FILTER in it are.
+
+    Raises:
+        Refused: ``PlanColumnNotAllowed``.
+    """
+    if all_of_it:
+        require_shown(shown(node, columns, subquery, persons=True), "a condition reads", catalog, identities=True)
+        return
+    for part in node.walk():
+        conditions: list[Node] = []
+        if part.kind == "If" or part.kind == "CountIf":
+            conditions = part.children[:1]
+        elif part.kind == "CaseWhen":
+            conditions = part.children[: len(part.children) // 2 * 2 : 2]
+        elif part.kind == "AggregateExpression":
+            conditions = part.children[1:]
+        for condition in conditions:
+            require_shown(shown(condition, columns, subquery, persons=True), "a condition reads", catalog, identities=True)
+
+
+def require_shown(shows: frozenset[InputColumn], what: str, catalog: Catalog, *, identities: bool = False) -> None:
+    """Require that the owners of input columns allow their values to be shown.
+
+    Args:
+        shows: The columns.
+        what: What shows them, for the message.
+        catalog: The registered views.
+        identities: Identities may be shown as well.
+
+    Raises:
+        Refused: ``PlanColumnNotAllowed``.
+    """
+    for name, column in sorted(shows):
+        view = catalog.view(name)
+        if view is None or not (view.may_output(column) or (identities and column in view.identity_columns)):
+            raise refused("PlanColumnNotAllowed", f"{what} the column {column} of {name}, which its owner does not list")

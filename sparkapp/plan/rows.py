@@ -1,0 +1,115 @@
+"""What is known about the rows of a plan: whose persons they are about, and which input columns their values show.
+
+A column has a *value*: the ID of the attribute that it is, unchanged, or a new ID. Aliases of one attribute have one value.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+InputColumn = tuple[str, str]
+"""View and column, both lower case."""
+
+NOTHING: frozenset[InputColumn] = frozenset()
+_fresh = itertools.count(-1, -1)
+
+
+class Person(NamedTuple):
+    """A view with a floor whose rows are in a relation.
+
+    Attributes:
+        view: Name of the view.
+        floor: Smallest number of persons.
+        share: Largest part of a sum, in percent, that may come from one person.
+        ids: Values that are the identity in every row about such a person, and NULL in other rows.
+        found: Values that are the identity in every row about such a person, and may be another person's in other rows.
+    """
+
+    view: str
+    floor: int
+    share: int
+    ids: frozenset[int]
+    found: frozenset[int] = frozenset()
+
+    @property
+    def all_ids(self) -> frozenset[int]:
+        """Values that are the identity in every row about such a person."""
+        return self.ids | self.found
+
+    def renamed(self, names: Mapping[int, Iterable[int]]) -> Person:
+        """The person in terms of other values; those without a new name are lost."""
+        ids, found = (frozenset([new for old in group for new in names.get(old, ())]) for group in (self.ids, self.found))
+        return self._replace(ids=ids, found=found)
+
+
+@dataclass(frozen=True)
+class Column:
+    """An attribute.
+
+    Attributes:
+        value: See the module.
+        shows: Input columns whose values can be read from this one.
+        identity: An identity, unchanged or normalised.
+        flag: 0 or 1 by its form.
+        relation: Number of the relation of the FROM clause that it belongs to.
+        counts: Values by which a window partitions the rows that this column counts.
+    """
+
+    value: int
+    shows: frozenset[InputColumn] = NOTHING
+    identity: bool = False
+    flag: bool = False
+    relation: int = 0
+    counts: frozenset[int] | None = None
+
+
+@dataclass
+class Rows:
+    """The rows of a plan.
+
+    Attributes:
+        columns: The output attributes in order, by ID. Some operators also keep attributes that the output lacks.
+        persons: Whose rows they are; empty if they are not about persons with a floor, or have been released.
+        unique: Sets of values that occur together once.
+        multiplied: Joins of this SELECT may put a person into several rows, with different values of other relations.
+        overlapping: Joins of a subquery may have done so.
+    """
+
+    columns: dict[int, Column] = field(default_factory=dict)
+    persons: list[Person] = field(default_factory=list)
+    unique: list[frozenset[int]] = field(default_factory=list)
+    multiplied: bool = False
+    overlapping: bool = False
+
+    def with_columns(self, columns: dict[int, Column]) -> Rows:
+        """The rows with other columns. Persons without a column of their identity can no longer be counted."""
+        return replace(self, columns=columns)
+
+    def ended(self) -> Rows:
+        """The rows as those of a subquery."""
+        return replace(self, overlapping=self.overlapping or self.multiplied, multiplied=False)
+
+    def renumbered(self, ids: Sequence[int]) -> Rows:
+        """The rows under other attribute IDs, with new values."""
+        names: dict[int, int] = {}
+        for column in self.columns.values():
+            names.setdefault(column.value, next(_fresh))
+        columns = {
+            id: replace(column, value=names[column.value], counts=_renamed(column.counts, names))
+            for id, column in zip(ids, self.columns.values(), strict=True)
+        }
+        unique = [found for ids in self.unique if (found := _renamed(ids, names)) is not None]
+        several = {old: (new,) for old, new in names.items()}
+        return replace(self, columns=columns, unique=unique, persons=[person.renamed(several) for person in self.persons])
+
+
+def _renamed(values: frozenset[int] | None, names: Mapping[int, int]) -> frozenset[int] | None:
+    return frozenset(names[value] for value in values) if values is not None and values <= names.keys() else None
+
+
+def fresh() -> int:
+    """A value that no attribute has."""
+    return next(_fresh)

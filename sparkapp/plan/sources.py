@@ -1,0 +1,125 @@
+"""FROM and WHERE: trees of joins and filters."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+from sparkapp.plan.comparisons import counts_one, equal_columns
+from sparkapp.plan.expressions import Columns, require_conditions
+from sparkapp.plan.joins import From, Pair
+from sparkapp.plan.release import conjuncts
+from sparkapp.plan.rows import Person, Rows
+from sparkapp.plan.tree import Node, is_generated_join, join_kind, refused, tree
+from sparkapp.plan.walking import Walk
+
+
+class Sources:
+    """The relations and conditions of one tree of joins and filters."""
+
+    def __init__(self, walk: Walk) -> None:
+        self._walk = walk
+        self._numbers = itertools.count(1)
+
+    def rows(self, node: Node, outer: Columns) -> Rows:
+        """The rows of a tree of joins and filters."""
+        relations: dict[int, Rows] = {}
+        pairs: list[Pair] = []
+        conditions: list[tuple[Node, frozenset[int] | None]] = []
+        semi: list[tuple[Rows, Node]] = []
+        self._collect(node, outer, relations, conditions, semi)
+        columns = {**outer, **{id: column for rows in relations.values() for id, column in rows.columns.items()}}
+        added: list[Person] = []
+        unique: list[frozenset[int]] = []
+        for condition, restricts in conditions:
+            if restricts is None and condition.kind in ("InSubquery", "Exists"):
+                added += self._membership(condition, columns)
+                continue
+            require_conditions(condition, columns, self._walk.subquery, self._walk.catalog, all_of_it=True)
+            pair = equal_columns(condition, columns, restricts)
+            if pair is not None:
+                pairs.append(pair)
+            unique += [counts for counts in counts_one(condition, columns) if len(relations) == 1]
+        for rows, condition in semi:
+            added += self._semi_persons(rows, condition, columns)
+        if added:
+            first = next(iter(relations))
+            relations[first] = replace(relations[first], persons=[*relations[first].persons, *added])
+        out = From(relations, pairs).rows()
+        return replace(out, unique=[*out.unique, *unique])
+
+    def _collect(
+        self,
+        node: Node,
+        outer: Columns,
+        relations: dict[int, Rows],
+        conditions: list[tuple[Node, frozenset[int] | None]],
+        semi: list[tuple[Rows, Node]],
+    ) -> frozenset[int]:
+        """Fill in the relations and conditions below a node, and return the numbers of its relations."""
+        if node.kind == "Filter" and node.child.kind != "Aggregate":
+            numbers = self._collect(node.child, outer, relations, conditions, semi)
+            conditions += [(part, None) for part in conjuncts(node.expression("condition"))]
+            return numbers
+        if node.kind != "Join" or is_generated_join(node):
+            number = next(self._numbers)
+            rows = self._walk.settled(node, outer)
+            relations[number] = rows.with_columns({id: replace(column, relation=number) for id, column in rows.columns.items()})
+            return frozenset([number])
+        kind = join_kind(node)
+        parts = conjuncts(tree(node.fields["condition"])) if node.fields.get("condition") else []
+        left = self._collect(node.children[0], outer, relations, conditions, semi)
+        if kind in ("LeftSemi", "LeftAnti"):
+            rows = self._walk.settled(node.children[1], outer)
+            if kind == "LeftAnti":
+                self._walk.require_no_persons(rows.persons, "LEFT ANTI JOIN")
+            here = {id: column for number in left for id, column in relations[number].columns.items()}
+            for part in parts:
+                require_conditions(part, {**outer, **here, **rows.columns}, self._walk.subquery, self._walk.catalog, all_of_it=True)
+                if kind == "LeftSemi":
+                    semi.append((rows, part))
+            if kind == "LeftSemi" and not parts and rows.persons:
+                raise refused("PlanJoinNotAllowed", "a semi join with persons compares no identity")
+            return left
+        right = self._collect(node.children[1], outer, relations, conditions, semi)
+        optional = {"Inner": None, "Cross": None, "LeftOuter": right, "RightOuter": left}
+        if kind not in optional:
+            persons = [person for number in left | right for person in relations[number].persons]
+            self._walk.require_no_persons(persons, f"a join ({kind})")
+            return left | right
+        conditions += [(part, optional[kind]) for part in parts]
+        return left | right
+
+    def _semi_persons(self, rows: Rows, condition: Node, columns: Columns) -> list[Person]:
+        """Persons of the right side of a semi join, in terms of the left side."""
+        pair = equal_columns(condition, {**columns, **rows.columns}, None)
+        values = {column.value for column in rows.columns.values()}
+        persons = []
+        for person in rows.persons:
+            if pair is None or pair.how != "same" or not person.all_ids & {pair.first, pair.second}:
+                raise refused("PlanJoinNotAllowed", "a semi join with persons does not compare their identity")
+            (other,) = {pair.first, pair.second} - values
+            persons.append(person._replace(ids=frozenset([other]), found=frozenset()))
+        return persons
+
+    def _membership(self, condition: Node, columns: Columns) -> list[Person]:
+        """Persons of ``column IN (SELECT identity …)`` and of EXISTS with an equality, in terms of the rows around it."""
+        inner = condition.children[-1] if condition.kind == "InSubquery" else condition
+        rows = self._walk.settled(tree(inner.fields["plan"]), columns)
+        if not rows.persons:
+            require_conditions(condition, columns, self._walk.subquery, self._walk.catalog, all_of_it=True)
+            return []
+        persons = []
+        first = next(iter(rows.columns.values()), None)
+        for person in rows.persons:
+            if condition.kind == "InSubquery":
+                outer = condition.children[0]
+                found = first is not None and first.value in person.all_ids and outer.kind == "AttributeReference"
+                value = columns[outer.id].value if found else None
+            else:
+                own = {column.value for column in columns.values()}
+                value = next((id for id in person.all_ids if id in own), None)
+            if value is None:
+                raise refused("PlanJoinNotAllowed", f"rows of {person.view} are compared by another column than their identity")
+            persons.append(person._replace(ids=frozenset([value]), found=frozenset()))
+        return persons

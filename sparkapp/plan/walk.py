@@ -1,0 +1,261 @@
+"""The walk over a plan: from the registered views to the result, operator by operator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from cleanroom.sql import Catalog
+from sparkapp.plan.comparisons import normalised, plain, unchanged
+from sparkapp.plan.expressions import Columns, is_flag, require_conditions, require_shown, shown
+from sparkapp.plan.groups import Aggregates
+from sparkapp.plan.release import PartialRelease, without_alias
+from sparkapp.plan.rows import NOTHING, Column, Person, Rows, fresh
+from sparkapp.plan.sources import Sources
+from sparkapp.plan.tree import Node, refused, tree
+from sparkapp.plan.vocabulary import view_name
+
+
+class PlanWalk:
+    """The walk over the plan of one statement.
+
+    Args:
+        catalog: The registered views.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+        self._tables: dict[str, Node] = {}
+        self._table_rows: dict[str, tuple[Rows, list[int]]] = {}
+        self._sources = Sources(self)
+        self._aggregates = Aggregates(self)
+
+    def result(self, plan: Node) -> None:
+        """Check a plan and the columns of its result.
+
+        Raises:
+            Refused: The first rule that the plan breaks.
+        """
+        rows = self.settled(plan, {})
+        if rows.persons:
+            raise refused("PlanRowsOfPersons", f"the result contains rows of {rows.persons[0].view}, which are under a privacy floor")
+        for column in rows.columns.values():
+            require_shown(column.shows, "the result shows", self.catalog)
+
+    # -- operators ----------------------------------------------------------------------------------------------------
+
+    def settled(self, node: Node, outer: Columns) -> Rows:
+        """The rows of an operator that are complete: no condition of a release is missing."""
+        rows, release = self.visit(node, outer)
+        if release is not None:
+            what = "overlapping groups are not left out" if release.overlap and not release.persons else "a kind of person is not counted"
+            raise refused("PlanFloorMissing", f"a release is not complete: {what}")
+        return rows
+
+    def visit(self, node: Node, outer: Columns) -> tuple[Rows, PartialRelease | None]:
+        """The rows of an operator, and the release that they belong to if its conditions are not complete yet."""
+        if node.kind == "SubqueryAlias":
+            rows, release = self.visit(node.child, outer)
+            return rows.ended(), release
+        if node.kind == "Project":
+            return self._project(node, outer)
+        if node.kind == "Filter" and node.child.kind == "Aggregate":
+            return self._aggregates.aggregate(node.child, node, outer)
+        if node.kind == "Aggregate":
+            return self._aggregates.aggregate(node, None, outer)
+        if node.kind in ("Filter", "Join"):
+            completed = self._aggregates.completed(node, outer)
+            return (self._sources.rows(node, outer), None) if completed is None else completed
+        return self._operator(node, outer), None
+
+    def _operator(self, node: Node, outer: Columns) -> Rows:
+        kind = node.kind
+        if kind == "View":
+            return self._view(node, outer)
+        if kind == "WithCTE":
+            for index in node.fields["cteDefs"]:
+                definition = node.children[index]
+                self._tables[str(definition.fields["id"])] = definition.child
+            return self.settled(node.children[node.fields["plan"]], outer)
+        if kind == "CTERelationRef":
+            return self._table(node)
+        if kind == "Union":
+            return self._union(node, outer)
+        if kind == "OneRowRelation":
+            return Rows()
+        if kind == "LocalRelation":  # constants of the text; views contain theirs
+            return Rows({item.id: Column(item.id) for item in node.expressions("output")})
+        if kind in ("Window", "Sort", "Distinct", "Generate", "Expand", "GlobalLimit", "LocalLimit", "Offset"):
+            return self._unary(node, self.settled(node.child, outer), outer)
+        if kind in ("Except", "Intersect"):
+            left, right = (self.settled(child, outer) for child in node.children)
+            self.require_no_persons([*left.persons, *right.persons], f"a set operation ({kind})")
+            return self._positional([left, right], list(left.columns))
+        raise refused("PlanLeafUnknown", f"it reads {kind} instead of a registered view")
+
+    def _unary(self, node: Node, rows: Rows, outer: Columns) -> Rows:
+        kind, columns = node.kind, {**outer, **rows.columns}
+        if kind == "Sort":
+            self._require_read(node.expressions("order"), columns)
+            return rows
+        if kind == "Window":
+            return self._window(node, rows, columns)
+        if kind == "Distinct":
+            values = {column.value for column in rows.columns.values()}
+            if not all(person.all_ids & values for person in rows.persons):
+                raise refused("PlanRowsOfPersons", "DISTINCT removes rows of different persons")
+            return replace(rows, unique=[*rows.unique, frozenset(values)])
+        self.require_no_persons(rows.persons, f"an operator ({kind})")
+        if kind == "Generate":
+            generator = node.expression("generator")
+            self._require_read([generator], columns)
+            shows = self.shown(generator, columns)
+            return Rows({**rows.columns, **{item.id: Column(item.id, shows) for item in node.expressions("generatorOutput")}})
+        if kind == "Expand":
+            projections = [[tree(item) for item in row] for row in node.fields["projections"]]
+            output = node.expressions("output")
+            return Rows(
+                {
+                    item.id: Column(fresh(), NOTHING.union(*(self.shown(row[index], columns) for row in projections)))
+                    for index, item in enumerate(output)
+                }
+            )
+        return rows
+
+    def _require_read(self, nodes: Sequence[Node], columns: Columns) -> None:
+        """Require that expressions by which rows are chosen, sorted or copied read columns that queries may filter by."""
+        for node in nodes:
+            require_conditions(node, columns, self.subquery, self.catalog, all_of_it=True)
+
+    def _view(self, node: Node, outer: Columns) -> Rows:
+        name = view_name(node)
+        view = self.catalog.view(name)
+        if view is None:
+            return self.settled(node.child, outer).ended()
+        known = {column.name.lower() for column in view.visible()} | set(view.identity_columns)
+        columns, persons = {}, []
+        for item in node.child.expressions("output"):
+            column = item.name.lower()
+            if column not in known:
+                raise refused("PlanLeafUnknown", f"the view {name} has the column {column}, which queries may not read")
+            identity = view.min_group_size > 0 and column in view.identity_columns
+            columns[item.id] = Column(item.id, frozenset([(name, column)]), identity)
+            if identity:
+                persons.append(Person(name, view.min_group_size, view.max_share_percent, frozenset([item.id])))
+        if view.min_group_size and len(persons) != len(view.identity_columns):
+            raise refused("PlanLeafUnknown", f"the view {name} lacks an identity that its floor counts")
+        names = {item.name.lower(): item.id for item in node.child.expressions("output")}
+        unique = view.unique_on is not None and view.unique_on <= names.keys()
+        return Rows(columns, persons, [frozenset(names[name] for name in view.unique_on or ())] if unique else [])
+
+    def _table(self, node: Node) -> Rows:
+        key = str(node.fields["cteId"])
+        if key not in self._table_rows:
+            if key not in self._tables:
+                raise refused("PlanUnreadable", "a common table expression is missing")
+            rows = self.settled(self._tables[key], {}).ended()
+            self._table_rows[key] = rows, list(rows.columns)
+        return self._table_rows[key][0].renumbered([item.id for item in node.expressions("output")])
+
+    def _project(self, node: Node, outer: Columns) -> tuple[Rows, PartialRelease | None]:
+        rows, release = self.visit(node.child, outer)
+        items = node.expressions("projectList")
+        if release is not None and any(without_alias(item).kind != "AttributeReference" for item in items):
+            raise refused("PlanFloorMissing", "an expression reads groups whose conditions are not complete")
+        columns = {**outer, **rows.columns}
+        return rows.with_columns({item.id: self.column(item, columns) for item in items}), release
+
+    def _window(self, node: Node, rows: Rows, columns: Columns) -> Rows:
+        partition = {columns[id].value for item in node.expressions("partitionSpec") for id in plain(item)}
+        if not all(person.all_ids & partition for person in rows.persons):
+            raise refused("PlanRowsOfPersons", "a window reads rows of several persons")
+        found = dict(rows.columns)
+        for item in node.expressions("windowExpressions"):
+            call = item.child.children[0]
+            if call.kind == "RowNumber":
+                self._require_read([order for order in node.expressions("orderSpec") if order.child.kind != "AttributeReference"], columns)
+            counts = frozenset(partition) if _counts_rows(call) and not node.fields.get("orderSpec") else None
+            found[item.id] = Column(item.id, self.shown(item.child, columns), counts=counts)
+        return rows.with_columns(found)
+
+    def _union(self, node: Node, outer: Columns) -> Rows:
+        parts = [self.settled(child, outer) for child in node.children]
+        ids = list(parts[0].columns)
+        rows = self._positional(parts, ids)
+        for part in parts:
+            names: dict[int, list[int]] = {}
+            for id, column in zip(ids, part.columns.values(), strict=True):
+                names.setdefault(column.value, []).append(rows.columns[id].value)
+            rows.persons += [person.renamed(names) for person in part.persons]
+        views = [view for part in parts for view in {person.view for person in part.persons}]
+        if len(views) != len(set(views)):
+            raise refused("PlanRowsOfPersons", "a union contains rows of a view twice")
+        return rows
+
+    @staticmethod
+    def _positional(parts: Sequence[Rows], ids: Sequence[int]) -> Rows:
+        columns = {}
+        for id, group in zip(ids, zip(*(part.columns.values() for part in parts), strict=True), strict=True):
+            identity = any(column.identity for column in group)
+            columns[id] = Column(
+                fresh(), NOTHING.union(*(column.shows for column in group)), identity, all(column.flag for column in group)
+            )
+        return Rows(columns, overlapping=any(part.overlapping or part.multiplied for part in parts))
+
+    @staticmethod
+    def require_no_persons(persons: Sequence[Person], what: str) -> None:
+        """Refuse an operator that may not read rows of persons."""
+        if persons:
+            raise refused("PlanRowsOfPersons", f"{what} reads rows of {persons[0].view}, which are under a privacy floor")
+
+    # -- expressions --------------------------------------------------------------------------------------------------
+
+    def column(self, item: Node, columns: Columns, *, persons: bool = False) -> Column:
+        """The column that an output expression computes."""
+        inner = unchanged(without_alias(item))
+        if inner.kind == "AttributeReference":
+            if inner.id not in columns:
+                raise refused("PlanUnreadable", f"an expression reads the unknown attribute {inner.name!r}")
+            return columns[inner.id]
+        require_conditions(inner, columns, self.subquery, self.catalog)
+        base = normalised(inner)
+        identity = base is not None and base in columns and columns[base].identity
+        return Column(fresh(), self.shown(inner, columns, persons=persons), identity, is_flag(inner, columns))
+
+    def shown(self, node: Node, columns: Columns, *, persons: bool = False) -> frozenset[tuple[str, str]]:
+        """Input columns whose values an expression shows; see :func:`sparkapp.plan.expressions.shown`."""
+        return shown(node, columns, self.subquery, persons=persons)
+
+    def subquery(self, plan: Node, outer: Columns) -> Rows:
+        """Rows of a subquery in an expression."""
+        rows = self.settled(plan, outer)
+        self.require_no_persons(rows.persons, "a subquery in an expression")
+        return rows
+
+    def lower(self, node: Node) -> tuple[Node, dict[int, int]] | None:
+        """The aggregate below another one, and the output of it that each attribute is."""
+        names: dict[int, int] | None = None
+        while node.kind == "SubqueryAlias" or node.kind == "CTERelationRef":
+            if node.kind == "SubqueryAlias":
+                node = node.child
+                continue
+            table = self._tables.get(str(node.fields["cteId"]))
+            if names is not None or table is None:
+                return None
+            ids = [item.id for item in node.expressions("output")]
+            while table.kind == "SubqueryAlias":
+                table = table.child
+            if table.kind != "Aggregate":
+                return None
+            outputs = [item.id for item in table.expressions("aggregateExpressions")]
+            names, node = dict(zip(ids, outputs, strict=True)), table
+        if node.kind != "Aggregate":
+            return None
+        return node, names or {item.id: item.id for item in node.expressions("aggregateExpressions")}
+
+
+def _counts_rows(call: Node) -> bool:
+    """Whether the function of a window is ``COUNT(*)``."""
+    if call.kind != "AggregateExpression" or len(call.children) != 1 or call.child.kind != "Count":
+        return False
+    return call.child.child.kind == "Literal" and call.child.child.fields.get("value") == "1"

@@ -1,0 +1,95 @@
+"""Checks Spark's analysed plan of a statement before Spark executes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from cleanroom.errors import Refused
+from cleanroom.sql import Catalog
+from sparkapp.plan.canonical import Canonical
+from sparkapp.plan.tree import Node, parse_plan, refused
+from sparkapp.plan.vocabulary import require_known, view_name
+from sparkapp.plan.walk import PlanWalk
+from sparkapp.session import open_session
+from sparkapp.views import SPARK_TYPES
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+
+class PlanCheck:
+    """The check of the plans of one session.
+
+    Args:
+        spark: A session in which the views are registered.
+        catalog: The views with their owners' rules.
+    """
+
+    def __init__(self, spark: SparkSession, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._registered: dict[str, str] = {}
+        for view in catalog.views:
+            (found,) = [node for node in analysed_plan(spark.table(view.name)).walk() if node.kind == "View"]
+            self._registered[view.name.lower()] = Canonical().text(found.child)
+
+    def require_safe(self, frame: DataFrame) -> None:
+        """Require that the plan of a statement reads registered views only and enforces their floors.
+
+        Args:
+            frame: The rows of the statement.
+
+        Raises:
+            Refused: ``PlanLeafUnknown``, ``PlanOperatorNotAllowed``, ``PlanExpressionNotAllowed``, ``PlanFloorMissing``,
+                ``PlanJoinNotAllowed``, ``PlanColumnNotAllowed``, ``PlanRowsOfPersons`` or ``PlanUnreadable``.
+        """
+        plan = self.require_known(frame)
+        try:
+            PlanWalk(self._catalog).result(plan)
+        except Refused:
+            raise
+        except Exception as error:
+            raise refused("PlanUnreadable", f"the check failed ({type(error).__name__})") from error
+
+    def require_known(self, frame: DataFrame) -> Node:
+        """Require that a plan consists of known operators and expressions over registered views. Return the plan.
+
+        A view that a segment creates is checked so before its rows are counted; what it contains may still be rows of persons.
+        """
+        plan = analysed_plan(frame)
+        for view in require_known(plan, frozenset(self._registered)):
+            name = view_name(view)
+            if Canonical().text(view.child) != self._registered[name]:
+                raise refused("PlanLeafUnknown", f"the view {name} is not the one that was registered")
+        return plan
+
+
+def analysed_plan(frame: DataFrame) -> Node:
+    """Spark's analysed plan of ``frame``."""
+    return parse_plan(frame._jdf.queryExecution().analyzed().toJSON())
+
+
+def check_on_empty_views(statements: Sequence[str], catalog: Catalog, spark: SparkSession | None = None) -> None:
+    """Check the plans of a rewritten query without data.
+
+    Args:
+        statements: The segments in the order in which they run.
+        catalog: The views with their owners' rules.
+        spark: A session; None to start one.
+
+    Raises:
+        Refused: See :meth:`PlanCheck.require_safe`.
+    """
+    session = spark or open_session("lint")
+    try:
+        for view in catalog.views:
+            names = {column.name.lower() for column in view.visible()} | set(view.identity_columns)
+            schema = ", ".join(f"`{item.name}` {SPARK_TYPES[item.type]}" for item in view.columns if item.name.lower() in names)
+            session.createDataFrame([], schema).createOrReplaceTempView(view.name)
+        check = PlanCheck(session, catalog)
+        for statement in statements:
+            frame = session.sql(statement)
+        check.require_safe(frame)
+    finally:
+        if spark is None:
+            session.stop()

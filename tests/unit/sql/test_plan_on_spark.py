@@ -1,0 +1,231 @@
+"""The check of Spark's plan: it accepts what the gate rewrites, and refuses rewritings with a mistake and texts that were not rewritten.
+
+The leaks of the corpus run here on Spark as well.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from cleanroom.errors import PreconditionFailed, Refused
+from cleanroom.sql import Catalog, check_sql, split_statements
+from tests.unit.spark_support import make_job
+from tests.unit.sql.honest import GENERAL, TPCH
+from tests.unit.sql.honest_floors import COMPANIES, HONEST
+from tests.unit.sql.leaks import LEAKS
+from tests.unit.sql.plan_attacks import MISTAKES, QUERIES, TEXTS
+from tests.unit.sql.test_floors import ALLOWED_OVER_FLOORS, populate
+from tests.unit.sql.test_leaks import CATALOGS, rows, shows_target
+from tests.unit.sql.test_on_spark import QUICK, load
+from tests.unit.sql.world import GUARDED, OPEN, same_rows
+
+pytestmark = pytest.mark.spark
+pyspark = pytest.importorskip("pyspark")
+
+STEP = 1 if os.environ.get("CLEANROOM_ALL_ON_SPARK") else 4
+"""The default suite checks every fourth everyday query, all of TPC-H and all leaks."""
+
+
+@pytest.fixture(scope="module")
+def spark() -> Iterator[Any]:
+    from sparkapp.session import open_session
+
+    session = open_session("plans")
+    for name, value in QUICK.items():
+        session.conf.set(name, value)
+    session.createDataFrame([], "user_key string, region string, amount double").createOrReplaceTempView("hidden")
+    yield session
+    session.stop()
+
+
+def check_of(session: Any, catalog: Catalog, data: dict[str, Any]) -> Any:
+    """The check of the plans over the views of ``catalog``, which are registered."""
+    from sparkapp.plan_check import PlanCheck
+
+    load(session, catalog, data)
+    return PlanCheck(session, catalog)
+
+
+def frame_of(session: Any, statements: list[str]) -> Any:
+    for statement in statements:
+        frame = session.sql(statement)
+    return frame
+
+
+def rewritten(sql: str, catalog: Catalog) -> list[str]:
+    verdict = check_sql(split_statements(sql), catalog)
+    assert verdict.allowed, (sql, verdict.reasons)
+    return [segment.sql for segment in verdict.rewritten]
+
+
+def code_of(check: Any, frame: Any) -> str:
+    with pytest.raises(Refused) as caught:
+        check.require_safe(frame)
+    return caught.value.code
+
+
+def floor_on_customer() -> Catalog:
+    data = OPEN.model_dump(mode="json", by_alias=True)
+    for view in data["views"]:
+        if view["name"] == "customer":
+            view["floors"] = [{"minGroupSize": 5, "identity": "c_custkey"}]
+    return Catalog.model_validate(data)
+
+
+@pytest.mark.parametrize(
+    ("catalog", "queries"),
+    [
+        pytest.param(OPEN, GENERAL[::STEP], id="without floors"),
+        pytest.param(floor_on_customer(), list(TPCH.values()), id="TPC-H with a floor"),
+        pytest.param(GUARDED, [sql for sql, _ in ALLOWED_OVER_FLOORS.values()], id="over floors"),
+        pytest.param(COMPANIES, HONEST[::STEP], id="everyday queries"),
+    ],
+)
+def test_plan_of_every_allowed_query_is_safe(catalog: Catalog, queries: list[str], spark: Any) -> None:
+    check = check_of(spark, catalog, {})
+    allowed = [sql for sql in queries if check_sql(split_statements(sql), catalog).allowed]
+    assert len(allowed) >= 0.85 * len(queries)
+    refused = {}
+    for sql in allowed:
+        frame = frame_of(spark, rewritten(sql, catalog))
+        try:
+            check.require_safe(frame)
+        except Refused as error:
+            refused[sql] = error.message
+    assert not refused
+
+
+@pytest.fixture(scope="module")
+def guarded(spark: Any) -> Any:
+    """A check over views without rows. The tests below that use other views follow those that use this check."""
+    return check_of(spark, GUARDED, {})
+
+
+@pytest.mark.parametrize("number", range(len(MISTAKES)))
+def test_rewritten_query_with_a_mistake_is_refused(number: int, guarded: Any, spark: Any) -> None:
+    query, code, replaced = MISTAKES[number]
+    *views, text = rewritten(QUERIES[query], GUARDED)
+    guarded.require_safe(frame_of(spark, [*views, text]))
+    for old, new in replaced:
+        assert old in text, text
+        text = text.replace(old, new)
+    assert code_of(guarded, spark.sql(text)) == code, text
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_text_that_was_not_rewritten_is_refused(text: str, guarded: Any, spark: Any) -> None:
+    assert code_of(guarded, spark.sql(text)) == TEXTS[text]
+
+
+def test_view_that_replaces_a_registered_one_is_refused(guarded: Any, spark: Any) -> None:
+    spark.sql("CREATE OR REPLACE TEMPORARY VIEW regions AS SELECT region, user_key AS country FROM orders")
+    try:
+        assert code_of(guarded, spark.sql("SELECT * FROM regions")) == "PlanLeafUnknown"
+    finally:
+        load(spark, GUARDED, {})
+
+
+def test_view_of_a_segment_may_contain_rows_of_persons_but_no_other_functions(guarded: Any, spark: Any) -> None:
+    guarded.require_known(spark.sql("SELECT amount FROM orders"))
+    with pytest.raises(Refused, match="Rand"):
+        guarded.require_known(spark.sql("SELECT RAND() AS r FROM orders"))
+
+
+def test_plan_is_checked_in_less_than_a_fifth_of_a_second(guarded: Any, spark: Any) -> None:
+    frame = frame_of(spark, rewritten(QUERIES["overlap"], GUARDED))
+    guarded.require_safe(frame)
+    start = time.process_time()
+    guarded.require_safe(frame)
+    assert time.process_time() - start < 0.2
+
+
+@pytest.mark.parametrize("name", CATALOGS)
+def test_no_leak_shows_in_spark_and_the_plan_of_its_text_is_refused(name: str, spark: Any) -> None:
+    catalog = CATALOGS[name]
+    check = check_of(spark, catalog, rows(name))
+    executed, accepted = 0, []
+    for kind, items in LEAKS.items():
+        for sql in (sql for key, sql in items if key == name):
+            verdict = check_sql(split_statements(sql), catalog)
+            if verdict.allowed:
+                frame = frame_of(spark, [segment.sql for segment in verdict.rewritten])
+                executed += 1
+                assert not shows_target([tuple(row) for row in frame.collect()], kind), verdict.sql
+            try:
+                check.require_safe(frame_of(spark, split_statements(sql)))
+                accepted.append(sql)
+            except Refused:
+                pass
+    assert not accepted
+    assert executed >= (10 if name == "g" else 0)
+
+
+def test_declared_unique_columns_are_verified_in_all_rows_without_nulls(spark: Any) -> None:
+    from sparkapp.views import require_unique
+
+    dataset = make_job().datasets[0].model_copy(update={"unique_columns": ("a", "b")})
+    rows = {"a": [1, 1, 2, 3, 3], "b": ["x", "y", "x", None, None]}
+    require_unique(spark.createDataFrame(pa.table(rows)), dataset)
+    require_unique(spark.createDataFrame(pa.table({"a": [1, 1]})), dataset)  # the query does not read b
+    with pytest.raises(PreconditionFailed, match="a, b"):
+        require_unique(spark.createDataFrame(pa.table({"a": [*rows["a"], 2], "b": [*rows["b"], "x"]})), dataset)
+
+
+def test_lint_checks_the_plan_on_empty_views(spark: Any) -> None:
+    from sparkapp.plan_check import check_on_empty_views
+
+    statements = rewritten(QUERIES["sum"], GUARDED)
+    check_on_empty_views(statements, GUARDED, spark)
+    with pytest.raises(Refused):
+        check_on_empty_views(["SELECT amount FROM orders"], GUARDED, spark)
+
+
+# -- rows that are left out -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sql", "floor", "count"),
+    [
+        ("SELECT region, COUNT(*) AS n FROM orders GROUP BY region", 1, 2),
+        ("SELECT region, COUNT(*) AS n FROM orders GROUP BY region HAVING COUNT(*) > 1000", 1, 2),
+        ("SELECT region, STDDEV(amount) AS d FROM orders GROUP BY region", 1, 2),
+        ("WITH t AS (SELECT * FROM orders) SELECT region, COUNT(*) AS n FROM t GROUP BY region", 1, 2),
+        ("SELECT region, COUNT(*) AS n FROM orders GROUP BY region", 8, None),
+        ("SELECT region, COUNT(*) AS n FROM orders WHERE region = 'north' GROUP BY region", 1, None),
+        ("SELECT COUNT(*) AS n FROM orders WHERE region = 'tiny'", 1, 1),
+        ("SELECT COUNT(*) AS n FROM orders", 1, None),
+    ],
+)
+def test_number_of_rows_left_out_is_told_only_if_enough_persons_are_in_them(sql: str, floor: int, count: int | None, spark: Any) -> None:
+    from sparkapp.suppression import hold_persons
+
+    data = populate(1)
+    keep = {"tiny": 3, "west": 4}
+    kept: dict[str, set[str]] = {}
+    orders = []
+    for row in data["orders"]:
+        persons = kept.setdefault(row[2], set())
+        if row[1] in persons or len(persons) < keep.get(row[2], 100):
+            persons.add(row[1])
+            orders.append(row)
+    load(spark, GUARDED, {**data, "orders": orders})
+    frame = frame_of(spark, rewritten(sql, GUARDED))
+    held, suppression = hold_persons(spark, frame)
+    assert same_rows([tuple(row) for row in held.collect()], [tuple(row) for row in frame.collect()], ordered=False)
+    assert suppression is not None
+    assert suppression.count(floor) == count
+    load(spark, GUARDED, {})
+
+
+def test_rows_without_a_floor_have_no_number_of_rows_left_out(spark: Any) -> None:
+    from sparkapp.suppression import hold_persons
+
+    load(spark, GUARDED, {})
+    frame = spark.sql("SELECT region FROM regions")
+    assert hold_persons(spark, frame) == (frame, None)
