@@ -109,7 +109,20 @@ def _check_terms(name: str, args: Sequence[Value], catalog: Catalog) -> None:
                     "MeasureNotAllowed",
                     f"{name} of {column}: the owner of {owner.name} does not list it as a measure; it may be counted (COUNT)",
                 )
-        own = sorted({view for view, _ in arg.exposed if not catalog.has_floor(view)})
+        own = sorted({view for view, _, _ in arg.origins if not catalog.has_floor(view)})
+        if protected and arg.made_by_text and arg.degree > 1:
+            raise Refusal(
+                "WeightsNotAllowed",
+                f"{name} multiplies a column under a privacy floor with a count, or with a column that an outer join may leave NULL: such "
+                "weights could single out persons; group by the count, or multiply the result instead",
+            )
+        datasets = sorted({view for view, _ in protected})
+        if len(datasets) > 1 and arg.degree > 1:
+            raise Refusal(
+                "WeightsNotAllowed",
+                f"{name} multiplies columns of {' and '.join(datasets)}: one of their owners could mark persons by such weights; multiply "
+                "the results instead",
+            )
         if protected and own and arg.degree > 1:
             raise Refusal(
                 "WeightsNotAllowed",

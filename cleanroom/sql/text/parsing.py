@@ -110,7 +110,7 @@ def _check_operators(tokens: list[Token], kinds: list[TokenType]) -> None:
     """Refuse forms of conditions that the parser reads and Spark does not, and those that the two read differently."""
     for at in [index for index, kind in enumerate(kinds) if kind in _MISPLACED]:
         _check_preceding(tokens, kinds, at)
-    seen, start, frame, stack = False, -1, False, []
+    seen, start, frame, selects, stack = False, -1, False, False, []
     for at in [index for index, kind in enumerate(kinds) if kind in _STRUCTURE]:
         kind = kinds[at]
         before = kinds[at - 1] if at else TokenType.SELECT
@@ -119,11 +119,11 @@ def _check_operators(tokens: list[Token], kinds: list[TokenType]) -> None:
         if kind in _CLAUSES and kinds[at + 1 : at + 2] == [TokenType.L_PAREN]:
             _check_clause(tokens, kinds, at)
         if kind in _OPENING:
-            stack.append((seen, start))
-            seen, start = False, -1
+            stack.append((seen, start, selects))
+            seen, start, selects = False, -1, False
         elif kind in _CLOSING:
             _check_between(tokens[start], start)
-            seen, start = stack.pop() if stack else (False, -1)
+            seen, start, selects = stack.pop() if stack else (False, -1, False)
         elif kind in _PREFIXES:
             _check_prefix(tokens, kinds, at, before, start)
         elif kind in _PREDICATES or kind in _COMPARISONS:
@@ -136,6 +136,9 @@ def _check_operators(tokens: list[Token], kinds: list[TokenType]) -> None:
             start = -1
         elif kind in _BOUNDARIES and (kind is not TokenType.FROM or before is not TokenType.DISTINCT):
             _check_between(tokens[start], start)
+            if kinds[at + 2 : at + 3] == [TokenType.STAR] and (kind is TokenType.JOIN or (kind is TokenType.FROM and selects)):
+                raise Refusal("Unparsable", f"'*' cannot follow {tokens[at + 1].text!r}", token_position(tokens[at + 2]))
+            selects = kind is TokenType.SELECT or (selects and kind is not TokenType.FROM)
             if kind is TokenType.AND and not frame and tokens[at - 1].text.upper() in ("PRECEDING", "FOLLOWING"):
                 raise Refusal("Unparsable", f"BETWEEN is missing before {tokens[at - 1].text} AND", token_position(tokens[at]))
             seen, start, frame = False, -1, False

@@ -48,6 +48,12 @@ _BANNED = {
     TokenType.HEREDOC_STRING: ("EscapeNotAllowed", "dollar-quoted text is not allowed in a query"),
     TokenType.PIPE_GT: ("ClauseNotAllowed", "pipe syntax (|>) is not allowed; write the query with SELECT … FROM"),
 }
+_OTHER_DIALECTS = (
+    "ARROW", "DARROW", "FARROW", "HASH_ARROW", "DHASH_ARROW", "LR_ARROW", "LLRR_ARROW", "AT_GT", "LT_AT", "DSTAR", "DOTCOLON", "COLON_EQ",
+    "HASH",
+)  # fmt: skip
+_NOT_SPARK = ("ExpressionNotAllowed", "this operator is not Spark SQL, or takes a function of elements, which is not allowed")
+_BANNED.update({TokenType[name]: _NOT_SPARK for name in _OTHER_DIALECTS if name in TokenType.__members__})
 _UNFINISHED = {
     TokenType.COMMA, TokenType.ON, TokenType.USING, TokenType.OVER, TokenType.ALIAS, TokenType.PARTITION_BY, TokenType.GROUP_BY,
     TokenType.ORDER_BY, TokenType.FOR,

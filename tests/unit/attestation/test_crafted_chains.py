@@ -318,6 +318,7 @@ def test_all_certificates_must_be_valid(role: str) -> None:
     ):
         verdict = judge(ders, verifier, at)
         assert reasons(verdict) == expected
+        assert ("report-signature" in [each.id for each in verdict.checks]) is (not expected)
         check = next(each for each in verdict.checks if each.id == "certificate-validity")
         assert check.expected == f"2026-11-23T00:00:00Z ({names[role]}) to 2026-11-24T00:00:00Z ({names[role]})"
         assert check.actual == f"{at:%Y-%m-%dT%H:%M:%S}Z"

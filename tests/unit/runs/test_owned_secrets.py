@@ -120,12 +120,16 @@ async def test_clean_room_reads_no_secret_of_another_owner(genuine: AsymmetricWo
 
     client.get_secret = get_secret
 
-    async def verified(*arguments: Any) -> Any:
-        run = await world.authority().authorise(ticket)
-        return type("Verified", (), {"run": run, "job": None})
+    unchanged = genuine.asked_by("fabrikam")
+    job = assemble_job(await genuine.authority().authorise(unchanged), ENVIRONMENT)
 
-    runs.process.room.verifier.verify_release = verified  # type: ignore[method-assign]
-    request = StageRequest.model_construct(ticket=ticket, proof=None, dataset=PLANES, kind="key" if kind == "type" else kind)
+    async def verified(*arguments: Any) -> Any:
+        return type("Verified", (), {"run": await world.authority().authorise(ticket), "job": job})
+
+    verifier: Any = runs.process.room.verifier
+    verifier.resolve = lambda *messages: messages
+    verifier.verify_release = verified
+    request = StageRequest(ticket=ticket, proof=RunWorld(genuine).proof(unchanged), dataset=PLANES)
     with pytest.raises(CleanRoomError) as caught:
         await runs.call(runs.process.secrets.get_secret, request)
     assert caught.value.code == code

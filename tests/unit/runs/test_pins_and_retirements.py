@@ -87,7 +87,7 @@ def test_no_clock_is_earlier_than_the_pin(world: LedgerWorld, clock: dt.timedelt
         lambda authority, ticket: authority.verify_caller(ticket),
         lambda authority, ticket: authority.authorise(ticket),
         lambda authority, ticket: authority.still_authorised(run, run.datasets),
-        lambda authority, ticket: authority.confirm(run, run.document_ids),
+        lambda authority, ticket: authority.confirm(run, run.datasets),
         lambda authority, ticket: authority.verify_run_limit(run),
         lambda authority, ticket: authority.verify_pin(ticket),
     ]
@@ -101,7 +101,7 @@ def test_approval_that_had_expired_when_the_run_began_stays_expired(world: Ledge
     world.pin(ticket, pinned)
     authority = world.authority()
     assert code_of(authority.authorise(ticket)) == code
-    assert code_of(authority.confirm(run, run.document_ids)) == code
+    assert code_of(authority.confirm(run, run.datasets)) == code
     assert code_of(authority.verify_run_limit(run)) == code
 
 
@@ -183,7 +183,7 @@ def test_confirmation_looks_at_what_a_delayed_write_can_outlive(world: LedgerWor
     authority = world.authority()
     run = asyncio.run(authority.authorise(world.asked_by("fabrikam")))
     change(world)
-    assert code_of(authority.confirm(run, [QUERY, "litware-delays"])) == code
+    assert code_of(authority.confirm(run, [run.sink])) == code
     assert code_of(authority.require_open(run.request)) == ("RunClosed" if code == "RunClosed" else "accepted")
 
 

@@ -52,10 +52,11 @@ class Governance:
 
         return answer
 
-    async def events(self, contract_id: str, *, event_id: str, scope: str) -> AsyncIterator[Event]:
-        self.asked.append(("events", contract_id, event_id, scope))
+    async def events(self, contract_id: str, *, event_id: str, scope: str, from_seqno: int = 0) -> AsyncIterator[Event]:
+        self.asked.append(("events", contract_id, event_id, scope, *([from_seqno] if from_seqno else [])))
         for found in self._answers["events"]:
-            yield found
+            if found.seqno >= from_seqno:
+                yield found
 
 
 def reader(**answers: Any) -> tuple[UserReader, Governance]:
@@ -149,11 +150,26 @@ async def test_clean_room_reads_documents_and_consent_with_its_attestation() -> 
     assert registered.asked == [("list_identities",)]
 
 
-async def test_started_runs_are_counted_by_request() -> None:
-    entries = [{"runId": "r-1", "requestDigest": "d1"}, {"runId": "r-1", "requestDigest": "d2"}, {"runId": "r-2"}, {"runId": 5}, "text", {}]
-    user, client = reader(events=[event(data) for data in entries])
-    assert await user.runs_started("q") == frozenset({"r-1.d1", "r-1.d2", "r-2."})
-    assert client.asked == [("events", "flights", "query.q", "runs")]
+async def test_started_runs_are_counted_by_request_and_each_entry_is_read_once() -> None:
+    data = [{"runId": "r-1", "requestDigest": "d1"}, {"runId": "r-1", "requestDigest": "d2"}, {"runId": "r-2"}, {"runId": 5}, "text", {}]
+    answers: dict[str, Any] = {"events": [event(each, number + 1) for number, each in enumerate(data)]}
+    answers["latest_event"] = answers["events"][-1]
+    client = Governance(**answers)
+    user = UserReader(client, "flights")  # type: ignore[arg-type]
+    started = frozenset({"r-1.d1", "r-1.d2", "r-2."})
+    assert await user.runs_started("q") == started
+    assert await user.runs_started("q") == started
+    assert [call[0] for call in client.asked] == ["latest_event", "events", "latest_event"]
+    assert client.asked[:2] == [
+        ("latest_event", "flights", ("event_id", "query.q"), ("scope", "runs")),
+        ("events", "flights", "query.q", "runs"),
+    ]
+    client._answers["latest_event"] = event({"runId": "r-3"}, 7)
+    client._answers["events"] = [*answers["events"], client._answers["latest_event"]]
+    assert await user.runs_started("q") == started | {"r-3."}
+    assert client.asked[-1] == ("events", "flights", "query.q", "runs", 6)
+    nothing, _ = reader(latest_event=None)
+    assert await nothing.runs_started("q") == frozenset()
 
 
 async def test_earliest_pin_of_the_run_counts() -> None:

@@ -90,6 +90,10 @@ LEAKS: dict[str, list[tuple[str, str]]] = {
         ("g", "SELECT o.region, SUM(o.amount * w.w) AS t, SUM(o.amount) AS u FROM orders o JOIN weights w ON o.user_key = w.user_key GROUP BY o.region"),
         ("g", "SELECT o.region, SUM(COALESCE(x.w, 0) + 1) AS t, COUNT(*) AS n FROM orders o JOIN (SELECT l.user_key, w.w FROM (SELECT DISTINCT user_key FROM labels) l LEFT JOIN weights w ON l.user_key = w.user_key AND w.user_key = 'u17') x ON o.user_key = x.user_key GROUP BY o.region"),
         ("g", "SELECT COUNT(w.w) AS n FROM orders o LEFT JOIN weights w ON o.user_key = w.user_key AND w.user_key = 'u17'"),
+        ("g", "SELECT SUM(o.amount * t.k) AS a, SUM(o.amount) AS b, 2 * SUM(o.amount) - SUM(o.amount * t.k) AS c FROM orders o JOIN (SELECT user_key, COUNT(*) AS k FROM clicks GROUP BY user_key) t ON o.user_key = t.user_key"),
+        ("g", "SELECT SUM(o.amount * t.k) AS a, SUM(o.amount) AS b, 2 * SUM(o.amount) - SUM(o.amount * t.k) AS c FROM orders o JOIN (SELECT user_key, COUNT(*) AS k FROM labels GROUP BY user_key) t ON o.user_key = t.user_key"),
+        ("g", "SELECT SUM(o.amount * t.k) AS a, 2 * SUM(o.amount) - SUM(o.amount * t.k) AS c FROM orders o JOIN (SELECT user_key, COUNT(DISTINCT label) AS k FROM labels GROUP BY user_key) t ON o.user_key = t.user_key"),
+        ("g", "SELECT SUM(x * k) - SUM(x) AS a FROM (SELECT o.user_key, SUM(o.amount) AS x, MAX(w.w) AS k FROM orders o JOIN weights w ON o.user_key = w.user_key GROUP BY o.user_key) t"),
     ],
     "unlisted column as a count": [
         ("g", "SELECT older, COUNT(*) AS n FROM (SELECT user_key, COUNT_IF(age > 30) AS older FROM orders GROUP BY user_key) t GROUP BY older"),

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from cleanroom.sql import check_sql
 from cleanroom.sql.model import ROWS, Division, ProtectedInput, Value
 from cleanroom.sql.privacy.aggregates import aggregate_disclosure, condition_divisions, found_row_divisions
 from cleanroom.sql.vocabulary import FUNCTIONS
 from tests.unit.sql.privacy_values import CATALOG, ORDERS, column, condition, refused
+from tests.unit.sql.world import GUARDED
 
 
 def disclosure(name: str, *args: Value, distinct: bool = False, released: tuple[ProtectedInput, ...] = (ORDERS,)) -> Any:
@@ -98,3 +100,21 @@ def test_condition_may_read_columns_that_may_be_part_of_a_result() -> None:
 def test_condition_on_any_other_column_is_refused(name: str) -> None:
     assert refused(condition_divisions, [condition(column(name))], CATALOG) == "ConditionalAggregate"
     assert refused(disclosure, "COUNT_IF", condition(column(name))) == "ConditionalAggregate"
+
+
+def test_products_with_counts_or_with_columns_of_another_dataset_are_refused() -> None:
+    for sql in (
+        "SELECT SUM(o.amount * c.spend) AS s FROM orders o JOIN clicks c ON o.user_key = c.user_key",
+        "SELECT SUM(o.amount * c.n) AS s FROM orders o JOIN (SELECT user_key, COUNT(*) AS n FROM clicks GROUP BY user_key) c "
+        "ON o.user_key = c.user_key",
+    ):
+        (reason,) = check_sql(sql, GUARDED).reasons
+        assert reason.code == "WeightsNotAllowed"
+    assert check_sql("SELECT SUM(amount * discount) AS s FROM orders", GUARDED).allowed
+
+
+def test_terms_of_a_sum_must_each_have_contributors() -> None:
+    text = check_sql("SELECT SUM(amount + discount) AS s FROM orders", GUARDED).sql
+    assert all(f"CASE WHEN `orders`.`{column}` <> 0 THEN" in text for column in ("amount", "discount"))
+    (reason,) = check_sql("SELECT SUM(y) AS s FROM (SELECT user_key, amount + 1 AS y FROM orders) t", GUARDED).reasons
+    assert (reason.code, "y" in reason.message) == ("ConditionalAggregate", True)

@@ -101,7 +101,7 @@ def test_vocabulary_contains_no_function_that_reaches_outside_of_the_query() -> 
         )),
         *((text, "ExpressionNotAllowed") for text in (
             "+s", "a - +s", "TRIM(BOTH +s FROM s)", "b IS UNKNOWN", "b IS NOT UNKNOWN", "s ISNULL", "s NOTNULL", "s NOT NULL",
-            "s LIKE ANY (s)",
+            "s LIKE ANY (s)", "0.5 -> a",
         )),
         *((text, "Unparsable") for text in (
             "s BETWEEN a a AND c", "s BETWEEN a ~ c AND c", "s BETWEEN 1 9", "CASE WHEN b 1 END", "CAST(a AS INT", "COUNT(*) FILTER (b)",
@@ -136,3 +136,10 @@ def test_condition_is_rendered_with_the_parentheses_that_spark_needs(text: str, 
     verdict = check_sql(f"SELECT {text} AS v FROM t", Catalog.model_validate({"views": {"t": {"s": "string"}}}))
     assert verdict.allowed, verdict.reasons
     assert rendering in verdict.sql
+
+
+def test_star_after_a_relation_is_refused() -> None:
+    catalog = Catalog.model_validate({"views": {"t": {"a": "integer", "d": "date"}}})
+    for text in ("SELECT a FROM t * u", "SELECT u.a FROM t u JOIN t * v ON u.a = v.a"):
+        assert check_sql(text, catalog).reasons[0].code == "Unparsable"
+    assert check_sql("SELECT EXTRACT(YEAR FROM d) * a AS x, a IS DISTINCT FROM a * 2 AS y FROM t", catalog).allowed
