@@ -10,7 +10,7 @@ from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     from cleanroom.errors import Refused
-    from cleanroom.temporal.retries import NO_RETRY, STANDARD
+    from cleanroom.temporal.retries import STANDARD
     from tests.codec_models import Note
 
 
@@ -121,7 +121,7 @@ class Failing:
     @workflow.run
     async def run(self, note: Note) -> None:
         if note.number == 0:
-            await workflow.execute_activity(refuse, note, **NO_RETRY.config())
+            await workflow.execute_activity(refuse, note, **STANDARD.config())
         if note.number == 1:
             raise Refused("NoteRefused", f"own: {note.text}", details={"note": note.text})
         if note.number == 2:

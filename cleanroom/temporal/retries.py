@@ -52,9 +52,9 @@ class Timing:
         """
         return replace(self, cancellation=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED)
 
-    def attempt(self, start_to_close: timedelta, *, heartbeat: timedelta | None = None) -> Timing:
-        """Return a copy with another limit for one attempt. Set ``heartbeat`` if the default of 10 s is too short."""
-        return replace(self, start_to_close=start_to_close, heartbeat=heartbeat or self.heartbeat)
+    def attempt(self, start_to_close: timedelta) -> Timing:
+        """Return a copy with another limit for one attempt."""
+        return replace(self, start_to_close=start_to_close)
 
 
 def _s(seconds: float) -> timedelta:
@@ -81,9 +81,6 @@ PROPAGATION = Timing(
 )
 """A call that fails until a role assignment or federated credential has propagated. Azure documents up to 10 minutes for roles
 (https://learn.microsoft.com/azure/role-based-access-control/troubleshooting). Retried every 5 to 30 s for 15 min, 15 to 33 times."""
-
-NO_RETRY = Timing(start_to_close=_s(30), schedule_to_close=_s(60), retry=RetryPolicy(maximum_attempts=1))
-"""A step whose failure is the result (verify, evaluate). Worst case: 30 s, limited to 1 min including the wait for a worker."""
 
 POLL = Timing(
     start_to_close=_s(20),

@@ -30,7 +30,7 @@ from cleanroom.documents.dataset import DatasetSchema, FieldType, SchemaField
 from cleanroom.documents.query import QuerySegment
 from cleanroom.governance import CleanRoomClient, host_data_claims
 from cleanroom.secret import Secret
-from cleanroom.spark.consent_receipt import CLOCK_SECONDS, RECEIPT_SECONDS
+from cleanroom.spark.consent_receipt import CLOCK_SECONDS, RECEIPT_SECONDS, ConsentReceipt
 from cleanroom.spark.deadlines import Deadlines
 from cleanroom.spark.job import JobConfig, JobDataset, JobGovernance, JobSegment, ResultReceipt, S3Access
 from cleanroom.spark.policy import pod_policies
@@ -139,16 +139,6 @@ async def prepare(world: World, run_id: str, *, heavy: bool = False) -> tuple[Jo
         f"{run_id}.run.network": Secret(NETWORK_SECRET),
         f"{run_id}.planes.connection": Secret(connection),
         f"{run_id}.out.connection": Secret(connection),
-        f"{run_id}.run.consent": Secret(
-            json.dumps(
-                {
-                    "runId": run_id,
-                    "queryDigest": DIGEST,
-                    "consent": "enabled",
-                    "expires": (datetime.now(UTC) + timedelta(seconds=RECEIPT_SECONDS + CLOCK_SECONDS - 10)).isoformat(),
-                }
-            ).encode()
-        ),
     }
     keys = {}
     datasets = []
@@ -191,8 +181,6 @@ async def prepare(world: World, run_id: str, *, heavy: bool = False) -> tuple[Jo
         sources=[source],
         replace=True,
     )
-    for name, value in secrets.items():
-        await world.clean_room.put_secret(name, value)
     view = View(name="planes", columns=tuple(Column(name=key, type=value) for key, value in TYPES.items()))
     verdict = analyse([QuerySegment(execution_sequence=1, data=SQL)], Catalog(views=(view,)))
     assert verdict.allowed, verdict.reasons
@@ -210,6 +198,15 @@ async def prepare(world: World, run_id: str, *, heavy: bool = False) -> tuple[Jo
         event_scope=f"run-{run_id}",
         governance=JobGovernance(url=world.cgs.settings.url, ca_pem=world.ca_pem, storage_hosts=(world.s3.host,)),
     )
+    secrets[f"{run_id}.run.consent"] = ConsentReceipt(
+        run_id=run_id,
+        query_digest=DIGEST,
+        job_digest=job.digest(),
+        consent="enabled",
+        expires=datetime.now(UTC) + timedelta(seconds=RECEIPT_SECONDS + CLOCK_SECONDS - 10),
+    ).to_secret()
+    for name, value in secrets.items():
+        await world.clean_room.put_secret(name, value)
     return job, keys
 
 

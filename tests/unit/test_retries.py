@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from temporalio.workflow import ActivityCancellationType
 
 from cleanroom.temporal import retries
 from cleanroom.temporal.retries import Timing
@@ -53,4 +54,39 @@ def test_config_returns_arguments_of_execute_activity() -> None:
     assert config["schedule_to_close_timeout"] == timedelta(hours=1)
     assert config["start_to_close_timeout"] == timedelta(minutes=30)
     assert config["heartbeat_timeout"] == retries.WATCH.heartbeat
-    assert "heartbeat_timeout" not in retries.NO_RETRY.config()
+    assert not {"heartbeat_timeout", "cancellation_type", "summary", "task_queue"} & set(retries.POLL.config())
+
+
+def test_a_limit_that_is_not_set_is_no_argument() -> None:
+    timing = Timing(start_to_close=timedelta(seconds=1), schedule_to_close=None, retry=retries.STANDARD.retry)
+    assert set(timing.config()) == {"start_to_close_timeout", "retry_policy"}
+    assert retries.STANDARD.config()["retry_policy"] is retries.STANDARD.retry
+
+
+def test_a_step_that_must_be_undone_differs_in_its_cancellation_only() -> None:
+    waits = ActivityCancellationType.WAIT_CANCELLATION_COMPLETED
+    assert retries.CLEANUP.wait_for_completion_on_cancel().config() == {**retries.CLEANUP.config(), "cancellation_type": waits}
+
+
+def test_each_policy_has_the_values_of_its_docstring() -> None:
+    """Seconds of one attempt, of all and of a heartbeat; first backoff, growth, longest backoff, attempts."""
+    expected = {
+        "STANDARD": (30, 360, 10, 1, 2, 30, 8),
+        "PROPAGATION": (30, 900, 10, 5, 1.5, 30, 0),
+        "POLL": (20, 86_400, None, 10, 1, 10, 0),
+        "WATCH": (43_200, 86_400, 10, 1, 2, 30, 0),
+        "CLEANUP": (30, 3600, 10, 1, 2, 60, 0),
+    }
+    found = {}
+    for name in NAMED:
+        timing = getattr(retries, name)
+        limits = (timing.start_to_close, timing.schedule_to_close, timing.heartbeat)
+        retry = timing.retry
+        found[name] = (
+            *(limit and limit.total_seconds() for limit in limits),
+            retry.initial_interval.total_seconds(),
+            retry.backoff_coefficient,
+            retry.maximum_interval and retry.maximum_interval.total_seconds(),
+            retry.maximum_attempts,
+        )
+    assert found == expected

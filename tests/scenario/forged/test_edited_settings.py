@@ -16,7 +16,7 @@ import tomli_w
 from temporalio.testing import ActivityEnvironment
 
 from cleanroom.errors import CleanRoomError
-from cleanroom.messages.run import StageRequest, VerifyPolicyRequest
+from cleanroom.messages.run import StagedSecrets, StageRequest, VerifyPolicyRequest
 from cleanroom.settings import Settings, load_settings
 from cleanroom.trust.bootstrap import bootstrap_digest, read_bootstrap
 from starters.operations.session import run_async
@@ -143,10 +143,16 @@ async def _act(settings: Settings, attacker: Attacker, forged: Any) -> tuple[str
         policies = await call(activities["verify_security_policy"], VerifyPolicyRequest(ticket=run.ticket, proof=run.proof))
         own = run.secret("key").dataset
         stage = "get_key_with_skr" if own == attacker.world.flights.name else "get_secret"
-        requests = [StageRequest(ticket=run.ticket, proof=proof, dataset=own, kind="key") for proof in (run.proof, forged)]
+        requests = [StageRequest(ticket=run.ticket, proof=proof, dataset=own) for proof in (run.proof, forged)]
         staged = await call(activities[stage], requests[0])
         try:
             await call(activities[stage], requests[1])
         except CleanRoomError as error:
-            return job.digest(), policies, staged.secret_id, error.code
-    return job.digest(), policies, staged.secret_id, ""
+            return job.digest(), policies, _key(staged), error.code
+    return job.digest(), policies, _key(staged), ""
+
+
+def _key(staged: StagedSecrets) -> str:
+    """Return the ID of the staged key."""
+    (secret,) = [item for item in staged.secrets if item.kind == "key"]
+    return secret.secret_id

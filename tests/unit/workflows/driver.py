@@ -323,7 +323,10 @@ class Driver:
             self._start(Call(body.workflow_type, argument, body, summary, details, True))
         elif kind in ("request_cancel_activity", "cancel_child_workflow_execution"):
             child = kind != "request_cancel_activity"
-            call = self._open[child, body.child_workflow_seq if child else body.seq]
+            call = self._open.get((child, body.child_workflow_seq if child else body.seq))
+            if call is None:
+                # Its result is on its way. Core ignores the request.
+                return
             call.cancelled = True
             at_once = not child and call.command.cancellation_type != WAITS and not self.slow_cancellation
             if call in self._until_cancelled or at_once:
