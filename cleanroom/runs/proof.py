@@ -24,7 +24,7 @@ class ServiceVerifier:
 
     def __init__(self, trust: TrustDocument, crls: Sequence[bytes] = ()) -> None:
         self._trust = trust.trust_store()
-        self._accepted = frozenset(trust.spark_service_host_data)
+        self._accepted = trust.spark_service_host_data
         self._profile = PodProfile(**dict(trust.pods))
         self._expectations = trust.expectations(crls)
 
@@ -36,7 +36,7 @@ class ServiceVerifier:
         service, verdict = verify_service_report(report, nonce, self._trust, self._accepted, at, expectations=self._expectations)
         return service, SparkVerdict(
             host_data=service.host_data,
-            product=str(verdict.product or "?"),
+            product=str(verdict.product),
             checks=tuple(check.id for check in verdict.checks),
             service_key_digest=sha256_hex(service.public_key.encode()),
         )

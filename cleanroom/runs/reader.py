@@ -170,8 +170,8 @@ class UserReader:
             key = started_key(event.data)
             if key is not None:
                 started.add(key)
-        self._started[query] = _Started(frozenset(started), position)
-        return frozenset(started)
+        self._started[query] = known = _Started(frozenset(started), position)
+        return known.runs
 
     async def pinned_request(self, run_id: str) -> PinnedRequest | None:
         """See :meth:`GovernanceReader.pinned_request`."""

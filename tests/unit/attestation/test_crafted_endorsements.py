@@ -175,7 +175,7 @@ def test_headers_may_be_nested_to_a_limit() -> None:
     assert verify_endorsement(tagged([protected, {"x": nested(5)}, content, signature])).svn == 101
 
 
-@pytest.mark.parametrize("did", [did_x509(LEAF, EKU), did_x509(ROOT, "1.2.3"), "did:web:example"])
+@pytest.mark.parametrize("did", [did_x509(LEAF, EKU), did_x509(ROOT, "1.2.3"), "did:web:example"], ids=["leaf", "other usage", "web"])
 def test_identifier_must_be_that_of_the_chain(did: str) -> None:
     for data in (info({"iss": did}), envelope(claims={1: did})):
         assert rejected(data)[0] == "UvmIssuerNotTrusted"
@@ -440,6 +440,7 @@ def test_identifier_names_an_authority_of_the_chain_and_a_usage_of_the_leaf(algo
         f"did:x509:0:sha256:::eku:{EKU}",
         "",
     ],
+    ids=["web", "version", "prefix", "suffix", "sha1", "md5", "no usage", "no fingerprint", "empty"],
 )
 def test_other_identifiers_are_not_trusted(did: str) -> None:
     assert resolved(did).startswith("UvmIssuerNotTrusted: The issuer is not a did:x509 of version 0 with a predicate")

@@ -20,6 +20,8 @@ class Ledger:
     def __init__(self) -> None:
         self.entries: list[Event] = []
         self.view, self.seqno = 2, 10
+        self.positioned = True
+        """Whether governance says up to which position it has answered."""
         self.reads: list[int | str] = []
 
     def write(self, event_id: str, data: dict[str, Any]) -> None:
@@ -34,7 +36,8 @@ class Ledger:
 
     async def latest_event(self, contract_id: str, *, event_id: str, scope: str) -> Event | None:
         self.reads.append("latest")
-        observe(TransactionId(self.view, self.seqno))
+        if self.positioned:
+            observe(TransactionId(self.view, self.seqno))
         found = [event for event in self.entries if event.id == event_id]
         return found[-1] if found else None
 
@@ -97,6 +100,29 @@ async def test_the_pin_is_read_from_the_beginning_after_a_change_of_the_primary(
     ledger.pin("second")
     assert await pinned(reader) == "first"
     assert ledger.reads == ["latest", "latest", 1]
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_the_pin_is_read_from_the_beginning_after_an_answer_without_a_position(ledger: Ledger, first: bool) -> None:
+    reader = reader_of(ledger)
+    ledger.positioned = not first
+    assert await pinned(reader) == ""
+    ledger.positioned = first
+    ledger.pin("first")
+    assert await pinned(reader) == "first"
+    assert ledger.reads == ["latest", "latest", 1]
+
+
+@pytest.mark.parametrize(("others", "read"), [(1023, []), (1024, [1])])
+async def test_absences_of_the_latest_1024_runs_are_remembered(ledger: Ledger, others: int, read: list[int]) -> None:
+    reader = reader_of(ledger)
+    assert await pinned(reader) == ""
+    for number in range(others):
+        await reader.pinned_request(f"other-{number}")
+    ledger.pin("first")
+    ledger.reads.clear()
+    assert await pinned(reader) == "first"
+    assert ledger.reads == ["latest", *read]
 
 
 async def test_an_entry_that_is_no_pin_is_not_one(ledger: Ledger) -> None:
