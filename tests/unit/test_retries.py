@@ -79,11 +79,12 @@ def test_each_policy_has_the_values_of_its_docstring() -> None:
     }
     found = {}
     for name in NAMED:
-        timing = getattr(retries, name)
-        limits = (timing.start_to_close, timing.schedule_to_close, timing.heartbeat)
-        retry = timing.retry
+        config = getattr(retries, name).config()
+        retry, heartbeat = config["retry_policy"], config.get("heartbeat_timeout")
         found[name] = (
-            *(limit and limit.total_seconds() for limit in limits),
+            config["start_to_close_timeout"].total_seconds(),
+            config["schedule_to_close_timeout"].total_seconds(),
+            heartbeat and heartbeat.total_seconds(),
             retry.initial_interval.total_seconds(),
             retry.backoff_coefficient,
             retry.maximum_interval and retry.maximum_interval.total_seconds(),

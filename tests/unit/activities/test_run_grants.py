@@ -228,3 +228,24 @@ async def test_a_completion_record_that_the_node_does_not_have_yet_is_collected(
     ticket = runs.ticket("r-1")
     await begin(runs, ticket)
     assert await collect(runs, ticket, behind=True) == "collected"
+
+
+async def test_a_completion_record_without_a_receipt_is_no_evidence(runs: RunWorld) -> None:
+    ticket = runs.ticket("r-1")
+    await begin(runs, ticket)
+    data = receipt_for(runs, ticket) | {"receipt": None}
+    await runs.process.client.put_event(data, event_id=event_id("r-1", "QUERY_COMPLETED"), scope=event_scope("r-1"))
+    request = CollectRequest(ticket=ticket, job_digest=runs.job(ticket).digest())
+    with pytest.raises(CleanRoomError) as caught:
+        await runs.call(runs.process.governance.collect_result, request)
+    assert caught.value.code == "CompletionEvidenceMismatch"
+
+
+async def test_the_result_of_another_job_than_the_run_prepared_is_not_collected(runs: RunWorld) -> None:
+    ticket = runs.ticket("r-1")
+    await begin(runs, ticket)
+    await runs.process.client.put_event(receipt_for(runs, ticket), event_id=event_id("r-1", "QUERY_COMPLETED"), scope=event_scope("r-1"))
+    request = CollectRequest(ticket=ticket, job_digest="0" * 64)
+    with pytest.raises(CleanRoomError) as caught:
+        await runs.call(runs.process.governance.collect_result, request)
+    assert caught.value.code == "CompletionEvidenceMismatch"

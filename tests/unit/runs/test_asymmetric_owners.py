@@ -74,6 +74,26 @@ def test_every_owner_must_vote(world: AsymmetricWorld, owner: str) -> None:
     assert authorise(world) == "QueryMissingApprovalsFromDatasetOwners"
 
 
+@pytest.mark.parametrize(
+    ("missing", "datasets"),
+    [
+        (("litware",), ["litware-planes", "litware-weather"]),
+        (("northwind",), ["litware-delays"]),
+        (("contosso", "northwind"), ["contosso-flights", "litware-delays"]),
+        (OWNERS, sorted(DATASETS)),
+    ],
+)
+def test_refusal_names_the_datasets_whose_owners_have_not_voted(
+    world: AsymmetricWorld, missing: tuple[str, ...], datasets: list[str]
+) -> None:
+    absent = {world.users[name] for name in missing}
+    votes = tuple(vote for vote in world.documents[QUERY].final_votes or () if vote.approver_id not in absent)
+    world.update(QUERY, final_votes=votes)
+    with pytest.raises(CleanRoomError, match=", ".join(datasets)) as caught:
+        asyncio.run(world.authority().authorise(world.asked_by("fabrikam")))
+    assert caught.value.details == {"datasets": datasets, "owners": sorted(absent)}
+
+
 @pytest.mark.parametrize("owner", OWNERS)
 @pytest.mark.parametrize(
     ("changes", "code"),

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
 import json
 from typing import Any
 
 import pytest
 
+from cleanroom.documents.dataset import CsvDialect
+from cleanroom.documents.query import PostFilter, PreCondition, QuerySegments, encode_segments
 from cleanroom.errors import CleanRoomError
 from cleanroom.identifiers import clean_room_secret_id, federated_subject, run_secret_name, sha256_hex
 from cleanroom.messages.run import StageRequest
 from cleanroom.runs.assembly import JobEnvironment, assemble_job
+from cleanroom.runs.authorised import AuthorisedRun, Dataset
 from cleanroom.runs.ledger import event_scope
-from cleanroom.spark.job import BlobAccess, JobConfig, S3Access
+from cleanroom.spark.job import BlobAccess, JobConfig, JobDataset, JobParameters, S3Access
 from tests.audit_records import COLLABORATION, DATASETS, QUERY
 from tests.run_world import RunWorld
 from tests.unit.runs.asymmetric_world import OWNER_OF, SINK, AsymmetricWorld
@@ -212,3 +216,94 @@ def test_job_under_another_environment_is_another_job(world: AsymmetricWorld) ->
     ]
     digests = [assemble_job(run, each).digest() for each in (ENVIRONMENT, *changed)]
     assert len(set(digests)) == len(digests)
+
+
+# ---------------------------------------------------------------------- members that the demo's documents do not have
+
+
+def altered(run: AuthorisedRun, name: str, *, schema: dict[str, Any] | None = None, point: dict[str, Any] | None = None) -> AuthorisedRun:
+    """Return the run with another schema or access point of one dataset."""
+
+    def change(item: Dataset) -> Dataset:
+        if item.dataset.name != name:
+            return item
+        changes = {
+            "dataset_schema": item.dataset.dataset_schema.model_copy(update=schema or {}),
+            "dataset_access_point": item.dataset.dataset_access_point.model_copy(update=point or {}),
+        }
+        return dataclasses.replace(item, dataset=item.dataset.model_copy(update=changes))
+
+    return dataclasses.replace(run, inputs=tuple(change(item) for item in run.inputs), sink=change(run.sink))
+
+
+def job_dataset(job: JobConfig, name: str) -> JobDataset:
+    return next(item for item in (*job.datasets, job.datasink) if item.name == name)
+
+
+@pytest.fixture
+def run(genuine: AsymmetricWorld) -> AuthorisedRun:
+    return asyncio.run(genuine.authority().authorise(genuine.asked_by("fabrikam")))
+
+
+@pytest.mark.parametrize(
+    ("member", "value"),
+    [
+        ("csv_header", True),
+        ("csv_header", False),
+        ("csv_dialect", CsvDialect(delimiter=";")),
+        ("partitioned_by", "day"),
+        ("unique_columns", ("tailnum",)),
+    ],
+)
+def test_job_has_the_form_of_the_files(run: AuthorisedRun, member: str, value: Any) -> None:
+    job = assemble_job(altered(run, FLIGHTS, schema={member: value}), ENVIRONMENT)
+    assert getattr(job_dataset(job, FLIGHTS), member) == value
+
+
+@pytest.mark.parametrize("mode", ["SSE", "CPK", "CSE"])
+def test_only_dataset_without_a_key_of_its_owner_has_no_key(run: AuthorisedRun, mode: str) -> None:
+    configuration = base64.b64encode(json.dumps({"EncryptionMode": mode}).encode()).decode()
+    protection = run.dataset(FLIGHTS).dataset.dataset_access_point.protection.model_copy(update={"configuration": configuration})
+    found = job_dataset(assemble_job(altered(run, FLIGHTS, point={"protection": protection}), ENVIRONMENT), FLIGHTS)
+    key = clean_room_secret_id(run_secret_name(run.request.run_id, FLIGHTS, "key"))
+    assert (found.encryption, found.key_secret_id) == (mode, None if mode == "SSE" else key)
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({}, "Azure_BlobStorage"),
+        ({"type": "Azure_BlobStorage_DataLakeGen2"}, "Azure_BlobStorage_DataLakeGen2"),
+        ({"type": "Azure_OneLake"}, "UnsupportedAccessPointStoreType"),
+        ({"identity": None}, "AccessIdentityMissing"),
+        ({"type": "Azure_BlobStorage_DataLakeGen2", "identity": None}, "AccessIdentityMissing"),
+    ],
+)
+def test_azure_store_is_read_with_an_identity(run: AuthorisedRun, change: dict[str, Any], code: str) -> None:
+    point = run.dataset(FLIGHTS).dataset.dataset_access_point
+    store = point.store.model_copy(update={"type": change.get("type", point.store.type)})
+    changed = altered(run, FLIGHTS, point={"store": store, "identity": change.get("identity", point.identity)})
+    if code == store.type:
+        assert isinstance(job_dataset(assemble_job(changed, ENVIRONMENT), FLIGHTS).access, BlobAccess)
+        return
+    with pytest.raises(CleanRoomError, match=FLIGHTS) as caught:
+        assemble_job(changed, ENVIRONMENT)
+    assert caught.value.code == code
+
+
+def test_job_has_the_days_of_the_request(run: AuthorisedRun) -> None:
+    days = JobParameters(start_date="2013-01-01", end_date="2013-01-02")
+    job = assemble_job(dataclasses.replace(run, request=run.request.model_copy(update={"parameters": days})), ENVIRONMENT)
+    assert job.parameters == days
+
+
+def test_job_has_the_conditions_of_each_segment(run: AuthorisedRun) -> None:
+    application = run.query.application
+    conditions, filters = (PreCondition(view_name="flights", min_row_count=7),), (PostFilter(column_name="flights", value=9),)
+    segments = tuple(
+        segment.model_copy(update={"pre_conditions": conditions, "post_filters": filters}) for segment in application.segments().segments
+    )
+    text = encode_segments(QuerySegments(segments=segments))
+    query = run.query.model_copy(update={"application": application.model_copy(update={"query": text})})
+    job = assemble_job(dataclasses.replace(run, query=query), ENVIRONMENT)
+    assert [(segment.pre_conditions, segment.post_filters) for segment in job.segments] == [(conditions, filters)] * len(segments)

@@ -122,7 +122,7 @@ def test_question_that_no_activity_waits_for_ends_without_a_complaint(governance
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
         readings: Any = RunReadings(governance, lambda: 0.0)
         only = asyncio.create_task(readings.recent.consent("d"))
-        await turns(2)
+        await turns(1)
         only.cancel()
         await turns(10 if answers else 0)
 
@@ -177,7 +177,7 @@ async def test_releases_look_when_the_last_one_has_written(datasets: int) -> Non
     tasks.append(looks.release("last", datasets))
     await asyncio.gather(*tasks)
     assert [seconds for seconds, _ in looks.pauses] == [0.1]
-    # The last one goes on in the same turn as the others: nobody's request is sent before somebody else asks.
+    # The last one goes on in the same turn as the others, so that their requests are shared.
     assert looks.began.index("last") > 0
 
 

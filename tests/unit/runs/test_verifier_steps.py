@@ -17,9 +17,11 @@ from cleanroom.identifiers import sha256_hex
 from cleanroom.messages.run import NOT_REMEMBERED, Reference, message_digest
 from cleanroom.runs.ledger import pin_entry, pinned_event_id, request_digest
 from cleanroom.runs.readings import SHARED_SECONDS
+from cleanroom.runs.trust import RunTrust
 from cleanroom.runs.verification import KNOWN, SNAPSHOT_SECONDS, SNAPSHOTS, RunVerifier
-from tests.audit_records import DATASETS, QUERY, SPARK_HOST
-from tests.audit_world import AuditWorld
+from cleanroom.trust import TrustSource
+from tests.audit_records import COLLABORATION, DATASETS, QUERY, SPARK_HOST
+from tests.audit_world import BOOTSTRAP, AuditWorld
 from tests.unit.test_run_verification import Ledger, proof_of
 
 FLIGHTS = DATASETS[0]
@@ -380,3 +382,20 @@ async def test_verified_run_has_the_host_data_of_its_pods(ledger: Ledger) -> Non
         assert verified.host_data == (proof.policies.driver_host_data, proof.policies.executor_host_data)
         assert verified.ticket == ticket
         assert verified.past_jobs == ()
+
+
+# ---------------------------------------------------------------------- revocation lists
+
+
+async def test_revocation_lists_of_the_operator_reach_the_verifier_of_services(ledger: Ledger) -> None:
+    """Each reading of the trust document takes the lists that the worker has at that time."""
+    world, lists = ledger.world, list[bytes]()
+    trust = RunTrust(TrustSource(ledger.member_document, COLLABORATION, development=True), BOOTSTRAP, lambda: lists)
+    verifier = RunVerifier(ledger, COLLABORATION, trust, ledger, now=lambda: ledger.now, timer=lambda: ledger.clock)
+    report = proof_of(world).report
+    assert await code_of(verifier.verify_service(world.ticket, report)) == "accepted"
+    hierarchy = world.hardware.hierarchy
+    lists.append(hierarchy.crl([hierarchy.leaf.serial_number, hierarchy.intermediate.serial_number], at=ledger.now))
+    assert await code_of(verifier.verify_service(world.ticket, report)) == "accepted"
+    ledger.clock += SHARED_SECONDS
+    assert await code_of(verifier.verify_service(world.ticket, report)) == "CertificateRevoked"
