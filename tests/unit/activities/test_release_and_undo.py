@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -214,17 +215,24 @@ async def test_cancelled_steps_are_cancelled_and_waited_for() -> None:
         try:
             await asyncio.Event().wait()
         finally:
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
+            for _ in range(5 * number):
+                await asyncio.sleep(0)
             ended.append(number)
 
-    work = asyncio.create_task(all_done([step(1), step(2)]))
-    for _ in range(3):
-        await asyncio.sleep(0)
-    work.cancel()
-    await asyncio.wait([work])
-    assert work.cancelled()
-    assert sorted(ended) == [1, 2]
+    async def finished() -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        ended.append(0)
+
+    for steps in ([step(1), step(2)], [finished()]):
+        work = asyncio.create_task(all_done(steps))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        work.cancel()
+        await asyncio.wait([work])
+        assert work.cancelled()
+        assert ended[:2] == [1, 2]
+    assert ended == [1, 2, 0]
 
 
 async def test_removed_hosts_are_returned_in_their_order() -> None:
