@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 import activities.clean_room_secrets as module
 from activities.clean_room_secrets import CleanRoomSecrets
 from cleanroom.clients.azure import Federation
+from cleanroom.documents.dataset import EncryptionSecrets
 from cleanroom.errors import CleanRoomError, Refused
 from cleanroom.identifiers import TOKEN_EXCHANGE_AUDIENCE, federated_subject
 from cleanroom.keys import KeyVaultSettings
@@ -179,3 +182,50 @@ async def test_only_a_role_that_may_still_propagate_is_tried_again(
     with pytest.raises(CleanRoomError) as caught:
         await release(collaboration, cloud)
     assert (caught.value.code, caught.value.retryable) == (code, retryable)
+
+
+def without_authority(secrets: EncryptionSecrets) -> EncryptionSecrets:
+    assert secrets.kek is not None
+    resource = secrets.kek.secret.backing_resource
+    bare = resource.model_copy(update={"provider": resource.provider.model_copy(update={"configuration": ""})})
+    reference = secrets.kek.secret.model_copy(update={"backing_resource": bare})
+    return secrets.model_copy(update={"kek": secrets.kek.model_copy(update={"secret": reference})})
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (lambda secrets: None, "KekNotSet"),
+        (lambda secrets: secrets.model_copy(update={"kek": None}), "KekNotSet"),
+        (lambda secrets: secrets.model_copy(update={"dek": secrets.dek.model_copy(update={"wrapped_key": None})}), "KekNotSet"),
+        (without_authority, "KekProviderConfigurationAuthorityMissing"),
+    ],
+    ids=["no keys", "no key encryption key", "no wrapped key", "no authority"],
+)
+async def test_a_document_without_a_part_of_its_key_gets_no_token(
+    collaboration: AuditWorld, monkeypatch: pytest.MonkeyPatch, change: Any, code: str
+) -> None:
+    cloud, runs = Cloud(monkeypatch), RunWorld(collaboration)
+    ticket, room = runs.ticket("r-1"), runs.process.room
+    genuine = room.verifier.verify_release
+
+    async def verify_release(*arguments: Any, **options: Any) -> Any:
+        # A release of Key Vault cannot be undone.
+        assert options == {"fresh": True}
+        verified = await genuine(*arguments, **options)
+        item = verified.run.dataset(DATASET)
+        point = item.dataset.dataset_access_point
+        protection = point.protection.model_copy(update={"encryption_secrets": change(point.protection.encryption_secrets)})
+        point = point.model_copy(update={"protection": protection})
+        changed = replace(item, dataset=item.dataset.model_copy(update={"dataset_access_point": point}))
+        run = SimpleNamespace(dataset=lambda name: changed, document=verified.run.document)
+        return SimpleNamespace(run=run, trust=verified.trust, job=verified.job)
+
+    monkeypatch.setattr(room.verifier, "verify_release", verify_release)
+    client: Any = room.client
+    client.token = cloud.token
+    request = StageRequest(ticket=ticket, proof=runs.proof(ticket), dataset=DATASET)
+    with pytest.raises(CleanRoomError) as caught:
+        await runs.call(CleanRoomSecrets(room).get_key_with_skr, request)
+    assert caught.value.code == code
+    assert (cloud.tokens, cloud.credentials, cloud.maa, cloud.released) == ([], [], [], [])

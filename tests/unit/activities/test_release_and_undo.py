@@ -225,3 +225,8 @@ async def test_cancelled_steps_are_cancelled_and_waited_for() -> None:
     await asyncio.wait([work])
     assert work.cancelled()
     assert sorted(ended) == [1, 2]
+
+
+async def test_removed_hosts_are_returned_in_their_order() -> None:
+    hosts = tuple(digit * 64 for digit in "0123456789abcdef")
+    assert await Policy(*hosts[::-1]).revoke(*hosts[::-1]) == hosts
