@@ -94,6 +94,8 @@ def test_accepted_document_has_the_ballots_that_accepted() -> None:
         approvers=("b", "a"),
         accepted_by=("a", "b"),
     )
+    many = tuple(Ballot(approver_id=name, ballot="accepted") for name in reversed("abcdefghij"))
+    assert to_accepted_document(document(final_votes=many)).accepted_by == tuple("abcdefghij")
     bare = to_accepted_document(document(labels=None, approvers=None, final_votes=None))
     assert (bare.labels, bare.approvers, bare.accepted_by) == ({}, (), ())
 
