@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -45,6 +46,7 @@ class CleanRoomContext:
         client: Governance, called with this guest's attestation.
         user: Governance, called with the clean room's registered identity.
         now: Returns the current time, with a time zone.
+        timer: The clock of what the activities of a run share, in seconds.
         pause: Waits for a number of seconds.
     """
 
@@ -56,6 +58,7 @@ class CleanRoomContext:
         user: GovernanceUserClient,
         *,
         now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+        timer: Callable[[], float] = time.monotonic,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.settings = settings
@@ -70,6 +73,7 @@ class CleanRoomContext:
             run_trust(settings, bootstrap, client.accepted_member_document),
             client,
             now=now,
+            timer=timer,
             pause=pause,
         )
         self.authority = self.verifier.authority

@@ -6,6 +6,7 @@ It has real signatures, documents, attestation evidence and secrets, and no stor
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -232,13 +233,18 @@ def prepare_world(folder: Path, **changes: Any) -> Iterator[PrepareWorld]:
 
 
 @asynccontextmanager
-async def prepare_workers(world: PrepareWorld, temporal: Client, *others: Client) -> AsyncIterator[None]:
-    """Run workers of the clean room and the Spark service of a world; the latter has no Kubernetes. Each client has a clean room."""
+async def prepare_workers(world: PrepareWorld, temporal: Client, *others: Client, unhurried: bool = False) -> AsyncIterator[None]:
+    """Run workers of the clean room and the Spark service of a world; the latter has no Kubernetes. Each client has a clean room.
+
+    ``unhurried``: what the activities of a run share does not get old, and they wait long for each other. The requests do then
+    not depend on the speed of the machine.
+    """
+    pace: dict[str, Any] = {"timer": lambda: 0.0, "pause": lambda seconds: asyncio.sleep(20 * seconds)} if unhurried else {}
     async with AsyncExitStack() as stack:
         for connection in (temporal, *others):
             client = await stack.enter_async_context(world.clean_room())
             user = await stack.enter_async_context(world.user("clean-room"))
-            room = CleanRoomContext(world.settings, world.bootstrap, client, user)
+            room = CleanRoomContext(world.settings, world.bootstrap, client, user, **pace)
             guest: Any = Guest(world.hardware, CLEAN_ROOM_HOST)
             room.attestor = guest
             governance, secrets = CleanRoomGovernance(room), CleanRoomSecrets(room)

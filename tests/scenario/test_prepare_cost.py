@@ -72,7 +72,7 @@ async def test_requests_and_history_grow_linearly_with_datasets(temporal_env: Wo
     for size in SIZES:
         with prepare_world(tmp_path / str(size)) as world:
             await world.publish(size)
-            async with prepare_workers(world, temporal_env.client):
+            async with prepare_workers(world, temporal_env.client, unhurried=True):
                 prepared, histories[size] = await prepare(world, temporal_env)
             assert len(prepared.secrets) == 2 * (size + 1)
             assert len(prepared.grants) == 4 * (size + 1) + 2
