@@ -33,6 +33,8 @@ class Builder:
 @pytest.fixture(autouse=True)
 def _builder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pyspark.sql.SparkSession.builder", Builder())
+    # A configuration begins with the settings of the JVM that an earlier test has started in this process.
+    monkeypatch.setattr("pyspark.SparkContext._jvm", None)
     for name in ("PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON", "PYTHONPATH", "CLEANROOM_LOCAL_CORES", "PYSPARK_GATEWAY_PORT"):
         monkeypatch.setenv(name, "")  # restored after the test
         monkeypatch.delenv(name)
