@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -142,7 +143,8 @@ def _draw_png(labels: list[str], values: list[float], name: str, path: Path, tit
     axes.bar_label(bars, fmt="{:,.1f}", padding=4, fontsize=9)
     axes.invert_yaxis()
     axes.set_xlabel(name)
-    axes.set_title(title, loc="left", fontsize=12)
+    # Wrapped, because matplotlib cuts a longer line at the edge of the picture.
+    figure.suptitle(textwrap.fill(title, 80), x=0.01, horizontalalignment="left", fontsize=12)
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.12)
     try:

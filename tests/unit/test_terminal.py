@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -110,3 +111,17 @@ def test_chart_draws_text_with_tex_literally(tmp_path: Path, text: str) -> None:
     rows = [{text + "x": text, text: 1.0}]
     assert chart_png(rows, tmp_path / "chart.png", title=text)
     assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("title", ["", "short", "Average departure delay by manufacturer, " * 5, "x" * 200])
+def test_title_of_a_chart_stays_inside_the_picture(tmp_path: Path, title: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr("matplotlib.pyplot.close", drawn.append)
+    assert chart_png([{"name": "a" * 30, "n": 1.0}], tmp_path / "chart.png", title=title)
+    monkeypatch.undo()
+    (figure,) = drawn
+    for text in figure.texts:
+        box = text.get_window_extent()
+        assert box.x0 >= 0
+        assert box.x1 <= figure.bbox.x1
+        assert box.y1 <= figure.bbox.y1
