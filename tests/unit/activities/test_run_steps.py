@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -303,3 +304,17 @@ async def test_nothing_is_taken_back_before_governance_shows_that_the_run_is_clo
     monkeypatch.setattr(runs.process.client, "latest_event", latest_event)
     assert await refused(close(runs, ticket)) == "RunNotClosed"
     assert runs.released(ticket) != []
+
+
+async def test_concurrent_runs_that_together_exceed_the_limit_are_refused_after_they_are_counted(runs: RunWorld) -> None:
+    """Each of them sees no other run before its own start is in the ledger."""
+    tickets = [runs.ticket(f"r-{number}") for number in range(6)]
+    for ticket in tickets:
+        await record(runs, ticket, "PREPARE_STARTED")
+    receipts = [
+        runs.call(runs.process.secrets.issue_consent_receipt, ConsentReceiptRequest(ticket=item, proof=runs.proof(item)))
+        for item in tickets
+    ]
+    answers = await asyncio.gather(*receipts, return_exceptions=True)
+    codes = [answer.code for answer in answers if isinstance(answer, CleanRoomError)]
+    assert codes == ["ApprovalRunsExhausted"] * 6
