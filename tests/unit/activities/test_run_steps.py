@@ -318,3 +318,12 @@ async def test_concurrent_runs_that_together_exceed_the_limit_are_refused_after_
     answers = await asyncio.gather(*receipts, return_exceptions=True)
     codes = [answer.code for answer in answers if isinstance(answer, CleanRoomError)]
     assert codes == ["ApprovalRunsExhausted"] * 6
+
+
+async def test_grants_name_every_secret_for_both_roles(runs: RunWorld, ticket: RunTicket) -> None:
+    proof = runs.proof(ticket)
+    staged = await runs.call(runs.process.secrets.get_secret, StageRequest(ticket=ticket, proof=proof, dataset="litware-planes"))
+    granted = await runs.call(runs.process.secrets.set_secret, GrantRequest(ticket=ticket, proof=proof, secrets=staged.secrets))
+    found = sorted((item.delegate_id, item.host_data) for item in granted.grants)
+    assert len({host for _, host in found}) == 2
+    assert found == sorted((secret.secret_id, host) for secret in staged.secrets for host in {host for _, host in found})
