@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from temporalio.testing import ActivityEnvironment
 
 from activities import clean_room_context
 from cleanroom.errors import Internal
@@ -156,3 +157,13 @@ async def test_revocation_lists_are_read_at_every_use(runs: RunWorld, tmp_path: 
     files[1].unlink()
     with pytest.raises(FileNotFoundError):
         read()
+
+
+async def test_each_check_is_in_the_heartbeat(runs: RunWorld, ticket: RunTicket, monkeypatch: pytest.MonkeyPatch) -> None:
+    Watch(runs, [1, 1], monkeypatch)
+    environment, beats = ActivityEnvironment(), list[Any]()
+    environment.on_heartbeat = lambda *details: beats.append(details)
+    request = ConsentWatchRequest(ticket=ticket, proof=runs.proof(ticket), interval_seconds=5)
+    with pytest.raises(RuntimeError, match="enough"):
+        await environment.run(runs.process.secrets.watch_consent, request)
+    assert ("enabled",) in beats

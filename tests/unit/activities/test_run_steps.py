@@ -11,7 +11,7 @@ import pytest
 from cleanroom.claims import NOBODY
 from cleanroom.errors import CleanRoomError, NotFound
 from cleanroom.governance.commits import await_commit
-from cleanroom.identifiers import TransactionId, document_digest
+from cleanroom.identifiers import TransactionId, document_digest, user_secret_name
 from cleanroom.messages.run import (
     AuditEvent,
     CollectRequest,
@@ -327,3 +327,13 @@ async def test_grants_name_every_secret_for_both_roles(runs: RunWorld, ticket: R
     found = sorted((item.delegate_id, item.host_data) for item in granted.grants)
     assert len({host for _, host in found}) == 2
     assert found == sorted((secret.secret_id, host) for secret in staged.secrets for host in {host for _, host in found})
+
+
+async def test_each_secret_is_a_copy_of_the_owners_secret_of_its_kind(runs: RunWorld, ticket: RunTicket) -> None:
+    request = StageRequest(ticket=ticket, proof=runs.proof(ticket), dataset="litware-planes")
+    staged = await runs.call(runs.process.secrets.get_secret, request)
+    owner = runs.world.users["litware"]
+    assert {secret.kind for secret in staged.secrets} == {"key", "connection"}
+    for secret in staged.secrets:
+        original = runs.governance.secrets[f"{owner}_{user_secret_name('litware-planes', secret.kind)}"]
+        assert runs.governance.secrets[secret.secret_id].reveal() == original.reveal()
