@@ -24,6 +24,17 @@ from localcloud.standins.snp.server import DevelopmentHardware
 from localcloud.tls import LocalAuthority
 
 DIGEST = "0" * 64
+EXECUTOR = {
+    "SPARK_DRIVER_URL": "spark://CoarseGrainedScheduler@10.0.0.7:7078",
+    "SPARK_EXECUTOR_ID": "1",
+    "SPARK_EXECUTOR_CORES": "2",
+    "SPARK_EXECUTOR_MEMORY": "2048m",
+    "SPARK_APPLICATION_ID": "spark-1",
+    "SPARK_EXECUTOR_POD_IP": "10.0.0.8",
+    "SPARK_EXECUTOR_POD_NAME": "cr-exec-1",
+    "SPARK_RESOURCE_PROFILE_ID": "0",
+}
+"""The variables that Spark's entry point of an executor reads."""
 
 
 def make_job(run_id: str = "run-1", **changes: Any) -> JobConfig:

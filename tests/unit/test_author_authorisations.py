@@ -16,7 +16,6 @@ from activities.authorisations import AuthorisationVerifier
 from activities.collaborator import CollaboratorGovernance
 from cleanroom.datasets.keystore import KeyStore
 from cleanroom.documents.specs import QuerySpec
-from cleanroom.errors import CleanRoomError
 from cleanroom.governance import Document, GovernanceUserClient
 from cleanroom.identifiers import document_digest
 from cleanroom.messages.query import (
@@ -34,6 +33,7 @@ from cleanroom.settings import Settings
 from cleanroom.statements import Authorisation
 from starters.operations.session import Session
 from tests.prepare_world import COLLABORATION, PrepareWorld, prepare_world
+from tests.refusals import refused
 
 Mode = Literal["app", "cgs-client"]
 MODES: tuple[Mode, ...] = ("app", "cgs-client")
@@ -114,12 +114,6 @@ def attack(folder: Path, play: Callable[[Author], Awaitable[None]], mode: Mode =
             await play(found)
 
     asyncio.run(run())
-
-
-async def refused(work: Awaitable[object]) -> str:
-    with pytest.raises(CleanRoomError) as caught:
-        await work
-    return caught.value.code
 
 
 @pytest.mark.parametrize("mode", MODES)

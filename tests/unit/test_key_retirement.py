@@ -25,6 +25,7 @@ from cleanroom.statements import Decision, KeyHistory, SigningKey, load_or_creat
 from starters.operations.keys import publish_key, retire_key
 from starters.operations.session import Session
 from tests.prepare_world import COLLABORATION, QUERY, PrepareWorld, prepare_world
+from tests.refusals import refused
 
 VICTIM, CALLER, THIEF = "litware", "fabrikam", "contosso"
 
@@ -61,12 +62,6 @@ async def authorise(world: PrepareWorld, ticket: RunTicket, *, requested_at: int
     async with world.user(CALLER) as client:
         authority = RunAuthority(UserReader(client, COLLABORATION), COLLABORATION, requested_at=requested_at)
         await authority.authorise(ticket)
-
-
-async def refused(work: Awaitable[object]) -> str:
-    with pytest.raises(CleanRoomError) as caught:
-        await work
-    return caught.value.code
 
 
 def test_retirement_replaces_the_local_key_and_can_be_repeated(tmp_path: Path) -> None:

@@ -32,10 +32,10 @@ from cleanroom.runs.authority import RunAuthority
 from cleanroom.runs.verification import RunVerifier
 from cleanroom.spark.consent_receipt import RECEIPT_SECONDS, ConsentReceipt, enabled_receipt
 from cleanroom.statements import load_or_create_signing_key
+from tests import run_activities as acts
 from tests.audit_records import COLLABORATION, QUERY
 from tests.audit_world import AuditWorld
 from tests.run_world import OUTSIDER, SENDER, RunWorld, add_outsider
-from tests.unit import test_run_release as acts
 
 RECEIPT = dt.timedelta(seconds=RECEIPT_SECONDS)
 REQUESTS = ("january", "february", "short", "outsider")

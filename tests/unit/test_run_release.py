@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import datetime as dt
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,18 +13,9 @@ from cleanroom.documents.query import RunParameters
 from cleanroom.errors import CleanRoomError, NotFound
 from cleanroom.identifiers import approver_key_document_id, job_name
 from cleanroom.messages.run import (
-    AuditEvent,
     CollectRequest,
-    ConfigureIdpRequest,
-    ConsentReceiptRequest,
-    ConsentWatchRequest,
-    GrantRequest,
     Revoked,
-    RevokeRequest,
     RunTicket,
-    StagedSecret,
-    StageRequest,
-    SubmitRequest,
 )
 from cleanroom.runs.ledger import event_scope
 from cleanroom.spark.consent_receipt import CLOCK_SECONDS, RECEIPT_SECONDS, ConsentReceipt
@@ -34,9 +24,23 @@ from cleanroom.spark.tombstone import is_tombstone, new_tombstone
 from cleanroom.statements import load_or_create_signing_key
 from tests.audit_records import COLLABORATION, QUERY
 from tests.audit_world import AuditWorld
+from tests.refusals import refused
+from tests.run_activities import (
+    FEBRUARY,
+    JANUARY,
+    RELEASES,
+    configure_idp,
+    delete,
+    grant,
+    issue_receipt,
+    record,
+    revoke,
+    stage,
+    stage_from_vault,
+    submit,
+    watch,
+)
 from tests.run_world import OUTSIDER, RunWorld, add_outsider
-
-JANUARY, FEBRUARY = ("2013-01-01", "2013-01-31"), ("2013-02-01", "2013-02-28")
 
 
 @pytest.fixture(scope="module")
@@ -50,70 +54,6 @@ def collaboration(tmp_path_factory: pytest.TempPathFactory) -> AuditWorld:
 @pytest.fixture
 def runs(collaboration: AuditWorld) -> RunWorld:
     return RunWorld(collaboration)
-
-
-Act = Callable[[RunWorld, RunTicket], Any]
-
-
-def stage(runs: RunWorld, ticket: RunTicket) -> Any:
-    request = StageRequest(ticket=ticket, proof=runs.proof(ticket), dataset="litware-planes")
-    return runs.call(runs.process.secrets.get_secret, request)
-
-
-def stage_from_vault(runs: RunWorld, ticket: RunTicket) -> Any:
-    request = StageRequest(ticket=ticket, proof=runs.proof(ticket), dataset="contosso-flights")
-    return runs.call(runs.process.secrets.get_key_with_skr, request)
-
-
-def grant(runs: RunWorld, ticket: RunTicket) -> Any:
-    dataset = next(item for item in runs.job(ticket).datasets if item.name == "litware-planes")
-    secret = StagedSecret(dataset=dataset.name, kind="key", secret_id=dataset.key_secret_id or "")
-    return runs.call(runs.process.secrets.set_secret, GrantRequest(ticket=ticket, proof=runs.proof(ticket), secrets=(secret,)))
-
-
-def configure_idp(runs: RunWorld, ticket: RunTicket) -> Any:
-    return runs.call(runs.process.secrets.configure_idp, ConfigureIdpRequest(ticket=ticket, proof=runs.proof(ticket)))
-
-
-def issue_receipt(runs: RunWorld, ticket: RunTicket) -> Any:
-    return runs.call(runs.process.secrets.issue_consent_receipt, ConsentReceiptRequest(ticket=ticket, proof=runs.proof(ticket)))
-
-
-def watch(runs: RunWorld, ticket: RunTicket) -> Any:
-    request = ConsentWatchRequest(ticket=ticket, proof=runs.proof(ticket), interval_seconds=5)
-    return runs.call(runs.process.secrets.watch_consent, request)
-
-
-def submit(runs: RunWorld, ticket: RunTicket) -> Any:
-    return runs.call(runs.process.spark.submit_job, SubmitRequest(ticket=ticket, job=runs.job(ticket)))
-
-
-def revoke(runs: RunWorld, ticket: RunTicket) -> Any:
-    return runs.call(runs.process.secrets.revoke_grants, RevokeRequest(ticket=ticket))
-
-
-def record(runs: RunWorld, ticket: RunTicket, step: str = "RUN_FAILED", **members: Any) -> Any:
-    return runs.call(runs.process.governance.record_event, AuditEvent(ticket=ticket, step=step, **members))
-
-
-def delete(runs: RunWorld, ticket: RunTicket) -> Any:
-    return runs.call(runs.process.spark.delete_job, ticket)
-
-
-RELEASES: dict[str, Act] = {
-    "get_secret": stage,
-    "get_key_with_skr": stage_from_vault,
-    "set_secret": grant,
-    "configure_idp": configure_idp,
-    "issue_consent_receipt": issue_receipt,
-    "watch_consent": watch,
-}
-
-
-async def refused(work: Any) -> str:
-    with pytest.raises(CleanRoomError) as caught:
-        await work
-    return caught.value.code
 
 
 async def begin(runs: RunWorld, ticket: RunTicket) -> None:

@@ -15,20 +15,10 @@ from cleanroom.spark.job import JobConfig
 from cleanroom.spark.network import NETWORK_CONF
 from sparkapp import launch
 from sparkapp.session import open_session
-from tests.unit.spark_support import make_job
+from tests.unit.spark_support import EXECUTOR, make_job
 
 JOB = make_job(networkSecretId="cleanroom_run-1.totals.network")
 ARGUMENTS = ["--class", "org.apache.spark.deploy.PythonRunner", "local:///opt/cleanroom/sparkapp/__main__.py"]
-EXECUTOR = {
-    "SPARK_DRIVER_URL": "spark://CoarseGrainedScheduler@10.0.0.7:7078",
-    "SPARK_EXECUTOR_ID": "1",
-    "SPARK_EXECUTOR_CORES": "2",
-    "SPARK_EXECUTOR_MEMORY": "2048m",
-    "SPARK_APPLICATION_ID": "spark-1",
-    "SPARK_EXECUTOR_POD_IP": "10.0.0.8",
-    "SPARK_EXECUTOR_POD_NAME": "cr-exec-1",
-    "SPARK_RESOURCE_PROFILE_ID": "0",
-}
 
 
 class Granted:

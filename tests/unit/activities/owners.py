@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from activities.authorisations import AuthorisationVerifier
 from activities.azure_ad import AzureAd
@@ -19,7 +16,7 @@ from activities.s3 import S3
 from cleanroom.clients.azure import Federation, ManagedIdentity
 from cleanroom.datasets.keystore import KeyStore
 from cleanroom.documents.specs import DatasetSpec, QuerySpec
-from cleanroom.errors import CleanRoomError, NotFound
+from cleanroom.errors import NotFound
 from cleanroom.identifiers import approver_key_document_id
 from cleanroom.messages.publish import AuthorisedDataset
 from cleanroom.publishing.user_documents import UserDocuments
@@ -36,13 +33,6 @@ STORES: dict[str, dict[str, str]] = {
     "azure-blob": {"kind": "azure-blob", "container": "orders"},
     "aws-s3": {"kind": "aws-s3", "bucket": "orders", "subdirectory": "orders", "connectionSecret": "file:s3"},
 }
-
-
-async def refused(work: Awaitable[object]) -> str:
-    """Return the code of the error with which ``work`` fails."""
-    with pytest.raises(CleanRoomError) as caught:
-        await work
-    return caught.value.code
 
 
 def dataset_spec(kind: str = "aws-s3", **changes: Any) -> DatasetSpec:

@@ -14,8 +14,9 @@ from cleanroom.identifiers import approver_key_document_id, retirement_document_
 from cleanroom.messages.query import AuthorisedCommand, VoteRequest
 from cleanroom.statements import Decision, load_or_create_signing_key, sign
 from cleanroom.statements.keys import KEY_LABELS, RetirementDocument
+from tests.refusals import refused
 from tests.unit.activities.governance import COLLABORATION, Governance
-from tests.unit.activities.owners import NOW, Owner, dataset_spec, query_spec, refused
+from tests.unit.activities.owners import NOW, Owner, dataset_spec, query_spec
 
 SPEC, OTHER = dataset_spec(), "0" * 64
 

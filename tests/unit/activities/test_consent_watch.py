@@ -19,24 +19,8 @@ from cleanroom.messages.run import (
 from cleanroom.spark.consent_receipt import RECEIPT_SECONDS, ConsentReceipt
 from cleanroom.spark.tombstone import is_tombstone
 from tests.audit_records import COLLABORATION
-from tests.audit_world import BOOTSTRAP, AuditWorld
+from tests.audit_world import BOOTSTRAP
 from tests.run_world import RunWorld
-
-
-@pytest.fixture(scope="module")
-def collaboration(tmp_path_factory: pytest.TempPathFactory) -> AuditWorld:
-    return AuditWorld(Path(tmp_path_factory.mktemp("steps")), max_runs=5)
-
-
-@pytest.fixture
-def runs(collaboration: AuditWorld) -> RunWorld:
-    return RunWorld(collaboration)
-
-
-@pytest.fixture
-def ticket(runs: RunWorld) -> RunTicket:
-    return runs.ticket("r-1")
-
 
 # ---------------------------------------------------------------------- the watch
 

@@ -27,8 +27,9 @@ from cleanroom.publishing.user_documents import UserDocuments
 from cleanroom.runs.reader import UserReader
 from cleanroom.statements import Decision, sign
 from cleanroom.statements.signing import peek
+from tests.refusals import refused
 from tests.unit.activities.governance import COLLABORATION, HOST, ISSUER, Caller, Governance
-from tests.unit.activities.owners import Owner, dataset_spec, query_spec, refused
+from tests.unit.activities.owners import Owner, dataset_spec, query_spec
 from tests.unit.activities.publishing import publish_datasets
 
 OWNERS = ("u-contosso", "u-litware")

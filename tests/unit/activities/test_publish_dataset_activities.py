@@ -49,8 +49,9 @@ from cleanroom.messages.publish import (
     StoredSecret,
 )
 from cleanroom.publishing.descriptor import generate_descriptor
+from tests.refusals import refused
 from tests.unit.activities.governance import COLLABORATION, HOST, ISSUER, Caller, Governance
-from tests.unit.activities.owners import STORES, Owner, refused
+from tests.unit.activities.owners import STORES, Owner
 
 FOREIGN = tuple(StoredSecret(kind=kind, secret_id=f"u-mallory_{kind}") for kind in ("connection", "key"))
 CONNECTION = '{"awsAccessKeyId":"a","awsSecretAccessKey":"b"}'

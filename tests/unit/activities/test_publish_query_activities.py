@@ -25,8 +25,9 @@ from cleanroom.messages.query import (
 from cleanroom.publishing.query_document import generate_query
 from cleanroom.runs.decisions import DECISION_LABELS
 from cleanroom.statements import Decision, sign
+from tests.refusals import refused
 from tests.unit.activities.governance import COLLABORATION, Caller, Governance
-from tests.unit.activities.owners import NOW, Owner, query_spec, refused
+from tests.unit.activities.owners import NOW, Owner, query_spec
 from tests.unit.activities.publishing import publish_datasets
 
 OWNERS = ("u-contosso", "u-litware")

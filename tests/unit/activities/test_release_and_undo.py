@@ -11,15 +11,10 @@ import pytest
 from activities.clean_room_grants import REVOCATION_ROUNDS, grant, revoke
 from activities.clean_room_release import UNDO_PAUSES, all_done, undo_unless_confirmed
 from cleanroom.claims import HOST_DATA, NOBODY
-from cleanroom.errors import CleanRoomError, Internal, Refused, Unavailable
+from cleanroom.errors import Internal, Refused, Unavailable
+from tests.refusals import refused
 
 A, B, C = ("a" * 64, "b" * 64, "c" * 64)
-
-
-async def refused(work: Any) -> str:
-    with pytest.raises(CleanRoomError) as caught:
-        await work
-    return caught.value.code
 
 
 # ---------------------------------------------------------------------- one delegate policy

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,19 +27,8 @@ from cleanroom.spark.job import ResultReceipt
 from cleanroom.spark.policy import pod_policies
 from cleanroom.spark.run_events import EVENT_IDS, RunEvent, event_id
 from cleanroom.spark.tombstone import is_tombstone
-from tests.audit_world import AuditWorld
 from tests.run_world import RunWorld
 from tests.unit.spark_support import make_profile
-
-
-@pytest.fixture(scope="module")
-def collaboration(tmp_path_factory: pytest.TempPathFactory) -> AuditWorld:
-    return AuditWorld(Path(tmp_path_factory.mktemp("grants")), max_runs=5)
-
-
-@pytest.fixture
-def runs(collaboration: AuditWorld) -> RunWorld:
-    return RunWorld(collaboration)
 
 
 async def begin(runs: RunWorld, ticket: RunTicket) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +14,8 @@ from cleanroom.identifiers import TransactionId, document_digest, user_secret_na
 from cleanroom.messages.run import (
     AuditEvent,
     CollectRequest,
-    ConfigureIdpRequest,
     ConsentReceiptRequest,
     GrantRequest,
-    RevokeRequest,
     RunTicket,
     StagedSecret,
     StageRequest,
@@ -30,29 +27,9 @@ from cleanroom.secret import Secret
 from cleanroom.spark.run_events import CLEAN_ROOM_STEPS, event_id
 from cleanroom.spark.tombstone import is_tombstone
 from tests.audit_records import QUERY, SPARK_HOST
-from tests.audit_world import AuditWorld
+from tests.refusals import refused
+from tests.run_activities import configure_idp, grant, issue_receipt, revoke, stage, stage_from_vault
 from tests.run_world import RunWorld
-
-
-@pytest.fixture(scope="module")
-def collaboration(tmp_path_factory: pytest.TempPathFactory) -> AuditWorld:
-    return AuditWorld(Path(tmp_path_factory.mktemp("steps")), max_runs=5)
-
-
-@pytest.fixture
-def runs(collaboration: AuditWorld) -> RunWorld:
-    return RunWorld(collaboration)
-
-
-@pytest.fixture
-def ticket(runs: RunWorld) -> RunTicket:
-    return runs.ticket("r-1")
-
-
-async def refused(work: Any) -> str:
-    with pytest.raises(CleanRoomError) as caught:
-        await work
-    return caught.value.code
 
 
 async def record(runs: RunWorld, ticket: RunTicket, step: str, **members: Any) -> Any:
@@ -145,34 +122,6 @@ async def test_a_completion_record_of_another_form_is_no_evidence(runs: RunWorld
 # ---------------------------------------------------------------------- commits
 
 
-def stage(runs: RunWorld, ticket: RunTicket) -> Any:
-    request = StageRequest(ticket=ticket, proof=runs.proof(ticket), dataset="litware-planes")
-    return runs.call(runs.process.secrets.get_secret, request)
-
-
-def stage_from_vault(runs: RunWorld, ticket: RunTicket) -> Any:
-    request = StageRequest(ticket=ticket, proof=runs.proof(ticket), dataset="contosso-flights")
-    return runs.call(runs.process.secrets.get_key_with_skr, request)
-
-
-def grant_secret(runs: RunWorld, ticket: RunTicket, **changes: Any) -> Any:
-    dataset = next(item for item in runs.job(ticket).datasets if item.name == "litware-planes")
-    secret = StagedSecret(dataset=dataset.name, kind="key", secret_id=dataset.key_secret_id or "").model_copy(update=changes)
-    return runs.call(runs.process.secrets.set_secret, GrantRequest(ticket=ticket, proof=runs.proof(ticket), secrets=(secret,)))
-
-
-def configure_idp(runs: RunWorld, ticket: RunTicket) -> Any:
-    return runs.call(runs.process.secrets.configure_idp, ConfigureIdpRequest(ticket=ticket, proof=runs.proof(ticket)))
-
-
-def issue_receipt(runs: RunWorld, ticket: RunTicket) -> Any:
-    return runs.call(runs.process.secrets.issue_consent_receipt, ConsentReceiptRequest(ticket=ticket, proof=runs.proof(ticket)))
-
-
-def close(runs: RunWorld, ticket: RunTicket) -> Any:
-    return runs.call(runs.process.secrets.revoke_grants, RevokeRequest(ticket=ticket))
-
-
 class Commits:
     """Stands for the governance client's commit watch: notes which writes were waited for, and when the last write was sent."""
 
@@ -200,7 +149,7 @@ class Commits:
         self.waited.append(transaction)
 
 
-@pytest.mark.parametrize("work", [stage, stage_from_vault, grant_secret, configure_idp])
+@pytest.mark.parametrize("work", [stage, stage_from_vault, grant, configure_idp])
 async def test_a_release_leaves_its_commits_to_the_entry_prepared(
     runs: RunWorld, ticket: RunTicket, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,7 +174,7 @@ async def test_only_the_first_entries_of_a_run_do_not_wait_for_their_commit(
     assert bool(commits.waited) == (step not in ("PREPARE_STARTED", "GRANTED"))
 
 
-@pytest.mark.parametrize("work", [issue_receipt, close])
+@pytest.mark.parametrize("work", [issue_receipt, revoke])
 async def test_receipt_and_revocation_wait_for_their_commits_at_the_end(
     runs: RunWorld, ticket: RunTicket, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,7 +193,7 @@ async def test_receipt_and_revocation_wait_for_their_commits_at_the_end(
 )
 async def test_a_secret_that_the_run_did_not_stage_is_not_granted(runs: RunWorld, ticket: RunTicket, changes: dict[str, Any]) -> None:
     await stage(runs, ticket)
-    assert await refused(grant_secret(runs, ticket, **changes)) == "SecretNotInJob"
+    assert await refused(grant(runs, ticket, **changes)) == "SecretNotInJob"
     assert runs.governance.delegates == {}
 
 
@@ -287,7 +236,7 @@ async def test_no_network_secret_is_made_while_governance_refuses_to_read_it(
 
 async def test_the_revocation_closes_the_run_in_the_ledger_and_says_so(runs: RunWorld, ticket: RunTicket) -> None:
     await stage(runs, ticket)
-    assert (await close(runs, ticket)).closed
+    assert (await revoke(runs, ticket)).closed
     (entry,) = [event for event in runs.governance.ledger if event.id == closed_event_id("r-1")]
     assert (entry.scope, entry.data["name"], entry.data["runId"]) == (RUNS_SCOPE, "RUN_CLOSED", "r-1")
 
@@ -302,7 +251,7 @@ async def test_nothing_is_taken_back_before_governance_shows_that_the_run_is_clo
         return None if event_id == closed_event_id("r-1") else await genuine(contract_id, event_id=event_id, scope=scope)
 
     monkeypatch.setattr(runs.process.client, "latest_event", latest_event)
-    assert await refused(close(runs, ticket)) == "RunNotClosed"
+    assert await refused(revoke(runs, ticket)) == "RunNotClosed"
     assert runs.released(ticket) != []
 
 

@@ -80,11 +80,6 @@ def collaboration(tmp_path_factory: pytest.TempPathFactory) -> AuditWorld:
 
 
 @pytest.fixture
-def runs(collaboration: AuditWorld) -> RunWorld:
-    return RunWorld(collaboration)
-
-
-@pytest.fixture
 def service(runs: RunWorld, monkeypatch: pytest.MonkeyPatch) -> Service:
     found = Service(runs)
     monkeypatch.setattr(runs.process.spark, "_service", found)
