@@ -841,7 +841,7 @@ def test_a_long_history_ends_with_its_commands_and_the_next_one_executes_them() 
         assert {outcome(query, update).detail for update in (running, waiting, late)} == {RECEIVED}
         carried = query.continued.carried_messages
         assert [(item.kind, item.message["party"]) for item in carried] == [
-            ("update", "fabrikam"), ("update", "litware"), ("propose", "fabrikam"), ("propose", "contosso"),
+            ("update", "fabrikam"), ("propose", "fabrikam"), ("update", "litware"), ("propose", "contosso"),
         ]  # fmt: skip
     with publish_query(query.continued, determine_dataset_owners=HELD) as next_run:
         assert next_run.names.count("update_document") == 2
