@@ -7,6 +7,7 @@ run no workflow code.
 from __future__ import annotations
 
 from temporalio import workflow
+from temporalio.common import VersioningBehavior
 
 with workflow.unsafe.imports_passed_through():
     from activities.clean_room import CleanRoomGovernance
@@ -24,7 +25,7 @@ STEPS = {
 }
 
 
-@workflow.defn(name="ConcludeRun")
+@workflow.defn(name="ConcludeRun", versioning_behavior=VersioningBehavior.PINNED)
 class ConcludeRun:
     """Revoke a run's grants, stop its job and record its end.
 
