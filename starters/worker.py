@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cleanroom.errors import InvalidInput
+from cleanroom.errors import Conflict, InvalidInput
 from cleanroom.settings import load_settings
 from cleanroom.trust import read_bootstrap
 from starters.terminal.entry import main
@@ -40,15 +40,24 @@ def worker(
         typer.Option(min=0, max=65535, help="Serve GET /healthz at this port: status 200 while the worker polls.", show_default=False),
     ] = None,
     health_host: Annotated[str, typer.Option(help="Address of the health endpoint.")] = "127.0.0.1",
+    build: Annotated[
+        str | None,
+        typer.Option("--build-id", help="Start only if the code has this build ID, as the chart names it.", show_default=False),
+    ] = None,
+    unversioned: Annotated[
+        bool, typer.Option("--unversioned", help="Start without Worker Versioning. Refused once a version of the deployment is current.")
+    ] = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Run the worker of one trust boundary until SIGTERM or Ctrl-C.
 
     The worker polls the boundary's task queue with the settings of the profile that has the boundary's name. The workers clean-room and
-    spark-service also need --bootstrap and --bootstrap-digest, which their container policies measure.
+    spark-service also need --bootstrap and --bootstrap-digest, which their container policies measure. Workers other than a collaborator's
+    start as a version of their deployment, and receive workflows once `cleanroom versions promote` has made it current.
 
     Example: cleanroom worker litware
     """
+    from cleanroom.temporal.build import build_id
     from workers.run import configure_logging, serve
 
     with error_boundary(output):
@@ -57,8 +66,24 @@ def worker(
         settings = load_settings(boundary.removeprefix("collaborator."), path=Path(config) if config else None)
         if (bootstrap is None) != (bootstrap_digest is None):
             raise InvalidInput("BootstrapIncomplete", "--bootstrap and --bootstrap-digest belong together.", hint="Give both or neither.")
+        if build is not None and build != build_id():
+            raise Conflict(
+                "BuildDiffers",
+                f"--build-id: this code is build {build_id()}, not {build}.",
+                hint="Set image.buildId of the chart to the build ID of the image in image.digest.",
+                party="operator",
+            )
         measured = read_bootstrap(bootstrap, bootstrap_digest) if bootstrap is not None and bootstrap_digest is not None else None
-        asyncio.run(serve(settings, ready_file=ready_file, health_port=health_port, health_host=health_host, bootstrap=measured))
+        asyncio.run(
+            serve(
+                settings,
+                ready_file=ready_file,
+                health_port=health_port,
+                health_host=health_host,
+                bootstrap=measured,
+                versioned=not unversioned,
+            )
+        )
 
 
 if __name__ == "__main__":

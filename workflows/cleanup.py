@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from temporalio import workflow
+from temporalio.common import VersioningBehavior
 from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
@@ -51,7 +52,7 @@ REPORTED = 500
 """How many runs a report lists."""
 
 
-@workflow.defn(name="Cleanup")
+@workflow.defn(name="Cleanup", versioning_behavior=VersioningBehavior.PINNED)
 class Cleanup:
     """Compare what runs hold with the open runs; undo what belongs to none, if asked to. Idempotent."""
 

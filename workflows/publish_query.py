@@ -19,7 +19,7 @@ from enum import Enum
 from typing import Any
 
 from temporalio import workflow
-from temporalio.common import RawValue
+from temporalio.common import RawValue, VersioningBehavior
 from temporalio.exceptions import FailureError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
@@ -65,13 +65,14 @@ class Event(Enum):
     DEADLINE = "the deadline has passed"
 
 
-@workflow.defn(name="PublishQuery")
+@workflow.defn(name="PublishQuery", versioning_behavior=VersioningBehavior.AUTO_UPGRADE)
 class PublishQuery:
     """Publishes one query: drafts, proposals, votes, approval and expiry."""
 
     @workflow.init
     def __init__(self, input: PublishQueryInput) -> None:
         self._input = input
+        self._version = workflow.info().get_current_deployment_version()
         self._query = QueryStateMachine(input)
         self._steps = QuerySteps(input, self._query)
         self._poll = GovernancePoll(self._query, self._steps)
@@ -108,6 +109,14 @@ class PublishQuery:
             raise
         await self._finish(query.closed_error())
         return query.snapshot()
+
+    @property
+    def _upgraded(self) -> bool:
+        """Whether a worker of another version has taken the workflow over since this run of it began.
+
+        The next run then has commands of that version only, so patches are needed for one upgrade and not for the query's lifetime.
+        """
+        return workflow.info().get_current_deployment_version() != self._version
 
     async def _next_event(self) -> Event:
         """Wait until there is something to do."""
@@ -210,8 +219,8 @@ class PublishQuery:
         self._page.show()
 
     def _can_continue_as_new(self) -> bool:
-        """Whether to continue with an empty history: when the server suggests it, and no command is left or none can be waited for."""
-        if self._query.closed or not workflow.info().is_continue_as_new_suggested():
+        """Whether to continue with an empty history: when the server suggests it or another version took over, and no command is left."""
+        if self._query.closed or not (workflow.info().is_continue_as_new_suggested() or self._upgraded):
             return False
         return self._commands.idle or self._must_continue_as_new()
 
