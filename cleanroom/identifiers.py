@@ -138,6 +138,14 @@ def conclude_workflow_id(collaboration: str, run_id: str) -> str:
     return joined("/", "cr", collaboration, "run", run_id, "conclude")
 
 
+def workflow_subject(workflow_id: str) -> dict[str, str]:
+    """Return what a workflow ID names: ``collaboration``, and ``query``, ``run`` or ``dataset``. Empty for IDs of other systems."""
+    parts = workflow_id.split("/")
+    if len(parts) not in (4, 5) or parts[0] != "cr":
+        return {}
+    return {"collaboration": parts[1], parts[2]: parts[3]} if parts[2] in ("query", "run", "dataset") else {"collaboration": parts[1]}
+
+
 def job_name(collaboration: str, query: str, run_id: str) -> str:
     """Return the name of a run's SparkApplication, a DNS-1035 label.
 

@@ -39,6 +39,7 @@ from cleanroom.temporal.converter import data_converter
 from cleanroom.temporal.failures import error_from_failure, translated
 from cleanroom.temporal.guards import MessageGuard
 from cleanroom.temporal.workers import FAILURE_TYPES
+from tests.metric_recorder import MetricRecorder
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 HELD: Any = object()
@@ -140,6 +141,7 @@ class Driver:
     """Input of the next run."""
     cancelled: bool = False
     suggest_continue: bool = False
+    metrics: MetricRecorder = field(default_factory=MetricRecorder)
     slow_cancellation: bool = False
     """Whether a cancelled activity ends only when the test ends it, as it does while the server is slow."""
 
@@ -175,7 +177,7 @@ class Driver:
                 defn=self._definition,
                 info=info,
                 randomness_seed=1,
-                extern_functions={},
+                extern_functions={"__temporal_get_metric_meter": lambda: self.metrics},
                 disable_eager_activity_execution=True,
                 worker_level_failure_exception_types=FAILURE_TYPES,
                 patch_activation_callback=None,
