@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cleanroom.errors import InvalidInput
+from cleanroom.errors import Conflict, InvalidInput
 from cleanroom.settings import load_settings
 from cleanroom.trust import read_bootstrap
 from starters.terminal.entry import main
@@ -56,15 +56,24 @@ def worker(
     log_format: Annotated[
         LogFormat, typer.Option(envvar="CLEANROOM_LOG_FORMAT", help="Format of the log lines: text, or one JSON object per line.")
     ] = LogFormat.TEXT,
+    build: Annotated[
+        str | None,
+        typer.Option("--build-id", help="Start only if the code has this build ID, as the chart names it.", show_default=False),
+    ] = None,
+    unversioned: Annotated[
+        bool, typer.Option("--unversioned", help="Start without Worker Versioning. Refused once a version of the deployment is current.")
+    ] = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Run the worker of one trust boundary until SIGTERM or Ctrl-C.
 
     The worker polls the boundary's task queue with the settings of the profile that has the boundary's name. The workers clean-room and
-    spark-service also need --bootstrap and --bootstrap-digest, which their container policies measure.
+    spark-service also need --bootstrap and --bootstrap-digest, which their container policies measure. Workers other than a collaborator's
+    start as a version of their deployment, and receive workflows once `cleanroom versions promote` has made it current.
 
     Example: cleanroom worker litware
     """
+    from cleanroom.temporal.build import build_id
     from workers.run import Telemetry, configure_logging, serve
 
     with error_boundary(output):
@@ -74,6 +83,13 @@ def worker(
         settings = load_settings(profile, path=Path(config) if config else None)
         if (bootstrap is None) != (bootstrap_digest is None):
             raise InvalidInput("BootstrapIncomplete", "--bootstrap and --bootstrap-digest belong together.", hint="Give both or neither.")
+        if build is not None and build != build_id():
+            raise Conflict(
+                "BuildDiffers",
+                f"--build-id: this code is build {build_id()}, not {build}.",
+                hint="Set image.buildId of the chart to the build ID of the image in image.digest.",
+                party="operator",
+            )
         measured = read_bootstrap(bootstrap, bootstrap_digest) if bootstrap is not None and bootstrap_digest is not None else None
         address = (
             None
@@ -91,6 +107,7 @@ def worker(
                 health_host=health_host,
                 bootstrap=measured,
                 telemetry=telemetry,
+                versioned=not unversioned,
             )
         )
 

@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from temporalio.client import Client
+from temporalio.common import WorkerDeploymentVersion
 from temporalio.runtime import Runtime
 
+from cleanroom.errors import PreconditionFailed
 from cleanroom.settings import Settings
+from cleanroom.temporal.build import build_id
 from cleanroom.temporal.client import connect
 from cleanroom.temporal.json_logs import configure_json_logging
 from cleanroom.temporal.telemetry import worker_runtime
+from cleanroom.temporal.versions import Deployment, current_build
 from cleanroom.temporal.workers import WorkerSpec, run_worker
 from cleanroom.trust import Bootstrap
 from workers.boundaries import boundary_worker
@@ -56,6 +60,7 @@ async def serve(
     health_host: str = "127.0.0.1",
     bootstrap: Bootstrap | None = None,
     telemetry: Telemetry | None = None,
+    versioned: bool = True,
 ) -> None:
     """Connect to Temporal and poll the boundary's task queue until a signal stops the process.
 
@@ -68,9 +73,11 @@ async def serve(
         health_host: See :class:`cleanroom.temporal.workers.WorkerSpec`.
         bootstrap: The measured bootstrap file of an attested worker.
         telemetry: Metrics and logs.
+        versioned: Whether to start as a version of the boundary's deployment, if it has one.
 
     Raises:
         CleanRoomError: A setting is missing, or Temporal cannot be reached.
+        PreconditionFailed: ``DeploymentVersioned``.
     """
     worker = boundary_worker(settings, bootstrap)
     if bootstrap is not None and bootstrap.development:
@@ -88,6 +95,7 @@ async def serve(
         workflows=worker.workflows,
         activities=worker.activities,
         interceptors=worker.interceptors,
+        version=await _version(client, worker.deployment, versioned=versioned),
         ready_file=ready_file,
         health_port=health_port,
         health_host=health_host,
@@ -101,6 +109,30 @@ def _workload(settings: Settings, client: Client, runtime: Runtime, telemetry: T
     if telemetry.metrics_address is None or settings.boundary != "frontend":
         return ()
     return (Workload(client, settings, runtime.metric_meter),)
+
+
+async def _version(client: Client, deployment: Deployment | None, *, versioned: bool) -> WorkerDeploymentVersion | None:
+    """Return the version as which the worker starts, and log whether workflows are routed to it.
+
+    Raises:
+        PreconditionFailed: ``DeploymentVersioned`` for an unversioned worker of a deployment that has a current version.
+    """
+    if deployment is None:
+        return None
+    current, own = await current_build(client, deployment), build_id()
+    if versioned:
+        if current != own:
+            routed = f"version {current}" if current else "unversioned workers"
+            logger.warning("build %s is not current: deployment %s routes to %s (cleanroom versions promote)", own, deployment, routed)
+        return WorkerDeploymentVersion(deployment_name=deployment, build_id=own)
+    if current is not None:
+        raise PreconditionFailed(
+            "DeploymentVersioned",
+            f"deployment {deployment!r}: version {current} is current, so an unversioned worker receives no workflow.",
+            hint=f"Start the worker without --unversioned, then run `cleanroom versions promote {own}`.",
+            party="operator",
+        )
+    return None
 
 
 def _heartbeat_options(seconds: float | None) -> dict[str, Any]:

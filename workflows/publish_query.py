@@ -18,6 +18,7 @@ from enum import Enum
 from typing import Any
 
 from temporalio import workflow
+from temporalio.common import VersioningBehavior
 from temporalio.exceptions import FailureError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
@@ -59,13 +60,14 @@ class Event(Enum):
     DEADLINE = "the deadline has passed"
 
 
-@workflow.defn(name="PublishQuery")
+@workflow.defn(name="PublishQuery", versioning_behavior=VersioningBehavior.AUTO_UPGRADE)
 class PublishQuery:
     """Publishes one query: drafts, proposals, votes, approval and expiry."""
 
     @workflow.init
     def __init__(self, input: PublishQueryInput) -> None:
         self._input = input
+        self._version = workflow.info().get_current_deployment_version()
         self._query = QueryStateMachine(input)
         self._steps = QuerySteps(input, self._query)
         self._poll = GovernancePoll(self._query, self._steps)
@@ -89,7 +91,7 @@ class PublishQuery:
                 elif event is Event.GOVERNANCE_CHANGED:
                     await self._apply_governance_change()
                 await self._commands.handle_all()
-                if workflow.info().is_continue_as_new_suggested():
+                if workflow.info().is_continue_as_new_suggested() or self._upgraded:
                     await self._continue_as_new()
         except (CleanRoomError, FailureError, asyncio.CancelledError) as error:
             if is_cancelled_exception(error):
@@ -102,6 +104,14 @@ class PublishQuery:
         await self._finish(query.closed_error())
         self._page.show()
         return query.snapshot()
+
+    @property
+    def _upgraded(self) -> bool:
+        """Whether a worker of another version has taken the workflow over since this run of it began.
+
+        The next run then has commands of that version only, so patches are needed for one upgrade and not for the query's lifetime.
+        """
+        return workflow.info().get_current_deployment_version() != self._version
 
     async def _next_event(self) -> Event:
         """Wait until there is something to do."""

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from temporalio import workflow
+from temporalio.common import VersioningBehavior
 from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
@@ -62,7 +63,7 @@ STEPS = {
 }
 
 
-@workflow.defn(name="RunQuery")
+@workflow.defn(name="RunQuery", versioning_behavior=VersioningBehavior.PINNED)
 class RunQuery:
     """Run an approved query once: from the caller's signed request to the result receipt.
 

@@ -24,7 +24,7 @@ from cleanroom.temporal.markdown import plain
 COLLABORATION: Final = SearchAttributeKey.for_keyword("CrCollab")
 """ID of the collaboration's contract."""
 KIND: Final = SearchAttributeKey.for_keyword("CrKind")
-"""``dataset``, ``query``, ``prepare`` or ``run``."""
+"""``dataset``, ``query``, ``prepare``, ``run``, ``conclude`` or ``cleanup``."""
 QUERY: Final = SearchAttributeKey.for_keyword("CrQuery")
 """Name of the query document."""
 STAGE: Final = SearchAttributeKey.for_keyword("CrStage")

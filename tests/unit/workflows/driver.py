@@ -29,6 +29,7 @@ from temporalio.worker._workflow_instance import WorkflowInstanceDetails
 from activities.azure_ad import AzureAd
 from activities.blob import Blob
 from activities.clean_room import CleanRoomGovernance
+from activities.clean_room_cleanup import CleanRoomCleanup
 from activities.clean_room_secrets import CleanRoomSecrets
 from activities.collaborator import CollaboratorGovernance
 from activities.frontend import Frontend
@@ -46,7 +47,10 @@ HELD: Any = object()
 """The answer of an activity that runs until the test ends it with :meth:`Driver.finish`."""
 UNTIL_CANCELLED: Any = object()
 """The answer of an activity that runs until its cancellation is requested, and then ends as cancelled."""
-CLASSES = (AzureAd, Blob, CleanRoomGovernance, CleanRoomSecrets, CollaboratorGovernance, Frontend, KeyVault, S3, SparkServiceActivities)
+CLASSES = (
+    *(AzureAd, Blob, CleanRoomCleanup, CleanRoomGovernance, CleanRoomSecrets, CollaboratorGovernance),
+    *(Frontend, KeyVault, S3, SparkServiceActivities),
+)
 CONVERTER = data_converter(None)
 WAITS = int(workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED)
 
