@@ -42,6 +42,12 @@ Seen = Annotated[str, StringConstraints(pattern=r"^([0-9]{1,18}\.[0-9]{1,18})?$"
 A receiver reads governance only when it has seen that transaction too. This can delay it and decides nothing else.
 """
 
+MAX_STATEMENT = 16 * 1024
+"""Longest signed statement in characters."""
+
+SignedText = Annotated[str, StringConstraints(max_length=MAX_STATEMENT)]
+"""A signed statement in a message. Anyone who reaches Temporal can send one, so its length is limited."""
+
 FRONTEND_QUEUE = "frontend"
 """Task queue of the workload frontend."""
 CLEAN_ROOM_QUEUE = "clean-room"

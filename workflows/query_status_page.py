@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import textwrap
 from datetime import datetime
 from typing import Any
@@ -28,10 +29,21 @@ class QueryStatusPage:
         self._proposer = proposer
         self._shown: tuple[Any, ...] | None = None
         self._stage, self._since = "", workflow.now()
+        self._due = False
+
+    def show_soon(self) -> None:
+        """Call :meth:`show` once, after what is ready to run now. A flood of messages then renders the page once per workflow task."""
+        if not self._due:
+            self._due = True
+            asyncio.get_running_loop().call_soon(self._show_if_due)
+
+    def _show_if_due(self) -> None:
+        if self._due:
+            self.show()
 
     def show(self) -> None:
         """Update the current details, and the search attributes if they changed. Each update of attributes adds a history event."""
-        query = self._query
+        query, self._due = self._query, False
         workflow.set_current_details(query_details(query, self._proposer))
         shown = (query.stage, query.pending(), query.voters("accepted"), query.digest, query.expires)
         if shown != self._shown:
