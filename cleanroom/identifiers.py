@@ -42,6 +42,12 @@ Seen = Annotated[str, StringConstraints(pattern=r"^([0-9]{1,18}\.[0-9]{1,18})?$"
 A receiver reads governance only when it has seen that transaction too. This can delay it and decides nothing else.
 """
 
+MAX_STATEMENT = 16 * 1024
+"""Longest signed statement in characters."""
+
+SignedText = Annotated[str, StringConstraints(max_length=MAX_STATEMENT)]
+"""A signed statement in a message. Anyone who reaches Temporal can send one, so its length is limited."""
+
 FRONTEND_QUEUE = "frontend"
 """Task queue of the workload frontend."""
 CLEAN_ROOM_QUEUE = "clean-room"
@@ -144,6 +150,14 @@ def prepare_workflow_id(collaboration: str, run_id: str) -> str:
 def conclude_workflow_id(collaboration: str, run_id: str) -> str:
     """Return the ID of the workflow that concludes a terminated run."""
     return joined("/", "cr", collaboration, "run", run_id, "conclude")
+
+
+def workflow_subject(workflow_id: str) -> dict[str, str]:
+    """Return what a workflow ID names: ``collaboration``, and ``query``, ``run`` or ``dataset``. Empty for IDs of other systems."""
+    parts = workflow_id.split("/")
+    if len(parts) not in (4, 5) or parts[0] != "cr":
+        return {}
+    return {"collaboration": parts[1], parts[2]: parts[3]} if parts[2] in ("query", "run", "dataset") else {"collaboration": parts[1]}
 
 
 def cleanup_workflow_id(collaboration: str, mode: str) -> str:
