@@ -12,6 +12,7 @@ import sys
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from temporalio.client import Client
 from temporalio.common import WorkerDeploymentVersion
@@ -24,8 +25,9 @@ from workflows.prepare import Prepare
 from workflows.publish_query import PublishQuery
 from workflows.run_query import RunQuery
 
-# A heartbeat delivers a cancellation.
-EAGER = {name: timedelta(milliseconds=100) for name in ("max_heartbeat_throttle_interval", "default_heartbeat_throttle_interval")}
+HEARTBEATS = {name: timedelta(milliseconds=100) for name in ("max_heartbeat_throttle_interval", "default_heartbeat_throttle_interval")}
+AT_ONCE: dict[str, Any] = {"extra": HEARTBEATS, "graceful_shutdown": timedelta(0)}
+"""Options of a worker that delivers cancellations soon, by its heartbeats, and stops soon."""
 WORKFLOWS = {"frontend": (PublishQuery,), "clean-room": (RunQuery, Prepare)}
 
 
@@ -37,7 +39,7 @@ async def main(address: str, build: str, answers: str, ready: str) -> None:
         for deployment, queues in DEPLOYMENTS.items():
             for queue in queues:
                 version = WorkerDeploymentVersion(deployment, build)
-                spec = WorkerSpec(queue, queue, WORKFLOWS.get(queue, ()), (answer,), version=version, extra=EAGER)
+                spec = WorkerSpec(queue, queue, WORKFLOWS.get(queue, ()), (answer,), version=version, **AT_ONCE)
                 await stack.enter_async_context(create_worker(client, spec))
         Path(ready).write_text("ready\n")
         await asyncio.Event().wait()

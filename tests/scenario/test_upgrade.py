@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from cleanroom.temporal.workers import WorkerSpec, create_worker
 from tests.answering import LATER, UNTIL_CANCELLED, answering, plain
 from tests.changed_release import ADDED, ChangedPrepare, ChangedRunQuery
 from tests.histories.release import unpack_release
+from tests.release_worker import AT_ONCE
 from tests.scenario.test_worker_versions import EAGER
 from tests.temporal_env import client_with, server_options
 from tests.unit.workflows import worlds
@@ -45,6 +46,7 @@ ANSWERS: dict[str, Any] = (
     | worlds.run_query_answers()
     | {"get_secret": worlds.staged("orders", "key"), "get_key_with_skr": worlds.staged("orders", "key")}
     | {"set_secret": GRANT, "configure_idp": GRANT}
+    | {"verify_decision": lambda request: worlds.decided(request).model_copy(update={"expires": datetime.now(UTC) + timedelta(days=30)})}
     | {"watch_consent": UNTIL_CANCELLED, "await_query_change": UNTIL_CANCELLED}
 )
 """Answers of the activities, from which only queries depend on the argument."""
@@ -82,7 +84,7 @@ async def next_release(client: Client) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         for deployment, queues in DEPLOYMENTS.items():
             for queue in queues:
-                spec = WorkerSpec(queue, queue, workflows[queue], (answer,), version=WorkerDeploymentVersion(deployment, "next"))
+                spec = WorkerSpec(queue, queue, workflows[queue], (answer,), version=WorkerDeploymentVersion(deployment, "next"), **AT_ONCE)
                 await stack.enter_async_context(create_worker(client, spec))
         yield
 
@@ -93,7 +95,7 @@ async def collaborators(client: Client) -> AsyncIterator[None]:
     answer = answering(ANSWERS, ARGUMENTS)
     async with AsyncExitStack() as stack:
         for name in COLLABORATORS:
-            await stack.enter_async_context(create_worker(client, WorkerSpec(name, collaborator_queue(name), (), (answer,))))
+            await stack.enter_async_context(create_worker(client, WorkerSpec(name, collaborator_queue(name), (), (answer,), **AT_ONCE)))
         yield
 
 
@@ -168,14 +170,8 @@ async def test_runs_end_on_their_version_and_open_queries_move(tmp_path: Path) -
                 await later.enter_async_context(next_release(client))
                 await promoted(client, "next")
 
-                # A new run begins on the next version, with its additional commands.
                 started = await start_run(client, "run-3")
-                assert (await started.result()).state == "COMPLETED"
-                history = await started.fetch_history()
-                assert builds(history) == {"next"}
-                assert ADDED in timers(history)
-                # Its preparation inherits the version.
-                assert builds(await client.get_workflow_handle(prepare_workflow_id("flights", "run-3")).fetch_history()) == {"next"}
+                await job_ends(client, first)
 
                 # The open query moves with its next message, and loses nothing.
                 for approver in ("contosso", "litware"):
@@ -189,11 +185,17 @@ async def test_runs_end_on_their_version_and_open_queries_move(tmp_path: Path) -
                 assert builds(after) == {"next"}
 
                 # The first run ends where it began, with the Spark service that it began with.
-                await job_ends(client, first)
                 assert (await first.result()).state == "COMPLETED"
                 history = await first.fetch_history()
                 assert (builds(history), identities(history)) == ({"earlier"}, {"release earlier"})
                 assert ADDED not in timers(history)
+
+                # A new run begins on the next version, with its additional commands. Its preparation inherits the version.
+                assert (await started.result()).state == "COMPLETED"
+                history = await started.fetch_history()
+                assert builds(history) == {"next"}
+                assert ADDED in timers(history)
+                assert builds(await client.get_workflow_handle(prepare_workflow_id("flights", "run-3")).fetch_history()) == {"next"}
 
             # Its workers are gone, and one run is left: the version is not drained.
             [left] = [item for item in await list_versions(client, "clean-room") if item.build == "earlier"]
@@ -203,12 +205,6 @@ async def test_runs_end_on_their_version_and_open_queries_move(tmp_path: Path) -
             await job_ends(client, abandoned)
             assert "TMPRL1100" in await failed_task(abandoned)
             await abandoned.terminate()
-            async with asyncio.timeout(20):
-                while {item.build: item.state for item in await list_versions(client, "clean-room")} != {
-                    "earlier": "drained",
-                    "next": "current",
-                }:
-                    await asyncio.sleep(0.05)
 
 
 async def approved(client: Client) -> QueryState:
