@@ -50,6 +50,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "demo": Command("demo", "demo", "Play three companies on a local cloud, from the first key to the decrypted result. NOT CONFIDENTIAL."),
     "ui": Command("ui", "ui", "Print a link that opens the Temporal Web UI, logged in, with readable payloads."),
     "worker": Command("worker", "worker", "Run the worker of one trust boundary until SIGTERM or Ctrl-C."),
+    "versions": Command("versions", "app", "Roll out a new version of the workers, and retire old ones."),
     "codec-server": Command(
         "codec_server",
         "codec_server",

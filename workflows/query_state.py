@@ -113,11 +113,10 @@ class QueryStateMachine:
         """Whether this proposal is still open. Check again after every await."""
         return self.stage == "Proposed" and self.proposal_id == proposal_id
 
-    def deadline(self, now: datetime) -> datetime:
-        """Return the deadline of the current stage, and start its period if it has none."""
+    def start_period(self, now: datetime) -> None:
+        """Set the deadline of the current stage if it has none."""
         if self.expires is None:
             self.expires = now + self._approval_period
-        return self.expires
 
     def expected_governance_state(self) -> GovernanceQueryState:
         """Return the state of the query in governance as long as nothing changes there."""

@@ -8,6 +8,17 @@ from typing import Any, Literal
 
 from cleanroom.attestation import AttestationEvidence
 from cleanroom.documents.specs import DatasetSpec, QuerySpec
+from cleanroom.messages.cleanup import (
+    CleanupInput,
+    HeldFound,
+    HeldRequest,
+    JobsFound,
+    RunHeld,
+    RunJob,
+    StatesFound,
+    StatesRequest,
+    WorkflowState,
+)
 from cleanroom.messages.publish import (
     AccessGranted,
     CleanRoomIdentity,
@@ -58,6 +69,7 @@ from cleanroom.spark.job import JobConfig, ResultReceipt
 from cleanroom.spark.signed import ServiceReport
 from tests.unit.spark_support import make_job
 from tests.unit.workflows.driver import HELD, START, UNTIL_CANCELLED, Driver, driving
+from workflows.cleanup import Cleanup
 from workflows.conclude_run import ConcludeRun
 from workflows.prepare import Prepare
 from workflows.publish_azure_dataset import PublishAzureDataset
@@ -104,6 +116,51 @@ def conclude_run(**answers: Any) -> AbstractContextManager[Driver]:
     """``ConcludeRun``."""
     found = {"revoke_grants": Revoked(secrets=3, grants=8), "delete_job": True, "record_event": None}
     return driving(ConcludeRun, TICKET, found | answers)
+
+
+READ_AT = START + timedelta(hours=2)
+
+
+def held(run_id: str, **members: Any) -> RunHeld:
+    """What a run of this namespace holds two hours after its start; by default secrets and grants."""
+    ticket = TICKET.model_copy(update={"run_id": run_id})
+    found: dict[str, Any] = {
+        "query": "totals",
+        "ticket": ticket,
+        "pinned": True,
+        "pinned_at": START,
+        "expires": START + timedelta(hours=12),
+        "origin": "namespace-1",
+        "held": {"secrets": 3, "secret grants": 6},
+    }
+    return RunHeld(run_id=run_id, **found | members)
+
+
+def job(*run_ids: str) -> JobsFound:
+    """The SparkApplications of these runs."""
+    return JobsFound(jobs=tuple(RunJob(name=f"cr-{run}", uid="u", run_id=run, query="totals", created_at=START) for run in run_ids))
+
+
+def cleanup(*runs: RunHeld, input: CleanupInput | None = None, **answers: Any) -> AbstractContextManager[Driver]:
+    """``Cleanup``. Both looks find ``runs``, and Temporal says that all their workflows were terminated."""
+
+    def look(request: HeldRequest) -> HeldFound:
+        chosen = [run for run in runs if request.runs is None or run.run_id in request.runs]
+        return HeldFound(read_at=READ_AT, runs=tuple(chosen))
+
+    def states(request: StatesRequest) -> StatesFound:
+        terminated = WorkflowState(state="ended", status="TERMINATED")
+        return StatesFound(namespace_id="namespace-1", states=dict.fromkeys(request.runs, terminated))
+
+    found = {
+        "find_held": look,
+        "describe_runs": states,
+        "list_jobs": JobsFound(),
+        "revoke_grants": Revoked(secrets=3, grants=6),
+        "delete_job": True,
+        "record_event": None,
+    }
+    return driving(Cleanup, input or CleanupInput(collaboration="flights", apply=True), found | answers)
 
 
 def prepare(**answers: Any) -> AbstractContextManager[Driver]:
