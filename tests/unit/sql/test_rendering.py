@@ -105,7 +105,8 @@ def test_vocabulary_contains_no_function_that_reaches_outside_of_the_query() -> 
         ("-1::string", "TypeNotAllowed"), ("DATEDIFF(DAY, b AND d, s)", "WrongArguments"),
         *((text, "Unparsable") for text in (
             "s BETWEEN a a AND c", "s BETWEEN a ~ c AND c", "s BETWEEN 1 9", "CASE WHEN b 1 END", "CAST(a AS INT", "COUNT(*) FILTER (b)",
-            "CONCAT(, s)", "s 'x'", "s AS 3, s", "SUM(a) OVER (PARTITION BY ORDER BY a)", "SUM(a) OVER (ORDER BY a ROWS 1 PRECEDING AND 1 FOLLOWING)",
+            "CONCAT(, s)", "s 'x'",
+            "s AS 3, s", "SUM(a) OVER (PARTITION BY ORDER BY a)", "SUM(a) OVER (ORDER BY a ROWS 1 PRECEDING AND 1 FOLLOWING)",
         )),
         *((text, "LiteralNotAllowed") for text in ("DATE 0", "DATE '5'", "DATE '2024-02-30'", "DATE '2024-01-01' 'x'", "INTERVAL (1) DAY")),
     ],
