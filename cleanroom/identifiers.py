@@ -152,6 +152,14 @@ def conclude_workflow_id(collaboration: str, run_id: str) -> str:
     return joined("/", "cr", collaboration, "run", run_id, "conclude")
 
 
+def workflow_subject(workflow_id: str) -> dict[str, str]:
+    """Return what a workflow ID names: ``collaboration``, and ``query``, ``run`` or ``dataset``. Empty for IDs of other systems."""
+    parts = workflow_id.split("/")
+    if len(parts) not in (4, 5) or parts[0] != "cr":
+        return {}
+    return {"collaboration": parts[1], parts[2]: parts[3]} if parts[2] in ("query", "run", "dataset") else {"collaboration": parts[1]}
+
+
 def cleanup_workflow_id(collaboration: str, mode: str) -> str:
     """Return the ID of the workflow that finds what ended runs have left. ``mode`` is ``apply``, ``dry-run`` or ``scheduled``."""
     return joined("/", "cr", collaboration, "cleanup", mode)

@@ -52,6 +52,7 @@ from cleanroom.redaction import redact
 from cleanroom.temporal.converter import data_converter
 from cleanroom.temporal.guards import MessageGuard
 from cleanroom.temporal.heartbeat import AutoHeartbeatInterceptor
+from cleanroom.temporal.json_logs import LogSubject
 from cleanroom.temporal.keyring import Keyring
 from cleanroom.temporal.translation import ErrorTranslation
 
@@ -85,6 +86,7 @@ class WorkerSpec:
     workflows: Sequence[type] = ()
     activities: Sequence[Callable[..., Any]] = ()
     interceptors: Sequence[Interceptor] = ()
+    """Placed between log subject and heartbeats, which are outermost, and message guard and error translation, which are innermost."""
     """Placed between the heartbeat interceptor, which is outermost, and message guard and error translation, which are innermost."""
     version: WorkerDeploymentVersion | None = None
     """Deployment and build ID for Worker Versioning (:mod:`cleanroom.temporal.versions`); without it, the worker is unversioned."""
@@ -136,7 +138,7 @@ def create_worker(client: Client, spec: WorkerSpec) -> Worker:
     options: dict[str, Any] = {
         "workflows": spec.workflows,
         "activities": spec.activities,
-        "interceptors": [AutoHeartbeatInterceptor(), *spec.interceptors, MessageGuard(), ErrorTranslation()],
+        "interceptors": [LogSubject(), AutoHeartbeatInterceptor(), *spec.interceptors, MessageGuard(), ErrorTranslation()],
         "workflow_runner": sandbox_runner(),
         "workflow_failure_exception_types": FAILURE_TYPES,
         "max_concurrent_activities": spec.max_concurrent_activities,

@@ -120,7 +120,10 @@ def _stand_in(layout: Layout, name: str) -> Service:
 def _worker(layout: Layout, profile: str, *, after: Sequence[str]) -> Service:
     ready = layout.data("workers") / f"{profile}.ready"
     measured = worker_arguments(layout, profile, str(layout.bootstrap_file)) if profile in GUESTS else (profile,)
-    argv = python("starters.worker", *measured, "--config", str(layout.config_file), "--ready-file", str(ready))
+    argv = python(
+        "starters.worker", *measured, "--config", str(layout.config_file), "--ready-file", str(ready),
+        "--metrics-port", str(layout.ports[f"metrics-{profile}"]),
+    )  # fmt: skip
     return Service(
         name=f"worker.{profile}",
         argv=argv,

@@ -40,6 +40,7 @@ from cleanroom.temporal.converter import data_converter
 from cleanroom.temporal.failures import error_from_failure, translated
 from cleanroom.temporal.guards import MessageGuard
 from cleanroom.temporal.workers import FAILURE_TYPES
+from tests.metric_recorder import MetricRecorder
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 HELD: Any = object()
@@ -144,6 +145,7 @@ class Driver:
     """Input of the next run."""
     cancelled: bool = False
     suggest_continue: bool = False
+    metrics: MetricRecorder = field(default_factory=MetricRecorder)
     history_length: int = 10
     """Number of events, as the server counts them."""
     slow_cancellation: bool = False
@@ -181,7 +183,7 @@ class Driver:
                 defn=self._definition,
                 info=info,
                 randomness_seed=1,
-                extern_functions={},
+                extern_functions={"__temporal_get_metric_meter": lambda: self.metrics},
                 disable_eager_activity_execution=True,
                 worker_level_failure_exception_types=FAILURE_TYPES,
                 patch_activation_callback=None,
