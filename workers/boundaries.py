@@ -26,6 +26,7 @@ from activities.clean_room_secrets import CleanRoomSecrets
 from activities.collaborator import CollaboratorGovernance
 from activities.frontend import Frontend
 from activities.key_vault import KeyVault
+from activities.notifications import Notifications
 from activities.run_origin import RunOrigin
 from activities.s3 import S3
 from activities.spark_service import SparkServiceActivities
@@ -120,7 +121,8 @@ def _collaborator(settings: Settings) -> BoundaryWorker:
         KeyStore(settings.keys_dir, settings.collaboration),
     )
     identities = ManagedIdentities(own, settings.azure, ca_file=settings.ca_file) if settings.azure.subscription_id else None
-    governance = CollaboratorGovernance(settings, authorisations, UserDocuments(client, settings.collaboration), keys, identities)
+    documents = UserDocuments(client, settings.collaboration)
+    governance = CollaboratorGovernance(settings, authorisations, documents, keys, identities)
     s3 = S3(settings, authorisations)
     activities: list[Callable[..., Any]] = [
         governance.set_secret,
@@ -133,6 +135,7 @@ def _collaborator(settings: Settings) -> BoundaryWorker:
         governance.withdraw_proposal,
         governance.accept_query,
         governance.reject_query,
+        Notifications(settings, documents).notify,
         s3.get_connection_secret,
         s3.locate_s3_store,
     ]
@@ -160,7 +163,8 @@ def _collaborator(settings: Settings) -> BoundaryWorker:
 
 def _frontend(settings: Settings) -> BoundaryWorker:
     client = governance_client(settings, credential(settings.credential, ca_file=settings.ca_file))
-    frontend = Frontend(UserDocuments(client, settings.collaboration), UserReader(client, settings.collaboration), settings.collaboration)
+    documents = UserDocuments(client, settings.collaboration)
+    frontend = Frontend(documents, UserReader(client, settings.collaboration), settings.collaboration)
     return BoundaryWorker(
         name="frontend",
         task_queue=FRONTEND_QUEUE,
@@ -174,6 +178,7 @@ def _frontend(settings: Settings) -> BoundaryWorker:
             frontend.determine_dataset_owners,
             frontend.verify_decision,
             frontend.await_query_change,
+            Notifications(settings, documents).notify,
         ),
         resources=(client,),
         interceptors=(_freshness(client),),

@@ -45,7 +45,7 @@ class QueryStatusPage:
         """Update the current details, and the search attributes if they changed. Each update of attributes adds a history event."""
         query, self._due = self._query, False
         workflow.set_current_details(query_details(query, self._proposer))
-        shown = (query.stage, query.pending(), query.voters("accepted"), query.digest, query.expires)
+        shown = (query.stage, query.pending(), query.voters("accepted"), query.digest, query.expires, query.reminded)
         if shown != self._shown:
             self._shown = shown
             self._enter(query.stage)
@@ -77,6 +77,7 @@ def query_details(query: QueryStateMachine, proposer: str) -> str:
         f"**{escape(query.name)}** of {escape(proposer)}: **{stage}**{votes}",
         f"version {code(query.version or '-')}, digest {code(query.digest[:16] or '-')}{until}",
         "\n".join(_decisions(query)),
+        _reminder(query),
         _next_step(query, proposer),
     ]
     if query.refused:
@@ -104,6 +105,7 @@ def query_attributes(query: QueryStateMachine, since: datetime) -> list[tuple[Se
         (attributes.APPROVED_BY, list(query.voters("accepted"))),
         (attributes.DIGEST, attributes.short_digest(query.digest) if query.digest else None),
         (attributes.EXPIRES_AT, query.expires),
+        (attributes.REMINDED, query.reminded[-1] if query.reminded else None),
     ]
 
 
@@ -122,6 +124,14 @@ def _decisions(query: QueryStateMachine) -> list[str]:
         deputy = f" (deputy **{escape(deputies[name])}**)" if name in deputies else ""
         lines.append(f"- {mark} {escape(name)}{deputy} {word} {time}")
     return lines
+
+
+def _reminder(query: QueryStateMachine) -> str:
+    """Return a line on the last reminder of the current stage."""
+    if not query.reminded or query.closed:
+        return ""
+    at = max((entry.at for entry in query.history if entry.event == query.reminded[-1]), default=None)
+    return f"**{query.reminded[-1]}** sent {at:%Y-%m-%d %H:%M} UTC" if at else f"**{query.reminded[-1]}** sent"
 
 
 def _next_step(query: QueryStateMachine, proposer: str) -> str:
