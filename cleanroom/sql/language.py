@@ -1,4 +1,4 @@
-"""The language of queries: the nodes of the parser's tree that a query may contain, and the parts that each may have.
+"""The language of queries: the nodes of the parser's tree that a query may contain, with their parts and words.
 
 Everything else is refused. The checks read every part that is listed here, so that nothing of an accepted query is ignored.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from typing import NamedTuple
 
 from sqlglot import exp
 
@@ -16,31 +17,101 @@ from cleanroom.sql.verdict import Position
 from cleanroom.sql.vocabulary import FUNCTIONS
 
 Node = type[exp.Expr]
+ANY_JOIN = "\0"
+
+
+class Form(NamedTuple):
+    """What a node of one kind consists of."""
+
+    parts: dict[str, tuple[str, ...]]  # the parser's names of the allowed parts, each with the words that it adds
+    lists: frozenset[str]  # parts with commas between their members
+    words: tuple[str, ...]  # words of the node itself
+
 
 _LANGUAGE = """
-    Select: with_ distinct expressions limit from_ joins laterals where group having qualify order
-    Union Intersect Except: with_ this expression distinct order limit
-    Subquery Table CTE: this alias                     With Group Order Distinct Properties: expressions
-    TableAlias: this columns                           From Where Having Qualify Neg Not Paren Exists Null Boolean Var: this
-    Join: this side kind on using                      Lateral: this view outer alias
-    Ordered: this desc nulls_first                     Limit: expression
-    Column: this table                                 Identifier: this quoted
-    Alias: this alias                                  Star TemporaryProperty CurrentDate CurrentTimestamp:
-    Add Sub Mul Div Mod IntDiv: this expression typed safe
-    DPipe And Or: this expression safe                 EQ NEQ GT GTE LT LTE NullSafeEQ Is Filter Extract: this expression
-    Like ILike RegexpLike: this expression negate      Between: this low high
-    In: this expressions query                         Case: this ifs default
-    If: this true                                      Literal: this is_string
-    Interval: this unit                                Substring: this start length
-    Anonymous: this expressions                        Window: this partition_by order spec over
-    WindowSpec: kind start start_side end end_side     Create: this kind replace expression properties
+    Select: with_ SELECT distinct expressions, from_ joins laterals where group having qualify order limit
+    Union: with_ this UNION expression distinct order limit
+    Intersect: with_ this INTERSECT expression distinct order limit
+    Except: with_ this EXCEPT expression distinct order limit
+    With: WITH expressions,
+    CTE: alias ( this )
+    Subquery: ( this ) alias
+    Table: this alias
+    TableAlias: this columns,:(:)
+    From: FROM this
+    Join: side kind JOIN this on:ON using,:USING:(:)
+    Lateral: LATERAL view:VIEW outer:OUTER this alias
+    Where: WHERE this
+    Group: GROUP BY expressions,
+    Having: HAVING this
+    Qualify: QUALIFY this
+    Order: ORDER BY expressions,
+    Ordered: this desc:DESC nulls_first
+    Limit: LIMIT expression
+    Distinct: DISTINCT expressions,
+    Create: CREATE replace:OR:REPLACE properties kind this expression
+    Properties: expressions
+    TemporaryProperty: TEMPORARY
+    Alias: this alias
+    Column: table:. this
+    Identifier: this quoted
+    Star: *
+    Literal: this is_string
+    Null: NULL this
+    Boolean: this
+    Var: this
+    CurrentDate: CURRENT_DATE
+    CurrentTimestamp: CURRENT_TIMESTAMP
+    Interval: INTERVAL this unit
+    Paren: ( this )
+    Neg: - this
+    Not: NOT this
+    Add: this + expression typed safe
+    Sub: this - expression typed safe
+    Mul: this * expression typed safe
+    Div: this / expression typed safe
+    Mod: this % expression typed safe
+    IntDiv: this DIV expression typed safe
+    DPipe: this || expression safe
+    And: this AND expression safe
+    Or: this OR expression safe
+    EQ: this = expression
+    NEQ: this <> expression
+    GT: this > expression
+    GTE: this >= expression
+    LT: this < expression
+    LTE: this <= expression
+    NullSafeEQ: this <=> expression
+    Is: this IS expression
+    Between: this BETWEEN low AND high
+    In: this IN expressions,:(:) query
+    Like: this negate:NOT LIKE expression
+    ILike: this negate:NOT ILIKE expression
+    RegexpLike: this negate:NOT RLIKE expression
+    Exists: EXISTS ( this )
+    Case: CASE this ifs default:ELSE END
+    If: WHEN this THEN true
+    Anonymous: this ( expressions, )
+    Extract: EXTRACT ( this FROM expression )
+    Substring: SUBSTRING ( this start:FROM length:FOR )
+    Filter: this FILTER ( expression )
+    Window: this over ( partition_by,:PARTITION:BY order spec )
+    WindowSpec: kind start start_side end:BETWEEN:AND end_side
 """
-LANGUAGE: dict[Node, frozenset[str]] = {
-    getattr(exp, name): frozenset(parts.split())
-    for names, parts in re.findall(r"((?:\w+ )*\w+):((?: \w+)*)", _LANGUAGE)
-    for name in names.split()
+
+
+def _form(text: str) -> Form:
+    """Parse a line of the language: words, and parts in lower case, with ``,`` for a list and ``:word`` for each word that they add."""
+    items = [item.partition(":") for item in text.split()]
+    parts = {name.rstrip(","): tuple(more.split(":")) if more else () for name, _, more in items if name[0].islower()}
+    lists = frozenset([name.rstrip(",") for name, _, _ in items if name[0].islower() and name.endswith(",")])
+    return Form(parts, lists, tuple(name for name, _, _ in items if not name[0].islower()))
+
+
+LANGUAGE: dict[Node, Form] = {
+    getattr(exp, name): _form(text) for name, _, text in (line.strip().partition(": ") for line in _LANGUAGE.strip().splitlines())
 }
-"""For each allowed kind of node, the parser's names of its allowed parts."""
+"""The form of each kind of node that a query may contain, by kind."""
 
 _CONSTRUCTS = r"""
     sort: SORT BY; write ORDER BY
@@ -90,13 +161,22 @@ _CONSTRUCTS = r"""
     StrPosition: POSITION … IN; write LOCATE(part, x)
     Overlay: OVERLAY; write CONCAT and SUBSTRING
     Schema: a list of columns here; alias them in the SELECT
+    UNKNOWN ISNULL: IS UNKNOWN or ISNULL after a value; write IS NULL
+    NOTNULL: NOTNULL after a value; write IS NOT NULL
+    IS: NOT NULL after a value; write IS NOT NULL
+    <=>: IS NOT DISTINCT FROM; write <=>
+    +: a sign + before a value; leave it out
+    ON: a JOIN without ON; write CROSS JOIN
 """
-_NAMED = {
+CONSTRUCTS = {
     name: construct
     for names, _, construct in (line.strip().partition(": ") for line in _CONSTRUCTS.strip().splitlines())
     for name in names.split()
 }
-"""What an author calls a construct outside of the language and may write instead, by the parser's name of a part or a node."""
+"""What an author calls a construct outside of the language and may write instead.
+
+By the parser's name of a part or a node, or by a word that the parser skips over or adds.
+"""
 
 _CONDITIONS: frozenset[Node] = frozenset(
     {
@@ -104,9 +184,10 @@ _CONDITIONS: frozenset[Node] = frozenset(
         exp.RegexpLike, exp.Not, exp.And, exp.Or, exp.Exists,
     }
 )  # fmt: skip
+_CLAUSES = (exp.Where, exp.Having, exp.Qualify)
 _SUMS = frozenset[Node]({exp.Add, exp.Sub})
 _PRODUCTS = frozenset[Node]({exp.Mul, exp.Div, exp.Mod, exp.IntDiv})
-_UNCLEAR: dict[Node, frozenset[Node]] = {
+UNCLEAR: dict[Node, frozenset[Node]] = {
     **dict.fromkeys(_CONDITIONS - {exp.Not, exp.And, exp.Or, exp.Exists}, _CONDITIONS),
     **dict.fromkeys((exp.Extract, exp.Substring), _CONDITIONS),
     **dict.fromkeys(_SUMS, _CONDITIONS | {exp.DPipe}),
@@ -115,48 +196,70 @@ _UNCLEAR: dict[Node, frozenset[Node]] = {
     exp.Neg: _CONDITIONS | _SUMS | _PRODUCTS | {exp.DPipe},
 }
 """For each operator, the operators that need parentheses as its operands, because the parser and Spark may read another order."""
-_SYMBOLS = {
-    "EQ": "=", "NEQ": "<>", "GT": ">", "GTE": ">=", "LT": "<", "LTE": "<=", "NullSafeEQ": "<=>", "RegexpLike": "RLIKE", "Add": "+", "Sub":
-    "-", "Mul": "*", "Div": "/", "Mod": "%", "IntDiv": "DIV", "DPipe": "||", "Neg": "-",
-}  # fmt: skip
 
 
-def check_language(tree: exp.Expr, text: str) -> None:
-    """Refuse the statement ``text`` if its tree has a node, a part of a node or an order of operators outside of the language."""
-    waiting = [tree]
+def check_language(tree: exp.Expr, text: str) -> list[str]:
+    """Refuse the statement ``text`` if its tree has a node, a part of a node or an order of operators outside of the language.
+
+    Returns:
+        The words of the tree. :data:`ANY_JOIN` is among them for each join that may also be a comma.
+    """
+    waiting, words = [tree], list[str]()
     while waiting:
         node = waiting.pop()
         kind = type(node)
-        parts = LANGUAGE.get(kind)
-        if parts is None:
-            raise _outside(node, text)
         if kind is exp.Identifier or kind is exp.Literal:
+            word = str(node.args["this"])
+            words.append(word.upper() if kind is exp.Identifier else f"'{word}")
             continue
-        unclear = _UNCLEAR.get(kind)
-        children: list[exp.Expr] = []
-        for name, part in node.args.items():
-            if not part:
-                continue
-            if name not in parts:
-                raise _part_outside(node, name, part)
-            if isinstance(part, exp.Expr):
-                if unclear is not None and type(part) in unclear:
-                    raise _unclear_order(kind, part)
-                children.append(part)
-            elif type(part) is list:
-                children += [item for item in part if isinstance(item, exp.Expr)]
-        children.reverse()
-        waiting += children
+        form = LANGUAGE.get(kind)
+        if form is None:
+            raise _outside(node, text)
+        if kind in _CLAUSES and isinstance(node.this, exp.Paren) and isinstance(node.this.this, exp.Column):
+            word = form.words[0]  # Spark reads it as an alias with a list of columns
+            raise Refusal("ParenthesesNeeded", f"{word} (…) around a name: leave the parentheses out", position_of(node))
+        waiting += reversed(_children(node, form, words))
+    return words
+
+
+def _children(node: exp.Expr, form: Form, words: list[str]) -> list[exp.Expr]:
+    """Check the parts of a node, add its words to ``words``, and return the nodes below it."""
+    kind, children = type(node), list[exp.Expr]()
+    unclear = UNCLEAR.get(kind)
+    words += form.words
+    for name, part in node.args.items():
+        if not part:
+            continue
+        if name not in form.parts:
+            raise _part_outside(node, name, part)
+        words += form.parts[name]
+        if isinstance(part, exp.Expr):
+            if unclear is not None and type(part) in unclear:
+                raise unclear_order(node, part)
+            children.append(part)
+        elif type(part) is list:
+            children += [item for item in part if isinstance(item, exp.Expr)]
+            if name in form.lists:
+                words += [","] * (len(part) - 1)
+        elif type(part) is str:
+            words += part.upper().split(" ")
+    if kind is exp.Boolean:
+        words.append(str(node.this).upper())
+    elif kind in (exp.Union, exp.Intersect, exp.Except) and not node.args.get("distinct"):
+        words.append("ALL")
+    elif kind is exp.Join and not any(node.args.get(name) for name in ("side", "on", "using")):
+        words.append(ANY_JOIN)
+    return children
 
 
 def _outside(node: exp.Expr, text: str) -> Refusal:
-    construct = _NAMED.get(type(node).__name__)
+    construct = CONSTRUCTS.get(type(node).__name__)
     if isinstance(node, exp.Func) and construct is None:
         meta = next((child._meta for child in node.walk() if child._meta), {})
         calls = [text[meta["start"] : meta["end"] + 1]] if node._meta else re.findall(r"(\w+)\s*\(", text[: meta.get("start", 0)])
         return not_listed(calls[-1] if calls else node.sql_name(), node)
     code = "TypeNotAllowed" if isinstance(node, exp.Cast) else "ExpressionNotAllowed"
-    return _refusal(code, construct or describe(node), node)
+    return outside_language(code, construct or describe(node), position_of(node))
 
 
 def _part_outside(node: exp.Expr, name: str, part: object) -> Refusal:
@@ -165,17 +268,19 @@ def _part_outside(node: exp.Expr, name: str, part: object) -> Refusal:
         written = strip_invisible(".".join(item.name for item in node.parts))[:120]
         text = f"{written!r}: a relation is one plain name; files, formats and catalogues cannot be read"
         return Refusal("MultiPartName", text, position_of(node))
-    construct = _NAMED.get(name) or f"{describe(node)} with {name.strip('_').replace('_', ' ').upper()}"
-    return _refusal("ClauseNotAllowed", construct, where if position_of(where) else node)
+    construct = CONSTRUCTS.get(name) or f"{describe(node)} with {name.strip('_').replace('_', ' ').upper()}"
+    return outside_language("ClauseNotAllowed", construct, position_of(where))
 
 
-def _refusal(code: str, text: str, node: exp.Expr) -> Refusal:
+def outside_language(code: str, text: str, position: Position | None) -> Refusal:
+    """The refusal of a construct outside of the language; ``text`` is its name, and what to write instead after a semicolon."""
     construct, _, remedy = text.partition("; ")
-    return Refusal(code, f"{construct} is not in the language of queries" + (f"; {remedy}" if remedy else ""), position_of(node))
+    return Refusal(code, f"{construct} is not in the language of queries" + (f"; {remedy}" if remedy else ""), position)
 
 
-def _unclear_order(kind: Node, operand: exp.Expr) -> Refusal:
-    names = [_SYMBOLS.get(each.__name__, each.__name__.upper()) for each in (type(operand), kind)]
+def unclear_order(node: exp.Expr, operand: exp.Expr) -> Refusal:
+    """The refusal of an operand that needs parentheses."""
+    names = [" ".join(LANGUAGE[type(each)].words) or "()" for each in (operand, node)]
     return Refusal(
         "ParenthesesNeeded",
         f"{names[0]} next to {names[1]} without parentheses: their order is easy to misread; write (…) around one of the two",

@@ -15,8 +15,7 @@ from sqlglot.tokenizer_core import Token, TokenType
 
 from cleanroom.sql.catalog import RESERVED_PREFIXES
 from cleanroom.sql.refusal import Refusal
-from cleanroom.sql.text.characters import check_characters, position_at, strip_invisible
-from cleanroom.sql.verdict import Position
+from cleanroom.sql.text.characters import check_characters, position_at, strip_invisible, token_position
 from cleanroom.sql.vocabulary import FUNCTIONS
 
 MAX_TOKENS = 30_000
@@ -35,54 +34,11 @@ _STRINGS = {TokenType.STRING, TokenType.RAW_STRING, TokenType.NATIONAL_STRING, T
 _OPENERS = {TokenType.L_PAREN, TokenType.L_BRACKET, TokenType.CASE}
 _CLOSERS = {TokenType.R_PAREN, TokenType.R_BRACKET, TokenType.END}
 _PREFIXES = {TokenType.DASH, TokenType.PLUS, TokenType.NOT, TokenType.TILDE}
-_BANNED = {
-    TokenType.HINT: ("HintNotAllowed", "hints (/*+ … */) are not allowed: they change how, and sometimes what, the engine executes"),
-    TokenType.PARAMETER: ("ParameterNotAllowed", "variables are not allowed in a query"),
-    TokenType.PLACEHOLDER: ("ParameterNotAllowed", "parameter markers are not allowed in a query"),
-    TokenType.SESSION_PARAMETER: ("ParameterNotAllowed", "session parameters are not allowed in a query"),
-    TokenType.COLON: ("ParameterNotAllowed", "parameter markers and path extraction (:) are not allowed in a query"),
-    TokenType.L_BRACE: ("EscapeNotAllowed", "braces are not allowed in a query"),
-    TokenType.R_BRACE: ("EscapeNotAllowed", "braces are not allowed in a query"),
-    TokenType.DOLLAR: ("ParameterNotAllowed", "variables are not allowed in a query"),
-    TokenType.COMMAND: ("StatementNotAllowed", "commands are not allowed; only SELECT and CREATE OR REPLACE TEMP VIEW … AS SELECT"),
-    TokenType.HEREDOC_STRING: ("EscapeNotAllowed", "dollar-quoted text is not allowed in a query"),
-    TokenType.PIPE_GT: ("ClauseNotAllowed", "pipe syntax (|>) is not allowed; write the query with SELECT … FROM"),
-}
-_OTHER_DIALECTS = (
-    "ARROW", "DARROW", "FARROW", "HASH_ARROW", "DHASH_ARROW", "LR_ARROW", "LLRR_ARROW", "AT_GT", "LT_AT", "DSTAR", "DOTCOLON", "COLON_EQ",
-    "HASH",
-)  # fmt: skip
-_NOT_SPARK = ("ExpressionNotAllowed", "this operator is not Spark SQL, or takes a function of elements, which is not allowed")
-_BANNED.update({TokenType[name]: _NOT_SPARK for name in _OTHER_DIALECTS if name in TokenType.__members__})
-_UNFINISHED = {
-    TokenType.COMMA, TokenType.ON, TokenType.USING, TokenType.OVER, TokenType.ALIAS, TokenType.PARTITION_BY, TokenType.GROUP_BY,
-    TokenType.ORDER_BY, TokenType.FOR,
-}  # fmt: skip
-ENDS = {
-    TokenType.COMMA,
-    TokenType.FROM,
-    TokenType.WHERE,
-    TokenType.GROUP_BY,
-    TokenType.HAVING,
-    TokenType.QUALIFY,
-    TokenType.WINDOW,
-    TokenType.ORDER_BY,
-    TokenType.LIMIT,
-    TokenType.OFFSET,
-    TokenType.UNION,
-    TokenType.INTERSECT,
-    TokenType.EXCEPT,
-    TokenType.JOIN,
-    TokenType.R_PAREN,
-    TokenType.R_BRACKET,
-    TokenType.SEMICOLON,
-}
-"""Tokens that cannot follow one of ``_UNFINISHED``. The parser accepts that; Spark does not."""
 _TYPES = set(SparkParser.TYPE_TOKENS) - {TokenType.NULL, TokenType.INTERVAL}
-_OPENER, _CLOSER, _REFUSED, _PREFIX, _TYPE, _DANGLING, _END = (1 << bit for bit in range(7))
+_OPENER, _CLOSER, _PREFIX, _TYPE = (1 << bit for bit in range(4))
 _ROLES: dict[TokenType, int] = {}
 """For each kind of token, the sets above that it is in."""
-for _bit, _kinds in enumerate((_OPENERS, _CLOSERS, _BANNED, _PREFIXES, _TYPES, _UNFINISHED, ENDS)):
+for _bit, _kinds in enumerate((_OPENERS, _CLOSERS, _PREFIXES, _TYPES)):
     for _kind in _kinds:
         _ROLES[_kind] = _ROLES.get(_kind, 0) | 1 << _bit
 _REPEATABLE = {
@@ -119,11 +75,6 @@ def tokens_of(text: str, *, rereading: bool = False) -> list[Token]:
     return _join_doubled_quotes(text, tokens)
 
 
-def token_position(token: Token) -> Position:
-    """Position of the first character of ``token``."""
-    return Position(line=token.line, column=max(1, token.col - (token.end - token.start)))
-
-
 def _join_doubled_quotes(text: str, tokens: list[Token]) -> list[Token]:
     """``'it''s'`` is one string with a quote in it (since Spark 4), not two adjacent strings."""
     if "''" not in text and '""' not in text:
@@ -155,7 +106,6 @@ class _TokenCheck:
     def run(self) -> None:
         roles_of = _ROLES.get
         kinds = self.kinds
-        following: list[TokenType | None] = [*kinds[1:], None]
         before, depth = None, 0
         for index, kind in enumerate(kinds):
             if kind is before:
@@ -171,15 +121,10 @@ class _TokenCheck:
                     raise self._too_complex(index, f"expressions are nested more than {MAX_DEPTH} deep")
             elif roles & _CLOSER:
                 depth = max(0, depth - 1)
-            elif roles & _REFUSED:
-                code, message = _BANNED[kind]
-                raise Refusal(code, message, token_position(self.tokens[index]))
             if roles & _PREFIX:
                 self._prefixed(index)
             if roles & _TYPE and _contains_types(self.tokens, kinds, index):
                 self._typed(index)
-            if roles & _DANGLING and ((after := following[index]) is None or roles_of(after, 0) & _END):
-                raise self._unfinished(index)
         if depth:
             raise Refusal("Unparsable", "a parenthesis, a bracket or a CASE is not closed")
 
@@ -201,12 +146,6 @@ class _TokenCheck:
         self.types += 1
         if self.types > MAX_TYPES:
             raise self._too_complex(index, "too many nested types")
-
-    def _unfinished(self, index: int) -> Refusal:
-        token = self.tokens[index]
-        if index + 1 == len(self.tokens):
-            return Refusal("Unparsable", f"nothing follows {token.text!r}", token_position(token))
-        return Refusal("Unparsable", f"nothing between {token.text!r} and {self.tokens[index + 1].text!r}", token_position(token))
 
 
 def _check_names(text: str, tokens: list[Token], kinds: list[TokenType], rereading: bool) -> None:
@@ -249,6 +188,5 @@ def _check_hints(text: str, tokens: list[Token]) -> None:
     while at >= 0:
         token = tokens[max(0, bisect_right(starts, at) - 1)] if tokens else None
         if token is None or not token.start <= at <= token.end:
-            code, message = _BANNED[TokenType.HINT]
-            raise Refusal(code, message, position_at(text, at))
+            raise Refusal("HintNotAllowed", "a hint (/*+ … */) is not allowed; leave it out", position_at(text, at))
         at = text.find("/*+", at + 1)
