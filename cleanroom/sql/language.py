@@ -30,78 +30,32 @@ class Form(NamedTuple):
 
 _LANGUAGE = """
     Select: with_ SELECT distinct expressions, from_ joins laterals where group having qualify order limit
-    Union: with_ this UNION expression distinct order limit
-    Intersect: with_ this INTERSECT expression distinct order limit
-    Except: with_ this EXCEPT expression distinct order limit
-    With: WITH expressions,
-    CTE: alias ( this )
-    Subquery: ( this ) alias
-    Table: this alias
-    TableAlias: this columns,:(:)
-    From: FROM this
-    Join: side kind JOIN this on:ON using,:USING:(:)
-    Lateral: LATERAL view:VIEW outer:OUTER this alias
-    Where: WHERE this
-    Group: GROUP BY expressions,
-    Having: HAVING this
-    Qualify: QUALIFY this
-    Order: ORDER BY expressions,
-    Ordered: this desc:DESC nulls_first
-    Limit: LIMIT expression
-    Distinct: DISTINCT expressions,
-    Create: CREATE replace:OR:REPLACE properties kind this expression
-    Properties: expressions
-    TemporaryProperty: TEMPORARY
-    Alias: this alias
-    Column: table:. this
-    Identifier: this quoted
-    Star: *
-    Literal: this is_string
-    Null: NULL this
-    Boolean: this
-    Var: this
-    CurrentDate: CURRENT_DATE
-    CurrentTimestamp: CURRENT_TIMESTAMP
-    Interval: INTERVAL this unit
-    Paren: ( this )
-    Neg: - this
-    Not: NOT this
-    Add: this + expression typed safe
-    Sub: this - expression typed safe
-    Mul: this * expression typed safe
-    Div: this / expression typed safe
-    Mod: this % expression typed safe
-    IntDiv: this DIV expression typed safe
-    DPipe: this || expression safe
-    And: this AND expression safe
-    Or: this OR expression safe
-    EQ: this = expression
-    NEQ: this <> expression
-    GT: this > expression
-    GTE: this >= expression
-    LT: this < expression
-    LTE: this <= expression
-    NullSafeEQ: this <=> expression
-    Is: this IS expression
-    Between: this BETWEEN low AND high
-    In: this IN expressions,:(:) query
-    Like: this negate:NOT LIKE expression
-    ILike: this negate:NOT ILIKE expression
-    RegexpLike: this negate:NOT RLIKE expression
-    Exists: EXISTS ( this )
-    Case: CASE this ifs default:ELSE END
-    If: WHEN this THEN true
-    Anonymous: this ( expressions, )
-    Extract: EXTRACT ( this FROM expression )
-    Substring: SUBSTRING ( this start:FROM length:FOR )
-    Filter: this FILTER ( expression )
-    Window: this over ( partition_by,:PARTITION:BY order spec )
-    WindowSpec: kind start start_side end:BETWEEN:AND end_side
+    Union: with_ this UNION expression distinct order limit; Intersect: with_ this INTERSECT expression distinct order limit
+    Except: with_ this EXCEPT expression distinct order limit; With: WITH expressions,; CTE: alias ( this ); Subquery: ( this ) alias
+    Table: this alias; TableAlias: this columns,:(:); From: FROM this; Join: side kind JOIN this on:ON using,:USING:(:)
+    Lateral: LATERAL view:VIEW outer:OUTER this alias; Where: WHERE this; Group: GROUP BY expressions,; Having: HAVING this
+    Qualify: QUALIFY this; Order: ORDER BY expressions,; Ordered: this desc:DESC nulls_first; Limit: LIMIT expression
+    Create: CREATE replace:OR:REPLACE properties kind this expression; Properties: expressions; TemporaryProperty: TEMPORARY
+
+    Alias: this alias; Column: table:. this; Identifier: this quoted; Star: *; Literal: this is_string; Null: NULL this; Boolean: this
+    Var: this; CurrentDate: CURRENT_DATE; CurrentTimestamp: CURRENT_TIMESTAMP; Interval: INTERVAL this unit; Paren: ( this )
+    Anonymous: this ( expressions, ); Distinct: DISTINCT expressions,; Filter: this FILTER ( expression )
+    Window: this over ( partition_by,:PARTITION:BY order spec ); WindowSpec: kind start start_side end:BETWEEN:AND end_side
+    Extract: EXTRACT ( this FROM expression ); Substring: SUBSTRING ( this start:FROM length:FOR )
+
+    Add: this + expression typed safe; Sub: this - expression typed safe; Mul: this * expression typed safe; Neg: - this
+    Div: this / expression typed safe; Mod: this % expression typed safe; IntDiv: this DIV expression typed safe
+    DPipe: this || expression safe; And: this AND expression safe; Or: this OR expression safe; Not: NOT this
+    EQ: this = expression; NEQ: this <> expression; GT: this > expression; GTE: this >= expression; LT: this < expression
+    LTE: this <= expression; NullSafeEQ: this <=> expression; Is: this IS expression; Between: this BETWEEN low AND high
+    In: this IN expressions,:(:) query; Exists: EXISTS ( this ); Like: this negate:NOT LIKE expression
+    ILike: this negate:NOT ILIKE expression; RegexpLike: this negate:NOT RLIKE expression
+    Case: CASE this ifs default:ELSE END; If: WHEN this THEN true
 """
+"""For each kind of node, its words, and its parts in lower case: with ``,`` for a list, and ``:`` before each word that they add."""
 
 
 def _form(text: str) -> Form:
-    """Parse a line of the language: words, and parts in lower case, with ``,`` for a list and ``:word`` for each word that they add."""
     items = [item.partition(":") for item in text.split()]
     parts = {name.rstrip(","): tuple(more.split(":")) if more else () for name, _, more in items if name[0].islower()}
     lists = frozenset([name.rstrip(",") for name, _, _ in items if name[0].islower() and name.endswith(",")])
@@ -109,7 +63,7 @@ def _form(text: str) -> Form:
 
 
 LANGUAGE: dict[Node, Form] = {
-    getattr(exp, name): _form(text) for name, _, text in (line.strip().partition(": ") for line in _LANGUAGE.strip().splitlines())
+    getattr(exp, name): _form(text) for name, text in re.findall(r"(\w+): (.+?)(?:; (?=\w)|$)", _LANGUAGE, re.MULTILINE)
 }
 """The form of each kind of node that a query may contain, by kind."""
 
@@ -184,7 +138,6 @@ _CONDITIONS: frozenset[Node] = frozenset(
         exp.RegexpLike, exp.Not, exp.And, exp.Or, exp.Exists,
     }
 )  # fmt: skip
-_CLAUSES = (exp.Where, exp.Having, exp.Qualify)
 _SUMS = frozenset[Node]({exp.Add, exp.Sub})
 _PRODUCTS = frozenset[Node]({exp.Mul, exp.Div, exp.Mod, exp.IntDiv})
 UNCLEAR: dict[Node, frozenset[Node]] = {
@@ -209,47 +162,50 @@ def check_language(tree: exp.Expr, text: str) -> list[str]:
         node = waiting.pop()
         kind = type(node)
         if kind is exp.Identifier or kind is exp.Literal:
-            word = str(node.args["this"])
+            word = node.args["this"]
             words.append(word.upper() if kind is exp.Identifier else f"'{word}")
             continue
         form = LANGUAGE.get(kind)
         if form is None:
             raise _outside(node, text)
-        if kind in _CLAUSES and isinstance(node.this, exp.Paren) and isinstance(node.this.this, exp.Column):
-            word = form.words[0]  # Spark reads it as an alias with a list of columns
-            raise Refusal("ParenthesesNeeded", f"{word} (…) around a name: leave the parentheses out", position_of(node))
-        waiting += reversed(_children(node, form, words))
+        unclear = UNCLEAR.get(kind)
+        words += form.words
+        for name, part in node.args.items():
+            if not part:
+                continue
+            if name not in form.parts:
+                raise _part_outside(node, name, part)
+            words += form.parts[name]
+            if isinstance(part, exp.Expr):
+                if unclear is not None and type(part) in unclear:
+                    raise unclear_order(node, part)
+                waiting.append(part)
+            elif type(part) is list:
+                waiting += [item for item in part if isinstance(item, exp.Expr)]
+                if name in form.lists:
+                    words += [","] * (len(part) - 1)
+            elif type(part) is str:
+                words += part.upper().split(" ")
+        if kind in _SPECIAL:
+            words += _other_words(node)
     return words
 
 
-def _children(node: exp.Expr, form: Form, words: list[str]) -> list[exp.Expr]:
-    """Check the parts of a node, add its words to ``words``, and return the nodes below it."""
-    kind, children = type(node), list[exp.Expr]()
-    unclear = UNCLEAR.get(kind)
-    words += form.words
-    for name, part in node.args.items():
-        if not part:
-            continue
-        if name not in form.parts:
-            raise _part_outside(node, name, part)
-        words += form.parts[name]
-        if isinstance(part, exp.Expr):
-            if unclear is not None and type(part) in unclear:
-                raise unclear_order(node, part)
-            children.append(part)
-        elif type(part) is list:
-            children += [item for item in part if isinstance(item, exp.Expr)]
-            if name in form.lists:
-                words += [","] * (len(part) - 1)
-        elif type(part) is str:
-            words += part.upper().split(" ")
-    if kind is exp.Boolean:
-        words.append(str(node.this).upper())
-    elif kind in (exp.Union, exp.Intersect, exp.Except) and not node.args.get("distinct"):
-        words.append("ALL")
-    elif kind is exp.Join and not any(node.args.get(name) for name in ("side", "on", "using")):
-        words.append(ANY_JOIN)
-    return children
+_SPECIAL = frozenset[Node]({exp.Boolean, exp.Union, exp.Intersect, exp.Except, exp.Join, exp.Where, exp.Having, exp.Qualify})
+
+
+def _other_words(node: exp.Expr) -> list[str]:
+    """Words that depend on the values of parts."""
+    if isinstance(node, exp.Boolean):
+        return [str(node.this).upper()]
+    if isinstance(node, exp.SetOperation):
+        return [] if node.args.get("distinct") else ["ALL"]
+    if isinstance(node, exp.Join):
+        return [] if any(node.args.get(name) for name in ("side", "on", "using")) else [ANY_JOIN]
+    if isinstance(node.this, exp.Paren) and isinstance(node.this.this, exp.Column):
+        word = LANGUAGE[type(node)].words[0]  # Spark reads it as an alias with a list of columns
+        raise Refusal("ParenthesesNeeded", f"{word} (…) around a name: leave the parentheses out", position_of(node))
+    return []
 
 
 def _outside(node: exp.Expr, text: str) -> Refusal:

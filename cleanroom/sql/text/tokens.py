@@ -71,7 +71,7 @@ def tokens_of(text: str, *, rereading: bool = False) -> list[Token]:
     _check_names(text, tokens, kinds, rereading)
     if "/*+" in text:
         _check_hints(text, tokens)
-    _TokenCheck(tokens, kinds).run()
+    _check_bounds(tokens, kinds)
     return _join_doubled_quotes(text, tokens)
 
 
@@ -90,62 +90,31 @@ def _join_doubled_quotes(text: str, tokens: list[Token]) -> list[Token]:
     return joined
 
 
-class _TokenCheck:
-    """One pass over the tokens of a segment."""
-
-    __slots__ = ("kinds", "prefix_at", "prefixes", "run_length", "tokens", "types")
-
-    def __init__(self, tokens: list[Token], kinds: list[TokenType]) -> None:
-        self.tokens = tokens
-        self.kinds = kinds
-        self.run_length = 1
-        self.prefixes = 0
-        self.prefix_at = -2
-        self.types = 0
-
-    def run(self) -> None:
-        roles_of = _ROLES.get
-        kinds = self.kinds
-        before, depth = None, 0
-        for index, kind in enumerate(kinds):
-            if kind is before:
-                self._repeated(index, kind)
-            else:
-                before, self.run_length = kind, 1
-            roles = roles_of(kind)
-            if roles is None:
-                continue
-            if roles & _OPENER:
-                depth += 1
-                if depth > MAX_DEPTH:
-                    raise self._too_complex(index, f"expressions are nested more than {MAX_DEPTH} deep")
-            elif roles & _CLOSER:
-                depth = max(0, depth - 1)
-            if roles & _PREFIX:
-                self._prefixed(index)
-            if roles & _TYPE and _contains_types(self.tokens, kinds, index):
-                self._typed(index)
-        if depth:
-            raise Refusal("Unparsable", "a parenthesis, a bracket or a CASE is not closed")
-
-    def _too_complex(self, index: int, message: str) -> Refusal:
-        return Refusal("QueryTooComplex", message, token_position(self.tokens[index]))
-
-    def _repeated(self, index: int, kind: TokenType) -> None:
-        self.run_length += 1
-        if self.run_length > MAX_RUN and kind not in _REPEATABLE:
-            raise self._too_complex(index, f"{self.tokens[index].text[:40]!r} occurs too often in a row")
-
-    def _prefixed(self, index: int) -> None:
-        self.prefixes = self.prefixes + 1 if self.prefix_at == index - 1 else 1
-        self.prefix_at = index
-        if self.prefixes > MAX_RUN:
-            raise self._too_complex(index, "too many prefix operators in a row")
-
-    def _typed(self, index: int) -> None:
-        self.types += 1
-        if self.types > MAX_TYPES:
-            raise self._too_complex(index, "too many nested types")
+def _check_bounds(tokens: list[Token], kinds: list[TokenType]) -> None:
+    """Refuse tokens that would exhaust the parser."""
+    depth = run = prefixes = types = 0
+    before, role_of, problem = None, _ROLES.get, ""
+    for index, kind in enumerate(kinds):
+        run = run + 1 if kind is before else 1
+        before, role = kind, role_of(kind)
+        if role is None:
+            prefixes = 0
+            if run > MAX_RUN and kind not in _REPEATABLE:
+                problem = f"{tokens[index].text[:40]!r} occurs too often in a row"
+        else:
+            depth = depth + 1 if role & _OPENER else depth - 1 if role & _CLOSER and depth else depth
+            prefixes = prefixes + 1 if role & _PREFIX else 0
+            types += bool(role & _TYPE and _contains_types(tokens, kinds, index))
+            if depth > MAX_DEPTH:
+                problem = f"expressions are nested more than {MAX_DEPTH} deep"
+            elif prefixes > MAX_RUN or (run > MAX_RUN and kind not in _REPEATABLE):
+                problem = f"{tokens[index].text[:40]!r} occurs too often in a row"
+            elif types > MAX_TYPES:
+                problem = "too many nested types"
+        if problem:
+            raise Refusal("QueryTooComplex", problem, token_position(tokens[index]))
+    if depth:
+        raise Refusal("Unparsable", "a parenthesis, a bracket or a CASE is not closed")
 
 
 def _check_names(text: str, tokens: list[Token], kinds: list[TokenType], rereading: bool) -> None:

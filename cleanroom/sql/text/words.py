@@ -6,7 +6,7 @@ The words of the tree must therefore be those of the author. So nothing of an ac
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from sqlglot import exp
 from sqlglot.tokenizer_core import Token, TokenType
@@ -33,44 +33,46 @@ def check_words(tree: exp.Expr, words: Iterable[str], text: str, tokens: Sequenc
         text: The statement.
         tokens: Its tokens, as the parser received them.
     """
-    difference = Counter(words)
-    difference.subtract(word for word, _ in _words_of(tokens))
-    joins, commas = difference.pop(ANY_JOIN, 0), -difference[","]
+    of_tree, written = Counter(words), Counter(_words_of(tokens))
+    if of_tree == written:
+        return
+    of_tree.subtract(written)
+    joins, commas = of_tree.pop(ANY_JOIN, 0), -of_tree[","]
     if 0 < commas <= joins:
-        difference.subtract({",": -commas, "JOIN": commas, "CROSS": min(commas, difference["CROSS"])})
-    different = {word: count for word, count in difference.items() if count}
+        of_tree.subtract({",": -commas, "JOIN": commas, "CROSS": min(commas, of_tree["CROSS"])})
+    different = {word: count for word, count in of_tree.items() if count}
     if different:
         raise _misread(tree, different, text, tokens)
 
 
-def _words_of(tokens: Sequence[Token]) -> Iterator[tuple[str, Token]]:
+def _words_of(tokens: Sequence[Token]) -> list[str]:
     """The author's words, except those without meaning: AS, ASC, NULLS FIRST, and DISTINCT after a set operator."""
-    before = ""
-    for token, after in zip(tokens, [*tokens[1:], None], strict=True):
-        kind, word = token.token_type, token.text.upper()
-        word = _SAME.get(word, word)
-        if kind is TokenType.IDENTIFIER:
-            yield token.text.upper(), token
+    words, before, after = list[str](), "", iter(tokens[1:])
+    for token in tokens:
+        kind, word, following = token.token_type, token.text.upper(), next(after, None)
+        if kind is TokenType.VAR and before != "AS" and before != "NULLS" and word != "ASC" and word != "NULLS":
+            words.append(_SAME.get(word, word))
+        elif kind is TokenType.IDENTIFIER:
+            words.append(word)
             word = "`"
         elif kind is TokenType.STRING or kind is TokenType.NUMBER:
             value, _, unit = token.text.partition(" ") if before == "INTERVAL" else (token.text, "", "")
-            yield f"'0.{value}" if before == "0." else f"'{value}", token
-            if unit:
-                yield unit.upper(), token
+            words += [f"'0.{value}" if before == "0." else f"'{value}", *unit.upper().split()]
             word = "'"
         elif word == "AS":
             if before in _BEFORE_AS:
                 raise Refusal("Unparsable", f"{token.text!r} does not fit here", token_position(token))
         elif before == "AS" and word.partition(" ")[0] in _AFTER_AS:
             raise Refusal("Unparsable", f"{token.text!r} cannot follow AS; write a name, or `{token.text}`", token_position(token))
-        elif word == "." and after is not None and after.token_type is TokenType.NUMBER:
+        elif word == "." and following is not None and following.token_type is TokenType.NUMBER:
             word = "0."
         elif word == "VIEW" and before == "LATERAL":  # the tree has parentheses around its columns
-            yield from ((part, token) for part in ("VIEW", "(", ")"))
+            words += ["VIEW", "(", ")"]
         elif not (word == "ASC" or word == "NULLS" or before == "NULLS" or (word == "DISTINCT" and before in _SET_OPERATORS)):
-            for part in word.split(" "):
-                yield part, token
+            word = _SAME.get(word, word)
+            words += word.split(" ")
         before = word
+    return words
 
 
 def _misread(tree: exp.Expr, different: Mapping[str, int], text: str, tokens: Sequence[Token]) -> Refusal:
@@ -79,7 +81,8 @@ def _misread(tree: exp.Expr, different: Mapping[str, int], text: str, tokens: Se
         for node in tree.find_all(exp.Paren):
             if node.parent is not None and type(node.this) in UNCLEAR.get(type(node.parent), ()) and not _is_written(node, text):
                 return unclear_order(node.parent, node.this)
-    extra = next((token for word, token in _words_of(tokens) if different.get(word, 0) < 0), None)
+    skipped = {word.lstrip("'") for word, count in different.items() if count < 0}
+    extra = next((token for token in tokens if _SAME.get(word := token.text.upper(), word) in skipped or token.text in skipped), None)
     position = position_of(tree) if extra is None else token_position(extra)
     for word in different:
         if word in CONSTRUCTS:
