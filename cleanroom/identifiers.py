@@ -260,6 +260,11 @@ def retirement_document_id(user_id: str, number: int) -> str:
     return joined(".", "approver-key", user_id, str(number))
 
 
+def deputy_document_id(user_id: str, kid: str) -> str:
+    """Return the ID of the document in which a user names the holder of the key ``kid`` as a deputy."""
+    return joined(".", "approver-deputy", user_id, kid)
+
+
 def decision_document_id(proposal_id: str, user_id: str) -> str:
     """Return the ID of the document with ``user_id``'s decision on one proposal. Each proposal needs a separate decision."""
     return joined(".", "decision", proposal_id, user_id)

@@ -12,7 +12,7 @@ _NO_MEANING = {
     "class", "num-children", "evalContext", "evalMode", "origin", "exprId", "resultId", "qualifier", "jvmId", "isInternal",
     "nonInheritableMetadataKeys", "outerAttrs", "joinCond",
 }  # fmt: skip
-_CALLS = {"Substring": "substring", "StringLocate": "locate", "Overlay": "overlay", "Like": "like"}
+_CALLS = {"Substring": "substring", "StringLocate": "locate", "Overlay": "overlay", "Like": "like", "RLike": "rlike"}
 """Expressions with a syntax of their own, and the function that is the same."""
 _DEFAULTS = {"overlay": 4, "locate": 3, "substring": 3}
 
