@@ -11,12 +11,12 @@ from cleanroom.sql.catalog import COLUMN_NAME, RELATION_NAME
 from cleanroom.sql.checking.clauses import Output
 from cleanroom.sql.checking.nodes import checks_expression, located_at, value_of
 from cleanroom.sql.context import Context
-from cleanroom.sql.language import position_of
 from cleanroom.sql.model import ATOM, CheckedQuery, Value
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import quote
 from cleanroom.sql.scope import Scope
 from cleanroom.sql.text.characters import strip_invisible
+from cleanroom.sql.text.language import position_of
 
 
 @checks_expression(exp.Column)

@@ -17,7 +17,6 @@ from cleanroom.sql.checking.expressions import compared
 from cleanroom.sql.checking.nodes import chain_operands, checks_relation, combine, located_at, marked_name, query_of, relation_of, value_of
 from cleanroom.sql.checking.queries import renamed, semi_join
 from cleanroom.sql.context import Context
-from cleanroom.sql.language import position_of
 from cleanroom.sql.model import ATOM, NO_COLUMNS, NO_ORIGINS, PREDICATE, CheckedQuery, KeyPair, ProtectedInput, Relation, Value
 from cleanroom.sql.privacy import rows
 from cleanroom.sql.privacy.exposure import check_condition
@@ -26,6 +25,7 @@ from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import conjunction, qualified, quote, subquery
 from cleanroom.sql.scope import Scope
 from cleanroom.sql.text.characters import strip_invisible
+from cleanroom.sql.text.language import position_of
 from cleanroom.sql.vocabulary import FUNCTIONS
 
 _EXPANSION_PER_COLUMN = 8

@@ -12,9 +12,9 @@ from sqlglot import exp
 from sqlglot.errors import ParseError
 from sqlglot.tokenizer_core import TokenType
 
-from cleanroom.sql.language import check_language
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.text.characters import strip_invisible, token_position
+from cleanroom.sql.text.language import check_language
 from cleanroom.sql.text.marking import mark_functions
 from cleanroom.sql.text.tokens import DIALECT, tokens_of
 from cleanroom.sql.text.words import check_words

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from sqlglot import exp
 from sqlglot.tokenizer_core import Token, TokenType
 
-from cleanroom.sql.language import ANY_JOIN, CONSTRUCTS, LANGUAGE, UNCLEAR, outside_language, position_of, unclear_order
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.text.characters import token_position
+from cleanroom.sql.text.language import ANY_JOIN, CONSTRUCTS, LANGUAGE, UNCLEAR, outside_language, position_of, unclear_order
 
 _SAME = {"==": "=", "!=": "<>", "!": "NOT", "REGEXP": "RLIKE", "MINUS": "EXCEPT", "TEMP": "TEMPORARY", "SUBSTR": "SUBSTRING"}
 """Words with other spellings."""
