@@ -82,6 +82,8 @@ def _join(node: exp.Expr, ctx: Context) -> str:
     word = _JOINS.get((side, kind))
     if word is None or method not in ("", "NATURAL"):
         raise Refusal("JoinNotAllowed", f"a {' '.join(filter(None, (method, side, kind)))} join is not allowed", position_of(node))
+    if node.this.args.get("pivots"):  # In Spark, PIVOT applies to all relations that are joined before it
+        raise Refusal("JoinNotAllowed", "PIVOT in a joined relation: put it into a subquery, (SELECT * FROM … PIVOT (…))", position_of(node))
     scope = ctx.scope
     left, left_protected = list(scope.relations.values()), len(scope.protected)
     right, text = relation_of(node.this, ctx)

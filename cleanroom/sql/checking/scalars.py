@@ -35,7 +35,7 @@ from cleanroom.sql.vocabulary import EXTRACT_FIELDS, FUNCTIONS, TYPES, UNITS, Fu
 _NUMBER = re.compile(r"[0-9]{1,38}(\.[0-9]{0,38})?([eE][+-]?[0-9]{1,3})?|\.[0-9]{1,38}([eE][+-]?[0-9]{1,3})?")
 _EXACT_DIGITS = 16
 """Length up to which the text of a number is exact as a double."""
-_INTERVAL_UNITS = frozenset({"YEAR", "QUARTER", "MONTH", "WEEK", "DAY", "HOUR", "MINUTE", "SECOND", "MILLISECOND", "MICROSECOND"})
+_INTERVAL_UNITS = frozenset({"YEAR", "MONTH", "WEEK", "DAY", "HOUR", "MINUTE", "SECOND", "MILLISECOND", "MICROSECOND"})
 _INTERVAL_AMOUNT = re.compile(r"-?[0-9]{1,9}")
 _INTERVAL_SPANS = {
     ("YEAR", "MONTH"): re.compile(r"-?[0-9]{1,9}-[0-9]{1,2}"),
@@ -132,12 +132,10 @@ def interval(node: exp.Expr, ctx: Context) -> Value:
         name = unit.name.upper().rstrip("S") if isinstance(unit, exp.Var) else ""
         if name in _INTERVAL_UNITS and _INTERVAL_AMOUNT.fullmatch(text):
             number = -int(text) if negative else int(text)
-            if name == "QUARTER":  # Spark has no such unit in a literal
-                number, name = number * 3, "MONTH"
             return Value(f"INTERVAL '{number}' {name}", "interval")
     raise Refusal(
         "LiteralNotAllowed",
-        "write an interval as INTERVAL '<whole number>' <unit>, or with one span as INTERVAL '1 02:30:00' DAY TO SECOND; "
+        "write an interval as INTERVAL '<whole number>' <unit> (3 MONTH for a quarter), or with one span as INTERVAL '1 02:30:00' DAY TO SECOND; "
         "add several intervals up",
         position_of(node),
     )

@@ -235,7 +235,7 @@ GENERAL = [
     "SELECT n_name, r_name, COUNT(*) AS c FROM ((nation LEFT JOIN supplier ON s_nationkey = n_nationkey) JOIN region ON n_regionkey = r_regionkey) GROUP BY n_name, r_name",
     "CREATE OR REPLACE TEMPORARY VIEW v (k, s) AS SELECT kind, spend FROM events; SELECT k, SUM(s) AS t FROM v GROUP BY k",
     "SELECT event_id, AVG(spend) OVER (ORDER BY day RANGE BETWEEN INTERVAL 7 DAYS PRECEDING AND CURRENT ROW) AS m FROM events",
-    "SELECT day + INTERVAL 1 QUARTER AS q, day - INTERVAL '2' WEEK AS w, extract(second FROM date_trunc('hour', day)) AS s FROM events",
+    "SELECT day + INTERVAL 3 MONTH AS q, day - INTERVAL '2' WEEK AS w, extract(second FROM date_trunc('hour', day)) AS s FROM events",
     "WITH f AS (SELECT user_key, MIN(day) AS d FROM events GROUP BY user_key) SELECT date_trunc('MONTH', f.d) AS cohort, COUNT(DISTINCT e.user_key) AS n FROM events e JOIN f ON e.user_key = f.user_key GROUP BY 1",
     "SELECT * FROM (SELECT user_key, kind, spend FROM events) PIVOT (SUM(spend) AS s, MAX(spend) AS n FOR kind IN ('buy' AS buy, 'view' AS view))",
     "SELECT p.user_key, p.buy, u.city FROM (SELECT user_key, kind, spend FROM events) AS e PIVOT (SUM(spend) FOR kind IN ('buy', 'view')) AS p JOIN users u ON u.user_key = p.user_key WHERE p.buy > 3",
