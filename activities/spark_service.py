@@ -14,6 +14,7 @@ from temporalio import activity
 
 from cleanroom.errors import Refused
 from cleanroom.identifiers import job_name
+from cleanroom.messages.cleanup import JobsFound, JobsRequest, RunJob
 from cleanroom.messages.run import (
     JobOutcome,
     PolicyRequest,
@@ -137,3 +138,20 @@ class SparkServiceActivities:
         """
         await self._authority.verify_pinned(ticket)
         return await self._service.delete(job_name(ticket.collaboration, ticket.query, ticket.run_id))
+
+    @activity.defn
+    async def list_jobs(self, request: JobsRequest) -> JobsFound:
+        """List the SparkApplications of the collaboration's runs. Others in the namespace are left out.
+
+        Raises:
+            Refused: ``CollaborationMismatch``.
+        """
+        if request.collaboration != self._settings.collaboration:
+            raise Refused(
+                "CollaborationMismatch",
+                f"cleanup: this process serves {self._settings.collaboration!r}, not {request.collaboration!r}.",
+            )
+        found = await self._service.jobs(request.collaboration)
+        return JobsFound(
+            jobs=tuple(RunJob(name=job.name, uid=job.uid, run_id=job.run_id, query=job.query, created_at=job.created_at) for job in found)
+        )

@@ -7,6 +7,7 @@ from typing import Literal
 
 from temporalio.client import Client, Interceptor
 from temporalio.envconfig import ClientConfig
+from temporalio.runtime import Runtime
 from temporalio.service import GrpcCompression
 
 from cleanroom.errors import InvalidInput, Unavailable
@@ -24,6 +25,7 @@ async def connect(
     accept_unbound: bool = False,
     scope: Literal["workflow", "schedule"] = "workflow",
     lazy: bool = False,
+    runtime: Runtime | None = None,
 ) -> Client:
     """Create a client.
 
@@ -37,6 +39,7 @@ async def connect(
         accept_unbound: See :class:`~cleanroom.temporal.codec.PayloadCodec`.
         scope: ``schedule`` for a client that creates schedules.
         lazy: Connect at first use.
+        runtime: The SDK's runtime, which has the metrics; by default the one of the process.
 
     Raises:
         InvalidInput: ``TemporalProfileInvalid``.
@@ -63,6 +66,7 @@ async def connect(
             interceptors=list(interceptors),
             grpc_compression=GrpcCompression.NONE if keyring else GrpcCompression.GZIP,
             lazy=lazy,
+            runtime=runtime,
             identity=identity,
         )
     except RuntimeError as error:

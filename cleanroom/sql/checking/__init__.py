@@ -9,6 +9,6 @@ these tables. Importing this package registers all of them. They share no state 
 that they receive. Privacy rules are in :mod:`cleanroom.sql.privacy`.
 """
 
-from cleanroom.sql.checking import aggregates, columns, operators, queries, relations, scalars, selects
+from cleanroom.sql.checking import aggregates, columns, expressions, queries, relations, selects
 
-__all__ = ["aggregates", "columns", "operators", "queries", "relations", "scalars", "selects"]
+__all__ = ["aggregates", "columns", "expressions", "queries", "relations", "selects"]

@@ -54,6 +54,7 @@ _MISPLACED: dict[TokenType, set[TokenType]] = {
     TokenType.COMMA: _BEFORE_OPERAND - {TokenType.STAR},
     TokenType.ALIAS: (_BEFORE_OPERAND - {TokenType.STAR}) | {TokenType.WITH, TokenType.ALIAS},
     TokenType.DOT: _BEFORE_OPERAND - {TokenType.STAR},
+    TokenType.NUMBER: {TokenType.ALIAS},
     TokenType.STRING: {
         TokenType.ALIAS, TokenType.VAR, TokenType.IDENTIFIER, TokenType.NUMBER, TokenType.R_PAREN, TokenType.R_BRACKET, TokenType.END,
         TokenType.NULL, TokenType.TRUE, TokenType.FALSE,

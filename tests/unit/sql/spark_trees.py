@@ -12,7 +12,7 @@ _NO_MEANING = {
     "class", "num-children", "evalContext", "evalMode", "origin", "exprId", "resultId", "qualifier", "jvmId", "isInternal",
     "nonInheritableMetadataKeys", "outerAttrs", "joinCond",
 }  # fmt: skip
-_CALLS = {"Substring": "substring", "StringLocate": "locate", "Overlay": "overlay", "Like": "like"}
+_CALLS = {"Substring": "substring", "StringLocate": "locate", "Overlay": "overlay", "Like": "like", "RLike": "rlike"}
 """Expressions with a syntax of their own, and the function that is the same."""
 _SYNONYMS = {"some": "bool_or", "any": "bool_or"}
 _FIRST = {"First": "first", "Last": "last", "AnyValue": "any_value"}
