@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from sqlglot.dialects.dialect import Dialect
 
-from cleanroom.sql.vocabulary import EXTRACT_FIELDS, FUNCTIONS, TYPES, UNITS
+from cleanroom.sql.vocabulary import EXTRACT_FIELDS, FUNCTIONS, TYPES
 
 _BINARY = """
     + - * / % DIV || & | ^ = == <> != < <= > >= <=> AND OR LIKE ILIKE RLIKE REGEXP << >> >>> XOR MOD ** // GLOB ?? ~ # -> IS IN COLLATE
@@ -43,35 +43,24 @@ _WINDOWS = [
 
 def _calls(*kinds: str) -> list[str]:
     """A form for each function of the gate's vocabulary, with each number of arguments up to three more than the least."""
-    forms = []
-    for name, function in FUNCTIONS.items():
-        for count in range(function.least, min(function.most, function.least + 3) + 1) if function.kind in kinds else ():
-            args = ", ".join(["{}"] * count)
-            if function.form == "unit" and count == 3:
-                forms += [f"{name}({unit}, {{}}, {{}})" for unit in sorted(UNITS)]
-            else:
-                forms.append(f"{name}({args})")
-    return forms
+    return [
+        f"{name}({', '.join(['{}'] * count)})"
+        for name, function in FUNCTIONS.items()
+        for count in range(function.least, min(function.most, function.least + 3) + 1)
+        if function.kind in kinds
+    ]
 
 
 def _aggregates() -> list[str]:
-    forms = ["COUNT(*)", "SOME({})", "ANY({})", "COUNT(DISTINCT {}, {})", "COUNT(*) FILTER (WHERE {})"]
+    forms = ["COUNT(*)", "SOME({})", "ANY({})", "COUNT(DISTINCT {}, {})", "COUNT(*) FILTER (WHERE {})", "LAST({}, TRUE)"]
     for call in _calls("aggregate"):
-        name, args = call.removesuffix(")").split("(")
-        function = FUNCTIONS[name]
-        if function.describes_grouping:
-            continue
-        if function.within_group != "no":
-            forms += [f"{call} WITHIN GROUP (ORDER BY {{}} DESC)", f"{name}(0.5) WITHIN GROUP (ORDER BY {{}})"]
-        if function.accepts_ignore_nulls:
-            forms += [f"{call} IGNORE NULLS", f"{call} RESPECT NULLS"]
-        forms += [call, f"{name}(DISTINCT {args})", f"{call} FILTER (WHERE {{}})"]
+        forms += [call, call.replace("(", "(DISTINCT "), f"{call} FILTER (WHERE {{}})", f"{call} IGNORE NULLS"]
     return forms
 
 
-def _over_windows(start: int = 0) -> list[str]:
-    calls = [f"{call}{nulls}" for call in _calls("window") for nulls in ("", " IGNORE NULLS", " RESPECT NULLS")]
-    return [f"{call} OVER ({_WINDOWS[number % len(_WINDOWS)]})" for number, call in enumerate([*calls, *_aggregates()], start)]
+def _over_windows(start: int) -> list[str]:
+    calls = [*_calls("window"), *_aggregates()]
+    return [f"{call} OVER ({_WINDOWS[number % len(_WINDOWS)]})" for number, call in enumerate(calls, start)]
 
 
 SCALARS = [
@@ -79,12 +68,13 @@ SCALARS = [
     *(f"{word}({{}} AS {name})" for word in ("CAST", "TRY_CAST") for name, _ in TYPES.values()),
     *(f"{{}}::{name}" for name, _ in TYPES.values()),
     *(f"EXTRACT({field} FROM {{}})" for field in sorted(EXTRACT_FIELDS)),
-    "CAST({} AS VARCHAR(9))", "CAST({} AS CHAR(2))", "CAST({} AS DECIMAL(4))", "CAST({} AS TIMESTAMP_LTZ)", "CURRENT_DATE", "CURRENT_TIMESTAMP",
-    "{} <=> {}", "TRIM(LEADING {} FROM {})", "TRIM(TRAILING {} FROM {})", "{} IN (SELECT c FROM t WHERE t.a = {})", "TRY_ELEMENT_AT(SPLIT({}, {}), -1)",
-    "CASE WHEN {} THEN {} WHEN {} THEN {} END", "CASE {} WHEN {} THEN {} WHEN {} THEN {} ELSE {} END", "(SELECT SUM({}) FROM t WHERE {})",
+    "CAST({} AS VARCHAR(9))", "CAST({} AS CHAR(2))", "CAST({} AS DECIMAL(4))", "CURRENT_DATE", "CURRENT_TIMESTAMP", "{} <=> {}",
+    "{} IN (SELECT c FROM t WHERE t.a = {})", "(SELECT SUM({}) FROM t WHERE {})", "CASE WHEN {} THEN {} WHEN {} THEN {} END",
+    "CASE {} WHEN {} THEN {} WHEN {} THEN {} ELSE {} END",
     *(f"INTERVAL '{amount}' {unit}" for amount, unit in (
-        ("5", "YEAR"), ("-2", "QUARTER"), ("3", "WEEKS"), ("4", "SECOND"), ("7", "MILLISECOND"), ("8", "MICROSECOND"), ("1-2", "YEAR TO MONTH"),
-        ("1 2", "DAY TO HOUR"), ("1 2:30", "DAY TO MINUTE"), ("2:30", "HOUR TO MINUTE"), ("2:30:10.5", "HOUR TO SECOND"), ("30:10", "MINUTE TO SECOND"),
+        ("5", "YEAR"), ("-2", "QUARTER"), ("3", "WEEKS"), ("4", "SECOND"), ("7", "MILLISECOND"), ("8", "MICROSECOND"),
+        ("1-2", "YEAR TO MONTH"),
+        ("6", "MINUTE"), ("1 2:30", "DAY TO MINUTE"),
     )),
 ]  # fmt: skip
 """Calls of every scalar function, casts to every type, and every field and unit."""
@@ -111,12 +101,11 @@ def pairs() -> Iterator[str]:
                 yield _filled(outer, parts)
 
 
-def constructs() -> Iterator[str]:
-    """Every form of the gate's language with simple operands."""
-    for form in [*FORMS, *SCALARS, *AGGREGATES, *WINDOWS]:
-        for operands in (("a", "c", "x", "a", "c", "x"), ("s", "'5'", "2", "s", "'b'", "1"), ("b", "d", "TRUE", "b", "d", "TRUE")):
-            yield _filled(form, operands)
-    yield from _ATOMS
+def constructs(step: int = 1) -> list[str]:
+    """Every form of the gate's language with simple operands of three types, or with those of every ``step``-th type."""
+    operands = [("a", "c", "x", "a", "c", "x"), ("s", "'5'", "2", "s", "'b'", "1"), ("b", "d", "TRUE", "b", "d", "TRUE")]
+    texts = [_filled(form, parts) for form in [*FORMS, *SCALARS, *AGGREGATES, *WINDOWS] for parts in operands]
+    return list(dict.fromkeys([*texts[::step], *_ATOMS]))
 
 
 def expression(rnd: random.Random, depth: int) -> str:

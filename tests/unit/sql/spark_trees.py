@@ -89,10 +89,9 @@ def _normal(name: str, facts: dict[str, Any], children: list[Tree]) -> Tree:
         return _call(column, []) if column in ("current_date", "current_timestamp") else ["column", column]
     if name in ("And", "Or", "Concat"):
         return [name, [part for child in children for part in (child[1] if child[0] == name else [child])]]
-    if name == "IsNotNull":
-        return _normal("Not", {}, [["IsNull", {}, children]])
-    if name == "Not" and children[0][0] == "Not":
-        return children[0][2][0]
+    if name in ("IsNotNull", "Not"):
+        inner = ["IsNull", {}, children] if name == "IsNotNull" else children[0]
+        return inner[2][0] if inner[0] == "Not" else ["Not", {}, [inner]]
     if name in _CALLS:
         return _call(_CALLS[name], children)
     if name == "AggregateExpression" and children[0][0] in _FIRST and not children[0][1].get("ignoreNulls"):
