@@ -15,7 +15,7 @@ import rfc8785
 from pydantic import AfterValidator, StringConstraints
 
 from cleanroom.errors import InvalidInput
-from cleanroom.joining import hashed, joined
+from cleanroom.joining import hashed, joined, parts_digest
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
 """Pattern of names of collaborators, datasets, queries and runs, which become parts of Kubernetes and Azure names."""
@@ -170,6 +170,24 @@ def cleanup_schedule_id(collaboration: str) -> str:
     return joined("/", "cr", collaboration, "cleanup")
 
 
+@dataclass(frozen=True)
+class TraceIds:
+    """The trace of a run, and the ID of its root span (https://www.w3.org/TR/trace-context/)."""
+
+    trace_id: int
+    span_id: int
+
+
+def run_trace(collaboration: str, run_id: str) -> TraceIds:
+    """Return the IDs of a run's trace.
+
+    They are derived, so that every process of the run knows them without a message: the pods derive them from their measured job. So a
+    trace changes neither a message nor a job.
+    """
+    digest = parts_digest("trace", collaboration, run_id)
+    return TraceIds(int.from_bytes(digest[:16], "big"), int.from_bytes(digest[16:24], "big"))
+
+
 def job_name(collaboration: str, query: str, run_id: str) -> str:
     """Return the name of a run's SparkApplication, a DNS-1035 label.
 
@@ -240,6 +258,11 @@ def approver_key_document_id(user_id: str) -> str:
 def retirement_document_id(user_id: str, number: int) -> str:
     """Return the ID of a document in which a user retires signing keys. ``number`` counts from 1."""
     return joined(".", "approver-key", user_id, str(number))
+
+
+def deputy_document_id(user_id: str, kid: str) -> str:
+    """Return the ID of the document in which a user names the holder of the key ``kid`` as a deputy."""
+    return joined(".", "approver-deputy", user_id, kid)
 
 
 def decision_document_id(proposal_id: str, user_id: str) -> str:

@@ -34,6 +34,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "query": Command("query", "app", "Create and propose queries, and decide on them."),
     "run": Command("run", "app", "Run approved queries."),
     "key": Command("keys", "app", "Publish or retire your signing key."),
+    "deputy": Command("deputies", "app", "Name deputies, who may decide on queries in your name."),
     "secret": Command("secrets", "app", "Store secrets that dataset files refer to by name."),
     "attest": Command("attest", "app", "Verify the attestation evidence of a confidential guest."),
     "audit": Command("audit", "app", "List audit events; export and verify audit bundles."),

@@ -1,4 +1,4 @@
-"""Gauges about the workload of a collaboration, read from Temporal's visibility store: pending approvals, open and stuck runs, grants.
+"""Gauges about the workload of a collaboration, read from Temporal's visibility store: pending approvals, open, stuck and unconcluded runs.
 
 They do not need a query's or a run's worker: a run whose worker is gone is exactly what the gauges must show. Every replica of the
 frontend's worker exports the same values, so a query over them takes the maximum.
@@ -97,8 +97,7 @@ class Workload:
         runs = [found async for found in self._client.list_workflows(f"{mine} AND ExecutionStatus = 'Running' AND CrKind = 'run'")]
         self._set_approvals(proposed, now)
         self._set_runs(runs, now)
-        metrics.GRANTS_OUTSTANDING.set(self._meter, len(runs), run="open")
-        metrics.GRANTS_OUTSTANDING.set(self._meter, await self._not_revoked(mine), run="ended")
+        metrics.RUNS_NOT_CONCLUDED.set(self._meter, await self._not_concluded(mine))
         self._read_at = time.monotonic()
 
     def _set_approvals(self, proposed: Iterable[WorkflowExecution], now: datetime) -> None:
@@ -128,7 +127,7 @@ class Workload:
             metrics.RUNS_OPEN.set(self._meter, opened[stage], stage=stage)
             metrics.RUNS_STUCK.set(self._meter, stuck[stage], stage=stage)
 
-    async def _not_revoked(self, mine: str) -> int:
+    async def _not_concluded(self, mine: str) -> int:
         """Count the runs that ended without revoking, which no other workflow has concluded since."""
         cut = f"{mine} AND CrKind = 'run' AND (ExecutionStatus IN ('Terminated', 'TimedOut') OR CrOutcome = 'CleanupFailed')"
         ended = {found.id async for found in self._client.list_workflows(cut)}

@@ -114,11 +114,13 @@ def _decisions(query: QueryStateMachine) -> list[str]:
     when = {(entry.event, entry.by): entry.at for entry in query.history}
     proposed = max((entry.at for entry in query.history if entry.event == "proposed"), default=None)
     lines = []
+    deputies = query.snapshot().deputies
     for name, ballot in sorted((query.display_name(owner), query.ballots.get(owner, "")) for owner in query.owners):
         at = when.get(("approved" if ballot == "accepted" else "rejected", name)) if ballot else proposed
         time = f"{at:%Y-%m-%d %H:%M:%S} UTC" if at else ""
         mark, word = {"accepted": ("✓", "approved"), "rejected": ("✗", "rejected")}.get(ballot, ("○", "**pending** since"))
-        lines.append(f"- {mark} {escape(name)} {word} {time}")
+        deputy = f" (deputy **{escape(deputies[name])}**)" if name in deputies else ""
+        lines.append(f"- {mark} {escape(name)}{deputy} {word} {time}")
     return lines
 
 

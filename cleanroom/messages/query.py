@@ -162,6 +162,8 @@ class VerifiedDecision(Message):
     expires: AwareDatetime
     max_runs: int | None
     nonce: str
+    deputy: str = ""
+    """Name of the deputy who signed in the approver's name; empty if the approver did."""
 
 
 class VoteRequest(Message):
@@ -267,6 +269,8 @@ class QueryState(Message):
     refused: tuple[RefusedMessage, ...] = ()
     spec: QuerySpec | None = None
     seen: Seen = ""
+    deputies: dict[str, str] = {}
+    """The deputy who decided, by owner, for the owners whose deputy did."""
 
 
 class DecisionMessage(Message):

@@ -32,6 +32,15 @@ def peek(kind: type[S], token: str) -> S:
     return _read(kind, token)[1]
 
 
+def claimed_key(kind: type[Statement], token: str) -> str:
+    """Return the ``kid`` in the header of ``token``, **unverified**: only to learn which key to fetch.
+
+    Raises:
+        InvalidInput: ``StatementMalformed``.
+    """
+    return str(_read(kind, token)[0].header.get("kid", ""))
+
+
 def _read(kind: type[S], token: str) -> tuple[jws.CompactJws, S]:
     if len(token) > MAX_STATEMENT:
         raise InvalidInput("StatementMalformed", f"statement: {len(token)} characters exceed the maximum of {MAX_STATEMENT}.")

@@ -309,6 +309,28 @@ def test_every_owner_approves_and_the_approvals_set_the_end() -> None:
         assert query.running() == []
 
 
+def test_a_vote_of_a_deputy_is_shown_as_the_deputys() -> None:
+    def by_deputy(request: Any) -> Any:
+        return decided(request).model_copy(update={"deputy": "maria", "reason": "on leave"})
+
+    recorded = BallotRecorded(proposal_state="Open", ballots={"u-contosso": "accepted"})
+    with publish_query(verify_decision=by_deputy, accept_query=recorded) as query:
+        propose(query)
+        query.update("approve", vote())
+        assert (state(query).accepted, state(query).deputies) == (("contosso",), {"contosso": "maria"})
+        last = state(query).history[-1]
+        assert (last.event, last.by, last.detail) == ("approved", "contosso", "deputy maria: on leave")
+        assert "✓ contosso (deputy **maria**) approved" in query.details
+        query.suggest_continue = True
+        query.signal("x")
+    with publish_query(query.continued) as next_run:
+        assert state(next_run).deputies == {"contosso": "maria"}
+        query_again = next_run.update("withdraw", AUTHOR)
+        assert outcome(next_run, query_again).stage == "Draft"
+        propose(next_run, "p-1")
+        assert state(next_run).deputies == {}
+
+
 def test_a_vote_sees_what_the_vote_before_it_wrote() -> None:
     recorded = BallotRecorded(proposal_state="Open", ballots={"u-contosso": "accepted"}, seen="2.77")
     with publish_query(accept_query=[recorded, HELD]) as query:
