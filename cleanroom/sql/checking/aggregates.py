@@ -58,6 +58,8 @@ def _arguments(node: exp.Anonymous, name: str, ctx: Context) -> tuple[str, list[
         nodes, distinct = nodes[0].expressions, True
         if len(nodes) > function.most:
             raise Refusal("WrongArguments", f"{name} does not take {len(nodes)} arguments", position_of(node))
+        if name in ("FIRST", "LAST", "ANY_VALUE"):  # Spark reads FIRST(DISTINCT -x) as a difference with a column called DISTINCT
+            raise Refusal("WrongArguments", f"{name}(DISTINCT …) is not allowed; omit DISTINCT", position_of(node))
     if len(nodes) == 1 and isinstance(nodes[0], exp.Star):
         if name != "COUNT" or distinct:
             raise Refusal("WrongArguments", f"{name}(*) is not allowed", position_of(node))
