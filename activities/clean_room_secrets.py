@@ -53,6 +53,7 @@ from cleanroom.spark.job import JobConfig
 from cleanroom.spark.network import new_network_secret
 from cleanroom.spark.tombstone import is_tombstone, new_tombstone
 from cleanroom.temporal.heartbeat import Heartbeater
+from cleanroom.temporal.metrics import GRANTS, KEY_RELEASES
 from cleanroom.trust import AcceptedTrust
 
 RENEWAL = dt.timedelta(seconds=RECEIPT_SECONDS / 4)
@@ -91,6 +92,7 @@ class CleanRoomSecrets:
             messages = self._room.verifier.resolve(request.ticket, request.proof)
             verified = await self._room.verifier.verify_release(*messages, request.dataset, fresh=True)
             key = await self._release_key(verified.run, verified.run.dataset(request.dataset), verified.trust.trust)
+            KEY_RELEASES.add(activity.metric_meter(), source="key-vault")
             return await self._stage(request.dataset, verified, {"key": encode_dataset_key(key)})
 
     async def _release_key(self, run: AuthorisedRun, item: Dataset, trust: AcceptedTrust) -> Secret:
@@ -157,6 +159,7 @@ class CleanRoomSecrets:
         kinds = [secret.kind for secret in _staged_secrets(verified.job) if secret.dataset == request.dataset]
         sources = [_source(item, kind) for kind in kinds]
         values: dict[str, Secret] = dict(zip(kinds, await asyncio.gather(*map(self._room.client.get_secret, sources)), strict=True))
+        KEY_RELEASES.add(activity.metric_meter(), len(values), source="governance")
         if "key" in values:
             values["key"] = encode_dataset_key(decode_dataset_key(values["key"]))
         return await self._stage(request.dataset, verified, values)
@@ -214,7 +217,9 @@ class CleanRoomSecrets:
         hosts = verified.policies.host_data()
         async with undo_unless_confirmed(self._room, verified, datasets, lambda: self._ungrant(verified, places), together=together):
             made = await all_done(grant(self._room.client, *place, hosts) for place in places)
-        return Grants(grants=tuple(item for grants in made for item in grants))
+        granted = Grants(grants=tuple(item for grants in made for item in grants))
+        GRANTS.add(activity.metric_meter(), len(granted.grants), change="made")
+        return granted
 
     async def _ungrant(self, verified: VerifiedRun, places: Sequence[tuple[str, str]]) -> None:
         """Take back grants of the run."""
@@ -249,7 +254,8 @@ class CleanRoomSecrets:
             await self._write_receipt(job, enabled_receipt(job, verified_at=started, authorised_until=run.expires))
             await self._make_network_secret(job)
             for secret_id in _own_secrets(job):
-                await grant(self._room.client, SECRETS, secret_id, verified.policies.host_data())
+                own = await grant(self._room.client, SECRETS, secret_id, verified.policies.host_data())
+                GRANTS.add(activity.metric_meter(), len(own), change="made")
         return StagedSecret(dataset=job.query_id, kind="consent", secret_id=job.consent_secret_id)
 
     async def _take_back(self, verified: VerifiedRun) -> None:
@@ -377,6 +383,7 @@ class CleanRoomSecrets:
         for place, admitted in sorted(found.shared.items()):
             if not admitted.isdisjoint(hosts):
                 removed += await revoke(room.client, room.user, room.collaboration, *place, hosts)
+        GRANTS.add(activity.metric_meter(), len(removed), change="revoked")
         return Revoked(secrets=len(held.secrets), grants=len(removed), removed=tuple(removed))
 
     async def _derived_host_data(self, ticket: RunTicket) -> frozenset[str]:

@@ -45,6 +45,7 @@ from cleanroom.statements.keys import KEY_LABELS, KeyDocument
 from sparkapp.consent import require_consent
 from tests.audit_records import CLEAN_ROOM_HOST, COLLABORATION, QUERY, SPARK_HOST
 from tests.audit_world import BOOTSTRAP, AuditWorld
+from tests.metric_recorder import MetricRecorder
 from tests.unit.spark_support import make_profile
 
 OUTSIDER = "mallory"
@@ -284,6 +285,7 @@ class RunWorld:
     """ID of the Temporal namespace that runs the activities."""
     now: dt.datetime = field(init=False)
     process: Process = field(init=False)
+    metrics: MetricRecorder = field(default_factory=MetricRecorder)
 
     def __post_init__(self) -> None:
         self.now = self.world.now
@@ -314,7 +316,9 @@ class RunWorld:
 
     def call(self, activity: Callable[..., Any], *arguments: Any) -> Coroutine[Any, Any, Any]:
         """Run an activity as Temporal does."""
-        run: Coroutine[Any, Any, Any] = ActivityEnvironment().run(activity, *arguments)
+        environment = ActivityEnvironment()
+        environment.metric_meter = self.metrics.meter
+        run: Coroutine[Any, Any, Any] = environment.run(activity, *arguments)
         return run
 
     # ------------------------------------------------------------------ what pods can do

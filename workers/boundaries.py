@@ -41,6 +41,7 @@ from cleanroom.runs.reader import UserReader
 from cleanroom.settings import Boundary, Settings
 from cleanroom.spark.service import SparkService
 from cleanroom.temporal.freshness import GovernanceFreshness
+from cleanroom.temporal.versions import Deployment
 from cleanroom.trust import Bootstrap, attested_settings, drop_root_variables
 from workflows.cleanup import Cleanup
 from workflows.conclude_run import ConcludeRun
@@ -63,6 +64,8 @@ class BoundaryWorker:
     activities: tuple[Callable[..., Any], ...] = ()
     resources: tuple[AbstractAsyncContextManager[Any], ...] = field(default=())
     interceptors: tuple[Interceptor, ...] = ()
+    deployment: Deployment | None = None
+    """Deployment of Worker Versioning. A collaborator's worker has none: it runs activities only, and its owner upgrades it."""
     heartbeat_seconds: float | None = None
     """Shortest interval of heartbeats; without it, the default of :mod:`cleanroom.temporal.workers`. They also deliver cancellations."""
 
@@ -161,6 +164,7 @@ def _frontend(settings: Settings) -> BoundaryWorker:
     return BoundaryWorker(
         name="frontend",
         task_queue=FRONTEND_QUEUE,
+        deployment="frontend",
         workflows=(PublishAzureDataset, PublishS3Dataset, PublishQuery),
         activities=(
             frontend.get_clean_room_identity,
@@ -187,6 +191,7 @@ def _clean_room(settings: Settings, bootstrap: Bootstrap) -> BoundaryWorker:
     return BoundaryWorker(
         name="clean-room",
         task_queue=CLEAN_ROOM_QUEUE,
+        deployment="clean-room",
         workflows=(Prepare, RunQuery, ConcludeRun, Cleanup),
         activities=(
             governance.get_users,
@@ -222,6 +227,7 @@ def _spark_service(settings: Settings, bootstrap: Bootstrap) -> BoundaryWorker:
     return BoundaryWorker(
         name="spark-service",
         task_queue=SPARK_SERVICE_QUEUE,
+        deployment="clean-room",
         activities=(
             spark.get_attestation_report,
             spark.get_security_policy,

@@ -10,6 +10,7 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 from temporalio import workflow
+from temporalio.common import VersioningBehavior
 
 with workflow.unsafe.imports_passed_through():
     from activities.clean_room import CleanRoomGovernance
@@ -83,7 +84,7 @@ async def _audit(ticket: RunTicket, revoked: Revoked, end: str) -> None:
         )
 
 
-@workflow.defn(name="ConcludeRun")
+@workflow.defn(name="ConcludeRun", versioning_behavior=VersioningBehavior.PINNED)
 class ConcludeRun:
     """Revoke a run's grants, stop its job and record its end.
 

@@ -96,9 +96,9 @@ RECEIPT = ResultReceipt(
 )  # fmt: skip
 
 
-def run_query(**answers: Any) -> AbstractContextManager[Driver]:
-    """``RunQuery``."""
-    found = {
+def run_query_answers() -> dict[str, Any]:
+    """Answers with which ``RunQuery`` completes."""
+    return {
         "Prepare": PREPARED,
         "issue_consent_receipt": StagedSecret(dataset="d", kind="consent", secret_id="s"),
         "record_event": None,
@@ -109,13 +109,21 @@ def run_query(**answers: Any) -> AbstractContextManager[Driver]:
         "delete_job": True,
         "revoke_grants": Revoked(secrets=3, grants=8),
     }
-    return driving(RunQuery, RUN, found | answers)
+
+
+def run_query(**answers: Any) -> AbstractContextManager[Driver]:
+    """``RunQuery``."""
+    return driving(RunQuery, RUN, run_query_answers() | answers)
+
+
+def conclude_run_answers() -> dict[str, Any]:
+    """Answers with which ``ConcludeRun`` completes."""
+    return {"revoke_grants": Revoked(secrets=3, grants=8), "delete_job": True, "record_event": None}
 
 
 def conclude_run(**answers: Any) -> AbstractContextManager[Driver]:
     """``ConcludeRun``."""
-    found = {"revoke_grants": Revoked(secrets=3, grants=8), "delete_job": True, "record_event": None}
-    return driving(ConcludeRun, TICKET, found | answers)
+    return driving(ConcludeRun, TICKET, conclude_run_answers() | answers)
 
 
 READ_AT = START + timedelta(hours=2)
@@ -163,9 +171,9 @@ def cleanup(*runs: RunHeld, input: CleanupInput | None = None, **answers: Any) -
     return driving(Cleanup, input or CleanupInput(collaboration="flights", apply=True), found | answers)
 
 
-def prepare(**answers: Any) -> AbstractContextManager[Driver]:
-    """``Prepare``."""
-    found = {
+def prepare_answers() -> dict[str, Any]:
+    """Answers with which ``Prepare`` completes."""
+    return {
         "get_users": CallerVerdict(caller_id="u-fabrikam", users=3),
         "record_event": None,
         "fetch_query": SNAPSHOT,
@@ -181,7 +189,11 @@ def prepare(**answers: Any) -> AbstractContextManager[Driver]:
         "set_secret": lambda request: _grants("secrets", request.secrets[0].secret_id),
         "configure_idp": _grants("events", "run"),
     }
-    return driving(Prepare, RUN, found | answers)
+
+
+def prepare(**answers: Any) -> AbstractContextManager[Driver]:
+    """``Prepare``."""
+    return driving(Prepare, RUN, prepare_answers() | answers)
 
 
 def staged(dataset: str, *kinds: Literal["key", "connection"]) -> StagedSecrets:
@@ -231,9 +243,9 @@ def publication(kind: str) -> PublishDatasetInput:
     return PublishDatasetInput(collaboration="flights", party="contosso", owner_id="u-contosso", spec=spec, authorisation="signed")
 
 
-def publish_dataset(kind: Literal["azure-blob", "aws-s3"], **answers: Any) -> AbstractContextManager[Driver]:
-    """``PublishAzureDataset`` or ``PublishS3Dataset``."""
-    found = {
+def publish_dataset_answers() -> dict[str, Any]:
+    """Answers with which a dataset is published."""
+    return {
         "create_managed_identity": IDENTITY,
         "allow_access_blob": AccessGranted(roles=("r",), scope="/s"),
         "allow_access_key_vault": AccessGranted(roles=("r",), scope="/s"),
@@ -251,7 +263,13 @@ def publish_dataset(kind: Literal["azure-blob", "aws-s3"], **answers: Any) -> Ab
         "propose_document": ProposedDocument(document_id="orders", proposal_id="p-1", version="2.2", digest=ZERO),
         "accept_document": PUBLISHED,
     }
-    return driving(PublishAzureDataset if kind == "azure-blob" else PublishS3Dataset, publication(kind), found | answers)
+
+
+def publish_dataset(kind: Literal["azure-blob", "aws-s3"], **answers: Any) -> AbstractContextManager[Driver]:
+    """``PublishAzureDataset`` or ``PublishS3Dataset``."""
+    return driving(
+        PublishAzureDataset if kind == "azure-blob" else PublishS3Dataset, publication(kind), publish_dataset_answers() | answers
+    )
 
 
 # ---------------------------------------------------------------------- queries
@@ -279,12 +297,12 @@ def decided(request: Any) -> VerifiedDecision:
     return VerifiedDecision(approver_id=approver, decision=decision, reason="", expires=APPROVAL_ENDS, max_runs=None, nonce="n")
 
 
-def publish_query(input: PublishQueryInput = QUERY, **answers: Any) -> AbstractContextManager[Driver]:
-    """``PublishQuery``. No change is seen in governance, and owners approve one after the other."""
+def publish_query_answers() -> dict[str, Any]:
+    """Answers with which owners approve a query one after the other."""
     stored = DraftStored(version="2.11", digest="1" * 64, seen="2.11")
     first = BallotRecorded(proposal_state="Open", ballots={"u-contosso": "accepted"}, seen="2.13")
     second = BallotRecorded(proposal_state="Accepted", ballots={"u-contosso": "accepted", "u-litware": "accepted"}, seen="2.14")
-    found = {
+    return {
         "generate_query_document": DRAFT,
         "create_document": stored,
         "update_document": DraftStored(version="2.12", digest="1" * 64, seen="2.12"),
@@ -299,4 +317,8 @@ def publish_query(input: PublishQueryInput = QUERY, **answers: Any) -> AbstractC
         "reject_query": BallotRecorded(proposal_state="Rejected", ballots={"u-contosso": "rejected"}, seen="2.13"),
         "await_query_change": HELD,
     }
-    return driving(PublishQuery, input, found | answers)
+
+
+def publish_query(input: PublishQueryInput = QUERY, **answers: Any) -> AbstractContextManager[Driver]:
+    """``PublishQuery``. No change is seen in governance, and owners approve one after the other."""
+    return driving(PublishQuery, input, publish_query_answers() | answers)
