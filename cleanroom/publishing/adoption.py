@@ -15,7 +15,7 @@ from cleanroom.identifiers import document_digest
 from cleanroom.messages.query import GenerateQueryRequest, HistoryEntry, QueryStage, QueryState
 from cleanroom.publishing.query_document import generate_query
 from cleanroom.publishing.user_documents import UserDocuments
-from cleanroom.runs.approvals import verify_decision
+from cleanroom.runs.approvals import stored_decision
 from cleanroom.runs.reader import GovernanceReader
 
 ADOPTED = "adopted"
@@ -141,7 +141,7 @@ async def _approvals_expire_at(
     missing: list[str] = []
     for user in sorted(user for user, ballot in ballots.items() if ballot == "accepted"):
         try:
-            expiries.append((await verify_decision(reader, collaboration, text, user, now)).expires)
+            expiries.append((await stored_decision(reader, collaboration, text, user, now)).expires)
         except Refused as error:
             if error.code == "ApprovalExpired":
                 expiries.append(now)

@@ -85,14 +85,14 @@ async def verify_decisions(
     Raises:
         Refused: ``QueryMissingApprovalsFromDatasetOwners``, ``SignedDecisionMissing``, ``SignedDecisionInvalid``, ``ApprovalExpired``.
     """
-    decisions = await asyncio.gather(*(verify_decision(reader, collaboration, document, owner, now) for owner in owners))
+    decisions = await asyncio.gather(*(stored_decision(reader, collaboration, document, owner, now) for owner in owners))
     for owner, decision in zip(owners, decisions, strict=True):
         if decision.decision != "approve":
             raise Refused("QueryMissingApprovalsFromDatasetOwners", f"query {document.id!r}: owner {owner} signed a rejection.")
     return tuple(decisions)
 
 
-async def verify_decision(reader: GovernanceReader, collaboration: str, document: Decided, owner: str, now: dt.datetime) -> Decision:
+async def stored_decision(reader: GovernanceReader, collaboration: str, document: Decided, owner: str, now: dt.datetime) -> Decision:
     """Read and verify one owner's signed decision on a proposal.
 
     Raises:
