@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 from temporalio import activity
 
-from cleanroom.errors import Refused
+from cleanroom import tracing
+from cleanroom.errors import CleanRoomError, Refused
 from cleanroom.identifiers import job_name
 from cleanroom.messages.cleanup import JobsFound, JobsRequest, RunJob
 from cleanroom.messages.run import (
@@ -54,6 +55,7 @@ class SparkServiceActivities:
         self._reader = reader
         self._authority = RunAuthority(reader, settings.collaboration, now)
         self._trust = trust
+        self._now = now
 
     @activity.defn
     async def get_attestation_report(self, request: ReportRequest) -> ServiceReport:
@@ -122,12 +124,26 @@ class SparkServiceActivities:
 
             deadlines = Deadlines(driver_start_seconds=request.driver_start_seconds, run_seconds=request.run_seconds)
             outcome = await self._service.watch(request.tracking.name, report, deadlines, uid=request.tracking.uid or None)
+            await self._export_pod_spans(request)
         error = outcome.error()
         return JobOutcome(
             completed=error is None,
             error=error.to_dict() if error is not None else None,
             may_have_completed=error is not None and outcome.may_have_completed,
         )
+
+    async def _export_pod_spans(self, request: WatchRequest) -> None:
+        """Export the spans that the run's driver printed, if this process traces."""
+        if not tracing.active():
+            return
+        from cleanroom.spark.pod_traces import export_spans
+
+        try:
+            log = await self._service.logs(request.tracking.name)
+        except CleanRoomError as error:
+            activity.logger.info("the spans of the driver are not available: %s", error.code)
+            return
+        export_spans(log, request.ticket.collaboration, request.ticket.run_id, now=self._now())
 
     @activity.defn
     async def delete_job(self, ticket: RunTicket) -> bool:
@@ -141,7 +157,7 @@ class SparkServiceActivities:
 
     @activity.defn
     async def list_jobs(self, request: JobsRequest) -> JobsFound:
-        """List the SparkApplications of the collaboration's runs. Others in the namespace are left out.
+        """List the SparkApplications of the collaboration's runs that have not ended. Others in the namespace are left out.
 
         Raises:
             Refused: ``CollaborationMismatch``.

@@ -15,7 +15,7 @@ import rfc8785
 from pydantic import AfterValidator, StringConstraints
 
 from cleanroom.errors import InvalidInput
-from cleanroom.joining import hashed, joined
+from cleanroom.joining import hashed, joined, parts_digest
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
 """Pattern of names of collaborators, datasets, queries and runs, which become parts of Kubernetes and Azure names."""
@@ -168,6 +168,24 @@ def cleanup_workflow_id(collaboration: str, mode: str) -> str:
 def cleanup_schedule_id(collaboration: str) -> str:
     """Return the ID of the Temporal Schedule that starts the cleanup."""
     return joined("/", "cr", collaboration, "cleanup")
+
+
+@dataclass(frozen=True)
+class TraceIds:
+    """The trace of a run, and the ID of its root span (https://www.w3.org/TR/trace-context/)."""
+
+    trace_id: int
+    span_id: int
+
+
+def run_trace(collaboration: str, run_id: str) -> TraceIds:
+    """Return the IDs of a run's trace.
+
+    They are derived, so that every process of the run knows them without a message: the pods derive them from their measured job. So a
+    trace changes neither a message nor a job.
+    """
+    digest = parts_digest("trace", collaboration, run_id)
+    return TraceIds(int.from_bytes(digest[:16], "big"), int.from_bytes(digest[16:24], "big"))
 
 
 def job_name(collaboration: str, query: str, run_id: str) -> str:

@@ -11,6 +11,7 @@ import typer
 
 from cleanroom.errors import Conflict, InvalidInput
 from cleanroom.settings import load_settings
+from cleanroom.tracing import traced
 from cleanroom.trust import read_bootstrap
 from starters.terminal.entry import main
 from starters.terminal.output import ConfigFile, Format, Output, error_boundary
@@ -99,17 +100,17 @@ def worker(
             else f"{metrics_host}:{metrics_port}"
         )
         telemetry = Telemetry(metrics_address=address, log_format=log_format.value)
-        asyncio.run(
-            serve(
-                settings,
-                ready_file=ready_file,
-                health_port=health_port,
-                health_host=health_host,
-                bootstrap=measured,
-                telemetry=telemetry,
-                versioned=not unversioned,
-            )
+        serving = serve(
+            settings,
+            ready_file=ready_file,
+            health_port=health_port,
+            health_host=health_host,
+            bootstrap=measured,
+            telemetry=telemetry,
+            versioned=not unversioned,
         )
+        with traced(f"cleanroom-{profile}"):
+            asyncio.run(serving)
 
 
 if __name__ == "__main__":

@@ -84,10 +84,10 @@ async def serve(
         logger.warning("NOT CONFIDENTIAL: the trust document may name development attestation roots (%s)", worker.name)
     if settings.temporal.keyring_file is None:
         logger.warning("payloads are NOT encrypted: settings.temporal.keyring_file is not set (%s)", worker.name)
-    # A signal from the Web UI's form is not bound to its workflow by the codec. The frontend accepts it because the signed statement in
-    # it names what it applies to. All other boundaries require bound payloads.
     telemetry = telemetry or Telemetry()
     runtime = worker_runtime(worker.name, metrics_address=telemetry.metrics_address, forward_logs=telemetry.log_format == "json")
+    # A signal from the Web UI's form is not bound to its workflow by the codec. The frontend accepts it because the signed statement in
+    # it names what it applies to. All other boundaries require bound payloads.
     client = await connect(settings.temporal, identity=worker.name, accept_unbound=settings.boundary == "frontend", runtime=runtime)
     spec = WorkerSpec(
         name=worker.name,

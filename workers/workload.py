@@ -1,4 +1,4 @@
-"""Gauges about the workload of a collaboration, read from Temporal's visibility store: pending approvals, open and stuck runs, grants.
+"""Gauges about the workload of a collaboration, read from Temporal's visibility store: pending approvals, open, stuck and unconcluded runs.
 
 They do not need a query's or a run's worker: a run whose worker is gone is exactly what the gauges must show. Every replica of the
 frontend's worker exports the same values, so a query over them takes the maximum.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
@@ -67,7 +66,7 @@ class Workload:
             "run.prepare": timedelta(minutes=30),
             "run.watch": timedelta(seconds=settings.spark.run_seconds + settings.spark.driver_start_seconds) + _SHORT,
         }
-        self._read_at = time.monotonic()
+        self._read_at = now()
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._repeat(), name="workload-metrics")
@@ -80,12 +79,16 @@ class Workload:
 
     async def _repeat(self) -> None:
         while True:
-            try:
-                await self.read()
-            except RPCError as error:
-                logger.warning("the workload's metrics are not current: %s", error.status.name)
-            metrics.VISIBILITY_AGE_SECONDS.set(self._meter, time.monotonic() - self._read_at)
+            await self.refresh()
             await asyncio.sleep(self._interval)
+
+    async def refresh(self) -> None:
+        """Set every gauge if Temporal answers, and in any case how old they are."""
+        try:
+            await self.read()
+        except RPCError as error:
+            logger.warning("the workload's metrics are not current: %s", error.status.name)
+        metrics.VISIBILITY_AGE_SECONDS.set(self._meter, (self._now() - self._read_at).total_seconds())
 
     async def read(self) -> None:
         """Read the visibility store once and set every gauge."""
@@ -97,9 +100,8 @@ class Workload:
         runs = [found async for found in self._client.list_workflows(f"{mine} AND ExecutionStatus = 'Running' AND CrKind = 'run'")]
         self._set_approvals(proposed, now)
         self._set_runs(runs, now)
-        metrics.GRANTS_OUTSTANDING.set(self._meter, len(runs), run="open")
-        metrics.GRANTS_OUTSTANDING.set(self._meter, await self._not_revoked(mine), run="ended")
-        self._read_at = time.monotonic()
+        metrics.RUNS_NOT_CONCLUDED.set(self._meter, await self._not_concluded(mine))
+        self._read_at = now
 
     def _set_approvals(self, proposed: Iterable[WorkflowExecution], now: datetime) -> None:
         pending: Counter[tuple[str, str]] = Counter()
@@ -128,7 +130,7 @@ class Workload:
             metrics.RUNS_OPEN.set(self._meter, opened[stage], stage=stage)
             metrics.RUNS_STUCK.set(self._meter, stuck[stage], stage=stage)
 
-    async def _not_revoked(self, mine: str) -> int:
+    async def _not_concluded(self, mine: str) -> int:
         """Count the runs that ended without revoking, which no other workflow has concluded since."""
         cut = f"{mine} AND CrKind = 'run' AND (ExecutionStatus IN ('Terminated', 'TimedOut') OR CrOutcome = 'CleanupFailed')"
         ended = {found.id async for found in self._client.list_workflows(cut)}

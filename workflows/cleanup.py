@@ -31,6 +31,7 @@ with workflow.unsafe.imports_passed_through():
         StatesRequest,
     )
     from cleanroom.runs.leftovers import Verdict, still_held, verdict
+    from cleanroom.temporal import metrics
     from cleanroom.temporal.failures import error_from_failure
     from cleanroom.temporal.retries import STANDARD, SWEEP
     from workflows.conclude_run import undo_run
@@ -86,6 +87,8 @@ class Cleanup:
             rows = await story.step("undo", self._undo(now, rows), note=f"{len(now)} runs")
         else:
             story.skip("undo")
+        left_over = {row.run_id for row in rows if row.outcome != "undone"} | {run.run_id for run in left[len(now) :]}
+        _report_grants(found, {run.run_id for run in left}, left_over)
         before = input.carried.left if input.carried else ()
         report = CleanupReport(
             collaboration=input.collaboration,
@@ -197,6 +200,15 @@ class Cleanup:
     def timeline(self) -> tuple[str, ...]:
         """Return the steps as lines."""
         return self._story.lines()
+
+
+def _report_grants(found: HeldFound, ended: set[str], left_over: set[str]) -> None:
+    """Set the gauge of outstanding grants: all runs that hold grants, less those that were undone."""
+    meter = workflow.metric_meter()
+    grants = {run.run_id: sum(number for kind, number in run.held.items() if kind.endswith("grants")) for run in found.runs}
+    metrics.GRANTS_OUTSTANDING.set(meter, sum(number for run, number in grants.items() if run not in ended), run="open")
+    metrics.GRANTS_OUTSTANDING.set(meter, sum(number for run, number in grants.items() if run in left_over), run="ended")
+    metrics.GRANTS_OUTSTANDING.set(meter, found.unattributed, run="unknown")
 
 
 def _with_job(run: RunHeld, jobs: dict[str, str]) -> RunHeld:

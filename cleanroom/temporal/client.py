@@ -10,6 +10,7 @@ from temporalio.envconfig import ClientConfig
 from temporalio.runtime import Runtime
 from temporalio.service import GrpcCompression
 
+from cleanroom import tracing
 from cleanroom.errors import InvalidInput, Unavailable
 from cleanroom.redaction import redact
 from cleanroom.settings import TemporalSettings
@@ -63,7 +64,7 @@ async def connect(
         return await Client.connect(
             **config,
             data_converter=data_converter(keyring, accept_unbound=accept_unbound, scope=scope),
-            interceptors=list(interceptors),
+            interceptors=[*_trace_interceptors(), *interceptors],
             grpc_compression=GrpcCompression.NONE if keyring else GrpcCompression.GZIP,
             lazy=lazy,
             runtime=runtime,
@@ -77,3 +78,12 @@ async def connect(
             hint="Start the server, or set another address in the Temporal profile or TEMPORAL_ADDRESS.",
             party="operator",
         ) from None
+
+
+def _trace_interceptors() -> list[Interceptor]:
+    """Return the interceptors of a process that traces. Without tracing, OpenTelemetry is not imported."""
+    if not tracing.active():
+        return []
+    from cleanroom.temporal.trace_interceptors import trace_interceptors
+
+    return trace_interceptors()

@@ -148,15 +148,22 @@ GRANTS_OUTSTANDING: Final = Metric(
     "cleanroom_grants_outstanding",
     "gauge",
     ("run",),
+    "clean-room",
+    "Grants to pods in governance after the latest cleanup: of open runs, of ended ones, and of no known run",
+)
+RUNS_NOT_CONCLUDED: Final = Metric(
+    "cleanroom_runs_not_concluded",
+    "gauge",
+    (),
     "frontend",
-    "Runs whose grants may still exist: open ones, and those that ended without revoking and were not concluded since",
+    "Runs that ended without revoking their grants (terminated, timed out, failed cleanup) and were not concluded since",
 )
 VISIBILITY_AGE_SECONDS: Final = Metric(
     "cleanroom_visibility_age_seconds",
     "gauge",
     (),
     "frontend",
-    "Time in seconds since the gauges above were last read from Temporal's visibility store",
+    "Time in seconds since approvals and runs were last read from Temporal's visibility store",
 )
 
 METRICS: Final = (
@@ -174,6 +181,7 @@ METRICS: Final = (
     RUNS_OPEN,
     RUNS_STUCK,
     GRANTS_OUTSTANDING,
+    RUNS_NOT_CONCLUDED,
     VISIBILITY_AGE_SECONDS,
 )
 """All metrics of this project. docs/guides/observability.md shows the same table."""

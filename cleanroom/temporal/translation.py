@@ -13,6 +13,7 @@ from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, 
 
 from cleanroom.temporal.failures import UNEXPECTED, translated
 from cleanroom.temporal.metrics import ACTIVITY_FAILURES, bounded
+from cleanroom.tracing import note_code
 
 
 class ErrorTranslation(Interceptor):
@@ -40,5 +41,7 @@ class _Translate(ActivityInboundInterceptor):
 
 def count_failure(failure: Any) -> None:
     """Count a failed attempt by its code. A condition that does not hold yet is no failure."""
+    if isinstance(failure, ApplicationError):
+        note_code(bounded("code", failure.type or UNEXPECTED))
     if isinstance(failure, ApplicationError) and failure.category is not ApplicationErrorCategory.BENIGN:
         ACTIVITY_FAILURES.add(activity.metric_meter(), code=bounded("code", failure.type or UNEXPECTED))

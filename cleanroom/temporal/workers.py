@@ -164,13 +164,17 @@ def replayer(
     namespace: str,
     accept_unbound: bool = False,
     interceptors: Sequence[Interceptor] = (),
+    runner: WorkflowRunner | None = None,
 ) -> Replayer:
-    """Create a replayer for histories of ``namespace``, which the codec binds payloads to."""
+    """Create a replayer for histories of ``namespace``, which the codec binds payloads to.
+
+    Without ``runner``, workflows run in the sandbox, as in a worker.
+    """
     return Replayer(
         workflows=workflows,
         namespace=namespace,
         data_converter=data_converter(keyring, accept_unbound=accept_unbound),
-        workflow_runner=sandbox_runner(),
+        workflow_runner=runner or sandbox_runner(),
         workflow_failure_exception_types=FAILURE_TYPES,
         interceptors=[*interceptors, MessageGuard()],
     )

@@ -21,6 +21,7 @@ from cleanroom.temporal.versions import Version, current_build, delete_version, 
 from cleanroom.temporal.workers import WorkerSpec, create_worker
 from starters.cli import app
 from tests.temporal_env import server_options
+from workers.register import promote_first_version
 from workflows.conclude_run import ConcludeRun
 
 pytestmark = pytest.mark.scenario
@@ -108,6 +109,15 @@ async def test_a_version_is_deleted_only_when_it_is_drained(client: Client) -> N
     assert [item.build for item in await list_versions(client, "frontend")] == ["two"]
     with pytest.raises(NotFound, match="VersionUnknown"):
         await delete_version(client, "frontend", "one")
+
+
+async def test_only_the_first_version_of_a_namespace_is_promoted_at_its_preparation(client: Client) -> None:
+    """The order of the tests matters to the frontend only: it may have a version already."""
+    had = await current_build(client, "frontend")
+    assert await promote_first_version(client) == (() if had else ("frontend",)) + ("clean-room",)
+    assert await current_build(client, "clean-room") == build_id()
+    assert await current_build(client, "frontend") == (had or build_id())
+    assert await promote_first_version(client) == ()
 
 
 async def test_commands_show_and_refuse_versions(client: Client, config: Path) -> None:

@@ -18,7 +18,8 @@ from temporalio.testing import ActivityEnvironment
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput
 
 from cleanroom.errors import PreconditionFailed, Refused, Unavailable
-from cleanroom.messages.run import ConsentWithdrawn, RevokeRequest
+from cleanroom.messages.cleanup import CleanupInput, StatesFound, WorkflowState
+from cleanroom.messages.run import ConsentWithdrawn, Revoked, RevokeRequest
 from cleanroom.settings import Settings
 from cleanroom.temporal import metrics
 from cleanroom.temporal.attributes import start_attributes
@@ -32,7 +33,7 @@ from tests.run_world import RunWorld
 from tests.unit.activities.conftest import collaboration, runs
 from tests.unit.activities.test_run_grants import begin
 from tests.unit.workflows.driver import HELD, UNTIL_CANCELLED
-from tests.unit.workflows.worlds import RUN, TICKET, prepare, publish_query, run_query
+from tests.unit.workflows.worlds import RUN, TICKET, cleanup, held, prepare, publish_query, run_query
 from workers.workload import Workload
 
 _ = (collaboration, runs)
@@ -81,6 +82,17 @@ def test_a_preparation_records_its_steps() -> None:
         assert kinds >= {("prepare", "approvals"), ("prepare", "secrets"), ("prepare", "idp")}
         assert run.metrics.of(metrics.WORKFLOWS_CLOSED) == {("prepare", "succeeded"): [1]}
         require_bounded(run.metrics)
+
+
+def test_the_cleanup_reports_the_grants_that_remain() -> None:
+    """Held: three secrets and six grants to them, of two ended runs, of which one cannot be undone."""
+    with cleanup(held("run-1"), held("run-2"), revoke_grants=[Revoked(secrets=3, grants=6), Refused("NotAllowed", "x")]) as run:
+        assert run.metrics.of(metrics.GRANTS_OUTSTANDING) == {("open",): [0], ("ended",): [6], ("unknown",): [0]}
+    with cleanup(held("run-1"), input=CleanupInput(collaboration="flights")) as run:
+        assert run.metrics.of(metrics.GRANTS_OUTSTANDING) == {("open",): [0], ("ended",): [6], ("unknown",): [0]}
+    is_open = StatesFound(namespace_id="n", states={"run-1": WorkflowState(state="open")})
+    with cleanup(held("run-1"), describe_runs=is_open) as run:
+        assert run.metrics.of(metrics.GRANTS_OUTSTANDING) == {("open",): [6], ("ended",): [0], ("unknown",): [0]}
 
 
 def test_a_proposal_is_as_old_as_its_proposal_after_a_vote() -> None:
@@ -266,10 +278,10 @@ async def test_runs_that_ended_without_revoking_are_counted_until_they_are_concl
     cut = [Found(f"cr/flights/run/r-{number}", TypedSearchAttributes.empty) for number in (1, 2)]
     reader, recorder, visibility = workload({"'Terminated'": cut})
     await reader.read()
-    assert last(recorder, metrics.GRANTS_OUTSTANDING) == {("ended",): 2}
+    assert last(recorder, metrics.RUNS_NOT_CONCLUDED) == {(): 2}
     visibility.answers["CrKind = 'conclude'"] = [Found("cr/flights/run/r-1/conclude", TypedSearchAttributes.empty)]
     await reader.read()
-    assert last(recorder, metrics.GRANTS_OUTSTANDING) == {("ended",): 1}
+    assert last(recorder, metrics.RUNS_NOT_CONCLUDED) == {(): 1}
 
 
 # ---------------------------------------------------------------------- the endpoint

@@ -6,12 +6,12 @@ from sqlglot import exp
 
 from cleanroom.sql.checking.nodes import checks_expression, combine, direction, located_at, marked_name, value_of, values_of, whole_number
 from cleanroom.sql.context import Context
-from cleanroom.sql.language import position_of
 from cleanroom.sql.model import ATOM, ROWS, ReleasedAggregate, Value
 from cleanroom.sql.privacy.aggregates import aggregate_disclosure, condition_divisions, protected_columns
 from cleanroom.sql.privacy.exposure import check_condition, check_one_relation
 from cleanroom.sql.privacy.rows import window_parts
 from cleanroom.sql.refusal import Refusal
+from cleanroom.sql.text.language import position_of
 from cleanroom.sql.vocabulary import FUNCTIONS, result_type
 
 
@@ -58,6 +58,8 @@ def _arguments(node: exp.Anonymous, name: str, ctx: Context) -> tuple[str, list[
         nodes, distinct = nodes[0].expressions, True
         if len(nodes) > function.most:
             raise Refusal("WrongArguments", f"{name} does not take {len(nodes)} arguments", position_of(node))
+        if name in ("FIRST", "LAST", "ANY_VALUE"):  # Spark reads FIRST(DISTINCT -x) as a difference with a column called DISTINCT
+            raise Refusal("WrongArguments", f"{name}(DISTINCT …) is not allowed; omit DISTINCT", position_of(node))
     if len(nodes) == 1 and isinstance(nodes[0], exp.Star):
         if name != "COUNT" or distinct:
             raise Refusal("WrongArguments", f"{name}(*) is not allowed", position_of(node))

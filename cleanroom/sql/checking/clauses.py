@@ -8,13 +8,13 @@ from sqlglot import exp
 
 from cleanroom.sql.checking.nodes import direction, located_at, value_of, whole_number, without_parentheses
 from cleanroom.sql.context import Context
-from cleanroom.sql.language import position_of
 from cleanroom.sql.model import Value
 from cleanroom.sql.privacy.exposure import check_condition
 from cleanroom.sql.privacy.release import check_group_keys
 from cleanroom.sql.privacy.rows import is_per_person
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import quote
+from cleanroom.sql.text.language import position_of
 
 Items = Sequence[exp.Expr | Value]
 """The SELECT list, with ``*`` replaced by columns."""

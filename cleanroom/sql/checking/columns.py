@@ -11,12 +11,12 @@ from cleanroom.sql.catalog import COLUMN_NAME, RELATION_NAME
 from cleanroom.sql.checking.clauses import Output
 from cleanroom.sql.checking.nodes import checks_expression, located_at, value_of
 from cleanroom.sql.context import Context
-from cleanroom.sql.language import position_of
 from cleanroom.sql.model import ATOM, CheckedQuery, Value
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import quote
 from cleanroom.sql.scope import Scope
 from cleanroom.sql.text.characters import strip_invisible
+from cleanroom.sql.text.language import position_of
 
 
 @checks_expression(exp.Column)
@@ -85,9 +85,7 @@ def _find(name: str, table: str | None, scope: Scope, node: exp.Expr) -> Value |
             (item for item in scope.relations.values() if item.written_alias.lower() == table.lower()), None
         )
         return relation.columns.get(key) if relation is not None else None
-    if key in scope.merged:
-        return scope.merged[key]
-    found = [relation.columns[key] for relation in scope.relations.values() if key in relation.columns]
+    found = scope.named.get(key, [])
     if len(found) > 1:
         raise Refusal(
             "AmbiguousColumn", f"{strip_invisible(name)[:80]} is in several relations; write alias.{name[:80]}", position_of(node)
@@ -141,12 +139,12 @@ def select_items(node: exp.Select, ctx: Context) -> list[Item]:
 def _star_columns(item: exp.Expr, ctx: Context) -> list[Value]:
     """Columns of ``*`` or ``t.*``."""
     scope = ctx.scope
-    relations, merged = list(scope.relations.values()), scope.merged
+    columns = scope.visible
     if isinstance(item, exp.Column):
-        relations, merged = [relation for relation in relations if relation.written_alias.lower() == item.table.lower()], {}
-    if not relations:
+        named = [part for part in scope.relations.values() if part.written_alias.lower() == item.table.lower()]
+        columns = [value for part in named for value in part.columns.values()]
+    if not columns:
         raise Refusal("UnknownRelation", f"{item.sql()}: unknown relation, or no FROM", position_of(item))
-    columns = [*merged.values(), *(value for part in relations for key, value in part.columns.items() if key not in merged)]
     with located_at(item):
         ctx.findings.expand(sum(len(value.sql) + len(value.name) for value in columns))
     for value in columns:

@@ -12,7 +12,6 @@ from cleanroom.sql.checking.aggregates import aggregate
 from cleanroom.sql.checking.nodes import chain_operands, checks_expression, combine, located_at, marked_name, value_of, values_of
 from cleanroom.sql.checking.queries import in_subquery
 from cleanroom.sql.context import Context
-from cleanroom.sql.language import not_listed, position_of
 from cleanroom.sql.model import AND, ATOM, OR, PREDICATE, PRODUCT, SIGN, SUM, Value
 from cleanroom.sql.privacy import polynomials
 from cleanroom.sql.privacy.aggregates import condition_divisions
@@ -22,6 +21,7 @@ from cleanroom.sql.privacy.rows import joins_relations
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import parenthesised, text_literal
 from cleanroom.sql.text.characters import strip_invisible
+from cleanroom.sql.text.language import not_listed, position_of
 from cleanroom.sql.text.marking import CASTS
 from cleanroom.sql.vocabulary import EXTRACT_FIELDS, FUNCTIONS, TYPES, Function, arithmetic_type, result_type, widest
 

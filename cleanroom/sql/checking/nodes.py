@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 from sqlglot import exp
 
 from cleanroom.sql.context import Context
-from cleanroom.sql.language import describe, position_of
 from cleanroom.sql.model import CheckedQuery, Origin, Relation, Value
 from cleanroom.sql.privacy.exposure import identity_misuse
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.scope import Scope
+from cleanroom.sql.text.language import describe, position_of
 from cleanroom.sql.text.marking import MARK
 
 

@@ -11,7 +11,6 @@ from cleanroom.sql.checking.clauses import limit, order_by
 from cleanroom.sql.checking.columns import check_distinct_columns, check_new_relation_name, column_aliases
 from cleanroom.sql.checking.nodes import checks_expression, checks_query, combine, located_at, query_of, value_of
 from cleanroom.sql.context import Context
-from cleanroom.sql.language import describe, position_of
 from cleanroom.sql.model import ATOM, PREDICATE, ROWS, SUM, CheckedQuery, ProtectedInput, Value
 from cleanroom.sql.privacy import rows
 from cleanroom.sql.privacy.polynomials import highest_degree
@@ -19,6 +18,7 @@ from cleanroom.sql.privacy.release import check_correlation
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import HIDDEN_COLUMN, parenthesised, quote, subquery
 from cleanroom.sql.scope import Scope
+from cleanroom.sql.text.language import describe, position_of
 from cleanroom.sql.vocabulary import widest
 
 

@@ -17,7 +17,6 @@ from cleanroom.sql.checking.expressions import compared
 from cleanroom.sql.checking.nodes import chain_operands, checks_relation, combine, located_at, marked_name, query_of, relation_of, value_of
 from cleanroom.sql.checking.queries import renamed, semi_join
 from cleanroom.sql.context import Context
-from cleanroom.sql.language import position_of
 from cleanroom.sql.model import ATOM, NO_COLUMNS, NO_ORIGINS, PREDICATE, CheckedQuery, KeyPair, ProtectedInput, Relation, Value
 from cleanroom.sql.privacy import rows
 from cleanroom.sql.privacy.exposure import check_condition
@@ -26,6 +25,7 @@ from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import conjunction, qualified, quote, subquery
 from cleanroom.sql.scope import Scope
 from cleanroom.sql.text.characters import strip_invisible
+from cleanroom.sql.text.language import position_of
 from cleanroom.sql.vocabulary import FUNCTIONS
 
 _EXPANSION_PER_COLUMN = 8
@@ -95,7 +95,7 @@ def _add_view(view: View, written: str, ctx: Context) -> Relation:
         columns[name].identity = name in identities
     forbidden = frozenset([column.name.lower() for column in view.columns]) - columns.keys()
     relation = Relation(alias, written, columns, forbidden, view.name, view.unique_on)
-    scope.relations[written.lower()] = relation
+    scope.add(relation)
     exact = {column.name.lower(): column.name for column in view.columns}
     scope.protected += [ProtectedInput(key, name, qualified(alias, exact[name])) for name in identities]
     scope.views |= {key}
@@ -111,7 +111,7 @@ def _add_query(written: str, query: CheckedQuery, ctx: Context) -> Relation:
     source = frozenset([alias])
     columns = {field.name.lower(): field.as_column(qualified(alias, field.name), field.name, source) for field in query.fields}
     relation = Relation(alias, written, columns, unique_on=query.unique_on)
-    scope.relations[written.lower()] = relation
+    scope.add(relation)
     for item in query.protected:
         # The column that shows the identity, if the query has one, so that it can be joined on and grouped by.
         column = item.reference if item.output_position is None else query.fields[item.output_position].name
@@ -163,14 +163,14 @@ def _join(node: exp.Expr, ctx: Context) -> str:
     if word is None:
         raise Refusal("JoinNotAllowed", f"a {side} {kind} JOIN is not in the language of queries", position_of(node))
     scope = ctx.scope
-    left, left_protected = list(scope.relations.values()), len(scope.protected)
+    left, left_protected, visible = list(scope.relations.values()), len(scope.protected), scope.visible
     right, text = relation_of(node.this, ctx)
     text, first_key = _placeholder(right, text, ctx), len(scope.equal.keys)
     if node.args.get("using") == []:
         raise Refusal("Unparsable", "USING names the columns that both sides have", position_of(node))
     using = [item.name for item in node.args.get("using") or []]
-    merged = [_using(name, left, right, word, ctx) for name in using]
-    conditions = [condition for condition, _, _ in merged]
+    merged = [_using(name, visible, right, word, ctx) for name in using]
+    conditions = [condition for condition, _ in merged]
     if node.args.get("on") is not None:
         conditions.extend(conjuncts(node.args["on"], ctx, in_every_row=word == "JOIN"))
     if word == "JOIN" and not conditions:
@@ -182,10 +182,12 @@ def _join(node: exp.Expr, ctx: Context) -> str:
         for index, pair in enumerate(scope.equal.keys[first_key:], start=first_key):
             scope.equal.keys[index] = pair._replace(restricts=optional)
     _protect_rows(word, left, left_protected, right, conditions, node, ctx)
-    for _, key, value in merged:
-        scope.merged[key] = value
     if word in ("LEFT SEMI JOIN", "LEFT ANTI JOIN"):
         del scope.relations[right.written_alias.lower()]
+    else:
+        visible = [*visible, *right.columns.values()]
+    names = {name.lower() for name in using}
+    scope.show([*(value for _, value in merged), *(value for value in visible if value.name.lower() not in names)])
     on = conjunction(conditions)
     return f"\n{word} {text}" + (f" ON {on}" if on else "")
 
@@ -221,17 +223,14 @@ def _protect_rows(
                 value.outer_join_markers = value.outer_join_markers | {joined.marker}
 
 
-def _using(name: str, left: Sequence[Relation], right: Relation, word: str, ctx: Context) -> tuple[Value, str, Value]:
-    """Condition of a column of USING, its lower-case name, and the merged column."""
-    scope, key = ctx.scope, name.lower()
-    if key in scope.merged:
-        first = scope.merged[key]
-    else:
-        owners = [relation for relation in left if key in relation.columns]
-        if len(owners) != 1:
-            code = "AmbiguousColumn" if owners else "UnknownColumn"
-            raise Refusal(code, f"USING ({strip_invisible(name)[:80]}): the left side has {len(owners)} such columns")
-        first = owners[0].columns[key]
+def _using(name: str, left: Sequence[Value], right: Relation, word: str, ctx: Context) -> tuple[Value, Value]:
+    """Condition of a column of USING, and the merged column."""
+    key = name.lower()
+    found = [value for value in left if value.name.lower() == key]
+    if len(found) != 1:
+        code = "AmbiguousColumn" if found else "UnknownColumn"
+        raise Refusal(code, f"USING ({strip_invisible(name)[:80]}): the left side has {len(found)} such columns")
+    first = found[0]
     if key not in right.columns:
         raise Refusal("UnknownColumn", f"USING ({strip_invisible(name)[:80]}): {right.alias} has no such column")
     second = right.columns[key]
@@ -242,12 +241,12 @@ def _using(name: str, left: Sequence[Relation], right: Relation, word: str, ctx:
     ctx.record(first)
     ctx.record(second)
     if word == "RIGHT JOIN":
-        return out, key, second
+        return out, second
     if word != "FULL JOIN":
-        return out, key, first
+        return out, first
     value = combine(f"COALESCE({first.sql}, {second.sql})", first.type, ATOM, [first, second], equality, identity=True)
     value.name = first.name
-    return out, key, value
+    return out, value
 
 
 # -- conditions -------------------------------------------------------------------------------------------------------
@@ -336,7 +335,7 @@ def _lateral_view(node: exp.Expr, ctx: Context) -> str:
         exploded.name, exploded.plain, exploded.ungrouped = column, True, True
         exploded.sources, exploded.degree = frozenset([relation.alias]), 1
         relation.columns[column.lower()] = exploded
-    scope.relations[written.lower()] = relation
+    scope.add(relation)
     scope.equal.links.extend((relation.alias, other) for other in value.sources)
     scope.may_copy_rows = True
     outer = "OUTER " if node.args.get("outer") else ""

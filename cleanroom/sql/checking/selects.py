@@ -13,7 +13,6 @@ from cleanroom.sql.checking.nodes import chain_operands, checks_query, located_a
 from cleanroom.sql.checking.queries import with_clause
 from cleanroom.sql.checking.relations import conjuncts, from_clause, written_out
 from cleanroom.sql.context import Context
-from cleanroom.sql.language import position_of
 from cleanroom.sql.model import CheckedQuery, ProtectedInput
 from cleanroom.sql.privacy import exposure, rows
 from cleanroom.sql.privacy.joins import Attached, attach
@@ -21,6 +20,7 @@ from cleanroom.sql.privacy.release import SelectRelease, output_field, select_re
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import HIDDEN_COLUMN, conjunction, quote
 from cleanroom.sql.scope import Scope
+from cleanroom.sql.text.language import position_of
 
 
 class _Clauses(NamedTuple):
