@@ -30,6 +30,8 @@ class QueryStatusPage:
         self._shown: tuple[Any, ...] | None = None
         self._stage, self._since = "", workflow.now()
         self._due = False
+        self._reminded = bool(query.reminded)
+        """Whether the search attributes name a reminder."""
 
     def show_soon(self) -> None:
         """Call :meth:`show` once, after what is ready to run now. A flood of messages then renders the page once per workflow task."""
@@ -49,7 +51,11 @@ class QueryStatusPage:
         if shown != self._shown:
             self._shown = shown
             self._enter(query.stage)
-            workflow.upsert_search_attributes(attributes.updates(*query_attributes(query, self._since)))
+            changed = query_attributes(query, self._since)
+            if query.reminded or self._reminded:
+                changed.append((attributes.REMINDED, query.reminded[-1] if query.reminded else None))
+            self._reminded = bool(query.reminded)
+            workflow.upsert_search_attributes(attributes.updates(*changed))
 
     def _enter(self, stage: str) -> None:
         """Take note of the stage and of the time since when the query is in it, and count the time that a proposal was open."""
@@ -105,7 +111,6 @@ def query_attributes(query: QueryStateMachine, since: datetime) -> list[tuple[Se
         (attributes.APPROVED_BY, list(query.voters("accepted"))),
         (attributes.DIGEST, attributes.short_digest(query.digest) if query.digest else None),
         (attributes.EXPIRES_AT, query.expires),
-        (attributes.REMINDED, query.reminded[-1] if query.reminded else None),
     ]
 
 

@@ -151,10 +151,7 @@ def test_the_search_attributes_are_those_of_the_stage() -> None:
         "CrApprovedBy": ["contosso"],
         "CrDigest": digest(1)[:12],
         "CrExpiresAt": START + timedelta(days=14),
-        "CrReminded": None,
     }
-    query.record_reminder(START, ["reminder", "escalation"])
-    assert ("CrReminded", "escalation") in [(key.name, value) for key, value in query_attributes(query, START)]
     assert all(isinstance(key, SearchAttributeKey) for key, _ in query_attributes(query, START))
     query.digest = ""
     assert {key.name: value for key, value in query_attributes(query, START)}["CrDigest"] is None
