@@ -67,10 +67,15 @@ class BoundaryWorker:
     interceptors: tuple[Interceptor, ...] = ()
     deployment: Deployment | None = None
     """Deployment of Worker Versioning. A collaborator's worker has none: it runs activities only, and its owner upgrades it."""
+    max_concurrent_activities: int = 32
+    """Activities at the same time. A run occupies one slot of the clean room and one of the Spark service from its submission to its
+    end, for the activities that watch it. They wait most of the time. If they filled all slots, no activity could end a run."""
     heartbeat_seconds: float | None = None
     """Shortest interval of heartbeats; without it, the default of :mod:`cleanroom.temporal.workers`. They also deliver cancellations."""
 
 
+WATCHING_SLOTS = 500
+"""Slots of a boundary whose activities watch runs: for about 450 runs at the same time per worker."""
 ATTESTED: tuple[Boundary, ...] = ("clean-room", "spark-service")
 """Boundaries that run in confidential containers and release secrets, or vouch for those that receive them."""
 
@@ -195,6 +200,7 @@ def _clean_room(settings: Settings, bootstrap: Bootstrap) -> BoundaryWorker:
     governance, secrets, cleanup = CleanRoomGovernance(room), CleanRoomSecrets(room), CleanRoomCleanup(room)
     return BoundaryWorker(
         name="clean-room",
+        max_concurrent_activities=WATCHING_SLOTS,
         task_queue=CLEAN_ROOM_QUEUE,
         deployment="clean-room",
         workflows=(Prepare, RunQuery, ConcludeRun, Cleanup),
@@ -231,6 +237,7 @@ def _spark_service(settings: Settings, bootstrap: Bootstrap) -> BoundaryWorker:
     spark = SparkServiceActivities(settings, service, UserReader(user, settings.collaboration), trust)
     return BoundaryWorker(
         name="spark-service",
+        max_concurrent_activities=WATCHING_SLOTS,
         task_queue=SPARK_SERVICE_QUEUE,
         deployment="clean-room",
         activities=(

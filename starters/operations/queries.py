@@ -24,6 +24,7 @@ from cleanroom.messages.query import (
 )
 from cleanroom.temporal import attributes
 from cleanroom.temporal.attributes import start_attributes
+from cleanroom.temporal.fairness import fair_share
 from cleanroom.temporal.markdown import code, details, escape
 from starters.operations.own_drafts import read_query_document, remember_own_draft, require_own_draft
 from starters.operations.query_workflow import (
@@ -86,6 +87,7 @@ async def create_query(
             task_queue=FRONTEND_QUEUE,
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
             id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+            priority=fair_share(session.collaboration, session.party),
             static_summary=f"query {spec.name} of {session.party}",
             static_details=web_ui_details(session.party, spec),
             search_attributes=start_attributes(
