@@ -85,7 +85,7 @@ class JobsRequest(Message):
 
 
 class RunJob(Message):
-    """A SparkApplication of the collaboration."""
+    """A SparkApplication of the collaboration that has not ended."""
 
     name: str
     uid: str
