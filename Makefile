@@ -18,7 +18,7 @@ DEMO_ARGS ?=
 MUTANTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check demo test test-lag mutants lint reference docs histories bench clean
+.PHONY: help setup check demo test test-lag test-recovery mutants lint reference docs histories bench clean
 
 help: ## show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ test-lag: setup $(SPARK_ARCHIVE) ## run the scenarios with governance nodes that
 	@test ! -s $(SPARK_ARCHIVE) || export $(WITH_ARCHIVE); for lag in 400 1000; do \
 		LAG_MS=$$lag COMMIT_MS=1000 $(PY) -m pytest -q $(LAG_TESTS) $(PYTEST_ARGS) || exit 1; \
 	done
+
+test-recovery: setup ## delete the database of a local cloud's Temporal server, and recover with the commands of docs/guides/backups.md
+	@CLEANROOM_TEST_RECOVERY=1 $(PY) -m pytest -q tests/scenario/test_lost_temporal_server.py $(PYTEST_ARGS)
 
 lint: $(STAMP) ## run ruff, mypy --strict, the import contracts, and the check of generated pages
 	@$(VENV)/bin/ruff format --check .
