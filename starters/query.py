@@ -260,7 +260,8 @@ def _decide(
 
 def question(session: Session, card: ApprovalCard, decision: Literal["approve", "reject"], terms: Terms) -> str:
     """Return the question that the collaborator answers: the name of the query, the validity and the number of runs."""
-    what = f"{decision} query {card.name}, version {card.version}, as {session.party}"
+    person = f"a deputy of {session.party}" if session.settings.deputy else session.party
+    what = f"{decision} query {card.name}, version {card.version}, as {person}"
     return f"{what}, {terms.validity}" + (f", {terms.runs}?" if decision == "approve" else "?")
 
 

@@ -11,10 +11,10 @@ from cleanroom.errors import CleanRoomError, NotFound, Refused
 from cleanroom.identifiers import decision_document_id
 from cleanroom.runs.authorised import Dataset
 from cleanroom.runs.decisions import DECISION_LABELS, parse_decision_document
+from cleanroom.runs.deputies import verify_decision
 from cleanroom.runs.published_keys import published_keys
 from cleanroom.runs.reader import AcceptedDocument, GovernanceReader
 from cleanroom.statements.model import Decision, RunRequest
-from cleanroom.statements.signing import verify
 
 
 def proposers(document: AcceptedDocument, query: QueryDocument) -> frozenset[str]:
@@ -89,14 +89,8 @@ async def _verify_decision(
         raise Refused("SignedDecisionInvalid", f"{document_id}: not published by owner {owner} alone.")
     token = parse_decision_document(stored.data)
     try:
-        decision = verify(
-            Decision,
-            token,
-            await published_keys(reader, collaboration, owner),
-            collaboration=collaboration,
-            now=now,
-            recorded_at=stored.position,
-        )
+        keys = await published_keys(reader, collaboration, owner)
+        decision = (await verify_decision(reader, token, keys, collaboration=collaboration, now=now, recorded_at=stored.position)).decision
     except CleanRoomError as error:
         code = "ApprovalExpired" if error.code == "StatementExpired" else error.code
         raise Refused(code, f"query {document.id!r}: owner {owner}'s approval: {error.message}") from error

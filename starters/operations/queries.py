@@ -130,6 +130,7 @@ def query_record(session: Session, state: QueryState) -> dict[str, Any]:
         "pending": list(state.pending),
         "accepted": list(state.accepted),
         "rejected": list(state.rejected),
+        "deputies": dict(state.deputies),
         "expires": state.expires.isoformat() if state.expires else None,
         "workflow_id": workflow_id,
         "link": session.ui_link(workflow_id),
