@@ -26,7 +26,8 @@ from tests.faults.expectations import difference_of, expected
 from tests.faults.labels import Attempts, Boundary
 from tests.faults.proxy import FAULTS, KILLS, Rule
 from tests.faults.rows import Cell, Left, Outcome, Recording, Row
-from tests.faults.scenarios import SCENARIOS, Stage, close_stage, open_stage
+from tests.faults.scenarios import SCENARIOS
+from tests.faults.stage import Stage, close_stage, open_stage
 from tests.faults.worker import worker_processes
 
 PER_ACTIVITY = 4

@@ -1,0 +1,185 @@
+"""The open cloud from the point of view of a scenario: the collaborators, and clients that look at what is left."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import sqlite3
+from collections.abc import Mapping
+from typing import Any
+
+from temporalio.client import Client, WorkflowExecutionStatus
+
+from cleanroom.attestation import GuestAttestor
+from cleanroom.claims import HOST_DATA, NOBODY
+from cleanroom.datasets.encryption import encode_dataset_key
+from cleanroom.datasets.keystore import KeyStore
+from cleanroom.documents.specs import QuerySpec
+from cleanroom.errors import CleanRoomError
+from cleanroom.governance import CleanRoomClient, Document, GovernanceUserClient
+from cleanroom.identifiers import (
+    CLEAN_ROOM_QUEUE,
+)
+from cleanroom.messages.cleanup import CleanupInput, CleanupReport
+from cleanroom.spark.kubernetes import KubernetesClient
+from cleanroom.spark.tombstone import is_tombstone
+from starters.operations.datasets import publish_dataset
+from starters.operations.decisions import read_card, send_decision, sign_decision
+from starters.operations.queries import create_query, propose_query
+from starters.operations.query_workflow import read_state
+from starters.operations.session import Session
+from tests.faults.cloud import FaultCloud
+from tests.faults.rows import Left
+from tests.local_cloud.world import World, flights_spec, output_spec, planes_spec
+from workflows.cleanup import Cleanup
+
+
+class Stage:
+    """The open cloud with the collaborators' sessions and with clients for looking at it."""
+
+    def __init__(self, cloud: FaultCloud, governance: GovernanceUserClient, clean_room: CleanRoomClient, temporal: Client) -> None:
+        self.cloud, self.governance, self.clean_room, self.temporal = cloud, governance, clean_room, temporal
+        self.people: dict[str, Session] = {name: cloud.session(name) for name in ("contosso", "litware", "fabrikam")}
+        self.kubernetes = KubernetesClient.connect(cloud.settings("spark-service").kubernetes)
+        self.collaboration = self.people["fabrikam"].collaboration
+        self.flights, self.planes, self.output = (
+            flights_spec(name="flights-0"),
+            planes_spec(name="planes-0"),
+            output_spec(name="output-0"),
+        )
+        self.approved = ""
+        """Digest of the approved query ``approved-0``."""
+
+    def query(self, name: str, **options: Any) -> QuerySpec:
+        """Return a query on the shared datasets."""
+        sql = " ".join(World.SQL.split())
+        inputs = {"flights": self.flights.name, "planes": self.planes.name}
+        return QuerySpec(**{"name": name, "inputs": inputs, "output": self.output.name, "sql": sql, **options})
+
+    async def prepare(self) -> None:
+        """Publish the shared datasets and have a query approved."""
+        await publish_dataset(self.people["contosso"], self.flights)
+        await publish_dataset(self.people["litware"], self.planes)
+        await publish_dataset(self.people["litware"], self.output)
+        await create_query(self.people["fabrikam"], self.query("approved-0"), reconcile_seconds=1)
+        await propose_query(self.people["fabrikam"], "approved-0")
+        for owner in ("litware", "contosso"):
+            await self.decide(owner, "approved-0", "approve")
+        state = await read_state(self.people["fabrikam"], "approved-0")
+        assert state.stage == "Approved"
+        self.approved = state.digest
+
+    def expected_digest(self) -> str:
+        """The digest of a result that was computed with the owners' own keys."""
+        digest = hashlib.sha256(self.approved.encode())
+        owners = {self.flights.name: "contosso", self.planes.name: "litware", self.output.name: "litware"}
+        for name, owner in sorted(owners.items()):
+            keys = KeyStore(self.people[owner].settings.keys_dir, self.collaboration)
+            digest.update(encode_dataset_key(keys.get(name)).reveal())
+        return digest.hexdigest()
+
+    async def decide(self, owner: str, query: str, decision: Any) -> None:
+        """Sign and send a decision, and wait until it is counted."""
+        session = self.people[owner]
+        message = sign_decision(session, await read_card(session, query), decision)
+        session.expect((await send_decision(session, query, decision, message)).seen)
+
+    # ------------------------------------------------------------------ what is left
+
+    def settle(self) -> None:
+        """Let governance show everything from now on. Only the workflows meet a node that lags behind."""
+        if self.cloud.services.nodes is not None:
+            self.cloud.services.nodes.lag = 0.0
+
+    async def grants(self) -> dict[str, list[str]]:
+        """Host data in delegate policies."""
+        left: dict[str, list[str]] = {}
+        for item in await self.governance.list_delegates(self.collaboration):
+            policy = await self.governance.delegate_policy(self.collaboration, item.delegate_type, item.delegate_id)
+            if hosts := sorted(set(policy.get(HOST_DATA, [])) - {NOBODY}):
+                left[f"{item.delegate_type}/{item.delegate_id}"] = hosts
+        return left
+
+    async def secrets(self, run_id: str) -> dict[str, bool]:
+        """The run's staged secrets, and whether each is overwritten."""
+        names = await self.governance.list_secrets(self.collaboration)
+        # The consent receipt is not secret, and the clean room may renew it once more when pods can no longer read it.
+        own = sorted(name for name in names if name.startswith(f"cleanroom_{run_id}.") and not name.endswith(".consent"))
+        return {name.replace(run_id, "*"): is_tombstone(await self.clean_room.get_secret(name)) for name in own}
+
+    async def events(self, id: str, scope: str) -> list[Any]:
+        """The versions of a ledger entry that differ, oldest first."""
+        found: list[Any] = []
+        async for event in self.governance.events(self.collaboration, event_id=id, scope=scope):
+            if event.data not in found:
+                found.append(event.data)
+        return found
+
+    async def sweep(self, id: str, *, apply: bool) -> CleanupReport:
+        """Run the cleanup of ended runs."""
+        input = CleanupInput(collaboration=self.collaboration, apply=apply, grace_seconds=0)
+        return await self.temporal.execute_workflow(Cleanup.run, input, id=id, task_queue=CLEAN_ROOM_QUEUE)
+
+    async def document(self, name: str) -> Left:
+        """A document, its votes, and its text without names and wrapped keys."""
+        try:
+            document: Document = await self.governance.get_document(name)
+        except CleanRoomError as error:
+            return {"document": error.code}
+        data = json.dumps(json.loads(str(document.data)) if isinstance(document.data, str) else document.data, sort_keys=True)
+        votes = [[vote.approver_id, vote.ballot] for vote in document.final_votes or ()]
+        return {"document": document.state, "proposer": document.proposer_id, "votes": sorted(votes), "text": without_names(data, name)}
+
+    async def open_workflows(self, ids: Mapping[str, str]) -> dict[str, str]:
+        """Types of the workflows that have not ended, and of those that do not exist."""
+        return {kind: status for kind, id in ids.items() if (status := await self._status(id)) != "ended"}
+
+    async def _status(self, id: str) -> str:
+        found = (await self.temporal.get_workflow_handle(id).describe()).status
+        return "running" if found is WorkflowExecutionStatus.RUNNING else "ended"
+
+    def rows(self, stand_in: str, file: str, sql: str, *values: str) -> list[Any]:
+        """Read from the database of a stand-in."""
+        path = self.cloud.layout.data(stand_in) / file
+        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+        try:
+            return connection.execute(sql, values).fetchall()
+        finally:
+            connection.close()
+
+
+def without_names(text: str, name: str) -> str:
+    """Return ``text`` without a dataset's or query's name, and without what is random: IDs, suffixes, key versions, wrapped keys."""
+    text = re.sub(r"eyJ[\w+/]+=*", lambda found: base64.b64decode(found[0]).decode(), text).replace(name, "*")
+    for pattern, replacement in _RANDOM:
+        text = re.sub(pattern, replacement, text)
+    return text
+
+
+_RANDOM = (
+    (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "<id>"),
+    (r"\b[0-9a-f]{64}\b", "<digest>"),
+    (r"\*-[0-9a-z]{20,}", "*"),
+    (r"(/keys/[^/]+)/\w+", r"\1"),
+    (r"localhost:\d+", "localhost"),
+    (r"\b2\.\d+\b", "<version>"),
+    (r"[\w+/=-]{200,}", "<long>"),
+)
+
+
+async def open_stage(cloud: FaultCloud, temporal: Client) -> Stage:
+    """Open the clients that look at the cloud. Close them with :func:`close_stage`."""
+    own = cloud.settings("clean-room")
+    attestor = GuestAttestor(own.attestation.url, ca_file=own.ca_file)
+    session = cloud.session("fabrikam")
+    clean_room = CleanRoomClient(own.governance.url, session.collaboration, attestor, ca_file=own.ca_file)
+    return Stage(cloud, session.governance(), clean_room, temporal)
+
+
+async def close_stage(stage: Stage) -> None:
+    """Close the clients."""
+    await stage.governance.aclose()
+    await stage.clean_room.aclose()
+    stage.kubernetes.close()
