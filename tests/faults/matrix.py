@@ -93,7 +93,8 @@ class Matrix:
     def cells(self, scenario: str) -> list[Cell]:
         """Return the cells of a scenario for faults that need no process of their own, in a fixed order."""
         rows = sorted((row for row in self.recording.rows if row.scenario == scenario), key=str)
-        return [Cell(row, fault) for row in rows for fault in ((*LOSSES, *WHOLE) if row.request is None else FAULTS)]
+        whole = [fault for fault in WHOLE if fault not in SIGNALS or "PublishQuery" in SCENARIOS[scenario].workflows]
+        return [Cell(row, fault) for row in rows for fault in ((*LOSSES, *whole) if row.request is None else FAULTS)]
 
     def cells_of_kills(self, scenario: str) -> list[Cell]:
         """Return the cells of a scenario in which a process is killed.
@@ -189,6 +190,17 @@ async def _jumping(matrix: Matrix, attempts: Attempts) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
+async def _signalling(matrix: Matrix, attempts: Attempts, *, how: str) -> AsyncIterator[None]:
+    """Let the signals of a query arrive in another way."""
+    matrix.stage.signals = how
+    try:
+        async with matrix.stage.cloud.workers(attempts):
+            yield
+    finally:
+        matrix.stage.signals = ""
+
+
+@contextlib.asynccontextmanager
 async def _killed_workers(matrix: Matrix, attempts: Attempts, **options: Any) -> AsyncIterator[None]:
     boundaries = list(attempts.lose)
     with ExitStack() as stack:
@@ -215,7 +227,9 @@ async def _killed_server(matrix: Matrix, attempts: Attempts) -> AsyncIterator[No
 
 PROCESS_KILLS = ("worker killed before", "worker killed after", "server killed before", "server killed after")
 """Faults at the boundary of an activity: SIGKILL of the worker, and of Temporal's server."""
-WHOLE = ("lagging governance", "clock jumps", "full disk")
+SIGNALS = ("duplicated signals", "reordered signals", "early signals")
+"""Faults of paths with a query."""
+WHOLE = ("lagging governance", "clock jumps", "full disk", *SIGNALS)
 """Faults that last for a whole run, and which every activity meets."""
 LAG_SECONDS = 0.4
 MODES: dict[str, Callable[[Matrix, Attempts], Any]] = {
@@ -223,6 +237,7 @@ MODES: dict[str, Callable[[Matrix, Attempts], Any]] = {
     "lagging governance": _lagging,
     "clock jumps": _jumping,
     "full disk": partial(_killed_workers, file_bytes=0),
+    **{f"{how} signals": partial(_signalling, how=how) for how in ("duplicated", "reordered", "early")},
     "worker": _killed_workers,
     "server": _killed_server,
 }

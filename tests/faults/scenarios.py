@@ -33,12 +33,18 @@ from cleanroom.spark.run_events import CLEAN_ROOM_STEPS, event_id
 from cleanroom.temporal.failures import error_from_failure
 from starters.operations.conclude import conclude_run
 from starters.operations.datasets import publish_dataset
-from starters.operations.queries import create_query, propose_query, update_query, withdraw_query
+from starters.operations.queries import update_query, withdraw_query
 from starters.operations.query_workflow import read_state
 from starters.operations.runs import start_run
 from tests.faults.rows import Left
 from tests.faults.stage import Stage, without_names
 from tests.local_cloud.world import flights_spec, planes_spec
+
+REFUSED_SIGNALS = {
+    *("BallotPending", "BallotAlreadySubmitted", "QueryNotProposed", "QueryClosed", "ProposalClosed"),
+    *("DecisionQueryMismatch", "DecisionProposalMismatch", "DecisionVersionMismatch", "DecisionDigestMismatch"),
+}
+"""Codes with which signals may be refused that are duplicated, late or early."""
 
 
 class Scenario:
@@ -121,15 +127,12 @@ class ApprovedQuery(Scenario):
 
         async def act() -> None:
             text = stage.query(name)
-            await create_query(author, text, reconcile_seconds=1)
+            await stage.create(text)
             await update_query(author, stage.query(name, sql=text.sql.replace(">= 25", ">= 26")))
-            await propose_query(author, name)
-            proposals.append((await read_state(author, name)).proposal_id)
+            proposals.append(await stage.propose(name))
             await withdraw_query(author, name)
-            await propose_query(author, name)
-            proposals.append((await read_state(author, name)).proposal_id)
-            for owner in ("litware", "contosso"):
-                await stage.decide(owner, name, "approve")
+            proposals.append(await stage.propose(name))
+            await stage.decide({"litware": "approve", "contosso": "approve"}, name)
 
         return await _query(stage, name, act, proposals)
 
@@ -146,10 +149,9 @@ class RejectedQuery(Scenario):
         author, proposals = stage.people["fabrikam"], []
 
         async def act() -> None:
-            await create_query(author, stage.query(name), reconcile_seconds=1)
-            await propose_query(author, name)
-            proposals.append((await read_state(author, name)).proposal_id)
-            await stage.decide("litware", name, "reject")
+            await stage.create(stage.query(name))
+            proposals.append(await stage.propose(name))
+            await stage.decide({"litware": "reject"}, name)
             await withdraw_query(author, name)
 
         return await _query(stage, name, act, proposals)
@@ -181,7 +183,7 @@ async def _query(stage: Stage, name: str, act: Callable[[], Any], proposals: lis
         "pending": sorted(state.pending),
         "accepted": sorted(state.accepted),
         "rejected": sorted(state.rejected),
-        "refused": [item.code for item in state.refused],
+        "refused": sorted({item.code for item in state.refused} - (REFUSED_SIGNALS if stage.signals else set())),
         "history": [entry.event for entry in state.history if entry.event != "governance cannot be read"],
         "proposals": decisions,
         "decisions": statements,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.service import RPCError, RPCStatusCode
 
 from cleanroom.attestation import GuestAttestor
 from cleanroom.claims import HOST_DATA, NOBODY
@@ -21,8 +23,10 @@ from cleanroom.errors import CleanRoomError
 from cleanroom.governance import CleanRoomClient, Document, GovernanceUserClient
 from cleanroom.identifiers import (
     CLEAN_ROOM_QUEUE,
+    query_workflow_id,
 )
 from cleanroom.messages.cleanup import CleanupInput, CleanupReport
+from cleanroom.messages.query import DecisionMessage
 from cleanroom.spark.kubernetes import KubernetesClient
 from cleanroom.spark.tombstone import is_tombstone
 from starters.operations.datasets import publish_dataset
@@ -30,6 +34,7 @@ from starters.operations.decisions import read_card, send_decision, sign_decisio
 from starters.operations.queries import create_query, propose_query
 from starters.operations.query_workflow import read_state
 from starters.operations.session import Session
+from starters.operations.workflow_names import APPROVE, REJECT
 from tests.faults.cloud import FaultCloud
 from tests.faults.rows import Left
 from tests.local_cloud.world import World, flights_spec, output_spec, planes_spec
@@ -49,6 +54,10 @@ class Stage:
             planes_spec(name="planes-0"),
             output_spec(name="output-0"),
         )
+        self.signals = ""
+        """How signals arrive: in order, or ``duplicated``, ``reordered`` or ``early``."""
+        self._late: list[DecisionMessage] = []
+        self._card: Any = None
         self.approved = ""
         """Digest of the approved query ``approved-0``."""
 
@@ -65,8 +74,8 @@ class Stage:
         await publish_dataset(self.people["litware"], self.output)
         await create_query(self.people["fabrikam"], self.query("approved-0"), reconcile_seconds=1)
         await propose_query(self.people["fabrikam"], "approved-0")
-        for owner in ("litware", "contosso"):
-            await self.decide(owner, "approved-0", "approve")
+        self._card = await read_card(self.people["litware"], "approved-0")
+        await self.decide({"litware": "approve", "contosso": "approve"}, "approved-0")
         state = await read_state(self.people["fabrikam"], "approved-0")
         assert state.stage == "Approved"
         self.approved = state.digest
@@ -80,11 +89,59 @@ class Stage:
             digest.update(encode_dataset_key(keys.get(name)).reveal())
         return digest.hexdigest()
 
-    async def decide(self, owner: str, query: str, decision: Any) -> None:
-        """Sign and send a decision, and wait until it is counted."""
-        session = self.people[owner]
-        message = sign_decision(session, await read_card(session, query), decision)
-        session.expect((await send_decision(session, query, decision, message)).seen)
+    # ------------------------------------------------------------------ signals
+
+    async def create(self, query: QuerySpec) -> None:
+        """Create a query."""
+        created = asyncio.create_task(create_query(self.people["fabrikam"], query, reconcile_seconds=1))
+        if self.signals == "early":
+            await self._send_early(query.name)
+        await created
+
+    async def propose(self, query: str) -> str:
+        """Propose a query, and return the ID of the proposal."""
+        await propose_query(self.people["fabrikam"], query)
+        if self.signals == "early":
+            await self._send_early(query)
+        if self.signals == "reordered":
+            # Arrives after other signals, and possibly after another proposal.
+            session = self.people["contosso"]
+            self._late.append(sign_decision(session, await read_card(session, query), "approve", reason="late"))
+        return (await read_state(self.people["fabrikam"], query)).proposal_id
+
+    async def _send_early(self, query: str) -> None:
+        """Send an approval before there is something to approve: the one of another query, as soon as the workflow exists."""
+        session = self.people["litware"]
+        handle = self.temporal.get_workflow_handle(query_workflow_id(self.collaboration, query))
+        message = sign_decision(session, self._card, "approve")
+        while True:
+            try:
+                await handle.signal(APPROVE, message.model_dump())
+                return
+            except RPCError as error:
+                if error.status is not RPCStatusCode.NOT_FOUND:
+                    raise
+                await asyncio.sleep(0.005)
+
+    async def decide(self, decisions: Mapping[str, Any], query: str) -> None:
+        """Sign and send decisions by owner, one after the other, and wait until they are counted."""
+        handle = self.temporal.get_workflow_handle(query_workflow_id(self.collaboration, query))
+        copies = 2 if self.signals == "duplicated" else 0
+        for owner, decision in reversed(decisions.items()) if self.signals == "reordered" else decisions.items():
+            session, kind = self.people[owner], APPROVE if decision == "approve" else REJECT
+            card = await read_card(session, query)
+            if card.document.state != "Proposed":
+                # One of the late signals has counted.
+                continue
+            message = sign_decision(session, card, decision)
+            for _ in range(copies):
+                await handle.signal(kind, message.model_dump())
+            session.expect((await send_decision(session, query, decision, message)).seen)
+            for late in self._late:
+                await handle.signal(APPROVE, late.model_dump())
+            for _ in range(copies):
+                await handle.signal(kind, message.model_dump())
+        self._late.clear()
 
     # ------------------------------------------------------------------ what is left
 
