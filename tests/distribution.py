@@ -28,7 +28,6 @@ FIRST = (
     "tests/unit/sql/test_floors.py",
     "tests/conformance/governance/test_model.py",
     "tests/scenario/test_governance_machine.py",
-    "tests/faults/test_matrix.py",
     "tests/scenario/kubernetes/test_kubelet.py",
     "tests/scenario/test_worker_lifecycle.py",
     "tests/unit/test_commands.py",

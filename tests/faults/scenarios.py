@@ -272,7 +272,7 @@ class SweptRun(Scenario):
         left: Left = {"failure": ""}
         try:
             report = await stage.sweep(self.ids(stage, name)["Cleanup"], apply=True)
-            left |= {"undone": [[row.run_id.replace(name, "*"), row.outcome] for row in report.left], "unchecked": report.unchecked}
+            left |= {"undone": [row.outcome for row in report.left if row.run_id == name], "unchecked": report.unchecked}
         except WorkflowFailureError as error:
             left["failure"] = error_from_failure(error).code
         return left | await _run_left(stage, name, Run().ids(stage, name) | self.ids(stage, name))
@@ -281,14 +281,13 @@ class SweptRun(Scenario):
 async def _run_left(stage: Stage, name: str, ids: Mapping[str, str]) -> Left:
     stage.settle()
     job = job_name(stage.collaboration, "approved-0", name)
-    applications = [item for item in await asyncio.to_thread(stage.kubernetes.applications) if item["metadata"]["name"] == job]
     pods = stage.cloud.pods
     started = await stage.events(runs_event_id("approved-0"), RUNS_SCOPE)
     entries = {step: await stage.events(event_id(name, step), event_scope(name)) for step in (*CLEAN_ROOM_STEPS, "QUERY_COMPLETED")}
     return {
         "open": await stage.open_workflows(ids),
-        "sweeper": [row.model_dump(mode="json") for row in (await stage.sweep(f"look-{name}", apply=False)).left],
-        "applications": len(applications),
+        "sweeper": await stage.found_by_sweeper(name),
+        "applications": await asyncio.to_thread(stage.applications, job),
         "drivers": len(pods.started[name]),
         "grants": await stage.grants(),
         "secrets": await stage.secrets(name),

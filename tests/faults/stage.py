@@ -9,6 +9,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Mapping
+from itertools import count
 from typing import Any
 
 from temporalio.client import Client, WorkflowExecutionStatus
@@ -40,6 +41,9 @@ from tests.faults.rows import Left
 from tests.local_cloud.world import World, flights_spec, output_spec, planes_spec
 from workflows.cleanup import Cleanup
 
+LOOKS = 30
+"""How often the cleanup looks for something that an activity may still undo."""
+
 
 class Stage:
     """The open cloud with the collaborators' sessions and with clients for looking at it."""
@@ -47,7 +51,6 @@ class Stage:
     def __init__(self, cloud: FaultCloud, governance: GovernanceUserClient, clean_room: CleanRoomClient, temporal: Client) -> None:
         self.cloud, self.governance, self.clean_room, self.temporal = cloud, governance, clean_room, temporal
         self.people: dict[str, Session] = {name: cloud.session(name) for name in ("contosso", "litware", "fabrikam")}
-        self.kubernetes = KubernetesClient.connect(cloud.settings("spark-service").kubernetes)
         self.collaboration = self.people["fabrikam"].collaboration
         self.flights, self.planes, self.output = (
             flights_spec(name="flights-0"),
@@ -179,6 +182,17 @@ class Stage:
         input = CleanupInput(collaboration=self.collaboration, apply=apply, grace_seconds=0)
         return await self.temporal.execute_workflow(Cleanup.run, input, id=id, task_queue=CLEAN_ROOM_QUEUE)
 
+    async def found_by_sweeper(self, run_id: str) -> list[dict[str, int]]:
+        """What the cleanup finds of a run, when activities that were under way at its end have ended."""
+        for number in count(1):
+            report = await self.sweep(f"look-{run_id}-{number}", apply=False)
+            held = [row.held for row in report.left if row.run_id == run_id]
+            # The SparkApplication of a completed run stays for a while, so that its logs can be read.
+            if all(set(item) == {"application"} for item in held) or number == LOOKS:
+                return held
+            await asyncio.sleep(0.5)
+        raise AssertionError("unreachable")
+
     async def document(self, name: str) -> Left:
         """A document, its votes, and its text without names and wrapped keys."""
         try:
@@ -196,6 +210,14 @@ class Stage:
     async def _status(self, id: str) -> str:
         found = (await self.temporal.get_workflow_handle(id).describe()).status
         return "running" if found is WorkflowExecutionStatus.RUNNING else "ended"
+
+    def applications(self, name: str) -> int:
+        """Number of SparkApplications with a name."""
+        client = KubernetesClient.connect(self.cloud.settings("spark-service").kubernetes)
+        try:
+            return sum(item["metadata"]["name"] == name for item in client.applications())
+        finally:
+            client.close()
 
     def rows(self, stand_in: str, file: str, sql: str, *values: str) -> list[Any]:
         """Read from the database of a stand-in."""
@@ -239,4 +261,3 @@ async def close_stage(stage: Stage) -> None:
     """Close the clients."""
     await stage.governance.aclose()
     await stage.clean_room.aclose()
-    stage.kubernetes.close()
