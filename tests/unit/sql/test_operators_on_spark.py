@@ -13,11 +13,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
-from cleanroom.sql.language import LANGUAGE
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from cleanroom.sql import Catalog, check_sql, split_statements
+from cleanroom.sql.text.language import LANGUAGE
 from cleanroom.sql.text.parsing import parse_statement
 from cleanroom.sql.vocabulary import EXTRACT_FIELDS, FUNCTIONS, TYPES
 from tests.unit.sql.expressions import BrokenStatements, constructs, expression, pairs
