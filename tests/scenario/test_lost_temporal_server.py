@@ -115,11 +115,7 @@ def test_a_lost_temporal_server_loses_no_query_and_no_result(cloud: Recovered, t
 
     cloud.lose_database()
     # The server has started, and the workers connect again by themselves.
-    cloud.until(
-        lambda: (
-            python("starters.cli", "run", "list", "--profile", "fabrikam", "--config", str(cloud.state / "cleanroom.toml")).returncode == 0
-        )
-    )
+    cloud.until(lambda: cloud.answers("run", "list"))
     assert cloud.run("run", "list") == []
     cloud.run("query", "show", QUERY, exit_code=3)
 
