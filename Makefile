@@ -18,7 +18,7 @@ DEMO_ARGS ?=
 MUTANTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check demo test test-lag mutants lint reference docs histories bench clean
+.PHONY: help setup check demo test test-lag test-kills mutants lint reference docs histories bench clean
 
 help: ## show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ test-lag: setup $(SPARK_ARCHIVE) ## run the scenarios with governance nodes that
 	@test ! -s $(SPARK_ARCHIVE) || export $(WITH_ARCHIVE); for lag in 400 1000; do \
 		LAG_MS=$$lag COMMIT_MS=1000 $(PY) -m pytest -q $(LAG_TESTS) $(PYTEST_ARGS) || exit 1; \
 	done
+
+test-kills: setup ## kill each command at every request to Temporal and governance, and repeat it
+	@CLEANROOM_TEST_KILLS=all $(PY) -m pytest -q tests/scenario/test_repeated_commands.py $(PYTEST_ARGS)
 
 lint: $(STAMP) ## run ruff, mypy --strict, the import contracts, and the check of generated pages
 	@$(VENV)/bin/ruff format --check .
