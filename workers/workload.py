@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
@@ -67,7 +66,7 @@ class Workload:
             "run.prepare": timedelta(minutes=30),
             "run.watch": timedelta(seconds=settings.spark.run_seconds + settings.spark.driver_start_seconds) + _SHORT,
         }
-        self._read_at = time.monotonic()
+        self._read_at = now()
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._repeat(), name="workload-metrics")
@@ -80,12 +79,16 @@ class Workload:
 
     async def _repeat(self) -> None:
         while True:
-            try:
-                await self.read()
-            except RPCError as error:
-                logger.warning("the workload's metrics are not current: %s", error.status.name)
-            metrics.VISIBILITY_AGE_SECONDS.set(self._meter, time.monotonic() - self._read_at)
+            await self.refresh()
             await asyncio.sleep(self._interval)
+
+    async def refresh(self) -> None:
+        """Set every gauge if Temporal answers, and in any case how old they are."""
+        try:
+            await self.read()
+        except RPCError as error:
+            logger.warning("the workload's metrics are not current: %s", error.status.name)
+        metrics.VISIBILITY_AGE_SECONDS.set(self._meter, (self._now() - self._read_at).total_seconds())
 
     async def read(self) -> None:
         """Read the visibility store once and set every gauge."""
@@ -98,7 +101,7 @@ class Workload:
         self._set_approvals(proposed, now)
         self._set_runs(runs, now)
         metrics.RUNS_NOT_CONCLUDED.set(self._meter, await self._not_concluded(mine))
-        self._read_at = time.monotonic()
+        self._read_at = now
 
     def _set_approvals(self, proposed: Iterable[WorkflowExecution], now: datetime) -> None:
         pending: Counter[tuple[str, str]] = Counter()

@@ -17,7 +17,6 @@ from cleanroom.sql.checking.expressions import compared
 from cleanroom.sql.checking.nodes import chain_operands, checks_relation, combine, located_at, marked_name, query_of, relation_of, value_of
 from cleanroom.sql.checking.queries import renamed, semi_join
 from cleanroom.sql.context import Context
-from cleanroom.sql.language import position_of
 from cleanroom.sql.model import ATOM, NO_COLUMNS, NO_ORIGINS, PREDICATE, CheckedQuery, KeyPair, ProtectedInput, Relation, Value
 from cleanroom.sql.privacy import rows
 from cleanroom.sql.privacy.exposure import check_condition
@@ -43,9 +42,9 @@ def table(node: exp.Table, ctx: Context) -> tuple[Relation, str]:
     """A view of the catalogue, a temporary view or a common table expression, by name."""
     if not isinstance(node.this, exp.Identifier):
         text = "a table function (range, read_files, explode …) is not allowed as a relation"
-        raise Refusal("TableFunctionNotAllowed", text, position_of(node))
+        raise Refusal("TableFunctionNotAllowed", text)
     if column_aliases(node):
-        raise Refusal("ClauseNotAllowed", "column aliases after the name of a relation are not allowed", position_of(node))
+        raise Refusal("ClauseNotAllowed", "column aliases after the name of a relation are not allowed")
     name, scope = node.name, ctx.scope
     query, view = ctx.relations.get(name.lower()), ctx.rules.catalog.view(name)
     if query is not None:
@@ -61,7 +60,7 @@ def _unknown_relation(name: str, node: exp.Expr, ctx: Context) -> Refusal:
     known = sorted([view.name for view in ctx.rules.catalog.views] + list(ctx.relations))
     close = difflib.get_close_matches(name, known, 1)
     hint = f"did you mean {close[0]}?" if close else f"the query may read {', '.join(known)}"
-    return Refusal("UnknownRelation", f"unknown view {strip_invisible(name)[:120]!r}: {hint}", position_of(node))
+    return Refusal("UnknownRelation", f"unknown view {strip_invisible(name)[:120]!r}: {hint}")
 
 
 @checks_relation(exp.Subquery)
@@ -69,10 +68,10 @@ def derived_table(node: exp.Subquery, ctx: Context) -> tuple[Relation, str]:
     """``(SELECT ...) AS t``. It may read columns of enclosing queries, but not of its neighbours in FROM."""
     if not isinstance(node.this, exp.Query) or isinstance(node.this, exp.Table):
         text = "a join or a name in parentheses is not allowed in FROM; write it without them, or as a subquery with an alias"
-        raise Refusal("RelationNotAllowed", text, position_of(node))
+        raise Refusal("RelationNotAllowed", text)
     query = query_of(node.this, ctx, ctx.scope.parent, hidden=True)
     if columns := column_aliases(node):
-        query = renamed(query, columns, node)
+        query = renamed(query, columns)
     relation = _add_query(alias_of(node, ctx.scope, "subquery"), query, ctx)
     return relation, f"{subquery(query.sql)} AS {quote(relation.alias)}"
 
@@ -95,7 +94,7 @@ def _add_view(view: View, written: str, ctx: Context) -> Relation:
         columns[name].identity = name in identities
     forbidden = frozenset([column.name.lower() for column in view.columns]) - columns.keys()
     relation = Relation(alias, written, columns, forbidden, view.name, view.unique_on)
-    scope.relations[written.lower()] = relation
+    scope.add(relation)
     exact = {column.name.lower(): column.name for column in view.columns}
     scope.protected += [ProtectedInput(key, name, qualified(alias, exact[name])) for name in identities]
     scope.views |= {key}
@@ -111,7 +110,7 @@ def _add_query(written: str, query: CheckedQuery, ctx: Context) -> Relation:
     source = frozenset([alias])
     columns = {field.name.lower(): field.as_column(qualified(alias, field.name), field.name, source) for field in query.fields}
     relation = Relation(alias, written, columns, unique_on=query.unique_on)
-    scope.relations[written.lower()] = relation
+    scope.add(relation)
     for item in query.protected:
         # The column that shows the identity, if the query has one, so that it can be joined on and grouped by.
         column = item.reference if item.output_position is None else query.fields[item.output_position].name
@@ -128,13 +127,15 @@ def from_clause(node: exp.Expr, ctx: Context) -> str:
     start = node.args.get("from_")
     if start is None:
         if node.args.get("joins") or node.args.get("laterals"):
-            raise Refusal("ClauseNotAllowed", "a join needs a FROM", position_of(node))
+            raise Refusal("ClauseNotAllowed", "a join needs a FROM")
         ctx.scope.may_copy_rows = True
         return ""
     relation, text_of_first = relation_of(start.this, ctx)
     text = ["\nFROM " + _placeholder(relation, text_of_first, ctx)]
-    text.extend(_join(join, ctx) for join in node.args.get("joins") or [])
-    text.extend(_lateral_view(lateral, ctx) for lateral in node.args.get("laterals") or [])
+    for check, parts in ((_join, node.args.get("joins")), (_lateral_view, node.args.get("laterals"))):
+        for part in parts or ():
+            with located_at(part):
+                text.append(check(part, ctx))
     return "".join(text)
 
 
@@ -161,37 +162,39 @@ def _join(node: exp.Expr, ctx: Context) -> str:
     side, kind = (str(node.args.get(name) or "").upper() for name in ("side", "kind"))
     word = _JOINS.get((side, kind))
     if word is None:
-        raise Refusal("JoinNotAllowed", f"a {side} {kind} JOIN is not in the language of queries", position_of(node))
+        raise Refusal("JoinNotAllowed", f"a {side} {kind} JOIN is not in the language of queries")
     scope = ctx.scope
-    left, left_protected = list(scope.relations.values()), len(scope.protected)
+    left, left_protected, visible = list(scope.relations.values()), len(scope.protected), scope.visible
     right, text = relation_of(node.this, ctx)
     text, first_key = _placeholder(right, text, ctx), len(scope.equal.keys)
     if node.args.get("using") == []:
-        raise Refusal("Unparsable", "USING names the columns that both sides have", position_of(node))
+        raise Refusal("Unparsable", "USING names the columns that both sides have")
     using = [item.name for item in node.args.get("using") or []]
-    merged = [_using(name, left, right, word, ctx) for name in using]
-    conditions = [condition for condition, _, _ in merged]
+    merged = [_using(name, visible, right, word, ctx) for name in using]
+    conditions = [condition for condition, _ in merged]
     if node.args.get("on") is not None:
         conditions.extend(conjuncts(node.args["on"], ctx, in_every_row=word == "JOIN"))
     if word == "JOIN" and not conditions:
         word = "CROSS JOIN"
     if word in ("LEFT JOIN", "RIGHT JOIN", "FULL JOIN") and not conditions:
-        raise Refusal("JoinNotAllowed", f"a {word} needs ON or USING", position_of(node))
+        raise Refusal("JoinNotAllowed", f"a {word} needs ON or USING")
     if word in ("LEFT JOIN", "RIGHT JOIN"):
         optional = frozenset([right.alias] if word == "LEFT JOIN" else [relation.alias for relation in left])
         for index, pair in enumerate(scope.equal.keys[first_key:], start=first_key):
             scope.equal.keys[index] = pair._replace(restricts=optional)
-    _protect_rows(word, left, left_protected, right, conditions, node, ctx)
-    for _, key, value in merged:
-        scope.merged[key] = value
+    _protect_rows(word, left, left_protected, right, conditions, ctx)
     if word in ("LEFT SEMI JOIN", "LEFT ANTI JOIN"):
         del scope.relations[right.written_alias.lower()]
+    else:
+        visible = [*visible, *right.columns.values()]
+    names = {name.lower() for name in using}
+    scope.show([*(value for _, value in merged), *(value for value in visible if value.name.lower() not in names)])
     on = conjunction(conditions)
     return f"\n{word} {text}" + (f" ON {on}" if on else "")
 
 
 def _protect_rows(
-    word: str, left: Sequence[Relation], left_protected: int, right: Relation, conditions: Sequence[Value], node: exp.Expr, ctx: Context
+    word: str, left: Sequence[Relation], left_protected: int, right: Relation, conditions: Sequence[Value], ctx: Context
 ) -> None:
     """Apply the privacy rules to a join; ``left_protected`` of the scope's protected inputs are on its left side."""
     scope = ctx.scope
@@ -205,15 +208,14 @@ def _protect_rows(
     if word != "LEFT SEMI JOIN":
         texts = {condition.sql for condition in conditions}
         pairs = [pair for pair in pairs if f"{pair[0].sql} = {pair[1].sql}" in texts]
-    with located_at(node):
-        joined = rows.join_rows(
-            word,
-            scope.protected[:left_protected],
-            scope.protected[left_protected:],
-            pairs,
-            [relation.alias for relation in optional],
-            right.alias,
-        )
+    joined = rows.join_rows(
+        word,
+        scope.protected[:left_protected],
+        scope.protected[left_protected:],
+        pairs,
+        [relation.alias for relation in optional],
+        right.alias,
+    )
     scope.protected = joined.protected
     if joined.marker:
         for relation in optional:
@@ -221,33 +223,29 @@ def _protect_rows(
                 value.outer_join_markers = value.outer_join_markers | {joined.marker}
 
 
-def _using(name: str, left: Sequence[Relation], right: Relation, word: str, ctx: Context) -> tuple[Value, str, Value]:
-    """Condition of a column of USING, its lower-case name, and the merged column."""
-    scope, key = ctx.scope, name.lower()
-    if key in scope.merged:
-        first = scope.merged[key]
-    else:
-        owners = [relation for relation in left if key in relation.columns]
-        if len(owners) != 1:
-            code = "AmbiguousColumn" if owners else "UnknownColumn"
-            raise Refusal(code, f"USING ({strip_invisible(name)[:80]}): the left side has {len(owners)} such columns")
-        first = owners[0].columns[key]
+def _using(name: str, left: Sequence[Value], right: Relation, word: str, ctx: Context) -> tuple[Value, Value]:
+    """Condition of a column of USING, and the merged column."""
+    key = name.lower()
+    found = [value for value in left if value.name.lower() == key]
+    if len(found) != 1:
+        code = "AmbiguousColumn" if found else "UnknownColumn"
+        raise Refusal(code, f"USING ({strip_invisible(name)[:80]}): the left side has {len(found)} such columns")
+    first = found[0]
     if key not in right.columns:
         raise Refusal("UnknownColumn", f"USING ({strip_invisible(name)[:80]}): {right.alias} has no such column")
     second = right.columns[key]
-    equality = exp.EQ()
-    out = combine(f"{first.sql} = {second.sql}", "boolean", PREDICATE, [first, second], equality, identity=True)
+    out = combine(f"{first.sql} = {second.sql}", "boolean", PREDICATE, [first, second], identity=True)
     out.identity = False
     record_equality(first, second, ctx, in_every_row=word == "JOIN")
     ctx.record(first)
     ctx.record(second)
     if word == "RIGHT JOIN":
-        return out, key, second
+        return out, second
     if word != "FULL JOIN":
-        return out, key, first
-    value = combine(f"COALESCE({first.sql}, {second.sql})", first.type, ATOM, [first, second], equality, identity=True)
+        return out, first
+    value = combine(f"COALESCE({first.sql}, {second.sql})", first.type, ATOM, [first, second], identity=True)
     value.name = first.name
-    return out, key, value
+    return out, value
 
 
 # -- conditions -------------------------------------------------------------------------------------------------------
@@ -314,29 +312,27 @@ def _lateral_view(node: exp.Expr, ctx: Context) -> str:
     call, scope = node.this, ctx.scope
     name = marked_name(call)
     if not node.args.get("view") or name not in FUNCTIONS or FUNCTIONS[name].kind != "generator":
-        raise Refusal("RelationNotAllowed", "only LATERAL VIEW explode(…) and posexplode(…) are allowed", position_of(node))
-    with located_at(node):
-        rows.check_lateral_view(scope.protected)
+        raise Refusal("RelationNotAllowed", "only LATERAL VIEW explode(…) and posexplode(…) are allowed")
+    rows.check_lateral_view(scope.protected)
     if len(call.expressions) != 1:
-        raise Refusal("WrongArguments", f"{name} takes one array", position_of(node))
+        raise Refusal("WrongArguments", f"{name} takes one array")
     value = value_of(call.expressions[0], ctx.in_clause("explode"))
     if value.type != "array":
-        raise Refusal("TypeNotAllowed", f"{name} needs an array (split, collect_list, array …), not {value.type}", position_of(node))
-    with located_at(node):
-        check_condition([value], ctx.rules.catalog, name)
+        raise Refusal("TypeNotAllowed", f"{name} needs an array (split, collect_list, array …), not {value.type}")
+    check_condition([value], ctx.rules.catalog, name)
     columns = column_aliases(node)
     expected = 2 if name.startswith("POS") else 1
     if len(columns) != expected:
-        raise Refusal("ClauseNotAllowed", f"LATERAL VIEW {name.lower()}(…) needs AS with {expected} column name(s)", position_of(node))
+        raise Refusal("ClauseNotAllowed", f"LATERAL VIEW {name.lower()}(…) needs AS with {expected} column name(s)")
     written = alias_of(node, scope, "exploded")
     relation = Relation(unique_alias(written, scope), written, {})
     for column in columns:
         kind = "integer" if expected == 2 and not relation.columns else "string"
-        exploded = combine(qualified(relation.alias, column), kind, ATOM, [value], node)
+        exploded = combine(qualified(relation.alias, column), kind, ATOM, [value])
         exploded.name, exploded.plain, exploded.ungrouped = column, True, True
         exploded.sources, exploded.degree = frozenset([relation.alias]), 1
         relation.columns[column.lower()] = exploded
-    scope.relations[written.lower()] = relation
+    scope.add(relation)
     scope.equal.links.extend((relation.alias, other) for other in value.sources)
     scope.may_copy_rows = True
     outer = "OUTER " if node.args.get("outer") else ""

@@ -104,11 +104,12 @@ def test_vocabulary_contains_no_function_that_reaches_outside_of_the_query() -> 
         )),
         ("-1::string", "TypeNotAllowed"), ("DATEDIFF(DAY, b AND d, s)", "WrongArguments"),
         *((text, "Unparsable") for text in (
-            "s BETWEEN a a AND c", "s BETWEEN a ~ c AND c", "s BETWEEN 1 9", "CASE WHEN b 1 END", "CAST(a AS INT", "COUNT(*) FILTER (b)",
+            "s BETWEEN a a AND c", "s BETWEEN 1 9", "CASE WHEN b 1 END", "CAST(a AS INT", "COUNT(*) FILTER (b)",
             "CONCAT(, s)", "s 'x'",
             "s AS 3, s", "SUM(a) OVER (PARTITION BY ORDER BY a)", "SUM(a) OVER (ORDER BY a ROWS 1 PRECEDING AND 1 FOLLOWING)",
         )),
         *((text, "LiteralNotAllowed") for text in ("DATE 0", "DATE '5'", "DATE '2024-02-30'", "DATE '2024-01-01' 'x'", "INTERVAL (1) DAY")),
+        ("INTERVAL 1 QUARTER", "LiteralNotAllowed"), ("FIRST(DISTINCT -1)", "WrongArguments"), ("LAST(DISTINCT a)", "WrongArguments"),
     ],
 )  # fmt: skip
 def test_form_that_spark_reads_differently_or_not_at_all_is_refused(text: str, code: str) -> None:
@@ -137,6 +138,19 @@ def test_condition_is_rendered_with_the_parentheses_that_spark_needs(text: str, 
     verdict = check_sql(f"SELECT {text} AS v FROM t", Catalog.model_validate({"views": {"t": {"s": "string"}}}))
     assert verdict.allowed, verdict.reasons
     assert rendering in verdict.sql
+
+
+def test_names_and_stars_of_a_join_by_using_are_those_of_spark() -> None:
+    views = {"t": {"a": "integer", "c": "integer"}, "u": {"a": "integer", "k": "string"}, "v": {"k": "string", "a": "integer"}}
+    catalog = Catalog.model_validate({"views": views})
+    (reason,) = check_sql("SELECT a FROM t JOIN u USING (a) JOIN v ON u.k = v.k", catalog).reasons
+    assert reason.code == "AmbiguousColumn"
+    for text, columns in {
+        "t JOIN u USING (a) JOIN v ON u.k = v.k": "a c k k_2 a_2",
+        "t JOIN u USING (a) JOIN v USING (k)": "k a c a_2",
+        "t LEFT SEMI JOIN u USING (a)": "a c",
+    }.items():
+        assert [column.name for column in check_sql(f"SELECT * FROM {text}", catalog).output] == columns.split()
 
 
 def test_star_after_a_relation_is_refused() -> None:
