@@ -278,7 +278,7 @@ class CleanRoomSecrets:
         await self._room.client.put_secret(run_secret_name(job.run_id, job.query_id, "network"), new_network_secret())
 
     async def _leave_a_secret(self, job: JobConfig) -> None:
-        """Store a tombstone as the consent receipt, if there is none, for a run without secrets of datasets.
+        """Store a tombstone as the consent receipt of a run without secrets of datasets, unless it has one.
 
         A cleanup finds runs by their secrets. So a run has one before its first grant.
         """
@@ -328,6 +328,10 @@ class CleanRoomSecrets:
                 except Internal:
                     raise
                 except CleanRoomError as error:
+                    if error.code == "RunClosed":
+                        # The run's secrets are overwritten already. A receipt would be a leftover.
+                        await self._overwrite(verified.job.consent_secret_id)
+                        raise
                     await self._write_receipt(verified.job, withdrawn_receipt(verified.job, self._room.now()))
                     if "document" not in error.details:
                         raise

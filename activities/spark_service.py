@@ -157,7 +157,7 @@ class SparkServiceActivities:
 
     @activity.defn
     async def list_jobs(self, request: JobsRequest) -> JobsFound:
-        """List the SparkApplications of the collaboration's runs. Others in the namespace are left out.
+        """List the SparkApplications of the collaboration's runs that have not ended. Others in the namespace are left out.
 
         Raises:
             Refused: ``CollaborationMismatch``.

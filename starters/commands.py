@@ -33,6 +33,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "dataset": Command("dataset", "app", "Upload and publish encrypted datasets."),
     "query": Command("query", "app", "Create and propose queries, and decide on them."),
     "run": Command("run", "app", "Run approved queries."),
+    "cleanup": Command("cleanup", "cleanup", "Find and undo what ended runs have left: grants, secrets, Spark jobs."),
     "key": Command("keys", "app", "Publish or retire your signing key."),
     "deputy": Command("deputies", "app", "Name deputies, who may decide on queries in your name."),
     "secret": Command("secrets", "app", "Store secrets that dataset files refer to by name."),

@@ -189,7 +189,7 @@ class Cleanup:
         if run.ticket is None:
             return "RunNotPinned"
         try:
-            undone = await undo_run(run.ticket, timing=STANDARD, end=run.end, stop_job="application" in run.held)
+            undone = await undo_run(run.ticket, timing=STANDARD, stop_job="application" in run.held)
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise

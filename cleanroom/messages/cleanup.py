@@ -49,7 +49,7 @@ class RunHeld(Message):
     run_id: Name
     query: str = ""
     ticket: RunTicket | None = None
-    """The run that the ledger pins, for runs that were asked for by name. None also if there is no pin."""
+    """The run that the ledger pins, for runs that were asked for by name. None without a pin."""
     pinned: bool = False
     pinned_at: AwareDatetime | None = None
     expires: AwareDatetime | None = None
@@ -57,8 +57,6 @@ class RunHeld(Message):
     origin: str = ""
     """ID of the Temporal namespace in which the run began; empty if it is unknown."""
     closed: bool = False
-    end: str = ""
-    """The entry in the ledger that records the run's end, such as ``RUN_COMPLETED``; for runs that were asked for by name."""
     held: dict[Kind, int] = {}
     """How many of each kind."""
 
@@ -85,7 +83,7 @@ class JobsRequest(Message):
 
 
 class RunJob(Message):
-    """A SparkApplication of the collaboration."""
+    """A SparkApplication of the collaboration that has not ended."""
 
     name: str
     uid: str

@@ -15,7 +15,7 @@ from cleanroom.identifiers import job_name
 from cleanroom.models import FrozenModel
 from cleanroom.spark.application import CONTRACT_ANNOTATION, JOB_DIGEST_ANNOTATION, QUERY_LABEL, RUN_LABEL
 from cleanroom.spark.policy import POLICY_ANNOTATION
-from cleanroom.spark.status import ClusterEvent, ContainerStatus, ExecutorCounts, JobStatus, PodStatus
+from cleanroom.spark.status import TERMINAL_STATES, ClusterEvent, ContainerStatus, ExecutorCounts, JobStatus, PodStatus
 
 
 class SubmittedJob(FrozenModel):
@@ -27,6 +27,8 @@ class SubmittedJob(FrozenModel):
     query: str
     run_id: str
     created_at: datetime
+    ended: bool
+    """Whether it has completed or failed. Its pods have ended then, and the operator removes it after its time to live."""
 
 
 def submitted_job(application: dict[str, Any]) -> SubmittedJob | None:
@@ -37,7 +39,15 @@ def submitted_job(application: dict[str, Any]) -> SubmittedJob | None:
     created = _time(metadata.get("creationTimestamp"))
     if not contract or not query or not run_id or created is None or metadata["name"] != job_name(contract, query, run_id):
         return None
-    return SubmittedJob(name=metadata["name"], uid=metadata["uid"], contract_id=contract, query=query, run_id=run_id, created_at=created)
+    return SubmittedJob(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        contract_id=contract,
+        query=query,
+        run_id=run_id,
+        created_at=created,
+        ended=((application.get("status") or {}).get("applicationState") or {}).get("state") in TERMINAL_STATES,
+    )
 
 
 def job_status(application: dict[str, Any], pods: Iterable[PodStatus] = (), events: Iterable[ClusterEvent] = ()) -> JobStatus:

@@ -152,9 +152,9 @@ class SparkService:
         return await asyncio.to_thread(self._client.status, tracking_id)
 
     async def jobs(self, contract_id: str) -> list[SubmittedJob]:
-        """List the applications of a contract's runs that exist."""
+        """List the applications of a contract's runs that have not ended."""
         found = await asyncio.to_thread(self._client.applications, f"{RUN_LABEL},{QUERY_LABEL}")
-        return [job for job in map(submitted_job, found) if job is not None and job.contract_id == contract_id]
+        return [job for job in map(submitted_job, found) if job is not None and job.contract_id == contract_id and not job.ended]
 
     async def delete(self, tracking_id: str, *, uid: str | None = None, seconds: float = 60) -> bool:
         """Cancel the application: delete it and wait until its pods are gone. Idempotent.

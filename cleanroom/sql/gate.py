@@ -10,14 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlglot import exp
-
 from cleanroom.documents.query import QuerySegment
 from cleanroom.sql.catalog import Catalog
 from cleanroom.sql.checking.columns import check_distinct_columns
+from cleanroom.sql.checking.nodes import located_at
 from cleanroom.sql.checking.queries import Statement, check_statement
 from cleanroom.sql.context import Context, Findings, Rules
-from cleanroom.sql.language import check_language
 from cleanroom.sql.lineage import card_of, lineage_of
 from cleanroom.sql.model import CheckedQuery
 from cleanroom.sql.privacy import release
@@ -52,8 +50,8 @@ class QueryCheck:
         """
         try:
             node = parse_statement(text, rereading=self.rules.rereading)
-            check_language(node, text)
-            statement = check_statement(node, Context(self.rules, self.findings, self.views, Scope()), last=last)
+            with located_at(node):
+                statement = check_statement(node, Context(self.rules, self.findings, self.views, Scope()), last=last)
         except RecursionError as error:
             raise Refusal("QueryTooComplex", "the query is nested too deeply") from error
         if statement.view is not None:
@@ -84,7 +82,7 @@ class QueryCheck:
     def check_result(self, query: CheckedQuery) -> None:
         """Check the owners' rules for what leaves the clean room."""
         release.check_result(query)
-        check_distinct_columns(query, "the result", exp.Null())
+        check_distinct_columns(query, "the result")
         for field in query.fields:
             try:
                 release.check_output(field, self.rules.catalog)

@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 from sqlglot import exp
 
 from cleanroom.sql.context import Context
-from cleanroom.sql.language import describe, position_of
 from cleanroom.sql.model import CheckedQuery, Origin, Relation, Value
 from cleanroom.sql.privacy.exposure import identity_misuse
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.scope import Scope
+from cleanroom.sql.text.language import describe, position_of
 from cleanroom.sql.text.marking import MARK
 
 
@@ -80,7 +80,6 @@ def combine(
     type: str,
     precedence: int,
     parts: Iterable[Value],
-    node: exp.Expr,
     *,
     degree: int | None = None,
     identity: bool = False,
@@ -93,7 +92,6 @@ def combine(
         type: Type of the result.
         precedence: Precedence of the outermost operator.
         parts: Operands.
-        node: The expression, for the position of a refusal.
         degree: Degree of the result, unless all parts are constants.
         identity: Identities may be operands; the result is then an identity as well.
         scale: Scale of the result.
@@ -103,9 +101,7 @@ def combine(
     for part in parts:
         if part.identity:
             if not identity:
-                refusal = identity_misuse(part.name)
-                refusal.position = position_of(node)
-                raise refusal
+                raise identity_misuse(part.name)
             out.identity = True
         constant = constant and part.degree == 0
         if part.origins:
@@ -166,16 +162,16 @@ checks_expression, checks_relation, checks_query = (partial(_checks, table) for 
 
 
 def value_of(node: exp.Expr, ctx: Context) -> Value:
-    """Check an expression.
-
-    Raises:
-        Refusal: The expression, or a part of it, is not on the allowlist.
-    """
+    """Check an expression. A refusal without a position gets that of the innermost expression."""
     check = EXPRESSIONS.get(type(node))
-    if check is None:
-        what = "a query" if isinstance(node, exp.Query) else {"STAR": "*", "VAR": "a keyword"}.get(describe(node), describe(node))
-        raise Refusal("ExpressionNotAllowed", f"{what} is not allowed here", position_of(node))
-    value = check(node, ctx)
+    try:
+        if check is None:
+            what = "a query" if isinstance(node, exp.Query) else {"STAR": "*", "VAR": "a keyword"}.get(describe(node), describe(node))
+            raise Refusal("ExpressionNotAllowed", f"{what} is not allowed here")
+        value = check(node, ctx)
+    except Refusal as refusal:
+        refusal.position = refusal.position or position_of(node)
+        raise
     if value.ungrouped:
         keys = ctx.scope.group_keys
         if keys is not None and value.sql in keys:
@@ -189,17 +185,14 @@ def values_of(nodes: Iterable[exp.Expr], ctx: Context) -> list[Value]:
 
 
 def relation_of(node: exp.Expr, ctx: Context) -> tuple[Relation, str]:
-    """Check a relation of FROM, and add it to the scope.
-
-    Returns:
-        The relation and its rendered text.
-    """
-    check = RELATIONS.get(type(node))
-    if check is None:
-        what = "LATERAL" if isinstance(node, exp.Lateral) else describe(node)
-        text = f"{what} is not allowed in FROM; a query in FROM stands in parentheses and has an alias, and LATERAL VIEW follows it"
-        raise Refusal("RelationNotAllowed", text, position_of(node))
-    return check(node, ctx)
+    """Check a relation of FROM, and add it to the scope. Returns the relation and its rendered text."""
+    with located_at(node):
+        check = RELATIONS.get(type(node))
+        if check is None:
+            what = "LATERAL" if isinstance(node, exp.Lateral) else describe(node)
+            text = f"{what} is not allowed in FROM; a query in FROM stands in parentheses and has an alias, and LATERAL VIEW follows it"
+            raise Refusal("RelationNotAllowed", text)
+        return check(node, ctx)
 
 
 def query_of(node: exp.Expr, ctx: Context, parent: Scope | None, *, hidden: bool) -> CheckedQuery:
@@ -213,7 +206,8 @@ def query_of(node: exp.Expr, ctx: Context, parent: Scope | None, *, hidden: bool
     """
     while isinstance(node, exp.Subquery) and not node.args.get("alias"):
         node = node.this
-    check = QUERIES.get(type(node))
-    if check is None:
-        raise Refusal("StatementNotAllowed", f"{describe(node)} is not an allowed query; write SELECT", position_of(node))
-    return check(node, ctx, parent, hidden)
+    with located_at(node):
+        check = QUERIES.get(type(node))
+        if check is None:
+            raise Refusal("StatementNotAllowed", f"{describe(node)} is not an allowed query; write SELECT")
+        return check(node, ctx, parent, hidden)

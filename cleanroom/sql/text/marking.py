@@ -13,7 +13,7 @@ import re
 from sqlglot.tokenizer_core import Token, TokenType
 
 from cleanroom.sql.refusal import Refusal
-from cleanroom.sql.text.tokens import token_position
+from cleanroom.sql.text.characters import token_position
 from cleanroom.sql.vocabulary import FUNCTIONS, TYPES
 
 MARK = "__f_"

@@ -53,7 +53,7 @@ async def test_every_kind_is_counted_with_what_the_ledger_says(runs: RunWorld, t
     assert run.held == kinds
     assert (run.run_id, run.query, run.pinned, run.pinned_at, run.origin) == ("r-1", QUERY, True, runs.now, "namespace-1")
     assert run.expires == runs.now + dt.timedelta(hours=12)
-    assert (run.closed, run.end, run.ticket) == (False, "", None)
+    assert (run.closed, run.ticket) == (False, None)
 
 
 async def test_nothing_is_found_after_a_run_has_revoked(runs: RunWorld, ticket: RunTicket) -> None:
@@ -64,12 +64,11 @@ async def test_nothing_is_found_after_a_run_has_revoked(runs: RunWorld, ticket: 
     assert (await look(runs)).runs == ()
 
 
-async def test_a_run_asked_for_by_name_comes_with_its_request_and_its_end(runs: RunWorld, ticket: RunTicket) -> None:
+async def test_a_run_asked_for_by_name_comes_with_its_request(runs: RunWorld, ticket: RunTicket) -> None:
     await stage(runs, ticket)
     await stage(runs, runs.ticket("r-2"))
-    await record(runs, ticket, "RUN_FAILED")
     run = await only(runs, "r-1")
-    assert (run.run_id, run.end, run.ticket) == ("r-1", "RUN_FAILED", ticket)
+    assert (run.run_id, run.ticket) == ("r-1", ticket)
 
 
 async def test_a_run_with_a_job_is_described_even_if_it_holds_nothing(runs: RunWorld, ticket: RunTicket) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from cleanroom.sql import check_sql
 from cleanroom.sql.checking.nodes import EXPRESSIONS, QUERIES, RELATIONS, checks_expression
-from cleanroom.sql.language import LANGUAGE
+from cleanroom.sql.text.language import LANGUAGE
 from tests.unit.sql.world import OPEN
 
 NODES = """

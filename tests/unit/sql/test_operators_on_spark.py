@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from cleanroom.sql import Catalog, check_sql, split_statements
-from cleanroom.sql.language import LANGUAGE
+from cleanroom.sql.text.language import LANGUAGE
 from cleanroom.sql.text.parsing import parse_statement
 from cleanroom.sql.vocabulary import EXTRACT_FIELDS, FUNCTIONS, TYPES
 from tests.unit.sql.expressions import BrokenStatements, constructs, expression, pairs
