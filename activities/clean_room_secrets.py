@@ -328,6 +328,10 @@ class CleanRoomSecrets:
                 except Internal:
                     raise
                 except CleanRoomError as error:
+                    if error.code == "RunClosed":
+                        # The run's secrets are overwritten already. A receipt would be a leftover.
+                        await self._overwrite(verified.job.consent_secret_id)
+                        raise
                     await self._write_receipt(verified.job, withdrawn_receipt(verified.job, self._room.now()))
                     if "document" not in error.details:
                         raise

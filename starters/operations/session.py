@@ -257,9 +257,11 @@ async def find_workflow(
         return FoundWorkflow(client, handle, await handle.describe())
     except RPCError as error:
         if error.status is RPCStatusCode.NOT_FOUND and not error.message.startswith("Namespace "):
-            raise NotFound(
-                "WorkflowNotFound", f"{kind} {name!r} does not exist.", hint=f"List what exists with `cleanroom {kind} list`."
-            ) from error
+            known = {"query": f"cleanroom query adopt {name}", "run": f"cleanroom run show {name} --from-ledger"}
+            hint = f"List what exists with `cleanroom {kind} list`."
+            if kind in known:
+                hint += f" If Temporal has lost it: `{known[kind]}`."
+            raise NotFound("WorkflowNotFound", f"{kind} {name!r} does not exist.", hint=hint) from error
         raise
 
 
