@@ -70,7 +70,7 @@ test-faults: setup ## run the whole fault matrix, and write docs/durability.md (
 	@$(PY) -m tests.faults $(FAULTS)
 
 test-recovery: setup ## delete the database of a local cloud's Temporal server, and recover as docs/guides/backups.md says
-	@CLEANROOM_TEST_RECOVERY=1 $(PY) -m pytest -q tests/scenario/test_lost_temporal_server.py $(PYTEST_ARGS)
+	@CLEANROOM_TEST_RECOVERY=1 $(PY) -m pytest -q tests/scenario/test_recovery.py tests/scenario/test_lost_temporal_server.py $(PYTEST_ARGS)
 
 lint: $(STAMP) ## run ruff, mypy --strict, the import contracts, and the check of generated pages
 	@$(VENV)/bin/ruff format --check .
