@@ -74,7 +74,7 @@ async def killable_server(folder: Path) -> AsyncIterator[tuple[Client, Killable]
 
 
 async def run_wire(folder: Path, scenarios: Sequence[str], faults: Sequence[str]) -> tuple[Matrix, list[Outcome]]:
-    """Run the cells that need no processes of their own."""
+    """Run the cells in which no process is killed."""
     outcomes: list[Outcome] = []
     server = await WorkflowEnvironment.start_local(**server_options())
     async with server, open_matrix(folder, server.client, TEST_KEYRING) as matrix:

@@ -34,7 +34,7 @@ class Pods:
         self.started: dict[str, set[str]] = defaultdict(set)
         """UIDs of the driver pods that have started."""
         self.hold: set[str] = set()
-        """Runs whose driver does not end by itself."""
+        """Runs whose driver runs until it is deleted."""
         self._changed = threading.Condition()
 
     def start(self, run_id: str, uid: str) -> None:

@@ -1,6 +1,6 @@
 """The paths of the workflows: what collaborators do, and what must be true afterwards.
 
-A scenario runs once under a name of its own and returns what it left everywhere, without the names and random values in it. A run with
+A scenario runs once under a new name and returns what it left everywhere, without the names and random values in it. A run with
 faults must leave the same as a run without.
 """
 
