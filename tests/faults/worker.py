@@ -18,7 +18,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -119,9 +119,9 @@ def _child(state: Path, request: dict[str, Any]) -> None:
 
     attempts.on_loss = die
     attempts.on_start = lambda: _say("attempt", *attempts.seen[-1][:2])
-    for name in ("STANDARD", "PROPAGATION", "WATCH", "CLEANUP"):
-        timing = getattr(retries, name)
-        object.__setattr__(timing, "heartbeat", replace(timing, heartbeat=timing.heartbeat * HEARTBEAT / 10).heartbeat)
+    for timing in vars(retries).values():
+        if isinstance(timing, retries.Timing) and timing.heartbeat is not None:
+            object.__setattr__(timing, "heartbeat", timedelta(seconds=HEARTBEAT))
     if request["file_bytes"] is not None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_bytes"], resource.RLIM_INFINITY))
