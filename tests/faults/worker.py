@@ -29,7 +29,7 @@ from localcloud.launcher.guests import GUESTS
 from tests.faults.cloud import WORKERS, new_worker
 from tests.faults.labels import Attempts, Boundary
 
-HEARTBEAT = 3
+HEARTBEAT = 5
 """Seconds after which the server notices a killed worker, in place of 10."""
 
 
@@ -59,7 +59,7 @@ class WorkerProcesses:
         for profile in WORKERS:
             self._send(profile, file_bytes)
         with self._lock:
-            assert self._lock.wait_for(lambda: len(self.ready) == len(WORKERS), 60), "the workers are not ready"
+            assert self._lock.wait_for(lambda: len(self.ready) == len(WORKERS), 180), "the workers are not ready"
 
     def _send(self, profile: str, file_bytes: int | None = None) -> None:
         assert self._parent.stdin is not None
