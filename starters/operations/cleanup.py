@@ -51,7 +51,7 @@ def parse_interval(text: str) -> dt.timedelta:
     interval = dt.timedelta(**{_UNITS[found[2]]: int(found[1])}) if found else dt.timedelta()
     if interval < SHORTEST:
         raise InvalidInput(
-            "IntervalInvalid", f"--schedule: {text!r} is no interval of a minute or more.", hint="Write it as 15m, 1h or 1d."
+            "IntervalInvalid", f"--schedule: {text!r} is not an interval of at least a minute.", hint="Write it as 15m, 1h or 1d."
         )
     return interval
 

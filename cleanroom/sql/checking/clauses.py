@@ -65,13 +65,7 @@ def _index(ordinal: str, count: int, clause: str) -> int:
 
 
 def order_by(node: exp.Expr, ctx: Context, outputs: Sequence[Output]) -> str:
-    """The rendered ORDER BY clause of a query, or nothing.
-
-    Args:
-        node: The query.
-        ctx: Context of the clause.
-        outputs: Output columns of the query, which the clause may name.
-    """
+    """The rendered ORDER BY clause of a query, or nothing. It may name the output columns ``outputs``."""
     order = node.args.get("order")
     if order is None:
         return ""

@@ -15,8 +15,8 @@ from cleanroom.sql.model import ATOM, CheckedQuery, Value
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import quote
 from cleanroom.sql.scope import Scope
-from cleanroom.sql.text.characters import strip_invisible
 from cleanroom.sql.text.language import position_of
+from cleanroom.sql.text.tokens import strip_invisible
 
 
 @checks_expression(exp.Column)

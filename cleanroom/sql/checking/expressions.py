@@ -20,9 +20,9 @@ from cleanroom.sql.privacy.polynomials import LARGEST_FACTOR, highest_degree, sc
 from cleanroom.sql.privacy.rows import joins_relations
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import parenthesised, text_literal
-from cleanroom.sql.text.characters import strip_invisible
 from cleanroom.sql.text.language import not_listed
-from cleanroom.sql.text.marking import CASTS
+from cleanroom.sql.text.marking import CASTS, LITERAL
+from cleanroom.sql.text.tokens import strip_invisible
 from cleanroom.sql.vocabulary import EXTRACT_FIELDS, FUNCTIONS, TYPES, Function, arithmetic_type, result_type, widest
 
 _ARITHMETIC: dict[type[exp.Expr], tuple[str, int]] = {
@@ -241,10 +241,12 @@ _CONSTANTS: dict[type[exp.Expr], tuple[str, str]] = {
 
 @checks_expression(exp.Literal)
 def literal(node: exp.Literal, ctx: Context) -> Value:
-    """A number or a string."""
+    """A number, a text, a date or a timestamp."""
     text = str(node.this)
     if node.args["is_string"]:
-        return Value(text_literal(text), "string", scale=math.inf)
+        _, kind, date = text.split(LITERAL) if text.startswith(LITERAL) else ("", "", "")
+        sql = f"CAST({text_literal(date)} AS {kind})" if kind else text_literal(text)
+        return Value(sql, kind.lower() or "string", scale=math.inf)
     if text.isdecimal() and len(text) < 6:
         number = float(text)
         return Value(text, "integer", scale=max(1.0, number), constant=number)

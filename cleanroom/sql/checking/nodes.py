@@ -85,16 +85,9 @@ def combine(
     identity: bool = False,
     scale: float = math.inf,
 ) -> Value:
-    """A value computed from ``parts``.
+    """A value computed from ``parts``; ``degree`` is its degree unless all are constants.
 
-    Args:
-        sql: Rendered text.
-        type: Type of the result.
-        precedence: Precedence of the outermost operator.
-        parts: Operands.
-        degree: Degree of the result, unless all parts are constants.
-        identity: Identities may be operands; the result is then an identity as well.
-        scale: Scale of the result.
+    If ``identity``, identities may be operands, and the result is then an identity as well.
     """
     out = Value(sql, type, precedence, scale)
     constant = True
@@ -196,13 +189,9 @@ def relation_of(node: exp.Expr, ctx: Context) -> tuple[Relation, str]:
 
 
 def query_of(node: exp.Expr, ctx: Context, parent: Scope | None, *, hidden: bool) -> CheckedQuery:
-    """Check a query.
+    """Check a query, which may read columns of the scope ``parent`` if it is a correlated subquery.
 
-    Args:
-        node: The query.
-        ctx: Context around it.
-        parent: Scope whose columns the query may read, if it is a correlated subquery.
-        hidden: Append the identity columns of protected rows to the output, so that an enclosing query can count persons.
+    If ``hidden``, its output ends with the identity columns of protected rows, so that an enclosing query can count persons.
     """
     while isinstance(node, exp.Subquery) and not node.args.get("alias"):
         node = node.this

@@ -166,10 +166,7 @@ def in_subquery(node: exp.Expr, ctx: Context, negated: bool) -> Value:
 def semi_join(node: exp.Expr, ctx: Context) -> Value | None:
     """``x IN (SELECT identity ...)`` and ``EXISTS (... WHERE identity = x)`` as conditions that every row meets.
 
-    The rows of the SELECT are then protected by the floor of the subquery's rows.
-
-    Returns:
-        None if ``node`` is neither.
+    The rows of the SELECT are then protected by the floor of the subquery's rows. None if ``node`` is neither.
     """
     scope = ctx.scope
     if isinstance(node, exp.In) and node.args.get("query") is not None:

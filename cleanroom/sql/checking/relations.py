@@ -24,7 +24,7 @@ from cleanroom.sql.privacy.joins import comparable
 from cleanroom.sql.refusal import Refusal
 from cleanroom.sql.rendering import conjunction, qualified, quote, subquery
 from cleanroom.sql.scope import Scope
-from cleanroom.sql.text.characters import strip_invisible
+from cleanroom.sql.text.tokens import strip_invisible
 from cleanroom.sql.vocabulary import FUNCTIONS
 
 _EXPANSION_PER_COLUMN = 8
@@ -254,10 +254,7 @@ def _using(name: str, left: Sequence[Value], right: Relation, word: str, ctx: Co
 def conjuncts(node: exp.Expr, ctx: Context, *, in_every_row: bool) -> list[Value]:
     """Check the conditions of ON or WHERE one by one, and record which columns they make equal.
 
-    Args:
-        node: The conditions, joined by AND.
-        ctx: Context of the clause.
-        in_every_row: The conditions are true in every row of the result, unlike those of an outer join.
+    They are true ``in_every_row`` of the result unless they are those of an outer join.
     """
     out = []
     for part in chain_operands(node, exp.And):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from sqlglot import exp
 
 from cleanroom.sql.refusal import Refusal
-from cleanroom.sql.text.characters import strip_invisible
+from cleanroom.sql.text.tokens import strip_invisible
 from cleanroom.sql.verdict import Position
 from cleanroom.sql.vocabulary import FUNCTIONS
 

@@ -1,4 +1,4 @@
-"""Tokens of a query: no hints, parameters or statement separators, and nothing that would exhaust the parser.
+"""Characters and tokens of a query: no invisible characters, no hints, and nothing that would exhaust the parser.
 
 The parser's recursion is unbounded (1,000 nested FROMs crash the process). Where the grammar is ambiguous it backtracks, and each level
 of nesting doubles the time. The limits of this module keep both within bounds.
@@ -6,6 +6,7 @@ of nesting doubles the time. The limits of this module keep both within bounds.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 
 from sqlglot.dialects.dialect import Dialect
@@ -15,8 +16,16 @@ from sqlglot.tokenizer_core import Token, TokenType
 
 from cleanroom.sql.catalog import RESERVED_PREFIXES
 from cleanroom.sql.refusal import Refusal
-from cleanroom.sql.text.characters import check_characters, position_at, strip_invisible, token_position
+from cleanroom.sql.verdict import Position
 from cleanroom.sql.vocabulary import FUNCTIONS
+
+MAX_TEXT = 256 * 1024
+"""Characters of one segment."""
+
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f\u2028-\u202e"
+    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff\U000e0000-\U000e0fff]"
+)
 
 MAX_TOKENS = 30_000
 """Tokens of one segment."""
@@ -50,16 +59,40 @@ _OPENINGS = (TokenType.L_PAREN, TokenType.L_BRACKET)
 _QUERIES = {TokenType.SELECT, TokenType.WITH, TokenType.FROM, TokenType.VALUES, TokenType.TABLE, TokenType.L_PAREN}
 
 
+def strip_invisible(text: str) -> str:
+    """``text`` without control, bidirectional, zero-width and other invisible characters. Tabs and newlines become spaces."""
+    return _INVISIBLE.sub("", text.replace("\t", " ").replace("\r", " ").replace("\n", " "))
+
+
+def check_characters(text: str) -> None:
+    """Refuse text that is too long, contains invisible characters, or contains a variable of Spark (``${...}``)."""
+    if len(text) > MAX_TEXT:
+        raise Refusal("QueryTooLarge", f"the segment has {len(text)} characters; the limit is {MAX_TEXT}")
+    if found := _INVISIBLE.search(text):
+        raise Refusal(
+            "InvisibleCharacter",
+            f"the text contains the invisible or control character U+{ord(found.group()):04X}; remove it",
+            position_at(text, found.start()),
+        )
+    if "${" in text:
+        raise Refusal(
+            "ParameterNotAllowed", "${…} is a variable that Spark would substitute; remove it", position_at(text, text.index("${"))
+        )
+
+
+def position_at(text: str, offset: int) -> Position:
+    """Position of the character at ``offset``."""
+    line = text.count("\n", 0, offset) + 1
+    return Position(line=line, column=offset - (text.rfind("\n", 0, offset) + 1) + 1)
+
+
+def token_position(token: Token) -> Position:
+    """Position of the first character of ``token``."""
+    return Position(line=token.line, column=max(1, token.col - (token.end - token.start)))
+
+
 def tokens_of(text: str, *, rereading: bool = False) -> list[Token]:
-    """Tokens of ``text``, checked.
-
-    Args:
-        text: One or more statements.
-        rereading: The text is the gate's own rendering, which may use reserved names.
-
-    Raises:
-        Refusal: The first character or token that is not allowed, with its position.
-    """
+    """Tokens of one or more statements, checked. The gate's own rendering, ``rereading``, may use reserved names."""
     check_characters(text)
     try:
         tokens = DIALECT.tokenize(text)

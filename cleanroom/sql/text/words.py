@@ -12,8 +12,8 @@ from sqlglot import exp
 from sqlglot.tokenizer_core import Token, TokenType
 
 from cleanroom.sql.refusal import Refusal
-from cleanroom.sql.text.characters import token_position
 from cleanroom.sql.text.language import ANY_JOIN, CONSTRUCTS, LANGUAGE, UNCLEAR, outside_language, position_of, unclear_order
+from cleanroom.sql.text.tokens import token_position
 
 _SAME = {"==": "=", "!=": "<>", "!": "NOT", "REGEXP": "RLIKE", "MINUS": "EXCEPT", "TEMP": "TEMPORARY", "SUBSTR": "SUBSTRING"}
 """Words with other spellings."""
@@ -25,14 +25,7 @@ _AFTER_AS = _WORDS - {"(", "SELECT", "WITH"}
 
 
 def check_words(tree: exp.Expr, words: Iterable[str], text: str, tokens: Sequence[Token]) -> None:
-    """Refuse a statement whose words are not those of its tree.
-
-    Args:
-        tree: The tree of the statement.
-        words: The words of the tree.
-        text: The statement.
-        tokens: Its tokens, as the parser received them.
-    """
+    """Refuse the statement ``text`` if the words of its tree are not those of its tokens, as the parser received them."""
     of_tree, written = Counter(words), Counter(_words_of(tokens))
     if of_tree == written:
         return
