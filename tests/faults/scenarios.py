@@ -274,10 +274,8 @@ class SweptRun(Scenario):
         left: Left = {"failure": ""}
         try:
             report = await stage.sweep(self.ids(stage, name)["Cleanup"], apply=True)
-            left |= {
-                "undone": sorted([row.run_id.replace(name, "*"), row.outcome] for row in report.left if row.run_id.startswith(name)),
-                "unchecked": report.unchecked,
-            }
+            undone = sorted([row.run_id.replace(name, "*"), row.outcome] for row in report.left if row.run_id.startswith(name))
+            left |= {"undone": undone, "unchecked": report.unchecked}
         except WorkflowFailureError as error:
             left["failure"] = error_from_failure(error).code
         return left | await _run_left(stage, name, Run().ids(stage, name) | self.ids(stage, name))
