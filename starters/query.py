@@ -15,7 +15,14 @@ from cleanroom.messages.query import DEFAULT_APPROVAL_SECONDS, QueryState
 from starters.lint import lint
 from starters.operations.adopt import adopt_query
 from starters.operations.approved_cards import earlier_approval, remember_approval
-from starters.operations.decisions import decision_terms, read_card, require_decidable, send_decision, sign_decision
+from starters.operations.decisions import (
+    decision_terms,
+    read_card,
+    recorded_decision,
+    require_decidable,
+    send_decision,
+    sign_decision,
+)
 from starters.operations.queries import (
     create_query,
     list_queries,
@@ -40,6 +47,7 @@ from starters.terminal.output import (
     print_partial_record,
     print_record,
     print_rows,
+    print_status,
     safe,
 )
 
@@ -132,7 +140,14 @@ def propose(
 
 @app.command()
 def withdraw(
-    name: Name, profile: Profile = None, config: ConfigFile = None, plaintext: Plaintext = False, output: Output = Format.TABLE
+    name: Name,
+    only_proposal: Annotated[
+        bool, typer.Option("--only-proposal", help="Do nothing to a draft, so that the command can be repeated.")
+    ] = False,
+    profile: Profile = None,
+    config: ConfigFile = None,
+    plaintext: Plaintext = False,
+    output: Output = Format.TABLE,
 ) -> None:
     """Withdraw an open proposal, or close a draft.
 
@@ -142,7 +157,7 @@ def withdraw(
     """
     with error_boundary(output):
         session = Session.load(profile, config, plaintext=plaintext)
-        print_record(run_async(withdraw_query(session, name)), output, title=f"query {name}")
+        print_record(run_async(withdraw_query(session, name, only_proposal=only_proposal)), output, title=f"query {name}")
 
 
 @app.command()
@@ -242,6 +257,13 @@ def _decide(
         if not print_signal:
             session.require_encryption()
         card = run_async(read_card(session, name, current=not print_signal))
+        signed = {"query": card.name, "version": card.version, "digest": card.digest}
+        if version in (None, card.version) and not print_signal:
+            before = run_async(recorded_decision(session, card, decision))
+            if before is not None:
+                print_status(f"[dim]this decision of {safe(session.party)} is already recorded[/dim]")
+                print_record(query_record(session, before) | signed, output, title=f"query {name}")
+                return
         require_decidable(card, decision, version=version)
         terms = decision_terms(expires_days, max_runs)
         if not yes:
@@ -255,7 +277,6 @@ def _decide(
             print_json(message)
             return
         after = run_async(send_decision(session, name, decision, message, wait=wait))
-        signed = {"query": card.name, "version": card.version, "digest": card.digest}
         print_record(query_record(session, after) | signed, output, title=f"query {name}")
 
 

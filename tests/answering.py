@@ -39,16 +39,16 @@ def answering(answers: Mapping[str, Any], types: Mapping[tuple[str, bool], Any] 
     async def answer(arguments: Sequence[RawValue]) -> Any:
         queue = left[activity.info().activity_type]
         found = queue.pop(0) if len(queue) > 1 else queue[0]
-        if found == LATER:
-            activity.raise_complete_async()
-        if found == UNTIL_CANCELLED:
-            await activity.wait_for_cancelled()
-            raise asyncio.CancelledError
         if callable(found):
             info = activity.info()
             own = info.task_queue.startswith("collaborator.")
             hint = (types or {}).get((info.activity_type, own)) or (types or {}).get((info.activity_type, False))
             found = found(activity.payload_converter().from_payload(arguments[0].payload, hint))
+        if found == LATER:
+            activity.raise_complete_async()
+        if found == UNTIL_CANCELLED:
+            await activity.wait_for_cancelled()
+            raise asyncio.CancelledError
         if isinstance(found, BaseException):
             raise found
         return found

@@ -235,6 +235,7 @@ def _spark_service(settings: Settings, bootstrap: Bootstrap) -> BoundaryWorker:
             spark.watch_job,
             spark.delete_job,
             spark.list_jobs,
+            spark.delete_unpinned_job,
         ),
         resources=(user, service),
         interceptors=(_freshness(user),),

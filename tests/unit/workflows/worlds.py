@@ -165,6 +165,7 @@ def cleanup(*runs: RunHeld, input: CleanupInput | None = None, **answers: Any) -
         "describe_runs": states,
         "list_jobs": JobsFound(),
         "revoke_grants": Revoked(secrets=3, grants=6),
+        "delete_unpinned_job": True,
         "delete_job": True,
         "record_event": None,
     }
