@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cleanroom.sql import check_sql
+from cleanroom.sql import Catalog, Column, View, check_sql
 from cleanroom.sql.checking.nodes import EXPRESSIONS, QUERIES, RELATIONS, checks_expression
 from cleanroom.sql.text.language import LANGUAGE
 from tests.unit.sql.world import OPEN
@@ -124,3 +124,18 @@ def test_construct_outside_of_the_language_is_refused_with_its_place_and_a_remed
     assert remedy in reason.message
     assert reason.position is not None
     assert not verdict.rewritten
+
+
+WORDS_AS_NAMES = [
+    "temp", "substr", "substring", "date", "timestamp", "year", "month", "day", "hour", "first", "last", "position", "level", "value",
+    "rank", "row", "rows", "range", "percent", "type", "source", "status", "comment", "location", "time", "state", "kind", "count",
+    "order_id", "format", "filter", "replace", "view", "temporary", "interval", "limit_id", "offset", "window", "end", "key", "desc",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WORDS_AS_NAMES)
+def test_column_may_be_named_like_a_keyword(name: str) -> None:
+    catalog = Catalog(views=(View(name="t", columns=(Column(name=name, type="string"), Column(name="other", type="integer"))),))
+    for sql in (f"SELECT {name} FROM t", f"SELECT t.{name} FROM t ORDER BY t.{name}", f"SELECT other AS `{name}` FROM t"):
+        verdict = check_sql(sql, catalog)
+        assert verdict.allowed, (sql, verdict.reasons)
