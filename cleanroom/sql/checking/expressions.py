@@ -25,7 +25,7 @@ from cleanroom.sql.text.marking import CASTS, LITERAL
 from cleanroom.sql.text.tokens import strip_invisible
 from cleanroom.sql.vocabulary import EXTRACT_FIELDS, FUNCTIONS, TYPES, Function, arithmetic_type, result_type, widest
 
-_ARITHMETIC = {exp.Add: SUM, exp.Sub: SUM, **dict.fromkeys((exp.Mul, exp.Div, exp.Mod, exp.IntDiv), PRODUCT)}
+_ARITHMETIC: dict[type[exp.Expr], int] = {exp.Add: SUM, exp.Sub: SUM, **dict.fromkeys((exp.Mul, exp.Div, exp.Mod, exp.IntDiv), PRODUCT)}
 _CHAINS: dict[type[exp.Expr], tuple[str, int, int]] = {
     exp.And: ("boolean", AND, PREDICATE), exp.Or: ("boolean", OR, PREDICATE), exp.DPipe: ("string", SUM, ATOM),
 }  # fmt: skip
