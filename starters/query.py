@@ -88,7 +88,7 @@ def create(
     """Create a query as a draft.
 
     The query gate checks the SQL text against the datasets that the collaboration has published. The draft stays editable until you
-    propose it.
+    propose it. The same command again shows the query that exists. Another text under the same name is a conflict.
 
     Example: cleanroom query create demo/fabrikam-delays.yaml --profile fabrikam
     """
