@@ -33,7 +33,7 @@ from cleanroom.spark.tombstone import is_tombstone
 from cleanroom.statements import RunRequest
 from cleanroom.statements.signing import peek
 from cleanroom.temporal.heartbeat import Heartbeater
-from cleanroom.temporal.run_states import namespace_id, workflow_status
+from cleanroom.temporal.run_states import namespace_exists, namespace_id, workflow_status
 
 MOST_RUNS = 500
 """Largest number of runs in one answer, which is then far smaller than Temporal's limit of 2 MiB."""
@@ -153,7 +153,12 @@ class CleanRoomCleanup:
 
     @activity.defn
     async def describe_runs(self, request: StatesRequest) -> StatesFound:
-        """Read from Temporal whether each run's workflow is open. It describes each by its ID, because lists lag behind."""
+        """Read from Temporal whether each run's workflow is open. It describes each by its ID, because lists lag behind.
+
+        Raises:
+            Refused: ``NamespaceNotLost``, ``CollaborationMismatch``.
+            Unavailable: ``TemporalUnavailable``.
+        """
         collaboration, client = self._contract(request.collaboration), activity.client()
         slots = asyncio.Semaphore(CONCURRENT_READS)
 
@@ -168,6 +173,14 @@ class CleanRoomCleanup:
             return WorkflowState(state="unknown") if status is None else WorkflowState(state="ended", status=status.name)
 
         async with Heartbeater(str):
+            for each in request.lost:
+                if await namespace_exists(client, each):
+                    raise Refused(
+                        "NamespaceNotLost",
+                        f"cleanup: Temporal has a namespace with the ID {each}, so its runs may be in progress.",
+                        hint="Clean up in that namespace, or delete it first.",
+                        party="operator",
+                    )
             states = await asyncio.gather(*map(state, request.runs))
             return StatesFound(namespace_id=await namespace_id(client), states=dict(zip(request.runs, states, strict=True)))
 

@@ -99,11 +99,21 @@ class JobsFound(Message):
     seen: Seen = ""
 
 
+class UnpinnedJob(Message):
+    """Input of ``delete_unpinned_job``: a SparkApplication of a run that the ledger does not know."""
+
+    collaboration: str
+    job: RunJob
+    seen: Seen = ""
+
+
 class StatesRequest(Message):
     """Input of ``describe_runs``."""
 
     collaboration: str
     runs: tuple[Name, ...]
+    lost: tuple[str, ...] = ()
+    """Namespaces that must not exist on this server."""
 
 
 class WorkflowState(Message):

@@ -159,7 +159,8 @@ def rendering_problem(statements: Sequence[str], catalog: Catalog) -> Reason | N
     for index, text in enumerate(statements):
         try:
             statement = check.statement(text, last=index == len(statements) - 1)
-        except Refusal as refusal:
+        except (Refusal, AttributeError, KeyError, TypeError, ValueError) as error:
+            refusal = error if isinstance(error, Refusal) else Refusal("UnstableRendering", "it is not a rendering of the gate")
             check.findings.refusals.append(refusal)
         if check.findings.refusals:
             return check.findings.refusals[0].reason(index)

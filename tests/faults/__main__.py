@@ -1,4 +1,7 @@
-"""The long form of the fault matrix: ``make test-faults``, or ``python -m tests.faults --scenario run --fault lost``."""
+"""The long form of the fault matrix: ``make test-faults``, or a slice of it: ``python -m tests.faults --scenario run --fault lost``.
+
+The outcomes of slices are kept, so that the page can be written after the last one.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from localcloud.launcher import temporal_server
 from localcloud.launcher.processes import free_ports
 from tests.faults.expectations import exists
 from tests.faults.matrix import Matrix, groups, open_matrix
-from tests.faults.report import save_recording, write_page
+from tests.faults.report import merge_outcomes, save_recording, write_page
 from tests.faults.rows import Cell, Outcome
 from tests.faults.scenarios import SCENARIOS
 from tests.faults.services import Killable
@@ -71,7 +74,7 @@ async def killable_server(folder: Path) -> AsyncIterator[tuple[Client, Killable]
 
 
 async def run_wire(folder: Path, scenarios: Sequence[str], faults: Sequence[str]) -> tuple[Matrix, list[Outcome]]:
-    """Run the cells that need no processes of their own."""
+    """Run the cells in which no process is killed."""
     outcomes: list[Outcome] = []
     server = await WorkflowEnvironment.start_local(**server_options())
     async with server, open_matrix(folder, server.client, TEST_KEYRING) as matrix:
@@ -110,13 +113,14 @@ async def main(arguments: argparse.Namespace) -> int:
             outcome.wrong = f"the fault was not met in {TRIES} runs"
             print(f"FAILED {outcome.cell}: {outcome.wrong}")
     wrong, missed = [outcome for outcome in outcomes if outcome.wrong], [outcome for outcome in outcomes if not outcome.hit]
-    seconds = time.monotonic() - started
-    print(f"{len(outcomes)} cells, {len(wrong)} failed, {len(missed)} not met, {seconds:.0f} s")
+    print(f"{len(outcomes)} cells, {len(wrong)} failed, {len(missed)} not met, {time.monotonic() - started:.0f} s")
     for outcome in missed:
         print(f"not met: {outcome.cell}")
-    if not wrong and not arguments.scenario and not faults:
+    if not arguments.scenario:
         save_recording(matrix.recording)
-        write_page(outcomes, seconds)
+    known = merge_outcomes(outcomes)
+    if not any(outcome.wrong for outcome in known):
+        write_page(known)
     return 1 if wrong else 0
 
 

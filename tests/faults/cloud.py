@@ -6,6 +6,7 @@ Configuration, workers and activities are those of ``cleanroom up``. Only the ku
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
@@ -67,6 +68,9 @@ class FaultCloud:
         layout.keyring_file.unlink()
         keyring.save(layout.keyring_file)
         launch_guests(layout)
+        # The stand-in names its own port.
+        guests = re.sub(r"https://localhost:\d+", layout.url("snp"), layout.guests_file.read_text())
+        layout.guests_file.write_text(guests)
         write_profiles(layout)
         target = {"address": temporal.service_client.config.target_host, "namespace": temporal.namespace}
         layout.temporal_config_file.write_text(tomli_w.dumps({"profile": {"default": target}}))

@@ -91,7 +91,7 @@ class Matrix:
             self.recording.steady |= self.recording.rows & rows & more
 
     def cells(self, scenario: str) -> list[Cell]:
-        """Return the cells of a scenario for faults that need no process of their own, in a fixed order."""
+        """Return the cells of a scenario for faults other than killed processes, in a fixed order."""
         rows = sorted((row for row in self.recording.rows if row.scenario == scenario), key=str)
         whole = [fault for fault in WHOLE if fault not in SIGNALS or "PublishQuery" in SCENARIOS[scenario].workflows]
         return [Cell(row, fault) for row in rows for fault in ((*LOSSES, *whole) if row.request is None else FAULTS)]
@@ -255,7 +255,7 @@ def mode_of(fault: str) -> str:
 async def open_matrix(folder: Path, temporal: Client, keyring: Keyring, *, processes: bool = False) -> AsyncIterator[Matrix]:
     """Start the cloud, publish what runs need, and yield an empty matrix; arguments as :func:`tests.faults.cloud.fault_cloud`."""
     with ExitStack() as stack:
-        # In a thread, because the set-up of the cloud runs event loops of its own.
+        # In a thread, because the set-up of the cloud runs other event loops.
         cloud = await asyncio.to_thread(stack.enter_context, fault_cloud(folder, temporal, keyring, processes=processes))
         await publish_keys(cloud)
         stage = await open_stage(cloud, await cloud.session("fabrikam").temporal())

@@ -34,7 +34,7 @@ class Pods:
         self.started: dict[str, set[str]] = defaultdict(set)
         """UIDs of the driver pods that have started."""
         self.hold: set[str] = set()
-        """Runs whose driver does not end by itself."""
+        """Runs whose driver runs until it is deleted."""
         self._changed = threading.Condition()
 
     def start(self, run_id: str, uid: str) -> None:
@@ -43,10 +43,10 @@ class Pods:
             self.started[run_id].add(uid)
             self._changed.notify_all()
 
-    def reached(self, run_id: str) -> None:
-        """Wait until the run's driver has started."""
+    def reached(self, run_id: str, drivers: int = 1) -> None:
+        """Wait until drivers of the run's job have started."""
         with self._changed:
-            assert self._changed.wait_for(lambda: self.started[run_id], 120), f"the driver of {run_id} has not started"
+            assert self._changed.wait_for(lambda: len(self.started[run_id]) >= drivers, 300), f"no driver of {run_id} has started"
 
 
 class PodsInProcess(Kubelet):

@@ -89,7 +89,7 @@ def template(target: str) -> str:
 
 
 class FaultProxy:
-    """The proxy, in a thread of its own. All members may be used from other threads."""
+    """The proxy, in a separate thread. All members may be used from other threads."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []

@@ -1,6 +1,6 @@
 """The paths of the workflows: what collaborators do, and what must be true afterwards.
 
-A scenario runs once under a name of its own and returns what it left everywhere, without the names and random values in it. A run with
+A scenario runs once under a new name and returns what it left everywhere, without the names and random values in it. A run with
 faults must leave the same as a run without.
 """
 
@@ -256,7 +256,7 @@ class ConcludedRun(Scenario):
 
 
 class SweptRun(Scenario):
-    """A run is terminated while its job runs. The cleanup finds what it has left and undoes it."""
+    """A run is terminated while its job runs, and there is a copy of the job. The cleanup undoes what is left of both."""
 
     name, workflows = "swept-run", ("Cleanup",)
 
@@ -268,11 +268,14 @@ class SweptRun(Scenario):
         pods.hold.add(name)
         handle = await start_run(stage.people["fabrikam"], "approved-0", stage.approved, name, consent_check_seconds=1)
         await asyncio.to_thread(pods.reached, name)
+        await asyncio.to_thread(stage.copy_application, job_name(stage.collaboration, "approved-0", name), name, f"{name}-copy")
+        await asyncio.to_thread(pods.reached, name, 2)
         await handle.terminate()
         left: Left = {"failure": ""}
         try:
             report = await stage.sweep(self.ids(stage, name)["Cleanup"], apply=True)
-            left |= {"undone": [row.outcome for row in report.left if row.run_id == name], "unchecked": report.unchecked}
+            undone = sorted([row.run_id.replace(name, "*"), row.outcome] for row in report.left if row.run_id.startswith(name))
+            left |= {"undone": undone, "unchecked": report.unchecked}
         except WorkflowFailureError as error:
             left["failure"] = error_from_failure(error).code
         return left | await _run_left(stage, name, Run().ids(stage, name) | self.ids(stage, name))

@@ -35,7 +35,7 @@ STAND_INS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
 }
 """Stand-ins that activities call, in the order of their start."""
 IN_THREADS = ("kubernetes",)
-"""Stand-ins that are never processes of their own: the pods of Kubernetes run in the process of the tests."""
+"""Stand-ins that never run as processes: the pods of Kubernetes run in the process of the tests."""
 
 
 class Killable:

@@ -24,6 +24,7 @@ from cleanroom.errors import CleanRoomError
 from cleanroom.governance import CleanRoomClient, Document, GovernanceUserClient
 from cleanroom.identifiers import (
     CLEAN_ROOM_QUEUE,
+    job_name,
     query_workflow_id,
 )
 from cleanroom.messages.cleanup import CleanupInput, CleanupReport
@@ -216,6 +217,19 @@ class Stage:
         client = KubernetesClient.connect(self.cloud.settings("spark-service").kubernetes)
         try:
             return sum(item["metadata"]["name"] == name for item in client.applications())
+        finally:
+            client.close()
+
+    def copy_application(self, name: str, run_id: str, copy: str) -> None:
+        """Create a SparkApplication that differs from that of a run in the run ID only, as someone with access to the cluster can."""
+        client = KubernetesClient.connect(self.cloud.settings("spark-service").kubernetes)
+        try:
+            found = client.get(name)
+            found.pop("status", None)
+            found["metadata"] = {key: found["metadata"][key] for key in ("name", "namespace", "labels", "annotations")}
+            found["metadata"]["name"] = job_name(self.collaboration, "approved-0", copy)
+            found["metadata"]["labels"] = {key: copy if value == run_id else value for key, value in found["metadata"]["labels"].items()}
+            client.create_or_get(found)
         finally:
             client.close()
 

@@ -18,7 +18,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from localcloud.launcher.guests import GUESTS
 from tests.faults.cloud import WORKERS, new_worker
 from tests.faults.labels import Attempts, Boundary
 
-HEARTBEAT = 3
+HEARTBEAT = 5
 """Seconds after which the server notices a killed worker, in place of 10."""
 
 
@@ -59,7 +59,7 @@ class WorkerProcesses:
         for profile in WORKERS:
             self._send(profile, file_bytes)
         with self._lock:
-            assert self._lock.wait_for(lambda: len(self.ready) == len(WORKERS), 60), "the workers are not ready"
+            assert self._lock.wait_for(lambda: len(self.ready) == len(WORKERS), 180), "the workers are not ready"
 
     def _send(self, profile: str, file_bytes: int | None = None) -> None:
         assert self._parent.stdin is not None
@@ -119,9 +119,9 @@ def _child(state: Path, request: dict[str, Any]) -> None:
 
     attempts.on_loss = die
     attempts.on_start = lambda: _say("attempt", *attempts.seen[-1][:2])
-    for name in ("STANDARD", "PROPAGATION", "WATCH", "CLEANUP"):
-        timing = getattr(retries, name)
-        object.__setattr__(timing, "heartbeat", replace(timing, heartbeat=timing.heartbeat * HEARTBEAT / 10).heartbeat)
+    for timing in vars(retries).values():
+        if isinstance(timing, retries.Timing) and timing.heartbeat is not None:
+            object.__setattr__(timing, "heartbeat", timedelta(seconds=HEARTBEAT))
     if request["file_bytes"] is not None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_bytes"], resource.RLIM_INFINITY))

@@ -52,9 +52,8 @@ def parse_statement(text: str, *, rereading: bool = False) -> exp.Expr:
         raise _syntax_error(error) from error
     if len(statements) != 1 or statements[0] is None:
         raise Refusal("MultipleStatements", "a segment contains exactly one statement")
-    words = check_language(statements[0], text)
-    if not rereading:  # a rendering with other words than its tree does not render to itself
-        check_words(statements[0], words, text, tokens)
+    if not rereading:  # a rendering with anything else in it does not render to itself
+        check_words(statements[0], check_language(statements[0], text), text, tokens)
     return statements[0]
 
 

@@ -7,7 +7,6 @@ of nesting doubles the time. The limits of this module keep both within bounds.
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
 
 from sqlglot.dialects.dialect import Dialect
 from sqlglot.errors import SqlglotError
@@ -33,9 +32,6 @@ MAX_DEPTH = 64
 """Nesting of parentheses, brackets and CASE."""
 MAX_RUN = 8
 """How often the same word or sign may occur in a row, and how many prefix operators."""
-MAX_TYPES = 8
-"""Types with anything but sizes in parentheses or brackets. The parser reads such a part twice."""
-
 DIALECT = Dialect.get_or_raise("spark")
 """The dialect of every text."""
 
@@ -56,7 +52,6 @@ _REPEATABLE = {
 }  # fmt: skip
 """Tokens that may occur in a row: their number is limited by the depth, or the parser reads them without recursion."""
 _OPENINGS = (TokenType.L_PAREN, TokenType.L_BRACKET)
-_QUERIES = {TokenType.SELECT, TokenType.WITH, TokenType.FROM, TokenType.VALUES, TokenType.TABLE, TokenType.L_PAREN}
 
 
 def strip_invisible(text: str) -> str:
@@ -102,8 +97,8 @@ def tokens_of(text: str, *, rereading: bool = False) -> list[Token]:
         raise Refusal("QueryTooLarge", f"the segment has {len(tokens)} tokens; the limit is {MAX_TOKENS}")
     kinds = [token.token_type for token in tokens]
     _check_names(text, tokens, kinds, rereading)
-    if "/*+" in text:
-        _check_hints(text, tokens)
+    if text.count("/*+") > sum(text.count("/*+", token.start, token.end + 1) for token in tokens if "/*+" in text):
+        raise Refusal("HintNotAllowed", "a hint (/*+ … */) is not allowed; leave it out", position_at(text, text.index("/*+")))
     _check_bounds(tokens, kinds)
     return _join_doubled_quotes(text, tokens)
 
@@ -125,7 +120,7 @@ def _join_doubled_quotes(text: str, tokens: list[Token]) -> list[Token]:
 
 def _check_bounds(tokens: list[Token], kinds: list[TokenType]) -> None:
     """Refuse tokens that would exhaust the parser."""
-    depth = run = prefixes = types = 0
+    depth = run = prefixes = 0
     before, role_of, problem = None, _ROLES.get, ""
     for index, kind in enumerate(kinds):
         run = run + 1 if kind is before else 1
@@ -137,13 +132,12 @@ def _check_bounds(tokens: list[Token], kinds: list[TokenType]) -> None:
         else:
             depth = depth + 1 if role & _OPENER else depth - 1 if role & _CLOSER and depth else depth
             prefixes = prefixes + 1 if role & _PREFIX else 0
-            types += bool(role & _TYPE and _contains_types(tokens, kinds, index))
             if depth > MAX_DEPTH:
                 problem = f"expressions are nested more than {MAX_DEPTH} deep"
             elif prefixes > MAX_RUN or (run > MAX_RUN and kind not in _REPEATABLE):
                 problem = f"{tokens[index].text[:40]!r} occurs too often in a row"
-            elif types > MAX_TYPES:
-                problem = "too many nested types"
+            elif role & _TYPE and _contains_types(tokens, kinds, index):
+                problem = f"{tokens[index].text} (…) is neither an allowed function nor a type; the parser reads its parts twice"
         if problem:
             raise Refusal("QueryTooComplex", problem, token_position(tokens[index]))
     if depth:
@@ -171,24 +165,9 @@ def _check_names(text: str, tokens: list[Token], kinds: list[TokenType], rereadi
 
 def _contains_types(tokens: list[Token], kinds: list[TokenType], index: int) -> bool:
     """Whether the parser looks for types inside of what follows the type at ``index``."""
-    after = kinds[index + 1 : index + 6]
+    after, number = kinds[index + 1 : index + 6], TokenType.NUMBER
     if not after or after[0] not in _OPENINGS:
         return False
-    if after[0] is TokenType.L_BRACKET:
-        return True
-    number = TokenType.NUMBER
     sizes = after[1:3] == [number, TokenType.R_PAREN] or after[1:] == [number, TokenType.COMMA, number, TokenType.R_PAREN]
-    marked = tokens[index].text.upper() in FUNCTIONS and (not index or kinds[index - 1] is not TokenType.DOT)
-    query = kinds[index] is TokenType.UNION and after[1:2] and after[1] in _QUERIES
-    return not (sizes or marked or query)
-
-
-def _check_hints(text: str, tokens: list[Token]) -> None:
-    """Refuse hints where the tokenizer reads them as comments."""
-    starts = [token.start for token in tokens]
-    at = text.find("/*+")
-    while at >= 0:
-        token = tokens[max(0, bisect_right(starts, at) - 1)] if tokens else None
-        if token is None or not token.start <= at <= token.end:
-            raise Refusal("HintNotAllowed", "a hint (/*+ … */) is not allowed; leave it out", position_at(text, at))
-        at = text.find("/*+", at + 1)
+    function = tokens[index].text.upper() in FUNCTIONS and after[0] is TokenType.L_PAREN
+    return not (sizes or function or kinds[index] is TokenType.UNION)

@@ -137,6 +137,14 @@ def test_what_is_pinned_to_no_request_is_reported(pin: str) -> None:
         assert "delete_job" not in events(run)
 
 
+def test_an_application_of_a_run_that_the_ledger_does_not_know_is_deleted() -> None:
+    stray = held("run-1", held={}, pinned=False, pinned_at=None, origin="", ticket=None)
+    with cleanup(stray, list_jobs=job("run-1")) as run:
+        assert events(run)[-1] == "delete_unpinned_job"
+        (row,) = run.result.left
+        assert (row.outcome, row.age_seconds, row.reason) == ("undone", None, "the ledger does not know it")
+
+
 def test_many_runs_are_undone_in_batches_that_continue_as_new() -> None:
     many = [held(f"run-{number}") for number in range(BATCH + 1)]
     with cleanup(*many) as run:
