@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cleanroom.sql import Catalog, Column, View, check_sql
-from cleanroom.sql.checking.nodes import EXPRESSIONS, QUERIES, RELATIONS, checks_expression
+from cleanroom.sql.checking.nodes import EXPRESSIONS, QUERIES, RELATIONS
 from cleanroom.sql.text.language import LANGUAGE
 from tests.unit.sql.world import OPEN
 
@@ -106,13 +106,6 @@ def test_only_these_nodes_are_in_the_language() -> None:
 
 def test_every_check_is_of_a_node_in_the_language() -> None:
     assert {*EXPRESSIONS, *RELATIONS, *QUERIES} <= LANGUAGE.keys()
-
-
-def test_two_checks_of_one_kind_are_an_error() -> None:
-    kind, before = next(iter(EXPRESSIONS.items()))
-    with pytest.raises(ValueError, match=f"two checks are registered for {kind.__name__}"):
-        checks_expression(kind)(before)
-    assert EXPRESSIONS[kind] is before
 
 
 @pytest.mark.parametrize("sql", OUTSIDE, ids=lambda sql: sql[:60])
