@@ -190,6 +190,15 @@ def test_lines_that_cannot_be_the_runs_are_ignored(text: str) -> None:
     assert len(read(f"{text}\n{line()}")) == 1
 
 
+def test_every_step_is_accepted_and_the_limits_of_time_are_included() -> None:
+    log = "\n".join(line(name=name) for name in POD_STEPS)
+    assert [span.name for span in read(log)] == list(POD_STEPS)
+    assert {"check the query", "load datasets", "write result", "record result"} < set(POD_STEPS)
+    whole = list(read_spans(line(), JOB.contract_id, JOB.run_id, between=(NOW, NOW + 5)))
+    assert [(span.start, span.end) for span in whole] == [(NOW, NOW + 5)]
+    assert list(read_spans(line(), JOB.contract_id, "another-run", between=(NOW, NOW + 5))) == []
+
+
 def test_the_number_of_spans_is_bounded() -> None:
     assert len(read("\n".join([line()] * 1000))) == MAX_SPANS
     assert len(POD_STEPS) < MAX_SPANS
