@@ -51,6 +51,8 @@ async def measure(queries: int, junk: int, runs: int = 0) -> dict[str, Any]:
                 owners = await asyncio.to_thread(AuditWorld, Path(folder) / "runs", max_runs=None)
                 figures["runs"] = found = await concurrent_runs(env.client, owners, runs)
                 figures["ok"] = figures["ok"] and found["ends"] == {"COMPLETED": runs} and not found["left"]
+                figures["withdrawn"] = stopped = await concurrent_runs(env.client, owners, runs, withdraw=True, prefix="w")
+                figures["ok"] = figures["ok"] and stopped["ends"] == {"ConsentWithdrawn": runs} and not stopped["left"]
             failed = failed_workflow_tasks(metrics)
             figures["failed workflow tasks"] = dict(failed)
             figures["ok"] = figures["ok"] and set(failed) <= HARMLESS
