@@ -38,6 +38,9 @@ from workers.boundaries import WATCHING_SLOTS
 from workflows.prepare import Prepare
 from workflows.run_query import RunQuery
 
+WITHDRAWN = {"ConsentWithdrawn", "UserDocumentRuntimeOptionDisabled"}
+"""Errors of a run whose query loses its consent: while it is watched, and at the check with which the watch begins."""
+
 
 @dataclass
 class Jobs:
