@@ -104,7 +104,7 @@ async def flood(world: Load, junk: int) -> dict[str, Any]:
     await world.start([name])
     handle = world.queries.pop(name)
     kinds: list[tuple[str, Any]] = [
-        ("approve", {"junk": 1}), ("approve", {"decision": "x" * 5000}), ("no-such-signal", 1), ("withdraw", "x" * 20_000),
+        ("approve", {"junk": 1}), ("approve", {"decision": "x" * 5000}), ("no-such-signal", 1), ("withdraw", "x" * 2_000),
         ("update", {"party": "nobody", "authorisation": "x"}),
     ]  # fmt: skip
     slots, began = asyncio.Semaphore(40), time.monotonic()
