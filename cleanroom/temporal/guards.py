@@ -69,13 +69,14 @@ def _require(input: HandleUpdateInput) -> None:
         )
 
 
-def _fits(handler: Callable[..., Any], args: Sequence[Any]) -> bool:
+def _fits(handler: Any, args: Sequence[Any]) -> bool:
     count = len(args)
     if inspect.isfunction(handler) and handler.__closure__ and {"fn", "obj"} <= set(handler.__code__.co_freevars):
         # The SDK binds asynchronous methods with a closure that takes any arguments (_bind_method in temporalio/workflow/_handlers.py).
         handler, count = inspect.getclosurevars(handler).nonlocals["fn"], count + 1
-    elif inspect.ismethod(handler):
-        handler, count = handler.__func__, count + 1
+    elif isinstance(handler, functools.partial):
+        # Other methods are bound with a partial.
+        handler, count = handler.func, count + len(handler.args)
     least, most = _arity(handler)
     return least <= count <= most
 
